@@ -1,0 +1,45 @@
+import { checkpointErrors } from "./checkpoint.js";
+import { clusterErrors } from "./cluster.js";
+import { configErrors } from "./config.js";
+import { dataErrors } from "./data.js";
+import type { ErrorEntry } from "./define.js";
+import { graphErrors } from "./graph.js";
+import { systemErrors } from "./system.js";
+
+/** Every error that Lockstep raises on purpose, by code. `docs/errors.md` lists the same codes. */
+export const errorCatalogue = {
+  ...systemErrors,
+  ...configErrors,
+  ...checkpointErrors,
+  ...dataErrors,
+  ...graphErrors,
+  ...clusterErrors,
+} as const;
+
+export type ErrorCode = keyof typeof errorCatalogue;
+
+export type ErrorDetails<C extends ErrorCode> =
+  (typeof errorCatalogue)[C] extends ErrorEntry<infer D> ? D : never;
+
+/** An error of the catalogue: `message` tells what happened, `hint` what to do next. */
+export class LockstepError<C extends ErrorCode = ErrorCode> extends Error {
+  override readonly name = "LockstepError";
+  readonly code: C;
+  readonly details: ErrorDetails<C>;
+  readonly hint: string;
+  readonly retryable: boolean;
+
+  constructor(code: C, details: ErrorDetails<C>, options?: { cause?: unknown }) {
+    // The catalogue's union of entries cannot be called with a union of details; the signature above pairs them.
+    const catalogueEntry = errorCatalogue[code] as unknown as ErrorEntry<ErrorDetails<C>>;
+    super(catalogueEntry.message(details), options);
+    this.code = code;
+    this.details = details;
+    this.hint = catalogueEntry.hint;
+    this.retryable = catalogueEntry.retryable;
+  }
+}
+
+export function isLockstepError(error: unknown): error is LockstepError {
+  return error instanceof LockstepError;
+}

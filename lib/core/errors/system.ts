@@ -1,0 +1,20 @@
+import { entry } from "./define.js";
+
+/** Failures of the machine around the program: files, ports, disks, missing programs. */
+export const systemErrors = {
+  E_FILE_NOT_FOUND: entry<{ file: string; what: string }>(
+    (d) => `The ${d.what} ${d.file} does not exist.`,
+    "Check the path; relative paths start at the current directory.",
+  ),
+  E_DISK_FULL: entry<{ file: string; neededBytes?: number }>(
+    (d) =>
+      `No space is left on the device while writing ${d.file}${d.neededBytes === undefined ? "" : ` (${d.neededBytes} bytes were needed)`}.`,
+    "Free some space or choose another output_dir; what was saved before is whole.",
+    { retryable: true },
+  ),
+  E_PORT_IN_USE: entry<{ host: string; port: number; what: string }>(
+    (d) => `The ${d.what} cannot listen on ${d.host}:${d.port}: the port is in use.`,
+    "Stop the program that holds the port, or choose another one (0 takes any free port).",
+    { retryable: true },
+  ),
+};

@@ -1,0 +1,142 @@
+/** What happens in a run, as facts: the progress display, metrics, dashboard and logs all read these. */
+export type LockstepEvent =
+  | RunStarted
+  | { readonly type: "phase.changed"; readonly phase: RunPhase; readonly detail?: string }
+  | {
+      readonly type: "worker.joined";
+      readonly workerId: string;
+      readonly host: string;
+      readonly pid: number;
+      readonly deviceKind: string;
+      readonly deviceType: "cpu" | "gpu";
+    }
+  | { readonly type: "worker.lost"; readonly workerId: string; readonly reason: string }
+  | {
+      readonly type: "worker.state";
+      readonly workerId: string;
+      readonly state: WorkerState;
+      readonly step?: number;
+      readonly group?: number;
+    }
+  | WorkerTelemetry
+  | {
+      readonly type: "group.leased";
+      readonly step: number;
+      readonly group: number;
+      readonly workerId: string;
+      readonly attempt: number;
+    }
+  | {
+      readonly type: "group.completed";
+      readonly step: number;
+      readonly group: number;
+      readonly workerId: string;
+      readonly seconds: number;
+      readonly numTokens: number;
+    }
+  | {
+      readonly type: "group.requeued";
+      readonly step: number;
+      readonly group: number;
+      readonly workerId: string;
+      readonly reason: string;
+    }
+  | StepCompleted
+  | {
+      readonly type: "evaluation.completed";
+      readonly step: number;
+      readonly loss: number;
+      readonly perplexity: number;
+      readonly numTokens: number;
+      readonly seconds: number;
+    }
+  | {
+      readonly type: "sample.generated";
+      readonly step: number;
+      readonly prompt: string;
+      readonly text: string;
+    }
+  | {
+      readonly type: "checkpoint.saved";
+      readonly step: number;
+      readonly directory: string;
+      readonly seconds: number;
+      readonly bytes: number;
+    }
+  | {
+      readonly type: "bytes.transferred";
+      readonly direction: "gradients" | "parameters";
+      readonly shard: number;
+      readonly bytes: number;
+    }
+  | {
+      readonly type: "rpc.handled";
+      readonly method: string;
+      readonly code: string;
+      readonly seconds: number;
+    }
+  | {
+      readonly type: "run.completed";
+      readonly outcome: "finished" | "interrupted";
+      readonly step: number;
+      readonly directory: string;
+      readonly mastersSha256: string;
+      readonly seconds: number;
+    }
+  | { readonly type: "run.failed"; readonly code: string; readonly message: string };
+
+export type RunPhase =
+  | "preparing"
+  | "waiting-for-workers"
+  | "evaluating"
+  | "generating"
+  | "training"
+  | "saving"
+  | "done";
+export type WorkerState = "compiling" | "idle" | "loading" | "computing" | "sending" | "lost";
+
+export interface RunStarted {
+  readonly type: "run.started";
+  readonly runName: string;
+  readonly totalSteps: number;
+  readonly globalBatchSize: number;
+  readonly sequenceLength: number;
+  readonly gradientGroups: number;
+  readonly plannedWorkers: number;
+  readonly numParameters: number;
+  readonly numTrainSamples: number;
+  readonly numTrainTokens: number;
+  readonly numValidationSamples: number;
+}
+
+export interface StepCompleted {
+  readonly type: "step.completed";
+  /** Number of optimizer updates made so far, this one included. */
+  readonly step: number;
+  readonly totalSteps: number;
+  readonly epoch: number;
+  /** Mean negative log-likelihood per supervised token of the step's global batch, nats. */
+  readonly loss: number;
+  /** The rate that this step used. */
+  readonly learningRate: number;
+  /** Before clipping. */
+  readonly gradientNorm: number;
+  readonly numSamples: number;
+  readonly numTokens: number;
+  readonly stepSeconds: number;
+  /** From the last group's arrival to the publication of the next version. */
+  readonly syncSeconds: number;
+  readonly tokensPerSecond: number;
+}
+
+export interface WorkerTelemetry {
+  readonly type: "worker.telemetry";
+  readonly workerId: string;
+  readonly deviceType: "cpu" | "gpu";
+  /** 0 to 1; for a CPU device the share of its threads that the process used. */
+  readonly utilization: number;
+  readonly memoryUsedBytes: number;
+  readonly memoryTotalBytes: number;
+  /** Seconds for which the device has been held by this worker. */
+  readonly deviceSeconds: number;
+}

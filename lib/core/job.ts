@@ -1,0 +1,61 @@
+import type { Precision } from "./dtype.js";
+import type { ParameterLayout } from "./parameter-layout.js";
+
+/** What a worker needs to know of a job to compile its graphs; it travels once, at registration. */
+export interface WorkerJob {
+  readonly jobId: string;
+  /** The model's `config.json`, parsed. */
+  readonly modelConfig: Readonly<Record<string, unknown>>;
+  readonly layout: ParameterLayout;
+  readonly precision: Precision;
+  /** Tokens in a row of a batch. */
+  readonly sequenceLength: number;
+  /** Rows in a training micro-batch. */
+  readonly microBatchSize: number;
+  /** Rows in an evaluation batch. */
+  readonly evalBatchSize: number;
+  /** Longest prompt plus continuation, tokens. */
+  readonly generationLength: number;
+  /** Intra-op threads: part of what decides the bits, so a setting of the job. */
+  readonly threadsPerWorker: number;
+}
+
+/** Targets are already shifted: `targets[i]` is the token to predict at position i, or this value. */
+export const ignoredTarget = -100;
+
+/** A batch in static shape: rows x sequenceLength, row-major. */
+export interface TokenBatch {
+  readonly numRows: number;
+  readonly tokens: Int32Array;
+  readonly targets: Int32Array;
+}
+
+/** Sums, never means: the coordinator divides once. */
+export interface LossSum {
+  /** Sum of negative log-likelihoods over supervised tokens, nats. */
+  readonly nllSum: number;
+  readonly numTokens: number;
+}
+
+/**
+ * Computes on one device. All calls are synchronous: an engine lives in a thread of its own.
+ * Implementations: `lib/tuning` (TensorFlow graph), `tests/` (arithmetic without TensorFlow).
+ */
+export interface TrainingEngine {
+  /** @param wireBytes the whole parameter space in wire form; may be changed after the call. */
+  loadParameters(wireBytes: Uint8Array): void;
+  /**
+   * Forward and backward; the gradient of `gradScale * nllSum` is added to the accumulators, or
+   * replaces them when `first`.
+   */
+  accumulate(batch: TokenBatch, gradScale: number, first: boolean): LossSum;
+  /** Writes the accumulated gradient in wire form (bf16 round to nearest even for matrices of a bf16 job). */
+  readGradients(wireBytes: Uint8Array): void;
+  evaluate(batch: TokenBatch): LossSum;
+  /** Greedy continuation; stops after an end token (which is not returned) or at the job's generationLength. */
+  generate(prompt: Int32Array, maxNewTokens: number, endTokenIds: readonly number[]): Int32Array;
+  close(): void;
+}
+
+/** Loads an engine; the default export of an engine module. */
+export type CreateTrainingEngine = (job: WorkerJob) => Promise<TrainingEngine>;
