@@ -1,0 +1,56 @@
+import { LockstepError } from "#lib/core/errors/index";
+import type { ParsedConfig } from "./fields.js";
+import { metricSchedulerNames } from "./schedule-names.js";
+
+/** Rules over several keys that do not depend on the data. @throws E_CONFIG_CONFLICT, E_CONFIG_UNSUPPORTED */
+export function checkTogether(config: ParsedConfig): void {
+  const conflict = (keys: string, reason: string): never => {
+    throw new LockstepError("E_CONFIG_CONFLICT", { keys, reason });
+  };
+  const unsupported = (key: string, value: string, reason: string): never => {
+    throw new LockstepError("E_CONFIG_UNSUPPORTED", { key, value, reason, where: "" });
+  };
+  if (config.fp16 && config.bf16) conflict("fp16 and bf16", "only one of them can be true");
+  if (config.fp16) {
+    unsupported("fp16", "true", "matrix products are computed in bfloat16 (bf16: true) or float32");
+  }
+  if (metricSchedulerNames.includes(config.lr_scheduler_type)) {
+    unsupported(
+      "lr_scheduler_type",
+      config.lr_scheduler_type,
+      "it needs a metric of each evaluation",
+    );
+  }
+  if (config.wire_dtype === "bfloat16" && !config.bf16) {
+    conflict("wire_dtype and bf16", "a float32 run would lose half of its digits on the wire");
+  }
+  if (config.heartbeat_timeout_ms < 2 * config.heartbeat_interval_ms) {
+    conflict(
+      "heartbeat_timeout_ms and heartbeat_interval_ms",
+      `one late heartbeat of ${config.heartbeat_interval_ms} ms would count as a death`,
+    );
+  }
+  if (config.max_steps === 0) {
+    throw new LockstepError("E_CONFIG_INVALID", {
+      key: "max_steps",
+      expected: "-1, or a whole number of at least 1",
+      got: "0",
+      where: "",
+    });
+  }
+  const tls = [config.tls_certificate, config.tls_private_key, config.tls_authority];
+  if (tls.some((file) => file !== null) && tls.some((file) => file === null)) {
+    conflict(
+      "tls_certificate, tls_private_key and tls_authority",
+      "mutual TLS needs all three files",
+    );
+  }
+  if (!/^(\[[0-9a-fA-F:]+\]|[^:]+):\d{1,5}$/.test(config.listen)) {
+    throw new LockstepError("E_CONFIG_INVALID", {
+      key: "listen",
+      expected: "HOST:PORT",
+      got: JSON.stringify(config.listen),
+      where: "",
+    });
+  }
+}

@@ -1,0 +1,191 @@
+import { z } from "zod";
+import { schedulerNames } from "./schedule-names.js";
+
+// Names and defaults of the first sections are those of transformers.TrainingArguments (5.24);
+// a default that differs says why. The key in YAML, the flag and the property have one name.
+
+const count = z.int().min(1);
+const port = z.int().min(0).max(65_535);
+const text = z.string().min(1);
+
+/** A whole number of steps, or a fraction below 1 of the run's steps. */
+const stepsOrFraction = z
+  .number()
+  .min(0)
+  .refine((value) => value < 1 || Number.isInteger(value), {
+    message: "a whole number of steps, or a fraction of the run below 1",
+  });
+const positiveStepsOrFraction = stepsOrFraction.refine((value) => value > 0, {
+  message: "a whole number of steps of at least 1, or a fraction of the run between 0 and 1",
+});
+
+const modelAndData = {
+  model_name_or_path: text.describe("directory, or the name of a model in the cache's models/"),
+  dataset: z
+    .union([text, z.array(text).min(1)])
+    .describe("name of a data set (sotu), or .txt/.jsonl files"),
+  eval_dataset: z
+    .union([text, z.array(text).min(1)])
+    .nullable()
+    .default(null)
+    .describe("files for validation; null splits dataset"),
+  validation_split: z
+    .number()
+    .min(0)
+    .max(0.9)
+    .default(0.1)
+    .describe("share of documents kept for validation where no eval_dataset is given"),
+  max_length: z.int().min(2).default(1024).describe("tokens in a packed block (default of TRL)"),
+  max_train_samples: count.nullable().default(null).describe("use only so many training blocks"),
+  max_eval_samples: count.nullable().default(null).describe("use only so many validation blocks"),
+};
+
+const optimisation = {
+  num_train_epochs: z.number().positive().default(3),
+  max_steps: z
+    .int()
+    .min(-1)
+    .default(-1)
+    .describe("optimizer updates; above 0 it overrides num_train_epochs"),
+  per_device_train_batch_size: count.default(8).describe("rows in a micro-batch"),
+  per_device_eval_batch_size: count.default(8),
+  gradient_accumulation_steps: count.default(1).describe("micro-batches a worker in a step"),
+  learning_rate: z.number().min(0).default(5e-5),
+  lr_scheduler_type: z.enum(schedulerNames).default("linear"),
+  lr_scheduler_kwargs: z
+    .record(z.string(), z.union([z.number(), z.string(), z.boolean()]))
+    .nullable()
+    .default(null),
+  warmup_steps: stepsOrFraction.default(0).describe("steps, or a fraction (rounded up)"),
+  optim: z.enum(["adamw_torch_fused", "adamw_torch"]).default("adamw_torch_fused"),
+  weight_decay: z.number().min(0).default(0).describe("matrices only"),
+  adam_beta1: z.number().min(0).lt(1).default(0.9),
+  adam_beta2: z.number().min(0).lt(1).default(0.999),
+  adam_epsilon: z.number().min(0).default(1e-8),
+  max_grad_norm: z.number().min(0).nullable().default(1).describe("0 or null: no clipping"),
+};
+
+const precision = {
+  bf16: z.boolean().default(false).describe("matrix products in bfloat16, master weights float32"),
+  fp16: z.boolean().default(false),
+  use_cpu: z.boolean().default(false).describe("hide GPUs from the workers"),
+};
+
+const reporting = {
+  output_dir: text.default("trainer_output"),
+  run_name: text.nullable().default(null),
+  logging_strategy: z.enum(["no", "steps", "epoch"]).default("steps"),
+  logging_steps: positiveStepsOrFraction.default(500),
+  logging_first_step: z.boolean().default(false),
+  disable_tqdm: z.boolean().nullable().default(null).describe("true: plain log lines"),
+  eval_strategy: z.enum(["no", "steps", "epoch"]).default("no"),
+  eval_steps: positiveStepsOrFraction.nullable().default(null).describe("null: logging_steps"),
+  eval_delay: z.number().min(0).default(0),
+  eval_on_start: z.boolean().default(false),
+  save_strategy: z.enum(["no", "steps", "epoch"]).default("steps"),
+  save_steps: positiveStepsOrFraction.default(500),
+  save_total_limit: count.nullable().default(null),
+  save_only_model: z.boolean().default(false),
+  resume_from_checkpoint: z
+    .union([text, z.boolean()])
+    .nullable()
+    .default(null)
+    .describe("a checkpoint directory, or true for the newest one in output_dir"),
+  seed: z.int().min(0).max(0xffff_ffff).default(42),
+  data_seed: z.int().min(0).max(0xffff_ffff).nullable().default(null).describe("null: seed"),
+};
+
+// Below: Lockstep's own keys.
+
+const afterTraining = {
+  eval_on_end: z.boolean().default(true).describe("evaluate once more after the last step"),
+  sample_prompt: text.nullable().default(null).describe("continued before and after training"),
+  sample_max_new_tokens: z.int().min(1).max(4096).default(48),
+  save_dtype: z.enum(["float32", "bfloat16", "float16"]).default("float32"),
+};
+
+const cluster = {
+  workers: z.int().min(1).max(4096).default(1).describe("planned workers"),
+  global_batch_size: count
+    .nullable()
+    .default(null)
+    .describe("rows in a step; null: micro-batch x accumulation x workers"),
+  gradient_groups: count
+    .nullable()
+    .default(null)
+    .describe("parts of a step that are leased and summed in fixed order; null: workers"),
+  threads_per_worker: z
+    .int()
+    .min(1)
+    .max(1024)
+    .nullable()
+    .default(null)
+    .describe("part of what decides the bits; null: this machine's cores / workers"),
+  reducer_shards: z.int().min(1).max(64).default(2),
+  wire_dtype: z
+    .enum(["bfloat16", "float32"])
+    .nullable()
+    .default(null)
+    .describe("type in which matrices travel; null: bfloat16 if bf16, else float32"),
+  listen: text.default("127.0.0.1:0").describe("HOST:PORT of the coordinator; port 0 is any"),
+  metrics_host: text.default("127.0.0.1"),
+  metrics_port: port
+    .nullable()
+    .default(0)
+    .describe("metrics and dashboard; 0: any free port, null: off"),
+  insecure: z.boolean().default(false).describe("allow other hosts without TLS and a token"),
+  tls_certificate: text.nullable().default(null),
+  tls_private_key: text.nullable().default(null),
+  tls_authority: text.nullable().default(null),
+  heartbeat_interval_ms: z.int().min(50).max(60_000).default(1_000),
+  heartbeat_timeout_ms: z.int().min(100).max(600_000).default(15_000),
+  lease_timeout_ms: z
+    .int()
+    .min(1_000)
+    .max(86_400_000)
+    .default(600_000)
+    .describe("a group that takes longer is leased once more"),
+  max_worker_restarts: z
+    .int()
+    .min(0)
+    .max(1_000)
+    .default(3)
+    .describe("per worker of lockstep train"),
+  deterministic: z
+    .boolean()
+    .default(true)
+    .describe("refuse workers whose kind of device would change the bits"),
+  engine_module: text
+    .nullable()
+    .default(null)
+    .describe("module whose default export creates the training engine; null: TensorFlow"),
+};
+
+export const sections = Object.freeze({
+  "Model and data": modelAndData,
+  Optimisation: optimisation,
+  Precision: precision,
+  "Logging, evaluation, saving": reporting,
+  "After training": afterTraining,
+  Cluster: cluster,
+});
+
+/** Every key that Lockstep acts on. */
+export const fields = {
+  ...modelAndData,
+  ...optimisation,
+  ...precision,
+  ...reporting,
+  ...afterTraining,
+  ...cluster,
+};
+
+export const configSchema = z.strictObject(fields);
+export type ParsedConfig = z.infer<typeof configSchema>;
+export type ConfigKey = keyof typeof fields;
+
+export const configKeys = Object.freeze(Object.keys(fields)) as readonly ConfigKey[];
+
+export function isConfigKey(key: string): key is ConfigKey {
+  return Object.hasOwn(fields, key);
+}

@@ -1,0 +1,27 @@
+import { availableParallelism } from "node:os";
+import { LockstepError } from "#lib/core/errors/index";
+import { parseFlags } from "./flags.js";
+import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "./resolve.js";
+import { readConfigFile } from "./yaml-file.js";
+
+export interface LoadedConfig extends Resolution {
+  /** The file the configuration came from; undefined when flags gave all of it. */
+  readonly file: string | undefined;
+}
+
+/** Resolves the arguments of a command: at most one YAML file, then flags that override it. */
+export async function loadConfig(args: readonly string[]): Promise<LoadedConfig> {
+  const { values: flags, positionals } = parseFlags(args, isSwitchKey, isTextKey);
+  if (positionals.length > 1) {
+    throw new LockstepError("E_CONFIG_FLAG", {
+      argument: positionals[1] ?? "",
+      reason: `one configuration file is expected, and ${positionals[0]} was given before it`,
+    });
+  }
+  const file = positionals[0];
+  const fromFile = file === undefined ? new Map() : await readConfigFile(file);
+  return {
+    ...resolveConfig(fromFile, flags, { cpuCount: availableParallelism() }),
+    file,
+  };
+}

@@ -1,0 +1,253 @@
+import { z } from "zod";
+import { nearestName } from "#lib/core/edit-distance";
+import { LockstepError } from "#lib/core/errors/index";
+import { checkTogether } from "./check-together.js";
+import {
+  type ConfigKey,
+  configKeys,
+  configSchema,
+  fields,
+  isConfigKey,
+  type ParsedConfig,
+} from "./fields.js";
+import type { SourcedValue } from "./flags.js";
+import { foreignKeys } from "./foreign-keys.js";
+
+/** The whole configuration of a job: every key has its value. Property names are the keys of the file. */
+export type ResolvedConfig = Readonly<
+  Omit<
+    ParsedConfig,
+    | "global_batch_size"
+    | "gradient_groups"
+    | "threads_per_worker"
+    | "wire_dtype"
+    | "data_seed"
+    | "eval_steps"
+    | "dataset"
+    | "eval_dataset"
+  > & {
+    /** A name of a data set, or files. */
+    readonly dataset: readonly string[];
+    readonly eval_dataset: readonly string[] | null;
+    readonly global_batch_size: number;
+    readonly gradient_groups: number;
+    readonly threads_per_worker: number;
+    readonly wire_dtype: "bfloat16" | "float32";
+    readonly data_seed: number;
+    readonly eval_steps: number;
+  }
+>;
+
+export interface Resolution {
+  readonly config: ResolvedConfig;
+  /** One line each: renamed keys, ignored keys, derived values that override given ones. */
+  readonly warnings: readonly string[];
+}
+
+export interface Machine {
+  readonly cpuCount: number;
+}
+
+/**
+ * Defaults < file < flags; old and foreign names become ours first. Pure.
+ *
+ * @throws E_CONFIG_UNKNOWN_KEY, E_CONFIG_INVALID, E_CONFIG_UNSUPPORTED, E_CONFIG_CONFLICT,
+ *   E_CONFIG_MISSING_KEY
+ */
+export function resolveConfig(
+  file: ReadonlyMap<string, SourcedValue>,
+  flags: ReadonlyMap<string, SourcedValue>,
+  machine: Machine,
+): Resolution {
+  const warnings: string[] = [];
+  // Renaming happens per source, so that a flag under an old name still wins over the file.
+  const given = new Map([...translate(file, warnings), ...translate(flags, warnings)]);
+  for (const key of ["model_name_or_path", "dataset"] as const) {
+    if ((given.get(key)?.value ?? null) === null) {
+      throw new LockstepError("E_CONFIG_MISSING_KEY", {
+        key,
+        meaning: fields[key].description ?? key,
+      });
+    }
+  }
+  const values = Object.fromEntries([...given].map(([key, { value }]) => [key, value]));
+  const parsed = configSchema.safeParse(values);
+  if (!parsed.success) throw invalid(parsed.error, given);
+  checkTogether(parsed.data);
+  return { config: derive(parsed.data, given, machine, warnings), warnings };
+}
+
+/** True for keys whose flag takes no value. */
+export function isSwitchKey(key: string): boolean {
+  if (isConfigKey(key)) return innermost(fields[key]) instanceof z.ZodBoolean;
+  const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
+  if (rule === undefined) return false;
+  if (rule.kind === "renamed") return key === "no_cuda";
+  return rule.kind === "ignored"
+    ? typeof rule.default === "boolean"
+    : rule.allowed.some((value) => typeof value === "boolean");
+}
+
+/** True for keys whose value is text whatever it looks like: `--output-dir 1e3`. */
+export function isTextKey(key: string): boolean {
+  return isConfigKey(key) && innermost(fields[key]) instanceof z.ZodString;
+}
+
+function innermost(schema: z.ZodType): z.ZodType {
+  let current: z.ZodType = schema;
+  while (current instanceof z.ZodDefault || current instanceof z.ZodNullable) {
+    current = current.unwrap() as z.ZodType;
+  }
+  return current;
+}
+
+function translate(
+  source: ReadonlyMap<string, SourcedValue>,
+  warnings: string[],
+): Map<ConfigKey, SourcedValue> {
+  const ours = new Map<ConfigKey, SourcedValue>();
+  for (const [key, sourced] of source) if (isConfigKey(key)) ours.set(key, sourced);
+  for (const [key, sourced] of source) {
+    if (isConfigKey(key)) continue;
+    const { value, where } = sourced;
+    const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
+    if (rule === undefined) {
+      const nearest = nearestName(key, [...configKeys, ...Object.keys(foreignKeys)]) ?? "";
+      throw new LockstepError("E_CONFIG_UNKNOWN_KEY", { key, where, nearest });
+    }
+    if (rule.kind === "renamed") {
+      const converted = rule.convert === undefined ? value : rule.convert(value);
+      if (converted === undefined) continue;
+      if (ours.has(rule.to)) {
+        throw new LockstepError("E_CONFIG_CONFLICT", {
+          keys: `${key} and ${rule.to}`,
+          reason: `both name ${rule.to} (${where})`,
+        });
+      }
+      ours.set(rule.to, { value: converted, where });
+      warnings.push(`${where}: ${key} is read as ${rule.to}: ${show(converted)}`);
+    } else if (rule.kind === "fixed") {
+      if (!rule.allowed.some((allowed) => same(allowed, value))) {
+        const { reason } = rule;
+        throw new LockstepError("E_CONFIG_UNSUPPORTED", { key, value: show(value), reason, where });
+      }
+    } else if (!same(rule.default, value)) {
+      warnings.push(`${where}: ${key} has no effect: ${rule.reason}`);
+    }
+  }
+  return ours;
+}
+
+function derive(
+  parsed: ParsedConfig,
+  given: ReadonlyMap<ConfigKey, SourcedValue>,
+  machine: Machine,
+  warnings: string[],
+): ResolvedConfig {
+  const microBatch = parsed.per_device_train_batch_size;
+  const asPlanned = microBatch * parsed.gradient_accumulation_steps * parsed.workers;
+  const globalBatch = parsed.global_batch_size ?? asPlanned;
+  if (globalBatch % microBatch !== 0) {
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "global_batch_size and per_device_train_batch_size",
+      reason: `${globalBatch} rows are not a whole number of micro-batches of ${microBatch}`,
+    });
+  }
+  const numMicroBatches = globalBatch / microBatch;
+  const accumulation = Math.ceil(numMicroBatches / parsed.workers);
+  if (globalBatch !== asPlanned && given.has("gradient_accumulation_steps")) {
+    warnings.push(
+      `global_batch_size ${globalBatch} decides: gradient_accumulation_steps is ${accumulation} for ` +
+        `${parsed.workers} worker(s), not ${parsed.gradient_accumulation_steps}`,
+    );
+  }
+  const groups = parsed.gradient_groups ?? Math.min(parsed.workers, numMicroBatches);
+  if (groups > numMicroBatches) {
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "gradient_groups and global_batch_size",
+      reason: `${groups} groups cannot share the ${numMicroBatches} micro-batches of a step`,
+    });
+  }
+  const list = (value: string | string[]): readonly string[] =>
+    Object.freeze(typeof value === "string" ? [value] : [...value]);
+  return Object.freeze({
+    ...parsed,
+    dataset: list(parsed.dataset),
+    eval_dataset: parsed.eval_dataset === null ? null : list(parsed.eval_dataset),
+    lr_scheduler_kwargs:
+      parsed.lr_scheduler_kwargs === null ? null : Object.freeze(parsed.lr_scheduler_kwargs),
+    gradient_accumulation_steps: accumulation,
+    global_batch_size: globalBatch,
+    gradient_groups: groups,
+    threads_per_worker:
+      parsed.threads_per_worker ?? Math.max(1, Math.floor(machine.cpuCount / parsed.workers)),
+    wire_dtype: parsed.wire_dtype ?? (parsed.bf16 ? "bfloat16" : "float32"),
+    data_seed: parsed.data_seed ?? parsed.seed,
+    eval_steps: parsed.eval_steps ?? parsed.logging_steps,
+  });
+}
+
+function invalid(
+  error: z.ZodError,
+  given: ReadonlyMap<ConfigKey, SourcedValue>,
+): LockstepError<"E_CONFIG_INVALID"> {
+  const issue = error.issues[0];
+  const key = String(issue?.path[0] ?? "?");
+  const sourced = isConfigKey(key) ? given.get(key) : undefined;
+  return new LockstepError("E_CONFIG_INVALID", {
+    key: issue?.path.map(String).join(".") ?? key,
+    expected: isConfigKey(key) ? describeType(fields[key]) : "valid",
+    got: show(sourced?.value),
+    where: sourced?.where ?? "",
+  });
+}
+
+/** What a key accepts, in words: "a number of at least 0", "one of linear, cosine". */
+export function describeType(schema: z.ZodType): string {
+  if (schema instanceof z.ZodDefault) return describeType(schema.unwrap() as z.ZodType);
+  if (schema instanceof z.ZodNullable) {
+    return `${describeType(schema.unwrap() as z.ZodType)}, or null`;
+  }
+  if (schema instanceof z.ZodBoolean) return "true or false";
+  if (schema instanceof z.ZodString) return "text";
+  if (schema instanceof z.ZodEnum) return `one of ${schema.options.join(", ")}`;
+  if (schema instanceof z.ZodArray) {
+    return `a list of ${describeType(schema.element as z.ZodType)}`;
+  }
+  if (schema instanceof z.ZodUnion) {
+    return schema.options.map((option) => describeType(option as z.ZodType)).join(", or ");
+  }
+  if (schema instanceof z.ZodRecord) return "a mapping";
+  if (schema instanceof z.ZodNumber) return describeNumber(schema);
+  return "another value";
+}
+
+function describeNumber(schema: z.ZodNumber): string {
+  const refinement = schema.def.checks?.findLast((check) => check._zod.def.check === "custom");
+  if (refinement !== undefined) {
+    const { error } = refinement._zod.def;
+    const message: unknown = typeof error === "function" ? error({} as never) : undefined;
+    if (typeof message === "string") return message;
+  }
+  const noun = schema.format === "safeint" ? "a whole number" : "a number";
+  const bounds: string[] = [];
+  for (const check of schema.def.checks ?? []) {
+    const def = check._zod.def as { check: string; value?: number; inclusive?: boolean };
+    if (def.check === "greater_than") {
+      bounds.push(def.inclusive ? `at least ${def.value}` : `more than ${def.value}`);
+    } else if (def.check === "less_than") {
+      bounds.push(def.inclusive ? `at most ${def.value}` : `less than ${def.value}`);
+    }
+  }
+  return bounds.length === 0 ? noun : `${noun} of ${bounds.join(" and ")}`;
+}
+
+function show(value: unknown): string {
+  if (value === undefined) return "nothing";
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}
+
+function same(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}

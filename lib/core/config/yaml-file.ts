@@ -1,0 +1,43 @@
+import { readFile, stat } from "node:fs/promises";
+import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
+import { LockstepError } from "#lib/core/errors/index";
+import type { SourcedValue } from "./flags.js";
+
+/** A configuration has some hundred short lines; a bigger file is another file by mistake. */
+export const maxConfigBytes = 1 << 20;
+
+/** Reads a flat YAML mapping; each value remembers its line. */
+export async function readConfigFile(file: string): Promise<ReadonlyMap<string, SourcedValue>> {
+  const { size } = await stat(file).catch((cause: unknown) => {
+    throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "configuration" }, { cause });
+  });
+  if (size > maxConfigBytes) {
+    throw new LockstepError("E_CONFIG_SYNTAX", {
+      file,
+      reason: `it has ${size} bytes, more than the limit of ${maxConfigBytes}.`,
+    });
+  }
+  return parseConfigText(await readFile(file, "utf8"), file);
+}
+
+export function parseConfigText(text: string, file: string): ReadonlyMap<string, SourcedValue> {
+  const lineCounter = new LineCounter();
+  const document = parseDocument(text, { lineCounter, prettyErrors: true });
+  const problem = document.errors[0];
+  if (problem !== undefined) {
+    throw new LockstepError("E_CONFIG_SYNTAX", { file, reason: problem.message });
+  }
+  const values = new Map<string, SourcedValue>();
+  if (document.contents === null) return values;
+  if (!isMap(document.contents)) {
+    throw new LockstepError("E_CONFIG_SYNTAX", { file, reason: "it is not a mapping of keys." });
+  }
+  const root = document.toJS({ maxAliasCount: 16 }) as Record<string, unknown>;
+  for (const pair of document.contents.items) {
+    if (!isScalar(pair.key)) continue;
+    const key = String(pair.key.value);
+    const line = lineCounter.linePos(pair.key.range?.[0] ?? 0).line;
+    values.set(key, { value: root[key], where: `${file}:${line}` });
+  }
+  return values;
+}
