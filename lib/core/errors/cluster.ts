@@ -1,1 +1,106 @@
-export const clusterErrors = {};
+import { entry } from "./define.js";
+
+/** Failures between processes: connections, frames, leases, workers. */
+export const clusterErrors = {
+  E_FRAME_INVALID: entry<{ reason: string; peer?: string }>(
+    (d) =>
+      `A bulk frame${d.peer === undefined ? "" : ` from ${d.peer}`} is not acceptable: ${d.reason}.`,
+    "Run the same version of Lockstep on the coordinator and on every worker.",
+  ),
+  E_FRAME_CORRUPT: entry<{ step: number; group: number; offset: number; payloadBytes: number }>(
+    (d) =>
+      `The checksum of a frame is wrong (step ${d.step}, group ${d.group}, ${d.payloadBytes} bytes at byte ${d.offset}): the bytes changed on their way.`,
+    "It is sent again; if it happens often, check the memory and the network of the worker that is named in the log.",
+    { retryable: true },
+  ),
+  E_TRANSFER_INCOMPLETE: entry<{
+    address: string;
+    what: string;
+    receivedBytes: number;
+    expectedBytes: number;
+  }>(
+    (d) =>
+      `The transfer of ${d.what} with ${d.address} ended after ${d.receivedBytes} of ${d.expectedBytes} bytes.`,
+    "It is tried again; if it happens often, check the network between the two machines.",
+    { retryable: true },
+  ),
+  E_VERSION_NOT_PUBLISHED: entry<{ version: number; published: readonly number[] }>(
+    (d) =>
+      `Parameter version ${d.version} is not published here; available: ${d.published.join(", ") || "none"}.`,
+    "The worker asks for its next task again; nothing needs to be done.",
+    { retryable: true },
+  ),
+  E_JOIN_TOKEN: entry<{ peer: string }>(
+    (d) => `The join token of ${d.peer} is missing or wrong.`,
+    "Give the worker the same join token as the coordinator (join_token_file).",
+  ),
+  E_INSECURE_BIND: entry<{ host: string; missing: string }>(
+    (d) => `Listening on ${d.host}, which other machines can reach, needs ${d.missing}.`,
+    "Set tls_ca_file, tls_cert_file, tls_key_file and join_token_file, listen on 127.0.0.1, or accept the risk with --insecure.",
+  ),
+  E_LISTEN_FAILED: entry<{ host: string; port: number; reason: string }>(
+    (d) => `Listening on ${d.host}:${d.port} failed: ${d.reason}.`,
+    "Choose an address of this machine and a free port (0 takes any free port).",
+  ),
+  E_RPC_UNAVAILABLE: entry<{ method: string; address: string; reason: string }>(
+    (d) => `${d.method} could not reach ${d.address}: ${d.reason}.`,
+    "Check that the coordinator runs and that its address, TLS files and firewall are right; workers try again by themselves.",
+    { retryable: true },
+  ),
+  E_RPC_TIMEOUT: entry<{ method: string; address: string; timeoutMs: number }>(
+    (d) => `${d.method} got no answer from ${d.address} within ${d.timeoutMs} ms.`,
+    "Check the load and the network of both machines; workers try again by themselves.",
+    { retryable: true },
+  ),
+  E_RPC_FAILED: entry<{
+    method: string;
+    address: string;
+    status: string;
+    remoteCode: string;
+    reason: string;
+  }>(
+    (d) =>
+      `${d.method} was refused by ${d.address} (${d.status}${d.remoteCode === "" ? "" : `, ${d.remoteCode}`}): ${d.reason}`,
+    "The reason is the other side's; its log tells more.",
+  ),
+  E_MESSAGE_INVALID: entry<{ message: string; field: string; reason: string }>(
+    (d) => `The ${d.message} message is not acceptable: ${d.field} ${d.reason}.`,
+    "Run the same version of Lockstep on the coordinator and on every worker.",
+  ),
+  E_PROTOCOL_VERSION: entry<{ expected: number; got: number; peer: string }>(
+    (d) => `${d.peer} speaks protocol version ${d.got}; this coordinator speaks ${d.expected}.`,
+    "Run the same version of Lockstep on the coordinator and on every worker.",
+  ),
+  E_DEVICE_KIND_MISMATCH: entry<{ worker: string; expected: string; got: string }>(
+    (d) =>
+      `Worker ${d.worker} has the device kind "${d.got}", but this run computes on "${d.expected}": its sums would differ in their last bits.`,
+    "Use machines of one kind, or set deterministic: false to give up equal bits.",
+  ),
+  E_UNKNOWN_WORKER: entry<{ worker: string }>(
+    (d) => `No worker ${d.worker} is registered here; it may have been declared dead.`,
+    "The worker registers again by itself; nothing needs to be done.",
+    { retryable: true },
+  ),
+  E_COORDINATOR_UNREACHABLE: entry<{ address: string; seconds: number; reason: string }>(
+    (d) => `The coordinator ${d.address} was not reachable for ${d.seconds} s: ${d.reason}`,
+    "Check that the coordinator runs and that the worker's --coordinator address is right.",
+  ),
+  E_ENGINE_CRASHED: entry<{ reason: string }>(
+    (d) => `The engine thread of the worker ended unexpectedly: ${d.reason}.`,
+    "If the memory was exhausted, use a smaller per_device_train_batch_size or sequence_length.",
+  ),
+  E_ENGINE_FAILED: entry<{ code: string; reason: string }>(
+    (d) => `The engine of the worker failed${d.code === "" ? "" : ` (${d.code})`}: ${d.reason}`,
+    "The stack in the worker's log shows the operation.",
+  ),
+  E_WORKER_FAILED: entry<{ worker: string; code: string; reason: string; attempts: number }>(
+    (d) =>
+      `Worker ${d.worker} reported ${d.code || "an error"} (failure ${d.attempts} without progress in between): ${d.reason}`,
+    "The same work would fail on any worker; look at the reason, and at the worker's log.",
+  ),
+  E_NON_FINITE_GRADIENT: entry<{ step: number; loss: number; skipped: number }>(
+    (d) =>
+      `The gradient of step ${d.step} is not finite (loss ${d.loss}), the ${d.skipped}th step in a row; the last good checkpoint is untouched.`,
+    "Lower the learning rate, lengthen the warm-up, or train in fp32.",
+  ),
+};

@@ -1,0 +1,200 @@
+import type grpc from "@grpc/grpc-js";
+import { LockstepError } from "#lib/core/errors/index";
+import {
+  decodePushReply,
+  encodePullRequest,
+  maxBulkMessageBytes,
+  type PushReply,
+  pullParametersMethod,
+  pushGradientsMethod,
+  workerIdKey,
+} from "./bulk-protocol.js";
+import { chunks, decodeFrame } from "./frame.js";
+import { createChannelClient } from "./grpc-client.js";
+import { bulkStallTimeoutMs, maxChunksInFlight } from "./limits.js";
+import { fromServiceError } from "./rpc-errors.js";
+import { callMetadata, type WireSecurity } from "./security.js";
+
+export interface PushRequest {
+  readonly workerId: string;
+  readonly step: number;
+  readonly group: number;
+  readonly lease: number;
+  readonly signal?: AbortSignal;
+  /** Called after each chunk was taken by the connection. */
+  readonly onChunk?: (sentBytes: number) => void | Promise<void>;
+}
+
+/** Moves tensors between a worker and one reducer shard, over a connection of its own. */
+export class BulkClient {
+  readonly address: string;
+  readonly #client: grpc.Client;
+  readonly #security: WireSecurity;
+  readonly #stallTimeoutMs: number;
+
+  constructor(options: {
+    readonly address: string;
+    readonly security: WireSecurity;
+    readonly stallTimeoutMs?: number;
+  }) {
+    this.address = options.address;
+    this.#security = options.security;
+    this.#stallTimeoutMs = options.stallTimeoutMs ?? bulkStallTimeoutMs;
+    this.#client = createChannelClient({
+      address: options.address,
+      security: options.security,
+      maxReceiveBytes: maxBulkMessageBytes,
+    });
+  }
+
+  /**
+   * Sends a group's gradient of the shard's range.
+   * @param wireBytes must not change until the promise settles; may lie on shared memory.
+   * @throws E_RPC_UNAVAILABLE, E_RPC_TIMEOUT (nothing moved), E_RPC_FAILED
+   */
+  async pushGradients(request: PushRequest, wireBytes: Uint8Array): Promise<PushReply> {
+    const failure = {
+      method: "PushGradients",
+      address: this.address,
+      timeoutMs: this.#stallTimeoutMs,
+    };
+    let settle: (outcome: { reply: Buffer } | { error: unknown }) => void = () => {};
+    const settled = new Promise<{ reply: Buffer } | { error: unknown }>((resolve) => {
+      settle = resolve;
+    });
+    const call = this.#client.makeClientStreamRequest(
+      pushGradientsMethod.path,
+      pushGradientsMethod.requestSerialize,
+      pushGradientsMethod.responseDeserialize,
+      callMetadata(this.#security, { [workerIdKey]: request.workerId }),
+      (error, reply) => settle(error !== null || reply === undefined ? { error } : { reply }),
+    );
+    call.on("error", (error: unknown) => settle({ error }));
+    const watchdog = new StallWatchdog(this.#stallTimeoutMs, () => {
+      settle({ error: new LockstepError("E_RPC_TIMEOUT", failure) });
+      call.cancel();
+    });
+    const cancel = (): void => call.cancel();
+    request.signal?.addEventListener("abort", cancel);
+    if (request.signal?.aborted === true) cancel();
+    let ended = false;
+    const outcome = settled.then((result) => {
+      ended = true;
+      return result;
+    });
+    try {
+      let sentBytes = 0;
+      const inFlight: Promise<void>[] = [];
+      for (const frame of chunks(wireBytes, request)) {
+        if (inFlight.length >= maxChunksInFlight) {
+          await Promise.race([inFlight.shift(), outcome]);
+        }
+        // The shard may answer before it has read everything: refused, duplicate, stale.
+        if (ended) break;
+        inFlight.push(
+          new Promise((resolve) =>
+            call.write(frame, () => {
+              watchdog.moved();
+              resolve();
+            }),
+          ),
+        );
+        sentBytes += frame.length;
+        await request.onChunk?.(sentBytes);
+      }
+      if (!ended) call.end();
+      const result = await outcome;
+      if ("error" in result) throw fromServiceError(result.error, failure);
+      return decodePushReply(result.reply);
+    } finally {
+      watchdog.stop();
+      request.signal?.removeEventListener("abort", cancel);
+    }
+  }
+
+  /**
+   * Fetches the shard's range of a version into `into`, whose length is the range's size in wire form.
+   * @throws as pushGradients, and E_TRANSFER_INCOMPLETE, E_FRAME_CORRUPT, E_FRAME_INVALID
+   */
+  async pullParameters(
+    request: { readonly version: number; readonly signal?: AbortSignal },
+    into: Uint8Array,
+  ): Promise<void> {
+    const failure = {
+      method: "PullParameters",
+      address: this.address,
+      timeoutMs: this.#stallTimeoutMs,
+    };
+    const call = this.#client.makeServerStreamRequest(
+      pullParametersMethod.path,
+      pullParametersMethod.requestSerialize,
+      pullParametersMethod.responseDeserialize,
+      encodePullRequest({ version: request.version }),
+      callMetadata(this.#security),
+    );
+    let stalled = false;
+    const watchdog = new StallWatchdog(this.#stallTimeoutMs, () => {
+      stalled = true;
+      call.cancel();
+    });
+    const cancel = (): void => call.cancel();
+    request.signal?.addEventListener("abort", cancel);
+    if (request.signal?.aborted === true) cancel();
+    let receivedBytes = 0;
+    try {
+      for await (const message of call as AsyncIterable<Buffer>) {
+        watchdog.moved();
+        const frame = decodeFrame(message);
+        if (
+          frame.step !== request.version ||
+          frame.offset !== receivedBytes ||
+          frame.offset + frame.payload.length > into.length
+        ) {
+          throw new LockstepError("E_FRAME_INVALID", {
+            reason: `version ${frame.step}, ${frame.payload.length} bytes at ${frame.offset} came where version ${request.version} at ${receivedBytes} of ${into.length} was expected`,
+            peer: this.address,
+          });
+        }
+        into.set(frame.payload, frame.offset);
+        receivedBytes += frame.payload.length;
+      }
+    } catch (error) {
+      call.cancel();
+      throw stalled
+        ? new LockstepError("E_RPC_TIMEOUT", failure)
+        : fromServiceError(error, failure);
+    } finally {
+      watchdog.stop();
+      request.signal?.removeEventListener("abort", cancel);
+    }
+    if (receivedBytes !== into.length) {
+      throw new LockstepError("E_TRANSFER_INCOMPLETE", {
+        address: this.address,
+        what: `parameter version ${request.version}`,
+        receivedBytes,
+        expectedBytes: into.length,
+      });
+    }
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+}
+
+/** A deadline that moves with the data: a slow network is not a dead one. */
+class StallWatchdog {
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(timeoutMs: number, onStall: () => void) {
+    this.#timer = setTimeout(onStall, timeoutMs);
+  }
+
+  moved(): void {
+    this.#timer.refresh();
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+  }
+}

@@ -1,0 +1,83 @@
+import type grpc from "@grpc/grpc-js";
+import { LockstepError } from "#lib/core/errors/index";
+import { frameHeaderBytes, maxFramePayloadBytes } from "./frame.js";
+
+/** Method definitions of the bulk service: raw buffers, no protobuf between a tensor and the socket. */
+const identity = (buffer: Buffer): Buffer => buffer;
+
+const define = (
+  name: string,
+  streams: { readonly requestStream: boolean; readonly responseStream: boolean },
+): grpc.MethodDefinition<Buffer, Buffer> => ({
+  path: `/lockstep.v1.Bulk/${name}`,
+  ...streams,
+  requestSerialize: identity,
+  requestDeserialize: identity,
+  responseSerialize: identity,
+  responseDeserialize: identity,
+});
+
+export const pushGradientsMethod = define("PushGradients", {
+  requestStream: true,
+  responseStream: false,
+});
+export const pullParametersMethod = define("PullParameters", {
+  requestStream: false,
+  responseStream: true,
+});
+
+/** Largest message of the bulk service, either way. */
+export const maxBulkMessageBytes = frameHeaderBytes + maxFramePayloadBytes;
+
+export const workerIdKey = "lockstep-worker-id";
+
+/**
+ * What became of a pushed group on this shard: `complete` (its last byte arrived with this push),
+ * `duplicate` (another push had completed it), `stale` (its step is over).
+ */
+export type PushOutcome = "complete" | "duplicate" | "stale";
+
+export interface PushReply {
+  readonly outcome: PushOutcome;
+  readonly receivedBytes: number;
+}
+
+const outcomes: readonly PushOutcome[] = ["complete", "duplicate", "stale"];
+const replyMagic = 0x4b_43_41_4c; // "LACK"
+const pullMagic = 0x4c_4c_55_50; // "PULL"
+
+/** u32 magic, u32 outcome, f64 received bytes. */
+export function encodePushReply(reply: PushReply): Buffer {
+  const buffer = Buffer.alloc(16);
+  buffer.writeUInt32LE(replyMagic, 0);
+  buffer.writeUInt32LE(outcomes.indexOf(reply.outcome), 4);
+  buffer.writeDoubleLE(reply.receivedBytes, 8);
+  return buffer;
+}
+
+export function decodePushReply(buffer: Buffer): PushReply {
+  const outcome = buffer.length === 16 ? outcomes[buffer.readUInt32LE(4)] : undefined;
+  if (outcome === undefined || buffer.readUInt32LE(0) !== replyMagic) {
+    throw new LockstepError("E_FRAME_INVALID", { reason: "it is not a reply to PushGradients" });
+  }
+  return { outcome, receivedBytes: buffer.readDoubleLE(8) };
+}
+
+export interface PullRequest {
+  readonly version: number;
+}
+
+/** u32 magic, u32 version. */
+export function encodePullRequest(request: PullRequest): Buffer {
+  const buffer = Buffer.alloc(8);
+  buffer.writeUInt32LE(pullMagic, 0);
+  buffer.writeUInt32LE(request.version, 4);
+  return buffer;
+}
+
+export function decodePullRequest(buffer: Buffer): PullRequest {
+  if (buffer.length !== 8 || buffer.readUInt32LE(0) !== pullMagic) {
+    throw new LockstepError("E_FRAME_INVALID", { reason: "it is not a PullParameters request" });
+  }
+  return { version: buffer.readUInt32LE(4) };
+}

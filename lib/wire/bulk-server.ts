@@ -1,0 +1,66 @@
+import { LockstepError } from "#lib/core/errors/index";
+import {
+  decodePullRequest,
+  encodePushReply,
+  type PullRequest,
+  type PushReply,
+  pullParametersMethod,
+  pushGradientsMethod,
+  workerIdKey,
+} from "./bulk-protocol.js";
+import { chunks, decodeFrame, type Frame } from "./frame.js";
+import type { GrpcServer } from "./grpc-server.js";
+
+export interface PushMeta {
+  readonly workerId: string;
+  readonly peer: string;
+  /** Aborted when the worker went away. */
+  readonly signal: AbortSignal;
+}
+
+export interface BulkHandlers {
+  /**
+   * Consumes the frames of one push: all of one (step, group, lease). Iteration throws
+   * E_FRAME_CORRUPT / E_FRAME_INVALID on a bad frame and E_RPC_UNAVAILABLE when the worker went away;
+   * the payload of a frame is the consumer's to keep. Frames wait in the socket while the consumer
+   * does not ask for the next one.
+   */
+  pushGradients(meta: PushMeta, frames: AsyncIterable<Frame>): Promise<PushReply>;
+  /**
+   * @returns the published bytes of this version of the shard's range, which must not change while
+   * they are being sent. @throws E_VERSION_NOT_PUBLISHED
+   */
+  pullParameters(request: PullRequest): Uint8Array;
+}
+
+/** Longest worker id, characters. */
+const maxWorkerIdChars = 256;
+
+export function registerBulkService(server: GrpcServer, handlers: BulkHandlers): void {
+  server.addClientStream(pushGradientsMethod, async (messages, context) => {
+    const workerId = String(context.metadata.get(workerIdKey)[0] ?? "");
+    if (workerId.length > maxWorkerIdChars) {
+      throw new LockstepError("E_FRAME_INVALID", { reason: "its worker id is too long" });
+    }
+    const meta: PushMeta = { workerId, peer: context.peer, signal: context.signal };
+    return encodePushReply(await handlers.pushGradients(meta, frames(messages)));
+  });
+  server.addServerStream(pullParametersMethod, (message) => {
+    const request = decodePullRequest(message);
+    return chunks(handlers.pullParameters(request), { step: request.version, group: 0, lease: 0 });
+  });
+}
+
+async function* frames(messages: AsyncIterable<Buffer>): AsyncGenerator<Frame> {
+  let first: Frame | undefined;
+  for await (const message of messages) {
+    const frame = decodeFrame(message);
+    first ??= frame;
+    if (frame.step !== first.step || frame.group !== first.group || frame.lease !== first.lease) {
+      throw new LockstepError("E_FRAME_INVALID", {
+        reason: "it belongs to another lease than the first frame of its stream",
+      });
+    }
+    yield frame;
+  }
+}
