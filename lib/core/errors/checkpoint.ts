@@ -1,1 +1,93 @@
-export const checkpointErrors = {};
+import { entry } from "./define.js";
+
+/** Failures of model files and checkpoints: what is read from them, and what is written. */
+export const checkpointErrors = {
+  E_SAFETENSORS_HEADER: entry<{ file: string; problem: string }>(
+    (d) => `${d.file} is not a valid safetensors file: ${d.problem}.`,
+    "Download or copy the file again; a file that was cut off in transfer is the usual cause.",
+  ),
+  E_SAFETENSORS_OFFSETS: entry<{ file: string; tensor: string; problem: string }>(
+    (d) => `In ${d.file}, the place of tensor "${d.tensor}" is invalid: ${d.problem}.`,
+    "The file is damaged or was made by a faulty writer; get it again from its source.",
+  ),
+  E_TENSOR_MISSING: entry<{ where: string; tensor: string; nearest?: string }>(
+    (d) =>
+      `${d.where} holds no tensor "${d.tensor}"${d.nearest === undefined ? "" : ` (the nearest name is "${d.nearest}")`}.`,
+    "Check that config.json and the weights belong to the same model.",
+  ),
+  E_TENSOR_DTYPE: entry<{ where: string; tensor: string; dtype: string; supported: string }>(
+    (d) =>
+      `Tensor "${d.tensor}" in ${d.where} has type ${d.dtype}, but one of ${d.supported} is expected.`,
+    "Convert the weights to float32, bfloat16 or float16.",
+  ),
+  E_TENSOR_SIZE: entry<{
+    where: string;
+    tensor: string;
+    expected: number;
+    actual: number;
+    unit: "bytes" | "elements";
+  }>(
+    (d) =>
+      `Tensor "${d.tensor}" of ${d.where} has ${d.expected} ${d.unit}, but ${d.actual} were given.`,
+    "Check that config.json and the weights belong to the same model.",
+  ),
+  E_DUPLICATE_TENSOR: entry<{ where: string; tensor: string }>(
+    (d) => `${d.where} names tensor "${d.tensor}" twice.`,
+    "Each tensor is stored once; remove the duplicate from what writes the file.",
+  ),
+  E_MODEL_DIRECTORY: entry<{ directory: string; problem: string }>(
+    (d) => `${d.directory} is not a usable model directory: ${d.problem}.`,
+    "Give a Hugging Face directory with config.json and model.safetensors (or its shards and model.safetensors.index.json).",
+  ),
+  E_WEIGHTS_INDEX: entry<{ file: string; problem: string }>(
+    (d) => `The weight index ${d.file} is invalid: ${d.problem}.`,
+    "Get the index and all of its shards again from the same source.",
+  ),
+  E_JSON_FILE: entry<{ file: string; problem: string }>(
+    (d) => `${d.file} cannot be read as JSON: ${d.problem}.`,
+    "Restore the file, or use an earlier checkpoint.",
+  ),
+  E_FILE_TOO_LARGE: entry<{ file: string; actualBytes: number; limitBytes: number }>(
+    (d) => `${d.file} has ${d.actualBytes} bytes; at most ${d.limitBytes} are accepted here.`,
+    "Check that this is the file that was meant.",
+  ),
+  E_FILE_TRUNCATED: entry<{ file: string; offset: number; wantedBytes: number; gotBytes: number }>(
+    (d) =>
+      `${d.file} ended early: ${d.wantedBytes} bytes were expected at byte ${d.offset}, ${d.gotBytes} came.`,
+    "The file was cut off or changed while it was read; get it again.",
+  ),
+  E_CHECKPOINT_WRITE: entry<{ file: string; problem: string }>(
+    (d) => `Saving ${d.file} failed: ${d.problem}.`,
+    "Check the disk and the permissions of output_dir; what was saved before is whole.",
+    { retryable: true },
+  ),
+  E_CHECKPOINT_DAMAGED: entry<{ directory: string; file: string; problem: string }>(
+    (d) => `The checkpoint ${d.directory} is damaged: ${d.file} ${d.problem}.`,
+    "Resume from an earlier checkpoint of the same run.",
+  ),
+  E_GGUF_FORMAT: entry<{ file: string; offset: number; problem: string }>(
+    (d) => `${d.file} is not a valid GGUF file: ${d.problem} (at byte ${d.offset}).`,
+    "Download or copy the file again; a file that was cut off in transfer is the usual cause.",
+  ),
+  E_GGUF_METADATA: entry<{ file: string; key: string; problem: string }>(
+    (d) => `In ${d.file}, the metadata key "${d.key}" ${d.problem}.`,
+    "Convert the model again with a current converter, or start from its Hugging Face directory.",
+  ),
+  E_GGUF_ARCHITECTURE: entry<{ file: string; architecture: string; problem: string }>(
+    (d) => `${d.file} holds a "${d.architecture}" model that cannot be imported: ${d.problem}.`,
+    'Import a GGUF file of architecture "llama", or start from the model\'s Hugging Face directory.',
+  ),
+  E_GGUF_TENSOR: entry<{ file: string; tensor: string; problem: string }>(
+    (d) => `In ${d.file}, tensor "${d.tensor}" ${d.problem}.`,
+    "The file is damaged or belongs to another kind of model; get it again from its source.",
+  ),
+  E_GGUF_TENSOR_TYPE: entry<{ file: string; tensor: string; type: string; supported: string }>(
+    (d) =>
+      `In ${d.file}, tensor "${d.tensor}" is stored as ${d.type}; only ${d.supported} can be read.`,
+    "Choose a file of one of these types (F16, Q8_0 and Q4_0 exist for most models).",
+  ),
+  E_GGUF_TOKENIZER: entry<{ file: string; problem: string }>(
+    (d) => `The tokenizer in ${d.file} cannot be imported: ${d.problem}.`,
+    "Use a model with a byte-level BPE tokenizer, or start from its Hugging Face directory.",
+  ),
+};

@@ -1,0 +1,206 @@
+import { randomBytes } from "node:crypto";
+import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+
+/**
+ * Names beside a final name while it is being changed, all hidden and of the form
+ * `.NAME.KIND-PID-RANDOM`:
+ * - `tmp`: a directory being written; worthless once its writer is gone.
+ * - `previous`: the old directory during the two renames of a replacement; the only copy in between.
+ * - `removed`: a directory being deleted, renamed first so that nobody reads it half-deleted.
+ */
+type TransientKind = "tmp" | "previous" | "removed";
+const transientPattern = /^\.(.+)\.(tmp|previous|removed)-(\d+)-([0-9a-f]{12})$/;
+/** After this long a leftover goes even if a process with its writer's id (reused) exists. */
+const staleAfterMs = 24 * 3600 * 1000;
+
+/** Transient paths of saves that run in this process. */
+const inUse = new Set<string>();
+
+/**
+ * Makes `finalDir` appear whole or not at all: `write` fills a temporary directory beside it, every
+ * file and directory in there is fsynced, and a rename puts it in place. An existing `finalDir` is
+ * replaced only then. When `write` fails, the temporary directory is removed and what was saved
+ * before is untouched. Leftovers of writers that were killed are removed first.
+ *
+ * One output directory belongs to one run at a time.
+ *
+ * @throws E_DISK_FULL; E_CHECKPOINT_WRITE for other errors of the file system; what `write` throws.
+ */
+export async function saveAtomically(
+  finalDir: string,
+  write: (temporaryDir: string) => Promise<void>,
+): Promise<void> {
+  const final = resolve(finalDir);
+  const parent = dirname(final);
+  try {
+    await mkdir(parent, { recursive: true });
+    await recoverInterruptedSaves(parent);
+    await withTransient(final, "tmp", async (temporary) => {
+      await mkdir(temporary);
+      await write(temporary);
+      await syncTree(temporary);
+      await replaceDirectory(temporary, final);
+    });
+    await syncPath(parent);
+  } catch (error) {
+    throw explainWriteError(error, finalDir);
+  }
+}
+
+/**
+ * Puts files into a directory that holds other things as well (the final model beside
+ * `checkpoint-N/`): all are written and fsynced in a temporary directory inside it, then renamed one
+ * by one, weights before config.json, so a reader that finds the new config finds its weights.
+ */
+export async function saveFilesAtomically(
+  directory: string,
+  write: (temporaryDir: string) => Promise<void>,
+): Promise<void> {
+  const final = resolve(directory);
+  try {
+    await mkdir(final, { recursive: true });
+    await recoverInterruptedSaves(final);
+    await withTransient(join(final, "files"), "tmp", async (temporary) => {
+      await mkdir(temporary);
+      await write(temporary);
+      await syncTree(temporary);
+      const rank = (name: string): number =>
+        name.endsWith(".safetensors") ? 0 : name === "config.json" ? 2 : 1;
+      const names = (await readdir(temporary)).sort((a, b) => rank(a) - rank(b));
+      for (const name of names) await rename(join(temporary, name), join(final, name));
+      if (names.some(isWeightsFile)) {
+        // Shards of an earlier save, or a single file where there are shards now, would be read too.
+        for (const name of await readdir(final)) {
+          if (isWeightsFile(name) && !names.includes(name)) await rm(join(final, name));
+        }
+      }
+    });
+    await syncPath(final);
+  } catch (error) {
+    throw explainWriteError(error, directory);
+  }
+}
+
+const isWeightsFile = (name: string): boolean =>
+  /^model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/.test(name);
+
+/** Deletes a directory so that it is never seen half-deleted. */
+export async function removeDirectoryAtomically(directory: string): Promise<void> {
+  const final = resolve(directory);
+  await withTransient(final, "removed", async (transient) => rename(final, transient));
+}
+
+/**
+ * Cleans up after writers that were killed: deletes their temporary directories, and puts a
+ * directory back whose replacement was cut between its two renames. Called by every save; call it
+ * before looking for checkpoints to resume from.
+ */
+export async function recoverInterruptedSaves(parent: string): Promise<void> {
+  for (const name of await readdir(parent)) {
+    const match = transientPattern.exec(name);
+    const path = join(resolve(parent), name);
+    if (match === null || !(await isAbandoned(path, Number(match[3])))) continue;
+    const final = join(resolve(parent), match[1] as string);
+    if (match[2] === "previous" && !(await exists(final))) await rename(path, final);
+    else await rm(path, { recursive: true, force: true });
+  }
+}
+
+async function isAbandoned(path: string, pid: number): Promise<boolean> {
+  // Within this process, what is not in use is a leftover, also of an earlier process with its id.
+  if (pid === process.pid) return !inUse.has(path);
+  try {
+    process.kill(pid, 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ESRCH") return true;
+  }
+  const age = await stat(path).then(
+    (stats) => Date.now() - stats.mtimeMs,
+    () => 0,
+  );
+  return age > staleAfterMs;
+}
+
+/** Runs `action` with a transient path beside `final` that is removed at the end, come what may. */
+async function withTransient(
+  final: string,
+  kind: "tmp" | "removed",
+  action: (transient: string) => Promise<void>,
+): Promise<void> {
+  const transient = transientPath(final, kind);
+  inUse.add(transient);
+  try {
+    await action(transient);
+  } finally {
+    await rm(transient, { recursive: true, force: true });
+    inUse.delete(transient);
+  }
+}
+
+/** The old directory is deleted only when the new one has its name. */
+async function replaceDirectory(temporary: string, final: string): Promise<void> {
+  if (!(await exists(final))) return rename(temporary, final);
+  const previous = transientPath(final, "previous");
+  inUse.add(previous);
+  try {
+    await rename(final, previous);
+    try {
+      await rename(temporary, final);
+    } catch (error) {
+      await rename(previous, final);
+      throw error;
+    }
+    await rm(previous, { recursive: true, force: true });
+  } finally {
+    inUse.delete(previous);
+  }
+}
+
+function transientPath(final: string, kind: TransientKind): string {
+  const suffix = `${kind}-${process.pid}-${randomBytes(6).toString("hex")}`;
+  return join(dirname(final), `.${basename(final)}.${suffix}`);
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function syncTree(directory: string): Promise<void> {
+  for (const item of await readdir(directory, { withFileTypes: true })) {
+    const path = join(directory, item.name);
+    if (item.isDirectory()) await syncTree(path);
+    else if (item.isFile()) await syncPath(path);
+  }
+  await syncPath(directory);
+}
+
+async function syncPath(path: string): Promise<void> {
+  const handle = await open(path, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Turns errors of the file system into the catalogue's; others pass. */
+export function explainWriteError(error: unknown, file: string): unknown {
+  if (isLockstepError(error) || !(error instanceof Error)) return error;
+  const { code, path } = error as NodeJS.ErrnoException;
+  if (code === "ENOSPC" || code === "EDQUOT") {
+    return new LockstepError("E_DISK_FULL", { file: path ?? file }, { cause: error });
+  }
+  if (typeof code === "string" && /^E[A-Z0-9]+$/.test(code)) {
+    return new LockstepError(
+      "E_CHECKPOINT_WRITE",
+      { file: path ?? file, problem: error.message },
+      { cause: error },
+    );
+  }
+  return error;
+}

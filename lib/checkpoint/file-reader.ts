@@ -1,0 +1,114 @@
+import { type FileHandle, open } from "node:fs/promises";
+import { LockstepError } from "#lib/core/errors/index";
+
+/** One `read` asks for at most this many bytes: Linux serves no more than 2 GiB - 4 KiB at once. */
+const maxReadBytes = 1024 * 1024 * 1024;
+
+/** Exact ranges of a regular file. `sizeBytes` is the size when it was opened. */
+export class FileReader {
+  readonly file: string;
+  readonly sizeBytes: number;
+  readonly #handle: FileHandle;
+
+  private constructor(file: string, handle: FileHandle, sizeBytes: number) {
+    this.file = file;
+    this.#handle = handle;
+    this.sizeBytes = sizeBytes;
+  }
+
+  /** Opens `file`; `what` names it in the error when it does not exist. */
+  static async open(file: string, what: string): Promise<FileReader> {
+    let handle: FileHandle;
+    try {
+      handle = await open(file, "r");
+    } catch (cause) {
+      const code = (cause as NodeJS.ErrnoException).code;
+      if (code === "ENOENT" || code === "ENOTDIR") {
+        throw new LockstepError("E_FILE_NOT_FOUND", { file, what }, { cause });
+      }
+      throw cause;
+    }
+    try {
+      const stats = await handle.stat();
+      if (!stats.isFile()) {
+        throw new LockstepError("E_FILE_NOT_FOUND", { file, what: `${what} (a regular file)` });
+      }
+      return new FileReader(file, handle, stats.size);
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  }
+
+  /** Fills `into` from byte `offset` on, or throws E_FILE_TRUNCATED. */
+  async readInto(into: Uint8Array, offset: number): Promise<void> {
+    let done = 0;
+    while (done < into.byteLength) {
+      const length = Math.min(into.byteLength - done, maxReadBytes);
+      const { bytesRead } = await this.#handle.read(into, done, length, offset + done);
+      if (bytesRead === 0) {
+        throw new LockstepError("E_FILE_TRUNCATED", {
+          file: this.file,
+          offset,
+          wantedBytes: into.byteLength,
+          gotBytes: done,
+        });
+      }
+      done += bytesRead;
+    }
+  }
+
+  /** A fresh buffer with the bytes [offset, offset + length); the caller has checked the length. */
+  async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    if (offset + length > this.sizeBytes) {
+      throw new LockstepError("E_FILE_TRUNCATED", {
+        file: this.file,
+        offset,
+        wantedBytes: length,
+        gotBytes: Math.max(0, this.sizeBytes - offset),
+      });
+    }
+    const bytes = new Uint8Array(length);
+    await this.readInto(bytes, offset);
+    return bytes;
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+  }
+}
+
+/** Reads a small UTF-8 JSON file whole, refusing more than `limitBytes`. */
+export async function readJsonFile(
+  file: string,
+  what: string,
+  limitBytes: number,
+  normalise: (text: string) => string = (text) => text,
+): Promise<unknown> {
+  const reader = await FileReader.open(file, what);
+  try {
+    if (reader.sizeBytes > limitBytes) {
+      throw new LockstepError("E_FILE_TOO_LARGE", {
+        file,
+        actualBytes: reader.sizeBytes,
+        limitBytes,
+      });
+    }
+    const bytes = await reader.read(0, reader.sizeBytes);
+    try {
+      return JSON.parse(normalise(new TextDecoder("utf-8", { fatal: true }).decode(bytes)));
+    } catch (cause) {
+      throw new LockstepError(
+        "E_JSON_FILE",
+        { file, problem: cause instanceof Error ? cause.message : String(cause) },
+        { cause },
+      );
+    }
+  } finally {
+    await reader.close();
+  }
+}
+
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

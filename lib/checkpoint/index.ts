@@ -1,0 +1,34 @@
+export {
+  recoverInterruptedSaves,
+  saveAtomically,
+  saveFilesAtomically,
+} from "./atomic-save.js";
+export { importGguf, type ImportOptions, type ImportProgress } from "./gguf/import.js";
+export {
+  type ModelDirectoryOptions,
+  type ModelTensor,
+  writeModelDirectory,
+} from "./model-directory.js";
+export { ModelWeights } from "./model-weights.js";
+export {
+  type OptimizerShardState,
+  OptimizerStateReader,
+  writeOptimizerState,
+} from "./optimizer-state.js";
+export {
+  type CheckpointDirectory,
+  checkpointName,
+  listCheckpoints,
+  rotateCheckpoints,
+} from "./rotation.js";
+export { type ElementSpan, openSafetensors, SafetensorsFile } from "./safetensors-file.js";
+export type { StoredDtype, StoredTensor, TensorEntry } from "./safetensors-header.js";
+export { writeSafetensors } from "./safetensors-writer.js";
+export { type NamedTensor, readTensors, writeTensors } from "./tensor-store.js";
+export {
+  type LogEntry,
+  readTrainerState,
+  type TrainerState,
+  trainerState,
+  writeTrainerState,
+} from "./trainer-state.js";

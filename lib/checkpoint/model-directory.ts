@@ -1,0 +1,196 @@
+import { copyFile, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { float32ToBfloat16, float32ToFloat16 } from "#lib/core/bf16";
+import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
+import { LockstepError } from "#lib/core/errors/index";
+import { isRecord } from "./file-reader.js";
+import { conversionChunkBytes } from "./limits.js";
+import { weightsFileName, weightsIndexFileName } from "./model-weights.js";
+import { storedDtypeOf } from "./safetensors-header.js";
+import { tensorSizeBytes, writeSafetensors } from "./safetensors-writer.js";
+
+/** A tensor that a model directory will hold. */
+export interface ModelTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** Its elements in float32, row-major; asked for once, when its turn comes. */
+  readonly read: () => Float32Array | Promise<Float32Array>;
+}
+
+export interface ModelDirectoryOptions {
+  /** Directory whose config, generation config and tokenizer files are copied. */
+  readonly sourceDir: string;
+  readonly tensors: Iterable<ModelTensor>;
+  readonly dtype: FloatDtype;
+  /** Weights beyond this many bytes go into shards with an index. */
+  readonly maxShardBytes?: number;
+}
+
+/** transformers' default `max_shard_size` is 50 GB in v5 and 5 GB in v4; shards of 5 GB load in both. */
+export const defaultMaxShardBytes = 5e9;
+
+/** Everything beside the weights that a model directory may hold, config.json excepted. */
+const companionFiles = [
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "chat_template.jinja",
+  "chat_template.json",
+  "added_tokens.json",
+  "vocab.json",
+  "merges.txt",
+  "vocab.txt",
+  "tokenizer.model",
+] as const;
+
+/**
+ * Writes a Hugging Face model directory into the existing directory `directory`: the source's
+ * config.json with the new dtype, its tokenizer and generation files, and the weights. With
+ * `tie_word_embeddings: true` in the config, `lm_head.weight` is left out, as transformers does.
+ */
+export async function writeModelDirectory(
+  directory: string,
+  options: ModelDirectoryOptions,
+): Promise<void> {
+  const { sourceDir, dtype } = options;
+  const { text, isTied } = await readConfigText(sourceDir);
+  await writeFile(join(directory, "config.json"), withDtype(text, dtype));
+  for (const name of companionFiles) {
+    try {
+      await copyFile(join(sourceDir, name), join(directory, name));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+  }
+  const tensors = [...options.tensors].filter(
+    (tensor) => !(isTied && tensor.name === "lm_head.weight"),
+  );
+  await writeModelWeights(directory, tensors, dtype, options.maxShardBytes ?? defaultMaxShardBytes);
+}
+
+async function writeModelWeights(
+  directory: string,
+  tensors: readonly ModelTensor[],
+  dtype: FloatDtype,
+  maxShardBytes: number,
+): Promise<void> {
+  const storedDtype = storedDtypeOf[dtype];
+  const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
+  const shards = splitIntoShards(tensors, dtype, maxShardBytes);
+  const fileNames = shards.map((_, i) =>
+    shards.length === 1
+      ? weightsFileName
+      : `model-${fiveDigits(i + 1)}-of-${fiveDigits(shards.length)}.safetensors`,
+  );
+  for (const [i, shard] of shards.entries()) {
+    await writeSafetensors(
+      join(directory, fileNames[i] as string),
+      shard.map(({ name, shape }) => ({ name, shape, dtype: storedDtype })),
+      async (name) => encodeElements(await (byName.get(name) as ModelTensor).read(), dtype),
+    );
+  }
+  if (shards.length > 1) {
+    await writeFile(
+      join(directory, weightsIndexFileName),
+      weightsIndexText(shards, fileNames, dtype),
+    );
+  }
+}
+
+/** transformers' greedy split: a shard closes when the next tensor would exceed the limit. */
+export function splitIntoShards<T extends { readonly shape: readonly number[] }>(
+  tensors: readonly T[],
+  dtype: FloatDtype,
+  maxShardBytes: number,
+): readonly (readonly T[])[] {
+  const shards: T[][] = [[]];
+  let shardBytes = 0;
+  for (const tensor of tensors) {
+    const sizeBytes = tensorSizeBytes({ dtype: storedDtypeOf[dtype], shape: tensor.shape });
+    let shard = shards[shards.length - 1] as T[];
+    if (shard.length > 0 && shardBytes + sizeBytes > maxShardBytes) {
+      shard = [];
+      shards.push(shard);
+      shardBytes = 0;
+    }
+    shard.push(tensor);
+    shardBytes += sizeBytes;
+  }
+  return shards;
+}
+
+function weightsIndexText(
+  shards: readonly (readonly ModelTensor[])[],
+  fileNames: readonly string[],
+  dtype: FloatDtype,
+): string {
+  const weightMap: [string, string][] = [];
+  let totalParameters = 0;
+  for (const [i, shard] of shards.entries()) {
+    for (const { name, shape } of shard) {
+      weightMap.push([name, fileNames[i] as string]);
+      totalParameters += shape.reduce((product, dim) => product * dim, 1);
+    }
+  }
+  weightMap.sort(([a], [b]) => (a < b ? -1 : 1));
+  const index = {
+    metadata: {
+      total_parameters: totalParameters,
+      total_size: totalParameters * bytesPerElement[dtype],
+    },
+    weight_map: Object.fromEntries(weightMap),
+  };
+  return `${JSON.stringify(index, null, 2)}\n`;
+}
+
+/** Elements as stored bytes, a chunk at a time; float32 needs no copy. */
+export function* encodeElements(values: Float32Array, dtype: FloatDtype): Generator<Uint8Array> {
+  if (dtype === "float32") {
+    yield new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+    return;
+  }
+  const narrow = dtype === "bfloat16" ? float32ToBfloat16 : float32ToFloat16;
+  const chunkElements = conversionChunkBytes / 2;
+  const halves = new Uint16Array(Math.min(chunkElements, values.length));
+  for (let done = 0; done < values.length; done += chunkElements) {
+    const part = values.subarray(done, done + chunkElements);
+    narrow(part, halves);
+    yield new Uint8Array(halves.buffer, 0, part.length * 2);
+  }
+}
+
+async function readConfigText(sourceDir: string): Promise<{ text: string; isTied: boolean }> {
+  const file = join(sourceDir, "config.json");
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw cause;
+    throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "model configuration" }, { cause });
+  }
+  let config: unknown;
+  try {
+    config = JSON.parse(text);
+  } catch (cause) {
+    throw new LockstepError("E_JSON_FILE", { file, problem: String(cause) }, { cause });
+  }
+  if (!isRecord(config)) {
+    throw new LockstepError("E_JSON_FILE", { file, problem: "it is not an object" });
+  }
+  return { text, isTied: config["tie_word_embeddings"] === true };
+}
+
+/**
+ * Sets `dtype` (v5) or `torch_dtype` (v4) in the text itself: a round trip through JavaScript
+ * numbers would turn Python's floats such as `10000.0` into integers, which transformers checks.
+ */
+function withDtype(configText: string, dtype: FloatDtype): string {
+  const pattern = /("(?:torch_)?dtype"\s*:\s*)(?:"[^"]*"|null)/g;
+  if (pattern.test(configText)) return configText.replace(pattern, `$1"${dtype}"`);
+  return configText.replace(/\{\s*(\}?)/, (_, close: string) =>
+    close === "" ? `{\n  "dtype": "${dtype}",\n  ` : `{\n  "dtype": "${dtype}"\n}`,
+  );
+}
+
+const fiveDigits = (value: number): string => String(value).padStart(5, "0");

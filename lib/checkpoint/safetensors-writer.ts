@@ -1,0 +1,125 @@
+import { type FileHandle, open } from "node:fs/promises";
+import { LockstepError } from "#lib/core/errors/index";
+import {
+  headerLengthBytes,
+  storedDtypeBytes,
+  type StoredDtype,
+  type TensorEntry,
+} from "./safetensors-header.js";
+
+/** A tensor's bytes in one piece, or in consecutive pieces that may reuse one buffer. */
+export type TensorBytes = Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+
+/** Gives the little-endian row-major bytes of the tensor `name`; called once each, in file order. */
+export type TensorSource = (name: string) => TensorBytes | Promise<TensorBytes>;
+
+export interface WriteOptions {
+  /** Goes into the header's `__metadata__`; `{"format":"pt"}` is what transformers v4 insists on. */
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
+export const defaultMetadata: Readonly<Record<string, string>> = Object.freeze({ format: "pt" });
+
+/**
+ * Writes a safetensors file and fsyncs it. Only one piece of one tensor is in memory at a time, and
+ * the next is asked for when the disk has taken the last. Tensors lie in the order of the reference
+ * writer: wider element types first (so that each is aligned), then by name.
+ *
+ * @throws E_DUPLICATE_TENSOR, E_TENSOR_SIZE when `source` gives other than the declared bytes; what
+ * was written so far then stays for the caller to remove (`saveAtomically` does).
+ */
+export async function writeSafetensors(
+  file: string,
+  entries: Iterable<TensorEntry>,
+  source: TensorSource,
+  options: WriteOptions = {},
+): Promise<{ readonly sizeBytes: number }> {
+  const ordered = orderEntries(file, entries);
+  const header = encodeHeader(ordered, options.metadata ?? defaultMetadata);
+  const handle = await open(file, "w");
+  try {
+    let position = await writeAll(handle, header, 0);
+    for (const entry of ordered) {
+      const expected = tensorSizeBytes(entry);
+      const bytes = await source(entry.name);
+      let written = 0;
+      const fail = (actual: number): never => {
+        throw new LockstepError("E_TENSOR_SIZE", {
+          where: file,
+          tensor: entry.name,
+          expected,
+          actual,
+          unit: "bytes",
+        });
+      };
+      for await (const piece of bytes instanceof Uint8Array ? [bytes] : bytes) {
+        if (written + piece.byteLength > expected) fail(written + piece.byteLength);
+        position = await writeAll(handle, piece, position);
+        written += piece.byteLength;
+      }
+      if (written !== expected) fail(written);
+    }
+    await handle.sync();
+    return { sizeBytes: position };
+  } finally {
+    await handle.close();
+  }
+}
+
+export function tensorSizeBytes(entry: {
+  readonly dtype: StoredDtype;
+  readonly shape: readonly number[];
+}): number {
+  return entry.shape.reduce((product, dim) => product * dim, storedDtypeBytes[entry.dtype]);
+}
+
+function orderEntries(file: string, entries: Iterable<TensorEntry>): readonly TensorEntry[] {
+  const ordered = [...entries];
+  const names = new Set<string>();
+  for (const { name } of ordered) {
+    if (names.has(name))
+      throw new LockstepError("E_DUPLICATE_TENSOR", { where: file, tensor: name });
+    names.add(name);
+  }
+  return ordered.sort(
+    (a, b) =>
+      storedDtypeBytes[b.dtype] - storedDtypeBytes[a.dtype] ||
+      Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)),
+  );
+}
+
+/** Header length, JSON, and spaces up to a multiple of 8 bytes, so that the data is aligned. */
+function encodeHeader(
+  entries: readonly TensorEntry[],
+  metadata: Readonly<Record<string, string>>,
+): Uint8Array {
+  const fields = [`"__metadata__":${JSON.stringify(metadata)}`];
+  let begin = 0;
+  for (const { name, dtype, shape } of entries) {
+    const end = begin + tensorSizeBytes({ dtype, shape });
+    fields.push(
+      `${JSON.stringify(name)}:${JSON.stringify({ dtype, shape, data_offsets: [begin, end] })}`,
+    );
+    begin = end;
+  }
+  const json = Buffer.from(`{${fields.join(",")}}`);
+  const paddedBytes = Math.ceil(json.byteLength / 8) * 8;
+  const header = Buffer.alloc(headerLengthBytes + paddedBytes, " ");
+  header.writeBigUInt64LE(BigInt(paddedBytes), 0);
+  json.copy(header, headerLengthBytes);
+  return header;
+}
+
+async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<number> {
+  let done = 0;
+  while (done < bytes.byteLength) {
+    const { bytesWritten } = await handle.write(
+      bytes,
+      done,
+      Math.min(bytes.byteLength - done, 1024 * 1024 * 1024),
+      position + done,
+    );
+    done += bytesWritten;
+  }
+  return position + done;
+}
