@@ -1,0 +1,48 @@
+import { createRequire } from "node:module";
+import { LockstepError } from "#lib/core/errors/index";
+
+/** What the tfjs-node addon offers of TensorFlow; calls are synchronous and belong to one thread. */
+export interface TensorFlowBinding {
+  readonly TF_Version: string;
+  createTensor(
+    shape: readonly number[],
+    dtype: number,
+    data: Float32Array | Int32Array | Uint8Array,
+  ): number;
+  deleteTensor(id: number): void;
+  tensorDataSync(id: number): Float32Array | Int32Array | Uint8Array;
+  loadSavedModel(directory: string, tags: string): number;
+  deleteSavedModel(id: number): void;
+  runSavedModel(
+    id: number,
+    inputIds: readonly number[],
+    inputNames: string,
+    outputNames: string,
+  ): readonly { readonly id: number; readonly shape: readonly number[]; readonly dtype: number }[];
+  isUsingGpuDevice(): boolean;
+}
+
+let loaded: TensorFlowBinding | undefined;
+
+/**
+ * Loads the addon that the set-up compiled. TensorFlow reads its environment (threads, logging,
+ * visible GPUs) now, so set it before the first call.
+ */
+export function loadBinding(): TensorFlowBinding {
+  if (loaded !== undefined) return loaded;
+  process.env["TF_CPP_MIN_LOG_LEVEL"] ??= "2";
+  process.env["TF_FORCE_GPU_ALLOW_GROWTH"] ??= "true";
+  try {
+    // Only the addon: the JavaScript half of the package brings all of tfjs and its eager backend.
+    loaded = createRequire(import.meta.url)(
+      "@tensorflow/tfjs-node-gpu/lib/napi-v8/tfjs_binding.node",
+    ) as TensorFlowBinding;
+  } catch (error) {
+    throw new LockstepError(
+      "E_ENGINE_NOT_INSTALLED",
+      { message: error instanceof Error ? error.message : String(error) },
+      { cause: error },
+    );
+  }
+  return loaded;
+}

@@ -1,0 +1,93 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import protobuf from "protobufjs";
+import { packageRoot } from "#lib/core/paths";
+import type { GraphAttr, GraphBuilder, GraphDtype, GraphNode } from "./builder.js";
+
+const { root } = protobuf.parse(
+  readFileSync(join(packageRoot, "proto/tensorflow/saved_model.proto"), "utf8"),
+  { keepCase: true },
+);
+const savedModelType = root.lookupType("tensorflow.SavedModel");
+
+/** TensorFlow's numbers for element types. */
+const dataTypes: Readonly<Record<GraphDtype, number>> = {
+  float32: 1,
+  float64: 2,
+  int32: 3,
+  uint8: 4,
+  int64: 9,
+  bool: 10,
+  bfloat16: 14,
+  float16: 19,
+  resource: 20,
+};
+
+/** The graph version of TensorFlow 2.21 that the ops are written for. */
+const graphDefVersion = 2_000;
+export const servingTag = "serve";
+
+/** Encodes a graph as a SavedModel without signatures: feeds and fetches go by node name. */
+export function encodeSavedModel(graph: GraphBuilder): Uint8Array {
+  return savedModelType
+    .encode({
+      saved_model_schema_version: 1,
+      meta_graphs: [
+        {
+          meta_info_def: { tags: [servingTag], tensorflow_version: "2.21.0" },
+          graph_def: {
+            node: graph.nodes.map(nodeDef),
+            versions: { producer: graphDefVersion, min_consumer: 12 },
+          },
+        },
+      ],
+    })
+    .finish();
+}
+
+function nodeDef(node: GraphNode): object {
+  return {
+    name: node.name,
+    op: node.op,
+    input: [
+      ...node.inputs.map((input) =>
+        input.index === 0 ? input.node.name : `${input.node.name}:${input.index}`,
+      ),
+      ...[...node.controlInputs].map((control) => `^${control.name}`),
+    ],
+    attr: Object.fromEntries(
+      Object.entries(node.attrs).map(([name, attr]) => [name, attrValue(attr)]),
+    ),
+  };
+}
+
+const shapeProto = (shape: readonly number[]): object => ({
+  dim: shape.map((size) => ({ size })),
+});
+
+function attrValue(attr: GraphAttr): object {
+  switch (attr.kind) {
+    case "type":
+      return { type: dataTypes[attr.value] };
+    case "int":
+      return { i: attr.value };
+    case "float":
+      return { f: attr.value };
+    case "bool":
+      return { b: attr.value };
+    case "string":
+      return { s: Buffer.from(attr.value, "utf8") };
+    case "shape":
+      return { shape: shapeProto(attr.value) };
+    case "ints":
+      return { list: { i: attr.value } };
+    case "tensor":
+      return {
+        tensor: {
+          dtype: dataTypes[attr.dtype],
+          tensor_shape: shapeProto(attr.shape),
+          tensor_content: attr.bytes,
+        },
+      };
+  }
+}
