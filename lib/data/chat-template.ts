@@ -1,0 +1,89 @@
+import { join } from "node:path";
+import { Template } from "@huggingface/jinja";
+import { LockstepError } from "#lib/core/errors/index";
+import { isRecord, maxModelTextBytes, readOptionalJson, readTextFile } from "./files.js";
+import type { SpecialTokens } from "./special-tokens.js";
+
+export interface ChatMessage {
+  readonly role: string;
+  readonly content: string;
+}
+
+export interface ChatTemplate {
+  readonly file: string;
+  /** @throws E_CHAT_TEMPLATE_FAILED */
+  render(messages: readonly ChatMessage[], options: { addGenerationPrompt: boolean }): string;
+}
+
+/**
+ * The chat template of a model directory: `chat_template.jinja`, or `chat_template` of
+ * `tokenizer_config.json` (a string, or a list of named ones of which "default" counts).
+ */
+export async function readChatTemplate(
+  directory: string,
+  specialTokens: SpecialTokens,
+): Promise<ChatTemplate | undefined> {
+  const source = await readTemplateSource(directory);
+  if (source === undefined) return undefined;
+  const { file, text } = source;
+  const failed = (cause: unknown): LockstepError =>
+    new LockstepError(
+      "E_CHAT_TEMPLATE_FAILED",
+      { file, problem: cause instanceof Error ? cause.message : String(cause) },
+      { cause },
+    );
+  let template: Template;
+  try {
+    template = new Template(text);
+  } catch (cause) {
+    throw failed(cause);
+  }
+  const tokens = {
+    bos_token: specialTokens.bosToken ?? "",
+    eos_token: specialTokens.eosToken ?? "",
+    pad_token: specialTokens.padToken ?? "",
+    unk_token: specialTokens.unkToken ?? "",
+  };
+  return {
+    file,
+    render(messages, { addGenerationPrompt }) {
+      try {
+        return template.render({
+          ...tokens,
+          messages: messages.map(({ role, content }) => ({ role, content })),
+          add_generation_prompt: addGenerationPrompt,
+          tools: null,
+          documents: null,
+          raise_exception: (message: unknown) => {
+            throw new Error(String(message));
+          },
+        });
+      } catch (cause) {
+        throw failed(cause);
+      }
+    },
+  };
+}
+
+async function readTemplateSource(
+  directory: string,
+): Promise<{ file: string; text: string } | undefined> {
+  const file = join(directory, "chat_template.jinja");
+  try {
+    const text = await readTextFile(file, { what: "chat template", limitBytes: maxModelTextBytes });
+    return { file, text };
+  } catch (error) {
+    if (!(error instanceof LockstepError) || error.code !== "E_FILE_NOT_FOUND") throw error;
+  }
+  const configFile = join(directory, "tokenizer_config.json");
+  const value = (await readOptionalJson(configFile))?.chat_template;
+  if (typeof value === "string") return { file: configFile, text: value };
+  if (Array.isArray(value)) {
+    for (const named of value) {
+      if (isRecord(named) && named.name === "default" && typeof named.template === "string") {
+        return { file: configFile, text: named.template };
+      }
+    }
+  }
+  return undefined;
+}

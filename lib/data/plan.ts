@@ -1,0 +1,157 @@
+import { LockstepError } from "#lib/core/errors/index";
+import type { TokenBatch } from "#lib/core/job";
+import { permutation } from "#lib/core/random";
+import { gatherBatch, supervisedTokensPerRow } from "./batch.js";
+import type { PackedBlocks } from "./pack.js";
+
+/**
+ * Which samples each optimizer update sees. A pure function of its options: neither the number of
+ * workers nor what happened to them enters, so a step may be asked for at any time, by anyone.
+ */
+export interface TrainingPlan {
+  readonly numSamples: number;
+  readonly samplesPerStep: number;
+  readonly microBatchSize: number;
+  readonly sequenceLength: number;
+  readonly gradientGroups: number;
+  readonly stepsPerEpoch: number;
+  readonly totalSteps: number;
+  /** Block indices of a step, in the order of its rows. @param step 0-based */
+  sampleIndices(step: number): Uint32Array;
+  /** Real rows of a step: `samplesPerStep`, fewer in the last step of an epoch. */
+  samplesIn(step: number): number;
+  /** Micro-batches of a group, at least one, all of `microBatchSize` rows. @param group 0-based */
+  microBatches(step: number, group: number): TokenBatch[];
+  /** Targets of a step: the normaliser of its loss. */
+  supervisedTokens(step: number): number;
+  /** Epochs that `completedSteps` updates make, a fraction within one, as the Trainer of transformers logs it. */
+  epochAt(completedSteps: number): number;
+}
+
+export interface TrainingPlanOptions {
+  readonly blocks: PackedBlocks;
+  readonly seed: number;
+  /** Rows of one optimizer update, the global batch: a multiple of `microBatchSize`. */
+  readonly samplesPerStep: number;
+  readonly microBatchSize: number;
+  /** At most the micro-batches of a step. */
+  readonly gradientGroups: number;
+  /** May be a fraction. @default 3 */
+  readonly numEpochs?: number;
+  /** Overrides `numEpochs` where it is above 0; runs through as many epochs as it takes. */
+  readonly maxSteps?: number;
+}
+
+/**
+ * Each epoch is a permutation of all samples, cut into steps of `samplesPerStep`; the last step of an
+ * epoch takes what is left, as the Trainer of transformers does, and is filled up with padding rows.
+ * A step's micro-batches are cut into contiguous groups whose sizes differ by at most one.
+ *
+ * @throws E_PLAN_INVALID, E_DATASET_TOO_SMALL
+ */
+export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
+  const { blocks, seed, samplesPerStep, microBatchSize, gradientGroups } = options;
+  checkOptions(options);
+  const numSamples = blocks.numBlocks;
+  const stepsPerEpoch = Math.ceil(numSamples / samplesPerStep);
+  const microBatchesPerStep = samplesPerStep / microBatchSize;
+  const microBatchesPerEpoch = Math.ceil(numSamples / microBatchSize);
+  const totalSteps =
+    options.maxSteps !== undefined && options.maxSteps > 0
+      ? options.maxSteps
+      : Math.ceil((options.numEpochs ?? 3) * stepsPerEpoch);
+
+  // Steps come in order almost always; two epochs cover a group that is asked for again at a boundary.
+  const orders = new Map<number, Uint32Array>();
+  const orderOf = (epoch: number): Uint32Array => {
+    let order = orders.get(epoch);
+    if (order === undefined) {
+      order = permutation(seed, epoch, numSamples);
+      if (orders.size >= 2) orders.delete(Math.min(...orders.keys()));
+      orders.set(epoch, order);
+    }
+    return order;
+  };
+
+  const sampleIndices = (step: number): Uint32Array => {
+    checkIndex("step", step, totalSteps);
+    const start = (step % stepsPerEpoch) * samplesPerStep;
+    return orderOf(Math.floor(step / stepsPerEpoch)).subarray(start, start + samplesPerStep);
+  };
+  const samplesIn = (step: number): number => {
+    checkIndex("step", step, totalSteps);
+    return Math.min(samplesPerStep, numSamples - (step % stepsPerEpoch) * samplesPerStep);
+  };
+
+  return Object.freeze({
+    numSamples,
+    samplesPerStep,
+    microBatchSize,
+    sequenceLength: blocks.sequenceLength,
+    gradientGroups,
+    stepsPerEpoch,
+    totalSteps,
+    sampleIndices,
+    samplesIn,
+    microBatches(step: number, group: number): TokenBatch[] {
+      checkIndex("group", group, gradientGroups);
+      const samples = sampleIndices(step);
+      // A short step drops the micro-batches that would hold padding only, but leaves each group one.
+      const numMicroBatches = Math.max(Math.ceil(samples.length / microBatchSize), gradientGroups);
+      const first = Math.floor((group * numMicroBatches) / gradientGroups);
+      const end = Math.floor(((group + 1) * numMicroBatches) / gradientGroups);
+      return Array.from({ length: end - first }, (_, i) => {
+        const start = (first + i) * microBatchSize;
+        return gatherBatch(blocks, samples.subarray(start, start + microBatchSize), microBatchSize);
+      });
+    },
+    supervisedTokens: (step: number) => samplesIn(step) * supervisedTokensPerRow(blocks),
+    epochAt(completedSteps: number): number {
+      checkIndex("completedSteps", completedSteps, totalSteps + 1);
+      const inEpoch = (completedSteps % stepsPerEpoch) * microBatchesPerStep;
+      return Math.floor(completedSteps / stepsPerEpoch) + inEpoch / microBatchesPerEpoch;
+    },
+  });
+}
+
+function checkOptions(options: TrainingPlanOptions): void {
+  const { blocks, samplesPerStep, microBatchSize, gradientGroups, numEpochs = 3 } = options;
+  const refuse = (name: string, value: number, expected: string): never => {
+    throw new LockstepError("E_PLAN_INVALID", { name, value, expected });
+  };
+  const isCount = (value: number): boolean => Number.isSafeInteger(value) && value >= 1;
+  if (!isCount(microBatchSize)) {
+    refuse("the rows of a micro-batch", microBatchSize, "an integer of at least 1");
+  }
+  if (!isCount(samplesPerStep) || samplesPerStep % microBatchSize !== 0) {
+    const expected = `a positive multiple of the ${microBatchSize} rows of a micro-batch`;
+    refuse("the global batch size", samplesPerStep, expected);
+  }
+  const microBatchesPerStep = samplesPerStep / microBatchSize;
+  if (!isCount(gradientGroups) || gradientGroups > microBatchesPerStep) {
+    const expected = `an integer of 1 to the ${microBatchesPerStep} micro-batches of a step`;
+    refuse("gradient_groups", gradientGroups, expected);
+  }
+  if (!(options.maxSteps !== undefined && options.maxSteps > 0)) {
+    if (!(numEpochs > 0 && numEpochs < 1e6)) {
+      refuse("num_train_epochs", numEpochs, "above 0 and below a million");
+    }
+  } else if (!Number.isSafeInteger(options.maxSteps)) {
+    refuse("max_steps", options.maxSteps, "an integer");
+  }
+  if (blocks.numBlocks < samplesPerStep) {
+    throw new LockstepError("E_DATASET_TOO_SMALL", {
+      split: "train",
+      numTokens: blocks.tokens.length + blocks.droppedTokens,
+      numBlocks: blocks.numBlocks,
+      neededBlocks: samplesPerStep,
+      sequenceLength: blocks.sequenceLength,
+    });
+  }
+}
+
+function checkIndex(name: string, value: number, end: number): void {
+  if (!Number.isInteger(value) || value < 0 || value >= end) {
+    throw new RangeError(`${name} ${value} is not an integer in [0, ${end})`);
+  }
+}
