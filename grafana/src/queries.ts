@@ -1,0 +1,363 @@
+/** The dashboard's content: what each panel asks Prometheus, apart from how Grafana draws it. */
+export interface PanelSpec {
+  readonly title: string;
+  readonly description: string;
+  /** Grafana's name of the unit of every query. */
+  readonly unit: string;
+  readonly kind: "stat" | "lines" | "stacked";
+  readonly queries: readonly QuerySpec[];
+  /** Fixed lower and upper end of the axis. */
+  readonly min?: number;
+  readonly max?: number;
+  /** Columns of Grafana's 24. */
+  readonly width: number;
+}
+
+export interface QuerySpec {
+  readonly expr: string;
+  /** Grafana's template: `{{label}}`. */
+  readonly legend: string;
+}
+
+export interface RowSpec {
+  readonly title: string;
+  readonly panels: readonly PanelSpec[];
+}
+
+const selector = 'job=~"$job", instance=~"$instance"';
+
+/** The metric `lockstep_<name>` of the chosen targets, with further label matchers. */
+const metric = (name: string, matchers = ""): string =>
+  `lockstep_${name}{${selector}${matchers === "" ? "" : `, ${matchers}`}}`;
+
+const rate = (name: string): string => `rate(${metric(name)}[$__rate_interval])`;
+
+// A device is reported by its worker and, from the worker's heartbeats, by the coordinator: the
+// same labels twice when both are scraped. `max by` counts it once.
+const onceADevice = (expr: string): string => `max by (worker, device_type) (${expr})`;
+
+const quantiles = (name: string, by = ""): readonly QuerySpec[] =>
+  [0.5, 0.9, 0.99].map((quantile) => ({
+    expr: `histogram_quantile(${quantile}, sum by (le${by === "" ? "" : `, ${by}`}) (${rate(`${name}_bucket`)}))`,
+    legend: `${by === "" ? "" : `{{${by}}} `}p${quantile * 100}`,
+  }));
+
+const one = (expr: string, legend: string): readonly QuerySpec[] => [{ expr, legend }];
+
+export const rows: readonly RowSpec[] = [
+  {
+    title: "Run",
+    panels: [
+      {
+        title: "Steps",
+        description: "Optimizer updates made since the coordinator started.",
+        unit: "short",
+        kind: "stat",
+        width: 4,
+        queries: one(metric("training_steps_total"), "steps"),
+      },
+      {
+        title: "Epoch",
+        description: "Passes over the training data, fractional.",
+        unit: "short",
+        kind: "stat",
+        width: 4,
+        queries: one(metric("training_epoch"), "epoch"),
+      },
+      {
+        title: "Training loss",
+        description: "Of the last step, nats per supervised token.",
+        unit: "short",
+        kind: "stat",
+        width: 4,
+        queries: one(metric("training_loss"), "loss"),
+      },
+      {
+        title: "Validation perplexity",
+        description: "Of the last evaluation: exp of its loss.",
+        unit: "short",
+        kind: "stat",
+        width: 4,
+        queries: one(metric("evaluation_perplexity"), "perplexity"),
+      },
+      {
+        title: "Device hours",
+        description: "Hours for which workers have held devices: GPU-hours, and CPU-hours apart.",
+        unit: "h",
+        kind: "stat",
+        width: 4,
+        queries: one(
+          `sum by (device_type) (${onceADevice(metric("device_seconds_total"))}) / 3600`,
+          "{{device_type}}",
+        ),
+      },
+      {
+        title: "Version",
+        description: "Of the coordinator.",
+        unit: "short",
+        kind: "stat",
+        width: 4,
+        queries: one(metric("build_info"), "{{version}}"),
+      },
+    ],
+  },
+  {
+    title: "Learning",
+    panels: [
+      {
+        title: "Loss",
+        description: "Mean negative log-likelihood per supervised token, nats.",
+        unit: "short",
+        kind: "lines",
+        width: 12,
+        queries: [
+          { expr: metric("training_loss"), legend: "training" },
+          { expr: metric("evaluation_loss"), legend: "validation" },
+        ],
+      },
+      {
+        title: "Gradient norm",
+        description: "L2 norm of the global batch's gradient, before clipping.",
+        unit: "short",
+        kind: "lines",
+        width: 6,
+        min: 0,
+        queries: one(metric("training_gradient_norm"), "norm"),
+      },
+      {
+        title: "Learning rate",
+        description: "Used by the last step.",
+        unit: "sci",
+        kind: "lines",
+        width: 6,
+        min: 0,
+        queries: one(metric("training_learning_rate"), "learning rate"),
+      },
+    ],
+  },
+  {
+    title: "Throughput",
+    panels: [
+      {
+        title: "Tokens per second",
+        description: "Of the last step, and the mean over the interval with evaluation and saving.",
+        unit: "short",
+        kind: "lines",
+        width: 8,
+        min: 0,
+        queries: [
+          { expr: metric("training_tokens_per_second"), legend: "last step" },
+          { expr: rate("training_tokens_total"), legend: "mean" },
+        ],
+      },
+      {
+        title: "Samples per second",
+        description: "Packed blocks trained on.",
+        unit: "short",
+        kind: "lines",
+        width: 8,
+        min: 0,
+        queries: [
+          { expr: metric("training_samples_per_second"), legend: "last step" },
+          { expr: rate("training_samples_total"), legend: "mean" },
+        ],
+      },
+      {
+        title: "Tokens per second, by worker",
+        description: "Counted by each worker; a straggler is below the others.",
+        unit: "short",
+        kind: "stacked",
+        width: 8,
+        min: 0,
+        queries: one(`sum by (instance) (${rate("worker_tokens_total")})`, "{{instance}}"),
+      },
+      {
+        title: "Step time",
+        description: "From the first lease of a step to the next version of the parameters.",
+        unit: "s",
+        kind: "lines",
+        width: 8,
+        min: 0,
+        queries: quantiles("step_duration_seconds"),
+      },
+      {
+        title: "Synchronisation time",
+        description: "From the last group's arrival to the publication of the next version.",
+        unit: "s",
+        kind: "lines",
+        width: 8,
+        min: 0,
+        queries: quantiles("sync_duration_seconds"),
+      },
+      {
+        title: "Share of time in synchronisation",
+        description: "Seconds of synchronisation per second of steps.",
+        unit: "percentunit",
+        kind: "lines",
+        width: 8,
+        min: 0,
+        max: 1,
+        queries: one(
+          `sum(${rate("sync_duration_seconds_sum")}) / sum(${rate("step_duration_seconds_sum")})`,
+          "share",
+        ),
+      },
+    ],
+  },
+  {
+    title: "Network",
+    panels: [
+      {
+        title: "Calls per second (QPS)",
+        description: "gRPC calls handled by the coordinator and its reducer shards.",
+        unit: "reqps",
+        kind: "stacked",
+        width: 12,
+        min: 0,
+        queries: one(
+          `sum by (method, code) (${rate("rpc_requests_total")})`,
+          "{{method}} {{code}}",
+        ),
+      },
+      {
+        title: "Call latency",
+        description: "By method; the long poll for the next task waits on purpose.",
+        unit: "s",
+        kind: "lines",
+        width: 12,
+        min: 0,
+        queries: quantiles("rpc_duration_seconds", "method"),
+      },
+      {
+        title: "Gradients received",
+        description: "Bytes per second, by reducer shard.",
+        unit: "Bps",
+        kind: "stacked",
+        width: 12,
+        min: 0,
+        queries: one(`sum by (shard) (${rate("reducer_received_bytes_total")})`, "shard {{shard}}"),
+      },
+      {
+        title: "Parameters sent",
+        description: "Bytes per second, by reducer shard.",
+        unit: "Bps",
+        kind: "stacked",
+        width: 12,
+        min: 0,
+        queries: one(`sum by (shard) (${rate("reducer_sent_bytes_total")})`, "shard {{shard}}"),
+      },
+    ],
+  },
+  {
+    title: "Devices",
+    panels: [
+      {
+        title: "Utilisation",
+        description: "Busy share of each worker's GPU, or of its CPU threads.",
+        unit: "percentunit",
+        kind: "lines",
+        width: 8,
+        min: 0,
+        max: 1,
+        queries: one(onceADevice(metric("device_utilization_ratio")), "{{worker}} {{device_type}}"),
+      },
+      {
+        title: "Memory used",
+        description: "Of each worker's device.",
+        unit: "bytes",
+        kind: "lines",
+        width: 8,
+        min: 0,
+        queries: one(onceADevice(metric("device_memory_used_bytes")), "{{worker}} {{device_type}}"),
+      },
+      {
+        title: "Memory used, share",
+        description: "Of what the device has.",
+        unit: "percentunit",
+        kind: "lines",
+        width: 8,
+        min: 0,
+        max: 1,
+        queries: one(
+          `${onceADevice(metric("device_memory_used_bytes"))} / ${onceADevice(metric("device_memory_total_bytes"))}`,
+          "{{worker}} {{device_type}}",
+        ),
+      },
+      {
+        title: "Devices held",
+        description: "Device seconds per second: how many devices are charged right now.",
+        unit: "short",
+        kind: "stacked",
+        width: 8,
+        min: 0,
+        queries: one(
+          `sum by (device_type) (${onceADevice(rate("device_seconds_total"))})`,
+          "{{device_type}}",
+        ),
+      },
+      {
+        title: "Workers by state",
+        description: "As the coordinator sees them.",
+        unit: "short",
+        kind: "stacked",
+        width: 8,
+        min: 0,
+        queries: one(`sum by (state) (${metric("workers")})`, "{{state}}"),
+      },
+      {
+        title: "Share of time in compute",
+        description: "Of each worker: the rest is loading, sending and waiting.",
+        unit: "percentunit",
+        kind: "lines",
+        width: 8,
+        min: 0,
+        max: 1,
+        queries: one(`sum by (instance) (${rate("worker_compute_seconds_total")})`, "{{instance}}"),
+      },
+    ],
+  },
+  {
+    title: "Faults and saving",
+    panels: [
+      {
+        title: "Worker failures",
+        description: "Workers that died or fell silent, per interval.",
+        unit: "short",
+        kind: "lines",
+        width: 6,
+        min: 0,
+        queries: one(`increase(${metric("worker_failures_total")}[$__rate_interval])`, "failures"),
+      },
+      {
+        title: "Gradient groups leased again",
+        description: "After a failure, a missed deadline or a bad checksum, per interval.",
+        unit: "short",
+        kind: "lines",
+        width: 6,
+        min: 0,
+        queries: one(
+          `increase(${metric("gradient_groups_requeued_total")}[$__rate_interval])`,
+          "groups",
+        ),
+      },
+      {
+        title: "Checkpoints",
+        description: "Written since the coordinator started.",
+        unit: "short",
+        kind: "lines",
+        width: 6,
+        min: 0,
+        queries: one(metric("checkpoints_total"), "checkpoints"),
+      },
+      {
+        title: "Time to save a checkpoint",
+        description: "From the snapshot to the renamed directory.",
+        unit: "s",
+        kind: "lines",
+        width: 6,
+        min: 0,
+        queries: quantiles("checkpoint_duration_seconds"),
+      },
+    ],
+  },
+];
