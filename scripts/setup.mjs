@@ -51,7 +51,9 @@ async function main() {
     if (needsModel) await importModel(root, cacheDir);
     if (flags.test) await installTestTools(root, cacheDir);
   });
-  say(`ready after ${elapsedSeconds()} s (${spec.flavour} engine, TensorFlow ${TENSORFLOW_VERSION})`);
+  say(
+    `ready after ${elapsedSeconds()} s (${spec.flavour} engine, TensorFlow ${TENSORFLOW_VERSION})`,
+  );
 }
 
 function engineSpec(flags) {
@@ -60,7 +62,9 @@ function engineSpec(flags) {
   const wheels = ENGINE_WHEELS[flavour][platform];
   if (wheels === undefined) {
     const known = Object.keys(ENGINE_WHEELS[flavour]).join(", ");
-    throw new SetupError(`no ${flavour} engine is published for ${platform}; there is one for ${known}`);
+    throw new SetupError(
+      `no ${flavour} engine is published for ${platform}; there is one for ${known}`,
+    );
   }
   const addon = lockedPackage(root, "@tensorflow/tfjs-node-gpu");
   return {

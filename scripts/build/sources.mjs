@@ -16,13 +16,19 @@ export const SOURCE_FOLDERS = [
   "bench",
 ];
 
-const SOURCE_FILES = ["package.json", "package-lock.json", "tsconfig.json", "dashboard/tsconfig.json"];
+const SOURCE_FILES = [
+  "package.json",
+  "package-lock.json",
+  "tsconfig.json",
+  "dashboard/tsconfig.json",
+];
 
 /** Not sources although they lie among them. */
 const SKIPPED_DIRECTORIES = new Set(["node_modules", "fixtures", "dist", "__pycache__", ".venv"]);
 
 /** Paths, relative to the root, of all files under the source folders. */
 export function listSources(root) {
+  /** @type {string[]} */
   const paths = [];
   const visit = (directory) => {
     for (const entry of readdirSync(join(root, directory), { withFileTypes: true })) {
@@ -39,7 +45,9 @@ export function listSources(root) {
 /** Changes when a source, a setting or the build itself does. Times and sizes, not contents: this runs at each start. */
 export function fingerprintSources(root) {
   const hash = createHash("sha256");
-  const scripts = readdirSync(join(root, "scripts", "build")).map((name) => `scripts/build/${name}`);
+  const scripts = readdirSync(join(root, "scripts", "build")).map(
+    (name) => `scripts/build/${name}`,
+  );
   for (const path of [...listSources(root), ...SOURCE_FILES, ...scripts.sort()]) {
     const stat = statSync(join(root, path), { throwIfNoEntry: false });
     hash.update(`${path}\0${stat?.size}\0${stat?.mtimeMs}\n`);

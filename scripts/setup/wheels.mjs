@@ -94,7 +94,8 @@ function largestFileBytes(directory) {
 async function sha256OfFile(path, wheel) {
   const hash = createHash("sha256");
   try {
-    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk);
+    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 }))
+      hash.update(chunk);
   } catch (error) {
     if (error.code !== "ENOENT") throw error;
     throw new SetupError(`pip fetched ${wheel.requirement}, but not as ${wheel.file}.`);
