@@ -14,6 +14,7 @@ export const SOURCE_FOLDERS = [
   "proto",
   "tests",
   "bench",
+  "grafana",
 ];
 
 const SOURCE_FILES = [
