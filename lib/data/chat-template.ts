@@ -54,9 +54,6 @@ export async function readChatTemplate(
           add_generation_prompt: addGenerationPrompt,
           tools: null,
           documents: null,
-          raise_exception: (message: unknown) => {
-            throw new Error(String(message));
-          },
         });
       } catch (cause) {
         throw failed(cause);
