@@ -4,6 +4,7 @@ import { configErrors } from "./config.js";
 import { dataErrors } from "./data.js";
 import type { ErrorEntry } from "./define.js";
 import { graphErrors } from "./graph.js";
+import { reducerErrors } from "./reducer.js";
 import { systemErrors } from "./system.js";
 
 /** Every error that Lockstep raises on purpose, by code. `docs/errors.md` lists the same codes. */
@@ -14,6 +15,7 @@ export const errorCatalogue = {
   ...dataErrors,
   ...graphErrors,
   ...clusterErrors,
+  ...reducerErrors,
 } as const;
 
 export type ErrorCode = keyof typeof errorCatalogue;

@@ -1,0 +1,65 @@
+import { entry } from "./define.js";
+
+/** Failures of the reducer shards: arithmetic, arriving gradients, published versions. */
+export const reducerErrors = {
+  E_SHARD_TOO_LARGE: entry<{
+    numElements: number;
+    neededBytes: number;
+    limitBytes: number;
+    shardsNeeded: number;
+  }>(
+    (d) =>
+      `A reducer shard of ${d.numElements} elements needs ${d.neededBytes} bytes, more than the ${d.limitBytes} of one wasm memory; this model needs at least ${d.shardsNeeded} shards.`,
+    "Raise reducer_shards to the number named above.",
+  ),
+  E_SHARD_STATE: entry<{ shardIndex: number; call: string; expected: string; got: string }>(
+    (d) =>
+      `Reducer shard ${d.shardIndex} was asked to ${d.call}: expected ${d.expected}, got ${d.got}.`,
+    "This is a defect of the caller; report it with the run's log.",
+  ),
+  E_SHARD_FAILED: entry<{ shardIndex: number; reason: string }>(
+    (d) => `The thread of reducer shard ${d.shardIndex} ended unexpectedly: ${d.reason}.`,
+    "Resume from the last checkpoint; if memory ran out, use a machine with more of it.",
+  ),
+  E_SHARD_BUSY: entry<{ step: number; group: number; maxAssemblies: number }>(
+    (d) =>
+      `The gradient of step ${d.step}, group ${d.group} found no free buffer: all ${d.maxAssemblies} hold other groups.`,
+    "Send it again; buffers become free when the groups before it have arrived.",
+    { retryable: true },
+  ),
+  E_PUSH_GROUP: entry<{ step: number; group: number; numGroups: number }>(
+    (d) =>
+      `A gradient of step ${d.step} names group ${d.group}; groups are 0 to ${d.numGroups - 1}.`,
+    "Worker and coordinator disagree on the plan: start both from the same version.",
+  ),
+  E_PUSH_STEP: entry<{ step: number; group: number; openStep: number }>(
+    (d) =>
+      `A gradient of step ${d.step}, group ${d.group} came before its step was open (step ${d.openStep} is).`,
+    "Send a gradient only under a lease of its step.",
+  ),
+  E_PUSH_CHUNK: entry<{
+    step: number;
+    group: number;
+    offset: number;
+    payloadBytes: number;
+    expectedOffset: number;
+    rangeBytes: number;
+    reason: string;
+  }>(
+    (d) =>
+      `A chunk of step ${d.step}, group ${d.group} ${d.reason}: bytes ${d.offset} to ${d.offset + d.payloadBytes}, expected from ${d.expectedOffset} within ${d.rangeBytes}.`,
+    "Chunks of a gradient are sent in order, each byte once; the group has to be sent again.",
+    { retryable: true },
+  ),
+  E_PUSH_INCOMPLETE: entry<{
+    step: number;
+    group: number;
+    receivedBytes: number;
+    rangeBytes: number;
+  }>(
+    (d) =>
+      `The gradient of step ${d.step}, group ${d.group} ended after ${d.receivedBytes} of ${d.rangeBytes} bytes.`,
+    "The group has to be sent again.",
+    { retryable: true },
+  ),
+};

@@ -1,0 +1,10 @@
+export { clipCoefficient, totalNorm } from "./clip.js";
+export { LossScaler, type LossScalerState } from "./loss-scaler.js";
+export { type MemoryMap, maxMemoryBytes, memoryMap, shardsNeeded } from "./memory-map.js";
+export {
+  learningRateAt,
+  type ScheduleContext,
+  type ScheduleName,
+  scheduleNames,
+} from "./schedules.js";
+export { type AdamWStep, type SgdStep, ShardArithmetic } from "./shard-arithmetic.js";
