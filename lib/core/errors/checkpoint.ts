@@ -65,6 +65,10 @@ export const checkpointErrors = {
     (d) => `The checkpoint ${d.directory} is damaged: ${d.file} ${d.problem}.`,
     "Resume from an earlier checkpoint of the same run.",
   ),
+  E_DIRECTORY_NOT_EMPTY: entry<{ directory: string }>(
+    (d) => `The output directory ${d.directory} is not empty.`,
+    "Choose another directory, or pass --overwrite to replace the model's files in it.",
+  ),
   E_GGUF_FORMAT: entry<{ file: string; offset: number; problem: string }>(
     (d) => `${d.file} is not a valid GGUF file: ${d.problem} (at byte ${d.offset}).`,
     "Download or copy the file again; a file that was cut off in transfer is the usual cause.",
