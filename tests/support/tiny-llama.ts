@@ -4,7 +4,11 @@ import { ModelWeights } from "#lib/checkpoint/index";
 import { float32ToBfloat16 } from "#lib/core/bf16";
 import type { Precision } from "#lib/core/dtype";
 import { ignoredTarget, type TokenBatch, type WorkerJob } from "#lib/core/job";
-import { buildParameterLayout, type ParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
+import {
+  buildParameterLayout,
+  type ParameterLayout,
+  wireSizeBytes,
+} from "#lib/core/parameter-layout";
 import { packageRoot } from "#lib/core/paths";
 import { wireViewOf, wordsOf } from "#lib/tuning/wire-form";
 
@@ -80,7 +84,11 @@ export function writeSlot(
 }
 
 /** Reads one tensor's values out of a buffer in wire form. */
-export function readSlot(layout: ParameterLayout, name: string, wireBytes: Uint8Array): Float32Array {
+export function readSlot(
+  layout: ParameterLayout,
+  name: string,
+  wireBytes: Uint8Array,
+): Float32Array {
   const slot = layout.tensors.find((candidate) => candidate.name === name);
   if (slot === undefined) throw new Error(`no tensor ${name}`);
   const view = wireViewOf(layout, slot);

@@ -1,0 +1,110 @@
+import { LockstepError } from "#lib/core/errors/index";
+import type {
+  CreateTrainingEngine,
+  LossSum,
+  TokenBatch,
+  TrainingEngine,
+  WorkerJob,
+} from "#lib/core/job";
+import { wireSizeBytes } from "#lib/core/parameter-layout";
+import { Session, type TensorData } from "#lib/graph/session";
+import { checkWeights, createModel } from "#lib/models/index";
+import { buildTrainingPrograms, feedName, type TrainingPrograms } from "./programs.js";
+import { wordsOf } from "./wire-form.js";
+
+/** Computes a job's gradients, losses and samples in one TensorFlow session. */
+class GraphEngine implements TrainingEngine {
+  readonly #job: WorkerJob;
+  readonly #programs: TrainingPrograms;
+  readonly #session: Session;
+
+  constructor(job: WorkerJob) {
+    const model = createModel(job.modelConfig);
+    checkWeights(model, job.layout.tensors);
+    this.#job = job;
+    this.#programs = buildTrainingPrograms(model, job);
+    this.#session = new Session(this.#programs.graph);
+  }
+
+  loadParameters(wireBytes: Uint8Array): void {
+    this.#checkSize(wireBytes);
+    const { load, views } = this.#programs;
+    this.#session.run(
+      load,
+      Object.fromEntries(views.map((view) => [feedName(view), wordsOf(view, wireBytes)])),
+    );
+  }
+
+  accumulate(batch: TokenBatch, gradScale: number, first: boolean): LossSum {
+    const { accumulateFirst, accumulateNext } = this.#programs;
+    const { nllSum } = this.#session.run(first ? accumulateFirst : accumulateNext, {
+      tokens: batch.tokens,
+      targets: batch.targets,
+      gradScale: Float32Array.of(gradScale),
+    });
+    return lossSum(nllSum, batch);
+  }
+
+  readGradients(wireBytes: Uint8Array): void {
+    this.#checkSize(wireBytes);
+    const { readGradients, views } = this.#programs;
+    const words = this.#session.run(readGradients, {});
+    for (const view of views) wordsOf(view, wireBytes).set(words[feedName(view)] as TensorData);
+  }
+
+  evaluate(batch: TokenBatch): LossSum {
+    const { nllSum } = this.#session.run(this.#programs.evaluate, {
+      tokens: batch.tokens,
+      targets: batch.targets,
+    });
+    return lossSum(nllSum, batch);
+  }
+
+  generate(prompt: Int32Array, maxNewTokens: number, endTokenIds: readonly number[]): Int32Array {
+    const { nextToken } = this.#programs;
+    const tokens = new Int32Array(
+      (nextToken.feeds["tokens"] as { shape: readonly number[] }).shape[1] as number,
+    );
+    if (prompt.length === 0 || prompt.length > tokens.length) {
+      throw new LockstepError("E_GRAPH_SHAPE", {
+        op: "generate",
+        expected: `a prompt of 1 to ${tokens.length} tokens`,
+        got: `${prompt.length}`,
+      });
+    }
+    tokens.set(prompt);
+    const end = Math.min(prompt.length + maxNewTokens, tokens.length);
+    let length = prompt.length;
+    while (length < end) {
+      const { token } = this.#session.run(nextToken, { tokens, last: Int32Array.of(length - 1) });
+      const next = (token as Int32Array)[0] as number;
+      if (endTokenIds.includes(next)) break;
+      tokens[length++] = next;
+    }
+    return tokens.slice(prompt.length, length);
+  }
+
+  close(): void {
+    this.#session.close();
+  }
+
+  #checkSize(wireBytes: Uint8Array): void {
+    const expected = wireSizeBytes(this.#job.layout);
+    if (wireBytes.byteLength !== expected) {
+      throw new LockstepError("E_GRAPH_SHAPE", {
+        op: "The parameter space",
+        expected: `${expected} bytes`,
+        got: `${wireBytes.byteLength}`,
+      });
+    }
+  }
+}
+
+function lossSum(nllSum: TensorData | undefined, batch: TokenBatch): LossSum {
+  let numTokens = 0;
+  for (const target of batch.targets) if (target >= 0) numTokens++;
+  return { nllSum: (nllSum as Float32Array)[0] as number, numTokens };
+}
+
+const createEngine: CreateTrainingEngine = async (job) => new GraphEngine(job);
+export default createEngine;

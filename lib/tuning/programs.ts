@@ -1,0 +1,233 @@
+// Shape legend: B batch, T tokens, D model width, L longest generation.
+import * as tf from "@tensorflow/tfjs-core";
+import { LockstepError } from "#lib/core/errors/index";
+import type { WorkerJob } from "#lib/core/job";
+import type { Autocast } from "#lib/graph/autocast";
+import { GraphBuilder, type GraphNode, type GraphTensor } from "#lib/graph/builder";
+import "#lib/graph/lowerings/index";
+import type { Program } from "#lib/graph/session";
+import * as op from "#lib/graph/tf-ops";
+import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
+import {
+  assign,
+  assignAdd,
+  deepCopy,
+  readVariable,
+  type Variable,
+  variable,
+} from "#lib/graph/variables";
+import type { CausalLanguageModel, Weights } from "#lib/models/index";
+import { linearCrossEntropy } from "#lib/ops/index";
+import { packWords, unpackWords, type WireView, wireViewOf } from "./wire-form.js";
+
+/** All programs of a worker, over one graph: they share the weights and the accumulators. */
+export interface TrainingPrograms {
+  readonly graph: GraphBuilder;
+  readonly views: readonly WireView[];
+  readonly load: Program;
+  /** Replaces the accumulated gradient. */
+  readonly accumulateFirst: Program;
+  /** Adds to the accumulated gradient. */
+  readonly accumulateNext: Program;
+  readonly readGradients: Program;
+  readonly evaluate: Program;
+  readonly nextToken: Program;
+}
+
+/** The name of a tensor's feed or fetch; parameter names hold dots, which TensorFlow allows. */
+export const feedName = (view: WireView): string => view.slot.name;
+
+export function buildTrainingPrograms(
+  model: CausalLanguageModel,
+  job: WorkerJob,
+): TrainingPrograms {
+  if (job.sequenceLength > model.maxPositions) {
+    throw new LockstepError("E_SEQUENCE_TOO_LONG", {
+      sequenceLength: job.sequenceLength,
+      maxLength: model.maxPositions,
+    });
+  }
+  const graph = new GraphBuilder();
+  const autocast: Autocast = { compute: job.precision === "bf16" ? "bfloat16" : "float32" };
+  const views = job.layout.tensors.map((slot) => wireViewOf(job.layout, slot));
+  // Matrices live in compute type, so no step casts them; vectors enter norms and stay float32.
+  const weights = views.map((view) =>
+    variable(
+      graph,
+      `weight/${view.slot.name}`,
+      view.slot.shape.length >= 2 ? autocast.compute : "float32",
+      view.slot.shape,
+    ),
+  );
+  const accumulators = views.map((view) =>
+    variable(graph, `gradient/${view.slot.name}`, "float32", view.slot.shape),
+  );
+  const tracer = { graph, autocast };
+  return {
+    graph,
+    views,
+    load: loadProgram(graph, views, weights),
+    ...trace(tracer, () => accumulatePrograms(graph, model, job, views, weights, accumulators)),
+    readGradients: {
+      name: "readGradients",
+      feeds: {},
+      fetches: Object.fromEntries(
+        views.map((view, index) => [
+          feedName(view),
+          op.identity(packWords(view, readVariable(accumulators[index] as Variable)), {
+            name: `fetch/gradient/${view.slot.name}`,
+          }),
+        ]),
+      ),
+    },
+    evaluate: trace(tracer, () => evaluateProgram(graph, model, job, views, weights)),
+    nextToken: trace(tracer, () => nextTokenProgram(graph, model, job, views, weights)),
+  };
+}
+
+function loadProgram(
+  graph: GraphBuilder,
+  views: readonly WireView[],
+  weights: readonly Variable[],
+): Program {
+  const feeds: Record<string, GraphTensor> = {};
+  const assigns = views.map((view, index) => {
+    const { feed, value } = unpackWords(graph, `feed/weight/${view.slot.name}`, view);
+    feeds[feedName(view)] = feed;
+    const target = weights[index] as Variable;
+    // A cast makes memory of its own; without one the fed array must not be borrowed for good.
+    const owned = value.dtype === target.dtype ? deepCopy(value) : op.cast(value, target.dtype);
+    return assign(target, owned);
+  });
+  return { name: "load", feeds, fetches: { done: doneAfter(graph, "fetch/load", assigns) } };
+}
+
+/** A scalar that is there once all the given nodes have run. */
+const doneAfter = (graph: GraphBuilder, name: string, nodes: readonly GraphNode[]): GraphTensor =>
+  op.identity(op.intScalar(graph, 1), { name, controlInputs: nodes });
+
+function weightLookup(
+  views: readonly WireView[],
+  weights: readonly Variable[],
+): { readonly tensors: readonly tf.Tensor[]; readonly lookup: Weights } {
+  const tensors = weights.map((weight) => symbolicTensor(readVariable(weight)));
+  const byName = new Map(views.map((view, index) => [view.slot.name, tensors[index] as tf.Tensor]));
+  return {
+    tensors,
+    lookup: (name) => {
+      const tensor = byName.get(name);
+      if (tensor !== undefined) return tensor;
+      throw new LockstepError("E_MODEL_TENSOR_MISSING", {
+        tensor: name,
+        expectedShape: "its configuration's",
+        got: "no such tensor in the job's parameters",
+      });
+    },
+  };
+}
+
+/** Sum of negative log-likelihoods of a batch. */
+function nllSum(
+  model: CausalLanguageModel,
+  weights: Weights,
+  tokens_BT: tf.Tensor2D,
+  targets_BT: tf.Tensor2D,
+): tf.Scalar {
+  const [b, t] = tokens_BT.shape;
+  const hidden_BTD = model.hiddenStates(weights, tokens_BT);
+  const hidden_MD = tf.reshape(hidden_BTD, [b * t, hidden_BTD.shape[2]]) as tf.Tensor2D;
+  const targets_M = tf.reshape(targets_BT, [b * t]) as tf.Tensor1D;
+  return linearCrossEntropy(hidden_MD, model.outputProjection(weights), targets_M);
+}
+
+function accumulatePrograms(
+  graph: GraphBuilder,
+  model: CausalLanguageModel,
+  job: WorkerJob,
+  views: readonly WireView[],
+  weights: readonly Variable[],
+  accumulators: readonly Variable[],
+): { readonly accumulateFirst: Program; readonly accumulateNext: Program } {
+  const shape = [job.microBatchSize, job.sequenceLength];
+  const feeds = {
+    tokens: op.placeholder(graph, "feed/train/tokens", "int32", shape),
+    targets: op.placeholder(graph, "feed/train/targets", "int32", shape),
+    gradScale: op.placeholder(graph, "feed/train/gradScale", "float32", []),
+  };
+  const tokens_BT = symbolicTensor<tf.Rank.R2>(feeds.tokens) as tf.Tensor2D;
+  const targets_BT = symbolicTensor<tf.Rank.R2>(feeds.targets) as tf.Tensor2D;
+  const { tensors } = weightLookup(views, weights);
+  const names = new Map(views.map((view, index) => [view.slot.name, index]));
+  const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) =>
+    nllSum(model, (name) => xs[names.get(name) as number] as tf.Tensor, tokens_BT, targets_BT),
+  )([...tensors], symbolicTensor(feeds.gradScale) as tf.Scalar);
+  const gradients = grads.map((gradient) => op.cast(graphTensor(gradient), "float32"));
+  const program = (name: string, write: typeof assign): Program => ({
+    name,
+    feeds,
+    fetches: {
+      nllSum: op.identity(graphTensor(value), {
+        name: `fetch/${name}`,
+        controlInputs: gradients.map((gradient, index) =>
+          write(accumulators[index] as Variable, gradient),
+        ),
+      }),
+    },
+  });
+  return {
+    accumulateFirst: program("accumulateFirst", assign),
+    accumulateNext: program("accumulateNext", assignAdd),
+  };
+}
+
+function evaluateProgram(
+  graph: GraphBuilder,
+  model: CausalLanguageModel,
+  job: WorkerJob,
+  views: readonly WireView[],
+  weights: readonly Variable[],
+): Program {
+  const shape = [job.evalBatchSize, job.sequenceLength];
+  const feeds = {
+    tokens: op.placeholder(graph, "feed/evaluate/tokens", "int32", shape),
+    targets: op.placeholder(graph, "feed/evaluate/targets", "int32", shape),
+  };
+  const loss = nllSum(
+    model,
+    weightLookup(views, weights).lookup,
+    symbolicTensor(feeds.tokens) as tf.Tensor2D,
+    symbolicTensor(feeds.targets) as tf.Tensor2D,
+  );
+  return {
+    name: "evaluate",
+    feeds,
+    fetches: { nllSum: op.identity(graphTensor(loss), { name: "fetch/evaluate" }) },
+  };
+}
+
+/** The most probable token after position `last` of one row; what follows `last` does not matter. */
+function nextTokenProgram(
+  graph: GraphBuilder,
+  model: CausalLanguageModel,
+  job: WorkerJob,
+  views: readonly WireView[],
+  weights: readonly Variable[],
+): Program {
+  const length = Math.min(job.generationLength, model.maxPositions);
+  const feeds = {
+    tokens: op.placeholder(graph, "feed/generate/tokens", "int32", [1, length]),
+    last: op.placeholder(graph, "feed/generate/last", "int32", [1]),
+  };
+  const { lookup } = weightLookup(views, weights);
+  const hidden_BTD = model.hiddenStates(lookup, symbolicTensor(feeds.tokens) as tf.Tensor2D);
+  const rows_TD = tf.reshape(hidden_BTD, [length, hidden_BTD.shape[2]]);
+  const row_1D = tf.gather(rows_TD, symbolicTensor(feeds.last) as tf.Tensor1D);
+  const logits_1V = tf.matMul(row_1D, model.outputProjection(lookup), false, true);
+  return {
+    name: "nextToken",
+    feeds,
+    fetches: {
+      token: op.identity(graphTensor(tf.argMax(logits_1V, 1)), { name: "fetch/generate" }),
+    },
+  };
+}

@@ -1,0 +1,62 @@
+import {
+  type ParameterLayout,
+  type TensorSlot,
+  wireDtypeAt,
+  wireOffsetBytes,
+} from "#lib/core/parameter-layout";
+import type { GraphBuilder, GraphTensor } from "#lib/graph/builder";
+import * as op from "#lib/graph/tf-ops";
+
+/**
+ * Tensors at the edge of the graph. TensorFlow's addon knows no half types, so a bfloat16 tensor goes
+ * in and out as int32 pairs, the first element in the low half, which is also its form on the wire.
+ */
+export interface WireView {
+  readonly slot: TensorSlot;
+  /** Type and number of the 4-byte words that the tensor takes on the wire. */
+  readonly words: "float32" | "int32";
+  readonly numWords: number;
+  readonly byteOffset: number;
+}
+
+export function wireViewOf(layout: ParameterLayout, slot: TensorSlot): WireView {
+  const bf16 = wireDtypeAt(layout, slot.offset) === "bfloat16";
+  return {
+    slot,
+    words: bf16 ? "int32" : "float32",
+    // A tensor of odd size takes half a word of the padding that follows it.
+    numWords: bf16 ? Math.ceil(slot.size / 2) : slot.size,
+    byteOffset: wireOffsetBytes(layout, slot.offset),
+  };
+}
+
+/** The tensor's words in a buffer of the whole space in wire form: a view, no copy. */
+export function wordsOf(view: WireView, wireBytes: Uint8Array): Float32Array | Int32Array {
+  const start = wireBytes.byteOffset + view.byteOffset;
+  const buffer = wireBytes.buffer as ArrayBuffer;
+  return view.words === "float32"
+    ? new Float32Array(buffer, start, view.numWords)
+    : new Int32Array(buffer, start, view.numWords);
+}
+
+/** A feed of the tensor's words and the tensor that they mean, in wire type and true shape. */
+export function unpackWords(
+  graph: GraphBuilder,
+  name: string,
+  view: WireView,
+): { readonly feed: GraphTensor; readonly value: GraphTensor } {
+  const feed = op.placeholder(graph, name, view.words, [view.numWords]);
+  if (view.words === "float32") return { feed, value: op.reshape(feed, view.slot.shape) };
+  const pairs = op.bitcast(feed, "bfloat16", [view.numWords, 2]);
+  const flat = op.reshape(pairs, [view.numWords * 2]);
+  return { feed, value: op.reshape(op.slice(flat, [0], [view.slot.size]), view.slot.shape) };
+}
+
+/** The words of a float32 tensor on the wire, rounded to nearest even when they are bfloat16. */
+export function packWords(view: WireView, value: GraphTensor): GraphTensor {
+  const flat = op.reshape(value, [view.slot.size]);
+  if (view.words === "float32") return op.cast(flat, "float32");
+  const half = op.cast(flat, "bfloat16");
+  const padded = op.pad(half, [[0, view.numWords * 2 - view.slot.size]], 0);
+  return op.bitcast(op.reshape(padded, [view.numWords, 2]), "int32", [view.numWords]);
+}

@@ -1,0 +1,130 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { test } from "node:test";
+import { openSafetensors } from "#lib/checkpoint/index";
+import type { TokenBatch } from "#lib/core/job";
+import createEngine from "#lib/tuning/engine";
+import { assertClose, relativeError } from "#tests/support/compare";
+import {
+  batchOf,
+  readSlot,
+  tinyLlamaCase,
+  tinyLlamaDirectory,
+  tinyLlamaJob,
+} from "#tests/support/tiny-llama";
+
+const batch = batchOf(tinyLlamaCase);
+const numTargets = batch.targets.filter((target) => target >= 0).length;
+
+/** One row of a batch as a batch. */
+function row(whole: TokenBatch, index: number): TokenBatch {
+  const width = whole.tokens.length / whole.numRows;
+  return {
+    numRows: 1,
+    tokens: whole.tokens.slice(index * width, (index + 1) * width),
+    targets: whole.targets.slice(index * width, (index + 1) * width),
+  };
+}
+
+test("loss and every gradient of a Llama equal transformers' in fp32", async () => {
+  const { job, wireBytes } = await tinyLlamaJob("fp32", batch.numRows);
+  const engine = await createEngine(job);
+  const expected = await openSafetensors(join(tinyLlamaDirectory, "expected.safetensors"));
+  try {
+    engine.loadParameters(wireBytes);
+    const { nllSum, numTokens } = engine.accumulate(batch, 1 / numTargets, true);
+    assert.equal(numTokens, numTargets);
+    assert.ok(Math.abs(nllSum / numTokens / tinyLlamaCase.loss - 1) < 1e-6);
+    const gradients = new Uint8Array(new SharedArrayBuffer(wireBytes.byteLength));
+    engine.readGradients(gradients);
+    for (const slot of job.layout.tensors) {
+      assertClose(
+        readSlot(job.layout, slot.name, gradients),
+        await expected.readFloat32(`grad.${slot.name}`),
+        1e-5,
+        slot.name,
+      );
+    }
+    assert.deepEqual(
+      [...engine.generate(Int32Array.from(tinyLlamaCase.greedy.prompt), 12, [])],
+      tinyLlamaCase.greedy.continuation,
+    );
+  } finally {
+    engine.close();
+    await expected.close();
+  }
+});
+
+test("rows accumulated one by one give the gradient of the whole batch", async () => {
+  const whole = await tinyLlamaJob("fp32", batch.numRows);
+  const single = await tinyLlamaJob("fp32", 1);
+  const wholeEngine = await createEngine(whole.job);
+  const singleEngine = await createEngine(single.job);
+  const expected = new Uint8Array(whole.wireBytes.byteLength);
+  const actual = new Uint8Array(whole.wireBytes.byteLength);
+  try {
+    wholeEngine.loadParameters(whole.wireBytes);
+    singleEngine.loadParameters(single.wireBytes);
+    // What an earlier group left behind must not count.
+    singleEngine.accumulate(row(batch, 2), 7, true);
+    const total = wholeEngine.accumulate(batch, 1 / numTargets, true).nllSum;
+    let sum = 0;
+    for (let index = 0; index < batch.numRows; index++) {
+      sum += singleEngine.accumulate(row(batch, index), 1 / numTargets, index === 0).nllSum;
+    }
+    assert.ok(Math.abs(sum / total - 1) < 1e-6);
+    wholeEngine.readGradients(expected);
+    singleEngine.readGradients(actual);
+    assertClose(new Float32Array(actual.buffer), new Float32Array(expected.buffer), 1e-6, "sum");
+    const evaluated = wholeEngine.evaluate(batch);
+    assert.ok(Math.abs(evaluated.nllSum / total - 1) < 1e-6);
+  } finally {
+    wholeEngine.close();
+    singleEngine.close();
+  }
+});
+
+test("bf16 stays near fp32 and two engines give the same bits", async () => {
+  const { job, wireBytes } = await tinyLlamaJob("bf16", batch.numRows);
+  const engines = [await createEngine(job), await createEngine(job)];
+  const expected = await openSafetensors(join(tinyLlamaDirectory, "expected.safetensors"));
+  const results = engines.map(() => new Uint8Array(wireBytes.byteLength));
+  try {
+    engines.forEach((engine, index) => {
+      engine.loadParameters(wireBytes);
+      const { nllSum } = engine.accumulate(batch, 1 / numTargets, true);
+      assert.ok(Math.abs(nllSum / numTargets / tinyLlamaCase.loss - 1) < 5e-3);
+      engine.readGradients(results[index] as Uint8Array);
+    });
+    assert.deepEqual(results[0], results[1]);
+    for (const slot of job.layout.tensors) {
+      const actual = readSlot(job.layout, slot.name, results[0] as Uint8Array);
+      const error = relativeError(actual, await expected.readFloat32(`grad.${slot.name}`));
+      assert.ok(error < 0.05, `${slot.name}: ${error}`);
+    }
+  } finally {
+    for (const engine of engines) engine.close();
+    await expected.close();
+  }
+});
+
+test("parameters are copied: changing the buffer after a load changes nothing", async () => {
+  const { job, wireBytes } = await tinyLlamaJob("fp32", batch.numRows);
+  const engine = await createEngine(job);
+  try {
+    // At every 16-byte offset, 64-byte aligned ones among them, where TensorFlow could borrow.
+    for (let offset = 0; offset <= 64; offset += 16) {
+      const moved = new Uint8Array(new SharedArrayBuffer(wireBytes.byteLength + 64)).subarray(
+        offset,
+        offset + wireBytes.byteLength,
+      );
+      moved.set(wireBytes);
+      engine.loadParameters(moved);
+      const before = engine.evaluate(batch).nllSum;
+      moved.fill(0);
+      assert.equal(engine.evaluate(batch).nllSum, before);
+    }
+  } finally {
+    engine.close();
+  }
+});
