@@ -8,6 +8,7 @@ import { randomBytes } from "node:crypto";
 import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { atExit } from "./cleanup.mjs";
 import { say } from "./console.mjs";
 import { isAlive, ownIdentity } from "./process-identity.mjs";
 
@@ -37,10 +38,15 @@ export async function withLock(lockFile, body) {
     }
     await delay(POLL_INTERVAL_MS);
   }
+  const release = () => {
+    if (readHolder(lockFile) === mine) rmSync(lockFile, { force: true });
+  };
+  const leave = atExit(release);
   try {
     return await body();
   } finally {
-    if (readHolder(lockFile) === mine) rmSync(lockFile, { force: true });
+    release();
+    leave();
   }
 }
 

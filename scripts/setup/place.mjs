@@ -3,21 +3,9 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { atExit } from "./cleanup.mjs";
 import { withLock } from "./lock.mjs";
 import { isAlive, ownIdentity } from "./process-identity.mjs";
-
-/** Directories being built now; a signal removes them. */
-const inProgress = new Set();
-
-for (const [signal, code] of [
-  ["SIGINT", 130],
-  ["SIGTERM", 143],
-]) {
-  process.on(signal, () => {
-    for (const directory of inProgress) rmSync(directory, { recursive: true, force: true });
-    process.exit(code);
-  });
-}
 
 /**
  * Makes `finalDir` exist, by `build` unless it is there already.
@@ -34,13 +22,14 @@ export async function placeDirectory(finalDir, build) {
     const [pid, start] = ownIdentity().split(" ");
     const partial = `${finalDir}.partial-${pid}-${start}-${randomBytes(4).toString("hex")}`;
     mkdirSync(partial, { recursive: true });
-    inProgress.add(partial);
+    const remove = () => rmSync(partial, { recursive: true, force: true, maxRetries: 5 });
+    const leave = atExit(remove);
     try {
       await build(partial);
       rename(partial, finalDir);
     } finally {
-      rmSync(partial, { recursive: true, force: true });
-      inProgress.delete(partial);
+      remove();
+      leave();
     }
     return true;
   });

@@ -18,14 +18,18 @@ export function isAlive(identity) {
     if (error.code === "ESRCH") return false;
   }
   const now = startTime(pid);
+  if (now === null) return false;
   return start === undefined || start === "0" || now === "0" || now === start;
 }
 
+/** Null for a process that ended and that nobody has waited for: its number is still taken, its work is over. */
 function startTime(pid) {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    // The second field is the program's name in parentheses and may hold spaces; field 22 counts from there.
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "0";
+    // The second field is the program's name in parentheses and may hold spaces; the third is the state,
+    // the 22nd the start.
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return fields[0] === "Z" ? null : (fields[19] ?? "0");
   } catch {
     return "0";
   }

@@ -3,6 +3,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { accessSync, constants, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
+import { atExit } from "./cleanup.mjs";
 import { SetupError } from "./console.mjs";
 
 /** How much of a failed command's output its error repeats. */
@@ -23,6 +24,7 @@ export function run(command, args, options = {}) {
       env: options.env ?? process.env,
       stdio: ["ignore", options.show ? "inherit" : "pipe", options.show ? "inherit" : "pipe"],
     });
+    const leave = atExit(() => child.kill("SIGKILL"));
     let stdout = "";
     let tail = "";
     child.stdout?.on("data", (chunk) => {
@@ -33,9 +35,11 @@ export function run(command, args, options = {}) {
       tail = (tail + chunk).slice(-MAX_REPEATED_OUTPUT_CHARS);
     });
     child.on("error", (error) => {
+      leave();
       reject(new SetupError(`${command} could not be started: ${error.message}`));
     });
     child.on("close", (code, signal) => {
+      leave();
       if (code === 0) resolve(stdout);
       else {
         const line = [command, ...args].join(" ");
