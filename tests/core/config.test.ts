@@ -6,6 +6,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import {
   configKeys,
+  intervalSteps,
   loadConfig,
   parseFlags,
   printConfig,
@@ -13,7 +14,6 @@ import {
 } from "#lib/core/config/index";
 import { foreignKeys } from "#lib/core/config/foreign-keys";
 import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/core/config/resolve";
-import { stepsDue } from "#lib/core/config/steps";
 import { parseConfigText } from "#lib/core/config/yaml-file";
 import { editDistance, nearestName } from "#lib/core/edit-distance";
 import { isLockstepError } from "#lib/core/errors/index";
@@ -60,9 +60,7 @@ const transformersDefaults: Record<string, unknown> = {
   run_name: null,
   logging_strategy: "steps",
   logging_steps: 500,
-  logging_first_step: false,
   eval_strategy: "no",
-  eval_delay: 0,
   eval_on_start: false,
   save_strategy: "steps",
   save_steps: 500,
@@ -254,15 +252,14 @@ test("fractions of steps are rounded up, as transformers does", () => {
   assert.equal(resolveSteps(7, 15), 7);
 });
 
-test("intervals by steps, by epoch and with a delay", () => {
-  const due = (yaml: string, total: number, perEpoch: number) => [
-    ...stepsDue(resolve(yaml).config, "eval", total, perEpoch),
-  ];
-  assert.deepEqual(due("eval_strategy: steps\neval_steps: 4", 10, 5), [4, 8]);
-  assert.deepEqual(due("eval_strategy: steps\neval_steps: 0.25", 10, 5), [3, 6, 9]);
-  assert.deepEqual(due("eval_strategy: steps\neval_steps: 4\neval_delay: 5", 10, 5), [8]);
-  assert.deepEqual(due("eval_strategy: epoch", 10, 5), [5, 10]);
-  assert.deepEqual(due("eval_strategy: no", 10, 5), []);
+test("intervals by steps, by a fraction, by epoch, and none", () => {
+  const interval = (yaml: string, total: number, perEpoch: number) =>
+    intervalSteps(resolve(yaml).config, "eval", total, perEpoch);
+  assert.equal(interval("eval_strategy: steps\neval_steps: 4", 10, 5), 4);
+  assert.equal(interval("eval_strategy: steps\neval_steps: 0.25", 10, 5), 3);
+  assert.equal(interval("eval_strategy: steps\nlogging_steps: 7", 10, 5), 7);
+  assert.equal(interval("eval_strategy: epoch", 10, 5), 5);
+  assert.equal(interval("eval_strategy: no", 10, 5), 0);
 });
 
 test("files: a missing one, one too large, two of them", async (t) => {

@@ -97,6 +97,7 @@ export const foreignKeys: Readonly<Record<string, ForeignKey>> = Object.freeze({
   train_sampling_strategy: fixed(["random"], noWeight),
   dataloader_drop_last: fixed([false], "the last, shorter step of an epoch is always made"),
   ignore_data_skip: fixed([false], "a resumed run continues where it stopped"),
+  eval_delay: fixed([0], noWeight),
   debug: fixed(["", null], noWeight),
   // bfloat16 evaluation follows bf16; a separate choice would change the logged loss only.
   fp16_full_eval: fixed([false], "evaluation uses the precision of training"),
@@ -121,6 +122,7 @@ export const foreignKeys: Readonly<Record<string, ForeignKey>> = Object.freeze({
   log_on_each_node: ignored("the coordinator logs for all workers", true),
   logging_nan_inf_filter: ignored("a loss that is not finite is always shown as it is", true),
   include_num_input_tokens_seen: ignored("tokens are always counted", "no"),
+  logging_first_step: ignored("every step is shown; the history follows logging_steps", false),
   log_level: ignored("use --verbose", "passive"),
   log_level_replica: ignored("workers log to output_dir/logs", "warning"),
   report_to: ignored("metrics are served for Prometheus", "none"),

@@ -4,4 +4,4 @@ export { type LoadedConfig, loadConfig } from "./load.js";
 export { describeKeys, printConfig } from "./print.js";
 export { type ResolvedConfig, resolveConfig } from "./resolve.js";
 export { schedulerNames } from "./schedule-names.js";
-export { resolveSteps, stepsDue } from "./steps.js";
+export { intervalSteps, resolveSteps } from "./steps.js";

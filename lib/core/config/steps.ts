@@ -5,47 +5,19 @@ export function resolveSteps(value: number, totalSteps: number): number {
   return value < 1 ? Math.ceil(value * totalSteps) : value;
 }
 
-export type Interval = "logging" | "eval" | "save";
-
 /**
- * The steps (1 to totalSteps) after which to log, evaluate or save by strategy and interval alone.
+ * Steps between two logs, evaluations or checkpoints; 0 where the strategy is "no".
  *
- * @param stepsPerEpoch updates in an epoch, fractional when the plan ends within one
+ * @param stepsPerEpoch a whole number: the last, shorter step of an epoch counts
  */
-export function stepsDue(
+export function intervalSteps(
   config: ResolvedConfig,
-  interval: Interval,
+  what: "logging" | "eval" | "save",
   totalSteps: number,
   stepsPerEpoch: number,
-): ReadonlySet<number> {
-  const strategy = {
-    logging: config.logging_strategy,
-    eval: config.eval_strategy,
-    save: config.save_strategy,
-  }[interval];
-  const due = new Set<number>();
-  if (strategy === "steps") {
-    const every = {
-      logging: config.logging_steps,
-      eval: config.eval_steps,
-      save: config.save_steps,
-    }[interval];
-    const period = Math.max(1, resolveSteps(every, totalSteps));
-    for (let step = period; step <= totalSteps; step += period) due.add(step);
-  } else if (strategy === "epoch") {
-    for (let epoch = 1; ; epoch++) {
-      const step = Math.ceil(epoch * stepsPerEpoch);
-      if (step > totalSteps) break;
-      due.add(step);
-    }
-    due.add(totalSteps);
-  }
-  if (interval === "logging" && strategy !== "no" && config.logging_first_step) due.add(1);
-  if (interval === "eval") {
-    // eval_delay counts in the unit of the strategy, as in transformers.
-    const delaySteps =
-      strategy === "epoch" ? Math.ceil(config.eval_delay * stepsPerEpoch) : config.eval_delay;
-    for (const step of due) if (step < delaySteps) due.delete(step);
-  }
-  return due;
+): number {
+  const strategy = config[`${what}_strategy`];
+  if (strategy === "no") return 0;
+  if (strategy === "epoch") return stepsPerEpoch;
+  return Math.max(1, resolveSteps(config[`${what}_steps`], totalSteps));
 }

@@ -28,6 +28,10 @@ export const configErrors = {
     (d) => `${d.key}: ${d.value} is not supported${at(d.where)}: ${d.reason}.`,
     "Remove the key; ignoring it silently would give other results than you asked for.",
   ),
+  E_MODEL_NOT_FOUND: entry<{ name: string; looked: readonly string[] }>(
+    (d) => `There is no model ${d.name}: looked for a directory at ${d.looked.join(" and ")}.`,
+    "Give the path of a Hugging Face directory, or make one with `lockstep import-gguf FILE DIR`; `npm start` fetches the model of the quick start.",
+  ),
   E_CONFIG_FLAG: entry<{ argument: string; reason: string }>(
     (d) => `The argument ${d.argument} cannot be read: ${d.reason}.`,
     "Flags are --key value, --key=value, --bf16 or --no-bf16.",

@@ -1,0 +1,34 @@
+import { stat } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import { LockstepError } from "#lib/core/errors/index";
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Where downloads and imported models live: $LOCKSTEP_CACHE, $XDG_CACHE_HOME/lockstep or ~/.cache/lockstep. */
+export function cacheDirectory(env: Environment = process.env): string {
+  const own = env.LOCKSTEP_CACHE;
+  if (own !== undefined && own !== "") return resolve(own);
+  const xdg = env.XDG_CACHE_HOME;
+  return join(xdg !== undefined && xdg !== "" ? xdg : join(homedir(), ".cache"), "lockstep");
+}
+
+/** A path wins over a name in the cache's `models/`. @throws E_MODEL_NOT_FOUND */
+export async function findModelDirectory(
+  nameOrPath: string,
+  env: Environment = process.env,
+): Promise<string> {
+  const candidates = [resolve(nameOrPath)];
+  // A name must not walk out of the cache.
+  if (!nameOrPath.split(/[\\/]/).includes("..") && !nameOrPath.startsWith("/")) {
+    candidates.push(join(cacheDirectory(env), "models", nameOrPath));
+  }
+  for (const directory of candidates) {
+    const isDirectory = await stat(directory).then(
+      (stats) => stats.isDirectory(),
+      () => false,
+    );
+    if (isDirectory) return directory;
+  }
+  throw new LockstepError("E_MODEL_NOT_FOUND", { name: nameOrPath, looked: candidates });
+}

@@ -1,0 +1,270 @@
+import { basename, join } from "node:path";
+import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
+import { ModelWeights } from "#lib/checkpoint/model-weights";
+import { type ResolvedConfig, resolveSteps } from "#lib/core/config/index";
+import { LockstepError } from "#lib/core/errors/index";
+import type { RunStarted } from "#lib/core/events";
+import type { TokenBatch, WorkerJob } from "#lib/core/job";
+import {
+  buildParameterLayout,
+  type ElementRange,
+  type ParameterLayout,
+} from "#lib/core/parameter-layout";
+import {
+  createTrainingPlan,
+  evaluationBatches,
+  loadTextDataset,
+  loadTokenizer,
+  type PreparationReport,
+  prepareBlocks,
+  type Tokenizer,
+  type TrainingPlan,
+} from "#lib/data/index";
+import { findModelDirectory } from "./model-directory.js";
+
+/** A config.json has some dozen short fields. */
+const maxModelConfigBytes = 1 << 20;
+
+/** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
+export interface PreparedRun {
+  readonly config: ResolvedConfig;
+  readonly runName: string;
+  readonly modelDirectory: string;
+  readonly tokenizer: Tokenizer;
+  readonly job: Omit<WorkerJob, "jobId">;
+  readonly plan: TrainingPlan;
+  readonly warmupSteps: number;
+  readonly numParameters: number;
+  /** Empty where nothing is kept for validation. */
+  readonly validation: readonly TokenBatch[];
+  readonly trainReport: PreparationReport;
+  readonly validationReport: PreparationReport | undefined;
+  readonly sample: SampleRequest | undefined;
+  readonly started: RunStarted;
+  /** Fills `into` with the checkpoint's weights of a range of the flat space, float32; padding is 0. */
+  readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
+  readonly close: () => Promise<void>;
+}
+
+export interface SampleRequest {
+  readonly promptText: string;
+  readonly prompt: Int32Array;
+  readonly maxNewTokens: number;
+  readonly endTokenIds: readonly number[];
+}
+
+/**
+ * Opens the model, tokenises and packs the data set, and plans every step. Loads no TensorFlow.
+ *
+ * @param onDetail what is being done, for a display
+ */
+export async function prepareRun(
+  config: ResolvedConfig,
+  onDetail: (detail: string) => void = () => {},
+): Promise<PreparedRun> {
+  const modelDirectory = await findModelDirectory(config.model_name_or_path);
+  onDetail("opening the model");
+  const modelConfig = await readModelConfig(modelDirectory);
+  const tokenizer = await loadTokenizer(modelDirectory);
+  const weights = await ModelWeights.open(modelDirectory);
+  try {
+    const layout = layoutOf(weights, modelConfig, config.wire_dtype);
+    const maxPositions = positiveInteger(
+      modelConfig,
+      "max_position_embeddings",
+      join(modelDirectory, "config.json"),
+    );
+    const data = await prepareData(config, {
+      tokenizer,
+      vocabSize: positiveInteger(modelConfig, "vocab_size", join(modelDirectory, "config.json")),
+      maxPositions,
+      onDetail,
+    });
+    const sample = await sampleOf(config, tokenizer, maxPositions);
+    const numParameters = layout.tensors.reduce((sum, { size }) => sum + size, 0);
+    const runName =
+      config.run_name ??
+      `${basename(config.model_name_or_path)} on ${config.dataset.map((source) => basename(source)).join(", ")}`;
+    const { plan } = data;
+    return {
+      config,
+      runName,
+      modelDirectory,
+      tokenizer,
+      job: {
+        modelConfig,
+        layout,
+        precision: config.bf16 ? "bf16" : "fp32",
+        sequenceLength: config.max_length,
+        microBatchSize: config.per_device_train_batch_size,
+        evalBatchSize: config.per_device_eval_batch_size,
+        generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,
+        threadsPerWorker: config.threads_per_worker,
+      },
+      ...data,
+      warmupSteps: resolveSteps(config.warmup_steps, plan.totalSteps),
+      numParameters,
+      sample,
+      started: {
+        type: "run.started",
+        runName,
+        totalSteps: plan.totalSteps,
+        globalBatchSize: config.global_batch_size,
+        sequenceLength: config.max_length,
+        gradientGroups: config.gradient_groups,
+        plannedWorkers: config.workers,
+        numParameters,
+        numTrainSamples: plan.numSamples,
+        numTrainTokens: plan.numSamples * config.max_length,
+        numValidationSamples: data.validationReport?.numBlocks ?? 0,
+      },
+      loadMasters: (range, into) => loadRange(weights, layout, range, into),
+      close: () => weights.close(),
+    };
+  } catch (error) {
+    await weights.close();
+    throw error;
+  }
+}
+
+interface DataContext {
+  readonly tokenizer: Tokenizer;
+  readonly vocabSize: number;
+  readonly maxPositions: number;
+  readonly onDetail: (detail: string) => void;
+}
+
+async function prepareData(config: ResolvedConfig, context: DataContext) {
+  const { tokenizer, vocabSize, maxPositions, onDetail } = context;
+  onDetail("reading the data set");
+  const dataset = await loadTextDataset(
+    {
+      train: config.dataset,
+      ...(config.eval_dataset === null ? {} : { validation: config.eval_dataset }),
+      validationFraction: config.validation_split,
+    },
+    { seed: config.data_seed },
+  );
+  const blocksOf = async (split: "train" | "validation", maxBlocks: number | null) =>
+    prepareBlocks(dataset[split], {
+      tokenizer,
+      sequenceLength: config.max_length,
+      vocabSize,
+      maxSequenceLength: maxPositions,
+      split,
+      ...(maxBlocks === null ? {} : { maxBlocks }),
+      onProgress: (share) => onDetail(`tokenising ${split} text, ${Math.floor(100 * share)} %`),
+    });
+  const train = await blocksOf("train", config.max_train_samples);
+  const validation =
+    dataset.validation.length === 0
+      ? undefined
+      : await blocksOf("validation", config.max_eval_samples);
+  if (validation === undefined && (config.eval_strategy !== "no" || config.eval_on_start)) {
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "eval_strategy, eval_on_start and validation_split",
+      reason: "an evaluation is asked for, and no document is kept for validation",
+    });
+  }
+  onDetail("planning the steps");
+  const plan = createTrainingPlan({
+    blocks: train.blocks,
+    seed: config.data_seed,
+    samplesPerStep: config.global_batch_size,
+    microBatchSize: config.per_device_train_batch_size,
+    gradientGroups: config.gradient_groups,
+    numEpochs: config.num_train_epochs,
+    maxSteps: config.max_steps,
+  });
+  return {
+    plan,
+    validation:
+      validation === undefined
+        ? []
+        : evaluationBatches(validation.blocks, config.per_device_eval_batch_size),
+    trainReport: train.report,
+    validationReport: validation?.report,
+  };
+}
+
+async function sampleOf(
+  config: ResolvedConfig,
+  tokenizer: Tokenizer,
+  maxPositions: number,
+): Promise<SampleRequest | undefined> {
+  const promptText = config.sample_prompt;
+  if (promptText === null) return undefined;
+  const prompt = await tokenizer.encode(promptText);
+  const room = maxPositions - prompt.length;
+  if (prompt.length === 0 || room < 1) {
+    throw new LockstepError("E_CONFIG_INVALID", {
+      key: "sample_prompt",
+      expected: `text of 1 to ${maxPositions - 1} tokens`,
+      got: `${prompt.length} tokens`,
+      where: "",
+    });
+  }
+  return {
+    promptText,
+    prompt,
+    maxNewTokens: Math.min(config.sample_max_new_tokens, room),
+    endTokenIds: tokenizer.endTokenIds,
+  };
+}
+
+async function readModelConfig(directory: string): Promise<Record<string, unknown>> {
+  const file = join(directory, "config.json");
+  const parsed = await readJsonFile(file, "model configuration", maxModelConfigBytes);
+  if (!isRecord(parsed)) {
+    throw new LockstepError("E_JSON_FILE", { file, problem: "it is not an object" });
+  }
+  return parsed;
+}
+
+function positiveInteger(
+  modelConfig: Readonly<Record<string, unknown>>,
+  key: string,
+  file: string,
+): number {
+  const value = modelConfig[key];
+  if (typeof value === "number" && Number.isSafeInteger(value) && value > 0) return value;
+  const problem = `${key} is ${JSON.stringify(value) ?? "missing"}, not a positive whole number`;
+  throw new LockstepError("E_JSON_FILE", { file, problem });
+}
+
+/**
+ * The flat space of a full fine-tune: the checkpoint's weights by sorted name, so that it depends on
+ * the model alone. A tied head and stored rotary frequencies are derived, not trained.
+ */
+export function layoutOf(
+  weights: ModelWeights,
+  modelConfig: Readonly<Record<string, unknown>>,
+  wireDtype: "bfloat16" | "float32",
+): ParameterLayout {
+  const isTied = modelConfig.tie_word_embeddings === true;
+  const trainable = weights
+    .names()
+    .filter((name) => !name.endsWith("rotary_emb.inv_freq"))
+    .filter((name) => !(isTied && name === "lm_head.weight"));
+  return buildParameterLayout(
+    trainable.map((name) => ({ name, shape: weights.info(name).shape })),
+    wireDtype,
+  );
+}
+
+async function loadRange(
+  weights: ModelWeights,
+  layout: ParameterLayout,
+  range: ElementRange,
+  into: Float32Array,
+): Promise<void> {
+  for (const { name, offset, size } of layout.tensors) {
+    const start = Math.max(range.start, offset);
+    const end = Math.min(range.end, offset + size);
+    if (start >= end) continue;
+    await weights.readFloat32(name, into.subarray(start - range.start, end - range.start), {
+      start: start - offset,
+      count: end - start,
+    });
+  }
+}

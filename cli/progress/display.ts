@@ -1,0 +1,187 @@
+import type { LockstepEvent } from "#lib/core/events";
+import { compactCount, formatBytes, formatFigure, formatSeconds, withCommas } from "./format.js";
+import { renderFrame } from "./frame.js";
+import { evaluationTitle, jsonLine, logLine } from "./log-lines.js";
+import { emptyView, foldEvent, type RunView } from "./run-view.js";
+import { renderSample, renderSummary } from "./summary.js";
+import { LivePainter, type TerminalStream } from "./terminal.js";
+import { colorPalette, type Palette, plainPalette, printable } from "./text.js";
+
+/** The subscriber side of the event bus. */
+export interface EventSource {
+  subscribe(listener: (event: LockstepEvent) => void): () => void;
+}
+
+export type DisplayMode = "live" | "lines" | "json";
+
+export interface Display {
+  /** A line for the person: where the dashboard is, that the run stops after this step. */
+  note(text: string): void;
+  /** A line that stays in view until replaced; undefined removes it. */
+  setNotice(text: string | undefined): void;
+  close(): void;
+}
+
+export interface DisplayOptions {
+  readonly mode: DisplayMode;
+  readonly stream: TerminalStream;
+  readonly color: boolean;
+  readonly nowMs: () => number;
+}
+
+/** Ten frames a second are smooth for a bar and cost nothing beside training. */
+const frameIntervalMs = 100;
+
+/** A terminal gets a live display, anything else plain lines. */
+export function chooseMode(options: {
+  readonly isTerminal: boolean;
+  readonly jsonLogs: boolean;
+  readonly plain: boolean;
+  readonly term: string | undefined;
+}): DisplayMode {
+  if (options.jsonLogs) return "json";
+  return options.isTerminal && !options.plain && options.term !== "dumb" ? "live" : "lines";
+}
+
+/** https://no-color.org; FORCE_COLOR as Node itself reads it. */
+export function chooseColor(
+  isTerminal: boolean,
+  env: Readonly<Record<string, string | undefined>>,
+): boolean {
+  if ((env.NO_COLOR ?? "") !== "") return false;
+  const forced = env.FORCE_COLOR;
+  if (forced !== undefined) return forced !== "0" && forced !== "false";
+  return isTerminal;
+}
+
+export function startDisplay(bus: EventSource, options: DisplayOptions): Display {
+  return options.mode === "live" ? startLive(bus, options) : startLines(bus, options);
+}
+
+function startLines(bus: EventSource, options: DisplayOptions): Display {
+  const { stream, nowMs } = options;
+  let view = emptyView(nowMs());
+  const write = (text: string): void => {
+    stream.write(`${text}\n`);
+  };
+  const stamp = (): string => new Date(nowMs()).toISOString().slice(11, 19);
+  const note = (text: string): void => {
+    if (options.mode === "json") {
+      write(JSON.stringify({ time: new Date(nowMs()).toISOString(), type: "note", text }));
+    } else {
+      write(`${stamp()} ${text}`);
+    }
+  };
+  const unsubscribe = bus.subscribe((event) => {
+    view = foldEvent(view, event, nowMs());
+    if (options.mode === "json") {
+      const line = jsonLine(event, new Date(nowMs()));
+      if (line !== undefined) write(line);
+      return;
+    }
+    const line = logLine(event, view, nowMs());
+    if (line !== undefined) write(`${stamp()} ${line}`);
+    if (event.type === "run.completed") {
+      const palette = options.color ? colorPalette : plainPalette;
+      for (const row of renderSummary(view, event, { columns: stream.columns ?? 80, palette })) {
+        write(row);
+      }
+    }
+  });
+  return {
+    note,
+    setNotice: (text) => {
+      if (text !== undefined) note(text);
+    },
+    close: unsubscribe,
+  };
+}
+
+function startLive(bus: EventSource, options: DisplayOptions): Display {
+  const { stream, nowMs } = options;
+  const palette = options.color ? colorPalette : plainPalette;
+  const painter = new LivePainter(stream);
+  let view = emptyView(nowMs());
+  let notice: string | undefined;
+  const paint = (): void => {
+    painter.paint(renderFrame(view, { columns: painter.columns, nowMs: nowMs(), palette, notice }));
+  };
+  const unsubscribe = bus.subscribe((event) => {
+    view = foldEvent(view, event, nowMs());
+    if (event.type === "run.completed") {
+      painter.close();
+      painter.print(renderSummary(view, event, { columns: painter.columns, palette }));
+      clearInterval(timer);
+      return;
+    }
+    const lasting = lastingLines(event, view, painter.columns, palette);
+    if (lasting.length > 0) painter.print(lasting);
+  });
+  const timer = setInterval(paint, frameIntervalMs);
+  timer.unref();
+  return {
+    note: (text) => painter.print([text]),
+    setNotice: (text) => {
+      notice = text;
+      paint();
+    },
+    close: () => {
+      clearInterval(timer);
+      unsubscribe();
+      painter.close();
+    },
+  };
+}
+
+/** Lines that an event leaves above the live block. */
+export function lastingLines(
+  event: LockstepEvent,
+  view: RunView,
+  columns: number,
+  palette: Palette,
+): string[] {
+  switch (event.type) {
+    case "run.started":
+      return [
+        "",
+        `${palette.bold("Lockstep")}  ${printable(event.runName)}  ${palette.dim(`${compactCount(event.numParameters)} parameters`)}`,
+        palette.dim(
+          `  ${withCommas(event.numTrainSamples)} blocks of ${event.sequenceLength} tokens, ` +
+            `${withCommas(event.numValidationSamples)} for validation`,
+        ),
+        palette.dim(
+          `  ${event.totalSteps} steps of ${event.globalBatchSize} blocks in ` +
+            `${event.gradientGroups} gradient groups, ${event.plannedWorkers} workers`,
+        ),
+      ];
+    case "evaluation.completed":
+      return [
+        `${palette.good("✓")} ${evaluationTitle(event.step)}: loss ${palette.bold(formatFigure(event.loss))}, ` +
+          `perplexity ${palette.bold(formatFigure(event.perplexity, 2))} ` +
+          palette.dim(`(${withCommas(event.numTokens)} tokens, ${formatSeconds(event.seconds)})`),
+      ];
+    case "sample.generated": {
+      const sample = view.samples.at(-1);
+      // The later one stands beside the first in the summary.
+      return sample?.step === 0 ? renderSample(sample, { columns, palette }) : [];
+    }
+    case "worker.lost":
+      return [
+        `${palette.bad("✗")} ${printable(event.workerId)} lost: ${printable(event.reason)}; its work goes to another worker`,
+      ];
+    case "group.requeued":
+      return [
+        palette.dim(
+          `  step ${event.step} group ${event.group} is leased again: ${printable(event.reason)}`,
+        ),
+      ];
+    case "checkpoint.saved":
+      return [
+        `${palette.good("✓")} saved ${event.directory} ${palette.dim(`(${formatBytes(event.bytes)}, ${formatSeconds(event.seconds)})`)}`,
+      ];
+    case "run.failed":
+      return [`${palette.bad("✗")} ${event.code}: ${printable(event.message)}`];
+    default:
+      return [];
+  }
+}

@@ -1,0 +1,61 @@
+/** 1234567 -> "1,234,567", whatever the locale of the machine. */
+export function withCommas(value: number): string {
+  return Math.round(value)
+    .toString()
+    .replace(/\B(?=(\d{3})+(?!\d))/g, ",");
+}
+
+/** 134515008 -> "134.5M"; three or four significant digits. */
+export function compactCount(value: number): string {
+  for (const [unit, size] of [
+    ["T", 1e12],
+    ["B", 1e9],
+    ["M", 1e6],
+    ["k", 1e3],
+  ] as const) {
+    if (value >= size) return `${(value / size).toFixed(1)}${unit}`;
+  }
+  return String(Math.round(value));
+}
+
+/** Decimal units, as disks and networks are sold: 1.95 GB. */
+export function formatBytes(bytes: number): string {
+  for (const [unit, size] of [
+    ["TB", 1e12],
+    ["GB", 1e9],
+    ["MB", 1e6],
+    ["kB", 1e3],
+  ] as const) {
+    if (bytes >= size) return `${(bytes / size).toFixed(bytes >= 100 * size ? 0 : 1)} ${unit}`;
+  }
+  return `${Math.round(bytes)} B`;
+}
+
+/** 0.31 s, 9.4 s, 42 s, 2 min 31 s, 1 h 05 min. */
+export function formatSeconds(seconds: number): string {
+  if (!Number.isFinite(seconds)) return "?";
+  if (seconds < 1) return `${seconds.toFixed(2)} s`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) {
+    return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
+  }
+  const minutes = Math.round(seconds / 60);
+  return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+}
+
+/** 8.1e-5 keeps its digits where toFixed would show 0.0001. */
+export function formatRate(learningRate: number): string {
+  return learningRate === 0 ? "0" : learningRate.toExponential(2);
+}
+
+/** Losses, norms: four digits after the point, or the word itself when not finite. */
+export function formatFigure(value: number, digits = 4): string {
+  if (!Number.isFinite(value)) return String(value);
+  return Math.abs(value) >= 1e6 ? value.toExponential(3) : value.toFixed(digits);
+}
+
+export function formatPercent(ratio: number): string {
+  return `${Math.round(ratio * 100)} %`;
+}

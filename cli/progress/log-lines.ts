@@ -1,0 +1,80 @@
+import type { LockstepEvent } from "#lib/core/events";
+import {
+  compactCount,
+  formatBytes,
+  formatFigure,
+  formatRate,
+  formatSeconds,
+  withCommas,
+} from "./format.js";
+import { type RunView, secondsLeft } from "./run-view.js";
+import { printable } from "./text.js";
+
+/**
+ * One plain line for an event, undefined for one that only a live display shows.
+ *
+ * @param view the view after the event
+ */
+export function logLine(event: LockstepEvent, view: RunView, nowMs: number): string | undefined {
+  switch (event.type) {
+    case "run.started":
+      return (
+        `run ${printable(event.runName)}: ${compactCount(event.numParameters)} parameters, ` +
+        `${withCommas(event.numTrainSamples)} blocks of ${event.sequenceLength} tokens, ` +
+        `${event.numValidationSamples} for validation, ${event.totalSteps} steps of ` +
+        `${event.globalBatchSize} blocks in ${event.gradientGroups} groups, ` +
+        `${event.plannedWorkers} workers`
+      );
+    case "phase.changed":
+      return `${event.phase}${event.detail === undefined ? "" : `: ${printable(event.detail)}`}`;
+    case "worker.joined":
+      return `${printable(event.workerId)} joined: ${printable(event.deviceKind)}, ${printable(event.host)} pid ${event.pid}`;
+    case "worker.lost":
+      return `${printable(event.workerId)} lost: ${printable(event.reason)}`;
+    case "group.requeued":
+      return `step ${event.step} group ${event.group} is leased again, ${printable(event.workerId)}: ${printable(event.reason)}`;
+    case "step.completed": {
+      const left = secondsLeft(view, nowMs);
+      return [
+        `step ${event.step}/${event.totalSteps}`,
+        `epoch ${event.epoch.toFixed(3)}`,
+        `loss ${formatFigure(event.loss)}`,
+        `lr ${formatRate(event.learningRate)}`,
+        `grad_norm ${formatFigure(event.gradientNorm, 3)}`,
+        `tokens/s ${Math.round(event.tokensPerSecond)}`,
+        `sync ${formatSeconds(event.syncSeconds)}`,
+        ...(left === undefined ? [] : [`left ${formatSeconds(left)}`]),
+      ].join("  ");
+    }
+    case "evaluation.completed":
+      return `${evaluationTitle(event.step)}: loss ${formatFigure(event.loss)}, perplexity ${formatFigure(event.perplexity, 2)} over ${withCommas(event.numTokens)} tokens in ${formatSeconds(event.seconds)}`;
+    case "sample.generated":
+      return `sample at step ${event.step}: ${printable(event.prompt)}|${printable(event.text)}`;
+    case "checkpoint.saved":
+      return `saved ${event.directory} (${formatBytes(event.bytes)} in ${formatSeconds(event.seconds)})`;
+    case "run.failed":
+      return `failed: ${event.code}: ${printable(event.message)}`;
+    case "run.completed":
+      return `${event.outcome} at step ${event.step} after ${formatSeconds(event.seconds)}`;
+    case "worker.state":
+    case "worker.telemetry":
+    case "group.leased":
+    case "group.completed":
+    case "bytes.transferred":
+    case "rpc.handled":
+      return undefined;
+  }
+}
+
+export function evaluationTitle(step: number): string {
+  return step === 0 ? "validation before training" : `validation at step ${step}`;
+}
+
+/** The event and its time as one line of JSON; a figure that is not finite is a string, as in Prometheus. */
+export function jsonLine(event: LockstepEvent, time: Date): string | undefined {
+  // Several a second a worker, and counted in the metrics.
+  if (event.type === "rpc.handled" || event.type === "bytes.transferred") return undefined;
+  return JSON.stringify({ time: time.toISOString(), ...event }, (_, value: unknown) =>
+    typeof value === "number" && !Number.isFinite(value) ? String(value) : value,
+  );
+}

@@ -1,0 +1,158 @@
+import type {
+  LockstepEvent,
+  RunPhase,
+  RunStarted,
+  StepCompleted,
+  WorkerState,
+  WorkerTelemetry,
+} from "#lib/core/events";
+
+export interface WorkerView {
+  readonly workerId: string;
+  readonly host: string;
+  readonly pid: number;
+  readonly deviceKind: string;
+  readonly state: WorkerState;
+  readonly step: number | undefined;
+  readonly group: number | undefined;
+  readonly telemetry: WorkerTelemetry | undefined;
+}
+
+export interface Evaluation {
+  readonly step: number;
+  readonly loss: number;
+  readonly perplexity: number;
+}
+
+export interface Sample {
+  readonly step: number;
+  readonly prompt: string;
+  readonly text: string;
+}
+
+/** What is known of a run: a pure fold over its events. */
+export interface RunView {
+  readonly started: RunStarted | undefined;
+  readonly phase: RunPhase;
+  readonly phaseDetail: string | undefined;
+  readonly phaseSinceMs: number;
+  readonly workers: ReadonlyMap<string, WorkerView>;
+  readonly lastStep: StepCompleted | undefined;
+  readonly lastStepAtMs: number;
+  /** Losses of the steps so far, oldest first. */
+  readonly losses: readonly number[];
+  /** Seconds of the latest steps, at most `recentSteps`. */
+  readonly recentStepSeconds: readonly number[];
+  readonly numTokens: number;
+  readonly evaluations: readonly Evaluation[];
+  readonly samples: readonly Sample[];
+}
+
+/** The estimate of the time left follows the pace of so many steps. */
+export const recentSteps = 20;
+
+export function emptyView(nowMs: number): RunView {
+  return {
+    started: undefined,
+    phase: "preparing",
+    phaseDetail: undefined,
+    phaseSinceMs: nowMs,
+    workers: new Map(),
+    lastStep: undefined,
+    lastStepAtMs: nowMs,
+    losses: [],
+    recentStepSeconds: [],
+    numTokens: 0,
+    evaluations: [],
+    samples: [],
+  };
+}
+
+export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): RunView {
+  switch (event.type) {
+    case "run.started":
+      return { ...view, started: event };
+    case "phase.changed":
+      return {
+        ...view,
+        phase: event.phase,
+        phaseDetail: event.detail,
+        phaseSinceMs: nowMs,
+        // The first step of a phase of training is timed from here, not from before an evaluation.
+        lastStepAtMs: event.phase === "training" ? nowMs : view.lastStepAtMs,
+      };
+    case "worker.joined":
+      return withWorker(view, event.workerId, {
+        host: event.host,
+        pid: event.pid,
+        deviceKind: event.deviceKind,
+        state: "idle",
+      });
+    case "worker.lost":
+      return withWorker(view, event.workerId, {
+        state: "lost",
+        step: undefined,
+        group: undefined,
+      });
+    case "worker.state":
+      return withWorker(view, event.workerId, {
+        state: event.state,
+        step: event.step,
+        group: event.group,
+      });
+    case "worker.telemetry":
+      return withWorker(view, event.workerId, { telemetry: event });
+    case "step.completed":
+      return {
+        ...view,
+        lastStep: event,
+        lastStepAtMs: nowMs,
+        losses: [...view.losses, event.loss],
+        recentStepSeconds: [...view.recentStepSeconds, event.stepSeconds].slice(-recentSteps),
+        numTokens: view.numTokens + event.numTokens,
+      };
+    case "evaluation.completed": {
+      const { step, loss, perplexity } = event;
+      return { ...view, evaluations: [...view.evaluations, { step, loss, perplexity }] };
+    }
+    case "sample.generated": {
+      const { step, prompt, text } = event;
+      return { ...view, samples: [...view.samples, { step, prompt, text }] };
+    }
+    case "run.completed":
+    case "run.failed":
+      return { ...view, phase: "done", phaseDetail: undefined, phaseSinceMs: nowMs };
+    case "group.leased":
+    case "group.completed":
+    case "group.requeued":
+    case "checkpoint.saved":
+    case "bytes.transferred":
+    case "rpc.handled":
+      return view;
+  }
+}
+
+function withWorker(view: RunView, workerId: string, change: Partial<WorkerView>): RunView {
+  const known: WorkerView = view.workers.get(workerId) ?? {
+    workerId,
+    host: "",
+    pid: 0,
+    deviceKind: "",
+    state: "idle",
+    step: undefined,
+    group: undefined,
+    telemetry: undefined,
+  };
+  return { ...view, workers: new Map(view.workers).set(workerId, { ...known, ...change }) };
+}
+
+/** Seconds until the last step, from the mean of recent steps; undefined before the first one. */
+export function secondsLeft(view: RunView, nowMs: number): number | undefined {
+  const { lastStep, recentStepSeconds } = view;
+  if (lastStep === undefined || recentStepSeconds.length === 0) return undefined;
+  const mean =
+    recentStepSeconds.reduce((sum, seconds) => sum + seconds, 0) / recentStepSeconds.length;
+  const intoStep = view.phase === "training" ? (nowMs - view.lastStepAtMs) / 1000 : 0;
+  const remaining = lastStep.totalSteps - lastStep.step;
+  return Math.max(0, remaining * mean - Math.min(intoStep, mean));
+}

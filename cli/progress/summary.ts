@@ -1,0 +1,122 @@
+import type { LockstepEvent } from "#lib/core/events";
+import { formatFigure, formatSeconds, withCommas } from "./format.js";
+import type { Evaluation, RunView, Sample } from "./run-view.js";
+import { displayWidth, fit, type Palette, pad, printable, wrap } from "./text.js";
+
+type RunCompleted = Extract<LockstepEvent, { type: "run.completed" }>;
+
+/** Widest box; longer lines are harder to read than to scroll. */
+const maxBoxColumns = 96;
+
+/** The three lines of Python that load a Hugging Face directory. */
+export function pythonLines(directory: string): string[] {
+  const quoted = JSON.stringify(directory);
+  return [
+    "from transformers import AutoModelForCausalLM, AutoTokenizer",
+    `model = AutoModelForCausalLM.from_pretrained(${quoted})`,
+    `tokenizer = AutoTokenizer.from_pretrained(${quoted})`,
+  ];
+}
+
+/** What stays on the screen after a run: what changed, where the result lies, how to load it. */
+export function renderSummary(
+  view: RunView,
+  completed: RunCompleted,
+  options: { readonly columns: number; readonly palette: Palette },
+): string[] {
+  const { palette } = options;
+  const boxColumns = Math.max(40, Math.min(maxBoxColumns, options.columns - 1));
+  const facts: [string, string][] = [];
+  const before = view.evaluations[0];
+  const after = view.evaluations.at(-1);
+  if (before !== undefined && after !== undefined && after.step > before.step) {
+    facts.push(...evaluationFacts(before, after, palette));
+  } else if (after !== undefined) {
+    facts.push(["validation", `loss ${formatFigure(after.loss)} at step ${after.step}`]);
+  }
+  facts.push(
+    [
+      "trained",
+      `${completed.step} steps, ${withCommas(view.numTokens)} tokens in ${formatSeconds(completed.seconds)}`,
+    ],
+    ["result", completed.directory],
+    ["weights", `SHA-256 ${completed.mastersSha256}`],
+  );
+  const title = completed.outcome === "finished" ? "Finished" : "Interrupted, saved";
+  const labelColumns = Math.max(...facts.map(([label]) => label.length));
+  const rows = facts.flatMap(([label, text]) =>
+    fold(text, boxColumns - labelColumns - 6).map(
+      (line, index) => `${palette.dim(pad(index === 0 ? label : "", labelColumns))}  ${line}`,
+    ),
+  );
+  const lines = box(title, rows, boxColumns, palette);
+  const [first, last] = [view.samples[0], view.samples.at(-1)];
+  if (first !== undefined && last !== undefined && last !== first) {
+    lines.push("", ...renderSample(first, options), "", ...renderSample(last, options));
+  }
+  return [...lines, "", "Load it in Python:", "", ...pythonLines(completed.directory), ""];
+}
+
+function evaluationFacts(
+  before: Evaluation,
+  after: Evaluation,
+  palette: Palette,
+): [string, string][] {
+  const change = after.loss - before.loss;
+  const sign = change > 0 ? "+" : change < 0 ? "\u2212" : "";
+  const figure = `${sign}${formatFigure(Math.abs(change))}`;
+  const coloured = change < 0 ? palette.good(figure) : change > 0 ? palette.bad(figure) : figure;
+  return [
+    [
+      "validation loss",
+      `${formatFigure(before.loss)} → ${formatFigure(after.loss)}  (${coloured})`,
+    ],
+    ["perplexity", `${formatFigure(before.perplexity, 2)} → ${formatFigure(after.perplexity, 2)}`],
+  ];
+}
+
+/** A prompt, dimmed, and its continuation, under a title that says when. */
+export function renderSample(
+  sample: Sample,
+  options: { readonly columns: number; readonly palette: Palette },
+): string[] {
+  const { palette } = options;
+  const when = sample.step === 0 ? "before training" : `after ${sample.step} steps`;
+  const prompt = printable(sample.prompt);
+  const text = printable(sample.text, true);
+  const columns = Math.max(20, Math.min(maxBoxColumns, options.columns - 1) - 2);
+  const lines = wrap(`${prompt}${text}`, columns);
+  let promptLeft = displayWidth(wrap(prompt, Number.POSITIVE_INFINITY).join(" "));
+  return [
+    palette.bold(`Sample ${when}`),
+    ...lines.map((line) => {
+      const head = line.slice(0, promptLeft);
+      promptLeft = Math.max(0, promptLeft - line.length - 1);
+      return `  ${head === "" ? "" : palette.dim(head)}${line.slice(head.length)}`;
+    }),
+  ];
+}
+
+/** Cuts a text into lines of a width, inside words: a digest or a path is still all there. */
+function fold(text: string, columns: number): string[] {
+  if (displayWidth(text) <= columns) return [text];
+  if (!text.includes(" ") || text.startsWith("SHA-256 ")) {
+    const lines: string[] = [];
+    for (let start = 0; start < text.length; start += columns) {
+      lines.push(text.slice(start, start + columns));
+    }
+    return lines;
+  }
+  return wrap(text, columns);
+}
+
+function box(title: string, rows: readonly string[], columns: number, palette: Palette): string[] {
+  const inner = columns - 4;
+  const top = `${palette.dim("╭─")} ${palette.bold(title)} ${palette.dim(`${"─".repeat(Math.max(0, inner - displayWidth(title) - 1))}╮`)}`;
+  const edge = palette.dim("│");
+  return [
+    top,
+    ...rows.map((row) => `${edge} ${pad(fit(row, inner), inner)} ${edge}`),
+    palette.dim(`╰${"─".repeat(columns - 2)}╯`),
+  ];
+}
