@@ -36,8 +36,9 @@ class GraphEngine implements TrainingEngine {
   }
 
   accumulate(batch: TokenBatch, gradScale: number, first: boolean): LossSum {
-    const { accumulateFirst, accumulateNext } = this.#programs;
-    const { nllSum } = this.#session.run(first ? accumulateFirst : accumulateNext, {
+    const { accumulate, clear } = this.#programs;
+    if (first) this.#session.run(clear, {});
+    const { nllSum } = this.#session.run(accumulate, {
       tokens: batch.tokens,
       targets: batch.targets,
       gradScale: Float32Array.of(gradScale),

@@ -25,10 +25,13 @@ export interface TrainingPrograms {
   readonly graph: GraphBuilder;
   readonly views: readonly WireView[];
   readonly load: Program;
-  /** Replaces the accumulated gradient. */
-  readonly accumulateFirst: Program;
-  /** Adds to the accumulated gradient. */
-  readonly accumulateNext: Program;
+  /** Sets the accumulated gradient to zero. */
+  readonly clear: Program;
+  /**
+   * Adds to the accumulated gradient. One program, not a second that replaces: TensorFlow optimises
+   * each program anew, which takes longer than filling the accumulators ever will.
+   */
+  readonly accumulate: Program;
   readonly readGradients: Program;
   readonly evaluate: Program;
   readonly nextToken: Program;
@@ -67,7 +70,10 @@ export function buildTrainingPrograms(
     graph,
     views,
     load: loadProgram(graph, views, weights),
-    ...trace(tracer, () => accumulatePrograms(graph, model, job, views, weights, accumulators)),
+    clear: clearProgram(graph, accumulators),
+    accumulate: trace(tracer, () =>
+      accumulateProgram(graph, model, job, views, weights, accumulators),
+    ),
     readGradients: {
       name: "readGradients",
       feeds: {},
@@ -140,43 +146,43 @@ function nllSum(
   return linearCrossEntropy(hidden_MD, model.outputProjection(weights), targets_M);
 }
 
-function accumulatePrograms(
+function clearProgram(graph: GraphBuilder, accumulators: readonly Variable[]): Program {
+  const assigns = accumulators.map((accumulator) =>
+    assign(accumulator, op.fill(op.scalar(graph, 0), accumulator.shape)),
+  );
+  return { name: "clear", feeds: {}, fetches: { done: doneAfter(graph, "fetch/clear", assigns) } };
+}
+
+function accumulateProgram(
   graph: GraphBuilder,
   model: CausalLanguageModel,
   job: WorkerJob,
   views: readonly WireView[],
   weights: readonly Variable[],
   accumulators: readonly Variable[],
-): { readonly accumulateFirst: Program; readonly accumulateNext: Program } {
+): Program {
   const shape = [job.microBatchSize, job.sequenceLength];
   const feeds = {
-    tokens: op.placeholder(graph, "feed/train/tokens", "int32", shape),
-    targets: op.placeholder(graph, "feed/train/targets", "int32", shape),
-    gradScale: op.placeholder(graph, "feed/train/gradScale", "float32", []),
+    tokens: op.placeholder(graph, "feed/accumulate/tokens", "int32", shape),
+    targets: op.placeholder(graph, "feed/accumulate/targets", "int32", shape),
+    gradScale: op.placeholder(graph, "feed/accumulate/gradScale", "float32", []),
   };
-  const tokens_BT = symbolicTensor<tf.Rank.R2>(feeds.tokens) as tf.Tensor2D;
-  const targets_BT = symbolicTensor<tf.Rank.R2>(feeds.targets) as tf.Tensor2D;
+  const tokens_BT = symbolicTensor(feeds.tokens) as tf.Tensor2D;
+  const targets_BT = symbolicTensor(feeds.targets) as tf.Tensor2D;
   const { tensors } = weightLookup(views, weights);
-  const names = new Map(views.map((view, index) => [view.slot.name, index]));
+  const indexOf = new Map(views.map((view, index) => [view.slot.name, index]));
   const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) =>
-    nllSum(model, (name) => xs[names.get(name) as number] as tf.Tensor, tokens_BT, targets_BT),
+    nllSum(model, (name) => xs[indexOf.get(name) as number] as tf.Tensor, tokens_BT, targets_BT),
   )([...tensors], symbolicTensor(feeds.gradScale) as tf.Scalar);
-  const gradients = grads.map((gradient) => op.cast(graphTensor(gradient), "float32"));
-  const program = (name: string, write: typeof assign): Program => ({
-    name,
+  const adds = grads.map((gradient, index) =>
+    assignAdd(accumulators[index] as Variable, op.cast(graphTensor(gradient), "float32")),
+  );
+  return {
+    name: "accumulate",
     feeds,
     fetches: {
-      nllSum: op.identity(graphTensor(value), {
-        name: `fetch/${name}`,
-        controlInputs: gradients.map((gradient, index) =>
-          write(accumulators[index] as Variable, gradient),
-        ),
-      }),
+      nllSum: op.identity(graphTensor(value), { name: "fetch/accumulate", controlInputs: adds }),
     },
-  });
-  return {
-    accumulateFirst: program("accumulateFirst", assign),
-    accumulateNext: program("accumulateNext", assignAdd),
   };
 }
 
