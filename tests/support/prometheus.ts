@@ -114,9 +114,7 @@ export async function startPrometheus(options: {
       check();
       const window = `${Math.ceil((Date.now() / 1000 - since) * 1000) + 1}ms`;
       const good = await query(`sum_over_time(up[${window}])`);
-      return (
-        good.length === options.targets.length && good.every(({ value }) => value >= count)
-      );
+      return good.length === options.targets.length && good.every(({ value }) => value >= count);
     });
   };
 

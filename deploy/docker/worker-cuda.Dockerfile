@@ -1,0 +1,47 @@
+# A worker that computes on an NVIDIA GPU. CUDA's libraries come with the engine; the driver comes
+# from the node, through the NVIDIA container runtime.
+#   docker build -f deploy/docker/worker-cuda.Dockerfile -t lockstep-worker-cuda:0.1.0 .
+ARG NODE_IMAGE=node:20.20.2-bookworm-slim
+
+FROM ${NODE_IMAGE} AS build
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ python3 python3-pip \
+    && rm -rf /var/lib/apt/lists/*
+# The engine lies at the same path in both stages: node_modules links to it.
+ENV LOCKSTEP_CACHE=/opt/lockstep
+WORKDIR /app
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --no-audit --no-fund
+COPY tsconfig.json ./
+COPY bin ./bin
+COPY cli ./cli
+COPY coordinator ./coordinator
+COPY dashboard ./dashboard
+COPY lib ./lib
+COPY proto ./proto
+COPY scripts ./scripts
+COPY worker ./worker
+# Installs the engine and builds. The compiler's headers are of no use afterwards.
+RUN node scripts/setup.mjs --gpu \
+    && rm -rf /opt/lockstep/engine/*/tensorflow/include
+RUN npm prune --omit=dev --no-audit --no-fund
+
+FROM ${NODE_IMAGE}
+ENV NODE_ENV=production \
+    LOCKSTEP_CACHE=/opt/lockstep \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+WORKDIR /app
+COPY package.json LICENSE ./
+COPY --from=build /opt/lockstep/engine /opt/lockstep/engine
+COPY --from=build /app/node_modules ./node_modules
+COPY --from=build /app/bin ./bin
+COPY --from=build /app/proto ./proto
+COPY --from=build /app/dist ./dist
+USER 1000:1000
+EXPOSE 9464
+# Only Docker reads this; in Kubernetes the probes of the manifest do the same.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \
+    CMD ["node", "-e", "fetch('http://127.0.0.1:9464/healthz').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+ENTRYPOINT ["node", "bin/lockstep", "worker"]
+CMD ["--help"]
