@@ -1,4 +1,4 @@
-// The checks that need no test run: format and lint. The build has checked the types.
+// The checks that need no test run: format, lint, and the list of protocol fields. The build has checked the types.
 
 import { spawnSync } from "node:child_process";
 import { dirname, join } from "node:path";
@@ -6,15 +6,21 @@ import { fileURLToPath } from "node:url";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
+const bin = (name) => join(root, "node_modules", ".bin", name);
 const CHECKS = [
-  { name: "format", program: "biome", args: ["format", "."], cure: "npm run format" },
-  { name: "lint", program: "oxlint", args: ["--type-aware", "--deny-warnings"], cure: null },
+  { name: "format", command: [bin("biome"), "format", "."], cure: "npm run format" },
+  { name: "lint", command: [bin("oxlint"), "--type-aware", "--deny-warnings"], cure: null },
+  {
+    name: "proto",
+    command: [process.execPath, join(root, "scripts", "proto.mjs"), "--check"],
+    cure: "npm run proto",
+  },
 ];
 
 const failed = [];
-for (const { name, program, args, cure } of CHECKS) {
-  const path = join(root, "node_modules", ".bin", program);
-  const { status, error } = spawnSync(path, args, { cwd: root, stdio: "inherit" });
+for (const { name, command, cure } of CHECKS) {
+  const [program, ...args] = command;
+  const { status, error } = spawnSync(program, args, { cwd: root, stdio: "inherit" });
   if (error)
     console.error(
       `check: ${program} did not start (${error.message}); run: node scripts/setup.mjs`,

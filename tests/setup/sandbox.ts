@@ -159,7 +159,7 @@ export class Sandbox {
   engineFiles(): string[] {
     const [name, ...others] = this.engineEntries();
     if (name === undefined || others.length > 0)
-      throw new Error(`not one engine: ${this.engineEntries()}`);
+      throw new Error(`not one engine: ${others.join()}`);
     return readdirSync(join(this.cacheDir, "engine", name), {
       recursive: true,
       encoding: "utf8",
