@@ -98,6 +98,11 @@ export const clusterErrors = {
       `Worker ${d.worker} reported ${d.code || "an error"} (failure ${d.attempts} without progress in between): ${d.reason}`,
     "The same work would fail on any worker; look at the reason, and at the worker's log.",
   ),
+  E_TOKEN_COUNT: entry<{ step: number; expected: number; got: number }>(
+    (d) =>
+      `The workers counted ${d.got} supervised tokens in step ${d.step}, the plan has ${d.expected}.`,
+    "The engine of a worker counts targets in another way than the data plan; use one version everywhere.",
+  ),
   E_NON_FINITE_GRADIENT: entry<{ step: number; loss: number; skipped: number }>(
     (d) =>
       `The gradient of step ${d.step} is not finite (loss ${d.loss}), the ${d.skipped}th step in a row; the last good checkpoint is untouched.`,

@@ -1,0 +1,39 @@
+import type { EventBus } from "#lib/wire/event-bus";
+import type { CheckpointState, CoordinatorOptions, Snapshot } from "./options.js";
+
+/** Writes snapshots in the background, one at a time. */
+export class Checkpointer {
+  readonly #save: NonNullable<CoordinatorOptions["checkpointing"]>["save"];
+  readonly #bus: EventBus;
+  readonly #onError: (error: unknown) => void;
+  #last: Promise<void> = Promise.resolve();
+
+  constructor(options: {
+    readonly save: NonNullable<CoordinatorOptions["checkpointing"]>["save"];
+    readonly bus: EventBus;
+    readonly onError: (error: unknown) => void;
+  }) {
+    this.#save = options.save;
+    this.#bus = options.bus;
+    this.#onError = options.onError;
+  }
+
+  /** Waits for the save before, so that at most one snapshot is in memory; returns when this one has begun. */
+  async begin(takeSnapshot: () => Promise<Snapshot>, state: CheckpointState): Promise<void> {
+    await this.#last;
+    const snapshot = await takeSnapshot();
+    this.#last = this.#write(snapshot, state).catch(this.#onError);
+  }
+
+  /** Resolves when nothing is being written. */
+  async settled(): Promise<void> {
+    await this.#last;
+  }
+
+  async #write(snapshot: Snapshot, state: CheckpointState): Promise<void> {
+    const startedAt = performance.now();
+    const { directory, bytes } = await this.#save(snapshot, state);
+    const seconds = (performance.now() - startedAt) / 1000;
+    this.#bus.publish({ type: "checkpoint.saved", step: state.step, directory, seconds, bytes });
+  }
+}

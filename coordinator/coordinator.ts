@@ -1,0 +1,153 @@
+import { randomUUID } from "node:crypto";
+import type { LockstepError } from "#lib/core/errors/index";
+import { mastersSha256 } from "#lib/core/masters-hash";
+import { maxControlMessageBytes } from "#lib/wire/limits";
+import { registerControlService } from "#lib/wire/control-server";
+import { GrpcServer } from "#lib/wire/grpc-server";
+import type { WireSecurity } from "#lib/wire/security";
+import { ControlService } from "./control-service.js";
+import {
+  defaultHeartbeatIntervalMs,
+  defaultHeartbeatTimeoutMs,
+  farewellTimeoutMs,
+} from "./limits.js";
+import { Membership } from "./membership.js";
+import type { CoordinatorOptions, RunOutcome } from "./options.js";
+import { startShardThread } from "./reducer/client.js";
+import { ShardGroup } from "./shards.js";
+import { TaskQueue } from "./task-queue.js";
+import { TrainingRun } from "./training-run.js";
+
+/**
+ * One fine-tuning job: owns the data order, the reduction order and the optimizer, so that the
+ * result does not depend on who computed or which worker died. Loads no TensorFlow.
+ */
+export class Coordinator {
+  readonly #options: CoordinatorOptions;
+  readonly #security: WireSecurity;
+  readonly #membership: Membership;
+  readonly #queue = new TaskQueue();
+  #parts:
+    | {
+        readonly server: GrpcServer;
+        readonly shards: ShardGroup;
+        readonly control: ControlService;
+        readonly run: TrainingRun;
+      }
+    | undefined;
+  #ticker: NodeJS.Timeout | undefined;
+
+  constructor(options: CoordinatorOptions) {
+    this.#options = options;
+    this.#security = options.security ?? {};
+    this.#membership = new Membership({
+      heartbeatTimeoutMs: options.heartbeatTimeoutMs ?? defaultHeartbeatTimeoutMs,
+      deterministic: options.deterministic ?? true,
+      now: () => performance.now(),
+    });
+  }
+
+  /**
+   * Starts the shards, loads the masters into them, and listens for workers.
+   * @throws E_INSECURE_BIND, E_PORT_IN_USE, and what `loadMasters` throws
+   */
+  async start(): Promise<{ readonly controlAddress: string; readonly controlPort: number }> {
+    const { job, bus, numShards, gradientGroups, resume, loadMasters } = this.#options;
+    const listenHost = this.#options.listenHost ?? "127.0.0.1";
+    const advertiseHost = this.#options.advertiseHost ?? listenHost;
+    const heartbeatIntervalMs = this.#options.heartbeatIntervalMs ?? defaultHeartbeatIntervalMs;
+    bus.publish({ type: "phase.changed", phase: "preparing", detail: "loading the weights" });
+    const shards = await ShardGroup.start(this.#options.startShard ?? startShardThread, {
+      numShards,
+      layout: job.layout,
+      listenHost,
+      gradientGroups,
+      security: this.#security,
+    });
+    const server = new GrpcServer({
+      security: this.#security,
+      maxReceiveBytes: maxControlMessageBytes,
+      onHandled: (method, code, seconds) =>
+        bus.publish({ type: "rpc.handled", method, code, seconds }),
+    });
+    try {
+      await shards.load(async (range, masters, firstMoment, secondMoment) => {
+        await loadMasters(range, masters);
+        await resume?.loadMoments(range, firstMoment, secondMoment);
+      }, resume?.state.numUpdates ?? 0);
+      const run = new TrainingRun({ options: this.#options, queue: this.#queue, shards });
+      shards.onFailure((error) => run.fail(error));
+      const control = new ControlService({
+        membership: this.#membership,
+        queue: this.#queue,
+        bus,
+        jobJson: JSON.stringify({ ...job, jobId: job.jobId ?? randomUUID() }),
+        shardAddresses: shards.addresses().map((address) => rehost(address, advertiseHost)),
+        heartbeatIntervalMs,
+        onFatalFailure: (error: LockstepError) => run.fail(error),
+      });
+      registerControlService(server, control);
+      const controlPort = await server.listen(listenHost, this.#options.listenPort ?? 0);
+      this.#parts = { server, shards, control, run };
+      this.#ticker = setInterval(() => {
+        control.removeSilentWorkers();
+        this.#queue.expireLeases();
+      }, heartbeatIntervalMs / 2);
+      bus.publish({ type: "phase.changed", phase: "waiting-for-workers" });
+      return { controlAddress: hostPort(advertiseHost, controlPort), controlPort };
+    } catch (error) {
+      await Promise.allSettled([server.close(0), shards.close()]);
+      throw error;
+    }
+  }
+
+  /** Trains to the end, or until `requestStop`; then everything is closed. */
+  async run(): Promise<RunOutcome> {
+    const parts = this.#parts;
+    if (parts === undefined) throw new Error("Coordinator.start() has not been called");
+    const startedAt = performance.now();
+    try {
+      const result = await parts.run.run();
+      const snapshot = await parts.shards.snapshot();
+      return {
+        ...result,
+        snapshot,
+        mastersSha256: mastersSha256(
+          this.#options.job.layout,
+          snapshot.map(({ range, masters }) => ({ start: range.start, masters })),
+        ),
+        seconds: (performance.now() - startedAt) / 1000,
+      };
+    } finally {
+      await this.#close(parts);
+    }
+  }
+
+  /** Finishes the step in progress, saves a checkpoint, and ends the run as `interrupted`. */
+  requestStop(): void {
+    this.#parts?.run.requestStop();
+  }
+
+  /** A supervisor of local workers knows of an exit before any timeout does. */
+  reportWorkerExit(pid: number, reason: string): void {
+    for (const { workerId, pid: memberPid } of this.#membership.members()) {
+      if (memberPid === pid) this.#parts?.control.removeWorker(workerId, reason);
+    }
+  }
+
+  async #close(parts: { readonly server: GrpcServer; readonly shards: ShardGroup }): Promise<void> {
+    this.#queue.finish("the job is over");
+    const deadline = performance.now() + farewellTimeoutMs;
+    while (this.#membership.size > 0 && performance.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    clearInterval(this.#ticker);
+    await Promise.allSettled([parts.server.close(), parts.shards.close()]);
+  }
+}
+
+const hostPort = (host: string, port: number | string): string =>
+  host.includes(":") && !host.startsWith("[") ? `[${host}]:${port}` : `${host}:${port}`;
+
+const rehost = (address: string, host: string): string =>
+  hostPort(host, address.slice(address.lastIndexOf(":") + 1));

@@ -1,0 +1,104 @@
+import { LockstepError } from "#lib/core/errors/index";
+import type { WorkerState } from "#lib/core/events";
+
+export interface WorkerInfo {
+  /** Name that the worker would like; the id is made from it. */
+  readonly name: string;
+  readonly host: string;
+  readonly pid: number;
+  readonly deviceKind: string;
+  readonly deviceType: "cpu" | "gpu";
+}
+
+export interface Member extends WorkerInfo {
+  readonly workerId: string;
+  readonly lastSeenMs: number;
+  readonly state: WorkerState;
+}
+
+export interface MembershipOptions {
+  /** Silence after which a worker counts as dead. */
+  readonly heartbeatTimeoutMs: number;
+  /** Refuse workers whose results could differ in their last bits. */
+  readonly deterministic: boolean;
+  /** Milliseconds, monotonic. */
+  readonly now: () => number;
+}
+
+/** Who takes part, and when each was last heard. Knows nothing of sockets or timers. */
+export class Membership {
+  readonly #options: MembershipOptions;
+  readonly #members = new Map<string, Member>();
+  readonly #usedIds = new Set<string>();
+  #deviceKind: string | undefined;
+
+  constructor(options: MembershipOptions) {
+    this.#options = options;
+  }
+
+  get size(): number {
+    return this.#members.size;
+  }
+
+  members(): readonly Member[] {
+    return [...this.#members.values()];
+  }
+
+  has(workerId: string): boolean {
+    return this.#members.has(workerId);
+  }
+
+  /** The first worker's device kind holds for the whole run. @throws E_DEVICE_KIND_MISMATCH */
+  join(info: WorkerInfo): Member {
+    this.#deviceKind ??= info.deviceKind;
+    if (this.#options.deterministic && info.deviceKind !== this.#deviceKind) {
+      throw new LockstepError("E_DEVICE_KIND_MISMATCH", {
+        worker: `${info.name || "unnamed"} (${info.host}, pid ${info.pid})`,
+        expected: this.#deviceKind,
+        got: info.deviceKind,
+      });
+    }
+    const member: Member = {
+      ...info,
+      workerId: this.#uniqueId(info.name),
+      lastSeenMs: this.#options.now(),
+      state: "compiling",
+    };
+    this.#members.set(member.workerId, member);
+    return member;
+  }
+
+  /** Notes a sign of life. @throws E_UNKNOWN_WORKER */
+  seen(workerId: string, state?: WorkerState): Member {
+    const member = this.#members.get(workerId);
+    if (member === undefined) throw new LockstepError("E_UNKNOWN_WORKER", { worker: workerId });
+    const updated: Member = {
+      ...member,
+      lastSeenMs: this.#options.now(),
+      state: state ?? member.state,
+    };
+    this.#members.set(workerId, updated);
+    return updated;
+  }
+
+  remove(workerId: string): Member | undefined {
+    const member = this.#members.get(workerId);
+    this.#members.delete(workerId);
+    return member;
+  }
+
+  /** Members that were silent for too long; they are not removed yet. */
+  silent(): readonly Member[] {
+    const since = this.#options.now() - this.#options.heartbeatTimeoutMs;
+    return this.members().filter((member) => member.lastSeenMs < since);
+  }
+
+  /** An id is never used twice, so that a late call of a dead worker cannot pass for a living one's. */
+  #uniqueId(name: string): string {
+    const base = name === "" ? "worker" : name;
+    let id = base;
+    for (let n = 2; this.#usedIds.has(id); n++) id = `${base}-${n}`;
+    this.#usedIds.add(id);
+    return id;
+  }
+}

@@ -1,0 +1,131 @@
+import type { OptimizerShardState } from "#lib/checkpoint/optimizer-state";
+import type { LogEntry } from "#lib/checkpoint/trainer-state";
+import type { TokenBatch, WorkerJob } from "#lib/core/job";
+import type { ElementRange } from "#lib/core/parameter-layout";
+import type { EventBus } from "#lib/wire/event-bus";
+import type { WireSecurity } from "#lib/wire/security";
+import type { StartShard } from "./shards.js";
+
+/** Which samples belong to which step and group; `TrainingPlan` of lib/data is one. */
+export interface StepSource {
+  readonly totalSteps: number;
+  /** @param step 0-based */
+  microBatches(step: number, group: number): readonly TokenBatch[];
+  supervisedTokens(step: number): number;
+  samplesIn(step: number): number;
+  epochAt(completedSteps: number): number;
+}
+
+/** Masters and moments between two steps; a copy that training does not change. */
+export type Snapshot = readonly OptimizerShardState[];
+
+export interface CheckpointState {
+  /** Steps completed: the next one to do. */
+  readonly step: number;
+  /** Optimizer updates made; smaller than `step` when steps with a non-finite gradient were skipped. */
+  readonly numUpdates: number;
+  readonly epoch: number;
+  /** Tokens of all batches so far, targets or not. */
+  readonly numInputTokens: number;
+  readonly logHistory: readonly LogEntry[];
+}
+
+export interface EvaluationResult {
+  readonly step: number;
+  /** Mean negative log-likelihood per supervised token, nats. */
+  readonly loss: number;
+  readonly perplexity: number;
+  readonly numTokens: number;
+  readonly seconds: number;
+}
+
+export interface GeneratedSample {
+  readonly step: number;
+  readonly tokens: readonly number[];
+  readonly text: string;
+}
+
+export interface CoordinatorOptions {
+  readonly job: Omit<WorkerJob, "jobId"> & { readonly jobId?: string };
+  readonly bus: EventBus;
+  readonly security?: WireSecurity;
+  /** @default "127.0.0.1" */
+  readonly listenHost?: string;
+  /** 0 takes any free port. @default 0 */
+  readonly listenPort?: number;
+  /** Host under which workers reach the shards, where it differs from `listenHost`. */
+  readonly advertiseHost?: string;
+  readonly numShards: number;
+  readonly gradientGroups: number;
+  readonly plannedWorkers: number;
+  readonly plan: StepSource;
+  /** Fills `into` with the initial master weights of a range of the flat space; padding stays 0. */
+  readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
+  readonly optimizer: {
+    /** The rate of update t (0-based count of completed updates). */
+    readonly learningRateAt: (completedUpdates: number) => number;
+    readonly beta1: number;
+    readonly beta2: number;
+    readonly epsilon: number;
+    readonly weightDecay: number;
+    /** 0 or null: no clipping. */
+    readonly maxGradNorm: number | null;
+  };
+  readonly evaluation?: {
+    readonly batches: readonly TokenBatch[];
+    readonly atStart: boolean;
+    readonly atEnd: boolean;
+    /** 0: only at start and end. */
+    readonly everySteps: number;
+  };
+  readonly generation?: {
+    readonly promptText: string;
+    readonly prompt: readonly number[];
+    readonly maxNewTokens: number;
+    readonly endTokenIds: readonly number[];
+    readonly decode: (tokens: readonly number[]) => string;
+  };
+  readonly checkpointing?: {
+    /** 0: only when the run is interrupted. */
+    readonly everySteps: number;
+    /** Writes a checkpoint; training goes on meanwhile, the next save waits. */
+    readonly save: (
+      snapshot: Snapshot,
+      state: CheckpointState,
+    ) => Promise<{ readonly directory: string; readonly bytes: number }>;
+  };
+  /** Steps between two entries of the log history. @default 1 */
+  readonly loggingSteps?: number;
+  /** Refuse workers of another device kind. @default true */
+  readonly deterministic?: boolean;
+  /** @default 2000 */
+  readonly heartbeatIntervalMs?: number;
+  /** @default 10000 */
+  readonly heartbeatTimeoutMs?: number;
+  /** @default 600000 */
+  readonly leaseTimeoutMs?: number;
+  readonly resume?: {
+    readonly state: CheckpointState;
+    /** Fills the moments of a range; masters come from `loadMasters`. */
+    readonly loadMoments: (
+      range: ElementRange,
+      firstMoment: Float32Array,
+      secondMoment: Float32Array,
+    ) => Promise<void>;
+  };
+  /** How a shard is started; a thread by default. */
+  readonly startShard?: StartShard;
+}
+
+export interface RunOutcome {
+  readonly outcome: "finished" | "interrupted";
+  /** Steps completed. */
+  readonly step: number;
+  readonly mastersSha256: string;
+  readonly state: CheckpointState;
+  readonly evaluations: readonly EvaluationResult[];
+  readonly samples: readonly GeneratedSample[];
+  /** The final masters and moments. */
+  readonly snapshot: Snapshot;
+  readonly seconds: number;
+}

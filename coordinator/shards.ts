@@ -1,0 +1,175 @@
+import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
+import { shardRanges } from "#lib/core/parameter-layout";
+import type { WireSecurity } from "#lib/wire/security";
+import type { Snapshot } from "./options.js";
+
+export interface ApplyHyperparameters {
+  readonly learningRate: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+  readonly weightDecay: number;
+  /** 1 for the first update. */
+  readonly updateNumber: number;
+  /** Clip coefficient / loss scale. */
+  readonly gradientScale: number;
+}
+
+/** What the rounds need of a reducer shard, wherever it runs. */
+export interface ShardHandle {
+  /** host:port at which workers push and pull. */
+  readonly address: string;
+  loadState(
+    masters: Float32Array,
+    firstMoment: Float32Array,
+    secondMoment: Float32Array,
+  ): Promise<void>;
+  publishInitial(version: number): Promise<void>;
+  /** From now on pushes for this step are taken. */
+  openStep(step: number): Promise<void> | void;
+  onGroupComplete(callback: (step: number, group: number, workerId: string) => void): void;
+  /** Sums the groups of the step in group order. */
+  reduce(step: number): Promise<{ readonly blockSumsOfSquares: Float64Array }>;
+  /** Updates the masters and publishes them as `newVersion`. */
+  apply(step: number, hyperparameters: ApplyHyperparameters, newVersion: number): Promise<void>;
+  discard(step: number): Promise<void>;
+  snapshot(): Promise<{
+    readonly masters: Float32Array;
+    readonly firstMoment: Float32Array;
+    readonly secondMoment: Float32Array;
+  }>;
+  /** Bytes since the start. */
+  stats(): Promise<ShardStats> | ShardStats;
+  onFailure?(callback: (error: unknown) => void): void;
+  close(): Promise<void>;
+}
+
+export interface ShardStats {
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+}
+
+export interface StartShardOptions {
+  readonly shardIndex: number;
+  readonly numShards: number;
+  readonly layout: ParameterLayout;
+  readonly listenHost: string;
+  readonly gradientGroups: number;
+  readonly security: WireSecurity;
+}
+
+export type StartShard = (options: StartShardOptions) => Promise<ShardHandle>;
+
+/** All shards of a job, called together. */
+export class ShardGroup {
+  readonly #layout: ParameterLayout;
+  readonly #shards: readonly ShardHandle[];
+
+  private constructor(layout: ParameterLayout, shards: readonly ShardHandle[]) {
+    this.#layout = layout;
+    this.#shards = shards;
+  }
+
+  static async start(
+    start: StartShard,
+    options: Omit<StartShardOptions, "shardIndex">,
+  ): Promise<ShardGroup> {
+    const started = await Promise.allSettled(
+      Array.from({ length: options.numShards }, (_, shardIndex) =>
+        start({ ...options, shardIndex }),
+      ),
+    );
+    const shards: ShardHandle[] = [];
+    for (const result of started) if (result.status === "fulfilled") shards.push(result.value);
+    const failed = started.find((result) => result.status === "rejected");
+    if (failed !== undefined) {
+      await Promise.allSettled(shards.map((shard) => shard.close()));
+      throw failed.reason;
+    }
+    return new ShardGroup(options.layout, shards);
+  }
+
+  get count(): number {
+    return this.#shards.length;
+  }
+
+  addresses(): readonly string[] {
+    return this.#shards.map((shard) => shard.address);
+  }
+
+  onGroupComplete(callback: (shard: number, step: number, group: number) => void): void {
+    for (const [shard, handle] of this.#shards.entries()) {
+      handle.onGroupComplete((step, group) => callback(shard, step, group));
+    }
+  }
+
+  onFailure(callback: (error: unknown) => void): void {
+    for (const shard of this.#shards) shard.onFailure?.(callback);
+  }
+
+  /** One shard after the other: a range is read, handed over and forgotten. */
+  async load(
+    fill: (
+      range: ElementRange,
+      masters: Float32Array,
+      firstMoment: Float32Array,
+      secondMoment: Float32Array,
+    ) => Promise<void>,
+    version: number,
+  ): Promise<void> {
+    for (const [shard, handle] of this.#shards.entries()) {
+      const range = this.#range(shard);
+      const zeros = (): Float32Array =>
+        new Float32Array(new SharedArrayBuffer((range.end - range.start) * 4));
+      const [masters, firstMoment, secondMoment] = [zeros(), zeros(), zeros()];
+      await fill(range, masters, firstMoment, secondMoment);
+      await handle.loadState(masters, firstMoment, secondMoment);
+    }
+    await this.#all((shard) => shard.publishInitial(version));
+  }
+
+  async openStep(step: number): Promise<void> {
+    await this.#all(async (shard) => shard.openStep(step));
+  }
+
+  /** @returns fp64 sums of squares of all blocks of the flat space, in block order */
+  async reduce(step: number): Promise<Float64Array> {
+    const sums = await this.#all((shard) => shard.reduce(step));
+    return Float64Array.from(sums.flatMap((sum) => [...sum.blockSumsOfSquares]));
+  }
+
+  async apply(
+    step: number,
+    hyperparameters: ApplyHyperparameters,
+    newVersion: number,
+  ): Promise<void> {
+    await this.#all((shard) => shard.apply(step, hyperparameters, newVersion));
+  }
+
+  async discard(step: number): Promise<void> {
+    await this.#all((shard) => shard.discard(step));
+  }
+
+  async snapshot(): Promise<Snapshot> {
+    const parts = await this.#all((shard) => shard.snapshot());
+    return parts.map((part, shard) => ({ range: this.#range(shard), ...part }));
+  }
+
+  async stats(): Promise<readonly ShardStats[]> {
+    return this.#all(async (shard) => shard.stats());
+  }
+
+  async close(): Promise<void> {
+    await Promise.allSettled(this.#shards.map((shard) => shard.close()));
+  }
+
+  #range(shard: number): ElementRange {
+    const range = shardRanges(this.#layout, this.#shards.length)[shard];
+    if (range === undefined) throw new RangeError(`There is no shard ${shard}`);
+    return range;
+  }
+
+  async #all<T>(call: (shard: ShardHandle) => Promise<T>): Promise<readonly T[]> {
+    return Promise.all(this.#shards.map(call));
+  }
+}

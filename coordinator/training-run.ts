@@ -1,0 +1,311 @@
+import { LockstepError } from "#lib/core/errors/index";
+import type { StepCompleted } from "#lib/core/events";
+import { clipCoefficient, totalNorm } from "#lib/optim/clip";
+import { Checkpointer } from "./checkpointer.js";
+import { EvaluationWork, GenerationWork } from "./inference-work.js";
+import { LeaseTable } from "./leases.js";
+import { defaultLeaseTimeoutMs, maxSkippedStepsInARow } from "./limits.js";
+import type {
+  CheckpointState,
+  CoordinatorOptions,
+  EvaluationResult,
+  GeneratedSample,
+  RunOutcome,
+} from "./options.js";
+import { RunLog } from "./run-log.js";
+import type { ShardGroup } from "./shards.js";
+import type { TaskQueue, Work } from "./task-queue.js";
+import { TrainingStep } from "./training-step.js";
+
+/**
+ * The sequence of the run: evaluate, then for each step lease its groups, wait for all of them on
+ * all shards, reduce, clip, apply, publish; evaluate and save in between.
+ */
+export class TrainingRun {
+  readonly #options: CoordinatorOptions;
+  readonly #queue: TaskQueue;
+  readonly #shards: ShardGroup;
+  readonly #checkpointer: Checkpointer | undefined;
+  readonly #log: RunLog;
+  readonly #failure: Promise<never>;
+  #fail: (error: unknown) => void = () => {};
+  #stopRequested = false;
+  #nextLeaseId = 1;
+  /** Steps completed. */
+  #step: number;
+  /** Optimizer updates made: the version that is published. */
+  #numUpdates: number;
+  #numInputTokens: number;
+  #skippedInARow = 0;
+  #current: TrainingStep | undefined;
+  readonly #evaluations: EvaluationResult[] = [];
+  readonly #samples: GeneratedSample[] = [];
+
+  constructor(parts: {
+    readonly options: CoordinatorOptions;
+    readonly queue: TaskQueue;
+    readonly shards: ShardGroup;
+  }) {
+    this.#options = parts.options;
+    this.#queue = parts.queue;
+    this.#shards = parts.shards;
+    const { checkpointing, bus, resume, loggingSteps = 1 } = parts.options;
+    this.#failure = new Promise<never>((_resolve, reject) => {
+      this.#fail = reject;
+    });
+    // Whoever waits for the run sees it; nobody may be waiting yet.
+    this.#failure.catch(() => {});
+    this.#checkpointer =
+      checkpointing === undefined
+        ? undefined
+        : new Checkpointer({
+            save: checkpointing.save,
+            bus,
+            onError: (error) => this.#fail(error),
+          });
+    this.#step = resume?.state.step ?? 0;
+    this.#numUpdates = resume?.state.numUpdates ?? 0;
+    this.#numInputTokens = resume?.state.numInputTokens ?? 0;
+    this.#log = new RunLog(loggingSteps, resume?.state.logHistory);
+    this.#shards.onGroupComplete((shard, step, group) =>
+      this.#current?.groupArrived(shard, step, group),
+    );
+  }
+
+  /** Ends the run with this error, wherever it is. */
+  fail(error: unknown): void {
+    this.#fail(error);
+  }
+
+  requestStop(): void {
+    this.#stopRequested = true;
+  }
+
+  async run(): Promise<Omit<RunOutcome, "snapshot" | "mastersSha256" | "seconds">> {
+    const { plan, evaluation, checkpointing } = this.#options;
+    if (evaluation?.atStart === true && this.#step === 0) await this.#evaluate();
+    if (this.#step === 0) await this.#generate();
+    this.#phase("training");
+    let savedStep = this.#step;
+    while (this.#step < plan.totalSteps && !this.#stopRequested) {
+      await this.#trainStep();
+      const isLast = this.#step === plan.totalSteps;
+      const every = evaluation?.everySteps ?? 0;
+      if (every > 0 && this.#step % every === 0 && !isLast) {
+        await this.#evaluate();
+        this.#phase("training");
+      }
+      const saveEvery = checkpointing?.everySteps ?? 0;
+      if (saveEvery > 0 && this.#step % saveEvery === 0) {
+        await this.#save();
+        savedStep = this.#step;
+      }
+    }
+    const interrupted = this.#step < plan.totalSteps;
+    if (interrupted) {
+      if (savedStep !== this.#step) await this.#save();
+    } else {
+      if (evaluation?.atEnd === true) await this.#evaluate();
+      await this.#generate();
+    }
+    await this.#orFailure(this.#checkpointer?.settled() ?? Promise.resolve());
+    return {
+      outcome: interrupted ? "interrupted" : "finished",
+      step: this.#step,
+      state: this.#state(),
+      evaluations: this.#evaluations,
+      samples: this.#samples,
+    };
+  }
+
+  async #trainStep(): Promise<void> {
+    const { plan, bus, gradientGroups, job } = this.#options;
+    const step = this.#step;
+    const startedAt = performance.now();
+    const expectedTokens = plan.supervisedTokens(step);
+    await this.#orFailure(this.#shards.openStep(step));
+    const work = new TrainingStep({
+      step,
+      version: this.#numUpdates,
+      numTokens: expectedTokens,
+      numGroups: gradientGroups,
+      numShards: this.#shards.count,
+      microBatches: (group) => plan.microBatches(step, group),
+      leases: this.#leaseTable(gradientGroups),
+      bus,
+      now: () => performance.now(),
+    });
+    this.#current = work;
+    await this.#work(work, work.completed);
+    this.#current = undefined;
+    const arrivedAt = performance.now();
+    const { nllSum, numTokens } = work.lossSum();
+    if (numTokens !== expectedTokens) {
+      throw new LockstepError("E_TOKEN_COUNT", { step, expected: expectedTokens, got: numTokens });
+    }
+    const update = await this.#orFailure(this.#update(step, nllSum / numTokens));
+    this.#step = step + 1;
+    const numSamples = plan.samplesIn(step);
+    const numInputTokens = numSamples * job.sequenceLength;
+    this.#numInputTokens += numInputTokens;
+    const endedAt = performance.now();
+    const event: StepCompleted = {
+      type: "step.completed",
+      step: this.#step,
+      totalSteps: plan.totalSteps,
+      epoch: plan.epochAt(this.#step),
+      loss: nllSum / numTokens,
+      learningRate: update.learningRate,
+      gradientNorm: update.gradientNorm,
+      numSamples,
+      numTokens: numInputTokens,
+      stepSeconds: (endedAt - startedAt) / 1000,
+      syncSeconds: (endedAt - arrivedAt) / 1000,
+      tokensPerSecond: numInputTokens / ((endedAt - startedAt) / 1000),
+    };
+    this.#log.stepCompleted(event);
+    bus.publish(event);
+    await this.#publishTransfers();
+  }
+
+  /** Reduce, norm over blocks in block order, finite?, clip, apply, publish. */
+  async #update(
+    step: number,
+    loss: number,
+  ): Promise<{ readonly learningRate: number; readonly gradientNorm: number }> {
+    const { optimizer } = this.#options;
+    const gradientNorm = totalNorm(await this.#shards.reduce(step));
+    const learningRate = optimizer.learningRateAt(this.#numUpdates);
+    if (!Number.isFinite(gradientNorm)) {
+      await this.#shards.discard(step);
+      this.#skippedInARow += 1;
+      if (this.#skippedInARow >= maxSkippedStepsInARow) {
+        throw new LockstepError("E_NON_FINITE_GRADIENT", {
+          step: step + 1,
+          loss,
+          skipped: this.#skippedInARow,
+        });
+      }
+      return { learningRate, gradientNorm };
+    }
+    this.#skippedInARow = 0;
+    const { beta1, beta2, epsilon, weightDecay, maxGradNorm } = optimizer;
+    await this.#shards.apply(
+      step,
+      {
+        learningRate,
+        beta1,
+        beta2,
+        epsilon,
+        weightDecay,
+        updateNumber: this.#numUpdates + 1,
+        gradientScale: clipCoefficient(gradientNorm, maxGradNorm),
+      },
+      this.#numUpdates + 1,
+    );
+    this.#numUpdates += 1;
+    return { learningRate, gradientNorm };
+  }
+
+  async #evaluate(): Promise<void> {
+    const { evaluation, plan, bus } = this.#options;
+    if (evaluation === undefined || evaluation.batches.length === 0) return;
+    this.#phase("evaluating");
+    const startedAt = performance.now();
+    const work = new EvaluationWork({
+      batches: evaluation.batches,
+      version: this.#numUpdates,
+      leases: this.#leaseTable(evaluation.batches.length),
+    });
+    const { nllSum, numTokens } = await this.#work(work, work.completed);
+    const loss = nllSum / numTokens;
+    const result: EvaluationResult = {
+      step: this.#step,
+      loss,
+      perplexity: Math.exp(loss),
+      numTokens,
+      seconds: (performance.now() - startedAt) / 1000,
+    };
+    this.#evaluations.push(result);
+    this.#log.evaluated(result, plan.epochAt(this.#step));
+    bus.publish({ type: "evaluation.completed", ...result });
+  }
+
+  async #generate(): Promise<void> {
+    const { generation, bus } = this.#options;
+    if (generation === undefined) return;
+    this.#phase("generating");
+    const { prompt, maxNewTokens, endTokenIds, promptText } = generation;
+    const work = new GenerationWork({
+      version: this.#numUpdates,
+      prompt,
+      maxNewTokens,
+      endTokenIds,
+      leases: this.#leaseTable(1),
+    });
+    const tokens = await this.#work(work, work.completed);
+    const text = generation.decode(tokens);
+    this.#samples.push({ step: this.#step, tokens, text });
+    bus.publish({ type: "sample.generated", step: this.#step, prompt: promptText, text });
+  }
+
+  async #save(): Promise<void> {
+    await this.#orFailure(
+      this.#checkpointer?.begin(async () => this.#shards.snapshot(), this.#state()) ??
+        Promise.resolve(),
+    );
+  }
+
+  async #work<T>(work: Work, completed: Promise<T>): Promise<T> {
+    this.#queue.open(work);
+    try {
+      return await this.#orFailure(completed);
+    } finally {
+      this.#queue.close();
+    }
+  }
+
+  async #orFailure<T>(promise: Promise<T>): Promise<T> {
+    return Promise.race([promise, this.#failure]);
+  }
+
+  #leaseTable(numItems: number): LeaseTable {
+    return new LeaseTable({
+      numItems,
+      leaseTimeoutMs: this.#options.leaseTimeoutMs ?? defaultLeaseTimeoutMs,
+      now: () => performance.now(),
+      nextLeaseId: () => this.#nextLeaseId++,
+    });
+  }
+
+  #state(): CheckpointState {
+    return {
+      step: this.#step,
+      numUpdates: this.#numUpdates,
+      epoch: this.#options.plan.epochAt(this.#step),
+      numInputTokens: this.#numInputTokens,
+      logHistory: this.#log.entries(),
+    };
+  }
+
+  #phase(phase: "training" | "evaluating" | "generating"): void {
+    this.#options.bus.publish({ type: "phase.changed", phase });
+  }
+
+  #transferred: readonly { readonly receivedBytes: number; readonly sentBytes: number }[] = [];
+
+  async #publishTransfers(): Promise<void> {
+    const stats = await this.#shards.stats();
+    for (const [shard, { receivedBytes, sentBytes }] of stats.entries()) {
+      const before = this.#transferred[shard] ?? { receivedBytes: 0, sentBytes: 0 };
+      const publish = (direction: "gradients" | "parameters", bytes: number): void => {
+        if (bytes > 0) {
+          this.#options.bus.publish({ type: "bytes.transferred", direction, shard, bytes });
+        }
+      };
+      publish("gradients", receivedBytes - before.receivedBytes);
+      publish("parameters", sentBytes - before.sentBytes);
+    }
+    this.#transferred = stats;
+  }
+}

@@ -1,0 +1,83 @@
+import type grpc from "@grpc/grpc-js";
+import { controlMethods, maxControlTextChars } from "./control-codec.js";
+import type {
+  CompleteTaskReply,
+  CompleteTaskRequest,
+  HeartbeatRequest,
+  LeaveRequest,
+  NextTaskRequest,
+  RegisterReply,
+  RegisterRequest,
+  ReportFailureRequest,
+  Task,
+} from "./control-messages.js";
+import { callUnary, createChannelClient } from "./grpc-client.js";
+import { controlTimeoutMs, maxControlMessageBytes } from "./limits.js";
+import type { WireSecurity } from "./security.js";
+
+/** A worker's side of the control service. Every call has a deadline. */
+export class ControlClient {
+  readonly address: string;
+  readonly #client: grpc.Client;
+  readonly #security: WireSecurity;
+  readonly #timeoutMs: number;
+
+  constructor(options: {
+    readonly address: string;
+    readonly security: WireSecurity;
+    readonly timeoutMs?: number;
+  }) {
+    this.address = options.address;
+    this.#security = options.security;
+    this.#timeoutMs = options.timeoutMs ?? controlTimeoutMs;
+    this.#client = createChannelClient({
+      address: options.address,
+      security: options.security,
+      maxReceiveBytes: maxControlMessageBytes,
+    });
+  }
+
+  async register(request: RegisterRequest): Promise<RegisterReply> {
+    return this.#call(controlMethods.register, request);
+  }
+
+  /** Waits up to `maxWaitMs` for work, then gets `wait`. */
+  async nextTask(request: NextTaskRequest, signal?: AbortSignal): Promise<Task> {
+    return this.#call(controlMethods.nextTask, request, request.maxWaitMs, signal);
+  }
+
+  async completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply> {
+    return this.#call(controlMethods.completeTask, request);
+  }
+
+  async heartbeat(request: HeartbeatRequest): Promise<void> {
+    await this.#call(controlMethods.heartbeat, request);
+  }
+
+  async leave(request: LeaveRequest): Promise<void> {
+    await this.#call(controlMethods.leave, request);
+  }
+
+  async reportFailure(request: ReportFailureRequest): Promise<void> {
+    const message = request.message.slice(0, maxControlTextChars);
+    await this.#call(controlMethods.reportFailure, { ...request, message });
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+
+  async #call<Request, Reply>(
+    definition: grpc.MethodDefinition<Request, Reply>,
+    request: Request,
+    extraMs = 0,
+    signal?: AbortSignal,
+  ): Promise<Reply> {
+    return callUnary(this.#client, definition, request, {
+      address: this.address,
+      security: this.#security,
+      timeoutMs: this.#timeoutMs + extraMs,
+      signal,
+    });
+  }
+}

@@ -1,0 +1,350 @@
+import { join } from "node:path";
+import type grpc from "@grpc/grpc-js";
+import protobuf from "protobufjs";
+import { LockstepError } from "#lib/core/errors/index";
+import type { WorkerState } from "#lib/core/events";
+import type { LossSum, TokenBatch } from "#lib/core/job";
+import { packageRoot } from "#lib/core/paths";
+import type {
+  CompleteTaskReply,
+  CompleteTaskRequest,
+  HeartbeatRequest,
+  LeaveRequest,
+  NextTaskRequest,
+  RegisterReply,
+  RegisterRequest,
+  ReportFailureRequest,
+  Task,
+  TaskResult,
+} from "./control-messages.js";
+
+/**
+ * Between the messages' types here and their protobuf form, with every field from outside checked.
+ * The schema is read from the .proto file itself, so that there is one source of field numbers.
+ */
+const schema = protobuf.loadSync(join(packageRoot, "proto/lockstep/v1/control.proto"));
+
+type Plain = Readonly<Record<string, unknown>>;
+
+/** Limits of what a peer may say, with room over what a real one says. */
+const maxTextChars = 4_096;
+const maxWaitMs = 600_000;
+const maxBatches = 65_536;
+const maxTokenIds = 1_000_000;
+
+interface Codec<T> {
+  encode(value: T): Buffer;
+  decode(buffer: Buffer): T;
+}
+
+function codec<T>(
+  name: string,
+  toPlain: (value: T) => Plain,
+  parse: (fields: Fields) => T,
+): Codec<T> {
+  const type = schema.lookupType(`lockstep.v1.${name}`);
+  return {
+    encode: (value) => Buffer.from(type.encode(type.fromObject({ ...toPlain(value) })).finish()),
+    decode: (buffer) => {
+      let plain: Plain;
+      try {
+        plain = type.toObject(type.decode(buffer), {
+          defaults: true,
+          arrays: true,
+          oneofs: true,
+          bytes: Buffer,
+        });
+      } catch (cause) {
+        throw new LockstepError(
+          "E_MESSAGE_INVALID",
+          { message: name, field: "the whole", reason: "is not protobuf of this type" },
+          { cause },
+        );
+      }
+      return parse(new Fields(name, plain));
+    },
+  };
+}
+
+/** Reads fields of a decoded message; protobuf has given them their types, the rest is checked here. */
+class Fields {
+  readonly #message: string;
+  readonly #plain: Plain;
+
+  constructor(message: string, plain: Plain) {
+    this.#message = message;
+    this.#plain = plain;
+  }
+
+  text(field: string, maxChars = maxTextChars): string {
+    const value = this.#plain[field];
+    if (typeof value !== "string") throw this.invalid(field, "is missing");
+    if (value.length > maxChars) throw this.invalid(field, `has more than ${maxChars} characters`);
+    return value;
+  }
+
+  count(field: string, max = 2 ** 32 - 1): number {
+    const value = this.real(field);
+    if (!Number.isInteger(value) || value < 0 || value > max) {
+      throw this.invalid(field, `is ${value}, not an integer from 0 to ${max}`);
+    }
+    return value;
+  }
+
+  real(field: string): number {
+    const value = this.#plain[field];
+    if (typeof value !== "number") throw this.invalid(field, "is missing");
+    return value;
+  }
+
+  flag(field: string): boolean {
+    return this.#plain[field] === true;
+  }
+
+  oneOf<T extends string>(field: string, choices: readonly T[]): T {
+    const value = this.#plain[field];
+    const choice = choices.find((candidate) => candidate === value);
+    if (choice === undefined) throw this.invalid(field, `is not one of ${choices.join(", ")}`);
+    return choice;
+  }
+
+  nested(field: string): Fields {
+    const value = this.#plain[field];
+    if (typeof value !== "object" || value === null) throw this.invalid(field, "is missing");
+    return new Fields(`${this.#message}.${field}`, value as Plain);
+  }
+
+  list(field: string, max: number): readonly unknown[] {
+    const value = this.#plain[field];
+    if (!Array.isArray(value)) throw this.invalid(field, "is missing");
+    if (value.length > max) throw this.invalid(field, `has more than ${max} entries`);
+    return value as readonly unknown[];
+  }
+
+  nestedList(field: string, max: number): readonly Fields[] {
+    return this.list(field, max).map(
+      (value, index) => new Fields(`${this.#message}.${field}[${index}]`, value as Plain),
+    );
+  }
+
+  int32s(field: string): Int32Array {
+    const value = this.#plain[field];
+    if (!Buffer.isBuffer(value)) throw this.invalid(field, "is missing");
+    if (value.length % 4 !== 0) throw this.invalid(field, "has a length that is no multiple of 4");
+    const ids = new Int32Array(value.length / 4);
+    for (let i = 0; i < ids.length; i++) ids[i] = value.readInt32LE(i * 4);
+    return ids;
+  }
+
+  invalid(field: string, reason: string): LockstepError {
+    return new LockstepError("E_MESSAGE_INVALID", { message: this.#message, field, reason });
+  }
+}
+
+const int32Bytes = (values: Int32Array): Buffer => {
+  const bytes = Buffer.allocUnsafe(values.length * 4);
+  for (let i = 0; i < values.length; i++) bytes.writeInt32LE(values[i] ?? 0, i * 4);
+  return bytes;
+};
+
+const batchToPlain = (batch: TokenBatch): Plain => ({
+  numRows: batch.numRows,
+  tokens: int32Bytes(batch.tokens),
+  targets: int32Bytes(batch.targets),
+});
+
+const parseBatch = (fields: Fields): TokenBatch => {
+  const numRows = fields.count("numRows");
+  const tokens = fields.int32s("tokens");
+  const targets = fields.int32s("targets");
+  if (tokens.length !== targets.length)
+    throw fields.invalid("targets", "differ in length from tokens");
+  if (numRows === 0 || tokens.length % numRows !== 0) {
+    throw fields.invalid("tokens", `are not ${numRows} equal rows`);
+  }
+  return { numRows, tokens, targets };
+};
+
+const parseLossSum = (fields: Fields): LossSum => ({
+  nllSum: fields.real("nllSum"),
+  numTokens: fields.count("numTokens"),
+});
+
+const registerRequest = codec<RegisterRequest>(
+  "RegisterRequest",
+  (value) => ({ ...value }),
+  (fields) => ({
+    protocolVersion: fields.count("protocolVersion"),
+    name: fields.text("name", 128),
+    host: fields.text("host", 256),
+    pid: fields.count("pid"),
+    deviceKind: fields.text("deviceKind"),
+    deviceType: fields.oneOf("deviceType", ["cpu", "gpu"]),
+  }),
+);
+
+/** A job's layout is a few hundred bytes a tensor. */
+const maxJobChars = 16 * 1024 * 1024;
+
+const registerReply = codec<RegisterReply>(
+  "RegisterReply",
+  (value) => ({ ...value }),
+  (fields) => ({
+    workerId: fields.text("workerId", 256),
+    jobJson: fields.text("jobJson", maxJobChars),
+    shardAddresses: fields.list("shardAddresses", 4_096).map(String),
+    heartbeatIntervalMs: fields.count("heartbeatIntervalMs", maxWaitMs),
+  }),
+);
+
+const nextTaskRequest = codec<NextTaskRequest>(
+  "NextTaskRequest",
+  (value) => ({ ...value }),
+  (fields) => ({
+    workerId: fields.text("workerId", 256),
+    maxWaitMs: fields.count("maxWaitMs", maxWaitMs),
+  }),
+);
+
+const task = codec<Task>(
+  "Task",
+  (value) => {
+    if (value.kind === "train" || value.kind === "evaluate") {
+      return { [value.kind]: { ...value, batches: value.batches.map(batchToPlain) } };
+    }
+    return { [value.kind]: { ...value } };
+  },
+  (fields) => {
+    const kind = fields.oneOf("kind", ["train", "evaluate", "generate", "wait", "finished"]);
+    const body = fields.nested(kind);
+    switch (kind) {
+      case "train":
+        return {
+          kind,
+          lease: body.count("lease"),
+          step: body.count("step"),
+          group: body.count("group"),
+          version: body.count("version"),
+          gradScale: body.real("gradScale"),
+          batches: body.nestedList("batches", maxBatches).map(parseBatch),
+        };
+      case "evaluate":
+        return {
+          kind,
+          lease: body.count("lease"),
+          version: body.count("version"),
+          batches: body.nestedList("batches", maxBatches).map(parseBatch),
+        };
+      case "generate":
+        return {
+          kind,
+          lease: body.count("lease"),
+          version: body.count("version"),
+          prompt: body.list("prompt", maxTokenIds).map(Number),
+          maxNewTokens: body.count("maxNewTokens", maxTokenIds),
+          endTokenIds: body.list("endTokenIds", 4_096).map(Number),
+        };
+      case "wait":
+        return { kind };
+      case "finished":
+        return { kind, reason: body.text("reason") };
+    }
+  },
+);
+
+const completeTaskRequest = codec<CompleteTaskRequest>(
+  "CompleteTaskRequest",
+  ({ workerId, lease, result }) => ({
+    workerId,
+    lease,
+    [result.kind]: result.kind === "losses" ? { sums: result.sums } : { ids: result.ids },
+  }),
+  (fields) => {
+    const kind = fields.oneOf("result", ["losses", "tokens"]);
+    const body = fields.nested(kind);
+    const result: TaskResult =
+      kind === "losses"
+        ? { kind, sums: body.nestedList("sums", maxBatches).map(parseLossSum) }
+        : { kind, ids: body.list("ids", maxTokenIds).map(Number) };
+    return { workerId: fields.text("workerId", 256), lease: fields.count("lease"), result };
+  },
+);
+
+const completeTaskReply = codec<CompleteTaskReply>(
+  "CompleteTaskReply",
+  (value) => ({ ...value }),
+  (fields) => ({ stale: fields.flag("stale") }),
+);
+
+const reportedStates: readonly WorkerState[] = [
+  "compiling",
+  "idle",
+  "loading",
+  "computing",
+  "sending",
+];
+
+const heartbeatRequest = codec<HeartbeatRequest>(
+  "HeartbeatRequest",
+  (value) => ({ ...value }),
+  (fields) => ({
+    workerId: fields.text("workerId", 256),
+    state: fields.oneOf("state", reportedStates),
+    utilization: fields.real("utilization"),
+    memoryUsedBytes: fields.real("memoryUsedBytes"),
+    memoryTotalBytes: fields.real("memoryTotalBytes"),
+    deviceSeconds: fields.real("deviceSeconds"),
+  }),
+);
+
+const leaveRequest = codec<LeaveRequest>(
+  "LeaveRequest",
+  (value) => ({ ...value }),
+  (fields) => ({ workerId: fields.text("workerId", 256), reason: fields.text("reason") }),
+);
+
+const reportFailureRequest = codec<ReportFailureRequest>(
+  "ReportFailureRequest",
+  (value) => ({ ...value }),
+  (fields) => ({
+    workerId: fields.text("workerId", 256),
+    lease: fields.count("lease"),
+    code: fields.text("code", 128),
+    message: fields.text("message"),
+    fatal: fields.flag("fatal"),
+  }),
+);
+
+type Empty = Record<never, never>;
+const empty = (name: string): Codec<Empty> =>
+  codec<Empty>(
+    name,
+    () => ({}),
+    () => ({}),
+  );
+
+const method = <Request, Reply>(
+  name: string,
+  request: Codec<Request>,
+  reply: Codec<Reply>,
+): grpc.MethodDefinition<Request, Reply> => ({
+  path: `/lockstep.v1.Control/${name}`,
+  requestStream: false,
+  responseStream: false,
+  requestSerialize: request.encode,
+  requestDeserialize: request.decode,
+  responseSerialize: reply.encode,
+  responseDeserialize: reply.decode,
+});
+
+export const controlMethods = {
+  register: method("Register", registerRequest, registerReply),
+  nextTask: method("NextTask", nextTaskRequest, task),
+  completeTask: method("CompleteTask", completeTaskRequest, completeTaskReply),
+  heartbeat: method("Heartbeat", heartbeatRequest, empty("HeartbeatReply")),
+  leave: method("Leave", leaveRequest, empty("LeaveReply")),
+  reportFailure: method("ReportFailure", reportFailureRequest, empty("ReportFailureReply")),
+} as const;
+
+/** Longest text that a peer accepts in most fields, characters. */
+export const maxControlTextChars = maxTextChars;

@@ -1,0 +1,106 @@
+import type { WorkerState } from "#lib/core/events";
+import type { LossSum, TokenBatch } from "#lib/core/job";
+
+/** The messages of proto/lockstep/v1/control.proto as the two sides see them. */
+
+export const protocolVersion = 1;
+
+export interface RegisterRequest {
+  readonly protocolVersion: number;
+  readonly name: string;
+  readonly host: string;
+  readonly pid: number;
+  readonly deviceKind: string;
+  readonly deviceType: "cpu" | "gpu";
+}
+
+export interface RegisterReply {
+  readonly workerId: string;
+  readonly jobJson: string;
+  readonly shardAddresses: readonly string[];
+  readonly heartbeatIntervalMs: number;
+}
+
+export interface NextTaskRequest {
+  readonly workerId: string;
+  readonly maxWaitMs: number;
+}
+
+export interface TrainTask {
+  readonly kind: "train";
+  readonly lease: number;
+  readonly step: number;
+  readonly group: number;
+  readonly version: number;
+  readonly gradScale: number;
+  readonly batches: readonly TokenBatch[];
+}
+
+export interface EvaluateTask {
+  readonly kind: "evaluate";
+  readonly lease: number;
+  readonly version: number;
+  readonly batches: readonly TokenBatch[];
+}
+
+export interface GenerateTask {
+  readonly kind: "generate";
+  readonly lease: number;
+  readonly version: number;
+  readonly prompt: readonly number[];
+  readonly maxNewTokens: number;
+  readonly endTokenIds: readonly number[];
+}
+
+export type Task =
+  | TrainTask
+  | EvaluateTask
+  | GenerateTask
+  | { readonly kind: "wait" }
+  | { readonly kind: "finished"; readonly reason: string };
+
+export type TaskResult =
+  | { readonly kind: "losses"; readonly sums: readonly LossSum[] }
+  | { readonly kind: "tokens"; readonly ids: readonly number[] };
+
+export interface CompleteTaskRequest {
+  readonly workerId: string;
+  readonly lease: number;
+  readonly result: TaskResult;
+}
+
+export interface CompleteTaskReply {
+  readonly stale: boolean;
+}
+
+export interface HeartbeatRequest {
+  readonly workerId: string;
+  readonly state: WorkerState;
+  readonly utilization: number;
+  readonly memoryUsedBytes: number;
+  readonly memoryTotalBytes: number;
+  readonly deviceSeconds: number;
+}
+
+export interface LeaveRequest {
+  readonly workerId: string;
+  readonly reason: string;
+}
+
+export interface ReportFailureRequest {
+  readonly workerId: string;
+  readonly lease: number;
+  readonly code: string;
+  readonly message: string;
+  readonly fatal: boolean;
+}
+
+/** What the coordinator answers with. */
+export interface ControlHandlers {
+  register(request: RegisterRequest, peer: string): Promise<RegisterReply>;
+  nextTask(request: NextTaskRequest, signal: AbortSignal): Promise<Task>;
+  completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply>;
+  heartbeat(request: HeartbeatRequest): Promise<void>;
+  leave(request: LeaveRequest): Promise<void>;
+  reportFailure(request: ReportFailureRequest): Promise<void>;
+}
