@@ -1,0 +1,155 @@
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import {
+  listCheckpoints,
+  rotateCheckpoints,
+  saveAtomically,
+  saveFilesAtomically,
+} from "#lib/checkpoint/index";
+import { packageRoot } from "#lib/core/paths";
+import { rejectsWith, temporaryDirectory } from "./support.js";
+
+const saveText = (directory: string, text: string): Promise<void> =>
+  saveAtomically(directory, (temporary) => writeFile(join(temporary, "state"), text));
+const stateIn = (directory: string): Promise<string> => readFile(join(directory, "state"), "utf8");
+
+test("a save is invisible until it is whole, and replaces the old one", async (t) => {
+  const output = await temporaryDirectory(t);
+  const directory = join(output, "runs", "checkpoint-1");
+  await saveAtomically(directory, async (temporary) => {
+    assert.ok(!existsSync(directory));
+    await mkdir(join(temporary, "lockstep"));
+    await writeFile(join(temporary, "lockstep", "x"), "1");
+  });
+  assert.deepEqual(await readdir(directory), ["lockstep"]);
+  await saveText(directory, "2");
+  assert.deepEqual(await readdir(directory), ["state"]);
+  assert.deepEqual(await readdir(join(output, "runs")), ["checkpoint-1"]);
+});
+
+test("a save that fails leaves the old one and nothing else", async (t) => {
+  const output = await temporaryDirectory(t);
+  const directory = join(output, "checkpoint-1");
+  await saveText(directory, "old");
+  const failWith = (error: Error): Promise<void> =>
+    saveAtomically(directory, async (temporary) => {
+      await writeFile(join(temporary, "state"), "new");
+      throw error;
+    });
+  const noSpace = Object.assign(new Error("ENOSPC: no space left"), { code: "ENOSPC" });
+  await rejectsWith(failWith(noSpace), "E_DISK_FULL");
+  const io = Object.assign(new Error("EIO: i/o error"), { code: "EIO" });
+  await rejectsWith(failWith(io), "E_CHECKPOINT_WRITE", /EIO/);
+  await assert.rejects(failWith(new TypeError("a bug")), TypeError);
+  assert.equal(await stateIn(directory), "old");
+  assert.deepEqual(await readdir(output), ["checkpoint-1"]);
+});
+
+/** Mounts a file system of 1 MiB, or says why it cannot. */
+function mountSmallDisk(directory: string): string | undefined {
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", directory], { stdio: "pipe" });
+    return undefined;
+  } catch (error) {
+    return `no small file system can be mounted here: ${(error as Error).message.split("\n")[1]}`;
+  }
+}
+
+test("on a disk that is really full, the previous checkpoint stays whole", async (t) => {
+  const disk = join(await temporaryDirectory(t), "disk");
+  await mkdir(disk);
+  const reason = mountSmallDisk(disk);
+  if (reason !== undefined) return t.skip(reason);
+  try {
+    await saveText(join(disk, "checkpoint-1"), "old");
+    const tooMuch = (temporary: string): Promise<void> =>
+      writeFile(join(temporary, "weights"), Buffer.alloc(2 * 1024 * 1024));
+    await rejectsWith(saveAtomically(join(disk, "checkpoint-2"), tooMuch), "E_DISK_FULL");
+    await rejectsWith(saveAtomically(join(disk, "checkpoint-1"), tooMuch), "E_DISK_FULL");
+    assert.equal(await stateIn(join(disk, "checkpoint-1")), "old");
+    assert.deepEqual(await readdir(disk), ["checkpoint-1"]);
+    // The failed attempts gave their space back.
+    await saveText(join(disk, "checkpoint-2"), "x".repeat(700_000));
+  } finally {
+    execFileSync("umount", [disk]);
+  }
+});
+
+test("kill -9 in the middle of a save leaves the old one; the next save cleans up", async (t) => {
+  const output = await temporaryDirectory(t);
+  const directory = join(output, "checkpoint-1");
+  await saveText(directory, "old");
+  const script = join(packageRoot, "dist", "tests", "checkpoint", "killed-writer.js");
+  const child = spawn(process.execPath, [script, directory], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  t.after(() => child.kill("SIGKILL"));
+  await once(child.stdout, "data");
+  // While its writer lives, another save leaves its temporary directory alone.
+  await saveText(join(output, "checkpoint-2"), "two");
+  assert.equal((await readdir(output)).length, 3);
+  child.kill("SIGKILL");
+  await once(child, "exit");
+  assert.equal(await stateIn(directory), "old");
+  await saveText(join(output, "checkpoint-3"), "three");
+  assert.deepEqual(await readdir(output), ["checkpoint-1", "checkpoint-2", "checkpoint-3"]);
+});
+
+test("a replacement that was cut between its two renames is undone", async (t) => {
+  const output = await temporaryDirectory(t);
+  const directory = join(output, "checkpoint-4");
+  await saveText(directory, "old");
+  // Process ids end far below this one, so its owner is gone.
+  const name = (kind: string): string =>
+    join(output, `.checkpoint-4.${kind}-999999999-0123456789ab`);
+  await rename(directory, name("previous"));
+  await mkdir(name("tmp"));
+  assert.deepEqual(await listCheckpoints(output), [{ step: 4, directory }]);
+  assert.equal(await stateIn(directory), "old");
+  // With the new one in place, the old one is waste.
+  await mkdir(name("previous"));
+  await mkdir(name("removed"));
+  await listCheckpoints(output);
+  assert.deepEqual(await readdir(output), ["checkpoint-4"]);
+});
+
+test("files go into a directory that holds other things, and stale shards leave it", async (t) => {
+  const output = await temporaryDirectory(t);
+  await saveText(join(output, "checkpoint-1"), "kept");
+  const save = (names: readonly string[]): Promise<void> =>
+    saveFilesAtomically(output, async (temporary) => {
+      for (const name of names) await writeFile(join(temporary, name), name);
+    });
+  const shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+  await save(["config.json", ...shards, "model.safetensors.index.json"]);
+  await save(["config.json", "model.safetensors"]);
+  await save(["all_results.json"]);
+  assert.deepEqual((await readdir(output)).sort(), [
+    "all_results.json",
+    "checkpoint-1",
+    "config.json",
+    "model.safetensors",
+  ]);
+});
+
+test("rotation keeps the newest and the best, by step and not by name", async (t) => {
+  const output = await temporaryDirectory(t);
+  for (const step of [5, 10, 100, 20]) await saveText(join(output, `checkpoint-${step}`), "");
+  await mkdir(join(output, "checkpoint-x"));
+  const steps = async (): Promise<number[]> => (await listCheckpoints(output)).map((c) => c.step);
+  assert.deepEqual(await rotateCheckpoints(output, null), []);
+  assert.deepEqual(await steps(), [5, 10, 20, 100]);
+  await rotateCheckpoints(output, 3);
+  assert.deepEqual(await steps(), [10, 20, 100]);
+  await rotateCheckpoints(output, 1, join(output, "checkpoint-10"));
+  assert.deepEqual(await steps(), [10, 100]);
+  await rotateCheckpoints(output, 1);
+  assert.deepEqual(await steps(), [100]);
+  assert.deepEqual(await readdir(output), ["checkpoint-100", "checkpoint-x"]);
+  assert.deepEqual(await listCheckpoints(join(output, "missing")), []);
+});
