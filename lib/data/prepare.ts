@@ -15,7 +15,7 @@ export interface DatasetSpec {
   readonly validationFraction?: number;
   /** Field of a JSON Lines row. @default "text" */
   readonly textField?: string;
-  /** Documents that are kept of each side, from the front. */
+  /** Documents that are kept of each side, evenly spread over it: sources are often in the order of time. */
   readonly maxTrainDocuments?: number;
   readonly maxValidationDocuments?: number;
 }
@@ -59,8 +59,8 @@ export async function loadTextDataset(
     throw new LockstepError("E_DATASET_EMPTY", { split: "validation", source });
   }
   return {
-    train: split.train.slice(0, spec.maxTrainDocuments),
-    validation: split.validation.slice(0, spec.maxValidationDocuments),
+    train: evenlySpread(split.train, spec.maxTrainDocuments),
+    validation: evenlySpread(split.validation, spec.maxValidationDocuments),
   };
 }
 
@@ -93,7 +93,7 @@ export interface PrepareOptions {
   readonly maxSequenceLength: number;
   /** Names the side in messages. @default "train" */
   readonly split?: string;
-  /** Blocks that are kept, from the front; the tokens of others count as dropped. */
+  /** Blocks that are kept, evenly spread over all; the tokens of others count as dropped. */
   readonly maxBlocks?: number;
   /** 0 to 1, as tokenising goes on. */
   readonly onProgress?: (share: number) => void;
@@ -163,11 +163,26 @@ function checkVocabulary(ids: ArrayLike<number>, document: string, vocabSize: nu
 
 function limitBlocks(blocks: PackedBlocks, maxBlocks: number | undefined): PackedBlocks {
   if (maxBlocks === undefined || maxBlocks >= blocks.numBlocks) return blocks;
-  const tokens = blocks.tokens.slice(0, maxBlocks * blocks.sequenceLength);
+  const length = blocks.sequenceLength;
+  const tokens = new Int32Array(maxBlocks * length);
+  for (let i = 0; i < maxBlocks; i++) {
+    const start = Math.floor((i * blocks.numBlocks) / maxBlocks) * length;
+    tokens.set(blocks.tokens.subarray(start, start + length), i * length);
+  }
   return {
     ...blocks,
     tokens,
     numBlocks: maxBlocks,
     droppedTokens: blocks.droppedTokens + blocks.tokens.length - tokens.length,
   };
+}
+
+function evenlySpread<T>(items: readonly T[], maxItems: number | undefined): readonly T[] {
+  if (maxItems === undefined || maxItems >= items.length) return items;
+  return items.filter(
+    // Item i is the first one of a new share of maxItems equal ones.
+    (_, i) =>
+      i === 0 ||
+      Math.floor((i * maxItems) / items.length) > Math.floor(((i - 1) * maxItems) / items.length),
+  );
 }

@@ -114,14 +114,22 @@ test("all permutations of four elements are equally likely (chi-squared)", () =>
 });
 
 test("bounded integers are unbiased where a plain modulo would not be", () => {
-  // With bound 3 * 2^30, `value % bound` hits the lowest quarter-range twice as often.
+  // 2^32 values onto 3 * 2^30: without rejection every third result comes twice as often.
   const stream = new RandomStream(7, "test", 0);
-  const bound = 3 * 2 ** 30;
-  let lowest = 0;
+  let numMultiples = 0;
+  let numLow = 0;
   const numTrials = 30_000;
-  for (let i = 0; i < numTrials; i++) if (stream.nextBelow(bound) < 2 ** 30) lowest++;
-  // Expected a third; five standard deviations are 0.0136. A modulo gives a half.
-  assert.ok(Math.abs(lowest / numTrials - 1 / 3) < 0.0136, `share ${lowest / numTrials}`);
+  for (let i = 0; i < numTrials; i++) {
+    const value = stream.nextBelow(3 * 2 ** 30);
+    if (value % 3 === 0) numMultiples++;
+    if (value < 2 ** 30) numLow++;
+  }
+  // Five standard deviations are 0.0136; the biased share is a half, of the multiples or (with a modulo) of the low ones.
+  assert.ok(
+    Math.abs(numMultiples / numTrials - 1 / 3) < 0.0136,
+    `share ${numMultiples / numTrials}`,
+  );
+  assert.ok(Math.abs(numLow / numTrials - 1 / 3) < 0.0136, `share ${numLow / numTrials}`);
 });
 
 test("floats lie in [0, 1) with mean one half", () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -7,7 +7,9 @@ import fc from "fast-check";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
 import { findJsonError } from "#lib/data/datasets/json-error";
+import { maxRowBytes } from "#lib/data/datasets/jsonl";
 import { splitLoneDocument } from "#lib/data/documents";
+import { maxDocumentBytes } from "#lib/data/files";
 import {
   cleanText,
   type Document,
@@ -242,6 +244,30 @@ test("invalid UTF-8 is named by its offset in the file", async () => {
   );
 });
 
+test("files and rows over the limits are refused, a file before it is read", async () => {
+  // Files with a hole take no room on the disk.
+  const large = await file("large.txt", "");
+  await truncate(large, maxDocumentBytes + 1);
+  const sizes = { sizeBytes: maxDocumentBytes + 1, limitBytes: maxDocumentBytes };
+  await assert.rejects(readDocuments(large), failure("E_DATA_TOO_LARGE", sizes));
+  const endless = await file("endless.jsonl", "");
+  await truncate(endless, 2 * maxRowBytes);
+  const row = { what: "row", limitBytes: maxRowBytes };
+  await assert.rejects(readDocuments(endless), failure("E_DATA_TOO_LARGE", row));
+});
+
+test("limits on documents keep some of every part", async () => {
+  const limits = { maxTrainDocuments: 5, maxValidationDocuments: 2 };
+  const { train, validation } = await loadTextDataset({ train: ["sotu"], ...limits }, { seed: 1 });
+  assert.equal(train.length, 5);
+  assert.equal(validation.length, 2);
+  const years = train.map(({ id }) => Number(id.slice(0, 4)));
+  for (let i = 1; i < years.length; i++) {
+    const gap = (years[i] ?? 0) - (years[i - 1] ?? 0);
+    assert.ok(gap > 35 && gap < 55, `years ${years}`);
+  }
+});
+
 test("unknown names, formats, empty sets and bad fractions are errors of the catalogue", async () => {
   const load = (train: string, rest: object = {}) =>
     loadTextDataset({ train: [train], ...rest }, { seed: 0 });
@@ -264,7 +290,7 @@ test("prepared blocks report what became of the text", async () => {
   const tokenizer = await loadTokenizer(join(packageRoot, "tests/fixtures/tok"));
   const documents = [
     { id: "a", text: "the quick brown fox" },
-    { id: "b", text: "hello world é" },
+    { id: "b", text: "hello world é, hello world, xyz xyz" },
   ];
   const options = { tokenizer, sequenceLength: 8, vocabSize: 277, maxSequenceLength: 64 };
   const shares: number[] = [];
@@ -275,12 +301,12 @@ test("prepared blocks report what became of the text", async () => {
   const stream = [
     ...(await tokenizer.encode("the quick brown fox")),
     0,
-    ...(await tokenizer.encode("hello world é")),
+    ...(await tokenizer.encode("hello world é, hello world, xyz xyz")),
     0,
   ];
   assert.deepEqual([...blocks.tokens], stream.slice(0, blocks.tokens.length));
   assert.equal(report.numDocuments, 2);
-  assert.equal(report.numBytes, 19 + 14);
+  assert.equal(report.numBytes, 19 + 36);
   assert.equal(report.numTokens, stream.length);
   assert.equal(report.numBlocks, Math.floor(stream.length / 8));
   assert.equal(report.droppedTokens, stream.length % 8);
@@ -288,9 +314,10 @@ test("prepared blocks report what became of the text", async () => {
   assert.ok(report.tokenizerBytesPerSecond > 0);
   assert.equal(shares.at(-1), 1);
 
-  const limited = await prepareBlocks(documents, { ...options, maxBlocks: 1 });
-  assert.deepEqual([...limited.blocks.tokens], stream.slice(0, 8));
-  assert.equal(limited.report.droppedTokens, stream.length - 8);
+  assert.equal(report.numBlocks, 4);
+  const limited = await prepareBlocks(documents, { ...options, maxBlocks: 2 });
+  assert.deepEqual([...limited.blocks.tokens], [...stream.slice(0, 8), ...stream.slice(16, 24)]);
+  assert.equal(limited.report.droppedTokens, stream.length - 16);
   await assert.rejects(
     prepareBlocks(documents, { ...options, vocabSize: 100 }),
     failure("E_TOKEN_OUT_OF_VOCABULARY", { document: "a", vocabSize: 100 }),

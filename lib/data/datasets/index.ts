@@ -17,13 +17,15 @@ const readers: Readonly<
   ".txt": (file) => readTextDocument(file),
   ".jsonl": (file, textField) => readJsonLines(file, { textField }),
 });
+/** Documents are held in memory until they are packed; UTF-16 takes up to twice this. */
+const maxDatasetCharacters = 2 ** 32;
 const extensions = Object.keys(readers);
 
 /**
  * Reads the documents of one source: a built-in data set's name, or a file, a directory (its data
  * files, by name) or a pattern with `*` in its last part. Blank documents are left out.
  *
- * @throws E_DATASET_UNKNOWN, E_DATASET_FORMAT, and what the readers throw
+ * @throws E_DATASET_UNKNOWN, E_DATASET_FORMAT, E_DATA_TOO_LARGE, and what the readers throw
  */
 export async function readDocuments(
   source: string,
@@ -31,15 +33,24 @@ export async function readDocuments(
 ): Promise<Document[]> {
   if (Object.hasOwn(builtInDatasets, source)) return (await builtInDatasets[source]?.()) ?? [];
   const documents: Document[] = [];
+  let numCharacters = 0;
+  const add = (file: string, document: Document): void => {
+    numCharacters += document.text.length;
+    if (numCharacters > maxDatasetCharacters) {
+      const sizes = { sizeBytes: numCharacters, limitBytes: maxDatasetCharacters };
+      throw new LockstepError("E_DATA_TOO_LARGE", { file, what: "data set up to here", ...sizes });
+    }
+    if (document.text !== "") documents.push(document);
+  };
   for (const file of await dataFiles(source)) {
     const reader = readers[extname(file)];
     if (reader === undefined)
       throw new LockstepError("E_DATASET_FORMAT", { file, known: extensions });
     const found = reader(file, textField);
-    if (found instanceof Promise) documents.push(await found);
-    else for await (const document of found) documents.push(document);
+    if (found instanceof Promise) add(file, await found);
+    else for await (const document of found) add(file, document);
   }
-  return documents.filter(({ text }) => text !== "");
+  return documents;
 }
 
 /** The files that a path or pattern names, in the order of their names. */
