@@ -264,7 +264,7 @@ test("limits on documents keep some of every part", async () => {
   const years = train.map(({ id }) => Number(id.slice(0, 4)));
   for (let i = 1; i < years.length; i++) {
     const gap = (years[i] ?? 0) - (years[i - 1] ?? 0);
-    assert.ok(gap > 35 && gap < 55, `years ${years}`);
+    assert.ok(gap > 35 && gap < 55, `years ${years.join(", ")}`);
   }
 });
 
