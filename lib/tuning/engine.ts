@@ -63,10 +63,8 @@ class GraphEngine implements TrainingEngine {
 
   generate(prompt: Int32Array, maxNewTokens: number, endTokenIds: readonly number[]): Int32Array {
     const { nextToken } = this.#programs;
-    const tokens = new Int32Array(
-      (nextToken.feeds["tokens"] as { shape: readonly number[] }).shape[1] as number,
-    );
-    if (prompt.length === 0 || prompt.length > tokens.length) {
+    const tokens = new Int32Array(nextToken?.feeds["tokens"]?.shape[1] ?? 0);
+    if (nextToken === undefined || prompt.length === 0 || prompt.length > tokens.length) {
       throw new LockstepError("E_GRAPH_SHAPE", {
         op: "generate",
         expected: `a prompt of 1 to ${tokens.length} tokens`,

@@ -34,7 +34,8 @@ export interface TrainingPrograms {
   readonly accumulate: Program;
   readonly readGradients: Program;
   readonly evaluate: Program;
-  readonly nextToken: Program;
+  /** Absent where the job generates nothing. */
+  readonly nextToken: Program | undefined;
 }
 
 /** The name of a tensor's feed or fetch; parameter names hold dots, which TensorFlow allows. */
@@ -87,7 +88,10 @@ export function buildTrainingPrograms(
       ),
     },
     evaluate: trace(tracer, () => evaluateProgram(graph, model, job, views, weights)),
-    nextToken: trace(tracer, () => nextTokenProgram(graph, model, job, views, weights)),
+    nextToken:
+      job.generationLength === 0
+        ? undefined
+        : trace(tracer, () => nextTokenProgram(graph, model, job, views, weights)),
   };
 }
 

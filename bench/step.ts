@@ -1,0 +1,112 @@
+/**
+ * Time of one training micro-batch and of the gradient's way out of the session, alone.
+ *
+ * node dist/bench/step.js [--precision bf16|fp32] [--threads N] [--rows N] [--tokens N] [--repeat N]
+ */
+import { cpus } from "node:os";
+import { parseArgs } from "node:util";
+import type { WorkerJob } from "#lib/core/job";
+import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
+import { createModel } from "#lib/models/index";
+import { wireViewOf, wordsOf } from "#lib/tuning/wire-form";
+
+/** The shape of SmolLM2-135M; the weights are random, which does not change the time. */
+const smolLm2 = {
+  model_type: "llama",
+  hidden_act: "silu",
+  hidden_size: 576,
+  intermediate_size: 1536,
+  num_hidden_layers: 30,
+  num_attention_heads: 9,
+  num_key_value_heads: 3,
+  vocab_size: 49152,
+  max_position_embeddings: 8192,
+  rms_norm_eps: 1e-5,
+  rope_theta: 100000,
+  tie_word_embeddings: true,
+};
+
+const { values } = parseArgs({
+  options: {
+    precision: { type: "string", default: "bf16" },
+    threads: { type: "string", default: String(cpus().length) },
+    rows: { type: "string", default: "2" },
+    tokens: { type: "string", default: "512" },
+    repeat: { type: "string", default: "5" },
+  },
+});
+process.env["TF_NUM_INTRAOP_THREADS"] = values.threads;
+process.env["TF_NUM_INTEROP_THREADS"] = "1";
+
+const precision = values.precision === "fp32" ? "fp32" : "bf16";
+const model = createModel(smolLm2);
+const layout = buildParameterLayout(model.weights, precision === "bf16" ? "bfloat16" : "float32");
+const job: WorkerJob = {
+  jobId: "bench",
+  modelConfig: smolLm2,
+  layout,
+  precision,
+  sequenceLength: Number(values.tokens),
+  microBatchSize: Number(values.rows),
+  evalBatchSize: Number(values.rows),
+  generationLength: 64,
+  threadsPerWorker: Number(values.threads),
+};
+
+function randomParameters(): Uint8Array {
+  const wireBytes = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+  for (const slot of layout.tensors) {
+    const view = wireViewOf(layout, slot);
+    const words = wordsOf(view, wireBytes);
+    if (slot.shape.length < 2) words.fill(view.words === "float32" ? 1 : 0x3f803f80);
+    else if (view.words === "float32") words.forEach((_, i) => (words[i] = Math.sin(i) * 0.03));
+    // Pairs of small bfloat16 numbers of either sign.
+    else words.forEach((_, i) => (words[i] = 0x3c003c00 | ((i * 2654435761) & 0x80ff80ff)));
+  }
+  return wireBytes;
+}
+
+const seconds = (start: number): number => (performance.now() - start) / 1000;
+const median = (list: readonly number[]): number =>
+  [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)] as number;
+
+const compileStart = performance.now();
+const { default: createEngine } = await import("#lib/tuning/engine");
+const engine = await createEngine(job);
+console.log(`compiled in ${seconds(compileStart).toFixed(2)} s`);
+const parameters = randomParameters();
+const loadStart = performance.now();
+engine.loadParameters(parameters);
+console.log(`parameters loaded in ${seconds(loadStart).toFixed(2)} s`);
+const numTokens = job.microBatchSize * job.sequenceLength;
+const batch = {
+  numRows: job.microBatchSize,
+  tokens: Int32Array.from({ length: numTokens }, (_, i) => (i * 7919) % 49152),
+  targets: Int32Array.from({ length: numTokens }, (_, i) => ((i + 1) * 7919) % 49152),
+};
+const steps: number[] = [];
+for (let i = 0; i <= Number(values.repeat); i++) {
+  const start = performance.now();
+  const { nllSum } = engine.accumulate(batch, 1 / numTokens, i % 2 === 0);
+  steps.push(seconds(start));
+  console.log(`micro-batch ${i}: ${(steps[i] as number).toFixed(3)} s, loss ${(nllSum / numTokens).toFixed(4)}`);
+}
+const reads: number[] = [];
+for (let i = 0; i < 3; i++) {
+  const start = performance.now();
+  engine.readGradients(parameters);
+  reads.push(seconds(start));
+}
+const { maxRSS } = process.resourceUsage();
+console.log(
+  JSON.stringify({
+    precision,
+    threads: job.threadsPerWorker,
+    rows: job.microBatchSize,
+    tokens: job.sequenceLength,
+    microBatchSeconds: Number(median(steps.slice(1)).toFixed(3)),
+    readGradientsSeconds: Number(median(reads).toFixed(3)),
+    peakMemoryGiB: Number((maxRSS / 1024 ** 2).toFixed(2)),
+  }),
+);
+engine.close();

@@ -1,0 +1,209 @@
+/**
+ * The whole run in one process, to be read in one sitting: load, batch, gradient, sum, step, save.
+ *
+ * It uses the cluster's modules, its gradient groups, its threads and its rounding on the wire, so it
+ * ends with the same bits as any number of workers. Start reading here.
+ */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { saveAtomically, writeModelDirectory } from "#lib/checkpoint/index";
+import { loadConfig, printConfig } from "#lib/core/config/index";
+import type { LossSum, TokenBatch, TrainingEngine } from "#lib/core/job";
+import { mastersSha256 } from "#lib/core/masters-hash";
+import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
+import { clipCoefficient, learningRateAt, ShardArithmetic, totalNorm } from "#lib/optim/index";
+import { type PreparedRun, prepareRun } from "./prepare.js";
+
+export interface LocalStep {
+  /** Updates made, this one included. */
+  readonly step: number;
+  readonly loss: number;
+  readonly learningRate: number;
+  readonly gradientNorm: number;
+  readonly seconds: number;
+}
+
+export interface LocalOutcome {
+  readonly steps: readonly LocalStep[];
+  readonly mastersSha256: string;
+  readonly shards: readonly ShardArithmetic[];
+}
+
+export interface LocalHooks {
+  /** After the gradients of a step are summed, before the update changes the masters. */
+  readonly onGradients?: (step: number, shards: readonly ShardArithmetic[]) => Promise<void>;
+  readonly onStep?: (step: LocalStep) => void;
+}
+
+/** Trains `numSteps` steps of a prepared run, all of them by default. */
+export async function trainLocal(
+  run: PreparedRun,
+  engine: TrainingEngine,
+  hooks: LocalHooks = {},
+  numSteps: number = run.plan.totalSteps,
+): Promise<LocalOutcome> {
+  const { config, plan } = run;
+  const { layout } = run.job;
+
+  // Float32 masters and AdamW moments, in as many ranges as the cluster has reducer shards.
+  const shards: ShardArithmetic[] = [];
+  for (const range of shardRanges(layout, config.reducer_shards)) {
+    const shard = await ShardArithmetic.create(layout, range);
+    await run.loadMasters(range, shard.masters);
+    shards.push(shard);
+  }
+  // The whole parameter space as it travels: parameters one way, gradients the other.
+  const parameters = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+  const gradients = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+  const wireRange = (shard: ShardArithmetic): [number, number] => [
+    wireOffsetBytes(layout, shard.range.start),
+    wireOffsetBytes(layout, shard.range.end),
+  ];
+  const publish = (): void => {
+    for (const shard of shards) parameters.set(shard.publish(), wireRange(shard)[0]);
+    engine.loadParameters(parameters);
+  };
+
+  const steps: LocalStep[] = [];
+  publish();
+  for (let step = 0; step < numSteps; step++) {
+    const startedAt = performance.now();
+    // One normaliser for the whole step: never a mean of means.
+    const numTokens = plan.supervisedTokens(step);
+    let nllSum = 0;
+    for (let group = 0; group < config.gradient_groups; group++) {
+      const micro = plan.microBatches(step, group);
+      nllSum += accumulateGroup(engine, micro, 1 / numTokens).nllSum;
+      engine.readGradients(gradients);
+      for (const shard of shards)
+        shard.addGroup(gradients.subarray(...wireRange(shard)), group === 0);
+    }
+    await hooks.onGradients?.(step, shards);
+
+    const gradientNorm = totalNorm(shards.flatMap((shard) => [...shard.blockSumsOfSquares()]));
+    const learningRate = learningRateOf(run, step);
+    for (const shard of shards) {
+      shard.applyAdamW({
+        learningRate,
+        beta1: config.adam_beta1,
+        beta2: config.adam_beta2,
+        epsilon: config.adam_epsilon,
+        weightDecay: config.weight_decay,
+        updateNumber: step + 1,
+        gradientScale: clipCoefficient(gradientNorm, config.max_grad_norm),
+      });
+    }
+    publish();
+
+    const seconds = (performance.now() - startedAt) / 1000;
+    steps.push({ step: step + 1, loss: nllSum / numTokens, learningRate, gradientNorm, seconds });
+    hooks.onStep?.(steps[step] as LocalStep);
+  }
+  const pieces = shards.map(({ range, masters }) => ({ start: range.start, masters }));
+  return { steps, mastersSha256: mastersSha256(layout, pieces), shards };
+}
+
+function accumulateGroup(
+  engine: TrainingEngine,
+  batches: readonly TokenBatch[],
+  gradScale: number,
+): LossSum {
+  const sum = { nllSum: 0, numTokens: 0 };
+  batches.forEach((batch, index) => {
+    const part = engine.accumulate(batch, gradScale, index === 0);
+    sum.nllSum += part.nllSum;
+    sum.numTokens += part.numTokens;
+  });
+  return sum;
+}
+
+const learningRateOf = (run: PreparedRun, completedUpdates: number): number =>
+  learningRateAt(
+    run.config.lr_scheduler_type as Parameters<typeof learningRateAt>[0],
+    {
+      baseLearningRate: run.config.learning_rate,
+      warmupSteps: run.warmupSteps,
+      totalSteps: run.plan.totalSteps,
+      ...(run.config.lr_scheduler_kwargs === null
+        ? {}
+        : {
+            kwargs: run.config.lr_scheduler_kwargs as NonNullable<
+              Parameters<typeof learningRateAt>[1]["kwargs"]
+            >,
+          }),
+    },
+    completedUpdates,
+  );
+
+/** Mean loss per supervised token over the validation batches, nats. */
+export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): number {
+  let nllSum = 0;
+  let numTokens = 0;
+  for (const batch of run.validation) {
+    const part = engine.evaluate(batch);
+    nllSum += part.nllSum;
+    numTokens += part.numTokens;
+  }
+  return nllSum / numTokens;
+}
+
+/** `lockstep train-local CONFIG.yaml [--key value ...]`. Returns the exit code. */
+export async function trainLocalCommand(args: string[]): Promise<number> {
+  const { config, warnings } = await loadConfig(args);
+  for (const warning of warnings) process.stderr.write(`warning: ${warning}\n`);
+  process.stdout.write(printConfig(config));
+  const run = await prepareRun(config, (detail) => process.stdout.write(`${detail}\n`));
+  try {
+    // TensorFlow reads its threads from the environment when the engine is loaded.
+    process.env["TF_NUM_INTRAOP_THREADS"] = String(config.threads_per_worker);
+    process.env["TF_NUM_INTEROP_THREADS"] = "1";
+    const { default: createEngine } = await import("#lib/tuning/engine");
+    const engine = await createEngine({ ...run.job, jobId: "local" });
+    const outcome = await trainLocal(run, engine, {
+      onStep: ({ step, loss, learningRate, gradientNorm, seconds }) =>
+        process.stdout.write(
+          `step ${step}/${run.plan.totalSteps}  loss ${loss.toFixed(4)}  ` +
+            `lr ${learningRate.toExponential(3)}  grad norm ${gradientNorm.toFixed(3)}  ${seconds.toFixed(2)} s\n`,
+        ),
+    });
+    if (run.validation.length > 0) {
+      process.stdout.write(`validation loss ${evaluateLocal(run, engine).toFixed(4)}\n`);
+    }
+    const directory = join(config.output_dir, "final");
+    await save(run, outcome.shards, directory);
+    process.stdout.write(`saved ${directory}\nmasters sha256 ${outcome.mastersSha256}\n`);
+    engine.close();
+    return 0;
+  } finally {
+    await run.close();
+  }
+}
+
+async function save(
+  run: PreparedRun,
+  shards: readonly ShardArithmetic[],
+  directory: string,
+): Promise<void> {
+  await mkdir(run.config.output_dir, { recursive: true });
+  await saveAtomically(directory, (temporary) =>
+    writeModelDirectory(temporary, {
+      sourceDir: run.modelDirectory,
+      dtype: run.config.save_dtype,
+      tensors: run.job.layout.tensors.map(({ name, shape, offset, size }) => ({
+        name,
+        shape,
+        read: () => {
+          const values = new Float32Array(size);
+          for (const { range, masters } of shards) {
+            const start = Math.max(offset, range.start);
+            const end = Math.min(offset + size, range.end);
+            if (start < end) {
+              values.set(masters.subarray(start - range.start, end - range.start), start - offset);
+            }
+          }
+          return values;
+        },
+      })),
+    }),
+  );
+}
