@@ -1,30 +1,32 @@
-// AssemblyScript to WebAssembly: the arithmetic of the reducer shards.
+// AssemblyScript to WebAssembly: the arithmetic of the reducer shards. Entry, flags and output are in asconfig.json.
 
-import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { run } from "../setup/run.mjs";
 
 const ASSEMBLY_DIRECTORY = "lib/optim/assembly";
+const CONFIG_FILE = `${ASSEMBLY_DIRECTORY}/asconfig.json`;
 const OUTPUT_FILE = "dist/lib/optim/kernels.wasm";
-/** wasm32 addresses 4 GiB in pages of 64 KiB; a shared memory must name its maximum. */
-const MAX_MEMORY_PAGES = 65_536;
 
-/** Compiles the kernels; without sources there is nothing to do. */
+/** Compiles the kernels; a checkout without them has nothing to compile. */
 export async function compileWasm(root) {
-  const entry = ["kernels.ts", "index.ts"]
-    .map((name) => join(ASSEMBLY_DIRECTORY, name))
-    .find((path) => existsSync(join(root, path)));
-  if (entry === undefined) return;
+  if (!existsSync(join(root, CONFIG_FILE))) return;
+  if (isUpToDate(root)) return;
+  mkdirSync(dirname(join(root, OUTPUT_FILE)), { recursive: true });
   const compiler = join(root, "node_modules", "assemblyscript", "bin", "asc.js");
-  const config = join(ASSEMBLY_DIRECTORY, "asconfig.json");
-  // Command line flags would win over the file, so the file, where there is one, says everything itself.
-  const flags = existsSync(join(root, config))
-    ? ["--config", config]
-    : [
-        ...["--optimize", "--optimizeLevel", "3", "--noAssert", "--runtime", "stub"],
-        ...["--enable", "simd,threads,bulk-memory,sign-extension,mutable-globals,nontrapping-f2i"],
-        ...["--importMemory", "--sharedMemory", "--maximumMemory", String(MAX_MEMORY_PAGES)],
-      ];
-  const outputs = ["--outFile", OUTPUT_FILE];
-  await run(process.execPath, [compiler, entry, ...flags, ...outputs], { cwd: root });
+  const args = [compiler, "--config", CONFIG_FILE, "--target", "release"];
+  await run(process.execPath, args, { cwd: root });
+}
+
+/** The compiler takes seconds, and most builds do not touch the kernels. */
+function isUpToDate(root) {
+  const output = statSync(join(root, OUTPUT_FILE), { throwIfNoEntry: false });
+  if (output === undefined) return false;
+  const sources = readdirSync(join(root, ASSEMBLY_DIRECTORY)).map(
+    (name) => `${ASSEMBLY_DIRECTORY}/${name}`,
+  );
+  return [...sources, "package-lock.json", "scripts/build/wasm.mjs"].every((path) => {
+    const source = statSync(join(root, path), { throwIfNoEntry: false });
+    return source === undefined || source.mtimeMs < output.mtimeMs;
+  });
 }
