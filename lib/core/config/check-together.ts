@@ -38,12 +38,9 @@ export function checkTogether(config: ParsedConfig): void {
       where: "",
     });
   }
-  const tls = [config.tls_certificate, config.tls_private_key, config.tls_authority];
+  const tls = [config.tls_cert_file, config.tls_key_file, config.tls_ca_file];
   if (tls.some((file) => file !== null) && tls.some((file) => file === null)) {
-    conflict(
-      "tls_certificate, tls_private_key and tls_authority",
-      "mutual TLS needs all three files",
-    );
+    conflict("tls_cert_file, tls_key_file and tls_ca_file", "mutual TLS needs all three files");
   }
   if (!/^(\[[0-9a-fA-F:]+\]|[^:]+):\d{1,5}$/.test(config.listen)) {
     throw new LockstepError("E_CONFIG_INVALID", {

@@ -132,9 +132,11 @@ const cluster = {
     .default(0)
     .describe("metrics and dashboard; 0: any free port, null: off"),
   insecure: z.boolean().default(false).describe("allow other hosts without TLS and a token"),
-  tls_certificate: text.nullable().default(null),
-  tls_private_key: text.nullable().default(null),
-  tls_authority: text.nullable().default(null),
+  tls_cert_file: text.nullable().default(null),
+  tls_key_file: text.nullable().default(null),
+  tls_ca_file: text.nullable().default(null),
+  join_token_file: text.nullable().default(null).describe("secret that workers must show"),
+  http_token_file: text.nullable().default(null).describe("secret for metrics and dashboard"),
   heartbeat_interval_ms: z.int().min(50).max(60_000).default(1_000),
   heartbeat_timeout_ms: z.int().min(100).max(600_000).default(15_000),
   lease_timeout_ms: z

@@ -1,0 +1,93 @@
+import type { LockstepEvent } from "#lib/core/events";
+import type { EventBus } from "#lib/wire/event-bus";
+
+/** An event and when it happened, milliseconds since 1970. */
+export interface TimedEvent {
+  readonly timeMs: number;
+  readonly event: LockstepEvent;
+}
+
+/** Steps kept for a page that opens late; beyond it every second one is dropped, then again. */
+const maxKeptSteps = 4_096;
+/** Losses, requeues, checkpoints, samples: the latest of them. */
+const maxKeptOthers = 512;
+
+/** What a page needs that opens in the middle of a run: a bounded account of the events so far. */
+export class EventHistory {
+  readonly #nowMs: () => number;
+  readonly #unsubscribe: () => void;
+  #steps: TimedEvent[] = [];
+  #stride = 1;
+  #others: TimedEvent[] = [];
+  /** The latest event of a kind that replaces its predecessor, by kind and worker. */
+  readonly #latest = new Map<string, TimedEvent>();
+
+  constructor(bus: Pick<EventBus, "subscribe">, nowMs: () => number) {
+    this.#nowMs = nowMs;
+    this.#unsubscribe = bus.subscribe((event) => this.#keep(event));
+  }
+
+  /** In the order in which they happened. */
+  events(): TimedEvent[] {
+    const latestStep = this.#latest.get("step.completed");
+    const steps =
+      latestStep === undefined || this.#steps.at(-1) === latestStep
+        ? this.#steps
+        : [...this.#steps, latestStep];
+    const others = [...this.#latest].filter(([key]) => key !== "step.completed");
+    return [...others.map(([, timed]) => timed), ...this.#others, ...steps].sort(
+      (a, b) => a.timeMs - b.timeMs,
+    );
+  }
+
+  close(): void {
+    this.#unsubscribe();
+  }
+
+  #keep(event: LockstepEvent): void {
+    const timed = { timeMs: this.#nowMs(), event };
+    switch (event.type) {
+      case "run.started":
+      case "phase.changed":
+      case "run.completed":
+      case "run.failed":
+        this.#latest.set(event.type, timed);
+        break;
+      case "worker.joined":
+      case "worker.state":
+      case "worker.telemetry":
+        this.#latest.set(`${event.type} ${event.workerId}`, timed);
+        break;
+      case "worker.lost":
+        for (const type of ["worker.state", "worker.telemetry"]) {
+          this.#latest.delete(`${type} ${event.workerId}`);
+        }
+        this.#keepOther(timed);
+        break;
+      case "step.completed":
+        this.#latest.set(event.type, timed);
+        if (event.step % this.#stride === 0 || event.step === 1) this.#steps.push(timed);
+        if (this.#steps.length > maxKeptSteps) {
+          this.#stride *= 2;
+          this.#steps = this.#steps.filter((_, index) => index % 2 === 0);
+        }
+        break;
+      case "evaluation.completed":
+      case "sample.generated":
+      case "checkpoint.saved":
+      case "group.requeued":
+        this.#keepOther(timed);
+        break;
+      case "group.leased":
+      case "group.completed":
+      case "bytes.transferred":
+      case "rpc.handled":
+        break;
+    }
+  }
+
+  #keepOther(timed: TimedEvent): void {
+    this.#others.push(timed);
+    if (this.#others.length > maxKeptOthers) this.#others = this.#others.slice(-maxKeptOthers);
+  }
+}

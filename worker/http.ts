@@ -1,0 +1,27 @@
+import type { FastifyInstance } from "fastify";
+import { createHttpServer, type HttpServerOptions, listenHttp } from "#lib/core/http-server";
+import type { WorkerMetrics } from "./metrics.js";
+
+export interface WorkerHttpOptions
+  extends Pick<HttpServerOptions, "host" | "port" | "token" | "insecure"> {
+  readonly metrics: WorkerMetrics;
+}
+
+/**
+ * A worker's `/metrics`, `/healthz` and `/readyz` (ready once the coordinator has registered it).
+ *
+ * @throws E_INSECURE_BIND, E_PORT_IN_USE, E_LISTEN_FAILED
+ */
+export async function startWorkerHttp(
+  options: WorkerHttpOptions,
+): Promise<{ readonly port: number; readonly server: FastifyInstance }> {
+  const { metrics } = options;
+  const settings: HttpServerOptions = {
+    ...options,
+    registry: metrics.registry,
+    isReady: () => metrics.isRegistered,
+    what: "metrics server of the worker",
+  };
+  const server = createHttpServer(settings);
+  return { server, port: await listenHttp(server, settings) };
+}
