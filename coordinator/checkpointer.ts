@@ -7,6 +7,8 @@ export class Checkpointer {
   readonly #bus: EventBus;
   readonly #onError: (error: unknown) => void;
   #last: Promise<void> = Promise.resolve();
+  /** Memory of a snapshot that has been written. */
+  #free: Snapshot | undefined;
 
   constructor(options: {
     readonly save: NonNullable<CoordinatorOptions["checkpointing"]>["save"];
@@ -19,9 +21,13 @@ export class Checkpointer {
   }
 
   /** Waits for the save before, so that at most one snapshot is in memory; returns when this one has begun. */
-  async begin(takeSnapshot: () => Promise<Snapshot>, state: CheckpointState): Promise<void> {
+  async begin(
+    takeSnapshot: (into: Snapshot | undefined) => Promise<Snapshot>,
+    state: CheckpointState,
+  ): Promise<void> {
     await this.#last;
-    const snapshot = await takeSnapshot();
+    const snapshot = await takeSnapshot(this.#free);
+    this.#free = undefined;
     this.#last = this.#write(snapshot, state).catch(this.#onError);
   }
 
@@ -33,6 +39,7 @@ export class Checkpointer {
   async #write(snapshot: Snapshot, state: CheckpointState): Promise<void> {
     const startedAt = performance.now();
     const { directory, bytes } = await this.#save(snapshot, state);
+    this.#free = snapshot;
     const seconds = (performance.now() - startedAt) / 1000;
     this.#bus.publish({ type: "checkpoint.saved", step: state.step, directory, seconds, bytes });
   }

@@ -13,7 +13,7 @@ import {
 } from "./limits.js";
 import { Membership } from "./membership.js";
 import type { CoordinatorOptions, RunOutcome } from "./options.js";
-import { startShardThread } from "./reducer/client.js";
+import { maxShards, startShardThread } from "./reducer/client.js";
 import { ShardGroup } from "./shards.js";
 import { TaskQueue } from "./task-queue.js";
 import { TrainingRun } from "./training-run.js";
@@ -58,7 +58,7 @@ export class Coordinator {
     const heartbeatIntervalMs = this.#options.heartbeatIntervalMs ?? defaultHeartbeatIntervalMs;
     bus.publish({ type: "phase.changed", phase: "preparing", detail: "loading the weights" });
     const shards = await ShardGroup.start(this.#options.startShard ?? startShardThread, {
-      numShards,
+      numShards: Math.min(numShards, maxShards(job.layout)),
       layout: job.layout,
       listenHost,
       gradientGroups,
@@ -76,6 +76,9 @@ export class Coordinator {
         await resume?.loadMoments(range, firstMoment, secondMoment);
       }, resume?.state.numUpdates ?? 0);
       const run = new TrainingRun({ options: this.#options, queue: this.#queue, shards });
+      shards.onRpc((method, code, seconds) =>
+        bus.publish({ type: "rpc.handled", method, code, seconds }),
+      );
       shards.onFailure((error) => run.fail(error));
       const control = new ControlService({
         membership: this.#membership,

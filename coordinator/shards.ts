@@ -15,6 +15,12 @@ export interface ApplyHyperparameters {
   readonly gradientScale: number;
 }
 
+export interface ShardArrays {
+  readonly masters: Float32Array;
+  readonly firstMoment: Float32Array;
+  readonly secondMoment: Float32Array;
+}
+
 /** What the rounds need of a reducer shard, wherever it runs. */
 export interface ShardHandle {
   /** host:port at which workers push and pull. */
@@ -33,14 +39,12 @@ export interface ShardHandle {
   /** Updates the masters and publishes them as `newVersion`. */
   apply(step: number, hyperparameters: ApplyHyperparameters, newVersion: number): Promise<void>;
   discard(step: number): Promise<void>;
-  snapshot(): Promise<{
-    readonly masters: Float32Array;
-    readonly firstMoment: Float32Array;
-    readonly secondMoment: Float32Array;
-  }>;
+  /** Copies masters and moments; `into` is an earlier snapshot that nobody needs any more. */
+  snapshot(into?: ShardArrays): Promise<ShardArrays>;
   /** Bytes since the start. */
   stats(): Promise<ShardStats> | ShardStats;
-  onFailure?(callback: (error: unknown) => void): void;
+  onFailure(callback: (error: unknown) => void): void;
+  onRpc(callback: (method: string, code: string, seconds: number) => void): void;
   close(): Promise<void>;
 }
 
@@ -104,7 +108,11 @@ export class ShardGroup {
   }
 
   onFailure(callback: (error: unknown) => void): void {
-    for (const shard of this.#shards) shard.onFailure?.(callback);
+    for (const shard of this.#shards) shard.onFailure(callback);
+  }
+
+  onRpc(callback: (method: string, code: string, seconds: number) => void): void {
+    for (const shard of this.#shards) shard.onRpc(callback);
   }
 
   /** One shard after the other: a range is read, handed over and forgotten. */
@@ -150,9 +158,15 @@ export class ShardGroup {
     await this.#all((shard) => shard.discard(step));
   }
 
-  async snapshot(): Promise<Snapshot> {
-    const parts = await this.#all((shard) => shard.snapshot());
-    return parts.map((part, shard) => ({ range: this.#range(shard), ...part }));
+  /** @param into an earlier snapshot that nobody needs any more: fresh memory costs more than the copy */
+  async snapshot(into?: Snapshot): Promise<Snapshot> {
+    const parts = await this.#all((shard, index) => shard.snapshot(into?.[index]));
+    return parts.map(({ masters, firstMoment, secondMoment }, shard) => ({
+      range: this.#range(shard),
+      masters,
+      firstMoment,
+      secondMoment,
+    }));
   }
 
   async stats(): Promise<readonly ShardStats[]> {
@@ -169,7 +183,7 @@ export class ShardGroup {
     return range;
   }
 
-  async #all<T>(call: (shard: ShardHandle) => Promise<T>): Promise<readonly T[]> {
+  async #all<T>(call: (shard: ShardHandle, index: number) => Promise<T>): Promise<readonly T[]> {
     return Promise.all(this.#shards.map(call));
   }
 }

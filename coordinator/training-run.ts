@@ -251,7 +251,7 @@ export class TrainingRun {
 
   async #save(): Promise<void> {
     await this.#orFailure(
-      this.#checkpointer?.begin(async () => this.#shards.snapshot(), this.#state()) ??
+      this.#checkpointer?.begin(async (into) => this.#shards.snapshot(into), this.#state()) ??
         Promise.resolve(),
     );
   }

@@ -1,0 +1,145 @@
+import { Worker } from "node:worker_threads";
+import { LockstepError } from "#lib/core/errors/index";
+import type { LossSum, TokenBatch, WorkerJob } from "#lib/core/job";
+import { wireSizeBytes } from "#lib/core/parameter-layout";
+import type {
+  EngineCall,
+  EngineError,
+  EngineReply,
+  EngineRequest,
+  EngineThreadData,
+  EngineValue,
+} from "./engine-protocol.js";
+
+interface Pending {
+  readonly resolve: (value: EngineValue) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** An engine in a thread of its own, seen from the I/O thread. */
+export class EngineClient {
+  /** The whole parameter space in wire form: written by the I/O thread, read by `loadParameters`. */
+  readonly parameters: Uint8Array<SharedArrayBuffer>;
+  /** Written by `readGradients`. */
+  readonly gradients: Uint8Array<SharedArrayBuffer>;
+  readonly #thread: Worker;
+  readonly #pending = new Map<number, Pending>();
+  #nextId = 1;
+  #ended: LockstepError | undefined;
+
+  private constructor(engineModule: string, job: WorkerJob) {
+    const numBytes = wireSizeBytes(job.layout);
+    this.parameters = new Uint8Array(new SharedArrayBuffer(numBytes));
+    this.gradients = new Uint8Array(new SharedArrayBuffer(numBytes));
+    const workerData: EngineThreadData = {
+      engineModule,
+      job,
+      parameters: this.parameters,
+      gradients: this.gradients,
+    };
+    this.#thread = new Worker(new URL("./engine-thread.js", import.meta.url), { workerData });
+    this.#thread.on("message", (message: EngineReply) => this.#settle(message));
+    this.#thread.on("error", (error) => this.#end(String(error)));
+    this.#thread.on("exit", (code) => this.#end(`it exited with code ${code}`));
+  }
+
+  /** @throws E_ENGINE_FAILED when the engine cannot be made, E_ENGINE_CRASHED */
+  static async create(engineModule: string, job: WorkerJob): Promise<EngineClient> {
+    setEngineEnvironment(job);
+    const client = new EngineClient(engineModule, job);
+    try {
+      await new Promise<EngineValue>((resolve, reject) =>
+        client.#pending.set(0, { resolve, reject }),
+      );
+    } catch (error) {
+      await client.#thread.terminate();
+      throw error;
+    }
+    return client;
+  }
+
+  async loadParameters(): Promise<void> {
+    await this.#call({ op: "loadParameters" });
+  }
+
+  async accumulate(batch: TokenBatch, gradScale: number, first: boolean): Promise<LossSum> {
+    return (await this.#call({ op: "accumulate", batch, gradScale, first })) as LossSum;
+  }
+
+  async readGradients(): Promise<void> {
+    await this.#call({ op: "readGradients" });
+  }
+
+  async evaluate(batch: TokenBatch): Promise<LossSum> {
+    return (await this.#call({ op: "evaluate", batch })) as LossSum;
+  }
+
+  async generate(
+    prompt: readonly number[],
+    maxNewTokens: number,
+    endTokenIds: readonly number[],
+  ): Promise<Int32Array> {
+    const call: EngineCall = {
+      op: "generate",
+      prompt: Int32Array.from(prompt),
+      maxNewTokens,
+      endTokenIds,
+    };
+    return (await this.#call(call)) as Int32Array;
+  }
+
+  async close(): Promise<void> {
+    if (this.#ended === undefined) await this.#call({ op: "close" }).catch(() => {});
+    await this.#thread.terminate();
+  }
+
+  async #call(call: EngineCall): Promise<EngineValue> {
+    if (this.#ended !== undefined) throw this.#ended;
+    const id = this.#nextId++;
+    return new Promise<EngineValue>((resolve, reject) => {
+      this.#pending.set(id, { resolve, reject });
+      const request: EngineRequest = { id, call };
+      this.#thread.postMessage(request);
+    });
+  }
+
+  #settle(message: EngineReply): void {
+    const pending = this.#pending.get(message.id);
+    this.#pending.delete(message.id);
+    if ("error" in message) pending?.reject(engineFailure(message.error));
+    else pending?.resolve(message.value);
+  }
+
+  #end(reason: string): void {
+    this.#ended ??= new LockstepError("E_ENGINE_CRASHED", { reason });
+    for (const { reject } of this.#pending.values()) reject(this.#ended);
+    this.#pending.clear();
+  }
+}
+
+/** An engine's own error, with what the coordinator needs to judge it. */
+export class EngineFailure extends LockstepError<"E_ENGINE_FAILED"> {
+  readonly engineError: EngineError;
+
+  constructor(engineError: EngineError) {
+    super("E_ENGINE_FAILED", { code: engineError.code, reason: engineError.message });
+    this.engineError = engineError;
+    if (engineError.stack !== "") this.stack = engineError.stack;
+  }
+}
+
+const engineFailure = (error: EngineError): EngineFailure => new EngineFailure(error);
+
+/**
+ * TensorFlow reads these once, from the process and not from the thread's copy of its environment,
+ * so they are set here and before the thread exists.
+ */
+function setEngineEnvironment(job: WorkerJob): void {
+  const { env } = process;
+  env["TF_NUM_INTRAOP_THREADS"] = String(job.threadsPerWorker);
+  env["TF_NUM_INTEROP_THREADS"] = "1";
+  env["TF_FORCE_GPU_ALLOW_GROWTH"] ??= "true";
+  env["TF_DETERMINISTIC_OPS"] ??= "1";
+  env["TF_CPP_MIN_LOG_LEVEL"] ??= "2";
+  if (job.precision === "fp32") env["NVIDIA_TF32_OVERRIDE"] ??= "0";
+}

@@ -1,0 +1,49 @@
+import type { LossSum, TokenBatch, WorkerJob } from "#lib/core/job";
+
+/** What the I/O thread and the engine thread say to each other. */
+
+export interface EngineThreadData {
+  readonly engineModule: string;
+  readonly job: WorkerJob;
+  /** The whole parameter space in wire form. */
+  readonly parameters: Uint8Array<SharedArrayBuffer>;
+  readonly gradients: Uint8Array<SharedArrayBuffer>;
+}
+
+export type EngineCall =
+  | { readonly op: "loadParameters" }
+  | {
+      readonly op: "accumulate";
+      readonly batch: TokenBatch;
+      readonly gradScale: number;
+      readonly first: boolean;
+    }
+  | { readonly op: "readGradients" }
+  | { readonly op: "evaluate"; readonly batch: TokenBatch }
+  | {
+      readonly op: "generate";
+      readonly prompt: Int32Array;
+      readonly maxNewTokens: number;
+      readonly endTokenIds: readonly number[];
+    }
+  | { readonly op: "close" };
+
+export type EngineValue = LossSum | Int32Array | undefined;
+
+export interface EngineError {
+  readonly code: string;
+  readonly message: string;
+  readonly stack: string;
+  /** Whether trying again could help: not for an error of the catalogue that says otherwise. */
+  readonly retryable: boolean;
+}
+
+/** `id` 0 reports the engine's creation. */
+export type EngineReply =
+  | { readonly id: number; readonly value: EngineValue }
+  | { readonly id: number; readonly error: EngineError };
+
+export interface EngineRequest {
+  readonly id: number;
+  readonly call: EngineCall;
+}

@@ -1,0 +1,74 @@
+import type { WorkerState } from "#lib/core/events";
+import type { WireSecurity } from "#lib/wire/security";
+
+/** Where in its loop a worker is; hooks of tests and the observer's states follow it. */
+export type WorkerPhase =
+  | { readonly phase: "asking" }
+  | { readonly phase: "leased"; readonly step: number; readonly group: number }
+  | { readonly phase: "computed"; readonly step: number; readonly group: number }
+  | {
+      readonly phase: "pushing";
+      readonly step: number;
+      readonly group: number;
+      readonly shard: number;
+      readonly sentBytes: number;
+    }
+  | { readonly phase: "pushed"; readonly step: number; readonly group: number }
+  | {
+      readonly phase: "completed";
+      readonly step: number;
+      readonly group: number;
+      readonly stale: boolean;
+    };
+
+/** What a worker does, for its own metrics and log. */
+export interface WorkerObserver {
+  registered?(workerId: string): void;
+  stateChanged?(state: WorkerState): void;
+  microBatchComputed?(facts: { readonly numTokens: number; readonly seconds: number }): void;
+  groupCompleted?(facts: {
+    readonly step: number;
+    readonly group: number;
+    readonly seconds: number;
+    readonly stale: boolean;
+  }): void;
+  bytesTransferred?(direction: "gradients" | "parameters", bytes: number): void;
+  parametersLoaded?(version: number): void;
+  /** Something went wrong and is tried again. */
+  retrying?(error: unknown): void;
+}
+
+export interface DeviceReading {
+  /** 0 to 1. */
+  readonly utilization: number;
+  readonly memoryUsedBytes: number;
+  readonly memoryTotalBytes: number;
+}
+
+export interface WorkerOptions {
+  /** host:port of the coordinator's control service. */
+  readonly coordinatorAddress: string;
+  readonly security?: WireSecurity;
+  /** Name to be shown under; the coordinator makes it unique. */
+  readonly name?: string;
+  /** Everything that decides the bits of a result. @default that of this machine's processor */
+  readonly deviceKind?: string;
+  readonly deviceType?: "cpu" | "gpu";
+  /** URL of a module whose default export is a CreateTrainingEngine. @default lib/tuning's engine */
+  readonly engineModule?: string;
+  /** Reads the device; called with every heartbeat. @default this process on the processor */
+  readonly readDevice?: () => DeviceReading;
+  /** How long the coordinator may be away before the worker gives up. @default 60000 */
+  readonly reconnectTimeoutMs?: number;
+  readonly observer?: WorkerObserver;
+  /** Called at each point of the loop, and waited for. */
+  readonly onPhase?: (phase: WorkerPhase) => void | Promise<void>;
+  /** Aborting it makes the worker leave; its leases go to others. */
+  readonly signal?: AbortSignal;
+}
+
+export interface WorkerOutcome {
+  /** `finished`: the job is over; `left`: the signal was aborted. */
+  readonly outcome: "finished" | "left";
+  readonly numGroups: number;
+}

@@ -1,0 +1,120 @@
+import type { ParameterLayout } from "#lib/core/parameter-layout";
+import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
+import { BulkClient } from "#lib/wire/bulk-client";
+import { isLockstepError } from "#lib/core/errors/index";
+import { remoteErrorCode } from "#lib/wire/rpc-errors";
+import type { WireSecurity } from "#lib/wire/security";
+
+/** Attempts at one transfer with one shard, the first included. */
+const maxAttempts = 3;
+
+/** A worker's connections to all reducer shards. Buffers hold the whole space in wire form. */
+export class ShardTransfers {
+  readonly #shards: readonly {
+    readonly client: BulkClient;
+    readonly start: number;
+    readonly end: number;
+  }[];
+
+  constructor(options: {
+    readonly layout: ParameterLayout;
+    readonly addresses: readonly string[];
+    readonly security: WireSecurity;
+  }) {
+    const ranges = shardRanges(options.layout, options.addresses.length);
+    this.#shards = ranges.map((range, shard) => ({
+      client: new BulkClient({
+        address: options.addresses[shard] ?? "",
+        security: options.security,
+      }),
+      start: wireOffsetBytes(options.layout, range.start),
+      end: wireOffsetBytes(options.layout, range.end),
+    }));
+  }
+
+  /** @throws what BulkClient.pullParameters throws, after some attempts */
+  async pull(
+    version: number,
+    into: Uint8Array,
+    options: {
+      readonly signal?: AbortSignal | undefined;
+      readonly onRetry: (error: unknown) => void;
+    },
+  ): Promise<void> {
+    const { signal, onRetry } = options;
+    await allOrFirstError(
+      this.#shards.map(async ({ client, start, end }) =>
+        withRetries(
+          async () =>
+            client.pullParameters(
+              { version, ...(signal === undefined ? {} : { signal }) },
+              into.subarray(start, end),
+            ),
+          onRetry,
+        ),
+      ),
+    );
+  }
+
+  /** @throws what BulkClient.pushGradients throws, after some attempts */
+  async push(
+    lease: {
+      readonly workerId: string;
+      readonly step: number;
+      readonly group: number;
+      readonly lease: number;
+    },
+    wireBytes: Uint8Array,
+    options: {
+      readonly signal?: AbortSignal | undefined;
+      readonly onRetry: (error: unknown) => void;
+      readonly onChunk?: ((shard: number, sentBytes: number) => void | Promise<void>) | undefined;
+    },
+  ): Promise<void> {
+    const { signal, onRetry, onChunk } = options;
+    await allOrFirstError(
+      this.#shards.map(async ({ client, start, end }, shard) =>
+        withRetries(
+          async () =>
+            client.pushGradients(
+              {
+                ...lease,
+                ...(signal === undefined ? {} : { signal }),
+                ...(onChunk === undefined
+                  ? {}
+                  : { onChunk: async (sentBytes: number) => onChunk(shard, sentBytes) }),
+              },
+              wireBytes.subarray(start, end),
+            ),
+          onRetry,
+        ),
+      ),
+    );
+  }
+
+  close(): void {
+    for (const { client } of this.#shards) client.close();
+  }
+}
+
+/** Waits for all, so that no transfer still reads or writes the buffer when an error is thrown. */
+async function allOrFirstError(transfers: readonly Promise<unknown>[]): Promise<void> {
+  const results = await Promise.allSettled(transfers);
+  for (const result of results) if (result.status === "rejected") throw result.reason;
+}
+
+async function withRetries<T>(
+  transfer: () => Promise<T>,
+  onRetry: (error: unknown) => void,
+): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await transfer();
+    } catch (error) {
+      const transient =
+        (isLockstepError(error) && error.retryable) || remoteErrorCode(error) === "E_FRAME_CORRUPT";
+      if (!transient || attempt === maxAttempts) throw error;
+      onRetry(error);
+    }
+  }
+}

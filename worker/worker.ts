@@ -1,0 +1,350 @@
+import os from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import type { WorkerState } from "#lib/core/events";
+import type { LossSum, WorkerJob } from "#lib/core/job";
+import { ControlClient } from "#lib/wire/control-client";
+import {
+  type EvaluateTask,
+  type GenerateTask,
+  protocolVersion,
+  type RegisterReply,
+  type Task,
+  type TaskResult,
+  type TrainTask,
+} from "#lib/wire/control-messages";
+import { remoteErrorCode } from "#lib/wire/rpc-errors";
+import { createProcessorReader, processorKind } from "./device.js";
+import { EngineClient, EngineFailure } from "./engine-client.js";
+import type { DeviceReading, WorkerOptions, WorkerOutcome } from "./options.js";
+import { ShardTransfers } from "./transfers.js";
+
+/** How long one NextTask call waits for work. */
+const longPollMs = 20_000;
+const defaultReconnectTimeoutMs = 60_000;
+const firstBackoffMs = 100;
+const maxBackoffMs = 3_000;
+
+/**
+ * Takes part in a job until it is over: registers, leases work, computes it in the engine thread,
+ * pushes gradients to all shards, reports. Survives a coordinator that is away for a while, and
+ * being declared dead by mistake.
+ *
+ * @throws E_COORDINATOR_UNREACHABLE, E_RPC_FAILED (refused: token, device kind, version),
+ *   E_ENGINE_FAILED, E_ENGINE_CRASHED
+ */
+export async function runWorker(options: WorkerOptions): Promise<WorkerOutcome> {
+  const loop = new WorkerLoop(options);
+  try {
+    return await loop.run();
+  } finally {
+    await loop.close();
+  }
+}
+
+class WorkerLoop {
+  readonly #options: WorkerOptions;
+  readonly #control: ControlClient;
+  readonly #readDevice: () => DeviceReading;
+  readonly #startedAt = performance.now();
+  #session: { readonly workerId: string; readonly transfers: ShardTransfers } | undefined;
+  #engine: { readonly client: EngineClient; readonly job: WorkerJob } | undefined;
+  /** Version that the engine holds. */
+  #version: number | undefined;
+  #state: WorkerState = "compiling";
+  #heartbeat: NodeJS.Timeout | undefined;
+  #numGroups = 0;
+
+  constructor(options: WorkerOptions) {
+    this.#options = options;
+    this.#control = new ControlClient({
+      address: options.coordinatorAddress,
+      security: options.security ?? {},
+    });
+    this.#readDevice = options.readDevice ?? createProcessorReader();
+  }
+
+  async run(): Promise<WorkerOutcome> {
+    while (!this.#stopped()) {
+      try {
+        await this.#join();
+        for (;;) {
+          const task = await this.#nextTask();
+          if (task === undefined) break;
+          if (task.kind === "finished") {
+            await this.#leave("the job is over");
+            return { outcome: "finished", numGroups: this.#numGroups };
+          }
+          if (task.kind !== "wait") await this.#perform(task);
+        }
+        await this.#leave("it was asked to stop");
+      } catch (error) {
+        if (this.#stopped()) {
+          await this.#leave("it was asked to stop");
+        } else if (remoteErrorCode(error) === "E_UNKNOWN_WORKER") {
+          this.#options.observer?.retrying?.(error);
+        } else if (isTransferFailure(error)) {
+          this.#options.observer?.retrying?.(error);
+          await this.#report(error, false);
+          await delay(firstBackoffMs);
+        } else throw error;
+      }
+    }
+    return { outcome: "left", numGroups: this.#numGroups };
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#heartbeat);
+    this.#session?.transfers.close();
+    this.#control.close();
+    await this.#engine?.client.close();
+  }
+
+  async #join(): Promise<void> {
+    const options = this.#options;
+    clearInterval(this.#heartbeat);
+    this.#session?.transfers.close();
+    this.#session = undefined;
+    const reply = await this.#untilReachable(async () =>
+      this.#control.register({
+        protocolVersion,
+        name: options.name ?? "",
+        host: os.hostname(),
+        pid: process.pid,
+        deviceKind: options.deviceKind ?? processorKind(),
+        deviceType: options.deviceType ?? "cpu",
+      }),
+    );
+    const job = JSON.parse(reply.jobJson) as WorkerJob;
+    this.#session = {
+      workerId: reply.workerId,
+      transfers: new ShardTransfers({
+        layout: job.layout,
+        addresses: reply.shardAddresses,
+        security: options.security ?? {},
+      }),
+    };
+    options.observer?.registered?.(reply.workerId);
+    this.#startHeartbeats(reply);
+    if (this.#engine?.job.jobId !== job.jobId) await this.#createEngine(job);
+    // A coordinator that came back may publish other parameters under the same number.
+    this.#version = undefined;
+    this.#setState("idle");
+  }
+
+  async #createEngine(job: WorkerJob): Promise<void> {
+    this.#setState("compiling");
+    await this.#engine?.client.close();
+    this.#engine = undefined;
+    const engineModule = this.#options.engineModule ?? import.meta.resolve("#lib/tuning/engine");
+    try {
+      this.#engine = { client: await EngineClient.create(engineModule, job), job };
+    } catch (error) {
+      await this.#report(error, isFatal(error));
+      throw error;
+    }
+  }
+
+  #startHeartbeats(reply: RegisterReply): void {
+    const beat = (): void => {
+      this.#control
+        .heartbeat({
+          workerId: reply.workerId,
+          state: this.#state,
+          ...this.#readDevice(),
+          deviceSeconds: (performance.now() - this.#startedAt) / 1000,
+        })
+        // Being unknown or unheard shows in the loop, which knows what to do about it.
+        .catch((error: unknown) => this.#options.observer?.retrying?.(error));
+    };
+    beat();
+    this.#heartbeat = setInterval(beat, reply.heartbeatIntervalMs);
+  }
+
+  /** @returns undefined when the worker was asked to stop */
+  async #nextTask(): Promise<Task | undefined> {
+    const { signal } = this.#options;
+    const { workerId } = this.#joined();
+    this.#setState("idle");
+    await this.#options.onPhase?.({ phase: "asking" });
+    if (this.#stopped()) return undefined;
+    return this.#untilReachable(async () =>
+      this.#control.nextTask({ workerId, maxWaitMs: longPollMs }, signal),
+    );
+  }
+
+  async #perform(task: TrainTask | EvaluateTask | GenerateTask): Promise<void> {
+    try {
+      if (!(await this.#ensureVersion(task.version))) return;
+      if (task.kind === "train") await this.#train(task);
+      else await this.#infer(task);
+    } catch (error) {
+      if (isEngineError(error)) {
+        await this.#report(error, isFatal(error), task.lease);
+      }
+      throw error;
+    }
+  }
+
+  /** @returns false when the version is gone: the lease is stale */
+  async #ensureVersion(version: number): Promise<boolean> {
+    if (this.#version === version) return true;
+    const { client } = this.#engineInUse();
+    this.#setState("loading");
+    this.#version = undefined;
+    try {
+      await this.#joined().transfers.pull(version, client.parameters, {
+        signal: this.#options.signal,
+        onRetry: (error) => this.#options.observer?.retrying?.(error),
+      });
+    } catch (error) {
+      if (remoteErrorCode(error) === "E_VERSION_NOT_PUBLISHED") return false;
+      throw error;
+    }
+    this.#options.observer?.bytesTransferred?.("parameters", client.parameters.length);
+    await client.loadParameters();
+    this.#version = version;
+    this.#options.observer?.parametersLoaded?.(version);
+    return true;
+  }
+
+  async #train(task: TrainTask): Promise<void> {
+    const { step, group, lease } = task;
+    const { client } = this.#engineInUse();
+    const { onPhase, observer } = this.#options;
+    const { workerId, transfers } = this.#joined();
+    const startedAt = performance.now();
+    await onPhase?.({ phase: "leased", step, group });
+    this.#setState("computing");
+    const sums: LossSum[] = [];
+    for (const batch of task.batches) {
+      const batchStartedAt = performance.now();
+      const sum = await client.accumulate(batch, task.gradScale, sums.length === 0);
+      sums.push(sum);
+      observer?.microBatchComputed?.({
+        numTokens: batch.tokens.length,
+        seconds: (performance.now() - batchStartedAt) / 1000,
+      });
+    }
+    await client.readGradients();
+    await onPhase?.({ phase: "computed", step, group });
+    this.#setState("sending");
+    await transfers.push({ workerId, step, group, lease }, client.gradients, {
+      signal: this.#options.signal,
+      onRetry: (error) => observer?.retrying?.(error),
+      onChunk:
+        onPhase === undefined
+          ? undefined
+          : async (shard, sentBytes) =>
+              onPhase({ phase: "pushing", step, group, shard, sentBytes }),
+    });
+    observer?.bytesTransferred?.("gradients", client.gradients.length);
+    await onPhase?.({ phase: "pushed", step, group });
+    const stale = await this.#complete(lease, { kind: "losses", sums });
+    this.#numGroups += 1;
+    observer?.groupCompleted?.({
+      step,
+      group,
+      seconds: (performance.now() - startedAt) / 1000,
+      stale,
+    });
+    await onPhase?.({ phase: "completed", step, group, stale });
+  }
+
+  async #infer(task: EvaluateTask | GenerateTask): Promise<void> {
+    const { client } = this.#engineInUse();
+    this.#setState("computing");
+    if (task.kind === "generate") {
+      const ids = await client.generate(task.prompt, task.maxNewTokens, task.endTokenIds);
+      await this.#complete(task.lease, { kind: "tokens", ids: [...ids] });
+      return;
+    }
+    const sums: LossSum[] = [];
+    for (const batch of task.batches) sums.push(await client.evaluate(batch));
+    await this.#complete(task.lease, { kind: "losses", sums });
+  }
+
+  async #complete(lease: number, result: TaskResult): Promise<boolean> {
+    const { workerId } = this.#joined();
+    const { stale } = await this.#untilReachable(async () =>
+      this.#control.completeTask({ workerId, lease, result }),
+    );
+    return stale;
+  }
+
+  async #leave(reason: string): Promise<void> {
+    clearInterval(this.#heartbeat);
+    const workerId = this.#session?.workerId;
+    // The coordinator may be gone already, which is as good.
+    if (workerId !== undefined) await this.#control.leave({ workerId, reason }).catch(() => {});
+  }
+
+  async #report(error: unknown, fatal: boolean, lease = 0): Promise<void> {
+    const workerId = this.#session?.workerId ?? "";
+    const failure = error instanceof EngineFailure ? error.engineError : undefined;
+    const code = failure?.code || (isLockstepError(error) ? error.code : "");
+    const message = failure?.message ?? (error instanceof Error ? error.message : String(error));
+    await this.#control.reportFailure({ workerId, lease, code, message, fatal }).catch(() => {});
+  }
+
+  /** Repeats a call while the coordinator is away, for a limited time. */
+  async #untilReachable<T>(call: () => Promise<T>): Promise<T> {
+    const { observer, coordinatorAddress } = this.#options;
+    const timeoutMs = this.#options.reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
+    const since = performance.now();
+    for (let backoffMs = firstBackoffMs; ; backoffMs = Math.min(backoffMs * 2, maxBackoffMs)) {
+      try {
+        return await call();
+      } catch (error) {
+        if (!isUnreachable(error) || this.#stopped()) throw error;
+        const seconds = Math.round((performance.now() - since) / 1000);
+        if (performance.now() - since > timeoutMs) {
+          throw new LockstepError(
+            "E_COORDINATOR_UNREACHABLE",
+            { address: coordinatorAddress, seconds, reason: error.message },
+            { cause: error },
+          );
+        }
+        observer?.retrying?.(error);
+        await delay(backoffMs);
+      }
+    }
+  }
+
+  #stopped(): boolean {
+    return this.#options.signal?.aborted === true;
+  }
+
+  #setState(state: WorkerState): void {
+    if (this.#state === state) return;
+    this.#state = state;
+    this.#options.observer?.stateChanged?.(state);
+  }
+
+  #joined(): { readonly workerId: string; readonly transfers: ShardTransfers } {
+    if (this.#session === undefined) throw new Error("the worker has not registered");
+    return this.#session;
+  }
+
+  #engineInUse(): { readonly client: EngineClient } {
+    if (this.#engine === undefined) throw new Error("the worker has no engine");
+    return this.#engine;
+  }
+}
+
+const isUnreachable = (error: unknown): error is LockstepError =>
+  isLockstepError(error) && (error.code === "E_RPC_UNAVAILABLE" || error.code === "E_RPC_TIMEOUT");
+
+/** A shard did not take or give bytes; the coordinator lets the worker join anew. */
+const isTransferFailure = (error: unknown): boolean =>
+  isUnreachable(error) ||
+  (isLockstepError(error) &&
+    (error.code === "E_TRANSFER_INCOMPLETE" || error.code === "E_FRAME_CORRUPT")) ||
+  remoteErrorCode(error) === "E_FRAME_CORRUPT";
+
+const isEngineError = (error: unknown): boolean =>
+  error instanceof EngineFailure || (isLockstepError(error) && error.code === "E_ENGINE_CRASHED");
+
+/** Errors of the catalogue that no repetition cures would meet every worker. */
+const isFatal = (error: unknown): boolean =>
+  error instanceof EngineFailure && error.engineError.code !== "" && !error.engineError.retryable;
