@@ -26,11 +26,18 @@ export interface BulkHandlers {
    * does not ask for the next one.
    */
   pushGradients(meta: PushMeta, frames: AsyncIterable<Frame>): Promise<PushReply>;
+  /** @throws E_VERSION_NOT_PUBLISHED */
+  pullParameters(request: PullRequest): Uint8Array | PullSource;
+}
+
+export interface PullSource {
+  /** The published bytes of the version of the shard's range; copied chunk by chunk as they are sent. */
+  readonly bytes: Uint8Array;
   /**
-   * @returns the published bytes of this version of the shard's range, which must not change while
-   * they are being sent. @throws E_VERSION_NOT_PUBLISHED
+   * Called right before each copy; throws E_VERSION_NOT_PUBLISHED when a later version has taken the
+   * memory, which ends the stream with that error instead of mixing two versions.
    */
-  pullParameters(request: PullRequest): Uint8Array;
+  readonly beforeChunk?: (payloadBytes: number) => void;
 }
 
 /** Longest worker id, characters. */
@@ -47,7 +54,10 @@ export function registerBulkService(server: GrpcServer, handlers: BulkHandlers):
   });
   server.addServerStream(pullParametersMethod, (message) => {
     const request = decodePullRequest(message);
-    return chunks(handlers.pullParameters(request), { step: request.version, group: 0, lease: 0 });
+    const published = handlers.pullParameters(request);
+    const { bytes, beforeChunk }: PullSource =
+      published instanceof Uint8Array ? { bytes: published } : published;
+    return chunks(bytes, { step: request.version, group: 0, lease: 0 }, beforeChunk);
   });
 }
 

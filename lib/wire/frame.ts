@@ -79,15 +79,23 @@ export function decodeFrame(message: Buffer): Frame {
   return { step, group, lease, offset, payload: message.subarray(frameHeaderBytes) };
 }
 
-/** Frames of a whole range, in order, made when asked for. */
+/**
+ * Frames of a whole range, in order, made when asked for; an empty range is one empty frame.
+ *
+ * @param beforeChunk called right before bytes are copied; what it throws ends the iteration
+ */
 export function* chunks(
   wireBytes: Uint8Array,
   fields: { readonly step: number; readonly group: number; readonly lease: number },
+  beforeChunk?: (payloadBytes: number) => void,
 ): Generator<Buffer> {
-  for (let offset = 0; offset < wireBytes.length; offset += chunkPayloadBytes) {
+  let offset = 0;
+  do {
     const payloadBytes = Math.min(chunkPayloadBytes, wireBytes.length - offset);
+    beforeChunk?.(payloadBytes);
     yield encodeFrame({ ...fields, offset }, wireBytes, offset, payloadBytes);
-  }
+    offset += payloadBytes;
+  } while (offset < wireBytes.length);
 }
 
 function frameChecksum(frame: Buffer): number {

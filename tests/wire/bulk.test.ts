@@ -120,7 +120,7 @@ test("parameters arrive whole, and a version that is not published is named", as
   const { client } = await serve({
     ...notServed,
     pullParameters: (request) =>
-      request.version === 5 ? published : notServed.pullParameters(request),
+      request.version === 5 ? { bytes: published } : notServed.pullParameters(request),
   });
   const into = new Uint8Array(new SharedArrayBuffer(published.length));
   await client().pullParameters({ version: 5 }, into);
