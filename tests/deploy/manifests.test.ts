@@ -47,7 +47,7 @@ interface Container {
   image: string;
   command?: string[];
   args?: string[];
-  env?: { name: string; value?: string; valueFrom?: { secretKeyRef?: { name: string } } }[];
+  env?: { name: string; value?: string }[];
   ports?: { name: string; containerPort: number }[];
   resources: { requests: Record<string, string>; limits: Record<string, string> };
   securityContext: Record<string, unknown>;
@@ -212,8 +212,11 @@ for (const name of kustomizations) {
       );
     assert.ok(mounted(config.model_name_or_path, "data"));
     assert.ok(mounted(config.output_dir, "data"));
-    for (const file of [config.tls_certificate, config.tls_private_key, config.tls_authority]) {
+    for (const file of [config.tls_cert_file, config.tls_key_file, config.tls_ca_file]) {
       assert.ok(file !== null && mounted(file, "tls"), `${file}`);
+    }
+    for (const file of [config.join_token_file, config.http_token_file]) {
+      assert.ok(file !== null && mounted(file, "tokens"), `${file}`);
     }
     assert.ok(
       volumeMounts.some(
@@ -256,8 +259,7 @@ for (const name of kustomizations) {
       assert.equal(template?.metadata.annotations["prometheus.io/scrape"], "true");
       const metrics = container.ports?.find((port) => port.name === "metrics")?.containerPort;
       assert.equal(template?.metadata.annotations["prometheus.io/port"], String(metrics));
-      const token = container.env?.find((variable) => variable.name === "LOCKSTEP_JOIN_TOKEN");
-      assert.equal(token?.valueFrom?.secretKeyRef?.name, "lockstep-join-token");
+      assert.ok(pod.volumes.some(({ secret }) => secret?.secretName === "lockstep-tokens"));
       assert.ok(
         pod.volumes.some(({ secret }) => secret?.secretName === `lockstep-${component}-tls`),
       );

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -144,6 +144,9 @@ test("scrape configurations are valid", needs("promtool"), async () => {
       join(directory, "rules.yaml"),
       readFileSync(join(packageRoot, "grafana", "prometheus", "rules.yaml")),
     );
+    // promtool wants the token's file to be there.
+    await mkdir(join(directory, "secrets"));
+    await writeFile(join(directory, "secrets", "lockstep-http-token"), "token");
     for (const name of ["prometheus.yaml", "prometheus-kubernetes.yaml"]) {
       const text = readFileSync(join(packageRoot, "grafana", "prometheus", name), "utf8");
       const config = parse(text, { merge: true }) as {

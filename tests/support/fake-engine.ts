@@ -1,0 +1,112 @@
+import { float32ToBfloat16 } from "#lib/core/bf16";
+import {
+  type CreateTrainingEngine,
+  ignoredTarget,
+  type LossSum,
+  type TokenBatch,
+  type TrainingEngine,
+  type WorkerJob,
+} from "#lib/core/job";
+import { wireOffsetBytes } from "#lib/core/parameter-layout";
+
+/**
+ * An engine without TensorFlow whose gradients depend, element by element, on the tokens, on the
+ * parameters and on the order of the micro-batches (in float32, rounding included), so that the
+ * SHA-256 of the masters at the end of a run depends on everything that a run must keep equal.
+ */
+export class FakeEngine implements TrainingEngine {
+  readonly #job: WorkerJob;
+  readonly #parameters: Float32Array;
+  readonly #gradients: Float32Array;
+
+  constructor(job: WorkerJob) {
+    this.#job = job;
+    this.#parameters = new Float32Array(job.layout.numElements);
+    this.#gradients = new Float32Array(job.layout.numElements);
+  }
+
+  loadParameters(wireBytes: Uint8Array): void {
+    const { layout } = this.#job;
+    const bytes = new Uint8Array(wireBytes);
+    const view = new DataView(bytes.buffer);
+    for (let i = 0; i < layout.numElements; i++) {
+      const at = wireOffsetBytes(layout, i);
+      const isHalf = i < layout.vectorStart && layout.matrixDtype === "bfloat16";
+      this.#parameters[i] = isHalf
+        ? halfToNumber(view.getUint16(at, true))
+        : view.getFloat32(at, true);
+    }
+  }
+
+  accumulate(batch: TokenBatch, gradScale: number, first: boolean): LossSum {
+    const seed = hashBatch(batch);
+    for (let i = 0; i < this.#gradients.length; i++) {
+      const noise = ((Math.imul(seed ^ i, 2_654_435_761) >>> 8) % 2_001) - 1_000;
+      const gradient = gradScale * (noise * 0.37 + (this.#parameters[i] ?? 0) * 11);
+      this.#gradients[i] = first ? gradient : (this.#gradients[i] ?? 0) + gradient;
+    }
+    return this.#loss(batch);
+  }
+
+  readGradients(wireBytes: Uint8Array): void {
+    const { layout } = this.#job;
+    const { vectorStart, matrixDtype } = layout;
+    const matrices = this.#gradients.subarray(0, vectorStart);
+    const matrixBytes =
+      matrixDtype === "bfloat16"
+        ? float32ToBfloat16(matrices, new Uint16Array(vectorStart))
+        : Float32Array.from(matrices);
+    wireBytes.set(new Uint8Array(matrixBytes.buffer, 0, wireOffsetBytes(layout, vectorStart)), 0);
+    const vectors = Float32Array.from(this.#gradients.subarray(vectorStart));
+    wireBytes.set(new Uint8Array(vectors.buffer), wireOffsetBytes(layout, vectorStart));
+  }
+
+  evaluate(batch: TokenBatch): LossSum {
+    return this.#loss(batch);
+  }
+
+  generate(prompt: Int32Array, maxNewTokens: number): Int32Array {
+    const level = Math.abs(Math.round((this.#parameters[0] ?? 0) * 1e6));
+    return Int32Array.from(
+      { length: maxNewTokens },
+      (_, i) => ((prompt[0] ?? 0) + level + i) % 1_000,
+    );
+  }
+
+  close(): void {}
+
+  #loss(batch: TokenBatch): LossSum {
+    let numTokens = 0;
+    for (const target of batch.targets) if (target !== ignoredTarget) numTokens += 1;
+    let level = 0;
+    for (let i = 0; i < this.#parameters.length; i += 97)
+      level += Math.abs(this.#parameters[i] ?? 0);
+    return {
+      nllSum: numTokens * (1 + (hashBatch(batch) % 1_000) / 1_000) + level / 1_000,
+      numTokens,
+    };
+  }
+}
+
+function halfToNumber(bits: number): number {
+  scratch.setUint32(0, bits << 16);
+  return scratch.getFloat32(0);
+}
+const scratch = new DataView(new ArrayBuffer(4));
+
+function hashBatch(batch: TokenBatch): number {
+  let hash = 2_166_136_261;
+  for (const token of batch.tokens) hash = Math.imul(hash ^ token, 16_777_619);
+  for (const target of batch.targets) hash = Math.imul(hash ^ target, 16_777_619);
+  return hash >>> 0;
+}
+
+const create: CreateTrainingEngine = async (job) => {
+  const failure = process.env["LOCKSTEP_TEST_ENGINE_FAILURE"];
+  if (failure !== undefined) {
+    const { LockstepError } = await import("#lib/core/errors/index");
+    throw new LockstepError("E_FRAME_INVALID", { reason: failure });
+  }
+  return new FakeEngine(job);
+};
+export default create;
