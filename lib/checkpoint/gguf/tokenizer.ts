@@ -141,6 +141,8 @@ export function readTokenizer(gguf: GgufFile, vocabSize: number): ImportedTokeni
         addedTokens.map(({ id: tokenId, ...token }) => [String(tokenId), token]),
       ),
       clean_up_tokenization_spaces: false,
+      // v4's base class would also give token_type_ids, which a Llama refuses.
+      model_input_names: ["input_ids", "attention_mask"],
       model_max_length: metadata.integer("llama.context_length", 1, 1e9),
       ...(chatTemplate === undefined ? {} : { chat_template: chatTemplate }),
     },
