@@ -1,0 +1,157 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { parse } from "yaml";
+import { packageRoot } from "#lib/core/paths";
+import { interpolate, metricNames, panelQueries } from "#tests/support/dashboard";
+import { declaredMetrics, seriesNames } from "#tests/support/metric-names";
+import { startPrometheus } from "#tests/support/prometheus";
+import { runProgram } from "#tests/support/run-program";
+import { startScriptedRun } from "#tests/support/scripted-run";
+import { needs, toolPath } from "#tests/support/tools";
+
+const rulesFile = join(packageRoot, "grafana", "prometheus", "rules.yaml");
+
+interface RuleFile {
+  readonly groups: readonly { readonly rules: readonly Rule[] }[];
+}
+interface Rule {
+  readonly record?: string;
+  readonly alert?: string;
+  readonly expr: string;
+}
+const rules = (parse(readFileSync(rulesFile, "utf8")) as RuleFile).groups.flatMap(
+  (group) => group.rules,
+);
+
+test("panels and rules name only metrics that the registries declare", async () => {
+  const known = seriesNames(await declaredMetrics());
+  const exprs = [...panelQueries().map(({ expr }) => expr), ...rules.map(({ expr }) => expr)];
+  for (const expr of exprs) {
+    // Recording rules are named level:metric:operations.
+    for (const name of metricNames(expr.replace(/\b\w+:\w+:\w+\b/g, ""))) {
+      assert.ok(known.has(name), `${name} in ${expr}`);
+    }
+  }
+  assert.ok(!known.has("lockstep_training_lost"));
+});
+
+test("the name reader finds each metric of an expression", () => {
+  assert.deepEqual(
+    metricNames('sum(rate(lockstep_a_total{job="lockstep"}[1m])) / lockstep_b_seconds_sum'),
+    ["lockstep_a_total", "lockstep_b_seconds_sum"],
+  );
+});
+
+test("both endpoints pass promtool check metrics", needs("promtool"), async () => {
+  const run = await startScriptedRun();
+  try {
+    for (const { address } of run.targets) {
+      const text = await (await fetch(`http://${address}/metrics`)).text();
+      const { code, stdout, stderr } = await runProgram(
+        toolPath("promtool"),
+        ["check", "metrics"],
+        { input: text },
+      );
+      assert.equal(code, 0, stdout + stderr);
+      assert.match(text, /^lockstep_build_info\{/m);
+    }
+    const bad = await runProgram(toolPath("promtool"), ["check", "metrics"], {
+      input: "# TYPE trainingLoss gauge\ntrainingLoss 1\n",
+    });
+    assert.notEqual(bad.code, 0, "promtool accepts a camelCase name without help");
+  } finally {
+    await run.close();
+  }
+});
+
+test("every panel and every recording shows data from a Prometheus that scraped a run", {
+  ...needs("prometheus"),
+  timeout: 120_000,
+}, async () => {
+  const run = await startScriptedRun();
+  const prometheus = await startPrometheus({
+    targets: run.targets,
+    scrapeIntervalMs: 250,
+    ruleFiles: [rulesFile],
+  });
+  try {
+    await prometheus.scrapes(8);
+    const empty: string[] = [];
+    for (const { panel, expr } of panelQueries()) {
+      const samples = await prometheus.query(interpolate(expr, { rateInterval: "10s" }));
+      if (samples.length === 0 || !samples.every(({ value }) => Number.isFinite(value))) {
+        empty.push(`${panel}: ${expr} gives ${JSON.stringify(samples)}`);
+      }
+    }
+    assert.deepEqual(empty, []);
+    for (const { record } of rules) {
+      if (record === undefined) continue;
+      const samples = await prometheus.query(record);
+      assert.ok(samples.length > 0 && samples.every(({ value }) => value > 0), record);
+    }
+
+    // The variables choose: another job has no data.
+    for (const { panel, expr } of panelQueries()) {
+      const chosen = interpolate(expr, { rateInterval: "10s", job: "another-job" });
+      assert.deepEqual(await prometheus.query(chosen), [], panel);
+    }
+    await assert.rejects(prometheus.query("sum by (le (up))"), /Prometheus refused/);
+  } finally {
+    await prometheus.close();
+    await run.close();
+  }
+});
+
+test("panels compute what they say", { ...needs("prometheus"), timeout: 120_000 }, async () => {
+  const run = await startScriptedRun();
+  const prometheus = await startPrometheus({ targets: run.targets, scrapeIntervalMs: 250 });
+  const ask = async (panel: string): Promise<ReadonlyMap<string, number>> => {
+    const queries = panelQueries().filter((query) => query.panel === panel);
+    const values = new Map<string, number>();
+    for (const { expr } of queries) {
+      for (const { labels, value } of await prometheus.query(
+        interpolate(expr, { rateInterval: "10s" }),
+      )) {
+        const { __name__: _, ...rest } = labels;
+        values.set(Object.values(rest).join(" "), value);
+      }
+    }
+    return values;
+  };
+  const near = (actual: number | undefined, expected: number, what: string): void => {
+    assert.ok(actual !== undefined && Math.abs(actual / expected - 1) < 0.01, `${what}: ${actual}`);
+  };
+  try {
+    await prometheus.scrapes(6);
+    // A step of the script takes 2 s, 0.5 s of them in synchronisation.
+    near([...(await ask("Share of time in synchronisation")).values()][0], 0.25, "share");
+    near((await ask("Memory used, share")).get("gpu worker-0"), 0.25, "memory");
+    near((await ask("Utilisation")).get("cpu worker-1"), 0.75, "utilisation");
+    // Two devices that coordinator and workers both report, each counted once; the script lets a
+    // device age by 10 s a scrape of its coordinator.
+    const steps = (await prometheus.query("lockstep_training_steps_total"))[0]?.value ?? 0;
+    const hours = await ask("Device hours");
+    assert.deepEqual([...hours.keys()].sort(), ["cpu", "gpu"]);
+    for (const value of hours.values()) {
+      const counted = (value * 3600) / 10;
+      // A scrape may fall between the two queries.
+      assert.ok(counted >= steps && counted <= steps + 4, `${counted} steps, not ${steps}`);
+    }
+    const workers = await ask("Workers by state");
+    assert.equal(workers.get("computing"), 1);
+    assert.equal(workers.get("sending"), 1);
+    assert.equal(workers.get("lost"), 1);
+    const qps = await ask("Calls per second (QPS)");
+    assert.deepEqual([...qps.keys()].sort(), [
+      "OK CompleteTask",
+      "OK Heartbeat",
+      "OK NextTask",
+      "OK Register",
+    ]);
+  } finally {
+    await prometheus.close();
+    await run.close();
+  }
+});

@@ -1,0 +1,233 @@
+import { type ChildProcess, fork } from "node:child_process";
+import type { CoordinatorOptions, StepSource } from "#coordinator/options";
+import type { LockstepEvent } from "#lib/core/events";
+import { ignoredTarget, type TokenBatch, type WorkerJob } from "#lib/core/job";
+import { mastersSha256 } from "#lib/core/masters-hash";
+import { buildParameterLayout, type ElementRange, wireSizeBytes } from "#lib/core/parameter-layout";
+import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
+import { InProcessEventBus } from "#lib/wire/event-bus";
+import { FakeEngine } from "#tests/support/fake-engine";
+
+/** A small job over several blocks, so that shards have different sizes and a tensor spans two. */
+const layout = buildParameterLayout(
+  [
+    { name: "embedding", shape: [300, 500] },
+    { name: "norm", shape: [1_000] },
+    { name: "head", shape: [7, 11] },
+  ],
+  "bfloat16",
+);
+
+const sequenceLength = 16;
+
+export const testJob: WorkerJob = {
+  jobId: "test-job",
+  modelConfig: {},
+  layout,
+  precision: "bf16",
+  sequenceLength,
+  microBatchSize: 2,
+  evalBatchSize: 2,
+  generationLength: 32,
+  threadsPerWorker: 1,
+};
+
+function batchOf(seed: number): TokenBatch {
+  const length = 2 * sequenceLength;
+  const tokens = Int32Array.from({ length }, (_, i) => (seed * 131 + i * i * 7) % 997);
+  const targets = Int32Array.from({ length }, (_, i) =>
+    (i + 1) % sequenceLength === 0 ? ignoredTarget : (tokens[i + 1] ?? 0),
+  );
+  return { numRows: 2, tokens, targets };
+}
+
+const batchesPerGroup = 2;
+export const testGroups = 4;
+
+export function testPlan(totalSteps: number): StepSource {
+  const samplesPerStep = testGroups * batchesPerGroup * 2;
+  return {
+    totalSteps,
+    microBatches: (step, group) =>
+      Array.from({ length: batchesPerGroup }, (_, i) =>
+        batchOf((step * testGroups + group) * batchesPerGroup + i),
+      ),
+    supervisedTokens: () => samplesPerStep * (sequenceLength - 1),
+    samplesIn: () => samplesPerStep,
+    epochAt: (completedSteps) => completedSteps / totalSteps,
+  };
+}
+
+export const evaluationBatches: readonly TokenBatch[] = Array.from({ length: 5 }, (_, i) =>
+  batchOf(10_000 + i),
+);
+
+const initialMaster = (element: number): number =>
+  Math.fround(((element * 37) % 1_999) / 1_999 - 0.5);
+
+export const optimizer: CoordinatorOptions["optimizer"] = {
+  learningRateAt: (completedUpdates) => 1e-2 / (1 + completedUpdates),
+  beta1: 0.9,
+  beta2: 0.999,
+  epsilon: 1e-8,
+  weightDecay: 0.01,
+  maxGradNorm: 1,
+};
+
+async function loadMasters(range: ElementRange, into: Float32Array): Promise<void> {
+  for (const { offset, size } of layout.tensors) {
+    const end = Math.min(range.end, offset + size);
+    for (let element = Math.max(range.start, offset); element < end; element++) {
+      into[element - range.start] = initialMaster(element);
+    }
+  }
+}
+
+export interface Oracle {
+  readonly mastersSha256: string;
+  readonly losses: readonly number[];
+  readonly norms: readonly number[];
+  /** Evaluation losses before the first step and after the last. */
+  readonly evaluationLosses: readonly [number, number];
+}
+
+/** The same run in one thread: no shards, no leases, no wire. */
+export async function sequentialOracle(totalSteps: number): Promise<Oracle> {
+  const plan = testPlan(totalSteps);
+  const range = { start: 0, end: layout.numElements };
+  const arithmetic = await ShardArithmetic.create(layout, range);
+  await loadMasters(range, arithmetic.masters);
+  const engine = new FakeEngine(testJob);
+  const wire = new Uint8Array(wireSizeBytes(layout));
+  const losses: number[] = [];
+  const norms: number[] = [];
+  const evaluate = (): number => {
+    let nllSum = 0;
+    let numTokens = 0;
+    for (const batch of evaluationBatches) {
+      const sum = engine.evaluate(batch);
+      nllSum += sum.nllSum;
+      numTokens += sum.numTokens;
+    }
+    return nllSum / numTokens;
+  };
+  engine.loadParameters(arithmetic.publish());
+  const before = evaluate();
+  for (let step = 0; step < totalSteps; step++) {
+    const numTokens = plan.supervisedTokens(step);
+    let nllSum = 0;
+    for (let group = 0; group < testGroups; group++) {
+      let groupNllSum = 0;
+      for (const [i, batch] of plan.microBatches(step, group).entries()) {
+        groupNllSum += engine.accumulate(batch, 1 / numTokens, i === 0).nllSum;
+      }
+      engine.readGradients(wire);
+      arithmetic.addGroup(wire, group === 0);
+      nllSum += groupNllSum;
+    }
+    const norm = totalNorm(arithmetic.blockSumsOfSquares());
+    arithmetic.applyAdamW({
+      learningRate: optimizer.learningRateAt(step),
+      beta1: optimizer.beta1,
+      beta2: optimizer.beta2,
+      epsilon: optimizer.epsilon,
+      weightDecay: optimizer.weightDecay,
+      updateNumber: step + 1,
+      gradientScale: clipCoefficient(norm, optimizer.maxGradNorm),
+    });
+    engine.loadParameters(arithmetic.publish());
+    losses.push(nllSum / numTokens);
+    norms.push(norm);
+  }
+  return {
+    mastersSha256: mastersSha256(layout, [{ start: 0, masters: arithmetic.masters }]),
+    losses,
+    norms,
+    evaluationLosses: [before, evaluate()],
+  };
+}
+
+export class EventRecorder {
+  readonly bus = new InProcessEventBus();
+  readonly events: LockstepEvent[] = [];
+
+  constructor() {
+    this.bus.subscribe((event) => this.events.push(event));
+  }
+
+  of<T extends LockstepEvent["type"]>(type: T): Extract<LockstepEvent, { type: T }>[] {
+    return this.events.filter(
+      (event): event is Extract<LockstepEvent, { type: T }> => event.type === type,
+    );
+  }
+
+  /** Resolves with the first event, past or future, that passes. */
+  async until(passes: (event: LockstepEvent) => boolean): Promise<LockstepEvent> {
+    const past = this.events.find(passes);
+    if (past !== undefined) return past;
+    return new Promise((resolve) => {
+      const end = this.bus.subscribe((event) => {
+        if (!passes(event)) return;
+        end();
+        resolve(event);
+      });
+    });
+  }
+}
+
+export function coordinatorOptions(
+  totalSteps: number,
+  bus: InProcessEventBus,
+  overrides: Partial<CoordinatorOptions> = {},
+): CoordinatorOptions {
+  return {
+    job: testJob,
+    bus,
+    numShards: 2,
+    gradientGroups: testGroups,
+    plannedWorkers: 2,
+    plan: testPlan(totalSteps),
+    loadMasters,
+    optimizer,
+    heartbeatIntervalMs: 100,
+    heartbeatTimeoutMs: 2_000,
+    leaseTimeoutMs: 20_000,
+    ...overrides,
+  };
+}
+
+export interface TestWorker {
+  readonly pid: number;
+  readonly process: ChildProcess;
+  /** Facts that the process sent: phases, then its outcome. */
+  readonly facts: unknown[];
+  readonly exited: Promise<{
+    readonly code: number | null;
+    readonly signal: string | null;
+    readonly stderr: string;
+  }>;
+}
+
+export function spawnWorker(
+  address: string,
+  env: Readonly<Record<string, string>> = {},
+): TestWorker {
+  const child = fork(new URL("./cluster-worker.js", import.meta.url), {
+    env: { ...process.env, LOCKSTEP_TEST_COORDINATOR: address, ...env },
+    stdio: ["ignore", "inherit", "pipe", "ipc"],
+  });
+  let stderr = "";
+  child.stderr?.on("data", (data: Buffer) => {
+    stderr += data.toString();
+  });
+  const facts: unknown[] = [];
+  child.on("message", (fact) => facts.push(fact));
+  return {
+    pid: child.pid ?? 0,
+    process: child,
+    facts,
+    exited: new Promise((resolve) => {
+      child.once("close", (code, signal) => resolve({ code, signal, stderr }));
+    }),
+  };
+}
