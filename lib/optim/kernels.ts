@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 
-/** Exports of lib/optim/assembly/kernels.ts. Pointers are byte offsets, `n` counts elements. */
+/** Exports of lib/optim/assembly/kernels.ts. Pointers are byte offsets, `n` is a number of elements. */
 export interface Kernels {
   setBfloat16(sum: number, wire: number, n: number): void;
   addBfloat16(sum: number, wire: number, n: number): void;

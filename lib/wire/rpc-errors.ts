@@ -14,6 +14,11 @@ const statusOfCode: Partial<Record<ErrorCode, grpc.status>> = {
   E_PROTOCOL_VERSION: grpc.status.FAILED_PRECONDITION,
   E_UNKNOWN_WORKER: grpc.status.NOT_FOUND,
   E_RPC_UNAVAILABLE: grpc.status.CANCELLED,
+  E_SHARD_BUSY: grpc.status.RESOURCE_EXHAUSTED,
+  E_PUSH_GROUP: grpc.status.INVALID_ARGUMENT,
+  E_PUSH_STEP: grpc.status.FAILED_PRECONDITION,
+  E_PUSH_CHUNK: grpc.status.INVALID_ARGUMENT,
+  E_PUSH_INCOMPLETE: grpc.status.DATA_LOSS,
 };
 
 const codeKey = "lockstep-error-code";

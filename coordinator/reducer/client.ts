@@ -1,0 +1,269 @@
+import { Worker } from "node:worker_threads";
+import { LockstepError } from "#lib/core/errors/index";
+import type { ParameterLayout } from "#lib/core/parameter-layout";
+import type { AdamWStep } from "#lib/optim/index";
+import type { WireSecurity } from "#lib/wire/security";
+import {
+  fromPortable,
+  receivedBytesIndex,
+  type ShardCommand,
+  type ShardMessage,
+  type ShardRequest,
+  type ShardSnapshot,
+  type ShardThreadOptions,
+  sentBytesIndex,
+} from "./thread-protocol.js";
+
+export type { ShardSnapshot } from "./thread-protocol.js";
+
+export interface ReducerShardOptions {
+  readonly shardIndex: number;
+  readonly numShards: number;
+  readonly layout: ParameterLayout;
+  readonly listenHost: string;
+  readonly gradientGroups: number;
+  readonly security: WireSecurity;
+}
+
+export interface ReducerShardStats {
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+}
+
+type GroupCompleteCallback = (step: number, group: number, workerId: string) => void;
+type RpcCallback = (method: string, code: string, seconds: number) => void;
+
+/**
+ * A reducer shard in a thread of this process, with its own gRPC server and port.
+ *
+ * Calls that fail reject with the shard's error; when the thread dies they reject with
+ * E_SHARD_FAILED, and so does every later call.
+ */
+export class ReducerShard {
+  /** host:port at which workers push gradients and pull parameters. */
+  readonly address: string;
+  readonly #thread: Worker;
+  readonly #shardIndex: number;
+  readonly #arrays: ShardSnapshot;
+  readonly #openStep: Int32Array;
+  readonly #transferredBytes: BigInt64Array;
+  readonly #pending = new Map<
+    number,
+    {
+      readonly resolve: (value: Float64Array | undefined) => void;
+      readonly reject: (error: LockstepError) => void;
+    }
+  >();
+  readonly #groupCallbacks: GroupCompleteCallback[] = [];
+  readonly #rpcCallbacks: RpcCallback[] = [];
+  readonly #failureCallbacks: ((error: LockstepError) => void)[] = [];
+  #nextId = 0;
+  #failure: LockstepError | undefined;
+  #isClosing = false;
+
+  private constructor(
+    thread: Worker,
+    options: ShardThreadOptions,
+    ready: { readonly port: number; readonly arrays: ShardSnapshot },
+  ) {
+    this.#thread = thread;
+    this.#shardIndex = options.shardIndex;
+    this.#arrays = ready.arrays;
+    this.#openStep = options.openStep;
+    this.#transferredBytes = options.transferredBytes;
+    const { listenHost: host } = options;
+    this.address = `${host.includes(":") && !host.startsWith("[") ? `[${host}]` : host}:${ready.port}`;
+    thread.on("message", (message: ShardMessage) => this.#receive(message));
+    thread.on("error", (error) => this.#fail(error.stack ?? error.message));
+    thread.on("exit", (code) => this.#fail(`exit code ${code}`));
+  }
+
+  /**
+   * Starts the thread and its server; resolves when its memory is there and its port is open.
+   * @throws E_SHARD_TOO_LARGE, E_INSECURE_BIND, E_LISTEN_FAILED, E_SHARD_FAILED
+   */
+  static async start(options: ReducerShardOptions): Promise<ReducerShard> {
+    const openStep = new Int32Array(new SharedArrayBuffer(4)).fill(-1);
+    const transferredBytes = new BigInt64Array(new SharedArrayBuffer(16));
+    const { shardIndex, numShards, layout, listenHost, gradientGroups, security } = options;
+    const threadOptions: ShardThreadOptions = {
+      ...{ shardIndex, numShards, layout, listenHost, gradientGroups, security },
+      openStep,
+      transferredBytes,
+    };
+    const thread = new Worker(new URL("./shard-thread.js", import.meta.url), {
+      name: `shard-${shardIndex}`,
+      workerData: threadOptions,
+    });
+    try {
+      return await new Promise<ReducerShard>((resolve, reject) => {
+        const failed = (reason: string): void =>
+          reject(new LockstepError("E_SHARD_FAILED", { shardIndex, reason }));
+        thread.once("message", (message: ShardMessage) => {
+          if (message.type === "ready") {
+            resolve(new ReducerShard(thread, threadOptions, message));
+          } else if (message.type === "failed") reject(fromPortable(message.error, shardIndex));
+          else failed(`unexpected message ${message.type}`);
+        });
+        thread.once("error", (error) => failed(error.stack ?? error.message));
+        thread.once("exit", (code) => failed(`exit code ${code}`));
+      });
+    } catch (error) {
+      await thread.terminate();
+      throw error;
+    }
+  }
+
+  /** The shard's master weights: float32 on memory shared with its thread, range-local. */
+  get masters(): Float32Array {
+    return this.#arrays.masters;
+  }
+
+  /** Sets masters and moments, before the first step. */
+  async loadState(
+    masters: Float32Array,
+    firstMoment: Float32Array,
+    secondMoment: Float32Array,
+  ): Promise<void> {
+    this.#arrays.masters.set(masters);
+    this.#arrays.firstMoment.set(firstMoment);
+    this.#arrays.secondMoment.set(secondMoment);
+  }
+
+  /** Sets the masters; moments stay as they are, zero at the start. */
+  async loadMasters(masters: Float32Array): Promise<void> {
+    this.#arrays.masters.set(masters);
+  }
+
+  /** Makes the masters of now available as `version`. */
+  async publishInitial(version: number): Promise<void> {
+    await this.#call({ kind: "publishInitial", version });
+  }
+
+  /** From now on pushes for this step are taken; the step before must have been applied or discarded. */
+  openStep(step: number): void {
+    if (step <= Atomics.load(this.#openStep, 0)) {
+      throw new LockstepError("E_SHARD_STATE", {
+        shardIndex: this.#shardIndex,
+        call: `open step ${step}`,
+        expected: `a step after ${Atomics.load(this.#openStep, 0)}`,
+        got: `step ${step}`,
+      });
+    }
+    Atomics.store(this.#openStep, 0, step);
+  }
+
+  /** Called when all bytes of a group are on this shard and their checksums were right. */
+  onGroupComplete(callback: GroupCompleteCallback): void {
+    this.#groupCallbacks.push(callback);
+  }
+
+  /** Called after each call that the shard's server has answered. */
+  onRpc(callback: RpcCallback): void {
+    this.#rpcCallbacks.push(callback);
+  }
+
+  /** Called once if the thread dies. */
+  onFailure(callback: (error: LockstepError) => void): void {
+    this.#failureCallbacks.push(callback);
+  }
+
+  /**
+   * Sums the groups of the step, in group order.
+   * @returns float64 sum of squares of each 65,536-element block of the range, in block order
+   * @throws E_SHARD_STATE when a group is missing
+   */
+  async reduce(step: number): Promise<{ readonly blockSumsOfSquares: Float64Array }> {
+    const blockSumsOfSquares = await this.#call({ kind: "reduce", step });
+    if (blockSumsOfSquares === undefined) {
+      throw fromPortable({ reason: "reduce gave no sums" }, this.#shardIndex);
+    }
+    return { blockSumsOfSquares };
+  }
+
+  /** Updates the masters with the step's gradient and publishes them as `newVersion`. */
+  async apply(step: number, hyperparameters: AdamWStep, newVersion: number): Promise<void> {
+    await this.#call({ kind: "apply", step, hyperparameters, newVersion });
+  }
+
+  /** Forgets the gradients of a step, reduced or not; masters and versions stay. */
+  async discard(step: number): Promise<void> {
+    await this.#call({ kind: "discard", step });
+  }
+
+  /**
+   * Copies masters and moments, between two steps.
+   * @param into an earlier snapshot that nobody needs any more: fresh memory costs more than the copy
+   */
+  async snapshot(into?: ShardSnapshot): Promise<ShardSnapshot> {
+    const fresh = (): Float32Array =>
+      new Float32Array(new SharedArrayBuffer(this.#arrays.masters.byteLength));
+    const target = into ?? { masters: fresh(), firstMoment: fresh(), secondMoment: fresh() };
+    await this.#call({ kind: "snapshot", into: target });
+    return target;
+  }
+
+  /** Payload bytes since the start. */
+  stats(): ReducerShardStats {
+    return {
+      receivedBytes: Number(Atomics.load(this.#transferredBytes, receivedBytesIndex)),
+      sentBytes: Number(Atomics.load(this.#transferredBytes, sentBytesIndex)),
+    };
+  }
+
+  /** Closes the server, cutting calls that do not end, and ends the thread. */
+  async close(): Promise<void> {
+    this.#isClosing = true;
+    if (this.#failure === undefined) await this.#call({ kind: "close" }).catch(() => {});
+    await this.#thread.terminate();
+  }
+
+  async #call(command: ShardCommand): Promise<Float64Array | undefined> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const request: ShardRequest = { id: this.#nextId++, command };
+    return new Promise((resolve, reject) => {
+      this.#pending.set(request.id, { resolve, reject });
+      this.#thread.postMessage(request);
+    });
+  }
+
+  #receive(message: ShardMessage): void {
+    switch (message.type) {
+      case "reply":
+      case "error": {
+        const pending = this.#pending.get(message.id);
+        this.#pending.delete(message.id);
+        if (message.type === "reply") pending?.resolve(message.value);
+        else pending?.reject(fromPortable(message.error, this.#shardIndex));
+        return;
+      }
+      case "groupComplete":
+        for (const callback of this.#groupCallbacks) {
+          callback(message.step, message.group, message.workerId);
+        }
+        return;
+      case "rpc":
+        for (const callback of this.#rpcCallbacks) {
+          callback(message.method, message.code, message.seconds);
+        }
+        return;
+      case "ready":
+      case "failed":
+        return;
+    }
+  }
+
+  #fail(reason: string): void {
+    if (this.#failure !== undefined) return;
+    const error = new LockstepError("E_SHARD_FAILED", { shardIndex: this.#shardIndex, reason });
+    this.#failure = error;
+    for (const { reject } of this.#pending.values()) reject(error);
+    this.#pending.clear();
+    if (!this.#isClosing) for (const callback of this.#failureCallbacks) callback(error);
+  }
+}
+
+/** Starts a shard in a thread of this process. */
+export async function startShardThread(options: ReducerShardOptions): Promise<ReducerShard> {
+  return ReducerShard.start(options);
+}

@@ -1,0 +1,136 @@
+import { LockstepError } from "#lib/core/errors/index";
+import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
+import { type AdamWStep, ShardArithmetic } from "#lib/optim/index";
+import { PublishedVersions } from "./published-versions.js";
+import { ShardState } from "./shard-state.js";
+
+/**
+ * Bytes that gradients awaiting their turn may take on a shard. Beyond it, pushes wait; whole groups
+ * are added as soon as those before them have been, so a shard rarely holds more than a few.
+ */
+export const maxAssemblyBytes = 4 * 1024 ** 3;
+/** Pushes beyond one a group: leases that another worker took over. */
+const numSpareAssemblies = 2;
+
+export interface ShardReducerOptions {
+  readonly shardIndex: number;
+  readonly layout: ParameterLayout;
+  readonly range: ElementRange;
+  readonly gradientGroups: number;
+  readonly onBufferFree?: () => void;
+}
+
+/** A reducer shard without threads and sockets: arrivals, sums in group order, updates, versions. */
+export class ShardReducer {
+  readonly state: ShardState;
+  readonly arithmetic: ShardArithmetic;
+  readonly published = new PublishedVersions();
+  readonly maxAssemblies: number;
+  readonly #options: ShardReducerOptions;
+  #isReduced = false;
+
+  private constructor(options: ShardReducerOptions, arithmetic: ShardArithmetic) {
+    const { shardIndex, gradientGroups, onBufferFree } = options;
+    this.#options = options;
+    this.arithmetic = arithmetic;
+    this.maxAssemblies = Math.max(
+      2,
+      Math.min(
+        gradientGroups + numSpareAssemblies,
+        Math.floor(maxAssemblyBytes / arithmetic.wireBytes),
+      ),
+    );
+    this.state = new ShardState({
+      shardIndex,
+      rangeBytes: arithmetic.wireBytes,
+      numGroups: gradientGroups,
+      maxAssemblies: this.maxAssemblies,
+      numWarmBuffers: Math.min(gradientGroups, 2),
+      ...(onBufferFree === undefined ? {} : { onBufferFree }),
+    });
+  }
+
+  /** @throws E_SHARD_TOO_LARGE */
+  static async create(options: ShardReducerOptions): Promise<ShardReducer> {
+    return new ShardReducer(options, await ShardArithmetic.create(options.layout, options.range));
+  }
+
+  openStep(step: number): void {
+    this.state.openStep(step);
+    this.#isReduced = false;
+  }
+
+  /**
+   * Adds the whole groups whose turn it is, so that their buffers are free again. The step's last
+   * group stays for `reduce`, which takes the norm in the same pass.
+   */
+  addArrived(): void {
+    while (this.state.nextGroup < this.#options.gradientGroups - 1 && this.#addNext());
+  }
+
+  /**
+   * @returns fp64 sum of squares per block of the shard's range
+   * @throws E_SHARD_STATE when a group is missing
+   */
+  reduce(step: number): Float64Array<ArrayBuffer> {
+    this.#require(`reduce step ${step}`, step, false);
+    if (!this.state.allArrived) {
+      throw this.#misuse(`reduce step ${step}`, "every group", `${this.state.nextGroup} in order`);
+    }
+    this.addArrived();
+    const isFirst = this.state.nextGroup === 0;
+    const bytes = this.state.takeNext();
+    if (bytes === undefined) throw this.#misuse(`reduce step ${step}`, "a last group", "none");
+    const blockSums = this.arithmetic.addLastGroup(bytes, isFirst);
+    this.state.release(bytes);
+    this.#isReduced = true;
+    return blockSums;
+  }
+
+  /** Updates the masters and publishes them; the step is over. @throws E_SHARD_STATE */
+  apply(step: number, hyperparameters: AdamWStep, newVersion: number): void {
+    this.#require(`apply step ${step}`, step, true);
+    this.published.makeRoom();
+    this.arithmetic.applyAdamW(hyperparameters);
+    this.published.add(newVersion, this.arithmetic.publish());
+    this.state.closeStep();
+  }
+
+  /** Forgets the gradients of a step; masters and versions stay. @throws E_SHARD_STATE */
+  discard(step: number): void {
+    if (this.state.openStepNumber !== step) this.#require(`discard step ${step}`, step, true);
+    this.state.closeStep();
+  }
+
+  /** Publishes the masters as they are. @throws E_SHARD_STATE during a step */
+  publishInitial(version: number): void {
+    const { openStepNumber } = this.state;
+    if (openStepNumber !== undefined) {
+      throw this.#misuse("publish the masters", "no step in progress", `step ${openStepNumber}`);
+    }
+    this.published.makeRoom();
+    this.published.add(version, this.arithmetic.publish());
+  }
+
+  #addNext(): boolean {
+    const isFirst = this.state.nextGroup === 0;
+    const bytes = this.state.takeNext();
+    if (bytes === undefined) return false;
+    this.arithmetic.addGroup(bytes, isFirst);
+    this.state.release(bytes);
+    return true;
+  }
+
+  #require(call: string, step: number, isReduced: boolean): void {
+    const { openStepNumber } = this.state;
+    const describe = (number: number | undefined, reduced: boolean): string =>
+      number === undefined ? "no step" : `step ${number} ${reduced ? "reduced" : "in progress"}`;
+    if (openStepNumber === step && this.#isReduced === isReduced) return;
+    throw this.#misuse(call, describe(step, isReduced), describe(openStepNumber, this.#isReduced));
+  }
+
+  #misuse(call: string, expected: string, got: string): LockstepError {
+    const { shardIndex } = this.#options;
+    return new LockstepError("E_SHARD_STATE", { shardIndex, call, expected, got });
+  }
+}

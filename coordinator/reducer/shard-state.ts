@@ -1,0 +1,262 @@
+import { LockstepError } from "#lib/core/errors/index";
+
+/** What a push consists of; a frame of the wire is one. */
+export interface GradientChunk {
+  readonly step: number;
+  readonly group: number;
+  readonly lease: number;
+  /** Byte of the shard's range in wire form at which the payload begins. */
+  readonly offset: number;
+  readonly payload: Uint8Array;
+}
+
+/** `stale`: the step is over. `duplicate`: another push of the group was complete first. */
+export type LostPush = "stale" | "duplicate";
+export type PushOutcome = "complete" | LostPush;
+
+export interface ShardStateOptions {
+  readonly shardIndex: number;
+  /** Bytes of the shard's range in wire form. */
+  readonly rangeBytes: number;
+  readonly numGroups: number;
+  /** Buffers of `rangeBytes` in use at a time, at least 2. */
+  readonly maxAssemblies: number;
+  /** Buffers made and touched at once, so that the first step does not pay for fresh pages. */
+  readonly numWarmBuffers?: number;
+  /** Called when a buffer became free for another push. */
+  readonly onBufferFree?: () => void;
+}
+
+/**
+ * Which bytes of which gradient group have arrived for the step in progress. Pure bookkeeping over
+ * a bounded pool of buffers: knows no socket, thread or arithmetic.
+ *
+ * Each push is assembled in a buffer of its own, so two leases of a group never mix; the first whole
+ * one counts and the others are dropped. Whole groups leave in group order, whatever order they came in.
+ */
+export class ShardState {
+  readonly #options: ShardStateOptions;
+  readonly #freeBuffers: Uint8Array[];
+  readonly #inProgress = new Set<PushAssembly>();
+  #numBuffersInUse = 0;
+  /** The step in progress, or else the last one that was. */
+  #step = -1;
+  #isOpen = false;
+  /** [group]: whole and waiting for its turn. */
+  #waiting: (Uint8Array | undefined)[] = [];
+  #isComplete: boolean[] = [];
+  /** Groups before this one have been taken. */
+  #nextGroup = 0;
+
+  constructor(options: ShardStateOptions) {
+    this.#options = options;
+    this.#freeBuffers = Array.from({ length: options.numWarmBuffers ?? 0 }, () =>
+      new Uint8Array(options.rangeBytes).fill(1),
+    );
+  }
+
+  /** The step in progress; undefined between steps. */
+  get openStepNumber(): number | undefined {
+    return this.#isOpen ? this.#step : undefined;
+  }
+
+  get numBuffersInUse(): number {
+    return this.#numBuffersInUse;
+  }
+
+  get nextGroup(): number {
+    return this.#nextGroup;
+  }
+
+  /** Whether every group of the step in progress has arrived. */
+  get allArrived(): boolean {
+    return this.#isOpen && this.#isComplete.every(Boolean);
+  }
+
+  /** From now on pushes of this step are taken. @throws E_SHARD_STATE */
+  openStep(step: number): void {
+    if (this.#isOpen || step <= this.#step) {
+      throw new LockstepError("E_SHARD_STATE", {
+        shardIndex: this.#options.shardIndex,
+        call: `open step ${step}`,
+        expected: this.#isOpen ? "no step in progress" : `a step after ${this.#step}`,
+        got: this.#isOpen ? `step ${this.#step} in progress` : `step ${step}`,
+      });
+    }
+    const { numGroups } = this.#options;
+    this.#step = step;
+    this.#isOpen = true;
+    this.#waiting = Array.from({ length: numGroups }, () => undefined);
+    this.#isComplete = Array.from({ length: numGroups }, () => false);
+    this.#nextGroup = 0;
+  }
+
+  /** Ends the step in progress: pushes that still run are stale, groups not taken are forgotten. */
+  closeStep(): void {
+    this.#isOpen = false;
+    for (const push of [...this.#inProgress]) push.lose("stale");
+    for (const bytes of this.#waiting) if (bytes !== undefined) this.release(bytes);
+    this.#waiting = [];
+  }
+
+  /**
+   * Starts the assembly of the push whose first chunk this is (`accept` still has to be called).
+   *
+   * @returns how the push is already lost, or "busy" when it has to wait for a buffer
+   * @throws E_PUSH_GROUP, E_PUSH_STEP
+   */
+  begin(first: GradientChunk): PushAssembly | LostPush | "busy" {
+    const { step, group } = first;
+    const { numGroups, maxAssemblies, rangeBytes } = this.#options;
+    if (step < this.#step || (step === this.#step && !this.#isOpen)) return "stale";
+    if (step > this.#step) {
+      throw new LockstepError("E_PUSH_STEP", { step, group, openStep: this.#step });
+    }
+    if (!Number.isInteger(group) || group < 0 || group >= numGroups) {
+      throw new LockstepError("E_PUSH_GROUP", { step, group, numGroups });
+    }
+    if (this.#isComplete[group] === true) return "duplicate";
+    // The last free buffer is for the group whose turn is next: the others wait for it, and it
+    // would wait for them.
+    const limit = group === this.#nextGroup ? maxAssemblies : maxAssemblies - 1;
+    if (this.#numBuffersInUse >= limit) return "busy";
+    this.#numBuffersInUse++;
+    const buffer = this.#freeBuffers.pop() ?? new Uint8Array(rangeBytes);
+    const push = new PushAssembly(first, buffer, {
+      release: (bytes) => {
+        this.#inProgress.delete(push);
+        this.release(bytes);
+      },
+      complete: (bytes) => {
+        this.#inProgress.delete(push);
+        this.#waiting[group] = bytes;
+        this.#isComplete[group] = true;
+        for (const other of [...this.#inProgress]) {
+          if (other.group === group) other.lose("duplicate");
+        }
+      },
+    });
+    this.#inProgress.add(push);
+    return push;
+  }
+
+  /**
+   * The bytes of the next group in order, if they are here. The caller gives them back with
+   * `release` when it has added them.
+   */
+  takeNext(): Uint8Array | undefined {
+    const bytes = this.#waiting[this.#nextGroup];
+    if (bytes === undefined) return undefined;
+    this.#waiting[this.#nextGroup++] = undefined;
+    return bytes;
+  }
+
+  release(bytes: Uint8Array): void {
+    this.#numBuffersInUse--;
+    this.#freeBuffers.push(bytes);
+    this.#options.onBufferFree?.();
+  }
+}
+
+/** The bytes of one push so far. Chunks come in order, as a stream brings them. */
+export class PushAssembly {
+  readonly step: number;
+  readonly group: number;
+  readonly lease: number;
+  readonly #owner: {
+    readonly release: (bytes: Uint8Array) => void;
+    readonly complete: (bytes: Uint8Array) => void;
+  };
+  /** Undefined once the push has an outcome or was abandoned. */
+  #buffer: Uint8Array | undefined;
+  #receivedBytes = 0;
+  #outcome: PushOutcome | undefined;
+
+  constructor(
+    first: GradientChunk,
+    buffer: Uint8Array,
+    owner: {
+      readonly release: (bytes: Uint8Array) => void;
+      readonly complete: (bytes: Uint8Array) => void;
+    },
+  ) {
+    this.step = first.step;
+    this.group = first.group;
+    this.lease = first.lease;
+    this.#buffer = buffer;
+    this.#owner = owner;
+  }
+
+  /**
+   * Copies a chunk to its place.
+   *
+   * @returns an outcome when the push was lost meanwhile: the sender may stop
+   * @throws E_PUSH_CHUNK; the push is abandoned then
+   */
+  accept(chunk: GradientChunk): PushOutcome | undefined {
+    const buffer = this.#buffer;
+    if (buffer === undefined) return this.#outcome;
+    const reason = this.#refusal(chunk, buffer.length);
+    if (reason !== undefined) {
+      const error = new LockstepError("E_PUSH_CHUNK", {
+        step: this.step,
+        group: this.group,
+        offset: chunk.offset,
+        payloadBytes: chunk.payload.length,
+        expectedOffset: this.#receivedBytes,
+        rangeBytes: buffer.length,
+        reason,
+      });
+      this.abandon();
+      throw error;
+    }
+    buffer.set(chunk.payload, chunk.offset);
+    this.#receivedBytes += chunk.payload.length;
+    return undefined;
+  }
+
+  /** The sender said that this was all. @throws E_PUSH_INCOMPLETE; the push is abandoned then */
+  finish(): PushOutcome {
+    if (this.#outcome !== undefined) return this.#outcome;
+    const buffer = this.#buffer;
+    if (buffer === undefined || this.#receivedBytes !== buffer.length) {
+      const error = new LockstepError("E_PUSH_INCOMPLETE", {
+        step: this.step,
+        group: this.group,
+        receivedBytes: this.#receivedBytes,
+        rangeBytes: buffer?.length ?? 0,
+      });
+      this.abandon();
+      throw error;
+    }
+    this.#buffer = undefined;
+    this.#outcome = "complete";
+    this.#owner.complete(buffer);
+    return this.#outcome;
+  }
+
+  /** The sender went away or failed; does nothing to a push that has ended. */
+  abandon(): void {
+    const buffer = this.#buffer;
+    this.#buffer = undefined;
+    if (buffer !== undefined) this.#owner.release(buffer);
+  }
+
+  /** Called by the state when the push no longer matters. */
+  lose(outcome: LostPush): void {
+    this.#outcome = outcome;
+    this.abandon();
+  }
+
+  #refusal(chunk: GradientChunk, rangeBytes: number): string | undefined {
+    const { step, group, lease, offset, payload } = chunk;
+    if (step !== this.step || group !== this.group || lease !== this.lease) {
+      return "belongs to another lease than the stream's first chunk";
+    }
+    if (offset < this.#receivedBytes) return "overlaps the chunks before it";
+    if (offset > this.#receivedBytes) return "leaves a gap before it";
+    if (payload.length === 0 && rangeBytes > 0) return "is empty";
+    if (offset + payload.length > rangeBytes) return "reaches beyond the shard's range";
+    return undefined;
+  }
+}

@@ -1,0 +1,229 @@
+import { parentPort, workerData } from "node:worker_threads";
+import { LockstepError } from "#lib/core/errors/index";
+import { shardRanges } from "#lib/core/parameter-layout";
+import { maxBulkMessageBytes, type PushReply } from "#lib/wire/bulk-protocol";
+import { type PushMeta, registerBulkService } from "#lib/wire/bulk-server";
+import type { Frame } from "#lib/wire/frame";
+import { GrpcServer } from "#lib/wire/grpc-server";
+import type { PushAssembly, PushOutcome } from "./shard-state.js";
+import { ShardReducer } from "./shard-reducer.js";
+import {
+  receivedBytesIndex,
+  type ShardCommand,
+  type ShardMessage,
+  type ShardRequest,
+  type ShardThreadOptions,
+  sentBytesIndex,
+  toPortable,
+} from "./thread-protocol.js";
+
+/**
+ * How long a push waits for a buffer before its worker is told to send again; shorter than the time
+ * after which a sender takes a silent connection for dead.
+ */
+const bufferWaitMs = 20_000;
+/** Pushes that may wait: each holds one chunk and an open stream. */
+const maxWaitingPushes = 256;
+
+/** Thread of one reducer shard: its arithmetic and its own gRPC server, on one event loop. */
+class ShardThread {
+  readonly #options: ShardThreadOptions;
+  readonly #reducer: ShardReducer;
+  readonly #server: GrpcServer;
+  readonly #post: (message: ShardMessage) => void;
+  /** Pushes without a buffer; each is woken when one becomes free. */
+  readonly #waiting: Set<() => void>;
+  #newestStep = -1;
+
+  private constructor(
+    options: ShardThreadOptions,
+    reducer: ShardReducer,
+    waiting: Set<() => void>,
+    post: (message: ShardMessage) => void,
+  ) {
+    this.#options = options;
+    this.#reducer = reducer;
+    this.#waiting = waiting;
+    this.#post = post;
+    this.#server = new GrpcServer({
+      security: options.security,
+      maxReceiveBytes: maxBulkMessageBytes,
+      onHandled: (method, code, seconds) => post({ type: "rpc", method, code, seconds }),
+    });
+    registerBulkService(this.#server, {
+      pushGradients: async (meta, frames) => this.#pushGradients(meta, frames),
+      pullParameters: ({ version }) => {
+        const published = reducer.published.get(version);
+        return {
+          bytes: published.bytes,
+          beforeChunk: (payloadBytes) => {
+            reducer.published.assertHeld(published);
+            Atomics.add(options.transferredBytes, sentBytesIndex, BigInt(payloadBytes));
+          },
+        };
+      },
+    });
+  }
+
+  static async start(
+    options: ShardThreadOptions,
+    post: (message: ShardMessage) => void,
+  ): Promise<ShardThread> {
+    const { shardIndex, numShards, layout, listenHost, gradientGroups } = options;
+    const range = shardRanges(layout, numShards)[shardIndex];
+    if (range === undefined) {
+      throw new LockstepError("E_SHARD_STATE", {
+        shardIndex,
+        call: "start",
+        expected: `an index below ${numShards}`,
+        got: String(shardIndex),
+      });
+    }
+    const waiting = new Set<() => void>();
+    const reducer = await ShardReducer.create({
+      shardIndex,
+      layout,
+      range,
+      gradientGroups,
+      onBufferFree: () => {
+        for (const wake of waiting) wake();
+      },
+    });
+    const thread = new ShardThread(options, reducer, waiting, post);
+    const port = await thread.#server.listen(listenHost, 0);
+    const { masters, firstMoment, secondMoment } = reducer.arithmetic;
+    post({ type: "ready", port, arrays: { masters, firstMoment, secondMoment } });
+    return thread;
+  }
+
+  async handle(command: ShardCommand): Promise<Float64Array<ArrayBuffer> | undefined> {
+    const reducer = this.#reducer;
+    this.#followOpenStep();
+    switch (command.kind) {
+      case "publishInitial":
+        reducer.publishInitial(command.version);
+        return undefined;
+      case "reduce":
+        return reducer.reduce(command.step);
+      case "apply":
+        reducer.apply(command.step, command.hyperparameters, command.newVersion);
+        return undefined;
+      case "discard":
+        reducer.discard(command.step);
+        return undefined;
+      case "snapshot":
+        command.into.masters.set(reducer.arithmetic.masters);
+        command.into.firstMoment.set(reducer.arithmetic.firstMoment);
+        command.into.secondMoment.set(reducer.arithmetic.secondMoment);
+        return undefined;
+      case "close":
+        await this.#server.close();
+        return undefined;
+    }
+  }
+
+  /**
+   * The main thread opens a step through shared memory, not by a message: a push may reach this event
+   * loop before a message that was posted earlier.
+   */
+  #followOpenStep(): void {
+    const step = Atomics.load(this.#options.openStep, 0);
+    if (step <= this.#newestStep) return;
+    this.#reducer.openStep(step);
+    this.#newestStep = step;
+  }
+
+  async #pushGradients(meta: PushMeta, frames: AsyncIterable<Frame>): Promise<PushReply> {
+    let receivedBytes = 0;
+    let push: PushAssembly | undefined;
+    const reply = (outcome: PushOutcome): PushReply => ({ outcome, receivedBytes });
+    try {
+      for await (const frame of frames) {
+        receivedBytes += frame.payload.length;
+        Atomics.add(
+          this.#options.transferredBytes,
+          receivedBytesIndex,
+          BigInt(frame.payload.length),
+        );
+        if (push === undefined) {
+          const begun = await this.#begin(frame, meta.signal);
+          if (typeof begun === "string") return reply(begun);
+          push = begun;
+        }
+        const lost = push.accept(frame);
+        if (lost !== undefined) return reply(lost);
+      }
+      if (push === undefined) {
+        throw new LockstepError("E_FRAME_INVALID", {
+          reason: "a push has at least one",
+          peer: meta.peer,
+        });
+      }
+      const outcome = push.finish();
+      if (outcome === "complete") {
+        const { step, group } = push;
+        this.#post({ type: "groupComplete", step, group, workerId: meta.workerId });
+        // After the reply has been queued: the worker need not wait for the addition.
+        setImmediate(() => this.#reducer.addArrived());
+      }
+      return reply(outcome);
+    } finally {
+      push?.abandon();
+    }
+  }
+
+  /** Waits for a buffer where there is none. @throws E_SHARD_BUSY */
+  async #begin(first: Frame, signal: AbortSignal): Promise<PushAssembly | "stale" | "duplicate"> {
+    const deadline = performance.now() + bufferWaitMs;
+    for (;;) {
+      this.#followOpenStep();
+      const begun = this.#reducer.state.begin(first);
+      if (begun !== "busy") return begun;
+      const remainingMs = deadline - performance.now();
+      if (remainingMs <= 0 || signal.aborted || this.#waiting.size >= maxWaitingPushes) {
+        const { step, group } = first;
+        const { maxAssemblies } = this.#reducer;
+        throw new LockstepError("E_SHARD_BUSY", { step, group, maxAssemblies });
+      }
+      await this.#nextFreeBuffer(remainingMs, signal);
+    }
+  }
+
+  async #nextFreeBuffer(timeoutMs: number, signal: AbortSignal): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const wake = (): void => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", wake);
+        this.#waiting.delete(wake);
+        resolve();
+      };
+      const timer = setTimeout(wake, timeoutMs);
+      signal.addEventListener("abort", wake);
+      this.#waiting.add(wake);
+    });
+  }
+}
+
+async function main(): Promise<void> {
+  const port = parentPort;
+  if (port === null) throw new Error("shard-thread.js is the entry of a worker thread");
+  const post = (message: ShardMessage): void => port.postMessage(message);
+  const thread = await ShardThread.start(workerData as ShardThreadOptions, post).catch(
+    (error: unknown) => {
+      post({ type: "failed", error: toPortable(error) });
+      return undefined;
+    },
+  );
+  if (thread === undefined) return;
+  port.on("message", ({ id, command }: ShardRequest) => {
+    thread.handle(command).then(
+      (value) => {
+        post({ type: "reply", id, value });
+        if (command.kind === "close") port.close();
+      },
+      (error: unknown) => post({ type: "error", id, error: toPortable(error) }),
+    );
+  });
+}
+
+await main();
