@@ -32,7 +32,7 @@ export async function installChromium() {
     if (installed !== null) return { chromium: installed };
     problems.push(`the package ${name} brought no working browser`);
   }
-  throw new SetupError(problems.join("; "));
+  throw new SetupError([...new Set(problems)].join("; "));
 }
 
 function workingBrowser() {
