@@ -77,6 +77,19 @@ export function parseGpuLine(line: string): GpuLine | undefined {
   };
 }
 
+/** GPUs that `nvidia-smi` lists; 0 without the program or a driver. */
+export async function countGpus(nvidiaSmi = "nvidia-smi"): Promise<number> {
+  try {
+    const { stdout } = await promisify(execFile)(nvidiaSmi, ["--list-gpus"], {
+      timeout: queryTimeoutMs,
+      maxBuffer: maxReplyBytes,
+    });
+    return stdout.split("\n").filter((line) => line.startsWith("GPU ")).length;
+  } catch {
+    return 0;
+  }
+}
+
 async function openGpu(options: TelemetryOptions): Promise<DeviceTelemetry | undefined> {
   const program = options.nvidiaSmi ?? "nvidia-smi";
   const device = options.visibleDevices?.split(",")[0]?.trim();

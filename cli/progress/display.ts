@@ -17,6 +17,8 @@ export type DisplayMode = "live" | "lines" | "json";
 export interface Display {
   /** A line for the person: where the dashboard is, that the run stops after this step. */
   note(text: string): void;
+  /** A line as it is, without the time in front. */
+  print(text: string): void;
   /** A line that stays in view until replaced; undefined removes it. */
   setNotice(text: string | undefined): void;
   close(): void;
@@ -90,6 +92,7 @@ function startLines(bus: EventSource, options: DisplayOptions): Display {
   });
   return {
     note,
+    print: write,
     setNotice: (text) => {
       if (text !== undefined) note(text);
     },
@@ -121,6 +124,7 @@ function startLive(bus: EventSource, options: DisplayOptions): Display {
   timer.unref();
   return {
     note: (text) => painter.print([text]),
+    print: (text) => painter.print([text]),
     setNotice: (text) => {
       notice = text;
       paint();

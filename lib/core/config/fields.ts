@@ -126,6 +126,10 @@ const cluster = {
     .default(null)
     .describe("type in which matrices travel; null: bfloat16 if bf16, else float32"),
   listen: text.default("127.0.0.1:0").describe("HOST:PORT of the coordinator; port 0 is any"),
+  advertise_host: text
+    .nullable()
+    .default(null)
+    .describe("host under which workers reach the coordinator, where it differs from listen"),
   metrics_host: text.default("127.0.0.1"),
   metrics_port: port
     .nullable()

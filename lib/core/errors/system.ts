@@ -17,4 +17,17 @@ export const systemErrors = {
     "Stop the program that holds the port, or choose another one (0 takes any free port).",
     { retryable: true },
   ),
+  E_USAGE: entry<{ command: string; problem: string }>(
+    (d) => `lockstep ${d.command}: ${d.problem}.`,
+    "`lockstep --help` lists the commands, `lockstep COMMAND --help` the arguments of one.",
+  ),
+  E_WORKERS_EXHAUSTED: entry<{ restarts: number; reason: string; logFile: string }>(
+    (d) =>
+      `No worker is left: the last one ended (${d.reason}) after ${d.restarts} restart(s). Its log is ${d.logFile}.`,
+    "Read the end of that log, shown above; what was saved before is whole.",
+  ),
+  E_NO_CHECKPOINT: entry<{ directory: string; problem: string }>(
+    (d) => `There is nothing to resume from in ${d.directory}: ${d.problem}.`,
+    "Give the path of a checkpoint-N directory that has a lockstep/ folder, or leave resume_from_checkpoint out.",
+  ),
 };

@@ -1,0 +1,232 @@
+import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { Coordinator } from "#coordinator/coordinator";
+import { CoordinatorHttp } from "#coordinator/http";
+import { CoordinatorMetrics } from "#coordinator/metrics";
+import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
+import { intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
+import type { InProcessEventBus } from "#lib/wire/event-bus";
+import { loadWireSecurity } from "#lib/wire/security";
+import { type PreparedRun, prepareRun } from "./prepare.js";
+import {
+  openResumePoint,
+  type ResumePoint,
+  saveCheckpoint,
+  saveConfig,
+  saveFinalModel,
+} from "./run-files.js";
+
+/** A coordinator in this process, with its HTTP server, from a configuration to a saved model. */
+export interface HostedRun {
+  readonly coordinator: Coordinator;
+  /** host:port for workers. */
+  readonly controlAddress: string;
+  /** Trains, saves the result and tells the bus how it ended. */
+  readonly run: () => Promise<RunOutcome>;
+}
+
+export interface Host {
+  /** Where the dashboard and the metrics are, undefined when switched off. */
+  readonly httpAddress: string | undefined;
+  readonly open: () => Promise<HostedRun>;
+  readonly close: () => Promise<void>;
+}
+
+/** Starts the HTTP server, so that every later phase can be watched. */
+export async function startHost(config: ResolvedConfig, bus: InProcessEventBus): Promise<Host> {
+  let isReady = false;
+  let prepared: PreparedRun | undefined;
+  let resume: ResumePoint | undefined;
+  const http = await startHttp(config, bus, () => isReady);
+  const close = async (): Promise<void> => {
+    await http?.server.close();
+    await prepared?.close();
+    await resume?.optimizer.close();
+  };
+  return {
+    httpAddress: http?.address,
+    close,
+    open: async () => {
+      const detail = (text: string): void =>
+        bus.publish({ type: "phase.changed", phase: "preparing", detail: text });
+      resume = await openResumePoint(config);
+      prepared = await prepareRun(config, detail);
+      const run = prepared;
+      await saveConfig(config);
+      bus.publish(run.started);
+      const coordinator = new Coordinator(await coordinatorOptions(run, resume, bus));
+      const { controlAddress } = await coordinator.start();
+      isReady = true;
+      return { coordinator, controlAddress, run: async () => finish(run, coordinator, bus) };
+    },
+  };
+}
+
+async function finish(
+  run: PreparedRun,
+  coordinator: Coordinator,
+  bus: InProcessEventBus,
+): Promise<RunOutcome> {
+  const outcome = await coordinator.run();
+  let directory = `${run.config.output_dir}/checkpoint-${outcome.step}`;
+  if (outcome.outcome === "finished") {
+    bus.publish({ type: "phase.changed", phase: "saving", detail: "writing the model" });
+    const startedAt = performance.now();
+    const saved = await saveFinalModel(run, outcome.snapshot, outcome.state);
+    const seconds = (performance.now() - startedAt) / 1000;
+    directory = saved.directory;
+    bus.publish({ type: "checkpoint.saved", step: outcome.step, seconds, ...saved });
+  }
+  bus.publish({
+    type: "run.completed",
+    outcome: outcome.outcome,
+    step: outcome.step,
+    directory,
+    mastersSha256: outcome.mastersSha256,
+    seconds: outcome.seconds,
+  });
+  return outcome;
+}
+
+async function startHttp(
+  config: ResolvedConfig,
+  bus: InProcessEventBus,
+  isReady: () => boolean,
+): Promise<{ server: CoordinatorHttp; address: string } | undefined> {
+  if (config.metrics_port === null) return undefined;
+  const token = await readToken(config.http_token_file);
+  const server = new CoordinatorHttp({
+    host: config.metrics_host,
+    port: config.metrics_port,
+    registry: new CoordinatorMetrics(bus).registry,
+    isReady,
+    bus,
+    insecure: config.insecure,
+    ...(token === undefined ? {} : { token }),
+  });
+  const port = await server.listen();
+  const host = config.metrics_host.includes(":") ? `[${config.metrics_host}]` : config.metrics_host;
+  return { server, address: `http://${host}:${port}` };
+}
+
+/** @throws E_FILE_NOT_FOUND */
+export async function readToken(file: string | null): Promise<string | undefined> {
+  if (file === null) return undefined;
+  try {
+    return (await readFile(file, "utf8")).trim();
+  } catch (cause) {
+    throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "HTTP token" }, { cause });
+  }
+}
+
+/** "127.0.0.1:0" or "[::1]:0" in its parts. */
+export function splitAddress(address: string): { host: string; port: number } {
+  const colon = address.lastIndexOf(":");
+  return {
+    host: address.slice(0, colon).replace(/^\[|\]$/g, ""),
+    port: Number(address.slice(colon + 1)),
+  };
+}
+
+async function coordinatorOptions(
+  run: PreparedRun,
+  resume: ResumePoint | undefined,
+  bus: InProcessEventBus,
+): Promise<CoordinatorOptions> {
+  const { config, plan, sample, tokenizer } = run;
+  const interval = (what: "logging" | "eval" | "save"): number =>
+    intervalSteps(config, what, plan.totalSteps, plan.stepsPerEpoch);
+  const schedule: ScheduleContext = {
+    baseLearningRate: config.learning_rate,
+    warmupSteps: run.warmupSteps,
+    totalSteps: plan.totalSteps,
+    ...(config.lr_scheduler_kwargs === null ? {} : { kwargs: config.lr_scheduler_kwargs }),
+  };
+  const learningRate = (completedUpdates: number): number =>
+    learningRateAt(config.lr_scheduler_type as ScheduleName, schedule, completedUpdates);
+  // Refuses unknown arguments of the schedule before anything is started.
+  learningRate(0);
+  const { host, port } = splitAddress(config.listen);
+  return {
+    job: { ...run.job, jobId: randomUUID() },
+    bus,
+    security: await loadWireSecurity({
+      joinTokenFile: config.join_token_file ?? undefined,
+      tlsCaFile: config.tls_ca_file ?? undefined,
+      tlsCertFile: config.tls_cert_file ?? undefined,
+      tlsKeyFile: config.tls_key_file ?? undefined,
+      insecure: config.insecure,
+    }),
+    listenHost: host,
+    listenPort: port,
+    ...(config.advertise_host === null ? {} : { advertiseHost: config.advertise_host }),
+    numShards: config.reducer_shards,
+    gradientGroups: config.gradient_groups,
+    plannedWorkers: config.workers,
+    plan,
+    loadMasters:
+      resume === undefined
+        ? run.loadMasters
+        : (range, into) => resume.optimizer.readRange("masters", range, into),
+    optimizer: {
+      learningRateAt: learningRate,
+      beta1: config.adam_beta1,
+      beta2: config.adam_beta2,
+      epsilon: config.adam_epsilon,
+      weightDecay: config.weight_decay,
+      maxGradNorm: config.max_grad_norm,
+    },
+    ...(run.validation.length === 0
+      ? {}
+      : {
+          evaluation: {
+            batches: run.validation,
+            atStart: config.eval_on_start,
+            atEnd: config.eval_on_end,
+            everySteps: interval("eval"),
+          },
+        }),
+    ...(sample === undefined
+      ? {}
+      : {
+          generation: {
+            promptText: sample.promptText,
+            prompt: [...sample.prompt],
+            maxNewTokens: sample.maxNewTokens,
+            endTokenIds: sample.endTokenIds,
+            decode: (tokens) => tokenizer.decode(tokens, { skipSpecialTokens: true }),
+          },
+        }),
+    checkpointing: {
+      everySteps: interval("save"),
+      save: (snapshot, state) => saveCheckpoint(run, snapshot, state),
+    },
+    loggingSteps: interval("logging") || plan.totalSteps,
+    deterministic: config.deterministic,
+    heartbeatIntervalMs: config.heartbeat_interval_ms,
+    heartbeatTimeoutMs: config.heartbeat_timeout_ms,
+    leaseTimeoutMs: config.lease_timeout_ms,
+    ...(resume === undefined
+      ? {}
+      : {
+          resume: {
+            state: resume.state,
+            loadMoments: async (range, firstMoment, secondMoment) => {
+              await resume.optimizer.readRange("first_moment", range, firstMoment);
+              await resume.optimizer.readRange("second_moment", range, secondMoment);
+            },
+          },
+        }),
+  };
+}
+
+/** Tells the bus of a failure; its code where it has one. */
+export function publishFailure(bus: InProcessEventBus, error: unknown): void {
+  bus.publish({
+    type: "run.failed",
+    code: isLockstepError(error) ? error.code : "E_UNEXPECTED",
+    message: error instanceof Error ? error.message : String(error),
+  });
+}

@@ -1,0 +1,160 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, mkdirSync, openSync, writeSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { packageRoot } from "#lib/core/paths";
+
+export interface SupervisorOptions {
+  readonly numWorkers: number;
+  /** Arguments of `lockstep worker`, but its name. */
+  readonly workerArgs: readonly string[];
+  /** Environment of worker `index` beside this process' own. */
+  readonly environment: (index: number) => Readonly<Record<string, string>>;
+  readonly logDirectory: string;
+  readonly maxRestarts: number;
+  /** A worker process ended before the run did. */
+  readonly onExit: (exit: WorkerExit) => void;
+  /** A worker said where its metrics are. */
+  readonly onMetrics?: (index: number, address: string) => void;
+  /** Called when no process is left and none will be started. */
+  readonly onExhausted: (exit: WorkerExit) => void;
+  /** The program to start; the built command line by default. */
+  readonly command?: readonly string[];
+}
+
+export interface WorkerExit {
+  readonly index: number;
+  readonly pid: number;
+  /** "exit code 1", "killed by SIGKILL". */
+  readonly reason: string;
+  readonly logFile: string;
+  readonly restarts: number;
+  readonly willRestart: boolean;
+}
+
+/** A crash at once would come again at once: each restart of a worker waits twice as long. */
+const firstRestartDelayMs = 250;
+/** Workers that were told that the run is over have this long to leave. */
+const farewellMs = 5_000;
+const tailLines = 20;
+/** The end of a log that is shown; a line of a stack trace is some 100 bytes. */
+const tailBytes = 16 * 1024;
+
+/** The message of a worker to its supervisor. */
+export interface WorkerMessage {
+  readonly type: "metrics";
+  readonly address: string;
+}
+
+/** Starts worker processes on this machine, keeps their logs, and starts them again when they die. */
+export class Supervisor {
+  readonly #options: SupervisorOptions;
+  readonly #children = new Map<number, ChildProcess>();
+  readonly #restarts: number[];
+  readonly #timers = new Set<NodeJS.Timeout>();
+  #isStopping = false;
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options;
+    this.#restarts = Array.from({ length: options.numWorkers }, () => 0);
+    mkdirSync(options.logDirectory, { recursive: true });
+  }
+
+  start(): void {
+    for (let index = 0; index < this.#options.numWorkers; index++) this.#spawn(index);
+  }
+
+  /** Waits for the workers to leave by themselves; kills those that stay. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    for (const timer of this.#timers) clearTimeout(timer);
+    const exits = [...this.#children.values()].map(
+      (child) => new Promise<void>((resolve) => child.once("exit", () => resolve())),
+    );
+    const kill = setTimeout(() => this.killAll(), farewellMs);
+    await Promise.all(exits);
+    clearTimeout(kill);
+  }
+
+  killAll(): void {
+    this.#isStopping = true;
+    for (const timer of this.#timers) clearTimeout(timer);
+    for (const child of this.#children.values()) child.kill("SIGKILL");
+  }
+
+  #spawn(index: number): void {
+    const { workerArgs, environment, logDirectory } = this.#options;
+    const logFile = join(logDirectory, `worker-${index + 1}.log`);
+    const log = openSync(logFile, "a");
+    writeSync(log, `--- started ${new Date().toISOString()}\n`);
+    const command = this.#options.command ?? [join(packageRoot, "dist", "cli", "main.js")];
+    const child = spawn(
+      process.execPath,
+      [...command, "worker", "--name", `worker-${index + 1}`, ...workerArgs],
+      {
+        // Ctrl-C goes to the terminal's process group: a worker must live on to finish the step.
+        detached: true,
+        env: { ...process.env, ...environment(index) },
+        stdio: ["ignore", log, log, "ipc"],
+      },
+    );
+    closeSync(log);
+    this.#children.set(index, child);
+    child.on("message", (message) => {
+      const { type, address } = message as WorkerMessage;
+      if (type === "metrics") this.#options.onMetrics?.(index, address);
+    });
+    let isOver = false;
+    const over = (reason: string): void => {
+      if (isOver) return;
+      isOver = true;
+      this.#children.delete(index);
+      if (!this.#isStopping) this.#exited(index, child.pid ?? 0, reason, logFile);
+    };
+    child.on("error", (error) => over(error.message));
+    child.on("exit", (code, signal) =>
+      over(signal === null ? `exit code ${code}` : `killed by ${signal}`),
+    );
+  }
+
+  #exited(index: number, pid: number, reason: string, logFile: string): void {
+    const restarts = this.#restarts[index] ?? 0;
+    const willRestart = restarts < this.#options.maxRestarts;
+    const exit: WorkerExit = { index, pid, reason, logFile, restarts, willRestart };
+    this.#options.onExit(exit);
+    if (willRestart) {
+      this.#restarts[index] = restarts + 1;
+      const timer = setTimeout(
+        () => {
+          this.#timers.delete(timer);
+          this.#spawn(index);
+        },
+        firstRestartDelayMs * 2 ** restarts,
+      );
+      this.#timers.add(timer);
+    } else if (this.#children.size === 0 && this.#timers.size === 0) {
+      this.#options.onExhausted(exit);
+    }
+  }
+}
+
+/** The last lines of a log. */
+export async function logTail(file: string): Promise<string[]> {
+  const handle = await open(file, "r");
+  try {
+    const { size } = await handle.stat();
+    const length = Math.min(size, tailBytes);
+    const { buffer, bytesRead } = await handle.read({
+      buffer: Buffer.alloc(length),
+      position: size - length,
+    });
+    return buffer.subarray(0, bytesRead).toString("utf8").trimEnd().split("\n").slice(-tailLines);
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Where the logs of a run are. */
+export function logDirectoryOf(outputDir: string): string {
+  return join(outputDir, "logs");
+}

@@ -1,0 +1,144 @@
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { loadConfig, type ResolvedConfig } from "#lib/core/config/index";
+import { LockstepError } from "#lib/core/errors/index";
+import { InProcessEventBus } from "#lib/wire/event-bus";
+import { countGpus } from "#worker/telemetry";
+import { type ConsoleFlags, openConsole } from "./console.js";
+import { type HostedRun, publishFailure, startHost } from "./host.js";
+import { printable } from "./progress/text.js";
+import { exitCodes, onStopSignals } from "./stop-signals.js";
+import { logDirectoryOf, logTail, Supervisor, type WorkerExit } from "./supervisor.js";
+
+export const trainUsage = `Usage: lockstep train CONFIG.yaml [--key value ...]
+
+Trains on this machine: a coordinator in this process and \`workers\` worker processes.
+Every key of the configuration is a flag too; \`lockstep config --keys\` lists them.
+
+  --json-logs   one JSON object a line instead of the display
+  --verbose     stack traces of errors
+`;
+
+/** `lockstep train`: everything on one machine. Returns the exit code. */
+export async function trainCommand(args: readonly string[], flags: ConsoleFlags): Promise<number> {
+  const loaded = await loadConfig(args);
+  const { config } = loaded;
+  const bus = new InProcessEventBus();
+  const display = openConsole(bus, loaded, flags);
+  let hosted: HostedRun | undefined;
+  let supervisor: Supervisor | undefined;
+  const signals = onStopSignals(
+    () => {
+      if (hosted === undefined) return false;
+      display.setNotice("Stopping after this step, then saving; Ctrl-C again exits at once");
+      hosted.coordinator.requestStop();
+      return true;
+    },
+    () => {
+      supervisor?.killAll();
+      display.close();
+    },
+  );
+  const host = await startHost(config, bus).catch((error: unknown) => {
+    display.close();
+    throw error;
+  });
+  try {
+    if (host.httpAddress !== undefined) {
+      display.note(`Dashboard ${host.httpAddress}/  metrics ${host.httpAddress}/metrics`);
+    }
+    hosted = await host.open();
+    const { coordinator, controlAddress, run } = hosted;
+    let giveUp: (error: unknown) => void = () => {};
+    const exhausted = new Promise<never>((_, reject) => {
+      giveUp = reject;
+    });
+    // Whoever waits for the run sees it; nobody may be waiting yet.
+    exhausted.catch(() => {});
+    const targets = new Map<number, string>();
+    supervisor = new Supervisor({
+      numWorkers: config.workers,
+      workerArgs: workerArguments(config, controlAddress),
+      environment: await workerEnvironments(config),
+      logDirectory: logDirectoryOf(config.output_dir),
+      maxRestarts: config.max_worker_restarts,
+      onExit: (exit) => {
+        coordinator.reportWorkerExit(exit.pid, exit.reason);
+        void explainExit(exit, (line) => display.note(line));
+      },
+      onMetrics: (index, address) => {
+        targets.set(index, address);
+        void writeTargets(config.output_dir, targets).catch((error: unknown) =>
+          display.note(`the list of metrics targets was not written: ${String(error)}`),
+        );
+      },
+      onExhausted: ({ restarts, reason, logFile }) =>
+        giveUp(new LockstepError("E_WORKERS_EXHAUSTED", { restarts, reason, logFile })),
+    });
+    supervisor.start();
+    const outcome = await Promise.race([run(), exhausted]);
+    await supervisor.stop();
+    return outcome.outcome === "finished" ? 0 : exitCodes[signals.received() ?? "SIGINT"];
+  } catch (error) {
+    publishFailure(bus, error);
+    throw error;
+  } finally {
+    supervisor?.killAll();
+    signals.remove();
+    display.close();
+    await host.close();
+  }
+}
+
+/** For Prometheus' file discovery: where each worker's metrics are. */
+async function writeTargets(
+  outputDir: string,
+  targets: ReadonlyMap<number, string>,
+): Promise<void> {
+  const groups = [...targets].map(([index, address]) => ({
+    targets: [address],
+    labels: { process: `worker-${index + 1}` },
+  }));
+  await writeFile(
+    join(outputDir, "prometheus-workers.json"),
+    `${JSON.stringify(groups, null, 2)}\n`,
+  );
+}
+
+function workerArguments(config: ResolvedConfig, controlAddress: string): string[] {
+  const files: [string, string | null][] = [
+    ["--tls-cert-file", config.tls_cert_file],
+    ["--tls-key-file", config.tls_key_file],
+    ["--tls-ca-file", config.tls_ca_file],
+    ["--join-token-file", config.join_token_file],
+    ["--http-token-file", config.http_token_file],
+    ["--engine-module", config.engine_module],
+  ];
+  return [
+    "--coordinator",
+    controlAddress,
+    "--device-threads",
+    String(config.threads_per_worker),
+    "--metrics-port",
+    config.metrics_port === null ? "null" : "0",
+    ...(config.use_cpu ? ["--use-cpu"] : []),
+    ...files.flatMap(([flag, value]) => (value === null ? [] : [flag, value])),
+  ];
+}
+
+/** One GPU a worker, in turn; none is shown with use_cpu. */
+async function workerEnvironments(
+  config: ResolvedConfig,
+): Promise<(index: number) => Record<string, string>> {
+  const numGpus = config.use_cpu ? 0 : await countGpus();
+  return (index) => {
+    if (config.use_cpu) return { CUDA_VISIBLE_DEVICES: "" };
+    return numGpus === 0 ? {} : { CUDA_VISIBLE_DEVICES: String(index % numGpus) };
+  };
+}
+
+async function explainExit(exit: WorkerExit, note: (line: string) => void): Promise<void> {
+  const next = exit.willRestart ? "it is started again" : "it is not started again";
+  note(`worker-${exit.index + 1} ended (${exit.reason}); ${next}. The end of ${exit.logFile}:`);
+  for (const line of await logTail(exit.logFile)) note(`  ${printable(line)}`);
+}

@@ -1,0 +1,187 @@
+import { pathToFileURL } from "node:url";
+import { resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { LockstepError } from "#lib/core/errors/index";
+import { loadWireSecurity } from "#lib/wire/security";
+import { startWorkerHttp } from "#worker/http";
+import { WorkerMetrics } from "#worker/metrics";
+import { openDeviceTelemetry } from "#worker/telemetry";
+import { runWorker } from "#worker/worker";
+import type { ConsoleFlags } from "./console.js";
+import { readToken } from "./host.js";
+import { exitCodes, onStopSignals } from "./stop-signals.js";
+import type { WorkerMessage } from "./supervisor.js";
+
+export const workerUsage = `Usage: lockstep worker --coordinator HOST:PORT [options]
+
+Takes part in a run: computes gradients on one device until the run is over.
+
+  --name NAME                 shown in logs and metrics
+  --metrics-host HOST         default 127.0.0.1
+  --metrics-port PORT         default 0 (any free port); null: no HTTP
+  --use-cpu                   do not look for a GPU
+  --device-threads N          compute threads, to judge how busy a CPU device is
+  --reconnect-timeout-ms MS   how long the coordinator may be away, default 60000
+  --join-token-file FILE      --tls-ca-file FILE  --tls-cert-file FILE  --tls-key-file FILE
+  --tls-server-name NAME      name in the coordinator's certificate, where it differs
+  --http-token-file FILE      --insecure
+  --engine-module FILE        module that computes instead of TensorFlow
+`;
+
+/** `lockstep worker`. Returns the exit code. */
+export async function workerCommand(
+  args: readonly string[],
+  _flags: ConsoleFlags,
+): Promise<number> {
+  const options = parse(args);
+  const telemetry = await openDeviceTelemetry({
+    useCpu: options.useCpu,
+    visibleDevices: process.env.CUDA_VISIBLE_DEVICES,
+    ...(options.deviceThreads === undefined ? {} : { cpuThreads: options.deviceThreads }),
+  });
+  const metrics = new WorkerMetrics(telemetry, () => performance.now());
+  const log = (text: string): void => {
+    process.stdout.write(`${new Date().toISOString()} ${text}\n`);
+  };
+  const stop = new AbortController();
+  const signals = onStopSignals(
+    () => {
+      log("stopping: the group in work goes to another worker");
+      stop.abort();
+      return true;
+    },
+    () => {},
+  );
+  // A supervisor that is gone cannot stop this worker any more.
+  process.once("disconnect", () => stop.abort());
+  const token = await readToken(options.httpTokenFile);
+  const http =
+    options.metricsPort === null
+      ? undefined
+      : await startWorkerHttp({
+          host: options.metricsHost,
+          port: options.metricsPort,
+          metrics,
+          insecure: options.insecure,
+          ...(token === undefined ? {} : { token }),
+        });
+  try {
+    if (http !== undefined) {
+      const address = `${options.metricsHost}:${http.port}`;
+      log(`metrics http://${address}/metrics`);
+      process.send?.({ type: "metrics", address } satisfies WorkerMessage);
+    }
+    log(`device ${telemetry.deviceKind}`);
+    const { outcome, numGroups } = await runWorker({
+      coordinatorAddress: options.coordinator,
+      security: await loadWireSecurity(options.security),
+      name: options.name,
+      deviceKind: telemetry.deviceKind,
+      deviceType: telemetry.deviceType,
+      readDevice: telemetry.read,
+      signal: stop.signal,
+      ...(options.engineModule === null
+        ? {}
+        : { engineModule: pathToFileURL(resolve(options.engineModule)).href }),
+      ...(options.reconnectTimeoutMs === undefined
+        ? {}
+        : { reconnectTimeoutMs: options.reconnectTimeoutMs }),
+      observer: {
+        ...metrics.observer,
+        registered: (workerId) => {
+          metrics.observer.registered?.(workerId);
+          log(`registered at ${options.coordinator} as ${workerId}`);
+        },
+        retrying: (error) =>
+          log(`trying again: ${error instanceof Error ? error.message : String(error)}`),
+      },
+    });
+    log(`${outcome} after ${numGroups} gradient groups`);
+    const received = signals.received();
+    return outcome === "left" && received !== undefined ? exitCodes[received] : 0;
+  } finally {
+    signals.remove();
+    telemetry.close();
+    await http?.server.close();
+    if (process.connected) process.disconnect();
+  }
+}
+
+function parse(args: readonly string[]) {
+  const usage = (problem: string): never => {
+    throw new LockstepError("E_USAGE", { command: "worker", problem });
+  };
+  const { values } = ((): ReturnType<typeof parseWorkerArgs> => {
+    try {
+      return parseWorkerArgs(args);
+    } catch (error) {
+      return usage(error instanceof Error ? error.message : String(error));
+    }
+  })();
+  const number = (name: string, text: string, limits: readonly [number, number]): number => {
+    const value = Number(text);
+    if (text !== "" && Number.isInteger(value) && value >= limits[0] && value <= limits[1]) {
+      return value;
+    }
+    return usage(
+      `--${name} must be a whole number from ${limits[0]} to ${limits[1]}, got "${text}"`,
+    );
+  };
+  const coordinator = values.coordinator ?? usage("--coordinator HOST:PORT is missing");
+  if (!/^(\[[0-9a-fA-F:]+\]|[^:]+):\d{1,5}$/.test(coordinator)) {
+    usage(`--coordinator must be HOST:PORT, got "${coordinator}"`);
+  }
+  const optional = (name: string, text: string | undefined, limits: readonly [number, number]) =>
+    text === undefined ? undefined : number(name, text, limits);
+  const metricsPort = values["metrics-port"];
+  return {
+    coordinator,
+    name: values.name,
+    metricsHost: values["metrics-host"],
+    metricsPort: metricsPort === "null" ? null : number("metrics-port", metricsPort, [0, 65_535]),
+    useCpu: values["use-cpu"],
+    deviceThreads: optional("device-threads", values["device-threads"], [1, 1024]),
+    reconnectTimeoutMs: optional(
+      "reconnect-timeout-ms",
+      values["reconnect-timeout-ms"],
+      [0, 86_400_000],
+    ),
+    httpTokenFile: values["http-token-file"] ?? null,
+    insecure: values.insecure,
+    engineModule: values["engine-module"] ?? null,
+    security: {
+      joinTokenFile: values["join-token-file"],
+      tlsCaFile: values["tls-ca-file"],
+      tlsCertFile: values["tls-cert-file"],
+      tlsKeyFile: values["tls-key-file"],
+      tlsServerName: values["tls-server-name"],
+    },
+  };
+}
+
+function parseWorkerArgs(args: readonly string[]) {
+  return parseArgs({
+    args: args.map((argument) =>
+      argument.startsWith("--")
+        ? argument.replace(/^--[^=]+/, (flag) => flag.replaceAll("_", "-"))
+        : argument,
+    ),
+    options: {
+      coordinator: { type: "string" },
+      name: { type: "string", default: "" },
+      "metrics-host": { type: "string", default: "127.0.0.1" },
+      "metrics-port": { type: "string", default: "0" },
+      "use-cpu": { type: "boolean", default: false },
+      "device-threads": { type: "string" },
+      "reconnect-timeout-ms": { type: "string" },
+      "join-token-file": { type: "string" },
+      "tls-ca-file": { type: "string" },
+      "tls-cert-file": { type: "string" },
+      "tls-key-file": { type: "string" },
+      "tls-server-name": { type: "string" },
+      "http-token-file": { type: "string" },
+      "engine-module": { type: "string" },
+      insecure: { type: "boolean", default: false },
+    },
+  });
+}
