@@ -1,6 +1,9 @@
 import { LockstepError } from "#lib/core/errors/index";
+import { byteLevelParts } from "./byte-level.js";
 import { GgufMetadata } from "./metadata.js";
 import type { GgufFile } from "./reader.js";
+import { sentencePieceParts } from "./sentencepiece.js";
+import { type TokenizerParts, tokenType, type Vocabulary } from "./vocabulary.js";
 
 /** Token ids that config.json and generation_config.json name. */
 export interface SpecialTokenIds {
@@ -17,50 +20,13 @@ export interface ImportedTokenizer {
   readonly ids: SpecialTokenIds;
 }
 
-/** ggml's token types. */
-const tokenType = {
-  normal: 1,
-  unknown: 2,
-  control: 3,
-  userDefined: 4,
-  unused: 5,
-  byte: 6,
-} as const;
-
-/** Pre-tokenizers by llama.cpp's names (`tokenizer.ggml.pre`), after its `llama-vocab.cpp`. */
-const byteLevelGpt2 = { ...byteLevel(), use_regex: true };
-const singleDigitsGpt2 = {
-  type: "Sequence",
-  pretokenizers: [{ type: "Digits", individual_digits: true }, byteLevelGpt2],
-};
-const llama3Split = splitThenBytes(
-  "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-);
-const qwen2Split = splitThenBytes(
-  "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-);
-const preTokenizers: Readonly<Record<string, Readonly<Record<string, unknown>>>> = Object.freeze({
-  "gpt-2": byteLevelGpt2,
-  smollm: singleDigitsGpt2,
-  starcoder: singleDigitsGpt2,
-  "command-r": singleDigitsGpt2,
-  refact: singleDigitsGpt2,
-  "llama-bpe": llama3Split,
-  llama3: llama3Split,
-  qwen2: qwen2Split,
-});
-
-function byteLevel(): Readonly<Record<string, unknown>> {
-  return { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
-}
-
-function splitThenBytes(regex: string): Readonly<Record<string, unknown>> {
-  const split = { type: "Split", pattern: { Regex: regex }, behavior: "Isolated", invert: false };
-  return { type: "Sequence", pretokenizers: [split, byteLevel()] };
-}
+/** Kinds of tokenizers by llama.cpp's names (`tokenizer.ggml.model`). */
+const kinds: Readonly<
+  Record<string, (metadata: GgufMetadata, vocabulary: Vocabulary) => TokenizerParts>
+> = Object.freeze({ gpt2: byteLevelParts, llama: sentencePieceParts });
 
 /**
- * Rebuilds a byte-level BPE tokenizer from GGUF metadata, in the forms that `tokenizers` and both
+ * Rebuilds a tokenizer from GGUF metadata, in the forms that `tokenizers` and both
  * generations of transformers read. `vocabSize` is the number of embedding rows.
  */
 export function readTokenizer(gguf: GgufFile, vocabSize: number): ImportedTokenizer {
@@ -68,18 +34,10 @@ export function readTokenizer(gguf: GgufFile, vocabSize: number): ImportedTokeni
   const fail = (problem: string): never => {
     throw new LockstepError("E_GGUF_TOKENIZER", { file: gguf.file, problem });
   };
-  const model = metadata.optionalString("tokenizer.ggml.model");
-  if (model !== "gpt2") {
-    fail(
-      `it is of kind ${JSON.stringify(model ?? "none")}, and only "gpt2" (byte-level BPE) is read`,
-    );
-  }
-  const pre = metadata.optionalString("tokenizer.ggml.pre") ?? "none";
-  const preTokenizer = Object.hasOwn(preTokenizers, pre)
-    ? preTokenizers[pre]
-    : fail(
-        `its pre-tokenizer "${pre}" is not known; known are ${Object.keys(preTokenizers).join(", ")}`,
-      );
+  const kind = metadata.optionalString("tokenizer.ggml.model") ?? "none";
+  const readParts = Object.hasOwn(kinds, kind)
+    ? (kinds[kind] as (typeof kinds)[string])
+    : fail(`it is of kind "${kind}"; "gpt2" (byte-level BPE) and "llama" (SentencePiece) are read`);
   const tokens = metadata.optionalStrings("tokenizer.ggml.tokens") ?? fail("it has no tokens");
   if (tokens.length === 0 || tokens.length > vocabSize) {
     fail(`it has ${tokens.length} tokens, but the embedding has ${vocabSize} rows`);
@@ -87,20 +45,23 @@ export function readTokenizer(gguf: GgufFile, vocabSize: number): ImportedTokeni
   const vocab = new Map(tokens.map((token, id) => [token, id]));
   if (vocab.size !== tokens.length)
     fail(`${tokens.length - vocab.size} of its tokens appear twice`);
-  const merges = readMerges(metadata, vocab, fail);
-  const addedTokens = readAddedTokens(metadata, tokens, fail);
+  const types = metadata.optionalNumbers("tokenizer.ggml.token_type") ?? [];
+  if (types.length !== 0 && types.length !== tokens.length) {
+    fail(`it has ${tokens.length} tokens, but ${types.length} token types`);
+  }
   const id = (name: string): number | null =>
     metadata.optionalInteger(`tokenizer.ggml.${name}_token_id`, 0, tokens.length - 1) ?? null;
   const ids = { bos: id("bos"), eos: id("eos"), pad: id("padding") };
-  const isLlama3 = preTokenizer === llama3Split;
-  const addsBos = metadata.optionalBoolean("tokenizer.ggml.add_bos_token") ?? isLlama3;
+  const unknownId = id("unknown");
+  const vocabulary: Vocabulary = { tokens, types, vocab, bosId: ids.bos, unknownId, fail };
+  const addedTokens = readAddedTokens(vocabulary);
   const chatTemplate = metadata.optionalString("tokenizer.chat_template");
   const content = (tokenId: number | null): string | undefined =>
     tokenId === null ? undefined : tokens[tokenId];
   const named = {
     bos_token: content(ids.bos),
     eos_token: content(ids.eos),
-    unk_token: content(id("unknown")),
+    unk_token: content(unknownId),
     pad_token: content(ids.pad),
   };
   const specialTokensMap = Object.fromEntries(
@@ -115,22 +76,7 @@ export function readTokenizer(gguf: GgufFile, vocabSize: number): ImportedTokeni
       truncation: null,
       padding: null,
       added_tokens: addedTokens,
-      normalizer: null,
-      pre_tokenizer: preTokenizer,
-      post_processor: postProcessor(addsBos ? ids.bos : null, tokens),
-      decoder: { ...byteLevel(), add_prefix_space: true, use_regex: true },
-      model: {
-        type: "BPE",
-        dropout: null,
-        unk_token: null,
-        continuing_subword_prefix: null,
-        end_of_word_suffix: null,
-        fuse_unk: false,
-        byte_fallback: false,
-        ignore_merges: isLlama3,
-        vocab: Object.fromEntries(vocab),
-        merges,
-      },
+      ...readParts(metadata, vocabulary),
     },
     tokenizerConfig: {
       // The base class takes tokenizer.json as it is, in v4 and v5; a named class (GPT2Tokenizer)
@@ -149,26 +95,6 @@ export function readTokenizer(gguf: GgufFile, vocabSize: number): ImportedTokeni
   };
 }
 
-/** Merges as pairs; llama.cpp and `tokenizers` both split at the one space of a merge. */
-function readMerges(
-  metadata: GgufMetadata,
-  vocab: ReadonlyMap<string, number>,
-  fail: (problem: string) => never,
-): readonly (readonly [string, string])[] {
-  const merges = metadata.optionalStrings("tokenizer.ggml.merges") ?? fail("it has no merges");
-  return merges.map((merge, rank) => {
-    // A space inside a token is written as another character, so only the separator can be one.
-    const space = merge.indexOf(" ", 1);
-    const [left, right] = [merge.slice(0, space), merge.slice(space + 1)];
-    if (space < 0 || !vocab.has(left) || !vocab.has(right) || !vocab.has(left + right)) {
-      fail(
-        `its merge ${rank} (${JSON.stringify(merge.slice(0, 80))}) joins no two tokens to a third`,
-      );
-    }
-    return [left, right] as const;
-  });
-}
-
 interface AddedToken {
   readonly id: number;
   readonly content: string;
@@ -180,15 +106,7 @@ interface AddedToken {
 }
 
 /** Control tokens are special; user-defined ones are matched whole too, but stay when decoding. */
-function readAddedTokens(
-  metadata: GgufMetadata,
-  tokens: readonly string[],
-  fail: (problem: string) => never,
-): readonly AddedToken[] {
-  const types = metadata.optionalNumbers("tokenizer.ggml.token_type") ?? [];
-  if (types.length !== 0 && types.length !== tokens.length) {
-    fail(`it has ${tokens.length} tokens, but ${types.length} token types`);
-  }
+function readAddedTokens({ tokens, types, fail }: Vocabulary): readonly AddedToken[] {
   const added: AddedToken[] = [];
   for (const [id, type] of types.entries()) {
     const isSpecial = type === tokenType.control || type === tokenType.unknown;
@@ -199,24 +117,4 @@ function readAddedTokens(
     added.push({ id, content, ...flags, special: isSpecial });
   }
   return added;
-}
-
-function postProcessor(
-  bosId: number | null,
-  tokens: readonly string[],
-): Readonly<Record<string, unknown>> {
-  const bytes = { ...byteLevel(), add_prefix_space: true, trim_offsets: false, use_regex: true };
-  if (bosId === null) return bytes;
-  const bos = tokens[bosId] as string;
-  const special = (typeId: number): unknown => ({ SpecialToken: { id: bos, type_id: typeId } });
-  const sequence = (name: string, typeId: number): unknown => ({
-    Sequence: { id: name, type_id: typeId },
-  });
-  const template = {
-    type: "TemplateProcessing",
-    single: [special(0), sequence("A", 0)],
-    pair: [special(0), sequence("A", 0), special(1), sequence("B", 1)],
-    special_tokens: { [bos]: { id: bos, ids: [bosId], tokens: [bos] } },
-  };
-  return { type: "Sequence", processors: [bytes, template] };
 }

@@ -92,6 +92,6 @@ export const checkpointErrors = {
   ),
   E_GGUF_TOKENIZER: entry<{ file: string; problem: string }>(
     (d) => `The tokenizer in ${d.file} cannot be imported: ${d.problem}.`,
-    "Use a model with a byte-level BPE tokenizer, or start from its Hugging Face directory.",
+    "Use a model with a byte-level BPE or SentencePiece tokenizer, or start from its Hugging Face directory.",
   ),
 };
