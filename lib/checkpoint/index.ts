@@ -3,6 +3,7 @@ export {
   saveAtomically,
   saveFilesAtomically,
 } from "./atomic-save.js";
+export { verifyChecksums, writeChecksums } from "./checksums.js";
 export { importGguf, type ImportOptions, type ImportProgress } from "./gguf/import.js";
 export {
   type ModelDirectoryOptions,

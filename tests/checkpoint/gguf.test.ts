@@ -100,12 +100,13 @@ test("rotary rows: neighbours of a head become its two halves", () => {
 });
 
 test("Llama 3's frequency divisors are those of transformers", () => {
-  // transformers 5: original / scaled inverse frequencies of Llama 3.1 (theta 5e5, head 128, factor 8).
-  const divisor = (i: number): number => llama3Divisor(500_000 ** ((-2 * i) / 128), 8);
-  assert.equal(divisor(0), 1);
-  assert.equal(divisor(63), 8);
-  const middle = divisor(32);
-  assert.ok(middle > 1 && middle < 8);
+  // ROPE_INIT_FUNCTIONS["llama3"] of transformers 5.24: plain / scaled inverse frequencies of
+  // theta 5e5, head size 128, factor 8.
+  const expected = [1, 1.2075, 1.5534, 2.0263, 2.6945, 3.6843, 5.2573, 8];
+  for (const [i, divisor] of expected.entries()) {
+    const ours = llama3Divisor(500_000 ** ((-2 * (28 + i)) / 128), 8);
+    assert.ok(Math.abs(ours - divisor) < 1e-4, `frequency ${28 + i}: ${ours}, not ${divisor}`);
+  }
 });
 
 test("a directory that is not empty is kept, unless it may be overwritten", async (t) => {
