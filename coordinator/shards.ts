@@ -58,6 +58,8 @@ export interface StartShardOptions {
   readonly numShards: number;
   readonly layout: ParameterLayout;
   readonly listenHost: string;
+  /** 0 takes any free port. @default 0 */
+  readonly listenPort?: number;
   readonly gradientGroups: number;
   readonly security: WireSecurity;
 }
@@ -76,11 +78,15 @@ export class ShardGroup {
 
   static async start(
     start: StartShard,
-    options: Omit<StartShardOptions, "shardIndex">,
+    options: Omit<StartShardOptions, "shardIndex" | "listenPort"> & {
+      /** Shard i listens on this port plus i; 0: each on any free port. */
+      readonly firstPort?: number;
+    },
   ): Promise<ShardGroup> {
+    const { firstPort = 0, ...shared } = options;
     const started = await Promise.allSettled(
       Array.from({ length: options.numShards }, (_, shardIndex) =>
-        start({ ...options, shardIndex }),
+        start({ ...shared, shardIndex, listenPort: firstPort === 0 ? 0 : firstPort + shardIndex }),
       ),
     );
     const shards: ShardHandle[] = [];

@@ -21,6 +21,8 @@ export interface ReducerShardOptions {
   readonly numShards: number;
   readonly layout: ParameterLayout;
   readonly listenHost: string;
+  /** 0 takes any free port. @default 0 */
+  readonly listenPort?: number;
   readonly gradientGroups: number;
   readonly security: WireSecurity;
 }
@@ -86,8 +88,9 @@ export class ReducerShard {
     const openStep = new Int32Array(new SharedArrayBuffer(4)).fill(-1);
     const transferredBytes = new BigInt64Array(new SharedArrayBuffer(16));
     const { shardIndex, numShards, layout, listenHost, gradientGroups, security } = options;
+    const listenPort = options.listenPort ?? 0;
     const threadOptions: ShardThreadOptions = {
-      ...{ shardIndex, numShards, layout, listenHost, gradientGroups, security },
+      ...{ shardIndex, numShards, layout, listenHost, listenPort, gradientGroups, security },
       openStep,
       transferredBytes,
     };

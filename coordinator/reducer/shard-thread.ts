@@ -69,7 +69,7 @@ class ShardThread {
     options: ShardThreadOptions,
     post: (message: ShardMessage) => void,
   ): Promise<ShardThread> {
-    const { shardIndex, numShards, layout, listenHost, gradientGroups } = options;
+    const { shardIndex, numShards, layout, listenHost, listenPort, gradientGroups } = options;
     const range = shardRanges(layout, numShards)[shardIndex];
     if (range === undefined) {
       throw new LockstepError("E_SHARD_STATE", {
@@ -90,7 +90,7 @@ class ShardThread {
       },
     });
     const thread = new ShardThread(options, reducer, waiting, post);
-    const port = await thread.#server.listen(listenHost, 0);
+    const port = await thread.#server.listen(listenHost, listenPort);
     const { masters, firstMoment, secondMoment } = reducer.arithmetic;
     post({ type: "ready", port, arrays: { masters, firstMoment, secondMoment } });
     return thread;

@@ -15,6 +15,7 @@ export interface ShardThreadOptions {
   readonly numShards: number;
   readonly layout: ParameterLayout;
   readonly listenHost: string;
+  readonly listenPort: number;
   readonly gradientGroups: number;
   readonly security: WireSecurity;
   /** int32 [1]: the newest step that was opened, or -1. Written by the main thread only. */
