@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -191,6 +191,7 @@ for (const name of kustomizations) {
     const args = manifests.container("worker").args ?? [];
     const dialled = args[args.indexOf("--coordinator") + 1];
     assert.equal(dialled, `lockstep-coordinator-0.lockstep-coordinator:${control}`);
+    assert.equal(dialled, `${config.advertise_host}:${control}`);
     const last = control + config.reducer_shards;
     const policy = manifests.get("NetworkPolicy", "lockstep-coordinator").spec;
     assert.deepEqual(policy.ingress?.[0]?.ports, [
@@ -218,12 +219,14 @@ for (const name of kustomizations) {
     for (const file of [config.join_token_file, config.http_token_file]) {
       assert.ok(file !== null && mounted(file, "tokens"), `${file}`);
     }
+    const script = command?.at(-1) ?? "";
+    const configFile = /node bin\/lockstep coordinator (\S+)/.exec(script)?.[1];
     assert.ok(
       volumeMounts.some(
-        ({ name: mount, mountPath }) => mount === "job" && mountPath === command?.at(-1),
+        ({ name: mount, mountPath }) => mount === "job" && mountPath === configFile,
       ),
     );
-    assert.deepEqual(command?.slice(0, 3), ["node", "bin/lockstep", "coordinator"]);
+    assert.ok(script.includes(`${config.output_dir}/checkpoint-*`));
     const claims = manifests.get("StatefulSet", "lockstep-coordinator").spec.volumeClaimTemplates;
     assert.deepEqual(
       claims?.map(({ metadata }) => metadata.name),
@@ -295,6 +298,63 @@ for (const name of kustomizations) {
     assert.deepEqual(dns?.to[0]?.podSelector?.matchLabels, { "k8s-app": "kube-dns" });
   });
 }
+
+for (const name of kustomizations) {
+  test(`${name}: the worker's command line is one that the program takes`, tools, async () => {
+    const { command = [], args = [] } = new Manifests(await build(name)).container("worker");
+    const flags = [...command, ...args].filter((word) => word.startsWith("--"));
+    const help = await runProgram(process.execPath, ["bin/lockstep", "worker", "--help"], {
+      cwd: packageRoot,
+    });
+    assert.equal(help.code, 0, help.stderr);
+    for (const flag of flags) {
+      const flagName = flag.split("=")[0] ?? "";
+      assert.ok(help.stdout.includes(`${flagName} `), `${flagName} is no flag of the worker`);
+    }
+    const mounts = new Manifests(await build(name)).container("worker").volumeMounts ?? [];
+    for (const flag of flags.filter((word) => word.includes("-file="))) {
+      const file = flag.split("=")[1] ?? "";
+      assert.ok(
+        mounts.some(({ mountPath }) => file.startsWith(`${mountPath}/`)),
+        `${file} is not mounted`,
+      );
+    }
+  });
+}
+
+test(
+  "the coordinator's pod resumes when there is a checkpoint, and starts anew when there is none",
+  tools,
+  async () => {
+    const script =
+      new Manifests(await build("base")).container("coordinator").command?.at(-1) ?? "";
+    const directory = await mkdtemp(join(tmpdir(), "lockstep-entry-"));
+    try {
+      // The script itself, with another output directory and a program that prints its arguments.
+      const run = async (): Promise<string> => {
+        const { code, stdout, stderr } = await runProgram("/bin/sh", [
+          "-c",
+          script
+            .replaceAll("/var/lib/lockstep/output", directory)
+            .replace("node bin/lockstep", "echo lockstep"),
+        ]);
+        assert.equal(code, 0, stderr);
+        return stdout.trim();
+      };
+      assert.equal(await run(), "lockstep coordinator /etc/lockstep/job.yaml");
+      // A checkpoint being written has another name until it is whole.
+      await mkdir(join(directory, ".checkpoint-5.tmp-1-0123456789ab"));
+      assert.equal(await run(), "lockstep coordinator /etc/lockstep/job.yaml");
+      await mkdir(join(directory, "checkpoint-5"));
+      assert.equal(
+        await run(),
+        "lockstep coordinator /etc/lockstep/job.yaml --resume_from_checkpoint true",
+      );
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  },
+);
 
 test("base asks for a GPU a worker, the CPU overlay for none", tools, async () => {
   const base = new Manifests(await build("base"));
