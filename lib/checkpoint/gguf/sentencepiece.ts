@@ -67,7 +67,8 @@ function mergesByScore(
       );
     }
     if (!isNormal(id)) continue;
-    const characters = [...token];
+    // Code points, as in Python: a cut between two surrogates would give no token.
+    const characters = Array.from(token);
     for (let cut = characters.length - 1; cut > 0; cut--) {
       const [left, right] = [characters.slice(0, cut).join(""), characters.slice(cut).join("")];
       const [leftId, rightId] = [vocab.get(left), vocab.get(right)];
