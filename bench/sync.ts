@@ -1,0 +1,144 @@
+/**
+ * Cost of a step's synchronisation on loopback: two workers (threads with a connection to each shard)
+ * push their bfloat16 gradients of 124M parameters to two reducer shards, which sum, take the norm,
+ * clip, update and publish; both workers pull the result. Run: node dist/bench/sync.js [numRounds]
+ */
+import { once } from "node:events";
+import { cpus } from "node:os";
+import { fileURLToPath } from "node:url";
+import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
+import { ReducerShard } from "#coordinator/reducer/client";
+import {
+  buildParameterLayout,
+  type ParameterLayout,
+  shardRanges,
+  wireOffsetBytes,
+  wireSizeBytes,
+} from "#lib/core/parameter-layout";
+import { clipCoefficient, totalNorm } from "#lib/optim/index";
+import { BulkClient } from "#lib/wire/bulk-client";
+
+const numShards = 2;
+const numWorkers = 2;
+const layout = buildParameterLayout(
+  [
+    { name: "matrices", shape: [50_257 + 1_024 + 12 * 12 * 768, 768] },
+    { name: "vectors", shape: [12 * 13 * 768 + 2 * 768] },
+  ],
+  "bfloat16",
+);
+
+interface WorkerOptions {
+  readonly group: number;
+  readonly addresses: readonly string[];
+}
+type Task =
+  | { readonly kind: "push"; readonly step: number }
+  | { readonly kind: "pull"; readonly version: number };
+
+function work({ group, addresses }: WorkerOptions): void {
+  const ranges = shardRanges(layout, numShards).map(({ start, end }) => ({
+    start: wireOffsetBytes(layout, start),
+    end: wireOffsetBytes(layout, end),
+  }));
+  const clients = addresses.map((address) => new BulkClient({ address, security: {} }));
+  const buffer = (fill: number): Uint8Array =>
+    new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout))).fill(fill);
+  const [gradient, parameters] = [buffer(0x3a), buffer(0)];
+  const part = (bytes: Uint8Array, shard: number): Uint8Array =>
+    bytes.subarray(ranges[shard]?.start, ranges[shard]?.end);
+  const run = async (task: Task): Promise<void> => {
+    await Promise.all(
+      clients.map(async (client, shard) => {
+        if (task.kind === "pull") {
+          await client.pullParameters({ version: task.version }, part(parameters, shard));
+          return;
+        }
+        const facts = { workerId: `worker-${group}`, step: task.step, group, lease: group };
+        await client.pushGradients(facts, part(gradient, shard));
+      }),
+    );
+    parentPort?.postMessage("done");
+  };
+  parentPort?.on("message", (task: Task) => void run(task));
+  parentPort?.postMessage("ready");
+}
+
+async function measure(numRounds: number): Promise<void> {
+  const shards = await Promise.all(
+    Array.from({ length: numShards }, async (_, shardIndex) =>
+      ReducerShard.start({
+        ...{ shardIndex, numShards, layout, gradientGroups: numWorkers },
+        listenHost: "127.0.0.1",
+        security: {},
+      }),
+    ),
+  );
+  await Promise.all(shards.map(async (shard) => shard.publishInitial(0)));
+  const addresses = shards.map(({ address }) => address);
+  const workers = Array.from({ length: numWorkers }, (_, group) => {
+    const options: WorkerOptions = { group, addresses };
+    return new Worker(fileURLToPath(import.meta.url), { workerData: options });
+  });
+  await Promise.all(workers.map(async (worker) => once(worker, "message")));
+  const onAll = async (task: Task): Promise<void> => {
+    await Promise.all(
+      workers.map(async (worker) => {
+        const done = once(worker, "message");
+        worker.postMessage(task);
+        await done;
+      }),
+    );
+  };
+  const phases = ["push", "reduce", "apply", "pull", "total"] as const;
+  const samples = phases.map((): number[] => []);
+  let cpuAtStart = process.cpuUsage();
+  for (let step = 0; step <= numRounds; step++) {
+    const times = [performance.now()];
+    for (const shard of shards) shard.openStep(step);
+    await onAll({ kind: "push", step });
+    times.push(performance.now());
+    const sums = await Promise.all(shards.map(async (shard) => shard.reduce(step)));
+    const norm = totalNorm(sums.flatMap(({ blockSumsOfSquares }) => [...blockSumsOfSquares]));
+    times.push(performance.now());
+    const factors = { learningRate: 1e-4, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    const hyperparameters = {
+      ...factors,
+      ...{ weightDecay: 0.01, updateNumber: step + 1, gradientScale: clipCoefficient(norm, 1) },
+    };
+    await Promise.all(shards.map(async (shard) => shard.apply(step, hyperparameters, step + 1)));
+    times.push(performance.now());
+    await onAll({ kind: "pull", version: step + 1 });
+    times.push(performance.now());
+    if (step === 0) {
+      cpuAtStart = process.cpuUsage(); // Before this: connections, the compiler's tiers.
+      continue;
+    }
+    const first = times[0] ?? 0;
+    for (let i = 1; i < times.length; i++) {
+      samples[i - 1]?.push((times[i] ?? 0) - (times[i - 1] ?? 0));
+    }
+    samples[4]?.push((times[4] ?? 0) - first);
+  }
+  console.log(
+    `${describe(layout)}, ${cpus().length} x ${cpus()[0]?.model}, Node ${process.version}`,
+  );
+  phases.forEach((phase, i) => {
+    const sorted = (samples[i] ?? []).sort((a, b) => a - b);
+    const median = sorted[sorted.length >> 1] ?? 0;
+    console.log(
+      `${phase.padEnd(7)} median ${median.toFixed(0)} ms, best ${sorted[0]?.toFixed(0)} ms`,
+    );
+  });
+  const { user, system } = process.cpuUsage(cpuAtStart);
+  // Tells more than the clock on a machine that does other things as well.
+  console.log(`processor time a round: ${((user + system) / 1000 / numRounds).toFixed(0)} ms`);
+  await Promise.all(workers.map(async (worker) => worker.terminate()));
+  await Promise.all(shards.map(async (shard) => shard.close()));
+}
+
+const describe = ({ numElements }: ParameterLayout): string =>
+  `${(numElements / 1e6).toFixed(1)}M parameters, ${numWorkers} workers, ${numShards} shards`;
+
+if (isMainThread) await measure(Number(process.argv[2] ?? 5));
+else work(workerData as WorkerOptions);
