@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { LockstepError } from "#lib/core/errors/index";
 import { mastersSha256 } from "#lib/core/masters-hash";
+import { blockElements } from "#lib/core/parameter-layout";
 import { maxControlMessageBytes } from "#lib/wire/limits";
 import { registerControlService } from "#lib/wire/control-server";
 import { GrpcServer } from "#lib/wire/grpc-server";
@@ -13,7 +14,7 @@ import {
 } from "./limits.js";
 import { Membership } from "./membership.js";
 import type { CoordinatorOptions, RunOutcome } from "./options.js";
-import { maxShards, startShardThread } from "./reducer/client.js";
+import { startShardThread } from "./reducer/client.js";
 import { ShardGroup } from "./shards.js";
 import { TaskQueue } from "./task-queue.js";
 import { TrainingRun } from "./training-run.js";
@@ -54,13 +55,16 @@ export class Coordinator {
   async start(): Promise<{ readonly controlAddress: string; readonly controlPort: number }> {
     const { job, bus, numShards, gradientGroups, resume, loadMasters } = this.#options;
     const listenHost = this.#options.listenHost ?? "127.0.0.1";
+    const listenPort = this.#options.listenPort ?? 0;
     const advertiseHost = this.#options.advertiseHost ?? listenHost;
     const heartbeatIntervalMs = this.#options.heartbeatIntervalMs ?? defaultHeartbeatIntervalMs;
     bus.publish({ type: "phase.changed", phase: "preparing", detail: "loading the weights" });
     const shards = await ShardGroup.start(this.#options.startShard ?? startShardThread, {
-      numShards: Math.min(numShards, maxShards(job.layout)),
+      numShards: Math.min(numShards, job.layout.numElements / blockElements),
       layout: job.layout,
       listenHost,
+      // Fixed ports next to a fixed control port, so that firewalls can name them.
+      firstPort: listenPort === 0 ? 0 : listenPort + 1,
       gradientGroups,
       security: this.#security,
     });
@@ -90,7 +94,7 @@ export class Coordinator {
         onFatalFailure: (error: LockstepError) => run.fail(error),
       });
       registerControlService(server, control);
-      const controlPort = await server.listen(listenHost, this.#options.listenPort ?? 0);
+      const controlPort = await server.listen(listenHost, listenPort);
       this.#parts = { server, shards, control, run };
       this.#ticker = setInterval(() => {
         control.removeSilentWorkers();

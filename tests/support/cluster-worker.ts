@@ -1,11 +1,10 @@
-import { setTimeout as delay } from "node:timers/promises";
 import type { WorkerPhase } from "#worker/options";
 import { runWorker } from "#worker/worker";
 
 /**
  * A worker process with the fake engine, and with faults at exact points of its loop:
  *   LOCKSTEP_TEST_FAULT="phase:step"       kills itself with SIGKILL (mid-push: on the last shard, by chunk)
- *   LOCKSTEP_TEST_STALL="phase:step:ms"    stops there once, heartbeats going on
+ *   LOCKSTEP_TEST_STALL="phase:step"       waits there, once, for the message "go"; heartbeats go on
  */
 const matches = (spec: string, { phase, ...facts }: WorkerPhase): boolean => {
   const [wantedPhase, wantedStep] = spec.split(":");
@@ -33,9 +32,8 @@ try {
       if (phase.phase !== "pushing") send(phase);
       if (fault !== undefined && matches(fault, phase)) process.kill(process.pid, "SIGKILL");
       if (stall !== undefined && matches(stall, phase)) {
-        const stallMs = Number(stall.split(":")[2]);
         stall = undefined;
-        await delay(stallMs);
+        await new Promise((resolve) => process.once("message", resolve));
       }
     },
   });

@@ -1,0 +1,199 @@
+import assert from "node:assert/strict";
+import { before, test } from "node:test";
+import { Coordinator } from "#coordinator/coordinator";
+import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
+import {
+  coordinatorOptions,
+  evaluationBatches,
+  EventRecorder,
+  type Oracle,
+  sequentialOracle,
+  spawnWorker,
+  type TestWorker,
+} from "#tests/support/cluster";
+
+const totalSteps = 4;
+const limit = { timeout: 60_000 };
+let oracle: Oracle;
+before(async () => {
+  oracle = await sequentialOracle(totalSteps);
+});
+
+interface Run {
+  readonly outcome: RunOutcome;
+  readonly recorder: EventRecorder;
+  readonly workers: readonly TestWorker[];
+}
+
+/** A whole run over real sockets; a killed worker is noticed by its exit, or only by its silence. */
+async function run(
+  workerEnvs: readonly Readonly<Record<string, string>>[],
+  options: {
+    readonly overrides?: Partial<CoordinatorOptions>;
+    readonly reportExits?: boolean;
+    readonly during?: (parts: {
+      readonly recorder: EventRecorder;
+      readonly address: string;
+      readonly coordinator: Coordinator;
+      readonly add: (worker: TestWorker) => void;
+      readonly workers: readonly TestWorker[];
+    }) => Promise<void>;
+  } = {},
+): Promise<Run> {
+  const recorder = new EventRecorder();
+  const coordinator = new Coordinator(
+    coordinatorOptions(totalSteps, recorder.bus, options.overrides),
+  );
+  const { controlAddress: address } = await coordinator.start();
+  const workers: TestWorker[] = [];
+  const add = (worker: TestWorker): void => {
+    workers.push(worker);
+    if (options.reportExits !== false) {
+      void worker.exited.then(({ code, signal }) =>
+        coordinator.reportWorkerExit(worker.pid, `exit ${code ?? signal}`),
+      );
+    }
+  };
+  for (const env of workerEnvs) add(spawnWorker(address, env));
+  const [outcome] = await Promise.all([
+    coordinator.run(),
+    options.during?.({ recorder, address, coordinator, add, workers }),
+  ]);
+  return { outcome, recorder, workers };
+}
+
+/** The first worker is sure to be leased groups before the second one starts. */
+const joinedBySecond: NonNullable<NonNullable<Parameters<typeof run>[1]>["during"]> = async ({
+  recorder,
+  address,
+  add,
+}) => {
+  await recorder.until(({ type }) => type === "worker.joined");
+  add(spawnWorker(address));
+};
+
+async function assertAllLeft({ workers }: Run, killed = 0): Promise<void> {
+  const exits = await Promise.all(workers.map((worker) => worker.exited));
+  assert.equal(exits.filter(({ signal }) => signal === "SIGKILL").length, killed);
+  for (const { code, signal, stderr } of exits) {
+    if (signal !== "SIGKILL") assert.equal(code, 0, stderr);
+  }
+}
+
+function assertSameAsOracle({ outcome, recorder }: Run): void {
+  assert.equal(outcome.outcome, "finished");
+  assert.equal(outcome.mastersSha256, oracle.mastersSha256);
+  const steps = recorder.of("step.completed");
+  assert.deepEqual(
+    steps.map(({ loss }) => loss),
+    oracle.losses,
+  );
+  assert.deepEqual(
+    steps.map(({ gradientNorm }) => gradientNorm),
+    oracle.norms,
+  );
+  // Each group of each step counted exactly once.
+  const done = recorder.of("group.completed").map(({ step, group }) => `${step}/${group}`);
+  assert.equal(new Set(done).size, done.length);
+  assert.equal(done.length, totalSteps * 4);
+}
+
+for (const [numWorkers, numShards] of [
+  [1, 1],
+  [2, 2],
+  [4, 3],
+] as const) {
+  test(`${numWorkers} workers and ${numShards} shards give the oracle's bits`, limit, async () => {
+    const result = await run(
+      Array.from({ length: numWorkers }, () => ({})),
+      {
+        overrides: {
+          numShards,
+          evaluation: { batches: evaluationBatches, atStart: true, atEnd: true, everySteps: 0 },
+        },
+      },
+    );
+    assertSameAsOracle(result);
+    assert.deepEqual(
+      result.outcome.evaluations.map(({ loss }) => loss),
+      oracle.evaluationLosses,
+    );
+    await assertAllLeft(result);
+  });
+}
+
+for (const fault of ["asking:0", "leased:1", "computed:1", "pushing:1", "pushed:1"]) {
+  test(`a worker killed while ${fault} changes nothing`, limit, async () => {
+    const result = await run([{ LOCKSTEP_TEST_FAULT: fault }], { during: joinedBySecond });
+    assertSameAsOracle(result);
+    await assertAllLeft(result, 1);
+    assert.equal(
+      result.recorder.of("worker.lost").filter(({ reason }) => /SIGKILL/.test(reason)).length,
+      1,
+    );
+  });
+}
+
+test("a killed worker that nobody reports is missed by its heartbeats", limit, async () => {
+  const result = await run([{ LOCKSTEP_TEST_FAULT: "computed:1" }], {
+    during: joinedBySecond,
+    reportExits: false,
+    overrides: { heartbeatTimeoutMs: 1_500 },
+  });
+  assertSameAsOracle(result);
+  await assertAllLeft(result, 1);
+  assert.ok(result.recorder.of("worker.lost").some(({ reason }) => /no heartbeat/.test(reason)));
+  assert.ok(result.recorder.of("group.requeued").length > 0);
+});
+
+test("the last worker dies, and the run waits for one to join", limit, async () => {
+  const result = await run([{ LOCKSTEP_TEST_FAULT: "pushed:2" }], {
+    during: async ({ recorder, address, add }) => {
+      await recorder.until(({ type }) => type === "worker.lost");
+      add(spawnWorker(address));
+    },
+  });
+  assertSameAsOracle(result);
+  await assertAllLeft(result, 1);
+});
+
+test("a worker that joins in the middle takes part", limit, async () => {
+  const result = await run(
+    [{ LOCKSTEP_TEST_STALL: "computed:1:1500", LOCKSTEP_TEST_NAME: "early" }],
+    {
+      during: async ({ recorder, address, add }) => {
+        await recorder.until((event) => event.type === "step.completed");
+        add(spawnWorker(address, { LOCKSTEP_TEST_NAME: "late" }));
+      },
+    },
+  );
+  assertSameAsOracle(result);
+  assert.ok(result.recorder.of("group.completed").some(({ workerId }) => workerId === "late"));
+  await assertAllLeft(result);
+});
+
+test("a worker that comes back late is told so and goes on", limit, async () => {
+  const slow = { LOCKSTEP_TEST_STALL: "computed:0", LOCKSTEP_TEST_NAME: "slow" };
+  const result = await run([slow], {
+    overrides: { leaseTimeoutMs: 500 },
+    during: async ({ recorder, address, add, workers }) => {
+      await recorder.until(({ type }) => type === "group.leased");
+      add(spawnWorker(address, { LOCKSTEP_TEST_STALL: "computed:2", LOCKSTEP_TEST_NAME: "other" }));
+      // The other one has done the step alone, and waits in a later one.
+      await recorder.until((event) => event.type === "group.leased" && event.step === 2);
+      workers[0]?.process.send("go");
+      await recorder.until((event) => event.type === "group.completed" && event.step === 2);
+      workers[1]?.process.send("go");
+    },
+  });
+  assertSameAsOracle(result);
+  const requeued = result.recorder.of("group.requeued");
+  assert.ok(
+    requeued.some(({ workerId, reason }) => workerId === "slow" && /deadline/.test(reason)),
+  );
+  await assertAllLeft(result);
+  assert.ok(
+    result.workers[0]?.facts.some((fact) => (fact as { stale?: boolean }).stale === true),
+    "the slow worker was told that its result was stale",
+  );
+});
