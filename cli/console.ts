@@ -1,4 +1,4 @@
-import { printConfig } from "#lib/core/config/index";
+import { printChosen, printConfig } from "#lib/core/config/index";
 import type { LoadedConfig } from "#lib/core/config/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import { chooseColor, chooseMode, type Display, startDisplay } from "./progress/display.js";
@@ -47,7 +47,9 @@ export function openConsole(bus: EventSource, loaded: LoadedConfig, flags: Conso
       `${JSON.stringify({ time: new Date().toISOString(), type: "config", config: loaded.config })}\n`,
     );
   } else {
-    for (const line of printConfig(loaded.config).trimEnd().split("\n")) display.print(line);
+    // A person sees what was chosen; the whole of it is in output_dir/lockstep.yaml, and in a log.
+    const shown = isTerminal ? printChosen(loaded.config) : printConfig(loaded.config);
+    for (const line of shown.trimEnd().split("\n")) display.print(line);
   }
   for (const warning of loaded.warnings) display.note(`warning: ${warning}`);
   return display;

@@ -145,16 +145,23 @@ async function prepareData(config: ResolvedConfig, context: DataContext) {
     },
     { seed: config.data_seed },
   );
-  const blocksOf = async (split: "train" | "validation", maxBlocks: number | null) =>
-    prepareBlocks(dataset[split], {
+  const blocksOf = async (split: "train" | "validation", maxBlocks: number | null) => {
+    let shownPercent = -1;
+    return prepareBlocks(dataset[split], {
       tokenizer,
       sequenceLength: config.max_length,
       vocabSize,
       maxSequenceLength: maxPositions,
       split,
       ...(maxBlocks === null ? {} : { maxBlocks }),
-      onProgress: (share) => onDetail(`tokenising ${split} text, ${Math.floor(100 * share)} %`),
+      onProgress: (share) => {
+        const percent = Math.floor(4 * share) * 25;
+        if (percent === shownPercent) return;
+        shownPercent = percent;
+        onDetail(`tokenising ${split} text, ${percent} %`);
+      },
     });
+  };
   const train = await blocksOf("train", config.max_train_samples);
   const validation =
     dataset.validation.length === 0

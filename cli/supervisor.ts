@@ -105,15 +105,16 @@ export class Supervisor {
       if (type === "metrics") this.#options.onMetrics?.(index, address);
     });
     let isOver = false;
-    const over = (reason: string): void => {
+    const over = (reason: string, isDone = false): void => {
       if (isOver) return;
       isOver = true;
       this.#children.delete(index);
-      if (!this.#isStopping) this.#exited(index, child.pid ?? 0, reason, logFile);
+      // A worker that ends well was told that the run is over.
+      if (!this.#isStopping && !isDone) this.#exited(index, child.pid ?? 0, reason, logFile);
     };
     child.on("error", (error) => over(error.message));
     child.on("exit", (code, signal) =>
-      over(signal === null ? `exit code ${code}` : `killed by ${signal}`),
+      over(signal === null ? `exit code ${code}` : `killed by ${signal}`, code === 0),
     );
   }
 

@@ -94,7 +94,7 @@ export class ControlService implements ControlHandlers {
   }
 
   async leave(request: LeaveRequest): Promise<void> {
-    this.removeWorker(request.workerId, request.reason);
+    this.removeWorker(request.workerId, request.reason, "worker.left");
   }
 
   async reportFailure(request: ReportFailureRequest): Promise<void> {
@@ -113,10 +113,14 @@ export class ControlService implements ControlHandlers {
     }
   }
 
-  removeWorker(workerId: string, reason: string): void {
+  removeWorker(
+    workerId: string,
+    reason: string,
+    type: "worker.lost" | "worker.left" = "worker.lost",
+  ): void {
     const { membership, queue, bus } = this.#options;
     if (membership.remove(workerId) === undefined) return;
-    bus.publish({ type: "worker.lost", workerId, reason });
+    bus.publish({ type, workerId, reason });
     queue.releaseWorker(workerId, `${workerId} was lost: ${reason}`);
   }
 

@@ -59,7 +59,8 @@ export class EventHistory {
         this.#latest.set(`${event.type} ${event.workerId}`, timed);
         break;
       case "worker.lost":
-        for (const type of ["worker.state", "worker.telemetry"]) {
+      case "worker.left":
+        for (const type of ["worker.joined", "worker.state", "worker.telemetry"]) {
           this.#latest.delete(`${type} ${event.workerId}`);
         }
         this.#keepOther(timed);

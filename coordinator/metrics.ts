@@ -25,7 +25,7 @@ export class CoordinatorMetrics {
   readonly #deviceSeconds = new Map<string, number>();
 
   readonly #samples = this.#counter("training_samples_total", "Rows trained on.");
-  readonly #tokens = this.#counter("training_tokens_total", "Supervised tokens trained on.");
+  readonly #tokens = this.#counter("training_tokens_total", "Tokens of the rows trained on.");
   readonly #steps = this.#counter("training_steps_total", "Optimizer updates made.");
   readonly #rpcs = this.#counter("rpc_requests_total", "RPCs handled.", ["method", "code"]);
   readonly #receivedBytes = this.#counter(
@@ -62,7 +62,7 @@ export class CoordinatorMetrics {
   readonly #epoch = this.#gauge("training_epoch", "Epochs completed, fractional.");
   readonly #tokensPerSecond = this.#gauge(
     "training_tokens_per_second",
-    "Supervised tokens per second of the latest step.",
+    "Tokens per second of the latest step.",
   );
   readonly #samplesPerSecond = this.#gauge(
     "training_samples_per_second",
@@ -151,6 +151,11 @@ export class CoordinatorMetrics {
         this.#workerFailures.inc();
         this.#setState(event.workerId, "lost");
         break;
+      case "worker.left":
+        this.#states.delete(event.workerId);
+        this.#forgetDevice(event.workerId);
+        this.#showStates();
+        break;
       case "worker.telemetry": {
         const labels = { worker: event.workerId, device_type: event.deviceType };
         this.#utilization.set(labels, event.utilization);
@@ -188,12 +193,14 @@ export class CoordinatorMetrics {
     if (this.#states.get(workerId) === state) return;
     this.#states.set(workerId, state);
     this.#showStates();
-    if (state === "lost") {
-      // A gauge of a device that nobody reports any more would stay at its last value for ever.
-      for (const deviceType of ["cpu", "gpu"]) {
-        for (const gauge of [this.#utilization, this.#memoryUsed, this.#memoryTotal]) {
-          gauge.remove(workerId, deviceType);
-        }
+    if (state === "lost") this.#forgetDevice(workerId);
+  }
+
+  /** A gauge of a device that nobody reports any more would stay at its last value for ever. */
+  #forgetDevice(workerId: string): void {
+    for (const deviceType of ["cpu", "gpu"]) {
+      for (const gauge of [this.#utilization, this.#memoryUsed, this.#memoryTotal]) {
+        gauge.remove(workerId, deviceType);
       }
     }
   }

@@ -142,6 +142,9 @@ export function* scriptedRun(
     prompt,
     text: " is in the hands of the people. The people of the United States have the right to expect that the laws of their country shall be faithfully executed.",
   });
+  for (const workerId of lost ? workers.slice(0, 1) : workers) {
+    yield at(20, { type: "worker.left", workerId, reason: "the job is over" });
+  }
   yield at(50, { type: "phase.changed", phase: "saving" });
   yield at(500, {
     type: "checkpoint.saved",

@@ -53,7 +53,7 @@ export function renderFrame(view: RunView, options: FrameOptions): string[] {
 
 function progressLine(current: RunView, frame: FrameOptions): string {
   const { nowMs, palette } = frame;
-  const title = phaseTitles[current.phase];
+  const title = hasNobody(current) ? "Waiting for a worker" : phaseTitles[current.phase];
   const total = current.started?.totalSteps ?? 0;
   const done = current.lastStep?.step ?? 0;
   const inPhase = formatElapsed((nowMs - current.phaseSinceMs) / 1000);
@@ -74,6 +74,12 @@ function progressLine(current: RunView, frame: FrameOptions): string {
 export function bar(ratio: number, columns: number, palette: Palette): string {
   const filled = Math.round(Math.min(1, Math.max(0, ratio)) * columns);
   return palette.accent("█".repeat(filled)) + palette.dim("░".repeat(columns - filled));
+}
+
+/** Work is there, and no worker to do it. */
+function hasNobody(view: RunView): boolean {
+  const needsWorkers = ["evaluating", "generating", "training"].includes(view.phase);
+  return needsWorkers && [...view.workers.values()].every(({ state }) => state === "lost");
 }
 
 /** Whole seconds: a clock that counts in tenths draws the eye. */

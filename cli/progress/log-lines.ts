@@ -31,6 +31,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       return `${printable(event.workerId)} joined: ${printable(event.deviceKind)}, ${printable(event.host)} pid ${event.pid}`;
     case "worker.lost":
       return `${printable(event.workerId)} lost: ${printable(event.reason)}`;
+    case "worker.left":
+      return `${printable(event.workerId)} left: ${printable(event.reason)}`;
     case "group.requeued":
       return `step ${event.step} group ${event.group} is leased again, ${printable(event.workerId)}: ${printable(event.reason)}`;
     case "step.completed": {

@@ -94,6 +94,11 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
         step: undefined,
         group: undefined,
       });
+    case "worker.left": {
+      const workers = new Map(view.workers);
+      workers.delete(event.workerId);
+      return { ...view, workers };
+    }
     case "worker.state":
       return withWorker(view, event.workerId, {
         state: event.state,

@@ -11,6 +11,8 @@ export type LockstepEvent =
       readonly deviceType: "cpu" | "gpu";
     }
   | { readonly type: "worker.lost"; readonly workerId: string; readonly reason: string }
+  /** It said goodbye: the job is over, or it was asked to stop. No failure. */
+  | { readonly type: "worker.left"; readonly workerId: string; readonly reason: string }
   | {
       readonly type: "worker.state";
       readonly workerId: string;

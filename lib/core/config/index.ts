@@ -1,7 +1,7 @@
 export { type ConfigKey, configKeys } from "./fields.js";
 export { type ParsedFlags, parseFlags, type SourcedValue } from "./flags.js";
 export { type LoadedConfig, loadConfig } from "./load.js";
-export { describeKeys, printConfig } from "./print.js";
+export { describeKeys, printChosen, printConfig } from "./print.js";
 export { type ResolvedConfig, resolveConfig } from "./resolve.js";
 export { schedulerNames } from "./schedule-names.js";
 export { intervalSteps, resolveSteps } from "./steps.js";

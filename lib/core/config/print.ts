@@ -14,6 +14,18 @@ export function printConfig(config: ResolvedConfig): string {
     .join("\n");
 }
 
+/** Only the keys whose value is not the default, or has none: what makes this run what it is. */
+export function printChosen(config: ResolvedConfig): string {
+  return configKeys
+    .filter((key) => {
+      const standard = fields[key].safeParse(undefined);
+      return !standard.success || JSON.stringify(standard.data) !== JSON.stringify(config[key]);
+    })
+    .map((key) => stringify({ [key]: config[key] }, { lineWidth: 0, collectionStyle: "flow" }))
+    .map((line) => line.trim().replace(/^\{ (.*) \}$/s, "$1"))
+    .join("\n");
+}
+
 /** Every key with its type, default and meaning, for people. */
 export function describeKeys(): string {
   return configKeys
