@@ -1,0 +1,85 @@
+// Writes docs/errors.md from the error catalogue of the build.
+//
+//   node scripts/errors-doc.mjs [--check]
+//
+// --check  writes nothing and fails when the page differs from the catalogue
+
+import { readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const page = join(root, "docs", "errors.md");
+
+const sections = [
+  ["System", "system", "systemErrors"],
+  ["Configuration", "config", "configErrors"],
+  ["Models and checkpoints", "checkpoint", "checkpointErrors"],
+  ["Data", "data", "dataErrors"],
+  ["Graph and engine", "graph", "graphErrors"],
+  ["Cluster", "cluster", "clusterErrors"],
+  ["Reducer", "reducer", "reducerErrors"],
+];
+
+/** Stands for any fact of an error and shows its name: `<file>`. */
+function placeholder(name) {
+  const text = `<${name}>`;
+  return new Proxy(() => {}, {
+    get(_, key) {
+      if (key === Symbol.toPrimitive || key === "toString" || key === "valueOf") return () => text;
+      // Lists: what a message joins or maps shows the list's name.
+      if (["join", "map", "slice", "filter", "toFixed", "toLocaleString"].includes(key)) {
+        return () => placeholder(name);
+      }
+      // JSON.stringify asks for it.
+      if (key === "toJSON") return () => text;
+      if (key === "length") return 2;
+      return placeholder(`${name}.${String(key)}`);
+    },
+  });
+}
+
+function shownMessage(entry) {
+  const details = new Proxy({}, { get: (_, key) => placeholder(String(key)) });
+  // Arithmetic on a fact that stands for a number.
+  return String(entry.message(details)).replaceAll("NaN", "<number>");
+}
+
+async function render() {
+  const catalogue = await load("index");
+  const known = new Set();
+  let text = `# Errors
+
+Every error that Lockstep raises on purpose: what happened, and what to do next. The command line shows
+both; \`<name>\` stands for a fact of the case. *Retryable* means that the same call may succeed later
+without a change by a person. This page is written by \`node scripts/errors-doc.mjs\`.
+`;
+  for (const [title, file, name] of sections) {
+    const entries = Object.entries((await load(file))[name]);
+    if (entries.length === 0) continue;
+    text += `\n## ${title}\n`;
+    for (const [code, entry] of entries) {
+      known.add(code);
+      text += `\n### ${code}\n\n${shownMessage(entry)}\n\n`;
+      text += `${entry.retryable ? "*Retryable.* " : ""}${entry.hint}\n`;
+    }
+  }
+  const forgotten = Object.keys(catalogue.errorCatalogue).filter((code) => !known.has(code));
+  if (forgotten.length > 0)
+    throw new Error(`no section of this script has ${forgotten.join(", ")}`);
+  return text;
+}
+
+function load(name) {
+  return import(pathToFileURL(join(root, "dist", "lib", "core", "errors", `${name}.js`)).href);
+}
+
+const text = await render();
+if (process.argv.includes("--check")) {
+  if (readFileSync(page, "utf8") !== text) {
+    process.stderr.write(
+      "docs/errors.md differs from the catalogue; run: node scripts/errors-doc.mjs\n",
+    );
+    process.exitCode = 1;
+  }
+} else writeFileSync(page, text);
