@@ -1,0 +1,156 @@
+import type { LockstepEvent, RunStarted, StepCompleted, WorkerTelemetry } from "#lib/core/events";
+
+/** A figure that is not finite travels as its name: "NaN", "Infinity". */
+export type TimedEvent = LockstepEvent & { readonly timeMs: number };
+
+export interface Point {
+  readonly x: number;
+  readonly y: number;
+}
+
+export interface WorkerRow {
+  readonly workerId: string;
+  readonly device: string;
+  readonly state: string;
+  readonly work: string;
+  readonly telemetry: WorkerTelemetry | undefined;
+}
+
+export interface LogLine {
+  readonly timeMs: number;
+  readonly text: string;
+  readonly isBad: boolean;
+}
+
+/** Points kept of a curve: more than a screen has columns. */
+const maxPoints = 4_096;
+const maxLines = 200;
+const recentSteps = 20;
+
+/** What the page shows: a fold over the stream of events. */
+export class RunState {
+  started: RunStarted | undefined;
+  phase = "waiting";
+  detail = "";
+  lastStep: StepCompleted | undefined;
+  readonly losses: Point[] = [];
+  readonly tokensPerSecond: Point[] = [];
+  readonly gradientNorms: Point[] = [];
+  readonly evaluations: Point[] = [];
+  readonly stepSeconds: number[] = [];
+  readonly samples: { readonly step: number; readonly prompt: string; readonly text: string }[] =
+    [];
+  readonly workers = new Map<string, WorkerRow>();
+  readonly lines: LogLine[] = [];
+
+  apply(event: TimedEvent): void {
+    const say = (text: string, isBad = false): void => {
+      this.lines.unshift({ timeMs: event.timeMs, text, isBad });
+      if (this.lines.length > maxLines) this.lines.pop();
+    };
+    switch (event.type) {
+      case "run.started":
+        this.started = event;
+        break;
+      case "phase.changed":
+        this.phase = event.phase;
+        this.detail = event.detail ?? "";
+        break;
+      case "worker.joined":
+        this.#worker(event.workerId, { device: event.deviceKind, state: "idle", work: "" });
+        say(`${event.workerId} joined`);
+        break;
+      case "worker.state":
+        this.#worker(event.workerId, {
+          state: event.state,
+          work: event.group === undefined ? "" : `step ${event.step ?? "?"}, group ${event.group}`,
+        });
+        break;
+      case "worker.telemetry":
+        this.#worker(event.workerId, { telemetry: event });
+        break;
+      case "worker.lost":
+        this.#worker(event.workerId, { state: "lost", work: "", telemetry: undefined });
+        say(`${event.workerId} lost: ${event.reason}`, true);
+        break;
+      case "worker.left":
+        this.workers.delete(event.workerId);
+        say(`${event.workerId} left: ${event.reason}`);
+        break;
+      case "group.requeued":
+        say(`step ${event.step} group ${event.group} is leased again: ${event.reason}`);
+        break;
+      case "step.completed":
+        this.lastStep = event;
+        push(this.losses, event.step, event.loss);
+        push(this.tokensPerSecond, event.step, event.tokensPerSecond);
+        push(this.gradientNorms, event.step, event.gradientNorm);
+        this.stepSeconds.push(event.stepSeconds);
+        if (this.stepSeconds.length > recentSteps) this.stepSeconds.shift();
+        break;
+      case "evaluation.completed":
+        push(this.evaluations, event.step, event.loss);
+        say(
+          `validation at step ${event.step}: loss ${figure(event.loss)}, perplexity ${figure(event.perplexity, 2)}`,
+        );
+        break;
+      case "sample.generated":
+        this.samples.push({ step: event.step, prompt: event.prompt, text: event.text });
+        break;
+      case "checkpoint.saved":
+        say(`saved ${event.directory}`);
+        break;
+      case "run.completed":
+        this.phase = event.outcome;
+        this.detail = "";
+        say(`${event.outcome} at step ${event.step}: ${event.directory}`);
+        break;
+      case "run.failed":
+        this.phase = "failed";
+        this.detail = event.code;
+        say(`${event.code}: ${event.message}`, true);
+        break;
+      default:
+        break;
+    }
+  }
+
+  /** Seconds until the last step, by the pace of the latest ones. */
+  secondsLeft(): number | undefined {
+    if (this.lastStep === undefined || this.stepSeconds.length === 0) return undefined;
+    const sum = this.stepSeconds.reduce((total, seconds) => total + seconds, 0);
+    const remaining = this.lastStep.totalSteps - this.lastStep.step;
+    return (remaining * sum) / this.stepSeconds.length;
+  }
+
+  #worker(workerId: string, change: Partial<WorkerRow>): void {
+    const known = this.workers.get(workerId) ?? {
+      workerId,
+      device: "",
+      state: "idle",
+      work: "",
+      telemetry: undefined,
+    };
+    this.workers.set(workerId, { ...known, ...change });
+  }
+}
+
+/** Appends a point; of a long curve every second one goes. */
+function push(points: Point[], x: number, y: unknown): void {
+  if (typeof y !== "number") return;
+  points.push({ x, y });
+  if (points.length <= maxPoints) return;
+  const kept = points.filter((_, index) => index % 2 === 0 || index === points.length - 1);
+  points.splice(0, points.length, ...kept);
+}
+
+export function figure(value: number | string, digits = 4): string {
+  return typeof value === "number" ? value.toFixed(digits) : value;
+}
+
+export function duration(seconds: number): string {
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+}
