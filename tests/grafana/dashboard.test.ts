@@ -89,7 +89,10 @@ test("every query depends on the variables job and instance, and on the chosen d
   }
   const text = readFileSync(dashboardFile, "utf8");
   const uids = [...text.matchAll(/"uid":\s*"([^"]*)"/g)].map((match) => match[1]);
-  assert.deepEqual([...new Set(uids)].sort(), ["${datasource}", "lockstep"]);
+  assert.deepEqual(
+    [...new Set(uids)].toSorted((a = "", b = "") => a.localeCompare(b)),
+    ["${datasource}", "lockstep"],
+  );
 });
 
 async function promtoolAccepts(exprs: readonly string[]): Promise<{ ok: boolean; output: string }> {
