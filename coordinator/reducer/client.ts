@@ -122,20 +122,20 @@ export class ReducerShard {
     return this.#arrays.masters;
   }
 
-  /** Sets masters and moments, before the first step. */
+  /** Sets masters and moments, before the first step; range-local, copied. */
   async loadState(
     masters: Float32Array,
     firstMoment: Float32Array,
     secondMoment: Float32Array,
   ): Promise<void> {
-    this.#arrays.masters.set(masters);
-    this.#arrays.firstMoment.set(firstMoment);
-    this.#arrays.secondMoment.set(secondMoment);
+    copyWhole(masters, this.#arrays.masters);
+    copyWhole(firstMoment, this.#arrays.firstMoment);
+    copyWhole(secondMoment, this.#arrays.secondMoment);
   }
 
   /** Sets the masters; moments stay as they are, zero at the start. */
   async loadMasters(masters: Float32Array): Promise<void> {
-    this.#arrays.masters.set(masters);
+    copyWhole(masters, this.#arrays.masters);
   }
 
   /** Makes the masters of now available as `version`. */
@@ -264,6 +264,13 @@ export class ReducerShard {
     this.#pending.clear();
     if (!this.#isClosing) for (const callback of this.#failureCallbacks) callback(error);
   }
+}
+
+function copyWhole(source: Float32Array, target: Float32Array): void {
+  if (source.length !== target.length) {
+    throw new RangeError(`The shard's range has ${target.length} elements, not ${source.length}.`);
+  }
+  target.set(source);
 }
 
 /** Starts a shard in a thread of this process. */

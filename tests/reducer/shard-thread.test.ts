@@ -334,6 +334,16 @@ test("a late joiner pulls the current version; one that is gone names those that
     assert.match(error.message, /version 1 is not published here; available: 2, 3/);
     return true;
   });
+  const shard = cluster.shards[0] as ReducerShard;
+  const snapshot = await shard.snapshot();
+  await shard.loadMasters(new Float32Array(snapshot.masters.length).fill(5));
+  assert.ok(
+    snapshot.masters.some((value) => value !== 5),
+    "a copy",
+  );
+  assert.equal(await shard.snapshot(snapshot), snapshot, "into the memory given");
+  assert.ok(snapshot.masters.every((value) => value === 5));
+  await assert.rejects(shard.loadMasters(new Float32Array(3)), RangeError);
   const stale = await cluster.push(1, 0, 9, wireGradient(layout, 0));
   assert.deepEqual(
     stale.map(({ outcome }) => outcome),

@@ -2,7 +2,7 @@
 // multiple of 8; every pointer is 16-byte aligned. Nothing here allocates: lib/optim/memory-map.ts
 // decides where arrays lie. Multiplications and additions are never contracted, so a result has the
 // same bits on every processor, and equals the scalar formula rounded to float32 after each operation.
-// Built with: asc --config lib/optim/assembly/asconfig.json --target release
+// asconfig.json beside this file holds the compiler's flags: no runtime, SIMD, one imported shared memory.
 
 const float32AbsMask: i32 = 0x7fffffff;
 const float32InfinityBits: i32 = 0x7f800000;
