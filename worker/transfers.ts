@@ -1,7 +1,7 @@
 import type { ParameterLayout } from "#lib/core/parameter-layout";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { BulkClient } from "#lib/wire/bulk-client";
-import { isLockstepError } from "#lib/core/errors/index";
+import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import type { WireSecurity } from "#lib/wire/security";
 
@@ -103,6 +103,17 @@ async function allOrFirstError(transfers: readonly Promise<unknown>[]): Promise<
   for (const result of results) if (result.status === "rejected") throw result.reason;
 }
 
+/** What a shard answers when the same bytes, sent again, may well be taken. */
+const transientRemoteCodes: readonly string[] = [
+  "E_FRAME_CORRUPT",
+  "E_PUSH_CHUNK",
+  "E_PUSH_INCOMPLETE",
+  "E_SHARD_BUSY",
+] satisfies ErrorCode[];
+
+export const isTransientRefusal = (error: unknown): boolean =>
+  transientRemoteCodes.includes(remoteErrorCode(error));
+
 async function withRetries<T>(
   transfer: () => Promise<T>,
   onRetry: (error: unknown) => void,
@@ -111,8 +122,7 @@ async function withRetries<T>(
     try {
       return await transfer();
     } catch (error) {
-      const transient =
-        (isLockstepError(error) && error.retryable) || remoteErrorCode(error) === "E_FRAME_CORRUPT";
+      const transient = (isLockstepError(error) && error.retryable) || isTransientRefusal(error);
       if (!transient || attempt === maxAttempts) throw error;
       onRetry(error);
     }

@@ -17,7 +17,7 @@ import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import { createProcessorReader, processorKind } from "./device.js";
 import { EngineClient, EngineFailure } from "./engine-client.js";
 import type { DeviceReading, WorkerOptions, WorkerOutcome } from "./options.js";
-import { ShardTransfers } from "./transfers.js";
+import { ShardTransfers, isTransientRefusal } from "./transfers.js";
 
 /** How long one NextTask call waits for work. */
 const longPollMs = 20_000;
@@ -340,7 +340,7 @@ const isTransferFailure = (error: unknown): boolean =>
   isUnreachable(error) ||
   (isLockstepError(error) &&
     (error.code === "E_TRANSFER_INCOMPLETE" || error.code === "E_FRAME_CORRUPT")) ||
-  remoteErrorCode(error) === "E_FRAME_CORRUPT";
+  isTransientRefusal(error);
 
 const isEngineError = (error: unknown): boolean =>
   error instanceof EngineFailure || (isLockstepError(error) && error.code === "E_ENGINE_CRASHED");
