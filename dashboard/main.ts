@@ -61,12 +61,12 @@ function draw(run: RunState): void {
   const fine = (value: number): string => value.toFixed(3);
   const whole = (value: number): string => Math.round(value).toLocaleString("en");
   drawChart(byId("chart-loss"), run.losses, run.evaluations, {
-    width: 1000,
+    width: widthOf("chart-loss"),
     height: 260,
     format: fine,
     xMax,
   });
-  const small = { width: 480, height: 170, xMax };
+  const small = { width: widthOf("chart-tokens"), height: 170, xMax };
   drawChart(byId("chart-tokens"), run.tokensPerSecond, [], { ...small, format: whole });
   drawChart(byId("chart-norm"), run.gradientNorms, [], { ...small, format: fine });
   drawWorkers([...run.workers.values()]);
@@ -79,6 +79,11 @@ function draw(run: RunState): void {
       return item;
     }),
   );
+}
+
+/** Charts are drawn in the pixels that they get, so that their text keeps its size. */
+function widthOf(id: string): number {
+  return Math.max(240, byId(id).clientWidth);
 }
 
 function drawWorkers(workers: readonly WorkerRow[]): void {
@@ -160,5 +165,6 @@ function connect(): void {
   });
 }
 
+addEventListener("resize", planDraw);
 draw(state.run);
 connect();

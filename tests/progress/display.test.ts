@@ -1,0 +1,283 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { scriptedRun } from "#bench/display/scripted-run";
+import { chooseColor, chooseMode, startDisplay } from "#cli/progress/display";
+import { formatBytes, formatSeconds } from "#cli/progress/format";
+import { renderFrame, sparkline } from "#cli/progress/frame";
+import { jsonLine } from "#cli/progress/log-lines";
+import { emptyView, foldEvent, type RunView, secondsLeft } from "#cli/progress/run-view";
+import { renderSummary } from "#cli/progress/summary";
+import { LivePainter } from "#cli/progress/terminal";
+import { displayWidth, fit, plainPalette, printable, wrap } from "#cli/progress/text";
+import type { LockstepEvent } from "#lib/core/events";
+import { InProcessEventBus } from "#lib/wire/event-bus";
+
+const run = [...scriptedRun({ loseWorkerAtStep: 4 })].map(({ event }) => event);
+
+function viewAfter(isLast: (event: LockstepEvent) => boolean): RunView {
+  let view = emptyView(0);
+  for (const event of run) {
+    view = foldEvent(view, event, 0);
+    if (isLast(event)) return view;
+  }
+  return view;
+}
+
+const frame = (view: RunView, columns = 100, nowMs = 0, notice?: string): string[] =>
+  renderFrame(view, { columns, nowMs, palette: plainPalette, notice });
+
+test("a frame in the middle of training, to the character", () => {
+  const view = viewAfter((event) => event.type === "step.completed" && event.step === 7);
+  assert.deepEqual(frame(view, 100, 0, "Stopping after this step"), [
+    "",
+    "⠋ Training ████████████████████░░░░░░░░░░░░░░░░░░░░ 50 %  step 7/14  43 s left",
+    "  loss 3.3558 █▇▆▄▃▂▁  lr 7.86e-5  grad norm 1.750  659 tokens/s  sync 0.42 s",
+    "  ○ worker-1  idle                       cpu 96 %  2.0 GB",
+    "  ✗ worker-2  lost",
+    "Stopping after this step",
+  ]);
+});
+
+test("a frame before and without workers, and with many of them", () => {
+  assert.deepEqual(
+    frame(
+      foldEvent(emptyView(0), { type: "phase.changed", phase: "preparing", detail: "reading" }, 0),
+      80,
+      2_500,
+    ),
+    ["", "⠴ Preparing reading 2 s"],
+  );
+  const alone = viewAfter(
+    (event) => event.type === "phase.changed" && event.phase === "evaluating",
+  );
+  const nobody = foldEvent(
+    foldEvent(alone, { type: "worker.lost", workerId: "worker-1", reason: "" }, 0),
+    { type: "worker.lost", workerId: "worker-2", reason: "" },
+    0,
+  );
+  assert.equal(frame(nobody)[1], "⠋ Waiting for a worker 0 s");
+  let many = emptyView(0);
+  for (let index = 0; index < 40; index++) {
+    many = foldEvent(many, { type: "worker.state", workerId: `w${index}`, state: "computing" }, 0);
+  }
+  const lines = frame(many);
+  assert.equal(lines.length, 2 + 8 + 1);
+  assert.equal(lines.at(-1), "and 32 more workers");
+});
+
+test("no frame is wider than the terminal, whatever the terminal and the step", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 10, max: 200 }), fc.nat(run.length), (columns, numEvents) => {
+      let view = emptyView(0);
+      for (const event of run.slice(0, numEvents)) view = foldEvent(view, event, 0);
+      for (const line of frame(view, columns)) assert.ok(displayWidth(line) < columns, line);
+    }),
+  );
+});
+
+test("the time left is the mean pace of the latest steps, less what has passed", () => {
+  const view = viewAfter((event) => event.type === "step.completed" && event.step === 7);
+  const seconds = view.recentStepSeconds;
+  const mean = seconds.reduce((sum, value) => sum + value, 0) / seconds.length;
+  assert.ok(Math.abs((secondsLeft(view, 0) ?? 0) - 7 * mean) < 1e-9);
+  assert.ok(Math.abs((secondsLeft(view, 2_000) ?? 0) - (7 * mean - 2)) < 1e-9);
+  // A step that takes long does not count down into the steps after it.
+  assert.ok(Math.abs((secondsLeft(view, 60_000) ?? 0) - 6 * mean) < 1e-9);
+  assert.equal(secondsLeft(emptyView(0), 0), undefined);
+});
+
+test("the summary says what changed, where it is and how to load it", () => {
+  const completed = run.at(-1);
+  assert.ok(completed?.type === "run.completed");
+  const lines = renderSummary(
+    viewAfter(() => false),
+    completed,
+    {
+      columns: 100,
+      palette: plainPalette,
+    },
+  );
+  assert.deepEqual(lines.slice(0, 7), [
+    `╭─ Finished ${"─".repeat(83)}╮`,
+    `│ validation loss  3.5123 → 3.3391  (−0.1732)${" ".repeat(49)} │`,
+    `│ perplexity       33.53 → 28.19${" ".repeat(62)} │`,
+    `│ trained          14 steps, 57,232 tokens in 2 min 11 s${" ".repeat(38)} │`,
+    `│ result           runs/quickstart${" ".repeat(60)} │`,
+    `│ weights          SHA-256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08${" ".repeat(3)} │`,
+    `╰${"─".repeat(94)}╯`,
+  ]);
+  assert.deepEqual(lines.slice(-4, -1), [
+    "from transformers import AutoModelForCausalLM, AutoTokenizer",
+    'model = AutoModelForCausalLM.from_pretrained("runs/quickstart")',
+    'tokenizer = AutoTokenizer.from_pretrained("runs/quickstart")',
+  ]);
+  // The digest is all there in a narrow terminal too.
+  const narrow = renderSummary(
+    viewAfter(() => false),
+    completed,
+    {
+      columns: 60,
+      palette: plainPalette,
+    },
+  );
+  const inside = narrow.map((line) => line.replace(/^│ (?:weights)? *|[ │]+$/g, "")).join("");
+  assert.ok(inside.includes(completed.mastersSha256));
+});
+
+/** A terminal that knows the sequences which the painter writes. */
+class FakeTerminal {
+  columns = 80;
+  rows = 24;
+  readonly lines: string[] = [""];
+  isCursorVisible = true;
+  #row = 0;
+
+  write(text: string): void {
+    for (const part of text.split(/(\u001b\[[?0-9;]*[A-Za-z]|\n|\r)/)) {
+      if (part === "\n") {
+        this.#row += 1;
+        this.lines[this.#row] ??= "";
+      } else if (part === "\u001b[0J") {
+        this.lines.splice(this.#row, this.lines.length, "");
+      } else if (part === "\u001b[2K") {
+        this.lines[this.#row] = "";
+      } else if (part === "\u001b[?25l" || part === "\u001b[?25h") {
+        this.isCursorVisible = part.endsWith("h");
+      } else if (/^\u001b\[\d+A$/.test(part)) {
+        this.#row -= Number(part.slice(2, -1));
+        assert.ok(this.#row >= 0, "the cursor left the screen");
+      } else if (part !== "\r" && !part.startsWith("\u001b")) {
+        this.lines[this.#row] += part;
+      }
+    }
+  }
+}
+
+test("the live block is redrawn in place, lasting lines stand above it, and it leaves nothing", () => {
+  const terminal = new FakeTerminal();
+  const painter = new LivePainter(terminal);
+  painter.print(["header"]);
+  painter.paint(["bar 1", "worker"]);
+  assert.equal(terminal.isCursorVisible, false);
+  painter.paint(["bar 2"]);
+  assert.deepEqual(terminal.lines, ["header", "bar 2", ""]);
+  painter.print(["saved"]);
+  painter.paint(["bar 3", "worker", "notice"]);
+  assert.deepEqual(terminal.lines, ["header", "saved", "bar 3", "worker", "notice", ""]);
+  painter.close();
+  assert.deepEqual(terminal.lines, ["header", "saved", ""]);
+  assert.equal(terminal.isCursorVisible, true);
+});
+
+function shown(mode: "lines" | "json" | "live"): string[] {
+  const terminal = new FakeTerminal();
+  const bus = new InProcessEventBus((error) => {
+    throw error;
+  });
+  const display = startDisplay(bus, { mode, stream: terminal, color: false, nowMs: () => 0 });
+  for (const event of run) bus.publish(event);
+  display.close();
+  return terminal.lines.filter((line) => line !== "");
+}
+
+test("plain lines: one a fact, none of those that only a live display shows", () => {
+  const lines = shown("lines");
+  assert.equal(lines.filter((line) => / step \d+\/14 /.test(line)).length, 14);
+  assert.ok(
+    lines.includes(
+      "00:00:00 step 2/14  epoch 0.004  loss 3.4904  lr 4.82e-5  grad_norm 2.000  tokens/s 659  sync 0.42 s  left 1 min 15 s",
+    ),
+  );
+  assert.ok(lines.includes("00:00:00 worker-2 lost: the process was killed by SIGKILL"));
+  assert.equal(lines.filter((line) => line.includes("utilization")).length, 0);
+});
+
+test("JSON lines: every line parses, has a time and a type, and keeps figures that are not finite", () => {
+  const lines = shown("json").map((line) => JSON.parse(line) as Record<string, unknown>);
+  assert.ok(lines.every(({ time, type }) => typeof time === "string" && typeof type === "string"));
+  assert.equal(lines.filter(({ type }) => type === "step.completed").length, 14);
+  const line = jsonLine(
+    {
+      type: "evaluation.completed",
+      step: 1,
+      loss: Number.NaN,
+      perplexity: Number.POSITIVE_INFINITY,
+      numTokens: 1,
+      seconds: 1,
+    },
+    new Date(0),
+  );
+  assert.deepEqual(JSON.parse(line ?? ""), {
+    time: "1970-01-01T00:00:00.000Z",
+    type: "evaluation.completed",
+    step: 1,
+    loss: "NaN",
+    perplexity: "Infinity",
+    numTokens: 1,
+    seconds: 1,
+  });
+});
+
+test("live: the samples, the validations and the summary stay", () => {
+  const lines = shown("live");
+  assert.ok(lines.some((line) => line.startsWith("✓ validation before training: loss 3.5123")));
+  assert.ok(lines.includes("Sample after 14 steps"));
+  assert.equal(lines.filter((line) => line === "Load it in Python:").length, 1);
+});
+
+test("text from outside cannot command the terminal", () => {
+  assert.equal(printable("a\u001b[2Jb\u0007\u009bc\u202ed\ne"), "a [2Jb  c d e");
+  fc.assert(
+    fc.property(fc.string({ unit: "binary" }), (text) => {
+      // biome-ignore lint: the pattern is about control characters
+      assert.doesNotMatch(printable(text), /[\u0000-\u001f\u007f-\u009f]/);
+    }),
+  );
+});
+
+test("widths: wide and combining characters, cuts, wraps", () => {
+  assert.equal(displayWidth("日本"), 4);
+  assert.equal(displayWidth("e\u0301"), 1);
+  assert.equal(displayWidth("\u001b[31mred\u001b[39m"), 3);
+  assert.equal(fit("日本語", 5), "日本…");
+  assert.deepEqual(wrap("one two three", 7), ["one two", "three"]);
+  fc.assert(
+    fc.property(fc.string(), fc.integer({ min: 2, max: 30 }), (text, columns) => {
+      assert.ok(displayWidth(fit(text, columns)) <= columns);
+      for (const line of wrap(text, columns)) assert.ok(displayWidth(line) <= columns, line);
+    }),
+  );
+});
+
+test("figures for people", () => {
+  assert.deepEqual([0.314, 9.4, 42, 151, 3_900, 7_199].map(formatSeconds), [
+    "0.31 s",
+    "9.4 s",
+    "42 s",
+    "2 min 31 s",
+    "1 h 05 min",
+    "2 h 00 min",
+  ]);
+  assert.deepEqual([12, 1_500, 1.95e9, 538_090_408].map(formatBytes), [
+    "12 B",
+    "1.5 kB",
+    "1.9 GB",
+    "538 MB",
+  ]);
+  assert.equal(sparkline([1, 2, Number.NaN, 3], 10), "▁▅x█");
+  assert.equal(sparkline([5, 5], 10), "▁▁");
+});
+
+test("which display, and whether in colour", () => {
+  const mode = (isTerminal: boolean, jsonLogs = false, plain = false, term = "xterm") =>
+    chooseMode({ isTerminal, jsonLogs, plain, term });
+  assert.equal(mode(true), "live");
+  assert.equal(mode(false), "lines");
+  assert.equal(mode(true, true), "json");
+  assert.equal(mode(true, false, true), "lines");
+  assert.equal(mode(true, false, false, "dumb"), "lines");
+  assert.equal(chooseColor(true, {}), true);
+  assert.equal(chooseColor(true, { NO_COLOR: "1" }), false);
+  assert.equal(chooseColor(false, { FORCE_COLOR: "1" }), true);
+});
