@@ -158,15 +158,17 @@ test("the last worker dies, and the run waits for one to join", limit, async () 
 });
 
 test("a worker that joins in the middle takes part", limit, async () => {
-  const result = await run(
-    [{ LOCKSTEP_TEST_STALL: "computed:1:1500", LOCKSTEP_TEST_NAME: "early" }],
-    {
-      during: async ({ recorder, address, add }) => {
-        await recorder.until((event) => event.type === "step.completed");
-        add(spawnWorker(address, { LOCKSTEP_TEST_NAME: "late" }));
-      },
+  const early = { LOCKSTEP_TEST_STALL: "computed:1", LOCKSTEP_TEST_NAME: "early" };
+  const result = await run([early], {
+    during: async ({ recorder, address, add, workers }) => {
+      await recorder.until((event) => event.type === "step.completed");
+      add(spawnWorker(address, { LOCKSTEP_TEST_NAME: "late" }));
+      await recorder.until(
+        (event) => event.type === "group.completed" && event.workerId === "late",
+      );
+      workers[0]?.process.send("go");
     },
-  );
+  });
   assertSameAsOracle(result);
   assert.ok(result.recorder.of("group.completed").some(({ workerId }) => workerId === "late"));
   await assertAllLeft(result);

@@ -1,0 +1,212 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { LeaseTable } from "#coordinator/leases";
+import { Membership } from "#coordinator/membership";
+import { StepRound } from "#coordinator/rounds";
+import { TaskQueue, type Work } from "#coordinator/task-queue";
+import type { LossSum } from "#lib/core/job";
+
+function table(
+  numItems: number,
+  leaseTimeoutMs = 100,
+): { leases: LeaseTable; clock: { ms: number } } {
+  const clock = { ms: 0 };
+  let nextId = 1;
+  const leases = new LeaseTable({
+    numItems,
+    leaseTimeoutMs,
+    now: () => clock.ms,
+    nextLeaseId: () => nextId++,
+  });
+  return { leases, clock };
+}
+
+test("whatever happens to leases, each item is done exactly once and none is lost", () => {
+  const action = fc.oneof(
+    fc.record({ kind: fc.constant("take" as const), worker: fc.nat(3) }),
+    fc.record({ kind: fc.constant("complete" as const), lease: fc.integer({ min: 1, max: 30 }) }),
+    fc.record({ kind: fc.constant("lose" as const), worker: fc.nat(3) }),
+    fc.record({ kind: fc.constant("wait" as const), ms: fc.nat(150) }),
+    fc.record({ kind: fc.constant("drop" as const), lease: fc.integer({ min: 1, max: 30 }) }),
+  );
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 6 }),
+      fc.array(action, { maxLength: 60 }),
+      (numItems, actions) => {
+        const { leases, clock } = table(numItems);
+        const done: number[] = [];
+        for (const step of actions) {
+          if (step.kind === "take") leases.take(`w${step.worker}`);
+          else if (step.kind === "lose") leases.releaseWorker(`w${step.worker}`);
+          else if (step.kind === "drop") leases.releaseLease(step.lease);
+          else if (step.kind === "wait") {
+            clock.ms += step.ms;
+            leases.expire();
+          } else {
+            const lease = leases.complete(step.lease);
+            if (lease !== undefined) done.push(lease.item);
+          }
+          assert.equal(new Set(done).size, done.length);
+          assert.equal(leases.allDone, done.length === numItems);
+        }
+        // Everybody vanishes; one new worker can finish all that is left, in order.
+        for (let worker = 0; worker <= 3; worker++) leases.releaseWorker(`w${worker}`);
+        const rest: number[] = [];
+        for (let lease = leases.take("last"); lease !== undefined; lease = leases.take("last")) {
+          rest.push(lease.item);
+          assert.ok(leases.complete(lease.id));
+        }
+        assert.ok(leases.allDone);
+        assert.deepEqual(
+          rest,
+          [...rest].sort((a, b) => a - b),
+        );
+        assert.deepEqual(
+          [...done, ...rest].sort((a, b) => a - b),
+          Array.from({ length: numItems }, (_, i) => i),
+        );
+      },
+    ),
+  );
+});
+
+test("a late result counts while the item is open, and is stale afterwards", () => {
+  const { leases, clock } = table(1);
+  const slow = leases.take("slow");
+  clock.ms = 100;
+  assert.deepEqual(
+    leases.expire().map(({ id }) => id),
+    [slow?.id],
+  );
+  const other = leases.take("other");
+  assert.equal(other?.attempt, 2);
+  assert.equal(leases.complete(slow?.id ?? 0)?.workerId, "slow");
+  assert.equal(leases.complete(other?.id ?? 0), undefined);
+  assert.deepEqual(leases.releaseWorker("other"), []);
+});
+
+test("a member is silent only after its timeout, and an id never returns", () => {
+  const clock = { ms: 0 };
+  const membership = new Membership({
+    heartbeatTimeoutMs: 50,
+    deterministic: true,
+    now: () => clock.ms,
+  });
+  const info = { name: "gpu", host: "h", pid: 1, deviceKind: "k", deviceType: "gpu" as const };
+  assert.equal(membership.join(info).workerId, "gpu");
+  clock.ms = 50;
+  assert.deepEqual(membership.silent(), []);
+  clock.ms = 51;
+  assert.deepEqual(
+    membership.silent().map(({ workerId }) => workerId),
+    ["gpu"],
+  );
+  membership.seen("gpu", "computing");
+  assert.deepEqual(membership.silent(), []);
+  membership.remove("gpu");
+  assert.throws(() => membership.seen("gpu"), { code: "E_UNKNOWN_WORKER" });
+  assert.equal(membership.join(info).workerId, "gpu-2");
+});
+
+test("another device kind is refused while results must be equal", () => {
+  const info = { name: "", host: "h", pid: 1, deviceKind: "A", deviceType: "cpu" as const };
+  const strict = new Membership({ heartbeatTimeoutMs: 50, deterministic: true, now: () => 0 });
+  const member = strict.join(info);
+  strict.remove(member.workerId);
+  assert.throws(() => strict.join({ ...info, deviceKind: "B" }), {
+    code: "E_DEVICE_KIND_MISMATCH",
+    message: /"B".*"A"/,
+  });
+  const loose = new Membership({ heartbeatTimeoutMs: 50, deterministic: false, now: () => 0 });
+  loose.join(info);
+  assert.equal(loose.join({ ...info, deviceKind: "B" }).deviceKind, "B");
+});
+
+test("a step is complete only with every group's sums and bytes, in any order, said any number of times", () => {
+  const numGroups = 3;
+  const numShards = 2;
+  const sums: readonly LossSum[] = [0.1, 0.2, 0.3].map((nllSum) => ({ nllSum, numTokens: 2 }));
+  const facts = Array.from({ length: numGroups * (numShards + 1) }, (_, i) => i);
+  fc.assert(
+    fc.property(
+      fc.shuffledSubarray(facts, { minLength: facts.length }),
+      fc.array(fc.constantFrom(...facts), { maxLength: 10 }),
+      fc.nat(facts.length),
+      (order, repeats, at) => {
+        const round = new StepRound({ step: 0, numGroups, numShards });
+        const seen = new Set<number>();
+        for (const fact of [...order.slice(0, at), ...repeats, ...order.slice(at)]) {
+          const group = fact % numGroups;
+          const shard = Math.floor(fact / numGroups);
+          if (shard === numShards)
+            round.groupReported(group, sums[group] ?? { nllSum: 0, numTokens: 0 });
+          else round.groupArrived(shard, group);
+          seen.add(fact);
+          assert.equal(round.complete, seen.size === facts.length);
+        }
+        assert.deepEqual(round.lossSum(), { nllSum: 0.1 + 0.2 + 0.3, numTokens: 6 });
+      },
+    ),
+  );
+});
+
+const workOf = (leases: LeaseTable): Work & { readonly accepted: number[] } => {
+  const accepted: number[] = [];
+  return {
+    leases,
+    accepted,
+    taskFor: (lease) => ({ kind: "evaluate", lease: lease.id, version: 0, batches: [] }),
+    accept: (lease, result) => {
+      if (result.kind === "tokens") throw new Error("refused");
+      accepted.push(lease.item);
+    },
+  };
+};
+
+test("a worker that asks too early is served when work opens; one that went away gets no lease", async () => {
+  const queue = new TaskQueue();
+  const gone = new AbortController();
+  const stays = new AbortController();
+  const first = queue.next("gone", 60_000, gone.signal);
+  const second = queue.next("stays", 60_000, stays.signal);
+  gone.abort();
+  assert.deepEqual(await first, { kind: "wait" });
+  const { leases } = table(1);
+  queue.open(workOf(leases));
+  assert.equal((await second).kind, "evaluate");
+  assert.equal(leases.numPending, 0);
+  const third = queue.next("third", 60_000, stays.signal);
+  queue.releaseWorker("stays", "lost");
+  assert.equal((await third).kind, "evaluate");
+});
+
+test("waiting ends with `wait`, and the job's end with `finished` for all", async () => {
+  const queue = new TaskQueue();
+  const { signal } = new AbortController();
+  assert.deepEqual(await queue.next("w", 1, signal), { kind: "wait" });
+  const waiting = queue.next("w", 60_000, signal);
+  queue.finish("over");
+  assert.deepEqual(await waiting, { kind: "finished", reason: "over" });
+  assert.deepEqual(await queue.next("v", 60_000, signal), { kind: "finished", reason: "over" });
+});
+
+test("a result that is refused leaves its item open", async () => {
+  const queue = new TaskQueue();
+  const { leases } = table(1);
+  const work = workOf(leases);
+  queue.open(work);
+  const task = await queue.next("w", 1, new AbortController().signal);
+  const lease = task.kind === "evaluate" ? task.lease : 0;
+  const request = { workerId: "w", lease };
+  assert.throws(
+    () => queue.complete({ ...request, result: { kind: "tokens", ids: [] } }),
+    /refused/,
+  );
+  assert.equal(leases.allDone, false);
+  const losses = { kind: "losses" as const, sums: [] };
+  assert.equal(queue.complete({ ...request, result: losses }), false);
+  assert.equal(queue.complete({ ...request, result: losses }), true);
+  assert.deepEqual(work.accepted, [0]);
+});
