@@ -4,6 +4,7 @@ export { type MemoryMap, maxMemoryBytes, memoryMap, shardsNeeded } from "./memor
 export {
   learningRateAt,
   type ScheduleContext,
+  type ScheduleKwargs,
   type ScheduleName,
   scheduleNames,
 } from "./schedules.js";
