@@ -92,6 +92,9 @@ async function main(argv: readonly string[]): Promise<number> {
   return run(rest, flags);
 }
 
+// gRPC's own log on standard error repeats what our errors say, between the lines of the display.
+process.env.GRPC_VERBOSITY ??= "NONE";
+
 const argv = process.argv.slice(2);
 try {
   process.exitCode = await main(argv);

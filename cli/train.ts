@@ -49,12 +49,6 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
     }
     hosted = await host.open();
     const { coordinator, controlAddress, run } = hosted;
-    let giveUp: (error: unknown) => void = () => {};
-    const exhausted = new Promise<never>((_, reject) => {
-      giveUp = reject;
-    });
-    // Whoever waits for the run sees it; nobody may be waiting yet.
-    exhausted.catch(() => {});
     const targets = new Map<number, string>();
     supervisor = new Supervisor({
       numWorkers: config.workers,
@@ -73,10 +67,10 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
         );
       },
       onExhausted: ({ restarts, reason, logFile }) =>
-        giveUp(new LockstepError("E_WORKERS_EXHAUSTED", { restarts, reason, logFile })),
+        coordinator.fail(new LockstepError("E_WORKERS_EXHAUSTED", { restarts, reason, logFile })),
     });
     supervisor.start();
-    const outcome = await Promise.race([run(), exhausted]);
+    const outcome = await run();
     await supervisor.stop();
     return outcome.outcome === "finished" ? 0 : exitCodes[signals.received() ?? "SIGINT"];
   } catch (error) {

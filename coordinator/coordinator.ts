@@ -99,6 +99,7 @@ export class Coordinator {
       this.#ticker = setInterval(() => {
         control.removeSilentWorkers();
         this.#queue.expireLeases();
+        if (this.#membership.size === 0) run.noWorkersLeft();
       }, heartbeatIntervalMs / 2);
       bus.publish({ type: "phase.changed", phase: "waiting-for-workers" });
       return { controlAddress: hostPort(advertiseHost, controlPort), controlPort };
@@ -133,6 +134,11 @@ export class Coordinator {
   /** Finishes the step in progress, saves a checkpoint, and ends the run as `interrupted`. */
   requestStop(): void {
     this.#parts?.run.requestStop();
+  }
+
+  /** Ends the run with this error, wherever it is; what `run` opened is closed. */
+  fail(error: unknown): void {
+    this.#parts?.run.fail(error);
   }
 
   /** A supervisor of local workers knows of an exit before any timeout does. */

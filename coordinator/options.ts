@@ -83,7 +83,7 @@ export interface CoordinatorOptions {
     readonly prompt: readonly number[];
     readonly maxNewTokens: number;
     readonly endTokenIds: readonly number[];
-    readonly decode: (tokens: readonly number[]) => string;
+    readonly decode: (tokens: readonly number[]) => string | Promise<string>;
   };
   readonly checkpointing?: {
     /** 0: only when the run is interrupted. */

@@ -29,6 +29,9 @@ export class TrainingRun {
   readonly #log: RunLog;
   readonly #failure: Promise<never>;
   #fail: (error: unknown) => void = () => {};
+  /** Rejects with StoppedEarly. */
+  readonly #stopped: Promise<never>;
+  #stop: () => void = () => {};
   #stopRequested = false;
   #nextLeaseId = 1;
   /** Steps completed. */
@@ -36,6 +39,7 @@ export class TrainingRun {
   /** Optimizer updates made: the version that is published. */
   #numUpdates: number;
   #numInputTokens: number;
+  #savedStep: number;
   #skippedInARow = 0;
   #current: TrainingStep | undefined;
   readonly #evaluations: EvaluationResult[] = [];
@@ -53,8 +57,12 @@ export class TrainingRun {
     this.#failure = new Promise<never>((_resolve, reject) => {
       this.#fail = reject;
     });
-    // Whoever waits for the run sees it; nobody may be waiting yet.
+    this.#stopped = new Promise<never>((_resolve, reject) => {
+      this.#stop = () => reject(new StoppedEarly());
+    });
+    // Whoever waits for the run sees these; nobody may be waiting yet.
     this.#failure.catch(() => {});
+    this.#stopped.catch(() => {});
     this.#checkpointer =
       checkpointing === undefined
         ? undefined
@@ -64,6 +72,7 @@ export class TrainingRun {
             onError: (error) => this.#fail(error),
           });
     this.#step = resume?.state.step ?? 0;
+    this.#savedStep = this.#step;
     this.#numUpdates = resume?.state.numUpdates ?? 0;
     this.#numInputTokens = resume?.state.numInputTokens ?? 0;
     this.#log = new RunLog(loggingSteps, resume?.state.logHistory);
@@ -77,37 +86,26 @@ export class TrainingRun {
     this.#fail(error);
   }
 
+  /** The step in progress is finished first; anything else is left where it is. */
   requestStop(): void {
     this.#stopRequested = true;
+    if (this.#current === undefined) this.#stop();
+  }
+
+  /** With no worker there is nobody to finish the step: a requested stop then takes effect at once. */
+  noWorkersLeft(): void {
+    if (this.#stopRequested) this.#stop();
   }
 
   async run(): Promise<Omit<RunOutcome, "snapshot" | "mastersSha256" | "seconds">> {
-    const { plan, evaluation, checkpointing } = this.#options;
-    if (evaluation?.atStart === true && this.#step === 0) await this.#evaluate();
-    if (this.#step === 0) await this.#generate();
-    this.#phase("training");
-    let savedStep = this.#step;
-    while (this.#step < plan.totalSteps && !this.#stopRequested) {
-      await this.#trainStep();
-      const isLast = this.#step === plan.totalSteps;
-      const every = evaluation?.everySteps ?? 0;
-      if (every > 0 && this.#step % every === 0 && !isLast) {
-        await this.#evaluate();
-        this.#phase("training");
-      }
-      const saveEvery = checkpointing?.everySteps ?? 0;
-      if (saveEvery > 0 && this.#step % saveEvery === 0) {
-        await this.#save();
-        savedStep = this.#step;
-      }
+    const { plan } = this.#options;
+    try {
+      await this.#allSteps();
+    } catch (error) {
+      if (!(error instanceof StoppedEarly)) throw error;
     }
     const interrupted = this.#step < plan.totalSteps;
-    if (interrupted) {
-      if (savedStep !== this.#step) await this.#save();
-    } else {
-      if (evaluation?.atEnd === true) await this.#evaluate();
-      await this.#generate();
-    }
+    if (interrupted && this.#savedStep !== this.#step) await this.#save();
     await this.#orFailure(this.#checkpointer?.settled() ?? Promise.resolve());
     return {
       outcome: interrupted ? "interrupted" : "finished",
@@ -116,6 +114,27 @@ export class TrainingRun {
       evaluations: this.#evaluations,
       samples: this.#samples,
     };
+  }
+
+  async #allSteps(): Promise<void> {
+    const { plan, evaluation, checkpointing } = this.#options;
+    if (evaluation?.atStart === true && this.#step === 0) await this.#evaluate();
+    if (this.#step === 0) await this.#generate();
+    this.#phase("training");
+    while (this.#step < plan.totalSteps) {
+      if (this.#stopRequested) return;
+      await this.#trainStep();
+      const isLast = this.#step === plan.totalSteps;
+      const saveEvery = checkpointing?.everySteps ?? 0;
+      if (saveEvery > 0 && this.#step % saveEvery === 0) await this.#save();
+      const every = evaluation?.everySteps ?? 0;
+      if (every > 0 && this.#step % every === 0 && !isLast) {
+        await this.#evaluate();
+        this.#phase("training");
+      }
+    }
+    if (evaluation?.atEnd === true) await this.#evaluate();
+    await this.#generate();
   }
 
   async #trainStep(): Promise<void> {
@@ -136,8 +155,14 @@ export class TrainingRun {
       now: () => performance.now(),
     });
     this.#current = work;
-    await this.#work(work, work.completed);
-    this.#current = undefined;
+    try {
+      await this.#work(work, work.completed);
+    } catch (error) {
+      if (error instanceof StoppedEarly) await this.#shards.discard(step);
+      throw error;
+    } finally {
+      this.#current = undefined;
+    }
     const arrivedAt = performance.now();
     const { nllSum, numTokens } = work.lossSum();
     if (numTokens !== expectedTokens) {
@@ -244,12 +269,13 @@ export class TrainingRun {
       leases: this.#leaseTable(1),
     });
     const tokens = await this.#work(work, work.completed);
-    const text = generation.decode(tokens);
+    const text = await generation.decode(tokens);
     this.#samples.push({ step: this.#step, tokens, text });
     bus.publish({ type: "sample.generated", step: this.#step, prompt: promptText, text });
   }
 
   async #save(): Promise<void> {
+    this.#savedStep = this.#step;
     await this.#orFailure(
       this.#checkpointer?.begin(async (into) => this.#shards.snapshot(into), this.#state()) ??
         Promise.resolve(),
@@ -259,7 +285,7 @@ export class TrainingRun {
   async #work<T>(work: Work, completed: Promise<T>): Promise<T> {
     this.#queue.open(work);
     try {
-      return await this.#orFailure(completed);
+      return await this.#orFailure(Promise.race([completed, this.#stopped]));
     } finally {
       this.#queue.close();
     }
@@ -309,3 +335,6 @@ export class TrainingRun {
     this.#transferred = stats;
   }
 }
+
+/** Ends the sequence of a run whose stop was requested; not an error for anybody outside. */
+class StoppedEarly extends Error {}
