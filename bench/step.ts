@@ -89,7 +89,9 @@ for (let i = 0; i <= Number(values.repeat); i++) {
   const start = performance.now();
   const { nllSum } = engine.accumulate(batch, 1 / numTokens, i % 2 === 0);
   steps.push(seconds(start));
-  console.log(`micro-batch ${i}: ${(steps[i] as number).toFixed(3)} s, loss ${(nllSum / numTokens).toFixed(4)}`);
+  console.log(
+    `micro-batch ${i}: ${(steps[i] as number).toFixed(3)} s, loss ${(nllSum / numTokens).toFixed(4)}`,
+  );
 }
 const reads: number[] = [];
 for (let i = 0; i < 3; i++) {

@@ -170,7 +170,7 @@ export function registerLowering(kernelName: string, lowering: Lowering): void {
       const list = inputs as unknown;
       // Ops on a list of tensors (AddN, Concat, Pack) come as an array; keys are the indices.
       for (const [name, info] of Object.entries(list as Record<string, tf.TensorInfo | null>)) {
-        if (info != null) symbols[name] = backend.symbolOf(info.dataId);
+        if (info !== null && info !== undefined) symbols[name] = backend.symbolOf(info.dataId);
       }
       const result = lowering(backend.tracer, symbols, (attrs ?? {}) as Record<string, unknown>);
       return Array.isArray(result) ? result.map(tensorInfoOf) : tensorInfoOf(result as GraphTensor);
@@ -225,13 +225,14 @@ export function graphTensor(tensor: tf.Tensor): GraphTensor {
  */
 export function trace<R>(tracer: Tracer, body: () => R): R {
   const outer = tf.engine().backendName;
-  tf.setBackend(graphBackendName);
+  // Both backends are there already, so the switch is done when the call returns.
+  void tf.setBackend(graphBackendName);
   tf.engine().startScope();
   try {
     return backend.within(tracer, body);
   } finally {
     tf.engine().endScope();
-    if (outer !== undefined && outer !== null && outer !== graphBackendName) tf.setBackend(outer);
+    if (typeof outer === "string" && outer !== graphBackendName) void tf.setBackend(outer);
   }
 }
 

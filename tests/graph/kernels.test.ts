@@ -298,7 +298,7 @@ function eager(
   fn: (...args: tf.Tensor[]) => tf.Tensor[],
   args: readonly Argument[],
 ): Float32Array[] {
-  tf.setBackend("cpu");
+  void tf.setBackend("cpu");
   return tf.tidy(() => {
     const tensors = args.map((arg) =>
       tf.tensor(arg.data, [...arg.shape], arg.data instanceof Int32Array ? "int32" : "float32"),
