@@ -64,7 +64,7 @@ export class GrpcServer {
       definition,
       (call: grpc.ServerUnaryCall<Request, Reply>, callback: grpc.sendUnaryData<Reply>) => {
         void this.#handle(definition.path, call, async (context) =>
-          handle(call.request, context),
+          handle(decoded(call.request), context),
         ).then(
           (reply) => callback(null, reply),
           (error: unknown) => callback(toStatus(error)),
@@ -93,7 +93,7 @@ export class GrpcServer {
               }),
             ),
           );
-          return handle(call as AsyncIterable<Request>, context);
+          return handle(decodedEach(call), context);
         }).then(
           (reply) => callback(null, reply),
           (error: unknown) => callback(toStatus(error)),
@@ -108,7 +108,7 @@ export class GrpcServer {
   ): void {
     this.#add(definition, (call: grpc.ServerWritableStream<Request, Reply>) => {
       void this.#handle(definition.path, call, async (context) => {
-        for await (const message of handle(call.request, context)) {
+        for await (const message of handle(decoded(call.request), context)) {
           if (context.signal.aborted) return;
           if (!call.write(message)) await drained(call, context.signal);
         }
@@ -173,7 +173,7 @@ export class GrpcServer {
       definition.path,
       handler as grpc.UntypedHandleCall,
       definition.responseSerialize,
-      definition.requestDeserialize,
+      decode(definition.requestDeserialize),
       type,
     );
   }
@@ -208,6 +208,32 @@ export class GrpcServer {
       );
     }
   }
+}
+
+/**
+ * A message that cannot be decoded is handed on with its error, so that the handler's path answers
+ * with the catalogue code: grpc-js itself says INTERNAL, which looks like a broken connection.
+ */
+type Decoded<T> = { readonly value: T } | { readonly error: unknown };
+
+const decode =
+  <T>(deserialize: (bytes: Buffer) => T) =>
+  (bytes: Buffer): Decoded<T> => {
+    try {
+      return { value: deserialize(bytes) };
+    } catch (error) {
+      return { error };
+    }
+  };
+
+function decoded<T>(message: T): T {
+  const result = message as unknown as Decoded<T>;
+  if ("error" in result) throw result.error;
+  return result.value;
+}
+
+async function* decodedEach<T>(messages: AsyncIterable<T>): AsyncGenerator<T> {
+  for await (const message of messages) yield decoded(message);
 }
 
 function widenWindow(server: grpc.Server, windowBytes: number): void {

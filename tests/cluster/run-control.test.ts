@@ -1,0 +1,284 @@
+import assert from "node:assert/strict";
+import { fork } from "node:child_process";
+import { before, test } from "node:test";
+import { Coordinator } from "#coordinator/coordinator";
+import type {
+  CheckpointState,
+  CoordinatorOptions,
+  RunOutcome,
+  Snapshot,
+} from "#coordinator/options";
+import { mastersSha256 } from "#lib/core/masters-hash";
+import { ControlClient } from "#lib/wire/control-client";
+import { protocolVersion } from "#lib/wire/control-messages";
+import {
+  coordinatorOptions,
+  EventRecorder,
+  type Oracle,
+  sequentialOracle,
+  spawnWorker,
+  testJob,
+} from "#tests/support/cluster";
+
+const totalSteps = 4;
+const limit = { timeout: 60_000 };
+let oracle: Oracle;
+before(async () => {
+  oracle = await sequentialOracle(totalSteps);
+});
+
+async function started(
+  overrides: Partial<CoordinatorOptions> = {},
+): Promise<{ coordinator: Coordinator; recorder: EventRecorder; address: string }> {
+  const recorder = new EventRecorder();
+  const coordinator = new Coordinator(coordinatorOptions(totalSteps, recorder.bus, overrides));
+  const { controlAddress: address } = await coordinator.start();
+  return { coordinator, recorder, address };
+}
+
+const identity = {
+  protocolVersion,
+  name: "ghost",
+  host: "elsewhere",
+  pid: 1,
+  deviceKind: "fake",
+  deviceType: "cpu" as const,
+};
+
+interface Saved {
+  readonly snapshot: Snapshot;
+  readonly state: CheckpointState;
+}
+
+/** Keeps copies, as a file would: the coordinator may reuse a snapshot's memory. */
+function savesInto(saved: Saved[]): NonNullable<CoordinatorOptions["checkpointing"]>["save"] {
+  return async (snapshot, state) => {
+    saved.push({
+      state,
+      snapshot: snapshot.map(({ range, masters, firstMoment, secondMoment }) => ({
+        range,
+        masters: masters.slice(),
+        firstMoment: firstMoment.slice(),
+        secondMoment: secondMoment.slice(),
+      })),
+    });
+    return { directory: `checkpoint-${state.step}`, bytes: 1 };
+  };
+}
+
+async function resumed(saved: Saved): Promise<RunOutcome> {
+  const copy =
+    (key: "masters" | "firstMoment" | "secondMoment") =>
+    async (
+      range: { readonly start: number; readonly end: number },
+      into: Float32Array,
+    ): Promise<void> => {
+      for (const part of saved.snapshot) {
+        for (let i = range.start; i < range.end; i++) {
+          if (i >= part.range.start && i < part.range.end) {
+            into[i - range.start] = part[key][i - part.range.start] ?? 0;
+          }
+        }
+      }
+    };
+  const { coordinator, address } = await started({
+    // Another number of shards than the run that was saved.
+    numShards: 3,
+    loadMasters: copy("masters"),
+    resume: {
+      state: saved.state,
+      loadMoments: async (range, firstMoment, secondMoment) => {
+        await copy("firstMoment")(range, firstMoment);
+        await copy("secondMoment")(range, secondMoment);
+      },
+    },
+  });
+  const worker = spawnWorker(address);
+  const outcome = await coordinator.run();
+  assert.equal((await worker.exited).code, 0);
+  return outcome;
+}
+
+test("a checkpoint in the middle continues to the same bits", limit, async () => {
+  const saved: Saved[] = [];
+  const { coordinator, recorder, address } = await started({
+    checkpointing: { everySteps: 1, save: savesInto(saved) },
+  });
+  spawnWorker(address);
+  const outcome = await coordinator.run();
+  assert.equal(outcome.mastersSha256, oracle.mastersSha256);
+  assert.deepEqual(
+    saved.map(({ state }) => state.step),
+    [1, 2, 3, 4],
+  );
+  assert.equal(recorder.of("checkpoint.saved").length, 4);
+  const last = saved.at(-1);
+  assert.equal(
+    mastersSha256(
+      testJob.layout,
+      last?.snapshot.map(({ range, masters }) => ({ start: range.start, masters })) ?? [],
+    ),
+    oracle.mastersSha256,
+  );
+  const middle = saved[1];
+  assert.ok(middle);
+  const again = await resumed(middle);
+  assert.equal(again.mastersSha256, oracle.mastersSha256);
+  assert.deepEqual(
+    again.state.logHistory.map(({ step, loss }) => [step, loss]),
+    oracle.losses.map((loss, index) => [index + 1, loss]),
+  );
+});
+
+test("a stop request ends after the step, with a checkpoint that continues", limit, async () => {
+  const saved: Saved[] = [];
+  const { coordinator, recorder, address } = await started({
+    checkpointing: { everySteps: 0, save: savesInto(saved) },
+  });
+  const worker = spawnWorker(address);
+  void recorder
+    .until((event) => event.type === "group.completed" && event.step === 1)
+    .then(() => coordinator.requestStop());
+  const outcome = await coordinator.run();
+  assert.equal(outcome.outcome, "interrupted");
+  assert.equal(outcome.step, 2);
+  assert.equal((await worker.exited).code, 0);
+  const [only] = saved;
+  assert.ok(only);
+  assert.equal(saved.length, 1);
+  assert.equal((await resumed(only)).mastersSha256, oracle.mastersSha256);
+});
+
+test("a failing save ends the run with its error", limit, async () => {
+  const { coordinator, address } = await started({
+    checkpointing: {
+      everySteps: 1,
+      save: async () => {
+        throw new Error("no space");
+      },
+    },
+  });
+  const worker = spawnWorker(address);
+  await assert.rejects(coordinator.run(), /no space/);
+  assert.equal((await worker.exited).code, 0);
+});
+
+test("a worker that registers and never says a word more holds nobody up", limit, async () => {
+  const { coordinator, recorder, address } = await started({ heartbeatTimeoutMs: 700 });
+  const running = coordinator.run();
+  const ghost = new ControlClient({ address, security: {} });
+  const { workerId } = await ghost.register(identity);
+  const task = await ghost.nextTask({ workerId, maxWaitMs: 5_000 });
+  assert.equal(task.kind, "train");
+  spawnWorker(address);
+  const outcome = await running;
+  ghost.close();
+  assert.equal(outcome.mastersSha256, oracle.mastersSha256);
+  assert.ok(
+    recorder
+      .of("worker.lost")
+      .some((event) => event.workerId === workerId && /heartbeat/.test(event.reason)),
+  );
+});
+
+test("what a worker may not do is refused by name", limit, async () => {
+  const { coordinator, address } = await started({ security: { joinToken: "secret" } });
+  const running = coordinator.run();
+  const stranger = new ControlClient({ address, security: { joinToken: "guess" } });
+  await assert.rejects(stranger.register(identity), /UNAUTHENTICATED, E_JOIN_TOKEN/);
+  const wrongToken = spawnWorker(address);
+  const { code, stderr } = await wrongToken.exited;
+  assert.equal(code, 1);
+  assert.match(stderr, /E_JOIN_TOKEN/);
+
+  const member = new ControlClient({ address, security: { joinToken: "secret" } });
+  await assert.rejects(member.register({ ...identity, protocolVersion: 99 }), /E_PROTOCOL_VERSION/);
+  await assert.rejects(member.nextTask({ workerId: "nobody", maxWaitMs: 0 }), /E_UNKNOWN_WORKER/);
+  await assert.rejects(
+    member.register({ ...identity, name: "x".repeat(10_000) }),
+    /E_MESSAGE_INVALID.*name has more than 128 characters/,
+  );
+  const security = { LOCKSTEP_TEST_SECURITY: JSON.stringify({ joinToken: "secret" }) };
+  const { workerId } = await member.register(identity);
+  const other = spawnWorker(address, { ...security, LOCKSTEP_TEST_DEVICE_KIND: "other" });
+  const refused = await other.exited;
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /"other".*"fake"/);
+  await member.leave({ workerId, reason: "done" });
+  spawnWorker(address, security);
+  assert.equal((await running).mastersSha256, oracle.mastersSha256);
+  stranger.close();
+  member.close();
+});
+
+test("an engine's error that no worker could avoid ends the run, named", limit, async () => {
+  const { coordinator, address } = await started();
+  const running = coordinator.run();
+  const outcome = assert.rejects(running, (error: Error & { code?: string }) => {
+    assert.equal(error.code, "E_WORKER_FAILED");
+    assert.match(error.message, /E_FRAME_INVALID.*no lowering/);
+    return true;
+  });
+  const worker = spawnWorker(address, { LOCKSTEP_TEST_ENGINE_FAILURE: "no lowering" });
+  await outcome;
+  assert.equal((await worker.exited).code, 1);
+});
+
+test("workers outlive a coordinator that is killed and started again", limit, async () => {
+  const first = fork(new URL("../support/cluster-coordinator.js", import.meta.url), {
+    env: { ...process.env, LOCKSTEP_TEST_STEPS: String(totalSteps) },
+  });
+  const message = async (key: string, value?: string): Promise<string> =>
+    new Promise((resolve) => {
+      const listen = (fact: Readonly<Record<string, string>>): void => {
+        const found = fact[key];
+        if (found === undefined || (value !== undefined && found !== value)) return;
+        first.off("message", listen);
+        resolve(found);
+      };
+      first.on("message", listen);
+    });
+  const stepCompleted = message("type", "step.completed");
+  const address = await message("controlAddress");
+  const worker = spawnWorker(address, { LOCKSTEP_TEST_STALL: "computed:1" });
+  await stepCompleted;
+  const killed = new Promise((resolve) => first.once("exit", resolve));
+  first.kill("SIGKILL");
+  await killed;
+  worker.process.send("go");
+  const second = await started({ listenPort: Number(address.split(":")[1]) });
+  assert.equal((await second.coordinator.run()).mastersSha256, oracle.mastersSha256);
+  assert.equal((await worker.exited).code, 0);
+});
+
+test("a stop request with nobody to finish the step takes effect", limit, async () => {
+  const saved: Saved[] = [];
+  const { coordinator, recorder, address } = await started({
+    checkpointing: { everySteps: 0, save: savesInto(saved) },
+  });
+  const worker = spawnWorker(address, { LOCKSTEP_TEST_FAULT: "computed:1" });
+  void worker.exited.then(() => coordinator.reportWorkerExit(worker.pid, "killed"));
+  void recorder.until(({ type }) => type === "worker.lost").then(() => coordinator.requestStop());
+  const outcome = await coordinator.run();
+  assert.equal(outcome.outcome, "interrupted");
+  assert.equal(outcome.step, 1);
+  const [only] = saved;
+  assert.ok(only);
+  assert.equal((await resumed(only)).mastersSha256, oracle.mastersSha256);
+});
+
+test(
+  "gradients that are not finite change nothing, and a row of them ends the run",
+  limit,
+  async () => {
+    const { coordinator, recorder, address } = await started({
+      loadMasters: async (_range, into) => {
+        into.fill(Number.NaN);
+      },
+    });
+    const worker = spawnWorker(address);
+    await assert.rejects(coordinator.run(), { code: "E_NON_FINITE_GRADIENT" });
+    assert.equal(recorder.of("step.completed").length, 2);
+    assert.equal((await worker.exited).code, 0);
+  },
+);
