@@ -1,3 +1,4 @@
+import { inspect } from "node:util";
 import { printChosen, printConfig } from "#lib/core/config/index";
 import type { LoadedConfig } from "#lib/core/config/index";
 import { isLockstepError } from "#lib/core/errors/index";
@@ -75,7 +76,7 @@ export function printError(error: unknown, flags: ConsoleFlags): void {
   if (!flags.verbose) return;
   write(stack);
   for (let cause = error instanceof Error ? error.cause : undefined; cause !== undefined; ) {
-    write(`caused by: ${cause instanceof Error ? (cause.stack ?? cause.message) : String(cause)}`);
+    write(`caused by: ${cause instanceof Error ? (cause.stack ?? cause.message) : inspect(cause)}`);
     cause = cause instanceof Error ? cause.cause : undefined;
   }
 }
