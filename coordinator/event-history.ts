@@ -56,11 +56,12 @@ export class EventHistory {
       case "worker.joined":
       case "worker.state":
       case "worker.telemetry":
+      case "group.leased":
         this.#latest.set(`${event.type} ${event.workerId}`, timed);
         break;
       case "worker.lost":
       case "worker.left":
-        for (const type of ["worker.joined", "worker.state", "worker.telemetry"]) {
+        for (const type of ["worker.joined", "worker.state", "worker.telemetry", "group.leased"]) {
           this.#latest.delete(`${type} ${event.workerId}`);
         }
         this.#keepOther(timed);
@@ -79,7 +80,6 @@ export class EventHistory {
       case "group.requeued":
         this.#keepOther(timed);
         break;
-      case "group.leased":
       case "group.completed":
       case "bytes.transferred":
       case "rpc.handled":

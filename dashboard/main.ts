@@ -109,7 +109,7 @@ function drawWorkers(workers: readonly WorkerRow[]): void {
     row.append(
       tag("td", worker.workerId),
       tag("td", worker.state, `state state-${worker.state}`),
-      tag("td", worker.work, "optional"),
+      tag("td", worker.state === "idle" ? "" : worker.work, "optional"),
     );
     const busy = tag("td", "");
     const { telemetry } = worker;

@@ -63,8 +63,10 @@ export class RunState {
       case "worker.state":
         this.#worker(event.workerId, {
           state: event.state,
-          work: event.group === undefined ? "" : `step ${event.step ?? "?"}, group ${event.group}`,
         });
+        break;
+      case "group.leased":
+        this.#worker(event.workerId, { work: `step ${event.step + 1}, group ${event.group}` });
         break;
       case "worker.telemetry":
         this.#worker(event.workerId, { telemetry: event });
@@ -78,7 +80,7 @@ export class RunState {
         say(`${event.workerId} left: ${event.reason}`);
         break;
       case "group.requeued":
-        say(`step ${event.step} group ${event.group} is leased again: ${event.reason}`);
+        say(`step ${event.step + 1} group ${event.group} is leased again: ${event.reason}`);
         break;
       case "step.completed":
         this.lastStep = event;

@@ -61,8 +61,8 @@ export function* scriptedRun(
   for (let step = 1; step <= totalSteps; step++) {
     for (const [group, planned] of workers.entries()) {
       const workerId = lost ? "worker-1" : planned;
-      yield at(30, { type: "group.leased", step, group, workerId, attempt: 1 });
-      yield at(0, { type: "worker.state", workerId, state: "computing", step, group });
+      yield at(30, { type: "group.leased", step: step - 1, group, workerId, attempt: 1 });
+      yield at(0, { type: "worker.state", workerId, state: "computing" });
       yield at(20, {
         type: "worker.telemetry",
         workerId,
@@ -77,7 +77,13 @@ export function* scriptedRun(
       lost = true;
       const reason = "the process was killed by SIGKILL";
       yield at(150, { type: "worker.lost", workerId: "worker-2", reason });
-      yield at(10, { type: "group.requeued", step, group: 1, workerId: "worker-2", reason });
+      yield at(10, {
+        type: "group.requeued",
+        step: step - 1,
+        group: 1,
+        workerId: "worker-2",
+        reason,
+      });
       yield at(10, {
         type: "worker.state",
         workerId: "worker-1",
@@ -88,10 +94,10 @@ export function* scriptedRun(
     }
     for (const [group, planned] of workers.entries()) {
       const workerId = lost ? "worker-1" : planned;
-      yield at(150, { type: "worker.state", workerId, state: "sending", step, group });
+      yield at(150, { type: "worker.state", workerId, state: "sending" });
       yield at(60, {
         type: "group.completed",
-        step,
+        step: step - 1,
         group,
         workerId,
         seconds: 5.4,

@@ -176,7 +176,7 @@ export function lastingLines(
     case "group.requeued":
       return [
         palette.dim(
-          `  step ${event.step} group ${event.group} is leased again: ${printable(event.reason)}`,
+          `  step ${event.step + 1} group ${event.group} is leased again: ${printable(event.reason)}`,
         ),
       ];
     case "checkpoint.saved":

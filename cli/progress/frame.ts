@@ -126,7 +126,7 @@ function workerLine(worker: WorkerView, idWidth: number, palette: Palette): stri
         : palette.dim("○");
   const state = pad(worker.state, 9);
   const work =
-    worker.group === undefined
+    worker.group === undefined || worker.state === "idle"
       ? ""
       : `${worker.step === undefined ? "" : `step ${worker.step} `}group ${worker.group}`;
   const { telemetry } = worker;

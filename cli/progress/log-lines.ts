@@ -34,7 +34,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "worker.left":
       return `${printable(event.workerId)} left: ${printable(event.reason)}`;
     case "group.requeued":
-      return `step ${event.step} group ${event.group} is leased again, ${printable(event.workerId)}: ${printable(event.reason)}`;
+      return `step ${event.step + 1} group ${event.group} is leased again, ${printable(event.workerId)}: ${printable(event.reason)}`;
     case "step.completed": {
       const left = secondsLeft(view, nowMs);
       return [

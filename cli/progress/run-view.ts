@@ -99,12 +99,17 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
       workers.delete(event.workerId);
       return { ...view, workers };
     }
-    case "worker.state":
+    case "worker.state": {
+      // States come with heartbeats, later than leases: the group stays until the next lease.
+      const known = view.workers.get(event.workerId);
       return withWorker(view, event.workerId, {
         state: event.state,
-        step: event.step,
-        group: event.group,
+        step: event.step ?? known?.step,
+        group: event.group ?? known?.group,
       });
+    }
+    case "group.leased":
+      return withWorker(view, event.workerId, { step: event.step + 1, group: event.group });
     case "worker.telemetry":
       return withWorker(view, event.workerId, { telemetry: event });
     case "step.completed":
@@ -127,7 +132,6 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "run.completed":
     case "run.failed":
       return { ...view, phase: "done", phaseDetail: undefined, phaseSinceMs: nowMs };
-    case "group.leased":
     case "group.completed":
     case "group.requeued":
     case "checkpoint.saved":

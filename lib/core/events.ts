@@ -23,6 +23,7 @@ export type LockstepEvent =
   | WorkerTelemetry
   | {
       readonly type: "group.leased";
+      /** 0-based in all events of groups: the updates made before it. */
       readonly step: number;
       readonly group: number;
       readonly workerId: string;
