@@ -1,0 +1,49 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { LockstepEvent } from "#lib/core/events";
+import { packageRoot } from "#lib/core/paths";
+
+export type EventOf<T extends LockstepEvent["type"]> = Extract<LockstepEvent, { type: T }>;
+
+export interface CommandOutcome {
+  readonly code: number | null;
+  readonly stderr: string;
+  readonly lines: readonly string[];
+  readonly events: readonly LockstepEvent[];
+  readonly of: <T extends LockstepEvent["type"]>(type: T) => EventOf<T>[];
+}
+
+/**
+ * Runs `lockstep` in a process of its own.
+ *
+ * @param cacheDirectory where the run keeps what it caches; never the user's
+ * @param onEvent may act on the process while it runs; called for each event with --json-logs
+ */
+export async function lockstepCommand(
+  args: readonly string[],
+  cacheDirectory: string,
+  onEvent: (event: LockstepEvent, child: ChildProcess) => void = () => {},
+): Promise<CommandOutcome> {
+  const child = spawn(process.execPath, [join(packageRoot, "bin/lockstep"), ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, LOCKSTEP_CACHE: cacheDirectory },
+  });
+  let stderr = "";
+  child.stderr.on("data", (chunk: Buffer) => {
+    stderr += chunk.toString();
+  });
+  const lines: string[] = [];
+  const events: LockstepEvent[] = [];
+  createInterface({ input: child.stdout }).on("line", (line) => {
+    lines.push(line);
+    if (!line.startsWith("{")) return;
+    const event = JSON.parse(line) as LockstepEvent;
+    events.push(event);
+    onEvent(event, child);
+  });
+  const code = await new Promise<number | null>((resolve) => child.on("close", resolve));
+  const of = <T extends LockstepEvent["type"]>(type: T): EventOf<T>[] =>
+    events.filter((event): event is EventOf<T> => event.type === type);
+  return { code, stderr, lines, events, of };
+}
