@@ -1,0 +1,231 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import fc from "fast-check";
+import { LockstepError } from "#lib/core/errors/index";
+import { packageRoot } from "#lib/core/paths";
+import { ControlClient } from "#lib/wire/control-client";
+import { controlMethods } from "#lib/wire/control-codec";
+import type { ControlHandlers, Task } from "#lib/wire/control-messages";
+import { registerControlService } from "#lib/wire/control-server";
+import { InProcessEventBus } from "#lib/wire/event-bus";
+import { GrpcServer } from "#lib/wire/grpc-server";
+import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
+
+const closers: (() => unknown)[] = [];
+after(async () => {
+  for (const close of closers) await close();
+});
+
+const roundTrip = <T>(
+  definition: { serialize: (value: T) => Buffer; deserialize: (bytes: Buffer) => T },
+  value: T,
+): T => definition.deserialize(definition.serialize(value));
+
+const taskWire = {
+  serialize: controlMethods.nextTask.responseSerialize,
+  deserialize: controlMethods.nextTask.responseDeserialize,
+};
+
+test("tasks of every kind survive the wire, token for token and bit for bit", () => {
+  const plain = { noNullPrototype: true };
+  const uint32 = fc.integer({ min: 0, max: 2 ** 32 - 1 });
+  const int32 = fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 });
+  const batch = fc.integer({ min: 1, max: 3 }).chain((numRows) =>
+    fc.array(int32, { minLength: numRows * 4, maxLength: numRows * 4 }).map((ids) => ({
+      numRows,
+      tokens: Int32Array.from(ids),
+      targets: Int32Array.from(ids, (id) => id ^ 1),
+    })),
+  );
+  const task: fc.Arbitrary<Task> = fc.oneof(
+    fc.record(
+      {
+        kind: fc.constant("train" as const),
+        lease: uint32,
+        step: uint32,
+        group: uint32,
+        version: uint32,
+        gradScale: fc.double({ noNaN: true }),
+        batches: fc.array(batch, { minLength: 1, maxLength: 3 }),
+      },
+      plain,
+    ),
+    fc.record(
+      {
+        kind: fc.constant("evaluate" as const),
+        lease: uint32,
+        version: uint32,
+        batches: fc.array(batch, { maxLength: 2 }),
+      },
+      plain,
+    ),
+    fc.record(
+      {
+        kind: fc.constant("generate" as const),
+        lease: uint32,
+        version: uint32,
+        prompt: fc.array(int32, { maxLength: 5 }),
+        maxNewTokens: fc.nat(100),
+        endTokenIds: fc.array(int32, { maxLength: 2 }),
+      },
+      plain,
+    ),
+    fc.constant({ kind: "wait" as const }),
+    fc.record(
+      { kind: fc.constant("finished" as const), reason: fc.string({ maxLength: 20 }) },
+      plain,
+    ),
+  );
+  fc.assert(
+    fc.property(task, (value) => {
+      assert.deepEqual(roundTrip(taskWire, value), value);
+    }),
+  );
+});
+
+test("any bytes are either a message within its limits or an error of the catalogue", () => {
+  const deserializers = Object.values(controlMethods).map(
+    (method) => method.requestDeserialize as (bytes: Buffer) => unknown,
+  );
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {
+      for (const deserialize of deserializers) {
+        try {
+          deserialize(Buffer.from(bytes));
+        } catch (error) {
+          assert.ok(error instanceof LockstepError, String(error));
+          assert.equal(error.code, "E_MESSAGE_INVALID");
+        }
+      }
+    }),
+  );
+});
+
+test("rows that are not equal, and texts beyond their limit, are refused with the field's name", () => {
+  const uneven: Task = {
+    kind: "evaluate",
+    lease: 1,
+    version: 1,
+    batches: [{ numRows: 3, tokens: new Int32Array(4), targets: new Int32Array(4) }],
+  };
+  assert.throws(() => roundTrip(taskWire, uneven), /batches\[0\].*tokens are not 3 equal rows/);
+  const { requestSerialize, requestDeserialize } = controlMethods.leave;
+  assert.throws(
+    () => requestDeserialize(requestSerialize({ workerId: "w", reason: "x".repeat(5_000) })),
+    /reason has more than 4096 characters/,
+  );
+});
+
+const handlers: ControlHandlers = {
+  register: async ({ name }) => ({
+    workerId: name,
+    jobJson: "{}",
+    shardAddresses: ["a:1", "b:2"],
+    heartbeatIntervalMs: 5,
+  }),
+  nextTask: async (_request, signal) =>
+    new Promise((resolve) =>
+      signal.addEventListener("abort", () => {
+        aborted();
+        resolve({ kind: "wait" });
+      }),
+    ),
+  completeTask: async ({ lease }) => ({ stale: lease === 7 }),
+  heartbeat: async () => {},
+  leave: async () => {},
+  reportFailure: async () => {},
+};
+const certificates = join(packageRoot, "tests/fixtures/tls");
+let aborted = (): void => {};
+
+const identity = {
+  protocolVersion: 1,
+  name: "me",
+  host: "h",
+  pid: 1,
+  deviceKind: "k",
+  deviceType: "cpu" as const,
+};
+
+async function serve(
+  security: WireSecurity,
+): Promise<(security: WireSecurity, timeoutMs?: number) => ControlClient> {
+  const server = new GrpcServer({ security, maxReceiveBytes: 100_000 });
+  registerControlService(server, handlers);
+  const port = await server.listen("127.0.0.1", 0);
+  closers.push(async () => server.close(0));
+  return (clientSecurity, timeoutMs = 5_000) => {
+    const client = new ControlClient({
+      address: `127.0.0.1:${port}`,
+      security: clientSecurity,
+      timeoutMs,
+    });
+    closers.push(() => client.close());
+    return client;
+  };
+}
+
+test("a long poll that is given up, or times out, is noticed by the server", async () => {
+  const client = (await serve({}))({}, 200);
+  const giveUp = new AbortController();
+  const poll = client.nextTask({ workerId: "me", maxWaitMs: 60_000 }, giveUp.signal);
+  giveUp.abort();
+  await assert.rejects(poll, { code: "E_RPC_UNAVAILABLE" });
+  const late = new Promise<void>((resolve) => {
+    aborted = resolve;
+  });
+  await assert.rejects(client.nextTask({ workerId: "me", maxWaitMs: 100 }), {
+    code: "E_RPC_TIMEOUT",
+  });
+  await late;
+});
+
+test("a message beyond the server's limit is refused, and the connection stays usable", async () => {
+  const client = (await serve({}))({});
+  const sums = Array.from({ length: 20_000 }, () => ({ nllSum: 1, numTokens: 1 }));
+  await assert.rejects(
+    client.completeTask({ workerId: "me", lease: 1, result: { kind: "losses", sums } }),
+    /RESOURCE_EXHAUSTED/,
+  );
+  const result = { kind: "losses" as const, sums: [] };
+  assert.deepEqual(await client.completeTask({ workerId: "me", lease: 7, result }), {
+    stale: true,
+  });
+});
+
+test("mutual TLS admits holders of the authority's certificates only", async () => {
+  const load = async (ca: string, holder: string): Promise<WireSecurity> =>
+    loadWireSecurity({
+      tlsCaFile: join(certificates, `${ca}-ca.pem`),
+      tlsCertFile: join(certificates, `${holder}.pem`),
+      tlsKeyFile: join(certificates, `${holder}.key`),
+      tlsServerName: "lockstep",
+    });
+  const connect = await serve(await load("ours", "ours"));
+  assert.equal((await connect(await load("ours", "ours")).register(identity)).workerId, "me");
+  const refused = { code: "E_RPC_UNAVAILABLE" };
+  await assert.rejects(
+    connect(await load("ours", "theirs"), 1_500).register(identity),
+    (error: LockstepError) => ["E_RPC_UNAVAILABLE", "E_RPC_TIMEOUT"].includes(error.code),
+  );
+  await assert.rejects(connect(await load("theirs", "ours"), 1_500).register(identity), refused);
+  await assert.rejects(connect({}, 1_500).register(identity), (error: LockstepError) =>
+    ["E_RPC_UNAVAILABLE", "E_RPC_TIMEOUT"].includes(error.code),
+  );
+});
+
+test("listeners of the bus hear every event in order, and one that throws disturbs nobody", () => {
+  const errors: unknown[] = [];
+  const bus = new InProcessEventBus((error) => errors.push(error));
+  const heard: string[] = [];
+  bus.subscribe(() => {
+    throw new Error("broken display");
+  });
+  const end = bus.subscribe(({ type }) => heard.push(type));
+  bus.publish({ type: "phase.changed", phase: "training" });
+  end();
+  bus.publish({ type: "phase.changed", phase: "done" });
+  assert.deepEqual(heard, ["phase.changed"]);
+  assert.equal(errors.length, 2);
+});
