@@ -9,6 +9,8 @@ import type {
   Snapshot,
 } from "#coordinator/options";
 import { mastersSha256 } from "#lib/core/masters-hash";
+import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
+import { BulkClient } from "#lib/wire/bulk-client";
 import { ControlClient } from "#lib/wire/control-client";
 import { protocolVersion } from "#lib/wire/control-messages";
 import {
@@ -19,6 +21,7 @@ import {
   spawnWorker,
   testJob,
 } from "#tests/support/cluster";
+import { FakeEngine } from "#tests/support/fake-engine";
 
 const totalSteps = 4;
 const limit = { timeout: 60_000 };
@@ -180,6 +183,47 @@ test("a worker that registers and never says a word more holds nobody up", limit
       .some((event) => event.workerId === workerId && /heartbeat/.test(event.reason)),
   );
 });
+
+test(
+  "a worker that dies after pushing to one shard and half to another changes nothing",
+  limit,
+  async () => {
+    const { coordinator, address, recorder } = await started();
+    const running = coordinator.run();
+    const control = new ControlClient({ address, security: {} });
+    const { workerId, shardAddresses } = await control.register(identity);
+    const task = await control.nextTask({ workerId, maxWaitMs: 5_000 });
+    assert.ok(task.kind === "train");
+    const shards = shardAddresses.map((shard) => new BulkClient({ address: shard, security: {} }));
+    const ends = [
+      0,
+      ...shardRanges(testJob.layout, 2).map(({ end }) => wireOffsetBytes(testJob.layout, end)),
+    ];
+    const range = (bytes: Uint8Array, shard: number): Uint8Array =>
+      bytes.subarray(ends[shard], ends[shard + 1]);
+    const wire = new Uint8Array(wireSizeBytes(testJob.layout));
+    for (const [shard, client] of shards.entries()) {
+      await client.pullParameters({ version: task.version }, range(wire, shard));
+    }
+    const engine = new FakeEngine(testJob);
+    engine.loadParameters(wire);
+    for (const [i, batch] of task.batches.entries())
+      engine.accumulate(batch, task.gradScale, i === 0);
+    engine.readGradients(wire);
+    const lease = { workerId, step: task.step, group: task.group, lease: task.lease };
+    const whole = await shards[0]?.pushGradients(lease, range(wire, 0));
+    assert.equal(whole?.outcome, "complete");
+    const half = range(wire, 1).subarray(0, 100_000);
+    await assert.rejects(shards[1]?.pushGradients(lease, half) ?? Promise.resolve(), /bytes/);
+    coordinator.reportWorkerExit(identity.pid, "killed");
+    for (const client of shards) client.close();
+    control.close();
+    const worker = spawnWorker(address);
+    assert.equal((await running).mastersSha256, oracle.mastersSha256);
+    assert.equal((await worker.exited).code, 0);
+    assert.ok(recorder.of("group.requeued").some((event) => event.workerId === workerId));
+  },
+);
 
 test("what a worker may not do is refused by name", limit, async () => {
   const { coordinator, address } = await started({ security: { joinToken: "secret" } });
