@@ -4,7 +4,7 @@ import { after, test } from "node:test";
 import fc from "fast-check";
 import { LockstepError } from "#lib/core/errors/index";
 import { BulkClient } from "#lib/wire/bulk-client";
-import { maxBulkMessageBytes, type PushReply } from "#lib/wire/bulk-protocol";
+import { maxBulkMessageBytes, type PushReply, pushGradientsMethod } from "#lib/wire/bulk-protocol";
 import { type BulkHandlers, registerBulkService } from "#lib/wire/bulk-server";
 import {
   chunkPayloadBytes,
@@ -278,4 +278,56 @@ test("a frame whose bytes changed is refused with its place", async () => {
     code: "E_FRAME_CORRUPT",
     message: /step 2, group 1, 8 bytes at byte 40/,
   });
+});
+
+test("a chunk that changed on its way is refused over the wire as data loss", async () => {
+  const into = new Uint8Array(100);
+  let assembled = false;
+  const { port } = await serve({
+    ...notServed,
+    pushGradients: async (_meta, frames) => {
+      const receivedBytes = await assemble(frames, into);
+      assembled = true;
+      return { outcome: "complete", receivedBytes };
+    },
+  });
+  const message = encodeFrame(
+    { step: 1, group: 0, lease: 1, offset: 0 },
+    new Uint8Array(100),
+    0,
+    100,
+  );
+  const push = async (frame: Buffer): Promise<http2.IncomingHttpHeaders> => {
+    const session = http2.connect(`http://127.0.0.1:${port}`);
+    const stream = session.request({
+      ":method": "POST",
+      ":path": pushGradientsMethod.path,
+      "content-type": "application/grpc",
+      te: "trailers",
+    });
+    const prefix = Buffer.alloc(5);
+    prefix.writeUInt32BE(frame.length, 1);
+    stream.end(Buffer.concat([prefix, frame]));
+    stream.resume();
+    try {
+      return await new Promise((resolve, reject) => {
+        // An error comes as headers alone, an answer with trailers.
+        stream.once("response", (headers) => {
+          if (headers["grpc-status"] !== undefined) resolve(headers);
+        });
+        stream.once("trailers", resolve);
+        stream.once("error", reject);
+      });
+    } finally {
+      session.destroy();
+    }
+  };
+  const dataLoss = "15";
+  const damaged = Buffer.from(message);
+  damaged[frameHeaderBytes + 50] = 1;
+  const refused = await push(damaged);
+  assert.equal(refused["grpc-status"], dataLoss);
+  assert.equal(refused["lockstep-error-code"], "E_FRAME_CORRUPT");
+  assert.equal(assembled, false);
+  assert.equal((await push(message))["grpc-status"], "0");
 });
