@@ -26,6 +26,7 @@ export interface ControlServiceOptions {
   readonly heartbeatIntervalMs: number;
   /** Ends the run: every worker would fail in the same way. */
   readonly onFatalFailure: (error: LockstepError) => void;
+  readonly onWorkerJoined: () => void;
 }
 
 /** Failures in a row, without a result in between, after which the run is given up. */
@@ -57,6 +58,7 @@ export class ControlService implements ControlHandlers {
     }
     const { workerId, host, pid, deviceKind, deviceType } = membership.join(request);
     bus.publish({ type: "worker.joined", workerId, host, pid, deviceKind, deviceType });
+    this.#options.onWorkerJoined();
     return { workerId, jobJson, shardAddresses, heartbeatIntervalMs };
   }
 

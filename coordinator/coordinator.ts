@@ -92,6 +92,7 @@ export class Coordinator {
         shardAddresses: shards.addresses().map((address) => rehost(address, advertiseHost)),
         heartbeatIntervalMs,
         onFatalFailure: (error: LockstepError) => run.fail(error),
+        onWorkerJoined: () => run.workersPresent(),
       });
       registerControlService(server, control);
       const controlPort = await server.listen(listenHost, listenPort);
@@ -100,6 +101,7 @@ export class Coordinator {
         control.removeSilentWorkers();
         this.#queue.expireLeases();
         if (this.#membership.size === 0) run.noWorkersLeft();
+        else run.workersPresent();
       }, heartbeatIntervalMs / 2);
       bus.publish({ type: "phase.changed", phase: "waiting-for-workers" });
       return { controlAddress: hostPort(advertiseHost, controlPort), controlPort };

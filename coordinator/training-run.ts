@@ -40,6 +40,10 @@ export class TrainingRun {
   #numUpdates: number;
   #numInputTokens: number;
   #savedStep: number;
+  /** The coordinator says at its start that it waits. */
+  #isWaiting = true;
+  #hasEnded = false;
+  #phaseNow: "training" | "evaluating" | "generating" | undefined;
   #skippedInARow = 0;
   #current: TrainingStep | undefined;
   readonly #evaluations: EvaluationResult[] = [];
@@ -92,9 +96,19 @@ export class TrainingRun {
     if (this.#current === undefined) this.#stop();
   }
 
-  /** With no worker there is nobody to finish the step: a requested stop then takes effect at once. */
+  /** The run waits and says so; a requested stop takes effect, since nobody can finish the step. */
   noWorkersLeft(): void {
     if (this.#stopRequested) this.#stop();
+    if (this.#isWaiting || this.#hasEnded) return;
+    this.#isWaiting = true;
+    const detail = "no worker is left; the run goes on when one joins";
+    this.#options.bus.publish({ type: "phase.changed", phase: "waiting-for-workers", detail });
+  }
+
+  workersPresent(): void {
+    if (!this.#isWaiting) return;
+    this.#isWaiting = false;
+    if (this.#phaseNow !== undefined) this.#phase(this.#phaseNow);
   }
 
   async run(): Promise<Omit<RunOutcome, "snapshot" | "mastersSha256" | "seconds">> {
@@ -103,6 +117,8 @@ export class TrainingRun {
       await this.#allSteps();
     } catch (error) {
       if (!(error instanceof StoppedEarly)) throw error;
+    } finally {
+      this.#hasEnded = true;
     }
     const interrupted = this.#step < plan.totalSteps;
     if (interrupted && this.#savedStep !== this.#step) await this.#save();
@@ -315,7 +331,8 @@ export class TrainingRun {
   }
 
   #phase(phase: "training" | "evaluating" | "generating"): void {
-    this.#options.bus.publish({ type: "phase.changed", phase });
+    this.#phaseNow = phase;
+    if (!this.#isWaiting) this.#options.bus.publish({ type: "phase.changed", phase });
   }
 
   #transferred: readonly { readonly receivedBytes: number; readonly sentBytes: number }[] = [];

@@ -150,6 +150,9 @@ test("the last worker dies, and the run waits for one to join", limit, async () 
   const result = await run([{ LOCKSTEP_TEST_FAULT: "pushed:2" }], {
     during: async ({ recorder, address, add }) => {
       await recorder.until(({ type }) => type === "worker.lost");
+      await recorder.until(
+        (event) => event.type === "phase.changed" && /no worker is left/.test(event.detail ?? ""),
+      );
       add(spawnWorker(address));
     },
   });
