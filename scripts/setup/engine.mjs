@@ -7,18 +7,21 @@ import { createHash, randomBytes } from "node:crypto";
 import {
   existsSync,
   mkdirSync,
+  readFileSync,
   readlinkSync,
   renameSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { say, SetupError } from "./console.mjs";
 import { placeDirectory } from "./place.mjs";
 import { run } from "./run.mjs";
 import { unpackWheel } from "./wheels.mjs";
 
 const ADDON_SOURCES = ["binding/tfjs_backend.cc", "binding/tfjs_binding.cc"];
+const SESSION_OPTIONS = fileURLToPath(new URL("addon/session_options.h", import.meta.url));
 
 const COMPILER_FLAGS = [
   "-std=c++17",
@@ -42,6 +45,7 @@ export function engineDirectory(cacheDir, spec) {
   const contents = JSON.stringify([
     spec.addonIntegrity,
     COMPILER_FLAGS,
+    readFileSync(SESSION_OPTIONS, "utf8"),
     spec.wheels.map(({ file, sha256, members }) => [file, sha256, members]),
   ]);
   const digest = createHash("sha256").update(contents).digest("hex").slice(0, 12);
@@ -83,6 +87,7 @@ async function compileAddon(engineDir, nodeModulesDir) {
   const tensorflowDir = join(engineDir, "tensorflow");
   await run(process.env.CXX || "g++", [
     ...COMPILER_FLAGS,
+    ...["-include", SESSION_OPTIONS],
     ...["-I", join(tensorflowDir, "include")],
     ...["-I", packageDir],
     ...["-I", join(nodeModulesDir, "node-api-headers", "include")],
