@@ -49,6 +49,20 @@ export const assignAdd = (v: Variable, value: GraphTensor): GraphNode =>
     stateful: true,
   });
 
+/** Writes rows of the first dimension: v[indices[i]] = rows[i]. */
+export const scatterUpdate = (
+  v: Variable,
+  indices: GraphTensor,
+  rows: GraphTensor,
+): GraphNode =>
+  v.handle.node.graph.add(
+    "ResourceScatterUpdate",
+    [v.handle, indices, rows],
+    { dtype: type(v.dtype), Tindices: type(indices.dtype) },
+    [],
+    { stateful: true },
+  );
+
 /**
  * A copy in memory of TensorFlow's own. A fed array that happens to be 64-byte aligned is borrowed,
  * and a variable assigned from it would change with the array.

@@ -4,6 +4,10 @@ import { hasKernel, runFused, runFusedMany } from "./kernel.js";
 
 export const LinearCrossEntropy = "LinearCrossEntropy";
 export const LinearCrossEntropyGrad = "LinearCrossEntropyGrad";
+export interface LinearCrossEntropyAttrs extends tf.NamedAttrMap {
+  /** Logits become softcap * tanh(logit / softcap) (Gemma 2); 0: they stay. */
+  readonly softcap: number;
+}
 
 /**
  * Sum over supervised rows of -log softmax(hidden weight^T)[target]: the output projection and its
@@ -12,18 +16,30 @@ export const LinearCrossEntropyGrad = "LinearCrossEntropyGrad";
  * @param hidden_MD float
  * @param weight_VD float
  * @param targets_M int32; a negative target is ignored
+ * @param softcap bound of the logits; null: none
  * @returns float32 scalar
  */
 export function linearCrossEntropy(
   hidden_MD: tf.Tensor2D,
   weight_VD: tf.Tensor2D,
   targets_M: tf.Tensor1D,
+  softcap: number | null = null,
 ): tf.Scalar {
   return (
     hasKernel(LinearCrossEntropy)
-      ? runFused(LinearCrossEntropy, { hidden: hidden_MD, weight: weight_VD, targets: targets_M })
-      : linearCrossEntropyPrimitive(hidden_MD, weight_VD, targets_M)
+      ? runFused(
+          LinearCrossEntropy,
+          { hidden: hidden_MD, weight: weight_VD, targets: targets_M },
+          { softcap: softcap ?? 0 },
+        )
+      : linearCrossEntropyPrimitive(hidden_MD, weight_VD, targets_M, softcap)
   ) as tf.Scalar;
+}
+
+/** softcap * tanh(logits / softcap); null: the logits as they are. */
+export function capLogits(logits: tf.Tensor, softcap: number | null): tf.Tensor {
+  if (softcap === null) return logits;
+  return tf.mul(tf.tanh(tf.div(logits, tf.scalar(softcap))), tf.scalar(softcap));
 }
 
 /** The same out of elementary ops: the oracle of the fused form. */
@@ -31,8 +47,10 @@ export function linearCrossEntropyPrimitive(
   hidden_MD: tf.Tensor2D,
   weight_VD: tf.Tensor2D,
   targets_M: tf.Tensor1D,
+  softcap: number | null = null,
 ): tf.Tensor {
-  const logProbs_MV = tf.logSoftmax(tf.matMul(hidden_MD, weight_VD, false, true));
+  const logits_MV = tf.matMul(hidden_MD, weight_VD, false, true);
+  const logProbs_MV = tf.logSoftmax(capLogits(logits_MV, softcap));
   const supervised_M = tf.cast(tf.greaterEqual(targets_M, tf.scalar(0, "int32")), "float32");
   const safeTargets_M = tf.maximum(targets_M, tf.scalar(0, "int32")) as tf.Tensor1D;
   const oneHot_MV = tf.oneHot(safeTargets_M, weight_VD.shape[0]);
@@ -43,16 +61,11 @@ export function linearCrossEntropyPrimitive(
 tf.registerGradient({
   kernelName: LinearCrossEntropy,
   inputsToSave: ["hidden", "weight", "targets"],
-  gradFunc: (dy, saved) => {
+  gradFunc: (dy, saved, attrs) => {
     const [hidden, weight, targets] = saved as [tf.Tensor, tf.Tensor, tf.Tensor];
     // Each input asks by itself; the graph makes equal nodes once.
     const grads = (): tf.Tensor[] =>
-      runFusedMany(LinearCrossEntropyGrad, {
-        dy: dy as tf.Tensor,
-        hidden,
-        weight,
-        targets,
-      });
+      runFusedMany(LinearCrossEntropyGrad, { dy: dy as tf.Tensor, hidden, weight, targets }, attrs);
     return {
       hidden: () => grads()[0] as tf.Tensor,
       weight: () => grads()[1] as tf.Tensor,

@@ -1,4 +1,4 @@
-// Shape legend: B batch, T tokens, N heads, H head width.
+// Shape legend: B batch, T tokens, N heads, H head width, R rotated width (R <= H).
 import * as tf from "@tensorflow/tfjs-core";
 import { hasKernel, runFused } from "./kernel.js";
 
@@ -11,34 +11,35 @@ export interface RotaryAttrs extends tf.NamedAttrMap {
 
 /**
  * Rotary positions in half-split form (Su et al. 2021; the layout of Hugging Face's Llama): element i
- * pairs with element i + H/2 and both turn by the angle of (position, i).
+ * pairs with element i + R/2 and both turn by the angle of (position, i). Elements from R on stay.
  *
  * @param x_BTNH float
- * @param cos_TH float32 [T, H/2], cosines of the angles
- * @param sin_TH float32 [T, H/2]
+ * @param cos float32 [T, R/2], or [B, T, R/2] where rows have positions of their own
+ * @param sin float32 of the same shape
  * @returns float [B, T, N, H]
  */
-export function rotary(x_BTNH: tf.Tensor, cos_TH: tf.Tensor, sin_TH: tf.Tensor): tf.Tensor {
+export function rotary(x_BTNH: tf.Tensor, cos: tf.Tensor, sin: tf.Tensor): tf.Tensor {
   return hasKernel(Rotary)
-    ? runFused(Rotary, { x: x_BTNH, cos: cos_TH, sin: sin_TH }, { inverse: false })
-    : rotaryPrimitive(x_BTNH, cos_TH, sin_TH);
+    ? runFused(Rotary, { x: x_BTNH, cos, sin }, { inverse: false })
+    : rotaryPrimitive(x_BTNH, cos, sin);
 }
 
 /** The same out of elementary ops: the oracle of the fused form. */
-export function rotaryPrimitive(
-  x_BTNH: tf.Tensor,
-  cos_TH: tf.Tensor,
-  sin_TH: tf.Tensor,
-): tf.Tensor {
-  const half = (x_BTNH.shape[3] as number) / 2;
-  const numTokens = x_BTNH.shape[1] as number;
-  const cos_T1H = tf.reshape(cos_TH, [numTokens, 1, half]);
-  const sin_T1H = tf.reshape(sin_TH, [numTokens, 1, half]);
-  const [first, second] = tf.split(x_BTNH, 2, 3) as [tf.Tensor, tf.Tensor];
+export function rotaryPrimitive(x_BTNH: tf.Tensor, cos: tf.Tensor, sin: tf.Tensor): tf.Tensor {
+  const half = cos.shape.at(-1) as number;
+  const width = x_BTNH.shape[3] as number;
+  const cos_T1R = tf.expandDims(cos, -2);
+  const sin_T1R = tf.expandDims(sin, -2);
+  const [first, second, rest] = tf.split(x_BTNH, [half, half, width - 2 * half], 3) as [
+    tf.Tensor,
+    tf.Tensor,
+    tf.Tensor,
+  ];
   return tf.concat(
     [
-      tf.sub(tf.mul(first, cos_T1H), tf.mul(second, sin_T1H)),
-      tf.add(tf.mul(second, cos_T1H), tf.mul(first, sin_T1H)),
+      tf.sub(tf.mul(first, cos_T1R), tf.mul(second, sin_T1R)),
+      tf.add(tf.mul(second, cos_T1R), tf.mul(first, sin_T1R)),
+      ...(width === 2 * half ? [] : [rest]),
     ],
     3,
   );

@@ -5,7 +5,10 @@ import "./reduce.js";
 import "./rms-norm.js";
 import "./swiglu.js";
 import "./rotary.js";
-import "./causal-attention.js";
+import "./attention.js";
+import "./layer-norm.js";
+import "./gelu.js";
+import "./add-bias.js";
 import "./linear-cross-entropy.js";
 
 refuseUnloweredKernels();

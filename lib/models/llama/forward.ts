@@ -3,7 +3,7 @@
 import * as tf from "@tensorflow/tfjs-core";
 import type { Weights } from "#lib/models/model";
 import { rotaryTables } from "#lib/models/rotary-tables";
-import { causalAttention, rmsNorm, rotary, swiGlu } from "#lib/ops/index";
+import { attention as attend, rmsNorm, rotary, swiGlu } from "#lib/ops/index";
 import type { LlamaConfig } from "./config.js";
 import { embedding, finalNorm, layerNames } from "./weights.js";
 
@@ -53,11 +53,11 @@ function attention(
   const q_BTNH = tf.reshape(linear(x_MD, weights(names.query)), [b, t, n, h]);
   const k_BTKH = tf.reshape(linear(x_MD, weights(names.key)), [b, t, k, h]);
   const v_BTKH = tf.reshape(linear(x_MD, weights(names.value)), [b, t, k, h]);
-  const mixed_BTNH = causalAttention(
+  const mixed_BTNH = attend(
     rotary(q_BTNH, tables.cos, tables.sin),
     rotary(k_BTKH, tables.cos, tables.sin),
     v_BTKH,
-    1 / Math.sqrt(h),
+    { scale: 1 / Math.sqrt(h), causal: true },
   );
   return linear(tf.reshape(mixed_BTNH, [b * t, n * h]), weights(names.output));
 }

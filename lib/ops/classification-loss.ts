@@ -1,0 +1,40 @@
+// Shape legend: B rows, L labels. All in float32.
+import * as tf from "@tensorflow/tfjs-core";
+
+/**
+ * Sum over rows of -log softmax(logits)[target].
+ *
+ * @param logits_BL float
+ * @param targets_B int32; a negative target is ignored
+ */
+export function singleLabelLoss(logits_BL: tf.Tensor2D, targets_B: tf.Tensor1D): tf.Scalar {
+  const zero = tf.scalar(0, "int32");
+  const logProbs_BL = tf.logSoftmax(tf.cast(logits_BL, "float32"));
+  const supervised_B = tf.cast(tf.greaterEqual(targets_B, zero), "float32");
+  const oneHot_BL = tf.oneHot(tf.maximum(targets_B, zero) as tf.Tensor1D, logits_BL.shape[1]);
+  const logProb_B = tf.sum(tf.mul(logProbs_BL, tf.cast(oneHot_BL, "float32")), -1);
+  return tf.neg(tf.sum(tf.mul(logProb_B, supervised_B))) as tf.Scalar;
+}
+
+/**
+ * Sum over rows and labels of the binary cross-entropy of sigmoid(logits), in the form that does not
+ * overflow: max(x, 0) - x y + log(1 + exp(-|x|)).
+ *
+ * @param logits_BL float
+ * @param targets_BL float32 in [0, 1]
+ */
+export function multiLabelLoss(logits_BL: tf.Tensor2D, targets_BL: tf.Tensor2D): tf.Scalar {
+  const x_BL = tf.cast(logits_BL, "float32");
+  const positivePart_BL = tf.sub(tf.relu(x_BL), tf.mul(x_BL, targets_BL));
+  return tf.sum(tf.add(positivePart_BL, tf.log1p(tf.exp(tf.neg(tf.abs(x_BL)))))) as tf.Scalar;
+}
+
+/**
+ * Sum over rows and outputs of the squared error.
+ *
+ * @param logits_BL float
+ * @param targets_BL float32
+ */
+export function squaredErrorLoss(logits_BL: tf.Tensor2D, targets_BL: tf.Tensor2D): tf.Scalar {
+  return tf.sum(tf.square(tf.sub(tf.cast(logits_BL, "float32"), targets_BL))) as tf.Scalar;
+}
