@@ -10,6 +10,8 @@ import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/op
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity } from "#lib/wire/security";
 import { type PreparedRun, prepareRun } from "./prepare.js";
+import { countsTokens, flosPerToken, tracksBest } from "./run-results.js";
+import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
 import {
   openResumePoint,
   type ResumePoint,
@@ -39,9 +41,11 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
   let isReady = false;
   let prepared: PreparedRun | undefined;
   let resume: ResumePoint | undefined;
+  let trainerLog: TrainerLog | undefined;
   const http = await startHttp(config, bus, () => isReady);
   const close = async (): Promise<void> => {
     await http?.server.close();
+    trainerLog?.close();
     await prepared?.close();
     await resume?.optimizer.close();
   };
@@ -55,6 +59,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
       prepared = await prepareRun(config, detail);
       const run = prepared;
       await saveConfig(config);
+      trainerLog = await writeTrainerLog(config.output_dir, bus, resume !== undefined);
       bus.publish(run.started);
       const coordinator = new Coordinator(await coordinatorOptions(run, resume, bus));
       const { controlAddress } = await coordinator.start();
@@ -72,7 +77,7 @@ async function finish(
   const outcome = await coordinator.run();
   let directory = `${run.config.output_dir}/checkpoint-${outcome.step}`;
   if (outcome.outcome === "finished") {
-    bus.publish({ type: "phase.changed", phase: "saving", detail: "writing the model" });
+    bus.publish({ type: "phase.changed", phase: "saving", detail: savingDetail(run, outcome) });
     const startedAt = performance.now();
     const saved = await saveFinalModel(run, outcome.snapshot, outcome.state);
     const seconds = (performance.now() - startedAt) / 1000;
@@ -88,6 +93,12 @@ async function finish(
     seconds: outcome.seconds,
   });
   return outcome;
+}
+
+function savingDetail({ config }: PreparedRun, { state }: RunOutcome): string {
+  return config.load_best_model_at_end && state.best !== undefined
+    ? `writing the best model, that of step ${state.best.step}`
+    : "writing the model";
 }
 
 async function startHttp(
@@ -186,6 +197,10 @@ async function coordinatorOptions(
             atStart: config.eval_on_start,
             atEnd: config.eval_on_end,
             everySteps: interval("eval"),
+            numSamples: run.validationReport?.numBlocks ?? 0,
+            ...(tracksBest(config)
+              ? { best: { greaterIsBetter: config.greater_is_better ?? false } }
+              : {}),
           },
         }),
     ...(sample === undefined
@@ -201,9 +216,14 @@ async function coordinatorOptions(
         }),
     checkpointing: {
       everySteps: interval("save"),
+      whenBest: config.save_strategy === "best",
+      // The last evaluation can be the best one, and only what is saved can be taken.
+      atEnd: config.load_best_model_at_end && config.save_strategy !== "best",
       save: (snapshot, state) => saveCheckpoint(run, snapshot, state),
     },
     loggingSteps: interval("logging") || plan.totalSteps,
+    countsTokens: countsTokens(config),
+    flosPerToken: flosPerToken(run),
     deterministic: config.deterministic,
     heartbeatIntervalMs: config.heartbeat_interval_ms,
     heartbeatTimeoutMs: config.heartbeat_timeout_ms,

@@ -1,7 +1,9 @@
 import { basename, join } from "node:path";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { ModelWeights } from "#lib/checkpoint/model-weights";
+import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import { type ResolvedConfig, resolveSteps } from "#lib/core/config/index";
+import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import type { RunStarted } from "#lib/core/events";
 import type { TokenBatch, WorkerJob } from "#lib/core/job";
@@ -35,6 +37,10 @@ export interface PreparedRun {
   readonly plan: TrainingPlan;
   readonly warmupSteps: number;
   readonly numParameters: number;
+  /** Without embedding tables: what transformers' estimate of operations counts. */
+  readonly numComputedParameters: number;
+  /** Type in which weights are saved. */
+  readonly saveDtype: FloatDtype;
   /** Empty where nothing is kept for validation. */
   readonly validation: readonly TokenBatch[];
   readonly trainReport: PreparationReport;
@@ -104,6 +110,11 @@ export async function prepareRun(
       ...data,
       warmupSteps: resolveSteps(config.warmup_steps, plan.totalSteps),
       numParameters,
+      numComputedParameters: layout.tensors.reduce(
+        (sum, { name, size }) => (isEmbeddingTable(name) ? sum : sum + size),
+        0,
+      ),
+      saveDtype: config.save_dtype === "auto" ? weights.dtype() : config.save_dtype,
       sample,
       started: {
         type: "run.started",

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   checkpointName,
@@ -7,22 +7,28 @@ import {
   rotateCheckpoints,
   saveAtomically,
   saveFilesAtomically,
-  trainerState,
+  verifyChecksums,
+  writeChecksums,
   writeModelDirectory,
   writeOptimizerState,
   writeTrainerState,
 } from "#lib/checkpoint/index";
+import { removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
-import { intervalSteps, printConfig, type ResolvedConfig } from "#lib/core/config/index";
+import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
+import { maxShardBytes, printConfig, type ResolvedConfig } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, TensorSlot } from "#lib/core/parameter-layout";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import type { PreparedRun } from "./prepare.js";
+import { bestCheckpoint, stateForTrainer, writeResults } from "./run-results.js";
 
 /** Beside the Hugging Face files: what only Lockstep needs to go on. */
 const ownFolder = "lockstep";
 const stateFile = "state.json";
 const configFile = "config.yaml";
+/** SHA-256 of every other file of the checkpoint. */
+const checksumsFile = `${ownFolder}/checksums.json`;
 /** The history of a long run, some hundred bytes an entry. */
 const maxStateBytes = 256 << 20;
 
@@ -36,31 +42,45 @@ export async function saveCheckpoint(
   const directory = join(config.output_dir, checkpointName(state.step));
   await saveAtomically(directory, async (temporary) => {
     await writeModel(run, temporary, snapshot);
-    await writeTrainerState(temporary, stateForTrainer(run, state));
+    await writeTrainerState(temporary, stateForTrainer(run, state, checkpointName(state.step)));
     if (config.save_only_model) return;
     const own = join(temporary, ownFolder);
     await mkdir(own);
     await writeOptimizerState(own, snapshot);
     await writeFile(join(own, stateFile), `${JSON.stringify(state, null, 2)}\n`);
     await writeFile(join(own, configFile), printConfig(config));
+    await writeChecksums(temporary, checksumsFile);
   });
-  await rotateCheckpoints(config.output_dir, config.save_total_limit);
+  await rotateCheckpoints(config.output_dir, config.save_total_limit, bestCheckpoint(run, state));
   return { directory, bytes: await directoryBytes(directory) };
 }
 
-/** Writes the finished model into `output_dir` itself, beside its checkpoints. */
+/**
+ * Writes the finished model into `output_dir` itself, beside its checkpoints: the last one, or with
+ * `load_best_model_at_end` that of the best evaluation.
+ */
 export async function saveFinalModel(
   run: PreparedRun,
   snapshot: Snapshot,
   state: CheckpointState,
 ): Promise<{ directory: string; bytes: number }> {
   const directory = run.config.output_dir;
+  const best = run.config.load_best_model_at_end ? bestCheckpoint(run, state) : undefined;
   let bytes = 0;
   await saveFilesAtomically(directory, async (temporary) => {
-    await writeModel(run, temporary, snapshot);
+    if (best === undefined) await writeModel(run, temporary, snapshot);
+    else await copyModel(best, temporary);
     await writeTrainerState(temporary, stateForTrainer(run, state));
+    await writeResults(temporary, state.logHistory);
     bytes = await directoryBytes(temporary);
   });
+  const kept = bestCheckpoint(run, state);
+  if (kept !== undefined && run.config.save_total_limit === 1) {
+    // While training went on, the newest had to stay beside the best.
+    for (const checkpoint of await listCheckpoints(directory)) {
+      if (checkpoint.directory !== kept) await removeDirectoryAtomically(checkpoint.directory);
+    }
+  }
   return { directory, bytes };
 }
 
@@ -79,7 +99,7 @@ export interface ResumePoint {
 /**
  * Opens the checkpoint that `resume_from_checkpoint` names: a directory, or the newest one for `true`.
  *
- * @throws E_NO_CHECKPOINT, E_CONFIG_CONFLICT where a key that decides the bits has another value
+ * @throws E_NO_CHECKPOINT, E_CHECKPOINT_DAMAGED, E_CONFIG_CONFLICT where a key that decides the bits has another value
  */
 export async function openResumePoint(config: ResolvedConfig): Promise<ResumePoint | undefined> {
   const wanted = config.resume_from_checkpoint;
@@ -99,6 +119,7 @@ export async function openResumePoint(config: ResolvedConfig): Promise<ResumePoi
     const problem = "it has no lockstep/ folder (save_only_model, or saved by another program)";
     throw new LockstepError("E_NO_CHECKPOINT", { directory, problem });
   }
+  await verifyChecksums(directory, checksumsFile);
   const state = await readState(join(own, stateFile));
   await checkSameRun(config, join(own, configFile));
   return { directory, state, optimizer: await OptimizerStateReader.open(own) };
@@ -147,25 +168,38 @@ async function readState(file: string): Promise<CheckpointState> {
   ) {
     throw new LockstepError("E_JSON_FILE", { file, problem: "it is not the state of a run" });
   }
+  const { best } = parsed;
   return {
     step: parsed.step,
     numUpdates: parsed.numUpdates,
     epoch: parsed.epoch,
     numInputTokens: parsed.numInputTokens,
     logHistory: parsed.logHistory as CheckpointState["logHistory"],
+    ...(isRecord(best) && typeof best.metric === "number" && isCount(best.step)
+      ? { best: { metric: best.metric, step: best.step } }
+      : {}),
   };
 }
 
 async function writeModel(run: PreparedRun, directory: string, snapshot: Snapshot): Promise<void> {
   await writeModelDirectory(directory, {
     sourceDir: run.modelDirectory,
-    dtype: run.config.save_dtype,
+    dtype: run.saveDtype,
+    maxShardBytes: maxShardBytes(run.config),
     tensors: run.job.layout.tensors.map((slot) => ({
       name: slot.name,
       shape: slot.shape,
       read: () => gatherTensor(slot, snapshot),
     })),
   });
+}
+
+/** Every file of a checkpoint's top level, the run's own state excepted. */
+async function copyModel(checkpoint: string, directory: string): Promise<void> {
+  for (const item of await readdir(checkpoint, { withFileTypes: true })) {
+    if (!item.isFile() || item.name === trainerStateFileName) continue;
+    await copyFile(join(checkpoint, item.name), join(directory, item.name));
+  }
 }
 
 /** A tensor's float32 elements from the shards that hold parts of it. */
@@ -181,26 +215,6 @@ export function gatherTensor(
     out.set(masters.subarray(start - range.start, end - range.start), start - slot.offset);
   }
   return out;
-}
-
-function stateForTrainer(run: PreparedRun, state: CheckpointState) {
-  const { config, plan } = run;
-  const interval = (what: "logging" | "eval" | "save"): number =>
-    intervalSteps(config, what, plan.totalSteps, plan.stepsPerEpoch);
-  return trainerState({
-    epoch: state.epoch,
-    global_step: state.step,
-    log_history: state.logHistory,
-    max_steps: plan.totalSteps,
-    num_train_epochs: Math.ceil(plan.totalSteps / plan.stepsPerEpoch),
-    num_input_tokens_seen: state.numInputTokens,
-    logging_steps: interval("logging") || config.logging_steps,
-    eval_steps: interval("eval") || config.eval_steps,
-    save_steps: interval("save") || config.save_steps,
-    train_batch_size: config.per_device_train_batch_size,
-    // 6 x parameters x tokens, as transformers estimates them.
-    total_flos: 6 * run.numParameters * state.numInputTokens,
-  });
 }
 
 async function directoryBytes(directory: string): Promise<number> {

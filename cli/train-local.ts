@@ -7,7 +7,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { saveAtomically, writeModelDirectory } from "#lib/checkpoint/index";
-import { loadConfig, printConfig } from "#lib/core/config/index";
+import { loadConfig, maxShardBytes, printConfig } from "#lib/core/config/index";
 import type { LossSum, TokenBatch, TrainingEngine } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
@@ -188,7 +188,8 @@ async function save(
   await saveAtomically(directory, (temporary) =>
     writeModelDirectory(temporary, {
       sourceDir: run.modelDirectory,
-      dtype: run.config.save_dtype,
+      dtype: run.saveDtype,
+      maxShardBytes: maxShardBytes(run.config),
       tensors: run.job.layout.tensors.map(({ name, shape, offset, size }) => ({
         name,
         shape,

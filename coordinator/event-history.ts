@@ -83,6 +83,7 @@ export class EventHistory {
       case "group.completed":
       case "bytes.transferred":
       case "rpc.handled":
+      case "history.logged":
         break;
     }
   }

@@ -28,6 +28,15 @@ export interface CheckpointState {
   /** Tokens of all batches so far, targets or not. */
   readonly numInputTokens: number;
   readonly logHistory: readonly LogEntry[];
+  /** The best evaluation so far, where `evaluation.best` asks for one. */
+  readonly best?: BestEvaluation;
+}
+
+export interface BestEvaluation {
+  /** Its loss. */
+  readonly metric: number;
+  /** Steps completed then. */
+  readonly step: number;
 }
 
 export interface EvaluationResult {
@@ -77,6 +86,10 @@ export interface CoordinatorOptions {
     readonly atEnd: boolean;
     /** 0: only at start and end. */
     readonly everySteps: number;
+    /** Rows of the batches that are data, not padding. @default all of them */
+    readonly numSamples?: number;
+    /** Remember the best evaluation; the one at the start does not count. */
+    readonly best?: { readonly greaterIsBetter: boolean };
   };
   readonly generation?: {
     readonly promptText: string;
@@ -88,6 +101,10 @@ export interface CoordinatorOptions {
   readonly checkpointing?: {
     /** 0: only when the run is interrupted. */
     readonly everySteps: number;
+    /** Save after an evaluation that is better than all before. @default false */
+    readonly whenBest?: boolean;
+    /** Save after the last step too. @default false */
+    readonly atEnd?: boolean;
     /** Writes a checkpoint; training goes on meanwhile, the next save waits. */
     readonly save: (
       snapshot: Snapshot,
@@ -96,6 +113,10 @@ export interface CoordinatorOptions {
   };
   /** Steps between two entries of the log history. @default 1 */
   readonly loggingSteps?: number;
+  /** Add token counts to the history, as `include_num_input_tokens_seen` does. @default false */
+  readonly countsTokens?: boolean;
+  /** Floating-point operations of a token, forward and backward, for the history. @default 0 */
+  readonly flosPerToken?: number;
   /** Refuse workers of another device kind. @default true */
   readonly deterministic?: boolean;
   /** @default 2000 */

@@ -2,44 +2,116 @@ import type { LogEntry } from "#lib/checkpoint/trainer-state";
 import type { StepCompleted } from "#lib/core/events";
 import type { EvaluationResult } from "./options.js";
 
-/** The run's history in the entries that transformers' Trainer writes. */
+export interface RunLogOptions {
+  readonly loggingSteps: number;
+  /** What was logged before a resumption. */
+  readonly entries?: readonly LogEntry[];
+  /** transformers' `include_num_input_tokens_seen`: adds the token fields. @default false */
+  readonly countsTokens?: boolean;
+}
+
+/** Where the run is when an entry is made. */
+export interface LogMoment {
+  /** Since the first step of this process. */
+  readonly seconds: number;
+  readonly numInputTokens: number;
+}
+
+/**
+ * The run's history in the entries that transformers' Trainer writes, with its names, units and
+ * rounding: seconds to 4 digits, rates to 3.
+ */
 export class RunLog {
   readonly #entries: LogEntry[];
   readonly #loggingSteps: number;
+  readonly #countsTokens: boolean;
   #losses: number[] = [];
+  #session = { lossSum: 0, numSteps: 0, numSamples: 0, numTokens: 0 };
 
-  constructor(loggingSteps: number, entries: readonly LogEntry[] = []) {
-    this.#loggingSteps = loggingSteps;
-    this.#entries = [...entries];
+  constructor(options: RunLogOptions) {
+    this.#loggingSteps = options.loggingSteps;
+    this.#entries = [...(options.entries ?? [])];
+    this.#countsTokens = options.countsTokens ?? false;
   }
 
   entries(): readonly LogEntry[] {
     return [...this.#entries];
   }
 
-  /** An entry every so many steps: the mean loss since the last one; the step's rate and norm. */
-  stepCompleted(event: StepCompleted): void {
+  /**
+   * An entry every so many steps: the mean loss since the last one; the step's rate and norm.
+   * @returns the entry, if one was due
+   */
+  stepCompleted(event: StepCompleted, moment: LogMoment): LogEntry | undefined {
     this.#losses.push(event.loss);
-    if (event.step % this.#loggingSteps !== 0 && event.step !== event.totalSteps) return;
+    this.#session.lossSum += event.loss;
+    this.#session.numSteps += 1;
+    this.#session.numSamples += event.numSamples;
+    this.#session.numTokens += event.numTokens;
+    if (event.step % this.#loggingSteps !== 0 && event.step !== event.totalSteps) return undefined;
     const loss = this.#losses.reduce((sum, value) => sum + value, 0) / this.#losses.length;
     this.#losses = [];
-    this.#entries.push({
+    return this.#add({
       epoch: event.epoch,
       grad_norm: finiteOrNull(event.gradientNorm),
       learning_rate: event.learningRate,
       loss: finiteOrNull(loss),
       step: event.step,
+      ...this.#tokens(moment, {
+        train_runtime: seconds(moment.seconds),
+        train_tokens_per_second: rate(this.#session.numTokens, moment.seconds),
+      }),
     });
   }
 
-  evaluated(result: EvaluationResult, epoch: number): void {
-    this.#entries.push({
+  evaluated(
+    result: EvaluationResult,
+    epoch: number,
+    size: { readonly numSamples: number; readonly numBatches: number },
+    moment: LogMoment,
+  ): LogEntry {
+    return this.#add({
       epoch,
       eval_loss: finiteOrNull(result.loss),
-      eval_runtime: result.seconds,
+      eval_runtime: seconds(result.seconds),
+      eval_samples_per_second: rate(size.numSamples, result.seconds),
+      eval_steps_per_second: rate(size.numBatches, result.seconds),
       step: result.step,
+      ...this.#tokens(moment),
     });
+  }
+
+  /** The closing entry, over the steps of this process; none where it made no step. */
+  finished(
+    at: { readonly step: number; readonly epoch: number; readonly totalFlos: number },
+    moment: LogMoment,
+  ): LogEntry | undefined {
+    const { lossSum, numSteps, numSamples } = this.#session;
+    if (numSteps === 0) return undefined;
+    return this.#add({
+      epoch: at.epoch,
+      step: at.step,
+      total_flos: at.totalFlos,
+      train_loss: finiteOrNull(lossSum / numSteps),
+      train_runtime: seconds(moment.seconds),
+      train_samples_per_second: rate(numSamples, moment.seconds),
+      train_steps_per_second: rate(numSteps, moment.seconds),
+      ...this.#tokens(moment),
+    });
+  }
+
+  #tokens(moment: LogMoment, rates: Record<string, number> = {}): Record<string, number> {
+    return this.#countsTokens ? { num_input_tokens_seen: moment.numInputTokens, ...rates } : {};
+  }
+
+  #add(entry: LogEntry): LogEntry {
+    this.#entries.push(entry);
+    return entry;
   }
 }
 
 const finiteOrNull = (value: number): number | null => (Number.isFinite(value) ? value : null);
+const seconds = (value: number): number => Number(value.toFixed(4));
+/** A clock that did not move gives no rate; transformers leaves the field out, a reader expects it. */
+const rate = (count: number, inSeconds: number): number =>
+  inSeconds > 0 ? Number((count / inSeconds).toFixed(3)) : 0;

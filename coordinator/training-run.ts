@@ -12,7 +12,7 @@ import type {
   GeneratedSample,
   RunOutcome,
 } from "./options.js";
-import { RunLog } from "./run-log.js";
+import { RunHistory } from "./run-history.js";
 import type { ShardGroup } from "./shards.js";
 import type { TaskQueue, Work } from "./task-queue.js";
 import { TrainingStep } from "./training-step.js";
@@ -26,7 +26,7 @@ export class TrainingRun {
   readonly #queue: TaskQueue;
   readonly #shards: ShardGroup;
   readonly #checkpointer: Checkpointer | undefined;
-  readonly #log: RunLog;
+  readonly #history: RunHistory;
   readonly #failure: Promise<never>;
   #fail: (error: unknown) => void = () => {};
   /** Rejects with StoppedEarly. */
@@ -38,7 +38,6 @@ export class TrainingRun {
   #step: number;
   /** Optimizer updates made: the version that is published. */
   #numUpdates: number;
-  #numInputTokens: number;
   #savedStep: number;
   /** The coordinator says at its start that it waits. */
   #isWaiting = true;
@@ -57,7 +56,7 @@ export class TrainingRun {
     this.#options = parts.options;
     this.#queue = parts.queue;
     this.#shards = parts.shards;
-    const { checkpointing, bus, resume, loggingSteps = 1 } = parts.options;
+    const { checkpointing, bus, resume } = parts.options;
     this.#failure = new Promise<never>((_resolve, reject) => {
       this.#fail = reject;
     });
@@ -78,8 +77,7 @@ export class TrainingRun {
     this.#step = resume?.state.step ?? 0;
     this.#savedStep = this.#step;
     this.#numUpdates = resume?.state.numUpdates ?? 0;
-    this.#numInputTokens = resume?.state.numInputTokens ?? 0;
-    this.#log = new RunLog(loggingSteps, resume?.state.logHistory);
+    this.#history = new RunHistory(parts.options);
     this.#shards.onGroupComplete((shard, step, group) =>
       this.#current?.groupArrived(shard, step, group),
     );
@@ -137,26 +135,40 @@ export class TrainingRun {
     if (evaluation?.atStart === true && this.#step === 0) await this.#evaluate();
     if (this.#step === 0) await this.#generate();
     this.#phase("training");
+    let evaluatedStep: number | undefined;
     while (this.#step < plan.totalSteps) {
       if (this.#stopRequested) return;
       await this.#trainStep();
       const isLast = this.#step === plan.totalSteps;
-      const saveEvery = checkpointing?.everySteps ?? 0;
-      if (saveEvery > 0 && this.#step % saveEvery === 0) await this.#save();
-      const every = evaluation?.everySteps ?? 0;
-      if (every > 0 && this.#step % every === 0 && !isLast) {
-        await this.#evaluate();
-        this.#phase("training");
+      // Evaluated first, so that the checkpoint's history holds its evaluation, as transformers' does.
+      let isBest = false;
+      if (this.#isDue(evaluation?.everySteps) || (isLast && evaluation?.atEnd === true)) {
+        isBest = await this.#evaluate();
+        evaluatedStep = this.#step;
+        if (!isLast) this.#phase("training");
+      }
+      if (
+        this.#isDue(checkpointing?.everySteps) ||
+        (isBest && checkpointing?.whenBest === true) ||
+        (isLast && checkpointing?.atEnd === true)
+      ) {
+        await this.#save();
       }
     }
-    if (evaluation?.atEnd === true) await this.#evaluate();
+    if (evaluation?.atEnd === true && evaluatedStep !== this.#step) await this.#evaluate();
+    this.#history.finished(this.#step);
     await this.#generate();
+  }
+
+  #isDue(everySteps: number | undefined): boolean {
+    return everySteps !== undefined && everySteps > 0 && this.#step % everySteps === 0;
   }
 
   async #trainStep(): Promise<void> {
     const { plan, bus, gradientGroups, job } = this.#options;
     const step = this.#step;
     const startedAt = performance.now();
+    this.#history.stepStarted();
     const expectedTokens = plan.supervisedTokens(step);
     await this.#orFailure(this.#shards.openStep(step));
     const work = new TrainingStep({
@@ -188,7 +200,6 @@ export class TrainingRun {
     this.#step = step + 1;
     const numSamples = plan.samplesIn(step);
     const numInputTokens = numSamples * job.sequenceLength;
-    this.#numInputTokens += numInputTokens;
     const endedAt = performance.now();
     const event: StepCompleted = {
       type: "step.completed",
@@ -204,8 +215,8 @@ export class TrainingRun {
       syncSeconds: (endedAt - arrivedAt) / 1000,
       tokensPerSecond: numInputTokens / ((endedAt - startedAt) / 1000),
     };
-    this.#log.stepCompleted(event);
     bus.publish(event);
+    this.#history.stepCompleted(event);
     await this.#publishTransfers();
   }
 
@@ -248,9 +259,10 @@ export class TrainingRun {
     return { learningRate, gradientNorm };
   }
 
-  async #evaluate(): Promise<void> {
-    const { evaluation, plan, bus } = this.#options;
-    if (evaluation === undefined || evaluation.batches.length === 0) return;
+  /** Whether the result is the best so far. */
+  async #evaluate(): Promise<boolean> {
+    const { evaluation, bus } = this.#options;
+    if (evaluation === undefined || evaluation.batches.length === 0) return false;
     this.#phase("evaluating");
     const startedAt = performance.now();
     const work = new EvaluationWork({
@@ -268,8 +280,8 @@ export class TrainingRun {
       seconds: (performance.now() - startedAt) / 1000,
     };
     this.#evaluations.push(result);
-    this.#log.evaluated(result, plan.epochAt(this.#step));
     bus.publish({ type: "evaluation.completed", ...result });
+    return this.#history.evaluated(result);
   }
 
   async #generate(): Promise<void> {
@@ -325,8 +337,7 @@ export class TrainingRun {
       step: this.#step,
       numUpdates: this.#numUpdates,
       epoch: this.#options.plan.epochAt(this.#step),
-      numInputTokens: this.#numInputTokens,
-      logHistory: this.#log.entries(),
+      ...this.#history.state(),
     };
   }
 

@@ -64,6 +64,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "group.completed":
     case "bytes.transferred":
     case "rpc.handled":
+    case "history.logged":
       return undefined;
   }
 }

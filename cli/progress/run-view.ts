@@ -137,6 +137,7 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "checkpoint.saved":
     case "bytes.transferred":
     case "rpc.handled":
+    case "history.logged":
       return view;
   }
 }

@@ -25,7 +25,12 @@ export async function verifyChecksums(directory: string, name: string): Promise<
   const fail = (file: string, problem: string, cause?: unknown): never => {
     throw new LockstepError("E_CHECKPOINT_DAMAGED", { directory, file, problem }, { cause });
   };
-  const sums = await readJsonFile(join(directory, name), "list of checksums", maxConfigBytes);
+  const sums = await readJsonFile(join(directory, name), "list of checksums", maxConfigBytes).catch(
+    (error: unknown) => {
+      const isMissing = isLockstepError(error) && error.code === "E_FILE_NOT_FOUND";
+      return fail(name, isMissing ? "is missing" : "cannot be read", error);
+    },
+  );
   if (!isRecord(sums)) return fail(name, "is not a list of checksums");
   for (const [file, expected] of Object.entries(sums)) {
     if (file.startsWith("/") || file.split("/").includes("..")) fail(file, "lies outside of it");

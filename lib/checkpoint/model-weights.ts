@@ -1,27 +1,38 @@
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
+import type { FloatDtype } from "#lib/core/dtype";
 import { isRecord, readJsonFile } from "./file-reader.js";
-import { maxShardsPerModel, maxWeightsIndexBytes } from "./limits.js";
-import type { StoredTensor } from "./safetensors-header.js";
+import { maxConfigBytes, maxShardsPerModel, maxWeightsIndexBytes } from "./limits.js";
+import { type StoredTensor, storedDtypeOf } from "./safetensors-header.js";
 import { type ElementSpan, openSafetensors, type SafetensorsFile } from "./safetensors-file.js";
+import { currentWeightName } from "./weight-names.js";
 
 export const weightsFileName = "model.safetensors";
 export const weightsIndexFileName = "model.safetensors.index.json";
 
-/** The weights of a Hugging Face model directory, in one file or in shards with an index. */
+interface PlacedTensor {
+  readonly file: SafetensorsFile;
+  /** Its name in that file. */
+  readonly stored: string;
+}
+
+/**
+ * The weights of a Hugging Face model directory, in one file or in shards with an index, under the
+ * names that transformers uses today (see weight-names.ts).
+ */
 export class ModelWeights {
   readonly directory: string;
-  readonly #fileOf: ReadonlyMap<string, SafetensorsFile>;
+  readonly #placed: ReadonlyMap<string, PlacedTensor>;
   readonly #files: readonly SafetensorsFile[];
 
   private constructor(
     directory: string,
-    fileOf: ReadonlyMap<string, SafetensorsFile>,
+    placed: ReadonlyMap<string, PlacedTensor>,
     files: readonly SafetensorsFile[],
   ) {
     this.directory = directory;
-    this.#fileOf = fileOf;
+    this.#placed = placed;
     this.#files = files;
   }
 
@@ -31,17 +42,43 @@ export class ModelWeights {
     if (existsSync(single)) {
       const file = await openSafetensors(single);
       const fileOf = new Map([...file.tensors.keys()].map((name) => [name, file]));
-      return new ModelWeights(directory, fileOf, [file]);
+      return ModelWeights.#named(directory, fileOf, [file]);
     }
     const index = join(directory, weightsIndexFileName);
     if (existsSync(index)) return ModelWeights.#openSharded(directory, index);
     if (!existsSync(directory)) {
       throw new LockstepError("E_FILE_NOT_FOUND", { file: directory, what: "model directory" });
     }
-    const problem = existsSync(join(directory, "pytorch_model.bin"))
-      ? "its weights are a pickle (pytorch_model.bin), which is not read because loading one can run code"
-      : `it has neither ${weightsFileName} nor ${weightsIndexFileName}`;
+    const problem =
+      existsSync(join(directory, "pytorch_model.bin")) ||
+      existsSync(join(directory, "pytorch_model.bin.index.json"))
+        ? `its weights are a pickle (pytorch_model.bin), which is not read because loading one can run code; convert it with \`python -c "from transformers import AutoModelForCausalLM as M; M.from_pretrained('DIR').save_pretrained('DIR')"\` (AutoModelForSequenceClassification for a classifier), which writes model.safetensors`
+        : `it has neither ${weightsFileName} nor ${weightsIndexFileName}`;
     throw new LockstepError("E_MODEL_DIRECTORY", { directory, problem });
+  }
+
+  /** Gives the tensors their current names, which need the model's type. */
+  static async #named(
+    directory: string,
+    fileOf: ReadonlyMap<string, SafetensorsFile>,
+    files: readonly SafetensorsFile[],
+  ): Promise<ModelWeights> {
+    try {
+      const modelType = await readModelType(directory);
+      const placed = new Map<string, PlacedTensor>();
+      for (const [stored, file] of fileOf) {
+        const name = currentWeightName(stored, modelType);
+        if (name === undefined) continue;
+        if (placed.has(name)) {
+          throw new LockstepError("E_DUPLICATE_TENSOR", { where: directory, tensor: name });
+        }
+        placed.set(name, { file, stored });
+      }
+      return new ModelWeights(directory, placed, files);
+    } catch (error) {
+      for (const file of files) await file.close();
+      throw error;
+    }
   }
 
   static async #openSharded(directory: string, index: string): Promise<ModelWeights> {
@@ -65,41 +102,65 @@ export class ModelWeights {
       for (const file of files.values()) await file.close();
       throw error;
     }
-    return new ModelWeights(directory, fileOf, [...files.values()]);
+    return ModelWeights.#named(directory, fileOf, [...files.values()]);
   }
 
   /** All tensor names, sorted. */
   names(): string[] {
-    return [...this.#fileOf.keys()].sort();
+    return [...this.#placed.keys()].sort();
   }
 
   has(name: string): boolean {
-    return this.#fileOf.has(name);
+    return this.#placed.has(name);
   }
 
   info(name: string): StoredTensor {
-    return this.#file(name).info(name);
+    const { file, stored } = this.#place(name);
+    const tensor = file.info(stored);
+    return stored === name ? tensor : { ...tensor, name };
+  }
+
+  /** The floating-point type in which most elements are stored; float32 where there are none. */
+  dtype(): FloatDtype {
+    const counts = new Map<FloatDtype, number>();
+    for (const name of this.#placed.keys()) {
+      const { dtype, numElements } = this.info(name);
+      for (const [float, storedDtype] of Object.entries(storedDtypeOf) as [FloatDtype, string][]) {
+        if (storedDtype === dtype) counts.set(float, (counts.get(float) ?? 0) + numElements);
+      }
+    }
+    return [...counts].sort(([, a], [, b]) => b - a)[0]?.[0] ?? "float32";
   }
 
   /** See SafetensorsFile.readFloat32: F32, BF16 or F16 in, float32 out, optionally only a span. */
   readFloat32(name: string, into?: Float32Array, span?: ElementSpan): Promise<Float32Array> {
-    return this.#file(name).readFloat32(name, into, span);
+    const { file, stored } = this.#place(name);
+    return file.readFloat32(stored, into, span);
   }
 
   async close(): Promise<void> {
     for (const file of this.#files) await file.close();
   }
 
-  #file(name: string): SafetensorsFile {
-    const file = this.#fileOf.get(name);
-    if (file !== undefined) return file;
-    const nearest = nearestName(name, this.#fileOf.keys());
+  #place(name: string): PlacedTensor {
+    const place = this.#placed.get(name);
+    if (place !== undefined) return place;
+    const nearest = nearestName(name, this.#placed.keys());
     throw new LockstepError("E_TENSOR_MISSING", {
       where: this.directory,
       tensor: name,
       ...(nearest === undefined ? {} : { nearest }),
     });
   }
+}
+
+/** `model_type` of config.json; undefined for weights without one. */
+async function readModelType(directory: string): Promise<string | undefined> {
+  const file = join(directory, "config.json");
+  if (!existsSync(file)) return undefined;
+  const config = await readJsonFile(file, "model configuration", maxConfigBytes);
+  const modelType = isRecord(config) ? config["model_type"] : undefined;
+  return typeof modelType === "string" ? modelType : undefined;
 }
 
 async function readWeightMap(index: string): Promise<readonly [string, string][]> {

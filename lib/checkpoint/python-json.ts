@@ -1,5 +1,5 @@
 /**
- * JSON as Python's `json.dumps(value, indent=2, sort_keys=True)` writes it, so that files are equal
+ * JSON as Python's `json.dumps(value, indent=..., sort_keys=True)` writes it, so that files are equal
  * to the byte to those of transformers. Python tells integers from floats and JavaScript does not:
  * `isInteger(key)` says which keys hold integers; every other number is written as a float.
  * NaN and infinities become null, which strict readers accept.
@@ -7,8 +7,17 @@
 export function formatPythonJson(
   value: unknown,
   isInteger: (key: string) => boolean,
-  key = "",
-  indent = "",
+  options: { readonly indent?: number } = {},
+): string {
+  return format(value, isInteger, " ".repeat(options.indent ?? 2), "", "");
+}
+
+function format(
+  value: unknown,
+  isInteger: (key: string) => boolean,
+  unit: string,
+  key: string,
+  indent: string,
 ): string {
   if (value === null || value === undefined) return "null";
   if (typeof value === "number") {
@@ -18,13 +27,13 @@ export function formatPythonJson(
   if (typeof value === "string") return asciiString(value);
   if (typeof value === "boolean") return String(value);
   if (typeof value !== "object") throw new TypeError(`A ${typeof value} has no form in JSON.`);
-  const inner = `${indent}  `;
+  const inner = indent + unit;
   const items = Array.isArray(value)
-    ? value.map((item) => formatPythonJson(item, isInteger, key, inner))
+    ? value.map((item) => format(item, isInteger, unit, key, inner))
     : Object.entries(value)
         .filter(([, item]) => item !== undefined)
         .sort(([a], [b]) => (a < b ? -1 : 1))
-        .map(([k, item]) => `${asciiString(k)}: ${formatPythonJson(item, isInteger, k, inner)}`);
+        .map(([k, item]) => `${asciiString(k)}: ${format(item, isInteger, unit, k, inner)}`);
   const [open, close] = Array.isArray(value) ? ["[", "]"] : ["{", "}"];
   if (items.length === 0) return open + close;
   return `${open}\n${inner}${items.join(`,\n${inner}`)}\n${indent}${close}`;

@@ -83,9 +83,11 @@ const integerFields = new Set([
   "train_batch_size",
 ]);
 
+export const isIntegerField = (name: string): boolean => integerFields.has(name);
+
 /** The file's text: two-space indent, sorted keys, Python's floats, a newline at the end. */
 export function formatTrainerState(state: TrainerState): string {
-  return `${formatPythonJson(state, (key) => integerFields.has(key))}\n`;
+  return `${formatPythonJson(state, isIntegerField)}\n`;
 }
 
 export async function writeTrainerState(directory: string, state: TrainerState): Promise<void> {

@@ -54,6 +54,15 @@ export type LockstepEvent =
       readonly seconds: number;
     }
   | {
+      /** The run's history has a new entry, as transformers' `log_history` has. */
+      readonly type: "history.logged";
+      readonly entry: Readonly<Record<string, number | null>>;
+      readonly totalSteps: number;
+      /** Since the first step of this process. */
+      readonly elapsedSeconds: number;
+      readonly numInputTokens: number;
+    }
+  | {
       readonly type: "sample.generated";
       readonly step: number;
       readonly prompt: string;

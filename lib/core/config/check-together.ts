@@ -1,6 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type { ParsedConfig } from "./fields.js";
 import { metricSchedulerNames } from "./schedule-names.js";
+import { parseSizeBytes } from "./steps.js";
 
 /** Rules over several keys that do not depend on the data. @throws E_CONFIG_CONFLICT, E_CONFIG_UNSUPPORTED */
 export function checkTogether(config: ParsedConfig): void {
@@ -38,6 +39,15 @@ export function checkTogether(config: ParsedConfig): void {
       where: "",
     });
   }
+  if (parseSizeBytes(config.max_shard_size) === undefined) {
+    throw new LockstepError("E_CONFIG_INVALID", {
+      key: "max_shard_size",
+      expected: "a number of bytes, or text such as 5GB or 500MiB",
+      got: JSON.stringify(config.max_shard_size),
+      where: "",
+    });
+  }
+  checkBestModel(config);
   const tls = [config.tls_cert_file, config.tls_key_file, config.tls_ca_file];
   if (tls.some((file) => file !== null) && tls.some((file) => file === null)) {
     conflict("tls_cert_file, tls_key_file and tls_ca_file", "mutual TLS needs all three files");
@@ -50,4 +60,35 @@ export function checkTogether(config: ParsedConfig): void {
       where: "",
     });
   }
+}
+
+/** transformers' rules for the best checkpoint. @throws E_CONFIG_CONFLICT */
+function checkBestModel(config: ParsedConfig): void {
+  const conflict = (keys: string, reason: string): never => {
+    throw new LockstepError("E_CONFIG_CONFLICT", { keys, reason });
+  };
+  const { eval_strategy, save_strategy, save_steps, load_best_model_at_end } = config;
+  const eval_steps = config.eval_steps ?? config.logging_steps;
+  if (save_strategy === "best" && eval_strategy === "no") {
+    conflict("save_strategy and eval_strategy", "without evaluations there is no best checkpoint");
+  }
+  if (!load_best_model_at_end) return;
+  if (save_strategy !== "best" && eval_strategy !== save_strategy) {
+    const reason = `every evaluation needs its checkpoint, so eval_strategy (${eval_strategy}) and save_strategy (${save_strategy}) have to be the same`;
+    conflict("load_best_model_at_end, eval_strategy and save_strategy", reason);
+  }
+  if (eval_strategy === "no") {
+    conflict("load_best_model_at_end and eval_strategy", "without evaluations there is no best");
+  }
+  if (save_strategy === "steps" && !isMultiple(save_steps, eval_steps)) {
+    const reason = `a checkpoint is compared by its own evaluation, and save_steps ${save_steps} is not a multiple of eval_steps ${eval_steps}`;
+    conflict("load_best_model_at_end, save_steps and eval_steps", reason);
+  }
+}
+
+/** Fractions of a run are compared in millionths. */
+function isMultiple(value: number, of: number): boolean {
+  if (value >= 1 !== of >= 1) return false;
+  const scale = value < 1 ? 1e6 : 1;
+  return Math.round(value * scale) % Math.round(of * scale) === 0;
 }

@@ -80,10 +80,27 @@ const reporting = {
   eval_strategy: z.enum(["no", "steps", "epoch"]).default("no"),
   eval_steps: positiveStepsOrFraction.nullable().default(null).describe("null: logging_steps"),
   eval_on_start: z.boolean().default(false),
-  save_strategy: z.enum(["no", "steps", "epoch"]).default("steps"),
+  include_num_input_tokens_seen: z
+    .union([z.enum(["no", "all", "non_padding"]), z.boolean()])
+    .default("no")
+    .describe("add token counts to the history; packed blocks have no padding"),
+  save_strategy: z
+    .enum(["no", "steps", "epoch", "best"])
+    .default("steps")
+    .describe("best: when an evaluation is better than all before"),
   save_steps: positiveStepsOrFraction.default(500),
-  save_total_limit: count.nullable().default(null),
+  save_total_limit: count.nullable().default(null).describe("the best and the newest always stay"),
   save_only_model: z.boolean().default(false),
+  load_best_model_at_end: z
+    .boolean()
+    .default(false)
+    .describe("the finished model is that of the best evaluation"),
+  metric_for_best_model: z
+    .enum(["loss", "eval_loss"])
+    .nullable()
+    .default(null)
+    .describe("null: loss, where load_best_model_at_end asks for one"),
+  greater_is_better: z.boolean().nullable().default(null).describe("null: false for a loss"),
   resume_from_checkpoint: z
     .union([text, z.boolean()])
     .nullable()
@@ -99,7 +116,14 @@ const afterTraining = {
   eval_on_end: z.boolean().default(true).describe("evaluate once more after the last step"),
   sample_prompt: text.nullable().default(null).describe("continued before and after training"),
   sample_max_new_tokens: z.int().min(1).max(4096).default(48),
-  save_dtype: z.enum(["float32", "bfloat16", "float16"]).default("float32"),
+  save_dtype: z
+    .enum(["float32", "bfloat16", "float16", "auto"])
+    .default("float32")
+    .describe("type of saved weights; auto: that of the model's files"),
+  max_shard_size: z
+    .union([count, text])
+    .default("5GB")
+    .describe("bytes, or text such as 5GB or 500MiB: larger weights go into several files"),
 };
 
 const cluster = {

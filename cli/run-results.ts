@@ -1,0 +1,118 @@
+import { existsSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import {
+  checkpointName,
+  type LogEntry,
+  type TrainerState,
+  trainerState,
+} from "#lib/checkpoint/index";
+import { formatPythonJson } from "#lib/checkpoint/python-json";
+import { isIntegerField } from "#lib/checkpoint/trainer-state";
+import { intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
+import type { CheckpointState } from "#coordinator/options";
+import type { PreparedRun } from "./prepare.js";
+
+/** Whether `include_num_input_tokens_seen` asks for token counts in the history. */
+export function countsTokens({ include_num_input_tokens_seen: value }: ResolvedConfig): boolean {
+  return value !== "no" && value !== false;
+}
+
+/** Whether evaluations are compared. */
+export function tracksBest(config: ResolvedConfig): boolean {
+  return (
+    config.metric_for_best_model !== null ||
+    config.load_best_model_at_end ||
+    config.save_strategy === "best"
+  );
+}
+
+/** transformers' estimate of a token's forward and backward pass: 6 a parameter outside of embeddings. */
+export function flosPerToken(run: PreparedRun): number {
+  return 6 * run.numComputedParameters;
+}
+
+/** The checkpoint of the best evaluation, where it was saved and still is. */
+export function bestCheckpoint(run: PreparedRun, state: CheckpointState): string | undefined {
+  if (state.best === undefined) return undefined;
+  const directory = join(run.config.output_dir, checkpointName(state.best.step));
+  return existsSync(directory) ? directory : undefined;
+}
+
+/** The run's state in transformers' form. */
+export function stateForTrainer(
+  run: PreparedRun,
+  state: CheckpointState,
+  savedNow?: string,
+): TrainerState {
+  const { config, plan } = run;
+  const interval = (what: "logging" | "eval" | "save", otherwise: number): number =>
+    config[`${what}_strategy`] === "steps"
+      ? intervalSteps(config, what, plan.totalSteps, plan.stepsPerEpoch)
+      : otherwise;
+  const isOver = state.step >= plan.totalSteps;
+  const { best } = state;
+  const isSavedNow = best !== undefined && checkpointName(best.step) === savedNow;
+  return trainerState({
+    best_global_step: best?.step ?? null,
+    best_metric: best?.metric ?? null,
+    best_model_checkpoint: isSavedNow
+      ? join(config.output_dir, savedNow)
+      : (bestCheckpoint(run, state) ?? null),
+    epoch: state.epoch,
+    global_step: state.step,
+    log_history: state.logHistory,
+    max_steps: plan.totalSteps,
+    num_train_epochs: Math.ceil(plan.totalSteps / plan.stepsPerEpoch),
+    num_input_tokens_seen: state.numInputTokens,
+    logging_steps: interval("logging", config.logging_steps),
+    // transformers' own default, which stays where evaluations do not go by steps.
+    eval_steps: interval("eval", 500),
+    save_steps: interval("save", config.save_steps),
+    stateful_callbacks: {
+      TrainerControl: {
+        args: {
+          should_epoch_stop: false,
+          should_evaluate: false,
+          should_log: false,
+          should_save: true,
+          should_training_stop: isOver,
+        },
+        attributes: {},
+      },
+    },
+    train_batch_size: config.per_device_train_batch_size,
+    total_flos: flosPerToken(run) * state.numInputTokens,
+  });
+}
+
+/**
+ * `train_results.json`, `eval_results.json` and both in `all_results.json`, as the Trainer's
+ * `save_metrics` writes the closing entry and the last evaluation. A file without figures is not
+ * written. As in transformers' example scripts, an evaluation has its perplexity.
+ */
+export async function writeResults(directory: string, history: readonly LogEntry[]): Promise<void> {
+  const closing = history.findLast((entry) => "train_loss" in entry);
+  const evaluation = history.findLast((entry) => "eval_loss" in entry);
+  const train = closing === undefined ? {} : withoutStep(closing);
+  const loss = evaluation?.["eval_loss"];
+  const evaluated =
+    evaluation === undefined
+      ? {}
+      : {
+          ...withoutStep(evaluation),
+          ...(typeof loss === "number" ? { perplexity: Math.exp(loss) } : {}),
+        };
+  const write = async (name: string, metrics: Readonly<Record<string, unknown>>): Promise<void> => {
+    if (Object.keys(metrics).length === 0) return;
+    const text = formatPythonJson(metrics, isIntegerField, { indent: 4 });
+    await writeFile(join(directory, name), text);
+  };
+  await write("train_results.json", train);
+  await write("eval_results.json", evaluated);
+  await write("all_results.json", { ...train, ...evaluated });
+}
+
+function withoutStep(entry: LogEntry): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(entry).filter(([name]) => name !== "step"));
+}
