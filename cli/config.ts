@@ -1,3 +1,4 @@
+import { LockstepError } from "#lib/core/errors/index";
 import { describeKeys, loadConfig, printConfig } from "#lib/core/config/index";
 
 export const configUsage = `Usage: lockstep config CONFIG.yaml [--key value ...]
@@ -11,6 +12,9 @@ export async function configCommand(args: readonly string[]): Promise<number> {
   if (args.length === 1 && args[0] === "--keys") {
     process.stdout.write(`${describeKeys()}\n`);
     return 0;
+  }
+  if (args.length === 0) {
+    throw new LockstepError("E_USAGE", { command: "config", problem: "a file is expected" });
   }
   const { config, warnings } = await loadConfig(args);
   for (const warning of warnings) process.stderr.write(`warning: ${warning}\n`);

@@ -4,7 +4,7 @@ import { Coordinator } from "#coordinator/coordinator";
 import { CoordinatorHttp } from "#coordinator/http";
 import { CoordinatorMetrics } from "#coordinator/metrics";
 import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
-import { intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
+import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
@@ -197,7 +197,8 @@ async function coordinatorOptions(
             atStart: config.eval_on_start,
             atEnd: config.eval_on_end,
             everySteps: interval("eval"),
-            numSamples: run.validationReport?.numBlocks ?? 0,
+            delaySteps: evaluationDelaySteps(config, plan.stepsPerEpoch),
+            numSamples: run.validationReport?.numRows ?? 0,
             ...(tracksBest(config)
               ? { best: { greaterIsBetter: config.greater_is_better ?? false } }
               : {}),
@@ -222,6 +223,7 @@ async function coordinatorOptions(
       save: (snapshot, state) => saveCheckpoint(run, snapshot, state),
     },
     loggingSteps: interval("logging") || plan.totalSteps,
+    logsFirstStep: config.logging_first_step,
     countsTokens: countsTokens(config),
     flosPerToken: flosPerToken(run),
     deterministic: config.deterministic,

@@ -86,6 +86,8 @@ export interface CoordinatorOptions {
     readonly atEnd: boolean;
     /** 0: only at start and end. */
     readonly everySteps: number;
+    /** Steps before the first one that `everySteps` asks for. @default 0 */
+    readonly delaySteps?: number;
     /** Rows of the batches that are data, not padding. @default all of them */
     readonly numSamples?: number;
     /** Remember the best evaluation; the one at the start does not count. */
@@ -113,6 +115,8 @@ export interface CoordinatorOptions {
   };
   /** Steps between two entries of the log history. @default 1 */
   readonly loggingSteps?: number;
+  /** An entry for the first step too. @default false */
+  readonly logsFirstStep?: boolean;
   /** Add token counts to the history, as `include_num_input_tokens_seen` does. @default false */
   readonly countsTokens?: boolean;
   /** Floating-point operations of a token, forward and backward, for the history. @default 0 */

@@ -19,10 +19,11 @@ export class RunHistory {
 
   constructor(options: CoordinatorOptions) {
     this.#options = options;
-    const { resume, loggingSteps = 1, countsTokens = false } = options;
+    const { resume, loggingSteps = 1, logsFirstStep = false, countsTokens = false } = options;
     this.#best = resume?.state.best;
     this.#numInputTokens = resume?.state.numInputTokens ?? 0;
-    this.#log = new RunLog({ loggingSteps, countsTokens, entries: resume?.state.logHistory ?? [] });
+    const entries = resume?.state.logHistory ?? [];
+    this.#log = new RunLog({ loggingSteps, logsFirstStep, countsTokens, entries });
   }
 
   stepStarted(): void {

@@ -4,6 +4,8 @@ import type { EvaluationResult } from "./options.js";
 
 export interface RunLogOptions {
   readonly loggingSteps: number;
+  /** transformers' `logging_first_step`. @default false */
+  readonly logsFirstStep?: boolean;
   /** What was logged before a resumption. */
   readonly entries?: readonly LogEntry[];
   /** transformers' `include_num_input_tokens_seen`: adds the token fields. @default false */
@@ -24,12 +26,14 @@ export interface LogMoment {
 export class RunLog {
   readonly #entries: LogEntry[];
   readonly #loggingSteps: number;
+  readonly #logsFirstStep: boolean;
   readonly #countsTokens: boolean;
   #losses: number[] = [];
   #session = { lossSum: 0, numSteps: 0, numSamples: 0, numTokens: 0 };
 
   constructor(options: RunLogOptions) {
     this.#loggingSteps = options.loggingSteps;
+    this.#logsFirstStep = options.logsFirstStep ?? false;
     this.#entries = [...(options.entries ?? [])];
     this.#countsTokens = options.countsTokens ?? false;
   }
@@ -48,7 +52,11 @@ export class RunLog {
     this.#session.numSteps += 1;
     this.#session.numSamples += event.numSamples;
     this.#session.numTokens += event.numTokens;
-    if (event.step % this.#loggingSteps !== 0 && event.step !== event.totalSteps) return undefined;
+    const isDue =
+      event.step % this.#loggingSteps === 0 ||
+      event.step === event.totalSteps ||
+      (event.step === 1 && this.#logsFirstStep);
+    if (!isDue) return undefined;
     const loss = this.#losses.reduce((sum, value) => sum + value, 0) / this.#losses.length;
     this.#losses = [];
     return this.#add({

@@ -142,7 +142,11 @@ export class TrainingRun {
       const isLast = this.#step === plan.totalSteps;
       // Evaluated first, so that the checkpoint's history holds its evaluation, as transformers' does.
       let isBest = false;
-      if (this.#isDue(evaluation?.everySteps) || (isLast && evaluation?.atEnd === true)) {
+      const isDelayed = this.#step < (evaluation?.delaySteps ?? 0);
+      if (
+        (this.#isDue(evaluation?.everySteps) && !isDelayed) ||
+        (isLast && evaluation?.atEnd === true)
+      ) {
         isBest = await this.#evaluate();
         evaluatedStep = this.#step;
         if (!isLast) this.#phase("training");

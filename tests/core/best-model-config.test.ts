@@ -14,7 +14,7 @@ const refuses = (yaml: string, message: RegExp): void => {
   assert.throws(
     () => resolve(yaml),
     (error) =>
-      isLockstepError(error) && /^E_CONFIG_/.test(error.code) && message.test(error.message),
+      isLockstepError(error) && error.code.startsWith("E_CONFIG_") && message.test(error.message),
     yaml,
   );
 };

@@ -6,6 +6,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import {
   configKeys,
+  evaluationDelaySteps,
   intervalSteps,
   loadConfig,
   parseFlags,
@@ -148,6 +149,13 @@ test("an unknown key names its place and the nearest key", () => {
     failure("", "--gradient-acumulation-steps", "2").message,
     "Unknown key gradient_acumulation_steps (flag --gradient-acumulation-steps); did you mean gradient_accumulation_steps?",
   );
+  // Part of a name, a name far from all others, and keys in a mapping.
+  assert.match(failure("batch_size: 4").message, /did you mean per_device_train_batch_size\?$/);
+  assert.equal(failure("foobarbaz: 1").message, "Unknown key foobarbaz (job.yaml:3).");
+  assert.equal(
+    failure("model:\n  lr: 1").message,
+    "Unknown key model (job.yaml:3), which holds a mapping: keys are not nested; did you mean model_name_or_path?",
+  );
   // Names on Object.prototype are unknown keys like any other.
   assert.equal(failure("toString: 1").code, "E_CONFIG_UNKNOWN_KEY");
   assert.equal(failure("constructor: 1").code, "E_CONFIG_UNKNOWN_KEY");
@@ -158,6 +166,14 @@ test("a wrong value names the key, what was expected and what came", () => {
     [
       "learning_rate: fast",
       'learning_rate must be a number of at least 0, got "fast" (job.yaml:3).',
+    ],
+    [
+      'learning_rate: "2e-4"',
+      'learning_rate must be a number of at least 0, got "2e-4" in quotes (job.yaml:3).',
+    ],
+    [
+      "val_size: 500",
+      "validation_split must be a number of at least 0 and at most 0.9, got 500 (job.yaml:3, given as val_size).",
     ],
     ["max_length: 1", "max_length must be a whole number of at least 2, got 1 (job.yaml:3)."],
     ["bf16: maybe", 'bf16 must be true or false, got "maybe" (job.yaml:3).'],
@@ -190,6 +206,8 @@ test("rules over several keys", () => {
   assert.equal(failure("lr_scheduler_type: reduce_lr_on_plateau").code, "E_CONFIG_UNSUPPORTED");
   assert.equal(failure("bf16: true\nbf16: false").code, "E_CONFIG_SYNTAX");
   assert.equal(failure("- a").code, "E_CONFIG_SYNTAX");
+  assert.match(failure("bf16: true\n fp16: false").message, /indented by mistake\?$/);
+  assert.doesNotMatch(failure("bf16: true\nbf16: false").message, /\n|\^/);
 });
 
 test("a required key that is missing is named", () => {
@@ -262,6 +280,13 @@ test("intervals by steps, by a fraction, by epoch, and none", () => {
   assert.equal(interval("eval_strategy: no", 10, 5), 0);
 });
 
+test("eval_delay counts steps, or epochs where evaluations come by the epoch", () => {
+  const delay = (yaml: string): number => evaluationDelaySteps(resolve(yaml).config, 5);
+  assert.equal(delay("eval_strategy: steps"), 0);
+  assert.equal(delay("eval_strategy: steps\neval_delay: 7"), 7);
+  assert.equal(delay("eval_strategy: epoch\neval_delay: 2"), 10);
+});
+
 test("files: a missing one, one too large, two of them", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "lockstep-config-"));
   t.after(() => rm(dir, { recursive: true }));
@@ -270,6 +295,8 @@ test("files: a missing one, one too large, two of them", async (t) => {
   assert.equal((await loadConfig([file, "--max-steps=4"])).config.max_steps, 4);
   await assert.rejects(loadConfig([join(dir, "none.yaml")]), { code: "E_FILE_NOT_FOUND" });
   await assert.rejects(loadConfig([file, file]), { code: "E_CONFIG_FLAG" });
+  await assert.rejects(loadConfig([file, "bf16=true"]), { message: /two dashes, --bf16=true/ });
+  await assert.rejects(loadConfig([file, "-bf16"]), { message: /flags have two dashes/ });
   await writeFile(file, Buffer.alloc((1 << 20) + 1, "#"));
   await assert.rejects(loadConfig([file]), { code: "E_CONFIG_SYNTAX", message: /1048577 bytes/ });
 });

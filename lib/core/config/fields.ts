@@ -23,7 +23,26 @@ const modelAndData = {
   model_name_or_path: text.describe("directory, or the name of a model in the cache's models/"),
   dataset: z
     .union([text, z.array(text).min(1)])
-    .describe("name of a data set (sotu), or .txt/.jsonl files"),
+    .describe("a built-in name (sotu), names of dataset_dir/dataset_info.json, or files"),
+  dataset_dir: text
+    .default("data")
+    .describe("directory whose dataset_info.json describes data sets by name, as in LLaMA-Factory"),
+  dataset_format: z
+    .enum(["auto", "text", "prompt-completion", "messages", "alpaca", "sharegpt", "classification"])
+    .default("auto")
+    .describe("what rows hold; auto: recognised by their columns"),
+  on_bad_row: z
+    .enum(["error", "skip"])
+    .default("error")
+    .describe("what a row that cannot be used does: end the run, or be counted and listed"),
+  packing: z
+    .boolean()
+    .nullable()
+    .default(null)
+    .describe(
+      "null: texts share rows, other examples have a row each; true: all share, false: none",
+    ),
+  dataset_text_field: text.default("text").describe("field of a row that holds its text"),
   eval_dataset: z
     .union([text, z.array(text).min(1)])
     .nullable()
@@ -35,9 +54,10 @@ const modelAndData = {
     .max(0.9)
     .default(0.1)
     .describe("share of documents kept for validation where no eval_dataset is given"),
-  max_length: z.int().min(2).default(1024).describe("tokens in a packed block (default of TRL)"),
-  max_train_samples: count.nullable().default(null).describe("use only so many training blocks"),
-  max_eval_samples: count.nullable().default(null).describe("use only so many validation blocks"),
+  max_length: z.int().min(2).default(1024).describe("tokens in a row (default of TRL)"),
+  max_samples: count.nullable().default(null).describe("read only so many rows of each data set"),
+  max_train_samples: count.nullable().default(null).describe("use only so many training rows"),
+  max_eval_samples: count.nullable().default(null).describe("use only so many validation rows"),
 };
 
 const optimisation = {
@@ -49,6 +69,10 @@ const optimisation = {
     .describe("optimizer updates; above 0 it overrides num_train_epochs"),
   per_device_train_batch_size: count.default(8).describe("rows in a micro-batch"),
   per_device_eval_batch_size: count.default(8),
+  train_sampling_strategy: z
+    .enum(["random", "sequential", "group_by_length"])
+    .default("random")
+    .describe("order of the rows of an epoch"),
   gradient_accumulation_steps: count.default(1).describe("micro-batches a worker in a step"),
   learning_rate: z.number().min(0).default(5e-5),
   lr_scheduler_type: z.enum(schedulerNames).default("linear"),
@@ -76,9 +100,15 @@ const reporting = {
   run_name: text.nullable().default(null),
   logging_strategy: z.enum(["no", "steps", "epoch"]).default("steps"),
   logging_steps: positiveStepsOrFraction.default(500),
+  logging_first_step: z.boolean().default(false),
   disable_tqdm: z.boolean().nullable().default(null).describe("true: plain log lines"),
   eval_strategy: z.enum(["no", "steps", "epoch"]).default("no"),
   eval_steps: positiveStepsOrFraction.nullable().default(null).describe("null: logging_steps"),
+  eval_delay: z
+    .number()
+    .min(0)
+    .default(0)
+    .describe("steps, or epochs where eval_strategy is epoch, before the first evaluation"),
   eval_on_start: z.boolean().default(false),
   include_num_input_tokens_seen: z
     .union([z.enum(["no", "all", "non_padding"]), z.boolean()])

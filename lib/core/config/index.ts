@@ -4,4 +4,10 @@ export { type LoadedConfig, loadConfig } from "./load.js";
 export { describeKeys, printChosen, printConfig } from "./print.js";
 export { type ResolvedConfig, resolveConfig } from "./resolve.js";
 export { schedulerNames } from "./schedule-names.js";
-export { intervalSteps, maxShardBytes, parseSizeBytes, resolveSteps } from "./steps.js";
+export {
+  evaluationDelaySteps,
+  intervalSteps,
+  maxShardBytes,
+  parseSizeBytes,
+  resolveSteps,
+} from "./steps.js";

@@ -15,7 +15,7 @@ export async function loadConfig(args: readonly string[]): Promise<LoadedConfig>
   if (positionals.length > 1) {
     throw new LockstepError("E_CONFIG_FLAG", {
       argument: positionals[1] ?? "",
-      reason: `one configuration file is expected, and ${positionals[0]} was given before it`,
+      reason: whyNotAFile(positionals[1] ?? "", positionals[0] ?? ""),
     });
   }
   const file = positionals[0];
@@ -24,4 +24,10 @@ export async function loadConfig(args: readonly string[]): Promise<LoadedConfig>
     ...resolveConfig(fromFile, flags, { cpuCount: availableParallelism() }),
     file,
   };
+}
+
+function whyNotAFile(argument: string, before: string): string {
+  if (argument.startsWith("-")) return "flags have two dashes, --learning-rate 1e-4";
+  if (argument.includes("=")) return `a flag starts with two dashes, --${argument}`;
+  return `one configuration file is expected, and ${before} was given before it`;
 }

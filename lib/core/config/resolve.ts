@@ -1,17 +1,12 @@
 import { z } from "zod";
-import { nearestName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
 import { checkTogether } from "./check-together.js";
-import {
-  type ConfigKey,
-  configKeys,
-  configSchema,
-  fields,
-  isConfigKey,
-  type ParsedConfig,
-} from "./fields.js";
+import { type ConfigKey, configSchema, fields, isConfigKey, type ParsedConfig } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { foreignKeys } from "./foreign-keys.js";
+import { show } from "./show.js";
+import { checkTool, toolDefaults } from "./tool.js";
+import { translate } from "./translate.js";
 
 /** The whole configuration of a job: every key has its value. Property names are the keys of the file. */
 export type ResolvedConfig = Readonly<
@@ -60,8 +55,14 @@ export function resolveConfig(
   machine: Machine,
 ): Resolution {
   const warnings: string[] = [];
+  const { method } = checkTool(file, flags);
   // Renaming happens per source, so that a flag under an old name still wins over the file.
-  const given = new Map([...translate(file, warnings), ...translate(flags, warnings)]);
+  const notOverridden = new Map([...file].filter(([key]) => !flags.has(key)));
+  const given = new Map([
+    ...translate(notOverridden, method, warnings),
+    ...translate(flags, method, warnings),
+  ]);
+  for (const [key, sourced] of toolDefaults(file, flags, given, warnings)) given.set(key, sourced);
   for (const key of ["model_name_or_path", "dataset"] as const) {
     if ((given.get(key)?.value ?? null) === null) {
       throw new LockstepError("E_CONFIG_MISSING_KEY", {
@@ -83,6 +84,7 @@ export function isSwitchKey(key: string): boolean {
   const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
   if (rule === undefined) return false;
   if (rule.kind === "renamed") return key === "no_cuda";
+  if (rule.kind === "method") return false;
   return rule.kind === "ignored"
     ? typeof rule.default === "boolean"
     : rule.allowed.some((value) => typeof value === "boolean");
@@ -99,43 +101,6 @@ function innermost(schema: z.ZodType): z.ZodType {
     current = current.unwrap() as z.ZodType;
   }
   return current;
-}
-
-function translate(
-  source: ReadonlyMap<string, SourcedValue>,
-  warnings: string[],
-): Map<ConfigKey, SourcedValue> {
-  const ours = new Map<ConfigKey, SourcedValue>();
-  for (const [key, sourced] of source) if (isConfigKey(key)) ours.set(key, sourced);
-  for (const [key, sourced] of source) {
-    if (isConfigKey(key)) continue;
-    const { value, where } = sourced;
-    const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
-    if (rule === undefined) {
-      const nearest = nearestName(key, [...configKeys, ...Object.keys(foreignKeys)]) ?? "";
-      throw new LockstepError("E_CONFIG_UNKNOWN_KEY", { key, where, nearest });
-    }
-    if (rule.kind === "renamed") {
-      const converted = rule.convert === undefined ? value : rule.convert(value);
-      if (converted === undefined) continue;
-      if (ours.has(rule.to)) {
-        throw new LockstepError("E_CONFIG_CONFLICT", {
-          keys: `${key} and ${rule.to}`,
-          reason: `both name ${rule.to} (${where})`,
-        });
-      }
-      ours.set(rule.to, { value: converted, where });
-      warnings.push(`${where}: ${key} is read as ${rule.to}: ${show(converted)}`);
-    } else if (rule.kind === "fixed") {
-      if (!rule.allowed.some((allowed) => same(allowed, value))) {
-        const { reason } = rule;
-        throw new LockstepError("E_CONFIG_UNSUPPORTED", { key, value: show(value), reason, where });
-      }
-    } else if (!same(rule.default, value)) {
-      warnings.push(`${where}: ${key} has no effect: ${rule.reason}`);
-    }
-  }
-  return ours;
 }
 
 function derive(
@@ -169,7 +134,7 @@ function derive(
     });
   }
   const list = (value: string | string[]): readonly string[] =>
-    Object.freeze(typeof value === "string" ? [value] : [...value]);
+    Object.freeze(typeof value === "string" ? splitNames(value) : [...value]);
   return Object.freeze({
     ...parsed,
     dataset: list(parsed.dataset),
@@ -187,6 +152,12 @@ function derive(
   });
 }
 
+/** LLaMA-Factory's `dataset: identity,alpaca_en`: names only, so that a path may hold a comma. */
+function splitNames(value: string): string[] {
+  const names = value.split(",").map((name) => name.trim());
+  return names.length > 1 && names.every((name) => /^[\w-]+$/.test(name)) ? names : [value];
+}
+
 function invalid(
   error: z.ZodError,
   given: ReadonlyMap<ConfigKey, SourcedValue>,
@@ -197,10 +168,14 @@ function invalid(
   return new LockstepError("E_CONFIG_INVALID", {
     key: issue?.path.map(String).join(".") ?? key,
     expected: isConfigKey(key) ? describeType(fields[key]) : "valid",
-    got: show(sourced?.value),
+    got: `${show(sourced?.value)}${isQuotedNumber(sourced?.value) ? " in quotes" : ""}`,
     where: sourced?.where ?? "",
   });
 }
+
+/** A number that YAML reads as text, because it is quoted. */
+const isQuotedNumber = (value: unknown): boolean =>
+  typeof value === "string" && value.trim() !== "" && Number.isFinite(Number(value));
 
 /** What a key accepts, in words: "a number of at least 0", "one of linear, cosine". */
 export function describeType(schema: z.ZodType): string {
@@ -240,14 +215,4 @@ function describeNumber(schema: z.ZodNumber): string {
     }
   }
   return bounds.length === 0 ? noun : `${noun} of ${bounds.join(" and ")}`;
-}
-
-function show(value: unknown): string {
-  if (value === undefined) return "nothing";
-  const text = JSON.stringify(value);
-  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
-}
-
-function same(a: unknown, b: unknown): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
 }

@@ -22,6 +22,12 @@ export function intervalSteps(
   return Math.max(1, resolveSteps(config[`${what}_steps`], totalSteps));
 }
 
+/** Steps before the first evaluation: `eval_delay` counts epochs where evaluations come by the epoch. */
+export function evaluationDelaySteps(config: ResolvedConfig, stepsPerEpoch: number): number {
+  const { eval_delay, eval_strategy } = config;
+  return eval_strategy === "epoch" ? eval_delay * stepsPerEpoch : eval_delay;
+}
+
 const sizeUnits: Readonly<Record<string, number>> = {
   KB: 1e3,
   MB: 1e6,

@@ -1,5 +1,5 @@
 import { readFile, stat } from "node:fs/promises";
-import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
+import { isMap, isScalar, LineCounter, parseDocument, type YAMLError } from "yaml";
 import { LockstepError } from "#lib/core/errors/index";
 import type { SourcedValue } from "./flags.js";
 
@@ -25,7 +25,7 @@ export function parseConfigText(text: string, file: string): ReadonlyMap<string,
   const document = parseDocument(text, { lineCounter, prettyErrors: true });
   const problem = document.errors[0];
   if (problem !== undefined) {
-    throw new LockstepError("E_CONFIG_SYNTAX", { file, reason: problem.message });
+    throw new LockstepError("E_CONFIG_SYNTAX", { file, reason: reasonOf(problem) });
   }
   const values = new Map<string, SourcedValue>();
   if (document.contents === null) return values;
@@ -40,4 +40,13 @@ export function parseConfigText(text: string, file: string): ReadonlyMap<string,
     values.set(key, { value: root[key], where: `${file}:${line}` });
   }
   return values;
+}
+
+/** The parser's words without its drawing of the line, and what a person most likely did. */
+function reasonOf({ message, code }: YAMLError): string {
+  const said = message.split("\n")[0]?.replace(/:$/, ".") ?? message;
+  if (code === "BLOCK_AS_IMPLICIT_KEY" || code === "BAD_INDENT") {
+    return `${said} Is a line below it indented by mistake?`;
+  }
+  return code === "DUPLICATE_KEY" ? `${said} A key is given twice.` : said;
 }

@@ -8,8 +8,14 @@ export const configErrors = {
     (d) => `${d.file} is not valid YAML with one key a line: ${d.reason}`,
     "Correct the line named above; a configuration is a flat mapping such as `learning_rate: 1e-4`.",
   ),
-  E_CONFIG_UNKNOWN_KEY: entry<{ key: string; where: string; nearest: string }>(
-    (d) => `Unknown key ${d.key}${at(d.where)}; did you mean ${d.nearest}?`,
+  E_CONFIG_UNKNOWN_KEY: entry<{
+    key: string;
+    where: string;
+    nearest: string;
+    isMapping?: boolean;
+  }>(
+    (d) =>
+      `Unknown key ${d.key}${at(d.where)}${d.isMapping === true ? ", which holds a mapping: keys are not nested" : ""}${d.nearest === "" ? "." : `; did you mean ${d.nearest}?`}`,
     "Correct the key, or remove it; `lockstep config --keys` lists all of them.",
   ),
   E_CONFIG_MISSING_KEY: entry<{ key: string; meaning: string }>(
@@ -26,11 +32,11 @@ export const configErrors = {
   ),
   E_CONFIG_UNSUPPORTED: entry<{ key: string; value: string; reason: string; where: string }>(
     (d) => `${d.key}: ${d.value} is not supported${at(d.where)}: ${d.reason}.`,
-    "Remove the key; ignoring it silently would give other results than you asked for.",
+    "Change or remove the key; ignoring it silently would give other results than you asked for.",
   ),
   E_MODEL_NOT_FOUND: entry<{ name: string; looked: readonly string[] }>(
     (d) => `There is no model ${d.name}: looked for a directory at ${d.looked.join(" and ")}.`,
-    "Give the path of a Hugging Face directory, or make one with `lockstep import-gguf FILE DIR`; `npm start` fetches the model of the quick start.",
+    "Lockstep does not download from a hub: give the path of a Hugging Face directory, or make one with `lockstep import-gguf FILE DIR`; `npm start` fetches the model of the quick start.",
   ),
   E_CONFIG_FLAG: entry<{ argument: string; reason: string }>(
     (d) => `The argument ${d.argument} cannot be read: ${d.reason}.`,

@@ -1,0 +1,67 @@
+import type { ConfigKey } from "#lib/core/config/fields";
+
+/**
+ * What becomes of a key that Lockstep does not own. A key that could change results is never dropped
+ * silently.
+ */
+export type ForeignKey =
+  /** An older or a foreign name of one of our keys. */
+  | {
+      readonly kind: "renamed";
+      readonly to: ConfigKey;
+      /** The value under the new name; undefined when the value says nothing. */
+      readonly convert?: (value: unknown) => unknown;
+      /** A value of `to` that says nothing beside this key: v4's `warmup_ratio` beats `warmup_steps: 0`. */
+      readonly overrides?: unknown;
+    }
+  /** Cannot change results: accepted, with a warning unless it holds its default. */
+  | { readonly kind: "ignored"; readonly default: unknown; readonly reason: string }
+  /** Would change results: only the listed values, which do what Lockstep does anyway. */
+  | { readonly kind: "fixed"; readonly allowed: readonly unknown[]; readonly reason: string }
+  /** An option of one way of fine-tuning: without effect beside `finetuning_type: full`, refused otherwise. */
+  | { readonly kind: "method"; readonly method: string };
+
+export type ForeignKeys = Readonly<Record<string, ForeignKey>>;
+
+export const renamed = (
+  to: ConfigKey,
+  convert?: (value: unknown) => unknown,
+  overrides?: unknown,
+): ForeignKey => ({
+  kind: "renamed",
+  to,
+  ...(convert === undefined ? {} : { convert }),
+  ...(overrides === undefined ? {} : { overrides }),
+});
+
+export const ignored = (reason: string, defaultValue: unknown = null): ForeignKey => ({
+  kind: "ignored",
+  default: defaultValue,
+  reason,
+});
+
+export const fixed = (allowed: readonly unknown[], reason: string): ForeignKey => ({
+  kind: "fixed",
+  allowed,
+  reason,
+});
+
+/** The same rule for several keys. */
+export function each(names: string, rule: ForeignKey): Record<string, ForeignKey> {
+  return Object.fromEntries(
+    names
+      .trim()
+      .split(/\s+/)
+      .map((name) => [name, rule]),
+  );
+}
+
+/** Options of one way of fine-tuning. */
+export const method = (name: string, keys: string): Record<string, ForeignKey> =>
+  each(keys, { kind: "method", method: name });
+
+export const fullOnly = "all weights are trained (finetuning_type: full)";
+export const answersOnly = "where rows have answers, the answers alone are learnt";
+export const notHere = "not implemented in this version";
+export const hub = "Lockstep does not talk to the Hugging Face Hub";
+export const dashboards = "metrics are served for Prometheus";

@@ -1,0 +1,203 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { parseFlags } from "#lib/core/config/index";
+import { configKeys, isConfigKey } from "#lib/core/config/fields";
+import { foreignKeys, foreignTables } from "#lib/core/config/foreign-keys";
+import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/core/config/resolve";
+import { parseConfigText } from "#lib/core/config/yaml-file";
+import { isLockstepError } from "#lib/core/errors/index";
+import { packageRoot } from "#lib/core/paths";
+
+const fixtures = join(packageRoot, "tests/fixtures/configs");
+
+/** Names and defaults that other libraries print of themselves. */
+const readNames = (file: string): Record<string, unknown> =>
+  JSON.parse(readFileSync(join(fixtures, file), "utf8")) as Record<string, unknown>;
+
+const v5 = readNames("training_arguments_v5.json");
+const v4 = readNames("training_arguments_v4_only.json");
+const sft = readNames("sft_config.json");
+const lora = readNames("lora_config.json");
+
+function resolveText(text: string, file: string, ...args: string[]): Resolution {
+  const flags = parseFlags(args, isSwitchKey, isTextKey);
+  return resolveConfig(parseConfigText(text, file), flags.values, { cpuCount: 8 });
+}
+
+/** A minimal job with these keys; JSON is YAML. */
+const resolve = (keys: Readonly<Record<string, unknown>>): Resolution =>
+  resolveText(JSON.stringify({ model_name_or_path: "m", dataset: "sotu", ...keys }), "job.yaml");
+
+function failure(action: () => unknown): string {
+  try {
+    action();
+  } catch (error) {
+    if (isLockstepError(error)) return `${error.code}: ${error.message}`;
+    throw error;
+  }
+  assert.fail("no error");
+}
+
+test("the lists are whole", () => {
+  const sizes = [v5, v4, sft, lora].map((names) => Object.keys(names).length);
+  assert.deepEqual(sizes, [114, 28, 21, 41]);
+});
+
+test("every name of TrainingArguments, of both generations, SFTConfig and LoraConfig is known", () => {
+  const names = Object.keys({ ...v5, ...v4, ...sft, ...lora });
+  assert.deepEqual(
+    names.filter((name) => !isConfigKey(name) && !Object.hasOwn(foreignKeys, name)),
+    [],
+  );
+});
+
+test("a name has one rule", () => {
+  const names = [...configKeys, ...Object.values(foreignTables).flatMap(Object.keys)];
+  assert.deepEqual(
+    names.filter((name, i) => names.indexOf(name) !== i),
+    [],
+  );
+  for (const rule of Object.values(foreignKeys)) {
+    if (rule.kind === "renamed") assert.ok(isConfigKey(rule.to), rule.to);
+  }
+});
+
+test("TrainingArguments at their defaults, whichever generation wrote them, say nothing", () => {
+  for (const [name, value] of Object.entries({ ...v5, ...v4 })) {
+    // The class fills these in itself; a file cannot hold null.
+    if (value === null && isConfigKey(name) && name === "output_dir") continue;
+    const { warnings } = resolve({ [name]: value });
+    assert.deepEqual(
+      warnings.filter((warning) => !warning.includes(" is read as ")),
+      [],
+      name,
+    );
+  }
+});
+
+test("a name at another value is acted upon, warned of or refused, never dropped", () => {
+  const odd = { odd: 1 };
+  for (const name of Object.keys({ ...v5, ...v4, ...sft, ...lora, ...foreignKeys })) {
+    let resolution: Resolution;
+    try {
+      // A file of LLaMA-Factory has to name its way of fine-tuning.
+      resolution = resolve({ finetuning_type: "full", [name]: odd });
+    } catch (error) {
+      assert.ok(isLockstepError(error), name);
+      assert.match(error.message, new RegExp(`\\b${nameInMessages(name)}\\b`), name);
+      continue;
+    }
+    const isActedUpon = isConfigKey(name)
+      ? JSON.stringify(resolution.config[name]) === JSON.stringify(odd)
+      : resolution.warnings.some((warning) => warning.includes(name));
+    assert.ok(isActedUpon, `${name} is dropped`);
+  }
+});
+
+/** The name under which a value is checked. */
+function nameInMessages(name: string): string {
+  const rule = Object.hasOwn(foreignKeys, name) ? foreignKeys[name] : undefined;
+  return rule?.kind === "renamed" ? rule.to : name;
+}
+
+test("a value of ours is still the one of transformers 5.24", () => {
+  const { config } = resolve({});
+  const different = Object.keys(v5)
+    .filter(isConfigKey)
+    .filter((name) => JSON.stringify(config[name]) !== JSON.stringify(v5[name]));
+  // output_dir, data_seed and eval_steps are filled in from others, as transformers does.
+  assert.deepEqual(different, ["output_dir", "eval_steps", "data_seed"]);
+});
+
+test("v4's warmup_ratio beats warmup_steps: 0, and only that", () => {
+  assert.equal(resolve({ warmup_steps: 0, warmup_ratio: 0.1 }).config.warmup_steps, 0.1);
+  assert.equal(resolve({ warmup_steps: 5, warmup_ratio: 0 }).config.warmup_steps, 5);
+  assert.match(
+    failure(() => resolve({ warmup_steps: 5, warmup_ratio: 0.1 })),
+    /^E_CONFIG_CONFLICT: .*warmup_ratio and warmup_steps/,
+  );
+});
+
+const example = (name: string, ...args: string[]): Resolution => {
+  const file = `llamafactory_${name}_sft.yaml`;
+  return resolveText(readFileSync(join(fixtures, file), "utf8"), file, ...args);
+};
+
+test("LLaMA-Factory's full fine-tuning resolves, with a line for each key without effect", () => {
+  const { config, warnings } = example("full");
+  assert.deepEqual(config.dataset, ["greetings", "sums"]);
+  assert.equal(config.max_length, 2048);
+  assert.equal(config.max_samples, 1000);
+  assert.equal(config.validation_split, 0.1);
+  assert.equal(config.warmup_steps, 0.1);
+  assert.equal(config.learning_rate, 1e-5);
+  assert.equal(config.global_batch_size, 2);
+  assert.equal(config.bf16, true);
+  assert.equal(config.dataset_dir, "data");
+  const named = warnings.map((warning) => /yaml:\d+: (\w+) /.exec(warning)?.[1] ?? "");
+  assert.deepEqual(named.sort(), [
+    "cutoff_len",
+    "dataloader_num_workers",
+    "ddp_timeout",
+    "deepspeed",
+    "overwrite_cache",
+    "overwrite_output_dir",
+    "plot_loss",
+    "preprocessing_num_workers",
+    "template",
+    "trust_remote_code",
+    "val_size",
+    "warmup_ratio",
+  ]);
+  assert.match(warnings.join("\n"), /template has no effect: the chat template of the model's own/);
+});
+
+test("LLaMA-Factory's freeze, LoRA and QLoRA examples fail with a line about one key", () => {
+  const message = (name: string): string => failure(() => example(name));
+  assert.equal(
+    message("lora"),
+    'E_CONFIG_UNSUPPORTED: finetuning_type: "lora" is not supported (llamafactory_lora_sft.yaml:8): LoRA, freezing and OFT are not in this version: all weights are trained (finetuning_type: full).',
+  );
+  assert.match(message("freeze"), /^E_CONFIG_UNSUPPORTED: finetuning_type: "freeze" is not/);
+  assert.match(message("qlora"), /^E_CONFIG_UNSUPPORTED: quantization_bit: 4 is not .*\(QLoRA\)/);
+  for (const name of ["lora", "freeze", "qlora"]) assert.doesNotMatch(message(name), /\n/);
+});
+
+test("options of another way of fine-tuning have no effect on a full one, and say so", () => {
+  const { config, warnings } = example("lora", "--finetuning-type", "full");
+  assert.equal(config.learning_rate, 1e-4);
+  assert.match(warnings.join("\n"), /lora_rank has no effect: it is an option of LoRA/);
+  assert.match(
+    failure(() => resolve({ lora_r: 8 })),
+    /^E_CONFIG_UNSUPPORTED: lora_r: 8 .* LoRA is not in this version, which trains all weights/,
+  );
+});
+
+test("a file of LLaMA-Factory without finetuning_type is not trained in full by surprise", () => {
+  assert.match(
+    failure(() => resolve({ stage: "sft" })),
+    /^E_CONFIG_MISSING_KEY: .*finetuning_type .*LLaMA-Factory's default is lora/,
+  );
+  assert.match(
+    failure(() => resolve({ stage: "dpo", finetuning_type: "full" })),
+    /^E_CONFIG_UNSUPPORTED: stage: "dpo"/,
+  );
+});
+
+test("a file of LLaMA-Factory has that tool's length and validation share", () => {
+  const plain = { stage: "sft", finetuning_type: "full" };
+  const { config, warnings } = resolve(plain);
+  assert.equal(config.max_length, 2048);
+  assert.equal(config.validation_split, 0);
+  assert.match(warnings.join("\n"), /LLaMA-Factory, .*max_length: 2048, validation_split: 0/);
+  assert.equal(resolve({ ...plain, cutoff_len: 512 }).config.max_length, 512);
+  assert.equal(resolve({}).config.max_length, 1024);
+});
+
+test("names of data sets may stand in one line with commas; a path keeps its comma", () => {
+  assert.deepEqual(resolve({ dataset: "a, b" }).config.dataset, ["a", "b"]);
+  assert.deepEqual(resolve({ dataset: "x/a,b.txt" }).config.dataset, ["x/a,b.txt"]);
+  assert.deepEqual(resolve({ dataset: ["a,b"] }).config.dataset, ["a,b"]);
+});
