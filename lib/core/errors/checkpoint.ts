@@ -65,6 +65,22 @@ export const checkpointErrors = {
     (d) => `The checkpoint ${d.directory} is damaged: ${d.file} ${d.problem}.`,
     "Resume from an earlier checkpoint of the same run.",
   ),
+  E_ADAPTER_CONFIG: entry<{ file: string; key: string; expected: string; got: string }>(
+    (d) => `In ${d.file}, ${d.key} has to be ${d.expected}, not ${d.got}.`,
+    "Correct the adapter's configuration, or take it again from where it came.",
+  ),
+  E_ADAPTER_UNSUPPORTED: entry<{ file: string; what: string }>(
+    (d) => `${d.file} asks for ${d.what}, which is not supported.`,
+    "Use a plain LoRA adapter, or merge this one into its base model with peft (merge_and_unload).",
+  ),
+  E_ADAPTER_TARGET: entry<{ problem: string }>(
+    (d) => `The adapter has nothing to adapt: ${d.problem}.`,
+    'Set target_modules to names of linear modules of the model, or to "all-linear".',
+  ),
+  E_ADAPTER_TENSOR: entry<{ directory: string; tensor: string; problem: string }>(
+    (d) => `In the adapter ${d.directory}, ${d.tensor} ${d.problem}.`,
+    "Check that adapter_config.json, adapter_model.safetensors and the base model belong together.",
+  ),
   E_DIRECTORY_NOT_EMPTY: entry<{ directory: string }>(
     (d) => `The output directory ${d.directory} is not empty.`,
     "Choose another directory, or pass --overwrite to replace the model's files in it.",

@@ -1,0 +1,241 @@
+import { existsSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { FloatDtype } from "#lib/core/dtype";
+import { LockstepError } from "#lib/core/errors/index";
+import { readJsonFile } from "#lib/checkpoint/file-reader";
+import { maxConfigBytes } from "#lib/checkpoint/limits";
+import { encodeElements, type ModelTensor } from "#lib/checkpoint/model-directory";
+import {
+  type ElementSpan,
+  openSafetensors,
+  type SafetensorsFile,
+} from "#lib/checkpoint/safetensors-file";
+import { type StoredTensor, storedDtypeOf } from "#lib/checkpoint/safetensors-header";
+import { writeSafetensors } from "#lib/checkpoint/safetensors-writer";
+import {
+  adapterConfigFileName,
+  formatLoraConfig,
+  type LoraConfig,
+  parseLoraConfig,
+} from "./lora-config.js";
+import { type BaseModel, linearModules, rankOf } from "./target-modules.js";
+
+export const adapterWeightsFileName = "adapter_model.safetensors";
+const pickleFileName = "adapter_model.bin";
+/** Every key lies below peft's wrapper and the wrapped model. */
+const keyPrefix = "base_model.model.";
+
+/** The key of one of a module's matrices: A [r, inputs] or B [outputs, r], for Conv1D modules too. */
+export function loraKey(path: string, matrix: "A" | "B"): string {
+  return `${keyPrefix}${path}.lora_${matrix}.weight`;
+}
+
+/** The key of a weight that is saved whole. */
+export function savedKey(weight: string): string {
+  return `${keyPrefix}${weight}`;
+}
+
+/** A LoRA module of an adapter file. */
+export interface AdapterModule {
+  /** Path in the base model. */
+  readonly path: string;
+  readonly rank: number;
+  readonly numInputs: number;
+  readonly numOutputs: number;
+}
+
+/** An open adapter directory as peft writes it; tensors are read on demand. */
+export class AdapterDirectory {
+  readonly directory: string;
+  readonly config: LoraConfig;
+  /** About keys of the configuration that nobody knows. */
+  readonly warnings: readonly string[];
+  /** By path. */
+  readonly modules: readonly AdapterModule[];
+  /** Names, in the base model, of weights that are saved whole: `modules_to_save` and biases. */
+  readonly savedWeights: readonly string[];
+  readonly #file: SafetensorsFile;
+
+  private constructor(parts: {
+    directory: string;
+    config: LoraConfig;
+    warnings: readonly string[];
+    modules: readonly AdapterModule[];
+    savedWeights: readonly string[];
+    file: SafetensorsFile;
+  }) {
+    this.directory = parts.directory;
+    this.config = parts.config;
+    this.warnings = parts.warnings;
+    this.modules = parts.modules;
+    this.savedWeights = parts.savedWeights;
+    this.#file = parts.file;
+  }
+
+  /**
+   * @throws E_ADAPTER_CONFIG, E_ADAPTER_UNSUPPORTED, E_ADAPTER_TENSOR where A and B do not pair,
+   *   E_MODEL_DIRECTORY for a pickle
+   */
+  static async open(directory: string): Promise<AdapterDirectory> {
+    const configFile = join(directory, adapterConfigFileName);
+    const json = await readJsonFile(configFile, "adapter configuration", maxConfigBytes);
+    const { config, warnings } = parseLoraConfig(json, configFile);
+    const weightsFile = join(directory, adapterWeightsFileName);
+    if (!existsSync(weightsFile) && existsSync(join(directory, pickleFileName))) {
+      const problem = `its weights are a pickle (${pickleFileName}), which is not read because loading one can run code; load it with peft and save it again, which writes ${adapterWeightsFileName}`;
+      throw new LockstepError("E_MODEL_DIRECTORY", { directory, problem });
+    }
+    const file = await openSafetensors(weightsFile);
+    try {
+      const { modules, savedWeights } = sortTensors(directory, config, file);
+      return new AdapterDirectory({ directory, config, warnings, modules, savedWeights, file });
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Checks every module and saved weight against the base model: sizes that differ, as after an added
+   * token, are named with both values.
+   *
+   * @throws E_ADAPTER_TENSOR
+   */
+  checkAgainst(model: BaseModel): void {
+    const linear = new Map(linearModules(model).map((module) => [module.path, module]));
+    for (const { path, numInputs, numOutputs } of this.modules) {
+      const base = linear.get(path);
+      if (base === undefined) this.#fail(path, "is no linear module of the base model");
+      else if (base.numInputs !== numInputs || base.numOutputs !== numOutputs) {
+        const problem = `maps ${numInputs} to ${numOutputs} features, in the base model ${base.numInputs} to ${base.numOutputs}`;
+        this.#fail(path, problem);
+      }
+    }
+    const shapes = new Map(model.weights.map(({ name, shape }) => [name, shape]));
+    for (const name of this.savedWeights) {
+      const base = shapes.get(name);
+      const { shape } = this.savedInfo(name);
+      if (base === undefined) this.#fail(name, "is no weight of the base model");
+      else if (base.join() !== shape.join()) {
+        this.#fail(name, `has shape [${shape.join(", ")}], in the base model [${base.join(", ")}]`);
+      }
+    }
+  }
+
+  /** A [rank, inputs] or B [outputs, rank] of a module, float32. */
+  readMatrix(path: string, matrix: "A" | "B", into?: Float32Array): Promise<Float32Array> {
+    return this.#file.readFloat32(loraKey(path, matrix), into);
+  }
+
+  savedInfo(weight: string): StoredTensor {
+    return this.#file.info(savedKey(weight));
+  }
+
+  readSaved(weight: string, into?: Float32Array, span?: ElementSpan): Promise<Float32Array> {
+    return this.#file.readFloat32(savedKey(weight), into, span);
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close();
+  }
+
+  #fail(tensor: string, problem: string): never {
+    throw new LockstepError("E_ADAPTER_TENSOR", { directory: this.directory, tensor, problem });
+  }
+}
+
+/** Pairs the matrices of every module, and lists what is saved whole. */
+function sortTensors(directory: string, config: LoraConfig, file: SafetensorsFile) {
+  const fail = (tensor: string, problem: string): never => {
+    throw new LockstepError("E_ADAPTER_TENSOR", { directory, tensor, problem });
+  };
+  const pairs = new Map<string, Partial<Record<"A" | "B", StoredTensor>>>();
+  const savedWeights: string[] = [];
+  for (const [key, tensor] of file.tensors) {
+    if (!key.startsWith(keyPrefix)) fail(key, `does not begin with ${keyPrefix}`);
+    const name = key.slice(keyPrefix.length);
+    const match = /^(.+)\.lora_([AB])\.weight$/.exec(name);
+    if (match !== null) {
+      const [, path, matrix] = match as unknown as [string, string, "A" | "B"];
+      pairs.set(path, { ...pairs.get(path), [matrix]: tensor });
+    } else if (/\.lora_/.test(name)) {
+      const what = `the tensor ${key.slice(0, 120)}, which plain LoRA on linear modules does not have,`;
+      throw new LockstepError("E_ADAPTER_UNSUPPORTED", { file: file.file, what });
+    } else {
+      savedWeights.push(name);
+    }
+  }
+  const modules = [...pairs].map(([path, { A, B }]): AdapterModule => {
+    if (A === undefined || B === undefined) {
+      return fail(path, `has a lora_${A === undefined ? "B" : "A"} without its partner`);
+    }
+    const rank = rankOf(config, path);
+    if (
+      A.shape.length !== 2 ||
+      B.shape.length !== 2 ||
+      A.shape[0] !== rank ||
+      B.shape[1] !== rank
+    ) {
+      const shapes = `[${A.shape.join(", ")}] and [${B.shape.join(", ")}]`;
+      return fail(path, `has matrices ${shapes}, which are not of rank ${rank}`);
+    }
+    return { path, rank, numInputs: A.shape[1] as number, numOutputs: B.shape[0] as number };
+  });
+  if (modules.length === 0) fail("the weights file", "holds no lora_A and lora_B");
+  modules.sort((a, b) => (a.path < b.path ? -1 : 1));
+  const isExpected = (name: string): boolean =>
+    (config.bias !== "none" && name.endsWith(".bias")) ||
+    (config.modules_to_save ?? []).some((module) => `.${name}`.includes(`.${module}.`));
+  for (const name of savedWeights) {
+    if (!isExpected(name)) fail(name, "belongs neither to LoRA nor to modules_to_save");
+  }
+  return { modules, savedWeights: savedWeights.sort() };
+}
+
+export interface AdapterContent {
+  /** Complete: with its targets (see completeLoraConfig). */
+  readonly config: LoraConfig;
+  /** Keys of loraKey and savedKey; elements float32, asked for once. */
+  readonly tensors: readonly ModelTensor[];
+  readonly dtype: FloatDtype;
+}
+
+/**
+ * Writes an adapter into the existing directory `directory`: configuration, weights and a model card,
+ * as peft's save_pretrained. One tensor is in memory at a time.
+ */
+export async function writeAdapterDirectory(
+  directory: string,
+  { config, tensors, dtype }: AdapterContent,
+): Promise<void> {
+  const byKey = new Map(tensors.map((tensor) => [tensor.name, tensor]));
+  await writeSafetensors(
+    join(directory, adapterWeightsFileName),
+    tensors.map(({ name, shape }) => ({ name, shape, dtype: storedDtypeOf[dtype] })),
+    async (key) => encodeElements(await (byKey.get(key) as ModelTensor).read(), dtype),
+  );
+  // An adapter on disk is one to be used: peft starts training only when told so.
+  const text = formatLoraConfig({ ...config, inference_mode: true });
+  await writeFile(join(directory, adapterConfigFileName), text);
+  await writeFile(join(directory, "README.md"), modelCard(config));
+}
+
+/** The front matter by which the hub and peft's readers find the base model. */
+function modelCard(config: LoraConfig): string {
+  const base = config.base_model_name_or_path;
+  const quoted = JSON.stringify(base ?? "");
+  return [
+    "---",
+    ...(base === null ? [] : [`base_model: ${quoted}`]),
+    "library_name: peft",
+    "tags:",
+    ...(base === null ? [] : [`- ${JSON.stringify(`base_model:adapter:${base}`)}`]),
+    "- lora",
+    "- lockstep",
+    "---",
+    "",
+    `A LoRA adapter of rank ${config.r}${base === null ? "" : ` for ${base}`}, trained with Lockstep.`,
+    "",
+  ].join("\n");
+}

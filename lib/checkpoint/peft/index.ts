@@ -1,0 +1,27 @@
+export {
+  AdapterDirectory,
+  type AdapterContent,
+  type AdapterModule,
+  adapterWeightsFileName,
+  loraKey,
+  savedKey,
+  writeAdapterDirectory,
+} from "./adapter-directory.js";
+export {
+  adapterConfigFileName,
+  defaultLoraConfig,
+  formatLoraConfig,
+  type LoraConfig,
+  type ModuleSelection,
+  parseLoraConfig,
+} from "./lora-config.js";
+export {
+  adaptedModules,
+  type BaseModel,
+  completeLoraConfig,
+  isTarget,
+  type LinearModule,
+  linearModules,
+  rankOf,
+  scaleOf,
+} from "./target-modules.js";

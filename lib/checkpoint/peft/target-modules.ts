@@ -1,0 +1,164 @@
+import { LockstepError } from "#lib/core/errors/index";
+import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
+import type { LoraConfig, ModuleSelection } from "./lora-config.js";
+
+/** A linear map of a model and the size of what it takes and gives. */
+export interface LinearModule {
+  /** Path in the model, such as `model.layers.0.self_attn.q_proj`. */
+  readonly path: string;
+  readonly numInputs: number;
+  readonly numOutputs: number;
+}
+
+/** Weights as a model names them, with their stored shapes. */
+type Weights = readonly { readonly name: string; readonly shape: readonly number[] }[];
+
+/** peft's modules where a configuration names none, by `model_type`. */
+const defaultTargets: Readonly<Record<string, readonly string[]>> = {
+  gpt2: ["c_attn"],
+  llama: ["q_proj", "v_proj"],
+  mistral: ["q_proj", "v_proj"],
+  qwen2: ["q_proj", "v_proj"],
+  qwen3: ["q_proj", "v_proj"],
+  gemma: ["q_proj", "v_proj"],
+  gemma2: ["q_proj", "v_proj"],
+  gemma3_text: ["q_proj", "v_proj"],
+  bert: ["query", "value"],
+  roberta: ["query", "value"],
+};
+
+/** Heads of sequence classification, which peft trains whole. */
+const classifierHeads = ["classifier", "score"];
+
+/** Architectures whose linear maps lie as [in, out]. */
+const conv1dTypes: ReadonlySet<string> = new Set(["gpt2"]);
+
+export interface BaseModel {
+  /** `model_type` of config.json. */
+  readonly modelType: string;
+  readonly weights: Weights;
+}
+
+/**
+ * Fills in what peft fills in for a base model when an adapter is made: the usual targets, the full
+ * paths of "all-linear", the heads of a classifier, and GPT-2's transposed weights.
+ *
+ * @throws E_ADAPTER_TARGET
+ */
+export function completeLoraConfig(config: LoraConfig, model: BaseModel): LoraConfig {
+  const isClassifier = config.task_type === "SEQ_CLS";
+  const head = isClassifier
+    ? classifierHeads.find((name) => model.weights.some((w) => w.name === `${name}.weight`))
+    : "lm_head";
+  let target_modules = config.target_modules ?? defaultTargets[model.modelType] ?? null;
+  if (target_modules === null) {
+    const problem = `target_modules is not set, and model_type ${model.modelType} has no usual ones`;
+    throw new LockstepError("E_ADAPTER_TARGET", { problem });
+  }
+  if (isAllLinear(target_modules)) {
+    target_modules = linearModules(model)
+      .map(({ path }) => path)
+      .filter((path) => path !== head)
+      .sort();
+  }
+  const heads = isClassifier ? classifierHeads : [];
+  const saved = [...new Set([...(config.modules_to_save ?? []), ...heads])];
+  return {
+    ...config,
+    target_modules,
+    modules_to_save: saved.length === 0 ? null : saved,
+    fan_in_fan_out: conv1dTypes.has(model.modelType),
+  };
+}
+
+/**
+ * The modules that a complete configuration adapts, in the order of the model's weights.
+ *
+ * @throws E_ADAPTER_TARGET where there are none
+ */
+export function adaptedModules(config: LoraConfig, model: BaseModel): readonly LinearModule[] {
+  const modules = linearModules(model).filter(({ path }) => isTarget(config, path));
+  if (modules.length === 0) {
+    const wanted = JSON.stringify(config.target_modules)?.slice(0, 200) ?? "nothing";
+    const problem = `target_modules ${wanted} matches no linear module of this ${model.modelType} model`;
+    throw new LockstepError("E_ADAPTER_TARGET", { problem });
+  }
+  return modules;
+}
+
+/** Every linear map: matrices that are not embedding tables. */
+export function linearModules({ modelType, weights }: BaseModel): readonly LinearModule[] {
+  const isTransposed = conv1dTypes.has(modelType);
+  return weights
+    .filter(({ name, shape }) => {
+      return shape.length === 2 && name.endsWith(".weight") && !isEmbeddingTable(name);
+    })
+    .map(({ name, shape }) => {
+      const path = name.slice(0, -".weight".length);
+      const [rows, columns] = shape as [number, number];
+      // GPT-2's heads are ordinary linear maps.
+      const isConv1d = isTransposed && path.startsWith("transformer.");
+      return isConv1d
+        ? { path, numInputs: rows, numOutputs: columns }
+        : { path, numInputs: columns, numOutputs: rows };
+    });
+}
+
+/** peft's `check_target_module_exists`. */
+export function isTarget(config: LoraConfig, path: string): boolean {
+  const { target_modules, exclude_modules, modules_to_save } = config;
+  if (exclude_modules !== null && matches(exclude_modules, path)) return false;
+  const isSaved = (name: string): boolean =>
+    path === name ||
+    path.startsWith(`${name}.`) ||
+    path.endsWith(`.${name}`) ||
+    path.includes(`.${name}.`);
+  if (modules_to_save?.some(isSaved) === true || target_modules === null) return false;
+  if (typeof target_modules === "string") return matches(target_modules, path);
+  if (target_modules.includes(path)) return true;
+  return matches(target_modules, path) && isChosenLayer(config, path);
+}
+
+/** The rank of a module, its own where `rank_pattern` names it. */
+export function rankOf(config: LoraConfig, path: string): number {
+  return byPattern(config.rank_pattern, path) ?? config.r;
+}
+
+/** What B·A·x is multiplied by: alpha / r, or alpha / sqrt(r). */
+export function scaleOf(config: LoraConfig, path: string): number {
+  const alpha = byPattern(config.alpha_pattern, path) ?? config.lora_alpha;
+  const rank = rankOf(config, path);
+  return alpha / (config.use_rslora ? Math.sqrt(rank) : rank);
+}
+
+function isAllLinear(selection: ModuleSelection): boolean {
+  return typeof selection === "string" && selection.toLowerCase() === "all-linear";
+}
+
+/** A string is a regular expression for the whole path; names match whole last parts. */
+function matches(selection: ModuleSelection, path: string): boolean {
+  if (typeof selection === "string") return new RegExp(`^(?:${selection})$`).test(path);
+  return selection.some((name) => path === name || path.endsWith(`.${name}`));
+}
+
+function isChosenLayer(config: LoraConfig, path: string): boolean {
+  const { layers_to_transform, layers_pattern } = config;
+  const layers =
+    typeof layers_to_transform === "number" ? [layers_to_transform] : (layers_to_transform ?? []);
+  if (layers.length === 0) return true;
+  const patterns = typeof layers_pattern === "string" ? [layers_pattern] : (layers_pattern ?? []);
+  const found =
+    patterns.length === 0
+      ? /^.*?\.[^.]*\.(\d+)\./.exec(path)
+      : patterns
+          .map((pattern) => new RegExp(`(?:^|^.*?\\.)${pattern}\\.(\\d+)\\.`).exec(path))
+          .find((match) => match !== null);
+  return found !== null && found !== undefined && layers.includes(Number(found.at(-1)));
+}
+
+function byPattern(patterns: Readonly<Record<string, number>>, path: string): number | undefined {
+  const key = Object.keys(patterns).find((pattern) =>
+    new RegExp(`^(?:.*\\.)?(?:${pattern})$`).test(path),
+  );
+  return key === undefined ? undefined : patterns[key];
+}
