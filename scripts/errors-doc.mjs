@@ -4,12 +4,7 @@
 //
 // --check  writes nothing and fails when the page differs from the catalogue
 
-import { readFileSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
-
-const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const page = join(root, "docs", "errors.md");
+import { loadBuilt, writePage } from "./generated-page.mjs";
 
 const sections = [
   ["System", "system", "systemErrors"],
@@ -70,16 +65,6 @@ without a change by a person. This page is written by \`node scripts/errors-doc.
   return text;
 }
 
-function load(name) {
-  return import(pathToFileURL(join(root, "dist", "lib", "core", "errors", `${name}.js`)).href);
-}
+const load = (name) => loadBuilt(`lib/core/errors/${name}`);
 
-const text = await render();
-if (process.argv.includes("--check")) {
-  if (readFileSync(page, "utf8") !== text) {
-    process.stderr.write(
-      "docs/errors.md differs from the catalogue; run: node scripts/errors-doc.mjs\n",
-    );
-    process.exitCode = 1;
-  }
-} else writeFileSync(page, text);
+writePage("errors.md", await render(), "errors-doc.mjs");

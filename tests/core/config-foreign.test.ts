@@ -201,3 +201,14 @@ test("names of data sets may stand in one line with commas; a path keeps its com
   assert.deepEqual(resolve({ dataset: "x/a,b.txt" }).config.dataset, ["x/a,b.txt"]);
   assert.deepEqual(resolve({ dataset: ["a,b"] }).config.dataset, ["a,b"]);
 });
+
+test("docs/configuration.md shows the messages of these mistakes", () => {
+  const page = readFileSync(join(packageRoot, "docs/configuration.md"), "utf8");
+  const job = (lines: string): string => {
+    const text = `model_name_or_path: m\ndataset: sotu\n${lines}\n`;
+    return failure(() => resolveText(text, "job.yaml")).replace(/^\w+: /, "");
+  };
+  for (const message of [job('learning_rate: "2e-4"'), job("bf16: true\nbatch_size: 4")]) {
+    assert.ok(page.includes(`\n${message}\n`), message);
+  }
+});
