@@ -1,15 +1,20 @@
 // Shape legend: B batch, Q new tokens of a row, N query heads, K key/value heads, G = N/K, H head
 // width, S slots of a row.
 import { LockstepError } from "#lib/core/errors/index";
+import { type AttentionOptions, hiddenScore } from "#lib/ops/index";
 import { toCompute } from "./autocast.js";
-import type { GraphBuilder, GraphDtype, GraphNode, GraphTensor } from "./builder.js";
+import type { GraphNode, GraphTensor } from "./builder.js";
 import type { Program } from "./session.js";
 import * as op from "./tf-ops.js";
-import type { Lowering } from "./tracing-backend.js";
+import type { Tracer } from "./tracing-backend.js";
 import { assign, readVariable, scatterUpdate, type Variable, variable } from "./variables.js";
 
-/** Added to the score of a key that a query may not see: softmax turns it to exactly 0. */
-const hiddenScore = -1e30;
+/** Where the new tokens of a call stand; int32 [B, Q] each. */
+export interface CachedTokens {
+  readonly positions_BQ: GraphTensor;
+  /** The positions, or `paddingSlot`. */
+  readonly slots_BQ: GraphTensor;
+}
 
 interface Layer {
   readonly keys: Variable;
@@ -22,18 +27,16 @@ interface Layer {
  * lengths need no padding. One slot more takes what padding of a call writes; no query sees it.
  */
 export class KeyValueCache {
-  readonly #graph: GraphBuilder;
+  readonly #tracer: Tracer;
   readonly #batchSize: number;
   readonly #numSlots: number;
-  readonly #dtype: GraphDtype;
-  readonly #layers: Layer[] = [];
+  readonly #layers = new Map<number, Layer>();
 
   /** @param maxLength longest row, tokens */
-  constructor(graph: GraphBuilder, batchSize: number, maxLength: number, dtype: GraphDtype) {
-    this.#graph = graph;
+  constructor(tracer: Tracer, batchSize: number, maxLength: number) {
+    this.#tracer = tracer;
     this.#batchSize = batchSize;
     this.#numSlots = maxLength + 1;
-    this.#dtype = dtype;
   }
 
   /** The slot that padding writes to. */
@@ -42,69 +45,73 @@ export class KeyValueCache {
   }
 
   /**
-   * Attention of one program, in place of the kernel that sees its own tokens only: writes the new
-   * keys and values, then attends to all that the row has so far. Layers are told by the order of
-   * their calls, which is the same in every program of a model.
+   * Causal attention of one layer: writes the new keys and values, then attends to all that each row
+   * has so far.
    *
-   * @param positions_BQ int32
-   * @param slots_BQ int32, the positions, or `paddingSlot`
+   * @param qkv [B, Q, N, H], [B, Q, K, H] and [B, Q, K, H] of the new tokens
+   * @returns [B, Q, N, H]
    */
-  attention(positions_BQ: GraphTensor, slots_BQ: GraphTensor): Lowering {
-    let nextLayer = 0;
-    return (tracer, inputs, attrs) => {
-      if (attrs["causal"] !== true) {
-        throw new LockstepError("E_MODEL_UNSUPPORTED", {
-          what: "generation with a model whose tokens see later ones",
-        });
-      }
-      const q_BQNH = toCompute(tracer.autocast, inputs["q"] as GraphTensor);
-      const k_BQKH = toCompute(tracer.autocast, inputs["k"] as GraphTensor);
-      const v_BQKH = toCompute(tracer.autocast, inputs["v"] as GraphTensor);
-      const [b, q, n, h] = q_BQNH.shape as [number, number, number, number];
-      const k = k_BQKH.shape[2] as number;
-      const layer = this.#layer(nextLayer++, k, h, v_BQKH.shape[3] as number);
-      const rows = this.#rowsOf(slots_BQ, k);
-      const keys_BKSH = this.#write(layer.keys, rows, k_BQKH);
-      const values_BKSH = this.#write(layer.values, rows, v_BQKH);
-      const queries = op.reshape(op.transpose(q_BQNH, [0, 2, 1, 3]), [b, k, (n / k) * q, h]);
-      const scores = op.matMul(queries, keys_BKSH, false, true);
-      const scaled = op.mul(
-        op.cast(scores, "float32"),
-        op.scalar(this.#graph, attrs["scale"] as number),
-      );
-      const capped = softcapped(scaled, attrs["softcap"] as number);
-      const s = this.#numSlots;
-      const masked = op.add(
-        op.reshape(capped, [b, k, n / k, q, s]),
-        op.reshape(this.#mask(positions_BQ, attrs["window"] as number), [b, 1, 1, q, s]),
-      );
-      const probs = op.softmax(op.reshape(masked, [b, k, (n / k) * q, s]));
-      const mixed = op.matMul(op.cast(probs, values_BKSH.dtype), values_BKSH, false, false);
-      const width = v_BQKH.shape[3] as number;
-      return op.transpose(op.reshape(mixed, [b, n, q, width]), [0, 2, 1, 3]);
-    };
+  attend(
+    layer: number,
+    { positions_BQ, slots_BQ }: CachedTokens,
+    qkv: readonly [GraphTensor, GraphTensor, GraphTensor],
+    { scale, causal, window, softcap }: AttentionOptions,
+  ): GraphTensor {
+    if (!causal) {
+      throw new LockstepError("E_MODEL_UNSUPPORTED", {
+        what: "generation with a model whose tokens see later ones",
+      });
+    }
+    const { graph, autocast } = this.#tracer;
+    const [q_BQNH, k_BQKH, v_BQKH] = qkv.map((x) => toCompute(autocast, x)) as [
+      GraphTensor,
+      GraphTensor,
+      GraphTensor,
+    ];
+    const [b, q, n, h] = q_BQNH.shape as [number, number, number, number];
+    const k = k_BQKH.shape[2] as number;
+    const { keys, values } = this.#layer(layer, k, h);
+    const rows = this.#rowsOf(slots_BQ, k);
+    const keys_BKSH = this.#write(keys, rows, k_BQKH);
+    const values_BKSH = this.#write(values, rows, v_BQKH);
+    const queries = op.reshape(op.transpose(q_BQNH, [0, 2, 1, 3]), [b, k, (n / k) * q, h]);
+    const products = op.matMul(queries, keys_BKSH, false, true);
+    const scores = softcapped(
+      op.mul(op.cast(products, "float32"), op.scalar(graph, scale)),
+      softcap ?? 0,
+    );
+    const s = this.#numSlots;
+    const masked = op.add(
+      op.reshape(scores, [b, k, n / k, q, s]),
+      op.reshape(this.#mask(positions_BQ, window ?? 0), [b, 1, 1, q, s]),
+    );
+    const probs = op.softmax(op.reshape(masked, [b, k, (n / k) * q, s]));
+    const mixed = op.matMul(op.cast(probs, values_BKSH.dtype), values_BKSH, false, false);
+    return op.transpose(op.reshape(mixed, [b, n, q, h]), [0, 2, 1, 3]);
   }
 
   /** Fills the variables that the traced programs use; run it once, before them. */
   initProgram(): Program {
-    const assigns: GraphNode[] = this.#layers
+    const { graph } = this.#tracer;
+    const assigns: GraphNode[] = [...this.#layers.values()]
       .flatMap(({ keys, values }) => [keys, values])
-      .map((v) => assign(v, op.fill(op.scalar(this.#graph, 0, v.dtype), v.shape)));
-    const done = op.identity(op.intScalar(this.#graph, 1), {
+      .map((v) => assign(v, op.fill(op.scalar(graph, 0, v.dtype), v.shape)));
+    const done = op.identity(op.intScalar(graph, 1), {
       name: "fetch/cache/init",
       controlInputs: assigns,
     });
     return { name: "initCache", feeds: {}, fetches: { done } };
   }
 
-  #layer(index: number, numHeads: number, keyWidth: number, valueWidth: number): Layer {
-    const known = this.#layers[index];
+  #layer(index: number, numHeads: number, headDim: number): Layer {
+    const known = this.#layers.get(index);
     if (known !== undefined) return known;
-    const rows = this.#batchSize * numHeads * this.#numSlots;
-    const make = (what: string, width: number): Variable =>
-      variable(this.#graph, `cache/${index}/${what}`, this.#dtype, [rows, width]);
-    const layer = { keys: make("keys", keyWidth), values: make("values", valueWidth) };
-    this.#layers.push(layer);
+    const { graph, autocast } = this.#tracer;
+    const shape = [this.#batchSize * numHeads * this.#numSlots, headDim];
+    const make = (what: string): Variable =>
+      variable(graph, `cache/${index}/${what}`, autocast.compute, shape);
+    const layer = { keys: make("keys"), values: make("values") };
+    this.#layers.set(index, layer);
     return layer;
   }
 
@@ -113,7 +120,7 @@ export class KeyValueCache {
     const [b, q] = slots_BQ.shape as [number, number];
     const starts = Int32Array.from({ length: b * numHeads }, (_, head) => head * this.#numSlots);
     const rows = op.add(
-      op.constant(this.#graph, starts, "int32", [b, numHeads, 1]),
+      op.constant(this.#tracer.graph, starts, "int32", [b, numHeads, 1]),
       op.reshape(slots_BQ, [b, 1, q]),
     );
     return op.reshape(rows, [b * numHeads * q]);
@@ -130,7 +137,7 @@ export class KeyValueCache {
   /** Float32 [B, Q, S]: 0 where slot s holds a position that the query sees. */
   #mask(positions_BQ: GraphTensor, window: number): GraphTensor {
     const [b, q] = positions_BQ.shape as [number, number];
-    const graph = this.#graph;
+    const { graph } = this.#tracer;
     const slots = op.constant(
       graph,
       Int32Array.from({ length: this.#numSlots }, (_, slot) => slot),

@@ -391,6 +391,23 @@ export function oneHot(
   );
 }
 
+/** Running sums along an axis. */
+export function cumsum(
+  x: GraphTensor,
+  axis: number,
+  exclusive: boolean,
+  reverse: boolean,
+): GraphTensor {
+  const graph = x.node.graph;
+  return graph.tensor(
+    "Cumsum",
+    [x, intScalar(graph, axis)],
+    { T: type(x.dtype), Tidx: int32, exclusive: bool(exclusive), reverse: bool(reverse) },
+    x.dtype,
+    x.shape,
+  );
+}
+
 export function argMax(x: GraphTensor, axis: number): GraphTensor {
   const graph = x.node.graph;
   return graph.tensor(

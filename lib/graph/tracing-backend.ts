@@ -13,8 +13,6 @@ export const graphBackendName = "graph";
 export interface Tracer {
   readonly graph: GraphBuilder;
   readonly autocast: Autocast;
-  /** Kernels that this program lowers in a way of its own, such as attention over a cache. */
-  readonly replaced?: Readonly<Record<string, Lowering>>;
 }
 
 export type Lowering = (
@@ -174,9 +172,7 @@ export function registerLowering(kernelName: string, lowering: Lowering): void {
       for (const [name, info] of Object.entries(list as Record<string, tf.TensorInfo | null>)) {
         if (info !== null && info !== undefined) symbols[name] = backend.symbolOf(info.dataId);
       }
-      const tracer = backend.tracer;
-      const lower = tracer.replaced?.[kernelName] ?? lowering;
-      const result = lower(tracer, symbols, (attrs ?? {}) as Record<string, unknown>);
+      const result = lowering(backend.tracer, symbols, (attrs ?? {}) as Record<string, unknown>);
       return Array.isArray(result) ? result.map(tensorInfoOf) : tensorInfoOf(result as GraphTensor);
     },
   });

@@ -50,11 +50,7 @@ export const assignAdd = (v: Variable, value: GraphTensor): GraphNode =>
   });
 
 /** Writes rows of the first dimension: v[indices[i]] = rows[i]. */
-export const scatterUpdate = (
-  v: Variable,
-  indices: GraphTensor,
-  rows: GraphTensor,
-): GraphNode =>
+export const scatterUpdate = (v: Variable, indices: GraphTensor, rows: GraphTensor): GraphNode =>
   v.handle.node.graph.add(
     "ResourceScatterUpdate",
     [v.handle, indices, rows],

@@ -1,4 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
+import { type Activation, activationNames } from "./activation.js";
 
 /** Reads keys of a parsed config.json with their types, and refuses what would change the arithmetic. */
 export class ConfigReader {
@@ -28,6 +29,14 @@ export class ConfigReader {
     return value;
   }
 
+  nonNegativeInt(key: string, fallback: number): number {
+    const value = this.#config[key] ?? fallback;
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) {
+      return this.#fail(key, "a whole number from 0");
+    }
+    return value;
+  }
+
   positiveNumber(key: string, fallback?: number): number {
     const value = this.#config[key] ?? fallback;
     if (typeof value !== "number" || !Number.isFinite(value) || value <= 0) {
@@ -53,13 +62,94 @@ export class ConfigReader {
     return value as Readonly<Record<string, unknown>>;
   }
 
+  /** A positive number, or null where the key is absent or null. */
+  optionalNumber(key: string): number | null {
+    return this.isSet(key) ? this.positiveNumber(key) : null;
+  }
+
+  isSet(key: string): boolean {
+    return this.#config[key] !== undefined && this.#config[key] !== null;
+  }
+
+  /** Whether the key is there at all, if only with null. */
+  has(key: string): boolean {
+    return this.#config[key] !== undefined;
+  }
+
+  /** A positive integer; null where the key is null; `fallback` where it is absent. */
+  nullableInt(key: string, fallback: number | null): number | null {
+    if (!this.has(key)) return fallback;
+    return this.isSet(key) ? this.positiveInt(key) : null;
+  }
+
+  /** A list of one element a layer or rotary pair. */
+  list<T extends "string" | "number">(
+    key: string,
+    element: T,
+    length: number,
+  ): readonly (T extends "string" ? string : number)[] {
+    const value = this.#config[key];
+    if (
+      !Array.isArray(value) ||
+      value.length !== length ||
+      !value.every((entry) => typeof entry === element)
+    ) {
+      return this.#fail(key, `a list of ${length} ${element}s`);
+    }
+    return value as (T extends "string" ? string : number)[];
+  }
+
+  /** The name of an activation function. */
+  activation(key: string, fallback: Activation): Activation {
+    const value = this.string(key, fallback);
+    const known = activationNames.find((name) => name === value);
+    return known ?? this.unsupported(`${key} = ${JSON.stringify(value)}`);
+  }
+
+  /**
+   * A token id. Torch counts a negative one from the end of the table.
+   *
+   * @returns null where there is none, or none in the vocabulary
+   */
+  paddingRow(vocabSize: number, fallback: number | null): number | null {
+    const id = this.tokenId("pad_token_id", fallback);
+    if (id === null || id >= vocabSize || id < -vocabSize) return null;
+    return id < 0 ? id + vocabSize : id;
+  }
+
+  tokenId(key: string, fallback: number | null): number | null {
+    const value = this.has(key) ? this.#config[key] : fallback;
+    if (value === null) return null;
+    if (typeof value !== "number" || !Number.isSafeInteger(value)) {
+      return this.#fail(key, "a token id");
+    }
+    return value;
+  }
+
+  /** Those of the given options that drop values in training. */
+  dropouts(keys: readonly string[]): Readonly<Record<string, number>> {
+    return Object.freeze(
+      Object.fromEntries(
+        keys.flatMap((key) => {
+          const value = this.#config[key];
+          return typeof value === "number" && value > 0 ? [[key, value]] : [];
+        }),
+      ),
+    );
+  }
+
+  unsupported(what: string): never {
+    throw new LockstepError("E_MODEL_UNSUPPORTED", { what: `${this.#model}: ${what}` });
+  }
+
+  /** Fails with what was expected of a key whose value has the right type. */
+  refuse(key: string, expected: string): never {
+    return this.#fail(key, expected);
+  }
+
   /** Fails unless the key is absent or has the one supported value. */
   only(key: string, supported: string | number | boolean): void {
     const value = this.#config[key] ?? supported;
-    if (value !== supported) {
-      throw new LockstepError("E_MODEL_UNSUPPORTED", {
-        what: `${this.#model}: ${key} = ${JSON.stringify(value)}`,
-      });
-    }
+    if (value !== supported) this.unsupported(`${key} = ${JSON.stringify(value)}`);
   }
 }

@@ -1,46 +1,89 @@
 import { LockstepError } from "#lib/core/errors/index";
+import { createBert } from "./bert/index.js";
+import { createDistilBert } from "./distilbert/index.js";
+import { createGemma2 } from "./gemma2/index.js";
+import { createGemma3 } from "./gemma3/index.js";
+import { createGpt2 } from "./gpt2/index.js";
 import { createLlama } from "./llama/index.js";
-import type { CausalLanguageModel, WeightSpec } from "./model.js";
+import { createMistral } from "./mistral/index.js";
+import type { CausalLanguageModel, CreateModel, Model, SequenceClassifier, Task } from "./model.js";
+import { createPhi3 } from "./phi3/index.js";
+import { createQwen2 } from "./qwen2/index.js";
+import { createQwen3 } from "./qwen3/index.js";
+import { createRoberta } from "./roberta/index.js";
 
-export type { CausalLanguageModel, WeightSpec, Weights } from "./model.js";
+export type {
+  CausalLanguageModel,
+  FeatureExtractor,
+  LayerAttention,
+  Model,
+  ModelInputs,
+  ProblemType,
+  SequenceClassifier,
+  Task,
+  Weights,
+  WeightSpec,
+} from "./model.js";
+export { checkWeights, resolveWeights } from "./resolve-weights.js";
 
-const architectures: Readonly<
-  Record<string, (json: Readonly<Record<string, unknown>>) => CausalLanguageModel>
-> = { llama: createLlama };
+/** By `model_type`. */
+const architectures: Readonly<Record<string, CreateModel>> = {
+  bert: createBert,
+  distilbert: createDistilBert,
+  gemma2: createGemma2,
+  gemma3_text: createGemma3,
+  gpt2: createGpt2,
+  llama: createLlama,
+  mistral: createMistral,
+  phi3: createPhi3,
+  qwen2: createQwen2,
+  qwen3: createQwen3,
+  roberta: createRoberta,
+};
 
-/** Makes the model that a config.json describes. */
-export function createModel(json: Readonly<Record<string, unknown>>): CausalLanguageModel {
+export const supportedModelTypes: readonly string[] = Object.keys(architectures);
+
+type Json = Readonly<Record<string, unknown>>;
+
+/**
+ * Makes the model that a config.json describes.
+ *
+ * @param options.task what the model is for; absent: what the class in `architectures` is for
+ * @throws E_MODEL_UNSUPPORTED for an architecture, head or option whose arithmetic is not here
+ */
+export function createModel(
+  json: Json,
+  options: { readonly task: "causal-lm" },
+): CausalLanguageModel;
+export function createModel(
+  json: Json,
+  options: { readonly task: "sequence-classification" },
+): SequenceClassifier;
+export function createModel(json: Json, options?: { readonly task?: Task }): Model;
+export function createModel(json: Json, options: { readonly task?: Task } = {}): Model {
   const modelType = json["model_type"];
   const create = typeof modelType === "string" ? architectures[modelType] : undefined;
   if (create === undefined) {
     throw new LockstepError("E_MODEL_UNSUPPORTED", {
-      what: `model_type ${JSON.stringify(modelType)} (supported: ${Object.keys(architectures).join(", ")})`,
+      what: `model_type ${JSON.stringify(modelType)} (supported: ${supportedModelTypes.join(", ")})`,
     });
   }
-  return create(json);
+  return create(json, options.task ?? taskOf(json));
 }
 
-/**
- * Checks that a checkpoint has exactly the weights of the model.
- *
- * @param found the checkpoint's tensors; those in `ignored` may be there too
- */
-export function checkWeights(model: CausalLanguageModel, found: readonly WeightSpec[]): void {
-  const byName = new Map(found.map((spec) => [spec.name, spec.shape]));
-  for (const { name, shape } of model.weights) {
-    const got = byName.get(name);
-    byName.delete(name);
-    if (got === undefined || got.join() !== shape.join()) {
-      throw new LockstepError("E_MODEL_TENSOR_MISSING", {
-        tensor: name,
-        expectedShape: `[${shape.join(", ")}]`,
-        got: got === undefined ? "no such tensor" : `[${got.join(", ")}]`,
-      });
-    }
-  }
-  for (const name of byName.keys()) {
-    // Old checkpoints store the rotary frequencies, and a tied head again; both are derived.
-    if (name.endsWith("rotary_emb.inv_freq") || name === "lm_head.weight") continue;
-    throw new LockstepError("E_MODEL_TENSOR_UNKNOWN", { tensor: name, model: model.modelType });
-  }
+/** Base models of these types are encoders; those of the others predict the next token. */
+const encoderTypes: readonly unknown[] = ["bert", "roberta", "distilbert"];
+
+/** What the class that wrote the checkpoint is for. */
+function taskOf(json: Json): Task {
+  const list = json["architectures"];
+  const name: unknown = Array.isArray(list) ? list[0] : undefined;
+  const base: Task = encoderTypes.includes(json["model_type"]) ? "feature-extraction" : "causal-lm";
+  if (typeof name !== "string") return base;
+  if (name.endsWith("ForCausalLM") || name.endsWith("LMHeadModel")) return "causal-lm";
+  if (name.endsWith("ForSequenceClassification")) return "sequence-classification";
+  if (name.endsWith("Model")) return base;
+  // A masked language model is an encoder with a head that is not used here.
+  if (name.endsWith("ForMaskedLM") || name.endsWith("ForPreTraining")) return "feature-extraction";
+  throw new LockstepError("E_MODEL_UNSUPPORTED", { what: `The head of ${name}` });
 }

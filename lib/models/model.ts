@@ -1,4 +1,5 @@
 import type * as tf from "@tensorflow/tfjs-core";
+import type { AttentionOptions } from "#lib/ops/index";
 
 /** A tensor of a checkpoint: its Hugging Face name and shape. */
 export interface WeightSpec {
@@ -10,25 +11,89 @@ export interface WeightSpec {
 export type Weights = (name: string) => tf.Tensor;
 
 /**
- * A causal language model in tfjs ops. It does not know whether it is traced.
- *
- * Shape legend of this folder: B batch, T tokens, D model width, V vocabulary, N query heads,
- * K key/value heads, H head width, F feed-forward width.
+ * Attention of one layer, called with rotated q [B, T, N, H], k and v [B, T, K, H]; returns
+ * [B, T, N, H]. Whoever keeps keys and values of earlier tokens puts its own in.
  */
-export interface CausalLanguageModel {
+export type LayerAttention = (
+  layer: number,
+  q_BTNH: tf.Tensor,
+  k_BTKH: tf.Tensor,
+  v_BTKH: tf.Tensor,
+  options: AttentionOptions,
+) => tf.Tensor;
+
+/** What a forward pass reads; shapes are static. */
+export interface ModelInputs {
+  /** int32 [B, T] */
+  readonly tokens: tf.Tensor2D;
+  /**
+   * int32 [B, T]: a token attends to tokens of its own segment only. Rows packed of several samples
+   * number them; padding is a segment of its own. Absent: a row is one segment.
+   */
+  readonly segments?: tf.Tensor2D;
+  /** int32 [B, T], from 0 in each sample; absent: 0 to T-1. */
+  readonly positions?: tf.Tensor2D;
+  /** int32 [B, T], for models with token types; absent: all 0. */
+  readonly tokenTypes?: tf.Tensor2D;
+  /**
+   * Tokens of the whole sequence, for rotary types that depend on it (dynamic, longrope) where it is
+   * more than T; absent: T.
+   */
+  readonly sequenceLength?: number;
+  /** Absent: attention over the T tokens and their segments. */
+  readonly attention?: LayerAttention;
+}
+
+export type Task = "causal-lm" | "sequence-classification" | "feature-extraction";
+export type ProblemType =
+  | "single_label_classification"
+  | "multi_label_classification"
+  | "regression";
+
+/**
+ * A model in tfjs ops. It does not know whether it is traced.
+ *
+ * Shape legend of this folder: B batch, T tokens, M = B*T, D model width, V vocabulary, L labels,
+ * N query heads, K key/value heads, H head width, R rotated width, F feed-forward width.
+ */
+export interface ModelBase {
   readonly modelType: string;
   readonly vocabSize: number;
   /** Positions that the model was made for. */
   readonly maxPositions: number;
-  /** Every weight, in the order of the layers. */
+  /** Every weight that the task uses, in the order of the layers. */
   readonly weights: readonly WeightSpec[];
-  /**
-   * Hidden states after the final norm.
-   *
-   * @param tokens_BT int32
-   * @returns float [B, T, D]
-   */
-  hiddenStates(weights: Weights, tokens_BT: tf.Tensor2D): tf.Tensor3D;
+  /** Prefix of the base model's weights, which some checkpoints leave out; "" where there is none. */
+  readonly basePrefix: string;
+  /** Options of config.json that drop values in training, which the forward pass does not do. */
+  readonly dropouts: Readonly<Record<string, number>>;
+  /** Hidden states after the last norm, float [B, T, D]. */
+  hiddenStates(weights: Weights, inputs: ModelInputs): tf.Tensor3D;
+}
+
+export interface CausalLanguageModel extends ModelBase {
+  readonly task: "causal-lm";
+  /** Logits are softcap * tanh(logits / softcap); null: as they are. */
+  readonly logitSoftcap: number | null;
   /** The output projection, float [V, D]; with a tied head the embedding. */
   outputProjection(weights: Weights): tf.Tensor2D;
 }
+
+export interface SequenceClassifier extends ModelBase {
+  readonly task: "sequence-classification";
+  readonly numLabels: number;
+  /** As config.json has it; absent: decided by the labels, as transformers does. */
+  readonly problemType: ProblemType | undefined;
+  /** float [B, L] from the hidden states of the same inputs. */
+  logits(weights: Weights, inputs: ModelInputs, hidden_BTD: tf.Tensor3D): tf.Tensor2D;
+}
+
+/** A base model without a head: its output is its hidden states. */
+export interface FeatureExtractor extends ModelBase {
+  readonly task: "feature-extraction";
+}
+
+export type Model = CausalLanguageModel | SequenceClassifier | FeatureExtractor;
+
+/** Makes a model of one architecture from its config.json. */
+export type CreateModel = (json: Readonly<Record<string, unknown>>, task: Task) => Model;

@@ -8,7 +8,7 @@ import type {
 } from "#lib/core/job";
 import { wireSizeBytes } from "#lib/core/parameter-layout";
 import { Session, type TensorData } from "#lib/graph/session";
-import { checkWeights, createModel } from "#lib/models/index";
+import { createModel } from "#lib/models/index";
 import { buildTrainingPrograms, feedName, type TrainingPrograms } from "./programs.js";
 import { wordsOf } from "./wire-form.js";
 
@@ -19,8 +19,7 @@ class GraphEngine implements TrainingEngine {
   readonly #session: Session;
 
   constructor(job: WorkerJob) {
-    const model = createModel(job.modelConfig);
-    checkWeights(model, job.layout.tensors);
+    const model = createModel(job.modelConfig, { task: "causal-lm" });
     this.#job = job;
     this.#programs = buildTrainingPrograms(model, job);
     this.#session = new Session(this.#programs.graph);

@@ -16,7 +16,7 @@ import {
   type Variable,
   variable,
 } from "#lib/graph/variables";
-import type { CausalLanguageModel, Weights } from "#lib/models/index";
+import { type CausalLanguageModel, resolveWeights, type Weights } from "#lib/models/index";
 import { linearCrossEntropy } from "#lib/ops/index";
 import { packWords, unpackWords, type WireView, wireViewOf } from "./wire-form.js";
 
@@ -67,13 +67,14 @@ export function buildTrainingPrograms(
     variable(graph, `gradient/${view.slot.name}`, "float32", view.slot.shape),
   );
   const tracer = { graph, autocast };
+  const index = indexWeights(model, views);
   return {
     graph,
     views,
     load: loadProgram(graph, views, weights),
     clear: clearProgram(graph, accumulators),
     accumulate: trace(tracer, () =>
-      accumulateProgram(graph, model, job, views, weights, accumulators),
+      accumulateProgram(graph, model, job, index, weights, accumulators),
     ),
     readGradients: {
       name: "readGradients",
@@ -87,11 +88,11 @@ export function buildTrainingPrograms(
         ]),
       ),
     },
-    evaluate: trace(tracer, () => evaluateProgram(graph, model, job, views, weights)),
+    evaluate: trace(tracer, () => evaluateProgram(graph, model, job, index, weights)),
     nextToken:
       job.generationLength === 0
         ? undefined
-        : trace(tracer, () => nextTokenProgram(graph, model, job, views, weights)),
+        : trace(tracer, () => nextTokenProgram(graph, model, job, index, weights)),
   };
 }
 
@@ -116,25 +117,32 @@ function loadProgram(
 const doneAfter = (graph: GraphBuilder, name: string, nodes: readonly GraphNode[]): GraphTensor =>
   op.identity(op.intScalar(graph, 1), { name, controlInputs: nodes });
 
-function weightLookup(
-  views: readonly WireView[],
-  weights: readonly Variable[],
-): { readonly tensors: readonly tf.Tensor[]; readonly lookup: Weights } {
-  const tensors = weights.map((weight) => symbolicTensor(readVariable(weight)));
-  const byName = new Map(views.map((view, index) => [view.slot.name, tensors[index] as tf.Tensor]));
-  return {
-    tensors,
-    lookup: (name) => {
-      const tensor = byName.get(name);
-      if (tensor !== undefined) return tensor;
-      throw new LockstepError("E_MODEL_TENSOR_MISSING", {
-        tensor: name,
-        expectedShape: "its configuration's",
-        got: "no such tensor in the job's parameters",
-      });
-    },
-  };
+/** Where each weight of the model is among the views; a checkpoint may name it otherwise. */
+type WeightIndex = ReadonlyMap<string, number>;
+
+function indexWeights(model: CausalLanguageModel, views: readonly WireView[]): WeightIndex {
+  const indexOf = new Map(views.map((view, index) => [view.slot.name, index]));
+  const resolved = resolveWeights(
+    model,
+    views.map((view) => view.slot),
+  );
+  return new Map([...resolved].map(([name, stored]) => [name, indexOf.get(stored) as number]));
 }
+
+const lookupIn =
+  (index: WeightIndex, tensors: readonly tf.Tensor[]): Weights =>
+  (name) => {
+    const tensor = tensors[index.get(name) ?? -1];
+    if (tensor !== undefined) return tensor;
+    throw new LockstepError("E_MODEL_TENSOR_MISSING", {
+      tensor: name,
+      expectedShape: "its configuration's",
+      got: "no such tensor in the job's parameters",
+    });
+  };
+
+const readWeights = (weights: readonly Variable[]): readonly tf.Tensor[] =>
+  weights.map((weight) => symbolicTensor(readVariable(weight)));
 
 /** Sum of negative log-likelihoods of a batch. */
 function nllSum(
@@ -144,10 +152,15 @@ function nllSum(
   targets_BT: tf.Tensor2D,
 ): tf.Scalar {
   const [b, t] = tokens_BT.shape;
-  const hidden_BTD = model.hiddenStates(weights, tokens_BT);
+  const hidden_BTD = model.hiddenStates(weights, { tokens: tokens_BT });
   const hidden_MD = tf.reshape(hidden_BTD, [b * t, hidden_BTD.shape[2]]) as tf.Tensor2D;
   const targets_M = tf.reshape(targets_BT, [b * t]) as tf.Tensor1D;
-  return linearCrossEntropy(hidden_MD, model.outputProjection(weights), targets_M);
+  return linearCrossEntropy(
+    hidden_MD,
+    model.outputProjection(weights),
+    targets_M,
+    model.logitSoftcap,
+  );
 }
 
 function clearProgram(graph: GraphBuilder, accumulators: readonly Variable[]): Program {
@@ -161,7 +174,7 @@ function accumulateProgram(
   graph: GraphBuilder,
   model: CausalLanguageModel,
   job: WorkerJob,
-  views: readonly WireView[],
+  index: WeightIndex,
   weights: readonly Variable[],
   accumulators: readonly Variable[],
 ): Program {
@@ -173,10 +186,9 @@ function accumulateProgram(
   };
   const tokens_BT = symbolicTensor(feeds.tokens) as tf.Tensor2D;
   const targets_BT = symbolicTensor(feeds.targets) as tf.Tensor2D;
-  const { tensors } = weightLookup(views, weights);
-  const indexOf = new Map(views.map((view, index) => [view.slot.name, index]));
+  const tensors = readWeights(weights);
   const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) =>
-    nllSum(model, (name) => xs[indexOf.get(name) as number] as tf.Tensor, tokens_BT, targets_BT),
+    nllSum(model, lookupIn(index, xs), tokens_BT, targets_BT),
   )([...tensors], symbolicTensor(feeds.gradScale) as tf.Scalar);
   const adds = grads.map((gradient, index) =>
     assignAdd(accumulators[index] as Variable, op.cast(graphTensor(gradient), "float32")),
@@ -194,7 +206,7 @@ function evaluateProgram(
   graph: GraphBuilder,
   model: CausalLanguageModel,
   job: WorkerJob,
-  views: readonly WireView[],
+  index: WeightIndex,
   weights: readonly Variable[],
 ): Program {
   const shape = [job.evalBatchSize, job.sequenceLength];
@@ -204,7 +216,7 @@ function evaluateProgram(
   };
   const loss = nllSum(
     model,
-    weightLookup(views, weights).lookup,
+    lookupIn(index, readWeights(weights)),
     symbolicTensor(feeds.tokens) as tf.Tensor2D,
     symbolicTensor(feeds.targets) as tf.Tensor2D,
   );
@@ -220,7 +232,7 @@ function nextTokenProgram(
   graph: GraphBuilder,
   model: CausalLanguageModel,
   job: WorkerJob,
-  views: readonly WireView[],
+  index: WeightIndex,
   weights: readonly Variable[],
 ): Program {
   const length = Math.min(job.generationLength, model.maxPositions);
@@ -228,8 +240,9 @@ function nextTokenProgram(
     tokens: op.placeholder(graph, "feed/generate/tokens", "int32", [1, length]),
     last: op.placeholder(graph, "feed/generate/last", "int32", [1]),
   };
-  const { lookup } = weightLookup(views, weights);
-  const hidden_BTD = model.hiddenStates(lookup, symbolicTensor(feeds.tokens) as tf.Tensor2D);
+  const lookup = lookupIn(index, readWeights(weights));
+  const tokens = symbolicTensor(feeds.tokens) as tf.Tensor2D;
+  const hidden_BTD = model.hiddenStates(lookup, { tokens });
   const rows_TD = tf.reshape(hidden_BTD, [length, hidden_BTD.shape[2]]);
   const row_1D = tf.gather(rows_TD, symbolicTensor(feeds.last) as tf.Tensor1D);
   const logits_1V = tf.matMul(row_1D, model.outputProjection(lookup), false, true);

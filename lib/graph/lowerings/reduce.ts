@@ -21,6 +21,13 @@ for (const kernel of ["Sum", "Mean", "Max", "Min", "Prod"] as const) {
   });
 }
 
+registerLowering("Cumsum", (_, inputs, attrs) => {
+  const tensor = inputs["x"] as GraphTensor;
+  const operand = tensor.dtype === "int32" ? tensor : toFloat32(tensor);
+  const [axis] = axesOf(tensor, attrs["axis"]) as [number];
+  return op.cumsum(operand, axis, attrs["exclusive"] === true, attrs["reverse"] === true);
+});
+
 registerLowering("ArgMax", (_, inputs, attrs) => {
   const tensor = inputs["x"] as GraphTensor;
   return op.argMax(tensor, axesOf(tensor, attrs["axis"])[0] as number);

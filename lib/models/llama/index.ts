@@ -1,18 +1,6 @@
-import type * as tf from "@tensorflow/tfjs-core";
-import type { CausalLanguageModel } from "#lib/models/model";
+import { createDecoder } from "#lib/models/decoder/index";
+import type { CreateModel } from "#lib/models/model";
 import { parseLlamaConfig } from "./config.js";
-import { llamaHiddenStates } from "./forward.js";
-import { embedding, head, llamaWeights } from "./weights.js";
 
-export function createLlama(json: Readonly<Record<string, unknown>>): CausalLanguageModel {
-  const config = parseLlamaConfig(json);
-  return Object.freeze({
-    modelType: "llama",
-    vocabSize: config.vocabSize,
-    maxPositions: config.maxPositions,
-    weights: llamaWeights(config),
-    hiddenStates: (weights, tokens_BT) => llamaHiddenStates(config, weights, tokens_BT),
-    outputProjection: (weights) =>
-      weights(config.tieWordEmbeddings ? embedding : head) as tf.Tensor2D,
-  } satisfies CausalLanguageModel);
-}
+export const createLlama: CreateModel = (json, task) =>
+  createDecoder(parseLlamaConfig(json), json, task);

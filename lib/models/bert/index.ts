@@ -1,0 +1,38 @@
+import * as tf from "@tensorflow/tfjs-core";
+import { bertHiddenStates, bertWeights, parseBertConfig } from "#lib/models/encoder/bert";
+import { encoderModel } from "#lib/models/encoder/index";
+import { linearWeights } from "#lib/models/encoder/weights";
+import { firstTokens, linear } from "#lib/models/layers";
+import type { CreateModel } from "#lib/models/model";
+
+const pooler = "bert.pooler.dense";
+const classifier = "classifier";
+
+export const createBert: CreateModel = (json, task) => {
+  const config = parseBertConfig("bert", json, { vocabSize: 30_522, padTokenId: 0 });
+  const { hiddenSize: d } = config;
+  return encoderModel(json, task, {
+    base: {
+      modelType: "bert",
+      vocabSize: config.vocabSize,
+      maxPositions: config.numPositions,
+      weights: bertWeights(config),
+      basePrefix: "bert.",
+      dropouts: config.dropouts,
+      hiddenStates: (weights, inputs) =>
+        bertHiddenStates(config, weights, inputs, {
+          ids: inputs.positions,
+          offset: 0,
+          paddingRow: null,
+        }),
+    },
+    classifierWeights: (numLabels) => [
+      ...linearWeights(pooler, d, d),
+      ...linearWeights(classifier, numLabels, d),
+    ],
+    classify: (weights, hidden_BTD) => {
+      const pooled_BD = tf.tanh(linear(weights, pooler, firstTokens(hidden_BTD), true));
+      return linear(weights, classifier, pooled_BD, true) as tf.Tensor2D;
+    },
+  });
+};

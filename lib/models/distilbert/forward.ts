@@ -1,0 +1,28 @@
+// Shape legend: B batch, T tokens, M = B*T, D model width, L labels.
+import * as tf from "@tensorflow/tfjs-core";
+import { encoderHiddenStates } from "#lib/models/encoder/forward";
+import { firstTokens, linear, positionEmbeddings } from "#lib/models/layers";
+import type { ModelInputs, Weights } from "#lib/models/model";
+import { embedding } from "#lib/ops/index";
+import type { DistilBertConfig } from "./config.js";
+import { classifier, embeddingNorm, positions, preClassifier, words } from "./weights.js";
+
+/** @returns float [B, T, D] of the last layer */
+export function distilBertHiddenStates(
+  config: DistilBertConfig,
+  weights: Weights,
+  inputs: ModelInputs,
+): tf.Tensor3D {
+  const [b, t] = inputs.tokens.shape;
+  const tokens_M = tf.reshape(inputs.tokens, [b * t]) as tf.Tensor1D;
+  const found_MD = embedding(weights(words), tokens_M, config.paddingRow);
+  const words_BTD = tf.cast(tf.reshape(found_MD, [b, t, config.hiddenSize]), "float32");
+  const places = positionEmbeddings(weights(positions), t, inputs.positions);
+  return encoderHiddenStates(config, weights, inputs, embeddingNorm, tf.add(words_BTD, places));
+}
+
+/** @returns float [B, L] */
+export function distilBertClassify(weights: Weights, hidden_BTD: tf.Tensor3D): tf.Tensor2D {
+  const first_BD = tf.relu(linear(weights, preClassifier, firstTokens(hidden_BTD), true));
+  return linear(weights, classifier, first_BD, true) as tf.Tensor2D;
+}

@@ -1,0 +1,123 @@
+// Shape legend: B batch, T tokens, M = B*T, D model width.
+import * as tf from "@tensorflow/tfjs-core";
+import { ConfigReader } from "#lib/models/config-reader";
+import { positionEmbeddings } from "#lib/models/layers";
+import type { ModelInputs, WeightSpec, Weights } from "#lib/models/model";
+import { embedding } from "#lib/ops/index";
+import { type EncoderConfig, encoderHiddenStates } from "./forward.js";
+import { layerWeights, normWeights } from "./weights.js";
+
+/** BERT and RoBERTa: one layout of weights under two prefixes, and two ways to number positions. */
+export interface BertConfig extends EncoderConfig {
+  readonly modelType: "bert" | "roberta";
+  readonly vocabSize: number;
+  readonly typeVocabSize: number;
+  /** Rows of the table of positions. */
+  readonly numPositions: number;
+  readonly paddingRow: number | null;
+  readonly dropouts: Readonly<Record<string, number>>;
+}
+
+export function parseBertConfig(
+  modelType: BertConfig["modelType"],
+  json: Readonly<Record<string, unknown>>,
+  defaults: { readonly vocabSize: number; readonly padTokenId: number },
+): BertConfig {
+  const config = new ConfigReader(modelType, json);
+  config.only("is_decoder", false);
+  config.only("add_cross_attention", false);
+  config.only("position_embedding_type", "absolute");
+  const hiddenSize = config.positiveInt("hidden_size", 768);
+  const numHeads = config.positiveInt("num_attention_heads", 12);
+  if (hiddenSize % numHeads !== 0) {
+    config.refuse("num_attention_heads", `a divisor of hidden_size (${hiddenSize})`);
+  }
+  const vocabSize = config.positiveInt("vocab_size", defaults.vocabSize);
+  const numLayers = config.positiveInt("num_hidden_layers", 12);
+  return Object.freeze({
+    modelType,
+    vocabSize,
+    hiddenSize,
+    intermediateSize: config.positiveInt("intermediate_size", 3072),
+    numHeads,
+    activation: config.activation("hidden_act", "gelu"),
+    layerNormEpsilon: config.positiveNumber("layer_norm_eps", 1e-12),
+    typeVocabSize: config.positiveInt("type_vocab_size", 2),
+    numPositions: config.positiveInt("max_position_embeddings", 512),
+    paddingRow: config.paddingRow(vocabSize, defaults.padTokenId),
+    dropouts: config.dropouts([
+      "hidden_dropout_prob",
+      "attention_probs_dropout_prob",
+      "classifier_dropout",
+    ]),
+    layers: Array.from({ length: numLayers }, (_, layer) => layerModules(modelType, layer)),
+  });
+}
+
+function layerModules(prefix: string, layer: number) {
+  const module = `${prefix}.encoder.layer.${layer}`;
+  return {
+    query: `${module}.attention.self.query`,
+    key: `${module}.attention.self.key`,
+    value: `${module}.attention.self.value`,
+    output: `${module}.attention.output.dense`,
+    attentionNorm: `${module}.attention.output.LayerNorm`,
+    up: `${module}.intermediate.dense`,
+    down: `${module}.output.dense`,
+    mlpNorm: `${module}.output.LayerNorm`,
+  } as const;
+}
+
+const embeddingNames = (prefix: string) =>
+  ({
+    words: `${prefix}.embeddings.word_embeddings.weight`,
+    positions: `${prefix}.embeddings.position_embeddings.weight`,
+    types: `${prefix}.embeddings.token_type_embeddings.weight`,
+    norm: `${prefix}.embeddings.LayerNorm`,
+  }) as const;
+
+/** The weights of the base model without its pooler. */
+export function bertWeights(config: BertConfig): readonly WeightSpec[] {
+  const { hiddenSize: d } = config;
+  const names = embeddingNames(config.modelType);
+  return [
+    { name: names.words, shape: [config.vocabSize, d] },
+    { name: names.positions, shape: [config.numPositions, d] },
+    { name: names.types, shape: [config.typeVocabSize, d] },
+    ...normWeights(names.norm, d),
+    ...layerWeights(config),
+  ];
+}
+
+/**
+ * Hidden states of the last layer.
+ *
+ * @param positions how rows of the table are found
+ */
+export function bertHiddenStates(
+  config: BertConfig,
+  weights: Weights,
+  inputs: ModelInputs,
+  positions: {
+    readonly ids: tf.Tensor2D | undefined;
+    readonly offset: number;
+    readonly paddingRow: number | null;
+  },
+): tf.Tensor3D {
+  const [b, t] = inputs.tokens.shape;
+  const names = embeddingNames(config.modelType);
+  const rows = (table: tf.Tensor, ids: tf.Tensor2D, paddingRow: number | null): tf.Tensor => {
+    const found = embedding(table, tf.reshape(ids, [b * t]) as tf.Tensor1D, paddingRow);
+    return tf.cast(tf.reshape(found, [b, t, config.hiddenSize]), "float32");
+  };
+  const words_BTD = rows(weights(names.words), inputs.tokens, config.paddingRow);
+  const typeTable = weights(names.types);
+  const types =
+    inputs.tokenTypes === undefined
+      ? tf.slice(typeTable, [0, 0], [1, config.hiddenSize])
+      : rows(typeTable, inputs.tokenTypes, null);
+  const { ids, offset, paddingRow } = positions;
+  const places = positionEmbeddings(weights(names.positions), t, ids, offset, paddingRow);
+  const sum_BTD = tf.add(tf.add(words_BTD, types), places);
+  return encoderHiddenStates(config, weights, inputs, names.norm, sum_BTD);
+}

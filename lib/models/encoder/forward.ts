@@ -1,0 +1,63 @@
+// Shape legend: B batch, T tokens, M = B*T, D model width, N heads, H head width.
+import * as tf from "@tensorflow/tfjs-core";
+import { type Activation, activate } from "#lib/models/activation";
+import { attentionOf, linear } from "#lib/models/layers";
+import type { ModelInputs, Weights } from "#lib/models/model";
+import { layerNorm } from "#lib/ops/index";
+
+/** Names of one layer's modules; projections are [out, in] and have biases. */
+export interface EncoderModules {
+  readonly query: string;
+  readonly key: string;
+  readonly value: string;
+  readonly output: string;
+  readonly attentionNorm: string;
+  readonly up: string;
+  readonly down: string;
+  readonly mlpNorm: string;
+}
+
+/** The layers of BERT and its relatives. */
+export interface EncoderConfig {
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly numHeads: number;
+  readonly activation: Activation;
+  readonly layerNormEpsilon: number;
+  readonly layers: readonly EncoderModules[];
+}
+
+/**
+ * Post-norm layers with attention in both directions.
+ *
+ * @param embeddings_BTD the sum of all embeddings, before its norm
+ * @returns float [B, T, D]
+ */
+export function encoderHiddenStates(
+  config: EncoderConfig,
+  weights: Weights,
+  inputs: ModelInputs,
+  embeddingNorm: string,
+  embeddings_BTD: tf.Tensor,
+): tf.Tensor3D {
+  const [b, t] = inputs.tokens.shape;
+  const { hiddenSize: d, numHeads: n } = config;
+  const attention = attentionOf(inputs);
+  const norm = (module: string, x: tf.Tensor): tf.Tensor =>
+    layerNorm(x, weights(`${module}.weight`), weights(`${module}.bias`), config.layerNormEpsilon);
+  let x_MD = norm(embeddingNorm, tf.reshape(embeddings_BTD, [b * t, d]));
+  config.layers.forEach((names, layer) => {
+    const heads = (module: string): tf.Tensor =>
+      tf.reshape(linear(weights, module, x_MD, true), [b, t, n, d / n]);
+    const mixed_BTNH = attention(layer, heads(names.query), heads(names.key), heads(names.value), {
+      scale: 1 / Math.sqrt(d / n),
+      causal: false,
+    });
+    const mixed_MD = linear(weights, names.output, tf.reshape(mixed_BTNH, [b * t, d]), true);
+    const attended_MD = norm(names.attentionNorm, tf.add(mixed_MD, x_MD));
+    const up_MF = activate(config.activation, linear(weights, names.up, attended_MD, true));
+    const down_MD = linear(weights, names.down, up_MF, true);
+    x_MD = norm(names.mlpNorm, tf.add(down_MD, attended_MD));
+  });
+  return tf.reshape(x_MD, [b, t, d]);
+}

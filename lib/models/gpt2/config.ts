@@ -1,0 +1,46 @@
+import type { Activation } from "#lib/models/activation";
+import { ConfigReader } from "#lib/models/config-reader";
+
+export interface Gpt2Config {
+  readonly vocabSize: number;
+  readonly maxPositions: number;
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly numLayers: number;
+  readonly numHeads: number;
+  readonly activation: Activation;
+  readonly layerNormEpsilon: number;
+  readonly scaleByHeadWidth: boolean;
+  /** Scores of layer i are divided by i + 1 too. */
+  readonly scaleByLayer: boolean;
+  readonly tieWordEmbeddings: boolean;
+  readonly padTokenId: number | null;
+  readonly dropouts: Readonly<Record<string, number>>;
+}
+
+/** Reads a GPT-2 config.json. `reorder_and_upcast_attn` is how float16 keeps its range: no arithmetic. */
+export function parseGpt2Config(json: Readonly<Record<string, unknown>>): Gpt2Config {
+  const config = new ConfigReader("gpt2", json);
+  config.only("add_cross_attention", false);
+  // Newer names of the same keys are read too, as transformers maps them.
+  const int = (key: string, alias: string, fallback: number): number =>
+    config.positiveInt(key, config.positiveInt(alias, fallback));
+  const hiddenSize = int("n_embd", "hidden_size", 768);
+  const numHeads = int("n_head", "num_attention_heads", 12);
+  if (hiddenSize % numHeads !== 0) config.refuse("n_head", `a divisor of n_embd (${hiddenSize})`);
+  return Object.freeze({
+    vocabSize: config.positiveInt("vocab_size", 50_257),
+    maxPositions: int("n_positions", "max_position_embeddings", 1024),
+    hiddenSize,
+    intermediateSize: config.positiveInt("n_inner", 4 * hiddenSize),
+    numLayers: int("n_layer", "num_hidden_layers", 12),
+    numHeads,
+    activation: config.activation("activation_function", "gelu_new"),
+    layerNormEpsilon: config.positiveNumber("layer_norm_epsilon", 1e-5),
+    scaleByHeadWidth: config.boolean("scale_attn_weights", true),
+    scaleByLayer: config.boolean("scale_attn_by_inverse_layer_idx", false),
+    tieWordEmbeddings: config.boolean("tie_word_embeddings", true),
+    padTokenId: config.tokenId("pad_token_id", null),
+    dropouts: config.dropouts(["resid_pdrop", "embd_pdrop", "attn_pdrop"]),
+  });
+}

@@ -1,0 +1,82 @@
+// Shape legend: B batch, T tokens, M = B*T, D model width, N heads, H head width.
+import * as tf from "@tensorflow/tfjs-core";
+import { activate } from "#lib/models/activation";
+import { attentionOf, positionEmbeddings } from "#lib/models/layers";
+import type { ModelInputs, Weights } from "#lib/models/model";
+import { addBias, embedding, layerNorm } from "#lib/ops/index";
+import type { Gpt2Config } from "./config.js";
+import {
+  embeddingName,
+  finalNorm,
+  type LayerModules,
+  layerModules,
+  positionsName,
+} from "./weights.js";
+
+/**
+ * GPT-2 without its output projection.
+ *
+ * @returns float [B, T, D] after the final norm
+ */
+export function gpt2HiddenStates(
+  config: Gpt2Config,
+  weights: Weights,
+  inputs: ModelInputs,
+): tf.Tensor3D {
+  const [b, t] = inputs.tokens.shape;
+  const { hiddenSize: d, layerNormEpsilon } = config;
+  const norm = (module: string, x: tf.Tensor): tf.Tensor =>
+    layerNorm(x, weights(`${module}.weight`), weights(`${module}.bias`), layerNormEpsilon);
+  // The residual stream is float32: every layer adds a little to a sum that stays.
+  let x_MD = tf.reshape(embed(weights, inputs), [b * t, d]);
+  for (let layer = 0; layer < config.numLayers; layer++) {
+    const names = layerModules(layer);
+    const attentionIn_MD = norm(names.attentionNorm, x_MD);
+    x_MD = tf.add(x_MD, attend(config, weights, inputs, layer, names, attentionIn_MD));
+    const up_MF = conv1d(weights, names.up, norm(names.mlpNorm, x_MD));
+    x_MD = tf.add(x_MD, conv1d(weights, names.down, activate(config.activation, up_MF)));
+  }
+  return tf.reshape(norm(finalNorm, x_MD), [b, t, d]);
+}
+
+function embed(weights: Weights, inputs: ModelInputs): tf.Tensor {
+  const [b, t] = inputs.tokens.shape;
+  const table = weights(embeddingName);
+  const rows = (ids: tf.Tensor2D): tf.Tensor => {
+    const found = embedding(table, tf.reshape(ids, [b * t]) as tf.Tensor1D, null);
+    return tf.reshape(tf.cast(found, "float32"), [b, t, table.shape[1] as number]);
+  };
+  const positions = positionEmbeddings(weights(positionsName), t, inputs.positions);
+  const tokens_BTD = tf.add(rows(inputs.tokens), tf.cast(positions, "float32"));
+  // GPT-2 has no table of types: it looks them up among the words.
+  return inputs.tokenTypes === undefined ? tokens_BTD : tf.add(tokens_BTD, rows(inputs.tokenTypes));
+}
+
+function attend(
+  config: Gpt2Config,
+  weights: Weights,
+  inputs: ModelInputs,
+  layer: number,
+  names: LayerModules,
+  x_MD: tf.Tensor,
+): tf.Tensor {
+  const [b, t] = inputs.tokens.shape;
+  const { hiddenSize: d, numHeads: n } = config;
+  const h = d / n;
+  const heads = tf.split(conv1d(weights, names.queryKeyValue, x_MD), 3, 1) as [
+    tf.Tensor,
+    tf.Tensor,
+    tf.Tensor,
+  ];
+  const [q, k, v] = heads.map((x) => tf.reshape(x, [b, t, n, h])) as typeof heads;
+  const headScale = config.scaleByHeadWidth ? 1 / Math.sqrt(h) : 1;
+  const mixed_BTNH = attentionOf(inputs)(layer, q, k, v, {
+    scale: config.scaleByLayer ? headScale / (layer + 1) : headScale,
+    causal: true,
+  });
+  return conv1d(weights, names.output, tf.reshape(mixed_BTNH, [b * t, d]));
+}
+
+/** x W + b with W as stored, [in, out]. */
+const conv1d = (weights: Weights, module: string, x: tf.Tensor): tf.Tensor =>
+  addBias(tf.matMul(x, weights(`${module}.weight`)), weights(`${module}.bias`));

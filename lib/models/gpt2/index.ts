@@ -1,0 +1,30 @@
+import { ConfigReader } from "#lib/models/config-reader";
+import { decoderModel } from "#lib/models/heads";
+import type { CreateModel } from "#lib/models/model";
+import { parseGpt2Config } from "./config.js";
+import { gpt2HiddenStates } from "./forward.js";
+import { basePrefix, embeddingName, gpt2Weights, head, score } from "./weights.js";
+
+export const createGpt2: CreateModel = (json, task) => {
+  const config = parseGpt2Config(json);
+  return decoderModel(
+    {
+      modelType: "gpt2",
+      vocabSize: config.vocabSize,
+      maxPositions: config.maxPositions,
+      weights: gpt2Weights(config),
+      basePrefix,
+      dropouts: config.dropouts,
+      hiddenStates: (weights, inputs) => gpt2HiddenStates(config, weights, inputs),
+    },
+    task,
+    {
+      hiddenSize: config.hiddenSize,
+      projectionName: config.tieWordEmbeddings ? embeddingName : head,
+      logitSoftcap: null,
+      scoreName: score,
+      padTokenId: config.padTokenId,
+      config: new ConfigReader("gpt2", json),
+    },
+  );
+};

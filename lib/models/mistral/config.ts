@@ -1,0 +1,20 @@
+import { ConfigReader } from "#lib/models/config-reader";
+import { type DecoderConfig, parseDecoderBase } from "#lib/models/decoder/config";
+import { parseRotary } from "#lib/models/rotary-config";
+
+/** Reads a Mistral config.json; every layer has the sliding window, 4096 where the file has none. */
+export function parseMistralConfig(json: Readonly<Record<string, unknown>>): DecoderConfig {
+  const config = new ConfigReader("mistral", json);
+  const base = parseDecoderBase(config, {
+    modelType: "mistral",
+    maxPositions: 131_072,
+    numKeyValueHeads: 8,
+  });
+  const rotary = parseRotary("mistral", config, { ...base, theta: 10_000 });
+  const window = config.nullableInt("sliding_window", 4096);
+  const numLayers = config.positiveInt("num_hidden_layers");
+  return Object.freeze({
+    ...base,
+    layers: Array.from({ length: numLayers }, () => ({ window, rotary })),
+  });
+}
