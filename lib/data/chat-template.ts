@@ -2,17 +2,37 @@ import { join } from "node:path";
 import { Template } from "@huggingface/jinja";
 import { LockstepError } from "#lib/core/errors/index";
 import { isRecord, maxModelTextBytes, readOptionalJson, readTextFile } from "./files.js";
+import {
+  exposeGenerationTags,
+  generationMarks,
+  hasGenerationTags,
+  type MarkedText,
+  marksOutside,
+  takeMarks,
+} from "./generation-marks.js";
 import type { SpecialTokens } from "./special-tokens.js";
 
+/** What a template sees of a message; some look at more fields (`tool_calls`, `name`). */
 export interface ChatMessage {
   readonly role: string;
   readonly content: string;
+  readonly [field: string]: unknown;
+}
+
+export interface RenderOptions {
+  readonly addGenerationPrompt: boolean;
+  /** JSON schemas of functions. @default null */
+  readonly tools?: unknown;
 }
 
 export interface ChatTemplate {
   readonly file: string;
+  /** Whether the template marks the text of answers with `{% generation %}`. */
+  readonly marksAnswers: boolean;
   /** @throws E_CHAT_TEMPLATE_FAILED */
-  render(messages: readonly ChatMessage[], options: { addGenerationPrompt: boolean }): string;
+  render(messages: readonly ChatMessage[], options: RenderOptions): string;
+  /** The text, and the spans that the template marks as answers. @throws E_CHAT_TEMPLATE_FAILED */
+  renderMarked(messages: readonly ChatMessage[], options: RenderOptions): MarkedText;
 }
 
 /**
@@ -34,7 +54,7 @@ export async function readChatTemplate(
     );
   let template: Template;
   try {
-    template = new Template(text);
+    template = new Template(exposeGenerationTags(text));
   } catch (cause) {
     throw failed(cause);
   }
@@ -44,20 +64,31 @@ export async function readChatTemplate(
     pad_token: specialTokens.padToken ?? "",
     unk_token: specialTokens.unkToken ?? "",
   };
+  const render = (
+    messages: readonly ChatMessage[],
+    { addGenerationPrompt, tools = null }: RenderOptions,
+    marks: Record<string, string>,
+  ): string => {
+    try {
+      return template.render({
+        ...tokens,
+        ...marks,
+        messages: messages.map((message) => ({ ...message })),
+        add_generation_prompt: addGenerationPrompt,
+        tools,
+        documents: null,
+      });
+    } catch (cause) {
+      throw failed(cause);
+    }
+  };
   return {
     file,
-    render(messages, { addGenerationPrompt }) {
-      try {
-        return template.render({
-          ...tokens,
-          messages: messages.map(({ role, content }) => ({ role, content })),
-          add_generation_prompt: addGenerationPrompt,
-          tools: null,
-          documents: null,
-        });
-      } catch (cause) {
-        throw failed(cause);
-      }
+    marksAnswers: hasGenerationTags(text),
+    render: (messages, options) => render(messages, options, generationMarks("", "")),
+    renderMarked(messages, options) {
+      const { start, end } = marksOutside(JSON.stringify([messages, options.tools]));
+      return takeMarks(render(messages, options, generationMarks(start, end)), { start, end });
     },
   };
 }

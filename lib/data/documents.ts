@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { LockstepError } from "#lib/core/errors/index";
 import { RandomStream, shuffledIndices } from "#lib/core/random";
 
@@ -20,35 +19,19 @@ export interface DocumentSplit {
 }
 
 /**
- * Splits by document, by a permutation that depends on (seed, number of distinct texts) only. Copies
- * of one text stay on one side, so validation never sees a text that was trained on. Both sides keep
- * the documents' order.
+ * Which of some contents validate: a permutation that depends on (seed, number of contents) only.
+ * Examples of one content are on one side, so validation never sees a text that was trained on.
  *
- * @param fraction share of the distinct texts that validates, at least one where it is above 0 and
- *   there are two or more
- * @throws E_DATASET_SPLIT
+ * @param fraction share of the contents that validates, at least one where it is above 0 and there are
+ *   two or more; in [0, 1)
  */
-export function splitDocuments(
-  documents: readonly Document[],
+export function splitContents(
+  numContents: number,
   { fraction, seed }: { fraction: number; seed: number },
-): DocumentSplit {
-  if (!(fraction >= 0 && fraction < 1)) throw new LockstepError("E_DATASET_SPLIT", { fraction });
-  const textIndex = new Map<string, number>();
-  const indices = documents.map(({ text }) => {
-    const digest = createHash("sha256").update(text).digest("base64");
-    const index = textIndex.get(digest) ?? textIndex.size;
-    textIndex.set(digest, index);
-    return index;
-  });
-  const numTexts = textIndex.size;
-  const wanted = fraction === 0 ? 0 : Math.max(1, Math.round(numTexts * fraction));
-  const order = shuffledIndices(new RandomStream(seed, "documentSplit", 0), numTexts);
-  const validates = new Set(order.subarray(0, Math.min(wanted, numTexts - 1)));
-  const isValidation = (_: Document, i: number): boolean => validates.has(indices[i] ?? -1);
-  return {
-    train: documents.filter((document, i) => !isValidation(document, i)),
-    validation: documents.filter(isValidation),
-  };
+): ReadonlySet<number> {
+  const wanted = fraction === 0 ? 0 : Math.max(1, Math.round(numContents * fraction));
+  const order = shuffledIndices(new RandomStream(seed, "documentSplit", 0), numContents);
+  return new Set(order.subarray(0, Math.max(0, Math.min(wanted, numContents - 1))));
 }
 
 /**

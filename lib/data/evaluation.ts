@@ -1,17 +1,21 @@
 import type { TokenBatch } from "#lib/core/job";
-import { gatherBatch } from "./batch.js";
 import type { PackedBlocks } from "./pack.js";
+import { gatherBatch, isTrainingRows, rowsOfBlocks, type TrainingRows } from "./rows.js";
 
 /**
  * All blocks in their order, in batches of static shape; the last one is filled up with rows that
  * have no target.
  */
-export function evaluationBatches(blocks: PackedBlocks, evalBatchSize: number): TokenBatch[] {
+export function evaluationBatches(
+  blocks: PackedBlocks | TrainingRows,
+  evalBatchSize: number,
+): TokenBatch[] {
+  const rows = isTrainingRows(blocks) ? blocks : rowsOfBlocks(blocks);
   const batches: TokenBatch[] = [];
-  for (let start = 0; start < blocks.numBlocks; start += evalBatchSize) {
-    const numRows = Math.min(evalBatchSize, blocks.numBlocks - start);
+  for (let start = 0; start < rows.numBlocks; start += evalBatchSize) {
+    const numRows = Math.min(evalBatchSize, rows.numBlocks - start);
     const indices = Array.from({ length: numRows }, (_, row) => start + row);
-    batches.push(gatherBatch(blocks, indices, evalBatchSize));
+    batches.push(gatherBatch(rows, indices, evalBatchSize));
   }
   return batches;
 }

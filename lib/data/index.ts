@@ -1,16 +1,24 @@
+export type { BadRowPolicy } from "./bad-rows.js";
 export type { ChatMessage } from "./chat-template.js";
-export { builtInDatasets, readDocuments } from "./datasets/index.js";
-export { cleanText, type Document, splitDocuments } from "./documents.js";
+export { findSources } from "./dataset-info.js";
+export { builtInDatasets } from "./datasets/index.js";
+export { cleanText } from "./documents.js";
 export { evaluationBatches } from "./evaluation.js";
+export { type DataSource, readExamples } from "./examples.js";
+export { type DatasetFormat, datasetFormats } from "./formats/index.js";
 export { checkSequenceLength, type PackedBlocks, packDocuments } from "./pack.js";
-export { createTrainingPlan, type TrainingPlan, type TrainingPlanOptions } from "./plan.js";
+export {
+  createTrainingPlan,
+  type SamplingStrategy,
+  type TrainingPlan,
+  type TrainingPlanOptions,
+} from "./plan.js";
 export {
   type DatasetSpec,
-  loadTextDataset,
   type PreparationReport,
-  type PreparedBlocks,
+  type PreparedDataset,
   type PrepareOptions,
-  prepareBlocks,
-  type TextDataset,
+  prepareDataset,
 } from "./prepare.js";
+export type { TrainingRows } from "./rows.js";
 export { loadTokenizer, type Tokenizer } from "./tokenizer.js";

@@ -1,8 +1,9 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type { TokenBatch } from "#lib/core/job";
 import { permutation } from "#lib/core/random";
-import { gatherBatch, supervisedTokensPerRow } from "./batch.js";
+import { groupByLength } from "./length-groups.js";
 import type { PackedBlocks } from "./pack.js";
+import { gatherBatch, isTrainingRows, rowsOfBlocks, type TrainingRows } from "./rows.js";
 
 /**
  * Which samples each optimizer update sees. A pure function of its options: neither the number of
@@ -29,7 +30,7 @@ export interface TrainingPlan {
 }
 
 export interface TrainingPlanOptions {
-  readonly blocks: PackedBlocks;
+  readonly blocks: PackedBlocks | TrainingRows;
   readonly seed: number;
   /** Rows of one optimizer update, the global batch: a multiple of `microBatchSize`. */
   readonly samplesPerStep: number;
@@ -40,19 +41,24 @@ export interface TrainingPlanOptions {
   readonly numEpochs?: number;
   /** Overrides `numEpochs` where it is above 0; runs through as many epochs as it takes. */
   readonly maxSteps?: number;
+  /** As the Trainer of transformers names them. @default "random" */
+  readonly sampling?: SamplingStrategy;
 }
 
+export type SamplingStrategy = "random" | "sequential" | "group_by_length";
+
 /**
- * Each epoch is a permutation of all samples, cut into steps of `samplesPerStep`; the last step of an
+ * Each epoch is a permutation of all samples (their own order where sampling is sequential), cut into steps of `samplesPerStep`; the last step of an
  * epoch takes what is left, as the Trainer of transformers does, and is filled up with padding rows.
  * A step's micro-batches are cut into contiguous groups whose sizes differ by at most one.
  *
  * @throws E_PLAN_INVALID, E_DATASET_TOO_SMALL
  */
 export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
-  const { blocks, seed, samplesPerStep, microBatchSize, gradientGroups } = options;
-  checkOptions(options);
-  const numSamples = blocks.numBlocks;
+  const { seed, samplesPerStep, microBatchSize, gradientGroups, sampling = "random" } = options;
+  const rows = isTrainingRows(options.blocks) ? options.blocks : rowsOfBlocks(options.blocks);
+  checkOptions(options, rows);
+  const numSamples = rows.numBlocks;
   const stepsPerEpoch = Math.ceil(numSamples / samplesPerStep);
   const microBatchesPerStep = samplesPerStep / microBatchSize;
   const microBatchesPerEpoch = Math.ceil(numSamples / microBatchSize);
@@ -66,7 +72,11 @@ export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
   const orderOf = (epoch: number): Uint32Array => {
     let order = orders.get(epoch);
     if (order === undefined) {
-      order = permutation(seed, epoch, numSamples);
+      order =
+        sampling === "sequential"
+          ? Uint32Array.from({ length: numSamples }, (_, i) => i)
+          : permutation(seed, epoch, numSamples);
+      if (sampling === "group_by_length") order = groupByLength(order, rows, samplesPerStep);
       if (orders.size >= 2) orders.delete(Math.min(...orders.keys()));
       orders.set(epoch, order);
     }
@@ -87,7 +97,7 @@ export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
     numSamples,
     samplesPerStep,
     microBatchSize,
-    sequenceLength: blocks.sequenceLength,
+    sequenceLength: rows.sequenceLength,
     gradientGroups,
     stepsPerEpoch,
     totalSteps,
@@ -102,10 +112,11 @@ export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
       const end = Math.floor(((group + 1) * numMicroBatches) / gradientGroups);
       return Array.from({ length: end - first }, (_, i) => {
         const start = (first + i) * microBatchSize;
-        return gatherBatch(blocks, samples.subarray(start, start + microBatchSize), microBatchSize);
+        return gatherBatch(rows, samples.subarray(start, start + microBatchSize), microBatchSize);
       });
     },
-    supervisedTokens: (step: number) => samplesIn(step) * supervisedTokensPerRow(blocks),
+    supervisedTokens: (step: number) =>
+      sampleIndices(step).reduce((sum, row) => sum + rows.supervisedTokens(row), 0),
     epochAt(completedSteps: number): number {
       checkIndex("completedSteps", completedSteps, totalSteps + 1);
       const inEpoch = (completedSteps % stepsPerEpoch) * microBatchesPerStep;
@@ -114,8 +125,8 @@ export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
   });
 }
 
-function checkOptions(options: TrainingPlanOptions): void {
-  const { blocks, samplesPerStep, microBatchSize, gradientGroups, numEpochs = 3 } = options;
+function checkOptions(options: TrainingPlanOptions, rows: TrainingRows): void {
+  const { samplesPerStep, microBatchSize, gradientGroups, numEpochs = 3 } = options;
   const refuse = (name: string, value: number, expected: string): never => {
     throw new LockstepError("E_PLAN_INVALID", { name, value, expected });
   };
@@ -139,13 +150,13 @@ function checkOptions(options: TrainingPlanOptions): void {
   } else if (!Number.isSafeInteger(options.maxSteps)) {
     refuse("max_steps", options.maxSteps, "an integer");
   }
-  if (blocks.numBlocks < samplesPerStep) {
+  if (rows.numBlocks < samplesPerStep) {
     throw new LockstepError("E_DATASET_TOO_SMALL", {
       split: "train",
-      numTokens: blocks.tokens.length + blocks.droppedTokens,
-      numBlocks: blocks.numBlocks,
+      numTokens: rows.numTokens + rows.droppedTokens,
+      numBlocks: rows.numBlocks,
       neededBlocks: samplesPerStep,
-      sequenceLength: blocks.sequenceLength,
+      sequenceLength: rows.sequenceLength,
     });
   }
 }

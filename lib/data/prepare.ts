@@ -1,88 +1,24 @@
-import { availableParallelism } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { LockstepError } from "#lib/core/errors/index";
-import { readDocuments } from "./datasets/index.js";
-import { type Document, splitDocuments, splitLoneDocument } from "./documents.js";
-import { checkSequenceLength, type PackedBlocks, packDocuments } from "./pack.js";
+import { type BadRowPolicy, BadRows } from "./bad-rows.js";
+import { packBestFit } from "./best-fit.js";
+import { splitContents, splitLoneDocument } from "./documents.js";
+import { ExampleEncoder } from "./encode-stream.js";
+import { type DataSource, readExamples, refuseEmpty } from "./examples.js";
+import { checkSequenceLength } from "./pack.js";
+import { blockRows, type Examples, exampleRows, type TrainingRows } from "./rows.js";
+import { TokenStore } from "./token-store.js";
 import type { Tokenizer } from "./tokenizer.js";
 
-/** Where text comes from and how it is divided. */
+/** Where examples come from and how they are divided. */
 export interface DatasetSpec {
-  /** Built-in names ("sotu"), files, directories or patterns. */
-  readonly train: readonly string[];
-  /** Sources that only validate; where there are none, `validationFraction` of the documents does. */
-  readonly validation?: readonly string[];
+  readonly train: readonly DataSource[];
+  /** Sources that only validate; where there are none, `validationFraction` of the examples does. */
+  readonly validation?: readonly DataSource[];
   /** @default 0.05 */
   readonly validationFraction?: number;
-  /** Field of a JSON Lines row. @default "text" */
-  readonly textField?: string;
-  /** Documents that are kept of each side, evenly spread over it: sources are often in the order of time. */
-  readonly maxTrainDocuments?: number;
-  readonly maxValidationDocuments?: number;
-}
-
-export interface TextDataset {
-  readonly train: readonly Document[];
-  readonly validation: readonly Document[];
-}
-
-/** @throws E_DATASET_EMPTY, E_DATASET_SPLIT, and what {@link readDocuments} throws */
-export async function loadTextDataset(
-  spec: DatasetSpec,
-  { seed }: { seed: number },
-): Promise<TextDataset> {
-  const read = async (sources: readonly string[]): Promise<Document[]> => {
-    const options = spec.textField === undefined ? {} : { textField: spec.textField };
-    const documents: Document[] = [];
-    for (const source of sources) {
-      for (const document of await readDocuments(source, options)) documents.push(document);
-    }
-    return documents;
-  };
-  const documents = await read(spec.train);
-  const fraction = spec.validationFraction ?? 0.05;
-  const [lone] = documents;
-  const split =
-    spec.validation !== undefined && spec.validation.length > 0
-      ? { train: documents, validation: await read(spec.validation) }
-      : documents.length === 1 && lone !== undefined
-        ? splitLoneDocument(lone, { fraction })
-        : splitDocuments(documents, { fraction, seed });
-  if (split.train.length === 0) {
-    throw new LockstepError("E_DATASET_EMPTY", { split: "train", source: spec.train.join(", ") });
-  }
-  if (
-    split.validation.length === 0 &&
-    spec.validation !== undefined &&
-    spec.validation.length > 0
-  ) {
-    const source = spec.validation.join(", ");
-    throw new LockstepError("E_DATASET_EMPTY", { split: "validation", source });
-  }
-  return {
-    train: evenlySpread(split.train, spec.maxTrainDocuments),
-    validation: evenlySpread(split.validation, spec.maxValidationDocuments),
-  };
-}
-
-/** What became of one side's text. */
-export interface PreparationReport {
-  readonly numDocuments: number;
-  readonly numBytes: number;
-  /** Separators included. */
-  readonly numTokens: number;
-  readonly numBlocks: number;
-  readonly droppedTokens: number;
-  /** Targets of one pass over all blocks. */
-  readonly supervisedTokens: number;
-  readonly tokenizerSeconds: number;
-  readonly tokenizerBytesPerSecond: number;
-  /** Threads the tokenizer may have used. */
-  readonly tokenizerThreads: number;
-}
-
-export interface PreparedBlocks {
-  readonly blocks: PackedBlocks;
-  readonly report: PreparationReport;
+  /** @default "error" */
+  readonly onBadRow?: BadRowPolicy;
 }
 
 export interface PrepareOptions {
@@ -91,98 +27,202 @@ export interface PrepareOptions {
   /** The model's vocabulary and context, from its configuration. */
   readonly vocabSize: number;
   readonly maxSequenceLength: number;
-  /** Names the side in messages. @default "train" */
-  readonly split?: string;
-  /** Blocks that are kept, evenly spread over all; the tokens of others count as dropped. */
-  readonly maxBlocks?: number;
-  /** 0 to 1, as tokenising goes on. */
-  readonly onProgress?: (share: number) => void;
+  readonly seed: number;
+  /**
+   * Texts alone are laid end to end and cut into full rows, unless false. Examples of other formats
+   * have a row each, unless true: then several share one.
+   *
+   * @default null
+   */
+  readonly packing?: boolean | null;
+  /** Rows that are kept of each side, spread evenly over all; the tokens of others count as dropped. */
+  readonly maxTrainRows?: number | null;
+  readonly maxValidationRows?: number | null;
+  /** Where tokens go that memory should not hold. @default the system's temporary directory */
+  readonly spillDirectory?: string;
+  /** Characters that are tokenised. */
+  readonly onProgress?: (numCharacters: number) => void;
+}
+
+/** What became of one side's examples. */
+export interface PreparationReport {
+  readonly numExamples: number;
+  /** Separators included, before anything is cut or dropped. */
+  readonly numTokens: number;
+  readonly numRows: number;
+  /** Tokens in the rows, without padding. */
+  readonly rowTokens: number;
+  readonly droppedTokens: number;
+  /** Targets of one pass over all rows. */
+  readonly supervisedTokens: number;
+  /** Examples longer than a row, and what was cut off them. Texts that are laid end to end are never cut. */
+  readonly truncatedExamples: number;
+  readonly truncatedTokens: number;
+}
+
+export interface PreparedRows {
+  readonly rows: TrainingRows;
+  readonly report: PreparationReport;
+}
+
+export interface PreparedDataset {
+  readonly train: PreparedRows;
+  readonly validation: PreparedRows | undefined;
+  /** How rows came about: "wrapped" texts, one example a row ("padded"), or several ("packed"). */
+  readonly layout: "wrapped" | "padded" | "packed";
+  readonly rejectedRows: number;
+  /** Messages of the first ones. */
+  readonly listedRejections: readonly string[];
+  /** UTF-8 bytes of text that were tokenised, both sides together. */
+  readonly numBytes: number;
+  readonly tokenizerSeconds: number;
+  /** Threads the tokenizer may have used. */
+  readonly tokenizerThreads: number;
+  /** Closes the file of tokens; no row can be read after. */
+  readonly close: () => void;
 }
 
 /**
- * Tokenises documents and packs them, a separator after each.
+ * Reads, tokenises, divides and lays out a data set. Files are read as streams and tokens beyond 256 MiB
+ * go to a file, so memory does not grow with the data set, but for some bytes an example.
  *
- * @throws E_SEQUENCE_LENGTH, E_TOKEN_OUT_OF_VOCABULARY, E_DATASET_TOO_SMALL where no block comes out
+ * @throws E_SEQUENCE_LENGTH, E_DATASET_SPLIT, E_DATASET_EMPTY, E_DATASET_TOO_SMALL where no row comes
+ *   out, E_DATA_TOO_MANY_BAD_ROWS, E_TOKEN_OUT_OF_VOCABULARY, and what {@link readExamples} throws
  */
-export async function prepareBlocks(
-  documents: readonly Document[],
+export async function prepareDataset(
+  spec: DatasetSpec,
   options: PrepareOptions,
-): Promise<PreparedBlocks> {
-  const { tokenizer, sequenceLength, vocabSize, split = "train", onProgress } = options;
+): Promise<PreparedDataset> {
+  const { sequenceLength, tokenizer, vocabSize, onProgress } = options;
+  const { validation = [], validationFraction: fraction = 0.05 } = spec;
   checkSequenceLength(sequenceLength, options.maxSequenceLength);
-  const texts = documents.map(({ text }) => text);
-  const numCharacters = texts.reduce((sum, { length }) => sum + length, 0);
-  const startedMs = performance.now();
-  const encoded = await tokenizer.encodeMany(texts, {
-    onProgress: (done) => onProgress?.(done / numCharacters),
-  });
-  const tokenizerSeconds = (performance.now() - startedMs) / 1000;
+  if (!(fraction >= 0 && fraction < 1)) throw new LockstepError("E_DATASET_SPLIT", { fraction });
+  const badRows = new BadRows(spec.onBadRow ?? "error");
+  const store = new TokenStore(options.spillDirectory ?? tmpdir());
+  try {
+    const encoder = new ExampleEncoder(store, {
+      tokenizer,
+      vocabSize,
+      sequenceLength,
+      badRows,
+      ...(onProgress === undefined ? {} : { onProgress }),
+    });
+    const read = async (sources: readonly DataSource[]): Promise<void> => {
+      for (const source of sources) {
+        for await (const placed of readExamples(source, badRows)) await encoder.add(placed);
+      }
+    };
+    await read(spec.train);
+    let isValidation: (example: number) => boolean;
+    const { lone } = encoder;
+    if (validation.length > 0) {
+      await encoder.flush();
+      const numTrain = encoder.starts.length;
+      await read(validation);
+      await encoder.flush();
+      isValidation = (example) => example >= numTrain;
+      refuseEmpty(encoder.starts.length - numTrain, "validation", validation);
+    } else if (lone?.example.kind === "text") {
+      // One file is cut in two before it is tokenised, so that each side begins at a line.
+      encoder.dropWaiting();
+      const sides = splitLoneDocument({ id: lone.place, text: lone.example.text }, { fraction });
+      for (const { id, text } of [...sides.train, ...sides.validation]) {
+        await encoder.add({ place: id, example: { kind: "text", text } });
+      }
+      await encoder.flush();
+      isValidation = (example) => example >= sides.train.length;
+    } else {
+      await encoder.flush();
+      const validates = splitContents(encoder.numContents, { fraction, seed: options.seed });
+      const contents = encoder.contents.values;
+      isValidation = (example) => validates.has(contents[example] ?? -1);
+    }
+    badRows.checkShare(encoder.numExamples + badRows.count);
 
-  const separatorTokenId = tokenizer.documentSeparatorTokenId;
-  for (const [i, ids] of encoded.entries()) {
-    checkVocabulary(ids, documents[i]?.id ?? "", vocabSize);
+    const isText = encoder.numTexts === encoder.starts.length;
+    const layout =
+      isText && options.packing !== false
+        ? "wrapped"
+        : options.packing === true
+          ? "packed"
+          : "padded";
+    const side = (split: "train" | "validation"): PreparedRows | undefined => {
+      const examples = selectExamples(encoder, (i) => isValidation(i) === (split === "validation"));
+      if (split === "train") refuseEmpty(examples.lengths.length, split, spec.train);
+      else if (examples.lengths.length === 0) return undefined;
+      const maxBlocks = split === "train" ? options.maxTrainRows : options.maxValidationRows;
+      const rows = layOut(store, examples, {
+        layout,
+        sequenceLength,
+        maxBlocks: maxBlocks ?? null,
+      });
+      return { rows, report: reportOf(examples, rows, { layout, split }) };
+    };
+    const train = side("train") as PreparedRows;
+    return {
+      train,
+      validation: side("validation"),
+      layout,
+      rejectedRows: badRows.count,
+      listedRejections: badRows.listed,
+      numBytes: encoder.numBytes,
+      tokenizerSeconds: encoder.seconds,
+      tokenizerThreads: Number(process.env.RAYON_NUM_THREADS) || availableParallelism(),
+      close: () => store.close(),
+    };
+  } catch (error) {
+    store.close();
+    throw error;
   }
-  if (separatorTokenId !== null) {
-    checkVocabulary([separatorTokenId], "the document separator", vocabSize);
-  }
-  const packed = limitBlocks(
-    packDocuments(encoded, { sequenceLength, separatorTokenId }),
-    options.maxBlocks,
-  );
-  const { numBlocks, droppedTokens } = packed;
-  const numTokens = packed.tokens.length + droppedTokens;
+}
+
+function selectExamples(encoder: ExampleEncoder, keep: (example: number) => boolean): Examples {
+  const indices: number[] = [];
+  for (let i = 0; i < encoder.starts.length; i++) if (keep(i)) indices.push(i);
+  const of = (values: Float64Array) => (i: number) => values[i] ?? 0;
+  return {
+    starts: Float64Array.from(indices, of(encoder.starts.values)),
+    lengths: Int32Array.from(indices, of(encoder.lengths.values)),
+    supervised: Int32Array.from(indices, of(encoder.supervised.values)),
+  };
+}
+
+function layOut(
+  store: TokenStore,
+  examples: Examples,
+  options: { layout: string; sequenceLength: number; maxBlocks: number | null },
+): TrainingRows {
+  const { layout, sequenceLength, maxBlocks } = options;
+  if (layout === "wrapped") return blockRows(store, examples, { sequenceLength, maxBlocks });
+  const lengths = examples.lengths.map((length) => Math.min(length, sequenceLength));
+  const bins = layout === "packed" ? packBestFit(lengths, sequenceLength) : null;
+  return exampleRows(store, examples, { sequenceLength, bins, maxBlocks });
+}
+
+/** @throws E_DATASET_TOO_SMALL where there is no row */
+function reportOf(
+  { lengths }: Examples,
+  rows: TrainingRows,
+  { layout, split }: { layout: string; split: string },
+): PreparationReport {
+  const { sequenceLength, numBlocks } = rows;
+  const numTokens = lengths.reduce((sum, length) => sum + length, 0);
   if (numBlocks === 0) {
     const facts = { split, numTokens, numBlocks, neededBlocks: 1, sequenceLength };
     throw new LockstepError("E_DATASET_TOO_SMALL", facts);
   }
-  const numBytes = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+  const tooLong =
+    layout === "wrapped" ? new Int32Array(0) : lengths.filter((length) => length > sequenceLength);
+  let supervisedTokens = 0;
+  for (let row = 0; row < numBlocks; row++) supervisedTokens += rows.supervisedTokens(row);
   return {
-    blocks: packed,
-    report: {
-      numDocuments: documents.length,
-      numBytes,
-      numTokens,
-      numBlocks,
-      droppedTokens,
-      supervisedTokens: numBlocks * (sequenceLength - 1),
-      tokenizerSeconds,
-      tokenizerBytesPerSecond: numBytes / tokenizerSeconds,
-      tokenizerThreads: Number(process.env.RAYON_NUM_THREADS) || availableParallelism(),
-    },
+    numExamples: lengths.length,
+    numTokens,
+    numRows: numBlocks,
+    rowTokens: rows.numTokens,
+    droppedTokens: rows.droppedTokens,
+    supervisedTokens,
+    truncatedExamples: tooLong.length,
+    truncatedTokens: tooLong.reduce((sum, length) => sum + length - sequenceLength, 0),
   };
-}
-
-function checkVocabulary(ids: ArrayLike<number>, document: string, vocabSize: number): void {
-  for (let i = 0; i < ids.length; i++) {
-    const tokenId = ids[i] ?? 0;
-    if (tokenId >= vocabSize) {
-      throw new LockstepError("E_TOKEN_OUT_OF_VOCABULARY", { document, tokenId, vocabSize });
-    }
-  }
-}
-
-function limitBlocks(blocks: PackedBlocks, maxBlocks: number | undefined): PackedBlocks {
-  if (maxBlocks === undefined || maxBlocks >= blocks.numBlocks) return blocks;
-  const length = blocks.sequenceLength;
-  const tokens = new Int32Array(maxBlocks * length);
-  for (let i = 0; i < maxBlocks; i++) {
-    const start = Math.floor((i * blocks.numBlocks) / maxBlocks) * length;
-    tokens.set(blocks.tokens.subarray(start, start + length), i * length);
-  }
-  return {
-    ...blocks,
-    tokens,
-    numBlocks: maxBlocks,
-    droppedTokens: blocks.droppedTokens + blocks.tokens.length - tokens.length,
-  };
-}
-
-function evenlySpread<T>(items: readonly T[], maxItems: number | undefined): readonly T[] {
-  if (maxItems === undefined || maxItems >= items.length) return items;
-  return items.filter(
-    // Item i is the first one of a new share of maxItems equal ones.
-    (_, i) =>
-      i === 0 ||
-      Math.floor((i * maxItems) / items.length) > Math.floor(((i - 1) * maxItems) / items.length),
-  );
 }

@@ -1,8 +1,9 @@
 import { join } from "node:path";
-import { Tokenizer as NativeTokenizer } from "@anush008/tokenizers";
+import { type Encoding, Tokenizer as NativeTokenizer } from "@anush008/tokenizers";
 import { LockstepError } from "#lib/core/errors/index";
-import { type ChatMessage, readChatTemplate } from "./chat-template.js";
-import { maxTokenizerFileBytes, readTextFile } from "./files.js";
+import { type ChatMessage, type ChatTemplate, readChatTemplate } from "./chat-template.js";
+import { isRecord, maxTokenizerFileBytes, readTextFile } from "./files.js";
+import type { MarkedText, TextSpan } from "./generation-marks.js";
 import { readSpecialTokens } from "./special-tokens.js";
 import { cutBetweenWords, tokensSurviveCuts } from "./text-cuts.js";
 
@@ -20,9 +21,21 @@ export interface Tokenizer {
   /** Tokens that end a generation. */
   readonly endTokenIds: readonly number[];
   readonly hasChatTemplate: boolean;
+  readonly chatTemplate: ChatTemplate | undefined;
+  /** Added tokens that are marked special, by id. */
+  readonly specialTokens: ReadonlyMap<number, string>;
+  /** Whether the post-processor puts the beginning token before a text. */
+  readonly addsBosToken: boolean;
   encode(text: string, options?: EncodeOptions): Promise<Int32Array>;
   /** One array of ids a text, in order. */
   encodeMany(texts: readonly string[], options?: EncodeOptions): Promise<Int32Array[]>;
+  /**
+   * Encodes texts with spans, without added tokens. A span of tokens begins with the one that holds the
+   * span's first character and ends with the one that holds its last, as transformers' masks do.
+   */
+  encodeMarked(texts: readonly MarkedText[]): Promise<MarkedTokens[]>;
+  /** One text or two with the post-processor's tokens ([CLS] a [SEP] b [SEP]), for encoders. */
+  encodePair(text: string, pair: string | null): Promise<{ ids: Int32Array; typeIds: Int32Array }>;
   decode(ids: ArrayLike<number>, options?: { skipSpecialTokens?: boolean }): Promise<string>;
   tokenId(token: string): number | null;
   /** Renders messages to text; encode the result without special tokens, the template writes them. */
@@ -37,6 +50,12 @@ export interface EncodeOptions {
   readonly addSpecialTokens?: boolean;
   /** Called as texts get done, with characters (UTF-16 units) since the start. */
   readonly onProgress?: (numCharacters: number) => void;
+}
+
+export interface MarkedTokens {
+  readonly ids: Int32Array;
+  /** Token positions, half-open; a span without tokens is absent. */
+  readonly spans: readonly TextSpan[];
 }
 
 /** Characters that one native call gets: enough to keep all cores busy; an encoding takes about 100 times the bytes of its text. */
@@ -63,6 +82,7 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
   const mayCut = tokensSurviveCuts(text);
   const specialTokens = await readSpecialTokens(directory);
   const chatTemplate = await readChatTemplate(directory, specialTokens);
+  const prefix = await native.encode("", null, { addSpecialTokens: true });
 
   const idOf = (token: string | undefined): number | null =>
     token === undefined ? null : (native.tokenToId(token) ?? null);
@@ -109,7 +129,24 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
     documentSeparatorTokenId: idOf("<|endoftext|>") ?? eosTokenId,
     endTokenIds: Object.freeze(endTokenIds),
     hasChatTemplate: chatTemplate !== undefined,
+    chatTemplate,
+    specialTokens: readAddedSpecialTokens(text),
+    addsBosToken: bosTokenId !== null && prefix.getIds()[0] === bosTokenId,
     encodeMany,
+    async encodeMarked(texts: readonly MarkedText[]) {
+      const encodings = await native.encodeBatch(
+        texts.map((marked) => marked.text),
+        { addSpecialTokens: false },
+      );
+      return encodings.map((encoding, i) => markedTokens(encoding, texts[i]));
+    },
+    async encodePair(first: string, pair: string | null) {
+      const encoding = await native.encode(first, pair, { addSpecialTokens: true });
+      return {
+        ids: Int32Array.from(encoding.getIds()),
+        typeIds: Int32Array.from(encoding.getTypeIds()),
+      };
+    },
     async encode(whole: string, options: EncodeOptions = {}) {
       const [ids] = await encodeMany([whole], options);
       return ids ?? new Int32Array(0);
@@ -138,6 +175,50 @@ function openNative(file: string, text: string): NativeTokenizer {
     const problem = cause instanceof Error ? cause.message : String(cause);
     throw new LockstepError("E_TOKENIZER_INVALID", { file, problem }, { cause });
   }
+}
+
+function readAddedSpecialTokens(tokenizerJson: string): ReadonlyMap<number, string> {
+  const definition: unknown = JSON.parse(tokenizerJson);
+  const added: unknown = isRecord(definition) ? definition.added_tokens : undefined;
+  const tokens = new Map<number, string>();
+  for (const token of Array.isArray(added) ? (added as unknown[]) : []) {
+    if (isRecord(token) && token.special === true && typeof token.content === "string") {
+      tokens.set(Number(token.id), token.content);
+    }
+  }
+  return tokens;
+}
+
+/** The library counts characters as Unicode does, JavaScript in UTF-16 units. */
+function markedTokens(encoding: Encoding, marked: MarkedText | undefined): MarkedTokens {
+  const ids = Int32Array.from(encoding.getIds());
+  const { text, spans: textSpans } = marked ?? { text: "", spans: [] };
+  const spans: TextSpan[] = [];
+  let units = 0;
+  let characters = 0;
+  const charactersBefore = (end: number): number => {
+    for (; units < end; characters++) units += (text.codePointAt(units) ?? 0) > 0xffff ? 2 : 1;
+    return characters;
+  };
+  for (const span of textSpans) {
+    const start = charactersBefore(span.start);
+    const end = charactersBefore(span.end);
+    // Blanks that the tokenizer drops belong to no token.
+    let first: number | null = null;
+    for (let i = start; i < end && first === null; i++) first = encoding.charToToken(i);
+    let last: number | null = null;
+    for (let i = end - 1; i >= start && last === null; i--) last = encoding.charToToken(i);
+    if (first === null || last === null) continue;
+    // A character of several tokens is found by its first one.
+    const holdsSame = (token: number): boolean => {
+      const a = encoding.tokenToChars(token)?.[1];
+      const b = encoding.tokenToChars(token + 1)?.[1];
+      return a !== undefined && b !== undefined && b[0] < a[1] && b[1] > b[0];
+    };
+    while (last + 1 < ids.length && holdsSame(last)) last++;
+    spans.push({ start: first, end: last + 1 });
+  }
+  return { ids, spans };
 }
 
 function concatenate(parts: readonly Int32Array[]): Int32Array {
