@@ -1,5 +1,4 @@
 import { basename, join } from "node:path";
-import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { ModelWeights } from "#lib/checkpoint/model-weights";
 import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import { type ResolvedConfig, resolveSteps } from "#lib/core/config/index";
@@ -13,19 +12,13 @@ import {
   type ParameterLayout,
 } from "#lib/core/parameter-layout";
 import {
-  createTrainingPlan,
-  evaluationBatches,
-  loadTextDataset,
   loadTokenizer,
   type PreparationReport,
-  prepareBlocks,
   type Tokenizer,
   type TrainingPlan,
 } from "#lib/data/index";
-import { findModelDirectory } from "./model-directory.js";
-
-/** A config.json has some dozen short fields. */
-const maxModelConfigBytes = 1 << 20;
+import { findModelDirectory, readModelConfig } from "./model-directory.js";
+import { prepareData } from "./prepare-data.js";
 
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
 export interface PreparedRun {
@@ -126,83 +119,20 @@ export async function prepareRun(
         plannedWorkers: config.workers,
         numParameters,
         numTrainSamples: plan.numSamples,
-        numTrainTokens: plan.numSamples * config.max_length,
-        numValidationSamples: data.validationReport?.numBlocks ?? 0,
+        numTrainTokens: data.trainReport.rowTokens,
+        numValidationSamples: data.validationReport?.numRows ?? 0,
+        dataLines: data.dataLines,
       },
       loadMasters: (range, into) => loadRange(weights, layout, range, into),
-      close: () => weights.close(),
+      close: async () => {
+        data.closeData();
+        await weights.close();
+      },
     };
   } catch (error) {
     await weights.close();
     throw error;
   }
-}
-
-interface DataContext {
-  readonly tokenizer: Tokenizer;
-  readonly vocabSize: number;
-  readonly maxPositions: number;
-  readonly onDetail: (detail: string) => void;
-}
-
-async function prepareData(config: ResolvedConfig, context: DataContext) {
-  const { tokenizer, vocabSize, maxPositions, onDetail } = context;
-  onDetail("reading the data set");
-  const dataset = await loadTextDataset(
-    {
-      train: config.dataset,
-      ...(config.eval_dataset === null ? {} : { validation: config.eval_dataset }),
-      validationFraction: config.validation_split,
-    },
-    { seed: config.data_seed },
-  );
-  const blocksOf = async (split: "train" | "validation", maxBlocks: number | null) => {
-    let shownPercent = -1;
-    return prepareBlocks(dataset[split], {
-      tokenizer,
-      sequenceLength: config.max_length,
-      vocabSize,
-      maxSequenceLength: maxPositions,
-      split,
-      ...(maxBlocks === null ? {} : { maxBlocks }),
-      onProgress: (share) => {
-        const percent = Math.floor(4 * share) * 25;
-        if (percent === shownPercent) return;
-        shownPercent = percent;
-        onDetail(`tokenising ${split} text, ${percent} %`);
-      },
-    });
-  };
-  const train = await blocksOf("train", config.max_train_samples);
-  const validation =
-    dataset.validation.length === 0
-      ? undefined
-      : await blocksOf("validation", config.max_eval_samples);
-  if (validation === undefined && (config.eval_strategy !== "no" || config.eval_on_start)) {
-    throw new LockstepError("E_CONFIG_CONFLICT", {
-      keys: "eval_strategy, eval_on_start and validation_split",
-      reason: "an evaluation is asked for, and no document is kept for validation",
-    });
-  }
-  onDetail("planning the steps");
-  const plan = createTrainingPlan({
-    blocks: train.blocks,
-    seed: config.data_seed,
-    samplesPerStep: config.global_batch_size,
-    microBatchSize: config.per_device_train_batch_size,
-    gradientGroups: config.gradient_groups,
-    numEpochs: config.num_train_epochs,
-    maxSteps: config.max_steps,
-  });
-  return {
-    plan,
-    validation:
-      validation === undefined
-        ? []
-        : evaluationBatches(validation.blocks, config.per_device_eval_batch_size),
-    trainReport: train.report,
-    validationReport: validation?.report,
-  };
 }
 
 async function sampleOf(
@@ -228,15 +158,6 @@ async function sampleOf(
     maxNewTokens: Math.min(config.sample_max_new_tokens, room),
     endTokenIds: tokenizer.endTokenIds,
   };
-}
-
-async function readModelConfig(directory: string): Promise<Record<string, unknown>> {
-  const file = join(directory, "config.json");
-  const parsed = await readJsonFile(file, "model configuration", maxModelConfigBytes);
-  if (!isRecord(parsed)) {
-    throw new LockstepError("E_JSON_FILE", { file, problem: "it is not an object" });
-  }
-  return parsed;
 }
 
 function positiveInteger(

@@ -153,6 +153,7 @@ export function lastingLines(
           `  ${withCommas(event.numTrainSamples)} blocks of ${event.sequenceLength} tokens, ` +
             `${withCommas(event.numValidationSamples)} for validation`,
         ),
+        ...(event.dataLines ?? []).map((line) => palette.dim(`  ${printable(line)}`)),
         palette.dim(
           `  ${event.totalSteps} steps of ${event.globalBatchSize} blocks in ` +
             `${event.gradientGroups} gradient groups, ${event.plannedWorkers} workers`,

@@ -23,7 +23,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
         `${withCommas(event.numTrainSamples)} blocks of ${event.sequenceLength} tokens, ` +
         `${event.numValidationSamples} for validation, ${event.totalSteps} steps of ` +
         `${event.globalBatchSize} blocks in ${event.gradientGroups} groups, ` +
-        `${event.plannedWorkers} workers`
+        `${event.plannedWorkers} workers` +
+        (event.dataLines ?? []).map((line) => `; ${printable(line.trim())}`).join("")
       );
     case "phase.changed":
       return `${event.phase}${event.detail === undefined ? "" : `: ${printable(event.detail)}`}`;

@@ -119,6 +119,8 @@ export interface RunStarted {
   readonly numTrainSamples: number;
   readonly numTrainTokens: number;
   readonly numValidationSamples: number;
+  /** What there is to learn, and what was cut or left out: lines for a person. */
+  readonly dataLines?: readonly string[];
 }
 
 export interface StepCompleted {

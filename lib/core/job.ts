@@ -28,6 +28,13 @@ export interface TokenBatch {
   readonly numRows: number;
   readonly tokens: Int32Array;
   readonly targets: Int32Array;
+  /**
+   * Where several examples share a row: the example of each token, from 1; 0 is padding. A token
+   * attends to its own example alone.
+   */
+  readonly segments?: Int32Array;
+  /** Where each example of a row counts its positions from 0. */
+  readonly positions?: Int32Array;
 }
 
 /** Sums, never means: the coordinator divides once. */

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,19 +7,23 @@ import { after, before, test } from "node:test";
 import fc from "fast-check";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
+import { BadRows } from "#lib/data/bad-rows";
 import { findJsonError } from "#lib/data/datasets/json-error";
-import { maxRowBytes } from "#lib/data/datasets/jsonl";
-import { splitLoneDocument } from "#lib/data/documents";
+import { type Document, splitContents, splitLoneDocument } from "#lib/data/documents";
 import { maxDocumentBytes } from "#lib/data/files";
 import {
   cleanText,
-  type Document,
-  loadTextDataset,
+  type DataSource,
+  type DatasetSpec,
   loadTokenizer,
-  prepareBlocks,
-  readDocuments,
-  splitDocuments,
+  type PreparedDataset,
+  type PrepareOptions,
+  packDocuments,
+  prepareDataset,
+  readExamples,
+  type TrainingRows,
 } from "#lib/data/index";
+import { maxRowBytes } from "#lib/data/readers/row";
 
 let directory: string;
 before(async () => {
@@ -42,6 +47,38 @@ function failure(code: string, facts: object = {}): (error: unknown) => boolean 
   };
 }
 
+async function readDocuments(
+  source: string,
+  columns: DataSource["columns"] = {},
+): Promise<Document[]> {
+  const documents: Document[] = [];
+  for await (const { place, example } of readExamples({ source, columns }, new BadRows("error"))) {
+    if (example.kind !== "text") throw new Error(`${place} is no text`);
+    documents.push({ id: place, text: example.text });
+  }
+  return documents;
+}
+
+const tokenizer = await loadTokenizer(join(packageRoot, "tests/fixtures/tok"));
+const defaults = { tokenizer, sequenceLength: 8, vocabSize: 277, maxSequenceLength: 64, seed: 0 };
+
+async function prepare(
+  spec: DatasetSpec,
+  options: Partial<PrepareOptions> = {},
+): Promise<PreparedDataset> {
+  const dataset = await prepareDataset(spec, { ...defaults, ...options });
+  after(() => dataset.close());
+  return dataset;
+}
+
+function tokensOf(rows: TrainingRows): number[][] {
+  return Array.from({ length: rows.numBlocks }, (_, row) => {
+    const tokens = new Int32Array(rows.sequenceLength);
+    rows.write(row, { tokens, targets: new Int32Array(rows.sequenceLength) });
+    return [...tokens];
+  });
+}
+
 test("the State of the Union data set holds 233 addresses, one document each", async () => {
   const documents = await readDocuments("sotu");
   assert.equal(documents.length, 233);
@@ -54,47 +91,73 @@ test("the State of the Union data set holds 233 addresses, one document each", a
 });
 
 test("speeches are split by a seed, without a speech on both sides", async () => {
-  const split = (seed: number) =>
-    loadTextDataset({ train: ["sotu"], validationFraction: 0.1 }, { seed });
+  const split = async (seed: number) => {
+    const spec = { train: [{ source: "sotu" }], validationFraction: 0.1 };
+    const { train, validation } = await prepare(spec, {
+      ...{ seed, packing: false },
+      ...{ sequenceLength: 4096, maxSequenceLength: 4096 },
+    });
+    return { train: tokensOf(train.rows), validation: tokensOf((validation ?? train).rows) };
+  };
   const first = await split(42);
   assert.equal(first.validation.length, 23);
   assert.equal(first.train.length, 210);
-  const trained = new Set(first.train.map(({ id }) => id));
-  assert.ok(first.validation.every(({ id }) => !trained.has(id)));
+  const trained = new Set(first.train.map(String));
+  assert.ok(first.validation.every((tokens) => !trained.has(String(tokens))));
   assert.deepEqual(await split(42), first);
   assert.notDeepEqual((await split(43)).validation, first.validation);
 });
 
-test("a split covers all documents, keeps copies together and never empties the training side", () => {
-  const texts = fc.array(fc.integer({ min: 0, max: 12 }), { minLength: 1, maxLength: 30 });
+test("the text of a run is laid out as the first version laid it out", async () => {
+  // Digests of the version that held documents and tokens in memory.
+  const spec = { train: [{ source: "sotu" }], validationFraction: 0.1 };
+  const limits = { maxTrainRows: 777, maxValidationRows: 777 };
+  const whole = { ...defaults, sequenceLength: 256, maxSequenceLength: 256, seed: 42 };
+  const { train, validation } = await prepare(spec, { ...whole, ...limits });
+  const digest = (rows: TrainingRows | undefined): string => {
+    const hash = createHash("sha256");
+    for (const tokens of rows === undefined ? [] : tokensOf(rows)) {
+      hash.update(Int32Array.from(tokens));
+    }
+    return hash.digest("hex").slice(0, 16);
+  };
+  assert.equal(digest(train.rows), "c24b71d7f5ca9d5f");
+  assert.equal(digest(validation?.rows), "df9f0b54f8b3225e");
+  assert.equal(train.report.numTokens, 8_984_175);
+  assert.equal(train.report.droppedTokens, 8_785_263);
+});
+
+test("a split takes its share and never empties the training side", () => {
   fc.assert(
     fc.property(
-      texts,
+      fc.integer({ min: 1, max: 30 }),
       fc.double({ min: 0, max: 0.99, noNaN: true }),
       fc.nat(),
-      (numbers, fraction, seed) => {
-        const documents = numbers.map((n, i): Document => ({ id: String(i), text: `text ${n}` }));
-        const { train, validation } = splitDocuments(documents, { fraction, seed });
-        const inOrder = (side: readonly Document[]): number[] => side.map(({ id }) => Number(id));
-        assert.deepEqual(
-          [...inOrder(train), ...inOrder(validation)].sort((a, b) => a - b),
-          documents.map((_, i) => i),
-        );
-        for (const side of [inOrder(train), inOrder(validation)]) {
-          assert.deepEqual(
-            side,
-            [...side].sort((a, b) => a - b),
-          );
-        }
-        const trained = new Set(train.map(({ text }) => text));
-        assert.ok(validation.every(({ text }) => !trained.has(text)));
-        assert.ok(train.length > 0);
-        if (fraction > 0 && new Set(numbers).size > 1) assert.ok(validation.length > 0);
-        if (fraction === 0) assert.equal(validation.length, 0);
+      (numContents, fraction, seed) => {
+        const validates = splitContents(numContents, { fraction, seed });
+        assert.ok([...validates].every((i) => i >= 0 && i < numContents));
+        assert.ok(validates.size < numContents);
+        if (fraction > 0 && numContents > 1) assert.ok(validates.size > 0);
+        if (fraction === 0) assert.equal(validates.size, 0);
       },
     ),
     { numRuns: 300 },
   );
+});
+
+test("copies of a text are on one side", async () => {
+  const texts = Array.from({ length: 40 }, (_, i) => `text ${i % 7}`);
+  const rows = texts.map((text) => JSON.stringify({ text })).join("\n");
+  const source = await file("copies.jsonl", rows);
+  for (let seed = 0; seed < 5; seed++) {
+    const spec = { train: [{ source }], validationFraction: 0.3 };
+    const { train, validation } = await prepare(spec, { seed, packing: false });
+    const trained = new Set(tokensOf(train.rows).map(String));
+    const validated = tokensOf(validation?.rows ?? train.rows).map(String);
+    assert.ok(validated.length >= 10 && validated.every((tokens) => !trained.has(tokens)));
+    assert.equal(trained.size + new Set(validated).size, 7);
+    assert.equal(train.report.numExamples + validated.length, 40);
+  }
 });
 
 test("a lone document is cut in two at a line end", () => {
@@ -121,7 +184,7 @@ test("text and JSON Lines are read from files, directories and patterns", async 
     '{"text":"one"}\r\n\n{"text":"zwei \\u00fc \u00fc","extra":1}\n{"text":""}\n{"text":"last"}';
   await writeFile(join(folder, "c.jsonl"), rows);
   const texts = async (source: string, textField?: string): Promise<string[]> =>
-    (await readDocuments(source, textField === undefined ? {} : { textField })).map(
+    (await readDocuments(source, textField === undefined ? {} : { text: textField })).map(
       ({ text }) => text,
     );
   assert.deepEqual(await texts(join(folder, "b.txt")), ["second"]);
@@ -209,8 +272,8 @@ test("the position of a JSON error is the first character without a valid contin
 test("rows without the text field, or with another type there, are refused", async () => {
   const cases = [
     ['{"body":"a","n":1}', /it has body, n/],
-    ['{"text":3}', /of type number/],
-    ['{"text":null}', /that field is null/],
+    ['{"text":3}', /"text" is not text/],
+    ['{"text":null}', /it lacks "text"/],
     ["[1]", /it is an array/],
     ['"a"', /it is of type string/],
     ["{}", /no fields/],
@@ -218,7 +281,7 @@ test("rows without the text field, or with another type there, are refused", asy
   for (const [json, words] of cases) {
     const path = await file("row.jsonl", `{"text":"a"}\n${json}`);
     await assert.rejects(readDocuments(path), (error) => {
-      failure("E_DATA_ROW", { file: path, line: 2, field: "text" })(error);
+      failure("E_DATA_ROW_FORMAT", { place: `${path}:2` })(error);
       return words.test(String(error));
     });
   }
@@ -256,29 +319,15 @@ test("files and rows over the limits are refused, a file before it is read", asy
   await assert.rejects(readDocuments(endless), failure("E_DATA_TOO_LARGE", row));
 });
 
-test("limits on documents keep some of every part", async () => {
-  const limits = { maxTrainDocuments: 5, maxValidationDocuments: 2 };
-  const { train, validation } = await loadTextDataset({ train: ["sotu"], ...limits }, { seed: 1 });
-  assert.equal(train.length, 5);
-  assert.equal(validation.length, 2);
-  const years = train.map(({ id }) => Number(id.slice(0, 4)));
-  for (let i = 1; i < years.length; i++) {
-    const gap = (years[i] ?? 0) - (years[i - 1] ?? 0);
-    assert.ok(gap > 35 && gap < 55, `years ${years.join(", ")}`);
-  }
-});
-
 test("unknown names, formats, empty sets and bad fractions are errors of the catalogue", async () => {
-  const load = (train: string, rest: object = {}) =>
-    loadTextDataset({ train: [train], ...rest }, { seed: 0 });
+  const load = (source: string, rest: object = {}) => prepare({ train: [{ source }], ...rest });
   await assert.rejects(load("stou"), failure("E_DATASET_UNKNOWN", { dataset: "stou" }));
   await assert.rejects(load(join(directory, "*.none")), failure("E_DATASET_UNKNOWN"));
-  await assert.rejects(load(await file("a.parquet", "x")), failure("E_DATASET_FORMAT"));
+  await assert.rejects(load(await file("a.docx", "x")), failure("E_DATASET_FORMAT"));
   const blank = await file("blank.txt", "\n \n");
   await assert.rejects(load(blank), failure("E_DATASET_EMPTY", { split: "train" }));
-  const validation = { validation: [blank] };
   await assert.rejects(
-    load("sotu", validation),
+    load(await file("some.txt", "some text"), { validation: [{ source: blank }] }),
     failure("E_DATASET_EMPTY", { split: "validation" }),
   );
   for (const validationFraction of [1, -0.1, Number.NaN]) {
@@ -286,48 +335,47 @@ test("unknown names, formats, empty sets and bad fractions are errors of the cat
   }
 });
 
-test("prepared blocks report what became of the text", async () => {
-  const tokenizer = await loadTokenizer(join(packageRoot, "tests/fixtures/tok"));
-  const documents = [
-    { id: "a", text: "the quick brown fox" },
-    { id: "b", text: "hello world é, hello world, xyz xyz" },
-  ];
-  const options = { tokenizer, sequenceLength: 8, vocabSize: 277, maxSequenceLength: 64 };
-  const shares: number[] = [];
-  const { blocks, report } = await prepareBlocks(documents, {
-    ...options,
-    onProgress: (share) => shares.push(share),
-  });
-  const stream = [
-    ...(await tokenizer.encode("the quick brown fox")),
-    0,
-    ...(await tokenizer.encode("hello world é, hello world, xyz xyz")),
-    0,
-  ];
+test("prepared rows report what became of the text", async () => {
+  const texts = ["the quick brown fox", "hello world é, hello world, xyz xyz"];
+  const source = await file("two.jsonl", texts.map((text) => JSON.stringify({ text })).join("\n"));
+  const spec = { train: [{ source }], validationFraction: 0 };
+  const numCharacters: number[] = [];
+  const whole = await prepare(spec, { onProgress: (done) => numCharacters.push(done) });
+  const encoded = await tokenizer.encodeMany(texts);
+  const { blocks, stream } = {
+    blocks: packDocuments(encoded, { sequenceLength: 8, separatorTokenId: 0 }),
+    stream: encoded.flatMap((ids) => [...ids, 0]),
+  };
+  assert.deepEqual(tokensOf(whole.train.rows).flat(), [...blocks.tokens]);
   assert.deepEqual([...blocks.tokens], stream.slice(0, blocks.tokens.length));
-  assert.equal(report.numDocuments, 2);
-  assert.equal(report.numBytes, 19 + 36);
-  assert.equal(report.numTokens, stream.length);
-  assert.equal(report.numBlocks, Math.floor(stream.length / 8));
-  assert.equal(report.droppedTokens, stream.length % 8);
-  assert.equal(report.supervisedTokens, 7 * report.numBlocks);
-  assert.ok(report.tokenizerBytesPerSecond > 0);
-  assert.equal(shares.at(-1), 1);
+  assert.deepEqual(whole.train.report, {
+    numExamples: 2,
+    numTokens: stream.length,
+    numRows: Math.floor(stream.length / 8),
+    rowTokens: 32,
+    droppedTokens: stream.length % 8,
+    supervisedTokens: 7 * 4,
+    truncatedExamples: 0,
+    truncatedTokens: 0,
+  });
+  assert.equal(whole.layout, "wrapped");
+  assert.equal(whole.numBytes, 19 + 36);
+  assert.ok(whole.tokenizerSeconds > 0);
+  assert.equal(numCharacters.at(-1), 19 + 35);
 
-  assert.equal(report.numBlocks, 4);
-  const limited = await prepareBlocks(documents, { ...options, maxBlocks: 2 });
-  assert.deepEqual([...limited.blocks.tokens], [...stream.slice(0, 8), ...stream.slice(16, 24)]);
-  assert.equal(limited.report.droppedTokens, stream.length - 16);
+  const limited = await prepare(spec, { maxTrainRows: 2 });
+  assert.deepEqual(tokensOf(limited.train.rows).flat(), [
+    ...stream.slice(0, 8),
+    ...stream.slice(16, 24),
+  ]);
+  assert.equal(limited.train.report.droppedTokens, stream.length - 16);
   await assert.rejects(
-    prepareBlocks(documents, { ...options, vocabSize: 100 }),
-    failure("E_TOKEN_OUT_OF_VOCABULARY", { document: "a", vocabSize: 100 }),
+    prepare(spec, { vocabSize: 100 }),
+    failure("E_TOKEN_OUT_OF_VOCABULARY", { document: `${source}:1`, vocabSize: 100 }),
   );
+  await assert.rejects(prepare(spec, { sequenceLength: 65 }), failure("E_SEQUENCE_LENGTH"));
   await assert.rejects(
-    prepareBlocks(documents, { ...options, sequenceLength: 65 }),
-    failure("E_SEQUENCE_LENGTH"),
-  );
-  await assert.rejects(
-    prepareBlocks(documents, { ...options, sequenceLength: 64 }),
+    prepare(spec, { sequenceLength: 64 }),
     failure("E_DATASET_TOO_SMALL", { split: "train", numTokens: stream.length, neededBlocks: 1 }),
   );
 });

@@ -5,11 +5,15 @@ export const dataErrors = {
   E_DATASET_UNKNOWN: entry<{ dataset: string; known: readonly string[] }>(
     (d) =>
       `The dataset ${JSON.stringify(d.dataset)} is neither a built-in data set (${d.known.join(", ")}) nor a file, a directory or a pattern that matches one.`,
-    "Name a built-in data set, or give the path of .txt or .jsonl files.",
+    "Name a built-in data set, or give the path of text, JSON, CSV, TSV or Parquet files.",
   ),
   E_DATASET_FORMAT: entry<{ file: string; known: readonly string[] }>(
     (d) => `The data file ${d.file} does not end in one of ${d.known.join(", ")}.`,
-    "Rename the file if its content is plain text or JSON Lines, or convert it.",
+    "Rename the file after its content, or convert it.",
+  ),
+  E_DATASET_INFO: entry<{ file: string; problem: string }>(
+    (d) => `The index of data sets ${d.file} cannot be used: ${d.problem}.`,
+    "Correct the entry (docs/data.md shows one), or name the data file itself as dataset.",
   ),
   E_DATASET_EMPTY: entry<{ split: string; source: string }>(
     (d) => `The ${d.split} split of ${d.source} holds no text.`,
@@ -43,10 +47,57 @@ export const dataErrors = {
     (d) => `${d.file}:${d.line}:${d.column}: ${d.problem}; each line has to be one JSON object.`,
     "Correct the line; a JSON Lines file has one whole object a line.",
   ),
-  E_DATA_ROW: entry<{ file: string; line: number; field: string; found: string }>(
+  E_DATA_GZIP: entry<{ file: string; problem: string }>(
+    (d) => `The compressed file ${d.file} is damaged: ${d.problem}.`,
+    "Take the file again from where it came, and check it with gzip -t.",
+  ),
+  E_DATA_CSV: entry<{ file: string; line: number; problem: string }>(
+    (d) => `${d.file}:${d.line}: ${d.problem}.`,
+    'Quote fields that hold separators, quotes or line ends, and double each quote inside: "say ""yes""".',
+  ),
+  E_DATA_PARQUET: entry<{ file: string; problem: string }>(
+    (d) => `The Parquet file ${d.file} cannot be read: ${d.problem}.`,
+    "Write the file again, for example with pyarrow and the codec snappy, gzip or zstd.",
+  ),
+  E_DATA_TOO_MANY_COLUMNS: entry<{ file: string; numColumns: number; limit: number }>(
+    (d) => `${d.file} has ${d.numColumns} columns; at most ${d.limit} are read.`,
+    "Keep the columns of the data set's format (see docs/data.md) and drop the others.",
+  ),
+  E_DATA_FORMAT_UNKNOWN: entry<{ place: string; found: string; known: readonly string[] }>(
+    (d) => `${d.place}: a row with ${d.found} is in none of the formats ${d.known.join(", ")}.`,
+    "Rename the columns after one of the formats in docs/data.md, or set dataset_format.",
+  ),
+  E_DATA_ROW_FORMAT: entry<{ place: string; format: string; problem: string }>(
+    (d) => `${d.place}: not a row of the format ${d.format}: ${d.problem}.`,
+    "Correct the row, set dataset_format, or set on_bad_row: skip to leave such rows out.",
+  ),
+  E_DATA_NO_ANSWER: entry<{ place: string }>(
+    (d) => `${d.place}: the row has no answer to learn from.`,
+    "Add the answer, or set on_bad_row: skip to leave such rows out.",
+  ),
+  E_DATA_NOTHING_SUPERVISED: entry<{ place: string; numTokens: number; maxLength: number }>(
     (d) =>
-      `${d.file}:${d.line}: the row has to be an object with a string ${JSON.stringify(d.field)}, but ${d.found}.`,
-    "Rename the column or correct the row.",
+      `${d.place}: none of the first ${d.maxLength} of the row's ${d.numTokens} tokens is to be learnt: a loss over it would be 0/0.`,
+    "Raise max_length if the prompt fills it, check the weights of the messages, or set on_bad_row: skip.",
+  ),
+  E_DATA_NO_END_TOKEN: entry<{ place: string }>(
+    (d) =>
+      `${d.place}: the chat template writes no end token after an answer, so the model would never learn to stop.`,
+    "Use a template that ends each answer with a special token such as <|im_end|> or the end-of-sequence token.",
+  ),
+  E_DATA_TOO_MANY_BAD_ROWS: entry<{ numBad: number; numRows: number; listed: readonly string[] }>(
+    (d) =>
+      `${d.numBad} of ${d.numRows} rows cannot be used, more than half: ${d.listed.join("; ")}.`,
+    "Check dataset_format and the columns; on_bad_row: skip is for a few broken rows.",
+  ),
+  E_CHAT_TEMPLATE_SECOND_BOS: entry<{ place: string; token: string }>(
+    (d) => `${d.place}: the text begins with ${JSON.stringify(d.token)} twice.`,
+    "Take the beginning token out of the chat template or out of the data; it is added once.",
+  ),
+  E_LABEL_UNSEEN: entry<{ place: string; label: string; known: readonly string[] }>(
+    (d) =>
+      `${d.place}: the label ${JSON.stringify(d.label)} does not occur in training (${d.known.join(", ")}).`,
+    "Correct the label, or add training rows with it.",
   ),
   E_TOKENIZER_INVALID: entry<{ file: string; problem: string }>(
     (d) => `The tokenizer file ${d.file} cannot be used: ${d.problem}.`,

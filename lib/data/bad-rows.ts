@@ -1,0 +1,42 @@
+import { LockstepError } from "#lib/core/errors/index";
+
+export type BadRowPolicy = "error" | "skip";
+
+/** Rejected rows that are listed by name; the others are counted. */
+export const maxListedRows = 20;
+/** A data set that loses more than this share of its rows was read the wrong way. */
+const maxBadShare = 0.5;
+
+/** What became of rows that cannot be used: the first one ends the run, or each is counted and listed. */
+export class BadRows {
+  readonly #policy: BadRowPolicy;
+  readonly #listed: string[] = [];
+  #count = 0;
+
+  constructor(policy: BadRowPolicy) {
+    this.#policy = policy;
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Messages of the first ones. */
+  get listed(): readonly string[] {
+    return this.#listed;
+  }
+
+  /** @throws the error itself unless bad rows are skipped, and anything that is not an error of the catalogue */
+  reject(error: unknown): void {
+    if (this.#policy === "error" || !(error instanceof LockstepError)) throw error;
+    this.#count++;
+    if (this.#listed.length < maxListedRows) this.#listed.push(`${error.code}: ${error.message}`);
+  }
+
+  /** @throws E_DATA_TOO_MANY_BAD_ROWS */
+  checkShare(numRows: number): void {
+    if (this.#count <= maxBadShare * numRows) return;
+    const listed = this.#listed.slice(0, 3);
+    throw new LockstepError("E_DATA_TOO_MANY_BAD_ROWS", { numBad: this.#count, numRows, listed });
+  }
+}

@@ -1,0 +1,243 @@
+import { stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { nearestName } from "#lib/core/edit-distance";
+import { LockstepError } from "#lib/core/errors/index";
+import { builtInDatasets } from "./datasets/index.js";
+import type { DataSource } from "./examples.js";
+import type { DatasetFormat } from "./formats/index.js";
+import { isMissingFile, isRecord, maxModelTextBytes, readTextFile } from "./files.js";
+
+/** LLaMA-Factory's index of a directory of data sets. */
+export const datasetInfoFileName = "dataset_info.json";
+
+/** Stands for a part of a row that LLaMA-Factory does not read: no column has this name. */
+const noColumn = "\0";
+const formats: Readonly<Record<string, DatasetFormat>> = {
+  alpaca: "alpaca",
+  sharegpt: "sharegpt",
+  openai: "messages",
+};
+const columnKeys = ["prompt", "query", "response", "history", "messages", "system", "tools"];
+const tagKeys = [
+  "role_tag",
+  "content_tag",
+  "user_tag",
+  "assistant_tag",
+  "observation_tag",
+  "function_tag",
+  "system_tag",
+];
+const hubKeys = ["hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name"];
+/** `subset`, `folder` and `revision` name parts of a repository on a hub: a local file has none. */
+const entryKeys = [
+  ...hubKeys,
+  "file_name",
+  "formatting",
+  "ranking",
+  "subset",
+  "revision",
+  "folder",
+  "split",
+  "num_samples",
+  "columns",
+  "tags",
+];
+
+/** The entries of a directory's `dataset_info.json`, read when they are asked for. */
+export class DatasetInfo {
+  readonly #directory: string;
+  readonly #file: string;
+  readonly #entries: Readonly<Record<string, unknown>>;
+
+  private constructor(directory: string, entries: Readonly<Record<string, unknown>>) {
+    this.#directory = directory;
+    this.#file = join(directory, datasetInfoFileName);
+    this.#entries = entries;
+  }
+
+  /**
+   * Opens the index of a directory, undefined where there is none.
+   *
+   * @throws E_DATASET_INFO where it is not a JSON object, E_DATA_TOO_LARGE
+   */
+  static async open(directory: string): Promise<DatasetInfo | undefined> {
+    const file = join(directory, datasetInfoFileName);
+    let text: string;
+    try {
+      text = await readTextFile(file, {
+        what: "index of data sets",
+        limitBytes: maxModelTextBytes,
+      });
+    } catch (error) {
+      if (error instanceof LockstepError && error.code === "E_FILE_NOT_FOUND") return undefined;
+      throw error;
+    }
+    let entries: unknown;
+    try {
+      entries = JSON.parse(text);
+    } catch (cause) {
+      const problem = `it is not JSON (${String(cause)})`;
+      throw new LockstepError("E_DATASET_INFO", { file, problem }, { cause });
+    }
+    if (!isRecord(entries)) {
+      const problem = "it is not an object of data sets by name";
+      throw new LockstepError("E_DATASET_INFO", { file, problem });
+    }
+    return new DatasetInfo(directory, entries);
+  }
+
+  names(): readonly string[] {
+    return Object.keys(this.#entries);
+  }
+
+  has(name: string): boolean {
+    return Object.hasOwn(this.#entries, name);
+  }
+
+  /** @throws E_DATASET_INFO where there is no such entry, or one that cannot be used */
+  get(name: string): DataSource {
+    if (!this.has(name)) {
+      const nearest = nearestName(name, this.names());
+      this.#fail(
+        `it has no data set ${JSON.stringify(name)}${nearest === undefined ? "" : `; did you mean ${nearest}?`}`,
+      );
+    }
+    const entry = this.#entries[name];
+    const fail = (problem: string): never => this.#fail(`${JSON.stringify(name)}: ${problem}`);
+    if (!isRecord(entry)) return fail("it is not an object");
+    for (const key of Object.keys(entry)) {
+      if (!entryKeys.includes(key)) {
+        fail(`unknown key ${key}; did you mean ${nearestName(key, entryKeys) ?? ""}?`);
+      }
+    }
+    const fileName = entry["file_name"];
+    if (fileName === undefined) {
+      const hub = hubKeys.find((key) => entry[key] !== undefined);
+      if (hub === undefined) return fail("it has no file_name");
+      return fail(
+        `its ${hub} is ${JSON.stringify(entry[hub])}, and Lockstep downloads nothing: save the data set to a file and name it as file_name`,
+      );
+    }
+    if (typeof fileName !== "string" || fileName === "") return fail("file_name is not text");
+    if ((entry["ranking"] ?? false) !== false) {
+      fail("ranking is for preference training, which is not in this version");
+    }
+    const split = entry["split"] ?? "train";
+    if (split !== "train") {
+      fail(`split is ${JSON.stringify(split)}, and a file has the split "train" alone`);
+    }
+    const numSamples = entry["num_samples"] ?? undefined;
+    if (numSamples !== undefined && !(Number.isSafeInteger(numSamples) && Number(numSamples) > 0)) {
+      fail(`num_samples is ${JSON.stringify(numSamples)}, not a whole number of at least 1`);
+    }
+    const formatting = entry["formatting"] ?? "alpaca";
+    const format = typeof formatting === "string" ? formats[formatting] : undefined;
+    if (format === undefined) {
+      return fail(
+        `formatting is ${JSON.stringify(formatting)}, not one of ${Object.keys(formats).join(", ")}`,
+      );
+    }
+    const columns = readNames(entry["columns"], "columns", columnKeys, fail);
+    const tags = readNames(entry["tags"], "tags", tagKeys, fail);
+    if (format === "messages" && tags !== undefined) {
+      fail("tags are for formatting: sharegpt; those of openai are fixed");
+    }
+    if (format === "alpaca" && columns !== undefined && columns.prompt === undefined) {
+      fail("columns names no prompt");
+    }
+    return {
+      source: resolve(this.#directory, fileName),
+      format,
+      columns: {
+        // Where columns are given, those that are not named are not read; some never are.
+        ...(columns === undefined ? {} : { query: noColumn, response: noColumn }),
+        ...{ history: noColumn, system: noColumn, tools: noColumn },
+        ...columns,
+      },
+      ...(tags === undefined ? {} : { tags }),
+      ...(numSamples === undefined ? {} : { maxRows: Number(numSamples) }),
+    };
+  }
+
+  #fail(problem: string): never {
+    throw new LockstepError("E_DATASET_INFO", { file: this.#file, problem });
+  }
+}
+
+/** A mapping of known keys to names; null values say nothing. */
+function readNames(
+  value: unknown,
+  what: string,
+  known: readonly string[],
+  fail: (problem: string) => never,
+): Readonly<Record<string, string>> | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (!isRecord(value)) return fail(`${what} is not an object`);
+  const names: [string, string][] = [];
+  for (const [key, name] of Object.entries(value)) {
+    if (name === null) continue;
+    if (["images", "videos", "audios"].includes(key)) {
+      fail(`${what} names ${key}, and Lockstep trains on text`);
+    }
+    if (["chosen", "rejected", "kto_tag"].includes(key)) {
+      fail(`${what} names ${key}, which is for preference training: not in this version`);
+    }
+    if (!known.includes(key)) {
+      fail(`unknown key ${key} in ${what}; did you mean ${nearestName(key, known) ?? ""}?`);
+    }
+    if (typeof name !== "string" || name === "") fail(`${key} in ${what} is not text`);
+    names.push([key, String(name)]);
+  }
+  return Object.fromEntries(names);
+}
+
+export interface FindSourcesOptions {
+  /** Whose `dataset_info.json` is asked. */
+  readonly datasetDir: string;
+  /** Column of plain texts, where it has another name. */
+  readonly textField?: string;
+  /** Rows of each source that are read at most. */
+  readonly maxRows?: number | null;
+}
+
+/**
+ * What names of a configuration stand for: a built-in data set, an entry of `dataset_info.json`, or a
+ * path, in this order.
+ *
+ * @throws E_DATASET_INFO
+ */
+export async function findSources(
+  names: readonly string[],
+  { datasetDir, textField = "text", maxRows = null }: FindSourcesOptions,
+): Promise<DataSource[]> {
+  const info = await DatasetInfo.open(datasetDir);
+  const find = async (name: string): Promise<DataSource> => {
+    const isBuiltIn = Object.hasOwn(builtInDatasets, name);
+    if (info !== undefined && !isBuiltIn && (info.has(name) || (await isSlip(name)))) {
+      return info.get(name);
+    }
+    return { source: name, ...(textField === "text" ? {} : { columns: { text: textField } }) };
+  };
+  const sources: DataSource[] = [];
+  for (const name of names) {
+    const source = await find(name);
+    const limit = Math.min(
+      source.maxRows ?? Number.POSITIVE_INFINITY,
+      maxRows ?? Number.POSITIVE_INFINITY,
+    );
+    sources.push(Number.isFinite(limit) ? { ...source, maxRows: limit } : source);
+  }
+  return sources;
+}
+
+/** A bare word that is no file either: beside an index it is a slip in one of its names. */
+async function isSlip(name: string): Promise<boolean> {
+  if (!/^[\w-]+$/.test(name)) return false;
+  try {
+    await stat(name);
+    return false;
+  } catch (error) {
+    if (isMissingFile(error)) return true;
+    throw error;
+  }
+}

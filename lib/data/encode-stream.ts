@@ -1,0 +1,217 @@
+import { createHash } from "node:crypto";
+import { LockstepError } from "#lib/core/errors/index";
+import type { BadRows } from "./bad-rows.js";
+import {
+  countSupervised,
+  markTokens,
+  type RenderedExample,
+  renderCompletion,
+  renderConversation,
+} from "./encode-example.js";
+import { contentOf, type PlacedExample } from "./examples.js";
+import { NumberList } from "./number-list.js";
+import type { TokenStore } from "./token-store.js";
+import type { Tokenizer } from "./tokenizer.js";
+
+/** Text that is tokenised at once: a batch keeps all cores busy, and an encoding takes about 100 times the bytes of its text. */
+const batchCharacters = 2 ** 20;
+
+export interface EncodeSettings {
+  readonly tokenizer: Tokenizer;
+  /** Tokens of the model's vocabulary. */
+  readonly vocabSize: number;
+  /** Examples are cut to it when rows are made of them. */
+  readonly sequenceLength: number;
+  readonly badRows: BadRows;
+  readonly onProgress?: (numCharacters: number) => void;
+}
+
+/**
+ * Tokenises examples one batch after another into a store, and keeps where each lies. A text is stored
+ * with the separator that follows it.
+ */
+export class ExampleEncoder {
+  readonly #store: TokenStore;
+  readonly #settings: EncodeSettings;
+  #waiting: PlacedExample[] = [];
+  #waitingCharacters = 0;
+  /** Content digests, to the number of their first appearance. */
+  readonly #contents = new Map<string, number>();
+  readonly starts = new NumberList();
+  readonly lengths = new NumberList();
+  readonly supervised = new NumberList();
+  readonly contents = new NumberList();
+  numTexts = 0;
+  numExamples = 0;
+  numBytes = 0;
+  numCharacters = 0;
+  seconds = 0;
+
+  constructor(store: TokenStore, settings: EncodeSettings) {
+    this.#store = store;
+    this.#settings = settings;
+  }
+
+  get numContents(): number {
+    return this.#contents.size;
+  }
+
+  /** The only example so far, while it is not yet tokenised. */
+  get lone(): PlacedExample | undefined {
+    return this.numExamples === 1 ? this.#waiting[0] : undefined;
+  }
+
+  /** Forgets the examples that are not yet tokenised. */
+  dropWaiting(): void {
+    this.numExamples -= this.#waiting.length;
+    this.#waiting = [];
+    this.#waitingCharacters = 0;
+  }
+
+  async add(placed: PlacedExample): Promise<void> {
+    // A batch goes once the next example is there, so that a lone one is always still waiting.
+    if (this.#waitingCharacters >= batchCharacters) await this.flush();
+    this.#waiting.push(placed);
+    this.#waitingCharacters += charactersOf(placed);
+    this.numExamples++;
+  }
+
+  /** @throws E_TOKEN_OUT_OF_VOCABULARY, and bad rows where they end the run */
+  async flush(): Promise<void> {
+    const batch = this.#waiting;
+    this.#waiting = [];
+    this.#waitingCharacters = 0;
+    const startedMs = performance.now();
+    // Texts of one batch are encoded together, the order of examples stays.
+    const texts = batch.flatMap(({ example }) => (example.kind === "text" ? [example.text] : []));
+    const encodedTexts = (
+      await this.#settings.tokenizer.encodeMany(texts, {
+        onProgress: (done) => this.#settings.onProgress?.(this.numCharacters + done),
+      })
+    ).values();
+    const rendered = batch.map((placed) => this.#render(placed));
+    const marked = (
+      await this.#settings.tokenizer.encodeMarked(rendered.flat().map((each) => each))
+    ).values();
+    const separator = this.#settings.tokenizer.documentSeparatorTokenId;
+    for (const [i, placed] of batch.entries()) {
+      const content = this.#contentNumber(placed);
+      if (placed.example.kind === "text") {
+        const ids = encodedTexts.next().value ?? new Int32Array(0);
+        this.#checkVocabulary(ids, placed.place);
+        const start = this.#store.append(ids);
+        if (separator !== null) {
+          this.#checkVocabulary([separator], "the document separator");
+          this.#store.append([separator]);
+        }
+        const length = this.#store.length - start;
+        const { sequenceLength } = this.#settings;
+        this.#keep(start, length, Math.max(0, Math.min(length, sequenceLength) - 1), content);
+        this.numTexts++;
+        this.numBytes += Buffer.byteLength(placed.example.text);
+        this.numCharacters += placed.example.text.length;
+        continue;
+      }
+      for (const each of rendered[i] ?? []) {
+        const encoded = marked.next().value ?? { ids: new Int32Array(0), spans: [] };
+        this.numBytes += Buffer.byteLength(each.text);
+        this.numCharacters += each.text.length;
+        try {
+          this.#addMarked(markTokens(each, encoded, this.#settings.tokenizer), each.place, content);
+        } catch (error) {
+          this.#reject(error);
+        }
+      }
+    }
+    this.seconds += (performance.now() - startedMs) / 1000;
+    this.#settings.onProgress?.(this.numCharacters);
+  }
+
+  #render({ place, example }: PlacedExample): RenderedExample[] {
+    try {
+      switch (example.kind) {
+        case "completion":
+          return [{ ...renderCompletion(example), place, kind: example.kind }];
+        case "conversation":
+          return renderConversation(example, this.#settings.tokenizer).map((marked) => ({
+            ...marked,
+            place,
+            kind: example.kind,
+          }));
+        case "text":
+          return [];
+        case "labelled":
+          throw new LockstepError("E_DATA_ROW_FORMAT", {
+            place,
+            format: "classification",
+            problem: "a causal language model learns texts, not labels",
+          });
+      }
+    } catch (error) {
+      this.#reject(error);
+      return [];
+    }
+  }
+
+  #addMarked(tokens: Int32Array, place: string, content: number): void {
+    const { sequenceLength } = this.#settings;
+    this.#checkVocabulary(
+      tokens.map((value) => (value < 0 ? ~value : value)),
+      place,
+    );
+    const supervised = countSupervised(tokens, sequenceLength);
+    if (supervised === 0) {
+      const facts = { place, numTokens: tokens.length, maxLength: sequenceLength };
+      throw new LockstepError("E_DATA_NOTHING_SUPERVISED", facts);
+    }
+    this.#keep(this.#store.append(tokens), tokens.length, supervised, content);
+  }
+
+  #keep(start: number, length: number, supervised: number, content: number): void {
+    this.starts.push(start);
+    this.lengths.push(length);
+    this.supervised.push(supervised);
+    this.contents.push(content);
+  }
+
+  #contentNumber({ example }: PlacedExample): number {
+    const hash = createHash("sha256").update(contentOf(example)).digest();
+    // 128 bits of a digest tell as many contents apart as fit on any disk, in half the memory.
+    const digest = hash.toString("latin1", 0, 16);
+    const number = this.#contents.get(digest) ?? this.#contents.size;
+    this.#contents.set(digest, number);
+    return number;
+  }
+
+  /** A tokenizer of another model is no fault of the row. */
+  #reject(error: unknown): void {
+    const isFatal =
+      error instanceof LockstepError &&
+      (error.code === "E_TOKEN_OUT_OF_VOCABULARY" || error.code === "E_CHAT_TEMPLATE_MISSING");
+    if (isFatal) throw error;
+    this.#settings.badRows.reject(error);
+  }
+
+  #checkVocabulary(ids: ArrayLike<number>, document: string): void {
+    const { vocabSize } = this.#settings;
+    for (let i = 0; i < ids.length; i++) {
+      const tokenId = ids[i] ?? 0;
+      if (tokenId >= vocabSize) {
+        throw new LockstepError("E_TOKEN_OUT_OF_VOCABULARY", { document, tokenId, vocabSize });
+      }
+    }
+  }
+}
+
+function charactersOf({ example }: PlacedExample): number {
+  switch (example.kind) {
+    case "text":
+      return example.text.length;
+    case "completion":
+      return example.prompt.length + example.completion.length;
+    case "conversation":
+      return example.messages.reduce((sum, { content }) => sum + content.length + 64, 0);
+    case "labelled":
+      return example.text.length + (example.pair?.length ?? 0);
+  }
+}

@@ -1,0 +1,84 @@
+import { LockstepError } from "#lib/core/errors/index";
+import type { BadRows } from "./bad-rows.js";
+import { builtInDatasets } from "./datasets/index.js";
+import {
+  type DatasetFormat,
+  type Example,
+  type FormatOptions,
+  parseExample,
+  recogniseFormat,
+} from "./formats/index.js";
+import { dataExtension, dataExtensions, dataFiles, readRows } from "./readers/index.js";
+
+/** One source of examples, with what is known about its rows. */
+export interface DataSource extends FormatOptions {
+  /** A built-in name ("sotu"), a file, a directory or a pattern. */
+  readonly source: string;
+  /** Recognised by the first row of each file where it is absent. */
+  readonly format?: DatasetFormat;
+  /** Rows that are read at most, from the start. */
+  readonly maxRows?: number;
+}
+
+export interface PlacedExample {
+  /** Where it came from, for messages: a file's name, and the line in a file of rows. */
+  readonly place: string;
+  readonly example: Example;
+}
+
+/**
+ * The examples of one source, read as a stream. Blank texts are left out.
+ *
+ * @throws E_DATASET_UNKNOWN, E_DATASET_FORMAT, E_DATA_FORMAT_UNKNOWN, what the readers throw, and what
+ *   bad rows are where they end the run
+ */
+export async function* readExamples(
+  source: DataSource,
+  badRows: BadRows,
+): AsyncGenerator<PlacedExample> {
+  let left = source.maxRows ?? Number.POSITIVE_INFINITY;
+  if (Object.hasOwn(builtInDatasets, source.source)) {
+    for (const { id, text } of (await builtInDatasets[source.source]?.()) ?? []) {
+      if (left-- <= 0) return;
+      yield { place: id, example: { kind: "text", text } };
+    }
+    return;
+  }
+  const files = await dataFiles(source.source, {
+    isData: (name) => dataExtensions.includes(dataExtension(name)),
+    known: Object.keys(builtInDatasets),
+  });
+  for (const file of files) {
+    let { format } = source;
+    for await (const row of readRows(file, badRows)) {
+      if (left-- <= 0) return;
+      format ??= recogniseFormat(row, textFieldOf(source));
+      try {
+        const example = parseExample(row, format, source);
+        if (example.kind === "text" && example.text === "") continue;
+        yield { place: row.place, example };
+      } catch (error) {
+        badRows.reject(error);
+      }
+    }
+  }
+}
+
+const textFieldOf = ({ columns }: DataSource): { textField?: string } =>
+  columns?.text === undefined ? {} : { textField: columns.text };
+
+/** What a split tells examples apart by: the same content stays on one side. */
+export function contentOf(example: Example): string {
+  return example.kind === "text" ? example.text : JSON.stringify(example);
+}
+
+/** @throws E_DATASET_EMPTY */
+export function refuseEmpty(
+  count: number,
+  split: "train" | "validation",
+  sources: readonly DataSource[],
+): void {
+  if (count > 0) return;
+  const source = sources.map((each) => each.source).join(", ");
+  throw new LockstepError("E_DATASET_EMPTY", { split, source });
+}

@@ -1,0 +1,116 @@
+import { LockstepError } from "#lib/core/errors/index";
+import type { ChatMessage } from "#lib/data/chat-template";
+
+/** What a row says, whatever its file and its columns looked like. */
+export type Example = TextExample | CompletionExample | ConversationExample | LabelledExample;
+
+/** Every token is learnt. */
+export interface TextExample {
+  readonly kind: "text";
+  readonly text: string;
+}
+
+/** The completion is learnt, and that it ends. */
+export interface CompletionExample {
+  readonly kind: "completion";
+  readonly prompt: string;
+  readonly completion: string;
+}
+
+/** The answers that are marked are learnt; the model's chat template gives the text. */
+export interface ConversationExample {
+  readonly kind: "conversation";
+  readonly messages: readonly ChatMessage[];
+  /** Of each message: whether it is learnt. Only messages of the assistant are. */
+  readonly isLearnt: readonly boolean[];
+  /** As the template takes them: JSON schemas of functions. */
+  readonly tools: unknown;
+}
+
+export interface LabelledExample {
+  readonly kind: "labelled";
+  readonly text: string;
+  readonly pair: string | null;
+  readonly label: string | number;
+}
+
+export const datasetFormats = [
+  "text",
+  "prompt-completion",
+  "messages",
+  "alpaca",
+  "sharegpt",
+  "classification",
+] as const;
+export type DatasetFormat = (typeof datasetFormats)[number];
+
+/** Names of columns that differ from a format's own; LLaMA-Factory's `columns` and `tags`. */
+export interface ColumnNames {
+  readonly text?: string;
+  readonly prompt?: string;
+  readonly query?: string;
+  readonly response?: string;
+  readonly history?: string;
+  readonly messages?: string;
+  readonly system?: string;
+  readonly tools?: string;
+  readonly label?: string;
+}
+export interface RoleTags {
+  readonly role_tag?: string;
+  readonly content_tag?: string;
+  readonly user_tag?: string;
+  readonly assistant_tag?: string;
+  readonly observation_tag?: string;
+  readonly function_tag?: string;
+  readonly system_tag?: string;
+}
+export interface FormatOptions {
+  readonly columns?: ColumnNames;
+  readonly tags?: RoleTags;
+}
+
+/** A row while it is read in one format: its fields with checks that name it. */
+export class FormatRow {
+  readonly place: string;
+  readonly format: DatasetFormat;
+  readonly fields: Readonly<Record<string, unknown>>;
+
+  constructor(format: DatasetFormat, place: string, fields: Readonly<Record<string, unknown>>) {
+    this.format = format;
+    this.place = place;
+    this.fields = fields;
+  }
+
+  /** null and an absent field are the same. */
+  get(field: string): unknown {
+    return Object.hasOwn(this.fields, field) ? (this.fields[field] ?? undefined) : undefined;
+  }
+
+  /** @throws E_DATA_ROW_FORMAT */
+  string(field: string): string {
+    const value = this.get(field);
+    if (typeof value === "string") return value;
+    throw this.wrong(
+      value === undefined
+        ? `it lacks ${JSON.stringify(field)} (it has ${Object.keys(this.fields).slice(0, 10).join(", ") || "no fields"})`
+        : `${JSON.stringify(field)} is not text`,
+    );
+  }
+
+  optionalString(field: string): string {
+    return this.get(field) === undefined ? "" : this.string(field);
+  }
+
+  wrong(problem: string): LockstepError {
+    return new LockstepError("E_DATA_ROW_FORMAT", {
+      place: this.place,
+      format: this.format,
+      problem,
+    });
+  }
+
+  noAnswer(): LockstepError {
+    return new LockstepError("E_DATA_NO_ANSWER", { place: this.place });
+  }
+}

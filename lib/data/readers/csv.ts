@@ -1,0 +1,108 @@
+import { LockstepError } from "#lib/core/errors/index";
+import type { BadRows } from "#lib/data/bad-rows";
+import { decodeUtf8 } from "#lib/data/files";
+import { splitLines } from "./lines.js";
+import { maxColumns, maxRowBytes, type RawRow } from "./row.js";
+
+/**
+ * The rows of a table with a header line, as RFC 4180 writes it: fields that hold separators, quotes or
+ * line ends are quoted, quotes inside doubled. All values are strings.
+ *
+ * @throws E_FILE_NOT_FOUND, E_DATA_TOO_LARGE, E_DATA_TOO_MANY_COLUMNS, E_DATA_CSV where a quote is not
+ *   closed; as bad rows E_DATA_INVALID_UTF8, and E_DATA_CSV where the number of fields is another
+ */
+export async function* readTable(
+  file: string,
+  badRows: BadRows,
+  separator: "," | "\t",
+): AsyncGenerator<RawRow> {
+  let header: readonly string[] | undefined;
+  let line = 0;
+  let record = "";
+  let recordLine = 0;
+  let isOpen = false;
+  for await (const { bytes, fileOffset } of splitLines(file)) {
+    line++;
+    let text: string;
+    try {
+      text = decodeUtf8(bytes, { file, fileOffset });
+    } catch (error) {
+      badRows.reject(error);
+      continue;
+    }
+    if (!isOpen) {
+      if (text.trim() === "") continue;
+      record = "";
+      recordLine = line;
+    }
+    record += isOpen ? `\n${text}` : text;
+    if (record.length > maxRowBytes) {
+      const sizes = { sizeBytes: record.length, limitBytes: maxRowBytes };
+      throw new LockstepError("E_DATA_TOO_LARGE", { file, what: "row", ...sizes });
+    }
+    // A quote inside a quoted field is doubled, so a record with an even number of them is whole.
+    if (countQuotes(text) % 2 === 1) isOpen = !isOpen;
+    if (isOpen) continue;
+    try {
+      const values = splitRecord(record.replace(/\r$/, ""), separator, { file, line: recordLine });
+      if (values.length > maxColumns) {
+        const facts = { file, numColumns: values.length, limit: maxColumns };
+        throw new LockstepError("E_DATA_TOO_MANY_COLUMNS", facts);
+      }
+      if (header === undefined) header = values;
+      else {
+        if (values.length !== header.length) {
+          const problem = `the row has ${values.length} fields, the header ${header.length}`;
+          throw new LockstepError("E_DATA_CSV", { file, line: recordLine, problem });
+        }
+        const fields = Object.fromEntries(header.map((name, i) => [name, values[i]]));
+        yield { place: `${file}:${recordLine}`, fields };
+      }
+    } catch (error) {
+      // Without its header nothing in the file has a meaning.
+      if (header === undefined) throw error;
+      badRows.reject(error);
+    }
+  }
+  if (isOpen) {
+    const problem = "a quote opens in this row and is not closed before the end of the file";
+    throw new LockstepError("E_DATA_CSV", { file, line: recordLine, problem });
+  }
+}
+
+function countQuotes(text: string): number {
+  let count = 0;
+  for (let i = text.indexOf('"'); i >= 0; i = text.indexOf('"', i + 1)) count++;
+  return count;
+}
+
+/** The fields of one whole record. @throws E_DATA_CSV */
+function splitRecord(
+  record: string,
+  separator: string,
+  place: { file: string; line: number },
+): string[] {
+  const values: string[] = [];
+  let position = 0;
+  for (;;) {
+    if (record[position] === '"') {
+      let end = record.indexOf('"', position + 1);
+      while (record[end + 1] === '"') end = record.indexOf('"', end + 2);
+      if (end < 0) {
+        throw new LockstepError("E_DATA_CSV", { ...place, problem: "a quote is not closed" });
+      }
+      values.push(record.slice(position + 1, end).replaceAll('""', '"'));
+      position = end + 1;
+      if (position < record.length && record[position] !== separator) {
+        const problem = `field ${values.length} goes on after its closing quote`;
+        throw new LockstepError("E_DATA_CSV", { ...place, problem });
+      }
+    } else {
+      const end = record.indexOf(separator, position);
+      values.push(record.slice(position, end < 0 ? record.length : end));
+      position = end < 0 ? record.length : end;
+    }
+    if (position >= record.length) return values;
+    position++;
+  }
+}

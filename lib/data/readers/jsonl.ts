@@ -1,0 +1,56 @@
+import { LockstepError } from "#lib/core/errors/index";
+import type { BadRows } from "#lib/data/bad-rows";
+import { findJsonError } from "#lib/data/datasets/json-error";
+import { decodeUtf8, isRecord } from "#lib/data/files";
+import { splitLines } from "./lines.js";
+import { kindOf, type RawRow } from "./row.js";
+
+/**
+ * The rows of a JSON Lines file, one object a line; blank lines are skipped.
+ *
+ * @throws E_FILE_NOT_FOUND, E_DATA_TOO_LARGE; as bad rows E_DATA_INVALID_UTF8, E_DATA_INVALID_JSON, E_DATA_ROW_FORMAT
+ */
+export async function* readJsonLines(file: string, badRows: BadRows): AsyncGenerator<RawRow> {
+  let line = 0;
+  for await (const { bytes, fileOffset } of splitLines(file)) {
+    line++;
+    const start = { file, line, column: 1 };
+    let fields: Readonly<Record<string, unknown>> | undefined;
+    try {
+      const text = decodeUtf8(bytes, { file, fileOffset });
+      if (text.trim() !== "") fields = parseRow(text, start);
+    } catch (error) {
+      badRows.reject(error);
+    }
+    if (fields !== undefined) yield { place: `${file}:${line}`, fields };
+  }
+}
+
+/**
+ * @param start where the text starts in its file; 1-based
+ * @throws E_DATA_INVALID_JSON, E_DATA_ROW_FORMAT
+ */
+export function parseRow(
+  text: string,
+  start: { file: string; line: number; column: number },
+): Readonly<Record<string, unknown>> {
+  let row: unknown;
+  try {
+    row = JSON.parse(text);
+  } catch (cause) {
+    // Node 20 names no position for most errors.
+    const { index, problem } = findJsonError(text);
+    const before = text.slice(0, index).split("\n");
+    const column = (before.at(-1)?.length ?? 0) + (before.length === 1 ? start.column : 1);
+    const line = start.line + before.length - 1;
+    throw new LockstepError(
+      "E_DATA_INVALID_JSON",
+      { file: start.file, line, column, problem },
+      { cause },
+    );
+  }
+  if (isRecord(row)) return row;
+  const place = `${start.file}:${start.line}`;
+  const problem = `it is ${kindOf(row)}, not an object`;
+  throw new LockstepError("E_DATA_ROW_FORMAT", { place, format: "JSON", problem });
+}

@@ -1,0 +1,98 @@
+import { open } from "node:fs/promises";
+import { parquetMetadata, parquetReadObjects } from "hyparquet";
+import { compressors } from "hyparquet-compressors";
+import { LockstepError } from "#lib/core/errors/index";
+import type { BadRows } from "#lib/data/bad-rows";
+import { isMissingFile } from "#lib/data/files";
+import { maxColumns, type RawRow } from "./row.js";
+
+/** Schema and places of the column chunks: some KiB, with many row groups some MiB. */
+export const maxFooterBytes = 16 * 2 ** 20;
+/** Held in memory with its decoded values; writers make row groups of 128 MiB. */
+const maxRowGroupBytes = 512 * 2 ** 20;
+const magic = "PAR1";
+const tailBytes = 8;
+
+/**
+ * The rows of a Parquet file, a row group at a time.
+ *
+ * @throws E_FILE_NOT_FOUND, E_DATA_PARQUET, E_DATA_TOO_LARGE, E_DATA_TOO_MANY_COLUMNS
+ */
+export async function* readParquet(file: string, _badRows: BadRows): AsyncGenerator<RawRow> {
+  const handle = await open(file).catch((error: unknown) => {
+    if (!isMissingFile(error)) throw error;
+    throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "data file" });
+  });
+  const invalid = (cause: unknown): LockstepError => {
+    const problem = cause instanceof Error ? cause.message : String(cause);
+    return new LockstepError("E_DATA_PARQUET", { file, problem }, { cause });
+  };
+  const tooLarge = (what: string, sizeBytes: number, limitBytes: number): LockstepError =>
+    new LockstepError("E_DATA_TOO_LARGE", { file, what, sizeBytes, limitBytes });
+  try {
+    const { size } = await handle.stat();
+    const read = async (start: number, end: number): Promise<ArrayBuffer> => {
+      if (end - start > maxRowGroupBytes) {
+        throw tooLarge("column chunk", end - start, maxRowGroupBytes);
+      }
+      const buffer = new ArrayBuffer(Math.max(0, end - start));
+      const { bytesRead } = await handle.read(new Uint8Array(buffer), 0, end - start, start);
+      if (bytesRead !== buffer.byteLength) throw invalid("it ends early");
+      return buffer;
+    };
+    if (size < tailBytes + magic.length) throw invalid("it is too short");
+    const tail = Buffer.from(await read(size - tailBytes, size));
+    if (tail.toString("latin1", 4) !== magic) throw invalid(`it does not end in ${magic}`);
+    const footerBytes = tail.readUInt32LE(0);
+    if (footerBytes > maxFooterBytes) throw tooLarge("footer", footerBytes, maxFooterBytes);
+    if (footerBytes > size - tailBytes) throw invalid("its footer is longer than the file");
+
+    const footer = await read(size - tailBytes - footerBytes, size);
+    let metadata: ReturnType<typeof parquetMetadata>;
+    try {
+      metadata = parquetMetadata(footer);
+    } catch (cause) {
+      throw invalid(cause);
+    }
+    const numColumns = metadata.schema.length - 1;
+    if (numColumns > maxColumns) {
+      throw new LockstepError("E_DATA_TOO_MANY_COLUMNS", { file, numColumns, limit: maxColumns });
+    }
+    const buffer = {
+      byteLength: size,
+      slice: (start: number, end: number = size) => read(start, Math.min(end, size)),
+    };
+    let first = 0;
+    for (const group of metadata.row_groups) {
+      const numRows = Number(group.num_rows);
+      const groupBytes = Number(group.total_byte_size);
+      if (groupBytes > maxRowGroupBytes) throw tooLarge("row group", groupBytes, maxRowGroupBytes);
+      // A read in parts would decompress the group's pages once for each part.
+      const rows = await parquetReadObjects({
+        file: buffer,
+        metadata,
+        compressors,
+        rowStart: first,
+        rowEnd: first + numRows,
+      }).catch((cause: unknown) => {
+        throw cause instanceof LockstepError ? cause : invalid(cause);
+      });
+      for (const [i, fields] of rows.entries()) {
+        yield { place: `${file}: row ${first + i + 1}`, fields: plain(fields) };
+      }
+      first += numRows;
+    }
+  } finally {
+    await handle.close();
+  }
+}
+
+/** 64-bit integers become numbers, as in JSON. */
+function plain(fields: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+  return Object.fromEntries(
+    Object.entries(fields).map(([name, value]) => [
+      name,
+      typeof value === "bigint" ? Number(value) : value,
+    ]),
+  );
+}

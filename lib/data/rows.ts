@@ -1,0 +1,217 @@
+import { ignoredTarget, type TokenBatch } from "#lib/core/job";
+import type { PackedBlocks } from "./pack.js";
+import type { TokenStore } from "./token-store.js";
+
+/** Arrays of a batch that a row is written into, `sequenceLength` values each. */
+export interface RowArrays {
+  readonly tokens: Int32Array;
+  /** Holds {@link ignoredTarget} throughout before. */
+  readonly targets: Int32Array;
+  readonly segments?: Int32Array;
+  readonly positions?: Int32Array;
+}
+
+/** Rows of one length that batches are gathered from. */
+export interface TrainingRows {
+  readonly numBlocks: number;
+  readonly sequenceLength: number;
+  /** Tokens of all rows without padding. */
+  readonly numTokens: number;
+  /** Tokens that are in no row. */
+  readonly droppedTokens: number;
+  /** Whether several examples share a row, so that its batches carry segments and positions. */
+  readonly hasSegments: boolean;
+  /** Tokens of a row without padding. */
+  lengthOf(row: number): number;
+  /** Targets of a row. */
+  supervisedTokens(row: number): number;
+  write(row: number, into: RowArrays): void;
+}
+
+/** Blocks in memory, every token a target. */
+export function rowsOfBlocks(blocks: PackedBlocks): TrainingRows {
+  const { sequenceLength: length, tokens } = blocks;
+  return {
+    numBlocks: blocks.numBlocks,
+    sequenceLength: length,
+    numTokens: tokens.length,
+    droppedTokens: blocks.droppedTokens,
+    hasSegments: false,
+    lengthOf: () => length,
+    supervisedTokens: () => length - 1,
+    write(row, into) {
+      const start = row * length;
+      into.tokens.set(tokens.subarray(start, start + length));
+      into.targets.set(tokens.subarray(start + 1, start + length));
+    },
+  };
+}
+
+export function isTrainingRows(rows: PackedBlocks | TrainingRows): rows is TrainingRows {
+  return "write" in rows;
+}
+
+/** Where each of some pieces of text lies in a store. */
+export interface Pieces {
+  readonly starts: Float64Array;
+  readonly lengths: Int32Array;
+}
+
+/** Of `count` items, `limit` that are spread evenly over all; all of them without a limit. */
+export function spreadEvenly(count: number, limit: number | null | undefined): Uint32Array {
+  const kept = limit === null || limit === undefined ? count : Math.min(limit, count);
+  return Uint32Array.from({ length: kept }, (_, i) => Math.floor((i * count) / kept));
+}
+
+/**
+ * Documents laid end to end and cut into rows, as {@link packDocuments} cuts them, without laying them
+ * out: a row is read from where its pieces are.
+ */
+export function blockRows(
+  store: TokenStore,
+  pieces: Pieces,
+  options: { sequenceLength: number; maxBlocks?: number | null },
+): TrainingRows {
+  const { sequenceLength } = options;
+  const { starts, lengths } = pieces;
+  // Where each piece starts in the text that they make together.
+  const ends = new Float64Array(lengths.length);
+  let total = 0;
+  for (let i = 0; i < lengths.length; i++) ends[i] = total += lengths[i] ?? 0;
+  const kept = spreadEvenly(Math.floor(total / sequenceLength), options.maxBlocks);
+  const readBlock = (block: number, into: Int32Array): void => {
+    let position = block * sequenceLength;
+    let piece = firstAbove(ends, position);
+    for (let done = 0; done < sequenceLength; piece++) {
+      const end = ends[piece] ?? 0;
+      const count = Math.min(sequenceLength - done, end - position);
+      const start = (starts[piece] ?? 0) + (lengths[piece] ?? 0) - (end - position);
+      store.read(start, into.subarray(done, done + count));
+      done += count;
+      position += count;
+    }
+  };
+  return {
+    numBlocks: kept.length,
+    sequenceLength,
+    numTokens: kept.length * sequenceLength,
+    droppedTokens: total - kept.length * sequenceLength,
+    hasSegments: false,
+    lengthOf: () => sequenceLength,
+    supervisedTokens: () => sequenceLength - 1,
+    write(row, into) {
+      const tokens = into.tokens.subarray(0, sequenceLength);
+      readBlock(kept[row] ?? 0, tokens);
+      into.targets.set(tokens.subarray(1));
+    },
+  };
+}
+
+/** Index of the first value above `value` in ascending values. */
+function firstAbove(values: Float64Array, value: number): number {
+  let low = 0;
+  let high = values.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((values[middle] ?? 0) > value) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+/** Examples as a store holds them: tokens that are not learnt as their complement (~id). */
+export interface Examples extends Pieces {
+  /** Targets of each, of its first `sequenceLength` tokens. */
+  readonly supervised: Int32Array;
+}
+
+/**
+ * Examples cut to the row's length, one a row or several as `bins` tells. No target crosses from one
+ * example to the next; where they share rows, segments count examples from 1 (padding is 0) and
+ * positions start anew.
+ */
+export function exampleRows(
+  store: TokenStore,
+  examples: Examples,
+  options: {
+    sequenceLength: number;
+    bins: readonly Uint32Array[] | null;
+    maxBlocks?: number | null;
+  },
+): TrainingRows {
+  const { sequenceLength, bins } = options;
+  const { starts, lengths, supervised } = examples;
+  const kept = spreadEvenly(bins?.length ?? lengths.length, options.maxBlocks);
+  const cut = (example: number): number => Math.min(lengths[example] ?? 0, sequenceLength);
+  const itemsOf = (row: number): ArrayLike<number> => {
+    const index = kept[row] ?? 0;
+    return bins === null ? [index] : (bins[index] ?? []);
+  };
+  const sum = (items: ArrayLike<number>, of: (example: number) => number): number => {
+    let total = 0;
+    for (let i = 0; i < items.length; i++) total += of(items[i] ?? 0);
+    return total;
+  };
+  const lengthOf = (row: number): number => sum(itemsOf(row), cut);
+  let numTokens = 0;
+  for (let row = 0; row < kept.length; row++) numTokens += lengthOf(row);
+  return {
+    numBlocks: kept.length,
+    sequenceLength,
+    numTokens,
+    droppedTokens: lengths.reduce((total, length) => total + length, 0) - numTokens,
+    hasSegments: bins !== null,
+    lengthOf,
+    supervisedTokens: (row) => sum(itemsOf(row), (example) => supervised[example] ?? 0),
+    write(row, into) {
+      const items = itemsOf(row);
+      let offset = 0;
+      for (let i = 0; i < items.length; i++) {
+        const example = items[i] ?? 0;
+        const length = cut(example);
+        const tokens = into.tokens.subarray(offset, offset + length);
+        store.read(starts[example] ?? 0, tokens);
+        for (let j = 0; j < length; j++) {
+          const value = tokens[j] ?? 0;
+          if (value < 0) tokens[j] = ~value;
+          else if (j > 0) into.targets[offset + j - 1] = value;
+        }
+        into.segments?.fill(i + 1, offset, offset + length);
+        if (into.positions !== undefined) {
+          for (let j = 0; j < length; j++) into.positions[offset + j] = j;
+        }
+        offset += length;
+      }
+    },
+  };
+}
+
+/**
+ * Gathers rows into a batch of static shape. Position i of a row predicts token i + 1, the last
+ * position nothing: the labels of Hugging Face's `labels = input_ids`, shifted. Rows past the given
+ * ones are padding: token 0 throughout, no target.
+ *
+ * @param rowIndices at most `numRows`
+ */
+export function gatherBatch(
+  rows: TrainingRows,
+  rowIndices: ArrayLike<number>,
+  numRows: number,
+): TokenBatch {
+  const length = rows.sequenceLength;
+  const array = (): Int32Array => new Int32Array(numRows * length);
+  const packed = rows.hasSegments ? { segments: array(), positions: array() } : {};
+  const batch = { tokens: array(), targets: array().fill(ignoredTarget), ...packed };
+  for (let row = 0; row < rowIndices.length; row++) {
+    const part = (values: Int32Array): Int32Array =>
+      values.subarray(row * length, (row + 1) * length);
+    rows.write(rowIndices[row] ?? 0, {
+      tokens: part(batch.tokens),
+      targets: part(batch.targets),
+      ...(batch.segments === undefined || batch.positions === undefined
+        ? {}
+        : { segments: part(batch.segments), positions: part(batch.positions) }),
+    });
+  }
+  return { numRows, ...batch };
+}
