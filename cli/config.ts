@@ -1,10 +1,14 @@
+import { stat } from "node:fs/promises";
+import { describeKeys, loadConfig, printConfig, type ResolvedConfig } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
-import { describeKeys, loadConfig, printConfig } from "#lib/core/config/index";
+import { builtInDatasets, findSources } from "#lib/data/index";
+import { findModelDirectory } from "./model-directory.js";
 
 export const configUsage = `Usage: lockstep config CONFIG.yaml [--key value ...]
        lockstep config --keys
 
 Prints the resolved configuration, or every key with its type, default and meaning.
+Warns of keys without effect, and of a model or data that is not there.
 `;
 
 /** `lockstep config`. Returns the exit code. */
@@ -17,7 +21,35 @@ export async function configCommand(args: readonly string[]): Promise<number> {
     throw new LockstepError("E_USAGE", { command: "config", problem: "a file is expected" });
   }
   const { config, warnings } = await loadConfig(args);
-  for (const warning of warnings) process.stderr.write(`warning: ${warning}\n`);
+  for (const warning of [...warnings, ...(await missingInputs(config))]) {
+    process.stderr.write(`warning: ${warning}\n`);
+  }
   process.stdout.write(printConfig(config));
   return 0;
+}
+
+/** What a run on this machine would end with at once; the file itself may be for another machine. */
+async function missingInputs(config: ResolvedConfig): Promise<string[]> {
+  const missing: string[] = [];
+  const attempt = async (look: () => Promise<unknown>): Promise<void> => {
+    try {
+      await look();
+    } catch (error) {
+      if (!(error instanceof LockstepError)) throw error;
+      missing.push(error.message);
+    }
+  };
+  await attempt(() => findModelDirectory(config.model_name_or_path));
+  for (const name of [...config.dataset, ...(config.eval_dataset ?? [])]) {
+    await attempt(async () => {
+      const [found] = await findSources([name], { datasetDir: config.dataset_dir });
+      const source = found?.source ?? name;
+      if (Object.hasOwn(builtInDatasets, source) || /[*?]/.test(source)) return;
+      await stat(source).catch((cause: unknown) => {
+        const known = Object.keys(builtInDatasets);
+        throw new LockstepError("E_DATASET_UNKNOWN", { dataset: source, known }, { cause });
+      });
+    });
+  }
+  return missing;
 }

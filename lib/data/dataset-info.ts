@@ -99,7 +99,7 @@ export class DatasetInfo {
     if (!this.has(name)) {
       const nearest = nearestName(name, this.names());
       this.#fail(
-        `it has no data set ${JSON.stringify(name)}${nearest === undefined ? "" : `; did you mean ${nearest}?`}`,
+        `it has no data set ${JSON.stringify(name)}${nearest === undefined ? "" : ` (did you mean ${nearest}?)`}`,
       );
     }
     const entry = this.#entries[name];
@@ -107,7 +107,7 @@ export class DatasetInfo {
     if (!isRecord(entry)) return fail("it is not an object");
     for (const key of Object.keys(entry)) {
       if (!entryKeys.includes(key)) {
-        fail(`unknown key ${key}; did you mean ${nearestName(key, entryKeys) ?? ""}?`);
+        fail(`unknown key ${key} (did you mean ${nearestName(key, entryKeys) ?? ""}?)`);
       }
     }
     const fileName = entry["file_name"];
@@ -145,17 +145,23 @@ export class DatasetInfo {
     if (format === "alpaca" && columns !== undefined && columns.prompt === undefined) {
       fail("columns names no prompt");
     }
+    const source = resolve(this.#directory, fileName);
+    const limit = numSamples === undefined ? {} : { maxRows: Number(numSamples) };
+    if (format === "alpaca" && columns?.prompt !== undefined && columns.response === undefined) {
+      // Text for pre-training is an Alpaca row with a prompt alone.
+      return { source, format: "text", columns: { text: columns.prompt }, ...limit };
+    }
     return {
-      source: resolve(this.#directory, fileName),
+      source,
       format,
       columns: {
         // Where columns are given, those that are not named are not read; some never are.
-        ...(columns === undefined ? {} : { query: noColumn, response: noColumn }),
+        ...(columns === undefined ? {} : { query: noColumn }),
         ...{ history: noColumn, system: noColumn, tools: noColumn },
         ...columns,
       },
       ...(tags === undefined ? {} : { tags }),
-      ...(numSamples === undefined ? {} : { maxRows: Number(numSamples) }),
+      ...limit,
     };
   }
 
@@ -183,7 +189,7 @@ function readNames(
       fail(`${what} names ${key}, which is for preference training: not in this version`);
     }
     if (!known.includes(key)) {
-      fail(`unknown key ${key} in ${what}; did you mean ${nearestName(key, known) ?? ""}?`);
+      fail(`unknown key ${key} in ${what} (did you mean ${nearestName(key, known) ?? ""}?)`);
     }
     if (typeof name !== "string" || name === "") fail(`${key} in ${what} is not text`);
     names.push([key, String(name)]);

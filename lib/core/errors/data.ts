@@ -4,15 +4,15 @@ import { entry } from "./define.js";
 export const dataErrors = {
   E_DATASET_UNKNOWN: entry<{ dataset: string; known: readonly string[] }>(
     (d) =>
-      `The dataset ${JSON.stringify(d.dataset)} is neither a built-in data set (${d.known.join(", ")}) nor a file, a directory or a pattern that matches one.`,
-    "Name a built-in data set, or give the path of text, JSON, CSV, TSV or Parquet files.",
+      `The dataset ${JSON.stringify(d.dataset)} is neither a built-in data set (${d.known.join(", ")}), nor an entry of dataset_dir's dataset_info.json, nor a file, a directory or a pattern that matches one.`,
+    "Lockstep does not download from a hub: give the path of text, JSON, CSV, TSV or Parquet files, or set dataset_dir.",
   ),
   E_DATASET_FORMAT: entry<{ file: string; known: readonly string[] }>(
     (d) => `The data file ${d.file} does not end in one of ${d.known.join(", ")}.`,
     "Rename the file after its content, or convert it.",
   ),
   E_DATASET_INFO: entry<{ file: string; problem: string }>(
-    (d) => `The index of data sets ${d.file} cannot be used: ${d.problem}.`,
+    (d) => `${d.file}: ${d.problem}.`,
     "Correct the entry (docs/data.md shows one), or name the data file itself as dataset.",
   ),
   E_DATASET_EMPTY: entry<{ split: string; source: string }>(
