@@ -21,6 +21,8 @@ export interface PreparedData {
   readonly plan: TrainingPlan;
   /** Empty where nothing is kept for validation. */
   readonly validation: readonly TokenBatch[];
+  /** Whether batches carry segments and positions. */
+  readonly hasSegments: boolean;
   readonly trainReport: PreparationReport;
   readonly validationReport: PreparationReport | undefined;
   /** What there is to learn, and what was cut or left out: lines for a person. */
@@ -94,6 +96,7 @@ export async function prepareData(
         validation === undefined
           ? []
           : evaluationBatches(validation.rows, config.per_device_eval_batch_size),
+      hasSegments: train.rows.hasSegments || validation?.rows.hasSegments === true,
       trainReport: train.report,
       validationReport: validation?.report,
       dataLines: describeData(dataset),

@@ -95,6 +95,7 @@ export async function prepareRun(
         layout,
         precision: config.bf16 ? "bf16" : "fp32",
         sequenceLength: config.max_length,
+        ...(data.hasSegments ? { hasSegments: true } : {}),
         microBatchSize: config.per_device_train_batch_size,
         evalBatchSize: config.per_device_eval_batch_size,
         generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,

@@ -10,6 +10,8 @@ export interface WorkerJob {
   readonly precision: Precision;
   /** Tokens in a row of a batch. */
   readonly sequenceLength: number;
+  /** Whether batches carry segments and positions: several examples share a row. */
+  readonly hasSegments?: boolean;
   /** Rows in a training micro-batch. */
   readonly microBatchSize: number;
   /** Rows in an evaluation batch. */

@@ -38,8 +38,7 @@ class GraphEngine implements TrainingEngine {
     const { accumulate, clear } = this.#programs;
     if (first) this.#session.run(clear, {});
     const { nllSum } = this.#session.run(accumulate, {
-      tokens: batch.tokens,
-      targets: batch.targets,
+      ...this.#arraysOf(batch),
       gradScale: Float32Array.of(gradScale),
     });
     return lossSum(nllSum, batch);
@@ -53,10 +52,7 @@ class GraphEngine implements TrainingEngine {
   }
 
   evaluate(batch: TokenBatch): LossSum {
-    const { nllSum } = this.#session.run(this.#programs.evaluate, {
-      tokens: batch.tokens,
-      targets: batch.targets,
-    });
+    const { nllSum } = this.#session.run(this.#programs.evaluate, this.#arraysOf(batch));
     return lossSum(nllSum, batch);
   }
 
@@ -84,6 +80,18 @@ class GraphEngine implements TrainingEngine {
 
   close(): void {
     this.#session.close();
+  }
+
+  /** A batch without segments in a job of packed rows is one example a row. */
+  #arraysOf({ tokens, targets, segments, positions }: TokenBatch): Record<string, Int32Array> {
+    const { hasSegments, sequenceLength } = this.#job;
+    if (hasSegments !== true) return { tokens, targets };
+    return {
+      tokens,
+      targets,
+      segments: segments ?? new Int32Array(tokens.length).fill(1),
+      positions: positions ?? Int32Array.from(tokens, (_, i) => i % sequenceLength),
+    };
   }
 
   #checkSize(wireBytes: Uint8Array): void {

@@ -144,15 +144,43 @@ const lookupIn =
 const readWeights = (weights: readonly Variable[]): readonly tf.Tensor[] =>
   weights.map((weight) => symbolicTensor(readVariable(weight)));
 
-/** Sum of negative log-likelihoods of a batch. */
+/** The feeds of a batch in static shape; packed rows bring segments and positions. */
+function batchFeeds(
+  graph: GraphBuilder,
+  program: string,
+  job: WorkerJob,
+  numRows: number,
+): Readonly<Record<string, GraphTensor>> {
+  const names = [
+    "tokens",
+    "targets",
+    ...(job.hasSegments === true ? ["segments", "positions"] : []),
+  ];
+  return Object.fromEntries(
+    names.map((name) => [
+      name,
+      op.placeholder(graph, `feed/${program}/${name}`, "int32", [numRows, job.sequenceLength]),
+    ]),
+  );
+}
+
+/** Sum of negative log-likelihoods of a fed batch. */
 function nllSum(
   model: CausalLanguageModel,
   weights: Weights,
-  tokens_BT: tf.Tensor2D,
-  targets_BT: tf.Tensor2D,
+  feeds: Readonly<Record<string, GraphTensor>>,
 ): tf.Scalar {
+  const fed = (name: string): tf.Tensor2D =>
+    symbolicTensor(feeds[name] as GraphTensor) as tf.Tensor2D;
+  const tokens_BT = fed("tokens");
+  const targets_BT = fed("targets");
   const [b, t] = tokens_BT.shape;
-  const hidden_BTD = model.hiddenStates(weights, { tokens: tokens_BT });
+  const hidden_BTD = model.hiddenStates(weights, {
+    tokens: tokens_BT,
+    ...(feeds.segments === undefined
+      ? {}
+      : { segments: fed("segments"), positions: fed("positions") }),
+  });
   const hidden_MD = tf.reshape(hidden_BTD, [b * t, hidden_BTD.shape[2]]) as tf.Tensor2D;
   const targets_M = tf.reshape(targets_BT, [b * t]) as tf.Tensor1D;
   return linearCrossEntropy(
@@ -178,17 +206,14 @@ function accumulateProgram(
   weights: readonly Variable[],
   accumulators: readonly Variable[],
 ): Program {
-  const shape = [job.microBatchSize, job.sequenceLength];
+  const batch = batchFeeds(graph, "accumulate", job, job.microBatchSize);
   const feeds = {
-    tokens: op.placeholder(graph, "feed/accumulate/tokens", "int32", shape),
-    targets: op.placeholder(graph, "feed/accumulate/targets", "int32", shape),
+    ...batch,
     gradScale: op.placeholder(graph, "feed/accumulate/gradScale", "float32", []),
   };
-  const tokens_BT = symbolicTensor(feeds.tokens) as tf.Tensor2D;
-  const targets_BT = symbolicTensor(feeds.targets) as tf.Tensor2D;
   const tensors = readWeights(weights);
   const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) =>
-    nllSum(model, lookupIn(index, xs), tokens_BT, targets_BT),
+    nllSum(model, lookupIn(index, xs), batch),
   )([...tensors], symbolicTensor(feeds.gradScale) as tf.Scalar);
   const adds = grads.map((gradient, index) =>
     assignAdd(accumulators[index] as Variable, op.cast(graphTensor(gradient), "float32")),
@@ -209,17 +234,8 @@ function evaluateProgram(
   index: WeightIndex,
   weights: readonly Variable[],
 ): Program {
-  const shape = [job.evalBatchSize, job.sequenceLength];
-  const feeds = {
-    tokens: op.placeholder(graph, "feed/evaluate/tokens", "int32", shape),
-    targets: op.placeholder(graph, "feed/evaluate/targets", "int32", shape),
-  };
-  const loss = nllSum(
-    model,
-    lookupIn(index, readWeights(weights)),
-    symbolicTensor(feeds.tokens) as tf.Tensor2D,
-    symbolicTensor(feeds.targets) as tf.Tensor2D,
-  );
+  const feeds = batchFeeds(graph, "evaluate", job, job.evalBatchSize);
+  const loss = nllSum(model, lookupIn(index, readWeights(weights)), feeds);
   return {
     name: "evaluate",
     feeds,

@@ -127,6 +127,12 @@ class Fields {
     );
   }
 
+  /** Whether a bytes field is there and not empty. */
+  has(field: string): boolean {
+    const value = this.#plain[field];
+    return Buffer.isBuffer(value) && value.length > 0;
+  }
+
   int32s(field: string): Int32Array {
     const value = this.#plain[field];
     if (!Buffer.isBuffer(value)) throw this.invalid(field, "is missing");
@@ -151,6 +157,9 @@ const batchToPlain = (batch: TokenBatch): Plain => ({
   numRows: batch.numRows,
   tokens: int32Bytes(batch.tokens),
   targets: int32Bytes(batch.targets),
+  ...(batch.segments === undefined || batch.positions === undefined
+    ? {}
+    : { segments: int32Bytes(batch.segments), positions: int32Bytes(batch.positions) }),
 });
 
 const parseBatch = (fields: Fields): TokenBatch => {
@@ -162,7 +171,16 @@ const parseBatch = (fields: Fields): TokenBatch => {
   if (numRows === 0 || tokens.length % numRows !== 0) {
     throw fields.invalid("tokens", `are not ${numRows} equal rows`);
   }
-  return { numRows, tokens, targets };
+  if (!fields.has("segments") && !fields.has("positions")) return { numRows, tokens, targets };
+  const segments = fields.int32s("segments");
+  const positions = fields.int32s("positions");
+  for (const [name, values] of [
+    ["segments", segments],
+    ["positions", positions],
+  ] as const) {
+    if (values.length !== tokens.length) throw fields.invalid(name, "differ in length from tokens");
+  }
+  return { numRows, tokens, targets, segments, positions };
 };
 
 const parseLossSum = (fields: Fields): LossSum => ({
