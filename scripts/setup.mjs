@@ -1,11 +1,13 @@
 // Makes a fresh checkout ready: npm packages, the engine, the build, and on request the base model of the
 // quick start and the tools that only tests use. Does only what is not done yet.
 //
-//   node scripts/setup.mjs [--gpu | --cpu] [--model] [--test]
+//   node scripts/setup.mjs [--gpu | --cpu] [--model] [--test] [--python]
 //
 // --gpu    the CUDA engine even if no GPU is visible here; --cpu the CPU engine even if one is
 // --model  also fetch and import the base model
 // --test   also the test tools; a missing one is an error when CI=true and a warning elsewhere
+// --python also torch, transformers and peft, which tests of files and numbers compare with (6 GB); with
+//          --test and CI=true they are installed unasked
 
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -19,6 +21,7 @@ import { ENGINE_WHEELS, TENSORFLOW_VERSION } from "./setup/engine-wheels.mjs";
 import { withLock } from "./setup/lock.mjs";
 import { fetchModel, ggufPath, importModel, modelDirectory } from "./setup/model.mjs";
 import { installNpmPackages, lockedPackage } from "./setup/npm-packages.mjs";
+import { installPeers } from "./setup/peers.mjs";
 import { checkRequirements, hasNvidiaGpu } from "./setup/requirements.mjs";
 import { installTestTools } from "./setup/test-tools.mjs";
 
@@ -31,6 +34,7 @@ async function main() {
       cpu: { type: "boolean", default: false },
       model: { type: "boolean", default: false },
       test: { type: "boolean", default: false },
+      python: { type: "boolean", default: false },
     },
   });
   const cacheDir = cacheRoot();
@@ -50,6 +54,9 @@ async function main() {
     await build(root);
     if (needsModel) await importModel(root, cacheDir);
     if (flags.test) await installTestTools(root, cacheDir);
+    if (flags.python || (flags.test && process.env.CI === "true")) {
+      await installPeers(root, cacheDir);
+    }
   });
   say(
     `ready after ${elapsedSeconds()} s (${spec.flavour} engine, TensorFlow ${TENSORFLOW_VERSION})`,

@@ -3,9 +3,10 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { importGguf, readTrainerState } from "#lib/checkpoint/index";
+import { ModelWeights, readTrainerState } from "#lib/checkpoint/index";
 import { packageRoot } from "#lib/core/paths";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
+import { prepareTinyRun } from "#tests/support/tiny-run";
 
 // What a run leaves behind, compared with a directory that transformers' Trainer wrote.
 
@@ -15,34 +16,7 @@ let directory = "";
 
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), "lockstep-output-"));
-  const source = join(packageRoot, "tests/fixtures/tiny-gguf/tiny.gguf");
-  await importGguf(source, join(directory, "model"));
-  const words = ["the", "state", "of", "union", "is", "strong", "and", "peace", "law", "people"];
-  for (const seed of [1, 2]) {
-    const text = Array.from({ length: 400 }, (_, i) => words[(i * 7 + i * i * seed) % 10]);
-    await writeFile(join(directory, `${seed}.txt`), text.join(" "));
-  }
-  await writeFile(
-    join(directory, "job.yaml"),
-    [
-      `model_name_or_path: ${join(directory, "model")}`,
-      `dataset: ${join(directory, "1.txt")}`,
-      `eval_dataset: ${join(directory, "2.txt")}`,
-      `engine_module: ${join(packageRoot, "dist/tests/support/fake-engine.js")}`,
-      "max_length: 16",
-      "max_eval_samples: 5",
-      "per_device_train_batch_size: 2",
-      "per_device_eval_batch_size: 2",
-      "learning_rate: 1e-3",
-      "max_steps: 6",
-      "logging_steps: 2",
-      "eval_strategy: steps",
-      "eval_steps: 2",
-      "save_steps: 2",
-      "threads_per_worker: 1",
-      "use_cpu: true",
-    ].join("\n"),
-  );
+  await prepareTinyRun(directory);
 });
 
 after(() => rm(directory, { recursive: true, force: true }));
@@ -202,7 +176,6 @@ const rounded = (value: number, entry: object): number => {
 };
 
 async function numComputedParameters(output: string): Promise<number> {
-  const { ModelWeights } = await import("#lib/checkpoint/index");
   const weights = await ModelWeights.open(output);
   const sizes = weights.names().map((name) => [name, weights.info(name).numElements] as const);
   await weights.close();
