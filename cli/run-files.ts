@@ -16,7 +16,7 @@ import {
 import { removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
-import { maxShardBytes, printConfig, type ResolvedConfig } from "#lib/core/config/index";
+import { defaultOf, maxShardBytes, printConfig, type ResolvedConfig } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, TensorSlot } from "#lib/core/parameter-layout";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
@@ -129,9 +129,16 @@ export async function openResumePoint(config: ResolvedConfig): Promise<ResumePoi
 const decisiveKeys = [
   "dataset",
   "eval_dataset",
+  "dataset_dir",
+  "dataset_format",
+  "dataset_text_field",
   "validation_split",
   "max_length",
+  "packing",
+  "on_bad_row",
+  "max_samples",
   "max_train_samples",
+  "train_sampling_strategy",
   "global_batch_size",
   "per_device_train_batch_size",
   "gradient_groups",
@@ -144,7 +151,8 @@ async function checkSameRun(config: ResolvedConfig, file: string): Promise<void>
   const { parseConfigText } = await import("#lib/core/config/yaml-file");
   const saved = parseConfigText(await readFile(file, "utf8"), file);
   for (const key of decisiveKeys) {
-    const before = JSON.stringify(saved.get(key)?.value ?? null);
+    // A key that the checkpoint does not have is younger than it.
+    const before = JSON.stringify(saved.has(key) ? saved.get(key)?.value : defaultOf(key));
     const now = JSON.stringify(config[key]);
     if (before !== now) {
       throw new LockstepError("E_CONFIG_CONFLICT", {

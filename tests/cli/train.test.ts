@@ -177,11 +177,16 @@ test("Ctrl-C finishes the step, saves and exits 130; the resumed run ends like o
   assert.equal(whole.code, 0, whole.stderr);
   assert.equal(digestOf(resumed), digestOf(whole));
 
-  const other = await train("stopped", [
-    ...["--max_steps", total, "--resume_from_checkpoint", "true", "--data_seed", "7"],
-  ]);
-  assert.equal(other.code, 1);
-  assert.match(other.stderr, /E_CONFIG_CONFLICT.*data_seed/);
+  for (const [key, value] of [
+    ["data_seed", "7"],
+    ["packing", "false"],
+  ] as const) {
+    const other = await train("stopped", [
+      ...["--max_steps", total, "--resume_from_checkpoint", "true", `--${key}`, value],
+    ]);
+    assert.equal(other.code, 1);
+    assert.match(other.stderr, new RegExp(`E_CONFIG_CONFLICT.*${key}`));
+  }
 });
 
 test("kill -9 of a worker: it is started again, and the result is the same", async () => {

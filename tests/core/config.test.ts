@@ -108,6 +108,10 @@ test("defaults < file < flags, in kebab or snake case, with or without an equals
   assert.equal(resolve("", "--bf16").config.bf16, true);
   assert.equal(resolve("", "--bf16", "--workers", "2").config.workers, 2);
   assert.equal(resolve("bf16: true", "--bf16", "false").config.bf16, false);
+  // YAML 1.1, as Python reads it; a strategy stays the word that it is.
+  assert.equal(resolve("bf16: yes").config.bf16, true);
+  assert.equal(resolve("logging_first_step: Off").config.logging_first_step, false);
+  assert.equal(resolve("save_strategy: no").config.save_strategy, "no");
   assert.equal(resolve("", "--output-dir", "1e3").config.output_dir, "1e3");
   assert.equal(resolve("", "--sample_prompt", "- [x: y").config.sample_prompt, "- [x: y");
   assert.deepEqual(resolve("", "--dataset", "[a.txt, b.txt]").config.dataset, ["a.txt", "b.txt"]);

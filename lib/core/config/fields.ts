@@ -242,6 +242,9 @@ export const configSchema = z.strictObject(fields);
 export type ParsedConfig = z.infer<typeof configSchema>;
 export type ConfigKey = keyof typeof fields;
 
+/** The value of a key that a file does not have; undefined where it is required. */
+export const defaultOf = (key: ConfigKey): unknown => fields[key].safeParse(undefined).data;
+
 export const configKeys = Object.freeze(Object.keys(fields)) as readonly ConfigKey[];
 
 export function isConfigKey(key: string): key is ConfigKey {

@@ -71,7 +71,9 @@ export function resolveConfig(
       });
     }
   }
-  const values = Object.fromEntries([...given].map(([key, { value }]) => [key, value]));
+  const values = Object.fromEntries(
+    [...given].map(([key, { value }]) => [key, isSwitchKey(key) ? readSwitch(value) : value]),
+  );
   const parsed = configSchema.safeParse(values);
   if (!parsed.success) throw invalid(parsed.error, given);
   checkTogether(parsed.data);
@@ -93,6 +95,13 @@ export function isSwitchKey(key: string): boolean {
 /** True for keys whose value is text whatever it looks like: `--output-dir 1e3`. */
 export function isTextKey(key: string): boolean {
   return isConfigKey(key) && innermost(fields[key]) instanceof z.ZodString;
+}
+
+/** YAML 1.1, which Python reads, has more words for true and false. */
+function readSwitch(value: unknown): unknown {
+  if (typeof value !== "string") return value;
+  if (/^(yes|on)$/i.test(value)) return true;
+  return /^(no|off)$/i.test(value) ? false : value;
 }
 
 function innermost(schema: z.ZodType): z.ZodType {

@@ -46,7 +46,7 @@ export const axolotlKeys: ForeignKeys = {
   tokens: fixed([null], "the vocabulary keeps its size"),
   chat_template: ignored("the chat template of the model's own directory is used"),
   sample_packing: renamed("packing"),
-  eval_sample_packing: fixed([], "validation rows are laid out as those of training"),
+  eval_sample_packing: ignored("validation rows are laid out as those of training"),
   pad_to_sequence_len: ignored("rows have one length, max_length"),
   train_on_inputs: fixed([false], answersOnly),
   early_stopping_patience: fixed([null], notHere),

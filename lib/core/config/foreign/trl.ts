@@ -21,7 +21,7 @@ export const trlKeys: ForeignKeys = {
   ),
   padding_free: ignored(padding, false),
   pad_to_multiple_of: ignored(padding, "auto"),
-  eval_packing: fixed([], "validation rows are laid out as those of training"),
+  eval_packing: ignored("validation rows are laid out as those of training"),
   completion_only_loss: fixed([true], answersOnly),
   assistant_only_loss: fixed([true], answersOnly),
   loss_type: fixed(["nll"], "the loss is the mean negative log-likelihood of a token"),
