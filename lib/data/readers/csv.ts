@@ -31,7 +31,7 @@ export async function* readTable(
       continue;
     }
     if (!isOpen) {
-      if (text.trim() === "") continue;
+      if (text === "" || text === "\r") continue;
       record = "";
       recordLine = line;
     }
@@ -40,8 +40,7 @@ export async function* readTable(
       const sizes = { sizeBytes: record.length, limitBytes: maxRowBytes };
       throw new LockstepError("E_DATA_TOO_LARGE", { file, what: "row", ...sizes });
     }
-    // A quote inside a quoted field is doubled, so a record with an even number of them is whole.
-    if (countQuotes(text) % 2 === 1) isOpen = !isOpen;
+    isOpen = isOpenAfter(text, separator, isOpen);
     if (isOpen) continue;
     try {
       const values = splitRecord(record.replace(/\r$/, ""), separator, { file, line: recordLine });
@@ -70,10 +69,34 @@ export async function* readTable(
   }
 }
 
-function countQuotes(text: string): number {
-  let count = 0;
-  for (let i = text.indexOf('"'); i >= 0; i = text.indexOf('"', i + 1)) count++;
-  return count;
+/** Whether a line ends inside a quoted field. A quote within a field that is not quoted is text. */
+function isOpenAfter(line: string, separator: string, isOpen: boolean): boolean {
+  let position = 0;
+  let startsField = !isOpen;
+  let open = isOpen;
+  for (;;) {
+    if (startsField && line[position] === '"') {
+      open = true;
+      position++;
+    }
+    if (open) {
+      const end = closingQuote(line, position);
+      if (end < 0) return true;
+      open = false;
+      position = end + 1;
+    }
+    const next = line.indexOf(separator, position);
+    if (next < 0) return false;
+    position = next + 1;
+    startsField = true;
+  }
+}
+
+/** Quotes inside a quoted field are doubled. */
+function closingQuote(text: string, position: number): number {
+  let end = text.indexOf('"', position);
+  while (end >= 0 && text[end + 1] === '"') end = text.indexOf('"', end + 2);
+  return end;
 }
 
 /** The fields of one whole record. @throws E_DATA_CSV */
@@ -86,8 +109,7 @@ function splitRecord(
   let position = 0;
   for (;;) {
     if (record[position] === '"') {
-      let end = record.indexOf('"', position + 1);
-      while (record[end + 1] === '"') end = record.indexOf('"', end + 2);
+      const end = closingQuote(record, position + 1);
       if (end < 0) {
         throw new LockstepError("E_DATA_CSV", { ...place, problem: "a quote is not closed" });
       }

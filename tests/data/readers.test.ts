@@ -1,0 +1,265 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { gzipSync } from "node:zlib";
+import fc from "fast-check";
+import { isLockstepError } from "#lib/core/errors/index";
+import { packageRoot } from "#lib/core/paths";
+import { BadRows, maxListedRows } from "#lib/data/bad-rows";
+import { dataFiles, type RawRow, readRows } from "#lib/data/readers/index";
+import { maxFooterBytes } from "#lib/data/readers/parquet";
+
+const directory = await mkdtemp(join(tmpdir(), "lockstep-readers-"));
+after(() => rm(directory, { recursive: true }));
+
+async function file(name: string, content: string | Uint8Array): Promise<string> {
+  const path = join(directory, name);
+  await writeFile(path, content);
+  return path;
+}
+
+async function rowsOf(path: string, badRows = new BadRows("error")): Promise<RawRow[]> {
+  const rows: RawRow[] = [];
+  for await (const row of readRows(path, badRows)) rows.push(row);
+  return rows;
+}
+const fieldsOf = async (path: string): Promise<unknown[]> =>
+  (await rowsOf(path)).map(({ fields }) => fields);
+
+function failure(code: string, facts: object = {}): (error: unknown) => boolean {
+  return (error) => {
+    assert.ok(isLockstepError(error), String(error));
+    assert.equal(error.code, code, error.message);
+    assert.deepEqual({ ...error.details, ...facts }, error.details);
+    return true;
+  };
+}
+
+const jsonRows = fc.array(
+  fc.dictionary(fc.string({ unit: "binary" }), fc.jsonValue({ stringUnit: "binary" })),
+  { maxLength: 8 },
+);
+/** What JSON keeps: no -0, no lone halves of characters. */
+const kept = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
+
+test("an array, objects over several lines and JSON Lines give the same rows", async () => {
+  await fc.assert(
+    fc.asyncProperty(jsonRows, fc.constantFrom(0, 1, 4), async (rows, indent) => {
+      const expected = kept(rows);
+      const array = await file("array.json", `\uFEFF ${JSON.stringify(rows, null, indent)}\n`);
+      assert.deepEqual(await fieldsOf(array), expected);
+      const texts = rows.map((row) => JSON.stringify(row, null, indent));
+      assert.deepEqual(await fieldsOf(await file("one-by-one.json", texts.join("\n"))), expected);
+      const lines = rows.map((row) => JSON.stringify(row)).join("\n");
+      assert.deepEqual(await fieldsOf(await file("lines.jsonl", lines)), expected);
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test("a wrong JSON file is named by line and column", async () => {
+  const cases = [
+    ['[\n  {"a": 1},\n  {"a": x}\n]', 3, 9],
+    ['[\n  {"a": 1}\n  3\n]', 3, 3],
+    ['[\n  {"a":\n    [1, }\n  }]', 3, 9],
+    ['[{"a": 1}] {"b": 2}', 1, 12],
+    ['[{"a": 1}', 1, 9],
+    ['[{"a": 1', 1, 8],
+    ["nonsense", 1, 1],
+  ] as const;
+  for (const [text, line, column] of cases) {
+    const path = await file("wrong.json", text);
+    const place = { file: path, line, column };
+    await assert.rejects(rowsOf(path), failure("E_DATA_INVALID_JSON", place), text);
+  }
+});
+
+test("every value of a table comes back, whatever it holds", async () => {
+  const value = fc.stringMatching(/^[a-z "é,\t\n]{0,8}$/);
+  const tables = fc
+    .integer({ min: 1, max: 4 })
+    .chain((width) => fc.array(fc.array(value, { minLength: width, maxLength: width })));
+  await fc.assert(
+    fc.asyncProperty(
+      tables,
+      fc.constantFrom(",", "\t"),
+      fc.boolean(),
+      async (rows, separator, crlf) => {
+        const quoted = (text: string): string => `"${text.replaceAll('"', '""')}"`;
+        const plain = (text: string): string => (/["\n,\t]|^$/.test(text) ? quoted(text) : text);
+        const header = (rows[0] ?? ["x"]).map((_, i) => `column ${i}`);
+        const lines = [header, ...rows].map((row) => row.map(plain).join(separator));
+        // A line end inside a value stays as it is.
+        const text = `\uFEFF${lines.join(crlf ? "\r\n" : "\n")}\n`;
+        const path = await file(separator === "," ? "table.csv" : "table.tsv", text);
+        const expected = rows.map((row) =>
+          Object.fromEntries(header.map((name, i) => [name, row[i]])),
+        );
+        assert.deepEqual(await fieldsOf(path), expected);
+      },
+    ),
+    { numRuns: 100 },
+  );
+});
+
+test("a table with a quote that is not closed, or rows of another width, is refused by line", async () => {
+  const open = await file("open.csv", 'a,b\n1,2\n"3,4\n5,6\n');
+  await assert.rejects(rowsOf(open), failure("E_DATA_CSV", { file: open, line: 3 }));
+  const wide = await file("wide.csv", "a,b\n1,2,3\n");
+  await assert.rejects(rowsOf(wide), failure("E_DATA_CSV", { file: wide, line: 2 }));
+  assert.deepEqual(await fieldsOf(await file("inches.csv", 'a,b\n5" pipe,1\n6",2\n')), [
+    { a: '5" pipe', b: "1" },
+    { a: '6"', b: "2" },
+  ]);
+  const after = await file("after.csv", 'a,b\n"1"x,2\n');
+  await assert.rejects(rowsOf(after), failure("E_DATA_CSV", { file: after, line: 2 }));
+  const columns = await file("columns.csv", `${"x,".repeat(20_000)}x\n`);
+  await assert.rejects(
+    rowsOf(columns),
+    failure("E_DATA_TOO_MANY_COLUMNS", { file: columns, numColumns: 20_001 }),
+  );
+});
+
+test("Parquet files of every usual codec are read over their row groups", async () => {
+  const folder = join(packageRoot, "tests/fixtures/parquet");
+  for (const codec of ["snappy", "gzip", "zstd", "none"]) {
+    const rows = await rowsOf(join(folder, `${codec}.parquet`));
+    assert.deepEqual(
+      rows.map(({ fields }) => fields),
+      Array.from({ length: 7 }, (_, i) => ({
+        id: i,
+        messages: [
+          { role: "user", content: `question ${i} é 你好 🙂` },
+          { role: "assistant", content: `answer ${i}` },
+        ],
+      })),
+    );
+    assert.match(rows[6]?.place ?? "", /: row 7$/);
+  }
+});
+
+test("damaged and hostile Parquet files are refused before much is read", async () => {
+  const whole = await readFile(join(packageRoot, "tests/fixtures/parquet/snappy.parquet"));
+  for (const [name, bytes] of [
+    ["empty", Buffer.alloc(0)],
+    ["other", Buffer.from("not a Parquet file, but some text")],
+    ["cut", whole.subarray(0, whole.length - 5)],
+    [
+      "beyond",
+      Buffer.concat([Buffer.from("PAR1"), Buffer.from("ffff0000", "hex"), Buffer.from("PAR1")]),
+    ],
+    [
+      "garbled",
+      Buffer.concat([Buffer.alloc(64, 0x7c), Buffer.from([64, 0, 0, 0]), Buffer.from("PAR1")]),
+    ],
+  ] as const) {
+    const path = await file(`${name}.parquet`, bytes);
+    await assert.rejects(rowsOf(path), failure("E_DATA_PARQUET", { file: path }), name);
+  }
+  const footer = Buffer.alloc(8);
+  footer.writeUInt32LE(maxFooterBytes + 1);
+  footer.write("PAR1", 4);
+  const large = await file("large.parquet", "");
+  await truncate(large, 2 * maxFooterBytes);
+  await writeFile(large, footer, { flag: "a" });
+  await assert.rejects(
+    rowsOf(large),
+    failure("E_DATA_TOO_LARGE", { what: "footer", limitBytes: maxFooterBytes }),
+  );
+  const wide = await file("wide.parquet", wideParquet(1_000_000));
+  await assert.rejects(
+    rowsOf(wide),
+    failure("E_DATA_TOO_MANY_COLUMNS", { file: wide, numColumns: 1_000_000 }),
+  );
+});
+
+/** A file without rows, whose schema has so many columns: Thrift's compact protocol by hand. */
+function wideParquet(numColumns: number): Buffer {
+  const varint = (value: number): number[] =>
+    value < 128 ? [value] : [(value & 127) | 128, ...varint(value >>> 7)];
+  const zigzag = (value: number): number[] => varint(value * 2);
+  // SchemaElement: field 4 name; the root has field 5 num_children, the columns field 1 type.
+  const root = [0x48, 1, 0x72, 0x15, ...zigzag(numColumns), 0];
+  const column = [0x15, ...zigzag(1), 0x38, 1, 0x78, 0];
+  const head = [0x15, ...zigzag(1), 0x19, 0xfc, ...varint(numColumns + 1)];
+  // FileMetaData: 1 version, 2 schema, 3 num_rows, 4 row_groups.
+  const tail = [0x16, 0, 0x19, 0x0c, 0];
+  const body = Buffer.concat([
+    Buffer.from([...head, ...root]),
+    Buffer.alloc(numColumns * column.length, Buffer.from(column)),
+    Buffer.from(tail),
+  ]);
+  const end = Buffer.alloc(8);
+  end.writeUInt32LE(body.length);
+  end.write("PAR1", 4);
+  return Buffer.concat([Buffer.from("PAR1"), body, end]);
+}
+
+test("compressed files are read as the files inside, and damaged ones are refused", async () => {
+  const lines = Array.from({ length: 5000 }, (_, i) => JSON.stringify({ text: `row ${i}` }));
+  const compressed = gzipSync(lines.join("\n"));
+  const rows = await rowsOf(await file("rows.jsonl.gz", compressed));
+  assert.equal(rows.length, 5000);
+  assert.deepEqual(rows[4999]?.fields, { text: "row 4999" });
+  const cut = await file("cut.jsonl.gz", compressed.subarray(0, compressed.length / 2));
+  await assert.rejects(rowsOf(cut), failure("E_DATA_GZIP", { file: cut }));
+});
+
+test("bad rows are left out, counted and listed where the configuration says so", async () => {
+  const good = '{"text":"fine"}\n';
+  const bytes = Buffer.concat([
+    Buffer.from(`${good}{"text": wrong}\n[1]\n${good}{"text":"`),
+    Buffer.from([0xff]),
+    Buffer.from(`"}\n${good}`),
+  ]);
+  const path = await file("some-bad.jsonl", bytes);
+  const badRows = new BadRows("skip");
+  assert.deepEqual(
+    (await rowsOf(path, badRows)).map(({ place }) => place),
+    [1, 4, 6].map((line) => `${path}:${line}`),
+  );
+  assert.equal(badRows.count, 3);
+  for (const [i, words] of [`${path}:2:10`, `${path}:3`, "not valid UTF-8"].entries()) {
+    assert.ok(badRows.listed[i]?.includes(words), badRows.listed[i]);
+  }
+  badRows.checkShare(6);
+  assert.throws(() => badRows.checkShare(5), failure("E_DATA_TOO_MANY_BAD_ROWS", { numBad: 3 }));
+  await assert.rejects(rowsOf(path), failure("E_DATA_INVALID_JSON", { line: 2 }));
+
+  const all = await file("all-bad.jsonl", "x\n".repeat(maxListedRows + 5));
+  const many = new BadRows("skip");
+  await rowsOf(all, many);
+  assert.equal(many.count, maxListedRows + 5);
+  assert.equal(many.listed.length, maxListedRows);
+});
+
+test("patterns reach into directories", async () => {
+  for (const folder of ["tree/a/b", "tree/c"]) {
+    await mkdir(join(directory, folder), { recursive: true });
+  }
+  for (const name of [
+    "tree/1.csv",
+    "tree/a/2.csv",
+    "tree/a/b/3.csv",
+    "tree/c/34.csv",
+    "tree/c/4.txt",
+  ]) {
+    await file(name, "");
+  }
+  const find = async (pattern: string): Promise<string[]> =>
+    (
+      await dataFiles(join(directory, pattern), {
+        isData: (name) => name.endsWith(".csv"),
+        known: [],
+      })
+    ).map((path) => path.slice(directory.length + 1));
+  const tree = (...names: string[]): string[] => names.map((name) => `tree/${name}`);
+  assert.deepEqual(await find("tree"), tree("1.csv"));
+  assert.deepEqual(await find("tree/**/*.csv"), tree("1.csv", "a/2.csv", "a/b/3.csv", "c/34.csv"));
+  assert.deepEqual(await find("tree/*/?.csv"), tree("a/2.csv"));
+  assert.deepEqual(await find("tree/c/*"), tree("c/34.csv", "c/4.txt"));
+  assert.deepEqual(await find("tree/*/b/3.csv"), tree("a/b/3.csv"));
+  await assert.rejects(find("tree/*.tsv"), failure("E_DATASET_UNKNOWN"));
+});
