@@ -17,6 +17,7 @@ import {
   type Tokenizer,
   type TrainingPlan,
 } from "#lib/data/index";
+import { isDerivedTensor, isTied } from "#lib/models/checkpoint-names";
 import { findModelDirectory, readModelConfig } from "./model-directory.js";
 import { prepareData } from "./prepare-data.js";
 
@@ -70,7 +71,8 @@ export async function prepareRun(
     const layout = layoutOf(weights, modelConfig, config.wire_dtype);
     const maxPositions = positiveInteger(
       modelConfig,
-      "max_position_embeddings",
+      // GPT-2 has a name of its own for it.
+      modelConfig.n_positions === undefined ? "max_position_embeddings" : "n_positions",
       join(modelDirectory, "config.json"),
     );
     const data = await prepareData(config, {
@@ -181,11 +183,11 @@ export function layoutOf(
   modelConfig: Readonly<Record<string, unknown>>,
   wireDtype: "bfloat16" | "float32",
 ): ParameterLayout {
-  const isTied = modelConfig.tie_word_embeddings === true;
+  const tied = isTied(modelConfig);
   const trainable = weights
     .names()
-    .filter((name) => !name.endsWith("rotary_emb.inv_freq"))
-    .filter((name) => !(isTied && name === "lm_head.weight"));
+    .filter((name) => !isDerivedTensor(name))
+    .filter((name) => !(tied && name === "lm_head.weight"));
   return buildParameterLayout(
     trainable.map((name) => ({ name, shape: weights.info(name).shape })),
     wireDtype,

@@ -94,20 +94,21 @@ function attend(pass: Pass, layer: number, names: LayerModules, x_MD: tf.Tensor)
 function queriesKeysValues(pass: Pass, names: LayerModules, x_MD: tf.Tensor) {
   const { config, weights, b, t } = pass;
   const { numHeads: n, numKeyValueHeads: k, headDim: h, queryKeyValueBias: bias } = config;
-  const [q, key, v] = config.fusedProjections
-    ? (tf.split(linear(weights, names.queryKeyValue, x_MD, bias), [n * h, k * h, k * h], 1) as [
-        tf.Tensor,
-        tf.Tensor,
-        tf.Tensor,
-      ])
-    : [
-        linear(weights, names.query, x_MD, bias),
-        linear(weights, names.key, x_MD, bias),
-        linear(weights, names.value, x_MD, bias),
-      ];
-  const q_BTNH = tf.reshape(q, [b, t, n, h]);
-  const k_BTKH = tf.reshape(key, [b, t, k, h]);
-  const v_BTKH = tf.reshape(v, [b, t, k, h]);
+  const heads = (x: tf.Tensor, count: number): tf.Tensor => tf.reshape(x, [b, t, count, h]);
+  const projected = (module: string, count: number): tf.Tensor =>
+    heads(linear(weights, module, x_MD, bias), count);
+  const split = (): readonly [tf.Tensor, tf.Tensor, tf.Tensor] => {
+    const fused = linear(weights, names.queryKeyValue, x_MD, bias);
+    const [q, key, v] = tf.split(fused, [n * h, k * h, k * h], 1) as [
+      tf.Tensor,
+      tf.Tensor,
+      tf.Tensor,
+    ];
+    return [heads(q, n), heads(key, k), heads(v, k)];
+  };
+  const [q_BTNH, k_BTKH, v_BTKH] = config.fusedProjections
+    ? split()
+    : [projected(names.query, n), projected(names.key, k), projected(names.value, k)];
   if (!config.queryKeyNorms) return { q_BTNH, k_BTKH, v_BTKH };
   return {
     q_BTNH: norm(pass, names.queryNorm, q_BTNH),
