@@ -42,6 +42,20 @@ const commands: Readonly<Record<string, Command>> = {
     summary: "FILE DIR: turn a GGUF file into a Hugging Face directory",
     load: async () => ({ run: (await import("./import-gguf.js")).importGgufCommand }),
   },
+  generate: {
+    summary: "MODEL_DIR --prompt TEXT: continue a text with a model",
+    load: async () => {
+      const { generateCommand, generateUsage } = await import("./generate.js");
+      return { usage: generateUsage, run: generateCommand };
+    },
+  },
+  "verify-model": {
+    summary: "DIR: compare a model's numbers with those of transformers",
+    load: async () => {
+      const { verifyModelCommand, verifyModelUsage } = await import("./verify-model.js");
+      return { usage: verifyModelUsage, run: verifyModelCommand };
+    },
+  },
   config: {
     summary: "CONFIG.yaml: print the resolved configuration; --keys lists all keys",
     load: async () => {

@@ -1,7 +1,11 @@
 import { stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
+import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { LockstepError } from "#lib/core/errors/index";
+
+/** A config.json has some dozen short fields. */
+const maxModelConfigBytes = 1 << 20;
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -31,4 +35,14 @@ export async function findModelDirectory(
     if (isDirectory) return directory;
   }
   throw new LockstepError("E_MODEL_NOT_FOUND", { name: nameOrPath, looked: candidates });
+}
+
+/** A model directory's config.json. @throws E_FILE_NOT_FOUND, E_JSON_FILE */
+export async function readModelConfig(directory: string): Promise<Record<string, unknown>> {
+  const file = join(directory, "config.json");
+  const parsed = await readJsonFile(file, "model configuration", maxModelConfigBytes);
+  if (!isRecord(parsed)) {
+    throw new LockstepError("E_JSON_FILE", { file, problem: "it is not an object" });
+  }
+  return parsed;
 }

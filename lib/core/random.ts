@@ -57,6 +57,7 @@ export const randomDomains = Object.freeze({
   samplePermutation: 1,
   documentSplit: 2,
   initialization: 3,
+  generation: 4,
   test: 0xffff,
 });
 export type RandomDomain = keyof typeof randomDomains;

@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 from make_case import make_case  # noqa: E402
 
-SMALL = {"vocab_size": 160, "hidden_size": 48, "num_hidden_layers": 2, "max_position_embeddings": 64}
+SMALL = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 64}
 DECODER = {
     **SMALL,
-    "intermediate_size": 96,
-    "num_attention_heads": 6,
+    "intermediate_size": 40,
+    "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "pad_token_id": None,
     "bos_token_id": 1,
@@ -31,7 +31,7 @@ DECODER = {
 CLASSIFIER = {"pad_token_id": 0, "num_labels": 5}
 ENCODER = {
     **SMALL,
-    "intermediate_size": 96,
+    "intermediate_size": 40,
     "num_attention_heads": 4,
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
@@ -39,9 +39,9 @@ ENCODER = {
 }
 ROBERTA = {**ENCODER, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "type_vocab_size": 1}
 DISTIL = {
-    "vocab_size": 160,
-    "dim": 48,
-    "hidden_dim": 96,
+    "vocab_size": 96,
+    "dim": 32,
+    "hidden_dim": 40,
     "n_layers": 2,
     "n_heads": 4,
     "max_position_embeddings": 64,
@@ -51,8 +51,8 @@ DISTIL = {
     "num_labels": 4,
 }
 GPT2 = {
-    "vocab_size": 160,
-    "n_embd": 48,
+    "vocab_size": 96,
+    "n_embd": 32,
     "n_layer": 2,
     "n_head": 4,
     "n_positions": 64,
@@ -89,7 +89,7 @@ MODELS = {
     "gpt2-without-prefix": causal(hf.GPT2Config, GPT2),
     "gpt2-seqcls": classifier(hf.GPT2Config, GPT2, **CLASSIFIER),
     "llama-mha-tied": causal(
-        hf.LlamaConfig, DECODER, num_key_value_heads=6, tie_word_embeddings=True
+        hf.LlamaConfig, DECODER, num_key_value_heads=4, tie_word_embeddings=True
     ),
     "llama-bias-headdim": causal(
         hf.LlamaConfig, DECODER, attention_bias=True, mlp_bias=True, head_dim=16
@@ -179,7 +179,6 @@ MODELS = {
         GEMMA,
         query_pre_attn_scalar=24,
         final_logit_softcapping=3.0,
-        attn_logit_softcapping=5.0,
         layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         rope_parameters={
             "full_attention": {"rope_type": "linear", "rope_theta": 100000.0, "factor": 8.0},
@@ -190,7 +189,7 @@ MODELS = {
     "phi3": causal(hf.Phi3Config, PHI3),
     "phi3-partial-window": causal(
         hf.Phi3Config,
-        {**PHI3, "hidden_size": 96, "sliding_window": 6},
+        {**PHI3, "hidden_size": 64, "sliding_window": 6},
         rope_parameters={
             "rope_type": "default",
             "rope_theta": 10000.0,
@@ -222,8 +221,8 @@ MODELS = {
     ),
     "roberta-causal": causal(hf.RobertaConfig, ROBERTA, is_decoder=True),
     "distilbert-seqcls": classifier(hf.DistilBertConfig, DISTIL),
-    "distilbert-seqcls-relu": classifier(
-        hf.DistilBertConfig, DISTIL, activation="relu", sinusoidal_pos_embds=True
+    "distilbert-seqcls-multilabel": classifier(
+        hf.DistilBertConfig, DISTIL, activation="relu", problem_type="multi_label_classification"
     ),
 }
 

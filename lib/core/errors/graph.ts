@@ -52,6 +52,19 @@ export const graphErrors = {
     (d) => `The checkpoint has a tensor ${d.tensor} that a ${d.model} model does not use.`,
     "Check that config.json and the weights belong to the same model.",
   ),
+  E_GENERATION_CONFIG: entry<{ file: string; key: string; expected: string; got: string }>(
+    (d) => `${d.file} expected ${d.key} to be ${d.expected} and got ${d.got}.`,
+    "Correct the value, or remove the key to generate without it.",
+  ),
+  E_GENERATION_TOO_LONG: entry<{ promptTokens: number; maxNewTokens: number; maxLength: number }>(
+    (d) =>
+      `A prompt of ${d.promptTokens} tokens and ${d.maxNewTokens} new ones do not fit into ${d.maxLength} tokens.`,
+    "Shorten the prompt or ask for fewer new tokens.",
+  ),
+  E_CASE_INVALID: entry<{ file: string; problem: string }>(
+    (d) => `${d.file} is not a case to verify: ${d.problem}.`,
+    "Make the case with scripts/make_case.py MODEL_DIR.",
+  ),
   E_SEQUENCE_TOO_LONG: entry<{ sequenceLength: number; maxLength: number }>(
     (d) =>
       `Sequences of ${d.sequenceLength} tokens are longer than the model's ${d.maxLength} positions.`,

@@ -1,0 +1,246 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
+import { LockstepError } from "#lib/core/errors/index";
+import { loadTokenizer, type Tokenizer } from "#lib/data/index";
+import {
+  type GenerationOptions,
+  generationDefaults,
+  Generator,
+  readGenerationConfig,
+} from "#lib/evaluation/generate/index";
+import type { CausalLanguageModel, Model } from "#lib/models/index";
+import { findModelDirectory } from "./model-directory.js";
+import { openModel } from "./open-model.js";
+import { printable } from "./progress/text.js";
+
+export const generateUsage = `Usage: lockstep generate MODEL_DIR --prompt TEXT [--prompt TEXT ...] [options]
+
+Continues texts. Several prompts are continued together. What is not given comes from the model's
+generation_config.json.
+
+  --chat                     the prompt is a user's message: apply the model's chat template
+  --system TEXT              a system message before it (with --chat)
+  --max-new-tokens N         default ${generationDefaults.maxNewTokens}
+  --temperature T            sample at this temperature; 0 takes the most probable token
+  --top-k K                  sample from the K most probable tokens; 0 is all
+  --top-p P                  sample from the most probable tokens that reach P together
+  --repetition-penalty R     above 1, tokens that are there already become less probable
+  --stop TEXT                stop before this text; may be given several times
+  --seed N                   of the sampling, default 0
+  --bf16                     compute in bfloat16
+  --json                     one JSON object a prompt
+`;
+
+const maxGenerationConfigBytes = 1 << 20;
+/** Rows that are continued at a time; memory of their cached keys and values grows with it. */
+const maxBatchSize = 8;
+
+interface Request {
+  readonly model: string;
+  readonly prompts: readonly string[];
+  readonly isChat: boolean;
+  readonly system: string | undefined;
+  readonly options: Partial<GenerationOptions>;
+  readonly bf16: boolean;
+  readonly json: boolean;
+}
+
+/** `lockstep generate`. Returns the exit code; errors of the catalogue are thrown. */
+export async function generateCommand(args: string[]): Promise<number> {
+  const request = parse(args);
+  const directory = await findModelDirectory(request.model);
+  const tokenizer = await loadTokenizer(directory);
+  const given: GenerationOptions = {
+    ...generationDefaults,
+    endTokenIds: tokenizer.endTokenIds,
+    ...(await generationConfigOf(directory)),
+    ...request.options,
+  };
+  const prompts = await Promise.all(
+    request.prompts.map((prompt) => encodePrompt(tokenizer, request, prompt)),
+  );
+  const longest = Math.max(...prompts.map((prompt) => prompt.length));
+  const { model, readWeight, close } = await openModel(directory);
+  let generator: Generator;
+  let options: GenerationOptions;
+  try {
+    options = withinPositions(given, longest, model.maxPositions, request.options.maxNewTokens);
+    generator = await Generator.create({
+      model: causalModel(model),
+      readWeight,
+      batchSize: Math.min(prompts.length, maxBatchSize),
+      maxLength: longest + options.maxNewTokens,
+      precision: request.bf16 ? "bf16" : "fp32",
+    });
+  } finally {
+    await close();
+  }
+  try {
+    await writeContinuations(generator, tokenizer, request, prompts, options);
+  } finally {
+    generator.close();
+  }
+  return 0;
+}
+
+/** A length that nobody asked for gives way to the model's; one that was asked for must fit. */
+function withinPositions(
+  options: GenerationOptions,
+  promptTokens: number,
+  maxPositions: number,
+  asked: number | undefined,
+): GenerationOptions {
+  const room = maxPositions - promptTokens;
+  const maxNewTokens = asked ?? Math.min(options.maxNewTokens, Math.max(room, 1));
+  if (maxNewTokens <= room) return { ...options, maxNewTokens };
+  throw new LockstepError("E_GENERATION_TOO_LONG", {
+    promptTokens,
+    maxNewTokens,
+    maxLength: maxPositions,
+  });
+}
+
+/** One prompt's text appears as it comes; of several, each when all are done. */
+async function writeContinuations(
+  generator: Generator,
+  tokenizer: Tokenizer,
+  request: Request,
+  prompts: readonly Int32Array[],
+  options: GenerationOptions,
+): Promise<void> {
+  const isStreamed = prompts.length === 1 && !request.json;
+  const out = process.stdout;
+  const startedAt = performance.now();
+  const continuations = await generator.generate(prompts, options, {
+    decode: (tokens) => tokenizer.decode(tokens),
+    ...(isStreamed ? { onText: (_: number, piece: string) => void out.write(safe(piece)) } : {}),
+  });
+  const seconds = (performance.now() - startedAt) / 1000;
+  continuations.forEach(({ text = "", tokens, finish }, index) => {
+    const prompt = request.prompts[index] ?? "";
+    if (request.json) {
+      out.write(`${JSON.stringify({ prompt, text, tokens: [...tokens], finish })}\n`);
+    } else if (isStreamed) {
+      out.write("\n");
+    } else {
+      out.write(`> ${safe(prompt)}\n${safe(text)}\n\n`);
+    }
+  });
+  const numTokens = continuations.reduce((sum, { tokens }) => sum + tokens.length, 0);
+  process.stderr.write(
+    `${numTokens} tokens in ${seconds.toFixed(1)} s (${(numTokens / seconds).toFixed(1)} a second)\n`,
+  );
+}
+
+/** A model may write control characters; lines stay lines. */
+const safe = (text: string): string => printable(text, true);
+
+function causalModel(model: Model): CausalLanguageModel {
+  if (model.task === "causal-lm") return model;
+  throw new LockstepError("E_USAGE", {
+    command: "generate",
+    problem: `a ${model.task} model (${model.modelType}) continues no text`,
+  });
+}
+
+async function generationConfigOf(directory: string): Promise<Partial<GenerationOptions>> {
+  const file = join(directory, "generation_config.json");
+  if (!existsSync(file)) return {};
+  const json = await readJsonFile(file, "generation configuration", maxGenerationConfigBytes);
+  if (!isRecord(json))
+    throw new LockstepError("E_JSON_FILE", { file, problem: "it is not an object" });
+  return readGenerationConfig(file, json);
+}
+
+function encodePrompt(tokenizer: Tokenizer, request: Request, prompt: string): Promise<Int32Array> {
+  if (!request.isChat) return tokenizer.encode(prompt, { addSpecialTokens: true });
+  const messages = [
+    ...(request.system === undefined ? [] : [{ role: "system", content: request.system }]),
+    { role: "user", content: prompt },
+  ];
+  return tokenizer.encode(tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true }));
+}
+
+function parse(args: string[]): Request {
+  const fail = (problem: string): never => {
+    throw new LockstepError("E_USAGE", { command: "generate", problem });
+  };
+  const { positionals, values } = parseArguments(args, fail);
+  const [model, ...rest] = positionals;
+  if (model === undefined || rest.length > 0) return fail("it takes one model directory");
+  const prompts = values.prompt ?? [];
+  if (prompts.length === 0) return fail("it needs --prompt TEXT");
+  if (values.system !== undefined && !values.chat) return fail("--system needs --chat");
+  const number = (
+    key: "max-new-tokens" | "temperature" | "top-k" | "top-p" | "repetition-penalty" | "seed",
+    isValid: (value: number) => boolean,
+    expected: string,
+  ): number | undefined => {
+    const text = values[key];
+    if (text === undefined) return undefined;
+    return text.trim() !== "" && isValid(Number(text))
+      ? Number(text)
+      : fail(`--${key} ${text} is not ${expected}`);
+  };
+  const isCount = (value: number): boolean => Number.isSafeInteger(value) && value >= 0;
+  const maxNewTokens = number("max-new-tokens", (v) => isCount(v) && v > 0, "a positive integer");
+  const temperature = number("temperature", (v) => v >= 0, "a number of at least 0");
+  const topK = number("top-k", isCount, "a whole number");
+  const topP = number("top-p", (v) => v > 0 && v <= 1, "a number in (0, 1]");
+  const repetitionPenalty = number("repetition-penalty", (v) => v > 0, "a positive number");
+  const seed = number("seed", isCount, "a whole number");
+  // Whoever names an option of sampling wants to sample.
+  const doSample =
+    temperature === 0
+      ? false
+      : temperature !== undefined || topK !== undefined || topP !== undefined || undefined;
+  const options = {
+    maxNewTokens,
+    doSample: doSample === true || temperature === 0 ? doSample : undefined,
+    temperature: temperature === 0 ? undefined : temperature,
+    topK,
+    topP,
+    repetitionPenalty,
+    seed,
+    stopStrings: values.stop,
+  };
+  if (values.stop?.includes("") === true) return fail("--stop needs a text");
+  return {
+    model,
+    prompts,
+    isChat: values.chat,
+    system: values.system,
+    options: Object.fromEntries(
+      Object.entries(options).filter(([, value]) => value !== undefined),
+    ) as Partial<GenerationOptions>,
+    bf16: values.bf16,
+    json: values.json,
+  };
+}
+
+function parseArguments(args: string[], fail: (problem: string) => never) {
+  try {
+    return parseArgs({
+      args,
+      allowPositionals: true,
+      options: {
+        prompt: { type: "string", multiple: true },
+        chat: { type: "boolean", default: false },
+        system: { type: "string" },
+        "max-new-tokens": { type: "string" },
+        temperature: { type: "string" },
+        "top-k": { type: "string" },
+        "top-p": { type: "string" },
+        "repetition-penalty": { type: "string" },
+        stop: { type: "string", multiple: true },
+        seed: { type: "string" },
+        bf16: { type: "boolean", default: false },
+        json: { type: "boolean", default: false },
+      },
+    });
+  } catch (error) {
+    return fail(error instanceof Error ? error.message : String(error));
+  }
+}

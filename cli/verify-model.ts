@@ -1,0 +1,184 @@
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { readJsonFile } from "#lib/checkpoint/file-reader";
+import { openSafetensors } from "#lib/checkpoint/index";
+import { LockstepError } from "#lib/core/errors/index";
+import {
+  type CaseResult,
+  computeCase,
+  type Difference,
+  difference,
+  gradientFloor,
+  keptRows,
+  norm,
+  parseCase,
+  type ReferenceCase,
+} from "#lib/evaluation/verify/index";
+import type { Model } from "#lib/models/index";
+import { findModelDirectory } from "./model-directory.js";
+import { openModel } from "./open-model.js";
+
+export const verifyModelUsage = `Usage: lockstep verify-model DIR [--rtol 1e-4] [--case CASE_DIR] [--all]
+
+Compares what Lockstep computes for a model in float32 with what transformers computed: the loss, the
+logits where the attention mask is 1, the gradient of every weight, and the greedy continuation.
+CASE_DIR holds case.json and expected.safetensors (DIR by default); scripts/make_case.py makes them.
+
+  --rtol R   largest difference, relative to the tensor's norm (default 1e-4)
+  --all      print every tensor, not only the worst
+
+Exit code 0 within R, 1 beyond it, 2 for a command line that cannot be read.
+`;
+
+/** A case of 100 rows of 1000 tokens takes about 2 MB. */
+const maxCaseBytes = 64 << 20;
+const defaultTolerance = "1e-4";
+/** Rows of the table without --all. */
+const numShown = 8;
+
+interface Options {
+  readonly model: string;
+  readonly caseDirectory: string | undefined;
+  readonly tolerance: number;
+  readonly showAll: boolean;
+}
+
+/** `lockstep verify-model`. Returns the exit code; errors of the catalogue are thrown. */
+export async function verifyModelCommand(args: string[]): Promise<number> {
+  const options = parse(args);
+  const directory = await findModelDirectory(options.model);
+  const caseDirectory = options.caseDirectory ?? directory;
+  const caseFile = join(caseDirectory, "case.json");
+  const reference = parseCase(caseFile, await readJsonFile(caseFile, "case", maxCaseBytes));
+  const { model, readWeight, close } = await openModel(directory);
+  let result: CaseResult;
+  try {
+    result = await computeCase(model, readWeight, reference);
+  } finally {
+    await close();
+  }
+  const differences = await compare(caseDirectory, model, reference, result);
+  const numEqual = numEqualTokens(result.continuation, reference);
+  process.stdout.write(
+    `${describe(directory, model, reference)}\n\n${table(differences, options.showAll)}\n`,
+  );
+  if (reference.greedy !== undefined) {
+    const total = reference.greedy.continuation.length;
+    process.stdout.write(`  greedy continuation: ${numEqual} of ${total} tokens equal\n`);
+  }
+  const verdict = judge(differences, options.tolerance, numEqual, reference);
+  process.stdout.write(`\n${verdict.text}\n`);
+  return verdict.passed ? 0 : 1;
+}
+
+function parse(args: string[]): Options {
+  const fail = (problem: string): never => {
+    throw new LockstepError("E_USAGE", { command: "verify-model", problem });
+  };
+  let parsed;
+  try {
+    parsed = parseArgs({
+      args,
+      allowPositionals: true,
+      options: {
+        rtol: { type: "string", default: defaultTolerance },
+        case: { type: "string" },
+        all: { type: "boolean", default: false },
+      },
+    });
+  } catch (error) {
+    return fail(error instanceof Error ? error.message : String(error));
+  }
+  const [model, ...rest] = parsed.positionals;
+  if (model === undefined || rest.length > 0) return fail("it takes one model directory");
+  const tolerance = Number(parsed.values.rtol);
+  if (!(tolerance >= 0)) return fail(`--rtol ${parsed.values.rtol} is not a number of at least 0`);
+  return { model, caseDirectory: parsed.values.case, tolerance, showAll: parsed.values.all };
+}
+
+/** Every recorded tensor against the computed one, the worst first. */
+async function compare(
+  caseDirectory: string,
+  model: Model,
+  reference: ReferenceCase,
+  result: CaseResult,
+): Promise<Difference[]> {
+  const file = join(caseDirectory, "expected.safetensors");
+  const expected = await openSafetensors(file);
+  try {
+    const logits = await expected.readFloat32("logits");
+    const isReal =
+      model.task === "causal-lm"
+        ? reference.attentionMask
+        : new Int32Array(reference.numRows).fill(1);
+    const differences = [
+      difference("loss", [result.loss], [reference.loss]),
+      difference("logits", keptRows(result.logits, isReal), keptRows(logits, isReal)),
+    ];
+    const names = [...expected.tensors.keys()].filter((name) => name.startsWith("grad."));
+    const norms = new Map<string, number>();
+    for (const name of names) norms.set(name, norm(await expected.readFloat32(name)));
+    const floor = gradientFloor * Math.hypot(...norms.values());
+    const missing = model.weights.find(({ name }) => !norms.has(`grad.${name}`));
+    if (missing !== undefined) {
+      const problem = `it has no gradient of ${missing.name}`;
+      throw new LockstepError("E_CASE_INVALID", { file, problem });
+    }
+    for (const name of names) {
+      const weight = name.slice("grad.".length);
+      const actual = result.gradients.get(weight) ?? new Float32Array(0);
+      differences.push(difference(name, actual, await expected.readFloat32(name), floor));
+    }
+    return differences.sort((a, b) => b.relative - a.relative);
+  } finally {
+    await expected.close();
+  }
+}
+
+function numEqualTokens(continuation: Int32Array | undefined, { greedy }: ReferenceCase): number {
+  if (greedy === undefined || continuation === undefined) return 0;
+  const firstOther = greedy.continuation.findIndex((token, i) => token !== continuation[i]);
+  return firstOther < 0 ? greedy.continuation.length : firstOther;
+}
+
+function describe(directory: string, model: Model, reference: ReferenceCase): string {
+  const { numRows, rowLength } = reference;
+  return `${directory}: ${model.modelType}, ${model.task}, ${model.weights.length} weights, ${numRows} rows of ${rowLength} tokens, float32`;
+}
+
+function table(differences: readonly Difference[], showAll: boolean): string {
+  const heads = differences.filter(({ name }) => !name.startsWith("grad."));
+  const gradients = differences.filter(({ name }) => name.startsWith("grad."));
+  const shown = [...heads, ...(showAll ? gradients : gradients.slice(0, numShown))];
+  const width = Math.max(...shown.map(({ name }) => name.length));
+  const lines = shown.map(
+    ({ name, relative, scale }) =>
+      `  ${name.padEnd(width)}  ${relative.toExponential(1).padStart(8)}  ${scale.toExponential(2).padStart(9)}`,
+  );
+  const numHidden = differences.length - shown.length;
+  return [
+    `  ${"tensor".padEnd(width)}  ${"relative".padStart(8)}  ${"of norm".padStart(9)}`,
+    ...lines,
+    ...(numHidden > 0 ? [`  and ${numHidden} gradients that differ less`] : []),
+  ].join("\n");
+}
+
+function judge(
+  differences: readonly Difference[],
+  tolerance: number,
+  numEqual: number,
+  { greedy }: ReferenceCase,
+): { readonly passed: boolean; readonly text: string } {
+  const worst = differences[0] as Difference;
+  const isOff = worst.relative > tolerance;
+  const isOther = greedy !== undefined && numEqual < greedy.continuation.length;
+  const limit = tolerance.toExponential(0);
+  const largest = `${worst.name} differs by ${worst.relative.toExponential(1)}`;
+  if (!isOff && !isOther) return { passed: true, text: `PASSED: at most ${limit} (${largest})` };
+  const numOff = differences.filter(({ relative }) => relative > tolerance).length;
+  const parts = [
+    ...(isOff ? [`${numOff} of ${differences.length} beyond ${limit}, worst: ${largest}`] : []),
+    ...(isOther ? [`the continuation differs from token ${numEqual + 1} on`] : []),
+  ];
+  return { passed: false, text: `FAILED: ${parts.join("; ")}` };
+}

@@ -1,0 +1,7 @@
+export {
+  type Continuation,
+  Generator,
+  type GeneratorOptions,
+  type TextHooks,
+} from "./generator.js";
+export { type GenerationOptions, generationDefaults, readGenerationConfig } from "./options.js";

@@ -1,0 +1,50 @@
+import { LockstepError } from "#lib/core/errors/index";
+import type { GraphBuilder } from "#lib/graph/builder";
+import type { Autocast } from "#lib/graph/autocast";
+import type { Program, Session } from "#lib/graph/session";
+import * as op from "#lib/graph/tf-ops";
+import { symbolicTensor } from "#lib/graph/tracing-backend";
+import { assign, deepCopy, readVariable, type Variable, variable } from "#lib/graph/variables";
+import type { WeightSpec, Weights } from "#lib/models/index";
+
+/** A model's weights as variables of a graph, filled one by one from float32 values. */
+export class WeightVariables {
+  readonly #variables: ReadonlyMap<string, Variable>;
+  readonly #loads: ReadonlyMap<string, Program>;
+
+  constructor(graph: GraphBuilder, specs: readonly WeightSpec[], autocast: Autocast) {
+    const variables = new Map<string, Variable>();
+    const loads = new Map<string, Program>();
+    for (const { name, shape } of specs) {
+      // Matrices in compute type; vectors enter norms and sums and stay float32.
+      const dtype = shape.length >= 2 ? autocast.compute : "float32";
+      const target = variable(graph, `weight/${name}`, dtype, shape);
+      const feed = op.placeholder(graph, `feed/weight/${name}`, "float32", shape);
+      const owned = dtype === "float32" ? deepCopy(feed) : op.cast(feed, dtype);
+      const done = op.identity(op.intScalar(graph, 1), {
+        name: `fetch/weight/${name}`,
+        controlInputs: [assign(target, owned)],
+      });
+      loads.set(name, { name: `load/${name}`, feeds: { values: feed }, fetches: { done } });
+      variables.set(name, target);
+    }
+    this.#variables = variables;
+    this.#loads = loads;
+  }
+
+  /** The weights as tensors of the graph, inside `trace`. */
+  readonly lookup: Weights = (name) => {
+    const found = this.#variables.get(name);
+    if (found !== undefined) return symbolicTensor(readVariable(found));
+    throw new LockstepError("E_MODEL_TENSOR_MISSING", {
+      tensor: name,
+      expectedShape: "its configuration's",
+      got: "no such tensor among the model's weights",
+    });
+  };
+
+  /** Reads and stores one tensor after the other, so that only one is in memory twice. */
+  async load(session: Session, read: (name: string) => Promise<Float32Array>): Promise<void> {
+    for (const [name, program] of this.#loads) session.run(program, { values: await read(name) });
+  }
+}
