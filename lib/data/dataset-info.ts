@@ -5,6 +5,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { builtInDatasets } from "./datasets/index.js";
 import type { DataSource } from "./examples.js";
 import type { DatasetFormat } from "./formats/index.js";
+import { dataExtension, dataExtensions } from "./readers/index.js";
 import { isMissingFile, isRecord, maxModelTextBytes, readTextFile } from "./files.js";
 
 /** LLaMA-Factory's index of a directory of data sets. */
@@ -238,7 +239,7 @@ export async function findSources(
 
 /** A bare word that is no file either: beside an index it is a slip in one of its names. */
 async function isSlip(name: string): Promise<boolean> {
-  if (!/^[\w-]+$/.test(name)) return false;
+  if (!/^[\w.-]+$/.test(name) || dataExtensions.includes(dataExtension(name))) return false;
   try {
     await stat(name);
     return false;

@@ -23,13 +23,14 @@ export interface DocumentSplit {
  * Examples of one content are on one side, so validation never sees a text that was trained on.
  *
  * @param fraction share of the contents that validates, at least one where it is above 0 and there are
- *   two or more; in [0, 1)
+ *   two or more; from 1 on a number of contents, of which one at least is left to train on
  */
 export function splitContents(
   numContents: number,
   { fraction, seed }: { fraction: number; seed: number },
 ): ReadonlySet<number> {
-  const wanted = fraction === 0 ? 0 : Math.max(1, Math.round(numContents * fraction));
+  const share = fraction < 1 ? Math.round(numContents * fraction) : fraction;
+  const wanted = fraction === 0 ? 0 : Math.max(1, share);
   const order = shuffledIndices(new RandomStream(seed, "documentSplit", 0), numContents);
   return new Set(order.subarray(0, Math.max(0, Math.min(wanted, numContents - 1))));
 }

@@ -96,7 +96,9 @@ export async function prepareDataset(
   const { sequenceLength, tokenizer, vocabSize, onProgress } = options;
   const { validation = [], validationFraction: fraction = 0.05 } = spec;
   checkSequenceLength(sequenceLength, options.maxSequenceLength);
-  if (!(fraction >= 0 && fraction < 1)) throw new LockstepError("E_DATASET_SPLIT", { fraction });
+  if (!(fraction >= 0 && (fraction < 1 || Number.isSafeInteger(fraction)))) {
+    throw new LockstepError("E_DATASET_SPLIT", { fraction });
+  }
   const badRows = new BadRows(spec.onBadRow ?? "error");
   const store = new TokenStore(options.spillDirectory ?? tmpdir());
   try {
@@ -137,7 +139,7 @@ export async function prepareDataset(
       const contents = encoder.contents.values;
       isValidation = (example) => validates.has(contents[example] ?? -1);
     }
-    badRows.checkShare(encoder.numExamples + badRows.count);
+    badRows.checkShare(encoder.numExamples - encoder.numRejected + badRows.count);
 
     const isText = encoder.numTexts === encoder.starts.length;
     const layout =

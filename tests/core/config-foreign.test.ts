@@ -196,8 +196,18 @@ test("a file of LLaMA-Factory has that tool's length and validation share", () =
   assert.equal(resolve({}).config.max_length, 1024);
 });
 
+test("val_size counts examples from 1 on; a directory on a hub is refused", () => {
+  assert.equal(resolve({ val_size: 500 }).config.validation_split, 500);
+  assert.match(
+    failure(() => resolve({ dataset_dir: "REMOTE:llamafactory/demo_data" })),
+    /^E_CONFIG_UNSUPPORTED: dataset_dir: "REMOTE:.* does not download from a hub/,
+  );
+});
+
 test("names of data sets may stand in one line with commas; a path keeps its comma", () => {
   assert.deepEqual(resolve({ dataset: "a, b" }).config.dataset, ["a", "b"]);
+  assert.deepEqual(resolve({ dataset: "belle_0.5m,a-b" }).config.dataset, ["belle_0.5m", "a-b"]);
+  assert.deepEqual(resolve({ dataset: "a,b.txt" }).config.dataset, ["a,b.txt"]);
   assert.deepEqual(resolve({ dataset: "x/a,b.txt" }).config.dataset, ["x/a,b.txt"]);
   assert.deepEqual(resolve({ dataset: ["a,b"] }).config.dataset, ["a,b"]);
 });

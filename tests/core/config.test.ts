@@ -176,8 +176,8 @@ test("a wrong value names the key, what was expected and what came", () => {
       'learning_rate must be a number of at least 0, got "2e-4" in quotes (job.yaml:3).',
     ],
     [
-      "val_size: 500",
-      "validation_split must be a number of at least 0 and at most 0.9, got 500 (job.yaml:3, given as val_size).",
+      "val_size: 0.95",
+      "validation_split must be a share of 0 to 0.9, or a whole number of examples, got 0.95 (job.yaml:3, given as val_size).",
     ],
     ["max_length: 1", "max_length must be a whole number of at least 2, got 1 (job.yaml:3)."],
     ["bf16: maybe", 'bf16 must be true or false, got "maybe" (job.yaml:3).'],

@@ -145,6 +145,12 @@ test("a split takes its share and never empties the training side", () => {
   );
 });
 
+test("a split of 1 and more is a number of examples", () => {
+  assert.equal(splitContents(30, { fraction: 1, seed: 1 }).size, 1);
+  assert.equal(splitContents(30, { fraction: 7, seed: 1 }).size, 7);
+  assert.equal(splitContents(5, { fraction: 500, seed: 1 }).size, 4);
+});
+
 test("copies of a text are on one side", async () => {
   const texts = Array.from({ length: 40 }, (_, i) => `text ${i % 7}`);
   const rows = texts.map((text) => JSON.stringify({ text })).join("\n");
@@ -330,7 +336,7 @@ test("unknown names, formats, empty sets and bad fractions are errors of the cat
     load(await file("some.txt", "some text"), { validation: [{ source: blank }] }),
     failure("E_DATASET_EMPTY", { split: "validation" }),
   );
-  for (const validationFraction of [1, -0.1, Number.NaN]) {
+  for (const validationFraction of [1.5, -0.1, Number.NaN]) {
     await assert.rejects(load("sotu", { validationFraction }), failure("E_DATASET_SPLIT"));
   }
 });

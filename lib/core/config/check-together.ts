@@ -48,6 +48,13 @@ export function checkTogether(config: ParsedConfig): void {
     });
   }
   checkBestModel(config);
+  if (/^(ONLINE$|REMOTE:)/.test(config.dataset_dir)) {
+    unsupported(
+      "dataset_dir",
+      JSON.stringify(config.dataset_dir),
+      "Lockstep does not download from a hub; name a directory of this machine",
+    );
+  }
   const tls = [config.tls_cert_file, config.tls_key_file, config.tls_ca_file];
   if (tls.some((file) => file !== null) && tls.some((file) => file === null)) {
     conflict("tls_cert_file, tls_key_file and tls_ca_file", "mutual TLS needs all three files");

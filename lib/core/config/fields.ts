@@ -51,9 +51,11 @@ const modelAndData = {
   validation_split: z
     .number()
     .min(0)
-    .max(0.9)
+    .refine((value) => value <= 0.9 || (value >= 1 && Number.isInteger(value)), {
+      message: "a share of 0 to 0.9, or a whole number of examples",
+    })
     .default(0.1)
-    .describe("share of documents kept for validation where no eval_dataset is given"),
+    .describe("examples kept for validation where no eval_dataset is given"),
   max_length: z.int().min(2).default(1024).describe("tokens in a row (default of TRL)"),
   max_samples: count.nullable().default(null).describe("read only so many rows of each data set"),
   max_train_samples: count.nullable().default(null).describe("use only so many training rows"),

@@ -164,7 +164,9 @@ function derive(
 /** LLaMA-Factory's `dataset: identity,alpaca_en`: names only, so that a path may hold a comma. */
 function splitNames(value: string): string[] {
   const names = value.split(",").map((name) => name.trim());
-  return names.length > 1 && names.every((name) => /^[\w-]+$/.test(name)) ? names : [value];
+  const isName = (name: string): boolean =>
+    /^[\w.-]+$/.test(name) && !/\.(jsonl?|csv|tsv|txt|parquet|gz)$/.test(name);
+  return names.length > 1 && names.every(isName) ? names : [value];
 }
 
 function invalid(

@@ -31,7 +31,8 @@ export const dataErrors = {
     "Give more text, or lower sequence_length or the global batch size.",
   ),
   E_DATASET_SPLIT: entry<{ fraction: number }>(
-    (d) => `The validation fraction is at least 0 and less than 1, not ${d.fraction}.`,
+    (d) =>
+      `The validation split is at least 0 and less than 1 (of one text), or a whole number of examples, not ${d.fraction}.`,
     "Set the validation split to a fraction such as 0.1, or name validation files.",
   ),
   E_DATA_TOO_LARGE: entry<{ file: string; what: string; sizeBytes: number; limitBytes: number }>(
