@@ -42,7 +42,10 @@ export class ExampleEncoder {
   readonly supervised = new NumberList();
   readonly contents = new NumberList();
   numTexts = 0;
+  /** Rows that were added. */
   numExamples = 0;
+  /** Of them, those that turned out to be bad rows. */
+  numRejected = 0;
   numBytes = 0;
   numCharacters = 0;
   seconds = 0;
@@ -90,9 +93,7 @@ export class ExampleEncoder {
       })
     ).values();
     const rendered = batch.map((placed) => this.#render(placed));
-    const marked = (
-      await this.#settings.tokenizer.encodeMarked(rendered.flat().map((each) => each))
-    ).values();
+    const marked = (await this.#settings.tokenizer.encodeMarked(rendered.flat())).values();
     const separator = this.#settings.tokenizer.documentSeparatorTokenId;
     for (const [i, placed] of batch.entries()) {
       const content = this.#contentNumber(placed);
@@ -190,6 +191,7 @@ export class ExampleEncoder {
       (error.code === "E_TOKEN_OUT_OF_VOCABULARY" || error.code === "E_CHAT_TEMPLATE_MISSING");
     if (isFatal) throw error;
     this.#settings.badRows.reject(error);
+    this.numRejected++;
   }
 
   #checkVocabulary(ids: ArrayLike<number>, document: string): void {

@@ -100,7 +100,9 @@ for (const [kind, expected] of Object.entries(recorded.kinds)) {
     const decoded = await tokenizer.decode(ids[3] ?? []);
     assert.equal(textDigest(decoded), expected.decoded_sha256);
     // Cut as Python counts: by code points.
-    const [first = "", second = ""] = documents.map((text) => [...text].slice(0, 200).join(""));
+    const [first = "", second = ""] = documents.map((text) =>
+      Array.from(text).slice(0, 200).join(""),
+    );
     const pair = await tokenizer.encodePair(first, second);
     assert.deepEqual([...pair.ids], expected.pair_ids);
     assert.deepEqual([...pair.typeIds], expected.pair_type_ids);
