@@ -106,6 +106,8 @@ test("defaults < file < flags, in kebab or snake case, with or without an equals
   }
   assert.equal(resolve("bf16: true", "--no-bf16").config.bf16, false);
   assert.equal(resolve("", "--bf16").config.bf16, true);
+  assert.equal(resolve("", "--neat_packing", "--workers", "2").config.packing, true);
+  assert.equal(resolve("", "--torch_dtype", "bfloat16").config.bf16, true);
   assert.equal(resolve("", "--bf16", "--workers", "2").config.workers, 2);
   assert.equal(resolve("bf16: true", "--bf16", "false").config.bf16, false);
   // YAML 1.1, as Python reads it; a strategy stays the word that it is.

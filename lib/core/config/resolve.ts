@@ -80,12 +80,21 @@ export function resolveConfig(
   return { config: derive(parsed.data, given, machine, warnings), warnings };
 }
 
+/** Foreign names of switches; what `torch_dtype` is read as is a switch, and itself takes a word. */
+const renamedSwitches = [
+  "no_cuda",
+  "group_by_length",
+  "disable_shuffling",
+  "neat_packing",
+  "sample_packing",
+];
+
 /** True for keys whose flag takes no value. */
 export function isSwitchKey(key: string): boolean {
   if (isConfigKey(key)) return innermost(fields[key]) instanceof z.ZodBoolean;
   const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
   if (rule === undefined) return false;
-  if (rule.kind === "renamed") return key === "no_cuda";
+  if (rule.kind === "renamed") return renamedSwitches.includes(key);
   if (rule.kind === "method") return false;
   return rule.kind === "ignored"
     ? typeof rule.default === "boolean"
