@@ -225,6 +225,7 @@ async function coordinatorOptions(
     loggingSteps: interval("logging") || plan.totalSteps,
     logsFirstStep: config.logging_first_step,
     countsTokens: countsTokens(config),
+    countsPadding: config.include_num_input_tokens_seen !== "non_padding",
     flosPerToken: flosPerToken(run),
     deterministic: config.deterministic,
     heartbeatIntervalMs: config.heartbeat_interval_ms,

@@ -13,6 +13,8 @@ export interface StepSource {
   microBatches(step: number, group: number): readonly TokenBatch[];
   supervisedTokens(step: number): number;
   samplesIn(step: number): number;
+  /** Tokens of a step's rows without their padding; absent: rows have none. */
+  realTokens?(step: number): number;
   epochAt(completedSteps: number): number;
 }
 
@@ -119,6 +121,8 @@ export interface CoordinatorOptions {
   readonly logsFirstStep?: boolean;
   /** Add token counts to the history, as `include_num_input_tokens_seen` does. @default false */
   readonly countsTokens?: boolean;
+  /** Whether padding is counted with them. @default true */
+  readonly countsPadding?: boolean;
   /** Floating-point operations of a token, forward and backward, for the history. @default 0 */
   readonly flosPerToken?: number;
   /** Refuse workers of another device kind. @default true */

@@ -30,8 +30,8 @@ export class RunHistory {
     this.#firstStepAt ??= performance.now();
   }
 
-  stepCompleted(event: StepCompleted): void {
-    this.#numInputTokens += event.numTokens;
+  stepCompleted(event: StepCompleted, numInputTokens: number): void {
+    this.#numInputTokens += numInputTokens;
     this.#publish(this.#log.stepCompleted(event, this.#moment()));
   }
 

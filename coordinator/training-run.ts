@@ -220,7 +220,9 @@ export class TrainingRun {
       tokensPerSecond: numInputTokens / ((endedAt - startedAt) / 1000),
     };
     bus.publish(event);
-    this.#history.stepCompleted(event);
+    const { countsPadding = true } = this.#options;
+    const realTokens = countsPadding ? undefined : plan.realTokens?.(step);
+    this.#history.stepCompleted(event, realTokens ?? numInputTokens);
     await this.#publishTransfers();
   }
 

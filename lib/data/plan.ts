@@ -25,6 +25,8 @@ export interface TrainingPlan {
   microBatches(step: number, group: number): TokenBatch[];
   /** Targets of a step: the normaliser of its loss. */
   supervisedTokens(step: number): number;
+  /** Tokens of a step's rows without their padding. */
+  realTokens(step: number): number;
   /** Epochs that `completedSteps` updates make, a fraction within one, as the Trainer of transformers logs it. */
   epochAt(completedSteps: number): number;
 }
@@ -117,6 +119,8 @@ export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
     },
     supervisedTokens: (step: number) =>
       sampleIndices(step).reduce((sum, row) => sum + rows.supervisedTokens(row), 0),
+    realTokens: (step: number) =>
+      sampleIndices(step).reduce((sum, row) => sum + rows.lengthOf(row), 0),
     epochAt(completedSteps: number): number {
       checkIndex("completedSteps", completedSteps, totalSteps + 1);
       const inEpoch = (completedSteps % stepsPerEpoch) * microBatchesPerStep;

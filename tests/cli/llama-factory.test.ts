@@ -72,6 +72,7 @@ test("the full example trains on the data sets that its dataset_info.json descri
   const { code, stderr, of } = await lockstep(
     ...["train", exampleFile("full"), "--json-logs", ...here(output)],
     ...["--logging_first_step", "true", "--eval_steps", "1", "--eval_delay", "3"],
+    ...["--include_num_input_tokens_seen", "non_padding"],
   );
   assert.equal(code, 0, stderr);
   // Four conversations of two files, one kept for validation: 3 rows in steps of 2, for 3 epochs.
@@ -91,6 +92,9 @@ test("the full example trains on the data sets that its dataset_info.json descri
   // logging_steps is 10: the first step by the flag, the last one always.
   assert.deepEqual(stepsOf("loss"), [1, 6]);
   assert.deepEqual(stepsOf("eval_loss"), [3, 4, 5, 6]);
+  // Three epochs of the rows' own tokens, far from 9 rows of 128 with padding.
+  const [, tokens] = /([\d,]+) tokens, [\d,]+ supervised/.exec(started?.dataLines?.[0] ?? "") ?? [];
+  assert.equal(log_history.at(-1)?.["num_input_tokens_seen"], 3 * Number(tokens));
 });
 
 test("a data set that the index does not have is named before anything is trained", async () => {

@@ -302,6 +302,8 @@ test("files: a missing one, one too large, two of them", async (t) => {
   await assert.rejects(loadConfig([join(dir, "none.yaml")]), { code: "E_FILE_NOT_FOUND" });
   await assert.rejects(loadConfig([file, file]), { code: "E_CONFIG_FLAG" });
   await assert.rejects(loadConfig([file, "bf16=true"]), { message: /two dashes, --bf16=true/ });
+  await assert.rejects(loadConfig([file, "--plane"]), { code: "E_CONFIG_UNKNOWN_KEY" });
+  await assert.rejects(loadConfig([file, "--seed"]), { message: /a value must follow/ });
   await assert.rejects(loadConfig([file, "-bf16"]), { message: /flags have two dashes/ });
   await writeFile(file, Buffer.alloc((1 << 20) + 1, "#"));
   await assert.rejects(loadConfig([file]), { code: "E_CONFIG_SYNTAX", message: /1048577 bytes/ });

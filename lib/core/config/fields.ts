@@ -115,7 +115,7 @@ const reporting = {
   include_num_input_tokens_seen: z
     .union([z.enum(["no", "all", "non_padding"]), z.boolean()])
     .default("no")
-    .describe("add token counts to the history; packed blocks have no padding"),
+    .describe("add token counts to the history, with padding or without; true: all"),
   save_strategy: z
     .enum(["no", "steps", "epoch", "best"])
     .default("steps")

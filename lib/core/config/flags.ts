@@ -28,6 +28,7 @@ export function parseFlags(
   args: readonly string[],
   isSwitch: (key: string) => boolean,
   isText: (key: string) => boolean = () => false,
+  isKnown: (key: string) => boolean = () => true,
 ): ParsedFlags {
   const values = new Map<string, SourcedValue>();
   const positionals: string[] = [];
@@ -62,6 +63,9 @@ export function parseFlags(
       set(key, next !== undefined && switchWord.test(next) ? trueWord.test(next) : true, flag);
     } else if (key.startsWith("no_") && isSwitch(key.slice(3))) {
       set(key.slice(3), false, flag);
+    } else if (!isKnown(key) && (next === undefined || next.startsWith("--"))) {
+      // Whoever knows the keys says that this is none of them.
+      set(key, true, flag);
     } else if (next === undefined || next.startsWith("--")) {
       throw new LockstepError("E_CONFIG_FLAG", {
         argument,

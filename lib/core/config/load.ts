@@ -1,7 +1,7 @@
 import { availableParallelism } from "node:os";
 import { LockstepError } from "#lib/core/errors/index";
 import { parseFlags } from "./flags.js";
-import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "./resolve.js";
+import { isKnownKey, isSwitchKey, isTextKey, type Resolution, resolveConfig } from "./resolve.js";
 import { readConfigFile } from "./yaml-file.js";
 
 export interface LoadedConfig extends Resolution {
@@ -11,7 +11,7 @@ export interface LoadedConfig extends Resolution {
 
 /** Resolves the arguments of a command: at most one YAML file, then flags that override it. */
 export async function loadConfig(args: readonly string[]): Promise<LoadedConfig> {
-  const { values: flags, positionals } = parseFlags(args, isSwitchKey, isTextKey);
+  const { values: flags, positionals } = parseFlags(args, isSwitchKey, isTextKey, isKnownKey);
   if (positionals.length > 1) {
     throw new LockstepError("E_CONFIG_FLAG", {
       argument: positionals[1] ?? "",

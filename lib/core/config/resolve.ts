@@ -101,6 +101,9 @@ export function isSwitchKey(key: string): boolean {
     : rule.allowed.some((value) => typeof value === "boolean");
 }
 
+export const isKnownKey = (key: string): boolean =>
+  isConfigKey(key) || Object.hasOwn(foreignKeys, key);
+
 /** True for keys whose value is text whatever it looks like: `--output-dir 1e3`. */
 export function isTextKey(key: string): boolean {
   return isConfigKey(key) && innermost(fields[key]) instanceof z.ZodString;
