@@ -118,7 +118,7 @@ export class Coordinator {
     const startedAt = performance.now();
     try {
       const result = await parts.run.run();
-      const snapshot = await parts.shards.snapshot();
+      const snapshot = await parts.shards.finalState();
       return {
         ...result,
         snapshot,

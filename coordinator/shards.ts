@@ -25,6 +25,8 @@ export interface ShardArrays {
 export interface ShardHandle {
   /** host:port at which workers push and pull. */
   readonly address: string;
+  /** The shard's own masters and moments, where its memory is shared with this process. */
+  readonly memory?: ShardArrays;
   loadState(
     masters: Float32Array,
     firstMoment: Float32Array,
@@ -121,7 +123,7 @@ export class ShardGroup {
     for (const shard of this.#shards) shard.onRpc(callback);
   }
 
-  /** One shard after the other: a range is read, handed over and forgotten. */
+  /** One shard after the other: a range is read into its shard's memory, or handed over and forgotten. */
   async load(
     fill: (
       range: ElementRange,
@@ -133,6 +135,11 @@ export class ShardGroup {
   ): Promise<void> {
     for (const [shard, handle] of this.#shards.entries()) {
       const range = this.#range(shard);
+      if (handle.memory !== undefined) {
+        const { masters, firstMoment, secondMoment } = handle.memory;
+        await fill(range, masters, firstMoment, secondMoment);
+        continue;
+      }
       const zeros = (): Float32Array =>
         new Float32Array(new SharedArrayBuffer((range.end - range.start) * 4));
       const [masters, firstMoment, secondMoment] = [zeros(), zeros(), zeros()];
@@ -166,7 +173,15 @@ export class ShardGroup {
 
   /** @param into an earlier snapshot that nobody needs any more: fresh memory costs more than the copy */
   async snapshot(into?: Snapshot): Promise<Snapshot> {
-    const parts = await this.#all((shard, index) => shard.snapshot(into?.[index]));
+    return this.#withRanges(await this.#all((shard, index) => shard.snapshot(into?.[index])));
+  }
+
+  /** Masters and moments when training is over: the shards' own memory where it can be had, no copy. */
+  async finalState(): Promise<Snapshot> {
+    return this.#withRanges(await this.#all(async (shard) => shard.memory ?? shard.snapshot()));
+  }
+
+  #withRanges(parts: readonly ShardArrays[]): Snapshot {
     return parts.map(({ masters, firstMoment, secondMoment }, shard) => ({
       range: this.#range(shard),
       masters,

@@ -122,6 +122,11 @@ export class ReducerShard {
     return this.#arrays.masters;
   }
 
+  /** Masters and moments on memory shared with the thread; it outlives the thread. */
+  get memory(): ShardSnapshot {
+    return this.#arrays;
+  }
+
   /** Sets masters and moments, before the first step; range-local, copied. */
   async loadState(
     masters: Float32Array,

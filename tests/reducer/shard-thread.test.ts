@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { ReducerShard } from "#coordinator/reducer/client";
+import { ReducerShard, startShardThread } from "#coordinator/reducer/client";
+import { ShardGroup } from "#coordinator/shards";
 import type { LockstepError } from "#lib/core/errors/index";
 import {
   type ParameterLayout,
@@ -365,4 +366,31 @@ test("errors of the thread arrive as errors of the catalogue, and a dead thread 
   assert.throws(() => shard.openStep(3), { code: "E_SHARD_STATE" });
   await shard.close();
   await assert.rejects(shard.reduce(3), { code: "E_SHARD_FAILED" });
+});
+
+test("a group reads into its shards' own memory, and that memory is the final state", async () => {
+  const layout = smallLayout(2, "bfloat16");
+  const group = await ShardGroup.start(startShardThread, {
+    ...{ numShards: 2, layout, gradientGroups: 1, listenHost: "127.0.0.1", security: {} },
+  });
+  const filled: Float32Array[] = [];
+  await group.load(async (range, masters, firstMoment) => {
+    masters.forEach((_, index) => {
+      masters[index] = range.start + index;
+    });
+    firstMoment.fill(2);
+    filled.push(masters);
+  }, 0);
+  const final = await group.finalState();
+  await group.close();
+  assert.deepEqual(
+    final.map(({ masters }) => masters),
+    filled,
+  );
+  for (const [shard, { range, masters, firstMoment, secondMoment }] of final.entries()) {
+    assert.equal(masters.buffer, filled[shard]?.buffer, "no copy");
+    assert.equal(masters[5], range.start + 5);
+    assert.ok(firstMoment.every((value) => value === 2));
+    assert.ok(secondMoment.every((value) => value === 0));
+  }
 });
