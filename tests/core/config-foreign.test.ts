@@ -204,6 +204,16 @@ test("val_size counts examples from 1 on; a directory on a hub is refused", () =
   );
 });
 
+test("names of transformers' example scripts and of TRL's command line are read", () => {
+  const given = { train_file: "a.jsonl", validation_split_percentage: 5, block_size: 256 };
+  const { config } = resolveText(JSON.stringify({ model_name_or_path: "m", ...given }), "job.yaml");
+  assert.deepEqual(config.dataset, ["a.jsonl"]);
+  assert.equal(config.validation_split, 0.05);
+  assert.equal(config.max_length, 256);
+  const trl = resolveText("model_name_or_path: m\ndataset_name: trl-lib/Capybara", "job.yaml");
+  assert.deepEqual(trl.config.dataset, ["trl-lib/Capybara"]);
+});
+
 test("names of data sets may stand in one line with commas; a path keeps its comma", () => {
   assert.deepEqual(resolve({ dataset: "a, b" }).config.dataset, ["a", "b"]);
   assert.deepEqual(resolve({ dataset: "belle_0.5m,a-b" }).config.dataset, ["belle_0.5m", "a-b"]);

@@ -4,6 +4,10 @@ import { fixed, type ForeignKeys, fullOnly, ignored, method } from "./rules.js";
 export const peftKeys: ForeignKeys = {
   use_peft: fixed([false, null], `LoRA is not in this version: ${fullOnly}`),
   peft_type: fixed([null], `adapters are not in this version: ${fullOnly}`),
+  ...method(
+    "QLoRA",
+    "bnb_4bit_quant_type bnb_4bit_compute_dtype bnb_4bit_use_double_quant use_bnb_nested_quant",
+  ),
   revision: ignored("nothing is downloaded"),
   ...method(
     "LoRA",

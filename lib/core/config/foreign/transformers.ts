@@ -40,6 +40,17 @@ export const transformersKeys: ForeignKeys = {
   fsdp_transformer_layer_cls_to_wrap: ignored(distribution),
   mp_parameters: ignored(distribution, ""),
 
+  // Its example scripts.
+  train_file: renamed("dataset"),
+  validation_file: renamed("eval_dataset"),
+  block_size: renamed("max_length"),
+  validation_split_percentage: renamed("validation_split", (percent) =>
+    typeof percent === "number" ? percent / 100 : percent,
+  ),
+  tokenizer_name: fixed([], "the tokenizer of the model's own directory is used"),
+  config_name: fixed([], "config.json of the model decides"),
+  dataset_config_name: fixed([], "a data set is a file or an entry of dataset_info.json"),
+
   // transformers v5: would change results.
   optim_args: fixed([null], notHere),
   optim_target_modules: fixed([null], notHere),

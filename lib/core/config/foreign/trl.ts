@@ -1,8 +1,8 @@
-import { answersOnly, type ForeignKeys, fixed, ignored, notHere } from "./rules.js";
+import { answersOnly, type ForeignKeys, fixed, ignored, notHere, renamed } from "./rules.js";
 
 const padding = "rows have one length, and padding is in neither loss nor attention";
 
-/** Names that trl.SFTConfig adds to TrainingArguments. */
+/** Names that trl.SFTConfig adds to TrainingArguments, and those of its command line. */
 export const trlKeys: ForeignKeys = {
   model_init_kwargs: fixed([null, {}], "config.json of the model decides"),
   trust_remote_code: ignored("code beside a model is never run", false),
@@ -25,5 +25,11 @@ export const trlKeys: ForeignKeys = {
   completion_only_loss: fixed([true], answersOnly),
   assistant_only_loss: fixed([true], answersOnly),
   loss_type: fixed(["nll"], "the loss is the mean negative log-likelihood of a token"),
+  dataset_name: renamed("dataset"),
+  dataset_config: fixed([], "a data set is a file or an entry of dataset_info.json"),
+  dataset_train_split: fixed(["train"], "all rows of dataset are trained on; see eval_dataset"),
+  dataset_test_split: ignored("see eval_dataset and validation_split", "test"),
+  dataset_streaming: ignored("files are always read as a stream", false),
+  attn_implementation: ignored("fused attention is always used"),
   activation_offloading: ignored("activations stay where they are computed", false),
 };
