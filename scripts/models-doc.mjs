@@ -1,0 +1,145 @@
+// Writes docs/models.md from the architectures of the build and the reference cases of the tests.
+//
+//   node scripts/models-doc.mjs [--check]
+//
+// --check  writes nothing and fails when the page differs from its sources
+
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { loadBuilt, writePage } from "./generated-page.mjs";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const casesFolder = "tests/fixtures/models";
+const readJson = (file) => JSON.parse(readFileSync(file, "utf8"));
+
+const heads = {
+  "causal-lm": "causal LM",
+  "sequence-classification": "sequence classification",
+  "feature-extraction": "none (embeddings)",
+};
+
+/** Names of the tensors in a safetensors file. */
+function tensorNames(file) {
+  const descriptor = openSync(file, "r");
+  try {
+    const length = Buffer.alloc(8);
+    readSync(descriptor, length, 0, 8, 0);
+    const header = Buffer.alloc(Number(length.readBigUInt64LE()));
+    readSync(descriptor, header, 0, header.length, 8);
+    return Object.keys(JSON.parse(header.toString())).filter((name) => name !== "__metadata__");
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function readCase(name) {
+  const directory = join(root, casesFolder, name);
+  const config = readJson(join(directory, "config.json"));
+  const reference = readJson(join(directory, "case.json"));
+  const tensors = tensorNames(join(directory, "expected.safetensors"));
+  const numGradients = tensors.filter((tensor) => tensor.startsWith("grad.")).length;
+  const compared = [
+    ...(reference.loss === undefined ? [] : ["loss"]),
+    ...(tensors.includes("logits") ? ["logits"] : []),
+    ...tensors.filter((tensor) => tensor !== "logits" && !tensor.startsWith("grad.")),
+    ...(numGradients === 0 ? [] : [`${numGradients} gradients`]),
+    ...(reference.greedy === undefined
+      ? []
+      : [`${reference.greedy.continuation.length} greedy tokens`]),
+  ];
+  return { name, config, compared, transformers: reference.transformers };
+}
+
+/** What of a configuration changes the arithmetic. */
+function features(config) {
+  const layers = config.num_hidden_layers ?? config.n_layer ?? config.n_layers;
+  const queryHeads = config.num_attention_heads ?? config.n_head ?? config.n_heads;
+  const keyHeads = config.num_key_value_heads ?? queryHeads;
+  const width = config.hidden_size ?? config.n_embd ?? config.dim;
+  const rotary = config.rope_parameters ?? config.rope_scaling ?? {};
+  // Gemma 3 has one set of parameters for each kind of layer.
+  const ropeTypes = [rotary, ...Object.values(rotary)]
+    .map((each) => each?.rope_type ?? each?.type)
+    .filter((type) => typeof type === "string" && type !== "default");
+  const partial = rotary.partial_rotary_factor ?? config.partial_rotary_factor ?? 1;
+  const window = config.use_sliding_window === false ? null : config.sliding_window;
+  return [
+    `${layers} layers`,
+    keyHeads === queryHeads ? `${queryHeads} heads` : `${queryHeads}/${keyHeads} heads`,
+    ...(config.head_dim !== undefined && config.head_dim !== width / queryHeads
+      ? [`head_dim ${config.head_dim}`]
+      : []),
+    ...[...new Set(ropeTypes)].map((type) => `rope ${type}`),
+    ...(partial === 1 ? [] : [`${partial} of a head rotated`]),
+    ...(typeof window === "number" ? [`window ${window}`] : []),
+    ...(config.attention_bias === true ? ["attention bias"] : []),
+    ...(config.mlp_bias === true ? ["MLP bias"] : []),
+    ...((config.attn_logit_softcapping ?? null) === null ? [] : ["attention softcap"]),
+    ...((config.final_logit_softcapping ?? null) === null ? [] : ["logit softcap"]),
+    ...(config.tie_word_embeddings === false ? ["untied"] : []),
+    ...((config.problem_type ?? null) === null ? [] : [config.problem_type.replaceAll("_", " ")]),
+  ].join(", ");
+}
+
+function filesBelow(folder) {
+  return readdirSync(join(root, folder), { withFileTypes: true }).flatMap((entry) => {
+    const path = `${folder}/${entry.name}`;
+    if (entry.isDirectory()) return path === "tests/fixtures" ? [] : filesBelow(path);
+    return [path];
+  });
+}
+
+/** Tests that read the cases. */
+const testFiles = filesBelow("tests")
+  .filter((path) => path.endsWith(".test.ts") && !path.startsWith("tests/laws/"))
+  .filter((path) => readFileSync(join(root, path), "utf8").includes("fixtures/models"))
+  .sort();
+
+const { createModel, supportedModelTypes } = await loadBuilt("lib/models/index");
+const modelTypes = supportedModelTypes.toSorted();
+const cases = existsSync(join(root, casesFolder))
+  ? readdirSync(join(root, casesFolder)).sort().map(readCase)
+  : [];
+const rows = cases.map(({ name, config, compared, transformers }) => {
+  const { modelType, task } = createModel(config);
+  return { name, modelType, task, features: features(config), compared, transformers };
+});
+
+/** Cases of a type with a head. */
+const countOf = (modelType, task) =>
+  rows.filter((row) => row.modelType === modelType && row.task === task).length;
+let overview = "";
+for (const modelType of modelTypes) {
+  const counts = Object.keys(heads).map((task) => countOf(modelType, task) || "-");
+  overview += `| \`${modelType}\` | ${counts.join(" | ")} |\n`;
+}
+
+let table = "";
+for (const modelType of modelTypes) {
+  for (const [task, head] of Object.entries(heads)) {
+    for (const row of rows.filter((each) => each.modelType === modelType && each.task === task)) {
+      table += `| \`${modelType}\` | ${head} | ${row.name} | ${row.features} | ${row.compared.join(", ")} | ${row.transformers} |\n`;
+    }
+  }
+}
+const text = `# Models
+
+A model is made from the \`model_type\` and \`architectures\` of its \`config.json\`. A type that is not below, or
+an option that changes the arithmetic and is not computed here, is the error \`E_MODEL_UNSUPPORTED\`, which
+names it.
+
+Numbers of reference cases by head:
+
+| type | ${Object.values(heads).join(" | ")} |
+|---|---|---|---|
+${overview}
+A case is a small model with random weights in \`${casesFolder}\`, with what transformers computes for it in
+float32. \`bin/lockstep verify-model\` computes the same through the traced graph and compares every tensor within
+1e-4 of its norm; \`scripts/make_case.py MODEL_DIR\` makes such a case from any model.
+${testFiles.length === 0 ? "" : `Run by ${testFiles.map((file) => `\`${file}\``).join(", ")}. `}This page is written by \`node scripts/models-doc.mjs\`.
+
+| type | head | case | with | compared | transformers |
+|---|---|---|---|---|---|
+${table}`;
+writePage("models.md", text, "models-doc.mjs");
