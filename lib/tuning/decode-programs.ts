@@ -17,6 +17,12 @@ export interface DecodeShape {
   readonly chunkLength: number;
 }
 
+/**
+ * Tokens of a prompt that one call takes where nothing else is asked for: enough for matrix products
+ * at full speed, few enough that a short prompt wastes little.
+ */
+export const promptChunkLength = 32;
+
 /** One traced forward pass over new tokens; its two programs differ in what they fetch. */
 export interface ForwardPrograms {
   /** Q, new tokens of a row. */
@@ -42,17 +48,17 @@ export interface DecodePrograms {
  * Rotary types whose frequencies depend on the length of the text (dynamic, longrope) take those of
  * `maxLength` for every token.
  *
- * @param weights the model's weights as tensors of the tracer's graph, asked for while tracing
+ * @param weightsOf gives the model's weights as tensors of the tracer's graph; called while tracing
  */
 export function buildDecodePrograms(
   tracer: Tracer,
   model: CausalLanguageModel,
-  weights: Weights,
+  weightsOf: () => Weights,
   shape: DecodeShape,
 ): DecodePrograms {
   const cache = new KeyValueCache(tracer, shape.batchSize, shape.maxLength);
   const forward = (name: string, numTokens: number): ForwardPrograms =>
-    forwardPrograms(tracer, cache, model, weights, { ...shape, name, numTokens });
+    forwardPrograms(tracer, cache, model, weightsOf, { ...shape, name, numTokens });
   const chunk = forward("chunk", shape.chunkLength);
   const step = forward("step", 1);
   return { shape, paddingSlot: cache.paddingSlot, init: cache.initProgram(), chunk, step };
@@ -62,7 +68,7 @@ function forwardPrograms(
   tracer: Tracer,
   cache: KeyValueCache,
   model: CausalLanguageModel,
-  weights: Weights,
+  weightsOf: () => Weights,
   call: DecodeShape & { readonly name: string; readonly numTokens: number },
 ): ForwardPrograms {
   const { name, batchSize: b, numTokens: q } = call;
@@ -77,6 +83,7 @@ function forwardPrograms(
   };
   const cached = { positions_BQ: feeds.positions, slots_BQ: feeds.slots };
   const fetches = trace(tracer, () => {
+    const weights = weightsOf();
     const hidden_BQD = model.hiddenStates(weights, {
       tokens: symbolicTensor(feeds.tokens) as tf.Tensor2D,
       positions: symbolicTensor(feeds.positions) as tf.Tensor2D,

@@ -9,6 +9,7 @@ import type {
 import { wireSizeBytes } from "#lib/core/parameter-layout";
 import { Session, type TensorData } from "#lib/graph/session";
 import { createModel } from "#lib/models/index";
+import { Decoder } from "./decoder.js";
 import { buildTrainingPrograms, feedName, type TrainingPrograms } from "./programs.js";
 import { wordsOf } from "./wire-form.js";
 
@@ -17,12 +18,16 @@ class GraphEngine implements TrainingEngine {
   readonly #job: WorkerJob;
   readonly #programs: TrainingPrograms;
   readonly #session: Session;
+  /** Absent where the job generates nothing. */
+  readonly #decoder: Decoder | undefined;
 
   constructor(job: WorkerJob) {
     const model = createModel(job.modelConfig, { task: "causal-lm" });
     this.#job = job;
     this.#programs = buildTrainingPrograms(model, job);
     this.#session = new Session(this.#programs.graph);
+    const { decode } = this.#programs;
+    this.#decoder = decode === undefined ? undefined : new Decoder(this.#session, decode);
   }
 
   loadParameters(wireBytes: Uint8Array): void {
@@ -57,25 +62,22 @@ class GraphEngine implements TrainingEngine {
   }
 
   generate(prompt: Int32Array, maxNewTokens: number, endTokenIds: readonly number[]): Int32Array {
-    const { nextToken } = this.#programs;
-    const tokens = new Int32Array(nextToken?.feeds["tokens"]?.shape[1] ?? 0);
-    if (nextToken === undefined || prompt.length === 0 || prompt.length > tokens.length) {
+    const maxLength = this.#decoder?.maxLength ?? 0;
+    if (this.#decoder === undefined || prompt.length === 0 || prompt.length > maxLength) {
       throw new LockstepError("E_GRAPH_SHAPE", {
         op: "generate",
-        expected: `a prompt of 1 to ${tokens.length} tokens`,
+        expected: `a prompt of 1 to ${maxLength} tokens`,
         got: `${prompt.length}`,
       });
     }
-    tokens.set(prompt);
-    const end = Math.min(prompt.length + maxNewTokens, tokens.length);
-    let length = prompt.length;
-    while (length < end) {
-      const { token } = this.#session.run(nextToken, { tokens, last: Int32Array.of(length - 1) });
-      const next = (token as Int32Array)[0] as number;
-      if (endTokenIds.includes(next)) break;
-      tokens[length++] = next;
+    const numTokens = Math.min(maxNewTokens, maxLength - prompt.length);
+    const tokens: number[] = [];
+    let next = this.#decoder.start([prompt], "token");
+    while (tokens.length < numTokens && !endTokenIds.includes(next[0] as number)) {
+      tokens.push(next[0] as number);
+      if (tokens.length < numTokens) next = this.#decoder.append(next, "token");
     }
-    return tokens.slice(prompt.length, length);
+    return Int32Array.from(tokens);
   }
 
   close(): void {

@@ -18,6 +18,7 @@ import {
 } from "#lib/graph/variables";
 import { type CausalLanguageModel, resolveWeights, type Weights } from "#lib/models/index";
 import { linearCrossEntropy } from "#lib/ops/index";
+import { buildDecodePrograms, type DecodePrograms, promptChunkLength } from "./decode-programs.js";
 import { packWords, unpackWords, type WireView, wireViewOf } from "./wire-form.js";
 
 /** All programs of a worker, over one graph: they share the weights and the accumulators. */
@@ -35,7 +36,7 @@ export interface TrainingPrograms {
   readonly readGradients: Program;
   readonly evaluate: Program;
   /** Absent where the job generates nothing. */
-  readonly nextToken: Program | undefined;
+  readonly decode: DecodePrograms | undefined;
 }
 
 /** The name of a tensor's feed or fetch; parameter names hold dots, which TensorFlow allows. */
@@ -89,10 +90,14 @@ export function buildTrainingPrograms(
       ),
     },
     evaluate: trace(tracer, () => evaluateProgram(graph, model, job, index, weights)),
-    nextToken:
+    decode:
       job.generationLength === 0
         ? undefined
-        : trace(tracer, () => nextTokenProgram(graph, model, job, index, weights)),
+        : buildDecodePrograms(tracer, model, () => lookupIn(index, readWeights(weights)), {
+            batchSize: 1,
+            maxLength: Math.min(job.generationLength, model.maxPositions),
+            chunkLength: promptChunkLength,
+          }),
   };
 }
 
@@ -240,33 +245,5 @@ function evaluateProgram(
     name: "evaluate",
     feeds,
     fetches: { nllSum: op.identity(graphTensor(loss), { name: "fetch/evaluate" }) },
-  };
-}
-
-/** The most probable token after position `last` of one row; what follows `last` does not matter. */
-function nextTokenProgram(
-  graph: GraphBuilder,
-  model: CausalLanguageModel,
-  job: WorkerJob,
-  index: WeightIndex,
-  weights: readonly Variable[],
-): Program {
-  const length = Math.min(job.generationLength, model.maxPositions);
-  const feeds = {
-    tokens: op.placeholder(graph, "feed/generate/tokens", "int32", [1, length]),
-    last: op.placeholder(graph, "feed/generate/last", "int32", [1]),
-  };
-  const lookup = lookupIn(index, readWeights(weights));
-  const tokens = symbolicTensor(feeds.tokens) as tf.Tensor2D;
-  const hidden_BTD = model.hiddenStates(lookup, { tokens });
-  const rows_TD = tf.reshape(hidden_BTD, [length, hidden_BTD.shape[2]]);
-  const row_1D = tf.gather(rows_TD, symbolicTensor(feeds.last) as tf.Tensor1D);
-  const logits_1V = tf.matMul(row_1D, model.outputProjection(lookup), false, true);
-  return {
-    name: "nextToken",
-    feeds,
-    fetches: {
-      token: op.identity(graphTensor(tf.argMax(logits_1V, 1)), { name: "fetch/generate" }),
-    },
   };
 }

@@ -64,7 +64,7 @@ for (const name of causalFixtures) {
     const autocast = { compute: "float32" } as const;
     const weights = new WeightVariables(graph, model.weights, autocast);
     const shape = { batchSize: numRows + 1, maxLength: rowLength, chunkLength: 3 };
-    const programs = buildDecodePrograms({ graph, autocast }, model, weights.lookup, shape);
+    const programs = buildDecodePrograms({ graph, autocast }, model, () => weights.lookup, shape);
     const session = new Session(graph);
     try {
       await weights.load(session, readWeight);

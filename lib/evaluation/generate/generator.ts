@@ -4,7 +4,7 @@ import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder } from "#lib/graph/builder";
 import { Session } from "#lib/graph/session";
 import type { CausalLanguageModel } from "#lib/models/index";
-import { buildDecodePrograms } from "#lib/tuning/decode-programs";
+import { buildDecodePrograms, promptChunkLength } from "#lib/tuning/decode-programs";
 import { Decoder } from "#lib/tuning/decoder";
 import { WeightVariables } from "#lib/tuning/weight-variables";
 import { takesArgMax, TokenChooser } from "./choose.js";
@@ -21,12 +21,9 @@ export interface GeneratorOptions {
   readonly maxLength: number;
   /** @default "fp32" */
   readonly precision?: Precision;
-  /** Tokens of a prompt that one call takes. @default 32 */
+  /** Tokens of a prompt that one call takes. @default promptChunkLength */
   readonly chunkLength?: number;
 }
-
-/** Enough tokens for a matrix product at full speed, few enough that a short prompt wastes little. */
-const defaultChunkLength = 32;
 
 export interface Continuation {
   /** Without the end token. With a stop string, up to the token that completed it. */
@@ -56,7 +53,7 @@ export class Generator {
   /** @throws E_SEQUENCE_TOO_LONG where the model has fewer positions than maxLength */
   static async create(options: GeneratorOptions): Promise<Generator> {
     const { model, readWeight, batchSize = 1, maxLength, precision = "fp32" } = options;
-    const { chunkLength = defaultChunkLength } = options;
+    const { chunkLength = promptChunkLength } = options;
     if (maxLength > model.maxPositions) {
       throw new LockstepError("E_SEQUENCE_TOO_LONG", {
         sequenceLength: maxLength,
@@ -66,7 +63,7 @@ export class Generator {
     const graph = new GraphBuilder();
     const autocast: Autocast = { compute: precision === "bf16" ? "bfloat16" : "float32" };
     const weights = new WeightVariables(graph, model.weights, autocast);
-    const programs = buildDecodePrograms({ graph, autocast }, model, weights.lookup, {
+    const programs = buildDecodePrograms({ graph, autocast }, model, () => weights.lookup, {
       batchSize,
       maxLength,
       chunkLength,
