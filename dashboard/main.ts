@@ -29,7 +29,7 @@ function draw(run: RunState): void {
     byId("run-name").textContent = started.runName;
     byId("run-facts").textContent =
       `${(started.numParameters / 1e6).toFixed(1)} million parameters, ` +
-      `${started.numTrainSamples.toLocaleString("en")} blocks of ${started.sequenceLength} tokens, ` +
+      `${started.numTrainSamples.toLocaleString("en")} rows of ${started.sequenceLength} tokens, ` +
       `${started.globalBatchSize} blocks a step in ${started.gradientGroups} groups`;
   }
   const phase = byId("phase");

@@ -150,12 +150,12 @@ export function lastingLines(
         "",
         `${palette.bold("Lockstep")}  ${printable(event.runName)}  ${palette.dim(`${compactCount(event.numParameters)} parameters`)}`,
         palette.dim(
-          `  ${withCommas(event.numTrainSamples)} blocks of ${event.sequenceLength} tokens, ` +
+          `  ${withCommas(event.numTrainSamples)} rows of ${event.sequenceLength} tokens, ` +
             `${withCommas(event.numValidationSamples)} for validation`,
         ),
         ...(event.dataLines ?? []).map((line) => palette.dim(`  ${printable(line)}`)),
         palette.dim(
-          `  ${event.totalSteps} steps of ${event.globalBatchSize} blocks in ` +
+          `  ${event.totalSteps} steps of ${event.globalBatchSize} rows in ` +
             `${event.gradientGroups} gradient groups, ${event.plannedWorkers} workers`,
         ),
       ];

@@ -20,9 +20,9 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "run.started":
       return (
         `run ${printable(event.runName)}: ${compactCount(event.numParameters)} parameters, ` +
-        `${withCommas(event.numTrainSamples)} blocks of ${event.sequenceLength} tokens, ` +
+        `${withCommas(event.numTrainSamples)} rows of ${event.sequenceLength} tokens, ` +
         `${event.numValidationSamples} for validation, ${event.totalSteps} steps of ` +
-        `${event.globalBatchSize} blocks in ${event.gradientGroups} groups, ` +
+        `${event.globalBatchSize} rows in ${event.gradientGroups} groups, ` +
         `${event.plannedWorkers} workers` +
         (event.dataLines ?? []).map((line) => `; ${printable(line.trim())}`).join("")
       );
