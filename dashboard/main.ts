@@ -30,7 +30,7 @@ function draw(run: RunState): void {
     byId("run-facts").textContent =
       `${(started.numParameters / 1e6).toFixed(1)} million parameters, ` +
       `${started.numTrainSamples.toLocaleString("en")} rows of ${started.sequenceLength} tokens, ` +
-      `${started.globalBatchSize} blocks a step in ${started.gradientGroups} groups`;
+      `${started.globalBatchSize} rows a step in ${started.gradientGroups} groups`;
   }
   const phase = byId("phase");
   phase.textContent = isConnected ? run.phase.replaceAll("-", " ") : "not connected";
