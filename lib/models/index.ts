@@ -82,8 +82,7 @@ function taskOf(json: Json): Task {
   if (typeof name !== "string") return base;
   if (name.endsWith("ForCausalLM") || name.endsWith("LMHeadModel")) return "causal-lm";
   if (name.endsWith("ForSequenceClassification")) return "sequence-classification";
-  if (name.endsWith("Model")) return base;
   // A masked language model is an encoder with a head that is not used here.
-  if (name.endsWith("ForMaskedLM") || name.endsWith("ForPreTraining")) return "feature-extraction";
+  if (/(Model|ForMaskedLM|ForPreTraining)$/.test(name)) return "feature-extraction";
   throw new LockstepError("E_MODEL_UNSUPPORTED", { what: `The head of ${name}` });
 }

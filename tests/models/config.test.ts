@@ -96,7 +96,7 @@ test("the head follows the class in architectures", () => {
       ...(name === undefined ? {} : { architectures: [name] }),
     }).task;
   assert.equal(taskOf("llama"), "causal-lm");
-  assert.equal(taskOf("llama", "LlamaModel"), "causal-lm");
+  assert.equal(taskOf("llama", "LlamaModel"), "feature-extraction");
   assert.equal(taskOf("bert"), "feature-extraction");
   assert.equal(taskOf("bert", "BertForMaskedLM"), "feature-extraction");
   assert.equal(taskOf("qwen3", "Qwen3ForSequenceClassification"), "sequence-classification");
