@@ -18,6 +18,12 @@ export interface DocumentSplit {
   readonly validation: readonly Document[];
 }
 
+/** @throws E_DATASET_SPLIT unless it is a share below 1 or a number of examples */
+export function checkSplit(fraction: number): void {
+  if (fraction >= 0 && (fraction < 1 || Number.isSafeInteger(fraction))) return;
+  throw new LockstepError("E_DATASET_SPLIT", { fraction });
+}
+
 /**
  * Which of some contents validate: a permutation that depends on (seed, number of contents) only.
  * Examples of one content are on one side, so validation never sees a text that was trained on.

@@ -2,7 +2,7 @@ import { availableParallelism, tmpdir } from "node:os";
 import { LockstepError } from "#lib/core/errors/index";
 import { type BadRowPolicy, BadRows } from "./bad-rows.js";
 import { packBestFit } from "./best-fit.js";
-import { splitContents, splitLoneDocument } from "./documents.js";
+import { checkSplit, splitContents, splitLoneDocument } from "./documents.js";
 import { ExampleEncoder } from "./encode-stream.js";
 import { type DataSource, readExamples, refuseEmpty } from "./examples.js";
 import { checkSequenceLength } from "./pack.js";
@@ -96,9 +96,7 @@ export async function prepareDataset(
   const { sequenceLength, tokenizer, vocabSize, onProgress } = options;
   const { validation = [], validationFraction: fraction = 0.05 } = spec;
   checkSequenceLength(sequenceLength, options.maxSequenceLength);
-  if (!(fraction >= 0 && (fraction < 1 || Number.isSafeInteger(fraction)))) {
-    throw new LockstepError("E_DATASET_SPLIT", { fraction });
-  }
+  checkSplit(fraction);
   const badRows = new BadRows(spec.onBadRow ?? "error");
   const store = new TokenStore(options.spillDirectory ?? tmpdir());
   try {

@@ -34,8 +34,12 @@ export interface Tokenizer {
    * span's first character and ends with the one that holds its last, as transformers' masks do.
    */
   encodeMarked(texts: readonly MarkedText[]): Promise<MarkedTokens[]>;
-  /** One text or two with the post-processor's tokens ([CLS] a [SEP] b [SEP]), for encoders. */
-  encodePair(text: string, pair: string | null): Promise<{ ids: Int32Array; typeIds: Int32Array }>;
+  /**
+   * One text or two with the post-processor's tokens ([CLS] a [SEP] b [SEP]), for encoders.
+   *
+   * @param maxLength tokens in all; the longer text is cut first, as `truncation=True` of transformers cuts
+   */
+  encodePair(text: string, pair: string | null, maxLength?: number): Promise<PairTokens>;
   decode(ids: ArrayLike<number>, options?: { skipSpecialTokens?: boolean }): Promise<string>;
   tokenId(token: string): number | null;
   /** Renders messages to text; encode the result without special tokens, the template writes them. */
@@ -56,6 +60,14 @@ export interface MarkedTokens {
   readonly ids: Int32Array;
   /** Token positions, half-open; a span without tokens is absent. */
   readonly spans: readonly TextSpan[];
+}
+
+export interface PairTokens {
+  readonly ids: Int32Array;
+  /** 1 for the tokens of the second text. */
+  readonly typeIds: Int32Array;
+  /** Tokens that were cut off. */
+  readonly truncatedTokens: number;
 }
 
 /** Characters that one native call gets: enough to keep all cores busy; an encoding takes about 100 times the bytes of its text. */
@@ -140,11 +152,23 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
       );
       return encodings.map((encoding, i) => markedTokens(encoding, texts[i]));
     },
-    async encodePair(first: string, pair: string | null) {
-      const encoding = await native.encode(first, pair, { addSpecialTokens: true });
+    async encodePair(first: string, pair: string | null, maxLength?: number) {
+      const plain = { addSpecialTokens: false };
+      const a = await native.encode(first, null, plain);
+      // As a second text it gets the second type, which not every post-processor sets.
+      const b = pair === null ? null : await native.encode("", pair, plain);
+      const added = await native.encode("", pair === null ? null : "", { addSpecialTokens: true });
+      const lengths = [a.getLength(), b?.getLength() ?? 0] as const;
+      const room = Math.max(0, (maxLength ?? Number.POSITIVE_INFINITY) - added.getLength());
+      const [keptA, keptB] = longestFirst(...lengths, room);
+      // The right is the end that goes.
+      if (keptA < lengths[0]) a.truncate(keptA, 0, "right");
+      if (b !== null && keptB < lengths[1]) b.truncate(keptB, 0, "right");
+      const encoding = native.postProcess(a, b, true);
       return {
         ids: Int32Array.from(encoding.getIds()),
         typeIds: Int32Array.from(encoding.getTypeIds()),
+        truncatedTokens: lengths[0] - keptA + lengths[1] - keptB,
       };
     },
     async encode(whole: string, options: EncodeOptions = {}) {
@@ -175,6 +199,18 @@ function openNative(file: string, text: string): NativeTokenizer {
     const problem = cause instanceof Error ? cause.message : String(cause);
     throw new LockstepError("E_TOKENIZER_INVALID", { file, problem }, { cause });
   }
+}
+
+/** Lengths of two texts cut to `room` tokens together; the `LongestFirst` of the tokenizers library. */
+function longestFirst(a: number, b: number, room: number): [number, number] {
+  if (a + b <= room) return [a, b];
+  const shorter = Math.min(a, b);
+  let [low, high] = [shorter, shorter > room ? shorter : Math.max(shorter, room - shorter)];
+  if (low + high > room) {
+    low = Math.floor(room / 2);
+    high = low + (room % 2);
+  }
+  return a > b ? [high, low] : [low, high];
 }
 
 function readAddedSpecialTokens(tokenizerJson: string): ReadonlyMap<number, string> {

@@ -25,6 +25,13 @@ interface Recorded {
         readonly first_documents: readonly string[];
         readonly pair_ids: readonly number[];
         readonly pair_type_ids: readonly number[];
+        readonly truncated: readonly {
+          readonly first: number;
+          readonly second: number | null;
+          readonly limit: number;
+          readonly ids: readonly number[];
+          readonly type_ids: readonly number[];
+        }[];
         readonly decoded_sha256: string;
       }
     >
@@ -100,11 +107,21 @@ for (const [kind, expected] of Object.entries(recorded.kinds)) {
     const decoded = await tokenizer.decode(ids[3] ?? []);
     assert.equal(textDigest(decoded), expected.decoded_sha256);
     // Cut as Python counts: by code points.
-    const [first = "", second = ""] = documents.map((text) =>
-      Array.from(text).slice(0, 200).join(""),
-    );
-    const pair = await tokenizer.encodePair(first, second);
+    const cut = (text: string | undefined, length: number): string =>
+      Array.from(text ?? "")
+        .slice(0, length)
+        .join("");
+    const pair = await tokenizer.encodePair(cut(documents[0], 200), cut(documents[1], 200));
     assert.deepEqual([...pair.ids], expected.pair_ids);
     assert.deepEqual([...pair.typeIds], expected.pair_type_ids);
+    for (const { first, second, limit, ids: cutIds, type_ids } of expected.truncated) {
+      const { ids: found, typeIds } = await tokenizer.encodePair(
+        cut(documents[0], first),
+        second === null ? null : cut(documents[1], second),
+        limit,
+      );
+      assert.deepEqual([...found], cutIds);
+      assert.deepEqual([...typeIds], type_ids);
+    }
   });
 }

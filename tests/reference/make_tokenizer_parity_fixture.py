@@ -152,12 +152,20 @@ for kind, make in [("wordpiece", wordpiece), ("byte_level_bpe", byte_level_bpe),
     encodings = tokenizer.encode_batch(documents, add_special_tokens=False)
     ids = [i for encoding in encodings for i in encoding.ids]
     pair = tokenizer.encode(documents[0][:200], documents[1][:200])
+    truncated = []
+    for first, second, limit in [(200, 200, 32), (200, 10, 33), (9, 200, 24), (300, 300, 11), (5, 5, 64), (400, None, 16)]:
+        tokenizer.enable_truncation(limit)
+        encoded = tokenizer.encode(documents[0][:first], None if second is None else documents[1][:second])
+        truncated.append({"first": first, "second": second, "limit": limit, "ids": encoded.ids,
+                          "type_ids": encoded.type_ids})
+    tokenizer.no_truncation()
     result["kinds"][kind] = {
         "num_tokens": len(ids),
         "sha256": digest(ids),
         "first_documents": [digest(encoding.ids) for encoding in encodings[:8]],
         "pair_ids": pair.ids,
         "pair_type_ids": pair.type_ids,
+        "truncated": truncated,
         "decoded_sha256": hashlib.sha256(tokenizer.decode(encodings[3].ids).encode()).hexdigest(),
     }
 (folder / "ids.json").write_text(json.dumps(result, indent=1) + "\n")

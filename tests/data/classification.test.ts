@@ -1,0 +1,142 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { isLockstepError } from "#lib/core/errors/index";
+import { packageRoot } from "#lib/core/paths";
+import {
+  type ClassificationDataset,
+  type ClassificationSpec,
+  prepareClassification,
+} from "#lib/data/classification";
+import { loadTokenizer } from "#lib/data/index";
+
+const directory = await mkdtemp(join(tmpdir(), "lockstep-classification-"));
+after(() => rm(directory, { recursive: true }));
+const tokenizer = await loadTokenizer(join(packageRoot, "tests/fixtures/tokenizers/wordpiece"));
+
+let numFiles = 0;
+async function file(extension: string, content: string): Promise<string> {
+  const path = join(directory, `${numFiles++}${extension}`);
+  await writeFile(path, content);
+  return path;
+}
+const jsonl = (rows: readonly unknown[]): Promise<string> =>
+  file(".jsonl", rows.map((row) => JSON.stringify(row)).join("\n"));
+
+async function prepare(
+  source: string,
+  spec: Partial<ClassificationSpec> = {},
+): Promise<ClassificationDataset> {
+  const dataset = await prepareClassification(
+    { train: [{ source }], validationFraction: 0, ...spec },
+    {
+      ...{ tokenizer, sequenceLength: 16, vocabSize: tokenizer.vocabSize, maxSequenceLength: 64 },
+      seed: 1,
+    },
+  );
+  after(() => dataset.close());
+  return dataset;
+}
+
+function failure(code: string, facts: object = {}): (error: unknown) => boolean {
+  return (error) => {
+    assert.ok(isLockstepError(error), String(error));
+    assert.equal(error.code, code, error.message);
+    assert.deepEqual({ ...error.details, ...facts }, error.details);
+    return true;
+  };
+}
+
+const classesOf = ({ train }: ClassificationDataset): number[] =>
+  Array.from({ length: train.numRows }, (_, row) => train.labelOf(row));
+
+test("names are numbered in sorted order, whole numbers number themselves, in tables too", async () => {
+  const rows = ["sport", "art", "sport", "news"].map((label) => ({ text: "the", label }));
+  const named = await prepare(await jsonl(rows));
+  assert.deepEqual(named.labels, ["art", "news", "sport"]);
+  assert.deepEqual(classesOf(named), [2, 0, 2, 1]);
+  const numbered = await prepare(
+    await jsonl([1, 0, 2, 1].map((label) => ({ sentence1: "the", sentence2: "of", label }))),
+  );
+  assert.deepEqual(numbered.labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
+  assert.deepEqual(classesOf(numbered), [1, 0, 2, 1]);
+  const table = await prepare(await file(".csv", 'sentence,label\n"a, b",1\nc,0\n'));
+  assert.deepEqual(table.labels, ["LABEL_0", "LABEL_1"]);
+  assert.deepEqual(classesOf(table), [1, 0]);
+});
+
+test("batches hold tokens, token types, segments and labels; the rest is padding", async () => {
+  const rows = [
+    { sentence1: "the state", sentence2: "of the union", label: "b" },
+    { sentence1: "word ".repeat(30), sentence2: "short", label: "a" },
+  ];
+  const { train } = await prepare(await jsonl(rows));
+  const batch = train.batch([1, 0], 3);
+  const pairs = await Promise.all(
+    [rows[1], rows[0]].map((row) =>
+      tokenizer.encodePair(row?.sentence1 ?? "", row?.sentence2 ?? "", 16),
+    ),
+  );
+  assert.equal(pairs[0]?.ids.length, 16);
+  assert.equal(train.truncatedExamples, 1);
+  assert.deepEqual([...batch.labels], [0, 1, -100]);
+  const padded = (values: Int32Array): number[] => [
+    ...values,
+    ...Array.from({ length: 16 - values.length }, () => 0),
+  ];
+  const expected = (of: (pair: (typeof pairs)[number]) => Int32Array): number[] => [
+    ...pairs.flatMap((pair) => padded(of(pair))),
+    ...Array.from({ length: 16 }, () => 0),
+  ];
+  assert.deepEqual(
+    [...batch.tokens],
+    expected(({ ids }) => ids),
+  );
+  assert.deepEqual(
+    [...batch.tokenTypes],
+    expected(({ typeIds }) => typeIds),
+  );
+  assert.deepEqual(
+    [...batch.segments],
+    expected(({ ids }) => ids.map(() => 1)),
+  );
+  assert.equal(
+    train.numTokens,
+    pairs.reduce((sum, { ids }) => sum + ids.length, 0),
+  );
+});
+
+test("a label that training never saw is an error, or a row left out", async () => {
+  const source = await jsonl([
+    { text: "the", label: "yes" },
+    { text: "of", label: "no" },
+  ]);
+  const other = await jsonl([
+    { text: "and", label: "yes" },
+    { text: "to", label: "maybe" },
+    { text: "in", label: "no" },
+  ]);
+  const validation = [{ source: other }];
+  await assert.rejects(
+    prepare(source, { validation }),
+    failure("E_LABEL_UNSEEN", { place: `${other}:2`, label: "maybe", known: ["no", "yes"] }),
+  );
+  const skipped = await prepare(source, { validation, onBadRow: "skip" });
+  assert.equal(skipped.validation?.numRows, 2);
+  assert.equal(skipped.rejectedRows, 1);
+  assert.match(skipped.listedRejections[0] ?? "", /E_LABEL_UNSEEN.*"maybe"/);
+});
+
+test("labels that are no classes are refused", async () => {
+  const refused = (labels: readonly unknown[], code: string) =>
+    jsonl(labels.map((label) => ({ text: "the", label }))).then((path) =>
+      assert.rejects(prepare(path), failure(code)),
+    );
+  await refused([0.5, 1], "E_DATA_ROW_FORMAT");
+  await refused([0, 2], "E_DATA_ROW_FORMAT");
+  await refused([1, "a"], "E_DATA_ROW_FORMAT");
+  await refused([["a"]], "E_DATA_ROW_FORMAT");
+  await refused([null], "E_DATA_NO_ANSWER");
+});
