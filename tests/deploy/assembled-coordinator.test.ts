@@ -42,58 +42,56 @@ async function writeJob(directory: string): Promise<string> {
   return file;
 }
 
-test(
-  "the coordinator's image, put together as its Dockerfile says, starts and serves without TensorFlow",
-  { timeout: 180_000 },
-  async () => {
-    const directory = await mkdtemp(join(tmpdir(), "lockstep-image-"));
-    try {
-      const stages = parseDockerfile(
-        readFileSync(join(packageRoot, "deploy", "docker", "coordinator.Dockerfile"), "utf8"),
-      );
-      const dockerignore = readFileSync(join(packageRoot, ".dockerignore"), "utf8");
-      const root = await assembleImage(stages, dockerignore, directory);
-      const app = join(root, "app");
-      for (const name of ["@tensorflow", "typescript", "@grafana/grafana-foundation-sdk"]) {
-        assert.ok(!existsSync(join(app, "node_modules", name)), `${name} is in the image`);
-      }
-      for (const name of ["lib", "tests", "dist/tests", "scripts"]) {
-        assert.ok(!existsSync(join(app, name)), `${name} is in the image`);
-      }
-      const help = await runProgram(process.execPath, ["bin/lockstep", "--help"], { cwd: app });
-      assert.equal(help.code, 0, help.stderr);
-
-      const job = await writeJob(directory);
-      const child = spawn(process.execPath, ["bin/lockstep", "coordinator", job], {
-        cwd: app,
-        stdio: ["ignore", "pipe", "pipe"],
-      });
-      const exit = once(child, "exit");
-      let output = "";
-      child.stderr.on("data", (chunk: Buffer) => {
-        output += chunk.toString();
-      });
-      let http = "";
-      try {
-        for await (const line of createInterface({ input: child.stdout })) {
-          output += `${line}\n`;
-          http ||= /metrics (http:\S+)\/metrics/.exec(line)?.[1] ?? "";
-          if (line.includes("Workers join with")) break;
-        }
-        assert.match(output, /Workers join with: lockstep worker --coordinator 127\.0\.0\.1:\d+/);
-        assert.equal((await fetch(`${http}/healthz`)).status, 200);
-        assert.equal((await fetch(`${http}/readyz`)).status, 200);
-        assert.match(await (await fetch(`${http}/metrics`)).text(), /^lockstep_build_info\{/m);
-        assert.equal((await fetch(`${http}/`)).status, 200, "the dashboard's page is missing");
-        child.stdout.resume();
-        child.kill("SIGTERM");
-        const [code] = (await exit) as [number | null];
-        assert.equal(code, 143, output);
-      } finally {
-        if (child.exitCode === null) child.kill("SIGKILL");
-      }
-    } finally {
-      await rm(directory, { recursive: true, force: true });
+test("the coordinator's image, put together as its Dockerfile says, starts and serves without TensorFlow", {
+  timeout: 180_000,
+}, async () => {
+  const directory = await mkdtemp(join(tmpdir(), "lockstep-image-"));
+  try {
+    const stages = parseDockerfile(
+      readFileSync(join(packageRoot, "deploy", "docker", "coordinator.Dockerfile"), "utf8"),
+    );
+    const dockerignore = readFileSync(join(packageRoot, ".dockerignore"), "utf8");
+    const root = await assembleImage(stages, dockerignore, directory);
+    const app = join(root, "app");
+    for (const name of ["@tensorflow", "typescript", "@grafana/grafana-foundation-sdk"]) {
+      assert.ok(!existsSync(join(app, "node_modules", name)), `${name} is in the image`);
     }
-  },
-);
+    for (const name of ["lib", "tests", "dist/tests", "scripts"]) {
+      assert.ok(!existsSync(join(app, name)), `${name} is in the image`);
+    }
+    const help = await runProgram(process.execPath, ["bin/lockstep", "--help"], { cwd: app });
+    assert.equal(help.code, 0, help.stderr);
+
+    const job = await writeJob(directory);
+    const child = spawn(process.execPath, ["bin/lockstep", "coordinator", job], {
+      cwd: app,
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    const exit = once(child, "exit");
+    let output = "";
+    child.stderr.on("data", (chunk: Buffer) => {
+      output += chunk.toString();
+    });
+    let http = "";
+    try {
+      for await (const line of createInterface({ input: child.stdout })) {
+        output += `${line}\n`;
+        http ||= /metrics (http:\S+)\/metrics/.exec(line)?.[1] ?? "";
+        if (line.includes("Workers join with")) break;
+      }
+      assert.match(output, /Workers join with: lockstep worker --coordinator 127\.0\.0\.1:\d+/);
+      assert.equal((await fetch(`${http}/healthz`)).status, 200);
+      assert.equal((await fetch(`${http}/readyz`)).status, 200);
+      assert.match(await (await fetch(`${http}/metrics`)).text(), /^lockstep_build_info\{/m);
+      assert.equal((await fetch(`${http}/`)).status, 200, "the dashboard's page is missing");
+      child.stdout.resume();
+      child.kill("SIGTERM");
+      const [code] = (await exit) as [number | null];
+      assert.equal(code, 143, output);
+    } finally {
+      if (child.exitCode === null) child.kill("SIGKILL");
+    }
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+});

@@ -34,7 +34,9 @@ export async function assembleImage(
         if (origin === undefined) throw new Error(`no stage ${from}`);
         for (const source of sources) {
           const target = posix.resolve(workdir, destination);
-          const file = destination.endsWith("/") ? posix.join(target, posix.basename(source)) : target;
+          const file = destination.endsWith("/")
+            ? posix.join(target, posix.basename(source))
+            : target;
           cpSync(join(origin, source), join(root, file), {
             recursive: true,
             verbatimSymlinks: true,
