@@ -6,7 +6,6 @@ import { CoordinatorMetrics } from "#coordinator/metrics";
 import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
 import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
-import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity } from "#lib/wire/security";
 import { type PreparedRun, prepareRun } from "./prepare.js";
@@ -149,16 +148,6 @@ async function coordinatorOptions(
   const { config, plan, sample, tokenizer } = run;
   const interval = (what: "logging" | "eval" | "save"): number =>
     intervalSteps(config, what, plan.totalSteps, plan.stepsPerEpoch);
-  const schedule: ScheduleContext = {
-    baseLearningRate: config.learning_rate,
-    warmupSteps: run.warmupSteps,
-    totalSteps: plan.totalSteps,
-    ...(config.lr_scheduler_kwargs === null ? {} : { kwargs: config.lr_scheduler_kwargs }),
-  };
-  const learningRate = (completedUpdates: number): number =>
-    learningRateAt(config.lr_scheduler_type as ScheduleName, schedule, completedUpdates);
-  // Refuses unknown arguments of the schedule before anything is started.
-  learningRate(0);
   const { host, port } = splitAddress(config.listen);
   return {
     job: { ...run.job, jobId: randomUUID() },
@@ -181,14 +170,7 @@ async function coordinatorOptions(
       resume === undefined
         ? run.loadMasters
         : (range, into) => resume.optimizer.readRange("masters", range, into),
-    optimizer: {
-      learningRateAt: learningRate,
-      beta1: config.adam_beta1,
-      beta2: config.adam_beta2,
-      epsilon: config.adam_epsilon,
-      weightDecay: config.weight_decay,
-      maxGradNorm: config.max_grad_norm,
-    },
+    optimizer: run.optimizer,
     ...(run.validation.length === 0
       ? {}
       : {

@@ -18,6 +18,7 @@ import {
   type TrainingPlan,
 } from "#lib/data/index";
 import { isDerivedTensor, isTied } from "#lib/models/checkpoint-names";
+import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
 import { findModelDirectory, readModelConfig } from "./model-directory.js";
 import { prepareData } from "./prepare-data.js";
 
@@ -29,7 +30,7 @@ export interface PreparedRun {
   readonly tokenizer: Tokenizer;
   readonly job: Omit<WorkerJob, "jobId">;
   readonly plan: TrainingPlan;
-  readonly warmupSteps: number;
+  readonly optimizer: OptimizerSettings;
   readonly numParameters: number;
   /** Without embedding tables: what transformers' estimate of operations counts. */
   readonly numComputedParameters: number;
@@ -44,6 +45,18 @@ export interface PreparedRun {
   /** Fills `into` with the checkpoint's weights of a range of the flat space, float32; padding is 0. */
   readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
   readonly close: () => Promise<void>;
+}
+
+/** What an update needs beside gradients. */
+export interface OptimizerSettings {
+  /** The rate of update t (0-based count of completed updates). */
+  readonly learningRateAt: (completedUpdates: number) => number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+  readonly weightDecay: number;
+  /** 0 or null: no clipping. */
+  readonly maxGradNorm: number | null;
 }
 
 export interface SampleRequest {
@@ -104,7 +117,7 @@ export async function prepareRun(
         threadsPerWorker: config.threads_per_worker,
       },
       ...data,
-      warmupSteps: resolveSteps(config.warmup_steps, plan.totalSteps),
+      optimizer: optimizerSettings(config, plan.totalSteps),
       numParameters,
       numComputedParameters: layout.tensors.reduce(
         (sum, { name, size }) => (isEmbeddingTable(name) ? sum : sum + size),
@@ -136,6 +149,28 @@ export async function prepareRun(
     await weights.close();
     throw error;
   }
+}
+
+/** @throws E_CONFIG_INVALID for arguments that the schedule does not have */
+function optimizerSettings(config: ResolvedConfig, totalSteps: number): OptimizerSettings {
+  const schedule: ScheduleContext = {
+    baseLearningRate: config.learning_rate,
+    warmupSteps: resolveSteps(config.warmup_steps, totalSteps),
+    totalSteps,
+    ...(config.lr_scheduler_kwargs === null ? {} : { kwargs: config.lr_scheduler_kwargs }),
+  };
+  const rateAt = (completedUpdates: number): number =>
+    learningRateAt(config.lr_scheduler_type as ScheduleName, schedule, completedUpdates);
+  // Refuses unknown arguments of the schedule before anything is started.
+  rateAt(0);
+  return {
+    learningRateAt: rateAt,
+    beta1: config.adam_beta1,
+    beta2: config.adam_beta2,
+    epsilon: config.adam_epsilon,
+    weightDecay: config.weight_decay,
+    maxGradNorm: config.max_grad_norm,
+  };
 }
 
 async function sampleOf(

@@ -4,15 +4,13 @@
  * It uses the cluster's modules, its gradient groups, its threads and its rounding on the wire, so it
  * ends with the same bits as any number of workers. Start reading here.
  */
-import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
-import { saveAtomically, writeModelDirectory } from "#lib/checkpoint/index";
-import { loadConfig, maxShardBytes, printConfig } from "#lib/core/config/index";
+import { loadConfig, printConfig } from "#lib/core/config/index";
 import type { LossSum, TokenBatch, TrainingEngine } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
-import { clipCoefficient, learningRateAt, ShardArithmetic, totalNorm } from "#lib/optim/index";
+import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
 import { type PreparedRun, prepareRun } from "./prepare.js";
+import { saveFinalModel } from "./run-files.js";
 
 export interface LocalStep {
   /** Updates made, this one included. */
@@ -42,7 +40,7 @@ export async function trainLocal(
   hooks: LocalHooks = {},
   numSteps: number = run.plan.totalSteps,
 ): Promise<LocalOutcome> {
-  const { config, plan } = run;
+  const { config, plan, optimizer } = run;
   const { layout } = run.job;
 
   // Float32 masters and AdamW moments, in as many ranges as the cluster has reducer shards.
@@ -81,16 +79,13 @@ export async function trainLocal(
     await hooks.onGradients?.(step, shards);
 
     const gradientNorm = totalNorm(shards.flatMap((shard) => [...shard.blockSumsOfSquares()]));
-    const learningRate = learningRateOf(run, step);
+    const learningRate = optimizer.learningRateAt(step);
     for (const shard of shards) {
       shard.applyAdamW({
+        ...optimizer,
         learningRate,
-        beta1: config.adam_beta1,
-        beta2: config.adam_beta2,
-        epsilon: config.adam_epsilon,
-        weightDecay: config.weight_decay,
         updateNumber: step + 1,
-        gradientScale: clipCoefficient(gradientNorm, config.max_grad_norm),
+        gradientScale: clipCoefficient(gradientNorm, optimizer.maxGradNorm),
       });
     }
     publish();
@@ -116,24 +111,6 @@ function accumulateGroup(
   });
   return sum;
 }
-
-const learningRateOf = (run: PreparedRun, completedUpdates: number): number =>
-  learningRateAt(
-    run.config.lr_scheduler_type as Parameters<typeof learningRateAt>[0],
-    {
-      baseLearningRate: run.config.learning_rate,
-      warmupSteps: run.warmupSteps,
-      totalSteps: run.plan.totalSteps,
-      ...(run.config.lr_scheduler_kwargs === null
-        ? {}
-        : {
-            kwargs: run.config.lr_scheduler_kwargs as NonNullable<
-              Parameters<typeof learningRateAt>[1]["kwargs"]
-            >,
-          }),
-    },
-    completedUpdates,
-  );
 
 /** Mean loss per supervised token over the validation batches, nats. */
 export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): number {
@@ -169,8 +146,7 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
     if (run.validation.length > 0) {
       process.stdout.write(`validation loss ${evaluateLocal(run, engine).toFixed(4)}\n`);
     }
-    const directory = join(config.output_dir, "final");
-    await save(run, outcome.shards, directory);
+    const { directory } = await saveFinalModel(run, outcome.shards, stateOf(run, outcome.steps));
     process.stdout.write(`saved ${directory}\nmasters sha256 ${outcome.mastersSha256}\n`);
     engine.close();
     return 0;
@@ -179,32 +155,21 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
   }
 }
 
-async function save(
-  run: PreparedRun,
-  shards: readonly ShardArithmetic[],
-  directory: string,
-): Promise<void> {
-  await mkdir(run.config.output_dir, { recursive: true });
-  await saveAtomically(directory, (temporary) =>
-    writeModelDirectory(temporary, {
-      sourceDir: run.modelDirectory,
-      dtype: run.saveDtype,
-      maxShardBytes: maxShardBytes(run.config),
-      tensors: run.job.layout.tensors.map(({ name, shape, offset, size }) => ({
-        name,
-        shape,
-        read: () => {
-          const values = new Float32Array(size);
-          for (const { range, masters } of shards) {
-            const start = Math.max(offset, range.start);
-            const end = Math.min(offset + size, range.end);
-            if (start < end) {
-              values.set(masters.subarray(start - range.start, end - range.start), start - offset);
-            }
-          }
-          return values;
-        },
-      })),
-    }),
-  );
+/** What trainer_state.json tells of the run. */
+function stateOf(run: PreparedRun, steps: readonly LocalStep[]) {
+  const { plan, job } = run;
+  const numSamples = steps.reduce((sum, { step }) => sum + plan.samplesIn(step - 1), 0);
+  return {
+    step: steps.length,
+    numUpdates: steps.length,
+    epoch: plan.epochAt(steps.length),
+    numInputTokens: numSamples * job.sequenceLength,
+    logHistory: steps.map(({ step, loss, learningRate, gradientNorm }) => ({
+      epoch: plan.epochAt(step),
+      grad_norm: gradientNorm,
+      learning_rate: learningRate,
+      loss,
+      step,
+    })),
+  };
 }

@@ -2,6 +2,7 @@ import { pathToFileURL } from "node:url";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { LockstepError } from "#lib/core/errors/index";
+import { installedEngine } from "#lib/graph/binding";
 import { loadWireSecurity } from "#lib/wire/security";
 import { startWorkerHttp } from "#worker/http";
 import { WorkerMetrics } from "#worker/metrics";
@@ -71,12 +72,16 @@ export async function workerCommand(
       log(`metrics http://${address}/metrics`);
       process.send?.({ type: "metrics", address } satisfies WorkerMessage);
     }
-    log(`device ${telemetry.deviceKind}`);
+    const deviceKind =
+      options.engineModule === null
+        ? `${telemetry.deviceKind}, ${installedEngine()}`
+        : telemetry.deviceKind;
+    log(`device ${deviceKind}`);
     const { outcome, numGroups } = await runWorker({
       coordinatorAddress: options.coordinator,
       security: await loadWireSecurity(options.security),
       name: options.name,
-      deviceKind: telemetry.deviceKind,
+      deviceKind,
       deviceType: telemetry.deviceType,
       readDevice: telemetry.read,
       signal: stop.signal,

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { LockstepError } from "#lib/core/errors/index";
 
@@ -45,4 +46,24 @@ export function loadBinding(): TensorFlowBinding {
     );
   }
   return loaded;
+}
+
+/**
+ * The engine that is installed, as the set-up wrote it down: other versions have other kernels, and so
+ * other bits. Loads nothing.
+ */
+export function installedEngine(): string {
+  try {
+    const file = createRequire(import.meta.url).resolve(
+      "@tensorflow/tfjs-node-gpu/deps/engine.json",
+    );
+    const facts = JSON.parse(readFileSync(file, "utf8")) as Record<string, unknown>;
+    return `tensorflow ${String(facts.tensorflow)} ${String(facts.flavour)}`;
+  } catch (error) {
+    throw new LockstepError(
+      "E_ENGINE_NOT_INSTALLED",
+      { message: error instanceof Error ? error.message : String(error) },
+      { cause: error },
+    );
+  }
 }

@@ -1,100 +1,37 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { readFile, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
-import { importGguf, ModelWeights, readTrainerState } from "#lib/checkpoint/index";
-import type { LockstepEvent } from "#lib/core/events";
+import { ModelWeights, readTrainerState } from "#lib/checkpoint/index";
 import { packageRoot } from "#lib/core/paths";
+import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
+import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 // The whole command in real processes, on a tiny model and with an engine that needs no TensorFlow.
 
-type Event<T extends LockstepEvent["type"]> = Extract<LockstepEvent, { type: T }>;
-
+let job: TinyJob;
 let directory = "";
 
 before(async () => {
-  directory = await mkdtemp(join(tmpdir(), "lockstep-train-"));
-  await importGguf(
-    join(packageRoot, "tests/fixtures/tiny-gguf/tiny.gguf"),
-    join(directory, "model"),
-  );
-  const words = ["the", "state", "of", "union", "is", "strong", "and", "peace", "law", "people"];
-  const document = (seed: number): string =>
-    Array.from(
-      { length: 400 },
-      (_, i) => words[(i * 7 + ((i * i * seed) >> 3)) % words.length],
-    ).join(" ");
-  for (const seed of [1, 2, 3, 4]) await writeFile(join(directory, `${seed}.txt`), document(seed));
-  await writeFile(
-    join(directory, "job.yaml"),
-    [
-      `model_name_or_path: ${join(directory, "model")}`,
-      `dataset: [${[1, 2, 3].map((n) => join(directory, `${n}.txt`)).join(", ")}]`,
-      `eval_dataset: ${join(directory, "4.txt")}`,
-      `engine_module: ${join(packageRoot, "dist/tests/support/fake-engine.js")}`,
-      "max_length: 16",
-      "max_eval_samples: 4",
-      "workers: 2",
-      "per_device_train_batch_size: 2",
-      "gradient_accumulation_steps: 2",
-      "per_device_eval_batch_size: 2",
-      "learning_rate: 1e-3",
-      "lr_scheduler_type: constant",
-      "max_steps: 6",
-      "save_strategy: no",
-      "eval_on_start: true",
-      "sample_prompt: the state",
-      "sample_max_new_tokens: 4",
-      "threads_per_worker: 1",
-      "logging_steps: 2",
-      "use_cpu: true",
-    ].join("\n"),
-  );
+  job = await createTinyJob({
+    engine_module: join(packageRoot, "dist/tests/support/fake-engine.js"),
+  });
+  directory = job.directory;
 });
 
-after(() => rm(directory, { recursive: true, force: true }));
+after(() => job.remove());
 
-interface Outcome {
-  readonly code: number | null;
-  readonly stderr: string;
-  readonly lines: readonly string[];
-  readonly events: readonly LockstepEvent[];
-  readonly of: <T extends LockstepEvent["type"]>(type: T) => Event<T>[];
-}
+const lockstep = (args: readonly string[], onEvent?: Parameters<typeof lockstepCommand>[2]) =>
+  lockstepCommand(args, join(job.directory, "cache"), onEvent);
 
-/** Runs the command with JSON logs; `onEvent` may act on the process while it runs. */
-async function lockstep(
+const train = (
+  name: string,
   args: readonly string[],
-  onEvent: (event: LockstepEvent, child: ChildProcess) => void = () => {},
-): Promise<Outcome> {
-  const child = spawn(process.execPath, [join(packageRoot, "bin/lockstep"), ...args], {
-    stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, LOCKSTEP_CACHE: join(directory, "cache") },
-  });
-  let stderr = "";
-  child.stderr.on("data", (chunk: Buffer) => {
-    stderr += chunk.toString();
-  });
-  const lines: string[] = [];
-  const events: LockstepEvent[] = [];
-  createInterface({ input: child.stdout }).on("line", (line) => {
-    lines.push(line);
-    if (!line.startsWith("{")) return;
-    const event = JSON.parse(line) as LockstepEvent;
-    events.push(event);
-    onEvent(event, child);
-  });
-  const code = await new Promise<number | null>((resolve) => child.on("close", resolve));
-  const of = <T extends LockstepEvent["type"]>(type: T): Event<T>[] =>
-    events.filter((event): event is Event<T> => event.type === type);
-  return { code, stderr, lines, events, of };
-}
-
-const train = (name: string, args: readonly string[], onEvent?: Parameters<typeof lockstep>[1]) =>
+  onEvent?: Parameters<typeof lockstepCommand>[2],
+) =>
   lockstep(
     [
       "train",
@@ -107,7 +44,7 @@ const train = (name: string, args: readonly string[], onEvent?: Parameters<typeo
     onEvent,
   );
 
-const digestOf = (outcome: Outcome): string | undefined =>
+const digestOf = (outcome: CommandOutcome): string | undefined =>
   outcome.of("run.completed")[0]?.mastersSha256;
 
 test("a run from a configuration to a model directory, then the same with one worker", async () => {
