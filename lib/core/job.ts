@@ -12,6 +12,8 @@ export interface WorkerJob {
   readonly sequenceLength: number;
   /** Whether batches carry segments and positions: several examples share a row. */
   readonly hasSegments?: boolean;
+  /** Whether batches carry token types: pairs of texts for BERT. */
+  readonly hasTokenTypes?: boolean;
   /** Rows in a training micro-batch. */
   readonly microBatchSize: number;
   /** Rows in an evaluation batch. */
@@ -22,7 +24,10 @@ export interface WorkerJob {
   readonly threadsPerWorker: number;
 }
 
-/** Targets are already shifted: `targets[i]` is the token to predict at position i, or this value. */
+/**
+ * Targets are already shifted: `targets[i]` is the token to predict at position i, or this value. The
+ * class of a row, for a classifier, is the target of its first position, and the only one.
+ */
 export const ignoredTarget = -100;
 
 /** A batch in static shape: rows x sequenceLength, row-major. */
@@ -37,6 +42,8 @@ export interface TokenBatch {
   readonly segments?: Int32Array;
   /** Where each example of a row counts its positions from 0. */
   readonly positions?: Int32Array;
+  /** 1 for the tokens of the second text of a pair. */
+  readonly tokenTypes?: Int32Array;
 }
 
 /** Sums, never means: the coordinator divides once. */

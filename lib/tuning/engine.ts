@@ -10,6 +10,7 @@ import { wireSizeBytes } from "#lib/core/parameter-layout";
 import { Session, type TensorData } from "#lib/graph/session";
 import { createModel } from "#lib/models/index";
 import { Decoder } from "./decoder.js";
+import type { TrainableModel } from "./batch-loss.js";
 import { buildTrainingPrograms, feedName, type TrainingPrograms } from "./programs.js";
 import { wordsOf } from "./wire-form.js";
 
@@ -22,7 +23,7 @@ class GraphEngine implements TrainingEngine {
   readonly #decoder: Decoder | undefined;
 
   constructor(job: WorkerJob) {
-    const model = createModel(job.modelConfig, { task: "causal-lm" });
+    const model = trainableModel(job);
     this.#job = job;
     this.#programs = buildTrainingPrograms(model, job);
     this.#session = new Session(this.#programs.graph);
@@ -85,14 +86,21 @@ class GraphEngine implements TrainingEngine {
   }
 
   /** A batch without segments in a job of packed rows is one example a row. */
-  #arraysOf({ tokens, targets, segments, positions }: TokenBatch): Record<string, Int32Array> {
-    const { hasSegments, sequenceLength } = this.#job;
-    if (hasSegments !== true) return { tokens, targets };
+  #arraysOf(batch: TokenBatch): Record<string, Int32Array> {
+    const { tokens, targets, segments, positions, tokenTypes } = batch;
+    const { hasSegments, hasTokenTypes, sequenceLength } = this.#job;
     return {
       tokens,
       targets,
-      segments: segments ?? new Int32Array(tokens.length).fill(1),
-      positions: positions ?? Int32Array.from(tokens, (_, i) => i % sequenceLength),
+      ...(hasSegments === true
+        ? {
+            segments: segments ?? new Int32Array(tokens.length).fill(1),
+            positions: positions ?? Int32Array.from(tokens, (_, i) => i % sequenceLength),
+          }
+        : {}),
+      ...(hasTokenTypes === true
+        ? { tokenTypes: tokenTypes ?? new Int32Array(tokens.length) }
+        : {}),
     };
   }
 
@@ -106,6 +114,19 @@ class GraphEngine implements TrainingEngine {
       });
     }
   }
+}
+
+/** The job's model with the head of its checkpoint; a base model predicts tokens by its embedding. */
+function trainableModel({ modelConfig }: WorkerJob): TrainableModel {
+  const model = createModel(modelConfig);
+  if (model.task === "causal-lm") return model;
+  if (model.task === "feature-extraction") return createModel(modelConfig, { task: "causal-lm" });
+  const { numLabels, problemType = "single_label_classification" } = model;
+  if (problemType !== "single_label_classification" || numLabels === 1) {
+    const what = `Training with ${numLabels} labels of problem_type ${problemType}`;
+    throw new LockstepError("E_MODEL_UNSUPPORTED", { what });
+  }
+  return model;
 }
 
 function lossSum(nllSum: TensorData | undefined, batch: TokenBatch): LossSum {

@@ -16,8 +16,8 @@ import {
   type Variable,
   variable,
 } from "#lib/graph/variables";
-import { type CausalLanguageModel, resolveWeights, type Weights } from "#lib/models/index";
-import { linearCrossEntropy } from "#lib/ops/index";
+import { resolveWeights, type Weights } from "#lib/models/index";
+import { batchFeeds, batchLoss, type TrainableModel } from "./batch-loss.js";
 import { buildDecodePrograms, type DecodePrograms, promptChunkLength } from "./decode-programs.js";
 import { packWords, unpackWords, type WireView, wireViewOf } from "./wire-form.js";
 
@@ -42,10 +42,7 @@ export interface TrainingPrograms {
 /** The name of a tensor's feed or fetch; parameter names hold dots, which TensorFlow allows. */
 export const feedName = (view: WireView): string => view.slot.name;
 
-export function buildTrainingPrograms(
-  model: CausalLanguageModel,
-  job: WorkerJob,
-): TrainingPrograms {
+export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): TrainingPrograms {
   if (job.sequenceLength > model.maxPositions) {
     throw new LockstepError("E_SEQUENCE_TOO_LONG", {
       sequenceLength: job.sequenceLength,
@@ -91,7 +88,7 @@ export function buildTrainingPrograms(
     },
     evaluate: trace(tracer, () => evaluateProgram(graph, model, job, index, weights)),
     decode:
-      job.generationLength === 0
+      job.generationLength === 0 || model.task !== "causal-lm"
         ? undefined
         : buildDecodePrograms(tracer, model, () => lookupIn(index, readWeights(weights)), {
             batchSize: 1,
@@ -125,7 +122,7 @@ const doneAfter = (graph: GraphBuilder, name: string, nodes: readonly GraphNode[
 /** Where each weight of the model is among the views; a checkpoint may name it otherwise. */
 type WeightIndex = ReadonlyMap<string, number>;
 
-function indexWeights(model: CausalLanguageModel, views: readonly WireView[]): WeightIndex {
+function indexWeights(model: TrainableModel, views: readonly WireView[]): WeightIndex {
   const indexOf = new Map(views.map((view, index) => [view.slot.name, index]));
   const resolved = resolveWeights(
     model,
@@ -149,53 +146,6 @@ const lookupIn =
 const readWeights = (weights: readonly Variable[]): readonly tf.Tensor[] =>
   weights.map((weight) => symbolicTensor(readVariable(weight)));
 
-/** The feeds of a batch in static shape; packed rows bring segments and positions. */
-function batchFeeds(
-  graph: GraphBuilder,
-  program: string,
-  job: WorkerJob,
-  numRows: number,
-): Readonly<Record<string, GraphTensor>> {
-  const names = [
-    "tokens",
-    "targets",
-    ...(job.hasSegments === true ? ["segments", "positions"] : []),
-  ];
-  return Object.fromEntries(
-    names.map((name) => [
-      name,
-      op.placeholder(graph, `feed/${program}/${name}`, "int32", [numRows, job.sequenceLength]),
-    ]),
-  );
-}
-
-/** Sum of negative log-likelihoods of a fed batch. */
-function nllSum(
-  model: CausalLanguageModel,
-  weights: Weights,
-  feeds: Readonly<Record<string, GraphTensor>>,
-): tf.Scalar {
-  const fed = (name: string): tf.Tensor2D =>
-    symbolicTensor(feeds[name] as GraphTensor) as tf.Tensor2D;
-  const tokens_BT = fed("tokens");
-  const targets_BT = fed("targets");
-  const [b, t] = tokens_BT.shape;
-  const hidden_BTD = model.hiddenStates(weights, {
-    tokens: tokens_BT,
-    ...(feeds.segments === undefined
-      ? {}
-      : { segments: fed("segments"), positions: fed("positions") }),
-  });
-  const hidden_MD = tf.reshape(hidden_BTD, [b * t, hidden_BTD.shape[2]]) as tf.Tensor2D;
-  const targets_M = tf.reshape(targets_BT, [b * t]) as tf.Tensor1D;
-  return linearCrossEntropy(
-    hidden_MD,
-    model.outputProjection(weights),
-    targets_M,
-    model.logitSoftcap,
-  );
-}
-
 function clearProgram(graph: GraphBuilder, accumulators: readonly Variable[]): Program {
   const assigns = accumulators.map((accumulator) =>
     assign(accumulator, op.fill(op.scalar(graph, 0), accumulator.shape)),
@@ -205,7 +155,7 @@ function clearProgram(graph: GraphBuilder, accumulators: readonly Variable[]): P
 
 function accumulateProgram(
   graph: GraphBuilder,
-  model: CausalLanguageModel,
+  model: TrainableModel,
   job: WorkerJob,
   index: WeightIndex,
   weights: readonly Variable[],
@@ -218,7 +168,7 @@ function accumulateProgram(
   };
   const tensors = readWeights(weights);
   const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) =>
-    nllSum(model, lookupIn(index, xs), batch),
+    batchLoss(model, lookupIn(index, xs), batch),
   )([...tensors], symbolicTensor(feeds.gradScale) as tf.Scalar);
   const adds = grads.map((gradient, index) =>
     assignAdd(accumulators[index] as Variable, op.cast(graphTensor(gradient), "float32")),
@@ -234,13 +184,13 @@ function accumulateProgram(
 
 function evaluateProgram(
   graph: GraphBuilder,
-  model: CausalLanguageModel,
+  model: TrainableModel,
   job: WorkerJob,
   index: WeightIndex,
   weights: readonly Variable[],
 ): Program {
   const feeds = batchFeeds(graph, "evaluate", job, job.evalBatchSize);
-  const loss = nllSum(model, lookupIn(index, readWeights(weights)), feeds);
+  const loss = batchLoss(model, lookupIn(index, readWeights(weights)), feeds);
   return {
     name: "evaluate",
     feeds,
