@@ -1,10 +1,9 @@
-import { copyFile, readFile, writeFile } from "node:fs/promises";
+import { copyFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { float32ToBfloat16, float32ToFloat16 } from "#lib/core/bf16";
 import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
-import { LockstepError } from "#lib/core/errors/index";
-import { isRecord } from "./file-reader.js";
 import { conversionChunkBytes } from "./limits.js";
+import { modelConfigFor, readModelConfigText } from "./model-config.js";
 import { weightsFileName, weightsIndexFileName } from "./model-weights.js";
 import { storedDtypeOf } from "./safetensors-header.js";
 import { tensorSizeBytes, writeSafetensors } from "./safetensors-writer.js";
@@ -46,16 +45,18 @@ const companionFiles = [
 
 /**
  * Writes a Hugging Face model directory into the existing directory `directory`: the source's
- * config.json with the new dtype, its tokenizer and generation files, and the weights. With
- * `tie_word_embeddings: true` in the config, `lm_head.weight` is left out, as transformers does.
+ * config.json with the new dtype and the rotary settings of both generations, its tokenizer and
+ * generation files, and the weights. With `tie_word_embeddings: true` in the config, `lm_head.weight`
+ * is left out, as transformers does.
  */
 export async function writeModelDirectory(
   directory: string,
   options: ModelDirectoryOptions,
 ): Promise<void> {
   const { sourceDir, dtype } = options;
-  const { text, isTied } = await readConfigText(sourceDir);
-  await writeFile(join(directory, "config.json"), withDtype(text, dtype));
+  const source = await readModelConfigText(sourceDir);
+  const isTied = source.config["tie_word_embeddings"] === true;
+  await writeFile(join(directory, "config.json"), modelConfigFor(source, dtype));
   for (const name of companionFiles) {
     try {
       await copyFile(join(sourceDir, name), join(directory, name));
@@ -158,39 +159,6 @@ export function* encodeElements(values: Float32Array, dtype: FloatDtype): Genera
     narrow(part, halves);
     yield new Uint8Array(halves.buffer, 0, part.length * 2);
   }
-}
-
-async function readConfigText(sourceDir: string): Promise<{ text: string; isTied: boolean }> {
-  const file = join(sourceDir, "config.json");
-  let text: string;
-  try {
-    text = await readFile(file, "utf8");
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw cause;
-    throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "model configuration" }, { cause });
-  }
-  let config: unknown;
-  try {
-    config = JSON.parse(text);
-  } catch (cause) {
-    throw new LockstepError("E_JSON_FILE", { file, problem: String(cause) }, { cause });
-  }
-  if (!isRecord(config)) {
-    throw new LockstepError("E_JSON_FILE", { file, problem: "it is not an object" });
-  }
-  return { text, isTied: config["tie_word_embeddings"] === true };
-}
-
-/**
- * Sets `dtype` (v5) or `torch_dtype` (v4) in the text itself: a round trip through JavaScript
- * numbers would turn Python's floats such as `10000.0` into integers, which transformers checks.
- */
-function withDtype(configText: string, dtype: FloatDtype): string {
-  const pattern = /("(?:torch_)?dtype"\s*:\s*)(?:"[^"]*"|null)/g;
-  if (pattern.test(configText)) return configText.replace(pattern, `$1"${dtype}"`);
-  return configText.replace(/\{\s*(\}?)/, (_, close: string) =>
-    close === "" ? `{\n  "dtype": "${dtype}",\n  ` : `{\n  "dtype": "${dtype}"\n}`,
-  );
 }
 
 const fiveDigits = (value: number): string => String(value).padStart(5, "0");

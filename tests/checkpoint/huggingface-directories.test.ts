@@ -49,7 +49,9 @@ for (const name of [
       const [ours, theirs] = await Promise.all(
         [directory, sourceDir].map((place) => readFile(join(place, file), "latin1")),
       );
-      assert.equal(ours, theirs, file);
+      // For transformers 4, the only addition.
+      const isRotary = /\n {2}"rope_(?:theta|scaling)": .*/g;
+      assert.equal(file === "config.json" ? ours?.replace(isRotary, "") : ours, theirs, file);
     }
   });
 }

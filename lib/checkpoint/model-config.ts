@@ -1,0 +1,112 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { FloatDtype } from "#lib/core/dtype";
+import { LockstepError } from "#lib/core/errors/index";
+import { isRecord } from "./file-reader.js";
+
+/** A model's config.json: its text, which is changed in place, and what it says. */
+export interface ModelConfigText {
+  readonly text: string;
+  readonly config: Readonly<Record<string, unknown>>;
+}
+
+/** @throws E_FILE_NOT_FOUND, E_JSON_FILE */
+export async function readModelConfigText(directory: string): Promise<ModelConfigText> {
+  const file = join(directory, "config.json");
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw cause;
+    throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "model configuration" }, { cause });
+  }
+  let config: unknown;
+  try {
+    config = JSON.parse(text);
+  } catch (cause) {
+    throw new LockstepError("E_JSON_FILE", { file, problem: String(cause) }, { cause });
+  }
+  if (!isRecord(config)) {
+    throw new LockstepError("E_JSON_FILE", { file, problem: "it is not an object" });
+  }
+  return { text, config };
+}
+
+/**
+ * The text of a config.json for weights of this type, for transformers of both generations. The text
+ * itself is changed: a round trip through JavaScript numbers would turn Python's floats such as
+ * `10000.0` into integers, which transformers checks.
+ */
+export function modelConfigFor({ text, config }: ModelConfigText, dtype: FloatDtype): string {
+  return withDtype(withOldRotary(text, config), dtype);
+}
+
+/** Sets `dtype` (v5) or `torch_dtype` (v4). */
+function withDtype(configText: string, dtype: FloatDtype): string {
+  const pattern = /("(?:torch_)?dtype"\s*:\s*)(?:"[^"]*"|null)/g;
+  if (pattern.test(configText)) return configText.replace(pattern, `$1"${dtype}"`);
+  return configText.replace(/\{\s*(\}?)/, (_, close: string) =>
+    close === "" ? `{\n  "dtype": "${dtype}",\n  ` : `{\n  "dtype": "${dtype}"\n}`,
+  );
+}
+
+/**
+ * Adds `rope_theta` and `rope_scaling` beside v5's `rope_parameters`: v4 ignores the new name and would
+ * silently turn by its default base. v5 reads both and finds the same numbers.
+ */
+function withOldRotary(text: string, config: Readonly<Record<string, unknown>>): string {
+  const parameters = config["rope_parameters"];
+  if (!isRecord(parameters) || "rope_theta" in config || "rope_scaling" in config) return text;
+  const block = /"rope_parameters"\s*:\s*/.exec(text);
+  if (block === null) return text;
+  const start = block.index + block[0].length;
+  const end = closingBrace(text, start);
+  if (end === undefined) return text;
+  const raw = text.slice(start, end);
+  // Gemma 3 turns its local layers by another base; v4 calls it rope_local_base_freq.
+  const [global, local] = ["full_attention", "sliding_attention"].map((name) => {
+    const at = new RegExp(`"${name}"\\s*:\\s*(?=\\{)`).exec(raw);
+    const from = at === null ? 0 : at.index + at[0].length;
+    return at === null ? undefined : raw.slice(from, closingBrace(raw, from));
+  });
+  const fields = scalarFields(global ?? raw);
+  const theta = fields.get("rope_theta");
+  const localTheta = local === undefined ? undefined : scalarFields(local).get("rope_theta");
+  const partial = fields.get("partial_rotary_factor");
+  const scaling = [...fields].filter(
+    ([name]) => name !== "rope_theta" && name !== "partial_rotary_factor",
+  );
+  const isDefault = (fields.get("rope_type") ?? '"default"') === '"default"';
+  const scalingText = isDefault
+    ? "null"
+    : `{\n${scaling.map(([name, value]) => `    "${name}": ${value}`).join(",\n")}\n  }`;
+  const added = [
+    ...(partial === undefined || "partial_rotary_factor" in config
+      ? []
+      : [`"partial_rotary_factor": ${partial}`]),
+    ...(localTheta === undefined || "rope_local_base_freq" in config
+      ? []
+      : [`"rope_local_base_freq": ${localTheta}`]),
+    `"rope_scaling": ${scalingText}`,
+    ...(theta === undefined ? [] : [`"rope_theta": ${theta}`]),
+  ];
+  return text.slice(0, end) + added.map((field) => `,\n  ${field}`).join("") + text.slice(end);
+}
+
+/** The index after the brace that closes the one at `start`; strings are skipped. */
+function closingBrace(text: string, start: number): number | undefined {
+  let depth = 0;
+  for (let i = start; i < text.length; i++) {
+    const char = text[i];
+    if (char === '"') for (i++; i < text.length && text[i] !== '"'; i++) if (text[i] === "\\") i++;
+    if (char === "{") depth++;
+    if (char === "}" && --depth === 0) return i + 1;
+  }
+  return undefined;
+}
+
+/** The fields of a flat object in their spelling: numbers, strings, literals and lists of them. */
+function scalarFields(object: string): ReadonlyMap<string, string> {
+  const field = /"(\w+)"\s*:\s*(\[[^\]{}]*\]|"[^"\\]*"|[\w.+-]+)/g;
+  return new Map([...object.matchAll(field)].map((match) => [match[1] ?? "", match[2] ?? ""]));
+}
