@@ -160,6 +160,7 @@ const batchToPlain = (batch: TokenBatch): Plain => ({
   ...(batch.segments === undefined || batch.positions === undefined
     ? {}
     : { segments: int32Bytes(batch.segments), positions: int32Bytes(batch.positions) }),
+  ...(batch.tokenTypes === undefined ? {} : { tokenTypes: int32Bytes(batch.tokenTypes) }),
 });
 
 const parseBatch = (fields: Fields): TokenBatch => {
@@ -171,16 +172,20 @@ const parseBatch = (fields: Fields): TokenBatch => {
   if (numRows === 0 || tokens.length % numRows !== 0) {
     throw fields.invalid("tokens", `are not ${numRows} equal rows`);
   }
-  if (!fields.has("segments") && !fields.has("positions")) return { numRows, tokens, targets };
-  const segments = fields.int32s("segments");
-  const positions = fields.int32s("positions");
-  for (const [name, values] of [
-    ["segments", segments],
-    ["positions", positions],
-  ] as const) {
+  const alongTokens = (name: "segments" | "positions" | "tokenTypes"): Int32Array => {
+    const values = fields.int32s(name);
     if (values.length !== tokens.length) throw fields.invalid(name, "differ in length from tokens");
-  }
-  return { numRows, tokens, targets, segments, positions };
+    return values;
+  };
+  return {
+    numRows,
+    tokens,
+    targets,
+    ...(fields.has("segments") || fields.has("positions")
+      ? { segments: alongTokens("segments"), positions: alongTokens("positions") }
+      : {}),
+    ...(fields.has("tokenTypes") ? { tokenTypes: alongTokens("tokenTypes") } : {}),
+  };
 };
 
 const parseLossSum = (fields: Fields): LossSum => ({

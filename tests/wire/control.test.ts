@@ -31,11 +31,19 @@ test("tasks of every kind survive the wire, token for token and bit for bit", ()
   const plain = { noNullPrototype: true };
   const uint32 = fc.integer({ min: 0, max: 2 ** 32 - 1 });
   const int32 = fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 });
-  const batch = fc.integer({ min: 1, max: 3 }).chain((numRows) =>
+  const extras = fc.record({ hasSegments: fc.boolean(), hasTokenTypes: fc.boolean() });
+  const batch = fc.tuple(fc.integer({ min: 1, max: 3 }), extras).chain(([numRows, has]) =>
     fc.array(int32, { minLength: numRows * 4, maxLength: numRows * 4 }).map((ids) => ({
       numRows,
       tokens: Int32Array.from(ids),
       targets: Int32Array.from(ids, (id) => id ^ 1),
+      ...(has.hasSegments
+        ? {
+            segments: Int32Array.from(ids, (id) => id ^ 2),
+            positions: Int32Array.from(ids, (id) => id ^ 3),
+          }
+        : {}),
+      ...(has.hasTokenTypes ? { tokenTypes: Int32Array.from(ids, (id) => id ^ 4) } : {}),
     })),
   );
   const task: fc.Arbitrary<Task> = fc.oneof(
