@@ -24,7 +24,8 @@ Compares what Lockstep computes for a model in float32 with what transformers co
 logits where the attention mask is 1, the gradient of every weight, and the greedy continuation.
 CASE_DIR holds case.json and expected.safetensors (DIR by default); scripts/make_case.py makes them.
 
-  --rtol R   largest difference, relative to the tensor's norm (default 1e-4)
+  --rtol R   largest difference, relative to the tensor's norm (default 1e-4); of a gradient that is
+             smaller than a thousandth of the whole gradient, relative to that thousandth
   --all      print every tensor, not only the worst
 
 Exit code 0 within R, 1 beyond it, 2 for a command line that cannot be read.

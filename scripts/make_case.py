@@ -13,6 +13,7 @@ Everything is computed in float32 with eager attention, without dropout.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -27,9 +28,15 @@ IGNORED = -100
 
 
 def load(directory: Path, kind: str) -> transformers.PreTrainedModel:
-    model = getattr(transformers, kind).from_pretrained(
-        directory, dtype=torch.float32, attn_implementation="eager"
+    model, info = getattr(transformers, kind).from_pretrained(
+        directory,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        output_loading_info=True,
     )
+    # transformers would make them at random.
+    if info["missing_keys"]:
+        sys.exit(f"{directory} has no {', '.join(sorted(info['missing_keys']))} for {kind}")
     return model.eval()
 
 

@@ -1,8 +1,15 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { openSafetensors } from "#lib/checkpoint/index";
-import { type Continuation, generationDefaults, Generator } from "#lib/evaluation/generate/index";
+import { packageRoot } from "#lib/core/paths";
+import {
+  type Continuation,
+  generationDefaults,
+  Generator,
+  readGenerationConfig,
+} from "#lib/evaluation/generate/index";
 import { GraphBuilder } from "#lib/graph/builder";
 import { Session } from "#lib/graph/session";
 import { buildDecodePrograms } from "#lib/tuning/decode-programs";
@@ -103,6 +110,39 @@ for (const name of causalFixtures) {
     }
   });
 }
+
+interface RecordedGeneration {
+  readonly model: string;
+  readonly prompts: readonly (readonly number[])[];
+  readonly settings: { readonly repetition_penalty?: number; readonly eos_token_id?: number[] };
+  readonly continuations: readonly (readonly number[])[];
+}
+
+test("batches with penalties and end tokens give what transformers' generate gives", async () => {
+  const recorded = JSON.parse(
+    readFileSync(join(packageRoot, "tests/fixtures/generation.json"), "utf8"),
+  ) as readonly RecordedGeneration[];
+  for (const { model, prompts, settings, continuations } of recorded) {
+    const generator = await openGenerator(model, { batchSize: prompts.length, chunkLength: 8 });
+    try {
+      const rows = await generator.generate(
+        prompts.map((prompt) => Int32Array.from(prompt)),
+        {
+          ...generationDefaults,
+          ...readGenerationConfig("settings", settings),
+          maxNewTokens: 15,
+        },
+      );
+      assert.deepEqual(
+        rows.map(({ tokens }) => [...tokens]),
+        continuations,
+        `${model} ${JSON.stringify(settings)}`,
+      );
+    } finally {
+      generator.close();
+    }
+  }
+});
 
 const prompts = [[5, 9, 11, 40, 62, 31, 77], [8], [90, 3, 45, 5, 5, 5, 21, 60, 33, 4, 19]].map(
   (ids) => Int32Array.from(ids),
