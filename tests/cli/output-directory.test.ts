@@ -156,6 +156,16 @@ test("a damaged checkpoint is refused by the name of its file; max_shard_size an
   const resume = (): Promise<CommandOutcome> =>
     train("damaged", "--resume_from_checkpoint", checkpoint, "--save_strategy", "no");
   assert.equal((await resume()).code, 0);
+  // A model that is stored in bfloat16 stays so with save_dtype auto.
+  const again = await train(
+    "narrow",
+    ...["--model_name_or_path", checkpoint, "--save_dtype", "auto"],
+    ...["--max_steps", "1"],
+  );
+  assert.equal(again.code, 0, again.stderr);
+  const weights = await ModelWeights.open(join(directory, "narrow"));
+  assert.equal(weights.dtype(), "bfloat16");
+  await weights.close();
   const victim = join(checkpoint, shards[1] ?? "");
   const bytes = await readFile(victim);
   bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
