@@ -1,6 +1,7 @@
 import { tmpdir } from "node:os";
 import { LockstepError } from "#lib/core/errors/index";
 import { type BadRowPolicy, BadRows } from "./bad-rows.js";
+import { ContentNumbers } from "./content-numbers.js";
 import { checkSplit, splitContents } from "./documents.js";
 import { contentOf, type DataSource, readExamples, refuseEmpty } from "./examples.js";
 import type { LabelledExample } from "./formats/index.js";
@@ -125,13 +126,13 @@ class LabelledTable {
   readonly #store: TokenStore;
   readonly #options: ClassificationOptions;
   readonly #badRows: BadRows;
-  readonly #starts = new NumberList();
-  readonly #lengths = new NumberList();
-  readonly #truncated = new NumberList();
+  readonly #starts = NumberList.ofFloat64();
+  readonly #lengths = NumberList.ofInt32();
+  readonly #truncated = NumberList.ofInt32();
   readonly #labels: (string | number)[] = [];
   readonly #places: string[] = [];
-  readonly #contents = new Map<string, number>();
-  readonly contents = new NumberList();
+  readonly #contents = new ContentNumbers();
+  readonly contents = NumberList.ofInt32();
   numUnseen = 0;
 
   constructor(store: TokenStore, options: ClassificationOptions, badRows: BadRows) {
@@ -190,10 +191,7 @@ class LabelledTable {
       this.#labels.push(example.label);
       this.#places.push(place);
       // The same text with another label is still the same text.
-      const content = contentOf({ ...example, label: 0 });
-      const number = this.#contents.get(content) ?? this.#contents.size;
-      this.#contents.set(content, number);
-      this.contents.push(number);
+      this.contents.push(this.#contents.numberOf(contentOf({ ...example, label: 0 })));
     }
   }
 

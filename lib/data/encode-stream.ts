@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { LockstepError } from "#lib/core/errors/index";
 import type { BadRows } from "./bad-rows.js";
 import {
@@ -8,6 +7,7 @@ import {
   renderCompletion,
   renderConversation,
 } from "./encode-example.js";
+import { ContentNumbers } from "./content-numbers.js";
 import { contentOf, type PlacedExample } from "./examples.js";
 import { NumberList } from "./number-list.js";
 import type { TokenStore } from "./token-store.js";
@@ -35,12 +35,12 @@ export class ExampleEncoder {
   readonly #settings: EncodeSettings;
   #waiting: PlacedExample[] = [];
   #waitingCharacters = 0;
-  /** Content digests, to the number of their first appearance. */
-  readonly #contents = new Map<string, number>();
-  readonly starts = new NumberList();
-  readonly lengths = new NumberList();
-  readonly supervised = new NumberList();
-  readonly contents = new NumberList();
+  readonly #contents = new ContentNumbers();
+  readonly starts = NumberList.ofFloat64();
+  readonly lengths = NumberList.ofInt32();
+  readonly supervised = NumberList.ofInt32();
+  /** Numbers of the contents: the same where a row is the copy of another. */
+  readonly contents = NumberList.ofInt32();
   numTexts = 0;
   /** Rows that were added. */
   numExamples = 0;
@@ -96,7 +96,7 @@ export class ExampleEncoder {
     const marked = (await this.#settings.tokenizer.encodeMarked(rendered.flat())).values();
     const separator = this.#settings.tokenizer.documentSeparatorTokenId;
     for (const [i, placed] of batch.entries()) {
-      const content = this.#contentNumber(placed);
+      const content = this.#contents.numberOf(contentOf(placed.example));
       if (placed.example.kind === "text") {
         const ids = encodedTexts.next().value ?? new Int32Array(0);
         this.#checkVocabulary(ids, placed.place);
@@ -173,15 +173,6 @@ export class ExampleEncoder {
     this.lengths.push(length);
     this.supervised.push(supervised);
     this.contents.push(content);
-  }
-
-  #contentNumber({ example }: PlacedExample): number {
-    const hash = createHash("sha256").update(contentOf(example)).digest();
-    // 128 bits of a digest tell as many contents apart as fit on any disk, in half the memory.
-    const digest = hash.toString("latin1", 0, 16);
-    const number = this.#contents.get(digest) ?? this.#contents.size;
-    this.#contents.set(digest, number);
-    return number;
   }
 
   /** A tokenizer of another model is no fault of the row. */

@@ -5,6 +5,7 @@ import { packBestFit } from "./best-fit.js";
 import { checkSplit, splitContents, splitLoneDocument } from "./documents.js";
 import { ExampleEncoder } from "./encode-stream.js";
 import { type DataSource, readExamples, refuseEmpty } from "./examples.js";
+import { NumberList } from "./number-list.js";
 import { checkSequenceLength } from "./pack.js";
 import { blockRows, type Examples, exampleRows, type TrainingRows } from "./rows.js";
 import { TokenStore } from "./token-store.js";
@@ -177,14 +178,22 @@ export async function prepareDataset(
 }
 
 function selectExamples(encoder: ExampleEncoder, keep: (example: number) => boolean): Examples {
-  const indices: number[] = [];
+  const indices = NumberList.ofInt32();
   for (let i = 0; i < encoder.starts.length; i++) if (keep(i)) indices.push(i);
-  const of = (values: Float64Array) => (i: number) => values[i] ?? 0;
-  return {
-    starts: Float64Array.from(indices, of(encoder.starts.values)),
-    lengths: Int32Array.from(indices, of(encoder.lengths.values)),
-    supervised: Int32Array.from(indices, of(encoder.supervised.values)),
+  const starts = new Float64Array(indices.length);
+  const lengths = new Int32Array(indices.length);
+  const supervised = new Int32Array(indices.length);
+  const of = {
+    starts: encoder.starts.values,
+    lengths: encoder.lengths.values,
+    supervised: encoder.supervised.values,
   };
+  for (const [i, example] of indices.values.entries()) {
+    starts[i] = of.starts[example] ?? 0;
+    lengths[i] = of.lengths[example] ?? 0;
+    supervised[i] = of.supervised[example] ?? 0;
+  }
+  return { starts, lengths, supervised };
 }
 
 function layOut(

@@ -8,6 +8,7 @@ import { isLockstepError } from "#lib/core/errors/index";
 import { ignoredTarget, type TokenBatch } from "#lib/core/job";
 import { packageRoot } from "#lib/core/paths";
 import { packBestFit } from "#lib/data/best-fit";
+import { ContentNumbers } from "#lib/data/content-numbers";
 import {
   createTrainingPlan,
   type DatasetSpec,
@@ -303,4 +304,16 @@ test("a store gives back what was put in, from memory and from its file, and lea
   }
   assert.deepEqual(await readdir(spill), []);
   store.close();
+});
+
+test("contents are numbered in the order of their first appearance, however many there are", () => {
+  const numbers = new ContentNumbers();
+  const oracle = new Map<string, number>();
+  for (let i = 0; i < 20_000; i++) {
+    const content = `content ${(i * i) % 7919}`;
+    if (!oracle.has(content)) oracle.set(content, oracle.size);
+    assert.equal(numbers.numberOf(content), oracle.get(content));
+  }
+  assert.equal(numbers.size, oracle.size);
+  assert.ok(numbers.size > 3000);
 });
