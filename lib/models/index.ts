@@ -24,6 +24,7 @@ export type {
   Weights,
   WeightSpec,
 } from "./model.js";
+export { checkPositions } from "./positions.js";
 export { checkWeights, resolveWeights } from "./resolve-weights.js";
 
 /** By `model_type`. */

@@ -16,7 +16,7 @@ import {
   type Variable,
   variable,
 } from "#lib/graph/variables";
-import { resolveWeights, type Weights } from "#lib/models/index";
+import { checkPositions, resolveWeights, type Weights } from "#lib/models/index";
 import { batchFeeds, batchLoss, type TrainableModel } from "./batch-loss.js";
 import { buildDecodePrograms, type DecodePrograms, promptChunkLength } from "./decode-programs.js";
 import { packWords, unpackWords, type WireView, wireViewOf } from "./wire-form.js";
@@ -43,12 +43,7 @@ export interface TrainingPrograms {
 export const feedName = (view: WireView): string => view.slot.name;
 
 export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): TrainingPrograms {
-  if (job.sequenceLength > model.maxPositions) {
-    throw new LockstepError("E_SEQUENCE_TOO_LONG", {
-      sequenceLength: job.sequenceLength,
-      maxLength: model.maxPositions,
-    });
-  }
+  checkPositions(model, job.sequenceLength);
   const graph = new GraphBuilder();
   const autocast: Autocast = { compute: job.precision === "bf16" ? "bfloat16" : "float32" };
   const views = job.layout.tensors.map((slot) => wireViewOf(job.layout, slot));

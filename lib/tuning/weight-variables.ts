@@ -1,7 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type { GraphBuilder } from "#lib/graph/builder";
 import type { Autocast } from "#lib/graph/autocast";
-import type { Program, Session } from "#lib/graph/session";
+import { type Program, Session } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
 import { symbolicTensor } from "#lib/graph/tracing-backend";
 import { assign, deepCopy, readVariable, type Variable, variable } from "#lib/graph/variables";
@@ -42,6 +42,18 @@ export class WeightVariables {
       got: "no such tensor among the model's weights",
     });
   };
+
+  /** A session over the graph, complete by now, with the weights in it. */
+  async open(graph: GraphBuilder, read: (name: string) => Promise<Float32Array>): Promise<Session> {
+    const session = new Session(graph);
+    try {
+      await this.load(session, read);
+    } catch (error) {
+      session.close();
+      throw error;
+    }
+    return session;
+  }
 
   /** Reads and stores one tensor after the other, so that only one is in memory twice. */
   async load(session: Session, read: (name: string) => Promise<Float32Array>): Promise<void> {

@@ -5,10 +5,10 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder, type GraphTensor } from "#lib/graph/builder";
 import "#lib/graph/lowerings/index";
-import { type Program, Session } from "#lib/graph/session";
+import type { Program, Session } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
-import type { Model, Weights } from "#lib/models/index";
+import { checkPositions, type Model, type Weights } from "#lib/models/index";
 import { WeightVariables } from "#lib/tuning/weight-variables";
 
 /** How the hidden states of a text become one vector. */
@@ -55,12 +55,7 @@ export class TextEmbedder {
   /** @throws E_SEQUENCE_TOO_LONG where the model has fewer positions than maxLength */
   static async create(options: TextEmbedderOptions): Promise<TextEmbedder> {
     const { model, readWeight, maxLength, batchSize = 8, precision = "fp32" } = options;
-    if (maxLength > model.maxPositions) {
-      throw new LockstepError("E_SEQUENCE_TOO_LONG", {
-        sequenceLength: maxLength,
-        maxLength: model.maxPositions,
-      });
-    }
+    checkPositions(model, maxLength);
     const graph = new GraphBuilder();
     const autocast: Autocast = { compute: precision === "bf16" ? "bfloat16" : "float32" };
     const weights = new WeightVariables(graph, model.weights, autocast);
@@ -69,13 +64,7 @@ export class TextEmbedder {
         embedProgram(graph, options, weights.lookup, batchSize, numTokens),
       ),
     );
-    const session = new Session(graph);
-    try {
-      await weights.load(session, readWeight);
-    } catch (error) {
-      session.close();
-      throw error;
-    }
+    const session = await weights.open(graph, readWeight);
     return new TextEmbedder(session, programs, batchSize);
   }
 

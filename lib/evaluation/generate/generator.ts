@@ -2,8 +2,8 @@ import type { Precision } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder } from "#lib/graph/builder";
-import { Session } from "#lib/graph/session";
-import type { CausalLanguageModel } from "#lib/models/index";
+import type { Session } from "#lib/graph/session";
+import { type CausalLanguageModel, checkPositions } from "#lib/models/index";
 import { buildDecodePrograms, promptChunkLength } from "#lib/tuning/decode-programs";
 import { Decoder } from "#lib/tuning/decoder";
 import { WeightVariables } from "#lib/tuning/weight-variables";
@@ -54,12 +54,7 @@ export class Generator {
   static async create(options: GeneratorOptions): Promise<Generator> {
     const { model, readWeight, batchSize = 1, maxLength, precision = "fp32" } = options;
     const { chunkLength = promptChunkLength } = options;
-    if (maxLength > model.maxPositions) {
-      throw new LockstepError("E_SEQUENCE_TOO_LONG", {
-        sequenceLength: maxLength,
-        maxLength: model.maxPositions,
-      });
-    }
+    checkPositions(model, maxLength);
     const graph = new GraphBuilder();
     const autocast: Autocast = { compute: precision === "bf16" ? "bfloat16" : "float32" };
     const weights = new WeightVariables(graph, model.weights, autocast);
@@ -68,13 +63,7 @@ export class Generator {
       maxLength,
       chunkLength,
     });
-    const session = new Session(graph);
-    try {
-      await weights.load(session, readWeight);
-    } catch (error) {
-      session.close();
-      throw error;
-    }
+    const session = await weights.open(graph, readWeight);
     return new Generator(session, new Decoder(session, programs));
   }
 
