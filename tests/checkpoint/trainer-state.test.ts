@@ -6,23 +6,25 @@ import { readTrainerState, trainerState, writeTrainerState } from "#lib/checkpoi
 import { pythonFloat } from "#lib/checkpoint/python-json";
 import { fixture, rejectsWith, temporaryDirectory } from "./support.js";
 
-for (const name of ["trainer_state.json", "checkpoint-5.trainer_state.json"]) {
+const run = (...parts: string[]): string => fixture("huggingface", "out_full", ...parts);
+
+for (const name of ["trainer_state.json", "checkpoint-5/trainer_state.json"]) {
   test(`${name} of transformers, read and written again, is equal to the byte`, async (t) => {
     const directory = await temporaryDirectory(t);
-    await copyFile(fixture("hf-trainer", name), join(directory, "trainer_state.json"));
+    await copyFile(run(name), join(directory, "trainer_state.json"));
     const state = await readTrainerState(directory);
     // Through an object in another key order, as a run would build it.
     const reversed = Object.fromEntries(Object.entries(state).reverse());
     await writeTrainerState(directory, trainerState(reversed));
     assert.equal(
       await readFile(join(directory, "trainer_state.json"), "utf8"),
-      await readFile(fixture("hf-trainer", name), "utf8"),
+      await readFile(run(name), "utf8"),
     );
   });
 }
 
 test("a new state has every field of transformers", async () => {
-  const theirs = JSON.parse(await readFile(fixture("hf-trainer", "trainer_state.json"), "utf8"));
+  const theirs = JSON.parse(await readFile(run("trainer_state.json"), "utf8"));
   assert.deepEqual(Object.keys(trainerState()).sort(), Object.keys(theirs).sort());
 });
 
