@@ -11,6 +11,8 @@ import { loadBuilt, writePage } from "./generated-page.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const casesFolder = "tests/fixtures/models";
+/** Base models without a head, with vectors of texts. */
+const embeddingsFolder = "tests/fixtures/embeddings";
 const readJson = (file) => JSON.parse(readFileSync(file, "utf8"));
 
 const heads = {
@@ -49,6 +51,19 @@ function readCase(name) {
       : [`${reference.greedy.continuation.length} greedy tokens`]),
   ];
   return { name, config, compared, transformers: reference.transformers };
+}
+
+function readEmbeddings(name) {
+  const directory = join(root, embeddingsFolder, name);
+  const config = readJson(join(directory, "config.json"));
+  const texts = readJson(join(directory, "texts.json"));
+  const kinds = Object.keys(texts[0]).filter((key) => key !== "tokens");
+  return {
+    name: `embeddings/${name}`,
+    config,
+    compared: kinds.map((kind) => `${texts.length} ${kind} vectors`),
+    transformers: config.transformers_version,
+  };
 }
 
 /** What of a configuration changes the arithmetic. */
@@ -93,14 +108,17 @@ function filesBelow(folder) {
 /** Tests that read the cases. */
 const testFiles = filesBelow("tests")
   .filter((path) => path.endsWith(".test.ts") && !path.startsWith("tests/laws/"))
-  .filter((path) => readFileSync(join(root, path), "utf8").includes("fixtures/models"))
+  .filter((path) => /fixtures\/(models|embeddings)/.test(readFileSync(join(root, path), "utf8")))
   .sort();
 
 const { createModel, supportedModelTypes } = await loadBuilt("lib/models/index");
 const modelTypes = supportedModelTypes.toSorted();
-const cases = existsSync(join(root, casesFolder))
-  ? readdirSync(join(root, casesFolder)).sort().map(readCase)
-  : [];
+const namesIn = (folder) =>
+  existsSync(join(root, folder)) ? readdirSync(join(root, folder)).sort() : [];
+const cases = [
+  ...namesIn(casesFolder).map(readCase),
+  ...namesIn(embeddingsFolder).map(readEmbeddings),
+];
 const rows = cases.map(({ name, config, compared, transformers }) => {
   const { modelType, task } = createModel(config);
   return { name, modelType, task, features: features(config), compared, transformers };
@@ -128,6 +146,18 @@ const text = `# Models
 A model is made from the \`model_type\` and \`architectures\` of its \`config.json\`. A type that is not below, or
 an option that changes the arithmetic and is not computed here, is the error \`E_MODEL_UNSUPPORTED\`, which
 names it.
+
+- **Heads.** \`...ForCausalLM\` and \`...LMHeadModel\` predict the next token. \`...ForSequenceClassification\` has
+  logits of \`num_labels\` classes with the loss of \`problem_type\`: decoders read them at a row's last token that
+  is not \`pad_token_id\`, encoders at the first token. A class that ends in \`Model\` has no head: its hidden
+  states become vectors of texts (\`lib/evaluation/embed\`). Training takes causal models and, in the engine,
+  classifiers with one label a row.
+- **Rotary positions.** \`rope_parameters\` as transformers 5 writes them, \`rope_theta\` and \`rope_scaling\` as 4
+  did; types default, linear, dynamic, llama3, yarn and longrope.
+- **Padding.** The embedding of \`pad_token_id\` gets no gradient from the input, as in transformers.
+- **Dropout** in a configuration (\`attn_pdrop\`, \`hidden_dropout_prob\` and so on) is read and not done: every
+  forward pass, in training too, is that of transformers in evaluation mode.
+- **Precision.** In bf16, matrix products round; norms, softmax, rotary angles, GELU and losses are float32 inside.
 
 Numbers of reference cases by head:
 
