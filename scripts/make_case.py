@@ -4,7 +4,8 @@ Usage: python make_case.py MODEL_DIR [--out DIR] [--length 17] [--new-tokens 12]
 
 Needs torch, transformers and safetensors. Writes into DIR (the model's directory by default):
 
-case.json             input_ids, attention_mask and labels (rows of three lengths, padded on the right),
+case.json             input_ids, attention_mask and labels (rows of three lengths, padded on the right;
+                      one row for a classifier without a padding token),
                       the loss, and for a causal model the greedy continuation of the first row's start
 expected.safetensors  `logits`, and `grad.NAME` for every parameter, all float32
 
@@ -47,11 +48,11 @@ def class_name(config: transformers.PretrainedConfig) -> str:
     return "AutoModelForCausalLM"
 
 
-def make_inputs(config: transformers.PretrainedConfig, length: int, seed: int):
+def make_inputs(config: transformers.PretrainedConfig, length: int, seed: int, is_padded: bool):
     """Three rows of `length`, about 3/4 and 1/2 of it, of tokens that are not special ones."""
     generator = torch.Generator().manual_seed(seed)
     pad = config.pad_token_id if config.pad_token_id is not None else 0
-    lengths = [length, max(1, length * 3 // 4), max(1, length // 2)]
+    lengths = [length, max(1, length * 3 // 4), max(1, length // 2)] if is_padded else [length]
     ids = torch.randint(3, config.vocab_size, (len(lengths), length), generator=generator)
     # A classifier on a decoder takes the last token that is not padding.
     ids[ids == pad] = 3 if pad != 3 else 4
@@ -65,8 +66,8 @@ def make_labels(config, is_classifier: bool, ids: torch.Tensor, mask: torch.Tens
     if not is_classifier:
         labels = ids.masked_fill(mask == 0, IGNORED)
         # As after a prompt: tokens of the model's input that are no one's answer.
-        labels[0, :4] = IGNORED
-        labels[1, :2] = IGNORED
+        for row, answer_start in enumerate([4, 2]):
+            labels[row, :answer_start] = IGNORED
         return labels
     rows, count = ids.shape[0], config.num_labels
     kind = config.problem_type or ("regression" if count == 1 else "single_label_classification")
@@ -98,7 +99,9 @@ def make_case(directory: Path, out: Path, length: int = 17, new_tokens: int = 12
     kind = class_name(config)
     is_classifier = kind.endswith("ForSequenceClassification")
     model = load(directory, kind)
-    ids, mask = make_inputs(config, length, seed)
+    # Without a padding token a classifier on a decoder takes one row only.
+    is_padded = not is_classifier or config.pad_token_id is not None
+    ids, mask = make_inputs(config, length, seed, is_padded)
     labels = make_labels(config, is_classifier, ids, mask)
     result = model(input_ids=ids, attention_mask=mask, labels=labels)
     result.loss.backward()
