@@ -4,38 +4,39 @@ import * as op from "#lib/graph/tf-ops";
 import { registerLowering } from "#lib/graph/tracing-backend";
 import { Gelu, type GeluForm, GeluGrad, geluQuickSlope, geluTanh } from "#lib/ops/index";
 
-const one = (x: GraphTensor): GraphTensor => op.scalar(x.node.graph, 1);
-const times = (x: GraphTensor, factor: number): GraphTensor =>
-  op.mul(x, op.scalar(x.node.graph, factor));
+const number = (x: GraphTensor, value: number): GraphTensor => op.scalar(x.node.graph, value);
+const times = (x: GraphTensor, factor: number): GraphTensor => op.mul(x, number(x, factor));
 
-/** The share of x that passes, in float32: y = x * gate(x). Forward and backward share its nodes. */
+/** (1 + tanh(u)) / 2 = sigmoid(2 u), and 2 u = x (slope + cubic x^2). */
+const slope = 2 * geluTanh.scale;
+const cubic = slope * geluTanh.cubic;
+
+/** The share of x that passes, y = x * gate(x). Forward and backward share its nodes. */
 function gate(x: GraphTensor, form: GeluForm): GraphTensor {
-  if (form === "quick") return op.unary("Sigmoid", times(x, geluQuickSlope));
-  const rising = form === "erf" ? op.unary("Erf", times(x, Math.SQRT1_2)) : tanhOf(x);
-  return times(op.add(rising, one(x)), 0.5);
-}
-
-function tanhOf(x: GraphTensor): GraphTensor {
-  const cubed = times(op.mul(op.unary("Square", x), x), geluTanh.cubic);
-  return op.unary("Tanh", times(op.add(x, cubed), geluTanh.scale));
-}
-
-/** d gate / dx. */
-function gateSlope(x: GraphTensor, form: GeluForm): GraphTensor {
   switch (form) {
-    case "quick": {
-      const sigmoid = gate(x, form);
-      return times(op.mul(sigmoid, op.sub(one(x), sigmoid)), geluQuickSlope);
-    }
     case "erf":
-      // The density of the normal distribution.
-      return times(op.unary("Exp", times(op.unary("Square", x), -0.5)), 1 / Math.sqrt(2 * Math.PI));
+      return times(op.add(op.unary("Erf", times(x, Math.SQRT1_2)), number(x, 1)), 0.5);
+    case "quick":
+      return op.unary("Sigmoid", times(x, geluQuickSlope));
     case "tanh": {
-      const inner = op.add(times(op.unary("Square", x), 3 * geluTanh.cubic), one(x));
-      const fall = op.sub(one(x), op.unary("Square", tanhOf(x)));
-      return times(op.mul(fall, inner), geluTanh.scale / 2);
+      const steepness = op.add(times(op.unary("Square", x), cubic), number(x, slope));
+      return op.unary("Sigmoid", op.mul(x, steepness));
     }
   }
+}
+
+/** x * d gate / dx. */
+function gateChange(x: GraphTensor, form: GeluForm): GraphTensor {
+  if (form === "erf") {
+    // The density of the normal distribution.
+    const density = op.unary("Exp", times(op.unary("Square", x), -0.5));
+    return op.mul(x, times(density, 1 / Math.sqrt(2 * Math.PI)));
+  }
+  const passing = gate(x, form);
+  const y = op.mul(x, passing);
+  const fall = op.mul(y, op.sub(number(x, 1), passing));
+  if (form === "quick") return times(fall, geluQuickSlope);
+  return op.mul(fall, op.add(times(op.unary("Square", x), 3 * cubic), number(x, slope)));
 }
 
 // In float32 inside, rounded once at the end, as torch does under autocast.
@@ -48,7 +49,7 @@ registerLowering(Gelu, (_, inputs, attrs) => {
 registerLowering(GeluGrad, (_, inputs, attrs) => {
   const form = attrs["form"] as GeluForm;
   const x = toFloat32(inputs["x"] as GraphTensor);
-  const slope = op.add(gate(x, form), op.mul(x, gateSlope(x, form)));
-  const dx = op.mul(toFloat32(inputs["dy"] as GraphTensor), slope);
+  const change = op.add(gate(x, form), gateChange(x, form));
+  const dx = op.mul(toFloat32(inputs["dy"] as GraphTensor), change);
   return op.cast(dx, (inputs["x"] as GraphTensor).dtype);
 });
