@@ -22,10 +22,7 @@ export function renderConversation(
   { messages, isLearnt, tools }: ConversationExample,
   tokenizer: Tokenizer,
 ): MarkedText[] {
-  const template = tokenizer.chatTemplate;
-  if (template === undefined) {
-    throw new LockstepError("E_CHAT_TEMPLATE_MISSING", { directory: "of the model" });
-  }
+  const template = tokenizer.requireChatTemplate();
   if (template.marksAnswers) {
     const { text, spans } = template.renderMarked(messages, { addGenerationPrompt: false, tools });
     const answers = messages.flatMap(({ role }, i) => (role === "assistant" ? [isLearnt[i]] : []));

@@ -22,6 +22,8 @@ export interface Tokenizer {
   readonly endTokenIds: readonly number[];
   readonly hasChatTemplate: boolean;
   readonly chatTemplate: ChatTemplate | undefined;
+  /** @throws E_CHAT_TEMPLATE_MISSING */
+  requireChatTemplate(): ChatTemplate;
   /** Added tokens that are marked special, by id. */
   readonly specialTokens: ReadonlyMap<number, string>;
   /** Whether the post-processor puts the beginning token before a text. */
@@ -134,6 +136,11 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
     return pieces.map(({ length }) => concatenate(encoded.slice(position, (position += length))));
   }
 
+  const requireChatTemplate = (): ChatTemplate => {
+    if (chatTemplate !== undefined) return chatTemplate;
+    throw new LockstepError("E_CHAT_TEMPLATE_MISSING", { directory });
+  };
+
   return Object.freeze({
     vocabSize: native.getVocabSize(true),
     bosTokenId,
@@ -142,6 +149,7 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
     endTokenIds: Object.freeze(endTokenIds),
     hasChatTemplate: chatTemplate !== undefined,
     chatTemplate,
+    requireChatTemplate,
     specialTokens: readAddedSpecialTokens(text),
     addsBosToken: bosTokenId !== null && prefix.getIds()[0] === bosTokenId,
     encodeMany,
@@ -180,10 +188,7 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
     },
     tokenId: (token: string) => idOf(token),
     applyChatTemplate(messages: readonly ChatMessage[], { addGenerationPrompt = false } = {}) {
-      if (chatTemplate === undefined) {
-        throw new LockstepError("E_CHAT_TEMPLATE_MISSING", { directory });
-      }
-      return chatTemplate.render(messages, { addGenerationPrompt });
+      return requireChatTemplate().render(messages, { addGenerationPrompt });
     },
   });
 }

@@ -45,8 +45,8 @@ export const dataErrors = {
     "Convert the file to UTF-8, for example with iconv.",
   ),
   E_DATA_INVALID_JSON: entry<{ file: string; line: number; column: number; problem: string }>(
-    (d) => `${d.file}:${d.line}:${d.column}: ${d.problem}; each line has to be one JSON object.`,
-    "Correct the line; a JSON Lines file has one whole object a line.",
+    (d) => `${d.file}:${d.line}:${d.column}: ${d.problem}.`,
+    "Correct the row: a .jsonl file has one whole object a line, a .json file an array of objects.",
   ),
   E_DATA_GZIP: entry<{ file: string; problem: string }>(
     (d) => `The compressed file ${d.file} is damaged: ${d.problem}.`,
