@@ -134,6 +134,7 @@ test("Parquet files of every usual codec are read over their row groups", async 
           { role: "user", content: `question ${i} é 你好 🙂` },
           { role: "assistant", content: `answer ${i}` },
         ],
+        counts: [{ n: i }, { n: 2 }],
       })),
     );
     assert.match(rows[6]?.place ?? "", /: row 7$/);

@@ -3,7 +3,7 @@ import { parquetMetadata, parquetReadObjects } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { LockstepError } from "#lib/core/errors/index";
 import type { BadRows } from "#lib/data/bad-rows";
-import { isMissingFile } from "#lib/data/files";
+import { isMissingFile, isRecord } from "#lib/data/files";
 import { maxColumns, type RawRow } from "./row.js";
 
 /** Schema and places of the column chunks: some KiB, with many row groups some MiB. */
@@ -87,12 +87,16 @@ export async function* readParquet(file: string, _badRows: BadRows): AsyncGenera
   }
 }
 
-/** 64-bit integers become numbers, as in JSON. */
+/** 64-bit integers become numbers, as in JSON, also inside lists and structures. */
 function plain(fields: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
   return Object.fromEntries(
-    Object.entries(fields).map(([name, value]) => [
-      name,
-      typeof value === "bigint" ? Number(value) : value,
-    ]),
+    Object.entries(fields).map(([name, value]) => [name, plainValue(value)]),
   );
+}
+
+function plainValue(value: unknown): unknown {
+  if (typeof value === "bigint") return Number(value);
+  if (Array.isArray(value)) return value.map(plainValue);
+  const isStructure = isRecord(value) && Object.getPrototypeOf(value) === Object.prototype;
+  return isStructure ? plain(value) : value;
 }
