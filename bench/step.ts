@@ -1,7 +1,8 @@
 /**
  * Time of one training micro-batch and of the gradient's way out of the session, alone.
  *
- * node dist/bench/step.js [--precision bf16|fp32] [--threads N] [--rows N] [--tokens N] [--repeat N]
+ * node dist/bench/step.js [--model smollm2|gpt2] [--precision bf16|fp32] [--threads N] [--rows N]
+ *   [--tokens N] [--repeat N]
  */
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
@@ -10,24 +11,28 @@ import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout"
 import { createModel } from "#lib/models/index";
 import { wireViewOf, wordsOf } from "#lib/tuning/wire-form";
 
-/** The shape of SmolLM2-135M; the weights are random, which does not change the time. */
-const smolLm2 = {
-  model_type: "llama",
-  hidden_act: "silu",
-  hidden_size: 576,
-  intermediate_size: 1536,
-  num_hidden_layers: 30,
-  num_attention_heads: 9,
-  num_key_value_heads: 3,
-  vocab_size: 49152,
-  max_position_embeddings: 8192,
-  rms_norm_eps: 1e-5,
-  rope_theta: 100000,
-  tie_word_embeddings: true,
+/** Shapes of SmolLM2-135M and GPT-2 124M; the weights are random, which does not change the time. */
+const models: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
+  gpt2: { model_type: "gpt2", vocab_size: 50257 },
+  smollm2: {
+    model_type: "llama",
+    hidden_act: "silu",
+    hidden_size: 576,
+    intermediate_size: 1536,
+    num_hidden_layers: 30,
+    num_attention_heads: 9,
+    num_key_value_heads: 3,
+    vocab_size: 49152,
+    max_position_embeddings: 8192,
+    rms_norm_eps: 1e-5,
+    rope_theta: 100000,
+    tie_word_embeddings: true,
+  },
 };
 
 const { values } = parseArgs({
   options: {
+    model: { type: "string", default: "smollm2" },
     precision: { type: "string", default: "bf16" },
     threads: { type: "string", default: String(cpus().length) },
     rows: { type: "string", default: "2" },
@@ -39,11 +44,16 @@ process.env["TF_NUM_INTRAOP_THREADS"] = values.threads;
 process.env["TF_NUM_INTEROP_THREADS"] = "1";
 
 const precision = values.precision === "fp32" ? "fp32" : "bf16";
-const model = createModel(smolLm2);
+const modelConfig = models[values.model];
+if (modelConfig === undefined) {
+  process.stderr.write(`--model is one of ${Object.keys(models).join(", ")}\n`);
+  process.exit(2);
+}
+const model = createModel(modelConfig, { task: "causal-lm" });
 const layout = buildParameterLayout(model.weights, precision === "bf16" ? "bfloat16" : "float32");
 const job: WorkerJob = {
   jobId: "bench",
-  modelConfig: smolLm2,
+  modelConfig,
   layout,
   precision,
   sequenceLength: Number(values.tokens),
@@ -102,6 +112,7 @@ for (let i = 0; i < 3; i++) {
 const { maxRSS } = process.resourceUsage();
 console.log(
   JSON.stringify({
+    model: values.model,
     precision,
     threads: job.threadsPerWorker,
     rows: job.microBatchSize,
