@@ -210,11 +210,21 @@ async function copyModel(checkpoint: string, directory: string): Promise<void> {
   }
 }
 
-/** A tensor's float32 elements from the shards that hold parts of it. */
+/**
+ * A tensor's float32 elements from the shards that hold parts of it: a view where one holds all of it,
+ * a copy only where it lies across two.
+ */
 export function gatherTensor(
   slot: TensorSlot,
   pieces: readonly { readonly range: ElementRange; readonly masters: Float32Array }[],
 ): Float32Array {
+  const whole = pieces.find(
+    ({ range }) => range.start <= slot.offset && slot.offset + slot.size <= range.end,
+  );
+  if (whole !== undefined) {
+    const start = slot.offset - whole.range.start;
+    return whole.masters.subarray(start, start + slot.size);
+  }
   const out = new Float32Array(slot.size);
   for (const { range, masters } of pieces) {
     const start = Math.max(range.start, slot.offset);
