@@ -191,7 +191,9 @@ class LabelledTable {
       this.#labels.push(example.label);
       this.#places.push(place);
       // The same text with another label is still the same text.
-      this.contents.push(this.#contents.numberOf(contentOf({ ...example, label: 0 })));
+      this.contents.push(
+        this.#contents.numberOf(contentOf({ place, example: { ...example, label: 0 } })),
+      );
     }
   }
 

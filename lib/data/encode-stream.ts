@@ -33,7 +33,7 @@ export interface EncodeSettings {
 export class ExampleEncoder {
   readonly #store: TokenStore;
   readonly #settings: EncodeSettings;
-  #waiting: PlacedExample[] = [];
+  #waiting: (PlacedExample & { readonly content: number })[] = [];
   #waitingCharacters = 0;
   readonly #contents = new ContentNumbers();
   readonly starts = NumberList.ofFloat64();
@@ -72,9 +72,17 @@ export class ExampleEncoder {
   }
 
   async add(placed: PlacedExample): Promise<void> {
+    let content: number;
+    try {
+      content = this.#contents.numberOf(contentOf(placed));
+    } catch (error) {
+      this.numExamples++;
+      this.#reject(error);
+      return;
+    }
     // A batch goes once the next example is there, so that a lone one is always still waiting.
     if (this.#waitingCharacters >= batchCharacters) await this.flush();
-    this.#waiting.push(placed);
+    this.#waiting.push({ ...placed, content });
     this.#waitingCharacters += charactersOf(placed);
     this.numExamples++;
   }
@@ -96,7 +104,7 @@ export class ExampleEncoder {
     const marked = (await this.#settings.tokenizer.encodeMarked(rendered.flat())).values();
     const separator = this.#settings.tokenizer.documentSeparatorTokenId;
     for (const [i, placed] of batch.entries()) {
-      const content = this.#contents.numberOf(contentOf(placed.example));
+      const { content } = placed;
       if (placed.example.kind === "text") {
         const ids = encodedTexts.next().value ?? new Int32Array(0);
         this.#checkVocabulary(ids, placed.place);

@@ -68,8 +68,15 @@ const textFieldOf = ({ columns }: DataSource): { textField?: string } =>
   columns?.text === undefined ? {} : { textField: columns.text };
 
 /** What a split tells examples apart by: the same content stays on one side. */
-export function contentOf(example: Example): string {
-  return example.kind === "text" ? example.text : JSON.stringify(example);
+export function contentOf({ place, example }: PlacedExample): string {
+  if (example.kind === "text") return example.text;
+  try {
+    return JSON.stringify(example);
+  } catch (cause) {
+    // Reading JSON knows no depth, writing it does.
+    const facts = { place, format: "JSON", problem: `it cannot be written (${String(cause)})` };
+    throw new LockstepError("E_DATA_ROW_FORMAT", facts, { cause });
+  }
 }
 
 /** @throws E_DATASET_EMPTY */

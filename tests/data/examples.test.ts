@@ -251,6 +251,24 @@ test("rows that cannot be learnt end the run, or are counted and listed", async 
   );
 });
 
+test("a row that is nested without end is a bad row like any other", async () => {
+  const deep = `${"[".repeat(50_000)}${"]".repeat(50_000)}`;
+  const messages = '{"role":"user","content":"q"},{"role":"assistant","content":"a"}';
+  const file = join(directory, "deep.jsonl");
+  const good = `{"messages":[${messages}]}`;
+  await writeFile(
+    file,
+    [good, `{"messages":[${messages.slice(0, -1)},"x":${deep}}]}`, good].join("\n"),
+  );
+  const train = [{ source: file }];
+  await assert.rejects(
+    prepare([], {}, { train }),
+    failure("E_DATA_ROW_FORMAT", { place: `${file}:2` }),
+  );
+  const { rejectedRows } = await prepare([], {}, { train, onBadRow: "skip" });
+  assert.equal(rejectedRows, 1);
+});
+
 test("best fit fills rows, loses nothing and never overfills", () => {
   fc.assert(
     fc.property(
