@@ -69,6 +69,10 @@ export function createModel(json: Json, options: { readonly task?: Task } = {}):
       what: `model_type ${JSON.stringify(modelType)} (supported: ${supportedModelTypes.join(", ")})`,
     });
   }
+  const quantization = json["quantization_config"];
+  if (quantization !== undefined && quantization !== null) {
+    throw new LockstepError("E_MODEL_UNSUPPORTED", { what: "quantization_config" });
+  }
   return create(json, options.task ?? taskOf(json));
 }
 

@@ -38,6 +38,8 @@ function failure(json: Json): string {
 test("what changes the arithmetic and is not computed is refused by name", () => {
   const refused: readonly (readonly [Json, RegExp])[] = [
     [{ ...llama, model_type: "mamba" }, /model_type "mamba"/],
+    [{ ...llama, quantization_config: { quant_method: "gptq" } }, /quantization_config/],
+    [{ ...llama, is_causal: false }, /llama: is_causal = false/],
     [{ ...llama, hidden_act: "relu2" }, /llama: hidden_act = "relu2"/],
     [{ ...llama, pretraining_tp: 2 }, /pretraining_tp = 2/],
     [{ ...llama, rope_scaling: { type: "su", factor: 2 } }, /rope_type = "su"/],

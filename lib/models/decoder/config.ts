@@ -65,10 +65,10 @@ export function parseDecoderBase(
 ) {
   const hiddenSize = config.positiveInt("hidden_size");
   const numHeads = config.positiveInt("num_attention_heads");
-  const numKeyValueHeads = config.positiveInt(
-    "num_key_value_heads",
-    defaults.numKeyValueHeads ?? numHeads,
-  );
+  config.only("is_causal", true);
+  // Absent is the class's default; null is as many as queries.
+  const numKeyValueHeads =
+    config.nullableInt("num_key_value_heads", defaults.numKeyValueHeads ?? null) ?? numHeads;
   if (numHeads % numKeyValueHeads !== 0) {
     config.refuse("num_key_value_heads", `a divisor of num_attention_heads (${numHeads})`);
   }

@@ -22,6 +22,7 @@ export interface Gpt2Config {
 export function parseGpt2Config(json: Readonly<Record<string, unknown>>): Gpt2Config {
   const config = new ConfigReader("gpt2", json);
   config.only("add_cross_attention", false);
+  config.only("is_causal", true);
   // Newer names of the same keys are read too, as transformers maps them.
   const int = (key: string, alias: string, fallback: number): number =>
     config.positiveInt(key, config.positiveInt(alias, fallback));
