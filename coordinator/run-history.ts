@@ -14,6 +14,7 @@ export class RunHistory {
   readonly #log: RunLog;
   #best: BestEvaluation | undefined;
   #numInputTokens: number;
+  readonly #tokensBefore: number;
   /** When the first step of this process began. */
   #firstStepAt: number | undefined;
 
@@ -21,7 +22,8 @@ export class RunHistory {
     this.#options = options;
     const { resume, loggingSteps = 1, logsFirstStep = false, countsTokens = false } = options;
     this.#best = resume?.state.best;
-    this.#numInputTokens = resume?.state.numInputTokens ?? 0;
+    this.#tokensBefore = resume?.state.numInputTokens ?? 0;
+    this.#numInputTokens = this.#tokensBefore;
     const entries = resume?.state.logHistory ?? [];
     this.#log = new RunLog({ loggingSteps, logsFirstStep, countsTokens, entries });
   }
@@ -72,6 +74,7 @@ export class RunHistory {
     return {
       seconds: (now - (this.#firstStepAt ?? now)) / 1000,
       numInputTokens: this.#numInputTokens,
+      sessionTokens: this.#numInputTokens - this.#tokensBefore,
     };
   }
 

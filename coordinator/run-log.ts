@@ -17,6 +17,8 @@ export interface LogMoment {
   /** Since the first step of this process. */
   readonly seconds: number;
   readonly numInputTokens: number;
+  /** Those of this process's steps. */
+  readonly sessionTokens: number;
 }
 
 /**
@@ -29,7 +31,7 @@ export class RunLog {
   readonly #logsFirstStep: boolean;
   readonly #countsTokens: boolean;
   #losses: number[] = [];
-  #session = { lossSum: 0, numSteps: 0, numSamples: 0, numTokens: 0 };
+  #session = { lossSum: 0, numSteps: 0, numSamples: 0 };
 
   constructor(options: RunLogOptions) {
     this.#loggingSteps = options.loggingSteps;
@@ -51,7 +53,6 @@ export class RunLog {
     this.#session.lossSum += event.loss;
     this.#session.numSteps += 1;
     this.#session.numSamples += event.numSamples;
-    this.#session.numTokens += event.numTokens;
     const isDue =
       event.step % this.#loggingSteps === 0 ||
       event.step === event.totalSteps ||
@@ -67,7 +68,7 @@ export class RunLog {
       step: event.step,
       ...this.#tokens(moment, {
         train_runtime: seconds(moment.seconds),
-        train_tokens_per_second: rate(this.#session.numTokens, moment.seconds),
+        train_tokens_per_second: rate(moment.sessionTokens, moment.seconds),
       }),
     });
   }

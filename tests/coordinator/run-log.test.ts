@@ -23,7 +23,11 @@ const completed = (step: number, loss: number): StepCompleted => ({
 function logged(logsFirstStep: boolean): [number, number | null | undefined][] {
   const log = new RunLog({ loggingSteps: 2, logsFirstStep });
   for (let step = 1; step <= totalSteps; step++) {
-    log.stepCompleted(completed(step, 2 ** (step - 1)), { seconds: step, numInputTokens: 0 });
+    log.stepCompleted(completed(step, 2 ** (step - 1)), {
+      seconds: step,
+      numInputTokens: 0,
+      sessionTokens: 0,
+    });
   }
   return log.entries().map((entry) => [entry.step, entry["loss"]]);
 }

@@ -1,0 +1,114 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { CoordinatorOptions } from "#coordinator/options";
+import { RunHistory } from "#coordinator/run-history";
+import type { LockstepEvent, StepCompleted } from "#lib/core/events";
+
+type Options = Partial<CoordinatorOptions>;
+
+/** A history of a run of 10 steps, 4 an epoch, and what it publishes. */
+function historyOf(options: Options): { history: RunHistory; events: LockstepEvent[] } {
+  const events: LockstepEvent[] = [];
+  const bus = {
+    publish: (event: LockstepEvent): void => {
+      events.push(event);
+    },
+    subscribe: () => () => {},
+  };
+  const plan = { totalSteps: 10, epochAt: (step: number) => step / 4 };
+  // Only these parts of the options are read.
+  const all = { bus, plan, ...options } as unknown as CoordinatorOptions;
+  return { history: new RunHistory(all), events };
+}
+
+const step = (number: number, loss: number): StepCompleted => ({
+  type: "step.completed",
+  step: number,
+  totalSteps: 10,
+  epoch: number / 4,
+  loss,
+  learningRate: 0.5,
+  gradientNorm: 2,
+  numSamples: 3,
+  numTokens: 48,
+  stepSeconds: 1,
+  syncSeconds: 0.1,
+  tokensPerSecond: 48,
+});
+
+const evaluation = (number: number, loss: number) => ({
+  ...{ step: number, loss, perplexity: Math.exp(loss), numTokens: 30, seconds: 0.5 },
+});
+
+const evaluating = (greaterIsBetter: boolean): Options => ({
+  evaluation: {
+    batches: [],
+    ...{ atStart: true, atEnd: true, everySteps: 2, numSamples: 7 },
+    best: { greaterIsBetter },
+  },
+});
+
+test("the best evaluation is strictly better, never the one before training, never not a number", () => {
+  const { history } = historyOf(evaluating(false));
+  const losses: readonly [number, number, boolean][] = [
+    [0, 1, false],
+    [2, 3, true],
+    [4, 3, false],
+    [6, Number.NaN, false],
+    [8, 2.5, true],
+    [10, 2.75, false],
+  ];
+  for (const [at, loss, isBest] of losses) {
+    assert.equal(history.evaluated(evaluation(at, loss)), isBest, `step ${at}`);
+  }
+  assert.deepEqual(history.state().best, { metric: 2.5, step: 8 });
+  const entry = history.state().logHistory[1];
+  assert.deepEqual(entry, {
+    epoch: 0.5,
+    eval_loss: 3,
+    eval_runtime: 0.5,
+    eval_samples_per_second: 14,
+    eval_steps_per_second: 0,
+    step: 2,
+  });
+  assert.equal(history.state().logHistory[3]?.["eval_loss"], null);
+  const greater = historyOf(evaluating(true)).history;
+  assert.deepEqual(
+    [3, 2, 4].map((loss, index) => greater.evaluated(evaluation(index + 1, loss))),
+    [true, false, true],
+  );
+});
+
+test("a resumed run goes on with the log, the tokens and the best of before", () => {
+  const before = { step: 2, epoch: 0.5, loss: 9 };
+  const state = {
+    ...{ step: 2, numUpdates: 2, epoch: 0.5, numInputTokens: 96, logHistory: [before] },
+    best: { metric: 1, step: 2 },
+  };
+  const { history, events } = historyOf({
+    ...evaluating(false),
+    ...{ loggingSteps: 2, countsTokens: true, flosPerToken: 10 },
+    resume: { state, loadMoments: () => Promise.resolve() },
+  });
+  assert.equal(history.evaluated(evaluation(4, 1.5)), false);
+  history.finished(2);
+  assert.equal(history.state().logHistory.length, 2, "no step, no closing entry");
+  history.stepStarted();
+  history.stepCompleted(step(3, 4), 48);
+  assert.equal(history.state().logHistory.length, 2);
+  history.stepCompleted(step(4, 2), 48);
+  history.finished(4);
+  const [, , training, closing] = history.state().logHistory;
+  assert.equal(training?.["loss"], 3);
+  assert.equal(training?.["num_input_tokens_seen"], 96 + 2 * 48);
+  assert.equal(closing?.["train_loss"], 3);
+  assert.equal(closing?.["total_flos"], 10 * (96 + 2 * 48));
+  assert.equal(closing?.step, 4);
+  assert.deepEqual(history.state().best, { metric: 1, step: 2 });
+  assert.equal(history.state().numInputTokens, 96 + 2 * 48);
+  const logged = events.filter((event) => event.type === "history.logged");
+  assert.deepEqual(
+    logged.map(({ entry }) => entry),
+    history.state().logHistory.slice(1),
+  );
+});
