@@ -37,7 +37,7 @@ const defaultTolerance = "1e-4";
 /** Rows of the table without --all. */
 const numShown = 8;
 
-interface Options {
+export interface VerifyOptions {
   readonly model: string;
   readonly caseDirectory: string | undefined;
   readonly tolerance: number;
@@ -46,7 +46,15 @@ interface Options {
 
 /** `lockstep verify-model`. Returns the exit code; errors of the catalogue are thrown. */
 export async function verifyModelCommand(args: string[]): Promise<number> {
-  const options = parse(args);
+  const { passed, report } = await verifyModel(parse(args));
+  process.stdout.write(report);
+  return passed ? 0 : 1;
+}
+
+/** Computes a model's case and compares; the report is for a person. */
+export async function verifyModel(
+  options: VerifyOptions,
+): Promise<{ readonly passed: boolean; readonly report: string }> {
   const directory = await findModelDirectory(options.model);
   const caseDirectory = options.caseDirectory ?? directory;
   const caseFile = join(caseDirectory, "case.json");
@@ -60,19 +68,23 @@ export async function verifyModelCommand(args: string[]): Promise<number> {
   }
   const differences = await compare(caseDirectory, model, reference, result);
   const numEqual = numEqualTokens(result.continuation, reference);
-  process.stdout.write(
-    `${describe(directory, model, reference)}\n\n${table(differences, options.showAll)}\n`,
-  );
-  if (reference.greedy !== undefined) {
-    const total = reference.greedy.continuation.length;
-    process.stdout.write(`  greedy continuation: ${numEqual} of ${total} tokens equal\n`);
-  }
   const verdict = judge(differences, options.tolerance, numEqual, reference);
-  process.stdout.write(`\n${verdict.text}\n`);
-  return verdict.passed ? 0 : 1;
+  const numGreedy = reference.greedy?.continuation.length;
+  const lines = [
+    describe(directory, model, reference),
+    "",
+    table(differences, options.showAll),
+    ...(numGreedy === undefined
+      ? []
+      : [`  greedy continuation: ${numEqual} of ${numGreedy} tokens equal`]),
+    "",
+    verdict.text,
+    "",
+  ];
+  return { passed: verdict.passed, report: lines.join("\n") };
 }
 
-function parse(args: string[]): Options {
+function parse(args: string[]): VerifyOptions {
   const fail = (problem: string): never => {
     throw new LockstepError("E_USAGE", { command: "verify-model", problem });
   };

@@ -66,6 +66,8 @@ PHI3 = {**DECODER, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
 GEMMA = {**DECODER, "head_dim": 16, "pad_token_id": 0, "num_hidden_layers": 3, "sliding_window": 8}
 GEMMA2 = {**GEMMA, "query_pre_attn_scalar": 24, "attn_logit_softcapping": 5.0}
 
+LONG = {"max_position_embeddings": 512}
+
 
 def rope(kind: str, **more) -> dict:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **more}}
@@ -214,16 +216,33 @@ MODELS = {
         hf.BertConfig, ENCODER, problem_type="multi_label_classification", hidden_act="gelu_new"
     ),
     "bert-seqcls-regression": classifier(hf.BertConfig, {**ENCODER, "num_labels": 1}),
-    "bert-causal": causal(hf.BertConfig, ENCODER, is_decoder=True),
     "roberta-seqcls": classifier(hf.RobertaConfig, ROBERTA),
     "roberta-seqcls-regression": classifier(
         hf.RobertaConfig, {**ROBERTA, "num_labels": 2}, problem_type="regression"
     ),
-    "roberta-causal": causal(hf.RobertaConfig, ROBERTA, is_decoder=True),
     "distilbert-seqcls": classifier(hf.DistilBertConfig, DISTIL),
     "distilbert-seqcls-multilabel": classifier(
         hf.DistilBertConfig, DISTIL, activation="relu", problem_type="multi_label_classification"
     ),
+    # Several blocks of queries, and windows that end inside one.
+    "gpt2-long": causal(hf.GPT2Config, GPT2, n_positions=512),
+    "llama-dynamic-long": causal(
+        hf.LlamaConfig, {**DECODER, "max_position_embeddings": 256}, **rope("dynamic", factor=4.0)
+    ),
+    "mistral-window-long": causal(hf.MistralConfig, {**DECODER, **LONG}, sliding_window=100),
+    "gemma2-long": causal(
+        hf.Gemma2Config, {**GEMMA2, **LONG, "sliding_window": 130}, final_logit_softcapping=3.0
+    ),
+    "qwen3-seqcls-long": classifier(
+        hf.Qwen3Config,
+        {**DECODER, **LONG},
+        head_dim=16,
+        use_sliding_window=True,
+        sliding_window=50,
+        max_window_layers=1,
+        **CLASSIFIER,
+    ),
+    "bert-seqcls-long": classifier(hf.BertConfig, {**ENCODER, **LONG}),
 }
 
 
@@ -273,8 +292,9 @@ def make(name: str, directory: Path) -> None:
         as_version_4(directory)
     if name.endswith("-without-prefix"):
         without_prefix(directory)
-    # Past a few windows and original lengths, up to what the positions allow.
-    make_case(directory, directory, length=29 if "longrope" in name else 21)
+    # Past windows and original lengths, within the positions.
+    length = 301 if name.endswith("-long") else 29 if name.endswith("-longrope") else 21
+    make_case(directory, directory, length=length)
 
 
 def main() -> None:
