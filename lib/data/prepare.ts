@@ -138,6 +138,7 @@ export async function prepareDataset(
       const contents = encoder.contents.values;
       isValidation = (example) => validates.has(contents[example] ?? -1);
     }
+    encoder.releaseContents();
     badRows.checkShare(encoder.numExamples - encoder.numRejected + badRows.count);
 
     const isText = encoder.numTexts === encoder.starts.length;
