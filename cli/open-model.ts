@@ -1,4 +1,5 @@
-import { ModelWeights } from "#lib/checkpoint/index";
+import { checkTiedHead, ModelWeights } from "#lib/checkpoint/index";
+import { isTied } from "#lib/models/checkpoint-names";
 import { createModel, type Model, resolveWeights } from "#lib/models/index";
 import { readModelConfig } from "./model-directory.js";
 
@@ -12,9 +13,11 @@ export interface OpenModel {
 
 /** Opens a Hugging Face model directory, and checks that its weights are those of its configuration. */
 export async function openModel(directory: string): Promise<OpenModel> {
-  const model = createModel(await readModelConfig(directory));
+  const config = await readModelConfig(directory);
+  const model = createModel(config);
   const weights = await ModelWeights.open(directory);
   try {
+    if (model.task === "causal-lm" && isTied(config)) await checkTiedHead(weights);
     const stored = resolveWeights(
       model,
       weights.names().map((name) => ({ name, shape: weights.info(name).shape })),

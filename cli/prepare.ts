@@ -1,5 +1,6 @@
 import { basename, join } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/model-weights";
+import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import { type ResolvedConfig, resolveSteps } from "#lib/core/config/index";
 import type { FloatDtype } from "#lib/core/dtype";
@@ -81,6 +82,7 @@ export async function prepareRun(
   const tokenizer = await loadTokenizer(modelDirectory);
   const weights = await ModelWeights.open(modelDirectory);
   try {
+    if (isTied(modelConfig)) await checkTiedHead(weights);
     const layout = layoutOf(weights, modelConfig, config.wire_dtype);
     const maxPositions = positiveInteger(
       modelConfig,

@@ -25,6 +25,7 @@ export {
 export { type ElementSpan, openSafetensors, SafetensorsFile } from "./safetensors-file.js";
 export type { StoredDtype, StoredTensor, TensorEntry } from "./safetensors-header.js";
 export { writeSafetensors } from "./safetensors-writer.js";
+export { checkTiedHead } from "./tied-head.js";
 export { type NamedTensor, readTensors, writeTensors } from "./tensor-store.js";
 export {
   type LogEntry,
