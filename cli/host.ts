@@ -8,6 +8,7 @@ import { intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity } from "#lib/wire/security";
+import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
 import {
   openResumePoint,
@@ -38,11 +39,13 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
   let isReady = false;
   let prepared: PreparedRun | undefined;
   let resume: ResumePoint | undefined;
+  let releaseOutput: (() => Promise<void>) | undefined;
   const http = await startHttp(config, bus, () => isReady);
   const close = async (): Promise<void> => {
     await http?.server.close();
     await prepared?.close();
     await resume?.optimizer.close();
+    await releaseOutput?.();
   };
   return {
     httpAddress: http?.address,
@@ -50,6 +53,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
     open: async () => {
       const detail = (text: string): void =>
         bus.publish({ type: "phase.changed", phase: "preparing", detail: text });
+      releaseOutput = await claimOutputDirectory(config.output_dir);
       resume = await openResumePoint(config);
       prepared = await prepareRun(config, detail);
       const run = prepared;
