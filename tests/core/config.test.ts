@@ -190,6 +190,10 @@ test("rules over several keys", () => {
   assert.equal(failure("lr_scheduler_type: reduce_lr_on_plateau").code, "E_CONFIG_UNSUPPORTED");
   assert.equal(failure("bf16: true\nbf16: false").code, "E_CONFIG_SYNTAX");
   assert.equal(failure("- a").code, "E_CONFIG_SYNTAX");
+  const bomb = ["a0: &a0 [x, x]", "a1: &a1 [*a0, *a0]", "a2: &a2 [*a1, *a1]", "a3: &a3 [*a2, *a2]"];
+  const tail = "a4: &a4 [*a3, *a3]\na5: [*a4, *a4, *a4]";
+  assert.match(failure(`${bomb.join("\n")}\n${tail}`).message, /alias/);
+  assert.equal(failure(`${bomb.join("\n")}\n${tail}`).code, "E_CONFIG_SYNTAX");
 });
 
 test("a required key that is missing is named", () => {
@@ -269,6 +273,7 @@ test("files: a missing one, one too large, two of them", async (t) => {
   await writeFile(file, `${base}max_steps: 3\n`);
   assert.equal((await loadConfig([file, "--max-steps=4"])).config.max_steps, 4);
   await assert.rejects(loadConfig([join(dir, "none.yaml")]), { code: "E_FILE_NOT_FOUND" });
+  await assert.rejects(loadConfig([dir]), { code: "E_CONFIG_SYNTAX", message: /is a directory/ });
   await assert.rejects(loadConfig([file, file]), { code: "E_CONFIG_FLAG" });
   await writeFile(file, Buffer.alloc((1 << 20) + 1, "#"));
   await assert.rejects(loadConfig([file]), { code: "E_CONFIG_SYNTAX", message: /1048577 bytes/ });
