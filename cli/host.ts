@@ -1,9 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { Coordinator } from "#coordinator/coordinator";
 import { CoordinatorHttp } from "#coordinator/http";
 import { CoordinatorMetrics } from "#coordinator/metrics";
 import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
+import { checkpointName } from "#lib/checkpoint/index";
 import { intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
@@ -62,18 +64,27 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
       const coordinator = new Coordinator(await coordinatorOptions(run, resume, bus));
       const { controlAddress } = await coordinator.start();
       isReady = true;
-      return { coordinator, controlAddress, run: async () => finish(run, coordinator, bus) };
+      return {
+        coordinator,
+        controlAddress,
+        run: async () => finish(run, resume, coordinator, bus),
+      };
     },
   };
 }
 
 async function finish(
   run: PreparedRun,
+  resume: ResumePoint | undefined,
   coordinator: Coordinator,
   bus: InProcessEventBus,
 ): Promise<RunOutcome> {
   const outcome = await coordinator.run();
-  let directory = `${run.config.output_dir}/checkpoint-${outcome.step}`;
+  // A run that made no step saved nothing: its weights are still those that it started from.
+  let directory =
+    outcome.step > (resume?.state.step ?? 0)
+      ? join(run.config.output_dir, checkpointName(outcome.step))
+      : (resume?.directory ?? run.modelDirectory);
   if (outcome.outcome === "finished") {
     bus.publish({ type: "phase.changed", phase: "saving", detail: "writing the model" });
     const startedAt = performance.now();

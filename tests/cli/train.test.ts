@@ -121,6 +121,21 @@ test("Ctrl-C finishes the step, saves and exits 130; the resumed run ends like o
   assert.match(other.stderr, /E_CONFIG_CONFLICT.*data_seed/);
 });
 
+test("Ctrl-C before a worker has joined ends soon, and names weights that exist", async () => {
+  const stopped = await train("early", [], (event, child) => {
+    if (event.type === "phase.changed" && event.phase === "waiting-for-workers") {
+      child.kill("SIGINT");
+    }
+  });
+  assert.equal(stopped.code, 130, stopped.stderr);
+  const completed = stopped.of("run.completed")[0];
+  assert.equal(completed?.step, 0);
+  assert.equal(completed?.directory, join(directory, "model"));
+  // Without a word to them, workers that were still starting looked for the coordinator and were killed.
+  const log = await readFile(join(directory, "early", "logs", "worker-1.log"), "utf8");
+  assert.match(log, /left after 0 gradient groups/);
+});
+
 test("kill -9 of a worker: it is started again, and the result is the same", async () => {
   const undisturbed = await train("calm", ["--max_steps", "60"]);
   let isKilled = false;
