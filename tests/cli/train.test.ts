@@ -136,6 +136,19 @@ test("Ctrl-C before a worker has joined ends soon, and names weights that exist"
   assert.match(log, /left after 0 gradient groups/);
 });
 
+test("a reader of the output that goes away does not end the run", async () => {
+  const command = [join(packageRoot, "bin/lockstep"), "train", join(directory, "job.yaml")];
+  const output = join(directory, "unread");
+  const child = spawn(process.execPath, [...command, "--output_dir", output], {
+    stdio: ["ignore", "pipe", "inherit"],
+    env: { ...process.env, LOCKSTEP_CACHE: join(directory, "cache") },
+  });
+  child.stdout.once("data", () => child.stdout.destroy());
+  const code = await new Promise((resolve) => child.on("exit", resolve));
+  assert.equal(code, 0);
+  assert.ok((await stat(join(output, "model.safetensors"))).size > 0);
+});
+
 test("kill -9 of a worker: it is started again, and the result is the same", async () => {
   const undisturbed = await train("calm", ["--max_steps", "60"]);
   let isKilled = false;
