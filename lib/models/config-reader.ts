@@ -20,10 +20,11 @@ export class ConfigReader {
     });
   }
 
-  positiveInt(key: string, fallback?: number): number {
+  positiveInt(key: string, fallback?: number, max = Number.MAX_SAFE_INTEGER): number {
     const value = this.#config[key] ?? fallback;
-    if (typeof value !== "number" || !Number.isSafeInteger(value) || value <= 0) {
-      return this.#fail(key, "a positive integer");
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || value <= 0 || value > max) {
+      const limit = max === Number.MAX_SAFE_INTEGER ? "" : ` of at most ${max}`;
+      return this.#fail(key, `a positive integer${limit}`);
     }
     return value;
   }

@@ -15,6 +15,9 @@ export interface LlamaConfig {
   readonly tieWordEmbeddings: boolean;
 }
 
+/** Far beyond any model; a list of weights is made of this number before the file is compared with it. */
+const maxLayers = 4_096;
+
 /** Reads a Llama config.json of either generation; what would change the arithmetic is refused. */
 export function parseLlamaConfig(json: Readonly<Record<string, unknown>>): LlamaConfig {
   const config = new ConfigReader("llama", json);
@@ -47,7 +50,7 @@ export function parseLlamaConfig(json: Readonly<Record<string, unknown>>): Llama
     vocabSize: config.positiveInt("vocab_size"),
     hiddenSize,
     intermediateSize: config.positiveInt("intermediate_size"),
-    numLayers: config.positiveInt("num_hidden_layers"),
+    numLayers: config.positiveInt("num_hidden_layers", undefined, maxLayers),
     numHeads,
     numKeyValueHeads,
     headDim,
