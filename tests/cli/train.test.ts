@@ -187,7 +187,7 @@ test("bad input: one line with the code, one with the way out, no stack", async 
     [["--learning_rat", "1"], /^E_CONFIG_UNKNOWN_KEY: .*did you mean learning_rate\?$/],
     [["--model_name_or_path", "no-such-model"], /^E_MODEL_NOT_FOUND: .*no-such-model/],
     [["--dataset", empty], /^E_DATASET_EMPTY: /],
-    [["--max_length", "100000"], /^E_SEQUENCE_LENGTH: /],
+    [["--max_length", "100000"], /^E_SEQUENCE_LENGTH: max_length /],
     [["--metrics_port", String(port)], /^E_PORT_IN_USE: /],
     [["--listen", `127.0.0.1:${port}`], /^E_PORT_IN_USE: /],
   ];
