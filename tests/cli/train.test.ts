@@ -136,6 +136,15 @@ test("Ctrl-C before a worker has joined ends soon, and names weights that exist"
   assert.match(log, /left after 0 gradient groups/);
 });
 
+test("Ctrl-C after the last step saves the model and exits 130 all the same", async () => {
+  const stopped = await train("late", [], (event, child) => {
+    if (event.type === "step.completed" && event.step === 6) child.kill("SIGINT");
+  });
+  assert.equal(stopped.code, 130, stopped.stderr);
+  assert.equal(stopped.of("run.completed")[0]?.outcome, "finished");
+  assert.ok((await stat(join(directory, "late", "model.safetensors"))).size > 0);
+});
+
 test("a reader of the output that goes away does not end the run", async () => {
   const command = [join(packageRoot, "bin/lockstep"), "train", join(directory, "job.yaml")];
   const output = join(directory, "unread");
