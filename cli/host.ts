@@ -1,13 +1,16 @@
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { Coordinator } from "#coordinator/coordinator";
 import { CoordinatorHttp } from "#coordinator/http";
 import { CoordinatorMetrics } from "#coordinator/metrics";
 import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
+import { checkpointName } from "#lib/checkpoint/index";
 import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity } from "#lib/wire/security";
+import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
 import { countsTokens, flosPerToken, tracksBest } from "./run-results.js";
 import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
@@ -41,12 +44,14 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
   let prepared: PreparedRun | undefined;
   let resume: ResumePoint | undefined;
   let trainerLog: TrainerLog | undefined;
+  let releaseOutput: (() => Promise<void>) | undefined;
   const http = await startHttp(config, bus, () => isReady);
   const close = async (): Promise<void> => {
     await http?.server.close();
     trainerLog?.close();
     await prepared?.close();
     await resume?.optimizer.close();
+    await releaseOutput?.();
   };
   return {
     httpAddress: http?.address,
@@ -54,6 +59,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
     open: async () => {
       const detail = (text: string): void =>
         bus.publish({ type: "phase.changed", phase: "preparing", detail: text });
+      releaseOutput = await claimOutputDirectory(config.output_dir);
       resume = await openResumePoint(config);
       prepared = await prepareRun(config, detail);
       const run = prepared;
@@ -63,18 +69,27 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
       const coordinator = new Coordinator(await coordinatorOptions(run, resume, bus));
       const { controlAddress } = await coordinator.start();
       isReady = true;
-      return { coordinator, controlAddress, run: async () => finish(run, coordinator, bus) };
+      return {
+        coordinator,
+        controlAddress,
+        run: async () => finish(run, resume, coordinator, bus),
+      };
     },
   };
 }
 
 async function finish(
   run: PreparedRun,
+  resume: ResumePoint | undefined,
   coordinator: Coordinator,
   bus: InProcessEventBus,
 ): Promise<RunOutcome> {
   const outcome = await coordinator.run();
-  let directory = `${run.config.output_dir}/checkpoint-${outcome.step}`;
+  // A run that made no step saved nothing: its weights are still those that it started from.
+  let directory =
+    outcome.step > (resume?.state.step ?? 0)
+      ? join(run.config.output_dir, checkpointName(outcome.step))
+      : (resume?.directory ?? run.modelDirectory);
   if (outcome.outcome === "finished") {
     bus.publish({ type: "phase.changed", phase: "saving", detail: savingDetail(run, outcome) });
     const startedAt = performance.now();

@@ -109,6 +109,9 @@ async function main(argv: readonly string[]): Promise<number> {
 // gRPC's own log on standard error repeats what our errors say, between the lines of the display.
 process.env.GRPC_VERBOSITY ??= "NONE";
 
+// Who reads the output may go away (`| head`, a `tee` that dies): a run is worth more than its display.
+process.stdout.on("error", () => {});
+
 const argv = process.argv.slice(2);
 try {
   process.exitCode = await main(argv);

@@ -64,13 +64,15 @@ export class Supervisor {
     for (let index = 0; index < this.#options.numWorkers; index++) this.#spawn(index);
   }
 
-  /** Waits for the workers to leave by themselves; kills those that stay. */
+  /** Lets the workers leave by themselves; kills those that stay. */
   async stop(): Promise<void> {
     this.#isStopping = true;
     for (const timer of this.#timers) clearTimeout(timer);
     const exits = [...this.#children.values()].map(
       (child) => new Promise<void>((resolve) => child.once("exit", () => resolve())),
     );
+    // One that has not joined yet would look for a coordinator that is gone.
+    for (const child of this.#children.values()) if (child.connected) child.disconnect();
     const kill = setTimeout(() => this.killAll(), farewellMs);
     await Promise.all(exits);
     clearTimeout(kill);

@@ -9,6 +9,7 @@ import type { LossSum, TokenBatch, TrainingEngine } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
+import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
 import { saveFinalModel } from "./run-files.js";
 
@@ -129,6 +130,7 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
   const { config, warnings } = await loadConfig(args);
   for (const warning of warnings) process.stderr.write(`warning: ${warning}\n`);
   process.stdout.write(printConfig(config));
+  const releaseOutput = await claimOutputDirectory(config.output_dir);
   const run = await prepareRun(config, (detail) => process.stdout.write(`${detail}\n`));
   try {
     // TensorFlow reads its threads from the environment when the engine is loaded.
@@ -152,6 +154,7 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
     return 0;
   } finally {
     await run.close();
+    await releaseOutput();
   }
 }
 

@@ -72,7 +72,9 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
     supervisor.start();
     const outcome = await run();
     await supervisor.stop();
-    return outcome.outcome === "finished" ? 0 : exitCodes[signals.received() ?? "SIGINT"];
+    const received = signals.received();
+    if (received !== undefined) return exitCodes[received];
+    return outcome.outcome === "finished" ? 0 : exitCodes.SIGINT;
   } catch (error) {
     publishFailure(bus, error);
     throw error;

@@ -55,6 +55,7 @@ export async function workerCommand(
   );
   // A supervisor that is gone cannot stop this worker any more.
   process.once("disconnect", () => stop.abort());
+  if (process.send !== undefined && !process.connected) stop.abort();
   const token = await readToken(options.httpTokenFile);
   const http =
     options.metricsPort === null
@@ -70,7 +71,10 @@ export async function workerCommand(
     if (http !== undefined) {
       const address = `${options.metricsHost}:${http.port}`;
       log(`metrics http://${address}/metrics`);
-      process.send?.({ type: "metrics", address } satisfies WorkerMessage);
+      if (process.connected) {
+        // A supervisor that went away in between is noticed by its disconnection.
+        process.send?.({ type: "metrics", address } satisfies WorkerMessage, () => {});
+      }
     }
     const deviceKind =
       options.engineModule === null

@@ -48,6 +48,8 @@ export class TaskQueue {
       return { kind: "finished", reason: this.#finishedReason };
     }
     if (signal.aborted) return { kind: "wait" };
+    // A worker does one thing after the other: what it held when it asks again never reached it.
+    this.releaseWorker(workerId, `${workerId} asked for other work`);
     return this.#grant(workerId) ?? this.#wait(workerId, maxWaitMs, signal);
   }
 

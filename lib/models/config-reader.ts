@@ -1,6 +1,9 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { type Activation, activationNames } from "./activation.js";
 
+/** Far beyond any model. */
+const maxLayers = 4_096;
+
 /** Reads keys of a parsed config.json with their types, and refuses what would change the arithmetic. */
 export class ConfigReader {
   readonly #model: string;
@@ -21,12 +24,18 @@ export class ConfigReader {
     });
   }
 
-  positiveInt(key: string, fallback?: number): number {
+  positiveInt(key: string, fallback?: number, max = Number.MAX_SAFE_INTEGER): number {
     const value = this.#config[key] ?? fallback;
-    if (typeof value !== "number" || !Number.isSafeInteger(value) || value <= 0) {
-      return this.#fail(key, "a positive integer");
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || value <= 0 || value > max) {
+      const limit = max === Number.MAX_SAFE_INTEGER ? "" : ` of at most ${max}`;
+      return this.#fail(key, `a positive integer${limit}`);
     }
     return value;
+  }
+
+  /** A number of layers: lists of weights are made of it before a file is compared with them. */
+  layerCount(key: string, fallback?: number): number {
+    return this.positiveInt(key, fallback, maxLayers);
   }
 
   nonNegativeInt(key: string, fallback: number): number {

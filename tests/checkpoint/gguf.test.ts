@@ -108,6 +108,7 @@ test("a directory that is not empty is kept, unless it may be overwritten", asyn
   await writeFile(join(directory, "mine.txt"), "mine");
   await rejectsWith(importGguf(tiny, directory), "E_DIRECTORY_NOT_EMPTY");
   assert.deepEqual(await readdir(directory), ["mine.txt"]);
+  await rejectsWith(importGguf(tiny, join(directory, "mine.txt")), "E_CHECKPOINT_WRITE");
   await importGguf(tiny, directory, undefined, { overwrite: true });
   assert.equal(await readFile(join(directory, "mine.txt"), "utf8"), "mine");
   await (await ModelWeights.open(directory)).close();

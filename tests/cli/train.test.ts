@@ -126,6 +126,43 @@ test("Ctrl-C finishes the step, saves and exits 130; the resumed run ends like o
   }
 });
 
+test("Ctrl-C before a worker has joined ends soon, and names weights that exist", async () => {
+  const stopped = await train("early", [], (event, child) => {
+    if (event.type === "phase.changed" && event.phase === "waiting-for-workers") {
+      child.kill("SIGINT");
+    }
+  });
+  assert.equal(stopped.code, 130, stopped.stderr);
+  const completed = stopped.of("run.completed")[0];
+  assert.equal(completed?.step, 0);
+  assert.equal(completed?.directory, join(directory, "model"));
+  // Without a word to them, workers that were still starting looked for the coordinator and were killed.
+  const log = await readFile(join(directory, "early", "logs", "worker-1.log"), "utf8");
+  assert.match(log, /left after 0 gradient groups/);
+});
+
+test("Ctrl-C after the last step saves the model and exits 130 all the same", async () => {
+  const stopped = await train("late", [], (event, child) => {
+    if (event.type === "step.completed" && event.step === 6) child.kill("SIGINT");
+  });
+  assert.equal(stopped.code, 130, stopped.stderr);
+  assert.equal(stopped.of("run.completed")[0]?.outcome, "finished");
+  assert.ok((await stat(join(directory, "late", "model.safetensors"))).size > 0);
+});
+
+test("a reader of the output that goes away does not end the run", async () => {
+  const command = [join(packageRoot, "bin/lockstep"), "train", join(directory, "job.yaml")];
+  const output = join(directory, "unread");
+  const child = spawn(process.execPath, [...command, "--output_dir", output], {
+    stdio: ["ignore", "pipe", "inherit"],
+    env: { ...process.env, LOCKSTEP_CACHE: join(directory, "cache") },
+  });
+  child.stdout.once("data", () => child.stdout.destroy());
+  const code = await new Promise((resolve) => child.on("exit", resolve));
+  assert.equal(code, 0);
+  assert.ok((await stat(join(output, "model.safetensors"))).size > 0);
+});
+
 test("kill -9 of a worker: it is started again, and the result is the same", async () => {
   const undisturbed = await train("calm", ["--max_steps", "60"]);
   let isKilled = false;
@@ -164,7 +201,7 @@ test("bad input: one line with the code, one with the way out, no stack", async 
     [["--learning_rat", "1"], /^E_CONFIG_UNKNOWN_KEY: .*did you mean learning_rate\?$/],
     [["--model_name_or_path", "no-such-model"], /^E_MODEL_NOT_FOUND: .*no-such-model/],
     [["--dataset", empty], /^E_DATASET_EMPTY: /],
-    [["--max_length", "100000"], /^E_SEQUENCE_LENGTH: /],
+    [["--max_length", "100000"], /^E_SEQUENCE_LENGTH: max_length /],
     [["--metrics_port", String(port)], /^E_PORT_IN_USE: /],
     [["--listen", `127.0.0.1:${port}`], /^E_PORT_IN_USE: /],
   ];

@@ -182,6 +182,30 @@ test("a worker that asks too early is served when work opens; one that went away
   assert.equal((await third).kind, "evaluate");
 });
 
+test("a worker that asks again gives back a task whose answer it never got", async () => {
+  const queue = new TaskQueue();
+  const { signal } = new AbortController();
+  const { leases } = table(1);
+  const requeued: string[] = [];
+  const work = {
+    ...workOf(leases),
+    onRequeued: (_: unknown, reason: string) => requeued.push(reason),
+  };
+  // The connection of the first poll is cut without a word: its answer is written into nothing.
+  const cut = queue.next("w", 60_000, signal);
+  const again = queue.next("w", 60_000, signal);
+  assert.deepEqual(await cut, { kind: "wait" });
+  queue.open(work);
+  const lost = await again;
+  assert.deepEqual(requeued, []);
+  const task = await queue.next("w", 1, signal);
+  assert.ok(lost.kind === "evaluate" && task.kind === "evaluate" && task.lease !== lost.lease);
+  assert.deepEqual(requeued, ["w asked for other work"]);
+  const losses = { kind: "losses", sums: [] } as const;
+  assert.equal(queue.complete({ workerId: "w", lease: task.lease, result: losses }), false);
+  assert.deepEqual(work.accepted, [0]);
+});
+
 test("waiting ends with `wait`, and the job's end with `finished` for all", async () => {
   const queue = new TaskQueue();
   const { signal } = new AbortController();

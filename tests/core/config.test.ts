@@ -214,6 +214,10 @@ test("rules over several keys", () => {
   assert.equal(failure("- a").code, "E_CONFIG_SYNTAX");
   assert.match(failure("bf16: true\n fp16: false").message, /indented by mistake\?$/);
   assert.doesNotMatch(failure("bf16: true\nbf16: false").message, /\n|\^/);
+  const bomb = ["a0: &a0 [x, x]", "a1: &a1 [*a0, *a0]", "a2: &a2 [*a1, *a1]", "a3: &a3 [*a2, *a2]"];
+  const tail = "a4: &a4 [*a3, *a3]\na5: [*a4, *a4, *a4]";
+  assert.match(failure(`${bomb.join("\n")}\n${tail}`).message, /alias/);
+  assert.equal(failure(`${bomb.join("\n")}\n${tail}`).code, "E_CONFIG_SYNTAX");
 });
 
 test("a required key that is missing is named", () => {
@@ -300,6 +304,7 @@ test("files: a missing one, one too large, two of them", async (t) => {
   await writeFile(file, `${base}max_steps: 3\n`);
   assert.equal((await loadConfig([file, "--max-steps=4"])).config.max_steps, 4);
   await assert.rejects(loadConfig([join(dir, "none.yaml")]), { code: "E_FILE_NOT_FOUND" });
+  await assert.rejects(loadConfig([dir]), { code: "E_CONFIG_SYNTAX", message: /is a directory/ });
   await assert.rejects(loadConfig([file, file]), { code: "E_CONFIG_FLAG" });
   await assert.rejects(loadConfig([file, "bf16=true"]), { message: /two dashes, --bf16=true/ });
   await assert.rejects(loadConfig([file, "--plane"]), { code: "E_CONFIG_UNKNOWN_KEY" });

@@ -1,6 +1,10 @@
 import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { saveAtomically, saveFilesAtomically } from "#lib/checkpoint/atomic-save";
+import {
+  explainWriteError,
+  saveAtomically,
+  saveFilesAtomically,
+} from "#lib/checkpoint/atomic-save";
 import { weightsFileName } from "#lib/checkpoint/model-weights";
 import { storedDtypeOf } from "#lib/checkpoint/safetensors-header";
 import { writeSafetensors } from "#lib/checkpoint/safetensors-writer";
@@ -106,6 +110,6 @@ async function isEmptyOrMissing(directory: string): Promise<boolean> {
     return (await readdir(directory)).length === 0;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return true;
-    throw error;
+    throw explainWriteError(error, directory);
   }
 }

@@ -1,5 +1,5 @@
 import { readFile, stat } from "node:fs/promises";
-import { isMap, isScalar, LineCounter, parseDocument, type YAMLError } from "yaml";
+import { type Document, isMap, isScalar, LineCounter, parseDocument, type YAMLError } from "yaml";
 import { LockstepError } from "#lib/core/errors/index";
 import type { SourcedValue } from "./flags.js";
 
@@ -8,9 +8,13 @@ export const maxConfigBytes = 1 << 20;
 
 /** Reads a flat YAML mapping; each value remembers its line. */
 export async function readConfigFile(file: string): Promise<ReadonlyMap<string, SourcedValue>> {
-  const { size } = await stat(file).catch((cause: unknown) => {
+  const facts = await stat(file).catch((cause: unknown) => {
     throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "configuration" }, { cause });
   });
+  if (facts.isDirectory()) {
+    throw new LockstepError("E_CONFIG_SYNTAX", { file, reason: "it is a directory." });
+  }
+  const { size } = facts;
   if (size > maxConfigBytes) {
     throw new LockstepError("E_CONFIG_SYNTAX", {
       file,
@@ -32,7 +36,7 @@ export function parseConfigText(text: string, file: string): ReadonlyMap<string,
   if (!isMap(document.contents)) {
     throw new LockstepError("E_CONFIG_SYNTAX", { file, reason: "it is not a mapping of keys." });
   }
-  const root = document.toJS({ maxAliasCount: 16 }) as Record<string, unknown>;
+  const root = plainValues(document, file);
   for (const pair of document.contents.items) {
     if (!isScalar(pair.key)) continue;
     const key = String(pair.key.value);
@@ -49,4 +53,14 @@ function reasonOf({ message, code }: YAMLError): string {
     return `${said} Is a line below it indented by mistake?`;
   }
   return code === "DUPLICATE_KEY" ? `${said} A key is given twice.` : said;
+}
+
+/** @throws E_CONFIG_SYNTAX for aliases that multiply */
+function plainValues(document: Document, file: string): Record<string, unknown> {
+  try {
+    return document.toJS({ maxAliasCount: 16 }) as Record<string, unknown>;
+  } catch (cause) {
+    const reason = `${cause instanceof Error ? cause.message : String(cause)}.`;
+    throw new LockstepError("E_CONFIG_SYNTAX", { file, reason }, { cause });
+  }
 }

@@ -81,6 +81,10 @@ export const checkpointErrors = {
     (d) => `In the adapter ${d.directory}, ${d.tensor} ${d.problem}.`,
     "Check that adapter_config.json, adapter_model.safetensors and the base model belong together.",
   ),
+  E_OUTPUT_DIR_IN_USE: entry<{ directory: string }>(
+    (d) => `Another run on this machine writes into ${d.directory}.`,
+    "Give each run an output_dir of its own, or wait until the other one has ended.",
+  ),
   E_DIRECTORY_NOT_EMPTY: entry<{ directory: string }>(
     (d) => `The output directory ${d.directory} is not empty.`,
     "Choose another directory, or pass --overwrite to replace the model's files in it.",

@@ -120,7 +120,7 @@ export const dataErrors = {
   ),
   E_SEQUENCE_LENGTH: entry<{ sequenceLength: number; minimum: number; maximum: number }>(
     (d) =>
-      `sequence_length is an integer of ${d.minimum} to ${d.maximum} tokens here, not ${d.sequenceLength}.`,
+      `max_length is an integer of ${d.minimum} to ${d.maximum} tokens here, not ${d.sequenceLength}.`,
     "Choose a length within the model's context (max_position_embeddings or n_positions).",
   ),
   E_PLAN_INVALID: entry<{ name: string; value: number; expected: string }>(

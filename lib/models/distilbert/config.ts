@@ -18,7 +18,7 @@ export function parseDistilBertConfig(json: Readonly<Record<string, unknown>>): 
   const numHeads = int("n_heads", "num_attention_heads", 12);
   if (hiddenSize % numHeads !== 0) config.refuse("n_heads", `a divisor of dim (${hiddenSize})`);
   const vocabSize = config.positiveInt("vocab_size", 30_522);
-  const numLayers = int("n_layers", "num_hidden_layers", 6);
+  const numLayers = config.layerCount("n_layers", config.layerCount("num_hidden_layers", 6));
   return Object.freeze({
     vocabSize,
     hiddenSize,

@@ -33,7 +33,7 @@ export function parseBertConfig(
     config.refuse("num_attention_heads", `a divisor of hidden_size (${hiddenSize})`);
   }
   const vocabSize = config.positiveInt("vocab_size", defaults.vocabSize);
-  const numLayers = config.positiveInt("num_hidden_layers", 12);
+  const numLayers = config.layerCount("num_hidden_layers", 12);
   return Object.freeze({
     modelType,
     vocabSize,

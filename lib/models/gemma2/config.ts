@@ -13,7 +13,7 @@ export function parseGemma2Config(json: Readonly<Record<string, unknown>>): Deco
   });
   const rotary = parseRotary("gemma2", config, { ...base, theta: 10_000 });
   const window = config.nullableInt("sliding_window", 4096);
-  const numLayers = config.positiveInt("num_hidden_layers");
+  const numLayers = config.layerCount("num_hidden_layers");
   return Object.freeze({
     ...base,
     layers: slidingLayers(config, numLayers, (layer) => layer % 2 === 0).map((sliding) => ({

@@ -17,7 +17,7 @@ export function parseGemma3Config(json: Readonly<Record<string, unknown>>): Deco
   const pattern = config.positiveInt("sliding_window_pattern", 6);
   const local = rotaryOf(config, base, "sliding_attention");
   const global = rotaryOf(config, base, "full_attention");
-  const numLayers = config.positiveInt("num_hidden_layers");
+  const numLayers = config.layerCount("num_hidden_layers");
   return Object.freeze({
     ...base,
     layers: slidingLayers(config, numLayers, (layer) => (layer + 1) % pattern !== 0).map(

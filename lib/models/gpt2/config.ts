@@ -34,7 +34,7 @@ export function parseGpt2Config(json: Readonly<Record<string, unknown>>): Gpt2Co
     maxPositions: int("n_positions", "max_position_embeddings", 1024),
     hiddenSize,
     intermediateSize: config.positiveInt("n_inner", 4 * hiddenSize),
-    numLayers: int("n_layer", "num_hidden_layers", 12),
+    numLayers: config.layerCount("n_layer", config.layerCount("num_hidden_layers", 12)),
     numHeads,
     activation: config.activation("activation_function", "gelu_new"),
     layerNormEpsilon: config.positiveNumber("layer_norm_epsilon", 1e-5),

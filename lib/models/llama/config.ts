@@ -11,7 +11,7 @@ export function parseLlamaConfig(json: Readonly<Record<string, unknown>>): Decod
   const attentionBias = config.boolean("attention_bias", false);
   return Object.freeze({
     ...base,
-    layers: Array.from({ length: config.positiveInt("num_hidden_layers") }, () => ({
+    layers: Array.from({ length: config.layerCount("num_hidden_layers") }, () => ({
       window: null,
       rotary,
     })),

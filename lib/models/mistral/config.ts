@@ -12,7 +12,7 @@ export function parseMistralConfig(json: Readonly<Record<string, unknown>>): Dec
   });
   const rotary = parseRotary("mistral", config, { ...base, theta: 10_000 });
   const window = config.nullableInt("sliding_window", 4096);
-  const numLayers = config.positiveInt("num_hidden_layers");
+  const numLayers = config.layerCount("num_hidden_layers");
   return Object.freeze({
     ...base,
     layers: Array.from({ length: numLayers }, () => ({ window, rotary })),

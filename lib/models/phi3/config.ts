@@ -23,7 +23,7 @@ export function parsePhi3Config(json: Readonly<Record<string, unknown>>): Decode
     config.unsupported(`rope_type = ${JSON.stringify(rotary.type)}`);
   }
   const window = config.nullableInt("sliding_window", null);
-  const numLayers = config.positiveInt("num_hidden_layers");
+  const numLayers = config.layerCount("num_hidden_layers");
   return Object.freeze({
     ...base,
     layers: Array.from({ length: numLayers }, () => ({ window, rotary })),

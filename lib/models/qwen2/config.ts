@@ -13,7 +13,7 @@ export function parseQwen2Config(json: Readonly<Record<string, unknown>>): Decod
   const rotary = parseRotary("qwen2", config, { ...base, theta: 10_000 });
   return Object.freeze({
     ...base,
-    layers: qwenLayers(config, config.positiveInt("num_hidden_layers"), rotary),
+    layers: qwenLayers(config, config.layerCount("num_hidden_layers"), rotary),
     queryKeyValueBias: true,
   });
 }

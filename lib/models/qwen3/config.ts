@@ -15,7 +15,7 @@ export function parseQwen3Config(json: Readonly<Record<string, unknown>>): Decod
   const attentionBias = config.boolean("attention_bias", false);
   return Object.freeze({
     ...base,
-    layers: qwenLayers(config, config.positiveInt("num_hidden_layers"), rotary),
+    layers: qwenLayers(config, config.layerCount("num_hidden_layers"), rotary),
     queryKeyNorms: true,
     queryKeyValueBias: attentionBias,
     outputBias: attentionBias,

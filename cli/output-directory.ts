@@ -1,0 +1,39 @@
+import { createHash } from "node:crypto";
+import { access, constants, mkdir, realpath } from "node:fs/promises";
+import { createServer } from "node:net";
+import { explainWriteError } from "#lib/checkpoint/atomic-save";
+import { LockstepError } from "#lib/core/errors/index";
+
+/**
+ * Makes `output_dir` where it is missing and keeps it for this process, before anything costs time.
+ * The claim is a socket in Linux' abstract namespace: the kernel drops it with the process, however
+ * that ends, so a killed run leaves nothing that would stop the next one.
+ *
+ * @returns gives the directory up
+ * @throws E_OUTPUT_DIR_IN_USE; E_CHECKPOINT_WRITE and E_DISK_FULL where it cannot be made or written
+ */
+export async function claimOutputDirectory(directory: string): Promise<() => Promise<void>> {
+  let path: string;
+  try {
+    await mkdir(directory, { recursive: true });
+    path = await realpath(directory);
+    await access(path, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw explainWriteError(error, directory);
+  }
+  const digest = createHash("sha256").update(path).digest("hex");
+  const server = createServer((socket) => socket.destroy());
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (error: NodeJS.ErrnoException) =>
+      reject(
+        error.code === "EADDRINUSE"
+          ? new LockstepError("E_OUTPUT_DIR_IN_USE", { directory })
+          : error,
+      ),
+    );
+    server.listen({ path: `\0lockstep-output-${digest}` }, resolve);
+  });
+  // The claim alone must not keep the process alive.
+  server.unref();
+  return async () => new Promise((resolve) => server.close(() => resolve()));
+}
