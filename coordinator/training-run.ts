@@ -1,4 +1,4 @@
-import { LockstepError } from "#lib/core/errors/index";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
 import { clipCoefficient, totalNorm } from "#lib/optim/clip";
 import { Checkpointer } from "./checkpointer.js";
@@ -16,6 +16,9 @@ import { RunHistory } from "./run-history.js";
 import type { ShardGroup } from "./shards.js";
 import type { TaskQueue, Work } from "./task-queue.js";
 import { TrainingStep } from "./training-step.js";
+
+/** Errors of workers: the shards and what they hold are whole. */
+const workerFailures: ReadonlySet<string> = new Set(["E_WORKERS_EXHAUSTED", "E_WORKER_FAILED"]);
 
 /**
  * The sequence of the run: evaluate, then for each step lease its groups, wait for all of them on
@@ -44,6 +47,7 @@ export class TrainingRun {
   #hasEnded = false;
   #phaseNow: "training" | "evaluating" | "generating" | undefined;
   #skippedInARow = 0;
+  #isUpdating = false;
   #current: TrainingStep | undefined;
   readonly #evaluations: EvaluationResult[] = [];
   readonly #samples: GeneratedSample[] = [];
@@ -114,7 +118,10 @@ export class TrainingRun {
     try {
       await this.#allSteps();
     } catch (error) {
-      if (!(error instanceof StoppedEarly)) throw error;
+      if (!(error instanceof StoppedEarly)) {
+        await this.#saveBeforeFailing(error);
+        throw error;
+      }
     } finally {
       this.#hasEnded = true;
     }
@@ -200,8 +207,10 @@ export class TrainingRun {
     if (numTokens !== expectedTokens) {
       throw new LockstepError("E_TOKEN_COUNT", { step, expected: expectedTokens, got: numTokens });
     }
+    this.#isUpdating = true;
     const update = await this.#orFailure(this.#update(step, nllSum / numTokens));
     this.#step = step + 1;
+    this.#isUpdating = false;
     const numSamples = plan.samplesIn(step);
     const numInputTokens = numSamples * job.sequenceLength;
     const endedAt = performance.now();
@@ -306,6 +315,20 @@ export class TrainingRun {
     const text = await generation.decode(tokens);
     this.#samples.push({ step: this.#step, tokens, text });
     bus.publish({ type: "sample.generated", step: this.#step, prompt: promptText, text });
+  }
+
+  /**
+   * Workers that fail for good take no weights with them: what was trained since the last save is
+   * kept. Not in the middle of an update, when one shard may be a version ahead of another.
+   */
+  async #saveBeforeFailing(error: unknown): Promise<void> {
+    const isWorkers = isLockstepError(error) && workerFailures.has(error.code);
+    if (!isWorkers || this.#isUpdating || this.#step <= this.#savedStep) return;
+    // The run's failure has been told, so this may not wait on `orFailure`; an error here adds nothing.
+    await this.#checkpointer
+      ?.begin(async (into) => this.#shards.snapshot(into), this.#state())
+      .catch(() => {});
+    await this.#checkpointer?.settled();
   }
 
   async #save(): Promise<void> {

@@ -8,6 +8,7 @@ import type {
   RunOutcome,
   Snapshot,
 } from "#coordinator/options";
+import { LockstepError } from "#lib/core/errors/index";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { BulkClient } from "#lib/wire/bulk-client";
@@ -149,6 +150,24 @@ test("a stop request ends after the step, with a checkpoint that continues", lim
   const [only] = saved;
   assert.ok(only);
   assert.equal(saved.length, 1);
+  assert.equal((await resumed(only)).mastersSha256, oracle.mastersSha256);
+});
+
+test("a run whose workers fail for good keeps the steps since its last save", limit, async () => {
+  const saved: Saved[] = [];
+  const { coordinator, recorder, address } = await started({
+    checkpointing: { everySteps: 0, save: savesInto(saved) },
+  });
+  const worker = spawnWorker(address);
+  const facts = { restarts: 3, reason: "killed by SIGKILL", logFile: "worker-1.log" };
+  void recorder
+    .until((event) => event.type === "group.completed" && event.step === 2)
+    .then(() => coordinator.fail(new LockstepError("E_WORKERS_EXHAUSTED", facts)));
+  await assert.rejects(coordinator.run(), { code: "E_WORKERS_EXHAUSTED" });
+  assert.equal((await worker.exited).code, 0);
+  const [only] = saved;
+  assert.ok(only);
+  assert.equal(only.state.step, 2);
   assert.equal((await resumed(only)).mastersSha256, oracle.mastersSha256);
 });
 
