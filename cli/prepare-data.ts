@@ -1,4 +1,3 @@
-import { join } from "node:path";
 import type { ResolvedConfig } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { TokenBatch } from "#lib/core/job";
@@ -63,7 +62,8 @@ export async function prepareData(
       packing: config.packing,
       maxTrainRows: config.max_train_samples,
       maxValidationRows: config.max_eval_samples,
-      spillDirectory: join(config.output_dir, "tmp"),
+      // The file has no name once it is open, so nothing of it is left.
+      spillDirectory: config.output_dir,
       onProgress: (numCharacters) => {
         if (numCharacters < nextDetail) return;
         nextDetail = numCharacters + charactersPerDetail;
