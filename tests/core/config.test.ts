@@ -141,7 +141,7 @@ test("harmless foreign keys warn unless they hold their default; those that chan
   assert.deepEqual(failure("label_smoothing_factor: 0.1"), {
     code: "E_CONFIG_UNSUPPORTED",
     message:
-      "label_smoothing_factor: 0.1 is not supported (job.yaml:3): not implemented in this version.",
+      "label_smoothing_factor: 0.1 is not supported (job.yaml:3): this version cannot do it.",
   });
   assert.deepEqual(resolve("label_smoothing_factor: 0.0\npush_to_hub: false").warnings, []);
 });

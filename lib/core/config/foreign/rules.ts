@@ -62,6 +62,6 @@ export const method = (name: string, keys: string): Record<string, ForeignKey> =
 
 export const fullOnly = "all weights are trained (finetuning_type: full)";
 export const answersOnly = "where rows have answers, the answers alone are learnt";
-export const notHere = "not implemented in this version";
+export const notHere = "this version cannot do it";
 export const hub = "Lockstep does not talk to the Hugging Face Hub";
 export const dashboards = "metrics are served for Prometheus";
