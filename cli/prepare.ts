@@ -18,7 +18,8 @@ import {
   type Tokenizer,
   type TrainingPlan,
 } from "#lib/data/index";
-import { isDerivedTensor, isTied } from "#lib/models/checkpoint-names";
+import { isDerivedTensor } from "#lib/core/derived-tensors";
+import { isTied } from "#lib/models/checkpoint-names";
 import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
 import { findModelDirectory, readModelConfig } from "./model-directory.js";
 import { prepareData } from "./prepare-data.js";

@@ -1,3 +1,5 @@
+import { isDerivedTensor } from "#lib/core/derived-tensors";
+
 /**
  * The names that today's transformers gives to weights, for files of earlier years: the hub's gpt2 has
  * no `transformer.`, old BERT files call the norm's weight gamma, a bare encoder has no prefix.
@@ -32,10 +34,6 @@ const families: Readonly<Record<string, Family>> = {
   distilbert: { prefix: "distilbert", parts: ["embeddings", "transformer"] },
 };
 
-/** Buffers that old files hold as tensors: they follow from the configuration. */
-const buffers =
-  /(^|\.)(rotary_emb\.inv_freq|h\.\d+\.attn\.(bias|masked_bias)|embeddings\.(position_ids|token_type_ids))$/;
-
 /**
  * The name under which transformers knows a stored tensor now; undefined for a buffer that is no
  * weight.
@@ -46,7 +44,7 @@ export function currentWeightName(
   stored: string,
   modelType: string | undefined,
 ): string | undefined {
-  if (buffers.test(stored)) return undefined;
+  if (isDerivedTensor(stored)) return undefined;
   const name = stored
     .replace(/(^|\.)LayerNorm\.gamma$/, "$1LayerNorm.weight")
     .replace(/(^|\.)LayerNorm\.beta$/, "$1LayerNorm.bias");

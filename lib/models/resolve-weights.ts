@@ -1,5 +1,5 @@
+import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { LockstepError } from "#lib/core/errors/index";
-import { isDerivedTensor } from "./checkpoint-names.js";
 import type { Model, WeightSpec } from "./model.js";
 
 /**
