@@ -1,0 +1,45 @@
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { cpus, totalmem } from "node:os";
+import { join } from "node:path";
+import { packageRoot } from "#lib/core/paths";
+
+/** What a figure depends on beside the code. */
+export function describeEnvironment(): string[] {
+  const requirements = readFileSync(join(packageRoot, "bench/peers/requirements.txt"), "utf8");
+  const wheels = readFileSync(join(packageRoot, "scripts/setup/engine-wheels.mjs"), "utf8");
+  const peers = requirements
+    .split("\n")
+    .filter((line) => /^(torch|transformers|peft|tok)/.test(line));
+  return [
+    `${cpus().length} x ${cpuModel()}, ${(totalmem() / 2 ** 30).toFixed(0)} GiB`,
+    `Node ${process.version}, TensorFlow ${/TENSORFLOW_VERSION = "([^"]+)"/.exec(wheels)?.[1]}`,
+    peers.map((line) => line.replace("==", " ")).join(", "),
+    `${numThreads()} threads for operations on both sides (TF_NUM_INTRAOP_THREADS, OMP_NUM_THREADS)`,
+    `commit ${commit()}`,
+  ];
+}
+
+export const numThreads = (): number => cpus().length;
+
+/** `2x-amd-epyc`: the hardware in a file's name. */
+export function hardwareName(): string {
+  const model = cpuModel()
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, "-");
+  return `${cpus().length}x-${model.replace(/^-|-$/g, "")}`;
+}
+
+const cpuModel = (): string => cpus()[0]?.model.trim() ?? "unknown";
+
+function commit(): string {
+  try {
+    const git = (...args: string[]): string =>
+      execFileSync("git", args, { cwd: packageRoot, encoding: "utf8", stdio: "pipe" }).trim();
+    const changed =
+      git("status", "--porcelain", "--untracked-files=no") === "" ? "" : " with changes";
+    return git("rev-parse", "--short", "HEAD") + changed;
+  } catch {
+    return "unknown";
+  }
+}

@@ -1,0 +1,53 @@
+"""Writes a Hugging Face directory with seeded weights, and tokens.i32, little-endian int32 token ids,
+from which both sides take their batches: the first rows x tokens of them, row by row.
+
+    python bench/peers/make_model.py gpt2|gpt2-classifier|minilm DIRECTORY
+"""
+
+import json
+import sys
+
+import numpy
+import torch
+import transformers
+
+NUM_TOKENS = 1 << 16
+
+# No dropout: both sides must compute the same.
+GPT2 = transformers.GPT2Config(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
+
+
+def build(name: str) -> transformers.PreTrainedModel:
+    if name == "gpt2":
+        return transformers.GPT2LMHeadModel(GPT2)
+    if name == "gpt2-classifier":
+        GPT2.num_labels, GPT2.pad_token_id = 2, 50256
+        return transformers.GPT2ForSequenceClassification(GPT2)
+    if name == "minilm":  # The shape of all-MiniLM-L6-v2.
+        return transformers.BertForSequenceClassification(
+            transformers.BertConfig(
+                hidden_size=384,
+                num_hidden_layers=6,
+                num_attention_heads=12,
+                intermediate_size=1536,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+                num_labels=2,
+            )
+        )
+    raise SystemExit(f"no model {name}")
+
+
+def main(name: str, directory: str) -> None:
+    torch.manual_seed(0)
+    model = build(name)
+    model.save_pretrained(directory)
+    vocabulary = model.config.vocab_size
+    # Past the special tokens of BERT, and without GPT-2's end of text.
+    tokens = numpy.random.default_rng(0).integers(1000, vocabulary - 1, NUM_TOKENS, dtype="<i4")
+    tokens.tofile(f"{directory}/tokens.i32")
+    print(json.dumps({"values": {"parameters": model.num_parameters()}}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

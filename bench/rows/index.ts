@@ -1,0 +1,24 @@
+import type { Experiment } from "#bench/frame/experiment";
+import { fp32Step, step } from "./step.js";
+
+/** In the order of the table. */
+export const experiments: readonly Experiment[] = [step, fp32Step];
+
+/** Experiments by their names or their rows'; a row's name keeps only that row. */
+export function select(
+  all: readonly Experiment[],
+  names: readonly string[],
+): { readonly chosen: readonly Experiment[]; readonly unknown: readonly string[] } {
+  if (names.length === 0) return { chosen: all, unknown: [] };
+  const isKnown = (name: string): boolean =>
+    all.some((experiment) => experiment.name === name || hasRow(experiment, name));
+  const chosen = all.flatMap((experiment) => {
+    if (names.includes(experiment.name)) return [experiment];
+    const rows = experiment.rows.filter((row) => names.includes(row.name));
+    return rows.length === 0 ? [] : [{ ...experiment, rows }];
+  });
+  return { chosen, unknown: names.filter((name) => !isKnown(name)) };
+}
+
+const hasRow = ({ rows }: Experiment, name: string): boolean =>
+  rows.some((row) => row.name === name);
