@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { LockstepError } from "#lib/core/errors/index";
 
-/** What the tfjs-node addon offers of TensorFlow; calls are synchronous and belong to one thread. */
+/** What the tfjs-node addon, as the set-up extends it, offers of TensorFlow; calls are synchronous and belong to one thread. */
 export interface TensorFlowBinding {
   readonly TF_Version: string;
   createTensor(
@@ -11,7 +11,10 @@ export interface TensorFlowBinding {
     data: Float32Array | Int32Array | Uint8Array,
   ): number;
   deleteTensor(id: number): void;
+  /** A fresh array. */
   tensorDataSync(id: number): Float32Array | Int32Array | Uint8Array;
+  /** Copies into an array of the tensor's type and size. */
+  readTensor(id: number, into: Float32Array | Int32Array | Uint8Array): void;
   loadSavedModel(directory: string, tags: string): number;
   deleteSavedModel(id: number): void;
   runSavedModel(
@@ -38,6 +41,7 @@ export function loadBinding(): TensorFlowBinding {
     loaded = createRequire(import.meta.url)(
       "@tensorflow/tfjs-node-gpu/lib/napi-v8/tfjs_binding.node",
     ) as TensorFlowBinding;
+    if (loaded.readTensor === undefined) throw new Error("an older set-up compiled it");
   } catch (error) {
     throw new LockstepError(
       "E_ENGINE_NOT_INSTALLED",

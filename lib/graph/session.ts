@@ -23,6 +23,17 @@ function typedArrayName(dtype: string): string {
   return dtype === "int32" ? "Int32Array" : "Uint8Array";
 }
 
+function arrayOf(tensor: GraphTensor): string {
+  return `${typedArrayName(tensor.dtype)} of ${numElements(tensor.shape)}`;
+}
+
+function fits(tensor: GraphTensor, values: TensorData): boolean {
+  return (
+    values.constructor.name === typedArrayName(tensor.dtype) &&
+    values.length === numElements(tensor.shape)
+  );
+}
+
 /** A TensorFlow session over one graph; variables live in it. Belongs to the thread that made it. */
 export class Session {
   readonly #binding: TensorFlowBinding;
@@ -44,25 +55,38 @@ export class Session {
    * Runs a program.
    *
    * @param data one array a feed, of the feed's type and static size; read during the call only
-   * @returns one fresh array a fetch
-   * @throws E_SESSION_FEED before anything runs, E_SESSION_FAILED with TensorFlow's message
+   * @param into arrays, of the fetch's type and static size, that take fetches of these names; they may
+   *   lie in shared memory. Without one a fetch comes in a fresh array.
+   * @returns one array a fetch
+   * @throws E_SESSION_FEED or E_SESSION_FETCH before anything runs, E_SESSION_FAILED with TensorFlow's
+   *   message
    */
-  run(program: Program, data: Readonly<Record<string, TensorData>>): Record<string, TensorData> {
+  run(
+    program: Program,
+    data: Readonly<Record<string, TensorData>>,
+    into: Readonly<Record<string, TensorData>> = {},
+  ): Record<string, TensorData> {
+    for (const [fetch, values] of Object.entries(into)) {
+      const tensor = program.fetches[fetch];
+      if (tensor === undefined || !fits(tensor, values)) {
+        throw new LockstepError("E_SESSION_FETCH", {
+          program: program.name,
+          fetch,
+          expected: tensor === undefined ? "no array, for it is no fetch" : arrayOf(tensor),
+          got: `${values.constructor.name} of ${values.length}`,
+        });
+      }
+    }
     const ids: number[] = [];
     try {
       const inputNames: string[] = [];
       for (const [feed, tensor] of Object.entries(program.feeds)) {
         const values = data[feed];
-        const expected = `${typedArrayName(tensor.dtype)} of ${numElements(tensor.shape)}`;
-        if (
-          values === undefined ||
-          values.constructor.name !== typedArrayName(tensor.dtype) ||
-          values.length !== numElements(tensor.shape)
-        ) {
+        if (values === undefined || !fits(tensor, values)) {
           throw new LockstepError("E_SESSION_FEED", {
             program: program.name,
             feed,
-            expected,
+            expected: arrayOf(tensor),
             got:
               values === undefined ? "nothing" : `${values.constructor.name} of ${values.length}`,
           });
@@ -81,10 +105,13 @@ export class Session {
       );
       for (const output of outputs) ids.push(output.id);
       return Object.fromEntries(
-        fetchEntries.map(([name], index) => [
-          name,
-          this.#binding.tensorDataSync((outputs[index] as { id: number }).id),
-        ]),
+        fetchEntries.map(([name], index) => {
+          const { id } = outputs[index] as { id: number };
+          const target = into[name];
+          if (target === undefined) return [name, this.#binding.tensorDataSync(id)];
+          this.#binding.readTensor(id, target);
+          return [name, target];
+        }),
       );
     } finally {
       for (const id of ids) this.#binding.deleteTensor(id);

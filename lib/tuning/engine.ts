@@ -53,8 +53,11 @@ class GraphEngine implements TrainingEngine {
   readGradients(wireBytes: Uint8Array): void {
     this.#checkSize(wireBytes);
     const { readGradients, views } = this.#programs;
-    const words = this.#session.run(readGradients, {});
-    for (const view of views) wordsOf(view, wireBytes).set(words[feedName(view)] as TensorData);
+    this.#session.run(
+      readGradients,
+      {},
+      Object.fromEntries(views.map((view) => [feedName(view), wordsOf(view, wireBytes)])),
+    );
   }
 
   evaluate(batch: TokenBatch): LossSum {

@@ -1,7 +1,8 @@
 // The engine: TensorFlow's native libraries and the tfjs-node addon compiled against them.
 //
 // The addon's own install script fetches TensorFlow 2.9.1 (CUDA 11) from a storage bucket; this builds
-// the same two source files against the current libraries, which speak the same C interface.
+// the same two source files, one of them inside ours, against the current libraries, which speak the
+// same C interface.
 
 import { createHash, randomBytes } from "node:crypto";
 import {
@@ -20,8 +21,10 @@ import { placeDirectory } from "./place.mjs";
 import { run } from "./run.mjs";
 import { unpackWheel } from "./wheels.mjs";
 
-const ADDON_SOURCES = ["binding/tfjs_backend.cc", "binding/tfjs_binding.cc"];
+const BACKEND_SOURCE = "binding/tfjs_backend.cc";
 const SESSION_OPTIONS = fileURLToPath(new URL("addon/session_options.h", import.meta.url));
+/** Includes the addon's other source. */
+const READ_TENSOR = fileURLToPath(new URL("addon/read_tensor.cc", import.meta.url));
 
 const COMPILER_FLAGS = [
   "-std=c++17",
@@ -46,6 +49,7 @@ export function engineDirectory(cacheDir, spec) {
     spec.addonIntegrity,
     COMPILER_FLAGS,
     readFileSync(SESSION_OPTIONS, "utf8"),
+    readFileSync(READ_TENSOR, "utf8"),
     spec.wheels.map(({ file, sha256, members }) => [file, sha256, members]),
   ]);
   const digest = createHash("sha256").update(contents).digest("hex").slice(0, 12);
@@ -91,7 +95,8 @@ async function compileAddon(engineDir, nodeModulesDir) {
     ...["-I", join(tensorflowDir, "include")],
     ...["-I", packageDir],
     ...["-I", join(nodeModulesDir, "node-api-headers", "include")],
-    ...ADDON_SOURCES.map((source) => join(packageDir, source)),
+    join(packageDir, BACKEND_SOURCE),
+    READ_TENSOR,
     ...["-o", join(engineDir, "tfjs_binding.node")],
     ...["-L", tensorflowDir],
     "-l:libtensorflow_cc.so.2",

@@ -27,6 +27,10 @@ export const graphErrors = {
     (d) => `The feed ${d.feed} of ${d.program} expected ${d.expected} and got ${d.got}.`,
     "Pass every feed of the program with its static shape and type.",
   ),
+  E_SESSION_FETCH: entry<{ program: string; fetch: string; expected: string; got: string }>(
+    (d) => `The fetch ${d.fetch} of ${d.program} expected ${d.expected} and got ${d.got}.`,
+    "Give only arrays that have the static size and type of a fetch of the program.",
+  ),
   E_SESSION_FAILED: entry<{ program: string; message: string }>(
     (d) => `TensorFlow failed while running ${d.program}: ${d.message}`,
     "If memory ran out, lower per_device_train_batch_size or max_length.",
