@@ -98,10 +98,11 @@ function lastTokenClassifier(
         got: "nothing",
       });
     }
-    const positions_T = tf.tensor1d([...Array(t).keys()], "int32");
+    // As float32, exact below 2^24: TensorFlow has no GPU kernel for the arg max of integers.
+    const positions_T = tf.tensor1d([...Array(t).keys()], "float32");
     const isReal_BT = tf.cast(
       tf.notEqual(inputs.tokens, tf.scalar(padTokenId ?? -1, "int32")),
-      "int32",
+      "float32",
     );
     const last_B = tf.argMax(tf.mul(positions_T, isReal_BT), 1) as tf.Tensor1D;
     const last_BD = rowsAt(hidden_BTD, last_B);

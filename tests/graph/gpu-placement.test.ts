@@ -1,0 +1,106 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import type { Precision } from "#lib/core/dtype";
+import type { WorkerJob } from "#lib/core/job";
+import { buildParameterLayout } from "#lib/core/parameter-layout";
+import type { GraphDtype, GraphNode } from "#lib/graph/builder";
+import type { Program } from "#lib/graph/session";
+import { createModel } from "#lib/models/index";
+import type { TrainableModel } from "#lib/tuning/batch-loss";
+import { buildTrainingPrograms, type TrainingPrograms } from "#lib/tuning/programs";
+import { hasGpuKernel, kernelText } from "#tests/support/gpu-kernels";
+import { modelFixtureDirectory, modelFixtures } from "#tests/support/model-fixtures";
+
+/** The programs of a job on a fixture's model, or undefined for one whose head no job trains. */
+function programsOf(fixture: string, precision: Precision): TrainingPrograms | undefined {
+  const modelConfig = JSON.parse(
+    readFileSync(join(modelFixtureDirectory(fixture), "config.json"), "utf8"),
+  ) as Record<string, unknown>;
+  const model = createModel(modelConfig);
+  const isTrainable =
+    model.task === "causal-lm" ||
+    (model.task === "sequence-classification" &&
+      model.numLabels > 1 &&
+      (model.problemType ?? "single_label_classification") === "single_label_classification");
+  if (!isTrainable) return undefined;
+  const job: WorkerJob = {
+    jobId: "placement",
+    modelConfig,
+    layout: buildParameterLayout(model.weights, precision === "bf16" ? "bfloat16" : "float32"),
+    precision,
+    ...{ sequenceLength: 12, microBatchSize: 2, evalBatchSize: 2 },
+    ...{ generationLength: 8, threadsPerWorker: 1 },
+  };
+  return buildTrainingPrograms(model as TrainableModel, job);
+}
+
+/** What a program runs: everything that its fetches need. */
+function nodesOf(program: Program): ReadonlySet<GraphNode> {
+  const found = new Set<GraphNode>();
+  const pending = Object.values(program.fetches).map(({ node }) => node);
+  for (let node = pending.pop(); node !== undefined; node = pending.pop()) {
+    if (found.has(node)) continue;
+    found.add(node);
+    for (const input of node.inputs) pending.push(input.node);
+    pending.push(...node.controlInputs);
+  }
+  return found;
+}
+
+test("the list of GPU kernels tells types apart", () => {
+  const node = (op: string, T: GraphDtype) =>
+    ({ op, attrs: { T: { kind: "type", value: T } } }) as const;
+  assert.equal(hasGpuKernel(node("MatMul", "bfloat16")), true);
+  assert.equal(hasGpuKernel(node("MatMul", "int64")), false);
+  assert.equal(hasGpuKernel(node("StringJoin", "bfloat16")), false);
+});
+
+for (const precision of ["bf16", "fp32"] as const) {
+  test(`every node of the ${precision} training graphs has a kernel for GPUs`, () => {
+    const missing = new Map<string, string>();
+    let numModels = 0;
+    for (const fixture of modelFixtures) {
+      const programs = programsOf(fixture, precision);
+      if (programs === undefined) continue;
+      numModels += 1;
+      for (const node of programs.graph.nodes) {
+        if (!hasGpuKernel(node)) missing.set(kernelText(node), `${fixture}: ${node.name}`);
+      }
+    }
+    assert.ok(numModels > 15);
+    assert.deepEqual([...missing], []);
+  });
+}
+
+/** Ops whose bfloat16 form would cost digits: sums, exponentials and what norms are made of. */
+const float32Ops = new Set([
+  ...["Sum", "Mean", "Max", "Exp", "Log", "Log1p", "Rsqrt", "Sqrt", "Softmax", "LogSoftmax"],
+  ...["SquaredDifference", "Square"],
+]);
+
+test("in a bf16 job matrix products are bfloat16, and norms, softmax and losses float32", () => {
+  let numProducts = 0;
+  let numFloat32 = 0;
+  for (const fixture of ["gpt2", "llama-gqa-untied", "qwen3", "gemma2", "phi3"]) {
+    const programs = programsOf(fixture, "bf16");
+    assert.ok(programs !== undefined);
+    for (const node of nodesOf(programs.accumulate)) {
+      const T = node.attrs["T"]?.kind === "type" ? node.attrs["T"].value : undefined;
+      if (/^(MatMul|BatchMatMulV2)$/.test(node.op)) {
+        numProducts += 1;
+        assert.equal(T, "bfloat16", `${fixture}: ${node.name}`);
+      }
+      if (float32Ops.has(node.op) && T !== "int32") {
+        numFloat32 += 1;
+        assert.equal(T, "float32", `${fixture}: ${node.name}`);
+      }
+    }
+    for (const node of programs.graph.nodes) {
+      if (node.op !== "VarHandleOp" || !node.name.startsWith("gradient/")) continue;
+      assert.deepEqual(node.attrs["dtype"], { kind: "type", value: "float32" }, node.name);
+    }
+  }
+  assert.ok(numProducts > 50 && numFloat32 > 50, `${numProducts} products, ${numFloat32} others`);
+});
