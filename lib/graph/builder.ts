@@ -21,6 +21,8 @@ export type GraphAttr =
   | { readonly kind: "string"; readonly value: string }
   | { readonly kind: "shape"; readonly value: readonly number[] }
   | { readonly kind: "ints"; readonly value: readonly number[] }
+  | { readonly kind: "types"; readonly value: readonly GraphDtype[] }
+  | { readonly kind: "function"; readonly value: string }
   | {
       readonly kind: "tensor";
       readonly dtype: GraphDtype;
@@ -48,6 +50,14 @@ export interface GraphNode {
   readonly outputs: readonly GraphTensor[];
 }
 
+/** A function of the graph's library, with a body of its own. */
+export interface GraphFunction {
+  readonly name: string;
+  readonly body: GraphBuilder;
+  readonly args: readonly GraphTensor[];
+  readonly results: readonly GraphTensor[];
+}
+
 export interface NodeOptions {
   /** A fixed name; without one the node is called by its op and a number. */
   readonly name?: string;
@@ -68,9 +78,29 @@ export class GraphBuilder {
   readonly #byKey = new Map<string, GraphNode>();
   readonly #names = new Set<string>();
   readonly #numByOp = new Map<string, number>();
+  readonly #functionByText = new Map<string, GraphFunction>();
 
   get nodes(): readonly GraphNode[] {
     return this.#nodes;
+  }
+
+  get functions(): readonly GraphFunction[] {
+    return [...this.#functionByText.values()];
+  }
+
+  /** A function for nodes to call; functions of one name and text are one. */
+  addFunction(
+    name: string,
+    body: GraphBuilder,
+    args: readonly GraphTensor[],
+    results: readonly GraphTensor[],
+  ): GraphFunction {
+    const text = `${name}\n${body.print()}\n-> ${results.map(refText).join(", ")}`;
+    const known = this.#functionByText.get(text);
+    if (known !== undefined) return known;
+    const added = { name: `${name}_f${this.#functionByText.size}`, body, args, results };
+    this.#functionByText.set(text, added);
+    return added;
   }
 
   add(
@@ -117,9 +147,9 @@ export class GraphBuilder {
     return this.add(op, inputs, attrs, [{ dtype, shape }], options).outputs[0] as GraphTensor;
   }
 
-  /** The stable text of the graph: a line a node, in order of creation. */
+  /** The stable text of the graph: a line a node, in order of creation, then its functions. */
   print(): string {
-    return this.#nodes.map(printNode).join("\n");
+    return [...this.#nodes.map(printNode), ...this.functions.map(printFunction)].join("\n");
   }
 
   #nextName(op: string): string {
@@ -180,6 +210,7 @@ function attrText(attr: GraphAttr): string {
     }
     case "shape":
     case "ints":
+    case "types":
       return `[${attr.value.join(",")}]`;
     case "string":
       return JSON.stringify(attr.value);
@@ -196,4 +227,12 @@ function printNode(node: GraphNode): string {
   const controls = [...node.controlInputs].map((control) => `^${control.name}`);
   const types = node.outputs.map((output) => `${output.dtype}[${output.shape.join(",")}]`);
   return `${node.name}: ${types.join(", ")} = ${node.op}(${[...node.inputs.map(refText), ...controls].join(", ")})${attrs}`;
+}
+
+function printFunction({ name, body, results }: GraphFunction): string {
+  const lines = body
+    .print()
+    .split("\n")
+    .map((line) => `  ${line}`);
+  return [`function ${name}`, ...lines, `  -> ${results.map(refText).join(", ")}`].join("\n");
 }

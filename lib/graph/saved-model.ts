@@ -2,7 +2,15 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import protobuf from "protobufjs";
 import { packageRoot } from "#lib/core/paths";
-import type { GraphAttr, GraphBuilder, GraphDtype, GraphNode } from "./builder.js";
+import type {
+  GraphAttr,
+  GraphBuilder,
+  GraphDtype,
+  GraphFunction,
+  GraphNode,
+  GraphTensor,
+} from "./builder.js";
+import { argumentOp, bodyRef } from "./xla-function.js";
 
 const { root } = protobuf.parse(
   readFileSync(join(packageRoot, "proto/tensorflow/saved_model.proto"), "utf8"),
@@ -36,7 +44,8 @@ export function encodeSavedModel(graph: GraphBuilder): Uint8Array {
         {
           meta_info_def: { tags: [servingTag], tensorflow_version: "2.21.0" },
           graph_def: {
-            node: graph.nodes.map(nodeDef),
+            node: graph.nodes.map((node) => nodeDef(node, graphRef)),
+            library: { function: graph.functions.map(functionDef) },
             versions: { producer: graphDefVersion, min_consumer: 12 },
           },
         },
@@ -45,14 +54,34 @@ export function encodeSavedModel(graph: GraphBuilder): Uint8Array {
     .finish();
 }
 
-function nodeDef(node: GraphNode): object {
+const graphRef = ({ node, index }: GraphTensor): string =>
+  index === 0 ? node.name : `${node.name}:${index}`;
+
+function functionDef({ name, body, args, results }: GraphFunction): object {
+  const argDef = (prefix: string) => (tensor: GraphTensor, index: number) => ({
+    name: `${prefix}${index}`,
+    type: dataTypes[tensor.dtype],
+  });
+  return {
+    signature: {
+      name,
+      input_arg: args.map(argDef("arg")),
+      output_arg: results.map(argDef("result")),
+    },
+    node_def: body.nodes
+      .filter((node) => node.op !== argumentOp)
+      .map((node) => nodeDef(node, bodyRef)),
+    ret: Object.fromEntries(results.map((result, index) => [`result${index}`, bodyRef(result)])),
+    attr: { _XlaMustCompile: { b: true } },
+  };
+}
+
+function nodeDef(node: GraphNode, refOf: (tensor: GraphTensor) => string): object {
   return {
     name: node.name,
     op: node.op,
     input: [
-      ...node.inputs.map((input) =>
-        input.index === 0 ? input.node.name : `${input.node.name}:${input.index}`,
-      ),
+      ...node.inputs.map(refOf),
       ...[...node.controlInputs].map((control) => `^${control.name}`),
     ],
     attr: Object.fromEntries(
@@ -81,6 +110,10 @@ function attrValue(attr: GraphAttr): object {
       return { shape: shapeProto(attr.value) };
     case "ints":
       return { list: { i: attr.value } };
+    case "types":
+      return { list: { type: attr.value.map((dtype) => dataTypes[dtype]) } };
+    case "function":
+      return { func: { name: attr.value } };
     case "tensor":
       return {
         tensor: {

@@ -15,6 +15,10 @@ export const graphErrors = {
     (d) => `Two nodes of one graph want the name ${d.node}.`,
     "Give every feed, variable and fetch of a program set a name of its own.",
   ),
+  E_GRAPH_FUNCTION_OP: entry<{ op: string }>(
+    (d) => `The op ${d.op} cannot stand in a function that XLA compiles.`,
+    "Use another op, or add the name of its output to lib/graph/xla-function.ts.",
+  ),
   E_GRAPH_SHAPE: entry<{ op: string; expected: string; got: string }>(
     (d) => `${d.op} expected ${d.expected} and got ${d.got}.`,
     "Check the shapes that the model passes to this op.",

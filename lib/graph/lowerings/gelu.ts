@@ -2,6 +2,7 @@ import { toFloat32 } from "#lib/graph/autocast";
 import type { GraphTensor } from "#lib/graph/builder";
 import * as op from "#lib/graph/tf-ops";
 import { registerLowering } from "#lib/graph/tracing-backend";
+import { xlaTensor } from "#lib/graph/xla-function";
 import { Gelu, type GeluForm, GeluGrad, geluQuickSlope, geluTanh } from "#lib/ops/index";
 
 const number = (x: GraphTensor, value: number): GraphTensor => op.scalar(x.node.graph, value);
@@ -11,7 +12,7 @@ const times = (x: GraphTensor, factor: number): GraphTensor => op.mul(x, number(
 const slope = 2 * geluTanh.scale;
 const cubic = slope * geluTanh.cubic;
 
-/** The share of x that passes, y = x * gate(x). Forward and backward share its nodes. */
+/** The share of x that passes, y = x * gate(x). */
 function gate(x: GraphTensor, form: GeluForm): GraphTensor {
   switch (form) {
     case "erf":
@@ -40,16 +41,23 @@ function gateChange(x: GraphTensor, form: GeluForm): GraphTensor {
 }
 
 // In float32 inside, rounded once at the end, as torch does under autocast.
-registerLowering(Gelu, (_, inputs, attrs) => {
-  const x = toFloat32(inputs["x"] as GraphTensor);
-  const y = op.mul(x, gate(x, attrs["form"] as GeluForm));
-  return op.cast(y, (inputs["x"] as GraphTensor).dtype);
+registerLowering(Gelu, ({ graph }, inputs, attrs) => {
+  const body = (args: readonly GraphTensor[]): GraphTensor => {
+    const [input] = args as [GraphTensor];
+    const x = toFloat32(input);
+    return op.cast(op.mul(x, gate(x, attrs["form"] as GeluForm)), input.dtype);
+  };
+  return xlaTensor(graph, Gelu, [inputs["x"] as GraphTensor], body);
 });
 
-registerLowering(GeluGrad, (_, inputs, attrs) => {
+registerLowering(GeluGrad, ({ graph }, inputs, attrs) => {
   const form = attrs["form"] as GeluForm;
-  const x = toFloat32(inputs["x"] as GraphTensor);
-  const change = op.add(gate(x, form), gateChange(x, form));
-  const dx = op.mul(toFloat32(inputs["dy"] as GraphTensor), change);
-  return op.cast(dx, (inputs["x"] as GraphTensor).dtype);
+  const body = (args: readonly GraphTensor[]): GraphTensor => {
+    const [dy, input] = args as [GraphTensor, GraphTensor];
+    const x = toFloat32(input);
+    const change = op.add(gate(x, form), gateChange(x, form));
+    return op.cast(op.mul(toFloat32(dy), change), input.dtype);
+  };
+  const { dy, x } = inputs as { readonly dy: GraphTensor; readonly x: GraphTensor };
+  return xlaTensor(graph, GeluGrad, [dy, x], body);
 });

@@ -3,34 +3,41 @@ import { toFloat32 } from "#lib/graph/autocast";
 import type { GraphTensor } from "#lib/graph/builder";
 import * as op from "#lib/graph/tf-ops";
 import { registerLowering } from "#lib/graph/tracing-backend";
+import { xlaFunction, xlaTensor } from "#lib/graph/xla-function";
 import { RmsNorm, RmsNormGrad } from "#lib/ops/index";
 
-/** The float32 statistics that forward and backward share: equal nodes, made once. */
+/** Float32; backward computes them again from x, which costs less than keeping them. */
 function statistics(x: GraphTensor, epsilon: number) {
   const width = x.shape.at(-1) as number;
   const x_MD = op.reshape(toFloat32(x), [op.numElements(x.shape) / width, width]);
   const meanSquare_M1 = op.reduce("Mean", op.unary("Square", x_MD), [1], true);
   const inverse_M1 = op.unary("Rsqrt", op.add(meanSquare_M1, op.scalar(x.node.graph, epsilon)));
-  return { x_MD, inverse_M1, normalised_MD: op.mul(x_MD, inverse_M1) };
+  return { inverse_M1, normalised_MD: op.mul(x_MD, inverse_M1) };
 }
 
-registerLowering(RmsNorm, (tracer, inputs, attrs) => {
-  const x = inputs["x"] as GraphTensor;
-  const weight_D = toFloat32(inputs["weight"] as GraphTensor);
-  const { normalised_MD } = statistics(x, attrs["epsilon"] as number);
-  const y_MD = op.mul(normalised_MD, weight_D);
-  return op.reshape(op.cast(y_MD, tracer.autocast.compute), x.shape);
+registerLowering(RmsNorm, ({ graph, autocast }, inputs, attrs) => {
+  const body = (args: readonly GraphTensor[]): GraphTensor => {
+    const [x, weight_D] = args as [GraphTensor, GraphTensor];
+    const { normalised_MD } = statistics(x, attrs["epsilon"] as number);
+    const y_MD = op.mul(normalised_MD, toFloat32(weight_D));
+    return op.reshape(op.cast(y_MD, autocast.compute), x.shape);
+  };
+  const operands = [inputs["x"], inputs["weight"]] as GraphTensor[];
+  return xlaTensor(graph, RmsNorm, operands, body);
 });
 
 // With n = x * r and g = dy * w: dx = r * (g - n * mean(g * n)), dw = sum over rows of dy * n.
-registerLowering(RmsNormGrad, (_, inputs, attrs) => {
-  const x = inputs["x"] as GraphTensor;
-  const { inverse_M1, normalised_MD } = statistics(x, attrs["epsilon"] as number);
-  const weight_D = toFloat32(inputs["weight"] as GraphTensor);
-  const dy_MD = op.reshape(toFloat32(inputs["dy"] as GraphTensor), normalised_MD.shape);
-  const g_MD = op.mul(dy_MD, weight_D);
-  const mean_M1 = op.reduce("Mean", op.mul(g_MD, normalised_MD), [1], true);
-  const dx_MD = op.mul(op.sub(g_MD, op.mul(normalised_MD, mean_M1)), inverse_M1);
-  const dw_D = op.reduce("Sum", op.mul(dy_MD, normalised_MD), [0], false);
-  return [op.reshape(op.cast(dx_MD, x.dtype), x.shape), dw_D];
+registerLowering(RmsNormGrad, ({ graph }, inputs, attrs) => {
+  const body = (args: readonly GraphTensor[]): GraphTensor[] => {
+    const [dy, x, weight_D] = args as [GraphTensor, GraphTensor, GraphTensor];
+    const { inverse_M1, normalised_MD } = statistics(x, attrs["epsilon"] as number);
+    const dy_MD = op.reshape(toFloat32(dy), normalised_MD.shape);
+    const g_MD = op.mul(dy_MD, toFloat32(weight_D));
+    const mean_M1 = op.reduce("Mean", op.mul(g_MD, normalised_MD), [1], true);
+    const dx_MD = op.mul(op.sub(g_MD, op.mul(normalised_MD, mean_M1)), inverse_M1);
+    const dw_D = op.reduce("Sum", op.mul(dy_MD, normalised_MD), [0], false);
+    return [op.reshape(op.cast(dx_MD, x.dtype), x.shape), dw_D];
+  };
+  const operands = [inputs["dy"], inputs["x"], inputs["weight"]] as GraphTensor[];
+  return xlaFunction(graph, RmsNormGrad, operands, body);
 });
