@@ -45,7 +45,7 @@ export class Workspace {
   }
 
   /** A Hugging Face directory with seeded weights and tokens.json in it; made once. */
-  model(name: "gpt2" | "gpt2-classifier" | "minilm"): Promise<string> {
+  model(name: "gpt2" | "gpt2-lively" | "gpt2-classifier" | "minilm"): Promise<string> {
     return this.once(name, (path) => this.peer("make_model", name, path));
   }
 

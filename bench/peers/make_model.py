@@ -1,7 +1,7 @@
 """Writes a Hugging Face directory with seeded weights, and tokens.i32, little-endian int32 token ids,
 from which both sides take their batches: the first rows x tokens of them, row by row.
 
-    python bench/peers/make_model.py gpt2|gpt2-classifier|minilm DIRECTORY
+    python bench/peers/make_model.py gpt2|gpt2-lively|gpt2-classifier|minilm DIRECTORY
 """
 
 import json
@@ -20,6 +20,13 @@ GPT2 = transformers.GPT2Config(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
 def build(name: str) -> transformers.PreTrainedModel:
     if name == "gpt2":
         return transformers.GPT2LMHeadModel(GPT2)
+    if name == "gpt2-lively":  # Greedy text of small random weights repeats its last token.
+        model = transformers.GPT2LMHeadModel(GPT2)
+        with torch.no_grad():
+            for weight in model.transformer.h.parameters():
+                if weight.dim() == 2:
+                    weight.mul_(6)
+        return model
     if name == "gpt2-classifier":
         GPT2.num_labels, GPT2.pad_token_id = 2, 50256
         return transformers.GPT2ForSequenceClassification(GPT2)
