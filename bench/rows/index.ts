@@ -1,8 +1,9 @@
 import type { Experiment } from "#bench/frame/experiment";
+import { generate } from "./generate.js";
 import { fp32Step, step } from "./step.js";
 
 /** In the order of the table. */
-export const experiments: readonly Experiment[] = [step, fp32Step];
+export const experiments: readonly Experiment[] = [step, fp32Step, generate];
 
 /** Experiments by their names or their rows'; a row's name keeps only that row. */
 export function select(

@@ -189,6 +189,10 @@ export const matMul = (
       got: `[${a.shape.join(", ")}]${transposeA ? "^T" : ""} x [${b.shape.join(", ")}]${transposeB ? "^T" : ""}`,
     });
   }
+  // A transposed operand is read as it lies.
+  const source = b.node.op === "Transpose" ? b.node.inputs[0] : undefined;
+  if (source !== undefined && b.shape.length === 2)
+    return matMul(a, source, transposeA, !transposeB);
   if (a.shape.length === 2 && b.shape.length === 2) {
     return a.node.graph.tensor(
       "MatMul",

@@ -5,6 +5,8 @@ import type { AttentionOptions } from "#lib/ops/index";
 export interface WeightSpec {
   readonly name: string;
   readonly shape: readonly number[];
+  /** A projection stored [in, out], used in nothing but products x W; others are [out, in]. */
+  readonly isInputMajor?: true;
 }
 
 /** The weights of a model by name, as tfjs tensors of any backend. */

@@ -57,7 +57,7 @@ export class Generator {
     checkPositions(model, maxLength);
     const graph = new GraphBuilder();
     const autocast: Autocast = { compute: precision === "bf16" ? "bfloat16" : "float32" };
-    const weights = new WeightVariables(graph, model.weights, autocast);
+    const weights = new WeightVariables(graph, model.weights, autocast, { outputMajor: true });
     const programs = buildDecodePrograms({ graph, autocast }, model, () => weights.lookup, {
       batchSize,
       maxLength,

@@ -31,7 +31,7 @@ export function gpt2Weights(config: Gpt2Config): readonly WeightSpec[] {
     { name: `${module}.bias`, shape: [d] },
   ];
   const conv1d = (module: string, width: number, out: number): WeightSpec[] => [
-    { name: `${module}.weight`, shape: [width, out] },
+    { name: `${module}.weight`, shape: [width, out], isInputMajor: true },
     { name: `${module}.bias`, shape: [out] },
   ];
   return [
