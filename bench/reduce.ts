@@ -1,6 +1,7 @@
 /**
  * Time of a step's reduction for 124M parameters (GPT-2) over two threads: sum of two bfloat16
  * gradients, norm, clip, AdamW with bfloat16 output. Run: node dist/bench/reduce.js [numRounds]
+ * The last line is JSON for the table.
  */
 import { once } from "node:events";
 import { cpus } from "node:os";
@@ -109,6 +110,8 @@ async function measure(numRounds: number): Promise<void> {
     );
   }
   await Promise.all(threads.map(async (thread) => thread.terminate()));
+  const seconds = median(samples["total"] ?? []) / 1000;
+  console.log(JSON.stringify({ values: { reduction: seconds }, check: { norm } }));
 }
 
 const describe = ({ numElements }: ParameterLayout): string =>

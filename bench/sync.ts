@@ -1,7 +1,15 @@
 /**
  * Cost of a step's synchronisation on loopback: two workers (threads with a connection to each shard)
  * push their bfloat16 gradients of 124M parameters to two reducer shards, which sum, take the norm,
- * clip, update and publish; both workers pull the result. Run: node dist/bench/sync.js [numRounds]
+ * clip, update and publish; both workers pull the result.
+ *
+ * node dist/bench/sync.js [numRounds] [numShards]
+ *
+ * The last line is JSON for the table. With a network namespace whose loopback is limited it shows what
+ * share of a link is used:
+ *
+ * unshare -n sh -c 'ip link set lo up; tc qdisc add dev lo root tbf rate 1gbit burst 1mb latency 50ms;
+ *   node dist/bench/sync.js 3'
  */
 import { once } from "node:events";
 import { cpus } from "node:os";
@@ -18,7 +26,7 @@ import {
 import { clipCoefficient, totalNorm } from "#lib/optim/index";
 import { BulkClient } from "#lib/wire/bulk-client";
 
-const numShards = 2;
+const numShards = Number(process.argv[3] ?? 2);
 const numWorkers = 2;
 const layout = buildParameterLayout(
   [
@@ -75,10 +83,11 @@ async function measure(numRounds: number): Promise<void> {
     ),
   );
   await Promise.all(shards.map(async (shard) => shard.publishInitial(0)));
+  const argv = process.argv.slice(2);
   const addresses = shards.map(({ address }) => address);
   const workers = Array.from({ length: numWorkers }, (_, group) => {
     const options: WorkerOptions = { group, addresses };
-    return new Worker(fileURLToPath(import.meta.url), { workerData: options });
+    return new Worker(fileURLToPath(import.meta.url), { workerData: options, argv });
   });
   await Promise.all(workers.map(async (worker) => once(worker, "message")));
   const onAll = async (task: Task): Promise<void> => {
@@ -91,6 +100,7 @@ async function measure(numRounds: number): Promise<void> {
     );
   };
   const phases = ["push", "reduce", "apply", "pull", "total"] as const;
+  const medianSeconds: Record<string, number> = {};
   const samples = phases.map((): number[] => []);
   let cpuAtStart = process.cpuUsage();
   for (let step = 0; step <= numRounds; step++) {
@@ -126,6 +136,7 @@ async function measure(numRounds: number): Promise<void> {
   phases.forEach((phase, i) => {
     const sorted = (samples[i] ?? []).sort((a, b) => a - b);
     const median = sorted[sorted.length >> 1] ?? 0;
+    medianSeconds[phase] = median / 1000;
     console.log(
       `${phase.padEnd(7)} median ${median.toFixed(0)} ms, best ${sorted[0]?.toFixed(0)} ms`,
     );
@@ -135,6 +146,15 @@ async function measure(numRounds: number): Promise<void> {
   console.log(`processor time a round: ${((user + system) / 1000 / numRounds).toFixed(0)} ms`);
   await Promise.all(workers.map(async (worker) => worker.terminate()));
   await Promise.all(shards.map(async (shard) => shard.close()));
+  const { push = 0, reduce = 0, apply = 0, pull = 0, total = 0 } = medianSeconds;
+  const gigabits = (numWorkers * wireSizeBytes(layout) * 8) / 1e9;
+  const values = {
+    "reduce-update-broadcast": reduce + apply + pull,
+    "sync-round": total,
+    "push-gbit-per-second": gigabits / push,
+    "pull-gbit-per-second": gigabits / pull,
+  };
+  console.log(JSON.stringify({ values, check: {} }));
 }
 
 const describe = ({ numElements }: ParameterLayout): string =>

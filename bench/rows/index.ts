@@ -1,9 +1,16 @@
 import type { Experiment } from "#bench/frame/experiment";
 import { generate } from "./generate.js";
 import { fp32Step, step } from "./step.js";
+import { reduction, synchronisation } from "./synchronisation.js";
 
 /** In the order of the table. */
-export const experiments: readonly Experiment[] = [step, fp32Step, generate];
+export const experiments: readonly Experiment[] = [
+  step,
+  fp32Step,
+  generate,
+  synchronisation,
+  reduction,
+];
 
 /** Experiments by their names or their rows'; a row's name keeps only that row. */
 export function select(
