@@ -1,15 +1,18 @@
 import type { Experiment } from "#bench/frame/experiment";
 import { generate } from "./generate.js";
-import { fp32Step, step } from "./step.js";
+import { floor, fp32Step, step } from "./step.js";
 import { reduction, synchronisation } from "./synchronisation.js";
+import { tokenise } from "./tokenise.js";
 
 /** In the order of the table. */
 export const experiments: readonly Experiment[] = [
   step,
+  floor,
   fp32Step,
   generate,
   synchronisation,
   reduction,
+  tokenise,
 ];
 
 /** Experiments by their names or their rows'; a row's name keeps only that row. */

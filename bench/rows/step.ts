@@ -33,6 +33,23 @@ export const step: Experiment = {
   },
 };
 
+/** How far the step is from what its matrix products alone take. */
+export const floor: Experiment = {
+  name: "floor",
+  rows: ["2x512", "1x1024"].map((shape) => ({
+    name: `floor-${shape}`,
+    value: `step-${shape}`,
+    what: `full step of ${shape} tokens, bf16, against its matrix products alone in TensorFlow`,
+    unit: "s",
+    bar: 1.25,
+    direction: "at most",
+  })),
+  ours: step.ours,
+  peer: (workspace) => workspace.ours("floor", ...options("bf16", shapes)),
+  // Nothing to compare: the products' operands are constants, and "step" compares the losses.
+  tolerances: {},
+};
+
 export const fp32Step: Experiment = {
   name: "step-fp32",
   rows: [
