@@ -1,0 +1,126 @@
+/**
+ * Seconds of a whole optimizer step in one process: forward, backward, gradients out, norm, clip, AdamW,
+ * parameters in. The masters are float32; with bf16 products and the wire are bfloat16.
+ *
+ * node dist/bench/full-step.js MODEL_DIR [--precision bf16|fp32] [--shapes ROWSxTOKENS,...] [--repeat N]
+ *   [--threads N]
+ *
+ * Prints {"values": {"step-2x512": seconds}, "check": {"first-2x512": loss, "last-2x512": loss}}: medians
+ * of `--repeat` steps after a warm-up step; the losses of the first and the last step. Every shape starts
+ * from the directory's weights and takes the first tokens of its tokens.i32.
+ */
+import { readFileSync } from "node:fs";
+import { cpus } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { ModelWeights } from "#lib/checkpoint/index";
+import type { TokenBatch, WorkerJob } from "#lib/core/job";
+import { buildParameterLayout, shardRanges, wireSizeBytes } from "#lib/core/parameter-layout";
+import { createModel, resolveWeights } from "#lib/models/index";
+import { median } from "./frame/compare.js";
+import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
+
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    precision: { type: "string", default: "bf16" },
+    shapes: { type: "string", default: "2x512" },
+    repeat: { type: "string", default: "3" },
+    threads: { type: "string", default: String(cpus().length) },
+  },
+});
+const directory = positionals[0];
+if (directory === undefined) {
+  process.stderr.write("full-step takes a model directory\n");
+  process.exit(2);
+}
+process.env["TF_NUM_INTRAOP_THREADS"] = options.threads;
+process.env["TF_NUM_INTEROP_THREADS"] = "1";
+
+const precision = options.precision === "fp32" ? "fp32" : "bf16";
+const readConfig = (): Record<string, unknown> =>
+  JSON.parse(readFileSync(join(directory, "config.json"), "utf8")) as Record<string, unknown>;
+const modelConfig = readConfig();
+const model = createModel(modelConfig, { task: "causal-lm" });
+const layout = buildParameterLayout(model.weights, precision === "bf16" ? "bfloat16" : "float32");
+const tokenBytes = readFileSync(join(directory, "tokens.i32"));
+const allTokens = new Int32Array(Uint8Array.from(tokenBytes).buffer);
+
+/** Each token predicts the next of its row; the last predicts nothing. */
+function batchOf(numRows: number, length: number): TokenBatch {
+  const tokens = allTokens.slice(0, numRows * length);
+  const targets = Int32Array.from(tokens, (_, i) =>
+    i % length === length - 1 ? -100 : (tokens[i + 1] as number),
+  );
+  return { numRows, tokens, targets };
+}
+
+async function loadShard(): Promise<ShardArithmetic> {
+  const [range] = shardRanges(layout, 1);
+  if (range === undefined) throw new Error("the model has no parameters");
+  const shard = await ShardArithmetic.create(layout, range);
+  const weights = await ModelWeights.open(directory as string);
+  const found = weights.names().map((name) => ({ name, shape: weights.info(name).shape }));
+  const stored = resolveWeights(model, found);
+  for (const { name, offset, size } of layout.tensors) {
+    await weights.readFloat32(
+      stored.get(name) ?? name,
+      shard.masters.subarray(offset, offset + size),
+    );
+  }
+  await weights.close();
+  return shard;
+}
+
+async function measureShape(numRows: number, length: number) {
+  const job: WorkerJob = {
+    jobId: "bench",
+    modelConfig,
+    layout,
+    precision,
+    sequenceLength: length,
+    microBatchSize: numRows,
+    evalBatchSize: numRows,
+    generationLength: 0,
+    threadsPerWorker: Number(options.threads),
+  };
+  const { default: createEngine } = await import("#lib/tuning/engine");
+  const engine = await createEngine(job);
+  const shard = await loadShard();
+  const gradients = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+  const batch = batchOf(numRows, length);
+  engine.loadParameters(shard.publish());
+  const seconds: number[] = [];
+  const losses: number[] = [];
+  for (let step = 0; step <= Number(options.repeat); step++) {
+    const startedAt = performance.now();
+    const { numTokens, nllSum } = engine.accumulate(batch, 1 / (numRows * (length - 1)), true);
+    engine.readGradients(gradients);
+    const norm = totalNorm(shard.addLastGroup(gradients, true));
+    shard.applyAdamW({
+      learningRate: 1e-4,
+      beta1: 0.9,
+      beta2: 0.999,
+      epsilon: 1e-8,
+      weightDecay: 0,
+      updateNumber: step + 1,
+      gradientScale: clipCoefficient(norm, 1),
+    });
+    engine.loadParameters(shard.publish());
+    seconds.push((performance.now() - startedAt) / 1000);
+    losses.push(nllSum / numTokens);
+  }
+  engine.close();
+  return { seconds: seconds.slice(1), losses };
+}
+
+const values: Record<string, number> = {};
+const check: Record<string, number> = {};
+for (const shape of options.shapes.split(",")) {
+  const [numRows, length] = shape.split("x").map(Number) as [number, number];
+  const { seconds, losses } = await measureShape(numRows, length);
+  values[`step-${shape}`] = median(seconds);
+  check[`first-${shape}`] = losses[0] as number;
+  check[`last-${shape}`] = losses.at(-1) as number;
+}
+console.log(JSON.stringify({ values, check }));
