@@ -45,6 +45,11 @@ function nodesOf(program: Program): ReadonlySet<GraphNode> {
     found.add(node);
     for (const input of node.inputs) pending.push(input.node);
     pending.push(...node.controlInputs);
+    const called = node.attrs["f"];
+    if (called?.kind === "function") {
+      const body = node.graph.functions.find(({ name }) => name === called.value);
+      pending.push(...(body?.results ?? []).map((result) => result.node));
+    }
   }
   return found;
 }

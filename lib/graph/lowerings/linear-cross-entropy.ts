@@ -1,15 +1,17 @@
 // Shape legend: M rows, C rows of a chunk, D model width, V vocabulary.
+import * as tf from "@tensorflow/tfjs-core";
 import { toCompute, toFloat32 } from "#lib/graph/autocast";
 import { dependsOn, type GraphNode, type GraphTensor } from "#lib/graph/builder";
 import * as op from "#lib/graph/tf-ops";
 import { registerLowering, type Tracer } from "#lib/graph/tracing-backend";
+import { xlaFunction, xlaTensor } from "#lib/graph/xla-function";
 import { LinearCrossEntropy, LinearCrossEntropyGrad } from "#lib/ops/index";
 
 /**
- * Rows whose logits exist at once. With a vocabulary of 50,000 a chunk of 512 rows takes 100 MB in
- * float32; the products stay large enough to run at the machine's rate.
+ * Rows whose logits exist at once. With a vocabulary of 50,000 a chunk of 1024 rows takes 100 MB in
+ * bfloat16, and its gradient as much; no float32 logits reach memory.
  */
-const chunkRows = 512;
+const chunkRows = 1024;
 
 interface Chunk {
   readonly numRows: number;
@@ -43,22 +45,14 @@ function chunksOf(
   });
 }
 
-/** Logits of a chunk in float32, the product that they come from, and the tanh of the softcap. */
-function logitsOf({ hidden_CD, weight_VD, softcap }: Chunk) {
-  const product = op.matMul(hidden_CD, weight_VD, false, true);
-  const raw_CV = toFloat32(product);
-  if (softcap === 0) return { logits_CV: raw_CV, productNode: product.node, tanh_CV: undefined };
-  const cap = op.scalar(weight_VD.node.graph, softcap);
-  const tanh_CV = op.unary("Tanh", op.div(raw_CV, cap));
-  return { logits_CV: op.mul(tanh_CV, cap), productNode: product.node, tanh_CV };
-}
-
-/** Forward values of a chunk; the gradient writes the same nodes again and finds them there. */
-function forward(chunk: Chunk) {
-  const { numRows, targets_C, weight_VD } = chunk;
-  const graph = weight_VD.node.graph;
-  const vocab = weight_VD.shape[0] as number;
-  const { logits_CV, productNode, tanh_CV } = logitsOf(chunk);
+/** Softmax, loss and gradient of a chunk's logits, in float32 inside one function. */
+function lossOf(logits: GraphTensor, targets_C: GraphTensor, softcap: number, withGrad: boolean) {
+  const graph = logits.node.graph;
+  const [numRows, vocab] = logits.shape as [number, number];
+  const raw_CV = toFloat32(logits);
+  const cap = op.scalar(graph, softcap);
+  const tanh_CV = softcap === 0 ? undefined : op.unary("Tanh", op.div(raw_CV, cap));
+  const logits_CV = tanh_CV === undefined ? raw_CV : op.mul(tanh_CV, cap);
   const max_C1 = op.reduce("Max", logits_CV, [1], true);
   const exp_CV = op.unary("Exp", op.sub(logits_CV, max_C1));
   const sum_C1 = op.reduce("Sum", exp_CV, [1], true);
@@ -73,63 +67,84 @@ function forward(chunk: Chunk) {
     [numRows],
   );
   const flatIndex_C = op.add(rowStarts_C, safeTargets_C);
-  const targetLogit_C = op.gather(op.reshape(logits_CV, [numRows * vocab]), flatIndex_C, 0);
-  const logSumExp_C = op.add(
-    op.reshape(op.unary("Log", sum_C1), [numRows]),
-    op.reshape(max_C1, [numRows]),
-  );
+  const rawTarget_C = op.gather(op.reshape(logits, [numRows * vocab]), flatIndex_C, 0);
+  const targetLogit_C =
+    softcap === 0
+      ? toFloat32(rawTarget_C)
+      : op.mul(op.unary("Tanh", op.div(toFloat32(rawTarget_C), cap)), cap);
+  const logSumExp_C = op.reshape(op.add(op.unary("Log", sum_C1), max_C1), [numRows]);
   const nll_C = op.mul(op.sub(logSumExp_C, targetLogit_C), supervised_C);
-  return { productNode, tanh_CV, exp_CV, sum_C1, supervised_C, safeTargets_C, nll_C };
+  const nll = op.reduce("Sum", nll_C, [0], false);
+  if (!withGrad) return [nll];
+  const supervised_C1 = op.reshape(supervised_C, [numRows, 1]);
+  const softmax_CV = op.mul(exp_CV, op.div(supervised_C1, sum_C1));
+  const oneHot_CV = op.oneHot(safeTargets_C, vocab, op.scalar(graph, 1), op.scalar(graph, 0));
+  const dCapped_CV = op.sub(softmax_CV, op.mul(oneHot_CV, supervised_C1));
+  const dLogits_CV =
+    tanh_CV === undefined
+      ? dCapped_CV
+      : op.mul(dCapped_CV, op.sub(op.scalar(graph, 1), op.unary("Square", tanh_CV)));
+  return [nll, op.cast(dLogits_CV, logits.dtype)];
 }
 
-registerLowering(LinearCrossEntropy, (tracer, inputs, attrs) =>
-  op.addN(
-    chunksOf(tracer, inputs, attrs).map((chunk) =>
-      op.reduce("Sum", forward(chunk).nll_C, [0], false),
-    ),
-  ),
-);
+/**
+ * The loss of a chunk and, where asked, d loss / d logits. The gradient asks for the same call as a
+ * taped forward and finds it there.
+ */
+function lossCall({ hidden_CD, weight_VD, targets_C, softcap }: Chunk, withGrad: boolean) {
+  const product_CV = op.matMul(hidden_CD, weight_VD, false, true);
+  const body = ([logits, targets]: readonly GraphTensor[]) =>
+    lossOf(logits as GraphTensor, targets as GraphTensor, softcap, withGrad);
+  const graph = weight_VD.node.graph;
+  const [nll, dLogits_CV] = xlaFunction(graph, LinearCrossEntropy, [product_CV, targets_C], body);
+  return {
+    productNode: product_CV.node,
+    nll: nll as GraphTensor,
+    dLogits_CV: dLogits_CV as GraphTensor,
+  };
+}
+
+registerLowering(LinearCrossEntropy, (tracer, inputs, attrs) => {
+  const isTaped = tf.engine().state.gradientDepth > 0;
+  return op.addN(
+    chunksOf(tracer, inputs, attrs).map((chunk) => lossCall(chunk, isTaped).nll),
+  );
+});
+
+/** dy times the sum of the parts, in float32 inside. */
+const scaledSum = (
+  dy: GraphTensor,
+  parts: readonly GraphTensor[],
+  dtype: GraphTensor["dtype"],
+): GraphTensor =>
+  xlaTensor(dy.node.graph, "ScaledSum", [dy, ...parts], ([factor, ...terms]) => {
+    const sum = terms.map(toFloat32).reduce((total, term) => op.add(total, term));
+    return op.cast(op.mul(sum, toFloat32(factor as GraphTensor)), dtype);
+  });
 
 // d logits = dy * supervised * (softmax - one-hot), times 1 - tanh^2 behind a softcap;
-// d hidden = d logits W; d W = d logits^T hidden.
+// d hidden = d logits W; d W = d logits^T hidden. dy multiplies the two results, which are smaller
+// than the logits.
 registerLowering(LinearCrossEntropyGrad, (tracer, inputs, attrs) => {
   const hidden = inputs["hidden"] as GraphTensor;
-  const dy = toFloat32(inputs["dy"] as GraphTensor);
-  const graph = tracer.graph;
+  const dy = inputs["dy"] as GraphTensor;
   const dHiddenChunks: GraphTensor[] = [];
   const dWeightChunks: GraphTensor[] = [];
   let previous: GraphNode | undefined;
   for (const chunk of chunksOf(tracer, inputs, attrs)) {
-    const vocab = chunk.weight_VD.shape[0] as number;
-    const { productNode, tanh_CV, exp_CV, sum_C1, supervised_C, safeTargets_C } = forward(chunk);
-    const seed_C1 = op.reshape(op.mul(supervised_C, dy), [chunk.numRows, 1]);
-    const softmax_CV = op.mul(exp_CV, op.div(seed_C1, sum_C1));
-    const oneHot_CV = op.oneHot(
-      safeTargets_C,
-      vocab,
-      op.scalar(graph, 1, tracer.autocast.compute),
-      op.scalar(graph, 0, tracer.autocast.compute),
-    );
-    const dCapped_CV = op.sub(
-      op.cast(softmax_CV, tracer.autocast.compute),
-      op.mul(oneHot_CV, op.cast(seed_C1, tracer.autocast.compute)),
-    );
-    const dLogits_CV = tanh_CV === undefined ? dCapped_CV : throughTanh(dCapped_CV, tanh_CV);
-    dHiddenChunks.push(op.matMul(dLogits_CV, chunk.weight_VD, false, false));
-    const dWeight_VD = op.matMul(dLogits_CV, chunk.hidden_CD, true, false);
-    dWeightChunks.push(op.cast(dWeight_VD, "float32"));
-    // One chunk's logits at a time: the next chunk starts when this one's gradient is done.
+    const { productNode, dLogits_CV } = lossCall(chunk, true);
+    const dHidden_CD = op.matMul(dLogits_CV, chunk.weight_VD, false, false);
+    dHiddenChunks.push(dHidden_CD);
+    dWeightChunks.push(op.matMul(dLogits_CV, chunk.hidden_CD, true, false));
+    // One chunk's logits at a time: the next chunk starts when this one's gradient is done. The
+    // gradient of the weight is not waited for: nothing computes it where the weight is frozen.
     if (previous !== undefined && !dependsOn(previous, productNode)) {
       productNode.controlInputs.add(previous);
     }
-    previous = dWeight_VD.node;
+    previous = dHidden_CD.node;
   }
-  const dHidden_MD = op.concat(dHiddenChunks, 0);
-  return [op.cast(dHidden_MD, hidden.dtype), op.addN(dWeightChunks)];
+  return [
+    scaledSum(dy, [op.concat(dHiddenChunks, 0)], hidden.dtype),
+    scaledSum(dy, dWeightChunks, "float32"),
+  ];
 });
-
-/** The gradient before a softcap, in the type of the gradient behind it. */
-function throughTanh(d: GraphTensor, tanh: GraphTensor): GraphTensor {
-  const slope = op.sub(op.scalar(d.node.graph, 1), op.unary("Square", tanh));
-  return op.cast(op.mul(toFloat32(d), slope), d.dtype);
-}
