@@ -1,8 +1,9 @@
 /**
- * Time of one training micro-batch and of the gradient's way out of the session, alone.
+ * Time of an engine's part of a step: a group of micro-batches until its gradient is out, and the
+ * next parameters in.
  *
  * node dist/bench/step.js [--model smollm2|gpt2] [--precision bf16|fp32] [--threads N] [--rows N]
- *   [--tokens N] [--repeat N]
+ *   [--tokens N] [--accumulation N] [--repeat N]
  */
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
@@ -37,6 +38,7 @@ const { values } = parseArgs({
     threads: { type: "string", default: String(cpus().length) },
     rows: { type: "string", default: "2" },
     tokens: { type: "string", default: "512" },
+    accumulation: { type: "string", default: "1" },
     repeat: { type: "string", default: "5" },
   },
 });
@@ -94,20 +96,23 @@ const batch = {
   tokens: Int32Array.from({ length: numTokens }, (_, i) => (i * 7919) % 49152),
   targets: Int32Array.from({ length: numTokens }, (_, i) => ((i + 1) * 7919) % 49152),
 };
+const gradients = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+const groupSize = Number(values.accumulation);
 const steps: number[] = [];
-for (let i = 0; i <= Number(values.repeat); i++) {
+const loads: number[] = [];
+for (let step = 0; step <= Number(values.repeat); step++) {
   const start = performance.now();
-  const { nllSum } = engine.accumulate(batch, 1 / numTokens, i % 2 === 0);
-  steps.push(seconds(start));
-  console.log(
-    `micro-batch ${i}: ${(steps[i] as number).toFixed(3)} s, loss ${(nllSum / numTokens).toFixed(4)}`,
-  );
-}
-const reads: number[] = [];
-for (let i = 0; i < 3; i++) {
-  const start = performance.now();
-  engine.readGradients(parameters);
-  reads.push(seconds(start));
+  let nllSum = 0;
+  for (let i = 0; i < groupSize; i++) {
+    const out = i === groupSize - 1 ? gradients : undefined;
+    nllSum += engine.accumulate(batch, 1 / (numTokens * groupSize), i === 0, out).nllSum;
+  }
+  const computed = performance.now();
+  engine.loadParameters(parameters);
+  steps.push((computed - start) / 1000);
+  loads.push(seconds(computed));
+  const loss = nllSum / numTokens / groupSize;
+  console.log(`step ${step}: ${(steps[step] as number).toFixed(3)} s, loss ${loss.toFixed(4)}`);
 }
 const { maxRSS } = process.resourceUsage();
 console.log(
@@ -117,8 +122,10 @@ console.log(
     threads: job.threadsPerWorker,
     rows: job.microBatchSize,
     tokens: job.sequenceLength,
-    microBatchSeconds: Number(median(steps.slice(1)).toFixed(3)),
-    readGradientsSeconds: Number(median(reads).toFixed(3)),
+    accumulation: groupSize,
+    firstStepSeconds: Number((steps[0] as number).toFixed(3)),
+    microBatchSeconds: Number((median(steps.slice(1)) / groupSize).toFixed(3)),
+    loadParametersSeconds: Number(median(loads.slice(1)).toFixed(3)),
     peakMemoryGiB: Number((maxRSS / 1024 ** 2).toFixed(2)),
   }),
 );

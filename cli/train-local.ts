@@ -72,8 +72,7 @@ export async function trainLocal(
     let nllSum = 0;
     for (let group = 0; group < config.gradient_groups; group++) {
       const micro = plan.microBatches(step, group);
-      nllSum += accumulateGroup(engine, micro, 1 / numTokens).nllSum;
-      engine.readGradients(gradients);
+      nllSum += accumulateGroup(engine, micro, 1 / numTokens, gradients).nllSum;
       for (const shard of shards)
         shard.addGroup(gradients.subarray(...wireRange(shard)), group === 0);
     }
@@ -103,10 +102,12 @@ function accumulateGroup(
   engine: TrainingEngine,
   batches: readonly TokenBatch[],
   gradScale: number,
+  gradients: Uint8Array,
 ): LossSum {
   const sum = { nllSum: 0, numTokens: 0 };
   batches.forEach((batch, index) => {
-    const part = engine.accumulate(batch, gradScale, index === 0);
+    const last = index === batches.length - 1;
+    const part = engine.accumulate(batch, gradScale, index === 0, last ? gradients : undefined);
     sum.nllSum += part.nllSum;
     sum.numTokens += part.numTokens;
   });

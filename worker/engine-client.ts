@@ -20,7 +20,7 @@ interface Pending {
 export class EngineClient {
   /** The whole parameter space in wire form: written by the I/O thread, read by `loadParameters`. */
   readonly parameters: Uint8Array<SharedArrayBuffer>;
-  /** Written by `readGradients`. */
+  /** Written with the last micro-batch of a group. */
   readonly gradients: Uint8Array<SharedArrayBuffer>;
   readonly #thread: Worker;
   readonly #pending = new Map<number, Pending>();
@@ -62,12 +62,13 @@ export class EngineClient {
     await this.#call({ op: "loadParameters" });
   }
 
-  async accumulate(batch: TokenBatch, gradScale: number, first: boolean): Promise<LossSum> {
-    return (await this.#call({ op: "accumulate", batch, gradScale, first })) as LossSum;
-  }
-
-  async readGradients(): Promise<void> {
-    await this.#call({ op: "readGradients" });
+  /** With the group's last micro-batch, the group's gradient is in `gradients` afterwards. */
+  async accumulate(
+    batch: TokenBatch,
+    gradScale: number,
+    { first, last }: { readonly first: boolean; readonly last: boolean },
+  ): Promise<LossSum> {
+    return (await this.#call({ op: "accumulate", batch, gradScale, first, last })) as LossSum;
   }
 
   async evaluate(batch: TokenBatch): Promise<LossSum> {

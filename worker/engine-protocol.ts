@@ -17,8 +17,9 @@ export type EngineCall =
       readonly batch: TokenBatch;
       readonly gradScale: number;
       readonly first: boolean;
+      /** Whether the group's gradient is to be written. */
+      readonly last: boolean;
     }
-  | { readonly op: "readGradients" }
   | { readonly op: "evaluate"; readonly batch: TokenBatch }
   | {
       readonly op: "generate";

@@ -35,10 +35,12 @@ function perform(engine: TrainingEngine, call: EngineCall): EngineValue {
       engine.loadParameters(data.parameters);
       return undefined;
     case "accumulate":
-      return engine.accumulate(call.batch, call.gradScale, call.first);
-    case "readGradients":
-      engine.readGradients(data.gradients);
-      return undefined;
+      return engine.accumulate(
+        call.batch,
+        call.gradScale,
+        call.first,
+        call.last ? data.gradients : undefined,
+      );
     case "evaluate":
       return engine.evaluate(call.batch);
     case "generate":

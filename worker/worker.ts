@@ -219,14 +219,16 @@ class WorkerLoop {
     const sums: LossSum[] = [];
     for (const batch of task.batches) {
       const batchStartedAt = performance.now();
-      const sum = await client.accumulate(batch, task.gradScale, sums.length === 0);
+      const sum = await client.accumulate(batch, task.gradScale, {
+        first: sums.length === 0,
+        last: sums.length === task.batches.length - 1,
+      });
       sums.push(sum);
       observer?.microBatchComputed?.({
         numTokens: batch.tokens.length,
         seconds: (performance.now() - batchStartedAt) / 1000,
       });
     }
-    await client.readGradients();
     await onPhase?.({ phase: "computed", step, group });
     this.#setState("sending");
     await transfers.push({ workerId, step, group, lease }, client.gradients, {

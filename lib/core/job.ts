@@ -61,12 +61,18 @@ export interface TrainingEngine {
   /** @param wireBytes the whole parameter space in wire form; may be changed after the call. */
   loadParameters(wireBytes: Uint8Array): void;
   /**
-   * Forward and backward; the gradient of `gradScale * nllSum` is added to the accumulators, or
-   * replaces them when `first`.
+   * Forward and backward of one micro-batch of a group; gradients are those of `gradScale * nllSum`.
+   *
+   * @param first whether the group starts here: what was accumulated before does not count
+   * @param wireBytes given with the group's last micro-batch: gets the group's gradient in wire form
+   *   (bf16 round to nearest even for matrices of a bf16 job); the accumulated sum is spent then
    */
-  accumulate(batch: TokenBatch, gradScale: number, first: boolean): LossSum;
-  /** Writes the accumulated gradient in wire form (bf16 round to nearest even for matrices of a bf16 job). */
-  readGradients(wireBytes: Uint8Array): void;
+  accumulate(
+    batch: TokenBatch,
+    gradScale: number,
+    first: boolean,
+    wireBytes?: Uint8Array,
+  ): LossSum;
   evaluate(batch: TokenBatch): LossSum;
   /** Greedy continuation; stops after an end token (which is not returned) or at the job's generationLength. */
   generate(prompt: Int32Array, maxNewTokens: number, endTokenIds: readonly number[]): Int32Array;

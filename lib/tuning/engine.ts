@@ -11,7 +11,8 @@ import { Session, type TensorData } from "#lib/graph/session";
 import { createModel } from "#lib/models/index";
 import { Decoder } from "./decoder.js";
 import type { TrainableModel } from "./batch-loss.js";
-import { buildTrainingPrograms, feedName, type TrainingPrograms } from "./programs.js";
+import { feedName, nllSumName } from "./gradient-programs.js";
+import { buildTrainingPrograms, type TrainingPrograms } from "./programs.js";
 import { wordsOf } from "./wire-form.js";
 
 /** Computes a job's gradients, losses and samples in one TensorFlow session. */
@@ -40,24 +41,25 @@ class GraphEngine implements TrainingEngine {
     );
   }
 
-  accumulate(batch: TokenBatch, gradScale: number, first: boolean): LossSum {
-    const { accumulate, clear } = this.#programs;
-    if (first) this.#session.run(clear, {});
-    const { nllSum } = this.#session.run(accumulate, {
-      ...this.#arraysOf(batch),
-      gradScale: Float32Array.of(gradScale),
-    });
-    return lossSum(nllSum, batch);
-  }
-
-  readGradients(wireBytes: Uint8Array): void {
-    this.#checkSize(wireBytes);
-    const { readGradients, views } = this.#programs;
-    this.#session.run(
-      readGradients,
-      {},
-      Object.fromEntries(views.map((view) => [feedName(view), wordsOf(view, wireBytes)])),
-    );
+  accumulate(
+    batch: TokenBatch,
+    gradScale: number,
+    first: boolean,
+    wireBytes?: Uint8Array,
+  ): LossSum {
+    if (wireBytes !== undefined) this.#checkSize(wireBytes);
+    const { gradients, views } = this.#programs;
+    const program =
+      wireBytes === undefined
+        ? gradients[first ? "first" : "middle"]
+        : gradients[first ? "only" : "last"];
+    const feeds = { ...this.#arraysOf(batch), gradScale: Float32Array.of(gradScale) };
+    const into =
+      wireBytes === undefined
+        ? {}
+        : Object.fromEntries(views.map((view) => [feedName(view), wordsOf(view, wireBytes)]));
+    const fetched = this.#session.run(program, feeds, into);
+    return lossSum(fetched[nllSumName], batch);
   }
 
   evaluate(batch: TokenBatch): LossSum {

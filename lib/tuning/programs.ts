@@ -1,5 +1,5 @@
 // Shape legend: B batch, T tokens, D model width, L longest generation.
-import * as tf from "@tensorflow/tfjs-core";
+import type * as tf from "@tensorflow/tfjs-core";
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerJob } from "#lib/core/job";
 import type { Autocast } from "#lib/graph/autocast";
@@ -8,39 +8,23 @@ import "#lib/graph/lowerings/index";
 import type { Program } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
-import {
-  assign,
-  assignAdd,
-  deepCopy,
-  readVariable,
-  type Variable,
-  variable,
-} from "#lib/graph/variables";
+import { assign, deepCopy, readVariable, type Variable, variable } from "#lib/graph/variables";
 import { checkPositions, resolveWeights, type Weights } from "#lib/models/index";
 import { batchFeeds, batchLoss, type TrainableModel } from "./batch-loss.js";
 import { buildDecodePrograms, type DecodePrograms, promptChunkLength } from "./decode-programs.js";
-import { packWords, unpackWords, type WireView, wireViewOf } from "./wire-form.js";
+import { buildGradientPrograms, feedName, type GradientPrograms } from "./gradient-programs.js";
+import { unpackWords, type WireView, wireViewOf } from "./wire-form.js";
 
-/** All programs of a worker, over one graph: they share the weights and the accumulators. */
+/** All programs of a worker, over one graph: they share the weights. */
 export interface TrainingPrograms {
   readonly graph: GraphBuilder;
   readonly views: readonly WireView[];
   readonly load: Program;
-  /** Sets the accumulated gradient to zero. */
-  readonly clear: Program;
-  /**
-   * Adds to the accumulated gradient. One program, not a second that replaces: TensorFlow optimises
-   * each program anew, which takes longer than filling the accumulators ever will.
-   */
-  readonly accumulate: Program;
-  readonly readGradients: Program;
+  readonly gradients: GradientPrograms;
   readonly evaluate: Program;
   /** Absent where the job generates nothing. */
   readonly decode: DecodePrograms | undefined;
 }
-
-/** The name of a tensor's feed or fetch; parameter names hold dots, which TensorFlow allows. */
-export const feedName = (view: WireView): string => view.slot.name;
 
 export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): TrainingPrograms {
   checkPositions(model, job.sequenceLength);
@@ -56,31 +40,17 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
       view.slot.shape,
     ),
   );
-  const accumulators = views.map((view) =>
-    variable(graph, `gradient/${view.slot.name}`, "float32", view.slot.shape),
-  );
   const tracer = { graph, autocast };
   const index = indexWeights(model, views);
   return {
     graph,
     views,
     load: loadProgram(graph, views, weights),
-    clear: clearProgram(graph, accumulators),
-    accumulate: trace(tracer, () =>
-      accumulateProgram(graph, model, job, index, weights, accumulators),
-    ),
-    readGradients: {
-      name: "readGradients",
-      feeds: {},
-      fetches: Object.fromEntries(
-        views.map((view, index) => [
-          feedName(view),
-          op.identity(packWords(view, readVariable(accumulators[index] as Variable)), {
-            name: `fetch/gradient/${view.slot.name}`,
-          }),
-        ]),
+    gradients: trace(tracer, () =>
+      buildGradientPrograms(graph, job, views, readWeights(weights), (xs, feeds) =>
+        batchLoss(model, lookupIn(index, xs), feeds),
       ),
-    },
+    ),
     evaluate: trace(tracer, () => evaluateProgram(graph, model, job, index, weights)),
     decode:
       job.generationLength === 0 || model.task !== "causal-lm"
@@ -140,42 +110,6 @@ const lookupIn =
 
 const readWeights = (weights: readonly Variable[]): readonly tf.Tensor[] =>
   weights.map((weight) => symbolicTensor(readVariable(weight)));
-
-function clearProgram(graph: GraphBuilder, accumulators: readonly Variable[]): Program {
-  const assigns = accumulators.map((accumulator) =>
-    assign(accumulator, op.fill(op.scalar(graph, 0), accumulator.shape)),
-  );
-  return { name: "clear", feeds: {}, fetches: { done: doneAfter(graph, "fetch/clear", assigns) } };
-}
-
-function accumulateProgram(
-  graph: GraphBuilder,
-  model: TrainableModel,
-  job: WorkerJob,
-  index: WeightIndex,
-  weights: readonly Variable[],
-  accumulators: readonly Variable[],
-): Program {
-  const batch = batchFeeds(graph, "accumulate", job, job.microBatchSize);
-  const feeds = {
-    ...batch,
-    gradScale: op.placeholder(graph, "feed/accumulate/gradScale", "float32", []),
-  };
-  const tensors = readWeights(weights);
-  const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) =>
-    batchLoss(model, lookupIn(index, xs), batch),
-  )([...tensors], symbolicTensor(feeds.gradScale) as tf.Scalar);
-  const adds = grads.map((gradient, index) =>
-    assignAdd(accumulators[index] as Variable, op.cast(graphTensor(gradient), "float32")),
-  );
-  return {
-    name: "accumulate",
-    feeds,
-    fetches: {
-      nllSum: op.identity(graphTensor(value), { name: "fetch/accumulate", controlInputs: adds }),
-    },
-  };
-}
 
 function evaluateProgram(
   graph: GraphBuilder,

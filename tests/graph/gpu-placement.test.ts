@@ -91,7 +91,7 @@ test("in a bf16 job matrix products are bfloat16, and norms, softmax and losses 
   for (const fixture of ["gpt2", "llama-gqa-untied", "qwen3", "gemma2", "phi3"]) {
     const programs = programsOf(fixture, "bf16");
     assert.ok(programs !== undefined);
-    for (const node of nodesOf(programs.accumulate)) {
+    for (const node of nodesOf(programs.gradients.middle)) {
       const T = node.attrs["T"]?.kind === "type" ? node.attrs["T"].value : undefined;
       if (/^(MatMul|BatchMatMulV2)$/.test(node.op)) {
         numProducts += 1;

@@ -118,10 +118,11 @@ export async function sequentialOracle(totalSteps: number): Promise<Oracle> {
     let nllSum = 0;
     for (let group = 0; group < testGroups; group++) {
       let groupNllSum = 0;
-      for (const [i, batch] of plan.microBatches(step, group).entries()) {
-        groupNllSum += engine.accumulate(batch, 1 / numTokens, i === 0).nllSum;
+      const batches = [...plan.microBatches(step, group)];
+      for (const [i, batch] of batches.entries()) {
+        const out = i === batches.length - 1 ? wire : undefined;
+        groupNllSum += engine.accumulate(batch, 1 / numTokens, i === 0, out).nllSum;
       }
-      engine.readGradients(wire);
       arithmetic.addGroup(wire, group === 0);
       nllSum += groupNllSum;
     }

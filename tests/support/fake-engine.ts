@@ -38,17 +38,23 @@ export class FakeEngine implements TrainingEngine {
     }
   }
 
-  accumulate(batch: TokenBatch, gradScale: number, first: boolean): LossSum {
+  accumulate(
+    batch: TokenBatch,
+    gradScale: number,
+    first: boolean,
+    wireBytes?: Uint8Array,
+  ): LossSum {
     const seed = hashBatch(batch);
     for (let i = 0; i < this.#gradients.length; i++) {
       const noise = ((Math.imul(seed ^ i, 2_654_435_761) >>> 8) % 2_001) - 1_000;
       const gradient = gradScale * (noise * 0.37 + (this.#parameters[i] ?? 0) * 11);
       this.#gradients[i] = first ? gradient : (this.#gradients[i] ?? 0) + gradient;
     }
+    if (wireBytes !== undefined) this.#writeGradients(wireBytes);
     return this.#loss(batch);
   }
 
-  readGradients(wireBytes: Uint8Array): void {
+  #writeGradients(wireBytes: Uint8Array): void {
     const { layout } = this.#job;
     const { vectorStart, matrixDtype } = layout;
     const matrices = this.#gradients.subarray(0, vectorStart);

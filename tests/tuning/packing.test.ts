@@ -53,11 +53,11 @@ async function run(batches: readonly TokenBatch[]) {
   const engine = await createEngine(job);
   try {
     engine.loadParameters(wireBytes);
-    const sums = batches.map((batch, index) =>
-      engine.accumulate(batch, 1 / supervised, index === 0),
-    );
     const gradients = new Uint8Array(wireBytes.byteLength);
-    engine.readGradients(gradients);
+    const sums = batches.map((batch, index) => {
+      const out = index === batches.length - 1 ? gradients : undefined;
+      return engine.accumulate(batch, 1 / supervised, index === 0, out);
+    });
     return {
       nllSum: sums.reduce((sum, part) => sum + part.nllSum, 0),
       numTokens: sums.reduce((sum, part) => sum + part.numTokens, 0),

@@ -1,0 +1,94 @@
+import * as tf from "@tensorflow/tfjs-core";
+import type { WorkerJob } from "#lib/core/job";
+import type { GraphBuilder, GraphNode, GraphTensor } from "#lib/graph/builder";
+import type { Program } from "#lib/graph/session";
+import * as op from "#lib/graph/tf-ops";
+import { graphTensor, symbolicTensor } from "#lib/graph/tracing-backend";
+import { assign, assignAdd, readVariable, type Variable, variable } from "#lib/graph/variables";
+import { batchFeeds } from "./batch-loss.js";
+import { packWords, type WireView } from "./wire-form.js";
+
+/**
+ * The micro-batches of a group by their place in it. All share the nodes of forward and backward; what
+ * differs is where a gradient goes. TensorFlow compiles a program at its first run, so a job pays for
+ * the places that its groups have: one, where a group is one micro-batch, and no accumulator is made.
+ */
+export interface GradientPrograms {
+  /** The group's one micro-batch: gradients leave straight from backward. */
+  readonly only: Program;
+  /** Sets the accumulators. */
+  readonly first: Program;
+  /** Adds to the accumulators. */
+  readonly middle: Program;
+  /** Gives the accumulators plus its own gradients. */
+  readonly last: Program;
+}
+
+/** The fetch of a batch's loss; a gradient's fetch is called by its tensor. */
+export const nllSumName = "nllSum";
+
+/** The name of a tensor's feed or fetch; parameter names hold dots, which TensorFlow allows. */
+export const feedName = (view: WireView): string => view.slot.name;
+
+/**
+ * @param weights in the order of `views`; gradients are taken with respect to them
+ * @param lossOf the batch's sum of negative log-likelihoods, traced
+ */
+export function buildGradientPrograms(
+  graph: GraphBuilder,
+  job: WorkerJob,
+  views: readonly WireView[],
+  weights: readonly tf.Tensor[],
+  lossOf: (
+    weights: readonly tf.Tensor[],
+    feeds: Readonly<Record<string, GraphTensor>>,
+  ) => tf.Scalar,
+): GradientPrograms {
+  const batch = batchFeeds(graph, "accumulate", job, job.microBatchSize);
+  const gradScale = op.placeholder(graph, "feed/accumulate/gradScale", "float32", []);
+  const feeds = { ...batch, gradScale };
+  const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) => lossOf(xs, batch))(
+    [...weights],
+    symbolicTensor(gradScale) as tf.Scalar,
+  );
+  const nllSum = graphTensor(value);
+  const gradients = grads.map(graphTensor);
+  const accumulators = views.map((view) =>
+    variable(graph, `gradient/${view.slot.name}`, "float32", view.slot.shape),
+  );
+  const sums = (): GraphTensor[] => gradients.map((gradient) => op.cast(gradient, "float32"));
+
+  /** The loss, there once the accumulators are written. */
+  const writing = (
+    name: string,
+    write: (accumulator: Variable, gradient: GraphTensor) => GraphNode,
+  ): Program => {
+    const writes = sums().map((sum, index) => write(accumulators[index] as Variable, sum));
+    const done = op.identity(nllSum, { name: `fetch/${name}`, controlInputs: writes });
+    return { name, feeds, fetches: { [nllSumName]: done } };
+  };
+  const fetching = (name: string, values: readonly GraphTensor[]): Program => ({
+    name,
+    feeds,
+    fetches: {
+      [nllSumName]: op.identity(nllSum, { name: `fetch/${name}` }),
+      ...Object.fromEntries(
+        views.map((view, index) => [
+          feedName(view),
+          op.identity(packWords(view, values[index] as GraphTensor), {
+            name: `fetch/${name}/${view.slot.name}`,
+          }),
+        ]),
+      ),
+    },
+  });
+  return {
+    only: fetching("only", gradients),
+    first: writing("first", assign),
+    middle: writing("middle", assignAdd),
+    last: fetching(
+      "last",
+      sums().map((sum, index) => op.add(readVariable(accumulators[index] as Variable), sum)),
+    ),
+  };
+}
