@@ -94,8 +94,8 @@ async function measureShape(numRows: number, length: number) {
   const losses: number[] = [];
   for (let step = 0; step <= Number(options.repeat); step++) {
     const startedAt = performance.now();
-    const { numTokens, nllSum } = engine.accumulate(batch, 1 / (numRows * (length - 1)), true);
-    engine.readGradients(gradients);
+    const gradScale = 1 / (numRows * (length - 1));
+    const { numTokens, nllSum } = engine.accumulate(batch, gradScale, true, gradients);
     const norm = totalNorm(shard.addLastGroup(gradients, true));
     shard.applyAdamW({
       learningRate: 1e-4,

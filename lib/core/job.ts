@@ -67,12 +67,7 @@ export interface TrainingEngine {
    * @param wireBytes given with the group's last micro-batch: gets the group's gradient in wire form
    *   (bf16 round to nearest even for matrices of a bf16 job); the accumulated sum is spent then
    */
-  accumulate(
-    batch: TokenBatch,
-    gradScale: number,
-    first: boolean,
-    wireBytes?: Uint8Array,
-  ): LossSum;
+  accumulate(batch: TokenBatch, gradScale: number, first: boolean, wireBytes?: Uint8Array): LossSum;
   evaluate(batch: TokenBatch): LossSum;
   /** Greedy continuation; stops after an end token (which is not returned) or at the job's generationLength. */
   generate(prompt: Int32Array, maxNewTokens: number, endTokenIds: readonly number[]): Int32Array;

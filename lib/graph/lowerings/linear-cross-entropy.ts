@@ -106,9 +106,7 @@ function lossCall({ hidden_CD, weight_VD, targets_C, softcap }: Chunk, withGrad:
 
 registerLowering(LinearCrossEntropy, (tracer, inputs, attrs) => {
   const isTaped = tf.engine().state.gradientDepth > 0;
-  return op.addN(
-    chunksOf(tracer, inputs, attrs).map((chunk) => lossCall(chunk, isTaped).nll),
-  );
+  return op.addN(chunksOf(tracer, inputs, attrs).map((chunk) => lossCall(chunk, isTaped).nll));
 });
 
 /** dy times the sum of the parts, in float32 inside. */
