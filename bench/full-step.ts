@@ -17,8 +17,9 @@ import { ModelWeights } from "#lib/checkpoint/index";
 import type { TokenBatch, WorkerJob } from "#lib/core/job";
 import { buildParameterLayout, shardRanges, wireSizeBytes } from "#lib/core/parameter-layout";
 import { createModel, resolveWeights } from "#lib/models/index";
-import { median } from "./frame/compare.js";
 import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
+import { median } from "./frame/compare.js";
+import { readTokens } from "./frame/tokens.js";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -38,13 +39,11 @@ process.env["TF_NUM_INTRAOP_THREADS"] = options.threads;
 process.env["TF_NUM_INTEROP_THREADS"] = "1";
 
 const precision = options.precision === "fp32" ? "fp32" : "bf16";
-const readConfig = (): Record<string, unknown> =>
-  JSON.parse(readFileSync(join(directory, "config.json"), "utf8")) as Record<string, unknown>;
-const modelConfig = readConfig();
+const configText = readFileSync(join(directory, "config.json"), "utf8");
+const modelConfig = JSON.parse(configText) as Record<string, unknown>;
 const model = createModel(modelConfig, { task: "causal-lm" });
 const layout = buildParameterLayout(model.weights, precision === "bf16" ? "bfloat16" : "float32");
-const tokenBytes = readFileSync(join(directory, "tokens.i32"));
-const allTokens = new Int32Array(Uint8Array.from(tokenBytes).buffer);
+const allTokens = readTokens(directory);
 
 /** Each token predicts the next of its row; the last predicts nothing. */
 function batchOf(numRows: number, length: number): TokenBatch {

@@ -4,14 +4,13 @@
  *
  * node dist/bench/generate.js MODEL_DIR [--precision bf16|fp32] [--prompt N] [--new N] [--repeat N]
  */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { openModel } from "#cli/open-model";
 import { createModel } from "#lib/models/index";
 import { readModelConfig } from "#cli/model-directory";
 import { Generator, generationDefaults } from "#lib/evaluation/generate/index";
 import { median } from "./frame/compare.js";
+import { readTokens } from "./frame/tokens.js";
 
 const batchSizes = [1, 8];
 const numCheckedTokens = 12;
@@ -28,16 +27,16 @@ const { values: options, positionals } = parseArgs({
 const directory = positionals[0] ?? "";
 const promptLength = Number(options.prompt);
 const numNew = Number(options.new);
-const bytes = readFileSync(join(directory, "tokens.i32"));
-const tokens = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+const tokens = readTokens(directory);
 const prompts = (numRows: number): Int32Array[] =>
   Array.from({ length: numRows }, (_, row) =>
     tokens.subarray(row * promptLength, (row + 1) * promptLength),
   );
 
 const { readWeight, close } = await openModel(directory);
-const model = createModel(await readModelConfig(directory), { task: "causal-lm" });
-if (model.task !== "causal-lm") throw new TypeError("a causal language model is wanted");
+const created = createModel(await readModelConfig(directory), { task: "causal-lm" });
+if (created.task !== "causal-lm") throw new TypeError("a causal language model is wanted");
+const model = created;
 
 /** Loads a generator for as many rows, and gives it to `use`. */
 async function withGenerator<T>(
@@ -46,7 +45,6 @@ async function withGenerator<T>(
   use: (generate: (numTokens: number) => Promise<number[][]>) => Promise<T>,
 ): Promise<T> {
   const maxLength = promptLength + numNew;
-  if (model.task !== "causal-lm") throw new TypeError("a causal language model is wanted");
   const generator = await Generator.create({ model, readWeight, batchSize, maxLength, precision });
   try {
     return await use(async (numTokens) => {

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { markdownRow } from "./frame/report.js";
 
 const gpt2 = { numParameters: 124_439_808, numLayers: 12, width: 768 };
 
@@ -37,7 +38,7 @@ function report(peakTeraflops: number): void {
       (perSecond * (tokens as number)).toFixed(0),
       `${(100 * mfu).toFixed(1)} %`,
     ];
-    console.log(`| ${cells.join(" | ")} |`);
+    console.log(markdownRow(cells));
   }
 }
 

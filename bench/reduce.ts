@@ -14,6 +14,7 @@ import {
   shardRanges,
 } from "#lib/core/parameter-layout";
 import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
+import { median } from "./frame/compare.js";
 
 const numShards = 2;
 /** A matrix of GPT-2's 124M parameters and a vector region of its size. */
@@ -98,15 +99,13 @@ async function measure(numRounds: number): Promise<void> {
     samples["adamW"]?.push(adamW.ms);
     samples["total"]?.push(first.ms + last.ms + adamW.ms);
   }
-  const median = (values: number[]): number =>
-    values.sort((a, b) => a - b)[values.length >> 1] ?? 0;
   console.log(
     `${describe(layout)}, ${numShards} threads, ${cpus()[0]?.model}, Node ${process.version}`,
   );
   console.log(`memory created and touched in ${createMs.toFixed(0)} ms; gradient norm ${norm}`);
   for (const [name, values] of Object.entries(samples)) {
     console.log(
-      `${name.padEnd(16)} median ${median(values).toFixed(1)} ms, best ${values[0]?.toFixed(1)} ms`,
+      `${name.padEnd(16)} median ${median(values).toFixed(1)} ms, best ${Math.min(...values).toFixed(1)} ms`,
     );
   }
   await Promise.all(threads.map(async (thread) => thread.terminate()));

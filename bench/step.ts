@@ -11,6 +11,7 @@ import type { WorkerJob } from "#lib/core/job";
 import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
 import { createModel } from "#lib/models/index";
 import { wireViewOf, wordsOf } from "#lib/tuning/wire-form";
+import { median } from "./frame/compare.js";
 
 /** Shapes of SmolLM2-135M and GPT-2 124M; the weights are random, which does not change the time. */
 const models: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
@@ -79,8 +80,6 @@ function randomParameters(): Uint8Array {
 }
 
 const seconds = (start: number): number => (performance.now() - start) / 1000;
-const median = (list: readonly number[]): number =>
-  [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)] as number;
 
 const compileStart = performance.now();
 const { default: createEngine } = await import("#lib/tuning/engine");

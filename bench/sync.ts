@@ -25,6 +25,7 @@ import {
 } from "#lib/core/parameter-layout";
 import { clipCoefficient, totalNorm } from "#lib/optim/index";
 import { BulkClient } from "#lib/wire/bulk-client";
+import { median } from "./frame/compare.js";
 
 const numShards = Number(process.argv[3] ?? 2);
 const numWorkers = 2;
@@ -134,11 +135,11 @@ async function measure(numRounds: number): Promise<void> {
     `${describe(layout)}, ${cpus().length} x ${cpus()[0]?.model}, Node ${process.version}`,
   );
   phases.forEach((phase, i) => {
-    const sorted = (samples[i] ?? []).sort((a, b) => a - b);
-    const median = sorted[sorted.length >> 1] ?? 0;
-    medianSeconds[phase] = median / 1000;
+    const milliseconds = samples[i] ?? [];
+    const middle = median(milliseconds);
+    medianSeconds[phase] = middle / 1000;
     console.log(
-      `${phase.padEnd(7)} median ${median.toFixed(0)} ms, best ${sorted[0]?.toFixed(0)} ms`,
+      `${phase.padEnd(7)} median ${middle.toFixed(0)} ms, best ${Math.min(...milliseconds).toFixed(0)} ms`,
     );
   });
   const { user, system } = process.cpuUsage(cpuAtStart);

@@ -8,6 +8,8 @@ export function jsonLine({ row, ours, peer, ratio, holds, problem }: RowResult):
   return JSON.stringify({ name: row.name, ours, peer, ratio, bar: row.bar, holds, ...reason });
 }
 
+export const markdownRow = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
+
 /** A Markdown table, aligned for a terminal too. */
 export function table(results: readonly RowResult[]): string {
   const cells = [
@@ -25,9 +27,8 @@ export function table(results: readonly RowResult[]): string {
   const widths = (cells[0] as string[]).map((_, column) =>
     Math.max(...cells.map((line) => (line[column] as string).length)),
   );
-  const lines = cells.map(
-    (line) =>
-      `| ${line.map((cell, column) => cell.padEnd(widths[column] as number)).join(" | ")} |`,
+  const lines = cells.map((line) =>
+    markdownRow(line.map((cell, column) => cell.padEnd(widths[column] as number))),
   );
   lines.splice(1, 0, `|${widths.map((width) => "-".repeat(width + 2)).join("|")}|`);
   const problems = results.flatMap(({ row, problem }) =>

@@ -1,7 +1,7 @@
 """Writes a Hugging Face directory with seeded weights, and tokens.i32, little-endian int32 token ids,
 from which both sides take their batches: the first rows x tokens of them, row by row.
 
-    python bench/peers/make_model.py gpt2|gpt2-lively|gpt2-classifier|minilm DIRECTORY
+    python bench/peers/make_model.py gpt2|gpt2-lively DIRECTORY
 """
 
 import json
@@ -27,21 +27,6 @@ def build(name: str) -> transformers.PreTrainedModel:
                 if weight.dim() == 2:
                     weight.mul_(6)
         return model
-    if name == "gpt2-classifier":
-        GPT2.num_labels, GPT2.pad_token_id = 2, 50256
-        return transformers.GPT2ForSequenceClassification(GPT2)
-    if name == "minilm":  # The shape of all-MiniLM-L6-v2.
-        return transformers.BertForSequenceClassification(
-            transformers.BertConfig(
-                hidden_size=384,
-                num_hidden_layers=6,
-                num_attention_heads=12,
-                intermediate_size=1536,
-                hidden_dropout_prob=0.0,
-                attention_probs_dropout_prob=0.0,
-                num_labels=2,
-            )
-        )
     raise SystemExit(f"no model {name}")
 
 
@@ -50,7 +35,7 @@ def main(name: str, directory: str) -> None:
     model = build(name)
     model.save_pretrained(directory)
     vocabulary = model.config.vocab_size
-    # Past the special tokens of BERT, and without GPT-2's end of text.
+    # Without GPT-2's end of text.
     tokens = numpy.random.default_rng(0).integers(1000, vocabulary - 1, NUM_TOKENS, dtype="<i4")
     tokens.tofile(f"{directory}/tokens.i32")
     print(json.dumps({"values": {"parameters": model.num_parameters()}}))

@@ -1,6 +1,6 @@
 """Seconds of a whole optimizer step: forward, backward, clip, fused AdamW.
 
-    python bench/peers/step.py MODEL_DIR --precision bf16|fp32 --shapes ROWSxTOKENS,... [--lora RANK]
+    python bench/peers/step.py MODEL_DIR --precision bf16|fp32 --shapes ROWSxTOKENS,...
 
 Prints {"values": {"step-2x512": seconds}, "check": {"first-2x512": loss, "last-2x512": loss}}: medians of
 `--repeat` steps after a warm-up step; the losses of the first and the last step. Every shape starts from
@@ -27,7 +27,6 @@ def main() -> None:
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--shapes", default="2x512")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--lora", type=int, default=0, help="rank; 0 trains all weights")
     options = parser.parse_args()
     base = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     tokens = numpy.fromfile(f"{options.model}/tokens.i32", dtype="<i4")
@@ -35,40 +34,24 @@ def main() -> None:
     for shape in options.shapes.split(","):
         rows, length = map(int, shape.split("x"))
         batch = torch.from_numpy(tokens[: rows * length].astype("int64")).view(rows, length)
-        times, losses = steps(with_lora(copy.deepcopy(base), options.lora), batch, options)
+        times, losses = steps(copy.deepcopy(base), batch, options)
         values[f"step-{shape}"] = statistics.median(times)
         check[f"first-{shape}"], check[f"last-{shape}"] = losses[0], losses[-1]
     print(json.dumps({"values": values, "check": check}))
 
 
-def with_lora(model: torch.nn.Module, rank: int) -> torch.nn.Module:
-    if rank == 0:
-        return model
-    from peft import LoraConfig, get_peft_model
-
-    # The reference initialisation makes B zero, so the first loss is the base model's.
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank,
-        lora_dropout=0.0,
-        target_modules=["c_attn", "c_proj", "c_fc"],
-        fan_in_fan_out=True,
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
-
-
 def steps(model: torch.nn.Module, batch: torch.Tensor, options) -> tuple[list[float], list[float]]:
     model.train()
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
+    )
     times, losses = [], []
     for _ in range(WARMUP_STEPS + options.repeat):
         start = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bf16"):
             loss = model(input_ids=batch, labels=batch, use_cache=False).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())

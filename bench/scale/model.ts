@@ -52,12 +52,13 @@ export const measuredCosts: WireCosts = Object.freeze({
 });
 
 /** bfloat16 both ways; vectors are too few to count. */
-const wireBytesPerParameter = 2;
+export const wireBytesPerParameter = 2;
 /** A group's addition: 2 bytes in, a float32 sum read and written. */
 const additionBytesPerParameter = 10;
 /** Addition and norm, then AdamW: 4 arrays read, 3 written, bfloat16 out. */
 const reduceBytesPerParameter = additionBytesPerParameter + 4 * 4 + 3 * 4 + wireBytesPerParameter;
-const shardBytesPerParameter = 20;
+/** Masters, two moments and the sum in float32, two published versions in bfloat16. */
+export const shardBytesPerParameter = 20;
 const floatingPointOperations = 6;
 
 export type Limit = "compute" | "worker" | "shards" | "reduction";

@@ -1,4 +1,5 @@
 /** Prints the table of docs/scaling.md: a 7B model on 8 to 512 GPUs. Run: node dist/bench/scale/plan-7b.js */
+import { markdownRow } from "#bench/frame/report";
 import {
   balancedTokens,
   type ClusterPlan,
@@ -20,20 +21,19 @@ const variants: readonly (readonly [string, Partial<ClusterPlan>, WireCosts])[] 
   ["4 transfer threads a worker", {}, { ...measuredCosts, workerTransferThreads: 4 }],
   ["LoRA, 40M trained", { numTrainable: 4e7 }, measuredCosts],
 ];
-const row = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
 const titles = [
   ...["form", "GPUs", "pods", "pull s", "compute s", "push s", "reduce s", "GPUs busy"],
   ...["tokens/s", "limit", "GB a pod", "tokens a GPU for 50 % busy"],
 ];
-console.log(row(titles));
-console.log(row(titles.map(() => "--:")));
+console.log(markdownRow(titles));
+console.log(markdownRow(titles.map(() => "--:")));
 for (const [name, change, costs] of variants) {
   for (const numGpus of [8, 64, 512]) {
     const numShardPods = podsNeeded({ ...base, ...change, numGpus, numShardPods: 1 }, costs);
     const plan: ClusterPlan = { ...base, ...change, numGpus, numShardPods };
     const step = estimateStep(plan, costs);
     console.log(
-      row([
+      markdownRow([
         ...[name, String(numGpus), String(numShardPods), step.pullSeconds.toFixed(2)],
         ...[step.computeSeconds.toFixed(1), step.pushSeconds.toFixed(2)],
         ...[step.reduceSeconds.toFixed(2), `${(100 * step.gpuShare).toFixed(0)} %`],

@@ -13,9 +13,9 @@ import type { StepSource } from "#coordinator/options";
 import type { WorkerJob } from "#lib/core/job";
 import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
 import { InProcessEventBus } from "#lib/wire/event-bus";
+import { median } from "#bench/frame/compare";
 import { cpuSeconds, type HostMessage, type HostOptions, type ProceedMessage } from "./messages.js";
 import {
-  median,
   type PhaseSample,
   type PointOptions,
   type PointResult,

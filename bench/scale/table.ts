@@ -1,4 +1,7 @@
 /** The figures of a point and how they are shown; no clock, no process. */
+import { median } from "#bench/frame/compare";
+import { markdownRow } from "#bench/frame/report";
+import { shardBytesPerParameter, wireBytesPerParameter } from "./model.js";
 
 export interface PointOptions {
   readonly millionParameters: number;
@@ -37,12 +40,6 @@ export interface PointResult extends PointOptions {
   readonly shardResidentGib: number;
 }
 
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const upper = sorted[sorted.length >> 1] ?? Number.NaN;
-  return sorted.length % 2 === 1 ? upper : (upper + (sorted[(sorted.length >> 1) - 1] ?? 0)) / 2;
-}
-
 export function summarisePhase(samples: readonly PhaseSample[], numBytes: number): PhaseResult {
   const seconds = median(samples.map((sample) => sample.seconds));
   const gigabytes = numBytes / 1e9;
@@ -54,9 +51,6 @@ export function summarisePhase(samples: readonly PhaseSample[], numBytes: number
   };
 }
 
-/** Masters, two moments and the sum in float32, two published versions in bfloat16. */
-const shardBytesPerParameter = 20;
-const wireBytesPerParameter = 2;
 /** What a shard lets groups take that are on their way or wait for their turn (shard-reducer.ts). */
 const maxAssemblyBytes = 4 * 1024 ** 3;
 
@@ -96,10 +90,9 @@ const columns: readonly (readonly [string, (point: PointResult) => string])[] = 
 
 /** A Markdown table. */
 export function pointTable(points: readonly PointResult[]): string {
-  const row = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
   return [
-    row(columns.map(([title]) => title)),
-    row(columns.map(() => "--:")),
-    ...points.map((point) => row(columns.map(([, cell]) => cell(point)))),
+    markdownRow(columns.map(([title]) => title)),
+    markdownRow(columns.map(() => "--:")),
+    ...points.map((point) => markdownRow(columns.map(([, cell]) => cell(point)))),
   ].join("\n");
 }

@@ -2,7 +2,10 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { LockstepError } from "#lib/core/errors/index";
 
-/** What the tfjs-node addon, as the set-up extends it, offers of TensorFlow; calls are synchronous and belong to one thread. */
+/**
+ * What the tfjs-node addon, as the set-up extends it, offers of TensorFlow; calls are synchronous and
+ * belong to one thread.
+ */
 export interface TensorFlowBinding {
   readonly TF_Version: string;
   createTensor(
@@ -38,10 +41,11 @@ export function loadBinding(): TensorFlowBinding {
   process.env["TF_FORCE_GPU_ALLOW_GROWTH"] ??= "true";
   try {
     // Only the addon: the JavaScript half of the package brings all of tfjs and its eager backend.
-    loaded = createRequire(import.meta.url)(
+    const binding = createRequire(import.meta.url)(
       "@tensorflow/tfjs-node-gpu/lib/napi-v8/tfjs_binding.node",
     ) as TensorFlowBinding;
-    if (loaded.readTensor === undefined) throw new Error("an older set-up compiled it");
+    if (binding.readTensor === undefined) throw new Error("an older set-up compiled it");
+    loaded = binding;
   } catch (error) {
     throw new LockstepError(
       "E_ENGINE_NOT_INSTALLED",
