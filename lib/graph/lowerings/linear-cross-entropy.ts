@@ -1,4 +1,4 @@
-// Shape legend: M rows, C rows of a chunk, D model width, V vocabulary.
+// Shape legend: M rows, C rows of a chunk, D model width, V vocabulary, L lanes.
 import * as tf from "@tensorflow/tfjs-core";
 import { toCompute, toFloat32 } from "#lib/graph/autocast";
 import { dependsOn, type GraphNode, type GraphTensor } from "#lib/graph/builder";
@@ -12,6 +12,9 @@ import { LinearCrossEntropy, LinearCrossEntropyGrad } from "#lib/ops/index";
  * bfloat16, and its gradient as much; no float32 logits reach memory.
  */
 const chunkRows = 1024;
+
+/** Parts of a row's sum of exponentials: L in shapes. */
+const numLanes = 128;
 
 interface Chunk {
   readonly numRows: number;
@@ -45,17 +48,43 @@ function chunksOf(
   });
 }
 
-/** Softmax, loss and gradient of a chunk's logits, in float32 inside one function. */
-function lossOf(logits: GraphTensor, targets_C: GraphTensor, softcap: number, withGrad: boolean) {
-  const graph = logits.node.graph;
+/** Logits in float32, with the tanh behind them where they are capped. */
+function cappedLogits(logits: GraphTensor, softcap: number) {
+  const raw = toFloat32(logits);
+  if (softcap === 0) return { capped: raw, tanh: undefined };
+  const cap = op.scalar(logits.node.graph, softcap);
+  const tanh = op.unary("Tanh", op.div(raw, cap));
+  return { capped: op.mul(tanh, cap), tanh };
+}
+
+/**
+ * The largest logit of each row, and the exponentials' sums in `numLanes` parts. XLA adds a row one by
+ * one: a sum of 50,000 that has passed 1 loses the small ones, 3e-6 of a loss in all.
+ */
+function exponentialParts(logits: GraphTensor, softcap: number): GraphTensor[] {
   const [numRows, vocab] = logits.shape as [number, number];
-  const raw_CV = toFloat32(logits);
-  const cap = op.scalar(graph, softcap);
-  const tanh_CV = softcap === 0 ? undefined : op.unary("Tanh", op.div(raw_CV, cap));
-  const logits_CV = tanh_CV === undefined ? raw_CV : op.mul(tanh_CV, cap);
+  const { capped: logits_CV } = cappedLogits(logits, softcap);
   const max_C1 = op.reduce("Max", logits_CV, [1], true);
   const exp_CV = op.unary("Exp", op.sub(logits_CV, max_C1));
-  const sum_C1 = op.reduce("Sum", exp_CV, [1], true);
+  const perLane = Math.ceil(vocab / numLanes);
+  const padding = [
+    [0, 0],
+    [0, perLane * numLanes - vocab],
+  ] as const;
+  const lanes = op.reshape(op.pad(exp_CV, padding, 0), [numRows, perLane, numLanes]);
+  return [max_C1, op.reduce("Sum", lanes, [1], false)];
+}
+
+/** Loss and gradient of a chunk's logits, given the largest logit and the sum of exponentials. */
+function lossOf(args: readonly GraphTensor[], softcap: number, withGrad: boolean): GraphTensor[] {
+  const [logits, targets_C, max_C1, sum_C1] = args as [
+    GraphTensor,
+    GraphTensor,
+    GraphTensor,
+    GraphTensor,
+  ];
+  const graph = logits.node.graph;
+  const [numRows, vocab] = logits.shape as [number, number];
   const zero = op.intScalar(graph, 0);
   const supervised_C = op.cast(op.greaterEqual(targets_C, zero), "float32");
   const safeTargets_C = op.maximum(targets_C, zero);
@@ -68,14 +97,13 @@ function lossOf(logits: GraphTensor, targets_C: GraphTensor, softcap: number, wi
   );
   const flatIndex_C = op.add(rowStarts_C, safeTargets_C);
   const rawTarget_C = op.gather(op.reshape(logits, [numRows * vocab]), flatIndex_C, 0);
-  const targetLogit_C =
-    softcap === 0
-      ? toFloat32(rawTarget_C)
-      : op.mul(op.unary("Tanh", op.div(toFloat32(rawTarget_C), cap)), cap);
+  const { capped: targetLogit_C } = cappedLogits(rawTarget_C, softcap);
   const logSumExp_C = op.reshape(op.add(op.unary("Log", sum_C1), max_C1), [numRows]);
   const nll_C = op.mul(op.sub(logSumExp_C, targetLogit_C), supervised_C);
   const nll = op.reduce("Sum", nll_C, [0], false);
   if (!withGrad) return [nll];
+  const { capped: logits_CV, tanh: tanh_CV } = cappedLogits(logits, softcap);
+  const exp_CV = op.unary("Exp", op.sub(logits_CV, max_C1));
   const supervised_C1 = op.reshape(supervised_C, [numRows, 1]);
   const softmax_CV = op.mul(exp_CV, op.div(supervised_C1, sum_C1));
   const oneHot_CV = op.oneHot(safeTargets_C, vocab, op.scalar(graph, 1), op.scalar(graph, 0));
@@ -88,15 +116,21 @@ function lossOf(logits: GraphTensor, targets_C: GraphTensor, softcap: number, wi
 }
 
 /**
- * The loss of a chunk and, where asked, d loss / d logits. The gradient asks for the same call as a
- * taped forward and finds it there.
+ * The loss of a chunk and, where asked, d loss / d logits. The gradient asks for the same calls as a
+ * taped forward and finds them there.
  */
 function lossCall({ hidden_CD, weight_VD, targets_C, softcap }: Chunk, withGrad: boolean) {
-  const product_CV = op.matMul(hidden_CD, weight_VD, false, true);
-  const body = ([logits, targets]: readonly GraphTensor[]) =>
-    lossOf(logits as GraphTensor, targets as GraphTensor, softcap, withGrad);
   const graph = weight_VD.node.graph;
-  const [nll, dLogits_CV] = xlaFunction(graph, LinearCrossEntropy, [product_CV, targets_C], body);
+  const product_CV = op.matMul(hidden_CD, weight_VD, false, true);
+  const [max_C1, parts_CL] = xlaFunction(graph, "ExponentialParts", [product_CV], ([logits]) =>
+    exponentialParts(logits as GraphTensor, softcap),
+  ) as [GraphTensor, GraphTensor];
+  // Outside of the functions: XLA would make one sum of the two.
+  const sum_C1 = op.reduce("Sum", parts_CL, [1], true);
+  const operands = [product_CV, targets_C, max_C1, sum_C1];
+  const [nll, dLogits_CV] = xlaFunction(graph, LinearCrossEntropy, operands, (args) =>
+    lossOf(args, softcap, withGrad),
+  );
   return {
     productNode: product_CV.node,
     nll: nll as GraphTensor,
