@@ -22,6 +22,10 @@ export interface PreparedData {
   readonly validation: readonly TokenBatch[];
   /** Whether batches carry segments and positions. */
   readonly hasSegments: boolean;
+  /** Whether batches carry token types. */
+  readonly hasTokenTypes: boolean;
+  /** Names of the classes, by number, where rows are labelled. */
+  readonly labels: readonly string[] | undefined;
   readonly trainReport: PreparationReport;
   readonly validationReport: PreparationReport | undefined;
   /** What there is to learn, and what was cut or left out: lines for a person. */
@@ -34,13 +38,19 @@ export interface DataContext {
   readonly tokenizer: Tokenizer;
   readonly vocabSize: number;
   readonly maxPositions: number;
+  /** What stands behind the tokens of labelled rows. */
+  readonly paddingTokenId: number;
+  /** Whether the model tells the texts of a pair apart by token types. */
+  readonly usesTokenTypes: boolean;
+  /** Names of the classes that the model has. */
+  readonly knownLabels: readonly string[];
   readonly onDetail: (detail: string) => void;
 }
 
 /** Reads, tokenises and lays out the data set of a configuration, and plans every step. */
 export async function prepareData(
   config: ResolvedConfig,
-  { tokenizer, vocabSize, maxPositions, onDetail }: DataContext,
+  { maxPositions, onDetail, ...context }: DataContext,
 ): Promise<PreparedData> {
   onDetail("reading the data set");
   let nextDetail = charactersPerDetail;
@@ -54,8 +64,7 @@ export async function prepareData(
       onBadRow: config.on_bad_row,
     },
     {
-      tokenizer,
-      vocabSize,
+      ...context,
       sequenceLength: config.max_length,
       maxSequenceLength: maxPositions,
       seed: config.data_seed,
@@ -97,6 +106,8 @@ export async function prepareData(
           ? []
           : evaluationBatches(validation.rows, config.per_device_eval_batch_size),
       hasSegments: train.rows.hasSegments || validation?.rows.hasSegments === true,
+      hasTokenTypes: train.rows.hasTokenTypes === true,
+      labels: dataset.labels,
       trainReport: train.report,
       validationReport: validation?.report,
       dataLines: describeData(dataset),
@@ -125,6 +136,7 @@ export function describeData(dataset: PreparedDataset): string[] {
     wrapped: "laid end to end",
     padded: "a row each",
     packed: "packed into rows that they share",
+    labelled: `in ${dataset.labels?.length ?? 0} classes, ${dataset.train.rows.sequenceLength} tokens at most`,
   };
   const side = (name: string, report: PreparationReport): string => {
     const { numExamples, numRows, rowTokens, supervisedTokens, droppedTokens } = report;
@@ -135,7 +147,8 @@ export function describeData(dataset: PreparedDataset): string[] {
     const dropped = droppedTokens - report.truncatedTokens;
     return (
       `${name}: ${number(numExamples)} example${numExamples === 1 ? "" : "s"} ${rowKinds[dataset.layout]}, ` +
-      `${number(numRows)} rows, ${number(rowTokens)} tokens, ${number(supervisedTokens)} supervised` +
+      `${number(numRows)} rows, ${number(rowTokens)} tokens` +
+      `${dataset.layout === "labelled" ? "" : `, ${number(supervisedTokens)} supervised`}` +
       `${cut}${dropped > 0 ? `; ${number(dropped)} tokens left over` : ""}`
     );
   };

@@ -20,7 +20,9 @@ import {
 } from "#lib/data/index";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { isTied } from "#lib/models/checkpoint-names";
+import { knownLabels } from "#lib/models/classifier-checkpoint";
 import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
+import { classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import { findModelDirectory, readModelConfig } from "./model-directory.js";
 import { prepareData } from "./prepare-data.js";
 
@@ -40,6 +42,10 @@ export interface PreparedRun {
   readonly saveDtype: FloatDtype;
   /** Empty where nothing is kept for validation. */
   readonly validation: readonly TokenBatch[];
+  /** Names of the classes, by number, where the model learns to classify. */
+  readonly labels: readonly string[] | undefined;
+  /** Fields of config.json that the saved model has beside or instead of the opened one's. */
+  readonly configChanges: Readonly<Record<string, unknown>>;
   readonly trainReport: PreparationReport;
   readonly validationReport: PreparationReport | undefined;
   readonly sample: SampleRequest | undefined;
@@ -84,19 +90,33 @@ export async function prepareRun(
   const weights = await ModelWeights.open(modelDirectory);
   try {
     if (isTied(modelConfig)) await checkTiedHead(weights);
-    const layout = layoutOf(weights, modelConfig, config.wire_dtype);
-    const maxPositions = positiveInteger(
-      modelConfig,
-      // GPT-2 has a name of its own for it.
-      modelConfig.n_positions === undefined ? "max_position_embeddings" : "n_positions",
-      join(modelDirectory, "config.json"),
-    );
+    const maxPositions = maxPositionsOf(modelConfig, join(modelDirectory, "config.json"));
+    const paddingTokenId = paddingTokenOf(modelConfig, tokenizer);
     const data = await prepareData(config, {
       tokenizer,
       vocabSize: positiveInteger(modelConfig, "vocab_size", join(modelDirectory, "config.json")),
       maxPositions,
+      paddingTokenId,
+      usesTokenTypes: modelConfig["model_type"] === "bert",
+      knownLabels: knownLabels(modelConfig),
       onDetail,
     });
+    const { labels } = data;
+    if (labels === undefined) refuseClassifierOfTexts(modelConfig);
+    const classifier =
+      labels === undefined
+        ? undefined
+        : classifierModel(modelConfig, weights, {
+            ...{ labels, padTokenId: paddingTokenId, seed: config.seed },
+          });
+    if (classifier !== undefined && config.sample_prompt !== null) {
+      const reason = "a classifier continues no text";
+      throw new LockstepError("E_CONFIG_CONFLICT", { keys: "sample_prompt and dataset", reason });
+    }
+    const layout =
+      classifier === undefined
+        ? layoutOf(weights, modelConfig, config.wire_dtype)
+        : buildParameterLayout(classifier.weights, config.wire_dtype);
     const sample = await sampleOf(config, tokenizer, maxPositions);
     const numParameters = layout.tensors.reduce((sum, { size }) => sum + size, 0);
     const runName =
@@ -109,17 +129,19 @@ export async function prepareRun(
       modelDirectory,
       tokenizer,
       job: {
-        modelConfig,
+        modelConfig: { ...modelConfig, ...classifier?.configChanges },
         layout,
         precision: config.bf16 ? "bf16" : "fp32",
-        sequenceLength: config.max_length,
+        sequenceLength: plan.sequenceLength,
         ...(data.hasSegments ? { hasSegments: true } : {}),
+        ...(data.hasTokenTypes ? { hasTokenTypes: true } : {}),
         microBatchSize: config.per_device_train_batch_size,
         evalBatchSize: config.per_device_eval_batch_size,
         generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,
         threadsPerWorker: config.threads_per_worker,
       },
       ...data,
+      configChanges: classifier?.configChanges ?? {},
       optimizer: optimizerSettings(config, plan.totalSteps),
       numParameters,
       numComputedParameters: layout.tensors.reduce(
@@ -133,7 +155,7 @@ export async function prepareRun(
         runName,
         totalSteps: plan.totalSteps,
         globalBatchSize: config.global_batch_size,
-        sequenceLength: config.max_length,
+        sequenceLength: plan.sequenceLength,
         gradientGroups: config.gradient_groups,
         plannedWorkers: config.workers,
         numParameters,
@@ -142,7 +164,7 @@ export async function prepareRun(
         numValidationSamples: data.validationReport?.numRows ?? 0,
         dataLines: data.dataLines,
       },
-      loadMasters: (range, into) => loadRange(weights, layout, range, into),
+      loadMasters: (range, into) => loadRange(weights, layout, range, into, classifier?.newWeights),
       close: async () => {
         data.closeData();
         await weights.close();
@@ -201,6 +223,29 @@ async function sampleOf(
   };
 }
 
+/** Positions that the model was made for. */
+function maxPositionsOf(modelConfig: Readonly<Record<string, unknown>>, file: string): number {
+  // GPT-2 has a name of its own for it.
+  const isGpt2 = modelConfig["n_positions"] !== undefined;
+  const rows = positiveInteger(
+    modelConfig,
+    isGpt2 ? "n_positions" : "max_position_embeddings",
+    file,
+  );
+  // RoBERTa's rows begin behind that of padding.
+  const { pad_token_id: padTokenId = 1 } = modelConfig;
+  return modelConfig["model_type"] === "roberta" ? rows - Number(padTokenId) - 1 : rows;
+}
+
+/** The model's padding token, else what its tokenizer has: the end token in models made without one. */
+function paddingTokenOf(
+  modelConfig: Readonly<Record<string, unknown>>,
+  { padTokenId, eosTokenId }: Tokenizer,
+): number {
+  const own = modelConfig["pad_token_id"];
+  return typeof own === "number" ? own : (padTokenId ?? eosTokenId ?? 0);
+}
+
 function positiveInteger(
   modelConfig: Readonly<Record<string, unknown>>,
   key: string,
@@ -237,11 +282,17 @@ async function loadRange(
   layout: ParameterLayout,
   range: ElementRange,
   into: Float32Array,
+  newWeights?: ReadonlyMap<string, Float32Array>,
 ): Promise<void> {
   for (const { name, offset, size } of layout.tensors) {
     const start = Math.max(range.start, offset);
     const end = Math.min(range.end, offset + size);
     if (start >= end) continue;
+    const made = newWeights?.get(name);
+    if (made !== undefined) {
+      into.set(made.subarray(start - offset, end - offset), start - range.start);
+      continue;
+    }
     await weights.readFloat32(name, into.subarray(start - range.start, end - range.start), {
       start: start - offset,
       count: end - start,

@@ -71,7 +71,7 @@ export async function saveFinalModel(
     if (best === undefined) await writeModel(run, temporary, snapshot);
     else await copyModel(best, temporary);
     await writeTrainerState(temporary, stateForTrainer(run, state));
-    await writeResults(temporary, state.logHistory);
+    await writeResults(temporary, state.logHistory, { isClassifier: run.labels !== undefined });
     bytes = await directoryBytes(temporary);
   });
   const kept = bestCheckpoint(run, state);
@@ -193,6 +193,7 @@ async function writeModel(run: PreparedRun, directory: string, snapshot: Snapsho
   await writeModelDirectory(directory, {
     sourceDir: run.modelDirectory,
     dtype: run.saveDtype,
+    configChanges: run.configChanges,
     maxShardBytes: maxShardBytes(run.config),
     tensors: run.job.layout.tensors.map((slot) => ({
       name: slot.name,

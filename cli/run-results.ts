@@ -89,9 +89,13 @@ export function stateForTrainer(
 /**
  * `train_results.json`, `eval_results.json` and both in `all_results.json`, as the Trainer's
  * `save_metrics` writes the closing entry and the last evaluation. A file without figures is not
- * written. As in transformers' example scripts, an evaluation has its perplexity.
+ * written. As in transformers' example scripts, an evaluation of a language model has its perplexity.
  */
-export async function writeResults(directory: string, history: readonly LogEntry[]): Promise<void> {
+export async function writeResults(
+  directory: string,
+  history: readonly LogEntry[],
+  { isClassifier = false } = {},
+): Promise<void> {
   const closing = history.findLast((entry) => "train_loss" in entry);
   const evaluation = history.findLast((entry) => "eval_loss" in entry);
   const train = closing === undefined ? {} : withoutStep(closing);
@@ -101,7 +105,7 @@ export async function writeResults(directory: string, history: readonly LogEntry
       ? {}
       : {
           ...withoutStep(evaluation),
-          ...(typeof loss === "number" ? { perplexity: Math.exp(loss) } : {}),
+          ...(typeof loss === "number" && !isClassifier ? { perplexity: Math.exp(loss) } : {}),
         };
   const write = async (name: string, metrics: Readonly<Record<string, unknown>>): Promise<void> => {
     if (Object.keys(metrics).length === 0) return;

@@ -150,7 +150,7 @@ names it.
 - **Heads.** \`...ForCausalLM\` and \`...LMHeadModel\` predict the next token. \`...ForSequenceClassification\` has
   logits of \`num_labels\` classes with the loss of \`problem_type\`: decoders read them at a row's last token that
   is not \`pad_token_id\`, encoders at the first token. A class that ends in \`Model\` has no head: its hidden
-  states become vectors of texts (\`lib/evaluation/embed\`). Training takes causal models and, in the engine,
+  states become vectors of texts (\`lib/evaluation/embed\`). Training takes causal models and
   classifiers with one label a row.
 - **Rotary positions.** \`rope_parameters\` as transformers 5 writes them, \`rope_theta\` and \`rope_scaling\` as 4
   did; types default, linear, dynamic, llama3, yarn and longrope.

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { float32ToBfloat16, float32ToFloat16 } from "#lib/core/bf16";
 import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
 import { conversionChunkBytes } from "./limits.js";
+import { withJsonFields } from "./json-fields.js";
 import { modelConfigFor, readModelConfigText } from "./model-config.js";
 import { weightsFileName, weightsIndexFileName } from "./model-weights.js";
 import { storedDtypeOf } from "./safetensors-header.js";
@@ -21,6 +22,8 @@ export interface ModelDirectoryOptions {
   readonly sourceDir: string;
   readonly tensors: Iterable<ModelTensor>;
   readonly dtype: FloatDtype;
+  /** Fields of config.json that are other than the source's. */
+  readonly configChanges?: Readonly<Record<string, unknown>>;
   /** Weights beyond this many bytes go into shards with an index. */
   readonly maxShardBytes?: number;
 }
@@ -45,7 +48,7 @@ const companionFiles = [
 
 /**
  * Writes a Hugging Face model directory into the existing directory `directory`: the source's
- * config.json with the new dtype and the rotary settings of both generations, its tokenizer and
+ * config.json with the new dtype, what else is changed, and the rotary settings of both generations, its tokenizer and
  * generation files, and the weights. With `tie_word_embeddings: true` in the config, `lm_head.weight`
  * is left out, as transformers does.
  */
@@ -53,10 +56,11 @@ export async function writeModelDirectory(
   directory: string,
   options: ModelDirectoryOptions,
 ): Promise<void> {
-  const { sourceDir, dtype } = options;
+  const { sourceDir, dtype, configChanges = {} } = options;
   const source = await readModelConfigText(sourceDir);
   const isTied = source.config["tie_word_embeddings"] === true;
-  await writeFile(join(directory, "config.json"), modelConfigFor(source, dtype));
+  const configText = withJsonFields(modelConfigFor(source, dtype), configChanges);
+  await writeFile(join(directory, "config.json"), configText);
   for (const name of companionFiles) {
     try {
       await copyFile(join(sourceDir, name), join(directory, name));

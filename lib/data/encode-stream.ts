@@ -9,9 +9,11 @@ import {
 } from "./encode-example.js";
 import { ContentNumbers } from "./content-numbers.js";
 import { contentOf, type PlacedExample } from "./examples.js";
+import type { LabelledExample } from "./formats/index.js";
+import { LabelTable } from "./labels.js";
 import { NumberList } from "./number-list.js";
 import type { TokenStore } from "./token-store.js";
-import type { Tokenizer } from "./tokenizer.js";
+import type { PairTokens, Tokenizer } from "./tokenizer.js";
 
 /**
  * Text that is tokenised at once: enough to keep the cores busy. An encoding takes about 100 times the
@@ -45,6 +47,14 @@ export class ExampleEncoder {
   readonly supervised = NumberList.ofInt32();
   /** Numbers of the contents: the same where a row is the copy of another. */
   readonly contents = NumberList.ofInt32();
+  /** Of labelled examples: their labels' numbers, and how many tokens were cut off them. */
+  readonly labels = NumberList.ofInt32();
+  readonly cutTokens = NumberList.ofInt32();
+  readonly labelTable = new LabelTable();
+  /** Whether examples are pairs of texts. */
+  hasPairs = false;
+  /** Decided by the first example: a data set is labelled as a whole. */
+  #isLabelled: boolean | undefined;
   numTexts = 0;
   /** Rows that were added. */
   numExamples = 0;
@@ -80,9 +90,15 @@ export class ExampleEncoder {
     this.#waitingCharacters = 0;
   }
 
+  /** Whether what was added are texts with labels. */
+  get isLabelled(): boolean {
+    return this.#isLabelled === true;
+  }
+
   async add(placed: PlacedExample): Promise<void> {
     let content: number;
     try {
+      this.#checkKind(placed);
       content = this.#contents.numberOf(contentOf(placed));
     } catch (error) {
       this.numExamples++;
@@ -111,9 +127,15 @@ export class ExampleEncoder {
     ).values();
     const rendered = batch.map((placed) => this.#render(placed));
     const marked = (await this.#settings.tokenizer.encodeMarked(rendered.flat())).values();
+    const pairs = await Promise.all(batch.map(({ example }) => this.#encodePair(example)));
     const separator = this.#settings.tokenizer.documentSeparatorTokenId;
     for (const [i, placed] of batch.entries()) {
       const { content } = placed;
+      const pair = pairs[i];
+      if (placed.example.kind === "labelled" && pair !== undefined) {
+        this.#addLabelled(placed.example, placed.place, pair, content);
+        continue;
+      }
       if (placed.example.kind === "text") {
         const ids = encodedTexts.next().value ?? new Int32Array(0);
         this.#checkVocabulary(ids, placed.place);
@@ -157,17 +179,47 @@ export class ExampleEncoder {
             kind: example.kind,
           }));
         case "text":
-          return [];
         case "labelled":
-          throw new LockstepError("E_DATA_ROW_FORMAT", {
-            place,
-            format: "classification",
-            problem: "a causal language model learns texts, not labels",
-          });
+          return [];
       }
     } catch (error) {
       this.#reject(error);
       return [];
+    }
+  }
+
+  #checkKind({ place, example }: PlacedExample): void {
+    const isLabelled = example.kind === "labelled";
+    this.#isLabelled ??= isLabelled;
+    if (this.#isLabelled === isLabelled) return;
+    throw new LockstepError("E_DATA_ROW_FORMAT", {
+      place,
+      format: "classification",
+      problem: isLabelled ? "rows before it have no label" : "it has no label, rows before it have",
+    });
+  }
+
+  async #encodePair(example: PlacedExample["example"]): Promise<PairTokens | undefined> {
+    if (example.kind !== "labelled") return undefined;
+    const { tokenizer, sequenceLength } = this.#settings;
+    return tokenizer.encodePair(example.text, example.pair, sequenceLength);
+  }
+
+  #addLabelled(
+    { text, pair, label }: LabelledExample,
+    place: string,
+    { ids, typeIds, truncatedTokens }: PairTokens,
+    content: number,
+  ): void {
+    this.#checkVocabulary(ids, place);
+    const start = this.#store.append(ids.map((id, i) => (typeIds[i] === 1 ? ~id : id)));
+    this.#keep(start, ids.length, 1, content);
+    this.labels.push(this.labelTable.numberOf(label, place));
+    this.cutTokens.push(truncatedTokens);
+    if (pair !== null) this.hasPairs = true;
+    for (const each of pair === null ? [text] : [text, pair]) {
+      this.numBytes += Buffer.byteLength(each);
+      this.numCharacters += each.length;
     }
   }
 

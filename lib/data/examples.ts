@@ -71,7 +71,8 @@ const textFieldOf = ({ columns }: DataSource): { textField?: string } =>
 export function contentOf({ place, example }: PlacedExample): string {
   if (example.kind === "text") return example.text;
   try {
-    return JSON.stringify(example);
+    // The same text with another label is still the same text.
+    return JSON.stringify(example.kind === "labelled" ? { ...example, label: 0 } : example);
   } catch (cause) {
     // Reading JSON knows no depth, writing it does.
     const facts = { place, format: "JSON", problem: `it cannot be written (${String(cause)})` };

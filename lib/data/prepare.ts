@@ -6,6 +6,8 @@ import { checkSplit, splitContents, splitLoneDocument } from "./documents.js";
 import { ExampleEncoder } from "./encode-stream.js";
 import { type DataSource, readExamples, refuseEmpty } from "./examples.js";
 import { NumberList } from "./number-list.js";
+import { type LabelledExamples, labelledLength, labelledRows } from "./labelled-rows.js";
+import type { Classes } from "./labels.js";
 import { checkSequenceLength } from "./pack.js";
 import { blockRows, type Examples, exampleRows, type TrainingRows } from "./rows.js";
 import { TokenStore } from "./token-store.js";
@@ -39,6 +41,12 @@ export interface PrepareOptions {
   /** Rows that are kept of each side, spread evenly over all; the tokens of others count as dropped. */
   readonly maxTrainRows?: number | null;
   readonly maxValidationRows?: number | null;
+  /** What stands behind the tokens of labelled rows. @default 0 */
+  readonly paddingTokenId?: number;
+  /** Whether the model tells the texts of a pair apart by token types. @default false */
+  readonly usesTokenTypes?: boolean;
+  /** Names of the classes that the model has, by number. */
+  readonly knownLabels?: readonly string[];
   /** Where tokens go that memory should not hold. @default the system's temporary directory */
   readonly spillDirectory?: string;
   /** Characters that are tokenised. */
@@ -69,8 +77,10 @@ export interface PreparedRows {
 export interface PreparedDataset {
   readonly train: PreparedRows;
   readonly validation: PreparedRows | undefined;
-  /** How rows came about: "wrapped" texts, one example a row ("padded"), or several ("packed"). */
-  readonly layout: "wrapped" | "padded" | "packed";
+  /** How rows came about: "wrapped" texts, one example a row ("padded"), several ("packed"), or texts with a class each. */
+  readonly layout: "wrapped" | "padded" | "packed" | "labelled";
+  /** Names of the classes of a labelled data set, by number: `id2label` of a config.json. */
+  readonly labels: readonly string[] | undefined;
   readonly rejectedRows: number;
   /** Messages of the first ones. */
   readonly listedRejections: readonly string[];
@@ -85,10 +95,13 @@ export interface PreparedDataset {
 
 /**
  * Reads, tokenises, divides and lays out a data set. Files are read as streams and tokens beyond 256 MiB
- * go to a file, so memory does not grow with the data set, but for some bytes an example.
+ * go to a file, so memory does not grow with the data set, but for some bytes an example. Labelled rows
+ * are as long as the longest of both sides needs, `sequenceLength` at most; only the labels of the
+ * training side count.
  *
  * @throws E_SEQUENCE_LENGTH, E_DATASET_SPLIT, E_DATASET_EMPTY, E_DATASET_TOO_SMALL where no row comes
- *   out, E_DATA_TOO_MANY_BAD_ROWS, E_TOKEN_OUT_OF_VOCABULARY, and what {@link readExamples} throws
+ *   out, E_DATA_TOO_MANY_BAD_ROWS, E_TOKEN_OUT_OF_VOCABULARY, and what {@link readExamples} throws;
+ *   as a bad row E_LABEL_UNSEEN
  */
 export async function prepareDataset(
   spec: DatasetSpec,
@@ -139,25 +152,51 @@ export async function prepareDataset(
       isValidation = (example) => validates.has(contents[example] ?? -1);
     }
     encoder.releaseContents();
+    const classes = encoder.isLabelled
+      ? classesOf(encoder, isValidation, options.knownLabels)
+      : undefined;
+    const isKept = (example: number): boolean => {
+      const label = encoder.labels.values[example];
+      if (classes === undefined || label === undefined || (classes.classOf[label] ?? -1) >= 0) {
+        return true;
+      }
+      badRows.reject(encoder.labelTable.unseen(label, classes));
+      encoder.numRejected++;
+      return false;
+    };
+    const selected = {
+      train: selectExamples(encoder, (i) => !isValidation(i)),
+      validation: selectExamples(encoder, (i) => isValidation(i) && isKept(i)),
+    };
     badRows.checkShare(encoder.numExamples - encoder.numRejected + badRows.count);
 
     const isText = encoder.numTexts === encoder.starts.length;
     const layout =
-      isText && options.packing !== false
-        ? "wrapped"
-        : options.packing === true
-          ? "packed"
-          : "padded";
+      classes !== undefined
+        ? "labelled"
+        : isText && options.packing !== false
+          ? "wrapped"
+          : options.packing === true
+            ? "packed"
+            : "padded";
+    const labelled = (examples: Selected): LabelledExamples => ({
+      ...examples,
+      classes: examples.labels.map((label) => classes?.classOf[label] ?? -1),
+    });
+    const labelledOptions = {
+      sequenceLength: labelledLength(Object.values(selected).map(labelled), sequenceLength),
+      hasTokenTypes: encoder.hasPairs && options.usesTokenTypes === true,
+      paddingTokenId: options.paddingTokenId ?? 0,
+    };
     const side = (split: "train" | "validation"): PreparedRows | undefined => {
-      const examples = selectExamples(encoder, (i) => isValidation(i) === (split === "validation"));
+      const examples = selected[split];
       if (split === "train") refuseEmpty(examples.lengths.length, split, spec.train);
       else if (examples.lengths.length === 0) return undefined;
       const maxBlocks = split === "train" ? options.maxTrainRows : options.maxValidationRows;
-      const rows = layOut(store, examples, {
-        layout,
-        sequenceLength,
-        maxBlocks: maxBlocks ?? null,
-      });
+      const rows =
+        layout === "labelled"
+          ? labelledRows(store, labelled(examples), { ...labelledOptions, maxBlocks })
+          : layOut(store, examples, { layout, sequenceLength, maxBlocks: maxBlocks ?? null });
       return { rows, report: reportOf(examples, rows, { layout, split }) };
     };
     const train = side("train") as PreparedRows;
@@ -165,6 +204,7 @@ export async function prepareDataset(
       train,
       validation: side("validation"),
       layout,
+      labels: classes?.names,
       rejectedRows: badRows.count,
       listedRejections: badRows.listed,
       numBytes: encoder.numBytes,
@@ -178,13 +218,33 @@ export async function prepareDataset(
   }
 }
 
-function selectExamples(encoder: ExampleEncoder, keep: (example: number) => boolean): Examples {
+/** @throws E_DATA_ROW_FORMAT for labels that are no classes */
+function classesOf(
+  encoder: ExampleEncoder,
+  isValidation: (example: number) => boolean,
+  known: readonly string[] | undefined,
+): Classes {
+  const trained = encoder.labels.values.filter((_, example) => !isValidation(example));
+  return encoder.labelTable.classesOf(trained, known);
+}
+
+/** Examples of one side, with what only labelled ones have: elsewhere those arrays hold zeros. */
+interface Selected extends Examples {
+  readonly labels: Int32Array;
+  readonly cutTokens: Int32Array;
+}
+
+function selectExamples(encoder: ExampleEncoder, keep: (example: number) => boolean): Selected {
   const indices = NumberList.ofInt32();
   for (let i = 0; i < encoder.starts.length; i++) if (keep(i)) indices.push(i);
   const starts = new Float64Array(indices.length);
   const lengths = new Int32Array(indices.length);
   const supervised = new Int32Array(indices.length);
+  const labels = new Int32Array(indices.length);
+  const cutTokens = new Int32Array(indices.length);
   const of = {
+    labels: encoder.labels.values,
+    cutTokens: encoder.cutTokens.values,
     starts: encoder.starts.values,
     lengths: encoder.lengths.values,
     supervised: encoder.supervised.values,
@@ -193,8 +253,10 @@ function selectExamples(encoder: ExampleEncoder, keep: (example: number) => bool
     starts[i] = of.starts[example] ?? 0;
     lengths[i] = of.lengths[example] ?? 0;
     supervised[i] = of.supervised[example] ?? 0;
+    labels[i] = of.labels[example] ?? 0;
+    cutTokens[i] = of.cutTokens[example] ?? 0;
   }
-  return { starts, lengths, supervised };
+  return { starts, lengths, supervised, labels, cutTokens };
 }
 
 function layOut(
@@ -211,7 +273,7 @@ function layOut(
 
 /** @throws E_DATASET_TOO_SMALL where there is no row */
 function reportOf(
-  { lengths }: Examples,
+  { lengths, cutTokens }: Selected,
   rows: TrainingRows,
   { layout, split }: { layout: string; split: string },
 ): PreparationReport {
@@ -221,8 +283,11 @@ function reportOf(
     const facts = { split, numTokens, numBlocks, neededBlocks: 1, sequenceLength };
     throw new LockstepError("E_DATASET_TOO_SMALL", facts);
   }
-  const tooLong =
-    layout === "wrapped" ? new Int32Array(0) : lengths.filter((length) => length > sequenceLength);
+  // What was cut while it was tokenised lies in no store; texts that are laid end to end lose nothing.
+  const cut = lengths.map((length, i) =>
+    layout === "wrapped" ? 0 : Math.max(0, length - sequenceLength) + (cutTokens[i] ?? 0),
+  );
+  const tooLong = cut.filter((count) => count > 0);
   let supervisedTokens = 0;
   for (let row = 0; row < numBlocks; row++) supervisedTokens += rows.supervisedTokens(row);
   return {
@@ -230,9 +295,9 @@ function reportOf(
     numTokens,
     numRows: numBlocks,
     rowTokens: rows.numTokens,
-    droppedTokens: rows.droppedTokens,
+    droppedTokens: rows.droppedTokens + cutTokens.reduce((sum, count) => sum + count, 0),
     supervisedTokens,
     truncatedExamples: tooLong.length,
-    truncatedTokens: tooLong.reduce((sum, length) => sum + length - sequenceLength, 0),
+    truncatedTokens: tooLong.reduce((sum, count) => sum + count, 0),
   };
 }

@@ -9,6 +9,7 @@ export interface RowArrays {
   readonly targets: Int32Array;
   readonly segments?: Int32Array;
   readonly positions?: Int32Array;
+  readonly tokenTypes?: Int32Array;
 }
 
 /** Rows of one length that batches are gathered from. */
@@ -19,8 +20,12 @@ export interface TrainingRows {
   readonly numTokens: number;
   /** Tokens that are in no row. */
   readonly droppedTokens: number;
-  /** Whether several examples share a row, so that its batches carry segments and positions. */
+  /** Whether batches carry segments and positions: several examples share a row, or padding must not be seen. */
   readonly hasSegments: boolean;
+  /** Whether batches carry token types: pairs of texts. @default false */
+  readonly hasTokenTypes?: boolean;
+  /** What stands behind the tokens of a row. @default 0 */
+  readonly paddingTokenId?: number;
   /** Tokens of a row without padding. */
   lengthOf(row: number): number;
   /** Targets of a row. */
@@ -189,7 +194,7 @@ export function exampleRows(
 /**
  * Gathers rows into a batch of static shape. Position i of a row predicts token i + 1, the last
  * position nothing: the labels of Hugging Face's `labels = input_ids`, shifted. Rows past the given
- * ones are padding: token 0 throughout, no target.
+ * ones are padding throughout, without a target.
  *
  * @param rowIndices at most `numRows`
  */
@@ -201,7 +206,12 @@ export function gatherBatch(
   const length = rows.sequenceLength;
   const array = (): Int32Array => new Int32Array(numRows * length);
   const packed = rows.hasSegments ? { segments: array(), positions: array() } : {};
-  const batch = { tokens: array(), targets: array().fill(ignoredTarget), ...packed };
+  const batch = {
+    tokens: array().fill(rows.paddingTokenId ?? 0),
+    targets: array().fill(ignoredTarget),
+    ...packed,
+    ...(rows.hasTokenTypes === true ? { tokenTypes: array() } : {}),
+  };
   for (let row = 0; row < rowIndices.length; row++) {
     const part = (values: Int32Array): Int32Array =>
       values.subarray(row * length, (row + 1) * length);
@@ -211,6 +221,7 @@ export function gatherBatch(
       ...(batch.segments === undefined || batch.positions === undefined
         ? {}
         : { segments: part(batch.segments), positions: part(batch.positions) }),
+      ...(batch.tokenTypes === undefined ? {} : { tokenTypes: part(batch.tokenTypes) }),
     });
   }
   return { numRows, ...batch };

@@ -15,6 +15,7 @@ export interface Tokenizer {
   /** Tokens in the vocabulary, added ones included; the model's own may be padded to more. */
   readonly vocabSize: number;
   readonly bosTokenId: number | null;
+  readonly padTokenId: number | null;
   readonly eosTokenId: number | null;
   /** Stands after a document in a packed row: `<|endoftext|>` where the vocabulary has it, as in pre-training, else the end token. */
   readonly documentSeparatorTokenId: number | null;
@@ -144,6 +145,7 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
   return Object.freeze({
     vocabSize: native.getVocabSize(true),
     bosTokenId,
+    padTokenId: idOf(specialTokens.padToken),
     eosTokenId,
     documentSeparatorTokenId: idOf("<|endoftext|>") ?? eosTokenId,
     endTokenIds: Object.freeze(endTokenIds),

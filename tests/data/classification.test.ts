@@ -6,11 +6,13 @@ import { after, test } from "node:test";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
 import {
-  type ClassificationDataset,
-  type ClassificationSpec,
-  prepareClassification,
-} from "#lib/data/classification";
-import { loadTokenizer } from "#lib/data/index";
+  type DatasetSpec,
+  loadTokenizer,
+  type PreparedDataset,
+  type PrepareOptions,
+  prepareDataset,
+} from "#lib/data/index";
+import { gatherBatch } from "#lib/data/rows";
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-classification-"));
 after(() => rm(directory, { recursive: true }));
@@ -27,13 +29,15 @@ const jsonl = (rows: readonly unknown[]): Promise<string> =>
 
 async function prepare(
   source: string,
-  spec: Partial<ClassificationSpec> = {},
-): Promise<ClassificationDataset> {
-  const dataset = await prepareClassification(
+  spec: Partial<DatasetSpec> = {},
+  options: Partial<PrepareOptions> = {},
+): Promise<PreparedDataset> {
+  const dataset = await prepareDataset(
     { train: [{ source }], validationFraction: 0, ...spec },
     {
       ...{ tokenizer, sequenceLength: 16, vocabSize: tokenizer.vocabSize, maxSequenceLength: 64 },
       seed: 1,
+      ...options,
     },
   );
   after(() => dataset.close());
@@ -49,8 +53,11 @@ function failure(code: string, facts: object = {}): (error: unknown) => boolean 
   };
 }
 
-const classesOf = ({ train }: ClassificationDataset): number[] =>
-  Array.from({ length: train.numRows }, (_, row) => train.labelOf(row));
+const classesOf = ({ train: { rows } }: PreparedDataset): number[] =>
+  Array.from(
+    { length: rows.numBlocks },
+    (_, row) => gatherBatch(rows, [row], 1).targets[0] ?? Number.NaN,
+  );
 
 test("names are numbered in sorted order, whole numbers number themselves, in tables too", async () => {
   const rows = ["sport", "art", "sport", "news"].map((label) => ({ text: "the", label }));
@@ -67,43 +74,87 @@ test("names are numbered in sorted order, whole numbers number themselves, in ta
   assert.deepEqual(classesOf(table), [1, 0]);
 });
 
+test("labels keep the numbers of a model that knows them all", async () => {
+  const known = { knownLabels: ["sport", "news", "art"] };
+  const rows = ["art", "sport"].map((label) => ({ text: "the", label }));
+  const named = await prepare(await jsonl(rows), {}, known);
+  assert.deepEqual(named.labels, known.knownLabels);
+  assert.deepEqual(classesOf(named), [2, 0]);
+  const numbered = await prepare(
+    await jsonl([2, 1].map((label) => ({ text: "the", label }))),
+    {},
+    known,
+  );
+  assert.deepEqual(numbered.labels, known.knownLabels);
+  assert.deepEqual(classesOf(numbered), [2, 1]);
+  const other = await prepare(await jsonl([...rows, { text: "of", label: "film" }]), {}, known);
+  assert.deepEqual(other.labels, ["art", "film", "sport"]);
+});
+
+test("rows are as long as the longest of both sides needs", async () => {
+  const row = (length: number, label: string) => ({ text: "the ".repeat(length), label });
+  const [train, validation] = await Promise.all([
+    jsonl([row(1, "a"), row(2, "b")]),
+    jsonl([row(3, "a"), row(9, "b")]),
+  ]);
+  const both = { validation: [{ source: validation }] };
+  const lengths = async (...args: Parameters<typeof prepare>): Promise<unknown[]> => {
+    const { train: left, validation: right } = await prepare(...args);
+    return [left.rows.sequenceLength, right?.rows.sequenceLength];
+  };
+  // [CLS] and [SEP] stand around the words.
+  assert.deepEqual(await lengths(train), [8, undefined]);
+  assert.deepEqual(await lengths(train, both), [16, 16]);
+  assert.deepEqual(await lengths(train, both, { sequenceLength: 10 }), [10, 10]);
+});
+
+test("rows with a label and rows without one do not mix", async () => {
+  const mixed = [{ text: "the", label: "a" }, { text: "of" }, { text: "to", label: "b" }];
+  const [first, second] = await Promise.all([jsonl(mixed.slice(0, 1)), jsonl(mixed.slice(1, 2))]);
+  const train = [{ source: first }, { source: second }];
+  await assert.rejects(prepare("", { train }), failure("E_DATA_ROW_FORMAT"));
+});
+
 test("batches hold tokens, token types, segments and labels; the rest is padding", async () => {
   const rows = [
     { sentence1: "the state", sentence2: "of the union", label: "b" },
     { sentence1: "word ".repeat(30), sentence2: "short", label: "a" },
   ];
-  const { train } = await prepare(await jsonl(rows));
-  const batch = train.batch([1, 0], 3);
+  const options = { usesTokenTypes: true, paddingTokenId: 7 };
+  const { train } = await prepare(await jsonl(rows), {}, options);
+  const batch = gatherBatch(train.rows, [1, 0], 3);
   const pairs = await Promise.all(
     [rows[1], rows[0]].map((row) =>
       tokenizer.encodePair(row?.sentence1 ?? "", row?.sentence2 ?? "", 16),
     ),
   );
   assert.equal(pairs[0]?.ids.length, 16);
-  assert.equal(train.truncatedExamples, 1);
-  assert.deepEqual([...batch.labels], [0, 1, -100]);
-  const padded = (values: Int32Array): number[] => [
-    ...values,
-    ...Array.from({ length: 16 - values.length }, () => 0),
-  ];
-  const expected = (of: (pair: (typeof pairs)[number]) => Int32Array): number[] => [
-    ...pairs.flatMap((pair) => padded(of(pair))),
-    ...Array.from({ length: 16 }, () => 0),
+  assert.equal(train.report.truncatedExamples, 1);
+  assert.equal(train.report.truncatedTokens, pairs[0]?.truncatedTokens);
+  const labels = [0, 1, -100].flatMap((label) => [label, ...Array(15).fill(-100)]);
+  assert.deepEqual([...batch.targets], labels);
+  const expected = (of: (pair: (typeof pairs)[number]) => Int32Array, padding = 0): number[] => [
+    ...pairs.flatMap((pair) => [...of(pair), ...Array(16 - of(pair).length).fill(padding)]),
+    ...Array(16).fill(padding),
   ];
   assert.deepEqual(
     [...batch.tokens],
-    expected(({ ids }) => ids),
+    expected(({ ids }) => ids, 7),
   );
   assert.deepEqual(
-    [...batch.tokenTypes],
+    [...(batch.tokenTypes ?? [])],
     expected(({ typeIds }) => typeIds),
   );
   assert.deepEqual(
-    [...batch.segments],
+    [...(batch.segments ?? [])],
     expected(({ ids }) => ids.map(() => 1)),
   );
+  assert.deepEqual(
+    [...(batch.positions ?? [])],
+    expected(({ ids }) => ids.map((_, i) => i)),
+  );
   assert.equal(
-    train.numTokens,
+    train.rows.numTokens,
     pairs.reduce((sum, { ids }) => sum + ids.length, 0),
   );
 });
@@ -124,7 +175,7 @@ test("a label that training never saw is an error, or a row left out", async () 
     failure("E_LABEL_UNSEEN", { place: `${other}:2`, label: "maybe", known: ["no", "yes"] }),
   );
   const skipped = await prepare(source, { validation, onBadRow: "skip" });
-  assert.equal(skipped.validation?.numRows, 2);
+  assert.equal(skipped.validation?.rows.numBlocks, 2);
   assert.equal(skipped.rejectedRows, 1);
   assert.match(skipped.listedRejections[0] ?? "", /E_LABEL_UNSEEN.*"maybe"/);
 });
@@ -138,5 +189,6 @@ test("labels that are no classes are refused", async () => {
   await refused([0, 2], "E_DATA_ROW_FORMAT");
   await refused([1, "a"], "E_DATA_ROW_FORMAT");
   await refused([["a"]], "E_DATA_ROW_FORMAT");
+  await refused(["a", "a"], "E_DATA_ROW_FORMAT");
   await refused([null], "E_DATA_NO_ANSWER");
 });

@@ -1,0 +1,86 @@
+import type { ModelWeights } from "#lib/checkpoint/model-weights";
+import { LockstepError } from "#lib/core/errors/index";
+import { RandomStream } from "#lib/core/random";
+import { classifierCheckpoint, isClassifier, isEncoder } from "#lib/models/classifier-checkpoint";
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** A checkpoint as a classifier: its configuration, and the weights that it has or gets. */
+export interface ClassifierModel {
+  readonly configChanges: Json;
+  readonly weights: readonly { readonly name: string; readonly shape: readonly number[] }[];
+  /** Weights of the head that the checkpoint does not have, by name. */
+  readonly newWeights: ReadonlyMap<string, Float32Array>;
+}
+
+/**
+ * A checkpoint with a classifier's head over the labels of a data set. What the head lacks begins as
+ * transformers lets it begin: weights normal with `initializer_range`, biases 0.
+ *
+ * @throws E_MODEL_UNSUPPORTED, E_CONFIG_CONFLICT where the checkpoint's own head has other classes
+ */
+export function classifierModel(
+  modelConfig: Json,
+  weights: ModelWeights,
+  options: {
+    readonly labels: readonly string[];
+    readonly padTokenId: number;
+    readonly seed: number;
+  },
+): ClassifierModel {
+  const { labels, padTokenId, seed } = options;
+  const checkpoint = classifierCheckpoint(modelConfig, labels, padTokenId);
+  if (checkpoint === undefined) {
+    const what = `A classifier of model_type ${JSON.stringify(modelConfig["model_type"])}`;
+    throw new LockstepError("E_MODEL_UNSUPPORTED", { what });
+  }
+  const newWeights = new Map<string, Float32Array>();
+  checkpoint.head.forEach(({ name, shape }, index) => {
+    const found = weights.has(name) ? weights.info(name).shape : undefined;
+    if (found === undefined) {
+      const values = new Float32Array(shape.reduce((product, dim) => product * dim, 1));
+      if (shape.length > 1) {
+        fillNormal(
+          values,
+          checkpoint.initializerRange,
+          new RandomStream(seed, "initialization", index),
+        );
+      }
+      newWeights.set(name, values);
+    } else if (found.join() !== shape.join()) {
+      throw new LockstepError("E_CONFIG_CONFLICT", {
+        keys: "model_name_or_path and dataset",
+        reason: `the model's ${name} is [${found.join(", ")}], and the data have the ${labels.length} classes ${labels.slice(0, 20).join(", ")}`,
+      });
+    }
+  });
+  const isOfHead = new Set(checkpoint.head.map(({ name }) => name));
+  const base = weights
+    .names()
+    .filter((name) => checkpoint.isOfBase(name) && !isOfHead.has(name))
+    .map((name) => ({ name, shape: weights.info(name).shape }));
+  return {
+    configChanges: checkpoint.configChanges,
+    weights: [...base, ...checkpoint.head].sort((a, b) => (a.name < b.name ? -1 : 1)),
+    newWeights,
+  };
+}
+
+/** @throws E_CONFIG_CONFLICT where texts alone cannot be what the model learns */
+export function refuseClassifierOfTexts(modelConfig: Json): void {
+  if (!isClassifier(modelConfig) && !isEncoder(modelConfig)) return;
+  throw new LockstepError("E_CONFIG_CONFLICT", {
+    keys: "model_name_or_path and dataset",
+    reason: `a ${String(modelConfig["model_type"])} ${isClassifier(modelConfig) ? "classifier" : "encoder"} learns rows with a label, and the data set has none`,
+  });
+}
+
+/** Normal numbers of mean 0: Box and Muller, "A note on the generation of random normal deviates" (1958). */
+function fillNormal(values: Float32Array, standardDeviation: number, stream: RandomStream): void {
+  for (let i = 0; i < values.length; i += 2) {
+    const radius = standardDeviation * Math.sqrt(-2 * Math.log(1 - stream.nextFloat64()));
+    const angle = 2 * Math.PI * stream.nextFloat64();
+    values[i] = radius * Math.cos(angle);
+    if (i + 1 < values.length) values[i + 1] = radius * Math.sin(angle);
+  }
+}

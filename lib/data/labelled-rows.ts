@@ -1,0 +1,63 @@
+import { type Examples, spreadEvenly, type TrainingRows } from "./rows.js";
+import type { TokenStore } from "./token-store.js";
+
+/** Rows are padded to a multiple of it: vector instructions take so many values at once. */
+const lengthMultiple = 8;
+
+/** Texts with a class each; tokens of a second text are stored as their complement (~id). */
+export interface LabelledExamples extends Examples {
+  readonly classes: Int32Array;
+}
+
+/** The length that holds every example, no longer than the longest that is allowed. */
+export function labelledLength(sides: readonly LabelledExamples[], maxLength: number): number {
+  let longest = 1;
+  for (const { lengths } of sides)
+    for (const length of lengths) longest = Math.max(longest, length);
+  return Math.min(Math.ceil(longest / lengthMultiple) * lengthMultiple, maxLength);
+}
+
+/** A text, or a pair of texts, a row. The class of a row is the target of its first position. */
+export function labelledRows(
+  store: TokenStore,
+  { starts, lengths, classes }: LabelledExamples,
+  options: {
+    readonly sequenceLength: number;
+    readonly hasTokenTypes: boolean;
+    readonly paddingTokenId: number;
+    readonly maxBlocks?: number | null | undefined;
+  },
+): TrainingRows {
+  const { sequenceLength, hasTokenTypes, paddingTokenId } = options;
+  const kept = spreadEvenly(lengths.length, options.maxBlocks);
+  const exampleOf = (row: number): number => kept[row] ?? 0;
+  const lengthOf = (row: number): number => lengths[exampleOf(row)] ?? 0;
+  let numTokens = 0;
+  for (let row = 0; row < kept.length; row++) numTokens += lengthOf(row);
+  return {
+    numBlocks: kept.length,
+    sequenceLength,
+    numTokens,
+    droppedTokens: lengths.reduce((total, length) => total + length, 0) - numTokens,
+    hasSegments: true,
+    hasTokenTypes,
+    paddingTokenId,
+    lengthOf,
+    supervisedTokens: () => 1,
+    write(row, into) {
+      const tokens = into.tokens.subarray(0, lengthOf(row));
+      store.read(starts[exampleOf(row)] ?? 0, tokens);
+      for (let i = 0; i < tokens.length; i++) {
+        const value = tokens[i] ?? 0;
+        if (value >= 0) continue;
+        tokens[i] = ~value;
+        if (into.tokenTypes !== undefined) into.tokenTypes[i] = 1;
+      }
+      into.segments?.fill(1, 0, tokens.length);
+      if (into.positions !== undefined) {
+        for (let i = 0; i < tokens.length; i++) into.positions[i] = i;
+      }
+      into.targets[0] = classes[exampleOf(row)] ?? 0;
+    },
+  };
+}
