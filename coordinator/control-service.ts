@@ -66,7 +66,7 @@ export class ControlService implements ControlHandlers {
     const { membership, queue } = this.#options;
     membership.seen(request.workerId);
     const maxWaitMs = Math.min(request.maxWaitMs, maxWaitForTaskMs);
-    return queue.next(request.workerId, maxWaitMs, signal);
+    return queue.next(request.workerId, maxWaitMs, signal, request.heldLeases);
   }
 
   async completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply> {

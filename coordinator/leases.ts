@@ -92,9 +92,16 @@ export class LeaseTable {
     return lease;
   }
 
-  /** Gives back what a worker that is gone had promised. @returns the leases whose items are pending again. */
-  releaseWorker(workerId: string): readonly Lease[] {
-    return this.#release([...this.#active.values()].filter((lease) => lease.workerId === workerId));
+  /**
+   * Gives back what a worker had promised, or all but some of it.
+   * @returns the leases whose items are pending again
+   */
+  releaseWorker(workerId: string, except: readonly number[] = []): readonly Lease[] {
+    return this.#release(
+      [...this.#active.values()].filter(
+        (lease) => lease.workerId === workerId && !except.includes(lease.id),
+      ),
+    );
   }
 
   releaseLease(leaseId: number): readonly Lease[] {

@@ -42,14 +42,22 @@ export class TaskQueue {
     for (const waiter of [...this.#waiters]) waiter.answer({ kind: "finished", reason });
   }
 
-  /** @returns work, `finished`, or `wait` after `maxWaitMs`; a caller that went away gets no lease. */
-  async next(workerId: string, maxWaitMs: number, signal: AbortSignal): Promise<Task> {
+  /**
+   * @param heldLeases leases of the worker whose results are on their way: it keeps them
+   * @returns work, `finished`, or `wait` after `maxWaitMs`; a caller that went away gets no lease
+   */
+  async next(
+    workerId: string,
+    maxWaitMs: number,
+    signal: AbortSignal,
+    heldLeases: readonly number[] = [],
+  ): Promise<Task> {
     if (this.#finishedReason !== undefined) {
       return { kind: "finished", reason: this.#finishedReason };
     }
     if (signal.aborted) return { kind: "wait" };
-    // A worker does one thing after the other: what it held when it asks again never reached it.
-    this.releaseWorker(workerId, `${workerId} asked for other work`);
+    // A worker asks for one task after the other: what it does not name when it asks never reached it.
+    this.releaseWorker(workerId, `${workerId} asked for other work`, heldLeases);
     return this.#grant(workerId) ?? this.#wait(workerId, maxWaitMs, signal);
   }
 
@@ -64,11 +72,12 @@ export class TaskQueue {
     return false;
   }
 
-  releaseWorker(workerId: string, reason: string): void {
+  /** @param except leases that the worker keeps */
+  releaseWorker(workerId: string, reason: string, except: readonly number[] = []): void {
     for (const waiter of [...this.#waiters]) {
       if (waiter.workerId === workerId) waiter.answer({ kind: "wait" });
     }
-    this.#requeued(this.#work?.leases.releaseWorker(workerId) ?? [], reason);
+    this.#requeued(this.#work?.leases.releaseWorker(workerId, except) ?? [], reason);
   }
 
   releaseLease(leaseId: number, reason: string): void {

@@ -10,6 +10,7 @@ import type {
   EngineThreadData,
   EngineValue,
 } from "./engine-protocol.js";
+import { numGradientBuffers } from "./session.js";
 
 interface Pending {
   readonly resolve: (value: EngineValue) => void;
@@ -20,8 +21,7 @@ interface Pending {
 export class EngineClient {
   /** The whole parameter space in wire form: written by the I/O thread, read by `loadParameters`. */
   readonly parameters: Uint8Array<SharedArrayBuffer>;
-  /** Written with the last micro-batch of a group. */
-  readonly gradients: Uint8Array<SharedArrayBuffer>;
+  readonly #gradients: readonly Uint8Array<SharedArrayBuffer>[];
   readonly #thread: Worker;
   readonly #pending = new Map<number, Pending>();
   #nextId = 1;
@@ -30,12 +30,16 @@ export class EngineClient {
   private constructor(engineModule: string, job: WorkerJob) {
     const numBytes = wireSizeBytes(job.layout);
     this.parameters = new Uint8Array(new SharedArrayBuffer(numBytes));
-    this.gradients = new Uint8Array(new SharedArrayBuffer(numBytes));
+    // Pages that nobody writes to take no memory.
+    this.#gradients = Array.from(
+      { length: numGradientBuffers },
+      () => new Uint8Array(new SharedArrayBuffer(numBytes)),
+    );
     const workerData: EngineThreadData = {
       engineModule,
       job,
       parameters: this.parameters,
-      gradients: this.gradients,
+      gradients: this.#gradients,
     };
     this.#thread = new Worker(new URL("./engine-thread.js", import.meta.url), { workerData });
     this.#thread.on("message", (message: EngineReply) => this.#settle(message));
@@ -62,13 +66,21 @@ export class EngineClient {
     await this.#call({ op: "loadParameters" });
   }
 
-  /** With the group's last micro-batch, the group's gradient is in `gradients` afterwards. */
+  /** The whole space in wire form, as the last micro-batch of a group left it in this buffer. */
+  gradients(buffer: number): Uint8Array {
+    const gradients = this.#gradients[buffer];
+    if (gradients === undefined) throw new RangeError(`There is no gradient buffer ${buffer}`);
+    return gradients;
+  }
+
+  /** @param buffer given with the group's last micro-batch: gets the group's gradient */
   async accumulate(
     batch: TokenBatch,
     gradScale: number,
-    { first, last }: { readonly first: boolean; readonly last: boolean },
+    first: boolean,
+    buffer: number | undefined,
   ): Promise<LossSum> {
-    return (await this.#call({ op: "accumulate", batch, gradScale, first, last })) as LossSum;
+    return (await this.#call({ op: "accumulate", batch, gradScale, first, buffer })) as LossSum;
   }
 
   async evaluate(batch: TokenBatch): Promise<LossSum> {

@@ -7,7 +7,8 @@ export interface EngineThreadData {
   readonly job: WorkerJob;
   /** The whole parameter space in wire form. */
   readonly parameters: Uint8Array<SharedArrayBuffer>;
-  readonly gradients: Uint8Array<SharedArrayBuffer>;
+  /** Each of the same size: one is written while another is sent. */
+  readonly gradients: readonly Uint8Array<SharedArrayBuffer>[];
 }
 
 export type EngineCall =
@@ -17,8 +18,8 @@ export type EngineCall =
       readonly batch: TokenBatch;
       readonly gradScale: number;
       readonly first: boolean;
-      /** Whether the group's gradient is to be written. */
-      readonly last: boolean;
+      /** Where the group's gradient is to be written, if this is its last micro-batch. */
+      readonly buffer: number | undefined;
     }
   | { readonly op: "evaluate"; readonly batch: TokenBatch }
   | {

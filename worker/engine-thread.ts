@@ -39,7 +39,7 @@ function perform(engine: TrainingEngine, call: EngineCall): EngineValue {
         call.batch,
         call.gradScale,
         call.first,
-        call.last ? data.gradients : undefined,
+        call.buffer === undefined ? undefined : data.gradients[call.buffer],
       );
     case "evaluate":
       return engine.evaluate(call.batch);

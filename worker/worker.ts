@@ -17,6 +17,7 @@ import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import { createProcessorReader, processorKind } from "./device.js";
 import { EngineClient, EngineFailure } from "./engine-client.js";
 import type { DeviceReading, WorkerOptions, WorkerOutcome } from "./options.js";
+import { Session } from "./session.js";
 import { ShardTransfers, isTransientRefusal } from "./transfers.js";
 
 /** How long one NextTask call waits for work. */
@@ -27,7 +28,7 @@ const maxBackoffMs = 3_000;
 
 /**
  * Takes part in a job until it is over: registers, leases work, computes it in the engine thread,
- * pushes gradients to all shards, reports. Survives a coordinator that is away for a while, and
+ * pushes gradients to all shards and reports, while the next group is computed. Survives a coordinator that is away for a while, and
  * being declared dead by mistake.
  *
  * @throws E_COORDINATOR_UNREACHABLE, E_RPC_FAILED (refused: token, device kind, version),
@@ -47,7 +48,7 @@ class WorkerLoop {
   readonly #control: ControlClient;
   readonly #readDevice: () => DeviceReading;
   readonly #startedAt = performance.now();
-  #session: { readonly workerId: string; readonly transfers: ShardTransfers } | undefined;
+  #session: Session | undefined;
   #engine: { readonly client: EngineClient; readonly job: WorkerJob } | undefined;
   /** Version that the engine holds. */
   #version: number | undefined;
@@ -78,7 +79,10 @@ class WorkerLoop {
           if (task.kind !== "wait") await this.#perform(task);
         }
         await this.#leave("it was asked to stop");
-      } catch (error) {
+      } catch (thrown) {
+        // What a delivery failed with is the cause of what its end made fail.
+        const error = this.#session?.failure ?? thrown;
+        await this.#session?.close();
         if (this.#stopped()) {
           await this.#leave("it was asked to stop");
         } else if (remoteErrorCode(error) === "E_UNKNOWN_WORKER") {
@@ -95,7 +99,7 @@ class WorkerLoop {
 
   async close(): Promise<void> {
     clearInterval(this.#heartbeat);
-    this.#session?.transfers.close();
+    await this.#session?.close();
     this.#control.close();
     await this.#engine?.client.close();
   }
@@ -103,8 +107,9 @@ class WorkerLoop {
   async #join(): Promise<void> {
     const options = this.#options;
     clearInterval(this.#heartbeat);
-    this.#session?.transfers.close();
+    await this.#session?.close();
     this.#session = undefined;
+    if (this.#engine !== undefined) this.#setState("idle");
     const reply = await this.#untilReachable(async () =>
       this.#control.register({
         protocolVersion,
@@ -116,14 +121,15 @@ class WorkerLoop {
       }),
     );
     const job = JSON.parse(reply.jobJson) as WorkerJob;
-    this.#session = {
-      workerId: reply.workerId,
-      transfers: new ShardTransfers({
+    this.#session = new Session(
+      reply.workerId,
+      new ShardTransfers({
         layout: job.layout,
         addresses: reply.shardAddresses,
         security: options.security ?? {},
       }),
-    };
+      options.signal,
+    );
     options.observer?.registered?.(reply.workerId);
     this.#startHeartbeats(reply);
     if (this.#engine?.job.jobId !== job.jobId) await this.#createEngine(job);
@@ -163,14 +169,17 @@ class WorkerLoop {
 
   /** @returns undefined when the worker was asked to stop */
   async #nextTask(): Promise<Task | undefined> {
-    const { signal } = this.#options;
-    const { workerId } = this.#joined();
-    this.#setState("idle");
+    const session = this.#joined();
+    const { workerId, signal } = session;
+    this.#setState(session.heldLeases.length > 0 ? "sending" : "idle");
+    await session.untilBufferFree();
     await this.#options.onPhase?.({ phase: "asking" });
     if (this.#stopped()) return undefined;
-    return this.#untilReachable(async () =>
-      this.#control.nextTask({ workerId, maxWaitMs: longPollMs }, signal),
-    );
+    return this.#untilReachable(async () => {
+      session.throwIfFailed();
+      const { heldLeases } = session;
+      return this.#control.nextTask({ workerId, maxWaitMs: longPollMs, heldLeases }, signal);
+    }, signal);
   }
 
   async #perform(task: TrainTask | EvaluateTask | GenerateTask): Promise<void> {
@@ -193,8 +202,9 @@ class WorkerLoop {
     this.#setState("loading");
     this.#version = undefined;
     try {
-      await this.#joined().transfers.pull(version, client.parameters, {
-        signal: this.#options.signal,
+      const { transfers, signal } = this.#joined();
+      await transfers.pull(version, client.parameters, {
+        signal,
         onRetry: (error) => this.#options.observer?.retrying?.(error),
       });
     } catch (error) {
@@ -208,21 +218,28 @@ class WorkerLoop {
     return true;
   }
 
+  /** Computes a group, and starts to send it. */
   async #train(task: TrainTask): Promise<void> {
     const { step, group, lease } = task;
     const { client } = this.#engineInUse();
     const { onPhase, observer } = this.#options;
-    const { workerId, transfers } = this.#joined();
+    const session = this.#joined();
     const startedAt = performance.now();
     await onPhase?.({ phase: "leased", step, group });
     this.#setState("computing");
+    const buffer = session.freeBuffer();
     const sums: LossSum[] = [];
     for (const batch of task.batches) {
+      session.throwIfFailed();
       const batchStartedAt = performance.now();
-      const sum = await client.accumulate(batch, task.gradScale, {
-        first: sums.length === 0,
-        last: sums.length === task.batches.length - 1,
-      });
+      const isFirst = sums.length === 0;
+      const isLast = sums.length === task.batches.length - 1;
+      const sum = await client.accumulate(
+        batch,
+        task.gradScale,
+        isFirst,
+        isLast ? buffer : undefined,
+      );
       sums.push(sum);
       observer?.microBatchComputed?.({
         numTokens: batch.tokens.length,
@@ -230,9 +247,24 @@ class WorkerLoop {
       });
     }
     await onPhase?.({ phase: "computed", step, group });
-    this.#setState("sending");
-    await transfers.push({ workerId, step, group, lease }, client.gradients, {
-      signal: this.#options.signal,
+    session.start(buffer, lease, async () => {
+      await this.#deliver(session, task, buffer, sums, startedAt);
+      if (this.#state === "sending" && session.heldLeases.length === 1) this.#setState("idle");
+    });
+  }
+
+  /** Pushes a group's gradient and reports its losses; other groups may be computed meanwhile. */
+  async #deliver(
+    { workerId, transfers, signal }: Session,
+    { step, group, lease }: TrainTask,
+    buffer: number,
+    sums: readonly LossSum[],
+    startedAt: number,
+  ): Promise<void> {
+    const { onPhase, observer } = this.#options;
+    const gradients = this.#engineInUse().client.gradients(buffer);
+    await transfers.push({ workerId, step, group, lease }, gradients, {
+      signal,
       onRetry: (error) => observer?.retrying?.(error),
       onChunk:
         onPhase === undefined
@@ -240,7 +272,7 @@ class WorkerLoop {
           : async (shard, sentBytes) =>
               onPhase({ phase: "pushing", step, group, shard, sentBytes }),
     });
-    observer?.bytesTransferred?.("gradients", client.gradients.length);
+    observer?.bytesTransferred?.("gradients", gradients.length);
     await onPhase?.({ phase: "pushed", step, group });
     const stale = await this.#complete(lease, { kind: "losses", sums });
     this.#numGroups += 1;
@@ -267,9 +299,10 @@ class WorkerLoop {
   }
 
   async #complete(lease: number, result: TaskResult): Promise<boolean> {
-    const { workerId } = this.#joined();
-    const { stale } = await this.#untilReachable(async () =>
-      this.#control.completeTask({ workerId, lease, result }),
+    const { workerId, signal } = this.#joined();
+    const { stale } = await this.#untilReachable(
+      async () => this.#control.completeTask({ workerId, lease, result }, signal),
+      signal,
     );
     return stale;
   }
@@ -290,7 +323,7 @@ class WorkerLoop {
   }
 
   /** Repeats a call while the coordinator is away, for a limited time. */
-  async #untilReachable<T>(call: () => Promise<T>): Promise<T> {
+  async #untilReachable<T>(call: () => Promise<T>, signal = this.#options.signal): Promise<T> {
     const { observer, coordinatorAddress } = this.#options;
     const timeoutMs = this.#options.reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
     const since = performance.now();
@@ -298,7 +331,7 @@ class WorkerLoop {
       try {
         return await call();
       } catch (error) {
-        if (!isUnreachable(error) || this.#stopped()) throw error;
+        if (!isUnreachable(error) || signal?.aborted === true) throw error;
         const seconds = Math.round((performance.now() - since) / 1000);
         if (performance.now() - since > timeoutMs) {
           throw new LockstepError(
@@ -323,7 +356,7 @@ class WorkerLoop {
     this.#options.observer?.stateChanged?.(state);
   }
 
-  #joined(): { readonly workerId: string; readonly transfers: ShardTransfers } {
+  #joined(): Session {
     if (this.#session === undefined) throw new Error("the worker has not registered");
     return this.#session;
   }

@@ -77,7 +77,7 @@ async function simulate(index: number, address: string, barrier: Barrier): Promi
     await control.completeTask({ workerId, lease, result: { kind: "losses", sums } });
   };
   for (;;) {
-    const task = await control.nextTask({ workerId, maxWaitMs: longPollMs });
+    const task = await control.nextTask({ workerId, maxWaitMs: longPollMs, heldLeases: [] });
     if (task.kind === "finished") break;
     if (task.kind === "train") await train(task);
   }

@@ -107,6 +107,8 @@ export class BulkClient {
       if ("error" in result) throw fromServiceError(result.error, failure);
       return decodePushReply(result.reply);
     } finally {
+      // A call that `onChunk` threw out of would keep its connection open.
+      if (!ended) call.cancel();
       watchdog.stop();
       request.signal?.removeEventListener("abort", cancel);
     }

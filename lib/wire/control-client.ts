@@ -46,8 +46,11 @@ export class ControlClient {
     return this.#call(controlMethods.nextTask, request, request.maxWaitMs, signal);
   }
 
-  async completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply> {
-    return this.#call(controlMethods.completeTask, request);
+  async completeTask(
+    request: CompleteTaskRequest,
+    signal?: AbortSignal,
+  ): Promise<CompleteTaskReply> {
+    return this.#call(controlMethods.completeTask, request, 0, signal);
   }
 
   async heartbeat(request: HeartbeatRequest): Promise<void> {

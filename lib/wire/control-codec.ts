@@ -31,6 +31,7 @@ const maxTextChars = 4_096;
 const maxWaitMs = 600_000;
 const maxBatches = 65_536;
 const maxTokenIds = 1_000_000;
+const maxHeldLeases = 64;
 
 interface Codec<T> {
   encode(value: T): Buffer;
@@ -226,6 +227,7 @@ const nextTaskRequest = codec<NextTaskRequest>(
   (fields) => ({
     workerId: fields.text("workerId", 256),
     maxWaitMs: fields.count("maxWaitMs", maxWaitMs),
+    heldLeases: fields.list("heldLeases", maxHeldLeases).map(Number),
   }),
 );
 

@@ -3,7 +3,7 @@ import type { LossSum, TokenBatch } from "#lib/core/job";
 
 /** The messages of proto/lockstep/v1/control.proto as the two sides see them. */
 
-export const protocolVersion = 1;
+export const protocolVersion = 2;
 
 export interface RegisterRequest {
   readonly protocolVersion: number;
@@ -24,6 +24,8 @@ export interface RegisterReply {
 export interface NextTaskRequest {
   readonly workerId: string;
   readonly maxWaitMs: number;
+  /** Leases whose results are still on their way: the worker keeps them. */
+  readonly heldLeases: readonly number[];
 }
 
 export interface TrainTask {

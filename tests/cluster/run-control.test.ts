@@ -190,7 +190,7 @@ test("a worker that registers and never says a word more holds nobody up", limit
   const running = coordinator.run();
   const ghost = new ControlClient({ address, security: {} });
   const { workerId } = await ghost.register(identity);
-  const task = await ghost.nextTask({ workerId, maxWaitMs: 5_000 });
+  const task = await ghost.nextTask({ workerId, maxWaitMs: 5_000, heldLeases: [] });
   assert.equal(task.kind, "train");
   spawnWorker(address);
   const outcome = await running;
@@ -211,7 +211,7 @@ test(
     const running = coordinator.run();
     const control = new ControlClient({ address, security: {} });
     const { workerId, shardAddresses } = await control.register(identity);
-    const task = await control.nextTask({ workerId, maxWaitMs: 5_000 });
+    const task = await control.nextTask({ workerId, maxWaitMs: 5_000, heldLeases: [] });
     assert.ok(task.kind === "train");
     const shards = shardAddresses.map((shard) => new BulkClient({ address: shard, security: {} }));
     const ends = [
@@ -257,7 +257,10 @@ test("what a worker may not do is refused by name", limit, async () => {
 
   const member = new ControlClient({ address, security: { joinToken: "secret" } });
   await assert.rejects(member.register({ ...identity, protocolVersion: 99 }), /E_PROTOCOL_VERSION/);
-  await assert.rejects(member.nextTask({ workerId: "nobody", maxWaitMs: 0 }), /E_UNKNOWN_WORKER/);
+  await assert.rejects(
+    member.nextTask({ workerId: "nobody", maxWaitMs: 0, heldLeases: [] }),
+    /E_UNKNOWN_WORKER/,
+  );
   await assert.rejects(
     member.register({ ...identity, name: "x".repeat(10_000) }),
     /E_MESSAGE_INVALID.*name has more than 128 characters/,

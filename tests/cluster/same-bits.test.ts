@@ -134,6 +134,65 @@ for (const fault of ["asking:0", "leased:1", "computed:1", "pushing:1", "pushed:
   });
 }
 
+const groupsAt = (result: Run, type: "group.leased" | "group.requeued", step: number): number[] =>
+  result.recorder
+    .of(type)
+    .filter((event) => event.step === step)
+    .map(({ group }) => group);
+
+test("a group is computed, sent and reported while the one before it is sent", limit, async () => {
+  const result = await run([{ LOCKSTEP_TEST_HOLD: "completed:1" }]);
+  assertSameAsOracle(result);
+  const phases = result.workers[0]?.facts.map((fact) => {
+    const { phase, step, group } = fact as { phase?: string; step?: number; group?: number };
+    return step === 1 ? `${phase} ${group}` : "";
+  });
+  const overlapped = phases?.slice(phases.indexOf("computed 0"), phases.indexOf("pushed 0") + 1);
+  assert.deepEqual(
+    overlapped?.filter((phase) => /[01]$/.test(phase)),
+    ["computed 0", "leased 1", "computed 1", "pushed 1", "completed 1", "pushed 0"],
+  );
+  assert.deepEqual(groupsAt(result, "group.requeued", 1), []);
+  await assertAllLeft(result);
+});
+
+for (const phase of ["leased", "computed", "pushing", "pushed", "completed"]) {
+  test(
+    `a worker killed with one group ${phase} and one half sent gives back both`,
+    limit,
+    async () => {
+      const env = { LOCKSTEP_TEST_HOLD: `${phase}:1`, LOCKSTEP_TEST_FAULT: "held" };
+      const result = await run([env], {
+        during: async ({ recorder, address, add }) => {
+          await recorder.until(({ type }) => type === "worker.lost");
+          add(spawnWorker(address));
+        },
+      });
+      assertSameAsOracle(result);
+      assert.deepEqual(groupsAt(result, "group.requeued", 1), phase === "completed" ? [0] : [0, 1]);
+      await assertAllLeft(result, 1);
+    },
+  );
+}
+
+test(
+  "a push that fails while the next group is computed costs both leases and no bits",
+  limit,
+  async () => {
+    const env = { LOCKSTEP_TEST_HOLD: "computed:1", LOCKSTEP_TEST_FAULT: "held-fails" };
+    const result = await run([env], {
+      during: async ({ recorder, address, add }) => {
+        await recorder.until(({ type }) => type === "worker.lost");
+        add(spawnWorker(address));
+      },
+    });
+    assertSameAsOracle(result);
+    assert.ok(groupsAt(result, "group.requeued", 1).includes(0));
+    assert.ok(result.recorder.of("worker.lost").some(({ reason }) => /a gradient/.test(reason)));
+    await assertAllLeft(result);
+  },
+);
+
 test("a killed worker that nobody reports is missed by its heartbeats", limit, async () => {
   const result = await run([{ LOCKSTEP_TEST_FAULT: "computed:1" }], {
     during: joinedBySecond,

@@ -206,6 +206,42 @@ test("a worker that asks again gives back a task whose answer it never got", asy
   assert.deepEqual(work.accepted, [0]);
 });
 
+test("a worker that asks keeps the leases that it names, and no others", async () => {
+  const queue = new TaskQueue();
+  const { signal } = new AbortController();
+  const { leases } = table(3);
+  const requeued: number[] = [];
+  const work = {
+    ...workOf(leases),
+    onRequeued: ({ item }: { readonly item: number }) => requeued.push(item),
+  };
+  queue.open(work);
+  const take = async (worker: string, held: readonly number[]): Promise<number> => {
+    const task = await queue.next(worker, 1, signal, held);
+    assert.ok(task.kind === "evaluate");
+    return task.lease;
+  };
+  const sending = await take("w", []);
+  const others = await take("other", [sending]);
+  const computing = await take("w", [sending]);
+  assert.deepEqual(requeued, []);
+  // The answer with item 2 was lost: the worker asks again, with what it still knows of.
+  assert.equal(leases.find(await take("w", [sending]))?.item, 2);
+  assert.deepEqual(requeued, [2]);
+  // Naming another's lease keeps nothing of anybody.
+  assert.deepEqual(await queue.next("w", 1, signal, [others, computing]), {
+    kind: "evaluate",
+    lease: 5,
+    version: 0,
+    batches: [],
+  });
+  assert.deepEqual(requeued, [2, 0, 2]);
+  assert.equal(leases.find(others)?.workerId, "other");
+  // Its death gives back whatever it named.
+  queue.releaseWorker("w", "lost");
+  assert.deepEqual(requeued, [2, 0, 2, 0]);
+});
+
 test("waiting ends with `wait`, and the job's end with `finished` for all", async () => {
   const queue = new TaskQueue();
   const { signal } = new AbortController();

@@ -1,3 +1,4 @@
+import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerPhase } from "#worker/options";
 import { runWorker } from "#worker/worker";
 
@@ -5,6 +6,9 @@ import { runWorker } from "#worker/worker";
  * A worker process with the fake engine, and with faults at exact points of its loop:
  *   LOCKSTEP_TEST_FAULT="phase:step"       kills itself with SIGKILL (mid-push: on the last shard, by chunk)
  *   LOCKSTEP_TEST_STALL="phase:step"       waits there, once, for the message "go"; heartbeats go on
+ *   LOCKSTEP_TEST_HOLD="phase:step"        holds the step's first push, half sent, until another group of
+ *                                          the step is that far; then LOCKSTEP_TEST_FAULT "held" kills the
+ *                                          process there, "held-fails" makes all its attempts fail
  */
 const matches = (spec: string, { phase, ...facts }: WorkerPhase): boolean => {
   const [wantedPhase, wantedStep] = spec.split(":");
@@ -15,6 +19,37 @@ const matches = (spec: string, { phase, ...facts }: WorkerPhase): boolean => {
 
 const fault = process.env["LOCKSTEP_TEST_FAULT"];
 let stall = process.env["LOCKSTEP_TEST_STALL"];
+
+const hold = process.env["LOCKSTEP_TEST_HOLD"];
+let heldGroup: number | undefined;
+let numFailed = 0;
+let letGo = (): void => {};
+const released = new Promise<void>((resolve) => {
+  letGo = resolve;
+});
+
+async function holdPush(phase: WorkerPhase): Promise<void> {
+  if (hold === undefined || phase.phase === "asking") return;
+  if (phase.step !== Number(hold.split(":")[1])) return;
+  if (phase.phase === "pushing" && phase.shard === 1) heldGroup ??= phase.group;
+  if (heldGroup === undefined) return;
+  if (phase.group !== heldGroup) {
+    if (!matches(hold, phase)) return;
+    if (fault === "held") process.kill(process.pid, "SIGKILL");
+    letGo();
+  } else if (phase.phase === "pushing" && phase.shard === 1) {
+    await released;
+    if (fault === "held-fails" && numFailed < 3) {
+      numFailed += 1;
+      throw new LockstepError("E_TRANSFER_INCOMPLETE", {
+        address: "shard 1",
+        what: "a gradient",
+        receivedBytes: 0,
+        expectedBytes: phase.sentBytes,
+      });
+    }
+  }
+}
 
 const send = (fact: unknown): void => {
   process.send?.(fact);
@@ -35,6 +70,7 @@ try {
         stall = undefined;
         await new Promise((resolve) => process.once("message", resolve));
       }
+      await holdPush(phase);
     },
   });
   send(outcome);

@@ -6,7 +6,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
 import { ControlClient } from "#lib/wire/control-client";
 import { controlMethods } from "#lib/wire/control-codec";
-import type { ControlHandlers, Task } from "#lib/wire/control-messages";
+import { type ControlHandlers, protocolVersion, type Task } from "#lib/wire/control-messages";
 import { registerControlService } from "#lib/wire/control-server";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { GrpcServer } from "#lib/wire/grpc-server";
@@ -148,7 +148,7 @@ const certificates = join(packageRoot, "tests/fixtures/tls");
 let aborted = (): void => {};
 
 const identity = {
-  protocolVersion: 1,
+  protocolVersion,
   name: "me",
   host: "h",
   pid: 1,
@@ -177,13 +177,16 @@ async function serve(
 test("a long poll that is given up, or times out, is noticed by the server", async () => {
   const client = (await serve({}))({}, 200);
   const giveUp = new AbortController();
-  const poll = client.nextTask({ workerId: "me", maxWaitMs: 60_000 }, giveUp.signal);
+  const poll = client.nextTask(
+    { workerId: "me", maxWaitMs: 60_000, heldLeases: [] },
+    giveUp.signal,
+  );
   giveUp.abort();
   await assert.rejects(poll, { code: "E_RPC_UNAVAILABLE" });
   const late = new Promise<void>((resolve) => {
     aborted = resolve;
   });
-  await assert.rejects(client.nextTask({ workerId: "me", maxWaitMs: 100 }), {
+  await assert.rejects(client.nextTask({ workerId: "me", maxWaitMs: 100, heldLeases: [] }), {
     code: "E_RPC_TIMEOUT",
   });
   await late;
