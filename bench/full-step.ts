@@ -9,17 +9,13 @@
  * of `--repeat` steps after a warm-up step; the losses of the first and the last step. Every shape starts
  * from the directory's weights and takes the first tokens of its tokens.i32.
  */
-import { readFileSync } from "node:fs";
 import { cpus } from "node:os";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { ModelWeights } from "#lib/checkpoint/index";
-import type { TokenBatch, WorkerJob } from "#lib/core/job";
-import { buildParameterLayout, shardRanges, wireSizeBytes } from "#lib/core/parameter-layout";
-import { createModel, resolveWeights } from "#lib/models/index";
+import type { WorkerJob } from "#lib/core/job";
+import { shardRanges, wireSizeBytes } from "#lib/core/parameter-layout";
 import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
 import { median } from "./frame/compare.js";
-import { readTokens } from "./frame/tokens.js";
+import { openSeededModel } from "./frame/seeded-model.js";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -39,35 +35,13 @@ process.env["TF_NUM_INTRAOP_THREADS"] = options.threads;
 process.env["TF_NUM_INTEROP_THREADS"] = "1";
 
 const precision = options.precision === "fp32" ? "fp32" : "bf16";
-const configText = readFileSync(join(directory, "config.json"), "utf8");
-const modelConfig = JSON.parse(configText) as Record<string, unknown>;
-const model = createModel(modelConfig, { task: "causal-lm" });
-const layout = buildParameterLayout(model.weights, precision === "bf16" ? "bfloat16" : "float32");
-const allTokens = readTokens(directory);
-
-/** Each token predicts the next of its row; the last predicts nothing. */
-function batchOf(numRows: number, length: number): TokenBatch {
-  const tokens = allTokens.slice(0, numRows * length);
-  const targets = Int32Array.from(tokens, (_, i) =>
-    i % length === length - 1 ? -100 : (tokens[i + 1] as number),
-  );
-  return { numRows, tokens, targets };
-}
+const { modelConfig, layout, loadMasters, batch: batchOf } = openSeededModel(directory, precision);
 
 async function loadShard(): Promise<ShardArithmetic> {
   const [range] = shardRanges(layout, 1);
   if (range === undefined) throw new Error("the model has no parameters");
   const shard = await ShardArithmetic.create(layout, range);
-  const weights = await ModelWeights.open(directory as string);
-  const found = weights.names().map((name) => ({ name, shape: weights.info(name).shape }));
-  const stored = resolveWeights(model, found);
-  for (const { name, offset, size } of layout.tensors) {
-    await weights.readFloat32(
-      stored.get(name) ?? name,
-      shard.masters.subarray(offset, offset + size),
-    );
-  }
-  await weights.close();
+  await loadMasters(range, shard.masters);
   return shard;
 }
 

@@ -3,15 +3,17 @@ import { generate } from "./generate.js";
 import { floor, fp32Step, step } from "./step.js";
 import { reduction, synchronisation } from "./synchronisation.js";
 import { tokenise } from "./tokenise.js";
+import { twoWorkers } from "./two-workers.js";
 
 /** In the order of the table. */
 export const experiments: readonly Experiment[] = [
   step,
   floor,
   fp32Step,
-  generate,
+  twoWorkers,
   synchronisation,
   reduction,
+  generate,
   tokenise,
 ];
 

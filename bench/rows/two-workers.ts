@@ -1,0 +1,40 @@
+import type { Experiment } from "#bench/frame/experiment";
+
+/** Steps in the table: the first warms up, as on both sides. */
+const numSteps = 3;
+const measuredSteps = ["--repeat", String(numSteps - 1)];
+
+/** Two workers with a thread each on one machine, the coordinator beside them; the peer has two ranks. */
+export const twoWorkers: Experiment = {
+  name: "two-workers",
+  rows: [
+    {
+      name: "two-workers",
+      what: "two workers, GPT-2 124M, 8x512 tokens a step, accumulation 4, bf16, against torch DDP (gloo)",
+      unit: "tokens/s",
+      bar: 1.25,
+      direction: "at least",
+    },
+    {
+      name: "sync-share",
+      what: "synchronisation in these steps, beside the compute of the slower worker",
+      unit: "%",
+      bar: 12,
+      direction: "at most",
+      withoutPeer: true,
+    },
+    {
+      name: "worker-memory",
+      what: "peak resident memory of a worker in these steps, against a DDP rank",
+      unit: "GB",
+      bar: 0.75,
+      direction: "at most",
+    },
+  ],
+  ours: async (workspace) =>
+    workspace.ours("two-workers", await workspace.model("gpt2"), ...measuredSteps),
+  peer: async (workspace) => workspace.peer("ddp", await workspace.model("gpt2"), ...measuredSteps),
+  tolerances: Object.fromEntries(
+    Array.from({ length: numSteps }, (_, step) => [`loss-${step + 1}`, step === 0 ? 1e-3 : 3e-3]),
+  ),
+};
