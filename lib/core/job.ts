@@ -22,7 +22,24 @@ export interface WorkerJob {
   readonly generationLength: number;
   /** Intra-op threads: part of what decides the bits, so a setting of the job. */
   readonly threadsPerWorker: number;
+  /** Absent: every weight is trained. */
+  readonly lora?: LoraJob;
 }
+
+/**
+ * Low-rank adapters (LoRA, Hu et al. 2021) beside weights that stay as they are. `layout` holds what is
+ * trained: for each adapted module A [r, inputs] and B [outputs, r], and weights that are trained whole.
+ */
+export interface LoraJob {
+  /** The other weights of the model; they travel once. */
+  readonly frozen: ParameterLayout;
+  /** By path of the adapted module: the factor of B A x. */
+  readonly scales: Readonly<Record<string, number>>;
+}
+
+/** The name in the layout of one of an adapted module's matrices. */
+export const loraWeightName = (path: string, matrix: "A" | "B"): string =>
+  `${path}.lora_${matrix}.weight`;
 
 /**
  * Targets are already shifted: `targets[i]` is the token to predict at position i, or this value. The
@@ -58,6 +75,11 @@ export interface LossSum {
  * Implementations: `lib/tuning` (TensorFlow graph), `tests/` (arithmetic without TensorFlow).
  */
 export interface TrainingEngine {
+  /**
+   * Only for a job with adapters, once, before everything else.
+   * @param wireBytes the frozen weights in wire form; may be changed after the call
+   */
+  loadFrozen?(wireBytes: Uint8Array): void;
   /** @param wireBytes the whole parameter space in wire form; may be changed after the call. */
   loadParameters(wireBytes: Uint8Array): void;
   /**

@@ -13,6 +13,7 @@ import { createQwen3 } from "./qwen3/index.js";
 import { createRoberta } from "./roberta/index.js";
 
 export type {
+  Adapter,
   CausalLanguageModel,
   FeatureExtractor,
   LayerAttention,

@@ -7,7 +7,22 @@ import type { LayerAttention, ModelInputs, Weights } from "./model.js";
 /** x W^T + b with W as stored, [out, in]; the bias is the weight of the same module, if it has one. */
 export function linear(weights: Weights, module: string, x: tf.Tensor, bias: boolean): tf.Tensor {
   const product = tf.matMul(x, weights(`${module}.weight`), false, true);
-  return bias ? addBias(product, weights(`${module}.bias`)) : product;
+  const y = bias ? addBias(product, weights(`${module}.bias`)) : product;
+  return adapted(weights, module, x, y);
+}
+
+/** x W + b with W as GPT-2's Conv1D stores it, [in, out]. */
+export function conv1d(weights: Weights, module: string, x: tf.Tensor): tf.Tensor {
+  const product = tf.matMul(x, weights(`${module}.weight`));
+  return adapted(weights, module, x, addBias(product, weights(`${module}.bias`)));
+}
+
+/** y + scale (x A^T) B^T where the module has an adapter; the factor meets the narrow product. */
+function adapted(weights: Weights, module: string, x: tf.Tensor, y: tf.Tensor): tf.Tensor {
+  const adapter = weights.adapterOf?.(module);
+  if (adapter === undefined) return y;
+  const narrow = tf.mul(tf.matMul(x, adapter.a, false, true), tf.scalar(adapter.scale));
+  return tf.add(y, tf.matMul(narrow, adapter.b, false, true));
 }
 
 /** The attention of a forward pass: the caller's, or over the tokens and segments of the inputs. */

@@ -10,7 +10,20 @@ export interface WeightSpec {
 }
 
 /** The weights of a model by name, as tfjs tensors of any backend. */
-export type Weights = (name: string) => tf.Tensor;
+export interface Weights {
+  (name: string): tf.Tensor;
+  /** The adapter of a linear module, by its path; undefined where it has none. */
+  readonly adapterOf?: (module: string) => Adapter | undefined;
+}
+
+/** A low-rank addition to a linear map: y = W x + scale B A x (LoRA, Hu et al. 2021). */
+export interface Adapter {
+  /** float [r, inputs] */
+  readonly a: tf.Tensor;
+  /** float [outputs, r] */
+  readonly b: tf.Tensor;
+  readonly scale: number;
+}
 
 /**
  * Attention of one layer, called with rotated q [B, T, N, H], k and v [B, T, K, H]; returns

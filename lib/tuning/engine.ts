@@ -6,14 +6,14 @@ import type {
   TrainingEngine,
   WorkerJob,
 } from "#lib/core/job";
-import { wireSizeBytes } from "#lib/core/parameter-layout";
+import { type ParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
 import { Session, type TensorData } from "#lib/graph/session";
 import { createModel } from "#lib/models/index";
 import { Decoder } from "./decoder.js";
 import type { TrainableModel } from "./batch-loss.js";
 import { feedName, nllSumName } from "./gradient-programs.js";
 import { buildTrainingPrograms, type TrainingPrograms } from "./programs.js";
-import { wordsOf } from "./wire-form.js";
+import { type WireView, wordsOf } from "./wire-form.js";
 
 /** Computes a job's gradients, losses and samples in one TensorFlow session. */
 class GraphEngine implements TrainingEngine {
@@ -32,13 +32,17 @@ class GraphEngine implements TrainingEngine {
     this.#decoder = decode === undefined ? undefined : new Decoder(this.#session, decode);
   }
 
+  loadFrozen(wireBytes: Uint8Array): void {
+    const { frozen } = this.#programs;
+    if (this.#job.lora === undefined || frozen === undefined) return;
+    checkSize(this.#job.lora.frozen, wireBytes);
+    this.#session.run(frozen.load, arraysOf(frozen.views, wireBytes));
+  }
+
   loadParameters(wireBytes: Uint8Array): void {
-    this.#checkSize(wireBytes);
+    checkSize(this.#job.layout, wireBytes);
     const { load, views } = this.#programs;
-    this.#session.run(
-      load,
-      Object.fromEntries(views.map((view) => [feedName(view), wordsOf(view, wireBytes)])),
-    );
+    this.#session.run(load, arraysOf(views, wireBytes));
   }
 
   accumulate(
@@ -47,17 +51,14 @@ class GraphEngine implements TrainingEngine {
     first: boolean,
     wireBytes?: Uint8Array,
   ): LossSum {
-    if (wireBytes !== undefined) this.#checkSize(wireBytes);
+    if (wireBytes !== undefined) checkSize(this.#job.layout, wireBytes);
     const { gradients, views } = this.#programs;
     const program =
       wireBytes === undefined
         ? gradients[first ? "first" : "middle"]
         : gradients[first ? "only" : "last"];
     const feeds = { ...this.#arraysOf(batch), gradScale: Float32Array.of(gradScale) };
-    const into =
-      wireBytes === undefined
-        ? {}
-        : Object.fromEntries(views.map((view) => [feedName(view), wordsOf(view, wireBytes)]));
+    const into = wireBytes === undefined ? {} : arraysOf(views, wireBytes);
     const fetched = this.#session.run(program, feeds, into);
     return lossSum(fetched[nllSumName], batch);
   }
@@ -108,16 +109,23 @@ class GraphEngine implements TrainingEngine {
         : {}),
     };
   }
+}
 
-  #checkSize(wireBytes: Uint8Array): void {
-    const expected = wireSizeBytes(this.#job.layout);
-    if (wireBytes.byteLength !== expected) {
-      throw new LockstepError("E_GRAPH_SHAPE", {
-        op: "The parameter space",
-        expected: `${expected} bytes`,
-        got: `${wireBytes.byteLength}`,
-      });
-    }
+/** The tensors' words in a buffer of the whole space, by the names of their feeds or fetches. */
+const arraysOf = (
+  views: readonly WireView[],
+  wireBytes: Uint8Array,
+): Record<string, Float32Array | Int32Array> =>
+  Object.fromEntries(views.map((view) => [feedName(view), wordsOf(view, wireBytes)]));
+
+function checkSize(layout: ParameterLayout, wireBytes: Uint8Array): void {
+  const expected = wireSizeBytes(layout);
+  if (wireBytes.byteLength !== expected) {
+    throw new LockstepError("E_GRAPH_SHAPE", {
+      op: "The parameter space",
+      expected: `${expected} bytes`,
+      got: `${wireBytes.byteLength}`,
+    });
   }
 }
 

@@ -1,7 +1,7 @@
 // Shape legend: B batch, T tokens, D model width, L longest generation.
 import type * as tf from "@tensorflow/tfjs-core";
-import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerJob } from "#lib/core/job";
+import type { ParameterLayout } from "#lib/core/parameter-layout";
 import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder, type GraphNode, type GraphTensor } from "#lib/graph/builder";
 import "#lib/graph/lowerings/index";
@@ -9,17 +9,21 @@ import type { Program } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
 import { assign, deepCopy, readVariable, type Variable, variable } from "#lib/graph/variables";
-import { checkPositions, resolveWeights, type Weights } from "#lib/models/index";
+import { checkPositions, type Weights } from "#lib/models/index";
 import { batchFeeds, batchLoss, type TrainableModel } from "./batch-loss.js";
 import { buildDecodePrograms, type DecodePrograms, promptChunkLength } from "./decode-programs.js";
 import { buildGradientPrograms, feedName, type GradientPrograms } from "./gradient-programs.js";
+import { WeightLookup } from "./weight-lookup.js";
 import { unpackWords, type WireView, wireViewOf } from "./wire-form.js";
 
 /** All programs of a worker, over one graph: they share the weights. */
 export interface TrainingPrograms {
   readonly graph: GraphBuilder;
+  /** What is trained. */
   readonly views: readonly WireView[];
   readonly load: Program;
+  /** Absent where every weight is trained. */
+  readonly frozen: { readonly views: readonly WireView[]; readonly load: Program } | undefined;
   readonly gradients: GradientPrograms;
   readonly evaluate: Program;
   /** Absent where the job generates nothing. */
@@ -30,32 +34,39 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
   checkPositions(model, job.sequenceLength);
   const graph = new GraphBuilder();
   const autocast: Autocast = { compute: job.precision === "bf16" ? "bfloat16" : "float32" };
-  const views = job.layout.tensors.map((slot) => wireViewOf(job.layout, slot));
-  // Matrices live in compute type, so no step casts them; vectors enter norms and stay float32.
-  const weights = views.map((view) =>
-    variable(
-      graph,
-      `weight/${view.slot.name}`,
-      view.slot.shape.length >= 2 ? autocast.compute : "float32",
-      view.slot.shape,
-    ),
-  );
+  const trained = weightsOf(graph, autocast, job.layout);
+  const frozen = job.lora === undefined ? undefined : weightsOf(graph, autocast, job.lora.frozen);
   const tracer = { graph, autocast };
-  const index = indexWeights(model, views);
+  const lookup = new WeightLookup(model, job);
+  const readFrozen = (): readonly tf.Tensor[] => readWeights(frozen?.variables ?? []);
+  const readAll = (): Weights => lookup.in([...readWeights(trained.variables), ...readFrozen()]);
+  const gradients = trace(tracer, () => {
+    // Outside of what is differentiated: the tape follows no frozen weight, so backward has no product
+    // for one, and none below the lowest adapter.
+    const constants = readFrozen();
+    return buildGradientPrograms(
+      graph,
+      job,
+      trained.views,
+      readWeights(trained.variables),
+      (xs, feeds) => batchLoss(model, lookup.in([...xs, ...constants]), feeds),
+    );
+  });
+  lookup.checkAllUsed();
   return {
     graph,
-    views,
-    load: loadProgram(graph, views, weights),
-    gradients: trace(tracer, () =>
-      buildGradientPrograms(graph, job, views, readWeights(weights), (xs, feeds) =>
-        batchLoss(model, lookupIn(index, xs), feeds),
-      ),
-    ),
-    evaluate: trace(tracer, () => evaluateProgram(graph, model, job, index, weights)),
+    views: trained.views,
+    load: loadProgram(graph, "load", trained),
+    frozen:
+      frozen === undefined
+        ? undefined
+        : { views: frozen.views, load: loadProgram(graph, "load-frozen", frozen) },
+    gradients,
+    evaluate: trace(tracer, () => evaluateProgram(graph, model, job, readAll())),
     decode:
       job.generationLength === 0 || model.task !== "causal-lm"
         ? undefined
-        : buildDecodePrograms(tracer, model, () => lookupIn(index, readWeights(weights)), {
+        : buildDecodePrograms(tracer, model, readAll, {
             batchSize: 1,
             maxLength: Math.min(job.generationLength, model.maxPositions),
             chunkLength: promptChunkLength,
@@ -63,50 +74,49 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
   };
 }
 
+interface StoredWeights {
+  readonly views: readonly WireView[];
+  readonly variables: readonly Variable[];
+}
+
+/** Matrices live in compute type, so no step casts them; vectors enter norms and stay float32. */
+function weightsOf(
+  graph: GraphBuilder,
+  autocast: Autocast,
+  layout: ParameterLayout,
+): StoredWeights {
+  const views = layout.tensors.map((slot) => wireViewOf(layout, slot));
+  const variables = views.map(({ slot }) =>
+    variable(
+      graph,
+      `weight/${slot.name}`,
+      slot.shape.length >= 2 ? autocast.compute : "float32",
+      slot.shape,
+    ),
+  );
+  return { views, variables };
+}
+
 function loadProgram(
   graph: GraphBuilder,
-  views: readonly WireView[],
-  weights: readonly Variable[],
+  name: string,
+  { views, variables }: StoredWeights,
 ): Program {
   const feeds: Record<string, GraphTensor> = {};
   const assigns = views.map((view, index) => {
     const { feed, value } = unpackWords(graph, `feed/weight/${view.slot.name}`, view);
     feeds[feedName(view)] = feed;
-    const target = weights[index] as Variable;
+    const target = variables[index] as Variable;
     // A cast makes memory of its own; without one the fed array must not be borrowed for good.
     const owned = value.dtype === target.dtype ? deepCopy(value) : op.cast(value, target.dtype);
     return assign(target, owned);
   });
-  return { name: "load", feeds, fetches: { done: doneAfter(graph, "fetch/load", assigns) } };
+  return { name, feeds, fetches: { done: doneAfter(graph, `fetch/${name}`, assigns) } };
 }
 
 /** A scalar that is there once all the given nodes have run. */
 const doneAfter = (graph: GraphBuilder, name: string, nodes: readonly GraphNode[]): GraphTensor =>
   op.identity(op.intScalar(graph, 1), { name, controlInputs: nodes });
-
-/** Where each weight of the model is among the views; a checkpoint may name it otherwise. */
-type WeightIndex = ReadonlyMap<string, number>;
-
-function indexWeights(model: TrainableModel, views: readonly WireView[]): WeightIndex {
-  const indexOf = new Map(views.map((view, index) => [view.slot.name, index]));
-  const resolved = resolveWeights(
-    model,
-    views.map((view) => view.slot),
-  );
-  return new Map([...resolved].map(([name, stored]) => [name, indexOf.get(stored) as number]));
-}
-
-const lookupIn =
-  (index: WeightIndex, tensors: readonly tf.Tensor[]): Weights =>
-  (name) => {
-    const tensor = tensors[index.get(name) ?? -1];
-    if (tensor !== undefined) return tensor;
-    throw new LockstepError("E_MODEL_TENSOR_MISSING", {
-      tensor: name,
-      expectedShape: "its configuration's",
-      got: "no such tensor in the job's parameters",
-    });
-  };
 
 const readWeights = (weights: readonly Variable[]): readonly tf.Tensor[] =>
   weights.map((weight) => symbolicTensor(readVariable(weight)));
@@ -115,11 +125,10 @@ function evaluateProgram(
   graph: GraphBuilder,
   model: TrainableModel,
   job: WorkerJob,
-  index: WeightIndex,
-  weights: readonly Variable[],
+  weights: Weights,
 ): Program {
   const feeds = batchFeeds(graph, "evaluate", job, job.evalBatchSize);
-  const loss = batchLoss(model, lookupIn(index, readWeights(weights)), feeds);
+  const loss = batchLoss(model, weights, feeds);
   return {
     name: "evaluate",
     feeds,

@@ -1,9 +1,9 @@
 // Shape legend: B batch, T tokens, M = B*T, D model width, N heads, H head width.
 import * as tf from "@tensorflow/tfjs-core";
 import { activate } from "#lib/models/activation";
-import { attentionOf, positionEmbeddings } from "#lib/models/layers";
+import { attentionOf, conv1d, positionEmbeddings } from "#lib/models/layers";
 import type { ModelInputs, Weights } from "#lib/models/model";
-import { addBias, embedding, layerNorm } from "#lib/ops/index";
+import { embedding, layerNorm } from "#lib/ops/index";
 import type { Gpt2Config } from "./config.js";
 import {
   embeddingName,
@@ -76,7 +76,3 @@ function attend(
   });
   return conv1d(weights, names.output, tf.reshape(mixed_BTNH, [b * t, d]));
 }
-
-/** x W + b with W as stored, [in, out]. */
-const conv1d = (weights: Weights, module: string, x: tf.Tensor): tf.Tensor =>
-  addBias(tf.matMul(x, weights(`${module}.weight`)), weights(`${module}.bias`));

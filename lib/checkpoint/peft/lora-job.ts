@@ -1,0 +1,68 @@
+import { type LoraJob, loraWeightName } from "#lib/core/job";
+import type { WireDtype } from "#lib/core/dtype";
+import { buildParameterLayout, type ParameterLayout } from "#lib/core/parameter-layout";
+import { RandomStream } from "#lib/core/random";
+import type { LoraConfig } from "./lora-config.js";
+import { adaptedModules, type BaseModel, rankOf, scaleOf } from "./target-modules.js";
+
+/** What a job of adapters trains, and what stays. */
+export interface AdapterLayout {
+  readonly trained: ParameterLayout;
+  readonly lora: LoraJob;
+}
+
+/**
+ * Divides a model's weights into trained and frozen ones. The trained space holds A and B of every
+ * adapted module and the weights of `modules_to_save`, by sorted name.
+ *
+ * @param config complete (see completeLoraConfig)
+ * @param wireDtype type in which trained matrices travel
+ * @param frozenDtype type in which frozen matrices travel
+ * @throws E_ADAPTER_TARGET
+ */
+export function layOutAdapter(
+  config: LoraConfig,
+  model: BaseModel,
+  { wireDtype, frozenDtype }: { readonly wireDtype: WireDtype; readonly frozenDtype: WireDtype },
+): AdapterLayout {
+  const modules = adaptedModules(config, model);
+  const adapters = modules.flatMap(({ path, numInputs, numOutputs }) => [
+    { name: loraWeightName(path, "A"), shape: [rankOf(config, path), numInputs] },
+    { name: loraWeightName(path, "B"), shape: [numOutputs, rankOf(config, path)] },
+  ]);
+  const isSaved = (name: string): boolean =>
+    config.modules_to_save?.some((module) => `.${name}`.includes(`.${module}.`)) === true;
+  const whole = model.weights.filter(({ name }) => isSaved(name));
+  const trained = [...adapters, ...whole].sort((a, b) => (a.name < b.name ? -1 : 1));
+  return {
+    trained: buildParameterLayout(trained, wireDtype),
+    lora: {
+      frozen: buildParameterLayout(
+        model.weights.filter(({ name }) => !isSaved(name)),
+        frozenDtype,
+      ),
+      scales: Object.fromEntries(modules.map(({ path }) => [path, scaleOf(config, path)])),
+    },
+  };
+}
+
+/**
+ * The first values of an adapter's matrix, as peft draws them (kaiming_uniform with a = sqrt(5)): A
+ * uniform within 1 / sqrt(inputs), B zeros, so that the first step starts from the base model.
+ *
+ * @param index of the matrix in the layout: each has numbers of its own
+ */
+export function initialMatrix(
+  matrix: "A" | "B",
+  shape: readonly number[],
+  seed: number,
+  index: number,
+): Float32Array {
+  const [rows, columns] = shape as [number, number];
+  const values = new Float32Array(rows * columns);
+  if (matrix === "B") return values;
+  const stream = new RandomStream(seed, "initialization", index);
+  const bound = 1 / Math.sqrt(columns);
+  for (let i = 0; i < values.length; i++) values[i] = (2 * stream.nextFloat64() - 1) * bound;
+  return values;
+}

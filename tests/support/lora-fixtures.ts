@@ -1,0 +1,131 @@
+/** Adapters that peft saved for models of tests/fixtures/models: tests/reference/make_lora_fixture.py. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { ModelWeights } from "#lib/checkpoint/index";
+import { AdapterDirectory, type BaseModel, layOutAdapter } from "#lib/checkpoint/peft/index";
+import type { Precision, WireDtype } from "#lib/core/dtype";
+import { ignoredTarget, type LoraJob, type TokenBatch, type WorkerJob } from "#lib/core/job";
+import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
+import { packageRoot } from "#lib/core/paths";
+import { modelFixtureDirectory, readFixtureCase } from "./model-fixtures.js";
+import { readSlot, writeSlot } from "./tiny-llama.js";
+
+export const loraFixtures = ["gpt2", "llama-gqa-untied", "bert-seqcls"] as const;
+
+export const loraFixtureDirectory = (name: string): string =>
+  join(packageRoot, "tests/fixtures/lora", name);
+
+export interface LoraFixture {
+  readonly job: WorkerJob & { readonly lora: LoraJob };
+  /** The adapter, and the base's other weights, in wire form. */
+  readonly trained: Uint8Array;
+  readonly frozen: Uint8Array;
+  /** The base model with the adapter added into it, all of it trained. */
+  readonly merged: { readonly job: WorkerJob; readonly wireBytes: Uint8Array };
+  readonly batch: TokenBatch;
+  readonly numTargets: number;
+}
+
+/** The model's case as a batch; padding is a segment of its own. */
+function batchOf(name: string): TokenBatch {
+  const { numRows, rowLength, tokens, attentionMask, labels, labelsPerRow } = readFixtureCase(name);
+  const isClassifier = labelsPerRow === 1;
+  const targets = Int32Array.from(tokens, (_, i) => {
+    const [row, column] = [Math.floor(i / rowLength), i % rowLength];
+    if (isClassifier) return column === 0 ? (labels[row] as number) : ignoredTarget;
+    return column === rowLength - 1 ? ignoredTarget : (labels[i + 1] as number);
+  });
+  const positions = Int32Array.from(tokens, (_, i) => i % rowLength);
+  return { numRows, tokens, targets, segments: attentionMask, positions };
+}
+
+export async function readLoraFixture(name: string, precision: Precision): Promise<LoraFixture> {
+  const directory = modelFixtureDirectory(name);
+  const text = readFileSync(join(directory, "config.json"), "utf8");
+  const modelConfig = JSON.parse(text) as Record<string, unknown>;
+  const weights = await ModelWeights.open(directory);
+  const adapter = await AdapterDirectory.open(loraFixtureDirectory(name));
+  try {
+    const model: BaseModel = {
+      modelType: String(modelConfig["model_type"]),
+      weights: weights.names().map((tensor) => ({
+        name: tensor,
+        shape: weights.info(tensor).shape,
+      })),
+    };
+    const frozenDtype: WireDtype = precision === "bf16" ? "bfloat16" : "float32";
+    const split = layOutAdapter(adapter.config, model, { wireDtype: "float32", frozenDtype });
+    const { trained: layout, lora } = split;
+    const trained = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+    for (const { name: slot } of layout.tensors) {
+      const [, path, matrix] = /^(.*)\.lora_([AB])\.weight$/.exec(slot) ?? [];
+      const values =
+        path === undefined
+          ? await adapter.readSaved(slot)
+          : await adapter.readMatrix(path, matrix as "A" | "B");
+      writeSlot(layout, slot, values, trained);
+    }
+    const frozen = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(lora.frozen)));
+    const whole = buildParameterLayout(model.weights, frozenDtype);
+    const wireBytes = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(whole)));
+    for (const { name: slot, shape } of model.weights) {
+      const isTrained = layout.tensors.some((other) => other.name === slot);
+      const values = isTrained ? readSlot(layout, slot, trained) : await weights.readFloat32(slot);
+      if (!isTrained) writeSlot(lora.frozen, slot, values, frozen);
+      const scale = lora.scales[slot.replace(/\.weight$/, "")];
+      if (scale !== undefined) {
+        const path = slot.replace(/\.weight$/, "");
+        const a = readSlot(layout, `${path}.lora_A.weight`, trained);
+        const b = readSlot(layout, `${path}.lora_B.weight`, trained);
+        addProduct(values, shape as [number, number], a, b, scale, adapter.config.fan_in_fan_out);
+      }
+      writeSlot(whole, slot, values, wireBytes);
+    }
+    const batch = batchOf(name);
+    const job = {
+      jobId: "test",
+      modelConfig,
+      precision,
+      sequenceLength: batch.tokens.length / batch.numRows,
+      hasSegments: true,
+      microBatchSize: batch.numRows,
+      evalBatchSize: batch.numRows,
+      generationLength: name === "bert-seqcls" ? 0 : 20,
+      threadsPerWorker: 1,
+    };
+    return {
+      job: { ...job, layout, lora },
+      trained,
+      frozen,
+      merged: { job: { ...job, layout: whole }, wireBytes },
+      batch,
+      numTargets: batch.targets.filter((target) => target >= 0).length,
+    };
+  } finally {
+    await weights.close();
+    await adapter.close();
+  }
+}
+
+/** weight += scale B A, transposed where the weight is stored [in, out]. */
+function addProduct(
+  weight: Float32Array,
+  [rows, columns]: readonly [number, number],
+  a: Float32Array,
+  b: Float32Array,
+  scale: number,
+  isTransposed: boolean,
+): void {
+  const numInputs = isTransposed ? rows : columns;
+  const rank = a.length / numInputs;
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      const [out, input] = isTransposed ? [column, row] : [row, column];
+      let sum = 0;
+      for (let r = 0; r < rank; r++) {
+        sum += (b[out * rank + r] as number) * (a[r * numInputs + input] as number);
+      }
+      weight[row * columns + column] = (weight[row * columns + column] as number) + scale * sum;
+    }
+  }
+}
