@@ -3,10 +3,10 @@
  * parameters in. The masters are float32; with bf16 products and the wire are bfloat16.
  *
  * node dist/bench/full-step.js MODEL_DIR [--precision bf16|fp32] [--shapes ROWSxTOKENS,...] [--repeat N]
- *   [--threads N]
+ *   [--threads N] [--xla]
  *
- * Prints {"values": {"step-2x512": seconds}, "check": {"first-2x512": loss, "last-2x512": loss}}: medians
- * of `--repeat` steps after a warm-up step; the losses of the first and the last step. Every shape starts
+ * Prints {"values": {"step-2x512": seconds, "micro-batch-2x512": seconds}, "check": {"first-2x512": loss, "last-2x512": loss}}: medians
+ * of `--repeat` steps after a warm-up step, and of what of them passes until the gradients are out; the losses of the first and the last step. Every shape starts
  * from the directory's weights and takes the first tokens of its tokens.i32.
  */
 import { cpus } from "node:os";
@@ -24,6 +24,7 @@ const { values: options, positionals } = parseArgs({
     shapes: { type: "string", default: "2x512" },
     repeat: { type: "string", default: "3" },
     threads: { type: "string", default: String(cpus().length) },
+    xla: { type: "boolean", default: false },
   },
 });
 const directory = positionals[0];
@@ -56,6 +57,7 @@ async function measureShape(numRows: number, length: number) {
     evalBatchSize: numRows,
     generationLength: 0,
     threadsPerWorker: Number(options.threads),
+    xla: options.xla,
   };
   const { default: createEngine } = await import("#lib/tuning/engine");
   const engine = await createEngine(job);
@@ -64,11 +66,13 @@ async function measureShape(numRows: number, length: number) {
   const batch = batchOf(numRows, length);
   engine.loadParameters(shard.publish());
   const seconds: number[] = [];
+  const microBatchSeconds: number[] = [];
   const losses: number[] = [];
   for (let step = 0; step <= Number(options.repeat); step++) {
     const startedAt = performance.now();
     const gradScale = 1 / (numRows * (length - 1));
     const { numTokens, nllSum } = engine.accumulate(batch, gradScale, true, gradients);
+    microBatchSeconds.push((performance.now() - startedAt) / 1000);
     const norm = totalNorm(shard.addLastGroup(gradients, true));
     shard.applyAdamW({
       learningRate: 1e-4,
@@ -84,15 +88,20 @@ async function measureShape(numRows: number, length: number) {
     losses.push(nllSum / numTokens);
   }
   engine.close();
-  return { seconds: seconds.slice(1), losses };
+  return {
+    stepSeconds: median(seconds.slice(1)),
+    microBatchSeconds: median(microBatchSeconds.slice(1)),
+    losses,
+  };
 }
 
 const values: Record<string, number> = {};
 const check: Record<string, number> = {};
 for (const shape of options.shapes.split(",")) {
   const [numRows, length] = shape.split("x").map(Number) as [number, number];
-  const { seconds, losses } = await measureShape(numRows, length);
-  values[`step-${shape}`] = median(seconds);
+  const { stepSeconds, microBatchSeconds, losses } = await measureShape(numRows, length);
+  values[`step-${shape}`] = stepSeconds;
+  values[`micro-batch-${shape}`] = microBatchSeconds;
   check[`first-${shape}`] = losses[0] as number;
   check[`last-${shape}`] = losses.at(-1) as number;
 }

@@ -21,27 +21,40 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 node scripts/setup.mjs --gpu
 
 export TF_FORCE_GPU_ALLOW_GROWTH=true TF_DETERMINISTIC_OPS=1 TF_CPP_MIN_LOG_LEVEL=2 NVIDIA_TF32_OVERRIDE=0
+export XLA_FLAGS="--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
 for model in gpt2 llama-gqa-untied qwen3 gemma2 phi3; do
   node bin/lockstep verify-model "tests/fixtures/models/$model"
 done
 
-lines=$(mktemp)
-trap 'rm -f "$lines"' EXIT
-for precision in bf16 fp32; do
-  args=(--precision "$precision" --rows 8 --tokens 1024 --repeat 10)
-  for round in 1 2 3; do
-    for jit in off on; do
-      flags=""
-      # TensorFlow clusters the step's ops by itself; determinism costs autotuning.
-      [ "$jit" = on ] && flags="--tf_xla_auto_jit=2"
-      json=$(TF_XLA_FLAGS=$flags XLA_FLAGS="--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0" \
-        node dist/bench/step.js --model gpt2 "${args[@]}" | tail -1)
-      printf 'Lockstep %s, XLA %s, run %s\t%s\n' "$precision" "$jit" "$round" "$json" >>"$lines"
-    done
-    json=$("$python" bench/peers/gpu_step.py "${args[@]}" | tail -1)
-    printf 'torch %s, run %s\t%s\n' "$precision" "$round" "$json" >>"$lines"
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+"$python" bench/peers/make_model.py gpt2 "$folder/gpt2" >/dev/null
+
+used_mib() { nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | head -1; }
+
+# measure NAME COMMAND...: a line "NAME, most MiB in use on the card, the command's JSON".
+measure() {
+  local name=$1 before most now json pid
+  shift
+  before=$(used_mib) most=$before
+  "$@" >"$folder/out" &
+  pid=$!
+  while kill -0 "$pid" 2>/dev/null; do
+    now=$(used_mib)
+    [ "$now" -gt "$most" ] && most=$now
+    sleep 0.2
+  done
+  wait "$pid"
+  json=$(tail -1 "$folder/out")
+  printf '%s\t%s\t%s\n' "$name" "$((most - before))" "$json" | tee -a "$folder/lines" >&2
+}
+
+for round in 1 2 3; do
+  for precision in bf16 fp32; do
+    args=("$folder/gpt2" --precision "$precision" --shapes 8x1024 --repeat 10)
+    measure "Lockstep, $precision" node dist/bench/full-step.js "${args[@]}"
+    measure "Lockstep, $precision, xla" node dist/bench/full-step.js "${args[@]}" --xla
+    measure "torch, $precision" "$python" bench/peers/step.py "${args[@]}" --device cuda
   done
 done
-node dist/bench/gpu-report.js "$peak" <"$lines"
-cut -f2 "$lines"
-echo "fp16: left out, the engine computes in bf16 and fp32 only"
+node dist/bench/gpu-report.js "$peak" <"$folder/lines"

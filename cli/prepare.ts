@@ -132,6 +132,7 @@ export async function prepareRun(
         modelConfig: { ...modelConfig, ...classifier?.configChanges },
         layout,
         precision: config.bf16 ? "bf16" : "fp32",
+        ...(config.xla ? { xla: true } : {}),
         sequenceLength: plan.sequenceLength,
         ...(data.hasSegments ? { hasSegments: true } : {}),
         ...(data.hasTokenTypes ? { hasTokenTypes: true } : {}),

@@ -20,6 +20,8 @@ export interface WorkerJob {
   readonly evalBatchSize: number;
   /** Longest prompt plus continuation, tokens. */
   readonly generationLength: number;
+  /** Whether XLA compiles forward and backward as one function, products included. */
+  readonly xla?: boolean;
   /** Intra-op threads: part of what decides the bits, so a setting of the job. */
   readonly threadsPerWorker: number;
   /** Absent: every weight is trained. */

@@ -1,5 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
-import { type GraphAttrs, GraphBuilder, type GraphTensor } from "./builder.js";
+import { type GraphAttrs, GraphBuilder, type GraphFunction, type GraphTensor } from "./builder.js";
 
 /**
  * Output arguments of the ops of a function body: inside a function TensorFlow names a value by node,
@@ -10,11 +10,18 @@ const outputArgs: Readonly<Record<string, string>> = {
   ...named("z", "Less LessEqual Greater GreaterEqual Equal NotEqual LogicalAnd LogicalOr"),
   ...named("y", "Cast Neg Abs Square Sign Floor Ceil Exp Expm1 Log Log1p Sqrt Rsqrt Sigmoid Tanh"),
   ...named("y", "Erf Sin Cos Reciprocal LogicalNot Transpose"),
+  ...named("activations", "Relu Elu Softplus"),
+  ...named("product", "MatMul"),
+  ...named("softmax", "Softmax"),
+  ...named("logsoftmax", "LogSoftmax"),
+  ...named("sum", "AddN"),
+  ...named("out", "Cumsum"),
   ...named(
     "output",
     "Const Reshape Slice ConcatV2 GatherV2 SelectV2 OneHot Fill BroadcastTo PadV2",
   ),
-  ...named("output", "Sum Mean Max Min Prod Tile"),
+  ...named("output", "Sum Mean Max Min Prod Tile BatchMatMulV2 Split UnsortedSegmentSum"),
+  ...named("output", "Identity Bitcast ArgMax Pack PartitionedCall TensorScatterAdd ReverseV2"),
 };
 
 function named(arg: string, ops: string): Record<string, string> {
@@ -50,8 +57,17 @@ export function xlaFunction(
   const args = inputs.map((input, index) =>
     bodyGraph.tensor(argumentOp, [], {}, input.dtype, input.shape, { name: `arg${index}` }),
   );
-  const results = body(args);
-  for (const node of bodyGraph.nodes) for (const input of node.inputs) bodyRef(input);
+  return callXlaFunction(graph, name, inputs, { body: bodyGraph, args, results: body(args) });
+}
+
+/** Appends a call of a function whose body is there already. */
+export function callXlaFunction(
+  graph: GraphBuilder,
+  name: string,
+  inputs: readonly GraphTensor[],
+  { body, args, results }: Omit<GraphFunction, "name">,
+): readonly GraphTensor[] {
+  for (const node of body.nodes) for (const input of node.inputs) bodyRef(input);
   for (const result of results) bodyRef(result);
   const attrs: GraphAttrs = {
     Tin: { kind: "types", value: inputs.map((input) => input.dtype) },
@@ -60,7 +76,7 @@ export function xlaFunction(
     config: { kind: "string", value: "" },
     config_proto: { kind: "string", value: "" },
     executor_type: { kind: "string", value: "" },
-    f: { kind: "function", value: graph.addFunction(name, bodyGraph, args, results).name },
+    f: { kind: "function", value: graph.addFunction(name, body, args, results).name },
   };
   return graph.add(
     "PartitionedCall",

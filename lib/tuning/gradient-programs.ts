@@ -5,6 +5,7 @@ import type { Program } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor } from "#lib/graph/tracing-backend";
 import { assign, assignAdd, readVariable, type Variable, variable } from "#lib/graph/variables";
+import { xlaRegion } from "#lib/graph/xla-region";
 import { batchFeeds } from "./batch-loss.js";
 import { packWords, type WireView } from "./wire-form.js";
 
@@ -51,8 +52,9 @@ export function buildGradientPrograms(
     [...weights],
     symbolicTensor(gradScale) as tf.Scalar,
   );
-  const nllSum = graphTensor(value);
-  const gradients = grads.map(graphTensor);
+  const traced = [value, ...grads].map(graphTensor);
+  const computed = job.xla === true ? xlaRegion("Gradients", traced) : traced;
+  const [nllSum, ...gradients] = computed as [GraphTensor, ...GraphTensor[]];
   const accumulators = views.map((view) =>
     variable(graph, `gradient/${view.slot.name}`, "float32", view.slot.shape),
   );

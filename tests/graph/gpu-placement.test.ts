@@ -14,7 +14,11 @@ import { hasGpuKernel, kernelText } from "#tests/support/gpu-kernels";
 import { modelFixtureDirectory, modelFixtures } from "#tests/support/model-fixtures";
 
 /** The programs of a job on a fixture's model, or undefined for one whose head no job trains. */
-function programsOf(fixture: string, precision: Precision): TrainingPrograms | undefined {
+function programsOf(
+  fixture: string,
+  precision: Precision,
+  more: Partial<WorkerJob> = {},
+): TrainingPrograms | undefined {
   const modelConfig = JSON.parse(
     readFileSync(join(modelFixtureDirectory(fixture), "config.json"), "utf8"),
   ) as Record<string, unknown>;
@@ -32,6 +36,7 @@ function programsOf(fixture: string, precision: Precision): TrainingPrograms | u
     precision,
     ...{ sequenceLength: 12, microBatchSize: 2, evalBatchSize: 2 },
     ...{ generationLength: 8, threadsPerWorker: 1 },
+    ...more,
   };
   return buildTrainingPrograms(model as TrainableModel, job);
 }
@@ -78,6 +83,26 @@ for (const precision of ["bf16", "fp32"] as const) {
     assert.deepEqual([...missing], []);
   });
 }
+
+test("the step of every model fits into one function for XLA, which takes and gives all there is", () => {
+  let numModels = 0;
+  for (const fixture of modelFixtures) {
+    const programs = programsOf(fixture, "bf16", { xla: true });
+    if (programs === undefined) continue;
+    numModels += 1;
+    const outside = [...nodesOf(programs.gradients.middle)].filter(
+      (node) => node.graph === programs.graph,
+    );
+    const calls = outside.filter(({ op }) => op === "PartitionedCall");
+    assert.deepEqual(
+      calls.map(({ outputs }) => outputs.length),
+      [programs.views.length + 1],
+      fixture,
+    );
+    assert.ok(!outside.some(({ op }) => /MatMul|Softmax/.test(op)), fixture);
+  }
+  assert.ok(numModels > 15);
+});
 
 /** Ops whose bfloat16 form would cost digits: sums, exponentials and what norms are made of. */
 const float32Ops = new Set([

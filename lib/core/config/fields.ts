@@ -95,6 +95,10 @@ const precision = {
   bf16: z.boolean().default(false).describe("matrix products in bfloat16, master weights float32"),
   fp16: z.boolean().default(false),
   use_cpu: z.boolean().default(false).describe("hide GPUs from the workers"),
+  xla: z
+    .boolean()
+    .default(false)
+    .describe("the whole gradient computation as one function compiled by XLA; meant for GPUs"),
 };
 
 const reporting = {
