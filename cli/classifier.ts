@@ -1,6 +1,8 @@
 import type { ModelWeights } from "#lib/checkpoint/model-weights";
+import type { ResolvedConfig } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { RandomStream } from "#lib/core/random";
+import type { EvaluationMetric } from "#coordinator/options";
 import { classifierCheckpoint, isClassifier, isEncoder } from "#lib/models/classifier-checkpoint";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -64,6 +66,18 @@ export function classifierModel(
     weights: [...base, ...checkpoint.head].sort((a, b) => (a.name < b.name ? -1 : 1)),
     newWeights,
   };
+}
+
+/** What evaluations are compared by. */
+export function bestMetric({ metric_for_best_model: name }: ResolvedConfig): EvaluationMetric {
+  switch (name?.replace(/^eval_/, "")) {
+    case "accuracy":
+      return "accuracy";
+    case "macro_f1":
+      return "macroF1";
+    default:
+      return "loss";
+  }
 }
 
 /** @throws E_CONFIG_CONFLICT where texts alone cannot be what the model learns */

@@ -12,6 +12,7 @@ import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity } from "#lib/wire/security";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
+import { bestMetric } from "./classifier.js";
 import { countsTokens, flosPerToken, tracksBest } from "./run-results.js";
 import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
 import {
@@ -197,8 +198,14 @@ async function coordinatorOptions(
             delaySteps: evaluationDelaySteps(config, plan.stepsPerEpoch),
             numSamples: run.validationReport?.numRows ?? 0,
             ...(tracksBest(config)
-              ? { best: { greaterIsBetter: config.greater_is_better ?? false } }
+              ? {
+                  best: {
+                    metric: bestMetric(config),
+                    greaterIsBetter: config.greater_is_better ?? bestMetric(config) !== "loss",
+                  },
+                }
               : {}),
+            numClasses: run.labels?.length,
           },
         }),
     ...(sample === undefined

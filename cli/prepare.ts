@@ -22,7 +22,7 @@ import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { isTied } from "#lib/models/checkpoint-names";
 import { knownLabels } from "#lib/models/classifier-checkpoint";
 import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
-import { classifierModel, refuseClassifierOfTexts } from "./classifier.js";
+import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import { findModelDirectory, readModelConfig } from "./model-directory.js";
 import { prepareData } from "./prepare-data.js";
 
@@ -113,6 +113,12 @@ export async function prepareRun(
       const reason = "a classifier continues no text";
       throw new LockstepError("E_CONFIG_CONFLICT", { keys: "sample_prompt and dataset", reason });
     }
+    if (classifier === undefined && bestMetric(config) !== "loss") {
+      throw new LockstepError("E_CONFIG_CONFLICT", {
+        keys: "metric_for_best_model and dataset",
+        reason: `${config.metric_for_best_model} is a classifier's, and the rows have no labels`,
+      });
+    }
     const layout =
       classifier === undefined
         ? layoutOf(weights, modelConfig, config.wire_dtype)
@@ -163,6 +169,7 @@ export async function prepareRun(
         numTrainSamples: plan.numSamples,
         numTrainTokens: data.trainReport.rowTokens,
         numValidationSamples: data.validationReport?.numRows ?? 0,
+        ...(labels === undefined ? {} : { numClasses: labels.length }),
         dataLines: data.dataLines,
       },
       loadMasters: (range, into) => loadRange(weights, layout, range, into, classifier?.newWeights),

@@ -5,7 +5,8 @@
  * ends with the same bits as any number of workers. Start reading here.
  */
 import { loadConfig, printConfig } from "#lib/core/config/index";
-import type { LossSum, TokenBatch, TrainingEngine } from "#lib/core/job";
+import { type ClassificationScores, ClassCounts } from "#lib/core/classification-scores";
+import { type LossSum, rowTargets, type TokenBatch, type TrainingEngine } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
@@ -114,16 +115,26 @@ function accumulateGroup(
   return sum;
 }
 
-/** Mean loss per supervised token over the validation batches, nats. */
-export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): number {
+export interface LocalEvaluation {
+  /** Mean per supervised token, or per row of a classifier, nats. */
+  readonly loss: number;
+  /** Of a classifier. */
+  readonly scores?: ClassificationScores;
+}
+
+/** Loss and scores over the validation batches. */
+export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): LocalEvaluation {
+  const counts = run.labels === undefined ? undefined : new ClassCounts(run.labels.length);
   let nllSum = 0;
   let numTokens = 0;
   for (const batch of run.validation) {
     const part = engine.evaluate(batch);
     nllSum += part.nllSum;
     numTokens += part.numTokens;
+    if (part.predictions !== undefined) counts?.add(rowTargets(batch), part.predictions);
   }
-  return nllSum / numTokens;
+  const loss = nllSum / numTokens;
+  return counts === undefined ? { loss } : { loss, scores: counts.scores() };
 }
 
 /** `lockstep train-local CONFIG.yaml [--key value ...]`. Returns the exit code. */
@@ -147,7 +158,12 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
         ),
     });
     if (run.validation.length > 0) {
-      process.stdout.write(`validation loss ${evaluateLocal(run, engine).toFixed(4)}\n`);
+      const { loss, scores } = evaluateLocal(run, engine);
+      const scored =
+        scores === undefined
+          ? ""
+          : `, accuracy ${scores.accuracy.toFixed(4)}, macro-F1 ${scores.macroF1.toFixed(4)}`;
+      process.stdout.write(`validation loss ${loss.toFixed(4)}${scored}\n`);
     }
     const { directory } = await saveFinalModel(run, outcome.shards, stateOf(run, outcome.steps));
     process.stdout.write(`saved ${directory}\nmasters sha256 ${outcome.mastersSha256}\n`);

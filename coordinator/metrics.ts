@@ -76,6 +76,11 @@ export class CoordinatorMetrics {
     "evaluation_perplexity",
     "Validation perplexity of the latest evaluation.",
   );
+  readonly #evaluationScore = this.#gauge(
+    "evaluation_score_ratio",
+    "A classifier's accuracy and macro-F1 in the latest evaluation, 0 to 1.",
+    ["score"],
+  );
   readonly #workers = this.#gauge("workers", "Workers by state.", ["state"]);
   readonly #utilization = this.#gauge(
     "device_utilization_ratio",
@@ -140,6 +145,10 @@ export class CoordinatorMetrics {
       case "evaluation.completed":
         this.#evaluationLoss.set(event.loss);
         this.#evaluationPerplexity.set(event.perplexity);
+        if (event.scores !== undefined) {
+          this.#evaluationScore.set({ score: "accuracy" }, event.scores.accuracy);
+          this.#evaluationScore.set({ score: "macro_f1" }, event.scores.macroF1);
+        }
         break;
       case "worker.joined":
         this.#setState(event.workerId, "idle");

@@ -1,5 +1,6 @@
 import type { OptimizerShardState } from "#lib/checkpoint/optimizer-state";
 import type { LogEntry } from "#lib/checkpoint/trainer-state";
+import type { ClassificationScores } from "#lib/core/classification-scores";
 import type { TokenBatch, WorkerJob } from "#lib/core/job";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import type { EventBus } from "#lib/wire/event-bus";
@@ -35,7 +36,7 @@ export interface CheckpointState {
 }
 
 export interface BestEvaluation {
-  /** Its loss. */
+  /** Its loss or score. */
   readonly metric: number;
   /** Steps completed then. */
   readonly step: number;
@@ -48,7 +49,12 @@ export interface EvaluationResult {
   readonly perplexity: number;
   readonly numTokens: number;
   readonly seconds: number;
+  /** Of a classifier. */
+  readonly scores?: ClassificationScores;
 }
+
+/** What evaluations are compared by. */
+export type EvaluationMetric = "loss" | keyof ClassificationScores;
 
 export interface GeneratedSample {
   readonly step: number;
@@ -93,7 +99,9 @@ export interface CoordinatorOptions {
     /** Rows of the batches that are data, not padding. @default all of them */
     readonly numSamples?: number;
     /** Remember the best evaluation; the one at the start does not count. */
-    readonly best?: { readonly greaterIsBetter: boolean };
+    readonly best?: { readonly metric: EvaluationMetric; readonly greaterIsBetter: boolean };
+    /** Of a classifier: every worker's result must have a class for each row. */
+    readonly numClasses?: number | undefined;
   };
   readonly generation?: {
     readonly promptText: string;

@@ -46,11 +46,12 @@ export class RunHistory {
     const size = { numSamples: evaluation.numSamples ?? numRows, numBatches: batches.length };
     const epoch = plan.epochAt(result.step);
     this.#publish(this.#log.evaluated(result, epoch, size, this.#moment()));
-    if (rule === undefined || result.step === 0 || Number.isNaN(result.loss)) return false;
+    if (rule === undefined || result.step === 0) return false;
+    const value = rule.metric === "loss" ? result.loss : result.scores?.[rule.metric];
+    if (value === undefined || Number.isNaN(value)) return false;
     const before = this.#best?.metric;
-    const isBest =
-      before === undefined || (rule.greaterIsBetter ? result.loss > before : result.loss < before);
-    if (isBest) this.#best = { metric: result.loss, step: result.step };
+    const isBest = before === undefined || (rule.greaterIsBetter ? value > before : value < before);
+    if (isBest) this.#best = { metric: value, step: result.step };
     return isBest;
   }
 

@@ -82,6 +82,9 @@ export class RunLog {
     return this.#add({
       epoch,
       eval_loss: finiteOrNull(result.loss),
+      ...(result.scores === undefined
+        ? {}
+        : { eval_accuracy: result.scores.accuracy, eval_macro_f1: result.scores.macroF1 }),
       eval_runtime: seconds(result.seconds),
       eval_samples_per_second: rate(size.numSamples, result.seconds),
       eval_steps_per_second: rate(size.numBatches, result.seconds),

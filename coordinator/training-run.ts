@@ -283,9 +283,10 @@ export class TrainingRun {
     const work = new EvaluationWork({
       batches: evaluation.batches,
       version: this.#numUpdates,
+      numClasses: evaluation.numClasses,
       leases: this.#leaseTable(evaluation.batches.length),
     });
-    const { nllSum, numTokens } = await this.#work(work, work.completed);
+    const { nllSum, numTokens, scores } = await this.#work(work, work.completed);
     const loss = nllSum / numTokens;
     const result: EvaluationResult = {
       step: this.#step,
@@ -293,6 +294,7 @@ export class TrainingRun {
       perplexity: Math.exp(loss),
       numTokens,
       seconds: (performance.now() - startedAt) / 1000,
+      ...(scores === undefined ? {} : { scores }),
     };
     this.#evaluations.push(result);
     bus.publish({ type: "evaluation.completed", ...result });

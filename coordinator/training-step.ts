@@ -1,5 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
-import type { LossSum, TokenBatch } from "#lib/core/job";
+import type { EvaluatedBatch, LossSum, TokenBatch } from "#lib/core/job";
 import type { Task, TaskResult } from "#lib/wire/control-messages";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { Lease, LeaseTable } from "./leases.js";
@@ -98,7 +98,7 @@ export class TrainingStep implements Work {
   }
 }
 
-export function lossesOf(result: TaskResult): readonly LossSum[] {
+export function lossesOf(result: TaskResult): readonly EvaluatedBatch[] {
   if (result.kind === "losses") return result.sums;
   throw new LockstepError("E_MESSAGE_INVALID", {
     message: "CompleteTaskRequest",

@@ -93,7 +93,10 @@ export class RunState {
       case "evaluation.completed":
         push(this.evaluations, event.step, event.loss);
         say(
-          `validation at step ${event.step}: loss ${figure(event.loss)}, perplexity ${figure(event.perplexity, 2)}`,
+          `validation at step ${event.step}: loss ${figure(event.loss)}, ` +
+            (event.scores === undefined
+              ? `perplexity ${figure(event.perplexity, 2)}`
+              : `accuracy ${figure(event.scores.accuracy)}, macro-F1 ${figure(event.scores.macroF1)}`),
         );
         break;
       case "sample.generated":

@@ -1,6 +1,6 @@
 import { Worker } from "node:worker_threads";
 import { LockstepError } from "#lib/core/errors/index";
-import type { LossSum, TokenBatch, WorkerJob } from "#lib/core/job";
+import type { EvaluatedBatch, LossSum, TokenBatch, WorkerJob } from "#lib/core/job";
 import { wireSizeBytes } from "#lib/core/parameter-layout";
 import type {
   EngineCall,
@@ -83,8 +83,8 @@ export class EngineClient {
     return (await this.#call({ op: "accumulate", batch, gradScale, first, buffer })) as LossSum;
   }
 
-  async evaluate(batch: TokenBatch): Promise<LossSum> {
-    return (await this.#call({ op: "evaluate", batch })) as LossSum;
+  async evaluate(batch: TokenBatch): Promise<EvaluatedBatch> {
+    return (await this.#call({ op: "evaluate", batch })) as EvaluatedBatch;
   }
 
   async generate(

@@ -1,4 +1,4 @@
-import type { LossSum, TokenBatch, WorkerJob } from "#lib/core/job";
+import type { EvaluatedBatch, TokenBatch, WorkerJob } from "#lib/core/job";
 
 /** What the I/O thread and the engine thread say to each other. */
 
@@ -30,7 +30,7 @@ export type EngineCall =
     }
   | { readonly op: "close" };
 
-export type EngineValue = LossSum | Int32Array | undefined;
+export type EngineValue = EvaluatedBatch | Int32Array | undefined;
 
 export interface EngineError {
   readonly code: string;

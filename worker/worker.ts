@@ -2,7 +2,7 @@ import os from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
-import type { LossSum, WorkerJob } from "#lib/core/job";
+import type { EvaluatedBatch, LossSum, WorkerJob } from "#lib/core/job";
 import { ControlClient } from "#lib/wire/control-client";
 import {
   type EvaluateTask,
@@ -293,7 +293,7 @@ class WorkerLoop {
       await this.#complete(task.lease, { kind: "tokens", ids: [...ids] });
       return;
     }
-    const sums: LossSum[] = [];
+    const sums: EvaluatedBatch[] = [];
     for (const batch of task.batches) sums.push(await client.evaluate(batch));
     await this.#complete(task.lease, { kind: "losses", sums });
   }

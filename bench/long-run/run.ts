@@ -61,7 +61,7 @@ async function train(run: PreparedRun, file: string): Promise<void> {
   });
   const losses = outcome.steps.map(({ loss }) => loss);
   const seconds = outcome.steps.map((step) => step.seconds);
-  const validationLoss = evaluateLocal(run, engine);
+  const { loss: validationLoss } = evaluateLocal(run, engine);
   writeFileSync(file, JSON.stringify({ losses, validationLoss, seconds }));
   engine.close();
 }

@@ -1,5 +1,13 @@
 import type { LockstepEvent } from "#lib/core/events";
-import { compactCount, formatBytes, formatFigure, formatSeconds, withCommas } from "./format.js";
+import {
+  compactCount,
+  evaluationFigures,
+  evaluationSize,
+  formatBytes,
+  formatFigure,
+  formatSeconds,
+  withCommas,
+} from "./format.js";
 import { renderFrame } from "./frame.js";
 import { evaluationTitle, jsonLine, logLine } from "./log-lines.js";
 import { emptyView, foldEvent, type RunView } from "./run-view.js";
@@ -162,8 +170,10 @@ export function lastingLines(
     case "evaluation.completed":
       return [
         `${palette.good("✓")} ${evaluationTitle(event.step)}: loss ${palette.bold(formatFigure(event.loss))}, ` +
-          `perplexity ${palette.bold(formatFigure(event.perplexity, 2))} ` +
-          palette.dim(`(${withCommas(event.numTokens)} tokens, ${formatSeconds(event.seconds)})`),
+          evaluationFigures(event)
+            .map(([name, figure]) => `${name} ${palette.bold(figure)}`)
+            .join(", ") +
+          palette.dim(` (${evaluationSize(event)}, ${formatSeconds(event.seconds)})`),
       ];
     case "sample.generated": {
       const sample = view.samples.at(-1);

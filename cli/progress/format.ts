@@ -1,3 +1,5 @@
+import type { ClassificationScores } from "#lib/core/classification-scores";
+
 /** 1234567 -> "1,234,567", whatever the locale of the machine. */
 export function withCommas(value: number): string {
   return Math.round(value)
@@ -58,4 +60,29 @@ export function formatFigure(value: number, digits = 4): string {
 
 export function formatPercent(ratio: number): string {
   return `${Math.round(ratio * 100)} %`;
+}
+
+interface EvaluationValues {
+  readonly perplexity: number;
+  readonly scores?: ClassificationScores;
+}
+
+/** Names and figures of an evaluation beside its loss: a classifier's scores, else the perplexity. */
+export function evaluationFigures({ perplexity, scores }: EvaluationValues): [string, string][] {
+  if (scores === undefined) return [["perplexity", formatFigure(perplexity, 2)]];
+  return [
+    ["accuracy", formatFigure(scores.accuracy)],
+    ["macro-F1", formatFigure(scores.macroF1)],
+  ];
+}
+
+/** What the evaluation was over: a classifier has one target a row. */
+export function evaluationSize({
+  numTokens,
+  scores,
+}: {
+  readonly numTokens: number;
+  readonly scores?: ClassificationScores;
+}): string {
+  return `${withCommas(numTokens)} ${scores === undefined ? "tokens" : "rows"}`;
 }

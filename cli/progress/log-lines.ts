@@ -1,6 +1,8 @@
 import type { LockstepEvent } from "#lib/core/events";
 import {
   compactCount,
+  evaluationFigures,
+  evaluationSize,
   formatBytes,
   formatFigure,
   formatRate,
@@ -50,7 +52,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       ].join("  ");
     }
     case "evaluation.completed":
-      return `${evaluationTitle(event.step)}: loss ${formatFigure(event.loss)}, perplexity ${formatFigure(event.perplexity, 2)} over ${withCommas(event.numTokens)} tokens in ${formatSeconds(event.seconds)}`;
+      return `${evaluationTitle(event.step)}: ${[["loss", formatFigure(event.loss)], ...evaluationFigures(event)].map((pair) => pair.join(" ")).join(", ")} over ${evaluationSize(event)} in ${formatSeconds(event.seconds)}`;
     case "sample.generated":
       return `sample at step ${event.step}: ${printable(event.prompt)}|${printable(event.text)}`;
     case "checkpoint.saved":

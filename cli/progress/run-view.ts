@@ -1,3 +1,4 @@
+import type { ClassificationScores } from "#lib/core/classification-scores";
 import type {
   LockstepEvent,
   RunPhase,
@@ -22,6 +23,7 @@ export interface Evaluation {
   readonly step: number;
   readonly loss: number;
   readonly perplexity: number;
+  readonly scores?: ClassificationScores;
 }
 
 export interface Sample {
@@ -122,8 +124,7 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
         numTokens: view.numTokens + event.numTokens,
       };
     case "evaluation.completed": {
-      const { step, loss, perplexity } = event;
-      return { ...view, evaluations: [...view.evaluations, { step, loss, perplexity }] };
+      return { ...view, evaluations: [...view.evaluations, event] };
     }
     case "sample.generated": {
       const { step, prompt, text } = event;

@@ -1,5 +1,5 @@
 import type { LockstepEvent } from "#lib/core/events";
-import { formatFigure, formatSeconds, withCommas } from "./format.js";
+import { evaluationFigures, formatFigure, formatSeconds, withCommas } from "./format.js";
 import type { Evaluation, RunView, Sample } from "./run-view.js";
 import { displayWidth, fit, type Palette, pad, printable, wrap } from "./text.js";
 
@@ -9,11 +9,12 @@ type RunCompleted = Extract<LockstepEvent, { type: "run.completed" }>;
 const maxBoxColumns = 96;
 
 /** The three lines of Python that load a Hugging Face directory. */
-export function pythonLines(directory: string): string[] {
+export function pythonLines(directory: string, isClassifier = false): string[] {
   const quoted = JSON.stringify(directory);
+  const model = `AutoModelFor${isClassifier ? "SequenceClassification" : "CausalLM"}`;
   return [
-    "from transformers import AutoModelForCausalLM, AutoTokenizer",
-    `model = AutoModelForCausalLM.from_pretrained(${quoted})`,
+    `from transformers import ${model}, AutoTokenizer`,
+    `model = ${model}.from_pretrained(${quoted})`,
     `tokenizer = AutoTokenizer.from_pretrained(${quoted})`,
   ];
 }
@@ -54,7 +55,8 @@ export function renderSummary(
   if (first !== undefined && last !== undefined && last !== first) {
     lines.push("", ...renderSample(first, options), "", ...renderSample(last, options));
   }
-  return [...lines, "", "Load it in Python:", "", ...pythonLines(completed.directory), ""];
+  const python = pythonLines(completed.directory, view.started?.numClasses !== undefined);
+  return [...lines, "", "Load it in Python:", "", ...python, ""];
 }
 
 function evaluationFacts(
@@ -71,7 +73,10 @@ function evaluationFacts(
       "validation loss",
       `${formatFigure(before.loss)} → ${formatFigure(after.loss)}  (${coloured})`,
     ],
-    ["perplexity", `${formatFigure(before.perplexity, 2)} → ${formatFigure(after.perplexity, 2)}`],
+    ...evaluationFigures(after).map(([name, figure], index): [string, string] => [
+      name,
+      `${evaluationFigures(before)[index]?.[1]} → ${figure}`,
+    ]),
   ];
 }
 

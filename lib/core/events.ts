@@ -1,3 +1,5 @@
+import type { ClassificationScores } from "./classification-scores.js";
+
 /** What happens in a run, as facts: the progress display, metrics, dashboard and logs all read these. */
 export type LockstepEvent =
   | RunStarted
@@ -52,6 +54,8 @@ export type LockstepEvent =
       readonly perplexity: number;
       readonly numTokens: number;
       readonly seconds: number;
+      /** Of a classifier. */
+      readonly scores?: ClassificationScores;
     }
   | {
       /** The run's history has a new entry, as transformers' `log_history` has. */
@@ -119,6 +123,8 @@ export interface RunStarted {
   readonly numTrainSamples: number;
   readonly numTrainTokens: number;
   readonly numValidationSamples: number;
+  /** Of a classifier. */
+  readonly numClasses?: number;
   /** What there is to learn, and what was cut or left out: lines for a person. */
   readonly dataLines?: readonly string[];
 }

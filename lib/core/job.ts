@@ -72,6 +72,17 @@ export interface LossSum {
   readonly numTokens: number;
 }
 
+export interface EvaluatedBatch extends LossSum {
+  /** The class that a classifier gives each row, by number. */
+  readonly predictions?: Int32Array;
+}
+
+/** The classes of a classifier's batch, [numRows]: the targets of the rows' first positions. */
+export function rowTargets({ numRows, targets }: TokenBatch): Int32Array {
+  const length = targets.length / numRows;
+  return Int32Array.from({ length: numRows }, (_, row) => targets[row * length] ?? ignoredTarget);
+}
+
 /**
  * Computes on one device. All calls are synchronous: an engine lives in a thread of its own.
  * Implementations: `lib/tuning` (TensorFlow graph), `tests/` (arithmetic without TensorFlow).
@@ -92,7 +103,7 @@ export interface TrainingEngine {
    *   (bf16 round to nearest even for matrices of a bf16 job); the accumulated sum is spent then
    */
   accumulate(batch: TokenBatch, gradScale: number, first: boolean, wireBytes?: Uint8Array): LossSum;
-  evaluate(batch: TokenBatch): LossSum;
+  evaluate(batch: TokenBatch): EvaluatedBatch;
   /** Greedy continuation; stops after an end token (which is not returned) or at the job's generationLength. */
   generate(prompt: Int32Array, maxNewTokens: number, endTokenIds: readonly number[]): Int32Array;
   close(): void;

@@ -1,4 +1,4 @@
-// Shape legend: B batch, T tokens, M = B*T, D model width.
+// Shape legend: B batch, T tokens, M = B*T, D model width, L labels.
 import * as tf from "@tensorflow/tfjs-core";
 import type { WorkerJob } from "#lib/core/job";
 import type { GraphBuilder, GraphTensor } from "#lib/graph/builder";
@@ -41,11 +41,18 @@ export function batchFeeds(
 const fed = (feeds: Feeds, name: string): tf.Tensor2D =>
   symbolicTensor(feeds[name] as GraphTensor) as tf.Tensor2D;
 
+export interface BatchOutputs {
+  /** Sum of negative log-likelihoods. */
+  readonly nllSum: tf.Scalar;
+  /** Scores of a classifier's classes, float [B, L]. */
+  readonly logits_BL?: tf.Tensor2D;
+}
+
 /**
- * Sum of negative log-likelihoods of a fed batch: of tokens, or of the classes of rows, which stand
- * at the first position of each row's targets.
+ * Loss of a fed batch: of tokens, or of the classes of rows, which stand at the first position of each
+ * row's targets.
  */
-export function batchLoss(model: TrainableModel, weights: Weights, feeds: Feeds): tf.Scalar {
+export function batchOutputs(model: TrainableModel, weights: Weights, feeds: Feeds): BatchOutputs {
   const tokens_BT = fed(feeds, "tokens");
   const targets_BT = fed(feeds, "targets");
   const [b, t] = tokens_BT.shape;
@@ -59,14 +66,11 @@ export function batchLoss(model: TrainableModel, weights: Weights, feeds: Feeds)
   const hidden_BTD = model.hiddenStates(weights, inputs);
   if (model.task === "sequence-classification") {
     const targets_B = tf.reshape(tf.slice(targets_BT, [0, 0], [b, 1]), [b]) as tf.Tensor1D;
-    return singleLabelLoss(model.logits(weights, inputs, hidden_BTD), targets_B);
+    const logits_BL = model.logits(weights, inputs, hidden_BTD);
+    return { nllSum: singleLabelLoss(logits_BL, targets_B), logits_BL };
   }
   const hidden_MD = tf.reshape(hidden_BTD, [b * t, hidden_BTD.shape[2]]) as tf.Tensor2D;
   const targets_M = tf.reshape(targets_BT, [b * t]) as tf.Tensor1D;
-  return linearCrossEntropy(
-    hidden_MD,
-    model.outputProjection(weights),
-    targets_M,
-    model.logitSoftcap,
-  );
+  const projection = model.outputProjection(weights);
+  return { nllSum: linearCrossEntropy(hidden_MD, projection, targets_M, model.logitSoftcap) };
 }

@@ -1,6 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type {
   CreateTrainingEngine,
+  EvaluatedBatch,
   LossSum,
   TokenBatch,
   TrainingEngine,
@@ -12,7 +13,7 @@ import { createModel } from "#lib/models/index";
 import { Decoder } from "./decoder.js";
 import type { TrainableModel } from "./batch-loss.js";
 import { feedName, nllSumName } from "./gradient-programs.js";
-import { buildTrainingPrograms, type TrainingPrograms } from "./programs.js";
+import { buildTrainingPrograms, predictionsName, type TrainingPrograms } from "./programs.js";
 import { type WireView, wordsOf } from "./wire-form.js";
 
 /** Computes a job's gradients, losses and samples in one TensorFlow session. */
@@ -63,9 +64,13 @@ class GraphEngine implements TrainingEngine {
     return lossSum(fetched[nllSumName], batch);
   }
 
-  evaluate(batch: TokenBatch): LossSum {
-    const { nllSum } = this.#session.run(this.#programs.evaluate, this.#arraysOf(batch));
-    return lossSum(nllSum, batch);
+  evaluate(batch: TokenBatch): EvaluatedBatch {
+    const fetched = this.#session.run(this.#programs.evaluate, this.#arraysOf(batch));
+    const predictions = fetched[predictionsName];
+    return {
+      ...lossSum(fetched[nllSumName], batch),
+      ...(predictions instanceof Int32Array ? { predictions } : {}),
+    };
   }
 
   generate(prompt: Int32Array, maxNewTokens: number, endTokenIds: readonly number[]): Int32Array {

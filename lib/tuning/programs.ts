@@ -1,5 +1,5 @@
 // Shape legend: B batch, T tokens, D model width, L longest generation.
-import type * as tf from "@tensorflow/tfjs-core";
+import * as tf from "@tensorflow/tfjs-core";
 import type { WorkerJob } from "#lib/core/job";
 import type { ParameterLayout } from "#lib/core/parameter-layout";
 import type { Autocast } from "#lib/graph/autocast";
@@ -10,11 +10,19 @@ import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
 import { assign, deepCopy, readVariable, type Variable, variable } from "#lib/graph/variables";
 import { checkPositions, type Weights } from "#lib/models/index";
-import { batchFeeds, batchLoss, type TrainableModel } from "./batch-loss.js";
+import { batchFeeds, batchOutputs, type TrainableModel } from "./batch-loss.js";
 import { buildDecodePrograms, type DecodePrograms, promptChunkLength } from "./decode-programs.js";
-import { buildGradientPrograms, feedName, type GradientPrograms } from "./gradient-programs.js";
+import {
+  buildGradientPrograms,
+  feedName,
+  type GradientPrograms,
+  nllSumName,
+} from "./gradient-programs.js";
 import { WeightLookup } from "./weight-lookup.js";
 import { unpackWords, type WireView, wireViewOf } from "./wire-form.js";
+
+/** The fetch of the classes that a classifier gives an evaluated batch, int32 [B]. */
+export const predictionsName = "predictions";
 
 /** All programs of a worker, over one graph: they share the weights. */
 export interface TrainingPrograms {
@@ -49,7 +57,7 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
       job,
       trained.views,
       readWeights(trained.variables),
-      (xs, feeds) => batchLoss(model, lookup.in([...xs, ...constants]), feeds),
+      (xs, feeds) => batchOutputs(model, lookup.in([...xs, ...constants]), feeds).nllSum,
     );
   });
   lookup.checkAllUsed();
@@ -128,10 +136,17 @@ function evaluateProgram(
   weights: Weights,
 ): Program {
   const feeds = batchFeeds(graph, "evaluate", job, job.evalBatchSize);
-  const loss = batchLoss(model, weights, feeds);
+  const { nllSum, logits_BL } = batchOutputs(model, weights, feeds);
+  const fetched = (value: tf.Tensor, name: string): GraphTensor =>
+    op.identity(graphTensor(value), { name });
   return {
     name: "evaluate",
     feeds,
-    fetches: { nllSum: op.identity(graphTensor(loss), { name: "fetch/evaluate" }) },
+    fetches: {
+      [nllSumName]: fetched(nllSum, "fetch/evaluate"),
+      ...(logits_BL === undefined
+        ? {}
+        : { [predictionsName]: fetched(tf.argMax(logits_BL, 1), "fetch/evaluate/predictions") }),
+    },
   };
 }

@@ -3,7 +3,7 @@ import type grpc from "@grpc/grpc-js";
 import protobuf from "protobufjs";
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
-import type { LossSum, TokenBatch } from "#lib/core/job";
+import type { EvaluatedBatch, TokenBatch } from "#lib/core/job";
 import { packageRoot } from "#lib/core/paths";
 import type {
   CompleteTaskReply,
@@ -189,9 +189,15 @@ const parseBatch = (fields: Fields): TokenBatch => {
   };
 };
 
-const parseLossSum = (fields: Fields): LossSum => ({
+const lossSumToPlain = ({ nllSum, numTokens, predictions }: EvaluatedBatch): Plain => ({
+  ...{ nllSum, numTokens },
+  ...(predictions === undefined ? {} : { predictions: int32Bytes(predictions) }),
+});
+
+const parseLossSum = (fields: Fields): EvaluatedBatch => ({
   nllSum: fields.real("nllSum"),
   numTokens: fields.count("numTokens"),
+  ...(fields.has("predictions") ? { predictions: fields.int32s("predictions") } : {}),
 });
 
 const registerRequest = codec<RegisterRequest>(
@@ -282,7 +288,8 @@ const completeTaskRequest = codec<CompleteTaskRequest>(
   ({ workerId, lease, result }) => ({
     workerId,
     lease,
-    [result.kind]: result.kind === "losses" ? { sums: result.sums } : { ids: result.ids },
+    [result.kind]:
+      result.kind === "losses" ? { sums: result.sums.map(lossSumToPlain) } : { ids: result.ids },
   }),
   (fields) => {
     const kind = fields.oneOf("result", ["losses", "tokens"]);

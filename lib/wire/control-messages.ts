@@ -1,5 +1,5 @@
 import type { WorkerState } from "#lib/core/events";
-import type { LossSum, TokenBatch } from "#lib/core/job";
+import type { EvaluatedBatch, TokenBatch } from "#lib/core/job";
 
 /** The messages of proto/lockstep/v1/control.proto as the two sides see them. */
 
@@ -62,7 +62,7 @@ export type Task =
   | { readonly kind: "finished"; readonly reason: string };
 
 export type TaskResult =
-  | { readonly kind: "losses"; readonly sums: readonly LossSum[] }
+  | { readonly kind: "losses"; readonly sums: readonly EvaluatedBatch[] }
   | { readonly kind: "tokens"; readonly ids: readonly number[] };
 
 export interface CompleteTaskRequest {

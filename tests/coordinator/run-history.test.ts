@@ -44,7 +44,7 @@ const evaluating = (greaterIsBetter: boolean): Options => ({
   evaluation: {
     batches: [],
     ...{ atStart: true, atEnd: true, everySteps: 2, numSamples: 7 },
-    best: { greaterIsBetter },
+    best: { metric: "loss", greaterIsBetter },
   },
 });
 
@@ -77,6 +77,26 @@ test("the best evaluation is strictly better, never the one before training, nev
     [3, 2, 4].map((loss, index) => greater.evaluated(evaluation(index + 1, loss))),
     [true, false, true],
   );
+});
+
+test("a classifier's evaluations have scores, and may be compared by them", () => {
+  const options = evaluating(true).evaluation;
+  assert.ok(options !== undefined);
+  const { history } = historyOf({
+    evaluation: { ...options, best: { metric: "macroF1", greaterIsBetter: true } },
+  });
+  const scored = (number: number, macroF1: number) => ({
+    ...evaluation(number, number),
+    scores: { accuracy: 0.75, macroF1 },
+  });
+  const isBest = [scored(2, 0.5), scored(4, 0.625), scored(6, 0.5), evaluation(8, 9)].map((one) =>
+    history.evaluated(one),
+  );
+  assert.deepEqual(isBest, [true, true, false, false]);
+  assert.deepEqual(history.state().best, { metric: 0.625, step: 4 });
+  const [entry] = history.state().logHistory;
+  assert.equal(entry?.["eval_accuracy"], 0.75);
+  assert.equal(entry?.["eval_macro_f1"], 0.5);
 });
 
 test("a resumed run goes on with the log, the tokens and the best of before", () => {

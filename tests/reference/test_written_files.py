@@ -11,11 +11,13 @@ import json
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -113,7 +115,45 @@ def check_run(case: dict) -> str:
     return f"{len(curve)} points of the loss, {len(results)} results"
 
 
-CHECKS = {"model": check_model, "adapter": check_adapter, "run": check_run}
+def check_classifier(case: dict) -> str:
+    """The rows that a run evaluated, one after the other: no padding and no batch."""
+    output = Path(case["output"])
+    model = load(str(output), "classifier")
+    tokenizer = Tokenizer.from_file(str(output / "tokenizer.json"))
+    nll, rights, counts = 0.0, [], Counter()
+    rows = [json.loads(line) for line in Path(case["rows"]).read_text().splitlines()]
+    for row in rows:
+        texts = [row[name] for name in ("text", "sentence1", "sentence2") if name in row]
+        encoding = tokenizer.encode(*texts)
+        inputs = {"input_ids": torch.tensor([encoding.ids])}
+        if model.config.model_type == "bert":
+            inputs["token_type_ids"] = torch.tensor([encoding.type_ids])
+        target = model.config.label2id[row["label"]]
+        with torch.no_grad():
+            outputs = model(**inputs, labels=torch.tensor([target]))
+        predicted = int(outputs.logits.argmax())
+        nll += float(outputs.loss)
+        rights.append(predicted == target)
+        counts.update([("target", target), ("predicted", predicted)])
+        counts["right", target] += predicted == target
+    f1 = [
+        2 * counts["right", label] / (counts["target", label] + counts["predicted", label])
+        for label in model.config.id2label
+    ]
+    results = json.loads((output / "eval_results.json").read_text())
+    loss, accuracy = nll / len(rows), sum(rights) / len(rows)
+    assert abs(results["eval_loss"] - loss) < 1e-5 * loss, (results["eval_loss"], loss)
+    assert results["eval_accuracy"] == accuracy, (results["eval_accuracy"], accuracy)
+    assert abs(results["eval_macro_f1"] - sum(f1) / len(f1)) < 1e-12
+    return f"{len(rows)} rows, accuracy {accuracy:.3f}"
+
+
+CHECKS = {
+    "model": check_model,
+    "adapter": check_adapter,
+    "run": check_run,
+    "classifier": check_classifier,
+}
 
 
 def main(manifest: str) -> None:

@@ -26,6 +26,7 @@ import type { FloatDtype } from "#lib/core/dtype";
 import { packageRoot } from "#lib/core/paths";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { needsPeers, runPeers } from "#tests/support/peers";
+import { createTinyClassifier } from "#tests/support/tiny-classifier";
 import { prepareTinyRun } from "#tests/support/tiny-run";
 
 // Files of ours in transformers and peft: see test_written_files.py, which does the comparing.
@@ -42,7 +43,7 @@ const bases = [
 
 interface Case {
   readonly name: string;
-  readonly kind: "model" | "adapter" | "run";
+  readonly kind: "model" | "adapter" | "run" | "classifier";
   readonly [fact: string]: unknown;
 }
 
@@ -253,3 +254,28 @@ test("a run's output is read by what reads the Trainer's", needsPeers(), async (
     await run("narrow", "--save_dtype", "bfloat16", "--max_shard_size", "20KB"),
   ]);
 });
+
+test(
+  "a trained classifier has its evaluation's loss and scores in transformers",
+  needsPeers(),
+  async () => {
+    const cases: Case[] = [];
+    for (const [type, pairs] of [
+      ["bert", true],
+      ["roberta", true],
+      ["distilbert", false],
+    ] as const) {
+      const settings = { max_steps: 8, bf16: false };
+      const job = await createTinyClassifier(type, { pairs, settings });
+      after(() => job.remove());
+      const rows = join(job.directory, "rows.jsonl");
+      const outcome = await lockstepCommand(
+        ["train", job.configFile, "--json-logs", "--eval_dataset", rows],
+        join(job.directory, "cache"),
+      );
+      assert.equal(outcome.code, 0, outcome.stderr);
+      cases.push({ kind: "classifier", name: type, output: join(job.directory, "out"), rows });
+    }
+    await compare("classifiers", cases);
+  },
+);

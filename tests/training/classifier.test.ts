@@ -39,6 +39,10 @@ for (const { type, pairs } of cases) {
     assert.equal(cluster.of("run.completed")[0]?.mastersSha256, expected);
     const [before, trained] = cluster.of("evaluation.completed");
     assert.equal(before?.numTokens, 12, "a target a row");
+    const { accuracy = Number.NaN, macroF1 = Number.NaN } = trained?.scores ?? {};
+    assert.ok(Number.isInteger(accuracy * 12), `accuracy ${accuracy} of 12 rows`);
+    const scored = `accuracy ${accuracy.toFixed(4)}, macro-F1 ${macroF1.toFixed(4)}`;
+    assert.ok(local.lines.join("\n").includes(scored), `one process has not ${scored}`);
     if (type !== "roberta") {
       // With this seed and split RoBERTa's loss stays where it was for longer than these steps.
       assert.ok((trained?.loss ?? 1) < 0.8 * (before?.loss ?? 0), "it learns nothing");
@@ -47,6 +51,12 @@ for (const { type, pairs } of cases) {
     assert.ok((cluster.of("run.started")[0]?.sequenceLength ?? 64) < 64);
 
     const output = join(job.directory, "workers");
+    const results = JSON.parse(await readFile(join(output, "eval_results.json"), "utf8")) as Record<
+      string,
+      unknown
+    >;
+    assert.deepEqual([results["eval_accuracy"], results["eval_macro_f1"]], [accuracy, macroF1]);
+    assert.ok(!("perplexity" in results));
     const config = JSON.parse(await readFile(join(output, "config.json"), "utf8")) as Record<
       string,
       unknown
@@ -77,8 +87,6 @@ test("what does not fit is refused before anything is computed", async () => {
     return stderr;
   };
   assert.match(await refused("--sample_prompt", "the"), /E_CONFIG_CONFLICT.*sample_prompt/s);
-  assert.match(
-    await refused("--dataset", "sotu", "--dataset_format", "text"),
-    /E_CONFIG_CONFLICT.*has none/s,
-  );
+  const texts = ["--dataset", "sotu", "--dataset_format", "text"];
+  assert.match(await refused(...texts), /E_CONFIG_CONFLICT.*has none/s);
 });

@@ -92,6 +92,16 @@ test("tasks of every kind survive the wire, token for token and bit for bit", ()
   );
 });
 
+test("the classes of evaluated rows arrive as they were sent", () => {
+  const { requestSerialize, requestDeserialize } = controlMethods.completeTask;
+  const sums = [
+    { nllSum: 1.5, numTokens: 3, predictions: Int32Array.of(2, 0, 1) },
+    { nllSum: 2, numTokens: 4 },
+  ];
+  const request = { workerId: "w", lease: 7, result: { kind: "losses" as const, sums } };
+  assert.deepEqual(requestDeserialize(requestSerialize(request)), request);
+});
+
 test("any bytes are either a message within its limits or an error of the catalogue", () => {
   const deserializers = Object.values(controlMethods).map(
     (method) => method.requestDeserialize as (bytes: Buffer) => unknown,

@@ -132,11 +132,15 @@ const reporting = {
     .default(false)
     .describe("the finished model is that of the best evaluation"),
   metric_for_best_model: z
-    .enum(["loss", "eval_loss"])
+    .enum(["loss", "eval_loss", "accuracy", "eval_accuracy", "macro_f1", "eval_macro_f1"])
     .nullable()
     .default(null)
-    .describe("null: loss, where load_best_model_at_end asks for one"),
-  greater_is_better: z.boolean().nullable().default(null).describe("null: false for a loss"),
+    .describe("null: loss, where load_best_model_at_end asks for one; others are a classifier's"),
+  greater_is_better: z
+    .boolean()
+    .nullable()
+    .default(null)
+    .describe("null: false for a loss, true for other metrics"),
   resume_from_checkpoint: z
     .union([text, z.boolean()])
     .nullable()
