@@ -142,6 +142,7 @@ export async function prepareRun(
         sequenceLength: plan.sequenceLength,
         ...(data.hasSegments ? { hasSegments: true } : {}),
         ...(data.hasTokenTypes ? { hasTokenTypes: true } : {}),
+        ...(config.gradient_checkpointing === true ? { gradientCheckpointing: true } : {}),
         microBatchSize: config.per_device_train_batch_size,
         evalBatchSize: config.per_device_eval_batch_size,
         generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,

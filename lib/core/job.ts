@@ -14,6 +14,8 @@ export interface WorkerJob {
   readonly hasSegments?: boolean;
   /** Whether batches carry token types: pairs of texts for BERT. */
   readonly hasTokenTypes?: boolean;
+  /** Whether backward computes the activations of each block again instead of keeping them. */
+  readonly gradientCheckpointing?: boolean;
   /** Rows in a training micro-batch. */
   readonly microBatchSize: number;
   /** Rows in an evaluation batch. */

@@ -79,6 +79,8 @@ export class GraphBuilder {
   readonly #names = new Set<string>();
   readonly #numByOp = new Map<string, number>();
   readonly #functionByText = new Map<string, GraphFunction>();
+  /** What is taken for a node that is there already: the node itself, or its copy in a recomputation. */
+  #substitute: (known: GraphNode) => GraphNode = (known) => known;
 
   get nodes(): readonly GraphNode[] {
     return this.#nodes;
@@ -113,7 +115,7 @@ export class GraphBuilder {
     const pure = options.stateful !== true && options.name === undefined;
     const key = pure ? nodeKey(op, inputs, attrs, options.controlInputs ?? []) : "";
     const known = pure ? this.#byKey.get(key) : undefined;
-    if (known !== undefined) return known;
+    if (known !== undefined) return this.#substitute(known);
     const name = options.name ?? this.#nextName(op);
     if (this.#names.has(name)) throw new LockstepError("E_GRAPH_DUPLICATE_NODE", { node: name });
     const outputTensors: GraphTensor[] = [];
@@ -133,6 +135,17 @@ export class GraphBuilder {
     this.#nodes.push(node);
     if (pure) this.#byKey.set(key, node);
     return node;
+  }
+
+  /** Runs `body` with other nodes in the place of those that are there already. */
+  substituting<R>(substitute: (known: GraphNode) => GraphNode, body: () => R): R {
+    const outer = this.#substitute;
+    this.#substitute = substitute;
+    try {
+      return body();
+    } finally {
+      this.#substitute = outer;
+    }
   }
 
   /** As `add` for a node with one output. */

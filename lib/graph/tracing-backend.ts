@@ -4,6 +4,7 @@ import * as tf from "@tensorflow/tfjs-core";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Autocast } from "./autocast.js";
 import { type GraphBuilder, type GraphDtype, type GraphTensor } from "./builder.js";
+import type { Recomputation } from "./recomputation.js";
 import { cast, constant, fill, scalar } from "./tf-ops.js";
 
 /** tfjs finds kernels by what stands before an underscore, so the name has none. */
@@ -13,6 +14,8 @@ export const graphBackendName = "graph";
 export interface Tracer {
   readonly graph: GraphBuilder;
   readonly autocast: Autocast;
+  /** Absent: backward uses the activations of forward. */
+  readonly recomputation?: Recomputation;
 }
 
 export type Lowering = (
@@ -60,8 +63,10 @@ class TracingBackend extends tf.KernelBackend {
   within<R>(tracer: Tracer, body: () => R): R {
     const outer = this.#tracer;
     this.#tracer = tracer;
+    const { graph, recomputation } = tracer;
     try {
-      return body();
+      if (recomputation === undefined) return body();
+      return graph.substituting((known) => recomputation.current(known), body);
     } finally {
       this.#tracer = outer;
     }
@@ -81,7 +86,8 @@ class TracingBackend extends tf.KernelBackend {
       });
     }
     if ("node" in found) {
-      if (found.node.graph === this.tracer.graph) return found;
+      const { graph, recomputation } = this.tracer;
+      if (found.node.graph === graph) return recomputation?.currentTensor(found) ?? found;
       throw new LockstepError("E_VALUE_READ_WHILE_TRACING", {
         what: "An op on a tensor of another graph",
       });

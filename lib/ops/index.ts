@@ -1,5 +1,6 @@
 export * from "./add-bias.js";
 export * from "./attention.js";
+export * from "./checkpoint.js";
 export * from "./classification-loss.js";
 export * from "./embedding.js";
 export * from "./gelu.js";

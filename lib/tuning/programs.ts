@@ -5,9 +5,10 @@ import type { ParameterLayout } from "#lib/core/parameter-layout";
 import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder, type GraphNode, type GraphTensor } from "#lib/graph/builder";
 import "#lib/graph/lowerings/index";
+import { Recomputation } from "#lib/graph/recomputation";
 import type { Program } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
-import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
+import { graphTensor, symbolicTensor, trace, type Tracer } from "#lib/graph/tracing-backend";
 import { assign, deepCopy, readVariable, type Variable, variable } from "#lib/graph/variables";
 import { checkPositions, type Weights } from "#lib/models/index";
 import { batchFeeds, batchOutputs, type TrainableModel } from "./batch-loss.js";
@@ -48,7 +49,7 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
   const lookup = new WeightLookup(model, job);
   const readFrozen = (): readonly tf.Tensor[] => readWeights(frozen?.variables ?? []);
   const readAll = (): Weights => lookup.in([...readWeights(trained.variables), ...readFrozen()]);
-  const gradients = trace(tracer, () => {
+  const gradients = trace(gradientTracer(tracer, job), () => {
     // Outside of what is differentiated: the tape follows no frozen weight, so backward has no product
     // for one, and none below the lowest adapter.
     const constants = readFrozen();
@@ -81,6 +82,11 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
           }),
   };
 }
+
+const gradientTracer = (tracer: Tracer, { gradientCheckpointing }: WorkerJob): Tracer =>
+  gradientCheckpointing === true
+    ? { ...tracer, recomputation: new Recomputation(tracer.graph) }
+    : tracer;
 
 interface StoredWeights {
   readonly views: readonly WireView[];

@@ -94,6 +94,11 @@ const optimisation = {
 const precision = {
   bf16: z.boolean().default(false).describe("matrix products in bfloat16, master weights float32"),
   fp16: z.boolean().default(false),
+  gradient_checkpointing: z
+    .boolean()
+    .nullable()
+    .default(null)
+    .describe("true: backward computes a layer's activations again, for less memory and more time"),
   use_cpu: z.boolean().default(false).describe("hide GPUs from the workers"),
   xla: z
     .boolean()

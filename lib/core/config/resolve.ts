@@ -87,6 +87,7 @@ const renamedSwitches = [
   "disable_shuffling",
   "neat_packing",
   "sample_packing",
+  "activation_checkpointing",
 ];
 
 /** True for keys whose flag takes no value. */

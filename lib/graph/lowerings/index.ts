@@ -9,6 +9,7 @@ import "./attention.js";
 import "./layer-norm.js";
 import "./gelu.js";
 import "./add-bias.js";
+import "./checkpoint.js";
 import "./linear-cross-entropy.js";
 
 refuseUnloweredKernels();

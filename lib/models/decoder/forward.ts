@@ -6,7 +6,7 @@ import { attentionOf, linear } from "#lib/models/layers";
 import type { LayerAttention, ModelInputs, Weights } from "#lib/models/model";
 import type { Rotary } from "#lib/models/rotary-config";
 import { rotaryTables, type RotaryTables } from "#lib/models/rotary-tables";
-import { embedding, rmsNorm, rotary } from "#lib/ops/index";
+import { checkpointed, embedding, rmsNorm, rotary } from "#lib/ops/index";
 import type { DecoderConfig } from "./config.js";
 import { embeddingName, finalNormName, type LayerModules, layerModules } from "./weights.js";
 
@@ -50,19 +50,23 @@ export function decoderHiddenStates(
   let x_MD = tf.cast(embedding(weights(embeddingName), tokens_M, config.paddingRow), "float32");
   if (config.embeddingScale !== null) x_MD = tf.mul(x_MD, tf.scalar(config.embeddingScale));
   for (let layer = 0; layer < config.layers.length; layer++) {
-    const names = layerModules(layer);
-    const attentionIn_MD = norm(pass, names.attentionNorm, x_MD);
-    const attended_MD = attend(pass, layer, names, attentionIn_MD);
-    x_MD = tf.add(
-      x_MD,
-      config.sandwichNorms ? norm(pass, names.postAttentionNorm, attended_MD) : attended_MD,
-    );
-    const mlpNorm = config.sandwichNorms ? names.preMlpNorm : names.postAttentionNorm;
-    const fed_MD = mlp(pass, names, norm(pass, mlpNorm, x_MD));
-    x_MD = tf.add(x_MD, config.sandwichNorms ? norm(pass, names.postMlpNorm, fed_MD) : fed_MD);
+    x_MD = checkpointed(x_MD, (in_MD) => decoderLayer(pass, layer, in_MD));
   }
   const out_MD = normBy(pass, weights(finalNormName), x_MD);
   return tf.reshape(out_MD, [b, t, config.hiddenSize]);
+}
+
+function decoderLayer(pass: Pass, layer: number, x_MD: tf.Tensor): tf.Tensor {
+  const { config } = pass;
+  const names = layerModules(layer);
+  const attended_MD = attend(pass, layer, names, norm(pass, names.attentionNorm, x_MD));
+  const mid_MD = tf.add(
+    x_MD,
+    config.sandwichNorms ? norm(pass, names.postAttentionNorm, attended_MD) : attended_MD,
+  );
+  const mlpNorm = config.sandwichNorms ? names.preMlpNorm : names.postAttentionNorm;
+  const fed_MD = mlp(pass, names, norm(pass, mlpNorm, mid_MD));
+  return tf.add(mid_MD, config.sandwichNorms ? norm(pass, names.postMlpNorm, fed_MD) : fed_MD);
 }
 
 const norm = (pass: Pass, module: string, x: tf.Tensor): tf.Tensor =>

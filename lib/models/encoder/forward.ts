@@ -3,7 +3,7 @@ import * as tf from "@tensorflow/tfjs-core";
 import { type Activation, activate } from "#lib/models/activation";
 import { attentionOf, linear } from "#lib/models/layers";
 import type { ModelInputs, Weights } from "#lib/models/model";
-import { layerNorm } from "#lib/ops/index";
+import { checkpointed, layerNorm } from "#lib/ops/index";
 
 /** Names of one layer's modules; projections are [out, in] and have biases. */
 export interface EncoderModules {
@@ -47,17 +47,17 @@ export function encoderHiddenStates(
     layerNorm(x, weights(`${module}.weight`), weights(`${module}.bias`), config.layerNormEpsilon);
   let x_MD = norm(embeddingNorm, tf.reshape(embeddings_BTD, [b * t, d]));
   config.layers.forEach((names, layer) => {
-    const heads = (module: string): tf.Tensor =>
-      tf.reshape(linear(weights, module, x_MD, true), [b, t, n, d / n]);
-    const mixed_BTNH = attention(layer, heads(names.query), heads(names.key), heads(names.value), {
-      scale: 1 / Math.sqrt(d / n),
-      causal: false,
+    x_MD = checkpointed(x_MD, (in_MD) => {
+      const [q, k, v] = [names.query, names.key, names.value].map((module) =>
+        tf.reshape(linear(weights, module, in_MD, true), [b, t, n, d / n]),
+      ) as [tf.Tensor, tf.Tensor, tf.Tensor];
+      const mixed_BTNH = attention(layer, q, k, v, { scale: 1 / Math.sqrt(d / n), causal: false });
+      const mixed_MD = linear(weights, names.output, tf.reshape(mixed_BTNH, [b * t, d]), true);
+      const attended_MD = norm(names.attentionNorm, tf.add(mixed_MD, in_MD));
+      const up_MF = activate(config.activation, linear(weights, names.up, attended_MD, true));
+      const down_MD = linear(weights, names.down, up_MF, true);
+      return norm(names.mlpNorm, tf.add(down_MD, attended_MD));
     });
-    const mixed_MD = linear(weights, names.output, tf.reshape(mixed_BTNH, [b * t, d]), true);
-    const attended_MD = norm(names.attentionNorm, tf.add(mixed_MD, x_MD));
-    const up_MF = activate(config.activation, linear(weights, names.up, attended_MD, true));
-    const down_MD = linear(weights, names.down, up_MF, true);
-    x_MD = norm(names.mlpNorm, tf.add(down_MD, attended_MD));
   });
   return tf.reshape(x_MD, [b, t, d]);
 }

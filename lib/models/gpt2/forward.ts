@@ -3,7 +3,7 @@ import * as tf from "@tensorflow/tfjs-core";
 import { activate } from "#lib/models/activation";
 import { attentionOf, conv1d, positionEmbeddings } from "#lib/models/layers";
 import type { ModelInputs, Weights } from "#lib/models/model";
-import { embedding, layerNorm } from "#lib/ops/index";
+import { checkpointed, embedding, layerNorm } from "#lib/ops/index";
 import type { Gpt2Config } from "./config.js";
 import {
   embeddingName,
@@ -31,10 +31,12 @@ export function gpt2HiddenStates(
   let x_MD = tf.reshape(embed(weights, inputs), [b * t, d]);
   for (let layer = 0; layer < config.numLayers; layer++) {
     const names = layerModules(layer);
-    const attentionIn_MD = norm(names.attentionNorm, x_MD);
-    x_MD = tf.add(x_MD, attend(config, weights, inputs, layer, names, attentionIn_MD));
-    const up_MF = conv1d(weights, names.up, norm(names.mlpNorm, x_MD));
-    x_MD = tf.add(x_MD, conv1d(weights, names.down, activate(config.activation, up_MF)));
+    x_MD = checkpointed(x_MD, (in_MD) => {
+      const attentionIn_MD = norm(names.attentionNorm, in_MD);
+      const mid_MD = tf.add(in_MD, attend(config, weights, inputs, layer, names, attentionIn_MD));
+      const up_MF = conv1d(weights, names.up, norm(names.mlpNorm, mid_MD));
+      return tf.add(mid_MD, conv1d(weights, names.down, activate(config.activation, up_MF)));
+    });
   }
   return tf.reshape(norm(finalNorm, x_MD), [b, t, d]);
 }

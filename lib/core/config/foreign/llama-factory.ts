@@ -14,6 +14,7 @@ import {
 
 const textOnly = "Lockstep trains on text";
 const oneProgram = "it steers a program that Lockstep does not use";
+const checkpointing = "activations are kept, unless gradient_checkpointing is true";
 const textModels = "models here have no other modality than text";
 
 /**
@@ -77,12 +78,12 @@ export const llamaFactoryKeys: ForeignKeys = {
   shift_attn: fixed([false], notHere),
   mixture_of_depths: fixed([null], notHere),
   use_unsloth: ignored("fused kernels are always used", false),
-  use_unsloth_gc: ignored("activations are kept; results do not depend on it", false),
+  use_unsloth_gc: ignored(checkpointing, false),
   enable_liger_kernel: ignored("fused kernels are always used", false),
   use_v1_kernels: ignored("fused kernels are always used", false),
   moe_aux_loss_coef: fixed([null], "there are no mixture-of-experts models"),
-  disable_gradient_checkpointing: ignored("activations are always kept", false),
-  use_reentrant_gc: ignored("activations are always kept", true),
+  disable_gradient_checkpointing: ignored(checkpointing, false),
+  use_reentrant_gc: ignored(checkpointing, true),
   upcast_layernorm: ignored("norms are always computed in float32", false),
   upcast_lmhead_output: ignored("the loss is always computed in float32", false),
   train_from_scratch: fixed([false], "training starts from the weights of model_name_or_path"),

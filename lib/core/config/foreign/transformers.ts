@@ -71,10 +71,9 @@ export const transformersKeys: ForeignKeys = {
 
   // transformers v5: cannot change results.
   tf32: ignored("float32 means float32"),
-  activation_checkpointing: ignored("activations are kept; results do not depend on it"),
-  activation_checkpointing_kwargs: ignored("activations are kept; results do not depend on it"),
-  gradient_checkpointing: ignored("activations are kept; results do not depend on it"),
-  gradient_checkpointing_kwargs: ignored("activations are kept; results do not depend on it"),
+  activation_checkpointing: renamed("gradient_checkpointing"),
+  activation_checkpointing_kwargs: ignored(torchOnly),
+  gradient_checkpointing_kwargs: ignored(torchOnly),
   torch_compile: ignored("every model is compiled to one graph", false),
   torch_compile_backend: ignored(torchOnly),
   torch_compile_mode: ignored(torchOnly),

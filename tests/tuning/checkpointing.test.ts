@@ -1,0 +1,137 @@
+/** Activation checkpointing changes no bit of loss and gradients, for every architecture. */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { ModelWeights } from "#lib/checkpoint/index";
+import { ignoredTarget, type TokenBatch, type WorkerJob } from "#lib/core/job";
+import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
+import type { ReferenceCase } from "#lib/evaluation/verify/index";
+import { dependsOn, type GraphNode } from "#lib/graph/builder";
+import { createModel, type CausalLanguageModel } from "#lib/models/index";
+import createEngine from "#lib/tuning/engine";
+import { buildTrainingPrograms } from "#lib/tuning/programs";
+import { modelFixtureDirectory, readFixtureCase } from "#tests/support/model-fixtures";
+import { tinyLlamaJob, writeSlot } from "#tests/support/tiny-llama";
+
+/** Targets of a causal model's labels, or of a classifier's, one a row. */
+function targetsOf({ labels, labelsPerRow, numRows, rowLength }: ReferenceCase): Int32Array {
+  if (labelsPerRow === 1) {
+    const targets = new Int32Array(numRows * rowLength).fill(ignoredTarget);
+    labels.forEach((label, row) => (targets[row * rowLength] = label));
+    return targets;
+  }
+  return Int32Array.from(labels, (_, index) =>
+    index % rowLength === rowLength - 1 ? ignoredTarget : (labels[index + 1] as number),
+  );
+}
+
+async function jobOf(name: string, precision: "fp32" | "bf16") {
+  const directory = modelFixtureDirectory(name);
+  const reference = readFixtureCase(name);
+  const weights = await ModelWeights.open(directory);
+  const layout = buildParameterLayout(
+    weights.names().map((tensor) => ({ name: tensor, shape: weights.info(tensor).shape })),
+    precision === "bf16" ? "bfloat16" : "float32",
+  );
+  const wireBytes = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+  for (const { name: tensor } of layout.tensors) {
+    writeSlot(layout, tensor, await weights.readFloat32(tensor), wireBytes);
+  }
+  await weights.close();
+  const config = readFileSync(join(directory, "config.json"), "utf8");
+  const job: WorkerJob = {
+    jobId: "test",
+    modelConfig: JSON.parse(config) as Record<string, unknown>,
+    ...{ layout, precision, hasSegments: true, generationLength: 0, threadsPerWorker: 1 },
+    sequenceLength: reference.rowLength,
+    microBatchSize: reference.numRows,
+    evalBatchSize: reference.numRows,
+  };
+  const batch: TokenBatch = {
+    numRows: reference.numRows,
+    tokens: reference.tokens,
+    targets: targetsOf(reference),
+    segments: reference.attentionMask,
+  };
+  return { job, wireBytes, batch };
+}
+
+/** Losses and the gradient of a group of one micro-batch and of one of two. */
+async function gradientsOf(job: WorkerJob, wireBytes: Uint8Array, batch: TokenBatch) {
+  const engine = await createEngine(job);
+  try {
+    engine.loadParameters(wireBytes);
+    const [single, double] = [0, 1].map(() => new Uint8Array(wireBytes.byteLength)) as [
+      Uint8Array,
+      Uint8Array,
+    ];
+    const losses = [
+      engine.accumulate(batch, 0.25, true, single).nllSum,
+      engine.accumulate(batch, 0.5, true).nllSum,
+      engine.accumulate(batch, 0.25, false, double).nllSum,
+    ];
+    return { losses, single: Buffer.from(single), double: Buffer.from(double) };
+  } finally {
+    engine.close();
+  }
+}
+
+/** A case of every architecture, and of what changes a block: norms, windows, softcaps, positions. */
+const causal = ["gpt2", "llama-gqa-untied", "mistral-window8", "qwen2-tied", "qwen3-qknorm"];
+const others = ["phi3-partial", "gemma2", "gemma3"];
+const classifiers = ["bert-seqcls", "roberta-seqcls", "distilbert-seqcls"];
+
+for (const name of [...causal, ...others, ...classifiers]) {
+  test(`${name}: checkpointing changes no bit of losses and gradients`, async () => {
+    for (const precision of name === "gpt2" ? (["fp32", "bf16"] as const) : ["bf16" as const]) {
+      const { job, wireBytes, batch } = await jobOf(name, precision);
+      const kept = await gradientsOf(job, wireBytes, batch);
+      const again = await gradientsOf({ ...job, gradientCheckpointing: true }, wireBytes, batch);
+      assert.ok(kept.losses.every((loss) => Number.isFinite(loss) && loss > 0));
+      assert.ok(kept.single.some((byte) => byte !== 0));
+      assert.deepEqual(again.losses, kept.losses);
+      assert.ok(again.single.equals(kept.single), `${precision}: a group of one`);
+      assert.ok(again.double.equals(kept.double), `${precision}: a group of two`);
+    }
+  });
+}
+
+test("backward reads nothing of a block's forward but its input", async () => {
+  const { job } = await tinyLlamaJob("bf16", 1);
+  const model = createModel(job.modelConfig) as CausalLanguageModel;
+  const programs = [false, true].map((gradientCheckpointing) => {
+    const built = buildTrainingPrograms(model, { ...job, gradientCheckpointing });
+    const live = ancestorsOf(Object.values(built.gradients.only.fetches).map((t) => t.node));
+    const scale = built.gradients.only.feeds["gradScale"]?.node as GraphNode;
+    const backward = new Set([...live].filter((node) => dependsOn(node, scale)));
+    const batchTokens = job.microBatchSize * job.sequenceLength;
+    const read = new Set<GraphNode>();
+    for (const node of backward) {
+      for (const { node: source, shape } of node.inputs) {
+        const isActivation =
+          source.op !== "Const" && shape.length > 1 && shape.includes(batchTokens);
+        if (isActivation && !backward.has(source)) read.add(source);
+      }
+    }
+    return { numProducts: [...live].filter(({ op }) => op === "MatMul").length, read };
+  });
+  const [kept, again] = programs as [(typeof programs)[0], (typeof programs)[0]];
+  const numLayers = 2;
+  // Seven products a layer; the last one of a layer gives the block's output and is not needed again.
+  assert.equal(again.numProducts, kept.numProducts + 6 * numLayers);
+  assert.ok(kept.read.size > 10 * numLayers, `${kept.read.size} activations`);
+  const names = [...again.read].map((node) => node.op);
+  assert.ok(again.read.size <= numLayers + 4, names.join(", "));
+});
+
+function ancestorsOf(nodes: readonly GraphNode[]): Set<GraphNode> {
+  const seen = new Set<GraphNode>();
+  const pending = [...nodes];
+  for (let node = pending.pop(); node !== undefined; node = pending.pop()) {
+    if (seen.has(node)) continue;
+    seen.add(node);
+    pending.push(...node.inputs.map((input) => input.node), ...node.controlInputs);
+  }
+  return seen;
+}
