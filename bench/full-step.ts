@@ -5,9 +5,10 @@
  * node dist/bench/full-step.js MODEL_DIR [--precision bf16|fp32] [--shapes ROWSxTOKENS,...] [--repeat N]
  *   [--threads N] [--xla]
  *
- * Prints {"values": {"step-2x512": seconds, "micro-batch-2x512": seconds}, "check": {"first-2x512": loss, "last-2x512": loss}}: medians
- * of `--repeat` steps after a warm-up step, and of what of them passes until the gradients are out; the losses of the first and the last step. Every shape starts
- * from the directory's weights and takes the first tokens of its tokens.i32.
+ * Prints {"values": {"step-2x512": seconds, "micro-batch-2x512": seconds}, "check": {"first-2x512": loss,
+ * "last-2x512": loss}}: medians of `--repeat` steps after a warm-up step, and of what of them passes until
+ * the gradients are out; the losses of the first and the last step. Every shape starts from the directory's
+ * weights and takes the first tokens of its tokens.i32.
  */
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";

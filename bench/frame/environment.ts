@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { cpus, totalmem } from "node:os";
+import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { packageRoot } from "#lib/core/paths";
 
@@ -12,13 +12,21 @@ export function describeEnvironment(): string[] {
     .split("\n")
     .filter((line) => /^(torch|transformers|peft|tok)/.test(line));
   return [
-    `${cpus().length} x ${cpuModel()}, ${(totalmem() / 2 ** 30).toFixed(0)} GiB`,
-    `Node ${process.version}, TensorFlow ${/TENSORFLOW_VERSION = "([^"]+)"/.exec(wheels)?.[1]}`,
+    describeHost().join(", "),
+    `TensorFlow ${/TENSORFLOW_VERSION = "([^"]+)"/.exec(wheels)?.[1]}`,
     peers.map((line) => line.replace("==", " ")).join(", "),
     `${numThreads()} threads for operations on both sides (TF_NUM_INTRAOP_THREADS, OMP_NUM_THREADS)`,
     `commit ${commit()}`,
   ];
 }
+
+/** Cores, memory, kernel and runtime. */
+export const describeHost = (): string[] => [
+  `${cpus().length} x ${cpuModel()}`,
+  `${(totalmem() / 2 ** 30).toFixed(0)} GiB`,
+  `Linux ${release()}`,
+  `Node ${process.version}`,
+];
 
 export const numThreads = (): number => cpus().length;
 

@@ -2,8 +2,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { packageRoot } from "#lib/core/paths";
-import { peersPython } from "#tests/support/peers";
 import type { Command } from "./experiment.js";
+import { peersEnvironment, peersPython } from "./peers-python.js";
 import { measure } from "./process.js";
 
 /** A folder for one run of the table: seeded models and token files, written by the peer's side. */
@@ -28,15 +28,7 @@ export class Workspace {
     return {
       file: python,
       args: [join(packageRoot, `bench/peers/${script}.py`), ...args],
-      // Nothing is fetched, no GPU is touched, and no bytecode is left in the checkout.
-      env: {
-        HF_HUB_OFFLINE: "1",
-        TRANSFORMERS_VERBOSITY: "error",
-        TQDM_DISABLE: "1",
-        CUDA_VISIBLE_DEVICES: "",
-        PYTHONDONTWRITEBYTECODE: "1",
-        TOKENIZERS_PARALLELISM: "false",
-      },
+      env: { ...peersEnvironment, TOKENIZERS_PARALLELISM: "false" },
     };
   }
 

@@ -41,7 +41,7 @@ export interface WireCosts {
   readonly reduceNanosecondsPerParameter: number;
 }
 
-/** Medians of bench/results/scale_2x-epyc_2026-11-25.md. */
+/** Medians of bench/results/scale_2x-amd-epyc_2026-11-25.md. */
 export const measuredCosts: WireCosts = Object.freeze({
   shardPullSecondsPerGb: 1.03,
   shardPushSecondsPerGb: 1.04,

@@ -8,9 +8,9 @@
  */
 import { spawn } from "node:child_process";
 import { appendFileSync, readFileSync } from "node:fs";
-import { cpus, release, totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { describeHost } from "#bench/frame/environment";
 import { type PointOptions, type PointResult, pointTable } from "./table.js";
 
 const point = (
@@ -86,9 +86,6 @@ if (values.from === undefined) {
     keep(name, result);
   }
 }
-console.log(
-  `${cpus().length} x ${cpus()[0]?.model}, ${(totalmem() / 1024 ** 3).toFixed(0)} GiB, ` +
-    `Linux ${release()}, Node ${process.version}`,
-);
+console.log(describeHost().join(", "));
 for (const [name, points] of results) console.log(`\n${name}\n\n${pointTable(points)}`);
 for (const line of leftOut) console.log(`\n${line}`);
