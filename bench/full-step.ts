@@ -13,7 +13,8 @@
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
 import type { WorkerJob } from "#lib/core/job";
-import { shardRanges, wireSizeBytes } from "#lib/core/parameter-layout";
+import { shardRanges } from "#lib/core/parameter-layout";
+import { sharedWireSpace } from "#lib/core/wire-space";
 import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
 import { median } from "./frame/compare.js";
 import { openSeededModel } from "./frame/seeded-model.js";
@@ -63,7 +64,7 @@ async function measureShape(numRows: number, length: number) {
   const { default: createEngine } = await import("#lib/tuning/engine");
   const engine = await createEngine(job);
   const shard = await loadShard();
-  const gradients = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+  const gradients = sharedWireSpace(layout);
   const batch = batchOf(numRows, length);
   engine.loadParameters(shard.publish());
   const seconds: number[] = [];

@@ -12,7 +12,8 @@ import { readFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { WorkerJob } from "#lib/core/job";
-import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
+import { buildParameterLayout } from "#lib/core/parameter-layout";
+import { sharedWireSpace } from "#lib/core/wire-space";
 import { createModel } from "#lib/models/index";
 import { wireViewOf, wordsOf } from "#lib/tuning/wire-form";
 import { median } from "./frame/compare.js";
@@ -41,7 +42,7 @@ function peakBytes(): number {
 }
 
 function randomParameters({ layout }: WorkerJob): Uint8Array {
-  const wireBytes = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+  const wireBytes = sharedWireSpace(layout);
   for (const slot of layout.tensors) {
     const view = wireViewOf(layout, slot);
     const words = wordsOf(view, wireBytes);
@@ -81,7 +82,7 @@ async function measurePoint(
   const { default: createEngine } = await import("#lib/tuning/engine");
   const engine = await createEngine(job);
   const parameters = randomParameters(job);
-  const gradients = new Uint8Array(new SharedArrayBuffer(parameters.byteLength));
+  const gradients = sharedWireSpace(job.layout);
   engine.loadParameters(parameters);
   const tokens = Int32Array.from({ length: numTokens }, (_, i) => (i * 7919) % 50257);
   const batch = { numRows: 1, tokens, targets: tokens.map((id) => (id + 7919) % 50257) };

@@ -8,7 +8,8 @@
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
 import type { WorkerJob } from "#lib/core/job";
-import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
+import { buildParameterLayout } from "#lib/core/parameter-layout";
+import { sharedWireSpace } from "#lib/core/wire-space";
 import { createModel } from "#lib/models/index";
 import { wireViewOf, wordsOf } from "#lib/tuning/wire-form";
 import { median } from "./frame/compare.js";
@@ -67,7 +68,7 @@ const job: WorkerJob = {
 };
 
 function randomParameters(): Uint8Array {
-  const wireBytes = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+  const wireBytes = sharedWireSpace(layout);
   for (const slot of layout.tensors) {
     const view = wireViewOf(layout, slot);
     const words = wordsOf(view, wireBytes);
@@ -95,7 +96,7 @@ const batch = {
   tokens: Int32Array.from({ length: numTokens }, (_, i) => (i * 7919) % 49152),
   targets: Int32Array.from({ length: numTokens }, (_, i) => ((i + 1) * 7919) % 49152),
 };
-const gradients = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+const gradients = sharedWireSpace(layout);
 const groupSize = Number(values.accumulation);
 const steps: number[] = [];
 const loads: number[] = [];

@@ -8,7 +8,8 @@ import { loadConfig, printConfig } from "#lib/core/config/index";
 import { type ClassificationScores, ClassCounts } from "#lib/core/classification-scores";
 import { type LossSum, rowTargets, type TokenBatch, type TrainingEngine } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
-import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
+import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
+import { sharedWireSpace } from "#lib/core/wire-space";
 import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
@@ -53,8 +54,8 @@ export async function trainLocal(
     shards.push(shard);
   }
   // The whole parameter space as it travels: parameters one way, gradients the other.
-  const parameters = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
-  const gradients = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+  const parameters = sharedWireSpace(layout);
+  const gradients = sharedWireSpace(layout);
   const wireRange = (shard: ShardArithmetic): [number, number] => [
     wireOffsetBytes(layout, shard.range.start),
     wireOffsetBytes(layout, shard.range.end),

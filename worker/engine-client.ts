@@ -1,7 +1,7 @@
 import { Worker } from "node:worker_threads";
 import { LockstepError } from "#lib/core/errors/index";
 import type { EvaluatedBatch, LossSum, TokenBatch, WorkerJob } from "#lib/core/job";
-import { wireSizeBytes } from "#lib/core/parameter-layout";
+import { sharedWireSpace } from "#lib/core/wire-space";
 import type {
   EngineCall,
   EngineError,
@@ -28,13 +28,8 @@ export class EngineClient {
   #ended: LockstepError | undefined;
 
   private constructor(engineModule: string, job: WorkerJob) {
-    const numBytes = wireSizeBytes(job.layout);
-    this.parameters = new Uint8Array(new SharedArrayBuffer(numBytes));
-    // Pages that nobody writes to take no memory.
-    this.#gradients = Array.from(
-      { length: numGradientBuffers },
-      () => new Uint8Array(new SharedArrayBuffer(numBytes)),
-    );
+    this.parameters = sharedWireSpace(job.layout);
+    this.#gradients = Array.from({ length: numGradientBuffers }, () => sharedWireSpace(job.layout));
     const workerData: EngineThreadData = {
       engineModule,
       job,

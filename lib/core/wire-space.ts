@@ -12,6 +12,18 @@ import {
 const chunkElements = 64 * blockElements;
 
 /**
+ * Where a space begins in its shared buffer. TensorFlow borrows 64-byte aligned arrays and copies all
+ * others; the C library puts 16 bytes before a large block, which begins at a page.
+ */
+const startBytes = 48;
+
+/** Room for a whole space in wire form on shared memory; pages that nobody writes to take no memory. */
+export function sharedWireSpace(layout: ParameterLayout): Uint8Array<SharedArrayBuffer> {
+  const numBytes = wireSizeBytes(layout);
+  return new Uint8Array(new SharedArrayBuffer(startBytes + numBytes), startBytes, numBytes);
+}
+
+/**
  * A whole space in wire form on shared memory, from float32 values; bfloat16 rounds to nearest even.
  *
  * @param load fills the values of a range of the space; what it leaves is 0
@@ -20,13 +32,13 @@ export async function readWireSpace(
   layout: ParameterLayout,
   load: (range: ElementRange, into: Float32Array) => Promise<void>,
 ): Promise<Uint8Array<SharedArrayBuffer>> {
-  const wire = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+  const wire = sharedWireSpace(layout);
   for (let start = 0; start < layout.numElements; ) {
     const region = start < layout.vectorStart ? layout.vectorStart : layout.numElements;
     const end = Math.min(start + chunkElements, region);
     const values = new Float32Array(end - start);
     await load({ start, end }, values);
-    const at = wireOffsetBytes(layout, start);
+    const at = wire.byteOffset + wireOffsetBytes(layout, start);
     if (wireDtypeAt(layout, start) === "float32") {
       new Float32Array(wire.buffer, at, values.length).set(values);
     } else {

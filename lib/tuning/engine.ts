@@ -13,7 +13,12 @@ import { createModel } from "#lib/models/index";
 import { Decoder } from "./decoder.js";
 import type { TrainableModel } from "./batch-loss.js";
 import { feedName, nllSumName } from "./gradient-programs.js";
-import { buildTrainingPrograms, predictionsName, type TrainingPrograms } from "./programs.js";
+import {
+  buildTrainingPrograms,
+  type LoadProgram,
+  predictionsName,
+  type TrainingPrograms,
+} from "./programs.js";
 import { type WireView, wordsOf } from "./wire-form.js";
 
 /** Computes a job's gradients, losses and samples in one TensorFlow session. */
@@ -37,13 +42,16 @@ class GraphEngine implements TrainingEngine {
     const { frozen } = this.#programs;
     if (this.#job.lora === undefined || frozen === undefined) return;
     checkSize(this.#job.lora.frozen, wireBytes);
-    this.#session.run(frozen.load, arraysOf(frozen.views, wireBytes));
+    this.#load(frozen.load, wireBytes);
   }
 
   loadParameters(wireBytes: Uint8Array): void {
     checkSize(this.#job.layout, wireBytes);
-    const { load, views } = this.#programs;
-    this.#session.run(load, arraysOf(views, wireBytes));
+    this.#load(this.#programs.load, wireBytes);
+  }
+
+  #load(parts: readonly LoadProgram[], wireBytes: Uint8Array): void {
+    for (const part of parts) this.#session.run(part, arraysOf(part.views, wireBytes));
   }
 
   accumulate(

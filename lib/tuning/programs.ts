@@ -20,7 +20,7 @@ import {
   nllSumName,
 } from "./gradient-programs.js";
 import { WeightLookup } from "./weight-lookup.js";
-import { unpackWords, type WireView, wireViewOf } from "./wire-form.js";
+import { unpackWords, wireBytesOf, type WireView, wireViewOf } from "./wire-form.js";
 
 /** The fetch of the classes that a classifier gives an evaluated batch, int32 [B]. */
 export const predictionsName = "predictions";
@@ -30,9 +30,9 @@ export interface TrainingPrograms {
   readonly graph: GraphBuilder;
   /** What is trained. */
   readonly views: readonly WireView[];
-  readonly load: Program;
+  readonly load: readonly LoadProgram[];
   /** Absent where every weight is trained. */
-  readonly frozen: { readonly views: readonly WireView[]; readonly load: Program } | undefined;
+  readonly frozen: { readonly load: readonly LoadProgram[] } | undefined;
   readonly gradients: GradientPrograms;
   readonly evaluate: Program;
   /** Absent where the job generates nothing. */
@@ -65,11 +65,8 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
   return {
     graph,
     views: trained.views,
-    load: loadProgram(graph, "load", trained),
-    frozen:
-      frozen === undefined
-        ? undefined
-        : { views: frozen.views, load: loadProgram(graph, "load-frozen", frozen) },
+    load: loadPrograms(graph, "load", trained),
+    frozen: frozen === undefined ? undefined : { load: loadPrograms(graph, "load-frozen", frozen) },
     gradients,
     evaluate: trace(tracer, () => evaluateProgram(graph, model, job, readAll())),
     decode:
@@ -111,21 +108,50 @@ function weightsOf(
   return { views, variables };
 }
 
-function loadProgram(
+/** Fills the weights of some views from their words. */
+export interface LoadProgram extends Program {
+  readonly views: readonly WireView[];
+}
+
+/** Least share of the weights, and least bytes, that a load program takes at a time. */
+const minLoadShare = 1 / 16;
+const minLoadBytes = 2 ** 25;
+
+/**
+ * Several programs, one after the other: a load holds its weights twice, as TensorFlow copies what it
+ * is fed, and all of them at once would be the most that a worker of a small batch ever holds.
+ */
+function loadPrograms(
   graph: GraphBuilder,
   name: string,
   { views, variables }: StoredWeights,
-): Program {
-  const feeds: Record<string, GraphTensor> = {};
-  const assigns = views.map((view, index) => {
+): readonly LoadProgram[] {
+  const numBytes = views.reduce((sum, view) => sum + wireBytesOf(view), 0);
+  const partBytes = Math.max(minLoadBytes, numBytes * minLoadShare);
+  const parts: { views: WireView[]; assigns: GraphNode[]; feeds: Record<string, GraphTensor> }[] =
+    [];
+  let heldBytes = partBytes;
+  views.forEach((view, index) => {
+    if (heldBytes >= partBytes) {
+      parts.push({ views: [], assigns: [], feeds: {} });
+      heldBytes = 0;
+    }
+    const part = parts.at(-1) as (typeof parts)[number];
     const { feed, value } = unpackWords(graph, `feed/weight/${view.slot.name}`, view);
-    feeds[feedName(view)] = feed;
     const target = variables[index] as Variable;
     // A cast makes memory of its own; without one the fed array must not be borrowed for good.
     const owned = value.dtype === target.dtype ? deepCopy(value) : op.cast(value, target.dtype);
-    return assign(target, owned);
+    part.views.push(view);
+    part.assigns.push(assign(target, owned));
+    part.feeds[feedName(view)] = feed;
+    heldBytes += wireBytesOf(view);
   });
-  return { name, feeds, fetches: { done: doneAfter(graph, `fetch/${name}`, assigns) } };
+  return parts.map(({ views: loaded, assigns, feeds }, part) => ({
+    name: `${name}/${part}`,
+    views: loaded,
+    feeds,
+    fetches: { done: doneAfter(graph, `fetch/${name}/${part}`, assigns) },
+  }));
 }
 
 /** A scalar that is there once all the given nodes have run. */

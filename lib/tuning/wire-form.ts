@@ -30,6 +30,8 @@ export function wireViewOf(layout: ParameterLayout, slot: TensorSlot): WireView 
   };
 }
 
+export const wireBytesOf = (view: WireView): number => view.numWords * 4;
+
 /** The tensor's words in a buffer of the whole space in wire form: a view, no copy. */
 export function wordsOf(view: WireView, wireBytes: Uint8Array): Float32Array | Int32Array {
   const start = wireBytes.byteOffset + view.byteOffset;
