@@ -36,8 +36,8 @@ export class Workspace {
     return join(this.#directory, name);
   }
 
-  /** A Hugging Face directory with seeded weights and tokens.i32 in it; made once. */
-  model(name: "gpt2" | "gpt2-lively"): Promise<string> {
+  /** A Hugging Face directory with seeded weights and what is learnt beside them; made once. */
+  model(name: "gpt2" | "gpt2-lively" | "minilm"): Promise<string> {
     return this.once(name, (path) => this.peer("make_model", name, path));
   }
 

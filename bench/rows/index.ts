@@ -1,4 +1,5 @@
 import type { Experiment } from "#bench/frame/experiment";
+import { classifier } from "./classifier.js";
 import { generate } from "./generate.js";
 import { floor, fp32Step, step } from "./step.js";
 import { reduction, synchronisation } from "./synchronisation.js";
@@ -11,6 +12,7 @@ export const experiments: readonly Experiment[] = [
   floor,
   fp32Step,
   twoWorkers,
+  classifier,
   synchronisation,
   reduction,
   generate,
