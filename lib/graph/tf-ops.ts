@@ -309,6 +309,21 @@ export function unsortedSegmentSum(
   );
 }
 
+/** Adds rows to rows of a table, in their order; a row may be named more than once. */
+export function tensorScatterAdd(
+  table: GraphTensor,
+  indices_M: GraphTensor,
+  rows: GraphTensor,
+): GraphTensor {
+  return table.node.graph.tensor(
+    "TensorScatterAdd",
+    [table, reshape(indices_M, [...indices_M.shape, 1]), rows],
+    { T: type(table.dtype), Tindices: type(indices_M.dtype) },
+    table.dtype,
+    table.shape,
+  );
+}
+
 export const softmax = (logits: GraphTensor): GraphTensor => unary("Softmax", logits);
 export const logSoftmax = (logits: GraphTensor): GraphTensor => unary("LogSoftmax", logits);
 

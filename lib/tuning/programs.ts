@@ -5,6 +5,7 @@ import type { ParameterLayout } from "#lib/core/parameter-layout";
 import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder, type GraphNode, type GraphTensor } from "#lib/graph/builder";
 import "#lib/graph/lowerings/index";
+import { leadingRows, paddedRows, padRows } from "#lib/graph/padded-rows";
 import { Recomputation } from "#lib/graph/recomputation";
 import type { Program } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
@@ -43,12 +44,13 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
   checkPositions(model, job.sequenceLength);
   const graph = new GraphBuilder();
   const autocast: Autocast = { compute: job.precision === "bf16" ? "bfloat16" : "float32" };
-  const trained = weightsOf(graph, autocast, job.layout);
-  const frozen = job.lora === undefined ? undefined : weightsOf(graph, autocast, job.lora.frozen);
+  const trained = weightsOf(graph, autocast, model, job.layout);
+  const frozen =
+    job.lora === undefined ? undefined : weightsOf(graph, autocast, model, job.lora.frozen);
   const tracer = { graph, autocast };
   const lookup = new WeightLookup(model, job);
-  const readFrozen = (): readonly tf.Tensor[] => readWeights(frozen?.variables ?? []);
-  const readAll = (): Weights => lookup.in([...readWeights(trained.variables), ...readFrozen()]);
+  const readFrozen = (): readonly tf.Tensor[] => (frozen === undefined ? [] : readWeights(frozen));
+  const readAll = (): Weights => lookup.in([...readWeights(trained), ...readFrozen()]);
   const gradients = trace(gradientTracer(tracer, job), () => {
     // Outside of what is differentiated: the tape follows no frozen weight, so backward has no product
     // for one, and none below the lowest adapter.
@@ -57,7 +59,7 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
       graph,
       job,
       trained.views,
-      readWeights(trained.variables),
+      readWeights(trained),
       (xs, feeds) => batchOutputs(model, lookup.in([...xs, ...constants]), feeds).nllSum,
     );
   });
@@ -94,6 +96,7 @@ interface StoredWeights {
 function weightsOf(
   graph: GraphBuilder,
   autocast: Autocast,
+  model: TrainableModel,
   layout: ParameterLayout,
 ): StoredWeights {
   const views = layout.tensors.map((slot) => wireViewOf(layout, slot));
@@ -102,10 +105,17 @@ function weightsOf(
       graph,
       `weight/${slot.name}`,
       slot.shape.length >= 2 ? autocast.compute : "float32",
-      slot.shape,
+      storedShape(model, slot.shape),
     ),
   );
   return { views, variables };
+}
+
+/** A matrix with a row a word of the vocabulary is padded for the products of the output projection. */
+function storedShape(model: TrainableModel, shape: readonly number[]): readonly number[] {
+  const [rows, width] = shape;
+  const isVocabulary = model.task === "causal-lm" && shape.length === 2 && rows === model.vocabSize;
+  return isVocabulary ? [paddedRows(rows), width as number] : shape;
 }
 
 /** Fills the weights of some views from their words. */
@@ -139,8 +149,10 @@ function loadPrograms(
     const part = parts.at(-1) as (typeof parts)[number];
     const { feed, value } = unpackWords(graph, `feed/weight/${view.slot.name}`, view);
     const target = variables[index] as Variable;
-    // A cast makes memory of its own; without one the fed array must not be borrowed for good.
-    const owned = value.dtype === target.dtype ? deepCopy(value) : op.cast(value, target.dtype);
+    const padded = padRows(op.cast(value, target.dtype), target.shape[0] as number);
+    // A cast or padding makes memory of its own; the fed array must not be borrowed for good.
+    const isOwned = value.dtype !== target.dtype || !op.sameShape(value.shape, target.shape);
+    const owned = isOwned ? padded : deepCopy(padded);
     part.views.push(view);
     part.assigns.push(assign(target, owned));
     part.feeds[feedName(view)] = feed;
@@ -158,8 +170,12 @@ function loadPrograms(
 const doneAfter = (graph: GraphBuilder, name: string, nodes: readonly GraphNode[]): GraphTensor =>
   op.identity(op.intScalar(graph, 1), { name, controlInputs: nodes });
 
-const readWeights = (weights: readonly Variable[]): readonly tf.Tensor[] =>
-  weights.map((weight) => symbolicTensor(readVariable(weight)));
+const readWeights = ({ views, variables }: StoredWeights): readonly tf.Tensor[] =>
+  views.map(({ slot }, index) => {
+    const stored = readVariable(variables[index] as Variable);
+    const numRows = slot.shape[0] as number;
+    return symbolicTensor(stored.shape[0] === numRows ? stored : leadingRows(stored, numRows));
+  });
 
 function evaluateProgram(
   graph: GraphBuilder,

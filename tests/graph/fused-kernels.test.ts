@@ -77,6 +77,15 @@ const cases: readonly KernelCase[] = [
     fn: (h, w, t) => linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, 1.5),
   },
   {
+    name: "A table read by its rows and used in a product",
+    inputs: [[5, 4]],
+    constants: [intArg([1, 3, 1, 4], [4])],
+    fn: (w, ids) => {
+      const rows = tf.gather(w as tf.Tensor2D, ids as tf.Tensor1D) as tf.Tensor2D;
+      return tf.matMul(rows, w as tf.Tensor2D, false, true);
+    },
+  },
+  {
     name: "LayerNorm",
     inputs: [[2, 3, 8], [8], [8]],
     fn: (x, w, b) => layerNorm(x as tf.Tensor, w as tf.Tensor, b as tf.Tensor, 1e-5),

@@ -24,7 +24,18 @@ function binary(name: string, lower: Binary): void {
   });
 }
 
-binary("Add", op.add);
+// A table that is read by its rows and used in a product too, as tied embeddings are, has a gradient of
+// two parts: the few rows go into the other one, and no second table is made.
+binary("Add", (a, b) => addRows(a, b) ?? addRows(b, a) ?? op.add(a, b));
+
+function addRows(table: GraphTensor, rowSum: GraphTensor): GraphTensor | undefined {
+  const { node } = rowSum;
+  if (node.op !== "UnsortedSegmentSum" || !op.sameShape(table.shape, rowSum.shape))
+    return undefined;
+  const [rows, indices] = node.inputs as [GraphTensor, GraphTensor];
+  return indices.shape.length === 1 ? op.tensorScatterAdd(table, indices, rows) : undefined;
+}
+
 binary("Sub", op.sub);
 binary("RealDiv", op.div);
 binary("FloorDiv", op.floorDiv);

@@ -1,8 +1,10 @@
-// Shape legend: M rows, C rows of a chunk, D model width, V vocabulary, L lanes.
+// Shape legend: M rows, C rows of a chunk, D model width, V vocabulary, P vocabulary with padding,
+// L lanes of Q columns.
 import * as tf from "@tensorflow/tfjs-core";
 import { toCompute, toFloat32 } from "#lib/graph/autocast";
 import { dependsOn, type GraphNode, type GraphTensor } from "#lib/graph/builder";
 import * as op from "#lib/graph/tf-ops";
+import { leadingRows, paddedRows, rowMultiple, wholeMatrix } from "#lib/graph/padded-rows";
 import { registerLowering, type Tracer } from "#lib/graph/tracing-backend";
 import { xlaFunction, xlaTensor } from "#lib/graph/xla-function";
 import { LinearCrossEntropy, LinearCrossEntropyGrad } from "#lib/ops/index";
@@ -13,14 +15,16 @@ import { LinearCrossEntropy, LinearCrossEntropyGrad } from "#lib/ops/index";
  */
 const chunkRows = 1024;
 
-/** Parts of a row's sum of exponentials: L in shapes. */
-const numLanes = 128;
+/** Parts of a row's sum of exponentials: L in shapes, Q columns each. */
+const numLanes = rowMultiple;
 
 interface Chunk {
   readonly numRows: number;
   readonly hidden_CD: GraphTensor;
   readonly targets_C: GraphTensor;
-  readonly weight_VD: GraphTensor;
+  /** With the rows that pad it. */
+  readonly weight_PD: GraphTensor;
+  readonly vocab: number;
   /** 0: none. */
   readonly softcap: number;
 }
@@ -42,7 +46,8 @@ function chunksOf(
       numRows: rows,
       hidden_CD: op.slice(hidden_MD, [start, 0], [rows, width]),
       targets_C: op.slice(targets_M, [start], [rows]),
-      weight_VD,
+      weight_PD: wholeMatrix(weight_VD),
+      vocab: weight_VD.shape[0] as number,
       softcap,
     };
   });
@@ -57,26 +62,45 @@ function cappedLogits(logits: GraphTensor, softcap: number) {
   return { capped: op.mul(tanh, cap), tanh };
 }
 
+/** Minus infinity in the columns behind the vocabulary, so that they weigh nothing. */
+function masked(logits: GraphTensor, vocab: number): GraphTensor {
+  const numColumns = logits.shape[1] as number;
+  if (numColumns === vocab) return logits;
+  const mask = new Float32Array(numColumns).fill(Number.NEGATIVE_INFINITY, vocab);
+  return op.add(logits, op.constant(logits.node.graph, mask, "float32", [1, numColumns]));
+}
+
 /**
- * The largest logit of each row, and the exponentials' sums in `numLanes` parts. XLA adds a row one by
- * one: a sum of 50,000 that has passed 1 loses the small ones, 3e-6 of a loss in all.
+ * The largest logit of each row, and the exponentials' sums in `numLanes` parts. XLA goes along a row
+ * number by number: a sum of 50,000 that has passed 1 loses the small ones, 3e-6 of a loss in all, and
+ * lanes side by side are also what a processor does at once.
  */
-function exponentialParts(logits: GraphTensor, softcap: number): GraphTensor[] {
-  const [numRows, vocab] = logits.shape as [number, number];
-  const { capped: logits_CV } = cappedLogits(logits, softcap);
-  const max_C1 = op.reduce("Max", logits_CV, [1], true);
-  const exp_CV = op.unary("Exp", op.sub(logits_CV, max_C1));
-  const perLane = Math.ceil(vocab / numLanes);
-  const padding = [
-    [0, 0],
-    [0, perLane * numLanes - vocab],
-  ] as const;
-  const lanes = op.reshape(op.pad(exp_CV, padding, 0), [numRows, perLane, numLanes]);
-  return [max_C1, op.reduce("Sum", lanes, [1], false)];
+function exponentialParts(logits: GraphTensor, vocab: number, softcap: number): GraphTensor[] {
+  const [numRows, numColumns] = logits.shape as [number, number];
+  const size = paddedRows(numColumns);
+  const perLane = size / numLanes;
+  const { capped } = cappedLogits(logits, softcap);
+  const wide = op.pad(
+    capped,
+    [
+      [0, 0],
+      [0, size - numColumns],
+    ] as const,
+    0,
+  );
+  const logits_CQL = op.reshape(masked(wide, vocab), [numRows, perLane, numLanes]);
+  const max_C1 = op.reduce("Max", op.reduce("Max", logits_CQL, [1], false), [1], true);
+  const exp_CQL = op.unary("Exp", op.sub(logits_CQL, op.reshape(max_C1, [numRows, 1, 1])));
+  return [max_C1, op.reduce("Sum", exp_CQL, [1], false)];
 }
 
 /** Loss and gradient of a chunk's logits, given the largest logit and the sum of exponentials. */
-function lossOf(args: readonly GraphTensor[], softcap: number, withGrad: boolean): GraphTensor[] {
+function lossOf(
+  args: readonly GraphTensor[],
+  vocab: number,
+  softcap: number,
+  withGrad: boolean,
+): GraphTensor[] {
   const [logits, targets_C, max_C1, sum_C1] = args as [
     GraphTensor,
     GraphTensor,
@@ -84,57 +108,57 @@ function lossOf(args: readonly GraphTensor[], softcap: number, withGrad: boolean
     GraphTensor,
   ];
   const graph = logits.node.graph;
-  const [numRows, vocab] = logits.shape as [number, number];
+  const [numRows, numColumns] = logits.shape as [number, number];
   const zero = op.intScalar(graph, 0);
   const supervised_C = op.cast(op.greaterEqual(targets_C, zero), "float32");
   const safeTargets_C = op.maximum(targets_C, zero);
   // The target's logit by its flat index: no one-hot matrix.
   const rowStarts_C = op.constant(
     graph,
-    Int32Array.from({ length: numRows }, (_, row) => row * vocab),
+    Int32Array.from({ length: numRows }, (_, row) => row * numColumns),
     "int32",
     [numRows],
   );
   const flatIndex_C = op.add(rowStarts_C, safeTargets_C);
-  const rawTarget_C = op.gather(op.reshape(logits, [numRows * vocab]), flatIndex_C, 0);
+  const rawTarget_C = op.gather(op.reshape(logits, [numRows * numColumns]), flatIndex_C, 0);
   const { capped: targetLogit_C } = cappedLogits(rawTarget_C, softcap);
   const logSumExp_C = op.reshape(op.add(op.unary("Log", sum_C1), max_C1), [numRows]);
   const nll_C = op.mul(op.sub(logSumExp_C, targetLogit_C), supervised_C);
   const nll = op.reduce("Sum", nll_C, [0], false);
   if (!withGrad) return [nll];
-  const { capped: logits_CV, tanh: tanh_CV } = cappedLogits(logits, softcap);
-  const exp_CV = op.unary("Exp", op.sub(logits_CV, max_C1));
+  const { capped, tanh } = cappedLogits(logits, softcap);
+  const exp_CP = op.unary("Exp", op.sub(masked(capped, vocab), max_C1));
   const supervised_C1 = op.reshape(supervised_C, [numRows, 1]);
-  const softmax_CV = op.mul(exp_CV, op.div(supervised_C1, sum_C1));
-  const oneHot_CV = op.oneHot(safeTargets_C, vocab, op.scalar(graph, 1), op.scalar(graph, 0));
-  const dCapped_CV = op.sub(softmax_CV, op.mul(oneHot_CV, supervised_C1));
-  const dLogits_CV =
-    tanh_CV === undefined
-      ? dCapped_CV
-      : op.mul(dCapped_CV, op.sub(op.scalar(graph, 1), op.unary("Square", tanh_CV)));
-  return [nll, op.cast(dLogits_CV, logits.dtype)];
+  const softmax_CP = op.mul(exp_CP, op.div(supervised_C1, sum_C1));
+  const oneHot_CP = op.oneHot(safeTargets_C, numColumns, op.scalar(graph, 1), op.scalar(graph, 0));
+  const dCapped_CP = op.sub(softmax_CP, op.mul(oneHot_CP, supervised_C1));
+  const dLogits_CP =
+    tanh === undefined
+      ? dCapped_CP
+      : op.mul(dCapped_CP, op.sub(op.scalar(graph, 1), op.unary("Square", tanh)));
+  return [nll, op.cast(dLogits_CP, logits.dtype)];
 }
 
 /**
  * The loss of a chunk and, where asked, d loss / d logits. The gradient asks for the same calls as a
  * taped forward and finds them there.
  */
-function lossCall({ hidden_CD, weight_VD, targets_C, softcap }: Chunk, withGrad: boolean) {
-  const graph = weight_VD.node.graph;
-  const product_CV = op.matMul(hidden_CD, weight_VD, false, true);
-  const [max_C1, parts_CL] = xlaFunction(graph, "ExponentialParts", [product_CV], ([logits]) =>
-    exponentialParts(logits as GraphTensor, softcap),
+function lossCall({ hidden_CD, weight_PD, targets_C, vocab, softcap }: Chunk, withGrad: boolean) {
+  const graph = weight_PD.node.graph;
+  const product_CP = op.matMul(hidden_CD, weight_PD, false, true);
+  const [max_C1, parts_CL] = xlaFunction(graph, "ExponentialParts", [product_CP], ([logits]) =>
+    exponentialParts(logits as GraphTensor, vocab, softcap),
   ) as [GraphTensor, GraphTensor];
   // Outside of the functions: XLA would make one sum of the two.
   const sum_C1 = op.reduce("Sum", parts_CL, [1], true);
-  const operands = [product_CV, targets_C, max_C1, sum_C1];
-  const [nll, dLogits_CV] = xlaFunction(graph, LinearCrossEntropy, operands, (args) =>
-    lossOf(args, softcap, withGrad),
+  const operands = [product_CP, targets_C, max_C1, sum_C1];
+  const [nll, dLogits_CP] = xlaFunction(graph, LinearCrossEntropy, operands, (args) =>
+    lossOf(args, vocab, softcap, withGrad),
   );
   return {
-    productNode: product_CV.node,
+    productNode: product_CP.node,
     nll: nll as GraphTensor,
-    dLogits_CV: dLogits_CV as GraphTensor,
+    dLogits_CP: dLogits_CP as GraphTensor,
   };
 }
 
@@ -160,14 +184,15 @@ const scaledSum = (
 registerLowering(LinearCrossEntropyGrad, (tracer, inputs, attrs) => {
   const hidden = inputs["hidden"] as GraphTensor;
   const dy = inputs["dy"] as GraphTensor;
+  const vocab = (inputs["weight"] as GraphTensor).shape[0] as number;
   const dHiddenChunks: GraphTensor[] = [];
   const dWeightChunks: GraphTensor[] = [];
   let previous: GraphNode | undefined;
   for (const chunk of chunksOf(tracer, inputs, attrs)) {
-    const { productNode, dLogits_CV } = lossCall(chunk, true);
-    const dHidden_CD = op.matMul(dLogits_CV, chunk.weight_VD, false, false);
+    const { productNode, dLogits_CP } = lossCall(chunk, true);
+    const dHidden_CD = op.matMul(dLogits_CP, chunk.weight_PD, false, false);
     dHiddenChunks.push(dHidden_CD);
-    dWeightChunks.push(op.matMul(dLogits_CV, chunk.hidden_CD, true, false));
+    dWeightChunks.push(op.matMul(dLogits_CP, chunk.hidden_CD, true, false));
     // One chunk's logits at a time: the next chunk starts when this one's gradient is done. The
     // gradient of the weight is not waited for: nothing computes it where the weight is frozen.
     if (previous !== undefined && !dependsOn(previous, productNode)) {
@@ -177,6 +202,10 @@ registerLowering(LinearCrossEntropyGrad, (tracer, inputs, attrs) => {
   }
   return [
     scaledSum(dy, [op.concat(dHiddenChunks, 0)], hidden.dtype),
-    scaledSum(dy, dWeightChunks, "float32"),
+    scaledSum(
+      dy,
+      dWeightChunks.map((chunk) => leadingRows(chunk, vocab)),
+      "float32",
+    ),
   ];
 });
