@@ -99,6 +99,12 @@ const cases: readonly KernelCase[] = [
     }),
   ),
   {
+    name: "Gelu behind a bias",
+    inputs: [[3, 5], [5]],
+    map: (value) => 2 * value,
+    fn: (x, b) => gelu(addBias(x as tf.Tensor, b as tf.Tensor), "tanh"),
+  },
+  {
     name: "AddBias",
     inputs: [[2, 3, 4], [4]],
     fn: (x, b) => tf.square(addBias(x as tf.Tensor, b as tf.Tensor)),

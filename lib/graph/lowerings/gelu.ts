@@ -40,24 +40,31 @@ function gateChange(x: GraphTensor, form: GeluForm): GraphTensor {
   return op.mul(fall, op.add(times(op.unary("Square", x), 3 * cubic), number(x, slope)));
 }
 
+/** The operands of an added bias, which the function adds itself; else x alone. */
+function operandsOf(x: GraphTensor): readonly GraphTensor[] {
+  const [product, bias] = x.node.op === "AddV2" ? x.node.inputs : [];
+  const isBiased = product?.shape.length === x.shape.length && bias?.shape.length === 1;
+  return isBiased ? x.node.inputs : [x];
+}
+
+const sumOf = (operands: readonly GraphTensor[]): GraphTensor =>
+  operands.map(toFloat32).reduce((a, b) => op.add(a, b));
+
 // In float32 inside, rounded once at the end, as torch does under autocast.
 registerLowering(Gelu, ({ graph }, inputs, attrs) => {
-  const body = (args: readonly GraphTensor[]): GraphTensor => {
-    const [input] = args as [GraphTensor];
-    const x = toFloat32(input);
+  const input = inputs["x"] as GraphTensor;
+  return xlaTensor(graph, Gelu, operandsOf(input), (args) => {
+    const x = sumOf(args);
     return op.cast(op.mul(x, gate(x, attrs["form"] as GeluForm)), input.dtype);
-  };
-  return xlaTensor(graph, Gelu, [inputs["x"] as GraphTensor], body);
+  });
 });
 
 registerLowering(GeluGrad, ({ graph }, inputs, attrs) => {
   const form = attrs["form"] as GeluForm;
-  const body = (args: readonly GraphTensor[]): GraphTensor => {
-    const [dy, input] = args as [GraphTensor, GraphTensor];
-    const x = toFloat32(input);
+  const { dy, x: input } = inputs as { readonly dy: GraphTensor; readonly x: GraphTensor };
+  return xlaTensor(graph, GeluGrad, [dy, ...operandsOf(input)], ([gradient, ...operands]) => {
+    const x = sumOf(operands);
     const change = op.add(gate(x, form), gateChange(x, form));
-    return op.cast(op.mul(toFloat32(dy), change), input.dtype);
-  };
-  const { dy, x } = inputs as { readonly dy: GraphTensor; readonly x: GraphTensor };
-  return xlaTensor(graph, GeluGrad, [dy, x], body);
+    return op.cast(op.mul(toFloat32(gradient as GraphTensor), change), input.dtype);
+  });
 });
