@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { LockstepError } from "#lib/core/errors/index";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { blockElements } from "#lib/core/parameter-layout";
+import { readWireSpace } from "#lib/core/wire-space";
 import { maxControlMessageBytes } from "#lib/wire/limits";
 import { registerControlService } from "#lib/wire/control-server";
 import { GrpcServer } from "#lib/wire/grpc-server";
@@ -53,12 +54,19 @@ export class Coordinator {
    * @throws E_INSECURE_BIND, E_PORT_IN_USE, and what `loadMasters` throws
    */
   async start(): Promise<{ readonly controlAddress: string; readonly controlPort: number }> {
-    const { job, bus, numShards, gradientGroups, resume, loadMasters } = this.#options;
+    const { job, bus, numShards, gradientGroups, resume, loadMasters, loadFrozen } = this.#options;
     const listenHost = this.#options.listenHost ?? "127.0.0.1";
     const listenPort = this.#options.listenPort ?? 0;
     const advertiseHost = this.#options.advertiseHost ?? listenHost;
     const heartbeatIntervalMs = this.#options.heartbeatIntervalMs ?? defaultHeartbeatIntervalMs;
     bus.publish({ type: "phase.changed", phase: "preparing", detail: "loading the weights" });
+    const frozen =
+      job.lora === undefined || loadFrozen === undefined
+        ? undefined
+        : {
+            layout: job.lora.frozen,
+            wireBytes: await readWireSpace(job.lora.frozen, loadFrozen),
+          };
     const shards = await ShardGroup.start(this.#options.startShard ?? startShardThread, {
       numShards: Math.min(numShards, job.layout.numElements / blockElements),
       layout: job.layout,
@@ -67,6 +75,7 @@ export class Coordinator {
       firstPort: listenPort === 0 ? 0 : listenPort + 1,
       gradientGroups,
       security: this.#security,
+      ...(frozen === undefined ? {} : { frozen }),
     });
     const server = new GrpcServer({
       security: this.#security,

@@ -1,5 +1,5 @@
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
-import { shardRanges } from "#lib/core/parameter-layout";
+import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import type { WireSecurity } from "#lib/wire/security";
 import type { Snapshot } from "./options.js";
 
@@ -64,6 +64,8 @@ export interface StartShardOptions {
   readonly listenPort?: number;
   readonly gradientGroups: number;
   readonly security: WireSecurity;
+  /** The shard's range of the frozen weights in wire form, on shared memory; absent: there are none. */
+  readonly frozen?: Uint8Array | undefined;
 }
 
 export type StartShard = (options: StartShardOptions) => Promise<ShardHandle>;
@@ -80,15 +82,22 @@ export class ShardGroup {
 
   static async start(
     start: StartShard,
-    options: Omit<StartShardOptions, "shardIndex" | "listenPort"> & {
+    options: Omit<StartShardOptions, "shardIndex" | "listenPort" | "frozen"> & {
+      readonly frozen?: { readonly layout: ParameterLayout; readonly wireBytes: Uint8Array };
       /** Shard i listens on this port plus i; 0: each on any free port. */
       readonly firstPort?: number;
     },
   ): Promise<ShardGroup> {
-    const { firstPort = 0, ...shared } = options;
+    const { firstPort = 0, frozen, ...shared } = options;
     const started = await Promise.allSettled(
       Array.from({ length: options.numShards }, (_, shardIndex) =>
-        start({ ...shared, shardIndex, listenPort: firstPort === 0 ? 0 : firstPort + shardIndex }),
+        start({
+          ...shared,
+          shardIndex,
+          listenPort: firstPort === 0 ? 0 : firstPort + shardIndex,
+          frozen:
+            frozen && wireRange(frozen.layout, frozen.wireBytes, shardIndex, options.numShards),
+        }),
       ),
     );
     const shards: ShardHandle[] = [];
@@ -207,4 +216,18 @@ export class ShardGroup {
   async #all<T>(call: (shard: ShardHandle, index: number) => Promise<T>): Promise<readonly T[]> {
     return Promise.all(this.#shards.map(call));
   }
+}
+
+/** A shard's part of a buffer that holds a whole space in wire form. */
+function wireRange(
+  layout: ParameterLayout,
+  wireBytes: Uint8Array,
+  shard: number,
+  numShards: number,
+): Uint8Array | undefined {
+  const range = shardRanges(layout, numShards)[shard];
+  return (
+    range &&
+    wireBytes.subarray(wireOffsetBytes(layout, range.start), wireOffsetBytes(layout, range.end))
+  );
 }

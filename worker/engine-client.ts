@@ -25,6 +25,7 @@ export class EngineClient {
   readonly #thread: Worker;
   readonly #pending = new Map<number, Pending>();
   #nextId = 1;
+  #hasFrozen = false;
   #ended: LockstepError | undefined;
 
   private constructor(engineModule: string, job: WorkerJob) {
@@ -55,6 +56,16 @@ export class EngineClient {
       throw error;
     }
     return client;
+  }
+
+  /** Whether the engine has the weights that its job keeps as they are. */
+  get hasFrozen(): boolean {
+    return this.#hasFrozen;
+  }
+
+  async loadFrozen(wireBytes: Uint8Array<SharedArrayBuffer>): Promise<void> {
+    await this.#call({ op: "loadFrozen", wireBytes });
+    this.#hasFrozen = true;
   }
 
   async loadParameters(): Promise<void> {

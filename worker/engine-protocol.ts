@@ -12,6 +12,7 @@ export interface EngineThreadData {
 }
 
 export type EngineCall =
+  | { readonly op: "loadFrozen"; readonly wireBytes: Uint8Array<SharedArrayBuffer> }
   | { readonly op: "loadParameters" }
   | {
       readonly op: "accumulate";

@@ -31,6 +31,9 @@ function describe(error: unknown): EngineError {
 
 function perform(engine: TrainingEngine, call: EngineCall): EngineValue {
   switch (call.op) {
+    case "loadFrozen":
+      engine.loadFrozen?.(call.wireBytes);
+      return undefined;
     case "loadParameters":
       engine.loadParameters(data.parameters);
       return undefined;

@@ -1,6 +1,7 @@
 import type { ParameterLayout } from "#lib/core/parameter-layout";
-import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
+import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { BulkClient } from "#lib/wire/bulk-client";
+import { frozenVersion } from "#lib/wire/bulk-protocol";
 import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import type { WireSecurity } from "#lib/wire/security";
@@ -8,13 +9,21 @@ import type { WireSecurity } from "#lib/wire/security";
 /** Attempts at one transfer with one shard, the first included. */
 const maxAttempts = 3;
 
+/** A shard and its bytes in a buffer that holds a whole space. */
+interface ShardRange {
+  readonly client: BulkClient;
+  readonly start: number;
+  readonly end: number;
+}
+
+interface PullOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onRetry: (error: unknown) => void;
+}
+
 /** A worker's connections to all reducer shards. Buffers hold the whole space in wire form. */
 export class ShardTransfers {
-  readonly #shards: readonly {
-    readonly client: BulkClient;
-    readonly start: number;
-    readonly end: number;
-  }[];
+  readonly #shards: readonly ShardRange[];
 
   constructor(options: {
     readonly layout: ParameterLayout;
@@ -33,17 +42,33 @@ export class ShardTransfers {
   }
 
   /** @throws what BulkClient.pullParameters throws, after some attempts */
-  async pull(
+  async pull(version: number, into: Uint8Array, options: PullOptions): Promise<void> {
+    await this.#pull(version, this.#shards, into, options);
+  }
+
+  /** Fetches the frozen weights of a job of adapters, which each shard has a range of. */
+  async pullFrozen(
+    layout: ParameterLayout,
+    options: PullOptions,
+  ): Promise<Uint8Array<SharedArrayBuffer>> {
+    const into = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+    const ranges = shardRanges(layout, this.#shards.length).map((range, shard) => ({
+      client: (this.#shards[shard] as ShardRange).client,
+      start: wireOffsetBytes(layout, range.start),
+      end: wireOffsetBytes(layout, range.end),
+    }));
+    await this.#pull(frozenVersion, ranges, into, options);
+    return into;
+  }
+
+  async #pull(
     version: number,
+    ranges: readonly ShardRange[],
     into: Uint8Array,
-    options: {
-      readonly signal?: AbortSignal | undefined;
-      readonly onRetry: (error: unknown) => void;
-    },
+    { signal, onRetry }: PullOptions,
   ): Promise<void> {
-    const { signal, onRetry } = options;
     await allOrFirstError(
-      this.#shards.map(async ({ client, start, end }) =>
+      ranges.map(async ({ client, start, end }) =>
         withRetries(
           async () =>
             client.pullParameters(

@@ -2,7 +2,7 @@ import os from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
-import type { EvaluatedBatch, LossSum, WorkerJob } from "#lib/core/job";
+import type { EvaluatedBatch, LoraJob, LossSum, WorkerJob } from "#lib/core/job";
 import { ControlClient } from "#lib/wire/control-client";
 import {
   type EvaluateTask,
@@ -133,6 +133,7 @@ class WorkerLoop {
     options.observer?.registered?.(reply.workerId);
     this.#startHeartbeats(reply);
     if (this.#engine?.job.jobId !== job.jobId) await this.#createEngine(job);
+    if (job.lora !== undefined) await this.#loadFrozen(job.lora);
     // A coordinator that came back may publish other parameters under the same number.
     this.#version = undefined;
     this.#setState("idle");
@@ -149,6 +150,16 @@ class WorkerLoop {
       await this.#report(error, isFatal(error));
       throw error;
     }
+  }
+
+  /** Once for an engine: the weights beside a job's adapters stay what they are. */
+  async #loadFrozen(lora: LoraJob): Promise<void> {
+    const { client } = this.#engineInUse();
+    if (client.hasFrozen) return;
+    this.#setState("loading");
+    const { transfers, signal } = this.#joined();
+    const onRetry = (error: unknown): void => this.#options.observer?.retrying?.(error);
+    await client.loadFrozen(await transfers.pullFrozen(lora.frozen, { signal, onRetry }));
   }
 
   #startHeartbeats(reply: RegisterReply): void {

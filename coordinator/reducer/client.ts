@@ -25,6 +25,8 @@ export interface ReducerShardOptions {
   readonly listenPort?: number;
   readonly gradientGroups: number;
   readonly security: WireSecurity;
+  /** The shard's range of the frozen weights in wire form, on shared memory; absent: there are none. */
+  readonly frozen?: Uint8Array | undefined;
 }
 
 export interface ReducerShardStats {
@@ -87,10 +89,19 @@ export class ReducerShard {
   static async start(options: ReducerShardOptions): Promise<ReducerShard> {
     const openStep = new Int32Array(new SharedArrayBuffer(4)).fill(-1);
     const transferredBytes = new BigInt64Array(new SharedArrayBuffer(16));
-    const { shardIndex, numShards, layout, listenHost, gradientGroups, security } = options;
+    const { shardIndex, numShards, layout, listenHost, gradientGroups, security, frozen } = options;
     const listenPort = options.listenPort ?? 0;
     const threadOptions: ShardThreadOptions = {
-      ...{ shardIndex, numShards, layout, listenHost, listenPort, gradientGroups, security },
+      ...{
+        shardIndex,
+        numShards,
+        layout,
+        listenHost,
+        listenPort,
+        gradientGroups,
+        security,
+        frozen,
+      },
       openStep,
       transferredBytes,
     };

@@ -1,7 +1,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { LockstepError } from "#lib/core/errors/index";
 import { shardRanges } from "#lib/core/parameter-layout";
-import { maxBulkMessageBytes, type PushReply } from "#lib/wire/bulk-protocol";
+import { frozenVersion, maxBulkMessageBytes, type PushReply } from "#lib/wire/bulk-protocol";
 import { type PushMeta, registerBulkService } from "#lib/wire/bulk-server";
 import type { Frame } from "#lib/wire/frame";
 import { GrpcServer } from "#lib/wire/grpc-server";
@@ -53,12 +53,18 @@ class ShardThread {
     registerBulkService(this.#server, {
       pushGradients: async (meta, frames) => this.#pushGradients(meta, frames),
       pullParameters: ({ version }) => {
+        const count = (payloadBytes: number): void => {
+          Atomics.add(options.transferredBytes, sentBytesIndex, BigInt(payloadBytes));
+        };
+        if (version === frozenVersion && options.frozen !== undefined) {
+          return { bytes: options.frozen, beforeChunk: count };
+        }
         const published = reducer.published.get(version);
         return {
           bytes: published.bytes,
           beforeChunk: (payloadBytes) => {
             reducer.published.assertHeld(published);
-            Atomics.add(options.transferredBytes, sentBytesIndex, BigInt(payloadBytes));
+            count(payloadBytes);
           },
         };
       },

@@ -18,6 +18,8 @@ export interface ShardThreadOptions {
   readonly listenPort: number;
   readonly gradientGroups: number;
   readonly security: WireSecurity;
+  /** The shard's range of the frozen weights in wire form, on shared memory. */
+  readonly frozen?: Uint8Array | undefined;
   /** int32 [1]: the newest step that was opened, or -1. Written by the main thread only. */
   readonly openStep: Int32Array;
   /** int64 [2]: bytes of gradients received and of parameters sent. Written by the shard only. */

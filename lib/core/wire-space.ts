@@ -3,6 +3,7 @@ import {
   blockElements,
   type ElementRange,
   type ParameterLayout,
+  type TensorSlot,
   wireDtypeAt,
   wireOffsetBytes,
   wireSizeBytes,
@@ -47,4 +48,24 @@ export async function readWireSpace(
     start = end;
   }
   return wire;
+}
+
+/**
+ * Fills a range of a space with the parts of its tensors that lie in it; padding stays as it is.
+ *
+ * @param read the whole tensor, float32; for spaces of small tensors
+ */
+export async function fillRange(
+  layout: ParameterLayout,
+  range: ElementRange,
+  into: Float32Array,
+  read: (slot: TensorSlot) => Promise<Float32Array>,
+): Promise<void> {
+  for (const slot of layout.tensors) {
+    const start = Math.max(range.start, slot.offset);
+    const end = Math.min(range.end, slot.offset + slot.size);
+    if (start >= end) continue;
+    const values = await read(slot);
+    into.set(values.subarray(start - slot.offset, end - slot.offset), start - range.start);
+  }
 }

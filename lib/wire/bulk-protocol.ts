@@ -64,8 +64,12 @@ export function decodePushReply(buffer: Buffer): PushReply {
 }
 
 export interface PullRequest {
+  /** Or `frozenVersion`. */
   readonly version: number;
 }
+
+/** The version by which a worker asks for the weights that a job of adapters keeps as they are. */
+export const frozenVersion = 0xffff_ffff;
 
 /** u32 magic, u32 version. */
 export function encodePullRequest(request: PullRequest): Buffer {

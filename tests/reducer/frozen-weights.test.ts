@@ -1,0 +1,81 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { buildParameterLayout, type ElementRange } from "#lib/core/parameter-layout";
+import { readWireSpace } from "#lib/core/wire-space";
+import { frozenVersion } from "#lib/wire/bulk-protocol";
+import { remoteErrorCode } from "#lib/wire/rpc-errors";
+import { startShardThread } from "#coordinator/reducer/client";
+import { ShardGroup } from "#coordinator/shards";
+import { testValues } from "#tests/support/compare";
+import { readSlot } from "#tests/support/tiny-llama";
+import { ShardTransfers } from "#worker/transfers";
+
+const trained = buildParameterLayout([{ name: "lora_A", shape: [3, 70_000] }], "float32");
+// A matrix over several shards and chunks, and a vector in the float32 region.
+const frozen = buildParameterLayout(
+  [
+    { name: "matrix", shape: [900, 1000] },
+    { name: "vector", shape: [33] },
+  ],
+  "bfloat16",
+);
+const valuesOf = new Map(frozen.tensors.map(({ name, size }) => [name, testValues(size, size)]));
+
+async function load(range: ElementRange, into: Float32Array): Promise<void> {
+  for (const { name, offset, size } of frozen.tensors) {
+    for (let i = Math.max(range.start, offset); i < Math.min(range.end, offset + size); i++) {
+      into[i - range.start] = valuesOf.get(name)?.[i - offset] as number;
+    }
+  }
+}
+
+const options = { listenHost: "127.0.0.1", gradientGroups: 1, security: {} };
+
+test("a worker pulls the frozen weights from all shards, the matrices in bfloat16", async (t) => {
+  const wireBytes = await readWireSpace(frozen, load);
+  const shards = await ShardGroup.start(startShardThread, {
+    ...options,
+    numShards: 3,
+    layout: trained,
+    frozen: { layout: frozen, wireBytes },
+  });
+  const transfers = new ShardTransfers({
+    layout: trained,
+    addresses: shards.addresses(),
+    security: {},
+  });
+  t.after(async () => {
+    transfers.close();
+    await shards.close();
+  });
+  const pulled = await transfers.pullFrozen(frozen, { onRetry: () => {} });
+  assert.deepEqual(pulled, wireBytes);
+  for (const [name, values] of valuesOf) {
+    const tolerance = name === "matrix" ? 2 ** -8 : 0;
+    for (const [i, value] of readSlot(frozen, name, pulled).entries()) {
+      const exact = values[i] as number;
+      assert.ok(Math.abs(value - exact) <= tolerance * Math.abs(exact), `${name}[${i}]`);
+    }
+  }
+});
+
+test("a job without frozen weights has no such version", async (t) => {
+  const shards = await ShardGroup.start(startShardThread, {
+    ...options,
+    numShards: 1,
+    layout: trained,
+  });
+  const transfers = new ShardTransfers({
+    layout: trained,
+    addresses: shards.addresses(),
+    security: {},
+  });
+  t.after(async () => {
+    transfers.close();
+    await shards.close();
+  });
+  await assert.rejects(
+    transfers.pull(frozenVersion, new Uint8Array(trained.numElements * 4), { onRetry: () => {} }),
+    (error) => remoteErrorCode(error) === "E_VERSION_NOT_PUBLISHED",
+  );
+});
