@@ -3,20 +3,22 @@
  * parameters in. The masters are float32; with bf16 products and the wire are bfloat16.
  *
  * node dist/bench/full-step.js MODEL_DIR [--precision bf16|fp32] [--shapes ROWSxTOKENS,...] [--repeat N]
- *   [--threads N] [--xla]
+ *   [--threads N] [--xla] [--adapter DIR]
  *
  * Prints {"values": {"step-2x512": seconds, "micro-batch-2x512": seconds}, "check": {"first-2x512": loss,
  * "last-2x512": loss}}: medians of `--repeat` steps after a warm-up step, and of what of them passes until
  * the gradients are out; the losses of the first and the last step. Every shape starts from the directory's
- * weights and takes the first tokens of its tokens.i32.
+ * weights and takes the first tokens of its tokens.i32. With --adapter, a LoRA
+ * adapter of peft is trained instead of the weights.
  */
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
 import type { WorkerJob } from "#lib/core/job";
 import { shardRanges } from "#lib/core/parameter-layout";
-import { sharedWireSpace } from "#lib/core/wire-space";
+import { readWireSpace, sharedWireSpace } from "#lib/core/wire-space";
 import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
 import { median } from "./frame/compare.js";
+import { openSeededAdapter } from "./frame/seeded-adapter.js";
 import { openSeededModel } from "./frame/seeded-model.js";
 
 const { values: options, positionals } = parseArgs({
@@ -25,6 +27,7 @@ const { values: options, positionals } = parseArgs({
     precision: { type: "string", default: "bf16" },
     shapes: { type: "string", default: "2x512" },
     repeat: { type: "string", default: "3" },
+    adapter: { type: "string" },
     threads: { type: "string", default: String(cpus().length) },
     xla: { type: "boolean", default: false },
   },
@@ -38,7 +41,12 @@ process.env["TF_NUM_INTRAOP_THREADS"] = options.threads;
 process.env["TF_NUM_INTEROP_THREADS"] = "1";
 
 const precision = options.precision === "fp32" ? "fp32" : "bf16";
-const { modelConfig, layout, loadMasters, batch: batchOf } = openSeededModel(directory, precision);
+const base = openSeededModel(directory, precision);
+const adapter =
+  options.adapter === undefined
+    ? undefined
+    : await openSeededAdapter(base, options.adapter, precision);
+const { layout, loadMasters } = adapter ?? base;
 
 async function loadShard(): Promise<ShardArithmetic> {
   const [range] = shardRanges(layout, 1);
@@ -51,7 +59,7 @@ async function loadShard(): Promise<ShardArithmetic> {
 async function measureShape(numRows: number, length: number) {
   const job: WorkerJob = {
     jobId: "bench",
-    modelConfig,
+    modelConfig: base.modelConfig,
     layout,
     precision,
     sequenceLength: length,
@@ -60,12 +68,16 @@ async function measureShape(numRows: number, length: number) {
     generationLength: 0,
     threadsPerWorker: Number(options.threads),
     xla: options.xla,
+    ...(adapter === undefined ? {} : { lora: adapter.lora }),
   };
   const { default: createEngine } = await import("#lib/tuning/engine");
   const engine = await createEngine(job);
   const shard = await loadShard();
   const gradients = sharedWireSpace(layout);
-  const batch = batchOf(numRows, length);
+  const batch = base.batch(numRows, length);
+  if (adapter !== undefined) {
+    engine.loadFrozen?.(await readWireSpace(adapter.lora.frozen, adapter.loadFrozen));
+  }
   engine.loadParameters(shard.publish());
   const seconds: number[] = [];
   const microBatchSeconds: number[] = [];

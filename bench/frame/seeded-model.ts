@@ -11,12 +11,16 @@ import {
 import { createModel, resolveWeights } from "#lib/models/index";
 import { readTokens } from "./tokens.js";
 
+type LoadRange = (range: ElementRange, into: Float32Array) => Promise<void>;
+
 /** What bench/peers/make_model.py wrote: a causal language model and tokens. */
 export interface SeededModel {
   readonly modelConfig: Readonly<Record<string, unknown>>;
   readonly layout: ParameterLayout;
   /** Fills `into` with the weights of a range of the flat space, float32. */
-  readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
+  readonly loadMasters: LoadRange;
+  /** The same for another layout of these weights. */
+  readonly loaderOf: (layout: ParameterLayout) => LoadRange;
   /** `numRows` rows of the file's tokens from row `firstRow` on; the last token of a row predicts nothing. */
   readonly batch: (numRows: number, length: number, firstRow?: number) => TokenBatch;
 }
@@ -28,14 +32,13 @@ export function openSeededModel(directory: string, precision: Precision): Seeded
   const wireDtype = precision === "bf16" ? "bfloat16" : "float32";
   const layout = buildParameterLayout(model.weights, wireDtype);
   const allTokens = readTokens(directory);
-  return {
-    modelConfig,
-    layout,
-    loadMasters: async (range, into) => {
+  const loaderOf =
+    (space: ParameterLayout): LoadRange =>
+    async (range, into) => {
       const weights = await ModelWeights.open(directory);
       const found = weights.names().map((name) => ({ name, shape: weights.info(name).shape }));
       const stored = resolveWeights(model, found);
-      for (const { name, offset, size } of layout.tensors) {
+      for (const { name, offset, size } of space.tensors) {
         const start = Math.max(range.start, offset);
         const end = Math.min(range.end, offset + size);
         if (start >= end) continue;
@@ -46,7 +49,12 @@ export function openSeededModel(directory: string, precision: Precision): Seeded
         });
       }
       await weights.close();
-    },
+    };
+  return {
+    modelConfig,
+    layout,
+    loadMasters: loaderOf(layout),
+    loaderOf,
     batch: (numRows, length, firstRow = 0) => {
       const tokens = allTokens.slice(firstRow * length, (firstRow + numRows) * length);
       if (tokens.length !== numRows * length) throw new RangeError("the file has too few tokens");

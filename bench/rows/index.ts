@@ -1,6 +1,7 @@
 import type { Experiment } from "#bench/frame/experiment";
 import { classifier } from "./classifier.js";
 import { generate } from "./generate.js";
+import { lora } from "./lora.js";
 import { floor, fp32Step, step } from "./step.js";
 import { reduction, synchronisation } from "./synchronisation.js";
 import { tokenise } from "./tokenise.js";
@@ -11,6 +12,7 @@ export const experiments: readonly Experiment[] = [
   step,
   floor,
   fp32Step,
+  lora,
   twoWorkers,
   classifier,
   synchronisation,

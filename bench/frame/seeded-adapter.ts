@@ -1,0 +1,44 @@
+import { AdapterDirectory, layOutAdapter, loraMatrixOf } from "#lib/checkpoint/peft/index";
+import type { Precision } from "#lib/core/dtype";
+import type { LoraJob } from "#lib/core/job";
+import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
+import { fillRange } from "#lib/core/wire-space";
+import type { SeededModel } from "./seeded-model.js";
+
+/** An adapter that bench/peers/lora.py wrote for a seeded model. */
+export interface SeededAdapter {
+  /** What is trained: float32 on the wire, as peft keeps it. */
+  readonly layout: ParameterLayout;
+  readonly lora: LoraJob;
+  readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
+  readonly loadFrozen: (range: ElementRange, into: Float32Array) => Promise<void>;
+}
+
+export async function openSeededAdapter(
+  base: SeededModel,
+  directory: string,
+  precision: Precision,
+): Promise<SeededAdapter> {
+  const adapter = await AdapterDirectory.open(directory);
+  const model = {
+    modelType: String(base.modelConfig["model_type"]),
+    weights: base.layout.tensors.map(({ name, shape }) => ({ name, shape })),
+  };
+  adapter.checkAgainst(model);
+  const { trained, lora } = layOutAdapter(adapter.config, model, {
+    wireDtype: "float32",
+    frozenDtype: precision === "bf16" ? "bfloat16" : "float32",
+  });
+  return {
+    layout: trained,
+    lora,
+    loadMasters: (range, into) =>
+      fillRange(trained, range, into, async ({ name }) => {
+        const matrix = loraMatrixOf(name);
+        return matrix === undefined
+          ? adapter.readSaved(name)
+          : adapter.readMatrix(matrix.path, matrix.matrix);
+      }),
+    loadFrozen: base.loaderOf(lora.frozen),
+  };
+}
