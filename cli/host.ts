@@ -186,6 +186,7 @@ async function coordinatorOptions(
       resume === undefined
         ? run.loadMasters
         : (range, into) => resume.optimizer.readRange("masters", range, into),
+    loadFrozen: run.loadFrozen,
     optimizer: run.optimizer,
     ...(run.validation.length === 0
       ? {}

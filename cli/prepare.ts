@@ -1,5 +1,6 @@
 import { basename, join } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/model-weights";
+import type { LoraConfig } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import { type ResolvedConfig, resolveSteps } from "#lib/core/config/index";
@@ -23,6 +24,7 @@ import { isTied } from "#lib/models/checkpoint-names";
 import { knownLabels } from "#lib/models/classifier-checkpoint";
 import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
 import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifier.js";
+import { loraRun } from "./lora.js";
 import { findModelDirectory, readModelConfig } from "./model-directory.js";
 import { prepareData } from "./prepare-data.js";
 
@@ -50,8 +52,12 @@ export interface PreparedRun {
   readonly validationReport: PreparationReport | undefined;
   readonly sample: SampleRequest | undefined;
   readonly started: RunStarted;
-  /** Fills `into` with the checkpoint's weights of a range of the flat space, float32; padding is 0. */
+  /** The adapter's configuration as it is saved, where adapters are trained and not the weights. */
+  readonly adapter: LoraConfig | undefined;
+  /** Fills `into` with the first values of a range of the flat space, float32; padding is 0. */
   readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
+  /** The same for the weights that adapters leave as they are. */
+  readonly loadFrozen: ((range: ElementRange, into: Float32Array) => Promise<void>) | undefined;
   readonly close: () => Promise<void>;
 }
 
@@ -119,12 +125,26 @@ export async function prepareRun(
         reason: `${config.metric_for_best_model} is a classifier's, and the rows have no labels`,
       });
     }
-    const layout =
+    const wholeLayout =
       classifier === undefined
         ? layoutOf(weights, modelConfig, config.wire_dtype)
         : buildParameterLayout(classifier.weights, config.wire_dtype);
+    const { newWeights = new Map<string, Float32Array>() } = classifier ?? {};
+    const lora = loraRun(config, {
+      modelType: String(modelConfig["model_type"]),
+      weights: [...wholeLayout.tensors].sort((a, b) => (a.name < b.name ? -1 : 1)),
+      isClassifier: classifier !== undefined,
+      newModules: [...newWeights.keys()].map(moduleOf),
+      read: async ({ name }) => newWeights.get(name) ?? weights.readFloat32(name),
+    });
+    const layout = lora?.layout ?? wholeLayout;
+    const loaderOf =
+      (space: ParameterLayout): PreparedRun["loadMasters"] =>
+      (range, into) =>
+        loadRange(weights, space, range, into, newWeights);
     const sample = await sampleOf(config, tokenizer, maxPositions);
-    const numParameters = layout.tensors.reduce((sum, { size }) => sum + size, 0);
+    const computed = [...layout.tensors, ...(lora?.job.frozen.tensors ?? [])];
+    const numParameters = computed.reduce((sum, { size }) => sum + size, 0);
     const runName =
       config.run_name ??
       `${basename(config.model_name_or_path)} on ${config.dataset.map((source) => basename(source)).join(", ")}`;
@@ -147,12 +167,13 @@ export async function prepareRun(
         evalBatchSize: config.per_device_eval_batch_size,
         generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,
         threadsPerWorker: config.threads_per_worker,
+        ...(lora === undefined ? {} : { lora: lora.job }),
       },
       ...data,
       configChanges: classifier?.configChanges ?? {},
       optimizer: optimizerSettings(config, plan.totalSteps),
       numParameters,
-      numComputedParameters: layout.tensors.reduce(
+      numComputedParameters: computed.reduce(
         (sum, { name, size }) => (isEmbeddingTable(name) ? sum : sum + size),
         0,
       ),
@@ -171,9 +192,11 @@ export async function prepareRun(
         numTrainTokens: data.trainReport.rowTokens,
         numValidationSamples: data.validationReport?.numRows ?? 0,
         ...(labels === undefined ? {} : { numClasses: labels.length }),
-        dataLines: data.dataLines,
+        dataLines: [...data.dataLines, ...(lora === undefined ? [] : [lora.line])],
       },
-      loadMasters: (range, into) => loadRange(weights, layout, range, into, classifier?.newWeights),
+      adapter: lora?.config,
+      loadMasters: lora?.loadMasters ?? loaderOf(layout),
+      loadFrozen: lora && loaderOf(lora.job.frozen),
       close: async () => {
         data.closeData();
         await weights.close();
@@ -286,18 +309,21 @@ export function layoutOf(
   );
 }
 
+/** The module of a weight or bias. */
+const moduleOf = (name: string): string => name.replace(/\.(weight|bias)$/, "");
+
 async function loadRange(
   weights: ModelWeights,
   layout: ParameterLayout,
   range: ElementRange,
   into: Float32Array,
-  newWeights?: ReadonlyMap<string, Float32Array>,
+  newWeights: ReadonlyMap<string, Float32Array>,
 ): Promise<void> {
   for (const { name, offset, size } of layout.tensors) {
     const start = Math.max(range.start, offset);
     const end = Math.min(range.end, offset + size);
     if (start >= end) continue;
-    const made = newWeights?.get(name);
+    const made = newWeights.get(name);
     if (made !== undefined) {
       into.set(made.subarray(start - offset, end - offset), start - range.start);
       continue;

@@ -13,6 +13,8 @@ import {
   writeOptimizerState,
   writeTrainerState,
 } from "#lib/checkpoint/index";
+import { copyTokenizer } from "#lib/checkpoint/model-directory";
+import { writeAdapterDirectory } from "#lib/checkpoint/peft/index";
 import { removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
@@ -20,6 +22,7 @@ import { defaultOf, maxShardBytes, printConfig, type ResolvedConfig } from "#lib
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, TensorSlot } from "#lib/core/parameter-layout";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
+import { adapterKey } from "./lora.js";
 import type { PreparedRun } from "./prepare.js";
 import { bestCheckpoint, stateForTrainer, writeResults } from "./run-results.js";
 
@@ -145,6 +148,12 @@ const decisiveKeys = [
   "data_seed",
   "bf16",
   "wire_dtype",
+  "use_peft",
+  "lora_r",
+  "lora_alpha",
+  "lora_target_modules",
+  "lora_modules_to_save",
+  "use_rslora",
 ] as const satisfies readonly (keyof ResolvedConfig)[];
 
 async function checkSameRun(config: ResolvedConfig, file: string): Promise<void> {
@@ -190,6 +199,19 @@ async function readState(file: string): Promise<CheckpointState> {
 }
 
 async function writeModel(run: PreparedRun, directory: string, snapshot: Snapshot): Promise<void> {
+  if (run.adapter !== undefined) {
+    await writeAdapterDirectory(directory, {
+      config: run.adapter,
+      dtype: run.saveDtype,
+      tensors: run.job.layout.tensors.map((slot) => ({
+        name: adapterKey(slot.name),
+        shape: slot.shape,
+        read: async () => gatherTensor(slot, snapshot),
+      })),
+    });
+    await copyTokenizer(run.modelDirectory, directory);
+    return;
+  }
   await writeModelDirectory(directory, {
     sourceDir: run.modelDirectory,
     dtype: run.saveDtype,

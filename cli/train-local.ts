@@ -9,7 +9,7 @@ import { type ClassificationScores, ClassCounts } from "#lib/core/classification
 import { type LossSum, rowTargets, type TokenBatch, type TrainingEngine } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
-import { sharedWireSpace } from "#lib/core/wire-space";
+import { readWireSpace, sharedWireSpace } from "#lib/core/wire-space";
 import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
@@ -66,6 +66,9 @@ export async function trainLocal(
   };
 
   const steps: LocalStep[] = [];
+  if (run.job.lora !== undefined && run.loadFrozen !== undefined) {
+    engine.loadFrozen?.(await readWireSpace(run.job.lora.frozen, run.loadFrozen));
+  }
   publish();
   for (let step = 0; step < numSteps; step++) {
     const startedAt = performance.now();

@@ -11,11 +11,16 @@ const { foreignTables } = await loadBuilt("lib/core/config/foreign-keys");
 function whatHappens(rule) {
   switch (rule.kind) {
     case "renamed":
-      return `read as \`${rule.to}\``;
+      return rule.only === undefined
+        ? `read as \`${rule.to}\``
+        : `read as \`${rule.to}\` where it is ${rule.only.values
+            .filter((value) => value !== "")
+            .map((value) => `\`${value}\``)
+            .join(" or ")}: ${rule.only.reason}`;
     case "ignored":
       return `no effect: ${rule.reason}`;
     case "method":
-      return `an option of ${rule.method}: no effect beside \`finetuning_type: full\`, refused otherwise`;
+      return `an option of ${rule.method}: no effect beside \`finetuning_type: full\` or \`lora\`, refused otherwise`;
     case "fixed": {
       const allowed = rule.allowed.filter((value) => value !== null && value !== "");
       const values = allowed.map((value) => `\`${JSON.stringify(value)}\``).join(" or ");

@@ -1,5 +1,6 @@
 import type { ParameterLayout } from "#lib/core/parameter-layout";
-import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
+import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
+import { sharedWireSpace } from "#lib/core/wire-space";
 import { BulkClient } from "#lib/wire/bulk-client";
 import { frozenVersion } from "#lib/wire/bulk-protocol";
 import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
@@ -51,7 +52,7 @@ export class ShardTransfers {
     layout: ParameterLayout,
     options: PullOptions,
   ): Promise<Uint8Array<SharedArrayBuffer>> {
-    const into = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+    const into = sharedWireSpace(layout);
     const ranges = shardRanges(layout, this.#shards.length).map((range, shard) => ({
       client: (this.#shards[shard] as ShardRange).client,
       start: wireOffsetBytes(layout, range.start),

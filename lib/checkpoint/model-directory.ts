@@ -31,9 +31,8 @@ export interface ModelDirectoryOptions {
 /** transformers' default `max_shard_size` is 50 GB in v5 and 5 GB in v4; shards of 5 GB load in both. */
 export const defaultMaxShardBytes = 5e9;
 
-/** Everything beside the weights that a model directory may hold, config.json excepted. */
-const companionFiles = [
-  "generation_config.json",
+/** Files that a tokenizer may have. */
+const tokenizerFiles = [
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
@@ -61,17 +60,30 @@ export async function writeModelDirectory(
   const isTied = source.config["tie_word_embeddings"] === true;
   const configText = withJsonFields(modelConfigFor(source, dtype), configChanges);
   await writeFile(join(directory, "config.json"), configText);
-  for (const name of companionFiles) {
+  await copyPresent(sourceDir, directory, ["generation_config.json", ...tokenizerFiles]);
+  const tensors = [...options.tensors].filter(
+    (tensor) => !(isTied && tensor.name === "lm_head.weight"),
+  );
+  await writeModelWeights(directory, tensors, dtype, options.maxShardBytes ?? defaultMaxShardBytes);
+}
+
+/** Copies a model's tokenizer, as the Trainer saves it beside an adapter. */
+export async function copyTokenizer(sourceDir: string, directory: string): Promise<void> {
+  await copyPresent(sourceDir, directory, tokenizerFiles);
+}
+
+async function copyPresent(
+  sourceDir: string,
+  directory: string,
+  names: readonly string[],
+): Promise<void> {
+  for (const name of names) {
     try {
       await copyFile(join(sourceDir, name), join(directory, name));
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
     }
   }
-  const tensors = [...options.tensors].filter(
-    (tensor) => !(isTied && tensor.name === "lm_head.weight"),
-  );
-  await writeModelWeights(directory, tensors, dtype, options.maxShardBytes ?? defaultMaxShardBytes);
 }
 
 async function writeModelWeights(

@@ -50,10 +50,9 @@ test("lockstep config prints what a full fine-tuning resolves to", async () => {
   );
 });
 
-test("freeze, LoRA and QLoRA fail with one line and a hint", async () => {
+test("freeze and QLoRA fail with one line and a hint", async () => {
   for (const [name, key] of [
     ["freeze", "finetuning_type"],
-    ["lora", "finetuning_type"],
     ["qlora", "quantization_bit"],
   ] as const) {
     for (const command of ["config", "train"]) {

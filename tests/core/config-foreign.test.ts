@@ -142,6 +142,7 @@ test("LLaMA-Factory's full fine-tuning resolves, with a line for each key withou
     "dataloader_num_workers",
     "ddp_timeout",
     "deepspeed",
+    "finetuning_type",
     "overwrite_cache",
     "overwrite_output_dir",
     "plot_loss",
@@ -154,32 +155,74 @@ test("LLaMA-Factory's full fine-tuning resolves, with a line for each key withou
   assert.match(warnings.join("\n"), /template has no effect: the chat template of the model's own/);
 });
 
-test("LLaMA-Factory's freeze, LoRA and QLoRA examples fail with a line about one key", () => {
+test("LLaMA-Factory's freeze and QLoRA examples fail with a line about one key", () => {
   const message = (name: string): string => failure(() => example(name));
-  assert.equal(
-    message("lora"),
-    'E_CONFIG_UNSUPPORTED: finetuning_type: "lora" is not supported (llamafactory_lora_sft.yaml:8): LoRA, freezing and OFT are not in this version: all weights are trained (finetuning_type: full).',
+  assert.match(
+    message("freeze"),
+    /^E_CONFIG_UNSUPPORTED: finetuning_type: "freeze" is not .*yaml:8.*: freezing and OFT are not/,
   );
-  assert.match(message("freeze"), /^E_CONFIG_UNSUPPORTED: finetuning_type: "freeze" is not/);
   assert.match(message("qlora"), /^E_CONFIG_UNSUPPORTED: quantization_bit: 4 is not .*\(QLoRA\)/);
-  for (const name of ["lora", "freeze", "qlora"]) assert.doesNotMatch(message(name), /\n/);
+  for (const name of ["freeze", "qlora"]) assert.doesNotMatch(message(name), /\n/);
 });
 
-test("options of another way of fine-tuning have no effect on a full one, and say so", () => {
+test("LLaMA-Factory's LoRA example trains that tool's adapters", () => {
+  const { config } = example("lora");
+  assert.equal(config.use_peft, true);
+  assert.deepEqual([config.lora_r, config.lora_alpha], [8, 16]);
+  assert.equal(config.lora_target_modules, "all-linear");
+  assert.equal(config.wire_dtype, "float32");
+});
+
+test("adapters of axolotl, TRL and peft are read under their names", () => {
+  const axolotl = { adapter: "lora", lora_r: 16, lora_alpha: 32, lora_target_linear: true };
+  assert.deepEqual(
+    [resolve(axolotl).config].map((config) => [
+      ...[config.use_peft, config.lora_r, config.lora_alpha, config.lora_target_modules],
+    ]),
+    [[true, 16, 32, "all-linear"]],
+  );
+  const peft = { use_peft: true, r: 4, target_modules: ["q_proj"], modules_to_save: ["score"] };
+  const { config } = resolve(peft);
+  assert.deepEqual(
+    [config.lora_r, config.lora_alpha, config.lora_target_modules, config.lora_modules_to_save],
+    [4, 8, ["q_proj"], ["score"]],
+  );
+  assert.deepEqual(
+    resolve({ use_peft: true, lora_target: "q_proj, v_proj" }).config.lora_target_modules,
+    ["q_proj", "v_proj"],
+  );
+  assert.match(
+    failure(() => resolve({ adapter: "qlora" })),
+    /^E_CONFIG_UNSUPPORTED: adapter: "qlora" .*quantised weights/,
+  );
+  assert.match(
+    failure(() => resolve({ use_peft: true, lora_dropout: 0.05 })),
+    /^E_CONFIG_UNSUPPORTED: lora_dropout: 0.05 .*no dropout/,
+  );
+  assert.match(
+    failure(() => resolve({ use_peft: true, use_dora: true })),
+    /^E_CONFIG_UNSUPPORTED: use_dora: true .*plain LoRA/,
+  );
+});
+
+test("options of LoRA have no effect on a full fine-tuning, and say so", () => {
   const { config, warnings } = example("lora", "--finetuning-type", "full");
   assert.equal(config.learning_rate, 1e-4);
-  assert.match(warnings.join("\n"), /lora_rank has no effect: it is an option of LoRA/);
+  assert.equal(config.use_peft, false);
   assert.match(
-    failure(() => resolve({ lora_r: 8 })),
-    /^E_CONFIG_UNSUPPORTED: lora_r: 8 .* LoRA is not in this version, which trains all weights/,
+    warnings.join("\n"),
+    /lora_target: lora_target_modules has no effect: use_peft is false|as lora_target.*has no effect/,
+  );
+  assert.match(
+    failure(() => resolve({ lora_r: 4 })),
+    /^E_CONFIG_MISSING_KEY: .*use_peft.*lora_r .* is an option of LoRA/,
   );
 });
 
-test("a file of LLaMA-Factory without finetuning_type is not trained in full by surprise", () => {
-  assert.match(
-    failure(() => resolve({ stage: "sft" })),
-    /^E_CONFIG_MISSING_KEY: .*finetuning_type .*LLaMA-Factory's default is lora/,
-  );
+test("a file of LLaMA-Factory without finetuning_type trains adapters, as it does there", () => {
+  const { config, warnings } = resolve({ stage: "sft", lora_rank: 4 });
+  assert.deepEqual([config.use_peft, config.lora_r, config.lora_alpha], [true, 4, 8]);
+  assert.match(warnings.join("\n"), /LLaMA-Factory, .*use_peft: true/);
   assert.match(
     failure(() => resolve({ stage: "dpo", finetuning_type: "full" })),
     /^E_CONFIG_UNSUPPORTED: stage: "dpo"/,

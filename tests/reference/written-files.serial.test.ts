@@ -27,6 +27,7 @@ import { packageRoot } from "#lib/core/paths";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { needsPeers, runPeers } from "#tests/support/peers";
 import { createTinyClassifier } from "#tests/support/tiny-classifier";
+import { createTinyJob } from "#tests/support/tiny-job";
 import { prepareTinyRun } from "#tests/support/tiny-run";
 
 // Files of ours in transformers and peft: see test_written_files.py, which does the comparing.
@@ -234,6 +235,31 @@ function tensor(
   const size = shape.reduce((product, dim) => product * dim, 1);
   return { name, shape, read: () => read(size) };
 }
+
+test(
+  "an adapter that a run has trained loads in peft and merges there",
+  needsPeers(),
+  async (t) => {
+    const job = await createTinyJob({
+      ...{ use_peft: true, lora_r: 4, lora_alpha: 6, use_rslora: true, learning_rate: 3e-2 },
+      lora_target_modules: ["q_proj", "down_proj"],
+    });
+    t.after(job.remove);
+    const outcome = await lockstepCommand(
+      ["train-local", job.configFile],
+      join(job.directory, "cache"),
+    );
+    assert.equal(outcome.code, 0, outcome.stderr);
+    const [ours, base] = [join(job.directory, "out"), join(job.directory, "model")];
+    const adapter = await AdapterDirectory.open(ours);
+    const scales = Object.fromEntries(adapter.modules.map(({ path }) => [path, 6 / Math.sqrt(4)]));
+    await adapter.close();
+    const place = { base, head: "causal-lm" };
+    await compare("trained", [
+      { kind: "adapter", name: "trained", ours, theirs: null, ...place, scales },
+    ]);
+  },
+);
 
 test("a run's output is read by what reads the Trainer's", needsPeers(), async () => {
   const place = join(directory, "run");

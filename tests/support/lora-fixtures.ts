@@ -2,7 +2,12 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/index";
-import { AdapterDirectory, type BaseModel, layOutAdapter } from "#lib/checkpoint/peft/index";
+import {
+  AdapterDirectory,
+  type BaseModel,
+  layOutAdapter,
+  loraMatrixOf,
+} from "#lib/checkpoint/peft/index";
 import type { Precision, WireDtype } from "#lib/core/dtype";
 import { ignoredTarget, type LoraJob, type TokenBatch, type WorkerJob } from "#lib/core/job";
 import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
@@ -58,11 +63,11 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
     const { trained: layout, lora } = split;
     const trained = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
     for (const { name: slot } of layout.tensors) {
-      const [, path, matrix] = /^(.*)\.lora_([AB])\.weight$/.exec(slot) ?? [];
+      const lora = loraMatrixOf(slot);
       const values =
-        path === undefined
+        lora === undefined
           ? await adapter.readSaved(slot)
-          : await adapter.readMatrix(path, matrix as "A" | "B");
+          : await adapter.readMatrix(lora.path, lora.matrix);
       writeSlot(layout, slot, values, trained);
     }
     const frozen = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(lora.frozen)));

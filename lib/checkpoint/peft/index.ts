@@ -15,7 +15,7 @@ export {
   type ModuleSelection,
   parseLoraConfig,
 } from "./lora-config.js";
-export { type AdapterLayout, initialMatrix, layOutAdapter } from "./lora-job.js";
+export { type AdapterLayout, initialMatrix, layOutAdapter, loraMatrixOf } from "./lora-job.js";
 export {
   adaptedModules,
   type BaseModel,

@@ -46,23 +46,31 @@ export function layOutAdapter(
   };
 }
 
+/** The module and the matrix that a name of the trained space is of; undefined for a whole weight. */
+export function loraMatrixOf(
+  name: string,
+): { readonly path: string; readonly matrix: "A" | "B" } | undefined {
+  const [, path, matrix] = /^(.+)\.lora_([AB])\.weight$/.exec(name) ?? [];
+  return path === undefined ? undefined : { path, matrix: matrix as "A" | "B" };
+}
+
 /**
  * The first values of an adapter's matrix, as peft draws them (kaiming_uniform with a = sqrt(5)): A
  * uniform within 1 / sqrt(inputs), B zeros, so that the first step starts from the base model.
  *
- * @param index of the matrix in the layout: each has numbers of its own
+ * @param stream a number of the matrix's own
  */
 export function initialMatrix(
   matrix: "A" | "B",
   shape: readonly number[],
   seed: number,
-  index: number,
+  stream: number,
 ): Float32Array {
   const [rows, columns] = shape as [number, number];
   const values = new Float32Array(rows * columns);
   if (matrix === "B") return values;
-  const stream = new RandomStream(seed, "initialization", index);
+  const random = new RandomStream(seed, "initialization", stream);
   const bound = 1 / Math.sqrt(columns);
-  for (let i = 0; i < values.length; i++) values[i] = (2 * stream.nextFloat64() - 1) * bound;
+  for (let i = 0; i < values.length; i++) values[i] = (2 * random.nextFloat64() - 1) * bound;
   return values;
 }

@@ -106,6 +106,29 @@ const precision = {
     .describe("the whole gradient computation as one function compiled by XLA; meant for GPUs"),
 };
 
+// Names of TRL's options, defaults of peft.LoraConfig (0.21).
+const adapters = {
+  use_peft: z.boolean().default(false).describe("train LoRA adapters instead of the weights"),
+  lora_r: count.default(8).describe("rank of an adapter"),
+  lora_alpha: z
+    .number()
+    .positive()
+    .default(8)
+    .describe("an adapter's scale is lora_alpha / lora_r"),
+  lora_dropout: z.number().min(0).max(1).default(0).describe("only 0"),
+  lora_target_modules: z
+    .union([text, z.array(text).min(1)])
+    .nullable()
+    .default(null)
+    .describe("ends of module names, a regular expression, or all-linear; null: peft's usual ones"),
+  lora_modules_to_save: z
+    .union([text, z.array(text).min(1)])
+    .nullable()
+    .default(null)
+    .describe("modules that are trained and saved whole"),
+  use_rslora: z.boolean().default(false).describe("scale lora_alpha / sqrt(lora_r)"),
+};
+
 const reporting = {
   output_dir: text.default("trainer_output"),
   run_name: text.nullable().default(null),
@@ -193,7 +216,9 @@ const cluster = {
     .enum(["bfloat16", "float32"])
     .nullable()
     .default(null)
-    .describe("type in which matrices travel; null: bfloat16 if bf16, else float32"),
+    .describe(
+      "type in which matrices travel; null: bfloat16 if bf16, else float32; adapters float32",
+    ),
   listen: text.default("127.0.0.1:0").describe("HOST:PORT of the coordinator; port 0 is any"),
   advertise_host: text
     .nullable()
@@ -238,6 +263,7 @@ export const sections = Object.freeze({
   "Model and data": modelAndData,
   Optimisation: optimisation,
   Precision: precision,
+  LoRA: adapters,
   "Logging, evaluation, saving": reporting,
   "After training": afterTraining,
   Cluster: cluster,
@@ -248,6 +274,7 @@ export const fields = {
   ...modelAndData,
   ...optimisation,
   ...precision,
+  ...adapters,
   ...reporting,
   ...afterTraining,
   ...cluster,

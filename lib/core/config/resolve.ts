@@ -5,7 +5,7 @@ import { type ConfigKey, configSchema, fields, isConfigKey, type ParsedConfig } 
 import type { SourcedValue } from "./flags.js";
 import { foreignKeys } from "./foreign-keys.js";
 import { show } from "./show.js";
-import { checkTool, toolDefaults } from "./tool.js";
+import { checkAdapterKeys, namedMethod, toolDefaults } from "./tool.js";
 import { translate } from "./translate.js";
 
 /** The whole configuration of a job: every key has its value. Property names are the keys of the file. */
@@ -20,10 +20,15 @@ export type ResolvedConfig = Readonly<
     | "eval_steps"
     | "dataset"
     | "eval_dataset"
+    | "lora_target_modules"
+    | "lora_modules_to_save"
   > & {
     /** A name of a data set, or files. */
     readonly dataset: readonly string[];
     readonly eval_dataset: readonly string[] | null;
+    /** Ends of names, or a regular expression or "all-linear". */
+    readonly lora_target_modules: string | readonly string[] | null;
+    readonly lora_modules_to_save: readonly string[] | null;
     readonly global_batch_size: number;
     readonly gradient_groups: number;
     readonly threads_per_worker: number;
@@ -55,7 +60,7 @@ export function resolveConfig(
   machine: Machine,
 ): Resolution {
   const warnings: string[] = [];
-  const { method } = checkTool(file, flags);
+  const method = namedMethod(file, flags);
   // Renaming happens per source, so that a flag under an old name still wins over the file.
   const notOverridden = new Map([...file].filter(([key]) => !flags.has(key)));
   const given = new Map([
@@ -76,6 +81,7 @@ export function resolveConfig(
   );
   const parsed = configSchema.safeParse(values);
   if (!parsed.success) throw invalid(parsed.error, given);
+  checkAdapterKeys(given, parsed.data.use_peft, warnings);
   checkTogether(parsed.data);
   return { config: derive(parsed.data, given, machine, warnings), warnings };
 }
@@ -88,6 +94,7 @@ const renamedSwitches = [
   "neat_packing",
   "sample_packing",
   "activation_checkpointing",
+  "lora_target_linear",
 ];
 
 /** True for keys whose flag takes no value. */
@@ -161,6 +168,9 @@ function derive(
     ...parsed,
     dataset: list(parsed.dataset),
     eval_dataset: parsed.eval_dataset === null ? null : list(parsed.eval_dataset),
+    lora_target_modules: moduleNames(parsed.lora_target_modules),
+    lora_modules_to_save:
+      parsed.lora_modules_to_save === null ? null : list(parsed.lora_modules_to_save),
     lr_scheduler_kwargs:
       parsed.lr_scheduler_kwargs === null ? null : Object.freeze(parsed.lr_scheduler_kwargs),
     gradient_accumulation_steps: accumulation,
@@ -168,7 +178,7 @@ function derive(
     gradient_groups: groups,
     threads_per_worker:
       parsed.threads_per_worker ?? Math.max(1, Math.floor(machine.cpuCount / parsed.workers)),
-    wire_dtype: parsed.wire_dtype ?? (parsed.bf16 ? "bfloat16" : "float32"),
+    wire_dtype: parsed.wire_dtype ?? (parsed.bf16 && !parsed.use_peft ? "bfloat16" : "float32"),
     data_seed: parsed.data_seed ?? parsed.seed,
     eval_steps: parsed.eval_steps ?? parsed.logging_steps,
   });
@@ -180,6 +190,14 @@ function splitNames(value: string): string[] {
   const isName = (name: string): boolean =>
     /^[\w.-]+$/.test(name) && !/\.(jsonl?|csv|tsv|txt|parquet|gz)$/.test(name);
   return names.length > 1 && names.every(isName) ? names : [value];
+}
+
+/** `q_proj,v_proj` are names; other text is a regular expression, or "all-linear". */
+function moduleNames(value: string | string[] | null): string | readonly string[] | null {
+  if (value === null || value === "all-linear") return value;
+  if (typeof value !== "string") return Object.freeze([...value]);
+  const names = value.split(",").map((name) => name.trim());
+  return names.every((name) => /^\w+$/.test(name)) ? Object.freeze(names) : value;
 }
 
 function invalid(

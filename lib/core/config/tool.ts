@@ -1,6 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
-import type { ConfigKey } from "./fields.js";
+import { type ConfigKey, defaultOf } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
+import { same } from "./show.js";
 
 type Source = ReadonlyMap<string, SourcedValue>;
 
@@ -13,27 +14,20 @@ const llamaFactoryDefaults: readonly (readonly [ConfigKey, unknown])[] = [
   ["validation_split", 0],
 ];
 
+/** What a file of LLaMA-Factory trains that does not name its `finetuning_type`, and how. */
+const loraDefaults = (given: ReadonlyMap<ConfigKey, SourcedValue>): [ConfigKey, unknown][] => [
+  ["use_peft", true],
+  ["lora_alpha", 2 * Number(given.get("lora_r")?.value ?? 8)],
+  ["lora_target_modules", "all-linear"],
+];
+
 function isLlamaFactory(...sources: readonly Source[]): boolean {
   return llamaFactoryMarks.some((key) => sources.some((source) => source.has(key)));
 }
 
-/**
- * What the keys say of the way of fine-tuning. A file of LLaMA-Factory that does not name one would
- * train LoRA there, so it is not silently trained in full here.
- *
- * @throws E_CONFIG_MISSING_KEY
- */
-export function checkTool(file: Source, flags: Source): { readonly method: unknown } {
-  const method = flags.get("finetuning_type")?.value ?? file.get("finetuning_type")?.value;
-  if (isLlamaFactory(file, flags) && (method ?? null) === null) {
-    throw new LockstepError("E_CONFIG_MISSING_KEY", {
-      key: "finetuning_type",
-      meaning:
-        "LLaMA-Factory's default is lora, which this version does not have; write full to train all weights",
-    });
-  }
-  return { method };
-}
+/** The way of fine-tuning that the keys name, if they do. */
+export const namedMethod = (file: Source, flags: Source): unknown =>
+  flags.get("finetuning_type")?.value ?? file.get("finetuning_type")?.value;
 
 /** Defaults of the tool that a file was written for, where the file does not set them itself. */
 export function toolDefaults(
@@ -48,7 +42,12 @@ export function toolDefaults(
       "packing: examples of a row never see each other here, as with neat_packing: true",
     );
   }
-  const missing = llamaFactoryDefaults.filter(([key]) => !given.has(key));
+  const method = given.get("use_peft")?.value ?? true;
+  const defaults: readonly (readonly [ConfigKey, unknown])[] = [
+    ...llamaFactoryDefaults,
+    ...(method === true ? loraDefaults(given) : []),
+  ];
+  const missing = defaults.filter(([key]) => !given.has(key));
   if (missing.length > 0) {
     const list = missing.map(([key, value]) => `${key}: ${String(value)}`).join(", ");
     warnings.push(`read as a file of LLaMA-Factory, whose defaults hold: ${list}`);
@@ -57,3 +56,32 @@ export function toolDefaults(
 }
 
 const isOn = (sourced: SourcedValue | undefined): boolean => sourced?.value === true;
+
+const adapterKeys: readonly ConfigKey[] = [
+  ...(["lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"] as const),
+  ...(["lora_modules_to_save", "use_rslora"] as const),
+];
+
+/**
+ * Options of LoRA where all weights are trained: without effect if the keys say so, else a mistake.
+ *
+ * @throws E_CONFIG_MISSING_KEY
+ */
+export function checkAdapterKeys(
+  given: ReadonlyMap<ConfigKey, SourcedValue>,
+  isOn: boolean,
+  warnings: string[],
+): void {
+  if (isOn) return;
+  for (const key of adapterKeys) {
+    const sourced = given.get(key);
+    if (sourced === undefined || same(sourced.value, defaultOf(key))) continue;
+    if (!given.has("use_peft")) {
+      throw new LockstepError("E_CONFIG_MISSING_KEY", {
+        key: "use_peft",
+        meaning: `${key} (${sourced.where}) is an option of LoRA, which use_peft: true turns on`,
+      });
+    }
+    warnings.push(`${sourced.where}: ${key} has no effect: use_peft is false`);
+  }
+}

@@ -2,6 +2,7 @@ import { editDistance, nearestName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
 import { type ConfigKey, configKeys, isConfigKey } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
+import { fullOnly } from "./foreign/rules.js";
 import { foreignKeys } from "./foreign-keys.js";
 import { same, show } from "./show.js";
 
@@ -35,6 +36,9 @@ export function translate(
       new LockstepError("E_CONFIG_UNSUPPORTED", { key, value: show(value), reason, where });
     switch (rule.kind) {
       case "renamed": {
+        if (rule.only !== undefined && !rule.only.values.some((one) => same(one, value))) {
+          throw unsupported(rule.only.reason);
+        }
         const converted = rule.convert === undefined ? value : rule.convert(value);
         if (converted === undefined) break;
         const before = ours.get(rule.to);
@@ -56,8 +60,8 @@ export function translate(
         if (!rule.allowed.some((allowed) => same(allowed, value))) throw unsupported(rule.reason);
         break;
       case "method":
-        if (method !== "full") {
-          throw unsupported(`${rule.method} is not in this version, which trains all weights`);
+        if (method !== "full" && method !== "lora") {
+          throw unsupported(`${rule.method} is not in this version: ${fullOnly}`);
         }
         warnings.push(`${where}: ${key} has no effect: it is an option of ${rule.method}`);
         break;

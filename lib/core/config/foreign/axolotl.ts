@@ -7,9 +7,9 @@ import {
   fullOnly,
   hub,
   ignored,
-  method,
   notHere,
   renamed,
+  reworded,
 } from "./rules.js";
 
 const attention = "fused attention is always used";
@@ -33,10 +33,19 @@ export const axolotlKeys: ForeignKeys = {
   num_warmup_steps: renamed("warmup_steps"),
   warmup_fraction: renamed("warmup_steps"),
   auto_resume_from_checkpoints: renamed("resume_from_checkpoint", (value) => value || undefined),
-  adapter: fixed([null, ""], `adapters (LoRA, QLoRA) are not in this version: ${fullOnly}`),
+  adapter: reworded(
+    "use_peft",
+    { lora: true, "": undefined },
+    `training on quantised weights (QLoRA) is not here: ${fullOnly}`,
+  ),
   load_in_4bit: fixed([false], `training on quantised weights is not here: ${fullOnly}`),
   load_in_8bit: fixed([false], `training on quantised weights is not here: ${fullOnly}`),
-  ...method("LoRA", "lora_model_dir lora_target_linear lora_fan_in_fan_out peft_use_dora"),
+  lora_model_dir: fixed([null], "an adapter that is trained begins anew"),
+  lora_target_linear: renamed("lora_target_modules", (on) =>
+    on === false ? undefined : on === true ? "all-linear" : on,
+  ),
+  lora_fan_in_fan_out: ignored("it follows from the model", false),
+  peft_use_dora: fixed([false], "adapters here are plain LoRA"),
   datasets: fixed(
     [null],
     "a data set is one key: dataset: FILE.jsonl, or a name of dataset_dir/dataset_info.json",

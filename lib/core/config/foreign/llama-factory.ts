@@ -10,6 +10,7 @@ import {
   method,
   notHere,
   renamed,
+  reworded,
 } from "./rules.js";
 
 const textOnly = "Lockstep trains on text";
@@ -24,13 +25,21 @@ const textModels = "models here have no other modality than text";
 export const llamaFactoryKeys: ForeignKeys = {
   // Method.
   stage: fixed(["sft", "pt"], "only supervised fine-tuning (sft) and pre-training (pt) are here"),
-  finetuning_type: fixed(["full"], `LoRA, freezing and OFT are not in this version: ${fullOnly}`),
-  ...method(
-    "LoRA",
-    `lora_rank lora_target additional_target loraplus_lr_ratio loraplus_lr_embedding pissa_init
-    pissa_iter pissa_convert create_new_adapter adapter_folder`,
+  finetuning_type: reworded(
+    "use_peft",
+    { full: false, lora: true },
+    `freezing and OFT are not in this version: ${fullOnly}`,
   ),
-  adapter_name_or_path: fixed([null], `adapters are not in this version: ${fullOnly}`),
+  lora_rank: renamed("lora_r"),
+  lora_target: renamed("lora_target_modules", (v) => (v === "all" ? "all-linear" : v)),
+  additional_target: renamed("lora_modules_to_save"),
+  ...each("loraplus_lr_ratio", fixed([null], "A and B have one learning rate")),
+  loraplus_lr_embedding: ignored("A and B have one learning rate", 1e-6),
+  ...each("pissa_init pissa_convert", fixed([false], "B begins with zeros")),
+  pissa_iter: ignored("B begins with zeros", 16),
+  create_new_adapter: ignored("an adapter that is trained begins anew", false),
+  adapter_folder: ignored("an adapter that is trained begins anew"),
+  adapter_name_or_path: fixed([null], "an adapter that is trained begins anew"),
   ...method(
     "freezing",
     "freeze_trainable_layers freeze_trainable_modules freeze_extra_modules use_llama_pro",

@@ -1,23 +1,40 @@
-import { fixed, type ForeignKeys, fullOnly, ignored, method } from "./rules.js";
+import { each, fixed, type ForeignKeys, ignored, method, renamed } from "./rules.js";
+
+const plain = "adapters here are plain LoRA";
+const notKept = "an adapter that is trained begins anew";
 
 /** Names of peft.LoraConfig, and of the options with which other programs fill it. */
 export const peftKeys: ForeignKeys = {
-  use_peft: fixed([false, null], `LoRA is not in this version: ${fullOnly}`),
-  peft_type: fixed([null], `adapters are not in this version: ${fullOnly}`),
+  peft_type: fixed([null, "LORA"], plain),
   ...method(
     "QLoRA",
     "bnb_4bit_quant_type bnb_4bit_compute_dtype bnb_4bit_use_double_quant use_bnb_nested_quant",
   ),
   revision: ignored("nothing is downloaded"),
-  ...method(
-    "LoRA",
-    `r target_modules exclude_modules lora_alpha lora_dropout lora_bias fan_in_fan_out use_rslora
-    use_dora modules_to_save init_lora_weights layers_to_transform layers_pattern rank_pattern
-    alpha_pattern trainable_token_indices loftq_config eva_config corda_config lora_ga_config
-    velora_config use_qalora qalora_group_size layer_replication target_parameters use_bdlora
-    arrow_config kasa_config monteclora_config alora_invocation_tokens ensure_weight_tying
-    bias task_type inference_mode auto_mapping base_model_name_or_path peft_version megatron_config
-    megatron_core
-    lora_r lora_target_modules lora_modules_to_save lora_task_type`,
+  r: renamed("lora_r"),
+  target_modules: renamed("lora_target_modules"),
+  modules_to_save: renamed("lora_modules_to_save"),
+  task_type: ignored("it follows from the data", "CAUSAL_LM"),
+  lora_task_type: ignored("it follows from the data", "CAUSAL_LM"),
+  fan_in_fan_out: ignored("it follows from the model", false),
+  inference_mode: fixed([false], "adapters are trained"),
+  base_model_name_or_path: ignored("model_name_or_path is what is trained on"),
+  ...each("auto_mapping peft_version", ignored("it is written, not read")),
+  megatron_core: ignored("there are no Megatron layers", "megatron.core"),
+  qalora_group_size: ignored("there is no QALoRA", 16),
+  init_lora_weights: fixed([true], "A begins as in peft's default, B with zeros"),
+  bias: fixed(["none"], "biases stay as they are"),
+  ...each("use_dora use_qalora use_bdlora lora_bias ensure_weight_tying", fixed([false], plain)),
+  ...each("rank_pattern alpha_pattern", fixed([{}], "every adapter has lora_r and lora_alpha")),
+  ...each(
+    "exclude_modules layers_to_transform layers_pattern",
+    fixed([null], "lora_target_modules alone chooses; it may be a regular expression"),
+  ),
+  ...each("loftq_config", fixed([{}], notKept)),
+  ...each("eva_config corda_config lora_ga_config", fixed([null], notKept)),
+  ...each(
+    `trainable_token_indices velora_config layer_replication target_parameters arrow_config
+    kasa_config monteclora_config alora_invocation_tokens megatron_config`,
+    fixed([null], plain),
   ),
 };

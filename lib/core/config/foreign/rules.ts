@@ -13,12 +13,14 @@ export type ForeignKey =
       readonly convert?: (value: unknown) => unknown;
       /** A value of `to` that says nothing beside this key: v4's `warmup_ratio` beats `warmup_steps: 0`. */
       readonly overrides?: unknown;
+      /** The only values that there is a name for; others are refused for `reason`. */
+      readonly only?: { readonly values: readonly unknown[]; readonly reason: string };
     }
   /** Cannot change results: accepted, with a warning unless it holds its default. */
   | { readonly kind: "ignored"; readonly default: unknown; readonly reason: string }
   /** Would change results: only the listed values, which do what Lockstep does anyway. */
   | { readonly kind: "fixed"; readonly allowed: readonly unknown[]; readonly reason: string }
-  /** An option of one way of fine-tuning: without effect beside `finetuning_type: full`, refused otherwise. */
+  /** An option of a way of fine-tuning that is not here: without effect beside `finetuning_type`. */
   | { readonly kind: "method"; readonly method: string };
 
 export type ForeignKeys = Readonly<Record<string, ForeignKey>>;
@@ -32,6 +34,18 @@ export const renamed = (
   to,
   ...(convert === undefined ? {} : { convert }),
   ...(overrides === undefined ? {} : { overrides }),
+});
+
+/** A foreign name whose words have each a value of ours; other words are refused. */
+export const reworded = (
+  to: ConfigKey,
+  words: Readonly<Record<string, unknown>>,
+  reason: string,
+): ForeignKey => ({
+  kind: "renamed",
+  to,
+  convert: (value) => words[String(value)],
+  only: { values: Object.keys(words), reason },
 });
 
 export const ignored = (reason: string, defaultValue: unknown = null): ForeignKey => ({
@@ -60,7 +74,7 @@ export function each(names: string, rule: ForeignKey): Record<string, ForeignKey
 export const method = (name: string, keys: string): Record<string, ForeignKey> =>
   each(keys, { kind: "method", method: name });
 
-export const fullOnly = "all weights are trained (finetuning_type: full)";
+export const fullOnly = "all weights are trained, or LoRA adapters (use_peft: true)";
 export const answersOnly = "where rows have answers, the answers alone are learnt";
 export const notHere = "this version cannot do it";
 export const hub = "Lockstep does not talk to the Hugging Face Hub";

@@ -1,0 +1,86 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { ModelWeights } from "#lib/checkpoint/index";
+import { AdapterDirectory } from "#lib/checkpoint/peft/index";
+import { lockstepCommand } from "#tests/support/lockstep-command";
+import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
+
+// LoRA in the whole command, with the real engine in real processes.
+
+let job: TinyJob;
+before(async () => {
+  job = await createTinyJob({
+    ...{ use_peft: true, lora_r: 4, lora_alpha: 8, lora_target_modules: "all-linear" },
+    ...{ learning_rate: 1e-2, max_steps: 6, global_batch_size: 8, gradient_groups: 4 },
+  });
+});
+after(() => job.remove());
+
+const run = (command: "train" | "train-local", name: string, ...args: readonly string[]) =>
+  lockstepCommand(
+    [
+      ...[command, job.configFile, ...(command === "train" ? ["--json-logs"] : [])],
+      ...["--output-dir", join(job.directory, name), ...args],
+    ],
+    join(job.directory, "cache"),
+  );
+
+for (const precision of ["--bf16", "--no-bf16"]) {
+  test(`one process, one and two workers end with the same adapter (${precision})`, async () => {
+    const local = await run("train-local", `local${precision}`, precision);
+    assert.equal(local.code, 0, local.stderr);
+    const expected = /masters sha256 ([0-9a-f]{64})/.exec(local.lines.join("\n"))?.[1];
+    assert.ok(expected !== undefined, local.lines.join("\n"));
+    for (const numWorkers of [1, 2]) {
+      const name = `workers-${numWorkers}${precision}`;
+      const cluster = await run("train", name, precision, "--workers", String(numWorkers));
+      assert.equal(cluster.code, 0, cluster.stderr);
+      const [completed] = cluster.of("run.completed");
+      assert.equal(completed?.mastersSha256, expected, name);
+    }
+  });
+}
+
+test("the saved adapter fits its base, has moved, and a resumed run ends with the same one", async () => {
+  const saving = ["--save-strategy", "steps", "--save-steps", "3", "--eval-strategy", "no"];
+  const whole = await run("train", "whole", ...saving);
+  assert.equal(whole.code, 0, whole.stderr);
+  const output = join(job.directory, "whole");
+  const checkpoint = join(output, "checkpoint-3");
+  const resumed = await run("train", "resumed", ...saving, "--resume-from-checkpoint", checkpoint);
+  assert.equal(resumed.code, 0, resumed.stderr);
+  const sha256 = whole.of("run.completed")[0]?.mastersSha256;
+  assert.equal(resumed.of("run.completed")[0]?.mastersSha256, sha256);
+  const [before, later] = whole.of("evaluation.completed");
+  assert.ok((later?.loss ?? 0) < (before?.loss ?? 0), "the validation loss falls");
+
+  const base = await ModelWeights.open(join(job.directory, "model"));
+  for (const directory of [output, checkpoint]) {
+    const adapter = await AdapterDirectory.open(directory);
+    adapter.checkAgainst({
+      modelType: "llama",
+      weights: base.names().map((name) => ({ name, shape: base.info(name).shape })),
+    });
+    assert.equal(adapter.config.base_model_name_or_path, join(job.directory, "model"));
+    assert.ok(adapter.modules.every(({ rank }) => rank === 4));
+    for (const { path } of adapter.modules) {
+      const b = await adapter.readMatrix(path, "B");
+      assert.ok(
+        b.some((value) => value !== 0),
+        path,
+      );
+    }
+    await adapter.close();
+  }
+  await base.close();
+});
+
+test("a checkpoint of another rank is not resumed", async () => {
+  const outcome = await run(
+    ...(["train", "other-rank", "--lora-r", "2", "--resume-from-checkpoint"] as const),
+    join(job.directory, "whole", "checkpoint-3"),
+  );
+  assert.equal(outcome.code, 1);
+  assert.match(outcome.stderr, /E_CONFIG_CONFLICT.*lora_r and resume_from_checkpoint/);
+});
