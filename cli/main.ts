@@ -42,6 +42,13 @@ const commands: Readonly<Record<string, Command>> = {
     summary: "FILE DIR: turn a GGUF file into a Hugging Face directory",
     load: async () => ({ run: (await import("./import-gguf.js")).importGgufCommand }),
   },
+  "merge-adapter": {
+    summary: "ADAPTER_DIR OUT_DIR: add a LoRA adapter into its base model",
+    load: async () => {
+      const { mergeAdapterCommand, mergeAdapterUsage } = await import("./merge-adapter.js");
+      return { usage: mergeAdapterUsage, run: mergeAdapterCommand };
+    },
+  },
   generate: {
     summary: "MODEL_DIR --prompt TEXT: continue a text with a model",
     load: async () => {
@@ -70,7 +77,7 @@ const usage = `lockstep ${packageVersion}: fine-tunes language models on a clust
 Usage: lockstep COMMAND ...
 
 ${Object.entries(commands)
-  .map(([name, { summary }]) => `  ${name.padEnd(12)} ${summary}`)
+  .map(([name, { summary }]) => `  ${name.padEnd(13)} ${summary}`)
   .join("\n")}
 
 lockstep COMMAND --help tells more.

@@ -84,7 +84,7 @@ export async function saveFilesAtomically(
 }
 
 const isWeightsFile = (name: string): boolean =>
-  /^model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/.test(name);
+  /^(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/.test(name);
 
 /** Deletes a directory so that it is never seen half-deleted. */
 export async function removeDirectoryAtomically(directory: string): Promise<void> {

@@ -83,6 +83,9 @@ def check_adapter(case: dict) -> str:
     assert error < 1e-6, f"logits differ by {error} of their size from W + scale * B A"
     error = float((adapted - logits(ours.merge_and_unload())).abs().max()) / size
     assert error < 1e-6, f"the merged model's logits differ by {error} of their size"
+    if "merged" in case:
+        error = float((adapted - logits(load(case["merged"], case["head"]).double())).abs().max()) / size
+        assert error < 1e-5, f"the logits of our merged model differ by {error} of their size"
     if case["head"] == "causal-lm":
         alone = AutoPeftModelForCausalLM.from_pretrained(case["ours"]).eval().double()
         error = float((adapted - logits(alone)).abs().max()) / size

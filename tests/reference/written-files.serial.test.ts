@@ -254,7 +254,13 @@ test(
     const adapter = await AdapterDirectory.open(ours);
     const scales = Object.fromEntries(adapter.modules.map(({ path }) => [path, 6 / Math.sqrt(4)]));
     await adapter.close();
-    const place = { base, head: "causal-lm" };
+    const merged = join(job.directory, "merged");
+    const merging = await lockstepCommand(
+      ["merge-adapter", ours, merged],
+      join(job.directory, "cache"),
+    );
+    assert.equal(merging.code, 0, merging.stderr);
+    const place = { base, head: "causal-lm", merged };
     await compare("trained", [
       { kind: "adapter", name: "trained", ours, theirs: null, ...place, scales },
     ]);

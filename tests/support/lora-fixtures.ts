@@ -4,9 +4,11 @@ import { join } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/index";
 import {
   AdapterDirectory,
+  addLowRank,
   type BaseModel,
   layOutAdapter,
   loraMatrixOf,
+  rankOf,
 } from "#lib/checkpoint/peft/index";
 import type { Precision, WireDtype } from "#lib/core/dtype";
 import { ignoredTarget, type LoraJob, type TokenBatch, type WorkerJob } from "#lib/core/job";
@@ -73,7 +75,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
     const frozen = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(lora.frozen)));
     const whole = buildParameterLayout(model.weights, frozenDtype);
     const wireBytes = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(whole)));
-    for (const { name: slot, shape } of model.weights) {
+    for (const { name: slot } of model.weights) {
       const isTrained = layout.tensors.some((other) => other.name === slot);
       const values = isTrained ? readSlot(layout, slot, trained) : await weights.readFloat32(slot);
       if (!isTrained) writeSlot(lora.frozen, slot, values, frozen);
@@ -82,7 +84,10 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
         const path = slot.replace(/\.weight$/, "");
         const a = readSlot(layout, `${path}.lora_A.weight`, trained);
         const b = readSlot(layout, `${path}.lora_B.weight`, trained);
-        addProduct(values, shape as [number, number], a, b, scale, adapter.config.fan_in_fan_out);
+        addLowRank(values, {
+          ...{ a, b, scale, rank: rankOf(adapter.config, path) },
+          isTransposed: adapter.config.fan_in_fan_out,
+        });
       }
       writeSlot(whole, slot, values, wireBytes);
     }
@@ -109,28 +114,5 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
   } finally {
     await weights.close();
     await adapter.close();
-  }
-}
-
-/** weight += scale B A, transposed where the weight is stored [in, out]. */
-function addProduct(
-  weight: Float32Array,
-  [rows, columns]: readonly [number, number],
-  a: Float32Array,
-  b: Float32Array,
-  scale: number,
-  isTransposed: boolean,
-): void {
-  const numInputs = isTransposed ? rows : columns;
-  const rank = a.length / numInputs;
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      const [out, input] = isTransposed ? [column, row] : [row, column];
-      let sum = 0;
-      for (let r = 0; r < rank; r++) {
-        sum += (b[out * rank + r] as number) * (a[r * numInputs + input] as number);
-      }
-      weight[row * columns + column] = (weight[row * columns + column] as number) + scale * sum;
-    }
   }
 }

@@ -16,6 +16,7 @@ export {
   parseLoraConfig,
 } from "./lora-config.js";
 export { type AdapterLayout, initialMatrix, layOutAdapter, loraMatrixOf } from "./lora-job.js";
+export { addLowRank, type LowRankUpdate, mergedTensors } from "./merge.js";
 export {
   adaptedModules,
   type BaseModel,

@@ -88,7 +88,6 @@ export function adaptedModules(config: LoraConfig, model: BaseModel): readonly L
 
 /** Every linear map: matrices that are not embedding tables. */
 export function linearModules({ modelType, weights }: BaseModel): readonly LinearModule[] {
-  const isTransposed = conv1dTypes.has(modelType);
   return weights
     .filter(({ name, shape }) => {
       return shape.length === 2 && name.endsWith(".weight") && !isEmbeddingTable(name);
@@ -96,13 +95,15 @@ export function linearModules({ modelType, weights }: BaseModel): readonly Linea
     .map(({ name, shape }) => {
       const path = name.slice(0, -".weight".length);
       const [rows, columns] = shape as [number, number];
-      // GPT-2's heads are ordinary linear maps.
-      const isConv1d = isTransposed && path.startsWith("transformer.");
-      return isConv1d
+      return isInputMajor(modelType, path)
         ? { path, numInputs: rows, numOutputs: columns }
         : { path, numInputs: columns, numOutputs: rows };
     });
 }
+
+/** Whether a module's weight lies as [in, out]: GPT-2's, its heads excepted. */
+export const isInputMajor = (modelType: string, path: string): boolean =>
+  conv1dTypes.has(modelType) && path.startsWith("transformer.");
 
 /** peft's `check_target_module_exists`. */
 export function isTarget(config: LoraConfig, path: string): boolean {

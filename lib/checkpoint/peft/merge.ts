@@ -1,0 +1,79 @@
+import { isDerivedTensor } from "#lib/core/derived-tensors";
+import type { ModelTensor } from "#lib/checkpoint/model-directory";
+import type { ModelWeights } from "#lib/checkpoint/model-weights";
+import type { AdapterDirectory } from "./adapter-directory.js";
+import { isInputMajor, scaleOf } from "./target-modules.js";
+
+export interface LowRankUpdate {
+  /** [rank, inputs] */
+  readonly a: Float32Array;
+  /** [outputs, rank] */
+  readonly b: Float32Array;
+  readonly rank: number;
+  readonly scale: number;
+  /** The weight lies as [inputs, outputs] (GPT-2's Conv1D). */
+  readonly isTransposed: boolean;
+}
+
+/** weight += scale B A, in place; sums over the rank are float64. */
+export function addLowRank(weight: Float32Array, update: LowRankUpdate): void {
+  const { a, b, rank, scale, isTransposed } = update;
+  const [numInputs, numOutputs] = [a.length / rank, b.length / rank];
+  if (weight.length !== numInputs * numOutputs) {
+    throw new RangeError(`${weight.length} elements are not ${numOutputs} x ${numInputs}`);
+  }
+  const [outputStep, inputStep] = isTransposed ? [1, numOutputs] : [numInputs, 1];
+  const row = new Float64Array(numInputs);
+  for (let output = 0; output < numOutputs; output++) {
+    row.fill(0);
+    for (let r = 0; r < rank; r++) {
+      const factor = scale * (b[output * rank + r] as number);
+      const start = r * numInputs;
+      for (let i = 0; i < numInputs; i++) {
+        row[i] = (row[i] as number) + factor * (a[start + i] as number);
+      }
+    }
+    for (let i = 0; i < numInputs; i++) {
+      const at = output * outputStep + i * inputStep;
+      weight[at] = (weight[at] as number) + (row[i] as number);
+    }
+  }
+}
+
+/**
+ * A model's weights with an adapter in them, each made when it is asked for.
+ *
+ * @throws E_ADAPTER_TENSOR for an adapter of another model
+ */
+export function mergedTensors(
+  base: ModelWeights,
+  modelType: string,
+  adapter: AdapterDirectory,
+): readonly ModelTensor[] {
+  const weights = base
+    .names()
+    .filter((name) => !isDerivedTensor(name))
+    .map((name) => ({ name, shape: base.info(name).shape }));
+  adapter.checkAgainst({ modelType, weights });
+  const moduleOf = new Map(adapter.modules.map((module) => [`${module.path}.weight`, module]));
+  const saved = new Set(adapter.savedWeights);
+  return weights.map(({ name, shape }) => ({
+    name,
+    shape,
+    read: async () => {
+      if (saved.has(name)) return adapter.readSaved(name);
+      const weight = await base.readFloat32(name);
+      const module = moduleOf.get(name);
+      if (module === undefined) return weight;
+      const { path, rank } = module;
+      addLowRank(weight, {
+        a: await adapter.readMatrix(path, "A"),
+        b: await adapter.readMatrix(path, "B"),
+        rank,
+        scale: scaleOf(adapter.config, path),
+        isTransposed: isInputMajor(modelType, path),
+      });
+      return weight;
+    },
+  }));
+}
