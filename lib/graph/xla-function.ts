@@ -21,7 +21,7 @@ const outputArgs: Readonly<Record<string, string>> = {
     "Const Reshape Slice ConcatV2 GatherV2 SelectV2 OneHot Fill BroadcastTo PadV2",
   ),
   ...named("output", "Sum Mean Max Min Prod Tile BatchMatMulV2 Split UnsortedSegmentSum"),
-  ...named("output", "Identity Bitcast ArgMax Pack PartitionedCall TensorScatterAdd ReverseV2"),
+  ...named("output", "Identity Bitcast ArgMax Pack PartitionedCall XlaOptimizationBarrier"),
 };
 
 function named(arg: string, ops: string): Record<string, string> {

@@ -9,53 +9,69 @@ const boundaryOps = new Set(["Placeholder", "ReadVariableOp"]);
  * included. What is fed and what is read of variables become its arguments. The nodes themselves stay
  * in the graph for those who fetch them there.
  *
- * Meant for GPUs: on a CPU, XLA's products are slower than oneDNN's. Order that control edges ask for
- * is XLA's to choose within the function.
+ * XLA knows no control edges and merges equal instructions, so a control edge becomes a barrier between
+ * what must be there and an input of the node that waits: recomputed activations stay recomputed.
+ *
+ * Meant for GPUs: on a CPU, XLA's products are slower than oneDNN's.
  *
  * @returns the values of `results`, out of the function
  * @throws E_GRAPH_FUNCTION_OP for an op that has no place in a function, such as one with an effect
  */
 export function xlaRegion(name: string, results: readonly GraphTensor[]): readonly GraphTensor[] {
   const graph = (results[0] as GraphTensor).node.graph;
-  const needed = neededNodes(results);
   const inputs: GraphTensor[] = [];
+  const args: GraphTensor[] = [];
   const body = new GraphBuilder();
   const copies = new Map<GraphNode, readonly GraphTensor[]>();
   const copyOf = ({ node, index }: GraphTensor): GraphTensor =>
     (copies.get(node) as readonly GraphTensor[])[index] as GraphTensor;
-  // In order of creation, so that a node's inputs come before it.
-  for (const node of graph.nodes) {
-    if (!needed.has(node)) continue;
+  for (const node of neededNodes(results)) {
     if (boundaryOps.has(node.op)) {
       const [value] = node.outputs as [GraphTensor];
-      const { dtype, shape } = value;
-      const argument = body.tensor(argumentOp, [], {}, dtype, shape, {
-        name: `arg${inputs.length}`,
-      });
+      const options = { name: `arg${args.length}` };
+      const arg = body.tensor(argumentOp, [], {}, value.dtype, value.shape, options);
       inputs.push(value);
-      copies.set(node, [argument]);
+      args.push(arg);
+      copies.set(node, [arg]);
       continue;
     }
-    const copy = body.add(node.op, node.inputs.map(copyOf), node.attrs, node.outputs, {
-      name: node.name,
-    });
+    const awaited = [...node.controlInputs].map((control) => copyOf(firstOutput(control)));
+    const operands = behind(awaited, node.inputs.map(copyOf));
+    const copy = body.add(node.op, operands, node.attrs, node.outputs, { name: node.name });
     copies.set(node, copy.outputs);
   }
-  return callXlaFunction(graph, name, inputs, {
-    body,
-    args: inputs.map(({ node }) => (copies.get(node) as readonly GraphTensor[])[0] as GraphTensor),
-    results: results.map(copyOf),
-  });
+  return callXlaFunction(graph, name, inputs, { body, args, results: results.map(copyOf) });
 }
 
-/** The nodes that results need by data, boundary nodes included but nothing behind them. */
+const firstOutput = ({ outputs }: GraphNode): GraphTensor => outputs[0] as GraphTensor;
+
+/** The operands, the first of them there only after `awaited`. */
+function behind(awaited: readonly GraphTensor[], operands: readonly GraphTensor[]): GraphTensor[] {
+  const [first, ...others] = operands;
+  if (awaited.length === 0 || first === undefined) return [...operands];
+  const held = [first, ...awaited];
+  const barrier = first.node.graph.add(
+    "XlaOptimizationBarrier",
+    held,
+    { T: { kind: "types", value: held.map(({ dtype }) => dtype) } },
+    held,
+  );
+  return [firstOutput(barrier), ...others];
+}
+
+/** The nodes that results need, each after those that it needs; nothing behind boundary nodes. */
 function neededNodes(results: readonly GraphTensor[]): ReadonlySet<GraphNode> {
-  const needed = new Set<GraphNode>();
-  const pending = results.map(({ node }) => node);
-  for (let node = pending.pop(); node !== undefined; node = pending.pop()) {
-    if (needed.has(node)) continue;
-    needed.add(node);
-    if (!boundaryOps.has(node.op)) pending.push(...node.inputs.map((input) => input.node));
+  const done = new Set<GraphNode>();
+  const pending = results.map(({ node }) => node).reverse();
+  for (let node = pending.at(-1); node !== undefined; node = pending.at(-1)) {
+    const needs = boundaryOps.has(node.op)
+      ? []
+      : [...node.inputs.map((input) => input.node), ...node.controlInputs];
+    const missing = needs.filter((need) => !done.has(need));
+    pending.push(...missing);
+    if (missing.length > 0) continue;
+    pending.pop();
+    done.add(node);
   }
-  return needed;
+  return done;
 }

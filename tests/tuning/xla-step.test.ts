@@ -6,6 +6,7 @@ import { relativeError } from "#tests/support/compare";
 import { batchOf, readSlot, tinyLlamaCase, tinyLlamaJob } from "#tests/support/tiny-llama";
 
 const batch = batchOf(tinyLlamaCase);
+const embedding = "model.embed_tokens.weight";
 
 /** Loss and gradient of a group of two equal micro-batches. */
 async function gradientOf(job: WorkerJob, parameters: Uint8Array) {
@@ -39,5 +40,13 @@ for (const [precision, tolerance] of [
       assert.ok(error < tolerance, `${name}: ${error}`);
     }
     assert.deepEqual(await gradientOf(xlaJob, wireBytes), actual);
+    const recomputed = await gradientOf({ ...xlaJob, gradientCheckpointing: true }, wireBytes);
+    assert.ok(Math.abs(recomputed.nllSum / expected.nllSum - 1) < tolerance / 10);
+    assert.ok(
+      relativeError(
+        readSlot(job.layout, embedding, recomputed.gradients),
+        readSlot(job.layout, embedding, expected.gradients),
+      ) < tolerance,
+    );
   });
 }
