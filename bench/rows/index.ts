@@ -1,6 +1,7 @@
 import type { Experiment } from "#bench/frame/experiment";
 import { classifier } from "./classifier.js";
 import { generate } from "./generate.js";
+import { load } from "./load.js";
 import { lora } from "./lora.js";
 import { floor, fp32Step, step } from "./step.js";
 import { reduction, synchronisation } from "./synchronisation.js";
@@ -19,6 +20,7 @@ export const experiments: readonly Experiment[] = [
   reduction,
   generate,
   tokenise,
+  load,
 ];
 
 /** Experiments by their names or their rows'; a row's name keeps only that row. */
