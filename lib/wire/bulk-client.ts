@@ -9,11 +9,18 @@ import {
   pushGradientsMethod,
   workerIdKey,
 } from "./bulk-protocol.js";
-import { chunks, decodeFrame } from "./frame.js";
+import {
+  announcedPayloadBytes,
+  chunks,
+  decodeFrame,
+  encodeFrame,
+  frameHeaderBytes,
+} from "./frame.js";
 import { createChannelClient } from "./grpc-client.js";
 import { bulkStallTimeoutMs, maxChunksInFlight } from "./limits.js";
 import { fromServiceError } from "./rpc-errors.js";
-import { callMetadata, type WireSecurity } from "./security.js";
+import { callMetadata, isLoopbackAddress, type WireSecurity } from "./security.js";
+import { SharedRing, sharedRingKey } from "./shared-ring.js";
 
 export interface PushRequest {
   readonly workerId: string;
@@ -31,6 +38,10 @@ export class BulkClient {
   readonly #client: grpc.Client;
   readonly #security: WireSecurity;
   readonly #stallTimeoutMs: number;
+  /** Whether the shard may be on this machine. */
+  readonly #isNear: boolean;
+  /** The shard opened the ring of a call before. */
+  #opensRings = false;
 
   constructor(options: {
     readonly address: string;
@@ -40,6 +51,7 @@ export class BulkClient {
     this.address = options.address;
     this.#security = options.security;
     this.#stallTimeoutMs = options.stallTimeoutMs ?? bulkStallTimeoutMs;
+    this.#isNear = isLoopbackAddress(options.address);
     this.#client = createChannelClient({
       address: options.address,
       security: options.security,
@@ -58,6 +70,8 @@ export class BulkClient {
       address: this.address,
       timeoutMs: this.#stallTimeoutMs,
     };
+    // A push cannot be told whether its ring was opened; the pull before it was.
+    const shared = this.#opensRings ? SharedRing.offer() : undefined;
     let settle: (outcome: { reply: Buffer } | { error: unknown }) => void = () => {};
     const settled = new Promise<{ reply: Buffer } | { error: unknown }>((resolve) => {
       settle = resolve;
@@ -66,7 +80,10 @@ export class BulkClient {
       pushGradientsMethod.path,
       pushGradientsMethod.requestSerialize,
       pushGradientsMethod.responseDeserialize,
-      callMetadata(this.#security, { [workerIdKey]: request.workerId }),
+      callMetadata(this.#security, {
+        [workerIdKey]: request.workerId,
+        ...(shared === undefined ? {} : { [sharedRingKey]: shared.offer }),
+      }),
       (error, reply) => settle(error !== null || reply === undefined ? { error } : { reply }),
     );
     call.on("error", (error: unknown) => settle({ error }));
@@ -85,30 +102,41 @@ export class BulkClient {
     try {
       let sentBytes = 0;
       const inFlight: Promise<void>[] = [];
-      for (const frame of chunks(wireBytes, request)) {
+      const { step, group, lease } = request;
+      for (const { offset, payload } of chunks(wireBytes)) {
         if (inFlight.length >= maxChunksInFlight) {
           await Promise.race([inFlight.shift(), outcome]);
         }
         // The shard may answer before it has read everything: refused, duplicate, stale.
         if (ended) break;
+        const fields = { step, group, lease, offset };
+        const message =
+          shared === undefined
+            ? encodeFrame(fields, payload, 0, payload.length)
+            : await shared.ring.put(fields, payload, () => ended);
+        if (message === undefined) break;
         inFlight.push(
           new Promise((resolve) =>
-            call.write(frame, () => {
+            call.write(message, () => {
               watchdog.moved();
               resolve();
             }),
           ),
         );
-        sentBytes += frame.length;
+        sentBytes += frameHeaderBytes + payload.length;
         await request.onChunk?.(sentBytes);
       }
       if (!ended) call.end();
       const result = await outcome;
-      if ("error" in result) throw fromServiceError(result.error, failure);
+      if ("error" in result) {
+        this.#opensRings = false;
+        throw fromServiceError(result.error, failure);
+      }
       return decodePushReply(result.reply);
     } finally {
       // A call that `onChunk` threw out of would keep its connection open.
       if (!ended) call.cancel();
+      shared?.ring.close();
       watchdog.stop();
       request.signal?.removeEventListener("abort", cancel);
     }
@@ -127,12 +155,13 @@ export class BulkClient {
       address: this.address,
       timeoutMs: this.#stallTimeoutMs,
     };
+    const shared = this.#isNear ? SharedRing.offer() : undefined;
     const call = this.#client.makeServerStreamRequest(
       pullParametersMethod.path,
       pullParametersMethod.requestSerialize,
       pullParametersMethod.responseDeserialize,
       encodePullRequest({ version: request.version }),
-      callMetadata(this.#security),
+      callMetadata(this.#security, shared === undefined ? {} : { [sharedRingKey]: shared.offer }),
     );
     let stalled = false;
     const watchdog = new StallWatchdog(this.#stallTimeoutMs, () => {
@@ -146,7 +175,8 @@ export class BulkClient {
     try {
       for await (const message of call as AsyncIterable<Buffer>) {
         watchdog.moved();
-        const frame = decodeFrame(message);
+        const place = into.subarray(receivedBytes, receivedBytes + announcedPayloadBytes(message));
+        const frame = shared?.ring.take(message, place) ?? decodeFrame(message);
         if (
           frame.step !== request.version ||
           frame.offset !== receivedBytes ||
@@ -157,7 +187,8 @@ export class BulkClient {
             peer: this.address,
           });
         }
-        into.set(frame.payload, frame.offset);
+        if (shared?.ring.holds(message) === true) this.#opensRings = true;
+        else into.set(frame.payload, frame.offset);
         receivedBytes += frame.payload.length;
       }
     } catch (error) {
@@ -166,6 +197,7 @@ export class BulkClient {
         ? new LockstepError("E_RPC_TIMEOUT", failure)
         : fromServiceError(error, failure);
     } finally {
+      shared?.ring.close();
       watchdog.stop();
       request.signal?.removeEventListener("abort", cancel);
     }

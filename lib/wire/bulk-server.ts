@@ -8,8 +8,9 @@ import {
   pushGradientsMethod,
   workerIdKey,
 } from "./bulk-protocol.js";
-import { chunks, decodeFrame, type Frame } from "./frame.js";
-import type { GrpcServer } from "./grpc-server.js";
+import { type Chunk, chunks, decodeFrame, encodeFrame, type Frame } from "./frame.js";
+import type { CallContext, GrpcServer } from "./grpc-server.js";
+import { SharedRing, sharedRingKey } from "./shared-ring.js";
 
 export interface PushMeta {
   readonly workerId: string;
@@ -22,8 +23,8 @@ export interface BulkHandlers {
   /**
    * Consumes the frames of one push: all of one (step, group, lease). Iteration throws
    * E_FRAME_CORRUPT / E_FRAME_INVALID on a bad frame and E_RPC_UNAVAILABLE when the worker went away;
-   * the payload of a frame is the consumer's to keep. Frames wait in the socket while the consumer
-   * does not ask for the next one.
+   * the payload of a frame may be read until the next one is asked for. Frames wait where they are
+   * while the consumer does not ask.
    */
   pushGradients(meta: PushMeta, frames: AsyncIterable<Frame>): Promise<PushReply>;
   /** @throws E_VERSION_NOT_PUBLISHED */
@@ -50,21 +51,58 @@ export function registerBulkService(server: GrpcServer, handlers: BulkHandlers):
       throw new LockstepError("E_FRAME_INVALID", { reason: "its worker id is too long" });
     }
     const meta: PushMeta = { workerId, peer: context.peer, signal: context.signal };
-    return encodePushReply(await handlers.pushGradients(meta, frames(messages)));
+    const ring = ringOf(context);
+    try {
+      return encodePushReply(await handlers.pushGradients(meta, frames(messages, ring)));
+    } finally {
+      ring?.close();
+    }
   });
-  server.addServerStream(pullParametersMethod, (message) => {
+  server.addServerStream(pullParametersMethod, (message, context) => {
     const request = decodePullRequest(message);
     const published = handlers.pullParameters(request);
     const { bytes, beforeChunk }: PullSource =
       published instanceof Uint8Array ? { bytes: published } : published;
-    return chunks(bytes, { step: request.version, group: 0, lease: 0 }, beforeChunk);
+    const ring = ringOf(context);
+    const sent = chunks(bytes, beforeChunk);
+    return outgoing(sent, request.version, ring, context.signal);
   });
 }
 
-async function* frames(messages: AsyncIterable<Buffer>): AsyncGenerator<Frame> {
+/** The ring that a caller on this machine offered. */
+function ringOf({ metadata }: CallContext): SharedRing | undefined {
+  const offer = metadata.get(sharedRingKey)[0];
+  return offer === undefined ? undefined : SharedRing.accept(String(offer));
+}
+
+async function* outgoing(
+  sent: Iterable<Chunk>,
+  version: number,
+  ring: SharedRing | undefined,
+  signal: AbortSignal,
+): AsyncGenerator<Buffer> {
+  try {
+    for (const { offset, payload } of sent) {
+      const fields = { step: version, group: 0, lease: 0, offset };
+      const message =
+        ring === undefined
+          ? encodeFrame(fields, payload, 0, payload.length)
+          : await ring.put(fields, payload, () => signal.aborted);
+      if (message === undefined) return;
+      yield message;
+    }
+  } finally {
+    ring?.close();
+  }
+}
+
+async function* frames(
+  messages: AsyncIterable<Buffer>,
+  ring: SharedRing | undefined,
+): AsyncGenerator<Frame> {
   let first: Frame | undefined;
   for await (const message of messages) {
-    const frame = decodeFrame(message);
+    const frame = ring?.take(message) ?? decodeFrame(message);
     first ??= frame;
     if (frame.step !== first.step || frame.group !== first.group || frame.lease !== first.lease) {
       throw new LockstepError("E_FRAME_INVALID", {

@@ -44,9 +44,21 @@ export function encodeFrame(
   writeSafeInteger(frame, fields.offset, 20);
   frame.writeUInt32LE(payloadBytes, 28);
   frame.set(source.subarray(sourceStart, sourceStart + payloadBytes), frameHeaderBytes);
-  frame.writeUInt32LE(frameChecksum(frame), 32);
+  frame.writeUInt32LE(frameChecksum(frame, frame.subarray(frameHeaderBytes)), 32);
   return frame;
 }
+
+/** The header alone of a frame whose payload travels beside it. @param payload may lie on shared memory */
+export function encodeHeader(fields: Omit<Frame, "payload">, payload: Uint8Array): Buffer {
+  const header = encodeFrame(fields, payload, 0, 0);
+  header.writeUInt32LE(payload.length, 28);
+  header.writeUInt32LE(frameChecksum(header, payload), 32);
+  return header;
+}
+
+/** Payload bytes that a header announces; 0 for a message that is too short to tell. */
+export const announcedPayloadBytes = (message: Buffer): number =>
+  message.length < frameHeaderBytes ? 0 : message.readUInt32LE(28);
 
 /**
  * @returns a frame whose payload is a view of `message`.
@@ -56,50 +68,64 @@ export function decodeFrame(message: Buffer): Frame {
   if (message.length < frameHeaderBytes) {
     throw invalid(`it has ${message.length} bytes, fewer than its header's ${frameHeaderBytes}`);
   }
-  if (message.readUInt32LE(0) !== frameMagic) throw invalid("its first four bytes are wrong");
-  const payloadBytes = message.readUInt32LE(28);
-  if (payloadBytes !== message.length - frameHeaderBytes) {
-    throw invalid(
-      `its header says ${payloadBytes} payload bytes, ${message.length - frameHeaderBytes} came`,
-    );
+  return joinFrame(message.subarray(0, frameHeaderBytes), message.subarray(frameHeaderBytes));
+}
+
+/**
+ * A header and its payload.
+ *
+ * @returns a frame with this very payload
+ * @throws as decodeFrame
+ */
+export function joinFrame(header: Buffer, payload: Buffer): Frame {
+  if (header.readUInt32LE(0) !== frameMagic) throw invalid("its first four bytes are wrong");
+  const payloadBytes = header.readUInt32LE(28);
+  if (payloadBytes !== payload.length) {
+    throw invalid(`its header says ${payloadBytes} payload bytes, ${payload.length} came`);
   }
   if (payloadBytes > maxFramePayloadBytes) {
     throw invalid(`${payloadBytes} payload bytes exceed the limit of ${maxFramePayloadBytes}`);
   }
-  const step = message.readUInt32LE(4);
-  const group = message.readUInt32LE(8);
-  const lease = readSafeInteger(message, 12);
-  const offset = readSafeInteger(message, 20);
-  if (message.readUInt32LE(32) !== frameChecksum(message)) {
+  const step = header.readUInt32LE(4);
+  const group = header.readUInt32LE(8);
+  const lease = readSafeInteger(header, 12);
+  const offset = readSafeInteger(header, 20);
+  if (header.readUInt32LE(32) !== frameChecksum(header, payload)) {
     throw new LockstepError("E_FRAME_CORRUPT", { step, group, offset, payloadBytes });
   }
   if (!Number.isSafeInteger(lease) || !Number.isSafeInteger(offset)) {
     throw invalid("its lease or offset is beyond 2^53");
   }
-  return { step, group, lease, offset, payload: message.subarray(frameHeaderBytes) };
+  return { step, group, lease, offset, payload };
+}
+
+/** A piece of a range, small enough for a frame. */
+export interface Chunk {
+  readonly offset: number;
+  /** A view of the range. */
+  readonly payload: Uint8Array;
 }
 
 /**
- * Frames of a whole range, in order, made when asked for; an empty range is one empty frame.
+ * A whole range in pieces, in order; an empty range is one empty piece.
  *
- * @param beforeChunk called right before bytes are copied; what it throws ends the iteration
+ * @param beforeChunk called right before a piece is handed out; what it throws ends the iteration
  */
 export function* chunks(
   wireBytes: Uint8Array,
-  fields: { readonly step: number; readonly group: number; readonly lease: number },
   beforeChunk?: (payloadBytes: number) => void,
-): Generator<Buffer> {
+): Generator<Chunk> {
   let offset = 0;
   do {
-    const payloadBytes = Math.min(chunkPayloadBytes, wireBytes.length - offset);
-    beforeChunk?.(payloadBytes);
-    yield encodeFrame({ ...fields, offset }, wireBytes, offset, payloadBytes);
-    offset += payloadBytes;
+    const payload = wireBytes.subarray(offset, offset + chunkPayloadBytes);
+    beforeChunk?.(payload.length);
+    yield { offset, payload };
+    offset += payload.length;
   } while (offset < wireBytes.length);
 }
 
-function frameChecksum(frame: Buffer): number {
-  return crc32(frame.subarray(frameHeaderBytes), crc32(frame.subarray(0, checkedHeaderBytes)));
+function frameChecksum(header: Buffer, payload: Uint8Array): number {
+  return crc32(payload, crc32(header.subarray(0, checkedHeaderBytes)));
 }
 
 function writeSafeInteger(buffer: Buffer, value: number, at: number): void {

@@ -59,6 +59,10 @@ export async function loadWireSecurity(files: WireSecurityFiles): Promise<WireSe
 const isLoopback = (host: string): boolean =>
   host === "localhost" || host === "::1" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host);
 
+/** @param address host:port */
+export const isLoopbackAddress = (address: string): boolean =>
+  isLoopback(address.slice(0, address.lastIndexOf(":")));
+
 /** @throws E_INSECURE_BIND when other machines could reach an unprotected port. */
 export function assertBindAllowed(host: string, security: WireSecurity): void {
   if (isLoopback(host) || security.insecure === true) return;

@@ -17,7 +17,7 @@ import {
   pullParametersMethod,
   pushGradientsMethod,
 } from "#lib/wire/bulk-protocol";
-import { chunks, decodeFrame } from "#lib/wire/frame";
+import { chunks, decodeFrame, encodeFrame } from "#lib/wire/frame";
 import { createChannelClient } from "#lib/wire/grpc-client";
 import { callMetadata } from "#lib/wire/security";
 import { adamW, smallLayout, wireGradient } from "./gradients.js";
@@ -227,6 +227,11 @@ function rawPush(address: string) {
   return { call, settled };
 }
 
+const encodedChunks = (gradient: Uint8Array, lease: number): Buffer[] =>
+  [...chunks(gradient)].map(({ offset, payload }) =>
+    encodeFrame({ step: 0, group: 0, lease, offset }, payload, 0, payload.length),
+  );
+
 test("a frame whose bytes changed on their way ends its push; the group is not counted", async () => {
   const layout = smallLayout(16, "float32");
   const { shards, push } = await clusterOf(layout, 1, 1);
@@ -234,7 +239,7 @@ test("a frame whose bytes changed on their way ends its push; the group is not c
   shard.openStep(0);
   const gradient = wireGradient(layout, 3);
   const { call, settled } = rawPush(shard.address);
-  const frames = [...chunks(gradient, { step: 0, group: 0, lease: 1 })];
+  const frames = encodedChunks(gradient, 1);
   const last = frames.at(-1) as Buffer;
   last[last.length - 1] = (last.at(-1) as number) ^ 1;
   for (const frame of frames) call.write(frame);
@@ -249,9 +254,7 @@ test("pushes beyond the limit wait for a buffer, and go on when one becomes free
   const { shards } = await clusterOf(layout, 1, 1);
   const shard = shards[0] as ReducerShard;
   shard.openStep(0);
-  const framesOf = (lease: number) => [
-    ...chunks(wireGradient(layout, 1), { step: 0, group: 0, lease }),
-  ];
+  const framesOf = (lease: number) => encodedChunks(wireGradient(layout, 1), lease);
   const numBytes = () => shard.stats().receivedBytes;
   const receivedAtLeast = async (bytes: number): Promise<void> => {
     while (numBytes() < bytes) await new Promise((resolve) => setImmediate(resolve));
