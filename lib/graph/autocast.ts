@@ -11,6 +11,8 @@ import { cast, isFloat } from "./tf-ops.js";
  */
 export interface Autocast {
   readonly compute: "float32" | "bfloat16" | "float16";
+  /** Whether XLA compiles all of it: then what is bfloat16 rounds at every step within a kernel. */
+  readonly xla?: boolean;
 }
 
 export const toCompute = (policy: Autocast, x: GraphTensor): GraphTensor =>

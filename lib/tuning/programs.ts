@@ -43,7 +43,10 @@ export interface TrainingPrograms {
 export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): TrainingPrograms {
   checkPositions(model, job.sequenceLength);
   const graph = new GraphBuilder();
-  const autocast: Autocast = { compute: job.precision === "bf16" ? "bfloat16" : "float32" };
+  const autocast: Autocast = {
+    compute: job.precision === "bf16" ? "bfloat16" : "float32",
+    xla: job.xla === true,
+  };
   const trained = weightsOf(graph, autocast, model, job.layout);
   const frozen =
     job.lora === undefined ? undefined : weightsOf(graph, autocast, model, job.lora.frozen);

@@ -104,13 +104,16 @@ test("the step of every model fits into one function for XLA, which takes and gi
   assert.ok(numModels > 15);
 });
 
-/** Ops whose bfloat16 form would cost digits: sums, exponentials and what norms are made of. */
+/**
+ * Ops whose bfloat16 form would cost digits: sums, exponentials and what norms are made of. Not Softmax:
+ * it is bfloat16 only where the kernel is float32 inside.
+ */
 const float32Ops = new Set([
-  ...["Sum", "Mean", "Max", "Exp", "Log", "Log1p", "Rsqrt", "Sqrt", "Softmax", "LogSoftmax"],
+  ...["Sum", "Mean", "Max", "Exp", "Log", "Log1p", "Rsqrt", "Sqrt", "LogSoftmax"],
   ...["SquaredDifference", "Square"],
 ]);
 
-test("in a bf16 job matrix products are bfloat16, and norms, softmax and losses float32", () => {
+test("in a bf16 job matrix products are bfloat16, and norms and losses float32", () => {
   let numProducts = 0;
   let numFloat32 = 0;
   for (const fixture of ["gpt2", "llama-gqa-untied", "qwen3", "gemma2", "phi3"]) {
