@@ -40,6 +40,13 @@ export const ints = (graph: GraphBuilder, values: readonly number[]): GraphTenso
 export const intScalar = (graph: GraphBuilder, value: number): GraphTensor =>
   constant(graph, Int32Array.of(value), "int32", []);
 
+/** The values of an int32 constant; none for any other node. */
+export function constantInts(x: GraphTensor): readonly number[] {
+  const value = x.node.op === "Const" ? x.node.attrs["value"] : undefined;
+  if (value?.kind !== "tensor" || value.dtype !== "int32") return [];
+  return [...new Int32Array(value.bytes.slice().buffer)];
+}
+
 /** A float scalar in the given type: a float32 constant behind a cast, which TensorFlow folds. */
 export const scalar = (
   graph: GraphBuilder,

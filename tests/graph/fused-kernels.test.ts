@@ -174,7 +174,7 @@ testKernels([
   attentionCase("window, softcap and segments", { window: 3, softcap: 1.5 }, segments),
 ]);
 
-/** Above the 256 queries of a block, where blocks skip keys. */
+/** Above the queries of a block, so that blocks skip keys. */
 const longTokens = 300;
 for (const [name, options] of [
   ["causal", { causal: true }],

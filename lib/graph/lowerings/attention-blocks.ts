@@ -3,11 +3,20 @@
 import type { GraphTensor } from "#lib/graph/builder";
 import * as op from "#lib/graph/tf-ops";
 import { toFloat32 } from "#lib/graph/autocast";
-import { xlaTensor } from "#lib/graph/xla-function";
+import { xlaFunction, xlaTensor } from "#lib/graph/xla-function";
 import type { AttentionAttrs } from "#lib/ops/index";
 
-/** Queries in a block: keys that no query of a block may see are skipped block by block. */
-export const blockQueries = 256;
+/** Most queries of a block, which bounds the scores in memory. */
+const maxBlockQueries = 256;
+/** Fewest queries of a block in a long row: products of fewer take longer than the keys they skip. */
+const minBlockQueries = 64;
+
+/** Keys that no query of a block may see are skipped: four blocks a row skip 3/8 of causal scores. */
+function blockQueriesOf(numTokens: number, { causal, window }: AttentionAttrs): number {
+  if (!causal && window === 0) return maxBlockQueries;
+  const quarter = Math.ceil(numTokens / 4 / minBlockQueries) * minBlockQueries;
+  return Math.min(maxBlockQueries, quarter);
+}
 
 /** Sizes of an attention. */
 export interface HeadSizes {
@@ -27,7 +36,9 @@ export interface Block {
   readonly numKeys: number;
 }
 
-export function blocksOf(numTokens: number, { causal, window }: AttentionAttrs): readonly Block[] {
+export function blocksOf(numTokens: number, attrs: AttentionAttrs): readonly Block[] {
+  const { causal, window } = attrs;
+  const blockQueries = blockQueriesOf(numTokens, attrs);
   const numBlocks = Math.ceil(numTokens / blockQueries);
   return Array.from({ length: numBlocks }, (_, index) => {
     const start = index * blockQueries;
@@ -49,16 +60,48 @@ export function queryRows(x_BKGTW: GraphTensor, { b, k, g }: HeadSizes, block: B
 export const keyRows = (x_BKTH: GraphTensor, { b, k, h }: HeadSizes, block: Block): GraphTensor =>
   op.slice(x_BKTH, [0, 0, block.firstKey, 0], [b, k, block.numKeys, h]);
 
+/** [B, T, N, H] to [B, N, T, H] and back. */
+export const swapHeads = (x: GraphTensor): GraphTensor => op.transpose(x, [0, 2, 1, 3]);
+
+/**
+ * The matrix whose columns x [B, T, N, H] is, and the first of them: GPT-2 projects queries, keys and
+ * values at once.
+ */
+function columnsOf(x: GraphTensor): { readonly source: GraphTensor; readonly column: number } {
+  const [rows] = x.node.op === "Reshape" ? x.node.inputs : [];
+  const [matrix, begin] = rows?.node.op === "Slice" ? rows.node.inputs : [];
+  const [, column] = begin === undefined ? [] : op.constantInts(begin);
+  const isColumns = matrix?.shape.length === 2 && matrix.shape[0] === rows?.shape[0];
+  return isColumns && column !== undefined ? { source: matrix, column } : { source: x, column: 0 };
+}
+
+/** Each [B, T, N, H] as [B, N, T, H]; columns of one matrix are taken apart as they are turned. */
+export function splitHeads(xs: readonly GraphTensor[]): readonly GraphTensor[] {
+  const parts = xs.map(columnsOf);
+  const sources = [...new Set(parts.map(({ source }) => source))];
+  return xlaFunction((xs[0] as GraphTensor).node.graph, "SplitHeads", sources, (args) =>
+    parts.map(({ source, column }, index) => {
+      const arg = args[sources.indexOf(source)] as GraphTensor;
+      const { shape } = xs[index] as GraphTensor;
+      if (op.sameShape(arg.shape, shape)) return swapHeads(arg);
+      const [b, t, n, h] = shape as [number, number, number, number];
+      return swapHeads(op.reshape(op.slice(arg, [0, column], [b * t, n * h]), shape));
+    }),
+  );
+}
+
 /** All blocks' rows [B, K, G*Q, H] as [B, T, N, H]. */
 export function joinQueryRows(
   parts: readonly GraphTensor[],
   { b, t, k, g, h }: HeadSizes,
   blocks: readonly Block[],
 ): GraphTensor {
-  const rows = parts.map((part, index) =>
-    op.reshape(part, [b, k, g, (blocks[index] as Block).numQueries, h]),
-  );
-  return op.transpose(op.reshape(op.concat(rows, 3), [b, k * g, t, h]), [0, 2, 1, 3]);
+  return xlaTensor((parts[0] as GraphTensor).node.graph, "JoinQueryRows", parts, (args) => {
+    const rows = args.map((part, index) =>
+      op.reshape(part, [b, k, g, (blocks[index] as Block).numQueries, h]),
+    );
+    return swapHeads(op.reshape(op.concat(rows, 3), [b, k * g, t, h]));
+  });
 }
 
 /** The sum, in float32, of what each block gives its keys, [B, K, S, H], as [B, T, K, H]. */
@@ -67,27 +110,20 @@ export function sumKeyRows(
   { b, t, k, h }: HeadSizes,
   blocks: readonly Block[],
 ): GraphTensor {
-  const graph = (parts[0] as GraphTensor).node.graph;
-  const dtype = (parts[0] as GraphTensor).dtype;
-  const sum_BKTH = xlaTensor(graph, "SumKeyRows", parts, (args) =>
-    op.cast(
-      op.concat(
-        keyRanges(t, blocks).map(({ start, end }) =>
-          blocks
-            .flatMap((block, index) => {
-              const from = start - block.firstKey;
-              if (from < 0 || from >= block.numKeys) return [];
-              const part = args[index] as GraphTensor;
-              return [toFloat32(op.slice(part, [0, 0, from, 0], [b, k, end - start, h]))];
-            })
-            .reduce((total, term) => op.add(total, term)),
-        ),
-        2,
-      ),
-      dtype,
-    ),
-  );
-  return op.transpose(sum_BKTH, [0, 2, 1, 3]);
+  const { node, dtype } = parts[0] as GraphTensor;
+  return xlaTensor(node.graph, "SumKeyRows", parts, (args) => {
+    const ranges = keyRanges(t, blocks).map(({ start, end }) =>
+      blocks
+        .flatMap((block, index) => {
+          const from = start - block.firstKey;
+          if (from < 0 || from >= block.numKeys) return [];
+          const part = args[index] as GraphTensor;
+          return [toFloat32(op.slice(part, [0, 0, from, 0], [b, k, end - start, h]))];
+        })
+        .reduce((total, term) => op.add(total, term)),
+    );
+    return swapHeads(op.cast(op.concat(ranges, 2), dtype));
+  });
 }
 
 /** The tokens, cut wherever the keys of a block begin or end: each range is seen whole or not at all. */

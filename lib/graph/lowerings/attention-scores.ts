@@ -4,9 +4,9 @@ import { type Autocast, toFloat32 } from "#lib/graph/autocast";
 import type { GraphBuilder, GraphDtype, GraphTensor } from "#lib/graph/builder";
 import { hasWideSoftmax } from "#lib/graph/wide-softmax";
 import * as op from "#lib/graph/tf-ops";
-import { xlaTensor } from "#lib/graph/xla-function";
+import { xlaFunction, xlaTensor } from "#lib/graph/xla-function";
 import { type AttentionAttrs, hiddenScore } from "#lib/ops/index";
-import type { Block } from "./attention-blocks.js";
+import { type Block, swapHeads } from "./attention-blocks.js";
 
 /** Segments of a block's queries, int32 [B, Q], and of its keys, int32 [B, S]. */
 export interface BlockSegments {
@@ -126,13 +126,21 @@ export function scoreGradient(
   });
 }
 
-/** The sum over H of dy * out, float32 [B, T, N, 1]: equal to the sum over keys of p * dp. */
-export const rowDots = (dy_BTNH: GraphTensor, out_BTNH: GraphTensor): GraphTensor =>
-  xlaTensor(dy_BTNH.node.graph, "AttentionRowDots", [dy_BTNH, out_BTNH], ([dy, out]) =>
-    op.reduce(
-      "Sum",
-      op.mul(toFloat32(dy as GraphTensor), toFloat32(out as GraphTensor)),
-      [3],
-      true,
-    ),
-  );
+/**
+ * The gradient of the output by head, [B, N, T, H], and the sum over H of dy * out, float32
+ * [B, N, T, 1]: equal to the sum over keys of p * dp.
+ */
+export function outputGradient(dy_BTNH: GraphTensor, out_BTNH: GraphTensor) {
+  const operands = [dy_BTNH, out_BTNH];
+  const [dy_BNTH, rowDots_BNT1] = xlaFunction(
+    dy_BTNH.node.graph,
+    "AttentionOutputGrad",
+    operands,
+    (args) => {
+      const [dy, out] = args as [GraphTensor, GraphTensor];
+      const products = op.mul(toFloat32(dy), toFloat32(out));
+      return [swapHeads(dy), swapHeads(op.reduce("Sum", products, [3], true))];
+    },
+  ) as [GraphTensor, GraphTensor];
+  return { dy_BNTH, rowDots_BNT1 };
+}

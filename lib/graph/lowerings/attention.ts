@@ -18,9 +18,10 @@ import {
   joinQueryRows,
   keyRows,
   queryRows,
+  splitHeads,
   sumKeyRows,
 } from "./attention-blocks.js";
-import { probabilities, rowDots, scoreGradient } from "./attention-scores.js";
+import { outputGradient, probabilities, scoreGradient } from "./attention-scores.js";
 
 interface Heads extends HeadSizes {
   readonly autocast: Autocast;
@@ -32,18 +33,17 @@ interface Heads extends HeadSizes {
   readonly segments_BT: GraphTensor | undefined;
 }
 
-const toHeads = (x_BTNH: GraphTensor): GraphTensor => op.transpose(x_BTNH, [0, 2, 1, 3]);
-
 function headsOf(
   autocast: Autocast,
   inputs: Readonly<Record<string, GraphTensor>>,
   attrs: AttentionAttrs,
 ): Heads {
-  const q_BTNH = toCompute(autocast, inputs["q"] as GraphTensor);
-  const k_BTKH = toCompute(autocast, inputs["k"] as GraphTensor);
-  const v_BTKH = toCompute(autocast, inputs["v"] as GraphTensor);
-  const [b, t, n, h] = q_BTNH.shape as [number, number, number, number];
-  const k = k_BTKH.shape[2] as number;
+  const qkv = [inputs["q"], inputs["k"], inputs["v"]].map((x) =>
+    toCompute(autocast, x as GraphTensor),
+  );
+  const [b, t, n, h] = (qkv[0] as GraphTensor).shape as [number, number, number, number];
+  const k = (qkv[1] as GraphTensor).shape[2] as number;
+  const [q_BNTH, k_BKTH, v_BKTH] = splitHeads(qkv) as [GraphTensor, GraphTensor, GraphTensor];
   return {
     autocast,
     attrs,
@@ -53,9 +53,9 @@ function headsOf(
     k,
     g: n / k,
     h,
-    q_BKGTH: op.reshape(toHeads(q_BTNH), [b, k, n / k, t, h]),
-    k_BKTH: toHeads(k_BTKH),
-    v_BKTH: toHeads(v_BTKH),
+    q_BKGTH: op.reshape(q_BNTH, [b, k, n / k, t, h]),
+    k_BKTH,
+    v_BKTH,
     segments_BT: inputs["segments"],
   };
 }
@@ -94,10 +94,9 @@ const lowerAttentionGrad: Lowering = (tracer, inputs, rawAttrs) => {
   const heads = headsOf(tracer.autocast, inputs, attrs);
   const { b, t, k, g, h } = heads;
   const dy_BTNH = toCompute(tracer.autocast, inputs["dy"] as GraphTensor);
-  const byHead = (x: GraphTensor, width: number): GraphTensor =>
-    op.reshape(toHeads(x), [b, k, g, t, width]);
-  const dy_BKGTH = byHead(dy_BTNH, h);
-  const rowDots_BKGT1 = byHead(rowDots(dy_BTNH, output(heads)), 1);
+  const { dy_BNTH, rowDots_BNT1 } = outputGradient(dy_BTNH, output(heads));
+  const dy_BKGTH = op.reshape(dy_BNTH, [b, k, g, t, h]);
+  const rowDots_BKGT1 = op.reshape(rowDots_BNT1, [b, k, g, t, 1]);
   const grads = heads.blocks.map((block) => {
     const { product, p } = blockScores(heads, block);
     const dout = queryRows(dy_BKGTH, heads, block);
