@@ -1,6 +1,6 @@
 """Writes a Hugging Face directory with seeded weights, and tokens.i32, little-endian int32 token ids,
 from which both sides take their batches: the first rows x tokens of them, row by row. A classifier has
-rows.jsonl instead, labelled texts, and the tokenizer.json that reads them.
+rows.jsonl too, labelled texts, and the tokenizer.json that reads them.
 
     python bench/peers/make_model.py gpt2|gpt2-lively|minilm DIRECTORY
 """
@@ -55,8 +55,6 @@ def main(name: str, directory: str) -> None:
     model.save_pretrained(directory)
     if name == "minilm":
         write_labelled_rows(Path(directory), model.config.vocab_size)
-        print(json.dumps({"values": {"parameters": model.num_parameters()}}))
-        return
     vocabulary = model.config.vocab_size
     # Without GPT-2's end of text.
     tokens = numpy.random.default_rng(0).integers(1000, vocabulary - 1, NUM_TOKENS, dtype="<i4")

@@ -1,5 +1,5 @@
 import type { Experiment } from "#bench/frame/experiment";
-import { classifier } from "./classifier.js";
+import { classifier, classify } from "./classifier.js";
 import { generate } from "./generate.js";
 import { load } from "./load.js";
 import { lora } from "./lora.js";
@@ -19,6 +19,7 @@ export const experiments: readonly Experiment[] = [
   reduction,
   classifier,
   generate,
+  classify,
   tokenise,
   load,
 ];

@@ -1,0 +1,37 @@
+import * as tf from "@tensorflow/tfjs-core";
+import { TextBatches, type TextBatchOptions } from "#lib/evaluation/text-batches";
+import type { SequenceClassifier } from "#lib/models/index";
+
+/** `paddingTokenId` must be the configuration's `pad_token_id`: decoders find the last token by it. */
+export type TextClassifierOptions = TextBatchOptions<SequenceClassifier>;
+
+/** Scores of texts in a model's classes, in one session of its own. */
+export class TextClassifier {
+  readonly #batches: TextBatches;
+
+  private constructor(batches: TextBatches) {
+    this.#batches = batches;
+  }
+
+  /** @throws E_SEQUENCE_TOO_LONG where the model has fewer positions than maxLength */
+  static async create(options: TextClassifierOptions): Promise<TextClassifier> {
+    const { model } = options;
+    const batches = await TextBatches.create(options, (weights, inputs) =>
+      tf.cast(model.logits(weights, inputs, model.hiddenStates(weights, inputs)), "float32"),
+    );
+    return new TextClassifier(batches);
+  }
+
+  /**
+   * @param texts token ids of each text with its special tokens, from 1 to maxLength of them
+   * @returns the logits of the classes, by number, a text
+   * @throws E_SEQUENCE_TOO_LONG
+   */
+  logits(texts: readonly Int32Array[]): Float32Array[] {
+    return this.#batches.run(texts);
+  }
+
+  close(): void {
+    this.#batches.close();
+  }
+}

@@ -1,0 +1,52 @@
+/** Logits of texts against those of transformers: padded and batched here as they were not there. */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { openModel } from "#cli/open-model";
+import { openSafetensors } from "#lib/checkpoint/index";
+import { packageRoot } from "#lib/core/paths";
+import { TextClassifier } from "#lib/evaluation/classify/index";
+import { assertClose } from "#tests/support/compare";
+
+interface Case {
+  readonly input_ids: readonly (readonly number[])[];
+  readonly attention_mask: readonly (readonly number[])[];
+}
+
+for (const name of ["bert-seqcls", "roberta-seqcls", "distilbert-seqcls", "qwen3-seqcls"]) {
+  test(`${name}: logits are those of transformers, in any batch`, async () => {
+    const directory = join(packageRoot, "tests/fixtures/models", name);
+    const read = (file: string): unknown => JSON.parse(readFileSync(join(directory, file), "utf8"));
+    const reference = read("case.json") as Case;
+    const { pad_token_id: paddingTokenId } = read("config.json") as { pad_token_id: number };
+    const texts = reference.input_ids.map((ids, row) =>
+      Int32Array.from(ids.filter((_, i) => reference.attention_mask[row]?.[i] === 1)),
+    );
+    const expected = await openSafetensors(join(directory, "expected.safetensors"));
+    const logits = await expected.readFloat32("logits");
+    await expected.close();
+    const { model, readWeight, close } = await openModel(directory);
+    assert.ok(model.task === "sequence-classification");
+    const { numLabels } = model;
+    try {
+      for (const batchSize of [1, 2]) {
+        const options = { model, readWeight, maxLength: 24, batchSize, paddingTokenId };
+        const classifier = await TextClassifier.create(options);
+        const scores = classifier.logits(texts);
+        classifier.close();
+        assert.equal(scores.length, texts.length);
+        scores.forEach((values, row) =>
+          assertClose(
+            values,
+            logits.subarray(row * numLabels, (row + 1) * numLabels),
+            1e-5,
+            `text ${row}`,
+          ),
+        );
+      }
+    } finally {
+      await close();
+    }
+  });
+}
