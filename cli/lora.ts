@@ -1,4 +1,5 @@
 import {
+  classifierHeads,
   completeLoraConfig,
   defaultLoraConfig,
   initialMatrix,
@@ -45,7 +46,11 @@ export function loraRun(
   },
 ): LoraRun | undefined {
   if (!config.use_peft) return undefined;
-  const saved = [...new Set([...(config.lora_modules_to_save ?? []), ...base.newModules])];
+  // What lies within a head is saved with it; peft would wrap it twice.
+  const newModules = base.newModules.filter(
+    (path) => !classifierHeads.some((head) => `${path}.`.startsWith(`${head}.`)),
+  );
+  const saved = [...new Set([...(config.lora_modules_to_save ?? []), ...newModules])];
   const given: LoraConfig = {
     ...defaultLoraConfig,
     task_type: base.isClassifier ? "SEQ_CLS" : "CAUSAL_LM",

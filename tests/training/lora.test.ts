@@ -4,6 +4,7 @@ import { after, before, test } from "node:test";
 import { ModelWeights } from "#lib/checkpoint/index";
 import { AdapterDirectory } from "#lib/checkpoint/peft/index";
 import { lockstepCommand } from "#tests/support/lockstep-command";
+import { createTinyClassifier } from "#tests/support/tiny-classifier";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 // LoRA in the whole command, with the real engine in real processes.
@@ -84,3 +85,29 @@ test("a checkpoint of another rank is not resumed", async () => {
   assert.equal(outcome.code, 1);
   assert.match(outcome.stderr, /E_CONFIG_CONFLICT.*lora_r and resume_from_checkpoint/);
 });
+
+for (const [modelType, head, saved] of [
+  ["bert", ["bert.pooler.dense", "classifier"], ["bert.pooler.dense", "classifier", "score"]],
+  ["roberta", ["classifier.dense", "classifier.out_proj"], ["classifier", "score"]],
+] as const) {
+  test(`a ${modelType} classifier's new head is trained and saved beside its adapters`, async (t) => {
+    const settings = { use_peft: true, lora_r: 4, learning_rate: 1e-2 };
+    const classifier = await createTinyClassifier(modelType, { settings });
+    t.after(classifier.remove);
+    const outcome = await lockstepCommand(
+      ["train-local", classifier.configFile],
+      join(classifier.directory, "cache"),
+    );
+    assert.equal(outcome.code, 0, outcome.stderr);
+    const adapter = await AdapterDirectory.open(join(classifier.directory, "out"));
+    assert.equal(adapter.config.task_type, "SEQ_CLS");
+    assert.deepEqual(adapter.config.modules_to_save, saved);
+    assert.deepEqual(
+      adapter.savedWeights,
+      head.flatMap((module) => [`${module}.bias`, `${module}.weight`]),
+    );
+    // Queries and values of two layers.
+    assert.equal(adapter.modules.length, 4);
+    await adapter.close();
+  });
+}

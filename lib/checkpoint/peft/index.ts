@@ -20,6 +20,7 @@ export { addLowRank, type LowRankUpdate, mergedTensors } from "./merge.js";
 export {
   adaptedModules,
   type BaseModel,
+  classifierHeads,
   completeLoraConfig,
   isTarget,
   type LinearModule,

@@ -28,7 +28,7 @@ const defaultTargets: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Heads of sequence classification, which peft trains whole. */
-const classifierHeads = ["classifier", "score"];
+export const classifierHeads: readonly string[] = ["classifier", "score"];
 
 /** Architectures whose linear maps lie as [in, out]. */
 const conv1dTypes: ReadonlySet<string> = new Set(["gpt2"]);
