@@ -22,6 +22,7 @@ export type GraphAttr =
   | { readonly kind: "shape"; readonly value: readonly number[] }
   | { readonly kind: "ints"; readonly value: readonly number[] }
   | { readonly kind: "types"; readonly value: readonly GraphDtype[] }
+  | { readonly kind: "strings"; readonly value: readonly string[] }
   | { readonly kind: "function"; readonly value: string }
   | {
       readonly kind: "tensor";
@@ -166,11 +167,13 @@ export class GraphBuilder {
   }
 
   #nextName(op: string): string {
+    // A node's name, unlike an op's, does not begin with an underscore.
+    const stem = op.replace(/^_+/, "");
     let name: string;
     do {
-      const number = this.#numByOp.get(op) ?? 0;
-      this.#numByOp.set(op, number + 1);
-      name = `${op}_${number}`;
+      const number = this.#numByOp.get(stem) ?? 0;
+      this.#numByOp.set(stem, number + 1);
+      name = `${stem}_${number}`;
     } while (this.#names.has(name));
     return name;
   }
@@ -224,6 +227,7 @@ function attrText(attr: GraphAttr): string {
     case "shape":
     case "ints":
     case "types":
+    case "strings":
       return `[${attr.value.join(",")}]`;
     case "string":
       return JSON.stringify(attr.value);

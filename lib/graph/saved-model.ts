@@ -112,6 +112,8 @@ function attrValue(attr: GraphAttr): object {
       return { list: { i: attr.value } };
     case "types":
       return { list: { type: attr.value.map((dtype) => dataTypes[dtype]) } };
+    case "strings":
+      return { list: { s: attr.value.map((value) => Buffer.from(value, "utf8")) } };
     case "function":
       return { func: { name: attr.value } };
     case "tensor":

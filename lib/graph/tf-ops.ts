@@ -181,12 +181,13 @@ export const logicalNot = (x: GraphTensor): GraphTensor =>
 export const unary = (op: string, x: GraphTensor): GraphTensor =>
   x.node.graph.tensor(op, [x], { T: type(x.dtype) }, x.dtype, x.shape);
 
-export const matMul = (
+/** [..., M, N] of a product. @throws E_GRAPH_SHAPE */
+export function productShape(
   a: GraphTensor,
   b: GraphTensor,
   transposeA: boolean,
   transposeB: boolean,
-): GraphTensor => {
+): readonly number[] {
   const [m, ka] = ends(a.shape, transposeA);
   const [kb, n] = ends(b.shape, transposeB);
   if (ka !== kb) {
@@ -196,6 +197,17 @@ export const matMul = (
       got: `[${a.shape.join(", ")}]${transposeA ? "^T" : ""} x [${b.shape.join(", ")}]${transposeB ? "^T" : ""}`,
     });
   }
+  const batch = broadcastShape("BatchMatMulV2", a.shape.slice(0, -2), b.shape.slice(0, -2));
+  return [...batch, m, n];
+}
+
+export const matMul = (
+  a: GraphTensor,
+  b: GraphTensor,
+  transposeA: boolean,
+  transposeB: boolean,
+): GraphTensor => {
+  const shape = productShape(a, b, transposeA, transposeB);
   // A transposed operand is read as it lies.
   const source = b.node.op === "Transpose" ? b.node.inputs[0] : undefined;
   if (source !== undefined && b.shape.length === 2)
@@ -206,16 +218,15 @@ export const matMul = (
       [a, b],
       { T: type(a.dtype), transpose_a: bool(transposeA), transpose_b: bool(transposeB) },
       a.dtype,
-      [m, n],
+      shape,
     );
   }
-  const batch = broadcastShape("BatchMatMulV2", a.shape.slice(0, -2), b.shape.slice(0, -2));
   return a.node.graph.tensor(
     "BatchMatMulV2",
     [a, b],
     { T: type(a.dtype), adj_x: bool(transposeA), adj_y: bool(transposeB) },
     a.dtype,
-    [...batch, m, n],
+    shape,
   );
 };
 

@@ -16,6 +16,11 @@ export interface Tracer {
   readonly autocast: Autocast;
   /** Absent: backward uses the activations of forward. */
   readonly recomputation?: Recomputation;
+  /**
+   * Products may keep a packed copy of a weight: for graphs whose weights never change after the first
+   * run of a program, where `canPackProducts()`. @default false
+   */
+  readonly packsWeights?: boolean;
 }
 
 export type Lowering = (

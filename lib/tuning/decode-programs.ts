@@ -57,10 +57,11 @@ export function buildDecodePrograms(
   shape: DecodeShape,
 ): DecodePrograms {
   const cache = new KeyValueCache(tracer, shape.batchSize, shape.maxLength);
-  const forward = (name: string, numTokens: number): ForwardPrograms =>
-    forwardPrograms(tracer, cache, model, weightsOf, { ...shape, name, numTokens });
-  const chunk = forward("chunk", shape.chunkLength);
-  const step = forward("step", 1);
+  const forward = (of: Tracer, name: string, numTokens: number): ForwardPrograms =>
+    forwardPrograms(of, cache, model, weightsOf, { ...shape, name, numTokens });
+  // Every program that packs the weights keeps a copy of its own, and a prompt runs once.
+  const chunk = forward({ ...tracer, packsWeights: false }, "chunk", shape.chunkLength);
+  const step = forward(tracer, "step", 1);
   return { shape, paddingSlot: cache.paddingSlot, init: cache.initProgram(), chunk, step };
 }
 

@@ -11,6 +11,7 @@ import {
   readGenerationConfig,
 } from "#lib/evaluation/generate/index";
 import { GraphBuilder } from "#lib/graph/builder";
+import { canPackProducts } from "#lib/graph/packed-product";
 import { Session } from "#lib/graph/session";
 import { buildDecodePrograms } from "#lib/tuning/decode-programs";
 import { Decoder } from "#lib/tuning/decoder";
@@ -109,6 +110,39 @@ for (const name of causalFixtures) {
       await close();
     }
   });
+}
+
+for (const name of ["gpt2", "qwen3"]) {
+  test(`${name}: packed weights give the logits of plain ones in bf16`, async (t) => {
+    if (!canPackProducts()) return t.skip("this engine packs nothing");
+    const packed = await stepLogits(name, true);
+    for (const [step, expected] of (await stepLogits(name, false)).entries()) {
+      assertClose(packed[step] as Float32Array, expected, 2e-2, `step ${step}`);
+    }
+  });
+}
+
+/** Logits of two rows after each of a few given tokens, in bf16. */
+async function stepLogits(name: string, packsWeights: boolean): Promise<Float32Array[]> {
+  const { model, readWeight, close } = await openCausalFixture(name);
+  const graph = new GraphBuilder();
+  const autocast = { compute: "bfloat16" } as const;
+  const weights = new WeightVariables(graph, model.weights, autocast, { outputMajor: true });
+  const shape = { batchSize: 2, maxLength: longest, chunkLength: 4 };
+  const tracer = { graph, autocast, packsWeights };
+  const programs = buildDecodePrograms(tracer, model, () => weights.lookup, shape);
+  assert.equal(graph.print().includes("_MklNativeFusedMatMul"), packsWeights);
+  const session = await weights.open(graph, readWeight);
+  try {
+    const decoder = new Decoder(session, programs);
+    decoder.start([Int32Array.of(5, 9, 11), Int32Array.of(8)], "logits");
+    return [40, 62, 31].flatMap((token) =>
+      decoder.append(Int32Array.of(token, token + 1), "logits"),
+    );
+  } finally {
+    session.close();
+    await close();
+  }
 }
 
 interface RecordedGeneration {

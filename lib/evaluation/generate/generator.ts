@@ -2,6 +2,7 @@ import type { Precision } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder } from "#lib/graph/builder";
+import { canPackProducts } from "#lib/graph/packed-product";
 import type { Session } from "#lib/graph/session";
 import { type CausalLanguageModel, checkPositions } from "#lib/models/index";
 import { buildDecodePrograms, promptChunkLength } from "#lib/tuning/decode-programs";
@@ -58,11 +59,17 @@ export class Generator {
     const graph = new GraphBuilder();
     const autocast: Autocast = { compute: precision === "bf16" ? "bfloat16" : "float32" };
     const weights = new WeightVariables(graph, model.weights, autocast, { outputMajor: true });
-    const programs = buildDecodePrograms({ graph, autocast }, model, () => weights.lookup, {
-      batchSize,
-      maxLength,
-      chunkLength,
-    });
+    const packsWeights = precision === "bf16" && canPackProducts();
+    const programs = buildDecodePrograms(
+      { graph, autocast, packsWeights },
+      model,
+      () => weights.lookup,
+      {
+        batchSize,
+        maxLength,
+        chunkLength,
+      },
+    );
     const session = await weights.open(graph, readWeight);
     return new Generator(session, new Decoder(session, programs));
   }

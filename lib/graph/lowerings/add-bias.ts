@@ -1,5 +1,6 @@
 import { toFloat32 } from "#lib/graph/autocast";
 import type { GraphTensor } from "#lib/graph/builder";
+import { withBias } from "#lib/graph/packed-product";
 import * as op from "#lib/graph/tf-ops";
 import { registerLowering } from "#lib/graph/tracing-backend";
 import { xlaTensor } from "#lib/graph/xla-function";
@@ -7,7 +8,8 @@ import { AddBias, AddBiasGrad } from "#lib/ops/index";
 
 registerLowering(AddBias, (_, inputs) => {
   const x = inputs["x"] as GraphTensor;
-  return op.add(x, op.cast(inputs["bias"] as GraphTensor, x.dtype));
+  const bias_N = op.cast(inputs["bias"] as GraphTensor, x.dtype);
+  return withBias(x, bias_N) ?? op.add(x, bias_N);
 });
 
 // A float32 sum of bfloat16 rows, without a float32 copy of them.

@@ -2,6 +2,7 @@ import { refuseUnloweredKernels } from "#lib/graph/tracing-backend";
 import "./elementwise.js";
 import "./shape.js";
 import "./reduce.js";
+import "./mat-mul.js";
 import "./rms-norm.js";
 import "./swiglu.js";
 import "./rotary.js";

@@ -1,4 +1,4 @@
-import { toCompute, toFloat32 } from "#lib/graph/autocast";
+import { toFloat32 } from "#lib/graph/autocast";
 import type { GraphTensor } from "#lib/graph/builder";
 import * as op from "#lib/graph/tf-ops";
 import { registerLowering } from "#lib/graph/tracing-backend";
@@ -36,13 +36,4 @@ registerLowering("ArgMax", (_, inputs, attrs) => {
 registerLowering("Softmax", (_, inputs) => op.softmax(toFloat32(inputs["logits"] as GraphTensor)));
 registerLowering("LogSoftmax", (_, inputs) =>
   op.logSoftmax(toFloat32(inputs["logits"] as GraphTensor)),
-);
-
-registerLowering("BatchMatMul", (tracer, inputs, attrs) =>
-  op.matMul(
-    toCompute(tracer.autocast, inputs["a"] as GraphTensor),
-    toCompute(tracer.autocast, inputs["b"] as GraphTensor),
-    attrs["transposeA"] === true,
-    attrs["transposeB"] === true,
-  ),
 );

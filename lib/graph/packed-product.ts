@@ -1,0 +1,86 @@
+// Shape legend: M rows, K inner dimension, N outputs.
+import { loadBinding } from "./binding.js";
+import { GraphBuilder, type GraphTensor } from "./builder.js";
+import { Session } from "./session.js";
+import * as op from "./tf-ops.js";
+
+/**
+ * What TensorFlow's oneDNN pass makes of a product with a bias. Written down as such it can be told
+ * that its weight never changes, which that pass believes of constants of the graph only.
+ */
+const packedOp = "_MklNativeFusedMatMul";
+
+/**
+ * x W + bias, as a node that at its first run keeps a copy of W in the blocks that the processor reads
+ * fastest: a product of few rows then takes what reading W takes, where oneDNN's plain product copies
+ * blocks of W each time. The sum with the bias is rounded once.
+ *
+ * @param weight must never change after the first run; [K, N], or [N, K] with `transposeWeight`
+ * @param bias_N in the type of x; absent: 0
+ */
+export function packedProduct(
+  x_MK: GraphTensor,
+  weight: GraphTensor,
+  transposeWeight: boolean,
+  bias_N?: GraphTensor,
+): GraphTensor {
+  const { dtype, node } = x_MK;
+  const plain = op.productShape(x_MK, weight, false, transposeWeight);
+  const bias = bias_N ?? op.fill(op.scalar(node.graph, 0, dtype), [plain[1] as number]);
+  return node.graph.tensor(
+    packedOp,
+    [x_MK, weight, bias],
+    {
+      T: op.type(dtype),
+      transpose_a: op.bool(false),
+      transpose_b: op.bool(transposeWeight),
+      num_args: op.int(1),
+      fused_ops: { kind: "strings", value: ["BiasAdd"] },
+      is_filter_const: op.bool(true),
+      // The label under which TensorFlow registers oneDNN's kernels of plain tensors.
+      _kernel: { kind: "string", value: "MklNameChangeOp" },
+    },
+    dtype,
+    plain,
+  );
+}
+
+/** The product with a bias added to it, if it is a packed one that has none. */
+export function withBias(product: GraphTensor, bias_N: GraphTensor): GraphTensor | undefined {
+  const { op: name, inputs, attrs } = product.node;
+  const [x_MK, weight, bias] = inputs;
+  if (name !== packedOp || bias?.node.op !== "Fill") return undefined;
+  const isTransposed = attrs["transpose_b"]?.kind === "bool" && attrs["transpose_b"].value;
+  return packedProduct(x_MK as GraphTensor, weight as GraphTensor, isTransposed, bias_N);
+}
+
+let canPack: boolean | undefined;
+
+/**
+ * Whether the engine that is installed has packed products in bfloat16 on this processor, found by
+ * trying one. Loads the engine.
+ */
+export function canPackProducts(): boolean {
+  canPack ??= !loadBinding().isUsingGpuDevice() && tryOne();
+  return canPack;
+}
+
+function tryOne(): boolean {
+  const [rows, width] = [2, 64];
+  const graph = new GraphBuilder();
+  const feed = op.placeholder(graph, "feed/x", "float32", [rows, width]);
+  const x = op.cast(feed, "bfloat16");
+  const weight = op.fill(op.scalar(graph, 0.5, "bfloat16"), [width, width]);
+  const sum = op.cast(packedProduct(x, weight, true), "float32");
+  let session: Session | undefined;
+  try {
+    session = new Session(graph);
+    const program = { name: "packed", feeds: { feed }, fetches: { sum } };
+    const data = { feed: new Float32Array(rows * width).fill(1) };
+    return session.run(program, data)["sum"]?.every((value) => value === width / 2) === true;
+  } catch {
+    return false;
+  } finally {
+    session?.close();
+  }
+}
