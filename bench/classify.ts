@@ -41,7 +41,7 @@ async function withClassifier<T>(
 ): Promise<T> {
   const classifier = await TextClassifier.create({
     model: classifierModel,
-    ...{ readWeight, maxLength: length, batchSize, precision },
+    ...{ readWeight, maxLength: length, batchSize, precision, packsWeights: true },
   });
   try {
     return use(classifier);

@@ -30,6 +30,18 @@ for (const name of ["bert-seqcls", "roberta-seqcls", "distilbert-seqcls", "qwen3
     assert.ok(model.task === "sequence-classification");
     const { numLabels } = model;
     try {
+      const narrow = {
+        model,
+        readWeight,
+        maxLength: 24,
+        paddingTokenId,
+        precision: "bf16",
+      } as const;
+      const packed = await TextClassifier.create({ ...narrow, packsWeights: true });
+      const first = packed.logits(texts);
+      assert.deepEqual(packed.logits(texts), first, "what is packed is used again");
+      packed.close();
+      assertClose(Float32Array.from(first.flatMap((values) => [...values])), logits, 2e-2, "bf16");
       for (const batchSize of [1, 2]) {
         const options = { model, readWeight, maxLength: 24, batchSize, paddingTokenId };
         const classifier = await TextClassifier.create(options);
