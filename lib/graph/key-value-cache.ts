@@ -8,6 +8,7 @@ import type { Program } from "./session.js";
 import * as op from "./tf-ops.js";
 import type { Tracer } from "./tracing-backend.js";
 import { assign, readVariable, scatterUpdate, type Variable, variable } from "./variables.js";
+import { xlaTensor } from "./xla-function.js";
 
 /** Where the new tokens of a call stand; int32 [B, Q] each. */
 export interface CachedTokens {
@@ -74,16 +75,24 @@ export class KeyValueCache {
     const rows = this.#rowsOf(slots_BQ, k);
     const keys_BKSH = this.#write(keys, rows, k_BQKH);
     const values_BKSH = this.#write(values, rows, v_BQKH);
+    const s = this.#numSlots;
+    const mask_BQS = this.#mask(positions_BQ, window ?? 0);
+    if (q === 1) {
+      const q_BKGH = op.reshape(q_BQNH, [b, k, n / k, h]);
+      const mask_BS = op.reshape(mask_BQS, [b, s]);
+      const operands = [q_BKGH, keys_BKSH, values_BKSH, mask_BS];
+      const body = (args: readonly GraphTensor[]): GraphTensor => attendOne(args, scale, softcap);
+      return op.reshape(xlaTensor(graph, "CachedAttention", operands, body), [b, 1, n, h]);
+    }
     const queries = op.reshape(op.transpose(q_BQNH, [0, 2, 1, 3]), [b, k, (n / k) * q, h]);
     const products = op.matMul(queries, keys_BKSH, false, true);
     const scores = softcapped(
       op.mul(op.cast(products, "float32"), op.scalar(graph, scale)),
       softcap ?? 0,
     );
-    const s = this.#numSlots;
     const masked = op.add(
       op.reshape(scores, [b, k, n / k, q, s]),
-      op.reshape(this.#mask(positions_BQ, window ?? 0), [b, 1, 1, q, s]),
+      op.reshape(mask_BQS, [b, 1, 1, q, s]),
     );
     const probs = op.softmax(op.reshape(masked, [b, k, (n / k) * q, s]));
     const mixed = op.matMul(op.cast(probs, values_BKSH.dtype), values_BKSH, false, false);
@@ -163,3 +172,40 @@ function softcapped(scores: GraphTensor, softcap: number): GraphTensor {
   const cap = op.scalar(scores.node.graph, softcap);
   return op.mul(op.unary("Tanh", op.div(scores, cap)), cap);
 }
+
+/**
+ * Attention of one query a row, [B, K, G, H], in float32 inside. Sums of products in one kernel, since
+ * matrix products of one row would each cost more to start than to compute.
+ *
+ * @param args queries, keys and values [B, K, S, H], and the mask [B, S]
+ */
+function attendOne(
+  args: readonly GraphTensor[],
+  scale: number,
+  softcap: number | null | undefined,
+): GraphTensor {
+  const [q_BKGH, keys_BKSH, values_BKSH, mask_BS] = args as Tuple4<GraphTensor>;
+  const [b, k, g, h] = q_BKGH.shape as Tuple4<number>;
+  const s = keys_BKSH.shape[2] as number;
+  const { graph } = q_BKGH.node;
+  // XLA adds the elements of one vector one by one, but many vectors side by side.
+  const lanes = h % 16 === 0 ? 16 : 1;
+  const parts = [h / lanes, lanes];
+  const q = op.reshape(op.cast(q_BKGH, "float32"), [b, k, g, 1, ...parts]);
+  const keys = op.reshape(op.cast(keys_BKSH, "float32"), [b, k, 1, s, ...parts]);
+  const sums = op.reduce("Sum", op.mul(q, keys), [4], false);
+  const products_BKGS = op.reduce("Sum", sums, [4], false);
+  const scores = softcapped(op.mul(products_BKGS, op.scalar(graph, scale)), softcap ?? 0);
+  const masked_BKGS = op.add(scores, op.reshape(mask_BS, [b, 1, 1, s]));
+  const highest_BKG1 = op.reduce("Max", masked_BKGS, [3], true);
+  const exp_BKGS = op.unary("Exp", op.sub(masked_BKGS, highest_BKG1));
+  const total_BKG1 = op.reduce("Sum", exp_BKGS, [3], true);
+  const weighted = op.mul(
+    op.reshape(exp_BKGS, [b, k, g, s, 1]),
+    op.reshape(op.cast(values_BKSH, "float32"), [b, k, 1, s, h]),
+  );
+  const mixed_BKGH = op.div(op.reduce("Sum", weighted, [3], false), total_BKG1);
+  return op.cast(mixed_BKGH, values_BKSH.dtype);
+}
+
+type Tuple4<T> = readonly [T, T, T, T];

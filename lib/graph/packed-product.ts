@@ -10,10 +10,14 @@ import * as op from "./tf-ops.js";
  */
 const packedOp = "_MklNativeFusedMatMul";
 
+/** Of a packed product, before its result is rounded. */
+export type PackedActivation = readonly ["GeluApproximate" | "GeluExact"];
+
 /**
  * x W + bias, as a node that at its first run keeps a copy of W in the blocks that the processor reads
  * fastest: a product of few rows then takes what reading W takes, where oneDNN's plain product copies
- * blocks of W each time. The sum with the bias is rounded once.
+ * blocks of W each time. The sum with the bias is rounded once,
+ * after the activation.
  *
  * @param weight must never change after the first run; [K, N], or [N, K] with `transposeWeight`
  * @param bias_N in the type of x; absent: 0
@@ -23,6 +27,7 @@ export function packedProduct(
   weight: GraphTensor,
   transposeWeight: boolean,
   bias_N?: GraphTensor,
+  activation?: PackedActivation,
 ): GraphTensor {
   const { dtype, node } = x_MK;
   const plain = op.productShape(x_MK, weight, false, transposeWeight);
@@ -35,7 +40,7 @@ export function packedProduct(
       transpose_a: op.bool(false),
       transpose_b: op.bool(transposeWeight),
       num_args: op.int(1),
-      fused_ops: { kind: "strings", value: ["BiasAdd"] },
+      fused_ops: { kind: "strings", value: ["BiasAdd", ...(activation ?? [])] },
       is_filter_const: op.bool(true),
       // The label under which TensorFlow registers oneDNN's kernels of plain tensors.
       _kernel: { kind: "string", value: "MklNameChangeOp" },
@@ -45,13 +50,41 @@ export function packedProduct(
   );
 }
 
+interface PackedParts {
+  readonly operands: readonly [GraphTensor, GraphTensor, GraphTensor];
+  readonly isTransposed: boolean;
+  readonly hasBias: boolean;
+  readonly hasActivation: boolean;
+}
+
+function packedParts({ node }: GraphTensor): PackedParts | undefined {
+  if (node.op !== packedOp) return undefined;
+  const { transpose_b: transposed, fused_ops: fused } = node.attrs;
+  return {
+    operands: node.inputs as unknown as PackedParts["operands"],
+    isTransposed: transposed?.kind === "bool" && transposed.value,
+    hasBias: node.inputs[2]?.node.op !== "Fill",
+    hasActivation: fused?.kind === "strings" && fused.value.length > 1,
+  };
+}
+
 /** The product with a bias added to it, if it is a packed one that has none. */
 export function withBias(product: GraphTensor, bias_N: GraphTensor): GraphTensor | undefined {
-  const { op: name, inputs, attrs } = product.node;
-  const [x_MK, weight, bias] = inputs;
-  if (name !== packedOp || bias?.node.op !== "Fill") return undefined;
-  const isTransposed = attrs["transpose_b"]?.kind === "bool" && attrs["transpose_b"].value;
-  return packedProduct(x_MK as GraphTensor, weight as GraphTensor, isTransposed, bias_N);
+  const parts = packedParts(product);
+  if (parts === undefined || parts.hasBias || parts.hasActivation) return undefined;
+  const [x_MK, weight] = parts.operands;
+  return packedProduct(x_MK, weight, parts.isTransposed, bias_N);
+}
+
+/** The product with an activation of its results, if it is a packed one that has none. */
+export function withActivation(
+  product: GraphTensor,
+  activation: PackedActivation,
+): GraphTensor | undefined {
+  const parts = packedParts(product);
+  if (parts === undefined || parts.hasActivation) return undefined;
+  const [x_MK, weight, bias_N] = parts.operands;
+  return packedProduct(x_MK, weight, parts.isTransposed, bias_N, activation);
 }
 
 let canPack: boolean | undefined;

@@ -1,5 +1,6 @@
 import { toFloat32 } from "#lib/graph/autocast";
 import type { GraphTensor } from "#lib/graph/builder";
+import { type PackedActivation, withActivation } from "#lib/graph/packed-product";
 import * as op from "#lib/graph/tf-ops";
 import { registerLowering } from "#lib/graph/tracing-backend";
 import { xlaTensor } from "#lib/graph/xla-function";
@@ -50,9 +51,17 @@ function operandsOf(x: GraphTensor): readonly GraphTensor[] {
 const sumOf = (operands: readonly GraphTensor[]): GraphTensor =>
   operands.map(toFloat32).reduce((a, b) => op.add(a, b));
 
+const packedForms: Readonly<Partial<Record<GeluForm, PackedActivation>>> = {
+  tanh: ["GeluApproximate"],
+  erf: ["GeluExact"],
+};
+
 // In float32 inside, rounded once at the end, as torch does under autocast.
 registerLowering(Gelu, ({ graph }, inputs, attrs) => {
   const input = inputs["x"] as GraphTensor;
+  const packed = packedForms[attrs["form"] as GeluForm];
+  const fused = packed === undefined ? undefined : withActivation(input, packed);
+  if (fused !== undefined) return fused;
   return xlaTensor(graph, Gelu, operandsOf(input), (args) => {
     const x = sumOf(args);
     return op.cast(op.mul(x, gate(x, attrs["form"] as GeluForm)), input.dtype);
