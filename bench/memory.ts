@@ -27,7 +27,7 @@ const shapes: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
 };
 const tokenCounts = [1024, 4096];
 const modes = ["kept", "recomputed"] as const;
-const numSteps = 3;
+const numSteps = 2;
 
 interface Point {
   readonly peakBytes: number;

@@ -179,6 +179,19 @@ export class GraphBuilder {
   }
 }
 
+/** The nodes that `ends` need, by data or by control edges, and the ends. */
+export function neededNodes(ends: readonly GraphNode[]): ReadonlySet<GraphNode> {
+  const needed = new Set<GraphNode>();
+  const pending = [...ends];
+  for (let node = pending.pop(); node !== undefined; node = pending.pop()) {
+    if (needed.has(node)) continue;
+    needed.add(node);
+    for (const input of node.inputs) pending.push(input.node);
+    pending.push(...node.controlInputs);
+  }
+  return needed;
+}
+
 /** Whether `node` needs `ancestor`, by data or by control edges. */
 export function dependsOn(node: GraphNode, ancestor: GraphNode): boolean {
   const seen = new Set<GraphNode>();

@@ -1,10 +1,12 @@
-import type { GraphBuilder, GraphNode, GraphTensor } from "./builder.js";
+import { type GraphBuilder, type GraphNode, type GraphTensor, neededNodes } from "./builder.js";
 
 interface Block {
   /** Copies of the block's nodes, made as backward asks for them. */
   readonly copies: Map<GraphNode, GraphNode>;
   /** Computes the gradient of the block's output; absent until backward reaches the block. */
   gradient?: GraphNode;
+  /** Nodes of the graph when backward reached the block. */
+  numNodes: number;
 }
 
 /**
@@ -17,6 +19,8 @@ interface Block {
  */
 export class Recomputation {
   readonly #graph: GraphBuilder;
+  /** In the order in which backward reached them. */
+  readonly #reached: Block[] = [];
   readonly #open: { readonly input: GraphNode; readonly numNodes: number }[] = [];
   readonly #blockByOutput = new Map<GraphNode, Block>();
   /** Nodes that depend on their block's input, except the output. */
@@ -33,7 +37,7 @@ export class Recomputation {
   endBlock(output: GraphTensor): void {
     const opened = this.#open.pop();
     if (opened === undefined) return;
-    const block: Block = { copies: new Map() };
+    const block: Block = { copies: new Map(), numNodes: 0 };
     this.#blockByOutput.set(output.node, block);
     const dependent = new Set<GraphNode>([opened.input]);
     for (const node of this.#graph.nodes.slice(opened.numNodes)) {
@@ -46,7 +50,32 @@ export class Recomputation {
   /** From here on the nodes of the block are taken to be gone. */
   startBackward(output: GraphTensor, gradient: GraphTensor): void {
     const block = this.#blockByOutput.get(output.node);
-    if (block !== undefined) block.gradient = gradient.node;
+    if (block === undefined) return;
+    block.gradient = gradient.node;
+    block.numNodes = this.#graph.nodes.length;
+    this.#reached.push(block);
+  }
+
+  /**
+   * Lets a block's copies wait for the whole backward of the block before. TensorFlow may put off what
+   * nothing waits for, the gradients of weights and biases; what they read would then stay, for all blocks.
+   *
+   * @param results what backward gives; nothing else is waited for
+   */
+  orderBlocks(results: readonly GraphTensor[]): void {
+    const needed = neededNodes(results.map(({ node }) => node));
+    this.#reached.slice(1).forEach((block, index) => {
+      const before = this.#reached[index] as Block;
+      const backward = this.#graph.nodes
+        .slice(before.numNodes, block.numNodes)
+        .filter((node) => needed.has(node));
+      const read = new Set(backward.flatMap((node) => node.inputs.map((input) => input.node)));
+      const last = backward.filter((node) => !read.has(node));
+      for (const copy of block.copies.values()) {
+        if (!copy.controlInputs.has(block.gradient as GraphNode)) continue;
+        for (const node of last) copy.controlInputs.add(node);
+      }
+    });
   }
 
   /** The node, or its copy where backward has reached its block. */

@@ -9,7 +9,7 @@ import { leadingRows, paddedRows, padRows } from "#lib/graph/padded-rows";
 import { Recomputation } from "#lib/graph/recomputation";
 import type { Program } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
-import { graphTensor, symbolicTensor, trace, type Tracer } from "#lib/graph/tracing-backend";
+import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
 import { assign, deepCopy, readVariable, type Variable, variable } from "#lib/graph/variables";
 import { checkPositions, type Weights } from "#lib/models/index";
 import { batchFeeds, batchOutputs, type TrainableModel } from "./batch-loss.js";
@@ -54,7 +54,9 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
   const lookup = new WeightLookup(model, job);
   const readFrozen = (): readonly tf.Tensor[] => (frozen === undefined ? [] : readWeights(frozen));
   const readAll = (): Weights => lookup.in([...readWeights(trained), ...readFrozen()]);
-  const gradients = trace(gradientTracer(tracer, job), () => {
+  const recomputation = job.gradientCheckpointing === true ? new Recomputation(graph) : undefined;
+  const gradientTracer = recomputation === undefined ? tracer : { ...tracer, recomputation };
+  const gradients = trace(gradientTracer, () => {
     // Outside of what is differentiated: the tape follows no frozen weight, so backward has no product
     // for one, and none below the lowest adapter.
     const constants = readFrozen();
@@ -66,6 +68,7 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
       (xs, feeds) => batchOutputs(model, lookup.in([...xs, ...constants]), feeds).nllSum,
     );
   });
+  recomputation?.orderBlocks(Object.values(gradients.only.fetches));
   lookup.checkAllUsed();
   return {
     graph,
@@ -84,11 +87,6 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
           }),
   };
 }
-
-const gradientTracer = (tracer: Tracer, { gradientCheckpointing }: WorkerJob): Tracer =>
-  gradientCheckpointing === true
-    ? { ...tracer, recomputation: new Recomputation(tracer.graph) }
-    : tracer;
 
 interface StoredWeights {
   readonly views: readonly WireView[];

@@ -11,6 +11,7 @@ import { dependsOn, type GraphNode } from "#lib/graph/builder";
 import { createModel, type CausalLanguageModel } from "#lib/models/index";
 import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
+import { readLoraFixture } from "#tests/support/lora-fixtures";
 import { modelFixtureDirectory, readFixtureCase } from "#tests/support/model-fixtures";
 import { tinyLlamaJob, writeSlot } from "#tests/support/tiny-llama";
 
@@ -96,6 +97,24 @@ for (const name of [...causal, ...others, ...classifiers]) {
     }
   });
 }
+
+test("checkpointing changes no bit of an adapter's gradient", async () => {
+  // The lowest layer's input needs no gradient, as nothing below it is trained.
+  const { job, frozen, trained, batch } = await readLoraFixture("gpt2", "bf16");
+  const gradients = [];
+  for (const gradientCheckpointing of [false, true]) {
+    const engine = await createEngine({ ...job, gradientCheckpointing });
+    engine.loadFrozen?.(frozen);
+    engine.loadParameters(trained);
+    const gradient = new Uint8Array(trained.byteLength);
+    engine.accumulate(batch, 0.25, true, gradient);
+    engine.close();
+    gradients.push(gradient);
+  }
+  const [kept, again] = gradients as [Uint8Array, Uint8Array];
+  assert.ok(kept.some((byte) => byte !== 0));
+  assert.ok(Buffer.from(again).equals(Buffer.from(kept)));
+});
 
 test("backward reads nothing of a block's forward but its input", async () => {
   const { job } = await tinyLlamaJob("bf16", 1);
