@@ -28,6 +28,8 @@ export interface HostedRun {
   readonly coordinator: Coordinator;
   /** host:port for workers. */
   readonly controlAddress: string;
+  /** Trained parameters. */
+  readonly numParameters: number;
   /** Trains, saves the result and tells the bus how it ended. */
   readonly run: () => Promise<RunOutcome>;
 }
@@ -73,6 +75,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
       return {
         coordinator,
         controlAddress,
+        numParameters: run.numParameters,
         run: async () => finish(run, resume, coordinator, bus),
       };
     },

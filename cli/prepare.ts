@@ -163,6 +163,9 @@ export async function prepareRun(
         ...(data.hasSegments ? { hasSegments: true } : {}),
         ...(data.hasTokenTypes ? { hasTokenTypes: true } : {}),
         ...(config.gradient_checkpointing === true ? { gradientCheckpointing: true } : {}),
+        ...(config.global_batch_size / config.per_device_train_batch_size <= config.gradient_groups
+          ? { accumulates: false }
+          : {}),
         microBatchSize: config.per_device_train_batch_size,
         evalBatchSize: config.per_device_eval_batch_size,
         generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,

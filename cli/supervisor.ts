@@ -3,6 +3,7 @@ import { closeSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { packageRoot } from "#lib/core/paths";
+import type { MemoryNeed } from "./memory-lines.js";
 
 export interface SupervisorOptions {
   readonly numWorkers: number;
@@ -16,6 +17,8 @@ export interface SupervisorOptions {
   readonly onExit: (exit: WorkerExit) => void;
   /** A worker said where its metrics are. */
   readonly onMetrics?: (index: number, address: string) => void;
+  /** A worker said what memory it is about to need. */
+  readonly onMemory?: (need: MemoryNeed) => void;
   /** Called when no process is left and none will be started. */
   readonly onExhausted: (exit: WorkerExit) => void;
   /** The program to start; the built command line by default. */
@@ -41,10 +44,9 @@ const tailLines = 20;
 const tailBytes = 16 * 1024;
 
 /** The message of a worker to its supervisor. */
-export interface WorkerMessage {
-  readonly type: "metrics";
-  readonly address: string;
-}
+export type WorkerMessage =
+  | { readonly type: "metrics"; readonly address: string }
+  | { readonly type: "memory"; readonly memory: MemoryNeed };
 
 /** Starts worker processes on this machine, keeps their logs, and starts them again when they die. */
 export class Supervisor {
@@ -103,8 +105,9 @@ export class Supervisor {
     closeSync(log);
     this.#children.set(index, child);
     child.on("message", (message) => {
-      const { type, address } = message as WorkerMessage;
-      if (type === "metrics") this.#options.onMetrics?.(index, address);
+      const sent = message as WorkerMessage;
+      if (sent.type === "metrics") this.#options.onMetrics?.(index, sent.address);
+      if (sent.type === "memory") this.#options.onMemory?.(sent.memory);
     });
     let isOver = false;
     const over = (reason: string, isDone = false): void => {

@@ -8,9 +8,11 @@ import { loadConfig, printConfig } from "#lib/core/config/index";
 import { type ClassificationScores, ClassCounts } from "#lib/core/classification-scores";
 import { type LossSum, rowTargets, type TokenBatch, type TrainingEngine } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
-import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
+import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { readWireSpace, sharedWireSpace } from "#lib/core/wire-space";
 import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
+import { memoryTotalBytes } from "#worker/device";
+import { memoryLines } from "./memory-lines.js";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
 import { saveFinalModel } from "./run-files.js";
@@ -154,6 +156,16 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
     process.env["TF_NUM_INTEROP_THREADS"] = "1";
     const { default: createEngine } = await import("#lib/tuning/engine");
     const engine = await createEngine({ ...run.job, jobId: "local" });
+    const { plannedBytes } = engine;
+    if (plannedBytes !== undefined) {
+      const memory = {
+        plannedBytes: plannedBytes + 2 * wireSizeBytes(run.job.layout),
+        memoryTotalBytes: memoryTotalBytes(),
+        deviceType: "cpu",
+      } as const;
+      const others = { numWorkers: 1, numParameters: run.numParameters };
+      for (const line of memoryLines(memory, others)) process.stdout.write(`${line}\n`);
+    }
     const outcome = await trainLocal(run, engine, {
       onStep: ({ step, loss, learningRate, gradientNorm, seconds }) =>
         process.stdout.write(

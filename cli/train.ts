@@ -6,6 +6,7 @@ import { InProcessEventBus } from "#lib/wire/event-bus";
 import { countGpus } from "#worker/telemetry";
 import { type ConsoleFlags, openConsole } from "./console.js";
 import { type HostedRun, publishFailure, startHost } from "./host.js";
+import { memoryLines } from "./memory-lines.js";
 import { printable } from "./progress/text.js";
 import { exitCodes, onStopSignals } from "./stop-signals.js";
 import { logDirectoryOf, logTail, Supervisor, type WorkerExit } from "./supervisor.js";
@@ -48,8 +49,9 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
       display.note(`Dashboard ${host.httpAddress}/  metrics ${host.httpAddress}/metrics`);
     }
     hosted = await host.open();
-    const { coordinator, controlAddress, run } = hosted;
+    const { coordinator, controlAddress, numParameters, run } = hosted;
     const targets = new Map<number, string>();
+    let isMemoryTold = false;
     supervisor = new Supervisor({
       numWorkers: config.workers,
       workerArgs: workerArguments(config, controlAddress),
@@ -65,6 +67,12 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
         void writeTargets(config.output_dir, targets).catch((error: unknown) =>
           display.note(`the list of metrics targets was not written: ${String(error)}`),
         );
+      },
+      onMemory: (need) => {
+        if (isMemoryTold) return;
+        isMemoryTold = true;
+        const others = { numWorkers: config.workers, numParameters };
+        for (const line of memoryLines(need, others)) display.note(line);
       },
       onExhausted: ({ restarts, reason, logFile }) =>
         coordinator.fail(new LockstepError("E_WORKERS_EXHAUSTED", { restarts, reason, logFile })),

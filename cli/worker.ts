@@ -10,6 +10,7 @@ import { openDeviceTelemetry } from "#worker/telemetry";
 import { runWorker } from "#worker/worker";
 import type { ConsoleFlags } from "./console.js";
 import { readToken } from "./host.js";
+import { memoryLines } from "./memory-lines.js";
 import { exitCodes, onStopSignals } from "./stop-signals.js";
 import type { WorkerMessage } from "./supervisor.js";
 
@@ -100,6 +101,16 @@ export async function workerCommand(
         registered: (workerId) => {
           metrics.observer.registered?.(workerId);
           log(`registered at ${options.coordinator} as ${workerId}`);
+        },
+        engineCreated: (plannedBytes) => {
+          if (plannedBytes === undefined) return;
+          const { memoryTotalBytes } = telemetry.read();
+          const { deviceType } = telemetry;
+          const memory = { plannedBytes, memoryTotalBytes, deviceType };
+          for (const line of memoryLines(memory)) log(line);
+          if (process.connected) {
+            process.send?.({ type: "memory", memory } satisfies WorkerMessage, () => {});
+          }
         },
         retrying: (error) =>
           log(`trying again: ${error instanceof Error ? error.message : String(error)}`),

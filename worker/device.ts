@@ -31,6 +31,10 @@ export function processorKind(): string {
   return `cpu/${os.arch()}/${found.join("+") || "baseline"}`;
 }
 
+/** Memory of the machine, or of the container where that has less. */
+export const memoryTotalBytes = (): number =>
+  Math.min(os.totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
+
 /**
  * This process' share of the processor since the call before, and its memory.
  *
@@ -49,7 +53,7 @@ export function createProcessorReader(threads = os.availableParallelism()): () =
     return {
       utilization: Math.min(1, utilization),
       memoryUsedBytes: process.memoryUsage.rss(),
-      memoryTotalBytes: os.totalmem(),
+      memoryTotalBytes: memoryTotalBytes(),
     };
   };
 }

@@ -24,6 +24,8 @@ export class EngineClient {
   readonly #gradients: readonly Uint8Array<SharedArrayBuffer>[];
   readonly #thread: Worker;
   readonly #pending = new Map<number, Pending>();
+  /** Estimated peak memory of this process; undefined: unknown. */
+  plannedBytes: number | undefined;
   #nextId = 1;
   #hasFrozen = false;
   #ended: LockstepError | undefined;
@@ -48,9 +50,9 @@ export class EngineClient {
     setEngineEnvironment(job);
     const client = new EngineClient(engineModule, job);
     try {
-      await new Promise<EngineValue>((resolve, reject) =>
+      client.plannedBytes = (await new Promise<EngineValue>((resolve, reject) =>
         client.#pending.set(0, { resolve, reject }),
-      );
+      )) as number | undefined;
     } catch (error) {
       await client.#thread.terminate();
       throw error;

@@ -31,7 +31,8 @@ export type EngineCall =
     }
   | { readonly op: "close" };
 
-export type EngineValue = EvaluatedBatch | Int32Array | undefined;
+/** A number is the estimated peak memory of the process, bytes. */
+export type EngineValue = EvaluatedBatch | Int32Array | number | undefined;
 
 export interface EngineError {
   readonly code: string;

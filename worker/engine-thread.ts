@@ -65,7 +65,12 @@ try {
     }
     if (call.op === "close") port.close();
   });
-  reply({ id: 0, value: undefined });
+  const { plannedBytes } = engine;
+  const wireBytes = [data.parameters, ...data.gradients].reduce(
+    (sum, { length }) => sum + length,
+    0,
+  );
+  reply({ id: 0, value: plannedBytes === undefined ? undefined : plannedBytes + wireBytes });
 } catch (error) {
   reply({ id: 0, error: describe(error) });
 }

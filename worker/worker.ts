@@ -146,6 +146,7 @@ class WorkerLoop {
     const engineModule = this.#options.engineModule ?? import.meta.resolve("#lib/tuning/engine");
     try {
       this.#engine = { client: await EngineClient.create(engineModule, job), job };
+      this.#options.observer?.engineCreated?.(this.#engine.client.plannedBytes);
     } catch (error) {
       await this.#report(error, isFatal(error));
       throw error;

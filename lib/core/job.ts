@@ -16,6 +16,8 @@ export interface WorkerJob {
   readonly hasTokenTypes?: boolean;
   /** Whether backward computes the activations of each block again instead of keeping them. */
   readonly gradientCheckpointing?: boolean;
+  /** False where every gradient group is one micro-batch, so that nothing is accumulated. */
+  readonly accumulates?: boolean;
   /** Rows in a training micro-batch. */
   readonly microBatchSize: number;
   /** Rows in an evaluation batch. */
@@ -90,6 +92,8 @@ export function rowTargets({ numRows, targets }: TokenBatch): Int32Array {
  * Implementations: `lib/tuning` (TensorFlow graph), `tests/` (arithmetic without TensorFlow).
  */
 export interface TrainingEngine {
+  /** Estimated peak memory of the process, bytes, without what callers hold; absent: unknown. */
+  readonly plannedBytes?: number | undefined;
   /**
    * Only for a job with adapters, once, before everything else.
    * @param wireBytes the frozen weights in wire form; may be changed after the call

@@ -13,6 +13,7 @@ import { createModel } from "#lib/models/index";
 import { Decoder } from "./decoder.js";
 import type { TrainableModel } from "./batch-loss.js";
 import { feedName, nllSumName } from "./gradient-programs.js";
+import { plannedEngineBytes } from "./memory-plan.js";
 import {
   buildTrainingPrograms,
   type LoadProgram,
@@ -23,6 +24,7 @@ import { type WireView, wordsOf } from "./wire-form.js";
 
 /** Computes a job's gradients, losses and samples in one TensorFlow session. */
 class GraphEngine implements TrainingEngine {
+  readonly plannedBytes: number | undefined;
   readonly #job: WorkerJob;
   readonly #programs: TrainingPrograms;
   readonly #session: Session;
@@ -33,6 +35,7 @@ class GraphEngine implements TrainingEngine {
     const model = trainableModel(job);
     this.#job = job;
     this.#programs = buildTrainingPrograms(model, job);
+    this.plannedBytes = plannedEngineBytes(job, this.#programs);
     this.#session = new Session(this.#programs.graph);
     const { decode } = this.#programs;
     this.#decoder = decode === undefined ? undefined : new Decoder(this.#session, decode);

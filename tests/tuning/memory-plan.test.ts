@@ -1,0 +1,65 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { join } from "node:path";
+import { test } from "node:test";
+import { memoryLines } from "#cli/memory-lines";
+import { packageRoot } from "#lib/core/paths";
+import { GraphBuilder } from "#lib/graph/builder";
+import { peakValueBytes } from "#lib/graph/memory-plan";
+import * as op from "#lib/graph/tf-ops";
+
+test("values live until their last use, views and stored ones take nothing, fetches stay", () => {
+  const graph = new GraphBuilder();
+  const x = op.placeholder(graph, "x", "float32", [100]);
+  const a = op.unary("Exp", x); // 400 bytes
+  const b = op.cast(op.reshape(a, [10, 10]), "bfloat16"); // 200, a is not needed any more
+  const c = op.unary("Exp", op.cast(b, "float32")); // 400 and 400
+  assert.equal(peakValueBytes([b]), 600);
+  assert.equal(peakValueBytes([c]), 800);
+  // Both are kept: 200 + 400 + 400.
+  assert.equal(peakValueBytes([b, c]), 1000);
+  // The sum is written over the operand that is free then.
+  assert.equal(peakValueBytes([op.add(a, x)]), 400);
+});
+
+test("a node waits for those that it names by a control edge", () => {
+  const graph = new GraphBuilder();
+  const x = op.placeholder(graph, "x", "float32", [100]);
+  const wide = op.broadcastTo(x, [50, 100]);
+  const narrow = op.reduce("Sum", wide, [0], false);
+  const late = op.broadcastTo(x, [40, 100]);
+  const out = op.add(op.reduce("Sum", late, [0], false), narrow);
+  late.node.controlInputs.add(narrow.node);
+  assert.equal(peakValueBytes([out]), 20_000 + 400);
+});
+
+for (const mode of ["kept", "checkpointing"]) {
+  test(`a worker's peak memory is what was planned (${mode})`, (t) => {
+    if (process.platform !== "linux") return t.skip("the peak is read from /proc");
+    const script = join(packageRoot, "dist/tests/support/memory-point.js");
+    const { stdout, stderr, status } = spawnSync(process.execPath, [script, mode], {
+      encoding: "utf8",
+      env: { ...process.env, TF_NUM_INTRAOP_THREADS: "2", TF_NUM_INTEROP_THREADS: "1" },
+    });
+    assert.equal(status, 0, stderr);
+    const { plannedBytes, peakBytes } = JSON.parse(stdout) as Record<string, number>;
+    const ratio = (peakBytes as number) / (plannedBytes as number);
+    t.diagnostic(`${peakBytes} of ${plannedBytes} bytes: ${ratio.toFixed(2)}`);
+    assert.ok(ratio > 0.75 && ratio < 1.25, `${peakBytes} bytes, ${plannedBytes} planned`);
+  });
+}
+
+test("a person is warned where the memory will not do", () => {
+  const need = {
+    plannedBytes: 3 * 2 ** 30,
+    memoryTotalBytes: 8 * 2 ** 30,
+    deviceType: "cpu",
+  } as const;
+  assert.deepEqual(memoryLines(need), ["Memory: about 3.0 GiB a worker, of 8.0 GiB"]);
+  const others = { numWorkers: 2, numParameters: 2 ** 30 / 20 };
+  assert.equal(memoryLines(need, others).length, 1);
+  const [, warning] = memoryLines(need, { ...others, numWorkers: 3 });
+  assert.match(warning ?? "", /^warning: about 10\.0 GiB are needed/);
+  // Each has a GPU of its own.
+  assert.equal(memoryLines({ ...need, deviceType: "gpu" }, { ...others, numWorkers: 9 }).length, 1);
+});
