@@ -1,3 +1,4 @@
+import { randomInt } from "node:crypto";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
 import { clipCoefficient, totalNorm } from "#lib/optim/clip";
@@ -36,7 +37,11 @@ export class TrainingRun {
   readonly #stopped: Promise<never>;
   #stop: () => void = () => {};
   #stopRequested = false;
-  #nextLeaseId = 1;
+  /**
+   * Not from 1: a worker that outlived the coordinator before this one may still report a lease of that
+   * one's, which must not be anybody's here.
+   */
+  #nextLeaseId = randomInt(1, 2 ** 31);
   /** Steps completed. */
   #step: number;
   /** Optimizer updates made: the version that is published. */

@@ -318,6 +318,32 @@ test("workers outlive a coordinator that is killed and started again", limit, as
   assert.equal((await worker.exited).code, 0);
 });
 
+test("a report of a former coordinator's lease counts for nobody", limit, async () => {
+  const losses = { kind: "losses", sums: [{ nllSum: 1, numTokens: 60 }] } as const;
+  const leased = async (address: string): Promise<{ control: ControlClient; lease: number }> => {
+    const control = new ControlClient({ address, security: {} });
+    const { workerId } = await control.register(identity);
+    const task = await control.nextTask({ workerId, maxWaitMs: 5_000, heldLeases: [] });
+    assert.ok(task.kind === "train");
+    return { control, lease: task.lease };
+  };
+  const former = await started();
+  const formerRun = former.coordinator.run();
+  const before = await leased(former.address);
+  const { coordinator, recorder, address } = await started();
+  const running = coordinator.run();
+  const now = await leased(address);
+  const request = { workerId: "ghost", lease: before.lease, result: losses };
+  assert.deepEqual(await now.control.completeTask(request), { stale: true });
+  assert.deepEqual(recorder.of("group.completed"), []);
+  for (const { control } of [before, now]) await control.leave({ workerId: "ghost", reason: "" });
+  spawnWorker(former.address);
+  spawnWorker(address);
+  assert.equal((await formerRun).mastersSha256, oracle.mastersSha256);
+  assert.equal((await running).mastersSha256, oracle.mastersSha256);
+  for (const { control } of [before, now]) control.close();
+});
+
 test("a stop request with nobody to finish the step takes effect", limit, async () => {
   const saved: Saved[] = [];
   const { coordinator, recorder, address } = await started({
