@@ -8,7 +8,7 @@ import {
   pushGradientsMethod,
   workerIdKey,
 } from "./bulk-protocol.js";
-import { type Chunk, chunks, decodeFrame, encodeFrame, type Frame } from "./frame.js";
+import { chunks, decodeFrame, encodeFrame, type Frame } from "./frame.js";
 import type { CallContext, GrpcServer } from "./grpc-server.js";
 import { SharedRing, sharedRingKey } from "./shared-ring.js";
 
@@ -61,11 +61,8 @@ export function registerBulkService(server: GrpcServer, handlers: BulkHandlers):
   server.addServerStream(pullParametersMethod, (message, context) => {
     const request = decodePullRequest(message);
     const published = handlers.pullParameters(request);
-    const { bytes, beforeChunk }: PullSource =
-      published instanceof Uint8Array ? { bytes: published } : published;
-    const ring = ringOf(context);
-    const sent = chunks(bytes, beforeChunk);
-    return outgoing(sent, request.version, ring, context.signal);
+    const source: PullSource = published instanceof Uint8Array ? { bytes: published } : published;
+    return outgoing(source, request.version, ringOf(context), context.signal);
   });
 }
 
@@ -76,18 +73,21 @@ function ringOf({ metadata }: CallContext): SharedRing | undefined {
 }
 
 async function* outgoing(
-  sent: Iterable<Chunk>,
+  { bytes, beforeChunk }: PullSource,
   version: number,
   ring: SharedRing | undefined,
   signal: AbortSignal,
 ): AsyncGenerator<Buffer> {
   try {
-    for (const { offset, payload } of sent) {
+    for (const { offset, payload } of chunks(bytes)) {
       const fields = { step: version, group: 0, lease: 0, offset };
+      // Not before the wait for a slot, during which a later version may take the memory.
+      const beforeCopy = (): void => beforeChunk?.(payload.length);
+      if (ring === undefined) beforeCopy();
       const message =
         ring === undefined
           ? encodeFrame(fields, payload, 0, payload.length)
-          : await ring.put(fields, payload, () => signal.aborted);
+          : await ring.put(fields, payload, () => signal.aborted, beforeCopy);
       if (message === undefined) return;
       yield message;
     }

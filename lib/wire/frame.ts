@@ -106,19 +106,11 @@ export interface Chunk {
   readonly payload: Uint8Array;
 }
 
-/**
- * A whole range in pieces, in order; an empty range is one empty piece.
- *
- * @param beforeChunk called right before a piece is handed out; what it throws ends the iteration
- */
-export function* chunks(
-  wireBytes: Uint8Array,
-  beforeChunk?: (payloadBytes: number) => void,
-): Generator<Chunk> {
+/** A whole range in pieces, in order; an empty range is one empty piece. */
+export function* chunks(wireBytes: Uint8Array): Generator<Chunk> {
   let offset = 0;
   do {
     const payload = wireBytes.subarray(offset, offset + chunkPayloadBytes);
-    beforeChunk?.(payload.length);
     yield { offset, payload };
     offset += payload.length;
   } while (offset < wireBytes.length);

@@ -100,19 +100,26 @@ export class SharedRing {
   /**
    * Puts a payload into its slot, when that is free.
    *
-   * @param payload may lie on shared memory; must not change before the promise settles
+   * @param payload may lie on shared memory
+   * @param beforeCopy called when the slot is free, in the same turn in which the payload is copied; what it
+   *   throws is thrown
    * @returns what the call carries of the frame; undefined when `isOver` became true first
    */
   async put(
     fields: Omit<Frame, "payload">,
     payload: Uint8Array,
     isOver: () => boolean,
+    beforeCopy: () => void = () => {},
   ): Promise<Buffer | undefined> {
-    if (!fitsSlot(payload.length)) return encodeFrame(fields, payload, 0, payload.length);
+    if (!fitsSlot(payload.length)) {
+      beforeCopy();
+      return encodeFrame(fields, payload, 0, payload.length);
+    }
     while (this.#numFrames - this.#numTaken() >= numSlots) {
       await delay(pollMs);
       if (isOver()) return undefined;
     }
+    beforeCopy();
     fs.writeSync(this.#file, payload, 0, payload.length, this.#slotAt(this.#numFrames));
     this.#numFrames++;
     return encodeHeader(fields, payload);

@@ -101,6 +101,23 @@ test("a sender waits for a free slot, and stops waiting when the call is over", 
   await waiting;
 });
 
+test("whether a payload may still be read is asked when its slot is free, not before", async () => {
+  const { sender, receiver } = pair();
+  const waiting: Buffer[] = [];
+  let isGone = false;
+  const put = async (seed: number): Promise<Buffer | undefined> =>
+    sender.put(fields, bytesOf(seed, 100), never, () => {
+      if (isGone) throw new Error("a later version took the memory");
+    });
+  for (let i = 0; i < 8; i++) waiting.push((await put(i)) as Buffer);
+  const late = put(8);
+  isGone = true;
+  receiver.take(waiting[0] as Buffer);
+  await assert.rejects(late, /a later version/);
+  // What was put before is whole.
+  assert.deepEqual([...receiver.take(waiting[1] as Buffer).payload], [...bytesOf(1, 100)]);
+});
+
 test("a byte that changed in the ring is noticed", async () => {
   const { sender, receiver, offer } = pair();
   const message = (await sender.put(fields, bytesOf(1, 1000), never)) as Buffer;
