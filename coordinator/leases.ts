@@ -1,3 +1,11 @@
+import { randomInt } from "node:crypto";
+
+/**
+ * Where a coordinator begins to number its leases. Not at 1: a worker that outlived the coordinator before
+ * may still report a lease of that one's, which must not be anybody's here.
+ */
+export const firstLeaseId = (): number => randomInt(1, 2 ** 31);
+
 /** One promise of a worker to do one item. */
 export interface Lease {
   readonly id: number;

@@ -1,10 +1,9 @@
-import { randomInt } from "node:crypto";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
 import { clipCoefficient, totalNorm } from "#lib/optim/clip";
 import { Checkpointer } from "./checkpointer.js";
 import { EvaluationWork, GenerationWork } from "./inference-work.js";
-import { LeaseTable } from "./leases.js";
+import { firstLeaseId, LeaseTable } from "./leases.js";
 import { defaultLeaseTimeoutMs, maxSkippedStepsInARow } from "./limits.js";
 import type {
   CheckpointState,
@@ -37,11 +36,7 @@ export class TrainingRun {
   readonly #stopped: Promise<never>;
   #stop: () => void = () => {};
   #stopRequested = false;
-  /**
-   * Not from 1: a worker that outlived the coordinator before this one may still report a lease of that
-   * one's, which must not be anybody's here.
-   */
-  #nextLeaseId = randomInt(1, 2 ** 31);
+  #nextLeaseId = firstLeaseId();
   /** Steps completed. */
   #step: number;
   /** Optimizer updates made: the version that is published. */
