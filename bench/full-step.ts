@@ -51,7 +51,7 @@ const { layout, loadMasters } = adapter ?? base;
 async function loadShard(): Promise<ShardArithmetic> {
   const [range] = shardRanges(layout, 1);
   if (range === undefined) throw new Error("the model has no parameters");
-  const shard = await ShardArithmetic.create(layout, range);
+  const shard = await ShardArithmetic.create(layout, range, { withThread: true });
   await loadMasters(range, shard.masters);
   return shard;
 }
@@ -107,6 +107,7 @@ async function measureShape(numRows: number, length: number) {
     losses.push(nllSum / numTokens);
   }
   engine.close();
+  await shard.close();
   return {
     stepSeconds: median(seconds.slice(1)),
     microBatchSeconds: median(microBatchSeconds.slice(1)),

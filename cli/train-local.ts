@@ -10,7 +10,7 @@ import { type LossSum, rowTargets, type TokenBatch, type TrainingEngine } from "
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { readWireSpace, sharedWireSpace } from "#lib/core/wire-space";
-import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
+import { clipCoefficient, ShardArithmetic, shardsNeeded, totalNorm } from "#lib/optim/index";
 import { memoryTotalBytes } from "#worker/device";
 import { memoryLines } from "./memory-lines.js";
 import { claimOutputDirectory } from "./output-directory.js";
@@ -48,23 +48,28 @@ export async function trainLocal(
   const { config, plan, optimizer } = run;
   const { layout } = run.job;
 
-  // Float32 masters and AdamW moments, in as many ranges as the cluster has reducer shards.
+  // Float32 masters and AdamW moments, in as many ranges as memories of WebAssembly are needed: one, for a
+  // model of less than 200M parameters. The bits are the same for any number.
   const shards: ShardArithmetic[] = [];
-  for (const range of shardRanges(layout, config.reducer_shards)) {
-    const shard = await ShardArithmetic.create(layout, range);
+  for (const range of shardRanges(layout, shardsNeeded(layout))) {
+    const shard = await ShardArithmetic.create(layout, range, { withThread: true });
     await run.loadMasters(range, shard.masters);
     shards.push(shard);
   }
   // The whole parameter space as it travels: parameters one way, gradients the other.
-  const parameters = sharedWireSpace(layout);
+  const parameters = shards.length === 1 ? undefined : sharedWireSpace(layout);
   const gradients = sharedWireSpace(layout);
   const wireRange = (shard: ShardArithmetic): [number, number] => [
     wireOffsetBytes(layout, shard.range.start),
     wireOffsetBytes(layout, shard.range.end),
   ];
   const publish = (): void => {
-    for (const shard of shards) parameters.set(shard.publish(), wireRange(shard)[0]);
-    engine.loadParameters(parameters);
+    for (const shard of shards) {
+      const published = shard.publish();
+      if (parameters === undefined) engine.loadParameters(published);
+      else parameters.set(published, wireRange(shard)[0]);
+    }
+    if (parameters !== undefined) engine.loadParameters(parameters);
   };
 
   const steps: LocalStep[] = [];
@@ -77,15 +82,20 @@ export async function trainLocal(
     // One normaliser for the whole step: never a mean of means.
     const numTokens = plan.supervisedTokens(step);
     let nllSum = 0;
+    const blockSums: number[] = [];
     for (let group = 0; group < config.gradient_groups; group++) {
       const micro = plan.microBatches(step, group);
       nllSum += accumulateGroup(engine, micro, 1 / numTokens, gradients).nllSum;
-      for (const shard of shards)
-        shard.addGroup(gradients.subarray(...wireRange(shard)), group === 0);
+      const isLast = group === config.gradient_groups - 1;
+      for (const shard of shards) {
+        const wire = gradients.subarray(...wireRange(shard));
+        if (isLast) blockSums.push(...shard.addLastGroup(wire, group === 0));
+        else shard.addGroup(wire, group === 0);
+      }
     }
     await hooks.onGradients?.(step, shards);
 
-    const gradientNorm = totalNorm(shards.flatMap((shard) => [...shard.blockSumsOfSquares()]));
+    const gradientNorm = totalNorm(blockSums);
     const learningRate = optimizer.learningRateAt(step);
     for (const shard of shards) {
       shard.applyAdamW({
@@ -101,6 +111,7 @@ export async function trainLocal(
     steps.push({ step: step + 1, loss: nllSum / numTokens, learningRate, gradientNorm, seconds });
     hooks.onStep?.(steps[step] as LocalStep);
   }
+  await Promise.all(shards.map(async (shard) => shard.close()));
   const pieces = shards.map(({ range, masters }) => ({ start: range.start, masters }));
   return { steps, mastersSha256: mastersSha256(layout, pieces), shards };
 }
@@ -159,7 +170,7 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
     const { plannedBytes } = engine;
     if (plannedBytes !== undefined) {
       const memory = {
-        plannedBytes: plannedBytes + 2 * wireSizeBytes(run.job.layout),
+        plannedBytes: plannedBytes + wireSizeBytes(run.job.layout),
         memoryTotalBytes: memoryTotalBytes(),
         deviceType: "cpu",
       } as const;

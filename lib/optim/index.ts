@@ -8,4 +8,5 @@ export {
   type ScheduleName,
   scheduleNames,
 } from "./schedules.js";
-export { type AdamWStep, type SgdStep, ShardArithmetic } from "./shard-arithmetic.js";
+export type { AdamWStep, SgdStep } from "./block-passes.js";
+export { ShardArithmetic } from "./shard-arithmetic.js";

@@ -19,8 +19,8 @@ export interface MemoryMap {
   readonly gradientSum: number;
   /** Two versions of the parameters in wire form. */
   readonly published: readonly [number, number];
-  /** One block of an arriving gradient in wire form. */
-  readonly staging: number;
+  /** One block of an arriving gradient in wire form, for each of two threads. */
+  readonly staging: readonly [number, number];
   readonly totalBytes: number;
 }
 
@@ -56,7 +56,7 @@ export function memoryMap(layout: ParameterLayout, range: ElementRange): MemoryM
     secondMoment: place(float32Bytes),
     gradientSum: place(float32Bytes),
     published: [place(wireBytes), place(wireBytes)],
-    staging: place(stagingBytes),
+    staging: [place(stagingBytes), place(stagingBytes)],
     totalBytes: end,
   };
   if (map.totalBytes > maxMemoryBytes) {
@@ -75,7 +75,7 @@ export function shardsNeeded(layout: ParameterLayout): number {
   const fits = (range: ElementRange): boolean => {
     const wireBytes = wireOffsetBytes(layout, range.end) - wireOffsetBytes(layout, range.start);
     const arrays = (range.end - range.start) * 16 + wireBytes * 2;
-    return firstFreeByte + arrays + stagingBytes <= maxMemoryBytes;
+    return firstFreeByte + arrays + 2 * stagingBytes <= maxMemoryBytes;
   };
   for (let numShards = 1; ; numShards++) {
     if (shardRanges(layout, numShards).every(fits)) return numShards;

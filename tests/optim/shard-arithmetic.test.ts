@@ -212,26 +212,35 @@ test("a published version stays as it was until the second publication after it"
   assert.notEqual(shard.publish().byteOffset, first.byteOffset, "two buffers take turns");
 });
 
-test("any number of shards gives the same sums of squares, masters and published bytes", async () => {
+test("any number of shards, of one thread or two, gives the same sums of squares, masters and published bytes", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.integer({ min: 1, max: 4 }),
       fc.integer({ min: 1, max: 2 }),
       fc.integer({ min: 1, max: 6 }),
       fc.constantFrom<WireDtype>("bfloat16", "float32"),
+      fc.boolean(),
       fc.nat(),
-      async (numMatrixBlocks, numVectorBlocks, numShards, dtype, seed) => {
+      async (numMatrixBlocks, numVectorBlocks, numShards, dtype, withThread, seed) => {
         const layout = layoutOf(numMatrixBlocks, numVectorBlocks, dtype);
-        const groups = [randomGradient(layout, seed), randomGradient(layout, seed + 1)];
+        const groups = [randomGradient(layout, seed), randomGradient(layout, seed + 1)].map(
+          ({ bytes }) => {
+            const shared = new Uint8Array(new SharedArrayBuffer(bytes.length));
+            shared.set(bytes);
+            return shared;
+          },
+        );
         const masters = randomFloats(layout.numElements, seed + 2, 1);
-        const outcome = async (shards: number) => {
+        const outcome = async (shards: number, withThread: boolean) => {
           const parts = await Promise.all(
             shardRanges(layout, shards).map(async (range) => {
-              const shard = await ShardArithmetic.create(layout, range);
+              const shard = await ShardArithmetic.create(layout, range, { withThread });
               shard.masters.set(masters.subarray(range.start, range.end));
               const [from, to] = [range.start, range.end].map((e) => wireOffsetBytes(layout, e));
-              groups.forEach(({ bytes }, g) => shard.addGroup(bytes.subarray(from, to), g === 0));
-              const blockSums = shard.blockSumsOfSquares();
+              const [first, last] = groups.map((bytes) => bytes.subarray(from, to));
+              shard.addGroup(first as Uint8Array, true);
+              const blockSums = shard.addLastGroup(last as Uint8Array, false);
+              assert.deepEqual(shard.blockSumsOfSquares(), blockSums);
               shard.applyAdamW({
                 learningRate: 1e-3,
                 beta1: 0.9,
@@ -241,7 +250,9 @@ test("any number of shards gives the same sums of squares, masters and published
                 updateNumber: 1,
                 gradientScale: 0.5,
               });
-              return { blockSums, masters: shard.masters, published: shard.publish() };
+              const published = shard.publish();
+              await shard.close();
+              return { blockSums, masters: shard.masters, published };
             }),
           );
           return {
@@ -252,8 +263,8 @@ test("any number of shards gives the same sums of squares, masters and published
             published: Buffer.concat(parts.map((part) => part.published)),
           };
         };
-        const one = await outcome(1);
-        const many = await outcome(numShards);
+        const one = await outcome(1, false);
+        const many = await outcome(numShards, withThread);
         assert.deepEqual(many.blockSums, one.blockSums);
         assert.ok(many.masters.equals(one.masters), "masters");
         assert.ok(many.published.equals(one.published), "published bytes");

@@ -1,0 +1,26 @@
+/** The thread of `BlockThread`. */
+import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { BlockPasses } from "./block-passes.js";
+import type { BlockThreadData, BlockThreadTask } from "./block-thread.js";
+import { instantiateKernels } from "./kernels.js";
+
+const { layout, range, map, memory, port, counters, sums } = workerData as BlockThreadData;
+const passes = new BlockPasses({
+  ...{ layout, range, map, thread: 1 },
+  kernels: await instantiateKernels(memory),
+  buffer: memory.buffer as SharedArrayBuffer,
+});
+parentPort?.postMessage("ready");
+for (let numDone = 0; ; numDone++) {
+  while (Atomics.load(counters, 0) === numDone) Atomics.wait(counters, 0, numDone);
+  try {
+    const received = receiveMessageOnPort(port);
+    if (received === undefined) throw new Error("a pass was begun and not sent");
+    const { pass, from, to } = received.message as BlockThreadTask;
+    passes.run(pass, from, to, sums);
+  } catch {
+    Atomics.store(counters, 2, 1);
+  }
+  Atomics.store(counters, 1, numDone + 1);
+  Atomics.notify(counters, 1);
+}
