@@ -3,8 +3,8 @@ import * as op from "./tf-ops.js";
 
 /**
  * Rows of a vocabulary's matrix come in multiples of this in memory, with zeros behind the last one.
- * oneDNN takes twice as long for a bfloat16 product whose rows are of odd length, such as GPT-2's
- * 50,257 logits, and a multiple of 128 also divides into lanes.
+ * oneDNN takes up to 1.65 times as long for a bfloat16 product whose rows are of odd length, such as
+ * GPT-2's 50,257 logits, and a multiple of 128 also divides into lanes.
  */
 export const rowMultiple = 128;
 
