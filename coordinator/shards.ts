@@ -1,19 +1,8 @@
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
+import type { AdamWStep } from "#lib/optim/index";
 import type { WireSecurity } from "#lib/wire/security";
 import type { Snapshot } from "./options.js";
-
-export interface ApplyHyperparameters {
-  readonly learningRate: number;
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly epsilon: number;
-  readonly weightDecay: number;
-  /** 1 for the first update. */
-  readonly updateNumber: number;
-  /** Clip coefficient / loss scale. */
-  readonly gradientScale: number;
-}
 
 export interface ShardArrays {
   readonly masters: Float32Array;
@@ -39,7 +28,7 @@ export interface ShardHandle {
   /** Sums the groups of the step in group order. */
   reduce(step: number): Promise<{ readonly blockSumsOfSquares: Float64Array }>;
   /** Updates the masters and publishes them as `newVersion`. */
-  apply(step: number, hyperparameters: ApplyHyperparameters, newVersion: number): Promise<void>;
+  apply(step: number, hyperparameters: AdamWStep, newVersion: number): Promise<void>;
   discard(step: number): Promise<void>;
   /** Copies masters and moments; `into` is an earlier snapshot that nobody needs any more. */
   snapshot(into?: ShardArrays): Promise<ShardArrays>;
@@ -168,11 +157,7 @@ export class ShardGroup {
     return Float64Array.from(sums.flatMap((sum) => [...sum.blockSumsOfSquares]));
   }
 
-  async apply(
-    step: number,
-    hyperparameters: ApplyHyperparameters,
-    newVersion: number,
-  ): Promise<void> {
+  async apply(step: number, hyperparameters: AdamWStep, newVersion: number): Promise<void> {
     await this.#all((shard) => shard.apply(step, hyperparameters, newVersion));
   }
 
