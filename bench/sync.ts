@@ -3,13 +3,14 @@
  * push their bfloat16 gradients of 124M parameters to two reducer shards, which sum, take the norm,
  * clip, update and publish; both workers pull the result.
  *
- * node dist/bench/sync.js [numRounds] [numShards]
+ * node dist/bench/sync.js [numRounds] [numShards] [sockets]
  *
- * The last line is JSON for the table. With a network namespace whose loopback is limited it shows what
+ * With "sockets" no payload passes through shared memory, as between machines. The last line is JSON for
+ * the table. With a network namespace whose loopback is limited it shows what
  * share of a link is used:
  *
  * unshare -n sh -c 'ip link set lo up; tc qdisc add dev lo root tbf rate 1gbit burst 1mb latency 50ms;
- *   node dist/bench/sync.js 3'
+ *   node dist/bench/sync.js 3 2 sockets'
  */
 import { once } from "node:events";
 import { cpus } from "node:os";
@@ -28,6 +29,7 @@ import { BulkClient } from "#lib/wire/bulk-client";
 import { median } from "./frame/compare.js";
 
 const numShards = Number(process.argv[3] ?? 2);
+const sharedMemory = process.argv[4] !== "sockets";
 const numWorkers = 2;
 const layout = buildParameterLayout(
   [
@@ -50,7 +52,9 @@ function work({ group, addresses }: WorkerOptions): void {
     start: wireOffsetBytes(layout, start),
     end: wireOffsetBytes(layout, end),
   }));
-  const clients = addresses.map((address) => new BulkClient({ address, security: {} }));
+  const clients = addresses.map(
+    (address) => new BulkClient({ address, security: {}, sharedMemory }),
+  );
   const buffer = (fill: number): Uint8Array =>
     new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout))).fill(fill);
   const [gradient, parameters] = [buffer(0x3a), buffer(0)];

@@ -30,12 +30,16 @@ export class ShardTransfers {
     readonly layout: ParameterLayout;
     readonly addresses: readonly string[];
     readonly security: WireSecurity;
+    /** As of BulkClient. */
+    readonly sharedMemory?: boolean;
   }) {
+    const { sharedMemory = true } = options;
     const ranges = shardRanges(options.layout, options.addresses.length);
     this.#shards = ranges.map((range, shard) => ({
       client: new BulkClient({
         address: options.addresses[shard] ?? "",
         security: options.security,
+        sharedMemory,
       }),
       start: wireOffsetBytes(options.layout, range.start),
       end: wireOffsetBytes(options.layout, range.end),

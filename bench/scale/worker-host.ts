@@ -57,6 +57,8 @@ async function simulate(index: number, address: string, barrier: Barrier): Promi
     layout: job.layout,
     addresses: shardAddresses,
     security: {},
+    // They stand for workers on other machines.
+    sharedMemory: false,
   });
   const onRetry = (error: unknown): void => {
     // A repeated transfer would be in the figures.

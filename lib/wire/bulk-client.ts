@@ -18,7 +18,7 @@ import {
 } from "./frame.js";
 import { createChannelClient } from "./grpc-client.js";
 import { bulkStallTimeoutMs, maxChunksInFlight } from "./limits.js";
-import { fromServiceError } from "./rpc-errors.js";
+import { fromServiceError, remoteErrorCode } from "./rpc-errors.js";
 import { callMetadata, isLoopbackAddress, type WireSecurity } from "./security.js";
 import { SharedRing, sharedRingKey } from "./shared-ring.js";
 
@@ -47,11 +47,13 @@ export class BulkClient {
     readonly address: string;
     readonly security: WireSecurity;
     readonly stallTimeoutMs?: number;
+    /** Whether payloads may pass through shared memory on one machine. @default true */
+    readonly sharedMemory?: boolean;
   }) {
     this.address = options.address;
     this.#security = options.security;
     this.#stallTimeoutMs = options.stallTimeoutMs ?? bulkStallTimeoutMs;
-    this.#isNear = isLoopbackAddress(options.address);
+    this.#isNear = options.sharedMemory !== false && isLoopbackAddress(options.address);
     this.#client = createChannelClient({
       address: options.address,
       security: options.security,
@@ -65,13 +67,29 @@ export class BulkClient {
    * @throws E_RPC_UNAVAILABLE, E_RPC_TIMEOUT (nothing moved), E_RPC_FAILED
    */
   async pushGradients(request: PushRequest, wireBytes: Uint8Array): Promise<PushReply> {
+    // A push cannot be told whether its ring was opened; the pull before it was.
+    const shared = this.#opensRings ? SharedRing.offer() : undefined;
+    try {
+      return await this.#push(request, wireBytes, shared);
+    } catch (error) {
+      // Headers without payloads are invalid to a shard that could not open the ring this time.
+      if (shared === undefined || remoteErrorCode(error) !== "E_FRAME_INVALID") throw error;
+      return await this.#push(request, wireBytes, undefined);
+    } finally {
+      shared?.ring.close();
+    }
+  }
+
+  async #push(
+    request: PushRequest,
+    wireBytes: Uint8Array,
+    shared: ReturnType<typeof SharedRing.offer>,
+  ): Promise<PushReply> {
     const failure = {
       method: "PushGradients",
       address: this.address,
       timeoutMs: this.#stallTimeoutMs,
     };
-    // A push cannot be told whether its ring was opened; the pull before it was.
-    const shared = this.#opensRings ? SharedRing.offer() : undefined;
     let settle: (outcome: { reply: Buffer } | { error: unknown }) => void = () => {};
     const settled = new Promise<{ reply: Buffer } | { error: unknown }>((resolve) => {
       settle = resolve;
@@ -112,7 +130,7 @@ export class BulkClient {
         const fields = { step, group, lease, offset };
         const message =
           shared === undefined
-            ? encodeFrame(fields, payload, 0, payload.length)
+            ? encodeFrame(fields, payload)
             : await shared.ring.put(fields, payload, () => ended);
         if (message === undefined) break;
         inFlight.push(
@@ -136,7 +154,6 @@ export class BulkClient {
     } finally {
       // A call that `onChunk` threw out of would keep its connection open.
       if (!ended) call.cancel();
-      shared?.ring.close();
       watchdog.stop();
       request.signal?.removeEventListener("abort", cancel);
     }

@@ -86,7 +86,7 @@ async function* outgoing(
       if (ring === undefined) beforeCopy();
       const message =
         ring === undefined
-          ? encodeFrame(fields, payload, 0, payload.length)
+          ? encodeFrame(fields, payload)
           : await ring.put(fields, payload, () => signal.aborted, beforeCopy);
       if (message === undefined) return;
       yield message;

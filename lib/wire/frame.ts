@@ -29,28 +29,23 @@ export const chunkPayloadBytes = 1024 * 1024;
 /** What a receiver accepts at most in one frame: room for another chunk size on the other side. */
 export const maxFramePayloadBytes = 4 * 1024 * 1024;
 
-/** @param source copied; may lie on shared memory. */
-export function encodeFrame(
-  fields: Omit<Frame, "payload">,
-  source: Uint8Array,
-  sourceStart: number,
-  payloadBytes: number,
-): Buffer {
-  const frame = Buffer.allocUnsafe(frameHeaderBytes + payloadBytes);
+/** @param payload copied; may lie on shared memory. */
+export function encodeFrame(fields: Omit<Frame, "payload">, payload: Uint8Array): Buffer {
+  const frame = Buffer.allocUnsafe(frameHeaderBytes + payload.length);
   frame.writeUInt32LE(frameMagic, 0);
   frame.writeUInt32LE(fields.step, 4);
   frame.writeUInt32LE(fields.group, 8);
   writeSafeInteger(frame, fields.lease, 12);
   writeSafeInteger(frame, fields.offset, 20);
-  frame.writeUInt32LE(payloadBytes, 28);
-  frame.set(source.subarray(sourceStart, sourceStart + payloadBytes), frameHeaderBytes);
+  frame.writeUInt32LE(payload.length, 28);
+  frame.set(payload, frameHeaderBytes);
   frame.writeUInt32LE(frameChecksum(frame, frame.subarray(frameHeaderBytes)), 32);
   return frame;
 }
 
 /** The header alone of a frame whose payload travels beside it. @param payload may lie on shared memory */
 export function encodeHeader(fields: Omit<Frame, "payload">, payload: Uint8Array): Buffer {
-  const header = encodeFrame(fields, payload, 0, 0);
+  const header = encodeFrame(fields, payload.subarray(0, 0));
   header.writeUInt32LE(payload.length, 28);
   header.writeUInt32LE(frameChecksum(header, payload), 32);
   return header;

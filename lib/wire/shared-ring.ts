@@ -113,7 +113,7 @@ export class SharedRing {
   ): Promise<Buffer | undefined> {
     if (!fitsSlot(payload.length)) {
       beforeCopy();
-      return encodeFrame(fields, payload, 0, payload.length);
+      return encodeFrame(fields, payload);
     }
     while (this.#numFrames - this.#numTaken() >= numSlots) {
       await delay(pollMs);

@@ -229,7 +229,7 @@ function rawPush(address: string) {
 
 const encodedChunks = (gradient: Uint8Array, lease: number): Buffer[] =>
   [...chunks(gradient)].map(({ offset, payload }) =>
-    encodeFrame({ step: 0, group: 0, lease, offset }, payload, 0, payload.length),
+    encodeFrame({ step: 0, group: 0, lease, offset }, payload),
   );
 
 test("a frame whose bytes changed on their way ends its push; the group is not counted", async () => {

@@ -60,7 +60,7 @@ test("a payload goes to the place that is given, and a whole message passes besi
   assert.equal(receiver.holds(message), true);
   receiver.take(message, place);
   assert.equal(Buffer.compare(Buffer.from(place.slice()), Buffer.from(payload.slice())), 0);
-  const whole = encodeFrame(fields, payload, 0, 100);
+  const whole = encodeFrame(fields, payload.subarray(0, 100));
   assert.equal(receiver.holds(whole), false);
   assert.deepEqual([...receiver.take(whole).payload], [...payload.subarray(0, 100)]);
 });
@@ -161,8 +161,13 @@ test("a ring has no name, so nothing stays behind a process that is killed", () 
   assert.equal(fs.existsSync(path.replace(" (deleted)", "")), false);
 });
 
-for (const isShared of [true, false]) {
-  test(`a pull and then a push arrive whole ${isShared ? "through the ring" : "where the shard cannot open it"}`, async () => {
+for (const [where, numOpened] of [
+  ["through the ring", 2],
+  ["where the shard cannot open it", 0],
+  ["where the shard opens the pull's only", 1],
+] as const) {
+  test(`a pull and then a push arrive whole ${where}`, async () => {
+    const isShared = numOpened > 0;
     const published = bytesOf(5, 20 * chunkPayloadBytes + 777);
     const pushed = bytesOf(6, 20 * chunkPayloadBytes + 333);
     const received = new Uint8Array(pushed.length);
@@ -176,9 +181,11 @@ for (const isShared of [true, false]) {
     });
     const port = await server.listen("127.0.0.1", 0);
     const client = new BulkClient({ address: `127.0.0.1:${port}`, security: {} });
-    const accept = isShared
-      ? mock.method(SharedRing, "accept")
-      : mock.method(SharedRing, "accept", () => undefined);
+    const { accept: open } = SharedRing;
+    let numAsked = 0;
+    const accept = mock.method(SharedRing, "accept", (offer: string) =>
+      numAsked++ < numOpened ? open.call(SharedRing, offer) : undefined,
+    );
     const descriptors = fs.readdirSync("/proc/self/fd").length;
     try {
       const into = new Uint8Array(new SharedArrayBuffer(published.length));
