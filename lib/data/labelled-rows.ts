@@ -1,4 +1,4 @@
-import { type Examples, spreadEvenly, type TrainingRows } from "./rows.js";
+import { type Examples, rowTotals, spreadEvenly, type TrainingRows } from "./rows.js";
 import type { TokenStore } from "./token-store.js";
 
 /** Rows are padded to a multiple of it: vector instructions take so many values at once. */
@@ -10,7 +10,7 @@ export interface LabelledExamples extends Examples {
 }
 
 /** The length that holds every example, no longer than the longest that is allowed. */
-export function labelledLength(sides: readonly LabelledExamples[], maxLength: number): number {
+export function labelledLength(sides: readonly Examples[], maxLength: number): number {
   let longest = 1;
   for (const { lengths } of sides)
     for (const length of lengths) longest = Math.max(longest, length);
@@ -32,13 +32,9 @@ export function labelledRows(
   const kept = spreadEvenly(lengths.length, options.maxBlocks);
   const exampleOf = (row: number): number => kept[row] ?? 0;
   const lengthOf = (row: number): number => lengths[exampleOf(row)] ?? 0;
-  let numTokens = 0;
-  for (let row = 0; row < kept.length; row++) numTokens += lengthOf(row);
   return {
-    numBlocks: kept.length,
+    ...rowTotals(kept.length, lengthOf, lengths),
     sequenceLength,
-    numTokens,
-    droppedTokens: lengths.reduce((total, length) => total + length, 0) - numTokens,
     hasSegments: true,
     hasTokenTypes,
     paddingTokenId,

@@ -48,12 +48,14 @@ export class LabelTable {
       ? known
       : namesOf(found);
     const indexOf = new Map(names.map((name, index) => [name, index]));
-    const classOf = this.#labels.map(({ text }) => {
-      const byName = indexOf.get(text);
-      if (byName !== undefined) return byName;
-      const isNumber = names === known ? isNumberBelow(text, known) : indexOf.has(`LABEL_${text}`);
-      return isNumber ? Number(text) : -1;
-    });
+    const isNumberOfKnown = (text: string): boolean =>
+      names === known && isNumberBelow(text, known);
+    const classOf = this.#labels.map(
+      ({ text }) =>
+        indexOf.get(text) ??
+        (isNumberOfKnown(text) ? Number(text) : indexOf.get(`LABEL_${text}`)) ??
+        -1,
+    );
     return { names, classOf: Int32Array.from(classOf) };
   }
 

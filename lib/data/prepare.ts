@@ -155,8 +155,9 @@ export async function prepareDataset(
     const classes = encoder.isLabelled
       ? classesOf(encoder, isValidation, options.knownLabels)
       : undefined;
+    const labels = encoder.labels.values;
     const isKept = (example: number): boolean => {
-      const label = encoder.labels.values[example];
+      const label = labels[example];
       if (classes === undefined || label === undefined || (classes.classOf[label] ?? -1) >= 0) {
         return true;
       }
@@ -184,7 +185,7 @@ export async function prepareDataset(
       classes: examples.labels.map((label) => classes?.classOf[label] ?? -1),
     });
     const labelledOptions = {
-      sequenceLength: labelledLength(Object.values(selected).map(labelled), sequenceLength),
+      sequenceLength: labelledLength(Object.values(selected), sequenceLength),
       hasTokenTypes: encoder.hasPairs && options.usesTokenTypes === true,
       paddingTokenId: options.paddingTokenId ?? 0,
     };

@@ -130,6 +130,18 @@ export interface Examples extends Pieces {
   readonly supervised: Int32Array;
 }
 
+/** What rows hold of their examples, and what of them is in no row. */
+export function rowTotals(
+  numBlocks: number,
+  lengthOf: (row: number) => number,
+  lengths: Int32Array,
+): Pick<TrainingRows, "numBlocks" | "numTokens" | "droppedTokens"> {
+  let numTokens = 0;
+  for (let row = 0; row < numBlocks; row++) numTokens += lengthOf(row);
+  const allTokens = lengths.reduce((total, length) => total + length, 0);
+  return { numBlocks, numTokens, droppedTokens: allTokens - numTokens };
+}
+
 /**
  * Examples cut to the row's length, one a row or several as `bins` tells. No target crosses from one
  * example to the next; where they share rows, segments count examples from 1 (padding is 0) and
@@ -158,13 +170,9 @@ export function exampleRows(
     return total;
   };
   const lengthOf = (row: number): number => sum(itemsOf(row), cut);
-  let numTokens = 0;
-  for (let row = 0; row < kept.length; row++) numTokens += lengthOf(row);
   return {
-    numBlocks: kept.length,
+    ...rowTotals(kept.length, lengthOf, lengths),
     sequenceLength,
-    numTokens,
-    droppedTokens: lengths.reduce((total, length) => total + length, 0) - numTokens,
     hasSegments: bins !== null,
     lengthOf,
     supervisedTokens: (row) => sum(itemsOf(row), (example) => supervised[example] ?? 0),

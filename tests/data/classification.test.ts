@@ -12,6 +12,7 @@ import {
   type PrepareOptions,
   prepareDataset,
 } from "#lib/data/index";
+import { LabelTable } from "#lib/data/labels";
 import { gatherBatch } from "#lib/data/rows";
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-classification-"));
@@ -157,6 +158,20 @@ test("batches hold tokens, token types, segments and labels; the rest is padding
     train.rows.numTokens,
     pairs.reduce((sum, { ids }) => sum + ids.length, 0),
   );
+});
+
+test("classes that are called LABEL_ and something are found by their whole name", () => {
+  const table = new LabelTable();
+  const [x, y] = ["LABEL_x", "LABEL_y"].map((label) => table.numberOf(label, "train"));
+  const shortX = table.numberOf("x", "validation");
+  const classes = table.classesOf([x as number, y as number]);
+  assert.deepEqual(classes.names, ["LABEL_x", "LABEL_y"]);
+  assert.equal(classes.classOf[shortX], 0);
+  const sorted = new LabelTable();
+  const all = Array.from({ length: 11 }, (_, i) => sorted.numberOf(`LABEL_${i}`, "train"));
+  const two = sorted.numberOf("2", "validation");
+  const { names, classOf } = sorted.classesOf(all);
+  assert.equal(names[classOf[two] as number], "LABEL_2");
 });
 
 test("a label that training never saw is an error, or a row left out", async () => {
