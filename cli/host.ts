@@ -75,7 +75,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
       return {
         coordinator,
         controlAddress,
-        numParameters: run.numParameters,
+        numParameters: run.job.layout.numElements,
         run: async () => finish(run, resume, coordinator, bus),
       };
     },

@@ -147,6 +147,7 @@ const decisiveKeys = [
   "gradient_groups",
   "data_seed",
   "bf16",
+  "xla",
   "wire_dtype",
   "use_peft",
   "lora_r",

@@ -45,7 +45,8 @@ export async function trainLocal(
   hooks: LocalHooks = {},
   numSteps: number = run.plan.totalSteps,
 ): Promise<LocalOutcome> {
-  const { config, plan, optimizer } = run;
+  const { config, plan } = run;
+  const { learningRateAt, maxGradNorm, ...hyperparameters } = run.optimizer;
   const { layout } = run.job;
 
   // Float32 masters and AdamW moments, in as many ranges as memories of WebAssembly are needed: one, for a
@@ -96,13 +97,13 @@ export async function trainLocal(
     await hooks.onGradients?.(step, shards);
 
     const gradientNorm = totalNorm(blockSums);
-    const learningRate = optimizer.learningRateAt(step);
+    const learningRate = learningRateAt(step);
     for (const shard of shards) {
       shard.applyAdamW({
-        ...optimizer,
+        ...hyperparameters,
         learningRate,
         updateNumber: step + 1,
-        gradientScale: clipCoefficient(gradientNorm, optimizer.maxGradNorm),
+        gradientScale: clipCoefficient(gradientNorm, maxGradNorm),
       });
     }
     publish();
@@ -174,7 +175,7 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
         memoryTotalBytes: memoryTotalBytes(),
         deviceType: "cpu",
       } as const;
-      const others = { numWorkers: 1, numParameters: run.numParameters };
+      const others = { numWorkers: 1, numParameters: run.job.layout.numElements };
       for (const line of memoryLines(memory, others)) process.stdout.write(`${line}\n`);
     }
     const outcome = await trainLocal(run, engine, {

@@ -18,7 +18,8 @@ for (let numDone = 0; ; numDone++) {
     if (received === undefined) throw new Error("a pass was begun and not sent");
     const { pass, from, to } = received.message as BlockThreadTask;
     passes.run(pass, from, to, sums);
-  } catch {
+  } catch (error) {
+    port.postMessage(String(error));
     Atomics.store(counters, 2, 1);
   }
   Atomics.store(counters, 1, numDone + 1);

@@ -1,5 +1,10 @@
 import { once } from "node:events";
-import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
+import {
+  MessageChannel,
+  type MessagePort,
+  receiveMessageOnPort,
+  Worker,
+} from "node:worker_threads";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import type { BlockPass } from "./block-passes.js";
 import type { MemoryMap } from "./memory-map.js";
@@ -81,7 +86,9 @@ export class BlockThread {
       if (numDone === this.#numBegun) break;
       Atomics.wait(this.#counters, 1, numDone);
     }
-    if (Atomics.load(this.#counters, 2) !== 0) throw new Error("a pass over blocks failed");
+    if (Atomics.load(this.#counters, 2) === 0) return;
+    const cause: unknown = receiveMessageOnPort(this.#port)?.message;
+    throw new Error(`a pass over blocks failed: ${String(cause)}`);
   }
 
   async close(): Promise<void> {

@@ -118,25 +118,13 @@ export class ShardArithmetic {
    * arXiv 1711.05101; torch.optim.AdamW), float32 throughout. The factors are computed in float64
    * and rounded once, as torch does. Also writes the wire form that the next `publish` returns.
    */
-  applyAdamW({
-    learningRate,
-    beta1,
-    beta2,
-    epsilon,
-    weightDecay,
-    updateNumber,
-    gradientScale,
-  }: AdamWStep): void {
-    // These and no more: what a caller's object holds besides may not travel to another thread.
-    const moments = { beta1, beta2, epsilon };
-    const step = { ...moments, learningRate, weightDecay, updateNumber, gradientScale };
+  applyAdamW(step: AdamWStep): void {
     this.#run({ kind: "adamw", step, published: this.#nextPublished });
     this.#nextIsWritten = true;
   }
 
   /** One update of SGD with momentum in torch.optim.SGD's order; the velocity is `firstMoment`. */
-  applySgd({ learningRate, momentum, weightDecay, gradientScale }: SgdStep): void {
-    const step = { learningRate, momentum, weightDecay, gradientScale };
+  applySgd(step: SgdStep): void {
     this.#run({ kind: "sgd", step, published: this.#nextPublished });
     this.#nextIsWritten = true;
   }
