@@ -1,6 +1,6 @@
 // Shape legend: M rows, K inner dimension, N outputs.
 import { loadBinding } from "./binding.js";
-import { GraphBuilder, type GraphTensor } from "./builder.js";
+import { GraphBuilder, type GraphDtype, type GraphTensor } from "./builder.js";
 import { Session } from "./session.js";
 import * as op from "./tf-ops.js";
 
@@ -11,7 +11,11 @@ import * as op from "./tf-ops.js";
 const packedOp = "_MklNativeFusedMatMul";
 
 /** Of a packed product, before its result is rounded. */
-export type PackedActivation = readonly ["GeluApproximate" | "GeluExact"];
+export type PackedActivation = "GeluApproximate" | "GeluExact";
+
+/** Stands for no bias; the graph makes it once, so it is told by identity. */
+const noBias = (graph: GraphBuilder, dtype: GraphDtype, numOutputs: number): GraphTensor =>
+  op.fill(op.scalar(graph, 0, dtype), [numOutputs]);
 
 /**
  * x W + bias, as a node that at its first run keeps a copy of W in the blocks that the processor reads
@@ -31,7 +35,7 @@ export function packedProduct(
 ): GraphTensor {
   const { dtype, node } = x_MK;
   const plain = op.productShape(x_MK, weight, false, transposeWeight);
-  const bias = bias_N ?? op.fill(op.scalar(node.graph, 0, dtype), [plain[1] as number]);
+  const bias = bias_N ?? noBias(node.graph, dtype, plain[1] as number);
   return node.graph.tensor(
     packedOp,
     [x_MK, weight, bias],
@@ -40,7 +44,10 @@ export function packedProduct(
       transpose_a: op.bool(false),
       transpose_b: op.bool(transposeWeight),
       num_args: op.int(1),
-      fused_ops: { kind: "strings", value: ["BiasAdd", ...(activation ?? [])] },
+      fused_ops: {
+        kind: "strings",
+        value: ["BiasAdd", ...(activation === undefined ? [] : [activation])],
+      },
       is_filter_const: op.bool(true),
       // The label under which TensorFlow registers oneDNN's kernels of plain tensors.
       _kernel: { kind: "string", value: "MklNameChangeOp" },
@@ -57,13 +64,13 @@ interface PackedParts {
   readonly hasActivation: boolean;
 }
 
-function packedParts({ node }: GraphTensor): PackedParts | undefined {
+function packedParts({ node, dtype, shape }: GraphTensor): PackedParts | undefined {
   if (node.op !== packedOp) return undefined;
   const { transpose_b: transposed, fused_ops: fused } = node.attrs;
   return {
     operands: node.inputs as unknown as PackedParts["operands"],
     isTransposed: transposed?.kind === "bool" && transposed.value,
-    hasBias: node.inputs[2]?.node.op !== "Fill",
+    hasBias: node.inputs[2] !== noBias(node.graph, dtype, shape[1] as number),
     hasActivation: fused?.kind === "strings" && fused.value.length > 1,
   };
 }

@@ -27,8 +27,8 @@ export const leadingRows = (x: GraphTensor, numRows: number): GraphTensor =>
 export function wholeMatrix(weight: GraphTensor): GraphTensor {
   if (weight.node.op !== "Slice") return weight;
   const [source, begin] = weight.node.inputs as [GraphTensor, GraphTensor];
-  const value = begin.node.attrs["value"];
-  const isLeading = value?.kind === "tensor" && value.bytes.every((byte) => byte === 0);
+  const starts = op.constantInts(begin);
+  const isLeading = starts.length > 0 && starts.every((start) => start === 0);
   const sameWidth = op.sameShape(source.shape.slice(1), weight.shape.slice(1));
   return isLeading && sameWidth && source.node.op === "ReadVariableOp" ? source : weight;
 }

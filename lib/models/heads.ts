@@ -69,6 +69,7 @@ export function decoderModel(base: ModelBase, task: Task, head: DecoderHead): Mo
         ...base,
         task,
         ...labels,
+        padTokenId: head.padTokenId,
         weights: [...base.weights, score],
         logits: lastTokenClassifier(base.modelType, head.scoreName, head.padTokenId),
       } satisfies Model);

@@ -99,6 +99,8 @@ export interface SequenceClassifier extends ModelBase {
   readonly numLabels: number;
   /** As config.json has it; absent: decided by the labels, as transformers does. */
   readonly problemType: ProblemType | undefined;
+  /** By which the last token of a row is found, in models that look for it. */
+  readonly padTokenId?: number | null;
   /** float [B, L] from the hidden states of the same inputs. */
   logits(weights: Weights, inputs: ModelInputs, hidden_BTD: tf.Tensor3D): tf.Tensor2D;
 }

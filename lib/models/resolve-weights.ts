@@ -1,5 +1,6 @@
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { LockstepError } from "#lib/core/errors/index";
+import { isEncoder } from "./classifier-checkpoint.js";
 import type { Model, WeightSpec } from "./model.js";
 
 /**
@@ -61,7 +62,9 @@ function namesOf(model: Model, name: string): readonly string[] {
 /** Whether a tensor belongs to a head that the task does not use, or repeats a tied one. */
 function isOtherHead(model: Model, name: string): boolean {
   if (name === "lm_head.weight") return true;
-  const isEncoder = ["bert", "roberta", "distilbert"].includes(model.modelType);
   // The masked-word head, next-sentence head and pooler of pretraining.
-  return isEncoder && /^(cls\.|lm_head\.|vocab_|(bert\.|roberta\.)?pooler\.)/.test(name);
+  return (
+    isEncoder({ model_type: model.modelType }) &&
+    /^(cls\.|lm_head\.|vocab_|(bert\.|roberta\.)?pooler\.)/.test(name)
+  );
 }

@@ -42,10 +42,10 @@ class GraphEngine implements TrainingEngine {
   }
 
   loadFrozen(wireBytes: Uint8Array): void {
-    const { frozen } = this.#programs;
-    if (this.#job.lora === undefined || frozen === undefined) return;
-    checkSize(this.#job.lora.frozen, wireBytes);
-    this.#load(frozen.load, wireBytes);
+    const { lora } = this.#job;
+    if (lora === undefined) return;
+    checkSize(lora.frozen, wireBytes);
+    this.#load(this.#programs.loadFrozen, wireBytes);
   }
 
   loadParameters(wireBytes: Uint8Array): void {

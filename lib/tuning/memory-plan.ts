@@ -1,4 +1,3 @@
-import type { ParameterLayout } from "#lib/core/parameter-layout";
 import type { WorkerJob } from "#lib/core/job";
 import { peakValueBytes } from "#lib/graph/memory-plan";
 import type { TrainingPrograms } from "./programs.js";
@@ -21,17 +20,13 @@ export function plannedEngineBytes(
   { gradients, evaluate }: TrainingPrograms,
 ): number | undefined {
   if (job.xla === true) return undefined;
+  const steps = job.accumulates === false ? [gradients.only] : [gradients.first, gradients.last];
   const peak = Math.max(
-    ...[gradients.first, gradients.last, evaluate].map(({ fetches }) =>
-      peakValueBytes(Object.values(fetches)),
-    ),
+    ...[...steps, evaluate].map(({ fetches }) => peakValueBytes(Object.values(fetches))),
   );
-  const trained = numElementsOf(job.layout);
-  const frozen = job.lora === undefined ? 0 : numElementsOf(job.lora.frozen);
+  const trained = job.layout.numElements;
+  const frozen = job.lora?.frozen.numElements ?? 0;
   const weightBytes = (trained + frozen) * (job.precision === "bf16" ? 2 : 4);
   const accumulatorBytes = job.accumulates === false ? 0 : trained * 4;
   return processBytes + weightBytes + accumulatorBytes + peak * (1 + overheadOfValues);
 }
-
-const numElementsOf = ({ tensors }: ParameterLayout): number =>
-  tensors.reduce((sum, { size }) => sum + size, 0);

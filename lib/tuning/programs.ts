@@ -32,8 +32,8 @@ export interface TrainingPrograms {
   /** What is trained. */
   readonly views: readonly WireView[];
   readonly load: readonly LoadProgram[];
-  /** Absent where every weight is trained. */
-  readonly frozen: { readonly load: readonly LoadProgram[] } | undefined;
+  /** Nothing where every weight is trained. */
+  readonly loadFrozen: readonly LoadProgram[];
   readonly gradients: GradientPrograms;
   readonly evaluate: Program;
   /** Absent where the job generates nothing. */
@@ -48,18 +48,19 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
     xla: job.xla === true,
   };
   const trained = weightsOf(graph, autocast, model, job.layout);
-  const frozen =
-    job.lora === undefined ? undefined : weightsOf(graph, autocast, model, job.lora.frozen);
+  const frozen: StoredWeights =
+    job.lora === undefined
+      ? { views: [], variables: [] }
+      : weightsOf(graph, autocast, model, job.lora.frozen);
   const tracer = { graph, autocast };
   const lookup = new WeightLookup(model, job);
-  const readFrozen = (): readonly tf.Tensor[] => (frozen === undefined ? [] : readWeights(frozen));
-  const readAll = (): Weights => lookup.in([...readWeights(trained), ...readFrozen()]);
+  const readAll = (): Weights => lookup.in([...readWeights(trained), ...readWeights(frozen)]);
   const recomputation = job.gradientCheckpointing === true ? new Recomputation(graph) : undefined;
   const gradientTracer = recomputation === undefined ? tracer : { ...tracer, recomputation };
   const gradients = trace(gradientTracer, () => {
     // Outside of what is differentiated: the tape follows no frozen weight, so backward has no product
     // for one, and none below the lowest adapter.
-    const constants = readFrozen();
+    const constants = readWeights(frozen);
     return buildGradientPrograms(
       graph,
       job,
@@ -68,13 +69,14 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
       (xs, feeds) => batchOutputs(model, lookup.in([...xs, ...constants]), feeds).nllSum,
     );
   });
-  recomputation?.orderBlocks(Object.values(gradients.only.fetches));
+  // XLA's copy of the nodes has been made by now, and XLA orders it by itself.
+  if (job.xla !== true) recomputation?.orderBlocks(Object.values(gradients.only.fetches));
   lookup.checkAllUsed();
   return {
     graph,
     views: trained.views,
     load: loadPrograms(graph, "load", trained),
-    frozen: frozen === undefined ? undefined : { load: loadPrograms(graph, "load-frozen", frozen) },
+    loadFrozen: loadPrograms(graph, "load-frozen", frozen),
     gradients,
     evaluate: trace(tracer, () => evaluateProgram(graph, model, job, readAll())),
     decode:

@@ -7,7 +7,7 @@ import { ModelWeights } from "#lib/checkpoint/index";
 import { ignoredTarget, type TokenBatch, type WorkerJob } from "#lib/core/job";
 import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
 import type { ReferenceCase } from "#lib/evaluation/verify/index";
-import { dependsOn, type GraphNode } from "#lib/graph/builder";
+import { dependsOn, type GraphNode, neededNodes } from "#lib/graph/builder";
 import { createModel, type CausalLanguageModel } from "#lib/models/index";
 import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
@@ -121,7 +121,7 @@ test("backward reads nothing of a block's forward but its input", async () => {
   const model = createModel(job.modelConfig) as CausalLanguageModel;
   const programs = [false, true].map((gradientCheckpointing) => {
     const built = buildTrainingPrograms(model, { ...job, gradientCheckpointing });
-    const live = ancestorsOf(Object.values(built.gradients.only.fetches).map((t) => t.node));
+    const live = neededNodes(Object.values(built.gradients.only.fetches).map((t) => t.node));
     const scale = built.gradients.only.feeds["gradScale"]?.node as GraphNode;
     const backward = new Set([...live].filter((node) => dependsOn(node, scale)));
     const batchTokens = job.microBatchSize * job.sequenceLength;
@@ -143,14 +143,3 @@ test("backward reads nothing of a block's forward but its input", async () => {
   const names = [...again.read].map((node) => node.op);
   assert.ok(again.read.size <= numLayers + 4, names.join(", "));
 });
-
-function ancestorsOf(nodes: readonly GraphNode[]): Set<GraphNode> {
-  const seen = new Set<GraphNode>();
-  const pending = [...nodes];
-  for (let node = pending.pop(); node !== undefined; node = pending.pop()) {
-    if (seen.has(node)) continue;
-    seen.add(node);
-    pending.push(...node.inputs.map((input) => input.node), ...node.controlInputs);
-  }
-  return seen;
-}

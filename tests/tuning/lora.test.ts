@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { openSafetensors } from "#lib/checkpoint/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import type { TrainingEngine, WorkerJob } from "#lib/core/job";
-import type { GraphNode } from "#lib/graph/builder";
+import { type GraphNode, neededNodes } from "#lib/graph/builder";
 import { createModel } from "#lib/models/index";
 import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
@@ -135,14 +135,8 @@ test("backward has no product for a frozen weight, and none below the lowest ada
 });
 
 function countProducts(fetches: readonly { readonly node: GraphNode }[]): number {
-  const seen = new Set<GraphNode>();
-  const waiting = fetches.map(({ node }) => node);
-  for (let node = waiting.pop(); node !== undefined; node = waiting.pop()) {
-    if (seen.has(node)) continue;
-    seen.add(node);
-    waiting.push(...node.inputs.map((input) => input.node), ...node.controlInputs);
-  }
-  return [...seen].filter(({ op }) => op === "MatMul").length;
+  const needed = neededNodes(fetches.map(({ node }) => node));
+  return [...needed].filter(({ op }) => op === "MatMul").length;
 }
 
 test("an adapter on what is no linear map is refused", async () => {

@@ -2,8 +2,8 @@ import * as tf from "@tensorflow/tfjs-core";
 import { TextBatches, type TextBatchOptions } from "#lib/evaluation/text-batches";
 import type { SequenceClassifier } from "#lib/models/index";
 
-/** `paddingTokenId` must be the configuration's `pad_token_id`: decoders find the last token by it. */
-export type TextClassifierOptions = TextBatchOptions<SequenceClassifier>;
+/** Padding is the model's own: decoders find the last token by it. */
+export type TextClassifierOptions = Omit<TextBatchOptions<SequenceClassifier>, "paddingTokenId">;
 
 /** Scores of texts in a model's classes, in one session of its own. */
 export class TextClassifier {
@@ -16,7 +16,8 @@ export class TextClassifier {
   /** @throws E_SEQUENCE_TOO_LONG where the model has fewer positions than maxLength */
   static async create(options: TextClassifierOptions): Promise<TextClassifier> {
     const { model } = options;
-    const batches = await TextBatches.create(options, (weights, inputs) =>
+    const paddingTokenId = model.padTokenId ?? 0;
+    const batches = await TextBatches.create({ ...options, paddingTokenId }, (weights, inputs) =>
       tf.cast(model.logits(weights, inputs, model.hiddenStates(weights, inputs)), "float32"),
     );
     return new TextClassifier(batches);

@@ -25,7 +25,8 @@ function binary(name: string, lower: Binary): void {
 }
 
 // A table that is read by its rows and used in a product too, as tied embeddings are, has a gradient of
-// two parts: the few rows are added to the other part, not a second table of zeros around them.
+// two parts: the few rows are added to the other part, not a second table of zeros around them. Indices that a gather
+// has read by are in range, which the sum by rows would not ask for.
 binary("Add", (a, b) => addRows(a, b) ?? addRows(b, a) ?? op.add(a, b));
 
 function addRows(table: GraphTensor, rowSum: GraphTensor): GraphTensor | undefined {

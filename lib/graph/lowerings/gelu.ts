@@ -52,8 +52,8 @@ const sumOf = (operands: readonly GraphTensor[]): GraphTensor =>
   operands.map(toFloat32).reduce((a, b) => op.add(a, b));
 
 const packedForms: Readonly<Partial<Record<GeluForm, PackedActivation>>> = {
-  tanh: ["GeluApproximate"],
-  erf: ["GeluExact"],
+  tanh: "GeluApproximate",
+  erf: "GeluExact",
 };
 
 // In float32 inside, rounded once at the end, as torch does under autocast.
