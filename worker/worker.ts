@@ -28,8 +28,8 @@ const maxBackoffMs = 3_000;
 
 /**
  * Takes part in a job until it is over: registers, leases work, computes it in the engine thread,
- * pushes gradients to all shards and reports, while the next group is computed. Survives a coordinator that is away for a while, and
- * being declared dead by mistake.
+ * pushes gradients to all shards and reports, while the next group is computed. Survives a coordinator
+ * that is away for a while, and being declared dead by mistake.
  *
  * @throws E_COORDINATOR_UNREACHABLE, E_RPC_FAILED (refused: token, device kind, version),
  *   E_ENGINE_FAILED, E_ENGINE_CRASHED

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { buildParameterLayout, type ElementRange } from "#lib/core/parameter-layout";
 import { readWireSpace } from "#lib/core/wire-space";
 import { frozenVersion } from "#lib/wire/bulk-protocol";
@@ -29,25 +29,28 @@ async function load(range: ElementRange, into: Float32Array): Promise<void> {
   }
 }
 
-const options = { listenHost: "127.0.0.1", gradientGroups: 1, security: {} };
-
-test("a worker pulls the frozen weights from all shards, the matrices in bfloat16", async (t) => {
-  const wireBytes = await readWireSpace(frozen, load);
+/** A worker's connections to shards that end with the test. */
+async function connected(
+  t: TestContext,
+  numShards: number,
+  served?: { readonly layout: typeof frozen; readonly wireBytes: Uint8Array<SharedArrayBuffer> },
+): Promise<ShardTransfers> {
   const shards = await ShardGroup.start(startShardThread, {
-    ...options,
-    numShards: 3,
-    layout: trained,
-    frozen: { layout: frozen, wireBytes },
+    ...{ listenHost: "127.0.0.1", gradientGroups: 1, security: {}, numShards, layout: trained },
+    ...(served === undefined ? {} : { frozen: served }),
   });
-  const transfers = new ShardTransfers({
-    layout: trained,
-    addresses: shards.addresses(),
-    security: {},
-  });
+  const addresses = shards.addresses();
+  const transfers = new ShardTransfers({ layout: trained, addresses, security: {} });
   t.after(async () => {
     transfers.close();
     await shards.close();
   });
+  return transfers;
+}
+
+test("a worker pulls the frozen weights from all shards, the matrices in bfloat16", async (t) => {
+  const wireBytes = await readWireSpace(frozen, load);
+  const transfers = await connected(t, 3, { layout: frozen, wireBytes });
   const pulled = await transfers.pullFrozen(frozen, { onRetry: () => {} });
   assert.deepEqual(pulled, wireBytes);
   for (const [name, values] of valuesOf) {
@@ -60,20 +63,7 @@ test("a worker pulls the frozen weights from all shards, the matrices in bfloat1
 });
 
 test("a job without frozen weights has no such version", async (t) => {
-  const shards = await ShardGroup.start(startShardThread, {
-    ...options,
-    numShards: 1,
-    layout: trained,
-  });
-  const transfers = new ShardTransfers({
-    layout: trained,
-    addresses: shards.addresses(),
-    security: {},
-  });
-  t.after(async () => {
-    transfers.close();
-    await shards.close();
-  });
+  const transfers = await connected(t, 1);
   await assert.rejects(
     transfers.pull(frozenVersion, new Uint8Array(trained.numElements * 4), { onRetry: () => {} }),
     (error) => remoteErrorCode(error) === "E_VERSION_NOT_PUBLISHED",
