@@ -9,9 +9,10 @@
  * rows.jsonl in their order, padded to the longest.
  */
 import { mkdtempSync, rmSync } from "node:fs";
-import { cpus, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { numThreads } from "#bench/frame/environment";
 import { prepareRun } from "#cli/prepare";
 import { type LocalStep, trainLocal } from "#cli/train-local";
 import { loadConfig } from "#lib/core/config/index";
@@ -24,7 +25,7 @@ const { values: options, positionals } = parseArgs({
     precision: { type: "string", default: "bf16" },
     rows: { type: "string", default: "32" },
     steps: { type: "string", default: "20" },
-    threads: { type: "string", default: String(cpus().length) },
+    threads: { type: "string", default: String(numThreads()) },
   },
 });
 const [directory = ""] = positionals;

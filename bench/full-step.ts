@@ -11,13 +11,13 @@
  * weights and takes the first tokens of its tokens.i32. With --adapter, a LoRA adapter of peft is trained
  * instead of the weights. "load" is the time from the start of the process to the end of its first step.
  */
-import { cpus } from "node:os";
 import { parseArgs } from "node:util";
 import type { WorkerJob } from "#lib/core/job";
 import { shardRanges } from "#lib/core/parameter-layout";
 import { readWireSpace, sharedWireSpace } from "#lib/core/wire-space";
 import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
 import { median } from "./frame/compare.js";
+import { numThreads } from "./frame/environment.js";
 import { openSeededAdapter } from "./frame/seeded-adapter.js";
 import { openSeededModel } from "./frame/seeded-model.js";
 
@@ -28,7 +28,7 @@ const { values: options, positionals } = parseArgs({
     shapes: { type: "string", default: "2x512" },
     repeat: { type: "string", default: "3" },
     adapter: { type: "string" },
-    threads: { type: "string", default: String(cpus().length) },
+    threads: { type: "string", default: String(numThreads()) },
     xla: { type: "boolean", default: false },
   },
 });

@@ -69,14 +69,12 @@ export function gpuTable(lines: readonly string[], peakTeraflops: number): strin
     ]);
   });
   const head = markdownRow([
-    ...[
-      "what",
-      "ms a micro-batch",
-      "ms a step",
-      "tokens/s",
-      "MFU of a micro-batch",
-      "GiB on the card",
-    ],
+    "what",
+    "ms a micro-batch",
+    "ms a step",
+    "tokens/s",
+    "MFU of a micro-batch",
+    "GiB on the card",
   ]);
   return [head, "| --- | --: | --: | --: | --: | --: |", ...rows].join("\n");
 }

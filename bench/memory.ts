@@ -8,8 +8,6 @@
  * VmHWM of the process: engine, parameters and gradients in wire form, as a worker holds them.
  */
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
-import { cpus } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { WorkerJob } from "#lib/core/job";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
@@ -17,7 +15,8 @@ import { sharedWireSpace } from "#lib/core/wire-space";
 import { createModel } from "#lib/models/index";
 import { wireViewOf, wordsOf } from "#lib/tuning/wire-form";
 import { median } from "./frame/compare.js";
-import { describeEnvironment } from "./frame/environment.js";
+import { describeEnvironment, numThreads } from "./frame/environment.js";
+import { peakResidentBytes } from "./frame/peak-memory.js";
 import { markdownRow } from "./frame/report.js";
 
 /** GPT-2 and GPT-2 medium. */
@@ -30,15 +29,10 @@ const modes = ["kept", "recomputed"] as const;
 const numSteps = 2;
 
 interface Point {
+  readonly plannedBytes: number;
   readonly peakBytes: number;
   readonly microBatchSeconds: number;
   readonly nllSum: number;
-}
-
-/** Peak resident memory of this process so far. */
-function peakBytes(): number {
-  const line = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"));
-  return Number(line?.[1]) * 1024;
 }
 
 function randomParameters({ layout }: WorkerJob): Uint8Array {
@@ -60,7 +54,7 @@ async function measurePoint(
   numTokens: number,
   isRecomputed: boolean,
 ): Promise<Point> {
-  process.env["TF_NUM_INTRAOP_THREADS"] = String(cpus().length);
+  process.env["TF_NUM_INTRAOP_THREADS"] = String(numThreads());
   process.env["TF_NUM_INTEROP_THREADS"] = "1";
   const modelConfig = {
     model_type: "gpt2",
@@ -77,7 +71,7 @@ async function measurePoint(
     sequenceLength: numTokens,
     gradientCheckpointing: isRecomputed,
     ...{ microBatchSize: 1, evalBatchSize: 1, generationLength: 0 },
-    threadsPerWorker: cpus().length,
+    threadsPerWorker: numThreads(),
   };
   const { default: createEngine } = await import("#lib/tuning/engine");
   const engine = await createEngine(job);
@@ -94,7 +88,13 @@ async function measurePoint(
     seconds.push((performance.now() - startedAt) / 1000);
   }
   engine.close();
-  return { peakBytes: peakBytes(), microBatchSeconds: median(seconds.slice(1)), nllSum };
+  const plannedBytes = (engine.plannedBytes ?? 0) + 2 * parameters.length;
+  return {
+    plannedBytes,
+    peakBytes: peakResidentBytes(),
+    microBatchSeconds: median(seconds.slice(1)),
+    nllSum,
+  };
 }
 
 function pointInProcess(shape: string, numTokens: number, mode: string): Point {
@@ -104,20 +104,34 @@ function pointInProcess(shape: string, numTokens: number, mode: string): Point {
   return JSON.parse(stdout.trim().split("\n").at(-1) ?? "") as Point;
 }
 
-const gib = (bytes: number): string => (bytes / 2 ** 30).toFixed(2);
+const gigabytes = (bytes: number): string => (bytes / 1e9).toFixed(2);
 
 const [shape, tokens, mode] = process.argv.slice(2);
 if (shape !== undefined) {
   console.log(JSON.stringify(await measurePoint(shape, Number(tokens), mode === "recomputed")));
 } else {
   for (const line of describeEnvironment()) console.log(`- ${line}`);
-  const head = ["model", "tokens", "activations", "peak, GiB", "seconds a micro-batch"];
+  const head = [
+    "model",
+    "tokens",
+    "activations",
+    "planned, GB",
+    "peak, GB",
+    "seconds a micro-batch",
+  ];
   console.log(`\n${markdownRow(head)}\n|${"---|".repeat(head.length)}`);
   for (const name of Object.keys(shapes)) {
     for (const numTokens of tokenCounts) {
+      const losses = new Set<number>();
       for (const each of modes) {
         const point = pointInProcess(name, numTokens, each);
-        const figures = [gib(point.peakBytes), point.microBatchSeconds.toFixed(2)];
+        losses.add(point.nllSum);
+        if (losses.size > 1) throw new Error(`${name}, ${numTokens} tokens: the losses differ`);
+        const figures = [
+          gigabytes(point.plannedBytes),
+          gigabytes(point.peakBytes),
+          point.microBatchSeconds.toFixed(2),
+        ];
         console.log(markdownRow([name, String(numTokens), each, ...figures]));
       }
     }

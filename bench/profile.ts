@@ -10,7 +10,7 @@
  */
 import { execFile } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { cpus, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs, promisify } from "node:util";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
@@ -20,7 +20,7 @@ import { encodeSavedModel } from "#lib/graph/saved-model";
 import { createModel } from "#lib/models/index";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
 import { median } from "./frame/compare.js";
-import { describeEnvironment, hardwareName } from "./frame/environment.js";
+import { describeEnvironment, hardwareName, numThreads } from "./frame/environment.js";
 import {
   isProduct,
   type NodeTimes,
@@ -40,7 +40,7 @@ const { values: options, positionals } = parseArgs({
     python: { type: "string" },
     precision: { type: "string", default: "bf16" },
     shape: { type: "string", default: "2x512" },
-    threads: { type: "string", default: String(cpus().length) },
+    threads: { type: "string", default: String(numThreads()) },
     repeat: { type: "string", default: "5" },
     record: { type: "boolean", default: false },
   },

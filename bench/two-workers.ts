@@ -13,7 +13,7 @@
  *   engine, from its own metrics), as a share of that compute.
  * - Memory is the larger peak of resident memory of the two worker processes (VmHWM).
  */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -23,6 +23,7 @@ import type { WorkerJob } from "#lib/core/job";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { logTail, Supervisor } from "#cli/supervisor";
 import { median } from "./frame/compare.js";
+import { peakResidentBytes } from "./frame/peak-memory.js";
 import { openSeededModel } from "./frame/seeded-model.js";
 
 const numWorkers = 2;
@@ -100,11 +101,6 @@ async function computeSeconds(): Promise<readonly number[]> {
       return Number(/^lockstep_worker_compute_seconds_total (\S+)/m.exec(text)?.[1]);
     }),
   );
-}
-
-function peakResidentBytes(pid: number): number {
-  const status = readFileSync(`/proc/${pid}/status`, "utf8");
-  return Number(/VmHWM:\s+(\d+)/.exec(status)?.[1]) * 1024;
 }
 
 const { controlAddress } = await coordinator.start();

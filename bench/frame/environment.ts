@@ -28,7 +28,9 @@ export const describeHost = (): string[] => [
   `Node ${process.version}`,
 ];
 
-export const numThreads = (): number => cpus().length;
+/** Threads of an operation: all cores, unless the environment says otherwise. */
+export const numThreads = (): number =>
+  Number(process.env["TF_NUM_INTRAOP_THREADS"] ?? cpus().length);
 
 /** `2x-amd-epyc`: the hardware in a file's name. */
 export function hardwareName(): string {

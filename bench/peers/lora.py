@@ -56,10 +56,9 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("adapter")
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--shapes", default="2x512")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
+    parser.set_defaults(precision="bf16", device="cpu")
     options = parser.parse_args()
     write(options.model, options.adapter) if options.write else measure(options)
 

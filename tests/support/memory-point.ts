@@ -2,7 +2,7 @@
  * Trains two groups of a small model in this process and prints, as JSON, what was planned and what the
  * process took at most: node memory-point.js [checkpointing]
  */
-import { readFileSync } from "node:fs";
+import { peakResidentBytes } from "#bench/frame/peak-memory";
 import type { WorkerJob } from "#lib/core/job";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
 import { sharedWireSpace } from "#lib/core/wire-space";
@@ -35,8 +35,7 @@ for (let group = 0; group < 2; group++) {
   engine.accumulate(batch, 1, true);
   engine.accumulate(batch, 1, false, gradients);
 }
-const status = readFileSync("/proc/self/status", "utf8");
-const peakBytes = Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
+const peakBytes = peakResidentBytes();
 const plannedBytes = (engine.plannedBytes ?? 0) + 2 * parameters.length;
 engine.close();
 console.log(JSON.stringify({ plannedBytes, peakBytes }));
