@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import os from "node:os";
+import { cpuCount } from "#lib/core/cpu-count";
 import type { DeviceReading } from "./options.js";
 
 /** Instruction sets that choose other kernels, and so other bits. */
@@ -40,7 +41,7 @@ export const memoryTotalBytes = (): number =>
  *
  * @param threads compute threads of the process, where it does not own all processors
  */
-export function createProcessorReader(threads = os.availableParallelism()): () => DeviceReading {
+export function createProcessorReader(threads = cpuCount()): () => DeviceReading {
   let usageBefore = process.cpuUsage();
   let timeBefore = performance.now();
   return () => {
