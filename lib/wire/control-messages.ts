@@ -3,7 +3,7 @@ import type { EvaluatedBatch, TokenBatch } from "#lib/core/job";
 
 /** The messages of proto/lockstep/v1/control.proto as the two sides see them. */
 
-export const protocolVersion = 2;
+export const protocolVersion = 3;
 
 export interface RegisterRequest {
   readonly protocolVersion: number;
