@@ -3,7 +3,7 @@ import { ModelWeights } from "#lib/checkpoint/model-weights";
 import type { LoraConfig } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
-import { type ResolvedConfig, resolveSteps } from "#lib/core/config/index";
+import { hubTokenOf, type ResolvedConfig, resolveSteps } from "#lib/core/config/index";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import type { RunStarted } from "#lib/core/events";
@@ -89,7 +89,11 @@ export async function prepareRun(
   config: ResolvedConfig,
   onDetail: (detail: string) => void = () => {},
 ): Promise<PreparedRun> {
-  const modelDirectory = await findModelDirectory(config.model_name_or_path);
+  const modelDirectory = await findModelDirectory(config.model_name_or_path, {
+    revision: config.model_revision,
+    token: hubTokenOf(config),
+    onDetail,
+  });
   onDetail("opening the model");
   const modelConfig = await readModelConfig(modelDirectory);
   const tokenizer = await loadTokenizer(modelDirectory);

@@ -15,6 +15,7 @@ import { memoryTotalBytes } from "#worker/device";
 import { memoryLines } from "./memory-lines.js";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
+import { pushOf } from "./push.js";
 import { saveFinalModel } from "./run-files.js";
 
 export interface LocalStep {
@@ -160,8 +161,10 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
   const { config, warnings } = await loadConfig(args);
   for (const warning of warnings) process.stderr.write(`warning: ${warning}\n`);
   process.stdout.write(printConfig(config));
+  const push = await pushOf(config);
   const releaseOutput = await claimOutputDirectory(config.output_dir);
-  const run = await prepareRun(config, (detail) => process.stdout.write(`${detail}\n`));
+  const tell = (detail: string): void => void process.stdout.write(`${detail}\n`);
+  const run = await prepareRun(config, tell);
   try {
     // TensorFlow reads its threads from the environment when the engine is loaded.
     process.env["TF_NUM_INTRAOP_THREADS"] = String(config.threads_per_worker);
@@ -196,6 +199,8 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
     const { directory } = await saveFinalModel(run, outcome.shards, stateOf(run, outcome.steps));
     process.stdout.write(`saved ${directory}\nmasters sha256 ${outcome.mastersSha256}\n`);
     engine.close();
+    const url = await push?.(tell);
+    if (url !== undefined) tell(`pushed to ${url}`);
     return 0;
   } finally {
     await run.close();

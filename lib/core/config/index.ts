@@ -3,6 +3,7 @@ export { type ParsedFlags, parseFlags, type SourcedValue } from "./flags.js";
 export { type LoadedConfig, loadConfig } from "./load.js";
 export { describeKeys, printChosen, printConfig } from "./print.js";
 export { type ResolvedConfig, resolveConfig } from "./resolve.js";
+export { hubTokenOf } from "./secrets.js";
 export { schedulerNames } from "./schedule-names.js";
 export {
   evaluationDelaySteps,
