@@ -39,7 +39,12 @@ async function missingInputs(config: ResolvedConfig): Promise<string[]> {
       missing.push(error.message);
     }
   };
-  await attempt(() => findModelDirectory(config.model_name_or_path));
+  await attempt(() =>
+    findModelDirectory(config.model_name_or_path, {
+      revision: config.model_revision,
+      downloads: false,
+    }),
+  );
   for (const name of [...config.dataset, ...(config.eval_dataset ?? [])]) {
     await attempt(async () => {
       const [found] = await findSources([name], { datasetDir: config.dataset_dir });

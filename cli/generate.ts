@@ -11,14 +11,14 @@ import {
   readGenerationConfig,
 } from "#lib/evaluation/generate/index";
 import type { CausalLanguageModel, Model } from "#lib/models/index";
-import { findModelDirectory } from "./model-directory.js";
+import { detailOnStandardError, findModelDirectory } from "./model-directory.js";
 import { openModel } from "./open-model.js";
 import { printable } from "./progress/text.js";
 
-export const generateUsage = `Usage: lockstep generate MODEL_DIR --prompt TEXT [--prompt TEXT ...] [options]
+export const generateUsage = `Usage: lockstep generate MODEL --prompt TEXT [--prompt TEXT ...] [options]
 
-Continues texts. Several prompts are continued together. What is not given comes from the model's
-generation_config.json.
+Continues texts. MODEL is a directory or the id of a model of the Hugging Face Hub. Several prompts are
+continued together. What is not given comes from the model's generation_config.json.
 
   --chat                     the prompt is a user's message: apply the model's chat template
   --system TEXT              a system message before it (with --chat)
@@ -29,6 +29,7 @@ generation_config.json.
   --repetition-penalty R     above 1, tokens that are there already become less probable
   --stop TEXT                stop before this text; may be given several times
   --seed N                   of the sampling, default 0
+  --revision REV             branch, tag or commit of a model of the hub, default main
   --bf16                     compute in bfloat16
   --json                     one JSON object a prompt
 `;
@@ -39,6 +40,7 @@ const maxBatchSize = 8;
 
 interface Request {
   readonly model: string;
+  readonly revision: string | undefined;
   readonly prompts: readonly string[];
   readonly isChat: boolean;
   readonly system: string | undefined;
@@ -50,7 +52,10 @@ interface Request {
 /** `lockstep generate`. Returns the exit code; errors of the catalogue are thrown. */
 export async function generateCommand(args: string[]): Promise<number> {
   const request = parse(args);
-  const directory = await findModelDirectory(request.model);
+  const directory = await findModelDirectory(request.model, {
+    ...(request.revision === undefined ? {} : { revision: request.revision }),
+    onDetail: detailOnStandardError,
+  });
   const tokenizer = await loadTokenizer(directory);
   const given: GenerationOptions = {
     ...generationDefaults,
@@ -209,6 +214,7 @@ function parse(args: string[]): Request {
   if (values.stop?.includes("") === true) return fail("--stop needs a text");
   return {
     model,
+    revision: values.revision,
     prompts,
     isChat: values.chat,
     system: values.system,
@@ -236,6 +242,7 @@ function parseArguments(args: string[], fail: (problem: string) => never) {
         "repetition-penalty": { type: "string" },
         stop: { type: "string", multiple: true },
         seed: { type: "string" },
+        revision: { type: "string" },
         bf16: { type: "boolean", default: false },
         json: { type: "boolean", default: false },
       },

@@ -10,7 +10,7 @@ import {
   rankOf,
   savedKey,
 } from "#lib/checkpoint/peft/index";
-import type { SettledConfig } from "#lib/core/config/index";
+import { defaultOf, type SettledConfig } from "#lib/core/config/index";
 import type { LoraJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
 import { fillRange } from "#lib/core/wire-space";
@@ -55,6 +55,7 @@ export function loraRun(
     ...defaultLoraConfig,
     task_type: base.isClassifier ? "SEQ_CLS" : "CAUSAL_LM",
     base_model_name_or_path: config.model_name_or_path,
+    revision: config.model_revision === defaultOf("model_revision") ? null : config.model_revision,
     r: config.lora_r,
     lora_alpha: config.lora_alpha,
     target_modules: config.lora_target_modules,

@@ -49,8 +49,15 @@ const commands: Readonly<Record<string, Command>> = {
       return { usage: mergeAdapterUsage, run: mergeAdapterCommand };
     },
   },
+  push: {
+    summary: "DIR ID: upload a finished run's directory to the Hugging Face Hub",
+    load: async () => {
+      const { pushCommand, pushUsage } = await import("./push.js");
+      return { usage: pushUsage, run: pushCommand };
+    },
+  },
   generate: {
-    summary: "MODEL_DIR --prompt TEXT: continue a text with a model",
+    summary: "MODEL --prompt TEXT: continue a text with a model",
     load: async () => {
       const { generateCommand, generateUsage } = await import("./generate.js");
       return { usage: generateUsage, run: generateCommand };

@@ -4,11 +4,13 @@ import { ModelWeights, saveAtomically, writeModelDirectory } from "#lib/checkpoi
 import { AdapterDirectory, mergedTensors } from "#lib/checkpoint/peft/index";
 import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
-import { findModelDirectory, readModelConfig } from "./model-directory.js";
+import { detailOnStandardError, findModelDirectory, readModelConfig } from "./model-directory.js";
 
 export const mergeAdapterUsage = `Usage: lockstep merge-adapter ADAPTER_DIR OUT_DIR [--base MODEL] [--dtype float32|bfloat16|float16]
 
 Writes a model directory with the adapter added into the weights of its base model: W + scale B A.
+
+ADAPTER_DIR and MODEL are directories, or ids of the Hugging Face Hub.
 
   --base MODEL   the base model, where it is not the one that adapter_config.json names
   --dtype TYPE   of the written weights, default that of the base model's files
@@ -21,11 +23,19 @@ export async function mergeAdapterCommand(args: string[]): Promise<number> {
   if (present.length > 0) {
     throw new LockstepError("E_DIRECTORY_NOT_EMPTY", { directory: outDirectory });
   }
-  const adapter = await AdapterDirectory.open(adapterDirectory);
+  const adapter = await AdapterDirectory.open(
+    await findModelDirectory(adapterDirectory, { onDetail: detailOnStandardError }),
+  );
   try {
     const base = named ?? adapter.config.base_model_name_or_path;
     if (base === null) throw usageError("adapter_config.json names no base model; give --base");
-    const sourceDir = await findModelDirectory(base);
+    const sourceDir = await findModelDirectory(base, {
+      // Of the model that the adapter was made for.
+      ...(named === undefined && adapter.config.revision !== null
+        ? { revision: adapter.config.revision }
+        : {}),
+      onDetail: detailOnStandardError,
+    });
     const { model_type: modelType } = await readModelConfig(sourceDir);
     const weights = await ModelWeights.open(sourceDir);
     try {

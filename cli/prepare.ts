@@ -4,6 +4,7 @@ import type { LoraConfig } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import {
+  hubTokenOf,
   type ResolvedConfig,
   resolveSteps,
   type SettledConfig,
@@ -105,7 +106,11 @@ export async function prepareRun(
   asked: ResolvedConfig,
   { onDetail = () => {}, choosePrecision }: PreparationHooks = {},
 ): Promise<PreparedRun> {
-  const modelDirectory = await findModelDirectory(asked.model_name_or_path);
+  const modelDirectory = await findModelDirectory(asked.model_name_or_path, {
+    revision: asked.model_revision,
+    token: hubTokenOf(asked),
+    onDetail,
+  });
   onDetail("opening the model");
   const modelConfig = await readModelConfig(modelDirectory);
   const tokenizer = await loadTokenizer(modelDirectory);

@@ -15,13 +15,14 @@ import {
   type ReferenceCase,
 } from "#lib/evaluation/verify/index";
 import type { Model } from "#lib/models/index";
-import { findModelDirectory } from "./model-directory.js";
+import { detailOnStandardError, findModelDirectory } from "./model-directory.js";
 import { openModel } from "./open-model.js";
 
-export const verifyModelUsage = `Usage: lockstep verify-model DIR [--rtol 1e-4] [--case CASE_DIR] [--all]
+export const verifyModelUsage = `Usage: lockstep verify-model DIR [--rtol 1e-4] [--case CASE_DIR] [--all] [--revision REV]
 
 Compares what Lockstep computes for a model in float32 with what transformers computed: the loss, the
 logits where the attention mask is 1, the gradient of every weight, and the greedy continuation.
+DIR may be the id of a model of the Hugging Face Hub, at a branch, tag or commit REV (main by default).
 CASE_DIR holds case.json and expected.safetensors (DIR by default); scripts/make_case.py makes them.
 
   --rtol R   largest difference, relative to the tensor's norm (default 1e-4); of a gradient that is
@@ -39,6 +40,7 @@ const numShown = 8;
 
 export interface VerifyOptions {
   readonly model: string;
+  readonly revision?: string | undefined;
   readonly caseDirectory: string | undefined;
   readonly tolerance: number;
   readonly showAll: boolean;
@@ -55,7 +57,10 @@ export async function verifyModelCommand(args: string[]): Promise<number> {
 export async function verifyModel(
   options: VerifyOptions,
 ): Promise<{ readonly passed: boolean; readonly report: string }> {
-  const directory = await findModelDirectory(options.model);
+  const directory = await findModelDirectory(options.model, {
+    ...(options.revision === undefined ? {} : { revision: options.revision }),
+    onDetail: detailOnStandardError,
+  });
   const caseDirectory = options.caseDirectory ?? directory;
   const caseFile = join(caseDirectory, "case.json");
   const reference = parseCase(caseFile, await readJsonFile(caseFile, "case", maxCaseBytes));
@@ -97,6 +102,7 @@ function parse(args: string[]): VerifyOptions {
         rtol: { type: "string", default: defaultTolerance },
         case: { type: "string" },
         all: { type: "boolean", default: false },
+        revision: { type: "string" },
       },
     });
   } catch (error) {
@@ -106,7 +112,8 @@ function parse(args: string[]): VerifyOptions {
   if (model === undefined || rest.length > 0) return fail("it takes one model directory");
   const tolerance = Number(parsed.values.rtol);
   if (!(tolerance >= 0)) return fail(`--rtol ${parsed.values.rtol} is not a number of at least 0`);
-  return { model, caseDirectory: parsed.values.case, tolerance, showAll: parsed.values.all };
+  const { case: caseDirectory, all: showAll, revision } = parsed.values;
+  return { model, revision, caseDirectory, tolerance, showAll };
 }
 
 /** Every recorded tensor against the computed one, the worst first. */

@@ -21,9 +21,10 @@ RUN npm prune --omit=dev --no-audit --no-fund \
     && rm -rf node_modules/@tensorflow
 
 FROM ${NODE_IMAGE}
-# A model named in the job is looked for in $LOCKSTEP_CACHE/models.
+# A model named in the job is looked for in $LOCKSTEP_CACHE/models, then in the hub's cache below $HF_HOME.
 ENV NODE_ENV=production \
-    LOCKSTEP_CACHE=/var/lib/lockstep
+    LOCKSTEP_CACHE=/var/lib/lockstep \
+    HF_HOME=/var/lib/lockstep/huggingface
 WORKDIR /app
 COPY package.json LICENSE ./
 COPY --from=build /app/node_modules ./node_modules

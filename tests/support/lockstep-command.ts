@@ -18,7 +18,7 @@ export interface CommandOutcome {
  * Runs `lockstep` in a process of its own.
  *
  * @param cacheDirectory where the run keeps what it caches; never the user's
- * @param environment beside this process' own
+ * @param environment variables beside those of the tests
  * @param onEvent may act on the process while it runs; called for each event with --json-logs
  */
 export async function lockstepCommand(

@@ -221,9 +221,10 @@ export async function writeAdapterDirectory(
   await writeFile(join(directory, "README.md"), modelCard(config));
 }
 
-/** The front matter by which the hub and peft's readers find the base model. */
+/** The front matter by which the hub finds the base model. It takes no card that names a path. */
 function modelCard(config: LoraConfig): string {
-  const base = config.base_model_name_or_path;
+  const named = config.base_model_name_or_path;
+  const base = named !== null && /^[\w-][\w.-]*(\/[\w-][\w.-]*)?$/.test(named) ? named : null;
   const quoted = JSON.stringify(base ?? "");
   return [
     "---",

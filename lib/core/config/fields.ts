@@ -20,7 +20,12 @@ const positiveStepsOrFraction = stepsOrFraction.refine((value) => value > 0, {
 });
 
 const modelAndData = {
-  model_name_or_path: text.describe("directory, or the name of a model in the cache's models/"),
+  model_name_or_path: text.describe(
+    "directory, a model in the cache's models/, or the id of a model of the Hugging Face Hub",
+  ),
+  model_revision: text
+    .default("main")
+    .describe("branch, tag or commit of a model of the hub (name of TRL and LLaMA-Factory)"),
   dataset: z
     .union([text, z.array(text).min(1)])
     .describe("a built-in name (sotu), names of dataset_dir/dataset_info.json, or files"),
@@ -183,6 +188,31 @@ const reporting = {
   data_seed: z.int().min(0).max(0xffff_ffff).nullable().default(null).describe("null: seed"),
 };
 
+const hub = {
+  push_to_hub: z
+    .boolean()
+    .default(false)
+    .describe("upload the finished result to the Hugging Face Hub, once it is saved"),
+  hub_model_id: text
+    .nullable()
+    .default(null)
+    .describe("NAME or ORGANISATION/NAME to push to; null: the name of output_dir"),
+  // transformers' default, every_save, pushes checkpoints too: what there is at the end is the same.
+  hub_strategy: z
+    .enum(["end", "every_save", "checkpoint", "all_checkpoints"])
+    .default("end")
+    .describe("when to push; only end is built"),
+  hub_private_repo: z
+    .boolean()
+    .nullable()
+    .default(null)
+    .describe("whether a repository that a push makes is private; null: its owner's default"),
+  hub_token: text
+    .nullable()
+    .default(null)
+    .describe("token of the hub, never shown or saved; null: HF_TOKEN, or that of `hf auth login`"),
+};
+
 // Below: Lockstep's own keys.
 
 const afterTraining = {
@@ -272,6 +302,7 @@ export const sections = Object.freeze({
   Precision: precision,
   LoRA: adapters,
   "Logging, evaluation, saving": reporting,
+  "Hugging Face Hub": hub,
   "After training": afterTraining,
   Cluster: cluster,
 });
@@ -283,6 +314,7 @@ export const fields = {
   ...precision,
   ...adapters,
   ...reporting,
+  ...hub,
   ...afterTraining,
   ...cluster,
 };
@@ -295,6 +327,9 @@ export type ConfigKey = keyof typeof fields;
 export const defaultOf = (key: ConfigKey): unknown => fields[key].safeParse(undefined).data;
 
 export const configKeys = Object.freeze(Object.keys(fields)) as readonly ConfigKey[];
+
+/** Keys whose value is shown, saved and logged nowhere. */
+export const secretKeys: readonly ConfigKey[] = ["hub_token"];
 
 export function isConfigKey(key: string): key is ConfigKey {
   return Object.hasOwn(fields, key);

@@ -9,6 +9,7 @@ export {
   type SettledConfig,
   settleConfig,
 } from "./resolve.js";
+export { hubTokenOf } from "./secrets.js";
 export { schedulerNames } from "./schedule-names.js";
 export {
   evaluationDelaySteps,

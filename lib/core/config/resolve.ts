@@ -1,9 +1,17 @@
 import { z } from "zod";
 import { LockstepError } from "#lib/core/errors/index";
 import { checkPrecision, checkTogether } from "./check-together.js";
-import { type ConfigKey, configSchema, fields, isConfigKey, type ParsedConfig } from "./fields.js";
+import {
+  type ConfigKey,
+  configSchema,
+  fields,
+  isConfigKey,
+  type ParsedConfig,
+  secretKeys,
+} from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { foreignKeys } from "./foreign-keys.js";
+import { hubTokenOf, keepHubToken } from "./secrets.js";
 import { show } from "./show.js";
 import { checkAdapterKeys, namedMethod, toolDefaults } from "./tool.js";
 import { translate } from "./translate.js";
@@ -84,7 +92,25 @@ export function resolveConfig(
   if (!parsed.success) throw invalid(parsed.error, given);
   checkAdapterKeys(given, parsed.data.use_peft, warnings);
   checkTogether(parsed.data);
-  return { config: derive(parsed.data, given, machine, warnings), warnings };
+  checkHubKeys(parsed.data, given, warnings);
+  const { hub_token: token, ...shown } = parsed.data;
+  const config = derive({ ...shown, hub_token: null }, given, machine, warnings);
+  keepHubToken(config, token);
+  return { config, warnings };
+}
+
+/** Options of a push where nothing is pushed have no effect, and are told of. */
+function checkHubKeys(
+  { push_to_hub: pushes }: ParsedConfig,
+  given: ReadonlyMap<ConfigKey, SourcedValue>,
+  warnings: string[],
+): void {
+  if (pushes) return;
+  for (const key of ["hub_model_id", "hub_private_repo"] as const) {
+    const sourced = given.get(key);
+    if ((sourced?.value ?? null) === null) continue;
+    warnings.push(`${sourced?.where}: ${key} has no effect: push_to_hub: true is what pushes`);
+  }
 }
 
 /** A configuration whose `bf16` is no longer "auto". */
@@ -111,6 +137,7 @@ export function settleConfig(config: ResolvedConfig, bf16: boolean): SettledConf
   if (isSettled(config)) return config;
   const settled = Object.freeze({ ...config, bf16, wire_dtype: wireDtypeOf(config, bf16) });
   checkPrecision(settled);
+  keepHubToken(settled, hubTokenOf(config) ?? null);
   return settled;
 }
 
@@ -143,7 +170,10 @@ export const isKnownKey = (key: string): boolean =>
 
 /** True for keys whose value is text whatever it looks like: `--output-dir 1e3`. */
 export function isTextKey(key: string): boolean {
-  return isConfigKey(key) && innermost(fields[key]) instanceof z.ZodString;
+  if (isConfigKey(key)) return innermost(fields[key]) instanceof z.ZodString;
+  // A secret that is no YAML would stand in the message about it.
+  const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
+  return rule?.kind === "renamed" && secretKeys.includes(rule.to);
 }
 
 /** YAML 1.1, which Python reads, has more words for true and false. */
@@ -239,7 +269,9 @@ function invalid(
   return new LockstepError("E_CONFIG_INVALID", {
     key: issue?.path.map(String).join(".") ?? key,
     expected: isConfigKey(key) ? describeType(fields[key]) : "valid",
-    got: `${show(sourced?.value)}${isQuotedNumber(sourced?.value) ? " in quotes" : ""}`,
+    got: secretKeys.some((secret) => secret === key)
+      ? `a secret of another kind (${typeof sourced?.value})`
+      : `${show(sourced?.value)}${isQuotedNumber(sourced?.value) ? " in quotes" : ""}`,
     where: sourced?.where ?? "",
   });
 }

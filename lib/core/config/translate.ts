@@ -1,6 +1,6 @@
 import { editDistance, nearestName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
-import { type ConfigKey, configKeys, isConfigKey } from "./fields.js";
+import { type ConfigKey, configKeys, isConfigKey, secretKeys } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { fullOnly } from "./foreign/rules.js";
 import { foreignKeys } from "./foreign-keys.js";
@@ -53,7 +53,8 @@ export function translate(
           });
         }
         ours.set(rule.to, { value: converted, where: `${where}, given as ${key}` });
-        warnings.push(`${where}: ${key} is read as ${rule.to}: ${show(converted)}`);
+        const shown = secretKeys.includes(rule.to) ? "a secret" : show(converted);
+        warnings.push(`${where}: ${key} is read as ${rule.to}: ${shown}`);
         break;
       }
       case "fixed":

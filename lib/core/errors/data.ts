@@ -5,7 +5,7 @@ export const dataErrors = {
   E_DATASET_UNKNOWN: entry<{ dataset: string; known: readonly string[] }>(
     (d) =>
       `The dataset ${JSON.stringify(d.dataset)} is neither a built-in data set (${d.known.join(", ")}), nor an entry of dataset_dir's dataset_info.json, nor a file, a directory or a pattern that matches one.`,
-    "Lockstep does not download from a hub: give the path of text, JSON, CSV, TSV or Parquet files, or set dataset_dir.",
+    "Lockstep does not download data from a hub: give the path of text, JSON, CSV, TSV or Parquet files, or set dataset_dir.",
   ),
   E_DATASET_FORMAT: entry<{ file: string; known: readonly string[] }>(
     (d) => `The data file ${d.file} does not end in one of ${d.known.join(", ")}.`,

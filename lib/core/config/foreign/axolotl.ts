@@ -5,7 +5,6 @@ import {
   type ForeignKeys,
   fixed,
   fullOnly,
-  hub,
   ignored,
   notHere,
   renamed,
@@ -73,6 +72,7 @@ export const axolotlKeys: ForeignKeys = {
     "wandb_project wandb_entity wandb_watch wandb_name wandb_run_id wandb_log_model",
     ignored(dashboards),
   ),
-  ...each("hf_use_auth_token", ignored(hub)),
+  hf_use_auth_token: ignored("a token is used where there is one: HF_TOKEN or `hf auth login`"),
+  revision_of_model: renamed("model_revision"),
   plugins: ignored("there are no plugins"),
 };

@@ -77,5 +77,5 @@ export const method = (name: string, keys: string): Record<string, ForeignKey> =
 export const fullOnly = "all weights are trained, or LoRA adapters (use_peft: true)";
 export const answersOnly = "where rows have answers, the answers alone are learnt";
 export const notHere = "this version cannot do it";
-export const hub = "Lockstep does not talk to the Hugging Face Hub";
+export const otherHub = "models come from the Hugging Face Hub only";
 export const dashboards = "metrics are served for Prometheus";
