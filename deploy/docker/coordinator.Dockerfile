@@ -17,8 +17,10 @@ COPY proto ./proto
 COPY scripts ./scripts
 COPY worker ./worker
 RUN node scripts/build.mjs
+# The tokenizer's package brings its binaries for every system.
 RUN npm prune --omit=dev --no-audit --no-fund \
-    && rm -rf node_modules/@tensorflow
+    && rm -rf node_modules/@tensorflow \
+    && find node_modules/tokenizers -name '*.node' ! -name '*.linux-*-gnu.node' -delete
 
 FROM ${NODE_IMAGE}
 # A model named in the job is looked for in $LOCKSTEP_CACHE/models.

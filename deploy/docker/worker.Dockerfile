@@ -23,7 +23,9 @@ COPY worker ./worker
 # Installs the engine and builds. The compiler's headers are of no use afterwards.
 RUN node scripts/setup.mjs --cpu \
     && rm -rf /opt/lockstep/engine/*/tensorflow/include
-RUN npm prune --omit=dev --no-audit --no-fund
+# The tokenizer's package brings its binaries for every system.
+RUN npm prune --omit=dev --no-audit --no-fund \
+    && find node_modules/tokenizers -name '*.node' ! -name '*.linux-*-gnu.node' -delete
 
 FROM ${NODE_IMAGE}
 ENV NODE_ENV=production \
