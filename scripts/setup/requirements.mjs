@@ -6,7 +6,7 @@ import { findProgram, succeeds } from "./run.mjs";
 
 const MIN_NODE_MAJOR = 20;
 /** tfjs-node uses util.isNullOrUndefined, which Node 23 removed. */
-const MAX_NODE_MAJOR = 22;
+const MAX_NODE_MAJOR = 24;
 /** The oldest GNU C library that the TensorFlow wheels accept. */
 const MIN_GLIBC = [2, 27];
 
