@@ -1,6 +1,6 @@
 # The coordinator and its reducer shards. TensorFlow is not in it.
 #   docker build -f deploy/docker/coordinator.Dockerfile -t lockstep-coordinator:0.1.0 .
-ARG NODE_IMAGE=node:20.20.2-bookworm-slim
+ARG NODE_IMAGE=node:24.22.3-bookworm-slim
 
 FROM ${NODE_IMAGE} AS build
 WORKDIR /app

@@ -1,7 +1,7 @@
 # A worker that computes on an NVIDIA GPU. CUDA's libraries come with the engine; the driver comes
 # from the node, through the NVIDIA container runtime.
 #   docker build -f deploy/docker/worker-cuda.Dockerfile -t lockstep-worker-cuda:0.1.0 .
-ARG NODE_IMAGE=node:20.20.2-bookworm-slim
+ARG NODE_IMAGE=node:24.22.3-bookworm-slim
 
 FROM ${NODE_IMAGE} AS build
 RUN apt-get update \

@@ -1,6 +1,6 @@
 # A worker that computes on the CPU.
 #   docker build -f deploy/docker/worker.Dockerfile -t lockstep-worker:0.1.0 .
-ARG NODE_IMAGE=node:20.20.2-bookworm-slim
+ARG NODE_IMAGE=node:24.22.3-bookworm-slim
 
 FROM ${NODE_IMAGE} AS build
 RUN apt-get update \

@@ -40,7 +40,8 @@ export function loadBinding(): TensorFlowBinding {
   process.env["TF_CPP_MIN_LOG_LEVEL"] ??= "2";
   process.env["TF_FORCE_GPU_ALLOW_GROWTH"] ??= "true";
   try {
-    // Only the addon: the JavaScript half of the package brings all of tfjs and its eager backend.
+    // Only the addon: the JavaScript half of the package brings all of tfjs and its eager backend, and calls
+    // util.isNullOrUndefined, which Node 23 removed.
     const binding = createRequire(import.meta.url)(
       "@tensorflow/tfjs-node-gpu/lib/napi-v8/tfjs_binding.node",
     ) as TensorFlowBinding;

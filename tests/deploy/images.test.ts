@@ -22,6 +22,10 @@ const images = readdirSync(folder).map((file) => ({
   stages: parseDockerfile(readFileSync(join(folder, file), "utf8")),
 }));
 
+const { NODE_RELEASES } = (await import(join(packageRoot, "scripts/setup/node-releases.mjs"))) as {
+  NODE_RELEASES: { x64: Record<string, { version: string }> };
+};
+
 /** What the base image and the packages that a stage installs bring. */
 const basePrograms = new Set(["apt-get", "chown", "find", "mkdir", "node", "npm", "rm"]);
 const packageJson = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as {
@@ -73,9 +77,10 @@ test("the three images are there", () => {
 });
 
 for (const { file, stages } of images) {
-  test(`${file}: two stages from a pinned image`, () => {
+  test(`${file}: two stages from a pinned image, the newest Node that tests train with`, () => {
     assert.equal(stages.length, 2);
-    for (const { image } of stages) assert.match(image, /^node:20\.\d+\.\d+-bookworm-slim$/);
+    const { version } = Object.values(NODE_RELEASES.x64).at(-1) ?? {};
+    for (const { image } of stages) assert.equal(image, `node:${version}-bookworm-slim`);
   });
 
   test(`${file}: every path that is copied exists where it is copied from`, () => {
