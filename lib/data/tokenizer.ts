@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { type Encoding, Tokenizer as NativeTokenizer } from "@anush008/tokenizers";
+import { type Encoding, Tokenizer as NativeTokenizer } from "tokenizers";
 import { LockstepError } from "#lib/core/errors/index";
 import { type ChatMessage, type ChatTemplate, readChatTemplate } from "./chat-template.js";
 import { isRecord, maxTokenizerFileBytes, readTextFile } from "./files.js";
@@ -254,9 +254,9 @@ function markedTokens(encoding: Encoding, marked: MarkedText | undefined): Marke
     if (first === null || last === null) continue;
     // A character of several tokens is found by its first one.
     const holdsSame = (token: number): boolean => {
-      const a = encoding.tokenToChars(token)?.[1];
-      const b = encoding.tokenToChars(token + 1)?.[1];
-      return a !== undefined && b !== undefined && b[0] < a[1] && b[1] > b[0];
+      const a = encoding.tokenToChars(token);
+      const b = encoding.tokenToChars(token + 1);
+      return !!a && !!b && b[0] < a[1] && b[1] > b[0];
     };
     while (last + 1 < ids.length && holdsSame(last)) last++;
     spans.push({ start: first, end: last + 1 });

@@ -207,8 +207,10 @@ test("every package that is imported is declared, and the product needs no devel
 });
 
 test("built-in modules are imported as node:", () => {
+  // Newer releases of Node also list modules that have no other name, such as node:test.
   const bare = edges.filter(
-    ({ specifier, target }) => target === undefined && builtinModules.includes(specifier),
+    ({ specifier, target }) =>
+      target === undefined && !specifier.startsWith("node:") && builtinModules.includes(specifier),
   );
   assert.deepEqual(bare.map(describe), []);
 });

@@ -5,6 +5,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   rmSync,
   symlinkSync,
   utimesSync,
@@ -32,7 +33,11 @@ before(async () => {
   cpSync(join(packageRoot, "scripts"), join(checkout, "scripts"), { recursive: true });
   const addon = { version: "9.9.9", integrity: "sha512-addon" };
   const packages = { "": {}, "node_modules/@tensorflow/tfjs-node-gpu": addon };
-  write("package.json", JSON.stringify({ type: "module" }));
+  cpSync(join(packageRoot, "bin"), join(checkout, "bin"), { recursive: true });
+  const { engines } = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as {
+    engines: object;
+  };
+  write("package.json", JSON.stringify({ type: "module", engines }));
   write("package-lock.json", JSON.stringify({ packages }));
   write("node_modules/.package-lock.json", JSON.stringify({ packages }));
   write(
