@@ -119,7 +119,10 @@ export async function prepareData(
   }
 }
 
-async function sourcesOf(config: ResolvedConfig, names: readonly string[]): Promise<DataSource[]> {
+async function sourcesOf(
+  config: ResolvedConfig,
+  names: ResolvedConfig["dataset"],
+): Promise<DataSource[]> {
   const sources = await findSources(names, {
     datasetDir: config.dataset_dir,
     textField: config.dataset_text_field,

@@ -3,7 +3,7 @@ import { ModelWeights } from "#lib/checkpoint/model-weights";
 import type { LoraConfig } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
-import { type ResolvedConfig, resolveSteps } from "#lib/core/config/index";
+import { datasetName, type ResolvedConfig, resolveSteps } from "#lib/core/config/index";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import type { RunStarted } from "#lib/core/events";
@@ -27,6 +27,7 @@ import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifi
 import { loraRun } from "./lora.js";
 import { findModelDirectory, readModelConfig } from "./model-directory.js";
 import { prepareData } from "./prepare-data.js";
+import { checkSpecialTokens } from "./special-tokens.js";
 
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
 export interface PreparedRun {
@@ -93,6 +94,7 @@ export async function prepareRun(
   onDetail("opening the model");
   const modelConfig = await readModelConfig(modelDirectory);
   const tokenizer = await loadTokenizer(modelDirectory);
+  checkSpecialTokens(config.special_tokens, tokenizer);
   const weights = await ModelWeights.open(modelDirectory);
   try {
     if (isTied(modelConfig)) await checkTiedHead(weights);
@@ -147,7 +149,7 @@ export async function prepareRun(
     const numParameters = computed.reduce((sum, { size }) => sum + size, 0);
     const runName =
       config.run_name ??
-      `${basename(config.model_name_or_path)} on ${config.dataset.map((source) => basename(source)).join(", ")}`;
+      `${basename(config.model_name_or_path)} on ${config.dataset.map((each) => basename(datasetName(each))).join(", ")}`;
     const { plan } = data;
     return {
       config,
