@@ -3,6 +3,7 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { LockstepError } from "#lib/core/errors/index";
+import { setUpCommand } from "./setup-models.js";
 
 /** A config.json has some dozen short fields. */
 const maxModelConfigBytes = 1 << 20;
@@ -34,7 +35,12 @@ export async function findModelDirectory(
     );
     if (isDirectory) return directory;
   }
-  throw new LockstepError("E_MODEL_NOT_FOUND", { name: nameOrPath, looked: candidates });
+  const broughtBy = setUpCommand(nameOrPath);
+  throw new LockstepError("E_MODEL_NOT_FOUND", {
+    name: nameOrPath,
+    looked: candidates,
+    ...(broughtBy === undefined ? {} : { broughtBy }),
+  });
 }
 
 /** A model directory's config.json. @throws E_FILE_NOT_FOUND, E_JSON_FILE */

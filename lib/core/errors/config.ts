@@ -34,8 +34,9 @@ export const configErrors = {
     (d) => `${d.key}: ${d.value} is not supported${at(d.where)}: ${d.reason}.`,
     "Change or remove the key; ignoring it silently would give other results than you asked for.",
   ),
-  E_MODEL_NOT_FOUND: entry<{ name: string; looked: readonly string[] }>(
-    (d) => `There is no model ${d.name}: looked for a directory at ${d.looked.join(" and ")}.`,
+  E_MODEL_NOT_FOUND: entry<{ name: string; looked: readonly string[]; broughtBy?: string }>(
+    (d) =>
+      `There is no model ${d.name}: looked for a directory at ${d.looked.join(" and ")}.${d.broughtBy === undefined ? "" : ` This one is brought by: ${d.broughtBy}`}`,
     "Lockstep does not download from a hub: give the path of a Hugging Face directory, or make one with `lockstep import-gguf FILE DIR`; `npm start` fetches the model of the quick start.",
   ),
   E_CONFIG_FLAG: entry<{ argument: string; reason: string }>(
