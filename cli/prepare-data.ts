@@ -54,7 +54,8 @@ export async function prepareData(
 ): Promise<PreparedData> {
   onDetail("reading the data set");
   // The default is for models of today; an older one with fewer positions takes rows of its own length.
-  const isShorter = config.max_length === defaultOf("max_length") && maxPositions < config.max_length;
+  const isShorter =
+    config.max_length === defaultOf("max_length") && maxPositions < config.max_length;
   const sequenceLength = isShorter ? maxPositions : config.max_length;
   let nextDetail = charactersPerDetail;
   const dataset = await prepareDataset(

@@ -41,7 +41,7 @@ const instead = ["--bf16", "true", "--optim", "adamw_torch_fused", "--lora_dropo
 
 test("axolotl's LoRA example resolves, with a line for each key that has another name or no effect", () => {
   const { config, warnings } = example("lora_1b", ...instead);
-  assert.deepEqual(config.dataset, [{ path: "data/greetings.json", type: "alpaca" }]);
+  assert.deepEqual(config.dataset, [{ path: "data/instructions.jsonl", type: "alpaca" }]);
   assert.equal(config.validation_split, 0.1);
   assert.deepEqual([config.use_peft, config.lora_r, config.lora_alpha], [true, 16, 32]);
   assert.equal(config.lora_target_modules?.length, 7);
