@@ -221,6 +221,15 @@ test("sharegpt, as older files have it, is a chat template over its columns", ()
   assert.match(warnings.join("\n"), /sharegpt is read as chat_template/);
 });
 
+test("validation data of its own leaves nothing to split off, and says so", () => {
+  const keys = { datasets: ["a.jsonl"], test_datasets: [{ path: "b.jsonl", type: "alpaca" }] };
+  const { config, warnings } = resolve({ ...keys, val_set_size: 0.1 });
+  assert.deepEqual(config.eval_dataset, [{ path: "b.jsonl", type: "alpaca" }]);
+  assert.equal(config.eval_strategy, "epoch");
+  assert.match(warnings.join("\n"), /validation_split has no effect: eval_dataset validates/);
+  assert.doesNotMatch(resolve(keys).warnings.join("\n"), /validation_split has no effect/);
+});
+
 test("an empty line turns no switch on, and is no number", () => {
   assert.equal(resolve({ datasets: ["a.jsonl"], fp16: null, bf16: null }).config.bf16, false);
   assert.match(

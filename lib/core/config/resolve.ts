@@ -184,7 +184,9 @@ function derive(
     });
   }
   const { validation_split: split } = parsed;
-  if (parsed.eval_dataset !== null && split !== 0 && split !== defaultOf("validation_split")) {
+  const isForeign = given.get("validation_split")?.where.includes(", given as ") === true;
+  const saysSplit = isForeign || split !== defaultOf("validation_split");
+  if (parsed.eval_dataset !== null && split !== 0 && saysSplit) {
     warnings.push("validation_split has no effect: eval_dataset validates");
   }
   const list = (value: string | string[]): readonly string[] =>
