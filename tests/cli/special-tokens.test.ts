@@ -5,7 +5,7 @@ import { checkSpecialTokens } from "#cli/special-tokens";
 import { packageRoot } from "#lib/core/paths";
 import { loadTokenizer } from "#lib/data/index";
 
-const directory = join(packageRoot, "tests/fixtures/tokenizers/byte_level_bpe");
+const directory = join(packageRoot, "tests/fixtures/tok");
 
 test("special tokens are the tokenizer's own, or refused by name", async () => {
   const tokenizer = await loadTokenizer(directory);
