@@ -47,13 +47,13 @@ async function missingInputs(config: ResolvedConfig): Promise<string[]> {
   );
   for (const name of [...config.dataset, ...(config.eval_dataset ?? [])]) {
     await attempt(async () => {
-      const [found] = await findSources([name], { datasetDir: config.dataset_dir });
-      const source = found?.source ?? name;
-      if (Object.hasOwn(builtInDatasets, source) || /[*?]/.test(source)) return;
-      await stat(source).catch((cause: unknown) => {
-        const known = Object.keys(builtInDatasets);
-        throw new LockstepError("E_DATASET_UNKNOWN", { dataset: source, known }, { cause });
-      });
+      for (const { source } of await findSources([name], { datasetDir: config.dataset_dir })) {
+        if (Object.hasOwn(builtInDatasets, source) || /[*?]/.test(source)) continue;
+        await stat(source).catch((cause: unknown) => {
+          const known = Object.keys(builtInDatasets);
+          throw new LockstepError("E_DATASET_UNKNOWN", { dataset: source, known }, { cause });
+        });
+      }
     });
   }
   return missing;

@@ -15,6 +15,7 @@ import {
   repositoryFolder,
 } from "#lib/hub/index";
 import { printable } from "./progress/text.js";
+import { setUpCommand } from "./setup-models.js";
 
 /** A config.json has some dozen short fields. */
 const maxModelConfigBytes = 1 << 20;
@@ -54,8 +55,12 @@ export async function findModelDirectory(
     const hub = "a file is there, and a model is a directory";
     throw new LockstepError("E_MODEL_NOT_FOUND", { name: nameOrPath, looked: candidates, hub });
   }
-  if (!isHubId(nameOrPath)) {
-    const hub = "the hub was not asked, whose models are called NAME or ORGANISATION/NAME";
+  const broughtBy = setUpCommand(nameOrPath);
+  if (broughtBy !== undefined || !isHubId(nameOrPath)) {
+    const hub =
+      broughtBy === undefined
+        ? "the hub was not asked, whose models are called NAME or ORGANISATION/NAME"
+        : `this one is brought by: ${broughtBy}`;
     throw new LockstepError("E_MODEL_NOT_FOUND", { name: nameOrPath, looked: candidates, hub });
   }
   return findInHub({ id: nameOrPath, revision }, candidates, { ...search, env, onDetail });

@@ -4,6 +4,7 @@ import type { LoraConfig } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import {
+  datasetName,
   hubTokenOf,
   type ResolvedConfig,
   resolveSteps,
@@ -34,6 +35,7 @@ import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifi
 import { loraRun } from "./lora.js";
 import { findModelDirectory, readModelConfig } from "./model-directory.js";
 import { prepareData } from "./prepare-data.js";
+import { checkSpecialTokens } from "./special-tokens.js";
 
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
 export interface PreparedRun {
@@ -114,6 +116,7 @@ export async function prepareRun(
   onDetail("opening the model");
   const modelConfig = await readModelConfig(modelDirectory);
   const tokenizer = await loadTokenizer(modelDirectory);
+  checkSpecialTokens(asked.special_tokens, tokenizer);
   const weights = await ModelWeights.open(modelDirectory);
   try {
     if (isTied(modelConfig)) await checkTiedHead(weights);
@@ -171,7 +174,7 @@ export async function prepareRun(
     const numParameters = computed.reduce((sum, { size }) => sum + size, 0);
     const runName =
       config.run_name ??
-      `${basename(config.model_name_or_path)} on ${config.dataset.map((source) => basename(source)).join(", ")}`;
+      `${basename(config.model_name_or_path)} on ${config.dataset.map((each) => basename(datasetName(each))).join(", ")}`;
     const { plan } = data;
     return {
       config,

@@ -1,7 +1,9 @@
 import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import type { DatasetEntry } from "#lib/core/config/index";
 import { nearestName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
+import { entrySources } from "./dataset-entries.js";
 import { builtInDatasets } from "./datasets/index.js";
 import type { DataSource } from "./examples.js";
 import type { DatasetFormat } from "./formats/index.js";
@@ -209,25 +211,26 @@ export interface FindSourcesOptions {
 
 /**
  * What names of a configuration stand for: a built-in data set, an entry of `dataset_info.json`, or a
- * path, in this order.
+ * path, in this order. An entry of axolotl's form stands for its files.
  *
  * @throws E_DATASET_INFO
  */
 export async function findSources(
-  names: readonly string[],
+  names: readonly (string | DatasetEntry)[],
   { datasetDir, textField = "text", maxRows = null }: FindSourcesOptions,
 ): Promise<DataSource[]> {
   const info = await DatasetInfo.open(datasetDir);
-  const find = async (name: string): Promise<DataSource> => {
+  const ofColumn = textField === "text" ? {} : { columns: { text: textField } };
+  const find = async (name: string | DatasetEntry): Promise<DataSource[]> => {
+    if (typeof name !== "string") return entrySources(name, ofColumn);
     const isBuiltIn = Object.hasOwn(builtInDatasets, name);
     if (info !== undefined && !isBuiltIn && (info.has(name) || (await isSlip(name)))) {
-      return info.get(name);
+      return [info.get(name)];
     }
-    return { source: name, ...(textField === "text" ? {} : { columns: { text: textField } }) };
+    return [{ source: name, ...ofColumn }];
   };
   const sources: DataSource[] = [];
-  for (const name of names) {
-    const source = await find(name);
+  for (const source of (await Promise.all(names.map(find))).flat()) {
     const limit = Math.min(
       source.maxRows ?? Number.POSITIVE_INFINITY,
       maxRows ?? Number.POSITIVE_INFINITY,

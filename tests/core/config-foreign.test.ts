@@ -99,7 +99,7 @@ test("a name at another value is acted upon, warned of or refused, never dropped
 /** The name under which a value is checked. */
 function nameInMessages(name: string): string {
   const rule = Object.hasOwn(foreignKeys, name) ? foreignKeys[name] : undefined;
-  return rule?.kind === "renamed" ? rule.to : name;
+  return rule?.kind === "renamed" && rule.only === undefined ? rule.to : name;
 }
 
 test("a value of ours is still the one of transformers 5.24", () => {

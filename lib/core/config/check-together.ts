@@ -18,7 +18,11 @@ export function checkTogether(config: ParsedConfig): void {
     unsupported("fp16", "true", "matrix products are computed in bfloat16 (bf16: true) or float32");
   }
   if (config.use_peft && config.lora_dropout !== 0) {
-    unsupported("lora_dropout", String(config.lora_dropout), "adapters have no dropout here");
+    unsupported(
+      "lora_dropout",
+      String(config.lora_dropout),
+      "adapters have no dropout here; lora_dropout: 0 trains without",
+    );
   }
   if (metricSchedulerNames.includes(config.lr_scheduler_type)) {
     unsupported(

@@ -19,6 +19,12 @@ const positiveStepsOrFraction = stepsOrFraction.refine((value) => value > 0, {
   message: "a whole number of steps of at least 1, or a fraction of the run between 0 and 1",
 });
 
+/** Files or names; an entry also says what its rows look like (dataset-entries.ts). */
+const datasets = z.union([
+  text,
+  z.array(z.union([text, z.record(z.string(), z.unknown())])).min(1),
+]);
+
 const modelAndData = {
   model_name_or_path: text.describe(
     "directory, a model in the cache's models/, or the id of a model of the Hugging Face Hub",
@@ -26,9 +32,9 @@ const modelAndData = {
   model_revision: text
     .default("main")
     .describe("branch, tag or commit of a model of the hub (name of TRL and LLaMA-Factory)"),
-  dataset: z
-    .union([text, z.array(text).min(1)])
-    .describe("a built-in name (sotu), names of dataset_dir/dataset_info.json, or files"),
+  dataset: datasets.describe(
+    "a built-in name (sotu), names of dataset_dir/dataset_info.json, or files; or axolotl's entries",
+  ),
   dataset_dir: text
     .default("data")
     .describe("directory whose dataset_info.json describes data sets by name, as in LLaMA-Factory"),
@@ -48,8 +54,7 @@ const modelAndData = {
       "null: texts share rows, other examples have a row each; true: all share, false: none",
     ),
   dataset_text_field: text.default("text").describe("field of a row that holds its text"),
-  eval_dataset: z
-    .union([text, z.array(text).min(1)])
+  eval_dataset: datasets
     .nullable()
     .default(null)
     .describe("files for validation; null splits dataset"),
@@ -61,6 +66,11 @@ const modelAndData = {
     })
     .default(0.1)
     .describe("examples kept for validation where no eval_dataset is given"),
+  special_tokens: z
+    .record(z.string(), z.union([text, z.array(text)]).nullable())
+    .nullable()
+    .default(null)
+    .describe("tokens that the model's tokenizer has to have, by name (eos_token); none is added"),
   max_length: z.int().min(2).default(1024).describe("tokens in a row (default of TRL)"),
   max_samples: count.nullable().default(null).describe("read only so many rows of each data set"),
   max_train_samples: count.nullable().default(null).describe("use only so many training rows"),

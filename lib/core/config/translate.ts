@@ -39,10 +39,13 @@ export function translate(
         if (rule.only !== undefined && !rule.only.values.some((one) => same(one, value))) {
           throw unsupported(rule.only.reason);
         }
-        const converted = rule.convert === undefined ? value : rule.convert(value);
+        let converted = rule.convert === undefined ? value : rule.convert(value);
         if (converted === undefined) break;
         const before = ours.get(rule.to);
-        if (
+        const merged =
+          before === undefined ? undefined : rule.merge?.(before.value ?? undefined, converted);
+        if (merged !== undefined) converted = merged;
+        else if (
           before !== undefined &&
           !same(before.value, rule.overrides) &&
           !same(before.value, converted)
@@ -59,6 +62,8 @@ export function translate(
       }
       case "fixed":
         if (!rule.allowed.some((allowed) => same(allowed, value))) throw unsupported(rule.reason);
+        break;
+      case "joint":
         break;
       case "method":
         if (method !== "full" && method !== "lora") {

@@ -28,7 +28,7 @@ export const dataErrors = {
   }>(
     (d) =>
       `The ${d.split} split gives ${d.numBlocks} block(s) of ${d.sequenceLength} tokens (${d.numTokens} tokens in all), but at least ${d.neededBlocks} are needed.`,
-    "Give more text, or lower sequence_length or the global batch size.",
+    "Give more data, or lower per_device_train_batch_size, gradient_accumulation_steps or workers, whose product is a step's rows; for plain texts max_length too.",
   ),
   E_DATASET_SPLIT: entry<{ fraction: number }>(
     (d) =>
