@@ -3,13 +3,7 @@ import { describeKeys, loadConfig, printConfig, type ResolvedConfig } from "#lib
 import { LockstepError } from "#lib/core/errors/index";
 import { builtInDatasets, findSources } from "#lib/data/index";
 import { findModelDirectory } from "./model-directory.js";
-
-export const configUsage = `Usage: lockstep config CONFIG.yaml [--key value ...]
-       lockstep config --keys
-
-Prints the resolved configuration, or every key with its type, default and meaning.
-Warns of keys without effect, and of a model or data that is not there.
-`;
+import { refuseAdapter } from "./model-place.js";
 
 /** `lockstep config`. Returns the exit code. */
 export async function configCommand(args: readonly string[]): Promise<number> {
@@ -39,7 +33,8 @@ async function missingInputs(config: ResolvedConfig): Promise<string[]> {
       missing.push(error.message);
     }
   };
-  await attempt(() => findModelDirectory(config.model_name_or_path));
+  const { model_name_or_path: model } = config;
+  await attempt(async () => refuseAdapter(await findModelDirectory(model), model));
   for (const name of [...config.dataset, ...(config.eval_dataset ?? [])]) {
     await attempt(async () => {
       const [found] = await findSources([name], { datasetDir: config.dataset_dir });

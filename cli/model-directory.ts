@@ -5,7 +5,7 @@ import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { LockstepError } from "#lib/core/errors/index";
 
 /** A config.json has some dozen short fields. */
-const maxModelConfigBytes = 1 << 20;
+export const maxModelConfigBytes = 1 << 20;
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
