@@ -217,6 +217,7 @@ async function coordinatorOptions(
       : {
           generation: {
             promptText: sample.promptText,
+            isChat: sample.isChat,
             prompt: [...sample.prompt],
             maxNewTokens: sample.maxNewTokens,
             endTokenIds: sample.endTokenIds,
