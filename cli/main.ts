@@ -49,6 +49,10 @@ const commands: Readonly<Record<CommandName, Command>> = {
     summary: "DIR: compare a model's numbers with those of transformers",
     load: async () => (await import("./verify-model.js")).verifyModelCommand,
   },
+  device: {
+    summary: "show what this machine computes on, and how fast",
+    load: async () => (await import("./device.js")).deviceCommand,
+  },
   config: {
     summary: "CONFIG.yaml: print the resolved configuration; --keys lists all keys",
     load: async () => (await import("./config.js")).configCommand,

@@ -2,8 +2,9 @@ import { existsSync, statSync } from "node:fs";
 import { isAbsolute, join, relative, resolve } from "node:path";
 import { isAdapterDirectory, readLoraConfig } from "#lib/checkpoint/peft/index";
 import { LockstepError } from "#lib/core/errors/index";
+import { cacheDirectory } from "#lib/core/paths";
 import { hasTokenizer } from "#lib/data/index";
-import { cacheDirectory, findModelDirectory } from "./model-directory.js";
+import { findModelDirectory } from "./model-directory.js";
 
 /** Where the parts of a model lie: all in one directory, or in an adapter's and in its base model's. */
 export interface ModelPlace {

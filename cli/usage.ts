@@ -100,6 +100,11 @@ CASE_DIR holds case.json and expected.safetensors (DIR by default); scripts/make
 
 Exit code 0 within R, 1 beyond it, 2 for a command line that cannot be read.
 `,
+  device: `Usage: lockstep device [--json] [--use-cpu] [--threads N]
+
+Shows what this machine computes on: its kind, which decides the bits of a result, what bf16: auto is on it,
+and how fast it multiplies matrices.
+`,
   config: `Usage: lockstep config CONFIG.yaml [--key value ...]
        lockstep config --keys
 

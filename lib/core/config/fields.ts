@@ -92,7 +92,12 @@ const optimisation = {
 };
 
 const precision = {
-  bf16: z.boolean().default(false).describe("matrix products in bfloat16, master weights float32"),
+  bf16: z
+    .union([z.boolean(), z.literal("auto")])
+    .default(false)
+    .describe(
+      "matrix products in bfloat16, master weights float32; auto: where the device that computes has instructions for it",
+    ),
   fp16: z.boolean().default(false),
   gradient_checkpointing: z
     .boolean()
@@ -213,7 +218,9 @@ const cluster = {
     .max(1024)
     .nullable()
     .default(null)
-    .describe("part of what decides the bits; null: this machine's cores / workers"),
+    .describe(
+      "part of what decides the bits; null: the cores that may be used (affinity, container quota) / workers",
+    ),
   reducer_shards: z.int().min(1).max(64).default(2),
   wire_dtype: z
     .enum(["bfloat16", "float32"])
