@@ -284,6 +284,7 @@ async function coordinatorOptions(
       : {
           generation: {
             promptText: sample.promptText,
+            isChat: sample.isChat,
             prompt: [...sample.prompt],
             maxNewTokens: sample.maxNewTokens,
             endTokenIds: sample.endTokenIds,

@@ -18,7 +18,7 @@ import { printable } from "./progress/text.js";
 import { setUpCommand } from "./setup-models.js";
 
 /** A config.json has some dozen short fields. */
-const maxModelConfigBytes = 1 << 20;
+export const maxModelConfigBytes = 1 << 20;
 
 export interface ModelSearch {
   readonly env?: Environment;

@@ -24,6 +24,8 @@ export interface PreparedData {
   readonly hasSegments: boolean;
   /** Whether batches carry token types. */
   readonly hasTokenTypes: boolean;
+  /** Whether most examples are conversations, which the chat template renders. */
+  readonly isChat: boolean;
   /** Names of the classes, by number, where rows are labelled. */
   readonly labels: readonly string[] | undefined;
   readonly trainReport: PreparationReport;
@@ -111,6 +113,7 @@ export async function prepareData(
           : evaluationBatches(validation.rows, config.per_device_eval_batch_size),
       hasSegments: train.rows.hasSegments || validation?.rows.hasSegments === true,
       hasTokenTypes: train.rows.hasTokenTypes === true,
+      isChat: dataset.isChat,
       labels: dataset.labels,
       trainReport: train.report,
       validationReport: validation?.report,

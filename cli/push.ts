@@ -5,15 +5,6 @@ import { LockstepError } from "#lib/core/errors/index";
 import { hubSettings, preparePush, pushDirectory, type PushTarget } from "#lib/hub/index";
 import { printable } from "./progress/text.js";
 
-export const pushUsage = `Usage: lockstep push DIR ID [--private]
-
-Uploads a finished run's directory to the Hugging Face Hub: model or adapter, tokenizer and history, as
-\`push_to_hub: true\` does at the end of a run. ID is NAME or ORGANISATION/NAME. The token comes from
-HF_TOKEN or \`hf auth login\`.
-
-  --private   a repository that is made for it is private
-`;
-
 /** `lockstep push`. Returns the exit code; errors of the catalogue are thrown. */
 export async function pushCommand(args: string[]): Promise<number> {
   const { directory, modelId, isPrivate } = parse(args);

@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { DatasetEntry } from "#lib/core/config/index";
-import { nearestName } from "#lib/core/edit-distance";
+import { likelyName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
 import { entrySources } from "./dataset-entries.js";
 import { builtInDatasets } from "./datasets/index.js";
@@ -100,17 +100,14 @@ export class DatasetInfo {
   /** @throws E_DATASET_INFO where there is no such entry, or one that cannot be used */
   get(name: string): DataSource {
     if (!this.has(name)) {
-      const nearest = nearestName(name, this.names());
-      this.#fail(
-        `it has no data set ${JSON.stringify(name)}${nearest === undefined ? "" : ` (did you mean ${nearest}?)`}`,
-      );
+      this.#fail(`it has no data set ${JSON.stringify(name)}${meant(name, this.names())}`);
     }
     const entry = this.#entries[name];
     const fail = (problem: string): never => this.#fail(`${JSON.stringify(name)}: ${problem}`);
     if (!isRecord(entry)) return fail("it is not an object");
     for (const key of Object.keys(entry)) {
       if (!entryKeys.includes(key)) {
-        fail(`unknown key ${key} (did you mean ${nearestName(key, entryKeys) ?? ""}?)`);
+        fail(`unknown key ${key}${meant(key, entryKeys)}`);
       }
     }
     const fileName = entry["file_name"];
@@ -192,7 +189,7 @@ function readNames(
       fail(`${what} names ${key}, which is for preference training: not in this version`);
     }
     if (!known.includes(key)) {
-      fail(`unknown key ${key} in ${what} (did you mean ${nearestName(key, known) ?? ""}?)`);
+      fail(`unknown key ${key} in ${what}${meant(key, known)}`);
     }
     if (typeof name !== "string" || name === "") fail(`${key} in ${what} is not text`);
     names.push([key, String(name)]);
@@ -250,4 +247,11 @@ async function isSlip(name: string): Promise<boolean> {
     if (isMissingFile(error)) return true;
     throw error;
   }
+}
+
+/** The name that a slip of the hand meant, else those that there are. */
+function meant(name: string, known: readonly string[]): string {
+  const near = likelyName(name, known);
+  if (near !== undefined) return ` (did you mean ${near}?)`;
+  return known.length === 0 ? "" : ` (there are ${known.slice(0, 40).join(", ")})`;
 }

@@ -29,7 +29,18 @@ export interface TextBatchOptions<M extends Model> {
   readonly packsWeights?: boolean;
   /** What stands behind the tokens of a text. @default 0 */
   readonly paddingTokenId?: number;
+  /** Whether the model is told which tokens are of the second text of a pair. @default false */
+  readonly hasTokenTypes?: boolean;
 }
+
+/** Token ids of a text with its special tokens. */
+export type TextTokens =
+  | Int32Array
+  | {
+      readonly ids: Int32Array;
+      /** 1 for the tokens of the second text of a pair. */
+      readonly typeIds: Int32Array;
+    };
 
 /** Inputs in which padding is a segment of its own. */
 export type TextInputs = ModelInputs & { readonly segments: tf.Tensor2D };
@@ -48,16 +59,18 @@ export class TextBatches {
   readonly #programs: readonly LengthProgram[];
   readonly #batchSize: number;
   readonly #paddingTokenId: number;
+  readonly #hasTokenTypes: boolean;
 
   private constructor(
     session: Session,
     programs: readonly LengthProgram[],
-    { batchSize, paddingTokenId }: { batchSize: number; paddingTokenId: number },
+    options: { batchSize: number; paddingTokenId: number; hasTokenTypes: boolean },
   ) {
     this.#session = session;
     this.#programs = programs;
-    this.#batchSize = batchSize;
-    this.#paddingTokenId = paddingTokenId;
+    this.#batchSize = options.batchSize;
+    this.#paddingTokenId = options.paddingTokenId;
+    this.#hasTokenTypes = options.hasTokenTypes;
   }
 
   /**
@@ -69,6 +82,7 @@ export class TextBatches {
     compute: (weights: Weights, inputs: TextInputs) => tf.Tensor,
   ): Promise<TextBatches> {
     const { model, maxLength, batchSize = 8, precision = "fp32", paddingTokenId = 0 } = options;
+    const { hasTokenTypes = false } = options;
     checkPositions(model, maxLength);
     const graph = new GraphBuilder();
     const autocast: Autocast = { compute: precision === "bf16" ? "bfloat16" : "float32" };
@@ -76,23 +90,25 @@ export class TextBatches {
     const weights = new WeightVariables(graph, model.weights, autocast);
     const programs = trace({ graph, autocast, packsWeights }, () =>
       lengthsUpTo(maxLength).map((numTokens) =>
-        lengthProgram(graph, [batchSize, numTokens], (inputs) => compute(weights.lookup, inputs)),
+        lengthProgram(graph, [batchSize, numTokens], hasTokenTypes, (inputs) =>
+          compute(weights.lookup, inputs),
+        ),
       ),
     );
     const session = await weights.open(graph, options.readWeight);
-    return new TextBatches(session, programs, { batchSize, paddingTokenId });
+    return new TextBatches(session, programs, { batchSize, paddingTokenId, hasTokenTypes });
   }
 
   /**
-   * @param texts token ids of each text with its special tokens, from 1 to maxLength of them
+   * @param texts tokens of each text, from 1 to maxLength of them
    * @returns W numbers a text
    * @throws E_SEQUENCE_TOO_LONG
    */
-  run(texts: readonly Int32Array[]): Float32Array[] {
+  run(texts: readonly TextTokens[]): Float32Array[] {
     const results: Float32Array[] = [];
     for (let start = 0; start < texts.length; start += this.#batchSize) {
       const rows = texts.slice(start, start + this.#batchSize);
-      const longest = Math.max(...rows.map((row) => row.length));
+      const longest = Math.max(...rows.map((row) => idsOf(row).length));
       const fitting = this.#programs.find(({ numTokens }) => numTokens >= longest);
       if (fitting === undefined) {
         throw new LockstepError("E_SEQUENCE_TOO_LONG", {
@@ -105,18 +121,22 @@ export class TextBatches {
     return results;
   }
 
-  #runBatch({ numTokens, program }: LengthProgram, rows: readonly Int32Array[]): Float32Array[] {
+  #runBatch({ numTokens, program }: LengthProgram, rows: readonly TextTokens[]): Float32Array[] {
     const size = this.#batchSize * numTokens;
     const tokens = new Int32Array(size).fill(this.#paddingTokenId);
     const segments = new Int32Array(size);
     const positions = new Int32Array(size);
+    const tokenTypes = this.#hasTokenTypes ? new Int32Array(size) : undefined;
     rows.forEach((row, index) => {
       const start = index * numTokens;
-      tokens.set(row, start);
-      segments.fill(1, start, start + row.length);
-      for (let i = 0; i < row.length; i++) positions[start + i] = i;
+      const ids = idsOf(row);
+      tokens.set(ids, start);
+      segments.fill(1, start, start + ids.length);
+      for (let i = 0; i < ids.length; i++) positions[start + i] = i;
+      if (!(row instanceof Int32Array)) tokenTypes?.set(row.typeIds, start);
     });
-    const { results } = this.#session.run(program, { tokens, segments, positions });
+    const feeds = { tokens, segments, positions, ...(tokenTypes && { tokenTypes }) };
+    const { results } = this.#session.run(program, feeds);
     const width = (results?.length ?? 0) / this.#batchSize;
     return rows.map((_, index) =>
       (results as Float32Array).slice(index * width, (index + 1) * width),
@@ -128,6 +148,8 @@ export class TextBatches {
   }
 }
 
+const idsOf = (text: TextTokens): Int32Array => (text instanceof Int32Array ? text : text.ids);
+
 function lengthsUpTo(maxLength: number): readonly number[] {
   const lengths: number[] = [];
   for (let length = shortestLength; length < maxLength; length *= 2) lengths.push(length);
@@ -137,6 +159,7 @@ function lengthsUpTo(maxLength: number): readonly number[] {
 function lengthProgram(
   graph: GraphBuilder,
   [batchSize, numTokens]: readonly [number, number],
+  hasTokenTypes: boolean,
   compute: (inputs: TextInputs) => tf.Tensor,
 ): LengthProgram {
   const name = `texts${numTokens}`;
@@ -146,12 +169,14 @@ function lengthProgram(
     tokens: feed("tokens"),
     segments: feed("segments"),
     positions: feed("positions"),
+    ...(hasTokenTypes ? { tokenTypes: feed("tokenTypes") } : {}),
   };
   const fed = (tensor: GraphTensor): tf.Tensor2D => symbolicTensor(tensor) as tf.Tensor2D;
   const results_BW = compute({
     tokens: fed(feeds.tokens),
     segments: fed(feeds.segments),
     positions: fed(feeds.positions),
+    ...(feeds.tokenTypes === undefined ? {} : { tokenTypes: fed(feeds.tokenTypes) }),
   });
   const results = op.identity(graphTensor(results_BW), { name: `fetch/${name}` });
   return { numTokens, program: { name, feeds, fetches: { results } } };

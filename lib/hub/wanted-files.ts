@@ -16,6 +16,8 @@ const maxWeightsBytes = 2 ** 40;
 /** Files beside the weights, with the most bytes that each may have. */
 const smallFiles: Readonly<Record<string, number>> = {
   "generation_config.json": maxConfigBytes,
+  // Class names of a LoRA classifier.
+  "classifier_config.json": maxConfigBytes,
   [tokenizerFile]: maxTokenizerBytes,
   "tokenizer_config.json": maxConfigBytes,
   "special_tokens_map.json": maxConfigBytes,

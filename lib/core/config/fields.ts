@@ -227,7 +227,10 @@ const hub = {
 
 const afterTraining = {
   eval_on_end: z.boolean().default(true).describe("evaluate once more after the last step"),
-  sample_prompt: text.nullable().default(null).describe("continued before and after training"),
+  sample_prompt: text
+    .nullable()
+    .default(null)
+    .describe("continued before and after training; a user's message where the data are chats"),
   sample_max_new_tokens: z.int().min(1).max(4096).default(48),
   save_dtype: z
     .enum(["float32", "bfloat16", "float16", "auto"])

@@ -1,4 +1,4 @@
-import { editDistance, nearestName } from "#lib/core/edit-distance";
+import { nearName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
 import { type ConfigKey, configKeys, isConfigKey, secretKeys } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
@@ -83,9 +83,7 @@ export function translate(
 /** A key that differs by a slip of the hand, else one of ours that has the name within it: `batch_size`. */
 export function likeliestKey(name: string): string | undefined {
   const snake = name.replaceAll("-", "_").toLowerCase();
-  const nearest = nearestName(snake, [...configKeys, ...Object.keys(foreignKeys)]);
-  if (nearest !== undefined && editDistance(snake, nearest) <= Math.max(1, snake.length / 4)) {
-    return nearest;
-  }
+  const near = nearName(snake, [...configKeys, ...Object.keys(foreignKeys)]);
+  if (near !== undefined) return near;
   return configKeys.find((key) => `_${key}_`.includes(`_${snake}_`));
 }

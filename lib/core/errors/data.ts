@@ -100,9 +100,17 @@ export const dataErrors = {
       `${d.place}: the label ${JSON.stringify(d.label)} does not occur in training (${d.known.join(", ")}).`,
     "Correct the label, or add training rows with it.",
   ),
+  E_TEXT_UNUSABLE: entry<{ place: string; problem: string }>(
+    (d) => `${d.place} cannot be classified: ${d.problem}.`,
+    "Name the columns of the texts with --text-column and --pair-column, and leave texts without a token out.",
+  ),
   E_TOKENIZER_INVALID: entry<{ file: string; problem: string }>(
     (d) => `The tokenizer file ${d.file} cannot be used: ${d.problem}.`,
     "Take the tokenizer files of the model again from where it came.",
+  ),
+  E_TOKENIZER_MISSING: entry<{ directory: string; problem: string }>(
+    (d) => `${d.directory} has no tokenizer.json, ${d.problem}`,
+    "Only tokenizer.json is read, the file of the tokenizers library, which most models on the hub have.",
   ),
   E_CHAT_TEMPLATE_MISSING: entry<{ directory: string }>(
     (d) =>
