@@ -53,7 +53,7 @@ try {
   const { config } = await loadConfig(
     Object.entries(settings).flatMap(([key, value]) => [`--${key}`, String(value)]),
   );
-  const run = await prepareRun(config, () => {});
+  const run = await prepareRun(config);
   const { default: createEngine } = await import("#lib/tuning/engine");
   const engine = await createEngine({ ...run.job, jobId: "bench" });
   const { steps } = await trainLocal(run, engine);

@@ -9,7 +9,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadTokenizer } from "#lib/data/index";
 import { readSotu } from "#lib/data/datasets/sotu";
-import { cacheDirectory } from "#cli/model-directory";
+import { cacheDirectory } from "#lib/core/paths";
 
 interface Documents {
   readonly tokenizer: string;

@@ -36,8 +36,9 @@ export async function coordinatorCommand(
     if (host.httpAddress !== undefined) {
       display.note(`Dashboard ${host.httpAddress}/  metrics ${host.httpAddress}/metrics`);
     }
+    const controlAddress = await host.listen();
+    display.note(`Workers join with: lockstep worker --coordinator ${controlAddress}`);
     hosted = await host.open();
-    display.note(`Workers join with: lockstep worker --coordinator ${hosted.controlAddress}`);
     const outcome = await hosted.run();
     return outcome.outcome === "finished" ? 0 : exitCodes[signals.received() ?? "SIGTERM"];
   } catch (error) {

@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { Coordinator } from "#coordinator/coordinator";
+import { Coordinator, hostPort } from "#coordinator/coordinator";
+import { FrontDoor } from "#coordinator/front-door";
 import { CoordinatorHttp } from "#coordinator/http";
 import { CoordinatorMetrics } from "#coordinator/metrics";
 import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
@@ -9,7 +10,7 @@ import { checkpointName } from "#lib/checkpoint/index";
 import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
-import { loadWireSecurity } from "#lib/wire/security";
+import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
 import { bestMetric } from "./classifier.js";
@@ -17,6 +18,7 @@ import { countsTokens, flosPerToken, tracksBest } from "./run-results.js";
 import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
 import {
   openResumePoint,
+  resumedPrecision,
   type ResumePoint,
   saveCheckpoint,
   saveConfig,
@@ -37,7 +39,14 @@ export interface HostedRun {
 export interface Host {
   /** Where the dashboard and the metrics are, undefined when switched off. */
   readonly httpAddress: string | undefined;
+  /**
+   * Takes the output directory and listens for workers, which wait until the run is open.
+   * @returns host:port for workers
+   */
+  readonly listen: () => Promise<string>;
   readonly open: () => Promise<HostedRun>;
+  /** Ends the run with this error, wherever it is. */
+  readonly fail: (error: unknown) => void;
   readonly close: () => Promise<void>;
 }
 
@@ -48,9 +57,12 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
   let resume: ResumePoint | undefined;
   let trainerLog: TrainerLog | undefined;
   let releaseOutput: (() => Promise<void>) | undefined;
+  let door: FrontDoor | undefined;
+  let opened: Coordinator | undefined;
   const http = await startHttp(config, bus, () => isReady);
   const close = async (): Promise<void> => {
     await http?.server.close();
+    if (opened === undefined) await door?.close(0);
     trainerLog?.close();
     await prepared?.close();
     await resume?.optimizer.close();
@@ -59,17 +71,42 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
   return {
     httpAddress: http?.address,
     close,
+    fail: (error) => {
+      door?.fail(error);
+      opened?.fail(error);
+    },
+    listen: async () => {
+      releaseOutput = await claimOutputDirectory(config.output_dir);
+      const { host, port } = splitAddress(config.listen);
+      const security = await wireSecurity(config);
+      door = await FrontDoor.open({ bus, security, listenHost: host, listenPort: port });
+      return hostPort(config.advertise_host ?? host, door.port);
+    },
     open: async () => {
+      if (door === undefined) throw new Error("Host.listen() has not been called");
+      const workers = door;
       const detail = (text: string): void =>
         bus.publish({ type: "phase.changed", phase: "preparing", detail: text });
-      releaseOutput = await claimOutputDirectory(config.output_dir);
       resume = await openResumePoint(config);
-      prepared = await prepareRun(config, detail);
+      const checkpoint = resume;
+      prepared = await prepareRun(config, {
+        onDetail: detail,
+        choosePrecision: async () => {
+          if (checkpoint !== undefined) return resumedPrecision(checkpoint);
+          detail("waiting for the first worker, whose device decides bf16: auto");
+          const { advisesBf16, deviceKind } = await workers.firstDevice();
+          return { bf16: advisesBf16, reason: deviceKind };
+        },
+      });
       const run = prepared;
-      await saveConfig(config);
+      await saveConfig(run.config);
       trainerLog = await writeTrainerLog(config.output_dir, bus, resume !== undefined);
       bus.publish(run.started);
-      const coordinator = new Coordinator(await coordinatorOptions(run, resume, bus));
+      const coordinator = new Coordinator({
+        ...(await coordinatorOptions(run, resume, bus)),
+        door: workers,
+      });
+      opened = coordinator;
       const { controlAddress } = await coordinator.start();
       isReady = true;
       return {
@@ -159,6 +196,15 @@ export function splitAddress(address: string): { host: string; port: number } {
   };
 }
 
+const wireSecurity = async (config: ResolvedConfig): Promise<WireSecurity> =>
+  loadWireSecurity({
+    joinTokenFile: config.join_token_file ?? undefined,
+    tlsCaFile: config.tls_ca_file ?? undefined,
+    tlsCertFile: config.tls_cert_file ?? undefined,
+    tlsKeyFile: config.tls_key_file ?? undefined,
+    insecure: config.insecure,
+  });
+
 async function coordinatorOptions(
   run: PreparedRun,
   resume: ResumePoint | undefined,
@@ -171,13 +217,7 @@ async function coordinatorOptions(
   return {
     job: { ...run.job, jobId: randomUUID() },
     bus,
-    security: await loadWireSecurity({
-      joinTokenFile: config.join_token_file ?? undefined,
-      tlsCaFile: config.tls_ca_file ?? undefined,
-      tlsCertFile: config.tls_cert_file ?? undefined,
-      tlsKeyFile: config.tls_key_file ?? undefined,
-      insecure: config.insecure,
-    }),
+    security: await wireSecurity(config),
     listenHost: host,
     listenPort: port,
     ...(config.advertise_host === null ? {} : { advertiseHost: config.advertise_host }),

@@ -10,7 +10,7 @@ import {
   rankOf,
   savedKey,
 } from "#lib/checkpoint/peft/index";
-import type { ResolvedConfig } from "#lib/core/config/index";
+import type { SettledConfig } from "#lib/core/config/index";
 import type { LoraJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
 import { fillRange } from "#lib/core/wire-space";
@@ -36,7 +36,7 @@ export interface LoraRun {
  * @throws E_ADAPTER_TARGET
  */
 export function loraRun(
-  config: ResolvedConfig,
+  config: SettledConfig,
   base: {
     readonly modelType: string;
     readonly weights: readonly { readonly name: string; readonly shape: readonly number[] }[];

@@ -1,21 +1,13 @@
 import { stat } from "node:fs/promises";
-import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { LockstepError } from "#lib/core/errors/index";
+import { cacheDirectory } from "#lib/core/paths";
 
 /** A config.json has some dozen short fields. */
 const maxModelConfigBytes = 1 << 20;
 
 type Environment = Readonly<Record<string, string | undefined>>;
-
-/** Where downloads and imported models live: $LOCKSTEP_CACHE, $XDG_CACHE_HOME/lockstep or ~/.cache/lockstep. */
-export function cacheDirectory(env: Environment = process.env): string {
-  const own = env.LOCKSTEP_CACHE;
-  if (own !== undefined && own !== "") return resolve(own);
-  const xdg = env.XDG_CACHE_HOME;
-  return join(xdg !== undefined && xdg !== "" ? xdg : join(homedir(), ".cache"), "lockstep");
-}
 
 /** A path wins over a name in the cache's `models/`. @throws E_MODEL_NOT_FOUND */
 export async function findModelDirectory(

@@ -3,7 +3,13 @@ import { ModelWeights } from "#lib/checkpoint/model-weights";
 import type { LoraConfig } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
-import { type ResolvedConfig, resolveSteps } from "#lib/core/config/index";
+import {
+  type ResolvedConfig,
+  resolveSteps,
+  type SettledConfig,
+  settleConfig,
+} from "#lib/core/config/index";
+import { hasBf16Products, processorKind, readProcessor } from "#lib/core/processor";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import type { RunStarted } from "#lib/core/events";
@@ -30,7 +36,7 @@ import { prepareData } from "./prepare-data.js";
 
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
 export interface PreparedRun {
-  readonly config: ResolvedConfig;
+  readonly config: SettledConfig;
   readonly runName: string;
   readonly modelDirectory: string;
   readonly tokenizer: Tokenizer;
@@ -80,16 +86,26 @@ export interface SampleRequest {
   readonly endTokenIds: readonly number[];
 }
 
-/**
- * Opens the model, tokenises and packs the data set, and plans every step. Loads no TensorFlow.
- *
- * @param onDetail what is being done, for a display
- */
+/** What `bf16: auto` is in a run. */
+export interface PrecisionChoice {
+  readonly bf16: boolean;
+  /** The device, or the checkpoint, that decided. */
+  readonly reason: string;
+}
+
+export interface PreparationHooks {
+  /** Asked where the configuration leaves it open, when the data is ready. @default this processor */
+  readonly choosePrecision?: () => Promise<PrecisionChoice>;
+  /** What is being done, for a display. */
+  readonly onDetail?: (detail: string) => void;
+}
+
+/** Opens the model, tokenises and packs the data set, and plans every step. Loads no TensorFlow. */
 export async function prepareRun(
-  config: ResolvedConfig,
-  onDetail: (detail: string) => void = () => {},
+  asked: ResolvedConfig,
+  { onDetail = () => {}, choosePrecision }: PreparationHooks = {},
 ): Promise<PreparedRun> {
-  const modelDirectory = await findModelDirectory(config.model_name_or_path);
+  const modelDirectory = await findModelDirectory(asked.model_name_or_path);
   onDetail("opening the model");
   const modelConfig = await readModelConfig(modelDirectory);
   const tokenizer = await loadTokenizer(modelDirectory);
@@ -98,7 +114,7 @@ export async function prepareRun(
     if (isTied(modelConfig)) await checkTiedHead(weights);
     const maxPositions = maxPositionsOf(modelConfig, join(modelDirectory, "config.json"));
     const paddingTokenId = paddingTokenOf(modelConfig, tokenizer);
-    const data = await prepareData(config, {
+    const data = await prepareData(asked, {
       tokenizer,
       vocabSize: positiveInteger(modelConfig, "vocab_size", join(modelDirectory, "config.json")),
       maxPositions,
@@ -107,6 +123,9 @@ export async function prepareRun(
       knownLabels: knownLabels(modelConfig),
       onDetail,
     });
+    const choice =
+      asked.bf16 === "auto" ? ((await choosePrecision?.()) ?? processorChoice()) : undefined;
+    const config = settleConfig(asked, choice?.bf16 ?? asked.bf16 === true);
     const { labels } = data;
     if (labels === undefined) refuseClassifierOfTexts(modelConfig);
     const classifier =
@@ -195,7 +214,11 @@ export async function prepareRun(
         numTrainTokens: data.trainReport.rowTokens,
         numValidationSamples: data.validationReport?.numRows ?? 0,
         ...(labels === undefined ? {} : { numClasses: labels.length }),
-        dataLines: [...data.dataLines, ...(lora === undefined ? [] : [lora.line])],
+        dataLines: [
+          ...data.dataLines,
+          ...(lora === undefined ? [] : [lora.line]),
+          ...(choice === undefined ? [] : [describeChoice(choice)]),
+        ],
       },
       adapter: lora?.config,
       loadMasters: lora?.loadMasters ?? loaderOf(layout),
@@ -210,6 +233,14 @@ export async function prepareRun(
     throw error;
   }
 }
+
+function processorChoice(): PrecisionChoice {
+  const processor = readProcessor();
+  return { bf16: hasBf16Products(processor), reason: processorKind(processor) };
+}
+
+const describeChoice = ({ bf16, reason }: PrecisionChoice): string =>
+  `precision: ${bf16 ? "bfloat16 products" : "float32"} (bf16: auto; ${reason})`;
 
 /** @throws E_CONFIG_INVALID for arguments that the schedule does not have */
 function optimizerSettings(config: ResolvedConfig, totalSteps: number): OptimizerSettings {

@@ -18,12 +18,18 @@ import { writeAdapterDirectory } from "#lib/checkpoint/peft/index";
 import { removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
-import { defaultOf, maxShardBytes, printConfig, type ResolvedConfig } from "#lib/core/config/index";
+import {
+  defaultOf,
+  maxShardBytes,
+  printConfig,
+  type ResolvedConfig,
+  settleConfig,
+} from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, TensorSlot } from "#lib/core/parameter-layout";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { adapterKey } from "./lora.js";
-import type { PreparedRun } from "./prepare.js";
+import type { PrecisionChoice, PreparedRun } from "./prepare.js";
 import { bestCheckpoint, stateForTrainer, writeResults } from "./run-results.js";
 
 /** Beside the Hugging Face files: what only Lockstep needs to go on. */
@@ -97,7 +103,15 @@ export interface ResumePoint {
   readonly directory: string;
   readonly state: CheckpointState;
   readonly optimizer: OptimizerStateReader;
+  /** Whether its run computed in bfloat16. */
+  readonly bf16: boolean;
 }
+
+/** What `bf16: auto` is for a run that goes on: what it was. */
+export const resumedPrecision = ({ bf16, directory }: ResumePoint): PrecisionChoice => ({
+  bf16,
+  reason: `as in ${directory}`,
+});
 
 /**
  * Opens the checkpoint that `resume_from_checkpoint` names: a directory, or the newest one for `true`.
@@ -124,8 +138,8 @@ export async function openResumePoint(config: ResolvedConfig): Promise<ResumePoi
   }
   await verifyChecksums(directory, checksumsFile);
   const state = await readState(join(own, stateFile));
-  await checkSameRun(config, join(own, configFile));
-  return { directory, state, optimizer: await OptimizerStateReader.open(own) };
+  const bf16 = await checkSameRun(config, join(own, configFile));
+  return { directory, state, bf16, optimizer: await OptimizerStateReader.open(own) };
 }
 
 /** Keys that decide which samples a step sees and how its sums are made. */
@@ -157,12 +171,17 @@ const decisiveKeys = [
   "use_rslora",
 ] as const satisfies readonly (keyof ResolvedConfig)[];
 
-async function checkSameRun(config: ResolvedConfig, file: string): Promise<void> {
+/** @returns whether the checkpoint's run computed in bfloat16, which `bf16: auto` takes over */
+async function checkSameRun(asked: ResolvedConfig, file: string): Promise<boolean> {
   const { parseConfigText } = await import("#lib/core/config/yaml-file");
   const saved = parseConfigText(await readFile(file, "utf8"), file);
+  // A key that the checkpoint does not have is younger than it.
+  const valueOf = (key: (typeof decisiveKeys)[number]): unknown =>
+    saved.has(key) ? saved.get(key)?.value : defaultOf(key);
+  const bf16 = valueOf("bf16") === true;
+  const config = settleConfig(asked, bf16);
   for (const key of decisiveKeys) {
-    // A key that the checkpoint does not have is younger than it.
-    const before = JSON.stringify(saved.has(key) ? saved.get(key)?.value : defaultOf(key));
+    const before = JSON.stringify(valueOf(key));
     const now = JSON.stringify(config[key]);
     if (before !== now) {
       throw new LockstepError("E_CONFIG_CONFLICT", {
@@ -171,6 +190,7 @@ async function checkSameRun(config: ResolvedConfig, file: string): Promise<void>
       });
     }
   }
+  return bf16;
 }
 
 async function readState(file: string): Promise<CheckpointState> {

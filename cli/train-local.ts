@@ -7,12 +7,16 @@
 import { loadConfig, printConfig } from "#lib/core/config/index";
 import { type ClassificationScores, ClassCounts } from "#lib/core/classification-scores";
 import { type LossSum, rowTargets, type TokenBatch, type TrainingEngine } from "#lib/core/job";
+import { engineEnvironment } from "#lib/core/engine-environment";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { readWireSpace, sharedWireSpace } from "#lib/core/wire-space";
 import { clipCoefficient, ShardArithmetic, shardsNeeded, totalNorm } from "#lib/optim/index";
 import { memoryTotalBytes } from "#worker/device";
+import { precisionAdvice } from "#worker/precision-advice";
+import { openDeviceTelemetry } from "#worker/telemetry";
 import { memoryLines } from "./memory-lines.js";
+import { slowBf16 } from "./progress/format.js";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
 import { saveFinalModel } from "./run-files.js";
@@ -161,11 +165,26 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
   for (const warning of warnings) process.stderr.write(`warning: ${warning}\n`);
   process.stdout.write(printConfig(config));
   const releaseOutput = await claimOutputDirectory(config.output_dir);
-  const run = await prepareRun(config, (detail) => process.stdout.write(`${detail}\n`));
+  const say = (line: string): void => void process.stdout.write(`${line}\n`);
+  for (const line of engineEnvironment(process.env).overruled) say(`warning: ${line}`);
+  const device = await openDeviceTelemetry({
+    useCpu: config.use_cpu,
+    visibleDevices: process.env["CUDA_VISIBLE_DEVICES"],
+  });
+  device.close();
+  const run = await prepareRun(config, {
+    onDetail: say,
+    choosePrecision: async () => ({ bf16: device.hasBf16Products, reason: device.deviceKind }),
+  });
+  for (const line of run.started.dataLines ?? []) say(line);
   try {
     // TensorFlow reads its threads from the environment when the engine is loaded.
     process.env["TF_NUM_INTRAOP_THREADS"] = String(config.threads_per_worker);
     process.env["TF_NUM_INTEROP_THREADS"] = "1";
+    if (run.config.bf16) {
+      const { bf16Slowdown } = precisionAdvice(device, config.threads_per_worker);
+      if (bf16Slowdown !== undefined) say(`warning: ${slowBf16(bf16Slowdown)}`);
+    }
     const { default: createEngine } = await import("#lib/tuning/engine");
     const engine = await createEngine({ ...run.job, jobId: "local" });
     const { plannedBytes } = engine;

@@ -48,8 +48,7 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
     if (host.httpAddress !== undefined) {
       display.note(`Dashboard ${host.httpAddress}/  metrics ${host.httpAddress}/metrics`);
     }
-    hosted = await host.open();
-    const { coordinator, controlAddress, numParameters, run } = hosted;
+    const controlAddress = await host.listen();
     const targets = new Map<number, string>();
     let isMemoryTold = false;
     supervisor = new Supervisor({
@@ -59,7 +58,7 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
       logDirectory: logDirectoryOf(config.output_dir),
       maxRestarts: config.max_worker_restarts,
       onExit: (exit) => {
-        coordinator.reportWorkerExit(exit.pid, exit.reason);
+        hosted?.coordinator.reportWorkerExit(exit.pid, exit.reason);
         void explainExit(exit, (line) => display.note(line));
       },
       onMetrics: (index, address) => {
@@ -71,14 +70,16 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
       onMemory: (need) => {
         if (isMemoryTold) return;
         isMemoryTold = true;
-        const others = { numWorkers: config.workers, numParameters };
+        const others = { numWorkers: config.workers, numParameters: hosted?.numParameters ?? 0 };
         for (const line of memoryLines(need, others)) display.note(line);
       },
       onExhausted: ({ restarts, reason, logFile }) =>
-        coordinator.fail(new LockstepError("E_WORKERS_EXHAUSTED", { restarts, reason, logFile })),
+        host.fail(new LockstepError("E_WORKERS_EXHAUSTED", { restarts, reason, logFile })),
     });
+    // Before the run is open: its precision may be for their device to decide.
     supervisor.start();
-    const outcome = await run();
+    hosted = await host.open();
+    const outcome = await hosted.run();
     await supervisor.stop();
     const received = signals.received();
     if (received !== undefined) return exitCodes[received];

@@ -2,10 +2,12 @@ import { pathToFileURL } from "node:url";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { LockstepError } from "#lib/core/errors/index";
+import { engineEnvironment } from "#lib/core/engine-environment";
 import { installedEngine } from "#lib/graph/binding";
 import { loadWireSecurity } from "#lib/wire/security";
 import { startWorkerHttp } from "#worker/http";
 import { WorkerMetrics } from "#worker/metrics";
+import { precisionAdvice } from "#worker/precision-advice";
 import { openDeviceTelemetry } from "#worker/telemetry";
 import { runWorker } from "#worker/worker";
 import type { ConsoleFlags } from "./console.js";
@@ -82,12 +84,17 @@ export async function workerCommand(
         ? `${telemetry.deviceKind}, ${installedEngine()}`
         : telemetry.deviceKind;
     log(`device ${deviceKind}`);
+    for (const line of engineEnvironment(process.env).overruled) log(`warning: ${line}`);
     const { outcome, numGroups } = await runWorker({
       coordinatorAddress: options.coordinator,
       security: await loadWireSecurity(options.security),
       name: options.name,
       deviceKind,
       deviceType: telemetry.deviceType,
+      advice:
+        options.engineModule === null
+          ? precisionAdvice(telemetry, options.deviceThreads ?? 1)
+          : { bf16: telemetry.hasBf16Products, bf16Slowdown: undefined },
       readDevice: telemetry.read,
       signal: stop.signal,
       ...(options.engineModule === null

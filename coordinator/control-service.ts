@@ -1,3 +1,4 @@
+import type { Precision } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import { maxWaitForTaskMs } from "./limits.js";
 import type {
@@ -12,7 +13,6 @@ import type {
   ReportFailureRequest,
   Task,
 } from "#lib/wire/control-messages";
-import { protocolVersion } from "#lib/wire/control-messages";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { Membership } from "./membership.js";
 import type { TaskQueue } from "./task-queue.js";
@@ -22,6 +22,7 @@ export interface ControlServiceOptions {
   readonly queue: TaskQueue;
   readonly bus: EventBus;
   readonly jobJson: string;
+  readonly precision: Precision;
   readonly shardAddresses: readonly string[];
   readonly heartbeatIntervalMs: number;
   /** Ends the run: every worker would fail in the same way. */
@@ -41,15 +42,8 @@ export class ControlService implements ControlHandlers {
     this.#options = options;
   }
 
-  async register(request: RegisterRequest, peer: string): Promise<RegisterReply> {
+  async register(request: RegisterRequest): Promise<RegisterReply> {
     const { membership, bus, jobJson, shardAddresses, heartbeatIntervalMs } = this.#options;
-    if (request.protocolVersion !== protocolVersion) {
-      throw new LockstepError("E_PROTOCOL_VERSION", {
-        expected: protocolVersion,
-        got: request.protocolVersion,
-        peer,
-      });
-    }
     // A process that registers again has lost its former life, whether or not anybody noticed.
     for (const former of membership.members()) {
       if (former.host === request.host && former.pid === request.pid) {
@@ -57,9 +51,15 @@ export class ControlService implements ControlHandlers {
       }
     }
     const { workerId, host, pid, deviceKind, deviceType } = membership.join(request);
-    bus.publish({ type: "worker.joined", workerId, host, pid, deviceKind, deviceType });
+    const { bf16Slowdown } = request;
+    const isSlow = this.#options.precision === "bf16" && bf16Slowdown > 0;
+    bus.publish({
+      type: "worker.joined",
+      ...{ workerId, host, pid, deviceKind, deviceType },
+      ...(isSlow ? { bf16Slowdown } : {}),
+    });
     this.#options.onWorkerJoined();
-    return { workerId, jobJson, shardAddresses, heartbeatIntervalMs };
+    return { workerId, jobJson, shardAddresses, heartbeatIntervalMs, retryAfterMs: 0 };
   }
 
   async nextTask(request: NextTaskRequest, signal: AbortSignal): Promise<Task> {

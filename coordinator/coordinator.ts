@@ -3,11 +3,9 @@ import type { LockstepError } from "#lib/core/errors/index";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { blockElements } from "#lib/core/parameter-layout";
 import { readWireSpace } from "#lib/core/wire-space";
-import { maxControlMessageBytes } from "#lib/wire/limits";
-import { registerControlService } from "#lib/wire/control-server";
-import { GrpcServer } from "#lib/wire/grpc-server";
 import type { WireSecurity } from "#lib/wire/security";
 import { ControlService } from "./control-service.js";
+import { FrontDoor } from "./front-door.js";
 import {
   defaultHeartbeatIntervalMs,
   defaultHeartbeatTimeoutMs,
@@ -31,7 +29,7 @@ export class Coordinator {
   readonly #queue = new TaskQueue();
   #parts:
     | {
-        readonly server: GrpcServer;
+        readonly door: FrontDoor;
         readonly shards: ShardGroup;
         readonly control: ControlService;
         readonly run: TrainingRun;
@@ -50,7 +48,7 @@ export class Coordinator {
   }
 
   /**
-   * Starts the shards, loads the masters into them, and listens for workers.
+   * Listens for workers, starts the shards, loads the masters into them, and lets the workers in.
    * @throws E_INSECURE_BIND, E_PORT_IN_USE, and what `loadMasters` throws
    */
   async start(): Promise<{ readonly controlAddress: string; readonly controlPort: number }> {
@@ -60,30 +58,28 @@ export class Coordinator {
     const advertiseHost = this.#options.advertiseHost ?? listenHost;
     const heartbeatIntervalMs = this.#options.heartbeatIntervalMs ?? defaultHeartbeatIntervalMs;
     bus.publish({ type: "phase.changed", phase: "preparing", detail: "loading the weights" });
-    const frozen =
-      job.lora === undefined || loadFrozen === undefined
-        ? undefined
-        : {
-            layout: job.lora.frozen,
-            wireBytes: await readWireSpace(job.lora.frozen, loadFrozen),
-          };
-    const shards = await ShardGroup.start(this.#options.startShard ?? startShardThread, {
-      numShards: Math.min(numShards, job.layout.numElements / blockElements),
-      layout: job.layout,
-      listenHost,
-      // Fixed ports next to a fixed control port, so that firewalls can name them.
-      firstPort: listenPort === 0 ? 0 : listenPort + 1,
-      gradientGroups,
-      security: this.#security,
-      ...(frozen === undefined ? {} : { frozen }),
-    });
-    const server = new GrpcServer({
-      security: this.#security,
-      maxReceiveBytes: maxControlMessageBytes,
-      onHandled: (method, code, seconds) =>
-        bus.publish({ type: "rpc.handled", method, code, seconds }),
-    });
+    const door =
+      this.#options.door ??
+      (await FrontDoor.open({ bus, security: this.#security, listenHost, listenPort }));
+    let shards: ShardGroup | undefined;
     try {
+      const frozen =
+        job.lora === undefined || loadFrozen === undefined
+          ? undefined
+          : {
+              layout: job.lora.frozen,
+              wireBytes: await readWireSpace(job.lora.frozen, loadFrozen),
+            };
+      shards = await ShardGroup.start(this.#options.startShard ?? startShardThread, {
+        numShards: Math.min(numShards, job.layout.numElements / blockElements),
+        layout: job.layout,
+        listenHost,
+        // Fixed ports next to a fixed control port, so that firewalls can name them.
+        firstPort: listenPort === 0 ? 0 : listenPort + 1,
+        gradientGroups,
+        security: this.#security,
+        ...(frozen === undefined ? {} : { frozen }),
+      });
       await shards.load(async (range, masters, firstMoment, secondMoment) => {
         await loadMasters(range, masters);
         await resume?.loadMoments(range, firstMoment, secondMoment);
@@ -98,14 +94,13 @@ export class Coordinator {
         queue: this.#queue,
         bus,
         jobJson: JSON.stringify({ ...job, jobId: job.jobId ?? randomUUID() }),
+        precision: job.precision,
         shardAddresses: shards.addresses().map((address) => rehost(address, advertiseHost)),
         heartbeatIntervalMs,
         onFatalFailure: (error: LockstepError) => run.fail(error),
         onWorkerJoined: () => run.workersPresent(),
       });
-      registerControlService(server, control);
-      const controlPort = await server.listen(listenHost, listenPort);
-      this.#parts = { server, shards, control, run };
+      this.#parts = { door, shards, control, run };
       this.#ticker = setInterval(() => {
         control.removeSilentWorkers();
         this.#queue.expireLeases();
@@ -113,9 +108,10 @@ export class Coordinator {
         else run.workersPresent();
       }, heartbeatIntervalMs / 2);
       bus.publish({ type: "phase.changed", phase: "waiting-for-workers" });
-      return { controlAddress: hostPort(advertiseHost, controlPort), controlPort };
+      door.attach(control);
+      return { controlAddress: hostPort(advertiseHost, door.port), controlPort: door.port };
     } catch (error) {
-      await Promise.allSettled([server.close(0), shards.close()]);
+      await Promise.allSettled([door.close(0), shards?.close()]);
       throw error;
     }
   }
@@ -159,18 +155,18 @@ export class Coordinator {
     }
   }
 
-  async #close(parts: { readonly server: GrpcServer; readonly shards: ShardGroup }): Promise<void> {
+  async #close(parts: { readonly door: FrontDoor; readonly shards: ShardGroup }): Promise<void> {
     this.#queue.finish("the job is over");
     const deadline = performance.now() + farewellTimeoutMs;
     while (this.#membership.size > 0 && performance.now() < deadline) {
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
     clearInterval(this.#ticker);
-    await Promise.allSettled([parts.server.close(), parts.shards.close()]);
+    await Promise.allSettled([parts.door.close(), parts.shards.close()]);
   }
 }
 
-const hostPort = (host: string, port: number | string): string =>
+export const hostPort = (host: string, port: number | string): string =>
   host.includes(":") && !host.startsWith("[") ? `[${host}]:${port}` : `${host}:${port}`;
 
 const rehost = (address: string, host: string): string =>

@@ -5,6 +5,7 @@ import type { TokenBatch, WorkerJob } from "#lib/core/job";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { WireSecurity } from "#lib/wire/security";
+import type { FrontDoor } from "./front-door.js";
 import type { StartShard } from "./shards.js";
 
 /** Which samples belong to which step and group; `TrainingPlan` of lib/data is one. */
@@ -70,6 +71,8 @@ export interface CoordinatorOptions {
   readonly listenHost?: string;
   /** 0 takes any free port. @default 0 */
   readonly listenPort?: number;
+  /** Where workers knock already; the coordinator closes it. @default one on listenHost and listenPort */
+  readonly door?: FrontDoor;
   /** Host under which workers reach the shards, where it differs from `listenHost`. */
   readonly advertiseHost?: string;
   readonly numShards: number;

@@ -1,35 +1,5 @@
-import { readFileSync } from "node:fs";
 import os from "node:os";
 import type { DeviceReading } from "./options.js";
-
-/** Instruction sets that choose other kernels, and so other bits. */
-const decisiveFlags = [
-  "avx",
-  "avx2",
-  "fma",
-  "avx512f",
-  "avx512bw",
-  "avx512_vnni",
-  "avx512_bf16",
-  "avx512_fp16",
-  "avx_vnni",
-  "amx_tile",
-  "amx_bf16",
-];
-
-/** What of this machine's processor decides the bits of a result. */
-export function processorKind(): string {
-  let flags = new Set<string>();
-  try {
-    const line = /^(?:flags|Features)\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"));
-    flags = new Set((line?.[1] ?? "").trim().split(/\s+/));
-  } catch {
-    // No such file outside Linux: the model name is then all there is.
-    return `cpu/${os.arch()}/${os.cpus()[0]?.model ?? "unknown"}`;
-  }
-  const found = decisiveFlags.filter((flag) => flags.has(flag));
-  return `cpu/${os.arch()}/${found.join("+") || "baseline"}`;
-}
 
 /** Memory of the machine, or of the container where that has less. */
 export const memoryTotalBytes = (): number =>

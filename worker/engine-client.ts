@@ -1,4 +1,4 @@
-import { Worker } from "node:worker_threads";
+import { SHARE_ENV, Worker } from "node:worker_threads";
 import { LockstepError } from "#lib/core/errors/index";
 import type { EvaluatedBatch, LossSum, TokenBatch, WorkerJob } from "#lib/core/job";
 import { sharedWireSpace } from "#lib/core/wire-space";
@@ -39,7 +39,10 @@ export class EngineClient {
       parameters: this.parameters,
       gradients: this.#gradients,
     };
-    this.#thread = new Worker(new URL("./engine-thread.js", import.meta.url), { workerData });
+    this.#thread = new Worker(new URL("./engine-thread.js", import.meta.url), {
+      workerData,
+      env: SHARE_ENV,
+    });
     this.#thread.on("message", (message: EngineReply) => this.#settle(message));
     this.#thread.on("error", (error) => this.#end(String(error)));
     this.#thread.on("exit", (code) => this.#end(`it exited with code ${code}`));
@@ -47,7 +50,7 @@ export class EngineClient {
 
   /** @throws E_ENGINE_FAILED when the engine cannot be made, E_ENGINE_CRASHED */
   static async create(engineModule: string, job: WorkerJob): Promise<EngineClient> {
-    setEngineEnvironment(job);
+    setThreads(job);
     const client = new EngineClient(engineModule, job);
     try {
       client.plannedBytes = (await new Promise<EngineValue>((resolve, reject) =>
@@ -151,16 +154,8 @@ export class EngineFailure extends LockstepError<"E_ENGINE_FAILED"> {
 
 const engineFailure = (error: EngineError): EngineFailure => new EngineFailure(error);
 
-/**
- * TensorFlow reads these once, from the process and not from the thread's copy of its environment,
- * so they are set here and before the thread exists.
- */
-function setEngineEnvironment(job: WorkerJob): void {
-  const { env } = process;
-  env["TF_NUM_INTRAOP_THREADS"] = String(job.threadsPerWorker);
-  env["TF_NUM_INTEROP_THREADS"] = "1";
-  env["TF_FORCE_GPU_ALLOW_GROWTH"] ??= "true";
-  env["TF_DETERMINISTIC_OPS"] ??= "1";
-  env["TF_CPP_MIN_LOG_LEVEL"] ??= "2";
-  if (job.precision === "fp32") env["NVIDIA_TF32_OVERRIDE"] ??= "0";
+/** TensorFlow reads them once, when it is loaded; what else decides the bits is set there. */
+function setThreads({ threadsPerWorker }: WorkerJob): void {
+  process.env["TF_NUM_INTRAOP_THREADS"] = String(threadsPerWorker);
+  process.env["TF_NUM_INTEROP_THREADS"] = "1";
 }

@@ -1,4 +1,5 @@
 import type { WorkerState } from "#lib/core/events";
+import type { PrecisionAdvice } from "#lib/core/processor";
 import type { WireSecurity } from "#lib/wire/security";
 
 /** Where in its loop a worker is; hooks of tests and the observer's states follow it. */
@@ -56,6 +57,8 @@ export interface WorkerOptions {
   /** Everything that decides the bits of a result. @default that of this machine's processor */
   readonly deviceKind?: string;
   readonly deviceType?: "cpu" | "gpu";
+  /** What the device says of bfloat16. @default that of this machine's processor, nothing measured */
+  readonly advice?: PrecisionAdvice;
   /** URL of a module whose default export is a CreateTrainingEngine. @default lib/tuning's engine */
   readonly engineModule?: string;
   /** Reads the device; called with every heartbeat. @default this process on the processor */

@@ -1,7 +1,8 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
-import { createProcessorReader, processorKind } from "./device.js";
+import { hasBf16Products, processorKind, readProcessor } from "#lib/core/processor";
+import { createProcessorReader } from "./device.js";
 import type { DeviceReading } from "./options.js";
 
 /** The device that a worker computes on: what it is, and how busy it is. */
@@ -9,6 +10,8 @@ export interface DeviceTelemetry {
   readonly deviceType: "cpu" | "gpu";
   /** Everything of it that decides the bits of a result. */
   readonly deviceKind: string;
+  /** Whether the device multiplies bfloat16 faster than float32: what `bf16: auto` is on it. */
+  readonly hasBf16Products: boolean;
   /** The latest reading; never waits. */
   readonly read: () => DeviceReading;
   readonly close: () => void;
@@ -51,7 +54,14 @@ function openProcessor({ cpuThreads }: TelemetryOptions): DeviceTelemetry {
     }
     return latest;
   };
-  return { deviceType: "cpu", deviceKind: processorKind(), read, close: () => {} };
+  const processor = readProcessor();
+  return {
+    deviceType: "cpu",
+    deviceKind: processorKind(processor),
+    hasBf16Products: hasBf16Products(processor),
+    read,
+    close: () => {},
+  };
 }
 
 /** Fields of one line of `nvidia-smi --format=csv,noheader,nounits`. */
@@ -87,6 +97,23 @@ export async function countGpus(nvidiaSmi = "nvidia-smi"): Promise<number> {
     return stdout.split("\n").filter((line) => line.startsWith("GPU ")).length;
   } catch {
     return 0;
+  }
+}
+
+/** Compute capability from which NVIDIA's tensor cores take bfloat16 (Ampere). */
+const firstBf16Capability = 8;
+
+/** False where the driver is too old to say. */
+async function multipliesBf16(program: string, device: string): Promise<boolean> {
+  const query = ["--query-gpu=compute_cap", "--format=csv,noheader,nounits", `--id=${device}`];
+  try {
+    const { stdout } = await promisify(execFile)(program, query, {
+      timeout: queryTimeoutMs,
+      maxBuffer: maxReplyBytes,
+    });
+    return Number(stdout.trim()) >= firstBf16Capability;
+  } catch {
+    return false;
   }
 }
 
@@ -128,6 +155,7 @@ async function openGpu(options: TelemetryOptions): Promise<DeviceTelemetry | und
   return {
     deviceType: "gpu",
     deviceKind: `gpu/${latest.name}/driver ${latest.driver}`,
+    hasBf16Products: await multipliesBf16(program, device ?? "0"),
     read: () => latest,
     close: () => child.kill(),
   };

@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
 import type { EvaluatedBatch, LoraJob, LossSum, WorkerJob } from "#lib/core/job";
+import { hasBf16Products, processorKind, readProcessor } from "#lib/core/processor";
 import { ControlClient } from "#lib/wire/control-client";
 import {
   type EvaluateTask,
@@ -14,11 +15,12 @@ import {
   type TrainTask,
 } from "#lib/wire/control-messages";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
-import { createProcessorReader, processorKind } from "./device.js";
+import { createProcessorReader } from "./device.js";
 import { EngineClient, EngineFailure } from "./engine-client.js";
+import { isEngineError, isFatal, isTransferFailure, isUnreachable } from "./failures.js";
 import type { DeviceReading, WorkerOptions, WorkerOutcome } from "./options.js";
 import { Session } from "./session.js";
-import { ShardTransfers, isTransientRefusal } from "./transfers.js";
+import { ShardTransfers } from "./transfers.js";
 
 /** How long one NextTask call waits for work. */
 const longPollMs = 20_000;
@@ -69,7 +71,7 @@ class WorkerLoop {
     while (!this.#stopped()) {
       try {
         await this.#join();
-        for (;;) {
+        while (this.#session !== undefined) {
           const task = await this.#nextTask();
           if (task === undefined) break;
           if (task.kind === "finished") {
@@ -110,16 +112,8 @@ class WorkerLoop {
     await this.#session?.close();
     this.#session = undefined;
     if (this.#engine !== undefined) this.#setState("idle");
-    const reply = await this.#untilReachable(async () =>
-      this.#control.register({
-        protocolVersion,
-        name: options.name ?? "",
-        host: os.hostname(),
-        pid: process.pid,
-        deviceKind: options.deviceKind ?? processorKind(),
-        deviceType: options.deviceType ?? "cpu",
-      }),
-    );
+    const reply = await this.#register();
+    if (reply === undefined) return;
     const job = JSON.parse(reply.jobJson) as WorkerJob;
     this.#session = new Session(
       reply.workerId,
@@ -137,6 +131,27 @@ class WorkerLoop {
     // A coordinator that came back may publish other parameters under the same number.
     this.#version = undefined;
     this.#setState("idle");
+  }
+
+  /** @returns undefined when the worker was asked to stop before the job was known */
+  async #register(): Promise<RegisterReply | undefined> {
+    const { name, deviceKind, deviceType, advice, signal } = this.#options;
+    const request = {
+      protocolVersion,
+      name: name ?? "",
+      host: os.hostname(),
+      pid: process.pid,
+      deviceKind: deviceKind ?? processorKind(readProcessor()),
+      deviceType: deviceType ?? "cpu",
+      advisesBf16: advice?.bf16 ?? hasBf16Products(readProcessor()),
+      bf16Slowdown: advice?.bf16Slowdown ?? 0,
+    };
+    for (;;) {
+      const reply = await this.#untilReachable(async () => this.#control.register(request));
+      if (reply.retryAfterMs === 0) return reply;
+      await delay(reply.retryAfterMs, undefined, { signal }).catch(() => {});
+      if (this.#stopped()) return undefined;
+    }
   }
 
   async #createEngine(job: WorkerJob): Promise<void> {
@@ -378,20 +393,3 @@ class WorkerLoop {
     return this.#engine;
   }
 }
-
-const isUnreachable = (error: unknown): error is LockstepError =>
-  isLockstepError(error) && (error.code === "E_RPC_UNAVAILABLE" || error.code === "E_RPC_TIMEOUT");
-
-/** A shard did not take or give bytes; the coordinator lets the worker join anew. */
-const isTransferFailure = (error: unknown): boolean =>
-  isUnreachable(error) ||
-  (isLockstepError(error) &&
-    (error.code === "E_TRANSFER_INCOMPLETE" || error.code === "E_FRAME_CORRUPT")) ||
-  isTransientRefusal(error);
-
-const isEngineError = (error: unknown): boolean =>
-  error instanceof EngineFailure || (isLockstepError(error) && error.code === "E_ENGINE_CRASHED");
-
-/** Errors of the catalogue that no repetition cures would meet every worker. */
-const isFatal = (error: unknown): boolean =>
-  error instanceof EngineFailure && error.engineError.code !== "" && !error.engineError.retryable;

@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { cacheDirectory } from "#cli/model-directory";
+import { cacheDirectory } from "#lib/core/paths";
 import { packageRoot } from "#lib/core/paths";
 import { ceilingVariable, readProcessor } from "./processor.js";
 

@@ -50,6 +50,8 @@ async function simulate(index: number, address: string, barrier: Barrier): Promi
     pid: index + 1,
     deviceKind: "simulated",
     deviceType: "cpu",
+    advisesBf16: true,
+    bf16Slowdown: 0,
   });
   const job = JSON.parse(jobJson) as WorkerJob;
   const bytes = bufferFor(job);

@@ -6,6 +6,7 @@ import {
   formatBytes,
   formatFigure,
   formatSeconds,
+  slowBf16,
   withCommas,
 } from "./format.js";
 import { renderFrame } from "./frame.js";
@@ -180,6 +181,10 @@ export function lastingLines(
       // The later one stands beside the first in the summary.
       return sample?.step === 0 ? renderSample(sample, { columns, palette }) : [];
     }
+    case "worker.joined":
+      return event.bf16Slowdown === undefined
+        ? []
+        : [`${palette.bad("!")} ${printable(event.workerId)}: ${slowBf16(event.bf16Slowdown)}`];
     case "worker.lost":
       return [
         `${palette.bad("✗")} ${printable(event.workerId)} lost: ${printable(event.reason)}; its work goes to another worker`,

@@ -86,3 +86,8 @@ export function evaluationSize({
 }): string {
   return `${withCommas(numTokens)} ${scores === undefined ? "tokens" : "rows"}`;
 }
+
+/** What a person is told whose run computes in bfloat16 on a device without instructions for it. */
+export const slowBf16 = (slowdown: number): string =>
+  `bfloat16 products take ${slowdown.toFixed(2)} times the time of float32 on this processor, which has no ` +
+  "instructions for them; bf16: auto would choose float32";

@@ -7,6 +7,7 @@ import {
   formatFigure,
   formatRate,
   formatSeconds,
+  slowBf16,
   withCommas,
 } from "./format.js";
 import { type RunView, secondsLeft } from "./run-view.js";
@@ -31,7 +32,10 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "phase.changed":
       return `${event.phase}${event.detail === undefined ? "" : `: ${printable(event.detail)}`}`;
     case "worker.joined":
-      return `${printable(event.workerId)} joined: ${printable(event.deviceKind)}, ${printable(event.host)} pid ${event.pid}`;
+      return (
+        `${printable(event.workerId)} joined: ${printable(event.deviceKind)}, ${printable(event.host)} pid ${event.pid}` +
+        (event.bf16Slowdown === undefined ? "" : `; warning: ${slowBf16(event.bf16Slowdown)}`)
+      );
     case "worker.lost":
       return `${printable(event.workerId)} lost: ${printable(event.reason)}`;
     case "worker.left":

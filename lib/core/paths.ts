@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { homedir } from "node:os";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /** The directory that holds package.json, proto/ and dist/, from sources and from the build alike. */
@@ -8,3 +9,16 @@ export const packageRoot: string = (() => {
   while (!existsSync(join(directory, "package.json"))) directory = dirname(directory);
   return directory;
 })();
+
+/**
+ * Where downloads, imported models and what is known of devices live: $LOCKSTEP_CACHE,
+ * $XDG_CACHE_HOME/lockstep or ~/.cache/lockstep.
+ */
+export function cacheDirectory(
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): string {
+  const own = env["LOCKSTEP_CACHE"];
+  if (own !== undefined && own !== "") return resolve(own);
+  const xdg = env["XDG_CACHE_HOME"];
+  return join(xdg !== undefined && xdg !== "" ? xdg : join(homedir(), ".cache"), "lockstep");
+}

@@ -5,7 +5,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder, type GraphTensor } from "#lib/graph/builder";
 import "#lib/graph/lowerings/index";
-import { canPackProducts } from "#lib/graph/packed-product";
+import { canPackProducts } from "#lib/graph/device-probe";
 import type { Program, Session } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
@@ -72,7 +72,7 @@ export class TextBatches {
     checkPositions(model, maxLength);
     const graph = new GraphBuilder();
     const autocast: Autocast = { compute: precision === "bf16" ? "bfloat16" : "float32" };
-    const packsWeights = options.packsWeights === true && precision === "bf16" && canPackProducts();
+    const packsWeights = options.packsWeights === true && canPackProducts(autocast.compute);
     const weights = new WeightVariables(graph, model.weights, autocast);
     const programs = trace({ graph, autocast, packsWeights }, () =>
       lengthsUpTo(maxLength).map((numTokens) =>

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { setEngineEnvironment } from "#lib/core/engine-environment";
 import { LockstepError } from "#lib/core/errors/index";
 
 /**
@@ -32,13 +33,13 @@ export interface TensorFlowBinding {
 let loaded: TensorFlowBinding | undefined;
 
 /**
- * Loads the addon that the set-up compiled. TensorFlow reads its environment (threads, logging,
- * visible GPUs) now, so set it before the first call.
+ * Loads the addon that the set-up compiled, and sets the environment that decides the bits. TensorFlow
+ * reads it (threads and visible GPUs too) from the process, so a thread that calls this needs the
+ * process' own environment (`SHARE_ENV`).
  */
 export function loadBinding(): TensorFlowBinding {
   if (loaded !== undefined) return loaded;
-  process.env["TF_CPP_MIN_LOG_LEVEL"] ??= "2";
-  process.env["TF_FORCE_GPU_ALLOW_GROWTH"] ??= "true";
+  setEngineEnvironment();
   try {
     // Only the addon: the JavaScript half of the package brings all of tfjs and its eager backend.
     const binding = createRequire(import.meta.url)(

@@ -1,7 +1,5 @@
 // Shape legend: M rows, K inner dimension, N outputs.
-import { loadBinding } from "./binding.js";
-import { GraphBuilder, type GraphDtype, type GraphTensor } from "./builder.js";
-import { Session } from "./session.js";
+import type { GraphBuilder, GraphDtype, GraphTensor } from "./builder.js";
 import * as op from "./tf-ops.js";
 
 /**
@@ -92,35 +90,4 @@ export function withActivation(
   if (parts === undefined || parts.hasActivation) return undefined;
   const [x_MK, weight, bias_N] = parts.operands;
   return packedProduct(x_MK, weight, parts.isTransposed, bias_N, activation);
-}
-
-let canPack: boolean | undefined;
-
-/**
- * Whether the engine that is installed has packed products in bfloat16 on this processor, found by
- * trying one. Loads the engine.
- */
-export function canPackProducts(): boolean {
-  canPack ??= !loadBinding().isUsingGpuDevice() && tryOne();
-  return canPack;
-}
-
-function tryOne(): boolean {
-  const [rows, width] = [2, 64];
-  const graph = new GraphBuilder();
-  const feed = op.placeholder(graph, "feed/x", "float32", [rows, width]);
-  const x = op.cast(feed, "bfloat16");
-  const weight = op.fill(op.scalar(graph, 0.5, "bfloat16"), [width, width]);
-  const sum = op.cast(packedProduct(x, weight, true), "float32");
-  let session: Session | undefined;
-  try {
-    session = new Session(graph);
-    const program = { name: "packed", feeds: { feed }, fetches: { sum } };
-    const data = { feed: new Float32Array(rows * width).fill(1) };
-    return session.run(program, data)["sum"]?.every((value) => value === width / 2) === true;
-  } catch {
-    return false;
-  } finally {
-    session?.close();
-  }
 }

@@ -2,9 +2,10 @@
  * TensorFlow ops as functions that append nodes and infer static shapes.
  *
  * These are the vocabulary of the lowerings: they do what TensorFlow's op of the same name does, cast
- * nothing and promote nothing (`lib/graph/autocast.ts` decides types).
+ * nothing and promote nothing (`lib/graph/autocast.ts` decides types), but for `matMul` of bfloat16.
  */
 import { LockstepError } from "#lib/core/errors/index";
+import { hasBf16Kernels } from "./bf16-kernels.js";
 import type { GraphAttr, GraphBuilder, GraphDtype, GraphNode, GraphTensor } from "./builder.js";
 
 export const type = (value: GraphDtype): GraphAttr => ({ kind: "type", value });
@@ -201,6 +202,10 @@ export function productShape(
   return [...batch, m, n];
 }
 
+/**
+ * Where the device has no kernels of bfloat16, a product of that type is one of float32, rounded: what the
+ * kernels of others compute, to the order of their sums.
+ */
 export const matMul = (
   a: GraphTensor,
   b: GraphTensor,
@@ -212,6 +217,10 @@ export const matMul = (
   const source = b.node.op === "Transpose" ? b.node.inputs[0] : undefined;
   if (source !== undefined && b.shape.length === 2)
     return matMul(a, source, transposeA, !transposeB);
+  if (a.dtype === "bfloat16" && b.dtype === "bfloat16" && !hasBf16Kernels()) {
+    const wide = matMul(cast(a, "float32"), cast(b, "float32"), transposeA, transposeB);
+    return cast(wide, "bfloat16");
+  }
   if (a.shape.length === 2 && b.shape.length === 2) {
     return a.node.graph.tensor(
       "MatMul",
@@ -229,6 +238,10 @@ export const matMul = (
     shape,
   );
 };
+
+/** The node that computes a product, before its result is rounded. */
+export const productNode = (product: GraphTensor): GraphNode =>
+  product.node.op === "Cast" ? (product.node.inputs[0] as GraphTensor).node : product.node;
 
 /** The last two dimensions, swapped when transposed. */
 function ends(shape: readonly number[], transposed: boolean): [number, number] {

@@ -210,6 +210,8 @@ const registerRequest = codec<RegisterRequest>(
     pid: fields.count("pid"),
     deviceKind: fields.text("deviceKind"),
     deviceType: fields.oneOf("deviceType", ["cpu", "gpu"]),
+    advisesBf16: fields.flag("advisesBf16"),
+    bf16Slowdown: fields.real("bf16Slowdown"),
   }),
 );
 
@@ -224,6 +226,7 @@ const registerReply = codec<RegisterReply>(
     jobJson: fields.text("jobJson", maxJobChars),
     shardAddresses: fields.list("shardAddresses", 4_096).map(String),
     heartbeatIntervalMs: fields.count("heartbeatIntervalMs", maxWaitMs),
+    retryAfterMs: fields.count("retryAfterMs", maxWaitMs),
   }),
 );
 

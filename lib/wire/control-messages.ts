@@ -3,7 +3,7 @@ import type { EvaluatedBatch, TokenBatch } from "#lib/core/job";
 
 /** The messages of proto/lockstep/v1/control.proto as the two sides see them. */
 
-export const protocolVersion = 2;
+export const protocolVersion = 3;
 
 export interface RegisterRequest {
   readonly protocolVersion: number;
@@ -12,13 +12,20 @@ export interface RegisterRequest {
   readonly pid: number;
   readonly deviceKind: string;
   readonly deviceType: "cpu" | "gpu";
+  /** What `bf16: auto` is on this device. */
+  readonly advisesBf16: boolean;
+  /** How many times the time of float32 products those of bfloat16 take here; 0: less, or unknown. */
+  readonly bf16Slowdown: number;
 }
 
 export interface RegisterReply {
+  /** Empty where `retryAfterMs` is not 0. */
   readonly workerId: string;
   readonly jobJson: string;
   readonly shardAddresses: readonly string[];
   readonly heartbeatIntervalMs: number;
+  /** The job is not known yet: register again after this time. 0: everything else holds. */
+  readonly retryAfterMs: number;
 }
 
 export interface NextTaskRequest {

@@ -47,6 +47,8 @@ const identity = {
   pid: 1,
   deviceKind: "fake",
   deviceType: "cpu" as const,
+  advisesBf16: true,
+  bf16Slowdown: 0,
 };
 
 interface Saved {

@@ -182,7 +182,7 @@ test("a wrong value names the key, what was expected and what came", () => {
       "validation_split must be a share of 0 to 0.9, or a whole number of examples, got 0.95 (job.yaml:3, given as val_size).",
     ],
     ["max_length: 1", "max_length must be a whole number of at least 2, got 1 (job.yaml:3)."],
-    ["bf16: maybe", 'bf16 must be true or false, got "maybe" (job.yaml:3).'],
+    ["bf16: maybe", 'bf16 must be true or false, or auto, got "maybe" (job.yaml:3).'],
     [
       "eval_strategy: always",
       'eval_strategy must be one of no, steps, epoch, got "always" (job.yaml:3).',

@@ -11,7 +11,7 @@ import {
   readGenerationConfig,
 } from "#lib/evaluation/generate/index";
 import { GraphBuilder } from "#lib/graph/builder";
-import { canPackProducts } from "#lib/graph/packed-product";
+import { canPackProducts } from "#lib/graph/device-probe";
 import { Session } from "#lib/graph/session";
 import { buildDecodePrograms } from "#lib/tuning/decode-programs";
 import { Decoder } from "#lib/tuning/decoder";
@@ -114,7 +114,7 @@ for (const name of causalFixtures) {
 
 for (const name of ["gpt2", "qwen3"]) {
   test(`${name}: packed weights give the logits of plain ones in bf16`, async (t) => {
-    if (!canPackProducts()) return t.skip("this engine packs nothing");
+    if (!canPackProducts("bfloat16")) return t.skip("this engine packs nothing");
     const packed = await stepLogits(name, true);
     for (const [step, expected] of (await stepLogits(name, false)).entries()) {
       assertClose(packed[step] as Float32Array, expected, 2e-2, `step ${step}`);

@@ -6,7 +6,7 @@ import { GraphBuilder, type GraphTensor } from "#lib/graph/builder";
 import { type Argument, compileFunction } from "#lib/graph/function";
 import { Session } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
-import { hasOneDnnBfloat16, hasWideSoftmax } from "#lib/graph/wide-softmax";
+import { hasWideSoftmax } from "#lib/graph/bf16-kernels";
 import { attention } from "#lib/ops/index";
 import { attentionPrimitive } from "#lib/ops/attention";
 import { relativeError, testValues } from "#tests/support/compare";
@@ -168,11 +168,4 @@ test("a softmax of bfloat16 that counts as wide has the bits of float32, rounded
   const found = session.run({ name: "softmax", feeds: { x }, fetches }, { x: data });
   session.close();
   assert.deepEqual(found["direct"], found["wide"]);
-});
-
-test("the CPUs for which oneDNN has bfloat16 kernels", () => {
-  assert.equal(hasOneDnnBfloat16("processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512bw\n"), true);
-  assert.equal(hasOneDnnBfloat16("flags\t\t: fpu avx2 fma avx512fp16_x\n"), false);
-  assert.equal(hasOneDnnBfloat16("model name\t: with avx512f\nflags\t\t: fpu avx\n"), false);
-  assert.equal(hasOneDnnBfloat16(""), false);
 });

@@ -141,6 +141,7 @@ const handlers: ControlHandlers = {
     jobJson: "{}",
     shardAddresses: ["a:1", "b:2"],
     heartbeatIntervalMs: 5,
+    retryAfterMs: 0,
   }),
   nextTask: async (_request, signal) =>
     new Promise((resolve) =>
@@ -164,6 +165,8 @@ const identity = {
   pid: 1,
   deviceKind: "k",
   deviceType: "cpu" as const,
+  advisesBf16: true,
+  bf16Slowdown: 0,
 };
 
 async function serve(

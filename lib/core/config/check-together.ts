@@ -11,7 +11,9 @@ export function checkTogether(config: ParsedConfig): void {
   const unsupported = (key: string, value: string, reason: string): never => {
     throw new LockstepError("E_CONFIG_UNSUPPORTED", { key, value, reason, where: "" });
   };
-  if (config.fp16 && config.bf16) conflict("fp16 and bf16", "only one of them can be true");
+  if (config.fp16 && config.bf16 === true) {
+    conflict("fp16 and bf16", "only one of them can be true");
+  }
   if (config.fp16) {
     unsupported("fp16", "true", "matrix products are computed in bfloat16 (bf16: true) or float32");
   }
@@ -25,9 +27,7 @@ export function checkTogether(config: ParsedConfig): void {
       "it needs a metric of each evaluation",
     );
   }
-  if (config.wire_dtype === "bfloat16" && !config.bf16) {
-    conflict("wire_dtype and bf16", "a float32 run would lose half of its digits on the wire");
-  }
+  checkPrecision(config);
   if (config.heartbeat_timeout_ms < 2 * config.heartbeat_interval_ms) {
     conflict(
       "heartbeat_timeout_ms and heartbeat_interval_ms",
@@ -70,6 +70,18 @@ export function checkTogether(config: ParsedConfig): void {
       where: "",
     });
   }
+}
+
+/** @throws E_CONFIG_CONFLICT */
+export function checkPrecision({
+  wire_dtype,
+  bf16,
+}: Pick<ParsedConfig, "wire_dtype" | "bf16">): void {
+  if (wire_dtype !== "bfloat16" || bf16 !== false) return;
+  throw new LockstepError("E_CONFIG_CONFLICT", {
+    keys: "wire_dtype and bf16",
+    reason: "a float32 run would lose half of its digits on the wire",
+  });
 }
 
 /** transformers' rules for the best checkpoint. @throws E_CONFIG_CONFLICT */

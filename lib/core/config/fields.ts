@@ -92,7 +92,12 @@ const optimisation = {
 };
 
 const precision = {
-  bf16: z.boolean().default(false).describe("matrix products in bfloat16, master weights float32"),
+  bf16: z
+    .union([z.boolean(), z.literal("auto")])
+    .default(false)
+    .describe(
+      "matrix products in bfloat16, master weights float32; auto: where the device that computes has instructions for it",
+    ),
   fp16: z.boolean().default(false),
   gradient_checkpointing: z
     .boolean()

@@ -14,8 +14,12 @@ export interface ParsedFlags {
 }
 
 /** A word that a switch may take as its value: `--bf16 false`. */
-const switchWord = /^(true|false|yes|no|on|off|0|1)$/i;
+const switchWord = /^(true|false|yes|no|on|off|0|1|auto)$/i;
 const trueWord = /^(true|yes|on|1)$/i;
+
+/** `auto` stays a word: the key that takes it decides what it is. */
+const switchValue = (word: string): boolean | string =>
+  /^auto$/i.test(word) ? word.toLowerCase() : trueWord.test(word);
 
 /**
  * Reads `--key value`, `--key=value`, `--switch`, `--no-switch`, with dashes or underscores. Values are
@@ -54,13 +58,13 @@ export function parseFlags(
     const read = (raw: string): unknown => (isText(key) ? raw : parseScalar(raw, argument));
     if (equals >= 0) {
       const raw = argument.slice(equals + 1);
-      set(key, isSwitch(key) && switchWord.test(raw) ? trueWord.test(raw) : read(raw), flag);
+      set(key, isSwitch(key) && switchWord.test(raw) ? switchValue(raw) : read(raw), flag);
       continue;
     }
     const next = args[i + 1];
     if (isSwitch(key)) {
       if (next !== undefined && switchWord.test(next)) i++;
-      set(key, next !== undefined && switchWord.test(next) ? trueWord.test(next) : true, flag);
+      set(key, next !== undefined && switchWord.test(next) ? switchValue(next) : true, flag);
     } else if (key.startsWith("no_") && isSwitch(key.slice(3))) {
       set(key.slice(3), false, flag);
     } else if (!isKnown(key) && (next === undefined || next.startsWith("--"))) {

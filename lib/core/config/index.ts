@@ -2,7 +2,13 @@ export { type ConfigKey, configKeys, defaultOf } from "./fields.js";
 export { type ParsedFlags, parseFlags, type SourcedValue } from "./flags.js";
 export { type LoadedConfig, loadConfig } from "./load.js";
 export { describeKeys, printChosen, printConfig } from "./print.js";
-export { type ResolvedConfig, resolveConfig } from "./resolve.js";
+export {
+  isSettled,
+  type ResolvedConfig,
+  resolveConfig,
+  type SettledConfig,
+  settleConfig,
+} from "./resolve.js";
 export { schedulerNames } from "./schedule-names.js";
 export {
   evaluationDelaySteps,

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { LockstepError } from "#lib/core/errors/index";
-import { checkTogether } from "./check-together.js";
+import { checkPrecision, checkTogether } from "./check-together.js";
 import { type ConfigKey, configSchema, fields, isConfigKey, type ParsedConfig } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { foreignKeys } from "./foreign-keys.js";
@@ -32,7 +32,8 @@ export type ResolvedConfig = Readonly<
     readonly global_batch_size: number;
     readonly gradient_groups: number;
     readonly threads_per_worker: number;
-    readonly wire_dtype: "bfloat16" | "float32";
+    /** null: follows bf16, which is "auto". */
+    readonly wire_dtype: "bfloat16" | "float32" | null;
     readonly data_seed: number;
     readonly eval_steps: number;
   }
@@ -86,6 +87,33 @@ export function resolveConfig(
   return { config: derive(parsed.data, given, machine, warnings), warnings };
 }
 
+/** A configuration whose `bf16` is no longer "auto". */
+export type SettledConfig = ResolvedConfig & {
+  readonly bf16: boolean;
+  readonly wire_dtype: "bfloat16" | "float32";
+};
+
+const wireDtypeOf = (
+  config: Pick<ParsedConfig, "wire_dtype" | "use_peft">,
+  bf16: boolean,
+): "bfloat16" | "float32" =>
+  config.wire_dtype ?? (bf16 && !config.use_peft ? "bfloat16" : "float32");
+
+export const isSettled = (config: ResolvedConfig): config is SettledConfig =>
+  config.bf16 !== "auto" && config.wire_dtype !== null;
+
+/**
+ * Puts a device's answer in the place of `bf16: auto`; a configuration that does not ask is as it was.
+ *
+ * @throws E_CONFIG_CONFLICT where the answer does not go with the other keys
+ */
+export function settleConfig(config: ResolvedConfig, bf16: boolean): SettledConfig {
+  if (isSettled(config)) return config;
+  const settled = Object.freeze({ ...config, bf16, wire_dtype: wireDtypeOf(config, bf16) });
+  checkPrecision(settled);
+  return settled;
+}
+
 /** Foreign names of switches; what `torch_dtype` is read as is a switch, and itself takes a word. */
 const renamedSwitches = [
   "no_cuda",
@@ -99,6 +127,7 @@ const renamedSwitches = [
 
 /** True for keys whose flag takes no value. */
 export function isSwitchKey(key: string): boolean {
+  if (key === "bf16") return true;
   if (isConfigKey(key)) return innermost(fields[key]) instanceof z.ZodBoolean;
   const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
   if (rule === undefined) return false;
@@ -178,7 +207,7 @@ function derive(
     gradient_groups: groups,
     threads_per_worker:
       parsed.threads_per_worker ?? Math.max(1, Math.floor(machine.cpuCount / parsed.workers)),
-    wire_dtype: parsed.wire_dtype ?? (parsed.bf16 && !parsed.use_peft ? "bfloat16" : "float32"),
+    wire_dtype: parsed.bf16 === "auto" ? parsed.wire_dtype : wireDtypeOf(parsed, parsed.bf16),
     data_seed: parsed.data_seed ?? parsed.seed,
     eval_steps: parsed.eval_steps ?? parsed.logging_steps,
   });
@@ -226,6 +255,7 @@ export function describeType(schema: z.ZodType): string {
     return `${describeType(schema.unwrap() as z.ZodType)}, or null`;
   }
   if (schema instanceof z.ZodBoolean) return "true or false";
+  if (schema instanceof z.ZodLiteral) return [...schema.values].map(String).join(" or ");
   if (schema instanceof z.ZodString) return "text";
   if (schema instanceof z.ZodEnum) return `one of ${schema.options.join(", ")}`;
   if (schema instanceof z.ZodArray) {

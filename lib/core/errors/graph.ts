@@ -43,6 +43,10 @@ export const graphErrors = {
     (d) => `The TensorFlow engine cannot be loaded: ${d.message}`,
     "Run `node scripts/setup.mjs`, which installs it.",
   ),
+  E_ENGINE_ENVIRONMENT: entry<{ variable: string; value: string; expected: string }>(
+    (d) => `The environment's ${d.variable} is ${d.value}; expected ${d.expected}.`,
+    "Unset it: the engine uses what the processor has. Set, it keeps a newer processor to the instructions of an older one.",
+  ),
   E_MODEL_CONFIG: entry<{ model: string; key: string; expected: string; got: string }>(
     (d) => `The ${d.model} configuration expected ${d.key} to be ${d.expected} and got ${d.got}.`,
     "Check config.json in the model directory.",

@@ -2,7 +2,7 @@ import type { Precision } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder } from "#lib/graph/builder";
-import { canPackProducts } from "#lib/graph/packed-product";
+import { canPackProducts } from "#lib/graph/device-probe";
 import type { Session } from "#lib/graph/session";
 import { type CausalLanguageModel, checkPositions } from "#lib/models/index";
 import { buildDecodePrograms, promptChunkLength } from "#lib/tuning/decode-programs";
@@ -59,7 +59,7 @@ export class Generator {
     const graph = new GraphBuilder();
     const autocast: Autocast = { compute: precision === "bf16" ? "bfloat16" : "float32" };
     const weights = new WeightVariables(graph, model.weights, autocast, { outputMajor: true });
-    const packsWeights = precision === "bf16" && canPackProducts();
+    const packsWeights = canPackProducts(autocast.compute);
     const programs = buildDecodePrograms(
       { graph, autocast, packsWeights },
       model,

@@ -2,7 +2,7 @@
 // S keys that a block sees.
 import { type Autocast, toFloat32 } from "#lib/graph/autocast";
 import type { GraphBuilder, GraphDtype, GraphTensor } from "#lib/graph/builder";
-import { hasWideSoftmax } from "#lib/graph/wide-softmax";
+import { hasWideSoftmax } from "#lib/graph/bf16-kernels";
 import * as op from "#lib/graph/tf-ops";
 import { xlaFunction, xlaTensor } from "#lib/graph/xla-function";
 import { type AttentionAttrs, hiddenScore } from "#lib/ops/index";

@@ -156,7 +156,7 @@ function lossCall({ hidden_CD, weight_PD, targets_C, vocab, softcap }: Chunk, wi
     lossOf(args, vocab, softcap, withGrad),
   );
   return {
-    productNode: product_CP.node,
+    productNode: op.productNode(product_CP),
     nll: nll as GraphTensor,
     dLogits_CP: dLogits_CP as GraphTensor,
   };
@@ -198,7 +198,7 @@ registerLowering(LinearCrossEntropyGrad, (tracer, inputs, attrs) => {
     if (previous !== undefined && !dependsOn(previous, productNode)) {
       productNode.controlInputs.add(previous);
     }
-    previous = dHidden_CD.node;
+    previous = op.productNode(dHidden_CD);
   }
   return [
     scaledSum(dy, [op.concat(dHiddenChunks, 0)], hidden.dtype),

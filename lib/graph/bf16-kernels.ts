@@ -1,0 +1,20 @@
+import { hasOneDnnBf16, readProcessor } from "#lib/core/processor";
+import { loadBinding } from "./binding.js";
+import type { GraphDtype } from "./builder.js";
+
+let known: boolean | undefined;
+
+/**
+ * Whether the device has kernels of bfloat16 that are float32 inside and round only their results: oneDNN's
+ * where the processor has AVX-512, and CUDA's. Without them TensorFlow takes Eigen's, which add and take
+ * exponentials in bfloat16, with errors of several percent, and whose products are slower than those of
+ * float32; and oneDNN, asked all the same, may end the process. May load the engine.
+ */
+export function hasBf16Kernels(): boolean {
+  known ??= hasOneDnnBf16(readProcessor()) || loadBinding().isUsingGpuDevice();
+  return known;
+}
+
+/** Whether the softmax of this type is float32 inside. */
+export const hasWideSoftmax = (dtype: GraphDtype): boolean =>
+  dtype === "float32" || (dtype === "bfloat16" && hasBf16Kernels());

@@ -1,0 +1,21 @@
+import { isLockstepError, type LockstepError } from "#lib/core/errors/index";
+import { EngineFailure } from "./engine-client.js";
+import { isTransientRefusal } from "./transfers.js";
+
+/** The coordinator or a shard was away. */
+export const isUnreachable = (error: unknown): error is LockstepError =>
+  isLockstepError(error) && (error.code === "E_RPC_UNAVAILABLE" || error.code === "E_RPC_TIMEOUT");
+
+/** A shard did not take or give bytes; the coordinator lets the worker join anew. */
+export const isTransferFailure = (error: unknown): boolean =>
+  isUnreachable(error) ||
+  (isLockstepError(error) &&
+    (error.code === "E_TRANSFER_INCOMPLETE" || error.code === "E_FRAME_CORRUPT")) ||
+  isTransientRefusal(error);
+
+export const isEngineError = (error: unknown): boolean =>
+  error instanceof EngineFailure || (isLockstepError(error) && error.code === "E_ENGINE_CRASHED");
+
+/** Errors of the catalogue that no repetition cures would meet every worker. */
+export const isFatal = (error: unknown): boolean =>
+  error instanceof EngineFailure && error.engineError.code !== "" && !error.engineError.retryable;

@@ -1,0 +1,18 @@
+import type { PrecisionAdvice } from "#lib/core/processor";
+import { productRates } from "#lib/graph/device-probe";
+import type { DeviceTelemetry } from "./telemetry.js";
+
+/**
+ * What `bf16: auto` is on a device, and what bfloat16 costs where it is forced on a processor that has no
+ * instructions for it: measured once, in a process of its own.
+ *
+ * @param threads of the worker
+ */
+export function precisionAdvice(
+  { deviceType, hasBf16Products: bf16 }: Pick<DeviceTelemetry, "deviceType" | "hasBf16Products">,
+  threads: number,
+): PrecisionAdvice {
+  const rates = bf16 || deviceType === "gpu" ? undefined : productRates(threads);
+  // Below 1 is noise: such products are those of float32 with casts around them, or emulated.
+  return { bf16, bf16Slowdown: rates && Math.max(1, rates.float32 / rates.bfloat16) };
+}
