@@ -22,7 +22,7 @@ import { Workspace } from "./frame/workspace.js";
 import { experimentsIn, select } from "./rows/index.js";
 
 const { values, positionals } = readArguments();
-const precision = precisionOfProcessor();
+const precision = orFail(precisionOfProcessor);
 const experiments = experimentsIn(precision);
 if (values.help) {
   process.stdout.write(helpText(precision, experiments));
@@ -41,7 +41,7 @@ process.env["OMP_NUM_THREADS"] ??= String(numThreads());
 process.env["TF_NUM_INTRAOP_THREADS"] ??= String(numThreads());
 process.env["TF_NUM_INTEROP_THREADS"] ??= "1";
 
-const environment = [...describeEnvironment(), ...precisionLines()];
+const environment = [...describeEnvironment(), ...orFail(describePrecision)];
 process.stderr.write(`${environment.join("\n")}\n`);
 const workspace = new Workspace();
 process.once("exit", () => workspace.remove());
@@ -95,9 +95,10 @@ function readArguments() {
   }
 }
 
-function precisionLines(): string[] {
+/** A ceiling that is none, or that torch does not keep, ends the run in one line. */
+function orFail<T>(read: () => T): T {
   try {
-    return describePrecision();
+    return read();
   } catch (error) {
     return fail(messageOf(error));
   }

@@ -3,9 +3,9 @@ import { readFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { packageRoot } from "#lib/core/paths";
+import { ceilingVariable, hasBf16Products, readProcessor } from "#lib/core/processor";
 import { torchCapability } from "./peers-python.js";
 import { precisionOfProcessor } from "./precision.js";
-import { ceilingVariable, hasBf16Products, readProcessor } from "./processor.js";
 
 /** What a figure depends on beside the code. */
 export function describeEnvironment(): string[] {

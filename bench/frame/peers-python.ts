@@ -2,9 +2,8 @@ import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { cacheDirectory } from "#lib/core/paths";
-import { packageRoot } from "#lib/core/paths";
-import { ceilingVariable, readProcessor } from "./processor.js";
+import { cacheDirectory, packageRoot } from "#lib/core/paths";
+import { ceilingVariable, type Processor, readProcessor } from "#lib/core/processor";
 
 /**
  * The Python of the peers (bench/peers/requirements.txt): $LOCKSTEP_PYTHON_PEERS, a virtual environment
@@ -29,7 +28,7 @@ const torchLevels = [
 
 /** Holds torch to the ceiling that holds the engine; empty where there is none. */
 export function peersCeiling(
-  { flags, ceiling } = readProcessor(),
+  { flags, ceiling }: Pick<Processor, "flags" | "ceiling"> = readProcessor(),
 ): Readonly<Record<string, string>> {
   if (ceiling === undefined) return {};
   const level = torchLevels.find(({ flag }) => flag === undefined || flags.has(flag));

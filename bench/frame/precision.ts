@@ -1,5 +1,5 @@
 import type { Precision } from "#lib/core/dtype";
-import { hasBf16Products, readProcessor } from "./processor.js";
+import { hasBf16Products, readProcessor } from "#lib/core/processor";
 
 /** What both sides of a row compute in: what a person would take on this processor. */
 export const precisionOfProcessor = (): Precision =>

@@ -6,14 +6,9 @@ import { join } from "node:path";
 import { test } from "node:test";
 import type { Command } from "#bench/frame/experiment";
 import { peersCeiling } from "#bench/frame/peers-python";
-import { hasBf16Products, readProcessor } from "#bench/frame/processor";
 import type { Workspace } from "#bench/frame/workspace";
 import { experimentsIn } from "#bench/rows/index";
 import { packageRoot } from "#lib/core/paths";
-
-const cpuinfo = (flags: string): string => `processor\t: 0\nflags\t\t: fpu ${flags}\nbugs\t\t:\n`;
-const small = cpuinfo("avx avx2 fma");
-const large = cpuinfo("avx avx2 fma avx512f avx512_bf16");
 
 /** Commands without what they would need on disk. */
 const dry = {
@@ -63,32 +58,17 @@ test("in fp32 no row with a peer speaks of bf16, and the step stands once", () =
   assert.equal(rows.filter(({ name }) => /^step-(fp32-)?2x512$/.test(name)).length, 1);
 });
 
-test("the processor's flags decide, below the ceiling that oneDNN goes by", () => {
-  const decided = (info: string, ceiling?: string): readonly [boolean, string | undefined] => {
-    const processor = readProcessor({ ONEDNN_MAX_CPU_ISA: ceiling }, info);
-    return [hasBf16Products(processor), processor.ceiling];
-  };
-  assert.deepEqual(decided(large), [true, undefined]);
-  assert.deepEqual(decided(small), [false, undefined]);
-  assert.deepEqual(decided(large, "AVX2"), [false, "AVX2"]);
-  assert.deepEqual(decided(large, "avx512_core"), [false, "AVX512_CORE"]);
-  assert.deepEqual(decided(large, "ALL"), [true, undefined]);
-  assert.deepEqual(decided(large, "AVX512_CORE_AMX"), [true, undefined], "takes nothing away");
-  assert.deepEqual(decided(small, "AVX2"), [false, undefined], "takes nothing away");
-});
-
-test("torch is held to the same ceiling", () => {
-  const ceilingOf = (info: string, ceiling?: string) =>
-    peersCeiling(readProcessor({ ONEDNN_MAX_CPU_ISA: ceiling }, info));
-  assert.deepEqual(ceilingOf(large), {});
-  assert.deepEqual(ceilingOf(small, "AVX512_CORE"), {}, "nothing that the processor lacks");
-  assert.deepEqual(ceilingOf(large, "AVX2"), {
+test("torch is held to the engine's ceiling", () => {
+  const ceilingOf = (flags: string, ceiling?: string) =>
+    peersCeiling({ flags: new Set(flags.split(" ")), ceiling });
+  assert.deepEqual(ceilingOf("avx avx2 avx512f avx512_bf16"), {});
+  assert.deepEqual(ceilingOf("avx avx2", "AVX2"), {
     ONEDNN_MAX_CPU_ISA: "AVX2",
     ATEN_CPU_CAPABILITY: "avx2",
     MKL_ENABLE_INSTRUCTIONS: "AVX2",
   });
-  assert.equal(ceilingOf(large, "AVX512_CORE")["ATEN_CPU_CAPABILITY"], "avx512");
-  assert.equal(ceilingOf(large, "SSE41")["ATEN_CPU_CAPABILITY"], "default");
+  assert.equal(ceilingOf("avx avx2 avx512f", "AVX512_CORE")["ATEN_CPU_CAPABILITY"], "avx512");
+  assert.equal(ceilingOf("sse4_1", "SSE41")["ATEN_CPU_CAPABILITY"], "default");
 });
 
 function runBench(...args: string[]) {
