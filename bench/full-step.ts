@@ -14,7 +14,7 @@
 import { parseArgs } from "node:util";
 import type { WorkerJob } from "#lib/core/job";
 import { shardRanges } from "#lib/core/parameter-layout";
-import { readWireSpace, sharedWireSpace } from "#lib/core/wire-space";
+import { passPieces, readWireRange, sharedWireSpace } from "#lib/core/wire-space";
 import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
 import { median } from "./frame/compare.js";
 import { numThreads } from "./frame/environment.js";
@@ -78,7 +78,12 @@ async function measureShape(numRows: number, length: number) {
   const gradients = sharedWireSpace(layout);
   const batch = base.batch(numRows, length);
   if (adapter !== undefined) {
-    engine.loadFrozen?.(await readWireSpace(adapter.lora.frozen, adapter.loadFrozen));
+    const { lora, loadFrozen } = adapter;
+    await passPieces(
+      lora.frozen,
+      async (range, into) => readWireRange(lora.frozen, range, loadFrozen, into),
+      (piece, wireBytes) => engine.loadFrozen?.(piece, wireBytes),
+    );
   }
   engine.loadParameters(shard.publish());
   const seconds: number[] = [];

@@ -80,6 +80,8 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
       const { host, port } = splitAddress(config.listen);
       const security = await wireSecurity(config);
       door = await FrontDoor.open({ bus, security, listenHost: host, listenPort: port });
+      // From now on workers are answered; one of them may have to come before the run can be opened.
+      isReady = true;
       return hostPort(config.advertise_host ?? host, door.port);
     },
     open: async () => {
@@ -108,7 +110,6 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
       });
       opened = coordinator;
       const { controlAddress } = await coordinator.start();
-      isReady = true;
       return {
         coordinator,
         controlAddress,

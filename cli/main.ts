@@ -63,6 +63,13 @@ const commands: Readonly<Record<string, Command>> = {
       return { usage: verifyModelUsage, run: verifyModelCommand };
     },
   },
+  device: {
+    summary: "show what this machine computes on, and how fast",
+    load: async () => {
+      const { deviceCommand, deviceUsage } = await import("./device.js");
+      return { usage: deviceUsage, run: deviceCommand };
+    },
+  },
   config: {
     summary: "CONFIG.yaml: print the resolved configuration; --keys lists all keys",
     load: async () => {

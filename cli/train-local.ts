@@ -10,7 +10,7 @@ import { type LossSum, rowTargets, type TokenBatch, type TrainingEngine } from "
 import { engineEnvironment } from "#lib/core/engine-environment";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
-import { readWireSpace, sharedWireSpace } from "#lib/core/wire-space";
+import { passPieces, readWireRange, sharedWireSpace } from "#lib/core/wire-space";
 import { clipCoefficient, ShardArithmetic, shardsNeeded, totalNorm } from "#lib/optim/index";
 import { memoryTotalBytes } from "#worker/device";
 import { precisionAdvice } from "#worker/precision-advice";
@@ -78,8 +78,14 @@ export async function trainLocal(
   };
 
   const steps: LocalStep[] = [];
-  if (run.job.lora !== undefined && run.loadFrozen !== undefined) {
-    engine.loadFrozen?.(await readWireSpace(run.job.lora.frozen, run.loadFrozen));
+  const { loadFrozen } = run;
+  if (run.job.lora !== undefined && loadFrozen !== undefined) {
+    const { frozen } = run.job.lora;
+    await passPieces(
+      frozen,
+      async (range, into) => readWireRange(frozen, range, loadFrozen, into),
+      (piece, wireBytes) => engine.loadFrozen?.(piece, wireBytes),
+    );
   }
   publish();
   for (let step = 0; step < numSteps; step++) {

@@ -1,4 +1,5 @@
 import os from "node:os";
+import { cpuCount } from "#lib/core/cpu-count";
 import type { DeviceReading } from "./options.js";
 
 /** Memory of the machine, or of the container where that has less. */
@@ -10,7 +11,7 @@ export const memoryTotalBytes = (): number =>
  *
  * @param threads compute threads of the process, where it does not own all processors
  */
-export function createProcessorReader(threads = os.availableParallelism()): () => DeviceReading {
+export function createProcessorReader(threads = cpuCount()): () => DeviceReading {
   let usageBefore = process.cpuUsage();
   let timeBefore = performance.now();
   return () => {

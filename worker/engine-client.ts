@@ -1,7 +1,8 @@
 import { SHARE_ENV, Worker } from "node:worker_threads";
 import { LockstepError } from "#lib/core/errors/index";
 import type { EvaluatedBatch, LossSum, TokenBatch, WorkerJob } from "#lib/core/job";
-import { sharedWireSpace } from "#lib/core/wire-space";
+import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
+import { passPieces, sharedWireSpace } from "#lib/core/wire-space";
 import type {
   EngineCall,
   EngineError,
@@ -68,8 +69,17 @@ export class EngineClient {
     return this.#hasFrozen;
   }
 
-  async loadFrozen(wireBytes: Uint8Array<SharedArrayBuffer>): Promise<void> {
-    await this.#call({ op: "loadFrozen", wireBytes });
+  /**
+   * Passes the engine the frozen weights piece by piece.
+   * @param pull writes a range of them in wire form
+   */
+  async loadFrozen(
+    layout: ParameterLayout,
+    pull: (range: ElementRange, into: Uint8Array) => Promise<void>,
+  ): Promise<void> {
+    await passPieces(layout, pull, async (piece, wireBytes) => {
+      await this.#call({ op: "loadFrozen", piece, wireBytes });
+    });
     this.#hasFrozen = true;
   }
 

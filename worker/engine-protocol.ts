@@ -12,7 +12,11 @@ export interface EngineThreadData {
 }
 
 export type EngineCall =
-  | { readonly op: "loadFrozen"; readonly wireBytes: Uint8Array<SharedArrayBuffer> }
+  | {
+      readonly op: "loadFrozen";
+      readonly piece: number;
+      readonly wireBytes: Uint8Array<SharedArrayBuffer>;
+    }
   | { readonly op: "loadParameters" }
   | {
       readonly op: "accumulate";

@@ -32,7 +32,7 @@ function describe(error: unknown): EngineError {
 function perform(engine: TrainingEngine, call: EngineCall): EngineValue {
   switch (call.op) {
     case "loadFrozen":
-      engine.loadFrozen?.(call.wireBytes);
+      engine.loadFrozen?.(call.piece, call.wireBytes);
       return undefined;
     case "loadParameters":
       engine.loadParameters(data.parameters);

@@ -1,6 +1,5 @@
-import type { ParameterLayout } from "#lib/core/parameter-layout";
+import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
-import { sharedWireSpace } from "#lib/core/wire-space";
 import { BulkClient } from "#lib/wire/bulk-client";
 import { frozenVersion } from "#lib/wire/bulk-protocol";
 import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
@@ -47,33 +46,9 @@ export class ShardTransfers {
   }
 
   /** @throws what BulkClient.pullParameters throws, after some attempts */
-  async pull(version: number, into: Uint8Array, options: PullOptions): Promise<void> {
-    await this.#pull(version, this.#shards, into, options);
-  }
-
-  /** Fetches the frozen weights of a job of adapters, which each shard has a range of. */
-  async pullFrozen(
-    layout: ParameterLayout,
-    options: PullOptions,
-  ): Promise<Uint8Array<SharedArrayBuffer>> {
-    const into = sharedWireSpace(layout);
-    const ranges = shardRanges(layout, this.#shards.length).map((range, shard) => ({
-      client: (this.#shards[shard] as ShardRange).client,
-      start: wireOffsetBytes(layout, range.start),
-      end: wireOffsetBytes(layout, range.end),
-    }));
-    await this.#pull(frozenVersion, ranges, into, options);
-    return into;
-  }
-
-  async #pull(
-    version: number,
-    ranges: readonly ShardRange[],
-    into: Uint8Array,
-    { signal, onRetry }: PullOptions,
-  ): Promise<void> {
+  async pull(version: number, into: Uint8Array, { signal, onRetry }: PullOptions): Promise<void> {
     await allOrFirstError(
-      ranges.map(async ({ client, start, end }) =>
+      this.#shards.map(async ({ client, start, end }) =>
         withRetries(
           async () =>
             client.pullParameters(
@@ -82,6 +57,38 @@ export class ShardTransfers {
             ),
           onRetry,
         ),
+      ),
+    );
+  }
+
+  /**
+   * Fetches a range of the frozen weights of a job of adapters, of which each shard has a part.
+   * @param into of the range's size in wire form
+   */
+  async pullFrozen(
+    layout: ParameterLayout,
+    range: ElementRange,
+    into: Uint8Array,
+    { signal, onRetry }: PullOptions,
+  ): Promise<void> {
+    const byteOf = (element: number): number => wireOffsetBytes(layout, element);
+    const firstByte = byteOf(range.start);
+    const parts = shardRanges(layout, this.#shards.length).flatMap((own, shard) => {
+      const start = Math.max(own.start, range.start);
+      const end = Math.min(own.end, range.end);
+      if (start >= end) return [];
+      const { client } = this.#shards[shard] as ShardRange;
+      return [{ client, start: byteOf(start), end: byteOf(end), offset: byteOf(own.start) }];
+    });
+    await allOrFirstError(
+      parts.map(async ({ client, start, end, offset }) =>
+        withRetries(async () => {
+          const part = { offset: start - offset, numBytes: end - start };
+          await client.pullParameters(
+            { version: frozenVersion, part, ...(signal === undefined ? {} : { signal }) },
+            into.subarray(start - firstByte, end - firstByte),
+          );
+        }, onRetry),
       ),
     );
   }

@@ -175,7 +175,9 @@ class WorkerLoop {
     this.#setState("loading");
     const { transfers, signal } = this.#joined();
     const onRetry = (error: unknown): void => this.#options.observer?.retrying?.(error);
-    await client.loadFrozen(await transfers.pullFrozen(lora.frozen, { signal, onRetry }));
+    await client.loadFrozen(lora.frozen, async (range, into) =>
+      transfers.pullFrozen(lora.frozen, range, into, { signal, onRetry }),
+    );
   }
 
   #startHeartbeats(reply: RegisterReply): void {

@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
+import { cpuCount } from "#lib/core/cpu-count";
 import { packageRoot } from "#lib/core/paths";
 import { ceilingVariable, hasBf16Products, readProcessor } from "#lib/core/processor";
 import { torchCapability } from "./peers-python.js";
@@ -47,9 +48,8 @@ export const describeHost = (): string[] => [
   `Node ${process.version}`,
 ];
 
-/** Threads of an operation: all cores, unless the environment says otherwise. */
-export const numThreads = (): number =>
-  Number(process.env["TF_NUM_INTRAOP_THREADS"] ?? cpus().length);
+/** Threads of an operation: all cores that this process may use, unless the environment says otherwise. */
+export const numThreads = (): number => Number(process.env["TF_NUM_INTRAOP_THREADS"] ?? cpuCount());
 
 /** `2x-amd-epyc`, or `2x-amd-epyc-avx2` under a ceiling: the hardware in a file's name. */
 export function hardwareName(): string {

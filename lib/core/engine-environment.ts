@@ -11,6 +11,9 @@ const enginePrefixes = ["TF_", "ONEDNN_", "DNNL_", "XLA_", "CUBLAS_", "CUDNN_", 
 /** Of those: what decides no bits. */
 const harmless =
   /^(TF_CPP_\w+|TF_NUM_INT(ER|RA)OP_THREADS|TF_FORCE_GPU_ALLOW_GROWTH|TF_GPU_ALLOCATOR|TF_CONFIG|TF_DUMP_GRAPH_\w+|(ONEDNN|DNNL)_(VERBOSE\w*|JIT_DUMP|JIT_PROFILE|PRIMITIVE_CACHE_CAPACITY)|CUBLAS_LOG\w+|CUDNN_LOG\w+)$/;
+/** Terraform's variables begin like TensorFlow's. */
+const terraform =
+  /^TF_(ACC|APPEND_USER_AGENT|CLI_\w+|CLOUD_\w+|DATA_DIR|IGNORE|INPUT|IN_AUTOMATION|LOG\w*|PLUGIN_\w+|REATTACH_\w+|REGISTRY_\w+|STATE_\w+|TOKEN_\w+|VAR_\w+|WORKSPACE)$/;
 /** Of XLA's flags. */
 const harmlessXlaFlag = /^--xla_(dump_\w+|gpu_cuda_data_dir)(=.*)?$/;
 
@@ -48,7 +51,7 @@ export function engineEnvironment(env: Environment): EngineEnvironment {
   const values: Record<string, string | undefined> = { ...own };
   for (const [name, value] of Object.entries(env)) {
     if (value === undefined || !enginePrefixes.some((prefix) => name.startsWith(prefix))) continue;
-    if (harmless.test(name)) continue;
+    if (harmless.test(name) || terraform.test(name)) continue;
     values[name] = own[name];
     if (name === "XLA_FLAGS") {
       const dropped = xlaFlags.filter(

@@ -95,10 +95,10 @@ export interface TrainingEngine {
   /** Estimated peak memory of the process, bytes, without what callers hold; absent: unknown. */
   readonly plannedBytes?: number | undefined;
   /**
-   * Only for a job with adapters, once, before everything else.
-   * @param wireBytes the frozen weights in wire form; may be changed after the call
+   * Only for a job with adapters, for each of `wirePieces` of the frozen weights, before everything else.
+   * @param wireBytes the piece in wire form; may be changed after the call
    */
-  loadFrozen?(wireBytes: Uint8Array): void;
+  loadFrozen?(piece: number, wireBytes: Uint8Array): void;
   /** @param wireBytes the whole parameter space in wire form; may be changed after the call. */
   loadParameters(wireBytes: Uint8Array): void;
   /**

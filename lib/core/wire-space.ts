@@ -18,36 +18,94 @@ const chunkElements = 64 * blockElements;
  */
 const startBytes = 48;
 
-/** Room for a whole space in wire form on shared memory; pages that nobody writes to take no memory. */
-export function sharedWireSpace(layout: ParameterLayout): Uint8Array<SharedArrayBuffer> {
-  const numBytes = wireSizeBytes(layout);
+/** Fills the values of a range of a space; what it leaves is 0. */
+export type LoadValues = (range: ElementRange, into: Float32Array) => Promise<void>;
+
+/** Room in wire form on shared memory; pages that nobody writes to take no memory. */
+function sharedBytes(numBytes: number): Uint8Array<SharedArrayBuffer> {
   return new Uint8Array(new SharedArrayBuffer(startBytes + numBytes), startBytes, numBytes);
 }
 
-/**
- * A whole space in wire form on shared memory, from float32 values; bfloat16 rounds to nearest even.
- *
- * @param load fills the values of a range of the space; what it leaves is 0
- */
+/** Room for a whole space. */
+export const sharedWireSpace = (layout: ParameterLayout): Uint8Array<SharedArrayBuffer> =>
+  sharedBytes(wireSizeBytes(layout));
+
+/** Bytes of a range in wire form. */
+export const wireRangeBytes = (layout: ParameterLayout, { start, end }: ElementRange): number =>
+  wireOffsetBytes(layout, end) - wireOffsetBytes(layout, start);
+
+/** A whole space in wire form on shared memory, from float32 values; bfloat16 rounds to nearest even. */
 export async function readWireSpace(
   layout: ParameterLayout,
-  load: (range: ElementRange, into: Float32Array) => Promise<void>,
+  load: LoadValues,
 ): Promise<Uint8Array<SharedArrayBuffer>> {
   const wire = sharedWireSpace(layout);
-  for (let start = 0; start < layout.numElements; ) {
+  await readWireRange(layout, { start: 0, end: layout.numElements }, load, wire);
+  return wire;
+}
+
+/** The same for a range alone. @param into of the range's size in wire form */
+export async function readWireRange(
+  layout: ParameterLayout,
+  range: ElementRange,
+  load: LoadValues,
+  into: Uint8Array,
+): Promise<void> {
+  const chunk = new Float32Array(Math.min(chunkElements, range.end - range.start));
+  const firstByte = wireOffsetBytes(layout, range.start);
+  for (let { start } = range; start < range.end; ) {
     const region = start < layout.vectorStart ? layout.vectorStart : layout.numElements;
-    const end = Math.min(start + chunkElements, region);
-    const values = new Float32Array(end - start);
+    const end = Math.min(start + chunkElements, region, range.end);
+    const values = chunk.subarray(0, end - start).fill(0);
     await load({ start, end }, values);
-    const at = wire.byteOffset + wireOffsetBytes(layout, start);
+    const at = into.byteOffset + wireOffsetBytes(layout, start) - firstByte;
     if (wireDtypeAt(layout, start) === "float32") {
-      new Float32Array(wire.buffer, at, values.length).set(values);
+      new Float32Array(into.buffer, at, values.length).set(values);
     } else {
-      float32ToBfloat16(values, new Uint16Array(wire.buffer, at, values.length));
+      float32ToBfloat16(values, new Uint16Array(into.buffer, at, values.length));
     }
     start = end;
   }
-  return wire;
+}
+
+/** Least share of a space, and least bytes, that a piece of it takes if there are so many. */
+const pieceShare = 1 / 16;
+const minPieceBytes = 2 ** 25;
+
+/**
+ * A space in pieces of whole tensors, for who needs not hold it at once: consecutive ranges from the first
+ * element to the last. A piece has no more than a sixteenth of the space, or 32 MiB, unless one tensor has.
+ */
+export function wirePieces(layout: ParameterLayout): readonly ElementRange[] {
+  if (layout.numElements === 0) return [];
+  const maxBytes = Math.max(minPieceBytes, wireSizeBytes(layout) * pieceShare);
+  const starts = [0];
+  for (const { offset, size } of layout.tensors) {
+    const range = { start: starts.at(-1) as number, end: offset + size };
+    const isFull = wireRangeBytes(layout, range) > maxBytes;
+    if (isFull && range.start < offset) starts.push(offset);
+  }
+  return starts.map((start, piece) => ({ start, end: starts[piece + 1] ?? layout.numElements }));
+}
+
+/**
+ * Passes a space on in its pieces, one after the other, in one buffer.
+ *
+ * @param fill writes a range in wire form into bytes of its size
+ * @param take gets the number of the piece, and its bytes for the time of the call
+ */
+export async function passPieces(
+  layout: ParameterLayout,
+  fill: (range: ElementRange, into: Uint8Array<SharedArrayBuffer>) => Promise<void>,
+  take: (piece: number, wireBytes: Uint8Array<SharedArrayBuffer>) => Promise<void> | void,
+): Promise<void> {
+  const pieces = wirePieces(layout);
+  const buffer = sharedBytes(Math.max(0, ...pieces.map((range) => wireRangeBytes(layout, range))));
+  for (const [piece, range] of pieces.entries()) {
+    const wireBytes = buffer.subarray(0, wireRangeBytes(layout, range));
+    await fill(range, wireBytes);
+    await take(piece, wireBytes);
+  }
 }
 
 /**

@@ -1,4 +1,5 @@
-import { availableParallelism, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
+import { cpuCount } from "#lib/core/cpu-count";
 import { LockstepError } from "#lib/core/errors/index";
 import { type BadRowPolicy, BadRows } from "./bad-rows.js";
 import { packBestFit } from "./best-fit.js";
@@ -210,7 +211,7 @@ export async function prepareDataset(
       listedRejections: badRows.listed,
       numBytes: encoder.numBytes,
       tokenizerSeconds: encoder.seconds,
-      tokenizerThreads: Number(process.env.RAYON_NUM_THREADS) || availableParallelism(),
+      tokenizerThreads: Number(process.env.RAYON_NUM_THREADS) || cpuCount(),
       close: () => store.close(),
     };
   } catch (error) {

@@ -31,24 +31,26 @@ function find(...trial: readonly string[]): unknown {
     finding = (JSON.parse(readFileSync(file, "utf8")) as { finding?: unknown }).finding;
   } catch {
     // Not tried yet, or a cache that cannot be read.
-    finding = runTrial(trial);
-    keep(file, { facts, finding });
+    const outcome = runTrial(trial);
+    finding = outcome.finding;
+    if (outcome.isLasting) keep(file, { facts, finding });
   }
   findings.set(key, finding);
   return finding;
 }
 
-function runTrial(trial: readonly string[]): unknown {
-  const { status, stdout } = spawnSync(process.execPath, [trialsProgram, ...trial], {
+/** What a trial finds now. It lasts unless the machine was too busy for it. */
+function runTrial(trial: readonly string[]): { finding: unknown; isLasting: boolean } {
+  const { status, stdout, error } = spawnSync(process.execPath, [trialsProgram, ...trial], {
     encoding: "utf8",
     timeout: trialTimeoutMs,
     stdio: ["ignore", "pipe", "ignore"],
   });
-  if (status !== 0) return undefined;
+  const isLasting = error === undefined;
   try {
-    return JSON.parse(stdout);
+    return { finding: status === 0 ? JSON.parse(stdout) : undefined, isLasting };
   } catch {
-    return undefined;
+    return { finding: undefined, isLasting };
   }
 }
 
@@ -80,7 +82,14 @@ export interface ProductRates {
 }
 
 /** Measured once for a number of threads; undefined where that failed. */
-export function productRates(threads: number): ProductRates | undefined {
-  const found = find("rates", String(threads)) as ProductRates | undefined;
-  return found !== undefined && found.float32 > 0 && found.bfloat16 > 0 ? found : undefined;
+export const productRates = (threads: number): ProductRates | undefined =>
+  ratesOf(find("rates", String(threads)));
+
+/** The same, measured now: what else runs shows. */
+export const productRatesNow = (threads: number): ProductRates | undefined =>
+  ratesOf(runTrial(["rates", String(threads)]).finding);
+
+function ratesOf(finding: unknown): ProductRates | undefined {
+  const rates = finding as ProductRates | undefined;
+  return rates !== undefined && rates.float32 > 0 && rates.bfloat16 > 0 ? rates : undefined;
 }

@@ -25,9 +25,9 @@ function packs(dtype: GraphDtype): boolean {
 }
 
 /** Rows of a micro-batch and the width of a small model: products as a step has them. */
-const size = 1024;
+const size = 768;
 const numProducts = 4;
-const numRuns = 7;
+const numRuns = 5;
 
 /** Seconds of a product of the type, the fastest of some runs. */
 function secondsOfProduct(dtype: GraphDtype): number {

@@ -7,7 +7,8 @@ import type {
   TrainingEngine,
   WorkerJob,
 } from "#lib/core/job";
-import { type ParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
+import { wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
+import { wireRangeBytes } from "#lib/core/wire-space";
 import { Session, type TensorData } from "#lib/graph/session";
 import { createModel } from "#lib/models/index";
 import { Decoder } from "./decoder.js";
@@ -41,20 +42,23 @@ class GraphEngine implements TrainingEngine {
     this.#decoder = decode === undefined ? undefined : new Decoder(this.#session, decode);
   }
 
-  loadFrozen(wireBytes: Uint8Array): void {
+  loadFrozen(piece: number, wireBytes: Uint8Array): void {
     const { lora } = this.#job;
-    if (lora === undefined) return;
-    checkSize(lora.frozen, wireBytes);
-    this.#load(this.#programs.loadFrozen, wireBytes);
+    const program = this.#programs.loadFrozen[piece];
+    if (lora === undefined || program === undefined) {
+      throw new RangeError(`There is no piece ${piece} of frozen weights`);
+    }
+    checkSize(wireRangeBytes(lora.frozen, program.range), wireBytes);
+    this.#load(program, wireBytes, wireOffsetBytes(lora.frozen, program.range.start));
   }
 
   loadParameters(wireBytes: Uint8Array): void {
-    checkSize(this.#job.layout, wireBytes);
-    this.#load(this.#programs.load, wireBytes);
+    checkSize(wireSizeBytes(this.#job.layout), wireBytes);
+    for (const program of this.#programs.load) this.#load(program, wireBytes);
   }
 
-  #load(parts: readonly LoadProgram[], wireBytes: Uint8Array): void {
-    for (const part of parts) this.#session.run(part, arraysOf(part.views, wireBytes));
+  #load(program: LoadProgram, wireBytes: Uint8Array, firstByte = 0): void {
+    this.#session.run(program, arraysOf(program.views, wireBytes, firstByte));
   }
 
   accumulate(
@@ -63,7 +67,7 @@ class GraphEngine implements TrainingEngine {
     first: boolean,
     wireBytes?: Uint8Array,
   ): LossSum {
-    if (wireBytes !== undefined) checkSize(this.#job.layout, wireBytes);
+    if (wireBytes !== undefined) checkSize(wireSizeBytes(this.#job.layout), wireBytes);
     const { gradients, views } = this.#programs;
     const program =
       wireBytes === undefined
@@ -127,15 +131,15 @@ class GraphEngine implements TrainingEngine {
   }
 }
 
-/** The tensors' words in a buffer of the whole space, by the names of their feeds or fetches. */
+/** The tensors' words in a buffer of the space, which begins at its `firstByte`, by the names of their feeds or fetches. */
 const arraysOf = (
   views: readonly WireView[],
   wireBytes: Uint8Array,
+  firstByte = 0,
 ): Record<string, Float32Array | Int32Array> =>
-  Object.fromEntries(views.map((view) => [feedName(view), wordsOf(view, wireBytes)]));
+  Object.fromEntries(views.map((view) => [feedName(view), wordsOf(view, wireBytes, firstByte)]));
 
-function checkSize(layout: ParameterLayout, wireBytes: Uint8Array): void {
-  const expected = wireSizeBytes(layout);
+function checkSize(expected: number, wireBytes: Uint8Array): void {
   if (wireBytes.byteLength !== expected) {
     throw new LockstepError("E_GRAPH_SHAPE", {
       op: "The parameter space",

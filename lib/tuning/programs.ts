@@ -1,7 +1,8 @@
 // Shape legend: B batch, T tokens, D model width, L longest generation.
 import * as tf from "@tensorflow/tfjs-core";
 import type { WorkerJob } from "#lib/core/job";
-import type { ParameterLayout } from "#lib/core/parameter-layout";
+import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
+import { wirePieces } from "#lib/core/wire-space";
 import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder, type GraphNode, type GraphTensor } from "#lib/graph/builder";
 import "#lib/graph/lowerings/index";
@@ -21,7 +22,7 @@ import {
   nllSumName,
 } from "./gradient-programs.js";
 import { WeightLookup } from "./weight-lookup.js";
-import { unpackWords, wireBytesOf, type WireView, wireViewOf } from "./wire-form.js";
+import { unpackWords, type WireView, wireViewOf } from "./wire-form.js";
 
 /** The fetch of the classes that a classifier gives an evaluated batch, int32 [B]. */
 export const predictionsName = "predictions";
@@ -32,7 +33,7 @@ export interface TrainingPrograms {
   /** What is trained. */
   readonly views: readonly WireView[];
   readonly load: readonly LoadProgram[];
-  /** Nothing where every weight is trained. */
+  /** Nothing where every weight is trained; else one for each of `wirePieces`. */
   readonly loadFrozen: readonly LoadProgram[];
   readonly gradients: GradientPrograms;
   readonly evaluate: Program;
@@ -75,8 +76,9 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
   return {
     graph,
     views: trained.views,
-    load: loadPrograms(graph, "load", trained),
-    loadFrozen: loadPrograms(graph, "load-frozen", frozen),
+    load: loadPrograms(graph, "load", trained, job.layout),
+    loadFrozen:
+      job.lora === undefined ? [] : loadPrograms(graph, "load-frozen", frozen, job.lora.frozen),
     gradients,
     evaluate: trace(tracer, () => evaluateProgram(graph, model, job, readAll())),
     decode:
@@ -121,14 +123,11 @@ function storedShape(model: TrainableModel, shape: readonly number[]): readonly 
   return isVocabulary ? [paddedRows(rows), width as number] : shape;
 }
 
-/** Fills the weights of some views from their words. */
+/** Fills the weights of some views, those in a range of the space, from their words. */
 export interface LoadProgram extends Program {
+  readonly range: ElementRange;
   readonly views: readonly WireView[];
 }
-
-/** Least share of the weights, and least bytes, that a load program takes at a time. */
-const minLoadShare = 1 / 16;
-const minLoadBytes = 2 ** 25;
 
 /**
  * Several programs, one after the other: a load holds its weights twice, as TensorFlow copies what it
@@ -138,35 +137,32 @@ function loadPrograms(
   graph: GraphBuilder,
   name: string,
   { views, variables }: StoredWeights,
+  layout: ParameterLayout,
 ): readonly LoadProgram[] {
-  const numBytes = views.reduce((sum, view) => sum + wireBytesOf(view), 0);
-  const partBytes = Math.max(minLoadBytes, numBytes * minLoadShare);
-  const parts: { views: WireView[]; assigns: GraphNode[]; feeds: Record<string, GraphTensor> }[] =
-    [];
-  let heldBytes = partBytes;
-  views.forEach((view, index) => {
-    if (heldBytes >= partBytes) {
-      parts.push({ views: [], assigns: [], feeds: {} });
-      heldBytes = 0;
+  return wirePieces(layout).map((range, piece) => {
+    const loaded: WireView[] = [];
+    const assigns: GraphNode[] = [];
+    const feeds: Record<string, GraphTensor> = {};
+    for (const [index, view] of views.entries()) {
+      if (view.slot.offset < range.start || view.slot.offset >= range.end) continue;
+      const { feed, value } = unpackWords(graph, `feed/weight/${view.slot.name}`, view);
+      const target = variables[index] as Variable;
+      const padded = padRows(op.cast(value, target.dtype), target.shape[0] as number);
+      // A cast or padding makes memory of its own; the fed array must not be borrowed for good.
+      const isOwned = value.dtype !== target.dtype || !op.sameShape(value.shape, target.shape);
+      const owned = isOwned ? padded : deepCopy(padded);
+      loaded.push(view);
+      assigns.push(assign(target, owned));
+      feeds[feedName(view)] = feed;
     }
-    const part = parts.at(-1) as (typeof parts)[number];
-    const { feed, value } = unpackWords(graph, `feed/weight/${view.slot.name}`, view);
-    const target = variables[index] as Variable;
-    const padded = padRows(op.cast(value, target.dtype), target.shape[0] as number);
-    // A cast or padding makes memory of its own; the fed array must not be borrowed for good.
-    const isOwned = value.dtype !== target.dtype || !op.sameShape(value.shape, target.shape);
-    const owned = isOwned ? padded : deepCopy(padded);
-    part.views.push(view);
-    part.assigns.push(assign(target, owned));
-    part.feeds[feedName(view)] = feed;
-    heldBytes += wireBytesOf(view);
+    return {
+      name: `${name}/${piece}`,
+      range,
+      views: loaded,
+      feeds,
+      fetches: { done: doneAfter(graph, `fetch/${name}/${piece}`, assigns) },
+    };
   });
-  return parts.map(({ views: loaded, assigns, feeds }, part) => ({
-    name: `${name}/${part}`,
-    views: loaded,
-    feeds,
-    fetches: { done: doneAfter(graph, `fetch/${name}/${part}`, assigns) },
-  }));
 }
 
 /** A scalar that is there once all the given nodes have run. */

@@ -32,9 +32,17 @@ export function wireViewOf(layout: ParameterLayout, slot: TensorSlot): WireView 
 
 export const wireBytesOf = (view: WireView): number => view.numWords * 4;
 
-/** The tensor's words in a buffer of the whole space in wire form: a view, no copy. */
-export function wordsOf(view: WireView, wireBytes: Uint8Array): Float32Array | Int32Array {
-  const start = wireBytes.byteOffset + view.byteOffset;
+/**
+ * The tensor's words in a buffer of the space in wire form: a view, no copy.
+ *
+ * @param firstByte where in the space the buffer begins
+ */
+export function wordsOf(
+  view: WireView,
+  wireBytes: Uint8Array,
+  firstByte = 0,
+): Float32Array | Int32Array {
+  const start = wireBytes.byteOffset + view.byteOffset - firstByte;
   const buffer = wireBytes.buffer as ArrayBuffer;
   return view.words === "float32"
     ? new Float32Array(buffer, start, view.numWords)

@@ -4,6 +4,7 @@ import {
   decodePushReply,
   encodePullRequest,
   maxBulkMessageBytes,
+  type PullRequest,
   type PushReply,
   pullParametersMethod,
   pushGradientsMethod,
@@ -160,11 +161,11 @@ export class BulkClient {
   }
 
   /**
-   * Fetches the shard's range of a version into `into`, whose length is the range's size in wire form.
+   * Fetches the shard's range of a version, or a part of it, into `into` of the size in wire form.
    * @throws as pushGradients, and E_TRANSFER_INCOMPLETE, E_FRAME_CORRUPT, E_FRAME_INVALID
    */
   async pullParameters(
-    request: { readonly version: number; readonly signal?: AbortSignal },
+    request: PullRequest & { readonly signal?: AbortSignal },
     into: Uint8Array,
   ): Promise<void> {
     const failure = {
@@ -177,7 +178,7 @@ export class BulkClient {
       pullParametersMethod.path,
       pullParametersMethod.requestSerialize,
       pullParametersMethod.responseDeserialize,
-      encodePullRequest({ version: request.version }),
+      encodePullRequest(request),
       callMetadata(this.#security, shared === undefined ? {} : { [sharedRingKey]: shared.offer }),
     );
     let stalled = false;

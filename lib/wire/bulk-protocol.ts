@@ -66,22 +66,51 @@ export function decodePushReply(buffer: Buffer): PushReply {
 export interface PullRequest {
   /** Or `frozenVersion`. */
   readonly version: number;
+  /** Bytes of the shard's range in wire form; absent: all of it. */
+  readonly part?: { readonly offset: number; readonly numBytes: number };
 }
 
 /** The version by which a worker asks for the weights that a job of adapters keeps as they are. */
 export const frozenVersion = 0xffff_ffff;
 
-/** u32 magic, u32 version. */
-export function encodePullRequest(request: PullRequest): Buffer {
-  const buffer = Buffer.alloc(8);
+const pullBytes = 8;
+const pullPartBytes = 24;
+
+/** u32 magic, u32 version; of a part also f64 offset, f64 bytes. */
+export function encodePullRequest({ version, part }: PullRequest): Buffer {
+  const buffer = Buffer.alloc(part === undefined ? pullBytes : pullPartBytes);
   buffer.writeUInt32LE(pullMagic, 0);
-  buffer.writeUInt32LE(request.version, 4);
+  buffer.writeUInt32LE(version, 4);
+  if (part !== undefined) {
+    buffer.writeDoubleLE(part.offset, 8);
+    buffer.writeDoubleLE(part.numBytes, 16);
+  }
   return buffer;
 }
 
 export function decodePullRequest(buffer: Buffer): PullRequest {
-  if (buffer.length !== 8 || buffer.readUInt32LE(0) !== pullMagic) {
+  const isSized = buffer.length === pullBytes || buffer.length === pullPartBytes;
+  if (!isSized || buffer.readUInt32LE(0) !== pullMagic) {
     throw new LockstepError("E_FRAME_INVALID", { reason: "it is not a PullParameters request" });
   }
-  return { version: buffer.readUInt32LE(4) };
+  const version = buffer.readUInt32LE(4);
+  if (buffer.length === pullBytes) return { version };
+  return { version, part: { offset: buffer.readDoubleLE(8), numBytes: buffer.readDoubleLE(16) } };
+}
+
+/** @throws E_FRAME_INVALID for bytes that the range does not have */
+export function partOf(bytes: Uint8Array, { part }: PullRequest): Uint8Array {
+  if (part === undefined) return bytes;
+  const { offset, numBytes } = part;
+  const isWithin =
+    Number.isSafeInteger(offset) &&
+    Number.isSafeInteger(numBytes) &&
+    offset >= 0 &&
+    numBytes >= 0 &&
+    offset + numBytes <= bytes.length;
+  if (!isWithin) {
+    const reason = `${numBytes} bytes at ${offset} are not in the shard's ${bytes.length}`;
+    throw new LockstepError("E_FRAME_INVALID", { reason });
+  }
+  return bytes.subarray(offset, offset + numBytes);
 }

@@ -2,6 +2,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import {
   decodePullRequest,
   encodePushReply,
+  partOf,
   type PullRequest,
   type PushReply,
   pullParametersMethod,
@@ -62,7 +63,8 @@ export function registerBulkService(server: GrpcServer, handlers: BulkHandlers):
     const request = decodePullRequest(message);
     const published = handlers.pullParameters(request);
     const source: PullSource = published instanceof Uint8Array ? { bytes: published } : published;
-    return outgoing(source, request.version, ringOf(context), context.signal);
+    const asked = { ...source, bytes: partOf(source.bytes, request) };
+    return outgoing(asked, request.version, ringOf(context), context.signal);
   });
 }
 

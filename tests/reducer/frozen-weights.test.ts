@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import { buildParameterLayout, type ElementRange } from "#lib/core/parameter-layout";
-import { readWireSpace } from "#lib/core/wire-space";
+import {
+  buildParameterLayout,
+  type ElementRange,
+  wireOffsetBytes,
+} from "#lib/core/parameter-layout";
+import { readWireSpace, sharedWireSpace } from "#lib/core/wire-space";
 import { frozenVersion } from "#lib/wire/bulk-protocol";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import { startShardThread } from "#coordinator/reducer/client";
@@ -51,8 +55,20 @@ async function connected(
 test("a worker pulls the frozen weights from all shards, the matrices in bfloat16", async (t) => {
   const wireBytes = await readWireSpace(frozen, load);
   const transfers = await connected(t, 3, { layout: frozen, wireBytes });
-  const pulled = await transfers.pullFrozen(frozen, { onRetry: () => {} });
-  assert.deepEqual(pulled, wireBytes);
+  const pulled = sharedWireSpace(frozen);
+  const pull = async (start: number, end: number): Promise<void> => {
+    const part = pulled.subarray(wireOffsetBytes(frozen, start), wireOffsetBytes(frozen, end));
+    await transfers.pullFrozen(frozen, { start, end }, part, { onRetry: () => {} });
+  };
+  // In two halves that end within a shard's range, and then all at once.
+  for (const bounds of [
+    [0, 500_000, frozen.numElements],
+    [0, frozen.numElements],
+  ]) {
+    pulled.fill(0);
+    for (const [i, end] of bounds.entries()) if (i > 0) await pull(bounds[i - 1] as number, end);
+    assert.deepEqual(pulled, wireBytes);
+  }
   for (const [name, values] of valuesOf) {
     const tolerance = name === "matrix" ? 2 ** -8 : 0;
     for (const [i, value] of readSlot(frozen, name, pulled).entries()) {

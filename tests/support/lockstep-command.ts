@@ -18,16 +18,18 @@ export interface CommandOutcome {
  * Runs `lockstep` in a process of its own.
  *
  * @param cacheDirectory where the run keeps what it caches; never the user's
+ * @param environment beside this process' own
  * @param onEvent may act on the process while it runs; called for each event with --json-logs
  */
 export async function lockstepCommand(
   args: readonly string[],
   cacheDirectory: string,
   onEvent: (event: LockstepEvent, child: ChildProcess) => void = () => {},
+  environment: Readonly<Record<string, string>> = {},
 ): Promise<CommandOutcome> {
   const child = spawn(process.execPath, [join(packageRoot, "bin/lockstep"), ...args], {
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, LOCKSTEP_CACHE: cacheDirectory },
+    env: { ...process.env, LOCKSTEP_CACHE: cacheDirectory, ...environment },
   });
   let stderr = "";
   child.stderr.on("data", (chunk: Buffer) => {

@@ -11,8 +11,20 @@ import {
   rankOf,
 } from "#lib/checkpoint/peft/index";
 import type { Precision, WireDtype } from "#lib/core/dtype";
-import { ignoredTarget, type LoraJob, type TokenBatch, type WorkerJob } from "#lib/core/job";
-import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
+import {
+  ignoredTarget,
+  type LoraJob,
+  type TokenBatch,
+  type TrainingEngine,
+  type WorkerJob,
+} from "#lib/core/job";
+import {
+  buildParameterLayout,
+  type ParameterLayout,
+  wireOffsetBytes,
+  wireSizeBytes,
+} from "#lib/core/parameter-layout";
+import { passPieces } from "#lib/core/wire-space";
 import { packageRoot } from "#lib/core/paths";
 import { modelFixtureDirectory, readFixtureCase } from "./model-fixtures.js";
 import { readSlot, writeSlot } from "./tiny-llama.js";
@@ -31,6 +43,20 @@ export interface LoraFixture {
   readonly merged: { readonly job: WorkerJob; readonly wireBytes: Uint8Array };
   readonly batch: TokenBatch;
   readonly numTargets: number;
+}
+
+/** Gives an engine the frozen weights, from all of them in wire form. */
+export async function loadFrozen(
+  engine: TrainingEngine,
+  layout: ParameterLayout,
+  wireBytes: Uint8Array,
+): Promise<void> {
+  await passPieces(
+    layout,
+    async ({ start, end }, into) =>
+      into.set(wireBytes.subarray(wireOffsetBytes(layout, start), wireOffsetBytes(layout, end))),
+    (piece, bytes) => engine.loadFrozen?.(piece, bytes),
+  );
 }
 
 /** The model's case as a batch; padding is a segment of its own. */

@@ -11,7 +11,7 @@ import { dependsOn, type GraphNode, neededNodes } from "#lib/graph/builder";
 import { createModel, type CausalLanguageModel } from "#lib/models/index";
 import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
-import { readLoraFixture } from "#tests/support/lora-fixtures";
+import { loadFrozen, readLoraFixture } from "#tests/support/lora-fixtures";
 import { modelFixtureDirectory, readFixtureCase } from "#tests/support/model-fixtures";
 import { tinyLlamaJob, writeSlot } from "#tests/support/tiny-llama";
 
@@ -104,7 +104,7 @@ test("checkpointing changes no bit of an adapter's gradient", async () => {
   const gradients = [];
   for (const gradientCheckpointing of [false, true]) {
     const engine = await createEngine({ ...job, gradientCheckpointing });
-    engine.loadFrozen?.(frozen);
+    await loadFrozen(engine, job.lora.frozen, frozen);
     engine.loadParameters(trained);
     const gradient = new Uint8Array(trained.byteLength);
     engine.accumulate(batch, 0.25, true, gradient);

@@ -14,13 +14,14 @@ import {
   type LoraFixture,
   loraFixtureDirectory,
   loraFixtures,
+  loadFrozen,
   readLoraFixture,
 } from "#tests/support/lora-fixtures";
 import { readSlot, writeSlot } from "#tests/support/tiny-llama";
 
 async function openEngine({ job, frozen, trained }: LoraFixture): Promise<TrainingEngine> {
   const engine = await createEngine(job);
-  engine.loadFrozen?.(frozen);
+  await loadFrozen(engine, job.lora.frozen, frozen);
   engine.loadParameters(trained);
   return engine;
 }

@@ -139,6 +139,38 @@ test("parameters arrive whole, and a version that is not published is named", as
   );
 });
 
+test("a part of the parameters arrives alone, and one beyond the range is refused", async () => {
+  const published = pseudoRandomBytes(2 * chunkPayloadBytes + 777);
+  const { client } = await serve({ ...notServed, pullParameters: () => ({ bytes: published }) });
+  const pull = async (offset: number, numBytes: number): Promise<Uint8Array> => {
+    const into = new Uint8Array(Math.max(0, Math.min(numBytes, 1e6)));
+    await client().pullParameters({ version: 1, part: { offset, numBytes } }, into);
+    return into;
+  };
+  for (const [offset, numBytes] of [
+    [0, 5],
+    [chunkPayloadBytes - 3, 900_001],
+    [published.length - 1, 1],
+    [published.length, 0],
+  ] as const) {
+    const expected = published.slice(offset, offset + numBytes);
+    assert.ok(Buffer.from(await pull(offset, numBytes)).equals(expected), `${numBytes}`);
+  }
+  for (const [offset, numBytes] of [
+    [0, published.length + 1],
+    [published.length, 1],
+    [-1, 2],
+    [0.5, 2],
+    [0, Number.NaN],
+    [2 ** 60, 2 ** 60],
+  ] as const) {
+    await assert.rejects(pull(offset, numBytes), (error: LockstepError) => {
+      assert.match(error.message, /E_FRAME_INVALID.*are not in the shard's/);
+      return true;
+    });
+  }
+});
+
 test("a shard that answers early ends the push", async () => {
   const { client } = await serve({
     ...notServed,

@@ -215,7 +215,9 @@ const cluster = {
     .max(1024)
     .nullable()
     .default(null)
-    .describe("part of what decides the bits; null: this machine's cores / workers"),
+    .describe(
+      "part of what decides the bits; null: the cores that may be used (affinity, container quota) / workers",
+    ),
   reducer_shards: z.int().min(1).max(64).default(2),
   wire_dtype: z
     .enum(["bfloat16", "float32"])

@@ -1,4 +1,4 @@
-import { availableParallelism } from "node:os";
+import { cpuCount } from "#lib/core/cpu-count";
 import { LockstepError } from "#lib/core/errors/index";
 import { parseFlags } from "./flags.js";
 import { isKnownKey, isSwitchKey, isTextKey, type Resolution, resolveConfig } from "./resolve.js";
@@ -21,7 +21,7 @@ export async function loadConfig(args: readonly string[]): Promise<LoadedConfig>
   const file = positionals[0];
   const fromFile = file === undefined ? new Map() : await readConfigFile(file);
   return {
-    ...resolveConfig(fromFile, flags, { cpuCount: availableParallelism() }),
+    ...resolveConfig(fromFile, flags, { cpuCount: cpuCount() }),
     file,
   };
 }

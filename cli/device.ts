@@ -1,0 +1,78 @@
+import { parseArgs } from "node:util";
+import { cpuCount } from "#lib/core/cpu-count";
+import { engineEnvironment } from "#lib/core/engine-environment";
+import { LockstepError } from "#lib/core/errors/index";
+import { installedEngine } from "#lib/graph/binding";
+import { productRatesNow } from "#lib/graph/device-probe";
+import { openDeviceTelemetry } from "#worker/telemetry";
+
+export const deviceUsage = `Usage: lockstep device [--json] [--use-cpu] [--threads N]
+
+Shows what this machine computes on: its kind, which decides the bits of a result, what bf16: auto is on it,
+and how fast it multiplies matrices.
+`;
+
+/** Facts of `lockstep device --json`. */
+export interface DeviceFacts {
+  readonly deviceKind: string;
+  readonly deviceType: "cpu" | "gpu";
+  /** What `bf16: auto` is. */
+  readonly bf16: boolean;
+  readonly threads: number;
+  /** Of matrix products, now; absent where they could not be measured. */
+  readonly gflopsPerSecond?: { readonly float32: number; readonly bfloat16: number };
+}
+
+/** `lockstep device`. Returns the exit code. */
+export async function deviceCommand(args: string[]): Promise<number> {
+  const { json, useCpu, threads } = parse(args);
+  const telemetry = await openDeviceTelemetry({
+    useCpu,
+    visibleDevices: process.env["CUDA_VISIBLE_DEVICES"],
+  });
+  telemetry.close();
+  const rates = productRatesNow(threads);
+  const facts: DeviceFacts = {
+    deviceKind: `${telemetry.deviceKind}, ${installedEngine()}`,
+    deviceType: telemetry.deviceType,
+    bf16: telemetry.hasBf16Products,
+    threads,
+    ...(rates === undefined ? {} : { gflopsPerSecond: rates }),
+  };
+  process.stdout.write(json ? `${JSON.stringify(facts)}\n` : `${describe(facts).join("\n")}\n`);
+  return 0;
+}
+
+function describe({ deviceKind, bf16, threads, gflopsPerSecond: rates }: DeviceFacts): string[] {
+  const on = `on ${threads} thread${threads === 1 ? "" : "s"}`;
+  return [
+    `device      ${deviceKind}`,
+    `bf16: auto  ${bf16 ? "true, products in bfloat16" : "false, products in float32"}`,
+    rates === undefined
+      ? "products    could not be measured"
+      : `products    ${rates.float32.toFixed(0)} GFLOP/s in float32, ${rates.bfloat16.toFixed(0)} in bfloat16, ${on}`,
+    ...engineEnvironment(process.env).overruled.map((line) => `warning     ${line}`),
+  ];
+}
+
+function parse(args: string[]): { json: boolean; useCpu: boolean; threads: number } {
+  const fail = (problem: string): never => {
+    throw new LockstepError("E_USAGE", { command: "device", problem });
+  };
+  try {
+    const { values } = parseArgs({
+      args,
+      options: {
+        json: { type: "boolean", default: false },
+        "use-cpu": { type: "boolean", default: false },
+        threads: { type: "string", default: String(cpuCount()) },
+      },
+    });
+    const threads = Number(values.threads);
+    if (!Number.isInteger(threads) || threads < 1) fail("--threads takes a whole number");
+    return { json: values.json, useCpu: values["use-cpu"], threads };
+  } catch (error) {
+    if (error instanceof LockstepError) throw error;
+    return fail(error instanceof Error ? error.message : String(error));
+  }
+}
