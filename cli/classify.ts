@@ -1,9 +1,12 @@
 import { parseArgs } from "node:util";
+import { cpuCount } from "#lib/core/cpu-count";
 import { LockstepError } from "#lib/core/errors/index";
 import { loadTokenizer, type ReadText, readTexts, type Tokenizer } from "#lib/data/index";
 import { type ClassScore, classScores, TextClassifier } from "#lib/evaluation/classify/index";
 import { knownLabels } from "#lib/models/classifier-checkpoint";
 import type { Model, SequenceClassifier } from "#lib/models/index";
+import { detailOnStandardError } from "./model-directory.js";
+import { setTextThreads } from "#lib/evaluation/side-by-side";
 import { findModel } from "./model-place.js";
 import { openModel } from "./open-model.js";
 import { printable } from "./progress/text.js";
@@ -16,6 +19,7 @@ const chunkTexts = 256;
 interface Request {
   readonly model: string;
   readonly base: string | undefined;
+  readonly revision: string | undefined;
   /** All of them, as often as they are asked for. */
   readonly texts: () => AsyncIterable<ReadText> | Iterable<ReadText>;
   readonly hasPlaces: boolean;
@@ -33,9 +37,10 @@ interface EncodedText extends ReadText {
 /** `lockstep classify`. Returns the exit code; errors of the catalogue are thrown. */
 export async function classifyCommand(args: string[]): Promise<number> {
   const request = parse(args);
-  const place = await findModel(request.model, request);
+  const place = await findModel(request.model, { ...request, onDetail: detailOnStandardError });
   const tokenizer = await loadTokenizer(place.tokenizerDirectory, place.modelDirectory);
   const opened = await openModel(place);
+  setTextThreads(cpuCount());
   let classifier: TextClassifier;
   let model: SequenceClassifier;
   let size: { numTexts: number; longest: number };
@@ -173,13 +178,13 @@ function parse(args: string[]): Request {
   const { positionals, values } = parseArguments(args, fail);
   const [model, ...rest] = positionals;
   if (model === undefined || rest.length > 0) return fail("it takes one model directory");
-  const { text = [], "text-pair": pairs = [], file, base, bf16, json } = values;
+  const { text = [], "text-pair": pairs = [], file, base, revision, bf16, json } = values;
   const { "text-column": textColumn, "pair-column": pairColumn } = values;
   const top = values.top === undefined ? Number.POSITIVE_INFINITY : Number(values.top);
   if (values.top !== undefined && !(Number.isSafeInteger(top) && top > 0)) {
     return fail(`--top ${values.top} is not a positive whole number`);
   }
-  const common = { model, base, top, bf16, json };
+  const common = { model, base, revision, top, bf16, json };
   if (file !== undefined) {
     if (text.length + pairs.length > 0) return fail("it takes --text or --file, not both");
     const columns = { text: textColumn, pair: pairColumn };
@@ -213,6 +218,7 @@ function parseArguments(args: string[], fail: (problem: string) => never) {
         "pair-column": { type: "string" },
         top: { type: "string" },
         base: { type: "string" },
+        revision: { type: "string" },
         bf16: { type: "boolean", default: false },
         json: { type: "boolean", default: false },
       },

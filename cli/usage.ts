@@ -87,6 +87,7 @@ adapter's base model is found by its name.
   --text-column NAME     column of the texts in FILE
   --pair-column NAME     column of the second texts
   --top K                the K most probable classes; default all
+  --revision REV         branch, tag or commit of a model of the hub, default main
   --base MODEL           base model of an adapter, where it is not the one that it names
   --bf16                 compute in bfloat16
   --json                 one JSON object a text

@@ -3,14 +3,21 @@ import type * as tf from "@tensorflow/tfjs-core";
 import type { Precision } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Autocast } from "#lib/graph/autocast";
+import { loadBinding } from "#lib/graph/binding";
 import { GraphBuilder, type GraphTensor } from "#lib/graph/builder";
 import "#lib/graph/lowerings/index";
 import { canPackProducts } from "#lib/graph/device-probe";
 import type { Program, Session } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
-import { checkPositions, type Model, type ModelInputs, type Weights } from "#lib/models/index";
+import { checkPositions, type Model } from "#lib/models/index";
 import { WeightVariables } from "#lib/tuning/weight-variables";
+import {
+  type OfHiddenStates,
+  partsSideBySide,
+  sideBySide,
+  type TextInputs,
+} from "./side-by-side.js";
 
 export interface TextBatchOptions<M extends Model> {
   readonly model: M;
@@ -27,6 +34,11 @@ export interface TextBatchOptions<M extends Model> {
    * occurs. @default false
    */
   readonly packsWeights?: boolean;
+  /**
+   * Parts of a call that are computed at the same time, each with packed weights of its own.
+   * @default as many as TensorFlow runs nodes side by side, at most 2; 1 on a GPU
+   */
+  readonly numParts?: number;
   /** What stands behind the tokens of a text. @default 0 */
   readonly paddingTokenId?: number;
   /** Whether the model is told which tokens are of the second text of a pair. @default false */
@@ -41,9 +53,6 @@ export type TextTokens =
       /** 1 for the tokens of the second text of a pair. */
       readonly typeIds: Int32Array;
     };
-
-/** Inputs in which padding is a segment of its own. */
-export type TextInputs = ModelInputs & { readonly segments: tf.Tensor2D };
 
 interface LengthProgram {
   readonly numTokens: number;
@@ -74,12 +83,12 @@ export class TextBatches {
   }
 
   /**
-   * @param compute float [B, W] of a batch
+   * @param compute float [B, W] of a batch, or of some rows of it
    * @throws E_SEQUENCE_TOO_LONG where the model has fewer positions than maxLength
    */
   static async create<M extends Model>(
     options: TextBatchOptions<M>,
-    compute: (weights: Weights, inputs: TextInputs) => tf.Tensor,
+    compute: OfHiddenStates,
   ): Promise<TextBatches> {
     const { model, maxLength, batchSize = 8, precision = "fp32", paddingTokenId = 0 } = options;
     const { hasTokenTypes = false } = options;
@@ -88,11 +97,12 @@ export class TextBatches {
     const autocast: Autocast = { compute: precision === "bf16" ? "bfloat16" : "float32" };
     const packsWeights = options.packsWeights === true && canPackProducts(autocast.compute);
     const weights = new WeightVariables(graph, model.weights, autocast);
-    const programs = trace({ graph, autocast, packsWeights }, () =>
+    const numParts = options.numParts ?? defaultParts();
+    const tracer = { graph, autocast, packsWeights };
+    const inParts = sideBySide(tracer, model, weights.lookup, numParts, compute);
+    const programs = trace(tracer, () =>
       lengthsUpTo(maxLength).map((numTokens) =>
-        lengthProgram(graph, [batchSize, numTokens], hasTokenTypes, (inputs) =>
-          compute(weights.lookup, inputs),
-        ),
+        lengthProgram(graph, [batchSize, numTokens], hasTokenTypes, (inputs) => inParts(inputs)),
       ),
     );
     const session = await weights.open(graph, options.readWeight);
@@ -149,6 +159,8 @@ export class TextBatches {
 }
 
 const idsOf = (text: TextTokens): Int32Array => (text instanceof Int32Array ? text : text.ids);
+const defaultParts = (): number =>
+  loadBinding().isUsingGpuDevice() ? 1 : partsSideBySide(process.env);
 
 function lengthsUpTo(maxLength: number): readonly number[] {
   const lengths: number[] = [];

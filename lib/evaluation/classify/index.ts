@@ -19,8 +19,9 @@ export class TextClassifier {
   static async create(options: TextClassifierOptions): Promise<TextClassifier> {
     const { model } = options;
     const paddingTokenId = model.padTokenId ?? 0;
-    const batches = await TextBatches.create({ ...options, paddingTokenId }, (weights, inputs) =>
-      tf.cast(model.logits(weights, inputs, model.hiddenStates(weights, inputs)), "float32"),
+    const batches = await TextBatches.create(
+      { ...options, paddingTokenId },
+      (weights, inputs, hidden) => tf.cast(model.logits(weights, inputs, hidden), "float32"),
     );
     return new TextClassifier(batches);
   }
