@@ -1,4 +1,5 @@
 import { type GraphDtype, type GraphNode, type GraphTensor, neededNodes } from "./builder.js";
+import { type Block, MemoryPool } from "./memory-pool.js";
 import { numElements } from "./tf-ops.js";
 
 const elementBytes: Readonly<Record<GraphDtype, number>> = {
@@ -23,12 +24,80 @@ const storedOps = new Set(["Const", "Placeholder", "ReadVariableOp", "VarHandleO
 /** Ops that write into an input of their type and size that nobody else needs. */
 const inPlaceOps = new Set(["AddV2", "Sub", "Mul", "AddN", "Neg", "Softmax", "PadV2"]);
 
+/** What becomes of the memory of a program's values, in order. */
+interface MemoryEvents {
+  allocate(source: GraphTensor, numBytes: number): void;
+  /** The value has another's memory from now on. */
+  takeOver(source: GraphTensor, from: GraphTensor): void;
+  free(source: GraphTensor): void;
+}
+
 /**
  * Most bytes that the values of a program take at once, its fetches included: each from the node that
  * computes it to the last one that reads it. What kernels need inside, and what variables, constants and
  * feeds take, is not counted.
  */
 export function peakValueBytes(fetches: readonly GraphTensor[]): number {
+  const bytesOf = new Map<GraphTensor, number>();
+  let held = 0;
+  let peak = 0;
+  followValues(fetches, {
+    allocate: (source, numBytes) => {
+      bytesOf.set(source, numBytes);
+      held += numBytes;
+      peak = Math.max(peak, held);
+    },
+    takeOver: (source, from) => {
+      bytesOf.set(source, bytesOf.get(from) ?? 0);
+      bytesOf.delete(from);
+    },
+    free: (source) => {
+      held -= bytesOf.get(source) ?? 0;
+      bytesOf.delete(source);
+    },
+  });
+  return peak;
+}
+
+/**
+ * Bytes that TensorFlow's pool takes from the system for weights and for programs that run one after the
+ * other: a value's memory is the best that is free, and what was in use once stays with the process.
+ *
+ * @param variableBytes of each variable, in the order in which they get their values
+ * @param reloadBytes most bytes of variables that are written anew at once, beside their values until then
+ */
+export function pooledBytes(
+  variableBytes: readonly number[],
+  reloadBytes: number,
+  programs: readonly (readonly GraphTensor[])[],
+): number {
+  const pool = new MemoryPool();
+  for (const numBytes of variableBytes) pool.allocate(numBytes);
+  if (reloadBytes > 0) pool.free(pool.allocate(reloadBytes), reloadBytes);
+  for (const fetches of programs) {
+    const held = new Map<GraphTensor, { readonly block: Block | undefined; numBytes: number }>();
+    const free = (source: GraphTensor): void => {
+      const memory = held.get(source);
+      held.delete(source);
+      if (memory !== undefined) pool.free(memory.block, memory.numBytes);
+    };
+    followValues(fetches, {
+      allocate: (source, numBytes) =>
+        held.set(source, { block: pool.allocate(numBytes), numBytes }),
+      takeOver: (source, from) => {
+        const memory = held.get(from);
+        held.delete(from);
+        if (memory !== undefined) held.set(source, memory);
+      },
+      free,
+    });
+    // The caller has read the fetches.
+    for (const source of [...held.keys()]) free(source);
+  }
+  return pool.usedBytes;
+}
+
+function followValues(fetches: readonly GraphTensor[], events: MemoryEvents): void {
   const order = executionOrder(fetches.map(({ node }) => node));
   const numUses = new Map<GraphTensor, number>();
   const count = (tensor: GraphTensor): void => {
@@ -38,24 +107,23 @@ export function peakValueBytes(fetches: readonly GraphTensor[]): number {
   for (const node of order) if (!viewOps.has(node.op)) node.inputs.forEach(count);
   // A fetch is never free.
   fetches.forEach(count);
-  let held = 0;
-  let peak = 0;
   for (const node of order) {
     if (storedOps.has(node.op) || viewOps.has(node.op)) continue;
     const sources = node.inputs.map(sourceOf);
     const bytes = node.outputs.reduce((sum, output) => sum + tensorBytes(output), 0);
-    const isInPlace =
-      inPlaceOps.has(node.op) &&
-      sources.some((source) => numUses.get(source) === 1 && heldBytes(source) === bytes);
-    peak = Math.max(peak, held + (isInPlace ? 0 : bytes));
-    for (const output of node.outputs) if (numUses.has(output)) held += heldBytes(output);
+    const reused = inPlaceOps.has(node.op)
+      ? sources.find((source) => numUses.get(source) === 1 && heldBytes(source) === bytes)
+      : undefined;
+    const [output] = node.outputs;
+    if (reused !== undefined && output !== undefined) events.takeOver(output, reused);
+    else for (const made of node.outputs) events.allocate(made, tensorBytes(made));
+    for (const made of node.outputs) if (!numUses.has(made)) events.free(made);
     for (const source of sources) {
       const rest = (numUses.get(source) as number) - 1;
       numUses.set(source, rest);
-      if (rest === 0) held -= heldBytes(source);
+      if (rest === 0 && source !== reused && heldBytes(source) > 0) events.free(source);
     }
   }
-  return peak;
 }
 
 /** Bytes of a value that the program's run adds to the process. */

@@ -36,8 +36,8 @@ class GraphEngine implements TrainingEngine {
     const model = trainableModel(job);
     this.#job = job;
     this.#programs = buildTrainingPrograms(model, job);
-    this.plannedBytes = plannedEngineBytes(job, this.#programs);
     this.#session = new Session(this.#programs.graph);
+    this.plannedBytes = plannedEngineBytes(job, this.#programs, process.memoryUsage.rss());
     const { decode } = this.#programs;
     this.#decoder = decode === undefined ? undefined : new Decoder(this.#session, decode);
   }

@@ -1,32 +1,47 @@
 import type { WorkerJob } from "#lib/core/job";
-import { peakValueBytes } from "#lib/graph/memory-plan";
+import type { ParameterLayout } from "#lib/core/parameter-layout";
+import { wirePieces, wireRangeBytes } from "#lib/core/wire-space";
+import { pooledBytes } from "#lib/graph/memory-plan";
 import type { TrainingPrograms } from "./programs.js";
 
-/** Node, and TensorFlow with its compiled functions. */
-const processBytes = 0.6e9;
 /**
- * Of what the values take: scratch memory of products, and what TensorFlow's allocator holds between
- * values and cannot use.
+ * What the first runs bring that no value takes, seen on processors with and without AVX-512: 60 MB of
+ * TensorFlow's code that is read from its file then, and some 50 MB each for the functions that XLA
+ * compiles and for oneDNN's packed operands.
  */
-const overheadOfValues = 0.25;
+const firstRunBytes = 0.18e9;
 
 /**
  * Estimated peak of a process that computes the job, without its buffers in wire form.
  *
+ * @param processBytes what the process takes with the graph imported and nothing run
  * @returns bytes; undefined where XLA orders the step
  */
 export function plannedEngineBytes(
   job: WorkerJob,
   { gradients, evaluate }: TrainingPrograms,
+  processBytes: number,
 ): number | undefined {
   if (job.xla === true) return undefined;
   const steps = job.accumulates === false ? [gradients.only] : [gradients.first, gradients.last];
-  const peak = Math.max(
-    ...[...steps, evaluate].map(({ fetches }) => peakValueBytes(Object.values(fetches))),
+  const frozen = job.lora?.frozen;
+  const matrixBytes = job.precision === "bf16" ? 2 : 4;
+  const weights = [...(frozen?.tensors ?? []), ...job.layout.tensors].map(
+    ({ shape, size }) => size * (shape.length >= 2 ? matrixBytes : 4),
   );
-  const trained = job.layout.numElements;
-  const frozen = job.lora?.frozen.numElements ?? 0;
-  const weightBytes = (trained + frozen) * (job.precision === "bf16" ? 2 : 4);
-  const accumulatorBytes = job.accumulates === false ? 0 : trained * 4;
-  return processBytes + weightBytes + accumulatorBytes + peak * (1 + overheadOfValues);
+  const accumulators =
+    job.accumulates === false ? [] : job.layout.tensors.map(({ size }) => size * 4);
+  return (
+    processBytes +
+    firstRunBytes +
+    (frozen === undefined ? 0 : largestPieceBytes(frozen)) +
+    pooledBytes(
+      [...weights, ...accumulators],
+      largestPieceBytes(job.layout),
+      [...steps, evaluate].map(({ fetches }) => Object.values(fetches)),
+    )
+  );
 }
+
+const largestPieceBytes = (layout: ParameterLayout): number =>
+  Math.max(0, ...wirePieces(layout).map((range) => wireRangeBytes(layout, range)));

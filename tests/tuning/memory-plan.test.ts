@@ -6,6 +6,7 @@ import { memoryLines } from "#cli/memory-lines";
 import { packageRoot } from "#lib/core/paths";
 import { GraphBuilder } from "#lib/graph/builder";
 import { peakValueBytes } from "#lib/graph/memory-plan";
+import { MemoryPool } from "#lib/graph/memory-pool";
 import * as op from "#lib/graph/tf-ops";
 
 test("values live until their last use, views and stored ones take nothing, fetches stay", () => {
@@ -33,11 +34,45 @@ test("a node waits for those that it names by a control edge", () => {
   assert.equal(peakValueBytes([out]), 20_000 + 400);
 });
 
-for (const mode of ["kept", "checkpointing"]) {
-  test(`a worker's peak memory is what was planned (${mode})`, (t) => {
+test("the pool gives the best fit, splits and joins blocks, and keeps what was used", () => {
+  const mebi = 2 ** 20;
+  const pool = new MemoryPool();
+  const take = (numMebi: number) => ({ numMebi, block: pool.allocate(numMebi * mebi) });
+  const give = ({ numMebi, block }: ReturnType<typeof take>): void =>
+    pool.free(block, numMebi * mebi);
+  const used = (): number => pool.usedBytes / mebi;
+  // A region of 8 that is taken whole, as a rest of less than the value stays with it; then one that is split.
+  const [a, b, c] = [take(5), take(3), take(5)];
+  assert.equal(used(), 13);
+  assert.notEqual(a.block?.region, b.block?.region);
+  assert.equal(b.block?.region, c.block?.region);
+  give(b);
+  give(c);
+  // 3 and 5 are one block again, which has room for 4 and 4.
+  const [d, e] = [take(4), take(4)];
+  assert.equal(d.block?.region, b.block?.region);
+  assert.equal(used(), 13);
+  give(e);
+  const f = take(3);
+  assert.equal(f.block, e.block);
+  // Nothing is free: a region of 16, of which 13 are left, and then one for 14.
+  const [g, h] = [take(3), take(14)];
+  assert.notEqual(g.block?.region, h.block?.region);
+  assert.equal(used(), 13 + 3 + 14);
+  [a, d, f, g, h].forEach(give);
+  assert.equal(used(), 30);
+  // What is small is not the pool's, and counts at its most.
+  const small = [pool.allocate(100_000), pool.allocate(100_000)];
+  small.forEach((block) => pool.free(block, 100_000));
+  pool.free(pool.allocate(1000), 1000);
+  assert.equal(pool.usedBytes, 30 * mebi + 200_000);
+});
+
+for (const point of ["kept fp32", "kept bf16", "checkpointing fp32", "lora bf16"]) {
+  test(`a worker's peak memory is what was planned (${point})`, (t) => {
     if (process.platform !== "linux") return t.skip("the peak is read from /proc");
     const script = join(packageRoot, "dist/tests/support/memory-point.js");
-    const { stdout, stderr, status } = spawnSync(process.execPath, [script, mode], {
+    const { stdout, stderr, status } = spawnSync(process.execPath, [script, ...point.split(" ")], {
       encoding: "utf8",
       env: { ...process.env, TF_NUM_INTRAOP_THREADS: "2", TF_NUM_INTEROP_THREADS: "1" },
     });
@@ -45,7 +80,8 @@ for (const mode of ["kept", "checkpointing"]) {
     const { plannedBytes, peakBytes } = JSON.parse(stdout) as Record<string, number>;
     const ratio = (peakBytes as number) / (plannedBytes as number);
     t.diagnostic(`${peakBytes} of ${plannedBytes} bytes: ${ratio.toFixed(2)}`);
-    assert.ok(ratio > 0.75 && ratio < 1.25, `${peakBytes} bytes, ${plannedBytes} planned`);
+    // Too little planned is worse than too much: a job that should fit is killed.
+    assert.ok(ratio > 0.75 && ratio < 1.1, `${peakBytes} bytes, ${plannedBytes} planned`);
   });
 }
 
