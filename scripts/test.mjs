@@ -5,8 +5,8 @@
 // Quick files go first, a few at a time. Files that start whole clusters, browsers or servers, or that measure
 // time, go last and alone, so that they do not starve each other on a small machine.
 
-import { existsSync, readdirSync } from "node:fs";
-import { availableParallelism } from "node:os";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { PassThrough } from "node:stream";
 import { run } from "node:test";
@@ -72,6 +72,14 @@ const waves = [
   },
   { files: files.filter(isSerial), concurrency: 1 },
 ];
+
+// XLA compiles the same small functions in file after file. They are kept for this run only: what is there
+// was compiled by this engine, on this machine.
+const xlaCache = mkdtempSync(join(tmpdir(), "lockstep-xla-"));
+process.env.LOCKSTEP_XLA_CACHE = xlaCache;
+// TensorFlow calls preferences of the compiler missing features of the processor, for each function it reads.
+process.env.TF_CPP_MIN_LOG_LEVEL ??= "3";
+process.on("exit", () => rmSync(xlaCache, { recursive: true, force: true }));
 
 // Both waves report into one stream, and their closing figures are added: one summary, at the end.
 const events = new PassThrough({ objectMode: true });

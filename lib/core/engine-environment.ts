@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { ceilingVariable, readProcessor, xlaCeiling } from "./processor.js";
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -44,6 +45,7 @@ export function engineEnvironment(env: Environment): EngineEnvironment {
     TF_ENABLE_ONEDNN_OPTS: "1",
     TF_DETERMINISTIC_OPS: "1",
     NVIDIA_TF32_OVERRIDE: "0",
+    TF_XLA_FLAGS: xlaCacheFlag(env, ceiling),
     [ceilingVariable]: ceiling,
     XLA_FLAGS: [...ownXlaFlags, ...keptXlaFlags].join(" "),
   };
@@ -70,6 +72,20 @@ export function engineEnvironment(env: Environment): EngineEnvironment {
     },
     overruled,
   };
+}
+
+/**
+ * Names a directory for functions that XLA has compiled. TensorFlow compares a function with what is
+ * there, but neither the processor nor its own version: so it is for processes of one test run, on one
+ * machine, which compile the same small functions a hundred times.
+ */
+const xlaCacheVariable = "LOCKSTEP_XLA_CACHE";
+
+function xlaCacheFlag(env: Environment, ceiling: string | undefined): string | undefined {
+  const directory = env[xlaCacheVariable] ?? "";
+  if (directory === "") return undefined;
+  const parts = [ceiling ?? "all", env["TF_NUM_INTRAOP_THREADS"] ?? "default"];
+  return `--tf_xla_persistent_cache_directory=${join(directory, parts.join("-"))}`;
 }
 
 const describe = (setting: string, own?: string): string =>

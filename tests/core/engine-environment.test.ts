@@ -70,3 +70,18 @@ test("what is set once is not told again by a process that inherits it", () => {
   assert.deepEqual(decisive(inherited).overruled, []);
   assert.deepEqual(decisive(inherited).values, values);
 });
+
+test("compiled functions are kept where a test run says, apart by ceiling and threads", () => {
+  const flagOf = (env: Record<string, string>): string | undefined =>
+    engineEnvironment(env).values["TF_XLA_FLAGS"];
+  assert.equal(flagOf({}), undefined);
+  const LOCKSTEP_XLA_CACHE = "kept";
+  const flags = [
+    flagOf({ LOCKSTEP_XLA_CACHE }),
+    flagOf({ LOCKSTEP_XLA_CACHE, ONEDNN_MAX_CPU_ISA: "AVX2" }),
+    flagOf({ LOCKSTEP_XLA_CACHE, TF_NUM_INTRAOP_THREADS: "2" }),
+    flagOf({ LOCKSTEP_XLA_CACHE, TF_NUM_INTRAOP_THREADS: "3" }),
+  ];
+  assert.ok(flags.every((flag) => flag?.startsWith("--tf_xla_persistent_cache_directory=kept/")));
+  assert.equal(new Set(flags).size, flags.length);
+});
