@@ -10,7 +10,9 @@ import { parseArgs } from "node:util";
 import { openModel } from "#cli/open-model";
 import type { Precision } from "#lib/core/dtype";
 import { TextClassifier } from "#lib/evaluation/classify/index";
+import { setTextThreads } from "#lib/evaluation/side-by-side";
 import { median } from "./frame/compare.js";
+import { numThreads } from "./frame/environment.js";
 import { readTokens } from "./frame/tokens.js";
 
 const batchSizes = [1, 8];
@@ -25,6 +27,7 @@ const { values: options, positionals } = parseArgs({
   },
 });
 const directory = positionals[0] ?? "";
+setTextThreads(numThreads());
 const length = Number(options.length);
 const tokens = readTokens(directory);
 const texts = (count: number): Int32Array[] =>

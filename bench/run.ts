@@ -1,36 +1,33 @@
 /**
- * The table of docs/benchmarks.md: Lockstep beside what people use today, in one run.
+ * The table of docs/benchmarks.md: Lockstep beside what people use today, in one run. `--help` says how.
  *
- * npm run bench -- [NAME ...] [--json] [--pairs N] [--record] [--prefix CMD]
- *
- * NAME      an experiment or a row; all of them by default
- * --json    a line of JSON a row instead of the table
- * --pairs   pairs of fresh processes; 5 by default, fewer only to try something out
- * --record  also writes bench/results/table_<hardware>_<date>.md
- * --prefix  put before each measuring process: "taskset -c 0,1", a lock on a shared machine
- *
- * Exits with 1 if a row does not hold or could not be measured.
+ * Exits with 1 if a row does not hold or could not be measured, with 2 for what it cannot read.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { packageRoot } from "#lib/core/paths";
-import { describeEnvironment, hardwareName, numThreads } from "./frame/environment.js";
+import {
+  describeEnvironment,
+  describePrecision,
+  hardwareName,
+  numThreads,
+} from "./frame/environment.js";
 import type { RowResult } from "./frame/experiment.js";
+import { helpText } from "./frame/help.js";
+import { precisionOfProcessor } from "./frame/precision.js";
 import { jsonLine, resultsPage, table } from "./frame/report.js";
 import { runExperiment } from "./frame/run-experiment.js";
 import { Workspace } from "./frame/workspace.js";
-import { experiments, select } from "./rows/index.js";
+import { experimentsIn, select } from "./rows/index.js";
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    json: { type: "boolean", default: false },
-    pairs: { type: "string", default: "5" },
-    record: { type: "boolean", default: false },
-    prefix: { type: "string", default: "" },
-  },
-});
+const { values, positionals } = readArguments();
+const precision = orFail(precisionOfProcessor);
+const experiments = experimentsIn(precision);
+if (values.help) {
+  process.stdout.write(helpText(precision, experiments));
+  process.exit(0);
+}
 const numPairs = Number(values.pairs);
 if (!Number.isSafeInteger(numPairs) || numPairs < 1)
   fail(`--pairs is a count, not ${values.pairs}`);
@@ -44,7 +41,7 @@ process.env["OMP_NUM_THREADS"] ??= String(numThreads());
 process.env["TF_NUM_INTRAOP_THREADS"] ??= String(numThreads());
 process.env["TF_NUM_INTEROP_THREADS"] ??= "1";
 
-const environment = describeEnvironment();
+const environment = [...describeEnvironment(), ...orFail(describePrecision)];
 process.stderr.write(`${environment.join("\n")}\n`);
 const workspace = new Workspace();
 process.once("exit", () => workspace.remove());
@@ -80,6 +77,36 @@ if (values.record) {
   );
 }
 process.exitCode = results.every(({ holds }) => holds) ? 0 : 1;
+
+function readArguments() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        help: { type: "boolean", short: "h", default: false },
+        json: { type: "boolean", default: false },
+        pairs: { type: "string", default: "5" },
+        record: { type: "boolean", default: false },
+        prefix: { type: "string", default: "" },
+      },
+    });
+  } catch (error) {
+    return fail(`${messageOf(error)}; --help lists what there is`);
+  }
+}
+
+/** A ceiling that is none, or that torch does not keep, ends the run in one line. */
+function orFail<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    return fail(messageOf(error));
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
 
 function fail(message: string): never {
   process.stderr.write(`bench: ${message}\n`);

@@ -3,13 +3,7 @@ import { describeKeys, loadConfig, printConfig, type ResolvedConfig } from "#lib
 import { LockstepError } from "#lib/core/errors/index";
 import { builtInDatasets, findSources } from "#lib/data/index";
 import { findModelDirectory } from "./model-directory.js";
-
-export const configUsage = `Usage: lockstep config CONFIG.yaml [--key value ...]
-       lockstep config --keys
-
-Prints the resolved configuration, or every key with its type, default and meaning.
-Warns of keys without effect, and of a model or data that is not there.
-`;
+import { refuseAdapter } from "./model-place.js";
 
 /** `lockstep config`. Returns the exit code. */
 export async function configCommand(args: readonly string[]): Promise<number> {
@@ -39,16 +33,19 @@ async function missingInputs(config: ResolvedConfig): Promise<string[]> {
       missing.push(error.message);
     }
   };
-  await attempt(() => findModelDirectory(config.model_name_or_path));
+  const { model_name_or_path: model, model_revision: revision } = config;
+  await attempt(async () => {
+    refuseAdapter(await findModelDirectory(model, { revision, downloads: false }), model);
+  });
   for (const name of [...config.dataset, ...(config.eval_dataset ?? [])]) {
     await attempt(async () => {
-      const [found] = await findSources([name], { datasetDir: config.dataset_dir });
-      const source = found?.source ?? name;
-      if (Object.hasOwn(builtInDatasets, source) || /[*?]/.test(source)) return;
-      await stat(source).catch((cause: unknown) => {
-        const known = Object.keys(builtInDatasets);
-        throw new LockstepError("E_DATASET_UNKNOWN", { dataset: source, known }, { cause });
-      });
+      for (const { source } of await findSources([name], { datasetDir: config.dataset_dir })) {
+        if (Object.hasOwn(builtInDatasets, source) || /[*?]/.test(source)) continue;
+        await stat(source).catch((cause: unknown) => {
+          const known = Object.keys(builtInDatasets);
+          throw new LockstepError("E_DATASET_UNKNOWN", { dataset: source, known }, { cause });
+        });
+      }
     });
   }
   return missing;

@@ -4,12 +4,6 @@ import { type ConsoleFlags, openConsole } from "./console.js";
 import { type HostedRun, publishFailure, startHost } from "./host.js";
 import { exitCodes, onStopSignals } from "./stop-signals.js";
 
-export const coordinatorUsage = `Usage: lockstep coordinator CONFIG.yaml [--key value ...]
-
-Hosts a run and waits for workers that \`lockstep worker --coordinator HOST:PORT\` starts
-anywhere. \`listen\` sets the address, \`metrics_port\` that of metrics and dashboard.
-`;
-
 /** `lockstep coordinator`. Returns the exit code. */
 export async function coordinatorCommand(
   args: readonly string[],

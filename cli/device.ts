@@ -6,12 +6,6 @@ import { installedEngine } from "#lib/graph/binding";
 import { productRatesNow } from "#lib/graph/device-probe";
 import { openDeviceTelemetry } from "#worker/telemetry";
 
-export const deviceUsage = `Usage: lockstep device [--json] [--use-cpu] [--threads N]
-
-Shows what this machine computes on: its kind, which decides the bits of a result, what bf16: auto is on it,
-and how fast it multiplies matrices.
-`;
-
 /** Facts of `lockstep device --json`. */
 export interface DeviceFacts {
   readonly deviceKind: string;

@@ -11,27 +11,10 @@ import {
   readGenerationConfig,
 } from "#lib/evaluation/generate/index";
 import type { CausalLanguageModel, Model } from "#lib/models/index";
-import { findModelDirectory } from "./model-directory.js";
+import { detailOnStandardError } from "./model-directory.js";
+import { findModel } from "./model-place.js";
 import { openModel } from "./open-model.js";
 import { printable } from "./progress/text.js";
-
-export const generateUsage = `Usage: lockstep generate MODEL_DIR --prompt TEXT [--prompt TEXT ...] [options]
-
-Continues texts. Several prompts are continued together. What is not given comes from the model's
-generation_config.json.
-
-  --chat                     the prompt is a user's message: apply the model's chat template
-  --system TEXT              a system message before it (with --chat)
-  --max-new-tokens N         default ${generationDefaults.maxNewTokens}
-  --temperature T            sample at this temperature; 0 takes the most probable token
-  --top-k K                  sample from the K most probable tokens; 0 is all
-  --top-p P                  sample from the most probable tokens that reach P together
-  --repetition-penalty R     above 1, tokens that are there already become less probable
-  --stop TEXT                stop before this text; may be given several times
-  --seed N                   of the sampling, default 0
-  --bf16                     compute in bfloat16
-  --json                     one JSON object a prompt
-`;
 
 const maxGenerationConfigBytes = 1 << 20;
 /** Rows that are continued at a time; memory of their cached keys and values grows with it. */
@@ -39,6 +22,8 @@ const maxBatchSize = 8;
 
 interface Request {
   readonly model: string;
+  readonly base: string | undefined;
+  readonly revision: string | undefined;
   readonly prompts: readonly string[];
   readonly isChat: boolean;
   readonly system: string | undefined;
@@ -50,19 +35,20 @@ interface Request {
 /** `lockstep generate`. Returns the exit code; errors of the catalogue are thrown. */
 export async function generateCommand(args: string[]): Promise<number> {
   const request = parse(args);
-  const directory = await findModelDirectory(request.model);
-  const tokenizer = await loadTokenizer(directory);
+  const place = await findModel(request.model, { ...request, onDetail: detailOnStandardError });
+  const tokenizer = await loadTokenizer(place.tokenizerDirectory, place.modelDirectory);
   const given: GenerationOptions = {
     ...generationDefaults,
     endTokenIds: tokenizer.endTokenIds,
-    ...(await generationConfigOf(directory)),
+    ...(await generationConfigOf(place.modelDirectory)),
     ...request.options,
   };
   const prompts = await Promise.all(
     request.prompts.map((prompt) => encodePrompt(tokenizer, request, prompt)),
   );
   const longest = Math.max(...prompts.map((prompt) => prompt.length));
-  const { model, readWeight, close } = await openModel(directory);
+  const { model, readWeight, warnings, close } = await openModel(place);
+  for (const warning of warnings) process.stderr.write(`warning: ${warning}\n`);
   let generator: Generator;
   let options: GenerationOptions;
   try {
@@ -209,6 +195,8 @@ function parse(args: string[]): Request {
   if (values.stop?.includes("") === true) return fail("--stop needs a text");
   return {
     model,
+    base: values.base,
+    revision: values.revision,
     prompts,
     isChat: values.chat,
     system: values.system,
@@ -227,6 +215,7 @@ function parseArguments(args: string[], fail: (problem: string) => never) {
       allowPositionals: true,
       options: {
         prompt: { type: "string", multiple: true },
+        base: { type: "string" },
         chat: { type: "boolean", default: false },
         system: { type: "string" },
         "max-new-tokens": { type: "string" },
@@ -236,6 +225,7 @@ function parseArguments(args: string[], fail: (problem: string) => never) {
         "repetition-penalty": { type: "string" },
         stop: { type: "string", multiple: true },
         seed: { type: "string" },
+        revision: { type: "string" },
         bf16: { type: "boolean", default: false },
         json: { type: "boolean", default: false },
       },

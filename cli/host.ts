@@ -14,6 +14,7 @@ import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
 import { bestMetric } from "./classifier.js";
+import { pushOf, type PushResult } from "./push.js";
 import { countsTokens, flosPerToken, tracksBest } from "./run-results.js";
 import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
 import {
@@ -59,6 +60,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
   let releaseOutput: (() => Promise<void>) | undefined;
   let door: FrontDoor | undefined;
   let opened: Coordinator | undefined;
+  let push: PushResult | undefined;
   const http = await startHttp(config, bus, () => isReady);
   const close = async (): Promise<void> => {
     await http?.server.close();
@@ -76,6 +78,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
       opened?.fail(error);
     },
     listen: async () => {
+      push = await pushOf(config);
       releaseOutput = await claimOutputDirectory(config.output_dir);
       const { host, port } = splitAddress(config.listen);
       const security = await wireSecurity(config);
@@ -114,7 +117,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
         coordinator,
         controlAddress,
         numParameters: run.job.layout.numElements,
-        run: async () => finish(run, resume, coordinator, bus),
+        run: async () => finish(run, resume, push, coordinator, bus),
       };
     },
   };
@@ -123,6 +126,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
 async function finish(
   run: PreparedRun,
   resume: ResumePoint | undefined,
+  push: PushResult | undefined,
   coordinator: Coordinator,
   bus: InProcessEventBus,
 ): Promise<RunOutcome> {
@@ -140,6 +144,16 @@ async function finish(
     directory = saved.directory;
     bus.publish({ type: "checkpoint.saved", step: outcome.step, seconds, ...saved });
   }
+  const tell = (detail: string): void =>
+    bus.publish({ type: "phase.changed", phase: "saving", detail });
+  if (outcome.outcome === "interrupted" && push !== undefined) {
+    tell("nothing is pushed to the hub, since the run is not finished");
+  }
+  const pushed =
+    outcome.outcome === "finished" && push !== undefined
+      ? await attempt(() => push(tell))
+      : undefined;
+  if (pushed?.value !== undefined) tell(`pushed to ${pushed.value}`);
   bus.publish({
     type: "run.completed",
     outcome: outcome.outcome,
@@ -148,7 +162,19 @@ async function finish(
     mastersSha256: outcome.mastersSha256,
     seconds: outcome.seconds,
   });
+  // The result is there all the same, and was told of.
+  if (pushed?.error !== undefined) throw pushed.error;
   return outcome;
+}
+
+async function attempt<T>(
+  action: () => Promise<T>,
+): Promise<{ readonly value?: T; readonly error?: unknown }> {
+  try {
+    return { value: await action() };
+  } catch (error) {
+    return { error };
+  }
 }
 
 function savingDetail({ config }: PreparedRun, { state }: RunOutcome): string {
@@ -258,6 +284,7 @@ async function coordinatorOptions(
       : {
           generation: {
             promptText: sample.promptText,
+            isChat: sample.isChat,
             prompt: [...sample.prompt],
             maxNewTokens: sample.maxNewTokens,
             endTokenIds: sample.endTokenIds,

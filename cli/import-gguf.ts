@@ -2,25 +2,11 @@ import { parseArgs } from "node:util";
 import { importGguf } from "#lib/checkpoint/index";
 import type { FloatDtype } from "#lib/core/dtype";
 import { bytesPerElement } from "#lib/core/dtype";
-
-const usage = `Usage: lockstep import-gguf FILE DIR [--dtype float32|bfloat16|float16] [--overwrite]
-
-Reads a GGUF file of the Llama architecture (Q4_0, Q4_1, Q8_0, F16, BF16 or F32 tensors)
-and writes a Hugging Face model directory that transformers and Lockstep load.
-`;
+import { LockstepError } from "#lib/core/errors/index";
 
 /** `lockstep import-gguf`. Returns the exit code; errors of the catalogue are thrown. */
 export async function importGgufCommand(args: string[]): Promise<number> {
-  const parsed = parse(args);
-  if (parsed === undefined) {
-    process.stderr.write(usage);
-    return 2;
-  }
-  if (parsed === "help") {
-    process.stdout.write(usage);
-    return 0;
-  }
-  const { file, directory, dtype, overwrite } = parsed;
+  const { file, directory, dtype, overwrite } = parse(args);
   const startedAt = performance.now();
   const isTerminal = process.stderr.isTTY;
   const { numParameters } = await importGguf(
@@ -42,27 +28,33 @@ export async function importGgufCommand(args: string[]): Promise<number> {
   return 0;
 }
 
-function parse(
-  args: string[],
-): { file: string; directory: string; dtype: FloatDtype; overwrite: boolean } | "help" | undefined {
+/** @throws E_USAGE */
+function parse(args: string[]) {
+  const fail = (problem: string): never => {
+    throw new LockstepError("E_USAGE", { command: "import-gguf", problem });
+  };
+  const { values, positionals } = parseArguments(args, fail);
+  const [file, directory, ...rest] = positionals;
+  if (file === undefined || directory === undefined || rest.length > 0) {
+    return fail("it takes a GGUF file and a new directory");
+  }
+  if (!Object.hasOwn(bytesPerElement, values.dtype)) {
+    return fail(`--dtype is one of ${Object.keys(bytesPerElement).join(", ")}`);
+  }
+  return { file, directory, dtype: values.dtype as FloatDtype, overwrite: values.overwrite };
+}
+
+function parseArguments(args: string[], fail: (problem: string) => never) {
   try {
-    const { values, positionals } = parseArgs({
+    return parseArgs({
       args,
       allowPositionals: true,
       options: {
         dtype: { type: "string", default: "float32" },
         overwrite: { type: "boolean", default: false },
-        help: { type: "boolean", short: "h", default: false },
       },
     });
-    if (values.help) return "help";
-    const [file, directory, ...rest] = positionals;
-    if (file === undefined || directory === undefined || rest.length > 0) return undefined;
-    if (!Object.hasOwn(bytesPerElement, values.dtype)) return undefined;
-    const dtype = values.dtype as FloatDtype;
-    return { file, directory, dtype, overwrite: values.overwrite };
-  } catch {
-    // parseArgs throws a TypeError for an unknown option.
-    return undefined;
+  } catch (error) {
+    return fail(error instanceof Error ? error.message : String(error));
   }
 }

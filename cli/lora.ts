@@ -10,7 +10,7 @@ import {
   rankOf,
   savedKey,
 } from "#lib/checkpoint/peft/index";
-import type { SettledConfig } from "#lib/core/config/index";
+import { defaultOf, type SettledConfig } from "#lib/core/config/index";
 import type { LoraJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
 import { fillRange } from "#lib/core/wire-space";
@@ -19,6 +19,8 @@ import { fillRange } from "#lib/core/wire-space";
 export interface LoraRun {
   /** As it is saved. */
   readonly config: LoraConfig;
+  /** By which others find the base model. */
+  readonly baseName: string;
   /** What is trained. */
   readonly layout: ParameterLayout;
   readonly job: LoraJob;
@@ -38,6 +40,8 @@ export interface LoraRun {
 export function loraRun(
   config: SettledConfig,
   base: {
+    /** By which others find it. */
+    readonly name: string;
     readonly modelType: string;
     readonly weights: readonly { readonly name: string; readonly shape: readonly number[] }[];
     readonly isClassifier: boolean;
@@ -54,7 +58,8 @@ export function loraRun(
   const given: LoraConfig = {
     ...defaultLoraConfig,
     task_type: base.isClassifier ? "SEQ_CLS" : "CAUSAL_LM",
-    base_model_name_or_path: config.model_name_or_path,
+    base_model_name_or_path: base.name,
+    revision: config.model_revision === defaultOf("model_revision") ? null : config.model_revision,
     r: config.lora_r,
     lora_alpha: config.lora_alpha,
     target_modules: config.lora_target_modules,
@@ -71,6 +76,7 @@ export function loraRun(
   const paths = Object.keys(job.scales);
   return {
     config: complete,
+    baseName: base.name,
     layout,
     job,
     loadMasters: (range, into) =>

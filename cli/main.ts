@@ -1,81 +1,65 @@
-import { nearestName } from "#lib/core/edit-distance";
+import { likelyName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
 import { packageVersion } from "#lib/core/process-metrics";
 import { type ConsoleFlags, printError, takeConsoleFlags } from "./console.js";
+import { type CommandName, usages } from "./usage.js";
+
+type Run = (args: string[], flags: ConsoleFlags) => Promise<number>;
 
 interface Command {
   readonly summary: string;
-  readonly load: () => Promise<{
-    readonly usage?: string;
-    readonly run: (args: string[], flags: ConsoleFlags) => Promise<number>;
-  }>;
+  readonly load: () => Promise<Run>;
 }
 
 // A command's modules are loaded when it runs: the coordinator never sees those of the engine.
-const commands: Readonly<Record<string, Command>> = {
+const commands: Readonly<Record<CommandName, Command>> = {
   train: {
     summary: "CONFIG.yaml: train on this machine with several workers",
-    load: async () => {
-      const { trainCommand, trainUsage } = await import("./train.js");
-      return { usage: trainUsage, run: trainCommand };
-    },
+    load: async () => (await import("./train.js")).trainCommand,
   },
   "train-local": {
     summary: "CONFIG.yaml: the same run in one process, without a cluster",
-    load: async () => ({ run: (await import("./train-local.js")).trainLocalCommand }),
+    load: async () => (await import("./train-local.js")).trainLocalCommand,
   },
   coordinator: {
     summary: "CONFIG.yaml: host a run for workers elsewhere",
-    load: async () => {
-      const { coordinatorCommand, coordinatorUsage } = await import("./coordinator.js");
-      return { usage: coordinatorUsage, run: coordinatorCommand };
-    },
+    load: async () => (await import("./coordinator.js")).coordinatorCommand,
   },
   worker: {
     summary: "--coordinator HOST:PORT: compute for a run",
-    load: async () => {
-      const { workerCommand, workerUsage } = await import("./worker.js");
-      return { usage: workerUsage, run: workerCommand };
-    },
+    load: async () => (await import("./worker.js")).workerCommand,
   },
   "import-gguf": {
     summary: "FILE DIR: turn a GGUF file into a Hugging Face directory",
-    load: async () => ({ run: (await import("./import-gguf.js")).importGgufCommand }),
+    load: async () => (await import("./import-gguf.js")).importGgufCommand,
   },
   "merge-adapter": {
     summary: "ADAPTER_DIR OUT_DIR: add a LoRA adapter into its base model",
-    load: async () => {
-      const { mergeAdapterCommand, mergeAdapterUsage } = await import("./merge-adapter.js");
-      return { usage: mergeAdapterUsage, run: mergeAdapterCommand };
-    },
+    load: async () => (await import("./merge-adapter.js")).mergeAdapterCommand,
+  },
+  push: {
+    summary: "DIR ID: upload a finished run's directory to the Hugging Face Hub",
+    load: async () => (await import("./push.js")).pushCommand,
   },
   generate: {
-    summary: "MODEL_DIR --prompt TEXT: continue a text with a model",
-    load: async () => {
-      const { generateCommand, generateUsage } = await import("./generate.js");
-      return { usage: generateUsage, run: generateCommand };
-    },
+    summary: "MODEL --prompt TEXT: continue a text with a model",
+    load: async () => (await import("./generate.js")).generateCommand,
+  },
+  classify: {
+    summary: "MODEL --text TEXT: the classes of a text with their probabilities",
+    load: async () => (await import("./classify.js")).classifyCommand,
   },
   "verify-model": {
     summary: "DIR: compare a model's numbers with those of transformers",
-    load: async () => {
-      const { verifyModelCommand, verifyModelUsage } = await import("./verify-model.js");
-      return { usage: verifyModelUsage, run: verifyModelCommand };
-    },
+    load: async () => (await import("./verify-model.js")).verifyModelCommand,
   },
   device: {
     summary: "show what this machine computes on, and how fast",
-    load: async () => {
-      const { deviceCommand, deviceUsage } = await import("./device.js");
-      return { usage: deviceUsage, run: deviceCommand };
-    },
+    load: async () => (await import("./device.js")).deviceCommand,
   },
   config: {
     summary: "CONFIG.yaml: print the resolved configuration; --keys lists all keys",
-    load: async () => {
-      const { configCommand, configUsage } = await import("./config.js");
-      return { usage: configUsage, run: configCommand };
-    },
+    load: async () => (await import("./config.js")).configCommand,
   },
 };
 
@@ -93,31 +77,48 @@ lockstep COMMAND --help tells more.
 /** Exit code of a command line that could not be read, as most programs have it. */
 const usageExitCode = 2;
 
+const isHelp = (arg: string | undefined): boolean => arg === "--help" || arg === "-h";
+
 async function main(argv: readonly string[]): Promise<number> {
   const [name, ...args] = argv;
-  if (name === undefined || name === "help" || name === "--help" || name === "-h") {
-    (name === undefined ? process.stderr : process.stdout).write(usage);
-    return name === undefined ? usageExitCode : 0;
+  if (name === undefined) {
+    process.stderr.write(usage);
+    return usageExitCode;
   }
   if (name === "--version" || name === "-v") {
     process.stdout.write(`${packageVersion}\n`);
     return 0;
   }
-  const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
-  if (command === undefined) {
-    const nearest = nearestName(name, Object.keys(commands)) ?? "";
-    throw new LockstepError("E_USAGE", {
-      command: name,
-      problem: `there is no such command; did you mean ${nearest}`,
-    });
-  }
-  const { usage: commandUsage, run } = await command.load();
-  if (commandUsage !== undefined && args.some((arg) => arg === "--help" || arg === "-h")) {
-    process.stdout.write(commandUsage);
+  if (isHelp(name) || name === "help") {
+    const [about] = args;
+    process.stdout.write(
+      about === undefined || isHelp(about) ? usage : usages[commandNamed(about)],
+    );
     return 0;
   }
+  const command = commandNamed(name);
+  if (args.some(isHelp)) {
+    process.stdout.write(usages[command]);
+    return 0;
+  }
+  const run = await commands[command].load();
   const { flags, rest } = takeConsoleFlags(args);
   return run(rest, flags);
+}
+
+/** @throws E_USAGE, with the command that was meant, or with all of them where none is near */
+function commandNamed(name: string): CommandName {
+  const names = Object.keys(commands) as CommandName[];
+  const known = names.find((each) => each === name);
+  if (known !== undefined) return known;
+  const near = likelyName(name, names);
+  throw new LockstepError("E_USAGE", {
+    command: name,
+    problem:
+      near === undefined
+        ? `there is no such command; there are ${names.join(", ")}`
+        : `there is no such command; did you mean ${near}?`,
+  });
 }
 
 // gRPC's own log on standard error repeats what our errors say, between the lines of the display.

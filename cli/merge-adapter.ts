@@ -1,18 +1,11 @@
 import { readdir } from "node:fs/promises";
 import { parseArgs } from "node:util";
-import { ModelWeights, saveAtomically, writeModelDirectory } from "#lib/checkpoint/index";
-import { AdapterDirectory, mergedTensors } from "#lib/checkpoint/peft/index";
+import { saveAtomically, writeModelDirectory } from "#lib/checkpoint/index";
 import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
-import { findModelDirectory, readModelConfig } from "./model-directory.js";
-
-export const mergeAdapterUsage = `Usage: lockstep merge-adapter ADAPTER_DIR OUT_DIR [--base MODEL] [--dtype float32|bfloat16|float16]
-
-Writes a model directory with the adapter added into the weights of its base model: W + scale B A.
-
-  --base MODEL   the base model, where it is not the one that adapter_config.json names
-  --dtype TYPE   of the written weights, default that of the base model's files
-`;
+import { openMergedModel } from "./merged-model.js";
+import { detailOnStandardError, findModelDirectory } from "./model-directory.js";
+import { findAdapter } from "./model-place.js";
 
 /** `lockstep merge-adapter`. Returns the exit code; errors of the catalogue are thrown. */
 export async function mergeAdapterCommand(args: string[]): Promise<number> {
@@ -21,26 +14,28 @@ export async function mergeAdapterCommand(args: string[]): Promise<number> {
   if (present.length > 0) {
     throw new LockstepError("E_DIRECTORY_NOT_EMPTY", { directory: outDirectory });
   }
-  const adapter = await AdapterDirectory.open(adapterDirectory);
+  const onDetail = detailOnStandardError;
+  const place = await findAdapter(await findModelDirectory(adapterDirectory, { onDetail }), {
+    base: named,
+    onDetail,
+  });
+  const merged = await openMergedModel(place);
   try {
-    const base = named ?? adapter.config.base_model_name_or_path;
-    if (base === null) throw usageError("adapter_config.json names no base model; give --base");
-    const sourceDir = await findModelDirectory(base);
-    const { model_type: modelType } = await readModelConfig(sourceDir);
-    const weights = await ModelWeights.open(sourceDir);
-    try {
-      const tensors = mergedTensors(weights, String(modelType), adapter);
-      const written = { sourceDir, tensors, dtype: dtype ?? weights.dtype() };
-      await saveAtomically(outDirectory, (temporary) => writeModelDirectory(temporary, written));
-    } finally {
-      await weights.close();
-    }
+    for (const warning of merged.warnings) process.stderr.write(`warning: ${warning}\n`);
+    const written = {
+      sourceDir: place.modelDirectory,
+      tokenizerDir: place.tokenizerDirectory,
+      tensors: merged.tensors,
+      configChanges: merged.configChanges,
+      dtype: dtype ?? merged.dtype,
+    };
+    await saveAtomically(outDirectory, (temporary) => writeModelDirectory(temporary, written));
     process.stdout.write(
-      `Merged ${adapter.modules.length} modules into ${base}, written to ${outDirectory}.\n`,
+      `Merged ${merged.numModules} modules into ${place.adapter?.base}, written to ${outDirectory}.\n`,
     );
     return 0;
   } finally {
-    await adapter.close();
+    await merged.close();
   }
 }
 

@@ -1,4 +1,4 @@
-import type { ResolvedConfig } from "#lib/core/config/index";
+import { defaultOf, type ResolvedConfig } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { TokenBatch } from "#lib/core/job";
 import {
@@ -24,6 +24,8 @@ export interface PreparedData {
   readonly hasSegments: boolean;
   /** Whether batches carry token types. */
   readonly hasTokenTypes: boolean;
+  /** Whether most examples are conversations, which the chat template renders. */
+  readonly isChat: boolean;
   /** Names of the classes, by number, where rows are labelled. */
   readonly labels: readonly string[] | undefined;
   readonly trainReport: PreparationReport;
@@ -53,6 +55,10 @@ export async function prepareData(
   { maxPositions, onDetail, ...context }: DataContext,
 ): Promise<PreparedData> {
   onDetail("reading the data set");
+  // The default is for models of today; an older one with fewer positions takes rows of its own length.
+  const isShorter =
+    config.max_length === defaultOf("max_length") && maxPositions < config.max_length;
+  const sequenceLength = isShorter ? maxPositions : config.max_length;
   let nextDetail = charactersPerDetail;
   const dataset = await prepareDataset(
     {
@@ -65,7 +71,7 @@ export async function prepareData(
     },
     {
       ...context,
-      sequenceLength: config.max_length,
+      sequenceLength,
       maxSequenceLength: maxPositions,
       seed: config.data_seed,
       packing: config.packing,
@@ -107,10 +113,14 @@ export async function prepareData(
           : evaluationBatches(validation.rows, config.per_device_eval_batch_size),
       hasSegments: train.rows.hasSegments || validation?.rows.hasSegments === true,
       hasTokenTypes: train.rows.hasTokenTypes === true,
+      isChat: dataset.isChat,
       labels: dataset.labels,
       trainReport: train.report,
       validationReport: validation?.report,
-      dataLines: describeData(dataset),
+      dataLines: [
+        ...describeData(dataset),
+        ...(isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : []),
+      ],
       closeData: dataset.close,
     };
   } catch (error) {
@@ -119,7 +129,10 @@ export async function prepareData(
   }
 }
 
-async function sourcesOf(config: ResolvedConfig, names: readonly string[]): Promise<DataSource[]> {
+async function sourcesOf(
+  config: ResolvedConfig,
+  names: ResolvedConfig["dataset"],
+): Promise<DataSource[]> {
   const sources = await findSources(names, {
     datasetDir: config.dataset_dir,
     textField: config.dataset_text_field,

@@ -1,9 +1,11 @@
-import { basename, join } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/model-weights";
 import type { LoraConfig } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import {
+  datasetName,
+  hubTokenOf,
   type ResolvedConfig,
   resolveSteps,
   type SettledConfig,
@@ -32,7 +34,9 @@ import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/op
 import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import { loraRun } from "./lora.js";
 import { findModelDirectory, readModelConfig } from "./model-directory.js";
+import { findableName, refuseAdapter } from "./model-place.js";
 import { prepareData } from "./prepare-data.js";
+import { checkSpecialTokens } from "./special-tokens.js";
 
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
 export interface PreparedRun {
@@ -81,6 +85,8 @@ export interface OptimizerSettings {
 
 export interface SampleRequest {
   readonly promptText: string;
+  /** The prompt is a user's message: the model learns chats. */
+  readonly isChat: boolean;
   readonly prompt: Int32Array;
   readonly maxNewTokens: number;
   readonly endTokenIds: readonly number[];
@@ -105,10 +111,22 @@ export async function prepareRun(
   asked: ResolvedConfig,
   { onDetail = () => {}, choosePrecision }: PreparationHooks = {},
 ): Promise<PreparedRun> {
-  const modelDirectory = await findModelDirectory(asked.model_name_or_path);
+  const modelDirectory = await findModelDirectory(asked.model_name_or_path, {
+    revision: asked.model_revision,
+    token: hubTokenOf(asked),
+    onDetail,
+  });
+  refuseAdapter(modelDirectory, asked.model_name_or_path);
+  if (asked.use_peft && resolve(asked.output_dir) === modelDirectory) {
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "output_dir and model_name_or_path",
+      reason: "an adapter in the directory of its base model would replace that model's files",
+    });
+  }
   onDetail("opening the model");
   const modelConfig = await readModelConfig(modelDirectory);
   const tokenizer = await loadTokenizer(modelDirectory);
+  checkSpecialTokens(asked.special_tokens, tokenizer);
   const weights = await ModelWeights.open(modelDirectory);
   try {
     if (isTied(modelConfig)) await checkTiedHead(weights);
@@ -152,6 +170,7 @@ export async function prepareRun(
     const lora = loraRun(config, {
       modelType: String(modelConfig["model_type"]),
       weights: [...wholeLayout.tensors].sort((a, b) => (a.name < b.name ? -1 : 1)),
+      name: findableName(config.model_name_or_path, modelDirectory),
       isClassifier: classifier !== undefined,
       newModules: [...newWeights.keys()].map(moduleOf),
       read: async ({ name }) => newWeights.get(name) ?? weights.readFloat32(name),
@@ -161,12 +180,12 @@ export async function prepareRun(
       (space: ParameterLayout): PreparedRun["loadMasters"] =>
       (range, into) =>
         loadRange(weights, space, range, into, newWeights);
-    const sample = await sampleOf(config, tokenizer, maxPositions);
+    const sample = await sampleOf(config, tokenizer, { maxPositions, isChat: data.isChat });
     const computed = [...layout.tensors, ...(lora?.job.frozen.tensors ?? [])];
     const numParameters = computed.reduce((sum, { size }) => sum + size, 0);
     const runName =
       config.run_name ??
-      `${basename(config.model_name_or_path)} on ${config.dataset.map((source) => basename(source)).join(", ")}`;
+      `${basename(config.model_name_or_path)} on ${config.dataset.map((each) => basename(datasetName(each))).join(", ")}`;
     const { plan } = data;
     return {
       config,
@@ -214,6 +233,7 @@ export async function prepareRun(
         numTrainTokens: data.trainReport.rowTokens,
         numValidationSamples: data.validationReport?.numRows ?? 0,
         ...(labels === undefined ? {} : { numClasses: labels.length }),
+        ...(lora === undefined ? {} : { adapterBase: lora.baseName }),
         dataLines: [
           ...data.dataLines,
           ...(lora === undefined ? [] : [lora.line]),
@@ -267,11 +287,14 @@ function optimizerSettings(config: ResolvedConfig, totalSteps: number): Optimize
 async function sampleOf(
   config: ResolvedConfig,
   tokenizer: Tokenizer,
-  maxPositions: number,
+  { maxPositions, isChat }: { readonly maxPositions: number; readonly isChat: boolean },
 ): Promise<SampleRequest | undefined> {
   const promptText = config.sample_prompt;
   if (promptText === null) return undefined;
-  const prompt = await tokenizer.encode(promptText);
+  const message = { role: "user", content: promptText };
+  const prompt = await tokenizer.encode(
+    isChat ? tokenizer.applyChatTemplate([message], { addGenerationPrompt: true }) : promptText,
+  );
   const room = maxPositions - prompt.length;
   if (prompt.length === 0 || room < 1) {
     throw new LockstepError("E_CONFIG_INVALID", {
@@ -283,6 +306,7 @@ async function sampleOf(
   }
   return {
     promptText,
+    isChat,
     prompt,
     maxNewTokens: Math.min(config.sample_max_new_tokens, room),
     endTokenIds: tokenizer.endTokenIds,

@@ -13,8 +13,8 @@ import {
   writeOptimizerState,
   writeTrainerState,
 } from "#lib/checkpoint/index";
-import { copyTokenizer } from "#lib/checkpoint/model-directory";
-import { writeAdapterDirectory } from "#lib/checkpoint/peft/index";
+import { copyTokenizer, writeChangedConfig } from "#lib/checkpoint/model-directory";
+import { classifierConfigFileName, writeAdapterDirectory } from "#lib/checkpoint/peft/index";
 import { removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
@@ -231,6 +231,10 @@ async function writeModel(run: PreparedRun, directory: string, snapshot: Snapsho
       })),
     });
     await copyTokenizer(run.modelDirectory, directory);
+    if (run.labels !== undefined) {
+      const file = join(directory, classifierConfigFileName);
+      await writeChangedConfig(file, run.modelDirectory, run.configChanges);
+    }
     return;
   }
   await writeModelDirectory(directory, {

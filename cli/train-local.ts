@@ -12,13 +12,14 @@ import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { passPieces, readWireRange, sharedWireSpace } from "#lib/core/wire-space";
 import { clipCoefficient, ShardArithmetic, shardsNeeded, totalNorm } from "#lib/optim/index";
-import { memoryTotalBytes } from "#worker/device";
+import { memoryTotalBytes } from "#lib/core/machine-memory";
 import { precisionAdvice } from "#worker/precision-advice";
 import { openDeviceTelemetry } from "#worker/telemetry";
 import { memoryLines } from "./memory-lines.js";
 import { slowBf16 } from "./progress/format.js";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
+import { pushOf } from "./push.js";
 import { saveFinalModel } from "./run-files.js";
 
 export interface LocalStep {
@@ -170,6 +171,7 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
   const { config, warnings } = await loadConfig(args);
   for (const warning of warnings) process.stderr.write(`warning: ${warning}\n`);
   process.stdout.write(printConfig(config));
+  const push = await pushOf(config);
   const releaseOutput = await claimOutputDirectory(config.output_dir);
   const say = (line: string): void => void process.stdout.write(`${line}\n`);
   for (const line of engineEnvironment(process.env).overruled) say(`warning: ${line}`);
@@ -221,6 +223,8 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
     const { directory } = await saveFinalModel(run, outcome.shards, stateOf(run, outcome.steps));
     process.stdout.write(`saved ${directory}\nmasters sha256 ${outcome.mastersSha256}\n`);
     engine.close();
+    const url = await push?.(say);
+    if (url !== undefined) say(`pushed to ${url}`);
     return 0;
   } finally {
     await run.close();

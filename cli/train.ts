@@ -11,15 +11,6 @@ import { printable } from "./progress/text.js";
 import { exitCodes, onStopSignals } from "./stop-signals.js";
 import { logDirectoryOf, logTail, Supervisor, type WorkerExit } from "./supervisor.js";
 
-export const trainUsage = `Usage: lockstep train CONFIG.yaml [--key value ...]
-
-Trains on this machine: a coordinator in this process and \`workers\` worker processes.
-Every key of the configuration is a flag too; \`lockstep config --keys\` lists them.
-
-  --json-logs   one JSON object a line instead of the display
-  --verbose     stack traces of errors
-`;
-
 /** `lockstep train`: everything on one machine. Returns the exit code. */
 export async function trainCommand(args: readonly string[], flags: ConsoleFlags): Promise<number> {
   const loaded = await loadConfig(args);

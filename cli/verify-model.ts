@@ -15,21 +15,9 @@ import {
   type ReferenceCase,
 } from "#lib/evaluation/verify/index";
 import type { Model } from "#lib/models/index";
-import { findModelDirectory } from "./model-directory.js";
+import { detailOnStandardError } from "./model-directory.js";
+import { findModel } from "./model-place.js";
 import { openModel } from "./open-model.js";
-
-export const verifyModelUsage = `Usage: lockstep verify-model DIR [--rtol 1e-4] [--case CASE_DIR] [--all]
-
-Compares what Lockstep computes for a model in float32 with what transformers computed: the loss, the
-logits where the attention mask is 1, the gradient of every weight, and the greedy continuation.
-CASE_DIR holds case.json and expected.safetensors (DIR by default); scripts/make_case.py makes them.
-
-  --rtol R   largest difference, relative to the tensor's norm (default 1e-4); of a gradient that is
-             smaller than a thousandth of the whole gradient, relative to that thousandth
-  --all      print every tensor, not only the worst
-
-Exit code 0 within R, 1 beyond it, 2 for a command line that cannot be read.
-`;
 
 /** A case of 100 rows of 1000 tokens takes about 2 MB. */
 const maxCaseBytes = 64 << 20;
@@ -39,6 +27,9 @@ const numShown = 8;
 
 export interface VerifyOptions {
   readonly model: string;
+  /** Of an adapter, where it is not the one that it names. */
+  readonly base?: string | undefined;
+  readonly revision?: string | undefined;
   readonly caseDirectory: string | undefined;
   readonly tolerance: number;
   readonly showAll: boolean;
@@ -55,11 +46,13 @@ export async function verifyModelCommand(args: string[]): Promise<number> {
 export async function verifyModel(
   options: VerifyOptions,
 ): Promise<{ readonly passed: boolean; readonly report: string }> {
-  const directory = await findModelDirectory(options.model);
+  const place = await findModel(options.model, { ...options, onDetail: detailOnStandardError });
+  const { directory } = place;
   const caseDirectory = options.caseDirectory ?? directory;
   const caseFile = join(caseDirectory, "case.json");
   const reference = parseCase(caseFile, await readJsonFile(caseFile, "case", maxCaseBytes));
-  const { model, readWeight, close } = await openModel(directory);
+  const { model, readWeight, warnings, close } = await openModel(place);
+  for (const warning of warnings) process.stderr.write(`warning: ${warning}\n`);
   let result: CaseResult;
   try {
     result = await computeCase(model, readWeight, reference);
@@ -96,7 +89,9 @@ function parse(args: string[]): VerifyOptions {
       options: {
         rtol: { type: "string", default: defaultTolerance },
         case: { type: "string" },
+        base: { type: "string" },
         all: { type: "boolean", default: false },
+        revision: { type: "string" },
       },
     });
   } catch (error) {
@@ -106,7 +101,8 @@ function parse(args: string[]): VerifyOptions {
   if (model === undefined || rest.length > 0) return fail("it takes one model directory");
   const tolerance = Number(parsed.values.rtol);
   if (!(tolerance >= 0)) return fail(`--rtol ${parsed.values.rtol} is not a number of at least 0`);
-  return { model, caseDirectory: parsed.values.case, tolerance, showAll: parsed.values.all };
+  const { base, case: caseDirectory, all: showAll, revision } = parsed.values;
+  return { model, revision, base, caseDirectory, tolerance, showAll };
 }
 
 /** Every recorded tensor against the computed one, the worst first. */

@@ -16,22 +16,6 @@ import { memoryLines } from "./memory-lines.js";
 import { exitCodes, onStopSignals } from "./stop-signals.js";
 import type { WorkerMessage } from "./supervisor.js";
 
-export const workerUsage = `Usage: lockstep worker --coordinator HOST:PORT [options]
-
-Takes part in a run: computes gradients on one device until the run is over.
-
-  --name NAME                 shown in logs and metrics
-  --metrics-host HOST         default 127.0.0.1
-  --metrics-port PORT         default 0 (any free port); null: no HTTP
-  --use-cpu                   do not look for a GPU
-  --device-threads N          compute threads, to judge how busy a CPU device is
-  --reconnect-timeout-ms MS   how long the coordinator may be away, default 60000
-  --join-token-file FILE      --tls-ca-file FILE  --tls-cert-file FILE  --tls-key-file FILE
-  --tls-server-name NAME      name in the coordinator's certificate, where it differs
-  --http-token-file FILE      --insecure
-  --engine-module FILE        module that computes instead of TensorFlow
-`;
-
 /** `lockstep worker`. Returns the exit code. */
 export async function workerCommand(
   args: readonly string[],

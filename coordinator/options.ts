@@ -110,6 +110,8 @@ export interface CoordinatorOptions {
   };
   readonly generation?: {
     readonly promptText: string;
+    /** The prompt is a user's message, rendered by the chat template. @default false */
+    readonly isChat?: boolean;
     readonly prompt: readonly number[];
     readonly maxNewTokens: number;
     readonly endTokenIds: readonly number[];

@@ -305,7 +305,7 @@ export class TrainingRun {
     const { generation, bus } = this.#options;
     if (generation === undefined) return;
     this.#phase("generating");
-    const { prompt, maxNewTokens, endTokenIds, promptText } = generation;
+    const { prompt, maxNewTokens, endTokenIds, promptText, isChat = false } = generation;
     const work = new GenerationWork({
       version: this.#numUpdates,
       prompt,
@@ -316,7 +316,8 @@ export class TrainingRun {
     const tokens = await this.#work(work, work.completed);
     const text = await generation.decode(tokens);
     this.#samples.push({ step: this.#step, tokens, text });
-    bus.publish({ type: "sample.generated", step: this.#step, prompt: promptText, text });
+    const sample = { step: this.#step, prompt: promptText, text, ...(isChat ? { isChat } : {}) };
+    bus.publish({ type: "sample.generated", ...sample });
   }
 
   /**

@@ -128,9 +128,10 @@ function drawWorkers(workers: readonly WorkerRow[]): void {
 function drawSamples(run: RunState): void {
   byId("samples-section").hidden = run.samples.length === 0;
   byId("samples").replaceChildren(
-    ...run.samples.flatMap(({ step, prompt, text }) => {
+    ...run.samples.flatMap(({ step, prompt, text, isChat }) => {
       const quote = document.createElement("blockquote");
-      quote.append(tag("span", prompt, "quiet"), text);
+      if (isChat) quote.append(tag("p", `user: ${prompt}`, "quiet"), `assistant: ${text}`);
+      else quote.append(tag("span", prompt, "quiet"), text);
       return [tag("p", step === 0 ? "before training" : `after ${step} steps`, "quiet"), quote];
     }),
   );

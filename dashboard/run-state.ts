@@ -38,8 +38,12 @@ export class RunState {
   readonly gradientNorms: Point[] = [];
   readonly evaluations: Point[] = [];
   readonly stepSeconds: number[] = [];
-  readonly samples: { readonly step: number; readonly prompt: string; readonly text: string }[] =
-    [];
+  readonly samples: {
+    readonly step: number;
+    readonly prompt: string;
+    readonly text: string;
+    readonly isChat: boolean;
+  }[] = [];
   readonly workers = new Map<string, WorkerRow>();
   readonly lines: LogLine[] = [];
 
@@ -100,7 +104,10 @@ export class RunState {
         );
         break;
       case "sample.generated":
-        this.samples.push({ step: event.step, prompt: event.prompt, text: event.text });
+        this.samples.push({
+          ...{ step: event.step, prompt: event.prompt, text: event.text },
+          isChat: event.isChat === true,
+        });
         break;
       case "checkpoint.saved":
         say(`saved ${event.directory}`);

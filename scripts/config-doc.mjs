@@ -19,6 +19,8 @@ function whatHappens(rule) {
             .join(" or ")}: ${rule.only.reason}`;
     case "ignored":
       return `no effect: ${rule.reason}`;
+    case "joint":
+      return rule.meaning;
     case "method":
       return `an option of ${rule.method}: no effect beside \`finetuning_type: full\` or \`lora\`, refused otherwise`;
     case "fixed": {

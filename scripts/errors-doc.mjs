@@ -9,6 +9,7 @@ import { loadBuilt, writePage } from "./generated-page.mjs";
 const sections = [
   ["System", "system", "systemErrors"],
   ["Configuration", "config", "configErrors"],
+  ["Hugging Face Hub", "hub", "hubErrors"],
   ["Models and checkpoints", "checkpoint", "checkpointErrors"],
   ["Data", "data", "dataErrors"],
   ["Graph and engine", "graph", "graphErrors"],

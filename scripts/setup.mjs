@@ -1,10 +1,11 @@
 // Makes a fresh checkout ready: npm packages, the engine, the build, and on request the base model of the
-// quick start and the tools that only tests use. Does only what is not done yet.
+// quick start or another one, and the tools that only tests use. Does only what is not done yet.
 //
-//   node scripts/setup.mjs [--gpu | --cpu] [--model] [--test] [--python]
+//   node scripts/setup.mjs [--gpu | --cpu] [--model [NAME ...]] [--test] [--python]
 //
 // --gpu    the CUDA engine even if no GPU is visible here; --cpu the CPU engine even if one is
-// --model  also fetch and import the base model
+// --model  also fetch these models, that of the quick start where none is named; all-MiniLM-L6-v2 is the
+//          one of examples/classifier.yaml
 // --test   also the test tools; a missing one is an error when CI=true and a warning elsewhere
 // --python also torch, transformers and peft, which tests of files and numbers compare with (6 GB); with
 //          --test and CI=true they are installed unasked
@@ -19,7 +20,7 @@ import { elapsedSeconds, SetupError, say } from "./setup/console.mjs";
 import { engineDirectory, installEngine, linkEngine } from "./setup/engine.mjs";
 import { ENGINE_WHEELS, TENSORFLOW_VERSION } from "./setup/engine-wheels.mjs";
 import { withLock } from "./setup/lock.mjs";
-import { fetchModel, ggufPath, importModel, modelDirectory } from "./setup/model.mjs";
+import { modelDirectory, MODELS } from "./setup/model.mjs";
 import { installNpmPackages, lockedPackage } from "./setup/npm-packages.mjs";
 import { installPeers } from "./setup/peers.mjs";
 import { checkRequirements, hasNvidiaGpu } from "./setup/requirements.mjs";
@@ -28,7 +29,8 @@ import { installTestTools } from "./setup/test-tools.mjs";
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 async function main() {
-  const { values: flags } = parseArgs({
+  const { values: flags, positionals } = parseArgs({
+    allowPositionals: true,
     options: {
       gpu: { type: "boolean", default: false },
       cpu: { type: "boolean", default: false },
@@ -41,18 +43,20 @@ async function main() {
   const spec = engineSpec(flags);
   const nodeModulesDir = join(root, "node_modules");
   const needsEngine = !existsSync(engineDirectory(cacheDir, spec));
-  const needsModel = flags.model && !existsSync(modelDirectory(cacheDir));
+  const missing = modelsOf(flags, positionals).filter(
+    (name) => !existsSync(modelDirectory(cacheDir, name)),
+  );
   checkRequirements({
-    pip: needsEngine || (needsModel && !existsSync(ggufPath(cacheDir))),
+    pip: needsEngine || missing.some((name) => !MODELS[name].isFetched(cacheDir)),
     compiler: needsEngine,
   });
   // Two set-ups of one checkout would otherwise install into the same node_modules.
   await withLock(join(root, "dist", ".setup.lock"), async () => {
     await installNpmPackages(root);
     linkEngine(await installEngine(cacheDir, spec, nodeModulesDir), nodeModulesDir);
-    if (needsModel) await fetchModel(cacheDir);
+    for (const name of missing) await MODELS[name].fetch(cacheDir);
     await build(root);
-    if (needsModel) await importModel(root, cacheDir);
+    for (const name of missing) await MODELS[name].place(root, cacheDir);
     if (flags.test) await installTestTools(root, cacheDir);
     if (flags.python || (flags.test && process.env.CI === "true")) {
       await installPeers(root, cacheDir);
@@ -61,6 +65,20 @@ async function main() {
   say(
     `ready after ${elapsedSeconds()} s (${spec.flavour} engine, TensorFlow ${TENSORFLOW_VERSION})`,
   );
+}
+
+/** The models that are asked for: names follow --model. */
+function modelsOf(flags, names) {
+  if (!flags.model && names.length > 0) {
+    throw new SetupError(`unexpected argument ${names[0]}; names of models follow --model`);
+  }
+  const known = Object.keys(MODELS);
+  const unknown = names.find((name) => !known.includes(name));
+  if (unknown !== undefined) {
+    throw new SetupError(`there is no model ${unknown} to bring; there are ${known.join(", ")}`);
+  }
+  if (!flags.model) return [];
+  return names.length > 0 ? names : known.slice(0, 1);
 }
 
 function engineSpec(flags) {

@@ -14,6 +14,14 @@ import { spec } from "node:test/reporters";
 import { fileURLToPath } from "node:url";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
+
+// A test never asks the Hugging Face Hub, nor finds what this person has of it; a test of downloads names
+// its own server and cache.
+for (const name of Object.keys(process.env)) {
+  if (/^(HF|HUGGING_?FACE)_/.test(name)) delete process.env[name];
+}
+process.env.HF_HUB_OFFLINE = "1";
+process.env.HF_HOME = join(root, "dist", "tests", "no-hub");
 const testsDir = join(root, "dist", "tests");
 
 /** Areas, the folders of tests/, whose files run alone. */

@@ -1,10 +1,6 @@
-import os from "node:os";
 import { cpuCount } from "#lib/core/cpu-count";
+import { memoryTotalBytes } from "#lib/core/machine-memory";
 import type { DeviceReading } from "./options.js";
-
-/** Memory of the machine, or of the container where that has less. */
-export const memoryTotalBytes = (): number =>
-  Math.min(os.totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
 
 /**
  * This process' share of the processor since the call before, and its memory.

@@ -4,6 +4,9 @@ import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { cpuCount } from "#lib/core/cpu-count";
 import { packageRoot } from "#lib/core/paths";
+import { ceilingVariable, hasBf16Products, readProcessor } from "#lib/core/processor";
+import { torchCapability } from "./peers-python.js";
+import { precisionOfProcessor } from "./precision.js";
 
 /** What a figure depends on beside the code. */
 export function describeEnvironment(): string[] {
@@ -21,6 +24,22 @@ export function describeEnvironment(): string[] {
   ];
 }
 
+/**
+ * The precision of the table's rows, and what decided it.
+ * @throws Error if torch computes with other instructions than the ceiling allows
+ */
+export function describePrecision(): string[] {
+  const processor = readProcessor();
+  const { ceiling } = processor;
+  const has = hasBf16Products(processor) ? "has" : "has no";
+  const under = ceiling === undefined ? "" : ` under ${ceilingVariable}=${ceiling}`;
+  const torch = torchCapability();
+  return [
+    `${precisionOfProcessor()} on both sides: the processor ${has} products of bfloat16${under}`,
+    ...(torch === undefined ? [] : [`torch's kernels: ${torch}`]),
+  ];
+}
+
 /** Cores, memory, kernel and runtime. */
 export const describeHost = (): string[] => [
   `${cpus().length} x ${cpuModel()}`,
@@ -32,12 +51,14 @@ export const describeHost = (): string[] => [
 /** Threads of an operation: all cores that this process may use, unless the environment says otherwise. */
 export const numThreads = (): number => Number(process.env["TF_NUM_INTRAOP_THREADS"] ?? cpuCount());
 
-/** `2x-amd-epyc`: the hardware in a file's name. */
+/** `2x-amd-epyc`, or `2x-amd-epyc-avx2` under a ceiling: the hardware in a file's name. */
 export function hardwareName(): string {
+  const { ceiling } = readProcessor();
   const model = cpuModel()
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, "-");
-  return `${cpus().length}x-${model.replace(/^-|-$/g, "")}`;
+  const parts = [`${cpus().length}x`, model.replace(/^-|-$/g, "")];
+  return [...parts, ...(ceiling === undefined ? [] : [ceiling.toLowerCase()])].join("-");
 }
 
 const cpuModel = (): string => cpus()[0]?.model.trim() ?? "unknown";

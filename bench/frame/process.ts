@@ -1,8 +1,8 @@
 import { spawn } from "node:child_process";
 import type { Command, Measurement } from "./experiment.js";
 
-/** Longer than any process of the table takes; a hang becomes a failed row. */
-const processTimeoutMs = 5 * 60_000;
+/** Longer than any process of the table takes, torch.compile on a slow machine; a hang fails the row. */
+const processTimeoutMs = 10 * 60_000;
 const shownCharacters = 1500;
 
 /**

@@ -1,4 +1,4 @@
-import type { RowResult } from "./experiment.js";
+import type { Row, RowResult } from "./experiment.js";
 
 const sign = { "at most": "<=", "at least": ">=" } as const;
 
@@ -20,7 +20,7 @@ export function table(results: readonly RowResult[]): string {
       quantity(ours, row.unit),
       row.withoutPeer === true ? "" : quantity(peer, row.unit),
       row.withoutPeer === true ? "" : digits(ratio),
-      `${sign[row.direction]} ${row.bar}${row.withoutPeer === true ? ` ${row.unit}` : ""}`,
+      barText(row),
       holds ? "yes" : "**no**",
     ]),
   ];
@@ -36,6 +36,10 @@ export function table(results: readonly RowResult[]): string {
   );
   return [...lines, ...problems].join("\n");
 }
+
+/** "<= 0.72", with a unit where the bar is absolute. */
+export const barText = ({ direction, bar, unit, withoutPeer }: Row): string =>
+  `${sign[direction]} ${bar}${withoutPeer === true ? ` ${unit}` : ""}`;
 
 /** A file of bench/results. */
 export function resultsPage(

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { packageRoot } from "#lib/core/paths";
 import type { Command } from "./experiment.js";
-import { peersEnvironment, peersPython } from "./peers-python.js";
+import { peersCeiling, peersEnvironment, peersPython } from "./peers-python.js";
 import { measure } from "./process.js";
 
 /** A folder for one run of the table: seeded models and token files, written by the peer's side. */
@@ -28,7 +28,7 @@ export class Workspace {
     return {
       file: python,
       args: [join(packageRoot, `bench/peers/${script}.py`), ...args],
-      env: { ...peersEnvironment, TOKENIZERS_PARALLELISM: "false" },
+      env: { ...peersEnvironment, ...peersCeiling(), TOKENIZERS_PARALLELISM: "false" },
     };
   }
 

@@ -1,13 +1,13 @@
 """Seconds of a whole LoRA step with peft: forward, backward, clip, fused AdamW on the adapter.
 
     python bench/peers/lora.py MODEL_DIR ADAPTER_DIR --write
-    python bench/peers/lora.py MODEL_DIR ADAPTER_DIR --shapes ROWSxTOKENS,...
+    python bench/peers/lora.py MODEL_DIR ADAPTER_DIR [--precision bf16|fp32] --shapes ROWSxTOKENS,...
 
 `--write` saves the adapter that both sides start from, peft's usual one for the model with a seeded B that
 is not zero. Otherwise prints {"values": {"step-2x512": seconds}, "check": {"first-2x512": loss,
 "last-2x512": loss}}: medians of `--repeat` steps after a warm-up step; the losses of the first and the
-last step. The frozen weights are bfloat16, as LoRA is usually run: float32 ones would be cast anew in
-every step. The adapter and its optimizer are float32, products bf16 by autocast.
+last step. In bf16 the frozen weights are bfloat16, as LoRA is usually run: float32 ones would be cast anew
+in every step. The adapter and its optimizer are float32, products bf16 by autocast.
 """
 
 import argparse
@@ -39,10 +39,11 @@ def write(model: str, adapter: str) -> None:
 def measure(options: argparse.Namespace) -> None:
     tokens = numpy.fromfile(f"{options.model}/tokens.i32", dtype="<i4")
     values, check = {}, {}
+    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     for shape in options.shapes.split(","):
         rows, length = map(int, shape.split("x"))
         batch = torch.from_numpy(tokens[: rows * length].astype("int64")).view(rows, length)
-        base = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.bfloat16)
+        base = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
         model = PeftModel.from_pretrained(base, options.adapter, is_trainable=True)
         times, backward_times, losses = steps(model, batch, options)
         values[f"step-{shape}"] = statistics.median(times)
@@ -56,9 +57,10 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("adapter")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--shapes", default="2x512")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.set_defaults(precision="bf16", device="cpu")
+    parser.set_defaults(device="cpu")
     options = parser.parse_args()
     write(options.model, options.adapter) if options.write else measure(options)
 

@@ -1,14 +1,14 @@
 """Seconds from the start of a Python process to the end of the first step of transformers' Trainer: imports,
-`from_pretrained`, 2 x 512 tokens in bf16 autocast, clipping, fused AdamW.
+`from_pretrained`, 2 x 512 tokens in fp32 or bf16 autocast, clipping, fused AdamW.
 
-    python bench/peers/trainer_load.py MODEL_DIR
+    python bench/peers/trainer_load.py MODEL_DIR [--precision bf16|fp32]
 
 Prints {"values": {"load": seconds}, "check": {"first-2x512": loss}}.
 """
 
+import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 
@@ -34,7 +34,12 @@ class FirstStep(TrainerCallback):
         self.seconds = process_age_seconds()
 
 
-def main(directory: str) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    options = parser.parse_args()
+    directory = options.model
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     tokens = numpy.fromfile(f"{directory}/tokens.i32", dtype="<i4")[: ROWS * LENGTH]
     # The first token of a row is no target, and Trainer divides by the labels that are given.
@@ -49,7 +54,7 @@ def main(directory: str) -> None:
             args=TrainingArguments(
                 output_dir=output,
                 use_cpu=True,
-                bf16=True,
+                bf16=options.precision == "bf16",
                 max_steps=1,
                 per_device_train_batch_size=ROWS,
                 learning_rate=1e-4,
@@ -66,4 +71,4 @@ def main(directory: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -1,27 +1,29 @@
 import type { Experiment } from "#bench/frame/experiment";
+import type { Precision } from "#lib/core/dtype";
 import { classifier, classify } from "./classifier.js";
 import { generate } from "./generate.js";
 import { load } from "./load.js";
 import { lora } from "./lora.js";
-import { floor, fp32Step, step } from "./step.js";
+import { compiledStep, floor, fp32Step, step } from "./step.js";
 import { reduction, synchronisation } from "./synchronisation.js";
 import { tokenise } from "./tokenise.js";
 import { twoWorkers } from "./two-workers.js";
 
-/** In the order of the table. */
-export const experiments: readonly Experiment[] = [
-  step,
-  floor,
-  fp32Step,
-  lora,
-  twoWorkers,
+/** In the order of the table, in the precision that both sides of its rows compute in. */
+export const experimentsIn = (precision: Precision): readonly Experiment[] => [
+  step(precision),
+  compiledStep(precision),
+  floor(precision),
+  ...(precision === "bf16" ? [fp32Step] : []),
+  lora(precision),
+  twoWorkers(precision),
   synchronisation,
   reduction,
-  classifier,
-  generate,
-  classify,
+  classifier(precision),
+  generate(precision),
+  classify(precision),
   tokenise,
-  load,
+  load(precision),
 ];
 
 /** Experiments by their names or their rows'; a row's name keeps only that row. */

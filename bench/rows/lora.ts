@@ -1,5 +1,9 @@
 import type { Experiment } from "#bench/frame/experiment";
+import type { Bars } from "#bench/frame/precision";
 import type { Workspace } from "#bench/frame/workspace";
+import type { Precision } from "#lib/core/dtype";
+
+const bar: Bars = { bf16: 0.8, fp32: 0.85 };
 
 /** The model, and an adapter that peft wrote for it, from which both sides start. */
 async function seeded(workspace: Workspace): Promise<readonly [model: string, adapter: string]> {
@@ -11,25 +15,27 @@ async function seeded(workspace: Workspace): Promise<readonly [model: string, ad
 }
 
 /** The frozen weights get no gradient and stay where they are: only the adapter is summed and updated. */
-export const lora: Experiment = {
+export const lora = (precision: Precision): Experiment => ({
   name: "lora",
   rows: [
     {
       name: "lora-2x512",
-      what: "LoRA step (rank 8, c_attn), GPT-2 124M, 2x512 tokens, bf16, against peft with a bf16 base",
+      what: `LoRA step (rank 8, c_attn), GPT-2 124M, 2x512 tokens, ${precision}, against peft with a ${precision} base`,
       unit: "s",
-      bar: 0.8,
+      bar: bar[precision],
       direction: "at most",
       value: "step-2x512",
     },
   ],
   ours: async (workspace) => {
     const [model, adapter] = await seeded(workspace);
-    return workspace.ours("full-step", model, "--adapter", adapter, "--shapes", "2x512");
+    return workspace.ours("full-step", model, "--adapter", adapter, ...options(precision));
   },
   peer: async (workspace) => {
     const [model, adapter] = await seeded(workspace);
-    return workspace.peer("lora", model, adapter, "--shapes", "2x512");
+    return workspace.peer("lora", model, adapter, ...options(precision));
   },
   tolerances: { "first-2x512": 1e-3, "last-2x512": 1e-3 },
-};
+});
+
+const options = (precision: Precision): string[] => ["--precision", precision, "--shapes", "2x512"];

@@ -1,18 +1,21 @@
 import type { Experiment } from "#bench/frame/experiment";
+import type { Bars } from "#bench/frame/precision";
+import type { Precision } from "#lib/core/dtype";
 
 /** Steps in the table: the first warms up, as on both sides. */
 const numSteps = 3;
+const bar: Bars = { bf16: 1.25, fp32: 1.15 };
 const measuredSteps = ["--repeat", String(numSteps - 1)];
 
 /** Two workers with a thread each on one machine, the coordinator beside them; the peer has two ranks. */
-export const twoWorkers: Experiment = {
+export const twoWorkers = (precision: Precision): Experiment => ({
   name: "two-workers",
   rows: [
     {
       name: "two-workers",
-      what: "two workers, GPT-2 124M, 8x512 tokens a step, accumulation 4, bf16, against torch DDP (gloo)",
+      what: `two workers, GPT-2 124M, 8x512 tokens a step, accumulation 4, ${precision}, against torch DDP (gloo)`,
       unit: "tokens/s",
-      bar: 1.25,
+      bar: bar[precision],
       direction: "at least",
     },
     {
@@ -32,9 +35,12 @@ export const twoWorkers: Experiment = {
     },
   ],
   ours: async (workspace) =>
-    workspace.ours("two-workers", await workspace.model("gpt2"), ...measuredSteps),
-  peer: async (workspace) => workspace.peer("ddp", await workspace.model("gpt2"), ...measuredSteps),
+    workspace.ours("two-workers", await workspace.model("gpt2"), ...options(precision)),
+  peer: async (workspace) =>
+    workspace.peer("ddp", await workspace.model("gpt2"), ...options(precision)),
   tolerances: Object.fromEntries(
     Array.from({ length: numSteps }, (_, step) => [`loss-${step + 1}`, step === 0 ? 1e-3 : 3e-3]),
   ),
-};
+});
+
+const options = (precision: Precision): string[] => ["--precision", precision, ...measuredSteps];

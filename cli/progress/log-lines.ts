@@ -58,7 +58,9 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "evaluation.completed":
       return `${evaluationTitle(event.step)}: ${[["loss", formatFigure(event.loss)], ...evaluationFigures(event)].map((pair) => pair.join(" ")).join(", ")} over ${evaluationSize(event)} in ${formatSeconds(event.seconds)}`;
     case "sample.generated":
-      return `sample at step ${event.step}: ${printable(event.prompt)}|${printable(event.text)}`;
+      return event.isChat === true
+        ? `sample at step ${event.step}: user: ${printable(event.prompt)}|assistant: ${printable(event.text)}`
+        : `sample at step ${event.step}: ${printable(event.prompt)}|${printable(event.text)}`;
     case "checkpoint.saved":
       return `saved ${event.directory} (${formatBytes(event.bytes)} in ${formatSeconds(event.seconds)})`;
     case "run.failed":

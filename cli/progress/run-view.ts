@@ -30,6 +30,8 @@ export interface Sample {
   readonly step: number;
   readonly prompt: string;
   readonly text: string;
+  /** The prompt is a user's message, the text the answer. */
+  readonly isChat: boolean;
 }
 
 /** What is known of a run: a pure fold over its events. */
@@ -127,8 +129,8 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
       return { ...view, evaluations: [...view.evaluations, event] };
     }
     case "sample.generated": {
-      const { step, prompt, text } = event;
-      return { ...view, samples: [...view.samples, { step, prompt, text }] };
+      const { step, prompt, text, isChat = false } = event;
+      return { ...view, samples: [...view.samples, { step, prompt, text, isChat }] };
     }
     case "run.completed":
     case "run.failed":

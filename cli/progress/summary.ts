@@ -1,3 +1,5 @@
+import { join } from "node:path";
+import { classifierConfigFileName } from "#lib/checkpoint/peft/adapter-files";
 import type { LockstepEvent } from "#lib/core/events";
 import { evaluationFigures, formatFigure, formatSeconds, withCommas } from "./format.js";
 import type { Evaluation, RunView, Sample } from "./run-view.js";
@@ -8,14 +10,43 @@ type RunCompleted = Extract<LockstepEvent, { type: "run.completed" }>;
 /** Widest box; longer lines are harder to read than to scroll. */
 const maxBoxColumns = 96;
 
-/** The three lines of Python that load a Hugging Face directory. */
-export function pythonLines(directory: string, isClassifier = false): string[] {
+/** What a run leaves in its directory. */
+export interface SavedKind {
+  readonly isClassifier?: boolean;
+  /** The base model of an adapter, as it names it. */
+  readonly adapterBase?: string | undefined;
+}
+
+/** The lines of Python that load it. */
+export function pythonLines(directory: string, kind: SavedKind = {}): string[] {
+  const { isClassifier = false, adapterBase } = kind;
   const quoted = JSON.stringify(directory);
   const model = `AutoModelFor${isClassifier ? "SequenceClassification" : "CausalLM"}`;
+  const tokenizer = `tokenizer = AutoTokenizer.from_pretrained(${quoted}`;
+  if (adapterBase === undefined) {
+    return [
+      `from transformers import ${model}, AutoTokenizer`,
+      `model = ${model}.from_pretrained(${quoted})`,
+      `${tokenizer})`,
+    ];
+  }
+  if (!isClassifier) {
+    return [
+      "from peft import AutoPeftModelForCausalLM",
+      "from transformers import AutoTokenizer",
+      `model = AutoPeftModelForCausalLM.from_pretrained(${quoted})`,
+      `${tokenizer})`,
+    ];
+  }
+  // The base has no head, or one of other classes: their number and names are the adapter's.
+  const config = JSON.stringify(join(directory, classifierConfigFileName));
   return [
-    `from transformers import ${model}, AutoTokenizer`,
-    `model = ${model}.from_pretrained(${quoted})`,
-    `tokenizer = AutoTokenizer.from_pretrained(${quoted})`,
+    "from peft import PeftModel",
+    `from transformers import AutoConfig, ${model}, AutoTokenizer`,
+    `config = AutoConfig.from_pretrained(${config})`,
+    `model = ${model}.from_pretrained(${JSON.stringify(adapterBase)}, config=config)`,
+    `model = PeftModel.from_pretrained(model, ${quoted})`,
+    `${tokenizer}, config=config)`,
   ];
 }
 
@@ -55,7 +86,12 @@ export function renderSummary(
   if (first !== undefined && last !== undefined && last !== first) {
     lines.push("", ...renderSample(first, options), "", ...renderSample(last, options));
   }
-  const python = pythonLines(completed.directory, view.started?.numClasses !== undefined);
+  // A run that was stopped before its first step saved nothing of its own.
+  if (completed.step === 0) return [...lines, ""];
+  const python = pythonLines(completed.directory, {
+    isClassifier: view.started?.numClasses !== undefined,
+    adapterBase: view.started?.adapterBase,
+  });
   return [...lines, "", "Load it in Python:", "", ...python, ""];
 }
 
@@ -80,7 +116,10 @@ function evaluationFacts(
   ];
 }
 
-/** A prompt, dimmed, and its continuation, under a title that says when. */
+/**
+ * A prompt, dimmed, and its continuation, under a title that says when; of a chat, the user's message
+ * and the answer.
+ */
 export function renderSample(
   sample: Sample,
   options: { readonly columns: number; readonly palette: Palette },
@@ -90,10 +129,18 @@ export function renderSample(
   const prompt = printable(sample.prompt);
   const text = printable(sample.text, true);
   const columns = Math.max(20, Math.min(maxBoxColumns, options.columns - 1) - 2);
+  const title = palette.bold(`Sample ${when}`);
+  if (sample.isChat) {
+    return [
+      title,
+      ...wrap(`user: ${prompt}`, columns).map((line) => `  ${palette.dim(line)}`),
+      ...wrap(`assistant: ${text}`, columns).map((line) => `  ${line}`),
+    ];
+  }
   const lines = wrap(`${prompt}${text}`, columns);
   let promptLeft = displayWidth(wrap(prompt, Number.POSITIVE_INFINITY).join(" "));
   return [
-    palette.bold(`Sample ${when}`),
+    title,
     ...lines.map((line) => {
       const head = line.slice(0, promptLeft);
       promptLeft = Math.max(0, promptLeft - line.length - 1);

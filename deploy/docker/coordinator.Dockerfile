@@ -1,6 +1,6 @@
 # The coordinator and its reducer shards. TensorFlow is not in it.
 #   docker build -f deploy/docker/coordinator.Dockerfile -t lockstep-coordinator:0.1.0 .
-ARG NODE_IMAGE=node:20.20.2-bookworm-slim
+ARG NODE_IMAGE=node:24.22.3-bookworm-slim
 
 FROM ${NODE_IMAGE} AS build
 WORKDIR /app
@@ -17,13 +17,16 @@ COPY proto ./proto
 COPY scripts ./scripts
 COPY worker ./worker
 RUN node scripts/build.mjs
+# The tokenizer's package brings its binaries for every system.
 RUN npm prune --omit=dev --no-audit --no-fund \
-    && rm -rf node_modules/@tensorflow
+    && rm -rf node_modules/@tensorflow \
+    && find node_modules/tokenizers -name '*.node' ! -name '*.linux-*-gnu.node' -delete
 
 FROM ${NODE_IMAGE}
-# A model named in the job is looked for in $LOCKSTEP_CACHE/models.
+# A model named in the job is looked for in $LOCKSTEP_CACHE/models, then in the hub's cache below $HF_HOME.
 ENV NODE_ENV=production \
-    LOCKSTEP_CACHE=/var/lib/lockstep
+    LOCKSTEP_CACHE=/var/lib/lockstep \
+    HF_HOME=/var/lib/lockstep/huggingface
 WORKDIR /app
 COPY package.json LICENSE ./
 COPY --from=build /app/node_modules ./node_modules

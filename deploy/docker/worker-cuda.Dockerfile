@@ -1,7 +1,7 @@
 # A worker that computes on an NVIDIA GPU. CUDA's libraries come with the engine; the driver comes
 # from the node, through the NVIDIA container runtime.
 #   docker build -f deploy/docker/worker-cuda.Dockerfile -t lockstep-worker-cuda:0.1.0 .
-ARG NODE_IMAGE=node:20.20.2-bookworm-slim
+ARG NODE_IMAGE=node:24.22.3-bookworm-slim
 
 FROM ${NODE_IMAGE} AS build
 RUN apt-get update \
@@ -24,7 +24,9 @@ COPY worker ./worker
 # Installs the engine and builds. The compiler's headers are of no use afterwards.
 RUN node scripts/setup.mjs --gpu \
     && rm -rf /opt/lockstep/engine/*/tensorflow/include
-RUN npm prune --omit=dev --no-audit --no-fund
+# The tokenizer's package brings its binaries for every system.
+RUN npm prune --omit=dev --no-audit --no-fund \
+    && find node_modules/tokenizers -name '*.node' ! -name '*.linux-*-gnu.node' -delete
 
 FROM ${NODE_IMAGE}
 ENV NODE_ENV=production \

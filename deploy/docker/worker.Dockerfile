@@ -1,6 +1,6 @@
 # A worker that computes on the CPU.
 #   docker build -f deploy/docker/worker.Dockerfile -t lockstep-worker:0.1.0 .
-ARG NODE_IMAGE=node:20.20.2-bookworm-slim
+ARG NODE_IMAGE=node:24.22.3-bookworm-slim
 
 FROM ${NODE_IMAGE} AS build
 RUN apt-get update \
@@ -23,7 +23,9 @@ COPY worker ./worker
 # Installs the engine and builds. The compiler's headers are of no use afterwards.
 RUN node scripts/setup.mjs --cpu \
     && rm -rf /opt/lockstep/engine/*/tensorflow/include
-RUN npm prune --omit=dev --no-audit --no-fund
+# The tokenizer's package brings its binaries for every system.
+RUN npm prune --omit=dev --no-audit --no-fund \
+    && find node_modules/tokenizers -name '*.node' ! -name '*.linux-*-gnu.node' -delete
 
 FROM ${NODE_IMAGE}
 ENV NODE_ENV=production \

@@ -52,7 +52,7 @@ export async function saveAtomically(
 /**
  * Puts files into a directory that holds other things as well (the final model beside
  * `checkpoint-N/`): all are written and fsynced in a temporary directory inside it, then renamed one
- * by one, weights before config.json, so a reader that finds the new config finds its weights.
+ * by one, weights before configurations, so a reader that finds the new config finds its weights.
  */
 export async function saveFilesAtomically(
   directory: string,
@@ -67,13 +67,15 @@ export async function saveFilesAtomically(
       await write(temporary);
       await syncTree(temporary);
       const rank = (name: string): number =>
-        name.endsWith(".safetensors") ? 0 : name === "config.json" ? 2 : 1;
+        name.endsWith(".safetensors") ? 0 : isConfigFile(name) ? 2 : 1;
       const names = (await readdir(temporary)).sort((a, b) => rank(a) - rank(b));
       for (const name of names) await rename(join(temporary, name), join(final, name));
       if (names.some(isWeightsFile)) {
-        // Shards of an earlier save, or a single file where there are shards now, would be read too.
+        // Shards of an earlier save, or a single file where there are shards now, would be read too; an
+        // adapter's configuration beside a model, or a model's beside an adapter, would be believed.
         for (const name of await readdir(final)) {
-          if (isWeightsFile(name) && !names.includes(name)) await rm(join(final, name));
+          const isOfModel = isWeightsFile(name) || isConfigFile(name);
+          if (isOfModel && !names.includes(name)) await rm(join(final, name));
         }
       }
     });
@@ -85,6 +87,10 @@ export async function saveFilesAtomically(
 
 const isWeightsFile = (name: string): boolean =>
   /^(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/.test(name);
+
+/** What says of which kind the weights beside it are. */
+const isConfigFile = (name: string): boolean =>
+  ["config.json", "adapter_config.json", "classifier_config.json"].includes(name);
 
 /** Deletes a directory so that it is never seen half-deleted. */
 export async function removeDirectoryAtomically(directory: string): Promise<void> {

@@ -36,9 +36,15 @@ export async function readModelConfigText(directory: string): Promise<ModelConfi
  * The text of a config.json for weights of this type, for transformers of both generations. The text
  * itself is changed: a round trip through JavaScript numbers would turn Python's floats such as
  * `10000.0` into integers, which transformers checks.
+ *
+ * @param dtype undefined leaves what the text says
  */
-export function modelConfigFor({ text, config }: ModelConfigText, dtype: FloatDtype): string {
-  return withDtype(withOldRotary(text, config), dtype);
+export function modelConfigFor(
+  { text, config }: ModelConfigText,
+  dtype: FloatDtype | undefined,
+): string {
+  const both = withOldRotary(text, config);
+  return dtype === undefined ? both : withDtype(both, dtype);
 }
 
 /** Sets `dtype` (v5) or `torch_dtype` (v4). */

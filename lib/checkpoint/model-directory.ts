@@ -20,6 +20,8 @@ export interface ModelTensor {
 export interface ModelDirectoryOptions {
   /** Directory whose config, generation config and tokenizer files are copied. */
   readonly sourceDir: string;
+  /** Directory whose tokenizer files are copied instead of the source's. */
+  readonly tokenizerDir?: string;
   readonly tensors: Iterable<ModelTensor>;
   readonly dtype: FloatDtype;
   /** Fields of config.json that are other than the source's. */
@@ -55,12 +57,13 @@ export async function writeModelDirectory(
   directory: string,
   options: ModelDirectoryOptions,
 ): Promise<void> {
-  const { sourceDir, dtype, configChanges = {} } = options;
+  const { sourceDir, tokenizerDir = sourceDir, dtype, configChanges = {} } = options;
   const source = await readModelConfigText(sourceDir);
   const isTied = source.config["tie_word_embeddings"] === true;
   const configText = withJsonFields(modelConfigFor(source, dtype), configChanges);
   await writeFile(join(directory, "config.json"), configText);
-  await copyPresent(sourceDir, directory, ["generation_config.json", ...tokenizerFiles]);
+  await copyPresent(sourceDir, directory, ["generation_config.json"]);
+  await copyTokenizer(tokenizerDir, directory);
   const tensors = [...options.tensors].filter(
     (tensor) => !(isTied && tensor.name === "lm_head.weight"),
   );
@@ -70,6 +73,16 @@ export async function writeModelDirectory(
 /** Copies a model's tokenizer, as the Trainer saves it beside an adapter. */
 export async function copyTokenizer(sourceDir: string, directory: string): Promise<void> {
   await copyPresent(sourceDir, directory, tokenizerFiles);
+}
+
+/** Writes a model's config.json with some fields changed, under the name `file`. */
+export async function writeChangedConfig(
+  file: string,
+  sourceDir: string,
+  changes: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  const source = await readModelConfigText(sourceDir);
+  await writeFile(file, withJsonFields(modelConfigFor(source, undefined), changes));
 }
 
 async function copyPresent(

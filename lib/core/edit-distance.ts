@@ -31,3 +31,22 @@ export function nearestName(name: string, candidates: Iterable<string>): string 
   }
   return nearest;
 }
+
+/** The candidate that a slip of the hand may have meant: at most a letter in four differs, but one may. */
+export function nearName(name: string, candidates: Iterable<string>): string | undefined {
+  const nearest = nearestName(name, candidates);
+  if (nearest === undefined) return undefined;
+  const distance = editDistance(name.toLowerCase(), nearest.toLowerCase());
+  return distance <= Math.max(1, name.length / 4) ? nearest : undefined;
+}
+
+/** The same, or the first candidate that has a word which begins so: `merge` for `merge-adapter`. */
+export function likelyName(name: string, candidates: readonly string[]): string | undefined {
+  const word = name.toLowerCase();
+  const beginsSo = (candidate: string): boolean =>
+    candidate
+      .toLowerCase()
+      .split(/[-_]/)
+      .some((part) => part.startsWith(word));
+  return nearName(name, candidates) ?? (word.length < 3 ? undefined : candidates.find(beginsSo));
+}

@@ -73,6 +73,8 @@ export type LockstepEvent =
       readonly step: number;
       readonly prompt: string;
       readonly text: string;
+      /** The prompt is a user's message, the text the assistant's answer. */
+      readonly isChat?: boolean;
     }
   | {
       readonly type: "checkpoint.saved";
@@ -127,6 +129,8 @@ export interface RunStarted {
   readonly numValidationSamples: number;
   /** Of a classifier. */
   readonly numClasses?: number;
+  /** The base model of the adapters that are trained, by the name that they are saved with. */
+  readonly adapterBase?: string;
   /** What there is to learn, and what was cut or left out: lines for a person. */
   readonly dataLines?: readonly string[];
 }

@@ -1,7 +1,9 @@
 import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { nearestName } from "#lib/core/edit-distance";
+import type { DatasetEntry } from "#lib/core/config/index";
+import { likelyName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
+import { entrySources } from "./dataset-entries.js";
 import { builtInDatasets } from "./datasets/index.js";
 import type { DataSource } from "./examples.js";
 import type { DatasetFormat } from "./formats/index.js";
@@ -98,17 +100,14 @@ export class DatasetInfo {
   /** @throws E_DATASET_INFO where there is no such entry, or one that cannot be used */
   get(name: string): DataSource {
     if (!this.has(name)) {
-      const nearest = nearestName(name, this.names());
-      this.#fail(
-        `it has no data set ${JSON.stringify(name)}${nearest === undefined ? "" : ` (did you mean ${nearest}?)`}`,
-      );
+      this.#fail(`it has no data set ${JSON.stringify(name)}${meant(name, this.names())}`);
     }
     const entry = this.#entries[name];
     const fail = (problem: string): never => this.#fail(`${JSON.stringify(name)}: ${problem}`);
     if (!isRecord(entry)) return fail("it is not an object");
     for (const key of Object.keys(entry)) {
       if (!entryKeys.includes(key)) {
-        fail(`unknown key ${key} (did you mean ${nearestName(key, entryKeys) ?? ""}?)`);
+        fail(`unknown key ${key}${meant(key, entryKeys)}`);
       }
     }
     const fileName = entry["file_name"];
@@ -190,7 +189,7 @@ function readNames(
       fail(`${what} names ${key}, which is for preference training: not in this version`);
     }
     if (!known.includes(key)) {
-      fail(`unknown key ${key} in ${what} (did you mean ${nearestName(key, known) ?? ""}?)`);
+      fail(`unknown key ${key} in ${what}${meant(key, known)}`);
     }
     if (typeof name !== "string" || name === "") fail(`${key} in ${what} is not text`);
     names.push([key, String(name)]);
@@ -209,25 +208,26 @@ export interface FindSourcesOptions {
 
 /**
  * What names of a configuration stand for: a built-in data set, an entry of `dataset_info.json`, or a
- * path, in this order.
+ * path, in this order. An entry of axolotl's form stands for its files.
  *
  * @throws E_DATASET_INFO
  */
 export async function findSources(
-  names: readonly string[],
+  names: readonly (string | DatasetEntry)[],
   { datasetDir, textField = "text", maxRows = null }: FindSourcesOptions,
 ): Promise<DataSource[]> {
   const info = await DatasetInfo.open(datasetDir);
-  const find = async (name: string): Promise<DataSource> => {
+  const ofColumn = textField === "text" ? {} : { columns: { text: textField } };
+  const find = async (name: string | DatasetEntry): Promise<DataSource[]> => {
+    if (typeof name !== "string") return entrySources(name, ofColumn);
     const isBuiltIn = Object.hasOwn(builtInDatasets, name);
     if (info !== undefined && !isBuiltIn && (info.has(name) || (await isSlip(name)))) {
-      return info.get(name);
+      return [info.get(name)];
     }
-    return { source: name, ...(textField === "text" ? {} : { columns: { text: textField } }) };
+    return [{ source: name, ...ofColumn }];
   };
   const sources: DataSource[] = [];
-  for (const name of names) {
-    const source = await find(name);
+  for (const source of (await Promise.all(names.map(find))).flat()) {
     const limit = Math.min(
       source.maxRows ?? Number.POSITIVE_INFINITY,
       maxRows ?? Number.POSITIVE_INFINITY,
@@ -247,4 +247,11 @@ async function isSlip(name: string): Promise<boolean> {
     if (isMissingFile(error)) return true;
     throw error;
   }
+}
+
+/** The name that a slip of the hand meant, else those that there are. */
+function meant(name: string, known: readonly string[]): string {
+  const near = likelyName(name, known);
+  if (near !== undefined) return ` (did you mean ${near}?)`;
+  return known.length === 0 ? "" : ` (there are ${known.slice(0, 40).join(", ")})`;
 }

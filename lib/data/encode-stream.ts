@@ -56,6 +56,8 @@ export class ExampleEncoder {
   /** Decided by the first example: a data set is labelled as a whole. */
   #isLabelled: boolean | undefined;
   numTexts = 0;
+  /** Examples that the chat template renders. */
+  numConversations = 0;
   /** Rows that were added. */
   numExamples = 0;
   /** Of them, those that turned out to be bad rows. */
@@ -152,6 +154,7 @@ export class ExampleEncoder {
         this.numCharacters += placed.example.text.length;
         continue;
       }
+      if (placed.example.kind === "conversation") this.numConversations++;
       for (const each of rendered[i] ?? []) {
         const encoded = marked.next().value ?? { ids: new Int32Array(0), spans: [] };
         this.numBytes += Buffer.byteLength(each.text);

@@ -20,5 +20,7 @@ export {
   type PrepareOptions,
   prepareDataset,
 } from "./prepare.js";
+export { type ReadText, readTexts, type TextColumns } from "./texts.js";
 export type { TrainingRows } from "./rows.js";
 export { loadTokenizer, type Tokenizer } from "./tokenizer.js";
+export { hasTokenizer } from "./tokenizer-file.js";

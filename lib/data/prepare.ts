@@ -80,6 +80,8 @@ export interface PreparedDataset {
   readonly validation: PreparedRows | undefined;
   /** How rows came about: "wrapped" texts, one example a row ("padded"), several ("packed"), or texts with a class each. */
   readonly layout: "wrapped" | "padded" | "packed" | "labelled";
+  /** Whether most examples are conversations, which the chat template renders. */
+  readonly isChat: boolean;
   /** Names of the classes of a labelled data set, by number: `id2label` of a config.json. */
   readonly labels: readonly string[] | undefined;
   readonly rejectedRows: number;
@@ -206,6 +208,7 @@ export async function prepareDataset(
       train,
       validation: side("validation"),
       layout,
+      isChat: 2 * encoder.numConversations > encoder.numExamples,
       labels: classes?.names,
       rejectedRows: badRows.count,
       listedRejections: badRows.listed,

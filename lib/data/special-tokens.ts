@@ -17,15 +17,20 @@ export interface SpecialTokens {
 /**
  * Reads the special tokens of a model directory: `tokenizer_config.json` first, then
  * `special_tokens_map.json` (written by transformers up to 4), then `config.json`.
+ *
+ * @param modelDirectory where config.json and generation_config.json are
  */
-export async function readSpecialTokens(directory: string): Promise<SpecialTokens> {
+export async function readSpecialTokens(
+  directory: string,
+  modelDirectory: string,
+): Promise<SpecialTokens> {
   const [tokenizerConfig, tokensMap, config, generationConfig] = await Promise.all(
     [
-      "tokenizer_config.json",
-      "special_tokens_map.json",
-      "config.json",
-      "generation_config.json",
-    ].map((name) => readOptionalJson(join(directory, name))),
+      join(directory, "tokenizer_config.json"),
+      join(directory, "special_tokens_map.json"),
+      join(modelDirectory, "config.json"),
+      join(modelDirectory, "generation_config.json"),
+    ].map(readOptionalJson),
   );
   const named = (key: string): string | undefined =>
     tokenText(tokenizerConfig?.[key]) ?? tokenText(tokensMap?.[key]);

@@ -1,11 +1,11 @@
-import { join } from "node:path";
-import { type Encoding, Tokenizer as NativeTokenizer } from "@anush008/tokenizers";
+import { type Encoding, Tokenizer as NativeTokenizer } from "tokenizers";
 import { LockstepError } from "#lib/core/errors/index";
 import { type ChatMessage, type ChatTemplate, readChatTemplate } from "./chat-template.js";
-import { isRecord, maxTokenizerFileBytes, readTextFile } from "./files.js";
+import { isRecord } from "./files.js";
 import type { MarkedText, TextSpan } from "./generation-marks.js";
 import { readSpecialTokens } from "./special-tokens.js";
 import { cutBetweenWords, tokensSurviveCuts } from "./text-cuts.js";
+import { readTokenizerFile } from "./tokenizer-file.js";
 
 /**
  * A model's tokenizer. Encoding runs in the native library's threads, off the event loop; a batch
@@ -85,17 +85,17 @@ const pieceCharacters = 2048;
 /**
  * Loads `tokenizer.json` of a model directory with its special tokens and chat template.
  *
- * @throws E_FILE_NOT_FOUND, E_TOKENIZER_INVALID, E_CHAT_TEMPLATE_FAILED
+ * @param modelDirectory where config.json and generation_config.json are, if not beside it
+ * @throws E_FILE_NOT_FOUND, E_TOKENIZER_MISSING, E_TOKENIZER_INVALID, E_CHAT_TEMPLATE_FAILED
  */
-export async function loadTokenizer(directory: string): Promise<Tokenizer> {
-  const file = join(directory, "tokenizer.json");
-  const text = await readTextFile(file, {
-    what: "tokenizer file",
-    limitBytes: maxTokenizerFileBytes,
-  });
+export async function loadTokenizer(
+  directory: string,
+  modelDirectory: string = directory,
+): Promise<Tokenizer> {
+  const { file, text } = await readTokenizerFile(directory);
   const native = openNative(file, text);
   const mayCut = tokensSurviveCuts(text);
-  const specialTokens = await readSpecialTokens(directory);
+  const specialTokens = await readSpecialTokens(directory, modelDirectory);
   const chatTemplate = await readChatTemplate(directory, specialTokens);
   const prefix = await native.encode("", null, { addSpecialTokens: true });
 
@@ -254,9 +254,9 @@ function markedTokens(encoding: Encoding, marked: MarkedText | undefined): Marke
     if (first === null || last === null) continue;
     // A character of several tokens is found by its first one.
     const holdsSame = (token: number): boolean => {
-      const a = encoding.tokenToChars(token)?.[1];
-      const b = encoding.tokenToChars(token + 1)?.[1];
-      return a !== undefined && b !== undefined && b[0] < a[1] && b[1] > b[0];
+      const a = encoding.tokenToChars(token);
+      const b = encoding.tokenToChars(token + 1);
+      return !!a && !!b && b[0] < a[1] && b[1] > b[0];
     };
     while (last + 1 < ids.length && holdsSame(last)) last++;
     spans.push({ start: first, end: last + 1 });

@@ -41,7 +41,8 @@ export function loadBinding(): TensorFlowBinding {
   if (loaded !== undefined) return loaded;
   setEngineEnvironment();
   try {
-    // Only the addon: the JavaScript half of the package brings all of tfjs and its eager backend.
+    // Only the addon: the JavaScript half of the package brings all of tfjs and its eager backend, and calls
+    // util.isNullOrUndefined, which Node 23 removed.
     const binding = createRequire(import.meta.url)(
       "@tensorflow/tfjs-node-gpu/lib/napi-v8/tfjs_binding.node",
     ) as TensorFlowBinding;

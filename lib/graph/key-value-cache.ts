@@ -3,11 +3,20 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { type AttentionOptions, hiddenScore } from "#lib/ops/index";
 import { toCompute } from "./autocast.js";
+import { loadBinding } from "./binding.js";
 import type { GraphNode, GraphTensor } from "./builder.js";
 import type { Program } from "./session.js";
 import * as op from "./tf-ops.js";
 import type { Tracer } from "./tracing-backend.js";
-import { assign, readVariable, scatterUpdate, type Variable, variable } from "./variables.js";
+import {
+  assign,
+  deepCopy,
+  readVariable,
+  scatterUpdate,
+  updateInPlace,
+  type Variable,
+  variable,
+} from "./variables.js";
 import { xlaTensor } from "./xla-function.js";
 
 /** Where the new tokens of a call stand; int32 [B, Q] each. */
@@ -31,6 +40,7 @@ export class KeyValueCache {
   readonly #tracer: Tracer;
   readonly #batchSize: number;
   readonly #numSlots: number;
+  readonly #isInPlace = !loadBinding().isUsingGpuDevice();
   readonly #layers = new Map<number, Layer>();
 
   /** @param maxLength longest row, tokens */
@@ -104,7 +114,8 @@ export class KeyValueCache {
     const { graph } = this.#tracer;
     const assigns: GraphNode[] = [...this.#layers.values()]
       .flatMap(({ keys, values }) => [keys, values])
-      .map((v) => assign(v, op.fill(op.scalar(graph, 0, v.dtype), v.shape)));
+      // Memory of its own for each, since it is written in place.
+      .map((v) => assign(v, deepCopy(op.fill(op.scalar(graph, 0, v.dtype), v.shape))));
     const done = op.identity(op.intScalar(graph, 1), {
       name: "fetch/cache/init",
       controlInputs: assigns,
@@ -139,8 +150,11 @@ export class KeyValueCache {
   #write(target: Variable, rows: GraphTensor, x_BQKH: GraphTensor): GraphTensor {
     const [b, q, k, h] = x_BQKH.shape as [number, number, number, number];
     const flat = op.reshape(op.transpose(x_BQKH, [0, 2, 1, 3]), [b * k * q, h]);
-    const written = scatterUpdate(target, rows, op.cast(flat, target.dtype));
-    return op.reshape(readVariable(target, [written]), [b, k, this.#numSlots, h]);
+    const values = op.cast(flat, target.dtype);
+    const whole = this.#isInPlace
+      ? updateInPlace(target, rows, values)
+      : readVariable(target, [scatterUpdate(target, rows, values)]);
+    return op.reshape(whole, [b, k, this.#numSlots, h]);
   }
 
   /** Float32 [B, Q, S]: 0 where slot s holds a position that the query sees. */

@@ -60,6 +60,24 @@ export const scatterUpdate = (v: Variable, indices: GraphTensor, rows: GraphTens
   );
 
 /**
+ * Writes rows of the first dimension in the variable's own memory and returns the whole, which is that
+ * memory: a read after a `scatterUpdate` copies all of it. For a variable whose memory nothing else holds,
+ * and that nobody else reads while the program runs. On a CPU.
+ */
+export function updateInPlace(v: Variable, indices: GraphTensor, rows: GraphTensor): GraphTensor {
+  const inputs = [readVariable(v), indices, rows];
+  const options = { stateful: true };
+  return rows.node.graph.tensor(
+    "InplaceUpdate",
+    inputs,
+    { T: type(v.dtype) },
+    v.dtype,
+    v.shape,
+    options,
+  );
+}
+
+/**
  * A copy in memory of TensorFlow's own. A fed array that happens to be 64-byte aligned is borrowed,
  * and a variable assigned from it would change with the array.
  */

@@ -66,6 +66,8 @@ export interface ClassifierCheckpoint {
   readonly configChanges: Readonly<Record<string, unknown>>;
   /** Weights that the head has, whether or not the checkpoint has them. */
   readonly head: readonly WeightSpec[];
+  /** The weight of the head with a row a class. */
+  readonly outputWeight: string;
   /** Standard deviation of the weights that are made anew; their biases are 0. */
   readonly initializerRange: number;
   /** Whether a weight of the checkpoint belongs to the base model. */
@@ -99,7 +101,7 @@ export function knownLabels(modelConfig: Readonly<Record<string, unknown>>): rea
 export function classifierCheckpoint(
   modelConfig: Readonly<Record<string, unknown>>,
   labels: readonly string[],
-  padTokenId: number,
+  padTokenId: number | null,
 ): ClassifierCheckpoint | undefined {
   const modelType = String(modelConfig["model_type"]);
   const family = Object.hasOwn(families, modelType) ? families[modelType] : undefined;
@@ -112,8 +114,9 @@ export function classifierCheckpoint(
       architectures: [`${family.className}ForSequenceClassification`],
       id2label: Object.fromEntries(labels.map((name, number) => [String(number), name])),
       label2id: Object.fromEntries(labels.map((name, number) => [name, number])),
+      ...(modelConfig["num_labels"] === undefined ? {} : { num_labels: labels.length }),
       problem_type: "single_label_classification",
-      ...(modelConfig["pad_token_id"] === undefined || modelConfig["pad_token_id"] === null
+      ...(padTokenId !== null && (modelConfig["pad_token_id"] ?? null) === null
         ? { pad_token_id: padTokenId }
         : {}),
     },
@@ -125,6 +128,7 @@ export function classifierCheckpoint(
       { name: `${family.output}.weight`, shape: [labels.length, width] },
       ...(family.outputHasBias ? [{ name: `${family.output}.bias`, shape: [labels.length] }] : []),
     ],
+    outputWeight: `${family.output}.weight`,
     initializerRange: typeof range === "number" ? range : 0.02,
     isOfBase: (name) =>
       name.startsWith(prefix) && (unused === undefined || !name.startsWith(unused)),

@@ -27,6 +27,13 @@ export interface AttentionAttrs extends tf.NamedAttrMap {
   readonly softcap: number;
 }
 
+export const attentionAttrs = (options: AttentionOptions): AttentionAttrs => ({
+  scale: options.scale,
+  causal: options.causal,
+  window: options.window ?? 0,
+  softcap: options.softcap ?? 0,
+});
+
 /** Added to the score of a key that a query may not see: softmax turns it to exactly 0. */
 export const hiddenScore = -1e30;
 
@@ -56,12 +63,7 @@ export function attention(
   options: AttentionOptions,
   segments_BT?: tf.Tensor,
 ): tf.Tensor {
-  const attrs: AttentionAttrs = {
-    scale: options.scale,
-    causal: options.causal,
-    window: options.window ?? 0,
-    softcap: options.softcap ?? 0,
-  };
+  const attrs = attentionAttrs(options);
   const inputs = { q: q_BTNH, k: k_BTKH, v: v_BTKH };
   if (!hasKernel(Attention)) {
     return attentionPrimitive(q_BTNH, k_BTKH, v_BTKH, attrs, segments_BT);

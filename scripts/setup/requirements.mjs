@@ -1,12 +1,10 @@
 // What the machine must bring, asked before anything is downloaded.
 
 import { existsSync } from "node:fs";
+import { supportedNode, supportsNode } from "../../bin/supported-node.cjs";
 import { SetupError } from "./console.mjs";
 import { findProgram, succeeds } from "./run.mjs";
 
-const MIN_NODE_MAJOR = 20;
-/** tfjs-node uses util.isNullOrUndefined, which Node 23 removed. */
-const MAX_NODE_MAJOR = 22;
 /** The oldest GNU C library that the TensorFlow wheels accept. */
 const MIN_GLIBC = [2, 27];
 
@@ -17,9 +15,8 @@ const MIN_GLIBC = [2, 27];
  */
 export function checkRequirements(needs) {
   const missing = [];
-  const nodeMajor = Number(process.versions.node.split(".")[0]);
-  if (nodeMajor < MIN_NODE_MAJOR || nodeMajor > MAX_NODE_MAJOR) {
-    missing.push(`Node ${MIN_NODE_MAJOR} to ${MAX_NODE_MAJOR} (this is ${process.version})`);
+  if (!supportsNode(process.version)) {
+    missing.push(`${supportedNode()} (this is ${process.version})`);
   }
   if (findProgram("npm") === null) missing.push("npm");
   if (needs.pip) {

@@ -6,7 +6,18 @@ import { installChromium } from "./chromium.mjs";
 import { SetupError, say, warn } from "./console.mjs";
 import { goInstall } from "./go.mjs";
 import { installKubernetesSchemas } from "./kubernetes-schemas.mjs";
+import { installNodes, nodeNames } from "./node-releases.mjs";
 import { installPrometheus } from "./prometheus.mjs";
+
+const TOOL_NAMES = [
+  "promtool",
+  "prometheus",
+  "kubeconform",
+  "kustomize",
+  "kubernetesSchemas",
+  "chromium",
+  ...nodeNames,
+];
 
 /**
  * Finds or installs every tool and writes dist/test-tools.json: absolute paths by name, null for a tool
@@ -37,6 +48,7 @@ export async function installTestTools(root, cacheDir) {
   );
   await attempt(["kubernetesSchemas"], () => installKubernetesSchemas(cacheDir));
   await attempt(["chromium"], () => installChromium());
+  await attempt(nodeNames, () => installNodes(cacheDir));
   writeList(listFile, tools);
   if (missing.length === 0) return say("test tools are in place");
   if (process.env.CI === "true") {
@@ -49,8 +61,8 @@ export async function installTestTools(root, cacheDir) {
 
 function isComplete(listFile) {
   try {
-    const paths = Object.values(JSON.parse(readFileSync(listFile, "utf8")));
-    return paths.length > 0 && paths.every((path) => path !== null && existsSync(path));
+    const paths = JSON.parse(readFileSync(listFile, "utf8"));
+    return TOOL_NAMES.every((name) => typeof paths[name] === "string" && existsSync(paths[name]));
   } catch {
     return false;
   }

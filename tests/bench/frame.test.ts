@@ -6,7 +6,7 @@ import { measure, parseMeasurement } from "#bench/frame/process";
 import { jsonLine, table } from "#bench/frame/report";
 import { runExperiment } from "#bench/frame/run-experiment";
 import { Workspace } from "#bench/frame/workspace";
-import { experiments, select } from "#bench/rows/index";
+import { select } from "#bench/rows/index";
 
 const row: Row = { name: "step", what: "a step", unit: "s", bar: 0.72, direction: "at most" };
 const measured = (value: number, check: Record<string, number> = {}): Measurement => ({
@@ -158,17 +158,4 @@ test("rows are chosen by their name or their experiment's", () => {
   assert.deepEqual(names("a"), [["step", "other"]]);
   assert.deepEqual(names("other", "b"), [["other"], ["third"]]);
   assert.deepEqual(select(all, ["a", "c"]).unknown, ["c"]);
-});
-
-test("every name of the table means one thing", () => {
-  const rows = experiments.flatMap((experiment) => experiment.rows.map(({ name }) => name));
-  assert.equal(new Set(rows).size, rows.length);
-  for (const { rows: own, peer } of experiments) {
-    for (const { name, withoutPeer } of own) {
-      assert.ok(
-        withoutPeer === true || peer !== undefined,
-        `${name} has a peer or says it has none`,
-      );
-    }
-  }
 });

@@ -137,6 +137,20 @@ test("files go into a directory that holds other things, and stale shards leave 
   ]);
 });
 
+test("what another kind of run left in a directory goes: a model and an adapter are never both there", async (t) => {
+  const output = await temporaryDirectory(t);
+  const save = (names: string[]): Promise<void> =>
+    saveFilesAtomically(output, async (temporary) => {
+      for (const name of names) await writeFile(join(temporary, name), name);
+    });
+  const adapter = ["adapter_config.json", "adapter_model.safetensors"];
+  const model = ["config.json", "model.safetensors"];
+  for (const names of [model, [...adapter, "classifier_config.json"], adapter, model]) {
+    await save([...names, "tokenizer.json"]);
+    assert.deepEqual((await readdir(output)).sort(), [...names, "tokenizer.json"].sort());
+  }
+});
+
 test("rotation keeps the newest and the best, by step and not by name", async (t) => {
   const output = await temporaryDirectory(t);
   for (const step of [5, 10, 100, 20]) await saveText(join(output, `checkpoint-${step}`), "");

@@ -53,7 +53,7 @@ test("a base of other sizes, a directory with files, and a missing base are refu
   // What adapter_config.json names is not on this machine.
   assert.match(
     (await merge(adapter, join(directory, "none"))).stderr,
-    /^E_MODEL_NOT_FOUND: .*gpt2/,
+    /^E_ADAPTER_BASE: .*There is no model gpt2/,
   );
   assert.equal((await merge(adapter)).code, 2);
 });

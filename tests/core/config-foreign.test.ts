@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { parseFlags } from "#lib/core/config/index";
+import { hubTokenOf, parseFlags, printChosen, printConfig } from "#lib/core/config/index";
 import { configKeys, isConfigKey } from "#lib/core/config/fields";
 import { foreignKeys, foreignTables } from "#lib/core/config/foreign-keys";
 import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/core/config/resolve";
@@ -99,7 +99,7 @@ test("a name at another value is acted upon, warned of or refused, never dropped
 /** The name under which a value is checked. */
 function nameInMessages(name: string): string {
   const rule = Object.hasOwn(foreignKeys, name) ? foreignKeys[name] : undefined;
-  return rule?.kind === "renamed" ? rule.to : name;
+  return rule?.kind === "renamed" && rule.only === undefined ? rule.to : name;
 }
 
 test("a value of ours is still the one of transformers 5.24", () => {
@@ -107,8 +107,9 @@ test("a value of ours is still the one of transformers 5.24", () => {
   const different = Object.keys(v5)
     .filter(isConfigKey)
     .filter((name) => JSON.stringify(config[name]) !== JSON.stringify(v5[name]));
-  // output_dir, data_seed and eval_steps are filled in from others, as transformers does.
-  assert.deepEqual(different, ["output_dir", "eval_steps", "data_seed"]);
+  // output_dir, data_seed and eval_steps are filled in from others, as transformers does; a result is
+  // pushed once, at the end.
+  assert.deepEqual(different, ["output_dir", "eval_steps", "hub_strategy", "data_seed"]);
 });
 
 test("v4's warmup_ratio beats warmup_steps: 0, and only that", () => {
@@ -243,7 +244,7 @@ test("val_size counts examples from 1 on; a directory on a hub is refused", () =
   assert.equal(resolve({ val_size: 500 }).config.validation_split, 500);
   assert.match(
     failure(() => resolve({ dataset_dir: "REMOTE:llamafactory/demo_data" })),
-    /^E_CONFIG_UNSUPPORTED: dataset_dir: "REMOTE:.* does not download from a hub/,
+    /^E_CONFIG_UNSUPPORTED: dataset_dir: "REMOTE:.* does not download data from a hub/,
   );
 });
 
@@ -274,4 +275,58 @@ test("docs/configuration.md shows the messages of these mistakes", () => {
   for (const message of [job('learning_rate: "2e-4"'), job("bf16: true\nbatch_size: 4")]) {
     assert.ok(page.includes(`\n${message}\n`), message);
   }
+});
+
+test("a token of the hub is read under every name, and no line, file or message shows it", () => {
+  const secret = "hf_verysecret";
+  for (const name of ["hub_token", "push_to_hub_token", "hf_hub_token"]) {
+    for (const { config, warnings } of [
+      resolve({ [name]: secret, finetuning_type: "full" }),
+      resolveText("model_name_or_path: m\ndataset: sotu", "job.yaml", `--${name}`, `${secret}: [`),
+    ]) {
+      assert.match(hubTokenOf(config) ?? "", /^hf_verysecret/, name);
+      const shown = [JSON.stringify(config), printConfig(config), printChosen(config), ...warnings];
+      assert.ok(!shown.join("\n").includes(secret), name);
+    }
+  }
+  assert.equal(hubTokenOf(resolve({}).config), undefined);
+  for (const wrong of [{ hub_token: [secret] }, { hub_token: { a: secret } }]) {
+    const message = failure(() => resolve(wrong));
+    assert.match(message, /^E_CONFIG_INVALID: hub_token must be text/);
+    assert.ok(!message.includes(secret));
+  }
+  const both = failure(() => resolve({ hub_token: "hf_other", push_to_hub_token: secret }));
+  assert.match(both, /^E_CONFIG_CONFLICT: /);
+  assert.ok(!both.includes(secret));
+});
+
+test("a push is what push_to_hub says, once, to main; its options alone are told of", () => {
+  const push = { push_to_hub: true, hub_model_id: "a/b" };
+  assert.deepEqual(resolve(push).warnings, []);
+  assert.equal(resolve({ ...push, hub_strategy: "end" }).config.hub_strategy, "end");
+  for (const strategy of ["every_save", "checkpoint", "all_checkpoints"]) {
+    assert.match(
+      failure(() => resolve({ ...push, hub_strategy: strategy })),
+      new RegExp(`^E_CONFIG_UNSUPPORTED: hub_strategy: ${strategy} is not supported`),
+    );
+    assert.deepEqual(resolve({ hub_strategy: strategy }).warnings, []);
+  }
+  for (const key of [{ hub_model_id: "a/b" }, { hub_private_repo: true }]) {
+    assert.match(resolve(key).warnings.join(), /has no effect: push_to_hub: true is what pushes/);
+  }
+  assert.match(
+    failure(() => resolve({ ...push, hub_revision: "dev" })),
+    /^E_CONFIG_UNSUPPORTED: hub_revision: .*pushed to the branch main/,
+  );
+  assert.match(
+    failure(() => resolve({ push_to_hub_organization: "lab" })),
+    /^E_CONFIG_UNSUPPORTED: .*write hub_model_id: ORGANISATION\/NAME/,
+  );
+});
+
+test("a model's revision is read under the names of peft and axolotl", () => {
+  for (const name of ["model_revision", "revision", "revision_of_model"]) {
+    assert.equal(resolve({ [name]: "refs/pr/1" }).config.model_revision, "refs/pr/1");
+  }
+  assert.equal(resolve({}).config.model_revision, "main");
 });

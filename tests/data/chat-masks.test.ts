@@ -138,6 +138,18 @@ test("the end token is learnt, also where it stands behind the mark or is the pa
   assert.deepEqual(await learntTexts(padIsEos, conversation(messages)), ["the answer<|im_end|>"]);
 });
 
+test("a mark that ends with a character of several tokens holds all of them", async () => {
+  const tokenizer = await tokenizerWith(fixture.templates.end_outside ?? "");
+  const answer = "the answer 🙂";
+  const [plain] = await tokenizer.encodeMany(["🙂"]);
+  assert.ok((plain?.length ?? 0) > 1);
+  const messages = [
+    { role: "user", content: "hello" },
+    { role: "assistant", content: answer },
+  ];
+  assert.deepEqual(await learntTexts(tokenizer, conversation(messages)), [`${answer}<|im_end|>`]);
+});
+
 test("a template without an end token after its answers is refused", async () => {
   const endless = await tokenizerWith(
     "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}" +

@@ -321,7 +321,7 @@ test("files and rows over the limits are refused, a file before it is read", asy
   await assert.rejects(readDocuments(large), failure("E_DATA_TOO_LARGE", sizes));
   const endless = await file("endless.jsonl", "");
   await truncate(endless, 2 * maxRowBytes);
-  const row = { what: "row", limitBytes: maxRowBytes };
+  const row = { what: "row of line 1", limitBytes: maxRowBytes };
   await assert.rejects(readDocuments(endless), failure("E_DATA_TOO_LARGE", row));
 });
 

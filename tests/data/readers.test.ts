@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -10,6 +10,7 @@ import { packageRoot } from "#lib/core/paths";
 import { BadRows, maxListedRows } from "#lib/data/bad-rows";
 import { dataFiles, type RawRow, readRows } from "#lib/data/readers/index";
 import { maxFooterBytes } from "#lib/data/readers/parquet";
+import { maxRowBytes } from "#lib/data/readers/row";
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-readers-"));
 after(() => rm(directory, { recursive: true }));
@@ -120,6 +121,33 @@ test("a table with a quote that is not closed, or rows of another width, is refu
     rowsOf(columns),
     failure("E_DATA_TOO_MANY_COLUMNS", { file: columns, numColumns: 20_001 }),
   );
+});
+
+test("a row without an end is refused by its line, in the memory of one row", async () => {
+  const endless = 10 * 2 ** 30;
+  // The rest of the file is zeros, of which the file system keeps nothing.
+  for (const [name, head, line] of [
+    ["endless.jsonl", '{"a": 1}\n\n{"a": "', 3],
+    ["endless.json", '[\n  {"a": 1},\n  {"a": "', 3],
+    ["endless.csv", "a,b\n1,2\n3,", 3],
+    ["open.csv", 'a,b\n1,2\n\n3,"x\ny', 5],
+    ["header.tsv", "a\tb", 1],
+  ] as const) {
+    const path = await file(name, head);
+    await truncate(path, endless);
+    const atStart = process.resourceUsage().maxRSS;
+    const facts = { what: `row of line ${line}`, limitBytes: maxRowBytes };
+    await assert.rejects(rowsOf(path), failure("E_DATA_TOO_LARGE", facts), name);
+    const grownBytes = (process.resourceUsage().maxRSS - atStart) * 1024;
+    assert.ok(grownBytes < 8 * maxRowBytes, `${name} took ${grownBytes} bytes`);
+    await truncate(path, 0);
+  }
+  // Many short lines in a field that is not closed.
+  const lines = await file("lines.csv", `a,b\n1,2\n3,"${"x".repeat(1023)}\n`);
+  const block = Buffer.from(`${"y".repeat(1023)}\n`.repeat(2 ** 10));
+  for (let size = 0; size < 70 * 2 ** 20; size += block.length) await appendFile(lines, block);
+  const facts = { what: "row of line 3", limitBytes: maxRowBytes };
+  await assert.rejects(rowsOf(lines), failure("E_DATA_TOO_LARGE", facts));
 });
 
 test("Parquet files of every usual codec are read over their row groups", async () => {

@@ -3,7 +3,7 @@ import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { Tokenizer as NativeTokenizer } from "@anush008/tokenizers";
+import { Tokenizer as NativeTokenizer } from "tokenizers";
 import fc from "fast-check";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";

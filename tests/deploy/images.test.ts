@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join, posix } from "node:path";
 import { test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
@@ -11,6 +13,7 @@ import {
   parseRun,
   type Stage,
 } from "#tests/support/dockerfile";
+import { runProgram } from "#tests/support/run-program";
 
 const folder = join(packageRoot, "deploy", "docker");
 const dockerignore = readFileSync(join(packageRoot, ".dockerignore"), "utf8");
@@ -19,8 +22,12 @@ const images = readdirSync(folder).map((file) => ({
   stages: parseDockerfile(readFileSync(join(folder, file), "utf8")),
 }));
 
+const { NODE_RELEASES } = (await import(join(packageRoot, "scripts/setup/node-releases.mjs"))) as {
+  NODE_RELEASES: { x64: Record<string, { version: string }> };
+};
+
 /** What the base image and the packages that a stage installs bring. */
-const basePrograms = new Set(["apt-get", "chown", "mkdir", "node", "npm", "rm"]);
+const basePrograms = new Set(["apt-get", "chown", "find", "mkdir", "node", "npm", "rm"]);
 const packageJson = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as {
   version: string;
 };
@@ -70,9 +77,10 @@ test("the three images are there", () => {
 });
 
 for (const { file, stages } of images) {
-  test(`${file}: two stages from a pinned image`, () => {
+  test(`${file}: two stages from a pinned image, the newest Node that tests train with`, () => {
     assert.equal(stages.length, 2);
-    for (const { image } of stages) assert.match(image, /^node:20\.\d+\.\d+-bookworm-slim$/);
+    const { version } = Object.values(NODE_RELEASES.x64).at(-1) ?? {};
+    for (const { image } of stages) assert.equal(image, `node:${version}-bookworm-slim`);
   });
 
   test(`${file}: every path that is copied exists where it is copied from`, () => {
@@ -166,6 +174,32 @@ test("the coordinator's image holds no TensorFlow, the workers' do", () => {
       // The links in node_modules are absolute.
       const engine = stages[1]?.instructions.find(({ text }) => text.includes("/engine"))?.text;
       assert.equal(engine, "--from=build /opt/lockstep/engine /opt/lockstep/engine");
+    }
+  }
+});
+
+test("of the tokenizer's binaries the images keep those for their system", async () => {
+  const folder = "node_modules/tokenizers";
+  const names = readdirSync(join(packageRoot, folder));
+  for (const { stages } of images) {
+    const command = (stages[0] as Stage).instructions
+      .filter(({ keyword }) => keyword === "RUN")
+      .flatMap(({ text }) => parseRun(text))
+      .find((each) => each.startsWith(`find ${folder}`));
+    assert.ok(command !== undefined);
+    const directory = await mkdtemp(join(tmpdir(), "lockstep-image-"));
+    try {
+      mkdirSync(join(directory, folder), { recursive: true });
+      for (const name of names) await writeFile(join(directory, folder, name), "");
+      const { code, stderr } = await runProgram("sh", ["-c", command], { cwd: directory });
+      assert.equal(code, 0, stderr);
+      const kept = names.filter(
+        (name) => !name.endsWith(".node") || /^tokenizers\.linux-(x64|arm64)-gnu\.node$/.test(name),
+      );
+      assert.ok(kept.length < names.length && kept.includes("tokenizers.linux-x64-gnu.node"));
+      assert.deepEqual(readdirSync(join(directory, folder)), kept);
+    } finally {
+      await rm(directory, { recursive: true });
     }
   }
 });

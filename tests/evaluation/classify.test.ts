@@ -40,8 +40,14 @@ for (const name of ["bert-seqcls", "roberta-seqcls", "distilbert-seqcls", "qwen3
       assert.deepEqual(packed.logits(texts), first, "what is packed is used again");
       packed.close();
       assertClose(Float32Array.from(first.flatMap((values) => [...values])), logits, 2e-2, "bf16");
-      for (const batchSize of [1, 2]) {
-        const options = { model, readWeight, maxLength: 24, batchSize };
+      // Parts of a row's tokens, of rows, and of an odd number of them.
+      for (const [batchSize, numParts] of [
+        [1, 1],
+        [1, 2],
+        [2, 2],
+        [3, 2],
+      ] as const) {
+        const options = { model, readWeight, maxLength: 24, batchSize, numParts };
         const classifier = await TextClassifier.create(options);
         const scores = classifier.logits(texts);
         classifier.close();
@@ -51,7 +57,7 @@ for (const name of ["bert-seqcls", "roberta-seqcls", "distilbert-seqcls", "qwen3
             values,
             logits.subarray(row * numLabels, (row + 1) * numLabels),
             1e-5,
-            `text ${row}`,
+            `text ${row}, batch ${batchSize} in ${numParts} parts`,
           ),
         );
       }

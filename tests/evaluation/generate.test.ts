@@ -113,20 +113,27 @@ for (const name of causalFixtures) {
 }
 
 for (const name of ["gpt2", "qwen3"]) {
-  test(`${name}: packed weights give the logits of plain ones in bf16`, async (t) => {
-    if (!canPackProducts("bfloat16")) return t.skip("this engine packs nothing");
-    const packed = await stepLogits(name, true);
-    for (const [step, expected] of (await stepLogits(name, false)).entries()) {
-      assertClose(packed[step] as Float32Array, expected, 2e-2, `step ${step}`);
-    }
-  });
+  for (const compute of ["float32", "bfloat16"] as const) {
+    test(`${name}: packed weights give the logits of plain ones in ${compute}`, async (t) => {
+      if (!canPackProducts(compute)) return t.skip("this processor packs nothing of this type");
+      const packed = await stepLogits(name, compute, true);
+      const tolerance = compute === "float32" ? 1e-5 : 2e-2;
+      for (const [step, expected] of (await stepLogits(name, compute, false)).entries()) {
+        assertClose(packed[step] as Float32Array, expected, tolerance, `step ${step}`);
+      }
+    });
+  }
 }
 
-/** Logits of two rows after each of a few given tokens, in bf16. */
-async function stepLogits(name: string, packsWeights: boolean): Promise<Float32Array[]> {
+/** Logits of two rows after each of a few given tokens. */
+async function stepLogits(
+  name: string,
+  compute: "float32" | "bfloat16",
+  packsWeights: boolean,
+): Promise<Float32Array[]> {
   const { model, readWeight, close } = await openCausalFixture(name);
   const graph = new GraphBuilder();
-  const autocast = { compute: "bfloat16" } as const;
+  const autocast = { compute } as const;
   const weights = new WeightVariables(graph, model.weights, autocast, { outputMajor: true });
   const shape = { batchSize: 2, maxLength: longest, chunkLength: 4 };
   const tracer = { graph, autocast, packsWeights };

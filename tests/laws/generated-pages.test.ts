@@ -17,6 +17,17 @@ for (const [page, script] of [
   });
 }
 
+test("the data of the examples are what their script writes", async () => {
+  const folder = join(packageRoot, "examples/data");
+  const script = (await import(join(folder, "make.mjs"))) as Record<string, () => string>;
+  for (const [name, ending] of [
+    ["chats", "jsonl"],
+    ["tickets", "csv"],
+  ] as const) {
+    assert.equal(readFileSync(join(folder, `${name}.${ending}`), "utf8"), script[name]?.());
+  }
+});
+
 test("every architecture has a reference case", () => {
   const cases = join(packageRoot, "tests/fixtures/models");
   const types = readdirSync(cases).map((name): unknown => {

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
 import { scriptedRun } from "#bench/display/scripted-run";
@@ -7,9 +9,10 @@ import { formatBytes, formatSeconds } from "#cli/progress/format";
 import { renderFrame, sparkline } from "#cli/progress/frame";
 import { jsonLine } from "#cli/progress/log-lines";
 import { emptyView, foldEvent, type RunView, secondsLeft } from "#cli/progress/run-view";
-import { renderSummary } from "#cli/progress/summary";
+import { pythonLines, renderSummary } from "#cli/progress/summary";
 import { LivePainter } from "#cli/progress/terminal";
 import { displayWidth, fit, plainPalette, printable, wrap } from "#cli/progress/text";
+import { packageRoot } from "#lib/core/paths";
 import type { LockstepEvent } from "#lib/core/events";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 
@@ -123,6 +126,34 @@ test("the summary says what changed, where it is and how to load it", () => {
   );
   const inside = narrow.map((line) => line.replace(/^│ (?:weights)? *|[ │]+$/g, "")).join("");
   assert.ok(inside.includes(completed.mastersSha256));
+});
+
+test("the lines of Python are those of the pages, for each kind of run", async () => {
+  const blocksOf = async (page: string): Promise<string[]> => {
+    const text = await readFile(join(packageRoot, page), "utf8");
+    return [...text.matchAll(/```python\n(.*?)```/gs)].map(([, block = ""]) => block.trim());
+  };
+  const [readme, files, classification] = await Promise.all(
+    ["README.md", "docs/files.md", "docs/classification.md"].map(blocksOf),
+  );
+  const lines = (...args: Parameters<typeof pythonLines>) => pythonLines(...args).join("\n");
+  assert.ok(readme?.includes(lines("runs/quickstart")));
+  assert.deepEqual(files, [lines("runs/lora", { adapterBase: "base" })]);
+  assert.deepEqual(classification, [
+    lines("runs/classifier", { isClassifier: true }),
+    lines("runs/classifier", {
+      ...{ isClassifier: true, adapterBase: "/models/all-MiniLM-L6-v2" },
+    }),
+  ]);
+});
+
+test("a run that was stopped before its first step has nothing to load", () => {
+  const completed = run.at(-1);
+  assert.ok(completed?.type === "run.completed");
+  const options = { columns: 100, palette: plainPalette };
+  const view = viewAfter((event) => event.type === "run.started");
+  const lines = renderSummary(view, { ...completed, outcome: "interrupted", step: 0 }, options);
+  assert.ok(!lines.some((line) => line.includes("Python")), lines.join("\n"));
 });
 
 /** A terminal that knows the sequences which the painter writes. */

@@ -5,6 +5,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   rmSync,
   symlinkSync,
   utimesSync,
@@ -13,6 +14,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { setUpCommand, setUpModels } from "#cli/setup-models";
 import { packageRoot } from "#lib/core/paths";
 
 /** The bar for a set-up that has nothing to do. */
@@ -32,7 +34,11 @@ before(async () => {
   cpSync(join(packageRoot, "scripts"), join(checkout, "scripts"), { recursive: true });
   const addon = { version: "9.9.9", integrity: "sha512-addon" };
   const packages = { "": {}, "node_modules/@tensorflow/tfjs-node-gpu": addon };
-  write("package.json", JSON.stringify({ type: "module" }));
+  cpSync(join(packageRoot, "bin"), join(checkout, "bin"), { recursive: true });
+  const { engines } = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as {
+    engines: object;
+  };
+  write("package.json", JSON.stringify({ type: "module", engines }));
   write("package-lock.json", JSON.stringify({ packages }));
   write("node_modules/.package-lock.json", JSON.stringify({ packages }));
   write(
@@ -138,6 +144,54 @@ test("what the machine lacks is named in one line before anything starts", () =>
     "setup: missing on this machine: npm; python3 with pip; g++ (Debian: apt install g++)\n",
   );
   assert.ok(!existsSync(emptyCache));
+});
+
+test("names of models follow --model, and an unknown one is refused with those that there are", () => {
+  const refused = (...args: string[]): string => {
+    const { status, stderr } = spawnSync(process.execPath, ["scripts/setup.mjs", ...args], {
+      cwd: checkout,
+      encoding: "utf8",
+    });
+    assert.equal(status, 1);
+    return stderr;
+  };
+  assert.match(
+    refused("--model", "all-MiniLM"),
+    /no model all-MiniLM to bring; there are SmolLM2-135M-Instruct, all-MiniLM-L6-v2/,
+  );
+  assert.match(refused("all-MiniLM-L6-v2"), /names of models follow --model/);
+});
+
+test("the models that an error names are those that the set-up brings", async () => {
+  const { MODELS } = (await import(join(packageRoot, "scripts/setup/model.mjs"))) as {
+    MODELS: Record<string, unknown>;
+  };
+  assert.deepEqual(setUpModels, Object.keys(MODELS));
+  assert.equal(setUpCommand("SmolLM2-135M-Instruct"), "node scripts/setup.mjs --model");
+  assert.equal(setUpCommand("all-MiniLM-L6-v2"), "node scripts/setup.mjs --model all-MiniLM-L6-v2");
+  assert.equal(setUpCommand("gpt2"), undefined);
+});
+
+test("a fresh clone says what to type, and so does a run whose model the set-up would bring", () => {
+  const clone = join(checkout, "clone");
+  cpSync(join(packageRoot, "bin"), join(clone, "bin"), { recursive: true });
+  const typed = (root: string, ...args: string[]): string => {
+    const command = [join(root, "bin/lockstep"), ...args];
+    const env = { ...process.env, LOCKSTEP_CACHE: join(checkout, "empty-cache") };
+    const { stderr } = spawnSync(process.execPath, command, { cwd: root, env, encoding: "utf8" });
+    return stderr;
+  };
+  const setUpThere = join(clone, "scripts/setup.mjs");
+  assert.equal(typed(clone, "--help"), `lockstep: not set up yet; run: node ${setUpThere}\n`);
+  write("clone/dist/cli/main.js", "");
+  assert.equal(
+    typed(clone, "config"),
+    `lockstep: npm packages are missing; run: node ${setUpThere}\n`,
+  );
+  assert.match(
+    typed(packageRoot, "config", "examples/classifier.yaml"),
+    /no model all-MiniLM-L6-v2: .*brought by: node scripts\/setup\.mjs --model all-MiniLM-L6-v2$/m,
+  );
 });
 
 test("an unknown flag is refused", () => {

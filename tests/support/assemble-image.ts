@@ -8,7 +8,8 @@ import { runProgram } from "./run-program.js";
  * Does on this machine what a Dockerfile tells a container engine to do, as far as it concerns our own
  * files: COPY copies (from the context, as .dockerignore leaves it, or an earlier stage), `npm ci` and
  * `npm prune` link the packages of this checkout that they would install, `rm` removes, and
- * `node scripts/build.mjs` runs. Anything else is an error.
+ * `node scripts/build.mjs` runs. `find` would delete from this checkout, through those links, and is left
+ * out. Anything else is an error.
  *
  * @param directory an empty directory; a stage lies in a folder of it, numbered from 0
  * @returns the last stage's folder, as its root directory `/`
@@ -64,7 +65,7 @@ async function execute(command: string, workdir: string, root: string): Promise<
   } else if (program === "rm") {
     const { code, stderr } = await runProgram("rm", words, { cwd: workdir });
     if (code !== 0) throw new Error(`${command}: ${stderr}`);
-  } else if (program !== "chown") {
+  } else if (program !== "chown" && program !== "find") {
     throw new Error(`Cannot do: ${command}`);
   }
 }

@@ -18,16 +18,18 @@ export interface CommandOutcome {
  * Runs `lockstep` in a process of its own.
  *
  * @param cacheDirectory where the run keeps what it caches; never the user's
- * @param environment beside this process' own
+ * @param environment variables beside those of the tests
  * @param onEvent may act on the process while it runs; called for each event with --json-logs
+ * @param node the program that runs it
  */
 export async function lockstepCommand(
   args: readonly string[],
   cacheDirectory: string,
   onEvent: (event: LockstepEvent, child: ChildProcess) => void = () => {},
   environment: Readonly<Record<string, string>> = {},
+  node = process.execPath,
 ): Promise<CommandOutcome> {
-  const child = spawn(process.execPath, [join(packageRoot, "bin/lockstep"), ...args], {
+  const child = spawn(node, [join(packageRoot, "bin/lockstep"), ...args], {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, LOCKSTEP_CACHE: cacheDirectory, ...environment },
   });

@@ -11,12 +11,24 @@ export function needsPeers(): TestOptions {
 }
 
 /** Runs a script of tests/reference; its standard output. @throws with all it printed if it fails */
-export async function runPeers(script: string, args: readonly string[]): Promise<string> {
+export const runPeers = (script: string, args: readonly string[]): Promise<string> =>
+  runPython(script, [join(packageRoot, "tests/reference", script), ...args]);
+
+/** Runs lines of Python in a directory. @throws with all they printed if they fail */
+export const runPeersLines = (what: string, lines: string, cwd: string): Promise<string> =>
+  runPython(what, ["-c", lines], cwd);
+
+async function runPython(
+  what: string,
+  args: readonly string[],
+  cwd = process.cwd(),
+): Promise<string> {
   const python = peersPython();
   if (python === undefined) {
     throw new Error("the Python peers are not installed; run: node scripts/setup.mjs --python");
   }
-  const child = spawn(python, [join(packageRoot, "tests/reference", script), ...args], {
+  const child = spawn(python, args, {
+    cwd,
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, ...peersEnvironment },
   });
@@ -32,5 +44,5 @@ export async function runPeers(script: string, args: readonly string[]): Promise
     child.on("close", resolve);
   });
   if (code === 0) return stdout;
-  throw new Error(`${script} ended with ${code}:\n${stdout}${stderr}`);
+  throw new Error(`${what} ended with ${code}:\n${stdout}${stderr}`);
 }

@@ -36,7 +36,7 @@ export async function createTinyClassifier(
 ): Promise<TinyClassifier> {
   const directory = await mkdtemp(join(tmpdir(), "lockstep-classifier-"));
   const model = join(directory, "model");
-  await writeEncoder(model, modelType);
+  await writeTinyEncoder(model, modelType);
   const words = ["the", "state", "of", "union", "is", "strong", "and", "to", "in", "that"];
   const topics = ["peace", "law", "people"];
   const text = (seed: number): string =>
@@ -73,8 +73,13 @@ export async function createTinyClassifier(
   return { directory, configFile, remove: () => rm(directory, { recursive: true, force: true }) };
 }
 
-async function writeEncoder(directory: string, modelType: TinyEncoder): Promise<void> {
-  await mkdir(directory);
+/** A small encoder of random weights without a head. */
+export async function writeTinyEncoder(
+  directory: string,
+  modelType: TinyEncoder,
+  maxPositions = 66,
+): Promise<void> {
+  await mkdir(directory, { recursive: true });
   await cp(tokenizer, directory, { recursive: true });
   const { model } = JSON.parse(await readFile(join(tokenizer, "tokenizer.json"), "utf8")) as {
     model: { vocab: Record<string, number> };
@@ -83,7 +88,7 @@ async function writeEncoder(directory: string, modelType: TinyEncoder): Promise<
     architectures: ["BaseModel"],
     model_type: modelType,
     vocab_size: Object.keys(model.vocab).length,
-    max_position_embeddings: 66,
+    max_position_embeddings: maxPositions,
     ...(modelType === "distilbert" ? {} : { layer_norm_eps: 1e-12 }),
     ...configs[modelType],
   };

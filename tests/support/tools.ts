@@ -10,7 +10,10 @@ export type ToolName =
   | "kubeconform"
   | "kustomize"
   | "kubernetesSchemas"
-  | "chromium";
+  | "chromium"
+  | "node20"
+  | "node22"
+  | "node24";
 
 const listFile = join(packageRoot, "dist", "test-tools.json");
 

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { ModelWeights } from "#lib/checkpoint/index";
@@ -90,16 +91,38 @@ for (const [modelType, head, saved] of [
   ["bert", ["bert.pooler.dense", "classifier"], ["bert.pooler.dense", "classifier", "score"]],
   ["roberta", ["classifier.dense", "classifier.out_proj"], ["classifier", "score"]],
 ] as const) {
-  test(`a ${modelType} classifier's new head is trained and saved beside its adapters`, async (t) => {
-    const settings = { use_peft: true, lora_r: 4, learning_rate: 1e-2 };
+  test(`a ${modelType} classifier's new head is saved beside its adapters, with its classes`, async (t) => {
+    const rows = (directory: string) => join(directory, "rows.jsonl");
+    const settings = { use_peft: true, lora_r: 4, learning_rate: 1e-2, bf16: false };
     const classifier = await createTinyClassifier(modelType, { settings });
-    t.after(classifier.remove);
-    const outcome = await lockstepCommand(
-      ["train-local", classifier.configFile],
-      join(classifier.directory, "cache"),
+    const { directory, configFile, remove } = classifier;
+    t.after(remove);
+    const lockstep = async (...args: string[]): Promise<readonly string[]> => {
+      const outcome = await lockstepCommand(args, join(directory, "cache"));
+      assert.equal(outcome.code, 0, outcome.stderr);
+      return outcome.lines;
+    };
+    const log = await lockstep("train-local", configFile, "--eval_dataset", rows(directory));
+    const output = join(directory, "out");
+    // The adapter's directory, and the model that it is merged into, have the run's own evaluation.
+    const merged = join(directory, "merged");
+    await lockstep("merge-adapter", output, merged);
+    const [own, whole] = await Promise.all(
+      [output, merged].map((model) =>
+        lockstep("classify", model, "--file", rows(directory), "--json", "--top", "1"),
+      ),
     );
-    assert.equal(outcome.code, 0, outcome.stderr);
-    const adapter = await AdapterDirectory.open(join(classifier.directory, "out"));
+    assert.deepEqual(own, whole);
+    const texts = (await readFile(rows(directory), "utf8")).trim().split("\n");
+    const right = texts.filter((row, i) => {
+      const [best] = (JSON.parse(own?.[i] ?? "") as { scores: { label: string }[] }).scores;
+      return best?.label === (JSON.parse(row) as { label: string }).label;
+    });
+    const accuracy = `accuracy ${(right.length / texts.length).toFixed(4)}`;
+    assert.ok(log.join("\n").includes(accuracy), `${accuracy}: ${log.slice(-4).join("\n")}`);
+    // Beside a config.json transformers would take the directory for a whole model.
+    assert.ok(!(await readdir(output)).includes("config.json"));
+    const adapter = await AdapterDirectory.open(output);
     assert.equal(adapter.config.task_type, "SEQ_CLS");
     assert.deepEqual(adapter.config.modules_to_save, saved);
     assert.deepEqual(

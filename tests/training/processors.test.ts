@@ -115,7 +115,10 @@ test("bfloat16 is computed on processors without it too, close to that of others
     const found = lossesOf(limited);
     assert.equal(found.length, 3);
     for (const [index, loss] of found.entries()) {
-      assert.ok(Math.abs(loss - (expected[index] as number)) < 5e-3, `${found} and ${expected}`);
+      assert.ok(
+        Math.abs(loss - (expected[index] as number)) < 5e-3,
+        `${found.join(", ")} and ${expected.join(", ")}`,
+      );
     }
   }
 });

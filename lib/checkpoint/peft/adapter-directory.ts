@@ -3,8 +3,6 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
-import { readJsonFile } from "#lib/checkpoint/file-reader";
-import { maxConfigBytes } from "#lib/checkpoint/limits";
 import { encodeElements, type ModelTensor } from "#lib/checkpoint/model-directory";
 import {
   type ElementSpan,
@@ -13,12 +11,8 @@ import {
 } from "#lib/checkpoint/safetensors-file";
 import { type StoredTensor, storedDtypeOf } from "#lib/checkpoint/safetensors-header";
 import { writeSafetensors } from "#lib/checkpoint/safetensors-writer";
-import {
-  adapterConfigFileName,
-  formatLoraConfig,
-  type LoraConfig,
-  parseLoraConfig,
-} from "./lora-config.js";
+import { readLoraConfig } from "./adapter-files.js";
+import { adapterConfigFileName, formatLoraConfig, type LoraConfig } from "./lora-config.js";
 import { type BaseModel, linearModules, rankOf } from "./target-modules.js";
 
 export const adapterWeightsFileName = "adapter_model.safetensors";
@@ -78,9 +72,7 @@ export class AdapterDirectory {
    *   E_MODEL_DIRECTORY for a pickle
    */
   static async open(directory: string): Promise<AdapterDirectory> {
-    const configFile = join(directory, adapterConfigFileName);
-    const json = await readJsonFile(configFile, "adapter configuration", maxConfigBytes);
-    const { config, warnings } = parseLoraConfig(json, configFile);
+    const { config, warnings } = await readLoraConfig(directory);
     const weightsFile = join(directory, adapterWeightsFileName);
     if (!existsSync(weightsFile) && existsSync(join(directory, pickleFileName))) {
       const problem = `its weights are a pickle (${pickleFileName}), which is not read because loading one can run code; load it with peft and save it again, which writes ${adapterWeightsFileName}`;
@@ -221,21 +213,22 @@ export async function writeAdapterDirectory(
   await writeFile(join(directory, "README.md"), modelCard(config));
 }
 
-/** The front matter by which the hub and peft's readers find the base model. */
+/** The front matter by which the hub and peft's readers find the base model; the hub takes no path there. */
 function modelCard(config: LoraConfig): string {
-  const base = config.base_model_name_or_path;
-  const quoted = JSON.stringify(base ?? "");
+  const named = config.base_model_name_or_path;
+  const isId = named !== null && /^[\w-][\w.-]*(\/[\w-][\w.-]*)?$/.test(named);
+  const hubId = isId ? named : null;
   return [
     "---",
-    ...(base === null ? [] : [`base_model: ${quoted}`]),
+    ...(hubId === null ? [] : [`base_model: ${JSON.stringify(hubId)}`]),
     "library_name: peft",
     "tags:",
-    ...(base === null ? [] : [`- ${JSON.stringify(`base_model:adapter:${base}`)}`]),
+    ...(hubId === null ? [] : [`- ${JSON.stringify(`base_model:adapter:${hubId}`)}`]),
     "- lora",
     "- lockstep",
     "---",
     "",
-    `A LoRA adapter of rank ${config.r}${base === null ? "" : ` for ${base}`}, trained with Lockstep.`,
+    `A LoRA adapter of rank ${config.r}${hubId === null ? "" : ` for ${hubId}`}, trained with Lockstep.`,
     "",
   ].join("\n");
 }

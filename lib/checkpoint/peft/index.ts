@@ -7,6 +7,7 @@ export {
   savedKey,
   writeAdapterDirectory,
 } from "./adapter-directory.js";
+export { classifierConfigFileName, isAdapterDirectory, readLoraConfig } from "./adapter-files.js";
 export {
   adapterConfigFileName,
   defaultLoraConfig,

@@ -1,4 +1,5 @@
 import { isDerivedTensor } from "#lib/core/derived-tensors";
+import { LockstepError } from "#lib/core/errors/index";
 import type { ModelTensor } from "#lib/checkpoint/model-directory";
 import type { ModelWeights } from "#lib/checkpoint/model-weights";
 import type { AdapterDirectory } from "./adapter-directory.js";
@@ -40,23 +41,45 @@ export function addLowRank(weight: Float32Array, update: LowRankUpdate): void {
   }
 }
 
+/** A base model for its adapter: which of its weights count, and what the adapter puts beside them. */
+export interface MergeOptions {
+  /** `model_type` of config.json. */
+  readonly modelType: string;
+  /** Weights that a new head has, which come from the adapter. */
+  readonly newWeights?: readonly { readonly name: string; readonly shape: readonly number[] }[];
+  /** Whether a weight of the base is one of the model's; all are, by default. */
+  readonly isOfModel?: (name: string) => boolean;
+}
+
 /**
  * A model's weights with an adapter in them, each made when it is asked for.
  *
- * @throws E_ADAPTER_TENSOR for an adapter of another model
+ * @throws E_ADAPTER_TENSOR for an adapter of another model, or one without the head's weights
  */
 export function mergedTensors(
   base: ModelWeights,
-  modelType: string,
   adapter: AdapterDirectory,
+  { modelType, newWeights = [], isOfModel = () => true }: MergeOptions,
 ): readonly ModelTensor[] {
-  const weights = base
+  const ofBase = base
     .names()
-    .filter((name) => !isDerivedTensor(name))
+    .filter((name) => !isDerivedTensor(name) && isOfModel(name))
     .map((name) => ({ name, shape: base.info(name).shape }));
+  const weights = [...ofBase, ...newWeights.filter(({ name }) => !base.has(name))].sort((a, b) =>
+    a.name < b.name ? -1 : 1,
+  );
   adapter.checkAgainst({ modelType, weights });
   const moduleOf = new Map(adapter.modules.map((module) => [`${module.path}.weight`, module]));
   const saved = new Set(adapter.savedWeights);
+  for (const { name } of weights) {
+    if (saved.has(name) || base.has(name)) continue;
+    const problem = "is neither in the adapter nor in the base model";
+    throw new LockstepError("E_ADAPTER_TENSOR", {
+      directory: adapter.directory,
+      tensor: name,
+      problem,
+    });
+  }
   return weights.map(({ name, shape }) => ({
     name,
     shape,

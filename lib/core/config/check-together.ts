@@ -18,7 +18,11 @@ export function checkTogether(config: ParsedConfig): void {
     unsupported("fp16", "true", "matrix products are computed in bfloat16 (bf16: true) or float32");
   }
   if (config.use_peft && config.lora_dropout !== 0) {
-    unsupported("lora_dropout", String(config.lora_dropout), "adapters have no dropout here");
+    unsupported(
+      "lora_dropout",
+      String(config.lora_dropout),
+      "adapters have no dropout here; lora_dropout: 0 trains without",
+    );
   }
   if (metricSchedulerNames.includes(config.lr_scheduler_type)) {
     unsupported(
@@ -51,11 +55,15 @@ export function checkTogether(config: ParsedConfig): void {
     });
   }
   checkBestModel(config);
+  if (config.push_to_hub && config.hub_strategy !== "end") {
+    const reason = "the result is pushed once, at the end (hub_strategy: end)";
+    unsupported("hub_strategy", config.hub_strategy, reason);
+  }
   if (/^(ONLINE$|REMOTE:)/.test(config.dataset_dir)) {
     unsupported(
       "dataset_dir",
       JSON.stringify(config.dataset_dir),
-      "Lockstep does not download from a hub; name a directory of this machine",
+      "Lockstep does not download data from a hub; name a directory of this machine",
     );
   }
   const tls = [config.tls_cert_file, config.tls_key_file, config.tls_ca_file];

@@ -19,11 +19,22 @@ const positiveStepsOrFraction = stepsOrFraction.refine((value) => value > 0, {
   message: "a whole number of steps of at least 1, or a fraction of the run between 0 and 1",
 });
 
+/** Files or names; an entry also says what its rows look like (dataset-entries.ts). */
+const datasets = z.union([
+  text,
+  z.array(z.union([text, z.record(z.string(), z.unknown())])).min(1),
+]);
+
 const modelAndData = {
-  model_name_or_path: text.describe("directory, or the name of a model in the cache's models/"),
-  dataset: z
-    .union([text, z.array(text).min(1)])
-    .describe("a built-in name (sotu), names of dataset_dir/dataset_info.json, or files"),
+  model_name_or_path: text.describe(
+    "directory, a model in the cache's models/, or the id of a model of the Hugging Face Hub",
+  ),
+  model_revision: text
+    .default("main")
+    .describe("branch, tag or commit of a model of the hub (name of TRL and LLaMA-Factory)"),
+  dataset: datasets.describe(
+    "a built-in name (sotu), names of dataset_dir/dataset_info.json, or files; or axolotl's entries",
+  ),
   dataset_dir: text
     .default("data")
     .describe("directory whose dataset_info.json describes data sets by name, as in LLaMA-Factory"),
@@ -43,8 +54,7 @@ const modelAndData = {
       "null: texts share rows, other examples have a row each; true: all share, false: none",
     ),
   dataset_text_field: text.default("text").describe("field of a row that holds its text"),
-  eval_dataset: z
-    .union([text, z.array(text).min(1)])
+  eval_dataset: datasets
     .nullable()
     .default(null)
     .describe("files for validation; null splits dataset"),
@@ -56,6 +66,11 @@ const modelAndData = {
     })
     .default(0.1)
     .describe("examples kept for validation where no eval_dataset is given"),
+  special_tokens: z
+    .record(z.string(), z.union([text, z.array(text)]).nullable())
+    .nullable()
+    .default(null)
+    .describe("tokens that the model's tokenizer has to have, by name (eos_token); none is added"),
   max_length: z.int().min(2).default(1024).describe("tokens in a row (default of TRL)"),
   max_samples: count.nullable().default(null).describe("read only so many rows of each data set"),
   max_train_samples: count.nullable().default(null).describe("use only so many training rows"),
@@ -183,11 +198,39 @@ const reporting = {
   data_seed: z.int().min(0).max(0xffff_ffff).nullable().default(null).describe("null: seed"),
 };
 
+const hub = {
+  push_to_hub: z
+    .boolean()
+    .default(false)
+    .describe("upload the finished result to the Hugging Face Hub, once it is saved"),
+  hub_model_id: text
+    .nullable()
+    .default(null)
+    .describe("NAME or ORGANISATION/NAME to push to; null: the name of output_dir"),
+  // transformers' default, every_save, pushes checkpoints too: what there is at the end is the same.
+  hub_strategy: z
+    .enum(["end", "every_save", "checkpoint", "all_checkpoints"])
+    .default("end")
+    .describe("when to push; only end is built"),
+  hub_private_repo: z
+    .boolean()
+    .nullable()
+    .default(null)
+    .describe("whether a repository that a push makes is private; null: its owner's default"),
+  hub_token: text
+    .nullable()
+    .default(null)
+    .describe("token of the hub, never shown or saved; null: HF_TOKEN, or that of `hf auth login`"),
+};
+
 // Below: Lockstep's own keys.
 
 const afterTraining = {
   eval_on_end: z.boolean().default(true).describe("evaluate once more after the last step"),
-  sample_prompt: text.nullable().default(null).describe("continued before and after training"),
+  sample_prompt: text
+    .nullable()
+    .default(null)
+    .describe("continued before and after training; a user's message where the data are chats"),
   sample_max_new_tokens: z.int().min(1).max(4096).default(48),
   save_dtype: z
     .enum(["float32", "bfloat16", "float16", "auto"])
@@ -272,6 +315,7 @@ export const sections = Object.freeze({
   Precision: precision,
   LoRA: adapters,
   "Logging, evaluation, saving": reporting,
+  "Hugging Face Hub": hub,
   "After training": afterTraining,
   Cluster: cluster,
 });
@@ -283,6 +327,7 @@ export const fields = {
   ...precision,
   ...adapters,
   ...reporting,
+  ...hub,
   ...afterTraining,
   ...cluster,
 };
@@ -295,6 +340,9 @@ export type ConfigKey = keyof typeof fields;
 export const defaultOf = (key: ConfigKey): unknown => fields[key].safeParse(undefined).data;
 
 export const configKeys = Object.freeze(Object.keys(fields)) as readonly ConfigKey[];
+
+/** Keys whose value is shown, saved and logged nowhere. */
+export const secretKeys: readonly ConfigKey[] = ["hub_token"];
 
 export function isConfigKey(key: string): key is ConfigKey {
   return Object.hasOwn(fields, key);

@@ -1,5 +1,7 @@
+export { type DatasetEntry, datasetName } from "./dataset-entries.js";
 export { type ConfigKey, configKeys, defaultOf } from "./fields.js";
 export { type ParsedFlags, parseFlags, type SourcedValue } from "./flags.js";
+export { alpacaForm, fillFormat, type InstructionForm } from "./instruction-form.js";
 export { type LoadedConfig, loadConfig } from "./load.js";
 export { describeKeys, printChosen, printConfig } from "./print.js";
 export {
@@ -9,6 +11,7 @@ export {
   type SettledConfig,
   settleConfig,
 } from "./resolve.js";
+export { hubTokenOf } from "./secrets.js";
 export { schedulerNames } from "./schedule-names.js";
 export {
   evaluationDelaySteps,

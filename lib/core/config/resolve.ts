@@ -1,9 +1,19 @@
 import { z } from "zod";
 import { LockstepError } from "#lib/core/errors/index";
 import { checkPrecision, checkTogether } from "./check-together.js";
-import { type ConfigKey, configSchema, fields, isConfigKey, type ParsedConfig } from "./fields.js";
+import { type DatasetEntry, readDatasetList } from "./dataset-entries.js";
+import {
+  type ConfigKey,
+  configSchema,
+  defaultOf,
+  fields,
+  isConfigKey,
+  type ParsedConfig,
+  secretKeys,
+} from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { foreignKeys } from "./foreign-keys.js";
+import { hubTokenOf, keepHubToken } from "./secrets.js";
 import { show } from "./show.js";
 import { checkAdapterKeys, namedMethod, toolDefaults } from "./tool.js";
 import { translate } from "./translate.js";
@@ -23,9 +33,9 @@ export type ResolvedConfig = Readonly<
     | "lora_target_modules"
     | "lora_modules_to_save"
   > & {
-    /** A name of a data set, or files. */
-    readonly dataset: readonly string[];
-    readonly eval_dataset: readonly string[] | null;
+    /** Names of data sets, files, or entries that say what their rows look like. */
+    readonly dataset: readonly (string | DatasetEntry)[];
+    readonly eval_dataset: readonly (string | DatasetEntry)[] | null;
     /** Ends of names, or a regular expression or "all-linear". */
     readonly lora_target_modules: string | readonly string[] | null;
     readonly lora_modules_to_save: readonly string[] | null;
@@ -63,11 +73,11 @@ export function resolveConfig(
   const warnings: string[] = [];
   const method = namedMethod(file, flags);
   // Renaming happens per source, so that a flag under an old name still wins over the file.
-  const notOverridden = new Map([...file].filter(([key]) => !flags.has(key)));
-  const given = new Map([
-    ...translate(notOverridden, method, warnings),
-    ...translate(flags, method, warnings),
-  ]);
+  const ofFlags = translate(flags, method, warnings);
+  const notOverridden = new Map(
+    [...file].filter(([key]) => !flags.has(key) && !ofFlags.has(ourName(key))),
+  );
+  const given = new Map([...translate(notOverridden, method, warnings), ...ofFlags]);
   for (const [key, sourced] of toolDefaults(file, flags, given, warnings)) given.set(key, sourced);
   for (const key of ["model_name_or_path", "dataset"] as const) {
     if ((given.get(key)?.value ?? null) === null) {
@@ -78,13 +88,34 @@ export function resolveConfig(
     }
   }
   const values = Object.fromEntries(
-    [...given].map(([key, { value }]) => [key, isSwitchKey(key) ? readSwitch(value) : value]),
+    [...given]
+      // An empty line of a file of another tool: no switch is on.
+      .filter(([key, { value }]) => value !== null || !isSwitchKey(key) || isNullable(key))
+      .map(([key, { value }]) => [key, isSwitchKey(key) ? readSwitch(value) : value]),
   );
   const parsed = configSchema.safeParse(values);
   if (!parsed.success) throw invalid(parsed.error, given);
   checkAdapterKeys(given, parsed.data.use_peft, warnings);
   checkTogether(parsed.data);
-  return { config: derive(parsed.data, given, machine, warnings), warnings };
+  checkHubKeys(parsed.data, given, warnings);
+  const { hub_token: token, ...shown } = parsed.data;
+  const config = derive({ ...shown, hub_token: null }, given, machine, warnings);
+  keepHubToken(config, token);
+  return { config, warnings };
+}
+
+/** Options of a push where nothing is pushed have no effect, and are told of. */
+function checkHubKeys(
+  { push_to_hub: pushes }: ParsedConfig,
+  given: ReadonlyMap<ConfigKey, SourcedValue>,
+  warnings: string[],
+): void {
+  if (pushes) return;
+  for (const key of ["hub_model_id", "hub_private_repo"] as const) {
+    const sourced = given.get(key);
+    if ((sourced?.value ?? null) === null) continue;
+    warnings.push(`${sourced?.where}: ${key} has no effect: push_to_hub: true is what pushes`);
+  }
 }
 
 /** A configuration whose `bf16` is no longer "auto". */
@@ -111,7 +142,14 @@ export function settleConfig(config: ResolvedConfig, bf16: boolean): SettledConf
   if (isSettled(config)) return config;
   const settled = Object.freeze({ ...config, bf16, wire_dtype: wireDtypeOf(config, bf16) });
   checkPrecision(settled);
+  keepHubToken(settled, hubTokenOf(config) ?? null);
   return settled;
+}
+
+/** The key of ours that a name stands for, if it does. */
+function ourName(key: string): ConfigKey {
+  const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
+  return rule?.kind === "renamed" ? rule.to : (key as ConfigKey);
 }
 
 /** Foreign names of switches; what `torch_dtype` is read as is a switch, and itself takes a word. */
@@ -123,6 +161,8 @@ const renamedSwitches = [
   "sample_packing",
   "activation_checkpointing",
   "lora_target_linear",
+  "peft_use_rslora",
+  "curriculum_sampling",
 ];
 
 /** True for keys whose flag takes no value. */
@@ -132,7 +172,7 @@ export function isSwitchKey(key: string): boolean {
   const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
   if (rule === undefined) return false;
   if (rule.kind === "renamed") return renamedSwitches.includes(key);
-  if (rule.kind === "method") return false;
+  if (rule.kind === "method" || rule.kind === "joint") return false;
   return rule.kind === "ignored"
     ? typeof rule.default === "boolean"
     : rule.allowed.some((value) => typeof value === "boolean");
@@ -141,9 +181,14 @@ export function isSwitchKey(key: string): boolean {
 export const isKnownKey = (key: string): boolean =>
   isConfigKey(key) || Object.hasOwn(foreignKeys, key);
 
+const isNullable = (key: ConfigKey): boolean => fields[key].safeParse(null).success;
+
 /** True for keys whose value is text whatever it looks like: `--output-dir 1e3`. */
 export function isTextKey(key: string): boolean {
-  return isConfigKey(key) && innermost(fields[key]) instanceof z.ZodString;
+  if (isConfigKey(key)) return innermost(fields[key]) instanceof z.ZodString;
+  // A secret that is no YAML would stand in the message about it.
+  const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
+  return rule?.kind === "renamed" && secretKeys.includes(rule.to);
 }
 
 /** YAML 1.1, which Python reads, has more words for true and false. */
@@ -191,12 +236,25 @@ function derive(
       reason: `${groups} groups cannot share the ${numMicroBatches} micro-batches of a step`,
     });
   }
+  const { validation_split: split } = parsed;
+  const isForeign = given.get("validation_split")?.where.includes(", given as ") === true;
+  const saysSplit = isForeign || split !== defaultOf("validation_split");
+  if (parsed.eval_dataset !== null && split !== 0 && saysSplit) {
+    warnings.push("validation_split has no effect: eval_dataset validates");
+  }
   const list = (value: string | string[]): readonly string[] =>
     Object.freeze(typeof value === "string" ? splitNames(value) : [...value]);
+  const datasets = (key: "dataset" | "eval_dataset"): readonly (string | DatasetEntry)[] | null => {
+    const value = parsed[key];
+    if (value === null) return null;
+    if (typeof value === "string") return list(value);
+    const { where = "" } = given.get(key) ?? {};
+    return Object.freeze(readDatasetList(value, { key, where, warnings }));
+  };
   return Object.freeze({
     ...parsed,
-    dataset: list(parsed.dataset),
-    eval_dataset: parsed.eval_dataset === null ? null : list(parsed.eval_dataset),
+    dataset: datasets("dataset") ?? [],
+    eval_dataset: datasets("eval_dataset"),
     lora_target_modules: moduleNames(parsed.lora_target_modules),
     lora_modules_to_save:
       parsed.lora_modules_to_save === null ? null : list(parsed.lora_modules_to_save),
@@ -239,7 +297,9 @@ function invalid(
   return new LockstepError("E_CONFIG_INVALID", {
     key: issue?.path.map(String).join(".") ?? key,
     expected: isConfigKey(key) ? describeType(fields[key]) : "valid",
-    got: `${show(sourced?.value)}${isQuotedNumber(sourced?.value) ? " in quotes" : ""}`,
+    got: secretKeys.some((secret) => secret === key)
+      ? `a secret of another kind (${typeof sourced?.value})`
+      : `${show(sourced?.value)}${isQuotedNumber(sourced?.value) ? " in quotes" : ""}`,
     where: sourced?.where ?? "",
   });
 }

@@ -1,4 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
+import { axolotlDefaults, refusePerEpoch } from "./axolotl-file.js";
 import { type ConfigKey, defaultOf } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { same } from "./show.js";
@@ -36,7 +37,8 @@ export function toolDefaults(
   given: ReadonlyMap<ConfigKey, SourcedValue>,
   warnings: string[],
 ): [ConfigKey, SourcedValue][] {
-  if (!isLlamaFactory(file, flags)) return [];
+  if (!isLlamaFactory(file, flags)) return axolotlDefaults(file, flags, given, warnings);
+  refusePerEpoch("LLaMA-Factory", file, flags);
   if (isOn(given.get("packing")) && !isOn(flags.get("neat_packing") ?? file.get("neat_packing"))) {
     warnings.push(
       "packing: examples of a row never see each other here, as with neat_packing: true",

@@ -1,6 +1,6 @@
-import { editDistance, nearestName } from "#lib/core/edit-distance";
+import { nearName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
-import { type ConfigKey, configKeys, isConfigKey } from "./fields.js";
+import { type ConfigKey, configKeys, isConfigKey, secretKeys } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { fullOnly } from "./foreign/rules.js";
 import { foreignKeys } from "./foreign-keys.js";
@@ -39,10 +39,13 @@ export function translate(
         if (rule.only !== undefined && !rule.only.values.some((one) => same(one, value))) {
           throw unsupported(rule.only.reason);
         }
-        const converted = rule.convert === undefined ? value : rule.convert(value);
+        let converted = rule.convert === undefined ? value : rule.convert(value);
         if (converted === undefined) break;
         const before = ours.get(rule.to);
-        if (
+        const merged =
+          before === undefined ? undefined : rule.merge?.(before.value ?? undefined, converted);
+        if (merged !== undefined) converted = merged;
+        else if (
           before !== undefined &&
           !same(before.value, rule.overrides) &&
           !same(before.value, converted)
@@ -53,11 +56,14 @@ export function translate(
           });
         }
         ours.set(rule.to, { value: converted, where: `${where}, given as ${key}` });
-        warnings.push(`${where}: ${key} is read as ${rule.to}: ${show(converted)}`);
+        const shown = secretKeys.includes(rule.to) ? "a secret" : show(converted);
+        warnings.push(`${where}: ${key} is read as ${rule.to}: ${shown}`);
         break;
       }
       case "fixed":
         if (!rule.allowed.some((allowed) => same(allowed, value))) throw unsupported(rule.reason);
+        break;
+      case "joint":
         break;
       case "method":
         if (method !== "full" && method !== "lora") {
@@ -77,9 +83,7 @@ export function translate(
 /** A key that differs by a slip of the hand, else one of ours that has the name within it: `batch_size`. */
 export function likeliestKey(name: string): string | undefined {
   const snake = name.replaceAll("-", "_").toLowerCase();
-  const nearest = nearestName(snake, [...configKeys, ...Object.keys(foreignKeys)]);
-  if (nearest !== undefined && editDistance(snake, nearest) <= Math.max(1, snake.length / 4)) {
-    return nearest;
-  }
+  const near = nearName(snake, [...configKeys, ...Object.keys(foreignKeys)]);
+  if (near !== undefined) return near;
   return configKeys.find((key) => `_${key}_`.includes(`_${snake}_`));
 }

@@ -81,6 +81,15 @@ export const checkpointErrors = {
     (d) => `In the adapter ${d.directory}, ${d.tensor} ${d.problem}.`,
     "Check that adapter_config.json, adapter_model.safetensors and the base model belong together.",
   ),
+  E_ADAPTER_BASE: entry<{ adapter: string; problem: string }>(
+    (d) => `The adapter ${d.adapter} cannot be used: ${d.problem}.`,
+    "Name the model that the adapter was trained on with --base MODEL, or correct base_model_name_or_path in its adapter_config.json.",
+  ),
+  E_MODEL_IS_ADAPTER: entry<{ directory: string; command: string; merged: string }>(
+    (d) =>
+      `model_name_or_path ${d.directory} is an adapter, and training starts from a whole model. This makes one: ${d.command}`,
+    "Type that command and set model_name_or_path to the directory that it writes; a run that was stopped goes on with resume_from_checkpoint and its own base model.",
+  ),
   E_OUTPUT_DIR_IN_USE: entry<{ directory: string }>(
     (d) => `Another run on this machine writes into ${d.directory}.`,
     "Give each run an output_dir of its own, or wait until the other one has ended.",

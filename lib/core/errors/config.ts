@@ -34,10 +34,6 @@ export const configErrors = {
     (d) => `${d.key}: ${d.value} is not supported${at(d.where)}: ${d.reason}.`,
     "Change or remove the key; ignoring it silently would give other results than you asked for.",
   ),
-  E_MODEL_NOT_FOUND: entry<{ name: string; looked: readonly string[] }>(
-    (d) => `There is no model ${d.name}: looked for a directory at ${d.looked.join(" and ")}.`,
-    "Lockstep does not download from a hub: give the path of a Hugging Face directory, or make one with `lockstep import-gguf FILE DIR`; `npm start` fetches the model of the quick start.",
-  ),
   E_CONFIG_FLAG: entry<{ argument: string; reason: string }>(
     (d) => `The argument ${d.argument} cannot be read: ${d.reason}.`,
     "Flags are --key value, --key=value, --bf16 or --no-bf16.",

@@ -5,7 +5,7 @@ export const dataErrors = {
   E_DATASET_UNKNOWN: entry<{ dataset: string; known: readonly string[] }>(
     (d) =>
       `The dataset ${JSON.stringify(d.dataset)} is neither a built-in data set (${d.known.join(", ")}), nor an entry of dataset_dir's dataset_info.json, nor a file, a directory or a pattern that matches one.`,
-    "Lockstep does not download from a hub: give the path of text, JSON, CSV, TSV or Parquet files, or set dataset_dir.",
+    "Lockstep does not download data from a hub: give the path of text, JSON, CSV, TSV or Parquet files, or set dataset_dir.",
   ),
   E_DATASET_FORMAT: entry<{ file: string; known: readonly string[] }>(
     (d) => `The data file ${d.file} does not end in one of ${d.known.join(", ")}.`,
@@ -28,7 +28,7 @@ export const dataErrors = {
   }>(
     (d) =>
       `The ${d.split} split gives ${d.numBlocks} block(s) of ${d.sequenceLength} tokens (${d.numTokens} tokens in all), but at least ${d.neededBlocks} are needed.`,
-    "Give more text, or lower sequence_length or the global batch size.",
+    "Give more data, or lower per_device_train_batch_size, gradient_accumulation_steps or workers, whose product is a step's rows; for plain texts max_length too.",
   ),
   E_DATASET_SPLIT: entry<{ fraction: number }>(
     (d) =>
@@ -100,9 +100,17 @@ export const dataErrors = {
       `${d.place}: the label ${JSON.stringify(d.label)} does not occur in training (${d.known.join(", ")}).`,
     "Correct the label, or add training rows with it.",
   ),
+  E_TEXT_UNUSABLE: entry<{ place: string; problem: string }>(
+    (d) => `${d.place} cannot be classified: ${d.problem}.`,
+    "Name the columns of the texts with --text-column and --pair-column, and leave texts without a token out.",
+  ),
   E_TOKENIZER_INVALID: entry<{ file: string; problem: string }>(
     (d) => `The tokenizer file ${d.file} cannot be used: ${d.problem}.`,
     "Take the tokenizer files of the model again from where it came.",
+  ),
+  E_TOKENIZER_MISSING: entry<{ directory: string; problem: string }>(
+    (d) => `${d.directory} has no tokenizer.json, ${d.problem}`,
+    "Only tokenizer.json is read, the file of the tokenizers library, which most models on the hub have.",
   ),
   E_CHAT_TEMPLATE_MISSING: entry<{ directory: string }>(
     (d) =>

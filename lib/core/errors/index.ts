@@ -4,6 +4,7 @@ import { configErrors } from "./config.js";
 import { dataErrors } from "./data.js";
 import type { ErrorEntry } from "./define.js";
 import { graphErrors } from "./graph.js";
+import { hubErrors } from "./hub.js";
 import { reducerErrors } from "./reducer.js";
 import { systemErrors } from "./system.js";
 
@@ -11,6 +12,7 @@ import { systemErrors } from "./system.js";
 export const errorCatalogue = {
   ...systemErrors,
   ...configErrors,
+  ...hubErrors,
   ...checkpointErrors,
   ...dataErrors,
   ...graphErrors,

@@ -18,7 +18,7 @@ export const systemErrors = {
     { retryable: true },
   ),
   E_USAGE: entry<{ command: string; problem: string }>(
-    (d) => `lockstep ${d.command}: ${d.problem}.`,
+    (d) => `lockstep ${d.command}: ${d.problem}${d.problem.endsWith("?") ? "" : "."}`,
     "`lockstep --help` lists the commands, `lockstep COMMAND --help` the arguments of one.",
   ),
   E_WORKERS_EXHAUSTED: entry<{ restarts: number; reason: string; logFile: string }>(

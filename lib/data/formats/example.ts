@@ -1,3 +1,4 @@
+import type { InstructionForm } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ChatMessage } from "#lib/data/chat-template";
 
@@ -65,9 +66,23 @@ export interface RoleTags {
   readonly function_tag?: string;
   readonly system_tag?: string;
 }
+/** How messages whose parts and roles have other names are read: axolotl's `chat_template`. */
+export interface ChatForm {
+  /** The data's names of a message's parts, by ours. */
+  readonly parts: Readonly<Record<string, string>>;
+  /** Our roles by the data's; others stay as they are. */
+  readonly roles: ReadonlyMap<string, string>;
+  /** Part of a message that says whether it is learnt. */
+  readonly learntPart?: string;
+  readonly dropsSystem: boolean;
+}
 export interface FormatOptions {
   readonly columns?: ColumnNames;
   readonly tags?: RoleTags;
+  /** Of the format `messages`. */
+  readonly chat?: ChatForm;
+  /** Of the format `prompt-completion`: what writes the prompt out of a row's parts. */
+  readonly instructions?: InstructionForm;
 }
 
 /** A row while it is read in one format: its fields with checks that name it. */

@@ -1,6 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { cleanText } from "#lib/data/documents";
 import type { RawRow } from "#lib/data/readers/index";
+import { chatRow, instructionRow } from "./entry-rows.js";
 import { alpacaRow, messagesRow, sharegptRow } from "./conversations.js";
 import {
   type CompletionExample,
@@ -23,7 +24,8 @@ const parsers: Readonly<
     text: cleanText(row.string(columns.text ?? "text")),
   }),
   "prompt-completion": promptCompletionRow,
-  messages: (row, options) => messagesRow(row, options),
+  messages: (row, options) =>
+    options.chat === undefined ? messagesRow(row, options) : chatRow(row, options, options.chat),
   alpaca: alpacaRow,
   sharegpt: sharegptRow,
   classification: classificationRow,
@@ -64,7 +66,8 @@ function promptCompletionRow(
   row: FormatRow,
   options: FormatOptions,
 ): CompletionExample | ConversationExample {
-  const { columns = {} } = options;
+  const { columns = {}, instructions } = options;
+  if (instructions !== undefined) return instructionRow(row, instructions);
   const [promptField, completionField] = [
     columns.prompt ?? "prompt",
     columns.response ?? "completion",

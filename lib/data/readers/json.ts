@@ -20,6 +20,9 @@ const isBlank = (byte: number): boolean => byte === 0x20 || (byte >= 0x09 && byt
  * The rows of a JSON file: the objects of one array, or objects one after another over any number of
  * lines. Read as a stream: a row is held, never the array.
  *
+ * stream-json does not fit: its errors have no place and end the file, where a bad row can be left out; it
+ * replaces bytes that are not UTF-8, and holds a string of any length.
+ *
  * @throws E_FILE_NOT_FOUND, E_DATA_TOO_LARGE, E_DATA_INVALID_JSON where the array does not end; as bad
  *   rows E_DATA_INVALID_UTF8, E_DATA_INVALID_JSON, E_DATA_ROW_FORMAT
  */
@@ -86,6 +89,7 @@ export async function* readJson(file: string, badRows: BadRows): AsyncGenerator<
         depth = 1;
         rowStart = i;
         start = { line: here.line, column: here.column, offset: here.offset + i };
+        row.line = here.line;
       } else if (byte !== comma || isArray !== true) {
         throw wrong(`found ${JSON.stringify(String.fromCharCode(byte))} where a row was expected`);
       }

@@ -39,6 +39,8 @@ export class RowBytes {
   readonly #file: string;
   #parts: Buffer[] = [];
   length = 0;
+  /** Where the row begins. */
+  line = 1;
 
   constructor(file: string) {
     this.#file = file;
@@ -48,7 +50,8 @@ export class RowBytes {
     this.length += part.length;
     if (this.length > maxRowBytes) {
       const sizes = { sizeBytes: this.length, limitBytes: maxRowBytes };
-      throw new LockstepError("E_DATA_TOO_LARGE", { file: this.#file, what: "row", ...sizes });
+      const what = `row of line ${this.line}`;
+      throw new LockstepError("E_DATA_TOO_LARGE", { file: this.#file, what, ...sizes });
     }
     this.#parts.push(part);
   }
@@ -80,6 +83,7 @@ export async function* splitLines(file: string): AsyncGenerator<Line> {
       pending.add(chunk.subarray(start, end));
       const { length } = pending;
       yield { bytes: pending.take(), fileOffset };
+      pending.line++;
       fileOffset += length + 1;
       start = end + 1;
     }

@@ -1,6 +1,8 @@
 import * as tf from "@tensorflow/tfjs-core";
-import { TextBatches, type TextBatchOptions } from "#lib/evaluation/text-batches";
+import { TextBatches, type TextBatchOptions, type TextTokens } from "#lib/evaluation/text-batches";
 import type { SequenceClassifier } from "#lib/models/index";
+
+export { type ClassScore, classScores } from "./scores.js";
 
 /** Padding is the model's own: decoders find the last token by it. */
 export type TextClassifierOptions = Omit<TextBatchOptions<SequenceClassifier>, "paddingTokenId">;
@@ -17,18 +19,19 @@ export class TextClassifier {
   static async create(options: TextClassifierOptions): Promise<TextClassifier> {
     const { model } = options;
     const paddingTokenId = model.padTokenId ?? 0;
-    const batches = await TextBatches.create({ ...options, paddingTokenId }, (weights, inputs) =>
-      tf.cast(model.logits(weights, inputs, model.hiddenStates(weights, inputs)), "float32"),
+    const batches = await TextBatches.create(
+      { ...options, paddingTokenId },
+      (weights, inputs, hidden) => tf.cast(model.logits(weights, inputs, hidden), "float32"),
     );
     return new TextClassifier(batches);
   }
 
   /**
-   * @param texts token ids of each text with its special tokens, from 1 to maxLength of them
+   * @param texts tokens of each text, from 1 to maxLength of them
    * @returns the logits of the classes, by number, a text
    * @throws E_SEQUENCE_TOO_LONG
    */
-  logits(texts: readonly Int32Array[]): Float32Array[] {
+  logits(texts: readonly TextTokens[]): Float32Array[] {
     return this.#batches.run(texts);
   }
 

@@ -26,9 +26,8 @@ export class TextEmbedder {
 
   /** @throws E_SEQUENCE_TOO_LONG where the model has fewer positions than maxLength */
   static async create(options: TextEmbedderOptions): Promise<TextEmbedder> {
-    const { model, pooling = "mean", normalize = true } = options;
-    const batches = await TextBatches.create(options, (weights, inputs) => {
-      const hidden_BTD = model.hiddenStates(weights, inputs);
+    const { pooling = "mean", normalize = true } = options;
+    const batches = await TextBatches.create(options, (_, inputs, hidden_BTD) => {
       const wide_BTD = tf.cast(hidden_BTD, "float32");
       const pooled_BD =
         pooling === "mean" ? meanOver(wide_BTD, inputs.segments) : firstOf(wide_BTD);

@@ -1,9 +1,11 @@
 import type { Precision } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
+import { hasRoomForTwo } from "#lib/core/machine-memory";
 import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder } from "#lib/graph/builder";
 import { canPackProducts } from "#lib/graph/device-probe";
 import type { Session } from "#lib/graph/session";
+import { numElements } from "#lib/graph/tf-ops";
 import { type CausalLanguageModel, checkPositions } from "#lib/models/index";
 import { buildDecodePrograms, promptChunkLength } from "#lib/tuning/decode-programs";
 import { Decoder } from "#lib/tuning/decoder";
@@ -59,7 +61,9 @@ export class Generator {
     const graph = new GraphBuilder();
     const autocast: Autocast = { compute: precision === "bf16" ? "bfloat16" : "float32" };
     const weights = new WeightVariables(graph, model.weights, autocast, { outputMajor: true });
-    const packsWeights = canPackProducts(autocast.compute);
+    const numWeights = model.weights.reduce((sum, { shape }) => sum + numElements(shape), 0);
+    const weightBytes = numWeights * (precision === "bf16" ? 2 : 4);
+    const packsWeights = hasRoomForTwo(weightBytes) && canPackProducts(autocast.compute);
     const programs = buildDecodePrograms(
       { graph, autocast, packsWeights },
       model,

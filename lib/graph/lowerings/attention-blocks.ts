@@ -36,13 +36,18 @@ export interface Block {
   readonly numKeys: number;
 }
 
-export function blocksOf(numTokens: number, attrs: AttentionAttrs): readonly Block[] {
+/** @param queries of the tokens, those that ask; all unless given */
+export function blocksOf(
+  numTokens: number,
+  attrs: AttentionAttrs,
+  queries = { start: 0, length: numTokens },
+): readonly Block[] {
   const { causal, window } = attrs;
   const blockQueries = blockQueriesOf(numTokens, attrs);
-  const numBlocks = Math.ceil(numTokens / blockQueries);
+  const numBlocks = Math.ceil(queries.length / blockQueries);
   return Array.from({ length: numBlocks }, (_, index) => {
-    const start = index * blockQueries;
-    const numQueries = Math.min(blockQueries, numTokens - start);
+    const start = queries.start + index * blockQueries;
+    const numQueries = Math.min(blockQueries, queries.start + queries.length - start);
     const end = start + numQueries;
     const firstKey = window === 0 ? 0 : Math.max(0, start - window + 1);
     const lastKey = window === 0 ? numTokens : Math.min(numTokens, end + window - 1);

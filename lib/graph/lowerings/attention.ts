@@ -27,6 +27,8 @@ interface Heads extends HeadSizes {
   readonly autocast: Autocast;
   readonly attrs: AttentionAttrs;
   readonly blocks: readonly Block[];
+  /** Place of the first query among the keys. */
+  readonly firstQuery: number;
   readonly q_BKGTH: GraphTensor;
   readonly k_BKTH: GraphTensor;
   readonly v_BKTH: GraphTensor;
@@ -48,6 +50,7 @@ function headsOf(
     autocast,
     attrs,
     blocks: blocksOf(t, attrs),
+    firstQuery: 0,
     b,
     t,
     k,
@@ -63,8 +66,9 @@ function headsOf(
 /** Queries times keys of a block, and its probabilities, [B, K, R, S] each. */
 function blockScores(heads: Heads, block: Block) {
   const { b, autocast, attrs, segments_BT } = heads;
+  const rows = { ...block, start: block.start - heads.firstQuery };
   const product = op.matMul(
-    queryRows(heads.q_BKGTH, heads, block),
+    queryRows(heads.q_BKGTH, heads, rows),
     keyRows(heads.k_BKTH, heads, block),
     false,
     true,
@@ -82,6 +86,31 @@ function output(heads: Heads): GraphTensor {
     return op.matMul(p, keyRows(heads.v_BKTH, heads, block), false, false);
   });
   return joinQueryRows(outs, heads, heads.blocks);
+}
+
+/**
+ * Attention of some neighbouring tokens, Q of all T, to all tokens.
+ *
+ * @param q_BNQH their queries
+ * @param keysAndValues [B, K, T, H] each
+ * @param firstQuery the place of the first of them
+ * @returns [B, Q, N, H]
+ */
+export function attendFrom(
+  autocast: Autocast,
+  q_BNQH: GraphTensor,
+  [k_BKTH, v_BKTH]: readonly [keys: GraphTensor, values: GraphTensor],
+  attrs: AttentionAttrs,
+  firstQuery: number,
+  segments_BT: GraphTensor | undefined,
+): GraphTensor {
+  const [b, n, q, h] = q_BNQH.shape as [number, number, number, number];
+  const [, k, t] = k_BKTH.shape as [number, number, number];
+  return output({
+    ...{ autocast, attrs, firstQuery, b, t: q, k, g: n / k, h, k_BKTH, v_BKTH, segments_BT },
+    blocks: blocksOf(t, attrs, { start: firstQuery, length: q }),
+    q_BKGTH: op.reshape(q_BNQH, [b, k, n / k, q, h]),
+  });
 }
 
 const lowerAttention: Lowering = (tracer, inputs, rawAttrs) =>

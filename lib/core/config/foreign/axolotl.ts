@@ -2,18 +2,34 @@ import {
   answersOnly,
   dashboards,
   each,
+  type ForeignKey,
   type ForeignKeys,
   fixed,
   fullOnly,
-  hub,
   ignored,
+  joint,
   notHere,
   renamed,
   reworded,
 } from "./rules.js";
 
 const attention = "fused attention is always used";
-const ownNames = "write eval_strategy and eval_steps, save_strategy and save_steps";
+const kernels = "fused kernels are always used";
+const oneProgram = "it steers a program that Lockstep does not use";
+const quantised = `training on quantised weights is not here: ${fullOnly}`;
+const perEpoch = (what: string): ForeignKey =>
+  joint(`read as \`${what}_strategy: steps\` and the share of the run as \`${what}_steps\``);
+
+const targets = fixed([null], "lora_target_modules alone chooses; it may be a regular expression");
+
+/** Modules that "all-linear" does not mean. */
+const notLinear = ["embed_tokens", "lm_head", "wte", "wpe"];
+const linearAndMore = (before: unknown, converted: unknown): unknown =>
+  converted === "all-linear" &&
+  Array.isArray(before) &&
+  !before.some((name) => notLinear.includes(String(name)))
+    ? converted
+    : undefined;
 
 /** Keys of axolotl's YAML files, and names of torchtune, unsloth and Ludwig for the same knobs. */
 export const axolotlKeys: ForeignKeys = {
@@ -28,7 +44,11 @@ export const axolotlKeys: ForeignKeys = {
   base_model: renamed("model_name_or_path"),
   lr: renamed("learning_rate"),
   lr_scheduler: renamed("lr_scheduler_type"),
-  optimizer: renamed("optim"),
+  optimizer: reworded(
+    "optim",
+    { adamw_torch_fused: "adamw_torch_fused", adamw_torch: "adamw_torch" },
+    "the optimizer is AdamW with moments in float32; write optimizer: adamw_torch_fused",
+  ),
   val_set_size: renamed("validation_split"),
   num_warmup_steps: renamed("warmup_steps"),
   warmup_fraction: renamed("warmup_steps"),
@@ -38,41 +58,108 @@ export const axolotlKeys: ForeignKeys = {
     { lora: true, "": undefined },
     `training on quantised weights (QLoRA) is not here: ${fullOnly}`,
   ),
-  load_in_4bit: fixed([false], `training on quantised weights is not here: ${fullOnly}`),
-  load_in_8bit: fixed([false], `training on quantised weights is not here: ${fullOnly}`),
+  load_in_4bit: fixed([false], quantised),
+  load_in_8bit: fixed([false], quantised),
+  ...each("gptq gptq_model_v1", fixed([false], quantised)),
+  gptq_groupsize: ignored("there are no quantised weights"),
+  push_dataset_to_hub: fixed([null], "data sets are not pushed"),
+  torchdistx_path: ignored(oneProgram),
+  bnb_config_kwargs: ignored("there are no quantised weights"),
   lora_model_dir: fixed([null], "an adapter that is trained begins anew"),
-  lora_target_linear: renamed("lora_target_modules", (on) =>
-    on === false ? undefined : on === true ? "all-linear" : on,
-  ),
+  lora_target_linear: {
+    ...renamed("lora_target_modules", (on) =>
+      on === false ? undefined : on === true ? "all-linear" : on,
+    ),
+    merge: linearAndMore,
+  } as ForeignKey,
   lora_fan_in_fan_out: ignored("it follows from the model", false),
   peft_use_dora: fixed([false], "adapters here are plain LoRA"),
-  datasets: fixed(
-    [null],
-    "a data set is one key: dataset: FILE.jsonl, or a name of dataset_dir/dataset_info.json",
+  ...each("peft_use_rslora", renamed("use_rslora")),
+  ...each(
+    "lora_on_cpu lora_mlp_kernel lora_qkv_kernel lora_o_kernel peft_autocast_adapter_dtype",
+    ignored(kernels, false),
   ),
-  test_datasets: fixed([null], "validation data is one key: eval_dataset: FILE.jsonl"),
-  special_tokens: fixed([null], "the special tokens of the model's own tokenizer are used"),
+  ...each("peft_layers_to_transform peft_layers_pattern lora_layers_to_transform", targets),
+  datasets: renamed("dataset"),
+  test_datasets: renamed("eval_dataset"),
+  pretraining_dataset: fixed([null], "write datasets, with type: completion"),
+  shuffle_merged_datasets: fixed([true], "every epoch is shuffled by data_seed"),
+  dataset_exact_deduplication: fixed([false], notHere),
+  skip_prepare_dataset: fixed([false], "data is always prepared from its source"),
+  default_system_message: fixed([null], notHere),
+  excess_length_strategy: fixed(["truncate"], "longer rows are cut at their end"),
   tokens: fixed([null], "the vocabulary keeps its size"),
+  added_tokens_overrides: fixed([null], "the vocabulary keeps its size"),
+  resize_token_embeddings_to_32x: fixed([false], "the vocabulary keeps its size"),
+  chat_template_jinja: fixed(
+    [null],
+    "put the template into chat_template.jinja in the model's directory",
+  ),
+  eot_tokens: fixed([null], "the token that ends an answer in the chat template is learnt"),
   chat_template: ignored("the chat template of the model's own directory is used"),
   sample_packing: renamed("packing"),
   eval_sample_packing: ignored("validation rows are laid out as those of training"),
   pad_to_sequence_len: ignored("rows have one length, max_length"),
   train_on_inputs: fixed([false], answersOnly),
   early_stopping_patience: fixed([null], notHere),
-  evals_per_epoch: fixed([null], ownNames),
-  saves_per_epoch: fixed([null], ownNames),
+  evals_per_epoch: perEpoch("eval"),
+  saves_per_epoch: perEpoch("save"),
+  loss_watchdog_threshold: ignored("a loss that grows does not end a run"),
+  loss_watchdog_patience: ignored("a loss that grows does not end a run"),
+  cosine_min_lr_ratio: fixed(
+    [null],
+    "write lr_scheduler_type: cosine_with_min_lr and lr_scheduler_kwargs: {min_lr_rate: ...}",
+  ),
+  ...each(
+    "cosine_constant_lr_ratio embedding_lr embedding_lr_scale lr_groups relora relora_steps",
+    fixed([null], notHere),
+  ),
+  curriculum_sampling: renamed("train_sampling_strategy", (on) =>
+    on === false ? undefined : on === true ? "sequential" : on,
+  ),
+  noisy_embedding_alpha: fixed([null], notHere),
+  unfrozen_parameters: fixed([null], fullOnly),
+  rl: fixed([null], "only supervised fine-tuning is here"),
+  reward_model: fixed([false], "only supervised fine-tuning is here"),
   model_type: ignored("config.json of the model decides"),
   tokenizer_type: ignored("tokenizer.json is used"),
   is_llama_derived_model: ignored("config.json of the model decides"),
   strict: ignored("unknown keys are always refused"),
   dataset_prepared_path: ignored("prepared data is not cached"),
   dataset_processes: ignored("data is prepared in one process"),
+  dataset_keep_in_memory: ignored("data is prepared as a stream", false),
+  shuffle_before_merging_datasets: ignored("every epoch is shuffled by data_seed", false),
   ...each("flash_attention xformers_attention sdp_attention", ignored(attention, false)),
+  ...each("flex_attention eager_attention", ignored(attention, false)),
+  ...each(
+    `flash_attn_cross_entropy flash_attn_rms_norm flash_attn_fuse_mlp liger_rope liger_rms_norm
+    liger_glu_activation liger_layer_norm liger_fused_linear_cross_entropy cut_cross_entropy
+    liger_cross_entropy unsloth_cross_entropy_loss unsloth_lora_mlp unsloth_lora_qkv unsloth_lora_o`,
+    ignored(kernels, false),
+  ),
+  ...each(
+    `sample_packing_group_size sample_packing_bin_size sample_packing_sequentially
+    multipack_real_batches`,
+    ignored("examples are packed by best fit"),
+  ),
+  ...each("gpu_memory_limit max_memory device_map gc_steps", ignored(oneProgram)),
+  eval_table_size: ignored("the loss is what is evaluated"),
+  ...each("do_causal_lm_eval do_bench_eval", fixed([false], "the loss is what is evaluated")),
+  ...each("tokenizer_config base_model_config", fixed([null], "the model's own directory is used")),
+  ...each("tokenizer_use_fast tokenizer_legacy", ignored("tokenizer.json is used")),
+  overrides_of_model_config: fixed([null], "config.json of the model decides"),
+  save_first_step: fixed([false], "write save_steps"),
   s2_attention: fixed([false], notHere),
   ...each(
-    "wandb_project wandb_entity wandb_watch wandb_name wandb_run_id wandb_log_model",
+    "wandb_project wandb_entity wandb_watch wandb_name wandb_run_id wandb_log_model wandb_mode wandb_tags",
     ignored(dashboards),
   ),
-  ...each("hf_use_auth_token", ignored(hub)),
+  ...each("use_wandb use_mlflow use_comet use_tensorboard", ignored(dashboards, false)),
+  ...each(
+    "mlflow_tracking_uri mlflow_experiment_name mlflow_run_name comet_project_name",
+    ignored(dashboards),
+  ),
+  hf_use_auth_token: ignored("a token is used where there is one: HF_TOKEN or `hf auth login`"),
+  revision_of_model: renamed("model_revision"),
   plugins: ignored("there are no plugins"),
 };

@@ -5,10 +5,10 @@ import {
   type ForeignKeys,
   fixed,
   fullOnly,
-  hub,
   ignored,
   method,
   notHere,
+  otherHub,
   renamed,
   reworded,
 } from "./rules.js";
@@ -72,7 +72,7 @@ export const llamaFactoryKeys: ForeignKeys = {
   use_mca: ignored(oneProgram, false),
 
   // Model.
-  cache_dir: ignored("nothing is downloaded"),
+  cache_dir: ignored("models of the hub are kept where HF_HUB_CACHE or HF_HOME says"),
   use_fast_tokenizer: ignored("tokenizer.json is used", true),
   resize_vocab: fixed([false], "the vocabulary keeps its size"),
   split_special_tokens: fixed([false], notHere),
@@ -80,7 +80,6 @@ export const llamaFactoryKeys: ForeignKeys = {
   add_special_tokens: fixed([null], "the vocabulary keeps its size"),
   new_special_tokens_config: fixed([null], "the vocabulary keeps its size"),
   init_special_tokens: ignored("the vocabulary keeps its size", "noise_init"),
-  model_revision: ignored("nothing is downloaded", "main"),
   low_cpu_mem_usage: ignored("weights are always read as a stream", true),
   rope_scaling: fixed([null], "config.json of the model decides; change rope_parameters there"),
   flash_attn: ignored("fused attention is always used", "auto"),
@@ -97,7 +96,8 @@ export const llamaFactoryKeys: ForeignKeys = {
   upcast_lmhead_output: ignored("the loss is always computed in float32", false),
   train_from_scratch: fixed([false], "training starts from the weights of model_name_or_path"),
   print_param_status: ignored("all weights are trained", false),
-  ...each("hf_hub_token ms_hub_token om_hub_token", ignored(hub)),
+  hf_hub_token: renamed("hub_token"),
+  ...each("ms_hub_token om_hub_token", ignored(otherHub)),
   ...each("infer_backend infer_dtype offload_folder", ignored("they steer inference only")),
   use_kv_cache: ignored("it steers inference only", true),
 

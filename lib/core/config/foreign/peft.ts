@@ -10,7 +10,7 @@ export const peftKeys: ForeignKeys = {
     "QLoRA",
     "bnb_4bit_quant_type bnb_4bit_compute_dtype bnb_4bit_use_double_quant use_bnb_nested_quant",
   ),
-  revision: ignored("nothing is downloaded"),
+  revision: renamed("model_revision"),
   r: renamed("lora_r"),
   target_modules: renamed("lora_target_modules"),
   modules_to_save: renamed("lora_modules_to_save"),

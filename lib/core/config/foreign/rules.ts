@@ -15,7 +15,11 @@ export type ForeignKey =
       readonly overrides?: unknown;
       /** The only values that there is a name for; others are refused for `reason`. */
       readonly only?: { readonly values: readonly unknown[]; readonly reason: string };
+      /** What stands beside a value of `to` that is there too; undefined where they do not go together. */
+      readonly merge?: (before: unknown, converted: unknown) => unknown;
     }
+  /** Read beside other keys of its tool, in tool.ts. */
+  | { readonly kind: "joint"; readonly meaning: string }
   /** Cannot change results: accepted, with a warning unless it holds its default. */
   | { readonly kind: "ignored"; readonly default: unknown; readonly reason: string }
   /** Would change results: only the listed values, which do what Lockstep does anyway. */
@@ -48,6 +52,8 @@ export const reworded = (
   only: { values: Object.keys(words), reason },
 });
 
+export const joint = (meaning: string): ForeignKey => ({ kind: "joint", meaning });
+
 export const ignored = (reason: string, defaultValue: unknown = null): ForeignKey => ({
   kind: "ignored",
   default: defaultValue,
@@ -77,5 +83,5 @@ export const method = (name: string, keys: string): Record<string, ForeignKey> =
 export const fullOnly = "all weights are trained, or LoRA adapters (use_peft: true)";
 export const answersOnly = "where rows have answers, the answers alone are learnt";
 export const notHere = "this version cannot do it";
-export const hub = "Lockstep does not talk to the Hugging Face Hub";
+export const otherHub = "models come from the Hugging Face Hub only";
 export const dashboards = "metrics are served for Prometheus";

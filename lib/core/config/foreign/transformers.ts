@@ -1,4 +1,4 @@
-import { dashboards, type ForeignKeys, fixed, hub, ignored, notHere, renamed } from "./rules.js";
+import { dashboards, each, type ForeignKeys, fixed, ignored, notHere, renamed } from "./rules.js";
 
 const torchOnly = "it steers PyTorch, which Lockstep does not use";
 const loader = "there are no loader processes: the coordinator sends token batches with each lease";
@@ -33,9 +33,11 @@ export const transformersKeys: ForeignKeys = {
   ray_scope: ignored(torchOnly, "last"),
   include_tokens_per_second: ignored("tokens per second are always logged", false),
   include_inputs_for_metrics: ignored("there are no Python metric functions", false),
-  push_to_hub_token: ignored(hub),
-  push_to_hub_model_id: ignored(hub),
-  push_to_hub_organization: ignored(hub),
+  push_to_hub_token: renamed("hub_token"),
+  ...each(
+    "push_to_hub_model_id push_to_hub_organization",
+    fixed([null], "write hub_model_id: ORGANISATION/NAME"),
+  ),
   fsdp_min_num_params: ignored(distribution, 0),
   fsdp_transformer_layer_cls_to_wrap: ignored(distribution),
   mp_parameters: ignored(distribution, ""),
@@ -66,7 +68,6 @@ export const transformersKeys: ForeignKeys = {
   // bfloat16 evaluation follows bf16; a separate choice would change the logged loss only.
   fp16_full_eval: fixed([false], "evaluation uses the precision of training"),
   bf16_full_eval: ignored("evaluation uses the precision of training", false),
-  push_to_hub: fixed([false], hub),
   prediction_loss_only: ignored("the loss is what is evaluated", false),
 
   // transformers v5: cannot change results.
@@ -98,12 +99,8 @@ export const transformersKeys: ForeignKeys = {
   batch_eval_metrics: ignored("there are no Python metric functions", false),
   save_on_each_node: ignored("the coordinator saves", false),
   enable_jit_checkpoint: ignored("use Ctrl-C or SIGTERM: the step is finished and saved", false),
-  hub_token: ignored(hub),
-  hub_private_repo: ignored(hub),
-  hub_model_id: ignored(hub),
-  hub_strategy: ignored(hub, "every_save"),
-  hub_always_push: ignored(hub, false),
-  hub_revision: ignored(hub),
+  hub_always_push: ignored("the result is pushed once, at the end", false),
+  hub_revision: fixed([null, "main"], "the result is pushed to the branch main"),
   restore_callback_states_from_checkpoint: ignored("there are no callbacks", false),
   full_determinism: ignored("runs are always deterministic", false),
   accelerator_config: ignored(distribution),

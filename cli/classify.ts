@@ -1,0 +1,229 @@
+import { parseArgs } from "node:util";
+import { cpuCount } from "#lib/core/cpu-count";
+import { LockstepError } from "#lib/core/errors/index";
+import { loadTokenizer, type ReadText, readTexts, type Tokenizer } from "#lib/data/index";
+import { type ClassScore, classScores, TextClassifier } from "#lib/evaluation/classify/index";
+import { knownLabels } from "#lib/models/classifier-checkpoint";
+import type { Model, SequenceClassifier } from "#lib/models/index";
+import { detailOnStandardError } from "./model-directory.js";
+import { setTextThreads } from "#lib/evaluation/side-by-side";
+import { findModel } from "./model-place.js";
+import { openModel } from "./open-model.js";
+import { printable } from "./progress/text.js";
+
+/** Rows that are computed at a time. */
+const maxBatchSize = 8;
+/** Texts that wait for each other, so that those of like length are computed together. */
+const chunkTexts = 256;
+
+interface Request {
+  readonly model: string;
+  readonly base: string | undefined;
+  readonly revision: string | undefined;
+  /** All of them, as often as they are asked for. */
+  readonly texts: () => AsyncIterable<ReadText> | Iterable<ReadText>;
+  readonly hasPlaces: boolean;
+  readonly top: number;
+  readonly bf16: boolean;
+  readonly json: boolean;
+}
+
+interface EncodedText extends ReadText {
+  readonly ids: Int32Array;
+  readonly typeIds: Int32Array;
+  readonly truncatedTokens: number;
+}
+
+/** `lockstep classify`. Returns the exit code; errors of the catalogue are thrown. */
+export async function classifyCommand(args: string[]): Promise<number> {
+  const request = parse(args);
+  const place = await findModel(request.model, { ...request, onDetail: detailOnStandardError });
+  const tokenizer = await loadTokenizer(place.tokenizerDirectory, place.modelDirectory);
+  const opened = await openModel(place);
+  setTextThreads(cpuCount());
+  let classifier: TextClassifier;
+  let model: SequenceClassifier;
+  let size: { numTexts: number; longest: number };
+  try {
+    for (const warning of opened.warnings) process.stderr.write(`warning: ${warning}\n`);
+    model = sequenceClassifier(opened.model);
+    // Every text is looked at before the first is computed, which also says how long they are.
+    size = await measure(request, tokenizer, model);
+    // Without a padding token a decoder finds a row's last token only where the row is alone.
+    const isAlone = model.padTokenId === null;
+    classifier = await TextClassifier.create({
+      model,
+      readWeight: opened.readWeight,
+      maxLength: size.longest,
+      batchSize: isAlone ? 1 : Math.min(size.numTexts, maxBatchSize),
+      precision: request.bf16 ? "bf16" : "fp32",
+      hasTokenTypes: model.modelType === "bert",
+    });
+  } finally {
+    await opened.close();
+  }
+  const startedAt = performance.now();
+  try {
+    const labels = knownLabels(opened.config);
+    for await (const chunk of inChunks(encodeAll(request, tokenizer, model))) {
+      const logits = logitsOf(classifier, chunk);
+      chunk.forEach((text, index) => {
+        const scores = classScores(model, labels, logits[index] ?? []).slice(0, request.top);
+        process.stdout.write(request.json ? jsonLine(request, text, scores) : lines(text, scores));
+      });
+    }
+  } finally {
+    classifier.close();
+  }
+  const seconds = (performance.now() - startedAt) / 1000;
+  process.stderr.write(`${size.numTexts} texts in ${seconds.toFixed(1)} s\n`);
+  return 0;
+}
+
+function sequenceClassifier(model: Model): SequenceClassifier {
+  if (model.task === "sequence-classification") return model;
+  throw new LockstepError("E_USAGE", {
+    command: "classify",
+    problem: `a ${model.task} model (${model.modelType}) has no classes`,
+  });
+}
+
+async function* encodeAll(
+  { texts }: Request,
+  tokenizer: Tokenizer,
+  { maxPositions, vocabSize }: SequenceClassifier,
+): AsyncGenerator<EncodedText> {
+  for await (const each of texts()) {
+    const encoded = await tokenizer.encodePair(each.text, each.pair, maxPositions);
+    if (encoded.ids.length === 0) {
+      const problem = "it has no tokens";
+      throw new LockstepError("E_TEXT_UNUSABLE", { place: each.place, problem });
+    }
+    const tokenId = encoded.ids.find((id) => id >= vocabSize);
+    if (tokenId !== undefined) {
+      const facts = { document: each.place, tokenId, vocabSize };
+      throw new LockstepError("E_TOKEN_OUT_OF_VOCABULARY", facts);
+    }
+    yield { ...each, ...encoded };
+  }
+}
+
+/** @throws E_DATASET_EMPTY for a file without texts */
+async function measure(request: Request, tokenizer: Tokenizer, model: SequenceClassifier) {
+  let [numTexts, longest] = [0, 0];
+  for await (const { ids, truncatedTokens, place } of encodeAll(request, tokenizer, model)) {
+    numTexts++;
+    longest = Math.max(longest, ids.length);
+    if (truncatedTokens === 0) continue;
+    process.stderr.write(
+      `warning: ${printable(place)}: ${truncatedTokens} tokens are cut off, the model has ${model.maxPositions} positions\n`,
+    );
+  }
+  if (numTexts > 0) return { numTexts, longest };
+  throw new LockstepError("E_USAGE", { command: "classify", problem: "the file holds no text" });
+}
+
+async function* inChunks(texts: AsyncIterable<EncodedText>): AsyncGenerator<EncodedText[]> {
+  let chunk: EncodedText[] = [];
+  for await (const text of texts) {
+    chunk.push(text);
+    if (chunk.length < chunkTexts) continue;
+    yield chunk;
+    chunk = [];
+  }
+  if (chunk.length > 0) yield chunk;
+}
+
+/** In the order of the texts; computed by length, so that little is padding. */
+function logitsOf(classifier: TextClassifier, texts: readonly EncodedText[]): Float32Array[] {
+  const order = texts
+    .map((text, index) => ({ text, index }))
+    .sort((a, b) => a.text.ids.length - b.text.ids.length);
+  const logits: Float32Array[] = [];
+  const computed = classifier.logits(order.map(({ text }) => text));
+  for (const [position, { index }] of order.entries()) {
+    logits[index] = computed[position] ?? new Float32Array(0);
+  }
+  return logits;
+}
+
+function jsonLine(request: Request, text: EncodedText, scores: readonly ClassScore[]): string {
+  const line = {
+    ...(request.hasPlaces ? { place: text.place } : {}),
+    text: text.text,
+    ...(text.pair === null ? {} : { text_pair: text.pair }),
+    ...(text.truncatedTokens === 0 ? {} : { truncated_tokens: text.truncatedTokens }),
+    scores,
+  };
+  return `${JSON.stringify(line)}\n`;
+}
+
+function lines({ text, pair }: EncodedText, scores: readonly ClassScore[]): string {
+  const columns = Math.max(...scores.map(({ label }) => printable(label).length));
+  return [
+    `> ${printable(text)}${pair === null ? "" : `\n> ${printable(pair)}`}`,
+    ...scores.map(
+      ({ label, score }) => `  ${printable(label).padEnd(columns)}  ${score.toFixed(4)}`,
+    ),
+    "",
+    "",
+  ].join("\n");
+}
+
+/** @throws E_USAGE */
+function parse(args: string[]): Request {
+  const fail = (problem: string): never => {
+    throw new LockstepError("E_USAGE", { command: "classify", problem });
+  };
+  const { positionals, values } = parseArguments(args, fail);
+  const [model, ...rest] = positionals;
+  if (model === undefined || rest.length > 0) return fail("it takes one model directory");
+  const { text = [], "text-pair": pairs = [], file, base, revision, bf16, json } = values;
+  const { "text-column": textColumn, "pair-column": pairColumn } = values;
+  const top = values.top === undefined ? Number.POSITIVE_INFINITY : Number(values.top);
+  if (values.top !== undefined && !(Number.isSafeInteger(top) && top > 0)) {
+    return fail(`--top ${values.top} is not a positive whole number`);
+  }
+  const common = { model, base, revision, top, bf16, json };
+  if (file !== undefined) {
+    if (text.length + pairs.length > 0) return fail("it takes --text or --file, not both");
+    const columns = { text: textColumn, pair: pairColumn };
+    return { ...common, texts: () => readTexts(file, columns), hasPlaces: true };
+  }
+  if (text.length === 0) return fail("it needs --text TEXT or --file FILE");
+  if (textColumn !== undefined || pairColumn !== undefined) {
+    return fail("--text-column and --pair-column are of a --file");
+  }
+  if (pairs.length > 0 && pairs.length !== text.length) {
+    return fail(`there are ${text.length} --text and ${pairs.length} --text-pair`);
+  }
+  const given = text.map((each, i) => ({
+    place: `--text ${i + 1}`,
+    text: each,
+    pair: pairs[i] ?? null,
+  }));
+  return { ...common, texts: () => given, hasPlaces: false };
+}
+
+function parseArguments(args: string[], fail: (problem: string) => never) {
+  try {
+    return parseArgs({
+      args,
+      allowPositionals: true,
+      options: {
+        text: { type: "string", multiple: true },
+        "text-pair": { type: "string", multiple: true },
+        file: { type: "string" },
+        "text-column": { type: "string" },
+        "pair-column": { type: "string" },
+        top: { type: "string" },
+        base: { type: "string" },
+        revision: { type: "string" },
+        bf16: { type: "boolean", default: false },
+        json: { type: "boolean", default: false },
+      },
+    });
+  } catch (error) {
+    return fail(error instanceof Error ? error.message : String(error));
+  }
+}

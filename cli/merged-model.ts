@@ -1,0 +1,158 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
+import { checkTiedHead, type ModelTensor, ModelWeights } from "#lib/checkpoint/index";
+import {
+  AdapterDirectory,
+  classifierHeads,
+  classifierConfigFileName,
+  mergedTensors,
+} from "#lib/checkpoint/peft/index";
+import type { FloatDtype } from "#lib/core/dtype";
+import { LockstepError } from "#lib/core/errors/index";
+import { isTied } from "#lib/models/checkpoint-names";
+import {
+  type ClassifierCheckpoint,
+  classifierCheckpoint,
+  knownLabels,
+} from "#lib/models/classifier-checkpoint";
+import { maxModelConfigBytes, readModelConfig } from "./model-directory.js";
+import type { ModelPlace } from "./model-place.js";
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** A base model with its adapter in it, weight by weight as they are read: no copy lies anywhere. */
+export interface MergedModel {
+  /** config.json of the whole. */
+  readonly config: Json;
+  /** What it has beside or instead of the base's. */
+  readonly configChanges: Json;
+  readonly tensors: readonly ModelTensor[];
+  /** Type in which the base is stored. */
+  readonly dtype: FloatDtype;
+  readonly numModules: number;
+  /** About keys of adapter_config.json that nobody knows. */
+  readonly warnings: readonly string[];
+  readonly close: () => Promise<void>;
+}
+
+/** @throws E_ADAPTER_TENSOR for an adapter of another model, and what opening either throws */
+export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
+  const { modelDirectory, directory } = place;
+  const baseConfig = await readModelConfig(modelDirectory);
+  const adapter = await AdapterDirectory.open(directory);
+  const opened: { close: () => Promise<void> }[] = [adapter];
+  const close = async (): Promise<void> => {
+    for (const each of opened) await each.close();
+  };
+  try {
+    const weights = await ModelWeights.open(modelDirectory);
+    opened.push(weights);
+    const head = isClassifierAdapter(adapter)
+      ? await classifierOf(baseConfig, weights, adapter)
+      : undefined;
+    if (head === undefined && isTied(baseConfig)) {
+      await checkTiedHead(weights);
+      refuseTiedHead(adapter);
+    }
+    const { configChanges = {} } = head ?? {};
+    const tensors = mergedTensors(weights, adapter, {
+      modelType: String(baseConfig["model_type"]),
+      ...(head === undefined ? {} : { newWeights: head.head, isOfModel: head.isOfModel }),
+    });
+    return {
+      config: { ...baseConfig, ...configChanges },
+      configChanges,
+      tensors,
+      dtype: weights.dtype(),
+      numModules: adapter.modules.length,
+      warnings: adapter.warnings,
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** peft's own word for it, or else what is saved whole. */
+function isClassifierAdapter({ config, savedWeights }: AdapterDirectory): boolean {
+  if (config.task_type !== null) return config.task_type === "SEQ_CLS";
+  return savedWeights.some((name) => classifierHeads.includes(name.split(".", 1)[0] ?? ""));
+}
+
+/** A tied head is the embedding: what an adapter adds to it alone has no place in the files. */
+function refuseTiedHead({ directory, modules, savedWeights }: AdapterDirectory): void {
+  const tensor = "lm_head.weight";
+  if (!savedWeights.includes(tensor) && !modules.some(({ path }) => path === "lm_head")) return;
+  const problem = "is adapted, and in the base model it is tied to the embedding";
+  throw new LockstepError("E_ADAPTER_TENSOR", { directory, tensor, problem });
+}
+
+/**
+ * The classifier that an adapter makes of its base: the names of the classes are those saved beside it,
+ * else the base's own, else transformers' LABEL_0, LABEL_1 ... for as many as the head has rows.
+ */
+async function classifierOf(
+  baseConfig: Json,
+  weights: ModelWeights,
+  adapter: AdapterDirectory,
+): Promise<ClassifierCheckpoint & { readonly isOfModel: (name: string) => boolean }> {
+  const saved = await savedConfig(adapter.directory);
+  const padTokenId = saved?.["pad_token_id"];
+  const describe = (labels: readonly string[]): ClassifierCheckpoint => {
+    const found = classifierCheckpoint(
+      baseConfig,
+      labels,
+      typeof padTokenId === "number" ? padTokenId : null,
+    );
+    if (found !== undefined) return found;
+    const what = `A classifier of model_type ${JSON.stringify(baseConfig["model_type"])}`;
+    throw new LockstepError("E_MODEL_UNSUPPORTED", { what });
+  };
+  const { outputWeight } = describe([]);
+  const numLabels = adapter.savedWeights.includes(outputWeight)
+    ? adapter.savedInfo(outputWeight).shape[0]
+    : weights.has(outputWeight)
+      ? weights.info(outputWeight).shape[0]
+      : undefined;
+  if (numLabels === undefined) {
+    const problem = "is neither in the adapter nor in the base model, and a classifier needs it";
+    throw new LockstepError("E_ADAPTER_TENSOR", {
+      directory: adapter.directory,
+      tensor: outputWeight,
+      problem,
+    });
+  }
+  const names = saved === undefined ? [] : knownLabels(saved);
+  if (saved !== undefined && names.length !== numLabels) {
+    const problem = `has ${numLabels} rows, and ${classifierConfigFileName} beside it names ${names.length} classes`;
+    throw new LockstepError("E_ADAPTER_TENSOR", {
+      directory: adapter.directory,
+      tensor: outputWeight,
+      problem,
+    });
+  }
+  const ofBase = knownLabels(baseConfig);
+  const labels = [names, ofBase].find((list) => list.length === numLabels);
+  const head = describe(labels ?? Array.from({ length: numLabels }, (_, i) => `LABEL_${i}`));
+  // Where nobody wrote it down, the labels or the base decide, as in transformers.
+  const problemType = saved === undefined ? baseConfig["problem_type"] : saved["problem_type"];
+  const { problem_type: _, ...changes } = head.configChanges;
+  const configChanges =
+    problemType === undefined ? changes : { ...changes, problem_type: problemType };
+  const isOfHead = new Set(head.head.map(({ name }) => name));
+  return {
+    ...head,
+    configChanges,
+    isOfModel: (name) => head.isOfBase(name) || isOfHead.has(name),
+  };
+}
+
+async function savedConfig(directory: string): Promise<Json | undefined> {
+  const file = join(directory, classifierConfigFileName);
+  if (!existsSync(file)) return undefined;
+  const config = await readJsonFile(file, "classifier's configuration", maxModelConfigBytes);
+  if (isRecord(config)) return config;
+  throw new LockstepError("E_JSON_FILE", { file, problem: "it is not an object" });
+}

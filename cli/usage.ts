@@ -1,0 +1,131 @@
+import { generationDefaults } from "#lib/evaluation/generate/options";
+
+/**
+ * What `lockstep COMMAND --help` prints. The texts are apart from the commands, whose modules take
+ * seconds to load: a question is answered at once.
+ */
+export const usages = {
+  train: `Usage: lockstep train CONFIG.yaml [--key value ...]
+
+Trains on this machine: a coordinator in this process and \`workers\` worker processes.
+Every key of the configuration is a flag too; \`lockstep config --keys\` lists them.
+
+  --json-logs   one JSON object a line instead of the display
+  --verbose     stack traces of errors
+`,
+  "train-local": `Usage: lockstep train-local CONFIG.yaml [--key value ...]
+
+The same run in one process, without a cluster: it ends with the same weights. Every key of the
+configuration is a flag too; \`lockstep config --keys\` lists them.
+
+  --verbose     stack traces of errors
+`,
+  coordinator: `Usage: lockstep coordinator CONFIG.yaml [--key value ...]
+
+Hosts a run and waits for workers that \`lockstep worker --coordinator HOST:PORT\` starts
+anywhere. \`listen\` sets the address, \`metrics_port\` that of metrics and dashboard.
+`,
+  worker: `Usage: lockstep worker --coordinator HOST:PORT [options]
+
+Takes part in a run: computes gradients on one device until the run is over.
+
+  --name NAME                 shown in logs and metrics
+  --metrics-host HOST         default 127.0.0.1
+  --metrics-port PORT         default 0 (any free port); null: no HTTP
+  --use-cpu                   do not look for a GPU
+  --device-threads N          compute threads, to judge how busy a CPU device is
+  --reconnect-timeout-ms MS   how long the coordinator may be away, default 60000
+  --join-token-file FILE      --tls-ca-file FILE  --tls-cert-file FILE  --tls-key-file FILE
+  --tls-server-name NAME      name in the coordinator's certificate, where it differs
+  --http-token-file FILE      --insecure
+  --engine-module FILE        module that computes instead of TensorFlow
+`,
+  "import-gguf": `Usage: lockstep import-gguf FILE DIR [--dtype float32|bfloat16|float16] [--overwrite]
+
+Reads a GGUF file of the Llama architecture (Q4_0, Q4_1, Q8_0, F16, BF16 or F32 tensors)
+and writes a Hugging Face model directory that transformers and Lockstep load.
+`,
+  "merge-adapter": `Usage: lockstep merge-adapter ADAPTER_DIR OUT_DIR [--base MODEL] [--dtype float32|bfloat16|float16]
+
+Writes a model directory with the adapter added into the weights of its base model: W + scale B A.
+ADAPTER_DIR and MODEL are directories, or ids of the Hugging Face Hub.
+
+  --base MODEL   the base model, where it is not the one that adapter_config.json names
+  --dtype TYPE   of the written weights, default that of the base model's files
+`,
+  generate: `Usage: lockstep generate MODEL --prompt TEXT [--prompt TEXT ...] [options]
+
+Continues texts. MODEL is a directory, of a model or of a LoRA adapter, or the id of one of the Hugging Face
+Hub; an adapter's base model is found by its name. Several prompts are continued together. What is not given
+comes from the model's generation_config.json.
+
+  --chat                     the prompt is a user's message: apply the model's chat template
+  --system TEXT              a system message before it (with --chat)
+  --max-new-tokens N         default ${generationDefaults.maxNewTokens}
+  --temperature T            sample at this temperature; 0 takes the most probable token
+  --top-k K                  sample from the K most probable tokens; 0 is all
+  --top-p P                  sample from the most probable tokens that reach P together
+  --repetition-penalty R     above 1, tokens that are there already become less probable
+  --stop TEXT                stop before this text; may be given several times
+  --seed N                   of the sampling, default 0
+  --base MODEL               base model of an adapter, where it is not the one that it names
+  --revision REV             branch, tag or commit of a model of the hub, default main
+  --bf16                     compute in bfloat16
+  --json                     one JSON object a prompt
+`,
+  classify: `Usage: lockstep classify MODEL --text TEXT [--text TEXT ...] [options]
+       lockstep classify MODEL --file FILE [options]
+
+Says how probable a classifier finds each of its classes for texts, the most probable one first.
+MODEL is a directory, of a model or of a LoRA adapter, or the id of one of the Hugging Face Hub; an
+adapter's base model is found by its name.
+
+  --text TEXT            a text; may be given several times
+  --text-pair TEXT       the second text of a pair, one for each --text
+  --file FILE            texts of a .jsonl, .json, .csv, .tsv or .parquet file (the columns text or
+                         sentence, or sentence1 and sentence2), or the lines of a .txt file
+  --text-column NAME     column of the texts in FILE
+  --pair-column NAME     column of the second texts
+  --top K                the K most probable classes; default all
+  --revision REV         branch, tag or commit of a model of the hub, default main
+  --base MODEL           base model of an adapter, where it is not the one that it names
+  --bf16                 compute in bfloat16
+  --json                 one JSON object a text
+`,
+  push: `Usage: lockstep push DIR ID [--private]
+
+Uploads a finished run's directory to the Hugging Face Hub: model or adapter, tokenizer and history, as
+\`push_to_hub: true\` does at the end of a run. ID is NAME or ORGANISATION/NAME. The token comes from
+HF_TOKEN or \`hf auth login\`.
+
+  --private   a repository that is made for it is private
+`,
+  "verify-model": `Usage: lockstep verify-model DIR [--rtol 1e-4] [--case CASE_DIR] [--base MODEL] [--all]
+                             [--revision REV]
+
+Compares what Lockstep computes for a model in float32 with what transformers computed: the loss, the
+logits where the attention mask is 1, the gradient of every weight, and the greedy continuation.
+DIR may be the id of a model of the Hugging Face Hub, at a branch, tag or commit REV (main by default).
+CASE_DIR holds case.json and expected.safetensors (DIR by default); scripts/make_case.py makes them.
+
+  --rtol R   largest difference, relative to the tensor's norm (default 1e-4); of a gradient that is
+             smaller than a thousandth of the whole gradient, relative to that thousandth
+  --base M   base model of an adapter in DIR, where it is not the one that it names
+  --all      print every tensor, not only the worst
+
+Exit code 0 within R, 1 beyond it, 2 for a command line that cannot be read.
+`,
+  device: `Usage: lockstep device [--json] [--use-cpu] [--threads N]
+
+Shows what this machine computes on: its kind, which decides the bits of a result, what bf16: auto is on it,
+and how fast it multiplies matrices.
+`,
+  config: `Usage: lockstep config CONFIG.yaml [--key value ...]
+       lockstep config --keys
+
+Prints the resolved configuration, or every key with its type, default and meaning.
+Warns of keys without effect, and of a model or data that is not there.
+`,
+} as const;
+
+export type CommandName = keyof typeof usages;

@@ -1,0 +1,11 @@
+export { findSnapshot, type FoundSnapshot } from "./cache.js";
+export { downloadSnapshot } from "./download-snapshot.js";
+export { preparePush, pushDirectory, type PushRequest, type PushTarget } from "./push.js";
+export {
+  checkRevision,
+  defaultRevision,
+  type HubModel,
+  isHubId,
+  repositoryFolder,
+} from "./repository.js";
+export { type Environment, type HubSettings, hubSettings } from "./settings.js";

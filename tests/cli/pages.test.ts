@@ -1,0 +1,276 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { stringify } from "yaml";
+import { loadConfig } from "#lib/core/config/index";
+import { packageRoot } from "#lib/core/paths";
+import { writeNamedModels, writeTinyChatModel } from "#tests/support/named-models";
+import { blocksOf, commandsOf, type PageCommand, pages, wordsOf } from "#tests/support/page-blocks";
+import { needsPeers, runPeersLines } from "#tests/support/peers";
+
+// What the pages and the examples tell a person to type is typed, in a directory that looks like a
+// checkout: with tiny models under the names of real ones, one step instead of many, and what stands for a
+// person's own files. A block that no table here knows fails by its place.
+
+let checkout = "";
+const path = (...parts: string[]): string => join(checkout, ...parts);
+
+before(async () => {
+  checkout = await mkdtemp(join(tmpdir(), "lockstep-pages-"));
+  for (const name of ["bin", "examples"]) await symlink(join(packageRoot, name), path(name));
+  await writeNamedModels(path("cache"));
+  await ownFiles();
+});
+
+after(() => rm(checkout, { recursive: true, force: true }));
+
+/** Files that a person has: a job, and those of other tools with their data. */
+async function ownFiles(): Promise<void> {
+  const fixtures = join(packageRoot, "tests/fixtures");
+  await writeTinyChatModel(path("models/llama3"));
+  await mkdir(path("data"));
+  for (const name of ["dataset_info.json", "greetings.json", "sums.jsonl"]) {
+    await copyFile(join(fixtures, "configs/data", name), path("data", name));
+  }
+  const rows = Array.from({ length: 20 }, (_, i) => ({
+    instruction: `Add ${i} and ${i + 1}.`,
+    output: String(2 * i + 1),
+  }));
+  await writeFile(
+    path("data/instructions.jsonl"),
+    rows.map((row) => JSON.stringify(row)).join("\n"),
+  );
+  await copyFile(
+    join(fixtures, "configs/llamafactory_full_sft.yaml"),
+    path("llama3_full_sft.yaml"),
+  );
+  await copyFile(join(fixtures, "configs/axolotl_lora_1b.yml"), path("lora-1b.yml"));
+  await copyFile(join(fixtures, "tiny-gguf/tiny.gguf"), path("tiny.gguf"));
+  const job = {
+    ...{ model_name_or_path: "models/llama3", dataset: "examples/data/chats.jsonl" },
+    output_dir: "runs/job",
+  };
+  await writeFile(path("job.yaml"), stringify(job));
+}
+
+/** Instead of the sizes of a real run, whatever file or flag gives them. */
+const small: Readonly<Record<string, string>> = {
+  max_steps: "1",
+  max_length: "512",
+  max_samples: "40",
+  max_eval_samples: "2",
+  sample_max_new_tokens: "2",
+  per_device_train_batch_size: "1",
+  per_device_eval_batch_size: "1",
+  threads_per_worker: "1",
+  bf16: "false",
+  use_cpu: "true",
+};
+
+/** The examples train with the engine; what the pages train besides is about commands, not about numbers. */
+const withoutTensorFlow = {
+  engine_module: join(packageRoot, "dist/tests/support/fake-engine.js"),
+};
+
+/** What a word of a page stands for, by command where it is not the same everywhere. */
+const words: Readonly<Record<string, readonly string[]>> = {
+  "CONFIG.yaml": ["job.yaml"],
+  "[--key": [],
+  value: [],
+  "...]": [],
+  MODEL_DIR: ["runs/quickstart"],
+  TEXT: ["One"],
+  ADAPTER_DIR: ["runs/lora"],
+  "merge-adapter DIR": ["merged"],
+  "import-gguf FILE": ["tiny.gguf"],
+  "import-gguf DIR": ["imported"],
+};
+
+/** What is not run here, and why. */
+const notRun: readonly (readonly [command: RegExp, reason: string])[] = [
+  [/^npm (start|test)$/, "the quick start and the tests themselves; they begin with the set-up"],
+  [/^npm run (build|check|format)$/, "the work of the tests' own build"],
+  [/^npm run bench\b/, "measures for minutes"],
+  [/^node scripts\/setup\.mjs\b/, "tests/setup runs it on a checkout of its own"],
+  [/^node scripts\/test\.mjs\b/, "this is it"],
+  [/^node dist\/bench\/[\w/-]+\.js\b/, "measures for minutes"],
+  [/^python bench\/peers\/long_run\.py\b/, "trains for minutes"],
+  [/^python3 -m venv profile\b/, "installs another TensorFlow"],
+  [/^PEAK_TFLOPS=\d+ .*bash bench\/gpu\.sh$/, "needs a GPU"],
+  [/^bin\/lockstep verify-model DIR$/, "takes long; tests/cli/verify-model.test.ts runs it"],
+  [/^docker build\b/, "needs Docker; tests/deploy reads the container files"],
+  [/^kubectl\b/, "needs a cluster; tests/deploy reads the manifests"],
+];
+
+/** Languages of blocks that are shown, and what holds them. */
+const shown: readonly (readonly [page: RegExp, language: RegExp, holder: string])[] = [
+  [/^docs\/data\.md$/, /^(jsonl|csv|text|json)$/, "tests/data/docs-examples.test.ts"],
+  [/^docs\/configuration\.md$/, /^text$/, "tests/core/config-foreign.test.ts"],
+  [/^docs\/files\.md$/, /^text$/, "tests/checkpoint"],
+  [/^README\.md$/, /^$/, "the quick start of this file"],
+];
+
+function run(args: readonly string[]): {
+  child: ChildProcess;
+  ended: Promise<[number | null, string]>;
+} {
+  const child = spawn(process.execPath, [path("bin/lockstep"), ...args], {
+    cwd: checkout,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, LOCKSTEP_CACHE: path("cache") },
+  });
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on("data", (chunk: Buffer) => {
+      output += chunk.toString();
+    });
+  }
+  const ended = new Promise<[number | null, string]>((resolve) => {
+    child.on("close", (code) => resolve([code, output]));
+  });
+  return { child, ended };
+}
+
+/** A command that trains, made small: flags that say otherwise go. */
+function madeSmall(args: readonly string[], but: Readonly<Record<string, string>> = {}): string[] {
+  const forced = { ...small, ...but };
+  const kept: string[] = [];
+  for (let i = 0; i < args.length; i++) {
+    const word = args[i] ?? "";
+    const key = word.startsWith("--") ? word.slice(2).replaceAll("-", "_") : "";
+    if (key in forced) {
+      if (!(args[i + 1] ?? "--").startsWith("--")) i++;
+    } else kept.push(word);
+  }
+  return [...kept, ...Object.entries(forced).flatMap(([key, value]) => [`--${key}`, value])];
+}
+
+/** `lockstep` as a page types it, with the words of the table in place. */
+async function lockstep({ place, text }: PageCommand): Promise<void> {
+  const [, command = "", ...rest] = wordsOf(text);
+  const args = rest.flatMap((word) => words[`${command} ${word}`] ?? words[word] ?? [word]);
+  if (command === "coordinator") return hosted(place, madeSmall(args, withoutTensorFlow));
+  // Its line comes with the coordinator's.
+  if (command === "worker") return assert.equal(rest.join(" "), "--coordinator HOST:PORT", place);
+  // As it stands it is the first test's.
+  const isExample = examples.some((name) => rest.join(" ") === `examples/${name}`);
+  if (command === "train" && isExample) return;
+  const isTraining = command === "train" || command === "train-local";
+  const typed = isTraining ? madeSmall(args, withoutTensorFlow) : args;
+  const [code, output] = await run([command, ...typed]).ended;
+  assert.equal(code, 0, `${place}: ${text}\n${output}`);
+}
+
+async function hosted(place: string, args: readonly string[]): Promise<void> {
+  const coordinator = run([
+    "coordinator",
+    ...args,
+    "--workers",
+    "1",
+    "--output_dir",
+    "runs/hosted",
+  ]);
+  const address = new Promise<string>((resolve, reject) => {
+    let text = "";
+    coordinator.child.stdout?.on("data", (chunk: Buffer) => {
+      text += chunk.toString();
+      const found = /lockstep worker --coordinator (\S+)/.exec(text);
+      if (found?.[1] !== undefined) resolve(found[1]);
+    });
+    void coordinator.ended.then(([, output]) => reject(new Error(`${place}: ${output}`)));
+  });
+  const worker = run([
+    ...["worker", "--coordinator", await address],
+    ...["--engine-module", withoutTensorFlow.engine_module],
+  ]);
+  for (const { ended } of [worker, coordinator]) {
+    const [code, output] = await ended;
+    assert.equal(code, 0, `${place}: ${output}`);
+  }
+}
+
+const examples = readdirSync(join(packageRoot, "examples")).filter((name) => /\.ya?ml$/.test(name));
+
+test("every example trains on the data that is beside it", async () => {
+  assert.ok(examples.length >= 3);
+  for (const name of examples) {
+    const output = `runs/${name.replace(/\.ya?ml$/, "")}`;
+    const [code, text] = await run(
+      madeSmall(["train", `examples/${name}`, "--disable_tqdm", "true"]),
+    ).ended;
+    assert.equal(code, 0, `${name}:\n${text}`);
+    // Where the file says that its result goes.
+    assert.ok(existsSync(path(output, "trainer_state.json")), output);
+  }
+  assert.ok(existsSync(path("runs/lora/adapter_config.json")));
+});
+
+test("the files that README.md lists are there", () => {
+  const block = blocksOf("README.md").find(({ language }) => language === "");
+  const [directory = "", ...lines] = (block?.text ?? "").trim().split("\n");
+  const names = lines.flatMap((line) => line.match(/\b\w+\.(json|safetensors|yaml)\b/g) ?? []);
+  assert.ok(names.length >= 7);
+  for (const name of names) assert.ok(statSync(path(directory, name)).size > 0, name);
+});
+
+for (const page of pages) {
+  const commands = blocksOf(page)
+    .filter(({ language }) => language === "sh")
+    .flatMap(commandsOf);
+  if (commands.length === 0) continue;
+  test(`what ${page} tells to type runs`, async () => {
+    for (const command of commands) {
+      const { text, place } = command;
+      const isRun = !notRun.some(([pattern]) => pattern.test(text));
+      if (isRun) {
+        assert.match(text, /^bin\/lockstep /, `${place}: no test knows how to run it`);
+        await lockstep(command);
+        continue;
+      }
+      const file = /^(?:node|python|.* bash) ((?:dist|scripts|bench)\/[\w./-]+)/.exec(text)?.[1];
+      if (file !== undefined) assert.ok(existsSync(join(packageRoot, file)), `${place}: ${file}`);
+    }
+  });
+}
+
+test("a command that is not run is still in a page", () => {
+  const all = pages.flatMap((page) => blocksOf(page).flatMap(commandsOf));
+  for (const [pattern] of notRun) {
+    assert.ok(
+      all.some(({ text }) => pattern.test(text)),
+      `${String(pattern)} is in no page: take it out of the list`,
+    );
+  }
+});
+
+test("a block of YAML in a page is a job, and other blocks are held by a test", async () => {
+  for (const block of pages.flatMap(blocksOf)) {
+    const place = `${block.page}:${block.line}`;
+    if (["sh", "python"].includes(block.language)) continue;
+    if (block.language === "yaml") {
+      const file = path("page.yaml");
+      await writeFile(file, block.text);
+      assert.deepEqual((await loadConfig([file])).warnings, [], place);
+      continue;
+    }
+    assert.ok(
+      shown.some(([page, language]) => page.test(block.page) && language.test(block.language)),
+      `${place}: no test holds this block`,
+    );
+  }
+});
+
+test("the Python lines of the pages run on the results of the examples", needsPeers(), async () => {
+  const blocks = pages.flatMap(blocksOf).filter(({ language }) => language === "python");
+  assert.ok(blocks.length >= 2);
+  // A person who trained on a directory; the name of a model in the cache is none to Python.
+  const name = "SmolLM2-135M-Instruct";
+  await symlink(path("cache/models", name), path(name));
+  for (const { page, line, text } of blocks) {
+    await runPeersLines(`${page}:${line}`, text, checkout);
+  }
+});
