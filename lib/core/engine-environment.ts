@@ -55,6 +55,8 @@ export function engineEnvironment(env: Environment): EngineEnvironment {
     if (value === undefined || !enginePrefixes.some((prefix) => name.startsWith(prefix))) continue;
     if (harmless.test(name) || terraform.test(name)) continue;
     values[name] = own[name];
+    // Of the process that started this one, which has other threads or another ceiling.
+    if (name === "TF_XLA_FLAGS" && own[name] !== undefined && isXlaCacheFlag(value, env)) continue;
     if (name === "XLA_FLAGS") {
       const dropped = xlaFlags.filter(
         (flag) => !keptXlaFlags.includes(flag) && !ownXlaFlags.includes(flag),
@@ -87,6 +89,9 @@ function xlaCacheFlag(env: Environment, ceiling: string | undefined): string | u
   const parts = [ceiling ?? "all", env["TF_NUM_INTRAOP_THREADS"] ?? "default"];
   return `--tf_xla_persistent_cache_directory=${join(directory, parts.join("-"))}`;
 }
+
+const isXlaCacheFlag = (value: string, env: Environment): boolean =>
+  value.startsWith(`--tf_xla_persistent_cache_directory=${env[xlaCacheVariable]}/`);
 
 const describe = (setting: string, own?: string): string =>
   `${setting} of the environment has no effect: what decides the bits of a result is the engine's to set` +

@@ -84,4 +84,8 @@ test("compiled functions are kept where a test run says, apart by ceiling and th
   ];
   assert.ok(flags.every((flag) => flag?.startsWith("--tf_xla_persistent_cache_directory=kept/")));
   assert.equal(new Set(flags).size, flags.length);
+  // A process that another one with other threads started.
+  const inherited = { LOCKSTEP_XLA_CACHE, TF_NUM_INTRAOP_THREADS: "3", TF_XLA_FLAGS: flags[2] };
+  assert.equal(engineEnvironment(inherited).values["TF_XLA_FLAGS"], flags[3]);
+  assert.deepEqual(engineEnvironment(inherited).overruled, []);
 });
