@@ -50,6 +50,9 @@ async function ownFiles(): Promise<void> {
   );
   await copyFile(join(fixtures, "configs/axolotl_lora_1b.yml"), path("lora-1b.yml"));
   await copyFile(join(fixtures, "tiny-gguf/tiny.gguf"), path("tiny.gguf"));
+  const review = (i: number): string => `"review ${i}, in short",${i % 2 === 0 ? "good" : "bad"}`;
+  const reviews = ["review,label", ...Array.from({ length: 4 }, (_, i) => review(i))];
+  await writeFile(path("reviews.csv"), reviews.join("\n"));
   const job = {
     ...{ model_name_or_path: "models/llama3", dataset: "examples/data/chats.jsonl" },
     output_dir: "runs/job",
@@ -82,7 +85,12 @@ const words: Readonly<Record<string, readonly string[]>> = {
   "[--key": [],
   value: [],
   "...]": [],
-  MODEL_DIR: ["runs/quickstart"],
+  MODEL: ["runs/quickstart"],
+  "classify MODEL": ["runs/classifier"],
+  // The hub's models are held by tests/hub.
+  "HuggingFaceTB/SmolLM2-135M": ["models/llama3"],
+  "ORGANISATION/ADAPTER": ["runs/lora"],
+  "merged/": ["merged-too"],
   TEXT: ["One"],
   ADAPTER_DIR: ["runs/lora"],
   "merge-adapter DIR": ["merged"],
@@ -97,6 +105,8 @@ const notRun: readonly (readonly [command: RegExp, reason: string])[] = [
   [/^npm run bench\b/, "measures for minutes"],
   [/^node scripts\/setup\.mjs\b/, "tests/setup runs it on a checkout of its own"],
   [/^node scripts\/test\.mjs\b/, "this is it"],
+  [/^node scripts\/with-node\.mjs\b/, "tests/setup/other-nodes.test.ts trains on other Nodes"],
+  [/^bin\/lockstep push\b/, "needs the hub; tests/hub/push.serial.test.ts has one"],
   [/^node dist\/bench\/[\w/-]+\.js\b/, "measures for minutes"],
   [/^python bench\/peers\/long_run\.py\b/, "trains for minutes"],
   [/^python3 -m venv profile\b/, "installs another TensorFlow"],
@@ -270,7 +280,12 @@ test("the Python lines of the pages run on the results of the examples", needsPe
   // A person who trained on a directory; the name of a model in the cache is none to Python.
   const name = "SmolLM2-135M-Instruct";
   await symlink(path("cache/models", name), path(name));
+  const adapter = ["--use_peft", "true", "--output_dir", "runs/lora-classifier"];
+  const [code, output] = await run(madeSmall(["train", "examples/classifier.yaml", ...adapter]))
+    .ended;
+  assert.equal(code, 0, output);
   for (const { page, line, text } of blocks) {
-    await runPeersLines(`${page}:${line}`, text, checkout);
+    const lines = text.replaceAll('"/models/', `"${path("cache/models")}/`);
+    await runPeersLines(`${page}:${line}`, lines, checkout);
   }
 });
