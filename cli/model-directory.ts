@@ -60,7 +60,7 @@ export async function findModelDirectory(
     const hub =
       broughtBy === undefined
         ? "the hub was not asked, whose models are called NAME or ORGANISATION/NAME"
-        : `this one is brought by: ${broughtBy}`;
+        : `\`${broughtBy}\` brings it`;
     throw new LockstepError("E_MODEL_NOT_FOUND", { name: nameOrPath, looked: candidates, hub });
   }
   return findInHub({ id: nameOrPath, revision }, candidates, { ...search, env, onDetail });

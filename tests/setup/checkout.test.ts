@@ -174,7 +174,9 @@ test("the models that an error names are those that the set-up brings", async ()
 
 test("a fresh clone says what to type, and so does a run whose model the set-up would bring", () => {
   const clone = join(checkout, "clone");
-  cpSync(join(packageRoot, "bin"), join(clone, "bin"), { recursive: true });
+  for (const name of ["bin", "package.json"]) {
+    cpSync(join(packageRoot, name), join(clone, name), { recursive: true });
+  }
   const typed = (root: string, ...args: string[]): string => {
     const command = [join(root, "bin/lockstep"), ...args];
     const env = { ...process.env, LOCKSTEP_CACHE: join(checkout, "empty-cache") };
@@ -190,7 +192,7 @@ test("a fresh clone says what to type, and so does a run whose model the set-up 
   );
   assert.match(
     typed(packageRoot, "config", "examples/classifier.yaml"),
-    /no model all-MiniLM-L6-v2: .*brought by: node scripts\/setup\.mjs --model all-MiniLM-L6-v2$/m,
+    /no model all-MiniLM-L6-v2: .*; `node scripts\/setup\.mjs --model all-MiniLM-L6-v2` brings it\.$/m,
   );
 });
 
