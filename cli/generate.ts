@@ -157,7 +157,7 @@ function parse(args: string[]): Request {
   const [model, ...rest] = positionals;
   if (model === undefined || rest.length > 0) return fail("it takes one model directory");
   const prompts = values.prompt ?? [];
-  if (prompts.length === 0) return fail("it needs --prompt TEXT");
+  if (prompts.length === 0 || prompts.includes("")) return fail("it needs --prompt TEXT");
   if (values.system !== undefined && !values.chat) return fail("--system needs --chat");
   const number = (
     key: "max-new-tokens" | "temperature" | "top-k" | "top-p" | "repetition-penalty" | "seed",

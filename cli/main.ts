@@ -74,6 +74,15 @@ ${Object.entries(commands)
 lockstep COMMAND --help tells more.
 `;
 
+/** Commands whose options are keys of a configuration, which they read themselves. */
+const configCommands: ReadonlySet<string> = new Set([
+  ...["train", "train-local", "coordinator", "config", "worker"],
+]);
+
+/** `--max_new_tokens`, as Python's programs write it, with dashes. */
+const dashed = (argument: string): string =>
+  argument.replace(/^--[a-z][\w-]*/, (option) => option.replaceAll("_", "-"));
+
 /** Exit code of a command line that could not be read, as most programs have it. */
 const usageExitCode = 2;
 
@@ -102,7 +111,9 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   const run = await commands[command].load();
-  const { flags, rest } = takeConsoleFlags(args);
+  const { flags, rest: given } = takeConsoleFlags(args);
+  // Options of a configuration are written either way; so are those of the other commands.
+  const rest = configCommands.has(name) ? given : given.map(dashed);
   return run(rest, flags);
 }
 

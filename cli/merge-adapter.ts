@@ -31,7 +31,7 @@ export async function mergeAdapterCommand(args: string[]): Promise<number> {
     };
     await saveAtomically(outDirectory, (temporary) => writeModelDirectory(temporary, written));
     process.stdout.write(
-      `Merged ${merged.numModules} modules into ${place.adapter?.base}, written to ${outDirectory}.\n`,
+      `Wrote ${outDirectory}: ${place.adapter?.base} with the adapter of ${merged.numModules} modules added.\n`,
     );
     return 0;
   } finally {

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
-import { access, constants, mkdir, realpath } from "node:fs/promises";
+import { access, constants, mkdir, realpath, stat } from "node:fs/promises";
 import { createServer } from "node:net";
+import { dirname, resolve } from "node:path";
 import { explainWriteError } from "#lib/checkpoint/atomic-save";
 import { LockstepError } from "#lib/core/errors/index";
 
@@ -15,7 +16,7 @@ import { LockstepError } from "#lib/core/errors/index";
 export async function claimOutputDirectory(directory: string): Promise<() => Promise<void>> {
   let path: string;
   try {
-    await mkdir(directory, { recursive: true });
+    await makeDirectory(directory);
     path = await realpath(directory);
     await access(path, constants.W_OK | constants.X_OK);
   } catch (error) {
@@ -36,4 +37,26 @@ export async function claimOutputDirectory(directory: string): Promise<() => Pro
   // The claim alone must not keep the process alive.
   server.unref();
   return async () => new Promise((resolve) => server.close(() => resolve()));
+}
+
+/**
+ * Makes a directory and those above it. Node's own recursive mkdir never ends where a file system has a
+ * parent and makes nothing in it, as /proc.
+ */
+async function makeDirectory(directory: string): Promise<void> {
+  const make = async (path: string): Promise<string | undefined> => {
+    try {
+      await mkdir(path);
+      return undefined;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "EEXIST" && (await stat(path)).isDirectory()) return undefined;
+      if (code === "ENOENT") return code;
+      throw error;
+    }
+  };
+  const path = resolve(directory);
+  if ((await make(path)) === undefined) return;
+  if (dirname(path) !== path) await makeDirectory(dirname(path));
+  await mkdir(path);
 }

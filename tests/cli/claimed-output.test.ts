@@ -21,6 +21,12 @@ after(() => rm(directory, { recursive: true, force: true }));
 const withCode = (code: string) => (error: unknown) =>
   isLockstepError(error) && error.code === code;
 
+test("a place where nothing can be made is told at once", async () => {
+  for (const place of ["/proc/lockstep-output", "/proc/lockstep/output"]) {
+    await assert.rejects(claimOutputDirectory(place), withCode("E_CHECKPOINT_WRITE"));
+  }
+});
+
 test("a directory belongs to one run, under each of its names, until it is given up", async () => {
   const output = join(directory, "a", "b");
   const release = await claimOutputDirectory(output);

@@ -33,7 +33,7 @@ test("generate continues prompts, chats, stops and samples by a seed", async (t)
 
   const two = await generate([
     ...[directory, "--prompt", "hello there", "--prompt", "a cat"],
-    ...["--max-new-tokens", "5", "--json"],
+    ...["--max_new_tokens", "5", "--json"],
   ]);
   assert.equal(two.code, 0, two.stderr);
   const rows = linesOf(two);

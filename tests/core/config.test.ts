@@ -8,10 +8,12 @@ import {
   configKeys,
   evaluationDelaySteps,
   intervalSteps,
+  isSettled,
   loadConfig,
   parseFlags,
   printConfig,
   resolveSteps,
+  settleConfig,
 } from "#lib/core/config/index";
 import { foreignKeys } from "#lib/core/config/foreign-keys";
 import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/core/config/resolve";
@@ -218,6 +220,43 @@ test("rules over several keys", () => {
   const tail = "a4: &a4 [*a3, *a3]\na5: [*a4, *a4, *a4]";
   assert.match(failure(`${bomb.join("\n")}\n${tail}`).message, /alias/);
   assert.equal(failure(`${bomb.join("\n")}\n${tail}`).code, "E_CONFIG_SYNTAX");
+});
+
+test("bf16: auto stays open until a device has said what it is, and the wire type with it", () => {
+  for (const { config } of [
+    resolve("bf16: auto"),
+    resolve("", "--bf16", "auto"),
+    resolve("bf16: false", "--bf16=auto"),
+  ]) {
+    assert.deepEqual([config.bf16, config.wire_dtype], ["auto", null]);
+    assert.equal(isSettled(config), false);
+    const settled = [true, false].map((bf16) => settleConfig(config, bf16));
+    assert.deepEqual(
+      settled.map(({ bf16, wire_dtype }) => [bf16, wire_dtype]),
+      [
+        [true, "bfloat16"],
+        [false, "float32"],
+      ],
+    );
+  }
+  const { config: adapters } = resolve("bf16: auto\nuse_peft: true");
+  assert.equal(settleConfig(adapters, true).wire_dtype, "float32");
+  const { config: forced } = resolve("bf16: auto\nwire_dtype: bfloat16");
+  assert.throws(() => settleConfig(forced, false), { code: "E_CONFIG_CONFLICT" });
+  const { config: decided } = resolve("bf16: false");
+  assert.equal(settleConfig(decided, true), decided);
+});
+
+test("a word behind a switch that is no value of it is named, and no file is looked for", () => {
+  for (const args of [
+    ["--bf16", "maybe"],
+    ["--eval_on_start", "never"],
+  ]) {
+    assert.throws(() => resolve("", ...args), {
+      code: "E_CONFIG_FLAG",
+      message: new RegExp(`${args.join(" ")} cannot be read: ${args[1]} is no value of ${args[0]}`),
+    });
+  }
 });
 
 test("a required key that is missing is named", () => {

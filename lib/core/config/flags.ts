@@ -63,6 +63,11 @@ export function parseFlags(
     }
     const next = args[i + 1];
     if (isSwitch(key)) {
+      // A word is no configuration file, whose name has an ending or a path.
+      if (next !== undefined && /^\w+$/.test(next) && !switchWord.test(next)) {
+        const reason = `${next} is no value of ${flag}, which takes true, false or nothing`;
+        throw new LockstepError("E_CONFIG_FLAG", { argument: `${flag} ${next}`, reason });
+      }
       if (next !== undefined && switchWord.test(next)) i++;
       set(key, next !== undefined && switchWord.test(next) ? switchValue(next) : true, flag);
     } else if (key.startsWith("no_") && isSwitch(key.slice(3))) {

@@ -96,7 +96,7 @@ export const checkpointErrors = {
   ),
   E_DIRECTORY_NOT_EMPTY: entry<{ directory: string }>(
     (d) => `The output directory ${d.directory} is not empty.`,
-    "Choose another directory, or pass --overwrite to replace the model's files in it.",
+    "Choose another directory, or empty this one; import-gguf replaces a model's files in it with --overwrite.",
   ),
   E_GGUF_FORMAT: entry<{ file: string; offset: number; problem: string }>(
     (d) => `${d.file} is not a valid GGUF file: ${d.problem} (at byte ${d.offset}).`,
