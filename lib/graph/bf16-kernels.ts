@@ -15,6 +15,11 @@ export function hasBf16Kernels(): boolean {
   return known;
 }
 
+/** For tests: graphs as on a device that has them, or has not; undefined: this device's. */
+export function assumeBf16Kernels(assumed: boolean | undefined): void {
+  known = assumed;
+}
+
 /** Whether the softmax of this type is float32 inside. */
 export const hasWideSoftmax = (dtype: GraphDtype): boolean =>
   dtype === "float32" || (dtype === "bfloat16" && hasBf16Kernels());

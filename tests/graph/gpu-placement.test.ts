@@ -5,6 +5,7 @@ import { test } from "node:test";
 import type { Precision } from "#lib/core/dtype";
 import type { WorkerJob } from "#lib/core/job";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
+import { assumeBf16Kernels } from "#lib/graph/bf16-kernels";
 import type { GraphDtype, GraphNode } from "#lib/graph/builder";
 import type { Program } from "#lib/graph/session";
 import { createModel } from "#lib/models/index";
@@ -113,7 +114,10 @@ const float32Ops = new Set([
   ...["SquaredDifference", "Square"],
 ]);
 
-test("in a bf16 job matrix products are bfloat16, and norms and losses float32", () => {
+test("in a bf16 job matrix products are bfloat16, and norms and losses float32", (t) => {
+  // As on a GPU, whatever this processor has.
+  assumeBf16Kernels(true);
+  t.after(() => assumeBf16Kernels(undefined));
   let numProducts = 0;
   let numFloat32 = 0;
   for (const fixture of ["gpt2", "llama-gqa-untied", "qwen3", "gemma2", "phi3"]) {

@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as tf from "@tensorflow/tfjs-core";
 import { isLockstepError } from "#lib/core/errors/index";
+import { bfloat16ToFloat32, float32ToBfloat16 } from "#lib/core/bf16";
+import { assumeBf16Kernels } from "#lib/graph/bf16-kernels";
 import { GraphBuilder } from "#lib/graph/builder";
 import { compileFunction, numCompiledFunctions, traceFunction } from "#lib/graph/function";
 import { Session } from "#lib/graph/session";
@@ -40,7 +42,9 @@ test("a program prints as stable text, and equal values are one node", () => {
   );
 });
 
-test("autocast: products in bfloat16, exponentials and norms in float32", () => {
+test("autocast: products in bfloat16, exponentials and norms in float32", (t) => {
+  assumeBf16Kernels(true);
+  t.after(() => assumeBf16Kernels(undefined));
   const w34 = { data: new Float32Array(12), shape: [3, 4] };
   const { graph } = traceFunction(
     (x, w) => tf.exp(tf.matMul(x as tf.Tensor, w as tf.Tensor)),
@@ -67,6 +71,31 @@ test("autocast: products in bfloat16, exponentials and norms in float32", () => 
   ).graph.print();
   assert.match(norm, /^ {2}Rsqrt_0: float32\[2,1\]/m);
   assert.match(norm, /^ {2}Cast_0: bfloat16\[2,3\] = Cast\(Mul_1\)/m);
+});
+
+test("without kernels of bfloat16 a product of it is one of float32, rounded", (t) => {
+  t.after(() => assumeBf16Kernels(undefined));
+  const wave = (length: number): Float32Array =>
+    Float32Array.from({ length }, (_, i) => Math.sin(3 * i + 1));
+  const args = [
+    { data: wave(6), shape: [2, 3] },
+    { data: wave(12), shape: [3, 4] },
+  ];
+  const product = (x: tf.Tensor, w: tf.Tensor): tf.Tensor => tf.matMul(x, w);
+  assumeBf16Kernels(false);
+  const text = traceFunction((x, w) => product(x as tf.Tensor, w as tf.Tensor), args, {
+    compute: "bfloat16",
+  }).graph.print();
+  assert.match(text, /MatMul_0: float32\[2,4\] = MatMul\(Cast_\d, Cast_\d\) T=float32/);
+  assert.doesNotMatch(text, /MatMul\(.*T=bfloat16/);
+  const [got] = compileFunction((x, w) => product(x as tf.Tensor, w as tf.Tensor), {
+    compute: "bfloat16",
+  })(...args);
+  const round = (values: Float32Array): Float32Array =>
+    bfloat16ToFloat32(float32ToBfloat16(values));
+  const rounded = args.map(({ data, shape }) => ({ data: round(data), shape }));
+  const [exact] = compileFunction((x, w) => product(x as tf.Tensor, w as tf.Tensor))(...rounded);
+  assert.deepEqual(got?.data, round(exact?.data as Float32Array));
 });
 
 test("a tape seeded with ones multiplies nothing by one", () => {

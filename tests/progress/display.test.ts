@@ -141,7 +141,7 @@ test("the lines of Python are those of the pages, for each kind of run", async (
   assert.deepEqual(files, [lines("runs/lora", { adapterBase: "base" })]);
   assert.deepEqual(classification, [
     lines("runs/classifier", { isClassifier: true }),
-    lines("runs/classifier", {
+    lines("runs/lora-classifier", {
       ...{ isClassifier: true, adapterBase: "/models/all-MiniLM-L6-v2" },
     }),
   ]);
