@@ -10,6 +10,7 @@ import { setTextThreads } from "#lib/evaluation/side-by-side";
 import { findModel } from "./model-place.js";
 import { openModel } from "./open-model.js";
 import { printable } from "./progress/text.js";
+import { tellSlowBf16 } from "./slow-bf16.js";
 
 /** Rows that are computed at a time. */
 const maxBatchSize = 8;
@@ -38,6 +39,7 @@ interface EncodedText extends ReadText {
 export async function classifyCommand(args: string[]): Promise<number> {
   const request = parse(args);
   const place = await findModel(request.model, { ...request, onDetail: detailOnStandardError });
+  if (request.bf16) tellSlowBf16();
   const tokenizer = await loadTokenizer(place.tokenizerDirectory, place.modelDirectory);
   const opened = await openModel(place);
   setTextThreads(cpuCount());

@@ -15,6 +15,7 @@ import { detailOnStandardError } from "./model-directory.js";
 import { findModel } from "./model-place.js";
 import { openModel } from "./open-model.js";
 import { printable } from "./progress/text.js";
+import { tellSlowBf16 } from "./slow-bf16.js";
 
 const maxGenerationConfigBytes = 1 << 20;
 /** Rows that are continued at a time; memory of their cached keys and values grows with it. */
@@ -36,6 +37,7 @@ interface Request {
 export async function generateCommand(args: string[]): Promise<number> {
   const request = parse(args);
   const place = await findModel(request.model, { ...request, onDetail: detailOnStandardError });
+  if (request.bf16) tellSlowBf16();
   const tokenizer = await loadTokenizer(place.tokenizerDirectory, place.modelDirectory);
   const given: GenerationOptions = {
     ...generationDefaults,

@@ -97,6 +97,16 @@ test("bfloat16 is computed on processors without it too, close to that of others
   }
 });
 
+test("generate computes in bfloat16 on processors without it, and says what that costs", async () => {
+  const args = ["generate", join(job.directory, "model"), "--prompt", "the state", "--bf16"];
+  const typed = [...args, "--max-new-tokens", "3", "--temperature", "0", "--json"];
+  const limited = await lockstep(typed, { ONEDNN_MAX_CPU_ISA: "AVX2" });
+  assert.equal(limited.code, 0, limited.stderr);
+  assert.match(limited.stderr, /warning: this processor has no instructions for bfloat16, whose/);
+  const [found] = limited.lines.map((line) => JSON.parse(line) as { tokens: number[] });
+  assert.equal(found?.tokens.length, 3);
+});
+
 test("a worker's environment changes no bit of the result, and says what it left out", async () => {
   // Long enough for the others to come before it is over. What a ceiling costs was measured above.
   const args = ["--bf16", "--max-steps", "60"];
