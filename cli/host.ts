@@ -60,6 +60,8 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
   let releaseOutput: (() => Promise<void>) | undefined;
   let door: FrontDoor | undefined;
   let opened: Coordinator | undefined;
+  /** What ended the run before it was open: workers may die while data is prepared. */
+  let failure: { readonly error: unknown } | undefined;
   let push: PushResult | undefined;
   const http = await startHttp(config, bus, () => isReady);
   const close = async (): Promise<void> => {
@@ -74,6 +76,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
     httpAddress: http?.address,
     close,
     fail: (error) => {
+      failure ??= { error };
       door?.fail(error);
       opened?.fail(error);
     },
@@ -113,6 +116,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
       });
       opened = coordinator;
       const { controlAddress } = await coordinator.start();
+      if (failure !== undefined) coordinator.fail(failure.error);
       return {
         coordinator,
         controlAddress,

@@ -223,6 +223,21 @@ test("bad input: one line with the code, one with the way out, no stack", async 
   assert.match(verbose.stderr, /^E_FILE_NOT_FOUND: [\s\S]*\n {4}at /);
 });
 
+test("workers that die before the run is open end it", async () => {
+  // Refused by every worker at its start, and read by nobody else.
+  const outcome = await lockstepCommand(
+    [
+      ...["train", join(directory, "job.yaml"), "--json-logs", "--max_worker_restarts", "0"],
+      ...["--output_dir", join(directory, "no-workers")],
+    ],
+    join(directory, "cache"),
+    undefined,
+    { ONEDNN_MAX_CPU_ISA: "AVX9" },
+  );
+  assert.equal(outcome.code, 1, outcome.stderr);
+  assert.match(outcome.stderr, /E_WORKERS_EXHAUSTED/);
+});
+
 test("coordinator and worker as two commands; both metrics answer during the run", async () => {
   const workers: ChildProcess[] = [];
   const pages = new Map<string, Promise<string>>();
