@@ -79,6 +79,9 @@ const configCommands: ReadonlySet<string> = new Set([
   ...["train", "train-local", "coordinator", "config", "worker"],
 ]);
 
+/** Commands that load the engine and whose result is on standard output. */
+const textCommands: ReadonlySet<string> = new Set(["generate", "classify", "verify-model"]);
+
 /** `--max_new_tokens`, as Python's programs write it, with dashes. */
 const dashed = (argument: string): string =>
   argument.replace(/^--[a-z][\w-]*/, (option) => option.replaceAll("_", "-"));
@@ -114,6 +117,12 @@ async function main(argv: readonly string[]): Promise<number> {
   const { flags, rest: given } = takeConsoleFlags(args);
   // Options of a configuration are written either way; so are those of the other commands.
   const rest = configCommands.has(name) ? given : given.map(dashed);
+  if (textCommands.has(name)) {
+    const { engineEnvironment } = await import("#lib/core/engine-environment");
+    for (const line of engineEnvironment(process.env).overruled) {
+      process.stderr.write(`warning: ${line}\n`);
+    }
+  }
   return run(rest, flags);
 }
 

@@ -1,5 +1,5 @@
 import type { PrecisionAdvice } from "#lib/core/processor";
-import { productRates } from "#lib/graph/device-probe";
+import { bf16SlowdownOf } from "#lib/graph/device-probe";
 import type { DeviceTelemetry } from "./telemetry.js";
 
 /**
@@ -12,7 +12,6 @@ export function precisionAdvice(
   { deviceType, hasBf16Products: bf16 }: Pick<DeviceTelemetry, "deviceType" | "hasBf16Products">,
   threads: number,
 ): PrecisionAdvice {
-  const rates = bf16 || deviceType === "gpu" ? undefined : productRates(threads);
-  // Below 1 is noise: such products are those of float32 with casts around them, or emulated.
-  return { bf16, bf16Slowdown: rates && Math.max(1, rates.float32 / rates.bfloat16) };
+  const isFast = bf16 || deviceType === "gpu";
+  return { bf16, bf16Slowdown: isFast ? undefined : bf16SlowdownOf(threads) };
 }

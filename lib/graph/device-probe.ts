@@ -85,7 +85,13 @@ export interface ProductRates {
 export const productRates = (threads: number): ProductRates | undefined =>
   ratesOf(find("rates", String(threads)));
 
-/** The same, measured now: what else runs shows. */
+/** How many times the time of float32 products those of bfloat16 take; below 1 is noise where this is asked. */
+export function bf16SlowdownOf(threads: number): number | undefined {
+  const rates = productRates(threads);
+  return rates && Math.max(1, rates.float32 / rates.bfloat16);
+}
+
+/** The same rates, measured now: what else runs shows. */
 export const productRatesNow = (threads: number): ProductRates | undefined =>
   ratesOf(runTrial(["rates", String(threads)]).finding);
 

@@ -100,9 +100,11 @@ test("bfloat16 is computed on processors without it too, close to that of others
 test("generate computes in bfloat16 on processors without it, and says what that costs", async () => {
   const args = ["generate", join(job.directory, "model"), "--prompt", "the state", "--bf16"];
   const typed = [...args, "--max-new-tokens", "3", "--temperature", "0", "--json"];
-  const limited = await lockstep(typed, { ONEDNN_MAX_CPU_ISA: "AVX2" });
+  const odd = { ONEDNN_MAX_CPU_ISA: "AVX2", TF_ENABLE_ONEDNN_OPTS: "0" };
+  const limited = await lockstep(typed, odd);
   assert.equal(limited.code, 0, limited.stderr);
   assert.match(limited.stderr, /warning: this processor has no instructions for bfloat16, whose/);
+  assert.match(limited.stderr, /warning: TF_ENABLE_ONEDNN_OPTS=0 of the environment has no effect/);
   const [found] = limited.lines.map((line) => JSON.parse(line) as { tokens: number[] });
   assert.equal(found?.tokens.length, 3);
 });
