@@ -21,6 +21,7 @@ export interface CommandOutcome {
  * @param environment variables beside those of the tests
  * @param onEvent may act on the process while it runs; called for each event with --json-logs
  * @param node the program that runs it
+ * @param cwd where it runs
  */
 export async function lockstepCommand(
   args: readonly string[],
@@ -28,8 +29,10 @@ export async function lockstepCommand(
   onEvent: (event: LockstepEvent, child: ChildProcess) => void = () => {},
   environment: Readonly<Record<string, string>> = {},
   node = process.execPath,
+  cwd: string = process.cwd(),
 ): Promise<CommandOutcome> {
   const child = spawn(node, [join(packageRoot, "bin/lockstep"), ...args], {
+    cwd,
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, LOCKSTEP_CACHE: cacheDirectory, ...environment },
   });
