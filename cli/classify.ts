@@ -1,7 +1,13 @@
 import { parseArgs } from "node:util";
 import { cpuCount } from "#lib/core/cpu-count";
 import { LockstepError } from "#lib/core/errors/index";
-import { loadTokenizer, type ReadText, readTexts, type Tokenizer } from "#lib/data/index";
+import {
+  checkVocabulary,
+  loadTokenizer,
+  type ReadText,
+  readTexts,
+  type Tokenizer,
+} from "#lib/data/index";
 import { type ClassScore, classScores, TextClassifier } from "#lib/evaluation/classify/index";
 import { setTextThreads } from "#lib/evaluation/side-by-side";
 import { knownLabels } from "#lib/models/classifier-checkpoint";
@@ -101,11 +107,7 @@ async function* encodeAll(
       const problem = "it has no tokens";
       throw new LockstepError("E_TEXT_UNUSABLE", { place: each.place, problem });
     }
-    const tokenId = encoded.ids.find((id) => id >= vocabSize);
-    if (tokenId !== undefined) {
-      const facts = { document: each.place, tokenId, vocabSize };
-      throw new LockstepError("E_TOKEN_OUT_OF_VOCABULARY", facts);
-    }
+    checkVocabulary(encoded.ids, { tokenizer, vocabSize, document: each.place });
     yield { ...each, ...encoded };
   }
 }

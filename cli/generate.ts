@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { LockstepError } from "#lib/core/errors/index";
-import { loadTokenizer, type Tokenizer } from "#lib/data/index";
+import { checkVocabulary, loadTokenizer, type Tokenizer } from "#lib/data/index";
 import {
   type GenerationOptions,
   generationDefaults,
@@ -54,6 +54,10 @@ export async function generateCommand(args: string[]): Promise<number> {
   let generator: Generator;
   let options: GenerationOptions;
   try {
+    for (const [i, prompt] of prompts.entries()) {
+      const document = `--prompt ${i + 1}`;
+      checkVocabulary(prompt, { tokenizer, vocabSize: model.vocabSize, document });
+    }
     options = withinPositions(given, longest, model.maxPositions, request.options.maxNewTokens);
     generator = await Generator.create({
       model: causalModel(model),
@@ -142,8 +146,22 @@ async function generationConfigOf(directory: string): Promise<Partial<Generation
   return readGenerationConfig(file, json);
 }
 
-function encodePrompt(tokenizer: Tokenizer, request: Request, prompt: string): Promise<Int32Array> {
-  if (!request.isChat) return tokenizer.encode(prompt, { addSpecialTokens: true });
+async function encodePrompt(
+  tokenizer: Tokenizer,
+  request: Request,
+  prompt: string,
+): Promise<Int32Array> {
+  if (!request.isChat) {
+    const ids = await tokenizer.encode(prompt, { addSpecialTokens: true });
+    const [first] = tokenizer.prefixTokenIds;
+    if (first !== undefined && ids[tokenizer.prefixTokenIds.length] === first) {
+      const token = printable(tokenizer.tokenOf(first) ?? String(first));
+      process.stderr.write(
+        `warning: a prompt begins with ${token}, which the tokenizer writes too\n`,
+      );
+    }
+    return ids;
+  }
   const messages = [
     ...(request.system === undefined ? [] : [{ role: "system", content: request.system }]),
     { role: "user", content: prompt },

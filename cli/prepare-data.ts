@@ -168,6 +168,11 @@ export function describeData(dataset: PreparedDataset): string[] {
   return [
     side("training", dataset.train.report),
     ...(dataset.validation === undefined ? [] : [side("validation", dataset.validation.report)]),
+    ...(dataset.blankTexts.count === 0
+      ? []
+      : [
+          `${number(dataset.blankTexts.count)} blank text${dataset.blankTexts.count === 1 ? "" : "s"} left out, the first at ${dataset.blankTexts.first}`,
+        ]),
     ...(dataset.rejectedRows === 0
       ? []
       : [

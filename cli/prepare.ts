@@ -6,6 +6,7 @@ import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import {
   datasetName,
   hubTokenOf,
+  placeOf,
   type ResolvedConfig,
   resolveSteps,
   type SettledConfig,
@@ -36,6 +37,7 @@ import { loraRun } from "./lora.js";
 import { findModelDirectory, readModelConfig } from "./model-directory.js";
 import { findableName, refuseAdapter } from "./model-place.js";
 import { prepareData } from "./prepare-data.js";
+import { type SampleRequest, sampleOf } from "./sample-request.js";
 import { checkSpecialTokens } from "./special-tokens.js";
 
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
@@ -83,15 +85,6 @@ export interface OptimizerSettings {
   readonly maxGradNorm: number | null;
 }
 
-export interface SampleRequest {
-  readonly promptText: string;
-  /** The prompt is a user's message: the model learns chats. */
-  readonly isChat: boolean;
-  readonly prompt: Int32Array;
-  readonly maxNewTokens: number;
-  readonly endTokenIds: readonly number[];
-}
-
 /** What `bf16: auto` is in a run. */
 export interface PrecisionChoice {
   readonly bf16: boolean;
@@ -126,15 +119,20 @@ export async function prepareRun(
   onDetail("opening the model");
   const modelConfig = await readModelConfig(modelDirectory);
   const tokenizer = await loadTokenizer(modelDirectory);
-  checkSpecialTokens(asked.special_tokens, tokenizer);
+  checkSpecialTokens(asked.special_tokens, tokenizer, placeOf(asked, "special_tokens"));
   const weights = await ModelWeights.open(modelDirectory);
   try {
     if (isTied(modelConfig)) await checkTiedHead(weights);
     const maxPositions = maxPositionsOf(modelConfig, join(modelDirectory, "config.json"));
-    const paddingTokenId = paddingTokenOf(modelConfig, tokenizer);
+    const vocabSize = positiveInteger(
+      modelConfig,
+      "vocab_size",
+      join(modelDirectory, "config.json"),
+    );
+    const paddingTokenId = paddingTokenOf(modelConfig, tokenizer, vocabSize);
     const data = await prepareData(asked, {
       tokenizer,
-      vocabSize: positiveInteger(modelConfig, "vocab_size", join(modelDirectory, "config.json")),
+      vocabSize,
       maxPositions,
       paddingTokenId,
       usesTokenTypes: modelConfig["model_type"] === "bert",
@@ -180,7 +178,9 @@ export async function prepareRun(
       (space: ParameterLayout): PreparedRun["loadMasters"] =>
       (range, into) =>
         loadRange(weights, space, range, into, newWeights);
-    const sample = await sampleOf(config, tokenizer, { maxPositions, isChat: data.isChat });
+    const sample = await sampleOf(config, tokenizer, {
+      ...{ maxPositions, vocabSize, isChat: data.isChat },
+    });
     const computed = [...layout.tensors, ...(lora?.job.frozen.tensors ?? [])];
     const numParameters = computed.reduce((sum, { size }) => sum + size, 0);
     const runName =
@@ -284,35 +284,6 @@ function optimizerSettings(config: ResolvedConfig, totalSteps: number): Optimize
   };
 }
 
-async function sampleOf(
-  config: ResolvedConfig,
-  tokenizer: Tokenizer,
-  { maxPositions, isChat }: { readonly maxPositions: number; readonly isChat: boolean },
-): Promise<SampleRequest | undefined> {
-  const promptText = config.sample_prompt;
-  if (promptText === null) return undefined;
-  const message = { role: "user", content: promptText };
-  const prompt = await tokenizer.encode(
-    isChat ? tokenizer.applyChatTemplate([message], { addGenerationPrompt: true }) : promptText,
-  );
-  const room = maxPositions - prompt.length;
-  if (prompt.length === 0 || room < 1) {
-    throw new LockstepError("E_CONFIG_INVALID", {
-      key: "sample_prompt",
-      expected: `text of 1 to ${maxPositions - 1} tokens`,
-      got: `${prompt.length} tokens`,
-      where: "",
-    });
-  }
-  return {
-    promptText,
-    isChat,
-    prompt,
-    maxNewTokens: Math.min(config.sample_max_new_tokens, room),
-    endTokenIds: tokenizer.endTokenIds,
-  };
-}
-
 /** Positions that the model was made for. */
 function maxPositionsOf(modelConfig: Readonly<Record<string, unknown>>, file: string): number {
   // GPT-2 has a name of its own for it.
@@ -331,9 +302,12 @@ function maxPositionsOf(modelConfig: Readonly<Record<string, unknown>>, file: st
 function paddingTokenOf(
   modelConfig: Readonly<Record<string, unknown>>,
   { padTokenId, eosTokenId }: Tokenizer,
+  vocabSize: number,
 ): number {
   const own = modelConfig["pad_token_id"];
-  return typeof own === "number" ? own : (padTokenId ?? eosTokenId ?? 0);
+  if (typeof own === "number") return own;
+  // A tokenizer's padding may be a token that the model has no embedding for.
+  return [padTokenId, eosTokenId].find((id) => id !== null && id < vocabSize) ?? 0;
 }
 
 function positiveInteger(

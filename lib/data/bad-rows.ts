@@ -12,6 +12,8 @@ export class BadRows {
   readonly #policy: BadRowPolicy;
   readonly #listed: string[] = [];
   #count = 0;
+  #numBlank = 0;
+  #firstBlank = "";
 
   constructor(policy: BadRowPolicy) {
     this.#policy = policy;
@@ -19,6 +21,16 @@ export class BadRows {
 
   get count(): number {
     return this.#count;
+  }
+
+  /** Texts of blanks alone, which hold nothing to learn: how many, and the place of the first. */
+  get blankTexts(): { readonly count: number; readonly first: string } {
+    return { count: this.#numBlank, first: this.#firstBlank };
+  }
+
+  /** A blank text is no fault, but it is told that it was left out. */
+  leaveOutBlank(place: string): void {
+    if (this.#numBlank++ === 0) this.#firstBlank = place;
   }
 
   /** Messages of the first ones. */

@@ -1,6 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type { CompletionExample, ConversationExample } from "./formats/index.js";
 import type { ChatTemplate } from "./chat-template.js";
+import { refuseSecondBeginning } from "./document-tokens.js";
 import type { MarkedText, TextSpan } from "./generation-marks.js";
 import type { MarkedTokens, Tokenizer } from "./tokenizer.js";
 
@@ -98,15 +99,15 @@ export function markTokens(
   const isEnd = (id: number | undefined): boolean =>
     id !== undefined && (specialTokens.has(id) || tokenizer.endTokenIds.includes(id));
   const last = encoded.ids.at(-1);
-  const [added, ended] =
-    kind === "completion"
-      ? [tokenizer.addsBosToken ? 1 : 0, tokenizer.endTokenIds.includes(last ?? -1)]
-      : [0, true];
+  const prefix = kind === "completion" ? tokenizer.prefixTokenIds : [];
+  const added = prefix.length;
+  const ended = kind !== "completion" || tokenizer.endTokenIds.includes(last ?? -1);
   if (!ended && eosTokenId === null) throw new LockstepError("E_DATA_NO_END_TOKEN", { place });
   const ids = new Int32Array(added + encoded.ids.length + (ended ? 0 : 1));
-  if (added === 1) ids[0] = bosTokenId ?? 0;
+  ids.set(prefix);
   ids.set(encoded.ids, added);
   if (!ended) ids[ids.length - 1] = eosTokenId ?? 0;
+  refuseSecondBeginning(encoded.ids, { place, prefix, tokenizer });
   if (bosTokenId !== null && ids[0] === bosTokenId && ids[1] === bosTokenId) {
     const token = specialTokens.get(bosTokenId) ?? String(bosTokenId);
     throw new LockstepError("E_CHAT_TEMPLATE_SECOND_BOS", { place, token });

@@ -8,12 +8,15 @@ import {
   renderConversation,
 } from "./encode-example.js";
 import { ContentNumbers } from "./content-numbers.js";
+import { documentTokens } from "./document-tokens.js";
 import { contentOf, type PlacedExample } from "./examples.js";
 import type { LabelledExample } from "./formats/index.js";
+import { refuseHalfCharacters } from "./half-characters.js";
 import { LabelTable } from "./labels.js";
 import { NumberList } from "./number-list.js";
 import type { TokenStore } from "./token-store.js";
 import type { PairTokens, Tokenizer } from "./tokenizer.js";
+import { checkVocabulary } from "./vocabulary.js";
 
 /**
  * Text that is tokenised at once: enough to keep the cores busy. An encoding takes about 100 times the
@@ -34,7 +37,7 @@ export interface EncodeSettings {
 
 /**
  * Tokenises examples one batch after another into a store, and keeps where each lies. A text is stored
- * with the separator that follows it.
+ * as a document, with what begins and ends it.
  */
 export class ExampleEncoder {
   readonly #store: TokenStore;
@@ -130,7 +133,6 @@ export class ExampleEncoder {
     const rendered = batch.map((placed) => this.#render(placed));
     const marked = (await this.#settings.tokenizer.encodeMarked(rendered.flat())).values();
     const pairs = await Promise.all(batch.map(({ example }) => this.#encodePair(example)));
-    const separator = this.#settings.tokenizer.documentSeparatorTokenId;
     for (const [i, placed] of batch.entries()) {
       const { content } = placed;
       const pair = pairs[i];
@@ -140,15 +142,12 @@ export class ExampleEncoder {
       }
       if (placed.example.kind === "text") {
         const ids = encodedTexts.next().value ?? new Int32Array(0);
-        this.#checkVocabulary(ids, placed.place);
-        const start = this.#store.append(ids);
-        if (separator !== null) {
-          this.#checkVocabulary([separator], "the document separator");
-          this.#store.append([separator]);
+        try {
+          this.#addText(ids, placed.place, content);
+        } catch (error) {
+          this.#reject(error);
+          continue;
         }
-        const length = this.#store.length - start;
-        const { sequenceLength } = this.#settings;
-        this.#keep(start, length, Math.max(0, Math.min(length, sequenceLength) - 1), content);
         this.numTexts++;
         this.numBytes += Buffer.byteLength(placed.example.text);
         this.numCharacters += placed.example.text.length;
@@ -176,11 +175,11 @@ export class ExampleEncoder {
         case "completion":
           return [{ ...renderCompletion(example), place, kind: example.kind }];
         case "conversation":
-          return renderConversation(example, this.#settings.tokenizer).map((marked) => ({
-            ...marked,
-            place,
-            kind: example.kind,
-          }));
+          return renderConversation(example, this.#settings.tokenizer).map((marked) => {
+            // A template may cut a text.
+            refuseHalfCharacters(marked.text, place);
+            return { ...marked, place, kind: example.kind };
+          });
         case "text":
         case "labelled":
           return [];
@@ -226,6 +225,14 @@ export class ExampleEncoder {
     }
   }
 
+  #addText(ids: Int32Array, place: string, content: number): void {
+    const { tokenizer, sequenceLength } = this.#settings;
+    const tokens = documentTokens(ids, place, tokenizer);
+    this.#checkVocabulary(tokens, place);
+    const supervised = Math.max(0, Math.min(tokens.length, sequenceLength) - 1);
+    this.#keep(this.#store.append(tokens), tokens.length, supervised, content);
+  }
+
   #addMarked(tokens: Int32Array, place: string, content: number): void {
     const { sequenceLength } = this.#settings;
     this.#checkVocabulary(
@@ -257,14 +264,8 @@ export class ExampleEncoder {
     this.numRejected++;
   }
 
-  #checkVocabulary(ids: ArrayLike<number>, document: string): void {
-    const { vocabSize } = this.#settings;
-    for (let i = 0; i < ids.length; i++) {
-      const tokenId = ids[i] ?? 0;
-      if (tokenId >= vocabSize) {
-        throw new LockstepError("E_TOKEN_OUT_OF_VOCABULARY", { document, tokenId, vocabSize });
-      }
-    }
+  #checkVocabulary(ids: Int32Array, document: string): void {
+    checkVocabulary(ids, { ...this.#settings, document });
   }
 }
 

@@ -1,5 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type { BadRows } from "./bad-rows.js";
+import { isBlank } from "./documents.js";
+import { refuseHalfCharacters } from "./half-characters.js";
 import { builtInDatasets } from "./datasets/index.js";
 import {
   type DatasetFormat,
@@ -27,7 +29,7 @@ export interface PlacedExample {
 }
 
 /**
- * The examples of one source, read as a stream. Blank texts are left out.
+ * The examples of one source, read as a stream. Blank texts are left out and counted.
  *
  * @throws E_DATASET_UNKNOWN, E_DATASET_FORMAT, E_DATA_FORMAT_UNKNOWN, what the readers throw, and what
  *   bad rows are where they end the run
@@ -55,8 +57,9 @@ export async function* readExamples(
       format ??= recogniseFormat(row, textFieldOf(source));
       try {
         const example = parseExample(row, format, source);
-        if (example.kind === "text" && example.text === "") continue;
-        yield { place: row.place, example };
+        refuseHalfCharacters(example, row.place);
+        if (example.kind === "text" && isBlank(example.text)) badRows.leaveOutBlank(row.place);
+        else yield { place: row.place, example };
       } catch (error) {
         badRows.reject(error);
       }

@@ -95,7 +95,7 @@ export function decodeUtf8(bytes: Uint8Array, place: { file: string; fileOffset:
 }
 
 /** Length of the longest prefix that holds only whole, valid characters. */
-function firstInvalidByte(bytes: Uint8Array): number {
+export function firstInvalidByte(bytes: Uint8Array): number {
   const isBoundary = (position: number): boolean =>
     position >= bytes.length || ((bytes[position] ?? 0) & 0xc0) !== 0x80;
   let valid = 0;

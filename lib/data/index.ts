@@ -2,7 +2,7 @@ export type { BadRowPolicy } from "./bad-rows.js";
 export type { ChatMessage } from "./chat-template.js";
 export { findSources } from "./dataset-info.js";
 export { builtInDatasets } from "./datasets/index.js";
-export { cleanText } from "./documents.js";
+export { refuseSecondBeginning } from "./document-tokens.js";
 export { evaluationBatches } from "./evaluation.js";
 export { type DataSource, readExamples } from "./examples.js";
 export { type DatasetFormat, datasetFormats } from "./formats/index.js";
@@ -23,4 +23,5 @@ export {
 export { type ReadText, readTexts, type TextColumns } from "./texts.js";
 export type { TrainingRows } from "./rows.js";
 export { loadTokenizer, type Tokenizer } from "./tokenizer.js";
+export { checkVocabulary } from "./vocabulary.js";
 export { hasTokenizer } from "./tokenizer-file.js";

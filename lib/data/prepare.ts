@@ -85,6 +85,8 @@ export interface PreparedDataset {
   /** Names of the classes of a labelled data set, by number: `id2label` of a config.json. */
   readonly labels: readonly string[] | undefined;
   readonly rejectedRows: number;
+  /** Texts of blanks alone, which are left out: how many, and the place of the first. */
+  readonly blankTexts: { readonly count: number; readonly first: string };
   /** Messages of the first ones. */
   readonly listedRejections: readonly string[];
   /** UTF-8 bytes of text that were tokenised, both sides together. */
@@ -211,6 +213,7 @@ export async function prepareDataset(
       isChat: 2 * encoder.numConversations > encoder.numExamples,
       labels: classes?.names,
       rejectedRows: badRows.count,
+      blankTexts: badRows.blankTexts,
       listedRejections: badRows.listed,
       numBytes: encoder.numBytes,
       tokenizerSeconds: encoder.seconds,

@@ -3,6 +3,7 @@ export { type ConfigKey, configKeys, defaultOf } from "./fields.js";
 export { type ParsedFlags, parseFlags, type SourcedValue } from "./flags.js";
 export { alpacaForm, fillFormat, type InstructionForm } from "./instruction-form.js";
 export { type LoadedConfig, loadConfig } from "./load.js";
+export { placeOf } from "./places.js";
 export { describeKeys, printChosen, printConfig } from "./print.js";
 export {
   isSettled,

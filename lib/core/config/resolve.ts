@@ -13,6 +13,7 @@ import {
 } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { foreignKeys } from "./foreign-keys.js";
+import { keepPlaces, passPlaces, refuseHalfCharacters } from "./places.js";
 import { hubTokenOf, keepHubToken } from "./secrets.js";
 import { show } from "./show.js";
 import { checkAdapterKeys, namedMethod, toolDefaults } from "./tool.js";
@@ -87,6 +88,7 @@ export function resolveConfig(
       });
     }
   }
+  refuseHalfCharacters(given);
   const values = Object.fromEntries(
     [...given]
       // An empty line of a file of another tool: no switch is on.
@@ -101,6 +103,7 @@ export function resolveConfig(
   const { hub_token: token, ...shown } = parsed.data;
   const config = derive({ ...shown, hub_token: null }, given, machine, warnings);
   keepHubToken(config, token);
+  keepPlaces(config, given);
   return { config, warnings };
 }
 
@@ -143,6 +146,7 @@ export function settleConfig(config: ResolvedConfig, bf16: boolean): SettledConf
   const settled = Object.freeze({ ...config, bf16, wire_dtype: wireDtypeOf(config, bf16) });
   checkPrecision(settled);
   keepHubToken(settled, hubTokenOf(config) ?? null);
+  passPlaces(config, settled);
   return settled;
 }
 

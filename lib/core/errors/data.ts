@@ -91,9 +91,14 @@ export const dataErrors = {
       `${d.numBad} of ${d.numRows} rows cannot be used, more than half: ${d.listed.join("; ")}.`,
     "Check dataset_format and the columns; on_bad_row: skip is for a few broken rows.",
   ),
+  E_DATA_LONE_SURROGATE: entry<{ place: string; where: string; code: string; character: number }>(
+    (d) =>
+      `${d.place}: ${d.where} holds ${d.code} alone at character ${d.character}: half of a character (a surrogate without its pair), which no tokenizer takes.`,
+    "Write the whole character: a text that was cut in the middle of an emoji leaves halves, and U+DC80 to U+DCFF stand for bytes that are not UTF-8. Or set on_bad_row: skip.",
+  ),
   E_CHAT_TEMPLATE_SECOND_BOS: entry<{ place: string; token: string }>(
     (d) => `${d.place}: the text begins with ${JSON.stringify(d.token)} twice.`,
-    "Take the beginning token out of the chat template or out of the data; it is added once.",
+    "Take the beginning token out of the chat template or out of the text; it is added once.",
   ),
   E_LABEL_UNSEEN: entry<{ place: string; label: string; known: readonly string[] }>(
     (d) =>
@@ -121,10 +126,15 @@ export const dataErrors = {
     (d) => `The chat template of ${d.file} did not render: ${d.problem}.`,
     "Check that the messages have the roles and the order that the template asks for.",
   ),
-  E_TOKEN_OUT_OF_VOCABULARY: entry<{ document: string; tokenId: number; vocabSize: number }>(
+  E_TOKEN_OUT_OF_VOCABULARY: entry<{
+    document: string;
+    tokenId: number;
+    token: string;
+    vocabSize: number;
+  }>(
     (d) =>
-      `The tokenizer gave token ${d.tokenId} in ${d.document}, but the model's vocabulary has ${d.vocabSize} tokens.`,
-    "The tokenizer does not belong to this model; take both from one directory.",
+      `The tokenizer gave token ${d.tokenId}, ${JSON.stringify(d.token)}, in ${d.document}, but the model's vocabulary has ${d.vocabSize} tokens.`,
+    "The tokenizer does not belong to this model, or has tokens that the model has no embeddings for: take both from one directory, or leave such tokens out.",
   ),
   E_SEQUENCE_LENGTH: entry<{ sequenceLength: number; minimum: number; maximum: number }>(
     (d) =>

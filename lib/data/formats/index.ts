@@ -1,5 +1,4 @@
 import { LockstepError } from "#lib/core/errors/index";
-import { cleanText } from "#lib/data/documents";
 import type { RawRow } from "#lib/data/readers/index";
 import { chatRow, instructionRow } from "./entry-rows.js";
 import { alpacaRow, messagesRow, sharegptRow } from "./conversations.js";
@@ -19,10 +18,7 @@ export * from "./example.js";
 const parsers: Readonly<
   Record<DatasetFormat, (row: FormatRow, options: FormatOptions) => Example>
 > = Object.freeze({
-  text: (row, { columns = {} }) => ({
-    kind: "text",
-    text: cleanText(row.string(columns.text ?? "text")),
-  }),
+  text: (row, { columns = {} }) => ({ kind: "text", text: row.string(columns.text ?? "text") }),
   "prompt-completion": promptCompletionRow,
   messages: (row, options) =>
     options.chat === undefined ? messagesRow(row, options) : chatRow(row, options, options.chat),

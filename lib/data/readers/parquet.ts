@@ -4,6 +4,7 @@ import { compressors } from "hyparquet-compressors";
 import { LockstepError } from "#lib/core/errors/index";
 import type { BadRows } from "#lib/data/bad-rows";
 import { isMissingFile, isRecord } from "#lib/data/files";
+import { textParsers } from "./parquet-texts.js";
 import { maxColumns, type RawRow } from "./row.js";
 
 /** Schema and places of the column chunks: some KiB, with many row groups some MiB. */
@@ -72,6 +73,7 @@ export async function* readParquet(file: string, _badRows: BadRows): AsyncGenera
         file: buffer,
         metadata,
         compressors,
+        parsers: textParsers,
         rowStart: first,
         rowEnd: first + numRows,
       }).catch((cause: unknown) => {
