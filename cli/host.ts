@@ -1,5 +1,4 @@
 import { randomUUID } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Coordinator, hostPort } from "#coordinator/coordinator";
 import { FrontDoor } from "#coordinator/front-door";
@@ -8,7 +7,8 @@ import { CoordinatorMetrics } from "#coordinator/metrics";
 import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
 import { checkpointName } from "#lib/checkpoint/index";
 import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
-import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { isLockstepError } from "#lib/core/errors/index";
+import { readRegularFile } from "#lib/core/regular-file";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
 import { claimOutputDirectory } from "./output-directory.js";
@@ -208,14 +208,14 @@ async function startHttp(
   return { server, address: `http://${host}:${port}` };
 }
 
-/** @throws E_FILE_NOT_FOUND */
+/** A token is a line; a larger file is the wrong file. */
+const maxTokenBytes = 1 << 20;
+
+/** @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_FILE_TOO_LARGE */
 export async function readToken(file: string | null): Promise<string | undefined> {
   if (file === null) return undefined;
-  try {
-    return (await readFile(file, "utf8")).trim();
-  } catch (cause) {
-    throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "HTTP token" }, { cause });
-  }
+  const limits = { what: "HTTP token", limitBytes: maxTokenBytes };
+  return (await readRegularFile(file, limits)).toString("utf8").trim();
 }
 
 /** "127.0.0.1:0" or "[::1]:0" in its parts. */

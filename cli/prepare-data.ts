@@ -46,13 +46,15 @@ export interface DataContext {
   readonly usesTokenTypes: boolean;
   /** Names of the classes that the model has. */
   readonly knownLabels: readonly string[];
+  /** Whether the model is an encoder or a classifier already, which continues no text. */
+  readonly learnsLabels: boolean;
   readonly onDetail: (detail: string) => void;
 }
 
 /** Reads, tokenises and lays out the data set of a configuration, and plans every step. */
 export async function prepareData(
   config: ResolvedConfig,
-  { maxPositions, onDetail, ...context }: DataContext,
+  { maxPositions, onDetail, learnsLabels, ...context }: DataContext,
 ): Promise<PreparedData> {
   onDetail("reading the data set");
   // The default is for models of today; an older one with fewer positions takes rows of its own length.
@@ -62,10 +64,10 @@ export async function prepareData(
   let nextDetail = charactersPerDetail;
   const dataset = await prepareDataset(
     {
-      train: await sourcesOf(config, config.dataset),
+      train: await sourcesOf(config, config.dataset, learnsLabels),
       ...(config.eval_dataset === null
         ? {}
-        : { validation: await sourcesOf(config, config.eval_dataset) }),
+        : { validation: await sourcesOf(config, config.eval_dataset, learnsLabels) }),
       validationFraction: config.validation_split,
       onBadRow: config.on_bad_row,
     },
@@ -91,7 +93,9 @@ export async function prepareData(
     if (validation === undefined && (config.eval_strategy !== "no" || config.eval_on_start)) {
       throw new LockstepError("E_CONFIG_CONFLICT", {
         keys: "eval_strategy, eval_on_start and validation_split",
-        reason: "an evaluation is asked for, and no document is kept for validation",
+        reason: ["an evaluation is asked for, and no row is there for it", ...dataset.notes].join(
+          "; ",
+        ),
       });
     }
     onDetail("planning the steps");
@@ -119,6 +123,11 @@ export async function prepareData(
       validationReport: validation?.report,
       dataLines: [
         ...describeData(dataset),
+        ...(dataset.labels !== undefined && !learnsLabels
+          ? [
+              "a model of texts becomes a classifier, since rows have a label; dataset_format: text trains on their texts instead",
+            ]
+          : []),
         ...(isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : []),
       ],
       closeData: dataset.close,
@@ -132,14 +141,24 @@ export async function prepareData(
 async function sourcesOf(
   config: ResolvedConfig,
   names: ResolvedConfig["dataset"],
+  learnsLabels: boolean,
 ): Promise<DataSource[]> {
   const sources = await findSources(names, {
     datasetDir: config.dataset_dir,
     textField: config.dataset_text_field,
+    columns: config.columns,
+    isTextModel: !learnsLabels,
     maxRows: config.max_samples,
   });
   const { dataset_format: format } = config;
   return format === "auto" ? sources : sources.map((source) => ({ format, ...source }));
+}
+
+const maxListedClasses = 10;
+
+function describeClasses(labels: readonly string[]): string {
+  const listed = labels.slice(0, maxListedClasses).join(", ");
+  return `${labels.length} classes (${listed}${labels.length > maxListedClasses ? ", ..." : ""})`;
 }
 
 /** The figures of one run's data, before it trains. */
@@ -149,7 +168,7 @@ export function describeData(dataset: PreparedDataset): string[] {
     wrapped: "laid end to end",
     padded: "a row each",
     packed: "packed into rows that they share",
-    labelled: `in ${dataset.labels?.length ?? 0} classes, ${dataset.train.rows.sequenceLength} tokens at most`,
+    labelled: `in ${describeClasses(dataset.labels ?? [])}, ${dataset.train.rows.sequenceLength} tokens at most`,
   };
   const side = (name: string, report: PreparationReport): string => {
     const { numExamples, numRows, rowTokens, supervisedTokens, droppedTokens } = report;
@@ -166,6 +185,7 @@ export function describeData(dataset: PreparedDataset): string[] {
     );
   };
   return [
+    ...dataset.notes,
     side("training", dataset.train.report),
     ...(dataset.validation === undefined ? [] : [side("validation", dataset.validation.report)]),
     ...(dataset.rejectedRows === 0

@@ -29,7 +29,7 @@ import {
 } from "#lib/data/index";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { isTied } from "#lib/models/checkpoint-names";
-import { knownLabels } from "#lib/models/classifier-checkpoint";
+import { isClassifier, isEncoder, knownLabels } from "#lib/models/classifier-checkpoint";
 import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
 import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import { loraRun } from "./lora.js";
@@ -139,6 +139,7 @@ export async function prepareRun(
       paddingTokenId,
       usesTokenTypes: modelConfig["model_type"] === "bert",
       knownLabels: knownLabels(modelConfig),
+      learnsLabels: isClassifier(modelConfig) || isEncoder(modelConfig),
       onDetail,
     });
     const choice =

@@ -6,9 +6,11 @@ import {
   type Example,
   type FormatOptions,
   parseExample,
-  recogniseFormat,
+  type RowReading,
+  readingOf,
 } from "./formats/index.js";
-import { dataExtension, dataExtensions, dataFiles, readRows } from "./readers/index.js";
+import { dataExtension, dataExtensions, readRows } from "./readers/index.js";
+import { dataFiles, type SourceFiles, type SourceRequest } from "./sources/index.js";
 
 /** One source of examples, with what is known about its rows. */
 export interface DataSource extends FormatOptions {
@@ -18,6 +20,10 @@ export interface DataSource extends FormatOptions {
   readonly format?: DatasetFormat;
   /** Rows that are read at most, from the start. */
   readonly maxRows?: number;
+  /** The split of a directory, where its purpose does not say it. */
+  readonly split?: string;
+  /** The subset of a directory whose README.md lists several. */
+  readonly subset?: string;
 }
 
 export interface PlacedExample {
@@ -26,15 +32,41 @@ export interface PlacedExample {
   readonly example: Example;
 }
 
+/** What reading a source needs to know beyond the source. */
+export interface ReadOptions {
+  /** @default "train" */
+  readonly purpose?: SourceRequest["purpose"];
+  /** Takes a line for a person, once each: what is read in which way. */
+  readonly tell?: (line: string) => void;
+}
+
+/**
+ * The files of a source; none of a built-in data set.
+ *
+ * @throws E_DATASET_UNKNOWN, E_DATASET_DIRECTORY, E_FILE_UNREADABLE
+ */
+export async function sourceFiles(
+  { source, split, subset }: DataSource,
+  purpose: SourceRequest["purpose"],
+): Promise<SourceFiles> {
+  const known = Object.keys(builtInDatasets);
+  if (known.includes(source)) return { files: [], notes: [] };
+  return dataFiles(
+    { path: source, purpose, split, subset },
+    { isData: (name) => dataExtensions.includes(dataExtension(name)), known },
+  );
+}
+
 /**
  * The examples of one source, read as a stream. Blank texts are left out.
  *
- * @throws E_DATASET_UNKNOWN, E_DATASET_FORMAT, E_DATA_FORMAT_UNKNOWN, what the readers throw, and what
- *   bad rows are where they end the run
+ * @throws E_DATASET_FORMAT, E_DATA_FORMAT_UNKNOWN, E_DATA_COLUMNS, what {@link sourceFiles} and the
+ *   readers throw, and what bad rows are where they end the run
  */
 export async function* readExamples(
   source: DataSource,
   badRows: BadRows,
+  { purpose = "train", tell = () => {} }: ReadOptions = {},
 ): AsyncGenerator<PlacedExample> {
   let left = source.maxRows ?? Number.POSITIVE_INFINITY;
   if (Object.hasOwn(builtInDatasets, source.source)) {
@@ -44,17 +76,18 @@ export async function* readExamples(
     }
     return;
   }
-  const files = await dataFiles(source.source, {
-    isData: (name) => dataExtensions.includes(dataExtension(name)),
-    known: Object.keys(builtInDatasets),
-  });
+  const { files, notes } = await sourceFiles(source, purpose);
+  for (const note of notes) tell(note);
   for (const file of files) {
-    let { format } = source;
+    let reading: RowReading | undefined;
     for await (const row of readRows(file, badRows)) {
       if (left-- <= 0) return;
-      format ??= recogniseFormat(row, textFieldOf(source));
+      if (reading === undefined) {
+        reading = readingOf(row, source);
+        if (reading.note !== undefined) tell(reading.note);
+      }
       try {
-        const example = parseExample(row, format, source);
+        const example = parseExample(row, reading.format, reading);
         if (example.kind === "text" && example.text === "") continue;
         yield { place: row.place, example };
       } catch (error) {
@@ -63,9 +96,6 @@ export async function* readExamples(
     }
   }
 }
-
-const textFieldOf = ({ columns }: DataSource): { textField?: string } =>
-  columns?.text === undefined ? {} : { textField: columns.text };
 
 /** What a split tells examples apart by: the same content stays on one side. */
 export function contentOf({ place, example }: PlacedExample): string {

@@ -4,7 +4,7 @@ export { findSources } from "./dataset-info.js";
 export { builtInDatasets } from "./datasets/index.js";
 export { cleanText } from "./documents.js";
 export { evaluationBatches } from "./evaluation.js";
-export { type DataSource, readExamples } from "./examples.js";
+export { type DataSource, readExamples, sourceFiles } from "./examples.js";
 export { type DatasetFormat, datasetFormats } from "./formats/index.js";
 export { checkSequenceLength, type PackedBlocks, packDocuments } from "./pack.js";
 export {

@@ -5,7 +5,7 @@ import { type BadRowPolicy, BadRows } from "./bad-rows.js";
 import { packBestFit } from "./best-fit.js";
 import { checkSplit, splitContents, splitLoneDocument } from "./documents.js";
 import { ExampleEncoder } from "./encode-stream.js";
-import { type DataSource, readExamples, refuseEmpty } from "./examples.js";
+import { type DataSource, readExamples, refuseEmpty, sourceFiles } from "./examples.js";
 import { NumberList } from "./number-list.js";
 import { type LabelledExamples, labelledLength, labelledRows } from "./labelled-rows.js";
 import type { Classes } from "./labels.js";
@@ -84,6 +84,8 @@ export interface PreparedDataset {
   readonly isChat: boolean;
   /** Names of the classes of a labelled data set, by number: `id2label` of a config.json. */
   readonly labels: readonly string[] | undefined;
+  /** What was read in which way, and what was not: lines for a person. */
+  readonly notes: readonly string[];
   readonly rejectedRows: number;
   /** Messages of the first ones. */
   readonly listedRejections: readonly string[];
@@ -102,8 +104,8 @@ export interface PreparedDataset {
  * are as long as the longest of both sides needs, `sequenceLength` at most; only the labels of the
  * training side count.
  *
- * @throws E_SEQUENCE_LENGTH, E_DATASET_SPLIT, E_DATASET_EMPTY, E_DATASET_TOO_SMALL where no row comes
- *   out, E_DATA_TOO_MANY_BAD_ROWS, E_TOKEN_OUT_OF_VOCABULARY, and what {@link readExamples} throws;
+ * @throws E_SEQUENCE_LENGTH, E_DATASET_SPLIT, E_DATASET_EMPTY, E_DATASET_TOO_SMALL where nothing is
+ *   learnt of any row, E_DATA_TOO_MANY_BAD_ROWS, E_TOKEN_OUT_OF_VOCABULARY, and what {@link readExamples} throws;
  *   as a bad row E_LABEL_UNSEEN
  */
 export async function prepareDataset(
@@ -124,18 +126,24 @@ export async function prepareDataset(
       badRows,
       ...(onProgress === undefined ? {} : { onProgress }),
     });
-    const read = async (sources: readonly DataSource[]): Promise<void> => {
-      for (const source of sources) {
-        for await (const placed of readExamples(source, badRows)) await encoder.add(placed);
+    const notes = new Set<string>();
+    const tell = (line: string): void => void notes.add(line);
+    const read = async (purpose: "train" | "validation"): Promise<void> => {
+      for (const source of purpose === "train" ? spec.train : validation) {
+        const placed = readExamples(source, badRows, { purpose, tell });
+        for await (const each of placed) await encoder.add(each);
       }
     };
-    await read(spec.train);
+    // What cannot be read at all is said before anything is read for long.
+    for (const source of spec.train) await sourceFiles(source, "train");
+    for (const source of validation) await sourceFiles(source, "validation");
+    await read("train");
     let isValidation: (example: number) => boolean;
     const { lone } = encoder;
     if (validation.length > 0) {
       await encoder.flush();
       const numTrain = encoder.starts.length;
-      await read(validation);
+      await read("validation");
       await encoder.flush();
       isValidation = (example) => example >= numTrain;
       refuseEmpty(encoder.starts.length - numTrain, "validation", validation);
@@ -150,7 +158,12 @@ export async function prepareDataset(
       isValidation = (example) => example >= sides.train.length;
     } else {
       await encoder.flush();
-      const validates = splitContents(encoder.numContents, { fraction, seed: options.seed });
+      const { numContents, numExamples } = encoder;
+      const validates = splitContents(numContents, { fraction, seed: options.seed });
+      if (fraction > 0 && numContents === 1) {
+        const rows = numExamples === 1 ? "there is one row" : `all ${numExamples} rows are equal`;
+        tell(`nothing is kept for validation: ${rows}, and equal rows stay on one side`);
+      }
       const contents = encoder.contents.values;
       isValidation = (example) => validates.has(contents[example] ?? -1);
     }
@@ -210,6 +223,7 @@ export async function prepareDataset(
       layout,
       isChat: 2 * encoder.numConversations > encoder.numExamples,
       labels: classes?.names,
+      notes: [...notes],
       rejectedRows: badRows.count,
       listedRejections: badRows.listed,
       numBytes: encoder.numBytes,
@@ -276,7 +290,7 @@ function layOut(
   return exampleRows(store, examples, { sequenceLength, bins, maxBlocks });
 }
 
-/** @throws E_DATASET_TOO_SMALL where there is no row */
+/** @throws E_DATASET_TOO_SMALL where nothing is learnt of any row */
 function reportOf(
   { lengths, cutTokens }: Selected,
   rows: TrainingRows,
@@ -284,10 +298,6 @@ function reportOf(
 ): PreparationReport {
   const { sequenceLength, numBlocks } = rows;
   const numTokens = lengths.reduce((sum, length) => sum + length, 0);
-  if (numBlocks === 0) {
-    const facts = { split, numTokens, numBlocks, neededBlocks: 1, sequenceLength };
-    throw new LockstepError("E_DATASET_TOO_SMALL", facts);
-  }
   // What was cut while it was tokenised lies in no store; texts that are laid end to end lose nothing.
   const cut = lengths.map((length, i) =>
     layout === "wrapped" ? 0 : Math.max(0, length - sequenceLength) + (cutTokens[i] ?? 0),
@@ -295,6 +305,7 @@ function reportOf(
   const tooLong = cut.filter((count) => count > 0);
   let supervisedTokens = 0;
   for (let row = 0; row < numBlocks; row++) supervisedTokens += rows.supervisedTokens(row);
+  if (supervisedTokens === 0) throw new LockstepError("E_DATASET_TOO_SMALL", { split, numTokens });
   return {
     numExamples: lengths.length,
     numTokens,

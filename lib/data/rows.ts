@@ -1,5 +1,5 @@
 import { ignoredTarget, type TokenBatch } from "#lib/core/job";
-import type { PackedBlocks } from "./pack.js";
+import { minSequenceLength, type PackedBlocks } from "./pack.js";
 import type { TokenStore } from "./token-store.js";
 
 /** Arrays of a batch that a row is written into, `sequenceLength` values each. */
@@ -70,7 +70,7 @@ export function spreadEvenly(count: number, limit: number | null | undefined): U
 
 /**
  * Documents laid end to end and cut into rows, as {@link packDocuments} cuts them, without laying them
- * out: a row is read from where its pieces are.
+ * out: a row is read from where its pieces are. Text of less than a row makes a short one.
  */
 export function blockRows(
   store: TokenStore,
@@ -83,13 +83,15 @@ export function blockRows(
   const ends = new Float64Array(lengths.length);
   let total = 0;
   for (let i = 0; i < lengths.length; i++) ends[i] = total += lengths[i] ?? 0;
-  const kept = spreadEvenly(Math.floor(total / sequenceLength), options.maxBlocks);
+  const isShort = total >= minSequenceLength && total < sequenceLength;
+  const length = isShort ? total : sequenceLength;
+  const kept = spreadEvenly(Math.floor(total / length), options.maxBlocks);
   const readBlock = (block: number, into: Int32Array): void => {
     let position = block * sequenceLength;
     let piece = firstAbove(ends, position);
-    for (let done = 0; done < sequenceLength; piece++) {
+    for (let done = 0; done < length; piece++) {
       const end = ends[piece] ?? 0;
-      const count = Math.min(sequenceLength - done, end - position);
+      const count = Math.min(length - done, end - position);
       const start = (starts[piece] ?? 0) + (lengths[piece] ?? 0) - (end - position);
       store.read(start, into.subarray(done, done + count));
       done += count;
@@ -99,13 +101,13 @@ export function blockRows(
   return {
     numBlocks: kept.length,
     sequenceLength,
-    numTokens: kept.length * sequenceLength,
-    droppedTokens: total - kept.length * sequenceLength,
+    numTokens: kept.length * length,
+    droppedTokens: total - kept.length * length,
     hasSegments: false,
-    lengthOf: () => sequenceLength,
-    supervisedTokens: () => sequenceLength - 1,
+    lengthOf: () => length,
+    supervisedTokens: () => length - 1,
     write(row, into) {
-      const tokens = into.tokens.subarray(0, sequenceLength);
+      const tokens = into.tokens.subarray(0, length);
       readBlock(kept[row] ?? 0, tokens);
       into.targets.set(tokens.subarray(1));
     },

@@ -53,7 +53,15 @@ const modelAndData = {
     .describe(
       "null: texts share rows, other examples have a row each; true: all share, false: none",
     ),
-  dataset_text_field: text.default("text").describe("field of a row that holds its text"),
+  dataset_text_field: text
+    .nullable()
+    .default(null)
+    .describe("column of texts that are learnt whole; null: text"),
+  columns: z
+    .record(z.string(), text.nullable())
+    .nullable()
+    .default(null)
+    .describe("the data's names of columns, by ours: {text: review, label: sentiment}"),
   eval_dataset: datasets
     .nullable()
     .default(null)

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { LockstepError } from "#lib/core/errors/index";
 import { checkPrecision, checkTogether } from "./check-together.js";
+import { type ColumnMapping, columnRoles, readColumns } from "./columns.js";
 import { type DatasetEntry, readDatasetList } from "./dataset-entries.js";
 import {
   type ConfigKey,
@@ -30,12 +31,15 @@ export type ResolvedConfig = Readonly<
     | "eval_steps"
     | "dataset"
     | "eval_dataset"
+    | "columns"
     | "lora_target_modules"
     | "lora_modules_to_save"
   > & {
     /** Names of data sets, files, or entries that say what their rows look like. */
     readonly dataset: readonly (string | DatasetEntry)[];
     readonly eval_dataset: readonly (string | DatasetEntry)[] | null;
+    /** The data's names of columns, by ours. */
+    readonly columns: ColumnMapping | null;
     /** Ends of names, or a regular expression or "all-linear". */
     readonly lora_target_modules: string | readonly string[] | null;
     readonly lora_modules_to_save: readonly string[] | null;
@@ -254,6 +258,7 @@ function derive(
   return Object.freeze({
     ...parsed,
     dataset: datasets("dataset") ?? [],
+    columns: columnsOf(parsed, given),
     eval_dataset: datasets("eval_dataset"),
     lora_target_modules: moduleNames(parsed.lora_target_modules),
     lora_modules_to_save:
@@ -269,6 +274,22 @@ function derive(
     data_seed: parsed.data_seed ?? parsed.seed,
     eval_steps: parsed.eval_steps ?? parsed.logging_steps,
   });
+}
+
+/** @throws E_CONFIG_UNKNOWN_KEY, E_CONFIG_INVALID, E_CONFIG_CONFLICT */
+function columnsOf(
+  { columns, dataset_text_field: field }: ParsedConfig,
+  given: ReadonlyMap<ConfigKey, SourcedValue>,
+): ColumnMapping | null {
+  if (columns === null) return null;
+  const { where = "" } = given.get("columns") ?? {};
+  const mapping = readColumns(columns, { key: "columns", where });
+  const text = Object.keys(mapping).find((name) => columnRoles[name] === "text");
+  if (field !== null && text !== undefined && mapping[text] !== field) {
+    const keys = `dataset_text_field and columns.${text}`;
+    throw new LockstepError("E_CONFIG_CONFLICT", { keys, reason: "both name the column of texts" });
+  }
+  return Object.keys(mapping).length === 0 ? null : mapping;
 }
 
 /** LLaMA-Factory's `dataset: identity,alpaca_en`: names only, so that a path may hold a comma. */

@@ -87,7 +87,7 @@ export const clusterErrors = {
   ),
   E_ENGINE_CRASHED: entry<{ reason: string }>(
     (d) => `The engine thread of the worker ended unexpectedly: ${d.reason}.`,
-    "If the memory was exhausted, use a smaller per_device_train_batch_size or sequence_length.",
+    "If the memory was exhausted, use a smaller per_device_train_batch_size or max_length.",
   ),
   E_ENGINE_FAILED: entry<{ code: string; reason: string }>(
     (d) => `The engine of the worker failed${d.code === "" ? "" : ` (${d.code})`}: ${d.reason}`,

@@ -6,6 +6,10 @@ export const systemErrors = {
     (d) => `The ${d.what} ${d.file} does not exist.`,
     "Check the path; relative paths start at the current directory.",
   ),
+  E_FILE_UNREADABLE: entry<{ file: string; what: string; problem: string }>(
+    (d) => `The ${d.what} ${d.file} cannot be read: ${d.problem}.`,
+    "Name a regular file: what comes out of a pipe, a device or another program is written to a file first.",
+  ),
   E_DISK_FULL: entry<{ file: string; neededBytes?: number }>(
     (d) =>
       `No space is left on the device while writing ${d.file}${d.neededBytes === undefined ? "" : ` (${d.neededBytes} bytes were needed)`}.`,

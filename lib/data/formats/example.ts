@@ -1,4 +1,4 @@
-import type { InstructionForm } from "#lib/core/config/index";
+import type { ColumnMapping, InstructionForm } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ChatMessage } from "#lib/data/chat-template";
 
@@ -32,7 +32,7 @@ export interface LabelledExample {
   readonly kind: "labelled";
   readonly text: string;
   readonly pair: string | null;
-  readonly label: string | number;
+  readonly label: string | number | boolean;
 }
 
 export const datasetFormats = [
@@ -56,6 +56,7 @@ export interface ColumnNames {
   readonly system?: string;
   readonly tools?: string;
   readonly label?: string;
+  readonly pair?: string;
 }
 export interface RoleTags {
   readonly role_tag?: string;
@@ -83,6 +84,10 @@ export interface FormatOptions {
   readonly chat?: ChatForm;
   /** Of the format `prompt-completion`: what writes the prompt out of a row's parts. */
   readonly instructions?: InstructionForm;
+  /** Columns of the data by any of our names, which also tell the format: the key `columns`. */
+  readonly mapping?: ColumnMapping;
+  /** Rows with a label are texts: somebody named the column of texts, and the model continues texts. */
+  readonly prefersText?: boolean;
 }
 
 /** A row while it is read in one format: its fields with checks that name it. */
@@ -125,7 +130,8 @@ export class FormatRow {
     });
   }
 
-  noAnswer(): LockstepError {
-    return new LockstepError("E_DATA_NO_ANSWER", { place: this.place });
+  noAnswer(what?: "label"): LockstepError {
+    const facts = what === undefined ? {} : { what };
+    return new LockstepError("E_DATA_NO_ANSWER", { place: this.place, ...facts });
   }
 }

@@ -17,7 +17,7 @@ export async function* readJsonLines(file: string, badRows: BadRows): AsyncGener
     const start = { file, line, column: 1 };
     let fields: Readonly<Record<string, unknown>> | undefined;
     try {
-      const text = decodeUtf8(bytes, { file, fileOffset });
+      const text = decodeUtf8(bytes, { file, fileOffset, line });
       if (text.trim() !== "") fields = parseRow(text, start);
     } catch (error) {
       badRows.reject(error);

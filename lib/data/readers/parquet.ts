@@ -1,9 +1,9 @@
-import { open } from "node:fs/promises";
 import { parquetMetadata, parquetReadObjects } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { LockstepError } from "#lib/core/errors/index";
+import { openRegularFile } from "#lib/core/regular-file";
 import type { BadRows } from "#lib/data/bad-rows";
-import { isMissingFile, isRecord } from "#lib/data/files";
+import { isRecord } from "#lib/data/files";
 import { maxColumns, type RawRow } from "./row.js";
 
 /** Schema and places of the column chunks: some KiB, with many row groups some MiB. */
@@ -16,13 +16,10 @@ const tailBytes = 8;
 /**
  * The rows of a Parquet file, a row group at a time.
  *
- * @throws E_FILE_NOT_FOUND, E_DATA_PARQUET, E_DATA_TOO_LARGE, E_DATA_TOO_MANY_COLUMNS
+ * @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_DATA_PARQUET, E_DATA_TOO_LARGE, E_DATA_TOO_MANY_COLUMNS
  */
 export async function* readParquet(file: string, _badRows: BadRows): AsyncGenerator<RawRow> {
-  const handle = await open(file).catch((error: unknown) => {
-    if (!isMissingFile(error)) throw error;
-    throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "data file" });
-  });
+  const { handle, sizeBytes: size } = await openRegularFile(file, "data file");
   const invalid = (cause: unknown): LockstepError => {
     const problem = cause instanceof Error ? cause.message : String(cause);
     return new LockstepError("E_DATA_PARQUET", { file, problem }, { cause });
@@ -30,7 +27,6 @@ export async function* readParquet(file: string, _badRows: BadRows): AsyncGenera
   const tooLarge = (what: string, sizeBytes: number, limitBytes: number): LockstepError =>
     new LockstepError("E_DATA_TOO_LARGE", { file, what, sizeBytes, limitBytes });
   try {
-    const { size } = await handle.stat();
     const read = async (start: number, end: number): Promise<ArrayBuffer> => {
       if (end - start > maxRowGroupBytes) {
         throw tooLarge("column chunk", end - start, maxRowGroupBytes);
