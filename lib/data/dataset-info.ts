@@ -152,6 +152,13 @@ export class DatasetInfo {
     if (format === "alpaca" && columns !== undefined && columns.prompt === undefined) {
       fail("columns names no prompt");
     }
+    const isFile = dataExtensions.includes(dataExtension(fileName));
+    if (isFile && split !== undefined && split.name !== "train") {
+      fail(`split is ${JSON.stringify(said)}, and a file has the split "train" alone`);
+    }
+    if (isFile && (subset ?? folder) !== undefined) {
+      fail("subset and folder are parts of a directory, and file_name is a file");
+    }
     const source = resolve(this.#directory, fileName, folder ?? "");
     const maxRows = Math.min(Number(numSamples ?? Infinity), split?.maxRows ?? Infinity);
     const part = {

@@ -1,4 +1,5 @@
 import { tmpdir } from "node:os";
+import { resolve } from "node:path";
 import { cpuCount } from "#lib/core/cpu-count";
 import { LockstepError } from "#lib/core/errors/index";
 import { type BadRowPolicy, BadRows } from "./bad-rows.js";
@@ -135,8 +136,9 @@ export async function prepareDataset(
       }
     };
     // What cannot be read at all is said before anything is read for long.
-    for (const source of spec.train) await sourceFiles(source, "train");
-    for (const source of validation) await sourceFiles(source, "validation");
+    for (const file of await filesOfBoth(spec.train, validation)) {
+      tell(`${file} is both trained on and validated on`);
+    }
     await read("train");
     let isValidation: (example: number) => boolean;
     const { lone } = encoder;
@@ -171,6 +173,24 @@ export async function prepareDataset(
     const classes = encoder.isLabelled
       ? classesOf(encoder, isValidation, options.knownLabels)
       : undefined;
+    const isText = encoder.numTexts === encoder.starts.length;
+    const layout =
+      classes !== undefined
+        ? "labelled"
+        : isText && options.packing !== false
+          ? "wrapped"
+          : options.packing === true
+            ? "packed"
+            : "padded";
+    const supervised = encoder.supervised.values;
+    /** A row of its own needs a second token; laid end to end, the next text gives it. */
+    const isLearnt = (example: number): boolean => {
+      if (layout === "wrapped" || (supervised[example] ?? 0) > 0) return true;
+      const facts = { place: `example ${example + 1}`, numTokens: 1, maxLength: sequenceLength };
+      badRows.reject(new LockstepError("E_DATA_NOTHING_SUPERVISED", facts));
+      encoder.numRejected++;
+      return false;
+    };
     const labels = encoder.labels.values;
     const isKept = (example: number): boolean => {
       const label = labels[example];
@@ -182,20 +202,11 @@ export async function prepareDataset(
       return false;
     };
     const selected = {
-      train: selectExamples(encoder, (i) => !isValidation(i)),
-      validation: selectExamples(encoder, (i) => isValidation(i) && isKept(i)),
+      train: selectExamples(encoder, (i) => !isValidation(i) && isLearnt(i)),
+      validation: selectExamples(encoder, (i) => isValidation(i) && isLearnt(i) && isKept(i)),
     };
     badRows.checkShare(encoder.numExamples - encoder.numRejected + badRows.count);
 
-    const isText = encoder.numTexts === encoder.starts.length;
-    const layout =
-      classes !== undefined
-        ? "labelled"
-        : isText && options.packing !== false
-          ? "wrapped"
-          : options.packing === true
-            ? "packed"
-            : "padded";
     const labelled = (examples: Selected): LabelledExamples => ({
       ...examples,
       classes: examples.labels.map((label) => classes?.classOf[label] ?? -1),
@@ -235,6 +246,20 @@ export async function prepareDataset(
     store.close();
     throw error;
   }
+}
+
+/** Files that both sides read. @throws what {@link sourceFiles} throws */
+async function filesOfBoth(
+  train: readonly DataSource[],
+  validation: readonly DataSource[],
+): Promise<string[]> {
+  const filesOf = async (purpose: "train" | "validation"): Promise<Set<string>> => {
+    const sources = purpose === "train" ? train : validation;
+    const found = await Promise.all(sources.map((source) => sourceFiles(source, purpose)));
+    return new Set(found.flatMap(({ files }) => files.map((file) => resolve(file))));
+  };
+  const trained = await filesOf("train");
+  return [...(await filesOf("validation"))].filter((file) => trained.has(file));
 }
 
 /** @throws E_DATA_ROW_FORMAT for labels that are no classes */

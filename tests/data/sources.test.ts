@@ -83,7 +83,7 @@ test("a directory trains on its train split, and what it does not read is told",
   const { files, notes } = await find(base);
   assert.deepEqual(files, train);
   assert.deepEqual(notes, [
-    `${base} trains on its split train (2 files), and not on test (1 file), validation (1 file); eval_dataset takes it too, to validate`,
+    `${base} trains on its split train (2 files), and not on test (1 file), validation (1 file); eval_dataset: ${base} validates on validation`,
   ]);
   const validation = await find(base, "validation");
   assert.deepEqual(validation.files, ["data/validation-00000-of-00001.jsonl"]);

@@ -38,6 +38,8 @@ export async function* readTable(
     try {
       text = decodeUtf8(bytes, { file, fileOffset, line });
     } catch (error) {
+      // Without its header nothing in the file has a meaning.
+      if (header === undefined) throw error;
       badRows.reject(error);
       continue;
     }
@@ -84,7 +86,6 @@ export async function* readTable(
         yield { place: `${file}:${recordLine}`, fields };
       }
     } catch (error) {
-      // Without its header nothing in the file has a meaning.
       if (header === undefined) throw error;
       badRows.reject(error);
     }

@@ -77,13 +77,16 @@ function describe(
   const count = (files: readonly string[] | undefined): string =>
     `${files?.length ?? 0} file${files?.length === 1 ? "" : "s"}`;
   const rest = [...splits].filter(([name]) => name !== split);
-  const isLeft = rest.some(([name]) => splitsFor.validation.includes(name));
+  const toValidate = splitsFor["validation"]?.find((name) => name !== split && splits.has(name));
   const left = [
     ...rest.map(([name, files]) => `${name} (${count(files)})`),
     ...(others.length === 0 ? [] : [`what is in no split (${listed(others)})`]),
   ];
   const verb = purpose === "train" ? "trains on" : "validates on";
-  const hint = purpose === "train" && isLeft ? "; eval_dataset takes it too, to validate" : "";
+  const hint =
+    purpose === "train" && toValidate !== undefined
+      ? `; eval_dataset: ${directory} validates on ${toValidate}`
+      : "";
   return (
     `${directory} ${verb} its split ${split} (${count(splits.get(split))})` +
     `${left.length === 0 ? "" : `, and not on ${left.join(", ")}${hint}`}`
