@@ -64,6 +64,11 @@ export async function directoryFiles(
   if (isNamed && (splits.size > 1 || others.length > 0 || purpose === "validation")) {
     notes.push(describe(directory, { split, splits, others, purpose }));
   }
+  if (!isNamed && files.some((name) => name.includes("/"))) {
+    notes.push(
+      `${directory}: no names tell splits, so all its ${files.length} files are read, those in directories below it too`,
+    );
+  }
   const unread = all.filter((name) => otherData.test(name) && !isData(name) && !isBeside(name));
   if (unread.length > 0) notes.push(`${directory}: not read: ${listed(unread)}`);
   return { files: files.map((name) => join(directory, name)), notes };

@@ -51,7 +51,7 @@ export const transformersKeys: ForeignKeys = {
   ),
   tokenizer_name: fixed([], "the tokenizer of the model's own directory is used"),
   config_name: fixed([], "config.json of the model decides"),
-  dataset_config_name: fixed([], "a data set is a file or an entry of dataset_info.json"),
+  dataset_config_name: fixed([], "write dataset as an entry: [{ path: DIRECTORY, name: SUBSET }]"),
 
   // transformers v5: would change results.
   optim_args: fixed([null], notHere),
