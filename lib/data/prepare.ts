@@ -136,8 +136,10 @@ export async function prepareDataset(
       }
     };
     // What cannot be read at all is said before anything is read for long.
-    for (const file of await filesOfBoth(spec.train, validation)) {
-      tell(`${file} is both trained on and validated on`);
+    const [first, ...more] = await filesOfBoth(spec.train, validation);
+    if (first !== undefined) {
+      const others = more.length === 0 ? "" : ` (and ${more.length} more files)`;
+      tell(`${first} is both trained on and validated on${others}`);
     }
     await read("train");
     let isValidation: (example: number) => boolean;

@@ -28,7 +28,7 @@ test("a byte order mark, carriage returns, a last comma and messages of other na
 test("what is no JSON, no UTF-8 or no text is named by file and line, with what to do", async () => {
   assert.match(
     await caseError(job, "nan.jsonl"),
-    /^E_DATA_INVALID_JSON: .*nan\.jsonl:1:36: found NaN, which Python writes .*null/,
+    /^E_DATA_INVALID_JSON: .*nan\.jsonl:1:34: found NaN, which Python writes .*null/,
   );
   assert.match(
     await caseError(job, "latin1.jsonl"),
@@ -45,7 +45,10 @@ test("what is no JSON, no UTF-8 or no text is named by file and line, with what 
 });
 
 test("Dolly's columns are read where they are named, and the error says how", async () => {
-  assert.match(await caseError(job, "dolly.jsonl"), /^E_DATA_\w+: /);
+  assert.match(
+    await caseError(job, "dolly.jsonl"),
+    /^E_DATA_COLUMNS: .*dolly\.jsonl:1: it has no column output for the answer; the columns are instruction, context, response\. .*columns:/,
+  );
   assert.equal(
     await numRows("dolly.jsonl", { columns: { query: "context", response: "response" } }),
     2,

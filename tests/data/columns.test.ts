@@ -190,6 +190,24 @@ test("rows that nothing tells are refused with the key that says it, also where 
   assert.match(wrapped, /the rows seem to stand in its field data: .*jq -c '\.data\[\]'/);
 });
 
+test("columns that are not read are told, once", async () => {
+  const rows = [
+    { id: 1, text: "a", source: "x" },
+    { id: 2, text: "b", source: "y" },
+  ];
+  const { notes } = await first(rows, {});
+  assert.deepEqual(notes, ["columns that are not read: id, source"]);
+  const asked = await first([{ q: "a ", a: "b", id: 1 }], {
+    columns: { prompt: "q", completion: "a" },
+  });
+  assert.deepEqual(asked.notes, ["columns that are not read: id"]);
+  const dolly = [{ instruction: "Add.", context: "1 and 2", response: "3" }];
+  assert.match(
+    await problem(first(dolly, {})),
+    /E_DATA_COLUMNS: .*no column output for the answer; the columns are instruction, context, response/,
+  );
+});
+
 test("messages are OpenAI's or ShareGPT's by their parts, whatever the column is called", async () => {
   const [user, assistant] = [
     { role: "user", content: "Hi" },

@@ -27,6 +27,20 @@ const rolesOf: Readonly<Record<DatasetFormat, readonly ColumnRole[]>> = {
   classification: ["text", "pair", "label"],
 };
 
+/** Columns that a format reads where nothing else is said. */
+const usualColumns: Readonly<Record<DatasetFormat, Partial<Record<ColumnRole, string>>>> = {
+  text: { text: "text" },
+  "prompt-completion": { prompt: "prompt", response: "completion", tools: "tools" },
+  messages: { messages: "messages", tools: "tools" },
+  alpaca: {
+    ...{ prompt: "instruction", query: "input", response: "output" },
+    ...{ history: "history", system: "system", tools: "tools" },
+  },
+  sharegpt: { messages: "conversations", system: "system", tools: "tools" },
+  classification: { label: "label" },
+};
+const textColumns = ["text", "sentence", "sentence1", "sentence2"];
+
 /** Names under `columns` that only one format has; the first that is given decides. */
 const tellingNames: readonly (readonly [DatasetFormat, readonly string[]])[] = [
   ["classification", ["label", "pair", "sentence", "sentence1", "sentence2"]],
@@ -34,18 +48,54 @@ const tellingNames: readonly (readonly [DatasetFormat, readonly string[]])[] = [
   ["prompt-completion", ["completion"]],
 ];
 
+/** What is said of rows before one of them is looked at. */
+type SaidOfRows = FormatOptions & { readonly format?: DatasetFormat };
+
 /**
  * How a file is read, by its first row and by what the configuration says of its columns.
  *
- * @throws E_DATA_FORMAT_UNKNOWN, E_DATA_COLUMNS where `columns` does not fit the row
+ * @throws E_DATA_FORMAT_UNKNOWN, E_DATA_COLUMNS where columns do not fit the row
  */
-export function readingOf(
-  row: RawRow,
-  options: FormatOptions & { readonly format?: DatasetFormat },
-): RowReading {
-  const { mapping, columns, chat, tags } = options;
-  if (mapping !== undefined && Object.keys(mapping).length > 0) return mappedReading(row, options);
-  if (options.format !== undefined) return { ...options, format: options.format };
+export function readingOf(row: RawRow, options: SaidOfRows): RowReading {
+  const { mapping, format, columns, chat, instructions } = options;
+  if (mapping !== undefined && Object.keys(mapping).length > 0) {
+    return withUnread(row, mappedReading(row, options));
+  }
+  if (format === undefined) return withUnread(row, recognisedReading(row, options));
+  // Whoever says the format and its columns has said what is read.
+  const isSaid = columns !== undefined || chat !== undefined || instructions !== undefined;
+  return isSaid ? { ...options, format } : withUnread(row, { ...options, format });
+}
+
+/** Tells the columns that are not read. @throws E_DATA_COLUMNS where the answer's is not there */
+function withUnread(row: RawRow, reading: RowReading): RowReading {
+  const { format, columns = {} } = reading;
+  const names = Object.keys(row.fields);
+  const whole: ColumnNames = { ...usualColumns[format], ...columns };
+  const isTextRead = format === "classification" && columns.text === undefined;
+  const read = [
+    ...Object.values(whole),
+    ...(isTextRead ? textColumns : []),
+    // OpenAI's older name of tools.
+    ...(format === "messages" ? ["functions"] : []),
+  ];
+  const unread = names.filter((name) => !read.includes(name) && name !== "");
+  if (unread.length === 0) return reading;
+  const { response } = whole;
+  if (format === "alpaca" && response !== undefined && !names.includes(response)) {
+    const problem = `it has no column ${response} for the answer`;
+    throw new LockstepError("E_DATA_COLUMNS", { place: row.place, problem, columns: names });
+  }
+  const more = unread.length > maxListedColumns ? ", ..." : "";
+  const listed = `${unread.slice(0, maxListedColumns).join(", ")}${more}`;
+  const told = reading.note === undefined ? "" : `${reading.note}; `;
+  return { ...reading, note: `${told}columns that are not read: ${listed}` };
+}
+
+const maxListedColumns = 8;
+
+function recognisedReading(row: RawRow, options: SaidOfRows): RowReading {
+  const { columns, chat, tags } = options;
   const textField = columns?.text ?? "text";
   const format = recogniseFormat(row, { textField });
   if (format === "classification" && options.prefersText === true) {
@@ -62,10 +112,7 @@ export function readingOf(
   return { ...options, format: told, columns: { ...columns, messages: field } };
 }
 
-function mappedReading(
-  row: RawRow,
-  options: FormatOptions & { readonly format?: DatasetFormat },
-): RowReading {
+function mappedReading(row: RawRow, options: SaidOfRows): RowReading {
   const { mapping = {} } = options;
   const fail = (problem: string): never => {
     const names = Object.keys(row.fields);
