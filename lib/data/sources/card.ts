@@ -77,7 +77,12 @@ function readPatterns(value: unknown, fail: () => never): Subset["patterns"] {
   else {
     for (const part of Array.isArray(value) ? (value as unknown[]) : [value]) {
       if (!isRecord(part)) add("train", part);
-      else add(typeof part["split"] === "string" ? part["split"] : "train", part["path"]);
+      else {
+        const { split } = part;
+        // YAML reads a split called 2021 as a number.
+        if (typeof split !== "string" && typeof split !== "number") return fail();
+        add(String(split), part["path"]);
+      }
     }
   }
   return patterns.size === 0 ? fail() : patterns;
