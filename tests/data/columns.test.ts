@@ -187,6 +187,12 @@ test("rows that nothing tells are refused with the key that says it, also where 
   const unknown = await problem(first("review,sentiment\nFine.,good\n", {}));
   assert.match(unknown, /E_DATA_FORMAT_UNKNOWN: .*the fields review, sentiment/);
   const wrapped = await problem(first([{ data: [{ prompt: "a", completion: "b" }] }], {}));
+  for (const fields of [
+    { text: { 0: "a", 1: "b" }, label: { 0: 1, 1: 0 } },
+    { text: ["a", "b"], label: [1, 0] },
+  ]) {
+    assert.match(await problem(first([fields], {})), /E_DATA_FORMAT_UNKNOWN: .*orient="records"/);
+  }
   assert.match(wrapped, /the rows seem to stand in its field data: .*jq -c '\.data\[\]'/);
 });
 

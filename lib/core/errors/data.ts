@@ -72,10 +72,10 @@ export const dataErrors = {
     place: string;
     found: string;
     known: readonly string[];
-    wrapped?: string;
+    advice?: string;
   }>(
     (d) =>
-      `${d.place}: a row with ${d.found} is in none of the formats ${d.known.join(", ")}${d.wrapped === undefined ? "" : `; the rows seem to stand in its field ${d.wrapped}: write them as the file's own array, or one a line (jq -c '.${d.wrapped}[]')`}.`,
+      `${d.place}: a row with ${d.found} is in none of the formats ${d.known.join(", ")}${d.advice === undefined ? "" : `; ${d.advice}`}.`,
     "Say which columns hold what, such as columns: {text: review, label: sentiment} or {prompt: question, completion: answer}; docs/data.md shows the formats.",
   ),
   E_DATA_COLUMNS: entry<{ place: string; problem: string; columns: readonly string[] }>(

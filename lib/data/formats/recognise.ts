@@ -57,6 +57,7 @@ type SaidOfRows = FormatOptions & { readonly format?: DatasetFormat };
  * @throws E_DATA_FORMAT_UNKNOWN, E_DATA_COLUMNS where columns do not fit the row
  */
 export function readingOf(row: RawRow, options: SaidOfRows): RowReading {
+  refuseColumns(row);
   const { mapping, format, columns, chat, instructions } = options;
   if (mapping !== undefined && Object.keys(mapping).length > 0) {
     return withUnread(row, mappedReading(row, options));
@@ -65,6 +66,23 @@ export function readingOf(row: RawRow, options: SaidOfRows): RowReading {
   // Whoever says the format and its columns has said what is read.
   const isSaid = columns !== undefined || chat !== undefined || instructions !== undefined;
   return isSaid ? { ...options, format } : withUnread(row, { ...options, format });
+}
+
+/** A table that was written column by column is one row, whose values are all of a column's. */
+function refuseColumns({ place, fields }: RawRow): void {
+  const values = Object.values(fields);
+  const isIndexed = (value: unknown): boolean =>
+    isRecord(value) &&
+    Object.keys(value).length > 0 &&
+    Object.keys(value).every((key) => /^\d+$/.test(key));
+  const isList = (value: unknown): boolean =>
+    Array.isArray(value) && value.length > 0 && !value.some((each) => typeof each === "object");
+  if (values.length === 0 || !(values.every(isIndexed) || values.every(isList))) return;
+  const found = `the fields ${Object.keys(fields).slice(0, maxListedColumns).join(", ")}`;
+  const advice =
+    'it holds columns and no rows: in Python, a table\'s to_json(FILE, orient="records", lines=True) writes rows';
+  const facts = { place, found, known: datasetFormats, advice };
+  throw new LockstepError("E_DATA_FORMAT_UNKNOWN", facts);
 }
 
 /** Tells the columns that are not read. @throws E_DATA_COLUMNS where the answer's is not there */
@@ -203,8 +221,7 @@ export function recogniseFormat(
     ([, value]) => Array.isArray(value) && value.length > 0 && value.every(isRecord),
   )?.[0];
   const facts = { place, found, known: datasetFormats };
-  throw new LockstepError(
-    "E_DATA_FORMAT_UNKNOWN",
-    wrapped === undefined ? facts : { ...facts, wrapped },
-  );
+  if (wrapped === undefined) throw new LockstepError("E_DATA_FORMAT_UNKNOWN", facts);
+  const advice = `the rows seem to stand in its field ${wrapped}: write them as the file's own array, or one a line (jq -c '.${wrapped}[]')`;
+  throw new LockstepError("E_DATA_FORMAT_UNKNOWN", { ...facts, advice });
 }
