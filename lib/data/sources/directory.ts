@@ -61,9 +61,7 @@ export async function directoryFiles(
   }
   const files = splits.get(split) ?? [];
   const notes: string[] = [];
-  if (isNamed && (splits.size > 1 || others.length > 0 || purpose === "validation")) {
-    notes.push(describe(directory, { split, splits, others, purpose }));
-  }
+  if (isNamed) notes.push(describe(directory, { split, splits, others, purpose }));
   if (!isNamed && files.some((name) => name.includes("/"))) {
     notes.push(
       `${directory}: no names tell splits, so all its ${files.length} files are read, those in directories below it too`,
