@@ -343,7 +343,7 @@ test("files: a missing one, one too large, two of them", async (t) => {
   await writeFile(file, `${base}max_steps: 3\n`);
   assert.equal((await loadConfig([file, "--max-steps=4"])).config.max_steps, 4);
   await assert.rejects(loadConfig([join(dir, "none.yaml")]), { code: "E_FILE_NOT_FOUND" });
-  await assert.rejects(loadConfig([dir]), { code: "E_CONFIG_SYNTAX", message: /is a directory/ });
+  await assert.rejects(loadConfig([dir]), { code: "E_FILE_UNREADABLE", message: /is a directory/ });
   await assert.rejects(loadConfig([file, file]), { code: "E_CONFIG_FLAG" });
   await assert.rejects(loadConfig([file, "bf16=true"]), { message: /two dashes, --bf16=true/ });
   await assert.rejects(loadConfig([file, "--plane"]), { code: "E_CONFIG_UNKNOWN_KEY" });

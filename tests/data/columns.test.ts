@@ -238,7 +238,7 @@ test("a named column of texts is learnt whole by a model of texts, and read with
   assert.match(named.notes.join(), /labels are not read: .*dataset_format: classification/);
   const encoder = await first(rows, { dataset_text_field: "review" }, { isTextModel: false });
   assert.deepEqual(encoder.example, { kind: "labelled", text: "A review.", pair: null, label: 1 });
-  assert.deepEqual(encoder.notes, []);
+  assert.deepEqual(encoder.notes, ["columns that are not read: text"]);
   const asked = await first(rows, { dataset_text_field: "text" }, { format: "classification" });
   assert.equal(asked.example.kind, "labelled");
 });

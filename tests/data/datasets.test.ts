@@ -388,32 +388,3 @@ test("prepared rows report what became of the text", async () => {
   assert.equal(short.train.report.supervisedTokens, stream.length - 1);
   assert.equal(short.train.report.droppedTokens, 0);
 });
-
-test("a text of one token, which has nothing to predict, is no row of its own", async () => {
-  // A tokenizer without an end token, so that nothing follows the text.
-  const wordpiece = await loadTokenizer(join(packageRoot, "tests/fixtures/tokenizers/wordpiece"));
-  const rows = ["the", "the state of", "of"].map((text) => JSON.stringify({ text }));
-  const spec = {
-    train: [{ source: await file("short-texts.jsonl", rows.join("\n")) }],
-    validationFraction: 0,
-  };
-  const options = { tokenizer: wordpiece, vocabSize: wordpiece.vocabSize };
-  const alone = { ...options, packing: false };
-  await assert.rejects(
-    prepare(spec, alone),
-    failure("E_DATA_NOTHING_SUPERVISED", { place: "example 1", numTokens: 1 }),
-  );
-  await assert.rejects(
-    prepare({ ...spec, onBadRow: "skip" }, alone),
-    failure("E_DATA_TOO_MANY_BAD_ROWS", { numBad: 2, numRows: 3 }),
-  );
-  // Laid end to end they follow each other.
-  const { train } = await prepare(spec, options);
-  assert.equal(train.report.supervisedTokens, train.report.numTokens - 1);
-});
-
-test("a file that is trained on and validated on is told", async () => {
-  const source = await file("both.jsonl", '{"text":"one"}\n{"text":"two"}\n');
-  const { notes } = await prepare({ train: [{ source }], validation: [{ source }] });
-  assert.deepEqual(notes, [`${source} is both trained on and validated on`]);
-});
