@@ -278,6 +278,7 @@ test("labels that are no classes are refused", async () => {
   await refused([0.5, 1], "E_DATA_ROW_FORMAT");
   await refused(["0.5", "1"], "E_DATA_ROW_FORMAT");
   await refused(["01", "1"], "E_DATA_ROW_FORMAT");
+  await refused([2 ** 53, 2 ** 53 + 2], "E_DATA_ROW_FORMAT");
   await refused([true, "a"], "E_DATA_ROW_FORMAT");
   await refused(["a", " "], "E_DATA_NO_ANSWER");
   await refused([0, 2], "E_DATA_ROW_FORMAT");

@@ -187,7 +187,10 @@ test("rows that nothing tells are refused with the key that says it, also where 
   const unknown = await problem(first("review,sentiment\nFine.,good\n", {}));
   assert.match(unknown, /E_DATA_FORMAT_UNKNOWN: .*the fields review, sentiment/);
   const wrapped = await problem(first([{ data: [{ prompt: "a", completion: "b" }] }], {}));
+  const capital = await problem(first("Text,Label\nFine.,good\n", {}));
+  assert.match(capital, /columns: \{text: Text, label: Label\} may be what is meant/);
   for (const fields of [
+    { 0: { text: "a" }, 1: { text: "b" } },
     { text: { 0: "a", 1: "b" }, label: { 0: 1, 1: 0 } },
     { text: ["a", "b"], label: [1, 0] },
   ]) {

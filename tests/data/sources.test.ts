@@ -156,6 +156,34 @@ test("a README.md names the files of splits and subsets", async () => {
   assert.match(await problem(find(wrong)), /names nowhere\/\* for train, which is not there/);
 });
 
+test("forms of configs give the splits that datasets gives", async () => {
+  const [a, b, train, testing] = ["raw/a.jsonl", "raw/b.jsonl", "fr/train.jsonl", "fr/test.jsonl"];
+  // What load_dataset of datasets 5.2 read of these files.
+  const cases: [configs: string, train: string[], test: string[]][] = [
+    ["- config_name: fr\n  data_dir: fr\n", [train], [testing]],
+    ["- config_name: default\n  data_files: raw/*.jsonl\n", [a, b], []],
+    ["- config_name: default\n  data_files: [raw/a.jsonl, fr/test.jsonl]\n", [a, testing], []],
+    ["- data_files:\n  - split: train\n    path: '**/[ab].jsonl'\n", [a, b], []],
+    ["- data_files:\n  - split: train\n    path: 'fr/**'\n", [testing, train], []],
+    [
+      "- config_name: en\n  data_dir: raw\n- config_name: default\n  data_dir: fr\n",
+      [train],
+      [testing],
+    ],
+  ];
+  for (const [configs, trained, tested] of cases) {
+    const card = { "README.md": `---\nconfigs:\n${configs}---\n` };
+    const base = await directory({ ...named(a, b, train, testing), ...card });
+    assert.deepEqual((await find(base)).files, trained, configs);
+    if (tested.length === 0) await problem(find(base, "validation"));
+    else assert.deepEqual((await find(base, "validation")).files, tested, configs);
+  }
+  // Patterns stand from the data set's directory on, also beside data_dir.
+  const both = "- config_name: fr\n  data_dir: fr\n  data_files: t*.jsonl\n";
+  const base = await directory({ ...named(train), "README.md": `---\nconfigs:\n${both}---\n` });
+  assert.match(await problem(find(base)), /names t\*\.jsonl for train, which is not there/);
+});
+
 test("what cannot be read as it was meant is refused with what there is", async () => {
   const onlyTest = await directory(named("test_questions.jsonl", "reviews.jsonl"));
   assert.match(

@@ -46,7 +46,7 @@ export const dataErrors = {
   }>(
     (d) =>
       `${d.line === undefined ? `The file ${d.file}` : `${d.file}:${d.line}`} is not valid UTF-8: a wrong byte is at offset ${d.byteOffset} (it may be ${d.encoding}).`,
-    "Convert the file to UTF-8, for example with iconv -f LATIN1 -t UTF-8.",
+    "Convert the file to UTF-8, for example with iconv -f ENCODING -t UTF-8.",
   ),
   E_DATA_INVALID_JSON: entry<{ file: string; line: number; column: number; problem: string }>(
     (d) => `${d.file}:${d.line}:${d.column}: ${d.problem}.`,

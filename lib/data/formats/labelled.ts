@@ -18,6 +18,11 @@ export function classificationRow(
   if (typeof label !== "string" && typeof label !== "boolean" && !Number.isFinite(label)) {
     throw row.wrong(`${JSON.stringify(field)} is neither text nor a number`);
   }
+  if (Number.isInteger(label) && !Number.isSafeInteger(label)) {
+    throw row.wrong(
+      `${JSON.stringify(field)} has more digits than a number keeps: write it in quotes`,
+    );
+  }
   const isPair = columns.pair !== undefined || (single === undefined && columns.text === undefined);
   return {
     kind: "labelled",

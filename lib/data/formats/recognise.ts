@@ -68,7 +68,7 @@ export function readingOf(row: RawRow, options: SaidOfRows): RowReading {
   return isSaid ? { ...options, format } : withUnread(row, { ...options, format });
 }
 
-/** A table that was written column by column is one row, whose values are all of a column's. */
+/** A table that was written as one object, by its columns or by its index, is no row. */
 function refuseColumns({ place, fields }: RawRow): void {
   const values = Object.values(fields);
   const isIndexed = (value: unknown): boolean =>
@@ -77,10 +77,13 @@ function refuseColumns({ place, fields }: RawRow): void {
     Object.keys(value).every((key) => /^\d+$/.test(key));
   const isList = (value: unknown): boolean =>
     Array.isArray(value) && value.length > 0 && !value.some((each) => typeof each === "object");
-  if (values.length === 0 || !(values.every(isIndexed) || values.every(isList))) return;
+  const isByIndex =
+    values.every(isRecord) && Object.keys(fields).every((name) => /^\d+$/.test(name));
+  const isTable = isByIndex || values.every(isIndexed) || values.every(isList);
+  if (values.length === 0 || !isTable) return;
   const found = `the fields ${Object.keys(fields).slice(0, maxListedColumns).join(", ")}`;
   const advice =
-    'it holds columns and no rows: in Python, a table\'s to_json(FILE, orient="records", lines=True) writes rows';
+    'it holds a whole table: in Python, a table\'s to_json(FILE, orient="records", lines=True) writes rows';
   const facts = { place, found, known: datasetFormats, advice };
   throw new LockstepError("E_DATA_FORMAT_UNKNOWN", facts);
 }
@@ -221,7 +224,15 @@ export function recogniseFormat(
     ([, value]) => Array.isArray(value) && value.length > 0 && value.every(isRecord),
   )?.[0];
   const facts = { place, found, known: datasetFormats };
-  if (wrapped === undefined) throw new LockstepError("E_DATA_FORMAT_UNKNOWN", facts);
+  if (wrapped === undefined) {
+    const near = Object.keys(fields).flatMap((name): [string, string][] => {
+      const ours = name.toLowerCase().replace(/^labels$/, "label");
+      return Object.hasOwn(columnRoles, ours) && ours !== name ? [[ours, name]] : [];
+    });
+    const columns = near.map(([ours, name]) => `${ours}: ${name}`).join(", ");
+    const advice = columns === "" ? {} : { advice: `columns: {${columns}} may be what is meant` };
+    throw new LockstepError("E_DATA_FORMAT_UNKNOWN", { ...facts, ...advice });
+  }
   const advice = `the rows seem to stand in its field ${wrapped}: write them as the file's own array, or one a line (jq -c '.${wrapped}[]')`;
   throw new LockstepError("E_DATA_FORMAT_UNKNOWN", { ...facts, advice });
 }

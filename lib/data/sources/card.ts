@@ -9,7 +9,7 @@ export interface Subset {
   readonly isDefault: boolean;
   /** Patterns of files by split; undefined: as their names tell. */
   readonly patterns: ReadonlyMap<string, readonly string[]> | undefined;
-  /** Directory of its files, relative to the data set's. */
+  /** Directory of its files where there are no patterns, relative to the data set's. */
   readonly directory: string;
 }
 

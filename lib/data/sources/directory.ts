@@ -103,31 +103,32 @@ function divide(
   isData: (name: string) => boolean,
   fail: (problem: string) => never,
 ): Division {
+  const data = all.filter((name) => isData(name) && !isBeside(name));
+  if (subset?.patterns !== undefined) {
+    const splits = new Map<string, readonly string[]>();
+    for (const [split, patterns] of subset.patterns) {
+      const names = patterns.flatMap((pattern) => {
+        const expression = patternExpression(pattern);
+        const matching = data.filter((name) => expression.test(name));
+        if (matching.length === 0) {
+          fail(`README.md names ${pattern} for ${split}, which is not there`);
+        }
+        return matching;
+      });
+      splits.set(split, [...new Set(names)]);
+    }
+    return { splits, isNamed: true, others: [], unclear: undefined };
+  }
   const root = (subset?.directory ?? "").replace(/^(\.\/)+|\/+$/g, "");
-  const inside = root === "" ? all : all.filter((name) => name.startsWith(`${root}/`));
-  const from = root === "" ? 0 : root.length + 1;
-  const data = inside.filter((name) => isData(name) && !isBeside(name));
-  if (subset?.patterns === undefined) {
-    const division = divideBySplits(data.map((name) => name.slice(from)));
-    const whole = (name: string): string => (from === 0 ? name : `${root}/${name}`);
-    return {
-      ...division,
-      splits: new Map([...division.splits].map(([split, names]) => [split, names.map(whole)])),
-      others: division.others.map(whole),
-    };
-  }
-  const splits = new Map<string, readonly string[]>();
-  for (const [split, patterns] of subset.patterns) {
-    const names = patterns.flatMap((pattern) => {
-      const expression = patternExpression(pattern);
-      const matching = inside.filter((name) => expression.test(name.slice(from)) && isData(name));
-      if (matching.length === 0)
-        fail(`README.md names ${pattern} for ${split}, which is not there`);
-      return matching;
-    });
-    splits.set(split, [...new Set(names)]);
-  }
-  return { splits, isNamed: true, others: [], unclear: undefined };
+  const prefix = root === "" ? "" : `${root}/`;
+  const inside = data.filter((name) => name.startsWith(prefix));
+  const division = divideBySplits(inside.map((name) => name.slice(prefix.length)));
+  const whole = (name: string): string => `${prefix}${name}`;
+  return {
+    ...division,
+    splits: new Map([...division.splits].map(([split, names]) => [split, names.map(whole)])),
+    others: division.others.map(whole),
+  };
 }
 
 function chooseSubset(
