@@ -242,6 +242,10 @@ test("a named column of texts is learnt whole by a model of texts, and read with
   const encoder = await first(rows, { dataset_text_field: "review" }, { isTextModel: false });
   assert.deepEqual(encoder.example, { kind: "labelled", text: "A review.", pair: null, label: 1 });
   assert.deepEqual(encoder.notes, ["columns that are not read: text"]);
+  const other = await first([{ prompt: "a ", completion: "b" }], { dataset_text_field: "body" });
+  assert.deepEqual(other.notes, [
+    "rows are read as prompt-completion: they have no column body, which dataset_text_field names",
+  ]);
   const asked = await first(rows, { dataset_text_field: "text" }, { format: "classification" });
   assert.equal(asked.example.kind, "labelled");
 });

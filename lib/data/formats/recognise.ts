@@ -127,10 +127,16 @@ function recognisedReading(row: RawRow, options: SaidOfRows): RowReading {
   if (chat !== undefined || tags !== undefined || columns?.messages !== undefined) {
     return { ...options, format };
   }
-  if (format !== "sharegpt" && format !== "messages") return { ...options, format };
+  const isLacking = columns?.text !== undefined && !Object.hasOwn(row.fields, textField);
+  const note = isLacking
+    ? {
+        note: `rows are read as ${format}: they have no column ${textField}, which dataset_text_field names`,
+      }
+    : {};
+  if (format !== "sharegpt" && format !== "messages") return { ...options, ...note, format };
   const field = format === "sharegpt" ? "conversations" : "messages";
   const told = formatOfMessages(row.fields[field], format);
-  return { ...options, format: told, columns: { ...columns, messages: field } };
+  return { ...options, ...note, format: told, columns: { ...columns, messages: field } };
 }
 
 function mappedReading(row: RawRow, options: SaidOfRows): RowReading {
