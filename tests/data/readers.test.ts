@@ -8,6 +8,7 @@ import fc from "fast-check";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
 import { BadRows, maxListedRows } from "#lib/data/bad-rows";
+import { FloatNumber, plainNumber } from "#lib/data/json-data";
 import { dataFiles, type RawRow, readRows } from "#lib/data/readers/index";
 import { maxFooterBytes } from "#lib/data/readers/parquet";
 import { maxRowBytes } from "#lib/data/readers/row";
@@ -27,7 +28,16 @@ async function rowsOf(path: string, badRows = new BadRows("error")): Promise<Raw
   return rows;
 }
 const fieldsOf = async (path: string): Promise<unknown[]> =>
-  (await rowsOf(path)).map(({ fields }) => fields);
+  (await rowsOf(path)).map(({ fields }) => plain(fields));
+/** What is nested in a row, with objects and numbers of JavaScript. */
+function plain(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(plain);
+  if (value instanceof FloatNumber || typeof value === "bigint") return Number(plainNumber(value));
+  if (typeof value !== "object" || value === null) return value;
+  const entries =
+    value instanceof Map ? [...(value as Map<string, unknown>)] : Object.entries(value);
+  return Object.fromEntries(entries.map(([name, each]) => [name, plain(each)]));
+}
 
 function failure(code: string, facts: object = {}): (error: unknown) => boolean {
   return (error) => {
