@@ -3,6 +3,7 @@ import type { BadRows } from "./bad-rows.js";
 import {
   countSupervised,
   markTokens,
+  refuseBlankCompletion,
   type RenderedExample,
   renderCompletion,
   renderConversation,
@@ -174,9 +175,10 @@ export class ExampleEncoder {
     try {
       switch (example.kind) {
         case "completion":
+          refuseBlankCompletion(example, this.#settings.tokenizer, place);
           return [{ ...renderCompletion(example), place, kind: example.kind }];
         case "conversation":
-          return renderConversation(example, this.#settings.tokenizer).map((marked) => ({
+          return renderConversation(example, this.#settings.tokenizer, place).map((marked) => ({
             ...marked,
             place,
             kind: example.kind,
@@ -275,7 +277,7 @@ function charactersOf({ example }: PlacedExample): number {
     case "completion":
       return example.prompt.length + example.completion.length;
     case "conversation":
-      return example.messages.reduce((sum, { content }) => sum + content.length + 64, 0);
+      return example.messages.reduce((sum, { content = "" }) => sum + content.length + 64, 0);
     case "labelled":
       return example.text.length + (example.pair?.length ?? 0);
   }

@@ -8,6 +8,8 @@ import {
   parseExample,
   recogniseFormat,
 } from "./formats/index.js";
+import { jsonText } from "./jinja/index.js";
+import { templateValue } from "./json-data.js";
 import { dataExtension, dataExtensions, dataFiles, readRows } from "./readers/index.js";
 
 /** One source of examples, with what is known about its rows. */
@@ -71,6 +73,7 @@ const textFieldOf = ({ columns }: DataSource): { textField?: string } =>
 export function contentOf({ place, example }: PlacedExample): string {
   if (example.kind === "text") return example.text;
   try {
+    if (example.kind === "conversation") return jsonText(templateValue(example));
     // The same text with another label is still the same text.
     return JSON.stringify(example.kind === "labelled" ? { ...example, label: 0 } : example);
   } catch (cause) {

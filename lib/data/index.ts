@@ -1,5 +1,5 @@
 export type { BadRowPolicy } from "./bad-rows.js";
-export type { ChatMessage } from "./chat-template.js";
+export { type ChatMessage, today } from "./chat-template.js";
 export { findSources } from "./dataset-info.js";
 export { builtInDatasets } from "./datasets/index.js";
 export { cleanText } from "./documents.js";

@@ -1,6 +1,11 @@
 import { type Encoding, Tokenizer as NativeTokenizer } from "tokenizers";
 import { LockstepError } from "#lib/core/errors/index";
-import { type ChatMessage, type ChatTemplate, readChatTemplate } from "./chat-template.js";
+import {
+  type ChatMessage,
+  type ChatTemplate,
+  readChatTemplate,
+  type TemplateOptions,
+} from "./chat-template.js";
 import { isRecord } from "./files.js";
 import type { MarkedText, TextSpan } from "./generation-marks.js";
 import { readSpecialTokens } from "./special-tokens.js";
@@ -86,17 +91,19 @@ const pieceCharacters = 2048;
  * Loads `tokenizer.json` of a model directory with its special tokens and chat template.
  *
  * @param modelDirectory where config.json and generation_config.json are, if not beside it
+ * @param templateOptions the date that the chat template writes
  * @throws E_FILE_NOT_FOUND, E_TOKENIZER_MISSING, E_TOKENIZER_INVALID, E_CHAT_TEMPLATE_FAILED
  */
 export async function loadTokenizer(
   directory: string,
   modelDirectory: string = directory,
+  templateOptions: TemplateOptions = {},
 ): Promise<Tokenizer> {
   const { file, text } = await readTokenizerFile(directory);
   const native = openNative(file, text);
   const mayCut = tokensSurviveCuts(text);
   const specialTokens = await readSpecialTokens(directory, modelDirectory);
-  const chatTemplate = await readChatTemplate(directory, specialTokens);
+  const chatTemplate = await readChatTemplate(directory, specialTokens, templateOptions);
   const prefix = await native.encode("", null, { addSpecialTokens: true });
 
   const idOf = (token: string | undefined): number | null =>

@@ -117,9 +117,20 @@ export const dataErrors = {
       `The model directory ${d.directory} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json).`,
     "Use plain text, or a model that was tuned for chat.",
   ),
-  E_CHAT_TEMPLATE_FAILED: entry<{ file: string; problem: string }>(
-    (d) => `The chat template of ${d.file} did not render: ${d.problem}.`,
-    "Check that the messages have the roles and the order that the template asks for.",
+  E_CHAT_TEMPLATE_FAILED: entry<{ file: string; problem: string; place?: string }>(
+    (d) =>
+      `${d.place === undefined ? "The" : `${d.place}: the`} chat template of ${d.file} did not render: ${d.problem}.`,
+    "Check that the messages have the roles and the order that the template asks for, or set on_bad_row: skip to leave such rows out.",
+  ),
+  E_DATA_NOT_IN_TEMPLATE: entry<{ place: string; file: string; what: string }>(
+    (d) =>
+      `${d.place}: ${d.what} would be dropped: nothing of it is in the text that the chat template of ${d.file} writes.`,
+    "Use a template that writes it, take it out of the data, or set on_bad_row: skip to leave such rows out.",
+  ),
+  E_DATA_BLANK_ANSWER: entry<{ place: string; message: number }>(
+    (d) =>
+      `${d.place}: what would be learnt of message ${d.message} is nothing but blanks and end tokens.`,
+    "Give the answer a text or a call that the chat template writes, give it the weight 0, or set on_bad_row: skip.",
   ),
   E_TOKEN_OUT_OF_VOCABULARY: entry<{ document: string; tokenId: number; vocabSize: number }>(
     (d) =>

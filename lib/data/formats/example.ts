@@ -1,6 +1,7 @@
 import type { InstructionForm } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ChatMessage } from "#lib/data/chat-template";
+import { atPlace, type JsonData, jsonDataOf } from "#lib/data/json-data";
 
 /** What a row says, whatever its file and its columns looked like. */
 export type Example = TextExample | CompletionExample | ConversationExample | LabelledExample;
@@ -24,8 +25,8 @@ export interface ConversationExample {
   readonly messages: readonly ChatMessage[];
   /** Of each message: whether it is learnt. Only messages of the assistant are. */
   readonly isLearnt: readonly boolean[];
-  /** As the template takes them: JSON schemas of functions. */
-  readonly tools: unknown;
+  /** As the template takes them: JSON schemas of functions, or null. */
+  readonly tools: JsonData;
 }
 
 export interface LabelledExample {
@@ -102,6 +103,20 @@ export class FormatRow {
     return Object.hasOwn(this.fields, field) ? (this.fields[field] ?? undefined) : undefined;
   }
 
+  /**
+   * A field with what is nested in it. Keys without a value are not there: tables give all objects of a
+   * column the same keys.
+   *
+   * @throws E_DATA_ROW_FORMAT for what is nested too deep
+   */
+  data(field: string): JsonData {
+    return this.dataOf(this.get(field));
+  }
+
+  dataOf(value: unknown): JsonData {
+    return atPlace(this.place, () => jsonDataOf(value, { dropsNull: true }));
+  }
+
   /** @throws E_DATA_ROW_FORMAT */
   string(field: string): string {
     const value = this.get(field);
@@ -123,6 +138,11 @@ export class FormatRow {
       format: this.format,
       problem,
     });
+  }
+
+  /** @param message counted from 1 */
+  blankAnswer(message: number): LockstepError {
+    return new LockstepError("E_DATA_BLANK_ANSWER", { place: this.place, message });
   }
 
   noAnswer(): LockstepError {

@@ -2,7 +2,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { cleanText } from "#lib/data/documents";
 import type { RawRow } from "#lib/data/readers/index";
 import { chatRow, instructionRow } from "./entry-rows.js";
-import { alpacaRow, messagesRow, sharegptRow } from "./conversations.js";
+import { alpacaRow, sharegptRow } from "./conversations.js";
 import {
   type CompletionExample,
   type ConversationExample,
@@ -13,6 +13,7 @@ import {
   FormatRow,
   type LabelledExample,
 } from "./example.js";
+import { messagesRow } from "./messages.js";
 
 export * from "./example.js";
 
@@ -81,7 +82,9 @@ function promptCompletionRow(
   const completion = row.get(completionField);
   if (!Array.isArray(completion) || completion.length === 0) throw row.noAnswer();
   const whole = messagesRow(row, options, [...(prompt as unknown[]), ...(completion as unknown[])]);
-  return { ...whole, isLearnt: whole.isLearnt.map((learnt, i) => learnt && i >= prompt.length) };
+  const isLearnt = whole.isLearnt.map((learnt, i) => learnt && i >= prompt.length);
+  if (!isLearnt.includes(true)) throw row.noAnswer();
+  return { ...whole, isLearnt };
 }
 
 /** `text` (or `sentence`), or a pair `sentence1`, `sentence2`, with a `label`: a class by name or by number. */
