@@ -16,6 +16,7 @@ import { type PreparedRun, prepareRun } from "./prepare.js";
 import { bestMetric } from "./classifier.js";
 import { pushOf, type PushResult } from "./push.js";
 import { countsTokens, flosPerToken, tracksBest } from "./run-results.js";
+import { savedTemplateDate } from "./template-date.js";
 import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
 import {
   openResumePoint,
@@ -99,6 +100,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
       const checkpoint = resume;
       prepared = await prepareRun(config, {
         onDetail: detail,
+        resumedTemplateDate: checkpoint && (await savedTemplateDate(checkpoint.directory)),
         choosePrecision: async () => {
           if (checkpoint !== undefined) return resumedPrecision(checkpoint);
           detail("waiting for the first worker, whose device decides bf16: auto");

@@ -37,6 +37,7 @@ import { findModelDirectory, readModelConfig } from "./model-directory.js";
 import { findableName, refuseAdapter } from "./model-place.js";
 import { prepareData } from "./prepare-data.js";
 import { checkSpecialTokens } from "./special-tokens.js";
+import { describeTemplateDate, settleTemplateDate, withDateOf } from "./template-date.js";
 
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
 export interface PreparedRun {
@@ -102,6 +103,7 @@ export interface PrecisionChoice {
 export interface PreparationHooks {
   /** Asked where the configuration leaves it open, when the data is ready. @default this processor */
   readonly choosePrecision?: () => Promise<PrecisionChoice>;
+  readonly resumedTemplateDate?: string | undefined;
   /** What is being done, for a display. */
   readonly onDetail?: (detail: string) => void;
 }
@@ -109,7 +111,7 @@ export interface PreparationHooks {
 /** Opens the model, tokenises and packs the data set, and plans every step. Loads no TensorFlow. */
 export async function prepareRun(
   asked: ResolvedConfig,
-  { onDetail = () => {}, choosePrecision }: PreparationHooks = {},
+  { onDetail = () => {}, choosePrecision, resumedTemplateDate }: PreparationHooks = {},
 ): Promise<PreparedRun> {
   const modelDirectory = await findModelDirectory(asked.model_name_or_path, {
     revision: asked.model_revision,
@@ -125,7 +127,8 @@ export async function prepareRun(
   }
   onDetail("opening the model");
   const modelConfig = await readModelConfig(modelDirectory);
-  const tokenizer = await loadTokenizer(modelDirectory);
+  const date = settleTemplateDate(asked, resumedTemplateDate);
+  const tokenizer = await loadTokenizer(modelDirectory, modelDirectory, { date });
   checkSpecialTokens(asked.special_tokens, tokenizer);
   const weights = await ModelWeights.open(modelDirectory);
   try {
@@ -143,7 +146,8 @@ export async function prepareRun(
     });
     const choice =
       asked.bf16 === "auto" ? ((await choosePrecision?.()) ?? processorChoice()) : undefined;
-    const config = settleConfig(asked, choice?.bf16 ?? asked.bf16 === true);
+    const dated = withDateOf(tokenizer, asked, date);
+    const config = settleConfig(dated, choice?.bf16 ?? asked.bf16 === true);
     const { labels } = data;
     if (labels === undefined) refuseClassifierOfTexts(modelConfig);
     const classifier =
@@ -236,6 +240,7 @@ export async function prepareRun(
         ...(lora === undefined ? {} : { adapterBase: lora.baseName }),
         dataLines: [
           ...data.dataLines,
+          ...describeTemplateDate(config, tokenizer),
           ...(lora === undefined ? [] : [lora.line]),
           ...(choice === undefined ? [] : [describeChoice(choice)]),
         ],

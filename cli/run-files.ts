@@ -13,7 +13,11 @@ import {
   writeOptimizerState,
   writeTrainerState,
 } from "#lib/checkpoint/index";
-import { copyTokenizer, writeChangedConfig } from "#lib/checkpoint/model-directory";
+import {
+  copyAdditionalTemplates,
+  copyTokenizer,
+  writeChangedConfig,
+} from "#lib/checkpoint/model-directory";
 import { classifierConfigFileName, writeAdapterDirectory } from "#lib/checkpoint/peft/index";
 import { removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
@@ -252,6 +256,7 @@ async function writeModel(run: PreparedRun, directory: string, snapshot: Snapsho
 
 /** Every file of a checkpoint's top level, the run's own state excepted. */
 async function copyModel(checkpoint: string, directory: string): Promise<void> {
+  await copyAdditionalTemplates(checkpoint, directory);
   for (const item of await readdir(checkpoint, { withFileTypes: true })) {
     if (!item.isFile() || item.name === trainerStateFileName) continue;
     await copyFile(join(checkpoint, item.name), join(directory, item.name));

@@ -69,7 +69,14 @@ export async function saveFilesAtomically(
       const rank = (name: string): number =>
         name.endsWith(".safetensors") ? 0 : isConfigFile(name) ? 2 : 1;
       const names = (await readdir(temporary)).sort((a, b) => rank(a) - rank(b));
-      for (const name of names) await rename(join(temporary, name), join(final, name));
+      for (const name of names) {
+        // A folder (of chat templates) takes no other's place.
+        const isFolder = (await stat(join(temporary, name))).isDirectory();
+        if (isFolder && (await exists(join(final, name)))) {
+          await removeDirectoryAtomically(join(final, name));
+        }
+        await rename(join(temporary, name), join(final, name));
+      }
       if (names.some(isWeightsFile)) {
         // Shards of an earlier save, or a single file where there are shards now, would be read too; an
         // adapter's configuration beside a model, or a model's beside an adapter, would be believed.

@@ -18,9 +18,11 @@ import {
   adapterConfigFile,
   adapterWeightsFile,
   configFile,
+  isNamedTemplate,
   isSafeFileName,
   maxBytesOf,
   smallFileNames,
+  templatesFolder,
   weightsFile,
   weightsIndexFile,
 } from "./wanted-files.js";
@@ -76,15 +78,25 @@ async function listRepository(model: HubModel, settings: HubSettings): Promise<L
   const files = new Map<string, HubFile>();
   let numListed = 0;
   const repo = { type: "model", name: id } as const;
-  for await (const entry of listFiles({ ...common, repo, revision: commit })) {
-    if (++numListed > maxListedFiles) {
-      throw new UnusableAnswer(`its listing has more than ${maxListedFiles} entries`);
+  const list = async (path?: string): Promise<void> => {
+    let hasTemplates = false;
+    const where = path === undefined ? {} : { path };
+    for await (const entry of listFiles({ ...common, repo, revision: commit, ...where })) {
+      if (++numListed > maxListedFiles) {
+        throw new UnusableAnswer(`its listing has more than ${maxListedFiles} entries`);
+      }
+      const file = checkEntry(entry);
+      if (file === undefined) {
+        if (path === undefined && entry.path === templatesFolder) hasTemplates = true;
+        continue;
+      }
+      if (path !== undefined && !isNamedTemplate(file.name)) continue;
+      const name = file.name.split("/").map(encodeURIComponent).join("/");
+      files.set(file.name, { ...file, url: `${endpoint}/${id}/resolve/${commit}/${name}` });
     }
-    const file = checkEntry(entry);
-    if (file === undefined) continue;
-    const url = `${endpoint}/${id}/resolve/${commit}/${encodeURIComponent(file.name)}`;
-    files.set(file.name, { ...file, url });
-  }
+    if (hasTemplates) await list(templatesFolder);
+  };
+  await list();
   return { commit, files };
 }
 
@@ -154,6 +166,7 @@ async function downloadFiles(
   await fetchAll(
     present([
       ...smallFileNames.filter((name) => !configs.includes(name)),
+      ...[...files.keys()].filter(isNamedTemplate),
       ...(files.has(weightsFile) ? [weightsFile] : shards),
       adapterWeightsFile,
       ...configs,

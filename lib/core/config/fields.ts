@@ -46,6 +46,13 @@ const modelAndData = {
     .enum(["error", "skip"])
     .default("error")
     .describe("what a row that cannot be used does: end the run, or be counted and listed"),
+  chat_template_date: z.iso
+    .date()
+    .nullable()
+    .default(null)
+    .describe(
+      "day that the chat template writes where it asks for today (strftime_now), YYYY-MM-DD; null: the day the run starts, kept when it is resumed",
+    ),
   packing: z
     .boolean()
     .nullable()

@@ -10,6 +10,7 @@ export {
   resolveConfig,
   type SettledConfig,
   settleConfig,
+  withTemplateDate,
 } from "./resolve.js";
 export { hubTokenOf } from "./secrets.js";
 export { schedulerNames } from "./schedule-names.js";

@@ -146,6 +146,13 @@ export function settleConfig(config: ResolvedConfig, bf16: boolean): SettledConf
   return settled;
 }
 
+/** A configuration with the day that its chat template writes. */
+export function withTemplateDate(config: ResolvedConfig, date: string): ResolvedConfig {
+  const dated = Object.freeze({ ...config, chat_template_date: date });
+  keepHubToken(dated, hubTokenOf(config) ?? null);
+  return dated;
+}
+
 /** The key of ours that a name stands for, if it does. */
 function ourName(key: string): ConfigKey {
   const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
@@ -317,6 +324,7 @@ export function describeType(schema: z.ZodType): string {
   if (schema instanceof z.ZodBoolean) return "true or false";
   if (schema instanceof z.ZodLiteral) return [...schema.values].map(String).join(" or ");
   if (schema instanceof z.ZodString) return "text";
+  if (schema instanceof z.ZodISODate) return "a day as YYYY-MM-DD";
   if (schema instanceof z.ZodEnum) return `one of ${schema.options.join(", ")}`;
   if (schema instanceof z.ZodArray) {
     return `a list of ${describeType(schema.element as z.ZodType)}`;
