@@ -18,6 +18,7 @@ import type { Model } from "#lib/models/index";
 import { detailOnStandardError } from "./model-directory.js";
 import { findModel } from "./model-place.js";
 import { openModel } from "./open-model.js";
+import { counted } from "./progress/format.js";
 
 /** A case of 100 rows of 1000 tokens takes about 2 MB. */
 const maxCaseBytes = 64 << 20;
@@ -69,7 +70,7 @@ export async function verifyModel(
     table(differences, options.showAll),
     ...(numGreedy === undefined
       ? []
-      : [`  greedy continuation: ${numEqual} of ${numGreedy} tokens equal`]),
+      : [`  greedy continuation: ${numEqual} of ${counted(numGreedy, "token")} equal`]),
     "",
     verdict.text,
     "",
@@ -152,7 +153,7 @@ function numEqualTokens(continuation: Int32Array | undefined, { greedy }: Refere
 
 function describe(directory: string, model: Model, reference: ReferenceCase): string {
   const { numRows, rowLength } = reference;
-  return `${directory}: ${model.modelType}, ${model.task}, ${model.weights.length} weights, ${numRows} rows of ${rowLength} tokens, float32`;
+  return `${directory}: ${model.modelType}, ${model.task}, ${counted(model.weights.length, "weight")}, ${counted(numRows, "row")} of ${counted(rowLength, "token")}, float32`;
 }
 
 function table(differences: readonly Difference[], showAll: boolean): string {

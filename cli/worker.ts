@@ -13,6 +13,7 @@ import { runWorker } from "#worker/worker";
 import type { ConsoleFlags } from "./console.js";
 import { readToken } from "./host.js";
 import { memoryLines } from "./memory-lines.js";
+import { counted } from "./progress/format.js";
 import { exitCodes, onStopSignals } from "./stop-signals.js";
 import type { WorkerMessage } from "./supervisor.js";
 
@@ -107,7 +108,7 @@ export async function workerCommand(
           log(`trying again: ${error instanceof Error ? error.message : String(error)}`),
       },
     });
-    log(`${outcome} after ${numGroups} gradient groups`);
+    log(`${outcome} after ${counted(numGroups, "gradient group")}`);
     const received = signals.received();
     return outcome === "left" && received !== undefined ? exitCodes[received] : 0;
   } finally {

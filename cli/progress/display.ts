@@ -1,6 +1,7 @@
 import type { LockstepEvent } from "#lib/core/events";
 import {
   compactCount,
+  counted,
   evaluationFigures,
   evaluationSize,
   formatBytes,
@@ -159,13 +160,13 @@ export function lastingLines(
         "",
         `${palette.bold("Lockstep")}  ${printable(event.runName)}  ${palette.dim(`${compactCount(event.numParameters)} parameters`)}`,
         palette.dim(
-          `  ${withCommas(event.numTrainSamples)} rows of ${event.sequenceLength} tokens, ` +
+          `  ${counted(event.numTrainSamples, "row")} of ${counted(event.sequenceLength, "token")}, ` +
             `${withCommas(event.numValidationSamples)} for validation`,
         ),
         ...(event.dataLines ?? []).map((line) => palette.dim(`  ${printable(line)}`)),
         palette.dim(
-          `  ${event.totalSteps} steps of ${event.globalBatchSize} rows in ` +
-            `${event.gradientGroups} gradient groups, ${event.plannedWorkers} workers`,
+          `  ${counted(event.totalSteps, "step")} of ${counted(event.globalBatchSize, "row")} in ` +
+            `${counted(event.gradientGroups, "gradient group")}, ${counted(event.plannedWorkers, "worker")}`,
         ),
       ];
     case "evaluation.completed":
@@ -199,8 +200,6 @@ export function lastingLines(
       return [
         `${palette.good("✓")} saved ${event.directory} ${palette.dim(`(${formatBytes(event.bytes)}, ${formatSeconds(event.seconds)})`)}`,
       ];
-    case "run.failed":
-      return [`${palette.bad("✗")} ${event.code}: ${printable(event.message)}`];
     default:
       return [];
   }

@@ -159,6 +159,11 @@ function withWorker(view: RunView, workerId: string, change: Partial<WorkerView>
   return { ...view, workers: new Map(view.workers).set(workerId, { ...known, ...change }) };
 }
 
+/** Whether figures of tokens count padding: rows are shorter than a batch is wide. */
+export const countsPadding = ({ started }: RunView): boolean =>
+  started !== undefined &&
+  started.numTrainTokens < started.numTrainSamples * started.sequenceLength;
+
 /** Seconds until the last step, from the mean of recent steps; undefined before the first one. */
 export function secondsLeft(view: RunView, nowMs: number): number | undefined {
   const { lastStep, recentStepSeconds } = view;

@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { classifierConfigFileName } from "#lib/checkpoint/peft/adapter-files";
 import type { LockstepEvent } from "#lib/core/events";
-import { evaluationFigures, formatFigure, formatSeconds, withCommas } from "./format.js";
-import type { Evaluation, RunView, Sample } from "./run-view.js";
+import { counted, evaluationFigures, formatFigure, formatSeconds } from "./format.js";
+import { countsPadding, type Evaluation, type RunView, type Sample } from "./run-view.js";
 import { displayWidth, fit, type Palette, pad, printable, wrap } from "./text.js";
 
 type RunCompleted = Extract<LockstepEvent, { type: "run.completed" }>;
@@ -69,7 +69,7 @@ export function renderSummary(
   facts.push(
     [
       "trained",
-      `${completed.step} steps, ${withCommas(view.numTokens)} tokens in ${formatSeconds(completed.seconds)}`,
+      `${counted(completed.step, "step")}, ${counted(view.numTokens, "token")}${countsPadding(view) ? " with padding" : ""} in ${formatSeconds(completed.seconds)}`,
     ],
     ["result", completed.directory],
     ["weights", `SHA-256 ${completed.mastersSha256}`],
@@ -125,7 +125,7 @@ export function renderSample(
   options: { readonly columns: number; readonly palette: Palette },
 ): string[] {
   const { palette } = options;
-  const when = sample.step === 0 ? "before training" : `after ${sample.step} steps`;
+  const when = sample.step === 0 ? "before training" : `after ${counted(sample.step, "step")}`;
   const prompt = printable(sample.prompt);
   const text = printable(sample.text, true);
   const columns = Math.max(20, Math.min(maxBoxColumns, options.columns - 1) - 2);
