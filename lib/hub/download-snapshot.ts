@@ -19,6 +19,7 @@ import {
   adapterWeightsFile,
   configFile,
   isSafeFileName,
+  isWeights,
   maxBytesOf,
   smallFileNames,
   weightsFile,
@@ -34,6 +35,8 @@ const maxListedFiles = 20_000;
  * that a download which ends in the middle never looks whole.
  *
  * @param onDetail what is being done, for a display
+ * @param weights false for the files beside them alone; what is there then is no whole model to a later
+ *   search for one
  * @param looked where the model was looked for before, for messages
  * @returns the snapshot's directory
  * @throws E_MODEL_NOT_FOUND, E_HUB_UNREACHABLE, E_HUB_ACCESS, E_HUB_REVISION, E_HUB_RESPONSE,
@@ -44,12 +47,15 @@ export async function downloadSnapshot(
   settings: HubSettings,
   onDetail: (detail: string) => void,
   looked: readonly string[],
+  { weights = true } = {},
 ): Promise<string> {
   const repository = cachedRepository(settings.cacheDirectory, model.id);
   try {
     onDetail(`asking ${settings.endpoint} for ${model.id}, revision ${model.revision}`);
     const { commit, files } = await listRepository(model, settings);
-    await downloadFiles(model, settings, repository, commit, files, onDetail);
+    const wanted = weights ? files : new Map([...files].filter(([name]) => !isWeights(name)));
+    refuseWithoutWeights(model, settings, files);
+    await downloadFiles(model, repository, commit, wanted, settings, onDetail);
     await writeRef(repository, model.revision, commit);
     return repository.snapshot(commit);
   } catch (error) {
@@ -109,13 +115,12 @@ function checkEntry(entry: unknown): Omit<HubFile, "url"> | undefined {
 
 async function downloadFiles(
   model: HubModel,
-  settings: HubSettings,
   repository: CachedRepository,
   commit: string,
   files: ReadonlyMap<string, HubFile>,
+  settings: HubSettings,
   onDetail: (detail: string) => void,
 ): Promise<void> {
-  refuseWithoutWeights(model, settings, files);
   const snapshot = repository.snapshot(commit);
   await mkdir(snapshot, { recursive: true });
   const present = (names: readonly string[]): HubFile[] =>
