@@ -53,6 +53,10 @@ const commands: Readonly<Record<CommandName, Command>> = {
     summary: "DIR: compare a model's numbers with those of transformers",
     load: async () => (await import("./verify-model.js")).verifyModelCommand,
   },
+  data: {
+    summary: "preview CONFIG.yaml: show rows as they are learnt",
+    load: async () => (await import("./data.js")).dataCommand,
+  },
   device: {
     summary: "show what this machine computes on, and how fast",
     load: async () => (await import("./device.js")).deviceCommand,
@@ -76,7 +80,7 @@ lockstep COMMAND --help tells more.
 
 /** Commands whose options are keys of a configuration, which they read themselves. */
 const configCommands: ReadonlySet<string> = new Set([
-  ...["train", "train-local", "coordinator", "config", "worker"],
+  ...["train", "train-local", "coordinator", "config", "worker", "data"],
 ]);
 
 /** Commands that load the engine and whose result is on standard output. */

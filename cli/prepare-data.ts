@@ -3,6 +3,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { TokenBatch } from "#lib/core/job";
 import {
   createTrainingPlan,
+  type DataObserver,
   type DataSource,
   evaluationBatches,
   findSources,
@@ -12,12 +13,14 @@ import {
   type Tokenizer,
   type TrainingPlan,
 } from "#lib/data/index";
+import { counted, withCommas } from "./progress/format.js";
 
 /** Progress is told after so much more text. */
 const charactersPerDetail = 16 * 2 ** 20;
 
 export interface PreparedData {
   readonly plan: TrainingPlan;
+  readonly dataset: PreparedDataset;
   /** Empty where nothing is kept for validation. */
   readonly validation: readonly TokenBatch[];
   /** Whether batches carry segments and positions. */
@@ -30,7 +33,9 @@ export interface PreparedData {
   readonly labels: readonly string[] | undefined;
   readonly trainReport: PreparationReport;
   readonly validationReport: PreparationReport | undefined;
-  /** What there is to learn, and what was cut or left out: lines for a person. */
+  /** What there is to learn on both sides, and what was cut: lines for a person. */
+  readonly layoutLines: readonly string[];
+  /** The same, and the rows that were left out. */
   readonly dataLines: readonly string[];
   /** After it the plan gives no more batches. */
   readonly closeData: () => void;
@@ -47,6 +52,7 @@ export interface DataContext {
   /** Names of the classes that the model has. */
   readonly knownLabels: readonly string[];
   readonly onDetail: (detail: string) => void;
+  readonly observer?: DataObserver;
 }
 
 /** Reads, tokenises and lays out the data set of a configuration, and plans every step. */
@@ -94,6 +100,7 @@ export async function prepareData(
         reason: "an evaluation is asked for, and no document is kept for validation",
       });
     }
+    const limit = isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : [];
     onDetail("planning the steps");
     const plan = createTrainingPlan({
       blocks: train.rows,
@@ -107,6 +114,7 @@ export async function prepareData(
     });
     return {
       plan,
+      dataset,
       validation:
         validation === undefined
           ? []
@@ -117,10 +125,8 @@ export async function prepareData(
       labels: dataset.labels,
       trainReport: train.report,
       validationReport: validation?.report,
-      dataLines: [
-        ...describeData(dataset),
-        ...(isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : []),
-      ],
+      layoutLines: [...describeSides(dataset), ...limit],
+      dataLines: [...describeData(dataset), ...limit],
       closeData: dataset.close,
     };
   } catch (error) {
@@ -144,35 +150,40 @@ async function sourcesOf(
 
 /** The figures of one run's data, before it trains. */
 export function describeData(dataset: PreparedDataset): string[] {
-  const number = (value: number): string => value.toLocaleString("en");
+  return [
+    ...describeSides(dataset),
+    ...(dataset.rejectedRows === 0
+      ? []
+      : [
+          `${counted(dataset.rejectedRows, "bad row")} left out:`,
+          ...dataset.listedRejections.map((message) => `  ${message}`),
+        ]),
+  ];
+}
+
+function describeSides(dataset: PreparedDataset): string[] {
   const rowKinds = {
     wrapped: "laid end to end",
     padded: "a row each",
     packed: "packed into rows that they share",
-    labelled: `in ${dataset.labels?.length ?? 0} classes, ${dataset.train.rows.sequenceLength} tokens at most`,
+    labelled: `in ${dataset.labels?.length ?? 0} classes, ${counted(dataset.train.rows.sequenceLength, "token")} at most`,
   };
   const side = (name: string, report: PreparationReport): string => {
     const { numExamples, numRows, rowTokens, supervisedTokens, droppedTokens } = report;
     const cut =
       report.truncatedExamples === 0
         ? ""
-        : `; ${number(report.truncatedExamples)} too long, ${number(report.truncatedTokens)} tokens cut off`;
+        : `; ${withCommas(report.truncatedExamples)} too long, ${counted(report.truncatedTokens, "token")} cut off`;
     const dropped = droppedTokens - report.truncatedTokens;
     return (
-      `${name}: ${number(numExamples)} example${numExamples === 1 ? "" : "s"} ${rowKinds[dataset.layout]}, ` +
-      `${number(numRows)} rows, ${number(rowTokens)} tokens` +
-      `${dataset.layout === "labelled" ? "" : `, ${number(supervisedTokens)} supervised`}` +
-      `${cut}${dropped > 0 ? `; ${number(dropped)} tokens left over` : ""}`
+      `${name}: ${counted(numExamples, "example")} ${rowKinds[dataset.layout]}, ` +
+      `${counted(numRows, "row")}, ${counted(rowTokens, "token")}` +
+      `${dataset.layout === "labelled" ? "" : `, ${withCommas(supervisedTokens)} supervised`}` +
+      `${cut}${dropped > 0 ? `; ${counted(dropped, "token")} left over` : ""}`
     );
   };
   return [
     side("training", dataset.train.report),
     ...(dataset.validation === undefined ? [] : [side("validation", dataset.validation.report)]),
-    ...(dataset.rejectedRows === 0
-      ? []
-      : [
-          `${number(dataset.rejectedRows)} bad rows left out:`,
-          ...dataset.listedRejections.map((message) => `  ${message}`),
-        ]),
   ];
 }

@@ -1,11 +1,10 @@
-import { basename, join, resolve } from "node:path";
+import { basename, resolve } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/model-weights";
 import type { LoraConfig } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import {
   datasetName,
-  hubTokenOf,
   type ResolvedConfig,
   resolveSteps,
   type SettledConfig,
@@ -21,22 +20,15 @@ import {
   type ElementRange,
   type ParameterLayout,
 } from "#lib/core/parameter-layout";
-import {
-  loadTokenizer,
-  type PreparationReport,
-  type Tokenizer,
-  type TrainingPlan,
-} from "#lib/data/index";
+import type { PreparationReport, Tokenizer, TrainingPlan } from "#lib/data/index";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { isTied } from "#lib/models/checkpoint-names";
-import { knownLabels } from "#lib/models/classifier-checkpoint";
 import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
 import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import { loraRun } from "./lora.js";
-import { findModelDirectory, readModelConfig } from "./model-directory.js";
-import { findableName, refuseAdapter } from "./model-place.js";
+import { openDataModel } from "./data-model.js";
+import { findableName } from "./model-place.js";
 import { prepareData } from "./prepare-data.js";
-import { checkSpecialTokens } from "./special-tokens.js";
 
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
 export interface PreparedRun {
@@ -111,36 +103,19 @@ export async function prepareRun(
   asked: ResolvedConfig,
   { onDetail = () => {}, choosePrecision }: PreparationHooks = {},
 ): Promise<PreparedRun> {
-  const modelDirectory = await findModelDirectory(asked.model_name_or_path, {
-    revision: asked.model_revision,
-    token: hubTokenOf(asked),
-    onDetail,
-  });
-  refuseAdapter(modelDirectory, asked.model_name_or_path);
+  const opened = await openDataModel(asked, { onDetail });
+  const { modelDirectory, modelConfig, tokenizer } = opened;
   if (asked.use_peft && resolve(asked.output_dir) === modelDirectory) {
     throw new LockstepError("E_CONFIG_CONFLICT", {
       keys: "output_dir and model_name_or_path",
       reason: "an adapter in the directory of its base model would replace that model's files",
     });
   }
-  onDetail("opening the model");
-  const modelConfig = await readModelConfig(modelDirectory);
-  const tokenizer = await loadTokenizer(modelDirectory);
-  checkSpecialTokens(asked.special_tokens, tokenizer);
   const weights = await ModelWeights.open(modelDirectory);
   try {
     if (isTied(modelConfig)) await checkTiedHead(weights);
-    const maxPositions = maxPositionsOf(modelConfig, join(modelDirectory, "config.json"));
-    const paddingTokenId = paddingTokenOf(modelConfig, tokenizer);
-    const data = await prepareData(asked, {
-      tokenizer,
-      vocabSize: positiveInteger(modelConfig, "vocab_size", join(modelDirectory, "config.json")),
-      maxPositions,
-      paddingTokenId,
-      usesTokenTypes: modelConfig["model_type"] === "bert",
-      knownLabels: knownLabels(modelConfig),
-      onDetail,
-    });
+    const { maxPositions, paddingTokenId } = opened.context;
+    const data = await prepareData(asked, { ...opened.context, onDetail });
     const choice =
       asked.bf16 === "auto" ? ((await choosePrecision?.()) ?? processorChoice()) : undefined;
     const config = settleConfig(asked, choice?.bf16 ?? asked.bf16 === true);
@@ -311,40 +286,6 @@ async function sampleOf(
     maxNewTokens: Math.min(config.sample_max_new_tokens, room),
     endTokenIds: tokenizer.endTokenIds,
   };
-}
-
-/** Positions that the model was made for. */
-function maxPositionsOf(modelConfig: Readonly<Record<string, unknown>>, file: string): number {
-  // GPT-2 has a name of its own for it.
-  const isGpt2 = modelConfig["n_positions"] !== undefined;
-  const rows = positiveInteger(
-    modelConfig,
-    isGpt2 ? "n_positions" : "max_position_embeddings",
-    file,
-  );
-  // RoBERTa's rows begin behind that of padding.
-  const { pad_token_id: padTokenId = 1 } = modelConfig;
-  return modelConfig["model_type"] === "roberta" ? rows - Number(padTokenId) - 1 : rows;
-}
-
-/** The model's padding token, else what its tokenizer has: the end token in models made without one. */
-function paddingTokenOf(
-  modelConfig: Readonly<Record<string, unknown>>,
-  { padTokenId, eosTokenId }: Tokenizer,
-): number {
-  const own = modelConfig["pad_token_id"];
-  return typeof own === "number" ? own : (padTokenId ?? eosTokenId ?? 0);
-}
-
-function positiveInteger(
-  modelConfig: Readonly<Record<string, unknown>>,
-  key: string,
-  file: string,
-): number {
-  const value = modelConfig[key];
-  if (typeof value === "number" && Number.isSafeInteger(value) && value > 0) return value;
-  const problem = `${key} is ${JSON.stringify(value) ?? "missing"}, not a positive whole number`;
-  throw new LockstepError("E_JSON_FILE", { file, problem });
 }
 
 /**

@@ -115,6 +115,20 @@ CASE_DIR holds case.json and expected.safetensors (DIR by default); scripts/make
 
 Exit code 0 within R, 1 beyond it, 2 for a command line that cannot be read.
 `,
+  data: `Usage: lockstep data preview CONFIG.yaml [--key value ...] [options]
+
+Shows the first rows that a run of the configuration learns: their text, which tokens are learnt, the ids of
+the tokens, the places that they come from, and what was cut off; then what was read, what cannot be used,
+and how long the examples are. Neither weights nor the engine are loaded, and nothing is written.
+
+  --rows N        the first N rows instead of 3; 0 shows the figures alone
+  --row FILE:LINE the rows that hold the example of this place
+  --split SIDE    train or validation; default train, and for --row either one
+  --full          long texts and lists of tokens as a whole
+  --json          one JSON object a row, a row that cannot be used, and for the figures
+
+Exit code 1 where a run would refuse the data.
+`,
   device: `Usage: lockstep device [--json] [--use-cpu] [--threads N]
 
 Shows what this machine computes on: its kind, which decides the bits of a result, what bf16: auto is on it,

@@ -10,11 +10,13 @@ const maxBadShare = 0.5;
 /** What became of rows that cannot be used: the first one ends the run, or each is counted and listed. */
 export class BadRows {
   readonly #policy: BadRowPolicy;
+  readonly #onRejected: ((error: LockstepError) => void) | undefined;
   readonly #listed: string[] = [];
   #count = 0;
 
-  constructor(policy: BadRowPolicy) {
+  constructor(policy: BadRowPolicy, onRejected?: (error: LockstepError) => void) {
     this.#policy = policy;
+    this.#onRejected = onRejected;
   }
 
   get count(): number {
@@ -30,6 +32,7 @@ export class BadRows {
   reject(error: unknown): void {
     if (this.#policy === "error" || !(error instanceof LockstepError)) throw error;
     this.#count++;
+    this.#onRejected?.(error);
     if (this.#listed.length < maxListedRows) this.#listed.push(`${error.code}: ${error.message}`);
   }
 

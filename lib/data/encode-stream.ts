@@ -12,6 +12,7 @@ import { contentOf, type PlacedExample } from "./examples.js";
 import type { LabelledExample } from "./formats/index.js";
 import { LabelTable } from "./labels.js";
 import { NumberList } from "./number-list.js";
+import type { DataObserver } from "./observer.js";
 import type { TokenStore } from "./token-store.js";
 import type { PairTokens, Tokenizer } from "./tokenizer.js";
 
@@ -30,6 +31,7 @@ export interface EncodeSettings {
   readonly sequenceLength: number;
   readonly badRows: BadRows;
   readonly onProgress?: (numCharacters: number) => void;
+  readonly observer?: DataObserver;
 }
 
 /**
@@ -135,7 +137,7 @@ export class ExampleEncoder {
       const { content } = placed;
       const pair = pairs[i];
       if (placed.example.kind === "labelled" && pair !== undefined) {
-        this.#addLabelled(placed.example, placed.place, pair, content);
+        this.#addLabelled(placed.example, placed, pair, content);
         continue;
       }
       if (placed.example.kind === "text") {
@@ -148,7 +150,8 @@ export class ExampleEncoder {
         }
         const length = this.#store.length - start;
         const { sequenceLength } = this.#settings;
-        this.#keep(start, length, Math.max(0, Math.min(length, sequenceLength) - 1), content);
+        const supervised = Math.max(0, Math.min(length, sequenceLength) - 1);
+        this.#keep(placed, start, length, supervised, content);
         this.numTexts++;
         this.numBytes += Buffer.byteLength(placed.example.text);
         this.numCharacters += placed.example.text.length;
@@ -160,7 +163,7 @@ export class ExampleEncoder {
         this.numBytes += Buffer.byteLength(each.text);
         this.numCharacters += each.text.length;
         try {
-          this.#addMarked(markTokens(each, encoded, this.#settings.tokenizer), each.place, content);
+          this.#addMarked(markTokens(each, encoded, this.#settings.tokenizer), placed, content);
         } catch (error) {
           this.#reject(error);
         }
@@ -210,14 +213,14 @@ export class ExampleEncoder {
 
   #addLabelled(
     { text, pair, label }: LabelledExample,
-    place: string,
+    placed: PlacedExample,
     { ids, typeIds, truncatedTokens }: PairTokens,
     content: number,
   ): void {
-    this.#checkVocabulary(ids, place);
+    this.#checkVocabulary(ids, placed.place);
     const start = this.#store.append(ids.map((id, i) => (typeIds[i] === 1 ? ~id : id)));
-    this.#keep(start, ids.length, 1, content);
-    this.labels.push(this.labelTable.numberOf(label, place));
+    this.#keep(placed, start, ids.length, 1, content, truncatedTokens);
+    this.labels.push(this.labelTable.numberOf(label, placed.place));
     this.cutTokens.push(truncatedTokens);
     if (pair !== null) this.hasPairs = true;
     for (const each of pair === null ? [text] : [text, pair]) {
@@ -226,8 +229,9 @@ export class ExampleEncoder {
     }
   }
 
-  #addMarked(tokens: Int32Array, place: string, content: number): void {
+  #addMarked(tokens: Int32Array, placed: PlacedExample, content: number): void {
     const { sequenceLength } = this.#settings;
+    const { place } = placed;
     this.#checkVocabulary(
       tokens.map((value) => (value < 0 ? ~value : value)),
       place,
@@ -237,14 +241,22 @@ export class ExampleEncoder {
       const facts = { place, numTokens: tokens.length, maxLength: sequenceLength };
       throw new LockstepError("E_DATA_NOTHING_SUPERVISED", facts);
     }
-    this.#keep(this.#store.append(tokens), tokens.length, supervised, content);
+    this.#keep(placed, this.#store.append(tokens), tokens.length, supervised, content);
   }
 
-  #keep(start: number, length: number, supervised: number, content: number): void {
+  #keep(
+    { place, format }: PlacedExample,
+    start: number,
+    length: number,
+    supervised: number,
+    content: number,
+    cutTokens = 0,
+  ): void {
     this.starts.push(start);
     this.lengths.push(length);
     this.supervised.push(supervised);
     this.contents.push(content);
+    this.#settings.observer?.onExample?.({ place, format, numTokens: length + cutTokens });
   }
 
   /** A tokenizer of another model is no fault of the row. */

@@ -8,6 +8,7 @@ import {
   parseExample,
   recogniseFormat,
 } from "./formats/index.js";
+import type { DataObserver } from "./observer.js";
 import { dataExtension, dataExtensions, dataFiles, readRows } from "./readers/index.js";
 
 /** One source of examples, with what is known about its rows. */
@@ -24,6 +25,8 @@ export interface PlacedExample {
   /** Where it came from, for messages: a file's name, and the line in a file of rows. */
   readonly place: string;
   readonly example: Example;
+  /** How its row was read. */
+  readonly format?: DatasetFormat;
 }
 
 /**
@@ -35,12 +38,15 @@ export interface PlacedExample {
 export async function* readExamples(
   source: DataSource,
   badRows: BadRows,
+  observer: DataObserver = {},
 ): AsyncGenerator<PlacedExample> {
   let left = source.maxRows ?? Number.POSITIVE_INFINITY;
   if (Object.hasOwn(builtInDatasets, source.source)) {
+    observer.onSource?.(source.source);
     for (const { id, text } of (await builtInDatasets[source.source]?.()) ?? []) {
       if (left-- <= 0) return;
-      yield { place: id, example: { kind: "text", text } };
+      observer.onRow?.(source.source, "text");
+      yield { place: id, example: { kind: "text", text }, format: "text" };
     }
     return;
   }
@@ -50,13 +56,18 @@ export async function* readExamples(
   });
   for (const file of files) {
     let { format } = source;
+    observer.onSource?.(file);
     for await (const row of readRows(file, badRows)) {
       if (left-- <= 0) return;
       format ??= recogniseFormat(row, textFieldOf(source));
+      observer.onRow?.(file, format);
       try {
         const example = parseExample(row, format, source);
-        if (example.kind === "text" && example.text === "") continue;
-        yield { place: row.place, example };
+        if (example.kind === "text" && example.text === "") {
+          observer.onBlank?.(file);
+          continue;
+        }
+        yield { place: row.place, example, format };
       } catch (error) {
         badRows.reject(error);
       }

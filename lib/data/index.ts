@@ -6,6 +6,9 @@ export { cleanText } from "./documents.js";
 export { evaluationBatches } from "./evaluation.js";
 export { type DataSource, readExamples } from "./examples.js";
 export { type DatasetFormat, datasetFormats } from "./formats/index.js";
+export { DataLedger, type SourceCount } from "./ledger.js";
+export { type LengthFigures, lengthFigures } from "./length-figures.js";
+export type { DataObserver } from "./observer.js";
 export { checkSequenceLength, type PackedBlocks, packDocuments } from "./pack.js";
 export {
   createTrainingPlan,
@@ -20,6 +23,14 @@ export {
   type PrepareOptions,
   prepareDataset,
 } from "./prepare.js";
+export {
+  isInSide,
+  type PreviewPiece,
+  type PreviewRow,
+  previewRow,
+  rowsOfPlace,
+  type Split,
+} from "./preview.js";
 export { type ReadText, readTexts, type TextColumns } from "./texts.js";
 export type { TrainingRows } from "./rows.js";
 export { loadTokenizer, type Tokenizer } from "./tokenizer.js";

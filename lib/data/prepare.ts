@@ -7,10 +7,11 @@ import { checkSplit, splitContents, splitLoneDocument } from "./documents.js";
 import { ExampleEncoder } from "./encode-stream.js";
 import { type DataSource, readExamples, refuseEmpty } from "./examples.js";
 import { NumberList } from "./number-list.js";
+import type { DataObserver } from "./observer.js";
 import { type LabelledExamples, labelledLength, labelledRows } from "./labelled-rows.js";
 import type { Classes } from "./labels.js";
 import { checkSequenceLength } from "./pack.js";
-import { blockRows, type Examples, exampleRows, type TrainingRows } from "./rows.js";
+import { blockRows, type Examples, exampleRows, type TracedRows } from "./rows.js";
 import { TokenStore } from "./token-store.js";
 import type { Tokenizer } from "./tokenizer.js";
 
@@ -52,6 +53,7 @@ export interface PrepareOptions {
   readonly spillDirectory?: string;
   /** Characters that are tokenised. */
   readonly onProgress?: (numCharacters: number) => void;
+  readonly observer?: DataObserver;
 }
 
 /** What became of one side's examples. */
@@ -71,7 +73,9 @@ export interface PreparationReport {
 }
 
 export interface PreparedRows {
-  readonly rows: TrainingRows;
+  readonly rows: TracedRows;
+  /** Which examples the rows are made of, among those of both sides in the order of reading. */
+  readonly examples: Int32Array;
   readonly report: PreparationReport;
 }
 
@@ -110,11 +114,11 @@ export async function prepareDataset(
   spec: DatasetSpec,
   options: PrepareOptions,
 ): Promise<PreparedDataset> {
-  const { sequenceLength, tokenizer, vocabSize, onProgress } = options;
+  const { sequenceLength, tokenizer, vocabSize, onProgress, observer = {} } = options;
   const { validation = [], validationFraction: fraction = 0.05 } = spec;
   checkSequenceLength(sequenceLength, options.maxSequenceLength);
   checkSplit(fraction);
-  const badRows = new BadRows(spec.onBadRow ?? "error");
+  const badRows = new BadRows(spec.onBadRow ?? "error", observer.onRejected);
   const store = new TokenStore(options.spillDirectory ?? tmpdir());
   try {
     const encoder = new ExampleEncoder(store, {
@@ -122,11 +126,14 @@ export async function prepareDataset(
       vocabSize,
       sequenceLength,
       badRows,
+      observer,
       ...(onProgress === undefined ? {} : { onProgress }),
     });
     const read = async (sources: readonly DataSource[]): Promise<void> => {
       for (const source of sources) {
-        for await (const placed of readExamples(source, badRows)) await encoder.add(placed);
+        for await (const placed of readExamples(source, badRows, observer)) {
+          await encoder.add(placed);
+        }
       }
     };
     await read(spec.train);
@@ -144,7 +151,7 @@ export async function prepareDataset(
       encoder.dropWaiting();
       const sides = splitLoneDocument({ id: lone.place, text: lone.example.text }, { fraction });
       for (const { id, text } of [...sides.train, ...sides.validation]) {
-        await encoder.add({ place: id, example: { kind: "text", text } });
+        await encoder.add({ place: id, example: { kind: "text", text }, format: "text" });
       }
       await encoder.flush();
       isValidation = (example) => example >= sides.train.length;
@@ -201,7 +208,8 @@ export async function prepareDataset(
         layout === "labelled"
           ? labelledRows(store, labelled(examples), { ...labelledOptions, maxBlocks })
           : layOut(store, examples, { layout, sequenceLength, maxBlocks: maxBlocks ?? null });
-      return { rows, report: reportOf(examples, rows, { layout, split }) };
+      const report = reportOf(examples, rows, { layout, split });
+      return { rows, examples: examples.indices, report };
     };
     const train = side("train") as PreparedRows;
     return {
@@ -235,6 +243,8 @@ function classesOf(
 
 /** Examples of one side, with what only labelled ones have: elsewhere those arrays hold zeros. */
 interface Selected extends Examples {
+  /** Their numbers among the examples of both sides. */
+  readonly indices: Int32Array;
   readonly labels: Int32Array;
   readonly cutTokens: Int32Array;
 }
@@ -261,14 +271,14 @@ function selectExamples(encoder: ExampleEncoder, keep: (example: number) => bool
     labels[i] = of.labels[example] ?? 0;
     cutTokens[i] = of.cutTokens[example] ?? 0;
   }
-  return { starts, lengths, supervised, labels, cutTokens };
+  return { indices: indices.values.slice(), starts, lengths, supervised, labels, cutTokens };
 }
 
 function layOut(
   store: TokenStore,
   examples: Examples,
   options: { layout: string; sequenceLength: number; maxBlocks: number | null },
-): TrainingRows {
+): TracedRows {
   const { layout, sequenceLength, maxBlocks } = options;
   if (layout === "wrapped") return blockRows(store, examples, { sequenceLength, maxBlocks });
   const lengths = examples.lengths.map((length) => Math.min(length, sequenceLength));
@@ -279,7 +289,7 @@ function layOut(
 /** @throws E_DATASET_TOO_SMALL where there is no row */
 function reportOf(
   { lengths, cutTokens }: Selected,
-  rows: TrainingRows,
+  rows: TracedRows,
   { layout, split }: { layout: string; split: string },
 ): PreparationReport {
   const { sequenceLength, numBlocks } = rows;
