@@ -1,6 +1,7 @@
 import { parseArgs } from "node:util";
 import { cpuCount } from "#lib/core/cpu-count";
 import { LockstepError } from "#lib/core/errors/index";
+import { expandHome } from "#lib/core/home-path";
 import { loadTokenizer, type ReadText, readTexts, type Tokenizer } from "#lib/data/index";
 import { type ClassScore, classScores, TextClassifier } from "#lib/evaluation/classify/index";
 import { setTextThreads } from "#lib/evaluation/side-by-side";
@@ -190,7 +191,7 @@ function parse(args: string[]): Request {
   if (file !== undefined) {
     if (text.length + pairs.length > 0) return fail("it takes --text or --file, not both");
     const columns = { text: textColumn, pair: pairColumn };
-    return { ...common, texts: () => readTexts(file, columns), hasPlaces: true };
+    return { ...common, texts: () => readTexts(expandHome(file), columns), hasPlaces: true };
   }
   if (text.length === 0) return fail("it needs --text TEXT or --file FILE");
   if (textColumn !== undefined || pairColumn !== undefined) {

@@ -9,7 +9,7 @@ export async function coordinatorCommand(
   args: readonly string[],
   flags: ConsoleFlags,
 ): Promise<number> {
-  const loaded = await loadConfig(args);
+  const loaded = await loadConfig(args, "coordinator");
   const bus = new InProcessEventBus();
   const display = openConsole(bus, loaded, flags);
   let hosted: HostedRun | undefined;

@@ -2,6 +2,7 @@ import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { LockstepError } from "#lib/core/errors/index";
+import { expandHome } from "#lib/core/home-path";
 import { cacheDirectory } from "#lib/core/paths";
 import {
   checkRevision,
@@ -36,12 +37,10 @@ export interface ModelSearch {
  * The directory of a model: a path, a name in the cache's `models/`, a snapshot in the hub's cache, or one
  * that is fetched from the hub now.
  *
- * @throws E_MODEL_NOT_FOUND, and what downloadSnapshot throws
+ * @throws E_MODEL_NOT_FOUND, E_PATH_HOME, and what downloadSnapshot throws
  */
-export async function findModelDirectory(
-  nameOrPath: string,
-  search: ModelSearch = {},
-): Promise<string> {
+export async function findModelDirectory(given: string, search: ModelSearch = {}): Promise<string> {
+  const nameOrPath = expandHome(given);
   const { env = process.env, revision = defaultRevision, onDetail = () => {} } = search;
   const candidates = [resolve(nameOrPath)];
   // A name must not walk out of the cache.

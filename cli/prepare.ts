@@ -31,6 +31,8 @@ import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { isTied } from "#lib/models/checkpoint-names";
 import { knownLabels } from "#lib/models/classifier-checkpoint";
 import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
+import type { OptimizerSettings } from "#lib/optim/update-rule";
+import { checkChatFormat } from "./chat-format.js";
 import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import { loraRun } from "./lora.js";
 import { findModelDirectory, readModelConfig } from "./model-directory.js";
@@ -69,18 +71,6 @@ export interface PreparedRun {
   /** The same for the weights that adapters leave as they are. */
   readonly loadFrozen: ((range: ElementRange, into: Float32Array) => Promise<void>) | undefined;
   readonly close: () => Promise<void>;
-}
-
-/** What an update needs beside gradients. */
-export interface OptimizerSettings {
-  /** The rate of update t (0-based count of completed updates). */
-  readonly learningRateAt: (completedUpdates: number) => number;
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly epsilon: number;
-  readonly weightDecay: number;
-  /** 0 or null: no clipping. */
-  readonly maxGradNorm: number | null;
 }
 
 export interface SampleRequest {
@@ -145,6 +135,7 @@ export async function prepareRun(
       asked.bf16 === "auto" ? ((await choosePrecision?.()) ?? processorChoice()) : undefined;
     const config = settleConfig(asked, choice?.bf16 ?? asked.bf16 === true);
     const { labels } = data;
+    if (data.isChat) checkChatFormat(asked.chat_template, tokenizer);
     if (labels === undefined) refuseClassifierOfTexts(modelConfig);
     const classifier =
       labels === undefined
@@ -172,14 +163,16 @@ export async function prepareRun(
       weights: [...wholeLayout.tensors].sort((a, b) => (a.name < b.name ? -1 : 1)),
       name: findableName(config.model_name_or_path, modelDirectory),
       isClassifier: classifier !== undefined,
+      isTied: isTied(modelConfig),
       newModules: [...newWeights.keys()].map(moduleOf),
       read: async ({ name }) => newWeights.get(name) ?? weights.readFloat32(name),
     });
     const layout = lora?.layout ?? wholeLayout;
+    const sourceOf = lora?.sourceOf ?? ((name: string) => name);
     const loaderOf =
       (space: ParameterLayout): PreparedRun["loadMasters"] =>
       (range, into) =>
-        loadRange(weights, space, range, into, newWeights);
+        loadRange(weights, space, range, into, { newWeights, sourceOf });
     const sample = await sampleOf(config, tokenizer, { maxPositions, isChat: data.isChat });
     const computed = [...layout.tensors, ...(lora?.job.frozen.tensors ?? [])];
     const numParameters = computed.reduce((sum, { size }) => sum + size, 0);
@@ -193,7 +186,7 @@ export async function prepareRun(
       modelDirectory,
       tokenizer,
       job: {
-        modelConfig: { ...modelConfig, ...classifier?.configChanges },
+        modelConfig: { ...modelConfig, ...classifier?.configChanges, ...lora?.modelChanges },
         layout,
         precision: config.bf16 ? "bf16" : "fp32",
         ...(config.xla ? { xla: true } : {}),
@@ -236,7 +229,7 @@ export async function prepareRun(
         ...(lora === undefined ? {} : { adapterBase: lora.baseName }),
         dataLines: [
           ...data.dataLines,
-          ...(lora === undefined ? [] : [lora.line]),
+          ...(lora?.lines ?? []),
           ...(choice === undefined ? [] : [describeChoice(choice)]),
         ],
       },
@@ -375,7 +368,13 @@ async function loadRange(
   layout: ParameterLayout,
   range: ElementRange,
   into: Float32Array,
-  newWeights: ReadonlyMap<string, Float32Array>,
+  {
+    newWeights,
+    sourceOf,
+  }: {
+    readonly newWeights: ReadonlyMap<string, Float32Array>;
+    readonly sourceOf: (name: string) => string;
+  },
 ): Promise<void> {
   for (const { name, offset, size } of layout.tensors) {
     const start = Math.max(range.start, offset);
@@ -386,9 +385,13 @@ async function loadRange(
       into.set(made.subarray(start - offset, end - offset), start - range.start);
       continue;
     }
-    await weights.readFloat32(name, into.subarray(start - range.start, end - range.start), {
-      start: start - offset,
-      count: end - start,
-    });
+    await weights.readFloat32(
+      sourceOf(name),
+      into.subarray(start - range.start, end - range.start),
+      {
+        start: start - offset,
+        count: end - start,
+      },
+    );
   }
 }

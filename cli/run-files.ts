@@ -28,7 +28,7 @@ import {
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, TensorSlot } from "#lib/core/parameter-layout";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
-import { adapterKey } from "./lora.js";
+import { adapterTensors } from "./lora.js";
 import type { PrecisionChoice, PreparedRun } from "./prepare.js";
 import { bestCheckpoint, stateForTrainer, writeResults } from "./run-results.js";
 
@@ -169,6 +169,7 @@ const decisiveKeys = [
   "lora_target_modules",
   "lora_modules_to_save",
   "use_rslora",
+  "ensure_weight_tying",
 ] as const satisfies readonly (keyof ResolvedConfig)[];
 
 /** @returns whether the checkpoint's run computed in bfloat16, which `bf16: auto` takes over */
@@ -224,8 +225,8 @@ async function writeModel(run: PreparedRun, directory: string, snapshot: Snapsho
     await writeAdapterDirectory(directory, {
       config: run.adapter,
       dtype: run.saveDtype,
-      tensors: run.job.layout.tensors.map((slot) => ({
-        name: adapterKey(slot.name),
+      tensors: adapterTensors(run.adapter, run.job.layout).map(({ name, slot }) => ({
+        name,
         shape: slot.shape,
         read: async () => gatherTensor(slot, snapshot),
       })),

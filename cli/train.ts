@@ -13,7 +13,7 @@ import { logDirectoryOf, logTail, Supervisor, type WorkerExit } from "./supervis
 
 /** `lockstep train`: everything on one machine. Returns the exit code. */
 export async function trainCommand(args: readonly string[], flags: ConsoleFlags): Promise<number> {
-  const loaded = await loadConfig(args);
+  const loaded = await loadConfig(args, "train");
   const { config } = loaded;
   const bus = new InProcessEventBus();
   const display = openConsole(bus, loaded, flags);

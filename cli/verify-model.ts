@@ -3,6 +3,7 @@ import { parseArgs } from "node:util";
 import { readJsonFile } from "#lib/checkpoint/file-reader";
 import { openSafetensors } from "#lib/checkpoint/index";
 import { LockstepError } from "#lib/core/errors/index";
+import { expandHome } from "#lib/core/home-path";
 import {
   type CaseResult,
   computeCase,
@@ -48,7 +49,7 @@ export async function verifyModel(
 ): Promise<{ readonly passed: boolean; readonly report: string }> {
   const place = await findModel(options.model, { ...options, onDetail: detailOnStandardError });
   const { directory } = place;
-  const caseDirectory = options.caseDirectory ?? directory;
+  const caseDirectory = expandHome(options.caseDirectory ?? directory);
   const caseFile = join(caseDirectory, "case.json");
   const reference = parseCase(caseFile, await readJsonFile(caseFile, "case", maxCaseBytes));
   const { model, readWeight, warnings, close } = await openModel(place);

@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { LockstepError } from "#lib/core/errors/index";
 import { engineEnvironment } from "#lib/core/engine-environment";
+import { expandHome } from "#lib/core/home-path";
 import { installedEngine } from "#lib/graph/binding";
 import { loadWireSecurity } from "#lib/wire/security";
 import { startWorkerHttp } from "#worker/http";
@@ -144,6 +145,8 @@ function parse(args: readonly string[]) {
   }
   const optional = (name: string, text: string | undefined, limits: readonly [number, number]) =>
     text === undefined ? undefined : number(name, text, limits);
+  const path = (given: string | undefined): string | undefined =>
+    given === undefined ? undefined : expandHome(given);
   const metricsPort = values["metrics-port"];
   return {
     coordinator,
@@ -157,14 +160,14 @@ function parse(args: readonly string[]) {
       values["reconnect-timeout-ms"],
       [0, 86_400_000],
     ),
-    httpTokenFile: values["http-token-file"] ?? null,
+    httpTokenFile: path(values["http-token-file"]) ?? null,
     insecure: values.insecure,
-    engineModule: values["engine-module"] ?? null,
+    engineModule: path(values["engine-module"]) ?? null,
     security: {
-      joinTokenFile: values["join-token-file"],
-      tlsCaFile: values["tls-ca-file"],
-      tlsCertFile: values["tls-cert-file"],
-      tlsKeyFile: values["tls-key-file"],
+      joinTokenFile: path(values["join-token-file"]),
+      tlsCaFile: path(values["tls-ca-file"]),
+      tlsCertFile: path(values["tls-cert-file"]),
+      tlsKeyFile: path(values["tls-key-file"]),
       tlsServerName: values["tls-server-name"],
     },
   };

@@ -1,10 +1,11 @@
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
-import { clipCoefficient, totalNorm } from "#lib/optim/clip";
+import { totalNorm } from "#lib/optim/clip";
+import { UpdateRule } from "#lib/optim/update-rule";
 import { Checkpointer } from "./checkpointer.js";
 import { EvaluationWork, GenerationWork } from "./inference-work.js";
 import { firstLeaseId, LeaseTable } from "./leases.js";
-import { defaultLeaseTimeoutMs, maxSkippedStepsInARow } from "./limits.js";
+import { defaultLeaseTimeoutMs } from "./limits.js";
 import type {
   CheckpointState,
   CoordinatorOptions,
@@ -39,14 +40,13 @@ export class TrainingRun {
   #nextLeaseId = firstLeaseId();
   /** Steps completed. */
   #step: number;
-  /** Optimizer updates made: the version that is published. */
-  #numUpdates: number;
+  /** Its updates made are the version that is published. */
+  readonly #updates: UpdateRule;
   #savedStep: number;
   /** The coordinator says at its start that it waits. */
   #isWaiting = true;
   #hasEnded = false;
   #phaseNow: "training" | "evaluating" | "generating" | undefined;
-  #skippedInARow = 0;
   #isUpdating = false;
   #current: TrainingStep | undefined;
   readonly #evaluations: EvaluationResult[] = [];
@@ -80,7 +80,7 @@ export class TrainingRun {
           });
     this.#step = resume?.state.step ?? 0;
     this.#savedStep = this.#step;
-    this.#numUpdates = resume?.state.numUpdates ?? 0;
+    this.#updates = new UpdateRule(parts.options.optimizer, resume?.state.numUpdates);
     this.#history = new RunHistory(parts.options);
     this.#shards.onGroupComplete((shard, step, group) =>
       this.#current?.groupArrived(shard, step, group),
@@ -184,7 +184,7 @@ export class TrainingRun {
     await this.#orFailure(this.#shards.openStep(step));
     const work = new TrainingStep({
       step,
-      version: this.#numUpdates,
+      version: this.#updates.numUpdates,
       numTokens: expectedTokens,
       numGroups: gradientGroups,
       numShards: this.#shards.count,
@@ -240,37 +240,14 @@ export class TrainingRun {
     step: number,
     loss: number,
   ): Promise<{ readonly learningRate: number; readonly gradientNorm: number }> {
-    const { optimizer } = this.#options;
     const gradientNorm = totalNorm(await this.#shards.reduce(step));
-    const learningRate = optimizer.learningRateAt(this.#numUpdates);
-    if (!Number.isFinite(gradientNorm)) {
-      await this.#shards.discard(step);
-      this.#skippedInARow += 1;
-      if (this.#skippedInARow >= maxSkippedStepsInARow) {
-        throw new LockstepError("E_NON_FINITE_GRADIENT", {
-          step: step + 1,
-          loss,
-          skipped: this.#skippedInARow,
-        });
-      }
-      return { learningRate, gradientNorm };
+    if (!Number.isFinite(gradientNorm)) await this.#shards.discard(step);
+    const { learningRate } = this.#updates;
+    const update = this.#updates.next({ step, loss, norm: gradientNorm });
+    if (update !== undefined) {
+      await this.#shards.apply(step, update, update.updateNumber);
+      this.#updates.made();
     }
-    this.#skippedInARow = 0;
-    const { beta1, beta2, epsilon, weightDecay, maxGradNorm } = optimizer;
-    await this.#shards.apply(
-      step,
-      {
-        learningRate,
-        beta1,
-        beta2,
-        epsilon,
-        weightDecay,
-        updateNumber: this.#numUpdates + 1,
-        gradientScale: clipCoefficient(gradientNorm, maxGradNorm),
-      },
-      this.#numUpdates + 1,
-    );
-    this.#numUpdates += 1;
     return { learningRate, gradientNorm };
   }
 
@@ -282,7 +259,7 @@ export class TrainingRun {
     const startedAt = performance.now();
     const work = new EvaluationWork({
       batches: evaluation.batches,
-      version: this.#numUpdates,
+      version: this.#updates.numUpdates,
       numClasses: evaluation.numClasses,
       leases: this.#leaseTable(evaluation.batches.length),
     });
@@ -307,7 +284,7 @@ export class TrainingRun {
     this.#phase("generating");
     const { prompt, maxNewTokens, endTokenIds, promptText, isChat = false } = generation;
     const work = new GenerationWork({
-      version: this.#numUpdates,
+      version: this.#updates.numUpdates,
       prompt,
       maxNewTokens,
       endTokenIds,
@@ -367,7 +344,7 @@ export class TrainingRun {
   #state(): CheckpointState {
     return {
       step: this.#step,
-      numUpdates: this.#numUpdates,
+      numUpdates: this.#updates.numUpdates,
       epoch: this.#options.plan.epochAt(this.#step),
       ...this.#history.state(),
     };

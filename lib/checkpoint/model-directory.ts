@@ -59,7 +59,7 @@ export async function writeModelDirectory(
 ): Promise<void> {
   const { sourceDir, tokenizerDir = sourceDir, dtype, configChanges = {} } = options;
   const source = await readModelConfigText(sourceDir);
-  const isTied = source.config["tie_word_embeddings"] === true;
+  const isTied = { ...source.config, ...configChanges }["tie_word_embeddings"] === true;
   const configText = withJsonFields(modelConfigFor(source, dtype), configChanges);
   await writeFile(join(directory, "config.json"), configText);
   await copyPresent(sourceDir, directory, ["generation_config.json"]);

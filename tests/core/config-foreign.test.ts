@@ -66,6 +66,8 @@ test("a name has one rule", () => {
 
 test("TrainingArguments at their defaults, whichever generation wrote them, say nothing", () => {
   for (const [name, value] of Object.entries({ ...v5, ...v4 })) {
+    // Its own default is that a script decides; in a file it asks for evaluation alone.
+    if (name === "do_train") continue;
     // The class fills these in itself; a file cannot hold null.
     if (value === null && isConfigKey(name) && name === "output_dir") continue;
     const { warnings } = resolve({ [name]: value });
@@ -322,6 +324,49 @@ test("a push is what push_to_hub says, once, to main; its options alone are told
     failure(() => resolve({ push_to_hub_organization: "lab" })),
     /^E_CONFIG_UNSUPPORTED: .*write hub_model_id: ORGANISATION\/NAME/,
   );
+});
+
+test("a file that asks for evaluation or prediction alone does not train", () => {
+  const refuses = (keys: Readonly<Record<string, unknown>>, message: RegExp): void =>
+    assert.match(
+      failure(() => resolve(keys)),
+      message,
+    );
+  refuses(
+    { do_train: false, do_eval: true },
+    /^E_CONFIG_UNSUPPORTED: do_train: false .*eval_on_st/,
+  );
+  refuses({ do_train: "no" }, /^E_CONFIG_UNSUPPORTED: do_train/);
+  refuses({ do_predict: true }, /^E_CONFIG_UNSUPPORTED: do_predict: true .*lockstep generate/);
+  assert.equal(resolve({ do_train: true, do_eval: true }).config.eval_on_end, true);
+  assert.deepEqual(resolve({ do_train: true, do_eval: false, do_predict: false }).warnings, []);
+  assert.match(
+    failure(() => resolve({ do_eval: true, eval_on_end: false })),
+    /^E_CONFIG_CONFLICT: .*do_eval and eval_on_end/,
+  );
+});
+
+test("the format that conversations are to have is kept for the model's own template to meet", () => {
+  assert.equal(resolve({ chat_template: "chatml" }).config.chat_template, "chatml");
+  assert.deepEqual(resolve({ chat_template: "chatml" }).warnings, []);
+  for (const key of ["chat_template", "conversation"]) {
+    assert.match(
+      failure(() =>
+        resolve({ dataset: [{ path: "a.jsonl", type: "chat_template", [key]: "chatml" }] }),
+      ),
+      new RegExp(`^E_CONFIG_UNSUPPORTED: dataset\\[0\\]\\.${key}: "chatml" .*beside the data sets`),
+    );
+  }
+});
+
+test("one message names every value that is wrong", () => {
+  const text = 'model_name_or_path: m\ndataset: sotu\nlearning_rate: "2e-4"\nseed: -1\nbf16: 3\n';
+  const message = failure(() => resolveText(text, "job.yaml"));
+  assert.match(message, /learning_rate must be .* in quotes \(job\.yaml:3\)/);
+  assert.match(message, /; seed must be .*got -1 \(job\.yaml:4\)/);
+  assert.match(message, /; bf16 must be .*got 3 \(job\.yaml:5\)\.$/);
+  const hub = failure(() => resolve({ hub_token: ["hf_secret"], seed: "x" }));
+  assert.ok(!hub.includes("hf_secret") && hub.includes("seed"), hub);
 });
 
 test("a model's revision is read under the names of peft and axolotl", () => {

@@ -57,6 +57,9 @@ const messageParts: Readonly<Record<string, string>> = {
   message_field_content: "content",
 };
 
+const ownTemplate =
+  "the chat template of the model's own directory is used; chat_template beside the data sets checks that it has a format";
+
 const refused: Readonly<Record<string, readonly [allowed: readonly unknown[], reason: string]>> = {
   name: [[], "it names a part of a repository on a hub; give the path of a file"],
   split: [["train"], "a file has the split train alone; max_samples limits its rows"],
@@ -67,6 +70,8 @@ const refused: Readonly<Record<string, readonly [allowed: readonly unknown[], re
   train_on_eos: [["turn"], "the token that ends an answer that is learnt is learnt, and no other"],
   train_on_eot: [["turn"], "the token that ends an answer that is learnt is learnt, and no other"],
   message_field_training_detail: [[], "a message is learnt whole or not at all"],
+  conversation: [[], ownTemplate],
+  chat_template: [["tokenizer_default"], ownTemplate],
   chat_template_jinja: [[], "put the template into chat_template.jinja in the model's directory"],
   field_human: [[], "write type as a mapping with field_instruction and field_output"],
   field_model: [[], "write type as a mapping with field_instruction and field_output"],
@@ -81,8 +86,6 @@ const ignored: Readonly<Record<string, readonly [standard: unknown, reason: stri
   trust_remote_code: [false, "code beside a data set is never run"],
   revision: [null, "nothing is downloaded"],
   preprocess_shards: [null, "rows are prepared as a stream"],
-  conversation: [null, "the chat template of the model's own directory is used"],
-  chat_template: ["tokenizer_default", "the chat template of the model's own directory is used"],
 };
 
 const typeNames = "completion, alpaca, chat_template, or a mapping with field_instruction, ...";

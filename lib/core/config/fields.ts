@@ -71,6 +71,12 @@ const modelAndData = {
     .nullable()
     .default(null)
     .describe("tokens that the model's tokenizer has to have, by name (eos_token); none is added"),
+  chat_template: text
+    .nullable()
+    .default(null)
+    .describe(
+      "format that conversations are to have (chatml, llama3, ...); it has to be that of the model's own chat template, which writes them",
+    ),
   max_length: z.int().min(2).default(1024).describe("tokens in a row (default of TRL)"),
   max_samples: count.nullable().default(null).describe("read only so many rows of each data set"),
   max_train_samples: count.nullable().default(null).describe("use only so many training rows"),
@@ -147,6 +153,12 @@ const adapters = {
     .default(null)
     .describe("modules that are trained and saved whole"),
   use_rslora: z.boolean().default(false).describe("scale lora_alpha / sqrt(lora_r)"),
+  ensure_weight_tying: z
+    .boolean()
+    .default(false)
+    .describe(
+      "a trained embed_tokens or lm_head stays tied to the other, where the model ties them; false: each is a weight of its own, as in peft",
+    ),
 };
 
 const reporting = {
@@ -340,6 +352,22 @@ export type ConfigKey = keyof typeof fields;
 export const defaultOf = (key: ConfigKey): unknown => fields[key].safeParse(undefined).data;
 
 export const configKeys = Object.freeze(Object.keys(fields)) as readonly ConfigKey[];
+
+/** Keys whose values are paths, or may be: a leading `~` is the home directory. */
+export const pathKeys = [
+  "model_name_or_path",
+  "dataset",
+  "dataset_dir",
+  "eval_dataset",
+  "output_dir",
+  "resume_from_checkpoint",
+  "tls_cert_file",
+  "tls_key_file",
+  "tls_ca_file",
+  "join_token_file",
+  "http_token_file",
+  "engine_module",
+] as const satisfies readonly ConfigKey[];
 
 /** Keys whose value is shown, saved and logged nowhere. */
 export const secretKeys: readonly ConfigKey[] = ["hub_token"];

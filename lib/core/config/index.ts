@@ -1,3 +1,4 @@
+export { type ConfigCommand, configCommands, unreadKeys } from "./command-keys.js";
 export { type DatasetEntry, datasetName } from "./dataset-entries.js";
 export { type ConfigKey, configKeys, defaultOf } from "./fields.js";
 export { type ParsedFlags, parseFlags, type SourcedValue } from "./flags.js";

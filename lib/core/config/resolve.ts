@@ -1,6 +1,8 @@
 import { z } from "zod";
 import { LockstepError } from "#lib/core/errors/index";
+import { expandHome } from "#lib/core/home-path";
 import { checkPrecision, checkTogether } from "./check-together.js";
+import { type ConfigCommand, refuseUnread } from "./command-keys.js";
 import { type DatasetEntry, readDatasetList } from "./dataset-entries.js";
 import {
   type ConfigKey,
@@ -9,6 +11,7 @@ import {
   fields,
   isConfigKey,
   type ParsedConfig,
+  pathKeys,
   secretKeys,
 } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
@@ -60,15 +63,17 @@ export interface Machine {
 }
 
 /**
- * Defaults < file < flags; old and foreign names become ours first. Pure.
+ * Defaults < file < flags; old and foreign names become ours first, and `~` in paths the home directory.
  *
+ * @param command refuses the keys that it does not act on
  * @throws E_CONFIG_UNKNOWN_KEY, E_CONFIG_INVALID, E_CONFIG_UNSUPPORTED, E_CONFIG_CONFLICT,
- *   E_CONFIG_MISSING_KEY
+ *   E_CONFIG_MISSING_KEY, E_PATH_HOME
  */
 export function resolveConfig(
   file: ReadonlyMap<string, SourcedValue>,
   flags: ReadonlyMap<string, SourcedValue>,
   machine: Machine,
+  command?: ConfigCommand,
 ): Resolution {
   const warnings: string[] = [];
   const method = namedMethod(file, flags);
@@ -98,10 +103,37 @@ export function resolveConfig(
   checkAdapterKeys(given, parsed.data.use_peft, warnings);
   checkTogether(parsed.data);
   checkHubKeys(parsed.data, given, warnings);
+  if (command !== undefined) refuseUnread(command, parsed.data, given, warnings);
   const { hub_token: token, ...shown } = parsed.data;
-  const config = derive({ ...shown, hub_token: null }, given, machine, warnings);
+  const paths = expandPaths(shown, given);
+  const config = derive({ ...shown, ...paths, hub_token: null }, given, machine, warnings);
   keepHubToken(config, token);
   return { config, warnings };
+}
+
+/** The values of keys that are paths, with home directories in place of `~`. @throws E_PATH_HOME */
+function expandPaths(
+  config: Omit<ParsedConfig, "hub_token">,
+  given: ReadonlyMap<ConfigKey, SourcedValue>,
+): Partial<ParsedConfig> {
+  const expanded = pathKeys.map((key) => {
+    const where = given.get(key)?.where;
+    const expand = (value: unknown): unknown => {
+      if (typeof value === "string") return expandHome(value, where);
+      if (Array.isArray(value)) return value.map(expand);
+      if (typeof value !== "object" || value === null) return value;
+      // An entry of a list of data sets.
+      const entry = value as Readonly<Record<string, unknown>>;
+      return Object.fromEntries(
+        Object.entries(entry).map(([name, part]) => [
+          name,
+          name === "path" || name === "data_files" ? expand(part) : part,
+        ]),
+      );
+    };
+    return [key, expand(config[key])];
+  });
+  return Object.fromEntries(expanded) as Partial<ParsedConfig>;
 }
 
 /** Options of a push where nothing is pushed have no effect, and are told of. */
@@ -163,6 +195,7 @@ const renamedSwitches = [
   "lora_target_linear",
   "peft_use_rslora",
   "curriculum_sampling",
+  "do_eval",
 ];
 
 /** True for keys whose flag takes no value. */
@@ -281,27 +314,40 @@ function splitNames(value: string): string[] {
 
 /** `q_proj,v_proj` are names; other text is a regular expression, or "all-linear". */
 function moduleNames(value: string | string[] | null): string | readonly string[] | null {
-  if (value === null || value === "all-linear") return value;
+  if (value === null) return value;
+  // TRL's command line makes a list of one of it.
+  const word = typeof value === "string" ? value : value.length === 1 ? value[0] : undefined;
+  if (word?.toLowerCase() === "all-linear") return "all-linear";
   if (typeof value !== "string") return Object.freeze([...value]);
   const names = value.split(",").map((name) => name.trim());
   return names.every((name) => /^\w+$/.test(name)) ? Object.freeze(names) : value;
 }
 
+/** Every value that is wrong, in one message. */
 function invalid(
   error: z.ZodError,
   given: ReadonlyMap<ConfigKey, SourcedValue>,
 ): LockstepError<"E_CONFIG_INVALID"> {
-  const issue = error.issues[0];
-  const key = String(issue?.path[0] ?? "?");
+  const issues = error.issues.map((issue) => describeIssue(issue, given));
+  // Several issues of one value, as of a list's elements, are one mistake.
+  const keys = issues.map(({ key }) => key.split(".", 1)[0]);
+  const [first, ...more] = issues.filter((_, i) => keys.indexOf(keys[i]) === i);
+  const { key = "?", expected = "valid", got = "", where = "" } = first ?? {};
+  const others = more.length === 0 ? {} : { more };
+  return new LockstepError("E_CONFIG_INVALID", { key, expected, got, where, ...others });
+}
+
+function describeIssue(issue: z.core.$ZodIssue, given: ReadonlyMap<ConfigKey, SourcedValue>) {
+  const key = String(issue.path[0] ?? "?");
   const sourced = isConfigKey(key) ? given.get(key) : undefined;
-  return new LockstepError("E_CONFIG_INVALID", {
-    key: issue?.path.map(String).join(".") ?? key,
+  return {
+    key: issue.path.map(String).join("."),
     expected: isConfigKey(key) ? describeType(fields[key]) : "valid",
     got: secretKeys.some((secret) => secret === key)
       ? `a secret of another kind (${typeof sourced?.value})`
       : `${show(sourced?.value)}${isQuotedNumber(sourced?.value) ? " in quotes" : ""}`,
     where: sourced?.where ?? "",
-  });
+  };
 }
 
 /** A number that YAML reads as text, because it is quoted. */

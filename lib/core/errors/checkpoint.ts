@@ -77,6 +77,10 @@ export const checkpointErrors = {
     (d) => `The adapter has nothing to adapt: ${d.problem}.`,
     'Set target_modules to names of linear modules of the model, or to "all-linear".',
   ),
+  E_ADAPTER_MODULE: entry<{ key: string; module: string; problem: string }>(
+    (d) => `${d.key} names ${d.module}, ${d.problem}.`,
+    "lora_target_modules takes linear modules of the model, lora_modules_to_save any module that has weights; both take whole names or their last parts.",
+  ),
   E_ADAPTER_TENSOR: entry<{ directory: string; tensor: string; problem: string }>(
     (d) => `In the adapter ${d.directory}, ${d.tensor} ${d.problem}.`,
     "Check that adapter_config.json, adapter_model.safetensors and the base model belong together.",

@@ -96,7 +96,6 @@ export const axolotlKeys: ForeignKeys = {
     "put the template into chat_template.jinja in the model's directory",
   ),
   eot_tokens: fixed([null], "the token that ends an answer in the chat template is learnt"),
-  chat_template: ignored("the chat template of the model's own directory is used"),
   sample_packing: renamed("packing"),
   eval_sample_packing: ignored("validation rows are laid out as those of training"),
   pad_to_sequence_len: ignored("rows have one length, max_length"),

@@ -82,7 +82,10 @@ export const transformersKeys: ForeignKeys = {
   liger_kernel_config: ignored("fused kernels are always used"),
   use_cache: ignored("training never caches keys and values", false),
   torch_empty_cache_steps: ignored(torchOnly),
-  auto_find_batch_size: ignored("the batch size is the one configured", false),
+  auto_find_batch_size: ignored(
+    "the batch size is the one configured, and the memory that it needs is told",
+    false,
+  ),
   log_on_each_node: ignored("the coordinator logs for all workers", true),
   logging_nan_inf_filter: ignored("a loss that is not finite is always shown as it is", true),
   log_level: ignored("use --verbose", "passive"),
@@ -124,9 +127,15 @@ export const transformersKeys: ForeignKeys = {
   fsdp_config: ignored(distribution),
   deepspeed: ignored(distribution),
   skip_memory_metrics: ignored("memory is always reported", true),
-  do_train: fixed([true, false], "lockstep train always trains"),
-  do_eval: ignored("use eval_strategy or eval_on_start", false),
-  do_predict: ignored("use sample_prompt", false),
+  do_train: fixed(
+    [true],
+    "a run always trains; eval_on_start: true with learning_rate: 0 and max_steps: 1 evaluates a model as it is",
+  ),
+  do_eval: renamed("eval_on_end", (on) => (on === false ? undefined : on)),
+  do_predict: fixed(
+    [false],
+    "a run predicts nothing; lockstep classify and lockstep generate do, with the model that it saves",
+  ),
   local_rank: ignored(distribution, -1),
 };
 
