@@ -1,5 +1,6 @@
 import {
   checkModuleNames,
+  checkNoneTwice,
   checkTargetPattern,
   classifierHeads,
   completeLoraConfig,
@@ -98,6 +99,7 @@ export function loraRun(
     tie === "tied" ? { ...asked, modules_to_save: tiedModulesToSave(saved, embeddingPath) } : asked,
     model,
   );
+  checkNoneTwice(complete, model);
   const { trained: layout, lora: job } = layOutAdapter(complete, model, {
     wireDtype: config.wire_dtype,
     frozenDtype: config.bf16 ? "bfloat16" : "float32",

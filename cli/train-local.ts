@@ -247,6 +247,9 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
       for (const line of memoryLines(memory, others)) process.stdout.write(`${line}\n`);
     }
     say(`training ${run.runName}`);
+    const { gradient_groups: numGroups } = config;
+    if (numGroups > 1)
+      say(`${numGroups} gradient groups a step, as of several workers, in one process`);
     const evaluations: EvaluationEntry[] = [];
     const evaluate = (step: number): void => {
       if (run.validation.length === 0) return;

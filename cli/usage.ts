@@ -15,8 +15,8 @@ Every key of the configuration is a flag too; \`lockstep config --keys\` lists t
 `,
   "train-local": `Usage: lockstep train-local CONFIG.yaml [--key value ...]
 
-The same run in one process, without a cluster: it ends with the same weights. Every key of the
-configuration is a flag too; \`lockstep config --keys\` lists them.
+The same run in one process, without a cluster: it ends with the same weights. It saves the finished model
+and no checkpoints. Every key of the configuration is a flag too; \`lockstep config --keys\` lists them.
 
   --verbose     stack traces of errors
 `,

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import {
   type BaseModel,
   checkModuleNames,
+  checkNoneTwice,
   checkTargetPattern,
   completeLoraConfig,
   defaultLoraConfig,
@@ -41,6 +42,7 @@ function refusal(change: Partial<LoraConfig>, model = llama()): string {
   try {
     checkTargetPattern(config(change));
     checkModuleNames(config(change), model);
+    checkNoneTwice(completeLoraConfig(config(change), model), model);
   } catch (error) {
     assert.ok(isLockstepError(error), String(error));
     assert.equal(error.code, "E_ADAPTER_MODULE");
@@ -51,7 +53,7 @@ function refusal(change: Partial<LoraConfig>, model = llama()): string {
 
 test("names that the model has are taken, whole or as last parts", () => {
   for (const change of [
-    { target_modules: ["q_proj", "self_attn.v_proj", "model.layers.0.mlp.up_proj", "lm_head"] },
+    { target_modules: ["q_proj", "self_attn.v_proj", "model.layers.0.mlp.up_proj"] },
     { target_modules: ".*\\.(q|v)_proj" },
     { target_modules: "model\\.layers\\.\\d\\.mlp\\.gate_proj" },
     { target_modules: "all-linear", modules_to_save: ["embed_tokens", "lm_head", "model.norm"] },
@@ -60,6 +62,7 @@ test("names that the model has are taken, whole or as last parts", () => {
   ]) {
     checkTargetPattern(config(change));
     checkModuleNames(config(change), llama());
+    checkNoneTwice(completeLoraConfig(config(change), llama()), llama());
   }
 });
 
@@ -94,6 +97,12 @@ test("what is no linear module takes no adapter, and is not left out in silence"
     refusal({ target_modules: ["q_proj", "embed_tokens"] }),
     /embed_tokens, and that takes in model\.embed_tokens, which is an embedding table.*lora_modules_to_save trains it whole/,
   );
+  for (const target_modules of [["q_proj", "lm_head"], ".*(q_proj|head)"]) {
+    assert.match(
+      refusal({ target_modules }),
+      /lm_head, which is the output head, to which no adapter is added here|which is the output head/,
+    );
+  }
   assert.match(refusal({ target_modules: ["norm"] }), /model\.norm, which is no linear module\./);
   assert.match(
     refusal({ target_modules: ["self_attn"] }),

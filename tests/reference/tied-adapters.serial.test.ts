@@ -30,10 +30,6 @@ const trainings: readonly Training[] = [
     settings: { ...targets, lora_modules_to_save: names, ensure_weight_tying: true },
   })),
   {
-    ...{ name: "tied, an adapter of the head", isTied: true, staysTied: false },
-    settings: { lora_target_modules: ["q_proj", "lm_head"] },
-  },
-  {
     ...{ name: "tied, all linear modules", isTied: true, staysTied: true },
     settings: { lora_target_modules: "all-linear" },
   },

@@ -18,7 +18,12 @@ export {
 } from "./lora-config.js";
 export { type AdapterLayout, initialMatrix, layOutAdapter, loraMatrixOf } from "./lora-job.js";
 export { addLowRank, type LowRankUpdate, mergedTensors, type MergeOptions } from "./merge.js";
-export { checkModuleNames, checkTargetPattern, moduleKeys } from "./module-names.js";
+export {
+  checkModuleNames,
+  checkNoneTwice,
+  checkTargetPattern,
+  moduleKeys,
+} from "./module-names.js";
 export {
   type HeadTie,
   headTieOf,

@@ -6,6 +6,7 @@ import { patternProblem } from "./patterns.js";
 import {
   type BaseModel,
   isAllLinear,
+  isSavedWhole,
   isTarget,
   linearModules,
   matchesModule,
@@ -29,11 +30,10 @@ export const moduleKeys = {
 export function checkModuleNames(config: LoraConfig, model: BaseModel): void {
   const { target_modules: targets, modules_to_save: saved } = config;
   for (const name of saved ?? []) checkSavedName(name, model);
-  checkNoneTwice(config, model);
   if (typeof targets === "string") {
-    if (!isAllLinear(targets)) checkPattern(targets, model);
+    if (!isAllLinear(targets)) checkPattern(targets, config, model);
   } else {
-    for (const name of targets ?? []) checkTargetName(name, model);
+    for (const name of targets ?? []) checkTargetName(name, config, model);
   }
 }
 
@@ -47,12 +47,26 @@ function checkSavedName(name: string, model: BaseModel): void {
   throw unknownModule(moduleKeys.saved, name, model);
 }
 
-function checkTargetName(name: string, model: BaseModel): void {
+function checkTargetName(name: string, config: LoraConfig, model: BaseModel): void {
   const found = modulePaths(model).filter((path) => matchesModule([name], path));
   if (found.length === 0) throw unknownModule(moduleKeys.target, name, model);
+  refuseOthers(name, found, config, model);
+}
+
+/** Refuses targets to which no adapter is added; what is trained whole is none. */
+function refuseOthers(
+  name: string,
+  found: readonly string[],
+  config: LoraConfig,
+  model: BaseModel,
+): void {
   const linear = new Set(linearModules(model).map(({ path }) => path));
-  const other = found.find((path) => !linear.has(path));
-  if (other !== undefined) throw notLinear(name, other, model);
+  const other = found.find(
+    (path) =>
+      (!linear.has(path) || path === outputHead) &&
+      !isSavedWhole(config.modules_to_save, `${path}.weight`),
+  );
+  if (other !== undefined) throw notAdapted(name, other, model);
 }
 
 /** @throws E_ADAPTER_MODULE for targets that are no regular expression, or a dangerous one */
@@ -62,16 +76,18 @@ export function checkTargetPattern({ target_modules: targets }: LoraConfig): voi
 }
 
 /** peft takes the whole path of every module, and fails at one that is not linear. */
-function checkPattern(pattern: string, model: BaseModel): void {
-  const linear = new Set(linearModules(model).map(({ path }) => path));
-  const other = modulePaths(model).find(
-    (path) => matchesModule(pattern, path) && !linear.has(path),
-  );
-  if (other !== undefined) throw notLinear(pattern, other, model);
+function checkPattern(pattern: string, config: LoraConfig, model: BaseModel): void {
+  const found = modulePaths(model).filter((path) => matchesModule(pattern, path));
+  refuseOthers(pattern, found, config, model);
 }
 
-/** A module that is trained whole takes no adapter, and lies in no other that is trained whole. */
-function checkNoneTwice(config: LoraConfig, model: BaseModel): void {
+/**
+ * Checks that a module which is trained whole takes no adapter, and lies in no other that is trained whole.
+ *
+ * @param config complete (see completeLoraConfig)
+ * @throws E_ADAPTER_MODULE
+ */
+export function checkNoneTwice(config: LoraConfig, model: BaseModel): void {
   const { modules_to_save: names } = config;
   if (names === null) return;
   const saved = savedModulePaths(names, model);
@@ -90,16 +106,21 @@ function checkNoneTwice(config: LoraConfig, model: BaseModel): void {
   }
 }
 
-function notLinear(name: string, path: string, model: BaseModel): LockstepError {
+/** The logits' matrix: the loss takes it as it is. */
+const outputHead = "lm_head";
+
+function notAdapted(name: string, path: string, model: BaseModel): LockstepError {
   const within = linearModules(model)
     .map((module) => module.path)
     .filter((each) => each.startsWith(`${path}.`))
     .map(lastPart);
-  const what = isEmbeddingTable(`${path}.weight`)
-    ? `an embedding table, to which no adapter is added here; ${moduleKeys.saved} trains it whole`
-    : within.length === 0
-      ? "no linear module"
-      : `no linear module; within it are ${[...new Set(within)].join(", ")}`;
+  const isTable = isEmbeddingTable(`${path}.weight`);
+  const what =
+    isTable || path === outputHead
+      ? `${isTable ? "an embedding table" : "the output head"}, to which no adapter is added here; ${moduleKeys.saved} trains it whole`
+      : within.length === 0
+        ? "no linear module"
+        : `no linear module; within it are ${[...new Set(within)].join(", ")}`;
   const found = path === name ? "which is" : `and that takes in ${path}, which is`;
   return moduleError(moduleKeys.target, name, `${found} ${what}`);
 }

@@ -55,19 +55,18 @@ export function completeLoraConfig(config: LoraConfig, model: BaseModel): LoraCo
     const problem = `target_modules is not set, and model_type ${model.modelType} has no usual ones`;
     throw new LockstepError("E_ADAPTER_TARGET", { problem });
   }
-  if (isAllLinear(target_modules)) {
-    target_modules = linearModules(model)
-      .map(({ path }) => path)
-      .filter((path) => path !== head)
-      .sort();
-  } else if (typeof target_modules === "string") {
-    // peft fails at a pattern that takes in a module without weights, such as an activation: paths do not.
-    const pattern = target_modules;
-    const found = linearModules(model).filter(({ path }) => matchesModule(pattern, path));
-    if (found.length > 0) target_modules = found.map(({ path }) => path).sort();
-  }
   const heads = isClassifier ? classifierHeads : [];
   const saved = [...new Set([...(config.modules_to_save ?? []), ...heads])];
+  if (typeof target_modules === "string") {
+    // peft fails at a pattern that takes in a module without weights, such as an activation: paths do not.
+    const pattern = isAllLinear(target_modules) ? undefined : target_modules;
+    const found = linearModules(model)
+      .map(({ path }) => path)
+      .filter((path) => (pattern === undefined ? path !== head : matchesModule(pattern, path)))
+      .filter((path) => !isSavedWhole(saved, `${path}.weight`))
+      .sort();
+    if (found.length > 0 || pattern === undefined) target_modules = found;
+  }
   return {
     ...config,
     target_modules,
