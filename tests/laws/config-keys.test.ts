@@ -33,7 +33,7 @@ test("the search for readers sees what a command reaches, and that alone", () =>
   const local = keysReadBy(...functions["train-local"], onlyChecks);
   const train = keysReadBy(...functions.train, onlyChecks);
   const coordinator = keysReadBy(...functions.coordinator, onlyChecks);
-  for (const key of ["resume_from_checkpoint", "max_worker_restarts", "lease_timeout_ms"]) {
+  for (const key of ["heartbeat_interval_ms", "max_worker_restarts", "lease_timeout_ms"]) {
     assert.ok(train.has(key) && !local.has(key), key);
   }
   for (const key of ["max_worker_restarts", "engine_module", "use_cpu"]) {

@@ -20,6 +20,8 @@ const quantised = `training on quantised weights is not here: ${fullOnly}`;
 const perEpoch = (what: string): ForeignKey =>
   joint(`read as \`${what}_strategy: steps\` and the share of the run as \`${what}_steps\``);
 
+const liger = "axolotl.integrations.liger.LigerPlugin";
+const cutLoss = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin";
 const targets = fixed([null], "lora_target_modules alone chooses; it may be a regular expression");
 
 /** Modules that "all-linear" does not mean. */
@@ -160,5 +162,8 @@ export const axolotlKeys: ForeignKeys = {
   ),
   hf_use_auth_token: ignored("a token is used where there is one: HF_TOKEN or `hf auth login`"),
   revision_of_model: renamed("model_revision"),
-  plugins: ignored("there are no plugins"),
+  plugins: fixed(
+    [null, [], [liger], [cutLoss], [liger, cutLoss], [cutLoss, liger]],
+    "only those that make kernels faster are known, and fused kernels are always used",
+  ),
 };
