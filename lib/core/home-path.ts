@@ -14,11 +14,15 @@ export function expandHome(path: string, where = ""): string {
   if (!path.startsWith("~")) return path;
   const slash = path.indexOf("/");
   const user = path.slice(1, slash < 0 ? undefined : slash);
+  if (user !== "" && !userName.test(user)) return path;
   const rest = slash < 0 ? "" : path.slice(slash + 1);
   const home = user === "" ? ownHome() : homeOf(user);
   if (home === undefined) throw new LockstepError("E_PATH_HOME", { path, user, where });
   return join(home, rest);
 }
+
+/** What useradd takes for a name. */
+const userName = /^[A-Za-z_][\w.-]*\$?$/;
 
 /** $HOME, else what the system's list of users says. */
 const ownHome = (): string => homedir() || userInfo().homedir;

@@ -29,10 +29,10 @@ test("a leading ~ is the home directory, and nothing else is read into a path", 
   assert.equal(expandHome("~/runs/a b"), join(home, "runs/a b"));
   const { username, homedir: ofUser } = userInfo();
   assert.equal(expandHome(`~${username}/x`), join(ofUser, "x"));
-  for (const path of ["runs/~/x", "./~x", "/~", "$HOME/x", "${HOME}/x", "a~", ""]) {
+  for (const path of ["runs/~/x", "./~x", "/~", "$HOME/x", "${HOME}/x", "a~", "", "~ /x", "~~"]) {
     assert.equal(expandHome(path), path);
   }
-  assert.throws(() => expandHome("~no such user/x", "job.yaml:3"), isUnknownHome);
+  assert.throws(() => expandHome("~no-such-user/x", "job.yaml:3"), isUnknownHome);
   assert.throws(
     () => expandHome("~x.jsonl"),
     /~x\.jsonl begins with the home directory of x\.jsonl/,

@@ -328,14 +328,23 @@ function invalid(
   error: z.ZodError,
   given: ReadonlyMap<ConfigKey, SourcedValue>,
 ): LockstepError<"E_CONFIG_INVALID"> {
-  const issues = error.issues.map((issue) => describeIssue(issue, given));
+  const order = [...given.keys()] as readonly string[];
+  const issues = error.issues
+    .map((issue) => describeIssue(issue, given))
+    .sort((a, b) => order.indexOf(keyOf(a)) - order.indexOf(keyOf(b)));
   // Several issues of one value, as of a list's elements, are one mistake.
-  const keys = issues.map(({ key }) => key.split(".", 1)[0]);
-  const [first, ...more] = issues.filter((_, i) => keys.indexOf(keys[i]) === i);
+  const keys = issues.map(keyOf);
+  const [first, ...more] = issues.filter((each, i) => keys.indexOf(keyOf(each)) === i);
   const { key = "?", expected = "valid", got = "", where = "" } = first ?? {};
-  const others = more.length === 0 ? {} : { more };
+  const inWords = more.map(
+    (each) =>
+      `${each.key} must be ${each.expected}, got ${each.got}${each.where === "" ? "" : ` (${each.where})`}`,
+  );
+  const others = more.length === 0 ? {} : { more: inWords };
   return new LockstepError("E_CONFIG_INVALID", { key, expected, got, where, ...others });
 }
+
+const keyOf = ({ key }: { readonly key: string }): string => key.split(".", 1)[0] ?? key;
 
 function describeIssue(issue: z.core.$ZodIssue, given: ReadonlyMap<ConfigKey, SourcedValue>) {
   const key = String(issue.path[0] ?? "?");

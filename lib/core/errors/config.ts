@@ -27,13 +27,11 @@ export const configErrors = {
     expected: string;
     got: string;
     where: string;
-    /** Values beside the first that are wrong too. */
-    more?: readonly { key: string; expected: string; got: string; where: string }[];
+    /** What else is wrong, in the same words. */
+    more?: readonly string[];
   }>(
     (d) =>
-      `${[d, ...(d.more ?? [])]
-        .map((each) => `${each.key} must be ${each.expected}, got ${each.got}${at(each.where)}`)
-        .join("; ")}.`,
+      `${d.key} must be ${d.expected}, got ${d.got}${at(d.where)}${Array.isArray(d.more) ? `; ${d.more.join("; ")}` : ""}.`,
     "Correct the value; `lockstep config --keys` shows the type and default of each key.",
   ),
   E_CONFIG_CONFLICT: entry<{ keys: string; reason: string }>(
