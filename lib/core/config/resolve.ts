@@ -1,6 +1,5 @@
 import { z } from "zod";
 import { LockstepError } from "#lib/core/errors/index";
-import { expandHome } from "#lib/core/home-path";
 import { checkPrecision, checkTogether } from "./check-together.js";
 import { type ConfigCommand, refuseUnread } from "./command-keys.js";
 import { type DatasetEntry, readDatasetList } from "./dataset-entries.js";
@@ -11,13 +10,13 @@ import {
   fields,
   isConfigKey,
   type ParsedConfig,
-  pathKeys,
   secretKeys,
 } from "./fields.js";
+import { expandPaths } from "./expand-paths.js";
 import type { SourcedValue } from "./flags.js";
 import { foreignKeys } from "./foreign-keys.js";
+import { invalidValues } from "./invalid-values.js";
 import { hubTokenOf, keepHubToken } from "./secrets.js";
-import { show } from "./show.js";
 import { checkAdapterKeys, namedMethod, toolDefaults } from "./tool.js";
 import { translate } from "./translate.js";
 
@@ -99,7 +98,7 @@ export function resolveConfig(
       .map(([key, { value }]) => [key, isSwitchKey(key) ? readSwitch(value) : value]),
   );
   const parsed = configSchema.safeParse(values);
-  if (!parsed.success) throw invalid(parsed.error, given);
+  if (!parsed.success) throw invalidValues(parsed.error, given);
   checkAdapterKeys(given, parsed.data.use_peft, warnings);
   checkTogether(parsed.data);
   checkHubKeys(parsed.data, given, warnings);
@@ -109,31 +108,6 @@ export function resolveConfig(
   const config = derive({ ...shown, ...paths, hub_token: null }, given, machine, warnings);
   keepHubToken(config, token);
   return { config, warnings };
-}
-
-/** The values of keys that are paths, with home directories in place of `~`. @throws E_PATH_HOME */
-function expandPaths(
-  config: Omit<ParsedConfig, "hub_token">,
-  given: ReadonlyMap<ConfigKey, SourcedValue>,
-): Partial<ParsedConfig> {
-  const expanded = pathKeys.map((key) => {
-    const where = given.get(key)?.where;
-    const expand = (value: unknown): unknown => {
-      if (typeof value === "string") return expandHome(value, where);
-      if (Array.isArray(value)) return value.map(expand);
-      if (typeof value !== "object" || value === null) return value;
-      // An entry of a list of data sets.
-      const entry = value as Readonly<Record<string, unknown>>;
-      return Object.fromEntries(
-        Object.entries(entry).map(([name, part]) => [
-          name,
-          name === "path" || name === "data_files" ? expand(part) : part,
-        ]),
-      );
-    };
-    return [key, expand(config[key])];
-  });
-  return Object.fromEntries(expanded) as Partial<ParsedConfig>;
 }
 
 /** Options of a push where nothing is pushed have no effect, and are told of. */
@@ -321,85 +295,4 @@ function moduleNames(value: string | string[] | null): string | readonly string[
   if (typeof value !== "string") return Object.freeze([...value]);
   const names = value.split(",").map((name) => name.trim());
   return names.every((name) => /^\w+$/.test(name)) ? Object.freeze(names) : value;
-}
-
-/** Every value that is wrong, in one message. */
-function invalid(
-  error: z.ZodError,
-  given: ReadonlyMap<ConfigKey, SourcedValue>,
-): LockstepError<"E_CONFIG_INVALID"> {
-  const order = [...given.keys()] as readonly string[];
-  const issues = error.issues
-    .map((issue) => describeIssue(issue, given))
-    .sort((a, b) => order.indexOf(keyOf(a)) - order.indexOf(keyOf(b)));
-  // Several issues of one value, as of a list's elements, are one mistake.
-  const keys = issues.map(keyOf);
-  const [first, ...more] = issues.filter((each, i) => keys.indexOf(keyOf(each)) === i);
-  const { key = "?", expected = "valid", got = "", where = "" } = first ?? {};
-  const inWords = more.map(
-    (each) =>
-      `${each.key} must be ${each.expected}, got ${each.got}${each.where === "" ? "" : ` (${each.where})`}`,
-  );
-  const others = more.length === 0 ? {} : { more: inWords };
-  return new LockstepError("E_CONFIG_INVALID", { key, expected, got, where, ...others });
-}
-
-const keyOf = ({ key }: { readonly key: string }): string => key.split(".", 1)[0] ?? key;
-
-function describeIssue(issue: z.core.$ZodIssue, given: ReadonlyMap<ConfigKey, SourcedValue>) {
-  const key = String(issue.path[0] ?? "?");
-  const sourced = isConfigKey(key) ? given.get(key) : undefined;
-  return {
-    key: issue.path.map(String).join("."),
-    expected: isConfigKey(key) ? describeType(fields[key]) : "valid",
-    got: secretKeys.some((secret) => secret === key)
-      ? `a secret of another kind (${typeof sourced?.value})`
-      : `${show(sourced?.value)}${isQuotedNumber(sourced?.value) ? " in quotes" : ""}`,
-    where: sourced?.where ?? "",
-  };
-}
-
-/** A number that YAML reads as text, because it is quoted. */
-const isQuotedNumber = (value: unknown): boolean =>
-  typeof value === "string" && value.trim() !== "" && Number.isFinite(Number(value));
-
-/** What a key accepts, in words: "a number of at least 0", "one of linear, cosine". */
-export function describeType(schema: z.ZodType): string {
-  if (schema instanceof z.ZodDefault) return describeType(schema.unwrap() as z.ZodType);
-  if (schema instanceof z.ZodNullable) {
-    return `${describeType(schema.unwrap() as z.ZodType)}, or null`;
-  }
-  if (schema instanceof z.ZodBoolean) return "true or false";
-  if (schema instanceof z.ZodLiteral) return [...schema.values].map(String).join(" or ");
-  if (schema instanceof z.ZodString) return "text";
-  if (schema instanceof z.ZodEnum) return `one of ${schema.options.join(", ")}`;
-  if (schema instanceof z.ZodArray) {
-    return `a list of ${describeType(schema.element as z.ZodType)}`;
-  }
-  if (schema instanceof z.ZodUnion) {
-    return schema.options.map((option) => describeType(option as z.ZodType)).join(", or ");
-  }
-  if (schema instanceof z.ZodRecord) return "a mapping";
-  if (schema instanceof z.ZodNumber) return describeNumber(schema);
-  return "another value";
-}
-
-function describeNumber(schema: z.ZodNumber): string {
-  const refinement = schema.def.checks?.findLast((check) => check._zod.def.check === "custom");
-  if (refinement !== undefined) {
-    const { error } = refinement._zod.def;
-    const message: unknown = typeof error === "function" ? error({} as never) : undefined;
-    if (typeof message === "string") return message;
-  }
-  const noun = schema.format === "safeint" ? "a whole number" : "a number";
-  const bounds: string[] = [];
-  for (const check of schema.def.checks ?? []) {
-    const def = check._zod.def as { check: string; value?: number; inclusive?: boolean };
-    if (def.check === "greater_than") {
-      bounds.push(def.inclusive ? `at least ${def.value}` : `more than ${def.value}`);
-    } else if (def.check === "less_than") {
-      bounds.push(def.inclusive ? `at most ${def.value}` : `less than ${def.value}`);
-    }
-  }
-  return bounds.length === 0 ? noun : `${noun} of ${bounds.join(" and ")}`;
 }

@@ -79,7 +79,7 @@ export const checkpointErrors = {
   ),
   E_ADAPTER_MODULE: entry<{ key: string; module: string; problem: string }>(
     (d) => `${d.key} names ${d.module}, ${d.problem}.`,
-    "lora_target_modules takes linear modules of the model, lora_modules_to_save any module that has weights; both take whole names or their last parts.",
+    "Correct the name: lora_target_modules takes linear modules of the model, lora_modules_to_save any module that has weights, by whole names or their last parts.",
   ),
   E_ADAPTER_TENSOR: entry<{ directory: string; tensor: string; problem: string }>(
     (d) => `In the adapter ${d.directory}, ${d.tensor} ${d.problem}.`,
