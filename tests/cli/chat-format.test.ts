@@ -40,10 +40,9 @@ test("conversations of another format than the model's own are not trained on", 
   assert.equal((await train(t, chat, "tokenizer_default")).code, 0);
 });
 
-test("rows without conversations have no format to meet", async (t) => {
-  const { code, stderr } = await train(t, { instruction: "2 plus 2?", output: "4" }, "llama3");
-  // Instructions are a user's message where the model has a template.
-  assert.ok(code === 0 || stderr.includes("chat_template"), stderr);
+test("instructions are conversations too where the model has a template; prompts are none", async (t) => {
+  const { stderr } = await train(t, { instruction: "2 plus 2?", output: "4" }, "llama3");
+  assert.match(stderr, /^E_CONFIG_UNSUPPORTED: chat_template: "llama3"/);
   assert.equal((await train(t, { prompt: "2 plus 2?", completion: "4" }, "llama3")).code, 0);
 });
 
