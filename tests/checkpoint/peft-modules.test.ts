@@ -192,6 +192,25 @@ test("a tied head stays one with its table where neither is trained, or where it
   );
 });
 
+test("GPT-2's table and head are tied under other names", () => {
+  const model = {
+    modelType: "gpt2",
+    weights: [
+      { name: "transformer.h.0.attn.c_attn.weight", shape: [8, 24] },
+      { name: "transformer.wpe.weight", shape: [16, 8] },
+      { name: "transformer.wte.weight", shape: [32, 8] },
+    ],
+  };
+  const tie = (names: string[], ensure_weight_tying = false) =>
+    headTieOf(config({ modules_to_save: names, ensure_weight_tying }), model, "transformer.wte");
+  assert.deepEqual(
+    [tie(["wte"]), tie(["lm_head"]), tie(["wpe"])],
+    ["untied", "untied", "untouched"],
+  );
+  assert.equal(tie(["lm_head"], true), "tied");
+  assert.throws(() => tie(["wte"], true), /write lm_head/);
+});
+
 test("ensure_weight_tying is written where it is set, and read again", () => {
   const plain = formatLoraConfig(config({ target_modules: ["q_proj"] }));
   assert.ok(!plain.includes("ensure_weight_tying"));
