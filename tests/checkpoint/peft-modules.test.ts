@@ -83,7 +83,7 @@ test("a name that the model does not have is refused, with the nearest one", () 
     }
   }
   for (const name of ["query_key_value", "score", "wte", "layers.7", "model.layers.2.mlp"]) {
-    for (const message of both(name)) assert.match(message, /does not have; (there are|did you)/);
+    for (const message of both(name)) assert.match(message, /does not have \((there are|did you)/);
   }
   // A head that is the embedding table is no module with weights of its own.
   assert.match(

@@ -194,6 +194,12 @@ test("adapters of axolotl, TRL and peft are read under their names", () => {
     resolve({ use_peft: true, lora_target: "q_proj, v_proj" }).config.lora_target_modules,
     ["q_proj", "v_proj"],
   );
+  const targets = (value: unknown): unknown =>
+    resolve({ use_peft: true, lora_target: value }).config.lora_target_modules;
+  assert.deepEqual(targets("self_attn.q_proj,mlp.up_proj"), ["self_attn.q_proj", "mlp.up_proj"]);
+  assert.equal(targets("layers.0.q_proj"), "layers.0.q_proj");
+  assert.equal(targets(["all-linear"]), "all-linear");
+  assert.equal(targets("ALL-LINEAR"), "all-linear");
   assert.match(
     failure(() => resolve({ adapter: "qlora" })),
     /^E_CONFIG_UNSUPPORTED: adapter: "qlora" .*quantised weights/,

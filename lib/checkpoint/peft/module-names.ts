@@ -130,7 +130,7 @@ function unknownModule(key: string, name: string, model: BaseModel): LockstepErr
   const paths = name.includes(".") ? modulePaths(model) : [...new Set(parts)];
   const near = nearName(name, paths);
   const hint = near === undefined ? `there are ${some(model)}` : `did you mean ${near}?`;
-  return moduleError(key, name, `which this ${model.modelType} model does not have; ${hint}`);
+  return moduleError(key, name, `which this ${model.modelType} model does not have (${hint})`);
 }
 
 /** The last parts of names of modules with weights, each once. */

@@ -294,5 +294,6 @@ function moduleNames(value: string | string[] | null): string | readonly string[
   if (word?.toLowerCase() === "all-linear") return "all-linear";
   if (typeof value !== "string") return Object.freeze([...value]);
   const names = value.split(",").map((name) => name.trim());
-  return names.every((name) => /^\w+$/.test(name)) ? Object.freeze(names) : value;
+  const isName = names.length > 1 ? /^[\w.]+$/ : /^\w+$/;
+  return names.every((name) => isName.test(name)) ? Object.freeze(names) : value;
 }
