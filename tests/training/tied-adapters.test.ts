@@ -35,7 +35,10 @@ for (const ensure_weight_tying of [false, true]) {
       (await readTrainerState(directory)).log_history.flatMap((entry) => entry["eval_loss"] ?? []);
     const [own] = (await losses(output)).slice(-1);
     const [first, last] = await losses(job.file("again"));
-    assert.ok(Math.abs(Number(own) - Number(first)) < 1e-5, `${own} here, ${first} merged`);
+    assert.ok(
+      Math.abs(Number(own) - Number(first)) < 1e-5,
+      `${Number(own)} here, ${Number(first)} merged`,
+    );
     assert.equal(first, last);
 
     const [base, whole] = [
