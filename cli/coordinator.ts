@@ -31,6 +31,11 @@ export async function coordinatorCommand(
       display.note(`Dashboard ${host.httpAddress}/  metrics ${host.httpAddress}/metrics`);
     }
     const controlAddress = await host.listen();
+    const nothingLeft = await host.nothingLeft();
+    if (nothingLeft !== undefined) {
+      display.note(nothingLeft);
+      return 0;
+    }
     display.note(`Workers join with: lockstep worker --coordinator ${controlAddress}`);
     hosted = await host.open();
     const outcome = await hosted.run();

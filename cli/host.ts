@@ -15,16 +15,18 @@ import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
 import { bestMetric } from "./classifier.js";
 import { pushOf, type PushResult } from "./push.js";
-import { countsTokens, flosPerToken, tracksBest } from "./run-results.js";
-import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
+import { compareDevices, resumedPrecision, type ResumePoint } from "./resume.js";
+import { saveCheckpoint, saveFinalModel } from "./run-files.js";
+import { bestCheckpoint, countsTokens, flosPerToken, tracksBest } from "./run-results.js";
 import {
-  openResumePoint,
-  resumedPrecision,
-  type ResumePoint,
-  saveCheckpoint,
-  saveConfig,
-  saveFinalModel,
-} from "./run-files.js";
+  type BegunRun,
+  beginRun,
+  findStart,
+  mayBeFinished,
+  type RunStart,
+  type StartedRun,
+} from "./run-start.js";
+import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
 
 /** A coordinator in this process, with its HTTP server, from a configuration to a saved model. */
 export interface HostedRun {
@@ -45,17 +47,31 @@ export interface Host {
    * @returns host:port for workers
    */
   readonly listen: () => Promise<string>;
+  /**
+   * To be asked after `listen` and before a worker is started: a line that says so where the result that
+   * the run is to make is there already, so that nothing is left to do.
+   */
+  readonly nothingLeft: () => Promise<string | undefined>;
   readonly open: () => Promise<HostedRun>;
   /** Ends the run with this error, wherever it is. */
   readonly fail: (error: unknown) => void;
   readonly close: () => Promise<void>;
 }
 
-/** Starts the HTTP server, so that every later phase can be watched. */
-export async function startHost(config: ResolvedConfig, bus: InProcessEventBus): Promise<Host> {
+/**
+ * Starts the HTTP server, so that every later phase can be watched.
+ *
+ * @param options.hasOwnWorkers all workers are of this machine: if one cannot take part, none can
+ */
+export async function startHost(
+  config: ResolvedConfig,
+  bus: InProcessEventBus,
+  { hasOwnWorkers = false } = {},
+): Promise<Host> {
   let isReady = false;
   let prepared: PreparedRun | undefined;
-  let resume: ResumePoint | undefined;
+  let start: RunStart | undefined;
+  let begun: BegunRun | undefined;
   let trainerLog: TrainerLog | undefined;
   let releaseOutput: (() => Promise<void>) | undefined;
   let door: FrontDoor | undefined;
@@ -69,8 +85,31 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
     if (opened === undefined) await door?.close(0);
     trainerLog?.close();
     await prepared?.close();
-    await resume?.optimizer.close();
+    await start?.resume?.optimizer.close();
     await releaseOutput?.();
+  };
+  const detail = (text: string): void =>
+    bus.publish({ type: "phase.changed", phase: "preparing", detail: text });
+  const begin = async (workers: FrontDoor): Promise<BegunRun> => {
+    if (begun !== undefined) return begun;
+    start ??= await findStart(config);
+    const { resume, output } = start;
+    prepared = await prepareRun(start.config, {
+      onDetail: detail,
+      choosePrecision: async () => {
+        if (resume !== undefined) return resumedPrecision(resume);
+        if (output.record !== undefined && mayBeFinished(start as RunStart)) {
+          const { bf16 } = output.record.identity.settings;
+          return { bf16: bf16 === true, reason: `as the result in ${output.directory}` };
+        }
+        detail("waiting for the first worker, whose device decides bf16: auto");
+        const { advisesBf16, deviceKind } = await workers.firstDevice();
+        return { bf16: advisesBf16, reason: deviceKind };
+      },
+    });
+    detail("comparing with what is in output_dir");
+    begun = await beginRun(prepared, start);
+    return begun;
   };
   return {
     httpAddress: http?.address,
@@ -83,6 +122,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
     listen: async () => {
       push = await pushOf(config);
       releaseOutput = await claimOutputDirectory(config.output_dir);
+      start = await findStart(config);
       const { host, port } = splitAddress(config.listen);
       const security = await wireSecurity(config);
       door = await FrontDoor.open({ bus, security, listenHost: host, listenPort: port });
@@ -90,33 +130,39 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
       isReady = true;
       return hostPort(config.advertise_host ?? host, door.port);
     },
+    nothingLeft: async () => {
+      if (door === undefined) throw new Error("Host.listen() has not been called");
+      if (start === undefined || !mayBeFinished(start)) return undefined;
+      const { finished, run } = await begin(door);
+      return finished === undefined
+        ? undefined
+        : `Nothing is left to do: ${run.config.output_dir} holds the result of this run after ${finished.step} steps`;
+    },
     open: async () => {
       if (door === undefined) throw new Error("Host.listen() has not been called");
       const workers = door;
-      const detail = (text: string): void =>
-        bus.publish({ type: "phase.changed", phase: "preparing", detail: text });
-      resume = await openResumePoint(config);
-      const checkpoint = resume;
-      prepared = await prepareRun(config, {
-        onDetail: detail,
-        choosePrecision: async () => {
-          if (checkpoint !== undefined) return resumedPrecision(checkpoint);
-          detail("waiting for the first worker, whose device decides bf16: auto");
-          const { advisesBf16, deviceKind } = await workers.firstDevice();
-          return { bf16: advisesBf16, reason: deviceKind };
-        },
-      });
-      const run = prepared;
-      await saveConfig(run.config);
-      trainerLog = await writeTrainerLog(config.output_dir, bus, resume !== undefined);
+      const { run } = await begin(workers);
+      const resume = start?.resume;
+      trainerLog = await writeTrainerLog(run.config.output_dir, bus, resume !== undefined);
       bus.publish(run.started);
       const coordinator = new Coordinator({
-        ...(await coordinatorOptions(run, resume, bus)),
+        ...(await coordinatorOptions(run, resume, bus, () => opened?.deviceKind)),
         door: workers,
       });
       opened = coordinator;
       const { controlAddress } = await coordinator.start();
       if (failure !== undefined) coordinator.fail(failure.error);
+      if (resume !== undefined) {
+        void workers.firstDevice().then(
+          ({ deviceKind }) =>
+            compareDevices(resume, deviceKind, {
+              fail: (error) => hasOwnWorkers && coordinator.fail(error),
+              isRefused: run.config.deterministic,
+              bus,
+            }),
+          () => {},
+        );
+      }
       return {
         coordinator,
         controlAddress,
@@ -128,7 +174,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
 }
 
 async function finish(
-  run: PreparedRun,
+  run: StartedRun,
   resume: ResumePoint | undefined,
   push: PushResult | undefined,
   coordinator: Coordinator,
@@ -141,7 +187,7 @@ async function finish(
       ? join(run.config.output_dir, checkpointName(outcome.step))
       : (resume?.directory ?? run.modelDirectory);
   if (outcome.outcome === "finished") {
-    bus.publish({ type: "phase.changed", phase: "saving", detail: savingDetail(run, outcome) });
+    bus.publish({ type: "phase.changed", phase: "saving", detail: await savingDetail(run, outcome) });
     const startedAt = performance.now();
     const saved = await saveFinalModel(run, outcome.snapshot, outcome.state);
     const seconds = (performance.now() - startedAt) / 1000;
@@ -181,10 +227,12 @@ async function attempt<T>(
   }
 }
 
-function savingDetail({ config }: PreparedRun, { state }: RunOutcome): string {
-  return config.load_best_model_at_end && state.best !== undefined
-    ? `writing the best model, that of step ${state.best.step}`
-    : "writing the model";
+async function savingDetail(run: StartedRun, { state }: RunOutcome): Promise<string> {
+  if (!run.config.load_best_model_at_end || state.best === undefined) return "writing the model";
+  const { step } = state.best;
+  return (await bestCheckpoint(run, state)) === undefined
+    ? `writing the last model: the best one, that of step ${step}, is not in ${run.config.output_dir}`
+    : `writing the best model, that of step ${step}`;
 }
 
 async function startHttp(
@@ -237,9 +285,10 @@ const wireSecurity = async (config: ResolvedConfig): Promise<WireSecurity> =>
   });
 
 async function coordinatorOptions(
-  run: PreparedRun,
+  run: StartedRun,
   resume: ResumePoint | undefined,
   bus: InProcessEventBus,
+  deviceKind: () => string | undefined,
 ): Promise<CoordinatorOptions> {
   const { config, plan, sample, tokenizer } = run;
   const interval = (what: "logging" | "eval" | "save"): number =>
@@ -298,9 +347,9 @@ async function coordinatorOptions(
     checkpointing: {
       everySteps: interval("save"),
       whenBest: config.save_strategy === "best",
-      // The last evaluation can be the best one, and only what is saved can be taken.
-      atEnd: config.load_best_model_at_end && config.save_strategy !== "best",
-      save: (snapshot, state) => saveCheckpoint(run, snapshot, state),
+      // As the Trainer: a longer run goes on from the end of this one.
+      atEnd: config.save_strategy === "steps" || config.save_strategy === "epoch",
+      save: (snapshot, state) => saveCheckpoint(run, snapshot, state, deviceKind()),
     },
     loggingSteps: interval("logging") || plan.totalSteps,
     logsFirstStep: config.logging_first_step,
@@ -316,6 +365,7 @@ async function coordinatorOptions(
       : {
           resume: {
             state: resume.state,
+            deviceKind: resume.record.deviceKind,
             loadMoments: async (range, firstMoment, secondMoment) => {
               await resume.optimizer.readRange("first_moment", range, firstMoment);
               await resume.optimizer.readRange("second_moment", range, secondMoment);

@@ -9,6 +9,7 @@ import {
   type PreparationReport,
   type PreparedDataset,
   prepareDataset,
+  rowsSha256,
   type Tokenizer,
   type TrainingPlan,
 } from "#lib/data/index";
@@ -32,6 +33,11 @@ export interface PreparedData {
   readonly validationReport: PreparationReport | undefined;
   /** What there is to learn, and what was cut or left out: lines for a person. */
   readonly dataLines: readonly string[];
+  /** SHA-256 of the rows of each side, by their content; validation is null where nothing is kept for it. */
+  readonly dataDigests: () => Promise<{
+    readonly training: string;
+    readonly validation: string | null;
+  }>;
   /** After it the plan gives no more batches. */
   readonly closeData: () => void;
 }
@@ -121,6 +127,10 @@ export async function prepareData(
         ...describeData(dataset),
         ...(isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : []),
       ],
+      dataDigests: async () => ({
+        training: await rowsSha256(train.rows),
+        validation: validation === undefined ? null : await rowsSha256(validation.rows),
+      }),
       closeData: dataset.close,
     };
   } catch (error) {

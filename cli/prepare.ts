@@ -3,6 +3,7 @@ import { ModelWeights } from "#lib/checkpoint/model-weights";
 import type { LoraConfig } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
+import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import {
   datasetName,
   hubTokenOf,
@@ -35,11 +36,11 @@ import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifi
 import { loraRun } from "./lora.js";
 import { findModelDirectory, readModelConfig } from "./model-directory.js";
 import { findableName, refuseAdapter } from "./model-place.js";
-import { prepareData } from "./prepare-data.js";
+import { type PreparedData, prepareData } from "./prepare-data.js";
 import { checkSpecialTokens } from "./special-tokens.js";
 
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
-export interface PreparedRun {
+export interface PreparedRun extends Pick<PreparedData, "dataDigests"> {
   readonly config: SettledConfig;
   readonly runName: string;
   readonly modelDirectory: string;
@@ -64,6 +65,8 @@ export interface PreparedRun {
   readonly started: RunStarted;
   /** The adapter's configuration as it is saved, where adapters are trained and not the weights. */
   readonly adapter: LoraConfig | undefined;
+  /** SHA-256 of the weights that the run starts from, or adds adapters to, by their content. */
+  readonly baseDigest: () => Promise<string>;
   /** Fills `into` with the first values of a range of the flat space, float32; padding is 0. */
   readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
   /** The same for the weights that adapters leave as they are. */
@@ -241,6 +244,7 @@ export async function prepareRun(
         ],
       },
       adapter: lora?.config,
+      baseDigest: () => weightsSha256(weights, wholeLayout.tensors),
       loadMasters: lora?.loadMasters ?? loaderOf(layout),
       loadFrozen: lora && loaderOf(lora.job.frozen),
       close: async () => {

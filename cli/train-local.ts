@@ -21,6 +21,7 @@ import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
 import { pushOf } from "./push.js";
 import { saveFinalModel } from "./run-files.js";
+import { beginRun, findStart } from "./run-start.js";
 
 export interface LocalStep {
   /** Updates made, this one included. */
@@ -173,6 +174,7 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
   process.stdout.write(printConfig(config));
   const push = await pushOf(config);
   const releaseOutput = await claimOutputDirectory(config.output_dir);
+  const start = await findStart({ ...config, resume_from_checkpoint: null });
   const say = (line: string): void => void process.stdout.write(`${line}\n`);
   for (const line of engineEnvironment(process.env).overruled) say(`warning: ${line}`);
   const device = await openDeviceTelemetry({
@@ -180,12 +182,13 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
     visibleDevices: process.env["CUDA_VISIBLE_DEVICES"],
   });
   device.close();
-  const run = await prepareRun(config, {
+  const prepared = await prepareRun(config, {
     onDetail: say,
     choosePrecision: async () => ({ bf16: device.hasBf16Products, reason: device.deviceKind }),
   });
-  for (const line of run.started.dataLines ?? []) say(line);
   try {
+    const { run } = await beginRun(prepared, start);
+    for (const line of run.started.dataLines ?? []) say(line);
     // TensorFlow reads its threads from the environment when the engine is loaded.
     process.env["TF_NUM_INTRAOP_THREADS"] = String(config.threads_per_worker);
     process.env["TF_NUM_INTEROP_THREADS"] = "1";
@@ -227,7 +230,7 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
     if (url !== undefined) say(`pushed to ${url}`);
     return 0;
   } finally {
-    await run.close();
+    await prepared.close();
     await releaseOutput();
   }
 }

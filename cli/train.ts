@@ -31,7 +31,7 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
       display.close();
     },
   );
-  const host = await startHost(config, bus).catch((error: unknown) => {
+  const host = await startHost(config, bus, { hasOwnWorkers: true }).catch((error: unknown) => {
     display.close();
     throw error;
   });
@@ -40,6 +40,11 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
       display.note(`Dashboard ${host.httpAddress}/  metrics ${host.httpAddress}/metrics`);
     }
     const controlAddress = await host.listen();
+    const nothingLeft = await host.nothingLeft();
+    if (nothingLeft !== undefined) {
+      display.note(nothingLeft);
+      return 0;
+    }
     const targets = new Map<number, string>();
     let isMemoryTold = false;
     supervisor = new Supervisor({

@@ -43,6 +43,7 @@ export class Coordinator {
     this.#membership = new Membership({
       heartbeatTimeoutMs: options.heartbeatTimeoutMs ?? defaultHeartbeatTimeoutMs,
       deterministic: options.deterministic ?? true,
+      deviceKind: options.resume?.deviceKind ?? undefined,
       now: () => performance.now(),
     });
   }
@@ -136,6 +137,11 @@ export class Coordinator {
     } finally {
       await this.#close(parts);
     }
+  }
+
+  /** Of the first worker; undefined before it came. */
+  get deviceKind(): string | undefined {
+    return this.#membership.firstDeviceKind;
   }
 
   /** Finishes the step in progress, saves a checkpoint, and ends the run as `interrupted`. */

@@ -150,6 +150,8 @@ export interface CoordinatorOptions {
   readonly leaseTimeoutMs?: number;
   readonly resume?: {
     readonly state: CheckpointState;
+    /** Kind of the device that computed before: it holds for this process too. null: the first worker's. */
+    readonly deviceKind?: string | null;
     /** Fills the moments of a range; masters come from `loadMasters`. */
     readonly loadMoments: (
       range: ElementRange,

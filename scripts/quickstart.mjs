@@ -53,6 +53,10 @@ const minutes = (seconds) => {
   return count === 1 ? "a minute" : `${count} minutes`;
 };
 
+// Another start is for the same directory, whatever this machine's speed makes of it.
+const again = process.argv.some((word) => /^--(no-)?(overwrite|resume|output)/.test(word))
+  ? []
+  : ["--overwrite-output-dir"];
 const child = spawn(
   process.execPath,
   [
@@ -60,6 +64,7 @@ const child = spawn(
     "train",
     join(root, "examples", "quickstart.yaml"),
     ...flagsForThisMachine(),
+    ...again,
     ...process.argv.slice(2),
   ],
   { stdio: "inherit", cwd: root },

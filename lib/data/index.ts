@@ -22,5 +22,6 @@ export {
 } from "./prepare.js";
 export { type ReadText, readTexts, type TextColumns } from "./texts.js";
 export type { TrainingRows } from "./rows.js";
+export { rowsSha256 } from "./rows-digest.js";
 export { loadTokenizer, type Tokenizer } from "./tokenizer.js";
 export { hasTokenizer } from "./tokenizer-file.js";

@@ -145,7 +145,6 @@ test("LLaMA-Factory's full fine-tuning resolves, with a line for each key withou
     "deepspeed",
     "finetuning_type",
     "overwrite_cache",
-    "overwrite_output_dir",
     "plot_loss",
     "preprocessing_num_workers",
     "template",

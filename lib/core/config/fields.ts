@@ -151,6 +151,12 @@ const adapters = {
 
 const reporting = {
   output_dir: text.default("trainer_output"),
+  overwrite_output_dir: z
+    .boolean()
+    .default(false)
+    .describe(
+      "start clean where output_dir holds another run: what Lockstep wrote there is removed, other files stay",
+    ),
   run_name: text.nullable().default(null),
   logging_strategy: z.enum(["no", "steps", "epoch"]).default("steps"),
   logging_steps: positiveStepsOrFraction.default(500),
@@ -193,7 +199,9 @@ const reporting = {
     .union([text, z.boolean()])
     .nullable()
     .default(null)
-    .describe("a checkpoint directory, or true for the newest one in output_dir"),
+    .describe(
+      "a checkpoint directory, or true for the newest one in output_dir; auto: the newest if there is one, else start",
+    ),
   seed: z.int().min(0).max(0xffff_ffff).default(42),
   data_seed: z.int().min(0).max(0xffff_ffff).nullable().default(null).describe("null: seed"),
 };

@@ -1,6 +1,14 @@
 export { type DatasetEntry, datasetName } from "./dataset-entries.js";
+export {
+  dataKeys,
+  dataSettings,
+  decisiveKeys,
+  decisiveSettings,
+  freeKeys,
+} from "./decisive-keys.js";
 export { type ConfigKey, configKeys, defaultOf } from "./fields.js";
 export { type ParsedFlags, parseFlags, type SourcedValue } from "./flags.js";
+export { isGiven } from "./given-keys.js";
 export { alpacaForm, fillFormat, type InstructionForm } from "./instruction-form.js";
 export { type LoadedConfig, loadConfig } from "./load.js";
 export { describeKeys, printChosen, printConfig } from "./print.js";
@@ -11,6 +19,7 @@ export {
   type SettledConfig,
   settleConfig,
 } from "./resolve.js";
+export { type SettledBefore, takeOver } from "./take-over.js";
 export { hubTokenOf } from "./secrets.js";
 export { schedulerNames } from "./schedule-names.js";
 export {

@@ -13,6 +13,7 @@ import {
 } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { foreignKeys } from "./foreign-keys.js";
+import { copyGivenKeys, keepGivenKeys } from "./given-keys.js";
 import { hubTokenOf, keepHubToken } from "./secrets.js";
 import { show } from "./show.js";
 import { checkAdapterKeys, namedMethod, toolDefaults } from "./tool.js";
@@ -101,6 +102,7 @@ export function resolveConfig(
   const { hub_token: token, ...shown } = parsed.data;
   const config = derive({ ...shown, hub_token: null }, given, machine, warnings);
   keepHubToken(config, token);
+  keepGivenKeys(config, given);
   return { config, warnings };
 }
 
@@ -143,6 +145,7 @@ export function settleConfig(config: ResolvedConfig, bf16: boolean): SettledConf
   const settled = Object.freeze({ ...config, bf16, wire_dtype: wireDtypeOf(config, bf16) });
   checkPrecision(settled);
   keepHubToken(settled, hubTokenOf(config) ?? null);
+  copyGivenKeys(config, settled);
   return settled;
 }
 

@@ -63,7 +63,7 @@ export const checkpointErrors = {
   ),
   E_CHECKPOINT_DAMAGED: entry<{ directory: string; file: string; problem: string }>(
     (d) => `The checkpoint ${d.directory} is damaged: ${d.file} ${d.problem}.`,
-    "Resume from an earlier checkpoint of the same run.",
+    "Resume from an earlier checkpoint of the same run: resume_from_checkpoint: true takes the newest that is whole.",
   ),
   E_ADAPTER_CONFIG: entry<{ file: string; key: string; expected: string; got: string }>(
     (d) => `In ${d.file}, ${d.key} has to be ${d.expected}, not ${d.got}.`,
@@ -93,6 +93,19 @@ export const checkpointErrors = {
   E_OUTPUT_DIR_IN_USE: entry<{ directory: string }>(
     (d) => `Another run on this machine writes into ${d.directory}.`,
     "Give each run an output_dir of its own, or wait until the other one has ended.",
+  ),
+  E_OUTPUT_DIR_OTHER_RUN: entry<{ directory: string; found: string }>(
+    (d) => `output_dir ${d.directory} holds another run's result: ${d.found}.`,
+    "Give another output_dir; or set overwrite_output_dir: true, which removes what Lockstep wrote there and starts clean; or go on with that run by its own settings and resume_from_checkpoint: true.",
+  ),
+  E_RESUME_MISMATCH: entry<{ directory: string; differences: string }>(
+    (d) => `${d.directory} is not a checkpoint of this run: ${d.differences}.`,
+    "Set back what differs, or start anew with another output_dir and without resume_from_checkpoint. More steps or epochs, logging, saving, the number of workers and the places of files may change.",
+  ),
+  E_RESUME_PAST_END: entry<{ directory: string; step: number; totalSteps: number }>(
+    (d) =>
+      `The checkpoint ${d.directory} has made ${d.step} steps, and the run is to end after ${d.totalSteps}.`,
+    "Set max_steps or num_train_epochs to more, or take an earlier checkpoint by its directory.",
   ),
   E_DIRECTORY_NOT_EMPTY: entry<{ directory: string }>(
     (d) => `The output directory ${d.directory} is not empty.`,

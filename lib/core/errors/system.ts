@@ -28,6 +28,6 @@ export const systemErrors = {
   ),
   E_NO_CHECKPOINT: entry<{ directory: string; problem: string }>(
     (d) => `There is nothing to resume from in ${d.directory}: ${d.problem}.`,
-    "Give the path of a checkpoint-N directory that has a lockstep/ folder, or leave resume_from_checkpoint out.",
+    "Give the path of a checkpoint-N directory that has a lockstep/ folder; resume_from_checkpoint: auto goes on from a checkpoint if there is one and else starts anew.",
   ),
 };

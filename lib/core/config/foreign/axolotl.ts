@@ -52,7 +52,9 @@ export const axolotlKeys: ForeignKeys = {
   val_set_size: renamed("validation_split"),
   num_warmup_steps: renamed("warmup_steps"),
   warmup_fraction: renamed("warmup_steps"),
-  auto_resume_from_checkpoints: renamed("resume_from_checkpoint", (value) => value || undefined),
+  auto_resume_from_checkpoints: renamed("resume_from_checkpoint", (value) =>
+    value === true ? "auto" : value || undefined,
+  ),
   adapter: reworded(
     "use_peft",
     { lora: true, "": undefined },

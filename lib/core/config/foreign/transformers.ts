@@ -19,7 +19,6 @@ export const transformersKeys: ForeignKeys = {
   ),
   save_safetensors: fixed([true], "weights are always written as safetensors"),
   adafactor: fixed([false], "the optimizer is AdamW"),
-  overwrite_output_dir: ignored("a checkpoint of the same name is replaced atomically", false),
   logging_dir: ignored("logs go to output_dir/logs"),
   use_mps_device: ignored(torchOnly, false),
   half_precision_backend: ignored(torchOnly, "auto"),
