@@ -107,7 +107,7 @@ export async function startHost(
         return { bf16: advisesBf16, reason: deviceKind };
       },
     });
-    detail("comparing with what is in output_dir");
+    detail("comparing the data and the model with what is in output_dir");
     begun = await beginRun(prepared, start);
     return begun;
   };
@@ -187,7 +187,11 @@ async function finish(
       ? join(run.config.output_dir, checkpointName(outcome.step))
       : (resume?.directory ?? run.modelDirectory);
   if (outcome.outcome === "finished") {
-    bus.publish({ type: "phase.changed", phase: "saving", detail: await savingDetail(run, outcome) });
+    bus.publish({
+      type: "phase.changed",
+      phase: "saving",
+      detail: await savingDetail(run, outcome),
+    });
     const startedAt = performance.now();
     const saved = await saveFinalModel(run, outcome.snapshot, outcome.state);
     const seconds = (performance.now() - startedAt) / 1000;

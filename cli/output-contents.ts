@@ -26,6 +26,8 @@ export interface OutputContents {
   readonly checkpoints: readonly OwnedCheckpoint[];
   /** Files of a model or an adapter beside them. */
   readonly modelFiles: readonly string[];
+  /** What the record tells of a result, where its weights are still there. */
+  readonly finished: OutputRecord["finished"];
 }
 
 /** Written by every run, beside its results. */
@@ -45,7 +47,10 @@ export async function readOutput(directory: string): Promise<OutputContents> {
   const modelFiles = names.filter(
     (name) => isWeights(name) || ["config.json", "adapter_config.json"].includes(name),
   );
-  return { directory, record, recordProblem, checkpoints, modelFiles: modelFiles.sort() };
+  return {
+    ...{ directory, record, recordProblem, checkpoints, modelFiles: modelFiles.sort() },
+    finished: modelFiles.some(isWeights) ? (record?.finished ?? null) : null,
+  };
 }
 
 /**
@@ -65,26 +70,26 @@ export function otherRuns(
     return different === "";
   };
   let hasOwn = false;
-  if (recordProblem !== undefined) {
-    found.push(`${outputRecordFile} does not tell whose it is (${recordProblem})`);
-  } else if (record !== undefined) {
+  if (record !== undefined) {
     const hasResult = record.finished !== null || record.files.length > 0;
-    if (hasResult) hasOwn = isOwn(record.identity, "the result");
-    else hasOwn = differences(record.identity).length === 0;
-  } else if (modelFiles.length > 0) {
-    found.push(`${listed(modelFiles)} of a model that no run of Lockstep left there`);
+    hasOwn = hasResult
+      ? isOwn(record.identity, "the result")
+      : differences(record.identity).length === 0;
   }
-  const unknown: string[] = [];
-  for (const { directory, record: saved } of checkpoints) {
-    const name = basename(directory);
-    if (saved === undefined) unknown.push(name);
-    else if (isOwn(saved.identity, name)) hasOwn = true;
+  const unknown: OwnedCheckpoint[] = [];
+  for (const checkpoint of checkpoints) {
+    const { directory, record: saved } = checkpoint;
+    if (saved === undefined) unknown.push(checkpoint);
+    else if (isOwn(saved.identity, basename(directory))) hasOwn = true;
   }
   for (const [different, things] of ofOthers) found.push(`${listed(things)}: ${different}`);
-  // Beside checkpoints of this run it is a damaged one of them.
-  const strange = checkpoints.filter(
-    ({ directory, isOurs }) => unknown.includes(basename(directory)) && !(isOurs && hasOwn),
-  );
+  if (recordProblem !== undefined) {
+    found.push(`${outputRecordFile} does not tell whose it is (${recordProblem})`);
+  } else if (record === undefined && modelFiles.length > 0 && !hasOwn) {
+    found.push(`${listed(modelFiles)} of a model that no run of Lockstep left there`);
+  }
+  // Beside what this run left it is a damaged one of its own.
+  const strange = unknown.filter(({ isOurs }) => !(isOurs && hasOwn));
   if (strange.length > 0) {
     const names = strange.map(({ directory }) => basename(directory));
     found.push(`${listed(names)}, of which no record tells by which run they were saved`);
@@ -96,7 +101,7 @@ export function otherRuns(
 export function describeOwn(output: OutputContents): string | undefined {
   const { record, checkpoints, modelFiles } = output;
   const things = checkpoints.map(({ directory }) => basename(directory));
-  if (record !== undefined && (record.finished !== null || modelFiles.length > 0)) {
+  if (record !== undefined && modelFiles.length > 0) {
     things.push("a result");
   }
   return things.length === 0 ? undefined : listed(things);
@@ -117,7 +122,9 @@ export async function removeRuns(
 ): Promise<string[]> {
   const { directory, record } = output;
   const removed = output.checkpoints
-    .filter(({ isOurs, record: saved }) => isOurs && !(saved !== undefined && isKept(saved.identity)))
+    .filter(
+      ({ isOurs, record: saved }) => isOurs && !(saved !== undefined && isKept(saved.identity)),
+    )
     .map((checkpoint) => checkpoint.directory);
   if (isSame(directory, modelDirectory) || removed.some((path) => isWithin(modelDirectory, path))) {
     throw new LockstepError("E_CONFIG_CONFLICT", {
@@ -127,11 +134,12 @@ export async function removeRuns(
   }
   for (const checkpoint of removed) await removeDirectoryAtomically(checkpoint);
   const names = removed.map((checkpoint) => basename(checkpoint));
-  if (record !== undefined && isKept(record.identity)) return names;
+  // Without a record nothing tells that a file of such a name is a run's.
+  if (record === undefined || isKept(record.identity)) return names;
   // Somebody may have changed the record: it names files of this directory only.
-  const results = (record?.files ?? []).filter((name) => name === basename(name));
-  const files = [...results, runConfigFile, metricsTargetsFile, outputRecordFile];
-  if (record !== undefined) files.push(trainerLogFileName);
+  const results = record.files.filter((name) => name === basename(name));
+  const files = [...results, runConfigFile, trainerLogFileName, metricsTargetsFile];
+  files.push(outputRecordFile);
   const logs = logDirectoryOf(directory);
   const logNames = existsSync(logs) ? await readdir(logs) : [];
   files.push(

@@ -94,7 +94,7 @@ async function findResumePoint(
     : { point: await openCheckpoint(wanted as string), lines: [] };
   const { point } = found;
   if (point === undefined) {
-    const hasResult = (output.record?.finished ?? null) !== null;
+    const hasResult = output.finished !== null;
     if (wanted === true && !hasResult) throw noCheckpoint(output);
     const line = `no checkpoint is in ${output.directory}, so the run starts (resume_from_checkpoint: auto)`;
     return wanted === "auto" && !hasResult ? { ...anew, lines: [line] } : anew;
@@ -105,11 +105,10 @@ async function findResumePoint(
     const now = { settings: decisiveSettings(config) };
     const differences = differingSettings(point.record.identity, now);
     if (differences.length > 0) {
-      if (wanted === "auto" && asked.overwrite_output_dir) {
-        await point.optimizer.close();
-        return anew;
-      }
-      throw mismatch(point.directory, differences);
+      if (wanted !== "auto") throw mismatch(point.directory, differences);
+      // Of another job's checkpoint the directory's own check speaks.
+      await point.optimizer.close();
+      return anew;
     }
     const line = `goes on from ${point.directory}, after ${point.state.step} steps`;
     return { resume: point, config, lines: [...found.lines, line, ...taken.lines] };
@@ -140,7 +139,7 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
   if (others.length > 0 && !config.overwrite_output_dir) throw otherRun(output, others);
   const { record: before } = output;
   const asksForEnd = takesNewest(config) || resume?.state.step === plan.totalSteps;
-  const finished = others.length === 0 && asksForEnd ? (before?.finished ?? null) : null;
+  const finished = others.length === 0 && asksForEnd ? output.finished : null;
   const made = Math.max(resume?.state.step ?? 0, finished?.step ?? 0);
   if (made > plan.totalSteps) {
     const directory = resume?.state.step === made ? resume.directory : output.directory;
@@ -210,7 +209,7 @@ function settledByMachine(asked: ResolvedConfig): string[] {
 
 /** Whether the result that the run is to make may be there already, by what is known before data is read. */
 export const mayBeFinished = ({ config, output, resume }: RunStart): boolean =>
-  (output.record?.finished ?? null) !== null && (takesNewest(config) || resume !== undefined);
+  output.finished !== null && (takesNewest(config) || resume !== undefined);
 
 const otherRun = ({ directory }: OutputContents, others: readonly string[]) =>
   new LockstepError("E_OUTPUT_DIR_OTHER_RUN", { directory, found: others.join("; ") });

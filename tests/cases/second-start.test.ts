@@ -41,7 +41,10 @@ test("03: fewer steps than the checkpoint has made are refused with both; as man
   assert.match(past.stderr, /E_RESUME_PAST_END.*checkpoint-6 has made 6 steps.*end after 4/);
   const equal = await train(job, { ...resume, max_steps: 6 });
   assert.equal(equal.code, 0, equal.stderr);
-  assert.match(equal.lines.join("\n"), /Nothing is left to do: out holds the result.*after 6 steps/);
+  assert.match(
+    equal.lines.join("\n"),
+    /Nothing is left to do: out holds the result.*after 6 steps/,
+  );
   assert.deepEqual(equal.of("step.completed"), []);
   assert.deepEqual(equal.of("worker.joined"), []);
   // The same by the epoch: 8 rows in steps of 2 are 4 steps an epoch.
@@ -67,7 +70,10 @@ test("16: auto goes on from a checkpoint if there is one, and else starts", asyn
     const output = ["--output_dir", `out-${file}`];
     const first = await axolotl(file, ...output);
     assert.equal(first.code, 0, first.stderr);
-    assert.match(first.of("run.started")[0]?.dataLines?.join("\n") ?? "", /no checkpoint is in out/);
+    assert.match(
+      first.of("run.started")[0]?.dataLines?.join("\n") ?? "",
+      /no checkpoint is in out/,
+    );
     assert.equal(first.of("step.completed").length, 4);
     const second = await axolotl(file, ...output, "--max_steps", "6");
     assert.equal(second.code, 0, second.stderr);
@@ -80,7 +86,7 @@ test("16: auto goes on from a checkpoint if there is one, and else starts", asyn
     assert.match(third.lines.join("\n"), /Nothing is left to do/);
   }
   const named = await axolotl(
-    ...(["axolotl.yaml", "--auto_resume_from_checkpoints", "null"] as const),
+    ...(["axolotl.yaml", "--auto_resume_from_checkpoints", "false"] as const),
     ...["--output_dir", "new", "--resume_from_checkpoint", "true"],
   );
   assert.equal(named.code, 1);

@@ -150,7 +150,12 @@ test("checkpoints come in the order in which they were saved; an unreadable reco
   ]);
   const file = join(output, "checkpoint-4", "lockstep", "run.json");
   const text = await readFile(file, "utf8");
-  for (const damaged of ["{", "[]", text.replace('"runId"', '"x"'), text.replace("run-1", "run-0")]) {
+  for (const damaged of [
+    "{",
+    "[]",
+    text.replace('"runId"', '"x"'),
+    text.replace("run-1", "run-0"),
+  ]) {
     await writeFile(file, damaged);
     assert.deepEqual((await listed()).at(-1), [4, false, true]);
   }

@@ -158,6 +158,7 @@ function ourName(key: string): ConfigKey {
 /** Foreign names of switches; what `torch_dtype` is read as is a switch, and itself takes a word. */
 const renamedSwitches = [
   "no_cuda",
+  "auto_resume_from_checkpoints",
   "group_by_length",
   "disable_shuffling",
   "neat_packing",

@@ -100,7 +100,7 @@ export const checkpointErrors = {
   ),
   E_RESUME_MISMATCH: entry<{ directory: string; differences: string }>(
     (d) => `${d.directory} is not a checkpoint of this run: ${d.differences}.`,
-    "Set back what differs, or start anew with another output_dir and without resume_from_checkpoint. More steps or epochs, logging, saving, the number of workers and the places of files may change.",
+    "Set back what differs, or start anew: without resume_from_checkpoint, in another output_dir or with overwrite_output_dir: true. More steps or epochs, logging, saving, the number of workers and the places of files may change.",
   ),
   E_RESUME_PAST_END: entry<{ directory: string; step: number; totalSteps: number }>(
     (d) =>
