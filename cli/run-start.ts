@@ -100,7 +100,8 @@ async function findResumePoint(
     return wanted === "auto" && !hasResult ? { ...anew, lines: [line] } : anew;
   }
   try {
-    const taken = takeOver(asked, point.settings);
+    const before = new Map([...point.settings, ...Object.entries(point.record.began)]);
+    const taken = takeOver(asked, before);
     const config = settleConfig(taken.config, point.bf16);
     const now = { settings: decisiveSettings(config) };
     const differences = differingSettings(point.record.identity, now);
@@ -167,7 +168,8 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
       `${output.directory} holds ${own} of an earlier run of this job: this one starts anew, replaces them as it saves, and goes on from its own last checkpoint if it is resumed`,
     );
   }
-  const { runId, startedAt, deviceKind } = resume?.record ?? newRunRecord(identity);
+  const { workers, gradient_accumulation_steps } = config;
+  const record = resume?.record ?? newRunRecord(identity, { workers, gradient_accumulation_steps });
   const savedAt = output.checkpoints.map(({ record }) => record?.savedAtMs ?? 0);
   const run: StartedRun = {
     ...prepared,
@@ -175,7 +177,7 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
       ...prepared.started,
       dataLines: [...(prepared.started.dataLines ?? []), ...lines],
     },
-    record: { runId, startedAt, deviceKind, identity },
+    record: { ...runPart(record), identity },
     files: isCleaned ? [] : (before?.files ?? []),
     lastSave: { atMs: Math.max(0, resume?.record.savedAtMs ?? 0, ...savedAt) },
   };
@@ -187,6 +189,16 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
   });
   return { run, finished: undefined };
 }
+
+/** Without what only the record of a checkpoint has. */
+const runPart = ({
+  runId,
+  startedAt,
+  deviceKind,
+  began,
+}: RunRecord): Omit<RunRecord, "identity"> => ({
+  ...{ runId, startedAt, deviceKind, began },
+});
 
 async function identityOf(prepared: PreparedRun): Promise<RunIdentity> {
   const { config, job } = prepared;

@@ -22,6 +22,8 @@ export interface RunRecord {
   /** Kind of the device that computed first; null before there was one. */
   readonly deviceKind: string | null;
   readonly identity: RunIdentity;
+  /** Settings of its beginning that may change and that others are worked out from, by key. */
+  readonly began: Readonly<Record<string, unknown>>;
 }
 
 /** Of a checkpoint. */
@@ -38,9 +40,9 @@ export interface OutputRecord extends RunRecord {
   readonly files: readonly string[];
 }
 
-export function newRunRecord(identity: RunIdentity): RunRecord {
+export function newRunRecord(identity: RunIdentity, began: RunRecord["began"] = {}): RunRecord {
   const runId = randomBytes(8).toString("hex");
-  return { runId, startedAt: new Date().toISOString(), deviceKind: null, identity };
+  return { runId, startedAt: new Date().toISOString(), deviceKind: null, identity, began };
 }
 
 export async function writeCheckpointRecord(
@@ -93,11 +95,12 @@ async function read(file: string): Promise<Record<string, unknown> | undefined> 
   );
   if (parsed === undefined) return undefined;
   if (!isRecord(parsed) || parsed["format"] !== format) throw notARecord(file, "format");
-  const { runId, startedAt, deviceKind, identity } = parsed;
+  const { runId, startedAt, deviceKind, identity, began } = parsed;
   if (typeof runId !== "string" || !/^[0-9a-f]{16}$/.test(runId)) throw notARecord(file, "runId");
   if (typeof startedAt !== "string") throw notARecord(file, "startedAt");
   if (deviceKind !== null && typeof deviceKind !== "string") throw notARecord(file, "deviceKind");
   if (!isIdentity(identity)) throw notARecord(file, "identity");
+  if (!isRecord(began)) throw notARecord(file, "began");
   return parsed;
 }
 

@@ -129,7 +129,7 @@ test("another job's result is refused by what differs, before data is read, or r
   assert.equal(firstStep(clean), 1);
   assert.match(
     told(clean),
-    /overwrite_output_dir: removed from .*checkpoint-2, .*model.safetensors/,
+    /overwrite_output_dir: removed from .*checkpoint-2, checkpoint-4, checkpoint-6, /,
   );
   assert.deepEqual(await checkpoints("used"), ["checkpoint-4", "checkpoint-6"]);
   for (const file of ["notes.txt", "logs/notes.txt"]) {
@@ -221,7 +221,7 @@ test("what decides the result is refused by name when it changed; what does not 
     ["seed", "7", /seed was 42 and is now 7/],
     ["weight_decay", "0.1", /weight_decay was 0 and is now 0.1/],
     ["max_grad_norm", "0", /max_grad_norm was 1 and is now 0/],
-    ["lr_scheduler_type", "linear", /lr_scheduler_type was "constant" and is now "linear"/],
+    ["lr_scheduler_type", "linear", /lr_scheduler_type was .*constant.* and is now .*linear/],
     ["per_device_train_batch_size", "4", /per_device_train_batch_size was 2 and is now 4/],
     ["gradient_accumulation_steps", "1", /global_batch_size was 8 and is now 4/],
     ["threads_per_worker", "2", /threads_per_worker was 1 and is now 2/],
@@ -231,29 +231,14 @@ test("what decides the result is refused by name when it changed; what does not 
   ] as const) {
     refused(await changed(`--${key}`, value), "E_RESUME_MISMATCH", pattern);
   }
-  await appendFile(path("4.txt"), " law and peace and people and law and peace");
-  const all = ["--max_eval_samples", "100"];
-  await trained("validated", ...all);
-  await appendFile(
-    path("4.txt"),
-    " strong and strong and law and peace is the union of state people",
-  );
-  const validation = await resume("validated", ...longer, ...all);
-  refused(validation, "E_RESUME_MISMATCH", /the validation data had SHA-256/);
+  const text = await readFile(path("4.txt"), "utf8");
+  await appendFile(path("4.txt"), " law and peace and the people".repeat(20));
+  refused(await changed(), "E_RESUME_MISMATCH", /the validation data had .*the files hold/);
+  await writeFile(path("4.txt"), text);
 
   // Free: where files are, the number of workers, what is told and saved.
   for (const file of ["1.txt", "2.txt", "3.txt"]) await cp(path(file), path("moved", file));
   await cp(path("model"), path("moved", "model"), { recursive: true });
-  const resumed = await resume(
-    ...(["copied", ...longer, "--workers", "1", "--logging_steps", "1"] as const),
-    ...["--dataset", JSON.stringify(["1.txt", "2.txt", "3.txt"].map((f) => path("moved", f)))],
-    ...["--model_name_or_path", path("moved", "model"), "--save_steps", "3"],
-    ...["--reducer_shards", "1", "--run_name", "other", "--gradient_checkpointing", "true"],
-  );
-  // The text that validates was appended to above.
-  refused(resumed, "E_RESUME_MISMATCH", /the validation data/);
-  const text = await readFile(path("4.txt"), "utf8");
-  await writeFile(path("4.txt"), text.slice(0, text.indexOf(" law and peace and people and law")));
   const again = await resume(
     ...(["copied", ...longer, "--workers", "1", "--logging_steps", "1"] as const),
     ...["--dataset", JSON.stringify(["1.txt", "2.txt", "3.txt"].map((f) => path("moved", f)))],
@@ -265,6 +250,9 @@ test("what decides the result is refused by name when it changed; what does not 
   assert.match(told(again), /gradient_groups stays 2/);
   assert.equal(firstStep(again), 7);
   assert.equal(digestOf(again), digestOf(whole));
+  const third = await resume("copied", "--max_steps", "9", "--workers", "4");
+  assert.equal(third.code, 0, third.stderr);
+  assert.match(told(third), /global_batch_size stays 8.*2 workers then, 4 now/);
   // A copy at another place, by its name, into a new directory.
   const named = await train(
     ...(["new", ...longer, "--resume_from_checkpoint"] as const),
