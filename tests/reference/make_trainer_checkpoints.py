@@ -16,16 +16,12 @@ from transformers import Trainer, TrainingArguments
 
 cases = [
     {"save_strategy": "steps", "save_steps": 2, "max_steps": 5},
-    {"save_strategy": "steps", "save_steps": 2, "max_steps": 4},
     {"save_strategy": "steps", "max_steps": 3},
     {"save_strategy": "steps", "save_steps": 0.4, "max_steps": 5},
     {"save_strategy": "epoch", "max_steps": 6},
     {"save_strategy": "epoch", "num_train_epochs": 1.5},
-    {"save_strategy": "epoch", "num_train_epochs": 2},
     {"save_strategy": "no", "max_steps": 3},
     {"save_strategy": "steps", "save_steps": 2, "max_steps": 5, "save_total_limit": 1},
-    {"save_strategy": "steps", "save_steps": 2, "max_steps": 5, "save_total_limit": 2},
-    {"save_strategy": "steps", "save_steps": 2, "max_steps": 5, "save_only_model": True},
 ]
 
 
