@@ -68,14 +68,14 @@ function refused(outcome: CommandOutcome, code: string, pattern: RegExp): void {
 test("the same job twice in one directory: the second keeps its own checkpoints, is killed, and goes on from them", async () => {
   for (const limit of ["1", "2"]) {
     const name = `twice-${limit}`;
-    const args = ["--max_steps", "60", "--save_steps", "10", "--save_total_limit", limit];
+    const args = ["--max_steps", "24", "--save_steps", "6", "--save_total_limit", limit];
     const first = await trained(name, ...args);
     const firstId = (await readOutputRecord(path(name)))?.runId;
     const killed = await run("train", name, args, (event, child) => {
-      if (event.type === "checkpoint.saved" && event.step === 10) child.kill("SIGKILL");
+      if (event.type === "checkpoint.saved" && event.step === 6) child.kill("SIGKILL");
     });
     assert.equal(killed.code, null, killed.stderr);
-    assert.match(told(killed), /holds .*checkpoint-60, a result of an earlier run of this job/);
+    assert.match(told(killed), /holds .*checkpoint-24, a result of an earlier run of this job/);
     const record = await readOutputRecord(path(name));
     assert.notEqual(record?.runId, firstId);
     assert.equal(record?.finished, null);
@@ -83,7 +83,7 @@ test("the same job twice in one directory: the second keeps its own checkpoints,
     // Rotation does not count what the first run left.
     assert.ok(found.some((each) => each.record?.runId === firstId));
     const last = found.filter((each) => each.record?.runId === record?.runId).at(-1);
-    assert.ok(last !== undefined && last.step >= 10);
+    assert.ok(last !== undefined && last.step >= 6);
 
     const resumed = await resume(name, ...args);
     assert.equal(resumed.code, 0, resumed.stderr);
@@ -91,7 +91,7 @@ test("the same job twice in one directory: the second keeps its own checkpoints,
     assert.equal(digestOf(resumed), digestOf(first));
     const ids = (await listOwnedCheckpoints(path(name))).map((each) => each.record?.runId);
     assert.ok(ids.filter((id) => id === record?.runId).length <= Number(limit));
-    assert.equal((await readOutputRecord(path(name)))?.finished?.step, 60);
+    assert.equal((await readOutputRecord(path(name)))?.finished?.step, 24);
   }
 });
 
