@@ -116,7 +116,7 @@ test("Ctrl-C finishes the step, saves and exits 130; the resumed run ends like o
 
   for (const [key, value] of [
     ["data_seed", "7"],
-    ["packing", "false"],
+    ["max_train_samples", "20"],
   ] as const) {
     const other = await train("stopped", [
       ...["--max_steps", total, "--resume_from_checkpoint", "true", `--${key}`, value],
