@@ -102,8 +102,7 @@ async function findResumePoint(
   try {
     const before = new Map([...point.settings, ...Object.entries(point.record.began)]);
     const taken = takeOver(asked, before);
-    const config = settleConfig(taken.config, point.bf16);
-    const now = { settings: decisiveSettings(config) };
+    const now = { settings: decisiveSettings(settleConfig(taken.config, point.bf16)) };
     const differences = differingSettings(point.record.identity, now);
     if (differences.length > 0) {
       if (wanted !== "auto") throw mismatch(point.directory, differences);
@@ -112,7 +111,8 @@ async function findResumePoint(
       return anew;
     }
     const line = `goes on from ${point.directory}, after ${point.state.step} steps`;
-    return { resume: point, config, lines: [...found.lines, line, ...taken.lines] };
+    const lines = [...found.lines, line, ...taken.lines];
+    return { resume: point, config: taken.config, lines };
   } catch (error) {
     await point.optimizer.close();
     throw error;
