@@ -1,8 +1,31 @@
-import { loadConfig } from "#lib/core/config/index";
+import { loadConfig, type ResolvedConfig } from "#lib/core/config/index";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { type ConsoleFlags, openConsole } from "./console.js";
-import { type HostedRun, publishFailure, startHost } from "./host.js";
-import { exitCodes, onStopSignals } from "./stop-signals.js";
+import { findFinished, nothingLeftToDo, turnWorkersAway } from "./finished-run.js";
+import {
+  type HostedRun,
+  publishFailure,
+  splitAddress,
+  startHost,
+  wireSecurity,
+} from "./host.js";
+import type { Display } from "./progress/display.js";
+import { listenForRunSignals } from "./run-signals.js";
+import { exitCodes } from "./stop-signals.js";
+
+/** Whether nothing is left to do: said, to workers too. */
+async function isFinished(
+  config: ResolvedConfig,
+  bus: InProcessEventBus,
+  display: Display,
+): Promise<boolean> {
+  const finished = await findFinished(config);
+  if (finished === undefined) return false;
+  display.note(nothingLeftToDo(config, finished));
+  const at = { ...splitAddress(config.listen), security: await wireSecurity(config) };
+  await turnWorkersAway(config, at, bus);
+  return true;
+}
 
 /** `lockstep coordinator`. Returns the exit code. */
 export async function coordinatorCommand(
@@ -12,16 +35,12 @@ export async function coordinatorCommand(
   const loaded = await loadConfig(args);
   const bus = new InProcessEventBus();
   const display = openConsole(bus, loaded, flags);
+  if (await isFinished(loaded.config, bus, display)) {
+    display.close();
+    return 0;
+  }
   let hosted: HostedRun | undefined;
-  const signals = onStopSignals(
-    () => {
-      if (hosted === undefined) return false;
-      display.setNotice("Stopping after this step, then saving; a second signal exits at once");
-      hosted.coordinator.requestStop();
-      return true;
-    },
-    () => display.close(),
-  );
+  const signals = listenForRunSignals({ config: loaded.config, display, hosted: () => hosted });
   const host = await startHost(loaded.config, bus).catch((error: unknown) => {
     display.close();
     throw error;

@@ -6,11 +6,13 @@ import { FrontDoor } from "#coordinator/front-door";
 import { CoordinatorHttp } from "#coordinator/http";
 import { CoordinatorMetrics } from "#coordinator/metrics";
 import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
+import { resumedEvent } from "#coordinator/resumed-event";
 import { checkpointName } from "#lib/checkpoint/index";
 import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
+import { forgetFinished, markFinished } from "./finished-run.js";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
 import { bestMetric } from "./classifier.js";
@@ -108,8 +110,10 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
       });
       const run = prepared;
       await saveConfig(run.config);
-      trainerLog = await writeTrainerLog(config.output_dir, bus, resume !== undefined);
+      await forgetFinished(config.output_dir);
+      trainerLog = await writeTrainerLog(config.output_dir, bus, resume?.state.logHistory ?? []);
       bus.publish(run.started);
+      if (resume !== undefined) bus.publish(resumedEvent(resume.directory, resume.state));
       const coordinator = new Coordinator({
         ...(await coordinatorOptions(run, resume, bus)),
         door: workers,
@@ -121,7 +125,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
         coordinator,
         controlAddress,
         numParameters: run.job.layout.numElements,
-        run: async () => finish(run, resume, push, coordinator, bus),
+        run: async () => finish(run, resume, push, coordinator, bus, config),
       };
     },
   };
@@ -133,6 +137,7 @@ async function finish(
   push: PushResult | undefined,
   coordinator: Coordinator,
   bus: InProcessEventBus,
+  asked: ResolvedConfig,
 ): Promise<RunOutcome> {
   const outcome = await coordinator.run();
   // A run that made no step saved nothing: its weights are still those that it started from.
@@ -158,6 +163,15 @@ async function finish(
       ? await attempt(() => push(tell))
       : undefined;
   if (pushed?.value !== undefined) tell(`pushed to ${pushed.value}`);
+  // What was not pushed is left to do, and so is an evaluation at the end that a signal cut short.
+  const isWhole =
+    outcome.step === resume?.state.step ||
+    outcome.state.logHistory.some((entry) => entry.step === outcome.step && "train_loss" in entry);
+  if (outcome.outcome === "finished" && pushed?.error === undefined && isWhole) {
+    const { totalSteps } = run.plan;
+    const marked = await attempt(() => markFinished(asked, { step: outcome.step, totalSteps }));
+    if (marked.error !== undefined) tell(`not marked as finished: ${String(marked.error)}`);
+  }
   bus.publish({
     type: "run.completed",
     outcome: outcome.outcome,
@@ -227,7 +241,7 @@ export function splitAddress(address: string): { host: string; port: number } {
   };
 }
 
-const wireSecurity = async (config: ResolvedConfig): Promise<WireSecurity> =>
+export const wireSecurity = async (config: ResolvedConfig): Promise<WireSecurity> =>
   loadWireSecurity({
     joinTokenFile: config.join_token_file ?? undefined,
     tlsCaFile: config.tls_ca_file ?? undefined,

@@ -2,6 +2,8 @@ import { likelyName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
 import { packageVersion } from "#lib/core/process-metrics";
 import { type ConsoleFlags, printError, takeConsoleFlags } from "./console.js";
+import { ignoresHangup } from "./hangup.js";
+import { userSignals } from "./stop-signals.js";
 import { type CommandName, usages } from "./usage.js";
 
 type Run = (args: string[], flags: ConsoleFlags) => Promise<number>;
@@ -82,6 +84,17 @@ const configCommands: ReadonlySet<string> = new Set([
 /** Commands that load the engine and whose result is on standard output. */
 const textCommands: ReadonlySet<string> = new Set(["generate", "classify", "verify-model"]);
 
+/** Commands that have something to do when SIGUSR1 or SIGUSR2 comes, or say that it is another's. */
+const savingCommands: ReadonlySet<CommandName> = new Set(["train", "coordinator", "worker"]);
+
+function ignoreUserSignals(command: CommandName): void {
+  for (const signal of userSignals) {
+    process.on(signal, () => {
+      process.stderr.write(`${signal} is ignored: lockstep ${command} saves nothing on its way\n`);
+    });
+  }
+}
+
 /** `--max_new_tokens`, as Python's programs write it, with dashes. */
 const dashed = (argument: string): string =>
   argument.replace(/^--[a-z][\w-]*/, (option) => option.replaceAll("_", "-"));
@@ -113,6 +126,8 @@ async function main(argv: readonly string[]): Promise<number> {
     process.stdout.write(usages[command]);
     return 0;
   }
+  if (ignoresHangup()) process.on("SIGHUP", () => {});
+  if (!savingCommands.has(command)) ignoreUserSignals(command);
   const run = await commands[command].load();
   const { flags, rest: given } = takeConsoleFlags(args);
   // Options of a configuration are written either way; so are those of the other commands.

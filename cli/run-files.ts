@@ -28,6 +28,7 @@ import {
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, TensorSlot } from "#lib/core/parameter-layout";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
+import { readAccount } from "#coordinator/run-account";
 import { adapterKey } from "./lora.js";
 import type { PrecisionChoice, PreparedRun } from "./prepare.js";
 import { bestCheckpoint, stateForTrainer, writeResults } from "./run-results.js";
@@ -122,8 +123,11 @@ export async function openResumePoint(config: ResolvedConfig): Promise<ResumePoi
   const wanted = config.resume_from_checkpoint;
   if (wanted === null || wanted === false) return undefined;
   const directory =
-    wanted === true ? (await listCheckpoints(config.output_dir)).at(-1)?.directory : wanted;
+    wanted === true || wanted === "auto"
+      ? (await listCheckpoints(config.output_dir)).at(-1)?.directory
+      : wanted;
   if (directory === undefined) {
+    if (wanted === "auto") return undefined;
     const problem = "it holds no checkpoint-N directory";
     throw new LockstepError("E_NO_CHECKPOINT", { directory: config.output_dir, problem });
   }
@@ -216,7 +220,13 @@ async function readState(file: string): Promise<CheckpointState> {
     ...(isRecord(best) && typeof best.metric === "number" && isCount(best.step)
       ? { best: { metric: best.metric, step: best.step } }
       : {}),
+    ...withAccount(parsed.account),
   };
+}
+
+function withAccount(value: unknown): Pick<CheckpointState, "account"> {
+  const account = readAccount(value);
+  return account === undefined ? {} : { account };
 }
 
 async function writeModel(run: PreparedRun, directory: string, snapshot: Snapshot): Promise<void> {

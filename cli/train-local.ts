@@ -15,6 +15,7 @@ import { clipCoefficient, ShardArithmetic, shardsNeeded, totalNorm } from "#lib/
 import { memoryTotalBytes } from "#lib/core/machine-memory";
 import { precisionAdvice } from "#worker/precision-advice";
 import { openDeviceTelemetry } from "#worker/telemetry";
+import { forgetFinished } from "./finished-run.js";
 import { memoryLines } from "./memory-lines.js";
 import { slowBf16 } from "./progress/format.js";
 import { claimOutputDirectory } from "./output-directory.js";
@@ -173,6 +174,7 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
   process.stdout.write(printConfig(config));
   const push = await pushOf(config);
   const releaseOutput = await claimOutputDirectory(config.output_dir);
+  await forgetFinished(config.output_dir);
   const say = (line: string): void => void process.stdout.write(`${line}\n`);
   for (const line of engineEnvironment(process.env).overruled) say(`warning: ${line}`);
   const device = await openDeviceTelemetry({

@@ -5,10 +5,12 @@ import { LockstepError } from "#lib/core/errors/index";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { countGpus } from "#worker/telemetry";
 import { type ConsoleFlags, openConsole } from "./console.js";
+import { findFinished, nothingLeftToDo } from "./finished-run.js";
 import { type HostedRun, publishFailure, startHost } from "./host.js";
 import { memoryLines } from "./memory-lines.js";
 import { printable } from "./progress/text.js";
-import { exitCodes, onStopSignals } from "./stop-signals.js";
+import { listenForRunSignals } from "./run-signals.js";
+import { exitCodes } from "./stop-signals.js";
 import { logDirectoryOf, logTail, Supervisor, type WorkerExit } from "./supervisor.js";
 
 /** `lockstep train`: everything on one machine. Returns the exit code. */
@@ -17,20 +19,21 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
   const { config } = loaded;
   const bus = new InProcessEventBus();
   const display = openConsole(bus, loaded, flags);
+  const finished = await findFinished(config);
+  if (finished !== undefined) {
+    display.note(nothingLeftToDo(config, finished));
+    display.close();
+    return 0;
+  }
   let hosted: HostedRun | undefined;
   let supervisor: Supervisor | undefined;
-  const signals = onStopSignals(
-    () => {
-      if (hosted === undefined) return false;
-      display.setNotice("Stopping after this step, then saving; Ctrl-C again exits at once");
-      hosted.coordinator.requestStop();
-      return true;
-    },
-    () => {
-      supervisor?.killAll();
-      display.close();
-    },
-  );
+  const signals = listenForRunSignals({
+    config,
+    display,
+    hosted: () => hosted,
+    onStop: () => supervisor?.stopRestarting(),
+    onExit: () => supervisor?.killAll(),
+  });
   const host = await startHost(config, bus).catch((error: unknown) => {
     display.close();
     throw error;

@@ -13,7 +13,14 @@ import { runWorker } from "#worker/worker";
 import type { ConsoleFlags } from "./console.js";
 import { readToken } from "./host.js";
 import { memoryLines } from "./memory-lines.js";
-import { exitCodes, onStopSignals } from "./stop-signals.js";
+import {
+  exitCodes,
+  isSupervised,
+  onStopSignals,
+  type StopSignal,
+  stopSignals,
+  userSignals,
+} from "./stop-signals.js";
 import type { WorkerMessage } from "./supervisor.js";
 
 /** `lockstep worker`. Returns the exit code. */
@@ -32,14 +39,21 @@ export async function workerCommand(
     process.stdout.write(`${new Date().toISOString()} ${text}\n`);
   };
   const stop = new AbortController();
-  const signals = onStopSignals(
-    () => {
-      log("stopping: the group in work goes to another worker");
-      stop.abort();
-      return true;
-    },
-    () => {},
-  );
+  const drain = new AbortController();
+  const signals = isSupervised()
+    ? leaveSignals(log)
+    : onStopSignals({
+        onFirst: () => {
+          log("leaving: the group in work is finished and sent first; a second signal exits at once");
+          drain.abort();
+          return true;
+        },
+        onSecond: () => {},
+        onUserSignal: (signal) => {
+          log(`${signal} has no effect on a worker: the coordinator saves`);
+          return true;
+        },
+      });
   // A supervisor that is gone cannot stop this worker any more.
   process.once("disconnect", () => stop.abort());
   if (process.send !== undefined && !process.connected) stop.abort();
@@ -81,6 +95,7 @@ export async function workerCommand(
           : { bf16: telemetry.hasBf16Products, bf16Slowdown: undefined },
       readDevice: telemetry.read,
       signal: stop.signal,
+      drain: drain.signal,
       ...(options.engineModule === null
         ? {}
         : { engineModule: pathToFileURL(resolve(options.engineModule)).href }),
@@ -116,6 +131,22 @@ export async function workerCommand(
     await http?.server.close();
     if (process.connected) process.disconnect();
   }
+}
+
+/** A worker of a run of this machine: that run hears the signals too, and says when it is over. */
+function leaveSignals(log: (text: string) => void): {
+  readonly received: () => StopSignal | undefined;
+  readonly remove: () => void;
+} {
+  const listener = (signal: NodeJS.Signals): void => log(`${signal} is left to the run's process`);
+  const signals = [...stopSignals, ...userSignals];
+  for (const signal of signals) process.on(signal, listener);
+  return {
+    received: () => undefined,
+    remove: () => {
+      for (const signal of signals) process.off(signal, listener);
+    },
+  };
 }
 
 function parse(args: readonly string[]) {

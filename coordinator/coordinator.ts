@@ -143,6 +143,14 @@ export class Coordinator {
     this.#parts?.run.requestStop();
   }
 
+  /**
+   * Saves a checkpoint after the step in progress, and the run goes on.
+   * @returns false where that was asked for already
+   */
+  requestSave(): boolean {
+    return this.#parts?.run.requestSave() ?? false;
+  }
+
   /** Ends the run with this error, wherever it is; what `run` opened is closed. */
   fail(error: unknown): void {
     this.#parts?.run.fail(error);

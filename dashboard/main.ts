@@ -24,7 +24,7 @@ function planDraw(): void {
 function draw(run: RunState): void {
   const { started, lastStep } = run;
   const total = lastStep?.totalSteps ?? started?.totalSteps ?? 0;
-  const done = lastStep?.step ?? 0;
+  const done = run.stepsMade;
   if (started !== undefined) {
     byId("run-name").textContent = started.runName;
     byId("run-facts").textContent =

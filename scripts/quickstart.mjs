@@ -64,9 +64,12 @@ const child = spawn(
   ],
   { stdio: "inherit", cwd: root },
 );
-// Ctrl-C reaches the child by itself, and it ends in its own time; npm sends SIGTERM to this process only.
-process.on("SIGINT", () => {});
-process.on("SIGTERM", () => child.kill("SIGTERM"));
+// What the terminal sends reaches the child by itself, and it ends in its own time; npm sends SIGTERM to this
+// process only.
+for (const signal of ["SIGINT", "SIGQUIT", "SIGHUP"]) process.on(signal, () => {});
+for (const signal of ["SIGTERM", "SIGUSR1", "SIGUSR2"]) {
+  process.on(signal, () => child.kill(signal));
+}
 child.on("error", (error) => {
   console.error(`quick start: ${error.message}`);
   process.exitCode = 1;

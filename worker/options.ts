@@ -70,10 +70,12 @@ export interface WorkerOptions {
   readonly onPhase?: (phase: WorkerPhase) => void | Promise<void>;
   /** Aborting it makes the worker leave; its leases go to others. */
   readonly signal?: AbortSignal;
+  /** Aborting it makes the worker finish the group that it computes, send it, and leave. */
+  readonly drain?: AbortSignal;
 }
 
 export interface WorkerOutcome {
-  /** `finished`: the job is over; `left`: the signal was aborted. */
+  /** `finished`: the job is over; `left`: a signal was aborted. */
   readonly outcome: "finished" | "left";
   readonly numGroups: number;
 }

@@ -10,7 +10,7 @@ import {
   withCommas,
 } from "./format.js";
 import { renderFrame } from "./frame.js";
-import { evaluationTitle, jsonLine, logLine } from "./log-lines.js";
+import { evaluationTitle, jsonLine, logLine, resumedLine } from "./log-lines.js";
 import { emptyView, foldEvent, type RunView } from "./run-view.js";
 import { renderSample, renderSummary } from "./summary.js";
 import { LivePainter, type TerminalStream } from "./terminal.js";
@@ -38,6 +38,8 @@ export interface DisplayOptions {
   readonly stream: TerminalStream;
   readonly color: boolean;
   readonly nowMs: () => number;
+  /** How to go on from a checkpoint, for the summary of a run that was stopped. */
+  readonly resumeLines?: (checkpoint: string) => readonly string[];
 }
 
 /** Ten frames a second are smooth for a bar and cost nothing beside training. */
@@ -94,9 +96,9 @@ function startLines(bus: EventSource, options: DisplayOptions): Display {
     if (line !== undefined) write(`${stamp()} ${line}`);
     if (event.type === "run.completed") {
       const palette = options.color ? colorPalette : plainPalette;
-      for (const row of renderSummary(view, event, { columns: stream.columns ?? 80, palette })) {
-        write(row);
-      }
+      const columns = stream.columns ?? 80;
+      const { resumeLines } = options;
+      for (const row of renderSummary(view, event, { columns, palette, resumeLines })) write(row);
     }
   });
   return {
@@ -122,7 +124,9 @@ function startLive(bus: EventSource, options: DisplayOptions): Display {
     view = foldEvent(view, event, nowMs());
     if (event.type === "run.completed") {
       painter.close();
-      painter.print(renderSummary(view, event, { columns: painter.columns, palette }));
+      const { columns } = painter;
+      const { resumeLines } = options;
+      painter.print(renderSummary(view, event, { columns, palette, resumeLines }));
       clearInterval(timer);
       return;
     }
@@ -168,6 +172,8 @@ export function lastingLines(
             `${event.gradientGroups} gradient groups, ${event.plannedWorkers} workers`,
         ),
       ];
+    case "run.resumed":
+      return [palette.dim(`  ${resumedLine(event)}`)];
     case "evaluation.completed":
       return [
         `${palette.good("✓")} ${evaluationTitle(event.step)}: loss ${palette.bold(formatFigure(event.loss))}, ` +

@@ -6,7 +6,7 @@ import {
   formatSeconds,
   withCommas,
 } from "./format.js";
-import { type RunView, secondsLeft, type WorkerView } from "./run-view.js";
+import { type RunView, secondsLeft, stepsMade, type WorkerView } from "./run-view.js";
 import { fit, type Palette, pad, printable } from "./text.js";
 
 /** Lines of workers that a terminal shows; the others are counted in one line. */
@@ -55,7 +55,7 @@ function progressLine(current: RunView, frame: FrameOptions): string {
   const { nowMs, palette } = frame;
   const title = hasNobody(current) ? "Waiting for a worker" : phaseTitles[current.phase];
   const total = current.started?.totalSteps ?? 0;
-  const done = current.lastStep?.step ?? 0;
+  const done = stepsMade(current);
   const inPhase = formatElapsed((nowMs - current.phaseSinceMs) / 1000);
   const turn = spinner[Math.floor(nowMs / 100) % spinner.length] ?? "";
   const detail =

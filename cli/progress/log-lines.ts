@@ -1,4 +1,4 @@
-import type { LockstepEvent } from "#lib/core/events";
+import type { LockstepEvent, RunResumed } from "#lib/core/events";
 import {
   compactCount,
   evaluationFigures,
@@ -29,6 +29,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
         `${event.plannedWorkers} workers` +
         (event.dataLines ?? []).map((line) => `; ${printable(line.trim())}`).join("")
       );
+    case "run.resumed":
+      return resumedLine(event);
     case "phase.changed":
       return `${event.phase}${event.detail === undefined ? "" : `: ${printable(event.detail)}`}`;
     case "worker.joined":
@@ -76,6 +78,13 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "history.logged":
       return undefined;
   }
+}
+
+/** What a run goes on from. */
+export function resumedLine(event: RunResumed): string {
+  const time = event.seconds === undefined ? "" : ` in ${formatSeconds(event.seconds)}`;
+  const tokens = `${withCommas(event.numTokens)} tokens`;
+  return `goes on from ${printable(event.directory)}: ${event.step} steps, ${tokens}${time} before`;
 }
 
 export function evaluationTitle(step: number): string {

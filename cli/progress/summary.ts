@@ -54,7 +54,12 @@ export function pythonLines(directory: string, kind: SavedKind = {}): string[] {
 export function renderSummary(
   view: RunView,
   completed: RunCompleted,
-  options: { readonly columns: number; readonly palette: Palette },
+  options: {
+    readonly columns: number;
+    readonly palette: Palette;
+    /** How to go on from a checkpoint, after a run that was stopped. */
+    readonly resumeLines?: ((checkpoint: string) => readonly string[]) | undefined;
+  },
 ): string[] {
   const { palette } = options;
   const boxColumns = Math.max(40, Math.min(maxBoxColumns, options.columns - 1));
@@ -67,10 +72,7 @@ export function renderSummary(
     facts.push(["validation", `loss ${formatFigure(after.loss)} at step ${after.step}`]);
   }
   facts.push(
-    [
-      "trained",
-      `${completed.step} steps, ${withCommas(view.numTokens)} tokens in ${formatSeconds(completed.seconds)}`,
-    ],
+    ["trained", trainedText(view, completed)],
     ["result", completed.directory],
     ["weights", `SHA-256 ${completed.mastersSha256}`],
   );
@@ -92,7 +94,24 @@ export function renderSummary(
     isClassifier: view.started?.numClasses !== undefined,
     adapterBase: view.started?.adapterBase,
   });
-  return [...lines, "", "Load it in Python:", "", ...python, ""];
+  lines.push("", "Load it in Python:", "", ...python, "");
+  if (completed.outcome === "interrupted") {
+    lines.push(...(options.resumeLines?.(completed.directory) ?? []), "");
+  }
+  return lines;
+}
+
+/** All of the run, and the part of it that this process did where there were others before. */
+function trainedText(view: RunView, completed: RunCompleted): string {
+  const { resumed, numTokens } = view;
+  const trained = `${completed.step} steps, ${withCommas(numTokens)} tokens`;
+  if (resumed === undefined) return `${trained} in ${formatSeconds(completed.seconds)}`;
+  const since = `${completed.step - resumed.step} steps in ${formatSeconds(completed.seconds)}`;
+  const total =
+    resumed.seconds === undefined
+      ? ""
+      : ` in ${formatSeconds(resumed.seconds + completed.seconds)}`;
+  return `${trained}${total}; since step ${resumed.step}: ${since}`;
 }
 
 function evaluationFacts(

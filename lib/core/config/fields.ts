@@ -299,6 +299,12 @@ const cluster = {
     .max(1_000)
     .default(3)
     .describe("per worker of lockstep train"),
+  user_signal: z
+    .enum(["save", "stop"])
+    .default("save")
+    .describe(
+      "what SIGUSR1 and SIGUSR2 do, as Slurm's --signal sends them: save after this step and go on, or stop",
+    ),
   deterministic: z
     .boolean()
     .default(true)
