@@ -2,13 +2,7 @@ import { loadConfig, type ResolvedConfig } from "#lib/core/config/index";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { type ConsoleFlags, openConsole } from "./console.js";
 import { findFinished, nothingLeftToDo, turnWorkersAway } from "./finished-run.js";
-import {
-  type HostedRun,
-  publishFailure,
-  splitAddress,
-  startHost,
-  wireSecurity,
-} from "./host.js";
+import { type HostedRun, publishFailure, splitAddress, startHost, wireSecurity } from "./host.js";
 import type { Display } from "./progress/display.js";
 import { listenForRunSignals } from "./run-signals.js";
 import { exitCodes } from "./stop-signals.js";

@@ -158,11 +158,7 @@ export class Supervisor {
         firstRestartDelayMs * 2 ** restarts,
       );
       this.#timers.add(timer);
-    } else if (
-      !this.#restartsAreOver &&
-      this.#children.size === 0 &&
-      this.#timers.size === 0
-    ) {
+    } else if (!this.#restartsAreOver && this.#children.size === 0 && this.#timers.size === 0) {
       this.#options.onExhausted(exit);
     }
   }

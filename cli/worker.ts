@@ -23,6 +23,9 @@ import {
 } from "./stop-signals.js";
 import type { WorkerMessage } from "./supervisor.js";
 
+/** The run was stopped and may go on: EX_TEMPFAIL of sysexits.h, so that a job system starts it again. */
+const interruptedExitCode = 75;
+
 /** `lockstep worker`. Returns the exit code. */
 export async function workerCommand(
   args: readonly string[],
@@ -44,7 +47,9 @@ export async function workerCommand(
     ? leaveSignals(log)
     : onStopSignals({
         onFirst: () => {
-          log("leaving: the group in work is finished and sent first; a second signal exits at once");
+          log(
+            "leaving: the group in work is finished and sent first; a second signal exits at once",
+          );
           drain.abort();
           return true;
         },
@@ -124,6 +129,7 @@ export async function workerCommand(
     });
     log(`${outcome} after ${numGroups} gradient groups`);
     const received = signals.received();
+    if (outcome === "interrupted" && !isSupervised()) return interruptedExitCode;
     return outcome === "left" && received !== undefined ? exitCodes[received] : 0;
   } finally {
     signals.remove();

@@ -121,9 +121,11 @@ export class Coordinator {
     const parts = this.#parts;
     if (parts === undefined) throw new Error("Coordinator.start() has not been called");
     const startedAt = performance.now();
+    let interrupted = true;
     try {
       const result = await parts.run.run();
       const snapshot = await parts.shards.finalState();
+      interrupted = result.outcome === "interrupted";
       return {
         ...result,
         snapshot,
@@ -134,7 +136,7 @@ export class Coordinator {
         seconds: (performance.now() - startedAt) / 1000,
       };
     } finally {
-      await this.#close(parts);
+      await this.#close(parts, interrupted);
     }
   }
 
@@ -163,8 +165,12 @@ export class Coordinator {
     }
   }
 
-  async #close(parts: { readonly door: FrontDoor; readonly shards: ShardGroup }): Promise<void> {
-    this.#queue.finish("the job is over");
+  async #close(
+    parts: { readonly door: FrontDoor; readonly shards: ShardGroup },
+    interrupted: boolean,
+  ): Promise<void> {
+    const reason = interrupted ? "the run was stopped" : "the job is over";
+    this.#queue.finish({ reason, interrupted });
     const deadline = performance.now() + farewellTimeoutMs;
     while (this.#membership.size > 0 && performance.now() < deadline) {
       await new Promise((resolve) => setTimeout(resolve, 20));

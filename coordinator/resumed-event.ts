@@ -10,7 +10,13 @@ export function resumedEvent(directory: string, state: CheckpointState): RunResu
   const { step, numInputTokens, account, logHistory } = state;
   const losses = logHistory.flatMap((entry) =>
     "loss" in entry
-      ? [{ step: entry.step, loss: number(entry, "loss"), gradientNorm: number(entry, "grad_norm") }]
+      ? [
+          {
+            step: entry.step,
+            loss: number(entry, "loss"),
+            gradientNorm: number(entry, "grad_norm"),
+          },
+        ]
       : [],
   );
   const evaluations = logHistory.flatMap((entry) => {

@@ -152,7 +152,8 @@ export class TrainingRun {
   async #allSteps(): Promise<void> {
     const { plan, evaluation, checkpointing } = this.#options;
     if (evaluation?.atStart === true && this.#step === 0) await this.#evaluate();
-    if (this.#step === 0) await this.#generate();
+    const begunAt = this.#step;
+    if (begunAt === 0) await this.#generate();
     // One that was stopped while it evaluated saved without that evaluation.
     let evaluatedStep = this.#history.hasEvaluation(this.#step) ? this.#step : undefined;
     if (isEvaluationDue(evaluation, this.#step) && evaluatedStep === undefined) {
@@ -182,7 +183,8 @@ export class TrainingRun {
     }
     if (evaluation?.atEnd === true && evaluatedStep !== this.#step) await this.#evaluate();
     this.#history.finished(this.#step);
-    await this.#generate();
+    // Where nothing was left to train, workers need not be there.
+    if (this.#step > begunAt) await this.#generate();
   }
 
   async #trainStep(): Promise<void> {

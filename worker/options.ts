@@ -75,7 +75,10 @@ export interface WorkerOptions {
 }
 
 export interface WorkerOutcome {
-  /** `finished`: the job is over; `left`: a signal was aborted. */
-  readonly outcome: "finished" | "left";
+  /**
+   * `finished`: the job is over; `interrupted`: its coordinator stopped, and may come back; `left`: a signal
+   * was aborted.
+   */
+  readonly outcome: "finished" | "interrupted" | "left";
   readonly numGroups: number;
 }

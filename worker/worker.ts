@@ -74,7 +74,10 @@ class WorkerLoop {
   }
 
   async run(): Promise<WorkerOutcome> {
-    const finished = (): WorkerOutcome => ({ outcome: "finished", numGroups: this.#numGroups });
+    const ended = (outcome: WorkerOutcome["outcome"]): WorkerOutcome => ({
+      outcome,
+      numGroups: this.#numGroups,
+    });
     while (!this.#leaving.aborted) {
       try {
         await this.#join();
@@ -82,8 +85,8 @@ class WorkerLoop {
           const task = await this.#nextTask();
           if (task === undefined) break;
           if (task.kind === "finished") {
-            await this.#leave("the job is over");
-            return finished();
+            await this.#leave(task.reason);
+            return ended(task.interrupted ? "interrupted" : "finished");
           }
           if (task.kind !== "wait") await this.#perform(task);
         }
@@ -92,7 +95,7 @@ class WorkerLoop {
         // What a delivery failed with is the cause of what its end made fail.
         const error = this.#session?.failure ?? thrown;
         await this.#session?.close();
-        if (remoteErrorCode(error) === "E_RUN_OVER") return finished();
+        if (remoteErrorCode(error) === "E_RUN_OVER") return ended("finished");
         if (this.#leaving.aborted) {
           await this.#leave("it was asked to stop");
         } else if (remoteErrorCode(error) === "E_UNKNOWN_WORKER") {
@@ -104,7 +107,7 @@ class WorkerLoop {
         } else throw error;
       }
     }
-    return { outcome: "left", numGroups: this.#numGroups };
+    return ended("left");
   }
 
   async close(): Promise<void> {
