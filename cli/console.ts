@@ -70,8 +70,8 @@ export function resumeLines(
   const isKey = (argument: string): boolean =>
     /^--resume[_-]from[_-]checkpoint(=|$)/.test(argument);
   const kept = args.filter((argument, index) => {
-    const isValue = /^--resume[_-]from[_-]checkpoint$/.test(args[index - 1] ?? "");
-    return !isKey(argument) && !isValue;
+    const follows = /^--resume[_-]from[_-]checkpoint$/.test(args[index - 1] ?? "");
+    return !isKey(argument) && !(follows && !argument.startsWith("--"));
   });
   const near = relative(process.cwd(), program);
   const shown = near.startsWith("..") ? program : near;

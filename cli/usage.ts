@@ -23,11 +23,13 @@ configuration is a flag too; \`lockstep config --keys\` lists them.
   coordinator: `Usage: lockstep coordinator CONFIG.yaml [--key value ...]
 
 Hosts a run and waits for workers that \`lockstep worker --coordinator HOST:PORT\` starts
-anywhere. \`listen\` sets the address, \`metrics_port\` that of metrics and dashboard.
+anywhere. \`listen\` sets the address, \`metrics_port\` that of metrics and dashboard. With
+\`resume_from_checkpoint: auto\` a run that is finished ends at once, with exit code 0.
 `,
   worker: `Usage: lockstep worker --coordinator HOST:PORT [options]
 
-Takes part in a run: computes gradients on one device until the run is over.
+Takes part in a run: computes gradients on one device until the run is over. A signal makes it finish its
+group, send it and leave. Exit code 75: the run was stopped and may go on.
 
   --name NAME                 shown in logs and metrics
   --metrics-host HOST         default 127.0.0.1
