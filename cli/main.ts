@@ -161,6 +161,7 @@ process.env.GRPC_VERBOSITY ??= "NONE";
 
 // Who reads the output may go away (`| head`, a `tee` that dies): a run is worth more than its display.
 process.stdout.on("error", () => {});
+process.stderr.on("error", () => {});
 
 const argv = process.argv.slice(2);
 try {
