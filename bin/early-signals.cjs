@@ -8,7 +8,7 @@
 exports.listenEarly = () => {
   const isSupervised =
     process.channel !== undefined && process.env.LOCKSTEP_SUPERVISOR === String(process.ppid);
-  const stops = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"];
+  const stops = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU"];
   for (const signal of ["SIGUSR1", "SIGUSR2", ...(isSupervised ? stops : [])]) {
     process.on(signal, () => {});
   }

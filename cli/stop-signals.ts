@@ -8,12 +8,14 @@ export const exitCodes = Object.freeze({
   SIGUSR1: 138,
   SIGUSR2: 140,
   SIGTERM: 143,
+  SIGXCPU: 152,
 });
 export type StopSignal = keyof typeof exitCodes;
 /** Those that batch systems announce the end of a job with, minutes before it. */
 export const userSignals = ["SIGUSR1", "SIGUSR2"] as const;
 export type UserSignal = (typeof userSignals)[number];
-export const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;
+/** SIGXCPU comes at a soft limit of CPU time, then every second. */
+export const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU"] as const;
 
 /**
  * What comes this soon after the first signal is the same request: `timeout` and npm signal a program and
@@ -34,7 +36,7 @@ const isUserSignal = (signal: StopSignal | undefined): boolean =>
   signal === "SIGUSR1" || signal === "SIGUSR2";
 
 /**
- * The first SIGINT, SIGTERM, SIGHUP or SIGQUIT asks for an orderly end, the second exits at once. A terminal
+ * The first SIGINT, SIGTERM, SIGHUP, SIGQUIT or SIGXCPU asks for an orderly end, the second exits at once. A terminal
  * that closes after Ctrl-C is no second one, nor is the SIGTERM that SIGUSR1 announced; and `nohup` keeps what
  * it promises.
  */
@@ -46,7 +48,8 @@ export function onStopSignals({ onFirst, onSecond, onUserSignal }: SignalActions
   let receivedAtMs = 0;
   const isIgnored = ignoresHangup();
   const hastens = (signal: StopSignal): boolean => {
-    if (performance.now() - receivedAtMs < sameRequestMs || isUserSignal(signal)) return false;
+    if (performance.now() - receivedAtMs < sameRequestMs) return false;
+    if (isUserSignal(signal) || signal === "SIGXCPU") return false;
     return signal !== "SIGHUP" || received === "SIGHUP";
   };
   const handle = (signal: StopSignal): void => {

@@ -39,3 +39,12 @@ export async function untilReachable<T>(
     }
   }
 }
+
+/** Aborted some time after another signal: what is about to be answered still may be. */
+export function abortedAfter(signal: AbortSignal | undefined, delayMs: number): AbortSignal {
+  const late = new AbortController();
+  const abort = (): void => late.abort();
+  if (signal?.aborted === true) abort();
+  signal?.addEventListener("abort", () => setTimeout(abort, delayMs).unref());
+  return late.signal;
+}

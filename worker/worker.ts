@@ -19,13 +19,15 @@ import { createProcessorReader } from "./device.js";
 import { EngineClient, EngineFailure } from "./engine-client.js";
 import { isEngineError, isFatal, isTransferFailure } from "./failures.js";
 import type { DeviceReading, WorkerOptions, WorkerOutcome } from "./options.js";
-import { firstBackoffMs, untilReachable } from "./reachable.js";
+import { abortedAfter, firstBackoffMs, untilReachable } from "./reachable.js";
 import { Session } from "./session.js";
 import { ShardTransfers } from "./transfers.js";
 
 /** How long one NextTask call waits for work. */
 const longPollMs = 20_000;
 const defaultReconnectTimeoutMs = 60_000;
+/** A lease that was given while the worker was asked to leave comes with the answer of a call. */
+const drainedAnswerMs = 500;
 
 /**
  * Takes part in a job until it is over: registers, leases work, computes it in the engine thread,
@@ -58,14 +60,17 @@ class WorkerLoop {
   #numGroups = 0;
   /** Aborted when the worker is to leave, at once or after its group. */
   readonly #leaving: AbortSignal;
-  /** Aborted when the session is over or the worker is to leave. */
+  /** Aborted when no answer is waited for any more: a task that is on its way is still done. */
+  readonly #impatient: AbortSignal;
+  /** That, or the end of the session. */
   #asking: AbortSignal;
 
   constructor(options: WorkerOptions) {
     this.#options = options;
     const ends = [options.signal, options.drain].filter((signal) => signal !== undefined);
     this.#leaving = AbortSignal.any(ends);
-    this.#asking = this.#leaving;
+    this.#impatient = abortedAfter(options.drain, drainedAnswerMs);
+    this.#asking = this.#impatient;
     this.#control = new ControlClient({
       address: options.coordinatorAddress,
       security: options.security ?? {},
@@ -135,7 +140,7 @@ class WorkerLoop {
       }),
       options.signal,
     );
-    this.#asking = AbortSignal.any([this.#session.signal, this.#leaving]);
+    this.#asking = AbortSignal.any([this.#session.signal, this.#impatient]);
     options.observer?.registered?.(reply.workerId);
     this.#startHeartbeats(reply);
     if (this.#engine?.job.jobId !== job.jobId) await this.#createEngine(job);
@@ -223,7 +228,7 @@ class WorkerLoop {
       return this.#control.nextTask({ workerId, maxWaitMs: longPollMs, heldLeases }, signal);
     };
     try {
-      if (!signal.aborted) return await this.#untilReachable(ask, signal);
+      if (!this.#leaving.aborted) return await this.#untilReachable(ask, signal);
     } catch (error) {
       if (!this.#leaving.aborted) throw error;
     }

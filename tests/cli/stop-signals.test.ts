@@ -75,6 +75,11 @@ test("a terminal that closes after Ctrl-C does not cut the saving short", async 
   assert.deepEqual({ code, said }, { code: 0, said: ["first SIGINT", "received SIGINT"] });
 });
 
+test("a limit of CPU time asks once, however often it tells", async () => {
+  const { code, said } = await after(["SIGXCPU", "later", "SIGXCPU", "later"]);
+  assert.deepEqual({ code, said }, { code: 0, said: ["first SIGXCPU", "received SIGXCPU"] });
+});
+
 test("SIGUSR1 that stops, and the SIGTERM that it announced: one orderly end", async () => {
   const orderly = await after(["SIGUSR1", "later", "SIGUSR2", "SIGTERM", "later"]);
   assert.deepEqual(orderly, { code: 0, said: ["first SIGUSR1", "received SIGTERM"] });
