@@ -40,11 +40,14 @@ export async function untilReachable<T>(
   }
 }
 
-/** Aborted some time after another signal: what is about to be answered still may be. */
-export function abortedAfter(signal: AbortSignal | undefined, delayMs: number): AbortSignal {
+/** The answer to a call that was made before may hold a lease. */
+const answerMs = 500;
+
+/** Aborted soon after another signal: a call that is about to be answered still is. */
+export function soonAfter(signal: AbortSignal | undefined): AbortSignal {
   const late = new AbortController();
   const abort = (): void => late.abort();
   if (signal?.aborted === true) abort();
-  signal?.addEventListener("abort", () => setTimeout(abort, delayMs).unref());
+  signal?.addEventListener("abort", () => setTimeout(abort, answerMs).unref());
   return late.signal;
 }

@@ -19,15 +19,13 @@ import { createProcessorReader } from "./device.js";
 import { EngineClient, EngineFailure } from "./engine-client.js";
 import { isEngineError, isFatal, isTransferFailure } from "./failures.js";
 import type { DeviceReading, WorkerOptions, WorkerOutcome } from "./options.js";
-import { abortedAfter, firstBackoffMs, untilReachable } from "./reachable.js";
+import { firstBackoffMs, soonAfter, untilReachable } from "./reachable.js";
 import { Session } from "./session.js";
 import { ShardTransfers } from "./transfers.js";
 
 /** How long one NextTask call waits for work. */
 const longPollMs = 20_000;
 const defaultReconnectTimeoutMs = 60_000;
-/** A lease that was given while the worker was asked to leave comes with the answer of a call. */
-const drainedAnswerMs = 500;
 
 /**
  * Takes part in a job until it is over: registers, leases work, computes it in the engine thread,
@@ -69,7 +67,7 @@ class WorkerLoop {
     this.#options = options;
     const ends = [options.signal, options.drain].filter((signal) => signal !== undefined);
     this.#leaving = AbortSignal.any(ends);
-    this.#impatient = abortedAfter(options.drain, drainedAnswerMs);
+    this.#impatient = soonAfter(options.drain);
     this.#asking = this.#impatient;
     this.#control = new ControlClient({
       address: options.coordinatorAddress,
