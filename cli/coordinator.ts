@@ -1,24 +1,32 @@
 import { loadConfig, type ResolvedConfig } from "#lib/core/config/index";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { type ConsoleFlags, openConsole } from "./console.js";
-import { findFinished, nothingLeftToDo, turnWorkersAway } from "./finished-run.js";
+import {
+  findFinished,
+  type FinishedRun,
+  nothingLeftToDo,
+  turnWorkersAway,
+} from "./finished-run.js";
 import { type HostedRun, publishFailure, splitAddress, startHost, wireSecurity } from "./host.js";
 import type { Display } from "./progress/display.js";
 import { listenForRunSignals } from "./run-signals.js";
 import { exitCodes } from "./stop-signals.js";
 
-/** Whether nothing is left to do: said, to workers too. */
-async function isFinished(
+/** Tells the person and the workers that nothing is left to do. */
+async function tellFinished(
   config: ResolvedConfig,
+  finished: FinishedRun,
   bus: InProcessEventBus,
   display: Display,
-): Promise<boolean> {
-  const finished = await findFinished(config);
-  if (finished === undefined) return false;
-  display.note(nothingLeftToDo(config, finished));
-  const at = { ...splitAddress(config.listen), security: await wireSecurity(config) };
-  await turnWorkersAway(config, at, bus);
-  return true;
+): Promise<number> {
+  try {
+    display.note(nothingLeftToDo(config, finished));
+    const at = { ...splitAddress(config.listen), security: await wireSecurity(config) };
+    await turnWorkersAway(config, at, bus);
+    return 0;
+  } finally {
+    display.close();
+  }
 }
 
 /** `lockstep coordinator`. Returns the exit code. */
@@ -29,12 +37,13 @@ export async function coordinatorCommand(
   const loaded = await loadConfig(args);
   const bus = new InProcessEventBus();
   const display = openConsole(bus, loaded, flags);
-  if (await isFinished(loaded.config, bus, display)) {
-    display.close();
-    return 0;
-  }
   let hosted: HostedRun | undefined;
   const signals = listenForRunSignals({ config: loaded.config, display, hosted: () => hosted });
+  const finished = await findFinished(loaded.config);
+  if (finished !== undefined) {
+    signals.remove();
+    return tellFinished(loaded.config, finished, bus, display);
+  }
   const host = await startHost(loaded.config, bus).catch((error: unknown) => {
     display.close();
     throw error;

@@ -19,12 +19,6 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
   const { config } = loaded;
   const bus = new InProcessEventBus();
   const display = openConsole(bus, loaded, flags);
-  const finished = await findFinished(config);
-  if (finished !== undefined) {
-    display.note(nothingLeftToDo(config, finished));
-    display.close();
-    return 0;
-  }
   let hosted: HostedRun | undefined;
   let supervisor: Supervisor | undefined;
   const signals = listenForRunSignals({
@@ -34,6 +28,13 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
     onStop: () => supervisor?.stopRestarting(),
     onExit: () => supervisor?.killAll(),
   });
+  const finished = await findFinished(config);
+  if (finished !== undefined) {
+    display.note(nothingLeftToDo(config, finished));
+    signals.remove();
+    display.close();
+    return 0;
+  }
   const host = await startHost(config, bus).catch((error: unknown) => {
     display.close();
     throw error;

@@ -33,9 +33,11 @@ export class RunLog {
   readonly #loggingSteps: number;
   readonly #logsFirstStep: boolean;
   readonly #countsTokens: boolean;
-  readonly #before: Pick<RunAccount, "numSteps" | "lossSum">;
+  /** Of the whole run. Added up step by step, so that an interruption changes no bit of the sum. */
+  #lossSum: number;
+  #numSteps: number;
   #losses: number[];
-  #session = { lossSum: 0, numSteps: 0, numSamples: 0 };
+  #session = { numSteps: 0, numSamples: 0 };
 
   constructor(options: RunLogOptions) {
     this.#loggingSteps = options.loggingSteps;
@@ -43,15 +45,16 @@ export class RunLog {
     this.#entries = [...(options.entries ?? [])];
     this.#countsTokens = options.countsTokens ?? false;
     const { numSteps, lossSum, unloggedLosses } = options.before ?? emptyAccount;
-    this.#before = { numSteps, lossSum };
+    this.#lossSum = lossSum;
+    this.#numSteps = numSteps;
     this.#losses = [...unloggedLosses];
   }
 
   /** What a run that goes on from here has to know, beside the entries. */
   account(): Pick<RunAccount, "numSteps" | "lossSum" | "unloggedLosses"> {
     return {
-      numSteps: this.#before.numSteps + this.#session.numSteps,
-      lossSum: this.#before.lossSum + this.#session.lossSum,
+      numSteps: this.#numSteps,
+      lossSum: this.#lossSum,
       unloggedLosses: [...this.#losses],
     };
   }
@@ -66,7 +69,8 @@ export class RunLog {
    */
   stepCompleted(event: StepCompleted, moment: LogMoment): LogEntry | undefined {
     this.#losses.push(event.loss);
-    this.#session.lossSum += event.loss;
+    this.#lossSum += event.loss;
+    this.#numSteps += 1;
     this.#session.numSteps += 1;
     this.#session.numSamples += event.numSamples;
     const isDue =
@@ -119,12 +123,11 @@ export class RunLog {
   ): LogEntry | undefined {
     const { numSteps, numSamples } = this.#session;
     if (numSteps === 0) return undefined;
-    const all = this.account();
     return this.#add({
       epoch: at.epoch,
       step: at.step,
       total_flos: at.totalFlos,
-      train_loss: finiteOrNull(all.lossSum / all.numSteps),
+      train_loss: finiteOrNull(this.#lossSum / this.#numSteps),
       train_runtime: seconds(moment.seconds),
       train_samples_per_second: rate(numSamples, moment.seconds),
       train_steps_per_second: rate(numSteps, moment.seconds),
