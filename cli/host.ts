@@ -169,8 +169,9 @@ async function finish(
     outcome.state.logHistory.some((entry) => entry.step === outcome.step && "train_loss" in entry);
   if (outcome.outcome === "finished" && pushed?.error === undefined && isWhole) {
     const { totalSteps } = run.plan;
-    const marked = await attempt(() => markFinished(asked, { step: outcome.step, totalSteps }));
-    if (marked.error !== undefined) tell(`not marked as finished: ${String(marked.error)}`);
+    await markFinished(asked, { step: outcome.step, totalSteps }).catch((error: unknown) =>
+      tell(`not marked as finished: ${error instanceof Error ? error.message : String(error)}`),
+    );
   }
   bus.publish({
     type: "run.completed",

@@ -36,7 +36,10 @@ export function resumedEvent(directory: string, state: CheckpointState): RunResu
     ...(account === undefined ? {} : { seconds: account.seconds }),
     losses: thinned(losses),
     evaluations: thinned(evaluations),
-    samples: (account?.samples ?? []).map(({ tokens: _, ...sample }) => sample),
+    samples: (account?.samples ?? []).map(({ step: at, prompt, text, isChat }) => ({
+      ...{ step: at, prompt, text },
+      ...(isChat === undefined ? {} : { isChat }),
+    })),
   };
 }
 
