@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdir, readFile, stat, utimes, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -116,26 +116,29 @@ test("more steps go on; other settings, data or results are not taken for finish
     longer.of("step.completed").map(({ step }) => step),
     [7, 8],
   );
-  assert.match(note(await train(output, ...resume, "--max_steps", "8")), /8 of 8 steps/);
-
-  const asked = [...resume, "--max_steps", "8"];
-  assert.equal(note(await train(output, ...asked, "--learning_rate", "5e-4")), "");
-  const marker = join(output, "lockstep-finished.json");
-  const mark = await readFile(marker);
-  const marked = async (change: () => Promise<void>): Promise<string> => {
-    await writeFile(marker, mark);
-    await change();
-    return note(await train(output, ...asked));
+  // Each in a copy: whoever is not taken for finished trains, and writes another result.
+  const told = async (
+    change: (copy: string) => Promise<void>,
+    args: readonly string[] = [],
+  ): Promise<string> => {
+    const copy = await mkdtemp(join(job.directory, "copy-"));
+    await cp(output, copy, { recursive: true });
+    await change(copy);
+    return note(await train(copy, ...resume, "--max_steps", "8", ...args));
   };
-  assert.match(await marked(() => Promise.resolve()), /nothing left to do/);
+  const unchanged = (): Promise<void> => Promise.resolve();
+  assert.match(await told(unchanged), /8 of 8 steps/);
+  assert.match(await told(unchanged, ["--save_steps", "4", "--user_signal", "stop"]), /8 of 8/);
+  assert.equal(await told(unchanged, ["--learning_rate", "5e-4"]), "");
+  assert.equal(await told((copy) => writeFile(join(copy, "model.safetensors"), "cut off")), "");
+  assert.equal(await told((copy) => rm(join(copy, "trainer_state.json"))), "");
+  assert.equal(await told((copy) => writeFile(join(copy, "lockstep-finished.json"), "{")), "");
   const data = join(job.directory, "1.txt");
   const [text, { atime, mtime }] = [await readFile(data), await stat(data)];
-  assert.equal(await marked(() => writeFile(data, "another text of the same run ".repeat(90))), "");
+  assert.equal(await told(() => writeFile(data, "another text of the same run ".repeat(90))), "");
   await writeFile(data, text);
   await utimes(data, atime, mtime);
-  assert.match(await marked(() => Promise.resolve()), /nothing left to do/);
-  const weights = join(output, "model.safetensors");
-  assert.equal(await marked(() => writeFile(weights, "cut off")), "");
+  assert.match(await told(unchanged), /8 of 8 steps/);
 });
 
 test("a run that was stopped is not finished", async () => {
