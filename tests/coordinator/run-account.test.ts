@@ -2,10 +2,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import type { CoordinatorOptions, CheckpointState } from "#coordinator/options";
+import { CoordinatorMetrics } from "#coordinator/metrics";
 import { resumedEvent } from "#coordinator/resumed-event";
 import { readAccount } from "#coordinator/run-account";
 import { RunHistory } from "#coordinator/run-history";
 import type { StepCompleted } from "#lib/core/events";
+import { InProcessEventBus } from "#lib/wire/event-bus";
 
 const account = {
   ...{ seconds: 12.5, numTokens: 96, numSteps: 2, lossSum: 7 },
@@ -112,4 +114,18 @@ test("what was before a checkpoint is told; of a long history the first and the 
   const kept = resumedEvent("checkpoint-5000", { ...state, account });
   assert.deepEqual([kept.seconds, kept.numTokens], [12.5, 96]);
   assert.deepEqual(kept.samples, [{ step: 0, prompt: "the state", text: " of", isChat: true }]);
+});
+
+test("metrics show the latest evaluation of before", async () => {
+  const bus = new InProcessEventBus();
+  const metrics = new CoordinatorMetrics(bus);
+  const logHistory = [
+    { step: 0, epoch: 0, eval_loss: 3 },
+    { step: 2, epoch: 1, eval_loss: 2, eval_accuracy: 0.75, eval_macro_f1: 0.5 },
+  ];
+  const state = { step: 3, numUpdates: 3, epoch: 1, numInputTokens: 9, logHistory };
+  bus.publish(resumedEvent("checkpoint-3", state));
+  const text = await metrics.registry.metrics();
+  assert.match(text, /^lockstep_evaluation_loss 2$/m);
+  assert.match(text, /^lockstep_evaluation_score_ratio\{score="accuracy"\} 0\.75$/m);
 });
