@@ -1,32 +1,26 @@
-import { parseArgs } from "node:util";
 import { cpuCount } from "#lib/core/cpu-count";
 import { LockstepError } from "#lib/core/errors/index";
-import { loadTokenizer, type ReadText, readTexts, type Tokenizer } from "#lib/data/index";
+import { checkVocabulary, type ReadText, readTexts, type Tokenizer } from "#lib/data/index";
+import { expandHome } from "#lib/core/home-path";
 import { type ClassScore, classScores, TextClassifier } from "#lib/evaluation/classify/index";
 import { setTextThreads } from "#lib/evaluation/side-by-side";
 import { knownLabels } from "#lib/models/classifier-checkpoint";
 import type { Model, SequenceClassifier } from "#lib/models/index";
-import { detailOnStandardError } from "./model-directory.js";
-import { findModel } from "./model-place.js";
 import { openModel } from "./open-model.js";
+import { counted } from "./progress/format.js";
 import { printable } from "./progress/text.js";
-import { tellSlowBf16 } from "./slow-bf16.js";
+import { findTextModel, type ModelRequest, parseModelArguments, usageOf } from "./text-command.js";
 
 /** Rows that are computed at a time. */
 const maxBatchSize = 8;
 /** Texts that wait for each other, so that those of like length are computed together. */
 const chunkTexts = 256;
 
-interface Request {
-  readonly model: string;
-  readonly base: string | undefined;
-  readonly revision: string | undefined;
+interface Request extends ModelRequest {
   /** All of them, as often as they are asked for. */
   readonly texts: () => AsyncIterable<ReadText> | Iterable<ReadText>;
   readonly hasPlaces: boolean;
   readonly top: number;
-  readonly bf16: boolean;
-  readonly json: boolean;
 }
 
 interface EncodedText extends ReadText {
@@ -38,9 +32,7 @@ interface EncodedText extends ReadText {
 /** `lockstep classify`. Returns the exit code; errors of the catalogue are thrown. */
 export async function classifyCommand(args: string[]): Promise<number> {
   const request = parse(args);
-  const place = await findModel(request.model, { ...request, onDetail: detailOnStandardError });
-  if (request.bf16) tellSlowBf16();
-  const tokenizer = await loadTokenizer(place.tokenizerDirectory, place.modelDirectory);
+  const { place, tokenizer } = await findTextModel(request);
   const opened = await openModel(place);
   setTextThreads(cpuCount());
   let classifier: TextClassifier;
@@ -78,7 +70,7 @@ export async function classifyCommand(args: string[]): Promise<number> {
     classifier.close();
   }
   const seconds = (performance.now() - startedAt) / 1000;
-  process.stderr.write(`${size.numTexts} texts in ${seconds.toFixed(1)} s\n`);
+  process.stderr.write(`${counted(size.numTexts, "text")} in ${seconds.toFixed(1)} s\n`);
   return 0;
 }
 
@@ -101,11 +93,7 @@ async function* encodeAll(
       const problem = "it has no tokens";
       throw new LockstepError("E_TEXT_UNUSABLE", { place: each.place, problem });
     }
-    const tokenId = encoded.ids.find((id) => id >= vocabSize);
-    if (tokenId !== undefined) {
-      const facts = { document: each.place, tokenId, vocabSize };
-      throw new LockstepError("E_TOKEN_OUT_OF_VOCABULARY", facts);
-    }
+    checkVocabulary(encoded.ids, { tokenizer, vocabSize, document: each.place });
     yield { ...each, ...encoded };
   }
 }
@@ -118,7 +106,7 @@ async function measure(request: Request, tokenizer: Tokenizer, model: SequenceCl
     longest = Math.max(longest, ids.length);
     if (truncatedTokens === 0) continue;
     process.stderr.write(
-      `warning: ${printable(place)}: ${truncatedTokens} tokens are cut off, the model has ${model.maxPositions} positions\n`,
+      `warning: ${printable(place)}: ${counted(truncatedTokens, "token")} ${truncatedTokens === 1 ? "is" : "are"} cut off, the model has ${model.maxPositions} positions\n`,
     );
   }
   if (numTexts > 0) return { numTexts, longest };
@@ -172,25 +160,30 @@ function lines({ text, pair }: EncodedText, scores: readonly ClassScore[]): stri
   ].join("\n");
 }
 
+const ownOptions = {
+  text: { type: "string", multiple: true },
+  "text-pair": { type: "string", multiple: true },
+  file: { type: "string" },
+  "text-column": { type: "string" },
+  "pair-column": { type: "string" },
+  top: { type: "string" },
+} as const;
+
 /** @throws E_USAGE */
 function parse(args: string[]): Request {
-  const fail = (problem: string): never => {
-    throw new LockstepError("E_USAGE", { command: "classify", problem });
-  };
-  const { positionals, values } = parseArguments(args, fail);
-  const [model, ...rest] = positionals;
-  if (model === undefined || rest.length > 0) return fail("it takes one model directory");
-  const { text = [], "text-pair": pairs = [], file, base, revision, bf16, json } = values;
+  const fail = usageOf("classify");
+  const { request, values } = parseModelArguments(args, ownOptions, fail);
+  const { text = [], "text-pair": pairs = [], file } = values;
   const { "text-column": textColumn, "pair-column": pairColumn } = values;
   const top = values.top === undefined ? Number.POSITIVE_INFINITY : Number(values.top);
   if (values.top !== undefined && !(Number.isSafeInteger(top) && top > 0)) {
     return fail(`--top ${values.top} is not a positive whole number`);
   }
-  const common = { model, base, revision, top, bf16, json };
+  const common = { ...request, top };
   if (file !== undefined) {
     if (text.length + pairs.length > 0) return fail("it takes --text or --file, not both");
     const columns = { text: textColumn, pair: pairColumn };
-    return { ...common, texts: () => readTexts(file, columns), hasPlaces: true };
+    return { ...common, texts: () => readTexts(expandHome(file), columns), hasPlaces: true };
   }
   if (text.length === 0) return fail("it needs --text TEXT or --file FILE");
   if (textColumn !== undefined || pairColumn !== undefined) {
@@ -205,27 +198,4 @@ function parse(args: string[]): Request {
     pair: pairs[i] ?? null,
   }));
   return { ...common, texts: () => given, hasPlaces: false };
-}
-
-function parseArguments(args: string[], fail: (problem: string) => never) {
-  try {
-    return parseArgs({
-      args,
-      allowPositionals: true,
-      options: {
-        text: { type: "string", multiple: true },
-        "text-pair": { type: "string", multiple: true },
-        file: { type: "string" },
-        "text-column": { type: "string" },
-        "pair-column": { type: "string" },
-        top: { type: "string" },
-        base: { type: "string" },
-        revision: { type: "string" },
-        bf16: { type: "boolean", default: false },
-        json: { type: "boolean", default: false },
-      },
-    });
-  } catch (error) {
-    return fail(error instanceof Error ? error.message : String(error));
-  }
 }

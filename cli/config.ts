@@ -1,7 +1,6 @@
-import { stat } from "node:fs/promises";
 import { describeKeys, loadConfig, printConfig, type ResolvedConfig } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
-import { builtInDatasets, findSources } from "#lib/data/index";
+import { findSources, sourceFiles } from "#lib/data/index";
 import { findModelDirectory } from "./model-directory.js";
 import { refuseAdapter } from "./model-place.js";
 
@@ -37,16 +36,18 @@ async function missingInputs(config: ResolvedConfig): Promise<string[]> {
   await attempt(async () => {
     refuseAdapter(await findModelDirectory(model, { revision, downloads: false }), model);
   });
-  for (const name of [...config.dataset, ...(config.eval_dataset ?? [])]) {
-    await attempt(async () => {
-      for (const { source } of await findSources([name], { datasetDir: config.dataset_dir })) {
-        if (Object.hasOwn(builtInDatasets, source) || /[*?]/.test(source)) continue;
-        await stat(source).catch((cause: unknown) => {
-          const known = Object.keys(builtInDatasets);
-          throw new LockstepError("E_DATASET_UNKNOWN", { dataset: source, known }, { cause });
-        });
-      }
-    });
+  const { dataset_dir: datasetDir, columns } = config;
+  for (const [purpose, names] of [
+    ["train", config.dataset],
+    ["validation", config.eval_dataset ?? []],
+  ] as const) {
+    for (const name of names) {
+      await attempt(async () => {
+        for (const source of await findSources([name], { datasetDir, columns })) {
+          await sourceFiles(source, purpose);
+        }
+      });
+    }
   }
   return missing;
 }

@@ -1,6 +1,7 @@
+import { relative } from "node:path";
 import { inspect } from "node:util";
 import { printChosen, printConfig } from "#lib/core/config/index";
-import type { LoadedConfig } from "#lib/core/config/index";
+import type { LoadedConfig, ResolvedConfig } from "#lib/core/config/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import { chooseColor, chooseMode, type Display, startDisplay } from "./progress/display.js";
 import { printable } from "./progress/text.js";
@@ -42,6 +43,7 @@ export function openConsole(bus: EventSource, loaded: LoadedConfig, flags: Conso
     stream,
     color: chooseColor(isTerminal, process.env),
     nowMs: () => performance.timeOrigin + performance.now(),
+    resumeLines: (checkpoint) => resumeLines(loaded.config, checkpoint, process.argv),
   });
   if (flags.jsonLogs) {
     stream.write(
@@ -55,6 +57,31 @@ export function openConsole(bus: EventSource, loaded: LoadedConfig, flags: Conso
   for (const warning of loaded.warnings) display.note(`warning: ${warning}`);
   return display;
 }
+
+/** How a person goes on from a checkpoint: the command that was given, with the checkpoint. */
+export function resumeLines(
+  { save_only_model }: Pick<ResolvedConfig, "save_only_model">,
+  checkpoint: string,
+  [, program = "lockstep", ...args]: readonly string[],
+): string[] {
+  if (save_only_model) {
+    return ["With save_only_model no run can go on from it: it holds no state of the optimizer."];
+  }
+  const isKey = (argument: string): boolean =>
+    /^--resume[_-]from[_-]checkpoint(=|$)/.test(argument);
+  const kept = args.filter((argument, index) => {
+    const follows = /^--resume[_-]from[_-]checkpoint$/.test(args[index - 1] ?? "");
+    return !isKey(argument) && !(follows && !argument.startsWith("--"));
+  });
+  const near = relative(process.cwd(), program);
+  const shown = near.startsWith("..") ? program : near;
+  const words = [shown, ...kept, "--resume_from_checkpoint", checkpoint];
+  return ["Go on with:", "", `  ${words.map(quoted).join(" ")}`];
+}
+
+/** As a shell reads it back. */
+const quoted = (word: string): string =>
+  /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 
 /** Code, message and hint on standard error; the stack only with --verbose. */
 export function printError(error: unknown, flags: ConsoleFlags): void {

@@ -2,26 +2,19 @@ import { loadConfig } from "#lib/core/config/index";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { type ConsoleFlags, openConsole } from "./console.js";
 import { type HostedRun, publishFailure, startHost } from "./host.js";
-import { exitCodes, onStopSignals } from "./stop-signals.js";
+import { listenForRunSignals } from "./run-signals.js";
+import { exitCodes } from "./stop-signals.js";
 
 /** `lockstep coordinator`. Returns the exit code. */
 export async function coordinatorCommand(
   args: readonly string[],
   flags: ConsoleFlags,
 ): Promise<number> {
-  const loaded = await loadConfig(args);
+  const loaded = await loadConfig(args, "coordinator");
   const bus = new InProcessEventBus();
   const display = openConsole(bus, loaded, flags);
   let hosted: HostedRun | undefined;
-  const signals = onStopSignals(
-    () => {
-      if (hosted === undefined) return false;
-      display.setNotice("Stopping after this step, then saving; a second signal exits at once");
-      hosted.coordinator.requestStop();
-      return true;
-    },
-    () => display.close(),
-  );
+  const signals = listenForRunSignals({ config: loaded.config, display, hosted: () => hosted });
   const host = await startHost(loaded.config, bus).catch((error: unknown) => {
     display.close();
     throw error;
@@ -31,6 +24,12 @@ export async function coordinatorCommand(
       display.note(`Dashboard ${host.httpAddress}/  metrics ${host.httpAddress}/metrics`);
     }
     const controlAddress = await host.listen();
+    const nothingLeft = await host.nothingLeft();
+    if (nothingLeft !== undefined) {
+      display.note(nothingLeft);
+      await host.turnWorkersAway();
+      return 0;
+    }
     display.note(`Workers join with: lockstep worker --coordinator ${controlAddress}`);
     hosted = await host.open();
     const outcome = await hosted.run();

@@ -1,9 +1,8 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { LockstepError } from "#lib/core/errors/index";
-import { loadTokenizer, type Tokenizer } from "#lib/data/index";
+import { checkVocabulary, type Tokenizer } from "#lib/data/index";
 import {
   type GenerationOptions,
   generationDefaults,
@@ -11,34 +10,26 @@ import {
   readGenerationConfig,
 } from "#lib/evaluation/generate/index";
 import type { CausalLanguageModel, Model } from "#lib/models/index";
-import { detailOnStandardError } from "./model-directory.js";
-import { findModel } from "./model-place.js";
 import { openModel } from "./open-model.js";
+import { counted } from "./progress/format.js";
 import { printable } from "./progress/text.js";
-import { tellSlowBf16 } from "./slow-bf16.js";
+import { findTextModel, type ModelRequest, parseModelArguments, usageOf } from "./text-command.js";
 
 const maxGenerationConfigBytes = 1 << 20;
 /** Rows that are continued at a time; memory of their cached keys and values grows with it. */
 const maxBatchSize = 8;
 
-interface Request {
-  readonly model: string;
-  readonly base: string | undefined;
-  readonly revision: string | undefined;
+interface Request extends ModelRequest {
   readonly prompts: readonly string[];
   readonly isChat: boolean;
   readonly system: string | undefined;
   readonly options: Partial<GenerationOptions>;
-  readonly bf16: boolean;
-  readonly json: boolean;
 }
 
 /** `lockstep generate`. Returns the exit code; errors of the catalogue are thrown. */
 export async function generateCommand(args: string[]): Promise<number> {
   const request = parse(args);
-  const place = await findModel(request.model, { ...request, onDetail: detailOnStandardError });
-  if (request.bf16) tellSlowBf16();
-  const tokenizer = await loadTokenizer(place.tokenizerDirectory, place.modelDirectory);
+  const { place, tokenizer } = await findTextModel(request);
   const given: GenerationOptions = {
     ...generationDefaults,
     endTokenIds: tokenizer.endTokenIds,
@@ -54,6 +45,10 @@ export async function generateCommand(args: string[]): Promise<number> {
   let generator: Generator;
   let options: GenerationOptions;
   try {
+    for (const [i, prompt] of prompts.entries()) {
+      const document = `--prompt ${i + 1}`;
+      checkVocabulary(prompt, { tokenizer, vocabSize: model.vocabSize, document });
+    }
     options = withinPositions(given, longest, model.maxPositions, request.options.maxNewTokens);
     generator = await Generator.create({
       model: causalModel(model),
@@ -118,7 +113,7 @@ async function writeContinuations(
   });
   const numTokens = continuations.reduce((sum, { tokens }) => sum + tokens.length, 0);
   process.stderr.write(
-    `${numTokens} tokens in ${seconds.toFixed(1)} s (${(numTokens / seconds).toFixed(1)} a second)\n`,
+    `${counted(numTokens, "token")} in ${seconds.toFixed(1)} s (${(numTokens / seconds).toFixed(1)} a second)\n`,
   );
 }
 
@@ -142,8 +137,22 @@ async function generationConfigOf(directory: string): Promise<Partial<Generation
   return readGenerationConfig(file, json);
 }
 
-function encodePrompt(tokenizer: Tokenizer, request: Request, prompt: string): Promise<Int32Array> {
-  if (!request.isChat) return tokenizer.encode(prompt, { addSpecialTokens: true });
+async function encodePrompt(
+  tokenizer: Tokenizer,
+  request: Request,
+  prompt: string,
+): Promise<Int32Array> {
+  if (!request.isChat) {
+    const ids = await tokenizer.encode(prompt, { addSpecialTokens: true });
+    const [first] = tokenizer.prefixTokenIds;
+    if (first !== undefined && ids[tokenizer.prefixTokenIds.length] === first) {
+      const token = printable(tokenizer.tokenOf(first) ?? String(first));
+      process.stderr.write(
+        `warning: a prompt begins with ${token}, which the tokenizer writes too\n`,
+      );
+    }
+    return ids;
+  }
   const messages = [
     ...(request.system === undefined ? [] : [{ role: "system", content: request.system }]),
     { role: "user", content: prompt },
@@ -151,13 +160,23 @@ function encodePrompt(tokenizer: Tokenizer, request: Request, prompt: string): P
   return tokenizer.encode(tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true }));
 }
 
+const ownOptions = {
+  prompt: { type: "string", multiple: true },
+  chat: { type: "boolean", default: false },
+  system: { type: "string" },
+  "max-new-tokens": { type: "string" },
+  temperature: { type: "string" },
+  "top-k": { type: "string" },
+  "top-p": { type: "string" },
+  "repetition-penalty": { type: "string" },
+  stop: { type: "string", multiple: true },
+  seed: { type: "string" },
+} as const;
+
+/** @throws E_USAGE */
 function parse(args: string[]): Request {
-  const fail = (problem: string): never => {
-    throw new LockstepError("E_USAGE", { command: "generate", problem });
-  };
-  const { positionals, values } = parseArguments(args, fail);
-  const [model, ...rest] = positionals;
-  if (model === undefined || rest.length > 0) return fail("it takes one model directory");
+  const fail = usageOf("generate");
+  const { request, values } = parseModelArguments(args, ownOptions, fail);
   const prompts = values.prompt ?? [];
   if (prompts.length === 0 || prompts.includes("")) return fail("it needs --prompt TEXT");
   if (values.system !== undefined && !values.chat) return fail("--system needs --chat");
@@ -196,43 +215,12 @@ function parse(args: string[]): Request {
   };
   if (values.stop?.includes("") === true) return fail("--stop needs a text");
   return {
-    model,
-    base: values.base,
-    revision: values.revision,
+    ...request,
     prompts,
     isChat: values.chat,
     system: values.system,
     options: Object.fromEntries(
       Object.entries(options).filter(([, value]) => value !== undefined),
     ) as Partial<GenerationOptions>,
-    bf16: values.bf16,
-    json: values.json,
   };
-}
-
-function parseArguments(args: string[], fail: (problem: string) => never) {
-  try {
-    return parseArgs({
-      args,
-      allowPositionals: true,
-      options: {
-        prompt: { type: "string", multiple: true },
-        base: { type: "string" },
-        chat: { type: "boolean", default: false },
-        system: { type: "string" },
-        "max-new-tokens": { type: "string" },
-        temperature: { type: "string" },
-        "top-k": { type: "string" },
-        "top-p": { type: "string" },
-        "repetition-penalty": { type: "string" },
-        stop: { type: "string", multiple: true },
-        seed: { type: "string" },
-        revision: { type: "string" },
-        bf16: { type: "boolean", default: false },
-        json: { type: "boolean", default: false },
-      },
-    });
-  } catch (error) {
-    return fail(error instanceof Error ? error.message : String(error));
-  }
 }

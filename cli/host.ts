@@ -1,30 +1,32 @@
-import { randomUUID } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Coordinator, hostPort } from "#coordinator/coordinator";
 import { FrontDoor } from "#coordinator/front-door";
 import { CoordinatorHttp } from "#coordinator/http";
 import { CoordinatorMetrics } from "#coordinator/metrics";
-import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
+import type { RunOutcome } from "#coordinator/options";
+import { resumedEvent } from "#coordinator/resumed-event";
 import { checkpointName } from "#lib/checkpoint/index";
-import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
-import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import type { ResolvedConfig } from "#lib/core/config/index";
+import { isLockstepError } from "#lib/core/errors/index";
+import { readRegularFile } from "#lib/core/regular-file";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
-import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
+import { coordinatorOptions, splitAddress, wireSecurity } from "./coordinator-options.js";
+import { turnWorkersAway } from "./farewell.js";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
-import { bestMetric } from "./classifier.js";
 import { pushOf, type PushResult } from "./push.js";
-import { countsTokens, flosPerToken, tracksBest } from "./run-results.js";
-import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
+import { compareDevices, resumedPrecision, type ResumePoint } from "./resume.js";
+import { markFinished, saveFinalModel } from "./run-files.js";
+import { bestCheckpoint } from "./run-results.js";
 import {
-  openResumePoint,
-  resumedPrecision,
-  type ResumePoint,
-  saveCheckpoint,
-  saveConfig,
-  saveFinalModel,
-} from "./run-files.js";
+  type BegunRun,
+  beginRun,
+  findStart,
+  mayBeFinished,
+  type RunStart,
+  type StartedRun,
+} from "./run-start.js";
+import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
 
 /** A coordinator in this process, with its HTTP server, from a configuration to a saved model. */
 export interface HostedRun {
@@ -45,17 +47,33 @@ export interface Host {
    * @returns host:port for workers
    */
   readonly listen: () => Promise<string>;
+  /**
+   * To be asked after `listen` and before a worker is started: a line that says so where the result that
+   * the run is to make is there already, so that nothing is left to do.
+   */
+  readonly nothingLeft: () => Promise<string | undefined>;
+  /** Tells the workers that knock that nothing is left to do. */
+  readonly turnWorkersAway: () => Promise<void>;
   readonly open: () => Promise<HostedRun>;
   /** Ends the run with this error, wherever it is. */
   readonly fail: (error: unknown) => void;
   readonly close: () => Promise<void>;
 }
 
-/** Starts the HTTP server, so that every later phase can be watched. */
-export async function startHost(config: ResolvedConfig, bus: InProcessEventBus): Promise<Host> {
+/**
+ * Starts the HTTP server, so that every later phase can be watched.
+ *
+ * @param options.hasOwnWorkers all workers are of this machine: if one cannot take part, none can
+ */
+export async function startHost(
+  config: ResolvedConfig,
+  bus: InProcessEventBus,
+  { hasOwnWorkers = false } = {},
+): Promise<Host> {
   let isReady = false;
   let prepared: PreparedRun | undefined;
-  let resume: ResumePoint | undefined;
+  let start: RunStart | undefined;
+  let begun: BegunRun | undefined;
   let trainerLog: TrainerLog | undefined;
   let releaseOutput: (() => Promise<void>) | undefined;
   let door: FrontDoor | undefined;
@@ -69,8 +87,31 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
     if (opened === undefined) await door?.close(0);
     trainerLog?.close();
     await prepared?.close();
-    await resume?.optimizer.close();
+    await start?.resume?.optimizer.close();
     await releaseOutput?.();
+  };
+  const detail = (text: string): void =>
+    bus.publish({ type: "phase.changed", phase: "preparing", detail: text });
+  const begin = async (workers: FrontDoor): Promise<BegunRun> => {
+    if (begun !== undefined) return begun;
+    start ??= await findStart(config);
+    const { resume, output } = start;
+    prepared = await prepareRun(start.config, {
+      onDetail: detail,
+      choosePrecision: async () => {
+        if (resume !== undefined) return resumedPrecision(resume);
+        if (output.record !== undefined && mayBeFinished(start as RunStart)) {
+          const { bf16 } = output.record.identity.settings;
+          return { bf16: bf16 === true, reason: `as the result in ${output.directory}` };
+        }
+        detail("waiting for the first worker, whose device decides bf16: auto");
+        const { advisesBf16, deviceKind } = await workers.firstDevice();
+        return { bf16: advisesBf16, reason: deviceKind };
+      },
+    });
+    detail("comparing the data and the model with what is in output_dir");
+    begun = await beginRun(prepared, start);
+    return begun;
   };
   return {
     httpAddress: http?.address,
@@ -83,6 +124,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
     listen: async () => {
       push = await pushOf(config);
       releaseOutput = await claimOutputDirectory(config.output_dir);
+      start = await findStart(config);
       const { host, port } = splitAddress(config.listen);
       const security = await wireSecurity(config);
       door = await FrontDoor.open({ bus, security, listenHost: host, listenPort: port });
@@ -90,33 +132,44 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
       isReady = true;
       return hostPort(config.advertise_host ?? host, door.port);
     },
+    nothingLeft: async () => {
+      if (door === undefined) throw new Error("Host.listen() has not been called");
+      if (start === undefined || !mayBeFinished(start)) return undefined;
+      const { finished, run } = await begin(door);
+      return finished === undefined
+        ? undefined
+        : `Nothing is left to do: ${run.config.output_dir} holds the result of this run after ${finished.step} steps`;
+    },
+    turnWorkersAway: async () => {
+      if (door !== undefined) await turnWorkersAway(door, config);
+    },
     open: async () => {
       if (door === undefined) throw new Error("Host.listen() has not been called");
       const workers = door;
-      const detail = (text: string): void =>
-        bus.publish({ type: "phase.changed", phase: "preparing", detail: text });
-      resume = await openResumePoint(config);
-      const checkpoint = resume;
-      prepared = await prepareRun(config, {
-        onDetail: detail,
-        choosePrecision: async () => {
-          if (checkpoint !== undefined) return resumedPrecision(checkpoint);
-          detail("waiting for the first worker, whose device decides bf16: auto");
-          const { advisesBf16, deviceKind } = await workers.firstDevice();
-          return { bf16: advisesBf16, reason: deviceKind };
-        },
-      });
-      const run = prepared;
-      await saveConfig(run.config);
-      trainerLog = await writeTrainerLog(config.output_dir, bus, resume !== undefined);
+      const { run } = await begin(workers);
+      const resume = start?.resume;
+      const history = resume?.state.logHistory ?? [];
+      trainerLog = await writeTrainerLog(run.config.output_dir, bus, history);
       bus.publish(run.started);
+      if (resume !== undefined) bus.publish(resumedEvent(resume.directory, resume.state));
       const coordinator = new Coordinator({
-        ...(await coordinatorOptions(run, resume, bus)),
+        ...(await coordinatorOptions(run, resume, bus, () => opened?.deviceKind)),
         door: workers,
       });
       opened = coordinator;
       const { controlAddress } = await coordinator.start();
       if (failure !== undefined) coordinator.fail(failure.error);
+      if (resume !== undefined) {
+        void workers.firstDevice().then(
+          ({ deviceKind }) =>
+            compareDevices(resume, deviceKind, {
+              fail: (error) => hasOwnWorkers && coordinator.fail(error),
+              isRefused: run.config.deterministic,
+              bus,
+            }),
+          () => {},
+        );
+      }
       return {
         coordinator,
         controlAddress,
@@ -128,7 +181,7 @@ export async function startHost(config: ResolvedConfig, bus: InProcessEventBus):
 }
 
 async function finish(
-  run: PreparedRun,
+  run: StartedRun,
   resume: ResumePoint | undefined,
   push: PushResult | undefined,
   coordinator: Coordinator,
@@ -141,7 +194,11 @@ async function finish(
       ? join(run.config.output_dir, checkpointName(outcome.step))
       : (resume?.directory ?? run.modelDirectory);
   if (outcome.outcome === "finished") {
-    bus.publish({ type: "phase.changed", phase: "saving", detail: savingDetail(run, outcome) });
+    bus.publish({
+      type: "phase.changed",
+      phase: "saving",
+      detail: await savingDetail(run, outcome),
+    });
     const startedAt = performance.now();
     const saved = await saveFinalModel(run, outcome.snapshot, outcome.state);
     const seconds = (performance.now() - startedAt) / 1000;
@@ -158,6 +215,14 @@ async function finish(
       ? await attempt(() => push(tell))
       : undefined;
   if (pushed?.value !== undefined) tell(`pushed to ${pushed.value}`);
+  // What was not pushed is left to do, and so is an evaluation at the end that a signal cut short.
+  const isWhole =
+    outcome.step === resume?.state.step ||
+    outcome.state.logHistory.some((entry) => entry.step === outcome.step && "train_loss" in entry);
+  if (outcome.outcome === "finished" && pushed?.error === undefined && isWhole) {
+    const marked = await attempt(() => markFinished(run, outcome.step));
+    if (marked.error !== undefined) tell(`not marked as finished: ${messageOf(marked.error)}`);
+  }
   bus.publish({
     type: "run.completed",
     outcome: outcome.outcome,
@@ -181,10 +246,12 @@ async function attempt<T>(
   }
 }
 
-function savingDetail({ config }: PreparedRun, { state }: RunOutcome): string {
-  return config.load_best_model_at_end && state.best !== undefined
-    ? `writing the best model, that of step ${state.best.step}`
-    : "writing the model";
+async function savingDetail(run: StartedRun, { state }: RunOutcome): Promise<string> {
+  if (!run.config.load_best_model_at_end || state.best === undefined) return "writing the model";
+  const { step } = state.best;
+  return (await bestCheckpoint(run, state)) === undefined
+    ? `writing the last model: the best one, that of step ${step}, is not in ${run.config.output_dir}`
+    : `writing the best model, that of step ${step}`;
 }
 
 async function startHttp(
@@ -208,121 +275,14 @@ async function startHttp(
   return { server, address: `http://${host}:${port}` };
 }
 
-/** @throws E_FILE_NOT_FOUND */
+/** A token is a line; a larger file is the wrong file. */
+const maxTokenBytes = 1 << 20;
+
+/** @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_FILE_TOO_LARGE */
 export async function readToken(file: string | null): Promise<string | undefined> {
   if (file === null) return undefined;
-  try {
-    return (await readFile(file, "utf8")).trim();
-  } catch (cause) {
-    throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "HTTP token" }, { cause });
-  }
-}
-
-/** "127.0.0.1:0" or "[::1]:0" in its parts. */
-export function splitAddress(address: string): { host: string; port: number } {
-  const colon = address.lastIndexOf(":");
-  return {
-    host: address.slice(0, colon).replace(/^\[|\]$/g, ""),
-    port: Number(address.slice(colon + 1)),
-  };
-}
-
-const wireSecurity = async (config: ResolvedConfig): Promise<WireSecurity> =>
-  loadWireSecurity({
-    joinTokenFile: config.join_token_file ?? undefined,
-    tlsCaFile: config.tls_ca_file ?? undefined,
-    tlsCertFile: config.tls_cert_file ?? undefined,
-    tlsKeyFile: config.tls_key_file ?? undefined,
-    insecure: config.insecure,
-  });
-
-async function coordinatorOptions(
-  run: PreparedRun,
-  resume: ResumePoint | undefined,
-  bus: InProcessEventBus,
-): Promise<CoordinatorOptions> {
-  const { config, plan, sample, tokenizer } = run;
-  const interval = (what: "logging" | "eval" | "save"): number =>
-    intervalSteps(config, what, plan.totalSteps, plan.stepsPerEpoch);
-  const { host, port } = splitAddress(config.listen);
-  return {
-    job: { ...run.job, jobId: randomUUID() },
-    bus,
-    security: await wireSecurity(config),
-    listenHost: host,
-    listenPort: port,
-    ...(config.advertise_host === null ? {} : { advertiseHost: config.advertise_host }),
-    numShards: config.reducer_shards,
-    gradientGroups: config.gradient_groups,
-    plannedWorkers: config.workers,
-    plan,
-    loadMasters:
-      resume === undefined
-        ? run.loadMasters
-        : (range, into) => resume.optimizer.readRange("masters", range, into),
-    loadFrozen: run.loadFrozen,
-    optimizer: run.optimizer,
-    ...(run.validation.length === 0
-      ? {}
-      : {
-          evaluation: {
-            batches: run.validation,
-            atStart: config.eval_on_start,
-            atEnd: config.eval_on_end,
-            everySteps: interval("eval"),
-            delaySteps: evaluationDelaySteps(config, plan.stepsPerEpoch),
-            numSamples: run.validationReport?.numRows ?? 0,
-            ...(tracksBest(config)
-              ? {
-                  best: {
-                    metric: bestMetric(config),
-                    greaterIsBetter: config.greater_is_better ?? bestMetric(config) !== "loss",
-                  },
-                }
-              : {}),
-            numClasses: run.labels?.length,
-          },
-        }),
-    ...(sample === undefined
-      ? {}
-      : {
-          generation: {
-            promptText: sample.promptText,
-            isChat: sample.isChat,
-            prompt: [...sample.prompt],
-            maxNewTokens: sample.maxNewTokens,
-            endTokenIds: sample.endTokenIds,
-            decode: (tokens) => tokenizer.decode(tokens, { skipSpecialTokens: true }),
-          },
-        }),
-    checkpointing: {
-      everySteps: interval("save"),
-      whenBest: config.save_strategy === "best",
-      // The last evaluation can be the best one, and only what is saved can be taken.
-      atEnd: config.load_best_model_at_end && config.save_strategy !== "best",
-      save: (snapshot, state) => saveCheckpoint(run, snapshot, state),
-    },
-    loggingSteps: interval("logging") || plan.totalSteps,
-    logsFirstStep: config.logging_first_step,
-    countsTokens: countsTokens(config),
-    countsPadding: config.include_num_input_tokens_seen !== "non_padding",
-    flosPerToken: flosPerToken(run),
-    deterministic: config.deterministic,
-    heartbeatIntervalMs: config.heartbeat_interval_ms,
-    heartbeatTimeoutMs: config.heartbeat_timeout_ms,
-    leaseTimeoutMs: config.lease_timeout_ms,
-    ...(resume === undefined
-      ? {}
-      : {
-          resume: {
-            state: resume.state,
-            loadMoments: async (range, firstMoment, secondMoment) => {
-              await resume.optimizer.readRange("first_moment", range, firstMoment);
-              await resume.optimizer.readRange("second_moment", range, secondMoment);
-            },
-          },
-        }),
-  };
+  const limits = { what: "HTTP token", limitBytes: maxTokenBytes };
+  return (await readRegularFile(file, limits)).toString("utf8").trim();
 }
 
 /** Tells the bus of a failure; its code where it has one. */
@@ -330,6 +290,9 @@ export function publishFailure(bus: InProcessEventBus, error: unknown): void {
   bus.publish({
     type: "run.failed",
     code: isLockstepError(error) ? error.code : "E_UNEXPECTED",
-    message: error instanceof Error ? error.message : String(error),
+    message: messageOf(error),
   });
 }
+
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error);

@@ -3,6 +3,7 @@ import { importGguf } from "#lib/checkpoint/index";
 import type { FloatDtype } from "#lib/core/dtype";
 import { bytesPerElement } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
+import { expandHome } from "#lib/core/home-path";
 
 /** `lockstep import-gguf`. Returns the exit code; errors of the catalogue are thrown. */
 export async function importGgufCommand(args: string[]): Promise<number> {
@@ -41,7 +42,9 @@ function parse(args: string[]) {
   if (!Object.hasOwn(bytesPerElement, values.dtype)) {
     return fail(`--dtype is one of ${Object.keys(bytesPerElement).join(", ")}`);
   }
-  return { file, directory, dtype: values.dtype as FloatDtype, overwrite: values.overwrite };
+  const { overwrite } = values;
+  const dtype = values.dtype as FloatDtype;
+  return { file: expandHome(file), directory: expandHome(directory), dtype, overwrite };
 }
 
 function parseArguments(args: string[], fail: (problem: string) => never) {

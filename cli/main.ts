@@ -2,6 +2,8 @@ import { likelyName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
 import { packageVersion } from "#lib/core/process-metrics";
 import { type ConsoleFlags, printError, takeConsoleFlags } from "./console.js";
+import { ignoresHangup } from "./hangup.js";
+import { userSignals } from "./stop-signals.js";
 import { type CommandName, usages } from "./usage.js";
 
 type Run = (args: string[], flags: ConsoleFlags) => Promise<number>;
@@ -53,6 +55,10 @@ const commands: Readonly<Record<CommandName, Command>> = {
     summary: "DIR: compare a model's numbers with those of transformers",
     load: async () => (await import("./verify-model.js")).verifyModelCommand,
   },
+  data: {
+    summary: "preview CONFIG.yaml: show rows as they are learnt",
+    load: async () => (await import("./data.js")).dataCommand,
+  },
   device: {
     summary: "show what this machine computes on, and how fast",
     load: async () => (await import("./device.js")).deviceCommand,
@@ -76,11 +82,22 @@ lockstep COMMAND --help tells more.
 
 /** Commands whose options are keys of a configuration, which they read themselves. */
 const configCommands: ReadonlySet<string> = new Set([
-  ...["train", "train-local", "coordinator", "config", "worker"],
+  ...["train", "train-local", "coordinator", "config", "worker", "data"],
 ]);
 
 /** Commands that load the engine and whose result is on standard output. */
 const textCommands: ReadonlySet<string> = new Set(["generate", "classify", "verify-model"]);
+
+/** Commands that have something to do when SIGUSR1 or SIGUSR2 comes, or say that it is another's. */
+const savingCommands: ReadonlySet<CommandName> = new Set(["train", "coordinator", "worker"]);
+
+function ignoreUserSignals(command: CommandName): void {
+  for (const signal of userSignals) {
+    process.on(signal, () => {
+      process.stderr.write(`${signal} is ignored: lockstep ${command} saves nothing on its way\n`);
+    });
+  }
+}
 
 /** `--max_new_tokens`, as Python's programs write it, with dashes. */
 const dashed = (argument: string): string =>
@@ -113,6 +130,8 @@ async function main(argv: readonly string[]): Promise<number> {
     process.stdout.write(usages[command]);
     return 0;
   }
+  if (ignoresHangup()) process.on("SIGHUP", () => {});
+  if (!savingCommands.has(command)) ignoreUserSignals(command);
   const run = await commands[command].load();
   const { flags, rest: given } = takeConsoleFlags(args);
   // Options of a configuration are written either way; so are those of the other commands.
@@ -146,6 +165,7 @@ process.env.GRPC_VERBOSITY ??= "NONE";
 
 // Who reads the output may go away (`| head`, a `tee` that dies): a run is worth more than its display.
 process.stdout.on("error", () => {});
+process.stderr.on("error", () => {});
 
 const argv = process.argv.slice(2);
 try {

@@ -3,6 +3,7 @@ import { parseArgs } from "node:util";
 import { saveAtomically, writeModelDirectory } from "#lib/checkpoint/index";
 import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
+import { expandHome } from "#lib/core/home-path";
 import { openMergedModel } from "./merged-model.js";
 import { detailOnStandardError, findModelDirectory } from "./model-directory.js";
 import { findAdapter } from "./model-place.js";
@@ -57,7 +58,12 @@ function parse(args: string[]) {
     if (dtype !== undefined && !Object.hasOwn(bytesPerElement, dtype)) {
       throw new TypeError(`--dtype is one of ${Object.keys(bytesPerElement).join(", ")}`);
     }
-    return { adapterDirectory, outDirectory, base, dtype: dtype as FloatDtype | undefined };
+    return {
+      adapterDirectory,
+      outDirectory: expandHome(outDirectory),
+      base,
+      dtype: dtype as FloatDtype | undefined,
+    };
   } catch (error) {
     // parseArgs throws a TypeError for an unknown option.
     if (error instanceof TypeError) throw usageError(error.message);

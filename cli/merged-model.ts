@@ -6,8 +6,12 @@ import {
   AdapterDirectory,
   classifierHeads,
   classifierConfigFileName,
+  headTieOf,
   mergedTensors,
+  type MergeOptions,
+  tiedHeadPath,
 } from "#lib/checkpoint/peft/index";
+import { tiedEmbeddingName } from "#lib/checkpoint/tied-head";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import { isTied } from "#lib/models/checkpoint-names";
@@ -51,13 +55,15 @@ export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
     const head = isClassifierAdapter(adapter)
       ? await classifierOf(baseConfig, weights, adapter)
       : undefined;
-    if (head === undefined && isTied(baseConfig)) {
-      await checkTiedHead(weights);
-      refuseTiedHead(adapter);
-    }
-    const { configChanges = {} } = head ?? {};
+    const modelType = String(baseConfig["model_type"]);
+    const untied =
+      head === undefined && isTied(baseConfig)
+        ? await untiedHead(modelType, weights, adapter)
+        : undefined;
+    const { configChanges = untied?.configChanges ?? {} } = head ?? {};
     const tensors = mergedTensors(weights, adapter, {
-      modelType: String(baseConfig["model_type"]),
+      modelType,
+      ...untied?.merging,
       ...(head === undefined ? {} : { newWeights: head.head, isOfModel: head.isOfModel }),
     });
     return {
@@ -81,12 +87,43 @@ function isClassifierAdapter({ config, savedWeights }: AdapterDirectory): boolea
   return savedWeights.some((name) => classifierHeads.includes(name.split(".", 1)[0] ?? ""));
 }
 
-/** A tied head is the embedding: what an adapter adds to it alone has no place in the files. */
-function refuseTiedHead({ directory, modules, savedWeights }: AdapterDirectory): void {
-  const tensor = "lm_head.weight";
-  if (!savedWeights.includes(tensor) && !modules.some(({ path }) => path === "lm_head")) return;
-  const problem = "is adapted, and in the base model it is tied to the embedding";
-  throw new LockstepError("E_ADAPTER_TENSOR", { directory, tensor, problem });
+/**
+ * What becomes of a head that the base ties to its embedding table, where the adapter holds one of them. As
+ * in peft they are two weights then, unless `ensure_weight_tying` keeps them one.
+ *
+ * @throws E_ADAPTER_TENSOR where what is to be one weight has two values
+ */
+async function untiedHead(
+  modelType: string,
+  base: ModelWeights,
+  adapter: AdapterDirectory,
+): Promise<
+  | { readonly configChanges: Json; readonly merging: Pick<MergeOptions, "newWeights" | "copies"> }
+  | undefined
+> {
+  await checkTiedHead(base);
+  const embedding = tiedEmbeddingName(base.names());
+  if (embedding === undefined) return undefined;
+  const weights = base.names().map((name) => ({ name, shape: base.info(name).shape }));
+  const path = embedding.replace(/\.weight$/, "");
+  const tie = headTieOf(adapter.config, { modelType, weights }, path);
+  const name = `${tiedHeadPath}.weight`;
+  const newWeights = [{ name, shape: base.info(embedding).shape }];
+  if (tie === "untied") {
+    const copies = new Map([[name, embedding]]);
+    return { configChanges: { tie_word_embeddings: false }, merging: { newWeights, copies } };
+  }
+  if (tie === "untouched" || !adapter.savedWeights.includes(name)) return undefined;
+  const [head, table] = [await adapter.readSaved(name), await adapter.readSaved(embedding)];
+  if (head.length !== table.length || !head.every((value, i) => Object.is(value, table[i]))) {
+    const problem = `has other values than ${embedding}, and ensure_weight_tying says that they are one weight`;
+    throw new LockstepError("E_ADAPTER_TENSOR", {
+      directory: adapter.directory,
+      tensor: name,
+      problem,
+    });
+  }
+  return { configChanges: {}, merging: { newWeights } };
 }
 
 /**

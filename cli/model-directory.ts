@@ -2,6 +2,7 @@ import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { LockstepError } from "#lib/core/errors/index";
+import { expandHome } from "#lib/core/home-path";
 import { cacheDirectory } from "#lib/core/paths";
 import {
   checkRevision,
@@ -12,8 +13,10 @@ import {
   type HubModel,
   hubSettings,
   isHubId,
+  isWeights,
   repositoryFolder,
 } from "#lib/hub/index";
+import { withNearModel } from "./near-models.js";
 import { printable } from "./progress/text.js";
 import { setUpCommand } from "./setup-models.js";
 
@@ -30,18 +33,26 @@ export interface ModelSearch {
   readonly onDetail?: (detail: string) => void;
   /** Whether the hub is asked for a model that is not on this machine; true by default. */
   readonly downloads?: boolean;
+  /** Whether the model's weights are needed; true by default. */
+  readonly weights?: boolean;
 }
 
 /**
  * The directory of a model: a path, a name in the cache's `models/`, a snapshot in the hub's cache, or one
  * that is fetched from the hub now.
  *
- * @throws E_MODEL_NOT_FOUND, and what downloadSnapshot throws
+ * @throws E_MODEL_NOT_FOUND, E_PATH_HOME, and what downloadSnapshot throws
  */
-export async function findModelDirectory(
-  nameOrPath: string,
-  search: ModelSearch = {},
-): Promise<string> {
+export async function findModelDirectory(given: string, search: ModelSearch = {}): Promise<string> {
+  const nameOrPath = expandHome(given);
+  try {
+    return await find(nameOrPath, search);
+  } catch (error) {
+    throw await withNearModel(error, nameOrPath, search.env ?? process.env);
+  }
+}
+
+async function find(nameOrPath: string, search: ModelSearch): Promise<string> {
   const { env = process.env, revision = defaultRevision, onDetail = () => {} } = search;
   const candidates = [resolve(nameOrPath)];
   // A name must not walk out of the cache.
@@ -82,8 +93,10 @@ async function findInHub(
 ): Promise<string> {
   checkRevision(model.revision);
   const settings = hubSettings(search.env, search.token);
+  const { weights = true } = search;
   const snapshot = await findSnapshot(settings.cacheDirectory, model);
-  if (snapshot !== undefined && snapshot.missing.length === 0) {
+  const missing = snapshot?.missing.filter((name) => weights || !isWeights(name)) ?? [];
+  if (snapshot !== undefined && missing.length === 0) {
     search.onDetail(`${model.id} is in the hub's cache, commit ${snapshot.commit}`);
     return snapshot.directory;
   }
@@ -91,10 +104,10 @@ async function findInHub(
   const found =
     snapshot === undefined
       ? ""
-      : ` (there, ${snapshot.directory} lacks ${snapshot.missing.slice(0, 5).join(", ")})`;
+      : ` (there, ${snapshot.directory} lacks ${missing.slice(0, 5).join(", ")})`;
   const isForbidden = settings.offline !== undefined;
   if (!isForbidden && search.downloads !== false) {
-    return downloadSnapshot(model, settings, search.onDetail, looked);
+    return downloadSnapshot(model, settings, search.onDetail, looked, { weights });
   }
   const why = isForbidden ? `, since ${settings.offline} forbids it` : "; a run asks it";
   const hub = `${settings.endpoint} was not asked for revision ${model.revision}${why}${found}`;

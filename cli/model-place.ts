@@ -99,7 +99,7 @@ async function placeOfBase(adapter: string, name: string, search: ModelSearch): 
   } catch (cause) {
     if (!(cause instanceof LockstepError) || cause.code !== "E_MODEL_NOT_FOUND") throw cause;
     const also = isAbsolute(name) ? "" : `, and there is no directory ${beside}`;
-    const problem = `its base model was not found. ${cause.message.replace(/\.$/, "")}${also}`;
+    const problem = `its base model was not found. ${cause.message.replace(/[.?]$/, "")}${also}`;
     throw new LockstepError("E_ADAPTER_BASE", { adapter, problem }, { cause });
   }
 }

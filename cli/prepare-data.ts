@@ -3,21 +3,26 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { TokenBatch } from "#lib/core/job";
 import {
   createTrainingPlan,
+  type DataObserver,
   type DataSource,
   evaluationBatches,
   findSources,
   type PreparationReport,
   type PreparedDataset,
   prepareDataset,
+  rowsSha256,
   type Tokenizer,
   type TrainingPlan,
 } from "#lib/data/index";
+import { checkChatFormat } from "./chat-format.js";
+import { counted, withCommas } from "./progress/format.js";
 
 /** Progress is told after so much more text. */
 const charactersPerDetail = 16 * 2 ** 20;
 
 export interface PreparedData {
   readonly plan: TrainingPlan;
+  readonly dataset: PreparedDataset;
   /** Empty where nothing is kept for validation. */
   readonly validation: readonly TokenBatch[];
   /** Whether batches carry segments and positions. */
@@ -30,8 +35,15 @@ export interface PreparedData {
   readonly labels: readonly string[] | undefined;
   readonly trainReport: PreparationReport;
   readonly validationReport: PreparationReport | undefined;
-  /** What there is to learn, and what was cut or left out: lines for a person. */
+  /** What there is to learn on both sides, and what was cut: lines for a person. */
+  readonly layoutLines: readonly string[];
+  /** The same, and the rows that were left out. */
   readonly dataLines: readonly string[];
+  /** SHA-256 of the rows of each side, by their content; validation is null where nothing is kept for it. */
+  readonly dataDigests: () => Promise<{
+    readonly training: string;
+    readonly validation: string | null;
+  }>;
   /** After it the plan gives no more batches. */
   readonly closeData: () => void;
 }
@@ -46,13 +58,16 @@ export interface DataContext {
   readonly usesTokenTypes: boolean;
   /** Names of the classes that the model has. */
   readonly knownLabels: readonly string[];
+  /** Whether the model is an encoder or a classifier already, which continues no text. */
+  readonly learnsLabels: boolean;
   readonly onDetail: (detail: string) => void;
+  readonly observer?: DataObserver;
 }
 
 /** Reads, tokenises and lays out the data set of a configuration, and plans every step. */
 export async function prepareData(
   config: ResolvedConfig,
-  { maxPositions, onDetail, ...context }: DataContext,
+  { maxPositions, onDetail, learnsLabels, ...context }: DataContext,
 ): Promise<PreparedData> {
   onDetail("reading the data set");
   // The default is for models of today; an older one with fewer positions takes rows of its own length.
@@ -62,10 +77,10 @@ export async function prepareData(
   let nextDetail = charactersPerDetail;
   const dataset = await prepareDataset(
     {
-      train: await sourcesOf(config, config.dataset),
+      train: await sourcesOf(config, config.dataset, learnsLabels),
       ...(config.eval_dataset === null
         ? {}
-        : { validation: await sourcesOf(config, config.eval_dataset) }),
+        : { validation: await sourcesOf(config, config.eval_dataset, learnsLabels) }),
       validationFraction: config.validation_split,
       onBadRow: config.on_bad_row,
     },
@@ -87,13 +102,23 @@ export async function prepareData(
     },
   );
   try {
+    if (dataset.isChat) checkChatFormat(config.chat_template, context.tokenizer);
     const { train, validation } = dataset;
     if (validation === undefined && (config.eval_strategy !== "no" || config.eval_on_start)) {
       throw new LockstepError("E_CONFIG_CONFLICT", {
         keys: "eval_strategy, eval_on_start and validation_split",
-        reason: "an evaluation is asked for, and no document is kept for validation",
+        reason: ["an evaluation is asked for, and no row is there for it", ...dataset.notes].join(
+          "; ",
+        ),
       });
     }
+    const classifierNote =
+      dataset.labels !== undefined && !learnsLabels
+        ? [
+            "a model of texts becomes a classifier, since rows have a label; dataset_format: text trains on their texts instead",
+          ]
+        : [];
+    const limit = isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : [];
     onDetail("planning the steps");
     const plan = createTrainingPlan({
       blocks: train.rows,
@@ -107,6 +132,7 @@ export async function prepareData(
     });
     return {
       plan,
+      dataset,
       validation:
         validation === undefined
           ? []
@@ -117,10 +143,12 @@ export async function prepareData(
       labels: dataset.labels,
       trainReport: train.report,
       validationReport: validation?.report,
-      dataLines: [
-        ...describeData(dataset),
-        ...(isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : []),
-      ],
+      layoutLines: [...describeSides(dataset), ...classifierNote, ...limit],
+      dataLines: [...describeData(dataset), ...classifierNote, ...limit],
+      dataDigests: async () => ({
+        training: await rowsSha256(train.rows),
+        validation: validation === undefined ? null : await rowsSha256(validation.rows),
+      }),
       closeData: dataset.close,
     };
   } catch (error) {
@@ -132,47 +160,68 @@ export async function prepareData(
 async function sourcesOf(
   config: ResolvedConfig,
   names: ResolvedConfig["dataset"],
+  learnsLabels: boolean,
 ): Promise<DataSource[]> {
   const sources = await findSources(names, {
     datasetDir: config.dataset_dir,
     textField: config.dataset_text_field,
+    columns: config.columns,
+    isTextModel: !learnsLabels,
     maxRows: config.max_samples,
   });
   const { dataset_format: format } = config;
   return format === "auto" ? sources : sources.map((source) => ({ format, ...source }));
 }
 
+const maxListedClasses = 10;
+
+function describeClasses(labels: readonly string[]): string {
+  const listed = labels.slice(0, maxListedClasses).join(", ");
+  return `${labels.length} classes (${listed}${labels.length > maxListedClasses ? ", ..." : ""})`;
+}
+
 /** The figures of one run's data, before it trains. */
 export function describeData(dataset: PreparedDataset): string[] {
-  const number = (value: number): string => value.toLocaleString("en");
+  return [
+    ...describeSides(dataset),
+    ...(dataset.rejectedRows === 0
+      ? []
+      : [
+          `${counted(dataset.rejectedRows, "bad row")} left out:`,
+          ...dataset.listedRejections.map((message) => `  ${message}`),
+        ]),
+  ];
+}
+
+function describeSides(dataset: PreparedDataset): string[] {
   const rowKinds = {
     wrapped: "laid end to end",
     padded: "a row each",
     packed: "packed into rows that they share",
-    labelled: `in ${dataset.labels?.length ?? 0} classes, ${dataset.train.rows.sequenceLength} tokens at most`,
+    labelled: `in ${describeClasses(dataset.labels ?? [])}, ${counted(dataset.train.rows.sequenceLength, "token")} at most`,
   };
   const side = (name: string, report: PreparationReport): string => {
     const { numExamples, numRows, rowTokens, supervisedTokens, droppedTokens } = report;
     const cut =
       report.truncatedExamples === 0
         ? ""
-        : `; ${number(report.truncatedExamples)} too long, ${number(report.truncatedTokens)} tokens cut off`;
+        : `; ${withCommas(report.truncatedExamples)} too long, ${counted(report.truncatedTokens, "token")} cut off`;
     const dropped = droppedTokens - report.truncatedTokens;
     return (
-      `${name}: ${number(numExamples)} example${numExamples === 1 ? "" : "s"} ${rowKinds[dataset.layout]}, ` +
-      `${number(numRows)} rows, ${number(rowTokens)} tokens` +
-      `${dataset.layout === "labelled" ? "" : `, ${number(supervisedTokens)} supervised`}` +
-      `${cut}${dropped > 0 ? `; ${number(dropped)} tokens left over` : ""}`
+      `${name}: ${counted(numExamples, "example")} ${rowKinds[dataset.layout]}, ` +
+      `${counted(numRows, "row")}, ${counted(rowTokens, "token")}` +
+      `${dataset.layout === "labelled" ? "" : `, ${withCommas(supervisedTokens)} supervised`}` +
+      `${cut}${dropped > 0 ? `; ${counted(dropped, "token")} left over` : ""}`
     );
   };
   return [
+    ...dataset.notes,
     side("training", dataset.train.report),
     ...(dataset.validation === undefined ? [] : [side("validation", dataset.validation.report)]),
-    ...(dataset.rejectedRows === 0
+    ...(dataset.blankTexts.count === 0
       ? []
       : [
-          `${number(dataset.rejectedRows)} bad rows left out:`,
-          ...dataset.listedRejections.map((message) => `  ${message}`),
+          `${counted(dataset.blankTexts.count, "blank text")} left out, the first at ${dataset.blankTexts.first}`,
         ]),
   ];
 }

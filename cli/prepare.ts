@@ -1,11 +1,11 @@
-import { basename, join, resolve } from "node:path";
+import { basename, resolve } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/model-weights";
 import type { LoraConfig } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
+import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import {
   datasetName,
-  hubTokenOf,
   type ResolvedConfig,
   resolveSteps,
   type SettledConfig,
@@ -21,25 +21,21 @@ import {
   type ElementRange,
   type ParameterLayout,
 } from "#lib/core/parameter-layout";
-import {
-  loadTokenizer,
-  type PreparationReport,
-  type Tokenizer,
-  type TrainingPlan,
-} from "#lib/data/index";
+import type { PreparationReport, Tokenizer, TrainingPlan } from "#lib/data/index";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { isTied } from "#lib/models/checkpoint-names";
-import { knownLabels } from "#lib/models/classifier-checkpoint";
 import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
+import type { OptimizerSettings } from "#lib/optim/update-rule";
 import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import { loraRun } from "./lora.js";
-import { findModelDirectory, readModelConfig } from "./model-directory.js";
-import { findableName, refuseAdapter } from "./model-place.js";
-import { prepareData } from "./prepare-data.js";
-import { checkSpecialTokens } from "./special-tokens.js";
+import { openDataModel } from "./data-model.js";
+import { findableName } from "./model-place.js";
+import { type PreparedData, prepareData } from "./prepare-data.js";
+import { type SampleRequest, sampleOf } from "./sample-request.js";
+import { describeTemplateDate, withDateOf } from "./template-date.js";
 
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
-export interface PreparedRun {
+export interface PreparedRun extends Pick<PreparedData, "dataDigests"> {
   readonly config: SettledConfig;
   readonly runName: string;
   readonly modelDirectory: string;
@@ -64,32 +60,13 @@ export interface PreparedRun {
   readonly started: RunStarted;
   /** The adapter's configuration as it is saved, where adapters are trained and not the weights. */
   readonly adapter: LoraConfig | undefined;
+  /** SHA-256 of the weights that the run starts from, or adds adapters to, by their content. */
+  readonly baseDigest: () => Promise<string>;
   /** Fills `into` with the first values of a range of the flat space, float32; padding is 0. */
   readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
   /** The same for the weights that adapters leave as they are. */
   readonly loadFrozen: ((range: ElementRange, into: Float32Array) => Promise<void>) | undefined;
   readonly close: () => Promise<void>;
-}
-
-/** What an update needs beside gradients. */
-export interface OptimizerSettings {
-  /** The rate of update t (0-based count of completed updates). */
-  readonly learningRateAt: (completedUpdates: number) => number;
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly epsilon: number;
-  readonly weightDecay: number;
-  /** 0 or null: no clipping. */
-  readonly maxGradNorm: number | null;
-}
-
-export interface SampleRequest {
-  readonly promptText: string;
-  /** The prompt is a user's message: the model learns chats. */
-  readonly isChat: boolean;
-  readonly prompt: Int32Array;
-  readonly maxNewTokens: number;
-  readonly endTokenIds: readonly number[];
 }
 
 /** What `bf16: auto` is in a run. */
@@ -111,39 +88,23 @@ export async function prepareRun(
   asked: ResolvedConfig,
   { onDetail = () => {}, choosePrecision }: PreparationHooks = {},
 ): Promise<PreparedRun> {
-  const modelDirectory = await findModelDirectory(asked.model_name_or_path, {
-    revision: asked.model_revision,
-    token: hubTokenOf(asked),
-    onDetail,
-  });
-  refuseAdapter(modelDirectory, asked.model_name_or_path);
+  const opened = await openDataModel(asked, { onDetail });
+  const { modelDirectory, modelConfig, tokenizer } = opened;
   if (asked.use_peft && resolve(asked.output_dir) === modelDirectory) {
     throw new LockstepError("E_CONFIG_CONFLICT", {
       keys: "output_dir and model_name_or_path",
       reason: "an adapter in the directory of its base model would replace that model's files",
     });
   }
-  onDetail("opening the model");
-  const modelConfig = await readModelConfig(modelDirectory);
-  const tokenizer = await loadTokenizer(modelDirectory);
-  checkSpecialTokens(asked.special_tokens, tokenizer);
   const weights = await ModelWeights.open(modelDirectory);
   try {
     if (isTied(modelConfig)) await checkTiedHead(weights);
-    const maxPositions = maxPositionsOf(modelConfig, join(modelDirectory, "config.json"));
-    const paddingTokenId = paddingTokenOf(modelConfig, tokenizer);
-    const data = await prepareData(asked, {
-      tokenizer,
-      vocabSize: positiveInteger(modelConfig, "vocab_size", join(modelDirectory, "config.json")),
-      maxPositions,
-      paddingTokenId,
-      usesTokenTypes: modelConfig["model_type"] === "bert",
-      knownLabels: knownLabels(modelConfig),
-      onDetail,
-    });
+    const { maxPositions, paddingTokenId, vocabSize } = opened.context;
+    const data = await prepareData(asked, { ...opened.context, onDetail });
     const choice =
       asked.bf16 === "auto" ? ((await choosePrecision?.()) ?? processorChoice()) : undefined;
-    const config = settleConfig(asked, choice?.bf16 ?? asked.bf16 === true);
+    const dated = withDateOf(tokenizer, asked, opened.date);
+    const config = settleConfig(dated, choice?.bf16 ?? asked.bf16 === true);
     const { labels } = data;
     if (labels === undefined) refuseClassifierOfTexts(modelConfig);
     const classifier =
@@ -172,15 +133,19 @@ export async function prepareRun(
       weights: [...wholeLayout.tensors].sort((a, b) => (a.name < b.name ? -1 : 1)),
       name: findableName(config.model_name_or_path, modelDirectory),
       isClassifier: classifier !== undefined,
+      isTied: isTied(modelConfig),
       newModules: [...newWeights.keys()].map(moduleOf),
       read: async ({ name }) => newWeights.get(name) ?? weights.readFloat32(name),
     });
     const layout = lora?.layout ?? wholeLayout;
+    const sourceOf = lora?.sourceOf ?? ((name: string) => name);
     const loaderOf =
       (space: ParameterLayout): PreparedRun["loadMasters"] =>
       (range, into) =>
-        loadRange(weights, space, range, into, newWeights);
-    const sample = await sampleOf(config, tokenizer, { maxPositions, isChat: data.isChat });
+        loadRange(weights, space, range, into, { newWeights, sourceOf });
+    const sample = await sampleOf(config, tokenizer, {
+      ...{ maxPositions, vocabSize, isChat: data.isChat },
+    });
     const computed = [...layout.tensors, ...(lora?.job.frozen.tensors ?? [])];
     const numParameters = computed.reduce((sum, { size }) => sum + size, 0);
     const runName =
@@ -193,7 +158,7 @@ export async function prepareRun(
       modelDirectory,
       tokenizer,
       job: {
-        modelConfig: { ...modelConfig, ...classifier?.configChanges },
+        modelConfig: { ...modelConfig, ...classifier?.configChanges, ...lora?.modelChanges },
         layout,
         precision: config.bf16 ? "bf16" : "fp32",
         ...(config.xla ? { xla: true } : {}),
@@ -236,11 +201,13 @@ export async function prepareRun(
         ...(lora === undefined ? {} : { adapterBase: lora.baseName }),
         dataLines: [
           ...data.dataLines,
-          ...(lora === undefined ? [] : [lora.line]),
+          ...describeTemplateDate(config, tokenizer),
+          ...(lora?.lines ?? []),
           ...(choice === undefined ? [] : [describeChoice(choice)]),
         ],
       },
       adapter: lora?.config,
+      baseDigest: () => weightsSha256(weights, wholeLayout.tensors),
       loadMasters: lora?.loadMasters ?? loaderOf(layout),
       loadFrozen: lora && loaderOf(lora.job.frozen),
       close: async () => {
@@ -284,69 +251,6 @@ function optimizerSettings(config: ResolvedConfig, totalSteps: number): Optimize
   };
 }
 
-async function sampleOf(
-  config: ResolvedConfig,
-  tokenizer: Tokenizer,
-  { maxPositions, isChat }: { readonly maxPositions: number; readonly isChat: boolean },
-): Promise<SampleRequest | undefined> {
-  const promptText = config.sample_prompt;
-  if (promptText === null) return undefined;
-  const message = { role: "user", content: promptText };
-  const prompt = await tokenizer.encode(
-    isChat ? tokenizer.applyChatTemplate([message], { addGenerationPrompt: true }) : promptText,
-  );
-  const room = maxPositions - prompt.length;
-  if (prompt.length === 0 || room < 1) {
-    throw new LockstepError("E_CONFIG_INVALID", {
-      key: "sample_prompt",
-      expected: `text of 1 to ${maxPositions - 1} tokens`,
-      got: `${prompt.length} tokens`,
-      where: "",
-    });
-  }
-  return {
-    promptText,
-    isChat,
-    prompt,
-    maxNewTokens: Math.min(config.sample_max_new_tokens, room),
-    endTokenIds: tokenizer.endTokenIds,
-  };
-}
-
-/** Positions that the model was made for. */
-function maxPositionsOf(modelConfig: Readonly<Record<string, unknown>>, file: string): number {
-  // GPT-2 has a name of its own for it.
-  const isGpt2 = modelConfig["n_positions"] !== undefined;
-  const rows = positiveInteger(
-    modelConfig,
-    isGpt2 ? "n_positions" : "max_position_embeddings",
-    file,
-  );
-  // RoBERTa's rows begin behind that of padding.
-  const { pad_token_id: padTokenId = 1 } = modelConfig;
-  return modelConfig["model_type"] === "roberta" ? rows - Number(padTokenId) - 1 : rows;
-}
-
-/** The model's padding token, else what its tokenizer has: the end token in models made without one. */
-function paddingTokenOf(
-  modelConfig: Readonly<Record<string, unknown>>,
-  { padTokenId, eosTokenId }: Tokenizer,
-): number {
-  const own = modelConfig["pad_token_id"];
-  return typeof own === "number" ? own : (padTokenId ?? eosTokenId ?? 0);
-}
-
-function positiveInteger(
-  modelConfig: Readonly<Record<string, unknown>>,
-  key: string,
-  file: string,
-): number {
-  const value = modelConfig[key];
-  if (typeof value === "number" && Number.isSafeInteger(value) && value > 0) return value;
-  const problem = `${key} is ${JSON.stringify(value) ?? "missing"}, not a positive whole number`;
-  throw new LockstepError("E_JSON_FILE", { file, problem });
-}
-
 /**
  * The flat space of a full fine-tune: the checkpoint's weights by sorted name, so that it depends on
  * the model alone. A tied head and stored rotary frequencies are derived, not trained.
@@ -375,7 +279,13 @@ async function loadRange(
   layout: ParameterLayout,
   range: ElementRange,
   into: Float32Array,
-  newWeights: ReadonlyMap<string, Float32Array>,
+  {
+    newWeights,
+    sourceOf,
+  }: {
+    readonly newWeights: ReadonlyMap<string, Float32Array>;
+    readonly sourceOf: (name: string) => string;
+  },
 ): Promise<void> {
   for (const { name, offset, size } of layout.tensors) {
     const start = Math.max(range.start, offset);
@@ -386,9 +296,13 @@ async function loadRange(
       into.set(made.subarray(start - offset, end - offset), start - range.start);
       continue;
     }
-    await weights.readFloat32(name, into.subarray(start - range.start, end - range.start), {
-      start: start - offset,
-      count: end - start,
-    });
+    await weights.readFloat32(
+      sourceOf(name),
+      into.subarray(start - range.start, end - range.start),
+      {
+        start: start - offset,
+        count: end - start,
+      },
+    );
   }
 }

@@ -2,6 +2,7 @@ import { parseArgs } from "node:util";
 import type { ResolvedConfig } from "#lib/core/config/index";
 import { hubTokenOf } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
+import { expandHome } from "#lib/core/home-path";
 import { hubSettings, preparePush, pushDirectory, type PushTarget } from "#lib/hub/index";
 import { printable } from "./progress/text.js";
 
@@ -28,7 +29,7 @@ function parse(args: string[]) {
     if (directory === undefined || modelId === undefined || rest.length > 0) {
       throw new TypeError("it takes a directory and the id of a repository");
     }
-    return { directory, modelId, isPrivate: values.private ?? null };
+    return { directory: expandHome(directory), modelId, isPrivate: values.private ?? null };
   } catch (error) {
     // parseArgs throws a TypeError for an unknown option.
     if (!(error instanceof TypeError)) throw error;

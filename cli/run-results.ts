@@ -1,9 +1,9 @@
-import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   checkpointName,
   type LogEntry,
+  readCheckpointRecord,
   type TrainerState,
   trainerState,
 } from "#lib/checkpoint/index";
@@ -12,6 +12,7 @@ import { isIntegerField } from "#lib/checkpoint/trainer-state";
 import { intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
 import type { CheckpointState } from "#coordinator/options";
 import type { PreparedRun } from "./prepare.js";
+import type { StartedRun } from "./run-start.js";
 
 /** Whether `include_num_input_tokens_seen` asks for token counts in the history. */
 export function countsTokens({ include_num_input_tokens_seen: value }: ResolvedConfig): boolean {
@@ -32,18 +33,26 @@ export function flosPerToken(run: PreparedRun): number {
   return 6 * run.numComputedParameters;
 }
 
-/** The checkpoint of the best evaluation, where it was saved and still is. */
-export function bestCheckpoint(run: PreparedRun, state: CheckpointState): string | undefined {
+/** The checkpoint of the best evaluation, where this run saved it and it still is. */
+export async function bestCheckpoint(
+  { config, record }: StartedRun,
+  state: CheckpointState,
+): Promise<string | undefined> {
   if (state.best === undefined) return undefined;
-  const directory = join(run.config.output_dir, checkpointName(state.best.step));
-  return existsSync(directory) ? directory : undefined;
+  const directory = join(config.output_dir, checkpointName(state.best.step));
+  const saved = await readCheckpointRecord(directory).catch(() => undefined);
+  return saved?.runId === record.runId ? directory : undefined;
 }
 
-/** The run's state in transformers' form. */
+/**
+ * The run's state in transformers' form.
+ *
+ * @param bestDirectory the checkpoint of the best evaluation, where there is one
+ */
 export function stateForTrainer(
   run: PreparedRun,
   state: CheckpointState,
-  savedNow?: string,
+  bestDirectory: string | undefined,
 ): TrainerState {
   const { config, plan } = run;
   const interval = (what: "logging" | "eval" | "save", otherwise: number): number =>
@@ -52,13 +61,10 @@ export function stateForTrainer(
       : otherwise;
   const isOver = state.step >= plan.totalSteps;
   const { best } = state;
-  const isSavedNow = best !== undefined && checkpointName(best.step) === savedNow;
   return trainerState({
     best_global_step: best?.step ?? null,
     best_metric: best?.metric ?? null,
-    best_model_checkpoint: isSavedNow
-      ? join(config.output_dir, savedNow)
-      : (bestCheckpoint(run, state) ?? null),
+    best_model_checkpoint: bestDirectory ?? null,
     epoch: state.epoch,
     global_step: state.step,
     log_history: state.logHistory,

@@ -39,6 +39,10 @@ export interface WorkerExit {
 const firstRestartDelayMs = 250;
 /** Workers that were told that the run is over have this long to leave. */
 const farewellMs = 5_000;
+/** Closes the gap between a process's start and its first line, where this release of Node can. */
+const withoutDebugger = process.allowedNodeEnvironmentFlags.has("--disable-sigusr1")
+  ? ["--disable-sigusr1"]
+  : [];
 const tailLines = 20;
 /** The end of a log that is shown; a line of a stack trace is some 100 bytes. */
 const tailBytes = 16 * 1024;
@@ -55,6 +59,7 @@ export class Supervisor {
   readonly #restarts: number[];
   readonly #timers = new Set<NodeJS.Timeout>();
   #isStopping = false;
+  #restartsAreOver = false;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -64,6 +69,16 @@ export class Supervisor {
 
   start(): void {
     for (let index = 0; index < this.#options.numWorkers; index++) this.#spawn(index);
+  }
+
+  /**
+   * The run ends after its step: a worker that dies is not worth a start any more, the others take its
+   * groups.
+   */
+  stopRestarting(): void {
+    this.#restartsAreOver = true;
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
   }
 
   /** Lets the workers leave by themselves; kills those that stay. */
@@ -91,14 +106,19 @@ export class Supervisor {
     const logFile = join(logDirectory, `worker-${index + 1}.log`);
     const log = openSync(logFile, "a");
     writeSync(log, `--- started ${new Date().toISOString()}\n`);
-    const command = this.#options.command ?? [join(packageRoot, "dist", "cli", "main.js")];
+    const command = this.#options.command ?? [join(packageRoot, "bin", "lockstep")];
     const child = spawn(
       process.execPath,
-      [...command, "worker", "--name", `worker-${index + 1}`, ...workerArgs],
+      [...withoutDebugger, ...command, "worker", "--name", `worker-${index + 1}`, ...workerArgs],
       {
-        // Ctrl-C goes to the terminal's process group: a worker must live on to finish the step.
+        // Ctrl-C goes to the terminal's process group: a worker must live on to finish the step. What is sent
+        // to every process of a job it leaves to this one, whose id it knows.
         detached: true,
-        env: { ...process.env, ...environment(index) },
+        env: {
+          ...process.env,
+          ...environment(index),
+          LOCKSTEP_SUPERVISOR: String(process.pid),
+        },
         stdio: ["ignore", log, log, "ipc"],
       },
     );
@@ -125,7 +145,7 @@ export class Supervisor {
 
   #exited(index: number, pid: number, reason: string, logFile: string): void {
     const restarts = this.#restarts[index] ?? 0;
-    const willRestart = restarts < this.#options.maxRestarts;
+    const willRestart = !this.#restartsAreOver && restarts < this.#options.maxRestarts;
     const exit: WorkerExit = { index, pid, reason, logFile, restarts, willRestart };
     this.#options.onExit(exit);
     if (willRestart) {
@@ -138,7 +158,7 @@ export class Supervisor {
         firstRestartDelayMs * 2 ** restarts,
       );
       this.#timers.add(timer);
-    } else if (this.#children.size === 0 && this.#timers.size === 0) {
+    } else if (!this.#restartsAreOver && this.#children.size === 0 && this.#timers.size === 0) {
       this.#options.onExhausted(exit);
     }
   }

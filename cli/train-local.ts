@@ -4,26 +4,42 @@
  * It uses the cluster's modules, its gradient groups, its threads and its rounding on the wire, so it
  * ends with the same bits as any number of workers. Start reading here.
  */
-import { loadConfig, printConfig } from "#lib/core/config/index";
+import { pathToFileURL } from "node:url";
+import { resolve } from "node:path";
+import {
+  evaluationDelaySteps,
+  intervalSteps,
+  loadConfig,
+  printConfig,
+} from "#lib/core/config/index";
 import { type ClassificationScores, ClassCounts } from "#lib/core/classification-scores";
-import { type LossSum, rowTargets, type TokenBatch, type TrainingEngine } from "#lib/core/job";
+import {
+  type CreateTrainingEngine,
+  type LossSum,
+  rowTargets,
+  type TokenBatch,
+  type TrainingEngine,
+} from "#lib/core/job";
 import { engineEnvironment } from "#lib/core/engine-environment";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { passPieces, readWireRange, sharedWireSpace } from "#lib/core/wire-space";
-import { clipCoefficient, ShardArithmetic, shardsNeeded, totalNorm } from "#lib/optim/index";
+import { ShardArithmetic, shardsNeeded, totalNorm, UpdateRule } from "#lib/optim/index";
 import { memoryTotalBytes } from "#lib/core/machine-memory";
 import { precisionAdvice } from "#worker/precision-advice";
 import { openDeviceTelemetry } from "#worker/telemetry";
 import { memoryLines } from "./memory-lines.js";
 import { slowBf16 } from "./progress/format.js";
+import { printable } from "./progress/text.js";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
 import { pushOf } from "./push.js";
-import { saveFinalModel } from "./run-files.js";
+import { markFinished, saveFinalModel } from "./run-files.js";
+import { beginRun, findStart } from "./run-start.js";
+import { exitCodes, onStopSignals } from "./stop-signals.js";
 
 export interface LocalStep {
-  /** Updates made, this one included. */
+  /** Steps made, this one included. */
   readonly step: number;
   readonly loss: number;
   readonly learningRate: number;
@@ -33,6 +49,8 @@ export interface LocalStep {
 
 export interface LocalOutcome {
   readonly steps: readonly LocalStep[];
+  /** Fewer than steps where a gradient was not finite. */
+  readonly numUpdates: number;
   readonly mastersSha256: string;
   readonly shards: readonly ShardArithmetic[];
 }
@@ -40,10 +58,19 @@ export interface LocalOutcome {
 export interface LocalHooks {
   /** After the gradients of a step are summed, before the update changes the masters. */
   readonly onGradients?: (step: number, shards: readonly ShardArithmetic[]) => Promise<void>;
+  /** Before the first step, when the engine has all weights. */
+  readonly onStart?: () => Promise<void>;
+  /** After the update, when the engine has the new weights. */
   readonly onStep?: (step: LocalStep) => void;
+  /** Asked after each step whether to stop. */
+  readonly isStopped?: () => boolean;
 }
 
-/** Trains `numSteps` steps of a prepared run, all of them by default. */
+/**
+ * Trains `numSteps` steps of a prepared run, all of them by default.
+ *
+ * @throws E_NON_FINITE_GRADIENT
+ */
 export async function trainLocal(
   run: PreparedRun,
   engine: TrainingEngine,
@@ -51,7 +78,7 @@ export async function trainLocal(
   numSteps: number = run.plan.totalSteps,
 ): Promise<LocalOutcome> {
   const { config, plan } = run;
-  const { learningRateAt, maxGradNorm, ...hyperparameters } = run.optimizer;
+  const updates = new UpdateRule(run.optimizer);
   const { layout } = run.job;
 
   // Float32 masters and AdamW moments, in as many ranges as memories of WebAssembly are needed: one, for a
@@ -79,53 +106,60 @@ export async function trainLocal(
   };
 
   const steps: LocalStep[] = [];
-  const { loadFrozen } = run;
-  if (run.job.lora !== undefined && loadFrozen !== undefined) {
-    const { frozen } = run.job.lora;
-    await passPieces(
-      frozen,
-      async (range, into) => readWireRange(frozen, range, loadFrozen, into),
-      (piece, wireBytes) => engine.loadFrozen?.(piece, wireBytes),
-    );
-  }
-  publish();
-  for (let step = 0; step < numSteps; step++) {
-    const startedAt = performance.now();
-    // One normaliser for the whole step: never a mean of means.
-    const numTokens = plan.supervisedTokens(step);
-    let nllSum = 0;
-    const blockSums: number[] = [];
-    for (let group = 0; group < config.gradient_groups; group++) {
-      const micro = plan.microBatches(step, group);
-      nllSum += accumulateGroup(engine, micro, 1 / numTokens, gradients).nllSum;
-      const isLast = group === config.gradient_groups - 1;
-      for (const shard of shards) {
-        const wire = gradients.subarray(...wireRange(shard));
-        if (isLast) blockSums.push(...shard.addLastGroup(wire, group === 0));
-        else shard.addGroup(wire, group === 0);
-      }
-    }
-    await hooks.onGradients?.(step, shards);
-
-    const gradientNorm = totalNorm(blockSums);
-    const learningRate = learningRateAt(step);
-    for (const shard of shards) {
-      shard.applyAdamW({
-        ...hyperparameters,
-        learningRate,
-        updateNumber: step + 1,
-        gradientScale: clipCoefficient(gradientNorm, maxGradNorm),
-      });
+  try {
+    const { loadFrozen } = run;
+    if (run.job.lora !== undefined && loadFrozen !== undefined) {
+      const { frozen } = run.job.lora;
+      await passPieces(
+        frozen,
+        async (range, into) => readWireRange(frozen, range, loadFrozen, into),
+        (piece, wireBytes) => engine.loadFrozen?.(piece, wireBytes),
+      );
     }
     publish();
+    await hooks.onStart?.();
+    for (let step = 0; step < numSteps; step++) {
+      const startedAt = performance.now();
+      // One normaliser for the whole step: never a mean of means.
+      const numTokens = plan.supervisedTokens(step);
+      let nllSum = 0;
+      const blockSums: number[] = [];
+      for (let group = 0; group < config.gradient_groups; group++) {
+        const micro = plan.microBatches(step, group);
+        nllSum += accumulateGroup(engine, micro, 1 / numTokens, gradients).nllSum;
+        const isLast = group === config.gradient_groups - 1;
+        for (const shard of shards) {
+          const wire = gradients.subarray(...wireRange(shard));
+          if (isLast) blockSums.push(...shard.addLastGroup(wire, group === 0));
+          else shard.addGroup(wire, group === 0);
+        }
+      }
+      await hooks.onGradients?.(step, shards);
 
-    const seconds = (performance.now() - startedAt) / 1000;
-    steps.push({ step: step + 1, loss: nllSum / numTokens, learningRate, gradientNorm, seconds });
-    hooks.onStep?.(steps[step] as LocalStep);
+      const gradientNorm = totalNorm(blockSums);
+      const { learningRate } = updates;
+      const loss = nllSum / numTokens;
+      // A gradient that is not finite is left out: masters and parameters stay as they are.
+      const update = updates.next({ step, loss, norm: gradientNorm });
+      if (update !== undefined) {
+        for (const shard of shards) shard.applyAdamW(update);
+        publish();
+        updates.made();
+      }
+
+      const seconds = (performance.now() - startedAt) / 1000;
+      steps.push({ step: step + 1, loss, learningRate, gradientNorm, seconds });
+      hooks.onStep?.(steps[step] as LocalStep);
+      // The engine's calls block: signals are delivered in between.
+      await new Promise((continued) => setImmediate(continued));
+      if (hooks.isStopped?.() === true) break;
+    }
+  } finally {
+    await Promise.all(shards.map(async (shard) => shard.close()));
   }
-  await Promise.all(shards.map(async (shard) => shard.close()));
   const pieces = shards.map(({ range, masters }) => ({ start: range.start, masters }));
-  return { steps, mastersSha256: mastersSha256(layout, pieces), shards };
+  const { numUpdates } = updates;
+  return { steps, numUpdates, mastersSha256: mastersSha256(layout, pieces), shards };
 }
 
 function accumulateGroup(
@@ -168,11 +202,12 @@ export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): LocalEv
 
 /** `lockstep train-local CONFIG.yaml [--key value ...]`. Returns the exit code. */
 export async function trainLocalCommand(args: string[]): Promise<number> {
-  const { config, warnings } = await loadConfig(args);
+  const { config, warnings } = await loadConfig(args, "train-local");
   for (const warning of warnings) process.stderr.write(`warning: ${warning}\n`);
   process.stdout.write(printConfig(config));
   const push = await pushOf(config);
   const releaseOutput = await claimOutputDirectory(config.output_dir);
+  const start = await findStart({ ...config, resume_from_checkpoint: null });
   const say = (line: string): void => void process.stdout.write(`${line}\n`);
   for (const line of engineEnvironment(process.env).overruled) say(`warning: ${line}`);
   const device = await openDeviceTelemetry({
@@ -180,12 +215,25 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
     visibleDevices: process.env["CUDA_VISIBLE_DEVICES"],
   });
   device.close();
-  const run = await prepareRun(config, {
+  const prepared = await prepareRun(config, {
     onDetail: say,
     choosePrecision: async () => ({ bf16: device.hasBf16Products, reason: device.deviceKind }),
   });
-  for (const line of run.started.dataLines ?? []) say(line);
+  const signals = onStopSignals({
+    onFirst: () => {
+      say("stopping after this step; a second signal exits at once");
+      return true;
+    },
+    onSecond: () => {},
+    onUserSignal: (signal) => {
+      if (config.user_signal === "stop") return false;
+      say(`${signal}: going on; train-local saves the finished model alone`);
+      return true;
+    },
+  });
   try {
+    const { run } = await beginRun(prepared, start);
+    for (const line of run.started.dataLines ?? []) say(line);
     // TensorFlow reads its threads from the environment when the engine is loaded.
     process.env["TF_NUM_INTRAOP_THREADS"] = String(config.threads_per_worker);
     process.env["TF_NUM_INTEROP_THREADS"] = "1";
@@ -193,7 +241,8 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
       const { bf16Slowdown } = precisionAdvice(device, config.threads_per_worker);
       if (bf16Slowdown !== undefined) say(`warning: ${slowBf16(bf16Slowdown)}`);
     }
-    const { default: createEngine } = await import("#lib/tuning/engine");
+    if (config.use_cpu) process.env["CUDA_VISIBLE_DEVICES"] = "";
+    const createEngine = await engineOf(config.engine_module);
     const engine = await createEngine({ ...run.job, jobId: "local" });
     const { plannedBytes } = engine;
     if (plannedBytes !== undefined) {
@@ -205,48 +254,120 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
       const others = { numWorkers: 1, numParameters: run.job.layout.numElements };
       for (const line of memoryLines(memory, others)) process.stdout.write(`${line}\n`);
     }
-    const outcome = await trainLocal(run, engine, {
-      onStep: ({ step, loss, learningRate, gradientNorm, seconds }) =>
-        process.stdout.write(
-          `step ${step}/${run.plan.totalSteps}  loss ${loss.toFixed(4)}  ` +
-            `lr ${learningRate.toExponential(3)}  grad norm ${gradientNorm.toFixed(3)}  ${seconds.toFixed(2)} s\n`,
-        ),
-    });
-    if (run.validation.length > 0) {
+    say(`training ${run.runName}`);
+    const { gradient_groups: numGroups } = config;
+    if (numGroups > 1)
+      say(`${numGroups} gradient groups a step, as of several workers, in one process`);
+    const evaluations: EvaluationEntry[] = [];
+    const evaluate = (step: number): void => {
+      if (run.validation.length === 0) return;
       const { loss, scores } = evaluateLocal(run, engine);
+      evaluations.push({ step, loss, ...(scores === undefined ? {} : { scores }) });
       const scored =
         scores === undefined
           ? ""
           : `, accuracy ${scores.accuracy.toFixed(4)}, macro-F1 ${scores.macroF1.toFixed(4)}`;
-      process.stdout.write(`validation loss ${loss.toFixed(4)}${scored}\n`);
+      say(`validation loss ${loss.toFixed(4)}${scored}`);
+    };
+    const { totalSteps, stepsPerEpoch } = run.plan;
+    const everySteps = intervalSteps(config, "eval", totalSteps, stepsPerEpoch);
+    const delaySteps = evaluationDelaySteps(config, stepsPerEpoch);
+    const outcome = await trainLocal(run, engine, {
+      onStart: async () => {
+        if (config.eval_on_start) evaluate(0);
+        await sayWhatFollows(run, engine, say);
+      },
+      onStep: ({ step, loss, learningRate, gradientNorm, seconds }) => {
+        say(
+          `step ${step}/${totalSteps}  loss ${loss.toFixed(4)}  ` +
+            `lr ${learningRate.toExponential(3)}  grad norm ${gradientNorm.toFixed(3)}  ${seconds.toFixed(2)} s` +
+            (Number.isFinite(gradientNorm) ? "" : "  no update: the gradient is not finite"),
+        );
+        const isDue = everySteps > 0 && step % everySteps === 0 && step >= delaySteps;
+        if (isDue || (config.eval_on_end && step === totalSteps)) evaluate(step);
+      },
+      isStopped: () => signals.received() !== undefined,
+    });
+    const received = signals.received();
+    if (received !== undefined && outcome.steps.length < totalSteps) {
+      say(
+        `stopped after step ${outcome.steps.length} of ${totalSteps}; nothing is saved: train-local saves the finished model alone, lockstep train saves where it stops`,
+      );
+      return exitCodes[received];
     }
-    const { directory } = await saveFinalModel(run, outcome.shards, stateOf(run, outcome.steps));
-    process.stdout.write(`saved ${directory}\nmasters sha256 ${outcome.mastersSha256}\n`);
+    await sayWhatFollows(run, engine, say);
+    const state = stateOf(run, outcome, evaluations);
+    const { directory } = await saveFinalModel(run, outcome.shards, state);
+    say(`${run.adapter === undefined ? "model" : "adapter"} and history saved in ${directory}`);
+    say(`masters sha256 ${outcome.mastersSha256} (the trained weights in float32)`);
     engine.close();
     const url = await push?.(say);
     if (url !== undefined) say(`pushed to ${url}`);
+    await markFinished(run, state.step);
     return 0;
   } finally {
-    await run.close();
+    signals.remove();
+    await prepared.close();
     await releaseOutput();
   }
 }
 
+/** The continuation of `sample_prompt`. */
+async function sayWhatFollows(
+  { sample, tokenizer }: PreparedRun,
+  engine: TrainingEngine,
+  say: (line: string) => void,
+): Promise<void> {
+  if (sample === undefined) return;
+  const tokens = engine.generate(sample.prompt, sample.maxNewTokens, sample.endTokenIds);
+  const text = await tokenizer.decode(tokens, { skipSpecialTokens: true });
+  say(`sample: ${printable(sample.promptText)}|${printable(text)}`);
+}
+
+/** What makes the engine: TensorFlow's, or another module's default export. */
+async function engineOf(module: string | null): Promise<CreateTrainingEngine> {
+  if (module === null) return (await import("#lib/tuning/engine")).default;
+  const { default: create } = (await import(pathToFileURL(resolve(module)).href)) as {
+    readonly default: CreateTrainingEngine;
+  };
+  return create;
+}
+
+interface EvaluationEntry extends LocalEvaluation {
+  readonly step: number;
+}
+
+const finiteOrNull = (value: number): number | null => (Number.isFinite(value) ? value : null);
+
 /** What trainer_state.json tells of the run. */
-function stateOf(run: PreparedRun, steps: readonly LocalStep[]) {
+function stateOf(
+  run: PreparedRun,
+  { steps, numUpdates }: LocalOutcome,
+  evaluations: readonly EvaluationEntry[],
+) {
   const { plan, job } = run;
   const numSamples = steps.reduce((sum, { step }) => sum + plan.samplesIn(step - 1), 0);
+  const trained = steps.map(({ step, loss, learningRate, gradientNorm }) => ({
+    epoch: plan.epochAt(step),
+    grad_norm: finiteOrNull(gradientNorm),
+    learning_rate: learningRate,
+    loss: finiteOrNull(loss),
+    step,
+  }));
+  const evaluated = evaluations.map(({ step, loss, scores }) => ({
+    epoch: plan.epochAt(step),
+    eval_loss: finiteOrNull(loss),
+    ...(scores === undefined
+      ? {}
+      : { eval_accuracy: scores.accuracy, eval_macro_f1: scores.macroF1 }),
+    step,
+  }));
   return {
     step: steps.length,
-    numUpdates: steps.length,
+    numUpdates,
     epoch: plan.epochAt(steps.length),
     numInputTokens: numSamples * job.sequenceLength,
-    logHistory: steps.map(({ step, loss, learningRate, gradientNorm }) => ({
-      epoch: plan.epochAt(step),
-      grad_norm: gradientNorm,
-      learning_rate: learningRate,
-      loss,
-      step,
-    })),
+    // An evaluation comes after the step that it is of.
+    logHistory: [...trained, ...evaluated].sort((a, b) => a.step - b.step),
   };
 }

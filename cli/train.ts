@@ -8,30 +8,26 @@ import { type ConsoleFlags, openConsole } from "./console.js";
 import { type HostedRun, publishFailure, startHost } from "./host.js";
 import { memoryLines } from "./memory-lines.js";
 import { printable } from "./progress/text.js";
-import { exitCodes, onStopSignals } from "./stop-signals.js";
+import { listenForRunSignals } from "./run-signals.js";
+import { exitCodes } from "./stop-signals.js";
 import { logDirectoryOf, logTail, Supervisor, type WorkerExit } from "./supervisor.js";
 
 /** `lockstep train`: everything on one machine. Returns the exit code. */
 export async function trainCommand(args: readonly string[], flags: ConsoleFlags): Promise<number> {
-  const loaded = await loadConfig(args);
+  const loaded = await loadConfig(args, "train");
   const { config } = loaded;
   const bus = new InProcessEventBus();
   const display = openConsole(bus, loaded, flags);
   let hosted: HostedRun | undefined;
   let supervisor: Supervisor | undefined;
-  const signals = onStopSignals(
-    () => {
-      if (hosted === undefined) return false;
-      display.setNotice("Stopping after this step, then saving; Ctrl-C again exits at once");
-      hosted.coordinator.requestStop();
-      return true;
-    },
-    () => {
-      supervisor?.killAll();
-      display.close();
-    },
-  );
-  const host = await startHost(config, bus).catch((error: unknown) => {
+  const signals = listenForRunSignals({
+    config,
+    display,
+    hosted: () => hosted,
+    onStop: () => supervisor?.stopRestarting(),
+    onExit: () => supervisor?.killAll(),
+  });
+  const host = await startHost(config, bus, { hasOwnWorkers: true }).catch((error: unknown) => {
     display.close();
     throw error;
   });
@@ -40,6 +36,11 @@ export async function trainCommand(args: readonly string[], flags: ConsoleFlags)
       display.note(`Dashboard ${host.httpAddress}/  metrics ${host.httpAddress}/metrics`);
     }
     const controlAddress = await host.listen();
+    const nothingLeft = await host.nothingLeft();
+    if (nothingLeft !== undefined) {
+      display.note(nothingLeft);
+      return 0;
+    }
     const targets = new Map<number, string>();
     let isMemoryTold = false;
     supervisor = new Supervisor({

@@ -1,6 +1,7 @@
 import { appendFileSync } from "node:fs";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { type LogEntry, saveFilesAtomically } from "#lib/checkpoint/index";
 import { pythonFloat } from "#lib/checkpoint/python-json";
 import type { LockstepEvent } from "#lib/core/events";
 import type { EventSource } from "./progress/display.js";
@@ -13,17 +14,24 @@ export interface TrainerLog {
 }
 
 /**
- * Appends a line for every entry of the history; a run that is not resumed begins a new file.
+ * Appends a line for every entry of the history. A run that is not resumed begins a new file; of one that is,
+ * what a killed process wrote after the checkpoint is taken out, since it happens again.
  * The file helps to watch and is not part of the result: an entry that cannot be written is dropped.
+ *
+ * @param before the history of the checkpoint that the run goes on from
  */
 export async function writeTrainerLog(
   outputDir: string,
   bus: EventSource,
-  isResumed: boolean,
+  before: readonly LogEntry[],
 ): Promise<TrainerLog> {
   await mkdir(outputDir, { recursive: true });
   const file = join(outputDir, trainerLogFileName);
-  if (!isResumed) await writeFile(file, "");
+  const written = before.length === 0 ? "" : await readFile(file, "utf8").catch(() => "");
+  const kept = linesOf(written, before).map((line) => `${line}\n`);
+  await saveFilesAtomically(outputDir, async (temporary) =>
+    writeFile(join(temporary, trainerLogFileName), kept.join("")),
+  );
   const unsubscribe = bus.subscribe((event) => {
     if (event.type !== "history.logged") return;
     try {
@@ -33,6 +41,19 @@ export async function writeTrainerLog(
     }
   });
   return { close: unsubscribe };
+}
+
+/** The lines that belong to entries of a history: as many of a step as it has entries. */
+export function linesOf(text: string, history: readonly LogEntry[]): string[] {
+  const wanted = new Map<number, number>();
+  for (const { step } of history) wanted.set(step, (wanted.get(step) ?? 0) + 1);
+  return text.split("\n").filter((line) => {
+    // The end of a line may be missing where the process was killed.
+    const step = Number(/^\{"current_steps": (\d+), .*\}$/.exec(line)?.[1] ?? Number.NaN);
+    const left = wanted.get(step) ?? 0;
+    if (left > 0) wanted.set(step, left - 1);
+    return left > 0;
+  });
 }
 
 /** Fields, order, units and spelling of LLaMA-Factory's LogCallback; fields without a value are left out. */

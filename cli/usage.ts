@@ -15,19 +15,21 @@ Every key of the configuration is a flag too; \`lockstep config --keys\` lists t
 `,
   "train-local": `Usage: lockstep train-local CONFIG.yaml [--key value ...]
 
-The same run in one process, without a cluster: it ends with the same weights. Every key of the
-configuration is a flag too; \`lockstep config --keys\` lists them.
+The same run in one process, without a cluster: it ends with the same weights. It saves the finished model
+and no checkpoints. Every key of the configuration is a flag too; \`lockstep config --keys\` lists them.
 
   --verbose     stack traces of errors
 `,
   coordinator: `Usage: lockstep coordinator CONFIG.yaml [--key value ...]
 
 Hosts a run and waits for workers that \`lockstep worker --coordinator HOST:PORT\` starts
-anywhere. \`listen\` sets the address, \`metrics_port\` that of metrics and dashboard.
+anywhere. \`listen\` sets the address, \`metrics_port\` that of metrics and dashboard. With
+\`resume_from_checkpoint: auto\` a run that is finished ends at once, with exit code 0.
 `,
   worker: `Usage: lockstep worker --coordinator HOST:PORT [options]
 
-Takes part in a run: computes gradients on one device until the run is over.
+Takes part in a run: computes gradients on one device until the run is over. A signal makes it finish its
+group, send it and leave. Exit code 75: the run was stopped and may go on.
 
   --name NAME                 shown in logs and metrics
   --metrics-host HOST         default 127.0.0.1
@@ -114,6 +116,20 @@ CASE_DIR holds case.json and expected.safetensors (DIR by default); scripts/make
   --all      print every tensor, not only the worst
 
 Exit code 0 within R, 1 beyond it, 2 for a command line that cannot be read.
+`,
+  data: `Usage: lockstep data preview CONFIG.yaml [--key value ...] [options]
+
+Shows the first rows that a run of the configuration learns: their text, which tokens are learnt, the ids of
+the tokens, the places that they come from, and what was cut off; then what was read, what cannot be used,
+and how long the examples are. Neither weights nor the engine are loaded, and nothing is written.
+
+  --rows N        the first N rows instead of 3; 0 shows the figures alone
+  --row FILE:LINE the rows that hold the example of this place
+  --split SIDE    train or validation; default train, and for --row either one
+  --full          long texts and lists of tokens as a whole
+  --json          one JSON object a row, a row that cannot be used, and for the figures
+
+Exit code 1 where a run would refuse the data.
 `,
   device: `Usage: lockstep device [--json] [--use-cpu] [--threads N]
 

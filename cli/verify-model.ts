@@ -3,6 +3,7 @@ import { parseArgs } from "node:util";
 import { readJsonFile } from "#lib/checkpoint/file-reader";
 import { openSafetensors } from "#lib/checkpoint/index";
 import { LockstepError } from "#lib/core/errors/index";
+import { expandHome } from "#lib/core/home-path";
 import {
   type CaseResult,
   computeCase,
@@ -18,6 +19,7 @@ import type { Model } from "#lib/models/index";
 import { detailOnStandardError } from "./model-directory.js";
 import { findModel } from "./model-place.js";
 import { openModel } from "./open-model.js";
+import { counted } from "./progress/format.js";
 
 /** A case of 100 rows of 1000 tokens takes about 2 MB. */
 const maxCaseBytes = 64 << 20;
@@ -48,7 +50,7 @@ export async function verifyModel(
 ): Promise<{ readonly passed: boolean; readonly report: string }> {
   const place = await findModel(options.model, { ...options, onDetail: detailOnStandardError });
   const { directory } = place;
-  const caseDirectory = options.caseDirectory ?? directory;
+  const caseDirectory = expandHome(options.caseDirectory ?? directory);
   const caseFile = join(caseDirectory, "case.json");
   const reference = parseCase(caseFile, await readJsonFile(caseFile, "case", maxCaseBytes));
   const { model, readWeight, warnings, close } = await openModel(place);
@@ -69,7 +71,7 @@ export async function verifyModel(
     table(differences, options.showAll),
     ...(numGreedy === undefined
       ? []
-      : [`  greedy continuation: ${numEqual} of ${numGreedy} tokens equal`]),
+      : [`  greedy continuation: ${numEqual} of ${counted(numGreedy, "token")} equal`]),
     "",
     verdict.text,
     "",
@@ -152,7 +154,7 @@ function numEqualTokens(continuation: Int32Array | undefined, { greedy }: Refere
 
 function describe(directory: string, model: Model, reference: ReferenceCase): string {
   const { numRows, rowLength } = reference;
-  return `${directory}: ${model.modelType}, ${model.task}, ${model.weights.length} weights, ${numRows} rows of ${rowLength} tokens, float32`;
+  return `${directory}: ${model.modelType}, ${model.task}, ${counted(model.weights.length, "weight")}, ${counted(numRows, "row")} of ${counted(rowLength, "token")}, float32`;
 }
 
 function table(differences: readonly Difference[], showAll: boolean): string {

@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { LockstepError } from "#lib/core/errors/index";
 import { engineEnvironment } from "#lib/core/engine-environment";
+import { expandHome } from "#lib/core/home-path";
 import { installedEngine } from "#lib/graph/binding";
 import { loadWireSecurity } from "#lib/wire/security";
 import { startWorkerHttp } from "#worker/http";
@@ -13,8 +14,19 @@ import { runWorker } from "#worker/worker";
 import type { ConsoleFlags } from "./console.js";
 import { readToken } from "./host.js";
 import { memoryLines } from "./memory-lines.js";
-import { exitCodes, onStopSignals } from "./stop-signals.js";
+import { counted } from "./progress/format.js";
+import {
+  exitCodes,
+  isSupervised,
+  onStopSignals,
+  type StopSignal,
+  stopSignals,
+  userSignals,
+} from "./stop-signals.js";
 import type { WorkerMessage } from "./supervisor.js";
+
+/** The run was stopped and may go on: EX_TEMPFAIL of sysexits.h, so that a job system starts it again. */
+const interruptedExitCode = 75;
 
 /** `lockstep worker`. Returns the exit code. */
 export async function workerCommand(
@@ -32,14 +44,23 @@ export async function workerCommand(
     process.stdout.write(`${new Date().toISOString()} ${text}\n`);
   };
   const stop = new AbortController();
-  const signals = onStopSignals(
-    () => {
-      log("stopping: the group in work goes to another worker");
-      stop.abort();
-      return true;
-    },
-    () => {},
-  );
+  const drain = new AbortController();
+  const signals = isSupervised()
+    ? leaveSignals(log)
+    : onStopSignals({
+        onFirst: () => {
+          log(
+            "leaving: the group in work is finished and sent first; a second signal exits at once",
+          );
+          drain.abort();
+          return true;
+        },
+        onSecond: () => {},
+        onUserSignal: (signal) => {
+          log(`${signal} has no effect on a worker: the coordinator saves`);
+          return true;
+        },
+      });
   // A supervisor that is gone cannot stop this worker any more.
   process.once("disconnect", () => stop.abort());
   if (process.send !== undefined && !process.connected) stop.abort();
@@ -81,6 +102,7 @@ export async function workerCommand(
           : { bf16: telemetry.hasBf16Products, bf16Slowdown: undefined },
       readDevice: telemetry.read,
       signal: stop.signal,
+      drain: drain.signal,
       ...(options.engineModule === null
         ? {}
         : { engineModule: pathToFileURL(resolve(options.engineModule)).href }),
@@ -107,8 +129,9 @@ export async function workerCommand(
           log(`trying again: ${error instanceof Error ? error.message : String(error)}`),
       },
     });
-    log(`${outcome} after ${numGroups} gradient groups`);
+    log(`${outcome} after ${counted(numGroups, "gradient group")}`);
     const received = signals.received();
+    if (outcome === "interrupted" && !isSupervised()) return interruptedExitCode;
     return outcome === "left" && received !== undefined ? exitCodes[received] : 0;
   } finally {
     signals.remove();
@@ -116,6 +139,22 @@ export async function workerCommand(
     await http?.server.close();
     if (process.connected) process.disconnect();
   }
+}
+
+/** A worker of a run of this machine: that run hears the signals too, and says when it is over. */
+function leaveSignals(log: (text: string) => void): {
+  readonly received: () => StopSignal | undefined;
+  readonly remove: () => void;
+} {
+  const listener = (signal: NodeJS.Signals): void => log(`${signal} is left to the run's process`);
+  const signals = [...stopSignals, ...userSignals];
+  for (const signal of signals) process.on(signal, listener);
+  return {
+    received: () => undefined,
+    remove: () => {
+      for (const signal of signals) process.off(signal, listener);
+    },
+  };
 }
 
 function parse(args: readonly string[]) {
@@ -144,6 +183,8 @@ function parse(args: readonly string[]) {
   }
   const optional = (name: string, text: string | undefined, limits: readonly [number, number]) =>
     text === undefined ? undefined : number(name, text, limits);
+  const path = (given: string | undefined): string | undefined =>
+    given === undefined ? undefined : expandHome(given);
   const metricsPort = values["metrics-port"];
   return {
     coordinator,
@@ -157,14 +198,14 @@ function parse(args: readonly string[]) {
       values["reconnect-timeout-ms"],
       [0, 86_400_000],
     ),
-    httpTokenFile: values["http-token-file"] ?? null,
+    httpTokenFile: path(values["http-token-file"]) ?? null,
     insecure: values.insecure,
-    engineModule: values["engine-module"] ?? null,
+    engineModule: path(values["engine-module"]) ?? null,
     security: {
-      joinTokenFile: values["join-token-file"],
-      tlsCaFile: values["tls-ca-file"],
-      tlsCertFile: values["tls-cert-file"],
-      tlsKeyFile: values["tls-key-file"],
+      joinTokenFile: path(values["join-token-file"]),
+      tlsCaFile: path(values["tls-ca-file"]),
+      tlsCertFile: path(values["tls-cert-file"]),
+      tlsKeyFile: path(values["tls-key-file"]),
       tlsServerName: values["tls-server-name"],
     },
   };

@@ -43,6 +43,7 @@ export class Coordinator {
     this.#membership = new Membership({
       heartbeatTimeoutMs: options.heartbeatTimeoutMs ?? defaultHeartbeatTimeoutMs,
       deterministic: options.deterministic ?? true,
+      deviceKind: options.resume?.deviceKind ?? undefined,
       now: () => performance.now(),
     });
   }
@@ -121,9 +122,11 @@ export class Coordinator {
     const parts = this.#parts;
     if (parts === undefined) throw new Error("Coordinator.start() has not been called");
     const startedAt = performance.now();
+    let interrupted = true;
     try {
       const result = await parts.run.run();
       const snapshot = await parts.shards.finalState();
+      interrupted = result.outcome === "interrupted";
       return {
         ...result,
         snapshot,
@@ -134,13 +137,26 @@ export class Coordinator {
         seconds: (performance.now() - startedAt) / 1000,
       };
     } finally {
-      await this.#close(parts);
+      await this.#close(parts, interrupted);
     }
+  }
+
+  /** Of the first worker; undefined before it came. */
+  get deviceKind(): string | undefined {
+    return this.#membership.firstDeviceKind;
   }
 
   /** Finishes the step in progress, saves a checkpoint, and ends the run as `interrupted`. */
   requestStop(): void {
     this.#parts?.run.requestStop();
+  }
+
+  /**
+   * Saves a checkpoint after the step in progress, and the run goes on.
+   * @returns false where that was asked for already
+   */
+  requestSave(): boolean {
+    return this.#parts?.run.requestSave() ?? false;
   }
 
   /** Ends the run with this error, wherever it is; what `run` opened is closed. */
@@ -155,8 +171,12 @@ export class Coordinator {
     }
   }
 
-  async #close(parts: { readonly door: FrontDoor; readonly shards: ShardGroup }): Promise<void> {
-    this.#queue.finish("the job is over");
+  async #close(
+    parts: { readonly door: FrontDoor; readonly shards: ShardGroup },
+    interrupted: boolean,
+  ): Promise<void> {
+    const reason = interrupted ? "the run was stopped" : "the job is over";
+    this.#queue.finish({ reason, interrupted });
     const deadline = performance.now() + farewellTimeoutMs;
     while (this.#membership.size > 0 && performance.now() < deadline) {
       await new Promise((resolve) => setTimeout(resolve, 20));

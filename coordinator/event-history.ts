@@ -48,6 +48,7 @@ export class EventHistory {
     const timed = { timeMs: this.#nowMs(), event };
     switch (event.type) {
       case "run.started":
+      case "run.resumed":
       case "phase.changed":
       case "run.completed":
       case "run.failed":

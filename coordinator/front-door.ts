@@ -40,6 +40,7 @@ export class FrontDoor implements ControlHandlers {
   #giveUp: (error: unknown) => void = () => {};
   #inner: ControlHandlers | undefined;
   #port = 0;
+  #over: { readonly directory: string; readonly onTold: (worker: string) => void } | undefined;
 
   private constructor({ bus, security }: FrontDoorOptions) {
     this.#firstDevice = new Promise((resolve, reject) => {
@@ -88,6 +89,14 @@ export class FrontDoor implements ControlHandlers {
     this.#inner = inner;
   }
 
+  /**
+   * There is nothing left to do: whoever knocks is told so.
+   * @param onTold called with what tells one process from another
+   */
+  turnAway(directory: string, onTold: (worker: string) => void): void {
+    this.#over = { directory, onTold };
+  }
+
   async close(graceMs?: number): Promise<void> {
     await this.#server.close(graceMs);
   }
@@ -99,6 +108,11 @@ export class FrontDoor implements ControlHandlers {
         got: request.protocolVersion,
         peer,
       });
+    }
+    if (this.#over !== undefined) {
+      const { directory, onTold } = this.#over;
+      onTold(`${request.host} ${request.pid}`);
+      throw new LockstepError("E_RUN_OVER", { directory });
     }
     this.#announce(request);
     if (this.#inner !== undefined) return this.#inner.register(request, peer);

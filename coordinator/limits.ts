@@ -5,7 +5,5 @@ export const defaultHeartbeatIntervalMs = 2_000;
 export const defaultHeartbeatTimeoutMs = 10_000;
 /** A worker that lives but does not come back with a group: far beyond any honest group. */
 export const defaultLeaseTimeoutMs = 600_000;
-/** Steps in a row with a non-finite gradient, each skipped, before the run is given up. */
-export const maxSkippedStepsInARow = 3;
 /** Workers hear that the job is over, and leave; those that do not are not waited for longer. */
 export const farewellTimeoutMs = 2_000;

@@ -21,6 +21,8 @@ export interface MembershipOptions {
   readonly heartbeatTimeoutMs: number;
   /** Refuse workers whose results could differ in their last bits. */
   readonly deterministic: boolean;
+  /** The only kind of device that takes part where results must not differ. @default that of the first worker */
+  readonly deviceKind?: string | undefined;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
 }
@@ -30,10 +32,15 @@ export class Membership {
   readonly #options: MembershipOptions;
   readonly #members = new Map<string, Member>();
   readonly #usedIds = new Set<string>();
-  #deviceKind: string | undefined;
+  #firstDeviceKind: string | undefined;
 
   constructor(options: MembershipOptions) {
     this.#options = options;
+  }
+
+  /** Of the first worker that joined. */
+  get firstDeviceKind(): string | undefined {
+    return this.#firstDeviceKind;
   }
 
   get size(): number {
@@ -48,16 +55,17 @@ export class Membership {
     return this.#members.has(workerId);
   }
 
-  /** The first worker's device kind holds for the whole run. @throws E_DEVICE_KIND_MISMATCH */
+  /** One device kind holds for the whole run: the first worker's, or what it had before. @throws E_DEVICE_KIND_MISMATCH */
   join(info: WorkerInfo): Member {
-    this.#deviceKind ??= info.deviceKind;
-    if (this.#options.deterministic && info.deviceKind !== this.#deviceKind) {
+    const { deterministic, deviceKind = this.#firstDeviceKind ?? info.deviceKind } = this.#options;
+    if (deterministic && info.deviceKind !== deviceKind) {
       throw new LockstepError("E_DEVICE_KIND_MISMATCH", {
         worker: `${info.name || "unnamed"} (${info.host}, pid ${info.pid})`,
-        expected: this.#deviceKind,
+        expected: deviceKind,
         got: info.deviceKind,
       });
     }
+    this.#firstDeviceKind ??= info.deviceKind;
     const member: Member = {
       ...info,
       workerId: this.#uniqueId(info.name),

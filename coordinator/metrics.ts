@@ -1,5 +1,5 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { LockstepEvent, WorkerState } from "#lib/core/events";
+import type { LockstepEvent, RunResumed, WorkerState } from "#lib/core/events";
 import { addProcessMetrics } from "#lib/core/process-metrics";
 import type { EventBus } from "#lib/wire/event-bus";
 
@@ -142,13 +142,13 @@ export class CoordinatorMetrics {
         this.#stepDuration.observe(event.stepSeconds);
         this.#syncDuration.observe(event.syncSeconds);
         break;
+      case "run.resumed": {
+        const latest = event.evaluations.at(-1);
+        if (latest !== undefined) this.#showEvaluation(latest);
+        break;
+      }
       case "evaluation.completed":
-        this.#evaluationLoss.set(event.loss);
-        this.#evaluationPerplexity.set(event.perplexity);
-        if (event.scores !== undefined) {
-          this.#evaluationScore.set({ score: "accuracy" }, event.scores.accuracy);
-          this.#evaluationScore.set({ score: "macro_f1" }, event.scores.macroF1);
-        }
+        this.#showEvaluation(event);
         break;
       case "worker.joined":
         this.#setState(event.workerId, "idle");
@@ -196,6 +196,14 @@ export class CoordinatorMetrics {
       default:
         break;
     }
+  }
+
+  #showEvaluation({ loss, perplexity, scores }: RunResumed["evaluations"][number]): void {
+    this.#evaluationLoss.set(loss);
+    this.#evaluationPerplexity.set(perplexity);
+    if (scores === undefined) return;
+    this.#evaluationScore.set({ score: "accuracy" }, scores.accuracy);
+    this.#evaluationScore.set({ score: "macro_f1" }, scores.macroF1);
   }
 
   #setState(workerId: string, state: WorkerState): void {

@@ -6,6 +6,7 @@ import type { ElementRange } from "#lib/core/parameter-layout";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { WireSecurity } from "#lib/wire/security";
 import type { FrontDoor } from "./front-door.js";
+import type { RunAccount } from "./run-account.js";
 import type { StartShard } from "./shards.js";
 
 /** Which samples belong to which step and group; `TrainingPlan` of lib/data is one. */
@@ -34,6 +35,8 @@ export interface CheckpointState {
   readonly logHistory: readonly LogEntry[];
   /** The best evaluation so far, where `evaluation.best` asks for one. */
   readonly best?: BestEvaluation;
+  /** Absent in checkpoints of versions that kept none. */
+  readonly account?: RunAccount;
 }
 
 export interface BestEvaluation {
@@ -60,7 +63,10 @@ export type EvaluationMetric = "loss" | keyof ClassificationScores;
 export interface GeneratedSample {
   readonly step: number;
   readonly tokens: readonly number[];
+  readonly prompt: string;
   readonly text: string;
+  /** The prompt is a user's message, the text the answer. */
+  readonly isChat?: boolean;
 }
 
 export interface CoordinatorOptions {
@@ -150,6 +156,8 @@ export interface CoordinatorOptions {
   readonly leaseTimeoutMs?: number;
   readonly resume?: {
     readonly state: CheckpointState;
+    /** Kind of the device that computed before: it holds for this process too. null: the first worker's. */
+    readonly deviceKind?: string | null;
     /** Fills the moments of a range; masters come from `loadMasters`. */
     readonly loadMoments: (
       range: ElementRange,

@@ -5,7 +5,9 @@ import type {
   CheckpointState,
   CoordinatorOptions,
   EvaluationResult,
+  GeneratedSample,
 } from "./options.js";
+import { emptyAccount, type RunAccount } from "./run-account.js";
 import { type LogMoment, RunLog } from "./run-log.js";
 
 /** What a run remembers of itself: the log that is saved with it, and its best evaluation. */
@@ -15,6 +17,10 @@ export class RunHistory {
   #best: BestEvaluation | undefined;
   #numInputTokens: number;
   readonly #tokensBefore: number;
+  readonly #before: RunAccount;
+  readonly #openedAt = performance.now();
+  readonly #samples: GeneratedSample[];
+  #numTokens: number;
   /** When the first step of this process began. */
   #firstStepAt: number | undefined;
 
@@ -25,7 +31,20 @@ export class RunHistory {
     this.#tokensBefore = resume?.state.numInputTokens ?? 0;
     this.#numInputTokens = this.#tokensBefore;
     const entries = resume?.state.logHistory ?? [];
-    this.#log = new RunLog({ loggingSteps, logsFirstStep, countsTokens, entries });
+    const before = resume?.state.account ?? emptyAccount;
+    this.#before = before;
+    this.#samples = [...before.samples];
+    // A checkpoint without an account still has the tokens that are counted.
+    this.#numTokens = resume?.state.account === undefined ? this.#tokensBefore : before.numTokens;
+    this.#log = new RunLog({ loggingSteps, logsFirstStep, countsTokens, entries, before });
+  }
+
+  hasSample(step: number): boolean {
+    return this.#samples.some((sample) => sample.step === step);
+  }
+
+  sampled(sample: GeneratedSample): void {
+    this.#samples.push(sample);
   }
 
   stepStarted(): void {
@@ -34,6 +53,7 @@ export class RunHistory {
 
   stepCompleted(event: StepCompleted, numInputTokens: number): void {
     this.#numInputTokens += numInputTokens;
+    this.#numTokens += event.numTokens;
     this.#publish(this.#log.stepCompleted(event, this.#moment()));
   }
 
@@ -55,6 +75,10 @@ export class RunHistory {
     return isBest;
   }
 
+  hasEvaluation(step: number): boolean {
+    return this.#log.entries().some((entry) => entry.step === step && "eval_loss" in entry);
+  }
+
   /** The closing entry. */
   finished(step: number): void {
     const epoch = this.#options.plan.epochAt(step);
@@ -62,11 +86,17 @@ export class RunHistory {
     this.#publish(this.#log.finished({ step, epoch, totalFlos }, this.#moment()));
   }
 
-  state(): Pick<CheckpointState, "numInputTokens" | "logHistory" | "best"> {
+  state(): Pick<CheckpointState, "numInputTokens" | "logHistory" | "best" | "account"> {
     return {
       numInputTokens: this.#numInputTokens,
       logHistory: this.#log.entries(),
       ...(this.#best === undefined ? {} : { best: this.#best }),
+      account: {
+        seconds: this.#before.seconds + (performance.now() - this.#openedAt) / 1000,
+        numTokens: this.#numTokens,
+        ...this.#log.account(),
+        samples: [...this.#samples],
+      },
     };
   }
 
@@ -82,7 +112,8 @@ export class RunHistory {
   #publish(entry: LogEntry | undefined): void {
     if (entry === undefined) return;
     const { bus, plan } = this.#options;
-    const { seconds: elapsedSeconds, numInputTokens } = this.#moment();
+    const { seconds, numInputTokens } = this.#moment();
+    const elapsedSeconds = this.#before.seconds + seconds;
     const { totalSteps } = plan;
     bus.publish({ type: "history.logged", entry, totalSteps, elapsedSeconds, numInputTokens });
   }

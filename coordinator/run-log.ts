@@ -1,6 +1,7 @@
 import type { LogEntry } from "#lib/checkpoint/trainer-state";
 import type { StepCompleted } from "#lib/core/events";
 import type { EvaluationResult } from "./options.js";
+import { emptyAccount, type RunAccount } from "./run-account.js";
 
 export interface RunLogOptions {
   readonly loggingSteps: number;
@@ -8,6 +9,8 @@ export interface RunLogOptions {
   readonly logsFirstStep?: boolean;
   /** What was logged before a resumption. */
   readonly entries?: readonly LogEntry[];
+  /** What was trained before a resumption. */
+  readonly before?: Pick<RunAccount, "numSteps" | "lossSum" | "unloggedLosses">;
   /** transformers' `include_num_input_tokens_seen`: adds the token fields. @default false */
   readonly countsTokens?: boolean;
 }
@@ -30,14 +33,30 @@ export class RunLog {
   readonly #loggingSteps: number;
   readonly #logsFirstStep: boolean;
   readonly #countsTokens: boolean;
-  #losses: number[] = [];
-  #session = { lossSum: 0, numSteps: 0, numSamples: 0 };
+  /** Of the whole run. Added up step by step, so that an interruption changes no bit of the sum. */
+  #lossSum: number;
+  #numSteps: number;
+  #losses: number[];
+  #session = { numSteps: 0, numSamples: 0 };
 
   constructor(options: RunLogOptions) {
     this.#loggingSteps = options.loggingSteps;
     this.#logsFirstStep = options.logsFirstStep ?? false;
     this.#entries = [...(options.entries ?? [])];
     this.#countsTokens = options.countsTokens ?? false;
+    const { numSteps, lossSum, unloggedLosses } = options.before ?? emptyAccount;
+    this.#lossSum = lossSum;
+    this.#numSteps = numSteps;
+    this.#losses = [...unloggedLosses];
+  }
+
+  /** What a run that goes on from here has to know, beside the entries. */
+  account(): Pick<RunAccount, "numSteps" | "lossSum" | "unloggedLosses"> {
+    return {
+      numSteps: this.#numSteps,
+      lossSum: this.#lossSum,
+      unloggedLosses: [...this.#losses],
+    };
   }
 
   entries(): readonly LogEntry[] {
@@ -50,7 +69,8 @@ export class RunLog {
    */
   stepCompleted(event: StepCompleted, moment: LogMoment): LogEntry | undefined {
     this.#losses.push(event.loss);
-    this.#session.lossSum += event.loss;
+    this.#lossSum += event.loss;
+    this.#numSteps += 1;
     this.#session.numSteps += 1;
     this.#session.numSamples += event.numSamples;
     const isDue =
@@ -93,18 +113,21 @@ export class RunLog {
     });
   }
 
-  /** The closing entry, over the steps of this process; none where it made no step. */
+  /**
+   * The closing entry: the mean loss of the run's steps, the time and the rates of this process; none where it
+   * made no step.
+   */
   finished(
     at: { readonly step: number; readonly epoch: number; readonly totalFlos: number },
     moment: LogMoment,
   ): LogEntry | undefined {
-    const { lossSum, numSteps, numSamples } = this.#session;
+    const { numSteps, numSamples } = this.#session;
     if (numSteps === 0) return undefined;
     return this.#add({
       epoch: at.epoch,
       step: at.step,
       total_flos: at.totalFlos,
-      train_loss: finiteOrNull(lossSum / numSteps),
+      train_loss: finiteOrNull(this.#lossSum / this.#numSteps),
       train_runtime: seconds(moment.seconds),
       train_samples_per_second: rate(numSamples, moment.seconds),
       train_steps_per_second: rate(numSteps, moment.seconds),

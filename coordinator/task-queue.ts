@@ -24,7 +24,7 @@ export class TaskQueue {
   /** In the order in which they asked. */
   readonly #waiters = new Set<Waiter>();
   #work: Work | undefined;
-  #finishedReason: string | undefined;
+  #end: Omit<Task & { kind: "finished" }, "kind"> | undefined;
 
   open(work: Work): void {
     this.#work = work;
@@ -36,10 +36,10 @@ export class TaskQueue {
   }
 
   /** From now on every worker that asks is told that the job is over. */
-  finish(reason: string): void {
+  finish(end: { readonly reason: string; readonly interrupted: boolean }): void {
     this.#work = undefined;
-    this.#finishedReason = reason;
-    for (const waiter of [...this.#waiters]) waiter.answer({ kind: "finished", reason });
+    this.#end = end;
+    for (const waiter of [...this.#waiters]) waiter.answer({ kind: "finished", ...end });
   }
 
   /**
@@ -52,9 +52,7 @@ export class TaskQueue {
     signal: AbortSignal,
     heldLeases: readonly number[] = [],
   ): Promise<Task> {
-    if (this.#finishedReason !== undefined) {
-      return { kind: "finished", reason: this.#finishedReason };
-    }
+    if (this.#end !== undefined) return { kind: "finished", ...this.#end };
     if (signal.aborted) return { kind: "wait" };
     // A worker asks for one task after the other: what it does not name when it asks never reached it.
     this.releaseWorker(workerId, `${workerId} asked for other work`, heldLeases);

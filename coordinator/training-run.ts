@@ -1,10 +1,12 @@
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
-import { clipCoefficient, totalNorm } from "#lib/optim/clip";
+import { totalNorm } from "#lib/optim/clip";
+import { UpdateRule } from "#lib/optim/update-rule";
 import { Checkpointer } from "./checkpointer.js";
+import { isDue, isEvaluationDue } from "./due.js";
 import { EvaluationWork, GenerationWork } from "./inference-work.js";
 import { firstLeaseId, LeaseTable } from "./leases.js";
-import { defaultLeaseTimeoutMs, maxSkippedStepsInARow } from "./limits.js";
+import { defaultLeaseTimeoutMs } from "./limits.js";
 import type {
   CheckpointState,
   CoordinatorOptions,
@@ -16,6 +18,7 @@ import { RunHistory } from "./run-history.js";
 import type { ShardGroup } from "./shards.js";
 import type { TaskQueue, Work } from "./task-queue.js";
 import { TrainingStep } from "./training-step.js";
+import { TransferMeter } from "./transfer-meter.js";
 
 /** Errors of workers: the shards and what they hold are whole. */
 const workerFailures: ReadonlySet<string> = new Set(["E_WORKERS_EXHAUSTED", "E_WORKER_FAILED"]);
@@ -30,23 +33,24 @@ export class TrainingRun {
   readonly #shards: ShardGroup;
   readonly #checkpointer: Checkpointer | undefined;
   readonly #history: RunHistory;
+  readonly #transfers: TransferMeter;
   readonly #failure: Promise<never>;
   #fail: (error: unknown) => void = () => {};
   /** Rejects with StoppedEarly. */
   readonly #stopped: Promise<never>;
   #stop: () => void = () => {};
   #stopRequested = false;
+  #saveRequested = false;
   #nextLeaseId = firstLeaseId();
   /** Steps completed. */
   #step: number;
-  /** Optimizer updates made: the version that is published. */
-  #numUpdates: number;
+  /** Its updates made are the version that is published. */
+  readonly #updates: UpdateRule;
   #savedStep: number;
   /** The coordinator says at its start that it waits. */
   #isWaiting = true;
   #hasEnded = false;
   #phaseNow: "training" | "evaluating" | "generating" | undefined;
-  #skippedInARow = 0;
   #isUpdating = false;
   #current: TrainingStep | undefined;
   readonly #evaluations: EvaluationResult[] = [];
@@ -80,8 +84,9 @@ export class TrainingRun {
           });
     this.#step = resume?.state.step ?? 0;
     this.#savedStep = this.#step;
-    this.#numUpdates = resume?.state.numUpdates ?? 0;
+    this.#updates = new UpdateRule(parts.options.optimizer, resume?.state.numUpdates);
     this.#history = new RunHistory(parts.options);
+    this.#transfers = new TransferMeter(bus, this.#shards);
     this.#shards.onGroupComplete((shard, step, group) =>
       this.#current?.groupArrived(shard, step, group),
     );
@@ -96,6 +101,13 @@ export class TrainingRun {
   requestStop(): void {
     this.#stopRequested = true;
     if (this.#current === undefined) this.#stop();
+  }
+
+  /** The step in progress is finished and saved. @returns false where that was asked for already */
+  requestSave(): boolean {
+    const isNew = !this.#saveRequested && !this.#stopRequested && !this.#hasEnded;
+    this.#saveRequested = true;
+    return isNew;
   }
 
   /** The run waits and says so; a requested stop takes effect, since nobody can finish the step. */
@@ -140,26 +152,29 @@ export class TrainingRun {
   async #allSteps(): Promise<void> {
     const { plan, evaluation, checkpointing } = this.#options;
     if (evaluation?.atStart === true && this.#step === 0) await this.#evaluate();
-    if (this.#step === 0) await this.#generate();
+    const begunAt = this.#step;
+    if (begunAt === 0) await this.#generate();
+    // One that was stopped while it evaluated saved without that evaluation.
+    let evaluatedStep = this.#history.hasEvaluation(this.#step) ? this.#step : undefined;
+    if (isEvaluationDue(evaluation, this.#step) && evaluatedStep === undefined) {
+      await this.#evaluate();
+      evaluatedStep = this.#step;
+    }
     this.#phase("training");
-    let evaluatedStep: number | undefined;
     while (this.#step < plan.totalSteps) {
       if (this.#stopRequested) return;
       await this.#trainStep();
       const isLast = this.#step === plan.totalSteps;
       // Evaluated first, so that the checkpoint's history holds its evaluation, as transformers' does.
       let isBest = false;
-      const isDelayed = this.#step < (evaluation?.delaySteps ?? 0);
-      if (
-        (this.#isDue(evaluation?.everySteps) && !isDelayed) ||
-        (isLast && evaluation?.atEnd === true)
-      ) {
+      if (isEvaluationDue(evaluation, this.#step) || (isLast && evaluation?.atEnd === true)) {
         isBest = await this.#evaluate();
         evaluatedStep = this.#step;
         if (!isLast) this.#phase("training");
       }
       if (
-        this.#isDue(checkpointing?.everySteps) ||
+        this.#saveRequested ||
+        isDue(checkpointing?.everySteps, this.#step) ||
         (isBest && checkpointing?.whenBest === true) ||
         (isLast && checkpointing?.atEnd === true)
       ) {
@@ -168,11 +183,8 @@ export class TrainingRun {
     }
     if (evaluation?.atEnd === true && evaluatedStep !== this.#step) await this.#evaluate();
     this.#history.finished(this.#step);
-    await this.#generate();
-  }
-
-  #isDue(everySteps: number | undefined): boolean {
-    return everySteps !== undefined && everySteps > 0 && this.#step % everySteps === 0;
+    // Where nothing was left to train, workers need not be there.
+    if (this.#step > begunAt) await this.#generate();
   }
 
   async #trainStep(): Promise<void> {
@@ -184,7 +196,7 @@ export class TrainingRun {
     await this.#orFailure(this.#shards.openStep(step));
     const work = new TrainingStep({
       step,
-      version: this.#numUpdates,
+      version: this.#updates.numUpdates,
       numTokens: expectedTokens,
       numGroups: gradientGroups,
       numShards: this.#shards.count,
@@ -232,7 +244,7 @@ export class TrainingRun {
     const { countsPadding = true } = this.#options;
     const realTokens = countsPadding ? undefined : plan.realTokens?.(step);
     this.#history.stepCompleted(event, realTokens ?? numInputTokens);
-    await this.#publishTransfers();
+    await this.#transfers.publish();
   }
 
   /** Reduce, norm over blocks in block order, finite?, clip, apply, publish. */
@@ -240,37 +252,14 @@ export class TrainingRun {
     step: number,
     loss: number,
   ): Promise<{ readonly learningRate: number; readonly gradientNorm: number }> {
-    const { optimizer } = this.#options;
     const gradientNorm = totalNorm(await this.#shards.reduce(step));
-    const learningRate = optimizer.learningRateAt(this.#numUpdates);
-    if (!Number.isFinite(gradientNorm)) {
-      await this.#shards.discard(step);
-      this.#skippedInARow += 1;
-      if (this.#skippedInARow >= maxSkippedStepsInARow) {
-        throw new LockstepError("E_NON_FINITE_GRADIENT", {
-          step: step + 1,
-          loss,
-          skipped: this.#skippedInARow,
-        });
-      }
-      return { learningRate, gradientNorm };
+    if (!Number.isFinite(gradientNorm)) await this.#shards.discard(step);
+    const { learningRate } = this.#updates;
+    const update = this.#updates.next({ step, loss, norm: gradientNorm });
+    if (update !== undefined) {
+      await this.#shards.apply(step, update, update.updateNumber);
+      this.#updates.made();
     }
-    this.#skippedInARow = 0;
-    const { beta1, beta2, epsilon, weightDecay, maxGradNorm } = optimizer;
-    await this.#shards.apply(
-      step,
-      {
-        learningRate,
-        beta1,
-        beta2,
-        epsilon,
-        weightDecay,
-        updateNumber: this.#numUpdates + 1,
-        gradientScale: clipCoefficient(gradientNorm, maxGradNorm),
-      },
-      this.#numUpdates + 1,
-    );
-    this.#numUpdates += 1;
     return { learningRate, gradientNorm };
   }
 
@@ -282,7 +271,7 @@ export class TrainingRun {
     const startedAt = performance.now();
     const work = new EvaluationWork({
       batches: evaluation.batches,
-      version: this.#numUpdates,
+      version: this.#updates.numUpdates,
       numClasses: evaluation.numClasses,
       leases: this.#leaseTable(evaluation.batches.length),
     });
@@ -303,11 +292,11 @@ export class TrainingRun {
 
   async #generate(): Promise<void> {
     const { generation, bus } = this.#options;
-    if (generation === undefined) return;
+    if (generation === undefined || this.#history.hasSample(this.#step)) return;
     this.#phase("generating");
     const { prompt, maxNewTokens, endTokenIds, promptText, isChat = false } = generation;
     const work = new GenerationWork({
-      version: this.#numUpdates,
+      version: this.#updates.numUpdates,
       prompt,
       maxNewTokens,
       endTokenIds,
@@ -315,8 +304,9 @@ export class TrainingRun {
     });
     const tokens = await this.#work(work, work.completed);
     const text = await generation.decode(tokens);
-    this.#samples.push({ step: this.#step, tokens, text });
     const sample = { step: this.#step, prompt: promptText, text, ...(isChat ? { isChat } : {}) };
+    this.#samples.push({ ...sample, tokens });
+    this.#history.sampled({ ...sample, tokens });
     bus.publish({ type: "sample.generated", ...sample });
   }
 
@@ -336,6 +326,7 @@ export class TrainingRun {
 
   async #save(): Promise<void> {
     this.#savedStep = this.#step;
+    this.#saveRequested = false;
     await this.#orFailure(
       this.#checkpointer?.begin(async (into) => this.#shards.snapshot(into), this.#state()) ??
         Promise.resolve(),
@@ -367,7 +358,7 @@ export class TrainingRun {
   #state(): CheckpointState {
     return {
       step: this.#step,
-      numUpdates: this.#numUpdates,
+      numUpdates: this.#updates.numUpdates,
       epoch: this.#options.plan.epochAt(this.#step),
       ...this.#history.state(),
     };
@@ -376,23 +367,6 @@ export class TrainingRun {
   #phase(phase: "training" | "evaluating" | "generating"): void {
     this.#phaseNow = phase;
     if (!this.#isWaiting) this.#options.bus.publish({ type: "phase.changed", phase });
-  }
-
-  #transferred: readonly { readonly receivedBytes: number; readonly sentBytes: number }[] = [];
-
-  async #publishTransfers(): Promise<void> {
-    const stats = await this.#shards.stats();
-    for (const [shard, { receivedBytes, sentBytes }] of stats.entries()) {
-      const before = this.#transferred[shard] ?? { receivedBytes: 0, sentBytes: 0 };
-      const publish = (direction: "gradients" | "parameters", bytes: number): void => {
-        if (bytes > 0) {
-          this.#options.bus.publish({ type: "bytes.transferred", direction, shard, bytes });
-        }
-      };
-      publish("gradients", receivedBytes - before.receivedBytes);
-      publish("parameters", sentBytes - before.sentBytes);
-    }
-    this.#transferred = stats;
   }
 }
 

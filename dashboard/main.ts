@@ -24,13 +24,14 @@ function planDraw(): void {
 function draw(run: RunState): void {
   const { started, lastStep } = run;
   const total = lastStep?.totalSteps ?? started?.totalSteps ?? 0;
-  const done = lastStep?.step ?? 0;
+  const done = run.stepsMade;
   if (started !== undefined) {
     byId("run-name").textContent = started.runName;
     byId("run-facts").textContent =
       `${(started.numParameters / 1e6).toFixed(1)} million parameters, ` +
       `${started.numTrainSamples.toLocaleString("en")} rows of ${started.sequenceLength} tokens, ` +
-      `${started.globalBatchSize} rows a step in ${started.gradientGroups} groups`;
+      `${started.globalBatchSize} row${started.globalBatchSize === 1 ? "" : "s"} a step in ` +
+      `${started.gradientGroups} group${started.gradientGroups === 1 ? "" : "s"}`;
   }
   const phase = byId("phase");
   phase.textContent = isConnected ? run.phase.replaceAll("-", " ") : "not connected";
@@ -132,7 +133,14 @@ function drawSamples(run: RunState): void {
       const quote = document.createElement("blockquote");
       if (isChat) quote.append(tag("p", `user: ${prompt}`, "quiet"), `assistant: ${text}`);
       else quote.append(tag("span", prompt, "quiet"), text);
-      return [tag("p", step === 0 ? "before training" : `after ${step} steps`, "quiet"), quote];
+      return [
+        tag(
+          "p",
+          step === 0 ? "before training" : `after ${step} step${step === 1 ? "" : "s"}`,
+          "quiet",
+        ),
+        quote,
+      ];
     }),
   );
 }

@@ -47,6 +47,13 @@ export class RunState {
   readonly workers = new Map<string, WorkerRow>();
   readonly lines: LogLine[] = [];
 
+  #stepsBefore = 0;
+
+  /** Steps made, by former processes of the run too. */
+  get stepsMade(): number {
+    return this.lastStep?.step ?? this.#stepsBefore;
+  }
+
   apply(event: TimedEvent): void {
     const say = (text: string, isBad = false): void => {
       this.lines.unshift({ timeMs: event.timeMs, text, isBad });
@@ -55,6 +62,18 @@ export class RunState {
     switch (event.type) {
       case "run.started":
         this.started = event;
+        break;
+      case "run.resumed":
+        this.#stepsBefore = event.step;
+        for (const { step, loss, gradientNorm } of event.losses) {
+          push(this.losses, step, loss);
+          push(this.gradientNorms, step, gradientNorm);
+        }
+        for (const { step, loss } of event.evaluations) push(this.evaluations, step, loss);
+        for (const { isChat = false, ...sample } of event.samples) {
+          this.samples.push({ ...sample, isChat });
+        }
+        say(`goes on from ${event.directory}, after ${event.step} steps`);
         break;
       case "phase.changed":
         this.phase = event.phase;

@@ -157,6 +157,10 @@ names it.
 - **Padding.** The embedding of \`pad_token_id\` gets no gradient from the input, as in transformers.
 - **Dropout** in a configuration (\`attn_pdrop\`, \`hidden_dropout_prob\` and so on) is read and not done: every
   forward pass, in training too, is that of transformers in evaluation mode.
+- **Tokens.** tokenizer.json and what stands beside it, as transformers 5 reads them: \`added_tokens_decoder\`,
+  \`added_tokens.json\`, special tokens by role and in lists. With a tokenizer.json, \`add_bos_token\` has no effect: its
+  post-processor says what stands around a text. A token with an id that is not the next free one is the error
+  \`E_TOKENIZER_INVALID\`; one that a text holds and the model has no embedding for, \`E_TOKEN_OUT_OF_VOCABULARY\`.
 - **Precision.** In bf16, matrix products round; norms, softmax, rotary angles, GELU and losses are float32 inside.
 
 Numbers of reference cases by head:

@@ -53,6 +53,10 @@ const minutes = (seconds) => {
   return count === 1 ? "a minute" : `${count} minutes`;
 };
 
+// Another start is for the same directory, whatever this machine's speed makes of it.
+const again = process.argv.some((word) => /^--(no-)?(overwrite|resume|output)/.test(word))
+  ? []
+  : ["--overwrite-output-dir"];
 const child = spawn(
   process.execPath,
   [
@@ -60,13 +64,17 @@ const child = spawn(
     "train",
     join(root, "examples", "quickstart.yaml"),
     ...flagsForThisMachine(),
+    ...again,
     ...process.argv.slice(2),
   ],
   { stdio: "inherit", cwd: root },
 );
-// Ctrl-C reaches the child by itself, and it ends in its own time; npm sends SIGTERM to this process only.
-process.on("SIGINT", () => {});
-process.on("SIGTERM", () => child.kill("SIGTERM"));
+// What the terminal sends reaches the child by itself, and it ends in its own time; npm sends SIGTERM to this
+// process only.
+for (const signal of ["SIGINT", "SIGQUIT", "SIGHUP"]) process.on(signal, () => {});
+for (const signal of ["SIGTERM", "SIGUSR1", "SIGUSR2"]) {
+  process.on(signal, () => child.kill(signal));
+}
 child.on("error", (error) => {
   console.error(`quick start: ${error.message}`);
   process.exitCode = 1;

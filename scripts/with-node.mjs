@@ -20,9 +20,10 @@ try {
     stdio: "inherit",
     env: { ...process.env, PATH: `${directory}${delimiter}${process.env.PATH ?? ""}` },
   });
-  // The terminal sends an interrupt to both: the command decides, and its end is ours.
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
-    process.on(signal, () => signal === "SIGINT" || child.kill(signal));
+  // The terminal sends these to both: the command decides, and its end is ours.
+  for (const signal of ["SIGINT", "SIGQUIT"]) process.on(signal, () => {});
+  for (const signal of ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"]) {
+    process.on(signal, () => child.kill(signal));
   }
   child.on("error", (error) => fail(`${command} could not be started: ${error.message}`));
   child.on("exit", (code, signal) => {

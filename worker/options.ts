@@ -70,10 +70,15 @@ export interface WorkerOptions {
   readonly onPhase?: (phase: WorkerPhase) => void | Promise<void>;
   /** Aborting it makes the worker leave; its leases go to others. */
   readonly signal?: AbortSignal;
+  /** Aborting it makes the worker finish the group that it computes, send it, and leave. */
+  readonly drain?: AbortSignal;
 }
 
 export interface WorkerOutcome {
-  /** `finished`: the job is over; `left`: the signal was aborted. */
-  readonly outcome: "finished" | "left";
+  /**
+   * `finished`: the job is over; `interrupted`: its coordinator stopped, and may come back; `left`: a signal
+   * was aborted.
+   */
+  readonly outcome: "finished" | "interrupted" | "left";
   readonly numGroups: number;
 }

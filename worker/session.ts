@@ -64,6 +64,12 @@ export class Session {
     this.throwIfFailed();
   }
 
+  /** Waits until nothing is on its way. @throws what a delivery failed with */
+  async untilSent(): Promise<void> {
+    await Promise.all([...this.#deliveries.values()].map(({ ended }) => ended));
+    this.throwIfFailed();
+  }
+
   /** Keeps the buffer from now until `deliver` settles. */
   start(buffer: number, lease: number, deliver: () => Promise<void>): void {
     const ended = deliver()

@@ -1,6 +1,6 @@
 import os from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
-import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { isLockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
 import type { EvaluatedBatch, LoraJob, LossSum, WorkerJob } from "#lib/core/job";
 import { hasBf16Products, processorKind, readProcessor } from "#lib/core/processor";
@@ -17,16 +17,15 @@ import {
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import { createProcessorReader } from "./device.js";
 import { EngineClient, EngineFailure } from "./engine-client.js";
-import { isEngineError, isFatal, isTransferFailure, isUnreachable } from "./failures.js";
+import { isEngineError, isFatal, isTransferFailure } from "./failures.js";
 import type { DeviceReading, WorkerOptions, WorkerOutcome } from "./options.js";
+import { firstBackoffMs, soonAfter, untilReachable } from "./reachable.js";
 import { Session } from "./session.js";
 import { ShardTransfers } from "./transfers.js";
 
 /** How long one NextTask call waits for work. */
 const longPollMs = 20_000;
 const defaultReconnectTimeoutMs = 60_000;
-const firstBackoffMs = 100;
-const maxBackoffMs = 3_000;
 
 /**
  * Takes part in a job until it is over: registers, leases work, computes it in the engine thread,
@@ -57,9 +56,19 @@ class WorkerLoop {
   #state: WorkerState = "compiling";
   #heartbeat: NodeJS.Timeout | undefined;
   #numGroups = 0;
+  /** Aborted when the worker is to leave, at once or after its group. */
+  readonly #leaving: AbortSignal;
+  /** Aborted when no answer is waited for any more: a task that is on its way is still done. */
+  readonly #impatient: AbortSignal;
+  /** That, or the end of the session. */
+  #asking: AbortSignal;
 
   constructor(options: WorkerOptions) {
     this.#options = options;
+    const ends = [options.signal, options.drain].filter((signal) => signal !== undefined);
+    this.#leaving = AbortSignal.any(ends);
+    this.#impatient = soonAfter(options.drain);
+    this.#asking = this.#impatient;
     this.#control = new ControlClient({
       address: options.coordinatorAddress,
       security: options.security ?? {},
@@ -68,15 +77,19 @@ class WorkerLoop {
   }
 
   async run(): Promise<WorkerOutcome> {
-    while (!this.#stopped()) {
+    const ended = (outcome: WorkerOutcome["outcome"]): WorkerOutcome => ({
+      outcome,
+      numGroups: this.#numGroups,
+    });
+    while (!this.#leaving.aborted) {
       try {
         await this.#join();
         while (this.#session !== undefined) {
           const task = await this.#nextTask();
           if (task === undefined) break;
           if (task.kind === "finished") {
-            await this.#leave("the job is over");
-            return { outcome: "finished", numGroups: this.#numGroups };
+            await this.#leave(task.reason);
+            return ended(task.interrupted ? "interrupted" : "finished");
           }
           if (task.kind !== "wait") await this.#perform(task);
         }
@@ -85,7 +98,8 @@ class WorkerLoop {
         // What a delivery failed with is the cause of what its end made fail.
         const error = this.#session?.failure ?? thrown;
         await this.#session?.close();
-        if (this.#stopped()) {
+        if (remoteErrorCode(error) === "E_RUN_OVER") return ended("finished");
+        if (this.#leaving.aborted) {
           await this.#leave("it was asked to stop");
         } else if (remoteErrorCode(error) === "E_UNKNOWN_WORKER") {
           this.#options.observer?.retrying?.(error);
@@ -96,7 +110,7 @@ class WorkerLoop {
         } else throw error;
       }
     }
-    return { outcome: "left", numGroups: this.#numGroups };
+    return ended("left");
   }
 
   async close(): Promise<void> {
@@ -124,6 +138,7 @@ class WorkerLoop {
       }),
       options.signal,
     );
+    this.#asking = AbortSignal.any([this.#session.signal, this.#impatient]);
     options.observer?.registered?.(reply.workerId);
     this.#startHeartbeats(reply);
     if (this.#engine?.job.jobId !== job.jobId) await this.#createEngine(job);
@@ -135,7 +150,7 @@ class WorkerLoop {
 
   /** @returns undefined when the worker was asked to stop before the job was known */
   async #register(): Promise<RegisterReply | undefined> {
-    const { name, deviceKind, deviceType, advice, signal } = this.#options;
+    const { name, deviceKind, deviceType, advice } = this.#options;
     const request = {
       protocolVersion,
       name: name ?? "",
@@ -147,10 +162,11 @@ class WorkerLoop {
       bf16Slowdown: advice?.bf16Slowdown ?? 0,
     };
     for (;;) {
-      const reply = await this.#untilReachable(async () => this.#control.register(request));
+      const register = async (): Promise<RegisterReply> => this.#control.register(request);
+      const reply = await this.#untilReachable(register, this.#leaving);
       if (reply.retryAfterMs === 0) return reply;
-      await delay(reply.retryAfterMs, undefined, { signal }).catch(() => {});
-      if (this.#stopped()) return undefined;
+      await delay(reply.retryAfterMs, undefined, { signal: this.#leaving }).catch(() => {});
+      if (this.#leaving.aborted) return undefined;
     }
   }
 
@@ -199,16 +215,23 @@ class WorkerLoop {
   /** @returns undefined when the worker was asked to stop */
   async #nextTask(): Promise<Task | undefined> {
     const session = this.#joined();
-    const { workerId, signal } = session;
+    const { workerId } = session;
     this.#setState(session.heldLeases.length > 0 ? "sending" : "idle");
     await session.untilBufferFree();
     await this.#options.onPhase?.({ phase: "asking" });
-    if (this.#stopped()) return undefined;
-    return this.#untilReachable(async () => {
+    const signal = this.#asking;
+    const ask = async (): Promise<Task> => {
       session.throwIfFailed();
       const { heldLeases } = session;
       return this.#control.nextTask({ workerId, maxWaitMs: longPollMs, heldLeases }, signal);
-    }, signal);
+    };
+    try {
+      if (!this.#leaving.aborted) return await this.#untilReachable(ask, signal);
+    } catch (error) {
+      if (!this.#leaving.aborted) throw error;
+    }
+    await session.untilSent();
+    return undefined;
   }
 
   async #perform(task: TrainTask | EvaluateTask | GenerateTask): Promise<void> {
@@ -351,32 +374,11 @@ class WorkerLoop {
     await this.#control.reportFailure({ workerId, lease, code, message, fatal }).catch(() => {});
   }
 
-  /** Repeats a call while the coordinator is away, for a limited time. */
-  async #untilReachable<T>(call: () => Promise<T>, signal = this.#options.signal): Promise<T> {
-    const { observer, coordinatorAddress } = this.#options;
-    const timeoutMs = this.#options.reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
-    const since = performance.now();
-    for (let backoffMs = firstBackoffMs; ; backoffMs = Math.min(backoffMs * 2, maxBackoffMs)) {
-      try {
-        return await call();
-      } catch (error) {
-        if (!isUnreachable(error) || signal?.aborted === true) throw error;
-        const seconds = Math.round((performance.now() - since) / 1000);
-        if (performance.now() - since > timeoutMs) {
-          throw new LockstepError(
-            "E_COORDINATOR_UNREACHABLE",
-            { address: coordinatorAddress, seconds, reason: error.message },
-            { cause: error },
-          );
-        }
-        observer?.retrying?.(error);
-        await delay(backoffMs);
-      }
-    }
-  }
-
-  #stopped(): boolean {
-    return this.#options.signal?.aborted === true;
+  async #untilReachable<T>(call: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    const { observer, coordinatorAddress: address, reconnectTimeoutMs } = this.#options;
+    const timeoutMs = reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
+    const onRetry = (error: unknown): void => observer?.retrying?.(error);
+    return untilReachable(call, { address, timeoutMs, signal, onRetry });
   }
 
   #setState(state: WorkerState): void {

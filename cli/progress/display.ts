@@ -1,6 +1,7 @@
 import type { LockstepEvent } from "#lib/core/events";
 import {
   compactCount,
+  counted,
   evaluationFigures,
   evaluationSize,
   formatBytes,
@@ -10,7 +11,7 @@ import {
   withCommas,
 } from "./format.js";
 import { renderFrame } from "./frame.js";
-import { evaluationTitle, jsonLine, logLine } from "./log-lines.js";
+import { evaluationTitle, jsonLine, logLine, resumedLine } from "./log-lines.js";
 import { emptyView, foldEvent, type RunView } from "./run-view.js";
 import { renderSample, renderSummary } from "./summary.js";
 import { LivePainter, type TerminalStream } from "./terminal.js";
@@ -38,6 +39,8 @@ export interface DisplayOptions {
   readonly stream: TerminalStream;
   readonly color: boolean;
   readonly nowMs: () => number;
+  /** How to go on from a checkpoint, for the summary of a run that was stopped. */
+  readonly resumeLines?: (checkpoint: string) => readonly string[];
 }
 
 /** Ten frames a second are smooth for a bar and cost nothing beside training. */
@@ -94,9 +97,9 @@ function startLines(bus: EventSource, options: DisplayOptions): Display {
     if (line !== undefined) write(`${stamp()} ${line}`);
     if (event.type === "run.completed") {
       const palette = options.color ? colorPalette : plainPalette;
-      for (const row of renderSummary(view, event, { columns: stream.columns ?? 80, palette })) {
-        write(row);
-      }
+      const columns = stream.columns ?? 80;
+      const { resumeLines } = options;
+      for (const row of renderSummary(view, event, { columns, palette, resumeLines })) write(row);
     }
   });
   return {
@@ -122,7 +125,9 @@ function startLive(bus: EventSource, options: DisplayOptions): Display {
     view = foldEvent(view, event, nowMs());
     if (event.type === "run.completed") {
       painter.close();
-      painter.print(renderSummary(view, event, { columns: painter.columns, palette }));
+      const { columns } = painter;
+      const { resumeLines } = options;
+      painter.print(renderSummary(view, event, { columns, palette, resumeLines }));
       clearInterval(timer);
       return;
     }
@@ -159,15 +164,17 @@ export function lastingLines(
         "",
         `${palette.bold("Lockstep")}  ${printable(event.runName)}  ${palette.dim(`${compactCount(event.numParameters)} parameters`)}`,
         palette.dim(
-          `  ${withCommas(event.numTrainSamples)} rows of ${event.sequenceLength} tokens, ` +
+          `  ${counted(event.numTrainSamples, "row")} of ${counted(event.sequenceLength, "token")}, ` +
             `${withCommas(event.numValidationSamples)} for validation`,
         ),
         ...(event.dataLines ?? []).map((line) => palette.dim(`  ${printable(line)}`)),
         palette.dim(
-          `  ${event.totalSteps} steps of ${event.globalBatchSize} rows in ` +
-            `${event.gradientGroups} gradient groups, ${event.plannedWorkers} workers`,
+          `  ${counted(event.totalSteps, "step")} of ${counted(event.globalBatchSize, "row")} in ` +
+            `${counted(event.gradientGroups, "gradient group")}, ${counted(event.plannedWorkers, "worker")}`,
         ),
       ];
+    case "run.resumed":
+      return [palette.dim(`  ${resumedLine(event)}`)];
     case "evaluation.completed":
       return [
         `${palette.good("✓")} ${evaluationTitle(event.step)}: loss ${palette.bold(formatFigure(event.loss))}, ` +
@@ -199,8 +206,6 @@ export function lastingLines(
       return [
         `${palette.good("✓")} saved ${event.directory} ${palette.dim(`(${formatBytes(event.bytes)}, ${formatSeconds(event.seconds)})`)}`,
       ];
-    case "run.failed":
-      return [`${palette.bad("✗")} ${event.code}: ${printable(event.message)}`];
     default:
       return [];
   }

@@ -7,6 +7,10 @@ export function withCommas(value: number): string {
     .replace(/\B(?=(\d{3})+(?!\d))/g, ",");
 }
 
+/** "1 row", "1,200 rows". @param noun of a regular plural */
+export const counted = (count: number, noun: string): string =>
+  `${withCommas(count)} ${noun}${count === 1 ? "" : "s"}`;
+
 /** 134515008 -> "134.5M"; three or four significant digits. */
 export function compactCount(value: number): string {
   for (const [unit, size] of [

@@ -1,4 +1,5 @@
 import {
+  counted,
   formatBytes,
   formatFigure,
   formatPercent,
@@ -6,7 +7,13 @@ import {
   formatSeconds,
   withCommas,
 } from "./format.js";
-import { type RunView, secondsLeft, type WorkerView } from "./run-view.js";
+import {
+  countsPadding,
+  type RunView,
+  secondsLeft,
+  stepsMade,
+  type WorkerView,
+} from "./run-view.js";
 import { fit, type Palette, pad, printable } from "./text.js";
 
 /** Lines of workers that a terminal shows; the others are counted in one line. */
@@ -44,7 +51,9 @@ export function renderFrame(view: RunView, options: FrameOptions): string[] {
   if (workers.length > shown.length) {
     const rest = workers.slice(maxWorkerLines);
     const lost = rest.filter((worker) => worker.state === "lost").length;
-    lines.push(palette.dim(`and ${rest.length} more workers${lost > 0 ? `, ${lost} lost` : ""}`));
+    lines.push(
+      palette.dim(`and ${counted(rest.length, "more worker")}${lost > 0 ? `, ${lost} lost` : ""}`),
+    );
   }
   if (options.notice !== undefined) lines.push(palette.bold(options.notice));
   // The last column stays free: some terminals wrap when it is filled.
@@ -55,7 +64,7 @@ function progressLine(current: RunView, frame: FrameOptions): string {
   const { nowMs, palette } = frame;
   const title = hasNobody(current) ? "Waiting for a worker" : phaseTitles[current.phase];
   const total = current.started?.totalSteps ?? 0;
-  const done = current.lastStep?.step ?? 0;
+  const done = stepsMade(current);
   const inPhase = formatElapsed((nowMs - current.phaseSinceMs) / 1000);
   const turn = spinner[Math.floor(nowMs / 100) % spinner.length] ?? "";
   const detail =
@@ -112,7 +121,7 @@ function figuresLine(view: RunView, palette: Palette): string {
     `  loss ${Number.isFinite(step.loss) ? palette.bold(loss) : palette.bad(loss)}${spark}`,
     `lr ${formatRate(step.learningRate)}`,
     `grad norm ${formatFigure(step.gradientNorm, 3)}`,
-    `${withCommas(step.tokensPerSecond)} tokens/s`,
+    `${withCommas(step.tokensPerSecond)} tokens/s${countsPadding(view) ? " with padding" : ""}`,
     palette.dim(`sync ${formatSeconds(step.syncSeconds)}`),
   ].join("  ");
 }

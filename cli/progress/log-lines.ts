@@ -1,6 +1,7 @@
-import type { LockstepEvent } from "#lib/core/events";
+import type { LockstepEvent, RunResumed } from "#lib/core/events";
 import {
   compactCount,
+  counted,
   evaluationFigures,
   evaluationSize,
   formatBytes,
@@ -10,7 +11,7 @@ import {
   slowBf16,
   withCommas,
 } from "./format.js";
-import { type RunView, secondsLeft } from "./run-view.js";
+import { countsPadding, type RunView, secondsLeft } from "./run-view.js";
 import { printable } from "./text.js";
 
 /**
@@ -23,12 +24,14 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "run.started":
       return (
         `run ${printable(event.runName)}: ${compactCount(event.numParameters)} parameters, ` +
-        `${withCommas(event.numTrainSamples)} rows of ${event.sequenceLength} tokens, ` +
-        `${event.numValidationSamples} for validation, ${event.totalSteps} steps of ` +
-        `${event.globalBatchSize} rows in ${event.gradientGroups} groups, ` +
-        `${event.plannedWorkers} workers` +
+        `${counted(event.numTrainSamples, "row")} of ${counted(event.sequenceLength, "token")}, ` +
+        `${withCommas(event.numValidationSamples)} for validation, ${counted(event.totalSteps, "step")} of ` +
+        `${counted(event.globalBatchSize, "row")} in ${counted(event.gradientGroups, "group")}, ` +
+        `${counted(event.plannedWorkers, "worker")}` +
         (event.dataLines ?? []).map((line) => `; ${printable(line.trim())}`).join("")
       );
+    case "run.resumed":
+      return resumedLine(event);
     case "phase.changed":
       return `${event.phase}${event.detail === undefined ? "" : `: ${printable(event.detail)}`}`;
     case "worker.joined":
@@ -50,7 +53,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
         `loss ${formatFigure(event.loss)}`,
         `lr ${formatRate(event.learningRate)}`,
         `grad_norm ${formatFigure(event.gradientNorm, 3)}`,
-        `tokens/s ${Math.round(event.tokensPerSecond)}`,
+        `tokens/s ${Math.round(event.tokensPerSecond)}${countsPadding(view) ? " with padding" : ""}`,
         `sync ${formatSeconds(event.syncSeconds)}`,
         ...(left === undefined ? [] : [`left ${formatSeconds(left)}`]),
       ].join("  ");
@@ -64,7 +67,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "checkpoint.saved":
       return `saved ${event.directory} (${formatBytes(event.bytes)} in ${formatSeconds(event.seconds)})`;
     case "run.failed":
-      return `failed: ${event.code}: ${printable(event.message)}`;
+      // What it says is on standard error, with what to do next.
+      return `failed: ${event.code}`;
     case "run.completed":
       return `${event.outcome} at step ${event.step} after ${formatSeconds(event.seconds)}`;
     case "worker.state":
@@ -76,6 +80,13 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "history.logged":
       return undefined;
   }
+}
+
+/** What a run goes on from. */
+export function resumedLine(event: RunResumed): string {
+  const time = event.seconds === undefined ? "" : ` in ${formatSeconds(event.seconds)}`;
+  const tokens = `${withCommas(event.numTokens)} tokens`;
+  return `goes on from ${printable(event.directory)}: ${event.step} steps, ${tokens}${time} before`;
 }
 
 export function evaluationTitle(step: number): string {

@@ -2,6 +2,7 @@ import type { ClassificationScores } from "#lib/core/classification-scores";
 import type {
   LockstepEvent,
   RunPhase,
+  RunResumed,
   RunStarted,
   StepCompleted,
   WorkerState,
@@ -37,6 +38,8 @@ export interface Sample {
 /** What is known of a run: a pure fold over its events. */
 export interface RunView {
   readonly started: RunStarted | undefined;
+  /** What was before this process, where the run goes on from a checkpoint. */
+  readonly resumed: RunResumed | undefined;
   readonly phase: RunPhase;
   readonly phaseDetail: string | undefined;
   readonly phaseSinceMs: number;
@@ -58,6 +61,7 @@ export const recentSteps = 20;
 export function emptyView(nowMs: number): RunView {
   return {
     started: undefined,
+    resumed: undefined,
     phase: "preparing",
     phaseDetail: undefined,
     phaseSinceMs: nowMs,
@@ -76,6 +80,15 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
   switch (event.type) {
     case "run.started":
       return { ...view, started: event };
+    case "run.resumed":
+      return {
+        ...view,
+        resumed: event,
+        losses: event.losses.map(({ loss }) => loss),
+        numTokens: event.numTokens,
+        evaluations: event.evaluations,
+        samples: event.samples.map(({ isChat = false, ...sample }) => ({ ...sample, isChat })),
+      };
     case "phase.changed":
       return {
         ...view,
@@ -158,6 +171,15 @@ function withWorker(view: RunView, workerId: string, change: Partial<WorkerView>
   };
   return { ...view, workers: new Map(view.workers).set(workerId, { ...known, ...change }) };
 }
+
+/** Steps made, by former processes of the run too. */
+export const stepsMade = ({ lastStep, resumed }: RunView): number =>
+  lastStep?.step ?? resumed?.step ?? 0;
+
+/** Whether figures of tokens count padding: rows are shorter than a batch is wide. */
+export const countsPadding = ({ started }: RunView): boolean =>
+  started !== undefined &&
+  started.numTrainTokens < started.numTrainSamples * started.sequenceLength;
 
 /** Seconds until the last step, from the mean of recent steps; undefined before the first one. */
 export function secondsLeft(view: RunView, nowMs: number): number | undefined {

@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { classifierConfigFileName } from "#lib/checkpoint/peft/adapter-files";
 import type { LockstepEvent } from "#lib/core/events";
-import { evaluationFigures, formatFigure, formatSeconds, withCommas } from "./format.js";
-import type { Evaluation, RunView, Sample } from "./run-view.js";
+import { counted, evaluationFigures, formatFigure, formatSeconds } from "./format.js";
+import { countsPadding, type Evaluation, type RunView, type Sample } from "./run-view.js";
 import { displayWidth, fit, type Palette, pad, printable, wrap } from "./text.js";
 
 type RunCompleted = Extract<LockstepEvent, { type: "run.completed" }>;
@@ -54,7 +54,12 @@ export function pythonLines(directory: string, kind: SavedKind = {}): string[] {
 export function renderSummary(
   view: RunView,
   completed: RunCompleted,
-  options: { readonly columns: number; readonly palette: Palette },
+  options: {
+    readonly columns: number;
+    readonly palette: Palette;
+    /** How to go on from a checkpoint, after a run that was stopped. */
+    readonly resumeLines?: ((checkpoint: string) => readonly string[]) | undefined;
+  },
 ): string[] {
   const { palette } = options;
   const boxColumns = Math.max(40, Math.min(maxBoxColumns, options.columns - 1));
@@ -67,10 +72,7 @@ export function renderSummary(
     facts.push(["validation", `loss ${formatFigure(after.loss)} at step ${after.step}`]);
   }
   facts.push(
-    [
-      "trained",
-      `${completed.step} steps, ${withCommas(view.numTokens)} tokens in ${formatSeconds(completed.seconds)}`,
-    ],
+    ["trained", trainedText(view, completed)],
     ["result", completed.directory],
     ["weights", `SHA-256 ${completed.mastersSha256}`],
   );
@@ -92,7 +94,25 @@ export function renderSummary(
     isClassifier: view.started?.numClasses !== undefined,
     adapterBase: view.started?.adapterBase,
   });
-  return [...lines, "", "Load it in Python:", "", ...python, ""];
+  lines.push("", "Load it in Python:", "", ...python, "");
+  if (completed.outcome === "interrupted") {
+    lines.push(...(options.resumeLines?.(completed.directory) ?? []), "");
+  }
+  return lines;
+}
+
+/** All of the run, and the part of it that this process did where there were others before. */
+function trainedText(view: RunView, completed: RunCompleted): string {
+  const { resumed, numTokens } = view;
+  const padding = countsPadding(view) ? " with padding" : "";
+  const trained = `${counted(completed.step, "step")}, ${counted(numTokens, "token")}${padding}`;
+  if (resumed === undefined) return `${trained} in ${formatSeconds(completed.seconds)}`;
+  const since = `${counted(completed.step - resumed.step, "step")} in ${formatSeconds(completed.seconds)}`;
+  const total =
+    resumed.seconds === undefined
+      ? ""
+      : ` in ${formatSeconds(resumed.seconds + completed.seconds)}`;
+  return `${trained}${total}; since step ${resumed.step}: ${since}`;
 }
 
 function evaluationFacts(
@@ -125,7 +145,7 @@ export function renderSample(
   options: { readonly columns: number; readonly palette: Palette },
 ): string[] {
   const { palette } = options;
-  const when = sample.step === 0 ? "before training" : `after ${sample.step} steps`;
+  const when = sample.step === 0 ? "before training" : `after ${counted(sample.step, "step")}`;
   const prompt = printable(sample.prompt);
   const text = printable(sample.text, true);
   const columns = Math.max(20, Math.min(maxBoxColumns, options.columns - 1) - 2);

@@ -52,11 +52,13 @@ export async function saveAtomically(
 /**
  * Puts files into a directory that holds other things as well (the final model beside
  * `checkpoint-N/`): all are written and fsynced in a temporary directory inside it, then renamed one
- * by one, weights before configurations, so a reader that finds the new config finds its weights.
+ * by one, weights before configurations, so a reader that finds the new config finds its weights, and
+ * `last`, which says that the others are there, at the end.
  */
 export async function saveFilesAtomically(
   directory: string,
   write: (temporaryDir: string) => Promise<void>,
+  last?: string,
 ): Promise<void> {
   const final = resolve(directory);
   try {
@@ -67,9 +69,16 @@ export async function saveFilesAtomically(
       await write(temporary);
       await syncTree(temporary);
       const rank = (name: string): number =>
-        name.endsWith(".safetensors") ? 0 : isConfigFile(name) ? 2 : 1;
+        name === last ? 3 : name.endsWith(".safetensors") ? 0 : isConfigFile(name) ? 2 : 1;
       const names = (await readdir(temporary)).sort((a, b) => rank(a) - rank(b));
-      for (const name of names) await rename(join(temporary, name), join(final, name));
+      for (const name of names) {
+        // A folder (of chat templates) takes no other's place.
+        const isFolder = (await stat(join(temporary, name))).isDirectory();
+        if (isFolder && (await exists(join(final, name)))) {
+          await removeDirectoryAtomically(join(final, name));
+        }
+        await rename(join(temporary, name), join(final, name));
+      }
       if (names.some(isWeightsFile)) {
         // Shards of an earlier save, or a single file where there are shards now, would be read too; an
         // adapter's configuration beside a model, or a model's beside an adapter, would be believed.

@@ -20,8 +20,15 @@ export async function writeChecksums(directory: string, name: string): Promise<v
   await writeFile(join(directory, name), `${JSON.stringify(sums, null, 2)}\n`);
 }
 
-/** @throws E_CHECKPOINT_DAMAGED when a listed file is missing or has other bytes. */
-export async function verifyChecksums(directory: string, name: string): Promise<void> {
+/**
+ * @param required files that have to be listed: what is read and has no checksum could be anything
+ * @throws E_CHECKPOINT_DAMAGED when a listed file is missing or has other bytes, or a required one is not listed
+ */
+export async function verifyChecksums(
+  directory: string,
+  name: string,
+  required: readonly string[] = [],
+): Promise<void> {
   const fail = (file: string, problem: string, cause?: unknown): never => {
     throw new LockstepError("E_CHECKPOINT_DAMAGED", { directory, file, problem }, { cause });
   };
@@ -32,6 +39,9 @@ export async function verifyChecksums(directory: string, name: string): Promise<
     },
   );
   if (!isRecord(sums)) return fail(name, "is not a list of checksums");
+  for (const file of required) {
+    if (!Object.hasOwn(sums, file)) fail(file, `has no checksum in ${name}`);
+  }
   for (const [file, expected] of Object.entries(sums)) {
     if (file.startsWith("/") || file.split("/").includes("..")) fail(file, "lies outside of it");
     try {

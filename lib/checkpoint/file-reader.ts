@@ -1,5 +1,6 @@
-import { type FileHandle, open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { LockstepError } from "#lib/core/errors/index";
+import { openRegularFile } from "#lib/core/regular-file";
 
 /** One `read` asks for at most this many bytes: Linux serves no more than 2 GiB - 4 KiB at once. */
 const maxReadBytes = 1024 * 1024 * 1024;
@@ -16,28 +17,10 @@ export class FileReader {
     this.sizeBytes = sizeBytes;
   }
 
-  /** Opens `file`; `what` names it in the error when it does not exist. */
+  /** Opens `file`; `what` names it in errors. @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE */
   static async open(file: string, what: string): Promise<FileReader> {
-    let handle: FileHandle;
-    try {
-      handle = await open(file, "r");
-    } catch (cause) {
-      const code = (cause as NodeJS.ErrnoException).code;
-      if (code === "ENOENT" || code === "ENOTDIR") {
-        throw new LockstepError("E_FILE_NOT_FOUND", { file, what }, { cause });
-      }
-      throw cause;
-    }
-    try {
-      const stats = await handle.stat();
-      if (!stats.isFile()) {
-        throw new LockstepError("E_FILE_NOT_FOUND", { file, what: `${what} (a regular file)` });
-      }
-      return new FileReader(file, handle, stats.size);
-    } catch (error) {
-      await handle.close();
-      throw error;
-    }
+    const { handle, sizeBytes } = await openRegularFile(file, what);
+    return new FileReader(file, handle, sizeBytes);
   }
 
   /** Fills `into` from byte `offset` on, or throws E_FILE_TRUNCATED. */

@@ -20,8 +20,23 @@ export {
   type CheckpointDirectory,
   checkpointName,
   listCheckpoints,
+  listOwnedCheckpoints,
+  type OwnedCheckpoint,
   rotateCheckpoints,
 } from "./rotation.js";
+export { identityDifferences, type RunIdentity } from "./run-identity.js";
+export {
+  type CheckpointRecord,
+  newRunRecord,
+  type OutputRecord,
+  outputRecordFile,
+  readCheckpointRecord,
+  readOutputRecord,
+  sizesOf,
+  type RunRecord,
+  writeCheckpointRecord,
+  writeOutputRecord,
+} from "./run-record.js";
 export { type ElementSpan, openSafetensors, SafetensorsFile } from "./safetensors-file.js";
 export type { StoredDtype, StoredTensor, TensorEntry } from "./safetensors-header.js";
 export { writeSafetensors } from "./safetensors-writer.js";

@@ -1,8 +1,9 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
+import { readRegularFile } from "#lib/core/regular-file";
 import { isRecord } from "./file-reader.js";
+import { maxConfigBytes } from "./limits.js";
 
 /** A model's config.json: its text, which is changed in place, and what it says. */
 export interface ModelConfigText {
@@ -10,16 +11,11 @@ export interface ModelConfigText {
   readonly config: Readonly<Record<string, unknown>>;
 }
 
-/** @throws E_FILE_NOT_FOUND, E_JSON_FILE */
+/** @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_FILE_TOO_LARGE, E_JSON_FILE */
 export async function readModelConfigText(directory: string): Promise<ModelConfigText> {
   const file = join(directory, "config.json");
-  let text: string;
-  try {
-    text = await readFile(file, "utf8");
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw cause;
-    throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "model configuration" }, { cause });
-  }
+  const limits = { what: "model configuration", limitBytes: maxConfigBytes };
+  const text = (await readRegularFile(file, limits)).toString("utf8");
   let config: unknown;
   try {
     config = JSON.parse(text);

@@ -1,4 +1,4 @@
-import { copyFile, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { float32ToBfloat16, float32ToFloat16 } from "#lib/core/bf16";
 import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
@@ -59,7 +59,7 @@ export async function writeModelDirectory(
 ): Promise<void> {
   const { sourceDir, tokenizerDir = sourceDir, dtype, configChanges = {} } = options;
   const source = await readModelConfigText(sourceDir);
-  const isTied = source.config["tie_word_embeddings"] === true;
+  const isTied = { ...source.config, ...configChanges }["tie_word_embeddings"] === true;
   const configText = withJsonFields(modelConfigFor(source, dtype), configChanges);
   await writeFile(join(directory, "config.json"), configText);
   await copyPresent(sourceDir, directory, ["generation_config.json"]);
@@ -73,6 +73,23 @@ export async function writeModelDirectory(
 /** Copies a model's tokenizer, as the Trainer saves it beside an adapter. */
 export async function copyTokenizer(sourceDir: string, directory: string): Promise<void> {
   await copyPresent(sourceDir, directory, tokenizerFiles);
+  await copyAdditionalTemplates(sourceDir, directory);
+}
+
+/** Where transformers keeps chat templates beside the default one (`tool_use.jinja`). */
+const templatesFolder = "additional_chat_templates";
+
+/** Copies the named chat templates of a model that has some. */
+export async function copyAdditionalTemplates(sourceDir: string, directory: string): Promise<void> {
+  const from = join(sourceDir, templatesFolder);
+  const names = await readdir(from).catch((error: unknown) => {
+    if (["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "")) return [];
+    throw error;
+  });
+  const templates = names.filter((name) => name.endsWith(".jinja"));
+  if (templates.length === 0) return;
+  await mkdir(join(directory, templatesFolder), { recursive: true });
+  await copyPresent(from, join(directory, templatesFolder), templates);
 }
 
 /** Writes a model's config.json with some fields changed, under the name `file`. */

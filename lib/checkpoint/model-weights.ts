@@ -138,6 +138,12 @@ export class ModelWeights {
     return file.readFloat32(stored, into, span);
   }
 
+  /** Fills `into` with a tensor's bytes as stored, from byte `offset` of it on. */
+  readBytes(name: string, into: Uint8Array, offset: number): Promise<void> {
+    const { file, stored } = this.#place(name);
+    return file.readBytesInto(stored, into, offset);
+  }
+
   async close(): Promise<void> {
     for (const file of this.#files) await file.close();
   }

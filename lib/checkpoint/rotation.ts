@@ -1,15 +1,25 @@
+import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { recoverInterruptedSaves, removeDirectoryAtomically } from "./atomic-save.js";
+import { type CheckpointRecord, readCheckpointRecord } from "./run-record.js";
 
 export interface CheckpointDirectory {
   readonly step: number;
   readonly directory: string;
 }
 
+/** A checkpoint with what it says of the run that it belongs to. */
+export interface OwnedCheckpoint extends CheckpointDirectory {
+  /** Absent where another program saved it, or where it cannot be read. */
+  readonly record: CheckpointRecord | undefined;
+  /** Whether it has a folder that only Lockstep writes. */
+  readonly isOurs: boolean;
+}
+
 export const checkpointName = (step: number): string => `checkpoint-${step}`;
 
-/** The `checkpoint-N` directories of a run, by rising step; interrupted saves are cleaned up first. */
+/** The `checkpoint-N` directories in a directory, by rising step; interrupted saves are cleaned up first. */
 export async function listCheckpoints(outputDir: string): Promise<readonly CheckpointDirectory[]> {
   try {
     await recoverInterruptedSaves(outputDir);
@@ -28,17 +38,35 @@ export async function listCheckpoints(outputDir: string): Promise<readonly Check
 }
 
 /**
- * Deletes the oldest checkpoints until `saveTotalLimit` are left (null or less than 1: no limit).
- * `keep`, the best checkpoint, is never deleted, nor is the newest, as in transformers: with a limit
- * of 1 and an older best, two stay. Returns what was deleted.
+ * The same with their runs, from the first saved to the last. Steps do not tell: a second run in the
+ * directory begins at step 0 again. One whose record cannot be read comes last, so that it is looked at.
  */
-export async function rotateCheckpoints(
-  outputDir: string,
+export async function listOwnedCheckpoints(outputDir: string): Promise<readonly OwnedCheckpoint[]> {
+  const checkpoints: OwnedCheckpoint[] = [];
+  for (const { step, directory } of await listCheckpoints(outputDir)) {
+    const record = await readCheckpointRecord(directory).catch(() => undefined);
+    checkpoints.push({ step, directory, record, isOurs: existsSync(join(directory, "lockstep")) });
+  }
+  const savedAt = ({ record }: OwnedCheckpoint): number => record?.savedAtMs ?? Infinity;
+  return checkpoints.sort((a, b) => {
+    const [before, after] = [savedAt(a), savedAt(b)];
+    return before === after ? a.step - b.step : before - after;
+  });
+}
+
+/**
+ * Deletes the first of some checkpoints until `saveTotalLimit` are left (null or less than 1: no limit).
+ * `keep`, the best checkpoint, is never deleted, nor is the last, as in transformers: with a limit
+ * of 1 and an older best, two stay. Returns what was deleted.
+ *
+ * @param checkpoints of one run, from the first saved to the last
+ */
+export async function rotateCheckpoints<Checkpoint extends CheckpointDirectory>(
+  checkpoints: readonly Checkpoint[],
   saveTotalLimit: number | null,
   keep?: string,
-): Promise<readonly CheckpointDirectory[]> {
+): Promise<readonly Checkpoint[]> {
   if (saveTotalLimit === null || saveTotalLimit < 1) return [];
-  const checkpoints = await listCheckpoints(outputDir);
   const kept = keep === undefined ? undefined : join(keep);
   const newest = checkpoints.at(-1);
   const candidates = checkpoints.filter((c) => c !== newest && c.directory !== kept);

@@ -63,6 +63,11 @@ export class SafetensorsFile {
     return this.#reader.read(tensor.offset, tensor.sizeBytes);
   }
 
+  /** Fills `into` with the tensor's bytes as stored, from byte `offset` of it on. */
+  async readBytesInto(name: string, into: Uint8Array, offset: number): Promise<void> {
+    await this.#reader.readInto(into, this.info(name).offset + offset);
+  }
+
   /**
    * The tensor's elements, or those of `span`, as float32; F32, BF16 and F16 are accepted.
    * `into` may be longer than needed and may lie on a SharedArrayBuffer; its prefix is filled and

@@ -9,6 +9,10 @@ const embeddingNames = [
   "transformer.wte.weight",
   "wte.weight",
 ];
+/** The embedding table that a model's head is tied to, among its weights. */
+export const tiedEmbeddingName = (names: readonly string[]): string | undefined =>
+  embeddingNames.find((name) => names.includes(name));
+
 /** Elements compared at a time: two of 4 MiB in memory. */
 const chunkElements = 1 << 20;
 
@@ -20,7 +24,7 @@ const chunkElements = 1 << 20;
  */
 export async function checkTiedHead(weights: ModelWeights): Promise<void> {
   const names = weights.names();
-  const embeddingName = embeddingNames.find((name) => names.includes(name));
+  const embeddingName = tiedEmbeddingName(names);
   if (!names.includes(headName) || embeddingName === undefined) return;
   const numElements = (name: string): number =>
     weights.info(name).shape.reduce((product, dim) => product * dim, 1);

@@ -3,6 +3,7 @@ import type { ClassificationScores } from "./classification-scores.js";
 /** What happens in a run, as facts: the progress display, metrics, dashboard and logs all read these. */
 export type LockstepEvent =
   | RunStarted
+  | RunResumed
   | { readonly type: "phase.changed"; readonly phase: RunPhase; readonly detail?: string }
   | {
       readonly type: "worker.joined";
@@ -64,7 +65,7 @@ export type LockstepEvent =
       readonly type: "history.logged";
       readonly entry: Readonly<Record<string, number | null>>;
       readonly totalSteps: number;
-      /** Since the first step of this process. */
+      /** Of training, over all processes of the run. */
       readonly elapsedSeconds: number;
       readonly numInputTokens: number;
     }
@@ -133,6 +134,36 @@ export interface RunStarted {
   readonly adapterBase?: string;
   /** What there is to learn, and what was cut or left out: lines for a person. */
   readonly dataLines?: readonly string[];
+}
+
+/** The run goes on from a checkpoint. What was before is thinned where it is long. */
+export interface RunResumed {
+  readonly type: "run.resumed";
+  readonly directory: string;
+  /** Steps made before. */
+  readonly step: number;
+  /** Tokens of the rows of these steps. */
+  readonly numTokens: number;
+  /** For which the run was open; unknown in checkpoints of earlier versions. */
+  readonly seconds?: number;
+  /** Of the entries of the history, the latest last: mean losses since the entry before. */
+  readonly losses: readonly {
+    readonly step: number;
+    readonly loss: number;
+    readonly gradientNorm: number;
+  }[];
+  readonly evaluations: readonly {
+    readonly step: number;
+    readonly loss: number;
+    readonly perplexity: number;
+    readonly scores?: ClassificationScores;
+  }[];
+  readonly samples: readonly {
+    readonly step: number;
+    readonly prompt: string;
+    readonly text: string;
+    readonly isChat?: boolean;
+  }[];
 }
 
 export interface StepCompleted {

@@ -10,15 +10,29 @@ const maxBadShare = 0.5;
 /** What became of rows that cannot be used: the first one ends the run, or each is counted and listed. */
 export class BadRows {
   readonly #policy: BadRowPolicy;
+  readonly #onRejected: ((error: LockstepError) => void) | undefined;
   readonly #listed: string[] = [];
   #count = 0;
+  #numBlank = 0;
+  #firstBlank = "";
 
-  constructor(policy: BadRowPolicy) {
+  constructor(policy: BadRowPolicy, onRejected?: (error: LockstepError) => void) {
     this.#policy = policy;
+    this.#onRejected = onRejected;
   }
 
   get count(): number {
     return this.#count;
+  }
+
+  /** Texts of blanks alone, which hold nothing to learn: how many, and the place of the first. */
+  get blankTexts(): { readonly count: number; readonly first: string } {
+    return { count: this.#numBlank, first: this.#firstBlank };
+  }
+
+  /** A blank text is no fault, but it is told that it was left out. */
+  leaveOutBlank(place: string): void {
+    if (this.#numBlank++ === 0) this.#firstBlank = place;
   }
 
   /** Messages of the first ones. */
@@ -30,6 +44,7 @@ export class BadRows {
   reject(error: unknown): void {
     if (this.#policy === "error" || !(error instanceof LockstepError)) throw error;
     this.#count++;
+    this.#onRejected?.(error);
     if (this.#listed.length < maxListedRows) this.#listed.push(`${error.code}: ${error.message}`);
   }
 

@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { alpacaForm, type DatasetEntry } from "#lib/core/config/index";
 import type { DataSource } from "./examples.js";
 import type { ChatForm } from "./formats/index.js";
+import { parseSplit } from "./sources/index.js";
 
 /** Kinds of files, which axolotl takes as a path beside data_files. */
 const kinds = ["json", "csv", "parquet"];
@@ -11,23 +12,28 @@ const usualRoles: Readonly<Record<string, readonly string[]>> = {
   assistant: ["gpt", "assistant"],
 };
 
+/** What is known of rows that no type describes. */
+export type Untyped = Pick<DataSource, "columns" | "mapping" | "prefersText">;
+
 /** The files of an entry, each with what its rows look like. */
-export function entrySources(
-  entry: DatasetEntry,
-  untyped: Pick<DataSource, "columns">,
-): DataSource[] {
+export function entrySources(entry: DatasetEntry, untyped: Untyped): DataSource[] {
   const { path, data_files: files } = entry;
   const sources = (files ?? [path]).map((file) =>
     files === undefined || kinds.includes(path) ? file : join(path, file),
   );
   const form = formOf(entry, untyped);
-  return sources.map((source) => ({ source, ...form }));
+  const { name, columns } = entry;
+  const split = entry.split === undefined ? undefined : parseSplit(entry.split);
+  const parts = {
+    ...(split === undefined ? {} : { split: split.name }),
+    ...(split?.maxRows === undefined ? {} : { maxRows: split.maxRows }),
+    ...(name === undefined ? {} : { subset: name }),
+    ...(columns === undefined ? {} : { mapping: columns }),
+  };
+  return sources.map((source) => ({ source, ...form, ...parts }));
 }
 
-function formOf(
-  entry: DatasetEntry,
-  untyped: Pick<DataSource, "columns">,
-): Omit<DataSource, "source"> {
+function formOf(entry: DatasetEntry, untyped: Untyped): Omit<DataSource, "source"> {
   const { type } = entry;
   if (type === undefined) return untyped;
   if (type === "completion") return { format: "text", columns: { text: entry.field ?? "text" } };

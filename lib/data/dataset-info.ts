@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import type { DatasetEntry } from "#lib/core/config/index";
+import { type ColumnMapping, type DatasetEntry, datasetName } from "#lib/core/config/index";
 import { likelyName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
 import { entrySources } from "./dataset-entries.js";
@@ -8,6 +8,7 @@ import { builtInDatasets } from "./datasets/index.js";
 import type { DataSource } from "./examples.js";
 import type { DatasetFormat } from "./formats/index.js";
 import { dataExtension, dataExtensions } from "./readers/index.js";
+import { parseSplit } from "./sources/index.js";
 import { isMissingFile, isRecord, maxModelTextBytes, readTextFile } from "./files.js";
 
 /** LLaMA-Factory's index of a directory of data sets. */
@@ -31,7 +32,7 @@ const tagKeys = [
   "system_tag",
 ];
 const hubKeys = ["hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name"];
-/** `subset`, `folder` and `revision` name parts of a repository on a hub: a local file has none. */
+/** `revision` is of a repository on a hub: a local directory has none. */
 const entryKeys = [
   ...hubKeys,
   "file_name",
@@ -122,10 +123,16 @@ export class DatasetInfo {
     if ((entry["ranking"] ?? false) !== false) {
       fail("ranking is for preference training, which is not in this version");
     }
-    const split = entry["split"] ?? "train";
-    if (split !== "train") {
-      fail(`split is ${JSON.stringify(split)}, and a file has the split "train" alone`);
+    const said = entry["split"] ?? "train";
+    const split = typeof said === "string" ? parseSplit(said) : undefined;
+    if (split === undefined) {
+      fail(`split is ${JSON.stringify(said)}, and is a name, or its first rows as train[:100]`);
     }
+    const [folder, subset] = ["folder", "subset"].map((key) => {
+      const value = entry[key] ?? undefined;
+      if (value === undefined || (typeof value === "string" && value !== "")) return value;
+      return fail(`${key} is not text`);
+    });
     const numSamples = entry["num_samples"] ?? undefined;
     if (numSamples !== undefined && !(Number.isSafeInteger(numSamples) && Number(numSamples) > 0)) {
       fail(`num_samples is ${JSON.stringify(numSamples)}, not a whole number of at least 1`);
@@ -145,11 +152,23 @@ export class DatasetInfo {
     if (format === "alpaca" && columns !== undefined && columns.prompt === undefined) {
       fail("columns names no prompt");
     }
-    const source = resolve(this.#directory, fileName);
-    const limit = numSamples === undefined ? {} : { maxRows: Number(numSamples) };
+    const isFile = dataExtensions.includes(dataExtension(fileName));
+    if (isFile && split !== undefined && split.name !== "train") {
+      fail(`split is ${JSON.stringify(said)}, and a file has the split "train" alone`);
+    }
+    if (isFile && (subset ?? folder) !== undefined) {
+      fail("subset and folder are parts of a directory, and file_name is a file");
+    }
+    const source = resolve(this.#directory, fileName, folder ?? "");
+    const maxRows = Math.min(Number(numSamples ?? Infinity), split?.maxRows ?? Infinity);
+    const part = {
+      ...(Number.isFinite(maxRows) ? { maxRows } : {}),
+      ...(split === undefined || (entry["split"] ?? null) === null ? {} : { split: split.name }),
+      ...(subset === undefined ? {} : { subset }),
+    };
     if (format === "alpaca" && columns?.prompt !== undefined && columns.response === undefined) {
       // Text for pre-training is an Alpaca row with a prompt alone.
-      return { source, format: "text", columns: { text: columns.prompt }, ...limit };
+      return { source, format: "text", columns: { text: columns.prompt }, ...part };
     }
     return {
       source,
@@ -161,7 +180,7 @@ export class DatasetInfo {
         ...columns,
       },
       ...(tags === undefined ? {} : { tags }),
-      ...limit,
+      ...part,
     };
   }
 
@@ -200,8 +219,12 @@ function readNames(
 export interface FindSourcesOptions {
   /** Whose `dataset_info.json` is asked. */
   readonly datasetDir: string;
-  /** Column of plain texts, where it has another name. */
-  readonly textField?: string;
+  /** Column of plain texts, where one is named. */
+  readonly textField?: string | null;
+  /** What the key `columns` says. */
+  readonly columns?: ColumnMapping | null;
+  /** Whether the model continues texts, so that a named column of texts is learnt whole. */
+  readonly isTextModel?: boolean;
   /** Rows of each source that are read at most. */
   readonly maxRows?: number | null;
 }
@@ -210,20 +233,35 @@ export interface FindSourcesOptions {
  * What names of a configuration stand for: a built-in data set, an entry of `dataset_info.json`, or a
  * path, in this order. An entry of axolotl's form stands for its files.
  *
- * @throws E_DATASET_INFO
+ * @throws E_DATASET_INFO, E_CONFIG_CONFLICT where `columns` and a data set both say what columns hold
  */
 export async function findSources(
   names: readonly (string | DatasetEntry)[],
-  { datasetDir, textField = "text", maxRows = null }: FindSourcesOptions,
+  options: FindSourcesOptions,
 ): Promise<DataSource[]> {
+  const { datasetDir, textField = null, columns = null, maxRows = null } = options;
   const info = await DatasetInfo.open(datasetDir);
-  const ofColumn = textField === "text" ? {} : { columns: { text: textField } };
+  const ofColumn = {
+    ...(textField === null || textField === "text" ? {} : { columns: { text: textField } }),
+    ...(textField !== null && options.isTextModel === true ? { prefersText: true } : {}),
+    ...(columns === null ? {} : { mapping: columns }),
+  };
+  const refuseColumns = (name: string, what: string): void => {
+    if (columns === null) return;
+    const reason = `${what} says itself what the columns of ${name} hold`;
+    throw new LockstepError("E_CONFIG_CONFLICT", { keys: "columns and dataset", reason });
+  };
   const find = async (name: string | DatasetEntry): Promise<DataSource[]> => {
-    if (typeof name !== "string") return entrySources(name, ofColumn);
+    if (typeof name !== "string") {
+      if (name.type !== undefined) refuseColumns(datasetName(name), "its type");
+      return entrySources(name, ofColumn);
+    }
     const isBuiltIn = Object.hasOwn(builtInDatasets, name);
     if (info !== undefined && !isBuiltIn && (info.has(name) || (await isSlip(name)))) {
+      refuseColumns(name, datasetInfoFileName);
       return [info.get(name)];
     }
+    if (isBuiltIn) refuseColumns(name, "a built-in data set");
     return [{ source: name, ...ofColumn }];
   };
   const sources: DataSource[] = [];

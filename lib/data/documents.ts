@@ -8,10 +8,8 @@ export interface Document {
   readonly text: string;
 }
 
-/** One form of line ends, and nothing blank around the text; all else stays as it came. */
-export function cleanText(text: string): string {
-  return text.replace(/\r\n?/g, "\n").trim();
-}
+/** A byte order mark inside a file is no blank, as `trim` has it. */
+export const isBlank = (text: string): boolean => !/\P{White_Space}/u.test(text);
 
 export interface DocumentSplit {
   readonly train: readonly Document[];
@@ -42,8 +40,8 @@ export function splitContents(
 }
 
 /**
- * Cuts the end off a lone document, at a line end where there is one, so that one file can be
- * trained on and validated.
+ * Cuts the end off a lone document, behind a line end where there is one, so that one file can be
+ * trained on and validated. Both parts together are the text; one of which a part would be blank stays whole.
  */
 export function splitLoneDocument(
   { id, text }: Document,
@@ -54,10 +52,11 @@ export function splitLoneDocument(
   const wanted = Math.floor(text.length * (1 - fraction));
   const lineEnd = text.lastIndexOf("\n", wanted);
   const wordEnd = text.lastIndexOf(" ", wanted);
-  const cut = lineEnd > 0 ? lineEnd : wordEnd > 0 ? wordEnd : wanted;
-  const parts = [text.slice(0, cut), text.slice(cut)].map(cleanText);
-  const [train, validation] = parts.map((part): Document[] =>
-    part === "" ? [] : [{ id, text: part }],
-  );
-  return { train: train ?? [], validation: validation ?? [] };
+  // A character of two units is not cut.
+  const unit = text.charCodeAt(wanted);
+  const characterEnd = unit >= 0xdc00 && unit < 0xe000 ? wanted - 1 : wanted;
+  const cut = lineEnd > 0 ? lineEnd + 1 : wordEnd > 0 ? wordEnd : characterEnd;
+  const [head, tail] = [text.slice(0, cut), text.slice(cut)];
+  if (isBlank(head) || isBlank(tail)) return { train: [{ id, text }], validation: [] };
+  return { train: [{ id, text: head }], validation: [{ id, text: tail }] };
 }

@@ -3,17 +3,22 @@ import type { BadRows } from "./bad-rows.js";
 import {
   countSupervised,
   markTokens,
+  refuseBlankCompletion,
   type RenderedExample,
   renderCompletion,
   renderConversation,
 } from "./encode-example.js";
 import { ContentNumbers } from "./content-numbers.js";
+import { documentTokens } from "./document-tokens.js";
 import { contentOf, type PlacedExample } from "./examples.js";
 import type { LabelledExample } from "./formats/index.js";
+import { refuseHalfCharacters } from "./half-characters.js";
 import { LabelTable } from "./labels.js";
 import { NumberList } from "./number-list.js";
+import type { DataObserver } from "./observer.js";
 import type { TokenStore } from "./token-store.js";
 import type { PairTokens, Tokenizer } from "./tokenizer.js";
+import { checkVocabulary } from "./vocabulary.js";
 
 /**
  * Text that is tokenised at once: enough to keep the cores busy. An encoding takes about 100 times the
@@ -30,11 +35,12 @@ export interface EncodeSettings {
   readonly sequenceLength: number;
   readonly badRows: BadRows;
   readonly onProgress?: (numCharacters: number) => void;
+  readonly observer?: DataObserver;
 }
 
 /**
  * Tokenises examples one batch after another into a store, and keeps where each lies. A text is stored
- * with the separator that follows it.
+ * as a document, with what begins and ends it.
  */
 export class ExampleEncoder {
   readonly #store: TokenStore;
@@ -130,25 +136,21 @@ export class ExampleEncoder {
     const rendered = batch.map((placed) => this.#render(placed));
     const marked = (await this.#settings.tokenizer.encodeMarked(rendered.flat())).values();
     const pairs = await Promise.all(batch.map(({ example }) => this.#encodePair(example)));
-    const separator = this.#settings.tokenizer.documentSeparatorTokenId;
     for (const [i, placed] of batch.entries()) {
       const { content } = placed;
       const pair = pairs[i];
       if (placed.example.kind === "labelled" && pair !== undefined) {
-        this.#addLabelled(placed.example, placed.place, pair, content);
+        this.#addLabelled(placed.example, placed, pair, content);
         continue;
       }
       if (placed.example.kind === "text") {
         const ids = encodedTexts.next().value ?? new Int32Array(0);
-        this.#checkVocabulary(ids, placed.place);
-        const start = this.#store.append(ids);
-        if (separator !== null) {
-          this.#checkVocabulary([separator], "the document separator");
-          this.#store.append([separator]);
+        try {
+          this.#addText(ids, placed, content);
+        } catch (error) {
+          this.#reject(error);
+          continue;
         }
-        const length = this.#store.length - start;
-        const { sequenceLength } = this.#settings;
-        this.#keep(start, length, Math.max(0, Math.min(length, sequenceLength) - 1), content);
         this.numTexts++;
         this.numBytes += Buffer.byteLength(placed.example.text);
         this.numCharacters += placed.example.text.length;
@@ -160,7 +162,7 @@ export class ExampleEncoder {
         this.numBytes += Buffer.byteLength(each.text);
         this.numCharacters += each.text.length;
         try {
-          this.#addMarked(markTokens(each, encoded, this.#settings.tokenizer), each.place, content);
+          this.#addMarked(markTokens(each, encoded, this.#settings.tokenizer), placed, content);
         } catch (error) {
           this.#reject(error);
         }
@@ -174,13 +176,14 @@ export class ExampleEncoder {
     try {
       switch (example.kind) {
         case "completion":
+          refuseBlankCompletion(example, this.#settings.tokenizer, place);
           return [{ ...renderCompletion(example), place, kind: example.kind }];
         case "conversation":
-          return renderConversation(example, this.#settings.tokenizer).map((marked) => ({
-            ...marked,
-            place,
-            kind: example.kind,
-          }));
+          return renderConversation(example, this.#settings.tokenizer, place).map((marked) => {
+            // A template may cut a text.
+            refuseHalfCharacters(marked.text, place);
+            return { ...marked, place, kind: example.kind };
+          });
         case "text":
         case "labelled":
           return [];
@@ -210,14 +213,14 @@ export class ExampleEncoder {
 
   #addLabelled(
     { text, pair, label }: LabelledExample,
-    place: string,
+    placed: PlacedExample,
     { ids, typeIds, truncatedTokens }: PairTokens,
     content: number,
   ): void {
-    this.#checkVocabulary(ids, place);
+    this.#checkVocabulary(ids, placed.place);
     const start = this.#store.append(ids.map((id, i) => (typeIds[i] === 1 ? ~id : id)));
-    this.#keep(start, ids.length, 1, content);
-    this.labels.push(this.labelTable.numberOf(label, place));
+    this.#keep(placed, start, ids.length, 1, content, truncatedTokens);
+    this.labels.push(this.labelTable.numberOf(label, placed.place));
     this.cutTokens.push(truncatedTokens);
     if (pair !== null) this.hasPairs = true;
     for (const each of pair === null ? [text] : [text, pair]) {
@@ -226,8 +229,17 @@ export class ExampleEncoder {
     }
   }
 
-  #addMarked(tokens: Int32Array, place: string, content: number): void {
+  #addText(ids: Int32Array, placed: PlacedExample, content: number): void {
+    const { tokenizer, sequenceLength } = this.#settings;
+    const tokens = documentTokens(ids, placed.place, tokenizer);
+    this.#checkVocabulary(tokens, placed.place);
+    const supervised = Math.max(0, Math.min(tokens.length, sequenceLength) - 1);
+    this.#keep(placed, this.#store.append(tokens), tokens.length, supervised, content);
+  }
+
+  #addMarked(tokens: Int32Array, placed: PlacedExample, content: number): void {
     const { sequenceLength } = this.#settings;
+    const { place } = placed;
     this.#checkVocabulary(
       tokens.map((value) => (value < 0 ? ~value : value)),
       place,
@@ -237,14 +249,22 @@ export class ExampleEncoder {
       const facts = { place, numTokens: tokens.length, maxLength: sequenceLength };
       throw new LockstepError("E_DATA_NOTHING_SUPERVISED", facts);
     }
-    this.#keep(this.#store.append(tokens), tokens.length, supervised, content);
+    this.#keep(placed, this.#store.append(tokens), tokens.length, supervised, content);
   }
 
-  #keep(start: number, length: number, supervised: number, content: number): void {
+  #keep(
+    { place, format }: PlacedExample,
+    start: number,
+    length: number,
+    supervised: number,
+    content: number,
+    cutTokens = 0,
+  ): void {
     this.starts.push(start);
     this.lengths.push(length);
     this.supervised.push(supervised);
     this.contents.push(content);
+    this.#settings.observer?.onExample?.({ place, format, numTokens: length + cutTokens });
   }
 
   /** A tokenizer of another model is no fault of the row. */
@@ -257,14 +277,8 @@ export class ExampleEncoder {
     this.numRejected++;
   }
 
-  #checkVocabulary(ids: ArrayLike<number>, document: string): void {
-    const { vocabSize } = this.#settings;
-    for (let i = 0; i < ids.length; i++) {
-      const tokenId = ids[i] ?? 0;
-      if (tokenId >= vocabSize) {
-        throw new LockstepError("E_TOKEN_OUT_OF_VOCABULARY", { document, tokenId, vocabSize });
-      }
-    }
+  #checkVocabulary(ids: Int32Array, document: string): void {
+    checkVocabulary(ids, { ...this.#settings, document });
   }
 }
 
@@ -275,7 +289,7 @@ function charactersOf({ example }: PlacedExample): number {
     case "completion":
       return example.prompt.length + example.completion.length;
     case "conversation":
-      return example.messages.reduce((sum, { content }) => sum + content.length + 64, 0);
+      return example.messages.reduce((sum, { content = "" }) => sum + content.length + 64, 0);
     case "labelled":
       return example.text.length + (example.pair?.length ?? 0);
   }

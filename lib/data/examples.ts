@@ -1,14 +1,21 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type { BadRows } from "./bad-rows.js";
+import { isBlank } from "./documents.js";
+import { refuseHalfCharacters } from "./half-characters.js";
 import { builtInDatasets } from "./datasets/index.js";
 import {
   type DatasetFormat,
   type Example,
   type FormatOptions,
   parseExample,
-  recogniseFormat,
+  type RowReading,
+  readingOf,
 } from "./formats/index.js";
-import { dataExtension, dataExtensions, dataFiles, readRows } from "./readers/index.js";
+import { jsonText } from "./jinja/index.js";
+import { templateValue } from "./json-data.js";
+import type { DataObserver } from "./observer.js";
+import { dataExtension, dataExtensions, readRows } from "./readers/index.js";
+import { dataFiles, type SourceFiles, type SourceRequest } from "./sources/index.js";
 
 /** One source of examples, with what is known about its rows. */
 export interface DataSource extends FormatOptions {
@@ -18,45 +25,87 @@ export interface DataSource extends FormatOptions {
   readonly format?: DatasetFormat;
   /** Rows that are read at most, from the start. */
   readonly maxRows?: number;
+  /** The split of a directory, where its purpose does not say it. */
+  readonly split?: string;
+  /** The subset of a directory whose README.md lists several. */
+  readonly subset?: string;
 }
 
 export interface PlacedExample {
   /** Where it came from, for messages: a file's name, and the line in a file of rows. */
   readonly place: string;
   readonly example: Example;
+  /** How its row was read. */
+  readonly format?: DatasetFormat;
+}
+
+/** What reading a source needs to know beyond the source. */
+export interface ReadOptions {
+  /** @default "train" */
+  readonly purpose?: SourceRequest["purpose"];
+  /** Takes a line for a person, once each: what is read in which way. */
+  readonly tell?: (line: string) => void;
+  readonly observer?: DataObserver;
 }
 
 /**
- * The examples of one source, read as a stream. Blank texts are left out.
+ * The files of a source; none of a built-in data set.
  *
- * @throws E_DATASET_UNKNOWN, E_DATASET_FORMAT, E_DATA_FORMAT_UNKNOWN, what the readers throw, and what
- *   bad rows are where they end the run
+ * @throws E_DATASET_UNKNOWN, E_DATASET_DIRECTORY, E_FILE_UNREADABLE
+ */
+export async function sourceFiles(
+  { source, split, subset }: DataSource,
+  purpose: SourceRequest["purpose"],
+): Promise<SourceFiles> {
+  const known = Object.keys(builtInDatasets);
+  if (known.includes(source)) return { files: [], notes: [] };
+  return dataFiles(
+    { path: source, purpose, split, subset },
+    { isData: (name) => dataExtensions.includes(dataExtension(name)), known },
+  );
+}
+
+/**
+ * The examples of one source, read as a stream. Blank texts are left out and counted.
+ *
+ * @throws E_DATASET_FORMAT, E_DATA_FORMAT_UNKNOWN, E_DATA_COLUMNS, what {@link sourceFiles} and the
+ *   readers throw, and what bad rows are where they end the run
  */
 export async function* readExamples(
   source: DataSource,
   badRows: BadRows,
+  { purpose = "train", tell = () => {}, observer = {} }: ReadOptions = {},
 ): AsyncGenerator<PlacedExample> {
   let left = source.maxRows ?? Number.POSITIVE_INFINITY;
   if (Object.hasOwn(builtInDatasets, source.source)) {
+    observer.onSource?.(source.source);
     for (const { id, text } of (await builtInDatasets[source.source]?.()) ?? []) {
       if (left-- <= 0) return;
-      yield { place: id, example: { kind: "text", text } };
+      observer.onRow?.(source.source, "text");
+      yield { place: id, example: { kind: "text", text }, format: "text" };
     }
     return;
   }
-  const files = await dataFiles(source.source, {
-    isData: (name) => dataExtensions.includes(dataExtension(name)),
-    known: Object.keys(builtInDatasets),
-  });
+  const { files, notes } = await sourceFiles(source, purpose);
+  for (const note of notes) tell(note);
   for (const file of files) {
-    let { format } = source;
+    let reading: RowReading | undefined;
+    observer.onSource?.(file);
     for await (const row of readRows(file, badRows)) {
       if (left-- <= 0) return;
-      format ??= recogniseFormat(row, textFieldOf(source));
+      if (reading === undefined) {
+        reading = readingOf(row, source);
+        if (reading.note !== undefined) tell(reading.note);
+      }
+      const { format } = reading;
+      observer.onRow?.(file, format);
       try {
-        const example = parseExample(row, format, source);
-        if (example.kind === "text" && example.text === "") continue;
-        yield { place: row.place, example };
+        const example = parseExample(row, format, reading);
+        refuseHalfCharacters(example, row.place);
+        if (example.kind === "text" && isBlank(example.text)) {
+          badRows.leaveOutBlank(row.place);
+          observer.onBlank?.(file);
+        } else yield { place: row.place, example, format };
       } catch (error) {
         badRows.reject(error);
       }
@@ -64,13 +113,11 @@ export async function* readExamples(
   }
 }
 
-const textFieldOf = ({ columns }: DataSource): { textField?: string } =>
-  columns?.text === undefined ? {} : { textField: columns.text };
-
 /** What a split tells examples apart by: the same content stays on one side. */
 export function contentOf({ place, example }: PlacedExample): string {
   if (example.kind === "text") return example.text;
   try {
+    if (example.kind === "conversation") return jsonText(templateValue(example));
     // The same text with another label is still the same text.
     return JSON.stringify(example.kind === "labelled" ? { ...example, label: 0 } : example);
   } catch (cause) {

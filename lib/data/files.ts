@@ -1,6 +1,6 @@
 import { isUtf8 } from "node:buffer";
-import { readFile, stat } from "node:fs/promises";
 import { LockstepError } from "#lib/core/errors/index";
+import { openRegularFile, readAll } from "#lib/core/regular-file";
 
 const MiB = 2 ** 20;
 /** Whole documents are held as one string; V8 ends at 512 Mi characters. */
@@ -21,22 +21,22 @@ export function isMissingFile(error: unknown): boolean {
 /**
  * Reads a UTF-8 file whole, its byte order mark removed.
  *
- * @throws E_FILE_NOT_FOUND, E_DATA_TOO_LARGE, E_DATA_INVALID_UTF8
+ * @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_DATA_TOO_LARGE, E_DATA_INVALID_UTF8
  */
 export async function readTextFile(
   file: string,
   options: { what: string; limitBytes: number },
 ): Promise<string> {
   const { what, limitBytes } = options;
+  const opened = await openRegularFile(file, what);
   try {
-    const { size } = await stat(file);
-    if (size > limitBytes) {
-      throw new LockstepError("E_DATA_TOO_LARGE", { file, what, sizeBytes: size, limitBytes });
+    const { sizeBytes } = opened;
+    if (sizeBytes > limitBytes) {
+      throw new LockstepError("E_DATA_TOO_LARGE", { file, what, sizeBytes, limitBytes });
     }
-    return decodeUtf8(await readFile(file), { file, fileOffset: 0 });
-  } catch (error) {
-    if (isMissingFile(error)) throw new LockstepError("E_FILE_NOT_FOUND", { file, what });
-    throw error;
+    return decodeUtf8(await readAll(opened), { file, fileOffset: 0 });
+  } finally {
+    await opened.handle.close();
   }
 }
 
@@ -78,24 +78,33 @@ export function isRecord(value: unknown): value is Readonly<Record<string, unkno
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /**
- * @param fileOffset where the bytes start in the file: the message names an offset in the file
+ * @param place where the bytes start in the file: the message names an offset in the file, and a line if known
  * @throws E_DATA_INVALID_UTF8
  */
-export function decodeUtf8(bytes: Uint8Array, place: { file: string; fileOffset: number }): string {
+export function decodeUtf8(
+  bytes: Uint8Array,
+  place: { file: string; fileOffset: number; line?: number },
+): string {
   try {
     const text = decoder.decode(bytes);
     return place.fileOffset === 0 && text.startsWith("\uFEFF") ? text.slice(1) : text;
   } catch (cause) {
-    throw new LockstepError(
-      "E_DATA_INVALID_UTF8",
-      { file: place.file, byteOffset: place.fileOffset + firstInvalidByte(bytes) },
-      { cause },
-    );
+    const byteOffset = place.fileOffset + firstInvalidByte(bytes);
+    const line = place.line === undefined ? {} : { line: place.line };
+    const facts = { file: place.file, ...line, byteOffset, encoding: likelyEncoding(bytes) };
+    throw new LockstepError("E_DATA_INVALID_UTF8", facts, { cause });
   }
 }
 
+/** What text that is no UTF-8 may be, by its byte order mark or its zeros. */
+function likelyEncoding(bytes: Uint8Array): string {
+  const [first, second] = bytes;
+  const hasMark = (first === 0xff && second === 0xfe) || (first === 0xfe && second === 0xff);
+  return hasMark || bytes.subarray(0, 256).includes(0) ? "UTF-16" : "LATIN1";
+}
+
 /** Length of the longest prefix that holds only whole, valid characters. */
-function firstInvalidByte(bytes: Uint8Array): number {
+export function firstInvalidByte(bytes: Uint8Array): number {
   const isBoundary = (position: number): boolean =>
     position >= bytes.length || ((bytes[position] ?? 0) & 0xc0) !== 0x80;
   let valid = 0;

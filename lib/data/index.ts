@@ -1,11 +1,14 @@
 export type { BadRowPolicy } from "./bad-rows.js";
-export type { ChatMessage } from "./chat-template.js";
+export { type ChatMessage, today } from "./chat-template.js";
 export { findSources } from "./dataset-info.js";
 export { builtInDatasets } from "./datasets/index.js";
-export { cleanText } from "./documents.js";
+export { refuseSecondBeginning } from "./document-tokens.js";
 export { evaluationBatches } from "./evaluation.js";
-export { type DataSource, readExamples } from "./examples.js";
+export { type DataSource, readExamples, sourceFiles } from "./examples.js";
 export { type DatasetFormat, datasetFormats } from "./formats/index.js";
+export { DataLedger, type SourceCount } from "./ledger.js";
+export { type LengthFigures, lengthFigures } from "./length-figures.js";
+export type { DataObserver } from "./observer.js";
 export { checkSequenceLength, type PackedBlocks, packDocuments } from "./pack.js";
 export {
   createTrainingPlan,
@@ -20,7 +23,17 @@ export {
   type PrepareOptions,
   prepareDataset,
 } from "./prepare.js";
+export {
+  isInSide,
+  type PreviewPiece,
+  type PreviewRow,
+  previewRow,
+  rowsOfPlace,
+  type Split,
+} from "./preview.js";
 export { type ReadText, readTexts, type TextColumns } from "./texts.js";
 export type { TrainingRows } from "./rows.js";
+export { rowsSha256 } from "./rows-digest.js";
 export { loadTokenizer, type Tokenizer } from "./tokenizer.js";
+export { checkVocabulary } from "./vocabulary.js";
 export { hasTokenizer } from "./tokenizer-file.js";

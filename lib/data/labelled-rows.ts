@@ -1,4 +1,4 @@
-import { type Examples, rowTotals, spreadEvenly, type TrainingRows } from "./rows.js";
+import { type Examples, rowTotals, spreadEvenly, type TracedRows } from "./rows.js";
 import type { TokenStore } from "./token-store.js";
 
 /** Rows are padded to a multiple of it: vector instructions take so many values at once. */
@@ -7,6 +7,8 @@ const lengthMultiple = 8;
 /** Texts with a class each; tokens of a second text are stored as their complement (~id). */
 export interface LabelledExamples extends Examples {
   readonly classes: Int32Array;
+  /** Of each, tokens that are not in the store. */
+  readonly cutTokens: Int32Array;
 }
 
 /** The length that holds every example, no longer than the longest that is allowed. */
@@ -20,14 +22,14 @@ export function labelledLength(sides: readonly Examples[], maxLength: number): n
 /** A text, or a pair of texts, a row. The class of a row is the target of its first position. */
 export function labelledRows(
   store: TokenStore,
-  { starts, lengths, classes }: LabelledExamples,
+  { starts, lengths, classes, cutTokens }: LabelledExamples,
   options: {
     readonly sequenceLength: number;
     readonly hasTokenTypes: boolean;
     readonly paddingTokenId: number;
     readonly maxBlocks?: number | null | undefined;
   },
-): TrainingRows {
+): TracedRows {
   const { sequenceLength, hasTokenTypes, paddingTokenId } = options;
   const kept = spreadEvenly(lengths.length, options.maxBlocks);
   const exampleOf = (row: number): number => kept[row] ?? 0;
@@ -40,6 +42,14 @@ export function labelledRows(
     paddingTokenId,
     lengthOf,
     supervisedTokens: () => 1,
+    piecesOf: (row) => [
+      {
+        ...{ example: exampleOf(row), offset: 0, length: lengthOf(row), before: 0 },
+        numCut: cutTokens[exampleOf(row)] ?? 0,
+      },
+    ],
+    // They never came into the store.
+    readCut: () => new Int32Array(0),
     write(row, into) {
       const tokens = into.tokens.subarray(0, lengthOf(row));
       store.read(starts[exampleOf(row)] ?? 0, tokens);

@@ -2,7 +2,8 @@ import { LockstepError } from "#lib/core/errors/index";
 
 /** Named in an error that lists labels. */
 const maxListedLabels = 20;
-const wholeNumber = /^(0|[1-9]\d*)$/;
+const anyNumber = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+const truth = /^(true|false)$/i;
 
 /** The classes of a data set, and where each label that was read stands among them. */
 export interface Classes {
@@ -12,31 +13,39 @@ export interface Classes {
   readonly classOf: Int32Array;
 }
 
+interface Label {
+  readonly text: string;
+  /** Whether it stood in its file as a number, or as true or false. */
+  readonly isTyped: boolean;
+  readonly place: string;
+}
+
+/** How labels are told apart: the kind of all that training has. */
+type Kind = "names" | "numbers" | "truth";
+
 /** Labels as they were read, numbered in the order of their first appearance. */
 export class LabelTable {
   readonly #numbers = new Map<string, number>();
-  readonly #labels: {
-    readonly text: string;
-    readonly isNumber: boolean;
-    readonly place: string;
-  }[] = [];
+  readonly #labels: Label[] = [];
 
   /** @param place where the label stands, for messages */
-  numberOf(label: string | number, place: string): number {
+  numberOf(label: string | number | boolean, place: string): number {
     // A table of text holds numbers as text.
     const text = String(label);
     let number = this.#numbers.get(text);
     if (number === undefined) {
       number = this.#labels.length;
       this.#numbers.set(text, number);
-      this.#labels.push({ text, isNumber: typeof label === "number", place });
+      this.#labels.push({ text, isTyped: typeof label !== "string", place });
     }
     return number;
   }
 
   /**
    * The classes that training has. Names are numbered in their sorted order, as the examples of
-   * transformers number them; labels that are whole numbers are the classes' numbers.
+   * transformers number them, numbers in the order of numbers: 0, 1, 2 and so on are the classes'
+   * numbers, others (1 to 5; -1, 0, 1) their names. 1 and 1.0 are one number, and so are a number and
+   * its text; false comes before true.
    *
    * @param trained numbers of the labels of the training side
    * @param known classes that the model has already: labels that are all among them keep its numbers
@@ -44,18 +53,22 @@ export class LabelTable {
    */
   classesOf(trained: Iterable<number>, known: readonly string[] = []): Classes {
     const found = [...new Set(trained)].map((number) => this.#labels[number] ?? nothing);
-    const names = found.every(({ text }) => known.includes(text) || isNumberBelow(text, known))
-      ? known
-      : namesOf(found);
-    const indexOf = new Map(names.map((name, index) => [name, index]));
-    const isNumberOfKnown = (text: string): boolean =>
-      names === known && isNumberBelow(text, known);
-    const classOf = this.#labels.map(
-      ({ text }) =>
-        indexOf.get(text) ??
-        (isNumberOfKnown(text) ? Number(text) : indexOf.get(`LABEL_${text}`)) ??
-        -1,
-    );
+    const kind = kindOf(found);
+    const byName = new Map(known.map((name, index) => [canonical(name, kind), index]));
+    const isKnown =
+      found.length > 0 && found.every(({ text }) => byName.has(canonical(text, kind)));
+    // Where names are numbers themselves, a number that is none of them is no place among them.
+    const isNumber =
+      kind === "numbers" &&
+      !known.some((name) => anyNumber.test(name)) &&
+      found.every(({ text }) => isNumberBelow(text, known));
+    const names = isKnown || isNumber ? known : namesOf(found, kind);
+    const indexOf = new Map(names.map((name, index) => [canonical(name, kind), index]));
+    const classOf = this.#labels.map(({ text }) => {
+      const own = canonical(text, kind);
+      const ofNumber = names === known && !isKnown && isNumberBelow(own, known);
+      return indexOf.get(own) ?? (ofNumber ? Number(own) : indexOf.get(`LABEL_${own}`)) ?? -1;
+    });
     return { names, classOf: Int32Array.from(classOf) };
   }
 
@@ -69,33 +82,80 @@ export class LabelTable {
   }
 }
 
-const nothing = { text: "", isNumber: false, place: "" };
+const nothing: Label = { text: "", isTyped: false, place: "" };
+
+function kindOf(found: readonly Label[]): Kind {
+  if (found.length === 0) return "names";
+  if (found.every(({ text }) => truth.test(text))) return "truth";
+  // 007 is a name that looks like a number, and so is what stands beside it.
+  const isNumber = ({ text }: Label): boolean => anyNumber.test(text) && !/^[+-]?0\d/.test(text);
+  return found.every(isNumber) ? "numbers" : "names";
+}
+
+/** What labels that are the same have in common. */
+function canonical(text: string, kind: Kind): string {
+  if (kind === "truth") return text.toLowerCase();
+  if (kind !== "numbers" || !anyNumber.test(text)) return text;
+  const number = Number(text);
+  // Digits beyond what a number keeps stay as they are written.
+  return Number.isSafeInteger(number) ? String(number + 0) : text;
+}
 
 const isNumberBelow = (text: string, { length }: readonly string[]): boolean =>
-  wholeNumber.test(text) && Number(text) < length;
+  anyNumber.test(text) &&
+  Number.isInteger(Number(text)) &&
+  Number(text) >= 0 &&
+  Number(text) < length;
 
-function namesOf(
-  found: readonly { readonly text: string; readonly isNumber: boolean; readonly place: string }[],
-): string[] {
+function namesOf(found: readonly Label[], kind: Kind): string[] {
   const refuse = (place: string, problem: string): never => {
     throw new LockstepError("E_DATA_ROW_FORMAT", { place, format: "classification", problem });
   };
-  const [first = nothing] = found;
-  if (found.length === 1)
-    refuse(first.place, `all rows have the label ${JSON.stringify(first.text)}`);
-  if (found.every(({ text }) => wholeNumber.test(text))) {
-    const numbers = new Set(found.map(({ text }) => Number(text)));
-    const numClasses = 1 + [...numbers].reduce((most, number) => Math.max(most, number), 0);
-    if (numbers.size < numClasses) {
-      let missing = 0;
-      while (numbers.has(missing)) missing++;
-      refuse("training", `labels go up to ${numClasses - 1}, and no row has the label ${missing}`);
+  const byName = new Map(found.toReversed().map((label) => [canonical(label.text, kind), label]));
+  if (kind === "names" && found.every(({ text }) => anyNumber.test(text))) {
+    const byNumber = new Map<number, Label>();
+    for (const label of found) {
+      const before = byNumber.get(Number(label.text));
+      if (before !== undefined) {
+        const both = `${before.text} (${before.place}) and ${label.text}`;
+        refuse(label.place, `the labels ${both} are one number: write one of them throughout`);
+      }
+      byNumber.set(Number(label.text), label);
     }
-    return Array.from({ length: numClasses }, (_, i) => `LABEL_${i}`);
   }
-  const number = found.find(({ isNumber }) => isNumber);
-  if (number !== undefined) {
-    refuse(number.place, `the label ${number.text} is neither a name nor a class's number`);
+  const [first = nothing] = found;
+  if (byName.size === 1) {
+    refuse(first.place, `all rows have the label ${JSON.stringify(first.text)}`);
   }
-  return found.map(({ text }) => text).sort((a, b) => (a < b ? -1 : 1));
+  const names = [...byName.keys()];
+  if (kind === "numbers") return namesOfNumbers(byName, refuse);
+  const typed = found.find(({ isTyped }) => isTyped);
+  if (kind === "names" && typed !== undefined) {
+    const others = "other rows have a name for a label: write all of them as names, in quotes";
+    refuse(typed.place, `the label is ${typed.text}, no name, and ${others}`);
+  }
+  return names.sort((a, b) => (a < b ? -1 : 1));
+}
+
+function namesOfNumbers(
+  byName: ReadonlyMap<string, Label>,
+  refuse: (place: string, problem: string) => never,
+): string[] {
+  const fraction = [...byName.values()].find(({ text }) => !Number.isInteger(Number(text)));
+  if (fraction !== undefined) {
+    const advice = "a class is a name or a whole number, and regression is not in this version";
+    refuse(fraction.place, `the label ${fraction.text} is no class: ${advice}`);
+  }
+  const names = [...byName.keys()].sort((a, b) => Number(a) - Number(b) || (a < b ? -1 : 1));
+  const numbers = new Set(names.map(Number));
+  if (!numbers.has(0) || [...numbers].some((number) => number < 0)) return names;
+  const missing = names.findIndex((_, i) => !numbers.has(i));
+  if (missing >= 0) {
+    const last = names.at(-1) ?? "";
+    refuse(
+      "training",
+      `labels go from 0 to ${last}, and no row has the label ${missing}: add such rows, or write names for numbers`,
+    );
+  }
+  return names.map((_, i) => `LABEL_${i}`);
 }

@@ -51,7 +51,8 @@ export type SamplingStrategy = "random" | "sequential" | "group_by_length";
 
 /**
  * Each epoch is a permutation of all samples (their own order where sampling is sequential), cut into steps of `samplesPerStep`; the last step of an
- * epoch takes what is left, as the Trainer of transformers does, and is filled up with padding rows.
+ * epoch takes what is left, as the Trainer of transformers does, and is filled up with padding rows. Data of
+ * less than a step make one such step an epoch.
  * A step's micro-batches are cut into contiguous groups whose sizes differ by at most one.
  *
  * @throws E_PLAN_INVALID, E_DATASET_TOO_SMALL
@@ -154,14 +155,8 @@ function checkOptions(options: TrainingPlanOptions, rows: TrainingRows): void {
   } else if (!Number.isSafeInteger(options.maxSteps)) {
     refuse("max_steps", options.maxSteps, "an integer");
   }
-  if (rows.numBlocks < samplesPerStep) {
-    throw new LockstepError("E_DATASET_TOO_SMALL", {
-      split: "train",
-      numTokens: rows.numTokens + rows.droppedTokens,
-      numBlocks: rows.numBlocks,
-      neededBlocks: samplesPerStep,
-      sequenceLength: rows.sequenceLength,
-    });
+  if (rows.numBlocks === 0) {
+    throw new LockstepError("E_DATASET_TOO_SMALL", { split: "train", numTokens: rows.numTokens });
   }
 }
 

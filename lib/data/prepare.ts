@@ -1,16 +1,18 @@
 import { tmpdir } from "node:os";
+import { resolve } from "node:path";
 import { cpuCount } from "#lib/core/cpu-count";
 import { LockstepError } from "#lib/core/errors/index";
 import { type BadRowPolicy, BadRows } from "./bad-rows.js";
 import { packBestFit } from "./best-fit.js";
 import { checkSplit, splitContents, splitLoneDocument } from "./documents.js";
 import { ExampleEncoder } from "./encode-stream.js";
-import { type DataSource, readExamples, refuseEmpty } from "./examples.js";
+import { type DataSource, readExamples, refuseEmpty, sourceFiles } from "./examples.js";
 import { NumberList } from "./number-list.js";
+import type { DataObserver } from "./observer.js";
 import { type LabelledExamples, labelledLength, labelledRows } from "./labelled-rows.js";
 import type { Classes } from "./labels.js";
 import { checkSequenceLength } from "./pack.js";
-import { blockRows, type Examples, exampleRows, type TrainingRows } from "./rows.js";
+import { blockRows, type Examples, exampleRows, type TracedRows } from "./rows.js";
 import { TokenStore } from "./token-store.js";
 import type { Tokenizer } from "./tokenizer.js";
 
@@ -52,6 +54,7 @@ export interface PrepareOptions {
   readonly spillDirectory?: string;
   /** Characters that are tokenised. */
   readonly onProgress?: (numCharacters: number) => void;
+  readonly observer?: DataObserver;
 }
 
 /** What became of one side's examples. */
@@ -71,7 +74,9 @@ export interface PreparationReport {
 }
 
 export interface PreparedRows {
-  readonly rows: TrainingRows;
+  readonly rows: TracedRows;
+  /** Which examples the rows are made of, among those of both sides in the order of reading. */
+  readonly examples: Int32Array;
   readonly report: PreparationReport;
 }
 
@@ -84,7 +89,11 @@ export interface PreparedDataset {
   readonly isChat: boolean;
   /** Names of the classes of a labelled data set, by number: `id2label` of a config.json. */
   readonly labels: readonly string[] | undefined;
+  /** What was read in which way, and what was not: lines for a person. */
+  readonly notes: readonly string[];
   readonly rejectedRows: number;
+  /** Texts of blanks alone, which are left out: how many, and the place of the first. */
+  readonly blankTexts: { readonly count: number; readonly first: string };
   /** Messages of the first ones. */
   readonly listedRejections: readonly string[];
   /** UTF-8 bytes of text that were tokenised, both sides together. */
@@ -102,19 +111,19 @@ export interface PreparedDataset {
  * are as long as the longest of both sides needs, `sequenceLength` at most; only the labels of the
  * training side count.
  *
- * @throws E_SEQUENCE_LENGTH, E_DATASET_SPLIT, E_DATASET_EMPTY, E_DATASET_TOO_SMALL where no row comes
- *   out, E_DATA_TOO_MANY_BAD_ROWS, E_TOKEN_OUT_OF_VOCABULARY, and what {@link readExamples} throws;
+ * @throws E_SEQUENCE_LENGTH, E_DATASET_SPLIT, E_DATASET_EMPTY, E_DATASET_TOO_SMALL where nothing is
+ *   learnt of any row, E_DATA_TOO_MANY_BAD_ROWS, E_TOKEN_OUT_OF_VOCABULARY, and what {@link readExamples} throws;
  *   as a bad row E_LABEL_UNSEEN
  */
 export async function prepareDataset(
   spec: DatasetSpec,
   options: PrepareOptions,
 ): Promise<PreparedDataset> {
-  const { sequenceLength, tokenizer, vocabSize, onProgress } = options;
+  const { sequenceLength, tokenizer, vocabSize, onProgress, observer = {} } = options;
   const { validation = [], validationFraction: fraction = 0.05 } = spec;
   checkSequenceLength(sequenceLength, options.maxSequenceLength);
   checkSplit(fraction);
-  const badRows = new BadRows(spec.onBadRow ?? "error");
+  const badRows = new BadRows(spec.onBadRow ?? "error", observer.onRejected);
   const store = new TokenStore(options.spillDirectory ?? tmpdir());
   try {
     const encoder = new ExampleEncoder(store, {
@@ -122,20 +131,30 @@ export async function prepareDataset(
       vocabSize,
       sequenceLength,
       badRows,
+      observer,
       ...(onProgress === undefined ? {} : { onProgress }),
     });
-    const read = async (sources: readonly DataSource[]): Promise<void> => {
-      for (const source of sources) {
-        for await (const placed of readExamples(source, badRows)) await encoder.add(placed);
+    const notes = new Set<string>();
+    const tell = (line: string): void => void notes.add(line);
+    const read = async (purpose: "train" | "validation"): Promise<void> => {
+      for (const source of purpose === "train" ? spec.train : validation) {
+        const placed = readExamples(source, badRows, { purpose, tell, observer });
+        for await (const each of placed) await encoder.add(each);
       }
     };
-    await read(spec.train);
+    // What cannot be read at all is said before anything is read for long.
+    const [first, ...more] = await filesOfBoth(spec.train, validation);
+    if (first !== undefined) {
+      const others = more.length === 0 ? "" : ` (and ${more.length} more files)`;
+      tell(`${first} is both trained on and validated on${others}`);
+    }
+    await read("train");
     let isValidation: (example: number) => boolean;
     const { lone } = encoder;
     if (validation.length > 0) {
       await encoder.flush();
       const numTrain = encoder.starts.length;
-      await read(validation);
+      await read("validation");
       await encoder.flush();
       isValidation = (example) => example >= numTrain;
       refuseEmpty(encoder.starts.length - numTrain, "validation", validation);
@@ -144,13 +163,18 @@ export async function prepareDataset(
       encoder.dropWaiting();
       const sides = splitLoneDocument({ id: lone.place, text: lone.example.text }, { fraction });
       for (const { id, text } of [...sides.train, ...sides.validation]) {
-        await encoder.add({ place: id, example: { kind: "text", text } });
+        await encoder.add({ place: id, example: { kind: "text", text }, format: "text" });
       }
       await encoder.flush();
       isValidation = (example) => example >= sides.train.length;
     } else {
       await encoder.flush();
-      const validates = splitContents(encoder.numContents, { fraction, seed: options.seed });
+      const { numContents, numExamples } = encoder;
+      const validates = splitContents(numContents, { fraction, seed: options.seed });
+      if (fraction > 0 && numContents === 1) {
+        const rows = numExamples === 1 ? "there is one row" : `all ${numExamples} rows are equal`;
+        tell(`nothing is kept for validation: ${rows}, and equal rows stay on one side`);
+      }
       const contents = encoder.contents.values;
       isValidation = (example) => validates.has(contents[example] ?? -1);
     }
@@ -158,6 +182,24 @@ export async function prepareDataset(
     const classes = encoder.isLabelled
       ? classesOf(encoder, isValidation, options.knownLabels)
       : undefined;
+    const isText = encoder.numTexts === encoder.starts.length;
+    const layout =
+      classes !== undefined
+        ? "labelled"
+        : isText && options.packing !== false
+          ? "wrapped"
+          : options.packing === true
+            ? "packed"
+            : "padded";
+    const supervised = encoder.supervised.values;
+    /** A row of its own needs a second token; laid end to end, the next text gives it. */
+    const isLearnt = (example: number): boolean => {
+      if (layout === "wrapped" || (supervised[example] ?? 0) > 0) return true;
+      const facts = { place: `example ${example + 1}`, numTokens: 1, maxLength: sequenceLength };
+      badRows.reject(new LockstepError("E_DATA_NOTHING_SUPERVISED", facts));
+      encoder.numRejected++;
+      return false;
+    };
     const labels = encoder.labels.values;
     const isKept = (example: number): boolean => {
       const label = labels[example];
@@ -169,20 +211,11 @@ export async function prepareDataset(
       return false;
     };
     const selected = {
-      train: selectExamples(encoder, (i) => !isValidation(i)),
-      validation: selectExamples(encoder, (i) => isValidation(i) && isKept(i)),
+      train: selectExamples(encoder, (i) => !isValidation(i) && isLearnt(i)),
+      validation: selectExamples(encoder, (i) => isValidation(i) && isLearnt(i) && isKept(i)),
     };
     badRows.checkShare(encoder.numExamples - encoder.numRejected + badRows.count);
 
-    const isText = encoder.numTexts === encoder.starts.length;
-    const layout =
-      classes !== undefined
-        ? "labelled"
-        : isText && options.packing !== false
-          ? "wrapped"
-          : options.packing === true
-            ? "packed"
-            : "padded";
     const labelled = (examples: Selected): LabelledExamples => ({
       ...examples,
       classes: examples.labels.map((label) => classes?.classOf[label] ?? -1),
@@ -201,7 +234,8 @@ export async function prepareDataset(
         layout === "labelled"
           ? labelledRows(store, labelled(examples), { ...labelledOptions, maxBlocks })
           : layOut(store, examples, { layout, sequenceLength, maxBlocks: maxBlocks ?? null });
-      return { rows, report: reportOf(examples, rows, { layout, split }) };
+      const report = reportOf(examples, rows, { layout, split });
+      return { rows, examples: examples.indices, report };
     };
     const train = side("train") as PreparedRows;
     return {
@@ -210,7 +244,9 @@ export async function prepareDataset(
       layout,
       isChat: 2 * encoder.numConversations > encoder.numExamples,
       labels: classes?.names,
+      notes: [...notes],
       rejectedRows: badRows.count,
+      blankTexts: badRows.blankTexts,
       listedRejections: badRows.listed,
       numBytes: encoder.numBytes,
       tokenizerSeconds: encoder.seconds,
@@ -221,6 +257,20 @@ export async function prepareDataset(
     store.close();
     throw error;
   }
+}
+
+/** Files that both sides read. @throws what {@link sourceFiles} throws */
+async function filesOfBoth(
+  train: readonly DataSource[],
+  validation: readonly DataSource[],
+): Promise<string[]> {
+  const filesOf = async (purpose: "train" | "validation"): Promise<Set<string>> => {
+    const sources = purpose === "train" ? train : validation;
+    const found = await Promise.all(sources.map((source) => sourceFiles(source, purpose)));
+    return new Set(found.flatMap(({ files }) => files.map((file) => resolve(file))));
+  };
+  const trained = await filesOf("train");
+  return [...(await filesOf("validation"))].filter((file) => trained.has(file));
 }
 
 /** @throws E_DATA_ROW_FORMAT for labels that are no classes */
@@ -235,6 +285,8 @@ function classesOf(
 
 /** Examples of one side, with what only labelled ones have: elsewhere those arrays hold zeros. */
 interface Selected extends Examples {
+  /** Their numbers among the examples of both sides. */
+  readonly indices: Int32Array;
   readonly labels: Int32Array;
   readonly cutTokens: Int32Array;
 }
@@ -261,14 +313,14 @@ function selectExamples(encoder: ExampleEncoder, keep: (example: number) => bool
     labels[i] = of.labels[example] ?? 0;
     cutTokens[i] = of.cutTokens[example] ?? 0;
   }
-  return { starts, lengths, supervised, labels, cutTokens };
+  return { indices: indices.values.slice(), starts, lengths, supervised, labels, cutTokens };
 }
 
 function layOut(
   store: TokenStore,
   examples: Examples,
   options: { layout: string; sequenceLength: number; maxBlocks: number | null },
-): TrainingRows {
+): TracedRows {
   const { layout, sequenceLength, maxBlocks } = options;
   if (layout === "wrapped") return blockRows(store, examples, { sequenceLength, maxBlocks });
   const lengths = examples.lengths.map((length) => Math.min(length, sequenceLength));
@@ -276,18 +328,14 @@ function layOut(
   return exampleRows(store, examples, { sequenceLength, bins, maxBlocks });
 }
 
-/** @throws E_DATASET_TOO_SMALL where there is no row */
+/** @throws E_DATASET_TOO_SMALL where nothing is learnt of any row */
 function reportOf(
   { lengths, cutTokens }: Selected,
-  rows: TrainingRows,
+  rows: TracedRows,
   { layout, split }: { layout: string; split: string },
 ): PreparationReport {
   const { sequenceLength, numBlocks } = rows;
   const numTokens = lengths.reduce((sum, length) => sum + length, 0);
-  if (numBlocks === 0) {
-    const facts = { split, numTokens, numBlocks, neededBlocks: 1, sequenceLength };
-    throw new LockstepError("E_DATASET_TOO_SMALL", facts);
-  }
   // What was cut while it was tokenised lies in no store; texts that are laid end to end lose nothing.
   const cut = lengths.map((length, i) =>
     layout === "wrapped" ? 0 : Math.max(0, length - sequenceLength) + (cutTokens[i] ?? 0),
@@ -295,6 +343,7 @@ function reportOf(
   const tooLong = cut.filter((count) => count > 0);
   let supervisedTokens = 0;
   for (let row = 0; row < numBlocks; row++) supervisedTokens += rows.supervisedTokens(row);
+  if (supervisedTokens === 0) throw new LockstepError("E_DATASET_TOO_SMALL", { split, numTokens });
   return {
     numExamples: lengths.length,
     numTokens,

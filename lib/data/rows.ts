@@ -1,5 +1,5 @@
 import { ignoredTarget, type TokenBatch } from "#lib/core/job";
-import type { PackedBlocks } from "./pack.js";
+import { minSequenceLength, type PackedBlocks } from "./pack.js";
 import type { TokenStore } from "./token-store.js";
 
 /** Arrays of a batch that a row is written into, `sequenceLength` values each. */
@@ -31,6 +31,27 @@ export interface TrainingRows {
   /** Targets of a row. */
   supervisedTokens(row: number): number;
   write(row: number, into: RowArrays): void;
+}
+
+/** A part of a row that is of one example. */
+export interface RowPiece {
+  /** Among the examples that the rows are made of. */
+  readonly example: number;
+  /** Place in the row of its first token. */
+  readonly offset: number;
+  readonly length: number;
+  /** Tokens of the example before it: a text that is laid end to end goes on from row to row. */
+  readonly before: number;
+  /** Tokens that were cut off the example's end. */
+  readonly numCut: number;
+}
+
+/** Rows that know which examples they are made of. */
+export interface TracedRows extends TrainingRows {
+  /** In the order in which they stand in the row. */
+  piecesOf(row: number): RowPiece[];
+  /** The tokens that were cut off an example, at most `limit`; empty where they were not kept. */
+  readCut(piece: RowPiece, limit: number): Int32Array;
 }
 
 /** Blocks in memory, every token a target. */
@@ -70,45 +91,54 @@ export function spreadEvenly(count: number, limit: number | null | undefined): U
 
 /**
  * Documents laid end to end and cut into rows, as {@link packDocuments} cuts them, without laying them
- * out: a row is read from where its pieces are.
+ * out: a row is read from where its pieces are. Text of less than a row makes a short one.
  */
 export function blockRows(
   store: TokenStore,
   pieces: Pieces,
   options: { sequenceLength: number; maxBlocks?: number | null },
-): TrainingRows {
+): TracedRows {
   const { sequenceLength } = options;
   const { starts, lengths } = pieces;
   // Where each piece starts in the text that they make together.
   const ends = new Float64Array(lengths.length);
   let total = 0;
   for (let i = 0; i < lengths.length; i++) ends[i] = total += lengths[i] ?? 0;
-  const kept = spreadEvenly(Math.floor(total / sequenceLength), options.maxBlocks);
-  const readBlock = (block: number, into: Int32Array): void => {
-    let position = block * sequenceLength;
-    let piece = firstAbove(ends, position);
-    for (let done = 0; done < sequenceLength; piece++) {
-      const end = ends[piece] ?? 0;
-      const count = Math.min(sequenceLength - done, end - position);
-      const start = (starts[piece] ?? 0) + (lengths[piece] ?? 0) - (end - position);
-      store.read(start, into.subarray(done, done + count));
-      done += count;
+  const isShort = total >= minSequenceLength && total < sequenceLength;
+  const length = isShort ? total : sequenceLength;
+  const kept = spreadEvenly(Math.floor(total / length), options.maxBlocks);
+  const piecesOf = (row: number): RowPiece[] => {
+    const found: RowPiece[] = [];
+    let position = (kept[row] ?? 0) * sequenceLength;
+    let example = firstAbove(ends, position);
+    for (let offset = 0; offset < length; example++) {
+      const end = ends[example] ?? 0;
+      const count = Math.min(length - offset, end - position);
+      const before = (lengths[example] ?? 0) - (end - position);
+      // A text without a token is in no row.
+      if (count > 0) found.push({ example, offset, length: count, before, numCut: 0 });
+      offset += count;
       position += count;
     }
+    return found;
   };
   return {
     numBlocks: kept.length,
     sequenceLength,
-    numTokens: kept.length * sequenceLength,
-    droppedTokens: total - kept.length * sequenceLength,
+    numTokens: kept.length * length,
+    droppedTokens: total - kept.length * length,
     hasSegments: false,
-    lengthOf: () => sequenceLength,
-    supervisedTokens: () => sequenceLength - 1,
+    lengthOf: () => length,
+    supervisedTokens: () => length - 1,
     write(row, into) {
-      const tokens = into.tokens.subarray(0, sequenceLength);
-      readBlock(kept[row] ?? 0, tokens);
+      const tokens = into.tokens.subarray(0, length);
+      for (const { example, offset, length: count, before } of piecesOf(row)) {
+        store.read((starts[example] ?? 0) + before, tokens.subarray(offset, offset + count));
+      }
       into.targets.set(tokens.subarray(1));
     },
+    piecesOf,
+    readCut: () => new Int32Array(0),
   };
 }
 
@@ -155,7 +185,7 @@ export function exampleRows(
     bins: readonly Uint32Array[] | null;
     maxBlocks?: number | null;
   },
-): TrainingRows {
+): TracedRows {
   const { sequenceLength, bins } = options;
   const { starts, lengths, supervised } = examples;
   const kept = spreadEvenly(bins?.length ?? lengths.length, options.maxBlocks);
@@ -170,18 +200,32 @@ export function exampleRows(
     return total;
   };
   const lengthOf = (row: number): number => sum(itemsOf(row), cut);
+  const piecesOf = (row: number): RowPiece[] => {
+    const items = itemsOf(row);
+    let offset = 0;
+    return Array.from({ length: items.length }, (_, i) => {
+      const example = items[i] ?? 0;
+      const length = cut(example);
+      const numCut = (lengths[example] ?? 0) - length;
+      const piece = { example, offset, length, before: 0, numCut };
+      offset += length;
+      return piece;
+    });
+  };
   return {
     ...rowTotals(kept.length, lengthOf, lengths),
     sequenceLength,
     hasSegments: bins !== null,
     lengthOf,
     supervisedTokens: (row) => sum(itemsOf(row), (example) => supervised[example] ?? 0),
+    piecesOf,
+    readCut({ example, numCut }, limit) {
+      const tokens = new Int32Array(Math.min(numCut, limit));
+      store.read((starts[example] ?? 0) + cut(example), tokens);
+      return tokens.map((value) => (value < 0 ? ~value : value));
+    },
     write(row, into) {
-      const items = itemsOf(row);
-      let offset = 0;
-      for (let i = 0; i < items.length; i++) {
-        const example = items[i] ?? 0;
-        const length = cut(example);
+      for (const [i, { example, offset, length }] of piecesOf(row).entries()) {
         const tokens = into.tokens.subarray(offset, offset + length);
         store.read(starts[example] ?? 0, tokens);
         for (let j = 0; j < length; j++) {
@@ -193,7 +237,6 @@ export function exampleRows(
         if (into.positions !== undefined) {
           for (let j = 0; j < length; j++) into.positions[offset + j] = j;
         }
-        offset += length;
       }
     },
   };

@@ -1,5 +1,6 @@
 import { join } from "node:path";
-import { isRecord, readOptionalJson } from "./files.js";
+import { contentOf } from "./added-tokens.js";
+import { readOptionalJson } from "./files.js";
 
 /** Special tokens by role, as text; roles that a model lacks are absent. */
 export interface SpecialTokens {
@@ -15,25 +16,21 @@ export interface SpecialTokens {
 }
 
 /**
- * Reads the special tokens of a model directory: `tokenizer_config.json` first, then
- * `special_tokens_map.json` (written by transformers up to 4), then `config.json`.
+ * The special tokens of a model: those of the tokenizer's own settings, then of `config.json`.
  *
+ * @param settings what the tokenizer's files say, one over the other
  * @param modelDirectory where config.json and generation_config.json are
  */
 export async function readSpecialTokens(
-  directory: string,
+  settings: Readonly<Record<string, unknown>>,
   modelDirectory: string,
 ): Promise<SpecialTokens> {
-  const [tokenizerConfig, tokensMap, config, generationConfig] = await Promise.all(
-    [
-      join(directory, "tokenizer_config.json"),
-      join(directory, "special_tokens_map.json"),
-      join(modelDirectory, "config.json"),
-      join(modelDirectory, "generation_config.json"),
-    ].map(readOptionalJson),
+  const [config, generationConfig] = await Promise.all(
+    ["config.json", "generation_config.json"].map((name) =>
+      readOptionalJson(join(modelDirectory, name)),
+    ),
   );
-  const named = (key: string): string | undefined =>
-    tokenText(tokenizerConfig?.[key]) ?? tokenText(tokensMap?.[key]);
+  const named = (key: string): string | undefined => contentOf(settings[key]);
   const configEosTokenIds = tokenIds(config?.eos_token_id);
   const generationIds = tokenIds(generationConfig?.eos_token_id);
   return Object.freeze({
@@ -45,13 +42,6 @@ export async function readSpecialTokens(
     ...optional("configEosTokenId", configEosTokenIds[0]),
     generationEosTokenIds: generationIds.length > 0 ? generationIds : configEosTokenIds,
   });
-}
-
-/** A token is a string, or an object as `AddedToken` is written. */
-function tokenText(value: unknown): string | undefined {
-  if (typeof value === "string") return value;
-  if (isRecord(value) && typeof value.content === "string") return value.content;
-  return undefined;
 }
 
 function tokenIds(value: unknown): number[] {

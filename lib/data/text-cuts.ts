@@ -1,3 +1,4 @@
+import { type AddedTokenForm, ownAddedTokens } from "./added-tokens.js";
 import { isRecord } from "./files.js";
 
 /**
@@ -7,17 +8,16 @@ import { isRecord } from "./files.js";
  * start of a text or across the cut.
  *
  * @param tokenizerJson content of `tokenizer.json`
+ * @param added tokens that other files add to it
  */
-export function tokensSurviveCuts(tokenizerJson: string): boolean {
+export function tokensSurviveCuts(
+  tokenizerJson: string,
+  added: readonly AddedTokenForm[] = [],
+): boolean {
   const definition: unknown = JSON.parse(tokenizerJson);
   if (!isRecord(definition) || !isRecord(definition.pre_tokenizer)) return false;
-  const addedTokens: unknown[] = Array.isArray(definition.added_tokens)
-    ? definition.added_tokens
-    : [];
-  const reachesOver = addedTokens.some(
-    (token) =>
-      isRecord(token) &&
-      (token.lstrip === true || token.rstrip === true || String(token.content).includes(" ")),
+  const reachesOver = [...ownAddedTokens(definition), ...added].some(
+    ({ content, lstrip, rstrip }) => lstrip || rstrip || content.includes(" "),
   );
   const pipeline = JSON.stringify([definition.normalizer, definition.pre_tokenizer]);
   return (

@@ -1,6 +1,8 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { BadRows } from "./bad-rows.js";
+import { isBlank } from "./documents.js";
 import { decodeUtf8 } from "./files.js";
+import { refuseHalfCharacters } from "./half-characters.js";
 import { dataExtension, readRows } from "./readers/index.js";
 import { splitLines } from "./readers/lines.js";
 
@@ -22,7 +24,7 @@ export interface TextColumns {
  * The texts of one file, read as a stream: of the rows of a table or of JSON, or the lines of a .txt
  * file that are not blank.
  *
- * @throws E_TEXT_UNUSABLE for a row without the column, and what the readers throw
+ * @throws E_TEXT_UNUSABLE for a row without the column, E_DATA_LONE_SURROGATE, and what the readers throw
  */
 export async function* readTexts(file: string, columns: TextColumns): AsyncGenerator<ReadText> {
   if (dataExtension(file) === ".txt") {
@@ -36,7 +38,10 @@ export async function* readTexts(file: string, columns: TextColumns): AsyncGener
   for await (const { place, fields } of readRows(file, new BadRows("error"))) {
     const of = (column: string): string => {
       const value = Object.hasOwn(fields, column) ? fields[column] : undefined;
-      if (typeof value === "string") return value;
+      if (typeof value === "string") {
+        refuseHalfCharacters(value, place);
+        return value;
+      }
       const names = Object.keys(fields).slice(0, 10).join(", ");
       const problem =
         value === undefined || value === null
@@ -57,7 +62,8 @@ async function* readLines(file: string): AsyncGenerator<ReadText> {
   let line = 0;
   for await (const { bytes, fileOffset } of splitLines(file)) {
     line++;
-    const text = decodeUtf8(bytes, { file, fileOffset }).trimEnd();
-    if (text !== "") yield { place: `${file}:${line}`, text, pair: null };
+    // Of a line only its end is no part of the text.
+    const text = decodeUtf8(bytes, { file, fileOffset }).replace(/\r$/, "");
+    if (!isBlank(text)) yield { place: `${file}:${line}`, text, pair: null };
   }
 }

@@ -1,8 +1,20 @@
-import { type Encoding, Tokenizer as NativeTokenizer } from "tokenizers";
+import { AddedToken, type Encoding, Tokenizer as NativeTokenizer } from "tokenizers";
 import { LockstepError } from "#lib/core/errors/index";
-import { type ChatMessage, type ChatTemplate, readChatTemplate } from "./chat-template.js";
-import { isRecord } from "./files.js";
+import {
+  namedSpecialTokens,
+  ownAddedTokens,
+  readTokenizerSettings,
+  type TokenizerSettings,
+  tokensToAdd,
+} from "./added-tokens.js";
+import {
+  type ChatMessage,
+  type ChatTemplate,
+  readChatTemplate,
+  type TemplateOptions,
+} from "./chat-template.js";
 import type { MarkedText, TextSpan } from "./generation-marks.js";
+import { refuseHalfCharacters } from "./half-characters.js";
 import { readSpecialTokens } from "./special-tokens.js";
 import { cutBetweenWords, tokensSurviveCuts } from "./text-cuts.js";
 import { readTokenizerFile } from "./tokenizer-file.js";
@@ -12,6 +24,8 @@ import { readTokenizerFile } from "./tokenizer-file.js";
  * uses every core unless `RAYON_NUM_THREADS` is set before the first call. Results do not depend on it.
  */
 export interface Tokenizer {
+  /** Its tokenizer.json. */
+  readonly file: string;
   /** Tokens in the vocabulary, added ones included; the model's own may be padded to more. */
   readonly vocabSize: number;
   readonly bosTokenId: number | null;
@@ -25,10 +39,11 @@ export interface Tokenizer {
   readonly chatTemplate: ChatTemplate | undefined;
   /** @throws E_CHAT_TEMPLATE_MISSING */
   requireChatTemplate(): ChatTemplate;
-  /** Added tokens that are marked special, by id. */
+  /** Added tokens that are marked special and tokens that its files name as such, by id. */
   readonly specialTokens: ReadonlyMap<number, string>;
-  /** Whether the post-processor puts the beginning token before a text. */
-  readonly addsBosToken: boolean;
+  /** What the post-processor puts before a text ([CLS], <s>) and behind it ([SEP]). */
+  readonly prefixTokenIds: readonly number[];
+  readonly suffixTokenIds: readonly number[];
   encode(text: string, options?: EncodeOptions): Promise<Int32Array>;
   /** One array of ids a text, in order. */
   encodeMany(texts: readonly string[], options?: EncodeOptions): Promise<Int32Array[]>;
@@ -45,6 +60,8 @@ export interface Tokenizer {
   encodePair(text: string, pair: string | null, maxLength?: number): Promise<PairTokens>;
   decode(ids: ArrayLike<number>, options?: { skipSpecialTokens?: boolean }): Promise<string>;
   tokenId(token: string): number | null;
+  /** The token of an id, as the vocabulary writes it. */
+  tokenOf(id: number): string | null;
   /** Renders messages to text; encode the result without special tokens, the template writes them. */
   applyChatTemplate(
     messages: readonly ChatMessage[],
@@ -82,22 +99,46 @@ const batchCharacters = 2 ** 20;
  */
 const pieceCharacters = 2048;
 
+/** Ends documents in the texts of pre-training. */
+const endOfText = "<|endoftext|>";
+/** What a text is called that came without its place. */
+const givenText = "a given text";
+
 /**
- * Loads `tokenizer.json` of a model directory with its special tokens and chat template.
+ * Loads `tokenizer.json` of a model directory with the tokens that the files beside it add, its special
+ * tokens and its chat template.
  *
  * @param modelDirectory where config.json and generation_config.json are, if not beside it
+ * @param templateOptions the date that the chat template writes
  * @throws E_FILE_NOT_FOUND, E_TOKENIZER_MISSING, E_TOKENIZER_INVALID, E_CHAT_TEMPLATE_FAILED
  */
 export async function loadTokenizer(
   directory: string,
   modelDirectory: string = directory,
+  templateOptions: TemplateOptions = {},
 ): Promise<Tokenizer> {
   const { file, text } = await readTokenizerFile(directory);
   const native = openNative(file, text);
-  const mayCut = tokensSurviveCuts(text);
-  const specialTokens = await readSpecialTokens(directory, modelDirectory);
-  const chatTemplate = await readChatTemplate(directory, specialTokens);
-  const prefix = await native.encode("", null, { addSpecialTokens: true });
+  const beside = await readTokenizerSettings(directory);
+  const own = ownAddedTokens(JSON.parse(text));
+  const added = tokensToAdd(beside, own);
+  // A token that only has a role, padding for one, is no sign of how the model was trained.
+  const hasEndOfText =
+    native.tokenToId(endOfText) !== null ||
+    beside.declared.some(({ token }) => token.content === endOfText);
+  native.addAddedTokens(
+    added.map(
+      ({ content, special, lstrip, rstrip, singleWord, normalized }) =>
+        new AddedToken(content, special, {
+          ...{ leftStrip: lstrip, rightStrip: rstrip, singleWord, normalized },
+        }),
+    ),
+  );
+  checkDeclaredIds(native, beside);
+  const mayCut = tokensSurviveCuts(text, added);
+  const specialTokens = await readSpecialTokens(beside.settings, modelDirectory);
+  const chatTemplate = await readChatTemplate(directory, specialTokens, templateOptions);
+  const { prefixTokenIds, suffixTokenIds } = await tokensAround(native);
 
   const idOf = (token: string | undefined): number | null =>
     token === undefined ? null : (native.tokenToId(token) ?? null);
@@ -114,6 +155,7 @@ export async function loadTokenizer(
     texts: readonly string[],
     { addSpecialTokens = false, onProgress }: EncodeOptions = {},
   ): Promise<Int32Array[]> {
+    for (const each of texts) refuseHalfCharacters(each, givenText);
     const pieces = texts.map((whole) =>
       mayCut && !addSpecialTokens ? cutBetweenWords(whole, pieceCharacters) : [whole],
     );
@@ -143,19 +185,30 @@ export async function loadTokenizer(
   };
 
   return Object.freeze({
+    file,
     vocabSize: native.getVocabSize(true),
     bosTokenId,
     padTokenId: idOf(specialTokens.padToken),
     eosTokenId,
-    documentSeparatorTokenId: idOf("<|endoftext|>") ?? eosTokenId,
+    documentSeparatorTokenId: (hasEndOfText ? idOf(endOfText) : null) ?? eosTokenId,
     endTokenIds: Object.freeze(endTokenIds),
     hasChatTemplate: chatTemplate !== undefined,
     chatTemplate,
     requireChatTemplate,
-    specialTokens: readAddedSpecialTokens(text),
-    addsBosToken: bosTokenId !== null && prefix.getIds()[0] === bosTokenId,
+    specialTokens: new Map(
+      [
+        ...[...own, ...added].flatMap(({ special, content }) => (special ? [content] : [])),
+        ...namedSpecialTokens(beside),
+      ].flatMap((content): [number, string][] => {
+        const id = idOf(content);
+        return id === null ? [] : [[id, content]];
+      }),
+    ),
+    prefixTokenIds,
+    suffixTokenIds,
     encodeMany,
     async encodeMarked(texts: readonly MarkedText[]) {
+      for (const { text: each } of texts) refuseHalfCharacters(each, givenText);
       const encodings = await native.encodeBatch(
         texts.map((marked) => marked.text),
         { addSpecialTokens: false },
@@ -163,6 +216,7 @@ export async function loadTokenizer(
       return encodings.map((encoding, i) => markedTokens(encoding, texts[i]));
     },
     async encodePair(first: string, pair: string | null, maxLength?: number) {
+      refuseHalfCharacters([first, pair], givenText);
       const plain = { addSpecialTokens: false };
       const a = await native.encode(first, null, plain);
       // As a second text it gets the second type, which not every post-processor sets.
@@ -189,6 +243,7 @@ export async function loadTokenizer(
       return native.decode(Array.from(ids), skipSpecialTokens);
     },
     tokenId: (token: string) => idOf(token),
+    tokenOf: (id: number) => native.idToToken(id),
     applyChatTemplate(messages: readonly ChatMessage[], { addGenerationPrompt = false } = {}) {
       return requireChatTemplate().render(messages, { addGenerationPrompt });
     },
@@ -220,16 +275,38 @@ function longestFirst(a: number, b: number, room: number): [number, number] {
   return a > b ? [high, low] : [low, high];
 }
 
-function readAddedSpecialTokens(tokenizerJson: string): ReadonlyMap<number, string> {
-  const definition: unknown = JSON.parse(tokenizerJson);
-  const added: unknown = isRecord(definition) ? definition.added_tokens : undefined;
-  const tokens = new Map<number, string>();
-  for (const token of Array.isArray(added) ? (added as unknown[]) : []) {
-    if (isRecord(token) && token.special === true && typeof token.content === "string") {
-      tokens.set(Number(token.id), token.content);
-    }
+/**
+ * An added token gets the next free id, whatever id its file names: with another one a model would learn
+ * it in the wrong place, without a word.
+ *
+ * @throws E_TOKENIZER_INVALID
+ */
+function checkDeclaredIds(native: NativeTokenizer, { declared, legacy }: TokenizerSettings): void {
+  for (const { file, id, token } of [...declared, ...legacy]) {
+    const given = native.tokenToId(token.content);
+    // The library takes no token without a character.
+    if (given === id || token.content === "") continue;
+    const content = JSON.stringify(token.content);
+    const problem =
+      given === null
+        ? `it names the token ${content}, which the added_tokens_decoder beside it leaves out`
+        : `it gives the token ${content} the id ${id}, and in the vocabulary of tokenizer.json ` +
+          `${given} is its id or the next free one`;
+    throw new LockstepError("E_TOKENIZER_INVALID", { file, problem });
   }
-  return tokens;
+}
+
+/** What the post-processor writes around a text. */
+async function tokensAround(
+  native: NativeTokenizer,
+): Promise<{ prefixTokenIds: readonly number[]; suffixTokenIds: readonly number[] }> {
+  const encoding = await native.encode("a", null, { addSpecialTokens: true });
+  const ids = encoding.getIds();
+  const isAdded = encoding.getSpecialTokensMask();
+  const first = isAdded.indexOf(0);
+  const prefix = ids.slice(0, first < 0 ? ids.length : first);
+  const suffix = first < 0 ? [] : ids.slice(isAdded.lastIndexOf(0) + 1);
+  return { prefixTokenIds: Object.freeze(prefix), suffixTokenIds: Object.freeze(suffix) };
 }
 
 /** The library counts characters as Unicode does, JavaScript in UTF-16 units. */

@@ -18,9 +18,12 @@ import {
   adapterConfigFile,
   adapterWeightsFile,
   configFile,
+  isNamedTemplate,
   isSafeFileName,
+  isWeights,
   maxBytesOf,
   smallFileNames,
+  templatesFolder,
   weightsFile,
   weightsIndexFile,
 } from "./wanted-files.js";
@@ -34,6 +37,8 @@ const maxListedFiles = 20_000;
  * that a download which ends in the middle never looks whole.
  *
  * @param onDetail what is being done, for a display
+ * @param weights false for the files beside them alone; what is there then is no whole model to a later
+ *   search for one
  * @param looked where the model was looked for before, for messages
  * @returns the snapshot's directory
  * @throws E_MODEL_NOT_FOUND, E_HUB_UNREACHABLE, E_HUB_ACCESS, E_HUB_REVISION, E_HUB_RESPONSE,
@@ -44,12 +49,15 @@ export async function downloadSnapshot(
   settings: HubSettings,
   onDetail: (detail: string) => void,
   looked: readonly string[],
+  { weights = true } = {},
 ): Promise<string> {
   const repository = cachedRepository(settings.cacheDirectory, model.id);
   try {
     onDetail(`asking ${settings.endpoint} for ${model.id}, revision ${model.revision}`);
     const { commit, files } = await listRepository(model, settings);
-    await downloadFiles(model, settings, repository, commit, files, onDetail);
+    const wanted = weights ? files : new Map([...files].filter(([name]) => !isWeights(name)));
+    refuseWithoutWeights(model, settings, files);
+    await downloadFiles(model, repository, commit, wanted, settings, onDetail);
     await writeRef(repository, model.revision, commit);
     return repository.snapshot(commit);
   } catch (error) {
@@ -76,15 +84,25 @@ async function listRepository(model: HubModel, settings: HubSettings): Promise<L
   const files = new Map<string, HubFile>();
   let numListed = 0;
   const repo = { type: "model", name: id } as const;
-  for await (const entry of listFiles({ ...common, repo, revision: commit })) {
-    if (++numListed > maxListedFiles) {
-      throw new UnusableAnswer(`its listing has more than ${maxListedFiles} entries`);
+  const list = async (path?: string): Promise<void> => {
+    let hasTemplates = false;
+    const where = path === undefined ? {} : { path };
+    for await (const entry of listFiles({ ...common, repo, revision: commit, ...where })) {
+      if (++numListed > maxListedFiles) {
+        throw new UnusableAnswer(`its listing has more than ${maxListedFiles} entries`);
+      }
+      const file = checkEntry(entry);
+      if (file === undefined) {
+        if (path === undefined && entry.path === templatesFolder) hasTemplates = true;
+        continue;
+      }
+      if (path !== undefined && !isNamedTemplate(file.name)) continue;
+      const name = file.name.split("/").map(encodeURIComponent).join("/");
+      files.set(file.name, { ...file, url: `${endpoint}/${id}/resolve/${commit}/${name}` });
     }
-    const file = checkEntry(entry);
-    if (file === undefined) continue;
-    const url = `${endpoint}/${id}/resolve/${commit}/${encodeURIComponent(file.name)}`;
-    files.set(file.name, { ...file, url });
-  }
+    if (hasTemplates) await list(templatesFolder);
+  };
+  await list();
   return { commit, files };
 }
 
@@ -109,13 +127,12 @@ function checkEntry(entry: unknown): Omit<HubFile, "url"> | undefined {
 
 async function downloadFiles(
   model: HubModel,
-  settings: HubSettings,
   repository: CachedRepository,
   commit: string,
   files: ReadonlyMap<string, HubFile>,
+  settings: HubSettings,
   onDetail: (detail: string) => void,
 ): Promise<void> {
-  refuseWithoutWeights(model, settings, files);
   const snapshot = repository.snapshot(commit);
   await mkdir(snapshot, { recursive: true });
   const present = (names: readonly string[]): HubFile[] =>
@@ -154,6 +171,7 @@ async function downloadFiles(
   await fetchAll(
     present([
       ...smallFileNames.filter((name) => !configs.includes(name)),
+      ...[...files.keys()].filter(isNamedTemplate),
       ...(files.has(weightsFile) ? [weightsFile] : shards),
       adapterWeightsFile,
       ...configs,

@@ -8,4 +8,10 @@ export {
   isHubId,
   repositoryFolder,
 } from "./repository.js";
-export { type Environment, type HubSettings, hubSettings } from "./settings.js";
+export { isWeights } from "./wanted-files.js";
+export {
+  type Environment,
+  type HubSettings,
+  hubCacheDirectory,
+  hubSettings,
+} from "./settings.js";

@@ -5,7 +5,7 @@ import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { isHubId } from "./repository.js";
 import { HubStatus, hubFetch, networkReason } from "./requests.js";
 import type { HubSettings } from "./settings.js";
-import { isPushed, isWeights } from "./wanted-files.js";
+import { isNamedTemplate, isPushed, isWeights, templatesFolder } from "./wanted-files.js";
 
 /** Where a result goes. */
 export interface PushTarget {
@@ -117,6 +117,9 @@ export async function pushedFiles(directory: string): Promise<string[]> {
   const names: string[] = [];
   for (const name of (await readdir(directory)).sort()) {
     if (isPushed(name) && (await stat(join(directory, name))).isFile()) names.push(name);
+    if (name !== templatesFolder) continue;
+    const templates = (await readdir(join(directory, name))).map((file) => `${name}/${file}`);
+    names.push(...templates.filter(isNamedTemplate).sort());
   }
   if (!names.some(isWeights)) throw new Error(`there are no weights in ${directory}`);
   return names;

@@ -1,7 +1,7 @@
-import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
+import { readRegularTextSync } from "#lib/core/regular-file";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -106,7 +106,7 @@ function findToken(
   const path = given(env, "HF_TOKEN_PATH");
   const file = path === undefined ? join(hubHome(env), "token") : expanded(path, env);
   try {
-    return [cleaned(readFileSync(file, "utf8").slice(0, maxTokenBytes)), file];
+    return [cleaned(readRegularTextSync(file, "token", maxTokenBytes)), file];
   } catch {
     // Nobody has logged in.
     return [undefined, ""];

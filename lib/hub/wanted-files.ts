@@ -32,6 +32,14 @@ const smallFiles: Readonly<Record<string, number>> = {
   "sentencepiece.bpe.model": maxTokenizerBytes,
 };
 
+/** Where a model keeps chat templates beside the default one, a file for each. */
+export const templatesFolder = "additional_chat_templates";
+
+/** Whether a file is one of those. */
+export const isNamedTemplate = (name: string): boolean =>
+  name.startsWith(`${templatesFolder}/`) &&
+  /^[^/]+\.jinja$/.test(name.slice(templatesFolder.length + 1));
+
 /** Every name, weights and shards excepted. */
 export const smallFileNames: readonly string[] = [
   ...Object.keys(smallFiles),

@@ -10,3 +10,9 @@ export {
 } from "./schedules.js";
 export type { AdamWStep, SgdStep } from "./block-passes.js";
 export { ShardArithmetic } from "./shard-arithmetic.js";
+export {
+  maxSkippedStepsInARow,
+  type OptimizerSettings,
+  type StepGradient,
+  UpdateRule,
+} from "./update-rule.js";

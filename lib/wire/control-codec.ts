@@ -281,7 +281,7 @@ const task = codec<Task>(
       case "wait":
         return { kind };
       case "finished":
-        return { kind, reason: body.text("reason") };
+        return { kind, reason: body.text("reason"), interrupted: body.flag("interrupted") };
     }
   },
 );

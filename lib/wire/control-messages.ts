@@ -66,7 +66,12 @@ export type Task =
   | EvaluateTask
   | GenerateTask
   | { readonly kind: "wait" }
-  | { readonly kind: "finished"; readonly reason: string };
+  | {
+      readonly kind: "finished";
+      readonly reason: string;
+      /** The run was stopped or failed: a coordinator may come back and go on with it. */
+      readonly interrupted: boolean;
+    };
 
 export type TaskResult =
   | { readonly kind: "losses"; readonly sums: readonly EvaluatedBatch[] }

@@ -13,6 +13,7 @@ const statusOfCode: Partial<Record<ErrorCode, grpc.status>> = {
   E_DEVICE_KIND_MISMATCH: grpc.status.FAILED_PRECONDITION,
   E_PROTOCOL_VERSION: grpc.status.FAILED_PRECONDITION,
   E_UNKNOWN_WORKER: grpc.status.NOT_FOUND,
+  E_RUN_OVER: grpc.status.FAILED_PRECONDITION,
   E_RPC_UNAVAILABLE: grpc.status.CANCELLED,
   E_SHARD_BUSY: grpc.status.RESOURCE_EXHAUSTED,
   E_PUSH_GROUP: grpc.status.INVALID_ARGUMENT,

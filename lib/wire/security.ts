@@ -1,7 +1,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import grpc from "@grpc/grpc-js";
 import { LockstepError } from "#lib/core/errors/index";
+import { readRegularFile } from "#lib/core/regular-file";
 
 /** What protects the connections of a job. Plain data, so that it can be handed to a thread. */
 export interface WireSecurity {
@@ -27,16 +27,10 @@ export interface WireSecurityFiles {
 /** A token or a PEM chain is a few KiB; a larger file is the wrong file. */
 const maxSecretFileBytes = 1024 * 1024;
 
-/** @throws E_FILE_NOT_FOUND for a file that cannot be read. */
+/** @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_FILE_TOO_LARGE */
 export async function loadWireSecurity(files: WireSecurityFiles): Promise<WireSecurity> {
-  const read = async (file: string, what: string): Promise<string> => {
-    try {
-      const text = await readFile(file, "utf8");
-      return text.slice(0, maxSecretFileBytes);
-    } catch (cause) {
-      throw new LockstepError("E_FILE_NOT_FOUND", { file, what }, { cause });
-    }
-  };
+  const read = async (file: string, what: string): Promise<string> =>
+    (await readRegularFile(file, { what, limitBytes: maxSecretFileBytes })).toString("utf8");
   const { joinTokenFile, tlsCaFile, tlsCertFile, tlsKeyFile, tlsServerName, insecure } = files;
   return {
     ...(joinTokenFile === undefined

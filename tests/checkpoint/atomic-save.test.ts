@@ -151,18 +151,20 @@ test("what another kind of run left in a directory goes: a model and an adapter 
   }
 });
 
-test("rotation keeps the newest and the best, by step and not by name", async (t) => {
+test("rotation keeps the last and the best", async (t) => {
   const output = await temporaryDirectory(t);
   for (const step of [5, 10, 100, 20]) await saveText(join(output, `checkpoint-${step}`), "");
   await mkdir(join(output, "checkpoint-x"));
   const steps = async (): Promise<number[]> => (await listCheckpoints(output)).map((c) => c.step);
-  assert.deepEqual(await rotateCheckpoints(output, null), []);
+  const rotate = async (limit: number | null, keep?: string): Promise<number> =>
+    (await rotateCheckpoints(await listCheckpoints(output), limit, keep)).length;
+  assert.equal(await rotate(null), 0);
   assert.deepEqual(await steps(), [5, 10, 20, 100]);
-  await rotateCheckpoints(output, 3);
+  await rotate(3);
   assert.deepEqual(await steps(), [10, 20, 100]);
-  await rotateCheckpoints(output, 1, join(output, "checkpoint-10"));
+  await rotate(1, join(output, "checkpoint-10"));
   assert.deepEqual(await steps(), [10, 100]);
-  await rotateCheckpoints(output, 1);
+  await rotate(1);
   assert.deepEqual(await steps(), [100]);
   assert.deepEqual(await readdir(output), ["checkpoint-100", "checkpoint-x"]);
   assert.deepEqual(await listCheckpoints(join(output, "missing")), []);

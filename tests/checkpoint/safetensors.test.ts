@@ -277,7 +277,7 @@ for (const [what, bytes, code, message] of hostile) {
 test("a missing file and a directory are named as such", async (t) => {
   const directory = await temporaryDirectory(t);
   await rejectsWith(openSafetensors(join(directory, "no.safetensors")), "E_FILE_NOT_FOUND");
-  await rejectsWith(openSafetensors(directory), "E_FILE_NOT_FOUND", /regular file/);
+  await rejectsWith(openSafetensors(directory), "E_FILE_UNREADABLE", /it is a directory/);
 });
 
 test("any mutation of a small file parses, or fails with an error of the catalogue", async (t) => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, relative } from "node:path";
+import { basename, join, relative } from "node:path";
 import { after, before, test } from "node:test";
 import { mergeAdapterCommand } from "#cli/merge-adapter";
 import { findableName, findModel } from "#cli/model-place";
@@ -20,11 +20,14 @@ import { runProgram } from "#tests/support/run-program";
 // An adapter's directory where a model's is asked for: the same as merging first.
 
 let directory = "";
+/** A name that no directory beside the tests' own has: a relative base is looked for there first. */
+let baseName = "";
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), "lockstep-adapter-"));
+  baseName = `${basename(directory)}-base`;
   for (const name of loraFixtures) {
-    await copyFixtureWithTokenizer(name, join(directory, name, "base"));
-    await copyAdapter(name, join(directory, name, "adapter"), "../base");
+    await copyFixtureWithTokenizer(name, join(directory, name, baseName));
+    await copyAdapter(name, join(directory, name, "adapter"), `../${baseName}`);
     const merging = [join(directory, name, "adapter"), join(directory, name, "merged")];
     assert.equal(await mergeAdapterCommand([...merging, "--dtype", "float32"]), 0);
   }
@@ -44,7 +47,7 @@ for (const name of loraFixtures) {
   test(`${name}: its weights have the bits of the merged model's, and are not the base's`, async () => {
     const adapted = await openModel(join(directory, name, "adapter"));
     const merged = await openModel(join(directory, name, "merged"));
-    const base = await openModel(join(directory, name, "base"));
+    const base = await openModel(join(directory, name, baseName));
     let numMoved = 0;
     for (const { name: weight } of adapted.model.weights) {
       const values = await adapted.readWeight(weight);
@@ -80,7 +83,7 @@ test("verify-model and generate compute what they compute for the merged model",
 });
 
 test("the base is found by name, beside the adapter or as --base; the tokenizer is the adapter's own", async () => {
-  const base = join(directory, "gpt2", "base");
+  const base = join(directory, "gpt2", baseName);
   const other = join(directory, "named");
   await copyAdapter("gpt2", other, relative(process.cwd(), base));
   assert.equal((await findModel(other)).modelDirectory, base);
@@ -116,7 +119,7 @@ test("a run refuses to start from an adapter and says the command that makes a m
   const folder = join(directory, "it's here");
   await mkdir(folder);
   const adapter = join(folder, "adapter");
-  await copyAdapter("gpt2", adapter, join(directory, "gpt2", "base"));
+  await copyAdapter("gpt2", adapter, join(directory, "gpt2", baseName));
   await mkdir(`${adapter}-merged`);
   const { config } = await loadConfig([
     ...["--model_name_or_path", adapter, "--dataset", "sotu", "--output_dir", join(folder, "out")],
@@ -134,7 +137,7 @@ test("a run refuses to start from an adapter and says the command that makes a m
 });
 
 test("an adapter is not written into the directory of its base model", async () => {
-  const base = join(directory, "gpt2", "base");
+  const base = join(directory, "gpt2", baseName);
   const { config } = await loadConfig([
     ...["--model_name_or_path", base, "--dataset", "sotu", "--output_dir", `${base}/`],
     "--use_peft",
@@ -147,7 +150,7 @@ test("an adapter calls its base by the hub's name, or by an absolute path", () =
   const before = process.env.LOCKSTEP_CACHE;
   process.env.LOCKSTEP_CACHE = cache;
   try {
-    const model = join(directory, "gpt2", "base");
+    const model = join(directory, "gpt2", baseName);
     assert.equal(findableName(relative(process.cwd(), model), model), model);
     assert.equal(findableName(`${model}/`, model), model);
     const snapshot = join(directory, "hub/models--org--name/snapshots/0123");

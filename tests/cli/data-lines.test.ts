@@ -29,7 +29,8 @@ test("before training a person reads what there is to learn, what was cut and wh
   const { train, validation } = dataset;
   assert.ok(validation !== undefined);
   const figures = ({ report }: typeof train): string =>
-    `${report.numRows} rows, ${report.rowTokens} tokens, ${report.supervisedTokens} supervised` +
+    `${report.numRows === 1 ? "1 row" : `${report.numRows} rows`}, ${report.rowTokens} tokens, ` +
+    `${report.supervisedTokens} supervised` +
     (report.truncatedExamples === 0
       ? ""
       : `; ${report.truncatedExamples} too long, ${report.truncatedTokens} tokens cut off`);

@@ -116,13 +116,13 @@ test("Ctrl-C finishes the step, saves and exits 130; the resumed run ends like o
 
   for (const [key, value] of [
     ["data_seed", "7"],
-    ["packing", "false"],
+    ["max_train_samples", "20"],
   ] as const) {
     const other = await train("stopped", [
       ...["--max_steps", total, "--resume_from_checkpoint", "true", `--${key}`, value],
     ]);
     assert.equal(other.code, 1);
-    assert.match(other.stderr, new RegExp(`E_CONFIG_CONFLICT.*${key}`));
+    assert.match(other.stderr, new RegExp(`E_RESUME_MISMATCH.*${key} was .* and is now ${value}`));
   }
 });
 

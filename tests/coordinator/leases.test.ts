@@ -247,9 +247,10 @@ test("waiting ends with `wait`, and the job's end with `finished` for all", asyn
   const { signal } = new AbortController();
   assert.deepEqual(await queue.next("w", 1, signal), { kind: "wait" });
   const waiting = queue.next("w", 60_000, signal);
-  queue.finish("over");
-  assert.deepEqual(await waiting, { kind: "finished", reason: "over" });
-  assert.deepEqual(await queue.next("v", 60_000, signal), { kind: "finished", reason: "over" });
+  const end = { reason: "over", interrupted: true };
+  queue.finish(end);
+  assert.deepEqual(await waiting, { kind: "finished", ...end });
+  assert.deepEqual(await queue.next("v", 60_000, signal), { kind: "finished", ...end });
 });
 
 test("a result that is refused leaves its item open", async () => {

@@ -159,14 +159,14 @@ test("an entry's key at any value is kept, warned of or refused by name", () => 
     ...["train_on_eos", "train_on_eot", "message_field_training_detail", "chat_template_jinja"],
     ...["field_model", "field_thinking", "template_thinking_key", "split_thinking", "temperature"],
     ...["logprobs_field", "roles_to_train", "ds_type", "type", "drop_system_message", "roles"],
-    ...["message_property_mappings", "data_filez"],
+    ...["message_property_mappings", "data_filez", "conversation", "chat_template"],
   ]) {
     const message = failure(() => ofEntry({ type: "chat_template", [key]: odd }));
     assert.match(message, new RegExp(`^E_CONFIG_\\w+: .*dataset\\[0\\]\\.${key}`), key);
     assert.match(message, /job\.yml:1, given as datasets/, key);
   }
   for (const key of [
-    ...["trust_remote_code", "revision", "preprocess_shards", "conversation", "chat_template"],
+    ...["trust_remote_code", "revision", "preprocess_shards"],
     // Of another type.
     "field",
   ]) {
@@ -211,7 +211,7 @@ test("the kind of file that is said is the one that its name says", () => {
 });
 
 test("sharegpt, as older files have it, is a chat template over its columns", () => {
-  const { config, warnings } = ofEntry({ type: "sharegpt", conversation: "chatml" });
+  const { config, warnings } = ofEntry({ type: "sharegpt" });
   assert.deepEqual(config.dataset, [
     {
       ...{ path: "rows.jsonl", type: "chat_template", field_messages: "conversations" },

@@ -66,6 +66,8 @@ test("a name has one rule", () => {
 
 test("TrainingArguments at their defaults, whichever generation wrote them, say nothing", () => {
   for (const [name, value] of Object.entries({ ...v5, ...v4 })) {
+    // Its own default is that a script decides; in a file it asks for evaluation alone.
+    if (name === "do_train") continue;
     // The class fills these in itself; a file cannot hold null.
     if (value === null && isConfigKey(name) && name === "output_dir") continue;
     const { warnings } = resolve({ [name]: value });
@@ -145,7 +147,6 @@ test("LLaMA-Factory's full fine-tuning resolves, with a line for each key withou
     "deepspeed",
     "finetuning_type",
     "overwrite_cache",
-    "overwrite_output_dir",
     "plot_loss",
     "preprocessing_num_workers",
     "template",
@@ -192,6 +193,12 @@ test("adapters of axolotl, TRL and peft are read under their names", () => {
     resolve({ use_peft: true, lora_target: "q_proj, v_proj" }).config.lora_target_modules,
     ["q_proj", "v_proj"],
   );
+  const targets = (value: unknown): unknown =>
+    resolve({ use_peft: true, lora_target: value }).config.lora_target_modules;
+  assert.deepEqual(targets("self_attn.q_proj,mlp.up_proj"), ["self_attn.q_proj", "mlp.up_proj"]);
+  assert.equal(targets("layers.0.q_proj"), "layers.0.q_proj");
+  assert.equal(targets(["all-linear"]), "all-linear");
+  assert.equal(targets("ALL-LINEAR"), "all-linear");
   assert.match(
     failure(() => resolve({ adapter: "qlora" })),
     /^E_CONFIG_UNSUPPORTED: adapter: "qlora" .*quantised weights/,
@@ -322,6 +329,49 @@ test("a push is what push_to_hub says, once, to main; its options alone are told
     failure(() => resolve({ push_to_hub_organization: "lab" })),
     /^E_CONFIG_UNSUPPORTED: .*write hub_model_id: ORGANISATION\/NAME/,
   );
+});
+
+test("a file that asks for evaluation or prediction alone does not train", () => {
+  const refuses = (keys: Readonly<Record<string, unknown>>, message: RegExp): void =>
+    assert.match(
+      failure(() => resolve(keys)),
+      message,
+    );
+  refuses(
+    { do_train: false, do_eval: true },
+    /^E_CONFIG_UNSUPPORTED: do_train: false .*eval_on_st/,
+  );
+  refuses({ do_train: "no" }, /^E_CONFIG_UNSUPPORTED: do_train/);
+  refuses({ do_predict: true }, /^E_CONFIG_UNSUPPORTED: do_predict: true .*lockstep generate/);
+  assert.equal(resolve({ do_train: true, do_eval: true }).config.eval_on_end, true);
+  assert.deepEqual(resolve({ do_train: true, do_eval: false, do_predict: false }).warnings, []);
+  assert.match(
+    failure(() => resolve({ do_eval: true, eval_on_end: false })),
+    /^E_CONFIG_CONFLICT: .*do_eval and eval_on_end/,
+  );
+});
+
+test("the format that conversations are to have is kept for the model's own template to meet", () => {
+  assert.equal(resolve({ chat_template: "chatml" }).config.chat_template, "chatml");
+  assert.deepEqual(resolve({ chat_template: "chatml" }).warnings, []);
+  for (const key of ["chat_template", "conversation"]) {
+    assert.match(
+      failure(() =>
+        resolve({ dataset: [{ path: "a.jsonl", type: "chat_template", [key]: "chatml" }] }),
+      ),
+      new RegExp(`^E_CONFIG_UNSUPPORTED: dataset\\[0\\]\\.${key}: "chatml" .*beside the data sets`),
+    );
+  }
+});
+
+test("one message names every value that is wrong", () => {
+  const text = 'model_name_or_path: m\ndataset: sotu\nlearning_rate: "2e-4"\nseed: -1\nbf16: 3\n';
+  const message = failure(() => resolveText(text, "job.yaml"));
+  assert.match(message, /learning_rate must be .* in quotes \(job\.yaml:3\)/);
+  assert.match(message, /; seed must be .*got -1 \(job\.yaml:4\)/);
+  assert.match(message, /; bf16 must be .*got 3 \(job\.yaml:5\)\.$/);
+  const hub = failure(() => resolve({ hub_token: ["hf_secret"], seed: "x" }));
+  assert.ok(!hub.includes("hf_secret") && hub.includes("seed"), hub);
 });
 
 test("a model's revision is read under the names of peft and axolotl", () => {

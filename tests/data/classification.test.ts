@@ -75,6 +75,81 @@ test("names are numbered in sorted order, whole numbers number themselves, in ta
   assert.deepEqual(classesOf(table), [1, 0]);
 });
 
+test("the same labels as JSON and in a table are the same classes", async () => {
+  const cases: [values: unknown[], names: string[], classes: number[]][] = [
+    [
+      [5, 1, 3, 2, 4],
+      ["1", "2", "3", "4", "5"],
+      [4, 0, 2, 1, 3],
+    ],
+    [
+      [1, -1, 0],
+      ["-1", "0", "1"],
+      [2, 0, 1],
+    ],
+    [
+      [10, 9, 10],
+      ["9", "10"],
+      [1, 0, 1],
+    ],
+    [
+      ["1.0", "0.0", "1"],
+      ["LABEL_0", "LABEL_1"],
+      [1, 0, 1],
+    ],
+    [
+      [true, false],
+      ["false", "true"],
+      [1, 0],
+    ],
+    [
+      ["1 ", "0", " 1"],
+      ["LABEL_0", "LABEL_1"],
+      [1, 0, 1],
+    ],
+    [
+      ["007", "008"],
+      ["007", "008"],
+      [0, 1],
+    ],
+    [
+      ["v1", "1.0", "2.0"],
+      ["1.0", "2.0", "v1"],
+      [2, 0, 1],
+    ],
+    [
+      ["b", "a "],
+      ["a", "b"],
+      [1, 0],
+    ],
+  ];
+  for (const [values, names, classes] of cases) {
+    const json = await prepare(await jsonl(values.map((label) => ({ text: "the", label }))));
+    const lines = values.map((label) => `the,${String(label)}\n`).join("");
+    const table = await prepare(await file(".csv", `text,label\n${lines}`));
+    for (const dataset of [json, table]) {
+      assert.deepEqual(dataset.labels, names);
+      assert.deepEqual(classesOf(dataset), classes);
+    }
+  }
+  // Python writes True where JSON has true.
+  const python = await prepare(await file(".csv", "text,label\nthe,True\nof,False\n"));
+  assert.deepEqual(python.labels, ["false", "true"]);
+});
+
+test("labels of a model's own classes are all names or all places", async () => {
+  const known = { knownLabels: ["1", "2", "3"] };
+  const rows = (labels: readonly unknown[]) =>
+    jsonl(labels.map((label) => ({ text: "the", label })));
+  const named = await prepare(await rows([3, 1]), {}, known);
+  assert.deepEqual(named.labels, known.knownLabels);
+  assert.deepEqual(classesOf(named), [2, 0]);
+  // 1 is not to be the name of one row and the place of another.
+  const other = await prepare(await rows([0, 1]), {}, known);
+  assert.deepEqual(other.labels, ["LABEL_0", "LABEL_1"]);
+  assert.deepEqual(classesOf(other), [0, 1]);
+});
+
 test("labels keep the numbers of a model that knows them all", async () => {
   const known = { knownLabels: ["sport", "news", "art"] };
   const rows = ["art", "sport"].map((label) => ({ text: "the", label }));
@@ -201,6 +276,11 @@ test("labels that are no classes are refused", async () => {
       assert.rejects(prepare(path), failure(code)),
     );
   await refused([0.5, 1], "E_DATA_ROW_FORMAT");
+  await refused(["0.5", "1"], "E_DATA_ROW_FORMAT");
+  await refused(["01", "1"], "E_DATA_ROW_FORMAT");
+  await refused([2 ** 53, 2 ** 53 + 2], "E_DATA_ROW_FORMAT");
+  await refused([true, "a"], "E_DATA_ROW_FORMAT");
+  await refused(["a", " "], "E_DATA_NO_ANSWER");
   await refused([0, 2], "E_DATA_ROW_FORMAT");
   await refused([1, "a"], "E_DATA_ROW_FORMAT");
   await refused([["a"]], "E_DATA_ROW_FORMAT");

@@ -251,6 +251,17 @@ test("rows that cannot be learnt end the run, or are counted and listed", async 
   );
 });
 
+test("a completion of blanks and end tokens, or without an answer, is a bad row", async () => {
+  const [user, answer] = rowsOfAllFormats.messages.messages;
+  for (const row of [
+    { prompt: "q", completion: " \n" },
+    { prompt: "q", completion: " <|im_end|>\n" },
+    { prompt: [user, answer], completion: [user] },
+  ]) {
+    await assert.rejects(prepare([row]), failure("E_DATA_NO_ANSWER"));
+  }
+});
+
 test("a row that is nested without end is a bad row like any other", async () => {
   const deep = `${"[".repeat(50_000)}${"]".repeat(50_000)}`;
   const messages = '{"role":"user","content":"q"},{"role":"assistant","content":"a"}';

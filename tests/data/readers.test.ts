@@ -8,9 +8,11 @@ import fc from "fast-check";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
 import { BadRows, maxListedRows } from "#lib/data/bad-rows";
-import { dataFiles, type RawRow, readRows } from "#lib/data/readers/index";
+import { FloatNumber, plainNumber } from "#lib/data/json-data";
+import { type RawRow, readRows } from "#lib/data/readers/index";
 import { maxFooterBytes } from "#lib/data/readers/parquet";
 import { maxRowBytes } from "#lib/data/readers/row";
+import { dataFiles } from "#lib/data/sources/index";
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-readers-"));
 after(() => rm(directory, { recursive: true }));
@@ -27,7 +29,16 @@ async function rowsOf(path: string, badRows = new BadRows("error")): Promise<Raw
   return rows;
 }
 const fieldsOf = async (path: string): Promise<unknown[]> =>
-  (await rowsOf(path)).map(({ fields }) => fields);
+  (await rowsOf(path)).map(({ fields }) => plain(fields));
+/** What is nested in a row, with objects and numbers of JavaScript. */
+function plain(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(plain);
+  if (value instanceof FloatNumber || typeof value === "bigint") return Number(plainNumber(value));
+  if (typeof value !== "object" || value === null) return value;
+  const entries =
+    value instanceof Map ? [...(value as Map<string, unknown>)] : Object.entries(value);
+  return Object.fromEntries(entries.map(([name, each]) => [name, plain(each)]));
+}
 
 function failure(code: string, facts: object = {}): (error: unknown) => boolean {
   return (error) => {
@@ -60,12 +71,25 @@ test("an array, objects over several lines and JSON Lines give the same rows", a
   );
 });
 
+test("a comma after the last row of an array is passed over", async () => {
+  assert.deepEqual(await fieldsOf(await file("comma.json", '[{"a": 1},\n{"b": 2} , ]\n')), [
+    { a: 1 },
+    { b: 2 },
+  ]);
+});
+
 test("a wrong JSON file is named by line and column", async () => {
   const cases = [
     ['[\n  {"a": 1},\n  {"a": x}\n]', 3, 9],
     ['[\n  {"a": 1}\n  3\n]', 3, 3],
     ['[\n  {"a":\n    [1, }\n  }]', 3, 9],
     ['[{"a": 1}] {"b": 2}', 1, 12],
+    ['[{"a": 1}\n {"b": 2}]', 2, 2],
+    ['[{"a": 1},\n , {"b": 2}]', 2, 2],
+    ['[,{"a": 1}]', 1, 2],
+    ['[{"a": 1},,]', 1, 11],
+    ['{"a": 1},\n{"b": 2}', 1, 9],
+    ['[\n  {"a": NaN}\n]', 2, 9],
     ['[{"a": 1}', 1, 9],
     ['[{"a": 1', 1, 8],
     ["nonsense", 1, 1],
@@ -77,24 +101,27 @@ test("a wrong JSON file is named by line and column", async () => {
   }
 });
 
-test("every value of a table comes back, whatever it holds", async () => {
-  const value = fc.stringMatching(/^[a-z "é,\t\n]{0,8}$/);
+test("every value of a table comes back, whatever it holds and whatever separates it", async () => {
+  const value = fc.stringMatching(/^[a-z "é,;|\t\n]{0,8}$/);
   const tables = fc
     .integer({ min: 1, max: 4 })
     .chain((width) => fc.array(fc.array(value, { minLength: width, maxLength: width })));
   await fc.assert(
     fc.asyncProperty(
       tables,
-      fc.constantFrom(",", "\t"),
+      fc.constantFrom(",", "\t", ";", "|"),
       fc.boolean(),
       async (rows, separator, crlf) => {
         const quoted = (text: string): string => `"${text.replaceAll('"', '""')}"`;
-        const plain = (text: string): string => (/["\n,\t]|^$/.test(text) ? quoted(text) : text);
-        const header = (rows[0] ?? ["x"]).map((_, i) => `column ${i}`);
-        const lines = [header, ...rows].map((row) => row.map(plain).join(separator));
+        const plain = (text: string): string => (/["\n,;|\t]|^$/.test(text) ? quoted(text) : text);
+        const width = (rows[0] ?? ["x"]).length;
+        // One column tells no separator.
+        const between = width === 1 ? "," : separator;
+        const header = Array.from({ length: width }, (_, i) => `column ${i}`);
+        const lines = [header, ...rows].map((row) => row.map(plain).join(between));
         // A line end inside a value stays as it is.
         const text = `\uFEFF${lines.join(crlf ? "\r\n" : "\n")}\n`;
-        const path = await file(separator === "," ? "table.csv" : "table.tsv", text);
+        const path = await file(between === "\t" && crlf ? "table.tsv" : "table.csv", text);
         const expected = rows.map((row) =>
           Object.fromEntries(header.map((name, i) => [name, row[i]])),
         );
@@ -121,6 +148,40 @@ test("a table with a quote that is not closed, or rows of another width, is refu
     rowsOf(columns),
     failure("E_DATA_TOO_MANY_COLUMNS", { file: columns, numColumns: 20_001 }),
   );
+});
+
+test("the header tells the separator, and columns have one name each", async () => {
+  const semicolons = 'text; label\r\n"a; b, c";good\r\nd,bad\r\n';
+  const path = await file("semicolons.csv", semicolons);
+  const rows = rowsOf(path);
+  await assert.rejects(rows, failure("E_DATA_CSV", { file: path, line: 3 }));
+  const good = await file("good.csv", semicolons.replace("d,bad", "d,e;bad"));
+  assert.deepEqual(await fieldsOf(good), [
+    { text: "a; b, c", label: "good" },
+    { text: "d,e", label: "bad" },
+  ]);
+  assert.deepEqual(await fieldsOf(await file("excel.csv", "sep=;\na;b\n1,5;2\n")), [
+    { a: "1,5", b: "2" },
+  ]);
+  assert.deepEqual(await fieldsOf(await file("tabs.csv", "a\tb\nx, y\tz\n")), [
+    { a: "x, y", b: "z" },
+  ]);
+  // One column whose values hold other separators stays one.
+  assert.deepEqual(await fieldsOf(await file("one.csv", "text\na; b\n")), [{ text: "a; b" }]);
+  // pandas writes its index into a column without a name.
+  assert.deepEqual(await fieldsOf(await file("pandas.csv", ",text\n0,a\n1,b\n")), [
+    { text: "a" },
+    { text: "b" },
+  ]);
+  for (const [text, line] of [
+    ["a,b, a\n1,2,3\n", 1],
+    ['"",""\n1,2\n', 1],
+    ["a,b\r1,2\r", 1],
+    ['a,b\n1, "x, y"\n', 2],
+  ] as const) {
+    const wrong = await file("wrong-header.csv", text);
+    await assert.rejects(rowsOf(wrong), failure("E_DATA_CSV", { file: wrong, line }), text);
+  }
 });
 
 test("a row without an end is refused by its line, in the memory of one row", async () => {
@@ -279,13 +340,13 @@ test("patterns reach into directories", async () => {
   }
   const find = async (pattern: string): Promise<string[]> =>
     (
-      await dataFiles(join(directory, pattern), {
-        isData: (name) => name.endsWith(".csv"),
-        known: [],
-      })
-    ).map((path) => path.slice(directory.length + 1));
+      await dataFiles(
+        { path: join(directory, pattern), purpose: "train" },
+        { isData: (name) => name.endsWith(".csv"), known: [] },
+      )
+    ).files.map((path) => path.slice(directory.length + 1));
   const tree = (...names: string[]): string[] => names.map((name) => `tree/${name}`);
-  assert.deepEqual(await find("tree"), tree("1.csv"));
+  assert.deepEqual(await find("tree"), tree("1.csv", "a/2.csv", "a/b/3.csv", "c/34.csv"));
   assert.deepEqual(await find("tree/**/*.csv"), tree("1.csv", "a/2.csv", "a/b/3.csv", "c/34.csv"));
   assert.deepEqual(await find("tree/*/?.csv"), tree("a/2.csv"));
   assert.deepEqual(await find("tree/c/*"), tree("c/34.csv", "c/4.txt"));

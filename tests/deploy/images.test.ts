@@ -216,7 +216,7 @@ test("every source folder that the build compiles is copied, save what only test
 });
 
 test("image tags in the manifests are the package's version", () => {
-  for (const path of ["base", "overlays/cpu"]) {
+  for (const path of ["base", "overlays/cpu", "files"]) {
     const text = readFileSync(
       join(packageRoot, "deploy", "kustomize", path, "kustomization.yaml"),
       "utf8",

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -120,6 +121,48 @@ test("what has not the shape of an id is not asked for, and cannot leave a direc
     /^E_MODEL_NOT_FOUND: .*; a file is there, and a model is a directory/,
   );
   assert.deepEqual(server.log, []);
+});
+
+test("a name that is nearly one of a model is told, whatever became of the search", async (t) => {
+  const { server, directory } = await startHub(t);
+  const env = { HF_ENDPOINT: server.endpoint, HF_HOME: directory, LOCKSTEP_CACHE: directory };
+  const models = [
+    "models/Tiny-Llama",
+    "models/lab/small-model",
+    "hub/models--other--gemma-2b",
+    "own",
+  ];
+  for (const model of models) await mkdir(join(directory, model), { recursive: true });
+  const nearOf = async (name: string, more: object = {}): Promise<string | undefined> =>
+    / Did you mean (.*)\?$/.exec(
+      (await failure(() => findModelDirectory(name, { env: { ...env, ...more } }))) ?? "",
+    )?.[1];
+  assert.equal(await nearOf("Tiny-Lama"), "Tiny-Llama");
+  assert.equal(await nearOf("lab/smal-model"), "lab/small-model");
+  assert.equal(await nearOf("other/gema-2b", { HF_HUB_OFFLINE: "1" }), "other/gemma-2b");
+  assert.equal(await nearOf("SmolLM2-135M-Instrct"), "SmolLM2-135M-Instruct");
+  assert.equal(await nearOf(join(directory, "owm")), join(directory, "own"));
+  assert.equal(await nearOf("quite-another"), undefined);
+});
+
+test("of a model whose weights are not needed the other files are fetched, and then the weights", async (t) => {
+  const { server, directory } = await startHub(t);
+  const env = { HF_ENDPOINT: server.endpoint, HF_HOME: directory, LOCKSTEP_CACHE: directory };
+  server.add(id, await tinyRepository());
+  const find = (weights: boolean): Promise<string> => findModelDirectory(id, { env, weights });
+  const snapshot = await find(false);
+  for (const name of ["config.json", "tokenizer.json", "chat_template.jinja"]) {
+    assert.ok(existsSync(join(snapshot, name)), name);
+  }
+  assert.deepEqual(server.downloadsOf("model.safetensors"), []);
+  const numRequests = server.log.length;
+  assert.equal(await find(false), snapshot);
+  assert.equal(server.log.length, numRequests, "what is in the cache is not asked for");
+  // For a run it is no whole model.
+  assert.equal(await find(true), snapshot);
+  assert.equal(server.downloadsOf("model.safetensors").length, 1);
+  assert.equal(server.downloadsOf("tokenizer.json").length, 1);
+  assert.ok(existsSync(join(snapshot, "model.safetensors")));
 });
 
 test("an interrupted snapshot of another program is completed", async (t) => {

@@ -63,9 +63,12 @@ test("errors of the product carry a code", () => {
     );
   const coded = thrown.filter((line) => line.endsWith(": LockstepError"));
   assert.ok(coded.length > 30);
-  // Of the last two others make an error with a code: E_ENGINE_FAILED and E_HUB_RESPONSE.
+  // Of the last ones others make an error with a code: E_ENGINE_FAILED, E_HUB_RESPONSE and
+  // E_CHAT_TEMPLATE_FAILED.
   const allowed = new Set(
-    ["LockstepError", "Error", "RangeError", "TypeError"].concat("EngineFailure", "UnusableAnswer"),
+    ["LockstepError", "Error", "RangeError", "TypeError"].concat(
+      ...["EngineFailure", "UnusableAnswer", "TemplateError", "LoopControl"],
+    ),
   );
   assert.deepEqual(
     thrown.filter((line) => !allowed.has(line.split(": ")[1] ?? "")),

@@ -201,13 +201,13 @@ test("the live block is redrawn in place, lasting lines stand above it, and it l
   assert.equal(terminal.isCursorVisible, true);
 });
 
-function shown(mode: "lines" | "json" | "live"): string[] {
+function shown(mode: "lines" | "json" | "live", events: readonly LockstepEvent[] = run): string[] {
   const terminal = new FakeTerminal();
   const bus = new InProcessEventBus((error) => {
     throw error;
   });
   const display = startDisplay(bus, { mode, stream: terminal, color: false, nowMs: () => 0 });
-  for (const event of run) bus.publish(event);
+  for (const event of events) bus.publish(event);
   display.close();
   return terminal.lines.filter((line) => line !== "");
 }
@@ -255,6 +255,43 @@ test("live: the samples, the validations and the summary stay", () => {
   assert.ok(lines.some((line) => line.startsWith("✓ validation before training: loss 3.5123")));
   assert.ok(lines.includes("Sample after 14 steps"));
   assert.equal(lines.filter((line) => line === "Load it in Python:").length, 1);
+});
+
+const started = run.find((event) => event.type === "run.started") ?? assert.fail();
+const step = run.find((event) => event.type === "step.completed") ?? assert.fail();
+
+test("one of a thing is not called several", () => {
+  const single = {
+    ...{ ...started, totalSteps: 1, globalBatchSize: 1, gradientGroups: 1, plannedWorkers: 1 },
+    ...{ numTrainSamples: 1, numTrainTokens: 512 },
+  };
+  for (const mode of ["lines", "live"] as const) {
+    const lines = shown(mode, [single, { ...step, totalSteps: 1 }]).join("\n");
+    assert.match(lines, /1 row of 512 tokens, /);
+    assert.match(lines, /1 step of 1 row in 1 (gradient )?group, 1 worker\b/);
+    assert.doesNotMatch(lines, /\b1 (steps|rows|groups|gradient groups|workers)/);
+  }
+});
+
+test("tokens a second say that they count padding, where rows have any", () => {
+  const padded = { ...started, numTrainTokens: started.numTrainTokens - 1 };
+  assert.ok(
+    shown("lines", [padded, step]).some((line) => / tokens\/s \d+ with padding /.test(line)),
+  );
+  let view = emptyView(0);
+  for (const event of [padded, step]) view = foldEvent(view, event, 0);
+  assert.ok(frame(view).some((line) => / tokens\/s with padding /.test(line)));
+  const completed = run.at(-1);
+  assert.ok(completed?.type === "run.completed");
+  const summary = renderSummary(view, completed, { columns: 100, palette: plainPalette });
+  assert.ok(summary.some((line) => /14 steps, [\d,]+ tokens with padding in /.test(line)));
+});
+
+test("what ended a run is told on standard error, and the log says only that it ended", () => {
+  const failed = { type: "run.failed", code: "E_DISK_FULL", message: "There is no room." } as const;
+  assert.deepEqual(shown("lines", [failed]), ["00:00:00 failed: E_DISK_FULL"]);
+  assert.deepEqual(shown("live", [failed]), []);
+  assert.match(shown("json", [failed])[0] ?? "", /"message":"There is no room\."/);
 });
 
 test("text from outside cannot command the terminal", () => {

@@ -158,7 +158,12 @@ export class HubServer {
           lastModified: 0,
         });
       case "tree":
-        return this.#list(repository, pathname, Number(searchParams.get("cursor") ?? 0), response);
+        return this.#list(
+          repository,
+          { pathname, folder: rest.split("/").slice(1).join("/") },
+          Number(searchParams.get("cursor") ?? 0),
+          response,
+        );
       case "resolve":
         return this.#resolve(entry, repository, rest.split("/").slice(1).join("/"), response);
       case "preupload":
@@ -199,8 +204,16 @@ export class HubServer {
     return json(response, { url: `${this.endpoint}/${id}`, id });
   }
 
-  #list(repository: HubRepository, path: string, cursor: number, response: ServerResponse): void {
-    const entries: unknown[] = [...repository.files].map(([name, file]) => ({
+  #list(
+    repository: HubRepository,
+    { pathname, folder }: { readonly pathname: string; readonly folder: string },
+    cursor: number,
+    response: ServerResponse,
+  ): void {
+    const own = [...repository.files].filter(([name]) => {
+      return name.split("/").slice(0, -1).join("/") === folder;
+    });
+    const entries: unknown[] = own.map(([name, file]) => ({
       type: "file",
       path: name,
       size: file.content.length,
@@ -209,11 +222,16 @@ export class HubServer {
         ? { lfs: { oid: sha256(file.content), size: file.content.length, pointerSize: 130 } }
         : {}),
     }));
-    entries.push({ type: "directory", path: "onnx", size: 0, oid: "0".repeat(40) });
-    entries.push(...this.extraEntries);
+    if (folder === "") {
+      const nested = [...repository.files.keys()].flatMap((name) => name.split("/").slice(0, -1));
+      for (const path of new Set(["onnx", ...nested])) {
+        entries.push({ type: "directory", path, size: 0, oid: "0".repeat(40) });
+      }
+      entries.push(...this.extraEntries);
+    }
     const next = cursor + this.pageSize;
     if (next < entries.length) {
-      response.setHeader("link", `<${this.endpoint}${path}?cursor=${next}>; rel="next"`);
+      response.setHeader("link", `<${this.endpoint}${pathname}?cursor=${next}>; rel="next"`);
     }
     json(response, entries.slice(cursor, next));
   }

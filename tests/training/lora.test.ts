@@ -84,7 +84,7 @@ test("a checkpoint of another rank is not resumed", async () => {
     join(job.directory, "whole", "checkpoint-3"),
   );
   assert.equal(outcome.code, 1);
-  assert.match(outcome.stderr, /E_CONFIG_CONFLICT.*lora_r and resume_from_checkpoint/);
+  assert.match(outcome.stderr, /E_RESUME_MISMATCH.*lora_r was 4 and is now 2/);
 });
 
 for (const [modelType, head, saved] of [

@@ -81,7 +81,11 @@ test("tasks of every kind survive the wire, token for token and bit for bit", ()
     ),
     fc.constant({ kind: "wait" as const }),
     fc.record(
-      { kind: fc.constant("finished" as const), reason: fc.string({ maxLength: 20 }) },
+      {
+        kind: fc.constant("finished" as const),
+        reason: fc.string({ maxLength: 20 }),
+        interrupted: fc.boolean(),
+      },
       plain,
     ),
   );

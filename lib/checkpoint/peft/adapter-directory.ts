@@ -13,7 +13,8 @@ import { type StoredTensor, storedDtypeOf } from "#lib/checkpoint/safetensors-he
 import { writeSafetensors } from "#lib/checkpoint/safetensors-writer";
 import { readLoraConfig } from "./adapter-files.js";
 import { adapterConfigFileName, formatLoraConfig, type LoraConfig } from "./lora-config.js";
-import { type BaseModel, linearModules, rankOf } from "./target-modules.js";
+import { type BaseModel, isSavedWhole, linearModules, rankOf } from "./target-modules.js";
+import { tiedHeadPath } from "./tied-modules.js";
 
 export const adapterWeightsFileName = "adapter_model.safetensors";
 const pickleFileName = "adapter_model.bin";
@@ -176,9 +177,13 @@ function sortTensors(directory: string, config: LoraConfig, file: SafetensorsFil
   });
   if (modules.length === 0) fail("the weights file", "holds no lora_A and lora_B");
   modules.sort((a, b) => (a.path < b.path ? -1 : 1));
+  // Beside a table that is trained as one with the head, the file holds the head too.
+  const isTiedHead = (name: string): boolean =>
+    config.ensure_weight_tying && name === `${tiedHeadPath}.weight`;
   const isExpected = (name: string): boolean =>
     (config.bias !== "none" && name.endsWith(".bias")) ||
-    (config.modules_to_save ?? []).some((module) => `.${name}`.includes(`.${module}.`));
+    isSavedWhole(config.modules_to_save, name) ||
+    isTiedHead(name);
   for (const name of savedWeights) {
     if (!isExpected(name)) fail(name, "belongs neither to LoRA nor to modules_to_save");
   }

@@ -17,7 +17,20 @@ export {
   parseLoraConfig,
 } from "./lora-config.js";
 export { type AdapterLayout, initialMatrix, layOutAdapter, loraMatrixOf } from "./lora-job.js";
-export { addLowRank, type LowRankUpdate, mergedTensors } from "./merge.js";
+export { addLowRank, type LowRankUpdate, mergedTensors, type MergeOptions } from "./merge.js";
+export {
+  checkModuleNames,
+  checkNoneTwice,
+  checkTargetPattern,
+  moduleKeys,
+} from "./module-names.js";
+export {
+  type HeadTie,
+  headTieOf,
+  tiedHeadPath,
+  tiedModulesToSave,
+  withTiedHead,
+} from "./tied-modules.js";
 export {
   adaptedModules,
   type BaseModel,

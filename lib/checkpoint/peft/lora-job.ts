@@ -3,7 +3,7 @@ import type { WireDtype } from "#lib/core/dtype";
 import { buildParameterLayout, type ParameterLayout } from "#lib/core/parameter-layout";
 import { RandomStream } from "#lib/core/random";
 import type { LoraConfig } from "./lora-config.js";
-import { adaptedModules, type BaseModel, rankOf, scaleOf } from "./target-modules.js";
+import { adaptedModules, type BaseModel, isSavedWhole, rankOf, scaleOf } from "./target-modules.js";
 
 /** What a job of adapters trains, and what stays. */
 export interface AdapterLayout {
@@ -30,8 +30,7 @@ export function layOutAdapter(
     { name: loraWeightName(path, "A"), shape: [rankOf(config, path), numInputs] },
     { name: loraWeightName(path, "B"), shape: [numOutputs, rankOf(config, path)] },
   ]);
-  const isSaved = (name: string): boolean =>
-    config.modules_to_save?.some((module) => `.${name}`.includes(`.${module}.`)) === true;
+  const isSaved = (name: string): boolean => isSavedWhole(config.modules_to_save, name);
   const whole = model.weights.filter(({ name }) => isSaved(name));
   const trained = [...adapters, ...whole].sort((a, b) => (a.name < b.name ? -1 : 1));
   return {

@@ -47,6 +47,8 @@ export interface MergeOptions {
   readonly modelType: string;
   /** Weights that a new head has, which come from the adapter. */
   readonly newWeights?: readonly { readonly name: string; readonly shape: readonly number[] }[];
+  /** Weights that begin as another of the base, by name: a head that is no longer tied. */
+  readonly copies?: ReadonlyMap<string, string>;
   /** Whether a weight of the base is one of the model's; all are, by default. */
   readonly isOfModel?: (name: string) => boolean;
 }
@@ -59,7 +61,7 @@ export interface MergeOptions {
 export function mergedTensors(
   base: ModelWeights,
   adapter: AdapterDirectory,
-  { modelType, newWeights = [], isOfModel = () => true }: MergeOptions,
+  { modelType, newWeights = [], copies = new Map(), isOfModel = () => true }: MergeOptions,
 ): readonly ModelTensor[] {
   const ofBase = base
     .names()
@@ -72,7 +74,7 @@ export function mergedTensors(
   const moduleOf = new Map(adapter.modules.map((module) => [`${module.path}.weight`, module]));
   const saved = new Set(adapter.savedWeights);
   for (const { name } of weights) {
-    if (saved.has(name) || base.has(name)) continue;
+    if (saved.has(name) || base.has(name) || copies.has(name)) continue;
     const problem = "is neither in the adapter nor in the base model";
     throw new LockstepError("E_ADAPTER_TENSOR", {
       directory: adapter.directory,
@@ -85,7 +87,8 @@ export function mergedTensors(
     shape,
     read: async () => {
       if (saved.has(name)) return adapter.readSaved(name);
-      const weight = await base.readFloat32(name);
+      const source = base.has(name) ? name : (copies.get(name) ?? name);
+      const weight = await base.readFloat32(source);
       const module = moduleOf.get(name);
       if (module === undefined) return weight;
       const { path, rank } = module;

@@ -41,7 +41,7 @@ export interface BaseModel {
 
 /**
  * Fills in what peft fills in for a base model when an adapter is made: the usual targets, the full
- * paths of "all-linear", the heads of a classifier, and GPT-2's transposed weights.
+ * paths of "all-linear" and of a pattern, the heads of a classifier, and GPT-2's transposed weights.
  *
  * @throws E_ADAPTER_TARGET
  */
@@ -55,14 +55,18 @@ export function completeLoraConfig(config: LoraConfig, model: BaseModel): LoraCo
     const problem = `target_modules is not set, and model_type ${model.modelType} has no usual ones`;
     throw new LockstepError("E_ADAPTER_TARGET", { problem });
   }
-  if (isAllLinear(target_modules)) {
-    target_modules = linearModules(model)
-      .map(({ path }) => path)
-      .filter((path) => path !== head)
-      .sort();
-  }
   const heads = isClassifier ? classifierHeads : [];
   const saved = [...new Set([...(config.modules_to_save ?? []), ...heads])];
+  if (typeof target_modules === "string") {
+    // peft fails at a pattern that takes in a module without weights, such as an activation: paths do not.
+    const pattern = isAllLinear(target_modules) ? undefined : target_modules;
+    const found = linearModules(model)
+      .map(({ path }) => path)
+      .filter((path) => (pattern === undefined ? path !== head : matchesModule(pattern, path)))
+      .filter((path) => !isSavedWhole(saved, `${path}.weight`))
+      .sort();
+    if (found.length > 0 || pattern === undefined) target_modules = found;
+  }
   return {
     ...config,
     target_modules,
@@ -108,16 +112,16 @@ export const isInputMajor = (modelType: string, path: string): boolean =>
 /** peft's `check_target_module_exists`. */
 export function isTarget(config: LoraConfig, path: string): boolean {
   const { target_modules, exclude_modules, modules_to_save } = config;
-  if (exclude_modules !== null && matches(exclude_modules, path)) return false;
+  if (exclude_modules !== null && matchesModule(exclude_modules, path)) return false;
   const isSaved = (name: string): boolean =>
     path === name ||
     path.startsWith(`${name}.`) ||
     path.endsWith(`.${name}`) ||
     path.includes(`.${name}.`);
   if (modules_to_save?.some(isSaved) === true || target_modules === null) return false;
-  if (typeof target_modules === "string") return matches(target_modules, path);
+  if (typeof target_modules === "string") return matchesModule(target_modules, path);
   if (target_modules.includes(path)) return true;
-  return matches(target_modules, path) && isChosenLayer(config, path);
+  return matchesModule(target_modules, path) && isChosenLayer(config, path);
 }
 
 /** The rank of a module, its own where `rank_pattern` names it. */
@@ -132,14 +136,34 @@ export function scaleOf(config: LoraConfig, path: string): number {
   return alpha / (config.use_rslora ? Math.sqrt(rank) : rank);
 }
 
-function isAllLinear(selection: ModuleSelection): boolean {
+export function isAllLinear(selection: ModuleSelection): boolean {
   return typeof selection === "string" && selection.toLowerCase() === "all-linear";
 }
 
 /** A string is a regular expression for the whole path; names match whole last parts. */
-function matches(selection: ModuleSelection, path: string): boolean {
+export function matchesModule(selection: ModuleSelection, path: string): boolean {
   if (typeof selection === "string") return new RegExp(`^(?:${selection})$`).test(path);
   return selection.some((name) => path === name || path.endsWith(`.${name}`));
+}
+
+/** The modules that a weight lies in, from the outermost to its own. */
+export function pathsAbove(weight: string): string[] {
+  const parts = weight.split(".").slice(0, -1);
+  return parts.map((_, i) => parts.slice(0, i + 1).join("."));
+}
+
+/** The modules that `modules_to_save` means. peft takes every path that ends like a name, within a part too. */
+export function savedModulePaths(
+  names: readonly string[],
+  { weights }: { readonly weights: readonly { readonly name: string }[] },
+): string[] {
+  const paths = new Set(weights.flatMap(({ name }) => pathsAbove(name)));
+  return [...paths].filter((path) => names.some((name) => path.endsWith(name)));
+}
+
+/** Whether a weight is trained and saved whole. */
+export function isSavedWhole(names: readonly string[] | null, weight: string): boolean {
+  return names !== null && savedModulePaths(names, { weights: [{ name: weight }] }).length > 0;
 }
 
 function isChosenLayer(config: LoraConfig, path: string): boolean {

@@ -1,5 +1,6 @@
 import { nearestName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
+import { type ColumnMapping, readColumns } from "./columns.js";
 import { type InstructionForm, readInstructionForm } from "./instruction-form.js";
 import { same, show } from "./show.js";
 
@@ -12,6 +13,12 @@ export interface DatasetEntry {
   readonly path: string;
   readonly data_files?: readonly string[];
   readonly type?: EntryType;
+  /** The split of a directory; `train[:100]` takes its first rows. */
+  readonly split?: string;
+  /** The subset of a directory whose README.md lists several. */
+  readonly name?: string;
+  /** The data's names of columns, by ours, where there is no type. */
+  readonly columns?: ColumnMapping;
   /** Column of a completion's text. */
   readonly field?: string;
   readonly field_messages?: string;
@@ -57,9 +64,10 @@ const messageParts: Readonly<Record<string, string>> = {
   message_field_content: "content",
 };
 
+const ownTemplate =
+  "the chat template of the model's own directory is used; chat_template beside the data sets checks that it has a format";
+
 const refused: Readonly<Record<string, readonly [allowed: readonly unknown[], reason: string]>> = {
-  name: [[], "it names a part of a repository on a hub; give the path of a file"],
-  split: [["train"], "a file has the split train alone; max_samples limits its rows"],
   shards: [[], "all rows of a file are read; max_samples limits them"],
   shards_idx: [[], "all rows of a file are read"],
   input_transform: [[], "code beside a data set is never run"],
@@ -67,6 +75,8 @@ const refused: Readonly<Record<string, readonly [allowed: readonly unknown[], re
   train_on_eos: [["turn"], "the token that ends an answer that is learnt is learnt, and no other"],
   train_on_eot: [["turn"], "the token that ends an answer that is learnt is learnt, and no other"],
   message_field_training_detail: [[], "a message is learnt whole or not at all"],
+  conversation: [[], ownTemplate],
+  chat_template: [["tokenizer_default"], ownTemplate],
   chat_template_jinja: [[], "put the template into chat_template.jinja in the model's directory"],
   field_human: [[], "write type as a mapping with field_instruction and field_output"],
   field_model: [[], "write type as a mapping with field_instruction and field_output"],
@@ -81,14 +91,14 @@ const ignored: Readonly<Record<string, readonly [standard: unknown, reason: stri
   trust_remote_code: [false, "code beside a data set is never run"],
   revision: [null, "nothing is downloaded"],
   preprocess_shards: [null, "rows are prepared as a stream"],
-  conversation: [null, "the chat template of the model's own directory is used"],
-  chat_template: ["tokenizer_default", "the chat template of the model's own directory is used"],
 };
 
 const typeNames = "completion, alpaca, chat_template, or a mapping with field_instruction, ...";
 const kinds = ["json", "csv", "parquet"];
+const fileEnding = /\.(jsonl?|csv|tsv|parquet|txt)(\.gz)?$/i;
 const entryKeys = [
   ...["path", "data_files", "ds_type", "type", "field", "roles_to_train", ...chatKeys],
+  ...["split", "name", "columns"],
   ...[...Object.keys(messageParts), ...Object.keys(refused), ...Object.keys(ignored)],
 ];
 
@@ -142,6 +152,7 @@ class EntryReader {
     const entry: Record<string, unknown> = {
       path,
       ...(files === undefined ? {} : { data_files: files }),
+      ...this.#parts(files ?? [path]),
       ...this.#type(),
     };
     this.#checkKind(
@@ -192,6 +203,34 @@ class EntryReader {
         this.#place.warn(`${key} has no effect: ${why}`);
       }
     }
+  }
+
+  /** What of a directory is read, and what its columns are called. */
+  #parts(paths: readonly string[]): Partial<DatasetEntry> {
+    const isFile = paths.some((path) => fileEnding.test(path));
+    const split = this.#text("split");
+    if (split !== undefined && !/^\w+(\.\w+)*(\[:\d+\])?$/.test(split)) {
+      const hint = "a split is a name, or its first rows such as train[:100]";
+      throw this.#unsupported("split", split, hint);
+    }
+    if (isFile && split !== undefined && !/^train\b/.test(split)) {
+      throw this.#unsupported("split", split, "a file has the split train alone");
+    }
+    const name = this.#text("name");
+    if (isFile && name !== undefined) {
+      throw this.#unsupported("name", name, "it is a subset of a directory, and a file has none");
+    }
+    const columns = this.#mapping("columns");
+    if (columns !== undefined && this.#given.has("type")) {
+      const hint = "type says what the columns are called; leave one of them out";
+      throw this.#unsupported("columns", columns, hint);
+    }
+    const key = `${this.#place.key}.columns`;
+    return {
+      ...(split === undefined ? {} : { split }),
+      ...(name === undefined ? {} : { name }),
+      ...(columns === undefined ? {} : { columns: readColumns(columns, { ...this.#place, key }) }),
+    };
   }
 
   /** The type, and what an older name of one says besides. */

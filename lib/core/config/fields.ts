@@ -1,11 +1,11 @@
 import { z } from "zod";
+import { cluster } from "./cluster-fields.js";
 import { schedulerNames } from "./schedule-names.js";
 
 // Names and defaults of the first sections are those of transformers.TrainingArguments (5.24);
 // a default that differs says why. The key in YAML, the flag and the property have one name.
 
 const count = z.int().min(1);
-const port = z.int().min(0).max(65_535);
 const text = z.string().min(1);
 
 /** A whole number of steps, or a fraction below 1 of the run's steps. */
@@ -46,6 +46,13 @@ const modelAndData = {
     .enum(["error", "skip"])
     .default("error")
     .describe("what a row that cannot be used does: end the run, or be counted and listed"),
+  chat_template_date: z.iso
+    .date()
+    .nullable()
+    .default(null)
+    .describe(
+      "day that the chat template writes where it asks for today (strftime_now), YYYY-MM-DD; null: the day the run starts, kept when it is resumed",
+    ),
   packing: z
     .boolean()
     .nullable()
@@ -53,7 +60,15 @@ const modelAndData = {
     .describe(
       "null: texts share rows, other examples have a row each; true: all share, false: none",
     ),
-  dataset_text_field: text.default("text").describe("field of a row that holds its text"),
+  dataset_text_field: text
+    .nullable()
+    .default(null)
+    .describe("column of texts that are learnt whole; null: text"),
+  columns: z
+    .record(z.string(), text.nullable())
+    .nullable()
+    .default(null)
+    .describe("the data's names of columns, by ours: {text: review, label: sentiment}"),
   eval_dataset: datasets
     .nullable()
     .default(null)
@@ -71,6 +86,12 @@ const modelAndData = {
     .nullable()
     .default(null)
     .describe("tokens that the model's tokenizer has to have, by name (eos_token); none is added"),
+  chat_template: text
+    .nullable()
+    .default(null)
+    .describe(
+      "format that conversations are to have (chatml, llama3, ...); it has to be that of the model's own chat template, which writes them",
+    ),
   max_length: z.int().min(2).default(1024).describe("tokens in a row (default of TRL)"),
   max_samples: count.nullable().default(null).describe("read only so many rows of each data set"),
   max_train_samples: count.nullable().default(null).describe("use only so many training rows"),
@@ -147,10 +168,22 @@ const adapters = {
     .default(null)
     .describe("modules that are trained and saved whole"),
   use_rslora: z.boolean().default(false).describe("scale lora_alpha / sqrt(lora_r)"),
+  ensure_weight_tying: z
+    .boolean()
+    .default(false)
+    .describe(
+      "a trained embed_tokens or lm_head stays tied to the other, where the model ties them; false: each is a weight of its own, as in peft",
+    ),
 };
 
 const reporting = {
   output_dir: text.default("trainer_output"),
+  overwrite_output_dir: z
+    .boolean()
+    .default(false)
+    .describe(
+      "start clean where output_dir holds another run: what Lockstep wrote there is removed, other files stay",
+    ),
   run_name: text.nullable().default(null),
   logging_strategy: z.enum(["no", "steps", "epoch"]).default("steps"),
   logging_steps: positiveStepsOrFraction.default(500),
@@ -193,7 +226,9 @@ const reporting = {
     .union([text, z.boolean()])
     .nullable()
     .default(null)
-    .describe("a checkpoint directory, or true for the newest one in output_dir"),
+    .describe(
+      "a checkpoint directory, or true for the newest one in output_dir; auto: the newest if there is one, else start",
+    ),
   seed: z.int().min(0).max(0xffff_ffff).default(42),
   data_seed: z.int().min(0).max(0xffff_ffff).nullable().default(null).describe("null: seed"),
 };
@@ -242,73 +277,6 @@ const afterTraining = {
     .describe("bytes, or text such as 5GB or 500MiB: larger weights go into several files"),
 };
 
-const cluster = {
-  workers: z.int().min(1).max(4096).default(1).describe("planned workers"),
-  global_batch_size: count
-    .nullable()
-    .default(null)
-    .describe("rows in a step; null: micro-batch x accumulation x workers"),
-  gradient_groups: count
-    .nullable()
-    .default(null)
-    .describe("parts of a step that are leased and summed in fixed order; null: workers"),
-  threads_per_worker: z
-    .int()
-    .min(1)
-    .max(1024)
-    .nullable()
-    .default(null)
-    .describe(
-      "part of what decides the bits; null: the cores that may be used (affinity, container quota) / workers",
-    ),
-  reducer_shards: z.int().min(1).max(64).default(2),
-  wire_dtype: z
-    .enum(["bfloat16", "float32"])
-    .nullable()
-    .default(null)
-    .describe(
-      "type in which matrices travel; null: bfloat16 if bf16, else float32; adapters float32",
-    ),
-  listen: text.default("127.0.0.1:0").describe("HOST:PORT of the coordinator; port 0 is any"),
-  advertise_host: text
-    .nullable()
-    .default(null)
-    .describe("host under which workers reach the coordinator, where it differs from listen"),
-  metrics_host: text.default("127.0.0.1"),
-  metrics_port: port
-    .nullable()
-    .default(0)
-    .describe("metrics and dashboard; 0: any free port, null: off"),
-  insecure: z.boolean().default(false).describe("allow other hosts without TLS and a token"),
-  tls_cert_file: text.nullable().default(null),
-  tls_key_file: text.nullable().default(null),
-  tls_ca_file: text.nullable().default(null),
-  join_token_file: text.nullable().default(null).describe("secret that workers must show"),
-  http_token_file: text.nullable().default(null).describe("secret for metrics and dashboard"),
-  heartbeat_interval_ms: z.int().min(50).max(60_000).default(1_000),
-  heartbeat_timeout_ms: z.int().min(100).max(600_000).default(15_000),
-  lease_timeout_ms: z
-    .int()
-    .min(1_000)
-    .max(86_400_000)
-    .default(600_000)
-    .describe("a group that takes longer is leased once more"),
-  max_worker_restarts: z
-    .int()
-    .min(0)
-    .max(1_000)
-    .default(3)
-    .describe("per worker of lockstep train"),
-  deterministic: z
-    .boolean()
-    .default(true)
-    .describe("refuse workers whose kind of device would change the bits"),
-  engine_module: text
-    .nullable()
-    .default(null)
-    .describe("module whose default export creates the training engine; null: TensorFlow"),
-};
-
 export const sections = Object.freeze({
   "Model and data": modelAndData,
   Optimisation: optimisation,
@@ -340,6 +308,22 @@ export type ConfigKey = keyof typeof fields;
 export const defaultOf = (key: ConfigKey): unknown => fields[key].safeParse(undefined).data;
 
 export const configKeys = Object.freeze(Object.keys(fields)) as readonly ConfigKey[];
+
+/** Keys whose values are paths, or may be: a leading `~` is the home directory. */
+export const pathKeys = [
+  "model_name_or_path",
+  "dataset",
+  "dataset_dir",
+  "eval_dataset",
+  "output_dir",
+  "resume_from_checkpoint",
+  "tls_cert_file",
+  "tls_key_file",
+  "tls_ca_file",
+  "join_token_file",
+  "http_token_file",
+  "engine_module",
+] as const satisfies readonly ConfigKey[];
 
 /** Keys whose value is shown, saved and logged nowhere. */
 export const secretKeys: readonly ConfigKey[] = ["hub_token"];

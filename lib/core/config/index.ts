@@ -1,6 +1,16 @@
+export { type ColumnMapping, type ColumnRole, columnRoles } from "./columns.js";
+export { type ConfigCommand, configCommands, unreadKeys } from "./command-keys.js";
 export { type DatasetEntry, datasetName } from "./dataset-entries.js";
+export {
+  dataKeys,
+  dataSettings,
+  decisiveKeys,
+  decisiveSettings,
+  freeKeys,
+} from "./decisive-keys.js";
 export { type ConfigKey, configKeys, defaultOf } from "./fields.js";
 export { type ParsedFlags, parseFlags, type SourcedValue } from "./flags.js";
+export { isGiven, placeOf } from "./given-keys.js";
 export { alpacaForm, fillFormat, type InstructionForm } from "./instruction-form.js";
 export { type LoadedConfig, loadConfig } from "./load.js";
 export { describeKeys, printChosen, printConfig } from "./print.js";
@@ -11,6 +21,7 @@ export {
   type SettledConfig,
   settleConfig,
 } from "./resolve.js";
+export { type SettledBefore, takeOver } from "./take-over.js";
 export { hubTokenOf } from "./secrets.js";
 export { schedulerNames } from "./schedule-names.js";
 export {
@@ -20,3 +31,4 @@ export {
   parseSizeBytes,
   resolveSteps,
 } from "./steps.js";
+export { withChanges } from "./with-changes.js";

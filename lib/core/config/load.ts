@@ -1,5 +1,6 @@
 import { cpuCount } from "#lib/core/cpu-count";
 import { LockstepError } from "#lib/core/errors/index";
+import type { ConfigCommand } from "./command-keys.js";
 import { parseFlags } from "./flags.js";
 import { isKnownKey, isSwitchKey, isTextKey, type Resolution, resolveConfig } from "./resolve.js";
 import { readConfigFile } from "./yaml-file.js";
@@ -9,8 +10,15 @@ export interface LoadedConfig extends Resolution {
   readonly file: string | undefined;
 }
 
-/** Resolves the arguments of a command: at most one YAML file, then flags that override it. */
-export async function loadConfig(args: readonly string[]): Promise<LoadedConfig> {
+/**
+ * Resolves the arguments of a command: at most one YAML file, then flags that override it.
+ *
+ * @param command refuses the keys that it does not act on; absent: none is refused for that
+ */
+export async function loadConfig(
+  args: readonly string[],
+  command?: ConfigCommand,
+): Promise<LoadedConfig> {
   const { values: flags, positionals } = parseFlags(args, isSwitchKey, isTextKey, isKnownKey);
   if (positionals.length > 1) {
     throw new LockstepError("E_CONFIG_FLAG", {
@@ -21,7 +29,7 @@ export async function loadConfig(args: readonly string[]): Promise<LoadedConfig>
   const file = positionals[0];
   const fromFile = file === undefined ? new Map() : await readConfigFile(file);
   return {
-    ...resolveConfig(fromFile, flags, { cpuCount: cpuCount() }),
+    ...resolveConfig(fromFile, flags, { cpuCount: cpuCount() }, command),
     file,
   };
 }

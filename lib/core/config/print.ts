@@ -1,6 +1,7 @@
 import { stringify } from "yaml";
 import { configKeys, fields, sections } from "./fields.js";
-import { describeType, type ResolvedConfig } from "./resolve.js";
+import { describeType } from "./describe-type.js";
+import type { ResolvedConfig } from "./resolve.js";
 
 /** The configuration as YAML that resolves to itself, keys in the order of the sections. */
 export function printConfig(config: ResolvedConfig): string {

@@ -1,6 +1,8 @@
 import { z } from "zod";
 import { LockstepError } from "#lib/core/errors/index";
 import { checkPrecision, checkTogether } from "./check-together.js";
+import { type ColumnMapping, columnRoles, readColumns } from "./columns.js";
+import { type ConfigCommand, refuseUnread } from "./command-keys.js";
 import { type DatasetEntry, readDatasetList } from "./dataset-entries.js";
 import {
   type ConfigKey,
@@ -11,12 +13,16 @@ import {
   type ParsedConfig,
   secretKeys,
 } from "./fields.js";
+import { expandPaths } from "./expand-paths.js";
 import type { SourcedValue } from "./flags.js";
 import { foreignKeys } from "./foreign-keys.js";
-import { hubTokenOf, keepHubToken } from "./secrets.js";
-import { show } from "./show.js";
+import { keepGivenKeys } from "./given-keys.js";
+import { refuseHalfCharacters } from "./half-characters.js";
+import { invalidValues } from "./invalid-values.js";
+import { keepHubToken } from "./secrets.js";
 import { checkAdapterKeys, namedMethod, toolDefaults } from "./tool.js";
 import { translate } from "./translate.js";
+import { withChanges } from "./with-changes.js";
 
 /** The whole configuration of a job: every key has its value. Property names are the keys of the file. */
 export type ResolvedConfig = Readonly<
@@ -30,12 +36,15 @@ export type ResolvedConfig = Readonly<
     | "eval_steps"
     | "dataset"
     | "eval_dataset"
+    | "columns"
     | "lora_target_modules"
     | "lora_modules_to_save"
   > & {
     /** Names of data sets, files, or entries that say what their rows look like. */
     readonly dataset: readonly (string | DatasetEntry)[];
     readonly eval_dataset: readonly (string | DatasetEntry)[] | null;
+    /** The data's names of columns, by ours. */
+    readonly columns: ColumnMapping | null;
     /** Ends of names, or a regular expression or "all-linear". */
     readonly lora_target_modules: string | readonly string[] | null;
     readonly lora_modules_to_save: readonly string[] | null;
@@ -60,15 +69,17 @@ export interface Machine {
 }
 
 /**
- * Defaults < file < flags; old and foreign names become ours first. Pure.
+ * Defaults < file < flags; old and foreign names become ours first, and `~` in paths the home directory.
  *
+ * @param command refuses the keys that it does not act on
  * @throws E_CONFIG_UNKNOWN_KEY, E_CONFIG_INVALID, E_CONFIG_UNSUPPORTED, E_CONFIG_CONFLICT,
- *   E_CONFIG_MISSING_KEY
+ *   E_CONFIG_MISSING_KEY, E_PATH_HOME
  */
 export function resolveConfig(
   file: ReadonlyMap<string, SourcedValue>,
   flags: ReadonlyMap<string, SourcedValue>,
   machine: Machine,
+  command?: ConfigCommand,
 ): Resolution {
   const warnings: string[] = [];
   const method = namedMethod(file, flags);
@@ -87,6 +98,7 @@ export function resolveConfig(
       });
     }
   }
+  refuseHalfCharacters(given);
   const values = Object.fromEntries(
     [...given]
       // An empty line of a file of another tool: no switch is on.
@@ -94,13 +106,16 @@ export function resolveConfig(
       .map(([key, { value }]) => [key, isSwitchKey(key) ? readSwitch(value) : value]),
   );
   const parsed = configSchema.safeParse(values);
-  if (!parsed.success) throw invalid(parsed.error, given);
+  if (!parsed.success) throw invalidValues(parsed.error, given);
   checkAdapterKeys(given, parsed.data.use_peft, warnings);
   checkTogether(parsed.data);
   checkHubKeys(parsed.data, given, warnings);
+  if (command !== undefined) refuseUnread(command, parsed.data, given, warnings);
   const { hub_token: token, ...shown } = parsed.data;
-  const config = derive({ ...shown, hub_token: null }, given, machine, warnings);
+  const paths = expandPaths(shown, given);
+  const config = derive({ ...shown, ...paths, hub_token: null }, given, machine, warnings);
   keepHubToken(config, token);
+  keepGivenKeys(config, given);
   return { config, warnings };
 }
 
@@ -140,9 +155,8 @@ export const isSettled = (config: ResolvedConfig): config is SettledConfig =>
  */
 export function settleConfig(config: ResolvedConfig, bf16: boolean): SettledConfig {
   if (isSettled(config)) return config;
-  const settled = Object.freeze({ ...config, bf16, wire_dtype: wireDtypeOf(config, bf16) });
+  const settled = withChanges(config, { bf16, wire_dtype: wireDtypeOf(config, bf16) });
   checkPrecision(settled);
-  keepHubToken(settled, hubTokenOf(config) ?? null);
   return settled;
 }
 
@@ -155,6 +169,7 @@ function ourName(key: string): ConfigKey {
 /** Foreign names of switches; what `torch_dtype` is read as is a switch, and itself takes a word. */
 const renamedSwitches = [
   "no_cuda",
+  "auto_resume_from_checkpoints",
   "group_by_length",
   "disable_shuffling",
   "neat_packing",
@@ -163,6 +178,7 @@ const renamedSwitches = [
   "lora_target_linear",
   "peft_use_rslora",
   "curriculum_sampling",
+  "do_eval",
 ];
 
 /** True for keys whose flag takes no value. */
@@ -254,6 +270,7 @@ function derive(
   return Object.freeze({
     ...parsed,
     dataset: datasets("dataset") ?? [],
+    columns: columnsOf(parsed, given),
     eval_dataset: datasets("eval_dataset"),
     lora_target_modules: moduleNames(parsed.lora_target_modules),
     lora_modules_to_save:
@@ -271,6 +288,22 @@ function derive(
   });
 }
 
+/** @throws E_CONFIG_UNKNOWN_KEY, E_CONFIG_INVALID, E_CONFIG_CONFLICT */
+function columnsOf(
+  { columns, dataset_text_field: field }: ParsedConfig,
+  given: ReadonlyMap<ConfigKey, SourcedValue>,
+): ColumnMapping | null {
+  if (columns === null) return null;
+  const { where = "" } = given.get("columns") ?? {};
+  const mapping = readColumns(columns, { key: "columns", where });
+  const text = Object.keys(mapping).find((name) => columnRoles[name] === "text");
+  if (field !== null && text !== undefined && mapping[text] !== field) {
+    const keys = `dataset_text_field and columns.${text}`;
+    throw new LockstepError("E_CONFIG_CONFLICT", { keys, reason: "both name the column of texts" });
+  }
+  return Object.keys(mapping).length === 0 ? null : mapping;
+}
+
 /** LLaMA-Factory's `dataset: identity,alpaca_en`: names only, so that a path may hold a comma. */
 function splitNames(value: string): string[] {
   const names = value.split(",").map((name) => name.trim());
@@ -281,70 +314,12 @@ function splitNames(value: string): string[] {
 
 /** `q_proj,v_proj` are names; other text is a regular expression, or "all-linear". */
 function moduleNames(value: string | string[] | null): string | readonly string[] | null {
-  if (value === null || value === "all-linear") return value;
+  if (value === null) return value;
+  // TRL's command line makes a list of one of it.
+  const word = typeof value === "string" ? value : value.length === 1 ? value[0] : undefined;
+  if (word?.toLowerCase() === "all-linear") return "all-linear";
   if (typeof value !== "string") return Object.freeze([...value]);
   const names = value.split(",").map((name) => name.trim());
-  return names.every((name) => /^\w+$/.test(name)) ? Object.freeze(names) : value;
-}
-
-function invalid(
-  error: z.ZodError,
-  given: ReadonlyMap<ConfigKey, SourcedValue>,
-): LockstepError<"E_CONFIG_INVALID"> {
-  const issue = error.issues[0];
-  const key = String(issue?.path[0] ?? "?");
-  const sourced = isConfigKey(key) ? given.get(key) : undefined;
-  return new LockstepError("E_CONFIG_INVALID", {
-    key: issue?.path.map(String).join(".") ?? key,
-    expected: isConfigKey(key) ? describeType(fields[key]) : "valid",
-    got: secretKeys.some((secret) => secret === key)
-      ? `a secret of another kind (${typeof sourced?.value})`
-      : `${show(sourced?.value)}${isQuotedNumber(sourced?.value) ? " in quotes" : ""}`,
-    where: sourced?.where ?? "",
-  });
-}
-
-/** A number that YAML reads as text, because it is quoted. */
-const isQuotedNumber = (value: unknown): boolean =>
-  typeof value === "string" && value.trim() !== "" && Number.isFinite(Number(value));
-
-/** What a key accepts, in words: "a number of at least 0", "one of linear, cosine". */
-export function describeType(schema: z.ZodType): string {
-  if (schema instanceof z.ZodDefault) return describeType(schema.unwrap() as z.ZodType);
-  if (schema instanceof z.ZodNullable) {
-    return `${describeType(schema.unwrap() as z.ZodType)}, or null`;
-  }
-  if (schema instanceof z.ZodBoolean) return "true or false";
-  if (schema instanceof z.ZodLiteral) return [...schema.values].map(String).join(" or ");
-  if (schema instanceof z.ZodString) return "text";
-  if (schema instanceof z.ZodEnum) return `one of ${schema.options.join(", ")}`;
-  if (schema instanceof z.ZodArray) {
-    return `a list of ${describeType(schema.element as z.ZodType)}`;
-  }
-  if (schema instanceof z.ZodUnion) {
-    return schema.options.map((option) => describeType(option as z.ZodType)).join(", or ");
-  }
-  if (schema instanceof z.ZodRecord) return "a mapping";
-  if (schema instanceof z.ZodNumber) return describeNumber(schema);
-  return "another value";
-}
-
-function describeNumber(schema: z.ZodNumber): string {
-  const refinement = schema.def.checks?.findLast((check) => check._zod.def.check === "custom");
-  if (refinement !== undefined) {
-    const { error } = refinement._zod.def;
-    const message: unknown = typeof error === "function" ? error({} as never) : undefined;
-    if (typeof message === "string") return message;
-  }
-  const noun = schema.format === "safeint" ? "a whole number" : "a number";
-  const bounds: string[] = [];
-  for (const check of schema.def.checks ?? []) {
-    const def = check._zod.def as { check: string; value?: number; inclusive?: boolean };
-    if (def.check === "greater_than") {
-      bounds.push(def.inclusive ? `at least ${def.value}` : `more than ${def.value}`);
-    } else if (def.check === "less_than") {
-      bounds.push(def.inclusive ? `at most ${def.value}` : `less than ${def.value}`);
-    }
-  }
-  return bounds.length === 0 ? noun : `${noun} of ${bounds.join(" and ")}`;
+  const isName = names.length > 1 ? /^[\w.]+$/ : /^\w+$/;
+  return names.every((name) => isName.test(name)) ? Object.freeze(names) : value;
 }

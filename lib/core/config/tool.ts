@@ -61,7 +61,7 @@ const isOn = (sourced: SourcedValue | undefined): boolean => sourced?.value === 
 
 const adapterKeys: readonly ConfigKey[] = [
   ...(["lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"] as const),
-  ...(["lora_modules_to_save", "use_rslora"] as const),
+  ...(["lora_modules_to_save", "use_rslora", "ensure_weight_tying"] as const),
 ];
 
 /**

@@ -1,27 +1,24 @@
-import { readFile, stat } from "node:fs/promises";
 import { type Document, isMap, isScalar, LineCounter, parseDocument, type YAMLError } from "yaml";
 import { LockstepError } from "#lib/core/errors/index";
+import { openRegularFile, readAll } from "#lib/core/regular-file";
 import type { SourcedValue } from "./flags.js";
 
 /** A configuration has some hundred short lines; a bigger file is another file by mistake. */
 export const maxConfigBytes = 1 << 20;
 
-/** Reads a flat YAML mapping; each value remembers its line. */
+/** Reads a flat YAML mapping; each value remembers its line. @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_CONFIG_SYNTAX */
 export async function readConfigFile(file: string): Promise<ReadonlyMap<string, SourcedValue>> {
-  const facts = await stat(file).catch((cause: unknown) => {
-    throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "configuration" }, { cause });
-  });
-  if (facts.isDirectory()) {
-    throw new LockstepError("E_CONFIG_SYNTAX", { file, reason: "it is a directory." });
+  const opened = await openRegularFile(file, "configuration");
+  try {
+    const { sizeBytes } = opened;
+    if (sizeBytes > maxConfigBytes) {
+      const reason = `it has ${sizeBytes} bytes, more than the limit of ${maxConfigBytes}.`;
+      throw new LockstepError("E_CONFIG_SYNTAX", { file, reason });
+    }
+    return parseConfigText((await readAll(opened)).toString("utf8"), file);
+  } finally {
+    await opened.handle.close();
   }
-  const { size } = facts;
-  if (size > maxConfigBytes) {
-    throw new LockstepError("E_CONFIG_SYNTAX", {
-      file,
-      reason: `it has ${size} bytes, more than the limit of ${maxConfigBytes}.`,
-    });
-  }
-  return parseConfigText(await readFile(file, "utf8"), file);
 }
 
 export function parseConfigText(text: string, file: string): ReadonlyMap<string, SourcedValue> {

@@ -63,7 +63,7 @@ export const checkpointErrors = {
   ),
   E_CHECKPOINT_DAMAGED: entry<{ directory: string; file: string; problem: string }>(
     (d) => `The checkpoint ${d.directory} is damaged: ${d.file} ${d.problem}.`,
-    "Resume from an earlier checkpoint of the same run.",
+    "Resume from an earlier checkpoint of the same run: resume_from_checkpoint: true takes the newest that is whole.",
   ),
   E_ADAPTER_CONFIG: entry<{ file: string; key: string; expected: string; got: string }>(
     (d) => `In ${d.file}, ${d.key} has to be ${d.expected}, not ${d.got}.`,
@@ -76,6 +76,10 @@ export const checkpointErrors = {
   E_ADAPTER_TARGET: entry<{ problem: string }>(
     (d) => `The adapter has nothing to adapt: ${d.problem}.`,
     'Set target_modules to names of linear modules of the model, or to "all-linear".',
+  ),
+  E_ADAPTER_MODULE: entry<{ key: string; module: string; problem: string }>(
+    (d) => `${d.key} names ${d.module}, ${d.problem}.`,
+    "Correct the name: lora_target_modules takes linear modules of the model, lora_modules_to_save any module that has weights, by whole names or their last parts.",
   ),
   E_ADAPTER_TENSOR: entry<{ directory: string; tensor: string; problem: string }>(
     (d) => `In the adapter ${d.directory}, ${d.tensor} ${d.problem}.`,
@@ -93,6 +97,19 @@ export const checkpointErrors = {
   E_OUTPUT_DIR_IN_USE: entry<{ directory: string }>(
     (d) => `Another run on this machine writes into ${d.directory}.`,
     "Give each run an output_dir of its own, or wait until the other one has ended.",
+  ),
+  E_OUTPUT_DIR_OTHER_RUN: entry<{ directory: string; found: string }>(
+    (d) => `output_dir ${d.directory} holds another run's result: ${d.found}.`,
+    "Give another output_dir; or set overwrite_output_dir: true, which removes what Lockstep wrote there and starts clean; or go on with that run by its own settings and resume_from_checkpoint: true.",
+  ),
+  E_RESUME_MISMATCH: entry<{ directory: string; differences: string }>(
+    (d) => `${d.directory} is not a checkpoint of this run: ${d.differences}.`,
+    "Set back what differs, or start anew: without resume_from_checkpoint, in another output_dir or with overwrite_output_dir: true. More steps or epochs, logging, saving, the number of workers and the places of files may change.",
+  ),
+  E_RESUME_PAST_END: entry<{ directory: string; step: number; totalSteps: number }>(
+    (d) =>
+      `The checkpoint ${d.directory} has made ${d.step} steps, and the run is to end after ${d.totalSteps}.`,
+    "Set max_steps or num_train_epochs to more, or take an earlier checkpoint by its directory.",
   ),
   E_DIRECTORY_NOT_EMPTY: entry<{ directory: string }>(
     (d) => `The output directory ${d.directory} is not empty.`,

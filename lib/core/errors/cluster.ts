@@ -81,13 +81,17 @@ export const clusterErrors = {
     "The worker registers again by itself; nothing needs to be done.",
     { retryable: true },
   ),
+  E_RUN_OVER: entry<{ directory: string }>(
+    (d) => `The run is over: its result is in ${d.directory} of the coordinator's machine.`,
+    "The worker ends by itself; nothing needs to be done.",
+  ),
   E_COORDINATOR_UNREACHABLE: entry<{ address: string; seconds: number; reason: string }>(
     (d) => `The coordinator ${d.address} was not reachable for ${d.seconds} s: ${d.reason}`,
     "Check that the coordinator runs and that the worker's --coordinator address is right.",
   ),
   E_ENGINE_CRASHED: entry<{ reason: string }>(
     (d) => `The engine thread of the worker ended unexpectedly: ${d.reason}.`,
-    "If the memory was exhausted, use a smaller per_device_train_batch_size or sequence_length.",
+    "If the memory was exhausted, use a smaller per_device_train_batch_size or max_length.",
   ),
   E_ENGINE_FAILED: entry<{ code: string; reason: string }>(
     (d) => `The engine of the worker failed${d.code === "" ? "" : ` (${d.code})`}: ${d.reason}`,

@@ -22,8 +22,16 @@ export const configErrors = {
     (d) => `The key ${d.key} is required and has no value (${d.meaning}).`,
     "Add it to the configuration file, or give it as a flag.",
   ),
-  E_CONFIG_INVALID: entry<{ key: string; expected: string; got: string; where: string }>(
-    (d) => `${d.key} must be ${d.expected}, got ${d.got}${at(d.where)}.`,
+  E_CONFIG_INVALID: entry<{
+    key: string;
+    expected: string;
+    got: string;
+    where: string;
+    /** What else is wrong, in the same words. */
+    more?: readonly string[];
+  }>(
+    (d) =>
+      `${d.key} must be ${d.expected}, got ${d.got}${at(d.where)}${Array.isArray(d.more) ? `; ${d.more.join("; ")}` : ""}.`,
     "Correct the value; `lockstep config --keys` shows the type and default of each key.",
   ),
   E_CONFIG_CONFLICT: entry<{ keys: string; reason: string }>(
@@ -33,6 +41,11 @@ export const configErrors = {
   E_CONFIG_UNSUPPORTED: entry<{ key: string; value: string; reason: string; where: string }>(
     (d) => `${d.key}: ${d.value} is not supported${at(d.where)}: ${d.reason}.`,
     "Change or remove the key; ignoring it silently would give other results than you asked for.",
+  ),
+  E_PATH_HOME: entry<{ path: string; user: string; where: string }>(
+    (d) =>
+      `${d.path}${at(d.where)} begins with the home directory of ${d.user}, whom this machine does not know.`,
+    "Write the whole path, or ./~NAME for a name that begins with ~.",
   ),
   E_CONFIG_FLAG: entry<{ argument: string; reason: string }>(
     (d) => `The argument ${d.argument} cannot be read: ${d.reason}.`,

@@ -3,6 +3,10 @@ import { entry } from "./define.js";
 const of = (d: { id: string; revision: string; endpoint: string }): string =>
   `${d.id} (revision ${d.revision}) at ${d.endpoint}`;
 
+/** A model's name that may have been meant. */
+const meant = ({ near }: { near?: string }): string =>
+  near === undefined ? "" : ` Did you mean ${near}?`;
+
 /** Failures with the Hugging Face Hub: models that are fetched from it, results that are pushed to it. */
 export const hubErrors = {
   E_MODEL_NOT_FOUND: entry<{
@@ -11,8 +15,10 @@ export const hubErrors = {
     looked: readonly string[];
     /** What is known of the hub: what it answered, or why it was not asked. */
     hub: string;
+    near?: string;
   }>(
-    (d) => `There is no model ${d.name}: looked for a directory at ${joined(d.looked)}; ${d.hub}.`,
+    (d) =>
+      `There is no model ${d.name}: looked for a directory at ${joined(d.looked)}; ${d.hub}.${meant(d)}`,
     "Give the path of a Hugging Face directory, or the id of a model of the hub (ORGANISATION/NAME), or make a directory with `lockstep import-gguf FILE DIR`; `npm start` fetches the model of the quick start.",
   ),
   E_HUB_UNREACHABLE: entry<{
@@ -21,14 +27,21 @@ export const hubErrors = {
     endpoint: string;
     reason: string;
     looked: readonly string[];
+    near?: string;
   }>(
     (d) =>
-      `${of(d)} could not be fetched: ${d.reason}.${d.looked.length === 0 ? "" : ` It is not on this machine either: looked at ${joined(d.looked)}.`}`,
+      `${of(d)} could not be fetched: ${d.reason}.${d.looked.length === 0 ? "" : ` It is not on this machine either: looked at ${joined(d.looked)}.`}${meant(d)}`,
     "Check the network and HF_ENDPOINT, then start again: what has arrived is kept. Without a network, copy the model here and give its path, or fill the cache elsewhere (`hf download ID`) and name it with HF_HUB_CACHE.",
     { retryable: true },
   ),
-  E_HUB_ACCESS: entry<{ id: string; revision: string; endpoint: string; problem: string }>(
-    (d) => `${of(d)} may not be used: ${d.problem}.`,
+  E_HUB_ACCESS: entry<{
+    id: string;
+    revision: string;
+    endpoint: string;
+    problem: string;
+    near?: string;
+  }>(
+    (d) => `${of(d)} may not be used: ${d.problem}.${meant(d)}`,
     "Open the model's page, accept its terms where it has some, and put a token that may use it into HF_TOKEN (or run `hf auth login`).",
   ),
   E_HUB_REVISION: entry<{ id: string; revision: string; endpoint: string }>(

@@ -6,6 +6,10 @@ export const systemErrors = {
     (d) => `The ${d.what} ${d.file} does not exist.`,
     "Check the path; relative paths start at the current directory.",
   ),
+  E_FILE_UNREADABLE: entry<{ file: string; what: string; problem: string }>(
+    (d) => `The ${d.what} ${d.file} cannot be read: ${d.problem}.`,
+    "Name a regular file: what comes out of a pipe, a device or another program is written to a file first.",
+  ),
   E_DISK_FULL: entry<{ file: string; neededBytes?: number }>(
     (d) =>
       `No space is left on the device while writing ${d.file}${d.neededBytes === undefined ? "" : ` (${d.neededBytes} bytes were needed)`}.`,
@@ -28,6 +32,6 @@ export const systemErrors = {
   ),
   E_NO_CHECKPOINT: entry<{ directory: string; problem: string }>(
     (d) => `There is nothing to resume from in ${d.directory}: ${d.problem}.`,
-    "Give the path of a checkpoint-N directory that has a lockstep/ folder, or leave resume_from_checkpoint out.",
+    "Give the path of a checkpoint-N directory that has a lockstep/ folder; resume_from_checkpoint: auto goes on from a checkpoint if there is one and else starts anew.",
   ),
 };

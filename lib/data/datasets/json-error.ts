@@ -11,6 +11,14 @@ const literal = /true|false|null/y;
 const plainCharacters = /[^"\\\u0000-\u001f]*/y;
 const escape = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y;
 
+/** What Python's json.dumps writes for numbers that JSON lacks, and what str writes. */
+const pythonWord = /(?:NaN|-?Infinity|None|True|False)\b/y;
+const pythonAdvice: Readonly<Record<string, string>> = {
+  None: "json.dumps writes null",
+  True: "json.dumps writes true",
+  False: "json.dumps writes false",
+};
+
 /** Finds the error in a text that `JSON.parse` refused. Keeps its own stack, so depth cannot overflow it. */
 export function findJsonError(text: string): JsonError {
   let index = 0;
@@ -31,8 +39,19 @@ export function findJsonError(text: string): JsonError {
     return true;
   };
   const wrong = (expected: string): JsonError => {
+    pythonWord.lastIndex = index;
+    const word = pythonWord.exec(text)?.[0];
+    if (word !== undefined) {
+      const advice = pythonAdvice[word] ?? "write null for a value that is missing";
+      return {
+        index,
+        problem: `found ${word}, which Python writes and JSON does not have: ${advice}`,
+      };
+    }
     const found = index >= text.length ? "the end of the line" : JSON.stringify(text[index]);
-    return { index, problem: `found ${found} where ${expected} was expected` };
+    const isRepr = text[index] === "'";
+    const advice = isRepr ? " (in Python, json.dumps writes JSON, and str does not)" : "";
+    return { index, problem: `found ${found} where ${expected} was expected${advice}` };
   };
 
   const closers: ("}" | "]")[] = [];

@@ -1,8 +1,11 @@
 import { readdir } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { cleanText, type Document } from "#lib/data/documents";
+import type { Document } from "#lib/data/documents";
 import { maxDocumentBytes, readTextFile } from "#lib/data/files";
+
+/** One form of line ends, and nothing blank around a speech. */
+const cleanText = (text: string): string => text.replace(/\r\n?/g, "\n").trim();
 
 /** Files are named year_president_party, for example 1790_george_washington_n.txt. */
 const speechFile = /^\d{4}_\w+_[a-z]+\.txt$/;

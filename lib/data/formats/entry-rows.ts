@@ -1,6 +1,5 @@
 import { fillFormat, type InstructionForm } from "#lib/core/config/index";
-import { isRecord } from "#lib/data/files";
-import { messagesRow } from "./conversations.js";
+import { isJsonObject, type JsonData } from "#lib/data/json-data";
 import type {
   ChatForm,
   CompletionExample,
@@ -8,6 +7,7 @@ import type {
   FormatOptions,
   FormatRow,
 } from "./example.js";
+import { messagesRow } from "./messages.js";
 
 /** Rows of axolotl's data sets. */
 
@@ -35,51 +35,56 @@ export function chatRow(
 ): ConversationExample {
   const { columns = {} } = options;
   const field = columns.messages ?? "messages";
-  const list = row.get(field);
+  const list = row.data(field);
   if (!Array.isArray(list)) {
     throw row.wrong(
-      list === undefined
+      list === null
         ? `it lacks ${JSON.stringify(field)} (it has ${Object.keys(row.fields).slice(0, 10).join(", ") || "no fields"})`
         : `${JSON.stringify(field)} is not a list`,
     );
   }
-  const messages = list.map((value: unknown, i) => readMessage(row, value, i, form));
+  const messages = (list as readonly JsonData[]).map((value, i) =>
+    readMessage(row, value, i, form),
+  );
   const system = row.optionalString(columns.system ?? "system");
-  if (system !== "" && messages[0]?.["role"] !== "system") {
-    messages.unshift({ role: "system", content: system });
+  if (system !== "" && messages[0]?.get("role") !== "system") {
+    messages.unshift(
+      new Map<string, JsonData>([
+        ["role", "system"],
+        ["content", system],
+      ]),
+    );
   }
-  if (form.dropsSystem && messages[0]?.["role"] === "system") messages.shift();
+  if (form.dropsSystem && messages[0]?.get("role") === "system") messages.shift();
   return messagesRow(row, options, messages);
 }
 
 function readMessage(
   row: FormatRow,
-  value: unknown,
+  value: JsonData,
   index: number,
   { parts, roles, learntPart }: ChatForm,
-): Record<string, unknown> {
+): ReadonlyMap<string, JsonData> {
   const wrong = (problem: string): never => {
     throw row.wrong(`message ${index + 1} ${problem}`);
   };
-  if (!isRecord(value)) return wrong("is not an object");
-  const theirs = new Set([
-    ...Object.values(parts),
-    ...(learntPart === undefined ? [] : [learntPart]),
-  ]);
-  const message: Record<string, unknown> = Object.fromEntries(
-    Object.entries(value).filter(([name]) => !theirs.has(name)),
-  );
-  for (const [ours, name] of Object.entries(parts)) {
-    if (value[name] !== undefined) message[ours] = value[name];
+  if (!isJsonObject(value)) return wrong("is not an object");
+  const ours = new Map(Object.entries(parts).map(([name, theirs]) => [theirs, name]));
+  const message = new Map<string, JsonData>();
+  for (const [name, each] of value) {
+    const known = ours.get(name);
+    if (known !== undefined) message.set(known, each);
+    // A part of ours that has another name in the data is none of this message.
+    else if (name !== learntPart && !Object.hasOwn(parts, name)) message.set(name, each);
   }
-  const role = message["role"];
+  const role = message.get("role");
   if (typeof role !== "string") return wrong(`has no text in ${JSON.stringify(parts["role"])}`);
-  message["role"] = roles.get(role) ?? role;
-  const learnt = learntPart === undefined ? undefined : value[learntPart];
-  if (learnt === undefined || learnt === null) return message;
+  message.set("role", roles.get(role) ?? role);
+  const learnt = learntPart === undefined ? undefined : value.get(learntPart);
+  if (learnt === undefined) return message;
   if (typeof learnt !== "boolean") return wrong(`has no true or false in ${learntPart ?? ""}`);
-  if (learnt && message["role"] !== "assistant") {
+  if (learnt && message.get("role") !== "assistant") {
     return wrong(`is to be learnt, and ${role} is not the assistant`);
   }
-  return { ...message, weight: learnt ? 1 : 0 };
+  return message.set("weight", learnt ? 1 : 0);
 }

@@ -1,6 +1,7 @@
-import type { InstructionForm } from "#lib/core/config/index";
+import type { ColumnMapping, InstructionForm } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ChatMessage } from "#lib/data/chat-template";
+import { atPlace, type JsonData, jsonDataOf } from "#lib/data/json-data";
 
 /** What a row says, whatever its file and its columns looked like. */
 export type Example = TextExample | CompletionExample | ConversationExample | LabelledExample;
@@ -24,15 +25,15 @@ export interface ConversationExample {
   readonly messages: readonly ChatMessage[];
   /** Of each message: whether it is learnt. Only messages of the assistant are. */
   readonly isLearnt: readonly boolean[];
-  /** As the template takes them: JSON schemas of functions. */
-  readonly tools: unknown;
+  /** As the template takes them: JSON schemas of functions, or null. */
+  readonly tools: JsonData;
 }
 
 export interface LabelledExample {
   readonly kind: "labelled";
   readonly text: string;
   readonly pair: string | null;
-  readonly label: string | number;
+  readonly label: string | number | boolean;
 }
 
 export const datasetFormats = [
@@ -56,6 +57,7 @@ export interface ColumnNames {
   readonly system?: string;
   readonly tools?: string;
   readonly label?: string;
+  readonly pair?: string;
 }
 export interface RoleTags {
   readonly role_tag?: string;
@@ -83,6 +85,10 @@ export interface FormatOptions {
   readonly chat?: ChatForm;
   /** Of the format `prompt-completion`: what writes the prompt out of a row's parts. */
   readonly instructions?: InstructionForm;
+  /** Columns of the data by any of our names, which also tell the format: the key `columns`. */
+  readonly mapping?: ColumnMapping;
+  /** Rows with a label are texts: somebody named the column of texts, and the model continues texts. */
+  readonly prefersText?: boolean;
 }
 
 /** A row while it is read in one format: its fields with checks that name it. */
@@ -100,6 +106,20 @@ export class FormatRow {
   /** null and an absent field are the same. */
   get(field: string): unknown {
     return Object.hasOwn(this.fields, field) ? (this.fields[field] ?? undefined) : undefined;
+  }
+
+  /**
+   * A field with what is nested in it. Keys without a value are not there: tables give all objects of a
+   * column the same keys.
+   *
+   * @throws E_DATA_ROW_FORMAT for what is nested too deep
+   */
+  data(field: string): JsonData {
+    return this.dataOf(this.get(field));
+  }
+
+  dataOf(value: unknown): JsonData {
+    return atPlace(this.place, () => jsonDataOf(value, { dropsNull: true }));
   }
 
   /** @throws E_DATA_ROW_FORMAT */
@@ -125,7 +145,13 @@ export class FormatRow {
     });
   }
 
-  noAnswer(): LockstepError {
-    return new LockstepError("E_DATA_NO_ANSWER", { place: this.place });
+  /** @param message counted from 1 */
+  blankAnswer(message: number): LockstepError {
+    return new LockstepError("E_DATA_BLANK_ANSWER", { place: this.place, message });
+  }
+
+  noAnswer(what?: "label"): LockstepError {
+    const facts = what === undefined ? {} : { what };
+    return new LockstepError("E_DATA_NO_ANSWER", { place: this.place, ...facts });
   }
 }

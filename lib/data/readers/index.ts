@@ -1,5 +1,6 @@
 import { extname } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
+import { openRegularFile } from "#lib/core/regular-file";
 import type { BadRows } from "#lib/data/bad-rows";
 import { readTable } from "./csv.js";
 import { readJson } from "./json.js";
@@ -9,7 +10,6 @@ import { readPlainText } from "./plain-text.js";
 import type { RawRow, RowReader } from "./row.js";
 
 export type { RawRow } from "./row.js";
-export { dataFiles } from "./sources.js";
 
 const readers: Readonly<Record<string, RowReader>> = Object.freeze({
   ".txt": readPlainText,
@@ -28,17 +28,21 @@ export const dataExtensions: readonly string[] = Object.freeze([
   ...compressible.map((extension) => `${extension}.gz`),
 ]);
 
+/** The ending that says how a file is read, in small letters. */
 export function dataExtension(file: string): string {
-  const last = extname(file);
-  return last === ".gz" ? `${extname(file.slice(0, -last.length))}${last}` : last;
+  const last = extname(file).toLowerCase();
+  const before = last === ".gz" ? extname(file.slice(0, -last.length)).toLowerCase() : "";
+  return `${before}${last}`;
 }
 
 /** The rows of one file, read as a stream. @throws E_DATASET_FORMAT, and what its reader throws */
-export function readRows(file: string, badRows: BadRows): AsyncGenerator<RawRow> {
+export async function* readRows(file: string, badRows: BadRows): AsyncGenerator<RawRow> {
   const extension = dataExtension(file);
   const reader = readers[extension.replace(/\.gz$/, "")];
   if (reader === undefined || !dataExtensions.includes(extension)) {
+    // A pipe or a device is that before it is a file without an ending.
+    await (await openRegularFile(file, "data file")).handle.close();
     throw new LockstepError("E_DATASET_FORMAT", { file, known: dataExtensions });
   }
-  return reader(file, badRows);
+  yield* reader(file, badRows);
 }

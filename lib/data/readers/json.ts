@@ -18,7 +18,8 @@ const isBlank = (byte: number): boolean => byte === 0x20 || (byte >= 0x09 && byt
 
 /**
  * The rows of a JSON file: the objects of one array, or objects one after another over any number of
- * lines. Read as a stream: a row is held, never the array.
+ * lines. Read as a stream: a row is held, never the array. A comma after the last row is passed over, a
+ * doubled or a missing one is an error.
  *
  * stream-json does not fit: its errors have no place and end the file, where a bad row can be left out; it
  * replaces bytes that are not UTF-8, and holds a string of any length.
@@ -32,6 +33,8 @@ export async function* readJson(file: string, badRows: BadRows): AsyncGenerator<
   let start = { ...here };
   let isArray: boolean | undefined;
   let hasEnded = false;
+  /** What may come next in an array: a row at its start, a comma behind a row. */
+  let awaits: "row" | "comma" | "row after a comma" = "row";
   let depth = 0;
   let inString = false;
   let isEscaped = false;
@@ -39,7 +42,7 @@ export async function* readJson(file: string, badRows: BadRows): AsyncGenerator<
   const parse = (): RawRow | undefined => {
     const place = { file, line: start.line, column: start.column };
     try {
-      const text = decodeUtf8(row.take(), { file, fileOffset: start.offset });
+      const text = decodeUtf8(row.take(), { file, fileOffset: start.offset, line: start.line });
       return { place: `${file}:${start.line}`, fields: parseRow(text, place) };
     } catch (error) {
       badRows.reject(error);
@@ -73,6 +76,7 @@ export async function* readJson(file: string, badRows: BadRows): AsyncGenerator<
         else if (closers.has(byte) && --depth === 0) {
           row.add(chunk.subarray(rowStart, i + 1));
           rowStart = -1;
+          awaits = "comma";
           const parsed = parse();
           if (parsed !== undefined) yield parsed;
         }
@@ -84,14 +88,18 @@ export async function* readJson(file: string, badRows: BadRows): AsyncGenerator<
         isArray = true;
       } else if (isArray === true && byte === closeArray) {
         hasEnded = true;
-      } else if (openers.has(byte)) {
+      } else if (openers.has(byte) && !(isArray === true && awaits === "comma")) {
         isArray ??= false;
         depth = 1;
         rowStart = i;
         start = { line: here.line, column: here.column, offset: here.offset + i };
         row.line = here.line;
-      } else if (byte !== comma || isArray !== true) {
-        throw wrong(`found ${JSON.stringify(String.fromCharCode(byte))} where a row was expected`);
+      } else if (byte === comma && isArray === true && awaits === "comma") {
+        awaits = "row after a comma";
+      } else {
+        const expected = isArray === true && awaits === "comma" ? '"," or "]"' : "a row";
+        const found = JSON.stringify(String.fromCharCode(byte));
+        throw wrong(`found ${found} where ${expected} was expected`);
       }
     }
     if (rowStart >= 0) row.add(chunk.subarray(rowStart));

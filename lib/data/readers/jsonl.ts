@@ -2,6 +2,13 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { BadRows } from "#lib/data/bad-rows";
 import { findJsonError } from "#lib/data/datasets/json-error";
 import { decodeUtf8, isRecord } from "#lib/data/files";
+import {
+  atPlace,
+  isJsonObject,
+  losesInJavaScript,
+  parseJsonData,
+  plainNumber,
+} from "#lib/data/json-data";
 import { splitLines } from "./lines.js";
 import { kindOf, type RawRow } from "./row.js";
 
@@ -17,7 +24,7 @@ export async function* readJsonLines(file: string, badRows: BadRows): AsyncGener
     const start = { file, line, column: 1 };
     let fields: Readonly<Record<string, unknown>> | undefined;
     try {
-      const text = decodeUtf8(bytes, { file, fileOffset });
+      const text = decodeUtf8(bytes, { file, fileOffset, line });
       if (text.trim() !== "") fields = parseRow(text, start);
     } catch (error) {
       badRows.reject(error);
@@ -49,8 +56,21 @@ export function parseRow(
       { cause },
     );
   }
-  if (isRecord(row)) return row;
   const place = `${start.file}:${start.line}`;
+  if (isRecord(row)) return keepDigits(row, text, place);
   const problem = `it is ${kindOf(row)}, not an object`;
   throw new LockstepError("E_DATA_ROW_FORMAT", { place, format: "JSON", problem });
+}
+
+/** The row with what is nested in it as it was written, where JavaScript's objects would lose something. */
+function keepDigits(
+  row: Readonly<Record<string, unknown>>,
+  text: string,
+  place: string,
+): Readonly<Record<string, unknown>> {
+  const isNested = Object.values(row).some((value) => typeof value === "object" && value !== null);
+  if (!isNested || !losesInJavaScript(text)) return row;
+  const data = atPlace(place, () => parseJsonData(text));
+  if (!isJsonObject(data)) return row;
+  return Object.fromEntries([...data].map(([name, value]) => [name, plainNumber(value)]));
 }

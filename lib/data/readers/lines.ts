@@ -1,20 +1,23 @@
-import { createReadStream } from "node:fs";
 import { createGunzip } from "node:zlib";
 import { LockstepError } from "#lib/core/errors/index";
-import { isMissingFile } from "#lib/data/files";
+import { openRegularFile } from "#lib/core/regular-file";
 import { maxRowBytes } from "./row.js";
 
 const chunkBytes = 2 ** 20;
 
 /**
- * A file's bytes in chunks, decompressed where its name ends in .gz.
+ * A file's bytes in chunks, decompressed where its name ends in .gz: those that it has when it is opened.
  *
- * @throws E_FILE_NOT_FOUND, E_DATA_GZIP where the compression is broken
+ * @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_DATA_GZIP where the compression is broken
  */
 export async function* readChunks(file: string): AsyncGenerator<Buffer> {
-  const source = createReadStream(file, { highWaterMark: chunkBytes });
+  const { handle, sizeBytes } = await openRegularFile(file, "data file");
+  if (sizeBytes === 0) return handle.close();
+  const source = handle.createReadStream({
+    ...{ highWaterMark: chunkBytes, start: 0, end: sizeBytes - 1 },
+  });
   let stream: AsyncIterable<Buffer> = source;
-  if (file.endsWith(".gz")) {
+  if (file.toLowerCase().endsWith(".gz")) {
     const gunzip = createGunzip({ chunkSize: chunkBytes });
     source.on("error", (error) => gunzip.destroy(error));
     stream = source.pipe(gunzip);
@@ -22,8 +25,6 @@ export async function* readChunks(file: string): AsyncGenerator<Buffer> {
   try {
     yield* stream;
   } catch (error) {
-    if (isMissingFile(error))
-      throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "data file" });
     const code = error instanceof Error && "code" in error ? String(error.code) : "";
     if (code.startsWith("Z_")) {
       throw new LockstepError("E_DATA_GZIP", { file, problem: String(error) }, { cause: error });

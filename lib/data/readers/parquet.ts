@@ -1,9 +1,11 @@
-import { open } from "node:fs/promises";
-import { parquetMetadata, parquetReadObjects } from "hyparquet";
+import { parquetMetadata, parquetReadObjects, parquetSchema } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { LockstepError } from "#lib/core/errors/index";
+import { openRegularFile } from "#lib/core/regular-file";
 import type { BadRows } from "#lib/data/bad-rows";
-import { isMissingFile, isRecord } from "#lib/data/files";
+import { isRecord } from "#lib/data/files";
+import { FloatNumber, plainNumber } from "#lib/data/json-data";
+import { textParsers } from "./parquet-texts.js";
 import { maxColumns, type RawRow } from "./row.js";
 
 /** Schema and places of the column chunks: some KiB, with many row groups some MiB. */
@@ -16,13 +18,10 @@ const tailBytes = 8;
 /**
  * The rows of a Parquet file, a row group at a time.
  *
- * @throws E_FILE_NOT_FOUND, E_DATA_PARQUET, E_DATA_TOO_LARGE, E_DATA_TOO_MANY_COLUMNS
+ * @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_DATA_PARQUET, E_DATA_TOO_LARGE, E_DATA_TOO_MANY_COLUMNS
  */
 export async function* readParquet(file: string, _badRows: BadRows): AsyncGenerator<RawRow> {
-  const handle = await open(file).catch((error: unknown) => {
-    if (!isMissingFile(error)) throw error;
-    throw new LockstepError("E_FILE_NOT_FOUND", { file, what: "data file" });
-  });
+  const { handle, sizeBytes: size } = await openRegularFile(file, "data file");
   const invalid = (cause: unknown): LockstepError => {
     const problem = cause instanceof Error ? cause.message : String(cause);
     return new LockstepError("E_DATA_PARQUET", { file, problem }, { cause });
@@ -30,7 +29,6 @@ export async function* readParquet(file: string, _badRows: BadRows): AsyncGenera
   const tooLarge = (what: string, sizeBytes: number, limitBytes: number): LockstepError =>
     new LockstepError("E_DATA_TOO_LARGE", { file, what, sizeBytes, limitBytes });
   try {
-    const { size } = await handle.stat();
     const read = async (start: number, end: number): Promise<ArrayBuffer> => {
       if (end - start > maxRowGroupBytes) {
         throw tooLarge("column chunk", end - start, maxRowGroupBytes);
@@ -62,6 +60,8 @@ export async function* readParquet(file: string, _badRows: BadRows): AsyncGenera
       byteLength: size,
       slice: (start: number, end: number = size) => read(start, Math.min(end, size)),
     };
+    const { children } = parquetSchema(metadata);
+    const types = new Map(children.map((column) => [column.element.name, column]));
     let first = 0;
     for (const group of metadata.row_groups) {
       const numRows = Number(group.num_rows);
@@ -72,13 +72,14 @@ export async function* readParquet(file: string, _badRows: BadRows): AsyncGenera
         file: buffer,
         metadata,
         compressors,
+        parsers: textParsers,
         rowStart: first,
         rowEnd: first + numRows,
       }).catch((cause: unknown) => {
         throw cause instanceof LockstepError ? cause : invalid(cause);
       });
       for (const [i, fields] of rows.entries()) {
-        yield { place: `${file}: row ${first + i + 1}`, fields: plain(fields) };
+        yield { place: `${file}: row ${first + i + 1}`, fields: typedFields(fields, types) };
       }
       first += numRows;
     }
@@ -87,16 +88,50 @@ export async function* readParquet(file: string, _badRows: BadRows): AsyncGenera
   }
 }
 
-/** 64-bit integers become numbers, as in JSON, also inside lists and structures. */
-function plain(fields: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+type SchemaNode = ReturnType<typeof parquetSchema>;
+
+/** Fields with numbers of JavaScript; what is nested in them keeps its digits, and floats that they are floats. */
+function typedFields(
+  fields: Readonly<Record<string, unknown>>,
+  types: ReadonlyMap<string, SchemaNode>,
+): Readonly<Record<string, unknown>> {
   return Object.fromEntries(
-    Object.entries(fields).map(([name, value]) => [name, plainValue(value)]),
+    Object.entries(fields).map(([name, value]) => [
+      name,
+      plainNumber(typedValue(value, types.get(name))),
+    ]),
   );
 }
 
-function plainValue(value: unknown): unknown {
-  if (typeof value === "bigint") return Number(value);
-  if (Array.isArray(value)) return value.map(plainValue);
-  const isStructure = isRecord(value) && Object.getPrototypeOf(value) === Object.prototype;
-  return isStructure ? plain(value) : value;
+function typedValue(value: unknown, node: SchemaNode | undefined): unknown {
+  if (typeof value === "bigint") {
+    return Number.isSafeInteger(Number(value)) ? Number(value) : value;
+  }
+  if (typeof value === "number") {
+    const isFloat = ["FLOAT", "DOUBLE"].includes(node?.element.type ?? "");
+    return isFloat && Number.isInteger(value) ? new FloatNumber(value) : value;
+  }
+  if (Array.isArray(value)) {
+    const item = listItem(node);
+    return (value as unknown[]).map((each) => typedValue(each, item));
+  }
+  if (!isRecord(value) || Object.getPrototypeOf(value) !== Object.prototype) return value;
+  const entry = mapValue(node);
+  return Object.fromEntries(
+    Object.entries(value).map(([name, each]) => [
+      name,
+      typedValue(each, entry ?? node?.children.find(({ element }) => element.name === name)),
+    ]),
+  );
 }
+
+/** What a list's column holds: below a repeated group, or the group itself in files of old writers. */
+function listItem(node: SchemaNode | undefined): SchemaNode | undefined {
+  const repeated = node?.element.converted_type === "LIST" ? node.children[0] : node;
+  return repeated?.children.length === 1 && repeated !== node ? repeated.children[0] : repeated;
+}
+
+const mapValue = (node: SchemaNode | undefined): SchemaNode | undefined =>
+  ["MAP", "MAP_KEY_VALUE"].includes(node?.element.converted_type ?? "")
+    ? node?.children[0]?.children[1]
+    : undefined;

@@ -5,5 +5,5 @@ import type { RawRow } from "./row.js";
 /** A plain text file is one row, whose text is the whole file. */
 export async function* readPlainText(file: string, _badRows: BadRows): AsyncGenerator<RawRow> {
   const { id, text } = await readTextDocument(file);
-  if (text !== "") yield { place: id, fields: { text } };
+  yield { place: id, fields: { text } };
 }

@@ -20,6 +20,8 @@ const quantised = `training on quantised weights is not here: ${fullOnly}`;
 const perEpoch = (what: string): ForeignKey =>
   joint(`read as \`${what}_strategy: steps\` and the share of the run as \`${what}_steps\``);
 
+const liger = "axolotl.integrations.liger.LigerPlugin";
+const cutLoss = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin";
 const targets = fixed([null], "lora_target_modules alone chooses; it may be a regular expression");
 
 /** Modules that "all-linear" does not mean. */
@@ -52,7 +54,9 @@ export const axolotlKeys: ForeignKeys = {
   val_set_size: renamed("validation_split"),
   num_warmup_steps: renamed("warmup_steps"),
   warmup_fraction: renamed("warmup_steps"),
-  auto_resume_from_checkpoints: renamed("resume_from_checkpoint", (value) => value || undefined),
+  auto_resume_from_checkpoints: renamed("resume_from_checkpoint", (value) =>
+    value === true ? "auto" : value || undefined,
+  ),
   adapter: reworded(
     "use_peft",
     { lora: true, "": undefined },
@@ -96,7 +100,6 @@ export const axolotlKeys: ForeignKeys = {
     "put the template into chat_template.jinja in the model's directory",
   ),
   eot_tokens: fixed([null], "the token that ends an answer in the chat template is learnt"),
-  chat_template: ignored("the chat template of the model's own directory is used"),
   sample_packing: renamed("packing"),
   eval_sample_packing: ignored("validation rows are laid out as those of training"),
   pad_to_sequence_len: ignored("rows have one length, max_length"),
@@ -161,5 +164,8 @@ export const axolotlKeys: ForeignKeys = {
   ),
   hf_use_auth_token: ignored("a token is used where there is one: HF_TOKEN or `hf auth login`"),
   revision_of_model: renamed("model_revision"),
-  plugins: ignored("there are no plugins"),
+  plugins: fixed(
+    [null, [], [liger], [cutLoss], [liger, cutLoss], [cutLoss, liger]],
+    "only those that make kernels faster are known, and fused kernels are always used",
+  ),
 };

@@ -104,7 +104,9 @@ export const llamaFactoryKeys: ForeignKeys = {
   // Data.
   cutoff_len: renamed("max_length"),
   val_size: renamed("validation_split"),
-  template: ignored("the chat template of the model's own directory is used"),
+  template: ignored(
+    "the chat template of the model's own directory is used; chat_template: NAME checks that it has that format",
+  ),
   tool_format: fixed([null], notHere),
   default_system: fixed([null], notHere),
   enable_thinking: fixed([true, null], notHere),

@@ -19,7 +19,6 @@ export const transformersKeys: ForeignKeys = {
   ),
   save_safetensors: fixed([true], "weights are always written as safetensors"),
   adafactor: fixed([false], "the optimizer is AdamW"),
-  overwrite_output_dir: ignored("a checkpoint of the same name is replaced atomically", false),
   logging_dir: ignored("logs go to output_dir/logs"),
   use_mps_device: ignored(torchOnly, false),
   half_precision_backend: ignored(torchOnly, "auto"),
@@ -51,7 +50,7 @@ export const transformersKeys: ForeignKeys = {
   ),
   tokenizer_name: fixed([], "the tokenizer of the model's own directory is used"),
   config_name: fixed([], "config.json of the model decides"),
-  dataset_config_name: fixed([], "a data set is a file or an entry of dataset_info.json"),
+  dataset_config_name: fixed([], "write dataset as an entry: [{ path: DIRECTORY, name: SUBSET }]"),
 
   // transformers v5: would change results.
   optim_args: fixed([null], notHere),
@@ -82,7 +81,10 @@ export const transformersKeys: ForeignKeys = {
   liger_kernel_config: ignored("fused kernels are always used"),
   use_cache: ignored("training never caches keys and values", false),
   torch_empty_cache_steps: ignored(torchOnly),
-  auto_find_batch_size: ignored("the batch size is the one configured", false),
+  auto_find_batch_size: ignored(
+    "the batch size is the one configured, and the memory that it needs is told",
+    false,
+  ),
   log_on_each_node: ignored("the coordinator logs for all workers", true),
   logging_nan_inf_filter: ignored("a loss that is not finite is always shown as it is", true),
   log_level: ignored("use --verbose", "passive"),
@@ -124,9 +126,15 @@ export const transformersKeys: ForeignKeys = {
   fsdp_config: ignored(distribution),
   deepspeed: ignored(distribution),
   skip_memory_metrics: ignored("memory is always reported", true),
-  do_train: fixed([true, false], "lockstep train always trains"),
-  do_eval: ignored("use eval_strategy or eval_on_start", false),
-  do_predict: ignored("use sample_prompt", false),
+  do_train: fixed(
+    [true],
+    "a run always trains; eval_on_start: true with learning_rate: 0 and max_steps: 1 evaluates a model as it is",
+  ),
+  do_eval: renamed("eval_on_end", (on) => (on === false ? undefined : on)),
+  do_predict: fixed(
+    [false],
+    "a run predicts nothing; lockstep classify and lockstep generate do, with the model that it saves",
+  ),
   local_rank: ignored(distribution, -1),
 };
 

@@ -26,9 +26,15 @@ export const trlKeys: ForeignKeys = {
   assistant_only_loss: fixed([true], answersOnly),
   loss_type: fixed(["nll"], "the loss is the mean negative log-likelihood of a token"),
   dataset_name: renamed("dataset"),
-  dataset_config: fixed([], "a data set is a file or an entry of dataset_info.json"),
-  dataset_train_split: fixed(["train"], "all rows of dataset are trained on; see eval_dataset"),
-  dataset_test_split: ignored("see eval_dataset and validation_split", "test"),
+  dataset_config: fixed([], "write dataset as an entry: [{ path: DIRECTORY, name: SUBSET }]"),
+  dataset_train_split: fixed(
+    ["train"],
+    "write dataset as an entry: [{ path: DIRECTORY, split: NAME }]",
+  ),
+  dataset_test_split: ignored(
+    "eval_dataset validates: a directory by its validation split, else by test",
+    "test",
+  ),
   dataset_streaming: ignored("files are always read as a stream", false),
   attn_implementation: ignored("fused attention is always used"),
   activation_offloading: ignored("activations stay where they are computed", false),

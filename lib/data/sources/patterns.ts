@@ -1,40 +1,12 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { LockstepError } from "#lib/core/errors/index";
 import { isMissingFile } from "#lib/data/files";
 
 /**
- * The files that a path, a directory (its data files) or a pattern names, by name. In a pattern `*`
- * stands for part of a name, `?` for one character, `**` for any directories.
- *
- * @param isData whether a file of a directory counts
- * @throws E_DATASET_UNKNOWN
+ * What a pattern matches, by name. `*` stands for part of a name, `?` for one character, `**` for any
+ * directories. A pipe is matched too: whoever opens it refuses it by name.
  */
-export async function dataFiles(
-  source: string,
-  options: { isData: (name: string) => boolean; known: readonly string[] },
-): Promise<string[]> {
-  const unknown = (): LockstepError =>
-    new LockstepError("E_DATASET_UNKNOWN", { dataset: source, known: options.known });
-  try {
-    if (/[*?]/.test(source)) {
-      const files = await matchPattern(source);
-      if (files.length === 0) throw unknown();
-      return files;
-    }
-    if ((await stat(source)).isDirectory()) {
-      const names = (await readdir(source)).filter(options.isData).sort();
-      if (names.length === 0) throw unknown();
-      return names.map((name) => join(source, name));
-    }
-    return [source];
-  } catch (error) {
-    if (isMissingFile(error)) throw unknown();
-    throw error;
-  }
-}
-
-async function matchPattern(pattern: string): Promise<string[]> {
+export async function matchPattern(pattern: string): Promise<string[]> {
   const parts = pattern.split("/");
   const found: string[] = [];
   const walk = async (directory: string, rest: readonly string[]): Promise<void> => {
@@ -45,7 +17,7 @@ async function matchPattern(pattern: string): Promise<string[]> {
     else if (!/[*?]/.test(part)) {
       const next = part === "" ? "/" : path(part);
       if (below.length > 0) return walk(next, below);
-      if (await isFile(next)) found.push(next);
+      if (await isNoDirectory(next)) found.push(next);
       return;
     }
     const expression = nameExpression(part);
@@ -60,7 +32,7 @@ async function matchPattern(pattern: string): Promise<string[]> {
         if (entry.isDirectory()) await walk(path(entry.name), rest);
       } else if (expression.test(entry.name)) {
         if (below.length > 0) await walk(path(entry.name), below);
-        else if (await isFile(path(entry.name))) found.push(path(entry.name));
+        else if (await isNoDirectory(path(entry.name))) found.push(path(entry.name));
       }
     }
   };
@@ -68,9 +40,9 @@ async function matchPattern(pattern: string): Promise<string[]> {
   return [...new Set(found)].sort();
 }
 
-async function isFile(path: string): Promise<boolean> {
+async function isNoDirectory(path: string): Promise<boolean> {
   try {
-    return (await stat(path)).isFile();
+    return !(await stat(path)).isDirectory();
   } catch (error) {
     if (isMissingFile(error)) return false;
     throw error;
@@ -80,4 +52,21 @@ async function isFile(path: string): Promise<boolean> {
 function nameExpression(part: string): RegExp {
   const escaped = part.replace(/[.+^${}()|[\]\\]/g, "\\$&");
   return new RegExp(`^${escaped.replaceAll("*", "[^/]*").replaceAll("?", "[^/]")}$`);
+}
+
+/** A pattern over whole paths, as the README.md of a data set writes them. */
+export function patternExpression(pattern: string): RegExp {
+  const parts = pattern.split("/").map((part) => {
+    if (part === "**") return "**";
+    const escaped = part.replace(/\[[^\]]+\]|[.+^${}()|[\]\\]/g, (found) =>
+      found.length > 1 ? found.replace(/^\[!/, "[^") : `\\${found}`,
+    );
+    return escaped.replaceAll("*", "[^/]*").replaceAll("?", "[^/]");
+  });
+  const last = parts.length - 1;
+  const text = parts.map((part, i) => {
+    if (part === "**") return i === last ? ".*" : "(?:[^/]+/)*";
+    return i === last ? part : `${part}/`;
+  });
+  return new RegExp(`^${text.join("")}$`);
 }

@@ -1,0 +1,141 @@
+import { existsSync } from "node:fs";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import {
+  type CheckpointRecord,
+  OptimizerStateReader,
+  type OwnedCheckpoint,
+  readCheckpointRecord,
+  verifyChecksums,
+} from "#lib/checkpoint/index";
+import { checkpointRecordFile } from "#lib/checkpoint/run-record";
+import type { ResolvedConfig, SettledBefore } from "#lib/core/config/index";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import type { EventBus } from "#lib/wire/event-bus";
+import type { CheckpointState } from "#coordinator/options";
+import type { PrecisionChoice } from "./prepare.js";
+import { checksumsFile, configFile, ownFolder, readState, stateFile } from "./run-files.js";
+
+/** A checkpoint that is whole. */
+export interface ResumePoint {
+  readonly directory: string;
+  readonly state: CheckpointState;
+  readonly optimizer: OptimizerStateReader;
+  readonly record: CheckpointRecord;
+  /** The configuration that it was saved with. */
+  readonly settings: SettledBefore;
+  /** Whether its run computed in bfloat16. */
+  readonly bf16: boolean;
+}
+
+/** What `bf16: auto` is for a run that goes on: what it was. */
+export const resumedPrecision = ({ bf16, directory }: ResumePoint): PrecisionChoice => ({
+  bf16,
+  reason: `as in ${directory}`,
+});
+
+/**
+ * Opens a checkpoint after reading all of it once.
+ *
+ * @throws E_NO_CHECKPOINT where it holds no state of a run; E_CHECKPOINT_DAMAGED
+ */
+export async function openCheckpoint(directory: string): Promise<ResumePoint> {
+  const own = join(directory, ownFolder);
+  if (!existsSync(join(directory, stateFile)) && !existsSync(join(directory, checksumsFile))) {
+    const problem = existsSync(directory)
+      ? `it holds no state of a run in ${ownFolder}/ (save_only_model, or saved by another program)`
+      : "it does not exist";
+    throw new LockstepError("E_NO_CHECKPOINT", { directory, problem });
+  }
+  const optimizerFiles = (await readdir(own)).filter((name) => name.startsWith("optimizer-"));
+  await verifyChecksums(directory, checksumsFile, [
+    ...[stateFile, configFile, checkpointRecordFile],
+    ...optimizerFiles.map((name) => `${ownFolder}/${name}`),
+  ]);
+  const record = await readCheckpointRecord(directory);
+  if (record === undefined) {
+    const problem = "is missing: an earlier version saved it";
+    throw new LockstepError("E_CHECKPOINT_DAMAGED", {
+      ...{ directory, file: checkpointRecordFile, problem },
+    });
+  }
+  const settings = await readSettings(join(directory, configFile));
+  const state = await readState(join(directory, stateFile));
+  const optimizer = await OptimizerStateReader.open(own);
+  return { directory, state, optimizer, record, settings, bf16: settings.get("bf16") === true };
+}
+
+/**
+ * Opens the last saved checkpoint that is whole.
+ *
+ * @param checkpoints from the first saved to the last
+ * @returns the checkpoint, and a line for each that was passed over; no checkpoint where there is none
+ * @throws E_NO_CHECKPOINT where none is whole
+ */
+export async function openNewestWhole(
+  outputDir: string,
+  checkpoints: readonly OwnedCheckpoint[],
+): Promise<{ readonly point: ResumePoint | undefined; readonly lines: readonly string[] }> {
+  const problems: string[] = [];
+  for (const { directory } of checkpoints.toReversed()) {
+    try {
+      const point = await openCheckpoint(directory);
+      const lines = problems.map((problem) => `passed over: ${problem}`);
+      return { point, lines };
+    } catch (error) {
+      if (!isLockstepError(error) || !passedOver.has(error.code)) throw error;
+      problems.push(error.message.replace(/\.$/, ""));
+    }
+  }
+  if (problems.length === 0) return { point: undefined, lines: [] };
+  const problem = `none of its checkpoints can be used. ${problems.join(". ")}`;
+  throw new LockstepError("E_NO_CHECKPOINT", { directory: outputDir, problem });
+}
+
+/** What a damaged checkpoint, or one without a state, ends with; a disk that fails is another matter. */
+const passedOver: ReadonlySet<string> = new Set([
+  "E_NO_CHECKPOINT",
+  "E_CHECKPOINT_DAMAGED",
+  "E_FILE_NOT_FOUND",
+  "E_FILE_TRUNCATED",
+  "E_JSON_FILE",
+  "E_CONFIG_SYNTAX",
+  "E_SAFETENSORS_HEADER",
+  "E_SAFETENSORS_OFFSETS",
+]);
+
+async function readSettings(file: string): Promise<SettledBefore> {
+  const { parseConfigText } = await import("#lib/core/config/yaml-file");
+  const parsed = parseConfigText(await readFile(file, "utf8"), file);
+  return new Map([...parsed].map(([key, { value }]) => [key, value]));
+}
+
+/** Whether a configuration goes on from whatever is in its output directory. */
+export const takesNewest = ({ resume_from_checkpoint: wanted }: ResolvedConfig): boolean =>
+  wanted === true || wanted === "auto";
+
+/** Another kind of device than the checkpoint's computes other bits: refused, or told. */
+export function compareDevices(
+  { record, directory }: ResumePoint,
+  deviceKind: string,
+  options: {
+    readonly isRefused: boolean;
+    readonly fail: (error: unknown) => void;
+    readonly bus: EventBus;
+  },
+): void {
+  if (record.deviceKind === null || record.deviceKind === deviceKind) return;
+  const difference = `the device was "${record.deviceKind}" and is now "${deviceKind}"`;
+  const { isRefused, fail, bus } = options;
+  const effect = isRefused
+    ? "its worker is refused (deterministic: true)"
+    : "the run goes on with other last bits than it would have had (deterministic: false)";
+  bus.publish({
+    type: "phase.changed",
+    phase: "waiting-for-workers",
+    detail: `${directory}: ${difference}; ${effect}`,
+  });
+  if (!isRefused) return;
+  const differences = `${difference}, which changes the last bits (deterministic: false goes on all the same)`;
+  fail(new LockstepError("E_RESUME_MISMATCH", { directory, differences }));
+}

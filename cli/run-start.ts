@@ -1,0 +1,238 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { saveFilesAtomically } from "#lib/checkpoint/atomic-save";
+import {
+  identityDifferences,
+  newRunRecord,
+  type RunIdentity,
+  type RunRecord,
+  writeOutputRecord,
+} from "#lib/checkpoint/index";
+import { decisiveFields, differingSettings } from "#lib/checkpoint/run-identity";
+import {
+  dataSettings,
+  decisiveSettings,
+  isGiven,
+  printConfig,
+  type ResolvedConfig,
+  settleConfig,
+  takeOver,
+} from "#lib/core/config/index";
+import { LockstepError } from "#lib/core/errors/index";
+import {
+  describeOwn,
+  listed,
+  type OutputContents,
+  otherRuns,
+  readOutput,
+  removeRuns,
+  runConfigFile,
+} from "./output-contents.js";
+import type { PreparedRun } from "./prepare.js";
+import { openCheckpoint, openNewestWhole, type ResumePoint, takesNewest } from "./resume.js";
+
+/** How a run is to begin, as far as its settings tell. */
+export interface RunStart {
+  /** Settings that the machine decides for a run that starts anew: no other job. */
+  readonly ofMachine: readonly string[];
+  /** With what a run that goes on keeps of its beginning. */
+  readonly config: ResolvedConfig;
+  readonly resume: ResumePoint | undefined;
+  readonly output: OutputContents;
+  /** What a person is told of it. */
+  readonly lines: readonly string[];
+}
+
+/** A run whose place in its output directory is its own. */
+export interface StartedRun extends PreparedRun {
+  readonly record: RunRecord;
+  /** Files of results that are in the output directory, of this run or of one before it. */
+  readonly files: readonly string[];
+  /** When its last checkpoint was saved, milliseconds since 1970; rises with each. */
+  readonly lastSave: { atMs: number };
+}
+
+export interface BegunRun {
+  readonly run: StartedRun;
+  /** The result that is there already; nothing is left to do then, and nothing was changed. */
+  readonly finished: { readonly step: number } | undefined;
+}
+
+/**
+ * Looks at the output directory and opens the checkpoint that the run goes on from: the one that
+ * `resume_from_checkpoint` names, or the last saved one that is whole for `true` and `auto`. What the
+ * settings tell is refused here, before anything costs time.
+ *
+ * @throws E_NO_CHECKPOINT, E_CHECKPOINT_DAMAGED, E_RESUME_MISMATCH, E_OUTPUT_DIR_OTHER_RUN
+ */
+export async function findStart(asked: ResolvedConfig): Promise<RunStart> {
+  const output = await readOutput(asked.output_dir);
+  const { resume, config, lines } = await findResumePoint(asked, output);
+  const ofMachine = settledByMachine(asked);
+  try {
+    const now = { settings: decisiveSettings(config) };
+    const others = otherRuns(output, (before) => differingSettings(before, now, ofMachine));
+    if (others.length > 0 && !asked.overwrite_output_dir) throw otherRun(output, others);
+    return { config, resume, output, lines, ofMachine };
+  } catch (error) {
+    await resume?.optimizer.close();
+    throw error;
+  }
+}
+
+async function findResumePoint(
+  asked: ResolvedConfig,
+  output: OutputContents,
+): Promise<Omit<RunStart, "output" | "ofMachine">> {
+  const anew = { resume: undefined, config: asked, lines: [] };
+  const wanted = asked.resume_from_checkpoint;
+  if (wanted === null || wanted === false) return anew;
+  // Of another program's checkpoints the directory's own check speaks.
+  const candidates = output.checkpoints.filter(({ isOurs }) => isOurs);
+  const found = takesNewest(asked)
+    ? await openNewestWhole(output.directory, candidates)
+    : { point: await openCheckpoint(wanted as string), lines: [] };
+  const { point } = found;
+  if (point === undefined) {
+    const hasResult = output.finished !== null;
+    if (wanted === true && !hasResult) throw noCheckpoint(output);
+    const line = `no checkpoint is in ${output.directory}, so the run starts (resume_from_checkpoint: auto)`;
+    return wanted === "auto" && !hasResult ? { ...anew, lines: [line] } : anew;
+  }
+  try {
+    const before = new Map([...point.settings, ...Object.entries(point.record.began)]);
+    const taken = takeOver(asked, before);
+    const now = { settings: decisiveSettings(settleConfig(taken.config, point.bf16)) };
+    const differences = differingSettings(point.record.identity, now);
+    if (differences.length > 0) {
+      if (wanted !== "auto") throw mismatch(point.directory, differences);
+      // Of another job's checkpoint the directory's own check speaks.
+      await point.optimizer.close();
+      return anew;
+    }
+    const line = `goes on from ${point.directory}, after ${point.state.step} steps`;
+    const lines = [...found.lines, line, ...taken.lines];
+    return { resume: point, config: taken.config, lines };
+  } catch (error) {
+    await point.optimizer.close();
+    throw error;
+  }
+}
+
+/**
+ * Compares the run with what is in its output directory by all that decides the result, and makes the
+ * directory its own. Where the result that the run is to make is there, nothing is changed.
+ *
+ * @throws E_RESUME_MISMATCH, E_RESUME_PAST_END, E_OUTPUT_DIR_OTHER_RUN, E_NO_CHECKPOINT, E_CONFIG_CONFLICT
+ */
+export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<BegunRun> {
+  const { output, resume } = start;
+  const { config, plan } = prepared;
+  const identity = await identityOf(prepared);
+  const differences = (before: RunIdentity): string[] => identityDifferences(before, identity);
+  if (resume !== undefined) {
+    const different = differences(resume.record.identity);
+    if (different.length > 0) throw mismatch(resume.directory, different);
+  }
+  const others = otherRuns(output, (found) =>
+    identityDifferences(found, identity, start.ofMachine),
+  );
+  if (others.length > 0 && !config.overwrite_output_dir) throw otherRun(output, others);
+  const { record: before } = output;
+  const asksForEnd = takesNewest(config) || resume?.state.step === plan.totalSteps;
+  const finished = others.length === 0 && asksForEnd ? output.finished : null;
+  const made = Math.max(resume?.state.step ?? 0, finished?.step ?? 0);
+  if (made > plan.totalSteps) {
+    const directory = resume?.state.step === made ? resume.directory : output.directory;
+    throw new LockstepError("E_RESUME_PAST_END", {
+      ...{ directory, step: made, totalSteps: plan.totalSteps },
+    });
+  }
+  const isDone = finished?.step === plan.totalSteps;
+  if (resume === undefined && config.resume_from_checkpoint === true && !isDone) {
+    throw noCheckpoint(output);
+  }
+  const isCleaned =
+    config.overwrite_output_dir && !isDone && (resume === undefined || others.length > 0);
+  const lines = [...start.lines];
+  const own = describeOwn(output);
+  if (isCleaned) {
+    const isKept = (identity: RunIdentity): boolean =>
+      resume !== undefined && differences(identity).length === 0;
+    const removed = await removeRuns(output, prepared.modelDirectory, isKept);
+    if (removed.length > 0) {
+      lines.push(`overwrite_output_dir: removed from ${output.directory}: ${listed(removed)}`);
+    }
+  } else if (resume === undefined && own !== undefined && !isDone) {
+    lines.push(
+      `${output.directory} holds ${own} of an earlier run of this job: this one starts anew, replaces them as it saves, and goes on from its own last checkpoint if it is resumed`,
+    );
+  }
+  const { workers, gradient_accumulation_steps } = config;
+  const record = resume?.record ?? newRunRecord(identity, { workers, gradient_accumulation_steps });
+  const savedAt = output.checkpoints.map(({ record }) => record?.savedAtMs ?? 0);
+  const run: StartedRun = {
+    ...prepared,
+    started: {
+      ...prepared.started,
+      dataLines: [...(prepared.started.dataLines ?? []), ...lines],
+    },
+    record: { ...runPart(record), identity },
+    files: isCleaned ? [] : (before?.files ?? []),
+    lastSave: { atMs: Math.max(0, resume?.record.savedAtMs ?? 0, ...savedAt) },
+  };
+  if (isDone) return { run, finished: { step: plan.totalSteps } };
+  await mkdir(config.output_dir, { recursive: true });
+  await saveFilesAtomically(config.output_dir, async (temporary) => {
+    await writeFile(join(temporary, runConfigFile), printConfig(config));
+    await writeOutputRecord(temporary, { ...run.record, finished: null, files: run.files });
+  });
+  return { run, finished: undefined };
+}
+
+/** Without what only the record of a checkpoint has. */
+const runPart = ({
+  runId,
+  startedAt,
+  deviceKind,
+  began,
+}: RunRecord): Omit<RunRecord, "identity"> => ({
+  ...{ runId, startedAt, deviceKind, began },
+});
+
+async function identityOf(prepared: PreparedRun): Promise<RunIdentity> {
+  const { config, job } = prepared;
+  return {
+    settings: decisiveSettings(config),
+    data: await prepared.dataDigests(),
+    dataSettings: dataSettings(config),
+    base: { weights: await prepared.baseDigest(), config: decisiveFields(job.modelConfig) },
+  };
+}
+
+/** The same job on another machine may have other ones. */
+function settledByMachine(asked: ResolvedConfig): string[] {
+  return [
+    ...(isGiven(asked, "threads_per_worker") ? [] : ["threads_per_worker"]),
+    ...(asked.bf16 === "auto" ? ["bf16"] : []),
+    ...(asked.wire_dtype === null ? ["wire_dtype"] : []),
+  ];
+}
+
+/** Whether the result that the run is to make may be there already, by what is known before data is read. */
+export const mayBeFinished = ({ config, output, resume }: RunStart): boolean =>
+  output.finished !== null && (takesNewest(config) || resume !== undefined);
+
+const otherRun = ({ directory }: OutputContents, others: readonly string[]) =>
+  new LockstepError("E_OUTPUT_DIR_OTHER_RUN", { directory, found: others.join("; ") });
+
+const mismatch = (directory: string, differences: readonly string[]) =>
+  new LockstepError("E_RESUME_MISMATCH", { directory, differences: differences.join("; ") });
+
+function noCheckpoint({ directory, checkpoints }: OutputContents): LockstepError {
+  const problem =
+    checkpoints.length === 0
+      ? "it holds no checkpoint-N directory"
+      : `${checkpoints.map((each) => basename(each.directory)).join(", ")} were not saved by Lockstep`;
+  return new LockstepError("E_NO_CHECKPOINT", { directory, problem });
+}

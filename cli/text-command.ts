@@ -1,0 +1,66 @@
+import { parseArgs, type ParseArgsConfig } from "node:util";
+import { LockstepError } from "#lib/core/errors/index";
+import { loadTokenizer, type Tokenizer } from "#lib/data/index";
+import { detailOnStandardError } from "./model-directory.js";
+import { findModel, type ModelPlace } from "./model-place.js";
+import { tellSlowBf16 } from "./slow-bf16.js";
+
+/** Options of every command that computes with a model's texts. */
+const modelOptions = {
+  base: { type: "string" },
+  revision: { type: "string" },
+  bf16: { type: "boolean", default: false },
+  json: { type: "boolean", default: false },
+} as const;
+
+/** What such a command is asked: its model, and how it computes and answers. */
+export interface ModelRequest {
+  readonly model: string;
+  readonly base: string | undefined;
+  readonly revision: string | undefined;
+  readonly bf16: boolean;
+  readonly json: boolean;
+}
+
+/**
+ * Reads the arguments of a command that takes one model, those of every such command and its own.
+ *
+ * @param fail throws E_USAGE with a problem
+ * @throws E_USAGE
+ */
+export function parseModelArguments<const Own extends NonNullable<ParseArgsConfig["options"]>>(
+  args: string[],
+  own: Own,
+  fail: (problem: string) => never,
+) {
+  const options = { ...own, ...modelOptions };
+  const { positionals, values } = (() => {
+    try {
+      return parseArgs({ args, allowPositionals: true, options });
+    } catch (error) {
+      return fail(error instanceof Error ? error.message : String(error));
+    }
+  })();
+  const [model, ...rest] = positionals;
+  if (model === undefined || rest.length > 0) return fail("it takes one model directory");
+  const { base, revision, bf16, json } = values as Omit<ModelRequest, "model">;
+  const request: ModelRequest = { model, base, revision, bf16, json };
+  return { request, values };
+}
+
+/** How a command refuses its arguments. */
+export const usageOf =
+  (command: string) =>
+  (problem: string): never => {
+    throw new LockstepError("E_USAGE", { command, problem });
+  };
+
+/** Finds the model that is asked for, and loads its tokenizer. */
+export async function findTextModel(
+  request: ModelRequest,
+): Promise<{ readonly place: ModelPlace; readonly tokenizer: Tokenizer }> {
+  const place = await findModel(request.model, { ...request, onDetail: detailOnStandardError });
+  if (request.bf16) tellSlowBf16();
+  const tokenizer = await loadTokenizer(place.tokenizerDirectory, place.modelDirectory);
+  return { place, tokenizer };
+}

@@ -1,0 +1,79 @@
+import { z } from "zod";
+
+const count = z.int().min(1);
+const port = z.int().min(0).max(65_535);
+const text = z.string().min(1);
+
+/** Who computes, how they find each other, and when one counts as gone. */
+export const cluster = {
+  workers: z.int().min(1).max(4096).default(1).describe("planned workers"),
+  global_batch_size: count
+    .nullable()
+    .default(null)
+    .describe("rows in a step; null: micro-batch x accumulation x workers"),
+  gradient_groups: count
+    .nullable()
+    .default(null)
+    .describe("parts of a step that are leased and summed in fixed order; null: workers"),
+  threads_per_worker: z
+    .int()
+    .min(1)
+    .max(1024)
+    .nullable()
+    .default(null)
+    .describe(
+      "part of what decides the bits; null: the cores that may be used (affinity, container quota) / workers",
+    ),
+  reducer_shards: z.int().min(1).max(64).default(2),
+  wire_dtype: z
+    .enum(["bfloat16", "float32"])
+    .nullable()
+    .default(null)
+    .describe(
+      "type in which matrices travel; null: bfloat16 if bf16, else float32; adapters float32",
+    ),
+  listen: text.default("127.0.0.1:0").describe("HOST:PORT of the coordinator; port 0 is any"),
+  advertise_host: text
+    .nullable()
+    .default(null)
+    .describe("host under which workers reach the coordinator, where it differs from listen"),
+  metrics_host: text.default("127.0.0.1"),
+  metrics_port: port
+    .nullable()
+    .default(0)
+    .describe("metrics and dashboard; 0: any free port, null: off"),
+  insecure: z.boolean().default(false).describe("allow other hosts without TLS and a token"),
+  tls_cert_file: text.nullable().default(null),
+  tls_key_file: text.nullable().default(null),
+  tls_ca_file: text.nullable().default(null),
+  join_token_file: text.nullable().default(null).describe("secret that workers must show"),
+  http_token_file: text.nullable().default(null).describe("secret for metrics and dashboard"),
+  heartbeat_interval_ms: z.int().min(50).max(60_000).default(1_000),
+  heartbeat_timeout_ms: z.int().min(100).max(600_000).default(15_000),
+  lease_timeout_ms: z
+    .int()
+    .min(1_000)
+    .max(86_400_000)
+    .default(600_000)
+    .describe("a group that takes longer is leased once more"),
+  max_worker_restarts: z
+    .int()
+    .min(0)
+    .max(1_000)
+    .default(3)
+    .describe("per worker of lockstep train"),
+  user_signal: z
+    .enum(["save", "stop"])
+    .default("save")
+    .describe(
+      "what SIGUSR1 and SIGUSR2 do, as Slurm's --signal sends them: save after this step and go on, or stop",
+    ),
+  deterministic: z
+    .boolean()
+    .default(true)
+    .describe("refuse workers whose kind of device would change the bits"),
+  engine_module: text
+    .nullable()
+    .default(null)
+    .describe("module whose default export creates the training engine; null: TensorFlow"),
+};

@@ -1,0 +1,151 @@
+import type { ConfigKey } from "./fields.js";
+import type { ResolvedConfig } from "./resolve.js";
+
+// Each key is in one of the three lists, or tests/laws/decisive-keys.test.ts fails.
+
+/** Keys that change the weights a run ends with: another value makes it another run. */
+export const decisiveKeys = [
+  "per_device_train_batch_size",
+  "train_sampling_strategy",
+  "learning_rate",
+  "lr_scheduler_type",
+  "lr_scheduler_kwargs",
+  "warmup_steps",
+  "weight_decay",
+  "adam_beta1",
+  "adam_beta2",
+  "adam_epsilon",
+  "max_grad_norm",
+  "bf16",
+  "fp16",
+  "xla",
+  "use_peft",
+  "lora_r",
+  "lora_alpha",
+  "lora_dropout",
+  "lora_target_modules",
+  "lora_modules_to_save",
+  "ensure_weight_tying",
+  "use_rslora",
+  "metric_for_best_model",
+  "greater_is_better",
+  "seed",
+  "data_seed",
+  "global_batch_size",
+  "gradient_groups",
+  "threads_per_worker",
+  "wire_dtype",
+] as const satisfies readonly ConfigKey[];
+
+/**
+ * Keys that decide through the rows that come of them: the same rows from elsewhere are the same run, and
+ * where rows differ these explain why.
+ */
+export const dataKeys = [
+  "dataset",
+  "dataset_dir",
+  "dataset_format",
+  "dataset_text_field",
+  "columns",
+  "chat_template",
+  "chat_template_date",
+  "eval_dataset",
+  "validation_split",
+  "on_bad_row",
+  "packing",
+  "max_length",
+  "max_samples",
+  "max_train_samples",
+  "max_eval_samples",
+] as const satisfies readonly ConfigKey[];
+
+/** Keys that may change when a run goes on: its length, what it tells and saves, where things are, who computes. */
+export const freeKeys = [
+  // The content of the weights is compared instead.
+  "model_name_or_path",
+  "model_revision",
+  "special_tokens",
+  "num_train_epochs",
+  "max_steps",
+  "per_device_eval_batch_size",
+  // global_batch_size has its effect.
+  "gradient_accumulation_steps",
+  // Both are the same arithmetic here.
+  "optim",
+  // Changes no bit.
+  "gradient_checkpointing",
+  // The kind of device is compared instead.
+  "use_cpu",
+  "engine_module",
+  "output_dir",
+  "overwrite_output_dir",
+  "run_name",
+  "logging_strategy",
+  "logging_steps",
+  "logging_first_step",
+  "disable_tqdm",
+  "eval_strategy",
+  "eval_steps",
+  "eval_delay",
+  "eval_on_start",
+  "eval_on_end",
+  "include_num_input_tokens_seen",
+  "save_strategy",
+  "save_steps",
+  "save_total_limit",
+  "save_only_model",
+  "user_signal",
+  "load_best_model_at_end",
+  "resume_from_checkpoint",
+  "push_to_hub",
+  "hub_model_id",
+  "hub_strategy",
+  "hub_private_repo",
+  "hub_token",
+  "sample_prompt",
+  "sample_max_new_tokens",
+  "save_dtype",
+  "max_shard_size",
+  "workers",
+  "reducer_shards",
+  "listen",
+  "advertise_host",
+  "metrics_host",
+  "metrics_port",
+  "insecure",
+  "tls_cert_file",
+  "tls_key_file",
+  "tls_ca_file",
+  "join_token_file",
+  "http_token_file",
+  "heartbeat_interval_ms",
+  "heartbeat_timeout_ms",
+  "lease_timeout_ms",
+  "max_worker_restarts",
+  "deterministic",
+] as const satisfies readonly ConfigKey[];
+
+/** The decisive keys with their values, in words that mean the same where two spellings do. */
+export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string, unknown>> {
+  const metric = config.metric_for_best_model?.replace(/^eval_/, "") ?? "loss";
+  return {
+    ...pick(config, decisiveKeys),
+    max_grad_norm: config.max_grad_norm ?? 0,
+    metric_for_best_model: metric,
+    greater_is_better: config.greater_is_better ?? metric !== "loss",
+    // Without adapters, what they would be like has no effect.
+    ...(config.use_peft ? {} : Object.fromEntries(adapterKeys.map((key) => [key, null]))),
+  };
+}
+
+const adapterKeys = decisiveKeys.filter((key) =>
+  /^(lora_|use_rslora|ensure_weight_tying)/.test(key),
+);
+
+export const dataSettings = (config: ResolvedConfig): Readonly<Record<string, unknown>> =>
+  pick(config, dataKeys);
+
+const pick = (
+  config: ResolvedConfig,
+  keys: readonly (keyof ResolvedConfig)[],
+): Readonly<Record<string, unknown>> => Object.fromEntries(keys.map((key) => [key, config[key]]));

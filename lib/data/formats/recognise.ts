@@ -1,0 +1,246 @@
+import { type ColumnRole, columnRoles } from "#lib/core/config/index";
+import { LockstepError } from "#lib/core/errors/index";
+import { fieldsOf } from "#lib/data/json-data";
+import type { RawRow } from "#lib/data/readers/index";
+import {
+  type ChatForm,
+  type ColumnNames,
+  type DatasetFormat,
+  datasetFormats,
+  type FormatOptions,
+} from "./example.js";
+
+/** How the rows of a file are read. */
+export interface RowReading extends FormatOptions {
+  readonly format: DatasetFormat;
+  /** What a person should know about it. */
+  readonly note?: string;
+}
+
+/** Parts of a row that a format reads. */
+const rolesOf: Readonly<Record<DatasetFormat, readonly ColumnRole[]>> = {
+  text: ["text"],
+  "prompt-completion": ["prompt", "response", "tools"],
+  messages: ["messages", "system", "tools"],
+  alpaca: ["prompt", "query", "response", "history", "system", "tools"],
+  sharegpt: ["messages", "system", "tools"],
+  classification: ["text", "pair", "label"],
+};
+
+/** Columns that a format reads where nothing else is said. */
+const usualColumns: Readonly<Record<DatasetFormat, Partial<Record<ColumnRole, string>>>> = {
+  text: { text: "text" },
+  "prompt-completion": { prompt: "prompt", response: "completion", tools: "tools" },
+  messages: { messages: "messages", tools: "tools" },
+  alpaca: {
+    ...{ prompt: "instruction", query: "input", response: "output" },
+    ...{ history: "history", system: "system", tools: "tools" },
+  },
+  sharegpt: { messages: "conversations", system: "system", tools: "tools" },
+  classification: { label: "label" },
+};
+const textColumns = ["text", "sentence", "sentence1", "sentence2"];
+
+/** Names under `columns` that only one format has; the first that is given decides. */
+const tellingNames: readonly (readonly [DatasetFormat, readonly string[]])[] = [
+  ["classification", ["label", "pair", "sentence", "sentence1", "sentence2"]],
+  ["alpaca", ["instruction", "input", "output", "query", "history"]],
+  ["prompt-completion", ["completion"]],
+];
+
+/** What is said of rows before one of them is looked at. */
+type SaidOfRows = FormatOptions & { readonly format?: DatasetFormat };
+
+/**
+ * How a file is read, by its first row and by what the configuration says of its columns.
+ *
+ * @throws E_DATA_FORMAT_UNKNOWN, E_DATA_COLUMNS where columns do not fit the row
+ */
+export function readingOf(row: RawRow, options: SaidOfRows): RowReading {
+  refuseColumns(row);
+  const { mapping, format, columns, chat, instructions } = options;
+  if (mapping !== undefined && Object.keys(mapping).length > 0) {
+    return withUnread(row, mappedReading(row, options));
+  }
+  if (format === undefined) return withUnread(row, recognisedReading(row, options));
+  // Whoever says the format and its columns has said what is read.
+  const isSaid = columns !== undefined || chat !== undefined || instructions !== undefined;
+  return isSaid ? { ...options, format } : withUnread(row, { ...options, format });
+}
+
+const isObject = (value: unknown): boolean => fieldsOf(value) !== undefined;
+
+/** A table that was written as one object, by its columns or by its index, is no row. */
+function refuseColumns({ place, fields }: RawRow): void {
+  const values = Object.values(fields);
+  const isIndexed = (value: unknown): boolean => {
+    const keys = Object.keys(fieldsOf(value) ?? {});
+    return keys.length > 0 && keys.every((key) => /^\d+$/.test(key));
+  };
+  const isList = (value: unknown): boolean =>
+    Array.isArray(value) && value.length > 0 && !value.some((each) => typeof each === "object");
+  const isByIndex =
+    values.every(isObject) && Object.keys(fields).every((name) => /^\d+$/.test(name));
+  const isTable = isByIndex || values.every(isIndexed) || values.every(isList);
+  if (values.length === 0 || !isTable) return;
+  const found = `the fields ${Object.keys(fields).slice(0, maxListedColumns).join(", ")}`;
+  const advice =
+    'it holds a whole table: in Python, a table\'s to_json(FILE, orient="records", lines=True) writes rows';
+  const facts = { place, found, known: datasetFormats, advice };
+  throw new LockstepError("E_DATA_FORMAT_UNKNOWN", facts);
+}
+
+/** Tells the columns that are not read. @throws E_DATA_COLUMNS where the answer's is not there */
+function withUnread(row: RawRow, reading: RowReading): RowReading {
+  const { format, columns = {} } = reading;
+  const names = Object.keys(row.fields);
+  const whole: ColumnNames = { ...usualColumns[format], ...columns };
+  const isTextRead = format === "classification" && columns.text === undefined;
+  const read = [
+    ...Object.values(whole),
+    ...(isTextRead ? textColumns : []),
+    // OpenAI's older name of tools.
+    ...(format === "messages" ? ["functions"] : []),
+  ];
+  const unread = names.filter((name) => !read.includes(name) && name !== "");
+  if (unread.length === 0) return reading;
+  const { response } = whole;
+  if (format === "alpaca" && response !== undefined && !names.includes(response)) {
+    const problem = `it has no column ${response} for the answer`;
+    throw new LockstepError("E_DATA_COLUMNS", { place: row.place, problem, columns: names });
+  }
+  const more = unread.length > maxListedColumns ? ", ..." : "";
+  const listed = `${unread.slice(0, maxListedColumns).join(", ")}${more}`;
+  const told = reading.note === undefined ? "" : `${reading.note}; `;
+  return { ...reading, note: `${told}columns that are not read: ${listed}` };
+}
+
+const maxListedColumns = 8;
+
+function recognisedReading(row: RawRow, options: SaidOfRows): RowReading {
+  const { columns, chat, tags } = options;
+  const textField = columns?.text ?? "text";
+  const format = recogniseFormat(row, { textField });
+  if (format === "classification" && options.prefersText === true) {
+    const note =
+      "labels are not read: dataset_text_field trains on texts (dataset_format: classification trains a classifier)";
+    return { ...options, format: "text", note };
+  }
+  if (chat !== undefined || tags !== undefined || columns?.messages !== undefined) {
+    return { ...options, format };
+  }
+  const isLacking = columns?.text !== undefined && !Object.hasOwn(row.fields, textField);
+  const note = isLacking
+    ? {
+        note: `rows are read as ${format}: they have no column ${textField}, which dataset_text_field names`,
+      }
+    : {};
+  if (format !== "sharegpt" && format !== "messages") return { ...options, ...note, format };
+  const field = format === "sharegpt" ? "conversations" : "messages";
+  const told = formatOfMessages(row.fields[field], format);
+  return { ...options, ...note, format: told, columns: { ...columns, messages: field } };
+}
+
+function mappedReading(row: RawRow, options: SaidOfRows): RowReading {
+  const { mapping = {} } = options;
+  const fail = (problem: string): never => {
+    const names = Object.keys(row.fields);
+    throw new LockstepError("E_DATA_COLUMNS", { place: row.place, problem, columns: names });
+  };
+  const lacking = Object.entries(mapping).find(([, name]) => !Object.hasOwn(row.fields, name));
+  if (lacking !== undefined) {
+    fail(`columns names ${JSON.stringify(lacking[1])} for ${lacking[0]}`);
+  }
+  const format = options.format ?? formatOfMapping(row, mapping, fail);
+  const columns: Partial<Record<ColumnRole, string>> = {};
+  for (const [name, column] of Object.entries(mapping)) {
+    const role = columnRoles[name];
+    if (role === undefined) continue;
+    if (!rolesOf[format].includes(role)) {
+      fail(`columns names ${name}, which rows of the format ${format} do not have`);
+    }
+    columns[role] = column;
+  }
+  const whole: ColumnNames = { ...options.columns, ...columns };
+  // Messages have their own system message, unless a column is named for it.
+  const chat = format === "messages" && columns.system !== undefined ? { chat: plainForm } : {};
+  return { ...options, ...chat, format, columns: whole };
+}
+
+const plainForm: ChatForm = {
+  parts: { role: "role", content: "content" },
+  roles: new Map(),
+  dropsSystem: false,
+};
+
+function formatOfMapping(
+  row: RawRow,
+  mapping: Readonly<Record<string, string>>,
+  fail: (problem: string) => never,
+): DatasetFormat {
+  const has = (name: string): boolean => Object.hasOwn(mapping, name);
+  const isThere = (name: string): boolean => Object.hasOwn(row.fields, name);
+  const told = tellingNames.find(([, names]) => names.some(has));
+  if (told !== undefined) return told[0];
+  for (const [name, usual] of [
+    ["conversations", "sharegpt"],
+    ["messages", "messages"],
+  ] as const) {
+    if (has(name)) return formatOfMessages(row.fields[mapping[name] ?? ""], usual);
+  }
+  if (has("prompt") || has("response")) {
+    const isAlpaca = isThere("instruction") || isThere("output") || isThere("input");
+    const isPlain = isThere("completion") || (isThere("prompt") && !has("prompt"));
+    if (isAlpaca !== isPlain) return isAlpaca ? "alpaca" : "prompt-completion";
+    return fail(
+      "prompt and response are parts of alpaca and of prompt-completion: set dataset_format to one of them, or write completion or output for response",
+    );
+  }
+  if (has("text")) return isThere("label") ? "classification" : "text";
+  return recogniseFormat(row);
+}
+
+/** Lists of messages are OpenAI's or ShareGPT's by the names of a message's parts. */
+function formatOfMessages(list: unknown, usual: "messages" | "sharegpt"): "messages" | "sharegpt" {
+  const first = Array.isArray(list) ? fieldsOf(list[0]) : undefined;
+  if (first === undefined) return usual;
+  if (typeof first["role"] === "string" && !Object.hasOwn(first, "from")) return "messages";
+  return typeof first["from"] === "string" && !Object.hasOwn(first, "role") ? "sharegpt" : usual;
+}
+
+/**
+ * The format of a row, by its fields: the most telling ones first, `text` alone last.
+ *
+ * @param textField the column of texts. @throws E_DATA_FORMAT_UNKNOWN
+ */
+export function recogniseFormat(
+  { place, fields }: RawRow,
+  { textField = "text" }: { textField?: string } = {},
+): DatasetFormat {
+  const has = (...names: string[]): boolean => names.every((name) => Object.hasOwn(fields, name));
+  if (has("messages")) return "messages";
+  if (has("conversations")) return "sharegpt";
+  if (has("instruction")) return "alpaca";
+  if (has("prompt", "completion")) return "prompt-completion";
+  if (has("label") && [textField, "text", "sentence1", "sentence"].some((name) => has(name))) {
+    return "classification";
+  }
+  if (has(textField)) return "text";
+  const names = Object.keys(fields).slice(0, 10);
+  const found = names.length === 0 ? "no fields" : `the fields ${names.join(", ")}`;
+  const wrapped = Object.entries(fields).find(
+    ([, value]) => Array.isArray(value) && value.length > 0 && value.every(isObject),
+  )?.[0];
+  const facts = { place, found, known: datasetFormats };
+  if (wrapped === undefined) {
+    const near = Object.keys(fields).flatMap((name): [string, string][] => {
+      const ours = name.toLowerCase().replace(/^labels$/, "label");
+      return Object.hasOwn(columnRoles, ours) && ours !== name ? [[ours, name]] : [];
+    });
+    const columns = near.map(([ours, name]) => `${ours}: ${name}`).join(", ");
+    const advice = columns === "" ? {} : { advice: `columns: {${columns}} may be what is meant` };
+    throw new LockstepError("E_DATA_FORMAT_UNKNOWN", { ...facts, ...advice });
+  }
+  const advice = `the rows seem to stand in its field ${wrapped}: write them as the file's own array, or one a line (jq -c '.${wrapped}[]')`;
+  throw new LockstepError("E_DATA_FORMAT_UNKNOWN", { ...facts, advice });
+}

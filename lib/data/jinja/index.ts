@@ -1,0 +1,35 @@
+import { type Node, parseTemplate } from "./ast.js";
+import { globals } from "./globals.js";
+import { renderTree } from "./interpreter.js";
+import { strftime } from "./strftime.js";
+import { textOf } from "./text.js";
+import { Callable, fail, type Value } from "./values.js";
+
+export { jsonText } from "./text.js";
+export { Undefined, type Value } from "./values.js";
+
+/** A chat template that renders as transformers does: Jinja with Python's values. */
+export interface JinjaTemplate {
+  /**
+   * @param date what `strftime_now` writes
+   * @throws TemplateError, and Error for what goes wrong below
+   */
+  readonly render: (variables: Readonly<Record<string, Value>>, date: Date) => string;
+}
+
+/** @throws Error where the template is not one */
+export function compileTemplate(source: string): JinjaTemplate {
+  const tree: Node = parseTemplate(source);
+  return {
+    render: (variables, date) => {
+      const now = new Callable(([format = null]) => {
+        if (typeof format !== "string") return fail("TypeError: strftime() needs a text");
+        return strftime(date, textOf(format));
+      });
+      const all: [string, Value][] = [...globals, ["strftime_now", now]];
+      return renderTree(tree, new Map([...all, ...Object.entries(variables)]));
+    },
+  };
+}
+
+export const callsDate = (source: string): boolean => /\bstrftime_now\b/.test(source);
