@@ -6,6 +6,7 @@ import {
   DataLedger,
   isInSide,
   lengthFigures,
+  maxListedRows,
   type PreparedDataset,
   previewRow,
   rowsOfPlace,
@@ -46,7 +47,7 @@ export async function previewCommand(args: readonly string[]): Promise<number> {
   const { config, warnings } = await loadConfig(request.configArgs);
   for (const warning of warnings) process.stderr.write(`warning: ${warning}\n`);
   const opened = await openDataModel(config, { onDetail: detailOnTerminal, weights: false });
-  const ledger = new DataLedger();
+  const ledger = new DataLedger(keepsAllRejected(request) ? { maxRejected: Infinity } : {});
   const style = styleOf(request);
   let data: PreparedData;
   try {
@@ -112,6 +113,10 @@ const write = (text: string): Promise<boolean> =>
     process.stdout.write(text, (error) => resolve(error === undefined || error === null));
   });
 
+/** Who reads all of them, or asks for one. */
+const keepsAllRejected = ({ json, isFull, place }: Request): boolean =>
+  json || isFull || place !== undefined;
+
 interface Chosen {
   readonly split: Split;
   /** From 0. */
@@ -161,7 +166,8 @@ async function writeRead(ledger: DataLedger, request: Request, style: PreviewSty
     for (const error of rejected) await write(`${rejectedJson(error)}\n`);
     return;
   }
-  const messages = rejected.map(({ code, message }) => `${code}: ${message}`);
+  const listed = request.isFull ? rejected : rejected.slice(0, maxListedRows);
+  const messages = listed.map(({ code, message }) => `${code}: ${message}`);
   await write(`${sourceLines({ sources, numRejected, rejected: messages }, style).join("\n")}\n\n`);
 }
 

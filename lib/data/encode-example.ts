@@ -208,7 +208,7 @@ export function renderCompletion({ prompt, completion }: CompletionExample): Mar
  * The tokens of an example, those that are not learnt as their complement. What is learnt is decided by
  * place alone, so an end token that is also the padding token is learnt like any other.
  *
- * @throws E_DATA_NO_END_TOKEN, E_DATA_NOTHING_SUPERVISED, E_CHAT_TEMPLATE_SECOND_BOS
+ * @throws E_DATA_NO_END_TOKEN, E_DATA_NO_ANSWER for one token without a prompt, E_CHAT_TEMPLATE_SECOND_BOS
  */
 export function markTokens(
   rendered: RenderedExample,
@@ -244,6 +244,12 @@ export function markTokens(
       end++;
     }
     marked.set(ids.subarray(start, end), start);
+  }
+  const isFirstAlone =
+    kind === "completion" && (marked[0] ?? -1) >= 0 && ids.subarray(1).every((id) => isEnd(id));
+  if (isFirstAlone) {
+    const what = "answer behind its first token, which nothing predicts,";
+    throw new LockstepError("E_DATA_NO_ANSWER", { place, what });
   }
   return marked;
 }

@@ -7,6 +7,7 @@ import {
   type DatasetFormat,
   type Example,
   type FormatOptions,
+  LaterColumns,
   parseExample,
   type RowReading,
   readingOf,
@@ -90,13 +91,16 @@ export async function* readExamples(
   for (const note of notes) tell(note);
   for (const file of files) {
     let reading: RowReading | undefined;
+    let later: LaterColumns | undefined;
     observer.onSource?.(file);
     for await (const row of readRows(file, badRows)) {
-      if (left-- <= 0) return;
+      if (left-- <= 0) break;
       if (reading === undefined) {
         reading = readingOf(row, source);
         if (reading.note !== undefined) tell(reading.note);
+        later = new LaterColumns(reading);
       }
+      later?.look(row);
       const { format } = reading;
       observer.onRow?.(file, format);
       try {
@@ -110,6 +114,8 @@ export async function* readExamples(
         badRows.reject(error);
       }
     }
+    if (later?.note !== undefined) tell(later.note);
+    if (left < 0) return;
   }
 }
 

@@ -125,7 +125,7 @@ function namesOf(found: readonly Label[], kind: Kind): string[] {
   }
   const [first = nothing] = found;
   if (byName.size === 1) {
-    refuse(first.place, `all rows have the label ${JSON.stringify(first.text)}`);
+    refuse(first.place, `all rows to train on have the label ${JSON.stringify(first.text)}`);
   }
   const names = [...byName.keys()];
   if (kind === "numbers") return namesOfNumbers(byName, refuse);

@@ -30,7 +30,13 @@ export class DataLedger implements DataObserver {
   readonly #lengths = NumberList.ofInt32();
   readonly #formats: (DatasetFormat | undefined)[] = [];
   readonly #formatOf = NumberList.ofInt32();
+  readonly #maxRejected: number;
   numRejected = 0;
+
+  /** @param maxRejected rows that cannot be used and are kept by name; the others are counted */
+  constructor({ maxRejected = maxListedRows }: { maxRejected?: number } = {}) {
+    this.#maxRejected = maxRejected;
+  }
 
   get sources(): SourceCount[] {
     return [...this.#sources].map(([source, count]) => ({ source, ...count }));
@@ -67,7 +73,7 @@ export class DataLedger implements DataObserver {
 
   readonly onRejected = (error: LockstepError): void => {
     this.numRejected++;
-    if (this.#rejected.length < maxListedRows) this.#rejected.push(error);
+    if (this.#rejected.length < this.#maxRejected) this.#rejected.push(error);
   };
 
   readonly onExample = ({ place, format, numTokens }: ObservedExample): void => {

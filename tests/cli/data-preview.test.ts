@@ -131,6 +131,13 @@ test("all rows that cannot be used are told at once, with exit code 1 where a ru
   const asked = await preview({ dataset: "bad.jsonl" }, "--row", "bad.jsonl:3");
   assert.equal(asked.code, 1);
   assert.match(asked.stderr, /^E_DATA_NO_ANSWER: bad\.jsonl:3: /);
+  const late = await preview({ dataset: "bad.jsonl" }, "--row", "bad.jsonl:49");
+  assert.equal(late.code, 1);
+  assert.match(late.stderr, /^E_DATA_NO_ANSWER: bad\.jsonl:49: /);
+  const json = await preview({ dataset: "bad.jsonl" }, "--rows=0", "--json");
+  assert.equal(json.lines.filter((line) => line.includes('"type":"rejected"')).length, 26);
+  const full = await preview({ dataset: "bad.jsonl" }, "--rows=0", "--full");
+  assert.equal(full.lines.filter((line) => line.startsWith("  E_DATA_")).length, 26);
 });
 
 test("where most rows are bad, or nothing is left, they are listed before the error of the run", async () => {

@@ -217,6 +217,75 @@ test("columns that are not read are told, once", async () => {
   );
 });
 
+test("columns that only later rows have, and that are not read, are told with their place", async () => {
+  const messages = [
+    { role: "user", content: "Hi" },
+    { role: "assistant", content: "Ho" },
+  ];
+  const rows: unknown[] = [
+    { messages, id: 1 },
+    { messages, tools: [], images: [] },
+    { messages, id: 2, system: "Be brief.", source: null },
+    { messages, system: "Be long.", lang: "en" },
+  ];
+  const tellRows = async (source: Partial<DataSource> = {}): Promise<string[]> => {
+    const path = await file(".jsonl", rows.map((row) => JSON.stringify(row)).join("\n"));
+    const notes: string[] = [];
+    const tell = (line: string): void => void notes.push(line.replace(path, "FILE"));
+    const read = readExamples({ source: path, ...source }, new BadRows("error"), { tell });
+    for await (const { example } of read) assert.equal(example.kind, "conversation");
+    return notes;
+  };
+  assert.deepEqual(await tellRows(), [
+    "columns that are not read: id",
+    "columns that are not read: system, lang (from FILE:3 on)",
+  ]);
+  assert.deepEqual(await tellRows({ maxRows: 3 }), [
+    "columns that are not read: id",
+    "columns that are not read: system (from FILE:3 on)",
+  ]);
+  assert.deepEqual(await tellRows({ maxRows: 2 }), ["columns that are not read: id"]);
+});
+
+test("two system messages of a row, or thoughts and calls in a turn of text, are refused", async () => {
+  const turns = [
+    { from: "human", value: "Hi" },
+    { from: "gpt", value: "Ho" },
+  ];
+  const own = { from: "system", value: "Be brief." };
+  for (const [row, expected] of [
+    [{ conversations: [own, ...turns], system: "Be long." }, /column for the system message says/],
+    [
+      { conversations: [turns[0], { ...turns[1], reasoning_content: "Hm." }] },
+      /turn 2 has "reasoning_content", which is not read/,
+    ],
+    [
+      { conversations: [turns[0], { ...turns[1], tool_calls: [{ name: "f" }] }] },
+      /turn 2 has "tool_calls", which is not read/,
+    ],
+  ] as const) {
+    assert.match(await problem(first([row], {})), expected);
+  }
+  const same = await first([{ conversations: [own, ...turns], system: own.value }], {});
+  assert.equal(same.example.kind === "conversation" && same.example.messages.length, 3);
+  const empty = [turns[0], { ...turns[1], reasoning: "", tool_calls: null, images: [] }];
+  assert.equal((await first([{ conversations: empty }], {})).example.kind, "conversation");
+  const messages = [
+    { role: "system", content: "Be brief." },
+    { role: "user", content: "Hi" },
+    { role: "assistant", content: "Ho" },
+  ];
+  const mapped = { columns: { messages: "messages", system: "context" } };
+  assert.match(
+    await problem(first([{ messages, context: "Be long." }], mapped)),
+    /column for the system message says something else/,
+  );
+});
+
+test("a field that is null is said to be null, not to be lacking", async () => {
+  assert.match(await problem(first([{ prompt: null, completion: "b" }], {})), /"prompt" is null/);
+});
+
 test("messages are OpenAI's or ShareGPT's by their parts, whatever the column is called", async () => {
   const [user, assistant] = [
     { role: "user", content: "Hi" },

@@ -257,9 +257,13 @@ test("a completion of blanks and end tokens, or without an answer, is a bad row"
     { prompt: "q", completion: " \n" },
     { prompt: "q", completion: " <|im_end|>\n" },
     { prompt: [user, answer], completion: [user] },
+    // Nothing predicts the first token of a row: what is left is the end token.
+    { prompt: "", completion: "d" },
   ]) {
     await assert.rejects(prepare([row]), failure("E_DATA_NO_ANSWER"));
   }
+  const { train } = await prepare([{ prompt: "", completion: "d!e" }]);
+  assert.ok(train.report.supervisedTokens > 1);
 });
 
 test("a row that is nested without end is a bad row like any other", async () => {

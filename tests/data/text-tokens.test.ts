@@ -199,7 +199,20 @@ for (const [name, variant] of Object.entries(fixture.variants)) {
           : ids,
     }));
     const texts = inOrder.filter(({ row }) => row.text !== undefined);
-    const completions = inOrder.filter(({ row }) => row.text === undefined);
+    // What transformers would learn of the others is blanks and special tokens.
+    const isSpecial = (id: number): boolean => variant.special.includes(id);
+    const isNothing = ({ row, ids, start }: (typeof inOrder)[number]): boolean => {
+      const left = [...tokenizer.specialTokens.values()].reduce(
+        (text, token) => text.replaceAll(token, ""),
+        row.completion ?? "",
+      );
+      return left.trim() === "" || ids.slice(Math.max(start, 1)).every(isSpecial);
+    };
+    const answers = inOrder.filter(({ row }) => row.text === undefined);
+    const completions = answers.filter((each) => !isNothing(each));
+    for (const { row } of answers.filter(isNothing)) {
+      await assert.rejects(prepare([row], tokenizer, {}), { code: "E_DATA_NO_ANSWER" });
+    }
     const all = [...texts, ...completions];
     assert.ok(texts.length >= 20);
     const rowsOf = (list: typeof all): Row[] => list.map(({ row }) => row);

@@ -103,7 +103,7 @@ export const dataErrors = {
   ),
   E_DATA_TOO_MANY_BAD_ROWS: entry<{ numBad: number; numRows: number; listed: readonly string[] }>(
     (d) =>
-      `${d.numBad} of ${d.numRows} rows cannot be used, more than half: ${d.listed.join("; ")}.`,
+      `${d.numBad} of ${d.numRows} rows cannot be used, more than half: ${d.listed.map((each) => each.replace(/\.$/, "")).join("; ")}.`,
     "Check dataset_format and the columns; on_bad_row: skip is for a few broken rows.",
   ),
   E_DATA_LONE_SURROGATE: entry<{ place: string; where: string; code: string; character: number }>(

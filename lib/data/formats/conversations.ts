@@ -1,7 +1,7 @@
 import type { ChatMessage } from "#lib/data/chat-template";
 import { isJsonObject, type JsonData } from "#lib/data/json-data";
 import { type ConversationExample, type FormatOptions, FormatRow } from "./example.js";
-import { conversation, isToBeLearnt, messagesRow } from "./messages.js";
+import { conversation, isNothing, isToBeLearnt, messagesRow } from "./messages.js";
 import { readCallText, readTools } from "./tool-calls.js";
 
 /**
@@ -41,7 +41,12 @@ export function sharegptRow(row: FormatRow, options: FormatOptions): Conversatio
       );
     }
     if (typeof content !== "string") throw row.wrong(`turn ${i + 1} has no text`);
+    const unread = unreadParts.find((part) => !isNothing(turn.get(part) ?? null));
+    if (unread !== undefined) {
+      throw row.wrong(`turn ${i + 1} has ${JSON.stringify(unread)}, which is not read`);
+    }
     if (role === "system" && i === 0) {
+      refuseOtherSystem(row, system, content);
       if (system === "") {
         messages.push({ role, content });
         isLearnt.push(false);
@@ -65,6 +70,15 @@ export function sharegptRow(row: FormatRow, options: FormatOptions): Conversatio
     isLearnt.push(isModel && isToBeLearnt(row, turn, `turn ${i + 1}`));
   }
   return conversation(row, messages, isLearnt, readTools(row, columns.tools ?? "tools"));
+}
+
+/** Parts of a message that change what is learnt and that a turn of text does not have. */
+const unreadParts = ["reasoning_content", "thinking", "reasoning", "tool_calls", "images"];
+
+/** @throws E_DATA_ROW_FORMAT where a row has two system messages that say different things */
+export function refuseOtherSystem(row: FormatRow, column: string, first: unknown): void {
+  if (column === "" || first === column) return;
+  throw row.wrong("its column for the system message says something else than its first message");
 }
 
 /** Whether a turn has the form of `messages`, which many data sets keep in `conversations`. */

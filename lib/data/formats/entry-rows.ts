@@ -7,6 +7,7 @@ import type {
   FormatOptions,
   FormatRow,
 } from "./example.js";
+import { refuseOtherSystem } from "./conversations.js";
 import { messagesRow } from "./messages.js";
 
 /** Rows of axolotl's data sets. */
@@ -47,7 +48,9 @@ export function chatRow(
     readMessage(row, value, i, form),
   );
   const system = row.optionalString(columns.system ?? "system");
-  if (system !== "" && messages[0]?.get("role") !== "system") {
+  if (messages[0]?.get("role") === "system") {
+    if (!form.dropsSystem) refuseOtherSystem(row, system, messages[0].get("content"));
+  } else if (system !== "") {
     messages.unshift(
       new Map<string, JsonData>([
         ["role", "system"],

@@ -126,6 +126,8 @@ export class FormatRow {
   string(field: string): string {
     const value = this.get(field);
     if (typeof value === "string") return value;
+    const isNull = value === undefined && Object.hasOwn(this.fields, field);
+    if (isNull) throw this.wrong(`${JSON.stringify(field)} is null`);
     throw this.wrong(
       value === undefined
         ? `it lacks ${JSON.stringify(field)} (it has ${Object.keys(this.fields).slice(0, 10).join(", ") || "no fields"})`

@@ -13,7 +13,7 @@ import { classificationRow } from "./labelled.js";
 import { messagesRow } from "./messages.js";
 
 export * from "./example.js";
-export { type RowReading, readingOf, recogniseFormat } from "./recognise.js";
+export { LaterColumns, type RowReading, readingOf, recogniseFormat } from "./recognise.js";
 
 const parsers: Readonly<
   Record<DatasetFormat, (row: FormatRow, options: FormatOptions) => Example>

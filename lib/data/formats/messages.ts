@@ -138,7 +138,8 @@ function contentOf(row: FormatRow, content: JsonData, name: string): string {
 /** Columns that change what is learnt and are not read. */
 const unreadColumns = ["images", "videos", "audios", "chat_template_kwargs"];
 
-const isNothing = (value: JsonData): boolean =>
+/** Whether a field says nothing: as if it were not there. */
+export const isNothing = (value: JsonData): boolean =>
   value === null ||
   value === "" ||
   (Array.isArray(value) && value.length === 0) ||

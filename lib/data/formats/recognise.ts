@@ -15,6 +15,8 @@ export interface RowReading extends FormatOptions {
   readonly format: DatasetFormat;
   /** What a person should know about it. */
   readonly note?: string;
+  /** Columns that are read, and those that the note tells; absent where nothing is told of columns. */
+  readonly knownColumns?: ReadonlySet<string>;
 }
 
 /** Parts of a row that a format reads. */
@@ -103,19 +105,58 @@ function withUnread(row: RawRow, reading: RowReading): RowReading {
     ...(format === "messages" ? ["functions"] : []),
   ];
   const unread = names.filter((name) => !read.includes(name) && name !== "");
-  if (unread.length === 0) return reading;
+  const knownColumns = new Set([...read, ...names]);
+  if (unread.length === 0) return { ...reading, knownColumns };
   const { response } = whole;
   if (format === "alpaca" && response !== undefined && !names.includes(response)) {
     const problem = `it has no column ${response} for the answer`;
     throw new LockstepError("E_DATA_COLUMNS", { place: row.place, problem, columns: names });
   }
-  const more = unread.length > maxListedColumns ? ", ..." : "";
-  const listed = `${unread.slice(0, maxListedColumns).join(", ")}${more}`;
   const told = reading.note === undefined ? "" : `${reading.note}; `;
-  return { ...reading, note: `${told}columns that are not read: ${listed}` };
+  const note = `${told}columns that are not read: ${listedColumns(unread)}`;
+  return { ...reading, note, knownColumns };
 }
 
 const maxListedColumns = 8;
+
+function listedColumns(names: readonly string[]): string {
+  const more = names.length > maxListedColumns ? ", ..." : "";
+  return `${names.slice(0, maxListedColumns).join(", ")}${more}`;
+}
+
+/** Columns that are not read and that only later rows of a file have: what they hold is told too. */
+export class LaterColumns {
+  readonly #known: ReadonlySet<string> | undefined;
+  readonly #found = new Set<string>();
+  #place = "";
+
+  constructor({ knownColumns }: RowReading) {
+    this.#known = knownColumns;
+  }
+
+  look({ place, fields }: RawRow): void {
+    if (this.#known === undefined || this.#found.size > maxListedColumns) return;
+    for (const name of Object.keys(fields)) {
+      if (this.#known.has(name) || this.#found.has(name) || name === "") continue;
+      if (isEmpty(fields[name])) continue;
+      if (this.#found.size === 0) this.#place = place;
+      this.#found.add(name);
+    }
+  }
+
+  /** For a person; undefined where there are none. */
+  get note(): string | undefined {
+    if (this.#found.size === 0) return undefined;
+    const names = listedColumns([...this.#found]);
+    return `columns that are not read: ${names} (from ${this.#place} on)`;
+  }
+}
+
+const isEmpty = (value: unknown): boolean =>
+  value === null ||
+  value === undefined ||
+  value === "" ||
+  (Array.isArray(value) && value.length === 0);
 
 function recognisedReading(row: RawRow, options: SaidOfRows): RowReading {
   const { columns, chat, tags } = options;
