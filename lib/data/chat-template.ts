@@ -36,6 +36,8 @@ export interface ChatTemplate {
   forTools(tools: unknown): ChatTemplate;
   /** Whether the template's source has this word in quotes. */
   mentions(word: string): boolean;
+  /** Whether the template's source has this text anywhere. */
+  holds(text: string): boolean;
   /** @throws E_CHAT_TEMPLATE_FAILED */
   render(messages: readonly ChatMessage[], options: RenderOptions): string;
   /** The text, and the spans that the template marks as answers. @throws E_CHAT_TEMPLATE_FAILED */
@@ -86,6 +88,7 @@ export async function readChatTemplate(
     writesDate: [...sources.values()].some(({ text }) => callsDate(text)),
     forTools,
     mentions: (word) => [...sources.values()].some(({ text }) => mentions(text, word)),
+    holds: (part) => [...sources.values()].some(({ text }) => text.includes(part)),
     render: (messages, given) => forTools(given.tools).render(messages, given),
     renderMarked: (messages, given) => forTools(given.tools).renderMarked(messages, given),
   };
@@ -143,6 +146,7 @@ function chatTemplate(
     writesDate: callsDate(text),
     forTools: () => own,
     mentions: (word) => mentions(text, word),
+    holds: (part) => text.includes(part),
     render: (messages, options) => render(messages, options, generationMarks("", "")),
     renderMarked(messages, options) {
       const given = [messages.map(messageValue), templateValue(options.tools)];

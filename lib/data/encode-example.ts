@@ -53,7 +53,7 @@ export function renderConversation(
     if (what !== undefined) {
       throw new LockstepError("E_DATA_NOT_IN_TEMPLATE", { place, file: template.file, what });
     }
-    refuseBlankAnswers(rendered, specialTokens, place);
+    refuseBlankAnswers(rendered, frameTokens(tokenizer), place);
     return rendered.map(({ text, spans }) => ({
       text,
       spans: spans.map(({ start, end }) => ({ start, end })),
@@ -135,6 +135,24 @@ function renderByPrefix(
   return spans.length === 0 ? alone : [...alone, { text, spans, end: messages.length }];
 }
 
+const framesOf = new WeakMap<Tokenizer, readonly string[]>();
+
+/**
+ * Special tokens that begin, end or pad texts, or that the chat template writes: alone they answer nothing.
+ * Others (<|yes|>) may be what is to be learnt.
+ */
+function frameTokens(tokenizer: Tokenizer): readonly string[] {
+  const known = framesOf.get(tokenizer);
+  if (known !== undefined) return known;
+  const { bosTokenId, padTokenId, documentSeparatorTokenId, endTokenIds, chatTemplate } = tokenizer;
+  const byRole = new Set([bosTokenId, padTokenId, documentSeparatorTokenId, ...endTokenIds]);
+  const tokens = [...tokenizer.specialTokens].flatMap(([id, token]) =>
+    byRole.has(id) || chatTemplate?.holds(token) === true ? [token] : [],
+  );
+  framesOf.set(tokenizer, tokens);
+  return tokens;
+}
+
 /** Whether a text is nothing but blanks and special tokens. */
 function isBlank(text: string, specialTokens: readonly string[]): boolean {
   let left = text.trimStart();
@@ -192,10 +210,10 @@ function commonPrefix(a: string, b: string): number {
 /** @throws E_DATA_NO_ANSWER for a completion of blanks and end tokens */
 export function refuseBlankCompletion(
   { completion }: CompletionExample,
-  { specialTokens }: Tokenizer,
+  tokenizer: Tokenizer,
   place: string,
 ): void {
-  if (!isBlank(completion, [...specialTokens.values()])) return;
+  if (!isBlank(completion, frameTokens(tokenizer))) return;
   throw new LockstepError("E_DATA_NO_ANSWER", { place });
 }
 
@@ -246,7 +264,9 @@ export function markTokens(
     marked.set(ids.subarray(start, end), start);
   }
   const isFirstAlone =
-    kind === "completion" && (marked[0] ?? -1) >= 0 && ids.subarray(1).every((id) => isEnd(id));
+    kind === "completion" &&
+    (marked[0] ?? -1) >= 0 &&
+    ids.subarray(1).every((id) => tokenizer.endTokenIds.includes(id));
   if (isFirstAlone) {
     const what = "answer behind its first token, which nothing predicts,";
     throw new LockstepError("E_DATA_NO_ANSWER", { place, what });

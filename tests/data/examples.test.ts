@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -261,6 +261,25 @@ test("a completion of blanks and end tokens, or without an answer, is a bad row"
     { prompt: "", completion: "d" },
   ]) {
     await assert.rejects(prepare([row]), failure("E_DATA_NO_ANSWER"));
+  }
+  // A special token that the model is to answer with is an answer.
+  const path = await mkdtemp(join(directory, "tok-"));
+  await cp(join(packageRoot, "tests/fixtures/tok"), path, { recursive: true });
+  const file = join(path, "tokenizer.json");
+  const definition = JSON.parse(await readFile(file, "utf8")) as { added_tokens: object[] };
+  const yes = { ...definition.added_tokens[0], id: 277, content: "<|yes|>", special: true };
+  definition.added_tokens.push(yes);
+  await writeFile(file, JSON.stringify(definition));
+  const extended = { tokenizer: await loadTokenizer(path), vocabSize: 278 };
+  for (const row of [
+    { prompt: "q", completion: "<|yes|>" },
+    { messages: [user, { role: "assistant", content: "<|yes|>" }] },
+  ]) {
+    const { train } = await prepare([row], extended);
+    const [batch] = evaluationBatches(train.rows, 1);
+    assert.ok(batch !== undefined);
+    const [example] = examplesIn(batch);
+    assert.deepEqual([example?.learnt[0], example?.learnt.length], [277, 2]);
   }
   const { train } = await prepare([{ prompt: "", completion: "d!e" }]);
   assert.ok(train.report.supervisedTokens > 1);

@@ -199,14 +199,16 @@ for (const [name, variant] of Object.entries(fixture.variants)) {
           : ids,
     }));
     const texts = inOrder.filter(({ row }) => row.text !== undefined);
-    // What transformers would learn of the others is blanks and special tokens.
-    const isSpecial = (id: number): boolean => variant.special.includes(id);
+    // Blanks and what ends or frames texts are no answers, other special tokens may be.
+    const { bosTokenId, eosTokenId, padTokenId } = tokenizer;
+    const roles = [bosTokenId, eosTokenId, padTokenId, separator, ...tokenizer.endTokenIds];
+    const frame = [...tokenizer.specialTokens].flatMap(([id, token]) =>
+      roles.includes(id) || ["<|turn|>", "<|turn_end|>"].includes(token) ? [token] : [],
+    );
     const isNothing = ({ row, ids, start }: (typeof inOrder)[number]): boolean => {
-      const left = [...tokenizer.specialTokens.values()].reduce(
-        (text, token) => text.replaceAll(token, ""),
-        row.completion ?? "",
-      );
-      return left.trim() === "" || ids.slice(Math.max(start, 1)).every(isSpecial);
+      const left = frame.reduce((text, token) => text.replaceAll(token, ""), row.completion ?? "");
+      const learnt = ids.slice(Math.max(start, 1));
+      return left.trim() === "" || learnt.every((id) => tokenizer.endTokenIds.includes(id));
     };
     const answers = inOrder.filter(({ row }) => row.text === undefined);
     const completions = answers.filter((each) => !isNothing(each));
