@@ -97,6 +97,12 @@ const nameOf = (call: ReadonlyMap<string, JsonData>): string => {
 /** Content that is nothing but thoughts, which a template may write as such. */
 const isThought = /^\s*<think>(?:(?!<\/think>)[^])*<\/think>\s*$/;
 
+/** What a call is made with: OpenAI's name, and those of Llama and of Anthropic. */
+const argumentFields = ["arguments", "parameters", "input"];
+
+/** Thoughts at the beginning of an answer's content, which a template may cut off. */
+const thoughtsBefore = /^\s*<think>((?:(?!<\/?think>)[^])*\S(?:(?!<\/?think>)[^])*)<\/think>\s*\S/;
+
 function tracesOf(conversation: Conversation): Trace[] {
   const traces: Trace[] = [];
   const seed = digitsOutside(jsonText(templateValue(conversation)));
@@ -116,7 +122,20 @@ function tracesOf(conversation: Conversation): Trace[] {
           message: i,
           text: content.trim(),
         },
-        inMessage(i, (whole, mark) => ({ ...whole, content: withMark(content, mark) })),
+        inMessage(i, (whole, mark) => ({
+          ...whole,
+          content: withMark(whole.content ?? "", mark),
+        })),
+      );
+    }
+    const own = message.role === "assistant" ? thoughtsBefore.exec(content)?.[1] : undefined;
+    if (own !== undefined) {
+      add(
+        { what: `what ${name} thinks`, kind: "thoughts", message: i, text: own.trim() },
+        inMessage(i, (whole, mark) => ({
+          ...whole,
+          content: (whole.content ?? "").replace("</think>", () => `${mark}</think>`),
+        })),
       );
     }
     if (typeof thoughts === "string" && thoughts.trim() !== "") {
@@ -135,14 +154,15 @@ function tracesOf(conversation: Conversation): Trace[] {
         { what, kind: "call", message: i, text: nameOf(inner) },
         inCall(i, j, (whole, mark) => whole.set("name", `${nameOf(whole)}${mark}`)),
       );
-      const given = inner.get("arguments");
-      if (isJsonObject(given) && given.size > 0) {
+      for (const field of argumentFields) {
+        const given = inner.get(field);
+        if (!isJsonObject(given) || given.size === 0) continue;
         add(
-          { what: `the arguments of ${what}`, kind: "arguments", message: i, text: undefined },
+          { what: `the ${field} of ${what}`, kind: "arguments", message: i, text: undefined },
           inCall(i, j, (whole, mark) => {
-            const before = whole.get("arguments");
+            const before = whole.get(field);
             return isJsonObject(before)
-              ? whole.set("arguments", new Map<string, JsonData>([...before, [mark, mark]]))
+              ? whole.set(field, new Map<string, JsonData>([...before, [mark, mark]]))
               : whole;
           }),
         );

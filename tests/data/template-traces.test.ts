@@ -58,6 +58,14 @@ test("what a template drops is refused: calls, arguments, tools, thoughts, a mes
     /the arguments of call 1 of message 2/,
     nameAlone,
   );
+  for (const field of ["parameters", "input"]) {
+    const made = { name: "rain", [field]: { town: "Lyon" } };
+    drops(
+      { messages: [user, { role: "assistant", content: "", tool_calls: [made] }] },
+      new RegExp(`the ${field} of call 1 of message 2`),
+      nameAlone,
+    );
+  }
   const firstCall = await withTemplate(
     wholeTemplate.replace("m.tool_calls or []", "(m.tool_calls or [])[:1]"),
   );
@@ -147,4 +155,26 @@ test("an answer of end tokens and blanks alone is refused", async () => {
   assert.ok(
     textOf({ messages: [user, { role: "assistant", content: "", weight: 0 }, user, answer] }),
   );
+});
+
+test("thoughts before an answer, in its own content, are refused where a template cuts them off", async () => {
+  const cuts = await withTemplate(
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n" +
+      "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+  );
+  const thoughtful = { role: "assistant", content: "<think>\nclouds\n</think>\n\nrain" };
+  for (const messages of [
+    [user, thoughtful],
+    [user, thoughtful, user, answer],
+  ]) {
+    refused({ messages }, "E_DATA_NOT_IN_TEMPLATE", /what message 2 thinks/, cuts);
+  }
+  // Nobody learns them, or they are empty: nothing is lost.
+  for (const messages of [
+    [user, { ...thoughtful, weight: 0 }, user, answer],
+    [user, { role: "assistant", content: "<think>\n\n</think>\n\nrain" }],
+  ]) {
+    assert.ok(textOf({ messages }, cuts).includes("<|im_start|>assistant"));
+  }
+  assert.ok(textOf({ messages: [user, thoughtful] }).includes("<think>\nclouds\n</think>\n\nrain"));
 });
