@@ -11,6 +11,7 @@ import { BadRows, maxListedRows } from "#lib/data/bad-rows";
 import { FloatNumber, plainNumber } from "#lib/data/json-data";
 import { type RawRow, readRows } from "#lib/data/readers/index";
 import { maxFooterBytes } from "#lib/data/readers/parquet";
+import { repeatedKey } from "#lib/data/readers/repeated-key";
 import { maxRowBytes } from "#lib/data/readers/row";
 import { dataFiles } from "#lib/data/sources/index";
 
@@ -352,4 +353,38 @@ test("patterns reach into directories", async () => {
   assert.deepEqual(await find("tree/c/*"), tree("c/34.csv", "c/4.txt"));
   assert.deepEqual(await find("tree/*/b/3.csv"), tree("a/b/3.csv"));
   await assert.rejects(find("tree/*.tsv"), failure("E_DATASET_UNKNOWN"));
+});
+
+test("a key that an object has twice is found at any depth, and nowhere else", async () => {
+  const key = fc.oneof(fc.string(), fc.constantFrom("a", 'q"', "\\", "{", "}", ":", "__proto__"));
+  const { tree } = fc.letrec((tie) => ({
+    tree: fc.oneof(
+      { depthSize: "small", withCrossShrink: true },
+      fc.jsonValue(),
+      fc.array(tie("tree"), { maxLength: 3 }),
+      fc.dictionary(key, tie("tree"), { maxKeys: 4 }),
+    ),
+  }));
+  fc.assert(
+    fc.property(tree, key, fc.boolean(), (value, name, isSpaced) => {
+      const text = JSON.stringify(value, null, isSpaced ? 2 : 0);
+      assert.equal(repeatedKey(text), undefined);
+      const quoted = JSON.stringify(name);
+      for (const twice of [
+        `{${quoted}:${text},${quoted} : 1}`,
+        `[${text},{"x":[{${quoted}:1,"y${name.length}-":${text},${quoted}:2}]}]`,
+      ]) {
+        assert.equal(repeatedKey(twice), name);
+      }
+    }),
+  );
+  const file = join(directory, "twice.jsonl");
+  await writeFile(file, '{"text":"a"}\n{"text":"b","text":"c"}\n');
+  const read = async (): Promise<void> => {
+    for await (const row of readRows(file, new BadRows("error"))) assert.ok(row.fields["text"]);
+  };
+  await assert.rejects(read(), {
+    code: "E_DATA_ROW_FORMAT",
+    message: /twice\.jsonl:2: .*it has the key "text" twice in one object/,
+  });
 });

@@ -10,6 +10,7 @@ import {
   plainNumber,
 } from "#lib/data/json-data";
 import { splitLines } from "./lines.js";
+import { repeatedKey } from "./repeated-key.js";
 import { kindOf, type RawRow } from "./row.js";
 
 /**
@@ -57,8 +58,12 @@ export function parseRow(
     );
   }
   const place = `${start.file}:${start.line}`;
-  if (isRecord(row)) return keepDigits(row, text, place);
-  const problem = `it is ${kindOf(row)}, not an object`;
+  const key = isRecord(row) ? repeatedKey(text) : undefined;
+  if (isRecord(row) && key === undefined) return keepDigits(row, text, place);
+  const problem =
+    key === undefined
+      ? `it is ${kindOf(row)}, not an object`
+      : `it has the key ${JSON.stringify(key)} twice in one object`;
   throw new LockstepError("E_DATA_ROW_FORMAT", { place, format: "JSON", problem });
 }
 
