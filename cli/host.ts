@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Coordinator, hostPort } from "#coordinator/coordinator";
 import { FrontDoor } from "#coordinator/front-door";
@@ -5,7 +6,7 @@ import { CoordinatorHttp } from "#coordinator/http";
 import { CoordinatorMetrics } from "#coordinator/metrics";
 import type { RunOutcome } from "#coordinator/options";
 import { resumedEvent } from "#coordinator/resumed-event";
-import { checkpointName } from "#lib/checkpoint/index";
+import { checkpointName, outputRecordFile } from "#lib/checkpoint/index";
 import type { ResolvedConfig } from "#lib/core/config/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import { readRegularFile } from "#lib/core/regular-file";
@@ -111,6 +112,7 @@ export async function startHost(
     });
     detail("comparing the data and the model with what is in output_dir");
     begun = await beginRun(prepared, start);
+    if (begun.finished === undefined) push ??= await pushOf(config);
     return begun;
   };
   return {
@@ -122,9 +124,11 @@ export async function startHost(
       opened?.fail(error);
     },
     listen: async () => {
-      push = await pushOf(config);
+      // A finished run has been pushed, and needs no hub to say so.
+      if (!existsSync(join(config.output_dir, outputRecordFile))) push = await pushOf(config);
       releaseOutput = await claimOutputDirectory(config.output_dir);
       start = await findStart(config);
+      if (!mayBeFinished(start)) push ??= await pushOf(config);
       const { host, port } = splitAddress(config.listen);
       const security = await wireSecurity(config);
       door = await FrontDoor.open({ bus, security, listenHost: host, listenPort: port });
@@ -247,7 +251,10 @@ async function attempt<T>(
 }
 
 async function savingDetail(run: StartedRun, { state }: RunOutcome): Promise<string> {
-  if (!run.config.load_best_model_at_end || state.best === undefined) return "writing the model";
+  if (!run.config.load_best_model_at_end) return "writing the model";
+  if (state.best === undefined) {
+    return "writing the last model: no evaluation tells which is the best (load_best_model_at_end)";
+  }
   const { step } = state.best;
   return (await bestCheckpoint(run, state)) === undefined
     ? `writing the last model: the best one, that of step ${step}, is not in ${run.config.output_dir}`

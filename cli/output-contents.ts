@@ -98,7 +98,7 @@ export function otherRuns(
     else if (isOwn(saved.identity, basename(directory))) hasOwn = true;
   }
   for (const [different, things] of ofOthers) found.push(`${listed(things)}: ${different}`);
-  if (recordProblem !== undefined) {
+  if (recordProblem !== undefined && !hasOwn) {
     found.push(`${outputRecordFile} does not tell whose it is (${recordProblem})`);
   } else if (record === undefined && modelFiles.length > 0 && !hasOwn) {
     found.push(`${listed(modelFiles)} of a model that no run of Lockstep left there`);

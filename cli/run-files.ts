@@ -26,7 +26,7 @@ import { classifierConfigFileName, writeAdapterDirectory } from "#lib/checkpoint
 import { removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
-import { maxShardBytes, printConfig } from "#lib/core/config/index";
+import { maxShardBytes, printConfig, resultSettings } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, TensorSlot } from "#lib/core/parameter-layout";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
@@ -118,6 +118,7 @@ export async function markFinished(run: StartedRun, step: number): Promise<void>
   const finished = {
     ...{ step, totalSteps: run.plan.totalSteps },
     fileBytes: await sizesOf(directory, record.files),
+    settings: resultSettings(run.config),
   };
   await saveFilesAtomically(directory, (temporary) =>
     writeOutputRecord(temporary, { ...record, finished }),

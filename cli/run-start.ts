@@ -8,12 +8,13 @@ import {
   type RunRecord,
   writeOutputRecord,
 } from "#lib/checkpoint/index";
-import { decisiveFields, differingSettings } from "#lib/checkpoint/run-identity";
+import { decisiveFields, differingResults, differingSettings } from "#lib/checkpoint/run-identity";
 import {
   dataSettings,
   decisiveSettings,
   isGiven,
   printConfig,
+  resultSettings,
   type ResolvedConfig,
   settleConfig,
   takeOver,
@@ -138,6 +139,17 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
     identityDifferences(found, identity, start.ofMachine),
   );
   if (others.length > 0 && !config.overwrite_output_dir) throw otherRun(output, others);
+  const from = resume?.state.step ?? 0;
+  const inTheWay = output.checkpoints.filter(
+    ({ isOurs, step }) => !isOurs && step > from && step <= plan.totalSteps,
+  );
+  if (inTheWay.length > 0) {
+    const names = listed(inTheWay.map((each) => basename(each.directory)));
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "overwrite_output_dir and output_dir",
+      reason: `Lockstep did not save ${names} in ${output.directory}, and a checkpoint of this run may take the place: move it away`,
+    });
+  }
   const { record: before } = output;
   const asksForEnd = takesNewest(config) || resume?.state.step === plan.totalSteps;
   const finished = others.length === 0 && asksForEnd ? output.finished : null;
@@ -148,13 +160,18 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
       ...{ directory, step: made, totalSteps: plan.totalSteps },
     });
   }
-  const isDone = finished?.step === plan.totalSteps;
+  const changed = finished === null ? [] : missingInResult(finished, config);
+  const isDone = finished?.step === plan.totalSteps && changed.length === 0;
   if (resume === undefined && config.resume_from_checkpoint === true && !isDone) {
     throw noCheckpoint(output);
   }
   const isCleaned =
     config.overwrite_output_dir && !isDone && (resume === undefined || others.length > 0);
   const lines = [...start.lines];
+  if (finished?.step === plan.totalSteps && changed.length > 0) {
+    lines.push(`the result in ${output.directory} is made again: ${changed.join(", ")}`);
+  }
+  if (output.recordProblem !== undefined) lines.push(`written anew: ${output.recordProblem}`);
   const own = describeOwn(output);
   if (isCleaned) {
     const isKept = (identity: RunIdentity): boolean =>
@@ -221,7 +238,14 @@ function settledByMachine(asked: ResolvedConfig): string[] {
 
 /** Whether the result that the run is to make may be there already, by what is known before data is read. */
 export const mayBeFinished = ({ config, output, resume }: RunStart): boolean =>
-  output.finished !== null && (takesNewest(config) || resume !== undefined);
+  output.finished !== null &&
+  (takesNewest(config) || resume !== undefined) &&
+  missingInResult(output.finished, config).length === 0;
+
+const missingInResult = (
+  { settings }: NonNullable<OutputContents["finished"]>,
+  config: ResolvedConfig,
+): string[] => differingResults(settings, resultSettings(config));
 
 const otherRun = ({ directory }: OutputContents, others: readonly string[]) =>
   new LockstepError("E_OUTPUT_DIR_OTHER_RUN", { directory, found: others.join("; ") });

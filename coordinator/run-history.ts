@@ -4,11 +4,19 @@ import type {
   BestEvaluation,
   CheckpointState,
   CoordinatorOptions,
+  EvaluationMetric,
   EvaluationResult,
   GeneratedSample,
 } from "./options.js";
 import { emptyAccount, type RunAccount } from "./run-account.js";
 import { type LogMoment, RunLog } from "./run-log.js";
+
+/** What the log calls what evaluations are compared by. */
+const loggedNames = Object.freeze({
+  loss: "eval_loss",
+  accuracy: "eval_accuracy",
+  macroF1: "eval_macro_f1",
+}) satisfies Readonly<Record<EvaluationMetric, string>>;
 
 /** What a run remembers of itself: the log that is saved with it, and its best evaluation. */
 export class RunHistory {
@@ -27,10 +35,12 @@ export class RunHistory {
   constructor(options: CoordinatorOptions) {
     this.#options = options;
     const { resume, loggingSteps = 1, logsFirstStep = false, countsTokens = false } = options;
-    this.#best = resume?.state.best;
     this.#tokensBefore = resume?.state.numInputTokens ?? 0;
     this.#numInputTokens = this.#tokensBefore;
     const entries = resume?.state.logHistory ?? [];
+    this.#best = resume?.state.best;
+    // It may be asked for only now, of a run that did not look for it before.
+    if (this.#best === undefined) this.#compareAll(entries);
     const before = resume?.state.account ?? emptyAccount;
     this.#before = before;
     this.#samples = [...before.samples];
@@ -66,13 +76,26 @@ export class RunHistory {
     const size = { numSamples: evaluation.numSamples ?? numRows, numBatches: batches.length };
     const epoch = plan.epochAt(result.step);
     this.#publish(this.#log.evaluated(result, epoch, size, this.#moment()));
-    if (rule === undefined || result.step === 0) return false;
+    if (rule === undefined) return false;
     const value = rule.metric === "loss" ? result.loss : result.scores?.[rule.metric];
-    if (value === undefined || Number.isNaN(value)) return false;
+    return this.#isBest(result.step, value);
+  }
+
+  /** Keeps the best of all that it is called with; what comes before the first step is not compared. */
+  #isBest(step: number, value: number | null | undefined): boolean {
+    const rule = this.#options.evaluation?.best;
+    if (rule === undefined || step === 0) return false;
+    if (value === undefined || value === null || Number.isNaN(value)) return false;
     const before = this.#best?.metric;
     const isBest = before === undefined || (rule.greaterIsBetter ? value > before : value < before);
-    if (isBest) this.#best = { metric: value, step: result.step };
+    if (isBest) this.#best = { metric: value, step };
     return isBest;
+  }
+
+  #compareAll(entries: readonly LogEntry[]): void {
+    const rule = this.#options.evaluation?.best;
+    if (rule === undefined) return;
+    for (const entry of entries) this.#isBest(entry.step, entry[loggedNames[rule.metric]]);
   }
 
   hasEvaluation(step: number): boolean {

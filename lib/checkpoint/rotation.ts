@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { recoverInterruptedSaves, removeDirectoryAtomically } from "./atomic-save.js";
@@ -30,8 +30,12 @@ export async function listCheckpoints(outputDir: string): Promise<readonly Check
   const checkpoints: CheckpointDirectory[] = [];
   for (const item of await readdir(outputDir, { withFileTypes: true })) {
     const match = /^checkpoint-(\d{1,15})$/.exec(item.name);
-    if (match !== null && item.isDirectory()) {
-      checkpoints.push({ step: Number(match[1]), directory: join(outputDir, item.name) });
+    if (match === null) continue;
+    const directory = join(outputDir, item.name);
+    // Large ones are moved to another disk, with a link in their place.
+    const isLink = item.isSymbolicLink() && statSync(directory, { throwIfNoEntry: false });
+    if (item.isDirectory() || (isLink && isLink.isDirectory())) {
+      checkpoints.push({ step: Number(match[1]), directory });
     }
   }
   return checkpoints.sort((a, b) => a.step - b.step);

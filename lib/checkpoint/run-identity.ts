@@ -76,6 +76,17 @@ export function identityDifferences(
   return [...differences, ...weights, ...fields, ...data];
 }
 
+/** What makes a result another one than is asked for; what nothing is asked for does not count. */
+export const differingResults = (
+  before: Readonly<Record<string, unknown>>,
+  asked: Readonly<Record<string, unknown>>,
+): string[] =>
+  changes(
+    before,
+    asked,
+    Object.keys(before).filter((key) => !(key in asked)),
+  );
+
 function changes(
   before: Readonly<Record<string, unknown>>,
   now: Readonly<Record<string, unknown>>,

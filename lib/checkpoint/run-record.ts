@@ -40,6 +40,8 @@ export interface OutputRecord extends RunRecord {
     readonly totalSteps: number;
     /** Sizes of its files, by name. */
     readonly fileBytes: Readonly<Record<string, number>>;
+    /** What they were made by, by key. */
+    readonly settings: Readonly<Record<string, unknown>>;
   } | null;
   /** Names of the files of results that runs wrote beside their checkpoints. */
   readonly files: readonly string[];
@@ -84,7 +86,10 @@ export async function readOutputRecord(directory: string): Promise<OutputRecord 
   if (parsed === undefined) return undefined;
   const { finished, files } = parsed;
   const isFinished =
-    isRecord(finished) && Number.isSafeInteger(finished["step"]) && isRecord(finished["fileBytes"]);
+    isRecord(finished) &&
+    Number.isSafeInteger(finished["step"]) &&
+    isRecord(finished["fileBytes"]) &&
+    isRecord(finished["settings"]);
   if (finished !== null && !isFinished) throw notARecord(file, "finished");
   if (!Array.isArray(files) || !files.every((name) => typeof name === "string")) {
     throw notARecord(file, "files");

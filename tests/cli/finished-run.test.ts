@@ -161,3 +161,39 @@ test("a run that was stopped is not finished", async () => {
   const record = JSON.parse(await readFile(join(output, "lockstep-run.json"), "utf8")) as unknown;
   assert.equal((record as { finished: unknown }).finished, null);
 });
+
+test("a finished run that is asked for another result makes it without training", async () => {
+  const output = join(job.directory, "results");
+  const first = await train(output);
+  assert.equal(first.code, 0, first.stderr);
+  const digest = (outcome: CommandOutcome): string | undefined =>
+    outcome.of("run.completed")[0]?.mastersSha256;
+  for (const [name, args, why] of [
+    ["type", ["--save_dtype", "bfloat16"], /save_dtype was "float32" and is now "bfloat16"/],
+    ["shards", ["--max_shard_size", "50KB"], /max_shard_size was 5000000000 and is now 50000/],
+    [
+      "best",
+      ["--load_best_model_at_end", "true", "--eval_strategy", "steps", "--eval_steps", "3"],
+      /load_best_model_at_end was false and is now true/,
+    ],
+  ] as const) {
+    const copy = join(job.directory, `results-${name}`);
+    await cp(output, copy, { recursive: true });
+    const again = await train(copy, "--resume_from_checkpoint", "auto", ...args);
+    assert.equal(again.code, 0, again.stderr);
+    assert.equal(note(again), "");
+    assert.match((again.of("run.started")[0]?.dataLines ?? []).join("\n"), why);
+    assert.deepEqual(again.of("step.completed"), []);
+    assert.equal(digest(again), digest(first));
+    const files = (await readdir(copy)).filter((file) => file.endsWith(".safetensors"));
+    assert.equal(files.length > 1, name === "shards");
+    if (name === "type") {
+      const [was, is] = await Promise.all(
+        [output, copy].map((each) => stat(join(each, "model.safetensors"))),
+      );
+      assert.ok((is?.size ?? 0) < 0.6 * (was?.size ?? 0));
+    }
+    const third = await train(copy, "--resume_from_checkpoint", "auto", ...args);
+    assert.match(note(third), /after 6 steps/);
+  }
+});

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { appendFile, cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { appendFile, cp, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { listOwnedCheckpoints, readOutputRecord } from "#lib/checkpoint/index";
@@ -208,6 +208,61 @@ test("the last checkpoint that is whole is taken, and the damaged ones are named
     "E_CHECKPOINT_DAMAGED",
     /checkpoint-4.*trainer_state/,
   );
+});
+
+test("the best model, asked for only afterwards, is found by the history", async () => {
+  const evaluating = ["--eval_strategy", "steps", "--eval_steps", "2"];
+  await trained("history", ...evaluating);
+  const best = [...evaluating, "--load_best_model_at_end", "true"];
+  const again = await resume("history", ...best);
+  assert.equal(again.code, 0, again.stderr);
+  const details = again.of("phase.changed").map(({ detail }) => detail ?? "");
+  const losses = JSON.parse(await readFile(path("history", "trainer_state.json"), "utf8")) as {
+    log_history: { step: number; eval_loss?: number }[];
+  };
+  let expected = { step: 0, loss: Infinity };
+  for (const { step, eval_loss: loss } of losses.log_history) {
+    if (step > 0 && loss !== undefined && loss < expected.loss) expected = { step, loss };
+  }
+  assert.ok(details.includes(`writing the best model, that of step ${expected.step}`));
+  assert.deepEqual(
+    await readFile(path("history", "model.safetensors")),
+    await readFile(path("history", `checkpoint-${expected.step}`, "model.safetensors")),
+  );
+});
+
+test("a damaged record beside a run's own checkpoints does not hold it up", async () => {
+  const whole = await trained("longer", "--max_steps", "8");
+  await trained("unreadable");
+  await writeFile(path("unreadable", "lockstep-run.json"), "");
+  const other = await resume("unreadable", "--max_steps", "8", "--seed", "7");
+  refused(other, "E_RESUME_MISMATCH", /seed was 42 and is now 7/);
+  refused(await train("unreadable", "--seed", "7"), "E_OUTPUT_DIR_OTHER_RUN", /does not tell/);
+  const resumed = await resume("unreadable", "--max_steps", "8");
+  assert.equal(resumed.code, 0, resumed.stderr);
+  assert.match(told(resumed), /written anew: .*lockstep-run.json cannot be read as JSON/);
+  assert.equal(firstStep(resumed), 7);
+  assert.equal(digestOf(resumed), digestOf(whole));
+  assert.equal((await readOutputRecord(path("unreadable")))?.finished?.step, 8);
+});
+
+test("a checkpoint behind a link is taken, and another program's is not replaced", async () => {
+  await trained("linked");
+  await cp(path("linked", "checkpoint-6"), path("disk", "six"), { recursive: true });
+  await rm(path("linked", "checkpoint-6"), { recursive: true });
+  await symlink(path("disk", "six"), path("linked", "checkpoint-6"));
+  const resumed = await resume("linked", "--max_steps", "8", "--save_total_limit", "1");
+  assert.equal(resumed.code, 0, resumed.stderr);
+  assert.equal(firstStep(resumed), 7);
+  assert.deepEqual(await checkpoints("linked"), ["checkpoint-8"]);
+  // Rotation takes the link away, not what it names.
+  assert.ok((await readdir(path("disk", "six"))).includes("model.safetensors"));
+
+  await mkdir(path("strange", "checkpoint-4"), { recursive: true });
+  await writeFile(path("strange", "checkpoint-4", "pytorch_model.bin"), "theirs");
+  const over = await train("strange", "--overwrite_output_dir");
+  refused(over, "E_CONFIG_CONFLICT", /did not save checkpoint-4 in .*strange.*move it away/);
+  assert.deepEqual(await readdir(path("strange", "checkpoint-4")), ["pytorch_model.bin"]);
 });
 
 test("what decides the result is refused by name when it changed; what does not may change", async () => {

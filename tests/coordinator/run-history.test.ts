@@ -99,6 +99,19 @@ test("a classifier's evaluations have scores, and may be compared by them", () =
   assert.equal(entry?.["eval_macro_f1"], 0.5);
 });
 
+test("a best that is asked for only now is found in the history of before", () => {
+  const logHistory = [1, 3, 2.5, null, 2.75].map((loss, i) => ({
+    ...{ step: 2 * i, epoch: i / 2, eval_loss: loss },
+  }));
+  const state = { step: 8, numUpdates: 8, epoch: 2, numInputTokens: 0, logHistory };
+  const resume = { state, loadMoments: () => Promise.resolve() };
+  const { history } = historyOf({ ...evaluating(false), resume });
+  assert.deepEqual(history.state().best, { metric: 2.5, step: 4 });
+  assert.equal(history.evaluated(evaluation(10, 2.5)), false);
+  const { history: unasked } = historyOf({ resume });
+  assert.equal(unasked.state().best, undefined);
+});
+
 test("a resumed run goes on with the log, the tokens and the best of before", () => {
   const before = { step: 2, epoch: 0.5, loss: 9 };
   const state = {

@@ -82,6 +82,26 @@ test("a finished run is pushed with its bytes, and its token is shown and saved 
   }
 });
 
+test("a finished run that was not pushed is pushed by its next start, and then needs no hub", async (t) => {
+  const push = await startPush(t);
+  const saving = ["--save_strategy", "steps", "--save_steps", "3"];
+  const again = [...saving, "--resume_from_checkpoint", "auto", "--push_to_hub"];
+  const first = await push.train(saving);
+  assert.equal(first.code, 0, first.stderr);
+  const pushed = await push.train(again, { HF_TOKEN: token });
+  assert.equal(pushed.code, 0, pushed.stderr);
+  assert.deepEqual(pushed.of("step.completed"), []);
+  await assertPushed(push, "ada/tiny-result");
+  const alone = await push.train(again, { HF_ENDPOINT: await closedEndpoint() });
+  assert.equal(alone.code, 0, alone.stderr);
+  assert.match(alone.lines.join("\n"), /Nothing is left to do/);
+  const elsewhere = await push.train([...again, "--hub_model_id", "ada/other"], {
+    HF_TOKEN: token,
+  });
+  assert.equal(elsewhere.code, 0, elsewhere.stderr);
+  await assertPushed(push, "ada/other");
+});
+
 test("a push that fails leaves the result, and lockstep push does it again", async (t) => {
   const push = await startPush(t);
   const { server, output } = push;

@@ -1,5 +1,7 @@
+import { basename, resolve } from "node:path";
 import type { ConfigKey } from "./fields.js";
 import type { ResolvedConfig } from "./resolve.js";
+import { maxShardBytes } from "./steps.js";
 
 // Each key is in one of the three lists, or tests/laws/decisive-keys.test.ts fails.
 
@@ -141,6 +143,21 @@ export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string
 const adapterKeys = decisiveKeys.filter((key) =>
   /^(lora_|use_rslora|ensure_weight_tying)/.test(key),
 );
+
+/**
+ * What the files of a result are made by, beside the weights that the run ends with, and where they were
+ * pushed to: a finished run that is asked for another result has something left to do.
+ */
+export function resultSettings(config: ResolvedConfig): Readonly<Record<string, unknown>> {
+  return {
+    ...pick(config, ["load_best_model_at_end", "save_dtype"]),
+    max_shard_size: maxShardBytes(config),
+    // Where nothing is pushed, it does not matter what was.
+    ...(config.push_to_hub
+      ? { push_to_hub: config.hub_model_id ?? basename(resolve(config.output_dir)) }
+      : {}),
+  };
+}
 
 export const dataSettings = (config: ResolvedConfig): Readonly<Record<string, unknown>> =>
   pick(config, dataKeys);

@@ -7,6 +7,7 @@ export {
   decisiveKeys,
   decisiveSettings,
   freeKeys,
+  resultSettings,
 } from "./decisive-keys.js";
 export { type ConfigKey, configKeys, defaultOf } from "./fields.js";
 export { type ParsedFlags, parseFlags, type SourcedValue } from "./flags.js";
