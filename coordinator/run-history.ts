@@ -104,9 +104,15 @@ export class RunHistory {
 
   /** The closing entry. */
   finished(step: number): void {
-    const epoch = this.#options.plan.epochAt(step);
-    const totalFlos = (this.#options.flosPerToken ?? 0) * this.#numInputTokens;
-    this.#publish(this.#log.finished({ step, epoch, totalFlos }, this.#moment()));
+    const { plan, flosPerToken = 0 } = this.#options;
+    const epoch = plan.epochAt(step);
+    const totalFlos = flosPerToken * this.#numInputTokens;
+    const before = (): { numSamples: number; seconds: number } => {
+      let numSamples = 0;
+      for (let made = 0; made < step; made++) numSamples += plan.samplesIn(made);
+      return { numSamples, seconds: this.#before.seconds };
+    };
+    this.#publish(this.#log.finished({ step, epoch, totalFlos }, this.#moment(), before));
   }
 
   state(): Pick<CheckpointState, "numInputTokens" | "logHistory" | "best" | "account"> {

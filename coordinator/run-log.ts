@@ -114,23 +114,31 @@ export class RunLog {
   }
 
   /**
-   * The closing entry: the mean loss of the run's steps, the time and the rates of this process; none where it
-   * made no step.
+   * The closing entry: the mean loss of the run's steps, the time and the rates of this process. A process that
+   * made no step closes for those before it, which ended before they could; none where there were none.
+   *
+   * @param before what those made, in which time
    */
   finished(
     at: { readonly step: number; readonly epoch: number; readonly totalFlos: number },
     moment: LogMoment,
+    before: () => { readonly numSamples: number; readonly seconds: number },
   ): LogEntry | undefined {
-    const { numSteps, numSamples } = this.#session;
-    if (numSteps === 0) return undefined;
+    const isLate = this.#session.numSteps === 0;
+    const isClosed = this.#entries.some((entry) => entry.step === at.step && "train_loss" in entry);
+    if (isLate && (this.#numSteps === 0 || isClosed)) return undefined;
+    const numSteps = isLate ? this.#numSteps : this.#session.numSteps;
+    const { numSamples, seconds: inSeconds } = isLate
+      ? before()
+      : { numSamples: this.#session.numSamples, seconds: moment.seconds };
     return this.#add({
       epoch: at.epoch,
       step: at.step,
       total_flos: at.totalFlos,
       train_loss: finiteOrNull(this.#lossSum / this.#numSteps),
-      train_runtime: seconds(moment.seconds),
-      train_samples_per_second: rate(numSamples, moment.seconds),
-      train_steps_per_second: rate(numSteps, moment.seconds),
+      train_runtime: seconds(inSeconds),
+      train_samples_per_second: rate(numSamples, inSeconds),
+      train_steps_per_second: rate(numSteps, inSeconds),
       ...this.#tokens(moment),
     });
   }

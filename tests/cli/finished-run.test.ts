@@ -185,6 +185,8 @@ test("a finished run that is asked for another result makes it without training"
     assert.match((again.of("run.started")[0]?.dataLines ?? []).join("\n"), why);
     assert.deepEqual(again.of("step.completed"), []);
     assert.equal(digest(again), digest(first));
+    const results = join(copy, "all_results.json");
+    assert.match(await readFile(results, "utf8"), /"train_loss": \d/);
     const files = (await readdir(copy)).filter((file) => file.endsWith(".safetensors"));
     assert.equal(files.length > 1, name === "shards");
     if (name === "type") {

@@ -112,6 +112,27 @@ test("a best that is asked for only now is found in the history of before", () =
   assert.equal(unasked.state().best, undefined);
 });
 
+test("a run whose last process was killed before it could close is closed by the next", () => {
+  const account = { seconds: 8, numTokens: 96, numSteps: 4, lossSum: 10, unloggedLosses: [] };
+  const logHistory = [{ step: 4, epoch: 1, loss: 2 }];
+  const state = {
+    ...{ step: 4, numUpdates: 4, epoch: 1, numInputTokens: 96, logHistory },
+    account: { ...account, samples: [] },
+  };
+  const resume = { state, loadMoments: () => Promise.resolve() };
+  const plan = { totalSteps: 4, epochAt: () => 1, samplesIn: () => 3 };
+  const options = { resume, plan, flosPerToken: 10 } as unknown as Options;
+  const { history } = historyOf(options);
+  history.finished(4);
+  const closing = {
+    ...{ epoch: 1, step: 4, total_flos: 960, train_loss: 2.5, train_runtime: 8 },
+    ...{ train_samples_per_second: 1.5, train_steps_per_second: 0.5 },
+  };
+  assert.deepEqual(history.state().logHistory, [...logHistory, closing]);
+  history.finished(4);
+  assert.equal(history.state().logHistory.length, 2);
+});
+
 test("a resumed run goes on with the log, the tokens and the best of before", () => {
   const before = { step: 2, epoch: 0.5, loss: 9 };
   const state = {
