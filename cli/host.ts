@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { Coordinator, hostPort } from "#coordinator/coordinator";
 import { FrontDoor } from "#coordinator/front-door";
 import { CoordinatorHttp } from "#coordinator/http";
@@ -153,7 +153,8 @@ export async function startHost(
       const { run } = await begin(workers);
       const resume = start?.resume;
       const history = resume?.state.logHistory ?? [];
-      trainerLog = await writeTrainerLog(run.config.output_dir, bus, history);
+      const from = resume === undefined ? undefined : dirname(resume.directory);
+      trainerLog = await writeTrainerLog(run.config.output_dir, bus, history, from);
       bus.publish(run.started);
       if (resume !== undefined) bus.publish(resumedEvent(resume.directory, resume.state));
       const coordinator = new Coordinator({

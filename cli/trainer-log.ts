@@ -19,16 +19,23 @@ export interface TrainerLog {
  * The file helps to watch and is not part of the result: an entry that cannot be written is dropped.
  *
  * @param before the history of the checkpoint that the run goes on from
+ * @param beforeDir the output directory of that checkpoint, where it may be another one
  */
 export async function writeTrainerLog(
   outputDir: string,
   bus: EventSource,
   before: readonly LogEntry[],
+  beforeDir: string = outputDir,
 ): Promise<TrainerLog> {
   await mkdir(outputDir, { recursive: true });
   const file = join(outputDir, trainerLogFileName);
-  const written = before.length === 0 ? "" : await readFile(file, "utf8").catch(() => "");
-  const kept = linesOf(written, before).map((line) => `${line}\n`);
+  const linesIn = async (directory: string): Promise<string[]> => {
+    if (before.length === 0) return [];
+    const written = await readFile(join(directory, trainerLogFileName), "utf8").catch(() => "");
+    return linesOf(written, before);
+  };
+  const [own, earlier] = [await linesIn(outputDir), await linesIn(beforeDir)];
+  const kept = (own.length < earlier.length ? earlier : own).map((line) => `${line}\n`);
   await saveFilesAtomically(outputDir, async (temporary) =>
     writeFile(join(temporary, trainerLogFileName), kept.join("")),
   );

@@ -316,6 +316,10 @@ test("what decides the result is refused by name when it changed; what does not 
   assert.equal(named.code, 0, named.stderr);
   assert.equal(firstStep(named), 5);
   assert.equal(digestOf(named), digestOf(whole));
+  // Its log begins where that of the copied run does.
+  const log = await readFile(path("new", "trainer_log.jsonl"), "utf8");
+  const logged = log.match(/(?<="current_steps": )\d+/g);
+  assert.deepEqual([...new Set(logged)], ["2", "4", "6", "8"]);
 });
 
 test("other weights under the same name are refused, of a model and below adapters", async () => {
