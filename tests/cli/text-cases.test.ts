@@ -82,7 +82,7 @@ test("indented code is learnt as it stands, and half of a character is refused b
     ).config,
   );
   t.after(() => left.close());
-  assert.ok(left.started.dataLines?.includes("1 bad rows left out:"));
+  assert.ok(left.started.dataLines?.includes("1 bad row left out:"));
 });
 
 test("a sample begins as a text does, and keys of special tokens and prompts are named with their line", async (t) => {

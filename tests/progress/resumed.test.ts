@@ -61,14 +61,14 @@ test("the summary is that of the whole run, and says what this process did", () 
   assert.ok(facts.includes("validation loss  3.4100 → 3.2400  (−0.1700)"), lines.join("\n"));
   assert.ok(
     facts.includes(
-      "trained          9 steps, 4,608 tokens in 1 min 20 s; since step 8: 1 steps in 5.0 s",
+      "trained          9 steps, 4,608 tokens in 1 min 20 s; since step 8: 1 step in 5.0 s",
     ),
     lines.join("\n"),
   );
   assert.deepEqual(lines.slice(-2), ["Go on with: runs/a/checkpoint-9", ""]);
   const { seconds: _, ...unknown } = resumed;
   const older = summary(viewOf(unknown, step), completed).join("\n");
-  assert.match(older, /9 steps, 4,608 tokens; since step 8: 1 steps in 5\.0 s/);
+  assert.match(older, /9 steps, 4,608 tokens; since step 8: 1 step in 5\.0 s/);
 });
 
 test("a run that is finished has nothing to go on with", () => {
