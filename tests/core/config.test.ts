@@ -352,6 +352,10 @@ test("files: a missing one, one too large, two of them", async (t) => {
   await assert.rejects(loadConfig([file, "bf16=true"]), { message: /two dashes, --bf16=true/ });
   await assert.rejects(loadConfig([file, "--plane"]), { code: "E_CONFIG_UNKNOWN_KEY" });
   await assert.rejects(loadConfig([file, "--seed"]), { message: /a value must follow/ });
+  for (const flag of ["--resume_from_checkpoint=", "--max-steps"]) {
+    const args = flag.endsWith("=") ? [flag] : [flag, " "];
+    await assert.rejects(loadConfig([file, ...args]), { message: /its value is empty/ });
+  }
   await assert.rejects(loadConfig([file, "-bf16"]), { message: /flags have two dashes/ });
   await writeFile(file, Buffer.alloc((1 << 20) + 1, "#"));
   await assert.rejects(loadConfig([file]), { code: "E_CONFIG_SYNTAX", message: /1048577 bytes/ });

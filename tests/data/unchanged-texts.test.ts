@@ -31,12 +31,12 @@ const jsonl = (rows: readonly unknown[]): Promise<string> =>
 
 async function prepare(
   source: string,
-  options: { readonly skip?: boolean; readonly addsBos?: boolean } = {},
+  options: { readonly skipsBadRows?: boolean; readonly addsBos?: boolean } = {},
 ): Promise<PreparedDataset> {
   const dataset = await prepareDataset(
     {
       ...{ train: [{ source }], validationFraction: 0 },
-      onBadRow: options.skip === true ? "skip" : "error",
+      onBadRow: options.skipsBadRows === true ? "skip" : "error",
     },
     {
       tokenizer: options.addsBos === true ? beginning : tokenizer,
@@ -164,7 +164,7 @@ test("a text that itself begins with the beginning token is a bad row", async ()
     prepare(source, { addsBos: true }),
     failure("E_CHAT_TEMPLATE_SECOND_BOS", { place: `${source}:1`, token: "<s>" }),
   );
-  const { rejectedRows, train } = await prepare(source, { addsBos: true, skip: true });
+  const { rejectedRows, train } = await prepare(source, { addsBos: true, skipsBadRows: true });
   assert.deepEqual([rejectedRows, train.rows.numBlocks], [1, 2]);
   // Where the tokenizer writes none, it is the text's own.
   assert.deepEqual(await learntTexts(source), ["<s>a", "b<s>", " <s>c"]);
@@ -203,7 +203,7 @@ test("half of a character is a bad row with its place, in whatever a row holds",
     await assert.rejects(prepare(source), failure("E_DATA_LONE_SURROGATE", facts), where);
   }
   const source = await jsonl([{ text: "a" }, { text: half }, { text: "🙂", other: half }]);
-  const { rejectedRows, listedRejections, train } = await prepare(source, { skip: true });
+  const { rejectedRows, listedRejections, train } = await prepare(source, { skipsBadRows: true });
   assert.deepEqual([rejectedRows, train.rows.numBlocks], [1, 2]);
   assert.match(
     listedRejections[0] ?? "",

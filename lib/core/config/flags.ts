@@ -89,6 +89,11 @@ export function parseFlags(
 }
 
 function parseScalar(raw: string, argument: string): unknown {
+  if (raw.trim() === "") {
+    // A shell puts nothing in the place of a variable that is not set.
+    const reason = "its value is empty; null says that there is none";
+    throw new LockstepError("E_CONFIG_FLAG", { argument, reason });
+  }
   try {
     return parse(raw) as unknown;
   } catch (cause) {
