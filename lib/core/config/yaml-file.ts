@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { type Document, isMap, isScalar, LineCounter, parseDocument, type YAMLError } from "yaml";
 import { LockstepError } from "#lib/core/errors/index";
 import { openRegularFile, readAll } from "#lib/core/regular-file";
@@ -15,7 +16,13 @@ export async function readConfigFile(file: string): Promise<ReadonlyMap<string, 
       const reason = `it has ${sizeBytes} bytes, more than the limit of ${maxConfigBytes}.`;
       throw new LockstepError("E_CONFIG_SYNTAX", { file, reason });
     }
-    return parseConfigText((await readAll(opened)).toString("utf8"), file);
+    const bytes = await readAll(opened);
+    if (!isUtf8(bytes)) {
+      const reason =
+        "it is not UTF-8; iconv -f LATIN1 -t UTF-8 converts what an older editor wrote.";
+      throw new LockstepError("E_CONFIG_SYNTAX", { file, reason });
+    }
+    return parseConfigText(bytes.toString("utf8"), file);
   } finally {
     await opened.handle.close();
   }
