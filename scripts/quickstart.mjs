@@ -45,8 +45,12 @@ function flagsForThisMachine() {
   }
   const left = `about ${minutes(seconds * smaller.share)} at this machine's ${speed}, not ${minutes(seconds)}`;
   console.log(`quick start: ${smaller.text}: ${left}`);
-  return smaller.flags;
+  return smaller.flags.filter((_, i, all) => !isGiven(all[i - (i % 2)]));
 }
+
+/** What a person asks for stands, and is not given twice. */
+const isGiven = (flag) =>
+  process.argv.some((word) => word.split("=")[0].replaceAll("_", "-") === flag);
 
 const minutes = (seconds) => {
   const count = Math.max(1, Math.round(seconds / 60));
