@@ -7,6 +7,7 @@ import { countGpus } from "#worker/telemetry";
 import { type ConsoleFlags, openConsole } from "./console.js";
 import { type HostedRun, publishFailure, startHost } from "./host.js";
 import { memoryLines } from "./memory-lines.js";
+import { metricsTargetsFile } from "./output-contents.js";
 import { printable } from "./progress/text.js";
 import { listenForRunSignals } from "./run-signals.js";
 import { exitCodes } from "./stop-signals.js";
@@ -96,10 +97,7 @@ async function writeTargets(
     targets: [address],
     labels: { process: `worker-${index + 1}` },
   }));
-  await writeFile(
-    join(outputDir, "prometheus-workers.json"),
-    `${JSON.stringify(groups, null, 2)}\n`,
-  );
+  await writeFile(join(outputDir, metricsTargetsFile), `${JSON.stringify(groups, null, 2)}\n`);
 }
 
 function workerArguments(config: ResolvedConfig, controlAddress: string): string[] {

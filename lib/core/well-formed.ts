@@ -15,9 +15,6 @@ interface Waiting {
 
 const loneSurrogate = /\p{Surrogate}/u;
 
-/** Whether a text is whole characters, which UTF-8 and so a tokenizer can hold. */
-export const isWellFormed = (text: string): boolean => !loneSurrogate.test(text);
-
 /**
  * The first half of a character in a text, or in the texts and names of a value as JSON has them.
  * Keeps its own stack, so depth cannot overflow it.
