@@ -13,9 +13,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { numThreads } from "#bench/frame/environment";
-import { prepareRun } from "#cli/prepare";
-import { type LocalStep, trainLocal } from "#cli/train-local";
-import { loadConfig } from "#lib/core/config/index";
+import { prepareRun } from "#run/prepare";
+import { type LocalStep, trainLocal } from "#run/train-local";
+import { loadConfig } from "#lib/config/index";
 
 const numWarmupSteps = 5;
 

@@ -7,7 +7,7 @@
  * after a warm-up, and the first text's logits in fp32. Texts are rows of the directory's tokens.i32.
  */
 import { parseArgs } from "node:util";
-import { openModel } from "#cli/open-model";
+import { openModel } from "#run/open-model";
 import type { Precision } from "#lib/core/dtype";
 import { TextClassifier } from "#lib/evaluation/classify/index";
 import { setTextThreads } from "#lib/evaluation/side-by-side";

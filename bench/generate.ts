@@ -5,9 +5,9 @@
  * node dist/bench/generate.js MODEL_DIR [--precision bf16|fp32] [--prompt N] [--new N] [--repeat N]
  */
 import { parseArgs } from "node:util";
-import { openModel } from "#cli/open-model";
+import { openModel } from "#run/open-model";
 import { createModel } from "#lib/models/index";
-import { readModelConfig } from "#cli/model-directory";
+import { readModelConfig } from "#run/model-directory";
 import { Generator, generationDefaults } from "#lib/evaluation/generate/index";
 import { median } from "./frame/compare.js";
 import { readTokens } from "./frame/tokens.js";

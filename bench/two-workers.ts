@@ -21,7 +21,7 @@ import { Coordinator } from "#coordinator/coordinator";
 import type { StepSource } from "#coordinator/options";
 import type { WorkerJob } from "#lib/core/job";
 import { InProcessEventBus } from "#lib/wire/event-bus";
-import { logTail, Supervisor } from "#cli/supervisor";
+import { logTail, Supervisor } from "#run/supervisor";
 import { median } from "./frame/compare.js";
 import { peakResidentBytes } from "./frame/peak-memory.js";
 import { openSeededModel } from "./frame/seeded-model.js";

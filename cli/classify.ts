@@ -6,9 +6,9 @@ import { type ClassScore, classScores, TextClassifier } from "#lib/evaluation/cl
 import { setTextThreads } from "#lib/evaluation/side-by-side";
 import { knownLabels } from "#lib/models/classifier-checkpoint";
 import type { Model, SequenceClassifier } from "#lib/models/index";
-import { openModel } from "./open-model.js";
-import { counted } from "./progress/format.js";
-import { printable } from "./progress/text.js";
+import { openModel } from "#run/open-model";
+import { counted } from "#lib/core/format";
+import { printable } from "#lib/core/terminal-text";
 import { findTextModel, type ModelRequest, parseModelArguments, usageOf } from "./text-command.js";
 
 /** Rows that are computed at a time. */

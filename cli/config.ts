@@ -1,8 +1,8 @@
-import { describeKeys, loadConfig, printConfig, type ResolvedConfig } from "#lib/core/config/index";
+import { describeKeys, loadConfig, printConfig, type ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { findSources, sourceFiles } from "#lib/data/index";
-import { findModelDirectory } from "./model-directory.js";
-import { refuseAdapter } from "./model-place.js";
+import { findModelDirectory } from "#run/model-directory";
+import { refuseAdapter } from "#run/model-place";
 
 /** `lockstep config`. Returns the exit code. */
 export async function configCommand(args: readonly string[]): Promise<number> {

@@ -1,11 +1,11 @@
 import { relative } from "node:path";
 import { inspect } from "node:util";
-import { printChosen, printConfig } from "#lib/core/config/index";
-import type { LoadedConfig, ResolvedConfig } from "#lib/core/config/index";
+import { printChosen, printConfig } from "#lib/config/index";
+import type { LoadedConfig, ResolvedConfig } from "#lib/config/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import { chooseColor, chooseMode, type Display, startDisplay } from "./progress/display.js";
-import { printable } from "./progress/text.js";
-import type { EventSource } from "./progress/display.js";
+import { printable } from "#lib/core/terminal-text";
+import type { EventSource } from "#lib/wire/event-bus";
 
 /** Flags of every command that are not part of a job. */
 export interface ConsoleFlags {

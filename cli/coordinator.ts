@@ -1,7 +1,7 @@
-import { loadConfig } from "#lib/core/config/index";
+import { loadConfig } from "#lib/config/index";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { type ConsoleFlags, openConsole } from "./console.js";
-import { type HostedRun, publishFailure, startHost } from "./host.js";
+import { type HostedRun, publishFailure, startHost } from "#run/host";
 import { listenForRunSignals } from "./run-signals.js";
 import { exitCodes } from "./stop-signals.js";
 

@@ -1,6 +1,6 @@
 import { tmpdir } from "node:os";
 import { basename } from "node:path";
-import { loadConfig } from "#lib/core/config/index";
+import { loadConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import {
   DataLedger,
@@ -12,15 +12,15 @@ import {
   rowsOfPlace,
   type Split,
 } from "#lib/data/index";
-import { refuseClassifierOfTexts } from "./classifier.js";
-import { openDataModel } from "./data-model.js";
-import { detailOnStandardError } from "./model-directory.js";
-import { type PreparedData, prepareData } from "./prepare-data.js";
+import { refuseClassifierOfTexts } from "#run/classifier";
+import { openDataModel } from "#run/data-model";
+import { detailOnStandardError } from "#run/model-directory";
+import { type PreparedData, prepareData } from "#run/prepare-data";
 import { rejectedJson, rowJson, summaryJson } from "./preview-json.js";
 import { type PreviewStyle, rowLines } from "./preview-lines.js";
 import { layoutLines, sourceLines } from "./preview-summary.js";
 import { chooseColor } from "./progress/display.js";
-import { colorPalette, plainPalette } from "./progress/text.js";
+import { colorPalette, plainPalette } from "#lib/core/terminal-text";
 
 const defaultRows = 3;
 

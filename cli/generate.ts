@@ -10,9 +10,9 @@ import {
   readGenerationConfig,
 } from "#lib/evaluation/generate/index";
 import type { CausalLanguageModel, Model } from "#lib/models/index";
-import { openModel } from "./open-model.js";
-import { counted } from "./progress/format.js";
-import { printable } from "./progress/text.js";
+import { openModel } from "#run/open-model";
+import { counted } from "#lib/core/format";
+import { printable } from "#lib/core/terminal-text";
 import { findTextModel, type ModelRequest, parseModelArguments, usageOf } from "./text-command.js";
 
 const maxGenerationConfigBytes = 1 << 20;

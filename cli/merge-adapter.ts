@@ -4,9 +4,9 @@ import { saveAtomically, writeModelDirectory } from "#lib/checkpoint/index";
 import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import { expandHome } from "#lib/core/home-path";
-import { openMergedModel } from "./merged-model.js";
-import { detailOnStandardError, findModelDirectory } from "./model-directory.js";
-import { findAdapter } from "./model-place.js";
+import { openMergedModel } from "#run/merged-model";
+import { detailOnStandardError, findModelDirectory } from "#run/model-directory";
+import { findAdapter } from "#run/model-place";
 
 /** `lockstep merge-adapter`. Returns the exit code; errors of the catalogue are thrown. */
 export async function mergeAdapterCommand(args: string[]): Promise<number> {

@@ -1,6 +1,6 @@
 import type { PreviewPiece, PreviewRow } from "#lib/data/index";
-import { counted, withCommas } from "./progress/format.js";
-import { displayWidth, fit, type Palette } from "./progress/text.js";
+import { counted, withCommas } from "#lib/core/format";
+import { displayWidth, fit, type Palette } from "#lib/core/terminal-text";
 import { quoted, shortened, visible } from "./visible-text.js";
 
 export interface PreviewStyle {

@@ -1,7 +1,7 @@
 import type { LengthFigures, PreparedDataset, SourceCount } from "#lib/data/index";
 import { bar } from "./progress/frame.js";
-import { counted, formatPercent, withCommas } from "./progress/format.js";
-import { displayWidth, pad, type Palette, printable, wrap } from "./progress/text.js";
+import { counted, formatPercent, withCommas } from "#lib/core/format";
+import { displayWidth, pad, type Palette, printable, wrap } from "#lib/core/terminal-text";
 
 const barColumns = 24;
 

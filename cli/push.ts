@@ -1,10 +1,8 @@
 import { parseArgs } from "node:util";
-import type { ResolvedConfig } from "#lib/core/config/index";
-import { hubTokenOf } from "#lib/core/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { expandHome } from "#lib/core/home-path";
-import { hubSettings, preparePush, pushDirectory, type PushTarget } from "#lib/hub/index";
-import { printable } from "./progress/text.js";
+import { printable } from "#lib/core/terminal-text";
+import { hubSettings, preparePush, pushDirectory } from "#lib/hub/index";
 
 /** `lockstep push`. Returns the exit code; errors of the catalogue are thrown. */
 export async function pushCommand(args: string[]): Promise<number> {
@@ -35,26 +33,4 @@ function parse(args: string[]) {
     if (!(error instanceof TypeError)) throw error;
     throw new LockstepError("E_USAGE", { command: "push", problem: error.message });
   }
-}
-
-/** Uploads a run's saved result; says what it does. @throws E_HUB_PUSH */
-export type PushResult = (onDetail: (detail: string) => void) => Promise<string>;
-
-/**
- * Where `push_to_hub` asks for it, whether the result can be pushed, asked before the run costs anything.
- *
- * @throws E_HUB_TOKEN and others of preparePush
- */
-export async function pushOf(config: ResolvedConfig): Promise<PushResult | undefined> {
-  if (!config.push_to_hub) return undefined;
-  const settings = hubSettings(process.env, hubTokenOf(config));
-  const target: PushTarget = await preparePush(
-    {
-      modelId: config.hub_model_id,
-      directory: config.output_dir,
-      isPrivate: config.hub_private_repo,
-    },
-    settings,
-  );
-  return (onDetail) => pushDirectory(config.output_dir, target, settings, onDetail);
 }

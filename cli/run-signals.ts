@@ -1,5 +1,5 @@
-import type { ResolvedConfig } from "#lib/core/config/index";
-import type { HostedRun } from "./host.js";
+import type { ResolvedConfig } from "#lib/config/index";
+import type { HostedRun } from "#run/host";
 import type { Display } from "./progress/display.js";
 import { onStopSignals, type StopSignal } from "./stop-signals.js";
 

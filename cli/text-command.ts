@@ -1,8 +1,8 @@
 import { parseArgs, type ParseArgsConfig } from "node:util";
 import { LockstepError } from "#lib/core/errors/index";
 import { loadTokenizer, type Tokenizer } from "#lib/data/index";
-import { detailOnStandardError } from "./model-directory.js";
-import { findModel, type ModelPlace } from "./model-place.js";
+import { detailOnStandardError } from "#run/model-directory";
+import { findModel, type ModelPlace } from "#run/model-place";
 import { tellSlowBf16 } from "./slow-bf16.js";
 
 /** Options of every command that computes with a model's texts. */

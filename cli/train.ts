@@ -1,17 +1,17 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { loadConfig, type ResolvedConfig } from "#lib/core/config/index";
+import { loadConfig, type ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { countGpus } from "#worker/telemetry";
 import { type ConsoleFlags, openConsole } from "./console.js";
-import { type HostedRun, publishFailure, startHost } from "./host.js";
-import { memoryLines } from "./memory-lines.js";
-import { metricsTargetsFile } from "./output-contents.js";
-import { printable } from "./progress/text.js";
+import { type HostedRun, publishFailure, startHost } from "#run/host";
+import { memoryLines } from "#run/memory-lines";
+import { metricsTargetsFile } from "#run/output-contents";
+import { printable } from "#lib/core/terminal-text";
 import { listenForRunSignals } from "./run-signals.js";
 import { exitCodes } from "./stop-signals.js";
-import { logDirectoryOf, logTail, Supervisor, type WorkerExit } from "./supervisor.js";
+import { logDirectoryOf, logTail, Supervisor, type WorkerExit } from "#run/supervisor";
 
 /** `lockstep train`: everything on one machine. Returns the exit code. */
 export async function trainCommand(args: readonly string[], flags: ConsoleFlags): Promise<number> {

@@ -16,10 +16,10 @@ import {
   type ReferenceCase,
 } from "#lib/evaluation/verify/index";
 import type { Model } from "#lib/models/index";
-import { detailOnStandardError } from "./model-directory.js";
-import { findModel } from "./model-place.js";
-import { openModel } from "./open-model.js";
-import { counted } from "./progress/format.js";
+import { detailOnStandardError } from "#run/model-directory";
+import { findModel } from "#run/model-place";
+import { openModel } from "#run/open-model";
+import { counted } from "#lib/core/format";
 
 /** A case of 100 rows of 1000 tokens takes about 2 MB. */
 const maxCaseBytes = 64 << 20;

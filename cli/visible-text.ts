@@ -1,4 +1,4 @@
-import { withCommas } from "./progress/format.js";
+import { withCommas } from "#lib/core/format";
 
 /** Characters that nobody sees or that a terminal obeys, line ends apart; joiners of emoji stay. */
 const invisible =

@@ -12,9 +12,9 @@ import { precisionAdvice } from "#worker/precision-advice";
 import { openDeviceTelemetry } from "#worker/telemetry";
 import { runWorker } from "#worker/worker";
 import type { ConsoleFlags } from "./console.js";
-import { readToken } from "./host.js";
-import { memoryLines } from "./memory-lines.js";
-import { counted } from "./progress/format.js";
+import { readToken } from "#run/host";
+import { memoryLines } from "#run/memory-lines";
+import { counted } from "#lib/core/format";
 import {
   exitCodes,
   isSupervised,
@@ -23,7 +23,7 @@ import {
   stopSignals,
   userSignals,
 } from "./stop-signals.js";
-import type { WorkerMessage } from "./supervisor.js";
+import type { WorkerMessage } from "#run/supervisor";
 
 /** The run was stopped and may go on: EX_TEMPFAIL of sysexits.h, so that a job system starts it again. */
 const interruptedExitCode = 75;

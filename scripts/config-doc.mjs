@@ -6,7 +6,7 @@
 
 import { loadBuilt, writePage } from "./generated-page.mjs";
 
-const { foreignTables } = await loadBuilt("lib/core/config/foreign-keys");
+const { foreignTables } = await loadBuilt("lib/config/foreign-keys");
 
 function whatHappens(rule) {
   switch (rule.kind) {

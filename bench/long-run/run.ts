@@ -9,11 +9,11 @@
  */
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { loadConfig } from "#lib/core/config/index";
+import { loadConfig } from "#lib/config/index";
 import type { TokenBatch } from "#lib/core/job";
 import { packageRoot } from "#lib/core/paths";
-import { type PreparedRun, prepareRun } from "#cli/prepare";
-import { evaluateLocal, trainLocal } from "#cli/train-local";
+import { type PreparedRun, prepareRun } from "#run/prepare";
+import { evaluateLocal, trainLocal } from "#run/train-local";
 
 /** tokens.i32 and targets.i32, all steps' rows one after another, and plan.json. */
 function writePlan(run: PreparedRun, directory: string): void {

@@ -1,3 +1,4 @@
+import type { EventSource } from "#lib/wire/event-bus";
 import type { LockstepEvent } from "#lib/core/events";
 import {
   compactCount,
@@ -9,18 +10,13 @@ import {
   formatSeconds,
   slowBf16,
   withCommas,
-} from "./format.js";
+} from "#lib/core/format";
 import { renderFrame } from "./frame.js";
 import { evaluationTitle, jsonLine, logLine, resumedLine } from "./log-lines.js";
 import { emptyView, foldEvent, type RunView } from "./run-view.js";
 import { renderSample, renderSummary } from "./summary.js";
 import { LivePainter, type TerminalStream } from "./terminal.js";
-import { colorPalette, type Palette, plainPalette, printable } from "./text.js";
-
-/** The subscriber side of the event bus. */
-export interface EventSource {
-  subscribe(listener: (event: LockstepEvent) => void): () => void;
-}
+import { colorPalette, type Palette, plainPalette, printable } from "#lib/core/terminal-text";
 
 export type DisplayMode = "live" | "lines" | "json";
 

@@ -6,7 +6,7 @@ import {
   formatRate,
   formatSeconds,
   withCommas,
-} from "./format.js";
+} from "#lib/core/format";
 import {
   countsPadding,
   type RunView,
@@ -14,7 +14,7 @@ import {
   stepsMade,
   type WorkerView,
 } from "./run-view.js";
-import { fit, type Palette, pad, printable } from "./text.js";
+import { fit, type Palette, pad, printable } from "#lib/core/terminal-text";
 
 /** Lines of workers that a terminal shows; the others are counted in one line. */
 export const maxWorkerLines = 8;

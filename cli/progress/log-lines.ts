@@ -10,9 +10,9 @@ import {
   formatSeconds,
   slowBf16,
   withCommas,
-} from "./format.js";
+} from "#lib/core/format";
 import { countsPadding, type RunView, secondsLeft } from "./run-view.js";
-import { printable } from "./text.js";
+import { printable } from "#lib/core/terminal-text";
 
 /**
  * One plain line for an event, undefined for one that only a live display shows.

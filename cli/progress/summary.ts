@@ -1,9 +1,9 @@
 import { join } from "node:path";
 import { classifierConfigFileName } from "#lib/checkpoint/peft/adapter-files";
 import type { LockstepEvent } from "#lib/core/events";
-import { counted, evaluationFigures, formatFigure, formatSeconds } from "./format.js";
+import { counted, evaluationFigures, formatFigure, formatSeconds } from "#lib/core/format";
 import { countsPadding, type Evaluation, type RunView, type Sample } from "./run-view.js";
-import { displayWidth, fit, type Palette, pad, printable, wrap } from "./text.js";
+import { displayWidth, fit, type Palette, pad, printable, wrap } from "#lib/core/terminal-text";
 
 type RunCompleted = Extract<LockstepEvent, { type: "run.completed" }>;
 

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { alpacaForm, type DatasetEntry } from "#lib/core/config/index";
+import { alpacaForm, type DatasetEntry } from "#lib/config/index";
 import type { DataSource } from "./examples.js";
 import type { ChatForm } from "./formats/index.js";
 import { parseSplit } from "./sources/index.js";

@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { type ColumnMapping, type DatasetEntry, datasetName } from "#lib/core/config/index";
+import { type ColumnMapping, type DatasetEntry, datasetName } from "#lib/config/index";
 import { likelyName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
 import { entrySources } from "./dataset-entries.js";

@@ -7,6 +7,9 @@ export interface EventBus {
   subscribe(listener: (event: LockstepEvent) => void): () => void;
 }
 
+/** The subscriber side of the event bus. */
+export type EventSource = Pick<EventBus, "subscribe">;
+
 /** The default: listeners are called at once, in the order in which they subscribed. */
 export class InProcessEventBus implements EventBus {
   readonly #listeners = new Set<(event: LockstepEvent) => void>();

@@ -10,6 +10,7 @@ export const SOURCE_FOLDERS = [
   "coordinator",
   "worker",
   "cli",
+  "run",
   "dashboard",
   "proto",
   "tests",

@@ -3,7 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
-import { checkChatFormat } from "#cli/chat-format";
+import { checkChatFormat } from "#run/chat-format";
 import { createCaseJob } from "#tests/support/case-job";
 
 // The case model's own template is ChatML.

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { claimOutputDirectory } from "#cli/output-directory";
+import { claimOutputDirectory } from "#run/output-directory";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
 

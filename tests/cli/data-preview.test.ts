@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { rowLines, marksFor, type PreviewStyle } from "#cli/preview-lines";
 import { shortened, visible } from "#cli/visible-text";
-import { colorPalette, displayWidth, plainPalette } from "#cli/progress/text";
+import { colorPalette, displayWidth, plainPalette } from "#lib/core/terminal-text";
 import { packageRoot } from "#lib/core/paths";
 import type { PreviewRow } from "#lib/data/index";
 import { type CaseJob, createCaseJob } from "#tests/support/case-job";

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { stringify } from "yaml";
-import { loadConfig } from "#lib/core/config/index";
+import { loadConfig } from "#lib/config/index";
 import { packageRoot } from "#lib/core/paths";
 import { writeNamedModels, writeTinyChatModel } from "#tests/support/named-models";
 import { blocksOf, commandsOf, type PageCommand, pages, wordsOf } from "#tests/support/page-blocks";

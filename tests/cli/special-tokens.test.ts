@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { checkSpecialTokens } from "#cli/special-tokens";
+import { checkSpecialTokens } from "#run/special-tokens";
 import { packageRoot } from "#lib/core/paths";
 import { loadTokenizer } from "#lib/data/index";
 

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { cp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { prepareRun } from "#cli/prepare";
-import { loadConfig } from "#lib/core/config/index";
+import { prepareRun } from "#run/prepare";
+import { loadConfig } from "#lib/config/index";
 import { createCaseJob } from "#tests/support/case-job";
 
 test("a model without tokenizer.json is told what makes it", async (t) => {

@@ -3,7 +3,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { linesOf, trainerLogFileName, writeTrainerLog } from "#cli/trainer-log";
+import { linesOf, trainerLogFileName, writeTrainerLog } from "#run/trainer-log";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 
 const line = (step: number, rest = "loss"): string =>

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parseSizeBytes } from "#lib/core/config/index";
-import { parseConfigText } from "#lib/core/config/yaml-file";
-import { type ResolvedConfig, resolveConfig } from "#lib/core/config/resolve";
+import { parseSizeBytes } from "#lib/config/index";
+import { parseConfigText } from "#lib/config/yaml-file";
+import { type ResolvedConfig, resolveConfig } from "#lib/config/resolve";
 import { isLockstepError } from "#lib/core/errors/index";
 
 function resolve(yaml: string): ResolvedConfig {

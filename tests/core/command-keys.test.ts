@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type ConfigCommand, parseFlags } from "#lib/core/config/index";
-import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/core/config/resolve";
-import { parseConfigText } from "#lib/core/config/yaml-file";
+import { type ConfigCommand, parseFlags } from "#lib/config/index";
+import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/config/resolve";
+import { parseConfigText } from "#lib/config/yaml-file";
 import { isLockstepError } from "#lib/core/errors/index";
 
 const base = "model_name_or_path: m\ndataset: sotu\n";

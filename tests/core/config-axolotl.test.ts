@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { parseFlags, printConfig } from "#lib/core/config/index";
-import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/core/config/resolve";
-import { parseConfigText } from "#lib/core/config/yaml-file";
+import { parseFlags, printConfig } from "#lib/config/index";
+import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/config/resolve";
+import { parseConfigText } from "#lib/config/yaml-file";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
 

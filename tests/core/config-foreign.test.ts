@@ -2,11 +2,11 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { hubTokenOf, parseFlags, printChosen, printConfig } from "#lib/core/config/index";
-import { configKeys, isConfigKey } from "#lib/core/config/fields";
-import { foreignKeys, foreignTables } from "#lib/core/config/foreign-keys";
-import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/core/config/resolve";
-import { parseConfigText } from "#lib/core/config/yaml-file";
+import { hubTokenOf, parseFlags, printChosen, printConfig } from "#lib/config/index";
+import { configKeys, isConfigKey } from "#lib/config/fields";
+import { foreignKeys, foreignTables } from "#lib/config/foreign-keys";
+import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/config/resolve";
+import { parseConfigText } from "#lib/config/yaml-file";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
 

@@ -14,10 +14,10 @@ import {
   printConfig,
   resolveSteps,
   settleConfig,
-} from "#lib/core/config/index";
-import { foreignKeys } from "#lib/core/config/foreign-keys";
-import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/core/config/resolve";
-import { parseConfigText } from "#lib/core/config/yaml-file";
+} from "#lib/config/index";
+import { foreignKeys } from "#lib/config/foreign-keys";
+import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/config/resolve";
+import { parseConfigText } from "#lib/config/yaml-file";
 import { editDistance, nearestName } from "#lib/core/edit-distance";
 import { isLockstepError } from "#lib/core/errors/index";
 

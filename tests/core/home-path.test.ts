@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { homedir, userInfo } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { parseFlags, printConfig, type ResolvedConfig } from "#lib/core/config/index";
-import { pathKeys } from "#lib/core/config/fields";
-import { isSwitchKey, isTextKey, resolveConfig } from "#lib/core/config/resolve";
-import { parseConfigText } from "#lib/core/config/yaml-file";
+import { parseFlags, printConfig, type ResolvedConfig } from "#lib/config/index";
+import { pathKeys } from "#lib/config/fields";
+import { isSwitchKey, isTextKey, resolveConfig } from "#lib/config/resolve";
+import { parseConfigText } from "#lib/config/yaml-file";
 import { isLockstepError } from "#lib/core/errors/index";
 import { expandHome } from "#lib/core/home-path";
 

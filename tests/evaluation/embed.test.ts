@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { openModel } from "#cli/open-model";
+import { openModel } from "#run/open-model";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
 import { TextEmbedder } from "#lib/evaluation/embed/index";

@@ -4,7 +4,7 @@ import { mkdir, rm, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { findModelDirectory } from "#cli/model-directory";
+import { findModelDirectory } from "#run/model-directory";
 import { hubSettings, isHubId } from "#lib/hub/index";
 import { failure, startHub, tinyRepository } from "#tests/hub/support";
 

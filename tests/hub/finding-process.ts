@@ -1,4 +1,4 @@
-import { findModelDirectory } from "#cli/model-directory";
+import { findModelDirectory } from "#run/model-directory";
 
 // A process that finds a model, so that a test can kill it: node finding-process.js ID
 

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { z } from "zod";
-import { type ConfigCommand, configCommands, unreadKeys } from "#lib/core/config/index";
-import { type ConfigKey, configKeys, fields, isConfigKey, pathKeys } from "#lib/core/config/fields";
+import { type ConfigCommand, configCommands, unreadKeys } from "#lib/config/index";
+import { type ConfigKey, configKeys, fields, isConfigKey, pathKeys } from "#lib/config/fields";
 import { keysReadBy } from "#tests/support/key-readers";
 
 const functions: Readonly<Record<ConfigCommand, readonly [file: string, name: string]>> = {
@@ -13,7 +13,7 @@ const functions: Readonly<Record<ConfigCommand, readonly [file: string, name: st
 
 /** What they read decides nothing: the configuration is checked, compared with another one, or shown. */
 const onlyChecks = ["check-together", "command-keys", "print", "fields", "show"].map(
-  (name) => `lib/core/config/${name}.ts`,
+  (name) => `lib/config/${name}.ts`,
 );
 
 /** Keys with one effect, whatever their value: others are refused where the configuration is checked. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { configKeys } from "#lib/core/config/index";
+import { configKeys } from "#lib/config/index";
 import { listSources, readSource } from "#tests/support/source-files";
 
 /** Words of other files and programs that look like a key of ours. */

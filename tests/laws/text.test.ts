@@ -93,6 +93,7 @@ test("no folder is empty", () => {
   for (const folder of [
     "bench",
     "cli",
+    "run",
     "coordinator",
     "dashboard",
     "deploy",

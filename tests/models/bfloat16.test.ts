@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import * as tf from "@tensorflow/tfjs-core";
-import { openModel } from "#cli/open-model";
+import { openModel } from "#run/open-model";
 import { openSafetensors } from "#lib/checkpoint/index";
 import { packageRoot } from "#lib/core/paths";
 import { parseCase } from "#lib/evaluation/verify/index";

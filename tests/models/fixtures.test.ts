@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { openModel } from "#cli/open-model";
+import { openModel } from "#run/open-model";
 import { openSafetensors } from "#lib/checkpoint/index";
 import { packageRoot } from "#lib/core/paths";
 import { computeCase, keptRows, parseCase } from "#lib/evaluation/verify/index";

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import * as tf from "@tensorflow/tfjs-core";
-import { openModel } from "#cli/open-model";
+import { openModel } from "#run/open-model";
 import { packageRoot } from "#lib/core/paths";
 import { type Argument, compileFunction } from "#lib/graph/function";
 import type { CausalLanguageModel, Model, ModelInputs, Weights } from "#lib/models/index";

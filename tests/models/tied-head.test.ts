@@ -3,7 +3,7 @@ import { cp, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { openModel } from "#cli/open-model";
+import { openModel } from "#run/open-model";
 import { type NamedTensor, readTensors, writeTensors } from "#lib/checkpoint/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";

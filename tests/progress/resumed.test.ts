@@ -5,7 +5,7 @@ import { renderFrame } from "#cli/progress/frame";
 import { logLine } from "#cli/progress/log-lines";
 import { emptyView, foldEvent, type RunView } from "#cli/progress/run-view";
 import { renderSummary } from "#cli/progress/summary";
-import { plainPalette } from "#cli/progress/text";
+import { plainPalette } from "#lib/core/terminal-text";
 import type { LockstepEvent, RunResumed } from "#lib/core/events";
 
 const resumed: RunResumed = {

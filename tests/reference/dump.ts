@@ -7,11 +7,11 @@
  * validation: the validation blocks, tokens and targets.
  */
 import { writeTensors } from "#lib/checkpoint/index";
-import { loadConfig } from "#lib/core/config/index";
+import { loadConfig } from "#lib/config/index";
 import type { TokenBatch } from "#lib/core/job";
 import type { ShardArithmetic } from "#lib/optim/index";
-import { trainLocal } from "#cli/train-local";
-import { type PreparedRun, prepareRun } from "#cli/prepare";
+import { trainLocal } from "#run/train-local";
+import { type PreparedRun, prepareRun } from "#run/prepare";
 
 interface DumpTensor {
   readonly name: string;

@@ -4,7 +4,7 @@
  * node dist/tests/reference/embed.js MODEL_DIR OUT.json
  */
 import { writeFileSync } from "node:fs";
-import { openModel } from "#cli/open-model";
+import { openModel } from "#run/open-model";
 import { loadTokenizer } from "#lib/data/index";
 import { TextEmbedder } from "#lib/evaluation/embed/index";
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { findModelDirectory } from "#cli/model-directory";
+import { findModelDirectory } from "#run/model-directory";
 import { importGguf, ModelWeights } from "#lib/checkpoint/index";
 import { packageRoot } from "#lib/core/paths";
 import { loadTokenizer } from "#lib/data/index";

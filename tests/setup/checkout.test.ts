@@ -14,7 +14,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { setUpCommand, setUpModels } from "#cli/setup-models";
+import { setUpCommand, setUpModels } from "#run/setup-models";
 import { packageRoot } from "#lib/core/paths";
 
 /** The bar for a set-up that has nothing to do. */

@@ -1,6 +1,6 @@
-import { loadConfig } from "#lib/core/config/index";
+import { loadConfig } from "#lib/config/index";
 import { isLockstepError } from "#lib/core/errors/index";
-import { type PreparedRun, prepareRun } from "#cli/prepare";
+import { type PreparedRun, prepareRun } from "#run/prepare";
 import type { CaseJob } from "./case-job.js";
 
 /** A case's run as it is before its first step, without an engine. */

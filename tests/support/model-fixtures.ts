@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { openModel } from "#cli/open-model";
+import { openModel } from "#run/open-model";
 import { packageRoot } from "#lib/core/paths";
 import { parseCase, type ReferenceCase } from "#lib/evaluation/verify/index";
 import type { CausalLanguageModel } from "#lib/models/index";

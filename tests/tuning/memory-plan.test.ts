@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { test } from "node:test";
-import { memoryLines } from "#cli/memory-lines";
+import { memoryLines } from "#run/memory-lines";
 import { packageRoot } from "#lib/core/paths";
 import { GraphBuilder } from "#lib/graph/builder";
 import { peakValueBytes } from "#lib/graph/memory-plan";

@@ -1,4 +1,4 @@
-import { fillFormat, type InstructionForm } from "#lib/core/config/index";
+import { fillFormat, type InstructionForm } from "#lib/config/index";
 import { isJsonObject, type JsonData } from "#lib/data/json-data";
 import type {
   ChatForm,

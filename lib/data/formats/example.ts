@@ -1,4 +1,4 @@
-import type { ColumnMapping, InstructionForm } from "#lib/core/config/index";
+import type { ColumnMapping, InstructionForm } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ChatMessage } from "#lib/data/chat-template";
 import { atPlace, type JsonData, jsonDataOf } from "#lib/data/json-data";

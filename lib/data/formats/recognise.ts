@@ -1,4 +1,4 @@
-import { type ColumnRole, columnRoles } from "#lib/core/config/index";
+import { type ColumnRole, columnRoles } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { fieldsOf } from "#lib/data/json-data";
 import type { RawRow } from "#lib/data/readers/index";

@@ -1,4 +1,4 @@
-import { placeOf, type ResolvedConfig } from "#lib/core/config/index";
+import { placeOf, type ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { checkVocabulary, refuseSecondBeginning, type Tokenizer } from "#lib/data/index";
 

@@ -26,15 +26,15 @@ import { classifierConfigFileName, writeAdapterDirectory } from "#lib/checkpoint
 import { removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
-import { maxShardBytes, printConfig, resultSettings } from "#lib/core/config/index";
+import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, TensorSlot } from "#lib/core/parameter-layout";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
 import { adapterTensors } from "./lora.js";
 import type { PreparedRun } from "./prepare.js";
-import { bestCheckpoint, stateForTrainer, writeResults } from "./run-results.js";
-import type { StartedRun } from "./run-start.js";
+import { bestCheckpoint, stateForTrainer, writeResults } from "./results.js";
+import type { StartedRun } from "./start.js";
 
 /** Beside the Hugging Face files of a checkpoint: what only Lockstep needs to go on. */
 export const ownFolder = "lockstep";

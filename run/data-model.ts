@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { hubTokenOf, placeOf, type ResolvedConfig } from "#lib/core/config/index";
+import { hubTokenOf, placeOf, type ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { loadTokenizer, type Tokenizer } from "#lib/data/index";
 import { isClassifier, isEncoder, knownLabels } from "#lib/models/classifier-checkpoint";

@@ -1,5 +1,5 @@
 import type { ModelWeights } from "#lib/checkpoint/model-weights";
-import type { ResolvedConfig } from "#lib/core/config/index";
+import type { ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { RandomStream } from "#lib/core/random";
 import type { EvaluationMetric } from "#coordinator/options";

@@ -1,4 +1,4 @@
-import { defaultOf, type ResolvedConfig } from "#lib/core/config/index";
+import { defaultOf, type ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { TokenBatch } from "#lib/core/job";
 import {
@@ -15,7 +15,7 @@ import {
   type TrainingPlan,
 } from "#lib/data/index";
 import { checkChatFormat } from "./chat-format.js";
-import { counted, withCommas } from "./progress/format.js";
+import { counted, withCommas } from "#lib/core/format";
 
 /** Progress is told after so much more text. */
 const charactersPerDetail = 16 * 2 ** 20;

@@ -1,4 +1,4 @@
-import type { ConfigKey } from "#lib/core/config/fields";
+import type { ConfigKey } from "#lib/config/fields";
 
 /**
  * What becomes of a key that Lockstep does not own. A key that could change results is never dropped

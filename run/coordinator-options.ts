@@ -1,13 +1,13 @@
 import { randomUUID } from "node:crypto";
 import type { CoordinatorOptions } from "#coordinator/options";
-import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
+import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/config/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
 import { bestMetric } from "./classifier.js";
 import type { ResumePoint } from "./resume.js";
-import { saveCheckpoint } from "./run-files.js";
-import { countsTokens, flosPerToken, tracksBest } from "./run-results.js";
-import type { StartedRun } from "./run-start.js";
+import { saveCheckpoint } from "./files.js";
+import { countsTokens, flosPerToken, tracksBest } from "./results.js";
+import type { StartedRun } from "./start.js";
 
 /** "127.0.0.1:0" or "[::1]:0" in its parts. */
 export function splitAddress(address: string): { host: string; port: number } {

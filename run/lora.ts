@@ -19,7 +19,7 @@ import {
   withTiedHead,
 } from "#lib/checkpoint/peft/index";
 import { tiedEmbeddingName } from "#lib/checkpoint/tied-head";
-import { defaultOf, type SettledConfig } from "#lib/core/config/index";
+import { defaultOf, type SettledConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { LoraJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";

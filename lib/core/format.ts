@@ -1,4 +1,4 @@
-import type { ClassificationScores } from "#lib/core/classification-scores";
+import type { ClassificationScores } from "./classification-scores.js";
 
 /** 1234567 -> "1,234,567", whatever the locale of the machine. */
 export function withCommas(value: number): string {

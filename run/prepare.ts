@@ -10,7 +10,7 @@ import {
   resolveSteps,
   type SettledConfig,
   settleConfig,
-} from "#lib/core/config/index";
+} from "#lib/config/index";
 import { hasBf16Products, processorKind, readProcessor } from "#lib/core/processor";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";

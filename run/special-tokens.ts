@@ -1,4 +1,4 @@
-import type { ResolvedConfig } from "#lib/core/config/index";
+import type { ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Tokenizer } from "#lib/data/index";
 

@@ -9,12 +9,12 @@ import {
   verifyChecksums,
 } from "#lib/checkpoint/index";
 import { checkpointRecordFile } from "#lib/checkpoint/run-record";
-import type { ResolvedConfig, SettledBefore } from "#lib/core/config/index";
+import type { ResolvedConfig, SettledBefore } from "#lib/config/index";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { CheckpointState } from "#coordinator/options";
 import type { PrecisionChoice } from "./prepare.js";
-import { checksumsFile, configFile, ownFolder, readState, stateFile } from "./run-files.js";
+import { checksumsFile, configFile, ownFolder, readState, stateFile } from "./files.js";
 
 /** A checkpoint that is whole. */
 export interface ResumePoint {
@@ -105,7 +105,7 @@ const passedOver: ReadonlySet<string> = new Set([
 ]);
 
 async function readSettings(file: string): Promise<SettledBefore> {
-  const { parseConfigText } = await import("#lib/core/config/yaml-file");
+  const { parseConfigText } = await import("#lib/config/yaml-file");
   const parsed = parseConfigText(await readFile(file, "utf8"), file);
   return new Map([...parsed].map(([key, { value }]) => [key, value]));
 }

@@ -7,7 +7,7 @@ import { CoordinatorMetrics } from "#coordinator/metrics";
 import type { RunOutcome } from "#coordinator/options";
 import { resumedEvent } from "#coordinator/resumed-event";
 import { checkpointName, outputRecordFile } from "#lib/checkpoint/index";
-import type { ResolvedConfig } from "#lib/core/config/index";
+import type { ResolvedConfig } from "#lib/config/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import { readRegularFile } from "#lib/core/regular-file";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
@@ -17,8 +17,8 @@ import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
 import { pushOf, type PushResult } from "./push.js";
 import { compareDevices, resumedPrecision, type ResumePoint } from "./resume.js";
-import { markFinished, saveFinalModel } from "./run-files.js";
-import { bestCheckpoint } from "./run-results.js";
+import { markFinished, saveFinalModel } from "./files.js";
+import { bestCheckpoint } from "./results.js";
 import {
   type BegunRun,
   beginRun,
@@ -26,7 +26,7 @@ import {
   mayBeFinished,
   type RunStart,
   type StartedRun,
-} from "./run-start.js";
+} from "./start.js";
 import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
 
 /** A coordinator in this process, with its HTTP server, from a configuration to a saved model. */

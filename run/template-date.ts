@@ -1,4 +1,4 @@
-import { type ResolvedConfig, withChanges } from "#lib/core/config/index";
+import { type ResolvedConfig, withChanges } from "#lib/config/index";
 import { today, type Tokenizer } from "#lib/data/index";
 
 // A template that writes today's date (Llama 3.1, Granite) would give a run other texts each day, and the

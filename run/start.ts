@@ -18,7 +18,7 @@ import {
   type ResolvedConfig,
   settleConfig,
   takeOver,
-} from "#lib/core/config/index";
+} from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import {
   describeOwn,

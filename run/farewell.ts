@@ -1,5 +1,5 @@
 import type { FrontDoor } from "#coordinator/front-door";
-import type { ResolvedConfig } from "#lib/core/config/index";
+import type { ResolvedConfig } from "#lib/config/index";
 
 /** Workers that were started with the coordinator need this long to knock. */
 const farewellMs = 10_000;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { type LogEntry, saveFilesAtomically } from "#lib/checkpoint/index";
 import { pythonFloat } from "#lib/checkpoint/python-json";
 import type { LockstepEvent } from "#lib/core/events";
-import type { EventSource } from "./progress/display.js";
+import type { EventSource } from "#lib/wire/event-bus";
 
 /** LLaMA-Factory's file, which its board and its plotting scripts read while a run goes on. */
 export const trainerLogFileName = "trainer_log.jsonl";

@@ -17,7 +17,7 @@ import {
   repositoryFolder,
 } from "#lib/hub/index";
 import { withNearModel } from "./near-models.js";
-import { printable } from "./progress/text.js";
+import { printable } from "#lib/core/terminal-text";
 import { setUpCommand } from "./setup-models.js";
 
 /** A config.json has some dozen short fields. */

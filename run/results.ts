@@ -9,10 +9,10 @@ import {
 } from "#lib/checkpoint/index";
 import { formatPythonJson } from "#lib/checkpoint/python-json";
 import { isIntegerField } from "#lib/checkpoint/trainer-state";
-import { intervalSteps, type ResolvedConfig } from "#lib/core/config/index";
+import { intervalSteps, type ResolvedConfig } from "#lib/config/index";
 import type { CheckpointState } from "#coordinator/options";
 import type { PreparedRun } from "./prepare.js";
-import type { StartedRun } from "./run-start.js";
+import type { StartedRun } from "./start.js";
 
 /** Whether `include_num_input_tokens_seen` asks for token counts in the history. */
 export function countsTokens({ include_num_input_tokens_seen: value }: ResolvedConfig): boolean {

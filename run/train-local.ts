@@ -1,0 +1,175 @@
+/**
+ * The whole run in one process, to be read in one sitting: load, batch, gradient, sum, step.
+ *
+ * It uses the cluster's modules, its gradient groups, its threads and its rounding on the wire, so it
+ * ends with the same bits as any number of workers. Start reading here.
+ */
+import { ClassCounts, type ClassificationScores } from "#lib/core/classification-scores";
+import { type LossSum, rowTargets, type TokenBatch, type TrainingEngine } from "#lib/core/job";
+import { mastersSha256 } from "#lib/core/masters-hash";
+import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
+import { passPieces, readWireRange, sharedWireSpace } from "#lib/core/wire-space";
+import { ShardArithmetic, shardsNeeded, totalNorm, UpdateRule } from "#lib/optim/index";
+import type { PreparedRun } from "./prepare.js";
+
+export interface LocalStep {
+  /** Steps made, this one included. */
+  readonly step: number;
+  readonly loss: number;
+  readonly learningRate: number;
+  readonly gradientNorm: number;
+  readonly seconds: number;
+}
+
+export interface LocalOutcome {
+  readonly steps: readonly LocalStep[];
+  /** Fewer than steps where a gradient was not finite. */
+  readonly numUpdates: number;
+  readonly mastersSha256: string;
+  readonly shards: readonly ShardArithmetic[];
+}
+
+export interface LocalHooks {
+  /** After the gradients of a step are summed, before the update changes the masters. */
+  readonly onGradients?: (step: number, shards: readonly ShardArithmetic[]) => Promise<void>;
+  /** Before the first step, when the engine has all weights. */
+  readonly onStart?: () => Promise<void>;
+  /** After the update, when the engine has the new weights. */
+  readonly onStep?: (step: LocalStep) => void;
+  /** Asked after each step whether to stop. */
+  readonly isStopped?: () => boolean;
+}
+
+/**
+ * Trains `numSteps` steps of a prepared run, all of them by default.
+ *
+ * @throws E_NON_FINITE_GRADIENT
+ */
+export async function trainLocal(
+  run: PreparedRun,
+  engine: TrainingEngine,
+  hooks: LocalHooks = {},
+  numSteps: number = run.plan.totalSteps,
+): Promise<LocalOutcome> {
+  const { config, plan } = run;
+  const updates = new UpdateRule(run.optimizer);
+  const { layout } = run.job;
+
+  // Float32 masters and AdamW moments, in as many ranges as memories of WebAssembly are needed: one, for a
+  // model of less than 200M parameters. The bits are the same for any number.
+  const shards: ShardArithmetic[] = [];
+  for (const range of shardRanges(layout, shardsNeeded(layout))) {
+    const shard = await ShardArithmetic.create(layout, range, { withThread: true });
+    await run.loadMasters(range, shard.masters);
+    shards.push(shard);
+  }
+  // The whole parameter space as it travels: parameters one way, gradients the other.
+  const parameters = shards.length === 1 ? undefined : sharedWireSpace(layout);
+  const gradients = sharedWireSpace(layout);
+  const wireRange = (shard: ShardArithmetic): [number, number] => [
+    wireOffsetBytes(layout, shard.range.start),
+    wireOffsetBytes(layout, shard.range.end),
+  ];
+  const publish = (): void => {
+    for (const shard of shards) {
+      const published = shard.publish();
+      if (parameters === undefined) engine.loadParameters(published);
+      else parameters.set(published, wireRange(shard)[0]);
+    }
+    if (parameters !== undefined) engine.loadParameters(parameters);
+  };
+
+  const steps: LocalStep[] = [];
+  try {
+    const { loadFrozen } = run;
+    if (run.job.lora !== undefined && loadFrozen !== undefined) {
+      const { frozen } = run.job.lora;
+      await passPieces(
+        frozen,
+        async (range, into) => readWireRange(frozen, range, loadFrozen, into),
+        (piece, wireBytes) => engine.loadFrozen?.(piece, wireBytes),
+      );
+    }
+    publish();
+    await hooks.onStart?.();
+    for (let step = 0; step < numSteps; step++) {
+      const startedAt = performance.now();
+      // One normaliser for the whole step: never a mean of means.
+      const numTokens = plan.supervisedTokens(step);
+      let nllSum = 0;
+      const blockSums: number[] = [];
+      for (let group = 0; group < config.gradient_groups; group++) {
+        const micro = plan.microBatches(step, group);
+        nllSum += accumulateGroup(engine, micro, 1 / numTokens, gradients).nllSum;
+        const isLast = group === config.gradient_groups - 1;
+        for (const shard of shards) {
+          const wire = gradients.subarray(...wireRange(shard));
+          if (isLast) blockSums.push(...shard.addLastGroup(wire, group === 0));
+          else shard.addGroup(wire, group === 0);
+        }
+      }
+      await hooks.onGradients?.(step, shards);
+
+      const gradientNorm = totalNorm(blockSums);
+      const { learningRate } = updates;
+      const loss = nllSum / numTokens;
+      // A gradient that is not finite is left out: masters and parameters stay as they are.
+      const update = updates.next({ step, loss, norm: gradientNorm });
+      if (update !== undefined) {
+        for (const shard of shards) shard.applyAdamW(update);
+        publish();
+        updates.made();
+      }
+
+      const seconds = (performance.now() - startedAt) / 1000;
+      steps.push({ step: step + 1, loss, learningRate, gradientNorm, seconds });
+      hooks.onStep?.(steps[step] as LocalStep);
+      // The engine's calls block: signals are delivered in between.
+      await new Promise((continued) => setImmediate(continued));
+      if (hooks.isStopped?.() === true) break;
+    }
+  } finally {
+    await Promise.all(shards.map(async (shard) => shard.close()));
+  }
+  const pieces = shards.map(({ range, masters }) => ({ start: range.start, masters }));
+  const { numUpdates } = updates;
+  return { steps, numUpdates, mastersSha256: mastersSha256(layout, pieces), shards };
+}
+
+function accumulateGroup(
+  engine: TrainingEngine,
+  batches: readonly TokenBatch[],
+  gradScale: number,
+  gradients: Uint8Array,
+): LossSum {
+  const sum = { nllSum: 0, numTokens: 0 };
+  batches.forEach((batch, index) => {
+    const last = index === batches.length - 1;
+    const part = engine.accumulate(batch, gradScale, index === 0, last ? gradients : undefined);
+    sum.nllSum += part.nllSum;
+    sum.numTokens += part.numTokens;
+  });
+  return sum;
+}
+
+export interface LocalEvaluation {
+  /** Mean per supervised token, or per row of a classifier, nats. */
+  readonly loss: number;
+  /** Of a classifier. */
+  readonly scores?: ClassificationScores;
+}
+
+/** Loss and scores over the validation batches. */
+export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): LocalEvaluation {
+  const counts = run.labels === undefined ? undefined : new ClassCounts(run.labels.length);
+  let nllSum = 0;
+  let numTokens = 0;
+  for (const batch of run.validation) {
+    const part = engine.evaluate(batch);
+    nllSum += part.nllSum;
+    numTokens += part.numTokens;
+    if (part.predictions !== undefined) counts?.add(rowTargets(batch), part.predictions);
+  }
+  const loss = nllSum / numTokens;
+  return counts === undefined ? { loss } : { loss, scores: counts.scores() };
+}
