@@ -121,9 +121,9 @@ export async function prepareData(
     const limit = isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : [];
     onDetail("planning the steps");
     const plan = createTrainingPlan({
-      blocks: train.rows,
+      rows: train.rows,
       seed: config.data_seed,
-      samplesPerStep: config.global_batch_size,
+      rowsPerStep: config.global_batch_size,
       microBatchSize: config.per_device_train_batch_size,
       gradientGroups: config.gradient_groups,
       numEpochs: config.num_train_epochs,

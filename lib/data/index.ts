@@ -9,7 +9,7 @@ export { type DatasetFormat, datasetFormats } from "./formats/index.js";
 export { DataLedger, type SourceCount } from "./ledger.js";
 export { type LengthFigures, lengthFigures } from "./length-figures.js";
 export type { DataObserver } from "./observer.js";
-export { checkSequenceLength, type PackedBlocks, packDocuments } from "./pack.js";
+export { checkSequenceLength } from "./sequence-length.js";
 export {
   createTrainingPlan,
   type SamplingStrategy,

@@ -11,8 +11,8 @@ import { NumberList } from "./number-list.js";
 import type { DataObserver } from "./observer.js";
 import { type LabelledExamples, labelledLength, labelledRows } from "./labelled-rows.js";
 import type { Classes } from "./labels.js";
-import { checkSequenceLength } from "./pack.js";
-import { blockRows, type Examples, exampleRows, type TracedRows } from "./rows.js";
+import { checkSequenceLength } from "./sequence-length.js";
+import { wrappedRows, type Examples, exampleRows, type TracedRows } from "./rows.js";
 import { TokenStore } from "./token-store.js";
 import type { Tokenizer } from "./tokenizer.js";
 
@@ -229,11 +229,11 @@ export async function prepareDataset(
       const examples = selected[split];
       if (split === "train") refuseEmpty(examples.lengths.length, split, spec.train);
       else if (examples.lengths.length === 0) return undefined;
-      const maxBlocks = split === "train" ? options.maxTrainRows : options.maxValidationRows;
+      const maxRows = split === "train" ? options.maxTrainRows : options.maxValidationRows;
       const rows =
         layout === "labelled"
-          ? labelledRows(store, labelled(examples), { ...labelledOptions, maxBlocks })
-          : layOut(store, examples, { layout, sequenceLength, maxBlocks: maxBlocks ?? null });
+          ? labelledRows(store, labelled(examples), { ...labelledOptions, maxRows })
+          : layOut(store, examples, { layout, sequenceLength, maxRows: maxRows ?? null });
       const report = reportOf(examples, rows, { layout, split });
       return { rows, examples: examples.indices, report };
     };
@@ -319,13 +319,13 @@ function selectExamples(encoder: ExampleEncoder, keep: (example: number) => bool
 function layOut(
   store: TokenStore,
   examples: Examples,
-  options: { layout: string; sequenceLength: number; maxBlocks: number | null },
+  options: { layout: string; sequenceLength: number; maxRows: number | null },
 ): TracedRows {
-  const { layout, sequenceLength, maxBlocks } = options;
-  if (layout === "wrapped") return blockRows(store, examples, { sequenceLength, maxBlocks });
+  const { layout, sequenceLength, maxRows } = options;
+  if (layout === "wrapped") return wrappedRows(store, examples, { sequenceLength, maxRows });
   const lengths = examples.lengths.map((length) => Math.min(length, sequenceLength));
   const bins = layout === "packed" ? packBestFit(lengths, sequenceLength) : null;
-  return exampleRows(store, examples, { sequenceLength, bins, maxBlocks });
+  return exampleRows(store, examples, { sequenceLength, bins, maxRows });
 }
 
 /** @throws E_DATASET_TOO_SMALL where nothing is learnt of any row */
@@ -334,7 +334,7 @@ function reportOf(
   rows: TracedRows,
   { layout, split }: { layout: string; split: string },
 ): PreparationReport {
-  const { sequenceLength, numBlocks } = rows;
+  const { sequenceLength, numRows } = rows;
   const numTokens = lengths.reduce((sum, length) => sum + length, 0);
   // What was cut while it was tokenised lies in no store; texts that are laid end to end lose nothing.
   const cut = lengths.map((length, i) =>
@@ -342,12 +342,12 @@ function reportOf(
   );
   const tooLong = cut.filter((count) => count > 0);
   let supervisedTokens = 0;
-  for (let row = 0; row < numBlocks; row++) supervisedTokens += rows.supervisedTokens(row);
+  for (let row = 0; row < numRows; row++) supervisedTokens += rows.supervisedTokens(row);
   if (supervisedTokens === 0) throw new LockstepError("E_DATASET_TOO_SMALL", { split, numTokens });
   return {
     numExamples: lengths.length,
     numTokens,
-    numRows: numBlocks,
+    numRows: numRows,
     rowTokens: rows.numTokens,
     droppedTokens: rows.droppedTokens + cutTokens.reduce((sum, count) => sum + count, 0),
     supervisedTokens,

@@ -57,7 +57,7 @@ export async function previewRow(
   { ledger, tokenizer }: { readonly ledger: DataLedger; readonly tokenizer: Tokenizer },
 ): Promise<PreviewRow> {
   const side = dataset[split];
-  if (side === undefined || row < 0 || row >= side.rows.numBlocks) {
+  if (side === undefined || row < 0 || row >= side.rows.numRows) {
     throw new RangeError(`there is no row ${row} in the ${split} rows`);
   }
   const { rows, examples } = side;
@@ -104,7 +104,7 @@ export function rowsOfPlace(
     isMeant(ledger.example(example).place) ? 1 : 0,
   );
   const found: number[] = [];
-  for (let row = 0; row < side.rows.numBlocks; row++) {
+  for (let row = 0; row < side.rows.numRows; row++) {
     if (side.rows.piecesOf(row).some(({ example }) => isExample[example] === 1)) found.push(row);
   }
   return found;

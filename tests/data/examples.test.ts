@@ -153,7 +153,7 @@ test("the plan's normaliser is the number of targets in its batches, ragged and 
   for (const packing of [null, true]) {
     const { train } = await prepare(manyRows, { sequenceLength: 128, packing });
     const plan = createTrainingPlan({
-      ...{ blocks: train.rows, seed: 3, samplesPerStep: 4, microBatchSize: 2 },
+      ...{ rows: train.rows, seed: 3, rowsPerStep: 4, microBatchSize: 2 },
       ...{ gradientGroups: 2, numEpochs: 1 },
     });
     let total = 0;
@@ -171,12 +171,12 @@ test("the plan's normaliser is the number of targets in its batches, ragged and 
 test("rows of like length come together, the longest of all first, each once an epoch", async () => {
   const { train } = await prepare(manyRows, { sequenceLength: 128 });
   const plan = createTrainingPlan({
-    ...{ blocks: train.rows, seed: 3, samplesPerStep: 4, microBatchSize: 2, gradientGroups: 1 },
+    ...{ rows: train.rows, seed: 3, rowsPerStep: 4, microBatchSize: 2, gradientGroups: 1 },
     ...{ numEpochs: 2, sampling: "group_by_length" as const },
   });
   for (const epoch of [0, 1]) {
     const order = Array.from({ length: 15 }, (_, step) => [
-      ...plan.sampleIndices(epoch * 15 + step),
+      ...plan.rowIndices(epoch * 15 + step),
     ]).flat();
     assert.deepEqual(
       [...order].sort((a, b) => a - b),
@@ -190,10 +190,10 @@ test("rows of like length come together, the longest of all first, each once an 
     }
   }
   const inOrder = createTrainingPlan({
-    ...{ blocks: train.rows, seed: 3, samplesPerStep: 4, microBatchSize: 2, gradientGroups: 1 },
+    ...{ rows: train.rows, seed: 3, rowsPerStep: 4, microBatchSize: 2, gradientGroups: 1 },
     ...{ numEpochs: 2, sampling: "sequential" as const },
   });
-  assert.deepEqual([...inOrder.sampleIndices(16)], [4, 5, 6, 7]);
+  assert.deepEqual([...inOrder.rowIndices(16)], [4, 5, 6, 7]);
 });
 
 test("what is too long is cut at its end and counted; what then has no target is a bad row", async () => {

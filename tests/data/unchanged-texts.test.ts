@@ -52,7 +52,7 @@ async function prepare(
 async function learntTexts(source: string): Promise<string[]> {
   const { train } = await prepare(source);
   return Promise.all(
-    Array.from({ length: train.rows.numBlocks }, async (_, row) => {
+    Array.from({ length: train.rows.numRows }, async (_, row) => {
       const tokens = new Int32Array(512);
       train.rows.write(row, { tokens, targets: new Int32Array(512) });
       const length = train.rows.lengthOf(row);
@@ -148,7 +148,7 @@ test("blank texts are left out, counted, and the first is named", async () => {
   const { blankTexts, rejectedRows, train } = await prepare(source);
   assert.deepEqual(blankTexts, { count: 2, first: `${source}:2` });
   assert.equal(rejectedRows, 0);
-  assert.equal(train.rows.numBlocks, 2);
+  assert.equal(train.rows.numRows, 2);
 });
 
 test("lines of a file of texts keep their blanks", async () => {
@@ -165,7 +165,7 @@ test("a text that itself begins with the beginning token is a bad row", async ()
     failure("E_CHAT_TEMPLATE_SECOND_BOS", { place: `${source}:1`, token: "<s>" }),
   );
   const { rejectedRows, train } = await prepare(source, { addsBos: true, skipsBadRows: true });
-  assert.deepEqual([rejectedRows, train.rows.numBlocks], [1, 2]);
+  assert.deepEqual([rejectedRows, train.rows.numRows], [1, 2]);
   // Where the tokenizer writes none, it is the text's own.
   assert.deepEqual(await learntTexts(source), ["<s>a", "b<s>", " <s>c"]);
 });
@@ -204,7 +204,7 @@ test("half of a character is a bad row with its place, in whatever a row holds",
   }
   const source = await jsonl([{ text: "a" }, { text: half }, { text: "🙂", other: half }]);
   const { rejectedRows, listedRejections, train } = await prepare(source, { skipsBadRows: true });
-  assert.deepEqual([rejectedRows, train.rows.numBlocks], [1, 2]);
+  assert.deepEqual([rejectedRows, train.rows.numRows], [1, 2]);
   assert.match(
     listedRejections[0] ?? "",
     /^E_DATA_LONE_SURROGATE: .*:2: "text" holds U\+D83D alone/,
