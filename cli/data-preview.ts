@@ -6,7 +6,7 @@ import {
   DataLedger,
   isInSide,
   lengthFigures,
-  maxListedRows,
+  maxListedExamples,
   type PreparedDataset,
   previewRow,
   rowsOfPlace,
@@ -166,7 +166,7 @@ async function writeRead(ledger: DataLedger, request: Request, style: PreviewSty
     for (const error of rejected) await write(`${rejectedJson(error)}\n`);
     return;
   }
-  const listed = request.isFull ? rejected : rejected.slice(0, maxListedRows);
+  const listed = request.isFull ? rejected : rejected.slice(0, maxListedExamples);
   const messages = listed.map(({ code, message }) => `${code}: ${message}`);
   await write(`${sourceLines({ sources, numRejected, rejected: messages }, style).join("\n")}\n\n`);
 }

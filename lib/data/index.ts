@@ -1,4 +1,4 @@
-export { type BadRowPolicy, maxListedRows } from "./bad-rows.js";
+export { type BadExamplePolicy, maxListedExamples } from "./bad-examples.js";
 export { type ChatMessage, today } from "./chat-template.js";
 export { findSources } from "./dataset-info.js";
 export { builtInDatasets } from "./datasets/index.js";

@@ -14,7 +14,7 @@ export type Split = "train" | "validation";
 /** A part of a row that is of one example. */
 export interface PreviewPiece {
   readonly place: string;
-  /** How its row was read, where that is known. */
+  /** How its example was read, where that is known. */
   readonly format: DatasetFormat | undefined;
   /** Place in the row of its first token. */
   readonly offset: number;

@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import fc from "fast-check";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
-import { BadRows } from "#lib/data/bad-rows";
+import { BadExamples } from "#lib/data/bad-examples";
 import { findJsonError } from "#lib/data/datasets/json-error";
 import { type Document, splitContents, splitLoneDocument } from "#lib/data/documents";
 import { maxDocumentBytes } from "#lib/data/files";
@@ -21,7 +21,7 @@ import {
   readExamples,
   type TrainingRows,
 } from "#lib/data/index";
-import { maxRowBytes } from "#lib/data/readers/row";
+import { maxExampleBytes } from "#lib/data/readers/raw-example";
 
 let directory: string;
 before(async () => {
@@ -50,7 +50,10 @@ async function readDocuments(
   columns: DataSource["columns"] = {},
 ): Promise<Document[]> {
   const documents: Document[] = [];
-  for await (const { place, example } of readExamples({ source, columns }, new BadRows("error"))) {
+  for await (const { place, example } of readExamples(
+    { source, columns },
+    new BadExamples("error"),
+  )) {
     if (example.kind !== "text") throw new Error(`${place} is no text`);
     documents.push({ id: place, text: example.text });
   }
@@ -315,8 +318,8 @@ test("files and rows over the limits are refused, a file before it is read", asy
   const sizes = { sizeBytes: maxDocumentBytes + 1, limitBytes: maxDocumentBytes };
   await assert.rejects(readDocuments(large), failure("E_DATA_TOO_LARGE", sizes));
   const endless = await file("endless.jsonl", "");
-  await truncate(endless, 2 * maxRowBytes);
-  const row = { what: "row of line 1", limitBytes: maxRowBytes };
+  await truncate(endless, 2 * maxExampleBytes);
+  const row = { what: "row of line 1", limitBytes: maxExampleBytes };
   await assert.rejects(readDocuments(endless), failure("E_DATA_TOO_LARGE", row));
 });
 

@@ -234,19 +234,23 @@ test("rows that cannot be learnt end the run, or are counted and listed", async 
   ] as const;
   for (const [row, code] of bad) await assert.rejects(prepare([good, row]), failure(code), code);
   const rows = [good, ...bad.flatMap(([row]) => [row, good])];
-  const { train, rejectedRows, listedRejections } = await prepare(rows, {}, { onBadRow: "skip" });
+  const { train, rejectedExamples, listedRejections } = await prepare(
+    rows,
+    {},
+    { onBadExample: "skip" },
+  );
   assert.equal(train.report.numExamples, bad.length + 1);
-  assert.equal(rejectedRows, bad.length);
+  assert.equal(rejectedExamples, bad.length);
   const codes = listedRejections.map((line) => line.split(":")[0] ?? "");
   const byName = (a: string, b: string): number => (a < b ? -1 : 1);
   assert.deepEqual(codes.sort(byName), bad.map(([, code]) => code).sort(byName));
   await assert.rejects(
-    prepare([good, ...bad.map(([row]) => row)], {}, { onBadRow: "skip" }),
+    prepare([good, ...bad.map(([row]) => row)], {}, { onBadExample: "skip" }),
     failure("E_DATA_TOO_MANY_BAD_ROWS", { numBad: bad.length, numRows: bad.length + 1 }),
   );
   // A tokenizer of another model is no fault of a row.
   await assert.rejects(
-    prepare([good], { vocabSize: 200 }, { onBadRow: "skip" }),
+    prepare([good], { vocabSize: 200 }, { onBadExample: "skip" }),
     failure("E_TOKEN_OUT_OF_VOCABULARY", { vocabSize: 200 }),
   );
 });
@@ -299,8 +303,8 @@ test("a row that is nested without end is a bad row like any other", async () =>
     prepare([], {}, { train }),
     failure("E_DATA_ROW_FORMAT", { place: `${file}:2` }),
   );
-  const { rejectedRows } = await prepare([], {}, { train, onBadRow: "skip" });
-  assert.equal(rejectedRows, 1);
+  const { rejectedExamples } = await prepare([], {}, { train, onBadExample: "skip" });
+  assert.equal(rejectedExamples, 1);
 });
 
 test("best fit fills rows, loses nothing and never overfills", () => {

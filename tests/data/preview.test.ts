@@ -65,7 +65,7 @@ async function prepare(
   await writeFile(file, rows.map((row) => JSON.stringify(row)).join("\n"));
   const ledger = new DataLedger();
   const dataset = await prepareDataset(
-    { train: [{ source: file }], validationFraction: 0.3, onBadRow: "skip" },
+    { train: [{ source: file }], validationFraction: 0.3, onBadExample: "skip" },
     {
       ...{ tokenizer, vocabSize: 277, maxSequenceLength: 64, sequenceLength: 24, seed: 1 },
       ...options,
