@@ -87,7 +87,7 @@ export interface CoordinatorOptions {
   readonly plan: StepSource;
   /** Fills `into` with the initial master weights of a range of the flat space; padding stays 0. */
   readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
-  /** Fills `into` with a range of the frozen weights of a job of adapters; absent: there are none. */
+  /** Fills `into` with a range of the frozen weights; absent: there are none. */
   readonly loadFrozen?: ((range: ElementRange, into: Float32Array) => Promise<void>) | undefined;
   readonly optimizer: {
     /** The rate of update t (0-based count of completed updates). */

@@ -146,7 +146,7 @@ export async function prepareRun(
     const sample = await sampleOf(config, tokenizer, {
       ...{ maxPositions, vocabSize, isChat: data.isChat },
     });
-    const computed = [...layout.tensors, ...(lora?.job.frozen.tensors ?? [])];
+    const computed = [...layout.tensors, ...(lora?.frozen.tensors ?? [])];
     const numParameters = computed.reduce((sum, { size }) => sum + size, 0);
     const runName =
       config.run_name ??
@@ -173,7 +173,7 @@ export async function prepareRun(
         evalBatchSize: config.per_device_eval_batch_size,
         generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,
         threadsPerWorker: config.threads_per_worker,
-        ...(lora === undefined ? {} : { lora: lora.job }),
+        ...(lora === undefined ? {} : { frozen: lora.frozen, lora: lora.job }),
       },
       ...data,
       configChanges: classifier?.configChanges ?? {},
@@ -209,7 +209,7 @@ export async function prepareRun(
       adapter: lora?.config,
       baseDigest: () => weightsSha256(weights, wholeLayout.tensors),
       loadMasters: lora?.loadMasters ?? loaderOf(layout),
-      loadFrozen: lora && loaderOf(lora.job.frozen),
+      loadFrozen: lora && loaderOf(lora.frozen),
       close: async () => {
         data.closeData();
         await weights.close();

@@ -26,7 +26,7 @@ const job: WorkerJob = {
   jobId: "test",
   modelConfig,
   layout: adapter?.trained ?? buildParameterLayout(model.weights, wireDtype),
-  ...(adapter === undefined ? {} : { lora: adapter.lora }),
+  ...(adapter === undefined ? {} : { frozen: adapter.frozen, lora: adapter.lora }),
   precision,
   sequenceLength: numTokens,
   gradientCheckpointing: mode === "checkpointing",
@@ -36,7 +36,7 @@ const engine = await createEngine(job);
 const parameters = sharedWireSpace(job.layout);
 const gradients = sharedWireSpace(job.layout);
 if (adapter !== undefined) {
-  const { frozen } = adapter.lora;
+  const { frozen } = adapter;
   await loadFrozen(engine, frozen, sharedWireSpace(frozen));
 }
 engine.loadParameters(parameters);

@@ -21,7 +21,7 @@ import { readSlot, writeSlot } from "#tests/support/tiny-llama";
 
 async function openEngine({ job, frozen, trained }: LoraFixture): Promise<TrainingEngine> {
   const engine = await createEngine(job);
-  await loadFrozen(engine, job.lora.frozen, frozen);
+  await loadFrozen(engine, job.frozen, frozen);
   engine.loadParameters(trained);
   return engine;
 }
