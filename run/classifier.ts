@@ -3,7 +3,8 @@ import type { ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { RandomStream } from "#lib/core/random";
 import type { EvaluationMetric } from "#coordinator/options";
-import { classifierCheckpoint, isClassifier, isEncoder } from "#lib/models/classifier-checkpoint";
+import { classifierCheckpoint, isClassifier } from "#lib/models/classifier-checkpoint";
+import { isEncoder } from "#lib/models/facts";
 
 type Json = Readonly<Record<string, unknown>>;
 

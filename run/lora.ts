@@ -1,4 +1,5 @@
 import {
+  type AdapterFacts,
   checkModuleNames,
   checkNoneTwice,
   checkTargetPattern,
@@ -18,12 +19,12 @@ import {
   tiedModulesToSave,
   withTiedHead,
 } from "#lib/checkpoint/peft/index";
-import { tiedEmbeddingName } from "#lib/checkpoint/tied-head";
 import { defaultOf, type SettledConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { LoraJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
 import { fillRange } from "#lib/core/wire-space";
+import { tiedEmbeddingName } from "#lib/models/facts";
 
 /** A run that trains adapters beside a model's weights instead of the weights. */
 export interface LoraRun {
@@ -57,11 +58,11 @@ export function loraRun(
   base: {
     /** By which others find it. */
     readonly name: string;
-    readonly modelType: string;
+    readonly facts: AdapterFacts;
     readonly weights: readonly { readonly name: string; readonly shape: readonly number[] }[];
     readonly isClassifier: boolean;
-    /** Whether its head is the embedding table. */
-    readonly isTied: boolean;
+    /** The embedding table that its head is; absent: the head is a weight of its own. */
+    readonly tiedEmbedding?: string;
     readonly newModules: readonly string[];
     readonly read: (slot: TensorSlot) => Promise<Float32Array>;
   },
@@ -85,17 +86,15 @@ export function loraRun(
     ensure_weight_tying: config.ensure_weight_tying,
   };
   checkTargetPattern(asked);
-  const embedding = base.isTied
-    ? tiedEmbeddingName(base.weights.map(({ name }) => name))
-    : undefined;
+  const { tiedEmbedding: embedding } = base;
   const tie = tieOf(asked, base, embedding);
   const embeddingPath = embedding?.replace(/\.weight$/, "") ?? "";
   const named = tie === "untouched" ? base.weights : withTiedHead(base, embeddingPath);
   checkModuleNames(
     { ...asked, modules_to_save: config.lora_modules_to_save },
-    { modelType: base.modelType, weights: named },
+    { facts: base.facts, weights: named },
   );
-  const model = { modelType: base.modelType, weights: tie === "untied" ? named : base.weights };
+  const model = { facts: base.facts, weights: tie === "untied" ? named : base.weights };
   const complete = completeLoraConfig(
     tie === "tied" ? { ...asked, modules_to_save: tiedModulesToSave(saved, embeddingPath) } : asked,
     model,

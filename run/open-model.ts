@@ -1,6 +1,6 @@
 import { checkTiedHead, ModelWeights } from "#lib/checkpoint/index";
 import { isAdapterDirectory } from "#lib/checkpoint/peft/index";
-import { isTied } from "#lib/models/checkpoint-names";
+import { currentWeightName, isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { createModel, type Model, resolveWeights } from "#lib/models/index";
 import { openMergedModel } from "./merged-model.js";
 import { readModelConfig } from "./model-directory.js";
@@ -28,9 +28,11 @@ export async function openModel(where: string | ModelPlace): Promise<OpenModel> 
   const directory = place.modelDirectory;
   const config = await readModelConfig(directory);
   const model = createModel(config);
-  const weights = await ModelWeights.open(directory);
+  const weights = await ModelWeights.open(directory, currentWeightName);
   try {
-    if (model.task === "causal-lm" && isTied(config)) await checkTiedHead(weights);
+    if (model.task === "causal-lm" && isTied(config)) {
+      await checkTiedHead(weights, tiedEmbeddingName(weights.names()));
+    }
     const stored = resolveWeights(
       model,
       weights.names().map((name) => ({ name, shape: weights.info(name).shape })),

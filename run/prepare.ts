@@ -2,7 +2,6 @@ import { basename, resolve } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/model-weights";
 import type { LoraConfig } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
-import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import {
   datasetName,
@@ -23,7 +22,13 @@ import {
 } from "#lib/core/parameter-layout";
 import type { PreparationReport, Tokenizer, TrainingPlan } from "#lib/data/index";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
-import { isTied } from "#lib/models/checkpoint-names";
+import {
+  adapterFacts,
+  currentWeightName,
+  isEmbeddingTable,
+  isTied,
+  tiedEmbeddingName,
+} from "#lib/models/facts";
 import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
 import type { OptimizerSettings } from "#lib/optim/update-rule";
 import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifier.js";
@@ -96,9 +101,10 @@ export async function prepareRun(
       reason: "an adapter in the directory of its base model would replace that model's files",
     });
   }
-  const weights = await ModelWeights.open(modelDirectory);
+  const weights = await ModelWeights.open(modelDirectory, currentWeightName);
   try {
-    if (isTied(modelConfig)) await checkTiedHead(weights);
+    const embedding = isTied(modelConfig) ? tiedEmbeddingName(weights.names()) : undefined;
+    await checkTiedHead(weights, embedding);
     const { maxPositions, paddingTokenId, vocabSize } = opened.context;
     const data = await prepareData(asked, { ...opened.context, onDetail });
     const choice =
@@ -129,11 +135,11 @@ export async function prepareRun(
         : buildParameterLayout(classifier.weights, config.wire_dtype);
     const { newWeights = new Map<string, Float32Array>() } = classifier ?? {};
     const lora = loraRun(config, {
-      modelType: String(modelConfig["model_type"]),
+      facts: adapterFacts(modelConfig),
       weights: [...wholeLayout.tensors].sort((a, b) => (a.name < b.name ? -1 : 1)),
       name: findableName(config.model_name_or_path, modelDirectory),
       isClassifier: classifier !== undefined,
-      isTied: isTied(modelConfig),
+      ...(embedding === undefined ? {} : { tiedEmbedding: embedding }),
       newModules: [...newWeights.keys()].map(moduleOf),
       read: async ({ name }) => newWeights.get(name) ?? weights.readFloat32(name),
     });

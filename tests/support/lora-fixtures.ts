@@ -26,6 +26,7 @@ import {
 } from "#lib/core/parameter-layout";
 import { passPieces } from "#lib/core/wire-space";
 import { packageRoot } from "#lib/core/paths";
+import { adapterFacts } from "#lib/models/facts";
 import { modelFixtureDirectory, readFixtureCase } from "./model-fixtures.js";
 import { readSlot, writeSlot } from "./tiny-llama.js";
 
@@ -80,7 +81,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
   const adapter = await AdapterDirectory.open(loraFixtureDirectory(name));
   try {
     const model: BaseModel = {
-      modelType: String(modelConfig["model_type"]),
+      facts: adapterFacts(modelConfig),
       weights: weights.names().map((tensor) => ({
         name: tensor,
         shape: weights.info(tensor).shape,

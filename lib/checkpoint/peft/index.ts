@@ -33,6 +33,7 @@ export {
 } from "./tied-modules.js";
 export {
   adaptedModules,
+  type AdapterFacts,
   type BaseModel,
   classifierHeads,
   completeLoraConfig,
