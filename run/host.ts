@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { Coordinator, hostPort } from "#coordinator/coordinator";
+import { Coordinator } from "#coordinator/coordinator";
 import { FrontDoor } from "#coordinator/front-door";
 import { CoordinatorHttp } from "#coordinator/http";
 import { CoordinatorMetrics } from "#coordinator/metrics";
@@ -8,10 +8,11 @@ import type { RunOutcome } from "#coordinator/options";
 import { resumedEvent } from "#coordinator/resumed-event";
 import { checkpointName, outputRecordFile } from "#lib/checkpoint/index";
 import type { ResolvedConfig } from "#lib/config/index";
+import { hostPort, splitAddress } from "#lib/core/address";
 import { isLockstepError } from "#lib/core/errors/index";
 import { readRegularFile } from "#lib/core/regular-file";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
-import { coordinatorOptions, splitAddress, wireSecurity } from "./coordinator-options.js";
+import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
 import { turnWorkersAway } from "./farewell.js";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparedRun, prepareRun } from "./prepare.js";
@@ -279,8 +280,7 @@ async function startHttp(
     ...(token === undefined ? {} : { token }),
   });
   const port = await server.listen();
-  const host = config.metrics_host.includes(":") ? `[${config.metrics_host}]` : config.metrics_host;
-  return { server, address: `http://${host}:${port}` };
+  return { server, address: `http://${hostPort(config.metrics_host, port)}` };
 }
 
 /** A token is a line; a larger file is the wrong file. */
