@@ -1,7 +1,7 @@
 import type { LockstepEvent } from "#lib/core/events";
 
 /** An event and the milliseconds that pass before it. */
-export interface TimedEvent {
+interface TimedEvent {
   readonly afterMs: number;
   readonly event: LockstepEvent;
 }

@@ -7,7 +7,7 @@ import type { SeededModel } from "./seeded-model.js";
 import { adapterFacts } from "#lib/models/facts";
 
 /** An adapter that bench/peers/lora.py wrote for a seeded model. */
-export interface SeededAdapter {
+interface SeededAdapter {
   /** What is trained: float32 on the wire, as peft keeps it. */
   readonly layout: ParameterLayout;
   readonly frozen: ParameterLayout;

@@ -18,7 +18,7 @@ interface PlacedTensor {
 }
 
 /** A name for a stored weight, by `model_type` of config.json where there is one. */
-export type WeightNaming = (stored: string, modelType: string | undefined) => string;
+type WeightNaming = (stored: string, modelType: string | undefined) => string;
 
 /**
  * The weights of a Hugging Face model directory, in one file or in shards with an index. Buffers that are

@@ -16,18 +16,14 @@ import { createRoberta } from "./roberta/index.js";
 export type {
   Adapter,
   CausalLanguageModel,
-  FeatureExtractor,
-  LayerAttention,
   Model,
   ModelInputs,
-  ProblemType,
   SequenceClassifier,
-  Task,
   Weights,
   WeightSpec,
 } from "./model.js";
 export { checkPositions } from "./positions.js";
-export { checkWeights, resolveWeights } from "./resolve-weights.js";
+export { resolveWeights } from "./resolve-weights.js";
 
 const architectures: Readonly<Record<ModelType, CreateModel>> = {
   bert: createBert,

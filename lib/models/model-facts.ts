@@ -44,7 +44,7 @@ export interface ModelFacts {
 }
 
 /** Modules of a head for sequence classification. */
-export interface ClassifierHead {
+interface ClassifierHead {
   /** Between the base model and the scores, [width, width] with biases. */
   readonly dense: readonly string[];
   /** Gives a score a label. */

@@ -37,11 +37,6 @@ export function resolveWeights(
   return resolved;
 }
 
-/** Checks that a checkpoint has exactly the weights of the model; resolves them as `resolveWeights`. */
-export function checkWeights(model: Model, found: readonly WeightSpec[]): void {
-  resolveWeights(model, found);
-}
-
 /** Names that a weight may have in a checkpoint, the usual one first. */
 function namesOf(model: Model, name: string): readonly string[] {
   const { basePrefix } = model;

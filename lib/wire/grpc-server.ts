@@ -11,7 +11,7 @@ import {
   type WireSecurity,
 } from "./security.js";
 
-export interface GrpcServerOptions {
+interface GrpcServerOptions {
   readonly security: WireSecurity;
   /** Flow-control window of a stream and of a connection, bytes. */
   readonly windowBytes?: number;

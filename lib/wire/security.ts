@@ -16,7 +16,7 @@ export interface WireSecurity {
   readonly insecure?: boolean;
 }
 
-export interface WireSecurityFiles {
+interface WireSecurityFiles {
   readonly joinTokenFile?: string | undefined;
   readonly tlsCaFile?: string | undefined;
   readonly tlsCertFile?: string | undefined;

@@ -42,9 +42,9 @@ function batchOf(seed: number): TokenBatch {
 }
 
 const batchesPerGroup = 2;
-export const testGroups = 4;
+const testGroups = 4;
 
-export function testPlan(totalSteps: number): StepSource {
+function testPlan(totalSteps: number): StepSource {
   const rowsPerStep = testGroups * batchesPerGroup * 2;
   return {
     totalSteps,
@@ -65,7 +65,7 @@ export const evaluationBatches: readonly TokenBatch[] = Array.from({ length: 5 }
 const initialMaster = (element: number): number =>
   Math.fround(((element * 37) % 1_999) / 1_999 - 0.5);
 
-export const optimizer: CoordinatorOptions["optimizer"] = {
+const optimizer: CoordinatorOptions["optimizer"] = {
   learningRateAt: (completedUpdates) => 1e-2 / (1 + completedUpdates),
   beta1: 0.9,
   beta2: 0.999,

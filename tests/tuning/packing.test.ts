@@ -3,9 +3,9 @@ import { test } from "node:test";
 import type * as tf from "@tensorflow/tfjs-core";
 import { ModelWeights } from "#lib/checkpoint/index";
 import { ignoredTarget, type TokenBatch, type WorkerJob } from "#lib/core/job";
-import { type Argument, compileFunction } from "#lib/graph/function";
 import { createModel } from "#lib/models/index";
 import createEngine from "#lib/tuning/engine";
+import { type Argument, compileFunction } from "#tests/support/compiled-function";
 import { assertClose } from "#tests/support/compare";
 import { tinyLlamaConfig, tinyLlamaDirectory, tinyLlamaJob } from "#tests/support/tiny-llama";
 

@@ -5,7 +5,7 @@ import type { SequenceClassifier } from "#lib/models/index";
 export { type ClassScore, classScores } from "./scores.js";
 
 /** Padding is the model's own: decoders find the last token by it. */
-export type TextClassifierOptions = Omit<TextBatchOptions<SequenceClassifier>, "paddingTokenId">;
+type TextClassifierOptions = Omit<TextBatchOptions<SequenceClassifier>, "paddingTokenId">;
 
 /** Scores of texts in a model's classes, in one session of its own. */
 export class TextClassifier {

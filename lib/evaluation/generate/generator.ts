@@ -14,7 +14,7 @@ import { takesArgMax, TokenChooser } from "./choose.js";
 import type { GenerationOptions } from "./options.js";
 import { firstStop, settledLength } from "./stop-strings.js";
 
-export interface GeneratorOptions {
+interface GeneratorOptions {
   readonly model: CausalLanguageModel;
   /** A weight's values by its name, float32 in the shape of `model.weights`. */
   readonly readWeight: (name: string) => Promise<Float32Array>;
@@ -36,7 +36,7 @@ export interface Continuation {
   readonly finish: "end-token" | "stop-string" | "length";
 }
 
-export interface TextHooks {
+interface TextHooks {
   /** Text of tokens; needed for stop strings and for `onText`. */
   readonly decode?: (tokens: Int32Array) => Promise<string>;
   /** Gets a row's text piece by piece, as soon as nothing can change it. */

@@ -1,7 +1,2 @@
-export {
-  type Continuation,
-  Generator,
-  type GeneratorOptions,
-  type TextHooks,
-} from "./generator.js";
+export { type Continuation, Generator } from "./generator.js";
 export { type GenerationOptions, generationDefaults, readGenerationConfig } from "./options.js";

@@ -4,7 +4,7 @@ import type { ModelFacts } from "#lib/models/model-facts";
 import type { Rotary } from "#lib/models/rotary-config";
 
 /** What one layer of a decoder does differently from its neighbours. */
-export interface DecoderLayer {
+interface DecoderLayer {
   /** Keys that a query sees, itself included; null: all before it. */
   readonly window: number | null;
   readonly rotary: Rotary;

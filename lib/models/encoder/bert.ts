@@ -9,7 +9,7 @@ import { type EncoderConfig, encoderHiddenStates } from "./forward.js";
 import { layerWeights, normWeights } from "./weights.js";
 
 /** BERT and RoBERTa: one layout of weights under two prefixes, and two ways to number positions. */
-export interface BertConfig extends EncoderConfig {
+interface BertConfig extends EncoderConfig {
   readonly facts: ModelFacts;
   readonly vocabSize: number;
   readonly typeVocabSize: number;
