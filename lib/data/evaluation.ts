@@ -1,4 +1,4 @@
-import type { TokenBatch } from "#lib/core/job";
+import type { Batch } from "#lib/core/batch";
 import type { PackedBlocks } from "./pack.js";
 import { gatherBatch, isTrainingRows, rowsOfBlocks, type TrainingRows } from "./rows.js";
 
@@ -9,9 +9,9 @@ import { gatherBatch, isTrainingRows, rowsOfBlocks, type TrainingRows } from "./
 export function evaluationBatches(
   blocks: PackedBlocks | TrainingRows,
   evalBatchSize: number,
-): TokenBatch[] {
+): Batch[] {
   const rows = isTrainingRows(blocks) ? blocks : rowsOfBlocks(blocks);
-  const batches: TokenBatch[] = [];
+  const batches: Batch[] = [];
   for (let start = 0; start < rows.numBlocks; start += evalBatchSize) {
     const numRows = Math.min(evalBatchSize, rows.numBlocks - start);
     const indices = Array.from({ length: numRows }, (_, row) => start + row);

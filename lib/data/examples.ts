@@ -1,4 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
+import type { LabelReader } from "#lib/core/labels";
 import type { BadRows } from "./bad-rows.js";
 import { isBlank } from "./documents.js";
 import { refuseHalfCharacters } from "./half-characters.js";
@@ -47,6 +48,8 @@ export interface ReadOptions {
   /** Takes a line for a person, once each: what is read in which way. */
   readonly tell?: (line: string) => void;
   readonly observer?: DataObserver;
+  /** Reads the labels of rows. @default none, which refuses a row with a label */
+  readonly readLabel?: LabelReader["read"];
 }
 
 /**
@@ -75,7 +78,7 @@ export async function sourceFiles(
 export async function* readExamples(
   source: DataSource,
   badRows: BadRows,
-  { purpose = "train", tell = () => {}, observer = {} }: ReadOptions = {},
+  { purpose = "train", tell = () => {}, observer = {}, readLabel }: ReadOptions = {},
 ): AsyncGenerator<PlacedExample> {
   let left = source.maxRows ?? Number.POSITIVE_INFINITY;
   if (Object.hasOwn(builtInDatasets, source.source)) {
@@ -104,7 +107,7 @@ export async function* readExamples(
       const { format } = reading;
       observer.onRow?.(file, format);
       try {
-        const example = parseExample(row, format, reading);
+        const example = parseExample(row, format, reading, readLabel);
         refuseHalfCharacters(example, row.place);
         if (example.kind === "text" && isBlank(example.text)) {
           badRows.leaveOutBlank(row.place);

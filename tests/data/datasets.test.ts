@@ -73,7 +73,7 @@ async function prepare(
 function tokensOf(rows: TrainingRows): number[][] {
   return Array.from({ length: rows.numBlocks }, (_, row) => {
     const tokens = new Int32Array(rows.sequenceLength);
-    rows.write(row, { tokens, targets: new Int32Array(rows.sequenceLength) });
+    rows.write(row, { tokens, targets: {} });
     return [...tokens];
   });
 }

@@ -1,3 +1,4 @@
+import type { LabelReader } from "#lib/core/labels";
 import type { RawRow } from "#lib/data/readers/index";
 import { chatRow, instructionRow } from "./entry-rows.js";
 import { alpacaRow, sharegptRow } from "./conversations.js";
@@ -16,7 +17,10 @@ export * from "./example.js";
 export { LaterColumns, type RowReading, readingOf, recogniseFormat } from "./recognise.js";
 
 const parsers: Readonly<
-  Record<DatasetFormat, (row: FormatRow, options: FormatOptions) => Example>
+  Record<
+    DatasetFormat,
+    (row: FormatRow, options: FormatOptions, readLabel: LabelReader["read"]) => Example
+  >
 > = Object.freeze({
   text: (row, { columns = {} }) => ({ kind: "text", text: row.string(columns.text ?? "text") }),
   "prompt-completion": promptCompletionRow,
@@ -27,13 +31,17 @@ const parsers: Readonly<
   classification: classificationRow,
 });
 
+/** Of who reads no labels. */
+const noLabel: LabelReader["read"] = () => ({ problem: "is read by no objective" });
+
 /** @throws E_DATA_ROW_FORMAT, E_DATA_NO_ANSWER */
 export function parseExample(
   { place, fields }: RawRow,
   format: DatasetFormat,
   options: FormatOptions = {},
+  readLabel: LabelReader["read"] = noLabel,
 ): Example {
-  return parsers[format](new FormatRow(format, place, fields), options);
+  return parsers[format](new FormatRow(format, place, fields), options, readLabel);
 }
 
 /** Both are texts, or both are lists of messages; of those, the completion's answers are learnt. */
