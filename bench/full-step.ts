@@ -73,7 +73,7 @@ async function measureShape(numRows: number, length: number) {
     generationLength: 0,
     threadsPerWorker: Number(options.threads),
     xla: options.xla,
-    ...(adapter === undefined ? {} : { lora: adapter.lora }),
+    ...(adapter === undefined ? {} : { frozen: adapter.frozen, lora: adapter.lora }),
   };
   const { default: createEngine } = await import("#lib/tuning/engine");
   const engine = await createEngine(job);
@@ -81,10 +81,10 @@ async function measureShape(numRows: number, length: number) {
   const gradients = sharedWireSpace(layout);
   const batch = base.batch(numRows, length);
   if (adapter !== undefined) {
-    const { lora, loadFrozen } = adapter;
+    const { frozen, loadFrozen } = adapter;
     await passPieces(
-      lora.frozen,
-      async (range, into) => readWireRange(lora.frozen, range, loadFrozen, into),
+      frozen,
+      async (range, into) => readWireRange(frozen, range, loadFrozen, into),
       (piece, wireBytes) => engine.loadFrozen?.(piece, wireBytes),
     );
   }

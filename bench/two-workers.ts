@@ -65,7 +65,7 @@ const plan: StepSource = {
       return batch(rowsPerMicroBatch, sequenceLength, step * rowsPerStep + micro);
     }),
   lossWeight: () => rowsPerStep * (sequenceLength - 1),
-  samplesIn: () => rowsPerStep,
+  rowsIn: () => rowsPerStep,
   epochAt: () => 0,
 };
 

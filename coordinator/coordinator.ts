@@ -65,11 +65,11 @@ export class Coordinator {
     let shards: ShardGroup | undefined;
     try {
       const frozen =
-        job.lora === undefined || loadFrozen === undefined
+        job.frozen === undefined || loadFrozen === undefined
           ? undefined
           : {
-              layout: job.lora.frozen,
-              wireBytes: await readWireSpace(job.lora.frozen, loadFrozen),
+              layout: job.frozen,
+              wireBytes: await readWireSpace(job.frozen, loadFrozen),
             };
       shards = await ShardGroup.start(this.#options.startShard ?? startShardThread, {
         numShards: Math.min(numShards, job.layout.numElements / blockElements),

@@ -10,14 +10,14 @@ import type { FrontDoor } from "./front-door.js";
 import type { RunAccount } from "./run-account.js";
 import type { StartShard } from "./shards.js";
 
-/** Which samples belong to which step and group; `TrainingPlan` of lib/data is one. */
+/** Which rows belong to which step and group; `TrainingPlan` of lib/data is one. */
 export interface StepSource {
   readonly totalSteps: number;
   /** @param step 0-based */
   microBatches(step: number, group: number): readonly Batch[];
   /** What a step's loss is divided by. */
   lossWeight(step: number): number;
-  samplesIn(step: number): number;
+  rowsIn(step: number): number;
   /** Tokens of a step's rows without their padding; absent: rows have none. */
   realTokens?(step: number): number;
   epochAt(completedSteps: number): number;
@@ -85,7 +85,7 @@ export interface CoordinatorOptions {
   readonly plan: StepSource;
   /** Fills `into` with the initial master weights of a range of the flat space; padding stays 0. */
   readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
-  /** Fills `into` with a range of the frozen weights of a job of adapters; absent: there are none. */
+  /** Fills `into` with a range of the frozen weights; absent: there are none. */
   readonly loadFrozen?: ((range: ElementRange, into: Float32Array) => Promise<void>) | undefined;
   readonly optimizer: {
     /** The rate of update t (0-based count of completed updates). */
@@ -106,7 +106,7 @@ export interface CoordinatorOptions {
     /** Steps before the first one that `everySteps` asks for. @default 0 */
     readonly delaySteps?: number;
     /** Rows of the batches that are data, not padding. @default all of them */
-    readonly numSamples?: number;
+    readonly numRows?: number;
     /** Remember the best evaluation; the one at the start does not count. */
     readonly best?: {
       /** "loss", or the key of one of the objective's metrics. */

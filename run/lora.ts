@@ -33,6 +33,7 @@ export interface LoraRun {
   readonly baseName: string;
   /** What is trained. */
   readonly layout: ParameterLayout;
+  readonly frozen: ParameterLayout;
   readonly job: LoraJob;
   /** Fields of config.json that are others than the base model's while it trains. */
   readonly modelChanges: Readonly<Record<string, unknown>>;
@@ -100,19 +101,24 @@ export function loraRun(
     model,
   );
   checkNoneTwice(complete, model);
-  const { trained: layout, lora: job } = layOutAdapter(complete, model, {
+  const {
+    trained: layout,
+    frozen,
+    lora: job,
+  } = layOutAdapter(complete, model, {
     wireDtype: config.wire_dtype,
     frozenDtype: config.bf16 ? "bfloat16" : "float32",
   });
   const sourceOf = (name: string): string =>
     tie === "untied" && name === headWeight ? (embedding ?? name) : name;
   const numTrained = numElements(layout);
-  const total = numTrained + numElements(job.frozen);
+  const total = numTrained + numElements(frozen);
   const paths = Object.keys(job.scales);
   return {
     config: complete,
     baseName: base.name,
     layout,
+    frozen,
     job,
     modelChanges: tie === "untied" ? { tie_word_embeddings: false } : {},
     sourceOf,

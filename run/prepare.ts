@@ -147,7 +147,7 @@ export async function prepareRun(
     const sample = await sampleOf(config, tokenizer, {
       ...{ maxPositions, vocabSize, isChat: data.isChat },
     });
-    const computed = [...layout.tensors, ...(lora?.job.frozen.tensors ?? [])];
+    const computed = [...layout.tensors, ...(lora?.frozen.tensors ?? [])];
     const numParameters = computed.reduce((sum, { size }) => sum + size, 0);
     const runName =
       config.run_name ??
@@ -174,7 +174,7 @@ export async function prepareRun(
         evalBatchSize: config.per_device_eval_batch_size,
         generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,
         threadsPerWorker: config.threads_per_worker,
-        ...(lora === undefined ? {} : { lora: lora.job }),
+        ...(lora === undefined ? {} : { frozen: lora.frozen, lora: lora.job }),
       },
       ...data,
       configChanges: classifier?.configChanges ?? {},
@@ -195,9 +195,9 @@ export async function prepareRun(
         gradientGroups: config.gradient_groups,
         plannedWorkers: config.workers,
         numParameters,
-        numTrainSamples: plan.numSamples,
+        numTrainRows: plan.numRows,
         numTrainTokens: data.trainReport.rowTokens,
-        numValidationSamples: data.validationReport?.numRows ?? 0,
+        numValidationRows: data.validationReport?.numRows ?? 0,
         objective: describedObjective(data.objective),
         ...(labels === undefined ? {} : { numClasses: labels.length }),
         ...(lora === undefined ? {} : { adapterBase: lora.baseName }),
@@ -211,7 +211,7 @@ export async function prepareRun(
       adapter: lora?.config,
       baseDigest: () => weightsSha256(weights, wholeLayout.tensors),
       loadMasters: lora?.loadMasters ?? loaderOf(layout),
-      loadFrozen: lora && loaderOf(lora.job.frozen),
+      loadFrozen: lora && loaderOf(lora.frozen),
       close: async () => {
         data.closeData();
         await weights.close();

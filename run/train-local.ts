@@ -84,9 +84,9 @@ export async function trainLocal(
 
   const steps: LocalStep[] = [];
   try {
+    const { frozen } = run.job;
     const { loadFrozen } = run;
-    if (run.job.lora !== undefined && loadFrozen !== undefined) {
-      const { frozen } = run.job.lora;
+    if (frozen !== undefined && loadFrozen !== undefined) {
       await passPieces(
         frozen,
         async (range, into) => readWireRange(frozen, range, loadFrozen, into),

@@ -62,7 +62,7 @@ export class ShardTransfers {
   }
 
   /**
-   * Fetches a range of the frozen weights of a job of adapters, of which each shard has a part.
+   * Fetches a range of the frozen weights, of which each shard has a part.
    * @param into of the range's size in wire form
    */
   async pullFrozen(

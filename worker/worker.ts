@@ -2,7 +2,8 @@ import os from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { isLockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
-import type { EvaluatedBatch, LoraJob, LossSum, WorkerJob } from "#lib/core/job";
+import type { EvaluatedBatch, LossSum, WorkerJob } from "#lib/core/job";
+import type { ParameterLayout } from "#lib/core/parameter-layout";
 import { hasBf16Products, processorKind, readProcessor } from "#lib/core/processor";
 import { ControlClient } from "#lib/wire/control-client";
 import {
@@ -142,7 +143,7 @@ class WorkerLoop {
     options.observer?.registered?.(reply.workerId);
     this.#startHeartbeats(reply);
     if (this.#engine?.job.jobId !== job.jobId) await this.#createEngine(job);
-    if (job.lora !== undefined) await this.#loadFrozen(job.lora);
+    if (job.frozen !== undefined) await this.#loadFrozen(job.frozen);
     // A coordinator that came back may publish other parameters under the same number.
     this.#version = undefined;
     this.#setState("idle");
@@ -185,14 +186,14 @@ class WorkerLoop {
   }
 
   /** Once for an engine: the weights beside a job's adapters stay what they are. */
-  async #loadFrozen(lora: LoraJob): Promise<void> {
+  async #loadFrozen(frozen: ParameterLayout): Promise<void> {
     const { client } = this.#engineInUse();
     if (client.hasFrozen) return;
     this.#setState("loading");
     const { transfers, signal } = this.#joined();
     const onRetry = (error: unknown): void => this.#options.observer?.retrying?.(error);
-    await client.loadFrozen(lora.frozen, async (range, into) =>
-      transfers.pullFrozen(lora.frozen, range, into, { signal, onRetry }),
+    await client.loadFrozen(frozen, async (range, into) =>
+      transfers.pullFrozen(frozen, range, into, { signal, onRetry }),
     );
   }
 

@@ -9,6 +9,7 @@ import type { SeededModel } from "./seeded-model.js";
 export interface SeededAdapter {
   /** What is trained: float32 on the wire, as peft keeps it. */
   readonly layout: ParameterLayout;
+  readonly frozen: ParameterLayout;
   readonly lora: LoraJob;
   readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
   readonly loadFrozen: (range: ElementRange, into: Float32Array) => Promise<void>;
@@ -25,12 +26,13 @@ export async function openSeededAdapter(
     weights: base.layout.tensors.map(({ name, shape }) => ({ name, shape })),
   };
   adapter.checkAgainst(model);
-  const { trained, lora } = layOutAdapter(adapter.config, model, {
+  const { trained, frozen, lora } = layOutAdapter(adapter.config, model, {
     wireDtype: "float32",
     frozenDtype: precision === "bf16" ? "bfloat16" : "float32",
   });
   return {
     layout: trained,
+    frozen,
     lora,
     loadMasters: (range, into) =>
       fillRange(trained, range, into, async ({ name }) => {
@@ -39,6 +41,6 @@ export async function openSeededAdapter(
           ? adapter.readSaved(name)
           : adapter.readMatrix(matrix.path, matrix.matrix);
       }),
-    loadFrozen: base.loaderOf(lora.frozen),
+    loadFrozen: base.loaderOf(frozen),
   };
 }

@@ -64,7 +64,7 @@ const plan: StepSource = {
   totalSteps: numSteps + 1,
   microBatches: () => [batch],
   lossWeight: () => numGroups,
-  samplesIn: () => numGroups,
+  rowsIn: () => numGroups,
   epochAt: () => 0,
 };
 

@@ -139,9 +139,9 @@ export interface RunStarted {
   readonly gradientGroups: number;
   readonly plannedWorkers: number;
   readonly numParameters: number;
-  readonly numTrainSamples: number;
+  readonly numTrainRows: number;
   readonly numTrainTokens: number;
-  readonly numValidationSamples: number;
+  readonly numValidationRows: number;
   readonly objective: RunObjective;
   /** Of a classifier. */
   readonly numClasses?: number;
@@ -192,7 +192,7 @@ export interface StepCompleted {
   readonly learningRate: number;
   /** Before clipping. */
   readonly gradientNorm: number;
-  readonly numSamples: number;
+  readonly numRows: number;
   readonly numTokens: number;
   readonly stepSeconds: number;
   /** From the last group's arrival to the publication of the next version. */

@@ -7,7 +7,10 @@ export interface WorkerJob {
   readonly jobId: string;
   /** The model's `config.json`, parsed. */
   readonly modelConfig: Readonly<Record<string, unknown>>;
+  /** What is trained: the flat space of gradients and updates. */
   readonly layout: ParameterLayout;
+  /** The model's weights that stay as they are, a space of its own that travels once; absent: there are none. */
+  readonly frozen?: ParameterLayout;
   readonly precision: Precision;
   /** Tokens in a row of a batch. */
   readonly sequenceLength: number;
@@ -28,7 +31,7 @@ export interface WorkerJob {
   readonly xla?: boolean;
   /** Intra-op threads: part of what decides the bits, so a setting of the job. */
   readonly threadsPerWorker: number;
-  /** Absent: every weight is trained. */
+  /** Absent: the trained weights are the model's own. */
   readonly lora?: LoraJob;
 }
 
@@ -44,8 +47,6 @@ export interface ObjectiveJob {
  * trained: for each adapted module A [r, inputs] and B [outputs, r], and weights that are trained whole.
  */
 export interface LoraJob {
-  /** The other weights of the model; they travel once. */
-  readonly frozen: ParameterLayout;
   /** By path of the adapted module: the factor of B A x. */
   readonly scales: Readonly<Record<string, number>>;
 }
@@ -74,7 +75,7 @@ export interface TrainingEngine {
   /** Estimated peak memory of the process, bytes, without what callers hold; absent: unknown. */
   readonly plannedBytes?: number | undefined;
   /**
-   * Only for a job with adapters, for each of `wirePieces` of the frozen weights, before everything else.
+   * Only for a job with frozen weights, for each of `wirePieces` of theirs, before everything else.
    * @param wireBytes the piece in wire form; may be changed after the call
    */
   loadFrozen?(piece: number, wireBytes: Uint8Array): void;

@@ -18,11 +18,11 @@ const valuesPerTurn = 2 ** 20;
  * their names and their dates do not enter, nor does how often or in which order a plan takes the rows.
  */
 export async function rowsSha256(rows: TrainingRows): Promise<string> {
-  const { numBlocks, sequenceLength, inputs, targets, paddingTokenId = 0 } = rows;
+  const { numRows, sequenceLength, inputs, targets, paddingTokenId = 0 } = rows;
   const has = (name: string): boolean => hasField(inputs, name);
   const hash = createHash("sha256");
   hash.update(
-    JSON.stringify([numBlocks, sequenceLength, has("segments"), has("tokenTypes"), paddingTokenId]),
+    JSON.stringify([numRows, sequenceLength, has("segments"), has("tokenTypes"), paddingTokenId]),
   );
   const parts = [...inputs, ...targets].map((field): [BatchField, FieldArray] => [
     field,
@@ -42,7 +42,7 @@ export async function rowsSha256(rows: TrainingRows): Promise<string> {
   hashed.sort((a, b) => rank(a) - rank(b));
   const length = new Int32Array(1);
   let sinceTurn = 0;
-  for (let row = 0; row < numBlocks; row++) {
+  for (let row = 0; row < numRows; row++) {
     for (const { values, isTarget } of hashed) values.fill(isTarget ? ignoredTarget : 0);
     rows.write(row, arrays);
     const numTokens = (length[0] = rows.lengthOf(row));

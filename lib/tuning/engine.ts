@@ -44,13 +44,13 @@ class GraphEngine implements TrainingEngine {
   }
 
   loadFrozen(piece: number, wireBytes: Uint8Array): void {
-    const { lora } = this.#job;
+    const { frozen } = this.#job;
     const program = this.#programs.loadFrozen[piece];
-    if (lora === undefined || program === undefined) {
+    if (frozen === undefined || program === undefined) {
       throw new RangeError(`There is no piece ${piece} of frozen weights`);
     }
-    checkSize(wireRangeBytes(lora.frozen, program.range), wireBytes);
-    this.#load(program, wireBytes, wireOffsetBytes(lora.frozen, program.range.start));
+    checkSize(wireRangeBytes(frozen, program.range), wireBytes);
+    this.#load(program, wireBytes, wireOffsetBytes(frozen, program.range.start));
   }
 
   loadParameters(wireBytes: Uint8Array): void {

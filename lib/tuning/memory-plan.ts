@@ -24,7 +24,7 @@ export function plannedEngineBytes(
 ): number | undefined {
   if (job.xla === true) return undefined;
   const steps = job.accumulates === false ? [gradients.only] : [gradients.first, gradients.last];
-  const frozen = job.lora?.frozen;
+  const { frozen } = job;
   const matrixBytes = job.precision === "bf16" ? 2 : 4;
   const weights = [...(frozen?.tensors ?? []), ...job.layout.tensors].map(
     ({ shape, size }) => size * (shape.length >= 2 ? matrixBytes : 4),

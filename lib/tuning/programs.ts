@@ -51,9 +51,9 @@ export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): Train
   };
   const trained = weightsOf(graph, autocast, model, job.layout);
   const frozen: StoredWeights =
-    job.lora === undefined
+    job.frozen === undefined
       ? { views: [], variables: [] }
-      : weightsOf(graph, autocast, model, job.lora.frozen);
+      : weightsOf(graph, autocast, model, job.frozen);
   const tracer = { graph, autocast };
   const lookup = new WeightLookup(model, job);
   const readAll = (): Weights => lookup.in([...readWeights(trained), ...readWeights(frozen)]);
@@ -79,7 +79,7 @@ export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): Train
     views: trained.views,
     load: loadPrograms(graph, "load", trained, job.layout),
     loadFrozen:
-      job.lora === undefined ? [] : loadPrograms(graph, "load-frozen", frozen, job.lora.frozen),
+      job.frozen === undefined ? [] : loadPrograms(graph, "load-frozen", frozen, job.frozen),
     gradients,
     evaluate: trace(tracer, () => evaluateProgram(graph, model, job, readAll())),
     decode:

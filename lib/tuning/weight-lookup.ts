@@ -17,7 +17,7 @@ export class WeightLookup {
     this.#model = model;
     this.#scales = new Map(Object.entries(job.lora?.scales ?? {}));
     this.#unused = new Set(this.#scales.keys());
-    const slots = [...job.layout.tensors, ...(job.lora?.frozen.tensors ?? [])];
+    const slots = [...job.layout.tensors, ...(job.frozen?.tensors ?? [])];
     const indexOf = new Map(slots.map(({ name }, index) => [name, index]));
     for (const path of this.#scales.keys()) {
       for (const matrix of ["A", "B"] as const) {

@@ -58,7 +58,7 @@ function failure(code: string, facts: object = {}): (error: unknown) => boolean 
 
 const classesOf = ({ train: { rows } }: PreparedDataset): number[] =>
   Array.from(
-    { length: rows.numBlocks },
+    { length: rows.numRows },
     (_, row) => labelsOf(gatherBatch(rows, [row], 1))[0] ?? Number.NaN,
   );
 
@@ -265,9 +265,9 @@ test("a label that training never saw is an error, or a row left out", async () 
     prepare(source, { validation }),
     failure("E_LABEL_UNSEEN", { place: `${other}:2`, label: "maybe", known: ["no", "yes"] }),
   );
-  const skipped = await prepare(source, { validation, onBadRow: "skip" });
-  assert.equal(skipped.validation?.rows.numBlocks, 2);
-  assert.equal(skipped.rejectedRows, 1);
+  const skipped = await prepare(source, { validation, onBadExample: "skip" });
+  assert.equal(skipped.validation?.rows.numRows, 2);
+  assert.equal(skipped.rejectedExamples, 1);
   assert.match(skipped.listedRejections[0] ?? "", /E_LABEL_UNSEEN.*"maybe"/);
 });
 
@@ -293,9 +293,9 @@ test("labels that only rows kept for validation have are named with their place,
   const rowsOf = (labels: readonly unknown[]): Promise<string> =>
     jsonl(labels.map((label, i) => ({ text: `the ${i}`, label })));
   const validation = await rowsOf([0, 1]);
-  for (const onBadRow of ["error", "skip"] as const) {
+  for (const onBadExample of ["error", "skip"] as const) {
     await assert.rejects(
-      prepare(await rowsOf([0, 2]), { validation: [{ source: validation }], onBadRow }),
+      prepare(await rowsOf([0, 2]), { validation: [{ source: validation }], onBadExample }),
       (error) => {
         assert.ok(isLockstepError(error) && error.code === "E_LABELS_INVALID", String(error));
         const place = `the label "1" (${validation}:2) is only in rows that are kept for validation`;

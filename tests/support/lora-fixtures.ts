@@ -31,7 +31,7 @@ export const loraFixtureDirectory = (name: string): string =>
   join(packageRoot, "tests/fixtures/lora", name);
 
 export interface LoraFixture {
-  readonly job: WorkerJob & { readonly lora: LoraJob };
+  readonly job: WorkerJob & { readonly frozen: ParameterLayout; readonly lora: LoraJob };
   /** The adapter, and the base's other weights, in wire form. */
   readonly trained: Uint8Array;
   readonly frozen: Uint8Array;
@@ -83,7 +83,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
     };
     const frozenDtype: WireDtype = precision === "bf16" ? "bfloat16" : "float32";
     const split = layOutAdapter(adapter.config, model, { wireDtype: "float32", frozenDtype });
-    const { trained: layout, lora } = split;
+    const { trained: layout, frozen: frozenLayout, lora } = split;
     const trained = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
     for (const { name: slot } of layout.tensors) {
       const lora = loraMatrixOf(slot);
@@ -93,13 +93,13 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
           : await adapter.readMatrix(lora.path, lora.matrix);
       writeSlot(layout, slot, values, trained);
     }
-    const frozen = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(lora.frozen)));
+    const frozen = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(frozenLayout)));
     const whole = buildParameterLayout(model.weights, frozenDtype);
     const wireBytes = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(whole)));
     for (const { name: slot } of model.weights) {
       const isTrained = layout.tensors.some((other) => other.name === slot);
       const values = isTrained ? readSlot(layout, slot, trained) : await weights.readFloat32(slot);
-      if (!isTrained) writeSlot(lora.frozen, slot, values, frozen);
+      if (!isTrained) writeSlot(frozenLayout, slot, values, frozen);
       const scale = lora.scales[slot.replace(/\.weight$/, "")];
       if (scale !== undefined) {
         const path = slot.replace(/\.weight$/, "");
@@ -127,7 +127,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
       threadsPerWorker: 1,
     };
     return {
-      job: { ...job, layout, lora },
+      job: { ...job, layout, frozen: frozenLayout, lora },
       trained,
       frozen,
       merged: { job: { ...job, layout: whole }, wireBytes },

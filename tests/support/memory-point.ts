@@ -27,7 +27,7 @@ const job: WorkerJob = {
   jobId: "test",
   modelConfig,
   layout: adapter?.trained ?? buildParameterLayout(model.weights, wireDtype),
-  ...(adapter === undefined ? {} : { lora: adapter.lora }),
+  ...(adapter === undefined ? {} : { frozen: adapter.frozen, lora: adapter.lora }),
   precision,
   ...causalJob(),
   sequenceLength: numTokens,
@@ -38,7 +38,7 @@ const engine = await createEngine(job);
 const parameters = sharedWireSpace(job.layout);
 const gradients = sharedWireSpace(job.layout);
 if (adapter !== undefined) {
-  const { frozen } = adapter.lora;
+  const { frozen } = adapter;
   await loadFrozen(engine, frozen, sharedWireSpace(frozen));
 }
 engine.loadParameters(parameters);

@@ -100,7 +100,7 @@ test("checkpointing changes no bit of an adapter's gradient", async () => {
   const gradients = [];
   for (const gradientCheckpointing of [false, true]) {
     const engine = await createEngine({ ...job, gradientCheckpointing });
-    await loadFrozen(engine, job.lora.frozen, frozen);
+    await loadFrozen(engine, job.frozen, frozen);
     engine.loadParameters(trained);
     const gradient = new Uint8Array(trained.byteLength);
     engine.accumulate(batch, 0.25, true, gradient);

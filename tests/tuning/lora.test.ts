@@ -22,7 +22,7 @@ import { tokensOf } from "#tests/support/batches";
 
 async function openEngine({ job, frozen, trained }: LoraFixture): Promise<TrainingEngine> {
   const engine = await createEngine(job);
-  await loadFrozen(engine, job.lora.frozen, frozen);
+  await loadFrozen(engine, job.frozen, frozen);
   engine.loadParameters(trained);
   return engine;
 }

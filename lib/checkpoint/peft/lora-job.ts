@@ -8,6 +8,7 @@ import { adaptedModules, type BaseModel, isSavedWhole, rankOf, scaleOf } from ".
 /** What a job of adapters trains, and what stays. */
 export interface AdapterLayout {
   readonly trained: ParameterLayout;
+  readonly frozen: ParameterLayout;
   readonly lora: LoraJob;
 }
 
@@ -35,11 +36,11 @@ export function layOutAdapter(
   const trained = [...adapters, ...whole].sort((a, b) => (a.name < b.name ? -1 : 1));
   return {
     trained: buildParameterLayout(trained, wireDtype),
+    frozen: buildParameterLayout(
+      model.weights.filter(({ name }) => !isSaved(name)),
+      frozenDtype,
+    ),
     lora: {
-      frozen: buildParameterLayout(
-        model.weights.filter(({ name }) => !isSaved(name)),
-        frozenDtype,
-      ),
       scales: Object.fromEntries(modules.map(({ path }) => [path, scaleOf(config, path)])),
     },
   };
