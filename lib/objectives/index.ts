@@ -7,7 +7,12 @@ import { singleLabelClassification } from "./single-label-classification.js";
 export type { Metric, Objective, Scorer, TransformersLabels } from "./objective.js";
 
 /** A line a kind; lib/tuning/objectives has the same kinds. */
-export const objectives: readonly Objective[] = [causalLm, singleLabelClassification, regression];
+export const objectives: readonly Objective[] = [
+  // Of those that read labels, the first that can read a data set's is the one that auto chooses.
+  causalLm,
+  singleLabelClassification,
+  regression,
+];
 
 /** @throws E_MODEL_UNSUPPORTED for a name that is none */
 export function objectiveOf(kind: string): Objective {
