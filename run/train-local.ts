@@ -155,6 +155,8 @@ function accumulateGroup(
 export interface LocalEvaluation {
   /** Mean per supervised token, or per row of a classifier, nats. */
   readonly loss: number;
+  /** Supervised tokens, or rows of a classifier. */
+  readonly numTokens: number;
   /** Of a classifier. */
   readonly scores?: ClassificationScores;
 }
@@ -171,5 +173,5 @@ export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): LocalEv
     if (part.predictions !== undefined) counts?.add(rowTargets(batch), part.predictions);
   }
   const loss = nllSum / numTokens;
-  return counts === undefined ? { loss } : { loss, scores: counts.scores() };
+  return { loss, numTokens, ...(counts === undefined ? {} : { scores: counts.scores() }) };
 }
