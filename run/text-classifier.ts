@@ -1,14 +1,11 @@
 import type { Tokenizer } from "#lib/data/index";
-import type { ClassScore, TextClassifier as TokenClassifier } from "#lib/evaluation/classify/index";
+import type { ClassScore } from "#lib/evaluation/classify/class-score";
+import type { TextClassifier as TokenClassifier } from "#lib/evaluation/classify/index";
 import { classScores } from "#lib/evaluation/classify/scores";
 import type { SequenceClassifier } from "#lib/models/index";
 import { knownLabels } from "#lib/models/classifier-checkpoint";
-import {
-  encodeTexts,
-  openTextModel,
-  type TextModelOptions,
-  type TextOrPair,
-} from "./text-model.js";
+import { encodeTexts, openTextModel } from "./text-model.js";
+import type { TextModelOptions, TextOrPair } from "./text-options.js";
 
 /** Programs are compiled for every doubling of the length up to it. */
 const defaultMaxLength = 512;

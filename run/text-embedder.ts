@@ -1,6 +1,8 @@
 import type { Tokenizer } from "#lib/data/index";
-import type { Pooling, TextEmbedder as TokenEmbedder } from "#lib/evaluation/embed/index";
-import { encodeTexts, openTextModel, type TextModelOptions } from "./text-model.js";
+import type { TextEmbedder as TokenEmbedder } from "#lib/evaluation/embed/index";
+import type { Pooling } from "#lib/evaluation/embed/pooling";
+import { encodeTexts, openTextModel } from "./text-model.js";
+import type { TextModelOptions } from "./text-options.js";
 
 /** Programs are compiled for every doubling of the length up to it. */
 const defaultMaxLength = 512;

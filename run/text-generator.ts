@@ -3,13 +3,15 @@ import { join } from "node:path";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { LockstepError } from "#lib/core/errors/index";
 import { type ChatMessage, checkVocabulary, type Tokenizer } from "#lib/data/index";
-import type { Continuation, Generator } from "#lib/evaluation/generate/index";
+import type { Continuation } from "#lib/evaluation/generate/continuation";
+import type { Generator } from "#lib/evaluation/generate/index";
 import {
   type GenerationOptions,
   generationDefaults,
   readGenerationConfig,
 } from "#lib/evaluation/generate/options";
-import { openTextModel, type TextModelOptions } from "./text-model.js";
+import { openTextModel } from "./text-model.js";
+import type { TextModelOptions } from "./text-options.js";
 
 /** Memory of cached keys and values grows with it. */
 const defaultMaxLength = 1024;

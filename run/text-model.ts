@@ -2,16 +2,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { checkVocabulary, loadTokenizer, type Tokenizer } from "#lib/data/index";
 import type { Model, Task } from "#lib/models/index";
 import { findModel, type ModelOptions } from "./model-place.js";
-
-/** What a model of texts is opened with. */
-export interface TextModelOptions extends ModelOptions {
-  /** Computes products in bfloat16. @default false */
-  readonly bf16?: boolean;
-  /** Rows that are computed together. */
-  readonly batchSize?: number;
-  /** Longest row, tokens. */
-  readonly maxLength?: number;
-}
+import type { TextOrPair } from "./text-options.js";
 
 /** A model that is open for reading, with its tokenizer; close it once its weights are read. */
 export interface OpenTextModel<T extends Task> {
@@ -54,9 +45,6 @@ const isOfTask = <T extends Task>(
   model: Model,
   tasks: readonly T[],
 ): model is Extract<Model, { readonly task: T }> => tasks.some((task) => task === model.task);
-
-/** A text, or two that belong together. */
-export type TextOrPair = string | readonly [text: string, pair: string];
 
 /**
  * Texts with the tokens that the post-processor adds.
