@@ -237,7 +237,7 @@ test("the programs of examples train and generate", async () => {
     return output;
   };
   const trained = await program(
-    ...(["train.mjs", "models/llama3", "examples/data/chats.jsonl", "runs/program", "1"] as const),
+    ...(["train.mjs", "models/llama3", "data/instructions.jsonl", "runs/program", "1"] as const),
   );
   assert.match(trained, /^step 1 of 1: loss \d/m);
   assert.match(trained, /^finished after 1 steps runs\/program$/m);

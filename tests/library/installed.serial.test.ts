@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
-import { copyFile, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -39,9 +39,20 @@ before(async () => {
     `@types/node@${devDependencies["@types/node"]}`,
   );
   await writeTinyChatModel(path("my-model"));
-  for (const name of ["chats.jsonl", "tickets.csv"]) {
-    await copyFile(join(packageRoot, "examples/data", name), path(name));
-  }
+  const chats = [3, 4, 5, 6, 7, 8].map((hour) => ({
+    messages: [
+      { role: "user", content: `Open at ${hour}?` },
+      { role: "assistant", content: hour < 6 ? "No." : "Yes." },
+    ],
+  }));
+  await writeFile(path("chats.jsonl"), chats.map((chat) => JSON.stringify(chat)).join("\n"));
+  const tickets = [
+    "A flat tyre,wheel",
+    "The rim is bent,wheel",
+    "No brakes,brake",
+    "It squeals,brake",
+  ];
+  await writeFile(path("tickets.csv"), ["text,label", ...tickets].join("\n"));
 });
 
 after(() => rm(directory, { recursive: true, force: true }));
@@ -97,7 +108,9 @@ test("the programs of the page are typed strictly, and run", async () => {
     const numStatements = text.split("\n").filter((line) => /^[^/]*\w/.test(line)).length;
     assert.ok(numStatements < 30, `${name} has ${numStatements} lines`);
     const { stdout, stderr } = await inProject(process.execPath, `${name}.js`);
-    assert.equal(stderr, "");
+    // TensorFlow's own, when it is loaded.
+    const ours = stderr.split("\n").filter((line) => !/^(WARNING: All log|I0000|$)/.test(line));
+    assert.deepEqual(ours, []);
     const lines = stdout.trimEnd().split("\n");
     const expected = printed[index] ?? [];
     assert.equal(lines.length, expected.length, stdout);
