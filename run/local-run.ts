@@ -177,11 +177,11 @@ async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: Run
     },
     onStep: ({ seconds, ...figures }) => {
       const { step } = figures;
-      const numSamples = plan.samplesIn(step - 1);
-      const numTokens = numSamples * run.job.sequenceLength;
+      const numRows = plan.rowsIn(step - 1);
+      const numTokens = numRows * run.job.sequenceLength;
       bus.publish({
         ...{ type: "step.completed", totalSteps, epoch: plan.epochAt(step), ...figures },
-        ...{ numSamples, numTokens, stepSeconds: seconds, tokensPerSecond: numTokens / seconds },
+        ...{ numRows, numTokens, stepSeconds: seconds, tokensPerSecond: numTokens / seconds },
         // Nothing is exchanged.
         syncSeconds: 0,
       });
@@ -222,7 +222,7 @@ function stateOf(
   evaluations: readonly EvaluationEntry[],
 ): CheckpointState {
   const { plan, job } = run;
-  const numSamples = steps.reduce((sum, { step }) => sum + plan.samplesIn(step - 1), 0);
+  const numRows = steps.reduce((sum, { step }) => sum + plan.rowsIn(step - 1), 0);
   const trained = steps.map(({ step, loss, learningRate, gradientNorm }) => ({
     epoch: plan.epochAt(step),
     grad_norm: finiteOrNull(gradientNorm),
@@ -242,7 +242,7 @@ function stateOf(
     step: steps.length,
     numUpdates,
     epoch: plan.epochAt(steps.length),
-    numInputTokens: numSamples * job.sequenceLength,
+    numInputTokens: numRows * job.sequenceLength,
     // An evaluation comes after the step that it is of.
     logHistory: [...trained, ...evaluated].sort((a, b) => a.step - b.step),
   };
