@@ -41,6 +41,8 @@ import { describeTemplateDate, withDateOf } from "./template-date.js";
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
 export interface PreparedRun extends Pick<PreparedData, "dataDigests"> {
   readonly config: SettledConfig;
+  /** The configuration before the data and the machine settled what it leaves open. */
+  readonly asked: ResolvedConfig;
   readonly runName: string;
   readonly modelDirectory: string;
   readonly tokenizer: Tokenizer;
@@ -155,6 +157,7 @@ export async function prepareRun(
     const { plan } = data;
     return {
       config,
+      asked,
       runName,
       modelDirectory,
       tokenizer,
