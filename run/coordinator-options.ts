@@ -4,7 +4,8 @@ import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/c
 import { splitAddress } from "#lib/core/address";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
-import { bestMetric } from "./classifier.js";
+import { objectiveOf } from "#lib/objectives/index";
+import { bestMetric } from "./objective.js";
 import type { ResumePoint } from "./resume.js";
 import { saveCheckpoint } from "./files.js";
 import { countsTokens, flosPerToken, tracksBest } from "./results.js";
@@ -30,6 +31,7 @@ export async function coordinatorOptions(
   const interval = (what: "logging" | "eval" | "save"): number =>
     intervalSteps(config, what, plan.totalSteps, plan.stepsPerEpoch);
   const { host, port } = splitAddress(config.listen);
+  const best = bestMetric(config, objectiveOf(run.job.objective.kind));
   return {
     job: { ...run.job, jobId: randomUUID() },
     bus,
@@ -60,12 +62,11 @@ export async function coordinatorOptions(
             ...(tracksBest(config)
               ? {
                   best: {
-                    metric: bestMetric(config),
-                    greaterIsBetter: config.greater_is_better ?? bestMetric(config) !== "loss",
+                    metric: best?.key ?? "loss",
+                    greaterIsBetter: config.greater_is_better ?? best?.greaterIsBetter ?? false,
                   },
                 }
               : {}),
-            numClasses: run.labels?.length,
           },
         }),
     ...(sample === undefined

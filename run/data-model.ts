@@ -58,11 +58,15 @@ export async function openDataModel(
       maxPositions: maxPositionsOf(modelConfig, file),
       paddingTokenId: paddingTokenOf(modelConfig, tokenizer, vocabSize),
       usesTokenTypes: facts?.usesTokenTypes === true,
+      problemType: isClassifier(modelConfig) ? textOf(modelConfig["problem_type"]) : undefined,
       knownLabels: knownLabels(modelConfig),
       learnsLabels: isClassifier(modelConfig) || facts?.isEncoder === true,
     },
   };
 }
+
+const textOf = (value: unknown): string | undefined =>
+  typeof value === "string" ? value : undefined;
 
 /** Positions that the model was made for, by its type where its file says nothing. */
 function maxPositionsOf(modelConfig: Readonly<Record<string, unknown>>, file: string): number {

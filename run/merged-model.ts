@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
-import { checkTiedHead, type ModelTensor, ModelWeights } from "#lib/checkpoint/index";
+import { checkTiedHead, type ModelTensor, type ModelWeights } from "#lib/checkpoint/index";
 import {
   AdapterDirectory,
   type AdapterFacts,
@@ -19,9 +19,10 @@ import {
   classifierCheckpoint,
   knownLabels,
 } from "#lib/models/classifier-checkpoint";
-import { adapterFacts, currentWeightName, isTied, tiedEmbeddingName } from "#lib/models/facts";
+import { adapterFacts, isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { maxModelConfigBytes, readModelConfig } from "./model-directory.js";
 import type { ModelPlace } from "./model-place.js";
+import { openModelWeights } from "./model-weights.js";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -50,7 +51,7 @@ export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
     for (const each of opened) await each.close();
   };
   try {
-    const weights = await ModelWeights.open(modelDirectory, currentWeightName);
+    const weights = await openModelWeights(modelDirectory);
     opened.push(weights);
     const head = isClassifierAdapter(adapter)
       ? await classifierOf(baseConfig, weights, adapter)
@@ -138,11 +139,10 @@ async function classifierOf(
   const saved = await savedConfig(adapter.directory);
   const padTokenId = saved?.["pad_token_id"];
   const describe = (labels: readonly string[]): ClassifierCheckpoint => {
-    const found = classifierCheckpoint(
-      baseConfig,
+    const found = classifierCheckpoint(baseConfig, {
       labels,
-      typeof padTokenId === "number" ? padTokenId : null,
-    );
+      padTokenId: typeof padTokenId === "number" ? padTokenId : null,
+    });
     if (found !== undefined) return found;
     const what = `A classifier of model_type ${JSON.stringify(baseConfig["model_type"])}`;
     throw new LockstepError("E_MODEL_UNSUPPORTED", { what });
@@ -175,9 +175,10 @@ async function classifierOf(
   const head = describe(labels ?? Array.from({ length: numLabels }, (_, i) => `LABEL_${i}`));
   // Where nobody wrote it down, the labels or the base decide, as in transformers.
   const problemType = saved === undefined ? baseConfig["problem_type"] : saved["problem_type"];
-  const { problem_type: _, ...changes } = head.configChanges;
   const configChanges =
-    problemType === undefined ? changes : { ...changes, problem_type: problemType };
+    problemType === undefined
+      ? head.configChanges
+      : { ...head.configChanges, problem_type: problemType };
   const isOfHead = new Set(head.head.map(({ name }) => name));
   return {
     ...head,

@@ -1,10 +1,11 @@
-import { checkTiedHead, ModelWeights } from "#lib/checkpoint/index";
+import { checkTiedHead } from "#lib/checkpoint/index";
 import { isAdapterDirectory } from "#lib/checkpoint/peft/index";
-import { currentWeightName, isTied, tiedEmbeddingName } from "#lib/models/facts";
+import { isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { createModel, type Model, resolveWeights } from "#lib/models/index";
 import { openMergedModel } from "./merged-model.js";
 import { readModelConfig } from "./model-directory.js";
 import { findAdapter, type ModelPlace } from "./model-place.js";
+import { openModelWeights } from "./model-weights.js";
 
 /** A model with its weights on disk. */
 export interface OpenModel {
@@ -28,7 +29,7 @@ export async function openModel(where: string | ModelPlace): Promise<OpenModel> 
   const directory = place.modelDirectory;
   const config = await readModelConfig(directory);
   const model = createModel(config);
-  const weights = await ModelWeights.open(directory, currentWeightName);
+  const weights = await openModelWeights(directory);
   try {
     if (model.task === "causal-lm" && isTied(config)) {
       await checkTiedHead(weights, tiedEmbeddingName(weights.names()));

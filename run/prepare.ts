@@ -1,5 +1,5 @@
 import { basename, resolve } from "node:path";
-import { ModelWeights } from "#lib/checkpoint/model-weights";
+import type { ModelWeights } from "#lib/checkpoint/model-weights";
 import type { LoraConfig } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
@@ -11,10 +11,11 @@ import {
   settleConfig,
 } from "#lib/config/index";
 import { hasBf16Products, processorKind, readProcessor } from "#lib/core/processor";
+import type { Batch } from "#lib/core/batch";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import type { RunStarted } from "#lib/core/events";
-import type { TokenBatch, WorkerJob } from "#lib/core/job";
+import type { WorkerJob } from "#lib/core/job";
 import {
   buildParameterLayout,
   type ElementRange,
@@ -22,19 +23,17 @@ import {
 } from "#lib/core/parameter-layout";
 import type { PreparationReport, Tokenizer, TrainingPlan } from "#lib/data/index";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
-import {
-  adapterFacts,
-  currentWeightName,
-  isEmbeddingTable,
-  isTied,
-  tiedEmbeddingName,
-} from "#lib/models/facts";
+import { adapterFacts, isEmbeddingTable, isTied, tiedEmbeddingName } from "#lib/models/facts";
+import { objectiveOf } from "#lib/objectives/index";
+import { describedObjective } from "#lib/objectives/metrics";
 import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
 import type { OptimizerSettings } from "#lib/optim/update-rule";
-import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifier.js";
+import { classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import { loraRun } from "./lora.js";
 import { openDataModel } from "./data-model.js";
 import { findableName } from "./model-place.js";
+import { openModelWeights } from "./model-weights.js";
+import { bestMetric } from "./objective.js";
 import { type PreparedData, prepareData } from "./prepare-data.js";
 import { type SampleRequest, sampleOf } from "./sample-request.js";
 import { describeTemplateDate, withDateOf } from "./template-date.js";
@@ -42,6 +41,8 @@ import { describeTemplateDate, withDateOf } from "./template-date.js";
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
 export interface PreparedRun extends Pick<PreparedData, "dataDigests"> {
   readonly config: SettledConfig;
+  /** The configuration before the data and the machine settled what it leaves open. */
+  readonly asked: ResolvedConfig;
   readonly runName: string;
   readonly modelDirectory: string;
   readonly tokenizer: Tokenizer;
@@ -54,7 +55,7 @@ export interface PreparedRun extends Pick<PreparedData, "dataDigests"> {
   /** Type in which weights are saved. */
   readonly saveDtype: FloatDtype;
   /** Empty where nothing is kept for validation. */
-  readonly validation: readonly TokenBatch[];
+  readonly validation: readonly Batch[];
   /** Names of the classes, by number, where the model learns to classify. */
   readonly labels: readonly string[] | undefined;
   /** Fields of config.json that the saved model has beside or instead of the opened one's. */
@@ -101,7 +102,7 @@ export async function prepareRun(
       reason: "an adapter in the directory of its base model would replace that model's files",
     });
   }
-  const weights = await ModelWeights.open(modelDirectory, currentWeightName);
+  const weights = await openModelWeights(modelDirectory);
   try {
     const embedding = isTied(modelConfig) ? tiedEmbeddingName(weights.names()) : undefined;
     await checkTiedHead(weights, embedding);
@@ -117,18 +118,15 @@ export async function prepareRun(
       labels === undefined
         ? undefined
         : classifierModel(modelConfig, weights, {
-            ...{ labels, padTokenId: paddingTokenId, seed: config.seed },
+            ...{ labels, problemType: data.objective.kind },
+            ...{ padTokenId: paddingTokenId, seed: config.seed },
           });
     if (classifier !== undefined && config.sample_prompt !== null) {
       const reason = "a classifier continues no text";
       throw new LockstepError("E_CONFIG_CONFLICT", { keys: "sample_prompt and dataset", reason });
     }
-    if (classifier === undefined && bestMetric(config) !== "loss") {
-      throw new LockstepError("E_CONFIG_CONFLICT", {
-        keys: "metric_for_best_model and dataset",
-        reason: `${config.metric_for_best_model} is a classifier's, and the rows have no labels`,
-      });
-    }
+    // Refuses a metric that the objective does not have.
+    bestMetric(config, objectiveOf(data.objective.kind));
     const wholeLayout =
       classifier === undefined
         ? layoutOf(weights, modelConfig, config.wire_dtype)
@@ -160,6 +158,7 @@ export async function prepareRun(
     const { plan } = data;
     return {
       config,
+      asked,
       runName,
       modelDirectory,
       tokenizer,
@@ -169,8 +168,8 @@ export async function prepareRun(
         precision: config.bf16 ? "bf16" : "fp32",
         ...(config.xla ? { xla: true } : {}),
         sequenceLength: plan.sequenceLength,
-        ...(data.hasSegments ? { hasSegments: true } : {}),
-        ...(data.hasTokenTypes ? { hasTokenTypes: true } : {}),
+        objective: data.objective,
+        batchFields: data.batchFields,
         ...(config.gradient_checkpointing === true ? { gradientCheckpointing: true } : {}),
         ...(config.global_batch_size / config.per_device_train_batch_size <= config.gradient_groups
           ? { accumulates: false }
@@ -203,6 +202,7 @@ export async function prepareRun(
         numTrainRows: plan.numRows,
         numTrainTokens: data.trainReport.rowTokens,
         numValidationRows: data.validationReport?.numRows ?? 0,
+        objective: describedObjective(data.objective),
         ...(labels === undefined ? {} : { numClasses: labels.length }),
         ...(lora === undefined ? {} : { adapterBase: lora.baseName }),
         dataLines: [

@@ -35,7 +35,7 @@ export class GradientGroup {
       const buffer = isLast ? this.buffer : undefined;
       this.#sums.push(await this.#client.accumulate(batch, gradScale, isFirst, buffer));
       this.#options.observer?.microBatchComputed?.({
-        numTokens: batch.tokens.length,
+        numTokens: batch.fields["tokens"]?.length ?? 0,
         seconds: (performance.now() - startedAt) / 1000,
       });
     }

@@ -19,6 +19,7 @@ export type {
   Model,
   ModelInputs,
   SequenceClassifier,
+  Task,
   Weights,
   WeightSpec,
 } from "./model.js";

@@ -1,2 +1,3 @@
-export { type Continuation, Generator } from "./generator.js";
+export type { Continuation } from "./continuation.js";
+export { Generator } from "./generator.js";
 export { type GenerationOptions, generationDefaults, readGenerationConfig } from "./options.js";
