@@ -106,7 +106,7 @@ const notRun: readonly (readonly [command: RegExp, reason: string])[] = [
   [/^node scripts\/setup\.mjs\b/, "tests/setup runs it on a checkout of its own"],
   [/^node scripts\/test\.mjs\b/, "this is it"],
   [/^node scripts\/with-node\.mjs\b/, "tests/setup/other-nodes.test.ts trains on other Nodes"],
-  [/^bin\/lockstep push\b/, "needs the hub; tests/hub/push.serial.test.ts has one"],
+  [/^bin\/lockstep push\b/, "needs the hub; tests/hub/push.test.ts has one"],
   [/^node scripts\/setup\.mjs && npm pack$/, "tests/library packs"],
   [/^npm install \.\.\/lockstep\//, "tests/library installs what it packed"],
   [/^npx lockstep setup$/, "tests/library runs it where it installed the package"],
