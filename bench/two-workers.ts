@@ -52,6 +52,7 @@ const { modelConfig, layout, loadMasters, batch } = openSeededModel(directory, p
 const job: WorkerJob = {
   ...{ jobId: "bench", modelConfig, layout, precision, sequenceLength, generationLength: 0 },
   ...{ microBatchSize: rowsPerMicroBatch, evalBatchSize: rowsPerMicroBatch, threadsPerWorker: 1 },
+  parameters: { kind: "full" },
 };
 const plan: StepSource = {
   totalSteps: warmupSteps + Number(options.repeat),

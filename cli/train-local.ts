@@ -122,7 +122,9 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
     await sayWhatFollows(run, engine, say);
     const state = stateOf(run, outcome, evaluations);
     const { directory } = await saveFinalModel(run, outcome.shards, state);
-    say(`${run.adapter === undefined ? "model" : "adapter"} and history saved in ${directory}`);
+    say(
+      `${run.parameters.adapterBase === undefined ? "model" : "adapter"} and history saved in ${directory}`,
+    );
     say(`masters sha256 ${outcome.mastersSha256} (the trained weights in float32)`);
     engine.close();
     const url = await push?.(say);

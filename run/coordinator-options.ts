@@ -51,9 +51,9 @@ export async function coordinatorOptions(
     plan,
     loadMasters:
       resume === undefined
-        ? run.loadMasters
+        ? run.parameters.loadMasters
         : (range, into) => resume.optimizer.readRange("masters", range, into),
-    loadFrozen: run.loadFrozen,
+    loadFrozen: run.parameters.loadFrozen,
     optimizer: run.optimizer,
     ...(run.validation.length === 0
       ? {}

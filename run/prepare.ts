@@ -1,11 +1,11 @@
 import { basename, resolve } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/model-weights";
-import type { LoraConfig } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import {
   datasetName,
+  defaultOf,
   type ResolvedConfig,
   resolveSteps,
   type SettledConfig,
@@ -16,18 +16,18 @@ import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import type { RunStarted } from "#lib/core/events";
 import type { TokenBatch, WorkerJob } from "#lib/core/job";
-import {
-  buildParameterLayout,
-  type ElementRange,
-  type ParameterLayout,
-} from "#lib/core/parameter-layout";
 import type { PreparationReport, Tokenizer, TrainingPlan } from "#lib/data/index";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { isTied } from "#lib/models/checkpoint-names";
 import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
 import type { OptimizerSettings } from "#lib/optim/update-rule";
-import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifier.js";
-import { loraRun } from "./lora.js";
+import { type ChosenParameters, parametersKindOf, type StartingModel } from "#lib/parameters/index";
+import {
+  bestMetric,
+  type ClassifierModel,
+  classifierModel,
+  refuseClassifierOfTexts,
+} from "./classifier.js";
 import { openDataModel } from "./data-model.js";
 import { findableName } from "./model-place.js";
 import { type PreparedData, prepareData } from "./prepare-data.js";
@@ -52,20 +52,14 @@ export interface PreparedRun extends Pick<PreparedData, "dataDigests"> {
   readonly validation: readonly TokenBatch[];
   /** Names of the classes, by number, where the model learns to classify. */
   readonly labels: readonly string[] | undefined;
-  /** Fields of config.json that the saved model has beside or instead of the opened one's. */
-  readonly configChanges: Readonly<Record<string, unknown>>;
   readonly trainReport: PreparationReport;
   readonly validationReport: PreparationReport | undefined;
   readonly sample: SampleRequest | undefined;
   readonly started: RunStarted;
-  /** The adapter's configuration as it is saved, where adapters are trained and not the weights. */
-  readonly adapter: LoraConfig | undefined;
+  /** What is trained, and how it is saved. */
+  readonly parameters: ChosenParameters;
   /** SHA-256 of the weights that the run starts from, or adds adapters to, by their content. */
   readonly baseDigest: () => Promise<string>;
-  /** Fills `into` with the first values of a range of the flat space, float32; padding is 0. */
-  readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
-  /** The same for the weights that adapters leave as they are. */
-  readonly loadFrozen: ((range: ElementRange, into: Float32Array) => Promise<void>) | undefined;
   readonly close: () => Promise<void>;
 }
 
@@ -90,7 +84,8 @@ export async function prepareRun(
 ): Promise<PreparedRun> {
   const opened = await openDataModel(asked, { onDetail });
   const { modelDirectory, modelConfig, tokenizer } = opened;
-  if (asked.use_peft && resolve(asked.output_dir) === modelDirectory) {
+  const kind = parametersKindOf(asked);
+  if (kind.saves === "adapter" && resolve(asked.output_dir) === modelDirectory) {
     throw new LockstepError("E_CONFIG_CONFLICT", {
       keys: "output_dir and model_name_or_path",
       reason: "an adapter in the directory of its base model would replace that model's files",
@@ -123,30 +118,17 @@ export async function prepareRun(
         reason: `${config.metric_for_best_model} is a classifier's, and the rows have no labels`,
       });
     }
-    const wholeLayout =
-      classifier === undefined
-        ? layoutOf(weights, modelConfig, config.wire_dtype)
-        : buildParameterLayout(classifier.weights, config.wire_dtype);
-    const { newWeights = new Map<string, Float32Array>() } = classifier ?? {};
-    const lora = loraRun(config, {
-      modelType: String(modelConfig["model_type"]),
-      weights: [...wholeLayout.tensors].sort((a, b) => (a.name < b.name ? -1 : 1)),
-      name: findableName(config.model_name_or_path, modelDirectory),
-      isClassifier: classifier !== undefined,
-      isTied: isTied(modelConfig),
-      newModules: [...newWeights.keys()].map(moduleOf),
-      read: async ({ name }) => newWeights.get(name) ?? weights.readFloat32(name),
+    const model = startingModel(config, { modelDirectory, modelConfig, weights, classifier });
+    const parameters = kind.choose(config, model, {
+      wireDtype: config.wire_dtype,
+      frozenDtype: config.bf16 ? "bfloat16" : "float32",
+      seed: config.seed,
     });
-    const layout = lora?.layout ?? wholeLayout;
-    const sourceOf = lora?.sourceOf ?? ((name: string) => name);
-    const loaderOf =
-      (space: ParameterLayout): PreparedRun["loadMasters"] =>
-      (range, into) =>
-        loadRange(weights, space, range, into, { newWeights, sourceOf });
+    const { layout, frozen, adapterBase } = parameters;
     const sample = await sampleOf(config, tokenizer, {
       ...{ maxPositions, vocabSize, isChat: data.isChat },
     });
-    const computed = [...layout.tensors, ...(lora?.frozen.tensors ?? [])];
+    const computed = [...layout.tensors, ...(frozen?.tensors ?? [])];
     const numParameters = computed.reduce((sum, { size }) => sum + size, 0);
     const runName =
       config.run_name ??
@@ -158,8 +140,10 @@ export async function prepareRun(
       modelDirectory,
       tokenizer,
       job: {
-        modelConfig: { ...modelConfig, ...classifier?.configChanges, ...lora?.modelChanges },
+        modelConfig: { ...modelConfig, ...model.configChanges, ...parameters.modelChanges },
         layout,
+        ...(frozen === undefined ? {} : { frozen }),
+        parameters: parameters.job,
         precision: config.bf16 ? "bf16" : "fp32",
         ...(config.xla ? { xla: true } : {}),
         sequenceLength: plan.sequenceLength,
@@ -173,10 +157,8 @@ export async function prepareRun(
         evalBatchSize: config.per_device_eval_batch_size,
         generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,
         threadsPerWorker: config.threads_per_worker,
-        ...(lora === undefined ? {} : { frozen: lora.frozen, lora: lora.job }),
       },
       ...data,
-      configChanges: classifier?.configChanges ?? {},
       optimizer: optimizerSettings(config, plan.totalSteps),
       numParameters,
       numComputedParameters: computed.reduce(
@@ -198,18 +180,16 @@ export async function prepareRun(
         numTrainTokens: data.trainReport.rowTokens,
         numValidationSamples: data.validationReport?.numRows ?? 0,
         ...(labels === undefined ? {} : { numClasses: labels.length }),
-        ...(lora === undefined ? {} : { adapterBase: lora.baseName }),
+        ...(adapterBase === undefined ? {} : { adapterBase }),
         dataLines: [
           ...data.dataLines,
           ...describeTemplateDate(config, tokenizer),
-          ...(lora?.lines ?? []),
+          ...parameters.lines,
           ...(choice === undefined ? [] : [describeChoice(choice)]),
         ],
       },
-      adapter: lora?.config,
-      baseDigest: () => weightsSha256(weights, wholeLayout.tensors),
-      loadMasters: lora?.loadMasters ?? loaderOf(layout),
-      loadFrozen: lora && loaderOf(lora.frozen),
+      parameters,
+      baseDigest: () => weightsSha256(weights, model.weights),
       close: async () => {
         data.closeData();
         await weights.close();
@@ -251,58 +231,55 @@ function optimizerSettings(config: ResolvedConfig, totalSteps: number): Optimize
   };
 }
 
-/**
- * The flat space of a full fine-tune: the checkpoint's weights by sorted name, so that it depends on
- * the model alone. A tied head and stored rotary frequencies are derived, not trained.
- */
-export function layoutOf(
-  weights: ModelWeights,
-  modelConfig: Readonly<Record<string, unknown>>,
-  wireDtype: "bfloat16" | "float32",
-): ParameterLayout {
-  const tied = isTied(modelConfig);
-  const trainable = weights
-    .names()
-    .filter((name) => !isDerivedTensor(name))
-    .filter((name) => !(tied && name === "lm_head.weight"));
-  return buildParameterLayout(
-    trainable.map((name) => ({ name, shape: weights.info(name).shape })),
-    wireDtype,
-  );
+/** A checkpoint's weights and its configuration, and the head that it gets where it has none. */
+function startingModel(
+  config: ResolvedConfig,
+  {
+    modelDirectory,
+    modelConfig,
+    weights,
+    classifier,
+  }: {
+    readonly modelDirectory: string;
+    readonly modelConfig: Readonly<Record<string, unknown>>;
+    readonly weights: ModelWeights;
+    readonly classifier: ClassifierModel | undefined;
+  },
+): StartingModel {
+  const { newWeights = new Map<string, Float32Array>() } = classifier ?? {};
+  return {
+    name: findableName(config.model_name_or_path, modelDirectory),
+    revision: config.model_revision === defaultOf("model_revision") ? null : config.model_revision,
+    directory: modelDirectory,
+    modelType: String(modelConfig["model_type"]),
+    weights: classifier?.weights ?? modelWeights(weights, modelConfig),
+    newWeights: [...newWeights.keys()],
+    isClassifier: classifier !== undefined,
+    isTied: isTied(modelConfig),
+    configChanges: classifier?.configChanges ?? {},
+    read: async (name, into, span) => {
+      const made = newWeights.get(name);
+      if (made === undefined) return weights.readFloat32(name, into, span);
+      const { start, count } = span ?? { start: 0, count: made.length };
+      const part = made.subarray(start, start + count);
+      into?.set(part);
+      return into ?? part;
+    },
+  };
 }
 
-/** The module of a weight or bias. */
-const moduleOf = (name: string): string => name.replace(/\.(weight|bias)$/, "");
-
-async function loadRange(
+/**
+ * The weights of a model by sorted name, so that their order depends on the model alone. A tied head and
+ * stored rotary frequencies are derived from others.
+ */
+function modelWeights(
   weights: ModelWeights,
-  layout: ParameterLayout,
-  range: ElementRange,
-  into: Float32Array,
-  {
-    newWeights,
-    sourceOf,
-  }: {
-    readonly newWeights: ReadonlyMap<string, Float32Array>;
-    readonly sourceOf: (name: string) => string;
-  },
-): Promise<void> {
-  for (const { name, offset, size } of layout.tensors) {
-    const start = Math.max(range.start, offset);
-    const end = Math.min(range.end, offset + size);
-    if (start >= end) continue;
-    const made = newWeights.get(name);
-    if (made !== undefined) {
-      into.set(made.subarray(start - offset, end - offset), start - range.start);
-      continue;
-    }
-    await weights.readFloat32(
-      sourceOf(name),
-      into.subarray(start - range.start, end - range.start),
-      {
-        start: start - offset,
-        count: end - start,
-      },
-    );
-  }
+  modelConfig: Readonly<Record<string, unknown>>,
+): StartingModel["weights"] {
+  const tied = isTied(modelConfig);
+  return weights
+    .names()
+    .filter((name) => !isDerivedTensor(name))
+    .filter((name) => !(tied && name === "lm_head.weight"))
+    .map((name) => ({ name, shape: weights.info(name).shape }));
 }

@@ -60,7 +60,7 @@ export async function trainLocal(
   const shards: ShardArithmetic[] = [];
   for (const range of shardRanges(layout, shardsNeeded(layout))) {
     const shard = await ShardArithmetic.create(layout, range, { withThread: true });
-    await run.loadMasters(range, shard.masters);
+    await run.parameters.loadMasters(range, shard.masters);
     shards.push(shard);
   }
   // The whole parameter space as it travels: parameters one way, gradients the other.
@@ -82,7 +82,7 @@ export async function trainLocal(
   const steps: LocalStep[] = [];
   try {
     const { frozen } = run.job;
-    const { loadFrozen } = run;
+    const { loadFrozen } = run.parameters;
     if (frozen !== undefined && loadFrozen !== undefined) {
       await passPieces(
         frozen,

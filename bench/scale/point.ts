@@ -54,6 +54,7 @@ if (neededBytes + spareBytes > availableBytes) {
 const job: WorkerJob = {
   ...{ jobId: "scale", modelConfig: {}, layout, precision: "bf16", threadsPerWorker: 1 },
   ...{ sequenceLength: 1, microBatchSize: 1, evalBatchSize: 1, generationLength: 0 },
+  parameters: { kind: "full" },
 };
 const batch = { numRows: 1, tokens: Int32Array.of(1), targets: Int32Array.of(1) };
 const plan: StepSource = {

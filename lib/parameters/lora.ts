@@ -1,37 +1,26 @@
-import { z } from "zod";
+import {
+  checkModuleNames,
+  checkNoneTwice,
+  checkTargetPattern,
+  classifierHeads,
+  completeLoraConfig,
+  defaultLoraConfig,
+  type HeadTie,
+  headTieOf,
+  type LoraConfig,
+  rankOf,
+  tiedHeadPath,
+  tiedModulesToSave,
+  withTiedHead,
+} from "#lib/checkpoint/peft/index";
+import { tiedEmbeddingName } from "#lib/checkpoint/tied-head";
 import { LockstepError } from "#lib/core/errors/index";
-import type { ParametersKind } from "./kind.js";
-
-const moduleNames = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
-
-// Names of TRL's options, defaults of peft.LoraConfig (0.21).
-const fields = {
-  use_peft: z.boolean().default(false).describe("train LoRA adapters instead of the weights"),
-  lora_r: z.int().min(1).default(8).describe("rank of an adapter"),
-  lora_alpha: z
-    .number()
-    .positive()
-    .default(8)
-    .describe("an adapter's scale is lora_alpha / lora_r"),
-  lora_dropout: z.number().min(0).max(1).default(0).describe("only 0"),
-  lora_target_modules: moduleNames
-    .transform(targetsOf)
-    .nullable()
-    .default(null)
-    .describe("ends of module names, a regular expression, or all-linear; null: peft's usual ones"),
-  lora_modules_to_save: moduleNames
-    .transform((value) => Object.freeze(typeof value === "string" ? namesIn(value) : [...value]))
-    .nullable()
-    .default(null)
-    .describe("modules that are trained and saved whole"),
-  use_rslora: z.boolean().default(false).describe("scale lora_alpha / sqrt(lora_r)"),
-  ensure_weight_tying: z
-    .boolean()
-    .default(false)
-    .describe(
-      "a trained embed_tokens or lm_head stays tied to the other, where the model ties them; false: each is a weight of its own, as in peft",
-    ),
-};
+import { fillRange } from "#lib/core/wire-space";
+import type { ChoiceOptions, ChosenParameters, ParametersKind } from "./kind.js";
+import { saveAdapter } from "./lora-files.js";
+import { loraFields, type LoraSettings } from "./lora-keys.js";
+import { initialMatrix, layOutAdapter, loraMatrixOf } from "./lora-layout.js";
+import { numElements, type StartingModel, weightsIn } from "./model.js";
 
 /** Low-rank adapters (LoRA, Hu et al. 2021) beside weights that stay as they are. */
 export const lora = {
@@ -39,8 +28,11 @@ export const lora = {
   title: "LoRA",
   summary: "LoRA adapters (use_peft: true)",
   turnedOnBy: ["use_peft", true],
-  fields,
+  fields: loraFields,
   wireDtype: "float32",
+  saves: "adapter",
+  changesForward: true,
+  choose: chooseAdapters,
 
   checkKeys(config) {
     if (config.lora_dropout === 0) return;
@@ -51,21 +43,113 @@ export const lora = {
       where: "",
     });
   },
-} as const satisfies ParametersKind<typeof fields>;
+} as const satisfies ParametersKind<typeof loraFields>;
 
-/** `a,b` are names; other text is one. */
-function namesIn(value: string): string[] {
-  const names = value.split(",").map((name) => name.trim());
-  return names.length > 1 && names.every((name) => /^[\w.-]+$/.test(name)) ? names : [value];
+/**
+ * Adapters beside a model's weights. What of a classifier's head the checkpoint does not have is trained and
+ * saved whole, since nobody else has it.
+ *
+ * @throws E_ADAPTER_TARGET, E_ADAPTER_MODULE, E_CONFIG_CONFLICT
+ */
+function chooseAdapters(
+  config: LoraSettings,
+  base: StartingModel,
+  { seed, ...dtypes }: ChoiceOptions,
+): ChosenParameters {
+  // What lies within a head is saved with it; peft would wrap it twice.
+  const newModules = base.newWeights
+    .map(moduleOf)
+    .filter((path) => !classifierHeads.some((head) => `${path}.`.startsWith(`${head}.`)));
+  const saved = [...new Set([...(config.lora_modules_to_save ?? []), ...newModules])];
+  const asked: LoraConfig = {
+    ...defaultLoraConfig,
+    task_type: base.isClassifier ? "SEQ_CLS" : "CAUSAL_LM",
+    base_model_name_or_path: base.name,
+    revision: base.revision,
+    r: config.lora_r,
+    lora_alpha: config.lora_alpha,
+    target_modules: config.lora_target_modules,
+    modules_to_save: saved.length === 0 ? null : saved,
+    use_rslora: config.use_rslora,
+    ensure_weight_tying: config.ensure_weight_tying,
+  };
+  checkTargetPattern(asked);
+  const embedding = base.isTied
+    ? tiedEmbeddingName(base.weights.map(({ name }) => name))
+    : undefined;
+  const tie = tieOf(asked, base, embedding);
+  const embeddingPath = embedding?.replace(/\.weight$/, "") ?? "";
+  const named = tie === "untouched" ? base.weights : withTiedHead(base, embeddingPath);
+  checkModuleNames(
+    { ...asked, modules_to_save: config.lora_modules_to_save },
+    { modelType: base.modelType, weights: named },
+  );
+  const model = { modelType: base.modelType, weights: tie === "untied" ? named : base.weights };
+  const complete = completeLoraConfig(
+    tie === "tied" ? { ...asked, modules_to_save: tiedModulesToSave(saved, embeddingPath) } : asked,
+    model,
+  );
+  checkNoneTwice(complete, model);
+  const { trained: layout, frozen, job } = layOutAdapter(complete, model, dtypes);
+  const sourceOf = (name: string): string =>
+    tie === "untied" && name === headWeight ? (embedding ?? name) : name;
+  const source = {
+    read: ((name, ...part) => base.read(sourceOf(name), ...part)) satisfies StartingModel["read"],
+  };
+  const numTrained = numElements(layout.tensors);
+  const total = numTrained + numElements(frozen.tensors);
+  const paths = Object.keys(job.scales);
+  return {
+    layout,
+    frozen,
+    job,
+    modelChanges: tie === "untied" ? { tie_word_embeddings: false } : {},
+    loadMasters: (range, into) =>
+      fillRange(layout, range, into, async (slot) => {
+        const matrix = loraMatrixOf(slot.name)?.matrix;
+        if (matrix === undefined) return source.read(slot.name);
+        return initialMatrix(matrix, slot.shape, seed, 1000 + layout.tensors.indexOf(slot));
+      }),
+    loadFrozen: weightsIn(frozen, source),
+    lines: [
+      `LoRA of rank ${rankOf(complete, paths[0] as string)} on ${paths.length} modules: ` +
+        `${numTrained.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} parameters are trained`,
+      ...tieLines[tie],
+    ],
+    adapterBase: base.name,
+    save: (directory, content) =>
+      saveAdapter(directory, { base, config: complete, layout }, content),
+  };
 }
 
-/** `q_proj,v_proj` are names; other text is a regular expression, or "all-linear". */
-function targetsOf(value: string | string[]): string | readonly string[] {
-  // TRL's command line makes a list of one of it.
-  const word = typeof value === "string" ? value : value.length === 1 ? value[0] : undefined;
-  if (word?.toLowerCase() === "all-linear") return "all-linear";
-  if (typeof value !== "string") return Object.freeze([...value]);
-  const names = value.split(",").map((name) => name.trim());
-  const isName = names.length > 1 ? /^[\w.]+$/ : /^\w+$/;
-  return names.every((name) => isName.test(name)) ? Object.freeze(names) : value;
+/** The module of a weight or bias. */
+const moduleOf = (name: string): string => name.replace(/\.(weight|bias)$/, "");
+
+const headWeight = `${tiedHeadPath}.weight`;
+
+const tieLines: Readonly<Record<HeadTie, readonly string[]>> = {
+  untouched: [],
+  untied: [
+    "lm_head and embed_tokens, one weight in the base model, are two here, as in peft (ensure_weight_tying: true keeps them one)",
+  ],
+  tied: ["lm_head and embed_tokens are trained as the one weight that they are in the base model"],
+};
+
+/** @throws E_CONFIG_CONFLICT where there is nothing that `ensure_weight_tying` could tie */
+function tieOf(
+  asked: LoraConfig,
+  base: Parameters<typeof headTieOf>[1] & { readonly isClassifier: boolean },
+  embedding: string | undefined,
+): HeadTie {
+  const tie =
+    embedding === undefined || base.isClassifier
+      ? "untouched"
+      : headTieOf(asked, base, embedding.replace(/\.weight$/, ""));
+  if (tie !== "untouched" || !asked.ensure_weight_tying) return tie;
+  const keys = "ensure_weight_tying and lora_modules_to_save";
+  const reason =
+    embedding === undefined || base.isClassifier
+      ? "the model ties no head to its embedding table"
+      : "neither embed_tokens nor lm_head is trained";
+  throw new LockstepError("E_CONFIG_CONFLICT", { keys, reason });
 }

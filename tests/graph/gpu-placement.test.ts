@@ -37,6 +37,7 @@ function programsOf(
     precision,
     ...{ sequenceLength: 12, microBatchSize: 2, evalBatchSize: 2 },
     ...{ generationLength: 8, threadsPerWorker: 1 },
+    parameters: { kind: "full" },
     ...more,
   };
   return buildTrainingPrograms(model as TrainableModel, job);

@@ -45,6 +45,7 @@ async function jobOf(name: string, precision: "fp32" | "bf16") {
     jobId: "test",
     modelConfig: JSON.parse(config) as Record<string, unknown>,
     ...{ layout, precision, hasSegments: true, generationLength: 0, threadsPerWorker: 1 },
+    parameters: { kind: "full" },
     sequenceLength: reference.rowLength,
     microBatchSize: reference.numRows,
     evalBatchSize: reference.numRows,
