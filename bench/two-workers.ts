@@ -63,7 +63,7 @@ const plan: StepSource = {
       return batch(rowsPerMicroBatch, sequenceLength, step * rowsPerStep + micro);
     }),
   supervisedTokens: () => rowsPerStep * (sequenceLength - 1),
-  samplesIn: () => rowsPerStep,
+  rowsIn: () => rowsPerStep,
   epochAt: () => 0,
 };
 

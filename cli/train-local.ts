@@ -172,7 +172,7 @@ function stateOf(
   evaluations: readonly EvaluationEntry[],
 ) {
   const { plan, job } = run;
-  const numSamples = steps.reduce((sum, { step }) => sum + plan.samplesIn(step - 1), 0);
+  const numRows = steps.reduce((sum, { step }) => sum + plan.rowsIn(step - 1), 0);
   const trained = steps.map(({ step, loss, learningRate, gradientNorm }) => ({
     epoch: plan.epochAt(step),
     grad_norm: finiteOrNull(gradientNorm),
@@ -192,7 +192,7 @@ function stateOf(
     step: steps.length,
     numUpdates,
     epoch: plan.epochAt(steps.length),
-    numInputTokens: numSamples * job.sequenceLength,
+    numInputTokens: numRows * job.sequenceLength,
     // An evaluation comes after the step that it is of.
     logHistory: [...trained, ...evaluated].sort((a, b) => a.step - b.step),
   };

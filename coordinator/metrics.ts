@@ -129,7 +129,7 @@ export class CoordinatorMetrics {
     switch (event.type) {
       case "step.completed":
         this.#steps.inc();
-        this.#samples.inc(event.numSamples);
+        this.#samples.inc(event.numRows);
         this.#tokens.inc(event.numTokens);
         this.#loss.set(event.loss);
         this.#gradientNorm.set(event.gradientNorm);
@@ -137,7 +137,7 @@ export class CoordinatorMetrics {
         this.#epoch.set(event.epoch);
         this.#tokensPerSecond.set(event.tokensPerSecond);
         if (event.stepSeconds > 0) {
-          this.#samplesPerSecond.set(event.numSamples / event.stepSeconds);
+          this.#samplesPerSecond.set(event.numRows / event.stepSeconds);
         }
         this.#stepDuration.observe(event.stepSeconds);
         this.#syncDuration.observe(event.syncSeconds);

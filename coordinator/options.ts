@@ -9,13 +9,13 @@ import type { FrontDoor } from "./front-door.js";
 import type { RunAccount } from "./run-account.js";
 import type { StartShard } from "./shards.js";
 
-/** Which samples belong to which step and group; `TrainingPlan` of lib/data is one. */
+/** Which rows belong to which step and group; `TrainingPlan` of lib/data is one. */
 export interface StepSource {
   readonly totalSteps: number;
   /** @param step 0-based */
   microBatches(step: number, group: number): readonly TokenBatch[];
   supervisedTokens(step: number): number;
-  samplesIn(step: number): number;
+  rowsIn(step: number): number;
   /** Tokens of a step's rows without their padding; absent: rows have none. */
   realTokens?(step: number): number;
   epochAt(completedSteps: number): number;
@@ -108,7 +108,7 @@ export interface CoordinatorOptions {
     /** Steps before the first one that `everySteps` asks for. @default 0 */
     readonly delaySteps?: number;
     /** Rows of the batches that are data, not padding. @default all of them */
-    readonly numSamples?: number;
+    readonly numRows?: number;
     /** Remember the best evaluation; the one at the start does not count. */
     readonly best?: { readonly metric: EvaluationMetric; readonly greaterIsBetter: boolean };
     /** Of a classifier: every worker's result must have a class for each row. */

@@ -73,7 +73,7 @@ export class RunHistory {
     if (evaluation === undefined) return false;
     const { batches, best: rule } = evaluation;
     const numRows = batches.reduce((sum, batch) => sum + batch.numRows, 0);
-    const size = { numSamples: evaluation.numSamples ?? numRows, numBatches: batches.length };
+    const size = { numRows: evaluation.numRows ?? numRows, numBatches: batches.length };
     const epoch = plan.epochAt(result.step);
     this.#publish(this.#log.evaluated(result, epoch, size, this.#moment()));
     if (rule === undefined) return false;
@@ -107,10 +107,10 @@ export class RunHistory {
     const { plan, flosPerToken = 0 } = this.#options;
     const epoch = plan.epochAt(step);
     const totalFlos = flosPerToken * this.#numInputTokens;
-    const before = (): { numSamples: number; seconds: number } => {
-      let numSamples = 0;
-      for (let made = 0; made < step; made++) numSamples += plan.samplesIn(made);
-      return { numSamples, seconds: this.#before.seconds };
+    const before = (): { numRows: number; seconds: number } => {
+      let numRows = 0;
+      for (let made = 0; made < step; made++) numRows += plan.rowsIn(made);
+      return { numRows, seconds: this.#before.seconds };
     };
     this.#publish(this.#log.finished({ step, epoch, totalFlos }, this.#moment(), before));
   }

@@ -223,8 +223,8 @@ export class TrainingRun {
     const update = await this.#orFailure(this.#update(step, nllSum / numTokens));
     this.#step = step + 1;
     this.#isUpdating = false;
-    const numSamples = plan.samplesIn(step);
-    const numInputTokens = numSamples * job.sequenceLength;
+    const numRows = plan.rowsIn(step);
+    const numInputTokens = numRows * job.sequenceLength;
     const endedAt = performance.now();
     const event: StepCompleted = {
       type: "step.completed",
@@ -234,7 +234,7 @@ export class TrainingRun {
       loss: nllSum / numTokens,
       learningRate: update.learningRate,
       gradientNorm: update.gradientNorm,
-      numSamples,
+      numRows,
       numTokens: numInputTokens,
       stepSeconds: (endedAt - startedAt) / 1000,
       syncSeconds: (endedAt - arrivedAt) / 1000,

@@ -64,7 +64,7 @@ export async function coordinatorOptions(
             atEnd: config.eval_on_end,
             everySteps: interval("eval"),
             delaySteps: evaluationDelaySteps(config, plan.stepsPerEpoch),
-            numSamples: run.validationReport?.numRows ?? 0,
+            numRows: run.validationReport?.numRows ?? 0,
             ...(tracksBest(config)
               ? {
                   best: {

@@ -82,7 +82,7 @@ export async function prepareData(
         ? {}
         : { validation: await sourcesOf(config, config.eval_dataset, learnsLabels) }),
       validationFraction: config.validation_split,
-      onBadRow: config.on_bad_row,
+      onBadExample: config.on_bad_row,
     },
     {
       ...context,
@@ -121,9 +121,9 @@ export async function prepareData(
     const limit = isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : [];
     onDetail("planning the steps");
     const plan = createTrainingPlan({
-      blocks: train.rows,
+      rows: train.rows,
       seed: config.data_seed,
-      samplesPerStep: config.global_batch_size,
+      rowsPerStep: config.global_batch_size,
       microBatchSize: config.per_device_train_batch_size,
       gradientGroups: config.gradient_groups,
       numEpochs: config.num_train_epochs,
@@ -167,7 +167,7 @@ async function sourcesOf(
     textField: config.dataset_text_field,
     columns: config.columns,
     isTextModel: !learnsLabels,
-    maxRows: config.max_samples,
+    maxExamples: config.max_samples,
   });
   const { dataset_format: format } = config;
   return format === "auto" ? sources : sources.map((source) => ({ format, ...source }));
@@ -184,10 +184,10 @@ function describeClasses(labels: readonly string[]): string {
 export function describeData(dataset: PreparedDataset): string[] {
   return [
     ...describeSides(dataset),
-    ...(dataset.rejectedRows === 0
+    ...(dataset.rejectedExamples === 0
       ? []
       : [
-          `${counted(dataset.rejectedRows, "bad row")} left out:`,
+          `${counted(dataset.rejectedExamples, "bad row")} left out:`,
           ...dataset.listedRejections.map((message) => `  ${message}`),
         ]),
   ];

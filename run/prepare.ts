@@ -176,9 +176,9 @@ export async function prepareRun(
         gradientGroups: config.gradient_groups,
         plannedWorkers: config.workers,
         numParameters,
-        numTrainSamples: plan.numSamples,
+        numTrainRows: plan.numRows,
         numTrainTokens: data.trainReport.rowTokens,
-        numValidationSamples: data.validationReport?.numRows ?? 0,
+        numValidationRows: data.validationReport?.numRows ?? 0,
         ...(labels === undefined ? {} : { numClasses: labels.length }),
         ...(adapterBase === undefined ? {} : { adapterBase }),
         dataLines: [

@@ -23,9 +23,9 @@ export function* scriptedRun(
     gradientGroups: 2,
     plannedWorkers: 2,
     numParameters: 134_515_008,
-    numTrainSamples: 4_321,
+    numTrainRows: 4_321,
     numTrainTokens: 4_321 * 512,
-    numValidationSamples: 24,
+    numValidationRows: 24,
   });
   yield at(100, { type: "phase.changed", phase: "waiting-for-workers" });
   for (const [index, workerId] of workers.entries()) {
@@ -126,7 +126,7 @@ export function* scriptedRun(
       loss: 3.52 - 0.18 * (1 - Math.exp(-step / 5)) + 0.03 * Math.sin(7 * step),
       learningRate: 1e-4 * Math.min(1, (step - 1) / 2) * (1 - (step - 1) / (2 * totalSteps)),
       gradientNorm: 2.1 - 0.05 * step,
-      numSamples: 8,
+      numRows: 8,
       numTokens: 4_088,
       stepSeconds: 6.1 + 0.1 * (step % 3),
       syncSeconds: 0.42,

@@ -62,7 +62,7 @@ const plan: StepSource = {
   totalSteps: numSteps + 1,
   microBatches: () => [batch],
   supervisedTokens: () => numGroups,
-  samplesIn: () => numGroups,
+  rowsIn: () => numGroups,
   epochAt: () => 0,
 };
 

@@ -160,8 +160,8 @@ export function lastingLines(
         "",
         `${palette.bold("Lockstep")}  ${printable(event.runName)}  ${palette.dim(`${compactCount(event.numParameters)} parameters`)}`,
         palette.dim(
-          `  ${counted(event.numTrainSamples, "row")} of ${counted(event.sequenceLength, "token")}, ` +
-            `${withCommas(event.numValidationSamples)} for validation`,
+          `  ${counted(event.numTrainRows, "row")} of ${counted(event.sequenceLength, "token")}, ` +
+            `${withCommas(event.numValidationRows)} for validation`,
         ),
         ...(event.dataLines ?? []).map((line) => palette.dim(`  ${printable(line)}`)),
         palette.dim(

@@ -24,8 +24,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "run.started":
       return (
         `run ${printable(event.runName)}: ${compactCount(event.numParameters)} parameters, ` +
-        `${counted(event.numTrainSamples, "row")} of ${counted(event.sequenceLength, "token")}, ` +
-        `${withCommas(event.numValidationSamples)} for validation, ${counted(event.totalSteps, "step")} of ` +
+        `${counted(event.numTrainRows, "row")} of ${counted(event.sequenceLength, "token")}, ` +
+        `${withCommas(event.numValidationRows)} for validation, ${counted(event.totalSteps, "step")} of ` +
         `${counted(event.globalBatchSize, "row")} in ${counted(event.gradientGroups, "group")}, ` +
         `${counted(event.plannedWorkers, "worker")}` +
         (event.dataLines ?? []).map((line) => `; ${printable(line.trim())}`).join("")

@@ -178,8 +178,7 @@ export const stepsMade = ({ lastStep, resumed }: RunView): number =>
 
 /** Whether figures of tokens count padding: rows are shorter than a batch is wide. */
 export const countsPadding = ({ started }: RunView): boolean =>
-  started !== undefined &&
-  started.numTrainTokens < started.numTrainSamples * started.sequenceLength;
+  started !== undefined && started.numTrainTokens < started.numTrainRows * started.sequenceLength;
 
 /** Seconds until the last step, from the mean of recent steps; undefined before the first one. */
 export function secondsLeft(view: RunView, nowMs: number): number | undefined {

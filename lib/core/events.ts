@@ -125,9 +125,9 @@ export interface RunStarted {
   readonly gradientGroups: number;
   readonly plannedWorkers: number;
   readonly numParameters: number;
-  readonly numTrainSamples: number;
+  readonly numTrainRows: number;
   readonly numTrainTokens: number;
-  readonly numValidationSamples: number;
+  readonly numValidationRows: number;
   /** Of a classifier. */
   readonly numClasses?: number;
   /** The base model of the adapters that are trained, by the name that they are saved with. */
@@ -178,7 +178,7 @@ export interface StepCompleted {
   readonly learningRate: number;
   /** Before clipping. */
   readonly gradientNorm: number;
-  readonly numSamples: number;
+  readonly numRows: number;
   readonly numTokens: number;
   readonly stepSeconds: number;
   /** From the last group's arrival to the publication of the next version. */

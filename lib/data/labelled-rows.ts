@@ -27,11 +27,11 @@ export function labelledRows(
     readonly sequenceLength: number;
     readonly hasTokenTypes: boolean;
     readonly paddingTokenId: number;
-    readonly maxBlocks?: number | null | undefined;
+    readonly maxRows?: number | null | undefined;
   },
 ): TracedRows {
   const { sequenceLength, hasTokenTypes, paddingTokenId } = options;
-  const kept = spreadEvenly(lengths.length, options.maxBlocks);
+  const kept = spreadEvenly(lengths.length, options.maxRows);
   const exampleOf = (row: number): number => kept[row] ?? 0;
   const lengthOf = (row: number): number => lengths[exampleOf(row)] ?? 0;
   return {

@@ -2,7 +2,7 @@ import { tmpdir } from "node:os";
 import { resolve } from "node:path";
 import { cpuCount } from "#lib/core/cpu-count";
 import { LockstepError } from "#lib/core/errors/index";
-import { type BadRowPolicy, BadRows } from "./bad-rows.js";
+import { type BadExamplePolicy, BadExamples } from "./bad-examples.js";
 import { packBestFit } from "./best-fit.js";
 import { checkSplit, splitContents, splitLoneDocument } from "./documents.js";
 import { ExampleEncoder } from "./encode-stream.js";
@@ -11,8 +11,8 @@ import { NumberList } from "./number-list.js";
 import type { DataObserver } from "./observer.js";
 import { type LabelledExamples, labelledLength, labelledRows } from "./labelled-rows.js";
 import type { Classes } from "./labels.js";
-import { checkSequenceLength } from "./pack.js";
-import { blockRows, type Examples, exampleRows, type TracedRows } from "./rows.js";
+import { checkSequenceLength } from "./sequence-length.js";
+import { wrappedRows, type Examples, exampleRows, type TracedRows } from "./rows.js";
 import { TokenStore } from "./token-store.js";
 import type { Tokenizer } from "./tokenizer.js";
 
@@ -24,7 +24,7 @@ export interface DatasetSpec {
   /** @default 0.05 */
   readonly validationFraction?: number;
   /** @default "error" */
-  readonly onBadRow?: BadRowPolicy;
+  readonly onBadExample?: BadExamplePolicy;
 }
 
 export interface PrepareOptions {
@@ -91,7 +91,7 @@ export interface PreparedDataset {
   readonly labels: readonly string[] | undefined;
   /** What was read in which way, and what was not: lines for a person. */
   readonly notes: readonly string[];
-  readonly rejectedRows: number;
+  readonly rejectedExamples: number;
   /** Texts of blanks alone, which are left out: how many, and the place of the first. */
   readonly blankTexts: { readonly count: number; readonly first: string };
   /** Messages of the first ones. */
@@ -123,14 +123,14 @@ export async function prepareDataset(
   const { validation = [], validationFraction: fraction = 0.05 } = spec;
   checkSequenceLength(sequenceLength, options.maxSequenceLength);
   checkSplit(fraction);
-  const badRows = new BadRows(spec.onBadRow ?? "error", observer.onRejected);
+  const badExamples = new BadExamples(spec.onBadExample ?? "error", observer.onRejected);
   const store = new TokenStore(options.spillDirectory ?? tmpdir());
   try {
     const encoder = new ExampleEncoder(store, {
       tokenizer,
       vocabSize,
       sequenceLength,
-      badRows,
+      badExamples,
       observer,
       ...(onProgress === undefined ? {} : { onProgress }),
     });
@@ -138,7 +138,7 @@ export async function prepareDataset(
     const tell = (line: string): void => void notes.add(line);
     const read = async (purpose: "train" | "validation"): Promise<void> => {
       for (const source of purpose === "train" ? spec.train : validation) {
-        const placed = readExamples(source, badRows, { purpose, tell, observer });
+        const placed = readExamples(source, badExamples, { purpose, tell, observer });
         for await (const each of placed) await encoder.add(each);
       }
     };
@@ -196,7 +196,7 @@ export async function prepareDataset(
     const isLearnt = (example: number): boolean => {
       if (layout === "wrapped" || (supervised[example] ?? 0) > 0) return true;
       const facts = { place: `example ${example + 1}`, numTokens: 1, maxLength: sequenceLength };
-      badRows.reject(new LockstepError("E_DATA_NOTHING_SUPERVISED", facts));
+      badExamples.reject(new LockstepError("E_DATA_NOTHING_SUPERVISED", facts));
       encoder.numRejected++;
       return false;
     };
@@ -206,7 +206,7 @@ export async function prepareDataset(
       if (classes === undefined || label === undefined || (classes.classOf[label] ?? -1) >= 0) {
         return true;
       }
-      badRows.reject(encoder.labelTable.unseen(label, classes));
+      badExamples.reject(encoder.labelTable.unseen(label, classes));
       encoder.numRejected++;
       return false;
     };
@@ -214,7 +214,7 @@ export async function prepareDataset(
       train: selectExamples(encoder, (i) => !isValidation(i) && isLearnt(i)),
       validation: selectExamples(encoder, (i) => isValidation(i) && isLearnt(i) && isKept(i)),
     };
-    badRows.checkShare(encoder.numExamples - encoder.numRejected + badRows.count);
+    badExamples.checkShare(encoder.numExamples - encoder.numRejected + badExamples.count);
 
     const labelled = (examples: Selected): LabelledExamples => ({
       ...examples,
@@ -229,11 +229,11 @@ export async function prepareDataset(
       const examples = selected[split];
       if (split === "train") refuseEmpty(examples.lengths.length, split, spec.train);
       else if (examples.lengths.length === 0) return undefined;
-      const maxBlocks = split === "train" ? options.maxTrainRows : options.maxValidationRows;
+      const maxRows = split === "train" ? options.maxTrainRows : options.maxValidationRows;
       const rows =
         layout === "labelled"
-          ? labelledRows(store, labelled(examples), { ...labelledOptions, maxBlocks })
-          : layOut(store, examples, { layout, sequenceLength, maxBlocks: maxBlocks ?? null });
+          ? labelledRows(store, labelled(examples), { ...labelledOptions, maxRows })
+          : layOut(store, examples, { layout, sequenceLength, maxRows: maxRows ?? null });
       const report = reportOf(examples, rows, { layout, split });
       return { rows, examples: examples.indices, report };
     };
@@ -245,9 +245,9 @@ export async function prepareDataset(
       isChat: 2 * encoder.numConversations > encoder.numExamples,
       labels: classes?.names,
       notes: [...notes],
-      rejectedRows: badRows.count,
-      blankTexts: badRows.blankTexts,
-      listedRejections: badRows.listed,
+      rejectedExamples: badExamples.count,
+      blankTexts: badExamples.blankTexts,
+      listedRejections: badExamples.listed,
       numBytes: encoder.numBytes,
       tokenizerSeconds: encoder.seconds,
       tokenizerThreads: Number(process.env.RAYON_NUM_THREADS) || cpuCount(),
@@ -319,13 +319,13 @@ function selectExamples(encoder: ExampleEncoder, keep: (example: number) => bool
 function layOut(
   store: TokenStore,
   examples: Examples,
-  options: { layout: string; sequenceLength: number; maxBlocks: number | null },
+  options: { layout: string; sequenceLength: number; maxRows: number | null },
 ): TracedRows {
-  const { layout, sequenceLength, maxBlocks } = options;
-  if (layout === "wrapped") return blockRows(store, examples, { sequenceLength, maxBlocks });
+  const { layout, sequenceLength, maxRows } = options;
+  if (layout === "wrapped") return wrappedRows(store, examples, { sequenceLength, maxRows });
   const lengths = examples.lengths.map((length) => Math.min(length, sequenceLength));
   const bins = layout === "packed" ? packBestFit(lengths, sequenceLength) : null;
-  return exampleRows(store, examples, { sequenceLength, bins, maxBlocks });
+  return exampleRows(store, examples, { sequenceLength, bins, maxRows });
 }
 
 /** @throws E_DATASET_TOO_SMALL where nothing is learnt of any row */
@@ -334,7 +334,7 @@ function reportOf(
   rows: TracedRows,
   { layout, split }: { layout: string; split: string },
 ): PreparationReport {
-  const { sequenceLength, numBlocks } = rows;
+  const { sequenceLength, numRows } = rows;
   const numTokens = lengths.reduce((sum, length) => sum + length, 0);
   // What was cut while it was tokenised lies in no store; texts that are laid end to end lose nothing.
   const cut = lengths.map((length, i) =>
@@ -342,12 +342,12 @@ function reportOf(
   );
   const tooLong = cut.filter((count) => count > 0);
   let supervisedTokens = 0;
-  for (let row = 0; row < numBlocks; row++) supervisedTokens += rows.supervisedTokens(row);
+  for (let row = 0; row < numRows; row++) supervisedTokens += rows.supervisedTokens(row);
   if (supervisedTokens === 0) throw new LockstepError("E_DATASET_TOO_SMALL", { split, numTokens });
   return {
     numExamples: lengths.length,
     numTokens,
-    numRows: numBlocks,
+    numRows: numRows,
     rowTokens: rows.numTokens,
     droppedTokens: rows.droppedTokens + cutTokens.reduce((sum, count) => sum + count, 0),
     supervisedTokens,

@@ -14,7 +14,7 @@ export type Split = "train" | "validation";
 /** A part of a row that is of one example. */
 export interface PreviewPiece {
   readonly place: string;
-  /** How its row was read, where that is known. */
+  /** How its example was read, where that is known. */
   readonly format: DatasetFormat | undefined;
   /** Place in the row of its first token. */
   readonly offset: number;
@@ -57,7 +57,7 @@ export async function previewRow(
   { ledger, tokenizer }: { readonly ledger: DataLedger; readonly tokenizer: Tokenizer },
 ): Promise<PreviewRow> {
   const side = dataset[split];
-  if (side === undefined || row < 0 || row >= side.rows.numBlocks) {
+  if (side === undefined || row < 0 || row >= side.rows.numRows) {
     throw new RangeError(`there is no row ${row} in the ${split} rows`);
   }
   const { rows, examples } = side;
@@ -104,7 +104,7 @@ export function rowsOfPlace(
     isMeant(ledger.example(example).place) ? 1 : 0,
   );
   const found: number[] = [];
-  for (let row = 0; row < side.rows.numBlocks; row++) {
+  for (let row = 0; row < side.rows.numRows; row++) {
     if (side.rows.piecesOf(row).some(({ example }) => isExample[example] === 1)) found.push(row);
   }
   return found;

@@ -11,11 +11,11 @@ const valuesPerTurn = 2 ** 20;
  * their names and their dates do not enter, nor does how often or in which order a plan takes the rows.
  */
 export async function rowsSha256(rows: TrainingRows): Promise<string> {
-  const { numBlocks, sequenceLength, hasSegments, hasTokenTypes = false } = rows;
+  const { numRows, sequenceLength, hasSegments, hasTokenTypes = false } = rows;
   const { paddingTokenId = 0 } = rows;
   const hash = createHash("sha256");
   hash.update(
-    JSON.stringify([numBlocks, sequenceLength, hasSegments, hasTokenTypes, paddingTokenId]),
+    JSON.stringify([numRows, sequenceLength, hasSegments, hasTokenTypes, paddingTokenId]),
   );
   const array = (): Int32Array => new Int32Array(sequenceLength);
   const arrays: RowArrays = {
@@ -29,7 +29,7 @@ export async function rowsSha256(rows: TrainingRows): Promise<string> {
   );
   const length = new Int32Array(1);
   let sinceTurn = 0;
-  for (let row = 0; row < numBlocks; row++) {
+  for (let row = 0; row < numRows; row++) {
     for (const values of hashed) values.fill(values === arrays.targets ? ignoredTarget : 0);
     rows.write(row, arrays);
     length[0] = rows.lengthOf(row);

@@ -1,5 +1,5 @@
 import { ignoredTarget, type TokenBatch } from "#lib/core/job";
-import { minSequenceLength, type PackedBlocks } from "./pack.js";
+import { minSequenceLength } from "./sequence-length.js";
 import type { TokenStore } from "./token-store.js";
 
 /** Arrays of a batch that a row is written into, `sequenceLength` values each. */
@@ -14,7 +14,7 @@ export interface RowArrays {
 
 /** Rows of one length that batches are gathered from. */
 export interface TrainingRows {
-  readonly numBlocks: number;
+  readonly numRows: number;
   readonly sequenceLength: number;
   /** Tokens of all rows without padding. */
   readonly numTokens: number;
@@ -54,29 +54,6 @@ export interface TracedRows extends TrainingRows {
   readCut(piece: RowPiece, limit: number): Int32Array;
 }
 
-/** Blocks in memory, every token a target. */
-export function rowsOfBlocks(blocks: PackedBlocks): TrainingRows {
-  const { sequenceLength: length, tokens } = blocks;
-  return {
-    numBlocks: blocks.numBlocks,
-    sequenceLength: length,
-    numTokens: tokens.length,
-    droppedTokens: blocks.droppedTokens,
-    hasSegments: false,
-    lengthOf: () => length,
-    supervisedTokens: () => length - 1,
-    write(row, into) {
-      const start = row * length;
-      into.tokens.set(tokens.subarray(start, start + length));
-      into.targets.set(tokens.subarray(start + 1, start + length));
-    },
-  };
-}
-
-export function isTrainingRows(rows: PackedBlocks | TrainingRows): rows is TrainingRows {
-  return "write" in rows;
-}
-
 /** Where each of some pieces of text lies in a store. */
 export interface Pieces {
   readonly starts: Float64Array;
@@ -90,13 +67,14 @@ export function spreadEvenly(count: number, limit: number | null | undefined): U
 }
 
 /**
- * Documents laid end to end and cut into rows, as {@link packDocuments} cuts them, without laying them
- * out: a row is read from where its pieces are. Text of less than a row makes a short one.
+ * Documents laid end to end and cut into rows, as the `group_texts` of Hugging Face's language modelling
+ * example does, without laying them out: a row is read from where its pieces are. The remainder is
+ * dropped; text of less than a row makes a short one.
  */
-export function blockRows(
+export function wrappedRows(
   store: TokenStore,
   pieces: Pieces,
-  options: { sequenceLength: number; maxBlocks?: number | null },
+  options: { sequenceLength: number; maxRows?: number | null },
 ): TracedRows {
   const { sequenceLength } = options;
   const { starts, lengths } = pieces;
@@ -106,7 +84,7 @@ export function blockRows(
   for (let i = 0; i < lengths.length; i++) ends[i] = total += lengths[i] ?? 0;
   const isShort = total >= minSequenceLength && total < sequenceLength;
   const length = isShort ? total : sequenceLength;
-  const kept = spreadEvenly(Math.floor(total / length), options.maxBlocks);
+  const kept = spreadEvenly(Math.floor(total / length), options.maxRows);
   const piecesOf = (row: number): RowPiece[] => {
     const found: RowPiece[] = [];
     let position = (kept[row] ?? 0) * sequenceLength;
@@ -123,7 +101,7 @@ export function blockRows(
     return found;
   };
   return {
-    numBlocks: kept.length,
+    numRows: kept.length,
     sequenceLength,
     numTokens: kept.length * length,
     droppedTokens: total - kept.length * length,
@@ -162,14 +140,14 @@ export interface Examples extends Pieces {
 
 /** What rows hold of their examples, and what of them is in no row. */
 export function rowTotals(
-  numBlocks: number,
+  numRows: number,
   lengthOf: (row: number) => number,
   lengths: Int32Array,
-): Pick<TrainingRows, "numBlocks" | "numTokens" | "droppedTokens"> {
+): Pick<TrainingRows, "numRows" | "numTokens" | "droppedTokens"> {
   let numTokens = 0;
-  for (let row = 0; row < numBlocks; row++) numTokens += lengthOf(row);
+  for (let row = 0; row < numRows; row++) numTokens += lengthOf(row);
   const allTokens = lengths.reduce((total, length) => total + length, 0);
-  return { numBlocks, numTokens, droppedTokens: allTokens - numTokens };
+  return { numRows, numTokens, droppedTokens: allTokens - numTokens };
 }
 
 /**
@@ -183,12 +161,12 @@ export function exampleRows(
   options: {
     sequenceLength: number;
     bins: readonly Uint32Array[] | null;
-    maxBlocks?: number | null;
+    maxRows?: number | null;
   },
 ): TracedRows {
   const { sequenceLength, bins } = options;
   const { starts, lengths, supervised } = examples;
-  const kept = spreadEvenly(bins?.length ?? lengths.length, options.maxBlocks);
+  const kept = spreadEvenly(bins?.length ?? lengths.length, options.maxRows);
   const cut = (example: number): number => Math.min(lengths[example] ?? 0, sequenceLength);
   const itemsOf = (row: number): ArrayLike<number> => {
     const index = kept[row] ?? 0;

@@ -46,7 +46,7 @@ test("the case's own batch makes one step of its rows, divided by their tokens",
   ] as const) {
     const run = await prepareCase(job, data);
     const { plan } = run;
-    assert.deepEqual([plan.stepsPerEpoch, plan.totalSteps, plan.samplesIn(0)], [1, 3, numRows]);
+    assert.deepEqual([plan.stepsPerEpoch, plan.totalSteps, plan.rowsIn(0)], [1, 3, numRows]);
     const targets = plan.microBatches(0, 0).flatMap((batch) => [...batch.targets]);
     assert.equal(targets.filter((target) => target >= 0).length, plan.supervisedTokens(0));
     await run.close();

@@ -102,7 +102,7 @@ test("rows are compared by what is learnt from them, in their order", async () =
     targets: readonly (readonly number[])[] = tokens,
     sequenceLength = 3,
   ): TrainingRows => ({
-    ...{ numBlocks: tokens.length, sequenceLength, numTokens: 0, droppedTokens: 0 },
+    ...{ numRows: tokens.length, sequenceLength, numTokens: 0, droppedTokens: 0 },
     hasSegments: false,
     lengthOf: (row) => tokens[row]?.length ?? 0,
     supervisedTokens: () => 1,

@@ -42,7 +42,7 @@ const totalSteps = 12;
 const step = (number: number): StepCompleted => ({
   type: "step.completed",
   ...{ step: number, totalSteps, epoch: number / totalSteps, loss: 1 / number },
-  ...{ learningRate: 0.5, gradientNorm: 2, numSamples: 3, numTokens: 48 },
+  ...{ learningRate: 0.5, gradientNorm: 2, numRows: 3, numTokens: 48 },
   ...{ stepSeconds: 1, syncSeconds: 0.1, tokensPerSecond: 48 },
 });
 

@@ -29,7 +29,7 @@ const step = (number: number, loss: number): StepCompleted => ({
   loss,
   learningRate: 0.5,
   gradientNorm: 2,
-  numSamples: 3,
+  numRows: 3,
   numTokens: 48,
   stepSeconds: 1,
   syncSeconds: 0.1,
@@ -43,7 +43,7 @@ const evaluation = (number: number, loss: number) => ({
 const evaluating = (greaterIsBetter: boolean): Options => ({
   evaluation: {
     batches: [],
-    ...{ atStart: true, atEnd: true, everySteps: 2, numSamples: 7 },
+    ...{ atStart: true, atEnd: true, everySteps: 2, numRows: 7 },
     best: { metric: "loss", greaterIsBetter },
   },
 });
@@ -120,7 +120,7 @@ test("a run whose last process was killed before it could close is closed by the
     account: { ...account, samples: [] },
   };
   const resume = { state, loadMoments: () => Promise.resolve() };
-  const plan = { totalSteps: 4, epochAt: () => 1, samplesIn: () => 3 };
+  const plan = { totalSteps: 4, epochAt: () => 1, rowsIn: () => 3 };
   const options = { resume, plan, flosPerToken: 10 } as unknown as Options;
   const { history } = historyOf(options);
   history.finished(4);

@@ -56,7 +56,7 @@ function failure(code: string, facts: object = {}): (error: unknown) => boolean 
 
 const classesOf = ({ train: { rows } }: PreparedDataset): number[] =>
   Array.from(
-    { length: rows.numBlocks },
+    { length: rows.numRows },
     (_, row) => gatherBatch(rows, [row], 1).targets[0] ?? Number.NaN,
   );
 
@@ -264,9 +264,9 @@ test("a label that training never saw is an error, or a row left out", async () 
     prepare(source, { validation }),
     failure("E_LABEL_UNSEEN", { place: `${other}:2`, label: "maybe", known: ["no", "yes"] }),
   );
-  const skipped = await prepare(source, { validation, onBadRow: "skip" });
-  assert.equal(skipped.validation?.rows.numBlocks, 2);
-  assert.equal(skipped.rejectedRows, 1);
+  const skipped = await prepare(source, { validation, onBadExample: "skip" });
+  assert.equal(skipped.validation?.rows.numRows, 2);
+  assert.equal(skipped.rejectedExamples, 1);
   assert.match(skipped.listedRejections[0] ?? "", /E_LABEL_UNSEEN.*"maybe"/);
 });
 

@@ -65,7 +65,7 @@ async function prepare(
   await writeFile(file, rows.map((row) => JSON.stringify(row)).join("\n"));
   const ledger = new DataLedger();
   const dataset = await prepareDataset(
-    { train: [{ source: file }], validationFraction: 0.3, onBadRow: "skip" },
+    { train: [{ source: file }], validationFraction: 0.3, onBadExample: "skip" },
     {
       ...{ tokenizer, vocabSize: 277, maxSequenceLength: 64, sequenceLength: 24, seed: 1 },
       ...options,
@@ -74,7 +74,7 @@ async function prepare(
   );
   const rowsOf = (split: Split): Promise<PreviewRow[]> =>
     Promise.all(
-      Array.from({ length: dataset[split]?.rows.numBlocks ?? 0 }, (_, row) =>
+      Array.from({ length: dataset[split]?.rows.numRows ?? 0 }, (_, row) =>
         previewRow(dataset, split, row, { ledger, tokenizer }),
       ),
     );
@@ -113,13 +113,13 @@ function assertIsBatch(shown: PreviewRow, batch: TokenBatch, row: number): void 
 async function assertShowsBatches({ dataset, rowsOf }: Prepared): Promise<void> {
   const [train, validation] = [await rowsOf("train"), await rowsOf("validation")];
   const plan = createTrainingPlan({
-    ...{ blocks: dataset.train.rows, seed: 5, numEpochs: 1 },
-    ...{ samplesPerStep: Math.min(2, train.length), microBatchSize: 1, gradientGroups: 1 },
+    ...{ rows: dataset.train.rows, seed: 5, numEpochs: 1 },
+    ...{ rowsPerStep: Math.min(2, train.length), microBatchSize: 1, gradientGroups: 1 },
   });
   const seen = new Set<number>();
   for (let step = 0; step < plan.totalSteps; step++) {
     const batches = plan.microBatches(step, 0);
-    for (const [i, index] of plan.sampleIndices(step).entries()) {
+    for (const [i, index] of plan.rowIndices(step).entries()) {
       assertIsBatch(train[index] ?? assert.fail(), batches[i] ?? assert.fail(), 0);
       seen.add(index);
     }

@@ -111,7 +111,7 @@ async function prepare(
 }
 
 const batchOf = ({ train }: PreparedDataset): TokenBatch => {
-  const [batch] = evaluationBatches(train.rows, train.rows.numBlocks);
+  const [batch] = evaluationBatches(train.rows, train.rows.numRows);
   assert.ok(batch !== undefined);
   return batch;
 };

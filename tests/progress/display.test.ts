@@ -263,7 +263,7 @@ const step = run.find((event) => event.type === "step.completed") ?? assert.fail
 test("one of a thing is not called several", () => {
   const single = {
     ...{ ...started, totalSteps: 1, globalBatchSize: 1, gradientGroups: 1, plannedWorkers: 1 },
-    ...{ numTrainSamples: 1, numTrainTokens: 512 },
+    ...{ numTrainRows: 1, numTrainTokens: 512 },
   };
   for (const mode of ["lines", "live"] as const) {
     const lines = shown(mode, [single, { ...step, totalSteps: 1 }]).join("\n");

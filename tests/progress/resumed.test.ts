@@ -21,7 +21,7 @@ const resumed: RunResumed = {
 const step: LockstepEvent = {
   type: "step.completed",
   ...{ step: 9, totalSteps: 10, epoch: 0.9, loss: 3, learningRate: 1e-4, gradientNorm: 1 },
-  ...{ numSamples: 2, numTokens: 512, stepSeconds: 2, syncSeconds: 0.1, tokensPerSecond: 256 },
+  ...{ numRows: 2, numTokens: 512, stepSeconds: 2, syncSeconds: 0.1, tokensPerSecond: 256 },
 };
 const completed = {
   type: "run.completed" as const,

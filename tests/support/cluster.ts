@@ -46,15 +46,15 @@ const batchesPerGroup = 2;
 export const testGroups = 4;
 
 export function testPlan(totalSteps: number): StepSource {
-  const samplesPerStep = testGroups * batchesPerGroup * 2;
+  const rowsPerStep = testGroups * batchesPerGroup * 2;
   return {
     totalSteps,
     microBatches: (step, group) =>
       Array.from({ length: batchesPerGroup }, (_, i) =>
         batchOf((step * testGroups + group) * batchesPerGroup + i),
       ),
-    supervisedTokens: () => samplesPerStep * (sequenceLength - 1),
-    samplesIn: () => samplesPerStep,
+    supervisedTokens: () => rowsPerStep * (sequenceLength - 1),
+    rowsIn: () => rowsPerStep,
     epochAt: (completedSteps) => completedSteps / totalSteps,
   };
 }

@@ -59,7 +59,7 @@ export async function startScriptedRun(): Promise<ScriptedRun> {
       loss: 3,
       learningRate: 1e-4,
       gradientNorm: 0.8,
-      numSamples: 8,
+      numRows: 8,
       numTokens: 4088,
       stepSeconds: 2,
       syncSeconds,

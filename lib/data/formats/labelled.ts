@@ -1,4 +1,4 @@
-import type { FormatOptions, FormatRow, LabelledExample } from "./example.js";
+import type { FormatOptions, RawFields, LabelledExample } from "./example.js";
 
 /**
  * `text` (or `sentence`), or a pair `sentence1`, `sentence2`, with a `label`: a class by name, by number,
@@ -6,28 +6,28 @@ import type { FormatOptions, FormatRow, LabelledExample } from "./example.js";
  *
  * @throws E_DATA_ROW_FORMAT, E_DATA_NO_ANSWER
  */
-export function classificationRow(
-  row: FormatRow,
+export function classificationExample(
+  raw: RawFields,
   { columns = {} }: FormatOptions,
 ): LabelledExample {
-  const single = ["text", "sentence"].find((field) => row.get(field) !== undefined);
+  const single = ["text", "sentence"].find((field) => raw.get(field) !== undefined);
   const field = columns.label ?? "label";
-  const value = row.get(field);
+  const value = raw.get(field);
   const label = typeof value === "string" ? value.trim() : value;
-  if (label === undefined || label === "") throw row.noAnswer("label");
+  if (label === undefined || label === "") throw raw.noAnswer("label");
   if (typeof label !== "string" && typeof label !== "boolean" && !Number.isFinite(label)) {
-    throw row.wrong(`${JSON.stringify(field)} is neither text nor a number`);
+    throw raw.wrong(`${JSON.stringify(field)} is neither text nor a number`);
   }
   if (Number.isInteger(label) && !Number.isSafeInteger(label)) {
-    throw row.wrong(
+    throw raw.wrong(
       `${JSON.stringify(field)} has more digits than a number keeps: write it in quotes`,
     );
   }
   const isPair = columns.pair !== undefined || (single === undefined && columns.text === undefined);
   return {
     kind: "labelled",
-    text: row.string(columns.text ?? single ?? "sentence1"),
-    pair: isPair ? row.string(columns.pair ?? "sentence2") : null,
+    text: raw.string(columns.text ?? single ?? "sentence1"),
+    pair: isPair ? raw.string(columns.pair ?? "sentence2") : null,
     label: label as string | number | boolean,
   };
 }
