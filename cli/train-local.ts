@@ -12,7 +12,8 @@ import { memoryLines } from "#run/memory-lines";
 import { slowBf16 } from "#lib/core/format";
 import { printable } from "#lib/core/terminal-text";
 import { claimOutputDirectory } from "#run/output-directory";
-import { type PreparedRun, prepareRun } from "#run/prepare";
+import { prepareRun } from "#run/prepare";
+import type { PreparedRun } from "#run/prepared-run";
 import { pushOf } from "#run/push";
 import { markFinished, saveFinalModel } from "#run/files";
 import { beginRun, findStart } from "#run/start";
@@ -78,13 +79,13 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
       const others = { numWorkers: 1, numParameters: run.job.layout.numElements };
       for (const line of memoryLines(memory, others)) process.stdout.write(`${line}\n`);
     }
-    say(`training ${run.runName}`);
+    say(`training ${run.started.runName}`);
     const { gradient_groups: numGroups } = config;
     if (numGroups > 1)
       say(`${numGroups} gradient groups a step, as of several workers, in one process`);
     const evaluations: EvaluationEntry[] = [];
     const evaluate = (step: number): void => {
-      if (run.validation.length === 0) return;
+      if (run.data.validation.length === 0) return;
       const { loss, scores } = evaluateLocal(run, engine);
       evaluations.push({ step, loss, ...(scores === undefined ? {} : { scores }) });
       const scored =
@@ -140,7 +141,7 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
 
 /** The continuation of `sample_prompt`. */
 async function sayWhatFollows(
-  { sample, tokenizer }: PreparedRun,
+  { sample, model: { tokenizer } }: PreparedRun,
   engine: TrainingEngine,
   say: (line: string) => void,
 ): Promise<void> {

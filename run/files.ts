@@ -25,7 +25,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, TensorSlot } from "#lib/core/parameter-layout";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
-import type { PreparedRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
 import { bestCheckpoint, stateForTrainer, writeResults } from "./results.js";
 import type { StartedRun } from "./start.js";
 
@@ -87,7 +87,9 @@ export async function saveFinalModel(
       await writeModel(run, temporary, snapshot);
     } else await copyModel(kept, temporary);
     await writeTrainerState(temporary, stateForTrainer(run, state, kept));
-    await writeResults(temporary, state.logHistory, { isClassifier: run.labels !== undefined });
+    await writeResults(temporary, state.logHistory, {
+      isClassifier: run.data.labels !== undefined,
+    });
     bytes = await directoryBytes(temporary);
     const files = new Set([...run.files, ...(await readdir(temporary))]);
     const record = { ...run.record, finished: null, files: [...files].sort() };
@@ -160,7 +162,7 @@ function withAccount(value: unknown): Pick<CheckpointState, "account"> {
 const writeModel = (run: PreparedRun, directory: string, snapshot: Snapshot): Promise<void> =>
   run.parameters.save(directory, {
     valuesOf: (slot) => gatherTensor(slot, snapshot),
-    dtype: run.saveDtype,
+    dtype: run.model.saveDtype,
     maxShardBytes: maxShardBytes(run.config),
   });
 

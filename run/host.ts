@@ -14,7 +14,8 @@ import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { coordinatorOptions, splitAddress, wireSecurity } from "./coordinator-options.js";
 import { turnWorkersAway } from "./farewell.js";
 import { claimOutputDirectory } from "./output-directory.js";
-import { type PreparedRun, prepareRun } from "./prepare.js";
+import { prepareRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
 import { pushOf, type PushResult } from "./push.js";
 import { compareDevices, resumedPrecision, type ResumePoint } from "./resume.js";
 import { markFinished, saveFinalModel } from "./files.js";
@@ -197,7 +198,7 @@ async function finish(
   let directory =
     outcome.step > (resume?.state.step ?? 0)
       ? join(run.config.output_dir, checkpointName(outcome.step))
-      : (resume?.directory ?? run.modelDirectory);
+      : (resume?.directory ?? run.model.directory);
   if (outcome.outcome === "finished") {
     bus.publish({
       type: "phase.changed",

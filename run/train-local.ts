@@ -10,7 +10,7 @@ import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { passPieces, readWireRange, sharedWireSpace } from "#lib/core/wire-space";
 import { ShardArithmetic, shardsNeeded, totalNorm, UpdateRule } from "#lib/optim/index";
-import type { PreparedRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
 
 export interface LocalStep {
   /** Steps made, this one included. */
@@ -161,10 +161,11 @@ export interface LocalEvaluation {
 
 /** Loss and scores over the validation batches. */
 export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): LocalEvaluation {
-  const counts = run.labels === undefined ? undefined : new ClassCounts(run.labels.length);
+  const counts =
+    run.data.labels === undefined ? undefined : new ClassCounts(run.data.labels.length);
   let nllSum = 0;
   let numTokens = 0;
-  for (const batch of run.validation) {
+  for (const batch of run.data.validation) {
     const part = engine.evaluate(batch);
     nllSum += part.nllSum;
     numTokens += part.numTokens;

@@ -19,7 +19,7 @@ async function labelsOf(
   const batches = run.plan.microBatches(0, 0);
   const first = [...(batches[0]?.targets ?? [])].filter((target) => target >= 0);
   await run.close();
-  return { labels: run.labels, lines: (run.started.dataLines ?? []).join("\n"), first };
+  return { labels: run.data.labels, lines: (run.started.dataLines ?? []).join("\n"), first };
 }
 
 test("numbers of any range, with blanks and as true and false are classes, in JSON and in tables", async () => {
