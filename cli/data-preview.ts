@@ -80,7 +80,7 @@ export async function previewCommand(args: readonly string[]): Promise<number> {
     }
     await writeRead(ledger, request, style);
     await writeSummary(data, ledger, request, style);
-    if (dataset.labels === undefined) refuseClassifierOfTexts(opened.modelConfig);
+    if (dataset.classes === undefined) refuseClassifierOfTexts(opened.modelConfig);
   } finally {
     data.closeData();
   }

@@ -93,8 +93,10 @@ export class RunLog {
     });
   }
 
+  /** @param scores by their names here */
   evaluated(
     result: EvaluationResult,
+    scores: Readonly<Record<string, number>>,
     epoch: number,
     size: { readonly numRows: number; readonly numBatches: number },
     moment: LogMoment,
@@ -102,9 +104,7 @@ export class RunLog {
     return this.#add({
       epoch,
       eval_loss: finiteOrNull(result.loss),
-      ...(result.scores === undefined
-        ? {}
-        : { eval_accuracy: result.scores.accuracy, eval_macro_f1: result.scores.macroF1 }),
+      ...scores,
       eval_runtime: seconds(result.seconds),
       eval_samples_per_second: rate(size.numRows, result.seconds),
       eval_steps_per_second: rate(size.numBatches, result.seconds),

@@ -3,7 +3,7 @@ import type { CoordinatorOptions } from "#coordinator/options";
 import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/config/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
-import { bestMetric } from "./classifier.js";
+import { bestMetric } from "./objective.js";
 import type { ResumePoint } from "./resume.js";
 import { saveCheckpoint } from "./files.js";
 import { countsTokens, flosPerToken, tracksBest } from "./results.js";
@@ -86,10 +86,9 @@ function addresses({
 
 /** When and on what the model is evaluated; nothing where nothing is kept for it. */
 function evaluationOf(run: StartedRun): Pick<CoordinatorOptions, "evaluation"> {
-  const { config, data, plan } = run;
+  const { config, data, objective, plan } = run;
   if (data.validation.length === 0) return {};
-  const metric = bestMetric(config);
-  const greaterIsBetter = config.greater_is_better ?? metric !== "loss";
+  const best = bestMetric(config, objective);
   return {
     evaluation: {
       batches: data.validation,
@@ -98,8 +97,14 @@ function evaluationOf(run: StartedRun): Pick<CoordinatorOptions, "evaluation"> {
       everySteps: interval(run, "eval"),
       delaySteps: evaluationDelaySteps(config, plan.stepsPerEpoch),
       numRows: data.validationReport?.numRows ?? 0,
-      ...(tracksBest(config) ? { best: { metric, greaterIsBetter } } : {}),
-      numClasses: data.labels?.length,
+      ...(tracksBest(config)
+        ? {
+            best: {
+              metric: best?.key ?? "loss",
+              greaterIsBetter: config.greater_is_better ?? best?.greaterIsBetter ?? false,
+            },
+          }
+        : {}),
     },
   };
 }

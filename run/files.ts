@@ -87,9 +87,7 @@ export async function saveFinalModel(
       await writeModel(run, temporary, snapshot);
     } else await copyModel(kept, temporary);
     await writeTrainerState(temporary, stateForTrainer(run, state, kept));
-    await writeResults(temporary, state.logHistory, {
-      isClassifier: run.data.labels !== undefined,
-    });
+    await writeResults(temporary, state.logHistory, run.objective);
     bytes = await directoryBytes(temporary);
     const files = new Set([...run.files, ...(await readdir(temporary))]);
     const record = { ...run.record, finished: null, files: [...files].sort() };

@@ -44,8 +44,8 @@ export async function prepareRun(
     const { tokenizer } = opened;
     const dated = withDateOf(tokenizer, asked, opened.date);
     const config = settleConfig(dated, choice?.bf16 ?? asked.bf16 === true);
-    const start = startingModel(config, opened, weights, data.labels);
-    const parts = compose(config, start, plan);
+    const start = startingModel(config, opened, weights, data);
+    const parts = compose(config, { model: start, objective: data.objective, plan });
     const { isChat } = data;
     const sample = await sampleOf(config, tokenizer, { ...opened.context, isChat });
     const modelConfig = { ...opened.modelConfig, ...start.configChanges };

@@ -1,6 +1,7 @@
 import { basename } from "node:path";
 import { datasetName, type SettledConfig } from "#lib/config/index";
 import type { RunStarted } from "#lib/core/events";
+import { describedObjective } from "#lib/objectives/metrics";
 import type { PreparedRun } from "./prepared-run.js";
 
 /** How a run is told of when it begins. @param notes lines about what was settled, after those of the data */
@@ -22,6 +23,7 @@ export function startedEvent(
     numTrainRows: plan.numRows,
     numTrainTokens: data.trainReport.rowTokens,
     numValidationRows: data.validationReport?.numRows ?? 0,
+    objective: describedObjective(data.objective),
     ...(data.labels === undefined ? {} : { numClasses: data.labels.length }),
     ...(adapterBase === undefined ? {} : { adapterBase }),
     dataLines: [...data.dataLines, ...notes],

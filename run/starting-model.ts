@@ -4,9 +4,10 @@ import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { LockstepError } from "#lib/core/errors/index";
 import { isTied } from "#lib/models/checkpoint-names";
 import type { StartingModel } from "#lib/parameters/index";
-import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifier.js";
+import { classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import type { DataModel } from "./data-model.js";
 import { findableName } from "./model-place.js";
+import type { PreparedData } from "./prepare-data.js";
 
 /**
  * A checkpoint's weights and its configuration, with a head over the labels of the data where they have some.
@@ -17,14 +18,15 @@ export function startingModel(
   config: SettledConfig,
   { modelDirectory, modelConfig, context }: DataModel,
   weights: ModelWeights,
-  labels: readonly string[] | undefined,
+  { labels, objective }: Pick<PreparedData, "labels" | "objective">,
 ): StartingModel {
   checkLabels(config, modelConfig, labels);
   const classifier =
     labels === undefined
       ? undefined
       : classifierModel(modelConfig, weights, {
-          ...{ labels, padTokenId: context.paddingTokenId, seed: config.seed },
+          ...{ labels, problemType: objective.kind },
+          ...{ padTokenId: context.paddingTokenId, seed: config.seed },
         });
   const { newWeights = new Map<string, Float32Array>() } = classifier ?? {};
   return {
@@ -54,16 +56,12 @@ function checkLabels(
   modelConfig: DataModel["modelConfig"],
   labels: readonly string[] | undefined,
 ): void {
-  const conflict = (keys: string, reason: string): LockstepError =>
-    new LockstepError("E_CONFIG_CONFLICT", { keys, reason });
   if (labels === undefined) refuseClassifierOfTexts(modelConfig);
-  if (labels !== undefined && config.sample_prompt !== null) {
-    throw conflict("sample_prompt and dataset", "a classifier continues no text");
-  }
-  if (labels === undefined && bestMetric(config) !== "loss") {
-    const reason = `${config.metric_for_best_model} is a classifier's, and the rows have no labels`;
-    throw conflict("metric_for_best_model and dataset", reason);
-  }
+  if (labels === undefined || config.sample_prompt === null) return;
+  throw new LockstepError("E_CONFIG_CONFLICT", {
+    keys: "sample_prompt and dataset",
+    reason: "a classifier continues no text",
+  });
 }
 
 /**

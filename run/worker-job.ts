@@ -11,7 +11,7 @@ export function workerJob(
   modelConfig: WorkerJob["modelConfig"],
   run: {
     readonly parameters: ChosenParameters;
-    readonly data: Pick<PreparedData, "hasSegments" | "hasTokenTypes">;
+    readonly data: Pick<PreparedData, "objective" | "batchFields">;
     readonly plan: TrainingPlan;
     readonly sample: SampleRequest | undefined;
   },
@@ -27,8 +27,8 @@ export function workerJob(
     precision: config.bf16 ? "bf16" : "fp32",
     ...(config.xla ? { xla: true } : {}),
     sequenceLength: plan.sequenceLength,
-    ...(data.hasSegments ? { hasSegments: true } : {}),
-    ...(data.hasTokenTypes ? { hasTokenTypes: true } : {}),
+    objective: data.objective,
+    batchFields: data.batchFields,
     ...(config.gradient_checkpointing === true ? { gradientCheckpointing: true } : {}),
     ...(microBatches <= config.gradient_groups ? { accumulates: false } : {}),
     microBatchSize: config.per_device_train_batch_size,

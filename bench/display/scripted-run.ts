@@ -1,3 +1,4 @@
+import { describedObjective } from "#lib/objectives/metrics";
 import type { LockstepEvent } from "#lib/core/events";
 
 /** An event and the milliseconds that pass before it. */
@@ -26,6 +27,7 @@ export function* scriptedRun(
     numTrainRows: 4_321,
     numTrainTokens: 4_321 * 512,
     numValidationRows: 24,
+    objective: describedObjective({ kind: "causal_lm" }),
   });
   yield at(100, { type: "phase.changed", phase: "waiting-for-workers" });
   for (const [index, workerId] of workers.entries()) {
@@ -44,9 +46,9 @@ export function* scriptedRun(
     type: "evaluation.completed",
     step: 0,
     loss: 3.5123,
-    perplexity: Math.exp(3.5123),
-    numTokens: 12_264,
+    weight: 12_264,
     seconds: 8.1,
+    metrics: { perplexity: Math.exp(3.5123) },
   });
   const prompt = "My fellow citizens, the state of our union";
   yield at(50, { type: "phase.changed", phase: "generating" });
@@ -101,7 +103,7 @@ export function* scriptedRun(
         group,
         workerId,
         seconds: 5.4,
-        numTokens: 2_044,
+        weight: 2_044,
       });
       yield at(0, {
         type: "bytes.transferred",
@@ -138,9 +140,9 @@ export function* scriptedRun(
     type: "evaluation.completed",
     step: totalSteps,
     loss: 3.3391,
-    perplexity: Math.exp(3.3391),
-    numTokens: 12_264,
+    weight: 12_264,
     seconds: 8.0,
+    metrics: { perplexity: Math.exp(3.3391) },
   });
   yield at(300, {
     type: "sample.generated",

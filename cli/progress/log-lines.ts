@@ -59,7 +59,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       ].join("  ");
     }
     case "evaluation.completed":
-      return `${evaluationTitle(event.step)}: ${[["loss", formatFigure(event.loss)], ...evaluationFigures(event)].map((pair) => pair.join(" ")).join(", ")} over ${evaluationSize(event)} in ${formatSeconds(event.seconds)}`;
+      return `${evaluationTitle(event.step)}: ${[["loss", formatFigure(event.loss)], ...evaluationFigures(view.started?.objective, event.metrics)].map((pair) => pair.join(" ")).join(", ")} over ${evaluationSize(view.started?.objective, event.weight)} in ${formatSeconds(event.seconds)}`;
     case "sample.generated":
       return event.isChat === true
         ? `sample at step ${event.step}: user: ${printable(event.prompt)}|assistant: ${printable(event.text)}`

@@ -1,6 +1,6 @@
-import type { ClassificationScores } from "#lib/core/classification-scores";
 import type {
   LockstepEvent,
+  Metrics,
   RunPhase,
   RunResumed,
   RunStarted,
@@ -23,8 +23,7 @@ export interface WorkerView {
 export interface Evaluation {
   readonly step: number;
   readonly loss: number;
-  readonly perplexity: number;
-  readonly scores?: ClassificationScores;
+  readonly metrics: Metrics;
 }
 
 export interface Sample {

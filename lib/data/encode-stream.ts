@@ -13,8 +13,8 @@ import { documentTokens } from "./document-tokens.js";
 import { contentOf, type PlacedExample } from "./examples.js";
 import type { LabelledExample } from "./formats/index.js";
 import { refuseHalfCharacters } from "./half-characters.js";
-import { LabelTable } from "./labels.js";
 import { NumberList } from "./number-list.js";
+import type { LabelReading } from "./label-reading.js";
 import type { DataObserver } from "./observer.js";
 import type { TokenStore } from "./token-store.js";
 import type { PairTokens, Tokenizer } from "./tokenizer.js";
@@ -34,6 +34,7 @@ export interface EncodeSettings {
   /** Examples are cut to it when rows are made of them. */
   readonly sequenceLength: number;
   readonly badExamples: BadExamples;
+  readonly labels: LabelReading;
   readonly onProgress?: (numCharacters: number) => void;
   readonly observer?: DataObserver;
 }
@@ -56,7 +57,6 @@ export class ExampleEncoder {
   /** Of labelled examples: their labels' numbers, and how many tokens were cut off them. */
   readonly labels = NumberList.ofInt32();
   readonly cutTokens = NumberList.ofInt32();
-  readonly labelTable = new LabelTable();
   /** Whether examples are pairs of texts. */
   hasPairs = false;
   /** Decided by the first example: a data set is labelled as a whole. */
@@ -220,7 +220,7 @@ export class ExampleEncoder {
     this.#checkVocabulary(ids, placed.place);
     const start = this.#store.append(ids.map((id, i) => (typeIds[i] === 1 ? ~id : id)));
     this.#keep(placed, start, ids.length, 1, content, truncatedTokens);
-    this.labels.push(this.labelTable.numberOf(label, placed.place));
+    this.labels.push(this.#settings.labels.table.numberOf(label, placed.place));
     this.cutTokens.push(truncatedTokens);
     if (pair !== null) this.hasPairs = true;
     for (const each of pair === null ? [text] : [text, pair]) {

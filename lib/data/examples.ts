@@ -1,4 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
+import type { LabelReader } from "#lib/core/labels";
 import type { BadExamples } from "./bad-examples.js";
 import { isBlank } from "./documents.js";
 import { refuseHalfCharacters } from "./half-characters.js";
@@ -47,6 +48,8 @@ export interface ReadOptions {
   /** Takes a line for a person, once each: what is read in which way. */
   readonly tell?: (line: string) => void;
   readonly observer?: DataObserver;
+  /** Reads the labels of rows. @default none, which refuses a row with a label */
+  readonly readLabel?: LabelReader["read"];
 }
 
 /**
@@ -75,7 +78,7 @@ export async function sourceFiles(
 export async function* readExamples(
   source: DataSource,
   badExamples: BadExamples,
-  { purpose = "train", tell = () => {}, observer = {} }: ReadOptions = {},
+  { purpose = "train", tell = () => {}, observer = {}, readLabel }: ReadOptions = {},
 ): AsyncGenerator<PlacedExample> {
   let left = source.maxExamples ?? Number.POSITIVE_INFINITY;
   if (Object.hasOwn(builtInDatasets, source.source)) {
@@ -104,7 +107,7 @@ export async function* readExamples(
       const { format } = reading;
       observer.onRead?.(file, format);
       try {
-        const example = parseExample(raw, format, reading);
+        const example = parseExample(raw, format, reading, readLabel);
         refuseHalfCharacters(example, raw.place);
         if (example.kind === "text" && isBlank(example.text)) {
           badExamples.leaveOutBlank(raw.place);

@@ -1,5 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
-import type { TokenBatch } from "#lib/core/job";
+import type { Batch } from "#lib/core/batch";
 import { permutation } from "#lib/core/random";
 import { groupByLength } from "./length-groups.js";
 import { gatherBatch, type TrainingRows } from "./rows.js";
@@ -21,9 +21,9 @@ export interface TrainingPlan {
   /** Real rows of a step: `rowsPerStep`, fewer in the last step of an epoch. */
   rowsIn(step: number): number;
   /** Micro-batches of a group, at least one, all of `microBatchSize` rows. @param group 0-based */
-  microBatches(step: number, group: number): TokenBatch[];
-  /** Targets of a step: the normaliser of its loss. */
-  supervisedTokens(step: number): number;
+  microBatches(step: number, group: number): Batch[];
+  /** What a step's loss is divided by: its supervised tokens, or rows. */
+  lossWeight(step: number): number;
   /** Tokens of a step's rows without their padding. */
   realTokens(step: number): number;
   /** Epochs that `completedSteps` updates make, a fraction within one, as the Trainer of transformers logs it. */
@@ -104,7 +104,7 @@ export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
     totalSteps,
     rowIndices,
     rowsIn,
-    microBatches(step: number, group: number): TokenBatch[] {
+    microBatches(step: number, group: number): Batch[] {
       checkIndex("group", group, gradientGroups);
       const indices = rowIndices(step);
       // A short step drops the micro-batches that would hold padding only, but leaves each group one.
@@ -116,8 +116,8 @@ export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
         return gatherBatch(rows, indices.subarray(start, start + microBatchSize), microBatchSize);
       });
     },
-    supervisedTokens: (step: number) =>
-      rowIndices(step).reduce((sum, row) => sum + rows.supervisedTokens(row), 0),
+    lossWeight: (step: number) =>
+      rowIndices(step).reduce((sum, row) => sum + rows.lossWeight(row), 0),
     realTokens: (step: number) =>
       rowIndices(step).reduce((sum, row) => sum + rows.lengthOf(row), 0),
     epochAt(completedSteps: number): number {

@@ -2,18 +2,18 @@ import type * as tf from "@tensorflow/tfjs-core";
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerJob } from "#lib/core/job";
 import { resolveWeights, type Weights } from "#lib/models/index";
-import type { TrainableModel } from "./batch-loss.js";
+import type { HeadedModel } from "./objectives/index.js";
 import { type TracedParameters, traceParameters } from "./parameters/index.js";
 
 /** Finds what a model asks for among a job's tensors: the trained ones, then the frozen ones. */
 export class WeightLookup {
-  readonly #model: TrainableModel;
+  readonly #model: HeadedModel;
   readonly #parameters: TracedParameters;
   /** Where each tensor is; a checkpoint may name a weight otherwise than the model. */
   readonly #indexOf = new Map<string, number>();
 
   /** @throws E_MODEL_TENSOR_MISSING, E_MODEL_TENSOR_UNKNOWN, E_MODEL_UNSUPPORTED */
-  constructor(model: TrainableModel, job: WorkerJob) {
+  constructor(model: HeadedModel, job: WorkerJob) {
     this.#model = model;
     this.#parameters = traceParameters(job.parameters);
     const slots = [...job.layout.tensors, ...(job.frozen?.tensors ?? [])];

@@ -17,7 +17,9 @@ async function labelsOf(
   const { rowIndices, numRows } = run.plan;
   assert.ok(numRows > 0 && rowIndices(0).length > 0);
   const batches = run.plan.microBatches(0, 0);
-  const first = [...(batches[0]?.targets ?? [])].filter((target) => target >= 0);
+  const first = [...(batches[0]?.fields["label"] ?? batches[0]?.fields["targets"] ?? [])].filter(
+    (target) => target >= 0,
+  );
   await run.close();
   return { labels: run.data.labels, lines: (run.started.dataLines ?? []).join("\n"), first };
 }

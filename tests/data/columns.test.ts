@@ -11,6 +11,9 @@ import { BadExamples } from "#lib/data/bad-examples";
 import { findSources } from "#lib/data/dataset-info";
 import { type DataSource, readExamples } from "#lib/data/examples";
 import type { DatasetFormat, Example } from "#lib/data/formats/index";
+import { classLabels } from "#lib/objectives/class-labels";
+
+const readLabel = classLabels.read;
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-columns-"));
 after(() => rm(directory, { recursive: true }));
@@ -49,7 +52,10 @@ async function first(
   const whole: DataSource = format === undefined ? source : { format, ...source };
   const notes: string[] = [];
   const tell = (line: string): void => void notes.push(line);
-  for await (const { example } of readExamples(whole, new BadExamples("error"), { tell })) {
+  for await (const { example } of readExamples(whole, new BadExamples("error"), {
+    tell,
+    readLabel,
+  })) {
     return { example, notes };
   }
   return assert.fail("no row");
@@ -125,7 +131,9 @@ test("an entry has columns of its own", async () => {
   const path = await file(".jsonl", '{"q": "2 + 2 =", "a": " 4"}');
   const { config } = resolve({ dataset: [{ path, columns: { prompt: "q", completion: "a" } }] });
   const [source] = await findSources(config.dataset, { datasetDir: directory });
-  for await (const { example } of readExamples(source as DataSource, new BadExamples("error"))) {
+  for await (const { example } of readExamples(source as DataSource, new BadExamples("error"), {
+    readLabel,
+  })) {
     assert.deepEqual(example, { kind: "completion", prompt: "2 + 2 =", completion: " 4" });
   }
   assert.match(
@@ -232,7 +240,10 @@ test("columns that only later rows have, and that are not read, are told with th
     const path = await file(".jsonl", rows.map((row) => JSON.stringify(row)).join("\n"));
     const notes: string[] = [];
     const tell = (line: string): void => void notes.push(line.replace(path, "FILE"));
-    const read = readExamples({ source: path, ...source }, new BadExamples("error"), { tell });
+    const read = readExamples({ source: path, ...source }, new BadExamples("error"), {
+      tell,
+      readLabel,
+    });
     for await (const { example } of read) assert.equal(example.kind, "conversation");
     return notes;
   };

@@ -75,7 +75,7 @@ async function prepare(
 function tokensOf(rows: TrainingRows): number[][] {
   return Array.from({ length: rows.numRows }, (_, row) => {
     const tokens = new Int32Array(rows.sequenceLength);
-    rows.write(row, { tokens, targets: new Int32Array(rows.sequenceLength) });
+    rows.write(row, { tokens, targets: {} });
     return [...tokens];
   });
 }

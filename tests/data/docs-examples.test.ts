@@ -13,6 +13,7 @@ import {
   recogniseFormat,
 } from "#lib/data/formats/index";
 import { dataExtensions, readRawExamples } from "#lib/data/readers/index";
+import { classLabels } from "#lib/objectives/class-labels";
 
 // The examples of docs/data.md are read as the page says.
 
@@ -62,7 +63,7 @@ test("every format has an example that reads as the page says", async (t) => {
     const found: string[] = [];
     for await (const row of readRawExamples(file, new BadExamples("error"))) {
       assert.equal(recogniseFormat(row), format);
-      found.push(render(parseExample(row, format)));
+      found.push(render(parseExample(row, format, {}, classLabels.read)));
     }
     assert.equal(`${found.join("\n\n")}\n`, reading.text);
   }

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import fc from "fast-check";
 import { isLockstepError } from "#lib/core/errors/index";
-import { ignoredTarget, type TokenBatch } from "#lib/core/job";
+import { type Batch, hasField, ignoredTarget } from "#lib/core/batch";
 import { packageRoot } from "#lib/core/paths";
 import { packBestFit } from "#lib/data/best-fit";
 import { ContentNumbers } from "#lib/data/content-numbers";
@@ -19,6 +19,7 @@ import {
   prepareDataset,
 } from "#lib/data/index";
 import { TokenStore } from "#lib/data/token-store";
+import { targetsOf, tokensOf } from "#tests/support/batches";
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-examples-"));
 after(() => rm(directory, { recursive: true }));
@@ -57,22 +58,23 @@ function failure(code: string, facts: object = {}): (error: unknown) => boolean 
 }
 
 /** Tokens and learnt targets of each example in a batch of one row, by its segments. */
-function examplesIn(batch: TokenBatch): { tokens: number[]; learnt: number[] }[] {
-  const segments = batch.segments ?? batch.tokens.map(() => 1);
+function examplesIn(batch: Batch): { tokens: number[]; learnt: number[] }[] {
+  const [tokens, targets, { positions }] = [tokensOf(batch), targetsOf(batch), batch.fields];
+  const segments = (batch.fields["segments"] as Int32Array | undefined) ?? tokens.map(() => 1);
   const examples: { tokens: number[]; learnt: number[] }[] = [];
   segments.forEach((segment, i) => {
     if (segment === 0) {
-      assert.equal(batch.tokens[i], 0);
-      assert.equal(batch.targets[i], ignoredTarget);
+      assert.equal(tokens[i], 0);
+      assert.equal(targets[i], ignoredTarget);
       return;
     }
     const example = (examples[segment - 1] ??= { tokens: [], learnt: [] });
-    if (batch.positions !== undefined) assert.equal(batch.positions[i], example.tokens.length);
-    example.tokens.push(batch.tokens[i] ?? 0);
-    const target = batch.targets[i] ?? 0;
+    if (positions !== undefined) assert.equal(positions[i], example.tokens.length);
+    example.tokens.push(tokens[i] ?? 0);
+    const target = targets[i] ?? 0;
     if (target === ignoredTarget) return;
     assert.equal(segments[i + 1], segment, "a target belongs to the token's own example");
-    assert.equal(target, batch.tokens[i + 1]);
+    assert.equal(target, tokens[i + 1]);
     example.learnt.push(target);
   });
   return examples;
@@ -106,11 +108,11 @@ test("what is learnt of each format is its answers with their end, and nothing e
     const { train, layout } = await prepare([row], { sequenceLength: 128 });
     assert.equal(layout, "padded");
     const [batch] = evaluationBatches(train.rows, 1);
-    assert.ok(batch !== undefined && batch.segments === undefined);
+    assert.ok(batch !== undefined && batch.fields["segments"] === undefined);
     learnt[format] = await Promise.all(examplesIn(batch).map((example) => text(example.learnt)));
-    const supervised = batch.targets.filter((target) => target !== ignoredTarget).length;
+    const supervised = targetsOf(batch).filter((target) => target !== ignoredTarget).length;
     assert.equal(train.report.supervisedTokens, supervised);
-    assert.equal(train.rows.supervisedTokens(0), supervised);
+    assert.equal(train.rows.lossWeight(0), supervised);
   }
   assert.deepEqual(learnt, {
     "prompt-completion": [" world<|im_end|>"],
@@ -131,7 +133,7 @@ test("packed rows hold the examples of padded rows, each in its own segment", as
   const padded = await prepare(manyRows, { sequenceLength: 128 });
   const packed = await prepare(manyRows, { sequenceLength: 128, packing: true });
   assert.equal(packed.layout, "packed");
-  assert.ok(packed.train.rows.hasSegments);
+  assert.ok(hasField(packed.train.rows.inputs, "segments"));
   const all = (dataset: PreparedDataset): { tokens: number[]; learnt: number[] }[] =>
     evaluationBatches(dataset.train.rows, 1).flatMap((batch) => examplesIn(batch));
   const ofPacked = all(packed);
@@ -160,8 +162,11 @@ test("the plan's normaliser is the number of targets in its batches, ragged and 
     for (let step = 0; step < plan.totalSteps; step++) {
       const count = [0, 1]
         .flatMap((group) => plan.microBatches(step, group))
-        .reduce((sum, { targets }) => sum + targets.filter((t) => t !== ignoredTarget).length, 0);
-      assert.equal(plan.supervisedTokens(step), count);
+        .reduce(
+          (sum, batch) => sum + targetsOf(batch).filter((t) => t !== ignoredTarget).length,
+          0,
+        );
+      assert.equal(plan.lossWeight(step), count);
       total += count;
     }
     assert.equal(total, train.report.supervisedTokens);

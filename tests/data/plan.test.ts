@@ -2,34 +2,40 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { isLockstepError } from "#lib/core/errors/index";
-import { ignoredTarget, type TokenBatch } from "#lib/core/job";
+import { type Batch, ignoredTarget, inputFields, nextTokenField } from "#lib/core/batch";
 import { permutation } from "#lib/core/random";
 import { createTrainingPlan, evaluationBatches, type TrainingRows } from "#lib/data/index";
+import { targetsOf, tokensOf } from "#tests/support/batches";
 
 const sequenceLength = 4;
 
 /** Row r holds tokens 10r+1 .. 10r+4, so that a batch tells which rows it was gathered from. */
 const numberedRows = (numRows: number): TrainingRows => ({
   ...{ numRows, sequenceLength, numTokens: numRows * sequenceLength, droppedTokens: 0 },
-  hasSegments: false,
+  inputs: inputFields(),
+  targets: [nextTokenField],
   lengthOf: () => sequenceLength,
-  supervisedTokens: () => sequenceLength - 1,
+  lossWeight: () => sequenceLength - 1,
   write(row, into) {
     for (let i = 0; i < sequenceLength; i++) into.tokens[i] = 10 * row + 1 + i;
-    into.targets.set(into.tokens.subarray(1));
+    into.targets[nextTokenField.name]?.set(into.tokens.subarray(1));
   },
 });
 
 /** The rows that are no padding; asserts the static shape and every row's tokens and targets on the way. */
-function rowsOf(batches: readonly TokenBatch[], numRows: number): number[] {
+function rowsOf(batches: readonly Batch[], numRows: number): number[] {
   const found: number[] = [];
   for (const batch of batches) {
     assert.equal(batch.numRows, numRows);
-    assert.equal(batch.tokens.length, numRows * sequenceLength);
-    assert.equal(batch.targets.length, numRows * sequenceLength);
+    assert.equal(tokensOf(batch).length, numRows * sequenceLength);
+    assert.equal(targetsOf(batch).length, numRows * sequenceLength);
     for (let row = 0; row < numRows; row++) {
-      const tokens = [...batch.tokens.subarray(row * sequenceLength, (row + 1) * sequenceLength)];
-      const targets = [...batch.targets.subarray(row * sequenceLength, (row + 1) * sequenceLength)];
+      const tokens = [
+        ...tokensOf(batch).subarray(row * sequenceLength, (row + 1) * sequenceLength),
+      ];
+      const targets = [
+        ...targetsOf(batch).subarray(row * sequenceLength, (row + 1) * sequenceLength),
+      ];
       if (tokens[0] === 0) {
         assert.deepEqual(tokens, [0, 0, 0, 0]);
         assert.deepEqual(targets, Array(sequenceLength).fill(ignoredTarget));
@@ -130,10 +136,10 @@ test("the supervised tokens of a step are the targets that its batches hold", ()
         let targets = 0;
         for (let group = 0; group < plan.gradientGroups; group++) {
           for (const batch of plan.microBatches(step, group)) {
-            for (const target of batch.targets) if (target !== ignoredTarget) targets++;
+            for (const target of targetsOf(batch)) if (target !== ignoredTarget) targets++;
           }
         }
-        assert.equal(plan.supervisedTokens(step), targets);
+        assert.equal(plan.lossWeight(step), targets);
       }
     }),
   );
@@ -167,7 +173,7 @@ test("fewer rows than a step make one short step an epoch, as transformers makes
     assert.equal(plan.stepsPerEpoch, 1);
     assert.equal(plan.totalSteps, 3);
     assert.equal(plan.rowsIn(2), numRows);
-    assert.equal(plan.supervisedTokens(0), numRows * (sequenceLength - 1));
+    assert.equal(plan.lossWeight(0), numRows * (sequenceLength - 1));
     assert.deepEqual([0, 1, 2, 3].map(plan.epochAt), [0, 1, 2, 3]);
     for (let group = 0; group < 4; group++) assert.equal(plan.microBatches(0, group).length, 1);
   }

@@ -12,6 +12,7 @@ import { isBlank, splitLoneDocument } from "#lib/data/documents";
 import { readExamples } from "#lib/data/examples";
 import { loadTokenizer, type PreparedDataset, prepareDataset, readTexts } from "#lib/data/index";
 import { writeCaseModel } from "#tests/support/case-job";
+import { classLabels } from "#lib/objectives/class-labels";
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-texts-"));
 after(() => rm(directory, { recursive: true }));
@@ -39,6 +40,7 @@ async function prepare(
       onBadExample: options.skipsBadRows === true ? "skip" : "error",
     },
     {
+      labelReaderOf: () => classLabels,
       tokenizer: options.addsBos === true ? beginning : tokenizer,
       ...{ vocabSize: 264, sequenceLength: 512, maxSequenceLength: 1024, seed: 1 },
       packing: false,
@@ -54,7 +56,7 @@ async function learntTexts(source: string): Promise<string[]> {
   return Promise.all(
     Array.from({ length: train.rows.numRows }, async (_, row) => {
       const tokens = new Int32Array(512);
-      train.rows.write(row, { tokens, targets: new Int32Array(512) });
+      train.rows.write(row, { tokens, targets: {} });
       const length = train.rows.lengthOf(row);
       assert.equal(tokens[length - 1], 0);
       return tokenizer.decode(tokens.subarray(0, length - 1), { skipSpecialTokens: false });
@@ -221,7 +223,7 @@ test("bytes of a Parquet file that are not UTF-8 are bad rows, the others are re
   const source = await file(".parquet", bytes);
   const bad = new BadExamples("skip");
   let numRead = 0;
-  for await (const { place } of readExamples({ source }, bad)) {
+  for await (const { place } of readExamples({ source }, bad, { readLabel: classLabels.read })) {
     assert.ok(!place.endsWith("row 5"));
     numRead++;
   }

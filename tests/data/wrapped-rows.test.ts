@@ -5,6 +5,7 @@ import fc from "fast-check";
 import { evaluationBatches } from "#lib/data/index";
 import { wrappedRows } from "#lib/data/rows";
 import { TokenStore } from "#lib/data/token-store";
+import { tokensOf } from "#tests/support/batches";
 
 const store = new TokenStore(tmpdir());
 after(() => store.close());
@@ -26,7 +27,7 @@ test("wrapped rows give the texts again, one after another, up to the dropped to
       assert.equal(rows.numRows, numRows);
       assert.equal(rows.numTokens + rows.droppedTokens, stream.length);
       assert.equal(rows.numTokens, isShort ? stream.length : numRows * sequenceLength);
-      const tokens = evaluationBatches(rows, 1).flatMap((batch) => [...batch.tokens]);
+      const tokens = evaluationBatches(rows, 1).flatMap((batch) => [...tokensOf(batch)]);
       assert.equal(tokens.length, numRows * sequenceLength);
       assert.deepEqual(tokens.slice(0, rows.numTokens), stream.slice(0, rows.numTokens));
     }),

@@ -233,9 +233,9 @@ test("JSON lines: every line parses, has a time and a type, and keeps figures th
       type: "evaluation.completed",
       step: 1,
       loss: Number.NaN,
-      perplexity: Number.POSITIVE_INFINITY,
-      numTokens: 1,
+      weight: 1,
       seconds: 1,
+      metrics: { perplexity: Number.POSITIVE_INFINITY },
     },
     new Date(0),
   );
@@ -244,9 +244,9 @@ test("JSON lines: every line parses, has a time and a type, and keeps figures th
     type: "evaluation.completed",
     step: 1,
     loss: "NaN",
-    perplexity: "Infinity",
-    numTokens: 1,
+    weight: 1,
     seconds: 1,
+    metrics: { perplexity: "Infinity" },
   });
 });
 

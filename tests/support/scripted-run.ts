@@ -69,8 +69,8 @@ export async function startScriptedRun(): Promise<ScriptedRun> {
       type: "evaluation.completed",
       step,
       loss: 3.2,
-      perplexity: Math.exp(3.2),
-      numTokens: 1000,
+      weight: 1000,
+      metrics: { perplexity: Math.exp(3.2) },
       seconds: 1,
     });
     bus.publish({

@@ -1,5 +1,6 @@
 import type { ColumnMapping, InstructionForm } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
+import type { Label } from "#lib/core/labels";
 import type { ChatMessage } from "#lib/data/chat-template";
 import { atPlace, type JsonData, jsonDataOf } from "#lib/data/json-data";
 
@@ -33,7 +34,7 @@ export interface LabelledExample {
   readonly kind: "labelled";
   readonly text: string;
   readonly pair: string | null;
-  readonly label: string | number | boolean;
+  readonly label: Label;
 }
 
 export const datasetFormats = [

@@ -1,3 +1,4 @@
+import type { LabelReader } from "#lib/core/labels";
 import type { RawExample } from "#lib/data/readers/index";
 import { chatExample, instructionExample } from "./entry-examples.js";
 import { alpacaExample, sharegptExample } from "./conversations.js";
@@ -16,7 +17,10 @@ export * from "./example.js";
 export { LaterColumns, type ExampleReading, readingOf, recogniseFormat } from "./recognise.js";
 
 const parsers: Readonly<
-  Record<DatasetFormat, (raw: RawFields, options: FormatOptions) => Example>
+  Record<
+    DatasetFormat,
+    (row: RawFields, options: FormatOptions, readLabel: LabelReader["read"]) => Example
+  >
 > = Object.freeze({
   text: (raw, { columns = {} }) => ({ kind: "text", text: raw.string(columns.text ?? "text") }),
   "prompt-completion": promptCompletionExample,
@@ -29,13 +33,17 @@ const parsers: Readonly<
   classification: classificationExample,
 });
 
+/** Of who reads no labels. */
+const noLabel: LabelReader["read"] = () => ({ problem: "is read by no objective" });
+
 /** @throws E_DATA_ROW_FORMAT, E_DATA_NO_ANSWER */
 export function parseExample(
   { place, fields }: RawExample,
   format: DatasetFormat,
   options: FormatOptions = {},
+  readLabel: LabelReader["read"] = noLabel,
 ): Example {
-  return parsers[format](new RawFields(format, place, fields), options);
+  return parsers[format](new RawFields(format, place, fields), options, readLabel);
 }
 
 /** Both are texts, or both are lists of messages; of those, the completion's answers are learnt. */
