@@ -12,7 +12,7 @@ import { precisionAdvice } from "#worker/precision-advice";
 import { openDeviceTelemetry } from "#worker/telemetry";
 import { runWorker } from "#worker/worker";
 import type { ConsoleFlags } from "./console.js";
-import { readToken } from "#run/host";
+import { readToken } from "#run/http-token";
 import { memoryLines } from "#run/memory-lines";
 import { counted } from "#lib/core/format";
 import {

@@ -50,7 +50,7 @@ export async function prepareRun(
     const sample = await sampleOf(config, tokenizer, { ...opened.context, isChat });
     const modelConfig = { ...opened.modelConfig, ...start.configChanges };
     const run = {
-      ...{ config, ...parts, data, plan, sample },
+      ...{ config, asked, ...parts, data, plan, sample },
       model: preparedModel(config, { opened, weights, start, parts }),
       job: workerJob(config, modelConfig, { ...parts, data, plan, sample }),
       close: () => resources.close(),

@@ -1,4 +1,4 @@
-import type { SettledConfig } from "#lib/config/index";
+import type { ResolvedConfig, SettledConfig } from "#lib/config/index";
 import type { FloatDtype } from "#lib/core/dtype";
 import type { RunStarted } from "#lib/core/events";
 import type { WorkerJob } from "#lib/core/job";
@@ -10,6 +10,8 @@ import type { SampleRequest } from "./sample-request.js";
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
 export interface PreparedRun extends Composition {
   readonly config: SettledConfig;
+  /** The configuration before the data and the machine settled what it leaves open. */
+  readonly asked: ResolvedConfig;
   readonly model: PreparedModel;
   readonly data: Omit<PreparedData, "plan">;
   readonly plan: TrainingPlan;

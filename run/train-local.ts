@@ -159,6 +159,8 @@ export interface LocalEvaluation {
   /** Mean over what the objective counts: per supervised token, nats, of a causal model. */
   readonly loss: number;
   readonly metrics: Metrics;
+  /** What the loss is a mean over: supervised tokens, or rows of a classifier. */
+  readonly weight: number;
 }
 
 /** Loss and metrics over the validation batches. */
@@ -174,5 +176,5 @@ export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): LocalEv
     scorer?.add(batch, part.outputs);
   }
   const loss = lossSum / weight;
-  return { loss, metrics: metricsOf(objective, loss, scorer?.values()) };
+  return { loss, weight, metrics: metricsOf(objective, loss, scorer?.values()) };
 }

@@ -10,6 +10,14 @@ export const packageRoot: string = (() => {
   return directory;
 })();
 
+/** What a person types to bring the engine or a model: in a checkout, and where npm installed the package. */
+export const setUpCommandLine: string = existsSync(join(packageRoot, "tsconfig.json"))
+  ? "node scripts/setup.mjs"
+  : "npx lockstep setup";
+
+/** Where the set-up links the engine. */
+export const engineDirectory: string = join(packageRoot, "dist", "engine");
+
 /**
  * Where downloads, imported models and what is known of devices live: $LOCKSTEP_CACHE,
  * $XDG_CACHE_HOME/lockstep or ~/.cache/lockstep.

@@ -52,7 +52,7 @@ export interface ModelInputs {
   readonly tokenTypes?: tf.Tensor2D;
   /**
    * Tokens of the whole sequence, for rotary types that depend on it (dynamic, longrope) where it is
-   * more than T; absent: T.
+   * not T; absent: T.
    */
   readonly sequenceLength?: number;
   /** Absent: attention over the T tokens and their segments. */

@@ -11,6 +11,7 @@ import { buildDecodePrograms, promptChunkLength } from "#lib/tuning/decode-progr
 import { Decoder } from "#lib/tuning/decoder";
 import { WeightVariables } from "#lib/tuning/weight-variables";
 import { takesArgMax, TokenChooser } from "./choose.js";
+import type { Continuation } from "./continuation.js";
 import type { GenerationOptions } from "./options.js";
 import { firstStop, settledLength } from "./stop-strings.js";
 
@@ -26,14 +27,6 @@ export interface GeneratorOptions {
   readonly precision?: Precision;
   /** Tokens of a prompt that one call takes. @default promptChunkLength */
   readonly chunkLength?: number;
-}
-
-export interface Continuation {
-  /** Without the end token. With a stop string, up to the token that completed it. */
-  readonly tokens: Int32Array;
-  /** Of the tokens, cut before a stop string; absent without `decode`. */
-  readonly text?: string;
-  readonly finish: "end-token" | "stop-string" | "length";
 }
 
 export interface TextHooks {

@@ -1,5 +1,5 @@
+export type { Continuation } from "./continuation.js";
 export {
-  type Continuation,
   Generator,
   type GeneratorOptions,
   type TextHooks,
