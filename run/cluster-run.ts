@@ -14,7 +14,8 @@ import { finishRun, savedSoFar } from "./finish.js";
 import { readToken } from "./http-token.js";
 import { startLocalWorkers } from "./local-workers.js";
 import { claimOutputDirectory } from "./output-directory.js";
-import { type PreparedRun, prepareRun } from "./prepare.js";
+import { prepareRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
 import { pushOf, type PushResult } from "./push.js";
 import { compareDevices, resumedPrecision } from "./resume.js";
 import {

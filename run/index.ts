@@ -29,7 +29,8 @@ export { type ClusterOptions, type ClusterRun, startCluster } from "./cluster-ru
 export { type GivenKeys, loadConfig, type LoadOptions } from "./load-config.js";
 export { startLocal as trainLocal } from "./local-run.js";
 export { findModelDirectory } from "./model-directory.js";
-export { type PreparationHooks, type PreparedRun, prepareRun } from "./prepare.js";
+export { type PreparationHooks, prepareRun } from "./prepare.js";
+export type { PreparedRun } from "./prepared-run.js";
 export type { Run, RunOptions, RunResult } from "./run-handle.js";
 export { TextClassifier } from "./text-classifier.js";
 export { type EmbedderOptions, TextEmbedder } from "./text-embedder.js";

@@ -20,7 +20,8 @@ import { type DeviceTelemetry, openDeviceTelemetry } from "#worker/telemetry";
 import { finishRun } from "./finish.js";
 import { memoryLines } from "./memory-lines.js";
 import { claimOutputDirectory } from "./output-directory.js";
-import { type PreparedRun, prepareRun } from "./prepare.js";
+import { prepareRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
 import { pushOf } from "./push.js";
 import {
   type Run,
@@ -157,7 +158,7 @@ async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: Run
   const { totalSteps, stepsPerEpoch } = plan;
   const evaluations: EvaluationEntry[] = [];
   const evaluate = (step: number): void => {
-    if (run.validation.length === 0) return;
+    if (run.data.validation.length === 0) return;
     const startedAt = performance.now();
     const evaluation = evaluateLocal(run, engine);
     const seconds = (performance.now() - startedAt) / 1000;
@@ -199,7 +200,7 @@ async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: Run
 
 /** The continuation of `sample_prompt`. */
 async function generateSample(
-  { sample, tokenizer }: PreparedRun,
+  { sample, model: { tokenizer } }: PreparedRun,
   engine: TrainingEngine,
   step: number,
   bus: InProcessEventBus,
