@@ -197,8 +197,8 @@ class Cluster {
 
   /** @returns where the dashboard and the metrics are, undefined when switched off */
   async #serveHttp(bus: InProcessEventBus): Promise<string | undefined> {
-    const { metrics_port: port, insecure, http_token_file } = this.#config;
-    const host = this.#config.metrics_host;
+    const config = this.#config;
+    const { metrics_host: host, metrics_port: port, insecure, http_token_file } = config;
     if (port === null) return undefined;
     const token = await readToken(http_token_file);
     const { registry } = new CoordinatorMetrics(bus);
