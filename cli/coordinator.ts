@@ -1,5 +1,5 @@
 import { loadConfig } from "#lib/config/index";
-import { startCluster } from "#run/cluster-run";
+import { startCoordinator } from "#run/cluster-run";
 import { type ConsoleFlags, openConsole } from "./console.js";
 import { listenForRunSignals } from "./run-signals.js";
 import { exitCodes } from "./stop-signals.js";
@@ -10,7 +10,7 @@ export async function coordinatorCommand(
   flags: ConsoleFlags,
 ): Promise<number> {
   const loaded = await loadConfig(args, "coordinator");
-  const run = startCluster(loaded.config, { startsWorkers: false });
+  const run = startCoordinator(loaded.config);
   const display = openConsole(run, loaded, flags);
   const signals = listenForRunSignals({ config: loaded.config, display, run });
   try {

@@ -1,5 +1,5 @@
 import { loadConfig } from "#lib/config/index";
-import { startCluster } from "#run/cluster-run";
+import { startCluster } from "#run/local-cluster";
 import { type ConsoleFlags, openConsole } from "./console.js";
 import { listenForRunSignals } from "./run-signals.js";
 import { exitCodes } from "./stop-signals.js";

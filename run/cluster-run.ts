@@ -8,14 +8,15 @@ import { resumedEvent } from "#coordinator/resumed-event";
 import { outputRecordFile } from "#lib/checkpoint/index";
 import type { ResolvedConfig } from "#lib/config/index";
 import { hostPort, splitAddress } from "#lib/core/address";
+import type { LockstepError } from "#lib/core/errors/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
 import { turnWorkersAway } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
 import { readToken } from "./http-token.js";
-import { startLocalWorkers } from "./local-workers.js";
 import { claimOutputDirectory } from "./output-directory.js";
-import { type PreparedRun, prepareRun } from "./prepare.js";
+import { prepareRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
 import { pushOf, type PushResult } from "./push.js";
 import { compareDevices, resumedPrecision } from "./resume.js";
 import {
@@ -33,13 +34,8 @@ import {
   type RunStart,
   type StartedRun,
 } from "./start.js";
-import type { Supervisor } from "./supervisor.js";
+import type { Supervisor, WorkerExit } from "./supervisor.js";
 import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
-
-export interface ClusterOptions extends RunOptions {
-  /** Whether the workers are processes that the run starts, or come from elsewhere. @default true */
-  readonly startsWorkers?: boolean;
-}
 
 export interface ClusterRun extends Run {
   /** Whether the job is open for workers, so that a stop has something to save. */
@@ -53,15 +49,38 @@ export interface ClusterRun extends Run {
   readonly killWorkers: () => void;
 }
 
-/**
- * Runs a configuration on a coordinator in this process and workers: those that it starts on this machine,
- * or those that join from elsewhere. A checkpoint is saved where the run is stopped.
- */
-export function startCluster(
+export interface WorkersOptions {
+  /** host:port of the coordinator. */
+  readonly controlAddress: string;
+  /** A line for a person. */
+  readonly note: (text: string) => void;
+  /** Trained parameters, as far as they are known. */
+  readonly numParameters: () => number;
+  readonly onExit: (exit: WorkerExit) => void;
+  /** No worker is left and none is started again. */
+  readonly onExhausted: (error: LockstepError) => void;
+}
+
+/** Starts the workers of a configuration. */
+export type StartWorkers = (
   config: ResolvedConfig,
-  { startsWorkers = true, ...options }: ClusterOptions = {},
+  options: WorkersOptions,
+) => Promise<Pick<Supervisor, "stopRestarting" | "stop" | "killAll">>;
+
+/**
+ * Runs a configuration on a coordinator in this process; workers join from elsewhere. A checkpoint is saved
+ * where the run is stopped.
+ */
+export const startCoordinator = (config: ResolvedConfig, options: RunOptions = {}): ClusterRun =>
+  openCluster(config, options);
+
+/** @param startWorkers what starts the run's own workers; absent: there are none */
+export function openCluster(
+  config: ResolvedConfig,
+  options: RunOptions,
+  startWorkers?: StartWorkers,
 ): ClusterRun {
-  const cluster = new Cluster(config, startsWorkers);
+  const cluster = new Cluster(config, startWorkers);
   return {
     ...startRun(
       options,
@@ -70,7 +89,7 @@ export function startCluster(
     ),
     isOpen: () => cluster.isOpen,
     requestSave: () => cluster.coordinator?.requestSave() ?? false,
-    killWorkers: () => cluster.supervisor?.killAll(),
+    killWorkers: () => cluster.workers?.killAll(),
   };
 }
 
@@ -80,9 +99,9 @@ class StoppedBeforeTraining extends Error {}
 /** From a configuration to a saved model; every phase can be watched over HTTP. */
 class Cluster {
   readonly #config: ResolvedConfig;
-  readonly #startsWorkers: boolean;
+  readonly #startWorkers: StartWorkers | undefined;
   coordinator: Coordinator | undefined;
-  supervisor: Supervisor | undefined;
+  workers: Awaited<ReturnType<StartWorkers>> | undefined;
   isOpen = false;
   #isReady = false;
   #http: CoordinatorHttp | undefined;
@@ -96,14 +115,14 @@ class Cluster {
   /** What ended the run before it was open: workers may die while data is prepared. */
   #failure: { readonly error: unknown } | undefined;
 
-  constructor(config: ResolvedConfig, startsWorkers: boolean) {
+  constructor(config: ResolvedConfig, startWorkers: StartWorkers | undefined) {
     this.#config = config;
-    this.#startsWorkers = startsWorkers;
+    this.#startWorkers = startWorkers;
   }
 
   async run({ bus, stop }: RunContext): Promise<RunResult> {
     const onStop = (): void => {
-      this.supervisor?.stopRestarting();
+      this.workers?.stopRestarting();
       if (this.isOpen) this.coordinator?.requestStop();
       else this.#fail(new StoppedBeforeTraining());
     };
@@ -135,14 +154,14 @@ class Cluster {
         note(
           `Nothing is left to do: ${directory} holds the result of this run after ${step} steps`,
         );
-        if (!this.#startsWorkers) await turnWorkersAway(door, this.#config);
+        if (this.#startWorkers === undefined) await turnWorkersAway(door, this.#config);
         return { outcome: "finished", step, directory, mastersSha256: undefined, seconds: 0 };
       }
     }
     this.#refuseStopped();
-    if (this.#startsWorkers) {
+    if (this.#startWorkers !== undefined) {
       // Before the job is known: its precision may be for their device to decide.
-      this.supervisor = await startLocalWorkers(this.#config, {
+      this.workers = await this.#startWorkers(this.#config, {
         ...{ controlAddress, note },
         numParameters: () => this.#prepared?.job.layout.numElements ?? 0,
         onExit: ({ pid, reason }) => this.coordinator?.reportWorkerExit(pid, reason),
@@ -152,12 +171,12 @@ class Cluster {
     const { run } = await this.#begin(door, bus);
     this.#refuseStopped();
     const result = await this.#train(run, door, bus);
-    await this.supervisor?.stop();
+    await this.workers?.stop();
     return result;
   }
 
   async close(): Promise<void> {
-    this.supervisor?.killAll();
+    this.workers?.killAll();
     await this.#http?.close();
     if (this.coordinator === undefined) await this.#door?.close(0);
     this.#trainerLog?.close();
@@ -180,7 +199,8 @@ class Cluster {
 
   /** @returns where the dashboard and the metrics are, undefined when switched off */
   async #serveHttp(bus: InProcessEventBus): Promise<string | undefined> {
-    const { metrics_host: host, metrics_port: port, insecure, http_token_file } = this.#config;
+    const config = this.#config;
+    const { metrics_host: host, metrics_port: port, insecure, http_token_file } = config;
     if (port === null) return undefined;
     const token = await readToken(http_token_file);
     const { registry } = new CoordinatorMetrics(bus);
@@ -265,7 +285,7 @@ class Cluster {
         ({ deviceKind }) =>
           compareDevices(resume, deviceKind, {
             // All workers are of this machine: if one cannot take part, none can.
-            fail: (error) => this.#startsWorkers && coordinator.fail(error),
+            fail: (error) => this.#startWorkers !== undefined && coordinator.fail(error),
             isRefused: run.config.deterministic,
             bus,
           }),

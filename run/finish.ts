@@ -78,7 +78,7 @@ export function savedSoFar(
   // A run that made no step saved nothing: its weights are still those that it started from.
   return step > (resumed?.step ?? 0)
     ? join(run.config.output_dir, checkpointName(step))
-    : (resumed?.directory ?? run.modelDirectory);
+    : (resumed?.directory ?? run.model.directory);
 }
 
 async function attempt<T>(

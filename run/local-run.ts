@@ -20,7 +20,8 @@ import { type DeviceTelemetry, openDeviceTelemetry } from "#worker/telemetry";
 import { finishRun } from "./finish.js";
 import { memoryLines } from "./memory-lines.js";
 import { claimOutputDirectory } from "./output-directory.js";
-import { type PreparedRun, prepareRun } from "./prepare.js";
+import { type PreparationHooks, prepareRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
 import { pushOf } from "./push.js";
 import {
   type Run,
@@ -48,6 +49,28 @@ export function startLocal(given: ResolvedConfig | PreparedRun, options: RunOpti
   return startRun(options, (context) => runLocal(given, context));
 }
 
+/**
+ * Prepares a run of this process: opens the model, makes its rows of the data, and plans every step. Where
+ * the configuration leaves `bf16` open, the device here decides. Close what it returns.
+ */
+export async function prepareLocal(
+  config: ResolvedConfig,
+  { onDetail }: Pick<PreparationHooks, "onDetail"> = {},
+): Promise<PreparedRun> {
+  const { hasBf16Products: bf16, deviceKind: reason } = await readDevice(config);
+  return prepareRun(config, {
+    ...(onDetail === undefined ? {} : { onDetail }),
+    choosePrecision: async () => ({ bf16, reason }),
+  });
+}
+
+async function readDevice({ use_cpu: useCpu }: ResolvedConfig): Promise<DeviceTelemetry> {
+  const visibleDevices = process.env["CUDA_VISIBLE_DEVICES"];
+  const device = await openDeviceTelemetry({ useCpu, visibleDevices });
+  device.close();
+  return device;
+}
+
 const isPrepared = (given: ResolvedConfig | PreparedRun): given is PreparedRun => "plan" in given;
 
 async function runLocal(
@@ -62,19 +85,16 @@ async function runLocal(
   try {
     const start = await findStart({ ...config, resume_from_checkpoint: null });
     const note = (text: string): void => bus.publish({ type: "note", text });
+    const onDetail = (detail: string): void =>
+      bus.publish({ type: "phase.changed", phase: "preparing", detail });
     for (const line of engineEnvironment(process.env).overruled) note(`warning: ${line}`);
-    const device = await openDeviceTelemetry({
-      useCpu: config.use_cpu,
-      visibleDevices: process.env["CUDA_VISIBLE_DEVICES"],
-    });
-    device.close();
     if (stop.aborted) return stoppedAfter(0, 0);
-    const prepared = isPrepared(given) ? given : await prepareLocal(config, device, bus);
+    const prepared = isPrepared(given) ? given : await prepareLocal(config, { onDetail });
     if (prepared !== given) own = prepared;
     if (stop.aborted) return stoppedAfter(0, 0);
     const { run } = await beginRun(prepared, start);
     bus.publish(run.started);
-    const engine = await createEngine(run, device, note);
+    const engine = await createEngine(run, note);
     try {
       const trained = await train(run, engine, { bus, stop });
       const { step } = trained.state;
@@ -99,27 +119,16 @@ const stoppedAfter = (step: number, seconds: number): RunResult => ({
   ...{ directory: undefined, mastersSha256: undefined },
 });
 
-const prepareLocal = async (
-  config: ResolvedConfig,
-  device: DeviceTelemetry,
-  bus: InProcessEventBus,
-): Promise<PreparedRun> =>
-  prepareRun(config, {
-    onDetail: (detail) => bus.publish({ type: "phase.changed", phase: "preparing", detail }),
-    choosePrecision: async () => ({ bf16: device.hasBf16Products, reason: device.deviceKind }),
-  });
-
 /** The engine of a run, in this process. */
 async function createEngine(
   { config, job }: StartedRun,
-  device: DeviceTelemetry,
   note: (text: string) => void,
 ): Promise<TrainingEngine> {
   // TensorFlow reads its threads from the environment when the engine is loaded.
   process.env["TF_NUM_INTRAOP_THREADS"] = String(config.threads_per_worker);
   process.env["TF_NUM_INTEROP_THREADS"] = "1";
   if (config.bf16) {
-    const { bf16Slowdown } = precisionAdvice(device, config.threads_per_worker);
+    const { bf16Slowdown } = precisionAdvice(await readDevice(config), config.threads_per_worker);
     if (bf16Slowdown !== undefined) note(`warning: ${slowBf16(bf16Slowdown)}`);
   }
   if (config.use_cpu) process.env["CUDA_VISIBLE_DEVICES"] = "";
@@ -157,7 +166,7 @@ async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: Run
   const { totalSteps, stepsPerEpoch } = plan;
   const evaluations: EvaluationEntry[] = [];
   const evaluate = (step: number): void => {
-    if (run.validation.length === 0) return;
+    if (run.data.validation.length === 0) return;
     const startedAt = performance.now();
     const evaluation = evaluateLocal(run, engine);
     const seconds = (performance.now() - startedAt) / 1000;
@@ -199,7 +208,7 @@ async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: Run
 
 /** The continuation of `sample_prompt`. */
 async function generateSample(
-  { sample, tokenizer }: PreparedRun,
+  { sample, model: { tokenizer } }: PreparedRun,
   engine: TrainingEngine,
   step: number,
   bus: InProcessEventBus,

@@ -13,7 +13,7 @@ import { passPieces, readWireRange, sharedWireSpace } from "#lib/core/wire-space
 import { objectiveOf } from "#lib/objectives/index";
 import { metricsOf } from "#lib/objectives/metrics";
 import { ShardArithmetic, shardsNeeded, totalNorm, UpdateRule } from "#lib/optim/index";
-import type { PreparedRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
 
 export interface LocalStep {
   /** Steps made, this one included. */
@@ -63,7 +63,7 @@ export async function trainLocal(
   const shards: ShardArithmetic[] = [];
   for (const range of shardRanges(layout, shardsNeeded(layout))) {
     const shard = await ShardArithmetic.create(layout, range, { withThread: true });
-    await run.loadMasters(range, shard.masters);
+    await run.parameters.loadMasters(range, shard.masters);
     shards.push(shard);
   }
   // The whole parameter space as it travels: parameters one way, gradients the other.
@@ -85,7 +85,7 @@ export async function trainLocal(
   const steps: LocalStep[] = [];
   try {
     const { frozen } = run.job;
-    const { loadFrozen } = run;
+    const { loadFrozen } = run.parameters;
     if (frozen !== undefined && loadFrozen !== undefined) {
       await passPieces(
         frozen,
@@ -169,7 +169,7 @@ export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): LocalEv
   const scorer = objective.scorer?.(run.job.objective);
   let lossSum = 0;
   let weight = 0;
-  for (const batch of run.validation) {
+  for (const batch of run.data.validation) {
     const part = engine.evaluate(batch);
     lossSum += part.lossSum;
     weight += part.weight;

@@ -1,8 +1,8 @@
-import { AdapterDirectory, layOutAdapter, loraMatrixOf } from "#lib/checkpoint/peft/index";
+import { AdapterDirectory } from "#lib/checkpoint/peft/index";
 import type { Precision } from "#lib/core/dtype";
-import type { LoraJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { fillRange } from "#lib/core/wire-space";
+import { layOutAdapter, type LoraJob, loraMatrixOf } from "#lib/parameters/lora-layout";
 import type { SeededModel } from "./seeded-model.js";
 import { adapterFacts } from "#lib/models/facts";
 
@@ -11,7 +11,7 @@ interface SeededAdapter {
   /** What is trained: float32 on the wire, as peft keeps it. */
   readonly layout: ParameterLayout;
   readonly frozen: ParameterLayout;
-  readonly lora: LoraJob;
+  readonly job: LoraJob;
   readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
   readonly loadFrozen: (range: ElementRange, into: Float32Array) => Promise<void>;
 }
@@ -27,14 +27,14 @@ export async function openSeededAdapter(
     weights: base.layout.tensors.map(({ name, shape }) => ({ name, shape })),
   };
   adapter.checkAgainst(model);
-  const { trained, frozen, lora } = layOutAdapter(adapter.config, model, {
+  const { trained, frozen, job } = layOutAdapter(adapter.config, model, {
     wireDtype: "float32",
     frozenDtype: precision === "bf16" ? "bfloat16" : "float32",
   });
   return {
     layout: trained,
     frozen,
-    lora,
+    job,
     loadMasters: (range, into) =>
       fillRange(trained, range, into, async ({ name }) => {
         const matrix = loraMatrixOf(name);

@@ -95,6 +95,8 @@ function changes(
   const names = new Set([...Object.keys(before), ...Object.keys(now)]);
   return [...names].flatMap((name) => {
     if (skipped.includes(name)) return [];
+    // A key that a record's Lockstep did not have is one that was left open.
+    if ((before[name] ?? null) === null && (now[name] ?? null) === null) return [];
     const [was, is] = [canonical(before[name]), canonical(now[name])];
     return was === is ? [] : [`${name} was ${short(was)} and is now ${short(is)}`];
   });

@@ -9,12 +9,12 @@ import {
   defaultLoraConfig,
   formatLoraConfig,
   headTieOf,
-  layOutAdapter,
   type LoraConfig,
   parseLoraConfig,
 } from "#lib/checkpoint/peft/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import { adapterFacts } from "#lib/models/facts";
+import { layOutAdapter } from "#lib/parameters/lora-layout";
 
 /** A Llama of two layers; tied, it has no head of its own. */
 function llama({ isTied = false } = {}): BaseModel {

@@ -241,7 +241,7 @@ test("the programs of examples train and generate", async () => {
   );
   assert.match(trained, /^step 1 of 1: loss \d/m);
   assert.match(trained, /^finished after 1 steps runs\/program$/m);
-  assert.match(await program("generate.mjs", "runs/program", "One"), /^One./);
+  assert.match(await program("generate.mjs", "runs/program", "One"), /^One./m);
 });
 
 test("the files that README.md lists are there", () => {

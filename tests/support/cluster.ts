@@ -33,6 +33,7 @@ export const testJob: WorkerJob = {
   evalBatchSize: 2,
   generationLength: 32,
   threadsPerWorker: 1,
+  parameters: { kind: "full" },
 };
 
 function batchOf(seed: number): Batch {

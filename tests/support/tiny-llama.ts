@@ -69,6 +69,7 @@ export async function tinyLlamaJob(
       evalBatchSize: tinyLlamaCase.input_ids.length,
       generationLength: 24,
       threadsPerWorker: 1,
+      parameters: { kind: "full" },
     },
   };
 }

@@ -16,7 +16,6 @@ export {
   type ModuleSelection,
   parseLoraConfig,
 } from "./lora-config.js";
-export { type AdapterLayout, initialMatrix, layOutAdapter, loraMatrixOf } from "./lora-job.js";
 export { addLowRank, type LowRankUpdate, mergedTensors, type MergeOptions } from "./merge.js";
 export {
   checkModuleNames,
@@ -37,6 +36,7 @@ export {
   type BaseModel,
   classifierHeads,
   completeLoraConfig,
+  isSavedWhole,
   isTarget,
   type LinearModule,
   linearModules,

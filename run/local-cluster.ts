@@ -4,26 +4,23 @@ import type { ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { printable } from "#lib/core/terminal-text";
 import { countGpus } from "#worker/telemetry";
+import { type ClusterRun, openCluster, type WorkersOptions } from "./cluster-run.js";
 import { memoryLines } from "./memory-lines.js";
 import { metricsTargetsFile } from "./output-contents.js";
+import type { RunOptions } from "./run-handle.js";
 import { logDirectoryOf, logTail, Supervisor, type WorkerExit } from "./supervisor.js";
 
-export interface LocalWorkersOptions {
-  /** host:port of the coordinator. */
-  readonly controlAddress: string;
-  /** A line for a person. */
-  readonly note: (text: string) => void;
-  /** Trained parameters, as far as they are known. */
-  readonly numParameters: () => number;
-  readonly onExit: (exit: WorkerExit) => void;
-  /** No worker is left and none is started again. */
-  readonly onExhausted: (error: LockstepError) => void;
-}
+/**
+ * Runs a configuration on a coordinator in this process and worker processes of this machine, which end
+ * with the run. A checkpoint is saved where it is stopped.
+ */
+export const startCluster = (config: ResolvedConfig, options: RunOptions = {}): ClusterRun =>
+  openCluster(config, options, startLocalWorkers);
 
 /** Starts a configuration's workers as processes of this machine. */
-export async function startLocalWorkers(
+async function startLocalWorkers(
   config: ResolvedConfig,
-  { controlAddress, note, numParameters, onExit, onExhausted }: LocalWorkersOptions,
+  { controlAddress, note, numParameters, onExit, onExhausted }: WorkersOptions,
 ): Promise<Supervisor> {
   const targets = new Map<number, string>();
   let isMemoryTold = false;
