@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { Coordinator, hostPort } from "#coordinator/coordinator";
+import { Coordinator } from "#coordinator/coordinator";
 import { FrontDoor } from "#coordinator/front-door";
 import { CoordinatorHttp } from "#coordinator/http";
 import { CoordinatorMetrics } from "#coordinator/metrics";
@@ -8,8 +8,9 @@ import { resumedEvent } from "#coordinator/resumed-event";
 import { outputRecordFile } from "#lib/checkpoint/index";
 import type { ResolvedConfig } from "#lib/config/index";
 import type { LockstepError } from "#lib/core/errors/index";
+import { hostPort, splitAddress } from "#lib/core/address";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
-import { coordinatorOptions, splitAddress, wireSecurity } from "./coordinator-options.js";
+import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
 import { turnWorkersAway } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
 import { readToken } from "./http-token.js";

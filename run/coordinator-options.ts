@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { CoordinatorOptions } from "#coordinator/options";
 import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/config/index";
+import { splitAddress } from "#lib/core/address";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
 import { bestMetric } from "./objective.js";
@@ -8,15 +9,6 @@ import type { ResumePoint } from "./resume.js";
 import { saveCheckpoint } from "./files.js";
 import { countsTokens, flosPerToken, tracksBest } from "./results.js";
 import type { StartedRun } from "./start.js";
-
-/** "127.0.0.1:0" or "[::1]:0" in its parts. */
-export function splitAddress(address: string): { host: string; port: number } {
-  const colon = address.lastIndexOf(":");
-  return {
-    host: address.slice(0, colon).replace(/^\[|\]$/g, ""),
-    port: Number(address.slice(colon + 1)),
-  };
-}
 
 export const wireSecurity = async (config: ResolvedConfig): Promise<WireSecurity> =>
   loadWireSecurity({

@@ -4,7 +4,7 @@
  */
 export {
   type ElementSpan,
-  ModelWeights,
+  type ModelWeights,
   type ModelTensor,
   openSafetensors,
   OptimizerStateReader,
@@ -30,6 +30,7 @@ export { startCluster } from "./local-cluster.js";
 export { type GivenKeys, loadConfig, type LoadOptions } from "./load-config.js";
 export { prepareLocal as prepareRun, startLocal as trainLocal } from "./local-run.js";
 export { findModelDirectory } from "./model-directory.js";
+export { openModelWeights } from "./model-weights.js";
 export type { PreparedRun } from "./prepared-run.js";
 export type { Run, RunOptions, RunResult } from "./run-handle.js";
 export { TextClassifier } from "./text-classifier.js";

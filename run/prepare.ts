@@ -1,14 +1,14 @@
 import { resolve } from "node:path";
-import { ModelWeights } from "#lib/checkpoint/model-weights";
+import type { ModelWeights } from "#lib/checkpoint/model-weights";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
-import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import { type ResolvedConfig, type SettledConfig, settleConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
-import { isTied } from "#lib/models/checkpoint-names";
+import { isEmbeddingTable, isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { parametersKindOf, type StartingModel } from "#lib/parameters/index";
 import { compose, type Composition } from "./composition.js";
 import { type DataModel, openDataModel } from "./data-model.js";
+import { openModelWeights } from "./model-weights.js";
 import { OpenResources } from "./open-resources.js";
 import { choosePrecision, describeChoice, type PrecisionChoice } from "./precision.js";
 import { prepareData } from "./prepare-data.js";
@@ -79,9 +79,9 @@ function refuseAdapterInItsBase(config: ResolvedConfig, { modelDirectory }: Data
 
 /** @throws E_MODEL_UNSUPPORTED for a tied head with values of its own, and what opening throws */
 async function openWeights({ modelDirectory, modelConfig }: DataModel): Promise<ModelWeights> {
-  const weights = await ModelWeights.open(modelDirectory);
+  const weights = await openModelWeights(modelDirectory);
   try {
-    if (isTied(modelConfig)) await checkTiedHead(weights);
+    if (isTied(modelConfig)) await checkTiedHead(weights, tiedEmbeddingName(weights.names()));
     return weights;
   } catch (error) {
     await weights.close();

@@ -2,7 +2,7 @@ import type { ModelWeights } from "#lib/checkpoint/model-weights";
 import { defaultOf, type SettledConfig } from "#lib/config/index";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { LockstepError } from "#lib/core/errors/index";
-import { isTied } from "#lib/models/checkpoint-names";
+import { adapterFacts, isTied, tiedEmbeddingName } from "#lib/models/facts";
 import type { StartingModel } from "#lib/parameters/index";
 import { classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import type { DataModel } from "./data-model.js";
@@ -33,11 +33,11 @@ export function startingModel(
     name: findableName(config.model_name_or_path, modelDirectory),
     revision: config.model_revision === defaultOf("model_revision") ? null : config.model_revision,
     directory: modelDirectory,
-    modelType: String(modelConfig["model_type"]),
+    facts: adapterFacts(modelConfig),
     weights: classifier?.weights ?? modelWeights(weights, modelConfig),
     newWeights: [...newWeights.keys()],
     isClassifier: classifier !== undefined,
-    isTied: isTied(modelConfig),
+    tiedEmbedding: isTied(modelConfig) ? tiedEmbeddingName(weights.names()) : undefined,
     configChanges: classifier?.configChanges ?? {},
     read: async (name, into, span) => {
       const made = newWeights.get(name);

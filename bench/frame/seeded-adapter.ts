@@ -4,9 +4,10 @@ import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { fillRange } from "#lib/core/wire-space";
 import { layOutAdapter, type LoraJob, loraMatrixOf } from "#lib/parameters/lora-layout";
 import type { SeededModel } from "./seeded-model.js";
+import { adapterFacts } from "#lib/models/facts";
 
 /** An adapter that bench/peers/lora.py wrote for a seeded model. */
-export interface SeededAdapter {
+interface SeededAdapter {
   /** What is trained: float32 on the wire, as peft keeps it. */
   readonly layout: ParameterLayout;
   readonly frozen: ParameterLayout;
@@ -22,7 +23,7 @@ export async function openSeededAdapter(
 ): Promise<SeededAdapter> {
   const adapter = await AdapterDirectory.open(directory);
   const model = {
-    modelType: String(base.modelConfig["model_type"]),
+    facts: adapterFacts(base.modelConfig),
     weights: base.layout.tensors.map(({ name, shape }) => ({ name, shape })),
   };
   adapter.checkAgainst(model);

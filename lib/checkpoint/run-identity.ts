@@ -30,7 +30,7 @@ export const decisiveFields = (
   Object.fromEntries(Object.entries(modelConfig).filter(([name]) => !fieldsOfStorage.has(name)));
 
 /** What of a run is known before its data is read. */
-export type EarlyIdentity = Pick<RunIdentity, "settings">;
+type EarlyIdentity = Pick<RunIdentity, "settings">;
 
 /**
  * Says for each thing that is other than it was which it is, what it was and what it is now.

@@ -8,7 +8,6 @@ import {
   tiedHeadPath,
   writeAdapterDirectory,
 } from "#lib/checkpoint/peft/index";
-import { tiedEmbeddingName } from "#lib/checkpoint/tied-head";
 import type { ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
 import type { SavedContent } from "./kind.js";
 import { loraMatrixOf } from "./lora-layout.js";
@@ -31,7 +30,7 @@ export async function saveAdapter(
   await writeAdapterDirectory(directory, {
     config,
     dtype,
-    tensors: adapterTensors(config, layout).map(({ name, slot }) => ({
+    tensors: adapterTensors(base, config, layout).map(({ name, slot }) => ({
       name,
       shape: slot.shape,
       read: async () => valuesOf(slot),
@@ -46,14 +45,14 @@ export async function saveAdapter(
 
 /** The tensors of the adapter's file and what of the trained space they hold. */
 function adapterTensors(
+  { tiedEmbedding }: StartingModel,
   { ensure_weight_tying }: LoraConfig,
   { tensors }: ParameterLayout,
 ): readonly { readonly name: string; readonly slot: TensorSlot }[] {
   const own = tensors.map((slot) => ({ name: adapterKey(slot.name), slot }));
-  const embedding = ensure_weight_tying
-    ? tiedEmbeddingName(tensors.map(({ name }) => name))
+  const table = ensure_weight_tying
+    ? tensors.find(({ name }) => name === tiedEmbedding)
     : undefined;
-  const table = tensors.find(({ name }) => name === embedding);
   // peft reads a tied head from the file too.
   return table === undefined
     ? own

@@ -13,7 +13,6 @@ import {
   tiedModulesToSave,
   withTiedHead,
 } from "#lib/checkpoint/peft/index";
-import { tiedEmbeddingName } from "#lib/checkpoint/tied-head";
 import { LockstepError } from "#lib/core/errors/index";
 import { fillRange } from "#lib/core/wire-space";
 import type { ChoiceOptions, ChosenParameters, ParametersKind } from "./kind.js";
@@ -74,17 +73,15 @@ function chooseAdapters(
     ensure_weight_tying: config.ensure_weight_tying,
   };
   checkTargetPattern(asked);
-  const embedding = base.isTied
-    ? tiedEmbeddingName(base.weights.map(({ name }) => name))
-    : undefined;
+  const { facts, tiedEmbedding: embedding } = base;
   const tie = tieOf(asked, base, embedding);
   const embeddingPath = embedding?.replace(/\.weight$/, "") ?? "";
   const named = tie === "untouched" ? base.weights : withTiedHead(base, embeddingPath);
   checkModuleNames(
     { ...asked, modules_to_save: config.lora_modules_to_save },
-    { modelType: base.modelType, weights: named },
+    { facts, weights: named },
   );
-  const model = { modelType: base.modelType, weights: tie === "untied" ? named : base.weights };
+  const model = { facts, weights: tie === "untied" ? named : base.weights };
   const complete = completeLoraConfig(
     tie === "tied" ? { ...asked, modules_to_save: tiedModulesToSave(saved, embeddingPath) } : asked,
     model,

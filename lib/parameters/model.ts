@@ -1,3 +1,4 @@
+import type { AdapterFacts } from "#lib/checkpoint/peft/index";
 import type { ElementSpan } from "#lib/checkpoint/safetensors-file";
 import type { ParameterLayout } from "#lib/core/parameter-layout";
 import type { LoadValues } from "#lib/core/wire-space";
@@ -16,15 +17,15 @@ export interface StartingModel {
   readonly revision: string | null;
   /** Where its files are. */
   readonly directory: string;
-  /** `model_type` of config.json. */
-  readonly modelType: string;
+  /** What adapters ask of its type. */
+  readonly facts: AdapterFacts;
   /** Its weights by sorted name, without a head that is tied. */
   readonly weights: readonly NamedTensor[];
   /** Names of weights that the checkpoint does not have: nobody else has them. */
   readonly newWeights: readonly string[];
   readonly isClassifier: boolean;
-  /** Whether its head is the embedding table. */
-  readonly isTied: boolean;
+  /** The embedding table that its head is; undefined: the head is a weight of its own. */
+  readonly tiedEmbedding: string | undefined;
   /** Fields of config.json that it has beside or instead of the checkpoint's. */
   readonly configChanges: Readonly<Record<string, unknown>>;
   /** A weight's elements, float32, or a span of them. */

@@ -45,7 +45,7 @@ with zipfile.ZipFile(sys.argv[1], "w") as wheel:
 `;
 
 /** How one run of the installer ended. */
-export interface Outcome {
+interface Outcome {
   exitCode: number | null;
   signal: NodeJS.Signals | null;
   output: string;

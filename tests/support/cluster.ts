@@ -46,9 +46,9 @@ function batchOf(seed: number): Batch {
 }
 
 const batchesPerGroup = 2;
-export const testGroups = 4;
+const testGroups = 4;
 
-export function testPlan(totalSteps: number): StepSource {
+function testPlan(totalSteps: number): StepSource {
   const rowsPerStep = testGroups * batchesPerGroup * 2;
   return {
     totalSteps,
@@ -69,7 +69,7 @@ export const evaluationBatches: readonly Batch[] = Array.from({ length: 5 }, (_,
 const initialMaster = (element: number): number =>
   Math.fround(((element * 37) % 1_999) / 1_999 - 0.5);
 
-export const optimizer: CoordinatorOptions["optimizer"] = {
+const optimizer: CoordinatorOptions["optimizer"] = {
   learningRateAt: (completedUpdates) => 1e-2 / (1 + completedUpdates),
   beta1: 0.9,
   beta2: 0.999,

@@ -15,6 +15,7 @@ import {
 import { passPieces } from "#lib/core/wire-space";
 import { packageRoot } from "#lib/core/paths";
 import { layOutAdapter, type LoraJob, loraMatrixOf } from "#lib/parameters/lora-layout";
+import { adapterFacts } from "#lib/models/facts";
 import { modelFixtureDirectory, readFixtureCase } from "./model-fixtures.js";
 import { readSlot, writeSlot } from "./tiny-llama.js";
 import { causalJob, classifierJob, shifted, tokensOf } from "./batches.js";
@@ -69,7 +70,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
   const adapter = await AdapterDirectory.open(loraFixtureDirectory(name));
   try {
     const model: BaseModel = {
-      modelType: String(modelConfig["model_type"]),
+      facts: adapterFacts(modelConfig),
       weights: weights.names().map((tensor) => ({
         name: tensor,
         shape: weights.info(tensor).shape,

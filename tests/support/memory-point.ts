@@ -8,6 +8,7 @@ import type { WorkerJob } from "#lib/core/job";
 import type { Precision } from "#lib/core/dtype";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
 import { sharedWireSpace } from "#lib/core/wire-space";
+import { adapterFacts } from "#lib/models/facts";
 import { createModel } from "#lib/models/index";
 import { layOutAdapter } from "#lib/parameters/lora-layout";
 import createEngine from "#lib/tuning/engine";
@@ -60,5 +61,9 @@ async function adapterOf() {
   await directory.close();
   const weights = model.weights.map(({ name, shape }) => ({ name, shape }));
   const dtypes = { wireDtype: "float32", frozenDtype: wireDtype } as const;
-  return layOutAdapter(directory.config, { modelType: "gpt2", weights }, dtypes);
+  return layOutAdapter(
+    directory.config,
+    { facts: adapterFacts({ model_type: "gpt2" }), weights },
+    dtypes,
+  );
 }

@@ -17,7 +17,7 @@ import { causalJob } from "./batches.js";
 /** A Llama of 2 layers with grouped queries, its loss and gradients as transformers computed them. */
 export const tinyLlamaDirectory = join(packageRoot, "tests/fixtures/tiny-llama");
 
-export interface ReferenceCase {
+interface ReferenceCase {
   readonly input_ids: readonly (readonly number[])[];
   readonly labels: readonly (readonly number[])[];
   readonly loss: number;

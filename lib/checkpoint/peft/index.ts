@@ -32,6 +32,7 @@ export {
 } from "./tied-modules.js";
 export {
   adaptedModules,
+  type AdapterFacts,
   type BaseModel,
   classifierHeads,
   completeLoraConfig,

@@ -6,7 +6,7 @@ export type { ClassScore } from "./class-score.js";
 export { classScores } from "./scores.js";
 
 /** Padding is the model's own: decoders find the last token by it. */
-export type TextClassifierOptions = Omit<TextBatchOptions<SequenceClassifier>, "paddingTokenId">;
+type TextClassifierOptions = Omit<TextBatchOptions<SequenceClassifier>, "paddingTokenId">;
 
 /** Scores of texts in a model's classes, in one session of its own. */
 export class TextClassifier {

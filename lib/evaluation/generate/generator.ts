@@ -15,7 +15,7 @@ import type { Continuation } from "./continuation.js";
 import type { GenerationOptions } from "./options.js";
 import { firstStop, settledLength } from "./stop-strings.js";
 
-export interface GeneratorOptions {
+interface GeneratorOptions {
   readonly model: CausalLanguageModel;
   /** A weight's values by its name, float32 in the shape of `model.weights`. */
   readonly readWeight: (name: string) => Promise<Float32Array>;
@@ -29,7 +29,7 @@ export interface GeneratorOptions {
   readonly chunkLength?: number;
 }
 
-export interface TextHooks {
+interface TextHooks {
   /** Text of tokens; needed for stop strings and for `onText`. */
   readonly decode?: (tokens: Int32Array) => Promise<string>;
   /** Gets a row's text piece by piece, as soon as nothing can change it. */
