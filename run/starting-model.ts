@@ -28,7 +28,6 @@ export function startingModel(
           ...{ labels, problemType: objective.kind },
           ...{ padTokenId: context.paddingTokenId, seed: config.seed },
         });
-  const embedding = isTied(modelConfig) ? tiedEmbeddingName(weights.names()) : undefined;
   const { newWeights = new Map<string, Float32Array>() } = classifier ?? {};
   return {
     name: findableName(config.model_name_or_path, modelDirectory),
@@ -38,7 +37,7 @@ export function startingModel(
     weights: classifier?.weights ?? modelWeights(weights, modelConfig),
     newWeights: [...newWeights.keys()],
     isClassifier: classifier !== undefined,
-    ...(embedding === undefined ? {} : { tiedEmbedding: embedding }),
+    tiedEmbedding: isTied(modelConfig) ? tiedEmbeddingName(weights.names()) : undefined,
     configChanges: classifier?.configChanges ?? {},
     read: async (name, into, span) => {
       const made = newWeights.get(name);

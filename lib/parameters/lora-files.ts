@@ -30,7 +30,7 @@ export async function saveAdapter(
   await writeAdapterDirectory(directory, {
     config,
     dtype,
-    tensors: adapterTensors({ base, config, layout }).map(({ name, slot }) => ({
+    tensors: adapterTensors(base, config, layout).map(({ name, slot }) => ({
       name,
       shape: slot.shape,
       read: async () => valuesOf(slot),
@@ -44,14 +44,15 @@ export async function saveAdapter(
 }
 
 /** The tensors of the adapter's file and what of the trained space they hold. */
-function adapterTensors({
-  base,
-  config,
-  layout: { tensors },
-}: TrainedAdapter): readonly { readonly name: string; readonly slot: TensorSlot }[] {
+function adapterTensors(
+  { tiedEmbedding }: StartingModel,
+  { ensure_weight_tying }: LoraConfig,
+  { tensors }: ParameterLayout,
+): readonly { readonly name: string; readonly slot: TensorSlot }[] {
   const own = tensors.map((slot) => ({ name: adapterKey(slot.name), slot }));
-  const embedding = config.ensure_weight_tying ? base.tiedEmbedding : undefined;
-  const table = tensors.find(({ name }) => name === embedding);
+  const table = ensure_weight_tying
+    ? tensors.find(({ name }) => name === tiedEmbedding)
+    : undefined;
   // peft reads a tied head from the file too.
   return table === undefined
     ? own

@@ -24,8 +24,8 @@ export interface StartingModel {
   /** Names of weights that the checkpoint does not have: nobody else has them. */
   readonly newWeights: readonly string[];
   readonly isClassifier: boolean;
-  /** The embedding table that is its head too; absent: the head is a weight of its own. */
-  readonly tiedEmbedding?: string;
+  /** The embedding table that its head is; undefined: the head is a weight of its own. */
+  readonly tiedEmbedding: string | undefined;
   /** Fields of config.json that it has beside or instead of the checkpoint's. */
   readonly configChanges: Readonly<Record<string, unknown>>;
   /** A weight's elements, float32, or a span of them. */

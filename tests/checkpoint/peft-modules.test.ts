@@ -13,8 +13,8 @@ import {
   parseLoraConfig,
 } from "#lib/checkpoint/peft/index";
 import { isLockstepError } from "#lib/core/errors/index";
-import { adapterFacts } from "#lib/models/facts";
 import { layOutAdapter } from "#lib/parameters/lora-layout";
+import { adapterFacts } from "#lib/models/facts";
 
 /** A Llama of two layers; tied, it has no head of its own. */
 function llama({ isTied = false } = {}): BaseModel {

@@ -14,8 +14,8 @@ import {
 } from "#lib/core/parameter-layout";
 import { passPieces } from "#lib/core/wire-space";
 import { packageRoot } from "#lib/core/paths";
-import { adapterFacts } from "#lib/models/facts";
 import { layOutAdapter, type LoraJob, loraMatrixOf } from "#lib/parameters/lora-layout";
+import { adapterFacts } from "#lib/models/facts";
 import { modelFixtureDirectory, readFixtureCase } from "./model-fixtures.js";
 import { readSlot, writeSlot } from "./tiny-llama.js";
 import { causalJob, classifierJob, shifted, tokensOf } from "./batches.js";
