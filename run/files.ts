@@ -177,7 +177,7 @@ async function copyModel(checkpoint: string, directory: string): Promise<void> {
  * A tensor's float32 elements from the shards that hold parts of it: a view where one holds all of it,
  * a copy only where it lies across two.
  */
-export function gatherTensor(
+function gatherTensor(
   slot: TensorSlot,
   pieces: readonly { readonly range: ElementRange; readonly masters: Float32Array }[],
 ): Float32Array {
