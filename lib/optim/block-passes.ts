@@ -3,7 +3,7 @@ import {
   blockElements,
   type ElementRange,
   type ParameterLayout,
-  wireDtypeAt,
+  regionAt,
   wireOffsetBytes,
 } from "#lib/core/parameter-layout";
 import type { Kernels } from "./kernels.js";
@@ -14,7 +14,7 @@ export interface AdamWStep {
   readonly beta1: number;
   readonly beta2: number;
   readonly epsilon: number;
-  /** Decoupled; applied to the matrix region only. */
+  /** Decoupled; of regions that decay. */
   readonly weightDecay: number;
   /** 1 for the first update. */
   readonly updateNumber: number;
@@ -25,7 +25,7 @@ export interface AdamWStep {
 export interface SgdStep {
   readonly learningRate: number;
   readonly momentum: number;
-  /** Added to the gradient (L2), of the matrix region only. */
+  /** Added to the gradient (L2), of regions that decay. */
   readonly weightDecay: number;
   readonly gradientScale: number;
 }
@@ -51,7 +51,7 @@ interface Block {
   /** Byte within the range's wire form. */
   readonly wireStart: number;
   readonly wireBytes: number;
-  readonly isMatrix: boolean;
+  readonly decays: boolean;
   readonly isBfloat16: boolean;
 }
 
@@ -80,12 +80,12 @@ export class BlockPasses {
     const wireBase = wireOffsetBytes(layout, range.start);
     this.#blocks = Array.from({ length: map.numElements / blockElements }, (_, index) => {
       const start = index * blockElements;
-      const dtype = wireDtypeAt(layout, range.start + start);
+      const { dtype, decays } = regionAt(layout, range.start + start);
       return {
         start,
         wireStart: wireOffsetBytes(layout, range.start + start) - wireBase,
         wireBytes: blockElements * bytesPerElement[dtype],
-        isMatrix: start < map.numMatrixElements,
+        decays,
         isBfloat16: dtype === "bfloat16",
       };
     });
@@ -153,8 +153,8 @@ export class BlockPasses {
       step.epsilon,
     );
     const { masters, firstMoment, secondMoment, gradientSum } = this.#map;
-    return ({ start, wireStart, isMatrix, isBfloat16 }) => {
-      kernels.setDecayFactor(isMatrix ? 1 - step.learningRate * step.weightDecay : 1);
+    return ({ start, wireStart, decays, isBfloat16 }) => {
+      kernels.setDecayFactor(decays ? 1 - step.learningRate * step.weightDecay : 1);
       const at = start * 4;
       const update = isBfloat16 ? kernels.adamWToBfloat16 : kernels.adamWToFloat32;
       update(
@@ -173,7 +173,7 @@ export class BlockPasses {
     kernels.setSgdFactors(step.gradientScale, step.momentum, -step.learningRate);
     const { masters, firstMoment, gradientSum } = this.#map;
     return (block) => {
-      kernels.setCoupledDecay(block.isMatrix ? step.weightDecay : 0);
+      kernels.setCoupledDecay(block.decays ? step.weightDecay : 0);
       const at = block.start * 4;
       kernels.sgd(masters + at, firstMoment + at, gradientSum + at, blockElements);
       this.#publish(block, published);

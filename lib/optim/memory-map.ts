@@ -10,8 +10,6 @@ import {
 /** Where the arrays of a shard lie in its wasm memory; byte offsets. */
 export interface MemoryMap {
   readonly numElements: number;
-  /** Elements of the range that lie before the layout's vector region. */
-  readonly numMatrixElements: number;
   readonly wireBytes: number;
   readonly masters: number;
   readonly firstMoment: number;
@@ -49,7 +47,6 @@ export function memoryMap(layout: ParameterLayout, range: ElementRange): MemoryM
   };
   const map: MemoryMap = {
     numElements,
-    numMatrixElements: Math.max(0, Math.min(range.end, layout.vectorStart) - range.start),
     wireBytes,
     masters: place(float32Bytes),
     firstMoment: place(float32Bytes),

@@ -7,6 +7,7 @@ import {
   blockElements,
   buildParameterLayout,
   type ParameterLayout,
+  regionAt,
   shardRanges,
   wireOffsetBytes,
   wireSizeBytes,
@@ -45,7 +46,7 @@ function randomGradient(layout: ParameterLayout, seed: number) {
   const words = new Uint32Array(values.buffer);
   const view = new DataView(bytes.buffer);
   for (let i = 0; i < layout.numElements; i++) {
-    if (i < layout.vectorStart && layout.matrixDtype === "bfloat16") {
+    if (regionAt(layout, i).dtype === "bfloat16") {
       const bits = bfloat16Bits(words[i] as number);
       view.setUint16(i * 2, bits, true);
       values[i] = bfloat16Value(bits);
@@ -147,7 +148,7 @@ for (const dtype of ["bfloat16", "float32"] as const) {
       state.forEach((element, i) => {
         const gradient = Math.fround((sum[i] as number) * gradientScale);
         // Only matrices decay.
-        const weightDecay = i < layout.vectorStart ? 0.1 : 0;
+        const weightDecay = regionAt(layout, i).decays ? 0.1 : 0;
         const next = adamWElement(element, gradient, { ...step, weightDecay }, Math.fround);
         Object.assign(element, next);
         expected.p[i] = next.p;
@@ -167,7 +168,7 @@ function assertPublishedFormOf(bytes: Uint8Array, masters: Float32Array, layout:
   const words = new Uint32Array(masters.buffer, masters.byteOffset, masters.length);
   words.forEach((word, i) => {
     const at = wireOffsetBytes(layout, i);
-    if (i < layout.vectorStart && layout.matrixDtype === "bfloat16") {
+    if (regionAt(layout, i).dtype === "bfloat16") {
       if (view.getUint16(at, true) !== bfloat16Bits(word)) assert.fail(`element ${i}: ${word}`);
     } else if (view.getUint32(at, true) !== word) assert.fail(`element ${i}: ${word}`);
   });
@@ -188,7 +189,7 @@ test("bfloat16 rounding equals the oracle for every upper half with every tellin
     }
   });
   const published = shard.publish();
-  const halves = new Uint16Array(published.buffer, published.byteOffset, layout.vectorStart);
+  const halves = new Uint16Array(published.buffer, published.byteOffset, layout.regions[0]?.end);
   halves.forEach((half, i) => {
     const word = words[i] as number;
     if (half !== bfloat16Bits(word)) assert.fail(`${word.toString(16)} -> ${half.toString(16)}`);
@@ -298,7 +299,7 @@ test("SGD with momentum equals torch's order of operations bit for bit", async (
     shard.addGroup(bytes, true);
     shard.applySgd({ learningRate: 0.01, momentum: 0.9, weightDecay: 0.1, gradientScale: 0.5 });
     for (let i = 0; i < n; i++) {
-      const decay = i < layout.vectorStart ? f(0.1) : 0;
+      const decay = regionAt(layout, i).decays ? f(0.1) : 0;
       const p = masters[i] as number;
       const gradient = f(f((values[i] as number) * 0.5) + f(p * decay));
       velocity[i] = f(f((velocity[i] as number) * f(0.9)) + gradient);

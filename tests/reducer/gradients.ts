@@ -24,16 +24,16 @@ export function wireGradient(layout: ParameterLayout, seed: number): Uint8Array 
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
     return state >>> 8;
   };
-  const numMatrixBytes = wireOffsetBytes(layout, layout.vectorStart);
-  if (layout.matrixDtype === "bfloat16") {
-    const halves = new Uint16Array(bytes.buffer, 0, numMatrixBytes / 2);
-    for (let i = 0; i < halves.length; i++) halves[i] = next() & 0xbfff;
+  for (const { start, end, dtype } of layout.regions) {
+    const at = wireOffsetBytes(layout, start);
+    if (dtype === "bfloat16") {
+      const halves = new Uint16Array(bytes.buffer, at, end - start);
+      for (let i = 0; i < halves.length; i++) halves[i] = next() & 0xbfff;
+    } else {
+      const floats = new Float32Array(bytes.buffer, at, end - start);
+      for (let i = 0; i < floats.length; i++) floats[i] = next() / 2 ** 24 - 0.5;
+    }
   }
-  const floats = new Float32Array(
-    bytes.buffer,
-    layout.matrixDtype === "bfloat16" ? numMatrixBytes : 0,
-  );
-  for (let i = 0; i < floats.length; i++) floats[i] = next() / 2 ** 24 - 0.5;
   return bytes;
 }
 
