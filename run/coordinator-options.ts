@@ -52,9 +52,9 @@ export async function coordinatorOptions(
     loadMasters:
       resume === undefined
         ? run.loadMasters
-        : (range, into) => resume.optimizer.readRange("masters", range, into),
+        : (range, into) => resume.optimizer.readMasters(range, into),
     loadFrozen: run.loadFrozen,
-    optimizer: run.optimizer,
+    updates: run.updates,
     ...(run.validation.length === 0
       ? {}
       : {
@@ -110,10 +110,7 @@ export async function coordinatorOptions(
           resume: {
             state: resume.state,
             deviceKind: resume.record.deviceKind,
-            loadMoments: async (range, firstMoment, secondMoment) => {
-              await resume.optimizer.readRange("first_moment", range, firstMoment);
-              await resume.optimizer.readRange("second_moment", range, secondMoment);
-            },
+            loadStates: async (range, states) => resume.optimizer.readStates(range, states),
           },
         }),
   };

@@ -7,7 +7,6 @@ import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import {
   datasetName,
   type ResolvedConfig,
-  resolveSteps,
   type SettledConfig,
   settleConfig,
 } from "#lib/config/index";
@@ -24,8 +23,7 @@ import {
 import type { PreparationReport, Tokenizer, TrainingPlan } from "#lib/data/index";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { isTied } from "#lib/models/checkpoint-names";
-import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
-import type { OptimizerSettings } from "#lib/optim/update-rule";
+import type { UpdateSettings } from "#lib/optim/index";
 import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import { loraRun } from "./lora.js";
 import { openDataModel } from "./data-model.js";
@@ -33,6 +31,7 @@ import { findableName } from "./model-place.js";
 import { type PreparedData, prepareData } from "./prepare-data.js";
 import { type SampleRequest, sampleOf } from "./sample-request.js";
 import { describeTemplateDate, withDateOf } from "./template-date.js";
+import { updateSettings } from "./update-settings.js";
 
 /** Everything that a run needs before its first step, whoever runs it: a cluster or one process. */
 export interface PreparedRun extends Pick<PreparedData, "dataDigests"> {
@@ -42,7 +41,7 @@ export interface PreparedRun extends Pick<PreparedData, "dataDigests"> {
   readonly tokenizer: Tokenizer;
   readonly job: Omit<WorkerJob, "jobId">;
   readonly plan: TrainingPlan;
-  readonly optimizer: OptimizerSettings;
+  readonly updates: UpdateSettings;
   readonly numParameters: number;
   /** Without embedding tables: what transformers' estimate of operations counts. */
   readonly numComputedParameters: number;
@@ -177,7 +176,7 @@ export async function prepareRun(
       },
       ...data,
       configChanges: classifier?.configChanges ?? {},
-      optimizer: optimizerSettings(config, plan.totalSteps),
+      updates: updateSettings(config, plan.totalSteps),
       numParameters,
       numComputedParameters: computed.reduce(
         (sum, { name, size }) => (isEmbeddingTable(name) ? sum : sum + size),
@@ -228,28 +227,6 @@ function processorChoice(): PrecisionChoice {
 
 const describeChoice = ({ bf16, reason }: PrecisionChoice): string =>
   `precision: ${bf16 ? "bfloat16 products" : "float32"} (bf16: auto; ${reason})`;
-
-/** @throws E_CONFIG_INVALID for arguments that the schedule does not have */
-function optimizerSettings(config: ResolvedConfig, totalSteps: number): OptimizerSettings {
-  const schedule: ScheduleContext = {
-    baseLearningRate: config.learning_rate,
-    warmupSteps: resolveSteps(config.warmup_steps, totalSteps),
-    totalSteps,
-    ...(config.lr_scheduler_kwargs === null ? {} : { kwargs: config.lr_scheduler_kwargs }),
-  };
-  const rateAt = (completedUpdates: number): number =>
-    learningRateAt(config.lr_scheduler_type as ScheduleName, schedule, completedUpdates);
-  // Refuses unknown arguments of the schedule before anything is started.
-  rateAt(0);
-  return {
-    learningRateAt: rateAt,
-    beta1: config.adam_beta1,
-    beta2: config.adam_beta2,
-    epsilon: config.adam_epsilon,
-    weightDecay: config.weight_decay,
-    maxGradNorm: config.max_grad_norm,
-  };
-}
 
 /**
  * The flat space of a full fine-tune: the checkpoint's weights by sorted name, so that it depends on

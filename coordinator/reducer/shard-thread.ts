@@ -1,6 +1,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { LockstepError } from "#lib/core/errors/index";
 import { shardRanges } from "#lib/core/parameter-layout";
+import { copyArrays } from "#lib/core/shard-arrays";
 import { frozenVersion, maxBulkMessageBytes, type PushReply } from "#lib/wire/bulk-protocol";
 import { type PushMeta, registerBulkService } from "#lib/wire/bulk-server";
 import type { Frame } from "#lib/wire/frame";
@@ -75,7 +76,8 @@ class ShardThread {
     options: ShardThreadOptions,
     post: (message: ShardMessage) => void,
   ): Promise<ShardThread> {
-    const { shardIndex, numShards, layout, listenHost, listenPort, gradientGroups } = options;
+    const { shardIndex, numShards, layout, optimizer, gradientGroups } = options;
+    const { listenHost, listenPort = 0 } = options;
     const range = shardRanges(layout, numShards)[shardIndex];
     if (range === undefined) {
       throw new LockstepError("E_SHARD_STATE", {
@@ -90,6 +92,7 @@ class ShardThread {
       shardIndex,
       layout,
       range,
+      optimizer,
       gradientGroups,
       onBufferFree: () => {
         for (const wake of waiting) wake();
@@ -97,8 +100,8 @@ class ShardThread {
     });
     const thread = new ShardThread(options, reducer, waiting, post);
     const port = await thread.#server.listen(listenHost, listenPort);
-    const { masters, firstMoment, secondMoment } = reducer.arithmetic;
-    post({ type: "ready", port, arrays: { masters, firstMoment, secondMoment } });
+    const { masters, states } = reducer.arithmetic;
+    post({ type: "ready", port, arrays: { masters, states } });
     return thread;
   }
 
@@ -112,15 +115,13 @@ class ShardThread {
       case "reduce":
         return reducer.reduce(command.step);
       case "apply":
-        reducer.apply(command.step, command.hyperparameters, command.newVersion);
+        reducer.apply(command.step, command.update);
         return undefined;
       case "discard":
         reducer.discard(command.step);
         return undefined;
       case "snapshot":
-        command.into.masters.set(reducer.arithmetic.masters);
-        command.into.firstMoment.set(reducer.arithmetic.firstMoment);
-        command.into.secondMoment.set(reducer.arithmetic.secondMoment);
+        copyArrays(reducer.arithmetic, command.into);
         return undefined;
       case "close":
         await this.#server.close();

@@ -19,6 +19,7 @@ import { foreignKeys } from "./foreign-keys.js";
 import { keepGivenKeys } from "./given-keys.js";
 import { refuseHalfCharacters } from "./half-characters.js";
 import { invalidValues } from "./invalid-values.js";
+import { checkOptimizerKeys } from "./optimizer.js";
 import { keepHubToken } from "./secrets.js";
 import { checkAdapterKeys, namedMethod, toolDefaults } from "./tool.js";
 import { translate } from "./translate.js";
@@ -109,6 +110,7 @@ export function resolveConfig(
   if (!parsed.success) throw invalidValues(parsed.error, given);
   checkAdapterKeys(given, parsed.data.use_peft, warnings);
   checkTogether(parsed.data);
+  checkOptimizerKeys(parsed.data, given, warnings);
   checkHubKeys(parsed.data, given, warnings);
   if (command !== undefined) refuseUnread(command, parsed.data, given, warnings);
   const { hub_token: token, ...shown } = parsed.data;

@@ -13,6 +13,7 @@ import { ShardGroup } from "#coordinator/shards";
 import { testValues } from "#tests/support/compare";
 import { readSlot } from "#tests/support/tiny-llama";
 import { ShardTransfers } from "#worker/transfers";
+import { adamW } from "./gradients.js";
 
 const trained = buildParameterLayout([{ name: "lora_A", shape: [3, 70_000] }], "float32");
 // A matrix over several shards and chunks, and a vector in the float32 region.
@@ -40,7 +41,14 @@ async function connected(
   served?: { readonly layout: typeof frozen; readonly wireBytes: Uint8Array<SharedArrayBuffer> },
 ): Promise<ShardTransfers> {
   const shards = await ShardGroup.start(startShardThread, {
-    ...{ listenHost: "127.0.0.1", gradientGroups: 1, security: {}, numShards, layout: trained },
+    ...{
+      optimizer: adamW,
+      listenHost: "127.0.0.1",
+      gradientGroups: 1,
+      security: {},
+      numShards,
+      layout: trained,
+    },
     ...(served === undefined ? {} : { frozen: served }),
   });
   const addresses = shards.addresses();

@@ -6,6 +6,7 @@ import {
   wireOffsetBytes,
   wireSizeBytes,
 } from "#lib/core/parameter-layout";
+import type { ChosenOptimizer, Update } from "#lib/optim/index";
 
 export const smallLayout = (numMatrixBlocks: number, dtype: WireDtype): ParameterLayout =>
   buildParameterLayout(
@@ -37,10 +38,11 @@ export function wireGradient(layout: ParameterLayout, seed: number): Uint8Array 
   return bytes;
 }
 
-export const adamW = Object.freeze({
-  learningRate: 1e-3,
-  beta1: 0.9,
-  beta2: 0.999,
-  epsilon: 1e-8,
-  weightDecay: 0.1,
+export const adamW: ChosenOptimizer = {
+  name: "adamw",
+  settings: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.1 },
+};
+
+export const updateOf = (updateNumber: number, gradientScale = 1): Update => ({
+  ...{ learningRate: 1e-3, updateNumber, gradientScale },
 });
