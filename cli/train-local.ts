@@ -11,6 +11,8 @@ import { openDeviceTelemetry } from "#worker/telemetry";
 import { memoryLines } from "#run/memory-lines";
 import { slowBf16 } from "#lib/core/format";
 import { printable } from "#lib/core/terminal-text";
+import { objectiveOf } from "#lib/objectives/index";
+import { isLogged, loggedMetrics } from "#lib/objectives/metrics";
 import { claimOutputDirectory } from "#run/output-directory";
 import { type PreparedRun, prepareRun } from "#run/prepare";
 import { pushOf } from "#run/push";
@@ -85,13 +87,13 @@ export async function trainLocalCommand(args: string[]): Promise<number> {
     const evaluations: EvaluationEntry[] = [];
     const evaluate = (step: number): void => {
       if (run.validation.length === 0) return;
-      const { loss, scores } = evaluateLocal(run, engine);
-      evaluations.push({ step, loss, ...(scores === undefined ? {} : { scores }) });
-      const scored =
-        scores === undefined
-          ? ""
-          : `, accuracy ${scores.accuracy.toFixed(4)}, macro-F1 ${scores.macroF1.toFixed(4)}`;
-      say(`validation loss ${loss.toFixed(4)}${scored}`);
+      const evaluation = evaluateLocal(run, engine);
+      evaluations.push({ step, ...evaluation });
+      // What follows from the loss is not said beside it.
+      const figures = objectiveOf(run.job.objective.kind)
+        .metrics.filter(isLogged)
+        .map(({ key, label, digits }) => `, ${label} ${evaluation.metrics[key]?.toFixed(digits)}`);
+      say(`validation loss ${evaluation.loss.toFixed(4)}${figures.join("")}`);
     };
     const { totalSteps, stepsPerEpoch } = run.plan;
     const everySteps = intervalSteps(config, "eval", totalSteps, stepsPerEpoch);
@@ -170,7 +172,7 @@ function stateOf(
   evaluations: readonly EvaluationEntry[],
 ) {
   const { plan, job } = run;
-  const numSamples = steps.reduce((sum, { step }) => sum + plan.samplesIn(step - 1), 0);
+  const numRows = steps.reduce((sum, { step }) => sum + plan.rowsIn(step - 1), 0);
   const trained = steps.map(({ step, loss, learningRate, gradientNorm }) => ({
     epoch: plan.epochAt(step),
     grad_norm: finiteOrNull(gradientNorm),
@@ -178,19 +180,18 @@ function stateOf(
     loss: finiteOrNull(loss),
     step,
   }));
-  const evaluated = evaluations.map(({ step, loss, scores }) => ({
+  const objective = objectiveOf(job.objective.kind);
+  const evaluated = evaluations.map(({ step, loss, metrics }) => ({
     epoch: plan.epochAt(step),
     eval_loss: finiteOrNull(loss),
-    ...(scores === undefined
-      ? {}
-      : { eval_accuracy: scores.accuracy, eval_macro_f1: scores.macroF1 }),
+    ...loggedMetrics(objective, metrics),
     step,
   }));
   return {
     step: steps.length,
     numUpdates,
     epoch: plan.epochAt(steps.length),
-    numInputTokens: numSamples * job.sequenceLength,
+    numInputTokens: numRows * job.sequenceLength,
     // An evaluation comes after the step that it is of.
     logHistory: [...trained, ...evaluated].sort((a, b) => a.step - b.step),
   };

@@ -3,7 +3,8 @@ import type { CoordinatorOptions } from "#coordinator/options";
 import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/config/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
-import { bestMetric } from "./classifier.js";
+import { objectiveOf } from "#lib/objectives/index";
+import { bestMetric } from "./objective.js";
 import type { ResumePoint } from "./resume.js";
 import { saveCheckpoint } from "./files.js";
 import { countsTokens, flosPerToken, tracksBest } from "./results.js";
@@ -38,6 +39,7 @@ export async function coordinatorOptions(
   const interval = (what: "logging" | "eval" | "save"): number =>
     intervalSteps(config, what, plan.totalSteps, plan.stepsPerEpoch);
   const { host, port } = splitAddress(config.listen);
+  const best = bestMetric(config, objectiveOf(run.job.objective.kind));
   return {
     job: { ...run.job, jobId: randomUUID() },
     bus,
@@ -64,16 +66,15 @@ export async function coordinatorOptions(
             atEnd: config.eval_on_end,
             everySteps: interval("eval"),
             delaySteps: evaluationDelaySteps(config, plan.stepsPerEpoch),
-            numSamples: run.validationReport?.numRows ?? 0,
+            numRows: run.validationReport?.numRows ?? 0,
             ...(tracksBest(config)
               ? {
                   best: {
-                    metric: bestMetric(config),
-                    greaterIsBetter: config.greater_is_better ?? bestMetric(config) !== "loss",
+                    metric: best?.key ?? "loss",
+                    greaterIsBetter: config.greater_is_better ?? best?.greaterIsBetter ?? false,
                   },
                 }
               : {}),
-            numClasses: run.labels?.length,
           },
         }),
     ...(sample === undefined

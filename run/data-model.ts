@@ -56,11 +56,15 @@ export async function openDataModel(
       maxPositions: maxPositionsOf(modelConfig, file),
       paddingTokenId: paddingTokenOf(modelConfig, tokenizer, vocabSize),
       usesTokenTypes: modelConfig["model_type"] === "bert",
+      problemType: isClassifier(modelConfig) ? textOf(modelConfig["problem_type"]) : undefined,
       knownLabels: knownLabels(modelConfig),
       learnsLabels: isClassifier(modelConfig) || isEncoder(modelConfig),
     },
   };
 }
+
+const textOf = (value: unknown): string | undefined =>
+  typeof value === "string" ? value : undefined;
 
 /** Positions that the model was made for. */
 function maxPositionsOf(modelConfig: Readonly<Record<string, unknown>>, file: string): number {

@@ -30,6 +30,7 @@ import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { MasterPiece } from "#lib/core/masters-hash";
 import type { TensorSlot } from "#lib/core/parameter-layout";
+import { objectiveOf } from "#lib/objectives/index";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
 import { adapterTensors } from "./lora.js";
@@ -95,7 +96,7 @@ export async function saveFinalModel(
       await writeModel(run, temporary, snapshot);
     } else await copyModel(kept, temporary);
     await writeTrainerState(temporary, stateForTrainer(run, state, kept));
-    await writeResults(temporary, state.logHistory, { isClassifier: run.labels !== undefined });
+    await writeResults(temporary, state.logHistory, objectiveOf(run.job.objective.kind));
     bytes = await directoryBytes(temporary);
     const files = new Set([...run.files, ...(await readdir(temporary))]);
     const record = { ...run.record, finished: null, files: [...files].sort() };

@@ -156,7 +156,9 @@ export async function startHost(
       const from = resume === undefined ? undefined : dirname(resume.directory);
       trainerLog = await writeTrainerLog(run.config.output_dir, bus, history, from);
       bus.publish(run.started);
-      if (resume !== undefined) bus.publish(resumedEvent(resume.directory, resume.state));
+      if (resume !== undefined) {
+        bus.publish(resumedEvent(resume.directory, resume.state, run.job.objective));
+      }
       const coordinator = new Coordinator({
         ...(await coordinatorOptions(run, resume, bus, () => opened?.deviceKind)),
         door: workers,

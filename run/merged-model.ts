@@ -138,11 +138,10 @@ async function classifierOf(
   const saved = await savedConfig(adapter.directory);
   const padTokenId = saved?.["pad_token_id"];
   const describe = (labels: readonly string[]): ClassifierCheckpoint => {
-    const found = classifierCheckpoint(
-      baseConfig,
+    const found = classifierCheckpoint(baseConfig, {
       labels,
-      typeof padTokenId === "number" ? padTokenId : null,
-    );
+      padTokenId: typeof padTokenId === "number" ? padTokenId : null,
+    });
     if (found !== undefined) return found;
     const what = `A classifier of model_type ${JSON.stringify(baseConfig["model_type"])}`;
     throw new LockstepError("E_MODEL_UNSUPPORTED", { what });
@@ -175,9 +174,10 @@ async function classifierOf(
   const head = describe(labels ?? Array.from({ length: numLabels }, (_, i) => `LABEL_${i}`));
   // Where nobody wrote it down, the labels or the base decide, as in transformers.
   const problemType = saved === undefined ? baseConfig["problem_type"] : saved["problem_type"];
-  const { problem_type: _, ...changes } = head.configChanges;
   const configChanges =
-    problemType === undefined ? changes : { ...changes, problem_type: problemType };
+    problemType === undefined
+      ? head.configChanges
+      : { ...head.configChanges, problem_type: problemType };
   const isOfHead = new Set(head.head.map(({ name }) => name));
   return {
     ...head,

@@ -11,10 +11,11 @@ import {
   settleConfig,
 } from "#lib/config/index";
 import { hasBf16Products, processorKind, readProcessor } from "#lib/core/processor";
+import type { Batch } from "#lib/core/batch";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import type { RunStarted } from "#lib/core/events";
-import type { TokenBatch, WorkerJob } from "#lib/core/job";
+import type { WorkerJob } from "#lib/core/job";
 import {
   buildParameterLayout,
   type ElementRange,
@@ -23,11 +24,14 @@ import {
 import type { PreparationReport, Tokenizer, TrainingPlan } from "#lib/data/index";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { isTied } from "#lib/models/checkpoint-names";
+import { objectiveOf } from "#lib/objectives/index";
+import { describedObjective } from "#lib/objectives/metrics";
 import type { UpdateSettings } from "#lib/optim/index";
-import { bestMetric, classifierModel, refuseClassifierOfTexts } from "./classifier.js";
+import { classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import { loraRun } from "./lora.js";
 import { openDataModel } from "./data-model.js";
 import { findableName } from "./model-place.js";
+import { bestMetric } from "./objective.js";
 import { type PreparedData, prepareData } from "./prepare-data.js";
 import { type SampleRequest, sampleOf } from "./sample-request.js";
 import { describeTemplateDate, withDateOf } from "./template-date.js";
@@ -48,7 +52,7 @@ export interface PreparedRun extends Pick<PreparedData, "dataDigests"> {
   /** Type in which weights are saved. */
   readonly saveDtype: FloatDtype;
   /** Empty where nothing is kept for validation. */
-  readonly validation: readonly TokenBatch[];
+  readonly validation: readonly Batch[];
   /** Names of the classes, by number, where the model learns to classify. */
   readonly labels: readonly string[] | undefined;
   /** Fields of config.json that the saved model has beside or instead of the opened one's. */
@@ -110,18 +114,15 @@ export async function prepareRun(
       labels === undefined
         ? undefined
         : classifierModel(modelConfig, weights, {
-            ...{ labels, padTokenId: paddingTokenId, seed: config.seed },
+            ...{ labels, problemType: data.objective.kind },
+            ...{ padTokenId: paddingTokenId, seed: config.seed },
           });
     if (classifier !== undefined && config.sample_prompt !== null) {
       const reason = "a classifier continues no text";
       throw new LockstepError("E_CONFIG_CONFLICT", { keys: "sample_prompt and dataset", reason });
     }
-    if (classifier === undefined && bestMetric(config) !== "loss") {
-      throw new LockstepError("E_CONFIG_CONFLICT", {
-        keys: "metric_for_best_model and dataset",
-        reason: `${config.metric_for_best_model} is a classifier's, and the rows have no labels`,
-      });
-    }
+    // Refuses a metric that the objective does not have.
+    bestMetric(config, objectiveOf(data.objective.kind));
     const wholeLayout =
       classifier === undefined
         ? layoutOf(weights, modelConfig, config.wire_dtype)
@@ -162,8 +163,8 @@ export async function prepareRun(
         precision: config.bf16 ? "bf16" : "fp32",
         ...(config.xla ? { xla: true } : {}),
         sequenceLength: plan.sequenceLength,
-        ...(data.hasSegments ? { hasSegments: true } : {}),
-        ...(data.hasTokenTypes ? { hasTokenTypes: true } : {}),
+        objective: data.objective,
+        batchFields: data.batchFields,
         ...(config.gradient_checkpointing === true ? { gradientCheckpointing: true } : {}),
         ...(config.global_batch_size / config.per_device_train_batch_size <= config.gradient_groups
           ? { accumulates: false }
@@ -193,9 +194,10 @@ export async function prepareRun(
         gradientGroups: config.gradient_groups,
         plannedWorkers: config.workers,
         numParameters,
-        numTrainSamples: plan.numSamples,
+        numTrainRows: plan.numRows,
         numTrainTokens: data.trainReport.rowTokens,
-        numValidationSamples: data.validationReport?.numRows ?? 0,
+        numValidationRows: data.validationReport?.numRows ?? 0,
+        objective: describedObjective(data.objective),
         ...(labels === undefined ? {} : { numClasses: labels.length }),
         ...(lora === undefined ? {} : { adapterBase: lora.baseName }),
         dataLines: [

@@ -4,11 +4,14 @@
  * It uses the cluster's modules, its gradient groups, its threads and its rounding on the wire, so it
  * ends with the same bits as any number of workers. Start reading here.
  */
-import { ClassCounts, type ClassificationScores } from "#lib/core/classification-scores";
-import { type LossSum, rowTargets, type TokenBatch, type TrainingEngine } from "#lib/core/job";
+import type { Batch } from "#lib/core/batch";
+import type { Metrics } from "#lib/core/events";
+import type { LossSum, TrainingEngine } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { passPieces, readWireRange, sharedWireSpace } from "#lib/core/wire-space";
+import { objectiveOf } from "#lib/objectives/index";
+import { metricsOf } from "#lib/objectives/metrics";
 import {
   openOptimizer,
   ShardArithmetic,
@@ -114,12 +117,12 @@ export async function trainLocal(
     for (let step = 0; step < numSteps; step++) {
       const startedAt = performance.now();
       // One normaliser for the whole step: never a mean of means.
-      const numTokens = plan.supervisedTokens(step);
-      let nllSum = 0;
+      const weight = plan.lossWeight(step);
+      let lossSum = 0;
       blockSums = [];
       for (let group = 0; group < config.gradient_groups; group++) {
         const micro = plan.microBatches(step, group);
-        nllSum += accumulateGroup(engine, micro, 1 / numTokens, gradients).nllSum;
+        lossSum += accumulateGroup(engine, micro, 1 / weight, gradients).lossSum;
         const isLast = group === config.gradient_groups - 1;
         for (const shard of shards) {
           const wire = gradients.subarray(...wireRange(shard));
@@ -130,7 +133,7 @@ export async function trainLocal(
       await hooks.onGradients?.(step, shards);
 
       // Norm, clip, optimizer, publish; a gradient that is not finite is left out.
-      const loss = nllSum / numTokens;
+      const loss = lossSum / weight;
       const update = await updates.run(updated, { step, loss });
 
       const seconds = (performance.now() - startedAt) / 1000;
@@ -149,38 +152,38 @@ export async function trainLocal(
 
 function accumulateGroup(
   engine: TrainingEngine,
-  batches: readonly TokenBatch[],
+  batches: readonly Batch[],
   gradScale: number,
   gradients: Uint8Array,
 ): LossSum {
-  const sum = { nllSum: 0, numTokens: 0 };
+  const sum = { lossSum: 0, weight: 0 };
   batches.forEach((batch, index) => {
     const last = index === batches.length - 1;
     const part = engine.accumulate(batch, gradScale, index === 0, last ? gradients : undefined);
-    sum.nllSum += part.nllSum;
-    sum.numTokens += part.numTokens;
+    sum.lossSum += part.lossSum;
+    sum.weight += part.weight;
   });
   return sum;
 }
 
 export interface LocalEvaluation {
-  /** Mean per supervised token, or per row of a classifier, nats. */
+  /** Mean over what the objective counts: per supervised token, nats, of a causal model. */
   readonly loss: number;
-  /** Of a classifier. */
-  readonly scores?: ClassificationScores;
+  readonly metrics: Metrics;
 }
 
-/** Loss and scores over the validation batches. */
+/** Loss and metrics over the validation batches. */
 export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): LocalEvaluation {
-  const counts = run.labels === undefined ? undefined : new ClassCounts(run.labels.length);
-  let nllSum = 0;
-  let numTokens = 0;
+  const objective = objectiveOf(run.job.objective.kind);
+  const scorer = objective.scorer?.(run.job.objective);
+  let lossSum = 0;
+  let weight = 0;
   for (const batch of run.validation) {
     const part = engine.evaluate(batch);
-    nllSum += part.nllSum;
-    numTokens += part.numTokens;
-    if (part.predictions !== undefined) counts?.add(rowTargets(batch), part.predictions);
+    lossSum += part.lossSum;
+    weight += part.weight;
+    scorer?.add(batch, part.outputs);
   }
-  const loss = nllSum / numTokens;
-  return counts === undefined ? { loss } : { loss, scores: counts.scores() };
+  const loss = lossSum / weight;
+  return { loss, metrics: metricsOf(objective, loss, scorer?.values()) };
 }

@@ -295,7 +295,7 @@ class WorkerLoop {
       );
       sums.push(sum);
       observer?.microBatchComputed?.({
-        numTokens: batch.tokens.length,
+        numTokens: batch.fields["tokens"]?.length ?? 0,
         seconds: (performance.now() - batchStartedAt) / 1000,
       });
     }

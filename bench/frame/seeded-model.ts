@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/index";
 import type { Precision } from "#lib/core/dtype";
-import type { TokenBatch } from "#lib/core/job";
+import type { Batch } from "#lib/core/batch";
 import {
   buildParameterLayout,
   type ElementRange,
@@ -22,7 +22,7 @@ export interface SeededModel {
   /** The same for another layout of these weights. */
   readonly loaderOf: (layout: ParameterLayout) => LoadRange;
   /** `numRows` rows of the file's tokens from row `firstRow` on; the last token of a row predicts nothing. */
-  readonly batch: (numRows: number, length: number, firstRow?: number) => TokenBatch;
+  readonly batch: (numRows: number, length: number, firstRow?: number) => Batch;
 }
 
 export function openSeededModel(directory: string, precision: Precision): SeededModel {
@@ -61,7 +61,7 @@ export function openSeededModel(directory: string, precision: Precision): Seeded
       const targets = Int32Array.from(tokens, (_, i) =>
         i % length === length - 1 ? -100 : (tokens[i + 1] as number),
       );
-      return { numRows, tokens, targets };
+      return { numRows, fields: { tokens, targets } };
     },
   };
 }

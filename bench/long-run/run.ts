@@ -10,7 +10,7 @@
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadConfig } from "#lib/config/index";
-import type { TokenBatch } from "#lib/core/job";
+import { type Batch, integerField } from "#lib/core/batch";
 import { packageRoot } from "#lib/core/paths";
 import { type PreparedRun, prepareRun } from "#run/prepare";
 import { evaluateLocal, trainLocal } from "#run/train-local";
@@ -20,12 +20,12 @@ function writePlan(run: PreparedRun, directory: string): void {
   const { plan, updates, job } = run;
   const { beta1, beta2, epsilon, weightDecay } = updates.optimizer.settings;
   mkdirSync(directory, { recursive: true });
-  const write = (name: string, batches: readonly TokenBatch[]): void => {
+  const write = (name: string, batches: readonly Batch[]): void => {
     for (const key of ["tokens", "targets"] as const) {
       const file = join(directory, `${name}-${key}.i32`);
       writeFileSync(file, "");
       for (const batch of batches) {
-        const { buffer, byteOffset, byteLength } = batch[key];
+        const { buffer, byteOffset, byteLength } = integerField(batch, key);
         appendFileSync(file, new Uint8Array(buffer, byteOffset, byteLength));
       }
     }

@@ -49,6 +49,7 @@ export const dataKeys = [
   "dataset",
   "dataset_dir",
   "dataset_format",
+  "objective",
   "dataset_text_field",
   "columns",
   "chat_template",

@@ -1,7 +1,11 @@
 import { z } from "zod";
+import { objectives } from "#lib/objectives/index";
+import { comparableMetrics } from "#lib/objectives/metrics";
 import { optimizerKeys, optimizerNames } from "#lib/optim/optimizers/index";
 import { cluster } from "./cluster-fields.js";
 import { schedulerNames } from "./schedule-names.js";
+
+const trainedKinds = objectives.filter(({ isTrained }) => isTrained).map(({ kind }) => kind);
 
 // Names and defaults of the first sections are those of transformers.TrainingArguments (5.24);
 // a default that differs says why. The key in YAML, the flag and the property have one name.
@@ -43,6 +47,12 @@ const modelAndData = {
     .enum(["auto", "text", "prompt-completion", "messages", "alpaca", "sharegpt", "classification"])
     .default("auto")
     .describe("what rows hold; auto: recognised by their columns"),
+  objective: z
+    .enum(["auto", ...trainedKinds] as [string, ...string[]])
+    .default("auto")
+    .describe(
+      "what is learnt, by transformers' problem_type for classes; auto: of rows with a label the classes of a model that has some, else what the labels are; of others the next token",
+    ),
   on_bad_row: z
     .enum(["error", "skip"])
     .default("error")
@@ -216,7 +226,7 @@ const reporting = {
     .default(false)
     .describe("the finished model is that of the best evaluation"),
   metric_for_best_model: z
-    .enum(["loss", "eval_loss", "accuracy", "eval_accuracy", "macro_f1", "eval_macro_f1"])
+    .enum(comparableMetrics() as [string, ...string[]])
     .nullable()
     .default(null)
     .describe("null: loss, where load_best_model_at_end asks for one; others are a classifier's"),

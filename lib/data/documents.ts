@@ -1,9 +1,9 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { RandomStream, shuffledIndices } from "#lib/core/random";
 
-/** A unit of text that a split never divides: a speech, a file, a row. */
+/** A unit of text that a split never divides: a speech, a file, an example. */
 export interface Document {
-  /** Where it came from, for messages: a file's name, and the line in a file of rows. */
+  /** Where it came from, for messages: a file's name, and the line in a file of examples. */
   readonly id: string;
   readonly text: string;
 }

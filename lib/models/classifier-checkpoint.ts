@@ -100,9 +100,14 @@ export function knownLabels(modelConfig: Readonly<Record<string, unknown>>): rea
 /** @returns undefined for a `model_type` that is not known */
 export function classifierCheckpoint(
   modelConfig: Readonly<Record<string, unknown>>,
-  labels: readonly string[],
-  padTokenId: number | null,
+  options: {
+    readonly labels: readonly string[];
+    /** What the head learns; absent: the checkpoint's own. */
+    readonly problemType?: string;
+    readonly padTokenId: number | null;
+  },
 ): ClassifierCheckpoint | undefined {
+  const { labels, problemType, padTokenId } = options;
   const modelType = String(modelConfig["model_type"]);
   const family = Object.hasOwn(families, modelType) ? families[modelType] : undefined;
   if (family === undefined) return undefined;
@@ -115,7 +120,7 @@ export function classifierCheckpoint(
       id2label: Object.fromEntries(labels.map((name, number) => [String(number), name])),
       label2id: Object.fromEntries(labels.map((name, number) => [name, number])),
       ...(modelConfig["num_labels"] === undefined ? {} : { num_labels: labels.length }),
-      problem_type: "single_label_classification",
+      ...(problemType === undefined ? {} : { problem_type: problemType }),
       ...(padTokenId !== null && (modelConfig["pad_token_id"] ?? null) === null
         ? { pad_token_id: padTokenId }
         : {}),

@@ -2,18 +2,18 @@ import type * as tf from "@tensorflow/tfjs-core";
 import { LockstepError } from "#lib/core/errors/index";
 import { loraWeightName, type WorkerJob } from "#lib/core/job";
 import { type Adapter, resolveWeights, type Weights } from "#lib/models/index";
-import type { TrainableModel } from "./batch-loss.js";
+import type { HeadedModel } from "./objectives/index.js";
 
 /** Finds a model's weights and adapters among a job's tensors: the trained ones, then the frozen ones. */
 export class WeightLookup {
-  readonly #model: TrainableModel;
+  readonly #model: HeadedModel;
   /** Where each tensor is; a checkpoint may name a weight otherwise than the model. */
   readonly #indexOf = new Map<string, number>();
   readonly #scales: ReadonlyMap<string, number>;
   readonly #unused: Set<string>;
 
   /** @throws E_MODEL_TENSOR_MISSING, E_MODEL_TENSOR_UNKNOWN */
-  constructor(model: TrainableModel, job: WorkerJob) {
+  constructor(model: HeadedModel, job: WorkerJob) {
     this.#model = model;
     this.#scales = new Map(Object.entries(job.lora?.scales ?? {}));
     this.#unused = new Set(this.#scales.keys());

@@ -8,7 +8,7 @@
  */
 import { writeTensors } from "#lib/checkpoint/index";
 import { loadConfig } from "#lib/config/index";
-import type { TokenBatch } from "#lib/core/job";
+import { type Batch, integerField } from "#lib/core/batch";
 import type { ShardArithmetic } from "#lib/optim/index";
 import { trainLocal } from "#run/train-local";
 import { type PreparedRun, prepareRun } from "#run/prepare";
@@ -20,10 +20,10 @@ interface DumpTensor {
 }
 
 /** Token ids fit float32 exactly (below 2^24), so one element type serves the whole file. */
-function batchTensors(batches: readonly TokenBatch[]): DumpTensor[] {
+function batchTensors(batches: readonly Batch[]): DumpTensor[] {
   const numRows = batches.reduce((sum, batch) => sum + batch.numRows, 0);
   const flat = (key: "tokens" | "targets"): Float32Array =>
-    Float32Array.from(batches.flatMap((batch) => [...batch[key]]));
+    Float32Array.from(batches.flatMap((batch) => [...integerField(batch, key)]));
   return (["tokens", "targets"] as const).map((name) => {
     const data = flat(name);
     return { name, shape: [numRows, data.length / numRows], data };

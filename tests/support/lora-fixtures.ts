@@ -11,13 +11,8 @@ import {
   rankOf,
 } from "#lib/checkpoint/peft/index";
 import type { Precision, WireDtype } from "#lib/core/dtype";
-import {
-  ignoredTarget,
-  type LoraJob,
-  type TokenBatch,
-  type TrainingEngine,
-  type WorkerJob,
-} from "#lib/core/job";
+import { type Batch, countTargets } from "#lib/core/batch";
+import type { LoraJob, TrainingEngine, WorkerJob } from "#lib/core/job";
 import {
   buildParameterLayout,
   type ParameterLayout,
@@ -28,6 +23,7 @@ import { passPieces } from "#lib/core/wire-space";
 import { packageRoot } from "#lib/core/paths";
 import { modelFixtureDirectory, readFixtureCase } from "./model-fixtures.js";
 import { readSlot, writeSlot } from "./tiny-llama.js";
+import { causalJob, classifierJob, shifted, tokensOf } from "./batches.js";
 
 export const loraFixtures = ["gpt2", "llama-gqa-untied", "bert-seqcls"] as const;
 
@@ -41,7 +37,7 @@ export interface LoraFixture {
   readonly frozen: Uint8Array;
   /** The base model with the adapter added into it, all of it trained. */
   readonly merged: { readonly job: WorkerJob; readonly wireBytes: Uint8Array };
-  readonly batch: TokenBatch;
+  readonly batch: Batch;
   readonly numTargets: number;
 }
 
@@ -60,16 +56,15 @@ export async function loadFrozen(
 }
 
 /** The model's case as a batch; padding is a segment of its own. */
-function batchOf(name: string): TokenBatch {
+function batchOf(name: string): Batch {
   const { numRows, rowLength, tokens, attentionMask, labels, labelsPerRow } = readFixtureCase(name);
   const isClassifier = labelsPerRow === 1;
-  const targets = Int32Array.from(tokens, (_, i) => {
-    const [row, column] = [Math.floor(i / rowLength), i % rowLength];
-    if (isClassifier) return column === 0 ? (labels[row] as number) : ignoredTarget;
-    return column === rowLength - 1 ? ignoredTarget : (labels[i + 1] as number);
-  });
   const positions = Int32Array.from(tokens, (_, i) => i % rowLength);
-  return { numRows, tokens, targets, segments: attentionMask, positions };
+  const inputs = { tokens, segments: attentionMask, positions };
+  const targets = isClassifier
+    ? { label: Int32Array.from(labels) }
+    : { targets: shifted(labels, rowLength) };
+  return { numRows, fields: { ...inputs, ...targets } };
 }
 
 export async function readLoraFixture(name: string, precision: Precision): Promise<LoraFixture> {
@@ -122,8 +117,10 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
       jobId: "test",
       modelConfig,
       precision,
-      sequenceLength: batch.tokens.length / batch.numRows,
-      hasSegments: true,
+      sequenceLength: tokensOf(batch).length / batch.numRows,
+      ...(batch.fields["label"] === undefined
+        ? causalJob({ hasSegments: true })
+        : classifierJob(Number(modelConfig["num_labels"] ?? 2))),
       microBatchSize: batch.numRows,
       evalBatchSize: batch.numRows,
       generationLength: name === "bert-seqcls" ? 0 : 20,
@@ -135,7 +132,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
       frozen,
       merged: { job: { ...job, layout: whole }, wireBytes },
       batch,
-      numTargets: batch.targets.filter((target) => target >= 0).length,
+      numTargets: countTargets(batch.fields["targets"] ?? batch.fields["label"]),
     };
   } finally {
     await weights.close();

@@ -11,6 +11,7 @@ import { sharedWireSpace } from "#lib/core/wire-space";
 import { createModel } from "#lib/models/index";
 import createEngine from "#lib/tuning/engine";
 import { loadFrozen, loraFixtureDirectory } from "./lora-fixtures.js";
+import { causalJob } from "./batches.js";
 
 /** Wide rows and few weights: the activations are most of what it takes. */
 const [numRows, numTokens, vocab] = [4, 1024, 4096];
@@ -28,6 +29,7 @@ const job: WorkerJob = {
   layout: adapter?.trained ?? buildParameterLayout(model.weights, wireDtype),
   ...(adapter === undefined ? {} : { frozen: adapter.frozen, lora: adapter.lora }),
   precision,
+  ...causalJob(),
   sequenceLength: numTokens,
   gradientCheckpointing: mode === "checkpointing",
   ...{ microBatchSize: numRows, evalBatchSize: 1, generationLength: 0, threadsPerWorker: 1 },
@@ -41,7 +43,8 @@ if (adapter !== undefined) {
 }
 engine.loadParameters(parameters);
 const tokens = Int32Array.from({ length: numRows * numTokens }, (_, i) => (i * 7919) % vocab);
-const batch = { numRows, tokens, targets: tokens.map((id) => (id + 1) % vocab) };
+const targets = tokens.map((id) => (id + 1) % vocab);
+const batch = { numRows, fields: { tokens, targets } };
 engine.accumulate(batch, 1, true);
 engine.accumulate(batch, 1, false, gradients);
 const peakBytes = peakResidentBytes();

@@ -1,22 +1,22 @@
 import { LockstepError } from "#lib/core/errors/index";
 
-export type BadRowPolicy = "error" | "skip";
+export type BadExamplePolicy = "error" | "skip";
 
-/** Rejected rows that are listed by name; the others are counted. */
-export const maxListedRows = 20;
-/** A data set that loses more than this share of its rows was read the wrong way. */
+/** Rejected examples that are listed by name; the others are counted. */
+export const maxListedExamples = 20;
+/** A data set that loses more than this share of its examples was read the wrong way. */
 const maxBadShare = 0.5;
 
-/** What became of rows that cannot be used: the first one ends the run, or each is counted and listed. */
-export class BadRows {
-  readonly #policy: BadRowPolicy;
+/** What became of examples that cannot be used: the first one ends the run, or each is counted and listed. */
+export class BadExamples {
+  readonly #policy: BadExamplePolicy;
   readonly #onRejected: ((error: LockstepError) => void) | undefined;
   readonly #listed: string[] = [];
   #count = 0;
   #numBlank = 0;
   #firstBlank = "";
 
-  constructor(policy: BadRowPolicy, onRejected?: (error: LockstepError) => void) {
+  constructor(policy: BadExamplePolicy, onRejected?: (error: LockstepError) => void) {
     this.#policy = policy;
     this.#onRejected = onRejected;
   }
@@ -40,12 +40,13 @@ export class BadRows {
     return this.#listed;
   }
 
-  /** @throws the error itself unless bad rows are skipped, and anything that is not an error of the catalogue */
+  /** @throws the error itself unless bad examples are skipped, and anything that is not an error of the catalogue */
   reject(error: unknown): void {
     if (this.#policy === "error" || !(error instanceof LockstepError)) throw error;
     this.#count++;
     this.#onRejected?.(error);
-    if (this.#listed.length < maxListedRows) this.#listed.push(`${error.code}: ${error.message}`);
+    if (this.#listed.length < maxListedExamples)
+      this.#listed.push(`${error.code}: ${error.message}`);
   }
 
   /** @throws E_DATA_TOO_MANY_BAD_ROWS */

@@ -1,19 +1,36 @@
+import type { BatchField } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
+import type { Classes, Label, LabelReader, LabelTable } from "#lib/core/labels";
 
 /** Named in an error that lists labels. */
 const maxListedLabels = 20;
 const anyNumber = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 const truth = /^(true|false)$/i;
 
-/** The classes of a data set, and where each label that was read stands among them. */
-export interface Classes {
-  /** By number: `id2label` of a config.json. */
-  readonly names: readonly string[];
-  /** The class of a label's number; -1 where training has none of it. */
-  readonly classOf: Int32Array;
+/** The class of a row by number; below 0 in a row of padding. */
+export const labelField: BatchField = { name: "label", dtype: "int32", perRow: 1 };
+
+/** One label a row: a class by name, by number, or true and false. */
+export const classLabels: LabelReader = {
+  read: readClass,
+  table: () => new ClassTable(),
+};
+
+/** What a class may be called by: a list names several. */
+export function readClass(
+  value: unknown,
+): { readonly label: string | number | boolean } | { readonly problem: string } {
+  if (typeof value === "string" || typeof value === "boolean") return { label: value };
+  if (typeof value !== "number" || !Number.isFinite(value)) {
+    return { problem: "is neither text nor a number" };
+  }
+  if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
+    return { problem: "has more digits than a number keeps: write it in quotes" };
+  }
+  return { label: value };
 }
 
-interface Label {
+interface SeenLabel {
   readonly text: string;
   /** Whether it stood in its file as a number, or as true or false. */
   readonly isTyped: boolean;
@@ -23,13 +40,13 @@ interface Label {
 /** How labels are told apart: the kind of all that training has. */
 type Kind = "names" | "numbers" | "truth";
 
-/** Labels as they were read, numbered in the order of their first appearance. */
-export class LabelTable {
+/** Labels as they were read, and what names they make together. */
+export class ClassTable implements LabelTable {
   readonly #numbers = new Map<string, number>();
-  readonly #labels: Label[] = [];
+  readonly #labels: SeenLabel[] = [];
 
   /** @param place where the label stands, for messages */
-  numberOf(label: string | number | boolean, place: string): number {
+  numberOf(label: Label, place: string): number {
     // A table of text holds numbers as text.
     const text = String(label);
     let number = this.#numbers.get(text);
@@ -49,9 +66,15 @@ export class LabelTable {
    *
    * @param trained numbers of the labels of the training side
    * @param known classes that the model has already: labels that are all among them keep its numbers
-   * @throws E_DATA_ROW_FORMAT
+   * @param minClasses fewer are refused
+   * @returns the names, and of each label of the table the class; -1 where training has none of it
+   * @throws E_LABELS_INVALID
    */
-  classesOf(trained: Iterable<number>, known: readonly string[] = []): Classes {
+  namesOf(
+    trained: Iterable<number>,
+    known: readonly string[],
+    minClasses: number,
+  ): { readonly names: readonly string[]; readonly classOf: Int32Array } {
     const found = [...new Set(trained)].map((number) => this.#labels[number] ?? nothing);
     const kind = kindOf(found);
     const byName = new Map(known.map((name, index) => [canonical(name, kind), index]));
@@ -62,7 +85,8 @@ export class LabelTable {
       kind === "numbers" &&
       !known.some((name) => anyNumber.test(name)) &&
       found.every(({ text }) => isNumberBelow(text, known));
-    const names = isKnown || isNumber ? known : namesOf(found, kind);
+    const names =
+      isKnown || isNumber ? known : namesOf(found, { kind, minClasses, all: this.#labels });
     const indexOf = new Map(names.map((name, index) => [canonical(name, kind), index]));
     const classOf = this.#labels.map(({ text }) => {
       const own = canonical(text, kind);
@@ -70,6 +94,20 @@ export class LabelTable {
       return indexOf.get(own) ?? (ofNumber ? Number(own) : indexOf.get(`LABEL_${own}`)) ?? -1;
     });
     return { names, classOf: Int32Array.from(classOf) };
+  }
+
+  classesOf(trained: Iterable<number>, known: readonly string[] = []): Classes {
+    const { names, classOf } = this.namesOf(trained, known, 2);
+    return {
+      names,
+      fields: [labelField],
+      rowWeight: 1,
+      targetsOf(number) {
+        const label = classOf[number] ?? -1;
+        return label < 0 ? undefined : { [labelField.name]: Int32Array.of(label) };
+      },
+      shownOf: (targets) => targets[labelField.name]?.[0] ?? -1,
+    };
   }
 
   unseen(number: number, { names }: Classes): LockstepError {
@@ -82,13 +120,14 @@ export class LabelTable {
   }
 }
 
-const nothing: Label = { text: "", isTyped: false, place: "" };
+const nothing: SeenLabel = { text: "", isTyped: false, place: "" };
 
-function kindOf(found: readonly Label[]): Kind {
+function kindOf(found: readonly SeenLabel[]): Kind {
   if (found.length === 0) return "names";
   if (found.every(({ text }) => truth.test(text))) return "truth";
   // 007 is a name that looks like a number, and so is what stands beside it.
-  const isNumber = ({ text }: Label): boolean => anyNumber.test(text) && !/^[+-]?0\d/.test(text);
+  const isNumber = ({ text }: SeenLabel): boolean =>
+    anyNumber.test(text) && !/^[+-]?0\d/.test(text);
   return found.every(isNumber) ? "numbers" : "names";
 }
 
@@ -107,13 +146,21 @@ const isNumberBelow = (text: string, { length }: readonly string[]): boolean =>
   Number(text) >= 0 &&
   Number(text) < length;
 
-function namesOf(found: readonly Label[], kind: Kind): string[] {
-  const refuse = (place: string, problem: string): never => {
-    throw new LockstepError("E_DATA_ROW_FORMAT", { place, format: "classification", problem });
-  };
+interface Naming {
+  readonly kind: Kind;
+  readonly minClasses: number;
+  /** The labels of rows that are kept for validation too. */
+  readonly all: readonly SeenLabel[];
+}
+
+const refuse = (place: string, problem: string): never => {
+  throw new LockstepError("E_LABELS_INVALID", { place, problem });
+};
+
+function namesOf(found: readonly SeenLabel[], { kind, minClasses, all }: Naming): string[] {
   const byName = new Map(found.toReversed().map((label) => [canonical(label.text, kind), label]));
   if (kind === "names" && found.every(({ text }) => anyNumber.test(text))) {
-    const byNumber = new Map<number, Label>();
+    const byNumber = new Map<number, SeenLabel>();
     for (const label of found) {
       const before = byNumber.get(Number(label.text));
       if (before !== undefined) {
@@ -124,22 +171,27 @@ function namesOf(found: readonly Label[], kind: Kind): string[] {
     }
   }
   const [first = nothing] = found;
-  if (byName.size === 1) {
-    refuse(first.place, `all rows to train on have the label ${JSON.stringify(first.text)}`);
+  if (byName.size === 1 && minClasses > 1) {
+    const other = all.find(({ text }) => canonical(text, kind) !== canonical(first.text, kind));
+    const kept = other === undefined ? "" : `; ${keptOnly(other)}`;
+    refuse(first.place, `all rows to train on have the label ${JSON.stringify(first.text)}${kept}`);
   }
-  const names = [...byName.keys()];
-  if (kind === "numbers") return namesOfNumbers(byName, refuse);
+  if (kind === "numbers") return namesOfNumbers(byName, all);
   const typed = found.find(({ isTyped }) => isTyped);
   if (kind === "names" && typed !== undefined) {
     const others = "other rows have a name for a label: write all of them as names, in quotes";
     refuse(typed.place, `the label is ${typed.text}, no name, and ${others}`);
   }
-  return names.sort((a, b) => (a < b ? -1 : 1));
+  return [...byName.keys()].sort((a, b) => (a < b ? -1 : 1));
 }
 
+/** A class that only rows kept for validation have. */
+const keptOnly = ({ text, place }: SeenLabel): string =>
+  `the label ${JSON.stringify(text)} (${place}) is only in rows that are kept for validation`;
+
 function namesOfNumbers(
-  byName: ReadonlyMap<string, Label>,
-  refuse: (place: string, problem: string) => never,
+  byName: ReadonlyMap<string, SeenLabel>,
+  all: readonly SeenLabel[],
 ): string[] {
   const fraction = [...byName.values()].find(({ text }) => !Number.isInteger(Number(text)));
   if (fraction !== undefined) {
@@ -152,9 +204,12 @@ function namesOfNumbers(
   const missing = names.findIndex((_, i) => !numbers.has(i));
   if (missing >= 0) {
     const last = names.at(-1) ?? "";
+    const validated = all.find(({ text }) => anyNumber.test(text) && Number(text) === missing);
+    const lacking =
+      validated === undefined ? `no row has the label ${missing}` : keptOnly(validated);
     refuse(
       "training",
-      `labels go from 0 to ${last}, and no row has the label ${missing}: add such rows, or write names for numbers`,
+      `labels go from 0 to ${last}, and ${lacking}: add such rows, or write names for numbers`,
     );
   }
   return names.map((_, i) => `LABEL_${i}`);

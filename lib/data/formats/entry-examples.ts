@@ -5,20 +5,20 @@ import type {
   CompletionExample,
   ConversationExample,
   FormatOptions,
-  FormatRow,
+  RawFields,
 } from "./example.js";
 import { refuseOtherSystem } from "./conversations.js";
-import { messagesRow } from "./messages.js";
+import { messagesExample } from "./messages.js";
 
-/** Rows of axolotl's data sets. */
+/** Examples of axolotl's data sets. */
 
 /** An instruction, perhaps with an input, whose prompt is written by a format. */
-export function instructionRow(row: FormatRow, form: InstructionForm): CompletionExample {
-  const optional = (field: string): string => (field === "" ? "" : row.optionalString(field));
-  const instruction = row.string(form.field_instruction);
+export function instructionExample(raw: RawFields, form: InstructionForm): CompletionExample {
+  const optional = (field: string): string => (field === "" ? "" : raw.optionalString(field));
+  const instruction = raw.string(form.field_instruction);
   const input = optional(form.field_input);
   const completion = optional(form.field_output);
-  if (completion === "") throw row.noAnswer();
+  if (completion === "") throw raw.noAnswer();
   const system = optional(form.field_system) || form.system_prompt;
   const head = system === "" ? "" : fillFormat(form.system_format, { system });
   const turn =
@@ -29,27 +29,27 @@ export function instructionRow(row: FormatRow, form: InstructionForm): Completio
 }
 
 /** Messages whose parts and roles have other names; the model's chat template gives the text. */
-export function chatRow(
-  row: FormatRow,
+export function chatExample(
+  raw: RawFields,
   options: FormatOptions,
   form: ChatForm,
 ): ConversationExample {
   const { columns = {} } = options;
   const field = columns.messages ?? "messages";
-  const list = row.data(field);
+  const list = raw.data(field);
   if (!Array.isArray(list)) {
-    throw row.wrong(
+    throw raw.wrong(
       list === null
-        ? `it lacks ${JSON.stringify(field)} (it has ${Object.keys(row.fields).slice(0, 10).join(", ") || "no fields"})`
+        ? `it lacks ${JSON.stringify(field)} (it has ${Object.keys(raw.fields).slice(0, 10).join(", ") || "no fields"})`
         : `${JSON.stringify(field)} is not a list`,
     );
   }
   const messages = (list as readonly JsonData[]).map((value, i) =>
-    readMessage(row, value, i, form),
+    readMessage(raw, value, i, form),
   );
-  const system = row.optionalString(columns.system ?? "system");
+  const system = raw.optionalString(columns.system ?? "system");
   if (messages[0]?.get("role") === "system") {
-    if (!form.dropsSystem) refuseOtherSystem(row, system, messages[0].get("content"));
+    if (!form.dropsSystem) refuseOtherSystem(raw, system, messages[0].get("content"));
   } else if (system !== "") {
     messages.unshift(
       new Map<string, JsonData>([
@@ -59,17 +59,17 @@ export function chatRow(
     );
   }
   if (form.dropsSystem && messages[0]?.get("role") === "system") messages.shift();
-  return messagesRow(row, options, messages);
+  return messagesExample(raw, options, messages);
 }
 
 function readMessage(
-  row: FormatRow,
+  raw: RawFields,
   value: JsonData,
   index: number,
   { parts, roles, learntPart }: ChatForm,
 ): ReadonlyMap<string, JsonData> {
   const wrong = (problem: string): never => {
-    throw row.wrong(`message ${index + 1} ${problem}`);
+    throw raw.wrong(`message ${index + 1} ${problem}`);
   };
   if (!isJsonObject(value)) return wrong("is not an object");
   const ours = new Map(Object.entries(parts).map(([name, theirs]) => [theirs, name]));
