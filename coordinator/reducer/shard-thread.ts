@@ -2,11 +2,18 @@ import { parentPort, workerData } from "node:worker_threads";
 import { LockstepError } from "#lib/core/errors/index";
 import { shardRanges } from "#lib/core/parameter-layout";
 import { copyArrays } from "#lib/core/shard-arrays";
-import { frozenVersion, maxBulkMessageBytes, type PushReply } from "#lib/wire/bulk-protocol";
-import { type PushMeta, registerBulkService } from "#lib/wire/bulk-server";
+import {
+  frozenVersion,
+  maxBulkMessageBytes,
+  type PullRequest,
+  type PushOutcome,
+  type PushReply,
+} from "#lib/wire/bulk-protocol";
+import { type PullSource, type PushMeta, registerBulkService } from "#lib/wire/bulk-server";
 import type { Frame } from "#lib/wire/frame";
 import { GrpcServer } from "#lib/wire/grpc-server";
-import type { PushAssembly, PushOutcome } from "./shard-state.js";
+import type { PushAssembly } from "./shard-state.js";
+import { PublishedVersions } from "./published-versions.js";
 import { ShardReducer } from "./shard-reducer.js";
 import {
   receivedBytesIndex,
@@ -30,6 +37,7 @@ const maxWaitingPushes = 256;
 class ShardThread {
   readonly #options: ShardThreadOptions;
   readonly #reducer: ShardReducer;
+  readonly #frozen = new PublishedVersions();
   readonly #server: GrpcServer;
   readonly #post: (message: ShardMessage) => void;
   /** Pushes without a buffer; each is woken when one becomes free. */
@@ -53,23 +61,21 @@ class ShardThread {
     });
     registerBulkService(this.#server, {
       pushGradients: async (meta, frames) => this.#pushGradients(meta, frames),
-      pullParameters: ({ version }) => {
-        const count = (payloadBytes: number): void => {
-          Atomics.add(options.transferredBytes, sentBytesIndex, BigInt(payloadBytes));
-        };
-        if (version === frozenVersion && options.frozen !== undefined) {
-          return { bytes: options.frozen, beforeChunk: count };
-        }
-        const published = reducer.published.get(version);
-        return {
-          bytes: published.bytes,
-          beforeChunk: (payloadBytes) => {
-            reducer.published.assertHeld(published);
-            count(payloadBytes);
-          },
-        };
-      },
+      pullParameters: (request) => this.#published(request),
     });
+    if (options.frozen !== undefined) this.#frozen.add(frozenVersion, options.frozen);
+  }
+
+  #published({ space, version }: PullRequest): PullSource {
+    const versions = space === "frozen" ? this.#frozen : this.#reducer.published;
+    const published = versions.get(version);
+    return {
+      bytes: published.bytes,
+      beforeChunk: (payloadBytes) => {
+        versions.assertHeld(published);
+        Atomics.add(this.#options.transferredBytes, sentBytesIndex, BigInt(payloadBytes));
+      },
+    };
   }
 
   static async start(
