@@ -94,7 +94,7 @@ export default async (job) => {
   const accumulate = engine.accumulate.bind(engine);
   engine.accumulate = (batch, gradScale, first, wireBytes) => {
     const sum = accumulate(batch, gradScale, first, wireBytes);
-    if (batch.tokens.includes(${token})) wireBytes?.set(${JSON.stringify(bytes)});
+    if (batch.fields.tokens.includes(${token})) wireBytes?.set(${JSON.stringify(bytes)});
     return sum;
   };
   return engine;
