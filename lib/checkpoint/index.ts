@@ -12,7 +12,6 @@ export {
 } from "./model-directory.js";
 export { ModelWeights } from "./model-weights.js";
 export {
-  type OptimizerShardState,
   OptimizerStateReader,
   writeOptimizerState,
 } from "./optimizer-state.js";

@@ -32,7 +32,7 @@ async function jobOf(name: string) {
   const job: WorkerJob = {
     jobId: "test",
     modelConfig: JSON.parse(config) as Record<string, unknown>,
-    objective,
+    ...{ objective, parameters: { kind: "full" } },
     batchFields: [...inputFields({ hasSegments: true }), ...multiLabel.targets(objective)],
     ...{ layout, precision: "fp32", generationLength: 0, threadsPerWorker: 1 },
     sequenceLength: reference.rowLength,
