@@ -20,6 +20,7 @@ import { median } from "./frame/compare.js";
 import { numThreads } from "./frame/environment.js";
 import { openSeededAdapter } from "./frame/seeded-adapter.js";
 import { openSeededModel } from "./frame/seeded-model.js";
+import { inputFields, nextTokenField } from "#lib/core/batch";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -64,13 +65,16 @@ async function measureShape(numRows: number, length: number) {
     modelConfig: base.modelConfig,
     layout,
     precision,
+    objective: { kind: "causal_lm" },
+    batchFields: [...inputFields(), nextTokenField],
     sequenceLength: length,
     microBatchSize: numRows,
     evalBatchSize: numRows,
     generationLength: 0,
     threadsPerWorker: Number(options.threads),
     xla: options.xla,
-    ...(adapter === undefined ? {} : { frozen: adapter.frozen, lora: adapter.lora }),
+    ...(adapter === undefined ? {} : { frozen: adapter.frozen }),
+    parameters: adapter?.job ?? { kind: "full" },
   };
   const { default: createEngine } = await import("#lib/tuning/engine");
   const engine = await createEngine(job);
@@ -92,7 +96,7 @@ async function measureShape(numRows: number, length: number) {
   for (let step = 0; step <= Number(options.repeat); step++) {
     const startedAt = performance.now();
     const gradScale = 1 / (numRows * (length - 1));
-    const { numTokens, nllSum } = engine.accumulate(batch, gradScale, true, gradients);
+    const { weight, lossSum } = engine.accumulate(batch, gradScale, true, gradients);
     microBatchSeconds.push((performance.now() - startedAt) / 1000);
     const norm = totalNorm(shard.addLastGroup(gradients, true));
     shard.applyAdamW({
@@ -109,7 +113,7 @@ async function measureShape(numRows: number, length: number) {
     // The clock starts with the process.
     values["load"] ??= endedAt / 1000;
     seconds.push((endedAt - startedAt) / 1000);
-    losses.push(nllSum / numTokens);
+    losses.push(lossSum / weight);
   }
   engine.close();
   await shard.close();

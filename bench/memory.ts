@@ -18,6 +18,7 @@ import { median } from "./frame/compare.js";
 import { describeEnvironment, numThreads } from "./frame/environment.js";
 import { peakResidentBytes } from "./frame/peak-memory.js";
 import { markdownRow } from "./frame/report.js";
+import { inputFields, nextTokenField } from "#lib/core/batch";
 
 /** GPT-2 and GPT-2 medium. */
 const shapes: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
@@ -32,7 +33,7 @@ interface Point {
   readonly plannedBytes: number;
   readonly peakBytes: number;
   readonly microBatchSeconds: number;
-  readonly nllSum: number;
+  readonly lossSum: number;
 }
 
 function randomParameters({ layout }: WorkerJob): Uint8Array {
@@ -68,10 +69,13 @@ async function measurePoint(
     modelConfig,
     layout: buildParameterLayout(model.weights, "bfloat16"),
     precision: "bf16",
+    objective: { kind: "causal_lm" },
+    batchFields: [...inputFields(), nextTokenField],
     sequenceLength: numTokens,
     gradientCheckpointing: isRecomputed,
     ...{ microBatchSize: 1, evalBatchSize: 1, generationLength: 0 },
     threadsPerWorker: numThreads(),
+    parameters: { kind: "full" },
   };
   const { default: createEngine } = await import("#lib/tuning/engine");
   const engine = await createEngine(job);
@@ -79,12 +83,13 @@ async function measurePoint(
   const gradients = sharedWireSpace(job.layout);
   engine.loadParameters(parameters);
   const tokens = Int32Array.from({ length: numTokens }, (_, i) => (i * 7919) % 50257);
-  const batch = { numRows: 1, tokens, targets: tokens.map((id) => (id + 7919) % 50257) };
+  const targets = tokens.map((id) => (id + 7919) % 50257);
+  const batch = { numRows: 1, fields: { tokens, targets } };
   const seconds: number[] = [];
-  let nllSum = 0;
+  let lossSum = 0;
   for (let step = 0; step < numSteps; step++) {
     const startedAt = performance.now();
-    nllSum = engine.accumulate(batch, 1 / numTokens, true, gradients).nllSum;
+    lossSum = engine.accumulate(batch, 1 / numTokens, true, gradients).lossSum;
     seconds.push((performance.now() - startedAt) / 1000);
   }
   engine.close();
@@ -93,7 +98,7 @@ async function measurePoint(
     plannedBytes,
     peakBytes: peakResidentBytes(),
     microBatchSeconds: median(seconds.slice(1)),
-    nllSum,
+    lossSum,
   };
 }
 
@@ -125,7 +130,7 @@ if (shape !== undefined) {
       const losses = new Set<number>();
       for (const each of modes) {
         const point = pointInProcess(name, numTokens, each);
-        losses.add(point.nllSum);
+        losses.add(point.lossSum);
         if (losses.size > 1) throw new Error(`${name}, ${numTokens} tokens: the losses differ`);
         const figures = [
           gigabytes(point.plannedBytes),

@@ -30,6 +30,7 @@ import {
 } from "./frame/node-times.js";
 import { peersEnvironment } from "./frame/peers-python.js";
 import { markdownRow } from "./frame/report.js";
+import { inputFields, nextTokenField } from "#lib/core/batch";
 
 /** Kinds and products with less are added up in one line. */
 const leastShare = 0.003;
@@ -63,11 +64,14 @@ function trainingGraph(modelDirectory: string): GraphBuilder {
     modelConfig,
     layout: buildParameterLayout(model.weights, precision === "bf16" ? "bfloat16" : "float32"),
     precision,
+    objective: { kind: "causal_lm" },
+    batchFields: [...inputFields(), nextTokenField],
     sequenceLength: length,
     microBatchSize: numRows,
     evalBatchSize: numRows,
     generationLength: 0,
     threadsPerWorker: Number(options.threads),
+    parameters: { kind: "full" },
   }).graph;
 }
 

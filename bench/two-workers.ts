@@ -25,6 +25,7 @@ import { logTail, Supervisor } from "#run/supervisor";
 import { median } from "./frame/compare.js";
 import { peakResidentBytes } from "./frame/peak-memory.js";
 import { openSeededModel } from "./frame/seeded-model.js";
+import { inputFields, nextTokenField } from "#lib/core/batch";
 
 const numWorkers = 2;
 const rowsPerStep = 8;
@@ -51,7 +52,10 @@ const { modelConfig, layout, loadMasters, batch } = openSeededModel(directory, p
 
 const job: WorkerJob = {
   ...{ jobId: "bench", modelConfig, layout, precision, sequenceLength, generationLength: 0 },
+  objective: { kind: "causal_lm" },
+  batchFields: [...inputFields(), nextTokenField],
   ...{ microBatchSize: rowsPerMicroBatch, evalBatchSize: rowsPerMicroBatch, threadsPerWorker: 1 },
+  parameters: { kind: "full" },
 };
 const plan: StepSource = {
   totalSteps: warmupSteps + Number(options.repeat),
@@ -61,8 +65,8 @@ const plan: StepSource = {
       const micro = group * microBatchesPerGroup + index;
       return batch(rowsPerMicroBatch, sequenceLength, step * rowsPerStep + micro);
     }),
-  supervisedTokens: () => rowsPerStep * (sequenceLength - 1),
-  samplesIn: () => rowsPerStep,
+  lossWeight: () => rowsPerStep * (sequenceLength - 1),
+  rowsIn: () => rowsPerStep,
   epochAt: () => 0,
 };
 

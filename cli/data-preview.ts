@@ -6,7 +6,7 @@ import {
   DataLedger,
   isInSide,
   lengthFigures,
-  maxListedRows,
+  maxListedExamples,
   type PreparedDataset,
   previewRow,
   rowsOfPlace,
@@ -68,7 +68,7 @@ export async function previewCommand(args: readonly string[]): Promise<number> {
     }
     for (const { split, row } of rows) {
       const shown = await previewRow(dataset, split, row, { ledger, ...opened });
-      const numRows = dataset[split]?.rows.numBlocks ?? 0;
+      const numRows = dataset[split]?.rows.numRows ?? 0;
       const isPacked = dataset.layout === "packed";
       const isRead = await write(
         request.json
@@ -80,7 +80,7 @@ export async function previewCommand(args: readonly string[]): Promise<number> {
     }
     await writeRead(ledger, request, style);
     await writeSummary(data, ledger, request, style);
-    if (dataset.labels === undefined) refuseClassifierOfTexts(opened.modelConfig);
+    if (dataset.classes === undefined) refuseClassifierOfTexts(opened.modelConfig);
   } finally {
     data.closeData();
   }
@@ -133,7 +133,7 @@ function chooseRows(request: Request, dataset: PreparedDataset, ledger: DataLedg
   }
   if (place === undefined) {
     return splits.flatMap((each) => {
-      const count = Math.min(numRows, dataset[each]?.rows.numBlocks ?? 0);
+      const count = Math.min(numRows, dataset[each]?.rows.numRows ?? 0);
       return Array.from({ length: count }, (_, row) => ({ split: each, row }));
     });
   }
@@ -166,7 +166,7 @@ async function writeRead(ledger: DataLedger, request: Request, style: PreviewSty
     for (const error of rejected) await write(`${rejectedJson(error)}\n`);
     return;
   }
-  const listed = request.isFull ? rejected : rejected.slice(0, maxListedRows);
+  const listed = request.isFull ? rejected : rejected.slice(0, maxListedExamples);
   const messages = listed.map(({ code, message }) => `${code}: ${message}`);
   await write(`${sourceLines({ sources, numRejected, rejected: messages }, style).join("\n")}\n\n`);
 }

@@ -1,4 +1,4 @@
-import { ignoredTarget } from "#lib/core/job";
+import { ignoredTarget } from "#lib/core/batch";
 import type { LockstepError } from "#lib/core/errors/index";
 import type { LengthFigures, PreparedDataset, PreviewRow, SourceCount } from "#lib/data/index";
 
@@ -44,7 +44,7 @@ export function summaryJson(
     readonly totalSteps: number;
   },
 ): string {
-  const { layout, labels, train, validation } = dataset;
+  const { layout, classes, train, validation } = dataset;
   const side = ({ rows, report }: PreparedDataset["train"]): unknown => ({
     examples: report.numExamples,
     rows: report.numRows,
@@ -63,7 +63,7 @@ export function summaryJson(
     })),
     rejected: read.numRejected,
     layout,
-    ...(labels === undefined ? {} : { classes: labels }),
+    ...(classes === undefined ? {} : { classes: classes.names }),
     train: side(train),
     validation: validation === undefined ? null : side(validation),
     steps: read.totalSteps,

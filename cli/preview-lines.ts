@@ -45,15 +45,19 @@ export function rowLines(
   const marks = marksFor(row.texts.map(({ text }) => text).join(""));
   return [
     `${palette.bold(title)}: ${facts.join(", ")}`,
-    ...(row.label === undefined
-      ? []
-      : [`  label, learnt: ${quoted(row.label.name)}, class ${row.label.number}`]),
+    ...(row.label === undefined ? [] : [learntLabel(row.label)]),
     ...row.pieces.flatMap((piece) => pieceLines(row, piece, marks, style)),
     ...tokenLines(row, style).map((line) =>
       Number.isFinite(columns) ? fit(line, columns - 1) : line,
     ),
     "",
   ];
+}
+
+function learntLabel({ name, number }: NonNullable<PreviewRow["label"]>): string {
+  if (typeof name === "string") return `  label, learnt: ${quoted(name)}, class ${String(number)}`;
+  const listed = name.map((each, i) => `${quoted(each)}, class ${(number as number[])[i]}`);
+  return `  labels, learnt: ${listed.join("; ") || "none"}`;
 }
 
 function pieceLines(

@@ -66,7 +66,7 @@ export function layoutLines(
     palette.bold("Rows"),
     ...sides.flatMap((line) => indented(printable(line), columns)),
     ...(dataset.layout === "labelled"
-      ? indented(`classes: ${(dataset.labels ?? []).map(named).join(", ")}`, columns)
+      ? indented(`classes: ${(dataset.classes?.names ?? []).map(named).join(", ")}`, columns)
       : [`  learnt: ${formatPercent(supervisedTokens / rowTokens)} of the training rows' tokens`]),
     ...(lengths === undefined ? [] : ["", ...lengthLines(lengths, { palette, columns })]),
   ];

@@ -1,6 +1,8 @@
+import type { Batch } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
-import { type ClassificationScores, ClassCounts } from "#lib/core/classification-scores";
-import { type EvaluatedBatch, type LossSum, rowTargets, type TokenBatch } from "#lib/core/job";
+import type { Metrics } from "#lib/core/events";
+import type { EvaluatedBatch, LossSum, ObjectiveJob } from "#lib/core/job";
+import { objectiveOf } from "#lib/objectives/index";
 import type { Task, TaskResult } from "#lib/wire/control-messages";
 import type { Lease, LeaseTable } from "./leases.js";
 import { addLossSums } from "./rounds.js";
@@ -8,8 +10,8 @@ import type { Work } from "./task-queue.js";
 import { lossesOf } from "./training-step.js";
 
 export interface EvaluationSums extends LossSum {
-  /** Of a classifier. */
-  readonly scores?: ClassificationScores;
+  /** What the objective makes of the rows' outputs. */
+  readonly scores: Metrics;
 }
 
 /** Validation batches, one a lease, over whatever workers there are. */
@@ -17,21 +19,20 @@ export class EvaluationWork implements Work {
   readonly leases: LeaseTable;
   /** Sums added in batch order: the same bits for any number of workers. */
   readonly completed: Promise<EvaluationSums>;
-  readonly #batches: readonly TokenBatch[];
+  readonly #batches: readonly Batch[];
   readonly #version: number;
-  readonly #numClasses: number | undefined;
+  readonly #objective: ObjectiveJob;
   readonly #results: (EvaluatedBatch | undefined)[];
   #resolve: (sums: EvaluationSums) => void = () => {};
 
   constructor(options: {
-    readonly batches: readonly TokenBatch[];
+    readonly batches: readonly Batch[];
     readonly version: number;
-    /** Of a classifier. */
-    readonly numClasses?: number | undefined;
+    readonly objective: ObjectiveJob;
     readonly leases: LeaseTable;
   }) {
     this.leases = options.leases;
-    this.#numClasses = options.numClasses;
+    this.#objective = options.objective;
     this.#batches = options.batches;
     this.#version = options.version;
     this.#results = options.batches.map(() => undefined);
@@ -49,29 +50,26 @@ export class EvaluationWork implements Work {
   accept(lease: Lease, result: TaskResult): void {
     const [batch, evaluated] = [this.#batches[lease.item], lossesOf(result)[0]];
     if (batch === undefined || evaluated === undefined) throw invalidResult("holds no loss sum");
-    this.#checkPredictions(batch, evaluated);
+    this.#scores([batch], [evaluated]);
     this.#results[lease.item] = evaluated;
     const results = this.#results.filter((one) => one !== undefined);
     if (results.length < this.#results.length) return;
-    const scores = this.#scores(results);
-    this.#resolve({ ...addLossSums(results), ...(scores === undefined ? {} : { scores }) });
+    this.#resolve({ ...addLossSums(results), scores: this.#scores(this.#batches, results) });
   }
 
-  #checkPredictions({ numRows }: TokenBatch, { predictions }: EvaluatedBatch): void {
-    const numClasses = this.#numClasses;
-    if (numClasses === undefined) return;
-    const areClasses = predictions?.every((label) => label >= 0 && label < numClasses) === true;
-    if (areClasses && predictions.length === numRows) return;
-    throw invalidResult(`holds no class below ${numClasses} for each of ${numRows} rows`);
-  }
-
-  #scores(results: readonly EvaluatedBatch[]): ClassificationScores | undefined {
-    if (this.#numClasses === undefined) return undefined;
-    const counts = new ClassCounts(this.#numClasses);
-    for (const [index, batch] of this.#batches.entries()) {
-      counts.add(rowTargets(batch), results[index]?.predictions ?? new Int32Array(0));
+  /** @throws E_MESSAGE_INVALID for outputs that no model of the job has */
+  #scores(batches: readonly Batch[], results: readonly EvaluatedBatch[]): Metrics {
+    const scorer = objectiveOf(this.#objective.kind).scorer?.(this.#objective);
+    if (scorer === undefined) return {};
+    for (const [index, batch] of batches.entries()) {
+      try {
+        scorer.add(batch, results[index]?.outputs);
+      } catch (cause) {
+        if (!(cause instanceof RangeError)) throw cause;
+        throw invalidResult(`holds ${cause.message}`);
+      }
     }
-    return counts.scores();
+    return scorer.values();
   }
 }
 

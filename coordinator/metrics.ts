@@ -1,6 +1,7 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { LockstepEvent, RunResumed, WorkerState } from "#lib/core/events";
 import { addProcessMetrics } from "#lib/core/process-metrics";
+import { allMetrics } from "#lib/objectives/metrics";
 import type { EventBus } from "#lib/wire/event-bus";
 
 const workerStates: readonly WorkerState[] = [
@@ -72,14 +73,16 @@ export class CoordinatorMetrics {
     "evaluation_loss",
     "Validation loss of the latest evaluation, nats per token.",
   );
-  readonly #evaluationPerplexity = this.#gauge(
-    "evaluation_perplexity",
-    "Validation perplexity of the latest evaluation.",
-  );
   readonly #evaluationScore = this.#gauge(
     "evaluation_score_ratio",
-    "A classifier's accuracy and macro-F1 in the latest evaluation, 0 to 1.",
+    "A classifier's scores in the latest evaluation, 0 to 1.",
     ["score"],
+  );
+  /** Of the figures that are no shares: one each, by the metric's key. */
+  readonly #evaluationFigures = new Map(
+    allMetrics()
+      .filter(({ isRatio }) => !isRatio)
+      .map(({ key, help }) => [key, this.#gauge(`evaluation_${key}`, help)]),
   );
   readonly #workers = this.#gauge("workers", "Workers by state.", ["state"]);
   readonly #utilization = this.#gauge(
@@ -129,7 +132,7 @@ export class CoordinatorMetrics {
     switch (event.type) {
       case "step.completed":
         this.#steps.inc();
-        this.#samples.inc(event.numSamples);
+        this.#samples.inc(event.numRows);
         this.#tokens.inc(event.numTokens);
         this.#loss.set(event.loss);
         this.#gradientNorm.set(event.gradientNorm);
@@ -137,7 +140,7 @@ export class CoordinatorMetrics {
         this.#epoch.set(event.epoch);
         this.#tokensPerSecond.set(event.tokensPerSecond);
         if (event.stepSeconds > 0) {
-          this.#samplesPerSecond.set(event.numSamples / event.stepSeconds);
+          this.#samplesPerSecond.set(event.numRows / event.stepSeconds);
         }
         this.#stepDuration.observe(event.stepSeconds);
         this.#syncDuration.observe(event.syncSeconds);
@@ -198,12 +201,13 @@ export class CoordinatorMetrics {
     }
   }
 
-  #showEvaluation({ loss, perplexity, scores }: RunResumed["evaluations"][number]): void {
+  #showEvaluation({ loss, metrics }: RunResumed["evaluations"][number]): void {
     this.#evaluationLoss.set(loss);
-    this.#evaluationPerplexity.set(perplexity);
-    if (scores === undefined) return;
-    this.#evaluationScore.set({ score: "accuracy" }, scores.accuracy);
-    this.#evaluationScore.set({ score: "macro_f1" }, scores.macroF1);
+    for (const [key, value] of Object.entries(metrics)) {
+      const figure = this.#evaluationFigures.get(key);
+      if (figure === undefined) this.#evaluationScore.set({ score: key }, value);
+      else figure.set(value);
+    }
   }
 
   #setState(workerId: string, state: WorkerState): void {

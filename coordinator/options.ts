@@ -1,7 +1,8 @@
 import type { OptimizerShardState } from "#lib/checkpoint/optimizer-state";
 import type { LogEntry } from "#lib/checkpoint/trainer-state";
-import type { ClassificationScores } from "#lib/core/classification-scores";
-import type { TokenBatch, WorkerJob } from "#lib/core/job";
+import type { Batch } from "#lib/core/batch";
+import type { Metrics } from "#lib/core/events";
+import type { WorkerJob } from "#lib/core/job";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { WireSecurity } from "#lib/wire/security";
@@ -9,13 +10,14 @@ import type { FrontDoor } from "./front-door.js";
 import type { RunAccount } from "./run-account.js";
 import type { StartShard } from "./shards.js";
 
-/** Which samples belong to which step and group; `TrainingPlan` of lib/data is one. */
+/** Which rows belong to which step and group; `TrainingPlan` of lib/data is one. */
 export interface StepSource {
   readonly totalSteps: number;
   /** @param step 0-based */
-  microBatches(step: number, group: number): readonly TokenBatch[];
-  supervisedTokens(step: number): number;
-  samplesIn(step: number): number;
+  microBatches(step: number, group: number): readonly Batch[];
+  /** What a step's loss is divided by. */
+  lossWeight(step: number): number;
+  rowsIn(step: number): number;
   /** Tokens of a step's rows without their padding; absent: rows have none. */
   realTokens?(step: number): number;
   epochAt(completedSteps: number): number;
@@ -48,17 +50,13 @@ export interface BestEvaluation {
 
 export interface EvaluationResult {
   readonly step: number;
-  /** Mean negative log-likelihood per supervised token, nats. */
+  /** Mean over what the objective counts: per supervised token, nats, of a causal model. */
   readonly loss: number;
-  readonly perplexity: number;
-  readonly numTokens: number;
+  /** What the loss is a mean over. */
+  readonly weight: number;
   readonly seconds: number;
-  /** Of a classifier. */
-  readonly scores?: ClassificationScores;
+  readonly metrics: Metrics;
 }
-
-/** What evaluations are compared by. */
-export type EvaluationMetric = "loss" | keyof ClassificationScores;
 
 export interface GeneratedSample {
   readonly step: number;
@@ -100,7 +98,7 @@ export interface CoordinatorOptions {
     readonly maxGradNorm: number | null;
   };
   readonly evaluation?: {
-    readonly batches: readonly TokenBatch[];
+    readonly batches: readonly Batch[];
     readonly atStart: boolean;
     readonly atEnd: boolean;
     /** 0: only at start and end. */
@@ -108,11 +106,13 @@ export interface CoordinatorOptions {
     /** Steps before the first one that `everySteps` asks for. @default 0 */
     readonly delaySteps?: number;
     /** Rows of the batches that are data, not padding. @default all of them */
-    readonly numSamples?: number;
+    readonly numRows?: number;
     /** Remember the best evaluation; the one at the start does not count. */
-    readonly best?: { readonly metric: EvaluationMetric; readonly greaterIsBetter: boolean };
-    /** Of a classifier: every worker's result must have a class for each row. */
-    readonly numClasses?: number | undefined;
+    readonly best?: {
+      /** "loss", or the key of one of the objective's metrics. */
+      readonly metric: string;
+      readonly greaterIsBetter: boolean;
+    };
   };
   readonly generation?: {
     readonly promptText: string;

@@ -1,12 +1,20 @@
 import type { LogEntry } from "#lib/checkpoint/trainer-state";
 import type { RunResumed } from "#lib/core/events";
+import type { ObjectiveJob } from "#lib/core/job";
+import { objectiveOf } from "#lib/objectives/index";
+import { metricsOfEntry } from "#lib/objectives/metrics";
 import type { CheckpointState } from "./options.js";
 
 /** Points of a curve that are told of the time before: more than a screen has columns. */
 const maxPoints = 1_024;
 
 /** What was before a checkpoint, as an event: displays and pages show a run from its beginning. */
-export function resumedEvent(directory: string, state: CheckpointState): RunResumed {
+export function resumedEvent(
+  directory: string,
+  state: CheckpointState,
+  { kind }: ObjectiveJob,
+): RunResumed {
+  const objective = objectiveOf(kind);
   const { step, numInputTokens, account, logHistory } = state;
   const losses = logHistory.flatMap((entry) =>
     "loss" in entry
@@ -22,11 +30,7 @@ export function resumedEvent(directory: string, state: CheckpointState): RunResu
   const evaluations = logHistory.flatMap((entry) => {
     if (!("eval_loss" in entry)) return [];
     const loss = number(entry, "eval_loss");
-    const accuracy = number(entry, "eval_accuracy");
-    const scores = Number.isNaN(accuracy)
-      ? {}
-      : { scores: { accuracy, macroF1: number(entry, "eval_macro_f1") } };
-    return [{ step: entry.step, loss, perplexity: Math.exp(loss), ...scores }];
+    return [{ step: entry.step, loss, metrics: metricsOfEntry(objective, entry) }];
   });
   return {
     type: "run.resumed",

@@ -54,11 +54,11 @@ export class StepRound {
 }
 
 export function addLossSums(sums: readonly LossSum[]): LossSum {
-  let nllSum = 0;
-  let numTokens = 0;
+  let lossSum = 0;
+  let weight = 0;
   for (const sum of sums) {
-    nllSum += sum.nllSum;
-    numTokens += sum.numTokens;
+    lossSum += sum.lossSum;
+    weight += sum.weight;
   }
-  return { nllSum, numTokens };
+  return { lossSum, weight };
 }

@@ -1,22 +1,16 @@
 import type { LogEntry } from "#lib/checkpoint/trainer-state";
 import type { StepCompleted } from "#lib/core/events";
+import { objectiveOf } from "#lib/objectives/index";
+import { loggedMetrics, metricName } from "#lib/objectives/metrics";
 import type {
   BestEvaluation,
   CheckpointState,
   CoordinatorOptions,
-  EvaluationMetric,
   EvaluationResult,
   GeneratedSample,
 } from "./options.js";
 import { emptyAccount, type RunAccount } from "./run-account.js";
 import { type LogMoment, RunLog } from "./run-log.js";
-
-/** What the log calls what evaluations are compared by. */
-const loggedNames = Object.freeze({
-  loss: "eval_loss",
-  accuracy: "eval_accuracy",
-  macroF1: "eval_macro_f1",
-}) satisfies Readonly<Record<EvaluationMetric, string>>;
 
 /** What a run remembers of itself: the log that is saved with it, and its best evaluation. */
 export class RunHistory {
@@ -73,11 +67,13 @@ export class RunHistory {
     if (evaluation === undefined) return false;
     const { batches, best: rule } = evaluation;
     const numRows = batches.reduce((sum, batch) => sum + batch.numRows, 0);
-    const size = { numSamples: evaluation.numSamples ?? numRows, numBatches: batches.length };
+    const size = { numRows: evaluation.numRows ?? numRows, numBatches: batches.length };
     const epoch = plan.epochAt(result.step);
-    this.#publish(this.#log.evaluated(result, epoch, size, this.#moment()));
+    const objective = objectiveOf(this.#options.job.objective.kind);
+    const scores = loggedMetrics(objective, result.metrics);
+    this.#publish(this.#log.evaluated(result, scores, epoch, size, this.#moment()));
     if (rule === undefined) return false;
-    const value = rule.metric === "loss" ? result.loss : result.scores?.[rule.metric];
+    const value = rule.metric === "loss" ? result.loss : result.metrics[rule.metric];
     return this.#isBest(result.step, value);
   }
 
@@ -95,7 +91,7 @@ export class RunHistory {
   #compareAll(entries: readonly LogEntry[]): void {
     const rule = this.#options.evaluation?.best;
     if (rule === undefined) return;
-    for (const entry of entries) this.#isBest(entry.step, entry[loggedNames[rule.metric]]);
+    for (const entry of entries) this.#isBest(entry.step, entry[metricName({ key: rule.metric })]);
   }
 
   hasEvaluation(step: number): boolean {
@@ -107,10 +103,10 @@ export class RunHistory {
     const { plan, flosPerToken = 0 } = this.#options;
     const epoch = plan.epochAt(step);
     const totalFlos = flosPerToken * this.#numInputTokens;
-    const before = (): { numSamples: number; seconds: number } => {
-      let numSamples = 0;
-      for (let made = 0; made < step; made++) numSamples += plan.samplesIn(made);
-      return { numSamples, seconds: this.#before.seconds };
+    const before = (): { numRows: number; seconds: number } => {
+      let numRows = 0;
+      for (let made = 0; made < step; made++) numRows += plan.rowsIn(made);
+      return { numRows, seconds: this.#before.seconds };
     };
     this.#publish(this.#log.finished({ step, epoch, totalFlos }, this.#moment(), before));
   }

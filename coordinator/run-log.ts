@@ -37,7 +37,7 @@ export class RunLog {
   #lossSum: number;
   #numSteps: number;
   #losses: number[];
-  #session = { numSteps: 0, numSamples: 0 };
+  #session = { numSteps: 0, numRows: 0 };
 
   constructor(options: RunLogOptions) {
     this.#loggingSteps = options.loggingSteps;
@@ -72,7 +72,7 @@ export class RunLog {
     this.#lossSum += event.loss;
     this.#numSteps += 1;
     this.#session.numSteps += 1;
-    this.#session.numSamples += event.numSamples;
+    this.#session.numRows += event.numRows;
     const isDue =
       event.step % this.#loggingSteps === 0 ||
       event.step === event.totalSteps ||
@@ -93,20 +93,20 @@ export class RunLog {
     });
   }
 
+  /** @param scores by their names here */
   evaluated(
     result: EvaluationResult,
+    scores: Readonly<Record<string, number>>,
     epoch: number,
-    size: { readonly numSamples: number; readonly numBatches: number },
+    size: { readonly numRows: number; readonly numBatches: number },
     moment: LogMoment,
   ): LogEntry {
     return this.#add({
       epoch,
       eval_loss: finiteOrNull(result.loss),
-      ...(result.scores === undefined
-        ? {}
-        : { eval_accuracy: result.scores.accuracy, eval_macro_f1: result.scores.macroF1 }),
+      ...scores,
       eval_runtime: seconds(result.seconds),
-      eval_samples_per_second: rate(size.numSamples, result.seconds),
+      eval_samples_per_second: rate(size.numRows, result.seconds),
       eval_steps_per_second: rate(size.numBatches, result.seconds),
       step: result.step,
       ...this.#tokens(moment),
@@ -122,22 +122,22 @@ export class RunLog {
   finished(
     at: { readonly step: number; readonly epoch: number; readonly totalFlos: number },
     moment: LogMoment,
-    before: () => { readonly numSamples: number; readonly seconds: number },
+    before: () => { readonly numRows: number; readonly seconds: number },
   ): LogEntry | undefined {
     const isLate = this.#session.numSteps === 0;
     const isClosed = this.#entries.some((entry) => entry.step === at.step && "train_loss" in entry);
     if (isLate && (this.#numSteps === 0 || isClosed)) return undefined;
     const numSteps = isLate ? this.#numSteps : this.#session.numSteps;
-    const { numSamples, seconds: inSeconds } = isLate
+    const { numRows, seconds: inSeconds } = isLate
       ? before()
-      : { numSamples: this.#session.numSamples, seconds: moment.seconds };
+      : { numRows: this.#session.numRows, seconds: moment.seconds };
     return this.#add({
       epoch: at.epoch,
       step: at.step,
       total_flos: at.totalFlos,
       train_loss: finiteOrNull(this.#lossSum / this.#numSteps),
       train_runtime: seconds(inSeconds),
-      train_samples_per_second: rate(numSamples, inSeconds),
+      train_samples_per_second: rate(numRows, inSeconds),
       train_steps_per_second: rate(numSteps, inSeconds),
       ...this.#tokens(moment),
     });

@@ -1,5 +1,7 @@
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
+import { objectiveOf } from "#lib/objectives/index";
+import { metricsOf } from "#lib/objectives/metrics";
 import { totalNorm } from "#lib/optim/clip";
 import { UpdateRule } from "#lib/optim/update-rule";
 import { Checkpointer } from "./checkpointer.js";
@@ -192,12 +194,12 @@ export class TrainingRun {
     const step = this.#step;
     const startedAt = performance.now();
     this.#history.stepStarted();
-    const expectedTokens = plan.supervisedTokens(step);
+    const expectedWeight = plan.lossWeight(step);
     await this.#orFailure(this.#shards.openStep(step));
     const work = new TrainingStep({
       step,
       version: this.#updates.numUpdates,
-      numTokens: expectedTokens,
+      weight: expectedWeight,
       numGroups: gradientGroups,
       numShards: this.#shards.count,
       microBatches: (group) => plan.microBatches(step, group),
@@ -215,26 +217,26 @@ export class TrainingRun {
       this.#current = undefined;
     }
     const arrivedAt = performance.now();
-    const { nllSum, numTokens } = work.lossSum();
-    if (numTokens !== expectedTokens) {
-      throw new LockstepError("E_TOKEN_COUNT", { step, expected: expectedTokens, got: numTokens });
+    const { lossSum, weight } = work.lossSum();
+    if (weight !== expectedWeight) {
+      throw new LockstepError("E_TOKEN_COUNT", { step, expected: expectedWeight, got: weight });
     }
     this.#isUpdating = true;
-    const update = await this.#orFailure(this.#update(step, nllSum / numTokens));
+    const update = await this.#orFailure(this.#update(step, lossSum / weight));
     this.#step = step + 1;
     this.#isUpdating = false;
-    const numSamples = plan.samplesIn(step);
-    const numInputTokens = numSamples * job.sequenceLength;
+    const numRows = plan.rowsIn(step);
+    const numInputTokens = numRows * job.sequenceLength;
     const endedAt = performance.now();
     const event: StepCompleted = {
       type: "step.completed",
       step: this.#step,
       totalSteps: plan.totalSteps,
       epoch: plan.epochAt(this.#step),
-      loss: nllSum / numTokens,
+      loss: lossSum / weight,
       learningRate: update.learningRate,
       gradientNorm: update.gradientNorm,
-      numSamples,
+      numRows,
       numTokens: numInputTokens,
       stepSeconds: (endedAt - startedAt) / 1000,
       syncSeconds: (endedAt - arrivedAt) / 1000,
@@ -272,18 +274,17 @@ export class TrainingRun {
     const work = new EvaluationWork({
       batches: evaluation.batches,
       version: this.#updates.numUpdates,
-      numClasses: evaluation.numClasses,
+      objective: this.#options.job.objective,
       leases: this.#leaseTable(evaluation.batches.length),
     });
-    const { nllSum, numTokens, scores } = await this.#work(work, work.completed);
-    const loss = nllSum / numTokens;
+    const { lossSum, weight, scores } = await this.#work(work, work.completed);
+    const loss = lossSum / weight;
     const result: EvaluationResult = {
       step: this.#step,
       loss,
-      perplexity: Math.exp(loss),
-      numTokens,
+      weight,
       seconds: (performance.now() - startedAt) / 1000,
-      ...(scores === undefined ? {} : { scores }),
+      metrics: metricsOf(objectiveOf(this.#options.job.objective.kind), loss, scores),
     };
     this.#evaluations.push(result);
     bus.publish({ type: "evaluation.completed", ...result });

@@ -1,5 +1,6 @@
+import type { Batch } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
-import type { EvaluatedBatch, LossSum, TokenBatch } from "#lib/core/job";
+import type { EvaluatedBatch, LossSum } from "#lib/core/job";
 import type { Task, TaskResult } from "#lib/wire/control-messages";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { Lease, LeaseTable } from "./leases.js";
@@ -10,11 +11,11 @@ export interface TrainingStepOptions {
   readonly step: number;
   /** Parameter version that the gradients are of. */
   readonly version: number;
-  /** Supervised tokens of the whole step. */
-  readonly numTokens: number;
+  /** What the whole step's loss is divided by. */
+  readonly weight: number;
   readonly numGroups: number;
   readonly numShards: number;
-  readonly microBatches: (group: number) => readonly TokenBatch[];
+  readonly microBatches: (group: number) => readonly Batch[];
   readonly leases: LeaseTable;
   readonly bus: EventBus;
   readonly now: () => number;
@@ -39,14 +40,14 @@ export class TrainingStep implements Work {
   }
 
   taskFor(lease: Lease): Task {
-    const { step, version, numTokens, microBatches } = this.#options;
+    const { step, version, weight, microBatches } = this.#options;
     return {
       kind: "train",
       lease: lease.id,
       step,
       group: lease.item,
       version,
-      gradScale: 1 / numTokens,
+      gradScale: 1 / weight,
       batches: microBatches(lease.item),
     };
   }
@@ -60,7 +61,7 @@ export class TrainingStep implements Work {
       group: lease.item,
       workerId: lease.workerId,
       seconds: (this.#options.now() - lease.grantedMs) / 1000,
-      numTokens: sum.numTokens,
+      weight: sum.weight,
     });
     this.#check();
   }

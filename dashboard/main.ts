@@ -29,7 +29,7 @@ function draw(run: RunState): void {
     byId("run-name").textContent = started.runName;
     byId("run-facts").textContent =
       `${(started.numParameters / 1e6).toFixed(1)} million parameters, ` +
-      `${started.numTrainSamples.toLocaleString("en")} rows of ${started.sequenceLength} tokens, ` +
+      `${started.numTrainRows.toLocaleString("en")} rows of ${started.sequenceLength} tokens, ` +
       `${started.globalBatchSize} row${started.globalBatchSize === 1 ? "" : "s"} a step in ` +
       `${started.gradientGroups} group${started.gradientGroups === 1 ? "" : "s"}`;
   }

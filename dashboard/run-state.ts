@@ -16,7 +16,7 @@ export interface WorkerRow {
   readonly telemetry: WorkerTelemetry | undefined;
 }
 
-export interface LogLine {
+interface LogLine {
   readonly timeMs: number;
   readonly text: string;
   readonly isBad: boolean;
@@ -116,10 +116,13 @@ export class RunState {
       case "evaluation.completed":
         push(this.evaluations, event.step, event.loss);
         say(
-          `validation at step ${event.step}: loss ${figure(event.loss)}, ` +
-            (event.scores === undefined
-              ? `perplexity ${figure(event.perplexity, 2)}`
-              : `accuracy ${figure(event.scores.accuracy)}, macro-F1 ${figure(event.scores.macroF1)}`),
+          [
+            `validation at step ${event.step}: loss ${figure(event.loss)}`,
+            ...(this.started?.objective.metrics ?? []).flatMap(({ key, label, digits }) => {
+              const value = event.metrics[key];
+              return value === undefined ? [] : [`${label} ${figure(value, digits)}`];
+            }),
+          ].join(", "),
         );
         break;
       case "sample.generated":

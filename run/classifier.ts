@@ -1,9 +1,8 @@
 import type { ModelWeights } from "#lib/checkpoint/model-weights";
-import type { ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { RandomStream } from "#lib/core/random";
-import type { EvaluationMetric } from "#coordinator/options";
-import { classifierCheckpoint, isClassifier, isEncoder } from "#lib/models/classifier-checkpoint";
+import { classifierCheckpoint, isClassifier } from "#lib/models/classifier-checkpoint";
+import { isEncoder } from "#lib/models/facts";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -26,12 +25,13 @@ export function classifierModel(
   weights: ModelWeights,
   options: {
     readonly labels: readonly string[];
+    readonly problemType: string;
     readonly padTokenId: number;
     readonly seed: number;
   },
 ): ClassifierModel {
-  const { labels, padTokenId, seed } = options;
-  const checkpoint = classifierCheckpoint(modelConfig, labels, padTokenId);
+  const { labels, seed } = options;
+  const checkpoint = classifierCheckpoint(modelConfig, options);
   if (checkpoint === undefined) {
     const what = `A classifier of model_type ${JSON.stringify(modelConfig["model_type"])}`;
     throw new LockstepError("E_MODEL_UNSUPPORTED", { what });
@@ -66,18 +66,6 @@ export function classifierModel(
     weights: [...base, ...checkpoint.head].sort((a, b) => (a.name < b.name ? -1 : 1)),
     newWeights,
   };
-}
-
-/** What evaluations are compared by. */
-export function bestMetric({ metric_for_best_model: name }: ResolvedConfig): EvaluationMetric {
-  switch (name?.replace(/^eval_/, "")) {
-    case "accuracy":
-      return "accuracy";
-    case "macro_f1":
-      return "macroF1";
-    default:
-      return "loss";
-  }
 }
 
 /** @throws E_CONFIG_CONFLICT where texts alone cannot be what the model learns */

@@ -1,6 +1,7 @@
 import { defaultOf, type ResolvedConfig } from "#lib/config/index";
+import type { Batch, BatchField } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
-import type { TokenBatch } from "#lib/core/job";
+import type { ObjectiveJob } from "#lib/core/job";
 import {
   createTrainingPlan,
   type DataObserver,
@@ -14,7 +15,9 @@ import {
   type Tokenizer,
   type TrainingPlan,
 } from "#lib/data/index";
+import type { Objective } from "#lib/objectives/index";
 import { checkChatFormat } from "./chat-format.js";
+import { labelledObjective, textObjective } from "./objective.js";
 import { counted, withCommas } from "#lib/core/format";
 
 /** Progress is told after so much more text. */
@@ -24,11 +27,10 @@ export interface PreparedData {
   readonly plan: TrainingPlan;
   readonly dataset: PreparedDataset;
   /** Empty where nothing is kept for validation. */
-  readonly validation: readonly TokenBatch[];
-  /** Whether batches carry segments and positions. */
-  readonly hasSegments: boolean;
-  /** Whether batches carry token types. */
-  readonly hasTokenTypes: boolean;
+  readonly validation: readonly Batch[];
+  /** What is learnt of the rows. */
+  readonly objective: ObjectiveJob;
+  readonly batchFields: readonly BatchField[];
   /** Whether most examples are conversations, which the chat template renders. */
   readonly isChat: boolean;
   /** Names of the classes, by number, where rows are labelled. */
@@ -56,6 +58,8 @@ export interface DataContext {
   readonly paddingTokenId: number;
   /** Whether the model tells the texts of a pair apart by token types. */
   readonly usesTokenTypes: boolean;
+  /** `problem_type` of a model that is a classifier already. */
+  readonly problemType: string | undefined;
   /** Names of the classes that the model has. */
   readonly knownLabels: readonly string[];
   /** Whether the model is an encoder or a classifier already, which continues no text. */
@@ -75,6 +79,7 @@ export async function prepareData(
     config.max_length === defaultOf("max_length") && maxPositions < config.max_length;
   const sequenceLength = isShorter ? maxPositions : config.max_length;
   let nextDetail = charactersPerDetail;
+  let labelled: Objective | undefined;
   const dataset = await prepareDataset(
     {
       train: await sourcesOf(config, config.dataset, learnsLabels),
@@ -82,10 +87,15 @@ export async function prepareData(
         ? {}
         : { validation: await sourcesOf(config, config.eval_dataset, learnsLabels) }),
       validationFraction: config.validation_split,
-      onBadRow: config.on_bad_row,
+      onBadExample: config.on_bad_row,
     },
     {
       ...context,
+      labelReaderOf: (first) => {
+        const objective = labelledObjective(config, context.problemType, first);
+        labelled = objective;
+        return objective.labels;
+      },
       sequenceLength,
       maxSequenceLength: maxPositions,
       seed: config.data_seed,
@@ -104,6 +114,9 @@ export async function prepareData(
   try {
     if (dataset.isChat) checkChatFormat(config.chat_template, context.tokenizer);
     const { train, validation } = dataset;
+    const labels = dataset.classes?.names;
+    const { kind } = (labels === undefined ? undefined : labelled) ?? textObjective(config);
+    const objective = { kind, ...(labels === undefined ? {} : { numLabels: labels.length }) };
     if (validation === undefined && (config.eval_strategy !== "no" || config.eval_on_start)) {
       throw new LockstepError("E_CONFIG_CONFLICT", {
         keys: "eval_strategy, eval_on_start and validation_split",
@@ -113,7 +126,7 @@ export async function prepareData(
       });
     }
     const classifierNote =
-      dataset.labels !== undefined && !learnsLabels
+      labels !== undefined && !learnsLabels
         ? [
             "a model of texts becomes a classifier, since rows have a label; dataset_format: text trains on their texts instead",
           ]
@@ -121,9 +134,9 @@ export async function prepareData(
     const limit = isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : [];
     onDetail("planning the steps");
     const plan = createTrainingPlan({
-      blocks: train.rows,
+      rows: train.rows,
       seed: config.data_seed,
-      samplesPerStep: config.global_batch_size,
+      rowsPerStep: config.global_batch_size,
       microBatchSize: config.per_device_train_batch_size,
       gradientGroups: config.gradient_groups,
       numEpochs: config.num_train_epochs,
@@ -137,10 +150,10 @@ export async function prepareData(
         validation === undefined
           ? []
           : evaluationBatches(validation.rows, config.per_device_eval_batch_size),
-      hasSegments: train.rows.hasSegments || validation?.rows.hasSegments === true,
-      hasTokenTypes: train.rows.hasTokenTypes === true,
+      objective,
+      batchFields: [...train.rows.inputs, ...train.rows.targets],
       isChat: dataset.isChat,
-      labels: dataset.labels,
+      labels,
       trainReport: train.report,
       validationReport: validation?.report,
       layoutLines: [...describeSides(dataset), ...classifierNote, ...limit],
@@ -167,7 +180,7 @@ async function sourcesOf(
     textField: config.dataset_text_field,
     columns: config.columns,
     isTextModel: !learnsLabels,
-    maxRows: config.max_samples,
+    maxExamples: config.max_samples,
   });
   const { dataset_format: format } = config;
   return format === "auto" ? sources : sources.map((source) => ({ format, ...source }));
@@ -184,10 +197,10 @@ function describeClasses(labels: readonly string[]): string {
 export function describeData(dataset: PreparedDataset): string[] {
   return [
     ...describeSides(dataset),
-    ...(dataset.rejectedRows === 0
+    ...(dataset.rejectedExamples === 0
       ? []
       : [
-          `${counted(dataset.rejectedRows, "bad row")} left out:`,
+          `${counted(dataset.rejectedExamples, "bad row")} left out:`,
           ...dataset.listedRejections.map((message) => `  ${message}`),
         ]),
   ];
@@ -198,7 +211,7 @@ function describeSides(dataset: PreparedDataset): string[] {
     wrapped: "laid end to end",
     padded: "a row each",
     packed: "packed into rows that they share",
-    labelled: `in ${describeClasses(dataset.labels ?? [])}, ${counted(dataset.train.rows.sequenceLength, "token")} at most`,
+    labelled: `in ${describeClasses(dataset.classes?.names ?? [])}, ${counted(dataset.train.rows.sequenceLength, "token")} at most`,
   };
   const side = (name: string, report: PreparationReport): string => {
     const { numExamples, numRows, rowTokens, supervisedTokens, droppedTokens } = report;

@@ -11,7 +11,9 @@ import { formatPythonJson } from "#lib/checkpoint/python-json";
 import { isIntegerField } from "#lib/checkpoint/trainer-state";
 import { intervalSteps, type ResolvedConfig } from "#lib/config/index";
 import type { CheckpointState } from "#coordinator/options";
-import type { PreparedRun } from "./prepare.js";
+import type { Objective } from "#lib/objectives/index";
+import { metricsOf } from "#lib/objectives/metrics";
+import type { PreparedRun } from "./prepared-run.js";
 import type { StartedRun } from "./start.js";
 
 /** Whether `include_num_input_tokens_seen` asks for token counts in the history. */
@@ -30,7 +32,7 @@ export function tracksBest(config: ResolvedConfig): boolean {
 
 /** transformers' estimate of a token's forward and backward pass: 6 a parameter outside of embeddings. */
 export function flosPerToken(run: PreparedRun): number {
-  return 6 * run.numComputedParameters;
+  return 6 * run.model.numComputedParameters;
 }
 
 /** The checkpoint of the best evaluation, where this run saved it and it still is. */
@@ -95,12 +97,12 @@ export function stateForTrainer(
 /**
  * `train_results.json`, `eval_results.json` and both in `all_results.json`, as the Trainer's
  * `save_metrics` writes the closing entry and the last evaluation. A file without figures is not
- * written. As in transformers' example scripts, an evaluation of a language model has its perplexity.
+ * written.
  */
 export async function writeResults(
   directory: string,
   history: readonly LogEntry[],
-  { isClassifier = false } = {},
+  objective: Objective,
 ): Promise<void> {
   const closing = history.findLast((entry) => "train_loss" in entry);
   const evaluation = history.findLast((entry) => "eval_loss" in entry);
@@ -111,7 +113,8 @@ export async function writeResults(
       ? {}
       : {
           ...withoutStep(evaluation),
-          ...(typeof loss === "number" && !isClassifier ? { perplexity: Math.exp(loss) } : {}),
+          // As transformers' example scripts write it, under its own name.
+          ...(typeof loss === "number" ? metricsOf(objective, loss) : {}),
         };
   const write = async (name: string, metrics: Readonly<Record<string, unknown>>): Promise<void> => {
     if (Object.keys(metrics).length === 0) return;

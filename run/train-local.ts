@@ -4,13 +4,16 @@
  * It uses the cluster's modules, its gradient groups, its threads and its rounding on the wire, so it
  * ends with the same bits as any number of workers. Start reading here.
  */
-import { ClassCounts, type ClassificationScores } from "#lib/core/classification-scores";
-import { type LossSum, rowTargets, type TokenBatch, type TrainingEngine } from "#lib/core/job";
+import type { Batch } from "#lib/core/batch";
+import type { Metrics } from "#lib/core/events";
+import type { LossSum, TrainingEngine } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { passPieces, readWireRange, sharedWireSpace } from "#lib/core/wire-space";
+import { objectiveOf } from "#lib/objectives/index";
+import { metricsOf } from "#lib/objectives/metrics";
 import { ShardArithmetic, shardsNeeded, totalNorm, UpdateRule } from "#lib/optim/index";
-import type { PreparedRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
 
 export interface LocalStep {
   /** Steps made, this one included. */
@@ -60,7 +63,7 @@ export async function trainLocal(
   const shards: ShardArithmetic[] = [];
   for (const range of shardRanges(layout, shardsNeeded(layout))) {
     const shard = await ShardArithmetic.create(layout, range, { withThread: true });
-    await run.loadMasters(range, shard.masters);
+    await run.parameters.loadMasters(range, shard.masters);
     shards.push(shard);
   }
   // The whole parameter space as it travels: parameters one way, gradients the other.
@@ -82,7 +85,7 @@ export async function trainLocal(
   const steps: LocalStep[] = [];
   try {
     const { frozen } = run.job;
-    const { loadFrozen } = run;
+    const { loadFrozen } = run.parameters;
     if (frozen !== undefined && loadFrozen !== undefined) {
       await passPieces(
         frozen,
@@ -95,12 +98,12 @@ export async function trainLocal(
     for (let step = 0; step < numSteps; step++) {
       const startedAt = performance.now();
       // One normaliser for the whole step: never a mean of means.
-      const numTokens = plan.supervisedTokens(step);
-      let nllSum = 0;
+      const weight = plan.lossWeight(step);
+      let lossSum = 0;
       const blockSums: number[] = [];
       for (let group = 0; group < config.gradient_groups; group++) {
         const micro = plan.microBatches(step, group);
-        nllSum += accumulateGroup(engine, micro, 1 / numTokens, gradients).nllSum;
+        lossSum += accumulateGroup(engine, micro, 1 / weight, gradients).lossSum;
         const isLast = group === config.gradient_groups - 1;
         for (const shard of shards) {
           const wire = gradients.subarray(...wireRange(shard));
@@ -112,7 +115,7 @@ export async function trainLocal(
 
       const gradientNorm = totalNorm(blockSums);
       const { learningRate } = updates;
-      const loss = nllSum / numTokens;
+      const loss = lossSum / weight;
       // A gradient that is not finite is left out: masters and parameters stay as they are.
       const update = updates.next({ step, loss, norm: gradientNorm });
       if (update !== undefined) {
@@ -138,38 +141,40 @@ export async function trainLocal(
 
 function accumulateGroup(
   engine: TrainingEngine,
-  batches: readonly TokenBatch[],
+  batches: readonly Batch[],
   gradScale: number,
   gradients: Uint8Array,
 ): LossSum {
-  const sum = { nllSum: 0, numTokens: 0 };
+  const sum = { lossSum: 0, weight: 0 };
   batches.forEach((batch, index) => {
     const last = index === batches.length - 1;
     const part = engine.accumulate(batch, gradScale, index === 0, last ? gradients : undefined);
-    sum.nllSum += part.nllSum;
-    sum.numTokens += part.numTokens;
+    sum.lossSum += part.lossSum;
+    sum.weight += part.weight;
   });
   return sum;
 }
 
 export interface LocalEvaluation {
-  /** Mean per supervised token, or per row of a classifier, nats. */
+  /** Mean over what the objective counts: per supervised token, nats, of a causal model. */
   readonly loss: number;
-  /** Of a classifier. */
-  readonly scores?: ClassificationScores;
+  readonly metrics: Metrics;
+  /** What the loss is a mean over: supervised tokens, or rows of a classifier. */
+  readonly weight: number;
 }
 
-/** Loss and scores over the validation batches. */
+/** Loss and metrics over the validation batches. */
 export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): LocalEvaluation {
-  const counts = run.labels === undefined ? undefined : new ClassCounts(run.labels.length);
-  let nllSum = 0;
-  let numTokens = 0;
-  for (const batch of run.validation) {
+  const objective = objectiveOf(run.job.objective.kind);
+  const scorer = objective.scorer?.(run.job.objective);
+  let lossSum = 0;
+  let weight = 0;
+  for (const batch of run.data.validation) {
     const part = engine.evaluate(batch);
-    nllSum += part.nllSum;
-    numTokens += part.numTokens;
-    if (part.predictions !== undefined) counts?.add(rowTargets(batch), part.predictions);
+    lossSum += part.lossSum;
+    weight += part.weight;
+    scorer?.add(batch, part.outputs);
   }
-  const loss = nllSum / numTokens;
-  return counts === undefined ? { loss } : { loss, scores: counts.scores() };
+  const loss = lossSum / weight;
+  return { loss, weight, metrics: metricsOf(objective, loss, scorer?.values()) };
 }

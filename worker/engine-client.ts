@@ -1,6 +1,7 @@
 import { SHARE_ENV, Worker } from "node:worker_threads";
 import { LockstepError } from "#lib/core/errors/index";
-import type { EvaluatedBatch, LossSum, TokenBatch, WorkerJob } from "#lib/core/job";
+import type { Batch } from "#lib/core/batch";
+import type { EvaluatedBatch, LossSum, WorkerJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { passPieces, sharedWireSpace } from "#lib/core/wire-space";
 import type {
@@ -96,7 +97,7 @@ export class EngineClient {
 
   /** @param buffer given with the group's last micro-batch: gets the group's gradient */
   async accumulate(
-    batch: TokenBatch,
+    batch: Batch,
     gradScale: number,
     first: boolean,
     buffer: number | undefined,
@@ -104,7 +105,7 @@ export class EngineClient {
     return (await this.#call({ op: "accumulate", batch, gradScale, first, buffer })) as LossSum;
   }
 
-  async evaluate(batch: TokenBatch): Promise<EvaluatedBatch> {
+  async evaluate(batch: Batch): Promise<EvaluatedBatch> {
     return (await this.#call({ op: "evaluate", batch })) as EvaluatedBatch;
   }
 

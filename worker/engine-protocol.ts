@@ -1,4 +1,5 @@
-import type { EvaluatedBatch, TokenBatch, WorkerJob } from "#lib/core/job";
+import type { Batch } from "#lib/core/batch";
+import type { EvaluatedBatch, WorkerJob } from "#lib/core/job";
 
 /** What the I/O thread and the engine thread say to each other. */
 
@@ -20,13 +21,13 @@ export type EngineCall =
   | { readonly op: "loadParameters" }
   | {
       readonly op: "accumulate";
-      readonly batch: TokenBatch;
+      readonly batch: Batch;
       readonly gradScale: number;
       readonly first: boolean;
       /** Where the group's gradient is to be written, if this is its last micro-batch. */
       readonly buffer: number | undefined;
     }
-  | { readonly op: "evaluate"; readonly batch: TokenBatch }
+  | { readonly op: "evaluate"; readonly batch: Batch }
   | {
       readonly op: "generate";
       readonly prompt: Int32Array;

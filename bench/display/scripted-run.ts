@@ -1,7 +1,8 @@
+import { describedObjective } from "#lib/objectives/metrics";
 import type { LockstepEvent } from "#lib/core/events";
 
 /** An event and the milliseconds that pass before it. */
-export interface TimedEvent {
+interface TimedEvent {
   readonly afterMs: number;
   readonly event: LockstepEvent;
 }
@@ -23,9 +24,10 @@ export function* scriptedRun(
     gradientGroups: 2,
     plannedWorkers: 2,
     numParameters: 134_515_008,
-    numTrainSamples: 4_321,
+    numTrainRows: 4_321,
     numTrainTokens: 4_321 * 512,
-    numValidationSamples: 24,
+    numValidationRows: 24,
+    objective: describedObjective({ kind: "causal_lm" }),
   });
   yield at(100, { type: "phase.changed", phase: "waiting-for-workers" });
   for (const [index, workerId] of workers.entries()) {
@@ -44,9 +46,9 @@ export function* scriptedRun(
     type: "evaluation.completed",
     step: 0,
     loss: 3.5123,
-    perplexity: Math.exp(3.5123),
-    numTokens: 12_264,
+    weight: 12_264,
     seconds: 8.1,
+    metrics: { perplexity: Math.exp(3.5123) },
   });
   const prompt = "My fellow citizens, the state of our union";
   yield at(50, { type: "phase.changed", phase: "generating" });
@@ -101,7 +103,7 @@ export function* scriptedRun(
         group,
         workerId,
         seconds: 5.4,
-        numTokens: 2_044,
+        weight: 2_044,
       });
       yield at(0, {
         type: "bytes.transferred",
@@ -126,7 +128,7 @@ export function* scriptedRun(
       loss: 3.52 - 0.18 * (1 - Math.exp(-step / 5)) + 0.03 * Math.sin(7 * step),
       learningRate: 1e-4 * Math.min(1, (step - 1) / 2) * (1 - (step - 1) / (2 * totalSteps)),
       gradientNorm: 2.1 - 0.05 * step,
-      numSamples: 8,
+      numRows: 8,
       numTokens: 4_088,
       stepSeconds: 6.1 + 0.1 * (step % 3),
       syncSeconds: 0.42,
@@ -138,9 +140,9 @@ export function* scriptedRun(
     type: "evaluation.completed",
     step: totalSteps,
     loss: 3.3391,
-    perplexity: Math.exp(3.3391),
-    numTokens: 12_264,
+    weight: 12_264,
     seconds: 8.0,
+    metrics: { perplexity: Math.exp(3.3391) },
   });
   yield at(300, {
     type: "sample.generated",

@@ -2,12 +2,13 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/index";
 import type { Precision } from "#lib/core/dtype";
-import type { TokenBatch } from "#lib/core/job";
+import type { Batch } from "#lib/core/batch";
 import {
   buildParameterLayout,
   type ElementRange,
   type ParameterLayout,
 } from "#lib/core/parameter-layout";
+import { currentWeightName } from "#lib/models/facts";
 import { createModel, resolveWeights } from "#lib/models/index";
 import { readTokens } from "./tokens.js";
 
@@ -22,7 +23,7 @@ export interface SeededModel {
   /** The same for another layout of these weights. */
   readonly loaderOf: (layout: ParameterLayout) => LoadRange;
   /** `numRows` rows of the file's tokens from row `firstRow` on; the last token of a row predicts nothing. */
-  readonly batch: (numRows: number, length: number, firstRow?: number) => TokenBatch;
+  readonly batch: (numRows: number, length: number, firstRow?: number) => Batch;
 }
 
 export function openSeededModel(directory: string, precision: Precision): SeededModel {
@@ -35,7 +36,7 @@ export function openSeededModel(directory: string, precision: Precision): Seeded
   const loaderOf =
     (space: ParameterLayout): LoadRange =>
     async (range, into) => {
-      const weights = await ModelWeights.open(directory);
+      const weights = await ModelWeights.open(directory, currentWeightName);
       const found = weights.names().map((name) => ({ name, shape: weights.info(name).shape }));
       const stored = resolveWeights(model, found);
       for (const { name, offset, size } of space.tensors) {
@@ -61,7 +62,7 @@ export function openSeededModel(directory: string, precision: Precision): Seeded
       const targets = Int32Array.from(tokens, (_, i) =>
         i % length === length - 1 ? -100 : (tokens[i + 1] as number),
       );
-      return { numRows, tokens, targets };
+      return { numRows, fields: { tokens, targets } };
     },
   };
 }

@@ -10,21 +10,22 @@
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadConfig } from "#lib/config/index";
-import type { TokenBatch } from "#lib/core/job";
+import { type Batch, integerField } from "#lib/core/batch";
 import { packageRoot } from "#lib/core/paths";
-import { type PreparedRun, prepareRun } from "#run/prepare";
+import { prepareRun } from "#run/prepare";
+import type { PreparedRun } from "#run/prepared-run";
 import { evaluateLocal, trainLocal } from "#run/train-local";
 
 /** tokens.i32 and targets.i32, all steps' rows one after another, and plan.json. */
 function writePlan(run: PreparedRun, directory: string): void {
   const { plan, optimizer, job } = run;
   mkdirSync(directory, { recursive: true });
-  const write = (name: string, batches: readonly TokenBatch[]): void => {
+  const write = (name: string, batches: readonly Batch[]): void => {
     for (const key of ["tokens", "targets"] as const) {
       const file = join(directory, `${name}-${key}.i32`);
       writeFileSync(file, "");
       for (const batch of batches) {
-        const { buffer, byteOffset, byteLength } = batch[key];
+        const { buffer, byteOffset, byteLength } = integerField(batch, key);
         appendFileSync(file, new Uint8Array(buffer, byteOffset, byteLength));
       }
     }
@@ -34,11 +35,11 @@ function writePlan(run: PreparedRun, directory: string): void {
     "train",
     steps.flatMap((step) => plan.microBatches(step, 0)),
   );
-  write("validation", run.validation);
+  write("validation", run.data.validation);
   writeFileSync(
     join(directory, "plan.json"),
     JSON.stringify({
-      model: run.modelDirectory,
+      model: run.model.directory,
       rows: job.microBatchSize,
       tokens: job.sequenceLength,
       learningRates: steps.map((step) => optimizer.learningRateAt(step)),

@@ -22,6 +22,7 @@ import {
   pointBytes,
   summarisePhase,
 } from "./table.js";
+import { inputFields, nextTokenField } from "#lib/core/batch";
 
 const width = 768;
 /** Share of the vectors in GPT-2's parameters. */
@@ -53,15 +54,18 @@ if (neededBytes + spareBytes > availableBytes) {
 
 const job: WorkerJob = {
   ...{ jobId: "scale", modelConfig: {}, layout, precision: "bf16", threadsPerWorker: 1 },
+  objective: { kind: "causal_lm" },
+  batchFields: [...inputFields(), nextTokenField],
   ...{ sequenceLength: 1, microBatchSize: 1, evalBatchSize: 1, generationLength: 0 },
+  parameters: { kind: "full" },
 };
-const batch = { numRows: 1, tokens: Int32Array.of(1), targets: Int32Array.of(1) };
+const batch = { numRows: 1, fields: { tokens: Int32Array.of(1), targets: Int32Array.of(1) } };
 const plan: StepSource = {
   // The first step is for connections, fresh pages and the compiler's tiers.
   totalSteps: numSteps + 1,
   microBatches: () => [batch],
-  supervisedTokens: () => numGroups,
-  samplesIn: () => numGroups,
+  lossWeight: () => numGroups,
+  rowsIn: () => numGroups,
   epochAt: () => 0,
 };
 

@@ -77,7 +77,7 @@ async function simulate(index: number, address: string, barrier: Barrier): Promi
     }
     await transfers.push({ workerId, step, group, lease }, bytes, { onRetry });
     send({ kind: "pushed", step, cpuSeconds: cpuSeconds() });
-    const sums = task.batches.map(({ targets }) => ({ nllSum: 1, numTokens: targets.length }));
+    const sums = task.batches.map(({ numRows }) => ({ lossSum: 1, weight: numRows }));
     await control.completeTask({ workerId, lease, result: { kind: "losses", sums } });
   };
   for (;;) {

@@ -160,8 +160,8 @@ export function lastingLines(
         "",
         `${palette.bold("Lockstep")}  ${printable(event.runName)}  ${palette.dim(`${compactCount(event.numParameters)} parameters`)}`,
         palette.dim(
-          `  ${counted(event.numTrainSamples, "row")} of ${counted(event.sequenceLength, "token")}, ` +
-            `${withCommas(event.numValidationSamples)} for validation`,
+          `  ${counted(event.numTrainRows, "row")} of ${counted(event.sequenceLength, "token")}, ` +
+            `${withCommas(event.numValidationRows)} for validation`,
         ),
         ...(event.dataLines ?? []).map((line) => palette.dim(`  ${printable(line)}`)),
         palette.dim(
@@ -174,10 +174,12 @@ export function lastingLines(
     case "evaluation.completed":
       return [
         `${palette.good("✓")} ${evaluationTitle(event.step)}: loss ${palette.bold(formatFigure(event.loss))}, ` +
-          evaluationFigures(event)
+          evaluationFigures(view.started?.objective, event.metrics)
             .map(([name, figure]) => `${name} ${palette.bold(figure)}`)
             .join(", ") +
-          palette.dim(` (${evaluationSize(event)}, ${formatSeconds(event.seconds)})`),
+          palette.dim(
+            ` (${evaluationSize(view.started?.objective, event.weight)}, ${formatSeconds(event.seconds)})`,
+          ),
       ];
     case "sample.generated": {
       const sample = view.samples.at(-1);
@@ -188,6 +190,8 @@ export function lastingLines(
       return event.bf16Slowdown === undefined
         ? []
         : [`${palette.bad("!")} ${printable(event.workerId)}: ${slowBf16(event.bf16Slowdown)}`];
+    case "note":
+      return [event.text];
     case "worker.lost":
       return [
         `${palette.bad("✗")} ${printable(event.workerId)} lost: ${printable(event.reason)}; its work goes to another worker`,

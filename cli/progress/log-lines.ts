@@ -24,8 +24,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "run.started":
       return (
         `run ${printable(event.runName)}: ${compactCount(event.numParameters)} parameters, ` +
-        `${counted(event.numTrainSamples, "row")} of ${counted(event.sequenceLength, "token")}, ` +
-        `${withCommas(event.numValidationSamples)} for validation, ${counted(event.totalSteps, "step")} of ` +
+        `${counted(event.numTrainRows, "row")} of ${counted(event.sequenceLength, "token")}, ` +
+        `${withCommas(event.numValidationRows)} for validation, ${counted(event.totalSteps, "step")} of ` +
         `${counted(event.globalBatchSize, "row")} in ${counted(event.gradientGroups, "group")}, ` +
         `${counted(event.plannedWorkers, "worker")}` +
         (event.dataLines ?? []).map((line) => `; ${printable(line.trim())}`).join("")
@@ -34,6 +34,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       return resumedLine(event);
     case "phase.changed":
       return `${event.phase}${event.detail === undefined ? "" : `: ${printable(event.detail)}`}`;
+    case "note":
+      return event.text;
     case "worker.joined":
       return (
         `${printable(event.workerId)} joined: ${printable(event.deviceKind)}, ${printable(event.host)} pid ${event.pid}` +
@@ -59,7 +61,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       ].join("  ");
     }
     case "evaluation.completed":
-      return `${evaluationTitle(event.step)}: ${[["loss", formatFigure(event.loss)], ...evaluationFigures(event)].map((pair) => pair.join(" ")).join(", ")} over ${evaluationSize(event)} in ${formatSeconds(event.seconds)}`;
+      return `${evaluationTitle(event.step)}: ${[["loss", formatFigure(event.loss)], ...evaluationFigures(view.started?.objective, event.metrics)].map((pair) => pair.join(" ")).join(", ")} over ${evaluationSize(view.started?.objective, event.weight)} in ${formatSeconds(event.seconds)}`;
     case "sample.generated":
       return event.isChat === true
         ? `sample at step ${event.step}: user: ${printable(event.prompt)}|assistant: ${printable(event.text)}`

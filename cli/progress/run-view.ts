@@ -1,6 +1,6 @@
-import type { ClassificationScores } from "#lib/core/classification-scores";
 import type {
   LockstepEvent,
+  Metrics,
   RunPhase,
   RunResumed,
   RunStarted,
@@ -23,8 +23,7 @@ export interface WorkerView {
 export interface Evaluation {
   readonly step: number;
   readonly loss: number;
-  readonly perplexity: number;
-  readonly scores?: ClassificationScores;
+  readonly metrics: Metrics;
 }
 
 export interface Sample {
@@ -148,6 +147,7 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "run.completed":
     case "run.failed":
       return { ...view, phase: "done", phaseDetail: undefined, phaseSinceMs: nowMs };
+    case "note":
     case "group.completed":
     case "group.requeued":
     case "checkpoint.saved":
@@ -178,8 +178,7 @@ export const stepsMade = ({ lastStep, resumed }: RunView): number =>
 
 /** Whether figures of tokens count padding: rows are shorter than a batch is wide. */
 export const countsPadding = ({ started }: RunView): boolean =>
-  started !== undefined &&
-  started.numTrainTokens < started.numTrainSamples * started.sequenceLength;
+  started !== undefined && started.numTrainTokens < started.numTrainRows * started.sequenceLength;
 
 /** Seconds until the last step, from the mean of recent steps; undefined before the first one. */
 export function secondsLeft(view: RunView, nowMs: number): number | undefined {

@@ -67,7 +67,7 @@ export function renderSummary(
   const before = view.evaluations[0];
   const after = view.evaluations.at(-1);
   if (before !== undefined && after !== undefined && after.step > before.step) {
-    facts.push(...evaluationFacts(before, after, palette));
+    facts.push(...evaluationFacts(before, after, view, palette));
   } else if (after !== undefined) {
     facts.push(["validation", `loss ${formatFigure(after.loss)} at step ${after.step}`]);
   }
@@ -118,8 +118,11 @@ function trainedText(view: RunView, completed: RunCompleted): string {
 function evaluationFacts(
   before: Evaluation,
   after: Evaluation,
+  { started }: RunView,
   palette: Palette,
 ): [string, string][] {
+  const figures = ({ metrics }: Evaluation): [string, string][] =>
+    evaluationFigures(started?.objective, metrics);
   const change = after.loss - before.loss;
   const sign = change > 0 ? "+" : change < 0 ? "\u2212" : "";
   const figure = `${sign}${formatFigure(Math.abs(change))}`;
@@ -129,9 +132,9 @@ function evaluationFacts(
       "validation loss",
       `${formatFigure(before.loss)} → ${formatFigure(after.loss)}  (${coloured})`,
     ],
-    ...evaluationFigures(after).map(([name, figure], index): [string, string] => [
+    ...figures(after).map(([name, figure], index): [string, string] => [
       name,
-      `${evaluationFigures(before)[index]?.[1]} → ${figure}`,
+      `${figures(before)[index]?.[1]} → ${figure}`,
     ]),
   ];
 }

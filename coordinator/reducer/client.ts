@@ -1,4 +1,5 @@
 import { Worker } from "node:worker_threads";
+import { hostPort } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ParameterLayout } from "#lib/core/parameter-layout";
 import type { AdamWStep } from "#lib/optim/index";
@@ -75,8 +76,7 @@ export class ReducerShard {
     this.#arrays = ready.arrays;
     this.#openStep = options.openStep;
     this.#transferredBytes = options.transferredBytes;
-    const { listenHost: host } = options;
-    this.address = `${host.includes(":") && !host.startsWith("[") ? `[${host}]` : host}:${ready.port}`;
+    this.address = hostPort(options.listenHost, ready.port);
     thread.on("message", (message: ShardMessage) => this.#receive(message));
     thread.on("error", (error) => this.#fail(error.stack ?? error.message));
     thread.on("exit", (code) => this.#fail(`exit code ${code}`));

@@ -1,6 +1,12 @@
 import { z } from "zod";
+import { objectives } from "#lib/objectives/index";
+import { comparableMetrics } from "#lib/objectives/metrics";
+import { parametersKinds, parametersNames } from "#lib/parameters/index";
 import { cluster } from "./cluster-fields.js";
+import { declaredFields, declaredSections } from "./declared-fields.js";
 import { schedulerNames } from "./schedule-names.js";
+
+const trainedKinds = objectives.filter(({ isTrained }) => isTrained).map(({ kind }) => kind);
 
 // Names and defaults of the first sections are those of transformers.TrainingArguments (5.24);
 // a default that differs says why. The key in YAML, the flag and the property have one name.
@@ -42,6 +48,12 @@ const modelAndData = {
     .enum(["auto", "text", "prompt-completion", "messages", "alpaca", "sharegpt", "classification"])
     .default("auto")
     .describe("what rows hold; auto: recognised by their columns"),
+  objective: z
+    .enum(["auto", ...trainedKinds] as [string, ...string[]])
+    .default("auto")
+    .describe(
+      "what is learnt, by transformers' problem_type for classes; auto: of rows with a label the classes of a model that has some, else what the labels are; of others the next token",
+    ),
   on_bad_row: z
     .enum(["error", "skip"])
     .default("error")
@@ -147,32 +159,13 @@ const precision = {
     .describe("the whole gradient computation as one function compiled by XLA; meant for GPUs"),
 };
 
-// Names of TRL's options, defaults of peft.LoraConfig (0.21).
-const adapters = {
-  use_peft: z.boolean().default(false).describe("train LoRA adapters instead of the weights"),
-  lora_r: count.default(8).describe("rank of an adapter"),
-  lora_alpha: z
-    .number()
-    .positive()
-    .default(8)
-    .describe("an adapter's scale is lora_alpha / lora_r"),
-  lora_dropout: z.number().min(0).max(1).default(0).describe("only 0"),
-  lora_target_modules: z
-    .union([text, z.array(text).min(1)])
+const parameters = {
+  finetuning_type: z
+    .enum(parametersNames)
     .nullable()
     .default(null)
-    .describe("ends of module names, a regular expression, or all-linear; null: peft's usual ones"),
-  lora_modules_to_save: z
-    .union([text, z.array(text).min(1)])
-    .nullable()
-    .default(null)
-    .describe("modules that are trained and saved whole"),
-  use_rslora: z.boolean().default(false).describe("scale lora_alpha / sqrt(lora_r)"),
-  ensure_weight_tying: z
-    .boolean()
-    .default(false)
     .describe(
-      "a trained embed_tokens or lm_head stays tied to the other, where the model ties them; false: each is a weight of its own, as in peft",
+      "what is trained (name of LLaMA-Factory); null: lora where use_peft is true, else full",
     ),
 };
 
@@ -213,7 +206,7 @@ const reporting = {
     .default(false)
     .describe("the finished model is that of the best evaluation"),
   metric_for_best_model: z
-    .enum(["loss", "eval_loss", "accuracy", "eval_accuracy", "macro_f1", "eval_macro_f1"])
+    .enum(comparableMetrics() as [string, ...string[]])
     .nullable()
     .default(null)
     .describe("null: loss, where load_best_model_at_end asks for one; others are a classifier's"),
@@ -277,11 +270,12 @@ const afterTraining = {
     .describe("bytes, or text such as 5GB or 500MiB: larger weights go into several files"),
 };
 
-export const sections = Object.freeze({
+export const sections: Readonly<Record<string, z.ZodRawShape>> = Object.freeze({
   "Model and data": modelAndData,
   Optimisation: optimisation,
   Precision: precision,
-  LoRA: adapters,
+  "What is trained": parameters,
+  ...declaredSections(parametersKinds),
   "Logging, evaluation, saving": reporting,
   "Hugging Face Hub": hub,
   "After training": afterTraining,
@@ -293,7 +287,8 @@ export const fields = {
   ...modelAndData,
   ...optimisation,
   ...precision,
-  ...adapters,
+  ...parameters,
+  ...declaredFields(parametersKinds),
   ...reporting,
   ...hub,
   ...afterTraining,
@@ -308,6 +303,11 @@ export type ConfigKey = keyof typeof fields;
 export const defaultOf = (key: ConfigKey): unknown => fields[key].safeParse(undefined).data;
 
 export const configKeys = Object.freeze(Object.keys(fields)) as readonly ConfigKey[];
+
+/** Keys that kinds of parts of a run declare. */
+export const declaredKeys = Object.freeze(
+  Object.keys(declaredFields(parametersKinds)),
+) as readonly ConfigKey[];
 
 /** Keys whose values are paths, or may be: a leading `~` is the home directory. */
 export const pathKeys = [

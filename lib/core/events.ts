@@ -1,10 +1,10 @@
-import type { ClassificationScores } from "./classification-scores.js";
-
 /** What happens in a run, as facts: the progress display, metrics, dashboard and logs all read these. */
 export type LockstepEvent =
   | RunStarted
   | RunResumed
   | { readonly type: "phase.changed"; readonly phase: RunPhase; readonly detail?: string }
+  /** A line for a person: where the dashboard is, why a worker ended, what has no effect here. */
+  | { readonly type: "note"; readonly text: string }
   | {
       readonly type: "worker.joined";
       readonly workerId: string;
@@ -40,7 +40,8 @@ export type LockstepEvent =
       readonly group: number;
       readonly workerId: string;
       readonly seconds: number;
-      readonly numTokens: number;
+      /** Its part of what the step's loss is divided by. */
+      readonly weight: number;
     }
   | {
       readonly type: "group.requeued";
@@ -54,11 +55,10 @@ export type LockstepEvent =
       readonly type: "evaluation.completed";
       readonly step: number;
       readonly loss: number;
-      readonly perplexity: number;
-      readonly numTokens: number;
+      /** What the loss is a mean over: the objective's unit says of what. */
+      readonly weight: number;
       readonly seconds: number;
-      /** Of a classifier. */
-      readonly scores?: ClassificationScores;
+      readonly metrics: Metrics;
     }
   | {
       /** The run's history has a new entry, as transformers' `log_history` has. */
@@ -116,6 +116,22 @@ export type RunPhase =
   | "done";
 export type WorkerState = "compiling" | "idle" | "loading" | "computing" | "sending" | "lost";
 
+/** Figures of an evaluation beside its loss, by the keys of the objective's metrics. */
+export type Metrics = Readonly<Record<string, number>>;
+
+/** What a run learns, for who shows it. */
+export interface RunObjective {
+  readonly kind: string;
+  /** What losses are means over: "token". */
+  readonly unit: string;
+  readonly metrics: readonly {
+    readonly key: string;
+    readonly label: string;
+    /** After the point. */
+    readonly digits: number;
+  }[];
+}
+
 export interface RunStarted {
   readonly type: "run.started";
   readonly runName: string;
@@ -125,9 +141,10 @@ export interface RunStarted {
   readonly gradientGroups: number;
   readonly plannedWorkers: number;
   readonly numParameters: number;
-  readonly numTrainSamples: number;
+  readonly numTrainRows: number;
   readonly numTrainTokens: number;
-  readonly numValidationSamples: number;
+  readonly numValidationRows: number;
+  readonly objective: RunObjective;
   /** Of a classifier. */
   readonly numClasses?: number;
   /** The base model of the adapters that are trained, by the name that they are saved with. */
@@ -155,8 +172,7 @@ export interface RunResumed {
   readonly evaluations: readonly {
     readonly step: number;
     readonly loss: number;
-    readonly perplexity: number;
-    readonly scores?: ClassificationScores;
+    readonly metrics: Metrics;
   }[];
   readonly samples: readonly {
     readonly step: number;
@@ -172,13 +188,13 @@ export interface StepCompleted {
   readonly step: number;
   readonly totalSteps: number;
   readonly epoch: number;
-  /** Mean negative log-likelihood per supervised token of the step's global batch, nats. */
+  /** Mean over the step's global batch: per supervised token, nats, of a causal model. */
   readonly loss: number;
   /** The rate that this step used. */
   readonly learningRate: number;
   /** Before clipping. */
   readonly gradientNorm: number;
-  readonly numSamples: number;
+  readonly numRows: number;
   readonly numTokens: number;
   readonly stepSeconds: number;
   /** From the last group's arrival to the publication of the next version. */

@@ -1,4 +1,4 @@
-import type { ClassificationScores } from "./classification-scores.js";
+import type { Metrics, RunObjective } from "./events.js";
 
 /** 1234567 -> "1,234,567", whatever the locale of the machine. */
 export function withCommas(value: number): string {
@@ -66,30 +66,19 @@ export function formatPercent(ratio: number): string {
   return `${Math.round(ratio * 100)} %`;
 }
 
-interface EvaluationValues {
-  readonly perplexity: number;
-  readonly scores?: ClassificationScores;
-}
+/** Names and figures of an evaluation beside its loss, as the objective shows them. */
+export const evaluationFigures = (
+  objective: RunObjective | undefined,
+  values: Metrics,
+): [string, string][] =>
+  (objective?.metrics ?? []).flatMap(({ key, label, digits }): [string, string][] => {
+    const value = values[key];
+    return value === undefined ? [] : [[label, formatFigure(value, digits)]];
+  });
 
-/** Names and figures of an evaluation beside its loss: a classifier's scores, else the perplexity. */
-export function evaluationFigures({ perplexity, scores }: EvaluationValues): [string, string][] {
-  if (scores === undefined) return [["perplexity", formatFigure(perplexity, 2)]];
-  return [
-    ["accuracy", formatFigure(scores.accuracy)],
-    ["macro-F1", formatFigure(scores.macroF1)],
-  ];
-}
-
-/** What the evaluation was over: a classifier has one target a row. */
-export function evaluationSize({
-  numTokens,
-  scores,
-}: {
-  readonly numTokens: number;
-  readonly scores?: ClassificationScores;
-}): string {
-  return `${withCommas(numTokens)} ${scores === undefined ? "tokens" : "rows"}`;
-}
+/** What the evaluation was over. */
+export const evaluationSize = (objective: RunObjective | undefined, weight: number): string =>
+  `${withCommas(weight)} ${objective?.unit ?? "token"}s`;
 
 /** What a person is told whose run computes in bfloat16 on a device without instructions for it. */
 export const slowBf16 = (slowdown: number): string =>

@@ -1,3 +1,4 @@
+import type { Batch, BatchField, FieldArray } from "./batch.js";
 import type { Precision } from "./dtype.js";
 import type { ParameterLayout } from "./parameter-layout.js";
 
@@ -13,10 +14,9 @@ export interface WorkerJob {
   readonly precision: Precision;
   /** Tokens in a row of a batch. */
   readonly sequenceLength: number;
-  /** Whether batches carry segments and positions: several examples share a row. */
-  readonly hasSegments?: boolean;
-  /** Whether batches carry token types: pairs of texts for BERT. */
-  readonly hasTokenTypes?: boolean;
+  readonly objective: ObjectiveJob;
+  /** What a batch carries: the model's inputs, then the objective's targets. */
+  readonly batchFields: readonly BatchField[];
   /** Whether backward computes the activations of each block again instead of keeping them. */
   readonly gradientCheckpointing?: boolean;
   /** False where every gradient group is one micro-batch, so that nothing is accumulated. */
@@ -31,61 +31,33 @@ export interface WorkerJob {
   readonly xla?: boolean;
   /** Intra-op threads: part of what decides the bits, so a setting of the job. */
   readonly threadsPerWorker: number;
-  /** Absent: the trained weights are the model's own. */
-  readonly lora?: LoraJob;
+  /** How the model sees what is trained. */
+  readonly parameters: ParametersJob;
 }
 
-/**
- * Low-rank adapters (LoRA, Hu et al. 2021) beside weights that stay as they are. `layout` holds what is
- * trained: for each adapted module A [r, inputs] and B [outputs, r], and weights that are trained whole.
- */
-export interface LoraJob {
-  /** By path of the adapted module: the factor of B A x. */
-  readonly scales: Readonly<Record<string, number>>;
+/** The way that chose what is trained, and what else an engine has to know of it: plain JSON. */
+export interface ParametersJob {
+  /** A name of `lib/parameters`. */
+  readonly kind: string;
 }
 
-/** The name in the layout of one of an adapted module's matrices. */
-export const loraWeightName = (path: string, matrix: "A" | "B"): string =>
-  `${path}.lora_${matrix}.weight`;
-
-/**
- * Targets are already shifted: `targets[i]` is the token to predict at position i, or this value. The
- * class of a row, for a classifier, is the target of its first position, and the only one.
- */
-export const ignoredTarget = -100;
-
-/** A batch in static shape: rows x sequenceLength, row-major. */
-export interface TokenBatch {
-  readonly numRows: number;
-  readonly tokens: Int32Array;
-  readonly targets: Int32Array;
-  /**
-   * Where several examples share a row: the example of each token, from 1; 0 is padding. A token
-   * attends to its own example alone.
-   */
-  readonly segments?: Int32Array;
-  /** Where each example of a row counts its positions from 0. */
-  readonly positions?: Int32Array;
-  /** 1 for the tokens of the second text of a pair. */
-  readonly tokenTypes?: Int32Array;
+/** What the model learns, as its objective of this name computes it. */
+export interface ObjectiveJob {
+  readonly kind: string;
+  /** Classes, where rows are labelled. */
+  readonly numLabels?: number;
 }
 
 /** Sums, never means: the coordinator divides once. */
 export interface LossSum {
-  /** Sum of negative log-likelihoods over supervised tokens, nats. */
-  readonly nllSum: number;
-  readonly numTokens: number;
+  readonly lossSum: number;
+  /** What the sum is divided by, of these rows: supervised tokens, rows, or outputs. */
+  readonly weight: number;
 }
 
 export interface EvaluatedBatch extends LossSum {
-  /** The class that a classifier gives each row, by number. */
-  readonly predictions?: Int32Array;
-}
-
-/** The classes of a classifier's batch, [numRows]: the targets of the rows' first positions. */
-export function rowTargets({ numRows, targets }: TokenBatch): Int32Array {
-  const length = targets.length / numRows;
-  return Int32Array.from({ length: numRows }, (_, row) => targets[row * length] ?? ignoredTarget);
+  /** What the model says of each row, where the objective makes metrics of it: [numRows, its `outputs`]. */
+  readonly outputs?: FieldArray;
 }
 
 /**
@@ -103,14 +75,14 @@ export interface TrainingEngine {
   /** @param wireBytes the whole parameter space in wire form; may be changed after the call. */
   loadParameters(wireBytes: Uint8Array): void;
   /**
-   * Forward and backward of one micro-batch of a group; gradients are those of `gradScale * nllSum`.
+   * Forward and backward of one micro-batch of a group; gradients are those of `gradScale * lossSum`.
    *
    * @param first whether the group starts here: what was accumulated before does not count
    * @param wireBytes given with the group's last micro-batch: gets the group's gradient in wire form
    *   (bf16 round to nearest even for matrices of a bf16 job); the accumulated sum is spent then
    */
-  accumulate(batch: TokenBatch, gradScale: number, first: boolean, wireBytes?: Uint8Array): LossSum;
-  evaluate(batch: TokenBatch): EvaluatedBatch;
+  accumulate(batch: Batch, gradScale: number, first: boolean, wireBytes?: Uint8Array): LossSum;
+  evaluate(batch: Batch): EvaluatedBatch;
   /** Greedy continuation; stops after an end token (which is not returned) or at the job's generationLength. */
   generate(prompt: Int32Array, maxNewTokens: number, endTokenIds: readonly number[]): Int32Array;
   close(): void;

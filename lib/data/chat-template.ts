@@ -20,7 +20,7 @@ export interface ChatMessage {
   readonly [field: string]: unknown;
 }
 
-export interface RenderOptions {
+interface RenderOptions {
   readonly addGenerationPrompt: boolean;
   /** JSON schemas of functions. @default null */
   readonly tools?: unknown;
@@ -32,7 +32,7 @@ export interface ChatTemplate {
   readonly marksAnswers: boolean;
   /** Whether it writes a date: it calls `strftime_now`. */
   readonly writesDate: boolean;
-  /** The template of rows with these tools: `tool_use` where it has one. @throws E_CHAT_TEMPLATE_FAILED */
+  /** The template of examples with these tools: `tool_use` where it has one. @throws E_CHAT_TEMPLATE_FAILED */
   forTools(tools: unknown): ChatTemplate;
   /** Whether the template's source has this word in quotes. */
   mentions(word: string): boolean;
@@ -65,7 +65,7 @@ export async function readChatTemplate(
   const [first] = sources.values();
   if (first === undefined) return undefined;
   const compiled = new Map<string, ChatTemplate>();
-  // One that no row needs (rag) may use what cannot be parsed here.
+  // One that no example needs (rag) may use what cannot be parsed here.
   const named = (name: string): ChatTemplate | undefined => {
     const source = sources.get(name);
     const template = compiled.get(name) ?? (source && chatTemplate(source, specialTokens, options));

@@ -12,10 +12,10 @@ const usualRoles: Readonly<Record<string, readonly string[]>> = {
   assistant: ["gpt", "assistant"],
 };
 
-/** What is known of rows that no type describes. */
-export type Untyped = Pick<DataSource, "columns" | "mapping" | "prefersText">;
+/** What is known of examples that no type describes. */
+type Untyped = Pick<DataSource, "columns" | "mapping" | "prefersText">;
 
-/** The files of an entry, each with what its rows look like. */
+/** The files of an entry, each with what its examples look like. */
 export function entrySources(entry: DatasetEntry, untyped: Untyped): DataSource[] {
   const { path, data_files: files } = entry;
   const sources = (files ?? [path]).map((file) =>
@@ -26,7 +26,7 @@ export function entrySources(entry: DatasetEntry, untyped: Untyped): DataSource[
   const split = entry.split === undefined ? undefined : parseSplit(entry.split);
   const parts = {
     ...(split === undefined ? {} : { split: split.name }),
-    ...(split?.maxRows === undefined ? {} : { maxRows: split.maxRows }),
+    ...(split?.maxExamples === undefined ? {} : { maxExamples: split.maxExamples }),
     ...(name === undefined ? {} : { subset: name }),
     ...(columns === undefined ? {} : { mapping: columns }),
   };

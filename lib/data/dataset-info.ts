@@ -12,9 +12,9 @@ import { parseSplit } from "./sources/index.js";
 import { isMissingFile, isRecord, maxModelTextBytes, readTextFile } from "./files.js";
 
 /** LLaMA-Factory's index of a directory of data sets. */
-export const datasetInfoFileName = "dataset_info.json";
+const datasetInfoFileName = "dataset_info.json";
 
-/** Stands for a part of a row that LLaMA-Factory does not read: no column has this name. */
+/** Stands for a part of an example that LLaMA-Factory does not read: no column has this name. */
 const noColumn = "\0";
 const formats: Readonly<Record<string, DatasetFormat>> = {
   alpaca: "alpaca",
@@ -160,14 +160,14 @@ export class DatasetInfo {
       fail("subset and folder are parts of a directory, and file_name is a file");
     }
     const source = resolve(this.#directory, fileName, folder ?? "");
-    const maxRows = Math.min(Number(numSamples ?? Infinity), split?.maxRows ?? Infinity);
+    const maxExamples = Math.min(Number(numSamples ?? Infinity), split?.maxExamples ?? Infinity);
     const part = {
-      ...(Number.isFinite(maxRows) ? { maxRows } : {}),
+      ...(Number.isFinite(maxExamples) ? { maxExamples } : {}),
       ...(split === undefined || (entry["split"] ?? null) === null ? {} : { split: split.name }),
       ...(subset === undefined ? {} : { subset }),
     };
     if (format === "alpaca" && columns?.prompt !== undefined && columns.response === undefined) {
-      // Text for pre-training is an Alpaca row with a prompt alone.
+      // Text for pre-training is an Alpaca example with a prompt alone.
       return { source, format: "text", columns: { text: columns.prompt }, ...part };
     }
     return {
@@ -216,7 +216,7 @@ function readNames(
   return Object.fromEntries(names);
 }
 
-export interface FindSourcesOptions {
+interface FindSourcesOptions {
   /** Whose `dataset_info.json` is asked. */
   readonly datasetDir: string;
   /** Column of plain texts, where one is named. */
@@ -225,8 +225,8 @@ export interface FindSourcesOptions {
   readonly columns?: ColumnMapping | null;
   /** Whether the model continues texts, so that a named column of texts is learnt whole. */
   readonly isTextModel?: boolean;
-  /** Rows of each source that are read at most. */
-  readonly maxRows?: number | null;
+  /** Examples of each source that are read at most. */
+  readonly maxExamples?: number | null;
 }
 
 /**
@@ -239,7 +239,7 @@ export async function findSources(
   names: readonly (string | DatasetEntry)[],
   options: FindSourcesOptions,
 ): Promise<DataSource[]> {
-  const { datasetDir, textField = null, columns = null, maxRows = null } = options;
+  const { datasetDir, textField = null, columns = null, maxExamples = null } = options;
   const info = await DatasetInfo.open(datasetDir);
   const ofColumn = {
     ...(textField === null || textField === "text" ? {} : { columns: { text: textField } }),
@@ -267,10 +267,10 @@ export async function findSources(
   const sources: DataSource[] = [];
   for (const source of (await Promise.all(names.map(find))).flat()) {
     const limit = Math.min(
-      source.maxRows ?? Number.POSITIVE_INFINITY,
-      maxRows ?? Number.POSITIVE_INFINITY,
+      source.maxExamples ?? Number.POSITIVE_INFINITY,
+      maxExamples ?? Number.POSITIVE_INFINITY,
     );
-    sources.push(Number.isFinite(limit) ? { ...source, maxRows: limit } : source);
+    sources.push(Number.isFinite(limit) ? { ...source, maxExamples: limit } : source);
   }
   return sources;
 }

@@ -1,9 +1,9 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { RandomStream, shuffledIndices } from "#lib/core/random";
 
-/** A unit of text that a split never divides: a speech, a file, a row. */
+/** A unit of text that a split never divides: a speech, a file, an example. */
 export interface Document {
-  /** Where it came from, for messages: a file's name, and the line in a file of rows. */
+  /** Where it came from, for messages: a file's name, and the line in a file of examples. */
   readonly id: string;
   readonly text: string;
 }
@@ -11,7 +11,7 @@ export interface Document {
 /** A byte order mark inside a file is no blank, as `trim` has it. */
 export const isBlank = (text: string): boolean => !/\P{White_Space}/u.test(text);
 
-export interface DocumentSplit {
+interface DocumentSplit {
   readonly train: readonly Document[];
   readonly validation: readonly Document[];
 }

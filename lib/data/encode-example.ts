@@ -30,7 +30,7 @@ interface RenderedAnswers {
  * the prompt of messages[:i]. Where a template writes an earlier answer in another way once more follows
  * (it drops thoughts), each answer becomes an example of its own, as the model would have met it.
  *
- * @param place of the row, for messages
+ * @param place of the example, for messages
  * @throws E_CHAT_TEMPLATE_MISSING, E_CHAT_TEMPLATE_FAILED, E_DATA_ROW_FORMAT for a role that is a slip,
  *   E_DATA_NOT_IN_TEMPLATE for what the template leaves out, E_DATA_BLANK_ANSWER
  */
@@ -63,7 +63,7 @@ export function renderConversation(
   }
 }
 
-/** Names the row of a template's failure. */
+/** Names the example of a template's failure. */
 function placed(error: unknown, place: string): unknown {
   if (!(error instanceof LockstepError) || error.code !== "E_CHAT_TEMPLATE_FAILED") return error;
   const { file, problem } = error.details as { file: string; problem: string };

@@ -1,5 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
-import type { BadRows } from "./bad-rows.js";
+import type { BadExamples } from "./bad-examples.js";
 import {
   countSupervised,
   markTokens,
@@ -13,8 +13,8 @@ import { documentTokens } from "./document-tokens.js";
 import { contentOf, type PlacedExample } from "./examples.js";
 import type { LabelledExample } from "./formats/index.js";
 import { refuseHalfCharacters } from "./half-characters.js";
-import { LabelTable } from "./labels.js";
 import { NumberList } from "./number-list.js";
+import type { LabelReading } from "./label-reading.js";
 import type { DataObserver } from "./observer.js";
 import type { TokenStore } from "./token-store.js";
 import type { PairTokens, Tokenizer } from "./tokenizer.js";
@@ -23,7 +23,7 @@ import { checkVocabulary } from "./vocabulary.js";
 /**
  * Text that is tokenised at once: enough to keep the cores busy. An encoding takes about 100 times the
  * bytes of its text, outside of what the garbage collector counts: 2^20 made 490 MB of 30 MB of short
- * rows, 2^18 makes 300 MB in the same time.
+ * examples, 2^18 makes 300 MB in the same time.
  */
 const batchCharacters = 2 ** 18;
 
@@ -33,7 +33,8 @@ export interface EncodeSettings {
   readonly vocabSize: number;
   /** Examples are cut to it when rows are made of them. */
   readonly sequenceLength: number;
-  readonly badRows: BadRows;
+  readonly badExamples: BadExamples;
+  readonly labels: LabelReading;
   readonly onProgress?: (numCharacters: number) => void;
   readonly observer?: DataObserver;
 }
@@ -51,12 +52,11 @@ export class ExampleEncoder {
   readonly starts = NumberList.ofFloat64();
   readonly lengths = NumberList.ofInt32();
   readonly supervised = NumberList.ofInt32();
-  /** Numbers of the contents: the same where a row is the copy of another. */
+  /** Numbers of the contents: the same where an example is the copy of another. */
   readonly contents = NumberList.ofInt32();
   /** Of labelled examples: their labels' numbers, and how many tokens were cut off them. */
   readonly labels = NumberList.ofInt32();
   readonly cutTokens = NumberList.ofInt32();
-  readonly labelTable = new LabelTable();
   /** Whether examples are pairs of texts. */
   hasPairs = false;
   /** Decided by the first example: a data set is labelled as a whole. */
@@ -64,9 +64,9 @@ export class ExampleEncoder {
   numTexts = 0;
   /** Examples that the chat template renders. */
   numConversations = 0;
-  /** Rows that were added. */
+  /** Examples that were added. */
   numExamples = 0;
-  /** Of them, those that turned out to be bad rows. */
+  /** Of them, those that turned out to be bad examples. */
   numRejected = 0;
   numBytes = 0;
   numCharacters = 0;
@@ -120,7 +120,7 @@ export class ExampleEncoder {
     this.numExamples++;
   }
 
-  /** @throws E_TOKEN_OUT_OF_VOCABULARY, and bad rows where they end the run */
+  /** @throws E_TOKEN_OUT_OF_VOCABULARY, and bad examples where they end the run */
   async flush(): Promise<void> {
     const batch = this.#waiting;
     this.#waiting = [];
@@ -220,7 +220,7 @@ export class ExampleEncoder {
     this.#checkVocabulary(ids, placed.place);
     const start = this.#store.append(ids.map((id, i) => (typeIds[i] === 1 ? ~id : id)));
     this.#keep(placed, start, ids.length, 1, content, truncatedTokens);
-    this.labels.push(this.labelTable.numberOf(label, placed.place));
+    this.labels.push(this.#settings.labels.table.numberOf(label, placed.place));
     this.cutTokens.push(truncatedTokens);
     if (pair !== null) this.hasPairs = true;
     for (const each of pair === null ? [text] : [text, pair]) {
@@ -267,13 +267,13 @@ export class ExampleEncoder {
     this.#settings.observer?.onExample?.({ place, format, numTokens: length + cutTokens });
   }
 
-  /** A tokenizer of another model is no fault of the row. */
+  /** A tokenizer of another model is no fault of the example. */
   #reject(error: unknown): void {
     const isFatal =
       error instanceof LockstepError &&
       (error.code === "E_TOKEN_OUT_OF_VOCABULARY" || error.code === "E_CHAT_TEMPLATE_MISSING");
     if (isFatal) throw error;
-    this.#settings.badRows.reject(error);
+    this.#settings.badExamples.reject(error);
     this.numRejected++;
   }
 

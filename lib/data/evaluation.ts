@@ -1,19 +1,14 @@
-import type { TokenBatch } from "#lib/core/job";
-import type { PackedBlocks } from "./pack.js";
-import { gatherBatch, isTrainingRows, rowsOfBlocks, type TrainingRows } from "./rows.js";
+import type { Batch } from "#lib/core/batch";
+import { gatherBatch, type TrainingRows } from "./rows.js";
 
 /**
- * All blocks in their order, in batches of static shape; the last one is filled up with rows that
- * have no target.
+ * All rows in their order, in batches of static shape; the last one is filled up with padding rows,
+ * which have no target.
  */
-export function evaluationBatches(
-  blocks: PackedBlocks | TrainingRows,
-  evalBatchSize: number,
-): TokenBatch[] {
-  const rows = isTrainingRows(blocks) ? blocks : rowsOfBlocks(blocks);
-  const batches: TokenBatch[] = [];
-  for (let start = 0; start < rows.numBlocks; start += evalBatchSize) {
-    const numRows = Math.min(evalBatchSize, rows.numBlocks - start);
+export function evaluationBatches(rows: TrainingRows, evalBatchSize: number): Batch[] {
+  const batches: Batch[] = [];
+  for (let start = 0; start < rows.numRows; start += evalBatchSize) {
+    const numRows = Math.min(evalBatchSize, rows.numRows - start);
     const indices = Array.from({ length: numRows }, (_, row) => start + row);
     batches.push(gatherBatch(rows, indices, evalBatchSize));
   }

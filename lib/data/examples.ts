@@ -1,5 +1,6 @@
 import { LockstepError } from "#lib/core/errors/index";
-import type { BadRows } from "./bad-rows.js";
+import type { LabelReader } from "#lib/core/labels";
+import type { BadExamples } from "./bad-examples.js";
 import { isBlank } from "./documents.js";
 import { refuseHalfCharacters } from "./half-characters.js";
 import { builtInDatasets } from "./datasets/index.js";
@@ -9,23 +10,23 @@ import {
   type FormatOptions,
   LaterColumns,
   parseExample,
-  type RowReading,
+  type ExampleReading,
   readingOf,
 } from "./formats/index.js";
 import { jsonText } from "./jinja/index.js";
 import { templateValue } from "./json-data.js";
 import type { DataObserver } from "./observer.js";
-import { dataExtension, dataExtensions, readRows } from "./readers/index.js";
+import { dataExtension, dataExtensions, readRawExamples } from "./readers/index.js";
 import { dataFiles, type SourceFiles, type SourceRequest } from "./sources/index.js";
 
-/** One source of examples, with what is known about its rows. */
+/** One source of examples, with what is known about them. */
 export interface DataSource extends FormatOptions {
   /** A built-in name ("sotu"), a file, a directory or a pattern. */
   readonly source: string;
-  /** Recognised by the first row of each file where it is absent. */
+  /** Recognised by the first example of each file where it is absent. */
   readonly format?: DatasetFormat;
-  /** Rows that are read at most, from the start. */
-  readonly maxRows?: number;
+  /** Examples that are read at most, from the start. */
+  readonly maxExamples?: number;
   /** The split of a directory, where its purpose does not say it. */
   readonly split?: string;
   /** The subset of a directory whose README.md lists several. */
@@ -33,10 +34,10 @@ export interface DataSource extends FormatOptions {
 }
 
 export interface PlacedExample {
-  /** Where it came from, for messages: a file's name, and the line in a file of rows. */
+  /** Where it came from, for messages: a file's name, and the line in a file of examples. */
   readonly place: string;
   readonly example: Example;
-  /** How its row was read. */
+  /** How it was read. */
   readonly format?: DatasetFormat;
 }
 
@@ -47,6 +48,8 @@ export interface ReadOptions {
   /** Takes a line for a person, once each: what is read in which way. */
   readonly tell?: (line: string) => void;
   readonly observer?: DataObserver;
+  /** Reads the labels of rows. @default none, which refuses a row with a label */
+  readonly readLabel?: LabelReader["read"];
 }
 
 /**
@@ -70,19 +73,19 @@ export async function sourceFiles(
  * The examples of one source, read as a stream. Blank texts are left out and counted.
  *
  * @throws E_DATASET_FORMAT, E_DATA_FORMAT_UNKNOWN, E_DATA_COLUMNS, what {@link sourceFiles} and the
- *   readers throw, and what bad rows are where they end the run
+ *   readers throw, and what bad examples are where they end the run
  */
 export async function* readExamples(
   source: DataSource,
-  badRows: BadRows,
-  { purpose = "train", tell = () => {}, observer = {} }: ReadOptions = {},
+  badExamples: BadExamples,
+  { purpose = "train", tell = () => {}, observer = {}, readLabel }: ReadOptions = {},
 ): AsyncGenerator<PlacedExample> {
-  let left = source.maxRows ?? Number.POSITIVE_INFINITY;
+  let left = source.maxExamples ?? Number.POSITIVE_INFINITY;
   if (Object.hasOwn(builtInDatasets, source.source)) {
     observer.onSource?.(source.source);
     for (const { id, text } of (await builtInDatasets[source.source]?.()) ?? []) {
       if (left-- <= 0) return;
-      observer.onRow?.(source.source, "text");
+      observer.onRead?.(source.source, "text");
       yield { place: id, example: { kind: "text", text }, format: "text" };
     }
     return;
@@ -90,28 +93,28 @@ export async function* readExamples(
   const { files, notes } = await sourceFiles(source, purpose);
   for (const note of notes) tell(note);
   for (const file of files) {
-    let reading: RowReading | undefined;
+    let reading: ExampleReading | undefined;
     let later: LaterColumns | undefined;
     observer.onSource?.(file);
-    for await (const row of readRows(file, badRows)) {
+    for await (const raw of readRawExamples(file, badExamples)) {
       if (left-- <= 0) break;
       if (reading === undefined) {
-        reading = readingOf(row, source);
+        reading = readingOf(raw, source);
         if (reading.note !== undefined) tell(reading.note);
         later = new LaterColumns(reading);
       }
-      later?.look(row);
+      later?.look(raw);
       const { format } = reading;
-      observer.onRow?.(file, format);
+      observer.onRead?.(file, format);
       try {
-        const example = parseExample(row, format, reading);
-        refuseHalfCharacters(example, row.place);
+        const example = parseExample(raw, format, reading, readLabel);
+        refuseHalfCharacters(example, raw.place);
         if (example.kind === "text" && isBlank(example.text)) {
-          badRows.leaveOutBlank(row.place);
+          badExamples.leaveOutBlank(raw.place);
           observer.onBlank?.(file);
-        } else yield { place: row.place, example, format };
+        } else yield { place: raw.place, example, format };
       } catch (error) {
-        badRows.reject(error);
+        badExamples.reject(error);
       }
     }
     if (later?.note !== undefined) tell(later.note);

@@ -1,4 +1,4 @@
-export { type BadRowPolicy, maxListedRows } from "./bad-rows.js";
+export { type BadExamplePolicy, maxListedExamples } from "./bad-examples.js";
 export { type ChatMessage, today } from "./chat-template.js";
 export { findSources } from "./dataset-info.js";
 export { builtInDatasets } from "./datasets/index.js";
@@ -9,7 +9,7 @@ export { type DatasetFormat, datasetFormats } from "./formats/index.js";
 export { DataLedger, type SourceCount } from "./ledger.js";
 export { type LengthFigures, lengthFigures } from "./length-figures.js";
 export type { DataObserver } from "./observer.js";
-export { checkSequenceLength, type PackedBlocks, packDocuments } from "./pack.js";
+export { checkSequenceLength } from "./sequence-length.js";
 export {
   createTrainingPlan,
   type SamplingStrategy,

@@ -30,7 +30,7 @@ export type JsonData =
   | ReadonlyMap<string, JsonData>;
 
 /** Python's own parser ends at about 1000. */
-export const maxJsonDepth = 500;
+const maxJsonDepth = 500;
 
 /** A token that is not a text, and the quote that begins one. */
 const token = /[ \t\n\r]*(?:(")|(-?\d+)((?:\.\d+)?(?:[eE][-+]?\d+)?)|(true|false|null|[[\]{},:]))/y;
@@ -96,10 +96,10 @@ export function losesInJavaScript(text: string): boolean {
 }
 
 /**
- * What a reader gave of a row, with objects of JavaScript as Maps.
+ * What a reader gave of an example, with objects of JavaScript as Maps.
  *
  * @param dropsNull whether keys without a value are left out: tables pad the rows of a column to the same
- *   keys, so a row does not say whether it had them
+ *   keys, so an example does not say whether it had them
  * @throws RangeError where it is nested too deep
  */
 export function jsonDataOf(value: unknown, { dropsNull = false } = {}, depth = 0): JsonData {
@@ -139,7 +139,7 @@ export function templateValue(data: unknown): Value {
 export const isJsonObject = (data: unknown): data is ReadonlyMap<string, JsonData> =>
   data instanceof Map;
 
-/** A number that is a field of a row itself, as JavaScript has it. */
+/** A number that is a field of an example itself, as JavaScript has it. */
 export function plainNumber(value: unknown): unknown {
   if (typeof value === "bigint") return Number(value);
   return value instanceof FloatNumber ? value.value : value;

@@ -1,12 +1,15 @@
+import { inputFields } from "#lib/core/batch";
+import type { Classes } from "#lib/core/labels";
 import { type Examples, rowTotals, spreadEvenly, type TracedRows } from "./rows.js";
 import type { TokenStore } from "./token-store.js";
 
 /** Rows are padded to a multiple of it: vector instructions take so many values at once. */
 const lengthMultiple = 8;
 
-/** Texts with a class each; tokens of a second text are stored as their complement (~id). */
+/** Texts with a label each; tokens of a second text are stored as their complement (~id). */
 export interface LabelledExamples extends Examples {
-  readonly classes: Int32Array;
+  /** By number, as the classes know them. */
+  readonly labels: Int32Array;
   /** Of each, tokens that are not in the store. */
   readonly cutTokens: Int32Array;
 }
@@ -19,29 +22,30 @@ export function labelledLength(sides: readonly Examples[], maxLength: number): n
   return Math.min(Math.ceil(longest / lengthMultiple) * lengthMultiple, maxLength);
 }
 
-/** A text, or a pair of texts, a row. The class of a row is the target of its first position. */
+/** A text, or a pair of texts, a row. */
 export function labelledRows(
   store: TokenStore,
-  { starts, lengths, classes, cutTokens }: LabelledExamples,
+  { starts, lengths, labels, cutTokens }: LabelledExamples,
   options: {
+    readonly classes: Classes;
     readonly sequenceLength: number;
     readonly hasTokenTypes: boolean;
     readonly paddingTokenId: number;
-    readonly maxBlocks?: number | null | undefined;
+    readonly maxRows?: number | null | undefined;
   },
 ): TracedRows {
-  const { sequenceLength, hasTokenTypes, paddingTokenId } = options;
-  const kept = spreadEvenly(lengths.length, options.maxBlocks);
+  const { classes, sequenceLength, hasTokenTypes, paddingTokenId } = options;
+  const kept = spreadEvenly(lengths.length, options.maxRows);
   const exampleOf = (row: number): number => kept[row] ?? 0;
   const lengthOf = (row: number): number => lengths[exampleOf(row)] ?? 0;
   return {
     ...rowTotals(kept.length, lengthOf, lengths),
     sequenceLength,
-    hasSegments: true,
-    hasTokenTypes,
+    inputs: inputFields({ hasSegments: true, hasTokenTypes }),
+    targets: classes.fields,
     paddingTokenId,
     lengthOf,
-    supervisedTokens: () => 1,
+    lossWeight: () => classes.rowWeight,
     piecesOf: (row) => [
       {
         ...{ example: exampleOf(row), offset: 0, length: lengthOf(row), before: 0 },
@@ -63,7 +67,8 @@ export function labelledRows(
       if (into.positions !== undefined) {
         for (let i = 0; i < tokens.length; i++) into.positions[i] = i;
       }
-      into.targets[0] = classes[exampleOf(row)] ?? 0;
+      const targets = classes.targetsOf(labels[exampleOf(row)] ?? -1) ?? {};
+      for (const [name, values] of Object.entries(targets)) into.targets[name]?.set(values);
     },
   };
 }

@@ -1,5 +1,5 @@
 import type { LockstepError } from "#lib/core/errors/index";
-import { maxListedRows } from "./bad-rows.js";
+import { maxListedExamples } from "./bad-examples.js";
 import type { DatasetFormat } from "./formats/index.js";
 import { NumberList } from "./number-list.js";
 import type { DataObserver, ObservedExample } from "./observer.js";
@@ -8,9 +8,9 @@ import { PlaceList } from "./place-list.js";
 /** What was read of one file, or of a built-in data set. */
 export interface SourceCount {
   readonly source: string;
-  /** Undefined where no row was read. */
+  /** Undefined where no example was read. */
   readonly format: DatasetFormat | undefined;
-  /** Rows that could be read, blank ones among them. */
+  /** Examples that could be read, blank ones among them. */
   readonly numRows: number;
   /** Blank texts, which are left out. */
   readonly numBlank: number;
@@ -33,8 +33,8 @@ export class DataLedger implements DataObserver {
   readonly #maxRejected: number;
   numRejected = 0;
 
-  /** @param maxRejected rows that cannot be used and are kept by name; the others are counted */
-  constructor({ maxRejected = maxListedRows }: { maxRejected?: number } = {}) {
+  /** @param maxRejected examples that cannot be used and are kept by name; the others are counted */
+  constructor({ maxRejected = maxListedExamples }: { maxRejected?: number } = {}) {
     this.#maxRejected = maxRejected;
   }
 
@@ -42,7 +42,7 @@ export class DataLedger implements DataObserver {
     return [...this.#sources].map(([source, count]) => ({ source, ...count }));
   }
 
-  /** The first rows that cannot be used. */
+  /** The first examples that cannot be used. */
   get rejected(): readonly LockstepError[] {
     return this.#rejected;
   }
@@ -63,7 +63,7 @@ export class DataLedger implements DataObserver {
 
   readonly onSource = (source: string): void => void this.#count(source);
 
-  readonly onRow = (source: string, format: DatasetFormat): void => {
+  readonly onRead = (source: string, format: DatasetFormat): void => {
     const count = this.#count(source);
     count.format = format;
     count.numRows++;

@@ -11,10 +11,10 @@ const maxStepsPerGroup = 50;
 export function groupByLength(
   order: Uint32Array,
   rows: TrainingRows,
-  samplesPerStep: number,
+  rowsPerStep: number,
 ): Uint32Array {
-  const steps = Math.min(Math.floor(order.length / (samplesPerStep * 4)), maxStepsPerGroup) || 1;
-  const size = steps * samplesPerStep;
+  const steps = Math.min(Math.floor(order.length / (rowsPerStep * 4)), maxStepsPerGroup) || 1;
+  const size = steps * rowsPerStep;
   const grouped = new Uint32Array(order.length);
   let longest = 0;
   for (let start = 0; start < order.length; start += size) {

@@ -1,30 +1,29 @@
 import { LockstepError } from "#lib/core/errors/index";
-import type { TokenBatch } from "#lib/core/job";
+import type { Batch } from "#lib/core/batch";
 import { permutation } from "#lib/core/random";
 import { groupByLength } from "./length-groups.js";
-import type { PackedBlocks } from "./pack.js";
-import { gatherBatch, isTrainingRows, rowsOfBlocks, type TrainingRows } from "./rows.js";
+import { gatherBatch, type TrainingRows } from "./rows.js";
 
 /**
- * Which samples each optimizer update sees. A pure function of its options: neither the number of
+ * Which rows each optimizer update sees. A pure function of its options: neither the number of
  * workers nor what happened to them enters, so a step may be asked for at any time, by anyone.
  */
 export interface TrainingPlan {
-  readonly numSamples: number;
-  readonly samplesPerStep: number;
+  readonly numRows: number;
+  readonly rowsPerStep: number;
   readonly microBatchSize: number;
   readonly sequenceLength: number;
   readonly gradientGroups: number;
   readonly stepsPerEpoch: number;
   readonly totalSteps: number;
-  /** Block indices of a step, in the order of its rows. @param step 0-based */
-  sampleIndices(step: number): Uint32Array;
-  /** Real rows of a step: `samplesPerStep`, fewer in the last step of an epoch. */
-  samplesIn(step: number): number;
+  /** The rows of a step by their place in {@link TrainingPlanOptions.rows}. @param step 0-based */
+  rowIndices(step: number): Uint32Array;
+  /** Real rows of a step: `rowsPerStep`, fewer in the last step of an epoch. */
+  rowsIn(step: number): number;
   /** Micro-batches of a group, at least one, all of `microBatchSize` rows. @param group 0-based */
-  microBatches(step: number, group: number): TokenBatch[];
-  /** Targets of a step: the normaliser of its loss. */
-  supervisedTokens(step: number): number;
+  microBatches(step: number, group: number): Batch[];
+  /** What a step's loss is divided by: its supervised tokens, or rows. */
+  lossWeight(step: number): number;
   /** Tokens of a step's rows without their padding. */
   realTokens(step: number): number;
   /** Epochs that `completedSteps` updates make, a fraction within one, as the Trainer of transformers logs it. */
@@ -32,10 +31,10 @@ export interface TrainingPlan {
 }
 
 export interface TrainingPlanOptions {
-  readonly blocks: PackedBlocks | TrainingRows;
+  readonly rows: TrainingRows;
   readonly seed: number;
   /** Rows of one optimizer update, the global batch: a multiple of `microBatchSize`. */
-  readonly samplesPerStep: number;
+  readonly rowsPerStep: number;
   readonly microBatchSize: number;
   /** At most the micro-batches of a step. */
   readonly gradientGroups: number;
@@ -50,21 +49,20 @@ export interface TrainingPlanOptions {
 export type SamplingStrategy = "random" | "sequential" | "group_by_length";
 
 /**
- * Each epoch is a permutation of all samples (their own order where sampling is sequential), cut into steps of `samplesPerStep`; the last step of an
- * epoch takes what is left, as the Trainer of transformers does, and is filled up with padding rows. Data of
- * less than a step make one such step an epoch.
+ * Each epoch is a permutation of all rows (their own order where sampling is sequential), cut into steps of
+ * `rowsPerStep`; the last step of an epoch takes what is left, as the Trainer of transformers does, and is
+ * filled up with padding rows. Data of less than a step make one such step an epoch.
  * A step's micro-batches are cut into contiguous groups whose sizes differ by at most one.
  *
  * @throws E_PLAN_INVALID, E_DATASET_TOO_SMALL
  */
 export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
-  const { seed, samplesPerStep, microBatchSize, gradientGroups, sampling = "random" } = options;
-  const rows = isTrainingRows(options.blocks) ? options.blocks : rowsOfBlocks(options.blocks);
-  checkOptions(options, rows);
-  const numSamples = rows.numBlocks;
-  const stepsPerEpoch = Math.ceil(numSamples / samplesPerStep);
-  const microBatchesPerStep = samplesPerStep / microBatchSize;
-  const microBatchesPerEpoch = Math.ceil(numSamples / microBatchSize);
+  const { rows, seed, rowsPerStep, microBatchSize, gradientGroups, sampling = "random" } = options;
+  checkOptions(options);
+  const numRows = rows.numRows;
+  const stepsPerEpoch = Math.ceil(numRows / rowsPerStep);
+  const microBatchesPerStep = rowsPerStep / microBatchSize;
+  const microBatchesPerEpoch = Math.ceil(numRows / microBatchSize);
   const totalSteps =
     options.maxSteps !== undefined && options.maxSteps > 0
       ? options.maxSteps
@@ -77,51 +75,51 @@ export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
     if (order === undefined) {
       order =
         sampling === "sequential"
-          ? Uint32Array.from({ length: numSamples }, (_, i) => i)
-          : permutation(seed, epoch, numSamples);
-      if (sampling === "group_by_length") order = groupByLength(order, rows, samplesPerStep);
+          ? Uint32Array.from({ length: numRows }, (_, i) => i)
+          : permutation(seed, epoch, numRows);
+      if (sampling === "group_by_length") order = groupByLength(order, rows, rowsPerStep);
       if (orders.size >= 2) orders.delete(Math.min(...orders.keys()));
       orders.set(epoch, order);
     }
     return order;
   };
 
-  const sampleIndices = (step: number): Uint32Array => {
+  const rowIndices = (step: number): Uint32Array => {
     checkIndex("step", step, totalSteps);
-    const start = (step % stepsPerEpoch) * samplesPerStep;
-    return orderOf(Math.floor(step / stepsPerEpoch)).subarray(start, start + samplesPerStep);
+    const start = (step % stepsPerEpoch) * rowsPerStep;
+    return orderOf(Math.floor(step / stepsPerEpoch)).subarray(start, start + rowsPerStep);
   };
-  const samplesIn = (step: number): number => {
+  const rowsIn = (step: number): number => {
     checkIndex("step", step, totalSteps);
-    return Math.min(samplesPerStep, numSamples - (step % stepsPerEpoch) * samplesPerStep);
+    return Math.min(rowsPerStep, numRows - (step % stepsPerEpoch) * rowsPerStep);
   };
 
   return Object.freeze({
-    numSamples,
-    samplesPerStep,
+    numRows,
+    rowsPerStep,
     microBatchSize,
     sequenceLength: rows.sequenceLength,
     gradientGroups,
     stepsPerEpoch,
     totalSteps,
-    sampleIndices,
-    samplesIn,
-    microBatches(step: number, group: number): TokenBatch[] {
+    rowIndices,
+    rowsIn,
+    microBatches(step: number, group: number): Batch[] {
       checkIndex("group", group, gradientGroups);
-      const samples = sampleIndices(step);
+      const indices = rowIndices(step);
       // A short step drops the micro-batches that would hold padding only, but leaves each group one.
-      const numMicroBatches = Math.max(Math.ceil(samples.length / microBatchSize), gradientGroups);
+      const numMicroBatches = Math.max(Math.ceil(indices.length / microBatchSize), gradientGroups);
       const first = Math.floor((group * numMicroBatches) / gradientGroups);
       const end = Math.floor(((group + 1) * numMicroBatches) / gradientGroups);
       return Array.from({ length: end - first }, (_, i) => {
         const start = (first + i) * microBatchSize;
-        return gatherBatch(rows, samples.subarray(start, start + microBatchSize), microBatchSize);
+        return gatherBatch(rows, indices.subarray(start, start + microBatchSize), microBatchSize);
       });
     },
-    supervisedTokens: (step: number) =>
-      sampleIndices(step).reduce((sum, row) => sum + rows.supervisedTokens(row), 0),
+    lossWeight: (step: number) =>
+      rowIndices(step).reduce((sum, row) => sum + rows.lossWeight(row), 0),
     realTokens: (step: number) =>
-      sampleIndices(step).reduce((sum, row) => sum + rows.lengthOf(row), 0),
+      rowIndices(step).reduce((sum, row) => sum + rows.lengthOf(row), 0),
     epochAt(completedSteps: number): number {
       checkIndex("completedSteps", completedSteps, totalSteps + 1);
       const inEpoch = (completedSteps % stepsPerEpoch) * microBatchesPerStep;
@@ -130,8 +128,8 @@ export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
   });
 }
 
-function checkOptions(options: TrainingPlanOptions, rows: TrainingRows): void {
-  const { samplesPerStep, microBatchSize, gradientGroups, numEpochs = 3 } = options;
+function checkOptions(options: TrainingPlanOptions): void {
+  const { rows, rowsPerStep, microBatchSize, gradientGroups, numEpochs = 3 } = options;
   const refuse = (name: string, value: number, expected: string): never => {
     throw new LockstepError("E_PLAN_INVALID", { name, value, expected });
   };
@@ -139,11 +137,11 @@ function checkOptions(options: TrainingPlanOptions, rows: TrainingRows): void {
   if (!isCount(microBatchSize)) {
     refuse("the rows of a micro-batch", microBatchSize, "an integer of at least 1");
   }
-  if (!isCount(samplesPerStep) || samplesPerStep % microBatchSize !== 0) {
+  if (!isCount(rowsPerStep) || rowsPerStep % microBatchSize !== 0) {
     const expected = `a positive multiple of the ${microBatchSize} rows of a micro-batch`;
-    refuse("the global batch size", samplesPerStep, expected);
+    refuse("the global batch size", rowsPerStep, expected);
   }
-  const microBatchesPerStep = samplesPerStep / microBatchSize;
+  const microBatchesPerStep = rowsPerStep / microBatchSize;
   if (!isCount(gradientGroups) || gradientGroups > microBatchesPerStep) {
     const expected = `an integer of 1 to the ${microBatchesPerStep} micro-batches of a step`;
     refuse("gradient_groups", gradientGroups, expected);
@@ -155,7 +153,7 @@ function checkOptions(options: TrainingPlanOptions, rows: TrainingRows): void {
   } else if (!Number.isSafeInteger(options.maxSteps)) {
     refuse("max_steps", options.maxSteps, "an integer");
   }
-  if (rows.numBlocks === 0) {
+  if (rows.numRows === 0) {
     throw new LockstepError("E_DATASET_TOO_SMALL", { split: "train", numTokens: rows.numTokens });
   }
 }

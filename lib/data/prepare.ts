@@ -2,17 +2,18 @@ import { tmpdir } from "node:os";
 import { resolve } from "node:path";
 import { cpuCount } from "#lib/core/cpu-count";
 import { LockstepError } from "#lib/core/errors/index";
-import { type BadRowPolicy, BadRows } from "./bad-rows.js";
+import type { Classes, LabelTable } from "#lib/core/labels";
+import { type BadExamplePolicy, BadExamples } from "./bad-examples.js";
 import { packBestFit } from "./best-fit.js";
 import { checkSplit, splitContents, splitLoneDocument } from "./documents.js";
 import { ExampleEncoder } from "./encode-stream.js";
 import { type DataSource, readExamples, refuseEmpty, sourceFiles } from "./examples.js";
 import { NumberList } from "./number-list.js";
 import type { DataObserver } from "./observer.js";
-import { type LabelledExamples, labelledLength, labelledRows } from "./labelled-rows.js";
-import type { Classes } from "./labels.js";
-import { checkSequenceLength } from "./pack.js";
-import { blockRows, type Examples, exampleRows, type TracedRows } from "./rows.js";
+import { labelledLength, labelledRows } from "./labelled-rows.js";
+import { LabelReading, type LabelReaderOf } from "./label-reading.js";
+import { checkSequenceLength } from "./sequence-length.js";
+import { wrappedRows, type Examples, exampleRows, type TracedRows } from "./rows.js";
 import { TokenStore } from "./token-store.js";
 import type { Tokenizer } from "./tokenizer.js";
 
@@ -24,7 +25,7 @@ export interface DatasetSpec {
   /** @default 0.05 */
   readonly validationFraction?: number;
   /** @default "error" */
-  readonly onBadRow?: BadRowPolicy;
+  readonly onBadExample?: BadExamplePolicy;
 }
 
 export interface PrepareOptions {
@@ -48,6 +49,8 @@ export interface PrepareOptions {
   readonly paddingTokenId?: number;
   /** Whether the model tells the texts of a pair apart by token types. @default false */
   readonly usesTokenTypes?: boolean;
+  /** Who reads the labels of rows, by the first of them; absent: a row with a label is refused. */
+  readonly labelReaderOf?: LabelReaderOf;
   /** Names of the classes that the model has, by number. */
   readonly knownLabels?: readonly string[];
   /** Where tokens go that memory should not hold. @default the system's temporary directory */
@@ -87,11 +90,11 @@ export interface PreparedDataset {
   readonly layout: "wrapped" | "padded" | "packed" | "labelled";
   /** Whether most examples are conversations, which the chat template renders. */
   readonly isChat: boolean;
-  /** Names of the classes of a labelled data set, by number: `id2label` of a config.json. */
-  readonly labels: readonly string[] | undefined;
+  /** Of a labelled data set. */
+  readonly classes: Classes | undefined;
   /** What was read in which way, and what was not: lines for a person. */
   readonly notes: readonly string[];
-  readonly rejectedRows: number;
+  readonly rejectedExamples: number;
   /** Texts of blanks alone, which are left out: how many, and the place of the first. */
   readonly blankTexts: { readonly count: number; readonly first: string };
   /** Messages of the first ones. */
@@ -123,14 +126,16 @@ export async function prepareDataset(
   const { validation = [], validationFraction: fraction = 0.05 } = spec;
   checkSequenceLength(sequenceLength, options.maxSequenceLength);
   checkSplit(fraction);
-  const badRows = new BadRows(spec.onBadRow ?? "error", observer.onRejected);
+  const badExamples = new BadExamples(spec.onBadExample ?? "error", observer.onRejected);
   const store = new TokenStore(options.spillDirectory ?? tmpdir());
   try {
+    const labels = new LabelReading(options.labelReaderOf ?? noLabels);
     const encoder = new ExampleEncoder(store, {
+      labels,
       tokenizer,
       vocabSize,
       sequenceLength,
-      badRows,
+      badExamples,
       observer,
       ...(onProgress === undefined ? {} : { onProgress }),
     });
@@ -138,7 +143,10 @@ export async function prepareDataset(
     const tell = (line: string): void => void notes.add(line);
     const read = async (purpose: "train" | "validation"): Promise<void> => {
       for (const source of purpose === "train" ? spec.train : validation) {
-        const placed = readExamples(source, badRows, { purpose, tell, observer });
+        const placed = readExamples(source, badExamples, {
+          ...{ purpose, tell, observer },
+          readLabel: labels.read,
+        });
         for await (const each of placed) await encoder.add(each);
       }
     };
@@ -180,7 +188,7 @@ export async function prepareDataset(
     }
     encoder.releaseContents();
     const classes = encoder.isLabelled
-      ? classesOf(encoder, isValidation, options.knownLabels)
+      ? classesOf(encoder, labels.table, isValidation, options.knownLabels)
       : undefined;
     const isText = encoder.numTexts === encoder.starts.length;
     const layout =
@@ -196,17 +204,17 @@ export async function prepareDataset(
     const isLearnt = (example: number): boolean => {
       if (layout === "wrapped" || (supervised[example] ?? 0) > 0) return true;
       const facts = { place: `example ${example + 1}`, numTokens: 1, maxLength: sequenceLength };
-      badRows.reject(new LockstepError("E_DATA_NOTHING_SUPERVISED", facts));
+      badExamples.reject(new LockstepError("E_DATA_NOTHING_SUPERVISED", facts));
       encoder.numRejected++;
       return false;
     };
-    const labels = encoder.labels.values;
+    const labelNumbers = encoder.labels.values;
     const isKept = (example: number): boolean => {
-      const label = labels[example];
-      if (classes === undefined || label === undefined || (classes.classOf[label] ?? -1) >= 0) {
+      const label = labelNumbers[example];
+      if (classes === undefined || label === undefined || classes.targetsOf(label) !== undefined) {
         return true;
       }
-      badRows.reject(encoder.labelTable.unseen(label, classes));
+      badExamples.reject(labels.table.unseen(label, classes));
       encoder.numRejected++;
       return false;
     };
@@ -214,12 +222,8 @@ export async function prepareDataset(
       train: selectExamples(encoder, (i) => !isValidation(i) && isLearnt(i)),
       validation: selectExamples(encoder, (i) => isValidation(i) && isLearnt(i) && isKept(i)),
     };
-    badRows.checkShare(encoder.numExamples - encoder.numRejected + badRows.count);
+    badExamples.checkShare(encoder.numExamples - encoder.numRejected + badExamples.count);
 
-    const labelled = (examples: Selected): LabelledExamples => ({
-      ...examples,
-      classes: examples.labels.map((label) => classes?.classOf[label] ?? -1),
-    });
     const labelledOptions = {
       sequenceLength: labelledLength(Object.values(selected), sequenceLength),
       hasTokenTypes: encoder.hasPairs && options.usesTokenTypes === true,
@@ -229,11 +233,11 @@ export async function prepareDataset(
       const examples = selected[split];
       if (split === "train") refuseEmpty(examples.lengths.length, split, spec.train);
       else if (examples.lengths.length === 0) return undefined;
-      const maxBlocks = split === "train" ? options.maxTrainRows : options.maxValidationRows;
+      const maxRows = split === "train" ? options.maxTrainRows : options.maxValidationRows;
       const rows =
-        layout === "labelled"
-          ? labelledRows(store, labelled(examples), { ...labelledOptions, maxBlocks })
-          : layOut(store, examples, { layout, sequenceLength, maxBlocks: maxBlocks ?? null });
+        classes === undefined
+          ? layOut(store, examples, { layout, sequenceLength, maxRows: maxRows ?? null })
+          : labelledRows(store, examples, { ...labelledOptions, classes, maxRows });
       const report = reportOf(examples, rows, { layout, split });
       return { rows, examples: examples.indices, report };
     };
@@ -243,11 +247,11 @@ export async function prepareDataset(
       validation: side("validation"),
       layout,
       isChat: 2 * encoder.numConversations > encoder.numExamples,
-      labels: classes?.names,
+      classes,
       notes: [...notes],
-      rejectedRows: badRows.count,
-      blankTexts: badRows.blankTexts,
-      listedRejections: badRows.listed,
+      rejectedExamples: badExamples.count,
+      blankTexts: badExamples.blankTexts,
+      listedRejections: badExamples.listed,
       numBytes: encoder.numBytes,
       tokenizerSeconds: encoder.seconds,
       tokenizerThreads: Number(process.env.RAYON_NUM_THREADS) || cpuCount(),
@@ -273,14 +277,22 @@ async function filesOfBoth(
   return [...(await filesOf("validation"))].filter((file) => trained.has(file));
 }
 
-/** @throws E_DATA_ROW_FORMAT for labels that are no classes */
+const noLabels: LabelReaderOf = () => ({
+  read: () => ({ problem: "is read by no objective" }),
+  table: () => {
+    throw new RangeError("No label was read");
+  },
+});
+
+/** @throws E_LABELS_INVALID */
 function classesOf(
   encoder: ExampleEncoder,
+  table: LabelTable,
   isValidation: (example: number) => boolean,
   known: readonly string[] | undefined,
 ): Classes {
   const trained = encoder.labels.values.filter((_, example) => !isValidation(example));
-  return encoder.labelTable.classesOf(trained, known);
+  return table.classesOf(trained, known);
 }
 
 /** Examples of one side, with what only labelled ones have: elsewhere those arrays hold zeros. */
@@ -319,13 +331,13 @@ function selectExamples(encoder: ExampleEncoder, keep: (example: number) => bool
 function layOut(
   store: TokenStore,
   examples: Examples,
-  options: { layout: string; sequenceLength: number; maxBlocks: number | null },
+  options: { layout: string; sequenceLength: number; maxRows: number | null },
 ): TracedRows {
-  const { layout, sequenceLength, maxBlocks } = options;
-  if (layout === "wrapped") return blockRows(store, examples, { sequenceLength, maxBlocks });
+  const { layout, sequenceLength, maxRows } = options;
+  if (layout === "wrapped") return wrappedRows(store, examples, { sequenceLength, maxRows });
   const lengths = examples.lengths.map((length) => Math.min(length, sequenceLength));
   const bins = layout === "packed" ? packBestFit(lengths, sequenceLength) : null;
-  return exampleRows(store, examples, { sequenceLength, bins, maxBlocks });
+  return exampleRows(store, examples, { sequenceLength, bins, maxRows });
 }
 
 /** @throws E_DATASET_TOO_SMALL where nothing is learnt of any row */
@@ -334,7 +346,7 @@ function reportOf(
   rows: TracedRows,
   { layout, split }: { layout: string; split: string },
 ): PreparationReport {
-  const { sequenceLength, numBlocks } = rows;
+  const { sequenceLength, numRows } = rows;
   const numTokens = lengths.reduce((sum, length) => sum + length, 0);
   // What was cut while it was tokenised lies in no store; texts that are laid end to end lose nothing.
   const cut = lengths.map((length, i) =>
@@ -342,12 +354,12 @@ function reportOf(
   );
   const tooLong = cut.filter((count) => count > 0);
   let supervisedTokens = 0;
-  for (let row = 0; row < numBlocks; row++) supervisedTokens += rows.supervisedTokens(row);
+  for (let row = 0; row < numRows; row++) supervisedTokens += rows.lossWeight(row);
   if (supervisedTokens === 0) throw new LockstepError("E_DATASET_TOO_SMALL", { split, numTokens });
   return {
     numExamples: lengths.length,
     numTokens,
-    numRows: numBlocks,
+    numRows: numRows,
     rowTokens: rows.numTokens,
     droppedTokens: rows.droppedTokens + cutTokens.reduce((sum, count) => sum + count, 0),
     supervisedTokens,

@@ -1,4 +1,4 @@
-import { ignoredTarget } from "#lib/core/job";
+import { ignoredTarget, integerField, nextTokenField } from "#lib/core/batch";
 import type { DatasetFormat } from "./formats/index.js";
 import type { DataLedger } from "./ledger.js";
 import type { PreparedDataset } from "./prepare.js";
@@ -14,7 +14,7 @@ export type Split = "train" | "validation";
 /** A part of a row that is of one example. */
 export interface PreviewPiece {
   readonly place: string;
-  /** How its row was read, where that is known. */
+  /** How its example was read, where that is known. */
   readonly format: DatasetFormat | undefined;
   /** Place in the row of its first token. */
   readonly offset: number;
@@ -40,8 +40,11 @@ export interface PreviewRow {
   readonly isLearnt: readonly boolean[];
   readonly texts: readonly TokenText[];
   readonly numPadding: number;
-  /** The class that a labelled row has. */
-  readonly label: { readonly number: number; readonly name: string } | undefined;
+  /** The class that a labelled row has, or its classes. */
+  readonly label:
+    | { readonly number: number; readonly name: string }
+    | { readonly number: readonly number[]; readonly name: readonly string[] }
+    | undefined;
 }
 
 /**
@@ -57,13 +60,13 @@ export async function previewRow(
   { ledger, tokenizer }: { readonly ledger: DataLedger; readonly tokenizer: Tokenizer },
 ): Promise<PreviewRow> {
   const side = dataset[split];
-  if (side === undefined || row < 0 || row >= side.rows.numBlocks) {
+  if (side === undefined || row < 0 || row >= side.rows.numRows) {
     throw new RangeError(`there is no row ${row} in the ${split} rows`);
   }
   const { rows, examples } = side;
   const batch = gatherBatch(rows, [row], 1);
   const numTokens = rows.lengthOf(row);
-  const ids = batch.tokens.slice(0, numTokens);
+  const ids = integerField(batch, "tokens").slice(0, numTokens);
   const decode = (tokens: Int32Array): Promise<string> =>
     tokenizer.decode(tokens, { skipSpecialTokens: false });
   const pieces: PreviewPiece[] = [];
@@ -73,8 +76,10 @@ export async function previewRow(
     const cutText = numCut === 0 ? "" : await decode(rows.readCut(piece, maxCutTokens));
     pieces.push({ place, format, offset, length, before, numTokens: ofExample, numCut, cutText });
   }
-  const isLabelled = dataset.layout === "labelled";
-  const number = batch.targets[0] ?? ignoredTarget;
+  const { classes } = dataset;
+  const targets = batch.fields[nextTokenField.name];
+  const shown = classes?.shownOf(batch.fields);
+  const nameOf = (number: number): string => classes?.names[number] ?? String(number);
   return {
     split,
     row,
@@ -83,11 +88,16 @@ export async function previewRow(
     // Position i predicts the token at i + 1.
     isLearnt: Array.from(
       ids,
-      (_, i) => !isLabelled && i > 0 && batch.targets[i - 1] !== ignoredTarget,
+      (_, i) => targets !== undefined && i > 0 && targets[i - 1] !== ignoredTarget,
     ),
     texts: await tokenTexts(tokenizer, ids),
     numPadding: rows.sequenceLength - numTokens,
-    label: isLabelled ? { number, name: dataset.labels?.[number] ?? String(number) } : undefined,
+    label:
+      shown === undefined
+        ? undefined
+        : typeof shown === "number"
+          ? { number: shown, name: nameOf(shown) }
+          : { number: shown, name: shown.map(nameOf) },
   };
 }
 
@@ -104,7 +114,7 @@ export function rowsOfPlace(
     isMeant(ledger.example(example).place) ? 1 : 0,
   );
   const found: number[] = [];
-  for (let row = 0; row < side.rows.numBlocks; row++) {
+  for (let row = 0; row < side.rows.numRows; row++) {
     if (side.rows.piecesOf(row).some(({ example }) => isExample[example] === 1)) found.push(row);
   }
   return found;

@@ -1,7 +1,14 @@
 import { createHash } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
-import { ignoredTarget } from "#lib/core/job";
-import type { RowArrays, TrainingRows } from "./rows.js";
+import {
+  type BatchField,
+  type FieldArray,
+  fieldArray,
+  hasField,
+  ignoredTarget,
+  valuesPerRow,
+} from "#lib/core/batch";
+import { rowArrays, type TrainingRows } from "./rows.js";
 
 /** Values that are hashed between two turns of the event loop: some milliseconds of work. */
 const valuesPerTurn = 2 ** 20;
@@ -11,31 +18,42 @@ const valuesPerTurn = 2 ** 20;
  * their names and their dates do not enter, nor does how often or in which order a plan takes the rows.
  */
 export async function rowsSha256(rows: TrainingRows): Promise<string> {
-  const { numBlocks, sequenceLength, hasSegments, hasTokenTypes = false } = rows;
-  const { paddingTokenId = 0 } = rows;
+  const { numRows, sequenceLength, inputs, targets, paddingTokenId = 0 } = rows;
+  const has = (name: string): boolean => hasField(inputs, name);
   const hash = createHash("sha256");
   hash.update(
-    JSON.stringify([numBlocks, sequenceLength, hasSegments, hasTokenTypes, paddingTokenId]),
+    JSON.stringify([numRows, sequenceLength, has("segments"), has("tokenTypes"), paddingTokenId]),
   );
-  const array = (): Int32Array => new Int32Array(sequenceLength);
-  const arrays: RowArrays = {
-    tokens: array(),
-    targets: array(),
-    ...(hasSegments ? { segments: array(), positions: array() } : {}),
-    ...(hasTokenTypes ? { tokenTypes: array() } : {}),
-  };
-  const hashed = [arrays.tokens, arrays.targets, arrays.segments, arrays.tokenTypes].filter(
-    (values) => values !== undefined,
-  );
+  const parts = [...inputs, ...targets].map((field): [BatchField, FieldArray] => [
+    field,
+    fieldArray(field, valuesPerRow(field, sequenceLength)),
+  ]);
+  const arrays = rowArrays(rows, parts);
+  // Positions follow from segments.
+  const hashed = parts.flatMap(([field, values]) => {
+    const isTarget = targets.includes(field);
+    return field.name === "positions"
+      ? []
+      : [{ values, isTarget, isOfTokens: field.perRow === "token" }];
+  });
+  // The tokens, then their targets.
+  const rank = ({ values, isTarget }: (typeof hashed)[number]): number =>
+    values === arrays.tokens ? 0 : isTarget ? 1 : 2;
+  hashed.sort((a, b) => rank(a) - rank(b));
   const length = new Int32Array(1);
   let sinceTurn = 0;
-  for (let row = 0; row < numBlocks; row++) {
-    for (const values of hashed) values.fill(values === arrays.targets ? ignoredTarget : 0);
+  for (let row = 0; row < numRows; row++) {
+    for (const { values, isTarget } of hashed) values.fill(isTarget ? ignoredTarget : 0);
     rows.write(row, arrays);
-    length[0] = rows.lengthOf(row);
+    const numTokens = (length[0] = rows.lengthOf(row));
     hash.update(bytesOf(length));
-    for (const values of hashed) hash.update(bytesOf(values.subarray(0, length[0])));
-    sinceTurn += hashed.length * length[0];
+    for (const { values, isOfTokens } of hashed) {
+      hash.update(bytesOf(isOfTokens ? values.subarray(0, numTokens) : values));
+      // A field of rows takes the room of one of tokens.
+      const numLeft = isOfTokens ? 0 : numTokens - values.length;
+      if (numLeft > 0) hash.update(bytesOf(new Int32Array(numLeft).fill(ignoredTarget)));
+    }
+    sinceTurn += hashed.length * numTokens;
     if (sinceTurn < valuesPerTurn) continue;
     sinceTurn = 0;
     await setImmediate();
@@ -43,5 +61,5 @@ export async function rowsSha256(rows: TrainingRows): Promise<string> {
   return hash.digest("hex");
 }
 
-const bytesOf = (values: Int32Array): Uint8Array =>
+const bytesOf = (values: FieldArray): Uint8Array =>
   new Uint8Array(values.buffer, values.byteOffset, values.byteLength);

@@ -1,35 +1,43 @@
-import { ignoredTarget, type TokenBatch } from "#lib/core/job";
-import { minSequenceLength, type PackedBlocks } from "./pack.js";
+import {
+  type Batch,
+  type BatchField,
+  type FieldArray,
+  fieldArray,
+  ignoredTarget,
+  inputFields,
+  nextTokenField,
+  valuesPerRow,
+} from "#lib/core/batch";
+import { minSequenceLength } from "./sequence-length.js";
 import type { TokenStore } from "./token-store.js";
 
-/** Arrays of a batch that a row is written into, `sequenceLength` values each. */
+/** Arrays of a batch that a row is written into: its own part of each field. */
 export interface RowArrays {
   readonly tokens: Int32Array;
-  /** Holds {@link ignoredTarget} throughout before. */
-  readonly targets: Int32Array;
   readonly segments?: Int32Array;
   readonly positions?: Int32Array;
   readonly tokenTypes?: Int32Array;
+  /** By name. They hold {@link ignoredTarget} throughout before. */
+  readonly targets: Readonly<Record<string, FieldArray>>;
 }
 
 /** Rows of one length that batches are gathered from. */
 export interface TrainingRows {
-  readonly numBlocks: number;
+  readonly numRows: number;
   readonly sequenceLength: number;
   /** Tokens of all rows without padding. */
   readonly numTokens: number;
   /** Tokens that are in no row. */
   readonly droppedTokens: number;
-  /** Whether batches carry segments and positions: several examples share a row, or padding must not be seen. */
-  readonly hasSegments: boolean;
-  /** Whether batches carry token types: pairs of texts. @default false */
-  readonly hasTokenTypes?: boolean;
+  /** What batches carry for the model, and for the objective. */
+  readonly inputs: readonly BatchField[];
+  readonly targets: readonly BatchField[];
   /** What stands behind the tokens of a row. @default 0 */
   readonly paddingTokenId?: number;
   /** Tokens of a row without padding. */
   lengthOf(row: number): number;
-  /** Targets of a row. */
-  supervisedTokens(row: number): number;
+  /** By how much a row counts in the loss: its supervised tokens, or itself. */
+  lossWeight(row: number): number;
   write(row: number, into: RowArrays): void;
 }
 
@@ -54,28 +62,7 @@ export interface TracedRows extends TrainingRows {
   readCut(piece: RowPiece, limit: number): Int32Array;
 }
 
-/** Blocks in memory, every token a target. */
-export function rowsOfBlocks(blocks: PackedBlocks): TrainingRows {
-  const { sequenceLength: length, tokens } = blocks;
-  return {
-    numBlocks: blocks.numBlocks,
-    sequenceLength: length,
-    numTokens: tokens.length,
-    droppedTokens: blocks.droppedTokens,
-    hasSegments: false,
-    lengthOf: () => length,
-    supervisedTokens: () => length - 1,
-    write(row, into) {
-      const start = row * length;
-      into.tokens.set(tokens.subarray(start, start + length));
-      into.targets.set(tokens.subarray(start + 1, start + length));
-    },
-  };
-}
-
-export function isTrainingRows(rows: PackedBlocks | TrainingRows): rows is TrainingRows {
-  return "write" in rows;
-}
+const nextTokens = ({ targets }: RowArrays): FieldArray | undefined => targets[nextTokenField.name];
 
 /** Where each of some pieces of text lies in a store. */
 export interface Pieces {
@@ -90,13 +77,14 @@ export function spreadEvenly(count: number, limit: number | null | undefined): U
 }
 
 /**
- * Documents laid end to end and cut into rows, as {@link packDocuments} cuts them, without laying them
- * out: a row is read from where its pieces are. Text of less than a row makes a short one.
+ * Documents laid end to end and cut into rows, as the `group_texts` of Hugging Face's language modelling
+ * example does, without laying them out: a row is read from where its pieces are. The remainder is
+ * dropped; text of less than a row makes a short one.
  */
-export function blockRows(
+export function wrappedRows(
   store: TokenStore,
   pieces: Pieces,
-  options: { sequenceLength: number; maxBlocks?: number | null },
+  options: { sequenceLength: number; maxRows?: number | null },
 ): TracedRows {
   const { sequenceLength } = options;
   const { starts, lengths } = pieces;
@@ -106,7 +94,7 @@ export function blockRows(
   for (let i = 0; i < lengths.length; i++) ends[i] = total += lengths[i] ?? 0;
   const isShort = total >= minSequenceLength && total < sequenceLength;
   const length = isShort ? total : sequenceLength;
-  const kept = spreadEvenly(Math.floor(total / length), options.maxBlocks);
+  const kept = spreadEvenly(Math.floor(total / length), options.maxRows);
   const piecesOf = (row: number): RowPiece[] => {
     const found: RowPiece[] = [];
     let position = (kept[row] ?? 0) * sequenceLength;
@@ -123,19 +111,20 @@ export function blockRows(
     return found;
   };
   return {
-    numBlocks: kept.length,
+    numRows: kept.length,
     sequenceLength,
     numTokens: kept.length * length,
     droppedTokens: total - kept.length * length,
-    hasSegments: false,
+    inputs: inputFields(),
+    targets: [nextTokenField],
     lengthOf: () => length,
-    supervisedTokens: () => length - 1,
+    lossWeight: () => length - 1,
     write(row, into) {
       const tokens = into.tokens.subarray(0, length);
       for (const { example, offset, length: count, before } of piecesOf(row)) {
         store.read((starts[example] ?? 0) + before, tokens.subarray(offset, offset + count));
       }
-      into.targets.set(tokens.subarray(1));
+      nextTokens(into)?.set(tokens.subarray(1));
     },
     piecesOf,
     readCut: () => new Int32Array(0),
@@ -162,14 +151,14 @@ export interface Examples extends Pieces {
 
 /** What rows hold of their examples, and what of them is in no row. */
 export function rowTotals(
-  numBlocks: number,
+  numRows: number,
   lengthOf: (row: number) => number,
   lengths: Int32Array,
-): Pick<TrainingRows, "numBlocks" | "numTokens" | "droppedTokens"> {
+): Pick<TrainingRows, "numRows" | "numTokens" | "droppedTokens"> {
   let numTokens = 0;
-  for (let row = 0; row < numBlocks; row++) numTokens += lengthOf(row);
+  for (let row = 0; row < numRows; row++) numTokens += lengthOf(row);
   const allTokens = lengths.reduce((total, length) => total + length, 0);
-  return { numBlocks, numTokens, droppedTokens: allTokens - numTokens };
+  return { numRows, numTokens, droppedTokens: allTokens - numTokens };
 }
 
 /**
@@ -183,12 +172,12 @@ export function exampleRows(
   options: {
     sequenceLength: number;
     bins: readonly Uint32Array[] | null;
-    maxBlocks?: number | null;
+    maxRows?: number | null;
   },
 ): TracedRows {
   const { sequenceLength, bins } = options;
   const { starts, lengths, supervised } = examples;
-  const kept = spreadEvenly(bins?.length ?? lengths.length, options.maxBlocks);
+  const kept = spreadEvenly(bins?.length ?? lengths.length, options.maxRows);
   const cut = (example: number): number => Math.min(lengths[example] ?? 0, sequenceLength);
   const itemsOf = (row: number): ArrayLike<number> => {
     const index = kept[row] ?? 0;
@@ -215,9 +204,10 @@ export function exampleRows(
   return {
     ...rowTotals(kept.length, lengthOf, lengths),
     sequenceLength,
-    hasSegments: bins !== null,
+    inputs: inputFields({ hasSegments: bins !== null }),
+    targets: [nextTokenField],
     lengthOf,
-    supervisedTokens: (row) => sum(itemsOf(row), (example) => supervised[example] ?? 0),
+    lossWeight: (row) => sum(itemsOf(row), (example) => supervised[example] ?? 0),
     piecesOf,
     readCut({ example, numCut }, limit) {
       const tokens = new Int32Array(Math.min(numCut, limit));
@@ -225,13 +215,14 @@ export function exampleRows(
       return tokens.map((value) => (value < 0 ? ~value : value));
     },
     write(row, into) {
+      const targets = nextTokens(into);
       for (const [i, { example, offset, length }] of piecesOf(row).entries()) {
         const tokens = into.tokens.subarray(offset, offset + length);
         store.read(starts[example] ?? 0, tokens);
         for (let j = 0; j < length; j++) {
           const value = tokens[j] ?? 0;
           if (value < 0) tokens[j] = ~value;
-          else if (j > 0) into.targets[offset + j - 1] = value;
+          else if (j > 0 && targets !== undefined) targets[offset + j - 1] = value;
         }
         into.segments?.fill(i + 1, offset, offset + length);
         if (into.positions !== undefined) {
@@ -253,27 +244,36 @@ export function gatherBatch(
   rows: TrainingRows,
   rowIndices: ArrayLike<number>,
   numRows: number,
-): TokenBatch {
-  const length = rows.sequenceLength;
-  const array = (): Int32Array => new Int32Array(numRows * length);
-  const packed = rows.hasSegments ? { segments: array(), positions: array() } : {};
-  const batch = {
-    tokens: array().fill(rows.paddingTokenId ?? 0),
-    targets: array().fill(ignoredTarget),
-    ...packed,
-    ...(rows.hasTokenTypes === true ? { tokenTypes: array() } : {}),
-  };
+): Batch {
+  const { sequenceLength, inputs, targets } = rows;
+  const made = [...inputs, ...targets].map((field) => {
+    const size = valuesPerRow(field, sequenceLength);
+    return { field, size, values: fieldArray(field, numRows * size) };
+  });
+  const fields = Object.fromEntries(made.map(({ field, values }) => [field.name, values]));
+  fields["tokens"]?.fill(rows.paddingTokenId ?? 0);
+  for (const { name } of targets) fields[name]?.fill(ignoredTarget);
   for (let row = 0; row < rowIndices.length; row++) {
-    const part = (values: Int32Array): Int32Array =>
-      values.subarray(row * length, (row + 1) * length);
-    rows.write(rowIndices[row] ?? 0, {
-      tokens: part(batch.tokens),
-      targets: part(batch.targets),
-      ...(batch.segments === undefined || batch.positions === undefined
-        ? {}
-        : { segments: part(batch.segments), positions: part(batch.positions) }),
-      ...(batch.tokenTypes === undefined ? {} : { tokenTypes: part(batch.tokenTypes) }),
-    });
+    const parts = made.map(({ field, size, values }): [BatchField, FieldArray] => [
+      field,
+      values.subarray(row * size, (row + 1) * size),
+    ]);
+    rows.write(rowIndices[row] ?? 0, rowArrays(rows, parts));
   }
-  return { numRows, ...batch };
+  return { numRows, fields };
+}
+
+/** A row's parts of the fields, as the rows write them. */
+export function rowArrays(
+  { targets }: TrainingRows,
+  parts: readonly (readonly [BatchField, FieldArray])[],
+): RowArrays {
+  const named = (isTarget: boolean): Record<string, FieldArray> =>
+    Object.fromEntries(
+      parts.flatMap(([field, values]) =>
+        targets.includes(field) === isTarget ? [[field.name, values]] : [],
+      ),
+    );
+  // The model's inputs are whole numbers.
+  return { ...(named(false) as unknown as Omit<RowArrays, "targets">), targets: named(true) };
 }

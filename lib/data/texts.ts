@@ -1,9 +1,9 @@
 import { LockstepError } from "#lib/core/errors/index";
-import { BadRows } from "./bad-rows.js";
+import { BadExamples } from "./bad-examples.js";
 import { isBlank } from "./documents.js";
 import { decodeUtf8 } from "./files.js";
 import { refuseHalfCharacters } from "./half-characters.js";
-import { dataExtension, readRows } from "./readers/index.js";
+import { dataExtension, readRawExamples } from "./readers/index.js";
 import { splitLines } from "./readers/lines.js";
 
 /** A text without a label, or a pair of texts. */
@@ -14,7 +14,7 @@ export interface ReadText {
   readonly pair: string | null;
 }
 
-/** Names of columns, where they are not those of labelled rows: text or sentence, or sentence1 and sentence2. */
+/** Names of columns, where they are not those of labelled examples: text or sentence, or sentence1 and sentence2. */
 export interface TextColumns {
   readonly text?: string | undefined;
   readonly pair?: string | undefined;
@@ -24,7 +24,7 @@ export interface TextColumns {
  * The texts of one file, read as a stream: of the rows of a table or of JSON, or the lines of a .txt
  * file that are not blank.
  *
- * @throws E_TEXT_UNUSABLE for a row without the column, E_DATA_LONE_SURROGATE, and what the readers throw
+ * @throws E_TEXT_UNUSABLE for an example without the column, E_DATA_LONE_SURROGATE, and what the readers throw
  */
 export async function* readTexts(file: string, columns: TextColumns): AsyncGenerator<ReadText> {
   if (dataExtension(file) === ".txt") {
@@ -35,7 +35,7 @@ export async function* readTexts(file: string, columns: TextColumns): AsyncGener
     yield* readLines(file);
     return;
   }
-  for await (const { place, fields } of readRows(file, new BadRows("error"))) {
+  for await (const { place, fields } of readRawExamples(file, new BadExamples("error"))) {
     const of = (column: string): string => {
       const value = Object.hasOwn(fields, column) ? fields[column] : undefined;
       if (typeof value === "string") {

@@ -106,7 +106,7 @@ export interface SequenceClassifier extends ModelBase {
 }
 
 /** A base model without a head: its output is its hidden states. */
-export interface FeatureExtractor extends ModelBase {
+interface FeatureExtractor extends ModelBase {
   readonly task: "feature-extraction";
 }
 

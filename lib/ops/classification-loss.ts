@@ -21,12 +21,14 @@ export function singleLabelLoss(logits_BL: tf.Tensor2D, targets_B: tf.Tensor1D):
  * overflow: max(x, 0) - x y + log(1 + exp(-|x|)).
  *
  * @param logits_BL float
- * @param targets_BL float32 in [0, 1]
+ * @param targets_BL float32 in [0, 1]; a negative target is ignored
  */
 export function multiLabelLoss(logits_BL: tf.Tensor2D, targets_BL: tf.Tensor2D): tf.Scalar {
   const x_BL = tf.cast(logits_BL, "float32");
-  const positivePart_BL = tf.sub(tf.relu(x_BL), tf.mul(x_BL, targets_BL));
-  return tf.sum(tf.add(positivePart_BL, tf.log1p(tf.exp(tf.neg(tf.abs(x_BL)))))) as tf.Scalar;
+  const supervised_BL = tf.cast(tf.greaterEqual(targets_BL, tf.scalar(0)), "float32");
+  const positivePart_BL = tf.sub(tf.relu(x_BL), tf.mul(x_BL, tf.relu(targets_BL)));
+  const loss_BL = tf.add(positivePart_BL, tf.log1p(tf.exp(tf.neg(tf.abs(x_BL)))));
+  return tf.sum(tf.mul(loss_BL, supervised_BL)) as tf.Scalar;
 }
 
 /**

@@ -1,24 +1,25 @@
+import { type Batch, checkBatch, type FieldArray } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import type {
   CreateTrainingEngine,
   EvaluatedBatch,
   LossSum,
-  TokenBatch,
   TrainingEngine,
   WorkerJob,
 } from "#lib/core/job";
 import { wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { wireRangeBytes } from "#lib/core/wire-space";
-import { Session, type TensorData } from "#lib/graph/session";
+import { Session } from "#lib/graph/session";
 import { createModel } from "#lib/models/index";
+import { objectiveOf } from "#lib/objectives/index";
 import { Decoder } from "./decoder.js";
-import type { TrainableModel } from "./batch-loss.js";
-import { feedName, nllSumName } from "./gradient-programs.js";
+import { feedName, lossSumName } from "./gradient-programs.js";
 import { plannedEngineBytes } from "./memory-plan.js";
+import { type HeadedModel, tracedObjective } from "./objectives/index.js";
 import {
   buildTrainingPrograms,
   type LoadProgram,
-  predictionsName,
+  outputsName,
   type TrainingPrograms,
 } from "./programs.js";
 import { type WireView, wordsOf } from "./wire-form.js";
@@ -61,30 +62,25 @@ class GraphEngine implements TrainingEngine {
     this.#session.run(program, arraysOf(program.views, wireBytes, firstByte));
   }
 
-  accumulate(
-    batch: TokenBatch,
-    gradScale: number,
-    first: boolean,
-    wireBytes?: Uint8Array,
-  ): LossSum {
+  accumulate(batch: Batch, gradScale: number, first: boolean, wireBytes?: Uint8Array): LossSum {
     if (wireBytes !== undefined) checkSize(wireSizeBytes(this.#job.layout), wireBytes);
     const { gradients, views } = this.#programs;
     const program =
       wireBytes === undefined
         ? gradients[first ? "first" : "middle"]
         : gradients[first ? "only" : "last"];
-    const feeds = { ...this.#arraysOf(batch), gradScale: Float32Array.of(gradScale) };
+    const feeds = { ...this.#fieldsOf(batch), gradScale: Float32Array.of(gradScale) };
     const into = wireBytes === undefined ? {} : arraysOf(views, wireBytes);
     const fetched = this.#session.run(program, feeds, into);
-    return lossSum(fetched[nllSumName], batch);
+    return this.#lossSum(fetched, batch);
   }
 
-  evaluate(batch: TokenBatch): EvaluatedBatch {
-    const fetched = this.#session.run(this.#programs.evaluate, this.#arraysOf(batch));
-    const predictions = fetched[predictionsName];
+  evaluate(batch: Batch): EvaluatedBatch {
+    const fetched = this.#session.run(this.#programs.evaluate, this.#fieldsOf(batch));
+    const outputs = fetched[outputsName];
     return {
-      ...lossSum(fetched[nllSumName], batch),
-      ...(predictions instanceof Int32Array ? { predictions } : {}),
+      ...this.#lossSum(fetched, batch),
+      ...(outputs instanceof Int32Array || outputs instanceof Float32Array ? { outputs } : {}),
     };
   }
 
@@ -111,23 +107,14 @@ class GraphEngine implements TrainingEngine {
     this.#session.close();
   }
 
-  /** A batch without segments in a job of packed rows is one example a row. */
-  #arraysOf(batch: TokenBatch): Record<string, Int32Array> {
-    const { tokens, targets, segments, positions, tokenTypes } = batch;
-    const { hasSegments, hasTokenTypes, sequenceLength } = this.#job;
-    return {
-      tokens,
-      targets,
-      ...(hasSegments === true
-        ? {
-            segments: segments ?? new Int32Array(tokens.length).fill(1),
-            positions: positions ?? Int32Array.from(tokens, (_, i) => i % sequenceLength),
-          }
-        : {}),
-      ...(hasTokenTypes === true
-        ? { tokenTypes: tokenTypes ?? new Int32Array(tokens.length) }
-        : {}),
-    };
+  #fieldsOf(batch: Batch): Record<string, FieldArray> {
+    checkBatch(batch, this.#job.batchFields, this.#job.sequenceLength);
+    return { ...batch.fields };
+  }
+
+  #lossSum(fetched: Awaited<ReturnType<Session["run"]>>, { fields, numRows }: Batch): LossSum {
+    const weight = objectiveOf(this.#job.objective.kind).weightOf(fields, numRows);
+    return { lossSum: fetched[lossSumName]?.[0] as number, weight };
   }
 }
 
@@ -150,22 +137,16 @@ function checkSize(expected: number, wireBytes: Uint8Array): void {
 }
 
 /** The job's model with the head of its checkpoint; a base model predicts tokens by its embedding. */
-function trainableModel({ modelConfig }: WorkerJob): TrainableModel {
+function trainableModel({ modelConfig, objective }: WorkerJob): HeadedModel {
   const model = createModel(modelConfig);
-  if (model.task === "causal-lm") return model;
   if (model.task === "feature-extraction") return createModel(modelConfig, { task: "causal-lm" });
-  const { numLabels, problemType = "single_label_classification" } = model;
-  if (problemType !== "single_label_classification" || numLabels === 1) {
-    const what = `Training with ${numLabels} labels of problem_type ${problemType}`;
-    throw new LockstepError("E_MODEL_UNSUPPORTED", { what });
-  }
-  return model;
-}
-
-function lossSum(nllSum: TensorData | undefined, batch: TokenBatch): LossSum {
-  let numTokens = 0;
-  for (const target of batch.targets) if (target >= 0) numTokens++;
-  return { nllSum: (nllSum as Float32Array)[0] as number, numTokens };
+  const { isTrained } = objectiveOf(objective.kind);
+  if (isTrained && tracedObjective(objective.kind).fits(model)) return model;
+  const what =
+    model.task === "causal-lm"
+      ? `Training a causal model by ${objective.kind}`
+      : `Training with ${model.numLabels} labels of problem_type ${model.problemType ?? objective.kind}`;
+  throw new LockstepError("E_MODEL_UNSUPPORTED", { what });
 }
 
 const createEngine: CreateTrainingEngine = async (job) => new GraphEngine(job);

@@ -26,14 +26,14 @@ export interface GradientPrograms {
 }
 
 /** The fetch of a batch's loss; a gradient's fetch is called by its tensor. */
-export const nllSumName = "nllSum";
+export const lossSumName = "lossSum";
 
 /** The name of a tensor's feed or fetch; parameter names hold dots, which TensorFlow allows. */
 export const feedName = (view: WireView): string => view.slot.name;
 
 /**
  * @param weights in the order of `views`; gradients are taken with respect to them
- * @param lossOf the batch's sum of negative log-likelihoods, traced
+ * @param lossOf the batch's loss sum, traced
  */
 export function buildGradientPrograms(
   graph: GraphBuilder,
@@ -54,7 +54,7 @@ export function buildGradientPrograms(
   );
   const traced = [value, ...grads].map(graphTensor);
   const computed = job.xla === true ? xlaRegion("Gradients", traced) : traced;
-  const [nllSum, ...gradients] = computed as [GraphTensor, ...GraphTensor[]];
+  const [lossSum, ...gradients] = computed as [GraphTensor, ...GraphTensor[]];
   const accumulators = views.map((view) =>
     variable(graph, `gradient/${view.slot.name}`, "float32", view.slot.shape),
   );
@@ -66,14 +66,14 @@ export function buildGradientPrograms(
     write: (accumulator: Variable, gradient: GraphTensor) => GraphNode,
   ): Program => {
     const writes = sums().map((sum, index) => write(accumulators[index] as Variable, sum));
-    const done = op.identity(nllSum, { name: `fetch/${name}`, controlInputs: writes });
-    return { name, feeds, fetches: { [nllSumName]: done } };
+    const done = op.identity(lossSum, { name: `fetch/${name}`, controlInputs: writes });
+    return { name, feeds, fetches: { [lossSumName]: done } };
   };
   const fetching = (name: string, values: readonly GraphTensor[]): Program => ({
     name,
     feeds,
     fetches: {
-      [nllSumName]: op.identity(nllSum, { name: `fetch/${name}` }),
+      [lossSumName]: op.identity(lossSum, { name: `fetch/${name}` }),
       ...Object.fromEntries(
         views.map((view, index) => [
           feedName(view),

@@ -13,19 +13,20 @@ import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
 import { assign, deepCopy, readVariable, type Variable, variable } from "#lib/graph/variables";
 import { checkPositions, type Weights } from "#lib/models/index";
-import { batchFeeds, batchOutputs, type TrainableModel } from "./batch-loss.js";
+import { batchFeeds, batchLoss } from "./batch-loss.js";
 import { buildDecodePrograms, type DecodePrograms, promptChunkLength } from "./decode-programs.js";
 import {
   buildGradientPrograms,
   feedName,
   type GradientPrograms,
-  nllSumName,
+  lossSumName,
 } from "./gradient-programs.js";
+import type { HeadedModel } from "./objectives/index.js";
 import { WeightLookup } from "./weight-lookup.js";
 import { unpackWords, type WireView, wireViewOf } from "./wire-form.js";
 
-/** The fetch of the classes that a classifier gives an evaluated batch, int32 [B]. */
-export const predictionsName = "predictions";
+/** The fetch of what the model says of each row of an evaluated batch. */
+export const outputsName = "outputs";
 
 /** All programs of a worker, over one graph: they share the weights. */
 export interface TrainingPrograms {
@@ -41,7 +42,7 @@ export interface TrainingPrograms {
   readonly decode: DecodePrograms | undefined;
 }
 
-export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): TrainingPrograms {
+export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): TrainingPrograms {
   checkPositions(model, job.sequenceLength);
   const graph = new GraphBuilder();
   const autocast: Autocast = {
@@ -67,7 +68,7 @@ export function buildTrainingPrograms(model: TrainableModel, job: WorkerJob): Tr
       job,
       trained.views,
       readWeights(trained),
-      (xs, feeds) => batchOutputs(model, lookup.in([...xs, ...constants]), feeds).nllSum,
+      (xs, feeds) => batchLoss(model, job, lookup.in([...xs, ...constants]), feeds).lossSum,
     );
   });
   // XLA's copy of the nodes has been made by now, and XLA orders it by itself.
@@ -101,7 +102,7 @@ interface StoredWeights {
 function weightsOf(
   graph: GraphBuilder,
   autocast: Autocast,
-  model: TrainableModel,
+  model: HeadedModel,
   layout: ParameterLayout,
 ): StoredWeights {
   const views = layout.tensors.map((slot) => wireViewOf(layout, slot));
@@ -117,7 +118,7 @@ function weightsOf(
 }
 
 /** A matrix with a row a word of the vocabulary is padded for the products of the output projection. */
-function storedShape(model: TrainableModel, shape: readonly number[]): readonly number[] {
+function storedShape(model: HeadedModel, shape: readonly number[]): readonly number[] {
   const [rows, width] = shape;
   const isVocabulary = model.task === "causal-lm" && shape.length === 2 && rows === model.vocabSize;
   return isVocabulary ? [paddedRows(rows), width as number] : shape;
@@ -178,22 +179,22 @@ const readWeights = ({ views, variables }: StoredWeights): readonly tf.Tensor[] 
 
 function evaluateProgram(
   graph: GraphBuilder,
-  model: TrainableModel,
+  model: HeadedModel,
   job: WorkerJob,
   weights: Weights,
 ): Program {
   const feeds = batchFeeds(graph, "evaluate", job, job.evalBatchSize);
-  const { nllSum, logits_BL } = batchOutputs(model, weights, feeds);
+  const loss = batchLoss(model, job, weights, feeds);
   const fetched = (value: tf.Tensor, name: string): GraphTensor =>
     op.identity(graphTensor(value), { name });
   return {
     name: "evaluate",
     feeds,
     fetches: {
-      [nllSumName]: fetched(nllSum, "fetch/evaluate"),
-      ...(logits_BL === undefined
+      [lossSumName]: fetched(loss.lossSum, "fetch/evaluate"),
+      ...(loss.outputs === undefined
         ? {}
-        : { [predictionsName]: fetched(tf.argMax(logits_BL, 1), "fetch/evaluate/predictions") }),
+        : { [outputsName]: fetched(loss.outputs(), "fetch/evaluate/outputs") }),
     },
   };
 }

@@ -1,9 +1,10 @@
 import { join } from "node:path";
 import type grpc from "@grpc/grpc-js";
 import protobuf from "protobufjs";
+import { type Batch, dtypeOf, type FieldArray } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
-import type { EvaluatedBatch, TokenBatch } from "#lib/core/job";
+import type { EvaluatedBatch } from "#lib/core/job";
 import { packageRoot } from "#lib/core/paths";
 import type {
   CompleteTaskReply,
@@ -32,6 +33,8 @@ const maxWaitMs = 600_000;
 const maxBatches = 65_536;
 const maxTokenIds = 1_000_000;
 const maxHeldLeases = 64;
+/** A model reads four fields at most, and an objective compares it with a few. */
+const maxFields = 64;
 
 interface Codec<T> {
   encode(value: T): Buffer;
@@ -98,6 +101,14 @@ class Fields {
     return value;
   }
 
+  amount(field: string): number {
+    const value = this.real(field);
+    if (!(value >= 0 && value < Number.POSITIVE_INFINITY)) {
+      throw this.invalid(field, `is ${value}, not a finite number of at least 0`);
+    }
+    return value;
+  }
+
   flag(field: string): boolean {
     return this.#plain[field] === true;
   }
@@ -128,19 +139,22 @@ class Fields {
     );
   }
 
-  /** Whether a bytes field is there and not empty. */
+  /** Whether a nested message is there. */
   has(field: string): boolean {
     const value = this.#plain[field];
-    return Buffer.isBuffer(value) && value.length > 0;
+    return typeof value === "object" && value !== null;
   }
 
-  int32s(field: string): Int32Array {
+  values(field: string, dtype: "int32" | "float32"): FieldArray {
     const value = this.#plain[field];
     if (!Buffer.isBuffer(value)) throw this.invalid(field, "is missing");
     if (value.length % 4 !== 0) throw this.invalid(field, "has a length that is no multiple of 4");
-    const ids = new Int32Array(value.length / 4);
-    for (let i = 0; i < ids.length; i++) ids[i] = value.readInt32LE(i * 4);
-    return ids;
+    const size = value.length / 4;
+    const values = dtype === "int32" ? new Int32Array(size) : new Float32Array(size);
+    for (let i = 0; i < size; i++) {
+      values[i] = dtype === "int32" ? value.readInt32LE(i * 4) : value.readFloatLE(i * 4);
+    }
+    return values;
   }
 
   invalid(field: string, reason: string): LockstepError {
@@ -148,56 +162,50 @@ class Fields {
   }
 }
 
-const int32Bytes = (values: Int32Array): Buffer => {
+const fieldToPlain = (name: string, values: FieldArray): Plain => {
   const bytes = Buffer.allocUnsafe(values.length * 4);
-  for (let i = 0; i < values.length; i++) bytes.writeInt32LE(values[i] ?? 0, i * 4);
-  return bytes;
+  const isInt32 = values instanceof Int32Array;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i] ?? 0;
+    if (isInt32) bytes.writeInt32LE(value, i * 4);
+    else bytes.writeFloatLE(value, i * 4);
+  }
+  return { name, dtype: dtypeOf(values), values: bytes };
 };
 
-const batchToPlain = (batch: TokenBatch): Plain => ({
-  numRows: batch.numRows,
-  tokens: int32Bytes(batch.tokens),
-  targets: int32Bytes(batch.targets),
-  ...(batch.segments === undefined || batch.positions === undefined
-    ? {}
-    : { segments: int32Bytes(batch.segments), positions: int32Bytes(batch.positions) }),
-  ...(batch.tokenTypes === undefined ? {} : { tokenTypes: int32Bytes(batch.tokenTypes) }),
+const parseField = (fields: Fields): [string, FieldArray] => [
+  fields.text("name", 128),
+  fields.values("values", fields.oneOf("dtype", ["int32", "float32"])),
+];
+
+const batchToPlain = ({ numRows, fields }: Batch): Plain => ({
+  numRows,
+  fields: Object.entries(fields).map(([name, values]) => fieldToPlain(name, values)),
 });
 
-const parseBatch = (fields: Fields): TokenBatch => {
-  const numRows = fields.count("numRows");
-  const tokens = fields.int32s("tokens");
-  const targets = fields.int32s("targets");
-  if (tokens.length !== targets.length)
-    throw fields.invalid("targets", "differ in length from tokens");
-  if (numRows === 0 || tokens.length % numRows !== 0) {
-    throw fields.invalid("tokens", `are not ${numRows} equal rows`);
+const parseBatch = (message: Fields): Batch => {
+  const numRows = message.count("numRows");
+  const fields = new Map<string, FieldArray>();
+  for (const field of message.nestedList("fields", maxFields)) {
+    const [name, values] = parseField(field);
+    if (fields.has(name)) throw message.invalid("fields", `has ${name} twice`);
+    if (numRows === 0 || values.length % numRows !== 0) {
+      throw message.invalid("fields", `has ${name}, which is not ${numRows} equal rows`);
+    }
+    fields.set(name, values);
   }
-  const alongTokens = (name: "segments" | "positions" | "tokenTypes"): Int32Array => {
-    const values = fields.int32s(name);
-    if (values.length !== tokens.length) throw fields.invalid(name, "differ in length from tokens");
-    return values;
-  };
-  return {
-    numRows,
-    tokens,
-    targets,
-    ...(fields.has("segments") || fields.has("positions")
-      ? { segments: alongTokens("segments"), positions: alongTokens("positions") }
-      : {}),
-    ...(fields.has("tokenTypes") ? { tokenTypes: alongTokens("tokenTypes") } : {}),
-  };
+  return { numRows, fields: Object.fromEntries(fields) };
 };
 
-const lossSumToPlain = ({ nllSum, numTokens, predictions }: EvaluatedBatch): Plain => ({
-  ...{ nllSum, numTokens },
-  ...(predictions === undefined ? {} : { predictions: int32Bytes(predictions) }),
+const lossSumToPlain = ({ outputs, ...sums }: EvaluatedBatch): Plain => ({
+  ...sums,
+  ...(outputs === undefined ? {} : { outputs: fieldToPlain("outputs", outputs) }),
 });
 
 const parseLossSum = (fields: Fields): EvaluatedBatch => ({
-  nllSum: fields.real("nllSum"),
-  numTokens: fields.count("numTokens"),
-  ...(fields.has("predictions") ? { predictions: fields.int32s("predictions") } : {}),
+  lossSum: fields.real("lossSum"),
+  weight: fields.amount("weight"),
+  ...(fields.has("outputs") ? { outputs: parseField(fields.nested("outputs"))[1] } : {}),
 });
 
 const registerRequest = codec<RegisterRequest>(

@@ -1,9 +1,10 @@
+import type { Batch } from "#lib/core/batch";
 import type { WorkerState } from "#lib/core/events";
-import type { EvaluatedBatch, TokenBatch } from "#lib/core/job";
+import type { EvaluatedBatch } from "#lib/core/job";
 
 /** The messages of proto/lockstep/v1/control.proto as the two sides see them. */
 
-export const protocolVersion = 3;
+export const protocolVersion = 4;
 
 export interface RegisterRequest {
   readonly protocolVersion: number;
@@ -42,14 +43,14 @@ export interface TrainTask {
   readonly group: number;
   readonly version: number;
   readonly gradScale: number;
-  readonly batches: readonly TokenBatch[];
+  readonly batches: readonly Batch[];
 }
 
 export interface EvaluateTask {
   readonly kind: "evaluate";
   readonly lease: number;
   readonly version: number;
-  readonly batches: readonly TokenBatch[];
+  readonly batches: readonly Batch[];
 }
 
 export interface GenerateTask {

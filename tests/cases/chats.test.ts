@@ -7,6 +7,7 @@ import { packageRoot } from "#lib/core/paths";
 import { evaluationBatches, loadTokenizer, prepareDataset } from "#lib/data/index";
 import { type CaseJob, createCaseJob } from "#tests/support/case-job";
 import type { CommandOutcome } from "#tests/support/lockstep-command";
+import { targetsOf, tokensOf } from "#tests/support/batches";
 
 const engine = join(packageRoot, "dist/tests/support/fake-engine.js");
 
@@ -33,9 +34,9 @@ async function rowsOf(
     tokenizer.decode(ids, { skipSpecialTokens: false });
   const texts: string[] = [];
   const learnt: string[] = [];
-  for (const { tokens, targets } of evaluationBatches(data.train.rows, 1)) {
-    texts.push((await decode(tokens)).replace(/(<\|endoftext\|>)+$/, ""));
-    learnt.push(await decode(targets.filter((target) => target >= 0)));
+  for (const batch of evaluationBatches(data.train.rows, 1)) {
+    texts.push((await decode(tokensOf(batch))).replace(/(<\|endoftext\|>)+$/, ""));
+    learnt.push(await decode(targetsOf(batch).filter((target) => target >= 0)));
   }
   data.close();
   return { texts, learnt };

@@ -3,6 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { type CaseJob, createCaseJob } from "#tests/support/case-job";
 import { caseError, prepareCase } from "#tests/support/case-run";
+import { targetsOf } from "#tests/support/batches";
 
 let job: CaseJob;
 before(async () => {
@@ -46,9 +47,9 @@ test("the case's own batch makes one step of its rows, divided by their tokens",
   ] as const) {
     const run = await prepareCase(job, data);
     const { plan } = run;
-    assert.deepEqual([plan.stepsPerEpoch, plan.totalSteps, plan.samplesIn(0)], [1, 3, numRows]);
-    const targets = plan.microBatches(0, 0).flatMap((batch) => [...batch.targets]);
-    assert.equal(targets.filter((target) => target >= 0).length, plan.supervisedTokens(0));
+    assert.deepEqual([plan.stepsPerEpoch, plan.totalSteps, plan.rowsIn(0)], [1, 3, numRows]);
+    const targets = plan.microBatches(0, 0).flatMap((batch) => [...targetsOf(batch)]);
+    assert.equal(targets.filter((target) => target >= 0).length, plan.lossWeight(0));
     await run.close();
   }
 });
@@ -56,10 +57,11 @@ test("the case's own batch makes one step of its rows, divided by their tokens",
 test("a text shorter than a row makes a short one, on the validation side too", async () => {
   await writeFile(job.file("short.txt"), "A text of two lines,\nand no more.\n");
   const run = await prepareCase(job, "short.txt", { validation_split: 0.3 });
-  const { trainReport, validationReport, plan } = run;
+  const { data, plan } = run;
+  const { trainReport, validationReport } = data;
   assert.deepEqual([trainReport.numRows, validationReport?.numRows], [1, 1]);
   assert.equal(trainReport.droppedTokens, 0);
-  assert.equal(plan.supervisedTokens(0), trainReport.numTokens - 1);
+  assert.equal(plan.lossWeight(0), trainReport.numTokens - 1);
   await run.close();
 });
 

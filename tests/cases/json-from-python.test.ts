@@ -16,7 +16,7 @@ const numRows = async (
 ): Promise<number> => {
   const run = await prepareCase(job, data, settings);
   await run.close();
-  return run.plan.numSamples;
+  return run.plan.numRows;
 };
 
 test("a byte order mark, carriage returns, a last comma and messages of other names are read", async () => {

@@ -14,12 +14,14 @@ async function labelsOf(
   settings: Readonly<Record<string, unknown>> = {},
 ): Promise<{ labels: readonly string[] | undefined; lines: string; first: number[] }> {
   const run = await prepareCase(job, data, settings);
-  const { sampleIndices, numSamples } = run.plan;
-  assert.ok(numSamples > 0 && sampleIndices(0).length > 0);
+  const { rowIndices, numRows } = run.plan;
+  assert.ok(numRows > 0 && rowIndices(0).length > 0);
   const batches = run.plan.microBatches(0, 0);
-  const first = [...(batches[0]?.targets ?? [])].filter((target) => target >= 0);
+  const first = [...(batches[0]?.fields["label"] ?? batches[0]?.fields["targets"] ?? [])].filter(
+    (target) => target >= 0,
+  );
   await run.close();
-  return { labels: run.labels, lines: (run.started.dataLines ?? []).join("\n"), first };
+  return { labels: run.data.labels, lines: (run.started.dataLines ?? []).join("\n"), first };
 }
 
 test("numbers of any range, with blanks and as true and false are classes, in JSON and in tables", async () => {

@@ -16,6 +16,7 @@ import { decisiveFields } from "#lib/checkpoint/run-identity";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import { rowsSha256, type TrainingRows } from "#lib/data/index";
 import { temporaryDirectory } from "./support.js";
+import { inputFields, nextTokenField } from "#lib/core/batch";
 
 const identity: RunIdentity = {
   settings: { learning_rate: 1e-3, lr_scheduler_kwargs: { min_lr: 1, power: 2 }, seed: 1 },
@@ -102,13 +103,14 @@ test("rows are compared by what is learnt from them, in their order", async () =
     targets: readonly (readonly number[])[] = tokens,
     sequenceLength = 3,
   ): TrainingRows => ({
-    ...{ numBlocks: tokens.length, sequenceLength, numTokens: 0, droppedTokens: 0 },
-    hasSegments: false,
+    ...{ numRows: tokens.length, sequenceLength, numTokens: 0, droppedTokens: 0 },
+    inputs: inputFields(),
+    targets: [nextTokenField],
     lengthOf: (row) => tokens[row]?.length ?? 0,
-    supervisedTokens: () => 1,
+    lossWeight: () => 1,
     write: (row, into) => {
       into.tokens.set(tokens[row] ?? []);
-      into.targets.set(targets[row] ?? []);
+      into.targets[nextTokenField.name]?.set(targets[row] ?? []);
     },
   });
   const digests = await Promise.all(

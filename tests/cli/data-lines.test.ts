@@ -22,7 +22,7 @@ test("before training a person reads what there is to learn, what was cut and wh
   await writeFile(file, [...answers.map(row), "{", row("")].join("\n"));
   const tokenizer = await loadTokenizer(join(packageRoot, "tests/fixtures/tok"));
   const dataset = await prepareDataset(
-    { train: [{ source: file }], validationFraction: 0.3, onBadRow: "skip" },
+    { train: [{ source: file }], validationFraction: 0.3, onBadExample: "skip" },
     { tokenizer, sequenceLength: 40, vocabSize: 277, maxSequenceLength: 64, seed: 3 },
   );
   t.after(() => dataset.close());

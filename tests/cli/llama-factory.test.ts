@@ -76,8 +76,8 @@ test("the full example trains on the data sets that its dataset_info.json descri
   assert.equal(code, 0, stderr);
   // Four conversations of two files, one kept for validation: 3 rows in steps of 2, for 3 epochs.
   const [started] = of("run.started");
-  assert.equal(started?.numTrainSamples, 3);
-  assert.equal(started?.numValidationSamples, 1);
+  assert.equal(started?.numTrainRows, 3);
+  assert.equal(started?.numValidationRows, 1);
   assert.equal(of("step.completed").length, 6);
   assert.equal(of("run.completed")[0]?.outcome, "finished");
   // The schedule of the file: cosine with a warm-up of ceil(0.1 x 6) steps.

@@ -74,7 +74,7 @@ test("state, history and results have the keys, the layout and the arithmetic of
   const [samples, batches] = ["samples", "steps"].map(
     (what) => (evaluation?.[`eval_${what}_per_second`] ?? 0) * (evalSeconds ?? 0),
   );
-  // 5 blocks in 3 batches: the row that fills the last one does not count.
+  // 5 rows in 3 batches: the one that fills the last one does not count.
   assert.equal(Math.round(samples ?? 0), 5);
   assert.equal(Math.round(batches ?? 0), 3);
 

@@ -93,7 +93,7 @@ export default async (job) => {
   const accumulate = engine.accumulate.bind(engine);
   engine.accumulate = (batch, gradScale, first, wireBytes) => {
     const sum = accumulate(batch, gradScale, first, wireBytes);
-    if (batch.tokens.includes(${token})) wireBytes?.set([0, 0, 0xc0, 0x7f]);
+    if (batch.fields.tokens.includes(${token})) wireBytes?.set([0, 0, 0xc0, 0x7f]);
     return sum;
   };
   return engine;

@@ -321,7 +321,7 @@ test("workers outlive a coordinator that is killed and started again", limit, as
 });
 
 test("a report of a former coordinator's lease counts for nobody", limit, async () => {
-  const losses = { kind: "losses", sums: [{ nllSum: 1, numTokens: 60 }] } as const;
+  const losses = { kind: "losses", sums: [{ lossSum: 1, weight: 60 }] } as const;
   const leased = async (address: string): Promise<{ control: ControlClient; lease: number }> => {
     const control = new ControlClient({ address, security: {} });
     const { workerId } = await control.register(identity);

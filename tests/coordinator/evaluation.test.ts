@@ -3,10 +3,10 @@ import { test } from "node:test";
 import { EvaluationWork } from "#coordinator/inference-work";
 import { LeaseTable } from "#coordinator/leases";
 
+const objective = { kind: "single_label_classification", numLabels: 2 };
 const batch = (...classes: number[]) => ({
   numRows: classes.length,
-  tokens: new Int32Array(2 * classes.length),
-  targets: Int32Array.from(classes.flatMap((label) => [label, -100])),
+  fields: { tokens: new Int32Array(2 * classes.length), label: Int32Array.from(classes) },
 });
 
 test("a classifier is scored over all batches; a result without its rows' classes is refused", async () => {
@@ -16,12 +16,12 @@ test("a classifier is scored over all batches; a result without its rows' classe
     nextLeaseId: () => nextId++,
   });
   const batches = [batch(0, 1), batch(1, -100)];
-  const work = new EvaluationWork({ batches, version: 0, numClasses: 2, leases });
+  const work = new EvaluationWork({ batches, version: 0, objective, leases });
   const [first, second] = [leases.take("a"), leases.take("b")];
   assert.ok(first !== undefined && second !== undefined);
-  const result = (nllSum: number, ...predictions: number[]) => ({
+  const result = (lossSum: number, ...predictions: number[]) => ({
     kind: "losses" as const,
-    sums: [{ nllSum, numTokens: 1, predictions: Int32Array.from(predictions) }],
+    sums: [{ lossSum, weight: 1, outputs: Int32Array.from(predictions) }],
   });
   for (const predictions of [[], [0], [0, 2], [0, -1]]) {
     assert.throws(() => work.accept(first, result(1, ...predictions)), {
@@ -30,7 +30,7 @@ test("a classifier is scored over all batches; a result without its rows' classe
   }
   work.accept(second, result(0.5, 0, 0));
   work.accept(first, result(1, 0, 1));
-  const { nllSum, numTokens, scores } = await work.completed;
-  assert.deepEqual({ nllSum, numTokens }, { nllSum: 1.5, numTokens: 2 });
-  assert.deepEqual(scores, { accuracy: 2 / 3, macroF1: 2 / 3 });
+  const { lossSum, weight, scores } = await work.completed;
+  assert.deepEqual({ lossSum, weight }, { lossSum: 1.5, weight: 2 });
+  assert.deepEqual(scores, { accuracy: 2 / 3, macro_f1: 2 / 3 });
 });

@@ -41,7 +41,7 @@ function step(number: number): LockstepEvent {
     loss: 1,
     learningRate: 1,
     gradientNorm: 1,
-    numSamples: 1,
+    numRows: 1,
     numTokens: 1,
     stepSeconds: 1,
     syncSeconds: 1,

@@ -127,7 +127,7 @@ test("another device kind is refused while results must be equal", () => {
 test("a step is complete only with every group's sums and bytes, in any order, said any number of times", () => {
   const numGroups = 3;
   const numShards = 2;
-  const sums: readonly LossSum[] = [0.1, 0.2, 0.3].map((nllSum) => ({ nllSum, numTokens: 2 }));
+  const sums: readonly LossSum[] = [0.1, 0.2, 0.3].map((lossSum) => ({ lossSum, weight: 2 }));
   const facts = Array.from({ length: numGroups * (numShards + 1) }, (_, i) => i);
   fc.assert(
     fc.property(
@@ -141,12 +141,12 @@ test("a step is complete only with every group's sums and bytes, in any order, s
           const group = fact % numGroups;
           const shard = Math.floor(fact / numGroups);
           if (shard === numShards)
-            round.groupReported(group, sums[group] ?? { nllSum: 0, numTokens: 0 });
+            round.groupReported(group, sums[group] ?? { lossSum: 0, weight: 0 });
           else round.groupArrived(shard, group);
           seen.add(fact);
           assert.equal(round.complete, seen.size === facts.length);
         }
-        assert.deepEqual(round.lossSum(), { nllSum: 0.1 + 0.2 + 0.3, numTokens: 6 });
+        assert.deepEqual(round.lossSum(), { lossSum: 0.1 + 0.2 + 0.3, weight: 6 });
       },
     ),
   );

@@ -4,7 +4,9 @@ import type { CoordinatorOptions } from "#coordinator/options";
 import { RunHistory } from "#coordinator/run-history";
 import type { LockstepEvent, StepCompleted } from "#lib/core/events";
 
-type Options = Partial<CoordinatorOptions>;
+type Options = Partial<Omit<CoordinatorOptions, "job">> & {
+  readonly job?: Pick<CoordinatorOptions["job"], "objective">;
+};
 
 /** A history of a run of 10 steps, 4 an epoch, and what it publishes. */
 function historyOf(options: Options): { history: RunHistory; events: LockstepEvent[] } {
@@ -17,7 +19,8 @@ function historyOf(options: Options): { history: RunHistory; events: LockstepEve
   };
   const plan = { totalSteps: 10, epochAt: (step: number) => step / 4 };
   // Only these parts of the options are read.
-  const all = { bus, plan, ...options } as unknown as CoordinatorOptions;
+  const job = { objective: { kind: "causal_lm" } };
+  const all = { bus, plan, job, ...options } as unknown as CoordinatorOptions;
   return { history: new RunHistory(all), events };
 }
 
@@ -29,7 +32,7 @@ const step = (number: number, loss: number): StepCompleted => ({
   loss,
   learningRate: 0.5,
   gradientNorm: 2,
-  numSamples: 3,
+  numRows: 3,
   numTokens: 48,
   stepSeconds: 1,
   syncSeconds: 0.1,
@@ -37,13 +40,13 @@ const step = (number: number, loss: number): StepCompleted => ({
 });
 
 const evaluation = (number: number, loss: number) => ({
-  ...{ step: number, loss, perplexity: Math.exp(loss), numTokens: 30, seconds: 0.5 },
+  ...{ step: number, loss, weight: 30, seconds: 0.5, metrics: { perplexity: Math.exp(loss) } },
 });
 
 const evaluating = (greaterIsBetter: boolean): Options => ({
   evaluation: {
     batches: [],
-    ...{ atStart: true, atEnd: true, everySteps: 2, numSamples: 7 },
+    ...{ atStart: true, atEnd: true, everySteps: 2, numRows: 7 },
     best: { metric: "loss", greaterIsBetter },
   },
 });
@@ -83,11 +86,12 @@ test("a classifier's evaluations have scores, and may be compared by them", () =
   const options = evaluating(true).evaluation;
   assert.ok(options !== undefined);
   const { history } = historyOf({
-    evaluation: { ...options, best: { metric: "macroF1", greaterIsBetter: true } },
+    job: { objective: { kind: "single_label_classification", numLabels: 3 } },
+    evaluation: { ...options, best: { metric: "macro_f1", greaterIsBetter: true } },
   });
   const scored = (number: number, macroF1: number) => ({
     ...evaluation(number, number),
-    scores: { accuracy: 0.75, macroF1 },
+    metrics: { accuracy: 0.75, macro_f1: macroF1 },
   });
   const isBest = [scored(2, 0.5), scored(4, 0.625), scored(6, 0.5), evaluation(8, 9)].map((one) =>
     history.evaluated(one),
@@ -120,7 +124,7 @@ test("a run whose last process was killed before it could close is closed by the
     account: { ...account, samples: [] },
   };
   const resume = { state, loadMoments: () => Promise.resolve() };
-  const plan = { totalSteps: 4, epochAt: () => 1, samplesIn: () => 3 };
+  const plan = { totalSteps: 4, epochAt: () => 1, rowsIn: () => 3 };
   const options = { resume, plan, flosPerToken: 10 } as unknown as Options;
   const { history } = historyOf(options);
   history.finished(4);

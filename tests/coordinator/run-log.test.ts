@@ -12,7 +12,7 @@ const completed = (step: number, loss: number): StepCompleted => ({
   loss,
   learningRate: 1e-3,
   gradientNorm: 1,
-  numSamples: 2,
+  numRows: 2,
   numTokens: 16,
   stepSeconds: 1,
   syncSeconds: 0.5,

@@ -116,7 +116,7 @@ test(
         loss: Number.NaN,
         learningRate: 0,
         gradientNorm: Number.POSITIVE_INFINITY,
-        numSamples: 1,
+        numRows: 1,
         numTokens: 1,
         stepSeconds: 1,
         syncSeconds: 0,

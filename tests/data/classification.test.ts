@@ -12,8 +12,9 @@ import {
   type PrepareOptions,
   prepareDataset,
 } from "#lib/data/index";
-import { LabelTable } from "#lib/data/labels";
+import { ClassTable, classLabels } from "#lib/objectives/class-labels";
 import { gatherBatch } from "#lib/data/rows";
+import { labelsOf, tokensOf } from "#tests/support/batches";
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-classification-"));
 after(() => rm(directory, { recursive: true }));
@@ -38,6 +39,7 @@ async function prepare(
     {
       ...{ tokenizer, sequenceLength: 16, vocabSize: tokenizer.vocabSize, maxSequenceLength: 64 },
       seed: 1,
+      labelReaderOf: () => classLabels,
       ...options,
     },
   );
@@ -56,22 +58,22 @@ function failure(code: string, facts: object = {}): (error: unknown) => boolean 
 
 const classesOf = ({ train: { rows } }: PreparedDataset): number[] =>
   Array.from(
-    { length: rows.numBlocks },
-    (_, row) => gatherBatch(rows, [row], 1).targets[0] ?? Number.NaN,
+    { length: rows.numRows },
+    (_, row) => labelsOf(gatherBatch(rows, [row], 1))[0] ?? Number.NaN,
   );
 
 test("names are numbered in sorted order, whole numbers number themselves, in tables too", async () => {
   const rows = ["sport", "art", "sport", "news"].map((label) => ({ text: "the", label }));
   const named = await prepare(await jsonl(rows));
-  assert.deepEqual(named.labels, ["art", "news", "sport"]);
+  assert.deepEqual(named.classes?.names, ["art", "news", "sport"]);
   assert.deepEqual(classesOf(named), [2, 0, 2, 1]);
   const numbered = await prepare(
     await jsonl([1, 0, 2, 1].map((label) => ({ sentence1: "the", sentence2: "of", label }))),
   );
-  assert.deepEqual(numbered.labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
+  assert.deepEqual(numbered.classes?.names, ["LABEL_0", "LABEL_1", "LABEL_2"]);
   assert.deepEqual(classesOf(numbered), [1, 0, 2, 1]);
   const table = await prepare(await file(".csv", 'sentence,label\n"a, b",1\nc,0\n'));
-  assert.deepEqual(table.labels, ["LABEL_0", "LABEL_1"]);
+  assert.deepEqual(table.classes?.names, ["LABEL_0", "LABEL_1"]);
   assert.deepEqual(classesOf(table), [1, 0]);
 });
 
@@ -128,13 +130,13 @@ test("the same labels as JSON and in a table are the same classes", async () => 
     const lines = values.map((label) => `the,${String(label)}\n`).join("");
     const table = await prepare(await file(".csv", `text,label\n${lines}`));
     for (const dataset of [json, table]) {
-      assert.deepEqual(dataset.labels, names);
+      assert.deepEqual(dataset.classes?.names, names);
       assert.deepEqual(classesOf(dataset), classes);
     }
   }
   // Python writes True where JSON has true.
   const python = await prepare(await file(".csv", "text,label\nthe,True\nof,False\n"));
-  assert.deepEqual(python.labels, ["false", "true"]);
+  assert.deepEqual(python.classes?.names, ["false", "true"]);
 });
 
 test("labels of a model's own classes are all names or all places", async () => {
@@ -142,11 +144,11 @@ test("labels of a model's own classes are all names or all places", async () => 
   const rows = (labels: readonly unknown[]) =>
     jsonl(labels.map((label) => ({ text: "the", label })));
   const named = await prepare(await rows([3, 1]), {}, known);
-  assert.deepEqual(named.labels, known.knownLabels);
+  assert.deepEqual(named.classes?.names, known.knownLabels);
   assert.deepEqual(classesOf(named), [2, 0]);
   // 1 is not to be the name of one row and the place of another.
   const other = await prepare(await rows([0, 1]), {}, known);
-  assert.deepEqual(other.labels, ["LABEL_0", "LABEL_1"]);
+  assert.deepEqual(other.classes?.names, ["LABEL_0", "LABEL_1"]);
   assert.deepEqual(classesOf(other), [0, 1]);
 });
 
@@ -154,17 +156,17 @@ test("labels keep the numbers of a model that knows them all", async () => {
   const known = { knownLabels: ["sport", "news", "art"] };
   const rows = ["art", "sport"].map((label) => ({ text: "the", label }));
   const named = await prepare(await jsonl(rows), {}, known);
-  assert.deepEqual(named.labels, known.knownLabels);
+  assert.deepEqual(named.classes?.names, known.knownLabels);
   assert.deepEqual(classesOf(named), [2, 0]);
   const numbered = await prepare(
     await jsonl([2, 1].map((label) => ({ text: "the", label }))),
     {},
     known,
   );
-  assert.deepEqual(numbered.labels, known.knownLabels);
+  assert.deepEqual(numbered.classes?.names, known.knownLabels);
   assert.deepEqual(classesOf(numbered), [2, 1]);
   const other = await prepare(await jsonl([...rows, { text: "of", label: "film" }]), {}, known);
-  assert.deepEqual(other.labels, ["art", "film", "sport"]);
+  assert.deepEqual(other.classes?.names, ["art", "film", "sport"]);
 });
 
 test("rows are as long as the longest of both sides needs", async () => {
@@ -207,26 +209,25 @@ test("batches hold tokens, token types, segments and labels; the rest is padding
   assert.equal(pairs[0]?.ids.length, 16);
   assert.equal(train.report.truncatedExamples, 1);
   assert.equal(train.report.truncatedTokens, pairs[0]?.truncatedTokens);
-  const labels = [0, 1, -100].flatMap((label) => [label, ...Array(15).fill(-100)]);
-  assert.deepEqual([...batch.targets], labels);
+  assert.deepEqual([...labelsOf(batch)], [0, 1, -100]);
   const expected = (of: (pair: (typeof pairs)[number]) => Int32Array, padding = 0): number[] => [
     ...pairs.flatMap((pair) => [...of(pair), ...Array(16 - of(pair).length).fill(padding)]),
     ...Array(16).fill(padding),
   ];
   assert.deepEqual(
-    [...batch.tokens],
+    [...tokensOf(batch)],
     expected(({ ids }) => ids, 7),
   );
   assert.deepEqual(
-    [...(batch.tokenTypes ?? [])],
+    [...(batch.fields["tokenTypes"] ?? [])],
     expected(({ typeIds }) => typeIds),
   );
   assert.deepEqual(
-    [...(batch.segments ?? [])],
+    [...(batch.fields["segments"] ?? [])],
     expected(({ ids }) => ids.map(() => 1)),
   );
   assert.deepEqual(
-    [...(batch.positions ?? [])],
+    [...(batch.fields["positions"] ?? [])],
     expected(({ ids }) => ids.map((_, i) => i)),
   );
   assert.equal(
@@ -236,16 +237,16 @@ test("batches hold tokens, token types, segments and labels; the rest is padding
 });
 
 test("classes that are called LABEL_ and something are found by their whole name", () => {
-  const table = new LabelTable();
+  const table = new ClassTable();
   const [x, y] = ["LABEL_x", "LABEL_y"].map((label) => table.numberOf(label, "train"));
   const shortX = table.numberOf("x", "validation");
-  const classes = table.classesOf([x as number, y as number]);
+  const classes = table.namesOf([x as number, y as number], [], 2);
   assert.deepEqual(classes.names, ["LABEL_x", "LABEL_y"]);
   assert.equal(classes.classOf[shortX], 0);
-  const sorted = new LabelTable();
+  const sorted = new ClassTable();
   const all = Array.from({ length: 11 }, (_, i) => sorted.numberOf(`LABEL_${i}`, "train"));
   const two = sorted.numberOf("2", "validation");
-  const { names, classOf } = sorted.classesOf(all);
+  const { names, classOf } = sorted.namesOf(all, [], 2);
   assert.equal(names[classOf[two] as number], "LABEL_2");
 });
 
@@ -264,9 +265,9 @@ test("a label that training never saw is an error, or a row left out", async () 
     prepare(source, { validation }),
     failure("E_LABEL_UNSEEN", { place: `${other}:2`, label: "maybe", known: ["no", "yes"] }),
   );
-  const skipped = await prepare(source, { validation, onBadRow: "skip" });
-  assert.equal(skipped.validation?.rows.numBlocks, 2);
-  assert.equal(skipped.rejectedRows, 1);
+  const skipped = await prepare(source, { validation, onBadExample: "skip" });
+  assert.equal(skipped.validation?.rows.numRows, 2);
+  assert.equal(skipped.rejectedExamples, 1);
   assert.match(skipped.listedRejections[0] ?? "", /E_LABEL_UNSEEN.*"maybe"/);
 });
 
@@ -275,15 +276,39 @@ test("labels that are no classes are refused", async () => {
     jsonl(labels.map((label) => ({ text: "the", label }))).then((path) =>
       assert.rejects(prepare(path), failure(code)),
     );
-  await refused([0.5, 1], "E_DATA_ROW_FORMAT");
-  await refused(["0.5", "1"], "E_DATA_ROW_FORMAT");
-  await refused(["01", "1"], "E_DATA_ROW_FORMAT");
+  await refused([0.5, 1], "E_LABELS_INVALID");
+  await refused(["0.5", "1"], "E_LABELS_INVALID");
+  await refused(["01", "1"], "E_LABELS_INVALID");
   await refused([2 ** 53, 2 ** 53 + 2], "E_DATA_ROW_FORMAT");
-  await refused([true, "a"], "E_DATA_ROW_FORMAT");
+  await refused([true, "a"], "E_LABELS_INVALID");
   await refused(["a", " "], "E_DATA_NO_ANSWER");
-  await refused([0, 2], "E_DATA_ROW_FORMAT");
-  await refused([1, "a"], "E_DATA_ROW_FORMAT");
+  await refused([0, 2], "E_LABELS_INVALID");
+  await refused([1, "a"], "E_LABELS_INVALID");
   await refused([["a"]], "E_DATA_ROW_FORMAT");
-  await refused(["a", "a"], "E_DATA_ROW_FORMAT");
+  await refused(["a", "a"], "E_LABELS_INVALID");
   await refused([null], "E_DATA_NO_ANSWER");
+});
+
+test("labels that only rows kept for validation have are named with their place, and leave nothing out", async () => {
+  const rowsOf = (labels: readonly unknown[]): Promise<string> =>
+    jsonl(labels.map((label, i) => ({ text: `the ${i}`, label })));
+  const validation = await rowsOf([0, 1]);
+  for (const onBadExample of ["error", "skip"] as const) {
+    await assert.rejects(
+      prepare(await rowsOf([0, 2]), { validation: [{ source: validation }], onBadExample }),
+      (error) => {
+        assert.ok(isLockstepError(error) && error.code === "E_LABELS_INVALID", String(error));
+        const place = `the label "1" (${validation}:2) is only in rows that are kept for validation`;
+        assert.ok(error.message.includes(place), error.message);
+        assert.doesNotMatch(error.hint, /on_bad_row/);
+        return true;
+      },
+    );
+  }
+  const source = await rowsOf(["a", "a"]);
+  const other = await rowsOf(["a", "b"]);
+  await assert.rejects(
+    prepare(source, { validation: [{ source: other }] }),
+    /all rows to train on have the label "a"; the label "b" \(.*:2\) is only in rows/,
+  );
 });

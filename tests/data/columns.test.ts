@@ -7,10 +7,13 @@ import { parseFlags } from "#lib/config/index";
 import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/config/resolve";
 import { parseConfigText } from "#lib/config/yaml-file";
 import { isLockstepError } from "#lib/core/errors/index";
-import { BadRows } from "#lib/data/bad-rows";
+import { BadExamples } from "#lib/data/bad-examples";
 import { findSources } from "#lib/data/dataset-info";
 import { type DataSource, readExamples } from "#lib/data/examples";
 import type { DatasetFormat, Example } from "#lib/data/formats/index";
+import { classLabels } from "#lib/objectives/class-labels";
+
+const readLabel = classLabels.read;
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-columns-"));
 after(() => rm(directory, { recursive: true }));
@@ -49,7 +52,10 @@ async function first(
   const whole: DataSource = format === undefined ? source : { format, ...source };
   const notes: string[] = [];
   const tell = (line: string): void => void notes.push(line);
-  for await (const { example } of readExamples(whole, new BadRows("error"), { tell })) {
+  for await (const { example } of readExamples(whole, new BadExamples("error"), {
+    tell,
+    readLabel,
+  })) {
     return { example, notes };
   }
   return assert.fail("no row");
@@ -125,7 +131,9 @@ test("an entry has columns of its own", async () => {
   const path = await file(".jsonl", '{"q": "2 + 2 =", "a": " 4"}');
   const { config } = resolve({ dataset: [{ path, columns: { prompt: "q", completion: "a" } }] });
   const [source] = await findSources(config.dataset, { datasetDir: directory });
-  for await (const { example } of readExamples(source as DataSource, new BadRows("error"))) {
+  for await (const { example } of readExamples(source as DataSource, new BadExamples("error"), {
+    readLabel,
+  })) {
     assert.deepEqual(example, { kind: "completion", prompt: "2 + 2 =", completion: " 4" });
   }
   assert.match(
@@ -232,7 +240,10 @@ test("columns that only later rows have, and that are not read, are told with th
     const path = await file(".jsonl", rows.map((row) => JSON.stringify(row)).join("\n"));
     const notes: string[] = [];
     const tell = (line: string): void => void notes.push(line.replace(path, "FILE"));
-    const read = readExamples({ source: path, ...source }, new BadRows("error"), { tell });
+    const read = readExamples({ source: path, ...source }, new BadExamples("error"), {
+      tell,
+      readLabel,
+    });
     for await (const { example } of read) assert.equal(example.kind, "conversation");
     return notes;
   };
@@ -240,11 +251,11 @@ test("columns that only later rows have, and that are not read, are told with th
     "columns that are not read: id",
     "columns that are not read: system, lang (from FILE:3 on)",
   ]);
-  assert.deepEqual(await tellRows({ maxRows: 3 }), [
+  assert.deepEqual(await tellRows({ maxExamples: 3 }), [
     "columns that are not read: id",
     "columns that are not read: system (from FILE:3 on)",
   ]);
-  assert.deepEqual(await tellRows({ maxRows: 2 }), ["columns that are not read: id"]);
+  assert.deepEqual(await tellRows({ maxExamples: 2 }), ["columns that are not read: id"]);
 });
 
 test("two system messages of a row, or thoughts and calls in a turn of text, are refused", async () => {

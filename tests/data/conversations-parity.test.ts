@@ -4,11 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
-import { BadRows } from "#lib/data/bad-rows";
+import { BadExamples } from "#lib/data/bad-examples";
 import { markTokens, renderConversation } from "#lib/data/encode-example";
 import { parseExample, recogniseFormat } from "#lib/data/formats/index";
 import { loadTokenizer, type Tokenizer } from "#lib/data/index";
-import { type RawRow, readRows } from "#lib/data/readers/index";
+import { type RawExample, readRawExamples } from "#lib/data/readers/index";
 
 // Rows of conversations with what transformers makes of them: tests/reference/make_conversation_fixture.py.
 
@@ -55,9 +55,9 @@ async function tokenizerOf(template: string): Promise<Tokenizer> {
 
 const tokenizers = new Map<string, Tokenizer>();
 
-async function rowsOf(file: string): Promise<RawRow[]> {
-  const rows: RawRow[] = [];
-  for await (const row of readRows(file, new BadRows("error"))) rows.push(row);
+async function rowsOf(file: string): Promise<RawExample[]> {
+  const rows: RawExample[] = [];
+  for await (const row of readRawExamples(file, new BadExamples("error"))) rows.push(row);
   return rows;
 }
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { DatasetEntry } from "#lib/config/index";
 import { readDatasetList } from "#lib/config/dataset-entries";
-import { BadRows } from "#lib/data/bad-rows";
+import { BadExamples } from "#lib/data/bad-examples";
 import { findSources } from "#lib/data/dataset-info";
 import { readExamples } from "#lib/data/examples";
 import type { Example } from "#lib/data/formats/index";
@@ -26,7 +26,8 @@ async function examplesOf(
   const read = readDatasetList(list, { key: "dataset", where: "", warnings: [] });
   const found: Example[] = [];
   for (const source of await findSources(read as DatasetEntry[], { datasetDir: directory })) {
-    for await (const { example } of readExamples(source, new BadRows("error"))) found.push(example);
+    for await (const { example } of readExamples(source, new BadExamples("error")))
+      found.push(example);
   }
   return found;
 }

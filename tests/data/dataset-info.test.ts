@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
-import { BadRows } from "#lib/data/bad-rows";
+import { BadExamples } from "#lib/data/bad-examples";
 import { DatasetInfo, findSources } from "#lib/data/dataset-info";
 import { type DataSource, readExamples } from "#lib/data/examples";
 import type { Example } from "#lib/data/formats/index";
@@ -19,7 +19,8 @@ async function open(directoryOfInfo: string): Promise<DatasetInfo> {
 
 async function examples(source: DataSource): Promise<Example[]> {
   const found: Example[] = [];
-  for await (const { example } of readExamples(source, new BadRows("error"))) found.push(example);
+  for await (const { example } of readExamples(source, new BadExamples("error")))
+    found.push(example);
   return found;
 }
 
@@ -31,7 +32,7 @@ const turns = (example: Example | undefined): string[] => {
 test("an entry with a file alone is Alpaca in its own columns", async () => {
   const greetings = (await open(directory)).get("greetings");
   assert.equal(greetings.format, "alpaca");
-  assert.equal(greetings.maxRows, undefined);
+  assert.equal(greetings.maxExamples, undefined);
   const [first, second] = await examples(greetings);
   assert.deepEqual(turns(first), ["user: Say hello.\nin French", "assistant: Bonjour."]);
   assert.deepEqual(turns(second), ["user: Say goodbye.", "assistant: Goodbye."]);
@@ -40,7 +41,7 @@ test("an entry with a file alone is Alpaca in its own columns", async () => {
 test("columns and tags name the parts of a ShareGPT row", async () => {
   const sums = (await open(directory)).get("sums");
   assert.equal(sums.format, "sharegpt");
-  assert.equal(sums.maxRows, 3);
+  assert.equal(sums.maxExamples, 3);
   const [first, second] = await examples(sums);
   assert.deepEqual(turns(first), ["system: Answer with a number.", "user: 1 + 1?", "assistant: 2"]);
   assert.ok(second?.kind === "conversation");
@@ -119,10 +120,10 @@ test("a name is a built-in data set, an entry of the index or a path, in this or
   const found = await findSources(["sotu", "greetings", "sums", join(directory, "sums.jsonl")], {
     datasetDir: directory,
     textField: "body",
-    maxRows: 2,
+    maxExamples: 2,
   });
   assert.deepEqual(
-    found.map(({ source, format, maxRows }) => [basename(source), format, maxRows]),
+    found.map(({ source, format, maxExamples }) => [basename(source), format, maxExamples]),
     [
       ["sotu", undefined, 2],
       ["greetings.json", "alpaca", 2],
@@ -140,6 +141,6 @@ test("a name is a built-in data set, an entry of the index or a path, in this or
   assert.deepEqual(word, { source: "greeting" });
   const all = await findSources(["greetings"], { datasetDir: directory });
   assert.equal((await examples(all[0] as DataSource)).length, 2);
-  const one = await findSources(["greetings"], { datasetDir: directory, maxRows: 1 });
+  const one = await findSources(["greetings"], { datasetDir: directory, maxExamples: 1 });
   assert.equal((await examples(one[0] as DataSource)).length, 1);
 });

@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import fc from "fast-check";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
-import { BadRows } from "#lib/data/bad-rows";
+import { BadExamples } from "#lib/data/bad-examples";
 import { findJsonError } from "#lib/data/datasets/json-error";
 import { type Document, splitContents, splitLoneDocument } from "#lib/data/documents";
 import { maxDocumentBytes } from "#lib/data/files";
@@ -17,12 +17,11 @@ import {
   loadTokenizer,
   type PreparedDataset,
   type PrepareOptions,
-  packDocuments,
   prepareDataset,
   readExamples,
   type TrainingRows,
 } from "#lib/data/index";
-import { maxRowBytes } from "#lib/data/readers/row";
+import { maxExampleBytes } from "#lib/data/readers/raw-example";
 
 let directory: string;
 before(async () => {
@@ -51,7 +50,10 @@ async function readDocuments(
   columns: DataSource["columns"] = {},
 ): Promise<Document[]> {
   const documents: Document[] = [];
-  for await (const { place, example } of readExamples({ source, columns }, new BadRows("error"))) {
+  for await (const { place, example } of readExamples(
+    { source, columns },
+    new BadExamples("error"),
+  )) {
     if (example.kind !== "text") throw new Error(`${place} is no text`);
     documents.push({ id: place, text: example.text });
   }
@@ -71,9 +73,9 @@ async function prepare(
 }
 
 function tokensOf(rows: TrainingRows): number[][] {
-  return Array.from({ length: rows.numBlocks }, (_, row) => {
+  return Array.from({ length: rows.numRows }, (_, row) => {
     const tokens = new Int32Array(rows.sequenceLength);
-    rows.write(row, { tokens, targets: new Int32Array(rows.sequenceLength) });
+    rows.write(row, { tokens, targets: {} });
     return [...tokens];
   });
 }
@@ -316,8 +318,8 @@ test("files and rows over the limits are refused, a file before it is read", asy
   const sizes = { sizeBytes: maxDocumentBytes + 1, limitBytes: maxDocumentBytes };
   await assert.rejects(readDocuments(large), failure("E_DATA_TOO_LARGE", sizes));
   const endless = await file("endless.jsonl", "");
-  await truncate(endless, 2 * maxRowBytes);
-  const row = { what: "row of line 1", limitBytes: maxRowBytes };
+  await truncate(endless, 2 * maxExampleBytes);
+  const row = { what: "row of line 1", limitBytes: maxExampleBytes };
   await assert.rejects(readDocuments(endless), failure("E_DATA_TOO_LARGE", row));
 });
 
@@ -344,12 +346,9 @@ test("prepared rows report what became of the text", async () => {
   const numCharacters: number[] = [];
   const whole = await prepare(spec, { onProgress: (done) => numCharacters.push(done) });
   const encoded = await tokenizer.encodeMany(texts);
-  const { blocks, stream } = {
-    blocks: packDocuments(encoded, { sequenceLength: 8, separatorTokenId: 0 }),
-    stream: encoded.flatMap((ids) => [...ids, 0]),
-  };
-  assert.deepEqual(tokensOf(whole.train.rows).flat(), [...blocks.tokens]);
-  assert.deepEqual([...blocks.tokens], stream.slice(0, blocks.tokens.length));
+  const stream = encoded.flatMap((ids) => [...ids, 0]);
+  const numInRows = Math.floor(stream.length / 8) * 8;
+  assert.deepEqual(tokensOf(whole.train.rows).flat(), stream.slice(0, numInRows));
   assert.deepEqual(whole.train.report, {
     numExamples: 2,
     numTokens: stream.length,

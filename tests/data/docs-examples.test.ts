@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
-import { BadRows } from "#lib/data/bad-rows";
+import { BadExamples } from "#lib/data/bad-examples";
 import { DatasetInfo } from "#lib/data/dataset-info";
 import {
   datasetFormats,
@@ -12,7 +12,8 @@ import {
   parseExample,
   recogniseFormat,
 } from "#lib/data/formats/index";
-import { dataExtensions, readRows } from "#lib/data/readers/index";
+import { dataExtensions, readRawExamples } from "#lib/data/readers/index";
+import { classLabels } from "#lib/objectives/class-labels";
 
 // The examples of docs/data.md are read as the page says.
 
@@ -60,9 +61,9 @@ test("every format has an example that reads as the page says", async (t) => {
     const file = join(directory, `${format}.${rows.language}`);
     await writeFile(file, rows.text);
     const found: string[] = [];
-    for await (const row of readRows(file, new BadRows("error"))) {
+    for await (const row of readRawExamples(file, new BadExamples("error"))) {
       assert.equal(recogniseFormat(row), format);
-      found.push(render(parseExample(row, format)));
+      found.push(render(parseExample(row, format, {}, classLabels.read)));
     }
     assert.equal(`${found.join("\n\n")}\n`, reading.text);
   }

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import fc from "fast-check";
 import { isLockstepError } from "#lib/core/errors/index";
-import { ignoredTarget, type TokenBatch } from "#lib/core/job";
+import { type Batch, hasField, ignoredTarget } from "#lib/core/batch";
 import { packageRoot } from "#lib/core/paths";
 import { packBestFit } from "#lib/data/best-fit";
 import { ContentNumbers } from "#lib/data/content-numbers";
@@ -19,6 +19,7 @@ import {
   prepareDataset,
 } from "#lib/data/index";
 import { TokenStore } from "#lib/data/token-store";
+import { targetsOf, tokensOf } from "#tests/support/batches";
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-examples-"));
 after(() => rm(directory, { recursive: true }));
@@ -57,22 +58,23 @@ function failure(code: string, facts: object = {}): (error: unknown) => boolean 
 }
 
 /** Tokens and learnt targets of each example in a batch of one row, by its segments. */
-function examplesIn(batch: TokenBatch): { tokens: number[]; learnt: number[] }[] {
-  const segments = batch.segments ?? batch.tokens.map(() => 1);
+function examplesIn(batch: Batch): { tokens: number[]; learnt: number[] }[] {
+  const [tokens, targets, { positions }] = [tokensOf(batch), targetsOf(batch), batch.fields];
+  const segments = (batch.fields["segments"] as Int32Array | undefined) ?? tokens.map(() => 1);
   const examples: { tokens: number[]; learnt: number[] }[] = [];
   segments.forEach((segment, i) => {
     if (segment === 0) {
-      assert.equal(batch.tokens[i], 0);
-      assert.equal(batch.targets[i], ignoredTarget);
+      assert.equal(tokens[i], 0);
+      assert.equal(targets[i], ignoredTarget);
       return;
     }
     const example = (examples[segment - 1] ??= { tokens: [], learnt: [] });
-    if (batch.positions !== undefined) assert.equal(batch.positions[i], example.tokens.length);
-    example.tokens.push(batch.tokens[i] ?? 0);
-    const target = batch.targets[i] ?? 0;
+    if (positions !== undefined) assert.equal(positions[i], example.tokens.length);
+    example.tokens.push(tokens[i] ?? 0);
+    const target = targets[i] ?? 0;
     if (target === ignoredTarget) return;
     assert.equal(segments[i + 1], segment, "a target belongs to the token's own example");
-    assert.equal(target, batch.tokens[i + 1]);
+    assert.equal(target, tokens[i + 1]);
     example.learnt.push(target);
   });
   return examples;
@@ -106,11 +108,11 @@ test("what is learnt of each format is its answers with their end, and nothing e
     const { train, layout } = await prepare([row], { sequenceLength: 128 });
     assert.equal(layout, "padded");
     const [batch] = evaluationBatches(train.rows, 1);
-    assert.ok(batch !== undefined && batch.segments === undefined);
+    assert.ok(batch !== undefined && batch.fields["segments"] === undefined);
     learnt[format] = await Promise.all(examplesIn(batch).map((example) => text(example.learnt)));
-    const supervised = batch.targets.filter((target) => target !== ignoredTarget).length;
+    const supervised = targetsOf(batch).filter((target) => target !== ignoredTarget).length;
     assert.equal(train.report.supervisedTokens, supervised);
-    assert.equal(train.rows.supervisedTokens(0), supervised);
+    assert.equal(train.rows.lossWeight(0), supervised);
   }
   assert.deepEqual(learnt, {
     "prompt-completion": [" world<|im_end|>"],
@@ -131,7 +133,7 @@ test("packed rows hold the examples of padded rows, each in its own segment", as
   const padded = await prepare(manyRows, { sequenceLength: 128 });
   const packed = await prepare(manyRows, { sequenceLength: 128, packing: true });
   assert.equal(packed.layout, "packed");
-  assert.ok(packed.train.rows.hasSegments);
+  assert.ok(hasField(packed.train.rows.inputs, "segments"));
   const all = (dataset: PreparedDataset): { tokens: number[]; learnt: number[] }[] =>
     evaluationBatches(dataset.train.rows, 1).flatMap((batch) => examplesIn(batch));
   const ofPacked = all(packed);
@@ -153,15 +155,18 @@ test("the plan's normaliser is the number of targets in its batches, ragged and 
   for (const packing of [null, true]) {
     const { train } = await prepare(manyRows, { sequenceLength: 128, packing });
     const plan = createTrainingPlan({
-      ...{ blocks: train.rows, seed: 3, samplesPerStep: 4, microBatchSize: 2 },
+      ...{ rows: train.rows, seed: 3, rowsPerStep: 4, microBatchSize: 2 },
       ...{ gradientGroups: 2, numEpochs: 1 },
     });
     let total = 0;
     for (let step = 0; step < plan.totalSteps; step++) {
       const count = [0, 1]
         .flatMap((group) => plan.microBatches(step, group))
-        .reduce((sum, { targets }) => sum + targets.filter((t) => t !== ignoredTarget).length, 0);
-      assert.equal(plan.supervisedTokens(step), count);
+        .reduce(
+          (sum, batch) => sum + targetsOf(batch).filter((t) => t !== ignoredTarget).length,
+          0,
+        );
+      assert.equal(plan.lossWeight(step), count);
       total += count;
     }
     assert.equal(total, train.report.supervisedTokens);
@@ -171,12 +176,12 @@ test("the plan's normaliser is the number of targets in its batches, ragged and 
 test("rows of like length come together, the longest of all first, each once an epoch", async () => {
   const { train } = await prepare(manyRows, { sequenceLength: 128 });
   const plan = createTrainingPlan({
-    ...{ blocks: train.rows, seed: 3, samplesPerStep: 4, microBatchSize: 2, gradientGroups: 1 },
+    ...{ rows: train.rows, seed: 3, rowsPerStep: 4, microBatchSize: 2, gradientGroups: 1 },
     ...{ numEpochs: 2, sampling: "group_by_length" as const },
   });
   for (const epoch of [0, 1]) {
     const order = Array.from({ length: 15 }, (_, step) => [
-      ...plan.sampleIndices(epoch * 15 + step),
+      ...plan.rowIndices(epoch * 15 + step),
     ]).flat();
     assert.deepEqual(
       [...order].sort((a, b) => a - b),
@@ -190,10 +195,10 @@ test("rows of like length come together, the longest of all first, each once an 
     }
   }
   const inOrder = createTrainingPlan({
-    ...{ blocks: train.rows, seed: 3, samplesPerStep: 4, microBatchSize: 2, gradientGroups: 1 },
+    ...{ rows: train.rows, seed: 3, rowsPerStep: 4, microBatchSize: 2, gradientGroups: 1 },
     ...{ numEpochs: 2, sampling: "sequential" as const },
   });
-  assert.deepEqual([...inOrder.sampleIndices(16)], [4, 5, 6, 7]);
+  assert.deepEqual([...inOrder.rowIndices(16)], [4, 5, 6, 7]);
 });
 
 test("what is too long is cut at its end and counted; what then has no target is a bad row", async () => {
@@ -234,19 +239,23 @@ test("rows that cannot be learnt end the run, or are counted and listed", async 
   ] as const;
   for (const [row, code] of bad) await assert.rejects(prepare([good, row]), failure(code), code);
   const rows = [good, ...bad.flatMap(([row]) => [row, good])];
-  const { train, rejectedRows, listedRejections } = await prepare(rows, {}, { onBadRow: "skip" });
+  const { train, rejectedExamples, listedRejections } = await prepare(
+    rows,
+    {},
+    { onBadExample: "skip" },
+  );
   assert.equal(train.report.numExamples, bad.length + 1);
-  assert.equal(rejectedRows, bad.length);
+  assert.equal(rejectedExamples, bad.length);
   const codes = listedRejections.map((line) => line.split(":")[0] ?? "");
   const byName = (a: string, b: string): number => (a < b ? -1 : 1);
   assert.deepEqual(codes.sort(byName), bad.map(([, code]) => code).sort(byName));
   await assert.rejects(
-    prepare([good, ...bad.map(([row]) => row)], {}, { onBadRow: "skip" }),
+    prepare([good, ...bad.map(([row]) => row)], {}, { onBadExample: "skip" }),
     failure("E_DATA_TOO_MANY_BAD_ROWS", { numBad: bad.length, numRows: bad.length + 1 }),
   );
   // A tokenizer of another model is no fault of a row.
   await assert.rejects(
-    prepare([good], { vocabSize: 200 }, { onBadRow: "skip" }),
+    prepare([good], { vocabSize: 200 }, { onBadExample: "skip" }),
     failure("E_TOKEN_OUT_OF_VOCABULARY", { vocabSize: 200 }),
   );
 });
@@ -299,8 +308,8 @@ test("a row that is nested without end is a bad row like any other", async () =>
     prepare([], {}, { train }),
     failure("E_DATA_ROW_FORMAT", { place: `${file}:2` }),
   );
-  const { rejectedRows } = await prepare([], {}, { train, onBadRow: "skip" });
-  assert.equal(rejectedRows, 1);
+  const { rejectedExamples } = await prepare([], {}, { train, onBadExample: "skip" });
+  assert.equal(rejectedExamples, 1);
 });
 
 test("best fit fills rows, loses nothing and never overfills", () => {

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import fc from "fast-check";
-import { ignoredTarget, type TokenBatch } from "#lib/core/job";
+import { ignoredTarget, type Batch } from "#lib/core/batch";
 import { packageRoot } from "#lib/core/paths";
 import {
   createTrainingPlan,
@@ -19,6 +19,8 @@ import {
   rowsOfPlace,
   type Split,
 } from "#lib/data/index";
+import { labelsOf, targetsOf, tokensOf } from "#tests/support/batches";
+import { classLabels } from "#lib/objectives/class-labels";
 
 // What is shown is what is learnt: the ids and targets of the plan's batches, and the text that was written
 // into the file at the place that is named.
@@ -65,8 +67,9 @@ async function prepare(
   await writeFile(file, rows.map((row) => JSON.stringify(row)).join("\n"));
   const ledger = new DataLedger();
   const dataset = await prepareDataset(
-    { train: [{ source: file }], validationFraction: 0.3, onBadRow: "skip" },
+    { train: [{ source: file }], validationFraction: 0.3, onBadExample: "skip" },
     {
+      labelReaderOf: () => classLabels,
       ...{ tokenizer, vocabSize: 277, maxSequenceLength: 64, sequenceLength: 24, seed: 1 },
       ...options,
       observer: ledger,
@@ -74,7 +77,7 @@ async function prepare(
   );
   const rowsOf = (split: Split): Promise<PreviewRow[]> =>
     Promise.all(
-      Array.from({ length: dataset[split]?.rows.numBlocks ?? 0 }, (_, row) =>
+      Array.from({ length: dataset[split]?.rows.numRows ?? 0 }, (_, row) =>
         previewRow(dataset, split, row, { ledger, tokenizer }),
       ),
     );
@@ -82,19 +85,20 @@ async function prepare(
 }
 
 /** A row of a batch without its padding, as ids and the targets that they are of. */
-function learntOf(batch: TokenBatch, row: number, length: number) {
-  const width = batch.tokens.length / batch.numRows;
+function learntOf(batch: Batch, row: number, length: number) {
+  const width = tokensOf(batch).length / batch.numRows;
   const part = (values: Int32Array): Int32Array => values.subarray(row * width, (row + 1) * width);
-  const targets = part(batch.targets);
+  const isLabelled = batch.fields["label"] !== undefined;
+  const targets = isLabelled ? labelsOf(batch).subarray(row, row + 1) : part(targetsOf(batch));
   return {
-    ids: [...part(batch.tokens).subarray(0, length)],
+    ids: [...part(tokensOf(batch)).subarray(0, length)],
     labels: Array.from({ length }, (_, i) => (i === 0 ? ignoredTarget : (targets[i - 1] ?? 0))),
     first: targets[0] ?? 0,
     numTargets: targets.filter((target) => target !== ignoredTarget).length,
   };
 }
 
-function assertIsBatch(shown: PreviewRow, batch: TokenBatch, row: number): void {
+function assertIsBatch(shown: PreviewRow, batch: Batch, row: number): void {
   const { ids, labels, first, numTargets } = learntOf(batch, row, shown.ids.length);
   assert.deepEqual([...shown.ids], ids);
   if (shown.label !== undefined) {
@@ -113,13 +117,13 @@ function assertIsBatch(shown: PreviewRow, batch: TokenBatch, row: number): void 
 async function assertShowsBatches({ dataset, rowsOf }: Prepared): Promise<void> {
   const [train, validation] = [await rowsOf("train"), await rowsOf("validation")];
   const plan = createTrainingPlan({
-    ...{ blocks: dataset.train.rows, seed: 5, numEpochs: 1 },
-    ...{ samplesPerStep: Math.min(2, train.length), microBatchSize: 1, gradientGroups: 1 },
+    ...{ rows: dataset.train.rows, seed: 5, numEpochs: 1 },
+    ...{ rowsPerStep: Math.min(2, train.length), microBatchSize: 1, gradientGroups: 1 },
   });
   const seen = new Set<number>();
   for (let step = 0; step < plan.totalSteps; step++) {
     const batches = plan.microBatches(step, 0);
-    for (const [i, index] of plan.sampleIndices(step).entries()) {
+    for (const [i, index] of plan.rowIndices(step).entries()) {
       assertIsBatch(train[index] ?? assert.fail(), batches[i] ?? assert.fail(), 0);
       seen.add(index);
     }
@@ -268,7 +272,7 @@ test("texts with labels: the class of each row, by its number and its name", asy
         rows.push(...pairs.map(([each, label], i) => ({ text: `${i} ${each}`, label })));
         const prepared = await prepare(rows, { sequenceLength: 24 });
         await assertShowsBatches(prepared);
-        assert.deepEqual(prepared.dataset.labels, ["bad", "good", "so-so"]);
+        assert.deepEqual(prepared.dataset.classes?.names, ["bad", "good", "so-so"]);
         for (const row of await prepared.rowsOf("train")) {
           const [{ place, numCut, length, numTokens } = assert.fail()] = row.pieces;
           const { text: whole, label } = rows[lineOf(place)] ?? assert.fail(place);
@@ -312,6 +316,7 @@ test("a lone text that is cut in two is shown from its own file on both sides", 
   const dataset = await prepareDataset(
     { train: [{ source: file }], validationFraction: 0.5 },
     {
+      labelReaderOf: () => classLabels,
       ...{ tokenizer, vocabSize: 277, maxSequenceLength: 64, sequenceLength: 16, seed: 1 },
       observer: ledger,
     },

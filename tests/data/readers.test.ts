@@ -7,12 +7,12 @@ import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
-import { BadRows, maxListedRows } from "#lib/data/bad-rows";
+import { BadExamples, maxListedExamples } from "#lib/data/bad-examples";
 import { FloatNumber, plainNumber } from "#lib/data/json-data";
-import { type RawRow, readRows } from "#lib/data/readers/index";
+import { type RawExample, readRawExamples } from "#lib/data/readers/index";
 import { maxFooterBytes } from "#lib/data/readers/parquet";
 import { repeatedKey } from "#lib/data/readers/repeated-key";
-import { maxRowBytes } from "#lib/data/readers/row";
+import { maxExampleBytes } from "#lib/data/readers/raw-example";
 import { dataFiles } from "#lib/data/sources/index";
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-readers-"));
@@ -24,9 +24,9 @@ async function file(name: string, content: string | Uint8Array): Promise<string>
   return path;
 }
 
-async function rowsOf(path: string, badRows = new BadRows("error")): Promise<RawRow[]> {
-  const rows: RawRow[] = [];
-  for await (const row of readRows(path, badRows)) rows.push(row);
+async function rowsOf(path: string, badExamples = new BadExamples("error")): Promise<RawExample[]> {
+  const rows: RawExample[] = [];
+  for await (const row of readRawExamples(path, badExamples)) rows.push(row);
   return rows;
 }
 const fieldsOf = async (path: string): Promise<unknown[]> =>
@@ -198,17 +198,17 @@ test("a row without an end is refused by its line, in the memory of one row", as
     const path = await file(name, head);
     await truncate(path, endless);
     const atStart = process.resourceUsage().maxRSS;
-    const facts = { what: `row of line ${line}`, limitBytes: maxRowBytes };
+    const facts = { what: `row of line ${line}`, limitBytes: maxExampleBytes };
     await assert.rejects(rowsOf(path), failure("E_DATA_TOO_LARGE", facts), name);
     const grownBytes = (process.resourceUsage().maxRSS - atStart) * 1024;
-    assert.ok(grownBytes < 8 * maxRowBytes, `${name} took ${grownBytes} bytes`);
+    assert.ok(grownBytes < 8 * maxExampleBytes, `${name} took ${grownBytes} bytes`);
     await truncate(path, 0);
   }
   // Many short lines in a field that is not closed.
   const lines = await file("lines.csv", `a,b\n1,2\n3,"${"x".repeat(1023)}\n`);
   const block = Buffer.from(`${"y".repeat(1023)}\n`.repeat(2 ** 10));
   for (let size = 0; size < 70 * 2 ** 20; size += block.length) await appendFile(lines, block);
-  const facts = { what: "row of line 3", limitBytes: maxRowBytes };
+  const facts = { what: "row of line 3", limitBytes: maxExampleBytes };
   await assert.rejects(rowsOf(lines), failure("E_DATA_TOO_LARGE", facts));
 });
 
@@ -306,24 +306,27 @@ test("bad rows are left out, counted and listed where the configuration says so"
     Buffer.from(`"}\n${good}`),
   ]);
   const path = await file("some-bad.jsonl", bytes);
-  const badRows = new BadRows("skip");
+  const badExamples = new BadExamples("skip");
   assert.deepEqual(
-    (await rowsOf(path, badRows)).map(({ place }) => place),
+    (await rowsOf(path, badExamples)).map(({ place }) => place),
     [1, 4, 6].map((line) => `${path}:${line}`),
   );
-  assert.equal(badRows.count, 3);
+  assert.equal(badExamples.count, 3);
   for (const [i, words] of [`${path}:2:10`, `${path}:3`, "not valid UTF-8"].entries()) {
-    assert.ok(badRows.listed[i]?.includes(words), badRows.listed[i]);
+    assert.ok(badExamples.listed[i]?.includes(words), badExamples.listed[i]);
   }
-  badRows.checkShare(6);
-  assert.throws(() => badRows.checkShare(5), failure("E_DATA_TOO_MANY_BAD_ROWS", { numBad: 3 }));
+  badExamples.checkShare(6);
+  assert.throws(
+    () => badExamples.checkShare(5),
+    failure("E_DATA_TOO_MANY_BAD_ROWS", { numBad: 3 }),
+  );
   await assert.rejects(rowsOf(path), failure("E_DATA_INVALID_JSON", { line: 2 }));
 
-  const all = await file("all-bad.jsonl", "x\n".repeat(maxListedRows + 5));
-  const many = new BadRows("skip");
+  const all = await file("all-bad.jsonl", "x\n".repeat(maxListedExamples + 5));
+  const many = new BadExamples("skip");
   await rowsOf(all, many);
-  assert.equal(many.count, maxListedRows + 5);
-  assert.equal(many.listed.length, maxListedRows);
+  assert.equal(many.count, maxListedExamples + 5);
+  assert.equal(many.listed.length, maxListedExamples);
 });
 
 test("patterns reach into directories", async () => {
@@ -381,7 +384,8 @@ test("a key that an object has twice is found at any depth, and nowhere else", a
   const file = join(directory, "twice.jsonl");
   await writeFile(file, '{"text":"a"}\n{"text":"b","text":"c"}\n');
   const read = async (): Promise<void> => {
-    for await (const row of readRows(file, new BadRows("error"))) assert.ok(row.fields["text"]);
+    for await (const row of readRawExamples(file, new BadExamples("error")))
+      assert.ok(row.fields["text"]);
   };
   await assert.rejects(read(), {
     code: "E_DATA_ROW_FORMAT",

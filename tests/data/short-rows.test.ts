@@ -47,7 +47,7 @@ test("a text of one token, which has nothing to predict, is no row of its own", 
     code: "E_DATA_NOTHING_SUPERVISED",
     message: /^example 1: .*1 tokens/,
   });
-  await assert.rejects(prepare({ ...spec, onBadRow: "skip" }, alone), {
+  await assert.rejects(prepare({ ...spec, onBadExample: "skip" }, alone), {
     code: "E_DATA_TOO_MANY_BAD_ROWS",
     message: /^2 of 3 rows/,
   });

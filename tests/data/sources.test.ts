@@ -7,7 +7,7 @@ import { after, test } from "node:test";
 import { readFileSync } from "node:fs";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
-import { BadRows } from "#lib/data/bad-rows";
+import { BadExamples } from "#lib/data/bad-examples";
 import { type DataSource, readExamples, sourceFiles } from "#lib/data/examples";
 import { divideBySplits, parseSplit } from "#lib/data/sources/splits";
 
@@ -92,7 +92,7 @@ test("a directory trains on its train split, and what it does not read is told",
     "data/test-00000-of-00001.jsonl",
   ]);
   const texts: string[] = [];
-  for await (const { example } of readExamples({ source: base }, new BadRows("error"))) {
+  for await (const { example } of readExamples({ source: base }, new BadExamples("error"))) {
     assert.ok(example.kind === "text");
     texts.push(example.text);
   }
@@ -121,7 +121,7 @@ test("a snapshot of links is read, and a link that leads nowhere is named", asyn
   await symlink(join(blobs, "gone"), join(base, "train-2.jsonl"));
   assert.deepEqual((await find(base)).files, ["train-2.jsonl", "train.jsonl"]);
   const read = async (): Promise<void> => {
-    for await (const _ of readExamples({ source: base }, new BadRows("error"))) continue;
+    for await (const _ of readExamples({ source: base }, new BadExamples("error"))) continue;
   };
   assert.match(await problem(read(), "E_FILE_NOT_FOUND"), /train-2\.jsonl/);
 });
@@ -226,7 +226,7 @@ test("what cannot be read as it was meant is refused with what there is", async 
 
 test("a split is a name, or its first rows", () => {
   assert.deepEqual(parseSplit("train"), { name: "train" });
-  assert.deepEqual(parseSplit("test[:20]"), { name: "test", maxRows: 20 });
+  assert.deepEqual(parseSplit("test[:20]"), { name: "test", maxExamples: 20 });
   for (const text of ["train[:10%]", "train[5:]", "train+test", "train[:0]", "", "a b"]) {
     assert.equal(parseSplit(text), undefined, text);
   }
@@ -237,7 +237,7 @@ test("a pipe in a directory, or matched by a pattern, is refused by name", async
   execFileSync("mkfifo", [join(base, "b.jsonl")]);
   for (const source of [base, join(base, "*.jsonl")]) {
     const read = async (): Promise<void> => {
-      for await (const _ of readExamples({ source }, new BadRows("error"))) continue;
+      for await (const _ of readExamples({ source }, new BadExamples("error"))) continue;
     };
     assert.match(
       await problem(read(), "E_FILE_UNREADABLE"),

@@ -3,7 +3,7 @@ import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { ignoredTarget, type TokenBatch } from "#lib/core/job";
+import { ignoredTarget, type Batch } from "#lib/core/batch";
 import { packageRoot } from "#lib/core/paths";
 import {
   evaluationBatches,
@@ -14,6 +14,7 @@ import {
   type Tokenizer,
 } from "#lib/data/index";
 import { writeCaseModel } from "#tests/support/case-job";
+import { targetsOf, tokensOf } from "#tests/support/batches";
 
 // Written by tests/reference/make_text_tokens_fixture.py with transformers.
 
@@ -110,24 +111,25 @@ async function prepare(
   return dataset;
 }
 
-const batchOf = ({ train }: PreparedDataset): TokenBatch => {
-  const [batch] = evaluationBatches(train.rows, train.rows.numBlocks);
+const batchOf = ({ train }: PreparedDataset): Batch => {
+  const [batch] = evaluationBatches(train.rows, train.rows.numRows);
   assert.ok(batch !== undefined);
   return batch;
 };
 
 /** Tokens and targets of each example that a batch holds, in its order: a row, or a segment of one. */
-function examplesOf(batch: TokenBatch, rowLength: number): { ids: number[]; targets: number[] }[] {
+function examplesOf(batch: Batch, rowLength: number): { ids: number[]; targets: number[] }[] {
+  const [tokens, targets, { segments }] = [tokensOf(batch), targetsOf(batch), batch.fields];
   const examples: { ids: number[]; targets: number[] }[] = [];
   for (let row = 0; row < batch.numRows; row++) {
     for (let i = row * rowLength; i < (row + 1) * rowLength; i++) {
-      const segment = batch.segments === undefined ? 1 : (batch.segments[i] ?? 0);
+      const segment = segments === undefined ? 1 : (segments[i] ?? 0);
       if (segment === 0) continue;
-      const isFirst = i === row * rowLength || segment !== (batch.segments?.[i - 1] ?? 1);
+      const isFirst = i === row * rowLength || segment !== (segments?.[i - 1] ?? 1);
       if (isFirst) examples.push({ ids: [], targets: [] });
       const example = examples.at(-1);
-      example?.ids.push(batch.tokens[i] ?? 0);
-      example?.targets.push(batch.targets[i] ?? 0);
+      example?.ids.push(tokens[i] ?? 0);
+      example?.targets.push(targets[i] ?? 0);
     }
   }
   return examples;
@@ -238,9 +240,9 @@ for (const [name, variant] of Object.entries(fixture.variants)) {
     const stream = texts.flatMap(({ ids }) => ids);
     const numTokens = Math.floor(stream.length / 32) * 32;
     const batch = batchOf(wrapped);
-    assert.deepEqual([...batch.tokens], stream.slice(0, numTokens));
+    assert.deepEqual([...tokensOf(batch)], stream.slice(0, numTokens));
     assert.deepEqual(
-      [...batch.targets],
+      [...targetsOf(batch)],
       stream
         .slice(0, numTokens)
         .map((_, i) => (i % 32 === 31 ? ignoredTarget : (stream[i + 1] ?? 0))),

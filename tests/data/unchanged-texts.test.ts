@@ -7,11 +7,12 @@ import fc from "fast-check";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
 import { findLoneSurrogate } from "#lib/core/well-formed";
-import { BadRows } from "#lib/data/bad-rows";
+import { BadExamples } from "#lib/data/bad-examples";
 import { isBlank, splitLoneDocument } from "#lib/data/documents";
 import { readExamples } from "#lib/data/examples";
 import { loadTokenizer, type PreparedDataset, prepareDataset, readTexts } from "#lib/data/index";
 import { writeCaseModel } from "#tests/support/case-job";
+import { classLabels } from "#lib/objectives/class-labels";
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-texts-"));
 after(() => rm(directory, { recursive: true }));
@@ -36,9 +37,10 @@ async function prepare(
   const dataset = await prepareDataset(
     {
       ...{ train: [{ source }], validationFraction: 0 },
-      onBadRow: options.skipsBadRows === true ? "skip" : "error",
+      onBadExample: options.skipsBadRows === true ? "skip" : "error",
     },
     {
+      labelReaderOf: () => classLabels,
       tokenizer: options.addsBos === true ? beginning : tokenizer,
       ...{ vocabSize: 264, sequenceLength: 512, maxSequenceLength: 1024, seed: 1 },
       packing: false,
@@ -52,9 +54,9 @@ async function prepare(
 async function learntTexts(source: string): Promise<string[]> {
   const { train } = await prepare(source);
   return Promise.all(
-    Array.from({ length: train.rows.numBlocks }, async (_, row) => {
+    Array.from({ length: train.rows.numRows }, async (_, row) => {
       const tokens = new Int32Array(512);
-      train.rows.write(row, { tokens, targets: new Int32Array(512) });
+      train.rows.write(row, { tokens, targets: {} });
       const length = train.rows.lengthOf(row);
       assert.equal(tokens[length - 1], 0);
       return tokenizer.decode(tokens.subarray(0, length - 1), { skipSpecialTokens: false });
@@ -64,7 +66,7 @@ async function learntTexts(source: string): Promise<string[]> {
 
 async function textsOf(source: string): Promise<string[]> {
   const texts: string[] = [];
-  for await (const { example } of readExamples({ source }, new BadRows("error"))) {
+  for await (const { example } of readExamples({ source }, new BadExamples("error"))) {
     assert.ok(example.kind === "text");
     texts.push(example.text);
   }
@@ -145,10 +147,10 @@ test("a lone document is cut in two parts that are the whole text", () => {
 
 test("blank texts are left out, counted, and the first is named", async () => {
   const source = await jsonl([{ text: "a" }, { text: "" }, { text: " \n\t" }, { text: " b" }]);
-  const { blankTexts, rejectedRows, train } = await prepare(source);
+  const { blankTexts, rejectedExamples, train } = await prepare(source);
   assert.deepEqual(blankTexts, { count: 2, first: `${source}:2` });
-  assert.equal(rejectedRows, 0);
-  assert.equal(train.rows.numBlocks, 2);
+  assert.equal(rejectedExamples, 0);
+  assert.equal(train.rows.numRows, 2);
 });
 
 test("lines of a file of texts keep their blanks", async () => {
@@ -164,8 +166,8 @@ test("a text that itself begins with the beginning token is a bad row", async ()
     prepare(source, { addsBos: true }),
     failure("E_CHAT_TEMPLATE_SECOND_BOS", { place: `${source}:1`, token: "<s>" }),
   );
-  const { rejectedRows, train } = await prepare(source, { addsBos: true, skipsBadRows: true });
-  assert.deepEqual([rejectedRows, train.rows.numBlocks], [1, 2]);
+  const { rejectedExamples, train } = await prepare(source, { addsBos: true, skipsBadRows: true });
+  assert.deepEqual([rejectedExamples, train.rows.numRows], [1, 2]);
   // Where the tokenizer writes none, it is the text's own.
   assert.deepEqual(await learntTexts(source), ["<s>a", "b<s>", " <s>c"]);
 });
@@ -203,8 +205,10 @@ test("half of a character is a bad row with its place, in whatever a row holds",
     await assert.rejects(prepare(source), failure("E_DATA_LONE_SURROGATE", facts), where);
   }
   const source = await jsonl([{ text: "a" }, { text: half }, { text: "🙂", other: half }]);
-  const { rejectedRows, listedRejections, train } = await prepare(source, { skipsBadRows: true });
-  assert.deepEqual([rejectedRows, train.rows.numBlocks], [1, 2]);
+  const { rejectedExamples, listedRejections, train } = await prepare(source, {
+    skipsBadRows: true,
+  });
+  assert.deepEqual([rejectedExamples, train.rows.numRows], [1, 2]);
   assert.match(
     listedRejections[0] ?? "",
     /^E_DATA_LONE_SURROGATE: .*:2: "text" holds U\+D83D alone/,
@@ -217,9 +221,9 @@ test("bytes of a Parquet file that are not UTF-8 are bad rows, the others are re
     bytes[at + "question 4 ".length] = 0xff;
   }
   const source = await file(".parquet", bytes);
-  const bad = new BadRows("skip");
+  const bad = new BadExamples("skip");
   let numRead = 0;
-  for await (const { place } of readExamples({ source }, bad)) {
+  for await (const { place } of readExamples({ source }, bad, { readLabel: classLabels.read })) {
     assert.ok(!place.endsWith("row 5"));
     numRead++;
   }

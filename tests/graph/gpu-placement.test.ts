@@ -9,10 +9,11 @@ import { assumeBf16Kernels } from "#lib/graph/bf16-kernels";
 import type { GraphDtype, GraphNode } from "#lib/graph/builder";
 import type { Program } from "#lib/graph/session";
 import { createModel } from "#lib/models/index";
-import type { TrainableModel } from "#lib/tuning/batch-loss";
+import { tracedObjective } from "#lib/tuning/objectives/index";
 import { buildTrainingPrograms, type TrainingPrograms } from "#lib/tuning/programs";
 import { hasGpuKernel, kernelText } from "#tests/support/gpu-kernels";
 import { modelFixtureDirectory, modelFixtures } from "#tests/support/model-fixtures";
+import { causalJob, classifierJob } from "#tests/support/batches";
 
 /** The programs of a job on a fixture's model, or undefined for one whose head no job trains. */
 function programsOf(
@@ -24,22 +25,21 @@ function programsOf(
     readFileSync(join(modelFixtureDirectory(fixture), "config.json"), "utf8"),
   ) as Record<string, unknown>;
   const model = createModel(modelConfig);
-  const isTrainable =
-    model.task === "causal-lm" ||
-    (model.task === "sequence-classification" &&
-      model.numLabels > 1 &&
-      (model.problemType ?? "single_label_classification") === "single_label_classification");
-  if (!isTrainable) return undefined;
+  if (model.task === "feature-extraction") return undefined;
+  const fields = model.task === "causal-lm" ? causalJob() : classifierJob(model.numLabels);
+  if (!tracedObjective(fields.objective.kind).fits(model)) return undefined;
   const job: WorkerJob = {
     jobId: "placement",
     modelConfig,
     layout: buildParameterLayout(model.weights, precision === "bf16" ? "bfloat16" : "float32"),
     precision,
+    ...fields,
     ...{ sequenceLength: 12, microBatchSize: 2, evalBatchSize: 2 },
     ...{ generationLength: 8, threadsPerWorker: 1 },
+    parameters: { kind: "full" },
     ...more,
   };
-  return buildTrainingPrograms(model as TrainableModel, job);
+  return buildTrainingPrograms(model, job);
 }
 
 /** What a program runs: everything that its fetches need. */

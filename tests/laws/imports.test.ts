@@ -35,7 +35,14 @@ const mayImport: Readonly<Record<string, readonly string[] | "anything">> = {
     "lib/models",
     "lib/graph",
   ],
-  "lib/evaluation": ["lib/core", "lib/models", "lib/graph", "lib/tuning", "lib/data"],
+  "lib/evaluation": [
+    "lib/core",
+    "lib/objectives",
+    "lib/models",
+    "lib/graph",
+    "lib/tuning",
+    "lib/data",
+  ],
   "lib/wire": ["lib/core", "proto"],
   coordinator: [
     "lib/core",

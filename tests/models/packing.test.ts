@@ -6,9 +6,9 @@ import { test } from "node:test";
 import * as tf from "@tensorflow/tfjs-core";
 import { openModel } from "#run/open-model";
 import { packageRoot } from "#lib/core/paths";
-import { type Argument, compileFunction } from "#lib/graph/function";
 import type { CausalLanguageModel, Model, ModelInputs, Weights } from "#lib/models/index";
 import { capLogits, linearCrossEntropy } from "#lib/ops/index";
+import { type Argument, compileFunction } from "#tests/support/compiled-function";
 import { assertClose } from "#tests/support/compare";
 
 const casesDirectory = join(packageRoot, "tests/fixtures/models");

@@ -233,9 +233,9 @@ test("JSON lines: every line parses, has a time and a type, and keeps figures th
       type: "evaluation.completed",
       step: 1,
       loss: Number.NaN,
-      perplexity: Number.POSITIVE_INFINITY,
-      numTokens: 1,
+      weight: 1,
       seconds: 1,
+      metrics: { perplexity: Number.POSITIVE_INFINITY },
     },
     new Date(0),
   );
@@ -244,9 +244,9 @@ test("JSON lines: every line parses, has a time and a type, and keeps figures th
     type: "evaluation.completed",
     step: 1,
     loss: "NaN",
-    perplexity: "Infinity",
-    numTokens: 1,
+    weight: 1,
     seconds: 1,
+    metrics: { perplexity: "Infinity" },
   });
 });
 
@@ -263,7 +263,7 @@ const step = run.find((event) => event.type === "step.completed") ?? assert.fail
 test("one of a thing is not called several", () => {
   const single = {
     ...{ ...started, totalSteps: 1, globalBatchSize: 1, gradientGroups: 1, plannedWorkers: 1 },
-    ...{ numTrainSamples: 1, numTrainTokens: 512 },
+    ...{ numTrainRows: 1, numTrainTokens: 512 },
   };
   for (const mode of ["lines", "live"] as const) {
     const lines = shown(mode, [single, { ...step, totalSteps: 1 }]).join("\n");

@@ -15,13 +15,13 @@ const resumed: RunResumed = {
     { step: 4, loss: 3.5, gradientNorm: 1 },
     { step: 8, loss: 3.25, gradientNorm: 1 },
   ],
-  evaluations: [{ step: 0, loss: 3.41, perplexity: Math.exp(3.41) }],
+  evaluations: [{ step: 0, loss: 3.41, metrics: { perplexity: Math.exp(3.41) } }],
   samples: [{ step: 0, prompt: "the", text: " state" }],
 };
 const step: LockstepEvent = {
   type: "step.completed",
   ...{ step: 9, totalSteps: 10, epoch: 0.9, loss: 3, learningRate: 1e-4, gradientNorm: 1 },
-  ...{ numSamples: 2, numTokens: 512, stepSeconds: 2, syncSeconds: 0.1, tokensPerSecond: 256 },
+  ...{ numRows: 2, numTokens: 512, stepSeconds: 2, syncSeconds: 0.1, tokensPerSecond: 256 },
 };
 const completed = {
   type: "run.completed" as const,
@@ -54,7 +54,7 @@ test("a frame before the first step shows how far the run was", () => {
 test("the summary is that of the whole run, and says what this process did", () => {
   const evaluation: LockstepEvent = {
     type: "evaluation.completed",
-    ...{ step: 9, loss: 3.24, perplexity: Math.exp(3.24), numTokens: 5, seconds: 1 },
+    ...{ step: 9, loss: 3.24, weight: 5, seconds: 1, metrics: { perplexity: Math.exp(3.24) } },
   };
   const lines = summary(viewOf(resumed, step, evaluation), completed);
   const facts = lines.map((line) => line.replace(/^│ | *│$/g, ""));

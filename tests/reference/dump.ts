@@ -8,10 +8,11 @@
  */
 import { writeTensors } from "#lib/checkpoint/index";
 import { loadConfig } from "#lib/config/index";
-import type { TokenBatch } from "#lib/core/job";
+import { type Batch, integerField } from "#lib/core/batch";
 import type { ShardArithmetic } from "#lib/optim/index";
 import { trainLocal } from "#run/train-local";
-import { type PreparedRun, prepareRun } from "#run/prepare";
+import { prepareRun } from "#run/prepare";
+import type { PreparedRun } from "#run/prepared-run";
 
 interface DumpTensor {
   readonly name: string;
@@ -20,10 +21,10 @@ interface DumpTensor {
 }
 
 /** Token ids fit float32 exactly (below 2^24), so one element type serves the whole file. */
-function batchTensors(batches: readonly TokenBatch[]): DumpTensor[] {
+function batchTensors(batches: readonly Batch[]): DumpTensor[] {
   const numRows = batches.reduce((sum, batch) => sum + batch.numRows, 0);
   const flat = (key: "tokens" | "targets"): Float32Array =>
-    Float32Array.from(batches.flatMap((batch) => [...batch[key]]));
+    Float32Array.from(batches.flatMap((batch) => [...integerField(batch, key)]));
   return (["tokens", "targets"] as const).map((name) => {
     const data = flat(name);
     return { name, shape: [numRows, data.length / numRows], data };
@@ -90,6 +91,6 @@ if ((what !== "step" && what !== "validation") || file === undefined) {
 }
 const { config } = await loadConfig(args);
 const run = await prepareRun(config);
-const tensors = what === "step" ? await dumpStep(run) : batchTensors(run.validation);
+const tensors = what === "step" ? await dumpStep(run) : batchTensors(run.data.validation);
 await writeTensors(file, tensors);
 await run.close();

@@ -8,7 +8,7 @@ import { packageRoot } from "#lib/core/paths";
 import { renderConversation } from "#lib/data/encode-example";
 import { parseExample, recogniseFormat } from "#lib/data/formats/index";
 import { loadTokenizer, type Tokenizer } from "#lib/data/index";
-import { parseRow } from "#lib/data/readers/jsonl";
+import { parseFields } from "#lib/data/readers/jsonl";
 
 const directory = await mkdtemp(join(tmpdir(), "lockstep-messages-"));
 after(() => rm(directory, { recursive: true }));
@@ -39,7 +39,7 @@ const everything = await withTemplate(wholeTemplate);
 /** What a row is rendered to, its examples one after another. */
 export function textOf(row: unknown, tokenizer = everything): string {
   const json = typeof row === "string" ? row : JSON.stringify(row);
-  const fields = parseRow(json, { file: "chats.jsonl", line: 3, column: 1 });
+  const fields = parseFields(json, { file: "chats.jsonl", line: 3, column: 1 });
   const raw = { place: "chats.jsonl:3", fields };
   const example = parseExample(raw, recogniseFormat(raw));
   assert.equal(example.kind, "conversation");

@@ -1,12 +1,14 @@
 import { type ChildProcess, fork } from "node:child_process";
 import type { CoordinatorOptions, StepSource } from "#coordinator/options";
 import type { LockstepEvent } from "#lib/core/events";
-import { ignoredTarget, type TokenBatch, type WorkerJob } from "#lib/core/job";
+import { ignoredTarget, type Batch } from "#lib/core/batch";
+import type { WorkerJob } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { buildParameterLayout, type ElementRange, wireSizeBytes } from "#lib/core/parameter-layout";
 import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { FakeEngine } from "#tests/support/fake-engine";
+import { causalJob } from "./batches.js";
 
 /** A small job over several blocks, so that shards have different sizes and a tensor spans two. */
 const layout = buildParameterLayout(
@@ -25,47 +27,49 @@ export const testJob: WorkerJob = {
   modelConfig: {},
   layout,
   precision: "bf16",
+  ...causalJob(),
   sequenceLength,
   microBatchSize: 2,
   evalBatchSize: 2,
   generationLength: 32,
   threadsPerWorker: 1,
+  parameters: { kind: "full" },
 };
 
-function batchOf(seed: number): TokenBatch {
+function batchOf(seed: number): Batch {
   const length = 2 * sequenceLength;
   const tokens = Int32Array.from({ length }, (_, i) => (seed * 131 + i * i * 7) % 997);
   const targets = Int32Array.from({ length }, (_, i) =>
     (i + 1) % sequenceLength === 0 ? ignoredTarget : (tokens[i + 1] ?? 0),
   );
-  return { numRows: 2, tokens, targets };
+  return { numRows: 2, fields: { tokens, targets } };
 }
 
 const batchesPerGroup = 2;
-export const testGroups = 4;
+const testGroups = 4;
 
-export function testPlan(totalSteps: number): StepSource {
-  const samplesPerStep = testGroups * batchesPerGroup * 2;
+function testPlan(totalSteps: number): StepSource {
+  const rowsPerStep = testGroups * batchesPerGroup * 2;
   return {
     totalSteps,
     microBatches: (step, group) =>
       Array.from({ length: batchesPerGroup }, (_, i) =>
         batchOf((step * testGroups + group) * batchesPerGroup + i),
       ),
-    supervisedTokens: () => samplesPerStep * (sequenceLength - 1),
-    samplesIn: () => samplesPerStep,
+    lossWeight: () => rowsPerStep * (sequenceLength - 1),
+    rowsIn: () => rowsPerStep,
     epochAt: (completedSteps) => completedSteps / totalSteps,
   };
 }
 
-export const evaluationBatches: readonly TokenBatch[] = Array.from({ length: 5 }, (_, i) =>
+export const evaluationBatches: readonly Batch[] = Array.from({ length: 5 }, (_, i) =>
   batchOf(10_000 + i),
 );
 
 const initialMaster = (element: number): number =>
   Math.fround(((element * 37) % 1_999) / 1_999 - 0.5);
 
-export const optimizer: CoordinatorOptions["optimizer"] = {
+const optimizer: CoordinatorOptions["optimizer"] = {
   learningRateAt: (completedUpdates) => 1e-2 / (1 + completedUpdates),
   beta1: 0.9,
   beta2: 0.999,
@@ -102,29 +106,29 @@ export async function sequentialOracle(totalSteps: number): Promise<Oracle> {
   const losses: number[] = [];
   const norms: number[] = [];
   const evaluate = (): number => {
-    let nllSum = 0;
-    let numTokens = 0;
+    let lossSum = 0;
+    let weight = 0;
     for (const batch of evaluationBatches) {
       const sum = engine.evaluate(batch);
-      nllSum += sum.nllSum;
-      numTokens += sum.numTokens;
+      lossSum += sum.lossSum;
+      weight += sum.weight;
     }
-    return nllSum / numTokens;
+    return lossSum / weight;
   };
   engine.loadParameters(arithmetic.publish());
   const before = evaluate();
   for (let step = 0; step < totalSteps; step++) {
-    const numTokens = plan.supervisedTokens(step);
-    let nllSum = 0;
+    const weight = plan.lossWeight(step);
+    let lossSum = 0;
     for (let group = 0; group < testGroups; group++) {
       let groupNllSum = 0;
       const batches = [...plan.microBatches(step, group)];
       for (const [i, batch] of batches.entries()) {
         const out = i === batches.length - 1 ? wire : undefined;
-        groupNllSum += engine.accumulate(batch, 1 / numTokens, i === 0, out).nllSum;
+        groupNllSum += engine.accumulate(batch, 1 / weight, i === 0, out).lossSum;
       }
       arithmetic.addGroup(wire, group === 0);
-      nllSum += groupNllSum;
+      lossSum += groupNllSum;
     }
     const norm = totalNorm(arithmetic.blockSumsOfSquares());
     arithmetic.applyAdamW({
@@ -137,7 +141,7 @@ export async function sequentialOracle(totalSteps: number): Promise<Oracle> {
       gradientScale: clipCoefficient(norm, optimizer.maxGradNorm),
     });
     engine.loadParameters(arithmetic.publish());
-    losses.push(nllSum / numTokens);
+    losses.push(lossSum / weight);
     norms.push(norm);
   }
   return {

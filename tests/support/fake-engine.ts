@@ -1,13 +1,8 @@
 import { float32ToBfloat16 } from "#lib/core/bf16";
-import {
-  type CreateTrainingEngine,
-  ignoredTarget,
-  type LossSum,
-  type TokenBatch,
-  type TrainingEngine,
-  type WorkerJob,
-} from "#lib/core/job";
+import { ignoredTarget, type Batch } from "#lib/core/batch";
+import type { CreateTrainingEngine, LossSum, TrainingEngine, WorkerJob } from "#lib/core/job";
 import { wireOffsetBytes } from "#lib/core/parameter-layout";
+import { targetsOf, tokensOf } from "./batches.js";
 
 /**
  * An engine without TensorFlow whose gradients depend, element by element, on the tokens, on the
@@ -38,12 +33,7 @@ export class FakeEngine implements TrainingEngine {
     }
   }
 
-  accumulate(
-    batch: TokenBatch,
-    gradScale: number,
-    first: boolean,
-    wireBytes?: Uint8Array,
-  ): LossSum {
+  accumulate(batch: Batch, gradScale: number, first: boolean, wireBytes?: Uint8Array): LossSum {
     const seed = hashBatch(batch);
     for (let i = 0; i < this.#gradients.length; i++) {
       const noise = ((Math.imul(seed ^ i, 2_654_435_761) >>> 8) % 2_001) - 1_000;
@@ -67,7 +57,7 @@ export class FakeEngine implements TrainingEngine {
     wireBytes.set(new Uint8Array(vectors.buffer), wireOffsetBytes(layout, vectorStart));
   }
 
-  evaluate(batch: TokenBatch): LossSum {
+  evaluate(batch: Batch): LossSum {
     return this.#loss(batch);
   }
 
@@ -81,15 +71,15 @@ export class FakeEngine implements TrainingEngine {
 
   close(): void {}
 
-  #loss(batch: TokenBatch): LossSum {
-    let numTokens = 0;
-    for (const target of batch.targets) if (target !== ignoredTarget) numTokens += 1;
+  #loss(batch: Batch): LossSum {
+    let weight = 0;
+    for (const target of targetsOf(batch)) if (target !== ignoredTarget) weight += 1;
     let level = 0;
     for (let i = 0; i < this.#parameters.length; i += 97)
       level += Math.abs(this.#parameters[i] ?? 0);
     return {
-      nllSum: numTokens * (1 + (hashBatch(batch) % 1_000) / 1_000) + level / 1_000,
-      numTokens,
+      lossSum: weight * (1 + (hashBatch(batch) % 1_000) / 1_000) + level / 1_000,
+      weight,
     };
   }
 }
@@ -100,10 +90,10 @@ function halfToNumber(bits: number): number {
 }
 const scratch = new DataView(new ArrayBuffer(4));
 
-function hashBatch(batch: TokenBatch): number {
+function hashBatch(batch: Batch): number {
   let hash = 2_166_136_261;
-  for (const token of batch.tokens) hash = Math.imul(hash ^ token, 16_777_619);
-  for (const target of batch.targets) hash = Math.imul(hash ^ target, 16_777_619);
+  for (const token of tokensOf(batch)) hash = Math.imul(hash ^ token, 16_777_619);
+  for (const target of targetsOf(batch)) hash = Math.imul(hash ^ target, 16_777_619);
   return hash >>> 0;
 }
 

@@ -2,22 +2,10 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/index";
-import {
-  AdapterDirectory,
-  addLowRank,
-  type BaseModel,
-  layOutAdapter,
-  loraMatrixOf,
-  rankOf,
-} from "#lib/checkpoint/peft/index";
+import { AdapterDirectory, addLowRank, type BaseModel, rankOf } from "#lib/checkpoint/peft/index";
 import type { Precision, WireDtype } from "#lib/core/dtype";
-import {
-  ignoredTarget,
-  type LoraJob,
-  type TokenBatch,
-  type TrainingEngine,
-  type WorkerJob,
-} from "#lib/core/job";
+import { type Batch, countTargets } from "#lib/core/batch";
+import type { TrainingEngine, WorkerJob } from "#lib/core/job";
 import {
   buildParameterLayout,
   type ParameterLayout,
@@ -26,8 +14,11 @@ import {
 } from "#lib/core/parameter-layout";
 import { passPieces } from "#lib/core/wire-space";
 import { packageRoot } from "#lib/core/paths";
+import { layOutAdapter, type LoraJob, loraMatrixOf } from "#lib/parameters/lora-layout";
+import { adapterFacts } from "#lib/models/facts";
 import { modelFixtureDirectory, readFixtureCase } from "./model-fixtures.js";
 import { readSlot, writeSlot } from "./tiny-llama.js";
+import { causalJob, classifierJob, shifted, tokensOf } from "./batches.js";
 
 export const loraFixtures = ["gpt2", "llama-gqa-untied", "bert-seqcls"] as const;
 
@@ -35,13 +26,13 @@ export const loraFixtureDirectory = (name: string): string =>
   join(packageRoot, "tests/fixtures/lora", name);
 
 export interface LoraFixture {
-  readonly job: WorkerJob & { readonly frozen: ParameterLayout; readonly lora: LoraJob };
+  readonly job: WorkerJob & { readonly frozen: ParameterLayout; readonly parameters: LoraJob };
   /** The adapter, and the base's other weights, in wire form. */
   readonly trained: Uint8Array;
   readonly frozen: Uint8Array;
   /** The base model with the adapter added into it, all of it trained. */
   readonly merged: { readonly job: WorkerJob; readonly wireBytes: Uint8Array };
-  readonly batch: TokenBatch;
+  readonly batch: Batch;
   readonly numTargets: number;
 }
 
@@ -60,16 +51,15 @@ export async function loadFrozen(
 }
 
 /** The model's case as a batch; padding is a segment of its own. */
-function batchOf(name: string): TokenBatch {
+function batchOf(name: string): Batch {
   const { numRows, rowLength, tokens, attentionMask, labels, labelsPerRow } = readFixtureCase(name);
   const isClassifier = labelsPerRow === 1;
-  const targets = Int32Array.from(tokens, (_, i) => {
-    const [row, column] = [Math.floor(i / rowLength), i % rowLength];
-    if (isClassifier) return column === 0 ? (labels[row] as number) : ignoredTarget;
-    return column === rowLength - 1 ? ignoredTarget : (labels[i + 1] as number);
-  });
   const positions = Int32Array.from(tokens, (_, i) => i % rowLength);
-  return { numRows, tokens, targets, segments: attentionMask, positions };
+  const inputs = { tokens, segments: attentionMask, positions };
+  const targets = isClassifier
+    ? { label: Int32Array.from(labels) }
+    : { targets: shifted(labels, rowLength) };
+  return { numRows, fields: { ...inputs, ...targets } };
 }
 
 export async function readLoraFixture(name: string, precision: Precision): Promise<LoraFixture> {
@@ -80,7 +70,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
   const adapter = await AdapterDirectory.open(loraFixtureDirectory(name));
   try {
     const model: BaseModel = {
-      modelType: String(modelConfig["model_type"]),
+      facts: adapterFacts(modelConfig),
       weights: weights.names().map((tensor) => ({
         name: tensor,
         shape: weights.info(tensor).shape,
@@ -88,7 +78,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
     };
     const frozenDtype: WireDtype = precision === "bf16" ? "bfloat16" : "float32";
     const split = layOutAdapter(adapter.config, model, { wireDtype: "float32", frozenDtype });
-    const { trained: layout, frozen: frozenLayout, lora } = split;
+    const { trained: layout, frozen: frozenLayout, job: parameters } = split;
     const trained = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
     for (const { name: slot } of layout.tensors) {
       const lora = loraMatrixOf(slot);
@@ -105,7 +95,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
       const isTrained = layout.tensors.some((other) => other.name === slot);
       const values = isTrained ? readSlot(layout, slot, trained) : await weights.readFloat32(slot);
       if (!isTrained) writeSlot(frozenLayout, slot, values, frozen);
-      const scale = lora.scales[slot.replace(/\.weight$/, "")];
+      const scale = parameters.scales[slot.replace(/\.weight$/, "")];
       if (scale !== undefined) {
         const path = slot.replace(/\.weight$/, "");
         const a = readSlot(layout, `${path}.lora_A.weight`, trained);
@@ -122,20 +112,22 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
       jobId: "test",
       modelConfig,
       precision,
-      sequenceLength: batch.tokens.length / batch.numRows,
-      hasSegments: true,
+      sequenceLength: tokensOf(batch).length / batch.numRows,
+      ...(batch.fields["label"] === undefined
+        ? causalJob({ hasSegments: true })
+        : classifierJob(Number(modelConfig["num_labels"] ?? 2))),
       microBatchSize: batch.numRows,
       evalBatchSize: batch.numRows,
       generationLength: name === "bert-seqcls" ? 0 : 20,
       threadsPerWorker: 1,
     };
     return {
-      job: { ...job, layout, frozen: frozenLayout, lora },
+      job: { ...job, layout, frozen: frozenLayout, parameters },
       trained,
       frozen,
-      merged: { job: { ...job, layout: whole }, wireBytes },
+      merged: { job: { ...job, layout: whole, parameters: { kind: "full" } }, wireBytes },
       batch,
-      numTargets: batch.targets.filter((target) => target >= 0).length,
+      numTargets: countTargets(batch.fields["targets"] ?? batch.fields["label"]),
     };
   } finally {
     await weights.close();

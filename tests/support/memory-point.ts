@@ -2,15 +2,18 @@
  * Trains a group of a small model in this process and prints, as JSON, what was planned and what the
  * process took at most: node memory-point.js kept|checkpointing|lora bf16|fp32
  */
-import { AdapterDirectory, layOutAdapter } from "#lib/checkpoint/peft/index";
+import { AdapterDirectory } from "#lib/checkpoint/peft/index";
 import { peakResidentBytes } from "#bench/frame/peak-memory";
 import type { WorkerJob } from "#lib/core/job";
 import type { Precision } from "#lib/core/dtype";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
 import { sharedWireSpace } from "#lib/core/wire-space";
+import { adapterFacts } from "#lib/models/facts";
 import { createModel } from "#lib/models/index";
+import { layOutAdapter } from "#lib/parameters/lora-layout";
 import createEngine from "#lib/tuning/engine";
 import { loadFrozen, loraFixtureDirectory } from "./lora-fixtures.js";
+import { causalJob } from "./batches.js";
 
 /** Wide rows and few weights: the activations are most of what it takes. */
 const [numRows, numTokens, vocab] = [4, 1024, 4096];
@@ -26,8 +29,10 @@ const job: WorkerJob = {
   jobId: "test",
   modelConfig,
   layout: adapter?.trained ?? buildParameterLayout(model.weights, wireDtype),
-  ...(adapter === undefined ? {} : { frozen: adapter.frozen, lora: adapter.lora }),
+  ...(adapter === undefined ? {} : { frozen: adapter.frozen }),
+  parameters: adapter?.job ?? { kind: "full" },
   precision,
+  ...causalJob(),
   sequenceLength: numTokens,
   gradientCheckpointing: mode === "checkpointing",
   ...{ microBatchSize: numRows, evalBatchSize: 1, generationLength: 0, threadsPerWorker: 1 },
@@ -41,7 +46,8 @@ if (adapter !== undefined) {
 }
 engine.loadParameters(parameters);
 const tokens = Int32Array.from({ length: numRows * numTokens }, (_, i) => (i * 7919) % vocab);
-const batch = { numRows, tokens, targets: tokens.map((id) => (id + 1) % vocab) };
+const targets = tokens.map((id) => (id + 1) % vocab);
+const batch = { numRows, fields: { tokens, targets } };
 engine.accumulate(batch, 1, true);
 engine.accumulate(batch, 1, false, gradients);
 const peakBytes = peakResidentBytes();
@@ -55,5 +61,9 @@ async function adapterOf() {
   await directory.close();
   const weights = model.weights.map(({ name, shape }) => ({ name, shape }));
   const dtypes = { wireDtype: "float32", frozenDtype: wireDtype } as const;
-  return layOutAdapter(directory.config, { modelType: "gpt2", weights }, dtypes);
+  return layOutAdapter(
+    directory.config,
+    { facts: adapterFacts({ model_type: "gpt2" }), weights },
+    dtypes,
+  );
 }

@@ -7,7 +7,7 @@ import { WorkerMetrics } from "#worker/metrics";
 import type { ScrapeTarget } from "./prometheus.js";
 
 /** Metrics endpoints of a coordinator and its workers, fed by a script instead of a run. */
-export interface ScriptedRun {
+interface ScriptedRun {
   readonly targets: readonly ScrapeTarget[];
   readonly coordinator: CoordinatorMetrics;
   readonly workers: readonly WorkerMetrics[];
@@ -59,7 +59,7 @@ export async function startScriptedRun(): Promise<ScriptedRun> {
       loss: 3,
       learningRate: 1e-4,
       gradientNorm: 0.8,
-      numSamples: 8,
+      numRows: 8,
       numTokens: 4088,
       stepSeconds: 2,
       syncSeconds,
@@ -69,8 +69,8 @@ export async function startScriptedRun(): Promise<ScriptedRun> {
       type: "evaluation.completed",
       step,
       loss: 3.2,
-      perplexity: Math.exp(3.2),
-      numTokens: 1000,
+      weight: 1000,
+      metrics: { perplexity: Math.exp(3.2) },
       seconds: 1,
     });
     bus.publish({

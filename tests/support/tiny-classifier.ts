@@ -7,7 +7,7 @@ import { packageRoot } from "#lib/core/paths";
 import { RandomStream } from "#lib/core/random";
 import { createModel } from "#lib/models/index";
 
-export interface TinyClassifier {
+interface TinyClassifier {
   readonly directory: string;
   readonly configFile: string;
   readonly remove: () => Promise<void>;

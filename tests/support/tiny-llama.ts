@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/index";
 import { float32ToBfloat16 } from "#lib/core/bf16";
 import type { Precision } from "#lib/core/dtype";
-import { ignoredTarget, type TokenBatch, type WorkerJob } from "#lib/core/job";
+import { ignoredTarget, type Batch } from "#lib/core/batch";
+import type { WorkerJob } from "#lib/core/job";
 import {
   buildParameterLayout,
   type ParameterLayout,
@@ -11,11 +12,12 @@ import {
 } from "#lib/core/parameter-layout";
 import { packageRoot } from "#lib/core/paths";
 import { wireViewOf, wordsOf } from "#lib/tuning/wire-form";
+import { causalJob } from "./batches.js";
 
 /** A Llama of 2 layers with grouped queries, its loss and gradients as transformers computed them. */
 export const tinyLlamaDirectory = join(packageRoot, "tests/fixtures/tiny-llama");
 
-export interface ReferenceCase {
+interface ReferenceCase {
   readonly input_ids: readonly (readonly number[])[];
   readonly labels: readonly (readonly number[])[];
   readonly loss: number;
@@ -29,11 +31,13 @@ export const tinyLlamaConfig = readJson("config.json") as Record<string, unknown
 export const tinyLlamaCase = readJson("case.json") as ReferenceCase;
 
 /** Targets from labels: position i predicts i + 1. */
-export function batchOf(reference: ReferenceCase): TokenBatch {
+export function batchOf(reference: ReferenceCase): Batch {
   return {
     numRows: reference.input_ids.length,
-    tokens: Int32Array.from(reference.input_ids.flat()),
-    targets: Int32Array.from(reference.labels.flatMap((row) => [...row.slice(1), ignoredTarget])),
+    fields: {
+      tokens: Int32Array.from(reference.input_ids.flat()),
+      targets: Int32Array.from(reference.labels.flatMap((row) => [...row.slice(1), ignoredTarget])),
+    },
   };
 }
 
@@ -59,11 +63,13 @@ export async function tinyLlamaJob(
       modelConfig: tinyLlamaConfig,
       layout,
       precision,
+      ...causalJob(),
       sequenceLength,
       microBatchSize,
       evalBatchSize: tinyLlamaCase.input_ids.length,
       generationLength: 24,
       threadsPerWorker: 1,
+      parameters: { kind: "full" },
     },
   };
 }

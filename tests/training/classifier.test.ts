@@ -38,8 +38,8 @@ for (const { type, pairs } of cases) {
     assert.equal(cluster.code, 0, cluster.stderr);
     assert.equal(cluster.of("run.completed")[0]?.mastersSha256, expected);
     const [before, trained] = cluster.of("evaluation.completed");
-    assert.equal(before?.numTokens, 12, "a target a row");
-    const { accuracy = Number.NaN, macroF1 = Number.NaN } = trained?.scores ?? {};
+    assert.equal(before?.weight, 12, "a target a row");
+    const { accuracy = Number.NaN, macro_f1: macroF1 = Number.NaN } = trained?.metrics ?? {};
     assert.ok(Number.isInteger(accuracy * 12), `accuracy ${accuracy} of 12 rows`);
     const scored = `accuracy ${accuracy.toFixed(4)}, macro-F1 ${macroF1.toFixed(4)}`;
     assert.ok(local.lines.join("\n").includes(scored), `one process has not ${scored}`);

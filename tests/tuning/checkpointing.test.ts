@@ -4,9 +4,9 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { ModelWeights } from "#lib/checkpoint/index";
-import { ignoredTarget, type TokenBatch, type WorkerJob } from "#lib/core/job";
+import type { Batch } from "#lib/core/batch";
+import type { WorkerJob } from "#lib/core/job";
 import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
-import type { ReferenceCase } from "#lib/evaluation/verify/index";
 import { dependsOn, type GraphNode, neededNodes } from "#lib/graph/builder";
 import { createModel, type CausalLanguageModel } from "#lib/models/index";
 import createEngine from "#lib/tuning/engine";
@@ -14,18 +14,7 @@ import { buildTrainingPrograms } from "#lib/tuning/programs";
 import { loadFrozen, readLoraFixture } from "#tests/support/lora-fixtures";
 import { modelFixtureDirectory, readFixtureCase } from "#tests/support/model-fixtures";
 import { tinyLlamaJob, writeSlot } from "#tests/support/tiny-llama";
-
-/** Targets of a causal model's labels, or of a classifier's, one a row. */
-function targetsOf({ labels, labelsPerRow, numRows, rowLength }: ReferenceCase): Int32Array {
-  if (labelsPerRow === 1) {
-    const targets = new Int32Array(numRows * rowLength).fill(ignoredTarget);
-    labels.forEach((label, row) => (targets[row * rowLength] = label));
-    return targets;
-  }
-  return Int32Array.from(labels, (_, index) =>
-    index % rowLength === rowLength - 1 ? ignoredTarget : (labels[index + 1] as number),
-  );
-}
+import { causalJob, classifierJob, shifted } from "#tests/support/batches";
 
 async function jobOf(name: string, precision: "fp32" | "bf16") {
   const directory = modelFixtureDirectory(name);
@@ -40,26 +29,34 @@ async function jobOf(name: string, precision: "fp32" | "bf16") {
     writeSlot(layout, tensor, await weights.readFloat32(tensor), wireBytes);
   }
   await weights.close();
+  const isClassifier = reference.labelsPerRow === 1;
   const config = readFileSync(join(directory, "config.json"), "utf8");
   const job: WorkerJob = {
     jobId: "test",
     modelConfig: JSON.parse(config) as Record<string, unknown>,
-    ...{ layout, precision, hasSegments: true, generationLength: 0, threadsPerWorker: 1 },
+    ...{ layout, precision, generationLength: 0, threadsPerWorker: 1 },
+    ...(isClassifier ? classifierJob(2) : causalJob({ hasSegments: true })),
+    parameters: { kind: "full" },
     sequenceLength: reference.rowLength,
     microBatchSize: reference.numRows,
     evalBatchSize: reference.numRows,
   };
-  const batch: TokenBatch = {
+  const batch: Batch = {
     numRows: reference.numRows,
-    tokens: reference.tokens,
-    targets: targetsOf(reference),
-    segments: reference.attentionMask,
+    fields: {
+      tokens: reference.tokens,
+      segments: reference.attentionMask,
+      positions: Int32Array.from(reference.tokens, (_, i) => i % reference.rowLength),
+      ...(isClassifier
+        ? { label: Int32Array.from(reference.labels) }
+        : { targets: shifted(reference.labels, reference.rowLength) }),
+    },
   };
   return { job, wireBytes, batch };
 }
 
 /** Losses and the gradient of a group of one micro-batch and of one of two. */
-async function gradientsOf(job: WorkerJob, wireBytes: Uint8Array, batch: TokenBatch) {
+async function gradientsOf(job: WorkerJob, wireBytes: Uint8Array, batch: Batch) {
   const engine = await createEngine(job);
   try {
     engine.loadParameters(wireBytes);
@@ -68,9 +65,9 @@ async function gradientsOf(job: WorkerJob, wireBytes: Uint8Array, batch: TokenBa
       Uint8Array,
     ];
     const losses = [
-      engine.accumulate(batch, 0.25, true, single).nllSum,
-      engine.accumulate(batch, 0.5, true).nllSum,
-      engine.accumulate(batch, 0.25, false, double).nllSum,
+      engine.accumulate(batch, 0.25, true, single).lossSum,
+      engine.accumulate(batch, 0.5, true).lossSum,
+      engine.accumulate(batch, 0.25, false, double).lossSum,
     ];
     return { losses, single: Buffer.from(single), double: Buffer.from(double) };
   } finally {

@@ -5,12 +5,14 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { ModelWeights, openSafetensors } from "#lib/checkpoint/index";
 import { isLockstepError } from "#lib/core/errors/index";
-import { ignoredTarget, type TokenBatch, type WorkerJob } from "#lib/core/job";
+import { ignoredTarget, type Batch } from "#lib/core/batch";
+import type { WorkerJob } from "#lib/core/job";
 import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
 import { packageRoot } from "#lib/core/paths";
 import createEngine from "#lib/tuning/engine";
 import { assertClose } from "#tests/support/compare";
 import { readSlot, writeSlot } from "#tests/support/tiny-llama";
+import { classifierJob, labelsOf } from "#tests/support/batches";
 
 interface Case {
   readonly input_ids: readonly (readonly number[])[];
@@ -23,21 +25,21 @@ const directoryOf = (name: string): string => join(packageRoot, "tests/fixtures/
 const readJson = (name: string, file: string): unknown =>
   JSON.parse(readFileSync(join(directoryOf(name), file), "utf8"));
 
-/** The class of a row is the target of its first position; padding is a segment of its own. */
-function batchOf(rows: readonly number[], reference: Case, hasTypes = false): TokenBatch {
+/** Padding is a segment of its own. */
+function batchOf(rows: readonly number[], reference: Case, types?: boolean): Batch {
   const width = reference.input_ids[0]?.length ?? 0;
   const tokens = Int32Array.from(rows.flatMap((row) => [...(reference.input_ids[row] ?? [])]));
-  const targets = new Int32Array(tokens.length).fill(ignoredTarget);
-  rows.forEach((row, index) => {
-    targets[index * width] = reference.labels[row] as number;
-  });
   return {
     numRows: rows.length,
-    tokens,
-    targets,
-    segments: Int32Array.from(rows.flatMap((row) => [...(reference.attention_mask[row] ?? [])])),
-    positions: Int32Array.from(tokens, (_, i) => i % width),
-    ...(hasTypes ? { tokenTypes: Int32Array.from(tokens, (_, i) => (i % width > 3 ? 1 : 0)) } : {}),
+    fields: {
+      tokens,
+      segments: Int32Array.from(rows.flatMap((row) => [...(reference.attention_mask[row] ?? [])])),
+      positions: Int32Array.from(tokens, (_, i) => i % width),
+      ...(types === undefined
+        ? {}
+        : { tokenTypes: tokens.map((_, i) => (types && i % width > 3 ? 1 : 0)) }),
+      label: Int32Array.from(rows, (row) => reference.labels[row] as number),
+    },
   };
 }
 
@@ -59,11 +61,12 @@ async function jobOf(name: string, microBatchSize: number, more: Partial<WorkerJ
     layout,
     precision: "fp32",
     sequenceLength: reference.input_ids[0]?.length ?? 0,
-    hasSegments: true,
+    ...classifierJob(3),
     microBatchSize,
     evalBatchSize: microBatchSize,
     generationLength: 0,
     threadsPerWorker: 1,
+    parameters: { kind: "full" },
     ...more,
   };
   return { job, reference, wireBytes };
@@ -86,14 +89,14 @@ for (const name of ["bert-seqcls", "roberta-seqcls", "distilbert-seqcls", "qwen2
         let count = 0;
         const gradients = new Uint8Array(wireBytes.byteLength);
         batches.forEach((batch, index) => {
-          const { nllSum, numTokens } = engine.accumulate(
+          const { lossSum, weight } = engine.accumulate(
             batch,
             1 / rows.length,
             index === 0,
             index === batches.length - 1 ? gradients : undefined,
           );
-          sum += nllSum;
-          count += numTokens;
+          sum += lossSum;
+          count += weight;
         });
         assert.equal(count, rows.length);
         assert.ok(Math.abs(sum / count / reference.loss - 1) < 1e-5);
@@ -112,18 +115,22 @@ for (const name of ["bert-seqcls", "roberta-seqcls", "distilbert-seqcls", "qwen2
 }
 
 test("a row of padding counts nothing, and token types change the loss", async () => {
-  const { job, reference, wireBytes } = await jobOf("bert-seqcls", 3, { hasTokenTypes: true });
+  const { job, reference, wireBytes } = await jobOf(
+    "bert-seqcls",
+    3,
+    classifierJob(3, { hasTokenTypes: true }),
+  );
   const engine = await createEngine(job);
   engine.loadParameters(wireBytes);
-  const plain = engine.evaluate(batchOf([0, 1, 2], reference));
-  assert.notEqual(engine.evaluate(batchOf([0, 1, 2], reference, true)).nllSum, plain.nllSum);
-  const short = batchOf([0, 1, 2], reference);
-  short.targets[2 * job.sequenceLength] = ignoredTarget;
+  const plain = engine.evaluate(batchOf([0, 1, 2], reference, false));
+  assert.notEqual(engine.evaluate(batchOf([0, 1, 2], reference, true)).lossSum, plain.lossSum);
+  const short = batchOf([0, 1, 2], reference, false);
+  labelsOf(short)[2] = ignoredTarget;
   const counted = engine.evaluate(short);
-  const single = [0, 1].map((row) => engine.evaluate(batchOf([row, row, row], reference)));
-  assert.equal(counted.numTokens, 2);
-  const sum = single.reduce((total, { nllSum }) => total + nllSum / 3, 0);
-  assert.ok(Math.abs(counted.nllSum / sum - 1) < 1e-6);
+  const single = [0, 1].map((row) => engine.evaluate(batchOf([row, row, row], reference, false)));
+  assert.equal(counted.weight, 2);
+  const sum = single.reduce((total, { lossSum }) => total + lossSum / 3, 0);
+  assert.ok(Math.abs(counted.lossSum / sum - 1) < 1e-6);
   engine.close();
 });
 

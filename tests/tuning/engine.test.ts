@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { openSafetensors } from "#lib/checkpoint/index";
-import type { TokenBatch } from "#lib/core/job";
+import type { Batch } from "#lib/core/batch";
 import createEngine from "#lib/tuning/engine";
 import { assertClose, relativeError } from "#tests/support/compare";
 import {
@@ -12,17 +12,20 @@ import {
   tinyLlamaDirectory,
   tinyLlamaJob,
 } from "#tests/support/tiny-llama";
+import { targetsOf, tokensOf } from "#tests/support/batches";
 
 const batch = batchOf(tinyLlamaCase);
-const numTargets = batch.targets.filter((target) => target >= 0).length;
+const numTargets = targetsOf(batch).filter((target) => target >= 0).length;
 
 /** One row of a batch as a batch. */
-function row(whole: TokenBatch, index: number): TokenBatch {
-  const width = whole.tokens.length / whole.numRows;
+function row(whole: Batch, index: number): Batch {
+  const width = tokensOf(whole).length / whole.numRows;
   return {
     numRows: 1,
-    tokens: whole.tokens.slice(index * width, (index + 1) * width),
-    targets: whole.targets.slice(index * width, (index + 1) * width),
+    fields: {
+      tokens: tokensOf(whole).slice(index * width, (index + 1) * width),
+      targets: targetsOf(whole).slice(index * width, (index + 1) * width),
+    },
   };
 }
 
@@ -33,9 +36,9 @@ test("loss and every gradient of a Llama equal transformers' in fp32", async () 
   try {
     engine.loadParameters(wireBytes);
     const gradients = new Uint8Array(new SharedArrayBuffer(wireBytes.byteLength));
-    const { nllSum, numTokens } = engine.accumulate(batch, 1 / numTargets, true, gradients);
-    assert.equal(numTokens, numTargets);
-    assert.ok(Math.abs(nllSum / numTokens / tinyLlamaCase.loss - 1) < 1e-6);
+    const { lossSum, weight } = engine.accumulate(batch, 1 / numTargets, true, gradients);
+    assert.equal(weight, numTargets);
+    assert.ok(Math.abs(lossSum / weight / tinyLlamaCase.loss - 1) < 1e-6);
     for (const slot of job.layout.tensors) {
       assertClose(
         readSlot(job.layout, slot.name, gradients),
@@ -66,16 +69,16 @@ test("rows accumulated one by one give the gradient of the whole batch", async (
     singleEngine.loadParameters(single.wireBytes);
     // What an earlier group left behind must not count.
     singleEngine.accumulate(row(batch, 2), 7, true);
-    const total = wholeEngine.accumulate(batch, 1 / numTargets, true, expected).nllSum;
+    const total = wholeEngine.accumulate(batch, 1 / numTargets, true, expected).lossSum;
     let sum = 0;
     for (let index = 0; index < batch.numRows; index++) {
       const out = index === batch.numRows - 1 ? actual : undefined;
-      sum += singleEngine.accumulate(row(batch, index), 1 / numTargets, index === 0, out).nllSum;
+      sum += singleEngine.accumulate(row(batch, index), 1 / numTargets, index === 0, out).lossSum;
     }
     assert.ok(Math.abs(sum / total - 1) < 1e-6);
     assertClose(new Float32Array(actual.buffer), new Float32Array(expected.buffer), 1e-6, "sum");
     const evaluated = wholeEngine.evaluate(batch);
-    assert.ok(Math.abs(evaluated.nllSum / total - 1) < 1e-6);
+    assert.ok(Math.abs(evaluated.lossSum / total - 1) < 1e-6);
   } finally {
     wholeEngine.close();
     singleEngine.close();
@@ -90,8 +93,8 @@ test("bf16 stays near fp32 and two engines give the same bits", async () => {
   try {
     engines.forEach((engine, index) => {
       engine.loadParameters(wireBytes);
-      const { nllSum } = engine.accumulate(batch, 1 / numTargets, true, results[index]);
-      assert.ok(Math.abs(nllSum / numTargets / tinyLlamaCase.loss - 1) < 5e-3);
+      const { lossSum } = engine.accumulate(batch, 1 / numTargets, true, results[index]);
+      assert.ok(Math.abs(lossSum / numTargets / tinyLlamaCase.loss - 1) < 5e-3);
     });
     assert.deepEqual(results[0], results[1]);
     for (const slot of job.layout.tensors) {
@@ -117,9 +120,9 @@ test("parameters are copied: changing the buffer after a load changes nothing", 
       );
       moved.set(wireBytes);
       engine.loadParameters(moved);
-      const before = engine.evaluate(batch).nllSum;
+      const before = engine.evaluate(batch).lossSum;
       moved.fill(0);
-      assert.equal(engine.evaluate(batch).nllSum, before);
+      assert.equal(engine.evaluate(batch).lossSum, before);
     }
   } finally {
     engine.close();

@@ -7,6 +7,7 @@ import { isLockstepError } from "#lib/core/errors/index";
 import type { TrainingEngine, WorkerJob } from "#lib/core/job";
 import { type GraphNode, neededNodes } from "#lib/graph/builder";
 import { createModel } from "#lib/models/index";
+import type { LoraJob } from "#lib/parameters/lora-layout";
 import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
 import { assertClose, relativeError, testValues } from "#tests/support/compare";
@@ -18,6 +19,7 @@ import {
   readLoraFixture,
 } from "#tests/support/lora-fixtures";
 import { readSlot, writeSlot } from "#tests/support/tiny-llama";
+import { tokensOf } from "#tests/support/batches";
 
 async function openEngine({ job, frozen, trained }: LoraFixture): Promise<TrainingEngine> {
   const engine = await createEngine(job);
@@ -36,9 +38,9 @@ for (const name of loraFixtures) {
     );
     try {
       const gradients = new Uint8Array(trained.byteLength);
-      const { nllSum } = engine.accumulate(batch, 1 / numTargets, true, gradients);
+      const { lossSum } = engine.accumulate(batch, 1 / numTargets, true, gradients);
       const [loss] = await expected.readFloat32("loss");
-      assert.ok(Math.abs(nllSum / numTargets / (loss as number) - 1) < 1e-6);
+      assert.ok(Math.abs(lossSum / numTargets / (loss as number) - 1) < 1e-6);
       assert.equal(job.layout.tensors.length, expected.tensors.size - 1);
       for (const { name: slot } of job.layout.tensors) {
         const exact = await expected.readFloat32(`grad.base_model.model.${slot}`);
@@ -55,13 +57,13 @@ for (const name of loraFixtures) {
     const { merged, batch } = fixture;
     const engines = [await openEngine(fixture), await createEngine(merged.job)] as const;
     engines[1].loadParameters(merged.wireBytes);
-    const [adapted, whole] = engines.map((engine) => engine.evaluate(batch).nllSum) as [
+    const [adapted, whole] = engines.map((engine) => engine.evaluate(batch).lossSum) as [
       number,
       number,
     ];
     assert.ok(Math.abs(adapted / whole - 1) < 1e-6, `${adapted} and ${whole}`);
     if (merged.job.generationLength > 0) {
-      const prompt = batch.tokens.slice(0, 8);
+      const prompt = tokensOf(batch).slice(0, 8);
       const [ours, theirs] = engines.map((engine) => engine.generate(prompt, 12, []));
       assert.deepEqual(ours, theirs);
     }
@@ -87,7 +89,7 @@ test("gradients of an adapter agree with central differences", async () => {
         moved,
       );
       engine.loadParameters(moved);
-      return engine.evaluate(batch).nllSum;
+      return engine.evaluate(batch).lossSum;
     };
     const difference = (lossAt(2e-3) - lossAt(-2e-3)) / 4e-3;
     const gradient = readSlot(job.layout, name, gradients);
@@ -107,9 +109,9 @@ test("bf16 stays near fp32, and a group accumulates", async () => {
   );
   const once = new Uint8Array(trained.byteLength);
   const twice = new Uint8Array(trained.byteLength);
-  const { nllSum } = engine.accumulate(batch, 1 / numTargets, true, once);
+  const { lossSum } = engine.accumulate(batch, 1 / numTargets, true, once);
   const [loss] = await expected.readFloat32("loss");
-  assert.ok(Math.abs(nllSum / numTargets / (loss as number) - 1) < 5e-3);
+  assert.ok(Math.abs(lossSum / numTargets / (loss as number) - 1) < 5e-3);
   engine.accumulate(batch, 0.5 / numTargets, true);
   engine.accumulate(batch, 0.5 / numTargets, false, twice);
   for (const { name } of job.layout.tensors) {
@@ -142,8 +144,9 @@ function countProducts(fetches: readonly { readonly node: GraphNode }[]): number
 
 test("an adapter on what is no linear map is refused", async () => {
   const { job } = await readLoraFixture("gpt2", "fp32");
-  const scales = { ...job.lora.scales, "transformer.h.0.ln_1": 1 };
-  const wrong: WorkerJob = { ...job, lora: { ...job.lora, scales } };
+  const scales = { ...job.parameters.scales, "transformer.h.0.ln_1": 1 };
+  const parameters: LoraJob = { kind: "lora", scales };
+  const wrong: WorkerJob = { ...job, parameters };
   await assert.rejects(
     createEngine(wrong),
     (error) => isLockstepError(error) && error.code === "E_ADAPTER_TARGET",

@@ -2,12 +2,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type * as tf from "@tensorflow/tfjs-core";
 import { ModelWeights } from "#lib/checkpoint/index";
-import { ignoredTarget, type TokenBatch, type WorkerJob } from "#lib/core/job";
-import { type Argument, compileFunction } from "#lib/graph/function";
+import { ignoredTarget, type Batch } from "#lib/core/batch";
+import type { WorkerJob } from "#lib/core/job";
 import { createModel } from "#lib/models/index";
 import createEngine from "#lib/tuning/engine";
+import { type Argument, compileFunction } from "#tests/support/compiled-function";
 import { assertClose } from "#tests/support/compare";
 import { tinyLlamaConfig, tinyLlamaDirectory, tinyLlamaJob } from "#tests/support/tiny-llama";
+import { causalJob, tokensOf } from "#tests/support/batches";
 
 const sequenceLength = 24;
 
@@ -19,7 +21,7 @@ const examples = [7, 11, 5, 13, 9, 3, 8, 16].map((length, example) => ({
 const supervised = examples.reduce((sum, e) => sum + e.tokens.length - 1 - e.promptTokens, 0);
 
 /** Lays examples into rows; each inner list shares a row. */
-function batchOf(rows: readonly (readonly number[])[]): TokenBatch {
+function batchOf(rows: readonly (readonly number[])[]): Batch {
   const size = rows.length * sequenceLength;
   const tokens = new Int32Array(size);
   const targets = new Int32Array(size).fill(ignoredTarget);
@@ -38,18 +40,19 @@ function batchOf(rows: readonly (readonly number[])[]): TokenBatch {
       at += ids.length;
     });
   });
-  return { numRows: rows.length, tokens, targets, segments, positions };
+  return { numRows: rows.length, fields: { tokens, targets, segments, positions } };
 }
 
 async function jobOf(microBatchSize: number): Promise<{ job: WorkerJob; wireBytes: Uint8Array }> {
   const { job, wireBytes } = await tinyLlamaJob("fp32", microBatchSize);
-  const packed = { ...job, sequenceLength, hasSegments: true, evalBatchSize: microBatchSize };
+  const fields = causalJob({ hasSegments: true });
+  const packed = { ...job, ...fields, sequenceLength, evalBatchSize: microBatchSize };
   return { job: packed, wireBytes };
 }
 
 /** Loss sum and gradient of some batches, one after another. */
-async function run(batches: readonly TokenBatch[]) {
-  const { job, wireBytes } = await jobOf((batches[0] as TokenBatch).numRows);
+async function run(batches: readonly Batch[]) {
+  const { job, wireBytes } = await jobOf((batches[0] as Batch).numRows);
   const engine = await createEngine(job);
   try {
     engine.loadParameters(wireBytes);
@@ -59,8 +62,8 @@ async function run(batches: readonly TokenBatch[]) {
       return engine.accumulate(batch, 1 / supervised, index === 0, out);
     });
     return {
-      nllSum: sums.reduce((sum, part) => sum + part.nllSum, 0),
-      numTokens: sums.reduce((sum, part) => sum + part.numTokens, 0),
+      lossSum: sums.reduce((sum, part) => sum + part.lossSum, 0),
+      weight: sums.reduce((sum, part) => sum + part.weight, 0),
       gradients: new Float32Array(gradients.buffer),
     };
   } finally {
@@ -73,9 +76,9 @@ const alone = examples.map((_, index) => [index]);
 test("packed rows have the loss and the gradient of rows of their own", async () => {
   const unpacked = await run(alone.map((row) => batchOf([row])));
   const packed = await run([batchOf([[0, 1, 2], [3, 4], [5, 6], [7]])]);
-  assert.equal(unpacked.numTokens, supervised);
-  assert.equal(packed.numTokens, supervised);
-  assert.ok(Math.abs(packed.nllSum / unpacked.nllSum - 1) < 1e-5);
+  assert.equal(unpacked.weight, supervised);
+  assert.equal(packed.weight, supervised);
+  assert.ok(Math.abs(packed.lossSum / unpacked.lossSum - 1) < 1e-5);
   assertClose(packed.gradients, unpacked.gradients, 1e-5, "gradient");
 });
 
@@ -86,16 +89,22 @@ test("8 x 1 = 4 x 2 = 2 x 4 = 1 x 8, with ragged lengths and masked labels", asy
       batchOf(alone.slice(i * numRows, (i + 1) * numRows)),
     );
     const parts = await run(batches);
-    assert.ok(Math.abs(parts.nllSum / whole.nllSum - 1) < 1e-6);
+    assert.ok(Math.abs(parts.lossSum / whole.lossSum - 1) < 1e-6);
     assertClose(parts.gradients, whole.gradients, 1e-6, `${numRows} rows at a time`);
   }
 });
 
-test("a batch without segments in a job of packed rows is one example a row", async () => {
-  const { tokens, targets } = batchOf(alone.slice(0, 4));
-  const bare = await run([{ numRows: 4, tokens, targets }]);
-  const marked = await run([batchOf(alone.slice(0, 4))]);
-  assertClose(bare.gradients, marked.gradients, 1e-6, "gradient");
+test("a batch without a field that the job declares, or with another one, is refused by its name", async () => {
+  const { fields } = batchOf(alone.slice(0, 4));
+  const { segments, ...bare } = fields;
+  await assert.rejects(run([{ numRows: 4, fields: bare }]), {
+    code: "E_MESSAGE_INVALID",
+    message: /segments is missing/,
+  });
+  const more = { ...fields, tokenTypes: segments as Int32Array };
+  await assert.rejects(run([{ numRows: 4, fields: more }]), /tokenTypes is not declared/);
+  const short = { ...fields, targets: new Int32Array(4) };
+  await assert.rejects(run([{ numRows: 4, fields: short }]), /targets has 4 values, not 96/);
 });
 
 test("changing one packed example leaves the others' hidden states bit-equal", async () => {
@@ -114,7 +123,8 @@ test("changing one packed example leaves the others' hidden states bit-equal", a
       positions: positions as tf.Tensor2D,
     });
   });
-  const { tokens, segments, positions } = batchOf([[0, 1, 2]]);
+  const packed = batchOf([[0, 1, 2]]);
+  const [tokens, { segments, positions }] = [tokensOf(packed), packed.fields];
   const statesOf = (ids: Int32Array): Float32Array => {
     const shape = [1, sequenceLength];
     const inputs = [ids, segments, positions].map((data) => ({ data: data as Int32Array, shape }));

@@ -15,8 +15,8 @@ async function gradientOf(job: WorkerJob, parameters: Uint8Array) {
     engine.loadParameters(parameters);
     const gradients = new Uint8Array(parameters.byteLength);
     engine.accumulate(batch, 0.01, true);
-    const { nllSum } = engine.accumulate(batch, 0.01, false, gradients);
-    return { nllSum, gradients };
+    const { lossSum } = engine.accumulate(batch, 0.01, false, gradients);
+    return { lossSum, gradients };
   } finally {
     engine.close();
   }
@@ -31,7 +31,7 @@ for (const [precision, tolerance] of [
     const xlaJob = { ...job, xla: true };
     const expected = await gradientOf(job, wireBytes);
     const actual = await gradientOf(xlaJob, wireBytes);
-    assert.ok(Math.abs(actual.nllSum / expected.nllSum - 1) < tolerance / 10);
+    assert.ok(Math.abs(actual.lossSum / expected.lossSum - 1) < tolerance / 10);
     for (const { name } of job.layout.tensors) {
       const error = relativeError(
         readSlot(job.layout, name, actual.gradients),
@@ -41,7 +41,7 @@ for (const [precision, tolerance] of [
     }
     assert.deepEqual(await gradientOf(xlaJob, wireBytes), actual);
     const recomputed = await gradientOf({ ...xlaJob, gradientCheckpointing: true }, wireBytes);
-    assert.ok(Math.abs(recomputed.nllSum / expected.nllSum - 1) < tolerance / 10);
+    assert.ok(Math.abs(recomputed.lossSum / expected.lossSum - 1) < tolerance / 10);
     assert.ok(
       relativeError(
         readSlot(job.layout, embedding, recomputed.gradients),

@@ -31,19 +31,15 @@ test("tasks of every kind survive the wire, token for token and bit for bit", ()
   const plain = { noNullPrototype: true };
   const uint32 = fc.integer({ min: 0, max: 2 ** 32 - 1 });
   const int32 = fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 });
-  const extras = fc.record({ hasSegments: fc.boolean(), hasTokenTypes: fc.boolean() });
+  const extras = fc.record({ hasNumbers: fc.boolean(), hasClasses: fc.boolean() });
   const batch = fc.tuple(fc.integer({ min: 1, max: 3 }), extras).chain(([numRows, has]) =>
     fc.array(int32, { minLength: numRows * 4, maxLength: numRows * 4 }).map((ids) => ({
       numRows,
-      tokens: Int32Array.from(ids),
-      targets: Int32Array.from(ids, (id) => id ^ 1),
-      ...(has.hasSegments
-        ? {
-            segments: Int32Array.from(ids, (id) => id ^ 2),
-            positions: Int32Array.from(ids, (id) => id ^ 3),
-          }
-        : {}),
-      ...(has.hasTokenTypes ? { tokenTypes: Int32Array.from(ids, (id) => id ^ 4) } : {}),
+      fields: {
+        tokens: Int32Array.from(ids),
+        ...(has.hasNumbers ? { numbers: Float32Array.from(ids, (id) => id / 3) } : {}),
+        ...(has.hasClasses ? { label: Int32Array.from(ids.slice(0, numRows)) } : {}),
+      },
     })),
   );
   const task: fc.Arbitrary<Task> = fc.oneof(
@@ -96,11 +92,12 @@ test("tasks of every kind survive the wire, token for token and bit for bit", ()
   );
 });
 
-test("the classes of evaluated rows arrive as they were sent", () => {
+test("what a model says of evaluated rows arrives as it was sent", () => {
   const { requestSerialize, requestDeserialize } = controlMethods.completeTask;
   const sums = [
-    { nllSum: 1.5, numTokens: 3, predictions: Int32Array.of(2, 0, 1) },
-    { nllSum: 2, numTokens: 4 },
+    { lossSum: 1.5, weight: 3, outputs: Int32Array.of(2, 0, 1) },
+    { lossSum: 2, weight: 4.5, outputs: Float32Array.of(0.25, -1e-30) },
+    { lossSum: 2, weight: 4 },
   ];
   const request = { workerId: "w", lease: 7, result: { kind: "losses" as const, sums } };
   assert.deepEqual(requestDeserialize(requestSerialize(request)), request);
@@ -129,9 +126,12 @@ test("rows that are not equal, and texts beyond their limit, are refused with th
     kind: "evaluate",
     lease: 1,
     version: 1,
-    batches: [{ numRows: 3, tokens: new Int32Array(4), targets: new Int32Array(4) }],
+    batches: [{ numRows: 3, fields: { tokens: new Int32Array(4) } }],
   };
-  assert.throws(() => roundTrip(taskWire, uneven), /batches\[0\].*tokens are not 3 equal rows/);
+  assert.throws(
+    () => roundTrip(taskWire, uneven),
+    /batches\[0\].*fields has tokens, which is not 3 equal rows/,
+  );
   const { requestSerialize, requestDeserialize } = controlMethods.leave;
   assert.throws(
     () => requestDeserialize(requestSerialize({ workerId: "w", reason: "x".repeat(5_000) })),
@@ -211,7 +211,7 @@ test("a long poll that is given up, or times out, is noticed by the server", asy
 
 test("a message beyond the server's limit is refused, and the connection stays usable", async () => {
   const client = (await serve({}))({});
-  const sums = Array.from({ length: 20_000 }, () => ({ nllSum: 1, numTokens: 1 }));
+  const sums = Array.from({ length: 20_000 }, () => ({ lossSum: 1, weight: 1 }));
   await assert.rejects(
     client.completeTask({ workerId: "me", lease: 1, result: { kind: "losses", sums } }),
     /RESOURCE_EXHAUSTED/,

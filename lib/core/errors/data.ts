@@ -115,6 +115,10 @@ export const dataErrors = {
     (d) => `${d.place}: the text begins with ${JSON.stringify(d.token)} twice.`,
     "Take the beginning token out of the chat template or out of the text; it is added once.",
   ),
+  E_LABELS_INVALID: entry<{ place: string; problem: string }>(
+    (d) => `${d.place}: the labels of the rows to train on make no classes: ${d.problem}.`,
+    "Correct the labels, or name the column that holds them under columns.",
+  ),
   E_LABEL_UNSEEN: entry<{ place: string; label: string; known: readonly string[] }>(
     (d) =>
       `${d.place}: the label ${JSON.stringify(d.label)} does not occur in training (${d.known.join(", ")}).`,

@@ -1,9 +1,10 @@
 import type { ColumnMapping, InstructionForm } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
+import type { Label } from "#lib/core/labels";
 import type { ChatMessage } from "#lib/data/chat-template";
 import { atPlace, type JsonData, jsonDataOf } from "#lib/data/json-data";
 
-/** What a row says, whatever its file and its columns looked like. */
+/** What an example says, whatever its file and its columns looked like. */
 export type Example = TextExample | CompletionExample | ConversationExample | LabelledExample;
 
 /** Every token is learnt. */
@@ -33,7 +34,7 @@ export interface LabelledExample {
   readonly kind: "labelled";
   readonly text: string;
   readonly pair: string | null;
-  readonly label: string | number | boolean;
+  readonly label: Label;
 }
 
 export const datasetFormats = [
@@ -83,16 +84,16 @@ export interface FormatOptions {
   readonly tags?: RoleTags;
   /** Of the format `messages`. */
   readonly chat?: ChatForm;
-  /** Of the format `prompt-completion`: what writes the prompt out of a row's parts. */
+  /** Of the format `prompt-completion`: what writes the prompt out of an example's parts. */
   readonly instructions?: InstructionForm;
   /** Columns of the data by any of our names, which also tell the format: the key `columns`. */
   readonly mapping?: ColumnMapping;
-  /** Rows with a label are texts: somebody named the column of texts, and the model continues texts. */
+  /** Examples with a label are texts: somebody named the column of texts, and the model continues texts. */
   readonly prefersText?: boolean;
 }
 
-/** A row while it is read in one format: its fields with checks that name it. */
-export class FormatRow {
+/** An example while it is read in one format: its fields with checks that name it. */
+export class RawFields {
   readonly place: string;
   readonly format: DatasetFormat;
   readonly fields: Readonly<Record<string, unknown>>;

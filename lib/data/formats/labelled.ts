@@ -1,33 +1,29 @@
-import type { FormatOptions, FormatRow, LabelledExample } from "./example.js";
+import type { LabelReader } from "#lib/core/labels";
+import type { FormatOptions, RawFields, LabelledExample } from "./example.js";
 
 /**
- * `text` (or `sentence`), or a pair `sentence1`, `sentence2`, with a `label`: a class by name, by number,
- * or true and false. Blanks around a label are none of it.
+ * `text` (or `sentence`), or a pair `sentence1`, `sentence2`, with a `label`, which the objective reads.
+ * Blanks around a label are none of it.
  *
  * @throws E_DATA_ROW_FORMAT, E_DATA_NO_ANSWER
  */
-export function classificationRow(
-  row: FormatRow,
+export function classificationExample(
+  raw: RawFields,
   { columns = {} }: FormatOptions,
+  read: LabelReader["read"],
 ): LabelledExample {
-  const single = ["text", "sentence"].find((field) => row.get(field) !== undefined);
+  const single = ["text", "sentence"].find((field) => raw.get(field) !== undefined);
   const field = columns.label ?? "label";
-  const value = row.get(field);
-  const label = typeof value === "string" ? value.trim() : value;
-  if (label === undefined || label === "") throw row.noAnswer("label");
-  if (typeof label !== "string" && typeof label !== "boolean" && !Number.isFinite(label)) {
-    throw row.wrong(`${JSON.stringify(field)} is neither text nor a number`);
-  }
-  if (Number.isInteger(label) && !Number.isSafeInteger(label)) {
-    throw row.wrong(
-      `${JSON.stringify(field)} has more digits than a number keeps: write it in quotes`,
-    );
-  }
+  const value = raw.get(field);
+  const given = typeof value === "string" ? value.trim() : value;
+  if (given === undefined || given === "") throw raw.noAnswer("label");
+  const label = read(given);
+  if ("problem" in label) throw raw.wrong(`${JSON.stringify(field)} ${label.problem}`);
   const isPair = columns.pair !== undefined || (single === undefined && columns.text === undefined);
   return {
     kind: "labelled",
-    text: row.string(columns.text ?? single ?? "sentence1"),
-    pair: isPair ? row.string(columns.pair ?? "sentence2") : null,
-    label: label as string | number | boolean,
+    text: raw.string(columns.text ?? single ?? "sentence1"),
+    pair: isPair ? raw.string(columns.pair ?? "sentence2") : null,
+    ...label,
   };
 }

@@ -1,6 +1,6 @@
 import type { ChatMessage } from "#lib/data/chat-template";
 import { isJsonObject, type JsonData, plainNumber } from "#lib/data/json-data";
-import type { ConversationExample, FormatOptions, FormatRow } from "./example.js";
+import type { ConversationExample, FormatOptions, RawFields } from "./example.js";
 import { readFunctionCall, readTools, readToolCalls } from "./tool-calls.js";
 
 /**
@@ -10,38 +10,38 @@ import { readFunctionCall, readTools, readToolCalls } from "./tool-calls.js";
  *
  * @param messages the list; the field `messages` by default
  */
-export function messagesRow(
-  row: FormatRow,
+export function messagesExample(
+  raw: RawFields,
   { columns = {} }: FormatOptions,
-  messages: unknown = row.get(columns.messages ?? "messages"),
+  messages: unknown = raw.get(columns.messages ?? "messages"),
 ): ConversationExample {
-  const list = row.dataOf(messages);
-  if (!Array.isArray(list)) throw row.wrong('"messages" is not a list');
+  const list = raw.dataOf(messages);
+  if (!Array.isArray(list)) throw raw.wrong('"messages" is not a list');
   const isLearnt: boolean[] = [];
   const read = (list as readonly JsonData[]).map((value, i): ChatMessage => {
     const name = `message ${i + 1}`;
-    if (!isJsonObject(value)) throw row.wrong(`${name} is not an object with a role`);
-    const message = readMessage(row, value, name);
-    isLearnt.push(message.role === "assistant" && isToBeLearnt(row, value, name));
+    if (!isJsonObject(value)) throw raw.wrong(`${name} is not an object with a role`);
+    const message = readMessage(raw, value, name);
+    isLearnt.push(message.role === "assistant" && isToBeLearnt(raw, value, name));
     return message;
   });
   const tools = readTools(
-    row,
+    raw,
     columns.tools ?? "tools",
     columns.tools === undefined ? "functions" : undefined,
   );
-  return conversation(row, read, isLearnt, tools);
+  return conversation(raw, read, isLearnt, tools);
 }
 
 /** Whether an answer's weight, if it has one, is 1. @throws E_DATA_ROW_FORMAT */
 export function isToBeLearnt(
-  row: FormatRow,
+  raw: RawFields,
   message: ReadonlyMap<string, JsonData>,
   name: string,
 ): boolean {
   const weight = plainNumber(message.get("weight") ?? message.get("loss_weight") ?? 1);
   if (weight === 0 || weight === 1) return weight === 1;
-  throw row.wrong(`the weight of ${name} is not 0 or 1`);
+  throw raw.wrong(`the weight of ${name} is not 0 or 1`);
 }
 
 /** Fields of a message with something that no text of a template says. */
@@ -49,27 +49,27 @@ const unreadable = ["refusal", "audio", "images", "videos"];
 const thoughtFields = ["reasoning_content", "thinking", "reasoning"];
 
 function readMessage(
-  row: FormatRow,
+  raw: RawFields,
   fields: ReadonlyMap<string, JsonData>,
   name: string,
 ): ChatMessage {
   const role = fields.get("role");
   if (typeof role !== "string" || role === "")
-    throw row.wrong(`${name} is not an object with a role`);
+    throw raw.wrong(`${name} is not an object with a role`);
   for (const field of unreadable) {
     if (!isNothing(fields.get(field) ?? null)) {
-      throw row.wrong(`${name} has ${JSON.stringify(field)}, which is not read`);
+      throw raw.wrong(`${name} has ${JSON.stringify(field)}, which is not read`);
     }
   }
-  const calls = callsOf(row, fields, name);
-  const thoughts = thoughtsOf(row, fields, name);
+  const calls = callsOf(raw, fields, name);
+  const thoughts = thoughtsOf(raw, fields, name);
   if (!fields.has("content") && calls === undefined && thoughts === undefined) {
-    throw row.wrong(`${name} has neither content nor tool_calls`);
+    throw raw.wrong(`${name} has neither content nor tool_calls`);
   }
   const message: Record<string, JsonData> = {};
   for (const [field, value] of fields) {
     if (field === "weight" || field === "loss_weight") continue;
-    if (field === "content") message[field] = contentOf(row, value, name);
+    if (field === "content") message[field] = contentOf(raw, value, name);
     else if (field === "function_call" || field === "tool_calls") {
       if (calls !== undefined) message["tool_calls"] = calls;
     } else message[field] = value;
@@ -78,59 +78,59 @@ function readMessage(
 }
 
 function callsOf(
-  row: FormatRow,
+  raw: RawFields,
   fields: ReadonlyMap<string, JsonData>,
   name: string,
 ): JsonData | undefined {
   const given = fields.get("tool_calls");
-  const calls = given === undefined ? undefined : readToolCalls(row, given, name);
+  const calls = given === undefined ? undefined : readToolCalls(raw, given, name);
   const legacy = fields.get("function_call");
   if (legacy === undefined) return calls;
   if (Array.isArray(calls) && calls.length > 0) {
-    throw row.wrong(`${name} has both tool_calls and a function_call`);
+    throw raw.wrong(`${name} has both tool_calls and a function_call`);
   }
-  return readFunctionCall(row, legacy, name);
+  return readFunctionCall(raw, legacy, name);
 }
 
 /** What a message thinks, by whichever name. @throws E_DATA_ROW_FORMAT where names say different things */
 function thoughtsOf(
-  row: FormatRow,
+  raw: RawFields,
   fields: ReadonlyMap<string, JsonData>,
   name: string,
 ): string | undefined {
   const given = thoughtFields.filter((field) => fields.has(field));
   const texts = new Set(given.map((field) => fields.get(field)));
   const [text] = texts;
-  if (texts.size > 1) throw row.wrong(`${name} has different texts in ${given.join(" and ")}`);
+  if (texts.size > 1) throw raw.wrong(`${name} has different texts in ${given.join(" and ")}`);
   if (text === undefined || typeof text === "string") return text;
-  throw row.wrong(`the ${given[0] ?? ""} of ${name} is not text`);
+  throw raw.wrong(`the ${given[0] ?? ""} of ${name} is not text`);
 }
 
 /** Fields of a part that say nothing of its text. */
 const inertPartFields = ["type", "text", "value", "cache_control", "annotations"];
 
-function contentOf(row: FormatRow, content: JsonData, name: string): string {
+function contentOf(raw: RawFields, content: JsonData, name: string): string {
   if (typeof content === "string") return content;
   const parts: readonly JsonData[] = Array.isArray(content) ? (content as JsonData[]) : [content];
   return parts
     .map((part) => {
-      if (!isJsonObject(part)) throw row.wrong(`the content of ${name} is not text`);
+      if (!isJsonObject(part)) throw raw.wrong(`the content of ${name} is not text`);
       const type = part.get("type");
       const text = part.get("text") ?? part.get("value");
-      if (type === undefined) throw row.wrong(`the content of ${name} is not text`);
+      if (type === undefined) throw raw.wrong(`the content of ${name} is not text`);
       if (type !== "text") {
-        throw row.wrong(
+        throw raw.wrong(
           `the content of ${name} has a part of the type ${JSON.stringify(type)}, not text`,
         );
       }
       const other = [...part.keys()].find((field) => !inertPartFields.includes(field));
       if (other !== undefined) {
-        throw row.wrong(
+        throw raw.wrong(
           `a text in the content of ${name} has ${JSON.stringify(other)}, which is not read`,
         );
       }
       if (typeof text === "string") return text;
-      throw row.wrong(`the content of ${name} is not text`);
+      throw raw.wrong(`the content of ${name} is not text`);
     })
     .join("");
 }
@@ -147,14 +147,14 @@ export const isNothing = (value: JsonData): boolean =>
 
 /** @throws E_DATA_NO_ANSWER where no answer with content is there to be learnt, E_DATA_BLANK_ANSWER */
 export function conversation(
-  row: FormatRow,
+  raw: RawFields,
   messages: readonly ChatMessage[],
   isLearnt: readonly boolean[],
   tools: JsonData,
 ): ConversationExample {
   for (const column of unreadColumns) {
-    if (!isNothing(row.data(column))) {
-      throw row.wrong(`it has ${JSON.stringify(column)}, which is not read`);
+    if (!isNothing(raw.data(column))) {
+      throw raw.wrong(`it has ${JSON.stringify(column)}, which is not read`);
     }
   }
   const last = messages.at(-1);
@@ -167,9 +167,9 @@ export function conversation(
     !messages.some((message, i) => isLearnt[i] === true && !isEmpty(message)) ||
     (last.role === "assistant" && isEmpty(last))
   ) {
-    throw row.noAnswer();
+    throw raw.noAnswer();
   }
   const blank = messages.findIndex((message, i) => isLearnt[i] === true && isEmpty(message));
-  if (blank >= 0) throw row.blankAnswer(blank + 1);
+  if (blank >= 0) throw raw.blankAnswer(blank + 1);
   return { kind: "conversation", messages, isLearnt, tools };
 }

@@ -1,7 +1,7 @@
 import { type ColumnRole, columnRoles } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { fieldsOf } from "#lib/data/json-data";
-import type { RawRow } from "#lib/data/readers/index";
+import type { RawExample } from "#lib/data/readers/index";
 import {
   type ChatForm,
   type ColumnNames,
@@ -10,8 +10,8 @@ import {
   type FormatOptions,
 } from "./example.js";
 
-/** How the rows of a file are read. */
-export interface RowReading extends FormatOptions {
+/** How the examples of a file are read. */
+export interface ExampleReading extends FormatOptions {
   readonly format: DatasetFormat;
   /** What a person should know about it. */
   readonly note?: string;
@@ -19,7 +19,7 @@ export interface RowReading extends FormatOptions {
   readonly knownColumns?: ReadonlySet<string>;
 }
 
-/** Parts of a row that a format reads. */
+/** Parts of an example that a format reads. */
 const rolesOf: Readonly<Record<DatasetFormat, readonly ColumnRole[]>> = {
   text: ["text"],
   "prompt-completion": ["prompt", "response", "tools"],
@@ -50,30 +50,30 @@ const tellingNames: readonly (readonly [DatasetFormat, readonly string[]])[] = [
   ["prompt-completion", ["completion"]],
 ];
 
-/** What is said of rows before one of them is looked at. */
-type SaidOfRows = FormatOptions & { readonly format?: DatasetFormat };
+/** What is said of examples before one of them is looked at. */
+type SaidOfExamples = FormatOptions & { readonly format?: DatasetFormat };
 
 /**
- * How a file is read, by its first row and by what the configuration says of its columns.
+ * How a file is read, by its first example and by what the configuration says of its columns.
  *
- * @throws E_DATA_FORMAT_UNKNOWN, E_DATA_COLUMNS where columns do not fit the row
+ * @throws E_DATA_FORMAT_UNKNOWN, E_DATA_COLUMNS where columns do not fit the example
  */
-export function readingOf(row: RawRow, options: SaidOfRows): RowReading {
-  refuseColumns(row);
+export function readingOf(raw: RawExample, options: SaidOfExamples): ExampleReading {
+  refuseColumns(raw);
   const { mapping, format, columns, chat, instructions } = options;
   if (mapping !== undefined && Object.keys(mapping).length > 0) {
-    return withUnread(row, mappedReading(row, options));
+    return withUnread(raw, mappedReading(raw, options));
   }
-  if (format === undefined) return withUnread(row, recognisedReading(row, options));
+  if (format === undefined) return withUnread(raw, recognisedReading(raw, options));
   // Whoever says the format and its columns has said what is read.
   const isSaid = columns !== undefined || chat !== undefined || instructions !== undefined;
-  return isSaid ? { ...options, format } : withUnread(row, { ...options, format });
+  return isSaid ? { ...options, format } : withUnread(raw, { ...options, format });
 }
 
 const isObject = (value: unknown): boolean => fieldsOf(value) !== undefined;
 
-/** A table that was written as one object, by its columns or by its index, is no row. */
-function refuseColumns({ place, fields }: RawRow): void {
+/** A table that was written as one object, by its columns or by its index, is no example. */
+function refuseColumns({ place, fields }: RawExample): void {
   const values = Object.values(fields);
   const isIndexed = (value: unknown): boolean => {
     const keys = Object.keys(fieldsOf(value) ?? {});
@@ -93,9 +93,9 @@ function refuseColumns({ place, fields }: RawRow): void {
 }
 
 /** Tells the columns that are not read. @throws E_DATA_COLUMNS where the answer's is not there */
-function withUnread(row: RawRow, reading: RowReading): RowReading {
+function withUnread(raw: RawExample, reading: ExampleReading): ExampleReading {
   const { format, columns = {} } = reading;
-  const names = Object.keys(row.fields);
+  const names = Object.keys(raw.fields);
   const whole: ColumnNames = { ...usualColumns[format], ...columns };
   const isTextRead = format === "classification" && columns.text === undefined;
   const read = [
@@ -110,7 +110,7 @@ function withUnread(row: RawRow, reading: RowReading): RowReading {
   const { response } = whole;
   if (format === "alpaca" && response !== undefined && !names.includes(response)) {
     const problem = `it has no column ${response} for the answer`;
-    throw new LockstepError("E_DATA_COLUMNS", { place: row.place, problem, columns: names });
+    throw new LockstepError("E_DATA_COLUMNS", { place: raw.place, problem, columns: names });
   }
   const told = reading.note === undefined ? "" : `${reading.note}; `;
   const note = `${told}columns that are not read: ${listedColumns(unread)}`;
@@ -124,17 +124,17 @@ function listedColumns(names: readonly string[]): string {
   return `${names.slice(0, maxListedColumns).join(", ")}${more}`;
 }
 
-/** Columns that are not read and that only later rows of a file have: what they hold is told too. */
+/** Columns that are not read and that only later examples of a file have: what they hold is told too. */
 export class LaterColumns {
   readonly #known: ReadonlySet<string> | undefined;
   readonly #found = new Set<string>();
   #place = "";
 
-  constructor({ knownColumns }: RowReading) {
+  constructor({ knownColumns }: ExampleReading) {
     this.#known = knownColumns;
   }
 
-  look({ place, fields }: RawRow): void {
+  look({ place, fields }: RawExample): void {
     if (this.#known === undefined || this.#found.size > maxListedColumns) return;
     for (const name of Object.keys(fields)) {
       if (this.#known.has(name) || this.#found.has(name) || name === "") continue;
@@ -158,10 +158,10 @@ const isEmpty = (value: unknown): boolean =>
   value === "" ||
   (Array.isArray(value) && value.length === 0);
 
-function recognisedReading(row: RawRow, options: SaidOfRows): RowReading {
+function recognisedReading(raw: RawExample, options: SaidOfExamples): ExampleReading {
   const { columns, chat, tags } = options;
   const textField = columns?.text ?? "text";
-  const format = recogniseFormat(row, { textField });
+  const format = recogniseFormat(raw, { textField });
   if (format === "classification" && options.prefersText === true) {
     const note =
       "labels are not read: dataset_text_field trains on texts (dataset_format: classification trains a classifier)";
@@ -170,7 +170,7 @@ function recognisedReading(row: RawRow, options: SaidOfRows): RowReading {
   if (chat !== undefined || tags !== undefined || columns?.messages !== undefined) {
     return { ...options, format };
   }
-  const isLacking = columns?.text !== undefined && !Object.hasOwn(row.fields, textField);
+  const isLacking = columns?.text !== undefined && !Object.hasOwn(raw.fields, textField);
   const note = isLacking
     ? {
         note: `rows are read as ${format}: they have no column ${textField}, which dataset_text_field names`,
@@ -178,21 +178,21 @@ function recognisedReading(row: RawRow, options: SaidOfRows): RowReading {
     : {};
   if (format !== "sharegpt" && format !== "messages") return { ...options, ...note, format };
   const field = format === "sharegpt" ? "conversations" : "messages";
-  const told = formatOfMessages(row.fields[field], format);
+  const told = formatOfMessages(raw.fields[field], format);
   return { ...options, ...note, format: told, columns: { ...columns, messages: field } };
 }
 
-function mappedReading(row: RawRow, options: SaidOfRows): RowReading {
+function mappedReading(raw: RawExample, options: SaidOfExamples): ExampleReading {
   const { mapping = {} } = options;
   const fail = (problem: string): never => {
-    const names = Object.keys(row.fields);
-    throw new LockstepError("E_DATA_COLUMNS", { place: row.place, problem, columns: names });
+    const names = Object.keys(raw.fields);
+    throw new LockstepError("E_DATA_COLUMNS", { place: raw.place, problem, columns: names });
   };
-  const lacking = Object.entries(mapping).find(([, name]) => !Object.hasOwn(row.fields, name));
+  const lacking = Object.entries(mapping).find(([, name]) => !Object.hasOwn(raw.fields, name));
   if (lacking !== undefined) {
     fail(`columns names ${JSON.stringify(lacking[1])} for ${lacking[0]}`);
   }
-  const format = options.format ?? formatOfMapping(row, mapping, fail);
+  const format = options.format ?? formatOfMapping(raw, mapping, fail);
   const columns: Partial<Record<ColumnRole, string>> = {};
   for (const [name, column] of Object.entries(mapping)) {
     const role = columnRoles[name];
@@ -215,19 +215,19 @@ const plainForm: ChatForm = {
 };
 
 function formatOfMapping(
-  row: RawRow,
+  raw: RawExample,
   mapping: Readonly<Record<string, string>>,
   fail: (problem: string) => never,
 ): DatasetFormat {
   const has = (name: string): boolean => Object.hasOwn(mapping, name);
-  const isThere = (name: string): boolean => Object.hasOwn(row.fields, name);
+  const isThere = (name: string): boolean => Object.hasOwn(raw.fields, name);
   const told = tellingNames.find(([, names]) => names.some(has));
   if (told !== undefined) return told[0];
   for (const [name, usual] of [
     ["conversations", "sharegpt"],
     ["messages", "messages"],
   ] as const) {
-    if (has(name)) return formatOfMessages(row.fields[mapping[name] ?? ""], usual);
+    if (has(name)) return formatOfMessages(raw.fields[mapping[name] ?? ""], usual);
   }
   if (has("prompt") || has("response")) {
     const isAlpaca = isThere("instruction") || isThere("output") || isThere("input");
@@ -238,7 +238,7 @@ function formatOfMapping(
     );
   }
   if (has("text")) return isThere("label") ? "classification" : "text";
-  return recogniseFormat(row);
+  return recogniseFormat(raw);
 }
 
 /** Lists of messages are OpenAI's or ShareGPT's by the names of a message's parts. */
@@ -250,12 +250,12 @@ function formatOfMessages(list: unknown, usual: "messages" | "sharegpt"): "messa
 }
 
 /**
- * The format of a row, by its fields: the most telling ones first, `text` alone last.
+ * The format of an example, by its fields: the most telling ones first, `text` alone last.
  *
  * @param textField the column of texts. @throws E_DATA_FORMAT_UNKNOWN
  */
 export function recogniseFormat(
-  { place, fields }: RawRow,
+  { place, fields }: RawExample,
   { textField = "text" }: { textField?: string } = {},
 ): DatasetFormat {
   const has = (...names: string[]): boolean => names.every((name) => Object.hasOwn(fields, name));

@@ -1,8 +1,8 @@
 import { LockstepError } from "#lib/core/errors/index";
-import type { BadRows } from "#lib/data/bad-rows";
+import type { BadExamples } from "#lib/data/bad-examples";
 import { decodeUtf8 } from "#lib/data/files";
 import { splitLines } from "./lines.js";
-import { maxColumns, maxRowBytes, type RawRow } from "./row.js";
+import { maxColumns, maxExampleBytes, type RawExample } from "./raw-example.js";
 
 /** What stands between the fields of a table, the usual ones first. */
 const separators = [",", ";", "\t", "|"] as const;
@@ -15,17 +15,17 @@ type Separator = (typeof separators)[number];
  * Blanks around the names of columns are none of them, and a column without a name is not read.
  *
  * csv-parse does not fit: its relax_quotes, without which `5" pipe` ends the file, joins `"1"x","2"` into one
- * field without a word; it replaces bytes that are not UTF-8, and names the line where a row ends.
+ * field without a word; it replaces bytes that are not UTF-8, and names the line where an example ends.
  *
  * @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_DATA_TOO_LARGE, E_DATA_TOO_MANY_COLUMNS, E_DATA_CSV
- *   where the header is none or a quote is not closed; as bad rows E_DATA_INVALID_UTF8, and E_DATA_CSV
+ *   where the header is none or a quote is not closed; as bad examples E_DATA_INVALID_UTF8, and E_DATA_CSV
  *   where the number of fields is another
  */
 export async function* readTable(
   file: string,
-  badRows: BadRows,
+  badExamples: BadExamples,
   usual: "," | "\t",
-): AsyncGenerator<RawRow> {
+): AsyncGenerator<RawExample> {
   let separator: Separator = usual;
   let header: readonly string[] | undefined;
   let line = 0;
@@ -40,7 +40,7 @@ export async function* readTable(
     } catch (error) {
       // Without its header nothing in the file has a meaning.
       if (header === undefined) throw error;
-      badRows.reject(error);
+      badExamples.reject(error);
       continue;
     }
     if (!isOpen) {
@@ -49,8 +49,8 @@ export async function* readTable(
       recordLine = line;
     }
     record += isOpen ? `\n${text}` : text;
-    if (record.length > maxRowBytes) {
-      const sizes = { sizeBytes: record.length, limitBytes: maxRowBytes };
+    if (record.length > maxExampleBytes) {
+      const sizes = { sizeBytes: record.length, limitBytes: maxExampleBytes };
       throw new LockstepError("E_DATA_TOO_LARGE", {
         file,
         what: `row of line ${recordLine}`,
@@ -87,7 +87,7 @@ export async function* readTable(
       }
     } catch (error) {
       if (header === undefined) throw error;
-      badRows.reject(error);
+      badExamples.reject(error);
     }
   }
   if (isOpen) {

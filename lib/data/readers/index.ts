@@ -1,22 +1,22 @@
 import { extname } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
 import { openRegularFile } from "#lib/core/regular-file";
-import type { BadRows } from "#lib/data/bad-rows";
+import type { BadExamples } from "#lib/data/bad-examples";
 import { readTable } from "./csv.js";
 import { readJson } from "./json.js";
 import { readJsonLines } from "./jsonl.js";
 import { readParquet } from "./parquet.js";
 import { readPlainText } from "./plain-text.js";
-import type { RawRow, RowReader } from "./row.js";
+import type { RawExample, ExampleReader } from "./raw-example.js";
 
-export type { RawRow } from "./row.js";
+export type { RawExample } from "./raw-example.js";
 
-const readers: Readonly<Record<string, RowReader>> = Object.freeze({
+const readers: Readonly<Record<string, ExampleReader>> = Object.freeze({
   ".txt": readPlainText,
   ".jsonl": readJsonLines,
   ".json": readJson,
-  ".csv": (file, badRows) => readTable(file, badRows, ","),
-  ".tsv": (file, badRows) => readTable(file, badRows, "\t"),
+  ".csv": (file, badExamples) => readTable(file, badExamples, ","),
+  ".tsv": (file, badExamples) => readTable(file, badExamples, "\t"),
   ".parquet": readParquet,
 });
 
@@ -35,8 +35,11 @@ export function dataExtension(file: string): string {
   return `${before}${last}`;
 }
 
-/** The rows of one file, read as a stream. @throws E_DATASET_FORMAT, and what its reader throws */
-export async function* readRows(file: string, badRows: BadRows): AsyncGenerator<RawRow> {
+/** The examples of one file, read as a stream. @throws E_DATASET_FORMAT, and what its reader throws */
+export async function* readRawExamples(
+  file: string,
+  badExamples: BadExamples,
+): AsyncGenerator<RawExample> {
   const extension = dataExtension(file);
   const reader = readers[extension.replace(/\.gz$/, "")];
   if (reader === undefined || !dataExtensions.includes(extension)) {
@@ -44,5 +47,5 @@ export async function* readRows(file: string, badRows: BadRows): AsyncGenerator<
     await (await openRegularFile(file, "data file")).handle.close();
     throw new LockstepError("E_DATASET_FORMAT", { file, known: dataExtensions });
   }
-  yield* reader(file, badRows);
+  yield* reader(file, badExamples);
 }

@@ -1,9 +1,9 @@
 import { LockstepError } from "#lib/core/errors/index";
-import type { BadRows } from "#lib/data/bad-rows";
+import type { BadExamples } from "#lib/data/bad-examples";
 import { decodeUtf8 } from "#lib/data/files";
-import { parseRow } from "./jsonl.js";
-import { readChunks, RowBytes } from "./lines.js";
-import type { RawRow } from "./row.js";
+import { parseFields } from "./jsonl.js";
+import { readChunks, ExampleBytes } from "./lines.js";
+import type { RawExample } from "./raw-example.js";
 
 const quote = 0x22;
 const backslash = 0x5c;
@@ -17,35 +17,38 @@ const byteOrderMark = [0xef, 0xbb, 0xbf];
 const isBlank = (byte: number): boolean => byte === 0x20 || (byte >= 0x09 && byte <= 0x0d);
 
 /**
- * The rows of a JSON file: the objects of one array, or objects one after another over any number of
- * lines. Read as a stream: a row is held, never the array. A comma after the last row is passed over, a
+ * The examples of a JSON file: the objects of one array, or objects one after another over any number of
+ * lines. Read as a stream: an example is held, never the array. A comma after the last example is passed over, a
  * doubled or a missing one is an error.
  *
- * stream-json does not fit: its errors have no place and end the file, where a bad row can be left out; it
+ * stream-json does not fit: its errors have no place and end the file, where a bad example can be left out; it
  * replaces bytes that are not UTF-8, and holds a string of any length.
  *
  * @throws E_FILE_NOT_FOUND, E_DATA_TOO_LARGE, E_DATA_INVALID_JSON where the array does not end; as bad
- *   rows E_DATA_INVALID_UTF8, E_DATA_INVALID_JSON, E_DATA_ROW_FORMAT
+ *   examples E_DATA_INVALID_UTF8, E_DATA_INVALID_JSON, E_DATA_ROW_FORMAT
  */
-export async function* readJson(file: string, badRows: BadRows): AsyncGenerator<RawRow> {
-  const row = new RowBytes(file);
+export async function* readJson(
+  file: string,
+  badExamples: BadExamples,
+): AsyncGenerator<RawExample> {
+  const row = new ExampleBytes(file);
   const here = { line: 1, column: 0, offset: 0 };
   let start = { ...here };
   let isArray: boolean | undefined;
   let hasEnded = false;
-  /** What may come next in an array: a row at its start, a comma behind a row. */
+  /** What may come next in an array: an example at its start, a comma behind an example. */
   let awaits: "row" | "comma" | "row after a comma" = "row";
   let depth = 0;
   let inString = false;
   let isEscaped = false;
 
-  const parse = (): RawRow | undefined => {
+  const parse = (): RawExample | undefined => {
     const place = { file, line: start.line, column: start.column };
     try {
       const text = decodeUtf8(row.take(), { file, fileOffset: start.offset, line: start.line });
-      return { place: `${file}:${start.line}`, fields: parseRow(text, place) };
+      return { place: `${file}:${start.line}`, fields: parseFields(text, place) };
     } catch (error) {
-      badRows.reject(error);
+      badExamples.reject(error);
       return undefined;
     }
   };

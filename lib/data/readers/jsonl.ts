@@ -1,5 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
-import type { BadRows } from "#lib/data/bad-rows";
+import type { BadExamples } from "#lib/data/bad-examples";
 import { findJsonError } from "#lib/data/datasets/json-error";
 import { decodeUtf8, isRecord } from "#lib/data/files";
 import {
@@ -11,14 +11,17 @@ import {
 } from "#lib/data/json-data";
 import { splitLines } from "./lines.js";
 import { repeatedKey } from "./repeated-key.js";
-import { kindOf, type RawRow } from "./row.js";
+import { kindOf, type RawExample } from "./raw-example.js";
 
 /**
- * The rows of a JSON Lines file, one object a line; blank lines are skipped.
+ * The examples of a JSON Lines file, one object a line; blank lines are skipped.
  *
- * @throws E_FILE_NOT_FOUND, E_DATA_TOO_LARGE; as bad rows E_DATA_INVALID_UTF8, E_DATA_INVALID_JSON, E_DATA_ROW_FORMAT
+ * @throws E_FILE_NOT_FOUND, E_DATA_TOO_LARGE; as bad examples E_DATA_INVALID_UTF8, E_DATA_INVALID_JSON, E_DATA_ROW_FORMAT
  */
-export async function* readJsonLines(file: string, badRows: BadRows): AsyncGenerator<RawRow> {
+export async function* readJsonLines(
+  file: string,
+  badExamples: BadExamples,
+): AsyncGenerator<RawExample> {
   let line = 0;
   for await (const { bytes, fileOffset } of splitLines(file)) {
     line++;
@@ -26,9 +29,9 @@ export async function* readJsonLines(file: string, badRows: BadRows): AsyncGener
     let fields: Readonly<Record<string, unknown>> | undefined;
     try {
       const text = decodeUtf8(bytes, { file, fileOffset, line });
-      if (text.trim() !== "") fields = parseRow(text, start);
+      if (text.trim() !== "") fields = parseFields(text, start);
     } catch (error) {
-      badRows.reject(error);
+      badExamples.reject(error);
     }
     if (fields !== undefined) yield { place: `${file}:${line}`, fields };
   }
@@ -38,7 +41,7 @@ export async function* readJsonLines(file: string, badRows: BadRows): AsyncGener
  * @param start where the text starts in its file; 1-based
  * @throws E_DATA_INVALID_JSON, E_DATA_ROW_FORMAT
  */
-export function parseRow(
+export function parseFields(
   text: string,
   start: { file: string; line: number; column: number },
 ): Readonly<Record<string, unknown>> {
@@ -67,7 +70,7 @@ export function parseRow(
   throw new LockstepError("E_DATA_ROW_FORMAT", { place, format: "JSON", problem });
 }
 
-/** The row with what is nested in it as it was written, where JavaScript's objects would lose something. */
+/** The example with what is nested in it as it was written, where JavaScript's objects would lose something. */
 function keepDigits(
   row: Readonly<Record<string, unknown>>,
   text: string,

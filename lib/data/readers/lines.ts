@@ -1,7 +1,7 @@
 import { createGunzip } from "node:zlib";
 import { LockstepError } from "#lib/core/errors/index";
 import { openRegularFile } from "#lib/core/regular-file";
-import { maxRowBytes } from "./row.js";
+import { maxExampleBytes } from "./raw-example.js";
 
 const chunkBytes = 2 ** 20;
 
@@ -35,12 +35,12 @@ export async function* readChunks(file: string): AsyncGenerator<Buffer> {
   }
 }
 
-/** Collects the bytes of one row from the chunks it spans. @throws E_DATA_TOO_LARGE */
-export class RowBytes {
+/** Collects the bytes of one example from the chunks it spans. @throws E_DATA_TOO_LARGE */
+export class ExampleBytes {
   readonly #file: string;
   #parts: Buffer[] = [];
   length = 0;
-  /** Where the row begins. */
+  /** Where the example begins. */
   line = 1;
 
   constructor(file: string) {
@@ -49,8 +49,8 @@ export class RowBytes {
 
   add(part: Buffer): void {
     this.length += part.length;
-    if (this.length > maxRowBytes) {
-      const sizes = { sizeBytes: this.length, limitBytes: maxRowBytes };
+    if (this.length > maxExampleBytes) {
+      const sizes = { sizeBytes: this.length, limitBytes: maxExampleBytes };
       const what = `row of line ${this.line}`;
       throw new LockstepError("E_DATA_TOO_LARGE", { file: this.#file, what, ...sizes });
     }
@@ -67,7 +67,7 @@ export class RowBytes {
   }
 }
 
-export interface Line {
+interface Line {
   readonly bytes: Buffer;
   /** Of the line's first byte in the file (in the decompressed bytes of a .gz file). */
   readonly fileOffset: number;
@@ -76,7 +76,7 @@ export interface Line {
 /** Lines without their end. */
 export async function* splitLines(file: string): AsyncGenerator<Line> {
   const newline = 0x0a;
-  const pending = new RowBytes(file);
+  const pending = new ExampleBytes(file);
   let fileOffset = 0;
   for await (const chunk of readChunks(file)) {
     let start = 0;

@@ -6,10 +6,10 @@ const lenient = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /**
  * A text of a Parquet file as it is, a byte order mark too. The first byte that is not UTF-8 stands as
- * half of a character (U+DC80 to U+DCFF, as `surrogateescape` of Python writes it), so that a row that
+ * half of a character (U+DC80 to U+DCFF, as `surrogateescape` of Python writes it), so that an example that
  * uses the text is refused by name, and other rows of its group are read.
  */
-export function textFromBytes(bytes: Uint8Array): string {
+function textFromBytes(bytes: Uint8Array): string {
   try {
     return strict.decode(bytes);
   } catch {

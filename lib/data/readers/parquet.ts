@@ -2,11 +2,11 @@ import { parquetMetadata, parquetReadObjects, parquetSchema } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { LockstepError } from "#lib/core/errors/index";
 import { openRegularFile } from "#lib/core/regular-file";
-import type { BadRows } from "#lib/data/bad-rows";
+import type { BadExamples } from "#lib/data/bad-examples";
 import { isRecord } from "#lib/data/files";
 import { FloatNumber, plainNumber } from "#lib/data/json-data";
 import { textParsers } from "./parquet-texts.js";
-import { maxColumns, type RawRow } from "./row.js";
+import { maxColumns, type RawExample } from "./raw-example.js";
 
 /** Schema and places of the column chunks: some KiB, with many row groups some MiB. */
 export const maxFooterBytes = 16 * 2 ** 20;
@@ -20,7 +20,10 @@ const tailBytes = 8;
  *
  * @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_DATA_PARQUET, E_DATA_TOO_LARGE, E_DATA_TOO_MANY_COLUMNS
  */
-export async function* readParquet(file: string, _badRows: BadRows): AsyncGenerator<RawRow> {
+export async function* readParquet(
+  file: string,
+  _badExamples: BadExamples,
+): AsyncGenerator<RawExample> {
   const { handle, sizeBytes: size } = await openRegularFile(file, "data file");
   const invalid = (cause: unknown): LockstepError => {
     const problem = cause instanceof Error ? cause.message : String(cause);

@@ -179,7 +179,7 @@ function refuseOtherStores(
   }
 }
 
-/** The same rows in two forms would be learnt twice. */
+/** The same examples in two forms would be learnt twice. */
 function refuseTwice(files: readonly string[], fail: (problem: string) => never): void {
   const byStem = new Map<string, string>();
   for (const name of files) {

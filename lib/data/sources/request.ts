@@ -2,7 +2,7 @@
 export interface SourceRequest {
   /** A file, a directory or a pattern. */
   readonly path: string;
-  /** What its rows are for: decides a directory's split where none is named. */
+  /** What its examples are for: decides a directory's split where none is named. */
   readonly purpose: "train" | "validation";
   /** The split of a directory. */
   readonly split?: string | undefined;

@@ -65,9 +65,9 @@ function splitsOf(names: readonly string[], told: typeof inFileName): string[] {
 }
 
 /** A split as `datasets` writes it: a name, and perhaps the first rows of it. */
-export interface SplitRequest {
+interface SplitRequest {
   readonly name: string;
-  readonly maxRows?: number;
+  readonly maxExamples?: number;
 }
 
 /** Reads `train` or `train[:1000]`; undefined for another slice, a share or a sum of splits. */
@@ -76,5 +76,5 @@ export function parseSplit(text: string): SplitRequest | undefined {
   if (match === null) return undefined;
   const [, name = "", rows] = match;
   if (rows === undefined) return { name };
-  return Number(rows) > 0 ? { name, maxRows: Number(rows) } : undefined;
+  return Number(rows) > 0 ? { name, maxExamples: Number(rows) } : undefined;
 }

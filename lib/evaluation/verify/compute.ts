@@ -1,5 +1,6 @@
 // Shape legend: B rows, T tokens, D model width, V vocabulary, L labels.
 import * as tf from "@tensorflow/tfjs-core";
+import { dtypeOf } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder, type GraphTensor } from "#lib/graph/builder";
@@ -7,14 +8,9 @@ import "#lib/graph/lowerings/index";
 import { type Program, Session } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
-import type {
-  CausalLanguageModel,
-  Model,
-  ModelInputs,
-  SequenceClassifier,
-  Weights,
-} from "#lib/models/index";
-import { modelOutputs } from "#lib/tuning/model-outputs";
+import type { CausalLanguageModel, Model, ModelInputs, Weights } from "#lib/models/index";
+import { type Objective, objectiveOf } from "#lib/objectives/index";
+import { type HeadedModel, tracedObjective } from "#lib/tuning/objectives/index";
 import { WeightVariables } from "#lib/tuning/weight-variables";
 import type { ReferenceCase } from "./case.js";
 
@@ -78,7 +74,7 @@ const gradientFetch = (name: string): string => `grad/${name}`;
 
 function caseProgram(
   graph: GraphBuilder,
-  model: CausalLanguageModel | SequenceClassifier,
+  model: HeadedModel,
   weights: Weights,
   reference: ReferenceCase,
 ): { readonly program: Program; readonly feeds: Record<string, Int32Array> } {
@@ -92,13 +88,23 @@ function caseProgram(
     tokens: symbolicTensor(feeds["tokens"] as GraphTensor) as tf.Tensor2D,
     segments: symbolicTensor(feeds["mask"] as GraphTensor) as tf.Tensor2D,
   };
+  const objective = objectiveOfCase(model, reference);
+  const { loss: lossOf } = tracedObjective(objective.kind);
+  const given = objective.targetsOfLabels(reference);
+  const weight = objective.weightOf(given, reference.numRows);
+  const targets = Object.fromEntries(
+    Object.entries(given).map(([name, values]) => [
+      name,
+      tf.tensor2d(values, [reference.numRows, values.length / reference.numRows], dtypeOf(values)),
+    ]),
+  );
   const indexOf = new Map(model.weights.map(({ name }, index) => [name, index]));
   let logits: tf.Tensor | undefined;
   const { value, grads } = tf.valueAndGrads((...values: tf.Tensor[]) => {
     const lookup: Weights = (name) => values[indexOf.get(name) as number] as tf.Tensor;
-    const outputs = modelOutputs(model, lookup, inputs, reference);
-    logits = tf.keep(outputs.logits);
-    return outputs.loss;
+    const outputs = lossOf(model, lookup, inputs, targets);
+    logits = tf.keep(outputs.logits());
+    return tf.div(outputs.lossSum, tf.scalar(weight)) as tf.Scalar;
   })(model.weights.map(({ name }) => weights(name)));
   const fetch = (tensor: tf.Tensor, name: string): GraphTensor =>
     op.identity(op.cast(graphTensor(tensor), "float32"), { name: `fetch/case/${name}` });
@@ -114,6 +120,17 @@ function caseProgram(
     feeds: { tokens: reference.tokens, mask: reference.attentionMask },
   };
 }
+
+/** The objective whose loss transformers computes for the model's head. */
+function objectiveOfCase(model: HeadedModel, { labelsPerRow }: ReferenceCase): Objective {
+  if (model.task === "causal-lm") return objectiveOf("causal_lm");
+  const guessed = model.numLabels === 1 ? "regression" : guessedProblem(labelsPerRow);
+  return objectiveOf(model.problemType ?? guessed);
+}
+
+/** What transformers decides where the configuration names no problem_type. */
+const guessedProblem = (labelsPerRow: number): string =>
+  labelsPerRow === 1 ? "single_label_classification" : "multi_label_classification";
 
 /**
  * One program a length, since dynamic rotary types depend on it. All have rows of the longest, so that what

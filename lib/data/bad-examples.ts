@@ -1,0 +1,58 @@
+import { LockstepError } from "#lib/core/errors/index";
+
+export type BadExamplePolicy = "error" | "skip";
+
+/** Rejected examples that are listed by name; the others are counted. */
+export const maxListedExamples = 20;
+/** A data set that loses more than this share of its examples was read the wrong way. */
+const maxBadShare = 0.5;
+
+/** What became of examples that cannot be used: the first one ends the run, or each is counted and listed. */
+export class BadExamples {
+  readonly #policy: BadExamplePolicy;
+  readonly #onRejected: ((error: LockstepError) => void) | undefined;
+  readonly #listed: string[] = [];
+  #count = 0;
+  #numBlank = 0;
+  #firstBlank = "";
+
+  constructor(policy: BadExamplePolicy, onRejected?: (error: LockstepError) => void) {
+    this.#policy = policy;
+    this.#onRejected = onRejected;
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Texts of blanks alone, which hold nothing to learn: how many, and the place of the first. */
+  get blankTexts(): { readonly count: number; readonly first: string } {
+    return { count: this.#numBlank, first: this.#firstBlank };
+  }
+
+  /** A blank text is no fault, but it is told that it was left out. */
+  leaveOutBlank(place: string): void {
+    if (this.#numBlank++ === 0) this.#firstBlank = place;
+  }
+
+  /** Messages of the first ones. */
+  get listed(): readonly string[] {
+    return this.#listed;
+  }
+
+  /** @throws the error itself unless bad examples are skipped, and anything that is not an error of the catalogue */
+  reject(error: unknown): void {
+    if (this.#policy === "error" || !(error instanceof LockstepError)) throw error;
+    this.#count++;
+    this.#onRejected?.(error);
+    if (this.#listed.length < maxListedExamples)
+      this.#listed.push(`${error.code}: ${error.message}`);
+  }
+
+  /** @throws E_DATA_TOO_MANY_BAD_ROWS */
+  checkShare(numRows: number): void {
+    if (this.#count <= maxBadShare * numRows) return;
+    const listed = this.#listed.slice(0, 3);
+    throw new LockstepError("E_DATA_TOO_MANY_BAD_ROWS", { numBad: this.#count, numRows, listed });
+  }
+}

@@ -1,0 +1,28 @@
+import { countTargets, ignoredTarget, nextTokenField } from "#lib/core/batch";
+import type { Metric, Objective } from "./objective.js";
+
+const perplexity: Metric = {
+  key: "perplexity",
+  label: "perplexity",
+  help: "Validation perplexity of the latest evaluation.",
+  greaterIsBetter: false,
+  digits: 2,
+  isRatio: false,
+  ofLoss: Math.exp,
+};
+
+/** The next token of every supervised position: its negative log-likelihood, nats. */
+export const causalLm: Objective = {
+  kind: "causal_lm",
+  unit: "token",
+  isTrained: true,
+  metrics: [perplexity],
+  targets: () => [nextTokenField],
+  weightOf: (fields) => countTargets(fields[nextTokenField.name]),
+  // Labels are those of the tokens themselves: position i predicts i + 1.
+  targetsOfLabels: ({ labels, rowLength }) => ({
+    [nextTokenField.name]: Int32Array.from(labels, (_, index) =>
+      (index + 1) % rowLength === 0 ? ignoredTarget : (labels[index + 1] as number),
+    ),
+  }),
+};

@@ -1,0 +1,24 @@
+import { LockstepError } from "#lib/core/errors/index";
+import { causalLm } from "./causal-lm.js";
+import { multiLabelClassification } from "./multi-label-classification.js";
+import type { Objective } from "./objective.js";
+import { regression } from "./regression.js";
+import { singleLabelClassification } from "./single-label-classification.js";
+
+export type { Metric, Objective, Scorer, TransformersLabels } from "./objective.js";
+
+/** A line a kind; lib/tuning/objectives has the same kinds. */
+export const objectives: readonly Objective[] = [
+  // Of those that read labels, the first that can read a data set's is the one that auto chooses.
+  causalLm,
+  singleLabelClassification,
+  multiLabelClassification,
+  regression,
+];
+
+/** @throws E_MODEL_UNSUPPORTED for a name that is none */
+export function objectiveOf(kind: string): Objective {
+  const found = objectives.find((objective) => objective.kind === kind);
+  if (found !== undefined) return found;
+  throw new LockstepError("E_MODEL_UNSUPPORTED", { what: `problem_type ${kind}` });
+}

@@ -1,0 +1,79 @@
+import type { RunObjective } from "#lib/core/events";
+import type { ObjectiveJob } from "#lib/core/job";
+import { objectiveOf, objectives } from "./index.js";
+import type { Metric, Objective } from "./objective.js";
+
+/** What files call a metric. */
+export const metricName = ({ key }: Pick<Metric, "key">): string => `eval_${key}`;
+
+/** Whether the history has it beside the loss: others follow from the loss. */
+export const isLogged = ({ ofLoss }: Metric): boolean => ofLoss === undefined;
+
+/** The metrics of all objectives, one a key. */
+export function allMetrics(): readonly Metric[] {
+  const byKey = new Map<string, Metric>();
+  for (const { metrics } of objectives) {
+    for (const metric of metrics) byKey.set(metric.key, metric);
+  }
+  return [...byKey.values()];
+}
+
+/** Names under `metric_for_best_model`, with and without `eval_`. */
+export const comparableMetrics = (): readonly string[] =>
+  [
+    "loss",
+    ...allMetrics()
+      .filter(isLogged)
+      .map(({ key }) => key),
+  ].flatMap((key) => [key, metricName({ key })]);
+
+/** The metric of an objective that `metric_for_best_model` names; undefined for the loss or another's. */
+export const metricNamed = ({ metrics }: Objective, name: string): Metric | undefined =>
+  metrics.find((metric) => isLogged(metric) && metric.key === name.replace(/^eval_/, ""));
+
+/**
+ * An evaluation's figures beside its loss, by their keys.
+ *
+ * @param scores what a scorer has, or the history
+ */
+export const metricsOf = (
+  { metrics }: Objective,
+  loss: number,
+  scores: Readonly<Record<string, number>> = {},
+): Record<string, number> =>
+  Object.fromEntries(
+    metrics.flatMap(({ key, ofLoss }) => {
+      const value = ofLoss === undefined ? scores[key] : ofLoss(loss);
+      return value === undefined ? [] : [[key, value]];
+    }),
+  );
+
+/** An evaluation's metrics as the history has them, by their names there. */
+export const loggedMetrics = (
+  { metrics }: Objective,
+  values: Readonly<Record<string, number>>,
+): Record<string, number> =>
+  Object.fromEntries(
+    metrics.filter(isLogged).flatMap(({ key }) => {
+      const value = values[key];
+      return value === undefined ? [] : [[metricName({ key }), value]];
+    }),
+  );
+
+/** The metrics of an evaluation by their keys, from its entry in the history. */
+export const metricsOfEntry = (
+  objective: Objective,
+  entry: Readonly<Record<string, number | null>>,
+): Record<string, number> => {
+  const logged = objective.metrics.filter(isLogged).flatMap(({ key }) => {
+    const value = entry[metricName({ key })];
+    return typeof value === "number" ? [[key, value] as const] : [];
+  });
+  return metricsOf(objective, entry["eval_loss"] ?? Number.NaN, Object.fromEntries(logged));
+};
+
+/** What displays and pages are told of an objective. */
+export function describedObjective({ kind }: ObjectiveJob): RunObjective {
+  const { unit, metrics } = objectiveOf(kind);
+  return { kind, unit, metrics: metrics.map(({ key, label, digits }) => ({ key, label, digits })) };
+}

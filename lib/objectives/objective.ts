@@ -1,0 +1,63 @@
+import type { Batch, BatchField, FieldArray } from "#lib/core/batch";
+import type { ObjectiveJob } from "#lib/core/job";
+import type { LabelReader } from "#lib/core/labels";
+
+/**
+ * What a run learns, as everybody but the engine knows it; lib/tuning/objectives has the loss of the same
+ * name. One that has a `problem_type` in transformers is called by it.
+ */
+export interface Objective {
+  readonly kind: string;
+  /** What a loss is a mean over, for a person: "token". */
+  readonly unit: string;
+  /** Of rows with a label; absent: no row has one. */
+  readonly labels?: LabelReader;
+  /** False where only a checkpoint's loss is computed, and no run learns it. */
+  readonly isTrained: boolean;
+  /** What the loss compares the model with. */
+  targets(job: ObjectiveJob): readonly BatchField[];
+  /** By how much rows count in the loss: what a step is divided by. */
+  weightOf(targets: Batch["fields"], numRows: number): number;
+  /** Figures of an evaluation beside its loss. */
+  readonly metrics: readonly Metric[];
+  /** What an evaluation returns of each row, where a metric is made of it. */
+  outputs?(job: ObjectiveJob): BatchField;
+  /** Counts what metrics are made of. */
+  scorer?(job: ObjectiveJob): Scorer;
+  /** transformers' labels as targets. */
+  targetsOfLabels(labels: TransformersLabels): Batch["fields"];
+}
+
+/** A figure of an evaluation. */
+export interface Metric {
+  /** `eval_` and this in files; a label of the metrics page; a key of events. */
+  readonly key: string;
+  /** For a person. */
+  readonly label: string;
+  /** Of the metrics page: what it is, as a sentence. */
+  readonly help: string;
+  readonly greaterIsBetter: boolean;
+  /** Digits after the point that a person is shown. */
+  readonly digits: number;
+  /** A share, 0 to 1. */
+  readonly isRatio: boolean;
+  /** Of the mean loss, which the history has already; absent: the scorer has it. */
+  readonly ofLoss?: (loss: number) => number;
+}
+
+export interface Scorer {
+  /** @throws RangeError for outputs that no model of the job has, with the reason */
+  add(batch: Batch, outputs: FieldArray | undefined): void;
+  /** By the metrics' keys. */
+  values(): Readonly<Record<string, number>>;
+}
+
+/** Labels as transformers takes them. */
+export interface TransformersLabels {
+  readonly numRows: number;
+  /** Tokens of a row. */
+  readonly rowLength: number;
+  /** Token ids [B, T] that are not shifted, class ids [B], or numbers [B] or [B, L]; below 0: ignored. */
+  readonly labels: readonly number[];
+  readonly labelsPerRow: number;
+}

@@ -1,0 +1,23 @@
+import { LockstepError } from "#lib/core/errors/index";
+import { causalLm } from "./causal-lm.js";
+import { multiLabelClassification } from "./multi-label-classification.js";
+import type { TracedObjective } from "./objective.js";
+import { regression } from "./regression.js";
+import { singleLabelClassification } from "./single-label-classification.js";
+
+export type { HeadedModel, TracedLoss, TracedObjective } from "./objective.js";
+
+/** A line a kind; lib/objectives has the same kinds. */
+export const tracedObjectives: readonly TracedObjective[] = [
+  causalLm,
+  singleLabelClassification,
+  multiLabelClassification,
+  regression,
+];
+
+/** @throws E_MODEL_UNSUPPORTED for a name that is none */
+export function tracedObjective(kind: string): TracedObjective {
+  const found = tracedObjectives.find((objective) => objective.kind === kind);
+  if (found !== undefined) return found;
+  throw new LockstepError("E_MODEL_UNSUPPORTED", { what: `problem_type ${kind}` });
+}

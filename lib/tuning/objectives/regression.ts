@@ -1,0 +1,19 @@
+import type * as tf from "@tensorflow/tfjs-core";
+import { squaredErrorLoss } from "#lib/ops/index";
+import { isOfProblem, labelLogits } from "./heads.js";
+import type { TracedObjective } from "./objective.js";
+
+const kind = "regression";
+
+/** Squared error of each row's numbers. */
+export const regression: TracedObjective = {
+  kind,
+  fits: (model) => isOfProblem(model, kind),
+  loss(model, weights, inputs, { numbers }) {
+    const logits_BL = labelLogits(model, weights, inputs);
+    return {
+      lossSum: squaredErrorLoss(logits_BL, numbers as tf.Tensor2D),
+      logits: () => logits_BL,
+    };
+  },
+};

@@ -1,0 +1,61 @@
+import type { ResolvedConfig } from "#lib/config/index";
+import { LockstepError } from "#lib/core/errors/index";
+import { type Metric, type Objective, objectiveOf, objectives } from "#lib/objectives/index";
+import { metricNamed } from "#lib/objectives/metrics";
+
+/**
+ * What a run of rows with a label learns: what the configuration says, else what the model's checkpoint is
+ * of, else the first that reads such a label.
+ *
+ * @param problemType of a model that is a classifier already
+ * @param first label of the data set
+ * @throws E_CONFIG_CONFLICT
+ */
+export function labelledObjective(
+  { objective: asked }: ResolvedConfig,
+  problemType: string | undefined,
+  first: unknown,
+): Objective & Required<Pick<Objective, "labels">> {
+  const labelled = objectives.filter(
+    (one): one is Objective & Required<Pick<Objective, "labels">> =>
+      one.isTrained && one.labels !== undefined,
+  );
+  const wanted = asked === "auto" ? problemType : asked;
+  const found =
+    labelled.find(({ kind }) => kind === wanted) ??
+    (asked === "auto"
+      ? (labelled.find(({ labels }) => !("problem" in labels.read(first))) ?? labelled[0])
+      : undefined);
+  if (found !== undefined) return found;
+  throw new LockstepError("E_CONFIG_CONFLICT", {
+    keys: "objective and dataset",
+    reason: `${asked} reads no label, and the rows have one; dataset_format: text trains on their texts`,
+  });
+}
+
+/** What a run of rows without a label learns. @throws E_CONFIG_CONFLICT */
+export function textObjective({ objective: asked }: ResolvedConfig): Objective {
+  const objective = objectiveOf(asked === "auto" ? "causal_lm" : asked);
+  if (objective.labels === undefined) return objective;
+  throw new LockstepError("E_CONFIG_CONFLICT", {
+    keys: "objective and dataset",
+    reason: `${asked} learns rows with a label, and the data set has none`,
+  });
+}
+
+/** What evaluations are compared by: one of the objective's metrics; undefined for the loss. @throws E_CONFIG_CONFLICT */
+export function bestMetric(
+  { metric_for_best_model: name }: ResolvedConfig,
+  objective: Objective,
+): Metric | undefined {
+  if (name === null || name.replace(/^eval_/, "") === "loss") return undefined;
+  const metric = metricNamed(objective, name);
+  if (metric !== undefined) return metric;
+  throw new LockstepError("E_CONFIG_CONFLICT", {
+    keys: "metric_for_best_model and dataset",
+    reason:
+      objective.labels === undefined
+        ? `${name} is a classifier's, and the rows have no labels`
+        : `${name} is no metric of ${objective.kind}`,
+  });
+}
