@@ -9,7 +9,7 @@ import { addLossSums } from "./rounds.js";
 import type { Work } from "./task-queue.js";
 import { lossesOf } from "./training-step.js";
 
-export interface EvaluationSums extends LossSum {
+interface EvaluationSums extends LossSum {
   /** What the objective makes of the rows' outputs. */
   readonly scores: Metrics;
 }

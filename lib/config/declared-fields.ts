@@ -13,9 +13,7 @@ type Intersection<Union> = (Union extends unknown ? (each: Union) => void : neve
   : never;
 
 /** The keys of all kinds of a registry, in its order. */
-export type DeclaredFields<Kinds extends readonly DeclaresKeys[]> = Intersection<
-  Kinds[number]["fields"]
->;
+type DeclaredFields<Kinds extends readonly DeclaresKeys[]> = Intersection<Kinds[number]["fields"]>;
 
 export const declaredFields = <const Kinds extends readonly DeclaresKeys[]>(
   kinds: Kinds,

@@ -76,7 +76,7 @@ export interface PreparationReport {
   readonly truncatedTokens: number;
 }
 
-export interface PreparedRows {
+interface PreparedRows {
   readonly rows: TracedRows;
   /** Which examples the rows are made of, among those of both sides in the order of reading. */
   readonly examples: Int32Array;
