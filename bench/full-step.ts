@@ -49,10 +49,15 @@ const adapter =
     : await openSeededAdapter(base, options.adapter, precision);
 const { layout, loadMasters } = adapter ?? base;
 
+const adamW = {
+  name: "adamw",
+  settings: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 },
+};
+
 async function loadShard(): Promise<ShardArithmetic> {
   const [range] = shardRanges(layout, 1);
   if (range === undefined) throw new Error("the model has no parameters");
-  const shard = await ShardArithmetic.create(layout, range, { withThread: true });
+  const shard = await ShardArithmetic.create(layout, range, adamW, { withThread: true });
   await loadMasters(range, shard.masters);
   return shard;
 }
@@ -99,12 +104,8 @@ async function measureShape(numRows: number, length: number) {
     const { weight, lossSum } = engine.accumulate(batch, gradScale, true, gradients);
     microBatchSeconds.push((performance.now() - startedAt) / 1000);
     const norm = totalNorm(shard.addLastGroup(gradients, true));
-    shard.applyAdamW({
+    shard.apply({
       learningRate: 1e-4,
-      beta1: 0.9,
-      beta2: 0.999,
-      epsilon: 1e-8,
-      weightDecay: 0,
       updateNumber: step + 1,
       gradientScale: clipCoefficient(norm, 1),
     });

@@ -26,13 +26,18 @@ const layout = buildParameterLayout(
   "bfloat16",
 );
 
+const adamW = {
+  name: "adamw",
+  settings: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01 },
+};
+
 type Task =
   | { readonly kind: "add-first" }
   | { readonly kind: "add-last" }
   | { readonly kind: "adamw"; readonly gradientScale: number; readonly updateNumber: number };
 
 async function serve(range: ElementRange): Promise<void> {
-  const shard = await ShardArithmetic.create(layout, range);
+  const shard = await ShardArithmetic.create(layout, range, adamW);
   shard.masters.fill(0.02);
   // bfloat16 1e-3 everywhere, in the vector region some other small float32.
   const groups = [0, 1].map(
@@ -45,12 +50,8 @@ async function serve(range: ElementRange): Promise<void> {
     else if (task.kind === "add-last")
       blockSums = shard.addLastGroup(groups[1] as Uint8Array, false);
     else {
-      shard.applyAdamW({
+      shard.apply({
         learningRate: 1e-4,
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
-        weightDecay: 0.01,
         updateNumber: task.updateNumber,
         gradientScale: task.gradientScale,
       });

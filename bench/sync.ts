@@ -82,6 +82,10 @@ async function measure(numRounds: number): Promise<void> {
     Array.from({ length: numShards }, async (_, shardIndex) =>
       ReducerShard.start({
         ...{ shardIndex, numShards, layout, gradientGroups: numWorkers },
+        optimizer: {
+          name: "adamw",
+          settings: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01 },
+        },
         listenHost: "127.0.0.1",
         security: {},
       }),
@@ -116,12 +120,10 @@ async function measure(numRounds: number): Promise<void> {
     const sums = await Promise.all(shards.map(async (shard) => shard.reduce(step)));
     const norm = totalNorm(sums.flatMap(({ blockSumsOfSquares }) => [...blockSumsOfSquares]));
     times.push(performance.now());
-    const factors = { learningRate: 1e-4, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-    const hyperparameters = {
-      ...factors,
-      ...{ weightDecay: 0.01, updateNumber: step + 1, gradientScale: clipCoefficient(norm, 1) },
+    const update = {
+      ...{ learningRate: 1e-4, updateNumber: step + 1, gradientScale: clipCoefficient(norm, 1) },
     };
-    await Promise.all(shards.map(async (shard) => shard.apply(step, hyperparameters, step + 1)));
+    await Promise.all(shards.map(async (shard) => shard.apply(step, update)));
     times.push(performance.now());
     await onAll({ kind: "pull", version: step + 1 });
     times.push(performance.now());

@@ -74,9 +74,12 @@ const bus = new InProcessEventBus();
 const coordinator = new Coordinator({
   ...{ job, bus, plan, loadMasters, numShards: 2, gradientGroups: numWorkers },
   plannedWorkers: numWorkers,
-  optimizer: {
-    ...{ learningRateAt: () => learningRate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
-    ...{ weightDecay: 0, maxGradNorm: 1 },
+  updates: {
+    optimizer: {
+      name: "adamw",
+      settings: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 },
+    },
+    ...{ learningRateAt: () => learningRate, maxGradNorm: 1 },
   },
 });
 

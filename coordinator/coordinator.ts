@@ -54,7 +54,8 @@ export class Coordinator {
    * @throws E_INSECURE_BIND, E_PORT_IN_USE, and what `loadMasters` throws
    */
   async start(): Promise<{ readonly controlAddress: string; readonly controlPort: number }> {
-    const { job, bus, numShards, gradientGroups, resume, loadMasters, loadFrozen } = this.#options;
+    const { job, bus, numShards, gradientGroups, resume } = this.#options;
+    const { updates, loadMasters, loadFrozen } = this.#options;
     const listenHost = this.#options.listenHost ?? "127.0.0.1";
     const listenPort = this.#options.listenPort ?? 0;
     const advertiseHost = this.#options.advertiseHost ?? listenHost;
@@ -75,6 +76,7 @@ export class Coordinator {
       shards = await ShardGroup.start(this.#options.startShard ?? startShardThread, {
         numShards: Math.min(numShards, job.layout.numElements / blockElements),
         layout: job.layout,
+        optimizer: updates.optimizer,
         listenHost,
         // Fixed ports next to a fixed control port, so that firewalls can name them.
         firstPort: listenPort === 0 ? 0 : listenPort + 1,
@@ -82,9 +84,9 @@ export class Coordinator {
         security: this.#security,
         ...(frozen === undefined ? {} : { frozen }),
       });
-      await shards.load(async (range, masters, firstMoment, secondMoment) => {
+      await shards.load(async ({ range, masters, states }) => {
         await loadMasters(range, masters);
-        await resume?.loadMoments(range, firstMoment, secondMoment);
+        await resume?.loadStates(range, states);
       }, resume?.state.numUpdates ?? 0);
       const run = new TrainingRun({ options: this.#options, queue: this.#queue, shards });
       shards.onRpc((method, code, seconds) =>
@@ -131,10 +133,7 @@ export class Coordinator {
       return {
         ...result,
         snapshot,
-        mastersSha256: mastersSha256(
-          this.#options.job.layout,
-          snapshot.map(({ range, masters }) => ({ start: range.start, masters })),
-        ),
+        mastersSha256: mastersSha256(this.#options.job.layout, snapshot),
         seconds: (performance.now() - startedAt) / 1000,
       };
     } finally {

@@ -1,9 +1,10 @@
-import type { OptimizerShardState } from "#lib/checkpoint/optimizer-state";
 import type { LogEntry } from "#lib/checkpoint/trainer-state";
 import type { Batch } from "#lib/core/batch";
 import type { Metrics } from "#lib/core/events";
 import type { WorkerJob } from "#lib/core/job";
 import type { ElementRange } from "#lib/core/parameter-layout";
+import type { ShardPiece } from "#lib/core/shard-arrays";
+import type { UpdateSettings } from "#lib/optim/index";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { WireSecurity } from "#lib/wire/security";
 import type { FrontDoor } from "./front-door.js";
@@ -23,8 +24,8 @@ export interface StepSource {
   epochAt(completedSteps: number): number;
 }
 
-/** Masters and moments between two steps; a copy that training does not change. */
-export type Snapshot = readonly OptimizerShardState[];
+/** Masters and what the optimizer keeps, between two steps; a copy that training does not change. */
+export type Snapshot = readonly ShardPiece[];
 
 export interface CheckpointState {
   /** Steps completed: the next one to do. */
@@ -87,16 +88,7 @@ export interface CoordinatorOptions {
   readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
   /** Fills `into` with a range of the frozen weights; absent: there are none. */
   readonly loadFrozen?: ((range: ElementRange, into: Float32Array) => Promise<void>) | undefined;
-  readonly optimizer: {
-    /** The rate of update t (0-based count of completed updates). */
-    readonly learningRateAt: (completedUpdates: number) => number;
-    readonly beta1: number;
-    readonly beta2: number;
-    readonly epsilon: number;
-    readonly weightDecay: number;
-    /** 0 or null: no clipping. */
-    readonly maxGradNorm: number | null;
-  };
+  readonly updates: UpdateSettings;
   readonly evaluation?: {
     readonly batches: readonly Batch[];
     readonly atStart: boolean;
@@ -158,11 +150,10 @@ export interface CoordinatorOptions {
     readonly state: CheckpointState;
     /** Kind of the device that computed before: it holds for this process too. null: the first worker's. */
     readonly deviceKind?: string | null;
-    /** Fills the moments of a range; masters come from `loadMasters`. */
-    readonly loadMoments: (
+    /** Fills what the optimizer keeps of a range, by name; masters come from `loadMasters`. */
+    readonly loadStates: (
       range: ElementRange,
-      firstMoment: Float32Array,
-      secondMoment: Float32Array,
+      states: Readonly<Record<string, Float32Array>>,
     ) => Promise<void>;
   };
   /** How a shard is started; a thread by default. */
@@ -177,7 +168,7 @@ export interface RunOutcome {
   readonly state: CheckpointState;
   readonly evaluations: readonly EvaluationResult[];
   readonly samples: readonly GeneratedSample[];
-  /** The final masters and moments. */
+  /** The final masters, and what the optimizer keeps. */
   readonly snapshot: Snapshot;
   readonly seconds: number;
 }

@@ -1,36 +1,32 @@
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
-import type { AdamWStep } from "#lib/optim/index";
+import { type ShardArrays, type ShardPiece, zeroArrays } from "#lib/core/shard-arrays";
+import {
+  type ChosenOptimizer,
+  openOptimizer,
+  type Update,
+  type UpdatedShards,
+} from "#lib/optim/index";
 import type { WireSecurity } from "#lib/wire/security";
 import type { Snapshot } from "./options.js";
-
-export interface ShardArrays {
-  readonly masters: Float32Array;
-  readonly firstMoment: Float32Array;
-  readonly secondMoment: Float32Array;
-}
 
 /** What the rounds need of a reducer shard, wherever it runs. */
 export interface ShardHandle {
   /** host:port at which workers push and pull. */
   readonly address: string;
-  /** The shard's own masters and moments, where its memory is shared with this process. */
+  /** The shard's own arrays, where its memory is shared with this process. */
   readonly memory?: ShardArrays;
-  loadState(
-    masters: Float32Array,
-    firstMoment: Float32Array,
-    secondMoment: Float32Array,
-  ): Promise<void>;
+  load(arrays: ShardArrays): Promise<void>;
   publishInitial(version: number): Promise<void>;
   /** From now on pushes for this step are taken. */
   openStep(step: number): Promise<void> | void;
   onGroupComplete(callback: (step: number, group: number, workerId: string) => void): void;
   /** Sums the groups of the step in group order. */
   reduce(step: number): Promise<{ readonly blockSumsOfSquares: Float64Array }>;
-  /** Updates the masters and publishes them as `newVersion`. */
-  apply(step: number, hyperparameters: AdamWStep, newVersion: number): Promise<void>;
+  /** Updates the masters and publishes them under the update's number. */
+  apply(step: number, update: Update): Promise<void>;
   discard(step: number): Promise<void>;
-  /** Copies masters and moments; `into` is an earlier snapshot that nobody needs any more. */
+  /** Copies the arrays; `into` is an earlier snapshot that nobody needs any more. */
   snapshot(into?: ShardArrays): Promise<ShardArrays>;
   /** Bytes since the start. */
   stats(): Promise<ShardStats> | ShardStats;
@@ -48,6 +44,7 @@ export interface StartShardOptions {
   readonly shardIndex: number;
   readonly numShards: number;
   readonly layout: ParameterLayout;
+  readonly optimizer: ChosenOptimizer;
   readonly listenHost: string;
   /** 0 takes any free port. @default 0 */
   readonly listenPort?: number;
@@ -60,12 +57,17 @@ export interface StartShardOptions {
 export type StartShard = (options: StartShardOptions) => Promise<ShardHandle>;
 
 /** All shards of a job, called together. */
-export class ShardGroup {
+export class ShardGroup implements UpdatedShards {
   readonly #layout: ParameterLayout;
+  readonly #slots: readonly string[];
   readonly #shards: readonly ShardHandle[];
 
-  private constructor(layout: ParameterLayout, shards: readonly ShardHandle[]) {
+  private constructor(
+    { layout, optimizer }: Pick<StartShardOptions, "layout" | "optimizer">,
+    shards: readonly ShardHandle[],
+  ) {
     this.#layout = layout;
+    this.#slots = openOptimizer(optimizer).slots;
     this.#shards = shards;
   }
 
@@ -96,7 +98,7 @@ export class ShardGroup {
       await Promise.allSettled(shards.map((shard) => shard.close()));
       throw failed.reason;
     }
-    return new ShardGroup(options.layout, shards);
+    return new ShardGroup(options, shards);
   }
 
   get count(): number {
@@ -122,27 +124,16 @@ export class ShardGroup {
   }
 
   /** One shard after the other: a range is read into its shard's memory, or handed over and forgotten. */
-  async load(
-    fill: (
-      range: ElementRange,
-      masters: Float32Array,
-      firstMoment: Float32Array,
-      secondMoment: Float32Array,
-    ) => Promise<void>,
-    version: number,
-  ): Promise<void> {
+  async load(fill: (piece: ShardPiece) => Promise<void>, version: number): Promise<void> {
     for (const [shard, handle] of this.#shards.entries()) {
       const range = this.#range(shard);
       if (handle.memory !== undefined) {
-        const { masters, firstMoment, secondMoment } = handle.memory;
-        await fill(range, masters, firstMoment, secondMoment);
+        await fill({ range, ...handle.memory });
         continue;
       }
-      const zeros = (): Float32Array =>
-        new Float32Array(new SharedArrayBuffer((range.end - range.start) * 4));
-      const [masters, firstMoment, secondMoment] = [zeros(), zeros(), zeros()];
-      await fill(range, masters, firstMoment, secondMoment);
-      await handle.loadState(masters, firstMoment, secondMoment);
+      const arrays = zeroArrays(range.end - range.start, this.#slots);
+      await fill({ range, ...arrays });
+      await handle.load(arrays);
     }
     await this.#all((shard) => shard.publishInitial(version));
   }
@@ -157,8 +148,8 @@ export class ShardGroup {
     return Float64Array.from(sums.flatMap((sum) => [...sum.blockSumsOfSquares]));
   }
 
-  async apply(step: number, hyperparameters: AdamWStep, newVersion: number): Promise<void> {
-    await this.#all((shard) => shard.apply(step, hyperparameters, newVersion));
+  async apply(step: number, update: Update): Promise<void> {
+    await this.#all((shard) => shard.apply(step, update));
   }
 
   async discard(step: number): Promise<void> {
@@ -170,18 +161,13 @@ export class ShardGroup {
     return this.#withRanges(await this.#all((shard, index) => shard.snapshot(into?.[index])));
   }
 
-  /** Masters and moments when training is over: the shards' own memory where it can be had, no copy. */
+  /** The arrays when training is over: the shards' own memory where it can be had, no copy. */
   async finalState(): Promise<Snapshot> {
     return this.#withRanges(await this.#all(async (shard) => shard.memory ?? shard.snapshot()));
   }
 
   #withRanges(parts: readonly ShardArrays[]): Snapshot {
-    return parts.map(({ masters, firstMoment, secondMoment }, shard) => ({
-      range: this.#range(shard),
-      masters,
-      firstMoment,
-      secondMoment,
-    }));
+    return parts.map((arrays, shard) => ({ range: this.#range(shard), ...arrays }));
   }
 
   async stats(): Promise<readonly ShardStats[]> {

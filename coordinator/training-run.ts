@@ -2,8 +2,7 @@ import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
 import { objectiveOf } from "#lib/objectives/index";
 import { metricsOf } from "#lib/objectives/metrics";
-import { totalNorm } from "#lib/optim/clip";
-import { UpdateRule } from "#lib/optim/update-rule";
+import { StepUpdate } from "#lib/optim/index";
 import { Checkpointer } from "./checkpointer.js";
 import { isDue, isEvaluationDue } from "./due.js";
 import { EvaluationWork, GenerationWork } from "./inference-work.js";
@@ -47,7 +46,7 @@ export class TrainingRun {
   /** Steps completed. */
   #step: number;
   /** Its updates made are the version that is published. */
-  readonly #updates: UpdateRule;
+  readonly #updates: StepUpdate;
   #savedStep: number;
   /** The coordinator says at its start that it waits. */
   #isWaiting = true;
@@ -86,7 +85,8 @@ export class TrainingRun {
           });
     this.#step = resume?.state.step ?? 0;
     this.#savedStep = this.#step;
-    this.#updates = new UpdateRule(parts.options.optimizer, resume?.state.numUpdates);
+    const { job, updates } = parts.options;
+    this.#updates = new StepUpdate(job.layout, updates, resume?.state.numUpdates);
     this.#history = new RunHistory(parts.options);
     this.#transfers = new TransferMeter(bus, this.#shards);
     this.#shards.onGroupComplete((shard, step, group) =>
@@ -222,7 +222,8 @@ export class TrainingRun {
       throw new LockstepError("E_TOKEN_COUNT", { step, expected: expectedWeight, got: weight });
     }
     this.#isUpdating = true;
-    const update = await this.#orFailure(this.#update(step, lossSum / weight));
+    const loss = lossSum / weight;
+    const update = await this.#orFailure(this.#updates.run(this.#shards, { step, loss }));
     this.#step = step + 1;
     this.#isUpdating = false;
     const numRows = plan.rowsIn(step);
@@ -233,7 +234,7 @@ export class TrainingRun {
       step: this.#step,
       totalSteps: plan.totalSteps,
       epoch: plan.epochAt(this.#step),
-      loss: lossSum / weight,
+      loss,
       learningRate: update.learningRate,
       gradientNorm: update.gradientNorm,
       numRows,
@@ -247,22 +248,6 @@ export class TrainingRun {
     const realTokens = countsPadding ? undefined : plan.realTokens?.(step);
     this.#history.stepCompleted(event, realTokens ?? numInputTokens);
     await this.#transfers.publish();
-  }
-
-  /** Reduce, norm over blocks in block order, finite?, clip, apply, publish. */
-  async #update(
-    step: number,
-    loss: number,
-  ): Promise<{ readonly learningRate: number; readonly gradientNorm: number }> {
-    const gradientNorm = totalNorm(await this.#shards.reduce(step));
-    if (!Number.isFinite(gradientNorm)) await this.#shards.discard(step);
-    const { learningRate } = this.#updates;
-    const update = this.#updates.next({ step, loss, norm: gradientNorm });
-    if (update !== undefined) {
-      await this.#shards.apply(step, update, update.updateNumber);
-      this.#updates.made();
-    }
-    return { learningRate, gradientNorm };
   }
 
   /** Whether the result is the best so far. */

@@ -2,10 +2,10 @@ import type { SettledConfig } from "#lib/config/index";
 import type { ObjectiveJob } from "#lib/core/job";
 import type { TrainingPlan } from "#lib/data/index";
 import { type Objective, objectiveOf } from "#lib/objectives/index";
-import type { OptimizerSettings } from "#lib/optim/update-rule";
+import type { UpdateSettings } from "#lib/optim/index";
 import { type ChosenParameters, parametersKindOf, type StartingModel } from "#lib/parameters/index";
 import { bestMetric } from "./objective.js";
-import { optimizerSettings } from "./optimizer-settings.js";
+import { updateSettings } from "./update-settings.js";
 
 /** The parts of a run that a configuration names, one of each; the fourth is its data. */
 export interface Composition {
@@ -13,7 +13,8 @@ export interface Composition {
   readonly objective: Objective;
   /** What is trained, and how it is saved. */
   readonly parameters: ChosenParameters;
-  readonly optimizer: OptimizerSettings;
+  /** The optimizer, with what each update of it needs. */
+  readonly updates: UpdateSettings;
 }
 
 /** Resolves a configuration into the parts of a run over a model. @throws what a part refuses */
@@ -39,6 +40,6 @@ export function compose(
       frozenDtype: config.bf16 ? "bfloat16" : "float32",
       seed: config.seed,
     }),
-    optimizer: optimizerSettings(config, plan.totalSteps),
+    updates: updateSettings(config, plan.totalSteps),
   };
 }

@@ -39,9 +39,9 @@ export async function coordinatorOptions(
     loadMasters:
       resume === undefined
         ? parameters.loadMasters
-        : (range, into) => resume.optimizer.readRange("masters", range, into),
+        : (range, into) => resume.optimizer.readMasters(range, into),
     loadFrozen: parameters.loadFrozen,
-    optimizer: run.optimizer,
+    updates: run.updates,
     ...evaluationOf(run),
     ...generationOf(run),
     checkpointing: {
@@ -134,10 +134,7 @@ function resumedState(resume: ResumePoint | undefined): Pick<CoordinatorOptions,
     resume: {
       state: resume.state,
       deviceKind: resume.record.deviceKind,
-      loadMoments: async (range, firstMoment, secondMoment) => {
-        await resume.optimizer.readRange("first_moment", range, firstMoment);
-        await resume.optimizer.readRange("second_moment", range, secondMoment);
-      },
+      loadStates: async (range, states) => resume.optimizer.readStates(range, states),
     },
   };
 }

@@ -22,7 +22,8 @@ import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
 import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
-import type { ElementRange, TensorSlot } from "#lib/core/parameter-layout";
+import type { MasterPiece } from "#lib/core/masters-hash";
+import type { TensorSlot } from "#lib/core/parameter-layout";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
 import type { PreparedRun } from "./prepared-run.js";
@@ -177,10 +178,7 @@ async function copyModel(checkpoint: string, directory: string): Promise<void> {
  * A tensor's float32 elements from the shards that hold parts of it: a view where one holds all of it,
  * a copy only where it lies across two.
  */
-function gatherTensor(
-  slot: TensorSlot,
-  pieces: readonly { readonly range: ElementRange; readonly masters: Float32Array }[],
-): Float32Array {
+function gatherTensor(slot: TensorSlot, pieces: readonly MasterPiece[]): Float32Array {
   const whole = pieces.find(
     ({ range }) => range.start <= slot.offset && slot.offset + slot.size <= range.end,
   );

@@ -12,7 +12,13 @@ import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { passPieces, readWireRange, sharedWireSpace } from "#lib/core/wire-space";
 import { objectiveOf } from "#lib/objectives/index";
 import { metricsOf } from "#lib/objectives/metrics";
-import { ShardArithmetic, shardsNeeded, totalNorm, UpdateRule } from "#lib/optim/index";
+import {
+  openOptimizer,
+  ShardArithmetic,
+  shardsNeeded,
+  StepUpdate,
+  type UpdatedShards,
+} from "#lib/optim/index";
 import type { PreparedRun } from "./prepared-run.js";
 
 export interface LocalStep {
@@ -55,14 +61,15 @@ export async function trainLocal(
   numSteps: number = run.plan.totalSteps,
 ): Promise<LocalOutcome> {
   const { config, plan } = run;
-  const updates = new UpdateRule(run.optimizer);
+  const { optimizer } = run.updates;
   const { layout } = run.job;
 
-  // Float32 masters and AdamW moments, in as many ranges as memories of WebAssembly are needed: one, for a
-  // model of less than 200M parameters. The bits are the same for any number.
+  // Float32 masters and what the optimizer keeps, in as many ranges as memories of WebAssembly are needed:
+  // one, for a model of less than 200M parameters. The bits are the same for any number.
   const shards: ShardArithmetic[] = [];
-  for (const range of shardRanges(layout, shardsNeeded(layout))) {
-    const shard = await ShardArithmetic.create(layout, range, { withThread: true });
+  const numShards = shardsNeeded(layout, openOptimizer(optimizer).slots);
+  for (const range of shardRanges(layout, numShards)) {
+    const shard = await ShardArithmetic.create(layout, range, optimizer, { withThread: true });
     await run.parameters.loadMasters(range, shard.masters);
     shards.push(shard);
   }
@@ -82,6 +89,18 @@ export async function trainLocal(
     if (parameters !== undefined) engine.loadParameters(parameters);
   };
 
+  // Sums of squares of the step's gradient, by block.
+  let blockSums: number[] = [];
+  const updated: UpdatedShards = {
+    reduce: async () => blockSums,
+    apply: async (_step, update) => {
+      for (const shard of shards) shard.apply(update);
+      publish();
+    },
+    discard: async () => {},
+  };
+  const updates = new StepUpdate(layout, run.updates);
+
   const steps: LocalStep[] = [];
   try {
     const { frozen } = run.job;
@@ -100,7 +119,7 @@ export async function trainLocal(
       // One normaliser for the whole step: never a mean of means.
       const weight = plan.lossWeight(step);
       let lossSum = 0;
-      const blockSums: number[] = [];
+      blockSums = [];
       for (let group = 0; group < config.gradient_groups; group++) {
         const micro = plan.microBatches(step, group);
         lossSum += accumulateGroup(engine, micro, 1 / weight, gradients).lossSum;
@@ -113,19 +132,12 @@ export async function trainLocal(
       }
       await hooks.onGradients?.(step, shards);
 
-      const gradientNorm = totalNorm(blockSums);
-      const { learningRate } = updates;
+      // Norm, clip, optimizer, publish; a gradient that is not finite is left out.
       const loss = lossSum / weight;
-      // A gradient that is not finite is left out: masters and parameters stay as they are.
-      const update = updates.next({ step, loss, norm: gradientNorm });
-      if (update !== undefined) {
-        for (const shard of shards) shard.applyAdamW(update);
-        publish();
-        updates.made();
-      }
+      const update = await updates.run(updated, { step, loss });
 
       const seconds = (performance.now() - startedAt) / 1000;
-      steps.push({ step: step + 1, loss, learningRate, gradientNorm, seconds });
+      steps.push({ step: step + 1, loss, ...update, seconds });
       hooks.onStep?.(steps[step] as LocalStep);
       // The engine's calls block: signals are delivered in between.
       await new Promise((continued) => setImmediate(continued));
@@ -134,9 +146,8 @@ export async function trainLocal(
   } finally {
     await Promise.all(shards.map(async (shard) => shard.close()));
   }
-  const pieces = shards.map(({ range, masters }) => ({ start: range.start, masters }));
   const { numUpdates } = updates;
-  return { steps, numUpdates, mastersSha256: mastersSha256(layout, pieces), shards };
+  return { steps, numUpdates, mastersSha256: mastersSha256(layout, shards), shards };
 }
 
 function accumulateGroup(

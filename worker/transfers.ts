@@ -85,7 +85,12 @@ export class ShardTransfers {
         withRetries(async () => {
           const part = { offset: start - offset, numBytes: end - start };
           await client.pullParameters(
-            { version: frozenVersion, part, ...(signal === undefined ? {} : { signal }) },
+            {
+              space: "frozen",
+              version: frozenVersion,
+              part,
+              ...(signal === undefined ? {} : { signal }),
+            },
             into.subarray(start - firstByte, end - firstByte),
           );
         }, onRetry),

@@ -18,7 +18,8 @@ import { evaluateLocal, trainLocal } from "#run/train-local";
 
 /** tokens.i32 and targets.i32, all steps' rows one after another, and plan.json. */
 function writePlan(run: PreparedRun, directory: string): void {
-  const { plan, optimizer, job } = run;
+  const { plan, updates, job } = run;
+  const { beta1, beta2, epsilon, weightDecay } = updates.optimizer.settings;
   mkdirSync(directory, { recursive: true });
   const write = (name: string, batches: readonly Batch[]): void => {
     for (const key of ["tokens", "targets"] as const) {
@@ -42,11 +43,11 @@ function writePlan(run: PreparedRun, directory: string): void {
       model: run.model.directory,
       rows: job.microBatchSize,
       tokens: job.sequenceLength,
-      learningRates: steps.map((step) => optimizer.learningRateAt(step)),
-      betas: [optimizer.beta1, optimizer.beta2],
-      epsilon: optimizer.epsilon,
-      weightDecay: optimizer.weightDecay,
-      maxGradNorm: optimizer.maxGradNorm,
+      learningRates: steps.map((step) => updates.learningRateAt(step)),
+      betas: [beta1, beta2],
+      epsilon,
+      weightDecay,
+      maxGradNorm: updates.maxGradNorm,
     }),
   );
 }

@@ -75,9 +75,12 @@ const coordinator = new Coordinator({
   loadMasters: async (_range, into) => {
     into.fill(0.02);
   },
-  optimizer: {
-    ...{ learningRateAt: () => 1e-5, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
-    ...{ weightDecay: 0.01, maxGradNorm: 1 },
+  updates: {
+    optimizer: {
+      name: "adamw",
+      settings: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01 },
+    },
+    ...{ learningRateAt: () => 1e-5, maxGradNorm: 1 },
   },
   heartbeatTimeoutMs: 3_600_000,
   leaseTimeoutMs: 3_600_000,

@@ -1,39 +1,18 @@
 import { Worker } from "node:worker_threads";
 import { hostPort } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
-import type { ParameterLayout } from "#lib/core/parameter-layout";
-import type { AdamWStep } from "#lib/optim/index";
-import type { WireSecurity } from "#lib/wire/security";
+import { copyArrays, type ShardArrays, zeroArrays } from "#lib/core/shard-arrays";
+import type { Update } from "#lib/optim/index";
+import type { ShardHandle, ShardStats, StartShardOptions } from "#coordinator/shards";
 import {
   fromPortable,
   receivedBytesIndex,
   type ShardCommand,
   type ShardMessage,
   type ShardRequest,
-  type ShardSnapshot,
   type ShardThreadOptions,
   sentBytesIndex,
 } from "./thread-protocol.js";
-
-export type { ShardSnapshot } from "./thread-protocol.js";
-
-export interface ReducerShardOptions {
-  readonly shardIndex: number;
-  readonly numShards: number;
-  readonly layout: ParameterLayout;
-  readonly listenHost: string;
-  /** 0 takes any free port. @default 0 */
-  readonly listenPort?: number;
-  readonly gradientGroups: number;
-  readonly security: WireSecurity;
-  /** The shard's range of the frozen weights in wire form, on shared memory; absent: there are none. */
-  readonly frozen?: Uint8Array | undefined;
-}
-
-export interface ReducerShardStats {
-  readonly receivedBytes: number;
-  readonly sentBytes: number;
-}
 
 type GroupCompleteCallback = (step: number, group: number, workerId: string) => void;
 type RpcCallback = (method: string, code: string, seconds: number) => void;
@@ -44,12 +23,12 @@ type RpcCallback = (method: string, code: string, seconds: number) => void;
  * Calls that fail reject with the shard's error; when the thread dies they reject with
  * E_SHARD_FAILED, and so does every later call.
  */
-export class ReducerShard {
+export class ReducerShard implements ShardHandle {
   /** host:port at which workers push gradients and pull parameters. */
   readonly address: string;
   readonly #thread: Worker;
   readonly #shardIndex: number;
-  readonly #arrays: ShardSnapshot;
+  readonly #arrays: ShardArrays;
   readonly #openStep: Int32Array;
   readonly #transferredBytes: BigInt64Array;
   readonly #pending = new Map<
@@ -69,7 +48,7 @@ export class ReducerShard {
   private constructor(
     thread: Worker,
     options: ShardThreadOptions,
-    ready: { readonly port: number; readonly arrays: ShardSnapshot },
+    ready: { readonly port: number; readonly arrays: ShardArrays },
   ) {
     this.#thread = thread;
     this.#shardIndex = options.shardIndex;
@@ -86,25 +65,11 @@ export class ReducerShard {
    * Starts the thread and its server; resolves when its memory is there and its port is open.
    * @throws E_SHARD_TOO_LARGE, E_INSECURE_BIND, E_LISTEN_FAILED, E_SHARD_FAILED
    */
-  static async start(options: ReducerShardOptions): Promise<ReducerShard> {
+  static async start(options: StartShardOptions): Promise<ReducerShard> {
     const openStep = new Int32Array(new SharedArrayBuffer(4)).fill(-1);
     const transferredBytes = new BigInt64Array(new SharedArrayBuffer(16));
-    const { shardIndex, numShards, layout, listenHost, gradientGroups, security, frozen } = options;
-    const listenPort = options.listenPort ?? 0;
-    const threadOptions: ShardThreadOptions = {
-      ...{
-        shardIndex,
-        numShards,
-        layout,
-        listenHost,
-        listenPort,
-        gradientGroups,
-        security,
-        frozen,
-      },
-      openStep,
-      transferredBytes,
-    };
+    const { shardIndex } = options;
+    const threadOptions: ShardThreadOptions = { ...options, openStep, transferredBytes };
     const thread = new Worker(new URL("./shard-thread.js", import.meta.url), {
       name: `shard-${shardIndex}`,
       workerData: threadOptions,
@@ -128,30 +93,14 @@ export class ReducerShard {
     }
   }
 
-  /** The shard's master weights: float32 on memory shared with its thread, range-local. */
-  get masters(): Float32Array {
-    return this.#arrays.masters;
-  }
-
-  /** Masters and moments on memory shared with the thread; it outlives the thread. */
-  get memory(): ShardSnapshot {
+  /** The shard's arrays on memory shared with the thread; it outlives the thread. */
+  get memory(): ShardArrays {
     return this.#arrays;
   }
 
-  /** Sets masters and moments, before the first step; range-local, copied. */
-  async loadState(
-    masters: Float32Array,
-    firstMoment: Float32Array,
-    secondMoment: Float32Array,
-  ): Promise<void> {
-    copyWhole(masters, this.#arrays.masters);
-    copyWhole(firstMoment, this.#arrays.firstMoment);
-    copyWhole(secondMoment, this.#arrays.secondMoment);
-  }
-
-  /** Sets the masters; moments stay as they are, zero at the start. */
-  async loadMasters(masters: Float32Array): Promise<void> {
-    copyWhole(masters, this.#arrays.masters);
+  /** Sets the arrays, before the first step; copied. */
+  async load(arrays: ShardArrays): Promise<void> {
+    copyArrays(arrays, this.#arrays);
   }
 
   /** Makes the masters of now available as `version`. */
@@ -200,9 +149,9 @@ export class ReducerShard {
     return { blockSumsOfSquares };
   }
 
-  /** Updates the masters with the step's gradient and publishes them as `newVersion`. */
-  async apply(step: number, hyperparameters: AdamWStep, newVersion: number): Promise<void> {
-    await this.#call({ kind: "apply", step, hyperparameters, newVersion });
+  /** Updates the masters with the step's gradient and publishes them under the update's number. */
+  async apply(step: number, update: Update): Promise<void> {
+    await this.#call({ kind: "apply", step, update });
   }
 
   /** Forgets the gradients of a step, reduced or not; masters and versions stay. */
@@ -211,19 +160,18 @@ export class ReducerShard {
   }
 
   /**
-   * Copies masters and moments, between two steps.
+   * Copies the arrays, between two steps.
    * @param into an earlier snapshot that nobody needs any more: fresh memory costs more than the copy
    */
-  async snapshot(into?: ShardSnapshot): Promise<ShardSnapshot> {
-    const fresh = (): Float32Array =>
-      new Float32Array(new SharedArrayBuffer(this.#arrays.masters.byteLength));
-    const target = into ?? { masters: fresh(), firstMoment: fresh(), secondMoment: fresh() };
+  async snapshot(into?: ShardArrays): Promise<ShardArrays> {
+    const { masters, states } = this.#arrays;
+    const target = into ?? zeroArrays(masters.length, Object.keys(states));
     await this.#call({ kind: "snapshot", into: target });
     return target;
   }
 
   /** Payload bytes since the start. */
-  stats(): ReducerShardStats {
+  stats(): ShardStats {
     return {
       receivedBytes: Number(Atomics.load(this.#transferredBytes, receivedBytesIndex)),
       sentBytes: Number(Atomics.load(this.#transferredBytes, sentBytesIndex)),
@@ -282,14 +230,7 @@ export class ReducerShard {
   }
 }
 
-function copyWhole(source: Float32Array, target: Float32Array): void {
-  if (source.length !== target.length) {
-    throw new RangeError(`The shard's range has ${target.length} elements, not ${source.length}.`);
-  }
-  target.set(source);
-}
-
 /** Starts a shard in a thread of this process. */
-export async function startShardThread(options: ReducerShardOptions): Promise<ReducerShard> {
+export async function startShardThread(options: StartShardOptions): Promise<ReducerShard> {
   return ReducerShard.start(options);
 }

@@ -1,6 +1,6 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
-import { type AdamWStep, ShardArithmetic } from "#lib/optim/index";
+import { type ChosenOptimizer, ShardArithmetic, type Update } from "#lib/optim/index";
 import { PublishedVersions } from "./published-versions.js";
 import { ShardState } from "./shard-state.js";
 
@@ -16,6 +16,7 @@ export interface ShardReducerOptions {
   readonly shardIndex: number;
   readonly layout: ParameterLayout;
   readonly range: ElementRange;
+  readonly optimizer: ChosenOptimizer;
   readonly gradientGroups: number;
   readonly onBufferFree?: () => void;
 }
@@ -52,7 +53,8 @@ export class ShardReducer {
 
   /** @throws E_SHARD_TOO_LARGE */
   static async create(options: ShardReducerOptions): Promise<ShardReducer> {
-    return new ShardReducer(options, await ShardArithmetic.create(options.layout, options.range));
+    const { layout, range, optimizer } = options;
+    return new ShardReducer(options, await ShardArithmetic.create(layout, range, optimizer));
   }
 
   openStep(step: number): void {
@@ -87,12 +89,12 @@ export class ShardReducer {
     return blockSums;
   }
 
-  /** Updates the masters and publishes them; the step is over. @throws E_SHARD_STATE */
-  apply(step: number, hyperparameters: AdamWStep, newVersion: number): void {
+  /** Updates the masters and publishes them under the update's number; the step is over. @throws E_SHARD_STATE */
+  apply(step: number, update: Update): void {
     this.#require(`apply step ${step}`, step, true);
     this.published.makeRoom();
-    this.arithmetic.applyAdamW(hyperparameters);
-    this.published.add(newVersion, this.arithmetic.publish());
+    this.arithmetic.apply(update);
+    this.published.add(update.updateNumber, this.arithmetic.publish());
     this.state.closeStep();
   }
 

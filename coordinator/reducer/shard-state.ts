@@ -1,4 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
+import type { PushOutcome } from "#lib/wire/bulk-protocol";
 
 /** What a push consists of; a frame of the wire is one. */
 export interface GradientChunk {
@@ -11,8 +12,7 @@ export interface GradientChunk {
 }
 
 /** `stale`: the step is over. `duplicate`: another push of the group was complete first. */
-export type LostPush = "stale" | "duplicate";
-export type PushOutcome = "complete" | LostPush;
+export type LostPush = Exclude<PushOutcome, "complete">;
 
 export interface ShardStateOptions {
   readonly shardIndex: number;

@@ -1,11 +1,19 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { LockstepError } from "#lib/core/errors/index";
 import { shardRanges } from "#lib/core/parameter-layout";
-import { frozenVersion, maxBulkMessageBytes, type PushReply } from "#lib/wire/bulk-protocol";
-import { type PushMeta, registerBulkService } from "#lib/wire/bulk-server";
+import { copyArrays } from "#lib/core/shard-arrays";
+import {
+  frozenVersion,
+  maxBulkMessageBytes,
+  type PullRequest,
+  type PushOutcome,
+  type PushReply,
+} from "#lib/wire/bulk-protocol";
+import { type PullSource, type PushMeta, registerBulkService } from "#lib/wire/bulk-server";
 import type { Frame } from "#lib/wire/frame";
 import { GrpcServer } from "#lib/wire/grpc-server";
-import type { PushAssembly, PushOutcome } from "./shard-state.js";
+import type { PushAssembly } from "./shard-state.js";
+import { PublishedVersions } from "./published-versions.js";
 import { ShardReducer } from "./shard-reducer.js";
 import {
   receivedBytesIndex,
@@ -29,6 +37,7 @@ const maxWaitingPushes = 256;
 class ShardThread {
   readonly #options: ShardThreadOptions;
   readonly #reducer: ShardReducer;
+  readonly #frozen = new PublishedVersions();
   readonly #server: GrpcServer;
   readonly #post: (message: ShardMessage) => void;
   /** Pushes without a buffer; each is woken when one becomes free. */
@@ -52,30 +61,29 @@ class ShardThread {
     });
     registerBulkService(this.#server, {
       pushGradients: async (meta, frames) => this.#pushGradients(meta, frames),
-      pullParameters: ({ version }) => {
-        const count = (payloadBytes: number): void => {
-          Atomics.add(options.transferredBytes, sentBytesIndex, BigInt(payloadBytes));
-        };
-        if (version === frozenVersion && options.frozen !== undefined) {
-          return { bytes: options.frozen, beforeChunk: count };
-        }
-        const published = reducer.published.get(version);
-        return {
-          bytes: published.bytes,
-          beforeChunk: (payloadBytes) => {
-            reducer.published.assertHeld(published);
-            count(payloadBytes);
-          },
-        };
-      },
+      pullParameters: (request) => this.#published(request),
     });
+    if (options.frozen !== undefined) this.#frozen.add(frozenVersion, options.frozen);
+  }
+
+  #published({ space, version }: PullRequest): PullSource {
+    const versions = space === "frozen" ? this.#frozen : this.#reducer.published;
+    const published = versions.get(version);
+    return {
+      bytes: published.bytes,
+      beforeChunk: (payloadBytes) => {
+        versions.assertHeld(published);
+        Atomics.add(this.#options.transferredBytes, sentBytesIndex, BigInt(payloadBytes));
+      },
+    };
   }
 
   static async start(
     options: ShardThreadOptions,
     post: (message: ShardMessage) => void,
   ): Promise<ShardThread> {
-    const { shardIndex, numShards, layout, listenHost, listenPort, gradientGroups } = options;
+    const { shardIndex, numShards, layout, optimizer, gradientGroups } = options;
+    const { listenHost, listenPort = 0 } = options;
     const range = shardRanges(layout, numShards)[shardIndex];
     if (range === undefined) {
       throw new LockstepError("E_SHARD_STATE", {
@@ -90,6 +98,7 @@ class ShardThread {
       shardIndex,
       layout,
       range,
+      optimizer,
       gradientGroups,
       onBufferFree: () => {
         for (const wake of waiting) wake();
@@ -97,8 +106,8 @@ class ShardThread {
     });
     const thread = new ShardThread(options, reducer, waiting, post);
     const port = await thread.#server.listen(listenHost, listenPort);
-    const { masters, firstMoment, secondMoment } = reducer.arithmetic;
-    post({ type: "ready", port, arrays: { masters, firstMoment, secondMoment } });
+    const { masters, states } = reducer.arithmetic;
+    post({ type: "ready", port, arrays: { masters, states } });
     return thread;
   }
 
@@ -112,15 +121,13 @@ class ShardThread {
       case "reduce":
         return reducer.reduce(command.step);
       case "apply":
-        reducer.apply(command.step, command.hyperparameters, command.newVersion);
+        reducer.apply(command.step, command.update);
         return undefined;
       case "discard":
         reducer.discard(command.step);
         return undefined;
       case "snapshot":
-        command.into.masters.set(reducer.arithmetic.masters);
-        command.into.firstMoment.set(reducer.arithmetic.firstMoment);
-        command.into.secondMoment.set(reducer.arithmetic.secondMoment);
+        copyArrays(reducer.arithmetic, command.into);
         return undefined;
       case "close":
         await this.#server.close();

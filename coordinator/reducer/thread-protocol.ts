@@ -4,22 +4,13 @@ import {
   isLockstepError,
   LockstepError,
 } from "#lib/core/errors/index";
-import type { ParameterLayout } from "#lib/core/parameter-layout";
-import type { AdamWStep } from "#lib/optim/index";
-import type { WireSecurity } from "#lib/wire/security";
+import type { ShardArrays } from "#lib/core/shard-arrays";
+import type { Update } from "#lib/optim/index";
+import type { StartShardOptions } from "#coordinator/shards";
 
 /** Messages between the coordinator's main thread and the thread of a shard. */
 
-export interface ShardThreadOptions {
-  readonly shardIndex: number;
-  readonly numShards: number;
-  readonly layout: ParameterLayout;
-  readonly listenHost: string;
-  readonly listenPort: number;
-  readonly gradientGroups: number;
-  readonly security: WireSecurity;
-  /** The shard's range of the frozen weights in wire form, on shared memory. */
-  readonly frozen?: Uint8Array | undefined;
+export interface ShardThreadOptions extends StartShardOptions {
   /** int32 [1]: the newest step that was opened, or -1. Written by the main thread only. */
   readonly openStep: Int32Array;
   /** int64 [2]: bytes of gradients received and of parameters sent. Written by the shard only. */
@@ -32,22 +23,10 @@ export const sentBytesIndex = 1;
 export type ShardCommand =
   | { readonly kind: "publishInitial"; readonly version: number }
   | { readonly kind: "reduce"; readonly step: number }
-  | {
-      readonly kind: "apply";
-      readonly step: number;
-      readonly hyperparameters: AdamWStep;
-      readonly newVersion: number;
-    }
+  | { readonly kind: "apply"; readonly step: number; readonly update: Update }
   | { readonly kind: "discard"; readonly step: number }
-  | { readonly kind: "snapshot"; readonly into: ShardSnapshot }
+  | { readonly kind: "snapshot"; readonly into: ShardArrays }
   | { readonly kind: "close" };
-
-/** Range-local float32 copies on shared memory. */
-export interface ShardSnapshot {
-  readonly masters: Float32Array;
-  readonly firstMoment: Float32Array;
-  readonly secondMoment: Float32Array;
-}
 
 export interface ShardRequest {
   readonly id: number;
@@ -55,7 +34,7 @@ export interface ShardRequest {
 }
 
 export type ShardMessage =
-  | { readonly type: "ready"; readonly port: number; readonly arrays: ShardSnapshot }
+  | { readonly type: "ready"; readonly port: number; readonly arrays: ShardArrays }
   | { readonly type: "failed"; readonly error: PortableError }
   | { readonly type: "reply"; readonly id: number; readonly value: Float64Array | undefined }
   | { readonly type: "error"; readonly id: number; readonly error: PortableError }

@@ -2,36 +2,27 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange } from "#lib/core/parameter-layout";
+import type { ShardPiece } from "#lib/core/shard-arrays";
 import { openSafetensors, type SafetensorsFile } from "./safetensors-file.js";
 import { writeTensors } from "./tensor-store.js";
 
-/** AdamW's state over one contiguous range of the flat parameter space; arrays are range-local. */
-export interface OptimizerShardState {
-  readonly range: ElementRange;
-  readonly masters: Float32Array;
-  readonly firstMoment: Float32Array;
-  readonly secondMoment: Float32Array;
-}
-
-export type OptimizerTensor = "masters" | "first_moment" | "second_moment";
-
+const mastersName = "masters";
 const format = "lockstep-optimizer-1";
 const fileName = (shard: number, numShards: number): string =>
   `optimizer-${String(shard + 1).padStart(5, "0")}-of-${String(numShards).padStart(5, "0")}.safetensors`;
 
-/** Writes one file a shard into the existing `directory`. */
+/** Writes one file a shard into the existing `directory`: its masters, and what the optimizer keeps by name. */
 export async function writeOptimizerState(
   directory: string,
-  shards: readonly OptimizerShardState[],
+  shards: readonly ShardPiece[],
 ): Promise<void> {
   for (const [i, shard] of shards.entries()) {
     const shape = [shard.range.end - shard.range.start];
     await writeTensors(
       join(directory, fileName(i, shards.length)),
       [
-        { name: "masters", shape, data: shard.masters },
-        { name: "first_moment", shape, data: shard.firstMoment },
-        { name: "second_moment", shape, data: shard.secondMoment },
+        { name: mastersName, shape, data: shard.masters },
+        ...Object.entries(shard.states).map(([name, data]) => ({ name, shape, data })),
       ],
       { format, start: String(shard.range.start), end: String(shard.range.end) },
     );
@@ -45,11 +36,18 @@ export async function writeOptimizerState(
 export class OptimizerStateReader {
   /** Elements of the flat space. */
   readonly numElements: number;
+  readonly #directory: string;
+  /** Names of what the optimizer kept, sorted. */
+  readonly #slots: readonly string[];
   readonly #shards: readonly { readonly file: SafetensorsFile; readonly range: ElementRange }[];
 
   private constructor(
+    directory: string,
+    slots: readonly string[],
     shards: readonly { readonly file: SafetensorsFile; readonly range: ElementRange }[],
   ) {
+    this.#directory = directory;
+    this.#slots = slots;
     this.#shards = shards;
     this.numElements = shards.at(-1)?.range.end ?? 0;
   }
@@ -64,6 +62,7 @@ export class OptimizerStateReader {
     names.sort();
     if (names.length === 0) fail("optimizer-*.safetensors", "is missing");
     const shards: { file: SafetensorsFile; range: ElementRange }[] = [];
+    let slots: readonly string[] = [];
     try {
       for (const [i, name] of names.entries()) {
         if (name !== fileName(i, names.length))
@@ -75,21 +74,48 @@ export class OptimizerStateReader {
         if (range.start !== (shards[i - 1]?.range.end ?? 0) || !(range.end >= range.start)) {
           fail(name, "does not continue the shard before it");
         }
-        for (const tensor of ["masters", "first_moment", "second_moment"]) {
+        if (i === 0) slots = slotsOf(file);
+        for (const tensor of [mastersName, ...slots]) {
           if (file.tensors.get(tensor)?.numElements !== range.end - range.start) {
             fail(name, `has no ${tensor} of its range`);
           }
         }
+        if (slotsOf(file).length > slots.length) fail(name, "keeps more than the shard before it");
       }
     } catch (error) {
       for (const { file } of shards) await file.close();
       throw error;
     }
-    return new OptimizerStateReader(shards);
+    return new OptimizerStateReader(directory, slots, shards);
+  }
+
+  async readMasters(range: ElementRange, into: Float32Array): Promise<void> {
+    await this.#readRange(mastersName, range, into);
+  }
+
+  /**
+   * Fills the arrays that the run's optimizer keeps, by name.
+   * @throws E_RESUME_MISMATCH where it is the state of an optimizer that keeps others
+   */
+  async readStates(
+    range: ElementRange,
+    states: Readonly<Record<string, Float32Array>>,
+  ): Promise<void> {
+    this.#requireSlots(Object.keys(states));
+    for (const [slot, into] of Object.entries(states)) await this.#readRange(slot, range, into);
+  }
+
+  #requireSlots(expected: readonly string[]): void {
+    const wanted = [...expected].sort();
+    if (wanted.join() === this.#slots.join()) return;
+    const inWords = (slots: readonly string[]): string =>
+      slots.length === 0 ? "nothing" : slots.join(" and ");
+    const differences = `its optimizer kept ${inWords(this.#slots)}, the run's keeps ${inWords(wanted)}`;
+    throw new LockstepError("E_RESUME_MISMATCH", { directory: this.#directory, differences });
   }
 
   /** Fills `into` (at least the range's length) with the elements `range` of the flat space. */
-  async readRange(tensor: OptimizerTensor, range: ElementRange, into: Float32Array): Promise<void> {
+  async #readRange(tensor: string, range: ElementRange, into: Float32Array): Promise<void> {
     for (const { file, range: stored } of this.#shards) {
       const start = Math.max(range.start, stored.start);
       const end = Math.min(range.end, stored.end);
@@ -105,3 +131,6 @@ export class OptimizerStateReader {
     for (const { file } of this.#shards) await file.close();
   }
 }
+
+const slotsOf = ({ tensors }: SafetensorsFile): string[] =>
+  [...tensors.keys()].filter((name) => name !== mastersName).sort();

@@ -112,8 +112,12 @@ async function read(file: string): Promise<Record<string, unknown> | undefined> 
   if (deviceKind !== null && typeof deviceKind !== "string") throw notARecord(file, "deviceKind");
   if (!isIdentity(identity)) throw notARecord(file, "identity");
   if (!isRecord(began)) throw notARecord(file, "began");
-  return parsed;
+  const settings = { ...unsaidSettings, ...identity.settings };
+  return { ...parsed, identity: { ...identity, settings } };
 }
+
+/** What it means that a record of an earlier version does not say it. */
+const unsaidSettings: Readonly<Record<string, unknown>> = { optim: "adamw", optim_args: null };
 
 function isIdentity(value: unknown): value is RunIdentity {
   if (!isRecord(value)) return false;

@@ -1,6 +1,8 @@
 import { basename, resolve } from "node:path";
+import { optimizerKeys } from "#lib/optim/optimizers/index";
 import { parametersKindOf, parametersKinds } from "#lib/parameters/index";
 import { type ConfigKey, declaredKeys } from "./fields.js";
+import { decisiveOptimizerSettings } from "./optimizer.js";
 import type { ResolvedConfig } from "./resolve.js";
 import { maxShardBytes } from "./steps.js";
 
@@ -15,9 +17,9 @@ export const decisiveKeys: readonly ConfigKey[] = [
   "lr_scheduler_kwargs",
   "warmup_steps",
   "weight_decay",
-  "adam_beta1",
-  "adam_beta2",
-  "adam_epsilon",
+  "optim",
+  "optim_args",
+  ...(Object.keys(optimizerKeys) as (keyof typeof optimizerKeys)[]),
   "max_grad_norm",
   "bf16",
   "fp16",
@@ -68,8 +70,6 @@ export const freeKeys = [
   "per_device_eval_batch_size",
   // global_batch_size has its effect.
   "gradient_accumulation_steps",
-  // Both are the same arithmetic here.
-  "optim",
   // Changes no bit.
   "gradient_checkpointing",
   // The kind of device is compared instead.
@@ -128,6 +128,7 @@ export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string
   const metric = config.metric_for_best_model?.replace(/^eval_/, "") ?? "loss";
   return {
     ...pick(config, decisiveKeys),
+    ...decisiveOptimizerSettings(config),
     max_grad_norm: config.max_grad_norm ?? 0,
     metric_for_best_model: metric,
     greater_is_better: config.greater_is_better ?? metric !== "loss",

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { objectives } from "#lib/objectives/index";
 import { comparableMetrics } from "#lib/objectives/metrics";
+import { optimizerKeys, optimizerNames } from "#lib/optim/optimizers/index";
 import { parametersKinds, parametersNames } from "#lib/parameters/index";
 import { cluster } from "./cluster-fields.js";
 import { declaredFields, declaredSections } from "./declared-fields.js";
@@ -131,11 +132,13 @@ const optimisation = {
     .nullable()
     .default(null),
   warmup_steps: stepsOrFraction.default(0).describe("steps, or a fraction (rounded up)"),
-  optim: z.enum(["adamw_torch_fused", "adamw_torch"]).default("adamw_torch_fused"),
+  optim: z.enum(optimizerNames).default("adamw_torch_fused"),
+  optim_args: text
+    .nullable()
+    .default(null)
+    .describe("arguments of the optimizer: NAME=VALUE with commas between them"),
   weight_decay: z.number().min(0).default(0).describe("matrices only"),
-  adam_beta1: z.number().min(0).lt(1).default(0.9),
-  adam_beta2: z.number().min(0).lt(1).default(0.999),
-  adam_epsilon: z.number().min(0).default(1e-8),
+  ...optimizerKeys,
   max_grad_norm: z.number().min(0).nullable().default(1).describe("0 or null: no clipping"),
 };
 

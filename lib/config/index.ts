@@ -19,6 +19,7 @@ export { parseFlags, type SourcedValue } from "./flags.js";
 export { isGiven, placeOf } from "./given-keys.js";
 export { alpacaForm, fillFormat, type InstructionForm } from "./instruction-form.js";
 export { type LoadedConfig, loadConfig } from "./load.js";
+export { chosenOptimizer } from "./optimizer.js";
 export { describeKeys, printChosen, printConfig } from "./print.js";
 export {
   isSettled,

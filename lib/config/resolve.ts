@@ -20,6 +20,7 @@ import { foreignKeys } from "./foreign-keys.js";
 import { keepGivenKeys } from "./given-keys.js";
 import { refuseHalfCharacters } from "./half-characters.js";
 import { invalidValues } from "./invalid-values.js";
+import { checkOptimizerKeys } from "./optimizer.js";
 import { keepHubToken } from "./secrets.js";
 import { checkChoice, choiceKeys, refuseMissingWay, settleChoice } from "./parameters-choice.js";
 import { toolDefaults } from "./tool.js";
@@ -115,6 +116,7 @@ export function resolveConfig(
   if (!parsed.success) throw invalidValues(parsed.error, given);
   checkChoice(parsed.data, given, warnings);
   checkTogether(parsed.data);
+  checkOptimizerKeys(parsed.data, given, warnings);
   checkHubKeys(parsed.data, given, warnings);
   if (command !== undefined) refuseUnread(command, parsed.data, given, warnings);
   const { hub_token: token, ...shown } = parsed.data;

@@ -1,12 +1,9 @@
 import { createHash } from "node:crypto";
 import type { ParameterLayout } from "./parameter-layout.js";
+import type { ShardPiece } from "./shard-arrays.js";
 
 /** Master weights of a contiguous piece of the flat parameter space. */
-export interface MasterPiece {
-  /** Element of the flat space at which `masters[0]` lies. */
-  readonly start: number;
-  readonly masters: Float32Array;
-}
+export type MasterPiece = Pick<ShardPiece, "range" | "masters">;
 
 /**
  * SHA-256 of the fp32 little-endian bytes of every tensor in layout order, padding left out: equal
@@ -19,7 +16,8 @@ export function mastersSha256(layout: ParameterLayout, pieces: readonly MasterPi
   for (const tensor of layout.tensors) {
     let element = tensor.offset;
     const end = tensor.offset + tensor.size;
-    for (const { start, masters } of pieces) {
+    for (const { range, masters } of pieces) {
+      const { start } = range;
       const pieceEnd = Math.min(end, start + masters.length);
       if (element < start || element >= pieceEnd) continue;
       const part = masters.subarray(element - start, pieceEnd - start);

@@ -2,21 +2,37 @@ import type { WireDtype } from "./dtype.js";
 import { bytesPerElement } from "./dtype.js";
 
 /**
- * The flat parameter space: every trainable tensor at a fixed element offset.
- *
- * Matrices come first, vectors (norm weights, biases) last. Matrices are decayed and travel in the
- * wire dtype of the job; vectors are not decayed and always travel in float32, because a bfloat16
- * norm weight near 1 cannot move by less than 2^-8. So the space has exactly two regions, and the
- * byte offset of an element is a function of one boundary.
+ * A flat parameter space: every tensor at a fixed element offset, in regions that travel and are updated
+ * in one way each.
  */
 export interface ParameterLayout {
+  /** By ascending offset; none crosses from one region into the next. */
   readonly tensors: readonly TensorSlot[];
   /** Elements in the whole space, padding included; a multiple of `blockElements`. */
   readonly numElements: number;
-  /** First element of the vector region; a multiple of `blockElements`. */
-  readonly vectorStart: number;
-  /** Type in which elements before `vectorStart` travel. */
-  readonly matrixDtype: WireDtype;
+  /** One after the other from the first element to the last; none is empty. */
+  readonly regions: readonly Region[];
+}
+
+export interface ElementRange {
+  readonly start: number;
+  /** One past the last element. */
+  readonly end: number;
+}
+
+/** A range of whole blocks. */
+export interface Region extends ElementRange {
+  /** Type in which its elements travel. */
+  readonly dtype: WireDtype;
+  /** Whether the optimizer's weight decay is for it. */
+  readonly decays: boolean;
+  /** Multiplies the learning rate. */
+  readonly rateMultiplier: number;
+  /**
+   * Number of the first update that is for it, from 1. Before, its gradient is not counted in the norm and
+   * its masters stay; an optimizer counts its updates from there.
+   */
+  readonly firstUpdate: number;
 }
 
 export interface TensorSlot {
@@ -35,50 +51,68 @@ export const slotAlignElements = 32;
 
 const roundUp = (value: number, multiple: number): number => Math.ceil(value / multiple) * multiple;
 
-/** Lays out the trainable tensors in the order given; a tensor of rank >= 2 is a matrix. */
+interface NamedShape {
+  readonly name: string;
+  readonly shape: readonly number[];
+}
+
+/**
+ * Lays out tensors in two regions, each in the order given: matrices (rank >= 2), then vectors (norm
+ * weights, biases). Matrices decay and travel in `matrixDtype`. Vectors do not decay and always travel in
+ * float32, because a bfloat16 norm weight near 1 cannot move by less than 2^-8.
+ */
 export function buildParameterLayout(
-  tensors: readonly { readonly name: string; readonly shape: readonly number[] }[],
+  tensors: readonly NamedShape[],
   matrixDtype: WireDtype,
 ): ParameterLayout {
   const slots: TensorSlot[] = [];
+  const regions: Region[] = [];
   let offset = 0;
-  const place = (tensor: { readonly name: string; readonly shape: readonly number[] }): void => {
-    const size = tensor.shape.reduce((product, dim) => product * dim, 1);
-    slots.push(
-      Object.freeze({ name: tensor.name, shape: Object.freeze([...tensor.shape]), offset, size }),
-    );
-    offset = roundUp(offset + size, slotAlignElements);
+  const addRegion = (members: readonly NamedShape[], dtype: WireDtype, decays: boolean): void => {
+    const start = offset;
+    for (const { name, shape } of members) {
+      const size = shape.reduce((product, dim) => product * dim, 1);
+      slots.push(Object.freeze({ name, shape: Object.freeze([...shape]), offset, size }));
+      offset = roundUp(offset + size, slotAlignElements);
+    }
+    offset = roundUp(offset, blockElements);
+    if (offset === start) return;
+    const range = { start, end: offset };
+    regions.push(Object.freeze({ ...range, dtype, decays, rateMultiplier: 1, firstUpdate: 1 }));
   };
-  for (const tensor of tensors) if (tensor.shape.length >= 2) place(tensor);
-  offset = roundUp(offset, blockElements);
-  const vectorStart = offset;
-  for (const tensor of tensors) if (tensor.shape.length < 2) place(tensor);
+  const isMatrix = ({ shape }: NamedShape): boolean => shape.length >= 2;
+  addRegion(tensors.filter(isMatrix), matrixDtype, true);
+  addRegion(
+    tensors.filter((tensor) => !isMatrix(tensor)),
+    "float32",
+    false,
+  );
   return Object.freeze({
     tensors: Object.freeze(slots),
-    numElements: roundUp(offset, blockElements),
-    vectorStart,
-    matrixDtype,
+    numElements: offset,
+    regions: Object.freeze(regions),
   });
 }
 
-/** Byte offset of an element in a buffer that holds the whole space in wire form. */
-export function wireOffsetBytes(layout: ParameterLayout, element: number): number {
-  const matrixElements = Math.min(element, layout.vectorStart);
-  return matrixElements * bytesPerElement[layout.matrixDtype] + (element - matrixElements) * 4;
+/** Byte offset of an element, or of the space's end, in a buffer that holds the whole space in wire form. */
+export function wireOffsetBytes({ regions }: ParameterLayout, element: number): number {
+  let bytes = 0;
+  for (const { start, end, dtype } of regions) {
+    if (element <= start) break;
+    bytes += (Math.min(element, end) - start) * bytesPerElement[dtype];
+  }
+  return bytes;
 }
 
 export function wireSizeBytes(layout: ParameterLayout): number {
   return wireOffsetBytes(layout, layout.numElements);
 }
 
-export function wireDtypeAt(layout: ParameterLayout, element: number): WireDtype {
-  return element < layout.vectorStart ? layout.matrixDtype : "float32";
-}
-
-export interface ElementRange {
-  readonly start: number;
-  /** One past the last element. */
-  readonly end: number;
+/** The region that an element lies in. @throws RangeError for an element that the space does not have */
+export function regionAt({ regions }: ParameterLayout, element: number): Region {
+  const region = regions.find(({ start, end }) => start <= element && element < end);
+  if (region === undefined) throw new RangeError(`There is no element ${element} in the space`);
+  return region;
 }
 
 /** Contiguous block-aligned ranges, one a shard, as equal as blocks allow; a later one may be empty. */

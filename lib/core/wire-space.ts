@@ -3,8 +3,8 @@ import {
   blockElements,
   type ElementRange,
   type ParameterLayout,
+  regionAt,
   type TensorSlot,
-  wireDtypeAt,
   wireOffsetBytes,
   wireSizeBytes,
 } from "./parameter-layout.js";
@@ -54,12 +54,12 @@ export async function readWireRange(
   const chunk = new Float32Array(Math.min(chunkElements, range.end - range.start));
   const firstByte = wireOffsetBytes(layout, range.start);
   for (let { start } = range; start < range.end; ) {
-    const region = start < layout.vectorStart ? layout.vectorStart : layout.numElements;
-    const end = Math.min(start + chunkElements, region, range.end);
+    const region = regionAt(layout, start);
+    const end = Math.min(start + chunkElements, region.end, range.end);
     const values = chunk.subarray(0, end - start).fill(0);
     await load({ start, end }, values);
     const at = into.byteOffset + wireOffsetBytes(layout, start) - firstByte;
-    if (wireDtypeAt(layout, start) === "float32") {
+    if (region.dtype === "float32") {
       new Float32Array(into.buffer, at, values.length).set(values);
     } else {
       float32ToBfloat16(values, new Uint16Array(into.buffer, at, values.length));

@@ -3,30 +3,20 @@ import {
   blockElements,
   type ElementRange,
   type ParameterLayout,
-  wireDtypeAt,
+  type Region,
+  regionAt,
   wireOffsetBytes,
 } from "#lib/core/parameter-layout";
 import type { Kernels } from "./kernels.js";
 import type { MemoryMap } from "./memory-map.js";
+import { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
 
-export interface AdamWStep {
+/** An update of a shard's masters by the summed gradient. */
+export interface Update {
   readonly learningRate: number;
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly epsilon: number;
-  /** Decoupled; applied to the matrix region only. */
-  readonly weightDecay: number;
   /** 1 for the first update. */
   readonly updateNumber: number;
-  /** Multiplies the summed gradient: clip coefficient / loss scale. */
-  readonly gradientScale: number;
-}
-
-export interface SgdStep {
-  readonly learningRate: number;
-  readonly momentum: number;
-  /** Added to the gradient (L2), of the matrix region only. */
-  readonly weightDecay: number;
+  /** Multiplies the summed gradient. */
   readonly gradientScale: number;
 }
 
@@ -40,8 +30,7 @@ export type BlockPass =
       readonly withSquares: boolean;
     }
   | { readonly kind: "squares" }
-  | { readonly kind: "adamw"; readonly step: AdamWStep; readonly published: number }
-  | { readonly kind: "sgd"; readonly step: SgdStep; readonly published: number }
+  | { readonly kind: "update"; readonly update: Update; readonly published: number }
   | { readonly kind: "publish"; readonly published: number };
 
 /** One block of the flat space: the unit in which every pass goes over the range. */
@@ -51,7 +40,7 @@ interface Block {
   /** Byte within the range's wire form. */
   readonly wireStart: number;
   readonly wireBytes: number;
-  readonly isMatrix: boolean;
+  readonly region: Region;
   readonly isBfloat16: boolean;
 }
 
@@ -59,6 +48,7 @@ interface Block {
 export class BlockPasses {
   readonly #map: MemoryMap;
   readonly #kernels: Kernels;
+  readonly #optimizer: ReturnType<typeof openOptimizer>;
   readonly #bytes: Uint8Array<SharedArrayBuffer>;
   /** Where this thread puts a block of an arriving gradient; a byte. */
   readonly #staging: number;
@@ -67,6 +57,7 @@ export class BlockPasses {
   constructor(options: {
     readonly layout: ParameterLayout;
     readonly range: ElementRange;
+    readonly optimizer: ChosenOptimizer;
     readonly map: MemoryMap;
     readonly kernels: Kernels;
     readonly buffer: SharedArrayBuffer;
@@ -75,18 +66,19 @@ export class BlockPasses {
     const { layout, range, map, kernels, buffer, thread } = options;
     this.#map = map;
     this.#kernels = kernels;
+    this.#optimizer = openOptimizer(options.optimizer);
     this.#bytes = new Uint8Array(buffer);
     this.#staging = map.staging[thread];
     const wireBase = wireOffsetBytes(layout, range.start);
     this.#blocks = Array.from({ length: map.numElements / blockElements }, (_, index) => {
       const start = index * blockElements;
-      const dtype = wireDtypeAt(layout, range.start + start);
+      const region = regionAt(layout, range.start + start);
       return {
         start,
         wireStart: wireOffsetBytes(layout, range.start + start) - wireBase,
-        wireBytes: blockElements * bytesPerElement[dtype],
-        isMatrix: start < map.numMatrixElements,
-        isBfloat16: dtype === "bfloat16",
+        wireBytes: blockElements * bytesPerElement[region.dtype],
+        region,
+        isBfloat16: region.dtype === "bfloat16",
       };
     });
   }
@@ -112,10 +104,8 @@ export class BlockPasses {
         return (block, index) => {
           sums[index] = this.#sumOfSquares(block);
         };
-      case "adamw":
-        return this.#adamW(pass.step, pass.published);
-      case "sgd":
-        return this.#sgd(pass.step, pass.published);
+      case "update":
+        return this.#update(pass.update, pass.published);
       case "publish":
         return (block) => this.#publish(block, pass.published);
     }
@@ -139,44 +129,40 @@ export class BlockPasses {
     return this.#kernels.sumOfSquares(this.#map.gradientSum + block.start * 4, blockElements);
   }
 
-  #adamW(step: AdamWStep, published: number): (block: Block) => void {
-    const kernels = this.#kernels;
-    const biasCorrection1 = 1 - step.beta1 ** step.updateNumber;
-    const biasCorrection2 = 1 - step.beta2 ** step.updateNumber;
-    kernels.setAdamWFactors(
-      step.gradientScale,
-      1 - step.beta1,
-      step.beta2,
-      1 - step.beta2,
-      -(step.learningRate / biasCorrection1),
-      Math.sqrt(biasCorrection2),
-      step.epsilon,
-    );
-    const { masters, firstMoment, secondMoment, gradientSum } = this.#map;
-    return ({ start, wireStart, isMatrix, isBfloat16 }) => {
-      kernels.setDecayFactor(isMatrix ? 1 - step.learningRate * step.weightDecay : 1);
-      const at = start * 4;
-      const update = isBfloat16 ? kernels.adamWToBfloat16 : kernels.adamWToFloat32;
-      update(
-        masters + at,
-        firstMoment + at,
-        secondMoment + at,
-        gradientSum + at,
-        published + wireStart,
-        blockElements,
-      );
+  /** Blocks come in order, so that a region's update is prepared once. */
+  #update(update: Update, published: number): (block: Block) => void {
+    let prepared: Region | undefined;
+    let updateBlock: (block: Block) => void = () => {};
+    return (block) => {
+      if (block.region !== prepared) {
+        prepared = block.region;
+        updateBlock = this.#updateOf(prepared, update, published);
+      }
+      updateBlock(block);
     };
   }
 
-  #sgd(step: SgdStep, published: number): (block: Block) => void {
-    const kernels = this.#kernels;
-    kernels.setSgdFactors(step.gradientScale, step.momentum, -step.learningRate);
-    const { masters, firstMoment, gradientSum } = this.#map;
-    return (block) => {
-      kernels.setCoupledDecay(block.isMatrix ? step.weightDecay : 0);
-      const at = block.start * 4;
-      kernels.sgd(masters + at, firstMoment + at, gradientSum + at, blockElements);
-      this.#publish(block, published);
+  #updateOf(region: Region, update: Update, published: number): (block: Block) => void {
+    const updateNumber = update.updateNumber - region.firstUpdate + 1;
+    if (updateNumber < 1) return (block) => this.#publish(block, published);
+    const { masters, states, gradientSum } = this.#map;
+    const slots = Object.entries(states);
+    const run = this.#optimizer.update(this.#kernels, {
+      learningRate: update.learningRate * region.rateMultiplier,
+      updateNumber,
+      gradientScale: update.gradientScale,
+      decays: region.decays,
+    });
+    return ({ start, wireStart, isBfloat16 }) => {
+      const at = start * 4;
+      run({
+        masters: masters + at,
+        gradient: gradientSum + at,
+        states: Object.fromEntries(slots.map(([slot, first]) => [slot, first + at])),
+        wire: published + wireStart,
+        isBfloat16,
+        numElements: blockElements,
+      });
     };
   }
 

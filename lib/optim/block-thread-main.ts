@@ -4,9 +4,10 @@ import { BlockPasses } from "./block-passes.js";
 import type { BlockThreadData, BlockThreadTask } from "./block-thread.js";
 import { instantiateKernels } from "./kernels.js";
 
-const { layout, range, map, memory, port, counters, sums } = workerData as BlockThreadData;
+const { layout, range, optimizer, map, memory, port, counters, sums } =
+  workerData as BlockThreadData;
 const passes = new BlockPasses({
-  ...{ layout, range, map, thread: 1 },
+  ...{ layout, range, optimizer, map, thread: 1 },
   kernels: await instantiateKernels(memory),
   buffer: memory.buffer as SharedArrayBuffer,
 });

@@ -8,11 +8,13 @@ import {
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import type { BlockPass } from "./block-passes.js";
 import type { MemoryMap } from "./memory-map.js";
+import type { ChosenOptimizer } from "./optimizers/index.js";
 
 /** What the thread gets at its start. */
 export interface BlockThreadData {
   readonly layout: ParameterLayout;
   readonly range: ElementRange;
+  readonly optimizer: ChosenOptimizer;
   readonly map: MemoryMap;
   readonly memory: WebAssembly.Memory;
   readonly port: MessagePort;
@@ -52,7 +54,7 @@ export class BlockThread {
   }
 
   static async start(
-    range: Pick<BlockThreadData, "layout" | "range" | "map" | "memory">,
+    range: Pick<BlockThreadData, "layout" | "range" | "optimizer" | "map" | "memory">,
     numBlocks: number,
   ): Promise<BlockThread> {
     const { port1, port2 } = new MessageChannel();

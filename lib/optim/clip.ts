@@ -3,12 +3,11 @@
  *
  * @param blockSumsOfSquares float64 sums of squares of all blocks of the flat space, in block order:
  *   one after another, so that the bits do not depend on how blocks were shared out
- * @param lossScale what the gradient was multiplied by
  */
-export function totalNorm(blockSumsOfSquares: Iterable<number>, lossScale = 1): number {
+export function totalNorm(blockSumsOfSquares: Iterable<number>): number {
   let sum = 0;
   for (const blockSum of blockSumsOfSquares) sum += blockSum;
-  return Math.sqrt(sum) / lossScale;
+  return Math.sqrt(sum);
 }
 
 /** As torch.nn.utils.clip_grad_norm_ has it: keeps a zero norm from dividing by zero. */

@@ -1,6 +1,7 @@
+export type { Update } from "./block-passes.js";
 export { clipCoefficient, totalNorm } from "./clip.js";
-export { LossScaler, type LossScalerState } from "./loss-scaler.js";
 export { type MemoryMap, maxMemoryBytes, memoryMap, shardsNeeded } from "./memory-map.js";
+export { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
 export {
   learningRateAt,
   type ScheduleContext,
@@ -8,11 +9,10 @@ export {
   type ScheduleName,
   scheduleNames,
 } from "./schedules.js";
-export type { AdamWStep, SgdStep } from "./block-passes.js";
 export { ShardArithmetic } from "./shard-arithmetic.js";
 export {
   maxSkippedStepsInARow,
-  type OptimizerSettings,
-  type StepGradient,
-  UpdateRule,
-} from "./update-rule.js";
+  StepUpdate,
+  type UpdatedShards,
+  type UpdateSettings,
+} from "./step-update.js";

@@ -4,18 +4,16 @@ import {
   type ElementRange,
   type ParameterLayout,
   shardRanges,
-  wireOffsetBytes,
 } from "#lib/core/parameter-layout";
+import { wireRangeBytes } from "#lib/core/wire-space";
 
 /** Where the arrays of a shard lie in its wasm memory; byte offsets. */
 export interface MemoryMap {
   readonly numElements: number;
-  /** Elements of the range that lie before the layout's vector region. */
-  readonly numMatrixElements: number;
   readonly wireBytes: number;
   readonly masters: number;
-  readonly firstMoment: number;
-  readonly secondMoment: number;
+  /** Of the optimizer's arrays, by name. */
+  readonly states: Readonly<Record<string, number>>;
   readonly gradientSum: number;
   /** Two versions of the parameters in wire form. */
   readonly published: readonly [number, number];
@@ -32,51 +30,55 @@ const firstFreeByte = wasmPageBytes;
 const stagingBytes = blockElements * 4;
 
 /**
- * 16 bytes an element for masters, moments and sum, and twice the wire form: 20 bytes with bfloat16
- * on the wire, 24 with float32.
+ * 4 bytes an element for masters, sum and each of the optimizer's arrays, and twice the wire form: with
+ * AdamW's two moments 20 bytes with bfloat16 on the wire, 24 with float32.
  *
+ * @param slots names of the optimizer's arrays
  * @throws E_SHARD_TOO_LARGE when the range does not fit one wasm memory.
  */
-export function memoryMap(layout: ParameterLayout, range: ElementRange): MemoryMap {
+export function memoryMap(
+  layout: ParameterLayout,
+  range: ElementRange,
+  slots: readonly string[],
+): MemoryMap {
+  const map = mapOf(layout, range, slots);
+  if (map.totalBytes > maxMemoryBytes) {
+    throw new LockstepError("E_SHARD_TOO_LARGE", {
+      numElements: map.numElements,
+      neededBytes: map.totalBytes,
+      limitBytes: maxMemoryBytes,
+      shardsNeeded: shardsNeeded(layout, slots),
+    });
+  }
+  return Object.freeze(map);
+}
+
+function mapOf(layout: ParameterLayout, range: ElementRange, slots: readonly string[]): MemoryMap {
   const numElements = range.end - range.start;
   const float32Bytes = numElements * 4;
-  const wireBytes = wireOffsetBytes(layout, range.end) - wireOffsetBytes(layout, range.start);
+  const wireBytes = wireRangeBytes(layout, range);
   let end = firstFreeByte;
   const place = (bytes: number): number => {
     const start = end;
     end += bytes;
     return start;
   };
-  const map: MemoryMap = {
+  return {
     numElements,
-    numMatrixElements: Math.max(0, Math.min(range.end, layout.vectorStart) - range.start),
     wireBytes,
     masters: place(float32Bytes),
-    firstMoment: place(float32Bytes),
-    secondMoment: place(float32Bytes),
+    states: Object.fromEntries(slots.map((slot) => [slot, place(float32Bytes)])),
     gradientSum: place(float32Bytes),
     published: [place(wireBytes), place(wireBytes)],
     staging: [place(stagingBytes), place(stagingBytes)],
     totalBytes: end,
   };
-  if (map.totalBytes > maxMemoryBytes) {
-    throw new LockstepError("E_SHARD_TOO_LARGE", {
-      numElements,
-      neededBytes: map.totalBytes,
-      limitBytes: maxMemoryBytes,
-      shardsNeeded: shardsNeeded(layout),
-    });
-  }
-  return Object.freeze(map);
 }
 
 /** The smallest number of shards with which every range fits one wasm memory. */
-export function shardsNeeded(layout: ParameterLayout): number {
-  const fits = (range: ElementRange): boolean => {
-    const wireBytes = wireOffsetBytes(layout, range.end) - wireOffsetBytes(layout, range.start);
-    const arrays = (range.end - range.start) * 16 + wireBytes * 2;
-    return firstFreeByte + arrays + 2 * stagingBytes <= maxMemoryBytes;
-  };
+export function shardsNeeded(layout: ParameterLayout, slots: readonly string[]): number {
+  const fits = (range: ElementRange): boolean =>
+    mapOf(layout, range, slots).totalBytes <= maxMemoryBytes;
   for (let numShards = 1; ; numShards++) {
     if (shardRanges(layout, numShards).every(fits)) return numShards;
   }

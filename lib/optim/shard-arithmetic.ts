@@ -1,25 +1,26 @@
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
-import { type AdamWStep, type BlockPass, BlockPasses, type SgdStep } from "./block-passes.js";
+import type { ShardPiece } from "#lib/core/shard-arrays";
+import { type BlockPass, BlockPasses, type Update } from "./block-passes.js";
 import { BlockThread } from "./block-thread.js";
 import { instantiateKernels } from "./kernels.js";
 import { type MemoryMap, memoryMap, wasmPageBytes } from "./memory-map.js";
+import { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
 
 /** The smallest of the systems that Node runs on. */
 const systemPageBytes = 4096;
 
 /**
  * The arithmetic of one reducer shard: a contiguous range of the flat parameter space in one wasm
- * memory, with float32 masters and AdamW moments. All results are the same bits for any division of
+ * memory, with float32 masters and what the optimizer keeps. All results are the same bits for any division of
  * the space into ranges, and for one thread or two.
  */
-export class ShardArithmetic {
+export class ShardArithmetic implements ShardPiece {
   readonly range: ElementRange;
   /** Bytes of the range in wire form. */
   readonly wireBytes: number;
   /** float32 views of the shared memory, range-local; writing `masters` sets the weights. */
   readonly masters: Float32Array<SharedArrayBuffer>;
-  readonly firstMoment: Float32Array<SharedArrayBuffer>;
-  readonly secondMoment: Float32Array<SharedArrayBuffer>;
+  readonly states: Readonly<Record<string, Float32Array<SharedArrayBuffer>>>;
   /** float32 sum of the groups added so far. */
   readonly gradientSum: Float32Array<SharedArrayBuffer>;
   readonly #map: MemoryMap;
@@ -46,8 +47,9 @@ export class ShardArithmetic {
     this.#bytes = new Uint8Array(buffer);
     const view = (start: number) => new Float32Array(buffer, start, map.numElements);
     this.masters = view(map.masters);
-    this.firstMoment = view(map.firstMoment);
-    this.secondMoment = view(map.secondMoment);
+    this.states = Object.fromEntries(
+      Object.entries(map.states).map(([slot, start]) => [slot, view(start)]),
+    );
     this.gradientSum = view(map.gradientSum);
   }
 
@@ -59,9 +61,10 @@ export class ShardArithmetic {
   static async create(
     layout: ParameterLayout,
     range: ElementRange,
+    optimizer: ChosenOptimizer,
     options: { readonly withThread?: boolean } = {},
   ): Promise<ShardArithmetic> {
-    const map = memoryMap(layout, range);
+    const map = memoryMap(layout, range, openOptimizer(optimizer).slots);
     const pages = Math.ceil(map.totalBytes / wasmPageBytes);
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     const buffer = memory.buffer as SharedArrayBuffer;
@@ -70,10 +73,13 @@ export class ShardArithmetic {
     const bytes = new Uint8Array(buffer);
     for (let at = 0; at < bytes.length; at += systemPageBytes) bytes[at] = 0;
     const kernels = await instantiateKernels(memory);
-    const passes = new BlockPasses({ layout, range, map, kernels, buffer, thread: 0 });
+    const passes = new BlockPasses({
+      ...{ layout, range, optimizer, map, kernels, buffer },
+      thread: 0,
+    });
     const thread =
       options.withThread === true
-        ? await BlockThread.start({ layout, range, map, memory }, passes.numBlocks)
+        ? await BlockThread.start({ layout, range, optimizer, map, memory }, passes.numBlocks)
         : undefined;
     return new ShardArithmetic(range, map, buffer, passes, thread);
   }
@@ -114,18 +120,11 @@ export class ShardArithmetic {
   }
 
   /**
-   * One AdamW update of the whole range in torch's order of operations (Loshchilov and Hutter,
-   * arXiv 1711.05101; torch.optim.AdamW), float32 throughout. The factors are computed in float64
-   * and rounded once, as torch does. Also writes the wire form that the next `publish` returns.
+   * One update of the whole range, except regions whose first update is a later one. Also writes the wire
+   * form that the next `publish` returns.
    */
-  applyAdamW(step: AdamWStep): void {
-    this.#run({ kind: "adamw", step, published: this.#nextPublished });
-    this.#nextIsWritten = true;
-  }
-
-  /** One update of SGD with momentum in torch.optim.SGD's order; the velocity is `firstMoment`. */
-  applySgd(step: SgdStep): void {
-    this.#run({ kind: "sgd", step, published: this.#nextPublished });
+  apply(update: Update): void {
+    this.#run({ kind: "update", update, published: this.#nextPublished });
     this.#nextIsWritten = true;
   }
 

@@ -1,7 +1,7 @@
 import {
   type ParameterLayout,
+  regionAt,
   type TensorSlot,
-  wireDtypeAt,
   wireOffsetBytes,
 } from "#lib/core/parameter-layout";
 import type { GraphBuilder, GraphTensor } from "#lib/graph/builder";
@@ -20,7 +20,7 @@ export interface WireView {
 }
 
 export function wireViewOf(layout: ParameterLayout, slot: TensorSlot): WireView {
-  const bf16 = wireDtypeAt(layout, slot.offset) === "bfloat16";
+  const bf16 = regionAt(layout, slot.offset).dtype === "bfloat16";
   return {
     slot,
     words: bf16 ? "int32" : "float32",

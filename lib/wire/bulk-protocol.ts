@@ -63,39 +63,47 @@ export function decodePushReply(buffer: Buffer): PushReply {
   return { outcome, receivedBytes: buffer.readDoubleLE(8) };
 }
 
+/** The flat spaces that a shard serves: of what is trained, and of weights that stay as they are. */
+const spaces = ["trained", "frozen"] as const;
+export type Space = (typeof spaces)[number];
+
+/** The one version of the frozen weights. */
+export const frozenVersion = 0;
+
 export interface PullRequest {
-  /** Or `frozenVersion`. */
+  /** @default "trained" */
+  readonly space?: Space;
   readonly version: number;
   /** Bytes of the shard's range in wire form; absent: all of it. */
   readonly part?: { readonly offset: number; readonly numBytes: number };
 }
 
-/** The version by which a worker asks for the weights that a job of adapters keeps as they are. */
-export const frozenVersion = 0xffff_ffff;
+const pullBytes = 12;
+const pullPartBytes = 28;
 
-const pullBytes = 8;
-const pullPartBytes = 24;
-
-/** u32 magic, u32 version; of a part also f64 offset, f64 bytes. */
-export function encodePullRequest({ version, part }: PullRequest): Buffer {
+/** u32 magic, u32 space, u32 version; of a part also f64 offset, f64 bytes. */
+export function encodePullRequest({ space = "trained", version, part }: PullRequest): Buffer {
   const buffer = Buffer.alloc(part === undefined ? pullBytes : pullPartBytes);
   buffer.writeUInt32LE(pullMagic, 0);
-  buffer.writeUInt32LE(version, 4);
+  buffer.writeUInt32LE(spaces.indexOf(space), 4);
+  buffer.writeUInt32LE(version, 8);
   if (part !== undefined) {
-    buffer.writeDoubleLE(part.offset, 8);
-    buffer.writeDoubleLE(part.numBytes, 16);
+    buffer.writeDoubleLE(part.offset, 12);
+    buffer.writeDoubleLE(part.numBytes, 20);
   }
   return buffer;
 }
 
 export function decodePullRequest(buffer: Buffer): PullRequest {
   const isSized = buffer.length === pullBytes || buffer.length === pullPartBytes;
-  if (!isSized || buffer.readUInt32LE(0) !== pullMagic) {
+  const space = isSized ? spaces[buffer.readUInt32LE(4)] : undefined;
+  if (space === undefined || buffer.readUInt32LE(0) !== pullMagic) {
     throw new LockstepError("E_FRAME_INVALID", { reason: "it is not a PullParameters request" });
   }
-  const version = buffer.readUInt32LE(4);
-  if (buffer.length === pullBytes) return { version };
-  return { version, part: { offset: buffer.readDoubleLE(8), numBytes: buffer.readDoubleLE(16) } };
+  const version = buffer.readUInt32LE(8);
+  if (buffer.length === pullBytes) return { space, version };
+  const part = { offset: buffer.readDoubleLE(12), numBytes: buffer.readDoubleLE(20) };
+  return { space, version, part };
 }
 
 /** @throws E_FRAME_INVALID for bytes that the range does not have */

@@ -1,4 +1,5 @@
-// AssemblyScript to WebAssembly: the arithmetic of the reducer shards. Entry, flags and output are in asconfig.json.
+// AssemblyScript to WebAssembly: the arithmetic of the reducer shards. Every file of the folder is an entry of one
+// module, what lies in folders of it is imported; flags and output are in asconfig.json.
 
 import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -14,7 +15,11 @@ export async function compileWasm(root) {
   if (isUpToDate(root)) return;
   mkdirSync(dirname(join(root, OUTPUT_FILE)), { recursive: true });
   const compiler = join(root, "node_modules", "assemblyscript", "bin", "asc.js");
-  const args = [compiler, "--config", CONFIG_FILE, "--target", "release"];
+  const entries = readdirSync(join(root, ASSEMBLY_DIRECTORY))
+    .filter((name) => name.endsWith(".ts"))
+    .sort()
+    .map((name) => `${ASSEMBLY_DIRECTORY}/${name}`);
+  const args = [compiler, ...entries, "--config", CONFIG_FILE, "--target", "release"];
   await run(process.execPath, args, { cwd: root });
 }
 
@@ -22,7 +27,7 @@ export async function compileWasm(root) {
 function isUpToDate(root) {
   const output = statSync(join(root, OUTPUT_FILE), { throwIfNoEntry: false });
   if (output === undefined) return false;
-  const sources = readdirSync(join(root, ASSEMBLY_DIRECTORY)).map(
+  const sources = readdirSync(join(root, ASSEMBLY_DIRECTORY), { recursive: true }).map(
     (name) => `${ASSEMBLY_DIRECTORY}/${name}`,
   );
   return [...sources, "package-lock.json", "scripts/build/wasm.mjs"].every((path) => {

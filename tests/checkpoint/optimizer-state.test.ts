@@ -13,8 +13,7 @@ const part = (tensor: number, start: number, end: number): Float32Array =>
 const stateOf = (start: number, end: number) => ({
   range: { start, end },
   masters: part(1, start, end),
-  firstMoment: part(2, start, end),
-  secondMoment: part(3, start, end),
+  states: { first_moment: part(2, start, end), second_moment: part(3, start, end) },
 });
 
 test("a state of three shards is read by any other number of shards", async (t) => {
@@ -36,11 +35,15 @@ test("a state of three shards is read by any other number of shards", async (t) 
     [999, 1000],
     [5, 5],
   ] as const) {
-    for (const [i, name] of (["masters", "first_moment", "second_moment"] as const).entries()) {
-      const into = new Float32Array(end - start);
-      await reader.readRange(name, { start, end }, into);
-      assert.deepEqual(into, part(i + 1, start, end));
-    }
+    const into = new Float32Array(end - start);
+    await reader.readMasters({ start, end }, into);
+    assert.deepEqual(into, part(1, start, end));
+    const states = { second_moment: into.slice(), first_moment: into.slice() };
+    await reader.readStates({ start, end }, states);
+    assert.deepEqual(states, {
+      first_moment: part(2, start, end),
+      second_moment: part(3, start, end),
+    });
   }
 });
 
@@ -56,4 +59,36 @@ test("missing or mixed parts are refused", async (t) => {
   );
   await writeOptimizerState(directory, [stateOf(0, 300), stateOf(400, 600)]);
   await rejectsWith(OptimizerStateReader.open(directory), "E_CHECKPOINT_DAMAGED", /continue/);
+});
+
+test("the state of an optimizer that keeps something else is refused by name", async (t) => {
+  const directory = await temporaryDirectory(t);
+  await writeOptimizerState(directory, [stateOf(0, numElements)]);
+  const reader = await OptimizerStateReader.open(directory);
+  t.after(() => reader.close());
+  const array = new Float32Array(numElements);
+  for (const [states, inWords] of [
+    [{ momentum_buffer: array }, "momentum_buffer"],
+    [{}, "nothing"],
+    [{ first_moment: array }, "first_moment"],
+  ] as const) {
+    await rejectsWith(
+      reader.readStates({ start: 0, end: numElements }, states),
+      "E_RESUME_MISMATCH",
+      new RegExp(`kept first_moment and second_moment, the run's keeps ${inWords}`),
+    );
+  }
+});
+
+test("parts that keep other arrays than the first are refused", async (t) => {
+  const kept = { range: { start: 300, end: 600 }, masters: part(1, 300, 600) };
+  for (const states of [{}, { ...stateOf(300, 600).states, third: part(4, 300, 600) }]) {
+    const directory = await temporaryDirectory(t);
+    await writeOptimizerState(directory, [stateOf(0, 300), { ...kept, states }]);
+    await rejectsWith(
+      OptimizerStateReader.open(directory),
+      "E_CHECKPOINT_DAMAGED",
+      /00002-of-00002.* (has no first_moment|keeps more)/,
+    );
+  }
 });

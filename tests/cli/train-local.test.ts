@@ -82,9 +82,10 @@ test("evaluations, samples and the engine are those of the configuration", async
 });
 
 /** The tests' engine, whose gradients of rows with a `#` are no numbers. */
-async function writePoisonedEngine(job: CaseJob): Promise<string> {
+async function writePoisonedEngine(job: CaseJob, value: number): Promise<string> {
   const file = job.file("engine.mjs");
   const token = 4 + "#".charCodeAt(0);
+  const bytes = [...new Uint8Array(Float32Array.of(value).buffer)];
   await writeFile(
     file,
     `import create from ${JSON.stringify(fakeEngine)};
@@ -93,7 +94,7 @@ export default async (job) => {
   const accumulate = engine.accumulate.bind(engine);
   engine.accumulate = (batch, gradScale, first, wireBytes) => {
     const sum = accumulate(batch, gradScale, first, wireBytes);
-    if (batch.fields.tokens.includes(${token})) wireBytes?.set([0, 0, 0xc0, 0x7f]);
+    if (batch.fields.tokens.includes(${token})) wireBytes?.set(${JSON.stringify(bytes)});
     return sum;
   };
   return engine;
@@ -103,8 +104,16 @@ export default async (job) => {
   return file;
 }
 
-/** @param poisoned numbers of the rows, in the order of training, with a gradient that is none */
-async function poisonedJob(t: TestContext, poisoned: readonly number[], keys: object) {
+/**
+ * @param poisoned numbers of the rows, in the order of training, with a gradient that is none
+ * @param value what one of its elements is
+ */
+async function poisonedJob(
+  t: TestContext,
+  poisoned: readonly number[],
+  keys: object,
+  value = Number.NaN,
+) {
   const job = await createJob(t);
   const rows = Array.from({ length: 16 }, (_, i) => ({
     prompt: `${i} plus ${i} is `,
@@ -112,7 +121,7 @@ async function poisonedJob(t: TestContext, poisoned: readonly number[], keys: ob
   }));
   await writeFile(job.file("sums.jsonl"), rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
   const file = await job.writeJob({
-    engine_module: await writePoisonedEngine(job),
+    engine_module: await writePoisonedEngine(job, value),
     ...{ train_sampling_strategy: "sequential", per_device_train_batch_size: 2, max_steps: 8 },
     ...{ learning_rate: 1e-2, lr_scheduler_type: "linear", warmup_steps: 2, ...keys },
   });
@@ -143,6 +152,23 @@ test("a gradient that is not finite is left out, with the cluster's weights and 
   assert.equal(rates[1], rates[2]);
   const own = await readFile(job.file("out/model.safetensors"));
   assert.deepEqual(own, await readFile(job.file("cluster/model.safetensors")));
+});
+
+test("an infinite gradient in step 3 is left out in one process and by two workers alike", async (t) => {
+  // Two groups a step: the other one's gradient is finite.
+  const keys = { workers: 2, per_device_train_batch_size: 1, max_steps: 5 };
+  const { job, file } = await poisonedJob(t, [4], keys, Number.POSITIVE_INFINITY);
+  const local = await job.lockstep(["train-local", file]);
+  assert.equal(local.code, 0, local.stderr);
+  const cluster = await job.lockstep(["train", file, "--json-logs", "--output_dir", "cluster"]);
+  assert.equal(cluster.code, 0, cluster.stderr);
+  assert.equal(digestOf(local), cluster.of("run.completed")[0]?.mastersSha256);
+  assert.equal(cluster.of("worker.joined").length, 2);
+  const skipped = local.lines.filter((line) => line.includes("no update: the gradient is not"));
+  assert.equal(skipped.length, 1);
+  assert.match(skipped[0] ?? "", /^step 3\/5 /);
+  const rates = cluster.of("step.completed").map(({ learningRate }) => learningRate);
+  assert.equal(rates[2], rates[3]);
 });
 
 test("gradients that stay not finite end the run with an error and without a model", async (t) => {

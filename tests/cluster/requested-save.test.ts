@@ -3,6 +3,7 @@ import { before, test } from "node:test";
 import { Coordinator } from "#coordinator/coordinator";
 import type { CheckpointState, CoordinatorOptions, Snapshot } from "#coordinator/options";
 import type { ElementRange } from "#lib/core/parameter-layout";
+import type { ShardPiece } from "#lib/core/shard-arrays";
 import {
   coordinatorOptions,
   EventRecorder,
@@ -26,11 +27,10 @@ interface Saved {
 
 /** The coordinator may reuse a snapshot's memory. */
 const copyOf = (snapshot: Snapshot): Snapshot =>
-  snapshot.map(({ range, masters, firstMoment, secondMoment }) => ({
+  snapshot.map(({ range, masters, states }) => ({
     range,
     masters: masters.slice(),
-    firstMoment: firstMoment.slice(),
-    secondMoment: secondMoment.slice(),
+    states: Object.fromEntries(Object.entries(states).map(([slot, each]) => [slot, each.slice()])),
   }));
 
 async function started(
@@ -54,7 +54,7 @@ async function started(
 /** Options of a run that goes on from what was saved. */
 function goingOn({ snapshot, state }: Saved): Partial<CoordinatorOptions> {
   const read = (
-    key: "masters" | "firstMoment" | "secondMoment",
+    arrayOf: (part: ShardPiece) => Float32Array | undefined,
     range: ElementRange,
     into: Float32Array,
   ): void => {
@@ -62,17 +62,18 @@ function goingOn({ snapshot, state }: Saved): Partial<CoordinatorOptions> {
       const start = Math.max(range.start, part.range.start);
       const end = Math.min(range.end, part.range.end);
       if (start >= end) continue;
-      const values = part[key].subarray(start - part.range.start, end - part.range.start);
-      into.set(values, start - range.start);
+      const values = arrayOf(part)?.subarray(start - part.range.start, end - part.range.start);
+      into.set(values ?? [], start - range.start);
     }
   };
   return {
-    loadMasters: async (range, into) => read("masters", range, into),
+    loadMasters: async (range, into) => read(({ masters }) => masters, range, into),
     resume: {
       state,
-      loadMoments: async (range, first, second) => {
-        read("firstMoment", range, first);
-        read("secondMoment", range, second);
+      loadStates: async (range, into) => {
+        for (const [slot, array] of Object.entries(into)) {
+          read(({ states }) => states[slot], range, array);
+        }
       },
     },
   };

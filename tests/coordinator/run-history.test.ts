@@ -108,7 +108,7 @@ test("a best that is asked for only now is found in the history of before", () =
     ...{ step: 2 * i, epoch: i / 2, eval_loss: loss },
   }));
   const state = { step: 8, numUpdates: 8, epoch: 2, numInputTokens: 0, logHistory };
-  const resume = { state, loadMoments: () => Promise.resolve() };
+  const resume = { state, loadStates: () => Promise.resolve() };
   const { history } = historyOf({ ...evaluating(false), resume });
   assert.deepEqual(history.state().best, { metric: 2.5, step: 4 });
   assert.equal(history.evaluated(evaluation(10, 2.5)), false);
@@ -123,7 +123,7 @@ test("a run whose last process was killed before it could close is closed by the
     ...{ step: 4, numUpdates: 4, epoch: 1, numInputTokens: 96, logHistory },
     account: { ...account, samples: [] },
   };
-  const resume = { state, loadMoments: () => Promise.resolve() };
+  const resume = { state, loadStates: () => Promise.resolve() };
   const plan = { totalSteps: 4, epochAt: () => 1, rowsIn: () => 3 };
   const options = { resume, plan, flosPerToken: 10 } as unknown as Options;
   const { history } = historyOf(options);
@@ -146,7 +146,7 @@ test("a resumed run goes on with the log, the tokens and the best of before", ()
   const { history, events } = historyOf({
     ...evaluating(false),
     ...{ loggingSteps: 2, countsTokens: true, flosPerToken: 10 },
-    resume: { state, loadMoments: () => Promise.resolve() },
+    resume: { state, loadStates: () => Promise.resolve() },
   });
   assert.equal(history.evaluated(evaluation(4, 1.5)), false);
   history.finished(2);

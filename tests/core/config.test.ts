@@ -51,6 +51,7 @@ const transformersDefaults: Record<string, unknown> = {
   lr_scheduler_kwargs: null,
   warmup_steps: 0,
   optim: "adamw_torch_fused",
+  optim_args: null,
   weight_decay: 0,
   adam_beta1: 0.9,
   adam_beta2: 0.999,

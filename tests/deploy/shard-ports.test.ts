@@ -14,6 +14,7 @@ async function portsFor(firstPort: number): Promise<readonly (number | undefined
   await ShardGroup.start(start, {
     numShards: 3,
     layout,
+    optimizer: { name: "adamw", settings: {} },
     listenHost: "127.0.0.1",
     gradientGroups: 1,
     security: {},

@@ -7,12 +7,32 @@ import {
   blockElements,
   buildParameterLayout,
   type ParameterLayout,
+  regionAt,
   shardRanges,
   wireOffsetBytes,
   wireSizeBytes,
 } from "#lib/core/parameter-layout";
-import { maxMemoryBytes, memoryMap, ShardArithmetic, shardsNeeded } from "#lib/optim/index";
+import {
+  type ChosenOptimizer,
+  maxMemoryBytes,
+  memoryMap,
+  openOptimizer,
+  ShardArithmetic,
+  shardsNeeded,
+} from "#lib/optim/index";
 import { adamWElement, bfloat16Bits, bfloat16Value, sumOfSquares } from "./oracle.js";
+
+const adamW: ChosenOptimizer = {
+  name: "adamw",
+  settings: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.1 },
+};
+const { slots } = openOptimizer(adamW);
+
+function stateOf({ states }: ShardArithmetic, slot: string): Float32Array {
+  const state = states[slot];
+  assert.ok(state !== undefined, `no ${slot}`);
+  return state;
+}
 
 const identity = (value: number): number => value;
 const layoutOf = (numMatrixBlocks: number, numVectorBlocks: number, dtype: WireDtype) =>
@@ -45,9 +65,9 @@ function randomGradient(layout: ParameterLayout, seed: number) {
   const words = new Uint32Array(values.buffer);
   const view = new DataView(bytes.buffer);
   for (let i = 0; i < layout.numElements; i++) {
-    if (i < layout.vectorStart && layout.matrixDtype === "bfloat16") {
+    if (regionAt(layout, i).dtype === "bfloat16") {
       const bits = bfloat16Bits(words[i] as number);
-      view.setUint16(i * 2, bits, true);
+      view.setUint16(wireOffsetBytes(layout, i), bits, true);
       values[i] = bfloat16Value(bits);
     } else view.setFloat32(wireOffsetBytes(layout, i), values[i] as number, true);
   }
@@ -92,21 +112,25 @@ test("the scalar formula in float64 equals torch to the last bit", () => {
 
 test("the kernel follows torch's float64 trajectory to float32 accuracy", async () => {
   const layout = layoutOf(1, 1, "float32");
-  const shard = await ShardArithmetic.create(layout, { start: 0, end: layout.numElements });
+  const shard = await ShardArithmetic.create(
+    layout,
+    { start: 0, end: layout.numElements },
+    {
+      name: "adamw",
+      settings: {
+        beta1: golden.betas[0],
+        beta2: golden.betas[1],
+        epsilon: golden.eps,
+        weightDecay: golden.weight_decay,
+      },
+    },
+  );
   shard.masters.set(golden.p0);
   golden.steps.forEach(({ grad, param }, index) => {
     const wire = new Float32Array(layout.numElements);
     wire.set(grad);
     shard.addGroup(new Uint8Array(wire.buffer), true);
-    shard.applyAdamW({
-      learningRate: golden.lr,
-      beta1: golden.betas[0],
-      beta2: golden.betas[1],
-      epsilon: golden.eps,
-      weightDecay: golden.weight_decay,
-      updateNumber: index + 1,
-      gradientScale: 1,
-    });
+    shard.apply({ learningRate: golden.lr, updateNumber: index + 1, gradientScale: 1 });
     param.forEach((expected, i) => {
       assert.ok(Math.abs((shard.masters[i] as number) - expected) < 2e-6 * Math.abs(expected));
     });
@@ -117,7 +141,7 @@ for (const dtype of ["bfloat16", "float32"] as const) {
   test(`three groups and three updates equal the scalar float32 oracle bit for bit (${dtype} wire)`, async () => {
     const layout = layoutOf(2, 1, dtype);
     const n = layout.numElements;
-    const shard = await ShardArithmetic.create(layout, { start: 0, end: n });
+    const shard = await ShardArithmetic.create(layout, { start: 0, end: n }, adamW);
     const start = randomFloats(n, 1, 1);
     shard.masters.set(start);
     const state = Array.from(start, (p) => ({ p, m: 0, v: 0 }));
@@ -142,12 +166,12 @@ for (const dtype of ["bfloat16", "float32"] as const) {
 
       const gradientScale = Math.fround(0.37);
       const step = { learningRate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, updateNumber };
-      shard.applyAdamW({ ...step, weightDecay: 0.1, gradientScale });
+      shard.apply({ learningRate: 1e-3, updateNumber, gradientScale });
       const expected = { p: new Float32Array(n), m: new Float32Array(n), v: new Float32Array(n) };
       state.forEach((element, i) => {
         const gradient = Math.fround((sum[i] as number) * gradientScale);
         // Only matrices decay.
-        const weightDecay = i < layout.vectorStart ? 0.1 : 0;
+        const weightDecay = regionAt(layout, i).decays ? 0.1 : 0;
         const next = adamWElement(element, gradient, { ...step, weightDecay }, Math.fround);
         Object.assign(element, next);
         expected.p[i] = next.p;
@@ -155,8 +179,8 @@ for (const dtype of ["bfloat16", "float32"] as const) {
         expected.v[i] = next.v;
       });
       assertSameBits(shard.masters, expected.p, "masters");
-      assertSameBits(shard.firstMoment, expected.m, "first moment");
-      assertSameBits(shard.secondMoment, expected.v, "second moment");
+      assertSameBits(stateOf(shard, "first_moment"), expected.m, "first moment");
+      assertSameBits(stateOf(shard, "second_moment"), expected.v, "second moment");
       assertPublishedFormOf(shard.publish(), expected.p, layout);
     }
   });
@@ -167,7 +191,7 @@ function assertPublishedFormOf(bytes: Uint8Array, masters: Float32Array, layout:
   const words = new Uint32Array(masters.buffer, masters.byteOffset, masters.length);
   words.forEach((word, i) => {
     const at = wireOffsetBytes(layout, i);
-    if (i < layout.vectorStart && layout.matrixDtype === "bfloat16") {
+    if (regionAt(layout, i).dtype === "bfloat16") {
       if (view.getUint16(at, true) !== bfloat16Bits(word)) assert.fail(`element ${i}: ${word}`);
     } else if (view.getUint32(at, true) !== word) assert.fail(`element ${i}: ${word}`);
   });
@@ -176,7 +200,7 @@ function assertPublishedFormOf(bytes: Uint8Array, masters: Float32Array, layout:
 test("bfloat16 rounding equals the oracle for every upper half with every telling lower half", async () => {
   const lowerHalves = [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff];
   const layout = layoutOf(lowerHalves.length, 1, "bfloat16");
-  const shard = await ShardArithmetic.create(layout, { start: 0, end: layout.numElements });
+  const shard = await ShardArithmetic.create(layout, { start: 0, end: layout.numElements }, adamW);
   const words = new Uint32Array(
     shard.masters.buffer,
     shard.masters.byteOffset,
@@ -188,7 +212,7 @@ test("bfloat16 rounding equals the oracle for every upper half with every tellin
     }
   });
   const published = shard.publish();
-  const halves = new Uint16Array(published.buffer, published.byteOffset, layout.vectorStart);
+  const halves = new Uint16Array(published.buffer, published.byteOffset, layout.regions[0]?.end);
   halves.forEach((half, i) => {
     const word = words[i] as number;
     if (half !== bfloat16Bits(word)) assert.fail(`${word.toString(16)} -> ${half.toString(16)}`);
@@ -199,7 +223,7 @@ test("bfloat16 rounding equals the oracle for every upper half with every tellin
 
 test("a published version stays as it was until the second publication after it", async () => {
   const layout = layoutOf(1, 1, "bfloat16");
-  const shard = await ShardArithmetic.create(layout, { start: 0, end: layout.numElements });
+  const shard = await ShardArithmetic.create(layout, { start: 0, end: layout.numElements }, adamW);
   shard.masters.fill(1);
   const first = shard.publish();
   const copy = first.slice();
@@ -234,22 +258,14 @@ test("any number of shards, of one thread or two, gives the same sums of squares
         const outcome = async (shards: number, withThread: boolean) => {
           const parts = await Promise.all(
             shardRanges(layout, shards).map(async (range) => {
-              const shard = await ShardArithmetic.create(layout, range, { withThread });
+              const shard = await ShardArithmetic.create(layout, range, adamW, { withThread });
               shard.masters.set(masters.subarray(range.start, range.end));
               const [from, to] = [range.start, range.end].map((e) => wireOffsetBytes(layout, e));
               const [first, last] = groups.map((bytes) => bytes.subarray(from, to));
               shard.addGroup(first as Uint8Array, true);
               const blockSums = shard.addLastGroup(last as Uint8Array, false);
               assert.deepEqual(shard.blockSumsOfSquares(), blockSums);
-              shard.applyAdamW({
-                learningRate: 1e-3,
-                beta1: 0.9,
-                beta2: 0.95,
-                epsilon: 1e-8,
-                weightDecay: 0.1,
-                updateNumber: 1,
-                gradientScale: 0.5,
-              });
+              shard.apply({ learningRate: 1e-3, updateNumber: 1, gradientScale: 0.5 });
               const published = shard.publish();
               await shard.close();
               return { blockSums, masters: shard.masters, published };
@@ -276,7 +292,7 @@ test("any number of shards, of one thread or two, gives the same sums of squares
 
 test("a non-finite gradient shows in its block's sum of squares only", async () => {
   const layout = layoutOf(2, 1, "bfloat16");
-  const shard = await ShardArithmetic.create(layout, { start: 0, end: layout.numElements });
+  const shard = await ShardArithmetic.create(layout, { start: 0, end: layout.numElements }, adamW);
   for (const bits of [0x7f80, 0xff80, 0x7fc0, 0x7f81]) {
     const { bytes } = randomGradient(layout, bits);
     new DataView(bytes.buffer).setUint16((blockElements + 5) * 2, bits, true);
@@ -285,37 +301,12 @@ test("a non-finite gradient shows in its block's sum of squares only", async () 
   }
 });
 
-test("SGD with momentum equals torch's order of operations bit for bit", async () => {
-  const layout = layoutOf(1, 1, "bfloat16");
-  const n = layout.numElements;
-  const shard = await ShardArithmetic.create(layout, { start: 0, end: n });
-  const masters = randomFloats(n, 5, 1);
-  shard.masters.set(masters);
-  const velocity = new Float32Array(n);
-  const f = Math.fround;
-  for (let step = 0; step < 3; step++) {
-    const { bytes, values } = randomGradient(layout, step);
-    shard.addGroup(bytes, true);
-    shard.applySgd({ learningRate: 0.01, momentum: 0.9, weightDecay: 0.1, gradientScale: 0.5 });
-    for (let i = 0; i < n; i++) {
-      const decay = i < layout.vectorStart ? f(0.1) : 0;
-      const p = masters[i] as number;
-      const gradient = f(f((values[i] as number) * 0.5) + f(p * decay));
-      velocity[i] = f(f((velocity[i] as number) * f(0.9)) + gradient);
-      masters[i] = f(p + f((velocity[i] as number) * f(-0.01)));
-    }
-    assertSameBits(shard.masters, masters, "masters");
-    assertSameBits(shard.firstMoment, velocity, "velocity");
-    assertPublishedFormOf(shard.publish(), masters, layout);
-  }
-});
-
 test("a range beyond one wasm memory is refused with the number of shards that fit", () => {
   const layout = layoutOf(16_384, 1, "bfloat16");
   const whole = { start: 0, end: layout.numElements };
-  const needed = shardsNeeded(layout);
+  const needed = shardsNeeded(layout, slots);
   assert.throws(
-    () => memoryMap(layout, whole),
+    () => memoryMap(layout, whole, slots),
     (error: { code?: string; details?: { shardsNeeded?: number } }) =>
       error.code === "E_SHARD_TOO_LARGE" && error.details?.shardsNeeded === needed,
   );
@@ -326,8 +317,50 @@ test("a range beyond one wasm memory is refused with the number of shards that f
     });
   assert.ok(Math.max(...totals(needed - 1)) > maxMemoryBytes - 1_000_000);
   for (const range of shardRanges(layout, needed)) {
-    const { totalBytes } = memoryMap(layout, range);
+    const { totalBytes } = memoryMap(layout, range, slots);
     assert.ok(totalBytes <= maxMemoryBytes);
     assert.ok(totalBytes < (range.end - range.start) * 20.1, "20 bytes a parameter");
   }
+});
+
+test("each region has its rate, its decay and its own count of updates, and is published meanwhile", async () => {
+  const regionsOf = [
+    { dtype: "bfloat16", decays: true, rateMultiplier: 0.5, firstUpdate: 1 },
+    { dtype: "float32", decays: false, rateMultiplier: 1, firstUpdate: 3 },
+    { dtype: "bfloat16", decays: false, rateMultiplier: 4, firstUpdate: 2 },
+  ] as const;
+  const regions = regionsOf.map((region, i) => ({
+    ...{ start: i * blockElements, end: (i + 1) * blockElements },
+    ...region,
+  }));
+  const layout = { tensors: [], numElements: 3 * blockElements, regions };
+  const n = layout.numElements;
+  // One thread has the first region and the other one the rest.
+  const shard = await ShardArithmetic.create(layout, { start: 0, end: n }, adamW, {
+    withThread: true,
+  });
+  const start = randomFloats(n, 3, 1);
+  shard.masters.set(start);
+  const state = Array.from(start, (p) => ({ p, m: 0, v: 0 }));
+  for (let updateNumber = 1; updateNumber <= 3; updateNumber++) {
+    const { bytes, values } = randomGradient(layout, updateNumber);
+    shard.addGroup(bytes, true);
+    shard.apply({ learningRate: 1e-3, updateNumber, gradientScale: 0.5 });
+    for (const { start: first, end, decays, rateMultiplier, firstUpdate } of regions) {
+      const step = {
+        ...{ beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: decays ? 0.1 : 0 },
+        learningRate: 1e-3 * rateMultiplier,
+        updateNumber: updateNumber - firstUpdate + 1,
+      };
+      for (let i = first; i < end && step.updateNumber >= 1; i++) {
+        const gradient = Math.fround((values[i] as number) * 0.5);
+        const element = state[i] ?? { p: 0, m: 0, v: 0 };
+        state[i] = adamWElement(element, gradient, step, Math.fround);
+      }
+    }
+    const masters = Float32Array.from(state, ({ p }) => p);
+    assertSameBits(shard.masters, masters, "masters");
+    assertPublishedFormOf(shard.publish(), masters, layout);
+  }
+  await shard.close();
 });

@@ -6,13 +6,14 @@ import {
   wireOffsetBytes,
 } from "#lib/core/parameter-layout";
 import { readWireSpace, sharedWireSpace } from "#lib/core/wire-space";
-import { frozenVersion } from "#lib/wire/bulk-protocol";
+import { decodePullRequest, encodePullRequest } from "#lib/wire/bulk-protocol";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import { startShardThread } from "#coordinator/reducer/client";
 import { ShardGroup } from "#coordinator/shards";
 import { testValues } from "#tests/support/compare";
 import { readSlot } from "#tests/support/tiny-llama";
 import { ShardTransfers } from "#worker/transfers";
+import { adamW } from "./gradients.js";
 
 const trained = buildParameterLayout([{ name: "lora_A", shape: [3, 70_000] }], "float32");
 // A matrix over several shards and chunks, and a vector in the float32 region.
@@ -40,7 +41,14 @@ async function connected(
   served?: { readonly layout: typeof frozen; readonly wireBytes: Uint8Array<SharedArrayBuffer> },
 ): Promise<ShardTransfers> {
   const shards = await ShardGroup.start(startShardThread, {
-    ...{ listenHost: "127.0.0.1", gradientGroups: 1, security: {}, numShards, layout: trained },
+    ...{
+      optimizer: adamW,
+      listenHost: "127.0.0.1",
+      gradientGroups: 1,
+      security: {},
+      numShards,
+      layout: trained,
+    },
     ...(served === undefined ? {} : { frozen: served }),
   });
   const addresses = shards.addresses();
@@ -80,8 +88,27 @@ test("a worker pulls the frozen weights from all shards, the matrices in bfloat1
 
 test("a job without frozen weights has no such version", async (t) => {
   const transfers = await connected(t, 1);
+  const range = { start: 0, end: frozen.numElements };
   await assert.rejects(
-    transfers.pull(frozenVersion, new Uint8Array(trained.numElements * 4), { onRetry: () => {} }),
+    transfers.pullFrozen(frozen, range, sharedWireSpace(frozen), { onRetry: () => {} }),
     (error) => remoteErrorCode(error) === "E_VERSION_NOT_PUBLISHED",
   );
+});
+
+test("a pull names its space, and one of a space that there is not is refused", () => {
+  const part = { offset: 128, numBytes: 2 ** 33 };
+  for (const space of ["trained", "frozen"] as const) {
+    for (const request of [
+      { space, version: 0xffff_ffff },
+      { space, version: 7, part },
+    ]) {
+      assert.deepEqual(decodePullRequest(encodePullRequest(request)), request);
+    }
+  }
+  assert.equal(decodePullRequest(encodePullRequest({ version: 7 })).space, "trained");
+  const unknown = encodePullRequest({ version: 7 });
+  unknown.writeUInt32LE(2, 4);
+  for (const bytes of [unknown, unknown.subarray(0, 8), Buffer.alloc(0)]) {
+    assert.throws(() => decodePullRequest(bytes), { code: "E_FRAME_INVALID" });
+  }
 });

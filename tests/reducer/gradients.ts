@@ -6,6 +6,7 @@ import {
   wireOffsetBytes,
   wireSizeBytes,
 } from "#lib/core/parameter-layout";
+import type { ChosenOptimizer, Update } from "#lib/optim/index";
 
 export const smallLayout = (numMatrixBlocks: number, dtype: WireDtype): ParameterLayout =>
   buildParameterLayout(
@@ -24,23 +25,24 @@ export function wireGradient(layout: ParameterLayout, seed: number): Uint8Array 
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
     return state >>> 8;
   };
-  const numMatrixBytes = wireOffsetBytes(layout, layout.vectorStart);
-  if (layout.matrixDtype === "bfloat16") {
-    const halves = new Uint16Array(bytes.buffer, 0, numMatrixBytes / 2);
-    for (let i = 0; i < halves.length; i++) halves[i] = next() & 0xbfff;
+  for (const { start, end, dtype } of layout.regions) {
+    const at = wireOffsetBytes(layout, start);
+    if (dtype === "bfloat16") {
+      const halves = new Uint16Array(bytes.buffer, at, end - start);
+      for (let i = 0; i < halves.length; i++) halves[i] = next() & 0xbfff;
+    } else {
+      const floats = new Float32Array(bytes.buffer, at, end - start);
+      for (let i = 0; i < floats.length; i++) floats[i] = next() / 2 ** 24 - 0.5;
+    }
   }
-  const floats = new Float32Array(
-    bytes.buffer,
-    layout.matrixDtype === "bfloat16" ? numMatrixBytes : 0,
-  );
-  for (let i = 0; i < floats.length; i++) floats[i] = next() / 2 ** 24 - 0.5;
   return bytes;
 }
 
-export const adamW = Object.freeze({
-  learningRate: 1e-3,
-  beta1: 0.9,
-  beta2: 0.999,
-  epsilon: 1e-8,
-  weightDecay: 0.1,
+export const adamW: ChosenOptimizer = {
+  name: "adamw",
+  settings: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.1 },
+};
+
+export const updateOf = (updateNumber: number, gradientScale = 1): Update => ({
+  ...{ learningRate: 1e-3, updateNumber, gradientScale },
 });

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { PushAssembly } from "#coordinator/reducer/shard-state";
 import { ShardReducer } from "#coordinator/reducer/shard-reducer";
-import { adamW, smallLayout, wireGradient } from "./gradients.js";
+import { adamW, smallLayout, updateOf, wireGradient } from "./gradients.js";
 
 const layout = smallLayout(1, "bfloat16");
 const whole = { start: 0, end: layout.numElements };
@@ -13,6 +13,7 @@ async function reducerOf(gradientGroups: number): Promise<ShardReducer> {
     shardIndex: 0,
     layout,
     range: whole,
+    optimizer: adamW,
     gradientGroups,
   });
   reducer.arithmetic.masters.fill(0.5);
@@ -41,7 +42,7 @@ test("any order of arrival and any time of adding give the same sums, masters an
       if (addEarly[i] === true) reducer.addArrived();
     });
     const blockSums = reducer.reduce(0);
-    reducer.apply(0, { ...adamW, updateNumber: 1, gradientScale: 0.5 }, 1);
+    reducer.apply(0, updateOf(1, 0.5));
     return {
       blockSums,
       masters: sha(reducer.arithmetic.masters),
@@ -72,22 +73,21 @@ test("any order of arrival and any time of adding give the same sums, masters an
 
 test("nothing is reduced before every group is here, and nothing applied before it is reduced", async () => {
   const reducer = await reducerOf(2);
-  const hyperparameters = { ...adamW, updateNumber: 1, gradientScale: 1 };
   const misuse = { code: "E_SHARD_STATE" };
   assert.throws(() => reducer.reduce(0), misuse);
   reducer.openStep(0);
   push(reducer, 0, 1, wireGradient(layout, 1));
   const before = Buffer.from(sha(reducer.arithmetic.masters));
   assert.throws(() => reducer.reduce(0), misuse);
-  assert.throws(() => reducer.apply(0, hyperparameters, 1), misuse);
+  assert.throws(() => reducer.apply(0, updateOf(1)), misuse);
   assert.throws(() => reducer.publishInitial(1), misuse);
   push(reducer, 0, 0, wireGradient(layout, 0));
   assert.throws(() => reducer.reduce(1), misuse);
   reducer.reduce(0);
   assert.throws(() => reducer.reduce(0), misuse);
   assert.ok(before.equals(sha(reducer.arithmetic.masters)));
-  reducer.apply(0, hyperparameters, 1);
-  assert.throws(() => reducer.apply(0, hyperparameters, 2), misuse);
+  reducer.apply(0, updateOf(1));
+  assert.throws(() => reducer.apply(0, updateOf(2)), misuse);
   assert.ok(!before.equals(sha(reducer.arithmetic.masters)));
 });
 
@@ -96,7 +96,7 @@ test("a discarded step leaves no trace in the next one", async () => {
     reducer.openStep(number);
     for (const group of [0, 1]) push(reducer, number, group, wireGradient(layout, group));
     reducer.reduce(number);
-    reducer.apply(number, { ...adamW, updateNumber: 1, gradientScale: 1 }, 1);
+    reducer.apply(number, updateOf(1));
     return Buffer.from(sha(reducer.arithmetic.masters));
   };
   const expected = await step(await reducerOf(2), 0);
@@ -123,7 +123,7 @@ test("the two newest versions are held; an older one is refused, in the middle o
     reducer.openStep(step);
     push(reducer, step, 0, wireGradient(layout, step));
     reducer.reduce(step);
-    reducer.apply(step, { ...adamW, updateNumber: step + 1, gradientScale: 1 }, step + 1);
+    reducer.apply(step, updateOf(step + 1));
   };
   const copy = Buffer.from(first.bytes);
   advance(0);

@@ -20,7 +20,7 @@ import {
 import { chunks, decodeFrame, encodeFrame } from "#lib/wire/frame";
 import { createChannelClient } from "#lib/wire/grpc-client";
 import { callMetadata } from "#lib/wire/security";
-import { adamW, smallLayout, wireGradient } from "./gradients.js";
+import { adamW, smallLayout, updateOf, wireGradient } from "./gradients.js";
 
 const closers: (() => Promise<void> | void)[] = [];
 after(async () => {
@@ -32,7 +32,7 @@ async function clusterOf(layout: ParameterLayout, numShards: number, gradientGro
   const shards = await Promise.all(
     Array.from({ length: numShards }, async (_, shardIndex) =>
       ReducerShard.start({
-        ...{ shardIndex, numShards, layout, gradientGroups },
+        ...{ shardIndex, numShards, layout, gradientGroups, optimizer: adamW },
         listenHost: "127.0.0.1",
         security: { joinToken: "secret" },
       }),
@@ -87,7 +87,7 @@ async function train(
   await Promise.all(
     shards.map(async (shard, i) => {
       const { start, end } = shardRanges(layout, numShards)[i] ?? { start: 0, end: 0 };
-      await shard.loadMasters(
+      shard.memory.masters.set(
         Float32Array.from({ length: end - start }, (_, j) => (start + j) % 7),
       );
       await shard.publishInitial(0);
@@ -115,14 +115,13 @@ async function train(
     await arrived;
     const sums = await Promise.all(shards.map(async (shard) => shard.reduce(step)));
     history.push(sums.flatMap(({ blockSumsOfSquares }) => [...blockSumsOfSquares]));
-    const hyperparameters = { ...adamW, updateNumber: step + 1, gradientScale: 0.25 };
-    await Promise.all(shards.map(async (shard) => shard.apply(step, hyperparameters, step + 1)));
+    await Promise.all(shards.map(async (shard) => shard.apply(step, updateOf(step + 1, 0.25))));
     history.push((await cluster.pull(step + 1)).toString("base64"));
   }
   const snapshots = await Promise.all(shards.map(async (shard) => shard.snapshot()));
-  for (const name of ["masters", "firstMoment", "secondMoment"] as const) {
-    const parts = snapshots.map((snapshot) => snapshot[name]);
-    history.push(parts.flatMap((part) => [...part]));
+  history.push(snapshots.flatMap(({ masters }) => [...masters]));
+  for (const slot of ["first_moment", "second_moment"]) {
+    history.push(snapshots.flatMap(({ states }) => [...(states[slot] ?? [])]));
   }
   return { cluster, history };
 }
@@ -287,7 +286,7 @@ test("a pull that is too slow ends with an error, never with bytes of two versio
   const zeroGradient = new Uint8Array(wireSizeBytes(layout));
   const { shards, push } = await clusterOf(layout, 1, 1);
   const shard = shards[0] as ReducerShard;
-  await shard.loadMasters(new Float32Array(layout.numElements).fill(1));
+  shard.memory.masters.fill(1);
   await shard.publishInitial(0);
   const security = { joinToken: "secret" };
   const client = createChannelClient({
@@ -309,7 +308,7 @@ test("a pull that is too slow ends with an error, never with bytes of two versio
     // Weight decay changes the masters.
     await push(step, 0, 1, zeroGradient);
     await shard.reduce(step);
-    await shard.apply(step, { ...adamW, updateNumber: step + 1, gradientScale: 1 }, step + 1);
+    await shard.apply(step, updateOf(step + 1));
   }
   await assert.rejects(async () => {
     for (;;) {
@@ -340,14 +339,15 @@ test("a late joiner pulls the current version; one that is gone names those that
   });
   const shard = cluster.shards[0] as ReducerShard;
   const snapshot = await shard.snapshot();
-  await shard.loadMasters(new Float32Array(snapshot.masters.length).fill(5));
+  await shard.load({ ...snapshot, masters: new Float32Array(snapshot.masters.length).fill(5) });
   assert.ok(
     snapshot.masters.some((value) => value !== 5),
     "a copy",
   );
   assert.equal(await shard.snapshot(snapshot), snapshot, "into the memory given");
   assert.ok(snapshot.masters.every((value) => value === 5));
-  await assert.rejects(shard.loadMasters(new Float32Array(3)), RangeError);
+  await assert.rejects(shard.load({ ...snapshot, masters: new Float32Array(3) }), RangeError);
+  await assert.rejects(shard.load({ ...snapshot, states: {} }), RangeError);
   const stale = await cluster.push(1, 0, 9, wireGradient(layout, 0));
   assert.deepEqual(
     stale.map(({ outcome }) => outcome),
@@ -359,7 +359,7 @@ test("errors of the thread arrive as errors of the catalogue, and a dead thread 
   const layout = smallLayout(1, "bfloat16");
   const start = async (listenHost: string) =>
     ReducerShard.start({
-      ...{ shardIndex: 0, numShards: 1, layout, gradientGroups: 1, listenHost },
+      ...{ shardIndex: 0, numShards: 1, layout, gradientGroups: 1, listenHost, optimizer: adamW },
       security: {},
     });
   await assert.rejects(start("0.0.0.0"), { code: "E_INSECURE_BIND" });
@@ -375,13 +375,14 @@ test("a group reads into its shards' own memory, and that memory is the final st
   const layout = smallLayout(2, "bfloat16");
   const group = await ShardGroup.start(startShardThread, {
     ...{ numShards: 2, layout, gradientGroups: 1, listenHost: "127.0.0.1", security: {} },
+    optimizer: adamW,
   });
   const filled: Float32Array[] = [];
-  await group.load(async (range, masters, firstMoment) => {
+  await group.load(async ({ range, masters, states }) => {
     masters.forEach((_, index) => {
       masters[index] = range.start + index;
     });
-    firstMoment.fill(2);
+    states["first_moment"]?.fill(2);
     filled.push(masters);
   }, 0);
   const final = await group.finalState();
@@ -390,10 +391,10 @@ test("a group reads into its shards' own memory, and that memory is the final st
     final.map(({ masters }) => masters),
     filled,
   );
-  for (const [shard, { range, masters, firstMoment, secondMoment }] of final.entries()) {
+  for (const [shard, { range, masters, states }] of final.entries()) {
     assert.equal(masters.buffer, filled[shard]?.buffer, "no copy");
     assert.equal(masters[5], range.start + 5);
-    assert.ok(firstMoment.every((value) => value === 2));
-    assert.ok(secondMoment.every((value) => value === 0));
+    assert.ok(states["first_moment"]?.every((value) => value === 2));
+    assert.ok(states["second_moment"]?.every((value) => value === 0));
   }
 });

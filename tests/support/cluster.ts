@@ -5,7 +5,7 @@ import { ignoredTarget, type Batch } from "#lib/core/batch";
 import type { WorkerJob } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { buildParameterLayout, type ElementRange, wireSizeBytes } from "#lib/core/parameter-layout";
-import { clipCoefficient, ShardArithmetic, totalNorm } from "#lib/optim/index";
+import { clipCoefficient, ShardArithmetic, totalNorm, type UpdateSettings } from "#lib/optim/index";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { FakeEngine } from "#tests/support/fake-engine";
 import { causalJob } from "./batches.js";
@@ -69,12 +69,12 @@ export const evaluationBatches: readonly Batch[] = Array.from({ length: 5 }, (_,
 const initialMaster = (element: number): number =>
   Math.fround(((element * 37) % 1_999) / 1_999 - 0.5);
 
-const optimizer: CoordinatorOptions["optimizer"] = {
+export const updates: UpdateSettings = {
+  optimizer: {
+    name: "adamw",
+    settings: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01 },
+  },
   learningRateAt: (completedUpdates) => 1e-2 / (1 + completedUpdates),
-  beta1: 0.9,
-  beta2: 0.999,
-  epsilon: 1e-8,
-  weightDecay: 0.01,
   maxGradNorm: 1,
 };
 
@@ -99,7 +99,7 @@ export interface Oracle {
 export async function sequentialOracle(totalSteps: number): Promise<Oracle> {
   const plan = testPlan(totalSteps);
   const range = { start: 0, end: layout.numElements };
-  const arithmetic = await ShardArithmetic.create(layout, range);
+  const arithmetic = await ShardArithmetic.create(layout, range, updates.optimizer);
   await loadMasters(range, arithmetic.masters);
   const engine = new FakeEngine(testJob);
   const wire = new Uint8Array(wireSizeBytes(layout));
@@ -131,21 +131,17 @@ export async function sequentialOracle(totalSteps: number): Promise<Oracle> {
       lossSum += groupNllSum;
     }
     const norm = totalNorm(arithmetic.blockSumsOfSquares());
-    arithmetic.applyAdamW({
-      learningRate: optimizer.learningRateAt(step),
-      beta1: optimizer.beta1,
-      beta2: optimizer.beta2,
-      epsilon: optimizer.epsilon,
-      weightDecay: optimizer.weightDecay,
+    arithmetic.apply({
+      learningRate: updates.learningRateAt(step),
       updateNumber: step + 1,
-      gradientScale: clipCoefficient(norm, optimizer.maxGradNorm),
+      gradientScale: clipCoefficient(norm, updates.maxGradNorm),
     });
     engine.loadParameters(arithmetic.publish());
     losses.push(lossSum / weight);
     norms.push(norm);
   }
   return {
-    mastersSha256: mastersSha256(layout, [{ start: 0, masters: arithmetic.masters }]),
+    mastersSha256: mastersSha256(layout, [arithmetic]),
     losses,
     norms,
     evaluationLosses: [before, evaluate()],
@@ -193,7 +189,7 @@ export function coordinatorOptions(
     plannedWorkers: 2,
     plan: testPlan(totalSteps),
     loadMasters,
-    optimizer,
+    updates,
     heartbeatIntervalMs: 100,
     heartbeatTimeoutMs: 2_000,
     leaseTimeoutMs: 20_000,

@@ -24,12 +24,14 @@ export class FakeEngine implements TrainingEngine {
     const { layout } = this.#job;
     const bytes = new Uint8Array(wireBytes);
     const view = new DataView(bytes.buffer);
-    for (let i = 0; i < layout.numElements; i++) {
-      const at = wireOffsetBytes(layout, i);
-      const isHalf = i < layout.vectorStart && layout.matrixDtype === "bfloat16";
-      this.#parameters[i] = isHalf
-        ? halfToNumber(view.getUint16(at, true))
-        : view.getFloat32(at, true);
+    for (const { start, end, dtype } of layout.regions) {
+      const first = wireOffsetBytes(layout, start);
+      for (let i = start; i < end; i++) {
+        this.#parameters[i] =
+          dtype === "bfloat16"
+            ? halfToNumber(view.getUint16(first + (i - start) * 2, true))
+            : view.getFloat32(first + (i - start) * 4, true);
+      }
     }
   }
 
@@ -46,15 +48,12 @@ export class FakeEngine implements TrainingEngine {
 
   #writeGradients(wireBytes: Uint8Array): void {
     const { layout } = this.#job;
-    const { vectorStart, matrixDtype } = layout;
-    const matrices = this.#gradients.subarray(0, vectorStart);
-    const matrixBytes =
-      matrixDtype === "bfloat16"
-        ? float32ToBfloat16(matrices, new Uint16Array(vectorStart))
-        : Float32Array.from(matrices);
-    wireBytes.set(new Uint8Array(matrixBytes.buffer, 0, wireOffsetBytes(layout, vectorStart)), 0);
-    const vectors = Float32Array.from(this.#gradients.subarray(vectorStart));
-    wireBytes.set(new Uint8Array(vectors.buffer), wireOffsetBytes(layout, vectorStart));
+    for (const { start, end, dtype } of layout.regions) {
+      const values = this.#gradients.slice(start, end);
+      const sent =
+        dtype === "bfloat16" ? float32ToBfloat16(values, new Uint16Array(end - start)) : values;
+      wireBytes.set(new Uint8Array(sent.buffer), wireOffsetBytes(layout, start));
+    }
   }
 
   evaluate(batch: Batch): LossSum {

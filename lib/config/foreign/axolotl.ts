@@ -1,3 +1,4 @@
+import { optimizerNames } from "#lib/optim/optimizers/index";
 import {
   answersOnly,
   dashboards,
@@ -48,8 +49,8 @@ export const axolotlKeys: ForeignKeys = {
   lr_scheduler: renamed("lr_scheduler_type"),
   optimizer: reworded(
     "optim",
-    { adamw_torch_fused: "adamw_torch_fused", adamw_torch: "adamw_torch" },
-    "the optimizer is AdamW with moments in float32; write optimizer: adamw_torch_fused",
+    Object.fromEntries(optimizerNames.map((name) => [name, name])),
+    `there are no other optimizers, and states are float32; write optimizer: adamw_torch_fused`,
   ),
   val_set_size: renamed("validation_split"),
   num_warmup_steps: renamed("warmup_steps"),

@@ -48,7 +48,7 @@ export const llamaFactoryKeys: ForeignKeys = {
   fp8_enable_fsdp_float8_all_gather: ignored("there is no FP8", false),
   ...each(
     `use_galore use_apollo use_badam use_adam_mini use_muon`,
-    fixed([false], "the optimizer is AdamW"),
+    fixed([false], "optim names the optimizer"),
   ),
   ...each("use_dft_loss", fixed([false], "the loss is the mean negative log-likelihood")),
   disable_shuffling: renamed("train_sampling_strategy", (on) =>

@@ -1,9 +1,13 @@
-import { type ResolvedConfig, resolveSteps } from "#lib/config/index";
-import { learningRateAt, type ScheduleContext, type ScheduleName } from "#lib/optim/schedules";
-import type { OptimizerSettings } from "#lib/optim/update-rule";
+import { chosenOptimizer, type ResolvedConfig, resolveSteps } from "#lib/config/index";
+import {
+  learningRateAt,
+  type ScheduleContext,
+  type ScheduleName,
+  type UpdateSettings,
+} from "#lib/optim/index";
 
 /** @throws E_CONFIG_INVALID for arguments that the schedule does not have */
-export function optimizerSettings(config: ResolvedConfig, totalSteps: number): OptimizerSettings {
+export function updateSettings(config: ResolvedConfig, totalSteps: number): UpdateSettings {
   const schedule: ScheduleContext = {
     baseLearningRate: config.learning_rate,
     warmupSteps: resolveSteps(config.warmup_steps, totalSteps),
@@ -15,11 +19,8 @@ export function optimizerSettings(config: ResolvedConfig, totalSteps: number): O
   // Refuses unknown arguments of the schedule before anything is started.
   rateAt(0);
   return {
+    optimizer: chosenOptimizer(config),
     learningRateAt: rateAt,
-    beta1: config.adam_beta1,
-    beta2: config.adam_beta2,
-    epsilon: config.adam_epsilon,
-    weightDecay: config.weight_decay,
     maxGradNorm: config.max_grad_norm,
   };
 }

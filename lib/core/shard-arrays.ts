@@ -1,0 +1,42 @@
+import type { ElementRange } from "./parameter-layout.js";
+
+/** What a reducer shard keeps of its range of the flat space; float32, by element within the range. */
+export interface ShardArrays {
+  readonly masters: Float32Array;
+  /** What the optimizer keeps, by the names of its arrays. */
+  readonly states: Readonly<Record<string, Float32Array>>;
+}
+
+/** A range of the flat space with its arrays. */
+export interface ShardPiece extends ShardArrays {
+  readonly range: ElementRange;
+}
+
+/** Zeros on shared memory. */
+export function zeroArrays(numElements: number, slots: readonly string[]): ShardArrays {
+  const zeros = (): Float32Array => new Float32Array(new SharedArrayBuffer(numElements * 4));
+  return { masters: zeros(), states: Object.fromEntries(slots.map((slot) => [slot, zeros()])) };
+}
+
+/** Copies all arrays. @throws RangeError where `into` has others, or of another size */
+export function copyArrays(from: ShardArrays, into: ShardArrays): void {
+  copyWhole(from.masters, into.masters);
+  const slots = Object.keys(into.states);
+  const given = Object.keys(from.states);
+  if (slots.length !== given.length) throw otherSlots(slots, given);
+  for (const [slot, array] of Object.entries(into.states)) {
+    const source = from.states[slot];
+    if (source === undefined) throw otherSlots(slots, given);
+    copyWhole(source, array);
+  }
+}
+
+function copyWhole(from: Float32Array, into: Float32Array): void {
+  if (from.length !== into.length) {
+    throw new RangeError(`The range has ${into.length} elements, not ${from.length}.`);
+  }
+  into.set(from);
+}
+
+const otherSlots = (expected: readonly string[], got: readonly string[]): RangeError =>
+  new RangeError(`The optimizer keeps ${expected.join(", ")}, not ${got.join(", ")}.`);

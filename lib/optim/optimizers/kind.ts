@@ -1,0 +1,98 @@
+import type { z } from "zod";
+import type { Kernels } from "#lib/optim/kernels";
+
+/** What an optimizer is set to; it travels to the threads of the shards. */
+export type OptimizerSettings = Readonly<Record<string, number | boolean>>;
+
+/** One update of a region's blocks. */
+export interface RegionUpdate {
+  readonly learningRate: number;
+  /** 1 for the first update of the region. */
+  readonly updateNumber: number;
+  /** Multiplies the summed gradient. */
+  readonly gradientScale: number;
+  /** Whether weight decay is for the region. */
+  readonly decays: boolean;
+}
+
+/** Where the float32 arrays of a block begin in the wasm memory; bytes. */
+export interface UpdatedBlock<Slot extends string> {
+  readonly masters: number;
+  /** Of the step's summed gradient. */
+  readonly gradient: number;
+  readonly states: Readonly<Record<Slot, number>>;
+  /** Where the new masters go in wire form. */
+  readonly wire: number;
+  /** Whether that form is bfloat16, not float32. */
+  readonly isBfloat16: boolean;
+  readonly numElements: number;
+}
+
+/** Keys of a configuration that every optimizer may read. */
+export interface CommonKeys {
+  readonly weight_decay: number;
+}
+
+type Values<Shape extends z.ZodRawShape> = Readonly<z.output<z.ZodObject<Shape>>>;
+
+/**
+ * A way to turn gradients into updates: one file of this folder, a line in its registry (index.ts), and a
+ * file of kernels in `lib/optim/assembly`.
+ */
+export interface OptimizerKind<
+  Keys extends z.ZodRawShape,
+  Args extends z.ZodRawShape,
+  Settings extends OptimizerSettings,
+  Slot extends string,
+  OwnKernels,
+> {
+  /** Tells it from the others where two of `names` mean the same. */
+  readonly name: string;
+  /** Values of `optim`, as transformers has them. */
+  readonly names: readonly string[];
+  /** Keys of the configuration that are its own. */
+  readonly keys: Keys;
+  /** What it takes of `optim_args`: numbers and booleans with defaults. */
+  readonly args: Args;
+  settings(config: CommonKeys & Values<Keys>, args: Values<Args>): Settings;
+  /** Names of the float32 arrays that it keeps beside the masters: zeros at first, saved in checkpoints. */
+  states(settings: Settings): readonly Slot[];
+  /**
+   * Prepares an update. What it returns is called for each block of the region in turn, and writes the new
+   * states, the new masters, and these in wire form too. Blocks may be shared out to two threads.
+   */
+  update(
+    kernels: Kernels & OwnKernels,
+    settings: Settings,
+    update: RegionUpdate,
+  ): (block: UpdatedBlock<Slot>) => void;
+}
+
+/** A kind whose settings are only known to itself. */
+export interface Optimizer<Keys extends z.ZodRawShape = z.ZodRawShape> {
+  readonly name: string;
+  readonly names: readonly string[];
+  readonly keys: Keys;
+  readonly args: z.ZodRawShape;
+  settings(
+    config: CommonKeys & Readonly<Record<string, unknown>>,
+    args: Readonly<Record<string, unknown>>,
+  ): OptimizerSettings;
+  states(settings: OptimizerSettings): readonly string[];
+  update(
+    kernels: Kernels,
+    settings: OptimizerSettings,
+    update: RegionUpdate,
+  ): (block: UpdatedBlock<string>) => void;
+}
+
+/** Each kind is given its own settings, slots and kernels only: the registry keeps them together. */
+export const defineOptimizer = <
+  Keys extends z.ZodRawShape,
+  Args extends z.ZodRawShape,
+  Settings extends OptimizerSettings,
+  Slot extends string,
+  OwnKernels,
+>(
+  kind: OptimizerKind<Keys, Args, Settings, Slot, OwnKernels>,
+): Optimizer<Keys> => kind as unknown as Optimizer<Keys>;
