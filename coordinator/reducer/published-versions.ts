@@ -1,7 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
 
 /** One version of the parameters of a shard's range, in wire form. */
-export interface PublishedVersion {
+interface PublishedVersion {
   readonly version: number;
   /** Lies in memory that a later version will use: valid while `assertHeld` does not throw. */
   readonly bytes: Uint8Array;

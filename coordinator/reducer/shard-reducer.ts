@@ -8,11 +8,11 @@ import { ShardState } from "./shard-state.js";
  * Bytes that gradients awaiting their turn may take on a shard. Beyond it, pushes wait; whole groups
  * are added as soon as those before them have been, so a shard rarely holds more than a few.
  */
-export const maxAssemblyBytes = 4 * 1024 ** 3;
+const maxAssemblyBytes = 4 * 1024 ** 3;
 /** Pushes beyond one a group: leases that another worker took over. */
 const numSpareAssemblies = 2;
 
-export interface ShardReducerOptions {
+interface ShardReducerOptions {
   readonly shardIndex: number;
   readonly layout: ParameterLayout;
   readonly range: ElementRange;

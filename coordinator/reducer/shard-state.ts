@@ -12,9 +12,9 @@ export interface GradientChunk {
 }
 
 /** `stale`: the step is over. `duplicate`: another push of the group was complete first. */
-export type LostPush = Exclude<PushOutcome, "complete">;
+type LostPush = Exclude<PushOutcome, "complete">;
 
-export interface ShardStateOptions {
+interface ShardStateOptions {
   readonly shardIndex: number;
   /** Bytes of the shard's range in wire form. */
   readonly rangeBytes: number;

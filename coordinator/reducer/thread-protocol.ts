@@ -52,7 +52,7 @@ export type ShardMessage =
     };
 
 /** An error as a message can hold it. */
-export type PortableError =
+type PortableError =
   | { readonly code: ErrorCode; readonly details: unknown }
   | { readonly reason: string };
 

@@ -7,7 +7,7 @@ import type { LabelReading } from "./label-reading.js";
 import type { DataObserver } from "./observer.js";
 
 /** Sources of both sides, and how examples are divided where only one has any. */
-export interface Sides {
+interface Sides {
   readonly train: readonly DataSource[];
   readonly validation: readonly DataSource[];
   /** Share of the examples that validates where no source does. */

@@ -1,11 +1,10 @@
 export type { Update } from "./block-passes.js";
 export { clipCoefficient, totalNorm } from "./clip.js";
-export { type MemoryMap, maxMemoryBytes, memoryMap, shardsNeeded } from "./memory-map.js";
+export { maxMemoryBytes, memoryMap, shardsNeeded } from "./memory-map.js";
 export { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
 export {
   learningRateAt,
   type ScheduleContext,
-  type ScheduleKwargs,
   type ScheduleName,
   scheduleNames,
 } from "./schedules.js";

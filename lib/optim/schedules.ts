@@ -16,7 +16,7 @@ export const scheduleNames = Object.freeze([
 export type ScheduleName = (typeof scheduleNames)[number];
 
 /** Keys and units as in Hugging Face's `lr_scheduler_kwargs`; a schedule refuses those of others. */
-export interface ScheduleKwargs {
+interface ScheduleKwargs {
   readonly num_cycles?: number;
   readonly power?: number;
   readonly lr_end?: number;

@@ -23,7 +23,7 @@ import { fromServiceError, remoteErrorCode } from "./rpc-errors.js";
 import { callMetadata, isLoopbackAddress, type WireSecurity } from "./security.js";
 import { SharedRing, sharedRingKey } from "./shared-ring.js";
 
-export interface PushRequest {
+interface PushRequest {
   readonly workerId: string;
   readonly step: number;
   readonly group: number;

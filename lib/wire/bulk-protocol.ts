@@ -65,7 +65,7 @@ export function decodePushReply(buffer: Buffer): PushReply {
 
 /** The flat spaces that a shard serves: of what is trained, and of weights that stay as they are. */
 const spaces = ["trained", "frozen"] as const;
-export type Space = (typeof spaces)[number];
+type Space = (typeof spaces)[number];
 
 /** The one version of the frozen weights. */
 export const frozenVersion = 0;

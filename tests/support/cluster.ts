@@ -69,7 +69,7 @@ export const evaluationBatches: readonly Batch[] = Array.from({ length: 5 }, (_,
 const initialMaster = (element: number): number =>
   Math.fround(((element * 37) % 1_999) / 1_999 - 0.5);
 
-export const updates: UpdateSettings = {
+const updates: UpdateSettings = {
   optimizer: {
     name: "adamw",
     settings: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01 },

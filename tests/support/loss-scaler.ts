@@ -1,5 +1,5 @@
 /** Field names are those of torch.amp.GradScaler's state dict, as checkpoints hold them. */
-export interface LossScalerState {
+interface LossScalerState {
   readonly scale: number;
   readonly growth_factor: number;
   readonly backoff_factor: number;
@@ -8,7 +8,7 @@ export interface LossScalerState {
 }
 
 /** Defaults of torch.amp.GradScaler. */
-export const defaultLossScalerState: LossScalerState = Object.freeze({
+const defaultLossScalerState: LossScalerState = Object.freeze({
   scale: 65_536,
   growth_factor: 2,
   backoff_factor: 0.5,
