@@ -11,11 +11,11 @@ export { checkSequenceLength } from "./sequence-length.js";
 export { createTrainingPlan, type TrainingPlan } from "./plan.js";
 export {
   type DatasetSpec,
-  type PreparationReport,
   type PreparedDataset,
   type PrepareOptions,
   prepareDataset,
 } from "./prepare.js";
+export type { PreparationReport } from "./prepared-rows.js";
 export {
   isInSide,
   type PreviewPiece,
