@@ -78,7 +78,8 @@ async function measureShape(numRows: number, length: number) {
     generationLength: 0,
     threadsPerWorker: Number(options.threads),
     xla: options.xla,
-    ...(adapter === undefined ? {} : { frozen: adapter.frozen, lora: adapter.lora }),
+    ...(adapter === undefined ? {} : { frozen: adapter.frozen }),
+    parameters: adapter?.job ?? { kind: "full" },
   };
   const { default: createEngine } = await import("#lib/tuning/engine");
   const engine = await createEngine(job);

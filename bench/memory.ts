@@ -75,6 +75,7 @@ async function measurePoint(
     gradientCheckpointing: isRecomputed,
     ...{ microBatchSize: 1, evalBatchSize: 1, generationLength: 0 },
     threadsPerWorker: numThreads(),
+    parameters: { kind: "full" },
   };
   const { default: createEngine } = await import("#lib/tuning/engine");
   const engine = await createEngine(job);

@@ -71,6 +71,7 @@ function trainingGraph(modelDirectory: string): GraphBuilder {
     evalBatchSize: numRows,
     generationLength: 0,
     threadsPerWorker: Number(options.threads),
+    parameters: { kind: "full" },
   }).graph;
 }
 

@@ -55,6 +55,7 @@ const job: WorkerJob = {
   objective: { kind: "causal_lm" },
   batchFields: [...inputFields(), nextTokenField],
   ...{ microBatchSize: rowsPerMicroBatch, evalBatchSize: rowsPerMicroBatch, threadsPerWorker: 1 },
+  parameters: { kind: "full" },
 };
 const plan: StepSource = {
   totalSteps: warmupSteps + Number(options.repeat),

@@ -5,6 +5,7 @@ import { expandHome } from "#lib/core/home-path";
 import { type ClassScore, classScores, TextClassifier } from "#lib/evaluation/classify/index";
 import { setTextThreads } from "#lib/evaluation/side-by-side";
 import { knownLabels } from "#lib/models/classifier-checkpoint";
+import { factsOf } from "#lib/models/facts";
 import type { Model, SequenceClassifier } from "#lib/models/index";
 import { openModel } from "#run/open-model";
 import { counted } from "#lib/core/format";
@@ -51,7 +52,7 @@ export async function classifyCommand(args: string[]): Promise<number> {
       maxLength: size.longest,
       batchSize: isAlone ? 1 : Math.min(size.numTexts, maxBatchSize),
       precision: request.bf16 ? "bf16" : "fp32",
-      hasTokenTypes: model.modelType === "bert",
+      hasTokenTypes: factsOf(opened.config)?.usesTokenTypes === true,
     });
   } finally {
     await opened.close();

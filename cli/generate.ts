@@ -1,21 +1,13 @@
-import { existsSync } from "node:fs";
-import { join } from "node:path";
-import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { LockstepError } from "#lib/core/errors/index";
 import { checkVocabulary, type Tokenizer } from "#lib/data/index";
-import {
-  type GenerationOptions,
-  generationDefaults,
-  Generator,
-  readGenerationConfig,
-} from "#lib/evaluation/generate/index";
+import { type GenerationOptions, Generator } from "#lib/evaluation/generate/index";
 import type { CausalLanguageModel, Model } from "#lib/models/index";
 import { openModel } from "#run/open-model";
+import { encodePrompt, generationOptionsOf, withinPositions } from "#run/text-generator";
 import { counted } from "#lib/core/format";
 import { printable } from "#lib/core/terminal-text";
 import { findTextModel, type ModelRequest, parseModelArguments, usageOf } from "./text-command.js";
 
-const maxGenerationConfigBytes = 1 << 20;
 /** Rows that are continued at a time; memory of their cached keys and values grows with it. */
 const maxBatchSize = 8;
 
@@ -31,13 +23,11 @@ export async function generateCommand(args: string[]): Promise<number> {
   const request = parse(args);
   const { place, tokenizer } = await findTextModel(request);
   const given: GenerationOptions = {
-    ...generationDefaults,
-    endTokenIds: tokenizer.endTokenIds,
-    ...(await generationConfigOf(place.modelDirectory)),
+    ...(await generationOptionsOf(place.modelDirectory, tokenizer)),
     ...request.options,
   };
   const prompts = await Promise.all(
-    request.prompts.map((prompt) => encodePrompt(tokenizer, request, prompt)),
+    request.prompts.map((prompt) => promptTokens(tokenizer, request, prompt)),
   );
   const longest = Math.max(...prompts.map((prompt) => prompt.length));
   const { model, readWeight, warnings, close } = await openModel(place);
@@ -66,23 +56,6 @@ export async function generateCommand(args: string[]): Promise<number> {
     generator.close();
   }
   return 0;
-}
-
-/** A length that nobody asked for gives way to the model's; one that was asked for must fit. */
-function withinPositions(
-  options: GenerationOptions,
-  promptTokens: number,
-  maxPositions: number,
-  asked: number | undefined,
-): GenerationOptions {
-  const room = maxPositions - promptTokens;
-  const maxNewTokens = asked ?? Math.min(options.maxNewTokens, Math.max(room, 1));
-  if (maxNewTokens <= room) return { ...options, maxNewTokens };
-  throw new LockstepError("E_GENERATION_TOO_LONG", {
-    promptTokens,
-    maxNewTokens,
-    maxLength: maxPositions,
-  });
 }
 
 /** One prompt's text appears as it comes; of several, each when all are done. */
@@ -128,22 +101,13 @@ function causalModel(model: Model): CausalLanguageModel {
   });
 }
 
-async function generationConfigOf(directory: string): Promise<Partial<GenerationOptions>> {
-  const file = join(directory, "generation_config.json");
-  if (!existsSync(file)) return {};
-  const json = await readJsonFile(file, "generation configuration", maxGenerationConfigBytes);
-  if (!isRecord(json))
-    throw new LockstepError("E_JSON_FILE", { file, problem: "it is not an object" });
-  return readGenerationConfig(file, json);
-}
-
-async function encodePrompt(
+async function promptTokens(
   tokenizer: Tokenizer,
   request: Request,
   prompt: string,
 ): Promise<Int32Array> {
   if (!request.isChat) {
-    const ids = await tokenizer.encode(prompt, { addSpecialTokens: true });
+    const ids = await encodePrompt(tokenizer, prompt);
     const [first] = tokenizer.prefixTokenIds;
     if (first !== undefined && ids[tokenizer.prefixTokenIds.length] === first) {
       const token = printable(tokenizer.tokenOf(first) ?? String(first));
@@ -157,7 +121,7 @@ async function encodePrompt(
     ...(request.system === undefined ? [] : [{ role: "system", content: request.system }]),
     { role: "user", content: prompt },
   ];
-  return tokenizer.encode(tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true }));
+  return encodePrompt(tokenizer, messages);
 }
 
 const ownOptions = {

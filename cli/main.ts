@@ -76,6 +76,7 @@ Usage: lockstep COMMAND ...
 ${Object.entries(commands)
   .map(([name, { summary }]) => `  ${name.padEnd(13)} ${summary}`)
   .join("\n")}
+  setup         bring the engine, and with --model a model
 
 lockstep COMMAND --help tells more.
 `;

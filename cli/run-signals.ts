@@ -1,5 +1,5 @@
 import type { ResolvedConfig } from "#lib/config/index";
-import type { HostedRun } from "#run/host";
+import type { ClusterRun } from "#run/cluster-run";
 import type { Display } from "./progress/display.js";
 import { onStopSignals, type StopSignal } from "./stop-signals.js";
 
@@ -15,33 +15,25 @@ export interface RunSignals {
 export function listenForRunSignals(parts: {
   readonly config: Pick<ResolvedConfig, "user_signal">;
   readonly display: Display;
-  /** Undefined until the run is open. */
-  readonly hosted: () => HostedRun | undefined;
-  /** An orderly stop was asked for. */
-  readonly onStop?: () => void;
-  /** Last steps before the program exits at once; must not wait. */
-  readonly onExit?: () => void;
+  readonly run: Pick<ClusterRun, "isOpen" | "requestStop" | "requestSave" | "killWorkers">;
 }): RunSignals {
-  const { config, display, hosted, onStop, onExit } = parts;
+  const { config, display, run } = parts;
   return onStopSignals({
     onFirst: (signal) => {
-      const run = hosted();
-      if (run === undefined) return false;
+      if (!run.isOpen()) return false;
       const again = signal === "SIGINT" ? "Ctrl-C again" : "a second signal";
       display.setNotice(`Stopping after this step, then saving; ${again} exits at once`);
-      onStop?.();
-      run.coordinator.requestStop();
+      run.requestStop();
       return true;
     },
     onSecond: () => {
-      onExit?.();
+      run.killWorkers();
       display.close();
     },
     onUserSignal: (signal) => {
       if (config.user_signal === "stop") return false;
-      const run = hosted();
-      if (run === undefined) display.note(`${signal}: nothing is trained yet that could be saved`);
-      else if (run.coordinator.requestSave()) {
+      if (!run.isOpen()) display.note(`${signal}: nothing is trained yet that could be saved`);
+      else if (run.requestSave()) {
         display.note(`${signal}: saving after this step, then going on`);
       }
       return true;

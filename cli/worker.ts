@@ -1,6 +1,7 @@
 import { pathToFileURL } from "node:url";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { hostPort } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { engineEnvironment } from "#lib/core/engine-environment";
 import { expandHome } from "#lib/core/home-path";
@@ -12,7 +13,7 @@ import { precisionAdvice } from "#worker/precision-advice";
 import { openDeviceTelemetry } from "#worker/telemetry";
 import { runWorker } from "#worker/worker";
 import type { ConsoleFlags } from "./console.js";
-import { readToken } from "#run/host";
+import { readToken } from "#run/http-token";
 import { memoryLines } from "#run/memory-lines";
 import { counted } from "#lib/core/format";
 import {
@@ -77,7 +78,7 @@ export async function workerCommand(
         });
   try {
     if (http !== undefined) {
-      const address = `${options.metricsHost}:${http.port}`;
+      const address = hostPort(options.metricsHost, http.port);
       log(`metrics http://${address}/metrics`);
       if (process.connected) {
         // A supervisor that went away in between is noticed by its disconnection.

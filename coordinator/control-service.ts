@@ -17,7 +17,7 @@ import type { EventBus } from "#lib/wire/event-bus";
 import type { Membership } from "./membership.js";
 import type { TaskQueue } from "./task-queue.js";
 
-export interface ControlServiceOptions {
+interface ControlServiceOptions {
   readonly membership: Membership;
   readonly queue: TaskQueue;
   readonly bus: EventBus;

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { LockstepError } from "#lib/core/errors/index";
 import { mastersSha256 } from "#lib/core/masters-hash";
+import { hostPort, splitAddress } from "#lib/core/address";
 import { blockElements } from "#lib/core/parameter-layout";
 import { readWireSpace } from "#lib/core/wire-space";
 import type { WireSecurity } from "#lib/wire/security";
@@ -185,8 +186,5 @@ export class Coordinator {
   }
 }
 
-export const hostPort = (host: string, port: number | string): string =>
-  host.includes(":") && !host.startsWith("[") ? `[${host}]:${port}` : `${host}:${port}`;
-
 const rehost = (address: string, host: string): string =>
-  hostPort(host, address.slice(address.lastIndexOf(":") + 1));
+  hostPort(host, splitAddress(address).port);

@@ -81,6 +81,7 @@ export class EventHistory {
       case "group.requeued":
         this.#keepOther(timed);
         break;
+      case "note":
       case "group.completed":
       case "bytes.transferred":
       case "rpc.handled":

@@ -18,7 +18,7 @@ import { GrpcServer } from "#lib/wire/grpc-server";
 import { maxControlMessageBytes } from "#lib/wire/limits";
 import type { WireSecurity } from "#lib/wire/security";
 
-export interface FrontDoorOptions {
+interface FrontDoorOptions {
   readonly bus: EventBus;
   readonly security: WireSecurity;
   readonly listenHost: string;

@@ -17,7 +17,7 @@ export interface Lease {
   readonly deadlineMs: number;
 }
 
-export interface LeaseTableOptions {
+interface LeaseTableOptions {
   readonly numItems: number;
   /** After this long the item is offered to others too. */
   readonly leaseTimeoutMs: number;

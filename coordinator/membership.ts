@@ -1,7 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
 
-export interface WorkerInfo {
+interface WorkerInfo {
   /** Name that the worker would like; the id is made from it. */
   readonly name: string;
   readonly host: string;
@@ -10,13 +10,13 @@ export interface WorkerInfo {
   readonly deviceType: "cpu" | "gpu";
 }
 
-export interface Member extends WorkerInfo {
+interface Member extends WorkerInfo {
   readonly workerId: string;
   readonly lastSeenMs: number;
   readonly state: WorkerState;
 }
 
-export interface MembershipOptions {
+interface MembershipOptions {
   /** Silence after which a worker counts as dead. */
   readonly heartbeatTimeoutMs: number;
   /** Refuse workers whose results could differ in their last bits. */

@@ -3,7 +3,7 @@ import type { Point } from "./run-state.js";
 const namespace = "http://www.w3.org/2000/svg";
 const margin = { top: 8, right: 12, bottom: 22, left: 48 };
 
-export interface ChartOptions {
+interface ChartOptions {
   readonly width: number;
   readonly height: number;
   readonly format: (value: number) => string;

@@ -16,7 +16,7 @@ export interface WorkerRow {
   readonly telemetry: WorkerTelemetry | undefined;
 }
 
-export interface LogLine {
+interface LogLine {
   readonly timeMs: number;
   readonly text: string;
   readonly isBad: boolean;

@@ -1,7 +1,8 @@
 import type { ModelWeights } from "#lib/checkpoint/model-weights";
 import { LockstepError } from "#lib/core/errors/index";
 import { RandomStream } from "#lib/core/random";
-import { classifierCheckpoint, isClassifier, isEncoder } from "#lib/models/classifier-checkpoint";
+import { classifierCheckpoint, isClassifier } from "#lib/models/classifier-checkpoint";
+import { isEncoder } from "#lib/models/facts";
 
 type Json = Readonly<Record<string, unknown>>;
 

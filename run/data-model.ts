@@ -2,7 +2,8 @@ import { join } from "node:path";
 import { hubTokenOf, placeOf, type ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { loadTokenizer, type Tokenizer } from "#lib/data/index";
-import { isClassifier, isEncoder, knownLabels } from "#lib/models/classifier-checkpoint";
+import { isClassifier, knownLabels } from "#lib/models/classifier-checkpoint";
+import { factsOf, positionKeys } from "#lib/models/facts";
 import { findModelDirectory, type ModelSearch, readModelConfig } from "./model-directory.js";
 import { refuseAdapter } from "./model-place.js";
 import type { DataContext } from "./prepare-data.js";
@@ -44,6 +45,7 @@ export async function openDataModel(
   const tokenizer = await loadTokenizer(modelDirectory, modelDirectory, { date });
   checkSpecialTokens(asked.special_tokens, tokenizer, placeOf(asked, "special_tokens"));
   const file = join(modelDirectory, "config.json");
+  const facts = factsOf(modelConfig);
   const vocabSize = positiveInteger(modelConfig, "vocab_size", file);
   return {
     modelDirectory,
@@ -55,10 +57,10 @@ export async function openDataModel(
       vocabSize,
       maxPositions: maxPositionsOf(modelConfig, file),
       paddingTokenId: paddingTokenOf(modelConfig, tokenizer, vocabSize),
-      usesTokenTypes: modelConfig["model_type"] === "bert",
+      usesTokenTypes: facts?.usesTokenTypes === true,
       problemType: isClassifier(modelConfig) ? textOf(modelConfig["problem_type"]) : undefined,
       knownLabels: knownLabels(modelConfig),
-      learnsLabels: isClassifier(modelConfig) || isEncoder(modelConfig),
+      learnsLabels: isClassifier(modelConfig) || facts?.isEncoder === true,
     },
   };
 }
@@ -66,18 +68,19 @@ export async function openDataModel(
 const textOf = (value: unknown): string | undefined =>
   typeof value === "string" ? value : undefined;
 
-/** Positions that the model was made for. */
+/** Positions that the model was made for, by its type where its file says nothing. */
 function maxPositionsOf(modelConfig: Readonly<Record<string, unknown>>, file: string): number {
-  // GPT-2 has a name of its own for it.
-  const isGpt2 = modelConfig["n_positions"] !== undefined;
-  const rows = positiveInteger(
-    modelConfig,
-    isGpt2 ? "n_positions" : "max_position_embeddings",
+  const keys = positionKeys(modelConfig);
+  const key = keys.find((each) => modelConfig[each] !== undefined) ?? keys[0] ?? "";
+  const facts = factsOf(modelConfig);
+  const positions = positiveInteger(
+    { [key]: facts?.defaults.positions, ...modelConfig },
+    key,
     file,
   );
-  // RoBERTa's rows begin behind that of padding.
-  const { pad_token_id: padTokenId = 1 } = modelConfig;
-  return modelConfig["model_type"] === "roberta" ? rows - Number(padTokenId) - 1 : rows;
+  if (facts?.positionsFollowPadding !== true) return positions;
+  const { pad_token_id: padTokenId = facts.defaults.padTokenId } = modelConfig;
+  return positions - Number(padTokenId) - 1;
 }
 
 /** The model's padding token, else what its tokenizer has: the end token in models made without one. */

@@ -12,17 +12,11 @@ import {
   saveFilesAtomically,
   writeCheckpointRecord,
   writeChecksums,
-  writeModelDirectory,
   writeOptimizerState,
   writeOutputRecord,
   writeTrainerState,
 } from "#lib/checkpoint/index";
-import {
-  copyAdditionalTemplates,
-  copyTokenizer,
-  writeChangedConfig,
-} from "#lib/checkpoint/model-directory";
-import { classifierConfigFileName, writeAdapterDirectory } from "#lib/checkpoint/peft/index";
+import { copyAdditionalTemplates } from "#lib/checkpoint/model-directory";
 import { removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
@@ -30,11 +24,9 @@ import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { MasterPiece } from "#lib/core/masters-hash";
 import type { TensorSlot } from "#lib/core/parameter-layout";
-import { objectiveOf } from "#lib/objectives/index";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
-import { adapterTensors } from "./lora.js";
-import type { PreparedRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
 import { bestCheckpoint, stateForTrainer, writeResults } from "./results.js";
 import type { StartedRun } from "./start.js";
 
@@ -96,7 +88,7 @@ export async function saveFinalModel(
       await writeModel(run, temporary, snapshot);
     } else await copyModel(kept, temporary);
     await writeTrainerState(temporary, stateForTrainer(run, state, kept));
-    await writeResults(temporary, state.logHistory, objectiveOf(run.job.objective.kind));
+    await writeResults(temporary, state.logHistory, run.objective);
     bytes = await directoryBytes(temporary);
     const files = new Set([...run.files, ...(await readdir(temporary))]);
     const record = { ...run.record, finished: null, files: [...files].sort() };
@@ -166,36 +158,12 @@ function withAccount(value: unknown): Pick<CheckpointState, "account"> {
   return account === undefined ? {} : { account };
 }
 
-async function writeModel(run: PreparedRun, directory: string, snapshot: Snapshot): Promise<void> {
-  if (run.adapter !== undefined) {
-    await writeAdapterDirectory(directory, {
-      config: run.adapter,
-      dtype: run.saveDtype,
-      tensors: adapterTensors(run.adapter, run.job.layout).map(({ name, slot }) => ({
-        name,
-        shape: slot.shape,
-        read: async () => gatherTensor(slot, snapshot),
-      })),
-    });
-    await copyTokenizer(run.modelDirectory, directory);
-    if (run.labels !== undefined) {
-      const file = join(directory, classifierConfigFileName);
-      await writeChangedConfig(file, run.modelDirectory, run.configChanges);
-    }
-    return;
-  }
-  await writeModelDirectory(directory, {
-    sourceDir: run.modelDirectory,
-    dtype: run.saveDtype,
-    configChanges: run.configChanges,
+const writeModel = (run: PreparedRun, directory: string, snapshot: Snapshot): Promise<void> =>
+  run.parameters.save(directory, {
+    valuesOf: (slot) => gatherTensor(slot, snapshot),
+    dtype: run.model.saveDtype,
     maxShardBytes: maxShardBytes(run.config),
-    tensors: run.job.layout.tensors.map((slot) => ({
-      name: slot.name,
-      shape: slot.shape,
-      read: () => gatherTensor(slot, snapshot),
-    })),
   });
-}
 
 /** Every file of a checkpoint's top level, the run's own state excepted. */
 async function copyModel(checkpoint: string, directory: string): Promise<void> {

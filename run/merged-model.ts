@@ -1,9 +1,10 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
-import { checkTiedHead, type ModelTensor, ModelWeights } from "#lib/checkpoint/index";
+import { checkTiedHead, type ModelTensor, type ModelWeights } from "#lib/checkpoint/index";
 import {
   AdapterDirectory,
+  type AdapterFacts,
   classifierHeads,
   classifierConfigFileName,
   headTieOf,
@@ -11,17 +12,17 @@ import {
   type MergeOptions,
   tiedHeadPath,
 } from "#lib/checkpoint/peft/index";
-import { tiedEmbeddingName } from "#lib/checkpoint/tied-head";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
-import { isTied } from "#lib/models/checkpoint-names";
 import {
   type ClassifierCheckpoint,
   classifierCheckpoint,
   knownLabels,
 } from "#lib/models/classifier-checkpoint";
+import { adapterFacts, isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { maxModelConfigBytes, readModelConfig } from "./model-directory.js";
 import type { ModelPlace } from "./model-place.js";
+import { openModelWeights } from "./model-weights.js";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -50,19 +51,19 @@ export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
     for (const each of opened) await each.close();
   };
   try {
-    const weights = await ModelWeights.open(modelDirectory);
+    const weights = await openModelWeights(modelDirectory);
     opened.push(weights);
     const head = isClassifierAdapter(adapter)
       ? await classifierOf(baseConfig, weights, adapter)
       : undefined;
-    const modelType = String(baseConfig["model_type"]);
+    const facts = adapterFacts(baseConfig);
     const untied =
       head === undefined && isTied(baseConfig)
-        ? await untiedHead(modelType, weights, adapter)
+        ? await untiedHead(facts, weights, adapter)
         : undefined;
     const { configChanges = untied?.configChanges ?? {} } = head ?? {};
     const tensors = mergedTensors(weights, adapter, {
-      modelType,
+      facts,
       ...untied?.merging,
       ...(head === undefined ? {} : { newWeights: head.head, isOfModel: head.isOfModel }),
     });
@@ -94,19 +95,19 @@ function isClassifierAdapter({ config, savedWeights }: AdapterDirectory): boolea
  * @throws E_ADAPTER_TENSOR where what is to be one weight has two values
  */
 async function untiedHead(
-  modelType: string,
+  facts: AdapterFacts,
   base: ModelWeights,
   adapter: AdapterDirectory,
 ): Promise<
   | { readonly configChanges: Json; readonly merging: Pick<MergeOptions, "newWeights" | "copies"> }
   | undefined
 > {
-  await checkTiedHead(base);
   const embedding = tiedEmbeddingName(base.names());
+  await checkTiedHead(base, embedding);
   if (embedding === undefined) return undefined;
   const weights = base.names().map((name) => ({ name, shape: base.info(name).shape }));
   const path = embedding.replace(/\.weight$/, "");
-  const tie = headTieOf(adapter.config, { modelType, weights }, path);
+  const tie = headTieOf(adapter.config, { facts, weights }, path);
   const name = `${tiedHeadPath}.weight`;
   const newWeights = [{ name, shape: base.info(embedding).shape }];
   if (tie === "untied") {

@@ -1,10 +1,11 @@
-import { checkTiedHead, ModelWeights } from "#lib/checkpoint/index";
+import { checkTiedHead } from "#lib/checkpoint/index";
 import { isAdapterDirectory } from "#lib/checkpoint/peft/index";
-import { isTied } from "#lib/models/checkpoint-names";
+import { isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { createModel, type Model, resolveWeights } from "#lib/models/index";
 import { openMergedModel } from "./merged-model.js";
 import { readModelConfig } from "./model-directory.js";
 import { findAdapter, type ModelPlace } from "./model-place.js";
+import { openModelWeights } from "./model-weights.js";
 
 /** A model with its weights on disk. */
 export interface OpenModel {
@@ -28,9 +29,11 @@ export async function openModel(where: string | ModelPlace): Promise<OpenModel> 
   const directory = place.modelDirectory;
   const config = await readModelConfig(directory);
   const model = createModel(config);
-  const weights = await ModelWeights.open(directory);
+  const weights = await openModelWeights(directory);
   try {
-    if (model.task === "causal-lm" && isTied(config)) await checkTiedHead(weights);
+    if (model.task === "causal-lm" && isTied(config)) {
+      await checkTiedHead(weights, tiedEmbeddingName(weights.names()));
+    }
     const stored = resolveWeights(
       model,
       weights.names().map((name) => ({ name, shape: weights.info(name).shape })),

@@ -13,7 +13,7 @@ import { intervalSteps, type ResolvedConfig } from "#lib/config/index";
 import type { CheckpointState } from "#coordinator/options";
 import type { Objective } from "#lib/objectives/index";
 import { metricsOf } from "#lib/objectives/metrics";
-import type { PreparedRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
 import type { StartedRun } from "./start.js";
 
 /** Whether `include_num_input_tokens_seen` asks for token counts in the history. */
@@ -32,7 +32,7 @@ export function tracksBest(config: ResolvedConfig): boolean {
 
 /** transformers' estimate of a token's forward and backward pass: 6 a parameter outside of embeddings. */
 export function flosPerToken(run: PreparedRun): number {
-  return 6 * run.numComputedParameters;
+  return 6 * run.model.numComputedParameters;
 }
 
 /** The checkpoint of the best evaluation, where this run saved it and it still is. */

@@ -13,7 +13,7 @@ import type { ResolvedConfig, SettledBefore } from "#lib/config/index";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { CheckpointState } from "#coordinator/options";
-import type { PrecisionChoice } from "./prepare.js";
+import type { PrecisionChoice } from "./precision.js";
 import { checksumsFile, configFile, ownFolder, readState, stateFile } from "./files.js";
 
 /** A checkpoint that is whole. */

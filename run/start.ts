@@ -29,7 +29,7 @@ import {
   removeRuns,
   runConfigFile,
 } from "./output-contents.js";
-import type { PreparedRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
 import { openCheckpoint, openNewestWhole, type ResumePoint, takesNewest } from "./resume.js";
 
 /** How a run is to begin, as far as its settings tell. */
@@ -176,7 +176,7 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
   if (isCleaned) {
     const isKept = (identity: RunIdentity): boolean =>
       resume !== undefined && differences(identity).length === 0;
-    const removed = await removeRuns(output, prepared.modelDirectory, isKept);
+    const removed = await removeRuns(output, prepared.model.directory, isKept);
     if (removed.length > 0) {
       lines.push(`overwrite_output_dir: removed from ${output.directory}: ${listed(removed)}`);
     }
@@ -221,9 +221,9 @@ async function identityOf(prepared: PreparedRun): Promise<RunIdentity> {
   const { config, job } = prepared;
   return {
     settings: decisiveSettings(config),
-    data: await prepared.dataDigests(),
+    data: await prepared.data.dataDigests(),
     dataSettings: dataSettings(config),
-    base: { weights: await prepared.baseDigest(), config: decisiveFields(job.modelConfig) },
+    base: { weights: await prepared.model.digest(), config: decisiveFields(job.modelConfig) },
   };
 }
 

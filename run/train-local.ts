@@ -19,7 +19,7 @@ import {
   StepUpdate,
   type UpdatedShards,
 } from "#lib/optim/index";
-import type { PreparedRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
 
 export interface LocalStep {
   /** Steps made, this one included. */
@@ -70,7 +70,7 @@ export async function trainLocal(
   const numShards = shardsNeeded(layout, openOptimizer(optimizer).slots);
   for (const range of shardRanges(layout, numShards)) {
     const shard = await ShardArithmetic.create(layout, range, optimizer, { withThread: true });
-    await run.loadMasters(range, shard.masters);
+    await run.parameters.loadMasters(range, shard.masters);
     shards.push(shard);
   }
   // The whole parameter space as it travels: parameters one way, gradients the other.
@@ -104,7 +104,7 @@ export async function trainLocal(
   const steps: LocalStep[] = [];
   try {
     const { frozen } = run.job;
-    const { loadFrozen } = run;
+    const { loadFrozen } = run.parameters;
     if (frozen !== undefined && loadFrozen !== undefined) {
       await passPieces(
         frozen,
@@ -170,6 +170,8 @@ export interface LocalEvaluation {
   /** Mean over what the objective counts: per supervised token, nats, of a causal model. */
   readonly loss: number;
   readonly metrics: Metrics;
+  /** What the loss is a mean over: supervised tokens, or rows of a classifier. */
+  readonly weight: number;
 }
 
 /** Loss and metrics over the validation batches. */
@@ -178,12 +180,12 @@ export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): LocalEv
   const scorer = objective.scorer?.(run.job.objective);
   let lossSum = 0;
   let weight = 0;
-  for (const batch of run.validation) {
+  for (const batch of run.data.validation) {
     const part = engine.evaluate(batch);
     lossSum += part.lossSum;
     weight += part.weight;
     scorer?.add(batch, part.outputs);
   }
   const loss = lossSum / weight;
-  return { loss, metrics: metricsOf(objective, loss, scorer?.values()) };
+  return { loss, weight, metrics: metricsOf(objective, loss, scorer?.values()) };
 }

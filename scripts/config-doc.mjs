@@ -7,6 +7,7 @@
 import { loadBuilt, writePage } from "./generated-page.mjs";
 
 const { foreignTables } = await loadBuilt("lib/config/foreign-keys");
+const { parametersNames } = await loadBuilt("lib/parameters/index");
 
 function whatHappens(rule) {
   switch (rule.kind) {
@@ -22,7 +23,7 @@ function whatHappens(rule) {
     case "joint":
       return rule.meaning;
     case "method":
-      return `an option of ${rule.method}: no effect beside \`finetuning_type: full\` or \`lora\`, refused otherwise`;
+      return `an option of ${rule.method}: no effect beside \`finetuning_type: ${parametersNames.join("` or `")}\`, refused otherwise`;
     case "fixed": {
       const allowed = rule.allowed.filter((value) => value !== null && value !== "");
       const values = allowed.map((value) => `\`${JSON.stringify(value)}\``).join(" or ");

@@ -23,8 +23,9 @@ function placeholder(name) {
   return new Proxy(() => {}, {
     get(_, key) {
       if (key === Symbol.toPrimitive || key === "toString" || key === "valueOf") return () => text;
-      // Lists: what a message joins or maps shows the list's name.
-      if (["join", "map", "slice", "filter", "toFixed", "toLocaleString"].includes(key)) {
+      // What a message makes of a list, a number or an address shows the fact's name.
+      const shown = ["join", "map", "slice", "filter", "toFixed", "toLocaleString", "replace"];
+      if (shown.includes(key)) {
         return () => placeholder(name);
       }
       // JSON.stringify asks for it.

@@ -68,10 +68,10 @@ function readEmbeddings(name) {
 
 /** What of a configuration changes the arithmetic. */
 function features(config) {
-  const layers = config.num_hidden_layers ?? config.n_layer ?? config.n_layers;
-  const queryHeads = config.num_attention_heads ?? config.n_head ?? config.n_heads;
+  const { keys } = modelFacts[config.model_type];
+  const first = (names) => names.map((name) => config[name]).find((value) => value !== undefined);
+  const [layers, queryHeads, width] = [first(keys.layers), first(keys.heads), first(keys.width)];
   const keyHeads = config.num_key_value_heads ?? queryHeads;
-  const width = config.hidden_size ?? config.n_embd ?? config.dim;
   const rotary = config.rope_parameters ?? config.rope_scaling ?? {};
   // Gemma 3 has one set of parameters for each kind of layer.
   const ropeTypes = [rotary, ...Object.values(rotary)]
@@ -111,8 +111,9 @@ const testFiles = filesBelow("tests")
   .filter((path) => /fixtures\/(models|embeddings)/.test(readFileSync(join(root, path), "utf8")))
   .sort();
 
-const { createModel, supportedModelTypes } = await loadBuilt("lib/models/index");
-const modelTypes = supportedModelTypes.toSorted();
+const { createModel } = await loadBuilt("lib/models/index");
+const { modelFacts } = await loadBuilt("lib/models/facts");
+const modelTypes = Object.keys(modelFacts).toSorted();
 const namesIn = (folder) =>
   existsSync(join(root, folder)) ? readdirSync(join(root, folder)).sort() : [];
 const cases = [
@@ -131,6 +132,20 @@ let overview = "";
 for (const modelType of modelTypes) {
   const counts = Object.keys(heads).map((task) => countOf(modelType, task) || "-");
   overview += `| \`${modelType}\` | ${counts.join(" | ")} |\n`;
+}
+
+const code = (names) => names.map((name) => `\`${name}\``).join(", ");
+let facts = "";
+for (const modelType of modelTypes) {
+  const of = modelFacts[modelType];
+  const cells = [
+    of.isEncoder ? "both sides" : "the tokens before",
+    `${code([of.keys.positions[0]])}, ${of.defaults.positions}${of.positionsFollowPadding ? ", less those up to the padding's" : ""}`,
+    of.defaults.padTokenId ?? "none",
+    of.tiesHead ? "yes" : "no",
+    of.adapterTargets.length === 0 ? "to be named" : code(of.adapterTargets),
+  ];
+  facts += `| \`${modelType}\` | ${cells.join(" | ")} |\n`;
 }
 
 let table = "";
@@ -168,6 +183,11 @@ Numbers of reference cases by head:
 | type | ${Object.values(heads).join(" | ")} |
 |---|---|---|---|
 ${overview}
+What holds of a type (\`facts.ts\` in its folder of \`lib/models\`), numbers where its config.json says nothing:
+
+| type | a token sees | positions | \`pad_token_id\` | \`tie_word_embeddings\` | adapters go to |
+|---|---|---|---|---|---|
+${facts}
 A case is a small model with random weights in \`${casesFolder}\`, with what transformers computes for it in
 float32. \`bin/lockstep verify-model\` computes the same through the traced graph and compares every tensor within
 1e-4 of its norm; \`scripts/make_case.py MODEL_DIR\` makes such a case from any model.

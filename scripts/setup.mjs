@@ -1,7 +1,9 @@
 // Makes a fresh checkout ready: npm packages, the engine, the build, and on request the base model of the
-// quick start or another one, and the tools that only tests use. Does only what is not done yet.
+// quick start or another one, and the tools that only tests use. Does only what is not done yet. Where npm has
+// installed the package, the engine and models are what is left to bring.
 //
 //   node scripts/setup.mjs [--gpu | --cpu] [--model [NAME ...]] [--test] [--python]
+//   npx lockstep setup [--gpu | --cpu] [--model [NAME ...]]
 //
 // --gpu    the CUDA engine even if no GPU is visible here; --cpu the CPU engine even if one is
 // --model  also fetch these models, that of the quick start where none is named; all-MiniLM-L6-v2 is the
@@ -15,23 +17,32 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { build } from "./build/build.mjs";
+import { addonSource, headersDirectory, isCheckout } from "./setup/addon-source.mjs";
 import { cacheRoot } from "./setup/cache.mjs";
 import { elapsedSeconds, SetupError, say } from "./setup/console.mjs";
 import { engineDirectory, installEngine, linkEngine } from "./setup/engine.mjs";
 import { ENGINE_WHEELS, TENSORFLOW_VERSION } from "./setup/engine-wheels.mjs";
 import { withLock } from "./setup/lock.mjs";
 import { modelDirectory, MODELS } from "./setup/model.mjs";
-import { installNpmPackages, lockedPackage } from "./setup/npm-packages.mjs";
+import { installNpmPackages } from "./setup/npm-packages.mjs";
 import { installPeers } from "./setup/peers.mjs";
 import { checkRequirements, hasNvidiaGpu } from "./setup/requirements.mjs";
 import { installTestTools } from "./setup/test-tools.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
+const USAGE = `Usage: npx lockstep setup [--gpu | --cpu] [--model [NAME ...]]
+       node scripts/setup.mjs [--gpu | --cpu] [--model [NAME ...]] [--test] [--python]
+
+Brings the engine, which is compiled for this machine once, and with --model models; in a checkout also the
+npm packages, the build, and with --test and --python what only tests need.
+`;
+
 async function main() {
   const { values: flags, positionals } = parseArgs({
     allowPositionals: true,
     options: {
+      help: { type: "boolean", short: "h", default: false },
       gpu: { type: "boolean", default: false },
       cpu: { type: "boolean", default: false },
       model: { type: "boolean", default: false },
@@ -39,9 +50,15 @@ async function main() {
       python: { type: "boolean", default: false },
     },
   });
+  if (flags.help) {
+    process.stdout.write(USAGE);
+    return;
+  }
+  if (!isCheckout(root) && (flags.test || flags.python)) {
+    throw new SetupError("--test and --python are for a checkout, whose tests need them");
+  }
   const cacheDir = cacheRoot();
   const spec = engineSpec(flags);
-  const nodeModulesDir = join(root, "node_modules");
   const needsEngine = !existsSync(engineDirectory(cacheDir, spec));
   const missing = modelsOf(flags, positionals).filter(
     (name) => !existsSync(modelDirectory(cacheDir, name)),
@@ -52,10 +69,14 @@ async function main() {
   });
   // Two set-ups of one checkout would otherwise install into the same node_modules.
   await withLock(join(root, "dist", ".setup.lock"), async () => {
-    await installNpmPackages(root);
-    linkEngine(await installEngine(cacheDir, spec, nodeModulesDir), nodeModulesDir);
+    if (isCheckout(root)) await installNpmPackages(root);
+    const sources = () => ({
+      addonDir: addonSource(root).directory,
+      headersDir: headersDirectory(root),
+    });
+    linkEngine(await installEngine(cacheDir, spec, sources), root);
     for (const name of missing) await MODELS[name].fetch(cacheDir);
-    await build(root);
+    if (isCheckout(root)) await build(root);
     for (const name of missing) await MODELS[name].place(root, cacheDir);
     if (flags.test) await installTestTools(root, cacheDir);
     if (flags.python || (flags.test && process.env.CI === "true")) {
@@ -91,7 +112,7 @@ function engineSpec(flags) {
       `no ${flavour} engine is published for ${platform}; there is one for ${known}`,
     );
   }
-  const addon = lockedPackage(root, "@tensorflow/tfjs-node-gpu");
+  const addon = addonSource(root);
   return {
     flavour,
     wheels,

@@ -2,8 +2,9 @@
 //
 //   node scripts/test.mjs [WORD ...]
 //
-// Quick files go first, a few at a time. Files that start whole clusters, browsers or servers, or that measure
-// time, go last and alone, so that they do not starve each other on a small machine.
+// Files go two at a time, the areas with the longest first, so that none is left over at the end: most wait
+// for processes or compile on one thread, and one alone keeps three quarters of two processors busy. Those in
+// which time decides go last and alone.
 
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
@@ -24,23 +25,26 @@ process.env.HF_HUB_OFFLINE = "1";
 process.env.HF_HOME = join(root, "dist", "tests", "no-hub");
 const testsDir = join(root, "dist", "tests");
 
-/** Areas, the folders of tests/, whose files run alone. */
-const SERIAL_AREAS = new Set([
-  "cluster",
+/** Areas, the folders of tests/, with files of more than 20 s; they begin. */
+const LONG_AREAS = [
   "cli",
-  "dashboard",
-  "deploy",
-  "end-to-end",
-  "grafana",
-  "setup",
+  "reference",
+  "library",
+  "models",
   "training",
-]);
-/** The name of a file that runs alone although its area does not. */
-const SERIAL_FILE = /\.serial\.test\.js$/;
+  "cases",
+  "graph",
+  "tuning",
+];
+/**
+ * Areas whose files run alone: workers of a cluster that are taken for lost after half a second, and a set-up
+ * that has to be over in two.
+ */
+const TIMED_AREAS = ["cluster", "setup"];
 
 /** Longer than any file takes; a hang becomes a failure that names its file. */
 const FILE_TIMEOUT_MS = 8 * 60_000;
-/** Each quick file is a process with threads of its own. */
+/** Each file is a process with threads of its own, and with processes that it starts. */
 const MAX_CONCURRENT_FILES = 2;
 
 /** The figures that node's runner closes with. */
@@ -64,13 +68,16 @@ if (files.length === 0) {
   );
   process.exit(1);
 }
-const isSerial = (file) => SERIAL_AREAS.has(file.split("/")[0]) || SERIAL_FILE.test(file);
+const areaOf = (file) => file.split("/")[0];
+const isTimed = (file) => TIMED_AREAS.includes(areaOf(file));
+const isLong = (file) => LONG_AREAS.includes(areaOf(file));
+const shared = files.filter((file) => !isTimed(file));
 const waves = [
   {
-    files: files.filter((file) => !isSerial(file)),
+    files: [...shared.filter(isLong), ...shared.filter((file) => !isLong(file))],
     concurrency: Math.min(MAX_CONCURRENT_FILES, availableParallelism()),
   },
-  { files: files.filter(isSerial), concurrency: 1 },
+  { files: files.filter(isTimed), concurrency: 1 },
 ];
 
 // XLA compiles the same small functions in file after file. They are kept for this run only: what is there

@@ -2,7 +2,7 @@ import type { FastifyInstance } from "fastify";
 import { createHttpServer, type HttpServerOptions, listenHttp } from "#lib/core/http-server";
 import type { WorkerMetrics } from "./metrics.js";
 
-export interface WorkerHttpOptions
+interface WorkerHttpOptions
   extends Pick<HttpServerOptions, "host" | "port" | "token" | "insecure"> {
   readonly metrics: WorkerMetrics;
 }

@@ -17,7 +17,7 @@ export interface DeviceTelemetry {
   readonly close: () => void;
 }
 
-export interface TelemetryOptions {
+interface TelemetryOptions {
   /** Do not look for a GPU. */
   readonly useCpu?: boolean;
   /** Compute threads of the worker: what a busy processor device is measured against. */
@@ -65,7 +65,7 @@ function openProcessor({ cpuThreads }: TelemetryOptions): DeviceTelemetry {
 }
 
 /** Fields of one line of `nvidia-smi --format=csv,noheader,nounits`. */
-export interface GpuLine extends DeviceReading {
+interface GpuLine extends DeviceReading {
   readonly name: string;
   readonly driver: string;
 }

@@ -2,7 +2,7 @@ import { describedObjective } from "#lib/objectives/metrics";
 import type { LockstepEvent } from "#lib/core/events";
 
 /** An event and the milliseconds that pass before it. */
-export interface TimedEvent {
+interface TimedEvent {
   readonly afterMs: number;
   readonly event: LockstepEvent;
 }

@@ -3,7 +3,7 @@ import type { Experiment, RowResult } from "./experiment.js";
 import { measure } from "./process.js";
 import type { Workspace } from "./workspace.js";
 
-export interface RunOptions {
+interface RunOptions {
   readonly numPairs: number;
   readonly prefix?: readonly string[];
   readonly onPair?: (index: number, pair: Pair) => void;

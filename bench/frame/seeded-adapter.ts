@@ -1,16 +1,17 @@
-import { AdapterDirectory, layOutAdapter, loraMatrixOf } from "#lib/checkpoint/peft/index";
+import { AdapterDirectory } from "#lib/checkpoint/peft/index";
 import type { Precision } from "#lib/core/dtype";
-import type { LoraJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { fillRange } from "#lib/core/wire-space";
+import { layOutAdapter, type LoraJob, loraMatrixOf } from "#lib/parameters/lora-layout";
 import type { SeededModel } from "./seeded-model.js";
+import { adapterFacts } from "#lib/models/facts";
 
 /** An adapter that bench/peers/lora.py wrote for a seeded model. */
-export interface SeededAdapter {
+interface SeededAdapter {
   /** What is trained: float32 on the wire, as peft keeps it. */
   readonly layout: ParameterLayout;
   readonly frozen: ParameterLayout;
-  readonly lora: LoraJob;
+  readonly job: LoraJob;
   readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
   readonly loadFrozen: (range: ElementRange, into: Float32Array) => Promise<void>;
 }
@@ -22,18 +23,18 @@ export async function openSeededAdapter(
 ): Promise<SeededAdapter> {
   const adapter = await AdapterDirectory.open(directory);
   const model = {
-    modelType: String(base.modelConfig["model_type"]),
+    facts: adapterFacts(base.modelConfig),
     weights: base.layout.tensors.map(({ name, shape }) => ({ name, shape })),
   };
   adapter.checkAgainst(model);
-  const { trained, frozen, lora } = layOutAdapter(adapter.config, model, {
+  const { trained, frozen, job } = layOutAdapter(adapter.config, model, {
     wireDtype: "float32",
     frozenDtype: precision === "bf16" ? "bfloat16" : "float32",
   });
   return {
     layout: trained,
     frozen,
-    lora,
+    job,
     loadMasters: (range, into) =>
       fillRange(trained, range, into, async ({ name }) => {
         const matrix = loraMatrixOf(name);

@@ -8,6 +8,7 @@ import {
   type ElementRange,
   type ParameterLayout,
 } from "#lib/core/parameter-layout";
+import { currentWeightName } from "#lib/models/facts";
 import { createModel, resolveWeights } from "#lib/models/index";
 import { readTokens } from "./tokens.js";
 
@@ -35,7 +36,7 @@ export function openSeededModel(directory: string, precision: Precision): Seeded
   const loaderOf =
     (space: ParameterLayout): LoadRange =>
     async (range, into) => {
-      const weights = await ModelWeights.open(directory);
+      const weights = await ModelWeights.open(directory, currentWeightName);
       const found = weights.names().map((name) => ({ name, shape: weights.info(name).shape }));
       const stored = resolveWeights(model, found);
       for (const { name, offset, size } of space.tensors) {

@@ -12,7 +12,8 @@ import { join } from "node:path";
 import { loadConfig } from "#lib/config/index";
 import { type Batch, integerField } from "#lib/core/batch";
 import { packageRoot } from "#lib/core/paths";
-import { type PreparedRun, prepareRun } from "#run/prepare";
+import { prepareRun } from "#run/prepare";
+import type { PreparedRun } from "#run/prepared-run";
 import { evaluateLocal, trainLocal } from "#run/train-local";
 
 /** tokens.i32 and targets.i32, all steps' rows one after another, and plan.json. */
@@ -35,11 +36,11 @@ function writePlan(run: PreparedRun, directory: string): void {
     "train",
     steps.flatMap((step) => plan.microBatches(step, 0)),
   );
-  write("validation", run.validation);
+  write("validation", run.data.validation);
   writeFileSync(
     join(directory, "plan.json"),
     JSON.stringify({
-      model: run.modelDirectory,
+      model: run.model.directory,
       rows: job.microBatchSize,
       tokens: job.sequenceLength,
       learningRates: steps.map((step) => updates.learningRateAt(step)),

@@ -61,9 +61,9 @@ const reduceBytesPerParameter = additionBytesPerParameter + 4 * 4 + 3 * 4 + wire
 export const shardBytesPerParameter = 20;
 const floatingPointOperations = 6;
 
-export type Limit = "compute" | "worker" | "shards" | "reduction";
+type Limit = "compute" | "worker" | "shards" | "reduction";
 
-export interface StepEstimate {
+interface StepEstimate {
   readonly pullSeconds: number;
   readonly computeSeconds: number;
   readonly pushSeconds: number;

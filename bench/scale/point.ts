@@ -57,6 +57,7 @@ const job: WorkerJob = {
   objective: { kind: "causal_lm" },
   batchFields: [...inputFields(), nextTokenField],
   ...{ sequenceLength: 1, microBatchSize: 1, evalBatchSize: 1, generationLength: 0 },
+  parameters: { kind: "full" },
 };
 const batch = { numRows: 1, fields: { tokens: Int32Array.of(1), targets: Int32Array.of(1) } };
 const plan: StepSource = {

@@ -22,7 +22,7 @@ export interface PhaseSample {
   readonly workerCpuSeconds: number;
 }
 
-export interface PhaseResult {
+interface PhaseResult {
   readonly seconds: number;
   /** Over all connections. */
   readonly bytesPerSecond: number;

@@ -190,6 +190,8 @@ export function lastingLines(
       return event.bf16Slowdown === undefined
         ? []
         : [`${palette.bad("!")} ${printable(event.workerId)}: ${slowBf16(event.bf16Slowdown)}`];
+    case "note":
+      return [event.text];
     case "worker.lost":
       return [
         `${palette.bad("✗")} ${printable(event.workerId)} lost: ${printable(event.reason)}; its work goes to another worker`,

@@ -34,6 +34,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       return resumedLine(event);
     case "phase.changed":
       return `${event.phase}${event.detail === undefined ? "" : `: ${printable(event.detail)}`}`;
+    case "note":
+      return event.text;
     case "worker.joined":
       return (
         `${printable(event.workerId)} joined: ${printable(event.deviceKind)}, ${printable(event.host)} pid ${event.pid}` +

@@ -147,6 +147,7 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "run.completed":
     case "run.failed":
       return { ...view, phase: "done", phaseDetail: undefined, phaseSinceMs: nowMs };
+    case "note":
     case "group.completed":
     case "group.requeued":
     case "checkpoint.saved":

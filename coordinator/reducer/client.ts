@@ -1,4 +1,5 @@
 import { Worker } from "node:worker_threads";
+import { hostPort } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { catalogued, ThreadClient } from "#lib/core/thread-client";
 import { copyArrays, type ShardArrays, zeroArrays } from "#lib/core/shard-arrays";
@@ -44,8 +45,7 @@ export class ReducerShard implements ShardHandle {
     this.#arrays = ready.arrays;
     this.#openStep = options.openStep;
     this.#transferredBytes = options.transferredBytes;
-    const { listenHost: host } = options;
-    this.address = `${host.includes(":") && !host.startsWith("[") ? `[${host}]` : host}:${ready.port}`;
+    this.address = hostPort(options.listenHost, ready.port);
   }
 
   /**

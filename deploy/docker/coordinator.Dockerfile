@@ -14,6 +14,7 @@ COPY coordinator ./coordinator
 COPY dashboard ./dashboard
 COPY lib ./lib
 COPY proto ./proto
+COPY run ./run
 COPY scripts ./scripts
 COPY worker ./worker
 RUN node scripts/build.mjs

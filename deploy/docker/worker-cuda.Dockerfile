@@ -19,6 +19,7 @@ COPY coordinator ./coordinator
 COPY dashboard ./dashboard
 COPY lib ./lib
 COPY proto ./proto
+COPY run ./run
 COPY scripts ./scripts
 COPY worker ./worker
 # Installs the engine and builds. The compiler's headers are of no use afterwards.

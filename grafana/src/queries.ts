@@ -13,13 +13,13 @@ export interface PanelSpec {
   readonly width: number;
 }
 
-export interface QuerySpec {
+interface QuerySpec {
   readonly expr: string;
   /** Grafana's template: `{{label}}`. */
   readonly legend: string;
 }
 
-export interface RowSpec {
+interface RowSpec {
   readonly title: string;
   readonly panels: readonly PanelSpec[];
 }

@@ -40,7 +40,7 @@ export { type ElementSpan, openSafetensors, SafetensorsFile } from "./safetensor
 export type { StoredDtype, StoredTensor, TensorEntry } from "./safetensors-header.js";
 export { writeSafetensors } from "./safetensors-writer.js";
 export { checkTiedHead } from "./tied-head.js";
-export { type NamedTensor, readTensors, writeTensors } from "./tensor-store.js";
+export { type NamedTensor, writeTensors } from "./tensor-store.js";
 export {
   type LogEntry,
   readTrainerState,

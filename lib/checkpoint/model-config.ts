@@ -6,7 +6,7 @@ import { isRecord } from "./file-reader.js";
 import { maxConfigBytes } from "./limits.js";
 
 /** A model's config.json: its text, which is changed in place, and what it says. */
-export interface ModelConfigText {
+interface ModelConfigText {
   readonly text: string;
   readonly config: Readonly<Record<string, unknown>>;
 }

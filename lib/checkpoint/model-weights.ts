@@ -1,12 +1,12 @@
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
+import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { LockstepError } from "#lib/core/errors/index";
 import type { FloatDtype } from "#lib/core/dtype";
 import { isRecord, readJsonFile } from "./file-reader.js";
 import { maxConfigBytes, maxShardsPerModel, maxWeightsIndexBytes } from "./limits.js";
 import { type StoredTensor, storedDtypeOf } from "./safetensors-header.js";
 import { type ElementSpan, openSafetensors, type SafetensorsFile } from "./safetensors-file.js";
-import { currentWeightName } from "./weight-names.js";
 
 export const weightsFileName = "model.safetensors";
 export const weightsIndexFileName = "model.safetensors.index.json";
@@ -17,9 +17,12 @@ interface PlacedTensor {
   readonly stored: string;
 }
 
+/** A name for a stored weight, by `model_type` of config.json where there is one. */
+type WeightNaming = (stored: string, modelType: string | undefined) => string;
+
 /**
- * The weights of a Hugging Face model directory, in one file or in shards with an index, under the
- * names that transformers uses today (see weight-names.ts).
+ * The weights of a Hugging Face model directory, in one file or in shards with an index. Buffers that are
+ * no weights are left out.
  */
 export class ModelWeights {
   readonly directory: string;
@@ -36,16 +39,23 @@ export class ModelWeights {
     this.#files = files;
   }
 
-  /** Opens every file and checks every header. `model.safetensors` wins over an index beside it. */
-  static async open(directory: string): Promise<ModelWeights> {
+  /**
+   * Opens every file and checks every header. `model.safetensors` wins over an index beside it.
+   *
+   * @param nameOf what weights are called, for files of earlier years; by default as they are stored
+   */
+  static async open(
+    directory: string,
+    nameOf: WeightNaming = (stored) => stored,
+  ): Promise<ModelWeights> {
     const single = join(directory, weightsFileName);
     if (existsSync(single)) {
       const file = await openSafetensors(single);
       const fileOf = new Map([...file.tensors.keys()].map((name) => [name, file]));
-      return ModelWeights.#named(directory, fileOf, [file]);
+      return ModelWeights.#named(directory, nameOf, fileOf, [file]);
     }
     const index = join(directory, weightsIndexFileName);
-    if (existsSync(index)) return ModelWeights.#openSharded(directory, index);
+    if (existsSync(index)) return ModelWeights.#openSharded(directory, nameOf, index);
     if (!existsSync(directory)) {
       throw new LockstepError("E_FILE_NOT_FOUND", { file: directory, what: "model directory" });
     }
@@ -57,9 +67,9 @@ export class ModelWeights {
     throw new LockstepError("E_MODEL_DIRECTORY", { directory, problem });
   }
 
-  /** Gives the tensors their current names, which need the model's type. */
   static async #named(
     directory: string,
+    nameOf: WeightNaming,
     fileOf: ReadonlyMap<string, SafetensorsFile>,
     files: readonly SafetensorsFile[],
   ): Promise<ModelWeights> {
@@ -67,8 +77,8 @@ export class ModelWeights {
       const modelType = await readModelType(directory);
       const placed = new Map<string, PlacedTensor>();
       for (const [stored, file] of fileOf) {
-        const name = currentWeightName(stored, modelType);
-        if (name === undefined) continue;
+        if (isDerivedTensor(stored)) continue;
+        const name = nameOf(stored, modelType);
         if (placed.has(name)) {
           throw new LockstepError("E_DUPLICATE_TENSOR", { where: directory, tensor: name });
         }
@@ -81,7 +91,11 @@ export class ModelWeights {
     }
   }
 
-  static async #openSharded(directory: string, index: string): Promise<ModelWeights> {
+  static async #openSharded(
+    directory: string,
+    nameOf: WeightNaming,
+    index: string,
+  ): Promise<ModelWeights> {
     const weightMap = await readWeightMap(index);
     const files = new Map<string, SafetensorsFile>();
     const fileOf = new Map<string, SafetensorsFile>();
@@ -102,7 +116,7 @@ export class ModelWeights {
       for (const file of files.values()) await file.close();
       throw error;
     }
-    return ModelWeights.#named(directory, fileOf, [...files.values()]);
+    return ModelWeights.#named(directory, nameOf, fileOf, [...files.values()]);
   }
 
   /** All tensor names, sorted. */

@@ -30,7 +30,7 @@ export const decisiveFields = (
   Object.fromEntries(Object.entries(modelConfig).filter(([name]) => !fieldsOfStorage.has(name)));
 
 /** What of a run is known before its data is read. */
-export type EarlyIdentity = Pick<RunIdentity, "settings">;
+type EarlyIdentity = Pick<RunIdentity, "settings">;
 
 /**
  * Says for each thing that is other than it was which it is, what it was and what it is now.
@@ -95,6 +95,8 @@ function changes(
   const names = new Set([...Object.keys(before), ...Object.keys(now)]);
   return [...names].flatMap((name) => {
     if (skipped.includes(name)) return [];
+    // A key that a record's Lockstep did not have is one that was left open.
+    if ((before[name] ?? null) === null && (now[name] ?? null) === null) return [];
     const [was, is] = [canonical(before[name]), canonical(now[name])];
     return was === is ? [] : [`${name} was ${short(was)} and is now ${short(is)}`];
   });

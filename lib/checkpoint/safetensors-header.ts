@@ -47,7 +47,7 @@ export interface StoredTensor extends TensorEntry {
   readonly numElements: number;
 }
 
-export interface SafetensorsHeader {
+interface SafetensorsHeader {
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   readonly metadata: Readonly<Record<string, string>>;
 }

@@ -8,17 +8,17 @@ import {
 } from "./safetensors-header.js";
 
 /** A tensor's bytes in one piece, or in consecutive pieces that may reuse one buffer. */
-export type TensorBytes = Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+type TensorBytes = Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 
 /** Gives the little-endian row-major bytes of the tensor `name`; called once each, in file order. */
-export type TensorSource = (name: string) => TensorBytes | Promise<TensorBytes>;
+type TensorSource = (name: string) => TensorBytes | Promise<TensorBytes>;
 
-export interface WriteOptions {
+interface WriteOptions {
   /** Goes into the header's `__metadata__`; `{"format":"pt"}` is what transformers v4 insists on. */
   readonly metadata?: Readonly<Record<string, string>>;
 }
 
-export const defaultMetadata: Readonly<Record<string, string>> = Object.freeze({ format: "pt" });
+const defaultMetadata: Readonly<Record<string, string>> = Object.freeze({ format: "pt" });
 
 /**
  * Writes a safetensors file and fsyncs it. Only one piece of one tensor is in memory at a time, and

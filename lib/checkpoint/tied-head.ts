@@ -2,17 +2,6 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { ModelWeights } from "./model-weights.js";
 
 const headName = "lm_head.weight";
-/** Names of the embedding that a head is tied to, with and without the base model's prefix. */
-const embeddingNames = [
-  "model.embed_tokens.weight",
-  "embed_tokens.weight",
-  "transformer.wte.weight",
-  "wte.weight",
-];
-/** The embedding table that a model's head is tied to, among its weights. */
-export const tiedEmbeddingName = (names: readonly string[]): string | undefined =>
-  embeddingNames.find((name) => names.includes(name));
-
 /** Elements compared at a time: two of 4 MiB in memory. */
 const chunkElements = 1 << 20;
 
@@ -20,12 +9,14 @@ const chunkElements = 1 << 20;
  * For a model whose configuration ties the head to the embedding: some checkpoints store the head too.
  * transformers 5 then takes the head as it is unless it repeats the embedding, transformers 4 never did.
  *
+ * @param embeddingName the embedding table; undefined where the model has none of a known name
  * @throws E_MODEL_UNSUPPORTED where the stored head has values of its own
  */
-export async function checkTiedHead(weights: ModelWeights): Promise<void> {
-  const names = weights.names();
-  const embeddingName = tiedEmbeddingName(names);
-  if (!names.includes(headName) || embeddingName === undefined) return;
+export async function checkTiedHead(
+  weights: ModelWeights,
+  embeddingName: string | undefined,
+): Promise<void> {
+  if (!weights.has(headName) || embeddingName === undefined) return;
   const numElements = (name: string): number =>
     weights.info(name).shape.reduce((product, dim) => product * dim, 1);
   const total = numElements(embeddingName);

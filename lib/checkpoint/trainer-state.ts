@@ -86,7 +86,7 @@ const integerFields = new Set([
 export const isIntegerField = (name: string): boolean => integerFields.has(name);
 
 /** The file's text: two-space indent, sorted keys, Python's floats, a newline at the end. */
-export function formatTrainerState(state: TrainerState): string {
+function formatTrainerState(state: TrainerState): string {
   return `${formatPythonJson(state, isIntegerField)}\n`;
 }
 

@@ -17,13 +17,6 @@ export function checkTogether(config: ParsedConfig): void {
   if (config.fp16) {
     unsupported("fp16", "true", "matrix products are computed in bfloat16 (bf16: true) or float32");
   }
-  if (config.use_peft && config.lora_dropout !== 0) {
-    unsupported(
-      "lora_dropout",
-      String(config.lora_dropout),
-      "adapters have no dropout here; lora_dropout: 0 trains without",
-    );
-  }
   if (metricSchedulerNames.includes(config.lr_scheduler_type)) {
     unsupported(
       "lr_scheduler_type",

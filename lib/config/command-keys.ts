@@ -1,6 +1,8 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { type ConfigKey, defaultOf, type ParsedConfig } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
+import { givenPlaces } from "./given-keys.js";
+import type { ResolvedConfig } from "./resolve.js";
 import { same, show } from "./show.js";
 
 /** Commands that act on a configuration. */
@@ -97,8 +99,8 @@ export const unreadKeys: Readonly<
  */
 export function refuseUnread(
   command: ConfigCommand,
-  config: ParsedConfig,
-  given: ReadonlyMap<ConfigKey, SourcedValue>,
+  config: Pick<ParsedConfig, "save_strategy"> & Readonly<Partial<Record<ConfigKey, unknown>>>,
+  given: ReadonlyMap<ConfigKey, Pick<SourcedValue, "where">>,
   warnings: string[],
 ): void {
   const undone: { key: ConfigKey; value: string; where: string; reason: string }[] = [];
@@ -125,4 +127,14 @@ export function refuseUnread(
       ? ""
       : `; nor is anything done for ${others.map(({ key, where }) => `${key} (${where})`).join(", ")}`;
   throw new LockstepError("E_CONFIG_UNSUPPORTED", { ...first, reason: `${first.reason}${also}` });
+}
+
+/**
+ * The same for a configuration that was resolved for whatever command; what it has without effect changes
+ * nothing of the result.
+ *
+ * @throws E_CONFIG_UNSUPPORTED
+ */
+export function checkKeysAreRead(config: ResolvedConfig, command: ConfigCommand): void {
+  refuseUnread(command, config, givenPlaces(config), []);
 }

@@ -1,6 +1,7 @@
 import { basename, resolve } from "node:path";
 import { optimizerKeys } from "#lib/optim/optimizers/index";
-import type { ConfigKey } from "./fields.js";
+import { parametersKindOf, parametersKinds } from "#lib/parameters/index";
+import { type ConfigKey, declaredKeys } from "./fields.js";
 import { decisiveOptimizerSettings } from "./optimizer.js";
 import type { ResolvedConfig } from "./resolve.js";
 import { maxShardBytes } from "./steps.js";
@@ -8,7 +9,7 @@ import { maxShardBytes } from "./steps.js";
 // Each key is in one of the three lists, or tests/laws/decisive-keys.test.ts fails.
 
 /** Keys that change the weights a run ends with: another value makes it another run. */
-export const decisiveKeys = [
+export const decisiveKeys: readonly ConfigKey[] = [
   "per_device_train_batch_size",
   "train_sampling_strategy",
   "learning_rate",
@@ -23,14 +24,8 @@ export const decisiveKeys = [
   "bf16",
   "fp16",
   "xla",
-  "use_peft",
-  "lora_r",
-  "lora_alpha",
-  "lora_dropout",
-  "lora_target_modules",
-  "lora_modules_to_save",
-  "ensure_weight_tying",
-  "use_rslora",
+  "finetuning_type",
+  ...declaredKeys,
   "metric_for_best_model",
   "greater_is_better",
   "seed",
@@ -39,7 +34,7 @@ export const decisiveKeys = [
   "gradient_groups",
   "threads_per_worker",
   "wire_dtype",
-] as const satisfies readonly ConfigKey[];
+] satisfies readonly ConfigKey[];
 
 /**
  * Keys that decide through the rows that come of them: the same rows from elsewhere are the same run, and
@@ -137,14 +132,23 @@ export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string
     max_grad_norm: config.max_grad_norm ?? 0,
     metric_for_best_model: metric,
     greater_is_better: config.greater_is_better ?? metric !== "loss",
-    // Without adapters, what they would be like has no effect.
-    ...(config.use_peft ? {} : Object.fromEntries(adapterKeys.map((key) => [key, null]))),
+    ...choiceSettings(config),
   };
 }
 
-const adapterKeys = decisiveKeys.filter((key) =>
-  /^(lora_|use_rslora|ensure_weight_tying)/.test(key),
-);
+/** What is trained, by one of its two names; what another choice would be like has no effect. */
+function choiceSettings(config: ResolvedConfig): Readonly<Record<string, unknown>> {
+  const chosen = parametersKindOf(config);
+  const others = parametersKinds
+    .filter(({ name }) => name !== chosen.name)
+    .flatMap(({ fields }) => Object.keys(fields))
+    .filter((key) => key !== "use_peft");
+  const isSaidByUsePeft = chosen.name === "lora" || chosen.name === "full";
+  return {
+    ...Object.fromEntries(others.map((key) => [key, null])),
+    finetuning_type: isSaidByUsePeft ? null : chosen.name,
+  };
+}
 
 /**
  * What the files of a result are made by, beside the weights that the run ends with, and where they were

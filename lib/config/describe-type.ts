@@ -6,6 +6,7 @@ export function describeType(schema: z.ZodType): string {
   if (schema instanceof z.ZodNullable) {
     return `${describeType(schema.unwrap() as z.ZodType)}, or null`;
   }
+  if (schema instanceof z.ZodPipe) return describeType(schema.in as z.ZodType);
   if (schema instanceof z.ZodBoolean) return "true or false";
   if (schema instanceof z.ZodLiteral) return [...schema.values].map(String).join(" or ");
   if (schema instanceof z.ZodString) return "text";

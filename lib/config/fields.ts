@@ -2,7 +2,9 @@ import { z } from "zod";
 import { objectives } from "#lib/objectives/index";
 import { comparableMetrics } from "#lib/objectives/metrics";
 import { optimizerKeys, optimizerNames } from "#lib/optim/optimizers/index";
+import { parametersKinds, parametersNames } from "#lib/parameters/index";
 import { cluster } from "./cluster-fields.js";
+import { declaredFields, declaredSections } from "./declared-fields.js";
 import { schedulerNames } from "./schedule-names.js";
 
 const trainedKinds = objectives.filter(({ isTrained }) => isTrained).map(({ kind }) => kind);
@@ -160,32 +162,13 @@ const precision = {
     .describe("the whole gradient computation as one function compiled by XLA; meant for GPUs"),
 };
 
-// Names of TRL's options, defaults of peft.LoraConfig (0.21).
-const adapters = {
-  use_peft: z.boolean().default(false).describe("train LoRA adapters instead of the weights"),
-  lora_r: count.default(8).describe("rank of an adapter"),
-  lora_alpha: z
-    .number()
-    .positive()
-    .default(8)
-    .describe("an adapter's scale is lora_alpha / lora_r"),
-  lora_dropout: z.number().min(0).max(1).default(0).describe("only 0"),
-  lora_target_modules: z
-    .union([text, z.array(text).min(1)])
+const parameters = {
+  finetuning_type: z
+    .enum(parametersNames)
     .nullable()
     .default(null)
-    .describe("ends of module names, a regular expression, or all-linear; null: peft's usual ones"),
-  lora_modules_to_save: z
-    .union([text, z.array(text).min(1)])
-    .nullable()
-    .default(null)
-    .describe("modules that are trained and saved whole"),
-  use_rslora: z.boolean().default(false).describe("scale lora_alpha / sqrt(lora_r)"),
-  ensure_weight_tying: z
-    .boolean()
-    .default(false)
     .describe(
-      "a trained embed_tokens or lm_head stays tied to the other, where the model ties them; false: each is a weight of its own, as in peft",
+      "what is trained (name of LLaMA-Factory); null: lora where use_peft is true, else full",
     ),
 };
 
@@ -290,11 +273,12 @@ const afterTraining = {
     .describe("bytes, or text such as 5GB or 500MiB: larger weights go into several files"),
 };
 
-export const sections = Object.freeze({
+export const sections: Readonly<Record<string, z.ZodRawShape>> = Object.freeze({
   "Model and data": modelAndData,
   Optimisation: optimisation,
   Precision: precision,
-  LoRA: adapters,
+  "What is trained": parameters,
+  ...declaredSections(parametersKinds),
   "Logging, evaluation, saving": reporting,
   "Hugging Face Hub": hub,
   "After training": afterTraining,
@@ -306,7 +290,8 @@ export const fields = {
   ...modelAndData,
   ...optimisation,
   ...precision,
-  ...adapters,
+  ...parameters,
+  ...declaredFields(parametersKinds),
   ...reporting,
   ...hub,
   ...afterTraining,
@@ -321,6 +306,11 @@ export type ConfigKey = keyof typeof fields;
 export const defaultOf = (key: ConfigKey): unknown => fields[key].safeParse(undefined).data;
 
 export const configKeys = Object.freeze(Object.keys(fields)) as readonly ConfigKey[];
+
+/** Keys that kinds of parts of a run declare. */
+export const declaredKeys = Object.freeze(
+  Object.keys(declaredFields(parametersKinds)),
+) as readonly ConfigKey[];
 
 /** Keys whose values are paths, or may be: a leading `~` is the home directory. */
 export const pathKeys = [

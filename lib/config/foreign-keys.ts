@@ -1,3 +1,4 @@
+import { declaredKeys } from "./fields.js";
 import { axolotlKeys } from "./foreign/axolotl.js";
 import { llamaFactoryKeys } from "./foreign/llama-factory.js";
 import { peftKeys } from "./foreign/peft.js";
@@ -7,13 +8,19 @@ import { trlKeys } from "./foreign/trl.js";
 
 export type { ForeignKey } from "./foreign/rules.js";
 
+/** A table without the keys that a part of a run has declared as its own. */
+const withoutDeclared = (table: ForeignKeys): ForeignKeys =>
+  Object.fromEntries(
+    Object.entries(table).filter(([key]) => !declaredKeys.some((each) => each === key)),
+  );
+
 /** The tables by the tool whose names they hold. */
 export const foreignTables: Readonly<Record<string, ForeignKeys>> = Object.freeze({
-  transformers: transformersKeys,
-  trl: trlKeys,
-  peft: peftKeys,
-  "LLaMA-Factory": llamaFactoryKeys,
-  axolotl: axolotlKeys,
+  transformers: withoutDeclared(transformersKeys),
+  trl: withoutDeclared(trlKeys),
+  peft: withoutDeclared(peftKeys),
+  "LLaMA-Factory": withoutDeclared(llamaFactoryKeys),
+  axolotl: withoutDeclared(axolotlKeys),
 });
 
 /** Every key that Lockstep knows and does not own. A name is in one table only. */

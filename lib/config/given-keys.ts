@@ -8,10 +8,10 @@ interface Given {
 }
 
 /** Keys that a file or a flag gave a value, beside the configuration that they became. */
-const givenKeys = new WeakMap<object, ReadonlyMap<string, Given>>();
+const givenKeys = new WeakMap<object, ReadonlyMap<ConfigKey, Given>>();
 
 export function keepGivenKeys(config: object, given: ReadonlyMap<ConfigKey, SourcedValue>): void {
-  const keys = [...given].map(([key, { value, where }]): [string, Given] => [
+  const keys = [...given].map(([key, { value, where }]): [ConfigKey, Given] => [
     key,
     { where, isNull: (value ?? null) === null },
   ]);
@@ -33,3 +33,7 @@ export function isGiven(config: object, key: ConfigKey): boolean {
 /** "file:line" or "flag --key" of a key, for messages of later checks; "" where nobody gave it. */
 export const placeOf = (config: object, key: ConfigKey): string =>
   givenKeys.get(config)?.get(key)?.where ?? "";
+
+/** The keys that somebody gave, with their places. */
+export const givenPlaces = (config: object): ReadonlyMap<ConfigKey, { readonly where: string }> =>
+  givenKeys.get(config) ?? new Map();

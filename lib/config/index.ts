@@ -1,5 +1,10 @@
 export { type ColumnMapping, type ColumnRole, columnRoles } from "./columns.js";
-export { type ConfigCommand, configCommands, unreadKeys } from "./command-keys.js";
+export {
+  checkKeysAreRead,
+  type ConfigCommand,
+  configCommands,
+  unreadKeys,
+} from "./command-keys.js";
 export { type DatasetEntry, datasetName } from "./dataset-entries.js";
 export {
   dataKeys,

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { LockstepError } from "#lib/core/errors/index";
+import { parametersKindOf } from "#lib/parameters/index";
 import { checkPrecision, checkTogether } from "./check-together.js";
 import { type ColumnMapping, columnRoles, readColumns } from "./columns.js";
 import { type ConfigCommand, refuseUnread } from "./command-keys.js";
@@ -21,7 +22,8 @@ import { refuseHalfCharacters } from "./half-characters.js";
 import { invalidValues } from "./invalid-values.js";
 import { checkOptimizerKeys } from "./optimizer.js";
 import { keepHubToken } from "./secrets.js";
-import { checkAdapterKeys, namedMethod, toolDefaults } from "./tool.js";
+import { checkChoice, choiceKeys, refuseMissingWay, settleChoice } from "./parameters-choice.js";
+import { toolDefaults } from "./tool.js";
 import { translate } from "./translate.js";
 import { withChanges } from "./with-changes.js";
 
@@ -38,17 +40,12 @@ export type ResolvedConfig = Readonly<
     | "dataset"
     | "eval_dataset"
     | "columns"
-    | "lora_target_modules"
-    | "lora_modules_to_save"
   > & {
     /** Names of data sets, files, or entries that say what their rows look like. */
     readonly dataset: readonly (string | DatasetEntry)[];
     readonly eval_dataset: readonly (string | DatasetEntry)[] | null;
     /** The data's names of columns, by ours. */
     readonly columns: ColumnMapping | null;
-    /** Ends of names, or a regular expression or "all-linear". */
-    readonly lora_target_modules: string | readonly string[] | null;
-    readonly lora_modules_to_save: readonly string[] | null;
     readonly global_batch_size: number;
     readonly gradient_groups: number;
     readonly threads_per_worker: number;
@@ -83,13 +80,22 @@ export function resolveConfig(
   command?: ConfigCommand,
 ): Resolution {
   const warnings: string[] = [];
-  const method = namedMethod(file, flags);
+  const named = flags.get("finetuning_type") ?? file.get("finetuning_type");
+  if (named !== undefined) refuseMissingWay(named);
+  const method = named?.value;
   // Renaming happens per source, so that a flag under an old name still wins over the file.
   const ofFlags = translate(flags, method, warnings);
+  const flagsChoose = choiceKeys.some((key) => (ofFlags.get(key)?.value ?? null) !== null);
   const notOverridden = new Map(
-    [...file].filter(([key]) => !flags.has(key) && !ofFlags.has(ourName(key))),
+    [...file].filter(
+      ([key]) =>
+        !flags.has(key) &&
+        !ofFlags.has(ourName(key)) &&
+        !(flagsChoose && choiceKeys.includes(ourName(key))),
+    ),
   );
   const given = new Map([...translate(notOverridden, method, warnings), ...ofFlags]);
+  settleChoice(given);
   for (const [key, sourced] of toolDefaults(file, flags, given, warnings)) given.set(key, sourced);
   for (const key of ["model_name_or_path", "dataset"] as const) {
     if ((given.get(key)?.value ?? null) === null) {
@@ -108,7 +114,7 @@ export function resolveConfig(
   );
   const parsed = configSchema.safeParse(values);
   if (!parsed.success) throw invalidValues(parsed.error, given);
-  checkAdapterKeys(given, parsed.data.use_peft, warnings);
+  checkChoice(parsed.data, given, warnings);
   checkTogether(parsed.data);
   checkOptimizerKeys(parsed.data, given, warnings);
   checkHubKeys(parsed.data, given, warnings);
@@ -142,10 +148,10 @@ export type SettledConfig = ResolvedConfig & {
 };
 
 const wireDtypeOf = (
-  config: Pick<ParsedConfig, "wire_dtype" | "use_peft">,
+  config: Pick<ParsedConfig, "wire_dtype" | "finetuning_type" | "use_peft">,
   bf16: boolean,
 ): "bfloat16" | "float32" =>
-  config.wire_dtype ?? (bf16 && !config.use_peft ? "bfloat16" : "float32");
+  config.wire_dtype ?? parametersKindOf(config).wireDtype ?? (bf16 ? "bfloat16" : "float32");
 
 export const isSettled = (config: ResolvedConfig): config is SettledConfig =>
   config.bf16 !== "auto" && config.wire_dtype !== null;
@@ -274,9 +280,6 @@ function derive(
     dataset: datasets("dataset") ?? [],
     columns: columnsOf(parsed, given),
     eval_dataset: datasets("eval_dataset"),
-    lora_target_modules: moduleNames(parsed.lora_target_modules),
-    lora_modules_to_save:
-      parsed.lora_modules_to_save === null ? null : list(parsed.lora_modules_to_save),
     lr_scheduler_kwargs:
       parsed.lr_scheduler_kwargs === null ? null : Object.freeze(parsed.lr_scheduler_kwargs),
     gradient_accumulation_steps: accumulation,
@@ -312,16 +315,4 @@ function splitNames(value: string): string[] {
   const isName = (name: string): boolean =>
     /^[\w.-]+$/.test(name) && !/\.(jsonl?|csv|tsv|txt|parquet|gz)$/.test(name);
   return names.length > 1 && names.every(isName) ? names : [value];
-}
-
-/** `q_proj,v_proj` are names; other text is a regular expression, or "all-linear". */
-function moduleNames(value: string | string[] | null): string | readonly string[] | null {
-  if (value === null) return value;
-  // TRL's command line makes a list of one of it.
-  const word = typeof value === "string" ? value : value.length === 1 ? value[0] : undefined;
-  if (word?.toLowerCase() === "all-linear") return "all-linear";
-  if (typeof value !== "string") return Object.freeze([...value]);
-  const names = value.split(",").map((name) => name.trim());
-  const isName = names.length > 1 ? /^[\w.]+$/ : /^\w+$/;
-  return names.every((name) => isName.test(name)) ? Object.freeze(names) : value;
 }

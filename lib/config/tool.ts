@@ -1,13 +1,12 @@
-import { LockstepError } from "#lib/core/errors/index";
 import { axolotlDefaults, refusePerEpoch } from "./axolotl-file.js";
-import { type ConfigKey, defaultOf } from "./fields.js";
+import type { ConfigKey } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
-import { same } from "./show.js";
+import { llamaFactoryKeys } from "./foreign/llama-factory.js";
 
 type Source = ReadonlyMap<string, SourcedValue>;
 
 /** Keys that only LLaMA-Factory has: a file with one of them was written for it. */
-const llamaFactoryMarks = ["stage", "finetuning_type", "template"];
+const llamaFactoryMarks = ["stage", "template"];
 
 /** Defaults of LLaMA-Factory that differ from ours and change results. */
 const llamaFactoryDefaults: readonly (readonly [ConfigKey, unknown])[] = [
@@ -23,12 +22,11 @@ const loraDefaults = (given: ReadonlyMap<ConfigKey, SourcedValue>): [ConfigKey, 
 ];
 
 function isLlamaFactory(...sources: readonly Source[]): boolean {
-  return llamaFactoryMarks.some((key) => sources.some((source) => source.has(key)));
+  const has = (key: string): boolean => sources.some((source) => source.has(key));
+  if (llamaFactoryMarks.some(has)) return true;
+  // A name of ours too: beside another one of that tool it is the tool's.
+  return has("finetuning_type") && Object.keys(llamaFactoryKeys).some(has);
 }
-
-/** The way of fine-tuning that the keys name, if they do. */
-export const namedMethod = (file: Source, flags: Source): unknown =>
-  flags.get("finetuning_type")?.value ?? file.get("finetuning_type")?.value;
 
 /** Defaults of the tool that a file was written for, where the file does not set them itself. */
 export function toolDefaults(
@@ -58,32 +56,3 @@ export function toolDefaults(
 }
 
 const isOn = (sourced: SourcedValue | undefined): boolean => sourced?.value === true;
-
-const adapterKeys: readonly ConfigKey[] = [
-  ...(["lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"] as const),
-  ...(["lora_modules_to_save", "use_rslora", "ensure_weight_tying"] as const),
-];
-
-/**
- * Options of LoRA where all weights are trained: without effect if the keys say so, else a mistake.
- *
- * @throws E_CONFIG_MISSING_KEY
- */
-export function checkAdapterKeys(
-  given: ReadonlyMap<ConfigKey, SourcedValue>,
-  isOn: boolean,
-  warnings: string[],
-): void {
-  if (isOn) return;
-  for (const key of adapterKeys) {
-    const sourced = given.get(key);
-    if (sourced === undefined || same(sourced.value, defaultOf(key))) continue;
-    if (!given.has("use_peft")) {
-      throw new LockstepError("E_CONFIG_MISSING_KEY", {
-        key: "use_peft",
-        meaning: `${key} (${sourced.where}) is an option of LoRA, which use_peft: true turns on`,
-      });
-    }
-    warnings.push(`${sourced.where}: ${key} has no effect: use_peft is false`);
-  }
-}

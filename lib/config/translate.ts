@@ -1,5 +1,6 @@
 import { nearName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
+import { parametersNames } from "#lib/parameters/index";
 import { type ConfigKey, configKeys, isConfigKey, secretKeys } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { fullOnly } from "./foreign/rules.js";
@@ -66,7 +67,7 @@ export function translate(
       case "joint":
         break;
       case "method":
-        if (method !== "full" && method !== "lora") {
+        if (!parametersNames.includes(String(method))) {
           throw unsupported(`${rule.method} is not in this version: ${fullOnly}`);
         }
         warnings.push(`${where}: ${key} has no effect: it is an option of ${rule.method}`);

@@ -18,7 +18,7 @@ const terraform =
 /** Of XLA's flags. */
 const harmlessXlaFlag = /^--xla_(dump_\w+|gpu_cuda_data_dir)(=.*)?$/;
 
-export interface EngineEnvironment {
+interface EngineEnvironment {
   /** What the engine runs with; undefined: not set. */
   readonly values: Readonly<Record<string, string | undefined>>;
   /** A line for each variable that somebody set and that has no effect. */

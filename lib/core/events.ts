@@ -3,6 +3,8 @@ export type LockstepEvent =
   | RunStarted
   | RunResumed
   | { readonly type: "phase.changed"; readonly phase: RunPhase; readonly detail?: string }
+  /** A line for a person: where the dashboard is, why a worker ended, what has no effect here. */
+  | { readonly type: "note"; readonly text: string }
   | {
       readonly type: "worker.joined";
       readonly workerId: string;

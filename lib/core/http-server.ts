@@ -1,6 +1,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import Fastify, { type FastifyInstance } from "fastify";
 import type { Registry } from "prom-client";
+import { bareHost, isLoopback } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 
 /** Requests here carry no body; headers of a browser are a few kB. */
@@ -78,7 +79,7 @@ export async function listenHttp(
     throw new LockstepError("E_INSECURE_BIND", { host, missing: "a token (http_token_file)" });
   }
   try {
-    await server.listen({ host, port });
+    await server.listen({ host: bareHost(host), port });
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
     if (code === "EADDRINUSE") {
@@ -89,10 +90,6 @@ export async function listenHttp(
   }
   const address = server.server.address();
   return typeof address === "object" && address !== null ? address.port : port;
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
 }
 
 function digest(text: string): Buffer {

@@ -31,8 +31,14 @@ export interface WorkerJob {
   readonly xla?: boolean;
   /** Intra-op threads: part of what decides the bits, so a setting of the job. */
   readonly threadsPerWorker: number;
-  /** Absent: the trained weights are the model's own. */
-  readonly lora?: LoraJob;
+  /** How the model sees what is trained. */
+  readonly parameters: ParametersJob;
+}
+
+/** The way that chose what is trained, and what else an engine has to know of it: plain JSON. */
+export interface ParametersJob {
+  /** A name of `lib/parameters`. */
+  readonly kind: string;
 }
 
 /** What the model learns, as its objective of this name computes it. */
@@ -41,19 +47,6 @@ export interface ObjectiveJob {
   /** Classes, where rows are labelled. */
   readonly numLabels?: number;
 }
-
-/**
- * Low-rank adapters (LoRA, Hu et al. 2021) beside weights that stay as they are. `layout` holds what is
- * trained: for each adapted module A [r, inputs] and B [outputs, r], and weights that are trained whole.
- */
-export interface LoraJob {
-  /** By path of the adapted module: the factor of B A x. */
-  readonly scales: Readonly<Record<string, number>>;
-}
-
-/** The name in the layout of one of an adapted module's matrices. */
-export const loraWeightName = (path: string, matrix: "A" | "B"): string =>
-  `${path}.lora_${matrix}.weight`;
 
 /** Sums, never means: the coordinator divides once. */
 export interface LossSum {

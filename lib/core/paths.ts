@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { homedir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /** The directory that holds package.json, proto/ and dist/, from sources and from the build alike. */
@@ -9,6 +9,14 @@ export const packageRoot: string = (() => {
   while (!existsSync(join(directory, "package.json"))) directory = dirname(directory);
   return directory;
 })();
+
+/** What a person types to bring the engine or a model: in a checkout, and where npm installed the package. */
+export const setUpCommandLine: string = packageRoot.split(sep).includes("node_modules")
+  ? "npx lockstep setup"
+  : "node scripts/setup.mjs";
+
+/** Where the set-up links the engine. */
+export const engineDirectory: string = join(packageRoot, "dist", "engine");
 
 /**
  * Where downloads, imported models and what is known of devices live: $LOCKSTEP_CACHE,

@@ -53,14 +53,14 @@ export function philox4x32(counter: Uint32Array, key: Uint32Array, out: Uint32Ar
 }
 
 /** What a stream of numbers is for; two purposes never share numbers. Values are part of the format of a run. */
-export const randomDomains = Object.freeze({
+const randomDomains = Object.freeze({
   rowPermutation: 1,
   documentSplit: 2,
   initialization: 3,
   generation: 4,
   test: 0xffff,
 });
-export type RandomDomain = keyof typeof randomDomains;
+type RandomDomain = keyof typeof randomDomains;
 
 /**
  * Numbers of one (seed, domain, stream): the key is the seed (low word, high word), the counter is

@@ -3,7 +3,7 @@ import { type FileHandle, open, stat } from "node:fs/promises";
 import { LockstepError } from "./errors/index.js";
 
 /** A file on a disk, opened to be read from its start to where it ended when it was opened. */
-export interface RegularFile {
+interface RegularFile {
   readonly handle: FileHandle;
   readonly sizeBytes: number;
 }

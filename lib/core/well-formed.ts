@@ -1,5 +1,5 @@
 /** Half of a character: a UTF-16 unit of a surrogate pair without the other one. */
-export interface LoneSurrogate {
+interface LoneSurrogate {
   /** Where it is in the value: names and indices; "" in a text itself. */
   readonly path: string;
   /** As it is written: U+D83D. */

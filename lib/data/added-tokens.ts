@@ -23,7 +23,7 @@ export interface TokenizerSettings {
   readonly legacy: readonly DeclaredToken[];
 }
 
-export interface DeclaredToken {
+interface DeclaredToken {
   readonly file: string;
   readonly id: number;
   readonly token: AddedTokenForm;

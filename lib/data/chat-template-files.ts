@@ -10,7 +10,7 @@ import {
 } from "./files.js";
 
 /** Where transformers saves templates beside the default one, a file for each name. */
-export const additionalTemplates = "additional_chat_templates";
+const additionalTemplates = "additional_chat_templates";
 const templateExtension = ".jinja";
 
 export interface ChatTemplateSource {

@@ -20,7 +20,7 @@ export interface ChatMessage {
   readonly [field: string]: unknown;
 }
 
-export interface RenderOptions {
+interface RenderOptions {
   readonly addGenerationPrompt: boolean;
   /** JSON schemas of functions. @default null */
   readonly tools?: unknown;

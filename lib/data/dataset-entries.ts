@@ -13,7 +13,7 @@ const usualRoles: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** What is known of examples that no type describes. */
-export type Untyped = Pick<DataSource, "columns" | "mapping" | "prefersText">;
+type Untyped = Pick<DataSource, "columns" | "mapping" | "prefersText">;
 
 /** The files of an entry, each with what its examples look like. */
 export function entrySources(entry: DatasetEntry, untyped: Untyped): DataSource[] {

@@ -12,7 +12,7 @@ import { parseSplit } from "./sources/index.js";
 import { isMissingFile, isRecord, maxModelTextBytes, readTextFile } from "./files.js";
 
 /** LLaMA-Factory's index of a directory of data sets. */
-export const datasetInfoFileName = "dataset_info.json";
+const datasetInfoFileName = "dataset_info.json";
 
 /** Stands for a part of an example that LLaMA-Factory does not read: no column has this name. */
 const noColumn = "\0";
@@ -216,7 +216,7 @@ function readNames(
   return Object.fromEntries(names);
 }
 
-export interface FindSourcesOptions {
+interface FindSourcesOptions {
   /** Whose `dataset_info.json` is asked. */
   readonly datasetDir: string;
   /** Column of plain texts, where one is named. */

@@ -11,7 +11,7 @@ export interface Document {
 /** A byte order mark inside a file is no blank, as `trim` has it. */
 export const isBlank = (text: string): boolean => !/\P{White_Space}/u.test(text);
 
-export interface DocumentSplit {
+interface DocumentSplit {
   readonly train: readonly Document[];
   readonly validation: readonly Document[];
 }

@@ -30,7 +30,7 @@ export type JsonData =
   | ReadonlyMap<string, JsonData>;
 
 /** Python's own parser ends at about 1000. */
-export const maxJsonDepth = 500;
+const maxJsonDepth = 500;
 
 /** A token that is not a text, and the quote that begins one. */
 const token = /[ \t\n\r]*(?:(")|(-?\d+)((?:\.\d+)?(?:[eE][-+]?\d+)?)|(true|false|null|[[\]{},:]))/y;

@@ -69,7 +69,7 @@ export interface Tokenizer {
   ): string;
 }
 
-export interface EncodeOptions {
+interface EncodeOptions {
   /** Whether the post-processor adds its tokens ([CLS], BOS). @default false */
   readonly addSpecialTokens?: boolean;
   /** Called as texts get done, with characters (UTF-16 units) since the start. */

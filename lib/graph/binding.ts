@@ -1,7 +1,9 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { join } from "node:path";
 import { setEngineEnvironment } from "#lib/core/engine-environment";
 import { LockstepError } from "#lib/core/errors/index";
+import { engineDirectory } from "#lib/core/paths";
 
 /**
  * What the tfjs-node addon, as the set-up extends it, offers of TensorFlow; calls are synchronous and
@@ -44,7 +46,7 @@ export function loadBinding(): TensorFlowBinding {
     // Only the addon: the JavaScript half of the package brings all of tfjs and its eager backend, and calls
     // util.isNullOrUndefined, which Node 23 removed.
     const binding = createRequire(import.meta.url)(
-      "@tensorflow/tfjs-node-gpu/lib/napi-v8/tfjs_binding.node",
+      join(engineDirectory, "tfjs_binding.node"),
     ) as TensorFlowBinding;
     if (binding.readTensor === undefined) throw new Error("an older set-up compiled it");
     loaded = binding;
@@ -64,9 +66,7 @@ export function loadBinding(): TensorFlowBinding {
  */
 export function installedEngine(): string {
   try {
-    const file = createRequire(import.meta.url).resolve(
-      "@tensorflow/tfjs-node-gpu/deps/engine.json",
-    );
+    const file = join(engineDirectory, "engine.json");
     const facts = JSON.parse(readFileSync(file, "utf8")) as Record<string, unknown>;
     return `tensorflow ${String(facts.tensorflow)} ${String(facts.flavour)}`;
   } catch (error) {

@@ -76,13 +76,13 @@ export function canPackProducts(dtype: GraphDtype): boolean {
 }
 
 /** Matrix products of this processor, GFLOP/s. */
-export interface ProductRates {
+interface ProductRates {
   readonly float32: number;
   readonly bfloat16: number;
 }
 
 /** Measured once for a number of threads; undefined where that failed. */
-export const productRates = (threads: number): ProductRates | undefined =>
+const productRates = (threads: number): ProductRates | undefined =>
   ratesOf(find("rates", String(threads)));
 
 /** How many times the time of float32 products those of bfloat16 take; below 1 is noise where this is asked. */

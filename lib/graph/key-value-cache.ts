@@ -20,7 +20,7 @@ import {
 import { xlaTensor } from "./xla-function.js";
 
 /** Where the new tokens of a call stand; int32 [B, Q] each. */
-export interface CachedTokens {
+interface CachedTokens {
   readonly positions_BQ: GraphTensor;
   /** The positions, or `paddingSlot`. */
   readonly slots_BQ: GraphTensor;

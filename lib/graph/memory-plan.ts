@@ -14,7 +14,7 @@ const elementBytes: Readonly<Record<GraphDtype, number>> = {
   resource: 0,
 };
 
-export const tensorBytes = ({ dtype, shape }: Pick<GraphTensor, "dtype" | "shape">): number =>
+const tensorBytes = ({ dtype, shape }: Pick<GraphTensor, "dtype" | "shape">): number =>
   numElements(shape) * elementBytes[dtype];
 
 /** Ops whose output is their first input's memory. */
@@ -30,33 +30,6 @@ interface MemoryEvents {
   /** The value has another's memory from now on. */
   takeOver(source: GraphTensor, from: GraphTensor): void;
   free(source: GraphTensor): void;
-}
-
-/**
- * Most bytes that the values of a program take at once, its fetches included: each from the node that
- * computes it to the last one that reads it. What kernels need inside, and what variables, constants and
- * feeds take, is not counted.
- */
-export function peakValueBytes(fetches: readonly GraphTensor[]): number {
-  const bytesOf = new Map<GraphTensor, number>();
-  let held = 0;
-  let peak = 0;
-  followValues(fetches, {
-    allocate: (source, numBytes) => {
-      bytesOf.set(source, numBytes);
-      held += numBytes;
-      peak = Math.max(peak, held);
-    },
-    takeOver: (source, from) => {
-      bytesOf.set(source, bytesOf.get(from) ?? 0);
-      bytesOf.delete(from);
-    },
-    free: (source) => {
-      held -= bytesOf.get(source) ?? 0;
-      bytesOf.delete(source);
-    },
-  });
-  return peak;
 }
 
 /**
@@ -97,7 +70,7 @@ export function pooledBytes(
   return pool.usedBytes;
 }
 
-function followValues(fetches: readonly GraphTensor[], events: MemoryEvents): void {
+export function followValues(fetches: readonly GraphTensor[], events: MemoryEvents): void {
   const order = executionOrder(fetches.map(({ node }) => node));
   const numUses = new Map<GraphTensor, number>();
   const count = (tensor: GraphTensor): void => {

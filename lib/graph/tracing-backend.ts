@@ -8,7 +8,7 @@ import type { Recomputation } from "./recomputation.js";
 import { cast, constant, fill, scalar } from "./tf-ops.js";
 
 /** tfjs finds kernels by what stands before an underscore, so the name has none. */
-export const graphBackendName = "graph";
+const graphBackendName = "graph";
 
 /** What a lowering works with: the graph that it appends to, and the precision policy. */
 export interface Tracer {

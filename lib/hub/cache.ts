@@ -42,7 +42,7 @@ export function cachedRepository(cacheDirectory: string, id: string): CachedRepo
   };
 }
 
-export interface FoundSnapshot {
+interface FoundSnapshot {
   readonly directory: string;
   readonly commit: string;
   /** Files that are needed and not there; empty for a whole one. */

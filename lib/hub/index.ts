@@ -1,6 +1,6 @@
-export { findSnapshot, type FoundSnapshot } from "./cache.js";
+export { findSnapshot } from "./cache.js";
 export { downloadSnapshot } from "./download-snapshot.js";
-export { preparePush, pushDirectory, type PushRequest, type PushTarget } from "./push.js";
+export { preparePush, pushDirectory, type PushTarget } from "./push.js";
 export {
   checkRevision,
   defaultRevision,

@@ -15,7 +15,7 @@ export interface PushTarget {
 }
 
 /** What a push needs to be told. */
-export interface PushRequest {
+interface PushRequest {
   /** NAME or ORGANISATION/NAME; null: the directory's name, as transformers has it. */
   readonly modelId: string | null;
   readonly directory: string;

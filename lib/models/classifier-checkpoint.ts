@@ -1,65 +1,10 @@
+import { factsOf } from "./facts.js";
 import type { WeightSpec } from "./model.js";
 
 /**
  * What a checkpoint needs to become a classifier, for those who load no tfjs: the model folders have
  * the arithmetic.
  */
-
-interface Family {
-  /** First part of the names of the base model's weights. */
-  readonly prefix: string;
-  /** The class of transformers, without `ForSequenceClassification`. */
-  readonly className: string;
-  /** The field of config.json that holds the model's width. */
-  readonly widthField: string;
-  /** Modules of the head, in order; the last one gives the labels' scores. */
-  readonly dense: readonly string[];
-  readonly output: string;
-  readonly outputHasBias: boolean;
-  /** Weights under the prefix that the classifier does not use. */
-  readonly unused?: string;
-}
-
-const decoder = (className: string): Family => ({
-  prefix: "model.",
-  className,
-  widthField: "hidden_size",
-  dense: [],
-  output: "score",
-  outputHasBias: false,
-});
-
-const encoder = { widthField: "hidden_size", output: "classifier", outputHasBias: true } as const;
-
-/** By `model_type` of config.json. */
-const families: Readonly<Record<string, Family>> = {
-  bert: { ...encoder, prefix: "bert.", className: "Bert", dense: ["bert.pooler.dense"] },
-  roberta: {
-    ...encoder,
-    prefix: "roberta.",
-    className: "Roberta",
-    dense: ["classifier.dense"],
-    output: "classifier.out_proj",
-    unused: "roberta.pooler.",
-  },
-  distilbert: {
-    ...encoder,
-    prefix: "distilbert.",
-    className: "DistilBert",
-    widthField: "dim",
-    dense: ["pre_classifier"],
-  },
-  gpt2: { ...decoder("GPT2"), prefix: "transformer.", widthField: "n_embd" },
-  llama: decoder("Llama"),
-  mistral: decoder("Mistral"),
-  phi3: decoder("Phi3"),
-  qwen2: decoder("Qwen2"),
-  qwen3: decoder("Qwen3"),
-  gemma2: decoder("Gemma2"),
-  gemma3_text: decoder("Gemma3Text"),
-};
-
-const defaultWidths: Readonly<Record<string, number>> = { distilbert: 768, gpt2: 768 };
 
 export interface ClassifierCheckpoint {
   /** Fields of config.json that are new or changed. */
@@ -79,11 +24,6 @@ export function isClassifier(modelConfig: Readonly<Record<string, unknown>>): bo
   const list = modelConfig["architectures"];
   const name: unknown = Array.isArray(list) ? list[0] : undefined;
   return typeof name === "string" && name.endsWith("ForSequenceClassification");
-}
-
-/** Whether the model reads both sides of a token, so that it predicts no next one. */
-export function isEncoder({ model_type: type }: Readonly<Record<string, unknown>>): boolean {
-  return type === "bert" || type === "roberta" || type === "distilbert";
 }
 
 /** `id2label` of a classifier, by number; none where there is none. */
@@ -108,15 +48,15 @@ export function classifierCheckpoint(
   },
 ): ClassifierCheckpoint | undefined {
   const { labels, problemType, padTokenId } = options;
-  const modelType = String(modelConfig["model_type"]);
-  const family = Object.hasOwn(families, modelType) ? families[modelType] : undefined;
-  if (family === undefined) return undefined;
-  const { prefix, unused } = family;
-  const width = Number(modelConfig[family.widthField] ?? defaultWidths[modelType]);
+  const facts = factsOf(modelConfig);
+  if (facts === undefined) return undefined;
+  const { basePrefix, unusedPrefix, classifier: head, keys, defaults } = facts;
+  const widths = keys.width.map((key) => modelConfig[key] ?? undefined);
+  const width = Number(widths.find((value) => value !== undefined) ?? defaults.width);
   const range = modelConfig["initializer_range"];
   return {
     configChanges: {
-      architectures: [`${family.className}ForSequenceClassification`],
+      architectures: [`${facts.className}ForSequenceClassification`],
       id2label: Object.fromEntries(labels.map((name, number) => [String(number), name])),
       label2id: Object.fromEntries(labels.map((name, number) => [name, number])),
       ...(modelConfig["num_labels"] === undefined ? {} : { num_labels: labels.length }),
@@ -126,16 +66,16 @@ export function classifierCheckpoint(
         : {}),
     },
     head: [
-      ...family.dense.flatMap((module) => [
+      ...head.dense.flatMap((module) => [
         { name: `${module}.weight`, shape: [width, width] },
         { name: `${module}.bias`, shape: [width] },
       ]),
-      { name: `${family.output}.weight`, shape: [labels.length, width] },
-      ...(family.outputHasBias ? [{ name: `${family.output}.bias`, shape: [labels.length] }] : []),
+      { name: `${head.output}.weight`, shape: [labels.length, width] },
+      ...(head.outputHasBias ? [{ name: `${head.output}.bias`, shape: [labels.length] }] : []),
     ],
-    outputWeight: `${family.output}.weight`,
+    outputWeight: `${head.output}.weight`,
     initializerRange: typeof range === "number" ? range : 0.02,
     isOfBase: (name) =>
-      name.startsWith(prefix) && (unused === undefined || !name.startsWith(unused)),
+      name.startsWith(basePrefix) && (unusedPrefix === undefined || !name.startsWith(unusedPrefix)),
   };
 }

@@ -34,8 +34,14 @@ export class ConfigReader {
   }
 
   /** A number of layers: lists of weights are made of it before a file is compared with them. */
-  layerCount(key: string, fallback?: number): number {
-    return this.positiveInt(key, fallback, maxLayers);
+  layerCount(key: string | readonly string[], fallback?: number): number {
+    return this.anyPositiveInt(typeof key === "string" ? [key] : key, fallback, maxLayers);
+  }
+
+  /** By the first of several names that is there. */
+  anyPositiveInt(keys: readonly string[], fallback?: number, max?: number): number {
+    const key = keys.find((each) => this.isSet(each)) ?? keys[0] ?? "";
+    return this.positiveInt(key, fallback, max);
   }
 
   nonNegativeInt(key: string, fallback: number): number {

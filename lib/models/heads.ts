@@ -13,7 +13,7 @@ import type {
   Weights,
 } from "./model.js";
 
-export type LabelConfig = Pick<SequenceClassifier, "numLabels" | "problemType">;
+type LabelConfig = Pick<SequenceClassifier, "numLabels" | "problemType">;
 
 const problemTypes: readonly ProblemType[] = [
   "single_label_classification",
@@ -35,7 +35,7 @@ export function parseLabels(config: ConfigReader): LabelConfig {
   };
 }
 
-export interface DecoderHead {
+interface DecoderHead {
   readonly hiddenSize: number;
   /** The output projection [V, D]: a tied head is a weight of the base model. */
   readonly projectionName: string;

@@ -1,6 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { createBert } from "./bert/index.js";
 import { createDistilBert } from "./distilbert/index.js";
+import { isEncoder, modelFacts, type ModelType, modelTypeOf } from "./facts.js";
 import { createGemma2 } from "./gemma2/index.js";
 import { createGemma3 } from "./gemma3/index.js";
 import { createGpt2 } from "./gpt2/index.js";
@@ -15,21 +16,17 @@ import { createRoberta } from "./roberta/index.js";
 export type {
   Adapter,
   CausalLanguageModel,
-  FeatureExtractor,
-  LayerAttention,
   Model,
   ModelInputs,
-  ProblemType,
   SequenceClassifier,
   Task,
   Weights,
   WeightSpec,
 } from "./model.js";
 export { checkPositions } from "./positions.js";
-export { checkWeights, resolveWeights } from "./resolve-weights.js";
+export { resolveWeights } from "./resolve-weights.js";
 
-/** By `model_type`. */
-const architectures: Readonly<Record<string, CreateModel>> = {
+const architectures: Readonly<Record<ModelType, CreateModel>> = {
   bert: createBert,
   distilbert: createDistilBert,
   gemma2: createGemma2,
@@ -43,7 +40,7 @@ const architectures: Readonly<Record<string, CreateModel>> = {
   roberta: createRoberta,
 };
 
-export const supportedModelTypes: readonly string[] = Object.keys(architectures);
+export const supportedModelTypes: readonly string[] = Object.keys(modelFacts);
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -63,28 +60,24 @@ export function createModel(
 ): SequenceClassifier;
 export function createModel(json: Json, options?: { readonly task?: Task }): Model;
 export function createModel(json: Json, options: { readonly task?: Task } = {}): Model {
-  const modelType = json["model_type"];
-  const create = typeof modelType === "string" ? architectures[modelType] : undefined;
-  if (create === undefined) {
+  const modelType = modelTypeOf(json);
+  if (modelType === undefined) {
     throw new LockstepError("E_MODEL_UNSUPPORTED", {
-      what: `model_type ${JSON.stringify(modelType)} (supported: ${supportedModelTypes.join(", ")})`,
+      what: `model_type ${JSON.stringify(json["model_type"])} (supported: ${supportedModelTypes.join(", ")})`,
     });
   }
   const quantization = json["quantization_config"];
   if (quantization !== undefined && quantization !== null) {
     throw new LockstepError("E_MODEL_UNSUPPORTED", { what: "quantization_config" });
   }
-  return create(json, options.task ?? taskOf(json));
+  return architectures[modelType](json, options.task ?? taskOf(json));
 }
-
-/** Base models of these types are encoders; those of the others predict the next token. */
-const encoderTypes: readonly unknown[] = ["bert", "roberta", "distilbert"];
 
 /** What the class that wrote the checkpoint is for. */
 function taskOf(json: Json): Task {
   const list = json["architectures"];
   const name: unknown = Array.isArray(list) ? list[0] : undefined;
-  const base: Task = encoderTypes.includes(json["model_type"]) ? "feature-extraction" : "causal-lm";
+  const base: Task = isEncoder(json) ? "feature-extraction" : "causal-lm";
   if (typeof name !== "string") return base;
   if (name.endsWith("ForCausalLM") || name.endsWith("LMHeadModel")) return "causal-lm";
   if (name.endsWith("ForSequenceClassification")) return "sequence-classification";

@@ -52,7 +52,7 @@ export interface ModelInputs {
   readonly tokenTypes?: tf.Tensor2D;
   /**
    * Tokens of the whole sequence, for rotary types that depend on it (dynamic, longrope) where it is
-   * more than T; absent: T.
+   * not T; absent: T.
    */
   readonly sequenceLength?: number;
   /** Absent: attention over the T tokens and their segments. */
@@ -106,7 +106,7 @@ export interface SequenceClassifier extends ModelBase {
 }
 
 /** A base model without a head: its output is its hidden states. */
-export interface FeatureExtractor extends ModelBase {
+interface FeatureExtractor extends ModelBase {
   readonly task: "feature-extraction";
 }
 

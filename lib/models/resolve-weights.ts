@@ -1,6 +1,6 @@
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { LockstepError } from "#lib/core/errors/index";
-import { isEncoder } from "./classifier-checkpoint.js";
+import { isEncoder } from "./facts.js";
 import type { Model, WeightSpec } from "./model.js";
 
 /**
@@ -37,11 +37,6 @@ export function resolveWeights(
   return resolved;
 }
 
-/** Checks that a checkpoint has exactly the weights of the model; resolves them as `resolveWeights`. */
-export function checkWeights(model: Model, found: readonly WeightSpec[]): void {
-  resolveWeights(model, found);
-}
-
 /** Names that a weight may have in a checkpoint, the usual one first. */
 function namesOf(model: Model, name: string): readonly string[] {
   const { basePrefix } = model;
@@ -62,9 +57,9 @@ function namesOf(model: Model, name: string): readonly string[] {
 /** Whether a tensor belongs to a head that the task does not use, or repeats a tied one. */
 function isOtherHead(model: Model, name: string): boolean {
   if (name === "lm_head.weight") return true;
+  if (!isEncoder({ model_type: model.modelType })) return false;
+  const { basePrefix } = model;
+  const bare = name.startsWith(basePrefix) ? name.slice(basePrefix.length) : name;
   // The masked-word head, next-sentence head and pooler of pretraining.
-  return (
-    isEncoder({ model_type: model.modelType }) &&
-    /^(cls\.|lm_head\.|vocab_|(bert\.|roberta\.)?pooler\.)/.test(name)
-  );
+  return /^(cls\.|lm_head\.|vocab_)/.test(name) || bare.startsWith("pooler.");
 }

@@ -37,7 +37,7 @@ export type Rotary = Scaled &
       }
   );
 
-export interface RotaryDefaults {
+interface RotaryDefaults {
   readonly headDim: number;
   readonly theta: number;
   readonly maxPositions: number;

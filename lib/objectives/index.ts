@@ -1,5 +1,6 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { causalLm } from "./causal-lm.js";
+import { multiLabelClassification } from "./multi-label-classification.js";
 import type { Objective } from "./objective.js";
 import { regression } from "./regression.js";
 import { singleLabelClassification } from "./single-label-classification.js";
@@ -11,6 +12,7 @@ export const objectives: readonly Objective[] = [
   // Of those that read labels, the first that can read a data set's is the one that auto chooses.
   causalLm,
   singleLabelClassification,
+  multiLabelClassification,
   regression,
 ];
 

@@ -38,7 +38,7 @@ export const attentionAttrs = (options: AttentionOptions): AttentionAttrs => ({
 export const hiddenScore = -1e30;
 
 /** Whether a query at one position may see a key at another, segments aside. */
-export function isVisible(
+function isVisible(
   { causal, window }: Pick<AttentionAttrs, "causal" | "window">,
   query: number,
   key: number,

@@ -6,9 +6,6 @@ export const GeluGrad = "GeluGrad";
 
 /** erf: x Phi(x); tanh: its approximation by a tanh; quick: x sigmoid(1.702 x) (Hendrycks and Gimpel 2016). */
 export type GeluForm = "erf" | "tanh" | "quick";
-export interface GeluAttrs extends tf.NamedAttrMap {
-  readonly form: GeluForm;
-}
 
 /** sqrt(2 / pi) and the cubic term of the tanh form. */
 export const geluTanh = { scale: Math.sqrt(2 / Math.PI), cubic: 0.044715 } as const;

@@ -4,9 +4,6 @@ import { hasKernel, runFused, runFusedMany } from "./kernel.js";
 
 export const LayerNorm = "LayerNorm";
 export const LayerNormGrad = "LayerNormGrad";
-export interface LayerNormAttrs extends tf.NamedAttrMap {
-  readonly epsilon: number;
-}
 
 /**
  * y = weight * (x - mean) / sqrt(variance + epsilon) + bias over the last dimension, with the biased

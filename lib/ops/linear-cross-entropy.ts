@@ -4,10 +4,6 @@ import { hasKernel, runFused, runFusedMany } from "./kernel.js";
 
 export const LinearCrossEntropy = "LinearCrossEntropy";
 export const LinearCrossEntropyGrad = "LinearCrossEntropyGrad";
-export interface LinearCrossEntropyAttrs extends tf.NamedAttrMap {
-  /** Logits become softcap * tanh(logit / softcap) (Gemma 2); 0: they stay. */
-  readonly softcap: number;
-}
 
 /**
  * Sum over supervised rows of -log softmax(hidden weight^T)[target]: the output projection and its
@@ -16,7 +12,7 @@ export interface LinearCrossEntropyAttrs extends tf.NamedAttrMap {
  * @param hidden_MD float
  * @param weight_VD float
  * @param targets_M int32; a negative target is ignored
- * @param softcap bound of the logits; null: none
+ * @param softcap bound of the logits, softcap * tanh(logit / softcap) (Gemma 2); null: none
  * @returns float32 scalar
  */
 export function linearCrossEntropy(

@@ -4,9 +4,6 @@ import { hasKernel, runFused, runFusedMany } from "./kernel.js";
 
 export const RmsNorm = "RmsNorm";
 export const RmsNormGrad = "RmsNormGrad";
-export interface RmsNormAttrs extends tf.NamedAttrMap {
-  readonly epsilon: number;
-}
 
 /**
  * y = weight * x / sqrt(mean(x^2) + epsilon) over the last dimension (Zhang and Sennrich 2019).

@@ -5,7 +5,7 @@ import { hasKernel, runFused } from "./kernel.js";
 export const Rotary = "Rotary";
 
 /** Which way the pairs turn; a gradient turns back. */
-export interface RotaryAttrs extends tf.NamedAttrMap {
+interface RotaryAttrs extends tf.NamedAttrMap {
   readonly inverse: boolean;
 }
 
@@ -25,7 +25,7 @@ export function rotary(x_BTNH: tf.Tensor, cos: tf.Tensor, sin: tf.Tensor): tf.Te
 }
 
 /** The same out of elementary ops: the oracle of the fused form. */
-export function rotaryPrimitive(x_BTNH: tf.Tensor, cos: tf.Tensor, sin: tf.Tensor): tf.Tensor {
+function rotaryPrimitive(x_BTNH: tf.Tensor, cos: tf.Tensor, sin: tf.Tensor): tf.Tensor {
   const half = cos.shape.at(-1) as number;
   const width = x_BTNH.shape[3] as number;
   const cos_T1R = tf.expandDims(cos, -2);

@@ -95,7 +95,7 @@ export function joinFrame(header: Buffer, payload: Buffer): Frame {
 }
 
 /** A piece of a range, small enough for a frame. */
-export interface Chunk {
+interface Chunk {
   readonly offset: number;
   /** A view of the range. */
   readonly payload: Uint8Array;

@@ -3,7 +3,7 @@ import { channelWindowBytes, keepaliveTimeMs, keepaliveTimeoutMs } from "./limit
 import { fromServiceError } from "./rpc-errors.js";
 import { callMetadata, clientCredentials, type WireSecurity } from "./security.js";
 
-export interface GrpcClientOptions {
+interface GrpcClientOptions {
   readonly address: string;
   readonly security: WireSecurity;
   readonly maxReceiveBytes: number;

@@ -1,5 +1,6 @@
 import type { Http2Server, Http2Session, Settings } from "node:http2";
 import grpc from "@grpc/grpc-js";
+import { hostPort } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { channelWindowBytes, keepaliveTimeMs, keepaliveTimeoutMs } from "./limits.js";
 import { toStatus } from "./rpc-errors.js";
@@ -10,7 +11,7 @@ import {
   type WireSecurity,
 } from "./security.js";
 
-export interface GrpcServerOptions {
+interface GrpcServerOptions {
   readonly security: WireSecurity;
   /** Flow-control window of a stream and of a connection, bytes. */
   readonly windowBytes?: number;
@@ -122,10 +123,9 @@ export class GrpcServer {
   /** @returns the port. @throws E_INSECURE_BIND, E_PORT_IN_USE, E_LISTEN_FAILED */
   async listen(host: string, port: number): Promise<number> {
     assertBindAllowed(host, this.#options.security);
-    const authority = host.includes(":") && !host.startsWith("[") ? `[${host}]` : host;
     return new Promise((resolve, reject) => {
       this.#server.bindAsync(
-        `${authority}:${port}`,
+        hostPort(host, port),
         serverCredentials(this.#options.security),
         (error, boundPort) => {
           if (error === null) return resolve(boundPort);
@@ -192,7 +192,7 @@ export class GrpcServer {
     (call as NodeJS.EventEmitter).once("cancelled", onCancelled);
     let code = "OK";
     try {
-      const peer = call.getPeer();
+      const peer = peerAddress(call.getPeer());
       assertJoinToken(this.#options.security, call.metadata, peer);
       return await handle({ peer, metadata: call.metadata, signal: abort.signal });
     } catch (error) {
@@ -208,6 +208,12 @@ export class GrpcServer {
       );
     }
   }
+}
+
+/** grpc-js joins an IPv6 host and its port by a colon alone. */
+function peerAddress(peer: string): string {
+  const [, host, port] = /^(.*):(\d+)$/.exec(peer) ?? [];
+  return host === undefined || port === undefined ? peer : hostPort(host, port);
 }
 
 /**

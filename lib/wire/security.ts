@@ -1,5 +1,6 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import grpc from "@grpc/grpc-js";
+import { isLoopback, splitAddress } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { readRegularFile } from "#lib/core/regular-file";
 
@@ -15,7 +16,7 @@ export interface WireSecurity {
   readonly insecure?: boolean;
 }
 
-export interface WireSecurityFiles {
+interface WireSecurityFiles {
   readonly joinTokenFile?: string | undefined;
   readonly tlsCaFile?: string | undefined;
   readonly tlsCertFile?: string | undefined;
@@ -50,12 +51,9 @@ export async function loadWireSecurity(files: WireSecurityFiles): Promise<WireSe
   };
 }
 
-const isLoopback = (host: string): boolean =>
-  host === "localhost" || host === "::1" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host);
-
 /** @param address host:port */
 export const isLoopbackAddress = (address: string): boolean =>
-  isLoopback(address.slice(0, address.lastIndexOf(":")));
+  isLoopback(splitAddress(address).host);
 
 /** @throws E_INSECURE_BIND when other machines could reach an unprotected port. */
 export function assertBindAllowed(host: string, security: WireSecurity): void {

@@ -3,6 +3,7 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { say } from "../setup/console.mjs";
+import { copyAddonSource } from "../setup/addon-source.mjs";
 import { copyStaticFiles, removeOrphans } from "./outputs.mjs";
 import { fingerprintSources } from "./sources.mjs";
 import { compileTypeScript } from "./typescript.mjs";
@@ -25,6 +26,7 @@ export async function build(root) {
   await compileTypeScript(root);
   await compileWasm(root);
   copyStaticFiles(root);
+  copyAddonSource(root);
   removeOrphans(root);
   writeFileSync(stampFile, fingerprint);
   return true;

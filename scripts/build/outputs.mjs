@@ -23,7 +23,7 @@ export function removeOrphans(root) {
     const directory = join(root, "dist", folder);
     if (!existsSync(directory)) continue;
     for (const name of readdirSync(directory, { recursive: true })) {
-      const output = /^(.*)\.js(\.map)?$/.exec(join(folder, name));
+      const output = /^(.*)\.(?:js(?:\.map)?|d\.ts)$/.exec(join(folder, name));
       if (output === null) continue;
       const source = join(root, output[1]);
       if (!existsSync(`${source}.ts`) && !existsSync(`${source}.js`)) {

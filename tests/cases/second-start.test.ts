@@ -8,7 +8,10 @@ import type { CommandOutcome } from "#tests/support/lockstep-command";
 
 // Situations that people reported of resuming and saving, on an engine that needs no TensorFlow.
 
-const engine = { engine_module: join(packageRoot, "dist/tests/support/fake-engine.js") };
+const engine = {
+  engine_module: join(packageRoot, "dist/tests/support/fake-engine.js"),
+  reducer_shards: 1,
+};
 
 async function caseJob(t: { after: (f: () => Promise<void>) => void }, name: string | undefined) {
   const job = await createCaseJob(name);

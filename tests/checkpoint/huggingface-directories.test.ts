@@ -10,13 +10,14 @@ import {
   writeModelDirectory,
   writeSafetensors,
 } from "#lib/checkpoint/index";
-import { currentWeightName, isEmbeddingTable } from "#lib/checkpoint/weight-names";
+import { isDerivedTensor } from "#lib/core/derived-tensors";
+import { currentWeightName, isEmbeddingTable } from "#lib/models/facts";
 import { fixture, rejectsWith, temporaryDirectory } from "./support.js";
 
 const huggingface = (...parts: string[]): string => fixture("huggingface", ...parts);
 
 async function openWeights(t: TestContext, directory: string): Promise<ModelWeights> {
-  const weights = await ModelWeights.open(directory);
+  const weights = await ModelWeights.open(directory, currentWeightName);
   t.after(() => weights.close());
   return weights;
 }
@@ -131,17 +132,19 @@ test("BERT files of old call the norm's weights gamma and beta; a bare encoder h
   const both = await renamed(t, source, (name) =>
     name === "classifier.bias" ? "embeddings.word_embeddings.weight" : name,
   );
-  await rejectsWith(ModelWeights.open(both), "E_DUPLICATE_TENSOR", /bert.embeddings.word/);
+  await rejectsWith(
+    ModelWeights.open(both, currentWeightName),
+    "E_DUPLICATE_TENSOR",
+    /bert.embeddings.word/,
+  );
 });
 
 test("names of other architectures", () => {
-  const cases: readonly [string, string, string | undefined][] = [
+  const cases: readonly [string, string, string][] = [
     ["llama", "layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight"],
     ["llama", "model.norm.weight", "model.norm.weight"],
-    ["llama", "model.layers.0.self_attn.rotary_emb.inv_freq", undefined],
     ["llama", "score.weight", "score.weight"],
     ["gpt2", "transformer.h.0.attn.c_attn.bias", "transformer.h.0.attn.c_attn.bias"],
-    ["gpt2", "transformer.h.11.attn.bias", undefined],
     [
       "roberta",
       "encoder.layer.0.output.LayerNorm.gamma",
@@ -157,6 +160,13 @@ test("names of other architectures", () => {
   ];
   for (const [modelType, stored, current] of cases) {
     assert.equal(currentWeightName(stored, modelType), current, stored);
+  }
+  for (const buffer of [
+    "model.layers.0.self_attn.rotary_emb.inv_freq",
+    "transformer.h.11.attn.bias",
+    "embeddings.position_ids",
+  ]) {
+    assert.ok(isDerivedTensor(buffer), buffer);
   }
   for (const [name, isTable] of [
     ["model.embed_tokens.weight", true],

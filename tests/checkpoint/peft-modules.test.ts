@@ -9,11 +9,12 @@ import {
   defaultLoraConfig,
   formatLoraConfig,
   headTieOf,
-  layOutAdapter,
   type LoraConfig,
   parseLoraConfig,
 } from "#lib/checkpoint/peft/index";
 import { isLockstepError } from "#lib/core/errors/index";
+import { layOutAdapter } from "#lib/parameters/lora-layout";
+import { adapterFacts } from "#lib/models/facts";
 
 /** A Llama of two layers; tied, it has no head of its own. */
 function llama({ isTied = false } = {}): BaseModel {
@@ -33,7 +34,7 @@ function llama({ isTied = false } = {}): BaseModel {
     { name: "model.norm.weight", shape: [8] },
     ...(isTied ? [] : [{ name: "lm_head.weight", shape: [32, 8] }]),
   ];
-  return { modelType: "llama", weights };
+  return { facts: adapterFacts({ model_type: "llama" }), weights };
 }
 
 const config = (change: Partial<LoraConfig>): LoraConfig => ({ ...defaultLoraConfig, ...change });
@@ -194,7 +195,7 @@ test("a tied head stays one with its table where neither is trained, or where it
 
 test("GPT-2's table and head are tied under other names", () => {
   const model = {
-    modelType: "gpt2",
+    facts: adapterFacts({ model_type: "gpt2" }),
     weights: [
       { name: "transformer.h.0.attn.c_attn.weight", shape: [8, 24] },
       { name: "transformer.wpe.weight", shape: [16, 8] },

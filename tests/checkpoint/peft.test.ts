@@ -17,6 +17,7 @@ import {
   scaleOf,
   writeAdapterDirectory,
 } from "#lib/checkpoint/peft/index";
+import { adapterFacts } from "#lib/models/facts";
 import { fixture, rejectsWith, temporaryDirectory } from "./support.js";
 
 const huggingface = (...parts: string[]): string => fixture("huggingface", ...parts);
@@ -38,7 +39,7 @@ const adapters: readonly [directory: string, base: string, modelType: string][] 
 async function baseModel(directory: string, modelType: string): Promise<BaseModel> {
   const weights = await ModelWeights.open(huggingface(directory));
   const model = {
-    modelType,
+    facts: adapterFacts({ model_type: modelType }),
     weights: weights.names().map((name) => ({ name, shape: weights.info(name).shape })),
   };
   await weights.close();
@@ -129,7 +130,7 @@ test("defaults, all-linear and a classifier's head are filled in as peft does", 
       name,
     );
   }
-  const distilbert = { modelType: "distilbert", weights: [] };
+  const distilbert = { facts: adapterFacts({ model_type: "distilbert" }), weights: [] };
   assert.throws(() => completeLoraConfig(defaultLoraConfig, distilbert), /has no usual ones/);
 });
 
@@ -142,7 +143,7 @@ test("targets, ranks and scales of three layers are those of peft", () => {
     })),
   );
   const model = {
-    modelType: "llama",
+    facts: adapterFacts({ model_type: "llama" }),
     weights: [...weights, { name: "lm_head.weight", shape: [32, 16] }],
   };
   // Made with get_peft_model of peft 0.21.2 on a Llama of three layers: path, rank, scale.

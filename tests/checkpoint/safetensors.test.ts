@@ -3,13 +3,9 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
-import {
-  openSafetensors,
-  readTensors,
-  writeSafetensors,
-  writeTensors,
-} from "#lib/checkpoint/index";
+import { openSafetensors, writeSafetensors, writeTensors } from "#lib/checkpoint/index";
 import { isLockstepError } from "#lib/core/errors/index";
+import { readTensors } from "#tests/support/read-tensors";
 import {
   fixture,
   rejectsWith,

@@ -15,7 +15,9 @@ const writtenAt = new Date("2024-01-01T00:00:00Z");
 let job: TinyJob;
 
 before(async () => {
-  job = await createTinyJob({ engine_module: engine, save_strategy: "steps", save_steps: 3 });
+  job = await createTinyJob({
+    ...{ engine_module: engine, save_strategy: "steps", save_steps: 3, reducer_shards: 1 },
+  });
   await utimes(join(job.directory, "1.txt"), writtenAt, writtenAt);
 });
 

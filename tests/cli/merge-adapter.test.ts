@@ -30,7 +30,7 @@ for (const name of loraFixtures) {
     for (const weight of written.names()) {
       const values = await written.readFloat32(weight);
       assertClose(values, readSlot(merged.job.layout, weight, merged.wireBytes), 1e-6, weight);
-      const isAdapted = job.lora.scales[weight.replace(/\.weight$/, "")] !== undefined;
+      const isAdapted = job.parameters.scales[weight.replace(/\.weight$/, "")] !== undefined;
       const isWhole = job.layout.tensors.some((slot) => slot.name === weight);
       const moved = relativeError(values, await base.readFloat32(weight));
       if (isAdapted) assert.ok(moved > 1e-2, `${weight} has moved`);

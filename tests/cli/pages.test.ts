@@ -106,7 +106,10 @@ const notRun: readonly (readonly [command: RegExp, reason: string])[] = [
   [/^node scripts\/setup\.mjs\b/, "tests/setup runs it on a checkout of its own"],
   [/^node scripts\/test\.mjs\b/, "this is it"],
   [/^node scripts\/with-node\.mjs\b/, "tests/setup/other-nodes.test.ts trains on other Nodes"],
-  [/^bin\/lockstep push\b/, "needs the hub; tests/hub/push.serial.test.ts has one"],
+  [/^bin\/lockstep push\b/, "needs the hub; tests/hub/push.test.ts has one"],
+  [/^node scripts\/setup\.mjs && npm pack$/, "tests/library packs"],
+  [/^npm install \.\.\/lockstep\//, "tests/library installs what it packed"],
+  [/^npx lockstep setup$/, "tests/library runs it where it installed the package"],
   [/^node dist\/bench\/[\w/-]+\.js\b/, "measures for minutes"],
   [/^python bench\/peers\/long_run\.py\b/, "trains for minutes"],
   [/^python3 -m venv profile\b/, "installs another TensorFlow"],
@@ -121,6 +124,7 @@ const shown: readonly (readonly [page: RegExp, language: RegExp, holder: string]
   [/^docs\/data\.md$/, /^(jsonl|csv|text|json)$/, "tests/data/docs-examples.test.ts"],
   [/^docs\/configuration\.md$/, /^text$/, "tests/core/config-foreign.test.ts"],
   [/^docs\/files\.md$/, /^text$/, "tests/checkpoint"],
+  [/^docs\/library\.md$/, /^ts$/, "tests/library/installed.test.ts"],
   [/^README\.md$/, /^$/, "the quick start of this file"],
 ];
 
@@ -217,6 +221,27 @@ test("every example trains on the data that is beside it", async () => {
     assert.ok(existsSync(path(output, "trainer_state.json")), output);
   }
   assert.ok(existsSync(path("runs/lora/adapter_config.json")));
+});
+
+test("the programs of examples train and generate", async () => {
+  const program = async (name: string, ...args: string[]): Promise<string> => {
+    const child = spawn(process.execPath, [path("examples", name), ...args], { cwd: checkout });
+    let output = "";
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on("data", (chunk: Buffer) => {
+        output += chunk.toString();
+      });
+    }
+    const code = await new Promise((resolve) => child.on("close", resolve));
+    assert.equal(code, 0, `${name}: ${output}`);
+    return output;
+  };
+  const trained = await program(
+    ...(["train.mjs", "models/llama3", "data/instructions.jsonl", "runs/program", "1"] as const),
+  );
+  assert.match(trained, /^step 1 of 1: loss \d/m);
+  assert.match(trained, /^finished after 1 steps runs\/program$/m);
+  assert.match(await program("generate.mjs", "runs/program", "One"), /^One./m);
 });
 
 test("the files that README.md lists are there", () => {

@@ -64,7 +64,8 @@ for (const format of Object.keys(rows) as (keyof typeof rows)[]) {
     ]);
     const run = await prepareRun(config);
     try {
-      const { tokenizer, sample } = run;
+      const { model, sample } = run;
+      const { tokenizer } = model;
       const text = isChat
         ? tokenizer.applyChatTemplate([{ role: "user", content: question }], {
             addGenerationPrompt: true,

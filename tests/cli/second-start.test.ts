@@ -17,6 +17,8 @@ before(async () => {
   job = await createTinyJob({
     engine_module: join(packageRoot, "dist/tests/support/fake-engine.js"),
     ...{ save_strategy: "steps", save_steps: 2, sample_prompt: null, eval_on_start: false },
+    // What a start finds does not depend on them; other numbers of both have a test below.
+    ...{ workers: 1, reducer_shards: 1, gradient_accumulation_steps: 4 },
   });
 });
 after(() => job.remove());
@@ -107,13 +109,8 @@ test("another job's result is refused by what differs, before data is read, or r
     "E_OUTPUT_DIR_OTHER_RUN",
     /used holds another run's result: the result, checkpoint-2, checkpoint-4, checkpoint-6: learning_rate was 0.001 and is now 0.002/,
   );
-  for (const way of [
-    "another output_dir",
-    "overwrite_output_dir: true",
-    "resume_from_checkpoint",
-  ]) {
-    assert.ok(other.stderr.includes(way), way);
-  }
+  const ways = ["another output_dir", "overwrite_output_dir: true", "resume_from_checkpoint"];
+  for (const way of ways) assert.ok(other.stderr.includes(way), way);
   assert.deepEqual(other.of("worker.joined"), []);
   const auto = await train("used", ...lr, "--resume_from_checkpoint", "auto");
   refused(auto, "E_OUTPUT_DIR_OTHER_RUN", /learning_rate was 0.001 and is now 0.002/);
@@ -266,8 +263,9 @@ test("a checkpoint behind a link is taken, and another program's is not replaced
 });
 
 test("what decides the result is refused by name when it changed; what does not may change", async () => {
-  const whole = await trained("whole", "--max_steps", "8");
-  await trained("decisive");
+  const by = (workers: string) => ["--workers", workers, "--gradient_accumulation_steps", "2"];
+  const whole = await trained("whole", "--max_steps", "8", ...by("2"));
+  await trained("decisive", ...by("2"), "--reducer_shards", "2");
   await cp(path("decisive"), path("copied"), { recursive: true });
   const longer = ["--max_steps", "8"];
   const changed = (...args: string[]): Promise<CommandOutcome> =>
@@ -278,7 +276,6 @@ test("what decides the result is refused by name when it changed; what does not 
     ["max_grad_norm", "0", /max_grad_norm was 1 and is now 0/],
     ["lr_scheduler_type", "linear", /lr_scheduler_type was .*constant.* and is now .*linear/],
     ["per_device_train_batch_size", "4", /per_device_train_batch_size was 2 and is now 4/],
-    ["gradient_accumulation_steps", "1", /global_batch_size was 8 and is now 4/],
     ["threads_per_worker", "2", /threads_per_worker was 1 and is now 2/],
     ["use_peft", "true", /use_peft was false and is now true/],
     ["max_train_samples", "9", /training data had .*max_train_samples was null and is now 9/],
@@ -286,6 +283,8 @@ test("what decides the result is refused by name when it changed; what does not 
   ] as const) {
     refused(await changed(`--${key}`, value), "E_RESUME_MISMATCH", pattern);
   }
+  const half = await changed("--workers", "2", "--gradient_accumulation_steps", "1");
+  refused(half, "E_RESUME_MISMATCH", /global_batch_size was 8 and is now 4/);
   const text = await readFile(path("4.txt"), "utf8");
   await appendFile(path("4.txt"), " law and peace and the people".repeat(20));
   refused(await changed(), "E_RESUME_MISMATCH", /the validation data had .*the files hold/);
@@ -295,7 +294,7 @@ test("what decides the result is refused by name when it changed; what does not 
   for (const file of ["1.txt", "2.txt", "3.txt"]) await cp(path(file), path("moved", file));
   await cp(path("model"), path("moved", "model"), { recursive: true });
   const again = await resume(
-    ...(["copied", ...longer, "--workers", "1", "--logging_steps", "1"] as const),
+    ...(["copied", ...longer, ...by("1"), "--logging_steps", "1"] as const),
     ...["--dataset", JSON.stringify(["1.txt", "2.txt", "3.txt"].map((f) => path("moved", f)))],
     ...["--model_name_or_path", path("moved", "model"), "--save_steps", "3"],
     ...["--reducer_shards", "1", "--run_name", "other", "--gradient_checkpointing", "true"],
@@ -305,7 +304,7 @@ test("what decides the result is refused by name when it changed; what does not 
   assert.match(told(again), /gradient_groups stays 2/);
   assert.equal(firstStep(again), 7);
   assert.equal(digestOf(again), digestOf(whole));
-  const third = await resume("copied", "--max_steps", "9", "--workers", "4");
+  const third = await resume("copied", "--max_steps", "9", ...by("4"));
   assert.equal(third.code, 0, third.stderr);
   assert.match(told(third), /global_batch_size stays 8.*2 workers then, 4 now/);
   // A copy at another place, by its name, into a new directory.

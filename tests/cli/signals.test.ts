@@ -21,7 +21,7 @@ let configFile = "";
 
 before(async () => {
   job = await createCaseJob("10-sigterm-to-every-process");
-  configFile = await job.writeJob({ engine_module: engine, max_steps: 100_000 });
+  configFile = await job.writeJob({ engine_module: engine, max_steps: 100_000, reducer_shards: 1 });
 });
 
 after(() => job.remove());

@@ -145,7 +145,6 @@ test("LLaMA-Factory's full fine-tuning resolves, with a line for each key withou
     "dataloader_num_workers",
     "ddp_timeout",
     "deepspeed",
-    "finetuning_type",
     "overwrite_cache",
     "plot_loss",
     "preprocessing_num_workers",

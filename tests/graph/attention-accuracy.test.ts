@@ -3,12 +3,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as tf from "@tensorflow/tfjs-core";
 import { GraphBuilder, type GraphTensor } from "#lib/graph/builder";
-import { type Argument, compileFunction } from "#lib/graph/function";
 import { Session } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
 import { hasWideSoftmax } from "#lib/graph/bf16-kernels";
 import { attention } from "#lib/ops/index";
 import { attentionPrimitive } from "#lib/ops/attention";
+import { type Argument, compileFunction } from "#tests/support/compiled-function";
 import { relativeError, testValues } from "#tests/support/compare";
 import { intArg } from "#tests/support/kernel-case";
 

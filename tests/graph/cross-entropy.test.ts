@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as tf from "@tensorflow/tfjs-core";
-import { compileFunction } from "#lib/graph/function";
 import { linearCrossEntropy } from "#lib/ops/index";
+import { compileFunction } from "#tests/support/compiled-function";
 
 const numRows = 8;
 

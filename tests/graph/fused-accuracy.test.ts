@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as tf from "@tensorflow/tfjs-core";
-import { type Argument, compileFunction } from "#lib/graph/function";
 import {
   addBias,
   gelu,
@@ -16,6 +15,7 @@ import {
   swiGlu,
   swiGluPrimitive,
 } from "#lib/ops/index";
+import { type Argument, compileFunction } from "#tests/support/compiled-function";
 import { relativeError, testValues } from "#tests/support/compare";
 
 type Tensors = readonly tf.Tensor[];

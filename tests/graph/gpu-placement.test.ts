@@ -36,6 +36,7 @@ function programsOf(
     ...fields,
     ...{ sequenceLength: 12, microBatchSize: 2, evalBatchSize: 2 },
     ...{ generationLength: 8, threadsPerWorker: 1 },
+    parameters: { kind: "full" },
     ...more,
   };
   return buildTrainingPrograms(model, job);

@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as tf from "@tensorflow/tfjs-core";
 import { GraphBuilder } from "#lib/graph/builder";
-import { compileFunction } from "#lib/graph/function";
 import { laterValue } from "#lib/graph/later-value";
 import { PartedAttention } from "#lib/graph/parted-attention";
 import { Session } from "#lib/graph/session";
@@ -11,6 +10,7 @@ import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor } from "#lib/graph/tracing-backend";
 import { type AttentionOptions, attentionAttrs } from "#lib/ops/index";
 import { attentionPrimitive } from "#lib/ops/attention";
+import { compileFunction } from "#tests/support/compiled-function";
 import { assertClose } from "#tests/support/compare";
 import { floatArg, intArg } from "#tests/support/kernel-case";
 

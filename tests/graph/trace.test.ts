@@ -5,11 +5,15 @@ import { isLockstepError } from "#lib/core/errors/index";
 import { bfloat16ToFloat32, float32ToBfloat16 } from "#lib/core/bf16";
 import { assumeBf16Kernels } from "#lib/graph/bf16-kernels";
 import { GraphBuilder } from "#lib/graph/builder";
-import { compileFunction, numCompiledFunctions, traceFunction } from "#lib/graph/function";
 import { Session } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
 import { assign, assignAdd, deepCopy, readVariable, variable } from "#lib/graph/variables";
 import { rmsNorm } from "#lib/ops/index";
+import {
+  compileFunction,
+  numCompiledFunctions,
+  traceFunction,
+} from "#tests/support/compiled-function";
 
 const codeOf = (run: () => unknown): string => {
   try {

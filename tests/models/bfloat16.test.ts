@@ -8,9 +8,9 @@ import { openModel } from "#run/open-model";
 import { openSafetensors } from "#lib/checkpoint/index";
 import { packageRoot } from "#lib/core/paths";
 import { parseCase } from "#lib/evaluation/verify/index";
-import { type Argument, compileFunction } from "#lib/graph/function";
 import type { Model, ModelInputs, Weights } from "#lib/models/index";
 import { capLogits } from "#lib/ops/index";
+import { type Argument, compileFunction } from "#tests/support/compiled-function";
 import { relativeError } from "#tests/support/compare";
 
 const casesDirectory = join(packageRoot, "tests/fixtures/models");

@@ -4,9 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { openModel } from "#run/open-model";
-import { type NamedTensor, readTensors, writeTensors } from "#lib/checkpoint/index";
+import { type NamedTensor, writeTensors } from "#lib/checkpoint/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
+import { readTensors } from "#tests/support/read-tensors";
 
 test("a stored head of a tied model is taken where it repeats the embedding, else refused", async () => {
   const directory = await mkdtemp(join(tmpdir(), "lockstep-tied-"));

@@ -20,7 +20,7 @@ export function bfloat16Value(bits: number): number {
   return float[0] as number;
 }
 
-export interface AdamWOracleStep {
+interface AdamWOracleStep {
   readonly learningRate: number;
   readonly beta1: number;
   readonly beta2: number;
@@ -29,7 +29,7 @@ export interface AdamWOracleStep {
   readonly updateNumber: number;
 }
 
-export interface AdamWElement {
+interface AdamWElement {
   p: number;
   m: number;
   v: number;

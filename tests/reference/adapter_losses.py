@@ -3,7 +3,7 @@
     python tests/reference/adapter_losses.py MANIFEST.json
 
 A case has a base model of bytes (a byte b is the token 4 + b, 2 ends an answer), an adapter, the merged
-model and rows of prompt and completion. `tied-adapters.serial.test.ts` compares with the run that made
+model and rows of prompt and completion. `tied-adapters.test.ts` compares with the run that made
 the adapter. Needs torch, transformers and peft. Prints one object of JSON a case.
 """
 

@@ -11,7 +11,8 @@ import { loadConfig } from "#lib/config/index";
 import { type Batch, integerField } from "#lib/core/batch";
 import type { ShardArithmetic } from "#lib/optim/index";
 import { trainLocal } from "#run/train-local";
-import { type PreparedRun, prepareRun } from "#run/prepare";
+import { prepareRun } from "#run/prepare";
+import type { PreparedRun } from "#run/prepared-run";
 
 interface DumpTensor {
   readonly name: string;
@@ -90,6 +91,6 @@ if ((what !== "step" && what !== "validation") || file === undefined) {
 }
 const { config } = await loadConfig(args);
 const run = await prepareRun(config);
-const tensors = what === "step" ? await dumpStep(run) : batchTensors(run.validation);
+const tensors = what === "step" ? await dumpStep(run) : batchTensors(run.data.validation);
 await writeTensors(file, tensors);
 await run.close();

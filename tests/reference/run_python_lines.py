@@ -3,7 +3,7 @@
     python tests/reference/run_python_lines.py MANIFEST.json
 
 A case has the lines, the directory in which they are typed, and either prompts (continued greedily)
-or texts (classified, each alone, with the tokenizer that the lines made). `python-lines.serial.test.ts`
+or texts (classified, each alone, with the tokenizer that the lines made). `python-lines.test.ts`
 compares with bin/lockstep. Needs torch, transformers and peft. Prints one object of JSON a case.
 """
 

@@ -2,7 +2,7 @@
 
     python tests/reference/test_written_files.py MANIFEST.json
 
-`written-files.serial.test.ts` writes the files and the manifest. Needs torch, transformers, peft (see
+`written-files.test.ts` writes the files and the manifest. Needs torch, transformers, peft (see
 bench/peers/requirements.txt). Prints a line for each thing checked; the first difference ends it with 1.
 """
 

@@ -45,7 +45,7 @@ with zipfile.ZipFile(sys.argv[1], "w") as wheel:
 `;
 
 /** How one run of the installer ended. */
-export interface Outcome {
+interface Outcome {
   exitCode: number | null;
   signal: NodeJS.Signals | null;
   output: string;
@@ -99,7 +99,8 @@ export class Sandbox {
     const module = join(packageRoot, "scripts", "setup", "engine.mjs");
     const script = `
       const { installEngine } = await import(process.argv[1]);
-      await installEngine(process.argv[2], JSON.parse(process.argv[3]), process.argv[4]);`;
+      const sources = () => ({ addonDir: process.argv[4], headersDir: process.argv[4] });
+      await installEngine(process.argv[2], JSON.parse(process.argv[3]), sources);`;
     const child = spawn(
       process.execPath,
       [

@@ -27,7 +27,7 @@ export interface CaseJob {
   readonly remove: () => Promise<void>;
 }
 
-export interface CaseModelOptions {
+interface CaseModelOptions {
   /** The head is the embedding table. @default false */
   readonly isTied?: boolean;
   /** The tokenizer writes <s> before a text. @default false */
@@ -73,7 +73,7 @@ export async function createCaseJob(
 }
 
 /** Ids 0 to 3; a byte b is the token 4 + b. */
-export const caseSpecialTokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>"] as const;
+const caseSpecialTokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>"] as const;
 
 const chatTemplate =
   "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}" +

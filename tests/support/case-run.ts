@@ -1,6 +1,7 @@
 import { loadConfig } from "#lib/config/index";
 import { isLockstepError } from "#lib/core/errors/index";
-import { type PreparedRun, prepareRun } from "#run/prepare";
+import { prepareRun } from "#run/prepare";
+import type { PreparedRun } from "#run/prepared-run";
 import type { CaseJob } from "./case-job.js";
 
 /** A case's run as it is before its first step, without an engine. */

@@ -33,6 +33,7 @@ export const testJob: WorkerJob = {
   evalBatchSize: 2,
   generationLength: 32,
   threadsPerWorker: 1,
+  parameters: { kind: "full" },
 };
 
 function batchOf(seed: number): Batch {
@@ -45,9 +46,9 @@ function batchOf(seed: number): Batch {
 }
 
 const batchesPerGroup = 2;
-export const testGroups = 4;
+const testGroups = 4;
 
-export function testPlan(totalSteps: number): StepSource {
+function testPlan(totalSteps: number): StepSource {
   const rowsPerStep = testGroups * batchesPerGroup * 2;
   return {
     totalSteps,

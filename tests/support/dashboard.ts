@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { packageRoot } from "#lib/core/paths";
 
-export interface PanelQuery {
+interface PanelQuery {
   readonly panel: string;
   readonly expr: string;
 }

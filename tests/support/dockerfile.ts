@@ -1,5 +1,5 @@
 /** One instruction of a Dockerfile, its continuation lines joined. */
-export interface Instruction {
+interface Instruction {
   readonly keyword: string;
   readonly text: string;
 }
@@ -10,7 +10,7 @@ export interface Stage {
   readonly instructions: readonly Instruction[];
 }
 
-export interface CopyInstruction {
+interface CopyInstruction {
   /** The stage that is copied from; undefined is the build context. */
   readonly from?: string;
   readonly sources: readonly string[];

@@ -3,12 +3,12 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 
 /** A file as the hub keeps it: small ones in git, large ones (LFS) in a store with another address. */
-export interface HubServerFile {
+interface HubServerFile {
   readonly content: Buffer;
   readonly isLarge: boolean;
 }
 
-export interface HubRequest {
+interface HubRequest {
   readonly method: string;
   /** With its query. */
   readonly path: string;
@@ -19,7 +19,7 @@ export interface HubRequest {
   sentBytes: number;
 }
 
-export interface HubRepository {
+interface HubRepository {
   /** Commit of main. */
   commit: string;
   files: Map<string, HubServerFile>;

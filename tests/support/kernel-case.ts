@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as tf from "@tensorflow/tfjs-core";
-import { type Argument, compileFunction } from "#lib/graph/function";
+import { type Argument, compileFunction } from "#tests/support/compiled-function";
 import { assertClose, testValues } from "#tests/support/compare";
 
 /** One differentiable use of a kernel: `inputs` are differentiated, `constants` are not. */

@@ -53,8 +53,8 @@ function declarationOf(file: string, name: string): readonly [string, string] | 
   return from === undefined ? undefined : declarationOf(...from);
 }
 
-const held = "(?:[\\w.]+\\.)?(?:config|asked|parsed|settled)";
-const property = /\b(?:config|asked|parsed|settled)\.(\w+)/g;
+const held = "(?:[\\w.]+\\.)?#?(?:config|asked|parsed|settled)";
+const property = /(?:\b|#)(?:config|asked|parsed|settled)\.(\w+)/g;
 const destructured = new RegExp(
   `\\{([^{}]*)\\}\\s*(?:=\\s*${held}\\b|:\\s*(?:Resolved|Parsed|Settled)Config\\b)`,
   "g",

@@ -4,7 +4,7 @@ import { createInterface } from "node:readline";
 import type { LockstepEvent } from "#lib/core/events";
 import { packageRoot } from "#lib/core/paths";
 
-export type EventOf<T extends LockstepEvent["type"]> = Extract<LockstepEvent, { type: T }>;
+type EventOf<T extends LockstepEvent["type"]> = Extract<LockstepEvent, { type: T }>;
 
 export interface CommandOutcome {
   readonly code: number | null;

@@ -2,17 +2,10 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/index";
-import {
-  AdapterDirectory,
-  addLowRank,
-  type BaseModel,
-  layOutAdapter,
-  loraMatrixOf,
-  rankOf,
-} from "#lib/checkpoint/peft/index";
+import { AdapterDirectory, addLowRank, type BaseModel, rankOf } from "#lib/checkpoint/peft/index";
 import type { Precision, WireDtype } from "#lib/core/dtype";
 import { type Batch, countTargets } from "#lib/core/batch";
-import type { LoraJob, TrainingEngine, WorkerJob } from "#lib/core/job";
+import type { TrainingEngine, WorkerJob } from "#lib/core/job";
 import {
   buildParameterLayout,
   type ParameterLayout,
@@ -21,6 +14,8 @@ import {
 } from "#lib/core/parameter-layout";
 import { passPieces } from "#lib/core/wire-space";
 import { packageRoot } from "#lib/core/paths";
+import { layOutAdapter, type LoraJob, loraMatrixOf } from "#lib/parameters/lora-layout";
+import { adapterFacts } from "#lib/models/facts";
 import { modelFixtureDirectory, readFixtureCase } from "./model-fixtures.js";
 import { readSlot, writeSlot } from "./tiny-llama.js";
 import { causalJob, classifierJob, shifted, tokensOf } from "./batches.js";
@@ -31,7 +26,7 @@ export const loraFixtureDirectory = (name: string): string =>
   join(packageRoot, "tests/fixtures/lora", name);
 
 export interface LoraFixture {
-  readonly job: WorkerJob & { readonly frozen: ParameterLayout; readonly lora: LoraJob };
+  readonly job: WorkerJob & { readonly frozen: ParameterLayout; readonly parameters: LoraJob };
   /** The adapter, and the base's other weights, in wire form. */
   readonly trained: Uint8Array;
   readonly frozen: Uint8Array;
@@ -75,7 +70,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
   const adapter = await AdapterDirectory.open(loraFixtureDirectory(name));
   try {
     const model: BaseModel = {
-      modelType: String(modelConfig["model_type"]),
+      facts: adapterFacts(modelConfig),
       weights: weights.names().map((tensor) => ({
         name: tensor,
         shape: weights.info(tensor).shape,
@@ -83,7 +78,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
     };
     const frozenDtype: WireDtype = precision === "bf16" ? "bfloat16" : "float32";
     const split = layOutAdapter(adapter.config, model, { wireDtype: "float32", frozenDtype });
-    const { trained: layout, frozen: frozenLayout, lora } = split;
+    const { trained: layout, frozen: frozenLayout, job: parameters } = split;
     const trained = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
     for (const { name: slot } of layout.tensors) {
       const lora = loraMatrixOf(slot);
@@ -100,7 +95,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
       const isTrained = layout.tensors.some((other) => other.name === slot);
       const values = isTrained ? readSlot(layout, slot, trained) : await weights.readFloat32(slot);
       if (!isTrained) writeSlot(frozenLayout, slot, values, frozen);
-      const scale = lora.scales[slot.replace(/\.weight$/, "")];
+      const scale = parameters.scales[slot.replace(/\.weight$/, "")];
       if (scale !== undefined) {
         const path = slot.replace(/\.weight$/, "");
         const a = readSlot(layout, `${path}.lora_A.weight`, trained);
@@ -127,10 +122,10 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
       threadsPerWorker: 1,
     };
     return {
-      job: { ...job, layout, frozen: frozenLayout, lora },
+      job: { ...job, layout, frozen: frozenLayout, parameters },
       trained,
       frozen,
-      merged: { job: { ...job, layout: whole }, wireBytes },
+      merged: { job: { ...job, layout: whole, parameters: { kind: "full" } }, wireBytes },
       batch,
       numTargets: countTargets(batch.fields["targets"] ?? batch.fields["label"]),
     };

@@ -2,13 +2,15 @@
  * Trains a group of a small model in this process and prints, as JSON, what was planned and what the
  * process took at most: node memory-point.js kept|checkpointing|lora bf16|fp32
  */
-import { AdapterDirectory, layOutAdapter } from "#lib/checkpoint/peft/index";
+import { AdapterDirectory } from "#lib/checkpoint/peft/index";
 import { peakResidentBytes } from "#bench/frame/peak-memory";
 import type { WorkerJob } from "#lib/core/job";
 import type { Precision } from "#lib/core/dtype";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
 import { sharedWireSpace } from "#lib/core/wire-space";
+import { adapterFacts } from "#lib/models/facts";
 import { createModel } from "#lib/models/index";
+import { layOutAdapter } from "#lib/parameters/lora-layout";
 import createEngine from "#lib/tuning/engine";
 import { loadFrozen, loraFixtureDirectory } from "./lora-fixtures.js";
 import { causalJob } from "./batches.js";
@@ -27,7 +29,8 @@ const job: WorkerJob = {
   jobId: "test",
   modelConfig,
   layout: adapter?.trained ?? buildParameterLayout(model.weights, wireDtype),
-  ...(adapter === undefined ? {} : { frozen: adapter.frozen, lora: adapter.lora }),
+  ...(adapter === undefined ? {} : { frozen: adapter.frozen }),
+  parameters: adapter?.job ?? { kind: "full" },
   precision,
   ...causalJob(),
   sequenceLength: numTokens,
@@ -58,5 +61,9 @@ async function adapterOf() {
   await directory.close();
   const weights = model.weights.map(({ name, shape }) => ({ name, shape }));
   const dtypes = { wireDtype: "float32", frozenDtype: wireDtype } as const;
-  return layOutAdapter(directory.config, { modelType: "gpt2", weights }, dtypes);
+  return layOutAdapter(
+    directory.config,
+    { facts: adapterFacts({ model_type: "gpt2" }), weights },
+    dtypes,
+  );
 }

@@ -3,7 +3,7 @@ import { InProcessEventBus } from "#lib/wire/event-bus";
 import { WorkerMetrics } from "#worker/metrics";
 
 /** A metric as its registry declares it. */
-export interface DeclaredMetric {
+interface DeclaredMetric {
   readonly name: string;
   readonly type: string;
   readonly help: string;

@@ -1,7 +1,7 @@
 import { listTracked, readSource } from "#tests/support/source-files";
 
 /** A fenced block of a page. */
-export interface PageBlock {
+interface PageBlock {
   readonly page: string;
   /** Of the line that opens it. */
   readonly line: number;

@@ -14,13 +14,13 @@ export interface ScrapeTarget {
   readonly job: string;
 }
 
-export interface Sample {
+interface Sample {
   readonly labels: Readonly<Record<string, string>>;
   readonly value: number;
 }
 
 /** A real Prometheus server with a data directory of its own. */
-export interface PrometheusServer {
+interface PrometheusServer {
   readonly url: string;
   /** An instant query, evaluated now. @throws when Prometheus refuses the expression. */
   query(expr: string): Promise<readonly Sample[]>;

@@ -7,7 +7,7 @@ import { WorkerMetrics } from "#worker/metrics";
 import type { ScrapeTarget } from "./prometheus.js";
 
 /** Metrics endpoints of a coordinator and its workers, fed by a script instead of a run. */
-export interface ScriptedRun {
+interface ScriptedRun {
   readonly targets: readonly ScrapeTarget[];
   readonly coordinator: CoordinatorMetrics;
   readonly workers: readonly WorkerMetrics[];

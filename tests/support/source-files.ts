@@ -4,7 +4,7 @@ import { join, posix } from "node:path";
 import { packageRoot } from "#lib/core/paths";
 
 /** A module specifier in a source file. */
-export interface ImportedModule {
+interface ImportedModule {
   readonly specifier: string;
   /** `import type`: gone at run time. */
   readonly typeOnly: boolean;
@@ -107,7 +107,7 @@ export function importsOf(text: string): readonly ImportedModule[] {
   return found;
 }
 
-function withoutComments(text: string): string {
+export function withoutComments(text: string): string {
   return text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/(^|[^:"'`\w])\/\/.*$/gm, "$1");
 }
 

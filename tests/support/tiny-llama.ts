@@ -17,7 +17,7 @@ import { causalJob } from "./batches.js";
 /** A Llama of 2 layers with grouped queries, its loss and gradients as transformers computed them. */
 export const tinyLlamaDirectory = join(packageRoot, "tests/fixtures/tiny-llama");
 
-export interface ReferenceCase {
+interface ReferenceCase {
   readonly input_ids: readonly (readonly number[])[];
   readonly labels: readonly (readonly number[])[];
   readonly loss: number;
@@ -69,6 +69,7 @@ export async function tinyLlamaJob(
       evalBatchSize: tinyLlamaCase.input_ids.length,
       generationLength: 24,
       threadsPerWorker: 1,
+      parameters: { kind: "full" },
     },
   };
 }

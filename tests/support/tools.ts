@@ -4,7 +4,7 @@ import type { TestOptions } from "node:test";
 import { packageRoot } from "#lib/core/paths";
 
 /** Programs and files that only tests use; the set-up with --test writes where they are. */
-export type ToolName =
+type ToolName =
   | "promtool"
   | "prometheus"
   | "kubeconform"

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { ModelWeights } from "#lib/checkpoint/index";
 import { AdapterDirectory } from "#lib/checkpoint/peft/index";
+import { adapterFacts } from "#lib/models/facts";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { createTinyClassifier } from "#tests/support/tiny-classifier";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
@@ -61,7 +62,7 @@ test("the saved adapter fits its base, has moved, and a resumed run ends with th
   for (const directory of [output, checkpoint]) {
     const adapter = await AdapterDirectory.open(directory);
     adapter.checkAgainst({
-      modelType: "llama",
+      facts: adapterFacts({ model_type: "llama" }),
       weights: base.names().map((name) => ({ name, shape: base.info(name).shape })),
     });
     assert.equal(adapter.config.base_model_name_or_path, join(job.directory, "model"));

@@ -36,6 +36,7 @@ async function jobOf(name: string, precision: "fp32" | "bf16") {
     modelConfig: JSON.parse(config) as Record<string, unknown>,
     ...{ layout, precision, generationLength: 0, threadsPerWorker: 1 },
     ...(isClassifier ? classifierJob(2) : causalJob({ hasSegments: true })),
+    parameters: { kind: "full" },
     sequenceLength: reference.rowLength,
     microBatchSize: reference.numRows,
     evalBatchSize: reference.numRows,

@@ -66,6 +66,7 @@ async function jobOf(name: string, microBatchSize: number, more: Partial<WorkerJ
     evalBatchSize: microBatchSize,
     generationLength: 0,
     threadsPerWorker: 1,
+    parameters: { kind: "full" },
     ...more,
   };
   return { job, reference, wireBytes };

@@ -7,6 +7,7 @@ import { isLockstepError } from "#lib/core/errors/index";
 import type { TrainingEngine, WorkerJob } from "#lib/core/job";
 import { type GraphNode, neededNodes } from "#lib/graph/builder";
 import { createModel } from "#lib/models/index";
+import type { LoraJob } from "#lib/parameters/lora-layout";
 import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
 import { assertClose, relativeError, testValues } from "#tests/support/compare";
@@ -143,8 +144,9 @@ function countProducts(fetches: readonly { readonly node: GraphNode }[]): number
 
 test("an adapter on what is no linear map is refused", async () => {
   const { job } = await readLoraFixture("gpt2", "fp32");
-  const scales = { ...job.lora.scales, "transformer.h.0.ln_1": 1 };
-  const wrong: WorkerJob = { ...job, lora: { ...job.lora, scales } };
+  const scales = { ...job.parameters.scales, "transformer.h.0.ln_1": 1 };
+  const parameters: LoraJob = { kind: "lora", scales };
+  const wrong: WorkerJob = { ...job, parameters };
   await assert.rejects(
     createEngine(wrong),
     (error) => isLockstepError(error) && error.code === "E_ADAPTER_TARGET",

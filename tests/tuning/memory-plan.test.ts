@@ -4,10 +4,37 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { memoryLines } from "#run/memory-lines";
 import { packageRoot } from "#lib/core/paths";
-import { GraphBuilder } from "#lib/graph/builder";
-import { peakValueBytes } from "#lib/graph/memory-plan";
+import { GraphBuilder, type GraphTensor } from "#lib/graph/builder";
+import { followValues } from "#lib/graph/memory-plan";
 import { MemoryPool } from "#lib/graph/memory-pool";
 import * as op from "#lib/graph/tf-ops";
+
+/**
+ * Most bytes that the values of a program take at once, its fetches included: each from the node that
+ * computes it to the last one that reads it. What kernels need inside, and what variables, constants and
+ * feeds take, is not counted.
+ */
+function peakValueBytes(fetches: readonly GraphTensor[]): number {
+  const bytesOf = new Map<GraphTensor, number>();
+  let held = 0;
+  let peak = 0;
+  followValues(fetches, {
+    allocate: (source, numBytes) => {
+      bytesOf.set(source, numBytes);
+      held += numBytes;
+      peak = Math.max(peak, held);
+    },
+    takeOver: (source, from) => {
+      bytesOf.set(source, bytesOf.get(from) ?? 0);
+      bytesOf.delete(from);
+    },
+    free: (source) => {
+      held -= bytesOf.get(source) ?? 0;
+      bytesOf.delete(source);
+    },
+  });
+  return peak;
+}
 
 test("values live until their last use, views and stored ones take nothing, fetches stay", () => {
   const graph = new GraphBuilder();

@@ -12,7 +12,7 @@ export interface SpecialTokenIds {
   readonly pad: number | null;
 }
 
-export interface ImportedTokenizer {
+interface ImportedTokenizer {
   readonly tokenizer: Readonly<Record<string, unknown>>;
   readonly tokenizerConfig: Readonly<Record<string, unknown>>;
   readonly specialTokensMap: Readonly<Record<string, string>>;

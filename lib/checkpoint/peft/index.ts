@@ -16,7 +16,6 @@ export {
   type ModuleSelection,
   parseLoraConfig,
 } from "./lora-config.js";
-export { type AdapterLayout, initialMatrix, layOutAdapter, loraMatrixOf } from "./lora-job.js";
 export { addLowRank, type LowRankUpdate, mergedTensors, type MergeOptions } from "./merge.js";
 export {
   checkModuleNames,
@@ -33,9 +32,11 @@ export {
 } from "./tied-modules.js";
 export {
   adaptedModules,
+  type AdapterFacts,
   type BaseModel,
   classifierHeads,
   completeLoraConfig,
+  isSavedWhole,
   isTarget,
   type LinearModule,
   linearModules,

@@ -3,7 +3,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { ModelTensor } from "#lib/checkpoint/model-directory";
 import type { ModelWeights } from "#lib/checkpoint/model-weights";
 import type { AdapterDirectory } from "./adapter-directory.js";
-import { isInputMajor, scaleOf } from "./target-modules.js";
+import { type AdapterFacts, isInputMajor, scaleOf } from "./target-modules.js";
 
 export interface LowRankUpdate {
   /** [rank, inputs] */
@@ -43,8 +43,7 @@ export function addLowRank(weight: Float32Array, update: LowRankUpdate): void {
 
 /** A base model for its adapter: which of its weights count, and what the adapter puts beside them. */
 export interface MergeOptions {
-  /** `model_type` of config.json. */
-  readonly modelType: string;
+  readonly facts: AdapterFacts;
   /** Weights that a new head has, which come from the adapter. */
   readonly newWeights?: readonly { readonly name: string; readonly shape: readonly number[] }[];
   /** Weights that begin as another of the base, by name: a head that is no longer tied. */
@@ -61,7 +60,7 @@ export interface MergeOptions {
 export function mergedTensors(
   base: ModelWeights,
   adapter: AdapterDirectory,
-  { modelType, newWeights = [], copies = new Map(), isOfModel = () => true }: MergeOptions,
+  { facts, newWeights = [], copies = new Map(), isOfModel = () => true }: MergeOptions,
 ): readonly ModelTensor[] {
   const ofBase = base
     .names()
@@ -70,7 +69,7 @@ export function mergedTensors(
   const weights = [...ofBase, ...newWeights.filter(({ name }) => !base.has(name))].sort((a, b) =>
     a.name < b.name ? -1 : 1,
   );
-  adapter.checkAgainst({ modelType, weights });
+  adapter.checkAgainst({ facts, weights });
   const moduleOf = new Map(adapter.modules.map((module) => [`${module.path}.weight`, module]));
   const saved = new Set(adapter.savedWeights);
   for (const { name } of weights) {
@@ -97,7 +96,7 @@ export function mergedTensors(
         b: await adapter.readMatrix(path, "B"),
         rank,
         scale: scaleOf(adapter.config, path),
-        isTransposed: isInputMajor(modelType, path),
+        isTransposed: isInputMajor(facts, path),
       });
       return weight;
     },

@@ -1,11 +1,11 @@
 import { nearName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
-import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import type { LoraConfig } from "./lora-config.js";
 import { patternProblem } from "./patterns.js";
 import {
   type BaseModel,
   isAllLinear,
+  isEmbeddingTable,
   isSavedWhole,
   isTarget,
   linearModules,
@@ -114,7 +114,7 @@ function notAdapted(name: string, path: string, model: BaseModel): LockstepError
     .map((module) => module.path)
     .filter((each) => each.startsWith(`${path}.`))
     .map(lastPart);
-  const isTable = isEmbeddingTable(`${path}.weight`);
+  const isTable = isEmbeddingTable(model.facts, `${path}.weight`);
   const what =
     isTable || path === outputHead
       ? `${isTable ? "an embedding table" : "the output head"}, to which no adapter is added here; ${moduleKeys.saved} trains it whole`
@@ -130,7 +130,11 @@ function unknownModule(key: string, name: string, model: BaseModel): LockstepErr
   const paths = name.includes(".") ? modulePaths(model) : [...new Set(parts)];
   const near = nearName(name, paths);
   const hint = near === undefined ? `there are ${some(model)}` : `did you mean ${near}?`;
-  return moduleError(key, name, `which this ${model.modelType} model does not have (${hint})`);
+  return moduleError(
+    key,
+    name,
+    `which this ${model.facts.modelType} model does not have (${hint})`,
+  );
 }
 
 /** The last parts of names of modules with weights, each once. */

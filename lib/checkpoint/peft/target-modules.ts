@@ -1,5 +1,4 @@
 import { LockstepError } from "#lib/core/errors/index";
-import { isEmbeddingTable } from "#lib/checkpoint/weight-names";
 import type { LoraConfig, ModuleSelection } from "./lora-config.js";
 
 /** A linear map of a model and the size of what it takes and gives. */
@@ -13,29 +12,23 @@ export interface LinearModule {
 /** Weights as a model names them, with their stored shapes. */
 type Weights = readonly { readonly name: string; readonly shape: readonly number[] }[];
 
-/** peft's modules where a configuration names none, by `model_type`. */
-const defaultTargets: Readonly<Record<string, readonly string[]>> = {
-  gpt2: ["c_attn"],
-  llama: ["q_proj", "v_proj"],
-  mistral: ["q_proj", "v_proj"],
-  qwen2: ["q_proj", "v_proj"],
-  qwen3: ["q_proj", "v_proj"],
-  gemma: ["q_proj", "v_proj"],
-  gemma2: ["q_proj", "v_proj"],
-  gemma3_text: ["q_proj", "v_proj"],
-  bert: ["query", "value"],
-  roberta: ["query", "value"],
-};
-
 /** Heads of sequence classification, which peft trains whole. */
 export const classifierHeads: readonly string[] = ["classifier", "score"];
 
-/** Architectures whose linear maps lie as [in, out]. */
-const conv1dTypes: ReadonlySet<string> = new Set(["gpt2"]);
-
-export interface BaseModel {
+/** What is asked of a base model's type. */
+export interface AdapterFacts {
   /** `model_type` of config.json. */
   readonly modelType: string;
+  /** Modules that an adapter is added to where none are named; empty: some have to be. */
+  readonly adapterTargets: readonly string[];
+  /** Last parts of the names of modules that are tables of embeddings. */
+  readonly embeddingModules: readonly string[];
+  /** Linear maps whose names begin so lie as [inputs, outputs]; undefined: all are [outputs, inputs]. */
+  readonly inputMajorPrefix?: string;
+}
+
+export interface BaseModel {
+  readonly facts: AdapterFacts;
   readonly weights: Weights;
 }
 
@@ -50,9 +43,10 @@ export function completeLoraConfig(config: LoraConfig, model: BaseModel): LoraCo
   const head = isClassifier
     ? classifierHeads.find((name) => model.weights.some((w) => w.name === `${name}.weight`))
     : "lm_head";
-  let target_modules = config.target_modules ?? defaultTargets[model.modelType] ?? null;
-  if (target_modules === null) {
-    const problem = `target_modules is not set, and model_type ${model.modelType} has no usual ones`;
+  const { modelType, adapterTargets, inputMajorPrefix } = model.facts;
+  let target_modules = config.target_modules ?? adapterTargets;
+  if (config.target_modules === null && adapterTargets.length === 0) {
+    const problem = `target_modules is not set, and model_type ${modelType} has no usual ones`;
     throw new LockstepError("E_ADAPTER_TARGET", { problem });
   }
   const heads = isClassifier ? classifierHeads : [];
@@ -71,7 +65,7 @@ export function completeLoraConfig(config: LoraConfig, model: BaseModel): LoraCo
     ...config,
     target_modules,
     modules_to_save: saved.length === 0 ? null : saved,
-    fan_in_fan_out: conv1dTypes.has(model.modelType),
+    fan_in_fan_out: inputMajorPrefix !== undefined,
   };
 }
 
@@ -84,30 +78,34 @@ export function adaptedModules(config: LoraConfig, model: BaseModel): readonly L
   const modules = linearModules(model).filter(({ path }) => isTarget(config, path));
   if (modules.length === 0) {
     const wanted = JSON.stringify(config.target_modules)?.slice(0, 200) ?? "nothing";
-    const problem = `target_modules ${wanted} matches no linear module of this ${model.modelType} model`;
+    const problem = `target_modules ${wanted} matches no linear module of this ${model.facts.modelType} model`;
     throw new LockstepError("E_ADAPTER_TARGET", { problem });
   }
   return modules;
 }
 
 /** Every linear map: matrices that are not embedding tables. */
-export function linearModules({ modelType, weights }: BaseModel): readonly LinearModule[] {
+export function linearModules({ facts, weights }: BaseModel): readonly LinearModule[] {
   return weights
     .filter(({ name, shape }) => {
-      return shape.length === 2 && name.endsWith(".weight") && !isEmbeddingTable(name);
+      return shape.length === 2 && name.endsWith(".weight") && !isEmbeddingTable(facts, name);
     })
     .map(({ name, shape }) => {
       const path = name.slice(0, -".weight".length);
       const [rows, columns] = shape as [number, number];
-      return isInputMajor(modelType, path)
+      return isInputMajor(facts, path)
         ? { path, numInputs: rows, numOutputs: columns }
         : { path, numInputs: columns, numOutputs: rows };
     });
 }
 
-/** Whether a module's weight lies as [in, out]: GPT-2's, its heads excepted. */
-export const isInputMajor = (modelType: string, path: string): boolean =>
-  conv1dTypes.has(modelType) && path.startsWith("transformer.");
+/** Whether a module's weight lies as [inputs, outputs]: those of GPT-2, its heads excepted. */
+export const isInputMajor = ({ inputMajorPrefix }: AdapterFacts, path: string): boolean =>
+  inputMajorPrefix !== undefined && path.startsWith(inputMajorPrefix);
+
+/** Whether a weight is an embedding table. */
+export const isEmbeddingTable = ({ embeddingModules }: AdapterFacts, weight: string): boolean =>
+  embeddingModules.some((module) => matchesModule([`${module}.weight`], weight));
 
 /** peft's `check_target_module_exists`. */
 export function isTarget(config: LoraConfig, path: string): boolean {

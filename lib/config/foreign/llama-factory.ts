@@ -10,7 +10,6 @@ import {
   notHere,
   otherHub,
   renamed,
-  reworded,
 } from "./rules.js";
 
 const textOnly = "Lockstep trains on text";
@@ -25,11 +24,6 @@ const textModels = "models here have no other modality than text";
 export const llamaFactoryKeys: ForeignKeys = {
   // Method.
   stage: fixed(["sft", "pt"], "only supervised fine-tuning (sft) and pre-training (pt) are here"),
-  finetuning_type: reworded(
-    "use_peft",
-    { full: false, lora: true },
-    `freezing and OFT are not in this version: ${fullOnly}`,
-  ),
   lora_rank: renamed("lora_r"),
   lora_target: renamed("lora_target_modules", (v) => (v === "all" ? "all-linear" : v)),
   additional_target: renamed("lora_modules_to_save"),
@@ -40,10 +34,8 @@ export const llamaFactoryKeys: ForeignKeys = {
   create_new_adapter: ignored("an adapter that is trained begins anew", false),
   adapter_folder: ignored("an adapter that is trained begins anew"),
   adapter_name_or_path: fixed([null], "an adapter that is trained begins anew"),
-  ...method(
-    "freezing",
-    "freeze_trainable_layers freeze_trainable_modules freeze_extra_modules use_llama_pro",
-  ),
+  ...method("freezing", "freeze_trainable_layers freeze_trainable_modules freeze_extra_modules"),
+  use_llama_pro: fixed([false], "the model keeps its layers (LLaMA Pro adds some)"),
   ...method("OFT", "oft_rank oft_block_size oft_target module_dropout"),
   quantization_bit: fixed([null], `training on quantised weights (QLoRA) is not here: ${fullOnly}`),
   ...method(

@@ -1,4 +1,5 @@
 import type { ConfigKey } from "#lib/config/fields";
+import { parametersKinds } from "#lib/parameters/index";
 
 /**
  * What becomes of a key that Lockstep does not own. A key that could change results is never dropped
@@ -24,7 +25,7 @@ export type ForeignKey =
   | { readonly kind: "ignored"; readonly default: unknown; readonly reason: string }
   /** Would change results: only the listed values, which do what Lockstep does anyway. */
   | { readonly kind: "fixed"; readonly allowed: readonly unknown[]; readonly reason: string }
-  /** An option of a way of fine-tuning that is not here: without effect beside `finetuning_type`. */
+  /** An option of a way of fine-tuning that is not here: without effect beside one that is. */
   | { readonly kind: "method"; readonly method: string };
 
 export type ForeignKeys = Readonly<Record<string, ForeignKey>>;
@@ -80,7 +81,7 @@ export function each(names: string, rule: ForeignKey): Record<string, ForeignKey
 export const method = (name: string, keys: string): Record<string, ForeignKey> =>
   each(keys, { kind: "method", method: name });
 
-export const fullOnly = "all weights are trained, or LoRA adapters (use_peft: true)";
+export const fullOnly = parametersKinds.map(({ summary }) => summary).join(", or ");
 export const answersOnly = "where rows have answers, the answers alone are learnt";
 export const notHere = "this version cannot do it";
 export const otherHub = "models come from the Hugging Face Hub only";

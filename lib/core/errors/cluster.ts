@@ -1,3 +1,4 @@
+import { hostPort } from "#lib/core/address";
 import { entry } from "./define.js";
 
 /** Failures between processes: connections, frames, leases, workers. */
@@ -39,7 +40,7 @@ export const clusterErrors = {
     "Set tls_ca_file, tls_cert_file, tls_key_file and join_token_file, listen on 127.0.0.1, or accept the risk with --insecure.",
   ),
   E_LISTEN_FAILED: entry<{ host: string; port: number; reason: string }>(
-    (d) => `Listening on ${d.host}:${d.port} failed: ${d.reason}.`,
+    (d) => `Listening on ${hostPort(d.host, d.port)} failed: ${d.reason}.`,
     "Choose an address of this machine and a free port (0 takes any free port).",
   ),
   E_RPC_UNAVAILABLE: entry<{ method: string; address: string; reason: string }>(

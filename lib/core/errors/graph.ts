@@ -41,7 +41,7 @@ export const graphErrors = {
   ),
   E_ENGINE_NOT_INSTALLED: entry<{ message: string }>(
     (d) => `The TensorFlow engine cannot be loaded: ${d.message}`,
-    "Run `node scripts/setup.mjs`, which installs it.",
+    "Run `npx lockstep setup` in a project that installed the package, or `node scripts/setup.mjs` in a checkout.",
   ),
   E_ENGINE_ENVIRONMENT: entry<{ variable: string; value: string; expected: string }>(
     (d) => `The environment's ${d.variable} is ${d.value}; expected ${d.expected}.`,
@@ -54,6 +54,10 @@ export const graphErrors = {
   E_MODEL_UNSUPPORTED: entry<{ what: string }>(
     (d) => `${d.what} changes the arithmetic of the model and is not supported.`,
     "Use a model without this option.",
+  ),
+  E_MODEL_TASK: entry<{ model: string; modelType: string; task: string; expected: string }>(
+    (d) => `${d.model} is a ${d.task} model (${d.modelType}); expected one for ${d.expected}.`,
+    "TextGenerator takes causal-lm models, TextClassifier sequence-classification ones, TextEmbedder the others.",
   ),
   E_MODEL_TENSOR_MISSING: entry<{ tensor: string; expectedShape: string; got: string }>(
     (d) =>

@@ -25,6 +25,9 @@ export type ErrorCode = keyof typeof errorCatalogue;
 export type ErrorDetails<C extends ErrorCode> =
   (typeof errorCatalogue)[C] extends ErrorEntry<infer D> ? D : never;
 
+/** The same symbol in every copy of this package that a process has loaded. */
+const brand = Symbol.for("lockstep.LockstepError");
+
 /** An error of the catalogue: `message` tells what happened, `hint` what to do next. */
 export class LockstepError<C extends ErrorCode = ErrorCode> extends Error {
   override readonly name = "LockstepError";
@@ -32,6 +35,7 @@ export class LockstepError<C extends ErrorCode = ErrorCode> extends Error {
   readonly details: ErrorDetails<C>;
   readonly hint: string;
   readonly retryable: boolean;
+  readonly [brand] = true;
 
   constructor(code: C, details: ErrorDetails<C>, options?: { cause?: unknown }) {
     // The catalogue's union of entries cannot be called with a union of details; the signature above pairs them.
@@ -44,6 +48,7 @@ export class LockstepError<C extends ErrorCode = ErrorCode> extends Error {
   }
 }
 
+/** Whether it is an error of the catalogue, of this copy of the package or of another one. */
 export function isLockstepError(error: unknown): error is LockstepError {
-  return error instanceof LockstepError;
+  return typeof error === "object" && error !== null && brand in error;
 }

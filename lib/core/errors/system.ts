@@ -1,3 +1,4 @@
+import { hostPort } from "#lib/core/address";
 import { entry } from "./define.js";
 
 /** Failures of the machine around the program: files, ports, disks, missing programs. */
@@ -17,7 +18,7 @@ export const systemErrors = {
     { retryable: true },
   ),
   E_PORT_IN_USE: entry<{ host: string; port: number; what: string }>(
-    (d) => `The ${d.what} cannot listen on ${d.host}:${d.port}: the port is in use.`,
+    (d) => `The ${d.what} cannot listen on ${hostPort(d.host, d.port)}: the port is in use.`,
     "Stop the program that holds the port, or choose another one (0 takes any free port).",
     { retryable: true },
   ),

@@ -1,5 +1,5 @@
 /** Where a text stops being JSON (RFC 8259). */
-export interface JsonError {
+interface JsonError {
   /** UTF-16 units before the first wrong one. */
   readonly index: number;
   readonly problem: string;

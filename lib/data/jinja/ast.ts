@@ -41,7 +41,7 @@ export type Node =
       readonly falseExpr: Node;
     };
 
-export interface If {
+interface If {
   readonly type: "If";
   readonly test: Node;
   readonly body: readonly Node[];
@@ -60,7 +60,7 @@ export interface SetStatement {
   readonly value: Node | null;
   readonly body: readonly Node[];
 }
-export interface Macro {
+interface Macro {
   readonly type: "Macro";
   readonly name: Identifier;
   readonly args: readonly Parameter[];
@@ -72,50 +72,50 @@ export interface CallStatement {
   readonly callerArgs: readonly Parameter[] | null;
   readonly body: readonly Node[];
 }
-export interface MemberExpression {
+interface MemberExpression {
   readonly type: "MemberExpression";
   readonly object: Node;
   readonly property: Node;
   readonly computed: boolean;
 }
-export interface CallExpression {
+interface CallExpression {
   readonly type: "CallExpression";
   readonly callee: Node;
   readonly args: readonly Node[];
 }
-export interface Identifier {
+interface Identifier {
   readonly type: "Identifier";
   readonly value: string;
 }
-export interface BinaryExpression {
+interface BinaryExpression {
   readonly type: "BinaryExpression";
   readonly operator: { readonly value: string };
   readonly left: Node;
   readonly right: Node;
 }
-export interface FilterExpression {
+interface FilterExpression {
   readonly type: "FilterExpression";
   readonly operand: Node;
   readonly filter: FilterNode;
 }
-export interface SelectExpression {
+interface SelectExpression {
   readonly type: "SelectExpression";
   readonly lhs: Node;
   readonly test: Node;
 }
-export interface TestExpression {
+interface TestExpression {
   readonly type: "TestExpression";
   readonly operand: Node;
   readonly negate: boolean;
   readonly test: Identifier;
 }
-export interface SliceExpression {
+interface SliceExpression {
   readonly type: "SliceExpression";
   readonly start: Node | undefined;
   readonly stop: Node | undefined;
   readonly step: Node | undefined;
 }
-export interface KeywordArgument {
+interface KeywordArgument {
   readonly type: "KeywordArgumentExpression";
   readonly key: Identifier;
   readonly value: Node;

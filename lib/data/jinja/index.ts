@@ -6,10 +6,10 @@ import { textOf } from "./text.js";
 import { Callable, fail, type Value } from "./values.js";
 
 export { jsonText } from "./text.js";
-export { Undefined, type Value } from "./values.js";
+export { type Value } from "./values.js";
 
 /** A chat template that renders as transformers does: Jinja with Python's values. */
-export interface JinjaTemplate {
+interface JinjaTemplate {
   /**
    * @param date what `strftime_now` writes
    * @throws TemplateError, and Error for what goes wrong below

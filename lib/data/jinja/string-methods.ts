@@ -35,7 +35,7 @@ export function strip(text: string, named: string | undefined, side: Side = "bot
 }
 
 /** Python's `split` (or `rsplit`, which counts its cuts from the end). */
-export function split(
+function split(
   text: string,
   separator: string | undefined,
   limit: number,
@@ -81,8 +81,7 @@ export const capitalize = (text: string): string => {
 };
 
 /** A letter is a capital where no letter is before it. */
-export const titleCase = (text: string): string =>
-  text.replace(/\p{L}+/gu, (word) => capitalize(word));
+const titleCase = (text: string): string => text.replace(/\p{L}+/gu, (word) => capitalize(word));
 
 const isCase = (text: string, cased: string, other: string): boolean =>
   text === cased && text !== other;

@@ -47,7 +47,7 @@ const reprOfEntries = (entries: ReadonlyMap<Value, Value>): string =>
   `{${[...entries].map(([key, value]) => `${reprOf(key)}: ${reprOf(value)}`).join(", ")}}`;
 
 /** A float as Python writes it: the shortest digits that are read back as the same value. */
-export function floatText(value: number): string {
+function floatText(value: number): string {
   if (Number.isNaN(value)) return "nan";
   if (!Number.isFinite(value)) return value < 0 ? "-inf" : "inf";
   if (Object.is(value, -0)) return "-0.0";
@@ -89,7 +89,7 @@ function escapedCharacter(code: number): string {
   return code < 0x10000 ? `\\u${hex(4)}` : `\\U${hex(8)}`;
 }
 
-export interface JsonStyle {
+interface JsonStyle {
   readonly ensureAscii?: boolean;
   /** What a level is indented by; null writes all in one line. */
   readonly indent?: string | null;

@@ -57,7 +57,7 @@ export class Callable {
 }
 
 /** What is wrong while a template renders: its own `raise_exception`, or what Python would raise. */
-export class TemplateError extends Error {}
+class TemplateError extends Error {}
 
 /** @throws TemplateError */
 export function fail(problem: string): never {

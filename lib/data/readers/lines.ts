@@ -67,7 +67,7 @@ export class ExampleBytes {
   }
 }
 
-export interface Line {
+interface Line {
   readonly bytes: Buffer;
   /** Of the line's first byte in the file (in the decompressed bytes of a .gz file). */
   readonly fileOffset: number;

@@ -9,7 +9,7 @@ const lenient = new TextDecoder("utf-8", { ignoreBOM: true });
  * half of a character (U+DC80 to U+DCFF, as `surrogateescape` of Python writes it), so that an example that
  * uses the text is refused by name, and other rows of its group are read.
  */
-export function textFromBytes(bytes: Uint8Array): string {
+function textFromBytes(bytes: Uint8Array): string {
   try {
     return strict.decode(bytes);
   } catch {

@@ -65,7 +65,7 @@ function splitsOf(names: readonly string[], told: typeof inFileName): string[] {
 }
 
 /** A split as `datasets` writes it: a name, and perhaps the first rows of it. */
-export interface SplitRequest {
+interface SplitRequest {
   readonly name: string;
   readonly maxExamples?: number;
 }

@@ -2,10 +2,11 @@ import * as tf from "@tensorflow/tfjs-core";
 import { TextBatches, type TextBatchOptions, type TextTokens } from "#lib/evaluation/text-batches";
 import type { SequenceClassifier } from "#lib/models/index";
 
-export { type ClassScore, classScores } from "./scores.js";
+export type { ClassScore } from "./class-score.js";
+export { classScores } from "./scores.js";
 
 /** Padding is the model's own: decoders find the last token by it. */
-export type TextClassifierOptions = Omit<TextBatchOptions<SequenceClassifier>, "paddingTokenId">;
+type TextClassifierOptions = Omit<TextBatchOptions<SequenceClassifier>, "paddingTokenId">;
 
 /** Scores of texts in a model's classes, in one session of its own. */
 export class TextClassifier {

@@ -1,10 +1,5 @@
 import type { SequenceClassifier } from "#lib/models/index";
-
-export interface ClassScore {
-  readonly label: string;
-  /** Probability of the class; the number itself of a regression. */
-  readonly score: number;
-}
+import type { ClassScore } from "./class-score.js";
 
 /**
  * What transformers' text-classification pipeline makes of logits, the largest score first: softmax

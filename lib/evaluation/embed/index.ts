@@ -2,9 +2,7 @@
 import * as tf from "@tensorflow/tfjs-core";
 import { TextBatches, type TextBatchOptions } from "#lib/evaluation/text-batches";
 import type { Model } from "#lib/models/index";
-
-/** How the hidden states of a text become one vector. */
-export type Pooling = "mean" | "cls";
+import type { Pooling } from "./pooling.js";
 
 export interface TextEmbedderOptions extends TextBatchOptions<Model> {
   /** @default "mean" */

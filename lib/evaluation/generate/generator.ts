@@ -11,10 +11,11 @@ import { buildDecodePrograms, promptChunkLength } from "#lib/tuning/decode-progr
 import { Decoder } from "#lib/tuning/decoder";
 import { WeightVariables } from "#lib/tuning/weight-variables";
 import { takesArgMax, TokenChooser } from "./choose.js";
+import type { Continuation } from "./continuation.js";
 import type { GenerationOptions } from "./options.js";
 import { firstStop, settledLength } from "./stop-strings.js";
 
-export interface GeneratorOptions {
+interface GeneratorOptions {
   readonly model: CausalLanguageModel;
   /** A weight's values by its name, float32 in the shape of `model.weights`. */
   readonly readWeight: (name: string) => Promise<Float32Array>;
@@ -28,15 +29,7 @@ export interface GeneratorOptions {
   readonly chunkLength?: number;
 }
 
-export interface Continuation {
-  /** Without the end token. With a stop string, up to the token that completed it. */
-  readonly tokens: Int32Array;
-  /** Of the tokens, cut before a stop string; absent without `decode`. */
-  readonly text?: string;
-  readonly finish: "end-token" | "stop-string" | "length";
-}
-
-export interface TextHooks {
+interface TextHooks {
   /** Text of tokens; needed for stop strings and for `onText`. */
   readonly decode?: (tokens: Int32Array) => Promise<string>;
   /** Gets a row's text piece by piece, as soon as nothing can change it. */

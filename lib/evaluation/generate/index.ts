@@ -1,7 +1,3 @@
-export {
-  type Continuation,
-  Generator,
-  type GeneratorOptions,
-  type TextHooks,
-} from "./generator.js";
+export type { Continuation } from "./continuation.js";
+export { Generator } from "./generator.js";
 export { type GenerationOptions, generationDefaults, readGenerationConfig } from "./options.js";

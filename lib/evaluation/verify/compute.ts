@@ -25,6 +25,8 @@ export interface CaseResult {
   readonly continuation: Int32Array | undefined;
 }
 
+type GreedyCase = NonNullable<ReferenceCase["greedy"]>;
+
 /**
  * Computes what a case records, in float32 through the traced graph.
  *
@@ -130,7 +132,10 @@ function objectiveOfCase(model: HeadedModel, { labelsPerRow }: ReferenceCase): O
 const guessedProblem = (labelsPerRow: number): string =>
   labelsPerRow === 1 ? "single_label_classification" : "multi_label_classification";
 
-/** One program a length: dynamic rotary types depend on it. */
+/**
+ * One program a length, since dynamic rotary types depend on it. All have rows of the longest, so that what
+ * XLA compiles is the same in all; no token sees those behind it.
+ */
 function greedyPrograms(
   graph: GraphBuilder,
   model: CausalLanguageModel,
@@ -138,12 +143,14 @@ function greedyPrograms(
   { greedy }: ReferenceCase,
 ): readonly Program[] {
   if (greedy === undefined) return [];
+  const longest = greedyRowLength(greedy);
   return Array.from(greedy.continuation, (_, index) => {
     const length = greedy.prompt.length + index;
     const name = `greedy/${length}`;
-    const tokens = op.placeholder(graph, `feed/${name}`, "int32", [1, length]);
+    const tokens = op.placeholder(graph, `feed/${name}`, "int32", [1, longest]);
     const hidden_1TD = model.hiddenStates(weights, {
       tokens: symbolicTensor(tokens) as tf.Tensor2D,
+      sequenceLength: length,
     });
     const d = hidden_1TD.shape[2];
     const last_1D = tf.reshape(tf.slice(hidden_1TD, [0, length - 1, 0], [1, 1, d]), [1, d]);
@@ -154,6 +161,10 @@ function greedyPrograms(
   });
 }
 
+/** Tokens from which the last one follows. */
+const greedyRowLength = ({ prompt, continuation }: GreedyCase): number =>
+  prompt.length + continuation.length - 1;
+
 /** Each token follows from those that were chosen here, not from the recorded ones. */
 function continuationOf(
   session: Session,
@@ -163,7 +174,9 @@ function continuationOf(
   if (greedy === undefined) return undefined;
   const tokens = [...greedy.prompt];
   for (const step of steps) {
-    tokens.push(session.run(step, { tokens: Int32Array.from(tokens) })["token"]?.[0] as number);
+    const row = new Int32Array(greedyRowLength(greedy));
+    row.set(tokens);
+    tokens.push(session.run(step, { tokens: row })["token"]?.[0] as number);
   }
   return Int32Array.from(tokens.slice(greedy.prompt.length));
 }

@@ -9,7 +9,7 @@ import { type AttentionAttrs, hiddenScore } from "#lib/ops/index";
 import { type Block, swapHeads } from "./attention-blocks.js";
 
 /** Segments of a block's queries, int32 [B, Q], and of its keys, int32 [B, S]. */
-export interface BlockSegments {
+interface BlockSegments {
   readonly queries: GraphTensor;
   readonly keys: GraphTensor;
 }

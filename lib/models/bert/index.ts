@@ -4,20 +4,21 @@ import { encoderModel } from "#lib/models/encoder/index";
 import { linearWeights } from "#lib/models/encoder/weights";
 import { firstTokens, linear } from "#lib/models/layers";
 import type { CreateModel } from "#lib/models/model";
+import { bert } from "./facts.js";
 
-const pooler = "bert.pooler.dense";
-const classifier = "classifier";
+const [pooler] = bert.classifier.dense as [string];
+const classifier = bert.classifier.output;
 
 export const createBert: CreateModel = (json, task) => {
-  const config = parseBertConfig("bert", json, { vocabSize: 30_522, padTokenId: 0 });
+  const config = parseBertConfig(bert, json, { vocabSize: 30_522 });
   const { hiddenSize: d } = config;
   return encoderModel(json, task, {
     base: {
-      modelType: "bert",
+      modelType: bert.modelType,
       vocabSize: config.vocabSize,
       maxPositions: config.numPositions,
       weights: bertWeights(config),
-      basePrefix: "bert.",
+      basePrefix: bert.basePrefix,
       dropouts: config.dropouts,
       hiddenStates: (weights, inputs) =>
         bertHiddenStates(config, weights, inputs, {

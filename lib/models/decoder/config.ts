@@ -1,9 +1,10 @@
 import type { Activation } from "#lib/models/activation";
 import type { ConfigReader } from "#lib/models/config-reader";
+import type { ModelFacts } from "#lib/models/model-facts";
 import type { Rotary } from "#lib/models/rotary-config";
 
 /** What one layer of a decoder does differently from its neighbours. */
-export interface DecoderLayer {
+interface DecoderLayer {
   /** Keys that a query sees, itself included; null: all before it. */
   readonly window: number | null;
   readonly rotary: Rotary;
@@ -50,18 +51,15 @@ export interface DecoderConfig {
 /** What most of the family reads alike. */
 export function parseDecoderBase(
   config: ConfigReader,
+  { modelType, keys, defaults: usual, tiesHead }: ModelFacts,
   defaults: {
-    readonly modelType: string;
-    readonly maxPositions: number;
     readonly numKeyValueHeads?: number;
     readonly headDim?: number;
     readonly normEpsilon?: number;
-    readonly padTokenId?: number;
-    readonly tieWordEmbeddings?: boolean;
     readonly activationKey?: "hidden_act" | "hidden_activation";
     readonly activation?: Activation;
     readonly dropoutKeys?: readonly string[];
-  },
+  } = {},
 ) {
   const hiddenSize = config.positiveInt("hidden_size");
   const numHeads = config.positiveInt("num_attention_heads");
@@ -73,10 +71,9 @@ export function parseDecoderBase(
     config.refuse("num_key_value_heads", `a divisor of num_attention_heads (${numHeads})`);
   }
   const vocabSize = config.positiveInt("vocab_size");
-  const padTokenId = defaults.padTokenId ?? null;
   const headDim = config.positiveInt("head_dim", defaults.headDim ?? hiddenSize / numHeads);
   return {
-    modelType: defaults.modelType,
+    modelType,
     vocabSize,
     hiddenSize,
     intermediateSize: config.positiveInt("intermediate_size"),
@@ -99,10 +96,10 @@ export function parseDecoderBase(
     attentionSoftcap: null,
     logitSoftcap: null,
     embeddingScale: null,
-    maxPositions: config.positiveInt("max_position_embeddings", defaults.maxPositions),
-    tieWordEmbeddings: config.boolean("tie_word_embeddings", defaults.tieWordEmbeddings ?? false),
-    paddingRow: config.paddingRow(vocabSize, padTokenId),
-    padTokenId: config.tokenId("pad_token_id", padTokenId),
+    maxPositions: config.anyPositiveInt(keys.positions, usual.positions),
+    tieWordEmbeddings: config.boolean("tie_word_embeddings", tiesHead),
+    paddingRow: config.paddingRow(vocabSize, usual.padTokenId),
+    padTokenId: config.tokenId("pad_token_id", usual.padTokenId),
     dropouts: config.dropouts(["attention_dropout", ...(defaults.dropoutKeys ?? [])]),
   } as const;
 }

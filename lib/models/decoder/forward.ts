@@ -8,7 +8,8 @@ import type { Rotary } from "#lib/models/rotary-config";
 import { rotaryTables, type RotaryTables } from "#lib/models/rotary-tables";
 import { checkpointed, embedding, rmsNorm, rotary } from "#lib/ops/index";
 import type { DecoderConfig } from "./config.js";
-import { embeddingName, finalNormName, type LayerModules, layerModules } from "./weights.js";
+import { tokenEmbedding } from "./facts.js";
+import { finalNormName, type LayerModules, layerModules } from "./weights.js";
 
 /** One forward pass: what every layer of it needs. */
 interface Pass {
@@ -47,7 +48,7 @@ export function decoderHiddenStates(
   };
   const tokens_M = tf.reshape(inputs.tokens, [b * t]) as tf.Tensor1D;
   // The residual stream is float32: every layer adds a little to a sum that stays.
-  let x_MD = tf.cast(embedding(weights(embeddingName), tokens_M, config.paddingRow), "float32");
+  let x_MD = tf.cast(embedding(weights(tokenEmbedding), tokens_M, config.paddingRow), "float32");
   if (config.embeddingScale !== null) x_MD = tf.mul(x_MD, tf.scalar(config.embeddingScale));
   for (let layer = 0; layer < config.layers.length; layer++) {
     x_MD = checkpointed(x_MD, (in_MD) => decoderLayer(pass, layer, in_MD));

@@ -1,24 +1,20 @@
 import type { ConfigReader } from "#lib/models/config-reader";
+import type { ModelFacts } from "#lib/models/model-facts";
 import { parseDecoderBase } from "./config.js";
 
 /** What Gemma 2 and 3 read alike. */
 export function parseGemmaBase(
   config: ConfigReader,
-  modelType: string,
+  facts: ModelFacts,
   defaults: {
-    readonly maxPositions: number;
     readonly attentionSoftcap: number | null;
     readonly logitSoftcap: number | null;
   },
 ) {
   config.only("use_bidirectional_attention", false);
-  const base = parseDecoderBase(config, {
-    modelType,
-    maxPositions: defaults.maxPositions,
+  const base = parseDecoderBase(config, facts, {
     numKeyValueHeads: 4,
     headDim: 256,
-    padTokenId: 0,
-    tieWordEmbeddings: true,
     activationKey: "hidden_activation",
     activation: "gelu_pytorch_tanh",
   });

@@ -3,7 +3,8 @@ import { decoderModel } from "#lib/models/heads";
 import type { Model, Task } from "#lib/models/model";
 import type { DecoderConfig } from "./config.js";
 import { decoderHiddenStates } from "./forward.js";
-import { basePrefix, decoderWeights, embeddingName } from "./weights.js";
+import { basePrefix, scoreModule, tokenEmbedding } from "./facts.js";
+import { decoderWeights } from "./weights.js";
 
 /** A model of Llama's family from its configuration. */
 export function createDecoder(
@@ -24,9 +25,9 @@ export function createDecoder(
     task,
     {
       hiddenSize: config.hiddenSize,
-      projectionName: config.tieWordEmbeddings ? embeddingName : "lm_head.weight",
+      projectionName: config.tieWordEmbeddings ? tokenEmbedding : "lm_head.weight",
       logitSoftcap: config.logitSoftcap,
-      scoreName: "score.weight",
+      scoreName: `${scoreModule}.weight`,
       padTokenId: config.padTokenId,
       config: new ConfigReader(config.modelType, json),
     },

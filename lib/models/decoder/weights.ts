@@ -1,13 +1,12 @@
 import type { WeightSpec } from "#lib/models/model";
 import type { DecoderConfig } from "./config.js";
+import { basePrefix, tokenEmbedding } from "./facts.js";
 
-export const basePrefix = "model.";
-export const embeddingName = "model.embed_tokens.weight";
-export const finalNormName = "model.norm.weight";
+export const finalNormName = `${basePrefix}norm.weight`;
 
 /** Names of one layer's modules, as Hugging Face writes them. */
 export function layerModules(layer: number) {
-  const prefix = `model.layers.${layer}`;
+  const prefix = `${basePrefix}layers.${layer}`;
   return {
     attentionNorm: `${prefix}.input_layernorm`,
     query: `${prefix}.self_attn.q_proj`,
@@ -33,7 +32,7 @@ export type LayerModules = ReturnType<typeof layerModules>;
 /** The weights of the base model; projections are [out, in]. */
 export function decoderWeights(config: DecoderConfig): readonly WeightSpec[] {
   return [
-    { name: embeddingName, shape: [config.vocabSize, config.hiddenSize] },
+    { name: tokenEmbedding, shape: [config.vocabSize, config.hiddenSize] },
     ...config.layers.flatMap((_, layer) => layerWeights(config, layerModules(layer))),
     { name: finalNormName, shape: [config.hiddenSize] },
   ];

@@ -1,5 +1,6 @@
 import { ConfigReader } from "#lib/models/config-reader";
 import type { EncoderConfig } from "#lib/models/encoder/forward";
+import { distilbert } from "./facts.js";
 
 export interface DistilBertConfig extends EncoderConfig {
   readonly vocabSize: number;
@@ -9,16 +10,15 @@ export interface DistilBertConfig extends EncoderConfig {
 }
 
 export function parseDistilBertConfig(json: Readonly<Record<string, unknown>>): DistilBertConfig {
-  const config = new ConfigReader("distilbert", json);
+  const config = new ConfigReader(distilbert.modelType, json);
   // Sinusoidal positions are a table that is not trained.
   config.only("sinusoidal_pos_embds", false);
-  const int = (key: string, alias: string, fallback: number): number =>
-    config.positiveInt(key, config.positiveInt(alias, fallback));
-  const hiddenSize = int("dim", "hidden_size", 768);
-  const numHeads = int("n_heads", "num_attention_heads", 12);
+  const { keys, defaults } = distilbert;
+  const hiddenSize = config.anyPositiveInt(keys.width, defaults.width);
+  const numHeads = config.anyPositiveInt(keys.heads, 12);
   if (hiddenSize % numHeads !== 0) config.refuse("n_heads", `a divisor of dim (${hiddenSize})`);
   const vocabSize = config.positiveInt("vocab_size", 30_522);
-  const numLayers = config.layerCount("n_layers", config.layerCount("num_hidden_layers", 6));
+  const numLayers = config.layerCount(keys.layers, 6);
   return Object.freeze({
     vocabSize,
     hiddenSize,
@@ -27,15 +27,15 @@ export function parseDistilBertConfig(json: Readonly<Record<string, unknown>>): 
     activation: config.activation("activation", "gelu"),
     // transformers has no option for it.
     layerNormEpsilon: 1e-12,
-    maxPositions: config.positiveInt("max_position_embeddings", 512),
-    paddingRow: config.paddingRow(vocabSize, 0),
+    maxPositions: config.anyPositiveInt(keys.positions, defaults.positions),
+    paddingRow: config.paddingRow(vocabSize, defaults.padTokenId),
     dropouts: config.dropouts(["dropout", "attention_dropout", "seq_classif_dropout"]),
     layers: Array.from({ length: numLayers }, (_, layer) => layerModules(layer)),
   });
 }
 
 function layerModules(layer: number) {
-  const module = `distilbert.transformer.layer.${layer}`;
+  const module = `${distilbert.basePrefix}transformer.layer.${layer}`;
   return {
     query: `${module}.attention.q_lin`,
     key: `${module}.attention.k_lin`,

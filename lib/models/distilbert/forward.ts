@@ -5,7 +5,8 @@ import { firstTokens, linear, positionEmbeddings } from "#lib/models/layers";
 import type { ModelInputs, Weights } from "#lib/models/model";
 import { embedding } from "#lib/ops/index";
 import type { DistilBertConfig } from "./config.js";
-import { classifier, embeddingNorm, positions, preClassifier, words } from "./weights.js";
+import { distilbert } from "./facts.js";
+import { classifier, embeddingNorm, positions, preClassifier } from "./weights.js";
 
 /** @returns float [B, T, D] of the last layer */
 export function distilBertHiddenStates(
@@ -15,7 +16,7 @@ export function distilBertHiddenStates(
 ): tf.Tensor3D {
   const [b, t] = inputs.tokens.shape;
   const tokens_M = tf.reshape(inputs.tokens, [b * t]) as tf.Tensor1D;
-  const found_MD = embedding(weights(words), tokens_M, config.paddingRow);
+  const found_MD = embedding(weights(distilbert.tokenEmbedding), tokens_M, config.paddingRow);
   const words_BTD = tf.cast(tf.reshape(found_MD, [b, t, config.hiddenSize]), "float32");
   const places = positionEmbeddings(weights(positions), t, inputs.positions);
   return encoderHiddenStates(config, weights, inputs, embeddingNorm, tf.add(words_BTD, places));

@@ -2,17 +2,18 @@ import { encoderModel } from "#lib/models/encoder/index";
 import type { CreateModel } from "#lib/models/model";
 import { parseDistilBertConfig } from "./config.js";
 import { distilBertClassify, distilBertHiddenStates } from "./forward.js";
-import { basePrefix, classifierWeights, distilBertWeights } from "./weights.js";
+import { distilbert } from "./facts.js";
+import { classifierWeights, distilBertWeights } from "./weights.js";
 
 export const createDistilBert: CreateModel = (json, task) => {
   const config = parseDistilBertConfig(json);
   return encoderModel(json, task, {
     base: {
-      modelType: "distilbert",
+      modelType: distilbert.modelType,
       vocabSize: config.vocabSize,
       maxPositions: config.maxPositions,
       weights: distilBertWeights(config),
-      basePrefix,
+      basePrefix: distilbert.basePrefix,
       dropouts: config.dropouts,
       hiddenStates: (weights, inputs) => distilBertHiddenStates(config, weights, inputs),
     },

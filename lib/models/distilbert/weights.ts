@@ -1,17 +1,17 @@
 import { layerWeights, linearWeights, normWeights } from "#lib/models/encoder/weights";
 import type { WeightSpec } from "#lib/models/model";
 import type { DistilBertConfig } from "./config.js";
+import { distilbert } from "./facts.js";
 
-export const basePrefix = "distilbert.";
-export const words = "distilbert.embeddings.word_embeddings.weight";
-export const positions = "distilbert.embeddings.position_embeddings.weight";
-export const embeddingNorm = "distilbert.embeddings.LayerNorm";
-export const preClassifier = "pre_classifier";
-export const classifier = "classifier";
+const { basePrefix, tokenEmbedding } = distilbert;
+export const positions = `${basePrefix}embeddings.position_embeddings.weight`;
+export const embeddingNorm = `${basePrefix}embeddings.LayerNorm`;
+export const [preClassifier] = distilbert.classifier.dense as [string];
+export const classifier = distilbert.classifier.output;
 
 /** The weights of the base model. */
 export const distilBertWeights = (config: DistilBertConfig): readonly WeightSpec[] => [
-  { name: words, shape: [config.vocabSize, config.hiddenSize] },
+  { name: tokenEmbedding, shape: [config.vocabSize, config.hiddenSize] },
   { name: positions, shape: [config.maxPositions, config.hiddenSize] },
   ...normWeights(embeddingNorm, config.hiddenSize),
   ...layerWeights(config),

@@ -2,14 +2,15 @@
 import * as tf from "@tensorflow/tfjs-core";
 import { ConfigReader } from "#lib/models/config-reader";
 import { positionEmbeddings } from "#lib/models/layers";
+import type { ModelFacts } from "#lib/models/model-facts";
 import type { ModelInputs, WeightSpec, Weights } from "#lib/models/model";
 import { embedding } from "#lib/ops/index";
 import { type EncoderConfig, encoderHiddenStates } from "./forward.js";
 import { layerWeights, normWeights } from "./weights.js";
 
 /** BERT and RoBERTa: one layout of weights under two prefixes, and two ways to number positions. */
-export interface BertConfig extends EncoderConfig {
-  readonly modelType: "bert" | "roberta";
+interface BertConfig extends EncoderConfig {
+  readonly facts: ModelFacts;
   readonly vocabSize: number;
   readonly typeVocabSize: number;
   /** Rows of the table of positions. */
@@ -19,23 +20,24 @@ export interface BertConfig extends EncoderConfig {
 }
 
 export function parseBertConfig(
-  modelType: BertConfig["modelType"],
+  facts: ModelFacts,
   json: Readonly<Record<string, unknown>>,
-  defaults: { readonly vocabSize: number; readonly padTokenId: number },
+  { vocabSize: usualVocabSize }: { readonly vocabSize: number },
 ): BertConfig {
+  const { modelType, basePrefix, keys, defaults } = facts;
   const config = new ConfigReader(modelType, json);
   config.only("is_decoder", false);
   config.only("add_cross_attention", false);
   config.only("position_embedding_type", "absolute");
-  const hiddenSize = config.positiveInt("hidden_size", 768);
-  const numHeads = config.positiveInt("num_attention_heads", 12);
+  const hiddenSize = config.anyPositiveInt(keys.width, defaults.width);
+  const numHeads = config.anyPositiveInt(keys.heads, 12);
   if (hiddenSize % numHeads !== 0) {
     config.refuse("num_attention_heads", `a divisor of hidden_size (${hiddenSize})`);
   }
-  const vocabSize = config.positiveInt("vocab_size", defaults.vocabSize);
-  const numLayers = config.layerCount("num_hidden_layers", 12);
+  const vocabSize = config.positiveInt("vocab_size", usualVocabSize);
+  const numLayers = config.layerCount(keys.layers, 12);
   return Object.freeze({
-    modelType,
+    facts,
     vocabSize,
     hiddenSize,
     intermediateSize: config.positiveInt("intermediate_size", 3072),
@@ -43,19 +45,19 @@ export function parseBertConfig(
     activation: config.activation("hidden_act", "gelu"),
     layerNormEpsilon: config.positiveNumber("layer_norm_eps", 1e-12),
     typeVocabSize: config.positiveInt("type_vocab_size", 2),
-    numPositions: config.positiveInt("max_position_embeddings", 512),
+    numPositions: config.anyPositiveInt(keys.positions, defaults.positions),
     paddingRow: config.paddingRow(vocabSize, defaults.padTokenId),
     dropouts: config.dropouts([
       "hidden_dropout_prob",
       "attention_probs_dropout_prob",
       "classifier_dropout",
     ]),
-    layers: Array.from({ length: numLayers }, (_, layer) => layerModules(modelType, layer)),
+    layers: Array.from({ length: numLayers }, (_, layer) => layerModules(basePrefix, layer)),
   });
 }
 
 function layerModules(prefix: string, layer: number) {
-  const module = `${prefix}.encoder.layer.${layer}`;
+  const module = `${prefix}encoder.layer.${layer}`;
   return {
     query: `${module}.attention.self.query`,
     key: `${module}.attention.self.key`,
@@ -68,18 +70,18 @@ function layerModules(prefix: string, layer: number) {
   } as const;
 }
 
-const embeddingNames = (prefix: string) =>
+const embeddingNames = ({ basePrefix: prefix, tokenEmbedding }: ModelFacts) =>
   ({
-    words: `${prefix}.embeddings.word_embeddings.weight`,
-    positions: `${prefix}.embeddings.position_embeddings.weight`,
-    types: `${prefix}.embeddings.token_type_embeddings.weight`,
-    norm: `${prefix}.embeddings.LayerNorm`,
+    words: tokenEmbedding,
+    positions: `${prefix}embeddings.position_embeddings.weight`,
+    types: `${prefix}embeddings.token_type_embeddings.weight`,
+    norm: `${prefix}embeddings.LayerNorm`,
   }) as const;
 
 /** The weights of the base model without its pooler. */
 export function bertWeights(config: BertConfig): readonly WeightSpec[] {
   const { hiddenSize: d } = config;
-  const names = embeddingNames(config.modelType);
+  const names = embeddingNames(config.facts);
   return [
     { name: names.words, shape: [config.vocabSize, d] },
     { name: names.positions, shape: [config.numPositions, d] },
@@ -105,7 +107,7 @@ export function bertHiddenStates(
   },
 ): tf.Tensor3D {
   const [b, t] = inputs.tokens.shape;
-  const names = embeddingNames(config.modelType);
+  const names = embeddingNames(config.facts);
   const rows = (table: tf.Tensor, ids: tf.Tensor2D, paddingRow: number | null): tf.Tensor => {
     const found = embedding(table, tf.reshape(ids, [b * t]) as tf.Tensor1D, paddingRow);
     return tf.cast(tf.reshape(found, [b, t, config.hiddenSize]), "float32");

@@ -6,7 +6,7 @@ import type { ModelInputs, Weights } from "#lib/models/model";
 import { checkpointed, layerNorm } from "#lib/ops/index";
 
 /** Names of one layer's modules; projections are [out, in] and have biases. */
-export interface EncoderModules {
+interface EncoderModules {
   readonly query: string;
   readonly key: string;
   readonly value: string;

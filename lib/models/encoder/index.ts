@@ -3,7 +3,7 @@ import { ConfigReader } from "#lib/models/config-reader";
 import { parseLabels } from "#lib/models/heads";
 import type { Model, ModelBase, Task, WeightSpec, Weights } from "#lib/models/model";
 
-export interface EncoderParts {
+interface EncoderParts {
   readonly base: ModelBase;
   readonly classifierWeights: (numLabels: number) => readonly WeightSpec[];
   /** float [B, L] from the hidden states [B, T, D]. */

@@ -2,14 +2,14 @@ import { ConfigReader } from "#lib/models/config-reader";
 import { type DecoderConfig, slidingLayers } from "#lib/models/decoder/config";
 import { parseGemmaBase } from "#lib/models/decoder/gemma";
 import { parseRotaryParameters, type Rotary } from "#lib/models/rotary-config";
+import { gemma3 } from "./facts.js";
 
 /** Reads the config.json of a Gemma 3 text model: local layers with a window and angles of their own. */
 export function parseGemma3Config(json: Readonly<Record<string, unknown>>): DecoderConfig {
-  const config = new ConfigReader("gemma3_text", json);
+  const config = new ConfigReader(gemma3.modelType, json);
   // transformers reads the cap of attention scores and does not apply it; a set one is ambiguous.
   if (config.isSet("attn_logit_softcapping")) config.unsupported("attn_logit_softcapping");
-  const base = parseGemmaBase(config, "gemma3_text", {
-    maxPositions: 131_072,
+  const base = parseGemmaBase(config, gemma3, {
     attentionSoftcap: null,
     logitSoftcap: null,
   });
@@ -38,7 +38,7 @@ function rotaryOf(
 ): Rotary {
   const isGlobal = kind === "full_attention";
   const nested = new ConfigReader(
-    "gemma3_text rope_parameters",
+    `${gemma3.modelType} rope_parameters`,
     config.record("rope_parameters") ?? {},
   );
   const parameters = {
@@ -48,5 +48,5 @@ function rotaryOf(
   const theta = isGlobal
     ? config.positiveNumber("rope_theta", 1_000_000)
     : config.positiveNumber("rope_local_base_freq", 10_000);
-  return parseRotaryParameters("gemma3_text", parameters, config, { ...base, theta });
+  return parseRotaryParameters(gemma3.modelType, parameters, config, { ...base, theta });
 }

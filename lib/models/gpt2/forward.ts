@@ -5,13 +5,8 @@ import { attentionOf, conv1d, positionEmbeddings } from "#lib/models/layers";
 import type { ModelInputs, Weights } from "#lib/models/model";
 import { checkpointed, embedding, layerNorm } from "#lib/ops/index";
 import type { Gpt2Config } from "./config.js";
-import {
-  embeddingName,
-  finalNorm,
-  type LayerModules,
-  layerModules,
-  positionsName,
-} from "./weights.js";
+import { gpt2 } from "./facts.js";
+import { finalNorm, type LayerModules, layerModules, positionsName } from "./weights.js";
 
 /**
  * GPT-2 without its output projection.
@@ -43,7 +38,7 @@ export function gpt2HiddenStates(
 
 function embed(weights: Weights, inputs: ModelInputs): tf.Tensor {
   const [b, t] = inputs.tokens.shape;
-  const table = weights(embeddingName);
+  const table = weights(gpt2.tokenEmbedding);
   const rows = (ids: tf.Tensor2D): tf.Tensor => {
     const found = embedding(table, tf.reshape(ids, [b * t]) as tf.Tensor1D, null);
     return tf.reshape(tf.cast(found, "float32"), [b, t, table.shape[1] as number]);

@@ -3,28 +3,29 @@ import { decoderModel } from "#lib/models/heads";
 import type { CreateModel } from "#lib/models/model";
 import { parseGpt2Config } from "./config.js";
 import { gpt2HiddenStates } from "./forward.js";
-import { basePrefix, embeddingName, gpt2Weights, head, score } from "./weights.js";
+import { gpt2 } from "./facts.js";
+import { gpt2Weights, head } from "./weights.js";
 
 export const createGpt2: CreateModel = (json, task) => {
   const config = parseGpt2Config(json);
   return decoderModel(
     {
-      modelType: "gpt2",
+      modelType: gpt2.modelType,
       vocabSize: config.vocabSize,
       maxPositions: config.maxPositions,
       weights: gpt2Weights(config),
-      basePrefix,
+      basePrefix: gpt2.basePrefix,
       dropouts: config.dropouts,
       hiddenStates: (weights, inputs) => gpt2HiddenStates(config, weights, inputs),
     },
     task,
     {
       hiddenSize: config.hiddenSize,
-      projectionName: config.tieWordEmbeddings ? embeddingName : head,
+      projectionName: config.tieWordEmbeddings ? gpt2.tokenEmbedding : head,
       logitSoftcap: null,
-      scoreName: score,
+      scoreName: `${gpt2.classifier.output}.weight`,
       padTokenId: config.padTokenId,
-      config: new ConfigReader("gpt2", json),
+      config: new ConfigReader(gpt2.modelType, json),
     },
   );
 };

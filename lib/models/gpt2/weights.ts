@@ -1,16 +1,15 @@
 import type { WeightSpec } from "#lib/models/model";
 import type { Gpt2Config } from "./config.js";
+import { gpt2 } from "./facts.js";
 
-export const basePrefix = "transformer.";
-export const embeddingName = "transformer.wte.weight";
-export const positionsName = "transformer.wpe.weight";
-export const finalNorm = "transformer.ln_f";
+const { basePrefix } = gpt2;
+export const positionsName = `${basePrefix}wpe.weight`;
+export const finalNorm = `${basePrefix}ln_f`;
 export const head = "lm_head.weight";
-export const score = "score.weight";
 
 /** Names of one layer's modules; projections are Conv1D, stored [in, out]. */
 export function layerModules(layer: number) {
-  const prefix = `transformer.h.${layer}`;
+  const prefix = `${basePrefix}h.${layer}`;
   return {
     attentionNorm: `${prefix}.ln_1`,
     queryKeyValue: `${prefix}.attn.c_attn`,
@@ -35,7 +34,7 @@ export function gpt2Weights(config: Gpt2Config): readonly WeightSpec[] {
     { name: `${module}.bias`, shape: [out] },
   ];
   return [
-    { name: embeddingName, shape: [config.vocabSize, d] },
+    { name: gpt2.tokenEmbedding, shape: [config.vocabSize, d] },
     { name: positionsName, shape: [config.maxPositions, d] },
     ...Array.from({ length: config.numLayers }, (_, layer) => {
       const names = layerModules(layer);

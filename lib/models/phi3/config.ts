@@ -1,18 +1,16 @@
 import { ConfigReader } from "#lib/models/config-reader";
 import { type DecoderConfig, parseDecoderBase } from "#lib/models/decoder/config";
 import { parseRotary } from "#lib/models/rotary-config";
+import { phi3 } from "./facts.js";
 
 /** Reads a Phi-3 config.json: fused projections, and a part of each head that turns. */
 export function parsePhi3Config(json: Readonly<Record<string, unknown>>): DecoderConfig {
-  const config = new ConfigReader("phi3", json);
-  const base = parseDecoderBase(config, {
-    modelType: "phi3",
-    maxPositions: 4096,
+  const config = new ConfigReader(phi3.modelType, json);
+  const base = parseDecoderBase(config, phi3, {
     normEpsilon: 1e-5,
-    padTokenId: 32_000,
     dropoutKeys: ["resid_pdrop", "embd_pdrop"],
   });
-  const rotary = parseRotary("phi3", config, {
+  const rotary = parseRotary(phi3.modelType, config, {
     ...base,
     theta: 10_000,
     partial: true,

@@ -5,28 +5,25 @@ import { encoderModel } from "#lib/models/encoder/index";
 import { linearWeights } from "#lib/models/encoder/weights";
 import { firstTokens, linear } from "#lib/models/layers";
 import type { CreateModel } from "#lib/models/model";
+import { roberta } from "./facts.js";
 
-const dense = "classifier.dense";
-const output = "classifier.out_proj";
-const defaultPadTokenId = 1;
+const [dense] = roberta.classifier.dense as [string];
+const { output } = roberta.classifier;
 
 export const createRoberta: CreateModel = (json, task) => {
-  const config = parseBertConfig("roberta", json, {
-    vocabSize: 50_265,
-    padTokenId: defaultPadTokenId,
-  });
+  const config = parseBertConfig(roberta, json, { vocabSize: 50_265 });
   const { hiddenSize: d } = config;
-  const padTokenId = new ConfigReader("roberta", json).nonNegativeInt(
+  const padTokenId = new ConfigReader(roberta.modelType, json).nonNegativeInt(
     "pad_token_id",
-    defaultPadTokenId,
+    roberta.defaults.padTokenId ?? 0,
   );
   return encoderModel(json, task, {
     base: {
-      modelType: "roberta",
+      modelType: roberta.modelType,
       vocabSize: config.vocabSize,
       maxPositions: config.numPositions - padTokenId - 1,
       weights: bertWeights(config),
-      basePrefix: "roberta.",
+      basePrefix: roberta.basePrefix,
       dropouts: config.dropouts,
       hiddenStates: (weights, inputs) =>
         bertHiddenStates(config, weights, inputs, {

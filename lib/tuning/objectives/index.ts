@@ -1,5 +1,6 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { causalLm } from "./causal-lm.js";
+import { multiLabelClassification } from "./multi-label-classification.js";
 import type { TracedObjective } from "./objective.js";
 import { regression } from "./regression.js";
 import { singleLabelClassification } from "./single-label-classification.js";
@@ -10,6 +11,7 @@ export type { HeadedModel, TracedLoss, TracedObjective } from "./objective.js";
 export const tracedObjectives: readonly TracedObjective[] = [
   causalLm,
   singleLabelClassification,
+  multiLabelClassification,
   regression,
 ];
 

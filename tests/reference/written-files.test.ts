@@ -24,6 +24,7 @@ import {
 } from "#lib/checkpoint/peft/index";
 import type { FloatDtype } from "#lib/core/dtype";
 import { packageRoot } from "#lib/core/paths";
+import { adapterFacts } from "#lib/models/facts";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { needsPeers, runPeers } from "#tests/support/peers";
 import { createTinyClassifier } from "#tests/support/tiny-classifier";
@@ -205,7 +206,7 @@ async function writeRandomAdapter(
   const weights = await ModelWeights.open(base);
   const shapes = weights.names().map((name) => ({ name, shape: weights.info(name).shape }));
   await weights.close();
-  const model = { modelType, weights: shapes };
+  const model = { facts: adapterFacts({ model_type: modelType }), weights: shapes };
   const task_type = head === "classifier" ? "SEQ_CLS" : "CAUSAL_LM";
   const config = completeLoraConfig(
     { ...defaultLoraConfig, task_type, base_model_name_or_path: base, ...change },

@@ -1,15 +1,31 @@
-import { type LoraJob, loraWeightName } from "#lib/core/job";
+import {
+  adaptedModules,
+  type BaseModel,
+  isSavedWhole,
+  type LoraConfig,
+  rankOf,
+  scaleOf,
+} from "#lib/checkpoint/peft/index";
 import type { WireDtype } from "#lib/core/dtype";
 import { buildParameterLayout, type ParameterLayout } from "#lib/core/parameter-layout";
 import { RandomStream } from "#lib/core/random";
-import type { LoraConfig } from "./lora-config.js";
-import { adaptedModules, type BaseModel, isSavedWhole, rankOf, scaleOf } from "./target-modules.js";
+
+/** What an engine has to know of a job of adapters, beside its two spaces. */
+export interface LoraJob {
+  readonly kind: "lora";
+  /** By path of the adapted module: the factor of B A x. */
+  readonly scales: Readonly<Record<string, number>>;
+}
+
+/** The name in the trained space of one of an adapted module's matrices. */
+export const loraWeightName = (path: string, matrix: "A" | "B"): string =>
+  `${path}.lora_${matrix}.weight`;
 
 /** What a job of adapters trains, and what stays. */
 export interface AdapterLayout {
   readonly trained: ParameterLayout;
   readonly frozen: ParameterLayout;
-  readonly lora: LoraJob;
+  readonly job: LoraJob;
 }
 
 /**
@@ -40,7 +56,8 @@ export function layOutAdapter(
       model.weights.filter(({ name }) => !isSaved(name)),
       frozenDtype,
     ),
-    lora: {
+    job: {
+      kind: "lora",
       scales: Object.fromEntries(modules.map(({ path }) => [path, scaleOf(config, path)])),
     },
   };

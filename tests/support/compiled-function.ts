@@ -1,10 +1,10 @@
 import * as tf from "@tensorflow/tfjs-core";
-import type { Autocast } from "./autocast.js";
-import { GraphBuilder } from "./builder.js";
-import "./lowerings/index.js";
-import { type Program, Session, type TensorData } from "./session.js";
-import { identity, placeholder } from "./tf-ops.js";
-import { graphTensor, symbolicTensor, trace } from "./tracing-backend.js";
+import type { Autocast } from "#lib/graph/autocast";
+import { GraphBuilder } from "#lib/graph/builder";
+import "#lib/graph/lowerings/index";
+import { type Program, Session, type TensorData } from "#lib/graph/session";
+import { identity, placeholder } from "#lib/graph/tf-ops";
+import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
 
 /** A value that goes into a compiled function. */
 export interface Argument {
@@ -13,7 +13,7 @@ export interface Argument {
 }
 
 /** What a compiled function gives back. */
-export interface Result {
+interface Result {
   readonly data: TensorData;
   readonly shape: readonly number[];
 }

@@ -1,0 +1,78 @@
+import { LockstepError } from "#lib/core/errors/index";
+import { parametersKindOf, parametersKinds, parametersNames } from "#lib/parameters/index";
+import { type ConfigKey, defaultOf, type ParsedConfig } from "./fields.js";
+import type { SourcedValue } from "./flags.js";
+import { fullOnly } from "./foreign/rules.js";
+import { same, show } from "./show.js";
+
+/** The two names of one choice: a flag of either wins over both in a file. */
+export const choiceKeys: readonly ConfigKey[] = ["finetuning_type", "use_peft"];
+
+/** Values of `finetuning_type` in LLaMA-Factory, and what they are. */
+const waysOfLlamaFactory: Readonly<Record<string, string>> = { freeze: "freezing", oft: "OFT" };
+
+/** @throws E_CONFIG_UNSUPPORTED for a way of another tool that is not here */
+export function refuseMissingWay({ value, where }: SourcedValue): void {
+  if (typeof value !== "string" || !Object.hasOwn(waysOfLlamaFactory, value)) return;
+  if (parametersNames.includes(value)) return;
+  const missing = Object.entries(waysOfLlamaFactory)
+    .filter(([name]) => !parametersNames.includes(name))
+    .map(([, way]) => way);
+  const reason = `${missing.join(" and ")} ${missing.length === 1 ? "is" : "are"} not in this version: ${fullOnly}`;
+  throw new LockstepError("E_CONFIG_UNSUPPORTED", {
+    ...{ key: "finetuning_type", value: show(value), reason, where },
+  });
+}
+
+/**
+ * Gives `use_peft` the value that `finetuning_type` asks for.
+ *
+ * @throws E_CONFIG_CONFLICT where both are given and differ
+ */
+export function settleChoice(given: Map<ConfigKey, SourcedValue>): void {
+  const named = given.get("finetuning_type");
+  if (typeof named?.value !== "string") return;
+  const { value, where } = named;
+  const usesPeft = value === "lora";
+  const said = given.get("use_peft")?.value ?? null;
+  if (said !== null && said !== usesPeft) {
+    const reason = `both name what is trained (${where})`;
+    throw new LockstepError("E_CONFIG_CONFLICT", { keys: "finetuning_type and use_peft", reason });
+  }
+  given.set("use_peft", { value: usesPeft, where });
+}
+
+/**
+ * Keys of a way to choose parameters that is not the chosen one: without effect if the configuration names
+ * its own, else a mistake.
+ *
+ * @throws E_CONFIG_MISSING_KEY, and what the chosen one has to say of its keys
+ */
+export function checkChoice(
+  config: ParsedConfig,
+  given: ReadonlyMap<ConfigKey, SourcedValue>,
+  warnings: string[],
+): void {
+  const chosen = parametersKindOf(config);
+  const [choiceKey, choice] =
+    config.finetuning_type === null
+      ? (["use_peft", config.use_peft] as const)
+      : (["finetuning_type", config.finetuning_type] as const);
+  for (const { name, title, fields, turnedOnBy } of parametersKinds) {
+    if (name === chosen.name) continue;
+    for (const key of Object.keys(fields) as ConfigKey[]) {
+      const sourced = given.get(key);
+      if (choiceKeys.includes(key)) continue;
+      if (sourced === undefined || same(sourced.value, defaultOf(key))) continue;
+      if (!given.has(choiceKey)) {
+        const [keyOfKind, value] = turnedOnBy;
+        throw new LockstepError("E_CONFIG_MISSING_KEY", {
+          key: keyOfKind,
+          meaning: `${key} (${sourced.where}) is an option of ${title}, which ${keyOfKind}: ${value} turns on`,
+        });
+      }
+      warnings.push(`${sourced.where}: ${key} has no effect: ${choiceKey} is ${choice}`);
+    }
+  }
+  chosen.checkKeys?.(config);
+}

@@ -1,0 +1,2 @@
+/** How the hidden states of a text become one vector. */
+export type Pooling = "mean" | "cls";

@@ -1,0 +1,35 @@
+import type { ModelFacts } from "#lib/models/model-facts";
+
+export const basePrefix = "model.";
+export const tokenEmbedding = `${basePrefix}embed_tokens.weight`;
+export const scoreModule = "score";
+
+/** A model of Llama's family, but for what its type says otherwise. */
+export const decoderFacts = ({
+  padTokenId,
+  maxPositions,
+  ...own
+}: Pick<ModelFacts, "modelType" | "className"> &
+  Partial<Pick<ModelFacts, "adapterTargets" | "tiesHead">> & {
+    readonly maxPositions: number;
+    readonly padTokenId?: number;
+  }): ModelFacts => ({
+  isEncoder: false,
+  basePrefix,
+  baseParts: ["embed_tokens", "layers", "norm"],
+  tokenEmbedding,
+  embeddingModules: ["embed_tokens"],
+  tiesHead: false,
+  keys: {
+    width: ["hidden_size"],
+    layers: ["num_hidden_layers"],
+    heads: ["num_attention_heads"],
+    positions: ["max_position_embeddings"],
+  },
+  defaults: { positions: maxPositions, padTokenId: padTokenId ?? null },
+  positionsFollowPadding: false,
+  usesTokenTypes: false,
+  classifier: { dense: [], output: scoreModule, outputHasBias: false },
+  adapterTargets: ["q_proj", "v_proj"],
+  ...own,
+});

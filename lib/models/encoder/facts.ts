@@ -1,0 +1,25 @@
+import type { ModelFacts } from "#lib/models/model-facts";
+
+/** BERT and RoBERTa, but for what their types say otherwise. */
+export const encoderFacts = ({
+  padTokenId,
+  ...own
+}: Pick<ModelFacts, "modelType" | "className" | "classifier" | "positionsFollowPadding"> &
+  Pick<ModelFacts, "usesTokenTypes"> &
+  Partial<Pick<ModelFacts, "unusedPrefix">> & { readonly padTokenId: number }): ModelFacts => ({
+  isEncoder: true,
+  basePrefix: `${own.modelType}.`,
+  baseParts: ["embeddings", "encoder", "pooler"],
+  tokenEmbedding: `${own.modelType}.embeddings.word_embeddings.weight`,
+  embeddingModules: ["word_embeddings", "position_embeddings", "token_type_embeddings"],
+  tiesHead: false,
+  keys: {
+    width: ["hidden_size"],
+    layers: ["num_hidden_layers"],
+    heads: ["num_attention_heads"],
+    positions: ["max_position_embeddings"],
+  },
+  defaults: { width: 768, positions: 512, padTokenId },
+  adapterTargets: ["query", "value"],
+  ...own,
+});

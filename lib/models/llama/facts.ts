@@ -1,0 +1,3 @@
+import { decoderFacts } from "#lib/models/decoder/facts";
+
+export const llama = decoderFacts({ modelType: "llama", className: "Llama", maxPositions: 2048 });

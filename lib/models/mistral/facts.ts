@@ -1,0 +1,7 @@
+import { decoderFacts } from "#lib/models/decoder/facts";
+
+export const mistral = decoderFacts({
+  modelType: "mistral",
+  className: "Mistral",
+  maxPositions: 131_072,
+});

@@ -1,0 +1,50 @@
+import { countTargets } from "#lib/core/batch";
+import { LabelCounts } from "./label-counts.js";
+import { labelSets, labelsField } from "./label-sets.js";
+import type { Metric, Objective } from "./objective.js";
+import { macroF1 } from "./single-label-classification.js";
+
+const ratio = { greaterIsBetter: true, digits: 4, isRatio: true } as const;
+const microF1: Metric = {
+  ...ratio,
+  key: "micro_f1",
+  label: "micro-F1",
+  help: "F1 of all labels of all rows together.",
+};
+const exactMatch: Metric = {
+  ...ratio,
+  key: "exact_match",
+  label: "exact match",
+  help: "Share of rows whose labels are all predicted and no other.",
+};
+
+/** Any number of classes a row: the binary cross-entropy of each, nats. */
+export const multiLabelClassification: Objective = {
+  kind: "multi_label_classification",
+  unit: "label",
+  isTrained: true,
+  labels: labelSets,
+  metrics: [microF1, macroF1, exactMatch],
+  targets: ({ numLabels = 0 }) => [labelsField(numLabels)],
+  weightOf: ({ labels }) => countTargets(labels),
+  // Whether each class is more likely than not.
+  outputs: ({ numLabels = 0 }) => ({ name: "predictions", dtype: "int32", perRow: numLabels }),
+  scorer({ numLabels = 0 }) {
+    const counts = new LabelCounts(numLabels);
+    return {
+      add({ numRows, fields: { labels = new Float32Array(0) } }, outputs) {
+        const areSaid = outputs?.every((said: number) => said === 0 || said === 1) === true;
+        if (!areSaid || outputs.length !== numRows * numLabels) {
+          throw new RangeError(`no 0 or 1 for each of ${numLabels} classes of ${numRows} rows`);
+        }
+        counts.add(labels, outputs);
+      },
+      values: () => ({
+        [microF1.key]: counts.microF1(),
+        [macroF1.key]: counts.macroF1(),
+        [exactMatch.key]: counts.exactMatch(),
+      }),
+    };
+  },
+  targetsOfLabels: ({ labels }) => ({ labels: Float32Array.from(labels) }),
+};

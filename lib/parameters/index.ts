@@ -1,0 +1,23 @@
+import { full } from "./full.js";
+import type { ParametersKind } from "./kind.js";
+import { lora } from "./lora.js";
+
+export type { ChosenParameters, ParametersKind } from "./kind.js";
+export type { StartingModel } from "./model.js";
+
+/** Every way to choose what is trained, one a line. */
+export const parametersKinds = [full, lora] as const satisfies readonly ParametersKind[];
+
+/** Values of `finetuning_type`. */
+export const parametersNames: readonly string[] = parametersKinds.map(({ name }) => name);
+
+/** The way that a configuration chooses: by name, else adapters where `use_peft` asks for them. */
+export function parametersKindOf(config: {
+  readonly finetuning_type: string | null;
+  readonly use_peft: boolean;
+}): ParametersKind {
+  const name = config.finetuning_type ?? (config.use_peft ? lora.name : full.name);
+  const kind = parametersKinds.find((each) => each.name === name);
+  if (kind === undefined) throw new RangeError(`No way to choose parameters is called ${name}`);
+  return kind;
+}

@@ -1,0 +1,66 @@
+import { join } from "node:path";
+import { copyTokenizer, writeChangedConfig } from "#lib/checkpoint/model-directory";
+import {
+  classifierConfigFileName,
+  type LoraConfig,
+  loraKey,
+  savedKey,
+  tiedHeadPath,
+  writeAdapterDirectory,
+} from "#lib/checkpoint/peft/index";
+import type { ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
+import type { SavedContent } from "./kind.js";
+import { loraMatrixOf } from "./lora-layout.js";
+import type { StartingModel } from "./model.js";
+
+/** An adapter as it is saved. */
+interface TrainedAdapter {
+  readonly base: StartingModel;
+  /** Complete (see completeLoraConfig). */
+  readonly config: LoraConfig;
+  readonly layout: ParameterLayout;
+}
+
+/** Writes an adapter as peft does, with the base model's tokenizer and, for a classifier, its classes. */
+export async function saveAdapter(
+  directory: string,
+  { base, config, layout }: TrainedAdapter,
+  { valuesOf, dtype }: SavedContent,
+): Promise<void> {
+  await writeAdapterDirectory(directory, {
+    config,
+    dtype,
+    tensors: adapterTensors(base, config, layout).map(({ name, slot }) => ({
+      name,
+      shape: slot.shape,
+      read: async () => valuesOf(slot),
+    })),
+  });
+  await copyTokenizer(base.directory, directory);
+  if (base.isClassifier) {
+    const file = join(directory, classifierConfigFileName);
+    await writeChangedConfig(file, base.directory, base.configChanges);
+  }
+}
+
+/** The tensors of the adapter's file and what of the trained space they hold. */
+function adapterTensors(
+  { tiedEmbedding }: StartingModel,
+  { ensure_weight_tying }: LoraConfig,
+  { tensors }: ParameterLayout,
+): readonly { readonly name: string; readonly slot: TensorSlot }[] {
+  const own = tensors.map((slot) => ({ name: adapterKey(slot.name), slot }));
+  const table = ensure_weight_tying
+    ? tensors.find(({ name }) => name === tiedEmbedding)
+    : undefined;
+  // peft reads a tied head from the file too.
+  return table === undefined
+    ? own
+    : [...own, { name: savedKey(`${tiedHeadPath}.weight`), slot: table }];
+}
+
+/** The key of a trained tensor in peft's adapter file. */
+function adapterKey(name: string): string {
+  const lora = loraMatrixOf(name);
+  return lora === undefined ? savedKey(name) : loraKey(lora.path, lora.matrix);
+}

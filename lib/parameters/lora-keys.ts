@@ -1,0 +1,51 @@
+import { z } from "zod";
+
+const moduleNames = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
+
+// Names of TRL's options, defaults of peft.LoraConfig (0.21).
+export const loraFields = {
+  use_peft: z.boolean().default(false).describe("train LoRA adapters instead of the weights"),
+  lora_r: z.int().min(1).default(8).describe("rank of an adapter"),
+  lora_alpha: z
+    .number()
+    .positive()
+    .default(8)
+    .describe("an adapter's scale is lora_alpha / lora_r"),
+  lora_dropout: z.number().min(0).max(1).default(0).describe("only 0"),
+  lora_target_modules: moduleNames
+    .transform(targetsOf)
+    .nullable()
+    .default(null)
+    .describe("ends of module names, a regular expression, or all-linear; null: peft's usual ones"),
+  lora_modules_to_save: moduleNames
+    .transform((value) => Object.freeze(typeof value === "string" ? namesIn(value) : [...value]))
+    .nullable()
+    .default(null)
+    .describe("modules that are trained and saved whole"),
+  use_rslora: z.boolean().default(false).describe("scale lora_alpha / sqrt(lora_r)"),
+  ensure_weight_tying: z
+    .boolean()
+    .default(false)
+    .describe(
+      "a trained embed_tokens or lm_head stays tied to the other, where the model ties them; false: each is a weight of its own, as in peft",
+    ),
+};
+
+export type LoraSettings = z.output<z.ZodObject<typeof loraFields>>;
+
+/** `a,b` are names; other text is one. */
+function namesIn(value: string): string[] {
+  const names = value.split(",").map((name) => name.trim());
+  return names.length > 1 && names.every((name) => /^[\w.-]+$/.test(name)) ? names : [value];
+}
+
+/** `q_proj,v_proj` are names; other text is a regular expression, or "all-linear". */
+function targetsOf(value: string | string[]): string | readonly string[] {
+  // TRL's command line makes a list of one of it.
+  const word = typeof value === "string" ? value : value.length === 1 ? value[0] : undefined;
+  if (word?.toLowerCase() === "all-linear") return "all-linear";
+  if (typeof value !== "string") return Object.freeze([...value]);
+  const names = value.split(",").map((name) => name.trim());
+  const isName = names.length > 1 ? /^[\w.]+$/ : /^\w+$/;
+  return names.every((name) => isName.test(name)) ? Object.freeze(names) : value;
+}

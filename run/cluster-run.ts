@@ -1,0 +1,311 @@
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { Coordinator } from "#coordinator/coordinator";
+import { FrontDoor } from "#coordinator/front-door";
+import { CoordinatorHttp } from "#coordinator/http";
+import { CoordinatorMetrics } from "#coordinator/metrics";
+import { resumedEvent } from "#coordinator/resumed-event";
+import { outputRecordFile } from "#lib/checkpoint/index";
+import type { ResolvedConfig } from "#lib/config/index";
+import type { LockstepError } from "#lib/core/errors/index";
+import { hostPort, splitAddress } from "#lib/core/address";
+import type { InProcessEventBus } from "#lib/wire/event-bus";
+import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
+import { turnWorkersAway } from "./farewell.js";
+import { finishRun, savedSoFar } from "./finish.js";
+import { readToken } from "./http-token.js";
+import { claimOutputDirectory } from "./output-directory.js";
+import { prepareRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
+import { pushOf, type PushResult } from "./push.js";
+import { compareDevices, resumedPrecision } from "./resume.js";
+import {
+  type Run,
+  type RunContext,
+  type RunOptions,
+  type RunResult,
+  startRun,
+} from "./run-handle.js";
+import {
+  type BegunRun,
+  beginRun,
+  findStart,
+  mayBeFinished,
+  type RunStart,
+  type StartedRun,
+} from "./start.js";
+import type { Supervisor, WorkerExit } from "./supervisor.js";
+import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
+
+export interface ClusterRun extends Run {
+  /** Whether the job is open for workers, so that a stop has something to save. */
+  readonly isOpen: () => boolean;
+  /**
+   * Saves a checkpoint after the step in progress, and the run goes on.
+   * @returns false where that was asked for already, or nothing is trained yet
+   */
+  readonly requestSave: () => boolean;
+  /** Ends the run's worker processes at once; for a process that is about to exit. */
+  readonly killWorkers: () => void;
+}
+
+export interface WorkersOptions {
+  /** host:port of the coordinator. */
+  readonly controlAddress: string;
+  /** A line for a person. */
+  readonly note: (text: string) => void;
+  /** Trained parameters, as far as they are known. */
+  readonly numParameters: () => number;
+  readonly onExit: (exit: WorkerExit) => void;
+  /** No worker is left and none is started again. */
+  readonly onExhausted: (error: LockstepError) => void;
+}
+
+/** Starts the workers of a configuration. */
+export type StartWorkers = (
+  config: ResolvedConfig,
+  options: WorkersOptions,
+) => Promise<Pick<Supervisor, "stopRestarting" | "stop" | "killAll">>;
+
+/**
+ * Runs a configuration on a coordinator in this process; workers join from elsewhere. A checkpoint is saved
+ * where the run is stopped.
+ */
+export const startCoordinator = (config: ResolvedConfig, options: RunOptions = {}): ClusterRun =>
+  openCluster(config, options);
+
+/** @param startWorkers what starts the run's own workers; absent: there are none */
+export function openCluster(
+  config: ResolvedConfig,
+  options: RunOptions,
+  startWorkers?: StartWorkers,
+): ClusterRun {
+  const cluster = new Cluster(config, startWorkers);
+  return {
+    ...startRun(
+      options,
+      (context) => cluster.run(context),
+      () => cluster.close(),
+    ),
+    isOpen: () => cluster.isOpen,
+    requestSave: () => cluster.coordinator?.requestSave() ?? false,
+    killWorkers: () => cluster.workers?.killAll(),
+  };
+}
+
+/** The run was stopped before it had something to save. */
+class StoppedBeforeTraining extends Error {}
+
+/** From a configuration to a saved model; every phase can be watched over HTTP. */
+class Cluster {
+  readonly #config: ResolvedConfig;
+  readonly #startWorkers: StartWorkers | undefined;
+  coordinator: Coordinator | undefined;
+  workers: Awaited<ReturnType<StartWorkers>> | undefined;
+  isOpen = false;
+  #isReady = false;
+  #http: CoordinatorHttp | undefined;
+  #door: FrontDoor | undefined;
+  #start: RunStart | undefined;
+  #prepared: PreparedRun | undefined;
+  #begun: BegunRun | undefined;
+  #push: PushResult | undefined;
+  #trainerLog: TrainerLog | undefined;
+  #releaseOutput: (() => Promise<void>) | undefined;
+  /** What ended the run before it was open: workers may die while data is prepared. */
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(config: ResolvedConfig, startWorkers: StartWorkers | undefined) {
+    this.#config = config;
+    this.#startWorkers = startWorkers;
+  }
+
+  async run({ bus, stop }: RunContext): Promise<RunResult> {
+    const onStop = (): void => {
+      this.workers?.stopRestarting();
+      if (this.isOpen) this.coordinator?.requestStop();
+      else this.#fail(new StoppedBeforeTraining());
+    };
+    stop.addEventListener("abort", onStop);
+    if (stop.aborted) onStop();
+    try {
+      return await this.#run(bus);
+    } catch (error) {
+      if (!(error instanceof StoppedBeforeTraining)) throw error;
+      const { state, directory } = this.#start?.resume ?? {};
+      const nothing = { mastersSha256: undefined, seconds: 0 };
+      return { outcome: "interrupted", step: state?.step ?? 0, directory, ...nothing };
+    } finally {
+      stop.removeEventListener("abort", onStop);
+    }
+  }
+
+  async #run(bus: InProcessEventBus): Promise<RunResult> {
+    const note = (text: string): void => bus.publish({ type: "note", text });
+    const address = await this.#serveHttp(bus);
+    if (address !== undefined) note(`Dashboard ${address}/  metrics ${address}/metrics`);
+    this.#refuseStopped();
+    const { door, controlAddress } = await this.#listen(bus);
+    if (this.#start !== undefined && mayBeFinished(this.#start)) {
+      const { finished, run } = await this.#begin(door, bus);
+      if (finished !== undefined) {
+        const directory = run.config.output_dir;
+        const { step } = finished;
+        note(
+          `Nothing is left to do: ${directory} holds the result of this run after ${step} steps`,
+        );
+        if (this.#startWorkers === undefined) await turnWorkersAway(door, this.#config);
+        return { outcome: "finished", step, directory, mastersSha256: undefined, seconds: 0 };
+      }
+    }
+    this.#refuseStopped();
+    if (this.#startWorkers !== undefined) {
+      // Before the job is known: its precision may be for their device to decide.
+      this.workers = await this.#startWorkers(this.#config, {
+        ...{ controlAddress, note },
+        numParameters: () => this.#prepared?.job.layout.numElements ?? 0,
+        onExit: ({ pid, reason }) => this.coordinator?.reportWorkerExit(pid, reason),
+        onExhausted: (error) => this.#fail(error),
+      });
+    } else note(`Workers join with: lockstep worker --coordinator ${controlAddress}`);
+    const { run } = await this.#begin(door, bus);
+    this.#refuseStopped();
+    const result = await this.#train(run, door, bus);
+    await this.workers?.stop();
+    return result;
+  }
+
+  async close(): Promise<void> {
+    this.workers?.killAll();
+    await this.#http?.close();
+    if (this.coordinator === undefined) await this.#door?.close(0);
+    this.#trainerLog?.close();
+    await this.#prepared?.close();
+    await this.#start?.resume?.optimizer.close();
+    await this.#releaseOutput?.();
+  }
+
+  /** Ends the run with this error, wherever it is. */
+  #fail(error: unknown): void {
+    this.#failure ??= { error };
+    this.#door?.fail(error);
+    this.coordinator?.fail(error);
+  }
+
+  #refuseStopped(): void {
+    const error = this.#failure?.error;
+    if (error instanceof StoppedBeforeTraining) throw error;
+  }
+
+  /** @returns where the dashboard and the metrics are, undefined when switched off */
+  async #serveHttp(bus: InProcessEventBus): Promise<string | undefined> {
+    const config = this.#config;
+    const { metrics_host: host, metrics_port: port, insecure, http_token_file } = config;
+    if (port === null) return undefined;
+    const token = await readToken(http_token_file);
+    const { registry } = new CoordinatorMetrics(bus);
+    const server = new CoordinatorHttp({
+      ...{ host, port, registry, bus, insecure },
+      isReady: () => this.#isReady,
+      ...(token === undefined ? {} : { token }),
+    });
+    const taken = await server.listen();
+    this.#http = server;
+    return `http://${hostPort(host, taken)}`;
+  }
+
+  /**
+   * Takes the output directory and listens for workers, which wait until the job is known.
+   * @returns with host:port for workers
+   */
+  async #listen(
+    bus: InProcessEventBus,
+  ): Promise<{ readonly door: FrontDoor; readonly controlAddress: string }> {
+    const config = this.#config;
+    // A finished run has been pushed, and needs no hub to say so.
+    if (!existsSync(join(config.output_dir, outputRecordFile))) this.#push = await pushOf(config);
+    this.#releaseOutput = await claimOutputDirectory(config.output_dir);
+    this.#start = await findStart(config);
+    if (!mayBeFinished(this.#start)) this.#push ??= await pushOf(config);
+    const { host, port } = splitAddress(config.listen);
+    const security = await wireSecurity(config);
+    const door = await FrontDoor.open({ bus, security, listenHost: host, listenPort: port });
+    this.#door = door;
+    // From now on workers are answered; one of them may have to come before the job is known.
+    this.#isReady = true;
+    return { door, controlAddress: hostPort(config.advertise_host ?? host, door.port) };
+  }
+
+  /** Prepares the run and compares it with what is in its output directory; once. */
+  async #begin(door: FrontDoor, bus: InProcessEventBus): Promise<BegunRun> {
+    if (this.#begun !== undefined) return this.#begun;
+    const detail = (text: string): void =>
+      bus.publish({ type: "phase.changed", phase: "preparing", detail: text });
+    this.#start ??= await findStart(this.#config);
+    const start = this.#start;
+    const { resume, output } = start;
+    this.#prepared = await prepareRun(start.config, {
+      onDetail: detail,
+      choosePrecision: async () => {
+        if (resume !== undefined) return resumedPrecision(resume);
+        if (output.record !== undefined && mayBeFinished(start)) {
+          const { bf16 } = output.record.identity.settings;
+          return { bf16: bf16 === true, reason: `as the result in ${output.directory}` };
+        }
+        detail("waiting for the first worker, whose device decides bf16: auto");
+        const { advisesBf16, deviceKind } = await door.firstDevice();
+        return { bf16: advisesBf16, reason: deviceKind };
+      },
+    });
+    detail("comparing the data and the model with what is in output_dir");
+    this.#begun = await beginRun(this.#prepared, start);
+    if (this.#begun.finished === undefined) this.#push ??= await pushOf(this.#config);
+    return this.#begun;
+  }
+
+  async #train(run: StartedRun, door: FrontDoor, bus: InProcessEventBus): Promise<RunResult> {
+    const resume = this.#start?.resume;
+    const history = resume?.state.logHistory ?? [];
+    const from = resume === undefined ? undefined : dirname(resume.directory);
+    this.#trainerLog = await writeTrainerLog(run.config.output_dir, bus, history, from);
+    bus.publish(run.started);
+    if (resume !== undefined)
+      bus.publish(resumedEvent(resume.directory, resume.state, run.job.objective));
+    const coordinator = new Coordinator({
+      ...(await coordinatorOptions(run, resume, bus, () => this.coordinator?.deviceKind)),
+      door,
+    });
+    this.coordinator = coordinator;
+    await coordinator.start();
+    this.isOpen = true;
+    // Of while the job was not open yet.
+    if (this.#failure !== undefined) coordinator.fail(this.#failure.error);
+    if (resume !== undefined) {
+      void door.firstDevice().then(
+        ({ deviceKind }) =>
+          compareDevices(resume, deviceKind, {
+            // All workers are of this machine: if one cannot take part, none can.
+            fail: (error) => this.#startWorkers !== undefined && coordinator.fail(error),
+            isRefused: run.config.deterministic,
+            bus,
+          }),
+        () => {},
+      );
+    }
+    const { snapshot, state, mastersSha256, seconds, outcome } = await coordinator.run();
+    const resumed = resume && { step: resume.state.step, directory: resume.directory };
+    return finishRun(
+      run,
+      { outcome, snapshot, state, mastersSha256, seconds },
+      {
+        bus,
+        push: this.#push,
+        directory: savedSoFar(run, state.step, resumed),
+        isWhole:
+          // An evaluation at the end that a signal cut short is left to do.
+          state.step === resumed?.step ||
+          state.logHistory.some((entry) => entry.step === state.step && "train_loss" in entry),
+      },
+    );
+  }
+}

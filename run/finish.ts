@@ -1,0 +1,106 @@
+import { join } from "node:path";
+import type { CheckpointState, Snapshot } from "#coordinator/options";
+import { checkpointName } from "#lib/checkpoint/index";
+import type { InProcessEventBus } from "#lib/wire/event-bus";
+import { markFinished, saveFinalModel } from "./files.js";
+import type { PushResult } from "./push.js";
+import { bestCheckpoint } from "./results.js";
+import type { RunResult } from "./run-handle.js";
+import type { StartedRun } from "./start.js";
+
+/** What training came to. */
+export interface TrainingOutcome {
+  readonly outcome: "finished" | "interrupted";
+  readonly snapshot: Snapshot;
+  readonly state: CheckpointState;
+  readonly mastersSha256: string;
+  readonly seconds: number;
+}
+
+/**
+ * Saves the result of a run that made all its steps, pushes it where that is asked for, remembers that
+ * nothing is left to do, and tells the bus how it ended.
+ *
+ * @param directory of what a run that made no step, or was stopped, left
+ * @param isWhole whether the history has its closing entry: an evaluation at the end that was cut short is left to do
+ * @throws E_HUB_PUSH and others of the push, after all the rest
+ */
+export async function finishRun(
+  run: StartedRun,
+  { outcome, snapshot, state, mastersSha256, seconds }: TrainingOutcome,
+  {
+    push,
+    isWhole,
+    ...parts
+  }: {
+    readonly bus: InProcessEventBus;
+    readonly push: PushResult | undefined;
+    readonly directory: string;
+    readonly isWhole: boolean;
+  },
+): Promise<RunResult & { readonly directory: string }> {
+  const { bus } = parts;
+  const { step } = state;
+  let { directory } = parts;
+  const tell = (detail: string): void =>
+    bus.publish({ type: "phase.changed", phase: "saving", detail });
+  let pushed: { readonly value?: string; readonly error?: unknown } | undefined;
+  if (outcome === "finished") {
+    tell(await savingDetail(run, state));
+    const startedAt = performance.now();
+    const saved = await saveFinalModel(run, snapshot, state);
+    const savedSeconds = (performance.now() - startedAt) / 1000;
+    directory = saved.directory;
+    bus.publish({ type: "checkpoint.saved", step, seconds: savedSeconds, ...saved });
+    pushed = push === undefined ? undefined : await attempt(() => push(tell));
+    if (pushed?.value !== undefined) tell(`pushed to ${pushed.value}`);
+    // What was not pushed is left to do.
+    if (pushed?.error === undefined && isWhole) {
+      const marked = await attempt(() => markFinished(run, step));
+      if (marked.error !== undefined) tell(`not marked as finished: ${messageOf(marked.error)}`);
+    }
+  } else if (push !== undefined) {
+    tell("nothing is pushed to the hub, since the run is not finished");
+  }
+  const result = { outcome, step, directory, mastersSha256, seconds };
+  bus.publish({ type: "run.completed", ...result });
+  // The result is there all the same, and was told of.
+  if (pushed?.error !== undefined) throw pushed.error;
+  return result;
+}
+
+/** Where what a run of a cluster computed is, before its result is saved. */
+export function savedSoFar(
+  run: StartedRun,
+  step: number,
+  resumed: { readonly step: number; readonly directory: string } | undefined,
+): string {
+  // A run that made no step saved nothing: its weights are still those that it started from.
+  return step > (resumed?.step ?? 0)
+    ? join(run.config.output_dir, checkpointName(step))
+    : (resumed?.directory ?? run.model.directory);
+}
+
+async function attempt<T>(
+  action: () => Promise<T>,
+): Promise<{ readonly value?: T; readonly error?: unknown }> {
+  try {
+    return { value: await action() };
+  } catch (error) {
+    return { error };
+  }
+}
+
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error);
+
+async function savingDetail(run: StartedRun, state: CheckpointState): Promise<string> {
+  if (!run.config.load_best_model_at_end) return "writing the model";
+  if (state.best === undefined) {
+    return "writing the last model: no evaluation tells which is the best (load_best_model_at_end)";
+  }
+  const { step } = state.best;
+  return (await bestCheckpoint(run, state)) === undefined
+    ? `writing the last model: the best one, that of step ${step}, is not in ${run.config.output_dir}`
+    : `writing the best model, that of step ${step}`;
+}

@@ -1,0 +1,255 @@
+import { resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import type { CheckpointState } from "#coordinator/options";
+import {
+  checkKeysAreRead,
+  evaluationDelaySteps,
+  intervalSteps,
+  type ResolvedConfig,
+} from "#lib/config/index";
+import { engineEnvironment } from "#lib/core/engine-environment";
+import { slowBf16 } from "#lib/core/format";
+import type { CreateTrainingEngine, TrainingEngine } from "#lib/core/job";
+import { memoryTotalBytes } from "#lib/core/machine-memory";
+import { wireSizeBytes } from "#lib/core/parameter-layout";
+import { objectiveOf } from "#lib/objectives/index";
+import { loggedMetrics } from "#lib/objectives/metrics";
+import type { InProcessEventBus } from "#lib/wire/event-bus";
+import { precisionAdvice } from "#worker/precision-advice";
+import { type DeviceTelemetry, openDeviceTelemetry } from "#worker/telemetry";
+import { finishRun } from "./finish.js";
+import { memoryLines } from "./memory-lines.js";
+import { claimOutputDirectory } from "./output-directory.js";
+import { type PreparationHooks, prepareRun } from "./prepare.js";
+import type { PreparedRun } from "./prepared-run.js";
+import { pushOf } from "./push.js";
+import {
+  type Run,
+  type RunContext,
+  type RunOptions,
+  type RunResult,
+  startRun,
+} from "./run-handle.js";
+import { beginRun, findStart, type StartedRun } from "./start.js";
+import {
+  evaluateLocal,
+  type LocalEvaluation,
+  type LocalOutcome,
+  trainLocal,
+} from "./train-local.js";
+
+/**
+ * Trains in this process, which its engine's calls keep busy from step to step, and saves the model at the
+ * end. A run that is stopped saves nothing. The engine is one of the process: its threads, its device and
+ * what decides its bits are set in `process.env`, before TensorFlow is loaded.
+ *
+ * @param given a configuration, or what `prepareRun` made of one, which stays the caller's to close
+ */
+export function startLocal(given: ResolvedConfig | PreparedRun, options: RunOptions = {}): Run {
+  return startRun(options, (context) => runLocal(given, context));
+}
+
+/**
+ * Prepares a run of this process: opens the model, makes its rows of the data, and plans every step. Where
+ * the configuration leaves `bf16` open, the device here decides. Close what it returns.
+ */
+export async function prepareLocal(
+  config: ResolvedConfig,
+  { onDetail }: Pick<PreparationHooks, "onDetail"> = {},
+): Promise<PreparedRun> {
+  const { hasBf16Products: bf16, deviceKind: reason } = await readDevice(config);
+  return prepareRun(config, {
+    ...(onDetail === undefined ? {} : { onDetail }),
+    choosePrecision: async () => ({ bf16, reason }),
+  });
+}
+
+async function readDevice({ use_cpu: useCpu }: ResolvedConfig): Promise<DeviceTelemetry> {
+  const visibleDevices = process.env["CUDA_VISIBLE_DEVICES"];
+  const device = await openDeviceTelemetry({ useCpu, visibleDevices });
+  device.close();
+  return device;
+}
+
+const isPrepared = (given: ResolvedConfig | PreparedRun): given is PreparedRun => "plan" in given;
+
+async function runLocal(
+  given: ResolvedConfig | PreparedRun,
+  { bus, stop }: RunContext,
+): Promise<RunResult> {
+  const config = isPrepared(given) ? given.asked : given;
+  checkKeysAreRead(config, "train-local");
+  const push = await pushOf(config);
+  const releaseOutput = await claimOutputDirectory(config.output_dir);
+  let own: PreparedRun | undefined;
+  try {
+    const start = await findStart({ ...config, resume_from_checkpoint: null });
+    const note = (text: string): void => bus.publish({ type: "note", text });
+    const onDetail = (detail: string): void =>
+      bus.publish({ type: "phase.changed", phase: "preparing", detail });
+    for (const line of engineEnvironment(process.env).overruled) note(`warning: ${line}`);
+    if (stop.aborted) return stoppedAfter(0, 0);
+    const prepared = isPrepared(given) ? given : await prepareLocal(config, { onDetail });
+    if (prepared !== given) own = prepared;
+    if (stop.aborted) return stoppedAfter(0, 0);
+    const { run } = await beginRun(prepared, start);
+    bus.publish(run.started);
+    const engine = await createEngine(run, note);
+    try {
+      const trained = await train(run, engine, { bus, stop });
+      const { step } = trained.state;
+      if (step < run.plan.totalSteps) return stoppedAfter(step, trained.seconds);
+      return await finishRun(
+        run,
+        { outcome: "finished", ...trained },
+        { bus, push, directory: config.output_dir, isWhole: true },
+      );
+    } finally {
+      engine.close();
+    }
+  } finally {
+    await own?.close();
+    await releaseOutput();
+  }
+}
+
+/** Nothing is saved on the way. */
+const stoppedAfter = (step: number, seconds: number): RunResult => ({
+  ...{ outcome: "interrupted", step, seconds },
+  ...{ directory: undefined, mastersSha256: undefined },
+});
+
+/** The engine of a run, in this process. */
+async function createEngine(
+  { config, job }: StartedRun,
+  note: (text: string) => void,
+): Promise<TrainingEngine> {
+  // TensorFlow reads its threads from the environment when the engine is loaded.
+  process.env["TF_NUM_INTRAOP_THREADS"] = String(config.threads_per_worker);
+  process.env["TF_NUM_INTEROP_THREADS"] = "1";
+  if (config.bf16) {
+    const { bf16Slowdown } = precisionAdvice(await readDevice(config), config.threads_per_worker);
+    if (bf16Slowdown !== undefined) note(`warning: ${slowBf16(bf16Slowdown)}`);
+  }
+  if (config.use_cpu) process.env["CUDA_VISIBLE_DEVICES"] = "";
+  const create = await engineOf(config.engine_module);
+  const engine = await create({ ...job, jobId: "local" });
+  const { plannedBytes } = engine;
+  if (plannedBytes !== undefined) {
+    const memory = {
+      plannedBytes: plannedBytes + wireSizeBytes(job.layout),
+      memoryTotalBytes: memoryTotalBytes(),
+      deviceType: "cpu",
+    } as const;
+    const others = { numWorkers: 1, numParameters: job.layout.numElements };
+    for (const line of memoryLines(memory, others)) note(line);
+  }
+  return engine;
+}
+
+/** What makes the engine: TensorFlow's, or another module's default export. */
+async function engineOf(module: string | null): Promise<CreateTrainingEngine> {
+  if (module === null) return (await import("#lib/tuning/engine")).default;
+  const { default: create } = (await import(pathToFileURL(resolve(module)).href)) as {
+    readonly default: CreateTrainingEngine;
+  };
+  return create;
+}
+
+interface EvaluationEntry extends LocalEvaluation {
+  readonly step: number;
+}
+
+/** All steps with the evaluations between them and a sample at both ends, told as events. */
+async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: RunContext) {
+  const { config, plan } = run;
+  const { totalSteps, stepsPerEpoch } = plan;
+  const evaluations: EvaluationEntry[] = [];
+  const evaluate = (step: number): void => {
+    if (run.data.validation.length === 0) return;
+    const startedAt = performance.now();
+    const evaluation = evaluateLocal(run, engine);
+    const seconds = (performance.now() - startedAt) / 1000;
+    evaluations.push({ step, ...evaluation });
+    bus.publish({ type: "evaluation.completed", step, seconds, ...evaluation });
+  };
+  const everySteps = intervalSteps(config, "eval", totalSteps, stepsPerEpoch);
+  const delaySteps = evaluationDelaySteps(config, stepsPerEpoch);
+  bus.publish({ type: "phase.changed", phase: "training" });
+  const startedAt = performance.now();
+  const outcome = await trainLocal(run, engine, {
+    onStart: async () => {
+      if (config.eval_on_start) evaluate(0);
+      await generateSample(run, engine, 0, bus);
+    },
+    onStep: ({ seconds, ...figures }) => {
+      const { step } = figures;
+      const numRows = plan.rowsIn(step - 1);
+      const numTokens = numRows * run.job.sequenceLength;
+      bus.publish({
+        ...{ type: "step.completed", totalSteps, epoch: plan.epochAt(step), ...figures },
+        ...{ numRows, numTokens, stepSeconds: seconds, tokensPerSecond: numTokens / seconds },
+        // Nothing is exchanged.
+        syncSeconds: 0,
+      });
+      const isDue = everySteps > 0 && step % everySteps === 0 && step >= delaySteps;
+      if (isDue || (config.eval_on_end && step === totalSteps)) evaluate(step);
+    },
+    isStopped: () => stop.aborted,
+  });
+  if (outcome.steps.length === totalSteps) await generateSample(run, engine, totalSteps, bus);
+  return {
+    snapshot: outcome.shards,
+    state: stateOf(run, outcome, evaluations),
+    mastersSha256: outcome.mastersSha256,
+    seconds: (performance.now() - startedAt) / 1000,
+  };
+}
+
+/** The continuation of `sample_prompt`. */
+async function generateSample(
+  { sample, model: { tokenizer } }: PreparedRun,
+  engine: TrainingEngine,
+  step: number,
+  bus: InProcessEventBus,
+): Promise<void> {
+  if (sample === undefined) return;
+  const tokens = engine.generate(sample.prompt, sample.maxNewTokens, sample.endTokenIds);
+  const text = await tokenizer.decode(tokens, { skipSpecialTokens: true });
+  const { promptText: prompt, isChat } = sample;
+  bus.publish({ type: "sample.generated", step, prompt, text, ...(isChat ? { isChat } : {}) });
+}
+
+const finiteOrNull = (value: number): number | null => (Number.isFinite(value) ? value : null);
+
+/** What trainer_state.json tells of the run. */
+function stateOf(
+  run: PreparedRun,
+  { steps, numUpdates }: LocalOutcome,
+  evaluations: readonly EvaluationEntry[],
+): CheckpointState {
+  const { plan, job } = run;
+  const numRows = steps.reduce((sum, { step }) => sum + plan.rowsIn(step - 1), 0);
+  const trained = steps.map(({ step, loss, learningRate, gradientNorm }) => ({
+    epoch: plan.epochAt(step),
+    grad_norm: finiteOrNull(gradientNorm),
+    learning_rate: learningRate,
+    loss: finiteOrNull(loss),
+    step,
+  }));
+  const objective = objectiveOf(job.objective.kind);
+  const evaluated = evaluations.map(({ step, loss, metrics }) => ({
+    epoch: plan.epochAt(step),
+    eval_loss: finiteOrNull(loss),
+    ...loggedMetrics(objective, metrics),
+    step,
+  }));
+  return {
+    step: steps.length,
+    numUpdates,
+    epoch: plan.epochAt(steps.length),
+    numInputTokens: numRows * job.sequenceLength,
+    // An evaluation comes after the step that it is of.
+    logHistory: [...trained, ...evaluated].sort((a, b) => a.step - b.step),
+  };
+}

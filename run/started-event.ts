@@ -1,0 +1,36 @@
+import { basename } from "node:path";
+import { datasetName, type SettledConfig } from "#lib/config/index";
+import type { RunStarted } from "#lib/core/events";
+import { describedObjective } from "#lib/objectives/metrics";
+import type { PreparedRun } from "./prepared-run.js";
+
+/** How a run is told of when it begins. @param notes lines about what was settled, after those of the data */
+export function startedEvent(
+  config: SettledConfig,
+  { data, model, parameters, plan }: Omit<PreparedRun, "started">,
+  notes: readonly string[],
+): RunStarted {
+  const { adapterBase } = parameters;
+  return {
+    type: "run.started",
+    runName: config.run_name ?? nameOf(config),
+    totalSteps: plan.totalSteps,
+    globalBatchSize: config.global_batch_size,
+    sequenceLength: plan.sequenceLength,
+    gradientGroups: config.gradient_groups,
+    plannedWorkers: config.workers,
+    numParameters: model.numParameters,
+    numTrainRows: plan.numRows,
+    numTrainTokens: data.trainReport.rowTokens,
+    numValidationRows: data.validationReport?.numRows ?? 0,
+    objective: describedObjective(data.objective),
+    ...(data.labels === undefined ? {} : { numClasses: data.labels.length }),
+    ...(adapterBase === undefined ? {} : { adapterBase }),
+    dataLines: [...data.dataLines, ...notes],
+  };
+}
+
+function nameOf({ model_name_or_path, dataset }: SettledConfig): string {
+  const data = dataset.map((each) => basename(datasetName(each))).join(", ");
+  return `${basename(model_name_or_path)} on ${data}`;
+}

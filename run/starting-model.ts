@@ -1,0 +1,81 @@
+import type { ModelWeights } from "#lib/checkpoint/model-weights";
+import { defaultOf, type SettledConfig } from "#lib/config/index";
+import { isDerivedTensor } from "#lib/core/derived-tensors";
+import { LockstepError } from "#lib/core/errors/index";
+import { adapterFacts, isTied, tiedEmbeddingName } from "#lib/models/facts";
+import type { StartingModel } from "#lib/parameters/index";
+import { classifierModel, refuseClassifierOfTexts } from "./classifier.js";
+import type { DataModel } from "./data-model.js";
+import { findableName } from "./model-place.js";
+import type { PreparedData } from "./prepare-data.js";
+
+/**
+ * A checkpoint's weights and its configuration, with a head over the labels of the data where they have some.
+ *
+ * @throws E_MODEL_UNSUPPORTED, E_CONFIG_CONFLICT where the model and the data do not go together
+ */
+export function startingModel(
+  config: SettledConfig,
+  { modelDirectory, modelConfig, context }: DataModel,
+  weights: ModelWeights,
+  { labels, objective }: Pick<PreparedData, "labels" | "objective">,
+): StartingModel {
+  checkLabels(config, modelConfig, labels);
+  const classifier =
+    labels === undefined
+      ? undefined
+      : classifierModel(modelConfig, weights, {
+          ...{ labels, problemType: objective.kind },
+          ...{ padTokenId: context.paddingTokenId, seed: config.seed },
+        });
+  const { newWeights = new Map<string, Float32Array>() } = classifier ?? {};
+  return {
+    name: findableName(config.model_name_or_path, modelDirectory),
+    revision: config.model_revision === defaultOf("model_revision") ? null : config.model_revision,
+    directory: modelDirectory,
+    facts: adapterFacts(modelConfig),
+    weights: classifier?.weights ?? modelWeights(weights, modelConfig),
+    newWeights: [...newWeights.keys()],
+    isClassifier: classifier !== undefined,
+    tiedEmbedding: isTied(modelConfig) ? tiedEmbeddingName(weights.names()) : undefined,
+    configChanges: classifier?.configChanges ?? {},
+    read: async (name, into, span) => {
+      const made = newWeights.get(name);
+      if (made === undefined) return weights.readFloat32(name, into, span);
+      const { start, count } = span ?? { start: 0, count: made.length };
+      const part = made.subarray(start, start + count);
+      into?.set(part);
+      return into ?? part;
+    },
+  };
+}
+
+/** @throws E_CONFIG_CONFLICT for keys that labelled rows, or rows without labels, cannot follow */
+function checkLabels(
+  config: SettledConfig,
+  modelConfig: DataModel["modelConfig"],
+  labels: readonly string[] | undefined,
+): void {
+  if (labels === undefined) refuseClassifierOfTexts(modelConfig);
+  if (labels === undefined || config.sample_prompt === null) return;
+  throw new LockstepError("E_CONFIG_CONFLICT", {
+    keys: "sample_prompt and dataset",
+    reason: "a classifier continues no text",
+  });
+}
+
+/**
+ * The weights of a model by sorted name, so that their order depends on the model alone. A tied head and
+ * stored rotary frequencies are derived from others.
+ */
+function modelWeights(
+  weights: ModelWeights,
+  modelConfig: DataModel["modelConfig"],
+): StartingModel["weights"] {
+  const tied = isTied(modelConfig);
+  return weights
+    .names()
+    .filter((name) => !isDerivedTensor(name))
+    .filter((name) => !(tied && name === "lm_head.weight"))
+    .map((name) => ({ name, shape: weights.info(name).shape }));
+}

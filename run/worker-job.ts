@@ -1,0 +1,39 @@
+import type { SettledConfig } from "#lib/config/index";
+import type { WorkerJob } from "#lib/core/job";
+import type { TrainingPlan } from "#lib/data/index";
+import type { ChosenParameters } from "#lib/parameters/index";
+import type { PreparedData } from "./prepare-data.js";
+import type { SampleRequest } from "./sample-request.js";
+
+/** What workers are told of a run, but for its number. */
+export function workerJob(
+  config: SettledConfig,
+  modelConfig: WorkerJob["modelConfig"],
+  run: {
+    readonly parameters: ChosenParameters;
+    readonly data: Pick<PreparedData, "objective" | "batchFields">;
+    readonly plan: TrainingPlan;
+    readonly sample: SampleRequest | undefined;
+  },
+): Omit<WorkerJob, "jobId"> {
+  const { parameters, data, plan, sample } = run;
+  const { layout, frozen, job, modelChanges } = parameters;
+  const microBatches = config.global_batch_size / config.per_device_train_batch_size;
+  return {
+    modelConfig: { ...modelConfig, ...modelChanges },
+    layout,
+    ...(frozen === undefined ? {} : { frozen }),
+    parameters: job,
+    precision: config.bf16 ? "bf16" : "fp32",
+    ...(config.xla ? { xla: true } : {}),
+    sequenceLength: plan.sequenceLength,
+    objective: data.objective,
+    batchFields: data.batchFields,
+    ...(config.gradient_checkpointing === true ? { gradientCheckpointing: true } : {}),
+    ...(microBatches <= config.gradient_groups ? { accumulates: false } : {}),
+    microBatchSize: config.per_device_train_batch_size,
+    evalBatchSize: config.per_device_eval_batch_size,
+    generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,
+    threadsPerWorker: config.threads_per_worker,
+  };
+}

@@ -1,0 +1,116 @@
+/** The training engine on classifiers of several labels: loss and gradients of transformers. */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { ModelWeights, openSafetensors } from "#lib/checkpoint/index";
+import { type Batch, ignoredTarget, inputFields } from "#lib/core/batch";
+import type { WorkerJob } from "#lib/core/job";
+import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
+import { objectiveOf } from "#lib/objectives/index";
+import createEngine from "#lib/tuning/engine";
+import { assertClose } from "#tests/support/compare";
+import { modelFixtureDirectory, readFixtureCase } from "#tests/support/model-fixtures";
+import { readSlot, writeSlot } from "#tests/support/tiny-llama";
+
+const multiLabel = objectiveOf("multi_label_classification");
+
+async function jobOf(name: string) {
+  const reference = readFixtureCase(name);
+  const weights = await ModelWeights.open(modelFixtureDirectory(name));
+  const layout = buildParameterLayout(
+    weights.names().map((tensor) => ({ name: tensor, shape: weights.info(tensor).shape })),
+    "float32",
+  );
+  const wireBytes = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
+  for (const { name: tensor } of layout.tensors) {
+    writeSlot(layout, tensor, await weights.readFloat32(tensor), wireBytes);
+  }
+  await weights.close();
+  const config = readFileSync(join(modelFixtureDirectory(name), "config.json"), "utf8");
+  const objective = { kind: multiLabel.kind, numLabels: reference.labelsPerRow };
+  const job: WorkerJob = {
+    jobId: "test",
+    modelConfig: JSON.parse(config) as Record<string, unknown>,
+    ...{ objective, parameters: { kind: "full" } },
+    batchFields: [...inputFields({ hasSegments: true }), ...multiLabel.targets(objective)],
+    ...{ layout, precision: "fp32", generationLength: 0, threadsPerWorker: 1 },
+    sequenceLength: reference.rowLength,
+    microBatchSize: reference.numRows,
+    evalBatchSize: reference.numRows,
+  };
+  const batch: Batch = {
+    numRows: reference.numRows,
+    fields: {
+      tokens: reference.tokens,
+      segments: reference.attentionMask,
+      positions: reference.tokens.map((_, i) => i % reference.rowLength),
+      ...multiLabel.targetsOfLabels(reference),
+    },
+  };
+  return { job, batch, reference, wireBytes };
+}
+
+for (const name of ["roberta-multi", "distilbert-seqcls-multilabel", "llama-seqcls-multi"]) {
+  test(`${name}: loss, gradients and predictions are those of transformers`, async () => {
+    const { job, batch, reference, wireBytes } = await jobOf(name);
+    const engine = await createEngine(job);
+    const expected = await openSafetensors(
+      join(modelFixtureDirectory(name), "expected.safetensors"),
+    );
+    try {
+      engine.loadParameters(wireBytes);
+      const gradients = new Uint8Array(wireBytes.byteLength);
+      const weight = reference.labels.length;
+      const sum = engine.accumulate(batch, 1 / weight, true, gradients);
+      assert.equal(sum.weight, weight);
+      assert.ok(Math.abs(sum.lossSum / weight / reference.loss - 1) < 1e-5);
+      for (const { name: tensor } of job.layout.tensors) {
+        const exact = await expected.readFloat32(`grad.${tensor}`);
+        // A key's bias has no gradient, only rounding.
+        if (Math.hypot(...exact) < 1e-6) continue;
+        assertClose(readSlot(job.layout, tensor, gradients), exact, 1e-5, tensor);
+      }
+      const logits = await expected.readFloat32("logits");
+      const { outputs } = engine.evaluate(batch);
+      assert.deepEqual(
+        [...(outputs ?? [])],
+        Array.from(logits, (logit) => (logit > 0 ? 1 : 0)),
+      );
+    } finally {
+      engine.close();
+      await expected.close();
+    }
+  });
+}
+
+test("a row of padding counts neither in the loss nor in the gradient", async () => {
+  const { job, batch, wireBytes } = await jobOf("roberta-multi");
+  const engine = await createEngine(job);
+  engine.loadParameters(wireBytes);
+  const width = job.objective.numLabels ?? 0;
+  const labels = batch.fields["labels"] as Float32Array;
+  const without = (row: number): Batch => ({
+    ...batch,
+    fields: {
+      ...batch.fields,
+      labels: labels.map((label, i) => (Math.floor(i / width) === row ? ignoredTarget : label)),
+    },
+  });
+  const gradientOf = (...batches: readonly Batch[]) => {
+    const gradients = new Uint8Array(wireBytes.byteLength);
+    const sums = batches.map((each, i) =>
+      engine.accumulate(each, 1, i === 0, i === batches.length - 1 ? gradients : undefined),
+    );
+    const lossSum = sums.reduce((total, part) => total + part.lossSum, 0);
+    const weight = sums.reduce((total, part) => total + part.weight, 0);
+    return { lossSum, weight, gradients: new Float32Array(gradients.buffer) };
+  };
+  // Each of the three rows is left out once: twice the whole.
+  const parts = gradientOf(without(0), without(1), without(2));
+  const twice = gradientOf(batch, batch);
+  assert.deepEqual([parts.weight, twice.weight], [6 * width, 6 * width]);
+  assert.ok(Math.abs(parts.lossSum / twice.lossSum - 1) < 1e-6);
+  assertClose(parts.gradients, twice.gradients, 1e-5, "gradient");
+  engine.close();
+});

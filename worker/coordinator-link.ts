@@ -1,0 +1,136 @@
+import os from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
+import { isLockstepError } from "#lib/core/errors/index";
+import type { WorkerState } from "#lib/core/events";
+import { hasBf16Products, processorKind, readProcessor } from "#lib/core/processor";
+import { ControlClient } from "#lib/wire/control-client";
+import {
+  protocolVersion,
+  type RegisterReply,
+  type Task,
+  type TaskResult,
+} from "#lib/wire/control-messages";
+import { createProcessorReader } from "./device.js";
+import { EngineFailure } from "./engine-client.js";
+import type { DeviceReading, WorkerOptions } from "./options.js";
+import { untilReachable } from "./reachable.js";
+import type { Session } from "./session.js";
+
+/** How long one NextTask call waits for work. */
+const longPollMs = 20_000;
+const defaultReconnectTimeoutMs = 60_000;
+
+/** A worker's calls to its coordinator, which may be away for a while. */
+export class CoordinatorLink {
+  readonly #options: WorkerOptions;
+  readonly #control: ControlClient;
+  readonly #readDevice: () => DeviceReading;
+  readonly #startedAt = performance.now();
+  #heartbeat: NodeJS.Timeout | undefined;
+
+  constructor(options: WorkerOptions) {
+    this.#options = options;
+    this.#control = new ControlClient({
+      address: options.coordinatorAddress,
+      security: options.security ?? {},
+    });
+    this.#readDevice = options.readDevice ?? createProcessorReader();
+  }
+
+  /**
+   * Knocks until the job is known.
+   *
+   * @returns undefined when the worker was asked to stop before that
+   */
+  async register(stop: AbortSignal): Promise<RegisterReply | undefined> {
+    const { name, deviceKind, deviceType, advice } = this.#options;
+    const request = {
+      protocolVersion,
+      name: name ?? "",
+      host: os.hostname(),
+      pid: process.pid,
+      deviceKind: deviceKind ?? processorKind(readProcessor()),
+      deviceType: deviceType ?? "cpu",
+      advisesBf16: advice?.bf16 ?? hasBf16Products(readProcessor()),
+      bf16Slowdown: advice?.bf16Slowdown ?? 0,
+    };
+    for (;;) {
+      const register = async (): Promise<RegisterReply> => this.#control.register(request);
+      const reply = await this.#untilReachable(register, stop);
+      if (reply.retryAfterMs === 0) return reply;
+      await delay(reply.retryAfterMs, undefined, { signal: stop }).catch(() => {});
+      if (stop.aborted) return undefined;
+    }
+  }
+
+  /** @param state what the worker is at, read at each heartbeat */
+  startHeartbeats(reply: RegisterReply, state: () => WorkerState): void {
+    const beat = (): void => {
+      this.#control
+        .heartbeat({
+          workerId: reply.workerId,
+          state: state(),
+          ...this.#readDevice(),
+          deviceSeconds: (performance.now() - this.#startedAt) / 1000,
+        })
+        // Being unknown or unheard shows in the loop, which knows what to do about it.
+        .catch((error: unknown) => this.#options.observer?.retrying?.(error));
+    };
+    beat();
+    this.#heartbeat = setInterval(beat, reply.heartbeatIntervalMs);
+  }
+
+  stopHeartbeats(): void {
+    clearInterval(this.#heartbeat);
+  }
+
+  /** Asks for work, naming the leases that are kept. @throws what a delivery failed with */
+  async nextTask(session: Session, signal: AbortSignal): Promise<Task> {
+    const { workerId } = session;
+    return this.#untilReachable(async () => {
+      session.throwIfFailed();
+      const { heldLeases } = session;
+      return this.#control.nextTask({ workerId, maxWaitMs: longPollMs, heldLeases }, signal);
+    }, signal);
+  }
+
+  /** @returns whether the lease had gone to another worker */
+  async complete(
+    { workerId, signal }: Session,
+    lease: number,
+    result: TaskResult,
+  ): Promise<boolean> {
+    const { stale } = await this.#untilReachable(
+      async () => this.#control.completeTask({ workerId, lease, result }, signal),
+      signal,
+    );
+    return stale;
+  }
+
+  /** Tells what went wrong, as well as it can. */
+  async report(
+    error: unknown,
+    { workerId = "", fatal, lease = 0 }: { workerId?: string; fatal: boolean; lease?: number },
+  ): Promise<void> {
+    const failure = error instanceof EngineFailure ? error.engineError : undefined;
+    const code = failure?.code || (isLockstepError(error) ? error.code : "");
+    const message = failure?.message ?? (error instanceof Error ? error.message : String(error));
+    await this.#control.reportFailure({ workerId, lease, code, message, fatal }).catch(() => {});
+  }
+
+  async leave(workerId: string, reason: string): Promise<void> {
+    // The coordinator may be gone already, which is as good.
+    await this.#control.leave({ workerId, reason }).catch(() => {});
+  }
+
+  close(): void {
+    this.#control.close();
+  }
+
+  async #untilReachable<T>(call: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    const { observer, coordinatorAddress: address, reconnectTimeoutMs } = this.#options;
+    const timeoutMs = reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
+    const onRetry = (error: unknown): void => observer?.retrying?.(error);
+    return untilReachable(call, { address, timeoutMs, signal, onRetry });
+  }
+}

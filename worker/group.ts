@@ -1,0 +1,76 @@
+import type { LossSum } from "#lib/core/job";
+import type { TrainTask } from "#lib/wire/control-messages";
+import type { CoordinatorLink } from "./coordinator-link.js";
+import type { EngineClient } from "./engine-client.js";
+import type { WorkerOptions } from "./options.js";
+import type { Session } from "./session.js";
+
+/** A gradient group while a worker has it: computed into a buffer, then sent while the next is computed. */
+export class GradientGroup {
+  /** Which gradient buffer is its own. */
+  readonly buffer: number;
+  readonly #task: TrainTask;
+  readonly #client: EngineClient;
+  readonly #session: Session;
+  readonly #options: WorkerOptions;
+  readonly #startedAt = performance.now();
+  readonly #sums: LossSum[] = [];
+
+  constructor(task: TrainTask, client: EngineClient, session: Session, options: WorkerOptions) {
+    this.buffer = session.freeBuffer();
+    this.#task = task;
+    this.#client = client;
+    this.#session = session;
+    this.#options = options;
+  }
+
+  /** @throws what the delivery of another group failed with */
+  async compute(): Promise<void> {
+    const { batches, gradScale, step, group } = this.#task;
+    for (const batch of batches) {
+      this.#session.throwIfFailed();
+      const startedAt = performance.now();
+      const isFirst = this.#sums.length === 0;
+      const isLast = this.#sums.length === batches.length - 1;
+      const buffer = isLast ? this.buffer : undefined;
+      this.#sums.push(await this.#client.accumulate(batch, gradScale, isFirst, buffer));
+      this.#options.observer?.microBatchComputed?.({
+        numTokens: batch.fields["tokens"]?.length ?? 0,
+        seconds: (performance.now() - startedAt) / 1000,
+      });
+    }
+    await this.#options.onPhase?.({ phase: "computed", step, group });
+  }
+
+  /**
+   * Pushes the gradient to all shards and reports the losses.
+   *
+   * @param onCompleted called once the coordinator has the report
+   */
+  async deliver(link: CoordinatorLink, onCompleted: () => void): Promise<void> {
+    const { step, group, lease } = this.#task;
+    const { workerId, transfers, signal } = this.#session;
+    const { onPhase, observer } = this.#options;
+    const gradients = this.#client.gradients(this.buffer);
+    await transfers.push({ workerId, step, group, lease }, gradients, {
+      signal,
+      onRetry: (error) => observer?.retrying?.(error),
+      onChunk:
+        onPhase === undefined
+          ? undefined
+          : async (shard, sentBytes) =>
+              onPhase({ phase: "pushing", step, group, shard, sentBytes }),
+    });
+    observer?.bytesTransferred?.("gradients", gradients.length);
+    await onPhase?.({ phase: "pushed", step, group });
+    const stale = await link.complete(this.#session, lease, { kind: "losses", sums: this.#sums });
+    onCompleted();
+    observer?.groupCompleted?.({
+      step,
+      group,
+      seconds: (performance.now() - this.#startedAt) / 1000,
+      stale,
+    });
+    await onPhase?.({ phase: "completed", step, group, stale });
+  }
+}

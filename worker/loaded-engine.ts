@@ -1,0 +1,66 @@
+import type { WorkerJob } from "#lib/core/job";
+import type { ParameterLayout } from "#lib/core/parameter-layout";
+import { remoteErrorCode } from "#lib/wire/rpc-errors";
+import { EngineClient } from "./engine-client.js";
+import type { WorkerOptions } from "./options.js";
+import type { Session } from "./session.js";
+
+/** The engine of one job, and the version of the parameters that it holds. */
+export class LoadedEngine {
+  readonly jobId: string;
+  readonly client: EngineClient;
+  readonly #observer: WorkerOptions["observer"];
+  #version: number | undefined;
+
+  private constructor(jobId: string, client: EngineClient, observer: WorkerOptions["observer"]) {
+    this.jobId = jobId;
+    this.client = client;
+    this.#observer = observer;
+  }
+
+  /** @throws E_ENGINE_FAILED, E_ENGINE_CRASHED */
+  static async create(
+    job: WorkerJob,
+    { engineModule = import.meta.resolve("#lib/tuning/engine"), observer }: WorkerOptions,
+  ): Promise<LoadedEngine> {
+    const client = await EngineClient.create(engineModule, job);
+    observer?.engineCreated?.(client.plannedBytes);
+    return new LoadedEngine(job.jobId, client, observer);
+  }
+
+  /** Whether nothing has to be pulled before a task of this version. */
+  holds(version: number): boolean {
+    return this.#version === version;
+  }
+
+  /** A coordinator that came back may publish other parameters under the same number. */
+  forgetVersion(): void {
+    this.#version = undefined;
+  }
+
+  /** Once for an engine: weights that are not trained stay what they are. */
+  async loadFrozen(frozen: ParameterLayout, { transfers, signal }: Session): Promise<void> {
+    await this.client.loadFrozen(frozen, async (range, into) =>
+      transfers.pullFrozen(frozen, range, into, { signal, onRetry: this.#onRetry }),
+    );
+  }
+
+  /** @returns false when the version is gone: the lease is stale */
+  async load(version: number, { transfers, signal }: Session): Promise<boolean> {
+    const { client } = this;
+    this.forgetVersion();
+    try {
+      await transfers.pull(version, client.parameters, { signal, onRetry: this.#onRetry });
+    } catch (error) {
+      if (remoteErrorCode(error) === "E_VERSION_NOT_PUBLISHED") return false;
+      throw error;
+    }
+    this.#observer?.bytesTransferred?.("parameters", client.parameters.length);
+    await client.loadParameters();
+    this.#version = version;
+    this.#observer?.parametersLoaded?.(version);
+    return true;
+  }
+
+  readonly #onRetry = (error: unknown): void => this.#observer?.retrying?.(error);
+}
