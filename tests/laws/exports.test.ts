@@ -9,7 +9,6 @@ const entries: Readonly<Record<string, string>> = {
   "run/index.ts": "programs that import the package",
   "lib/core/errors/": "scripts/errors-doc.mjs takes each part of the catalogue by name",
   "lib/optim/assembly/": "the WebAssembly module's exports",
-  "lib/optim/optimizers/kind.ts": "names for authors of optimizers (docs/extending.md)",
   "tests/support/fake-engine.ts": "an engine module, named by its path",
 };
 const isEntry = (path: string): boolean =>

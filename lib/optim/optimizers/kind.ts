@@ -5,7 +5,7 @@ import type { Kernels } from "#lib/optim/kernels";
 export type OptimizerSettings = Readonly<Record<string, number | boolean>>;
 
 /** One update of a region's blocks. */
-export interface RegionUpdate {
+interface RegionUpdate {
   readonly learningRate: number;
   /** 1 for the first update of the region. */
   readonly updateNumber: number;
@@ -16,7 +16,7 @@ export interface RegionUpdate {
 }
 
 /** Where the float32 arrays of a block begin in the wasm memory; bytes. */
-export interface UpdatedBlock<Slot extends string> {
+interface UpdatedBlock<Slot extends string> {
   readonly masters: number;
   /** Of the step's summed gradient. */
   readonly gradient: number;
@@ -39,7 +39,7 @@ type Values<Shape extends z.ZodRawShape> = Readonly<z.output<z.ZodObject<Shape>>
  * A way to turn gradients into updates: one file of this folder, a line in its registry (index.ts), and a
  * file of kernels in `lib/optim/assembly`.
  */
-export interface OptimizerKind<
+interface OptimizerKind<
   Fields extends z.ZodRawShape,
   Args extends z.ZodRawShape,
   Settings extends OptimizerSettings,
