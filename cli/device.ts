@@ -7,7 +7,7 @@ import { productRatesNow } from "#lib/graph/device-probe";
 import { openDeviceTelemetry } from "#worker/telemetry";
 
 /** Facts of `lockstep device --json`. */
-export interface DeviceFacts {
+interface DeviceFacts {
   readonly deviceKind: string;
   readonly deviceType: "cpu" | "gpu";
   /** What `bf16: auto` is. */

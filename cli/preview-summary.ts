@@ -20,7 +20,7 @@ function indented(line: string, columns: number): string[] {
 const named = (name: string, number: number): string => `${number} ${printable(name)}`;
 
 /** What was read, whatever came of it. */
-export interface ReadCounts {
+interface ReadCounts {
   readonly sources: readonly SourceCount[];
   readonly numRejected: number;
   /** The first ones, as code and message. */

@@ -3,7 +3,7 @@ import type { ClusterRun } from "#run/cluster-run";
 import type { Display } from "./progress/display.js";
 import { onStopSignals, type StopSignal } from "./stop-signals.js";
 
-export interface RunSignals {
+interface RunSignals {
   readonly received: () => StopSignal | undefined;
   readonly remove: () => void;
 }

@@ -13,7 +13,7 @@ export const exitCodes = Object.freeze({
 export type StopSignal = keyof typeof exitCodes;
 /** Those that batch systems announce the end of a job with, minutes before it. */
 export const userSignals = ["SIGUSR1", "SIGUSR2"] as const;
-export type UserSignal = (typeof userSignals)[number];
+type UserSignal = (typeof userSignals)[number];
 /** SIGXCPU comes at a soft limit of CPU time, then every second. */
 export const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU"] as const;
 
@@ -23,7 +23,7 @@ export const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU"]
  */
 const sameRequestMs = 500;
 
-export interface SignalActions {
+interface SignalActions {
   /** @returns false when there is nothing to finish: the program exits at once */
   readonly onFirst: (signal: StopSignal) => boolean;
   /** Last steps before an exit; must not wait. */

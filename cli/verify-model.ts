@@ -27,7 +27,7 @@ const defaultTolerance = "1e-4";
 /** Rows of the table without --all. */
 const numShown = 8;
 
-export interface VerifyOptions {
+interface VerifyOptions {
   readonly model: string;
   /** Of an adapter, where it is not the one that it names. */
   readonly base?: string | undefined;

@@ -1,4 +1,4 @@
-import type { Batch } from "#lib/core/batch";
+import { type Batch, checkBatch } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Metrics } from "#lib/core/events";
 import type { EvaluatedBatch, LossSum, ObjectiveJob } from "#lib/core/job";
@@ -9,7 +9,7 @@ import { addLossSums } from "./rounds.js";
 import type { Work } from "./task-queue.js";
 import { lossesOf } from "./training-step.js";
 
-export interface EvaluationSums extends LossSum {
+interface EvaluationSums extends LossSum {
   /** What the objective makes of the rows' outputs. */
   readonly scores: Metrics;
 }
@@ -59,11 +59,16 @@ export class EvaluationWork implements Work {
 
   /** @throws E_MESSAGE_INVALID for outputs that no model of the job has */
   #scores(batches: readonly Batch[], results: readonly EvaluatedBatch[]): Metrics {
-    const scorer = objectiveOf(this.#objective.kind).scorer?.(this.#objective);
-    if (scorer === undefined) return {};
+    const objective = objectiveOf(this.#objective.kind);
+    const scorer = objective.scorer?.(this.#objective);
+    const declared = objective.outputs?.(this.#objective);
+    if (scorer === undefined || declared === undefined) return {};
     for (const [index, batch] of batches.entries()) {
+      const { outputs } = results[index] ?? {};
+      const fields = outputs === undefined ? {} : { [declared.name]: outputs };
+      checkBatch({ numRows: batch.numRows, fields }, [declared], 1);
       try {
-        scorer.add(batch, results[index]?.outputs);
+        scorer.add(batch, outputs);
       } catch (cause) {
         if (!(cause instanceof RangeError)) throw cause;
         throw invalidResult(`holds ${cause.message}`);

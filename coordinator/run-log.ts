@@ -3,7 +3,7 @@ import type { StepCompleted } from "#lib/core/events";
 import type { EvaluationResult } from "./options.js";
 import { emptyAccount, type RunAccount } from "./run-account.js";
 
-export interface RunLogOptions {
+interface RunLogOptions {
   readonly loggingSteps: number;
   /** transformers' `logging_first_step`. @default false */
   readonly logsFirstStep?: boolean;

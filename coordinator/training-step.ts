@@ -7,7 +7,7 @@ import type { Lease, LeaseTable } from "./leases.js";
 import { addLossSums, StepRound } from "./rounds.js";
 import type { Work } from "./task-queue.js";
 
-export interface TrainingStepOptions {
+interface TrainingStepOptions {
   readonly step: number;
   /** Parameter version that the gradients are of. */
   readonly version: number;

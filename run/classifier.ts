@@ -7,7 +7,7 @@ import { isEncoder } from "#lib/models/facts";
 type Json = Readonly<Record<string, unknown>>;
 
 /** A checkpoint as a classifier: its configuration, and the weights that it has or gets. */
-export interface ClassifierModel {
+interface ClassifierModel {
   readonly configChanges: Json;
   readonly weights: readonly { readonly name: string; readonly shape: readonly number[] }[];
   /** Weights of the head that the checkpoint does not have, by name. */

@@ -62,7 +62,7 @@ export interface WorkersOptions {
 }
 
 /** Starts the workers of a configuration. */
-export type StartWorkers = (
+type StartWorkers = (
   config: ResolvedConfig,
   options: WorkersOptions,
 ) => Promise<Pick<Supervisor, "stopRestarting" | "stop" | "killAll">>;

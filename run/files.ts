@@ -178,7 +178,7 @@ async function copyModel(checkpoint: string, directory: string): Promise<void> {
  * A tensor's float32 elements from the shards that hold parts of it: a view where one holds all of it,
  * a copy only where it lies across two.
  */
-export function gatherTensor(slot: TensorSlot, pieces: readonly MasterPiece[]): Float32Array {
+function gatherTensor(slot: TensorSlot, pieces: readonly MasterPiece[]): Float32Array {
   const whole = pieces.find(
     ({ range }) => range.start <= slot.offset && slot.offset + slot.size <= range.end,
   );

@@ -9,7 +9,7 @@ import type { RunResult } from "./run-handle.js";
 import type { StartedRun } from "./start.js";
 
 /** What training came to. */
-export interface TrainingOutcome {
+interface TrainingOutcome {
   readonly outcome: "finished" | "interrupted";
   readonly snapshot: Snapshot;
   readonly state: CheckpointState;

@@ -27,7 +27,7 @@ import { openModelWeights } from "./model-weights.js";
 type Json = Readonly<Record<string, unknown>>;
 
 /** A base model with its adapter in it, weight by weight as they are read: no copy lies anywhere. */
-export interface MergedModel {
+interface MergedModel {
   /** config.json of the whole. */
   readonly config: Json;
   /** What it has beside or instead of the base's. */

@@ -8,7 +8,7 @@ import { findAdapter, type ModelPlace } from "./model-place.js";
 import { openModelWeights } from "./model-weights.js";
 
 /** A model with its weights on disk. */
-export interface OpenModel {
+interface OpenModel {
   readonly model: Model;
   /** config.json; of a base with an adapter in it, with what the adapter changes. */
   readonly config: Readonly<Record<string, unknown>>;

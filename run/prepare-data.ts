@@ -15,7 +15,7 @@ import {
   type Tokenizer,
   type TrainingPlan,
 } from "#lib/data/index";
-import type { Objective } from "#lib/objectives/index";
+import { type Objective, objectiveOf } from "#lib/objectives/index";
 import { checkChatFormat } from "./chat-format.js";
 import { labelledObjective, textObjective } from "./objective.js";
 import { counted, withCommas } from "#lib/core/format";
@@ -151,7 +151,7 @@ export async function prepareData(
           ? []
           : evaluationBatches(validation.rows, config.per_device_eval_batch_size),
       objective,
-      batchFields: [...train.rows.inputs, ...train.rows.targets],
+      batchFields: [...train.rows.inputs, ...objectiveOf(kind).targets(objective)],
       isChat: dataset.isChat,
       labels,
       trainReport: train.report,

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { packageRoot } from "#lib/core/paths";
 import type { MemoryNeed } from "./memory-lines.js";
 
-export interface SupervisorOptions {
+interface SupervisorOptions {
   readonly numWorkers: number;
   /** Arguments of `lockstep worker`, but its name. */
   readonly workerArgs: readonly string[];

@@ -3,6 +3,7 @@ import type { ClassScore } from "#lib/evaluation/classify/class-score";
 import type { TextClassifier as TokenClassifier } from "#lib/evaluation/classify/index";
 import { classScores } from "#lib/evaluation/classify/scores";
 import type { SequenceClassifier } from "#lib/models/index";
+import { factsOf } from "#lib/models/facts";
 import { knownLabels } from "#lib/models/classifier-checkpoint";
 import { encodeTexts, openTextModel } from "./text-model.js";
 import type { TextModelOptions, TextOrPair } from "./text-options.js";
@@ -52,7 +53,7 @@ export class TextClassifier {
       const classifier = await Classifier.create({
         ...{ model, readWeight, maxLength, batchSize },
         precision: options.bf16 === true ? "bf16" : "fp32",
-        hasTokenTypes: model.modelType === "bert",
+        hasTokenTypes: factsOf(config)?.usesTokenTypes === true,
       });
       const labels = knownLabels(config);
       return new TextClassifier(classifier, model, { tokenizer, labels, maxLength, warnings });

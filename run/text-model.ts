@@ -5,7 +5,7 @@ import { findModel, type ModelOptions } from "./model-place.js";
 import type { TextOrPair } from "./text-options.js";
 
 /** A model that is open for reading, with its tokenizer; close it once its weights are read. */
-export interface OpenTextModel<T extends Task> {
+interface OpenTextModel<T extends Task> {
   readonly model: Extract<Model, { readonly task: T }>;
   readonly modelDirectory: string;
   readonly config: Readonly<Record<string, unknown>>;

@@ -38,7 +38,7 @@ export interface LocalOutcome {
   readonly shards: readonly ShardArithmetic[];
 }
 
-export interface LocalHooks {
+interface LocalHooks {
   /** After the gradients of a step are summed, before the update changes the masters. */
   readonly onGradients?: (step: number, shards: readonly ShardArithmetic[]) => Promise<void>;
   /** Before the first step, when the engine has all weights. */

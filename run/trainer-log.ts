@@ -64,7 +64,7 @@ export function linesOf(text: string, history: readonly LogEntry[]): string[] {
 }
 
 /** Fields, order, units and spelling of LLaMA-Factory's LogCallback; fields without a value are left out. */
-export function trainerLogLine(
+function trainerLogLine(
   event: Extract<LockstepEvent, { readonly type: "history.logged" }>,
 ): string {
   const { entry, totalSteps, elapsedSeconds, numInputTokens } = event;

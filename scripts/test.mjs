@@ -26,7 +26,16 @@ process.env.HF_HOME = join(root, "dist", "tests", "no-hub");
 const testsDir = join(root, "dist", "tests");
 
 /** Areas, the folders of tests/, with files of more than 20 s; they begin. */
-const LONG_AREAS = ["cli", "reference", "models", "training", "cases", "graph", "tuning"];
+const LONG_AREAS = [
+  "cli",
+  "reference",
+  "library",
+  "models",
+  "training",
+  "cases",
+  "graph",
+  "tuning",
+];
 /**
  * Areas whose files run alone: workers of a cluster that are taken for lost after half a second, and a set-up
  * that has to be over in two.

@@ -3,34 +3,20 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { Batch } from "#lib/core/batch";
 import type { EvaluatedBatch, LossSum, WorkerJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
+import { type PortableError, ThreadClient } from "#lib/core/thread-client";
 import { passPieces, sharedWireSpace } from "#lib/core/wire-space";
-import type {
-  EngineCall,
-  EngineError,
-  EngineReply,
-  EngineRequest,
-  EngineThreadData,
-  EngineValue,
-} from "./engine-protocol.js";
+import type { EngineCall, EngineReady, EngineThreadData, EngineValue } from "./engine-protocol.js";
 import { numGradientBuffers } from "./session.js";
-
-interface Pending {
-  readonly resolve: (value: EngineValue) => void;
-  readonly reject: (error: unknown) => void;
-}
 
 /** An engine in a thread of its own, seen from the I/O thread. */
 export class EngineClient {
   /** The whole parameter space in wire form: written by the I/O thread, read by `loadParameters`. */
   readonly parameters: Uint8Array<SharedArrayBuffer>;
   readonly #gradients: readonly Uint8Array<SharedArrayBuffer>[];
-  readonly #thread: Worker;
-  readonly #pending = new Map<number, Pending>();
+  readonly #thread: ThreadClient<EngineReady, EngineCall, EngineValue>;
   /** Estimated peak memory of this process; undefined: unknown. */
   plannedBytes: number | undefined;
-  #nextId = 1;
   #hasFrozen = false;
-  #ended: LockstepError | undefined;
 
   private constructor(engineModule: string, job: WorkerJob) {
     this.parameters = sharedWireSpace(job.layout);
@@ -41,27 +27,24 @@ export class EngineClient {
       parameters: this.parameters,
       gradients: this.#gradients,
     };
-    this.#thread = new Worker(new URL("./engine-thread.js", import.meta.url), {
+    const thread = new Worker(new URL("./engine-thread.js", import.meta.url), {
       workerData,
       env: SHARE_ENV,
     });
-    this.#thread.on("message", (message: EngineReply) => this.#settle(message));
-    this.#thread.on("error", (error) => this.#end(String(error)));
-    this.#thread.on("exit", (code) => this.#end(`it exited with code ${code}`));
+    this.#thread = new ThreadClient(thread, {
+      failed: (error) => new EngineFailure(error),
+      died: (cause) =>
+        new LockstepError("E_ENGINE_CRASHED", {
+          reason: typeof cause === "number" ? `it exited with code ${cause}` : String(cause),
+        }),
+    });
   }
 
   /** @throws E_ENGINE_FAILED when the engine cannot be made, E_ENGINE_CRASHED */
   static async create(engineModule: string, job: WorkerJob): Promise<EngineClient> {
     setThreads(job);
     const client = new EngineClient(engineModule, job);
-    try {
-      client.plannedBytes = (await new Promise<EngineValue>((resolve, reject) =>
-        client.#pending.set(0, { resolve, reject }),
-      )) as number | undefined;
-    } catch (error) {
-      await client.#thread.terminate();
-      throw error;
-    }
+    client.plannedBytes = await client.#thread.started();
     return client;
   }
 
@@ -79,13 +62,13 @@ export class EngineClient {
     pull: (range: ElementRange, into: Uint8Array) => Promise<void>,
   ): Promise<void> {
     await passPieces(layout, pull, async (piece, wireBytes) => {
-      await this.#call({ op: "loadFrozen", piece, wireBytes });
+      await this.#thread.call({ op: "loadFrozen", piece, wireBytes });
     });
     this.#hasFrozen = true;
   }
 
   async loadParameters(): Promise<void> {
-    await this.#call({ op: "loadParameters" });
+    await this.#thread.call({ op: "loadParameters" });
   }
 
   /** The whole space in wire form, as the last micro-batch of a group left it in this buffer. */
@@ -102,11 +85,17 @@ export class EngineClient {
     first: boolean,
     buffer: number | undefined,
   ): Promise<LossSum> {
-    return (await this.#call({ op: "accumulate", batch, gradScale, first, buffer })) as LossSum;
+    return (await this.#thread.call({
+      op: "accumulate",
+      batch,
+      gradScale,
+      first,
+      buffer,
+    })) as LossSum;
   }
 
   async evaluate(batch: Batch): Promise<EvaluatedBatch> {
-    return (await this.#call({ op: "evaluate", batch })) as EvaluatedBatch;
+    return (await this.#thread.call({ op: "evaluate", batch })) as EvaluatedBatch;
   }
 
   async generate(
@@ -120,50 +109,24 @@ export class EngineClient {
       maxNewTokens,
       endTokenIds,
     };
-    return (await this.#call(call)) as Int32Array;
+    return (await this.#thread.call(call)) as Int32Array;
   }
 
   async close(): Promise<void> {
-    if (this.#ended === undefined) await this.#call({ op: "close" }).catch(() => {});
-    await this.#thread.terminate();
-  }
-
-  async #call(call: EngineCall): Promise<EngineValue> {
-    if (this.#ended !== undefined) throw this.#ended;
-    const id = this.#nextId++;
-    return new Promise<EngineValue>((resolve, reject) => {
-      this.#pending.set(id, { resolve, reject });
-      const request: EngineRequest = { id, call };
-      this.#thread.postMessage(request);
-    });
-  }
-
-  #settle(message: EngineReply): void {
-    const pending = this.#pending.get(message.id);
-    this.#pending.delete(message.id);
-    if ("error" in message) pending?.reject(engineFailure(message.error));
-    else pending?.resolve(message.value);
-  }
-
-  #end(reason: string): void {
-    this.#ended ??= new LockstepError("E_ENGINE_CRASHED", { reason });
-    for (const { reject } of this.#pending.values()) reject(this.#ended);
-    this.#pending.clear();
+    await this.#thread.close({ op: "close" });
   }
 }
 
 /** An engine's own error, with what the coordinator needs to judge it. */
 export class EngineFailure extends LockstepError<"E_ENGINE_FAILED"> {
-  readonly engineError: EngineError;
+  readonly engineError: PortableError;
 
-  constructor(engineError: EngineError) {
+  constructor(engineError: PortableError) {
     super("E_ENGINE_FAILED", { code: engineError.code, reason: engineError.message });
     this.engineError = engineError;
     if (engineError.stack !== "") this.stack = engineError.stack;
   }
 }
-
-const engineFailure = (error: EngineError): EngineFailure => new EngineFailure(error);
 
 /** TensorFlow reads them once, when it is loaded; what else decides the bits is set there. */
 function setThreads({ threadsPerWorker }: WorkerJob): void {

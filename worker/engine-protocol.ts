@@ -36,23 +36,7 @@ export type EngineCall =
     }
   | { readonly op: "close" };
 
-/** A number is the estimated peak memory of the process, bytes. */
-export type EngineValue = EvaluatedBatch | Int32Array | number | undefined;
+export type EngineValue = EvaluatedBatch | Int32Array | undefined;
 
-export interface EngineError {
-  readonly code: string;
-  readonly message: string;
-  readonly stack: string;
-  /** Whether trying again could help: not for an error of the catalogue that says otherwise. */
-  readonly retryable: boolean;
-}
-
-/** `id` 0 reports the engine's creation. */
-export type EngineReply =
-  | { readonly id: number; readonly value: EngineValue }
-  | { readonly id: number; readonly error: EngineError };
-
-export interface EngineRequest {
-  readonly id: number;
-  readonly call: EngineCall;
-}
+/** Estimated peak memory of the process, bytes; undefined: unknown. */
+export type EngineReady = number | undefined;

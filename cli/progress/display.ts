@@ -18,7 +18,7 @@ import { renderSample, renderSummary } from "./summary.js";
 import { LivePainter, type TerminalStream } from "./terminal.js";
 import { colorPalette, type Palette, plainPalette, printable } from "#lib/core/terminal-text";
 
-export type DisplayMode = "live" | "lines" | "json";
+type DisplayMode = "live" | "lines" | "json";
 
 export interface Display {
   /** A line for the person: where the dashboard is, that the run stops after this step. */
@@ -30,7 +30,7 @@ export interface Display {
   close(): void;
 }
 
-export interface DisplayOptions {
+interface DisplayOptions {
   readonly mode: DisplayMode;
   readonly stream: TerminalStream;
   readonly color: boolean;
@@ -148,7 +148,7 @@ function startLive(bus: EventSource, options: DisplayOptions): Display {
 }
 
 /** Lines that an event leaves above the live block. */
-export function lastingLines(
+function lastingLines(
   event: LockstepEvent,
   view: RunView,
   columns: number,

@@ -17,7 +17,7 @@ import {
 import { fit, type Palette, pad, printable } from "#lib/core/terminal-text";
 
 /** Lines of workers that a terminal shows; the others are counted in one line. */
-export const maxWorkerLines = 8;
+const maxWorkerLines = 8;
 const sparkLevels = "▁▂▃▄▅▆▇█";
 const spinner = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏";
 
@@ -31,7 +31,7 @@ const phaseTitles: Readonly<Record<RunView["phase"], string>> = Object.freeze({
   done: "Done",
 });
 
-export interface FrameOptions {
+interface FrameOptions {
   readonly columns: number;
   readonly nowMs: number;
   readonly palette: Palette;

@@ -55,7 +55,7 @@ export interface RunView {
 }
 
 /** The estimate of the time left follows the pace of so many steps. */
-export const recentSteps = 20;
+const recentSteps = 20;
 
 export function emptyView(nowMs: number): RunView {
   return {

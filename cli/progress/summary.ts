@@ -11,7 +11,7 @@ type RunCompleted = Extract<LockstepEvent, { type: "run.completed" }>;
 const maxBoxColumns = 96;
 
 /** What a run leaves in its directory. */
-export interface SavedKind {
+interface SavedKind {
   readonly isClassifier?: boolean;
   /** The base model of an adapter, as it names it. */
   readonly adapterBase?: string | undefined;

@@ -1,5 +1,6 @@
-import { parentPort, workerData } from "node:worker_threads";
+import { workerData } from "node:worker_threads";
 import { LockstepError } from "#lib/core/errors/index";
+import { serveThread } from "#lib/core/thread-client";
 import { shardRanges } from "#lib/core/parameter-layout";
 import { copyArrays } from "#lib/core/shard-arrays";
 import {
@@ -18,11 +19,10 @@ import { ShardReducer } from "./shard-reducer.js";
 import {
   receivedBytesIndex,
   type ShardCommand,
-  type ShardMessage,
-  type ShardRequest,
+  type ShardNotice,
+  type ShardReady,
   type ShardThreadOptions,
   sentBytesIndex,
-  toPortable,
 } from "./thread-protocol.js";
 
 /**
@@ -39,7 +39,7 @@ class ShardThread {
   readonly #reducer: ShardReducer;
   readonly #frozen = new PublishedVersions();
   readonly #server: GrpcServer;
-  readonly #post: (message: ShardMessage) => void;
+  readonly #notify: (notice: ShardNotice) => void;
   /** Pushes without a buffer; each is woken when one becomes free. */
   readonly #waiting: Set<() => void>;
   #newestStep = -1;
@@ -48,16 +48,16 @@ class ShardThread {
     options: ShardThreadOptions,
     reducer: ShardReducer,
     waiting: Set<() => void>,
-    post: (message: ShardMessage) => void,
+    notify: (notice: ShardNotice) => void,
   ) {
     this.#options = options;
     this.#reducer = reducer;
     this.#waiting = waiting;
-    this.#post = post;
+    this.#notify = notify;
     this.#server = new GrpcServer({
       security: options.security,
       maxReceiveBytes: maxBulkMessageBytes,
-      onHandled: (method, code, seconds) => post({ type: "rpc", method, code, seconds }),
+      onHandled: (method, code, seconds) => notify({ type: "rpc", method, code, seconds }),
     });
     registerBulkService(this.#server, {
       pushGradients: async (meta, frames) => this.#pushGradients(meta, frames),
@@ -80,8 +80,8 @@ class ShardThread {
 
   static async start(
     options: ShardThreadOptions,
-    post: (message: ShardMessage) => void,
-  ): Promise<ShardThread> {
+    notify: (notice: ShardNotice) => void,
+  ): Promise<{ readonly thread: ShardThread; readonly ready: ShardReady }> {
     const { shardIndex, numShards, layout, optimizer, gradientGroups } = options;
     const { listenHost, listenPort = 0 } = options;
     const range = shardRanges(layout, numShards)[shardIndex];
@@ -104,11 +104,10 @@ class ShardThread {
         for (const wake of waiting) wake();
       },
     });
-    const thread = new ShardThread(options, reducer, waiting, post);
+    const thread = new ShardThread(options, reducer, waiting, notify);
     const port = await thread.#server.listen(listenHost, listenPort);
     const { masters, states } = reducer.arithmetic;
-    post({ type: "ready", port, arrays: { masters, states } });
-    return thread;
+    return { thread, ready: { port, arrays: { masters, states } } };
   }
 
   async handle(command: ShardCommand): Promise<Float64Array<ArrayBuffer> | undefined> {
@@ -175,7 +174,7 @@ class ShardThread {
       const outcome = push.finish();
       if (outcome === "complete") {
         const { step, group } = push;
-        this.#post({ type: "groupComplete", step, group, workerId: meta.workerId });
+        this.#notify({ type: "groupComplete", step, group, workerId: meta.workerId });
         // After the reply has been queued: the worker need not wait for the addition.
         setImmediate(() => this.#reducer.addArrived());
       }
@@ -217,26 +216,13 @@ class ShardThread {
   }
 }
 
-async function main(): Promise<void> {
-  const port = parentPort;
-  if (port === null) throw new Error("shard-thread.js is the entry of a worker thread");
-  const post = (message: ShardMessage): void => port.postMessage(message);
-  const thread = await ShardThread.start(workerData as ShardThreadOptions, post).catch(
-    (error: unknown) => {
-      post({ type: "failed", error: toPortable(error) });
-      return undefined;
-    },
-  );
-  if (thread === undefined) return;
-  port.on("message", ({ id, command }: ShardRequest) => {
-    thread.handle(command).then(
-      (value) => {
-        post({ type: "reply", id, value });
-        if (command.kind === "close") port.close();
-      },
-      (error: unknown) => post({ type: "error", id, error: toPortable(error) }),
-    );
-  });
-}
-
-await main();
+await serveThread<ShardReady, ShardCommand, Float64Array | undefined, ShardNotice>(
+  async (notify) => {
+    const { thread, ready } = await ShardThread.start(workerData as ShardThreadOptions, notify);
+    return {
+      ready,
+      handle: async (command) => thread.handle(command),
+      isLast: ({ kind }) => kind === "close",
+    };
+  },
+);

@@ -1,9 +1,3 @@
-import {
-  type ErrorCode,
-  type ErrorDetails,
-  isLockstepError,
-  LockstepError,
-} from "#lib/core/errors/index";
 import type { ShardArrays } from "#lib/core/shard-arrays";
 import type { Update } from "#lib/optim/index";
 import type { StartShardOptions } from "#coordinator/shards";
@@ -28,16 +22,13 @@ export type ShardCommand =
   | { readonly kind: "snapshot"; readonly into: ShardArrays }
   | { readonly kind: "close" };
 
-export interface ShardRequest {
-  readonly id: number;
-  readonly command: ShardCommand;
+/** What a shard says of itself when it has started. */
+export interface ShardReady {
+  readonly port: number;
+  readonly arrays: ShardArrays;
 }
 
-export type ShardMessage =
-  | { readonly type: "ready"; readonly port: number; readonly arrays: ShardArrays }
-  | { readonly type: "failed"; readonly error: PortableError }
-  | { readonly type: "reply"; readonly id: number; readonly value: Float64Array | undefined }
-  | { readonly type: "error"; readonly id: number; readonly error: PortableError }
+export type ShardNotice =
   | {
       readonly type: "groupComplete";
       readonly step: number;
@@ -50,20 +41,3 @@ export type ShardMessage =
       readonly code: string;
       readonly seconds: number;
     };
-
-/** An error as a message can hold it. */
-export type PortableError =
-  | { readonly code: ErrorCode; readonly details: unknown }
-  | { readonly reason: string };
-
-export function toPortable(error: unknown): PortableError {
-  if (isLockstepError(error)) return { code: error.code, details: error.details };
-  return { reason: error instanceof Error ? (error.stack ?? error.message) : String(error) };
-}
-
-export function fromPortable(error: PortableError, shardIndex: number): LockstepError {
-  if ("reason" in error) {
-    return new LockstepError("E_SHARD_FAILED", { shardIndex, reason: error.reason });
-  }
-  return new LockstepError(error.code, error.details as ErrorDetails<ErrorCode>);
-}

@@ -1,22 +1,14 @@
-export {
-  recoverInterruptedSaves,
-  saveAtomically,
-  saveFilesAtomically,
-} from "./atomic-save.js";
+export { saveAtomically, saveFilesAtomically } from "./atomic-save.js";
 export { verifyChecksums, writeChecksums } from "./checksums.js";
-export { importGguf, type ImportOptions, type ImportProgress } from "./gguf/import.js";
+export { importGguf } from "./gguf/import.js";
 export {
   type ModelDirectoryOptions,
   type ModelTensor,
   writeModelDirectory,
 } from "./model-directory.js";
 export { ModelWeights } from "./model-weights.js";
+export { OptimizerStateReader, writeOptimizerState } from "./optimizer-state.js";
 export {
-  OptimizerStateReader,
-  writeOptimizerState,
-} from "./optimizer-state.js";
-export {
-  type CheckpointDirectory,
   checkpointName,
   listCheckpoints,
   listOwnedCheckpoints,

@@ -31,7 +31,7 @@ export interface ModelDirectoryOptions {
 }
 
 /** transformers' default `max_shard_size` is 50 GB in v5 and 5 GB in v4; shards of 5 GB load in both. */
-export const defaultMaxShardBytes = 5e9;
+const defaultMaxShardBytes = 5e9;
 
 /** Files that a tokenizer may have. */
 const tokenizerFiles = [
@@ -146,7 +146,7 @@ async function writeModelWeights(
 }
 
 /** transformers' greedy split: a shard closes when the next tensor would exceed the limit. */
-export function splitIntoShards<T extends { readonly shape: readonly number[] }>(
+function splitIntoShards<T extends { readonly shape: readonly number[] }>(
   tensors: readonly T[],
   dtype: FloatDtype,
   maxShardBytes: number,

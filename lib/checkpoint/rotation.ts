@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { recoverInterruptedSaves, removeDirectoryAtomically } from "./atomic-save.js";
 import { type CheckpointRecord, readCheckpointRecord } from "./run-record.js";
 
-export interface CheckpointDirectory {
+interface CheckpointDirectory {
   readonly step: number;
   readonly directory: string;
 }

@@ -10,7 +10,7 @@ export const configCommands = ["train", "coordinator", "train-local"] as const;
 export type ConfigCommand = (typeof configCommands)[number];
 
 /** What becomes of a key that a command does not act on. */
-export interface UnreadKey {
+interface UnreadKey {
   /** `refused`: what it asks for would be left undone. `told`: nothing of the result depends on it. */
   readonly kind: "refused" | "told";
   readonly reason: string;

@@ -5,7 +5,7 @@ import { type InstructionForm, readInstructionForm } from "./instruction-form.js
 import { same, show } from "./show.js";
 
 /** What rows of an entry hold; absent: recognised by their columns. */
-export type EntryType = "completion" | "alpaca" | "chat_template" | InstructionForm;
+type EntryType = "completion" | "alpaca" | "chat_template" | InstructionForm;
 
 /** One data set with what its rows look like, in the form of axolotl's `datasets`. */
 export interface DatasetEntry {

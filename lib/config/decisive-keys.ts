@@ -1,7 +1,6 @@
 import { basename, resolve } from "node:path";
-import { optimizerKeys } from "#lib/optim/optimizers/index";
 import { parametersKindOf, parametersKinds } from "#lib/parameters/index";
-import { type ConfigKey, declaredKeys } from "./fields.js";
+import { type ConfigKey, declaredKeys, optimizerFields } from "./fields.js";
 import { decisiveOptimizerSettings } from "./optimizer.js";
 import type { ResolvedConfig } from "./resolve.js";
 import { maxShardBytes } from "./steps.js";
@@ -19,7 +18,7 @@ export const decisiveKeys: readonly ConfigKey[] = [
   "weight_decay",
   "optim",
   "optim_args",
-  ...(Object.keys(optimizerKeys) as (keyof typeof optimizerKeys)[]),
+  ...(Object.keys(optimizerFields) as (keyof typeof optimizerFields)[]),
   "max_grad_norm",
   "bf16",
   "fp16",

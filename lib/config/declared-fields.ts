@@ -13,11 +13,11 @@ type Intersection<Union> = (Union extends unknown ? (each: Union) => void : neve
   : never;
 
 /** The keys of all kinds of a registry, in its order. */
-export type DeclaredFields<Kinds extends readonly DeclaresKeys[]> = Intersection<
+type DeclaredFields<Kinds extends readonly Pick<DeclaresKeys, "fields">[]> = Intersection<
   Kinds[number]["fields"]
 >;
 
-export const declaredFields = <const Kinds extends readonly DeclaresKeys[]>(
+export const declaredFields = <const Kinds extends readonly Pick<DeclaresKeys, "fields">[]>(
   kinds: Kinds,
 ): DeclaredFields<Kinds> =>
   Object.assign({}, ...kinds.map(({ fields }) => fields)) as DeclaredFields<Kinds>;

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { objectives } from "#lib/objectives/index";
 import { comparableMetrics } from "#lib/objectives/metrics";
-import { optimizerKeys, optimizerNames } from "#lib/optim/optimizers/index";
+import { optimizerNames, optimizers } from "#lib/optim/optimizers/index";
 import { parametersKinds, parametersNames } from "#lib/parameters/index";
 import { cluster } from "./cluster-fields.js";
 import { declaredFields, declaredSections } from "./declared-fields.js";
@@ -111,6 +111,9 @@ const modelAndData = {
   max_eval_samples: count.nullable().default(null).describe("use only so many validation rows"),
 };
 
+/** Keys that optimizers declare as their own. */
+export const optimizerFields = declaredFields(optimizers);
+
 const optimisation = {
   num_train_epochs: z.number().positive().default(3),
   max_steps: z
@@ -138,7 +141,7 @@ const optimisation = {
     .default(null)
     .describe("arguments of the optimizer: NAME=VALUE with commas between them"),
   weight_decay: z.number().min(0).default(0).describe("matrices only"),
-  ...optimizerKeys,
+  ...optimizerFields,
   max_grad_norm: z.number().min(0).nullable().default(1).describe("0 or null: no clipping"),
 };
 

@@ -8,7 +8,7 @@ export interface SourcedValue {
   readonly where: string;
 }
 
-export interface ParsedFlags {
+interface ParsedFlags {
   readonly values: ReadonlyMap<string, SourcedValue>;
   readonly positionals: readonly string[];
 }

@@ -6,8 +6,6 @@ import type { ForeignKeys } from "./foreign/rules.js";
 import { transformersKeys } from "./foreign/transformers.js";
 import { trlKeys } from "./foreign/trl.js";
 
-export type { ForeignKey } from "./foreign/rules.js";
-
 /** A table without the keys that a part of a run has declared as its own. */
 const withoutDeclared = (table: ForeignKeys): ForeignKeys =>
   Object.fromEntries(

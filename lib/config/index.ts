@@ -15,7 +15,7 @@ export {
   resultSettings,
 } from "./decisive-keys.js";
 export { type ConfigKey, configKeys, defaultOf } from "./fields.js";
-export { type ParsedFlags, parseFlags, type SourcedValue } from "./flags.js";
+export { parseFlags, type SourcedValue } from "./flags.js";
 export { isGiven, placeOf } from "./given-keys.js";
 export { alpacaForm, fillFormat, type InstructionForm } from "./instruction-form.js";
 export { type LoadedConfig, loadConfig } from "./load.js";
@@ -30,7 +30,6 @@ export {
 } from "./resolve.js";
 export { type SettledBefore, takeOver } from "./take-over.js";
 export { hubTokenOf } from "./secrets.js";
-export { schedulerNames } from "./schedule-names.js";
 export {
   evaluationDelaySteps,
   intervalSteps,

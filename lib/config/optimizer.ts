@@ -1,19 +1,14 @@
 import { z } from "zod";
 import { LockstepError } from "#lib/core/errors/index";
-import {
-  type ChosenOptimizer,
-  chooseOptimizer,
-  optimizerKeys,
-  optimizerOf,
-} from "#lib/optim/optimizers/index";
+import { type ChosenOptimizer, chooseOptimizer, optimizerOf } from "#lib/optim/optimizers/index";
 import { describeType } from "./describe-type.js";
-import { type ConfigKey, defaultOf, type ParsedConfig } from "./fields.js";
+import { type ConfigKey, defaultOf, optimizerFields, type ParsedConfig } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { same } from "./show.js";
 
 type OptimizerConfig = Pick<
   ParsedConfig,
-  "optim" | "optim_args" | "weight_decay" | keyof typeof optimizerKeys
+  "optim" | "optim_args" | "weight_decay" | keyof typeof optimizerFields
 >;
 
 /**
@@ -58,10 +53,10 @@ export function decisiveOptimizerSettings(
 }
 
 /** Keys that other optimizers than the chosen one declare. */
-function othersKeys({ optim }: OptimizerConfig): readonly (keyof typeof optimizerKeys)[] {
-  const { keys } = optimizerOf(optim);
-  const all = Object.keys(optimizerKeys) as (keyof typeof optimizerKeys)[];
-  return all.filter((key) => !(key in keys));
+function othersKeys({ optim }: OptimizerConfig): readonly (keyof typeof optimizerFields)[] {
+  const { fields } = optimizerOf(optim);
+  const all = Object.keys(optimizerFields) as (keyof typeof optimizerFields)[];
+  return all.filter((key) => !(key in fields));
 }
 
 /** `momentum=0.9,nesterov=true`, as transformers reads it, in the types that the optimizer declares. */

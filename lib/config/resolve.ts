@@ -62,7 +62,7 @@ export interface Resolution {
   readonly warnings: readonly string[];
 }
 
-export interface Machine {
+interface Machine {
   readonly cpuCount: number;
 }
 

@@ -14,6 +14,6 @@ export const schedulerNames = [
   "greedy",
 ] as const;
 
-export type SchedulerName = (typeof schedulerNames)[number];
+type SchedulerName = (typeof schedulerNames)[number];
 
 export const metricSchedulerNames: readonly SchedulerName[] = ["reduce_lr_on_plateau", "greedy"];

@@ -82,7 +82,7 @@ export function translate(
 }
 
 /** A key that differs by a slip of the hand, else one of ours that has the name within it: `batch_size`. */
-export function likeliestKey(name: string): string | undefined {
+function likeliestKey(name: string): string | undefined {
   const snake = name.replaceAll("-", "_").toLowerCase();
   const near = nearName(snake, [...configKeys, ...Object.keys(foreignKeys)]);
   if (near !== undefined) return near;

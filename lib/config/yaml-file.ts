@@ -5,7 +5,7 @@ import { openRegularFile, readAll } from "#lib/core/regular-file";
 import type { SourcedValue } from "./flags.js";
 
 /** A configuration has some hundred short lines; a bigger file is another file by mistake. */
-export const maxConfigBytes = 1 << 20;
+const maxConfigBytes = 1 << 20;
 
 /** Reads a flat YAML mapping; each value remembers its line. @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_CONFIG_SYNTAX */
 export async function readConfigFile(file: string): Promise<ReadonlyMap<string, SourcedValue>> {

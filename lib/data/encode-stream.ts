@@ -27,7 +27,7 @@ import { checkVocabulary } from "./vocabulary.js";
  */
 const batchCharacters = 2 ** 18;
 
-export interface EncodeSettings {
+interface EncodeSettings {
   readonly tokenizer: Tokenizer;
   /** Tokens of the model's vocabulary. */
   readonly vocabSize: number;

@@ -42,7 +42,7 @@ export interface PlacedExample {
 }
 
 /** What reading a source needs to know beyond the source. */
-export interface ReadOptions {
+interface ReadOptions {
   /** @default "train" */
   readonly purpose?: SourceRequest["purpose"];
   /** Takes a line for a person, once each: what is read in which way. */

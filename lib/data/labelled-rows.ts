@@ -7,7 +7,7 @@ import type { TokenStore } from "./token-store.js";
 const lengthMultiple = 8;
 
 /** Texts with a label each; tokens of a second text are stored as their complement (~id). */
-export interface LabelledExamples extends Examples {
+interface LabelledExamples extends Examples {
   /** By number, as the classes know them. */
   readonly labels: Int32Array;
   /** Of each, tokens that are not in the store. */

@@ -30,7 +30,7 @@ export interface TrainingPlan {
   epochAt(completedSteps: number): number;
 }
 
-export interface TrainingPlanOptions {
+interface TrainingPlanOptions {
   readonly rows: TrainingRows;
   readonly seed: number;
   /** Rows of one optimizer update, the global batch: a multiple of `microBatchSize`. */
@@ -46,7 +46,7 @@ export interface TrainingPlanOptions {
   readonly sampling?: SamplingStrategy;
 }
 
-export type SamplingStrategy = "random" | "sequential" | "group_by_length";
+type SamplingStrategy = "random" | "sequential" | "group_by_length";
 
 /**
  * Each epoch is a permutation of all rows (their own order where sampling is sequential), cut into steps of

@@ -12,7 +12,7 @@ import { minSequenceLength } from "./sequence-length.js";
 import type { TokenStore } from "./token-store.js";
 
 /** Arrays of a batch that a row is written into: its own part of each field. */
-export interface RowArrays {
+interface RowArrays {
   readonly tokens: Int32Array;
   readonly segments?: Int32Array;
   readonly positions?: Int32Array;
@@ -42,7 +42,7 @@ export interface TrainingRows {
 }
 
 /** A part of a row that is of one example. */
-export interface RowPiece {
+interface RowPiece {
   /** Among the examples that the rows are made of. */
   readonly example: number;
   /** Place in the row of its first token. */
@@ -65,7 +65,7 @@ export interface TracedRows extends TrainingRows {
 const nextTokens = ({ targets }: RowArrays): FieldArray | undefined => targets[nextTokenField.name];
 
 /** Where each of some pieces of text lies in a store. */
-export interface Pieces {
+interface Pieces {
   readonly starts: Float64Array;
   readonly lengths: Int32Array;
 }

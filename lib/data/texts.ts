@@ -15,7 +15,7 @@ export interface ReadText {
 }
 
 /** Names of columns, where they are not those of labelled examples: text or sentence, or sentence1 and sentence2. */
-export interface TextColumns {
+interface TextColumns {
   readonly text?: string | undefined;
   readonly pair?: string | undefined;
 }

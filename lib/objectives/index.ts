@@ -5,7 +5,7 @@ import type { Objective } from "./objective.js";
 import { regression } from "./regression.js";
 import { singleLabelClassification } from "./single-label-classification.js";
 
-export type { Metric, Objective, Scorer, TransformersLabels } from "./objective.js";
+export type { Metric, Objective } from "./objective.js";
 
 /** A line a kind; lib/tuning/objectives has the same kinds. */
 export const objectives: readonly Objective[] = [

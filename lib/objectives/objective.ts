@@ -45,7 +45,7 @@ export interface Metric {
   readonly ofLoss?: (loss: number) => number;
 }
 
-export interface Scorer {
+interface Scorer {
   /** @throws RangeError for outputs that no model of the job has, with the reason */
   add(batch: Batch, outputs: FieldArray | undefined): void;
   /** By the metrics' keys. */
@@ -53,7 +53,7 @@ export interface Scorer {
 }
 
 /** Labels as transformers takes them. */
-export interface TransformersLabels {
+interface TransformersLabels {
   readonly numRows: number;
   /** Tokens of a row. */
   readonly rowLength: number;

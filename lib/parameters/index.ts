@@ -3,7 +3,7 @@ import { full } from "./full.js";
 import type { ParametersKind } from "./kind.js";
 import { lora } from "./lora.js";
 
-export type { ChosenParameters, ParametersKind } from "./kind.js";
+export type { ChosenParameters } from "./kind.js";
 export type { StartingModel } from "./model.js";
 
 /** Every way to choose what is trained, one a line. */

@@ -22,7 +22,7 @@ export const loraWeightName = (path: string, matrix: "A" | "B"): string =>
   `${path}.lora_${matrix}.weight`;
 
 /** What a job of adapters trains, and what stays. */
-export interface AdapterLayout {
+interface AdapterLayout {
   readonly trained: ParameterLayout;
   readonly frozen: ParameterLayout;
   readonly job: LoraJob;

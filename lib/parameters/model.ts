@@ -4,7 +4,7 @@ import type { ParameterLayout } from "#lib/core/parameter-layout";
 import type { LoadValues } from "#lib/core/wire-space";
 
 /** A tensor by name, with its shape. */
-export interface NamedTensor {
+interface NamedTensor {
   readonly name: string;
   readonly shape: readonly number[];
 }

@@ -9,7 +9,7 @@ import { graphTensor, symbolicTensor, trace, type Tracer } from "#lib/graph/trac
 import type { CausalLanguageModel, Weights } from "#lib/models/index";
 import { capLogits } from "#lib/ops/index";
 
-export interface DecodeShape {
+interface DecodeShape {
   readonly batchSize: number;
   /** Longest prompt plus continuation, tokens. */
   readonly maxLength: number;

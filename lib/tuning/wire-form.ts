@@ -30,8 +30,6 @@ export function wireViewOf(layout: ParameterLayout, slot: TensorSlot): WireView 
   };
 }
 
-export const wireBytesOf = (view: WireView): number => view.numWords * 4;
-
 /**
  * The tensor's words in a buffer of the space in wire form: a view, no copy.
  *

@@ -124,7 +124,7 @@ const shown: readonly (readonly [page: RegExp, language: RegExp, holder: string]
   [/^docs\/data\.md$/, /^(jsonl|csv|text|json)$/, "tests/data/docs-examples.test.ts"],
   [/^docs\/configuration\.md$/, /^text$/, "tests/core/config-foreign.test.ts"],
   [/^docs\/files\.md$/, /^text$/, "tests/checkpoint"],
-  [/^docs\/library\.md$/, /^ts$/, "tests/library/installed.serial.test.ts"],
+  [/^docs\/library\.md$/, /^ts$/, "tests/library/installed.test.ts"],
   [/^README\.md$/, /^$/, "the quick start of this file"],
 ];
 

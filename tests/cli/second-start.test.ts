@@ -109,13 +109,8 @@ test("another job's result is refused by what differs, before data is read, or r
     "E_OUTPUT_DIR_OTHER_RUN",
     /used holds another run's result: the result, checkpoint-2, checkpoint-4, checkpoint-6: learning_rate was 0.001 and is now 0.002/,
   );
-  for (const way of [
-    "another output_dir",
-    "overwrite_output_dir: true",
-    "resume_from_checkpoint",
-  ]) {
-    assert.ok(other.stderr.includes(way), way);
-  }
+  const ways = ["another output_dir", "overwrite_output_dir: true", "resume_from_checkpoint"];
+  for (const way of ways) assert.ok(other.stderr.includes(way), way);
   assert.deepEqual(other.of("worker.joined"), []);
   const auto = await train("used", ...lr, "--resume_from_checkpoint", "auto");
   refused(auto, "E_OUTPUT_DIR_OTHER_RUN", /learning_rate was 0.001 and is now 0.002/);
@@ -268,9 +263,9 @@ test("a checkpoint behind a link is taken, and another program's is not replaced
 });
 
 test("what decides the result is refused by name when it changed; what does not may change", async () => {
-  const two = ["--workers", "2", "--gradient_accumulation_steps", "2"];
-  const whole = await trained("whole", "--max_steps", "8", ...two, "--reducer_shards", "2");
-  await trained("decisive", ...two, "--reducer_shards", "2");
+  const by = (workers: string) => ["--workers", workers, "--gradient_accumulation_steps", "2"];
+  const whole = await trained("whole", "--max_steps", "8", ...by("2"));
+  await trained("decisive", ...by("2"), "--reducer_shards", "2");
   await cp(path("decisive"), path("copied"), { recursive: true });
   const longer = ["--max_steps", "8"];
   const changed = (...args: string[]): Promise<CommandOutcome> =>
@@ -299,8 +294,7 @@ test("what decides the result is refused by name when it changed; what does not 
   for (const file of ["1.txt", "2.txt", "3.txt"]) await cp(path(file), path("moved", file));
   await cp(path("model"), path("moved", "model"), { recursive: true });
   const again = await resume(
-    ...(["copied", ...longer, "--workers", "1", "--logging_steps", "1"] as const),
-    ...["--gradient_accumulation_steps", "2"],
+    ...(["copied", ...longer, ...by("1"), "--logging_steps", "1"] as const),
     ...["--dataset", JSON.stringify(["1.txt", "2.txt", "3.txt"].map((f) => path("moved", f)))],
     ...["--model_name_or_path", path("moved", "model"), "--save_steps", "3"],
     ...["--reducer_shards", "1", "--run_name", "other", "--gradient_checkpointing", "true"],
@@ -310,8 +304,7 @@ test("what decides the result is refused by name when it changed; what does not 
   assert.match(told(again), /gradient_groups stays 2/);
   assert.equal(firstStep(again), 7);
   assert.equal(digestOf(again), digestOf(whole));
-  const four = ["--workers", "4", "--gradient_accumulation_steps", "2"];
-  const third = await resume("copied", "--max_steps", "9", ...four);
+  const third = await resume("copied", "--max_steps", "9", ...by("4"));
   assert.equal(third.code, 0, third.stderr);
   assert.match(told(third), /global_batch_size stays 8.*2 workers then, 4 now/);
   // A copy at another place, by its name, into a new directory.

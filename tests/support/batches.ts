@@ -1,6 +1,5 @@
 import {
   type Batch,
-  type FieldArray,
   ignoredTarget,
   inputFields,
   integerField,
@@ -26,14 +25,8 @@ export const classifierJob = (
   batchFields: [...inputFields({ hasSegments: true, ...inputs }), labelField],
 });
 
-export const batchWith = (numRows: number, fields: Record<string, FieldArray>): Batch => ({
-  numRows,
-  fields,
-});
-
 export const tokensOf = (batch: Batch): Int32Array => integerField(batch, "tokens");
 export const targetsOf = (batch: Batch): Int32Array => integerField(batch, nextTokenField.name);
-export const segmentsOf = (batch: Batch): Int32Array => integerField(batch, "segments");
 export const labelsOf = (batch: Batch): Int32Array => integerField(batch, labelField.name);
 
 /** Targets of labels in transformers' form: position i predicts i + 1. */

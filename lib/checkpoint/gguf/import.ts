@@ -16,14 +16,14 @@ import { readLlama, type TensorMapping } from "./llama.js";
 import { GgufFile } from "./reader.js";
 import { readTokenizer } from "./tokenizer.js";
 
-export interface ImportOptions {
+interface ImportOptions {
   /** Type of the stored weights; float32 keeps the dequantised values exactly. */
   readonly dtype?: FloatDtype;
   /** Replaces the model's files in a directory that is not empty; its other files stay. */
   readonly overwrite?: boolean;
 }
 
-export interface ImportProgress {
+interface ImportProgress {
   readonly tensor: string;
   readonly tensorsDone: number;
   readonly numTensors: number;

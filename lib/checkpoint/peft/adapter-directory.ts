@@ -16,7 +16,7 @@ import { adapterConfigFileName, formatLoraConfig, type LoraConfig } from "./lora
 import { type BaseModel, isSavedWhole, linearModules, rankOf } from "./target-modules.js";
 import { tiedHeadPath } from "./tied-modules.js";
 
-export const adapterWeightsFileName = "adapter_model.safetensors";
+const adapterWeightsFileName = "adapter_model.safetensors";
 const pickleFileName = "adapter_model.bin";
 /** Every key lies below peft's wrapper and the wrapped model. */
 const keyPrefix = "base_model.model.";
@@ -32,7 +32,7 @@ export function savedKey(weight: string): string {
 }
 
 /** A LoRA module of an adapter file. */
-export interface AdapterModule {
+interface AdapterModule {
   /** Path in the base model. */
   readonly path: string;
   readonly rank: number;
@@ -190,7 +190,7 @@ function sortTensors(directory: string, config: LoraConfig, file: SafetensorsFil
   return { modules, savedWeights: savedWeights.sort() };
 }
 
-export interface AdapterContent {
+interface AdapterContent {
   /** Complete: with its targets (see completeLoraConfig). */
   readonly config: LoraConfig;
   /** Keys of loraKey and savedKey; elements float32, asked for once. */

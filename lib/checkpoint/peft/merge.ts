@@ -5,7 +5,7 @@ import type { ModelWeights } from "#lib/checkpoint/model-weights";
 import type { AdapterDirectory } from "./adapter-directory.js";
 import { type AdapterFacts, isInputMajor, scaleOf } from "./target-modules.js";
 
-export interface LowRankUpdate {
+interface LowRankUpdate {
   /** [rank, inputs] */
   readonly a: Float32Array;
   /** [outputs, rank] */

@@ -2,7 +2,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { LoraConfig, ModuleSelection } from "./lora-config.js";
 
 /** A linear map of a model and the size of what it takes and gives. */
-export interface LinearModule {
+interface LinearModule {
   /** Path in the model, such as `model.layers.0.self_attn.q_proj`. */
   readonly path: string;
   readonly numInputs: number;

@@ -8,7 +8,7 @@ import { atPlace, type JsonData, jsonDataOf } from "#lib/data/json-data";
 export type Example = TextExample | CompletionExample | ConversationExample | LabelledExample;
 
 /** Every token is learnt. */
-export interface TextExample {
+interface TextExample {
   readonly kind: "text";
   readonly text: string;
 }
@@ -60,7 +60,7 @@ export interface ColumnNames {
   readonly label?: string;
   readonly pair?: string;
 }
-export interface RoleTags {
+interface RoleTags {
   readonly role_tag?: string;
   readonly content_tag?: string;
   readonly user_tag?: string;

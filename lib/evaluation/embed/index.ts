@@ -4,7 +4,7 @@ import { TextBatches, type TextBatchOptions } from "#lib/evaluation/text-batches
 import type { Model } from "#lib/models/index";
 import type { Pooling } from "./pooling.js";
 
-export interface TextEmbedderOptions extends TextBatchOptions<Model> {
+interface TextEmbedderOptions extends TextBatchOptions<Model> {
   /** @default "mean" */
   readonly pooling?: Pooling;
   /** Scales vectors to length 1. @default true */

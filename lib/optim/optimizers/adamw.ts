@@ -24,7 +24,7 @@ interface AdamWKernels {
 export const adamW = defineOptimizer({
   name: "adamw",
   names: ["adamw_torch_fused", "adamw_torch"],
-  keys: {
+  fields: {
     adam_beta1: z.number().min(0).lt(1).default(0.9),
     adam_beta2: z.number().min(0).lt(1).default(0.999),
     adam_epsilon: z.number().min(0).default(1e-8),

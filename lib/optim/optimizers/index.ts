@@ -2,18 +2,7 @@ import { adamW } from "./adamw.js";
 import type { CommonKeys, Optimizer, OptimizerSettings } from "./kind.js";
 
 /** The optimizers that there are. */
-const optimizers = [adamW] as const;
-
-type Intersection<Union> = (Union extends unknown ? (member: Union) => void : never) extends (
-  member: infer All,
-) => void
-  ? All
-  : never;
-
-/** Keys of the configuration that an optimizer declares as its own. */
-export const optimizerKeys = Object.assign({}, ...optimizers.map(({ keys }) => keys)) as Readonly<
-  Intersection<(typeof optimizers)[number]["keys"]>
->;
+export const optimizers = [adamW] as const;
 
 /** Values of `optim`. */
 export const optimizerNames: readonly string[] = optimizers.flatMap(({ names }) => names);

@@ -40,7 +40,7 @@ type Values<Shape extends z.ZodRawShape> = Readonly<z.output<z.ZodObject<Shape>>
  * file of kernels in `lib/optim/assembly`.
  */
 export interface OptimizerKind<
-  Keys extends z.ZodRawShape,
+  Fields extends z.ZodRawShape,
   Args extends z.ZodRawShape,
   Settings extends OptimizerSettings,
   Slot extends string,
@@ -51,10 +51,10 @@ export interface OptimizerKind<
   /** Values of `optim`, as transformers has them. */
   readonly names: readonly string[];
   /** Keys of the configuration that are its own. */
-  readonly keys: Keys;
+  readonly fields: Fields;
   /** What it takes of `optim_args`: numbers and booleans with defaults. */
   readonly args: Args;
-  settings(config: CommonKeys & Values<Keys>, args: Values<Args>): Settings;
+  settings(config: CommonKeys & Values<Fields>, args: Values<Args>): Settings;
   /** Names of the float32 arrays that it keeps beside the masters: zeros at first, saved in checkpoints. */
   states(settings: Settings): readonly Slot[];
   /**
@@ -69,10 +69,10 @@ export interface OptimizerKind<
 }
 
 /** A kind whose settings are only known to itself. */
-export interface Optimizer<Keys extends z.ZodRawShape = z.ZodRawShape> {
+export interface Optimizer<Fields extends z.ZodRawShape = z.ZodRawShape> {
   readonly name: string;
   readonly names: readonly string[];
-  readonly keys: Keys;
+  readonly fields: Fields;
   readonly args: z.ZodRawShape;
   settings(
     config: CommonKeys & Readonly<Record<string, unknown>>,
@@ -88,11 +88,11 @@ export interface Optimizer<Keys extends z.ZodRawShape = z.ZodRawShape> {
 
 /** Each kind is given its own settings, slots and kernels only: the registry keeps them together. */
 export const defineOptimizer = <
-  Keys extends z.ZodRawShape,
+  Fields extends z.ZodRawShape,
   Args extends z.ZodRawShape,
   Settings extends OptimizerSettings,
   Slot extends string,
   OwnKernels,
 >(
-  kind: OptimizerKind<Keys, Args, Settings, Slot, OwnKernels>,
-): Optimizer<Keys> => kind as unknown as Optimizer<Keys>;
+  kind: OptimizerKind<Fields, Args, Settings, Slot, OwnKernels>,
+): Optimizer<Fields> => kind as unknown as Optimizer<Fields>;

@@ -5,7 +5,7 @@ import type { TracedObjective } from "./objective.js";
 import { regression } from "./regression.js";
 import { singleLabelClassification } from "./single-label-classification.js";
 
-export type { HeadedModel, TracedLoss, TracedObjective } from "./objective.js";
+export type { HeadedModel, TracedLoss } from "./objective.js";
 
 /** A line a kind; lib/objectives has the same kinds. */
 export const tracedObjectives: readonly TracedObjective[] = [

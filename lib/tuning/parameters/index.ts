@@ -19,7 +19,7 @@ export interface TracedParameters {
 }
 
 /** Reads a job that a kind of `lib/parameters` of the same name made. */
-export type TraceParameters = (job: ParametersJob) => TracedParameters;
+type TraceParameters = (job: ParametersJob) => TracedParameters;
 
 /** The kinds whose forward pass is another one, one a line. */
 export const tracedParameters: Readonly<Record<string, TraceParameters>> = {
