@@ -3,7 +3,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { counted, withCommas } from "#lib/core/format";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
 import type { ParametersKind } from "./kind.js";
-import { numElements, type NamedTensor, weightsIn } from "./model.js";
+import { numElements, type StartingModel, weightsIn } from "./model.js";
 import { saveWholeModel } from "./whole-model.js";
 
 const names = z
@@ -49,7 +49,8 @@ export const freeze = {
     const { isTrained, layers } = trainedBy(config, model.weights);
     // Nobody else has the head of a new classifier.
     const isNew = new Set(model.newWeights);
-    const trains = ({ name }: NamedTensor): boolean => isNew.has(name) || isTrained(name);
+    const trains = ({ name }: { readonly name: string }): boolean =>
+      isNew.has(name) || isTrained(name);
     const layout = buildParameterLayout(model.weights.filter(trains), wireDtype);
     const frozen = buildParameterLayout(
       model.weights.filter((weight) => !trains(weight)),
@@ -86,7 +87,7 @@ export const freeze = {
  */
 function trainedBy(
   config: FreezeSettings,
-  weights: readonly NamedTensor[],
+  weights: StartingModel["weights"],
 ): { readonly isTrained: (name: string) => boolean; readonly layers: string } {
   const numLayers = 1 + Math.max(-1, ...weights.map(({ name }) => layerOf(name)));
   const parts = new Set(weights.flatMap(({ name }) => partOf(name) ?? []));
