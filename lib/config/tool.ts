@@ -1,7 +1,7 @@
 import { axolotlDefaults, refusePerEpoch } from "./axolotl-file.js";
 import type { ConfigKey } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
-import { llamaFactoryKeys } from "./foreign/llama-factory.js";
+import { foreignTables } from "./foreign-keys.js";
 
 type Source = ReadonlyMap<string, SourcedValue>;
 
@@ -24,8 +24,10 @@ const loraDefaults = (given: ReadonlyMap<ConfigKey, SourcedValue>): [ConfigKey, 
 function isLlamaFactory(...sources: readonly Source[]): boolean {
   const has = (key: string): boolean => sources.some((source) => source.has(key));
   if (llamaFactoryMarks.some(has)) return true;
-  // A name of ours too: beside another one of that tool it is the tool's.
-  return has("finetuning_type") && Object.keys(llamaFactoryKeys).some(has);
+  // A name of ours too: beside one that only that tool has it is the tool's.
+  const names = (source: Source): boolean =>
+    (source.get("finetuning_type")?.value ?? null) !== null;
+  return sources.some(names) && Object.keys(foreignTables["LLaMA-Factory"] ?? {}).some(has);
 }
 
 /** Defaults of the tool that a file was written for, where the file does not set them itself. */

@@ -1,3 +1,4 @@
+import { freeze } from "./freeze.js";
 import { full } from "./full.js";
 import type { ParametersKind } from "./kind.js";
 import { lora } from "./lora.js";
@@ -6,7 +7,7 @@ export type { ChosenParameters } from "./kind.js";
 export type { StartingModel } from "./model.js";
 
 /** Every way to choose what is trained, one a line. */
-export const parametersKinds = [full, lora] as const satisfies readonly ParametersKind[];
+export const parametersKinds = [full, lora, freeze] as const satisfies readonly ParametersKind[];
 
 /** Values of `finetuning_type`. */
 export const parametersNames: readonly string[] = parametersKinds.map(({ name }) => name);

@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { decisiveSettings, parseFlags, printConfig } from "#lib/config/index";
 import { declaredKeys, sections } from "#lib/config/fields";
 import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/config/resolve";
 import { parseConfigText } from "#lib/config/yaml-file";
+import { packageRoot } from "#lib/core/paths";
 import { parametersKinds } from "#lib/parameters/index";
 import { differingSettings } from "#lib/checkpoint/run-identity";
 
@@ -63,4 +66,43 @@ test("a record of a Lockstep without a key is one that left it open", () => {
   assert.deepEqual(differingSettings({ settings: { a: 1, c: 2 } }, now), [
     "c was 2 and is now not there",
   ]);
+});
+
+/** LLaMA-Factory's own example, for another machine. */
+function freezeExample(...args: string[]): Resolution {
+  const file = join(packageRoot, "tests/fixtures/configs/llamafactory_freeze_sft.yaml");
+  const flags = parseFlags(args, isSwitchKey, isTextKey);
+  const text = parseConfigText(readFileSync(file, "utf8"), "example.yaml");
+  return resolveConfig(text, flags.values, { cpuCount: 8 });
+}
+
+test("LLaMA-Factory's freeze example trains the layers that it names", () => {
+  const { config, warnings } = freezeExample();
+  assert.deepEqual(
+    [config.finetuning_type, config.use_peft, config.wire_dtype],
+    ["freeze", false, config.bf16 === true ? "bfloat16" : "float32"],
+  );
+  assert.deepEqual(
+    [config.freeze_trainable_layers, config.freeze_trainable_modules, config.freeze_extra_modules],
+    [8, ["all"], null],
+  );
+  assert.doesNotMatch(warnings.join("\n"), /freez|finetuning_type/);
+  assert.match(
+    freezeExample("--finetuning-type", "full").warnings.join("\n"),
+    /freeze_trainable_layers has no effect: finetuning_type is full/,
+  );
+  assert.throws(
+    () => resolve("freeze_trainable_layers: 4"),
+    /finetuning_type.*freeze_trainable_layers .* is an option of Freezing/,
+  );
+});
+
+test("a printed run of some layers is ours, and resolves to itself", () => {
+  const { config } = resolve(
+    "finetuning_type: freeze\nfreeze_extra_modules: lm_head\npacking: true",
+  );
+  const printed = parseConfigText(printConfig(config), "lockstep.yaml");
+  const again = resolveConfig(printed, new Map(), { cpuCount: 8 });
+  assert.deepEqual([again.config, again.warnings], [config, []]);
+  assert.deepEqual([config.max_length, config.freeze_extra_modules], [1024, ["lm_head"]]);
 });
