@@ -122,6 +122,7 @@ const notRun: readonly (readonly [command: RegExp, reason: string])[] = [
 /** Languages of blocks that are shown, and what holds them. */
 const shown: readonly (readonly [page: RegExp, language: RegExp, holder: string])[] = [
   [/^docs\/data\.md$/, /^(jsonl|csv|text|json)$/, "tests/data/docs-examples.test.ts"],
+  [/^docs\/classification\.md$/, /^json$/, "tests/objectives/label-sets.test.ts"],
   [/^docs\/configuration\.md$/, /^text$/, "tests/core/config-foreign.test.ts"],
   [/^docs\/files\.md$/, /^text$/, "tests/checkpoint"],
   [/^docs\/library\.md$/, /^ts$/, "tests/library/installed.test.ts"],

@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { test } from "node:test";
 import { isLockstepError } from "#lib/core/errors/index";
 import type { Label } from "#lib/core/labels";
+import { packageRoot } from "#lib/core/paths";
 import { labelSets } from "#lib/objectives/label-sets";
 
 const read = (value: unknown): Label => {
@@ -38,6 +41,21 @@ test("lists are of classes by name or number, in sorted order, and may be empty"
     [1, 0],
     [0, 1],
     [0, 1],
+  ]);
+});
+
+test("the rows of the page on classification are read as it says", async () => {
+  const page = await readFile(join(packageRoot, "docs/classification.md"), "utf8");
+  const [, block = ""] = /### Several labels a row\n\n```json\n(.*?)```/s.exec(page) ?? [];
+  const rows = block.trim().split("\n");
+  const { classes, targets } = classesOf(
+    rows.map((row) => (JSON.parse(row) as { label: unknown }).label),
+  );
+  assert.deepEqual(classes.names, ["animals", "sport"]);
+  assert.deepEqual(targets, [
+    [1, 1],
+    [1, 0],
+    [0, 0],
   ]);
 });
 

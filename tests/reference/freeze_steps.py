@@ -3,7 +3,7 @@
     python tests/reference/freeze_steps.py MANIFEST.json
 
 A case has a model, the micro-batches of every step, the settings of the run, its losses and norms, and the
-model that it saved. `freeze.serial.test.ts` compares what is printed: one object of JSON a case, with the
+model that it saved. `freeze.test.ts` compares what is printed: one object of JSON a case, with the
 names that are trained, the largest relative differences and the weights that changed though they must not.
 Needs torch and transformers.
 """
