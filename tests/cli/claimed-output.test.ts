@@ -44,7 +44,7 @@ test("a directory belongs to one run, under each of its names, until it is given
 
 test("a killed process leaves no claim behind", async () => {
   const output = join(directory, "killed");
-  const module = pathToFileURL(join(packageRoot, "dist/cli/output-directory.js")).href;
+  const module = pathToFileURL(join(packageRoot, "dist/run/output-directory.js")).href;
   const source = `
     const { claimOutputDirectory } = await import(${JSON.stringify(module)});
     await claimOutputDirectory(${JSON.stringify(output)});
