@@ -59,7 +59,7 @@ export interface GraphFunction {
   readonly results: readonly GraphTensor[];
 }
 
-export interface NodeOptions {
+interface NodeOptions {
   /** A fixed name; without one the node is called by its op and a number. */
   readonly name?: string;
   readonly controlInputs?: readonly GraphNode[];
