@@ -54,8 +54,8 @@ export interface WorkersOptions {
   readonly controlAddress: string;
   /** A line for a person. */
   readonly note: (text: string) => void;
-  /** Trained parameters, as far as they are known. */
-  readonly numParameters: () => number;
+  /** The run, once it is known. */
+  readonly prepared: () => PreparedRun | undefined;
   readonly onExit: (exit: WorkerExit) => void;
   /** No worker is left and none is started again. */
   readonly onExhausted: (error: LockstepError) => void;
@@ -163,7 +163,7 @@ class Cluster {
       // Before the job is known: its precision may be for their device to decide.
       this.workers = await this.#startWorkers(this.#config, {
         ...{ controlAddress, note },
-        numParameters: () => this.#prepared?.job.layout.numElements ?? 0,
+        prepared: () => this.#prepared,
         onExit: ({ pid, reason }) => this.coordinator?.reportWorkerExit(pid, reason),
         onExhausted: (error) => this.#fail(error),
       });

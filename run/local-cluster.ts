@@ -5,7 +5,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { printable } from "#lib/core/terminal-text";
 import { countGpus } from "#worker/telemetry";
 import { type ClusterRun, openCluster, type WorkersOptions } from "./cluster-run.js";
-import { memoryLines } from "./memory-lines.js";
+import { besideWorkers, memoryLines } from "./memory-lines.js";
 import { metricsTargetsFile } from "./output-contents.js";
 import type { RunOptions } from "./run-handle.js";
 import { logDirectoryOf, logTail, Supervisor, type WorkerExit } from "./supervisor.js";
@@ -20,7 +20,7 @@ export const startCluster = (config: ResolvedConfig, options: RunOptions = {}): 
 /** Starts a configuration's workers as processes of this machine. */
 async function startLocalWorkers(
   config: ResolvedConfig,
-  { controlAddress, note, numParameters, onExit, onExhausted }: WorkersOptions,
+  { controlAddress, note, prepared, onExit, onExhausted }: WorkersOptions,
 ): Promise<Supervisor> {
   const targets = new Map<number, string>();
   let isMemoryTold = false;
@@ -43,7 +43,7 @@ async function startLocalWorkers(
     onMemory: (need) => {
       if (isMemoryTold) return;
       isMemoryTold = true;
-      const others = { numWorkers: config.workers, numParameters: numParameters() };
+      const others = besideWorkers(prepared(), config.workers);
       for (const line of memoryLines(need, others)) note(line);
     },
     onExhausted: ({ restarts, reason, logFile }) =>

@@ -18,7 +18,7 @@ import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { precisionAdvice } from "#worker/precision-advice";
 import { type DeviceTelemetry, openDeviceTelemetry } from "#worker/telemetry";
 import { finishRun } from "./finish.js";
-import { memoryLines } from "./memory-lines.js";
+import { besideEngine, memoryLines } from "./memory-lines.js";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparationHooks, prepareRun } from "./prepare.js";
 import type { PreparedRun } from "./prepared-run.js";
@@ -121,7 +121,7 @@ const stoppedAfter = (step: number, seconds: number): RunResult => ({
 
 /** The engine of a run, in this process. */
 async function createEngine(
-  { config, job }: StartedRun,
+  { config, job, updates }: StartedRun,
   note: (text: string) => void,
 ): Promise<TrainingEngine> {
   // TensorFlow reads its threads from the environment when the engine is loaded.
@@ -141,8 +141,7 @@ async function createEngine(
       memoryTotalBytes: memoryTotalBytes(),
       deviceType: "cpu",
     } as const;
-    const others = { numWorkers: 1, numParameters: job.layout.numElements };
-    for (const line of memoryLines(memory, others)) note(line);
+    for (const line of memoryLines(memory, besideEngine({ job, updates }))) note(line);
   }
   return engine;
 }

@@ -75,6 +75,10 @@ function mapOf(layout: ParameterLayout, range: ElementRange, slots: readonly str
   };
 }
 
+/** What the shards of a space take together, bytes; each further one takes a few blocks more. */
+export const shardsBytes = (layout: ParameterLayout, slots: readonly string[]): number =>
+  mapOf(layout, { start: 0, end: layout.numElements }, slots).totalBytes;
+
 /** The smallest number of shards with which every range fits one wasm memory. */
 export function shardsNeeded(layout: ParameterLayout, slots: readonly string[]): number {
   const fits = (range: ElementRange): boolean =>

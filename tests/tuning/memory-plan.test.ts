@@ -2,12 +2,15 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { test } from "node:test";
-import { memoryLines } from "#run/memory-lines";
+import { besideEngine, besideWorkers, memoryLines } from "#run/memory-lines";
+import type { PreparedRun } from "#run/prepared-run";
+import { buildParameterLayout } from "#lib/core/parameter-layout";
 import { packageRoot } from "#lib/core/paths";
 import { GraphBuilder, type GraphTensor } from "#lib/graph/builder";
 import { followValues } from "#lib/graph/memory-plan";
 import { MemoryPool } from "#lib/graph/memory-pool";
 import * as op from "#lib/graph/tf-ops";
+import type { ChosenOptimizer } from "#lib/optim/index";
 
 /**
  * Most bytes that the values of a program take at once, its fetches included: each from the node that
@@ -119,10 +122,41 @@ test("a person is warned where the memory will not do", () => {
     deviceType: "cpu",
   } as const;
   assert.deepEqual(memoryLines(need), ["Memory: about 3.0 GiB a worker, of 8.0 GiB"]);
-  const others = { numWorkers: 2, numParameters: 2 ** 30 / 20 };
+  const others = { numWorkers: 2, optimizerBytes: 2 ** 30, frozenBytes: 0 };
   assert.equal(memoryLines(need, others).length, 1);
   const [, warning] = memoryLines(need, { ...others, numWorkers: 3 });
   assert.match(warning ?? "", /^warning: about 10\.0 GiB are needed/);
+  const [line, more] = memoryLines(need, { ...others, frozenBytes: 1.5 * 2 ** 30 });
+  assert.match(line ?? "", /, 1\.0 GiB for the optimizer, 1\.5 GiB for the frozen weights, of 8/);
+  assert.match(more ?? "", /^warning: about 8\.5 GiB are needed/);
   // Each has a GPU of its own.
   assert.equal(memoryLines({ ...need, deviceType: "gpu" }, { ...others, numWorkers: 9 }).length, 1);
+});
+
+test("what lies beside the workers follows from the optimizer, the wire's type and what is frozen", () => {
+  const settings = { weightDecay: 0 };
+  const sgd = (momentum: number) => ({
+    ...{ name: "sgd", settings: { ...settings, momentum, dampening: 0, nesterov: false } },
+  });
+  const adamW = { name: "adamw", settings: { ...settings, beta1: 0.9, beta2: 0.999, epsilon: 0 } };
+  const million = [{ name: "w", shape: [1024, 1024] }];
+  const layoutOf = (dtype: "bfloat16" | "float32") => buildParameterLayout(million, dtype);
+  const bytesOf = (optimizer: ChosenOptimizer, dtype: "bfloat16" | "float32", isLocal = false) => {
+    const job = { layout: layoutOf(dtype), frozen: layoutOf("bfloat16") } as PreparedRun["job"];
+    const updates = { optimizer, learningRateAt: () => 0, maxGradNorm: null };
+    const run = { job, updates };
+    const { optimizerBytes, frozenBytes } = isLocal ? besideEngine(run) : besideWorkers(run, 2);
+    // Less than a MiB is for blocks that arrive.
+    return [Math.floor(optimizerBytes / 2 ** 20), frozenBytes / 2 ** 20];
+  };
+  // A value: master and sum of 4 bytes, the states, and two versions on the wire.
+  assert.deepEqual(bytesOf(adamW, "bfloat16"), [20, 2]);
+  assert.deepEqual(bytesOf(adamW, "float32"), [24, 2]);
+  assert.deepEqual(bytesOf(sgd(0.9), "bfloat16"), [16, 2]);
+  assert.deepEqual(bytesOf(sgd(0), "float32"), [16, 2]);
+  // In one process the engine alone has the frozen weights.
+  assert.deepEqual(bytesOf(sgd(0), "bfloat16", true), [12, 0]);
+  assert.deepEqual(besideWorkers(undefined, 3), {
+    ...{ numWorkers: 3, optimizerBytes: 0, frozenBytes: 0 },
+  });
 });
