@@ -7,6 +7,9 @@ const maxListedLabels = 20;
 const anyNumber = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 const truth = /^(true|false)$/i;
 
+/** `["a", "b"]` or `[0, 1]` as JSON or Python writes it, in a cell of a table. */
+const listText = /^\s*\[\s*(("[^"]*"|'[^']*'|[-+.\d]+)\s*(,\s*|(?=\])))*\]\s*$/;
+
 /** The class of a row by number; below 0 in a row of padding. */
 export const labelField: BatchField = { name: "label", dtype: "int32", perRow: 1 };
 
@@ -20,6 +23,9 @@ export const classLabels: LabelReader = {
 export function readClass(
   value: unknown,
 ): { readonly label: string | number | boolean } | { readonly problem: string } {
+  if (typeof value === "string" && listText.test(value)) {
+    return { problem: "is a list as text: several labels stand in JSON, JSON Lines or Parquet" };
+  }
   if (typeof value === "string" || typeof value === "boolean") return { label: value };
   if (typeof value !== "number" || !Number.isFinite(value)) {
     return { problem: "is neither text nor a number" };

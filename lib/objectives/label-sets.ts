@@ -69,11 +69,31 @@ class SetTable implements LabelTable {
    * classes, which are named and numbered as single labels are.
    */
   classesOf(trained: Iterable<number>, known: readonly string[] = []): Classes {
-    const found = [...new Set(trained)].flatMap((number) => this.#sets[number] ?? []);
+    const numbers = [...new Set(trained)];
+    const found = numbers.flatMap((number) => this.#sets[number] ?? []);
     const [first] = found;
     const width = first?.items.length ?? 0;
     this.#isOfVectors = width > 1 && found.every(({ items }) => isVector(items, width));
-    return this.#isOfVectors ? this.#vectors(width, known) : this.#lists(found, known);
+    const classes = this.#isOfVectors ? this.#vectors(width, known) : this.#lists(found, known);
+    this.#refuseOneSet(numbers, classes, known);
+    return classes;
+  }
+
+  /** Where all rows say the same there is nothing to tell apart. */
+  #refuseOneSet(trained: readonly number[], classes: Classes, known: readonly string[]): void {
+    const sets = trained.map((number) => {
+      const targets = classes.targetsOf(number);
+      return targets === undefined ? [] : classes.shownOf(targets);
+    });
+    const shown = new Set(sets.map(String));
+    if (shown.size > 1) return;
+    const [only = []] = sets;
+    const { place = "training" } = this.#sets[trained[0] ?? -1] ?? {};
+    const labels = [only].flat().map((label) => classes.names[label]);
+    if (labels.length === 0) throw invalid(place, "no row to train on has a label");
+    // A model that has its classes may be trained on some of them.
+    if (known.length > 0) return;
+    throw invalid(place, `all rows to train on have the labels ${JSON.stringify(labels)}`);
   }
 
   #vectors(width: number, known: readonly string[]): Classes {
@@ -86,21 +106,15 @@ class SetTable implements LabelTable {
   }
 
   #lists(found: readonly SeenSet[], known: readonly string[]): Classes {
-    for (const { items, members, place } of found) {
-      const twice = members.find((member, i) => members.indexOf(member) !== i);
-      if (twice === undefined) continue;
-      const item = JSON.stringify(items[members.indexOf(twice)]);
-      const problem = `a row lists ${item} twice; 0 or 1 for each class is meant where all rows have as many`;
-      throw new LockstepError("E_LABELS_INVALID", { place, problem });
-    }
+    // Rows that are kept for validation too: a score counts each label once.
+    this.#refuseTwice((member) => member);
     const all = found.flatMap(({ members }) => members);
     if (all.length === 0) {
-      throw new LockstepError("E_LABELS_INVALID", {
-        place: found[0]?.place ?? "training",
-        problem: "no row to train on has a label",
-      });
+      throw invalid(found[0]?.place ?? "training", "no row to train on has a label");
     }
     const { names, classOf } = this.#classes.namesOf(all, known, 1);
+    // 1 and 1.0 are one class.
+    this.#refuseTwice((member) => classOf[member] ?? -1);
     return classesWith(names, (number) => {
       const values = names.map(() => 0);
       for (const member of this.#sets[number]?.members ?? []) {
@@ -112,6 +126,17 @@ class SetTable implements LabelTable {
     });
   }
 
+  /** @throws E_LABELS_INVALID for a list that holds a label twice; numbers below 0 are none */
+  #refuseTwice(numberOf: (member: number) => number): void {
+    for (const { items, members, place } of this.#sets) {
+      const numbers = members.map(numberOf);
+      const twice = numbers.findIndex((number, i) => number >= 0 && numbers.indexOf(number) !== i);
+      if (twice < 0) continue;
+      const problem = `a row lists ${JSON.stringify(items[twice])} twice; 0 or 1 for each class is meant where all rows have as many`;
+      throw invalid(place, problem);
+    }
+  }
+
   unseen(number: number, { names, targetsOf }: Classes): LockstepError {
     const { items = [], place = "" } = this.#sets[number] ?? {};
     const alone = this.#isOfVectors
@@ -121,6 +146,9 @@ class SetTable implements LabelTable {
     return new LockstepError("E_LABEL_UNSEEN", { place, label, known: names.slice(0, 20) });
   }
 }
+
+const invalid = (place: string, problem: string): LockstepError =>
+  new LockstepError("E_LABELS_INVALID", { place, problem });
 
 const isVector = (items: readonly Item[], width: number): boolean =>
   items.length === width &&

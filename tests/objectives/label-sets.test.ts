@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { isLockstepError } from "#lib/core/errors/index";
 import type { Label } from "#lib/core/labels";
 import { packageRoot } from "#lib/core/paths";
+import { classLabels } from "#lib/objectives/class-labels";
 import { labelSets } from "#lib/objectives/label-sets";
 
 const read = (value: unknown): Label => {
@@ -103,12 +104,47 @@ test("lists that make no classes are refused with their place", () => {
       () => classesOf(values),
       (error) => isLockstepError(error) && message.test(`${error.code}: ${error.message}`),
     );
+  refused([["a"], [1, "1"]], /rows:2: .* lists "1" twice/);
+  refused([["0"], ["1", "1.0"]], /rows:2: .* lists "1.0" twice/);
+  const zeros = [0, 0];
+  refused([zeros, [false, false]], /rows:1: .*no row to train on has a label/);
+  refused([["a"], ["a"]], /rows:1: .*all rows to train on have the labels \["a"\]/);
+  // Every class of every row: 0 and 1 of each class, in quotes.
+  refused(
+    [
+      ["0", "1"],
+      ["1", "0"],
+    ],
+    /rows:1: .*all rows to train on have the labels \["LABEL_0","LABEL_1"\]/,
+  );
   refused([["a"], ["b", "b"]], /E_LABELS_INVALID: rows:2: .* lists "b" twice/);
   // Of two lengths, so that 0 and 1 are classes.
   refused([[0, 1, 0], [0]], /E_LABELS_INVALID: rows:1: .* lists 0 twice/);
   refused([[], []], /E_LABELS_INVALID: rows:1: .*no row to train on has a label/);
   refused([[0, 2]], /E_LABELS_INVALID: .*no row has the label 1/);
   refused([[0.5], [1]], /E_LABELS_INVALID: .*the label 0.5 is no class/);
+});
+
+test("a label that a row for validation lists twice is refused, and one set of a model's classes is not", () => {
+  const table = labelSets.table();
+  const trained = [["a"], ["b"]].map((label, row) => table.numberOf(label, `rows:${row + 1}`));
+  table.numberOf(["a", "a"], "validation:1");
+  assert.throws(() => table.classesOf(trained), /validation:1: .* lists "a" twice/);
+  const known = classesOf([["b"], ["b"]], ["a", "b"]);
+  assert.deepEqual(known.targets, [
+    [0, 1],
+    [0, 1],
+  ]);
+});
+
+test("a list that stands in a cell as text is no class; brackets around words are", () => {
+  for (const value of ['["a", "b"]', "['a','b']", "[1, 0, 1]", " [] ", "[0.5]"]) {
+    const found = classLabels.read(value);
+    assert.ok("problem" in found && /is a list as text/.test(found.problem), value);
+  }
+  for (const value of ["[INST]", "[a, b]", "a, b", '["a"] or b', "[-"]) {
+    assert.deepEqual(classLabels.read(value), { label: value });
+  }
 });
 
 test("a label that training never saw is named alone, a vector of another length whole", () => {
