@@ -80,7 +80,7 @@ function readArguments(config: OptimizerConfig, where: string): Readonly<Record<
 /** True and False as Python writes them too. */
 function readValue(text: string): unknown {
   if (/^(true|false)$/i.test(text)) return text.toLowerCase() === "true";
-  return Number.isFinite(Number(text)) ? Number(text) : text;
+  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : text;
 }
 
 function invalidArguments(

@@ -49,6 +49,8 @@ test("arguments that SGD does not have, or that do not go together, are refused 
     ["momentum=fast", /got "momentum=fast" \(.*changed\.yaml:\d+\)/],
     ["momentum=0.9,momentum=0.8", /each at most once, got /],
     ["momentum=-1", /^E_CONFIG_INVALID: optim_args/],
+    ["dampening=0.1", /^E_CONFIG_CONFLICT: .*dampening is of the momentum, which is 0/],
+    ["momentum=0x1", /^E_CONFIG_INVALID: /],
     ["nesterov=true", /^E_CONFIG_CONFLICT: .*nesterov.* needs a momentum above 0/],
     ["momentum=0.9,nesterov=true,dampening=0.1", /^E_CONFIG_CONFLICT: /],
   ] as const) {

@@ -37,6 +37,12 @@ export const sgd = defineOptimizer({
         reason: "Nesterov's momentum needs a momentum above 0, and no dampening",
       });
     }
+    if (momentum === 0 && dampening !== 0) {
+      throw new LockstepError("E_CONFIG_CONFLICT", {
+        keys: "dampening and momentum in optim_args",
+        reason: "dampening is of the momentum, which is 0",
+      });
+    }
     return { momentum, dampening, nesterov, weightDecay: config.weight_decay };
   },
   states: ({ momentum }) => (momentum === 0 ? [] : ["momentum_buffer"]),
