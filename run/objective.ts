@@ -23,15 +23,27 @@ export function labelledObjective(
   const wanted = asked === "auto" ? problemType : asked;
   const found =
     labelled.find(({ kind }) => kind === wanted) ??
-    (asked === "auto"
+    (wanted === undefined
       ? (labelled.find(({ labels }) => !("problem" in labels.read(first))) ?? labelled[0])
       : undefined);
   if (found !== undefined) return found;
+  if (asked === "auto") {
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "model_name_or_path and objective",
+      reason: `the model's problem_type is ${wanted}, which no run learns; another one makes such a classifier of it: ${labelled.map(({ kind }) => kind).join(" or ")}`,
+    });
+  }
   throw new LockstepError("E_CONFIG_CONFLICT", {
     keys: "objective and dataset",
     reason: `${asked} reads no label, and the rows have one; dataset_format: text trains on their texts`,
   });
 }
+
+/** What a person is told where a classifier is made to learn something else than it did. */
+export const changedProblem = (before: string | undefined, kind: string): readonly string[] =>
+  before === undefined || before === kind
+    ? []
+    : [`the model's problem_type is ${before}, and becomes ${kind} (objective)`];
 
 /** What a run of rows without a label learns. @throws E_CONFIG_CONFLICT */
 export function textObjective({ objective: asked }: ResolvedConfig): Objective {

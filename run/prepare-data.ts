@@ -17,7 +17,7 @@ import {
 } from "#lib/data/index";
 import { type Objective, objectiveOf } from "#lib/objectives/index";
 import { checkChatFormat } from "./chat-format.js";
-import { labelledObjective, textObjective } from "./objective.js";
+import { changedProblem, labelledObjective, textObjective } from "./objective.js";
 import { counted, withCommas } from "#lib/core/format";
 
 /** Progress is told after so much more text. */
@@ -130,7 +130,7 @@ export async function prepareData(
         ? [
             "a model of texts becomes a classifier, since rows have a label; dataset_format: text trains on their texts instead",
           ]
-        : [];
+        : changedProblem(context.problemType, kind);
     const limit = isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : [];
     onDetail("planning the steps");
     const plan = createTrainingPlan({
