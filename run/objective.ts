@@ -45,6 +45,21 @@ export const changedProblem = (before: string | undefined, kind: string): readon
     ? []
     : [`the model's problem_type is ${before}, and becomes ${kind} (objective)`];
 
+/**
+ * The same where its head, which has as many classes as the data, goes on under other names.
+ *
+ * @param before names of the model's classes
+ */
+export function changedClasses(before: readonly string[], now: readonly string[]): string[] {
+  const isUnnamed = before.every((name, number) => name === `LABEL_${number}`);
+  const isSame = before.every((name, number) => name === now[number]);
+  if (isUnnamed || isSame || before.length !== now.length) return [];
+  const inWords = (names: readonly string[]): string => names.slice(0, 20).join(", ");
+  return [
+    `the model's classes ${inWords(before)} are, in this order, ${inWords(now)} from here on`,
+  ];
+}
+
 /** What a run of rows without a label learns. @throws E_CONFIG_CONFLICT */
 export function textObjective({ objective: asked }: ResolvedConfig): Objective {
   const objective = objectiveOf(asked === "auto" ? "causal_lm" : asked);

@@ -17,7 +17,7 @@ import {
 } from "#lib/data/index";
 import { type Objective, objectiveOf } from "#lib/objectives/index";
 import { checkChatFormat } from "./chat-format.js";
-import { changedProblem, labelledObjective, textObjective } from "./objective.js";
+import { changedClasses, changedProblem, labelledObjective, textObjective } from "./objective.js";
 import { counted, withCommas } from "#lib/core/format";
 
 /** Progress is told after so much more text. */
@@ -125,12 +125,15 @@ export async function prepareData(
         ),
       });
     }
-    const classifierNote =
+    const classifierNotes =
       labels !== undefined && !learnsLabels
         ? [
             "a model of texts becomes a classifier, since rows have a label; dataset_format: text trains on their texts instead",
           ]
-        : changedProblem(context.problemType, kind);
+        : [
+            ...changedProblem(context.problemType, kind),
+            ...changedClasses(context.knownLabels, labels ?? []),
+          ];
     const limit = isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : [];
     onDetail("planning the steps");
     const plan = createTrainingPlan({
@@ -156,8 +159,8 @@ export async function prepareData(
       labels,
       trainReport: train.report,
       validationReport: validation?.report,
-      layoutLines: [...describeSides(dataset), ...classifierNote, ...limit],
-      dataLines: [...describeData(dataset), ...classifierNote, ...limit],
+      layoutLines: [...describeSides(dataset), ...classifierNotes, ...limit],
+      dataLines: [...describeData(dataset), ...classifierNotes, ...limit],
       dataDigests: async () => ({
         training: await rowsSha256(train.rows),
         validation: validation === undefined ? null : await rowsSha256(validation.rows),

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ResolvedConfig } from "#lib/config/index";
-import { changedProblem, labelledObjective } from "#run/objective";
+import { changedClasses, changedProblem, labelledObjective } from "#run/objective";
 
 const learnt = (asked: string, problemType: string | undefined, first: unknown): string =>
   labelledObjective({ objective: asked } as ResolvedConfig, problemType, first).kind;
@@ -29,4 +29,27 @@ test("a model that learnt what no run learns becomes another classifier only whe
   );
   assert.equal(learnt(multi, "regression", ["a"]), multi);
   assert.throws(() => learnt("causal_lm", "regression", "a"), /causal_lm reads no label/);
+});
+
+test("a head that goes on under other names is told of", () => {
+  const line = "the model's classes a, b are, in this order, x, y from here on";
+  assert.deepEqual(changedClasses(["a", "b"], ["x", "y"]), [line]);
+  for (const [before, now] of [
+    [
+      ["a", "b"],
+      ["a", "b"],
+    ],
+    [
+      ["LABEL_0", "LABEL_1"],
+      ["x", "y"],
+    ],
+    // A head of other classes is refused by its shape.
+    [
+      ["a", "b"],
+      ["x", "y", "z"],
+    ],
+    [[], ["x", "y"]],
+  ] as const) {
+    assert.deepEqual(changedClasses(before, now), []);
+  }
 });
