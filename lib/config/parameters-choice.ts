@@ -4,6 +4,7 @@ import { type ConfigKey, defaultOf, type ParsedConfig } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { fullOnly } from "./foreign/rules.js";
 import { same, show } from "./show.js";
+import { readSwitch } from "./switch-words.js";
 
 /** The two names of one choice: a flag of either wins over both in a file. */
 export const choiceKeys: readonly ConfigKey[] = ["finetuning_type", "use_peft"];
@@ -34,7 +35,7 @@ export function settleChoice(given: Map<ConfigKey, SourcedValue>): void {
   if (typeof named?.value !== "string") return;
   const { value, where } = named;
   const usesPeft = value === "lora";
-  const said = given.get("use_peft")?.value ?? null;
+  const said = readSwitch(given.get("use_peft")?.value ?? null);
   if (said !== null && said !== usesPeft) {
     const reason = `both name what is trained (${where})`;
     throw new LockstepError("E_CONFIG_CONFLICT", { keys: "finetuning_type and use_peft", reason });

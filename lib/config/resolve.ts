@@ -23,6 +23,7 @@ import { invalidValues } from "./invalid-values.js";
 import { checkOptimizerKeys } from "./optimizer.js";
 import { keepHubToken } from "./secrets.js";
 import { checkChoice, choiceKeys, refuseMissingWay, settleChoice } from "./parameters-choice.js";
+import { readSwitch } from "./switch-words.js";
 import { toolDefaults } from "./tool.js";
 import { translate } from "./translate.js";
 import { withChanges } from "./with-changes.js";
@@ -213,13 +214,6 @@ export function isTextKey(key: string): boolean {
   // A secret that is no YAML would stand in the message about it.
   const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
   return rule?.kind === "renamed" && secretKeys.includes(rule.to);
-}
-
-/** YAML 1.1, which Python reads, has more words for true and false. */
-function readSwitch(value: unknown): unknown {
-  if (typeof value !== "string") return value;
-  if (/^(yes|on)$/i.test(value)) return true;
-  return /^(no|off)$/i.test(value) ? false : value;
 }
 
 function innermost(schema: z.ZodType): z.ZodType {

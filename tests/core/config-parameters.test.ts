@@ -31,6 +31,8 @@ test("finetuning_type and use_peft are two names of one choice", () => {
     ["finetuning_type: lora", [], true],
     ["finetuning_type: full", [], false],
     ["finetuning_type: lora\nuse_peft: true", [], true],
+    ["finetuning_type: lora\nuse_peft: yes", [], true],
+    ["finetuning_type: freeze\nuse_peft: off", [], false],
     ["use_peft: true", ["--finetuning-type", "full"], false],
     ["finetuning_type: lora", ["--no-use-peft"], false],
   ] as const) {
