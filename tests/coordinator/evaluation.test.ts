@@ -19,18 +19,20 @@ test("a classifier is scored over all batches; a result without its rows' classe
   const work = new EvaluationWork({ batches, version: 0, objective, leases });
   const [first, second] = [leases.take("a"), leases.take("b")];
   assert.ok(first !== undefined && second !== undefined);
-  const result = (lossSum: number, ...predictions: number[]) => ({
+  const result = (lossSum: number, weight: number, ...predictions: number[]) => ({
     kind: "losses" as const,
-    sums: [{ lossSum, weight: 1, outputs: Int32Array.from(predictions) }],
+    sums: [{ lossSum, weight, outputs: Int32Array.from(predictions) }],
   });
   for (const predictions of [[], [0], [0, 2], [0, -1]]) {
-    assert.throws(() => work.accept(first, result(1, ...predictions)), {
+    assert.throws(() => work.accept(first, result(1, 2, ...predictions)), {
       code: "E_MESSAGE_INVALID",
     });
   }
-  work.accept(second, result(0.5, 0, 0));
-  work.accept(first, result(1, 0, 1));
+  // The row of padding does not count.
+  assert.throws(() => work.accept(second, result(0.5, 2, 0, 0)), /weight 2, and the rows weigh 1/);
+  work.accept(second, result(0.5, 1, 0, 0));
+  work.accept(first, result(1, 2, 0, 1));
   const { lossSum, weight, scores } = await work.completed;
-  assert.deepEqual({ lossSum, weight }, { lossSum: 1.5, weight: 2 });
+  assert.deepEqual({ lossSum, weight }, { lossSum: 1.5, weight: 3 });
   assert.deepEqual(scores, { accuracy: 2 / 3, macro_f1: 2 / 3 });
 });
