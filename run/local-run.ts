@@ -17,6 +17,7 @@ import { loggedMetrics } from "#lib/objectives/metrics";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { precisionAdvice } from "#worker/precision-advice";
 import { type DeviceTelemetry, openDeviceTelemetry } from "#worker/telemetry";
+import { checkConfig } from "./check-arguments.js";
 import { finishRun } from "./finish.js";
 import { memoryLines } from "./memory-lines.js";
 import { claimOutputDirectory } from "./output-directory.js";
@@ -57,6 +58,7 @@ export async function prepareLocal(
   config: ResolvedConfig,
   { onDetail }: Pick<PreparationHooks, "onDetail"> = {},
 ): Promise<PreparedRun> {
+  checkConfig(config);
   const { hasBf16Products: bf16, deviceKind: reason } = await readDevice(config);
   return prepareRun(config, {
     ...(onDetail === undefined ? {} : { onDetail }),
@@ -71,13 +73,16 @@ async function readDevice({ use_cpu: useCpu }: ResolvedConfig): Promise<DeviceTe
   return device;
 }
 
-const isPrepared = (given: ResolvedConfig | PreparedRun): given is PreparedRun => "plan" in given;
+const isPrepared = (given: ResolvedConfig | PreparedRun): given is PreparedRun =>
+  typeof given === "object" && given !== null && "plan" in given;
 
 async function runLocal(
   given: ResolvedConfig | PreparedRun,
   { bus, stop }: RunContext,
 ): Promise<RunResult> {
   const config = isPrepared(given) ? given.asked : given;
+  checkConfig(config);
+  if (isPrepared(given)) given.checkOpen();
   checkKeysAreRead(config, "train-local");
   const push = await pushOf(config);
   const releaseOutput = await claimOutputDirectory(config.output_dir);
