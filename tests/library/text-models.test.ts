@@ -124,7 +124,10 @@ test("an option without a value is not given, and one that means nothing is refu
     await generator.generate(["One"], { maxNewTokens: 4 }),
   );
   for (const prompts of ["One", [{ role: "user", content: "One" }], [null]]) {
-    await assert.rejects(generator.generate(prompts as readonly string[]), isError("E_ARGUMENT"));
+    await assert.rejects(
+      generator.generate(prompts as unknown as readonly string[]),
+      isError("E_ARGUMENT"),
+    );
   }
   generator.close();
   const options = [{ batchSize: 0 }, { maxLength: "64" }, { bf16: "yes" }, { max_length: 4 }, null];
