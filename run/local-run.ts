@@ -129,9 +129,7 @@ async function createEngine(
   { config, job }: StartedRun,
   note: (text: string) => void,
 ): Promise<TrainingEngine> {
-  // TensorFlow reads its threads from the environment when the engine is loaded.
-  process.env["TF_NUM_INTRAOP_THREADS"] = String(config.threads_per_worker);
-  process.env["TF_NUM_INTEROP_THREADS"] = "1";
+  if (config.engine_module === null) await setThreads(config, note);
   if (config.bf16) {
     const { bf16Slowdown } = precisionAdvice(await readDevice(config), config.threads_per_worker);
     if (bf16Slowdown !== undefined) note(`warning: ${slowBf16(bf16Slowdown)}`);
@@ -150,6 +148,24 @@ async function createEngine(
     for (const line of memoryLines(memory, others)) note(line);
   }
   return engine;
+}
+
+/** TensorFlow reads its threads from the environment, once: when it is loaded. */
+async function setThreads(
+  { threads_per_worker: asked }: Pick<ResolvedConfig, "threads_per_worker">,
+  note: (text: string) => void,
+): Promise<void> {
+  const { loadedThreads } = await import("#lib/graph/binding");
+  const loaded = loadedThreads();
+  if (loaded === undefined) {
+    process.env["TF_NUM_INTRAOP_THREADS"] = String(asked);
+    process.env["TF_NUM_INTEROP_THREADS"] = "1";
+  } else if (loaded !== String(asked)) {
+    const has = loaded === "" ? "as many threads as the machine has" : `${loaded} thread(s)`;
+    note(
+      `warning: threads_per_worker: ${asked} has no effect: TensorFlow was loaded in this process before, with ${has}, and the bits may be those of that number`,
+    );
+  }
 }
 
 /** What makes the engine: TensorFlow's, or another module's default export. */
