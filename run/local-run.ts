@@ -7,7 +7,7 @@ import {
   intervalSteps,
   type ResolvedConfig,
 } from "#lib/config/index";
-import { engineEnvironment } from "#lib/core/engine-environment";
+import { engineEnvironment, loadedThreads } from "#lib/core/engine-environment";
 import { slowBf16 } from "#lib/core/format";
 import type { CreateTrainingEngine, TrainingEngine } from "#lib/core/job";
 import { memoryTotalBytes } from "#lib/core/machine-memory";
@@ -129,7 +129,7 @@ async function createEngine(
   { config, job }: StartedRun,
   note: (text: string) => void,
 ): Promise<TrainingEngine> {
-  if (config.engine_module === null) await setThreads(config, note);
+  if (config.engine_module === null) setThreads(config, note);
   if (config.bf16) {
     const { bf16Slowdown } = precisionAdvice(await readDevice(config), config.threads_per_worker);
     if (bf16Slowdown !== undefined) note(`warning: ${slowBf16(bf16Slowdown)}`);
@@ -151,11 +151,10 @@ async function createEngine(
 }
 
 /** TensorFlow reads its threads from the environment, once: when it is loaded. */
-async function setThreads(
+function setThreads(
   { threads_per_worker: asked }: Pick<ResolvedConfig, "threads_per_worker">,
   note: (text: string) => void,
-): Promise<void> {
-  const { loadedThreads } = await import("#lib/graph/binding");
+): void {
   const loaded = loadedThreads();
   if (loaded === undefined) {
     process.env["TF_NUM_INTRAOP_THREADS"] = String(asked);

@@ -33,10 +33,6 @@ export interface TensorFlowBinding {
 }
 
 let loaded: TensorFlowBinding | undefined;
-let threads = "";
-
-/** TensorFlow's threads for an operation, "" for all of the machine's; undefined where it is not loaded. */
-export const loadedThreads = (): string | undefined => (loaded === undefined ? undefined : threads);
 
 /**
  * Loads the addon that the set-up compiled, and sets the environment that decides the bits. TensorFlow
@@ -54,7 +50,6 @@ export function loadBinding(): TensorFlowBinding {
     ) as TensorFlowBinding;
     if (binding.readTensor === undefined) throw new Error("an older set-up compiled it");
     loaded = binding;
-    threads = process.env["TF_NUM_INTRAOP_THREADS"] ?? "";
   } catch (error) {
     throw new LockstepError(
       "E_ENGINE_NOT_INSTALLED",
