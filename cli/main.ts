@@ -161,9 +161,6 @@ function commandNamed(name: string): CommandName {
   });
 }
 
-// gRPC's own log on standard error repeats what our errors say, between the lines of the display.
-process.env.GRPC_VERBOSITY ??= "NONE";
-
 // Who reads the output may go away (`| head`, a `tee` that dies): a run is worth more than its display.
 process.stdout.on("error", () => {});
 process.stderr.on("error", () => {});

@@ -10,6 +10,7 @@ import type { ResolvedConfig } from "#lib/config/index";
 import type { LockstepError } from "#lib/core/errors/index";
 import { hostPort, splitAddress } from "#lib/core/address";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
+import { checkConfig } from "./check-arguments.js";
 import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
 import { turnWorkersAway } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
@@ -121,6 +122,7 @@ class Cluster {
   }
 
   async run({ bus, stop }: RunContext): Promise<RunResult> {
+    checkConfig(this.#config);
     const onStop = (): void => {
       this.workers?.stopRestarting();
       if (this.isOpen) this.coordinator?.requestStop();

@@ -7,7 +7,7 @@ import {
   intervalSteps,
   type ResolvedConfig,
 } from "#lib/config/index";
-import { engineEnvironment } from "#lib/core/engine-environment";
+import { engineEnvironment, loadedThreads } from "#lib/core/engine-environment";
 import { slowBf16 } from "#lib/core/format";
 import type { CreateTrainingEngine, TrainingEngine } from "#lib/core/job";
 import { memoryTotalBytes } from "#lib/core/machine-memory";
@@ -17,6 +17,7 @@ import { loggedMetrics } from "#lib/objectives/metrics";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { precisionAdvice } from "#worker/precision-advice";
 import { type DeviceTelemetry, openDeviceTelemetry } from "#worker/telemetry";
+import { checkConfig } from "./check-arguments.js";
 import { finishRun } from "./finish.js";
 import { besideEngine, memoryLines } from "./memory-lines.js";
 import { claimOutputDirectory } from "./output-directory.js";
@@ -57,6 +58,7 @@ export async function prepareLocal(
   config: ResolvedConfig,
   { onDetail }: Pick<PreparationHooks, "onDetail"> = {},
 ): Promise<PreparedRun> {
+  checkConfig(config);
   const { hasBf16Products: bf16, deviceKind: reason } = await readDevice(config);
   return prepareRun(config, {
     ...(onDetail === undefined ? {} : { onDetail }),
@@ -71,13 +73,16 @@ async function readDevice({ use_cpu: useCpu }: ResolvedConfig): Promise<DeviceTe
   return device;
 }
 
-const isPrepared = (given: ResolvedConfig | PreparedRun): given is PreparedRun => "plan" in given;
+const isPrepared = (given: ResolvedConfig | PreparedRun): given is PreparedRun =>
+  typeof given === "object" && given !== null && "plan" in given;
 
 async function runLocal(
   given: ResolvedConfig | PreparedRun,
   { bus, stop }: RunContext,
 ): Promise<RunResult> {
   const config = isPrepared(given) ? given.asked : given;
+  checkConfig(config);
+  if (isPrepared(given)) given.checkOpen();
   checkKeysAreRead(config, "train-local");
   const push = await pushOf(config);
   const releaseOutput = await claimOutputDirectory(config.output_dir);
@@ -124,9 +129,7 @@ async function createEngine(
   { config, job, updates }: StartedRun,
   note: (text: string) => void,
 ): Promise<TrainingEngine> {
-  // TensorFlow reads its threads from the environment when the engine is loaded.
-  process.env["TF_NUM_INTRAOP_THREADS"] = String(config.threads_per_worker);
-  process.env["TF_NUM_INTEROP_THREADS"] = "1";
+  if (config.engine_module === null) setThreads(config, note);
   if (config.bf16) {
     const { bf16Slowdown } = precisionAdvice(await readDevice(config), config.threads_per_worker);
     if (bf16Slowdown !== undefined) note(`warning: ${slowBf16(bf16Slowdown)}`);
@@ -144,6 +147,23 @@ async function createEngine(
     for (const line of memoryLines(memory, besideEngine({ job, updates }))) note(line);
   }
   return engine;
+}
+
+/** TensorFlow reads its threads from the environment, once: when it is loaded. */
+function setThreads(
+  { threads_per_worker: asked }: Pick<ResolvedConfig, "threads_per_worker">,
+  note: (text: string) => void,
+): void {
+  const loaded = loadedThreads();
+  if (loaded === undefined) {
+    process.env["TF_NUM_INTRAOP_THREADS"] = String(asked);
+    process.env["TF_NUM_INTEROP_THREADS"] = "1";
+  } else if (loaded !== String(asked)) {
+    const has = loaded === "" ? "as many threads as the machine has" : `${loaded} thread(s)`;
+    note(
+      `warning: threads_per_worker: ${asked} has no effect: TensorFlow was loaded in this process before, with ${has}, and the bits may be those of that number`,
+    );
+  }
 }
 
 /** What makes the engine: TensorFlow's, or another module's default export. */

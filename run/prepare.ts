@@ -54,6 +54,9 @@ export async function prepareRun(
       model: preparedModel(config, { opened, weights, start, parts }),
       job: workerJob(config, modelConfig, { ...parts, data, plan, sample }),
       close: () => resources.close(),
+      checkOpen: () => {
+        if (resources.isClosed) throw new LockstepError("E_CLOSED", { what: "prepared run" });
+      },
     };
     const notes = [
       ...describeTemplateDate(config, tokenizer),

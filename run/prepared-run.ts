@@ -22,6 +22,8 @@ export interface PreparedRun extends Composition {
   readonly started: RunStarted;
   /** After it nothing more of the model or the data is read. */
   readonly close: () => Promise<void>;
+  /** @throws E_CLOSED */
+  readonly checkOpen: () => void;
 }
 
 /** The model that is trained. */

@@ -1,3 +1,4 @@
+import { LockstepError } from "#lib/core/errors/index";
 import type { Tokenizer } from "#lib/data/index";
 import type { ClassScore } from "#lib/evaluation/classify/class-score";
 import type { TextClassifier as TokenClassifier } from "#lib/evaluation/classify/index";
@@ -5,8 +6,9 @@ import { classScores } from "#lib/evaluation/classify/scores";
 import type { SequenceClassifier } from "#lib/models/index";
 import { factsOf } from "#lib/models/facts";
 import { knownLabels } from "#lib/models/classifier-checkpoint";
+import { checkOptions } from "./check-arguments.js";
 import { encodeTexts, openTextModel } from "./text-model.js";
-import type { TextModelOptions, TextOrPair } from "./text-options.js";
+import { type TextModelOptions, type TextOrPair, textModelRules } from "./text-options.js";
 
 /** Programs are compiled for every doubling of the length up to it. */
 const defaultMaxLength = 512;
@@ -22,6 +24,7 @@ export class TextClassifier {
   readonly warnings: readonly string[];
   readonly #classifier: TokenClassifier;
   readonly #model: SequenceClassifier;
+  #isClosed = false;
 
   private constructor(
     classifier: TokenClassifier,
@@ -39,10 +42,11 @@ export class TextClassifier {
   /**
    * Loads a classifier, or an adapter in its base model: a directory, or a name of the cache or the hub.
    *
-   * @param options.maxLength of a text, tokens; the model's positions or 512, where those are fewer
-   * @throws E_MODEL_NOT_FOUND, E_MODEL_TASK, E_ENGINE_NOT_INSTALLED, and what reading its files throws
+   * @param asked maxLength: of a text, tokens; the model's positions or 512, where those are fewer
+   * @throws E_ARGUMENT, E_MODEL_NOT_FOUND, E_MODEL_TASK, E_ENGINE_NOT_INSTALLED, and what reading its files throws
    */
-  static async open(nameOrPath: string, options: TextModelOptions = {}): Promise<TextClassifier> {
+  static async open(nameOrPath: string, asked: TextModelOptions = {}): Promise<TextClassifier> {
+    const options = checkOptions(asked, textModelRules);
     const { TextClassifier: Classifier } = await import("#lib/evaluation/classify/index");
     const opened = await openTextModel(nameOrPath, ["sequence-classification"], options);
     try {
@@ -64,9 +68,10 @@ export class TextClassifier {
 
   /**
    * @returns the classes of each text with their probabilities, the largest first
-   * @throws E_SEQUENCE_TOO_LONG, E_TEXT_UNUSABLE, E_TOKEN_OUT_OF_VOCABULARY
+   * @throws E_ARGUMENT, E_CLOSED, E_SEQUENCE_TOO_LONG, E_TEXT_UNUSABLE, E_TOKEN_OUT_OF_VOCABULARY
    */
   async classify(texts: readonly TextOrPair[]): Promise<ClassScore[][]> {
+    if (this.#isClosed) throw new LockstepError("E_CLOSED", { what: "text classifier" });
     const { vocabSize } = this.#model;
     const encoded = await encodeTexts(this.tokenizer, texts, {
       ...{ maxLength: this.maxLength, vocabSize },
@@ -77,6 +82,7 @@ export class TextClassifier {
   }
 
   close(): void {
+    this.#isClosed = true;
     this.#classifier.close();
   }
 }

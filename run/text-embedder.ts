@@ -1,8 +1,10 @@
+import { LockstepError } from "#lib/core/errors/index";
 import type { Tokenizer } from "#lib/data/index";
 import type { TextEmbedder as TokenEmbedder } from "#lib/evaluation/embed/index";
 import type { Pooling } from "#lib/evaluation/embed/pooling";
+import { checkOptions, trueOrFalse } from "./check-arguments.js";
 import { encodeTexts, openTextModel } from "./text-model.js";
-import type { TextModelOptions } from "./text-options.js";
+import { type TextModelOptions, textModelRules } from "./text-options.js";
 
 /** Programs are compiled for every doubling of the length up to it. */
 const defaultMaxLength = 512;
@@ -14,6 +16,15 @@ export interface EmbedderOptions extends TextModelOptions {
   readonly normalize?: boolean;
 }
 
+const embedderRules = {
+  ...textModelRules,
+  pooling: {
+    expected: `"mean" or "cls"`,
+    isValid: (value: unknown) => value === "mean" || value === "cls",
+  },
+  normalize: trueOrFalse,
+};
+
 /** Vectors of texts, by a model's last hidden states. */
 export class TextEmbedder {
   readonly tokenizer: Tokenizer;
@@ -23,6 +34,7 @@ export class TextEmbedder {
   readonly warnings: readonly string[];
   readonly #embedder: TokenEmbedder;
   readonly #vocabSize: number;
+  #isClosed = false;
 
   private constructor(
     embedder: TokenEmbedder,
@@ -40,10 +52,11 @@ export class TextEmbedder {
   /**
    * Loads a model: a directory, or a name of the cache or the hub.
    *
-   * @param options.maxLength of a text, tokens; the model's positions or 512, where those are fewer
-   * @throws E_MODEL_NOT_FOUND, E_ENGINE_NOT_INSTALLED, and what reading its files throws
+   * @param asked maxLength: of a text, tokens; the model's positions or 512, where those are fewer
+   * @throws E_ARGUMENT, E_MODEL_NOT_FOUND, E_ENGINE_NOT_INSTALLED, and what reading its files throws
    */
-  static async open(nameOrPath: string, options: EmbedderOptions = {}): Promise<TextEmbedder> {
+  static async open(nameOrPath: string, asked: EmbedderOptions = {}): Promise<TextEmbedder> {
+    const options = checkOptions(asked, embedderRules);
     const { TextEmbedder: Embedder } = await import("#lib/evaluation/embed/index");
     const opened = await openTextModel(nameOrPath, ["feature-extraction", "causal-lm"], options);
     try {
@@ -64,15 +77,17 @@ export class TextEmbedder {
 
   /**
    * @returns a vector a text
-   * @throws E_SEQUENCE_TOO_LONG, E_TEXT_UNUSABLE, E_TOKEN_OUT_OF_VOCABULARY
+   * @throws E_ARGUMENT, E_CLOSED, E_SEQUENCE_TOO_LONG, E_TEXT_UNUSABLE, E_TOKEN_OUT_OF_VOCABULARY
    */
   async embed(texts: readonly string[]): Promise<Float32Array[]> {
+    if (this.#isClosed) throw new LockstepError("E_CLOSED", { what: "text embedder" });
     const limits = { maxLength: this.maxLength, vocabSize: this.#vocabSize };
     const encoded = await encodeTexts(this.tokenizer, texts, limits);
     return this.#embedder.embed(encoded.map(({ ids }) => ids));
   }
 
   close(): void {
+    this.#isClosed = true;
     this.#embedder.close();
   }
 }

@@ -8,10 +8,12 @@ import type { Generator } from "#lib/evaluation/generate/index";
 import {
   type GenerationOptions,
   generationDefaults,
+  generationRules,
   readGenerationConfig,
 } from "#lib/evaluation/generate/options";
+import { aFunction, checkArgument, checkOptions, wrongArgument } from "./check-arguments.js";
 import { openTextModel } from "./text-model.js";
-import type { TextModelOptions } from "./text-options.js";
+import { type TextModelOptions, textModelRules } from "./text-options.js";
 
 /** Memory of cached keys and values grows with it. */
 const defaultMaxLength = 1024;
@@ -35,6 +37,7 @@ export class TextGenerator {
   readonly #generator: Generator;
   readonly #defaults: GenerationOptions;
   readonly #vocabSize: number;
+  #isClosed = false;
 
   private constructor(
     generator: Generator,
@@ -54,10 +57,11 @@ export class TextGenerator {
   /**
    * Loads a model, or an adapter in its base model: a directory, or a name of the cache or the hub.
    *
-   * @param options.maxLength prompt plus continuation, tokens; the model's positions or 1024, where those are fewer
-   * @throws E_MODEL_NOT_FOUND, E_MODEL_TASK, E_ENGINE_NOT_INSTALLED, and what reading its files throws
+   * @param asked maxLength: prompt plus continuation, tokens; the model's positions or 1024, where those are fewer
+   * @throws E_ARGUMENT, E_MODEL_NOT_FOUND, E_MODEL_TASK, E_ENGINE_NOT_INSTALLED, and what reading its files throws
    */
-  static async open(nameOrPath: string, options: TextModelOptions = {}): Promise<TextGenerator> {
+  static async open(nameOrPath: string, asked: TextModelOptions = {}): Promise<TextGenerator> {
+    const options = checkOptions(asked, textModelRules);
     const { Generator } = await import("#lib/evaluation/generate/index");
     const opened = await openTextModel(nameOrPath, ["causal-lm"], options);
     try {
@@ -76,18 +80,27 @@ export class TextGenerator {
   }
 
   /**
-   * @param options what is not given is that of the model's generation_config.json, else the default
-   * @throws E_GENERATION_TOO_LONG, E_CHAT_TEMPLATE_MISSING, E_TOKEN_OUT_OF_VOCABULARY
+   * @param asked what is not given is that of the model's generation_config.json, else the default
+   * @throws E_ARGUMENT, E_CLOSED, E_GENERATION_TOO_LONG, E_CHAT_TEMPLATE_MISSING, E_TOKEN_OUT_OF_VOCABULARY
    */
   async generate(
     prompts: readonly Prompt[],
-    { onText, ...options }: GenerateOptions = {},
+    asked: GenerateOptions = {},
   ): Promise<(Continuation & { readonly text: string })[]> {
+    if (this.#isClosed) throw new LockstepError("E_CLOSED", { what: "text generator" });
+    const { onText, ...options } = checkOptions(asked, { ...generationRules, onText: aFunction });
+    checkArgument("prompts", prompts, {
+      expected: "a list of prompts, each a text or a list of messages",
+      isValid: isListOfPrompts,
+    });
     if (prompts.length === 0) return [];
     const { tokenizer } = this;
     const encoded = await Promise.all(prompts.map((prompt) => encodePrompt(tokenizer, prompt)));
     for (const [index, ids] of encoded.entries()) {
       const document = `prompt ${index + 1}`;
+      if (ids.length === 0) {
+        throw wrongArgument(document, "a text with tokens", prompts[index]);
+      }
       checkVocabulary(ids, { tokenizer, vocabSize: this.#vocabSize, document });
     }
     const longest = Math.max(...encoded.map(({ length }) => length));
@@ -101,9 +114,14 @@ export class TextGenerator {
   }
 
   close(): void {
+    this.#isClosed = true;
     this.#generator.close();
   }
 }
+
+const isListOfPrompts = (prompts: unknown): boolean =>
+  Array.isArray(prompts) &&
+  prompts.every((prompt) => typeof prompt === "string" || Array.isArray(prompt));
 
 /** The tokens of a prompt; messages are followed by the beginning of an answer. @throws E_CHAT_TEMPLATE_MISSING */
 export async function encodePrompt(tokenizer: Tokenizer, prompt: Prompt): Promise<Int32Array> {

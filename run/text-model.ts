@@ -1,6 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { checkVocabulary, loadTokenizer, type Tokenizer } from "#lib/data/index";
 import type { Model, Task } from "#lib/models/index";
+import { checkArgument, text as isText } from "./check-arguments.js";
 import { findModel, type ModelOptions } from "./model-place.js";
 import type { TextOrPair } from "./text-options.js";
 
@@ -26,6 +27,10 @@ export async function openTextModel<const T extends Task>(
   tasks: readonly T[],
   options: ModelOptions,
 ): Promise<OpenTextModel<T>> {
+  checkArgument("model", nameOrPath, {
+    expected: "a directory, or a name of the cache or the hub",
+    isValid: (value) => isText.isValid(value) && value !== "",
+  });
   const { openModel } = await import("./open-model.js");
   const { modelDirectory, tokenizerDirectory, ...place } = await findModel(nameOrPath, options);
   const tokenizer = await loadTokenizer(tokenizerDirectory, modelDirectory);
@@ -49,7 +54,7 @@ const isOfTask = <T extends Task>(
 /**
  * Texts with the tokens that the post-processor adds.
  *
- * @throws E_SEQUENCE_TOO_LONG, since nothing is cut, E_TEXT_UNUSABLE for a text without tokens,
+ * @throws E_ARGUMENT, E_SEQUENCE_TOO_LONG, since nothing is cut, E_TEXT_UNUSABLE for a text without tokens,
  *   E_TOKEN_OUT_OF_VOCABULARY
  */
 export async function encodeTexts(
@@ -57,6 +62,10 @@ export async function encodeTexts(
   texts: readonly TextOrPair[],
   { maxLength, vocabSize }: { readonly maxLength: number; readonly vocabSize: number },
 ) {
+  checkArgument("texts", texts, {
+    expected: "a list of texts, or of pairs of texts",
+    isValid: (value) => Array.isArray(value) && value.every(isTextOrPair),
+  });
   return Promise.all(
     texts.map(async (each, index) => {
       const [text, pair] = typeof each === "string" ? [each, null] : each;
@@ -74,3 +83,7 @@ export async function encodeTexts(
     }),
   );
 }
+
+const isTextOrPair = (value: unknown): boolean =>
+  isText.isValid(value) ||
+  (Array.isArray(value) && value.length === 2 && value.every(isText.isValid));

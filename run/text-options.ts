@@ -1,3 +1,10 @@
+import {
+  type ArgumentRule,
+  aFunction,
+  positiveInteger,
+  text,
+  trueOrFalse,
+} from "./check-arguments.js";
 import type { ModelOptions } from "./model-place.js";
 
 /** What a model of texts is opened with. */
@@ -9,6 +16,11 @@ export interface TextModelOptions extends ModelOptions {
   /** Longest row, tokens. */
   readonly maxLength?: number;
 }
+
+export const textModelRules: { readonly [K in keyof Required<TextModelOptions>]: ArgumentRule } = {
+  ...{ base: text, revision: text, onDetail: aFunction },
+  ...{ bf16: trueOrFalse, batchSize: positiveInteger, maxLength: positiveInteger },
+};
 
 /** A text, or two that belong together. */
 export type TextOrPair = string | readonly [text: string, pair: string];

@@ -24,6 +24,10 @@ export function copyGivenKeys(from: object, to: object): void {
   if (keys !== undefined) givenKeys.set(to, keys);
 }
 
+/** Whether it is a resolved configuration; a copy with other values was not checked, and is none. */
+export const isResolved = (config: unknown): boolean =>
+  typeof config === "object" && config !== null && givenKeys.has(config);
+
 /** Whether a person gave the key a value; one that was worked out, or null, is not given. */
 export function isGiven(config: object, key: ConfigKey): boolean {
   const keys = givenKeys.get(config);

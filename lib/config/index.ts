@@ -16,7 +16,7 @@ export {
 } from "./decisive-keys.js";
 export { type ConfigKey, configKeys, defaultOf } from "./fields.js";
 export { parseFlags, type SourcedValue } from "./flags.js";
-export { isGiven, placeOf } from "./given-keys.js";
+export { isGiven, isResolved, placeOf } from "./given-keys.js";
 export { alpacaForm, fillFormat, type InstructionForm } from "./instruction-form.js";
 export { type LoadedConfig, loadConfig } from "./load.js";
 export { chosenOptimizer } from "./optimizer.js";

@@ -97,8 +97,14 @@ const describe = (setting: string, own?: string): string =>
   `${setting} of the environment has no effect: what decides the bits of a result is the engine's to set` +
   (own === undefined ? "" : ` (${own})`);
 
+let threads: string | undefined;
+
+/** TensorFlow's threads for an operation, "" for all of the machine's; undefined where it is not loaded. */
+export const loadedThreads = (): string | undefined => threads;
+
 /** Sets them in this process. TensorFlow reads them when it is loaded and later, so: before it is. */
 export function setEngineEnvironment(): void {
+  threads = process.env["TF_NUM_INTRAOP_THREADS"] ?? "";
   for (const [name, value] of Object.entries(engineEnvironment(process.env).values)) {
     if (value === undefined) delete process.env[name];
     else process.env[name] = value;

@@ -10,12 +10,18 @@ export interface EventBus {
 /** The subscriber side of the event bus. */
 export type EventSource = Pick<EventBus, "subscribe">;
 
+/** A program may listen for warnings; Node writes them on standard error. */
+function warnOfListener(error: unknown): void {
+  const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  process.emitWarning("a listener of a run's events failed", { type: "ListenerWarning", detail });
+}
+
 /** The default: listeners are called at once, in the order in which they subscribed. */
 export class InProcessEventBus implements EventBus {
   readonly #listeners = new Set<(event: LockstepEvent) => void>();
   readonly #onListenerError: (error: unknown) => void;
 
-  constructor(onListenerError: (error: unknown) => void = (error) => console.error(error)) {
+  constructor(onListenerError: (error: unknown) => void = warnOfListener) {
     this.#onListenerError = onListenerError;
   }
 

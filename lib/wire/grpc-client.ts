@@ -1,4 +1,5 @@
 import grpc from "@grpc/grpc-js";
+import { silenceGrpcLog } from "./grpc-log.js";
 import { channelWindowBytes, keepaliveTimeMs, keepaliveTimeoutMs } from "./limits.js";
 import { fromServiceError } from "./rpc-errors.js";
 import { callMetadata, clientCredentials, type WireSecurity } from "./security.js";
@@ -13,6 +14,7 @@ interface GrpcClientOptions {
 /** A channel of its own (one TCP connection) with the options that tensors need. */
 export function createChannelClient(options: GrpcClientOptions): grpc.Client {
   const { security } = options;
+  silenceGrpcLog();
   return new grpc.Client(options.address, clientCredentials(security), {
     "grpc.max_receive_message_length": options.maxReceiveBytes,
     "grpc-node.flow_control_window": options.windowBytes ?? channelWindowBytes,

@@ -2,6 +2,7 @@ import type { Http2Server, Http2Session, Settings } from "node:http2";
 import grpc from "@grpc/grpc-js";
 import { hostPort } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
+import { silenceGrpcLog } from "./grpc-log.js";
 import { channelWindowBytes, keepaliveTimeMs, keepaliveTimeoutMs } from "./limits.js";
 import { toStatus } from "./rpc-errors.js";
 import {
@@ -47,6 +48,7 @@ export class GrpcServer {
   readonly #options: GrpcServerOptions;
 
   constructor(options: GrpcServerOptions) {
+    silenceGrpcLog();
     this.#options = options;
     this.#server = new grpc.Server({
       "grpc.max_receive_message_length": options.maxReceiveBytes,

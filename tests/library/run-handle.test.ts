@@ -87,3 +87,20 @@ test("an error is an event, ends the loop and rejects the outcome, and the run i
   assert.ok(isClosed);
   await assert.rejects(run.outcome, /no more/);
 });
+
+test("a listener that throws stops nothing, and is a warning of the process", async () => {
+  const warnings: Error[] = [];
+  const listen = (warning: Error): void => void warnings.push(warning);
+  process.on("warning", listen);
+  const run = startRun({}, steps(1));
+  run.subscribe(() => {
+    throw new RangeError("of the program");
+  });
+  assert.deepEqual(await run.outcome, result(1));
+  await setImmediate();
+  process.off("warning", listen);
+  assert.deepEqual(
+    warnings.map(({ name }) => name),
+    ["ListenerWarning"],
+  );
+});

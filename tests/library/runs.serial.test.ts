@@ -4,7 +4,14 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
-import { isLockstepError, loadConfig, prepareRun, startCluster, trainLocal } from "#run/index";
+import {
+  isLockstepError,
+  loadConfig,
+  prepareRun,
+  startCluster,
+  startCoordinator,
+  trainLocal,
+} from "#run/index";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 import { descendantsOf } from "#tests/support/processes";
 
@@ -103,4 +110,37 @@ test("what one process does not act on is refused wherever its configuration cam
     loadConfig(job.configFile, { save_strategy: "steps" }, { command: "train-local" }),
     isLockstepError,
   );
+});
+
+test("a configuration that loadConfig did not make is refused, and so is a prepared run that is closed", async () => {
+  const isError =
+    (code: string) =>
+    (error: unknown): boolean =>
+      isLockstepError(error) && error.code === code;
+  const config = await load("unchecked");
+  const changed = { ...config, max_steps: "6", workers: "two" } as unknown as typeof config;
+  for (const start of [startCluster, startCoordinator, trainLocal]) {
+    await assert.rejects(start(changed).outcome, isError("E_ARGUMENT"));
+  }
+  await assert.rejects(prepareRun(changed), isError("E_ARGUMENT"));
+  assert.ok(!existsSync(outputOf("unchecked")));
+  const prepared = await prepareRun(config);
+  await prepared.close();
+  await assert.rejects(trainLocal(prepared).outcome, isError("E_CLOSED"));
+});
+
+test("keys that are no object and values that no file can hold are refused by name", async () => {
+  const anything = (value: unknown): Record<string, unknown> => value as Record<string, unknown>;
+  for (const keys of [null, 3, [], new Map([["seed", 1]]), new URL("file:///a.yaml"), () => 1]) {
+    await assert.rejects(loadConfig(anything(keys)), /source must be an object/);
+    await assert.rejects(loadConfig(job.configFile, anything(keys)), /overrides must be an object/);
+  }
+  for (const value of [3n, () => 1, Symbol("a"), Number.NaN]) {
+    await assert.rejects(
+      loadConfig(job.configFile, { learning_rate: value }),
+      (error) => isLockstepError(error) && error.code === "E_CONFIG_INVALID",
+    );
+  }
+  const command = "trainlocal" as "train";
+  await assert.rejects(loadConfig(job.configFile, {}, { command }), /command must be train or/);
 });

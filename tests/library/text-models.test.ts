@@ -67,6 +67,8 @@ test("continuations are those of the prompt's tokens, a chat's by its template",
     isError("E_GENERATION_TOO_LONG"),
   );
   generator.close();
+  generator.close();
+  await assert.rejects(generator.generate(["One"]), isError("E_CLOSED"));
   const { model, readWeight, close } = await openModel(decoder());
   assert.ok(model.task === "causal-lm");
   const ofTokens = await Generator.create({ model, readWeight, maxLength: 128 });
@@ -91,4 +93,49 @@ test("a model of another task is refused by what it is", async () => {
   await assert.rejects(TextGenerator.open(encoder()), isError("E_MODEL_TASK"));
   await assert.rejects(TextClassifier.open(encoder()), /feature-extraction model \(bert\)/);
   await assert.rejects(TextClassifier.open(decoder()), /causal-lm model \(llama\)/);
+});
+
+test("an option without a value is not given, and one that means nothing is refused by its name", async () => {
+  const generator = await TextGenerator.open(decoder(), { maxLength: 128 });
+  const wrong: Readonly<Record<string, unknown>> = {
+    ...{ maxNewTokens: 0, temperature: -1, topK: 1.5, topP: 5, repetitionPenalty: "1" },
+    ...{
+      seed: 1.5,
+      doSample: "no",
+      stopStrings: "a",
+      endTokenIds: 2,
+      onText: 1,
+      max_new_tokens: 8,
+    },
+  };
+  for (const [name, value] of Object.entries(wrong)) {
+    await assert.rejects(
+      generator.generate(["One"], { [name]: value }),
+      (error) => isError("E_ARGUMENT")(error) && String(error).includes(name),
+    );
+  }
+  const nothing = Object.fromEntries(
+    Object.keys(wrong)
+      .slice(1, -1)
+      .map((name) => [name, undefined]),
+  );
+  assert.deepEqual(
+    await generator.generate(["One"], { ...nothing, maxNewTokens: 4 }),
+    await generator.generate(["One"], { maxNewTokens: 4 }),
+  );
+  for (const prompts of ["One", [{ role: "user", content: "One" }], [null]]) {
+    await assert.rejects(
+      generator.generate(prompts as unknown as readonly string[]),
+      isError("E_ARGUMENT"),
+    );
+  }
+  generator.close();
+  const options = [{ batchSize: 0 }, { maxLength: "64" }, { bf16: "yes" }, { max_length: 4 }, null];
+  for (const each of options) {
+    for (const { open } of [TextGenerator, TextClassifier, TextEmbedder]) {
+      await assert.rejects(open(decoder(), each as object), isError("E_ARGUMENT"));
+    }
+  }
+  const pooling = { pooling: "max" } as unknown as { readonly pooling: "mean" };
+  await assert.rejects(TextEmbedder.open(encoder(), pooling), isError("E_ARGUMENT"));
 });

@@ -26,6 +26,14 @@ export const systemErrors = {
     (d) => `lockstep ${d.command}: ${d.problem}${d.problem.endsWith("?") ? "" : "."}`,
     "`lockstep --help` lists the commands, `lockstep COMMAND --help` the arguments of one.",
   ),
+  E_ARGUMENT: entry<{ argument: string; expected: string; got: string }>(
+    (d) => `${d.argument} must be ${d.expected}, got ${d.got}.`,
+    "Correct the program's call; docs/library.md and the declarations tell what each function takes.",
+  ),
+  E_CLOSED: entry<{ what: string }>(
+    (d) => `The ${d.what} is closed.`,
+    "Open it again, or close it after its last use.",
+  ),
   E_WORKERS_EXHAUSTED: entry<{ restarts: number; reason: string; logFile: string }>(
     (d) =>
       `No worker is left: the last one ended (${d.reason}) after ${d.restarts} restart(s). Its log is ${d.logFile}.`,

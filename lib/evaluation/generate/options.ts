@@ -33,6 +33,61 @@ export const generationDefaults: GenerationOptions = Object.freeze({
   seed: 0,
 });
 
+interface NumberRule {
+  readonly expected: string;
+  readonly isValid: (value: number) => boolean;
+}
+
+const isPositiveInt = (value: number): boolean => Number.isSafeInteger(value) && value > 0;
+const positive: NumberRule = { expected: "a positive number", isValid: (value) => value > 0 };
+
+/** What the numbers among the options may be. */
+const numberRules = {
+  maxNewTokens: { expected: "a positive integer", isValid: isPositiveInt },
+  temperature: positive,
+  topK: {
+    expected: "an integer of at least 0",
+    isValid: (value) => isPositiveInt(value) || value === 0,
+  },
+  topP: { expected: "a number in (0, 1]", isValid: (value) => value > 0 && value <= 1 },
+  repetitionPenalty: positive,
+  seed: {
+    expected: "an integer of at least 0",
+    isValid: (value) => isPositiveInt(value) || value === 0,
+  },
+} as const satisfies Partial<Record<keyof GenerationOptions, NumberRule>>;
+
+const ofNumber = ({ expected, isValid }: NumberRule) => ({
+  expected,
+  isValid: (value: unknown): boolean =>
+    typeof value === "number" && Number.isFinite(value) && isValid(value),
+});
+
+const isListOf =
+  (isValid: (value: unknown) => boolean) =>
+  (value: unknown): boolean =>
+    Array.isArray(value) && value.every(isValid);
+const isStopString = (value: unknown): boolean => typeof value === "string" && value !== "";
+const isTokenId = (value: unknown): boolean => Number.isSafeInteger(value) && Number(value) >= 0;
+
+/** What each option may be, for a caller that was not compiled with its types. */
+export const generationRules: {
+  readonly [K in keyof GenerationOptions]: {
+    readonly expected: string;
+    readonly isValid: (value: unknown) => boolean;
+  };
+} = {
+  maxNewTokens: ofNumber(numberRules.maxNewTokens),
+  doSample: { expected: "true or false", isValid: (value) => typeof value === "boolean" },
+  temperature: ofNumber(numberRules.temperature),
+  topK: ofNumber(numberRules.topK),
+  topP: ofNumber(numberRules.topP),
+  repetitionPenalty: ofNumber(numberRules.repetitionPenalty),
+  endTokenIds: { expected: "a list of token ids", isValid: isListOf(isTokenId) },
+  stopStrings: { expected: "a list of texts that are not empty", isValid: isListOf(isStopString) },
+  seed: ofNumber(numberRules.seed),
+};
+
 /** Options of generation_config.json that change which tokens come, with the value that means "off". */
 const unsupported: Readonly<Record<string, number | null>> = {
   assistant_early_exit: null,
@@ -88,7 +143,7 @@ export function readGenerationConfig(file: string, json: Json): Partial<Generati
       );
     }
   }
-  const number = (key: string, isValid: (value: number) => boolean, expected: string) => {
+  const number = (key: string, { expected, isValid }: NumberRule) => {
     const value = json[key];
     if (value === undefined || value === null) return undefined;
     return typeof value === "number" && isValid(value) ? value : fail(key, expected);
@@ -100,33 +155,25 @@ export function readGenerationConfig(file: string, json: Json): Partial<Generati
   }
   const stop = json["stop_strings"] ?? [];
   const stopStrings = typeof stop === "string" ? [stop] : stop;
-  if (!Array.isArray(stopStrings) || !stopStrings.every((s) => typeof s === "string" && s !== "")) {
+  if (!Array.isArray(stopStrings) || !stopStrings.every(isStopString)) {
     fail("stop_strings", "texts");
   }
   return present({
-    maxNewTokens: number("max_new_tokens", isPositiveInt, "a positive integer"),
+    maxNewTokens: number("max_new_tokens", numberRules.maxNewTokens),
     doSample: (doSample ?? undefined) as boolean | undefined,
-    temperature: number("temperature", (value) => value > 0, "a positive number"),
-    topK: number(
-      "top_k",
-      (value) => isPositiveInt(value) || value === 0,
-      "an integer of at least 0",
-    ),
-    topP: number("top_p", (value) => value > 0 && value <= 1, "a number in (0, 1]"),
-    repetitionPenalty: number("repetition_penalty", (value) => value > 0, "a positive number"),
+    temperature: number("temperature", numberRules.temperature),
+    topK: number("top_k", numberRules.topK),
+    topP: number("top_p", numberRules.topP),
+    repetitionPenalty: number("repetition_penalty", numberRules.repetitionPenalty),
     endTokenIds: endTokenIds.length > 0 ? endTokenIds : undefined,
     stopStrings: (stopStrings as string[]).length > 0 ? (stopStrings as string[]) : undefined,
   });
 }
 
-const isPositiveInt = (value: number): boolean => Number.isSafeInteger(value) && value > 0;
-
 function readEndTokenIds(value: unknown): readonly number[] | undefined {
   if (value === undefined || value === null) return [];
   const list: unknown[] = Array.isArray(value) ? value : [value];
-  return list.every((id) => Number.isSafeInteger(id) && Number(id) >= 0)
-    ? (list as number[])
-    : undefined;
+  return list.every(isTokenId) ? (list as number[]) : undefined;
 }
 
 /** The entries that are not undefined. */
