@@ -1,19 +1,8 @@
-/** Names of `lr_scheduler_type`, as in transformers; `reduce_lr_on_plateau` and `greedy` need a metric. */
-export const schedulerNames = [
-  "linear",
-  "cosine",
-  "cosine_with_restarts",
-  "polynomial",
-  "constant",
-  "constant_with_warmup",
-  "inverse_sqrt",
-  "reduce_lr_on_plateau",
-  "cosine_with_min_lr",
-  "cosine_warmup_with_min_lr",
-  "warmup_stable_decay",
-  "greedy",
-] as const;
+import { scheduleNames } from "#lib/optim/schedules";
 
-type SchedulerName = (typeof schedulerNames)[number];
+/** Names of `lr_scheduler_type` in transformers that need a metric of evaluations. */
+const ofMetric = ["reduce_lr_on_plateau", "greedy"] as const;
+export const metricSchedulerNames: readonly string[] = ofMetric;
 
-export const metricSchedulerNames: readonly SchedulerName[] = ["reduce_lr_on_plateau", "greedy"];
+/** All names of `lr_scheduler_type`, as in transformers. */
+export const schedulerNames = [...scheduleNames, ...ofMetric] as const;
