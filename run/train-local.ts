@@ -66,15 +66,10 @@ export async function trainLocal(
 
   // Float32 masters and what the optimizer keeps, in as many ranges as memories of WebAssembly are needed:
   // one, for a model of less than 200M parameters. The bits are the same for any number.
-  const shards: ShardArithmetic[] = [];
   const numShards = shardsNeeded(layout, openOptimizer(optimizer).slots);
-  for (const range of shardRanges(layout, numShards)) {
-    const shard = await ShardArithmetic.create(layout, range, optimizer, { withThread: true });
-    await run.parameters.loadMasters(range, shard.masters);
-    shards.push(shard);
-  }
+  const shards: ShardArithmetic[] = [];
   // The whole parameter space as it travels: parameters one way, gradients the other.
-  const parameters = shards.length === 1 ? undefined : sharedWireSpace(layout);
+  const parameters = numShards === 1 ? undefined : sharedWireSpace(layout);
   const gradients = sharedWireSpace(layout);
   const wireRange = (shard: ShardArithmetic): [number, number] => [
     wireOffsetBytes(layout, shard.range.start),
@@ -103,6 +98,11 @@ export async function trainLocal(
 
   const steps: LocalStep[] = [];
   try {
+    for (const range of shardRanges(layout, numShards)) {
+      const shard = await ShardArithmetic.create(layout, range, optimizer, { withThread: true });
+      shards.push(shard);
+      await run.parameters.loadMasters(range, shard.masters);
+    }
     const { frozen } = run.job;
     const { loadFrozen } = run.parameters;
     if (frozen !== undefined && loadFrozen !== undefined) {
