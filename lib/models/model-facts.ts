@@ -51,3 +51,11 @@ interface ClassifierHead {
   readonly output: string;
   readonly outputHasBias: boolean;
 }
+
+/** Keys that most types have. */
+export const usualKeys: ModelFacts["keys"] = {
+  width: ["hidden_size"],
+  layers: ["num_hidden_layers"],
+  heads: ["num_attention_heads"],
+  positions: ["max_position_embeddings"],
+};

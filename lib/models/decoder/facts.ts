@@ -1,4 +1,4 @@
-import type { ModelFacts } from "#lib/models/model-facts";
+import { type ModelFacts, usualKeys } from "#lib/models/model-facts";
 
 export const basePrefix = "model.";
 export const tokenEmbedding = `${basePrefix}embed_tokens.weight`;
@@ -20,12 +20,7 @@ export const decoderFacts = ({
   tokenEmbedding,
   embeddingModules: ["embed_tokens"],
   tiesHead: false,
-  keys: {
-    width: ["hidden_size"],
-    layers: ["num_hidden_layers"],
-    heads: ["num_attention_heads"],
-    positions: ["max_position_embeddings"],
-  },
+  keys: usualKeys,
   defaults: { positions: maxPositions, padTokenId: padTokenId ?? null },
   positionsFollowPadding: false,
   usesTokenTypes: false,

@@ -1,4 +1,4 @@
-import type { ModelFacts } from "#lib/models/model-facts";
+import { type ModelFacts, usualKeys } from "#lib/models/model-facts";
 
 /** BERT and RoBERTa, but for what their types say otherwise. */
 export const encoderFacts = ({
@@ -13,12 +13,7 @@ export const encoderFacts = ({
   tokenEmbedding: `${own.modelType}.embeddings.word_embeddings.weight`,
   embeddingModules: ["word_embeddings", "position_embeddings", "token_type_embeddings"],
   tiesHead: false,
-  keys: {
-    width: ["hidden_size"],
-    layers: ["num_hidden_layers"],
-    heads: ["num_attention_heads"],
-    positions: ["max_position_embeddings"],
-  },
+  keys: usualKeys,
   defaults: { width: 768, positions: 512, padTokenId },
   adapterTargets: ["query", "value"],
   ...own,
