@@ -1,5 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
-import { parametersKindOf, parametersKinds, parametersNames } from "#lib/parameters/index";
+import { parametersKindOf, parametersKinds } from "#lib/parameters/index";
 import { type ConfigKey, defaultOf, type ParsedConfig } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { fullOnly } from "./foreign/rules.js";
@@ -9,17 +9,13 @@ import { readSwitch } from "./switch-words.js";
 /** The two names of one choice: a flag of either wins over both in a file. */
 export const choiceKeys: readonly ConfigKey[] = ["finetuning_type", "use_peft"];
 
-/** Values of `finetuning_type` in LLaMA-Factory, and what they are. */
-const waysOfLlamaFactory: Readonly<Record<string, string>> = { freeze: "freezing", oft: "OFT" };
+/** Values of `finetuning_type` in LLaMA-Factory that are not here, and what they are. */
+const missingWays: Readonly<Record<string, string>> = { oft: "OFT" };
 
 /** @throws E_CONFIG_UNSUPPORTED for a way of another tool that is not here */
 export function refuseMissingWay({ value, where }: SourcedValue): void {
-  if (typeof value !== "string" || !Object.hasOwn(waysOfLlamaFactory, value)) return;
-  if (parametersNames.includes(value)) return;
-  const missing = Object.entries(waysOfLlamaFactory)
-    .filter(([name]) => !parametersNames.includes(name))
-    .map(([, way]) => way);
-  const reason = `${missing.join(" and ")} ${missing.length === 1 ? "is" : "are"} not in this version: ${fullOnly}`;
+  if (typeof value !== "string" || !Object.hasOwn(missingWays, value)) return;
+  const reason = `${missingWays[value]} is not in this version: ${fullOnly}`;
   throw new LockstepError("E_CONFIG_UNSUPPORTED", {
     ...{ key: "finetuning_type", value: show(value), reason, where },
   });
