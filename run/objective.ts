@@ -3,6 +3,9 @@ import { LockstepError } from "#lib/core/errors/index";
 import { type Metric, type Objective, objectiveOf, objectives } from "#lib/objectives/index";
 import { metricNamed } from "#lib/objectives/metrics";
 
+/** An objective of rows with a label. */
+type LabelledObjective = Objective & Required<Pick<Objective, "labels">>;
+
 /**
  * What a run of rows with a label learns: what the configuration says, else what the model's checkpoint is
  * of, else the first that reads such a label.
@@ -15,10 +18,9 @@ export function labelledObjective(
   { objective: asked }: ResolvedConfig,
   problemType: string | undefined,
   first: unknown,
-): Objective & Required<Pick<Objective, "labels">> {
+): LabelledObjective {
   const labelled = objectives.filter(
-    (one): one is Objective & Required<Pick<Objective, "labels">> =>
-      one.isTrained && one.labels !== undefined,
+    (one): one is LabelledObjective => one.isTrained && one.labels !== undefined,
   );
   const wanted = asked === "auto" ? problemType : asked;
   const found =
