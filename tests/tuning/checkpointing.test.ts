@@ -1,40 +1,28 @@
 /** Activation checkpointing changes no bit of loss and gradients, for every architecture. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
-import { ModelWeights } from "#lib/checkpoint/index";
 import type { Batch } from "#lib/core/batch";
 import type { WorkerJob } from "#lib/core/job";
-import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
 import { dependsOn, type GraphNode, neededNodes } from "#lib/graph/builder";
 import { createModel, type CausalLanguageModel } from "#lib/models/index";
 import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
 import { loadFrozen, readLoraFixture } from "#tests/support/lora-fixtures";
-import { modelFixtureDirectory, readFixtureCase } from "#tests/support/model-fixtures";
-import { tinyLlamaJob, writeSlot } from "#tests/support/tiny-llama";
+import { readFixtureCase, readFixtureSpace } from "#tests/support/model-fixtures";
+import { tinyLlamaJob } from "#tests/support/tiny-llama";
 import { causalJob, classifierJob, shifted } from "#tests/support/batches";
 
 async function jobOf(name: string, precision: "fp32" | "bf16") {
-  const directory = modelFixtureDirectory(name);
   const reference = readFixtureCase(name);
-  const weights = await ModelWeights.open(directory);
-  const layout = buildParameterLayout(
-    weights.names().map((tensor) => ({ name: tensor, shape: weights.info(tensor).shape })),
+  const { wireBytes, ...space } = await readFixtureSpace(
+    name,
     precision === "bf16" ? "bfloat16" : "float32",
   );
-  const wireBytes = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
-  for (const { name: tensor } of layout.tensors) {
-    writeSlot(layout, tensor, await weights.readFloat32(tensor), wireBytes);
-  }
-  await weights.close();
   const isClassifier = reference.labelsPerRow === 1;
-  const config = readFileSync(join(directory, "config.json"), "utf8");
   const job: WorkerJob = {
     jobId: "test",
-    modelConfig: JSON.parse(config) as Record<string, unknown>,
-    ...{ layout, precision, generationLength: 0, threadsPerWorker: 1 },
+    ...space,
+    ...{ precision, generationLength: 0, threadsPerWorker: 1 },
     ...(isClassifier ? classifierJob(2) : causalJob({ hasSegments: true })),
     parameters: { kind: "full" },
     sequenceLength: reference.rowLength,

@@ -3,15 +3,15 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { ModelWeights, openSafetensors } from "#lib/checkpoint/index";
+import { openSafetensors } from "#lib/checkpoint/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import { ignoredTarget, type Batch } from "#lib/core/batch";
 import type { WorkerJob } from "#lib/core/job";
-import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
 import { packageRoot } from "#lib/core/paths";
 import createEngine from "#lib/tuning/engine";
 import { assertClose } from "#tests/support/compare";
-import { readSlot, writeSlot } from "#tests/support/tiny-llama";
+import { readFixtureSpace } from "#tests/support/model-fixtures";
+import { readSlot } from "#tests/support/tiny-llama";
 import { classifierJob, labelsOf } from "#tests/support/batches";
 
 interface Case {
@@ -45,20 +45,10 @@ function batchOf(rows: readonly number[], reference: Case, types?: boolean): Bat
 
 async function jobOf(name: string, microBatchSize: number, more: Partial<WorkerJob> = {}) {
   const reference = readJson(name, "case.json") as Case;
-  const weights = await ModelWeights.open(directoryOf(name));
-  const layout = buildParameterLayout(
-    weights.names().map((tensor) => ({ name: tensor, shape: weights.info(tensor).shape })),
-    "float32",
-  );
-  const wireBytes = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
-  for (const { name: tensor } of layout.tensors) {
-    writeSlot(layout, tensor, await weights.readFloat32(tensor), wireBytes);
-  }
-  await weights.close();
+  const { wireBytes, ...space } = await readFixtureSpace(name);
   const job: WorkerJob = {
     jobId: "test",
-    modelConfig: readJson(name, "config.json") as Record<string, unknown>,
-    layout,
+    ...space,
     precision: "fp32",
     sequenceLength: reference.input_ids[0]?.length ?? 0,
     ...classifierJob(3),

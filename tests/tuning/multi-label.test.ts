@@ -1,40 +1,32 @@
 /** The training engine on classifiers of several labels: loss and gradients of transformers. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { ModelWeights, openSafetensors } from "#lib/checkpoint/index";
+import { openSafetensors } from "#lib/checkpoint/index";
 import { type Batch, ignoredTarget, inputFields } from "#lib/core/batch";
 import type { WorkerJob } from "#lib/core/job";
-import { buildParameterLayout, wireSizeBytes } from "#lib/core/parameter-layout";
 import { objectiveOf } from "#lib/objectives/index";
 import createEngine from "#lib/tuning/engine";
 import { assertClose } from "#tests/support/compare";
-import { modelFixtureDirectory, readFixtureCase } from "#tests/support/model-fixtures";
-import { readSlot, writeSlot } from "#tests/support/tiny-llama";
+import {
+  modelFixtureDirectory,
+  readFixtureCase,
+  readFixtureSpace,
+} from "#tests/support/model-fixtures";
+import { readSlot } from "#tests/support/tiny-llama";
 
 const multiLabel = objectiveOf("multi_label_classification");
 
 async function jobOf(name: string) {
   const reference = readFixtureCase(name);
-  const weights = await ModelWeights.open(modelFixtureDirectory(name));
-  const layout = buildParameterLayout(
-    weights.names().map((tensor) => ({ name: tensor, shape: weights.info(tensor).shape })),
-    "float32",
-  );
-  const wireBytes = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
-  for (const { name: tensor } of layout.tensors) {
-    writeSlot(layout, tensor, await weights.readFloat32(tensor), wireBytes);
-  }
-  await weights.close();
-  const config = readFileSync(join(modelFixtureDirectory(name), "config.json"), "utf8");
+  const { wireBytes, ...space } = await readFixtureSpace(name);
   const objective = { kind: multiLabel.kind, numLabels: reference.labelsPerRow };
   const job: WorkerJob = {
     jobId: "test",
-    modelConfig: JSON.parse(config) as Record<string, unknown>,
+    ...space,
     ...{ objective, parameters: { kind: "full" } },
     batchFields: [...inputFields({ hasSegments: true }), ...multiLabel.targets(objective)],
-    ...{ layout, precision: "fp32", generationLength: 0, threadsPerWorker: 1 },
+    ...{ precision: "fp32", generationLength: 0, threadsPerWorker: 1 },
     sequenceLength: reference.rowLength,
     microBatchSize: reference.numRows,
     evalBatchSize: reference.numRows,
