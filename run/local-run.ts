@@ -201,7 +201,7 @@ async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: Run
       if (config.eval_on_start) evaluate(0);
       await generateSample(run, engine, 0, bus);
     },
-    onStep: ({ seconds, ...figures }) => {
+    onStep: ({ seconds, warning, ...figures }) => {
       const { step } = figures;
       const numRows = plan.rowsIn(step - 1);
       const numTokens = numRows * run.job.sequenceLength;
@@ -211,6 +211,7 @@ async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: Run
         // Nothing is exchanged.
         syncSeconds: 0,
       });
+      if (warning !== undefined) bus.publish({ type: "note", text: warning });
       const isDue = everySteps > 0 && step % everySteps === 0 && step >= delaySteps;
       if (isDue || (config.eval_on_end && step === totalSteps)) evaluate(step);
     },

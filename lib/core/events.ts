@@ -192,8 +192,10 @@ export interface StepCompleted {
   readonly loss: number;
   /** The rate that this step used. */
   readonly learningRate: number;
-  /** Before clipping. */
+  /** Before clipping; not finite: the step made no update. */
   readonly gradientNorm: number;
+  /** What the loss was multiplied by for backward, where float16 needs that. */
+  readonly lossScale?: number;
   readonly numRows: number;
   readonly numTokens: number;
   readonly stepSeconds: number;

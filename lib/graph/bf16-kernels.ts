@@ -20,6 +20,15 @@ export function assumeBf16Kernels(assumed: boolean | undefined): void {
   known = assumed;
 }
 
+/**
+ * Whether the device multiplies matrices of this type, with sums in float32. Processors have no such products
+ * of float16 in TensorFlow: Eigen's also add in float16.
+ */
+export const hasProducts = (dtype: GraphDtype): boolean =>
+  dtype === "bfloat16"
+    ? hasBf16Kernels()
+    : dtype !== "float16" || loadBinding().isUsingGpuDevice();
+
 /** Whether the softmax of this type is float32 inside. */
 export const hasWideSoftmax = (dtype: GraphDtype): boolean =>
   dtype === "float32" || (dtype === "bfloat16" && hasBf16Kernels());

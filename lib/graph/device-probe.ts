@@ -5,7 +5,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { cacheDirectory } from "#lib/core/paths";
 import { processorKind, readProcessor } from "#lib/core/processor";
-import { hasBf16Kernels } from "./bf16-kernels.js";
+import { hasProducts } from "./bf16-kernels.js";
 import { installedEngine, loadBinding } from "./binding.js";
 import type { GraphDtype } from "./builder.js";
 
@@ -71,7 +71,7 @@ function keep(file: string, content: unknown): void {
 export function canPackProducts(dtype: GraphDtype): boolean {
   if (loadBinding().isUsingGpuDevice()) return false;
   // oneDNN may take a type that it has no kernel for, and end the process at its first run.
-  if (dtype === "bfloat16" && !hasBf16Kernels()) return false;
+  if (!hasProducts(dtype)) return false;
   return find(`packs-${dtype}`) === true;
 }
 
