@@ -8,7 +8,7 @@ import {
   formatBytes,
   formatFigure,
   formatSeconds,
-  slowBf16,
+  slowProducts,
   withCommas,
 } from "#lib/core/format";
 import { renderFrame } from "./frame.js";
@@ -187,9 +187,9 @@ function lastingLines(
       return sample?.step === 0 ? renderSample(sample, { columns, palette }) : [];
     }
     case "worker.joined":
-      return event.bf16Slowdown === undefined
-        ? []
-        : [`${palette.bad("!")} ${printable(event.workerId)}: ${slowBf16(event.bf16Slowdown)}`];
+      return slowProducts(event).map(
+        (line) => `${palette.bad("!")} ${printable(event.workerId)}: ${line}`,
+      );
     case "note":
       return [event.text];
     case "worker.lost":

@@ -84,3 +84,23 @@ export const evaluationSize = (objective: RunObjective | undefined, weight: numb
 export const slowBf16 = (slowdown: number): string =>
   `bfloat16 products take ${slowdown.toFixed(2)} times the time of float32 on this processor, which has no ` +
   "instructions for them; bf16: auto would choose float32";
+
+/** @param slowdown 0: not measured */
+export const slowFp16 = (slowdown: number): string =>
+  "a processor computes float16 products as those of float32, rounded, which " +
+  (slowdown === 0
+    ? "makes nothing faster"
+    : `takes ${slowdown.toFixed(2)} times the time of float32`) +
+  "; fp16: auto would choose float32";
+
+/** What the run's half type costs on the device of a worker that has joined. */
+export const slowProducts = ({
+  bf16Slowdown,
+  fp16Slowdown,
+}: {
+  readonly bf16Slowdown?: number;
+  readonly fp16Slowdown?: number;
+}): string[] => [
+  ...(bf16Slowdown === undefined ? [] : [slowBf16(bf16Slowdown)]),
+  ...(fp16Slowdown === undefined ? [] : [slowFp16(fp16Slowdown)]),
+];

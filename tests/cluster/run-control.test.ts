@@ -50,6 +50,8 @@ const identity = {
   deviceType: "cpu" as const,
   advisesBf16: true,
   bf16Slowdown: 0,
+  advisesFp16: false,
+  fp16Slowdown: 0,
 };
 
 interface Saved {
