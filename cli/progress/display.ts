@@ -8,6 +8,7 @@ import {
   formatBytes,
   formatFigure,
   formatSeconds,
+  skippedStep,
   slowProducts,
   withCommas,
 } from "#lib/core/format";
@@ -190,6 +191,8 @@ function lastingLines(
       return slowProducts(event).map(
         (line) => `${palette.bad("!")} ${printable(event.workerId)}: ${line}`,
       );
+    case "step.completed":
+      return skippedStep(event).map((line) => `${palette.bad("!")} ${line}`);
     case "note":
       return [event.text];
     case "worker.lost":

@@ -93,6 +93,21 @@ export const slowFp16 = (slowdown: number): string =>
     : `takes ${slowdown.toFixed(2)} times the time of float32`) +
   "; fp16: auto would choose float32";
 
+/** Of a step that made no update; in float16 it may only be that the loss scale is too large yet. */
+export const skippedStep = ({
+  step,
+  gradientNorm,
+  lossScale,
+}: {
+  readonly step: number;
+  readonly gradientNorm: number;
+  readonly lossScale?: number;
+}): string[] => {
+  if (Number.isFinite(gradientNorm)) return [];
+  const scale = lossScale === undefined ? "" : ` with a loss scale of ${lossScale}`;
+  return [`step ${step} made no update: its gradient is not finite${scale}`];
+};
+
 /** What the run's half type costs on the device of a worker that has joined. */
 export const slowProducts = ({
   bf16Slowdown,
