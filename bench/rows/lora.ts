@@ -37,4 +37,9 @@ export const lora = (precision: RowPrecision): Experiment => ({
   tolerances: { "first-2x512": 1e-3, "last-2x512": 1e-3 },
 });
 
-const options = (precision: RowPrecision): string[] => ["--precision", precision, "--shapes", "2x512"];
+const options = (precision: RowPrecision): string[] => [
+  "--precision",
+  precision,
+  "--shapes",
+  "2x512",
+];

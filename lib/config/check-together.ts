@@ -74,9 +74,7 @@ export function checkTogether(config: ParsedConfig): void {
  *
  * @throws E_CONFIG_CONFLICT
  */
-export function checkPrecision(
-  config: Pick<ParsedConfig, "wire_dtype" | "bf16" | "fp16">,
-): void {
+export function checkPrecision(config: Pick<ParsedConfig, "wire_dtype" | "bf16" | "fp16">): void {
   const { wire_dtype } = config;
   if (wire_dtype === null || wire_dtype === "float32") return;
   const key = wire_dtype === "bfloat16" ? "bf16" : "fp16";

@@ -157,9 +157,7 @@ const wireDtypeOf = (
   config: Pick<ParsedConfig, "wire_dtype" | "finetuning_type" | "use_peft">,
   types: HalfTypes,
 ): WireDtype =>
-  config.wire_dtype ??
-  parametersKindOf(config).wireDtype ??
-  computeDtypes[precisionOf(types)];
+  config.wire_dtype ?? parametersKindOf(config).wireDtype ?? computeDtypes[precisionOf(types)];
 
 export const isSettled = (config: ResolvedConfig): config is SettledConfig =>
   config.bf16 !== "auto" && config.fp16 !== "auto" && config.wire_dtype !== null;

@@ -25,9 +25,7 @@ export function assumeBf16Kernels(assumed: boolean | undefined): void {
  * of float16 in TensorFlow: Eigen's also add in float16.
  */
 export const hasProducts = (dtype: GraphDtype): boolean =>
-  dtype === "bfloat16"
-    ? hasBf16Kernels()
-    : dtype !== "float16" || loadBinding().isUsingGpuDevice();
+  dtype === "bfloat16" ? hasBf16Kernels() : dtype !== "float16" || loadBinding().isUsingGpuDevice();
 
 /** Whether the softmax of this type is float32 inside. */
 export const hasWideSoftmax = (dtype: GraphDtype): boolean =>

@@ -242,7 +242,9 @@ test("bf16: auto stays open until a device has said what it is, and the wire typ
   const { config: adapters } = resolve("bf16: auto\nuse_peft: true");
   assert.equal(settleConfig(adapters, { bf16: true, fp16: false }).wire_dtype, "float32");
   const { config: forced } = resolve("bf16: auto\nwire_dtype: bfloat16");
-  assert.throws(() => settleConfig(forced, { bf16: false, fp16: false }), { code: "E_CONFIG_CONFLICT" });
+  assert.throws(() => settleConfig(forced, { bf16: false, fp16: false }), {
+    code: "E_CONFIG_CONFLICT",
+  });
   const { config: decided } = resolve("bf16: false");
   assert.equal(settleConfig(decided, { bf16: true, fp16: true }), decided);
 });
