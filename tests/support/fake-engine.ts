@@ -1,4 +1,9 @@
-import { float32ToBfloat16 } from "#lib/core/bf16";
+import {
+  bfloat16ToFloat32,
+  float16ToFloat32,
+  float32ToBfloat16,
+  float32ToFloat16,
+} from "#lib/core/bf16";
 import { ignoredTarget, type Batch } from "#lib/core/batch";
 import type { CreateTrainingEngine, LossSum, TrainingEngine, WorkerJob } from "#lib/core/job";
 import { wireOffsetBytes } from "#lib/core/parameter-layout";
@@ -22,16 +27,16 @@ export class FakeEngine implements TrainingEngine {
 
   loadParameters(wireBytes: Uint8Array): void {
     const { layout } = this.#job;
-    const bytes = new Uint8Array(wireBytes);
-    const view = new DataView(bytes.buffer);
+    const { buffer } = new Uint8Array(wireBytes);
     for (const { start, end, dtype } of layout.regions) {
-      const first = wireOffsetBytes(layout, start);
-      for (let i = start; i < end; i++) {
-        this.#parameters[i] =
-          dtype === "bfloat16"
-            ? halfToNumber(view.getUint16(first + (i - start) * 2, true))
-            : view.getFloat32(first + (i - start) * 4, true);
-      }
+      const place = [buffer, wireOffsetBytes(layout, start), end - start] as const;
+      const values =
+        dtype === "float32"
+          ? new Float32Array(...place)
+          : (dtype === "bfloat16" ? bfloat16ToFloat32 : float16ToFloat32)(
+              new Uint16Array(...place),
+            );
+      this.#parameters.set(values, start);
     }
   }
 
@@ -51,7 +56,9 @@ export class FakeEngine implements TrainingEngine {
     for (const { start, end, dtype } of layout.regions) {
       const values = this.#gradients.slice(start, end);
       const sent =
-        dtype === "bfloat16" ? float32ToBfloat16(values, new Uint16Array(end - start)) : values;
+        dtype === "float32"
+          ? values
+          : (dtype === "bfloat16" ? float32ToBfloat16 : float32ToFloat16)(values);
       wireBytes.set(new Uint8Array(sent.buffer), wireOffsetBytes(layout, start));
     }
   }
@@ -82,12 +89,6 @@ export class FakeEngine implements TrainingEngine {
     };
   }
 }
-
-function halfToNumber(bits: number): number {
-  scratch.setUint32(0, bits << 16);
-  return scratch.getFloat32(0);
-}
-const scratch = new DataView(new ArrayBuffer(4));
 
 function hashBatch(batch: Batch): number {
   let hash = 2_166_136_261;
