@@ -95,21 +95,22 @@ function exponentialParts(logits: GraphTensor, vocab: number, softcap: number): 
 }
 
 /**
- * Loss and gradient of a chunk's logits, given the largest logit, the sum of exponentials, and what the gradient
- * is multiplied by before it is rounded; absent: 1.
+ * Loss and gradient of a chunk's logits, given the largest logit and the sum of exponentials.
+ *
+ * @param seed multiplies the gradient before it is rounded
  */
 function lossOf(
   args: readonly GraphTensor[],
   vocab: number,
   softcap: number,
   withGrad: boolean,
+  seed?: GraphTensor,
 ): GraphTensor[] {
-  const [logits, targets_C, max_C1, sum_C1, seed] = args as [
+  const [logits, targets_C, max_C1, sum_C1] = args as [
     GraphTensor,
     GraphTensor,
     GraphTensor,
     GraphTensor,
-    GraphTensor?,
   ];
   const graph = logits.node.graph;
   const [numRows, numColumns] = logits.shape as [number, number];
@@ -160,9 +161,14 @@ function lossCall(
   ) as [GraphTensor, GraphTensor];
   // Outside of the functions: XLA would make one sum of the two.
   const sum_C1 = op.reduce("Sum", parts_CL, [1], true);
-  const operands = [product_CP, targets_C, max_C1, sum_C1, ...(seed === undefined ? [] : [seed])];
-  const [nll, dLogits_CP] = xlaFunction(graph, LinearCrossEntropy, operands, (args) =>
-    lossOf(args, vocab, softcap, withGrad),
+  const operands = [product_CP, targets_C, max_C1, sum_C1];
+  const seeds = seed === undefined ? [] : [seed];
+  const [nll, dLogits_CP] = xlaFunction(
+    graph,
+    LinearCrossEntropy,
+    [...seeds, ...operands],
+    (args) =>
+      lossOf(args.slice(seeds.length), vocab, softcap, withGrad, seed && (args[0] as GraphTensor)),
   );
   return {
     productNode: op.productNode(product_CP),
