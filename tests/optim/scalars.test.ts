@@ -5,12 +5,12 @@ import {
   clipCoefficient,
   gradScalerDefaults,
   learningRateAt,
-  LossScaler,
   type ScheduleContext,
   type ScheduleName,
   scheduleNames,
   totalNorm,
 } from "#lib/optim/index";
+import { LossScaler } from "#lib/optim/loss-scaler";
 
 function golden<T>(name: string): T {
   return JSON.parse(readFileSync(`tests/fixtures/golden/${name}.json`, "utf8")) as T;
