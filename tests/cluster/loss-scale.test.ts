@@ -99,8 +99,8 @@ test("a checkpoint of any step goes on with its scale to the same bits", limit, 
   const checkpointing = { everySteps: 1, save: savesInto(saved) };
   const { outcome } = await run(["", ""], { checkpointing });
   assert.equal(outcome.mastersSha256, oracle.mastersSha256);
-  // After a skipped step, before the scale grows, and after it has.
-  for (const step of [2, 3, 4]) {
+  // After a skipped step, and before the scale grows.
+  for (const step of [2, 3]) {
     const point = saved.find(({ state }) => state.step === step);
     assert.ok(point !== undefined);
     const { scale, growthTracker } = point.state.lossScaler ?? {};

@@ -30,6 +30,7 @@ test("every half goes into the graph and out of it as it is, and float32 rounds 
   const graph = new GraphBuilder();
   const { feed, value } = unpackWords(graph, "feed/m", view);
   const floats = op.placeholder(graph, "feed/floats", "float32", [256, 256]);
+  const fetches = { words: packWords(view, floats), wide: op.cast(value, "float32") };
   const session = new Session(graph);
   try {
     const allHalves = Uint16Array.from({ length: 65_536 }, (_, bits) => bits);
@@ -38,11 +39,7 @@ test("every half goes into the graph and out of it as it is, and float32 rounds 
       Math.fround(Math.sin(i) * 2 ** ((i % 45) - 27)),
     );
     const { words, wide } = session.run(
-      {
-        name: "round",
-        feeds: { words: feed, floats },
-        fetches: { words: packWords(view, floats), wide: op.cast(value, "float32") },
-      },
+      { name: "round", feeds: { words: feed, floats }, fetches },
       { words: new Int32Array(allHalves.buffer), floats: given },
     ) as { words: Int32Array; wide: Float32Array };
     const expected = float16ToFloat32(allHalves);
