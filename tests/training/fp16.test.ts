@@ -33,8 +33,8 @@ async function amplify(path: string, name: string, factor: number): Promise<void
       { readonly dtype: string; readonly data_offsets: readonly [number, number] }
     >;
     const tensor = header[name];
-    assert.equal(tensor?.dtype, "F32", name);
-    const [start, end] = tensor?.data_offsets as readonly [number, number];
+    assert.ok(tensor?.dtype === "F32", name);
+    const [start, end] = tensor.data_offsets;
     const values = new Float32Array((end - start) / 4);
     const bytes = new Uint8Array(values.buffer);
     await file.read(bytes, 0, bytes.length, 8 + headerBytes + start);
