@@ -12,9 +12,11 @@ interface DeviceFacts {
   readonly deviceType: "cpu" | "gpu";
   /** What `bf16: auto` is. */
   readonly bf16: boolean;
+  /** What `fp16: auto` is where bf16 is not chosen. */
+  readonly fp16: boolean;
   readonly threads: number;
   /** Of matrix products, now; absent where they could not be measured. */
-  readonly gflopsPerSecond?: { readonly float32: number; readonly bfloat16: number };
+  readonly gflopsPerSecond?: Readonly<Record<"float32" | "bfloat16" | "float16", number>>;
 }
 
 /** `lockstep device`. Returns the exit code. */
@@ -30,6 +32,7 @@ export async function deviceCommand(args: string[]): Promise<number> {
     deviceKind: `${telemetry.deviceKind}, ${installedEngine()}`,
     deviceType: telemetry.deviceType,
     bf16: telemetry.hasBf16Products,
+    fp16: telemetry.hasFp16Products,
     threads,
     ...(rates === undefined ? {} : { gflopsPerSecond: rates }),
   };
@@ -37,14 +40,16 @@ export async function deviceCommand(args: string[]): Promise<number> {
   return 0;
 }
 
-function describe({ deviceKind, bf16, threads, gflopsPerSecond: rates }: DeviceFacts): string[] {
+function describe(facts: DeviceFacts): string[] {
+  const { deviceKind, bf16, fp16, threads, gflopsPerSecond: rates } = facts;
   const on = `on ${threads} thread${threads === 1 ? "" : "s"}`;
   return [
     `device      ${deviceKind}`,
     `bf16: auto  ${bf16 ? "true, products in bfloat16" : "false, products in float32"}`,
+    `fp16: auto  ${fp16 ? "true, products in float16, where bf16 is not chosen" : "false"}`,
     rates === undefined
       ? "products    could not be measured"
-      : `products    ${rates.float32.toFixed(0)} GFLOP/s in float32, ${rates.bfloat16.toFixed(0)} in bfloat16, ${on}`,
+      : `products    ${rates.float32.toFixed(0)} GFLOP/s in float32, ${rates.bfloat16.toFixed(0)} in bfloat16, ${rates.float16.toFixed(0)} in float16, ${on}`,
     ...engineEnvironment(process.env).overruled.map((line) => `warning     ${line}`),
   ];
 }

@@ -73,10 +73,11 @@ function linesOf(event: LockstepEvent, started: RunStarted | undefined): readonl
     case "sample.generated":
       return [`sample: ${printable(event.prompt)}|${printable(event.text)}`];
     case "step.completed": {
-      const { step, totalSteps, loss, learningRate, gradientNorm, stepSeconds } = event;
+      const { step, totalSteps, loss, learningRate, gradientNorm, lossScale, stepSeconds } = event;
       return [
         `step ${step}/${totalSteps}  loss ${loss.toFixed(4)}  ` +
           `lr ${learningRate.toExponential(3)}  grad norm ${gradientNorm.toFixed(3)}  ${stepSeconds.toFixed(2)} s` +
+          (lossScale === undefined ? "" : `  loss scale ${lossScale}`) +
           (Number.isFinite(gradientNorm) ? "" : "  no update: the gradient is not finite"),
       ];
     }

@@ -133,8 +133,8 @@ Exit code 1 where a run would refuse the data.
 `,
   device: `Usage: lockstep device [--json] [--use-cpu] [--threads N]
 
-Shows what this machine computes on: its kind, which decides the bits of a result, what bf16: auto is on it,
-and how fast it multiplies matrices.
+Shows what this machine computes on: its kind, which decides the bits of a result, what bf16: auto and
+fp16: auto are on it, and how fast it multiplies matrices.
 `,
   config: `Usage: lockstep config CONFIG.yaml [--key value ...]
        lockstep config --keys

@@ -100,7 +100,10 @@ export async function workerCommand(
       advice:
         options.engineModule === null
           ? precisionAdvice(telemetry, options.deviceThreads ?? 1)
-          : { bf16: telemetry.hasBf16Products, bf16Slowdown: undefined },
+          : {
+              ...{ bf16: telemetry.hasBf16Products, fp16: telemetry.hasFp16Products },
+              ...{ bf16Slowdown: undefined, fp16Slowdown: undefined },
+            },
       readDevice: telemetry.read,
       signal: stop.signal,
       drain: drain.signal,

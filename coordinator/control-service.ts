@@ -51,12 +51,13 @@ export class ControlService implements ControlHandlers {
       }
     }
     const { workerId, host, pid, deviceKind, deviceType } = membership.join(request);
-    const { bf16Slowdown } = request;
-    const isSlow = this.#options.precision === "bf16" && bf16Slowdown > 0;
+    const { bf16Slowdown, fp16Slowdown } = request;
+    const { precision } = this.#options;
     bus.publish({
       type: "worker.joined",
       ...{ workerId, host, pid, deviceKind, deviceType },
-      ...(isSlow ? { bf16Slowdown } : {}),
+      ...(precision === "bf16" && bf16Slowdown > 0 ? { bf16Slowdown } : {}),
+      ...(precision === "fp16" && deviceType === "cpu" ? { fp16Slowdown } : {}),
     });
     this.#options.onWorkerJoined();
     return { workerId, jobJson, shardAddresses, heartbeatIntervalMs, retryAfterMs: 0 };

@@ -28,6 +28,10 @@ export class CoordinatorMetrics {
   readonly #samples = this.#counter("training_samples_total", "Rows trained on.");
   readonly #tokens = this.#counter("training_tokens_total", "Tokens of the rows trained on.");
   readonly #steps = this.#counter("training_steps_total", "Optimizer updates made.");
+  readonly #skippedSteps = this.#counter(
+    "training_skipped_steps_total",
+    "Steps without an update, because their gradient was not finite.",
+  );
   readonly #rpcs = this.#counter("rpc_requests_total", "RPCs handled.", ["method", "code"]);
   readonly #receivedBytes = this.#counter(
     "reducer_received_bytes_total",
@@ -55,6 +59,10 @@ export class CoordinatorMetrics {
   readonly #gradientNorm = this.#gauge(
     "training_gradient_norm",
     "Global gradient norm of the latest step, before clipping.",
+  );
+  readonly #lossScale = this.#gauge(
+    "training_loss_scale",
+    "What the loss of the latest step was multiplied by for backward: 1 but for fp16.",
   );
   readonly #learningRate = this.#gauge(
     "training_learning_rate",
@@ -125,6 +133,7 @@ export class CoordinatorMetrics {
   constructor(bus: Pick<EventBus, "subscribe">) {
     addProcessMetrics(this.registry, "coordinator");
     this.#showStates();
+    this.#lossScale.set(1);
     bus.subscribe((event) => this.#observe(event));
   }
 
@@ -136,6 +145,8 @@ export class CoordinatorMetrics {
         this.#tokens.inc(event.numTokens);
         this.#loss.set(event.loss);
         this.#gradientNorm.set(event.gradientNorm);
+        this.#lossScale.set(event.lossScale ?? 1);
+        if (!Number.isFinite(event.gradientNorm)) this.#skippedSteps.inc();
         this.#learningRate.set(event.learningRate);
         this.#epoch.set(event.epoch);
         this.#tokensPerSecond.set(event.tokensPerSecond);

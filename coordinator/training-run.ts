@@ -86,7 +86,8 @@ export class TrainingRun {
     this.#step = resume?.state.step ?? 0;
     this.#savedStep = this.#step;
     const { job, updates } = parts.options;
-    this.#updates = new StepUpdate(job.layout, updates, resume?.state.numUpdates);
+    const { numUpdates, lossScaler } = resume?.state ?? {};
+    this.#updates = new StepUpdate(job.layout, updates, numUpdates, lossScaler);
     this.#history = new RunHistory(parts.options);
     this.#transfers = new TransferMeter(bus, this.#shards);
     this.#shards.onGroupComplete((shard, step, group) =>
@@ -200,6 +201,7 @@ export class TrainingRun {
       step,
       version: this.#updates.numUpdates,
       weight: expectedWeight,
+      lossScale: this.#updates.lossScale,
       numGroups: gradientGroups,
       numShards: this.#shards.count,
       microBatches: (group) => plan.microBatches(step, group),
@@ -223,7 +225,9 @@ export class TrainingRun {
     }
     this.#isUpdating = true;
     const loss = lossSum / weight;
-    const update = await this.#orFailure(this.#updates.run(this.#shards, { step, loss }));
+    const { warning, ...update } = await this.#orFailure(
+      this.#updates.run(this.#shards, { step, loss }),
+    );
     this.#step = step + 1;
     this.#isUpdating = false;
     const numRows = plan.rowsIn(step);
@@ -235,8 +239,7 @@ export class TrainingRun {
       totalSteps: plan.totalSteps,
       epoch: plan.epochAt(this.#step),
       loss,
-      learningRate: update.learningRate,
-      gradientNorm: update.gradientNorm,
+      ...update,
       numRows,
       numTokens: numInputTokens,
       stepSeconds: (endedAt - startedAt) / 1000,
@@ -244,6 +247,7 @@ export class TrainingRun {
       tokensPerSecond: numInputTokens / ((endedAt - startedAt) / 1000),
     };
     bus.publish(event);
+    if (warning !== undefined) bus.publish({ type: "note", text: warning });
     const { countsPadding = true } = this.#options;
     const realTokens = countsPadding ? undefined : plan.realTokens?.(step);
     this.#history.stepCompleted(event, realTokens ?? numInputTokens);
@@ -342,9 +346,11 @@ export class TrainingRun {
   }
 
   #state(): CheckpointState {
+    const { numUpdates, lossScaler } = this.#updates;
     return {
       step: this.#step,
-      numUpdates: this.#updates.numUpdates,
+      numUpdates,
+      ...(lossScaler === undefined ? {} : { lossScaler }),
       epoch: this.#options.plan.epochAt(this.#step),
       ...this.#history.state(),
     };

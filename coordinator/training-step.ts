@@ -13,6 +13,8 @@ interface TrainingStepOptions {
   readonly version: number;
   /** What the whole step's loss is divided by. */
   readonly weight: number;
+  /** What it is multiplied by for backward. */
+  readonly lossScale: number;
   readonly numGroups: number;
   readonly numShards: number;
   readonly microBatches: (group: number) => readonly Batch[];
@@ -40,14 +42,14 @@ export class TrainingStep implements Work {
   }
 
   taskFor(lease: Lease): Task {
-    const { step, version, weight, microBatches } = this.#options;
+    const { step, version, weight, lossScale, microBatches } = this.#options;
     return {
       kind: "train",
       lease: lease.id,
       step,
       group: lease.item,
       version,
-      gradScale: 1 / weight,
+      gradScale: lossScale / weight,
       batches: microBatches(lease.item),
     };
   }

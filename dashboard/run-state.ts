@@ -110,6 +110,9 @@ export class RunState {
         push(this.losses, event.step, event.loss);
         push(this.tokensPerSecond, event.step, event.tokensPerSecond);
         push(this.gradientNorms, event.step, event.gradientNorm);
+        if (!Number.isFinite(event.gradientNorm)) {
+          say(`step ${event.step} made no update: its gradient is not finite`, true);
+        }
         this.stepSeconds.push(event.stepSeconds);
         if (this.stepSeconds.length > recentSteps) this.stepSeconds.shift();
         break;

@@ -251,12 +251,15 @@ class Cluster {
       choosePrecision: async () => {
         if (resume !== undefined) return resumedPrecision(resume);
         if (output.record !== undefined && mayBeFinished(start)) {
-          const { bf16 } = output.record.identity.settings;
-          return { bf16: bf16 === true, reason: `as the result in ${output.directory}` };
+          const { bf16, fp16 } = output.record.identity.settings;
+          const reason = `as the result in ${output.directory}`;
+          return { bf16: bf16 === true, fp16: fp16 === true, reason };
         }
-        detail("waiting for the first worker, whose device decides bf16: auto");
-        const { advisesBf16, deviceKind } = await door.firstDevice();
-        return { bf16: advisesBf16, reason: deviceKind };
+        const key = start.config.bf16 === "auto" ? "bf16" : "fp16";
+        detail(`waiting for the first worker, whose device decides ${key}: auto`);
+        const device = await door.firstDevice();
+        const { advisesBf16: bf16, advisesFp16: fp16, deviceKind: reason } = device;
+        return { bf16, fp16, reason };
       },
     });
     detail("comparing the data and the model with what is in output_dir");

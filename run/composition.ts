@@ -1,4 +1,5 @@
-import type { SettledConfig } from "#lib/config/index";
+import { precisionOf, type SettledConfig } from "#lib/config/index";
+import { computeDtypes } from "#lib/core/dtype";
 import type { ObjectiveJob } from "#lib/core/job";
 import type { TrainingPlan } from "#lib/data/index";
 import { type Objective, objectiveOf } from "#lib/objectives/index";
@@ -37,7 +38,7 @@ export function compose(
     objective,
     parameters: parametersKindOf(config).choose(config, model, {
       wireDtype: config.wire_dtype,
-      frozenDtype: config.bf16 ? "bfloat16" : "float32",
+      frozenDtype: computeDtypes[precisionOf(config)],
       seed: config.seed,
     }),
     updates: updateSettings(config, plan.totalSteps),

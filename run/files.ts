@@ -149,8 +149,17 @@ export async function readState(file: string): Promise<CheckpointState> {
     ...(isRecord(best) && typeof best.metric === "number" && isCount(best.step)
       ? { best: { metric: best.metric, step: best.step } }
       : {}),
+    ...withLossScaler(parsed.lossScaler),
     ...withAccount(parsed.account),
   };
+}
+
+function withLossScaler(value: unknown): Pick<CheckpointState, "lossScaler"> {
+  if (!isRecord(value)) return {};
+  const { scale, growthTracker } = value;
+  return typeof scale === "number" && scale > 0 && typeof growthTracker === "number"
+    ? { lossScaler: { scale, growthTracker } }
+    : {};
 }
 
 function withAccount(value: unknown): Pick<CheckpointState, "account"> {

@@ -8,12 +8,13 @@ import {
   type ResolvedConfig,
 } from "#lib/config/index";
 import { engineEnvironment, loadedThreads } from "#lib/core/engine-environment";
-import { slowBf16 } from "#lib/core/format";
+import { slowBf16, slowFp16 } from "#lib/core/format";
 import type { CreateTrainingEngine, TrainingEngine } from "#lib/core/job";
 import { memoryTotalBytes } from "#lib/core/machine-memory";
 import { wireSizeBytes } from "#lib/core/parameter-layout";
 import { objectiveOf } from "#lib/objectives/index";
 import { loggedMetrics } from "#lib/objectives/metrics";
+import { fp16SlowdownOf } from "#lib/graph/device-probe";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { precisionAdvice } from "#worker/precision-advice";
 import { type DeviceTelemetry, openDeviceTelemetry } from "#worker/telemetry";
@@ -52,21 +53,24 @@ export function startLocal(given: ResolvedConfig | PreparedRun, options: RunOpti
 
 /**
  * Prepares a run of this process: opens the model, makes its rows of the data, and plans every step. Where
- * the configuration leaves `bf16` open, the device here decides. Close what it returns.
+ * the configuration leaves `bf16` or `fp16` open, the device here decides. Close what it returns.
  */
 export async function prepareLocal(
   config: ResolvedConfig,
   { onDetail }: Pick<PreparationHooks, "onDetail"> = {},
 ): Promise<PreparedRun> {
   checkConfig(config);
-  const { hasBf16Products: bf16, deviceKind: reason } = await readDevice(config);
+  const device = await readDevice(config);
+  const { hasBf16Products: bf16, hasFp16Products: fp16, deviceKind: reason } = device;
   return prepareRun(config, {
     ...(onDetail === undefined ? {} : { onDetail }),
-    choosePrecision: async () => ({ bf16, reason }),
+    choosePrecision: async () => ({ bf16, fp16, reason }),
   });
 }
 
-async function readDevice({ use_cpu: useCpu }: ResolvedConfig): Promise<DeviceTelemetry> {
+async function readDevice({
+  use_cpu: useCpu,
+}: Pick<ResolvedConfig, "use_cpu">): Promise<DeviceTelemetry> {
   const visibleDevices = process.env["CUDA_VISIBLE_DEVICES"];
   const device = await openDeviceTelemetry({ useCpu, visibleDevices });
   device.close();
@@ -130,10 +134,7 @@ async function createEngine(
   note: (text: string) => void,
 ): Promise<TrainingEngine> {
   if (config.engine_module === null) setThreads(config, note);
-  if (config.bf16) {
-    const { bf16Slowdown } = precisionAdvice(await readDevice(config), config.threads_per_worker);
-    if (bf16Slowdown !== undefined) note(`warning: ${slowBf16(bf16Slowdown)}`);
-  }
+  await tellSlowProducts(config, note);
   if (config.use_cpu) process.env["CUDA_VISIBLE_DEVICES"] = "";
   const create = await engineOf(config.engine_module);
   const engine = await create({ ...job, jobId: "local" });
@@ -147,6 +148,21 @@ async function createEngine(
     for (const line of memoryLines(memory, besideEngine({ job, updates }))) note(line);
   }
   return engine;
+}
+
+/** Tells what a half type costs on a device that has no instructions for it. */
+async function tellSlowProducts(
+  { bf16, fp16, threads_per_worker: threads, ...config }: StartedRun["config"],
+  note: (text: string) => void,
+): Promise<void> {
+  if (!bf16 && !fp16) return;
+  const device = await readDevice(config);
+  if (bf16) {
+    const { bf16Slowdown } = precisionAdvice(device, threads);
+    if (bf16Slowdown !== undefined) note(`warning: ${slowBf16(bf16Slowdown)}`);
+  } else if (device.deviceType === "cpu") {
+    note(`warning: ${slowFp16(fp16SlowdownOf(threads) ?? 0)}`);
+  }
 }
 
 /** TensorFlow reads its threads from the environment, once: when it is loaded. */
@@ -201,7 +217,7 @@ async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: Run
       if (config.eval_on_start) evaluate(0);
       await generateSample(run, engine, 0, bus);
     },
-    onStep: ({ seconds, ...figures }) => {
+    onStep: ({ seconds, warning, ...figures }) => {
       const { step } = figures;
       const numRows = plan.rowsIn(step - 1);
       const numTokens = numRows * run.job.sequenceLength;
@@ -211,6 +227,7 @@ async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: Run
         // Nothing is exchanged.
         syncSeconds: 0,
       });
+      if (warning !== undefined) bus.publish({ type: "note", text: warning });
       const isDue = everySteps > 0 && step % everySteps === 0 && step >= delaySteps;
       if (isDue || (config.eval_on_end && step === totalSteps)) evaluate(step);
     },

@@ -43,7 +43,7 @@ export async function prepareRun(
     const choice = await choosePrecision(asked, hooks.choosePrecision);
     const { tokenizer } = opened;
     const dated = withDateOf(tokenizer, asked, opened.date);
-    const config = settleConfig(dated, choice?.bf16 ?? asked.bf16 === true);
+    const config = settleConfig(dated, choice ?? { bf16: false, fp16: false });
     const start = startingModel(config, opened, weights, data);
     const parts = compose(config, { model: start, objective: data.objective, plan });
     const { isChat } = data;
@@ -61,7 +61,7 @@ export async function prepareRun(
     const notes = [
       ...describeTemplateDate(config, tokenizer),
       ...parts.parameters.lines,
-      ...describeChoice(choice),
+      ...describeChoice(choice, asked, config),
     ];
     return { ...run, started: startedEvent(config, run, notes) };
   } catch (error) {

@@ -9,7 +9,7 @@ import {
   verifyChecksums,
 } from "#lib/checkpoint/index";
 import { checkpointRecordFile } from "#lib/checkpoint/run-record";
-import type { ResolvedConfig, SettledBefore } from "#lib/config/index";
+import type { HalfTypes, ResolvedConfig, SettledBefore } from "#lib/config/index";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { CheckpointState } from "#coordinator/options";
@@ -24,13 +24,13 @@ export interface ResumePoint {
   readonly record: CheckpointRecord;
   /** The configuration that it was saved with. */
   readonly settings: SettledBefore;
-  /** Whether its run computed in bfloat16. */
-  readonly bf16: boolean;
+  /** What its run computed in. */
+  readonly halfTypes: HalfTypes;
 }
 
-/** What `bf16: auto` is for a run that goes on: what it was. */
-export const resumedPrecision = ({ bf16, directory }: ResumePoint): PrecisionChoice => ({
-  bf16,
+/** What `bf16: auto` and `fp16: auto` are for a run that goes on: what they were. */
+export const resumedPrecision = ({ halfTypes, directory }: ResumePoint): PrecisionChoice => ({
+  ...halfTypes,
   reason: `as in ${directory}`,
 });
 
@@ -62,7 +62,11 @@ export async function openCheckpoint(directory: string): Promise<ResumePoint> {
   const settings = await readSettings(join(directory, configFile));
   const state = await readState(join(directory, stateFile));
   const optimizer = await OptimizerStateReader.open(own);
-  return { directory, state, optimizer, record, settings, bf16: settings.get("bf16") === true };
+  const halfTypes = {
+    bf16: settings.get("bf16") === true,
+    fp16: settings.get("fp16") === true,
+  };
+  return { directory, state, optimizer, record, settings, halfTypes };
 }
 
 /**

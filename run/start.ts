@@ -103,7 +103,7 @@ async function findResumePoint(
   try {
     const before = new Map([...point.settings, ...Object.entries(point.record.began)]);
     const taken = takeOver(asked, before);
-    const now = { settings: decisiveSettings(settleConfig(taken.config, point.bf16)) };
+    const now = { settings: decisiveSettings(settleConfig(taken.config, point.halfTypes)) };
     const differences = differingSettings(point.record.identity, now);
     if (differences.length > 0) {
       if (wanted !== "auto") throw mismatch(point.directory, differences);
@@ -231,7 +231,7 @@ async function identityOf(prepared: PreparedRun): Promise<RunIdentity> {
 function settledByMachine(asked: ResolvedConfig): string[] {
   return [
     ...(isGiven(asked, "threads_per_worker") ? [] : ["threads_per_worker"]),
-    ...(asked.bf16 === "auto" ? ["bf16"] : []),
+    ...(["bf16", "fp16"] as const).filter((key) => asked[key] === "auto"),
     ...(asked.wire_dtype === null ? ["wire_dtype"] : []),
   ];
 }

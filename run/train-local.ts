@@ -27,6 +27,9 @@ export interface LocalStep {
   readonly loss: number;
   readonly learningRate: number;
   readonly gradientNorm: number;
+  readonly lossScale?: number;
+  /** For a person. */
+  readonly warning?: string;
   readonly seconds: number;
 }
 
@@ -122,7 +125,8 @@ export async function trainLocal(
       blockSums = [];
       for (let group = 0; group < config.gradient_groups; group++) {
         const micro = plan.microBatches(step, group);
-        lossSum += accumulateGroup(engine, micro, 1 / weight, gradients).lossSum;
+        const gradScale = updates.lossScale / weight;
+        lossSum += accumulateGroup(engine, micro, gradScale, gradients).lossSum;
         const isLast = group === config.gradient_groups - 1;
         for (const shard of shards) {
           const wire = gradients.subarray(...wireRange(shard));

@@ -1,5 +1,6 @@
 import { chosenOptimizer, type ResolvedConfig, resolveSteps } from "#lib/config/index";
 import {
+  gradScalerDefaults,
   learningRateAt,
   type ScheduleContext,
   type ScheduleName,
@@ -22,5 +23,6 @@ export function updateSettings(config: ResolvedConfig, totalSteps: number): Upda
     optimizer: chosenOptimizer(config),
     learningRateAt: rateAt,
     maxGradNorm: config.max_grad_norm,
+    ...(config.fp16 === true ? { lossScaling: gradScalerDefaults } : {}),
   };
 }

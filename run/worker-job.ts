@@ -1,4 +1,4 @@
-import type { SettledConfig } from "#lib/config/index";
+import { precisionOf, type SettledConfig } from "#lib/config/index";
 import type { WorkerJob } from "#lib/core/job";
 import type { TrainingPlan } from "#lib/data/index";
 import type { ChosenParameters } from "#lib/parameters/index";
@@ -24,7 +24,7 @@ export function workerJob(
     layout,
     ...(frozen === undefined ? {} : { frozen }),
     parameters: job,
-    precision: config.bf16 ? "bf16" : "fp32",
+    precision: precisionOf(config),
     ...(config.xla ? { xla: true } : {}),
     sequenceLength: plan.sequenceLength,
     objective: data.objective,

@@ -176,7 +176,7 @@ names it.
   \`added_tokens.json\`, special tokens by role and in lists. With a tokenizer.json, \`add_bos_token\` has no effect: its
   post-processor says what stands around a text. A token with an id that is not the next free one is the error
   \`E_TOKENIZER_INVALID\`; one that a text holds and the model has no embedding for, \`E_TOKEN_OUT_OF_VOCABULARY\`.
-- **Precision.** In bf16, matrix products round; norms, softmax, rotary angles, GELU and losses are float32 inside.
+- **Precision.** In bf16 and fp16, matrix products round; norms, softmax, rotary angles, GELU and losses are float32 inside.
 
 Numbers of reference cases by head:
 

@@ -52,7 +52,9 @@ export class CoordinatorLink {
       deviceKind: deviceKind ?? processorKind(readProcessor()),
       deviceType: deviceType ?? "cpu",
       advisesBf16: advice?.bf16 ?? hasBf16Products(readProcessor()),
+      advisesFp16: advice?.fp16 ?? false,
       bf16Slowdown: advice?.bf16Slowdown ?? 0,
+      fp16Slowdown: advice?.fp16Slowdown ?? 0,
     };
     for (;;) {
       const register = async (): Promise<RegisterReply> => this.#control.register(request);

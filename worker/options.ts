@@ -57,7 +57,7 @@ export interface WorkerOptions {
   /** Everything that decides the bits of a result. @default that of this machine's processor */
   readonly deviceKind?: string;
   readonly deviceType?: "cpu" | "gpu";
-  /** What the device says of bfloat16. @default that of this machine's processor, nothing measured */
+  /** What the device says of half types. @default that of this machine's processor, nothing measured */
   readonly advice?: PrecisionAdvice;
   /** URL of a module whose default export is a CreateTrainingEngine. @default lib/tuning's engine */
   readonly engineModule?: string;

@@ -1,17 +1,23 @@
 import type { PrecisionAdvice } from "#lib/core/processor";
-import { bf16SlowdownOf } from "#lib/graph/device-probe";
+import { bf16SlowdownOf, fp16SlowdownOf } from "#lib/graph/device-probe";
 import type { DeviceTelemetry } from "./telemetry.js";
 
 /**
- * What `bf16: auto` is on a device, and what bfloat16 costs where it is forced on a processor that has no
- * instructions for it: measured once, in a process of its own.
+ * What `bf16: auto` and `fp16: auto` are on a device, and what half types cost where they are forced on a processor
+ * without instructions for bfloat16: measured once, in a process of its own. Where bfloat16 is fast nobody needs
+ * float16, and no worker waits for its measurement.
  *
  * @param threads of the worker
  */
 export function precisionAdvice(
-  { deviceType, hasBf16Products: bf16 }: Pick<DeviceTelemetry, "deviceType" | "hasBf16Products">,
+  device: Pick<DeviceTelemetry, "deviceType" | "hasBf16Products" | "hasFp16Products">,
   threads: number,
 ): PrecisionAdvice {
+  const { deviceType, hasBf16Products: bf16, hasFp16Products: fp16 } = device;
   const isFast = bf16 || deviceType === "gpu";
-  return { bf16, bf16Slowdown: isFast ? undefined : bf16SlowdownOf(threads) };
+  return {
+    ...{ bf16, fp16 },
+    bf16Slowdown: isFast ? undefined : bf16SlowdownOf(threads),
+    fp16Slowdown: isFast ? undefined : fp16SlowdownOf(threads),
+  };
 }

@@ -12,6 +12,8 @@ export interface DeviceTelemetry {
   readonly deviceKind: string;
   /** Whether the device multiplies bfloat16 faster than float32: what `bf16: auto` is on it. */
   readonly hasBf16Products: boolean;
+  /** The same of float16; TensorFlow has no such products for processors. */
+  readonly hasFp16Products: boolean;
   /** The latest reading; never waits. */
   readonly read: () => DeviceReading;
   readonly close: () => void;
@@ -59,6 +61,7 @@ function openProcessor({ cpuThreads }: TelemetryOptions): DeviceTelemetry {
     deviceType: "cpu",
     deviceKind: processorKind(processor),
     hasBf16Products: hasBf16Products(processor),
+    hasFp16Products: false,
     read,
     close: () => {},
   };
@@ -102,18 +105,20 @@ export async function countGpus(nvidiaSmi = "nvidia-smi"): Promise<number> {
 
 /** Compute capability from which NVIDIA's tensor cores take bfloat16 (Ampere). */
 const firstBf16Capability = 8;
+/** From which they take float16 (Volta). */
+const firstFp16Capability = 7;
 
-/** False where the driver is too old to say. */
-async function multipliesBf16(program: string, device: string): Promise<boolean> {
+/** NaN where the driver is too old to say. */
+async function computeCapability(program: string, device: string): Promise<number> {
   const query = ["--query-gpu=compute_cap", "--format=csv,noheader,nounits", `--id=${device}`];
   try {
     const { stdout } = await promisify(execFile)(program, query, {
       timeout: queryTimeoutMs,
       maxBuffer: maxReplyBytes,
     });
-    return Number(stdout.trim()) >= firstBf16Capability;
+    return Number.parseFloat(stdout);
   } catch {
-    return false;
+    return Number.NaN;
   }
 }
 
@@ -152,10 +157,12 @@ async function openGpu(options: TelemetryOptions): Promise<DeviceTelemetry | und
     });
   }
   child.unref();
+  const capability = await computeCapability(program, device ?? "0");
   return {
     deviceType: "gpu",
     deviceKind: `gpu/${latest.name}/driver ${latest.driver}`,
-    hasBf16Products: await multipliesBf16(program, device ?? "0"),
+    hasBf16Products: capability >= firstBf16Capability,
+    hasFp16Products: capability >= firstFp16Capability,
     read: () => latest,
     close: () => child.kill(),
   };

@@ -1,4 +1,4 @@
-import type { Precision } from "#lib/core/dtype";
+import type { RowPrecision } from "./precision.js";
 import type { Experiment } from "./experiment.js";
 import { barText } from "./report.js";
 
@@ -19,7 +19,7 @@ status is 1 if a row does not hold. docs/benchmarks.md says what each row is.
 `;
 
 /** What `--help` prints: the options, and the rows with their bars on this processor. */
-export function helpText(precision: Precision, experiments: readonly Experiment[]): string {
+export function helpText(precision: RowPrecision, experiments: readonly Experiment[]): string {
   const rows = experiments.flatMap((experiment) =>
     experiment.rows.map((row) => [experiment.name, row.name, barText(row)] as const),
   );

@@ -1,5 +1,5 @@
 import { AdapterDirectory } from "#lib/checkpoint/peft/index";
-import type { Precision } from "#lib/core/dtype";
+import { computeDtypes, type Precision } from "#lib/core/dtype";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { fillRange } from "#lib/core/wire-space";
 import { layOutAdapter, type LoraJob, loraMatrixOf } from "#lib/parameters/lora-layout";
@@ -29,7 +29,7 @@ export async function openSeededAdapter(
   adapter.checkAgainst(model);
   const { trained, frozen, job } = layOutAdapter(adapter.config, model, {
     wireDtype: "float32",
-    frozenDtype: precision === "bf16" ? "bfloat16" : "float32",
+    frozenDtype: computeDtypes[precision],
   });
   return {
     layout: trained,

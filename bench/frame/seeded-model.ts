@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/index";
-import type { Precision } from "#lib/core/dtype";
+import { computeDtypes, type Precision } from "#lib/core/dtype";
 import type { Batch } from "#lib/core/batch";
 import {
   buildParameterLayout,
@@ -30,8 +30,7 @@ export function openSeededModel(directory: string, precision: Precision): Seeded
   const configText = readFileSync(join(directory, "config.json"), "utf8");
   const modelConfig = JSON.parse(configText) as Record<string, unknown>;
   const model = createModel(modelConfig, { task: "causal-lm" });
-  const wireDtype = precision === "bf16" ? "bfloat16" : "float32";
-  const layout = buildParameterLayout(model.weights, wireDtype);
+  const layout = buildParameterLayout(model.weights, computeDtypes[precision]);
   const allTokens = readTokens(directory);
   const loaderOf =
     (space: ParameterLayout): LoadRange =>

@@ -1,9 +1,8 @@
 import type { Experiment } from "#bench/frame/experiment";
-import type { Bars } from "#bench/frame/precision";
-import type { Precision } from "#lib/core/dtype";
+import type { Bars, RowPrecision } from "#bench/frame/precision";
 
 /** A fine-tune as train-local does it. */
-export const classifier = (precision: Precision): Experiment => ({
+export const classifier = (precision: RowPrecision): Experiment => ({
   name: "classifier",
   rows: [
     {
@@ -26,7 +25,7 @@ const bars: ReadonlyMap<number, Bars> = new Map([
   [8, { bf16: 1.3, fp32: 1.1 }],
 ]);
 
-export const classify = (precision: Precision): Experiment => ({
+export const classify = (precision: RowPrecision): Experiment => ({
   name: "classify",
   rows: [...bars].map(([batchSize, bar]) => ({
     name: `classify-${batchSize}`,

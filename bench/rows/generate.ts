@@ -1,6 +1,5 @@
 import type { Experiment } from "#bench/frame/experiment";
-import type { Bars } from "#bench/frame/precision";
-import type { Precision } from "#lib/core/dtype";
+import type { Bars, RowPrecision } from "#bench/frame/precision";
 
 /** Tokens of the greedy text in fp32 that must be equal. */
 const numCheckedTokens = 12;
@@ -10,7 +9,7 @@ const bars: ReadonlyMap<number, Bars> = new Map([
   [8, { bf16: 1.3, fp32: 1.3 }],
 ]);
 
-export const generate = (precision: Precision): Experiment => ({
+export const generate = (precision: RowPrecision): Experiment => ({
   name: "generate",
   rows: [...bars].map(([batchSize, bar]) => ({
     name: `generate-${batchSize}`,

@@ -1,5 +1,5 @@
 import type { Experiment } from "#bench/frame/experiment";
-import type { Precision } from "#lib/core/dtype";
+import type { RowPrecision } from "#bench/frame/precision";
 import { classifier, classify } from "./classifier.js";
 import { generate } from "./generate.js";
 import { load } from "./load.js";
@@ -10,7 +10,7 @@ import { tokenise } from "./tokenise.js";
 import { twoWorkers } from "./two-workers.js";
 
 /** In the order of the table, in the precision that both sides of its rows compute in. */
-export const experimentsIn = (precision: Precision): readonly Experiment[] => [
+export const experimentsIn = (precision: RowPrecision): readonly Experiment[] => [
   step(precision),
   compiledStep(precision),
   floor(precision),

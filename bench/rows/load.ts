@@ -1,8 +1,8 @@
 import type { Experiment } from "#bench/frame/experiment";
-import type { Precision } from "#lib/core/dtype";
+import type { RowPrecision } from "#bench/frame/precision";
 
 /** From the start of a process to the end of its first step. */
-export const load = (precision: Precision): Experiment => ({
+export const load = (precision: RowPrecision): Experiment => ({
   name: "load",
   rows: [
     {

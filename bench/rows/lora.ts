@@ -1,7 +1,6 @@
 import type { Experiment } from "#bench/frame/experiment";
-import type { Bars } from "#bench/frame/precision";
+import type { Bars, RowPrecision } from "#bench/frame/precision";
 import type { Workspace } from "#bench/frame/workspace";
-import type { Precision } from "#lib/core/dtype";
 
 const bar: Bars = { bf16: 0.8, fp32: 0.85 };
 
@@ -15,7 +14,7 @@ async function seeded(workspace: Workspace): Promise<readonly [model: string, ad
 }
 
 /** The frozen weights get no gradient and stay where they are: only the adapter is summed and updated. */
-export const lora = (precision: Precision): Experiment => ({
+export const lora = (precision: RowPrecision): Experiment => ({
   name: "lora",
   rows: [
     {
@@ -38,4 +37,9 @@ export const lora = (precision: Precision): Experiment => ({
   tolerances: { "first-2x512": 1e-3, "last-2x512": 1e-3 },
 });
 
-const options = (precision: Precision): string[] => ["--precision", precision, "--shapes", "2x512"];
+const options = (precision: RowPrecision): string[] => [
+  "--precision",
+  precision,
+  "--shapes",
+  "2x512",
+];

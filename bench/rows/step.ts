@@ -1,6 +1,5 @@
 import type { Experiment, Row } from "#bench/frame/experiment";
-import type { Bars } from "#bench/frame/precision";
-import type { Precision } from "#lib/core/dtype";
+import type { Bars, RowPrecision } from "#bench/frame/precision";
 
 const shapes = ["2x512", "1x1024"] as const;
 const bars = {
@@ -27,7 +26,7 @@ const stepRows = (prefix: string, what: string, bar: number): Row[] =>
   }));
 
 /** Gradients out, norm, clip, AdamW and parameters in: what a step of a fine-tune takes. */
-export const step = (precision: Precision): Experiment => ({
+export const step = (precision: RowPrecision): Experiment => ({
   name: "step",
   rows: stepRows(
     "step",
@@ -41,11 +40,11 @@ export const step = (precision: Precision): Experiment => ({
   tolerances,
 });
 
-const eager = (precision: Precision): string =>
+const eager = (precision: RowPrecision): string =>
   precision === "bf16" ? "torch bf16 autocast" : "torch fp32";
 
 /** The same beside what a demanding user of torch runs. What is compiled stays for the next pair. */
-export const compiledStep = (precision: Precision): Experiment => ({
+export const compiledStep = (precision: RowPrecision): Experiment => ({
   ...step(precision),
   name: "step-compiled",
   rows: stepRows(
@@ -61,7 +60,7 @@ export const compiledStep = (precision: Precision): Experiment => ({
 });
 
 /** How far the step is from what its matrix products alone take. */
-export const floor = (precision: Precision): Experiment => ({
+export const floor = (precision: RowPrecision): Experiment => ({
   name: "floor",
   rows: shapes.map((shape) => ({
     name: `floor-${shape}`,
@@ -97,6 +96,6 @@ export const fp32Step: Experiment = {
   tolerances: { "first-2x512": 1e-5, "last-2x512": 1e-4 },
 };
 
-const options = (precision: Precision, of: readonly string[]): string[] => [
+const options = (precision: RowPrecision, of: readonly string[]): string[] => [
   ...["--precision", precision, "--shapes", of.join(",")],
 ];

@@ -1,6 +1,5 @@
 import type { Experiment } from "#bench/frame/experiment";
-import type { Bars } from "#bench/frame/precision";
-import type { Precision } from "#lib/core/dtype";
+import type { Bars, RowPrecision } from "#bench/frame/precision";
 
 /** Steps in the table: the first warms up, as on both sides. */
 const numSteps = 3;
@@ -8,7 +7,7 @@ const bar: Bars = { bf16: 1.25, fp32: 1.15 };
 const measuredSteps = ["--repeat", String(numSteps - 1)];
 
 /** Two workers with a thread each on one machine, the coordinator beside them; the peer has two ranks. */
-export const twoWorkers = (precision: Precision): Experiment => ({
+export const twoWorkers = (precision: RowPrecision): Experiment => ({
   name: "two-workers",
   rows: [
     {
@@ -43,4 +42,4 @@ export const twoWorkers = (precision: Precision): Experiment => ({
   ),
 });
 
-const options = (precision: Precision): string[] => ["--precision", precision, ...measuredSteps];
+const options = (precision: RowPrecision): string[] => ["--precision", precision, ...measuredSteps];

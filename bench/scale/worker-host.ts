@@ -52,6 +52,8 @@ async function simulate(index: number, address: string, barrier: Barrier): Promi
     deviceType: "cpu",
     advisesBf16: true,
     bf16Slowdown: 0,
+    advisesFp16: false,
+    fp16Slowdown: 0,
   });
   const job = JSON.parse(jobJson) as WorkerJob;
   const bytes = bufferFor(job);

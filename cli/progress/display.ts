@@ -8,7 +8,8 @@ import {
   formatBytes,
   formatFigure,
   formatSeconds,
-  slowBf16,
+  skippedStep,
+  slowProducts,
   withCommas,
 } from "#lib/core/format";
 import { renderFrame } from "./frame.js";
@@ -187,9 +188,11 @@ function lastingLines(
       return sample?.step === 0 ? renderSample(sample, { columns, palette }) : [];
     }
     case "worker.joined":
-      return event.bf16Slowdown === undefined
-        ? []
-        : [`${palette.bad("!")} ${printable(event.workerId)}: ${slowBf16(event.bf16Slowdown)}`];
+      return slowProducts(event).map(
+        (line) => `${palette.bad("!")} ${printable(event.workerId)}: ${line}`,
+      );
+    case "step.completed":
+      return skippedStep(event).map((line) => `${palette.bad("!")} ${line}`);
     case "note":
       return [event.text];
     case "worker.lost":

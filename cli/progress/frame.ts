@@ -121,6 +121,7 @@ function figuresLine(view: RunView, palette: Palette): string {
     `  loss ${Number.isFinite(step.loss) ? palette.bold(loss) : palette.bad(loss)}${spark}`,
     `lr ${formatRate(step.learningRate)}`,
     `grad norm ${formatFigure(step.gradientNorm, 3)}`,
+    ...(step.lossScale === undefined ? [] : [`loss scale ${step.lossScale}`]),
     `${withCommas(step.tokensPerSecond)} tokens/s${countsPadding(view) ? " with padding" : ""}`,
     palette.dim(`sync ${formatSeconds(step.syncSeconds)}`),
   ].join("  ");

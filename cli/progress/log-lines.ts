@@ -8,7 +8,7 @@ import {
   formatFigure,
   formatRate,
   formatSeconds,
-  slowBf16,
+  slowProducts,
   withCommas,
 } from "#lib/core/format";
 import { countsPadding, type RunView, secondsLeft } from "./run-view.js";
@@ -39,7 +39,9 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "worker.joined":
       return (
         `${printable(event.workerId)} joined: ${printable(event.deviceKind)}, ${printable(event.host)} pid ${event.pid}` +
-        (event.bf16Slowdown === undefined ? "" : `; warning: ${slowBf16(event.bf16Slowdown)}`)
+        slowProducts(event)
+          .map((line) => `; warning: ${line}`)
+          .join("")
       );
     case "worker.lost":
       return `${printable(event.workerId)} lost: ${printable(event.reason)}`;
@@ -55,6 +57,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
         `loss ${formatFigure(event.loss)}`,
         `lr ${formatRate(event.learningRate)}`,
         `grad_norm ${formatFigure(event.gradientNorm, 3)}`,
+        ...(event.lossScale === undefined ? [] : [`loss_scale ${event.lossScale}`]),
+        ...(Number.isFinite(event.gradientNorm) ? [] : ["no update"]),
         `tokens/s ${Math.round(event.tokensPerSecond)}${countsPadding(view) ? " with padding" : ""}`,
         `sync ${formatSeconds(event.syncSeconds)}`,
         ...(left === undefined ? [] : [`left ${formatSeconds(left)}`]),

@@ -46,6 +46,12 @@ export function axolotlDefaults(
     if (where === ofTool) told.push(`${key}: ${String(value)}`);
   };
   for (const [key, value] of plainDefaults) add(key, value, ofTool);
+  const bf16 = known.get("bf16");
+  if (bf16?.value === "auto" && !isSaid(known.get("fp16"))) {
+    // A GPU without bfloat16 trains in float16 there.
+    known.delete("fp16");
+    add("fp16", "auto", bf16.where);
+  }
   // Evaluation has the batch of training, which is chosen for the memory that there is.
   add("per_device_eval_batch_size", known.get("per_device_train_batch_size")?.value, ofTool);
   const validates =

@@ -11,11 +11,8 @@ export function checkTogether(config: ParsedConfig): void {
   const unsupported = (key: string, value: string, reason: string): never => {
     throw new LockstepError("E_CONFIG_UNSUPPORTED", { key, value, reason, where: "" });
   };
-  if (config.fp16 && config.bf16 === true) {
+  if (config.fp16 === true && config.bf16 === true) {
     conflict("fp16 and bf16", "only one of them can be true");
-  }
-  if (config.fp16) {
-    unsupported("fp16", "true", "matrix products are computed in bfloat16 (bf16: true) or float32");
   }
   if (metricSchedulerNames.includes(config.lr_scheduler_type)) {
     unsupported(
@@ -24,7 +21,6 @@ export function checkTogether(config: ParsedConfig): void {
       "it needs a metric of each evaluation",
     );
   }
-  checkPrecision(config);
   if (config.heartbeat_timeout_ms < 2 * config.heartbeat_interval_ms) {
     conflict(
       "heartbeat_timeout_ms and heartbeat_interval_ms",
@@ -73,15 +69,22 @@ export function checkTogether(config: ParsedConfig): void {
   }
 }
 
-/** @throws E_CONFIG_CONFLICT */
-export function checkPrecision({
-  wire_dtype,
-  bf16,
-}: Pick<ParsedConfig, "wire_dtype" | "bf16">): void {
-  if (wire_dtype !== "bfloat16" || bf16 !== false) return;
+/**
+ * Weights may not travel in a half type that they are not computed in, as far as that is decided.
+ *
+ * @throws E_CONFIG_CONFLICT
+ */
+export function checkPrecision(config: Pick<ParsedConfig, "wire_dtype" | "bf16" | "fp16">): void {
+  const { wire_dtype } = config;
+  if (wire_dtype === null || wire_dtype === "float32") return;
+  const key = wire_dtype === "bfloat16" ? "bf16" : "fp16";
+  if (config[key] !== false) return;
+  const runs = config.bf16 === true ? "bfloat16" : config.fp16 === true ? "float16" : "float32";
+  const loss =
+    wire_dtype === "bfloat16" ? "lose digits" : "overflow, without a loss scale that heeds it,";
   throw new LockstepError("E_CONFIG_CONFLICT", {
-    keys: "wire_dtype and bf16",
-    reason: "a float32 run would lose half of its digits on the wire",
+    keys: `wire_dtype and ${key}`,
+    reason: `a ${runs} run would ${loss} on the wire`,
   });
 }
 

@@ -26,11 +26,11 @@ export const cluster = {
     ),
   reducer_shards: z.int().min(1).max(64).default(2),
   wire_dtype: z
-    .enum(["bfloat16", "float32"])
+    .enum(["bfloat16", "float16", "float32"])
     .nullable()
     .default(null)
     .describe(
-      "type in which matrices travel; null: bfloat16 if bf16, else float32; adapters float32",
+      "type in which matrices travel; null: that of products (bf16, fp16), else float32; adapters float32",
     ),
   listen: text.default("127.0.0.1:0").describe("HOST:PORT of the coordinator; port 0 is any"),
   advertise_host: text

@@ -152,7 +152,12 @@ const precision = {
     .describe(
       "matrix products in bfloat16, master weights float32; auto: where the device that computes has instructions for it",
     ),
-  fp16: z.boolean().default(false),
+  fp16: z
+    .union([z.boolean(), z.literal("auto")])
+    .default(false)
+    .describe(
+      "matrix products in float16 with a dynamic loss scale, master weights float32; auto: on a GPU that has instructions for it, where bf16 is not chosen",
+    ),
   gradient_checkpointing: z
     .boolean()
     .nullable()

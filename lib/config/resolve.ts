@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { computeDtypes, type Precision, type WireDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import { parametersKindOf } from "#lib/parameters/index";
 import { checkPrecision, checkTogether } from "./check-together.js";
@@ -50,8 +51,8 @@ export type ResolvedConfig = Readonly<
     readonly global_batch_size: number;
     readonly gradient_groups: number;
     readonly threads_per_worker: number;
-    /** null: follows bf16, which is "auto". */
-    readonly wire_dtype: "bfloat16" | "float32" | null;
+    /** null: follows bf16 and fp16, of which one is "auto". */
+    readonly wire_dtype: WireDtype | null;
     readonly data_seed: number;
     readonly eval_steps: number;
   }
@@ -142,31 +143,47 @@ function checkHubKeys(
   }
 }
 
-/** A configuration whose `bf16` is no longer "auto". */
-export type SettledConfig = ResolvedConfig & {
-  readonly bf16: boolean;
-  readonly wire_dtype: "bfloat16" | "float32";
-};
+/** Half types, each for what a device has or a run computes in. */
+export type HalfTypes = Readonly<Record<"bf16" | "fp16", boolean>>;
+
+/** A configuration whose `bf16` and `fp16` are not "auto". */
+export type SettledConfig = ResolvedConfig & HalfTypes & { readonly wire_dtype: WireDtype };
+
+/** What matrix products are computed in. */
+export const precisionOf = ({ bf16, fp16 }: HalfTypes): Precision =>
+  bf16 ? "bf16" : fp16 ? "fp16" : "fp32";
 
 const wireDtypeOf = (
   config: Pick<ParsedConfig, "wire_dtype" | "finetuning_type" | "use_peft">,
-  bf16: boolean,
-): "bfloat16" | "float32" =>
-  config.wire_dtype ?? parametersKindOf(config).wireDtype ?? (bf16 ? "bfloat16" : "float32");
+  types: HalfTypes,
+): WireDtype =>
+  config.wire_dtype ?? parametersKindOf(config).wireDtype ?? computeDtypes[precisionOf(types)];
 
 export const isSettled = (config: ResolvedConfig): config is SettledConfig =>
-  config.bf16 !== "auto" && config.wire_dtype !== null;
+  config.bf16 !== "auto" && config.fp16 !== "auto" && config.wire_dtype !== null;
 
 /**
- * Puts a device's answer in the place of `bf16: auto`; a configuration that does not ask is as it was.
+ * Puts what a device has in the place of `bf16: auto`, and of `fp16: auto` where bf16 is not chosen; a
+ * configuration that does not ask is as it was.
  *
  * @throws E_CONFIG_CONFLICT where the answer does not go with the other keys
  */
-export function settleConfig(config: ResolvedConfig, bf16: boolean): SettledConfig {
+export function settleConfig(config: ResolvedConfig, device: HalfTypes): SettledConfig {
   if (isSettled(config)) return config;
-  const settled = withChanges(config, { bf16, wire_dtype: wireDtypeOf(config, bf16) });
+  const bf16 = config.bf16 === "auto" ? device.bf16 : config.bf16;
+  const fp16 = config.fp16 === "auto" ? device.fp16 && !bf16 : config.fp16;
+  const types = { bf16, fp16 };
+  const settled = withChanges(config, { ...types, wire_dtype: wireDtypeOf(config, types) });
   checkPrecision(settled);
   return settled;
+}
+
+/** What of the two is left to the device: one that is true leaves nothing. */
+function halfTypes({ bf16, fp16 }: ParsedConfig): Pick<ParsedConfig, "bf16" | "fp16"> {
+  return {
+    bf16: bf16 === "auto" && fp16 === true ? false : bf16,
+    fp16: fp16 === "auto" && bf16 === true ? false : fp16,
+  };
 }
 
 /** The key of ours that a name stands for, if it does. */
@@ -192,7 +209,7 @@ const renamedSwitches = [
 
 /** True for keys whose flag takes no value. */
 export function isSwitchKey(key: string): boolean {
-  if (key === "bf16") return true;
+  if (key === "bf16" || key === "fp16") return true;
   if (isConfigKey(key)) return innermost(fields[key]) instanceof z.ZodBoolean;
   const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
   if (rule === undefined) return false;
@@ -269,8 +286,14 @@ function derive(
     const { where = "" } = given.get(key) ?? {};
     return Object.freeze(readDatasetList(value, { key, where, warnings }));
   };
+  const types = halfTypes(parsed);
+  const { bf16, fp16 } = types;
+  const isOpen = bf16 === "auto" || fp16 === "auto";
+  const wireDtype = isOpen ? parsed.wire_dtype : wireDtypeOf(parsed, { bf16, fp16 });
+  checkPrecision({ ...types, wire_dtype: wireDtype });
   return Object.freeze({
     ...parsed,
+    ...types,
     dataset: datasets("dataset") ?? [],
     columns: columnsOf(parsed, given),
     eval_dataset: datasets("eval_dataset"),
@@ -281,7 +304,7 @@ function derive(
     gradient_groups: groups,
     threads_per_worker:
       parsed.threads_per_worker ?? Math.max(1, Math.floor(machine.cpuCount / parsed.workers)),
-    wire_dtype: parsed.bf16 === "auto" ? parsed.wire_dtype : wireDtypeOf(parsed, parsed.bf16),
+    wire_dtype: wireDtype,
     data_seed: parsed.data_seed ?? parsed.seed,
     eval_steps: parsed.eval_steps ?? parsed.logging_steps,
   });

@@ -14,6 +14,8 @@ export type LockstepEvent =
       readonly deviceType: "cpu" | "gpu";
       /** How many times the time of float32 products the run's bfloat16 ones take on this device. */
       readonly bf16Slowdown?: number;
+      /** The same of float16 ones; 0: not less, and not measured. */
+      readonly fp16Slowdown?: number;
     }
   | { readonly type: "worker.lost"; readonly workerId: string; readonly reason: string }
   /** It said goodbye: the job is over, or it was asked to stop. No failure. */
@@ -192,8 +194,10 @@ export interface StepCompleted {
   readonly loss: number;
   /** The rate that this step used. */
   readonly learningRate: number;
-  /** Before clipping. */
+  /** Before clipping; not finite: the step made no update. */
   readonly gradientNorm: number;
+  /** What the loss was multiplied by for backward, where float16 needs that. */
+  readonly lossScale?: number;
   readonly numRows: number;
   readonly numTokens: number;
   readonly stepSeconds: number;

@@ -84,3 +84,38 @@ export const evaluationSize = (objective: RunObjective | undefined, weight: numb
 export const slowBf16 = (slowdown: number): string =>
   `bfloat16 products take ${slowdown.toFixed(2)} times the time of float32 on this processor, which has no ` +
   "instructions for them; bf16: auto would choose float32";
+
+/** @param slowdown 0: not measured */
+export const slowFp16 = (slowdown: number): string =>
+  "a processor computes float16 products as those of float32, rounded, which " +
+  (slowdown === 0
+    ? "makes nothing faster"
+    : `takes ${slowdown.toFixed(2)} times the time of float32`) +
+  "; fp16: auto would choose float32";
+
+/** Of a step that made no update; in float16 it may only be that the loss scale is too large yet. */
+export const skippedStep = ({
+  step,
+  gradientNorm,
+  lossScale,
+}: {
+  readonly step: number;
+  readonly gradientNorm: number;
+  readonly lossScale?: number;
+}): string[] => {
+  if (Number.isFinite(gradientNorm)) return [];
+  const scale = lossScale === undefined ? "" : ` with a loss scale of ${lossScale}`;
+  return [`step ${step} made no update: its gradient is not finite${scale}`];
+};
+
+/** What the run's half type costs on the device of a worker that has joined. */
+export const slowProducts = ({
+  bf16Slowdown,
+  fp16Slowdown,
+}: {
+  readonly bf16Slowdown?: number;
+  readonly fp16Slowdown?: number;
+}): string[] => [
+  ...(bf16Slowdown === undefined ? [] : [slowBf16(bf16Slowdown)]),
+  ...(fp16Slowdown === undefined ? [] : [slowFp16(fp16Slowdown)]),
+];

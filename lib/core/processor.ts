@@ -98,8 +98,12 @@ export const hasBf16Products = ({ flags }: Processor): boolean =>
 export interface PrecisionAdvice {
   /** What `bf16: auto` is on this device. */
   readonly bf16: boolean;
+  /** What `fp16: auto` is on it, where bf16 is not chosen. */
+  readonly fp16: boolean;
   /** How many times the time of float32 products those of bfloat16 take, where that is not less. */
   readonly bf16Slowdown: number | undefined;
+  /** The same of float16, where it was measured. */
+  readonly fp16Slowdown: number | undefined;
 }
 
 /** Whether oneDNN has kernels of bfloat16 for it: TensorFlow and oneDNN ask for AVX-512. */

@@ -1,4 +1,4 @@
-import { float32ToBfloat16 } from "./bf16.js";
+import { float32ToBfloat16, float32ToFloat16 } from "./bf16.js";
 import {
   blockElements,
   type ElementRange,
@@ -34,7 +34,7 @@ export const sharedWireSpace = (layout: ParameterLayout): Uint8Array<SharedArray
 export const wireRangeBytes = (layout: ParameterLayout, { start, end }: ElementRange): number =>
   wireOffsetBytes(layout, end) - wireOffsetBytes(layout, start);
 
-/** A whole space in wire form on shared memory, from float32 values; bfloat16 rounds to nearest even. */
+/** A whole space in wire form on shared memory, from float32 values; half types round to nearest even. */
 export async function readWireSpace(
   layout: ParameterLayout,
   load: LoadValues,
@@ -62,7 +62,8 @@ export async function readWireRange(
     if (region.dtype === "float32") {
       new Float32Array(into.buffer, at, values.length).set(values);
     } else {
-      float32ToBfloat16(values, new Uint16Array(into.buffer, at, values.length));
+      const narrow = region.dtype === "bfloat16" ? float32ToBfloat16 : float32ToFloat16;
+      narrow(values, new Uint16Array(into.buffer, at, values.length));
     }
     start = end;
   }

@@ -1,6 +1,6 @@
 // Shape legend: B rows of a call, T tokens, W numbers of a text.
 import type * as tf from "@tensorflow/tfjs-core";
-import type { Precision } from "#lib/core/dtype";
+import { computeDtypes, type Precision } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Autocast } from "#lib/graph/autocast";
 import { loadBinding } from "#lib/graph/binding";
@@ -94,7 +94,7 @@ export class TextBatches {
     const { hasTokenTypes = false } = options;
     checkPositions(model, maxLength);
     const graph = new GraphBuilder();
-    const autocast: Autocast = { compute: precision === "bf16" ? "bfloat16" : "float32" };
+    const autocast: Autocast = { compute: computeDtypes[precision] };
     const packsWeights = options.packsWeights === true && canPackProducts(autocast.compute);
     const weights = new WeightVariables(graph, model.weights, autocast);
     const numParts = options.numParts ?? defaultParts();

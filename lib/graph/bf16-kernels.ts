@@ -3,6 +3,7 @@ import { loadBinding } from "./binding.js";
 import type { GraphDtype } from "./builder.js";
 
 let known: boolean | undefined;
+let assumed: boolean | undefined;
 
 /**
  * Whether the device has kernels of bfloat16 that are float32 inside and round only their results: oneDNN's
@@ -11,13 +12,23 @@ let known: boolean | undefined;
  * float32; and oneDNN, asked all the same, may end the process. May load the engine.
  */
 export function hasBf16Kernels(): boolean {
+  if (assumed !== undefined) return assumed;
   known ??= hasOneDnnBf16(readProcessor()) || loadBinding().isUsingGpuDevice();
   return known;
 }
 
-/** For tests: graphs as on a device that has them, or has not; undefined: this device's. */
-export function assumeBf16Kernels(assumed: boolean | undefined): void {
-  known = assumed;
+/** For tests: graphs as on a device that has kernels of both half types, or of none; undefined: this device's. */
+export function assumeHalfKernels(assumption: boolean | undefined): void {
+  assumed = assumption;
+}
+
+/**
+ * Whether the device multiplies matrices of this type, with sums in float32. Processors have no such products
+ * of float16 in TensorFlow: Eigen's also add in float16.
+ */
+export function hasProducts(dtype: GraphDtype): boolean {
+  if (dtype === "bfloat16") return hasBf16Kernels();
+  return dtype !== "float16" || (assumed ?? loadBinding().isUsingGpuDevice());
 }
 
 /** Whether the softmax of this type is float32 inside. */

@@ -5,12 +5,12 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { cacheDirectory } from "#lib/core/paths";
 import { processorKind, readProcessor } from "#lib/core/processor";
-import { hasBf16Kernels } from "./bf16-kernels.js";
+import { hasProducts } from "./bf16-kernels.js";
 import { installedEngine, loadBinding } from "./binding.js";
 import type { GraphDtype } from "./builder.js";
 
 /** Raised when a trial asks for something else: what is in the cache is then of no use. */
-const trialsVersion = 1;
+const trialsVersion = 2;
 /** Far more than the slowest processor takes. */
 const trialTimeoutMs = 60_000;
 
@@ -71,7 +71,7 @@ function keep(file: string, content: unknown): void {
 export function canPackProducts(dtype: GraphDtype): boolean {
   if (loadBinding().isUsingGpuDevice()) return false;
   // oneDNN may take a type that it has no kernel for, and end the process at its first run.
-  if (dtype === "bfloat16" && !hasBf16Kernels()) return false;
+  if (!hasProducts(dtype)) return false;
   return find(`packs-${dtype}`) === true;
 }
 
@@ -79,6 +79,7 @@ export function canPackProducts(dtype: GraphDtype): boolean {
 interface ProductRates {
   readonly float32: number;
   readonly bfloat16: number;
+  readonly float16: number;
 }
 
 /** Measured once for a number of threads; undefined where that failed. */
@@ -91,11 +92,20 @@ export function bf16SlowdownOf(threads: number): number | undefined {
   return rates && Math.max(1, rates.float32 / rates.bfloat16);
 }
 
+/** The same of float16. */
+export function fp16SlowdownOf(threads: number): number | undefined {
+  const rates = productRates(threads);
+  return rates && Math.max(1, rates.float32 / rates.float16);
+}
+
 /** The same rates, measured now: what else runs shows. */
 export const productRatesNow = (threads: number): ProductRates | undefined =>
   ratesOf(runTrial(["rates", String(threads)]).finding);
 
 function ratesOf(finding: unknown): ProductRates | undefined {
   const rates = finding as ProductRates | undefined;
-  return rates !== undefined && rates.float32 > 0 && rates.bfloat16 > 0 ? rates : undefined;
+  const isMeasured = (rate: number): boolean => rate > 0;
+  return rates !== undefined && [rates.float32, rates.bfloat16, rates.float16].every(isMeasured)
+    ? rates
+    : undefined;
 }

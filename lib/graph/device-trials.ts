@@ -56,11 +56,15 @@ function secondsOfProduct(dtype: GraphDtype): number {
   return Math.min(...seconds);
 }
 
-function rates(threads: string): { float32: number; bfloat16: number } {
+function rates(threads: string) {
   process.env["TF_NUM_INTRAOP_THREADS"] = threads;
   process.env["TF_NUM_INTEROP_THREADS"] = "1";
   const gflops = (dtype: GraphDtype): number => (2 * size ** 3) / secondsOfProduct(dtype) / 1e9;
-  return { float32: gflops("float32"), bfloat16: gflops("bfloat16") };
+  return {
+    float32: gflops("float32"),
+    bfloat16: gflops("bfloat16"),
+    float16: gflops("float16"),
+  };
 }
 
 const [trial, threads = "1"] = process.argv.slice(2);

@@ -2,10 +2,10 @@
  * TensorFlow ops as functions that append nodes and infer static shapes.
  *
  * These are the vocabulary of the lowerings: they do what TensorFlow's op of the same name does, cast
- * nothing and promote nothing (`lib/graph/autocast.ts` decides types), but for `matMul` of bfloat16.
+ * nothing and promote nothing (`lib/graph/autocast.ts` decides types), but for `matMul` of half types.
  */
 import { LockstepError } from "#lib/core/errors/index";
-import { hasBf16Kernels } from "./bf16-kernels.js";
+import { hasProducts } from "./bf16-kernels.js";
 import type { GraphAttr, GraphBuilder, GraphDtype, GraphNode, GraphTensor } from "./builder.js";
 
 export const type = (value: GraphDtype): GraphAttr => ({ kind: "type", value });
@@ -203,7 +203,7 @@ export function productShape(
 }
 
 /**
- * Where the device has no kernels of bfloat16, a product of that type is one of float32, rounded: what the
+ * Where the device has no kernels of a half type, a product of that type is one of float32, rounded: what the
  * kernels of others compute, to the order of their sums.
  */
 export const matMul = (
@@ -217,9 +217,9 @@ export const matMul = (
   const source = b.node.op === "Transpose" ? b.node.inputs[0] : undefined;
   if (source !== undefined && b.shape.length === 2)
     return matMul(a, source, transposeA, !transposeB);
-  if (a.dtype === "bfloat16" && b.dtype === "bfloat16" && !hasBf16Kernels()) {
+  if (a.dtype === b.dtype && !hasProducts(a.dtype)) {
     const wide = matMul(cast(a, "float32"), cast(b, "float32"), transposeA, transposeB);
-    return cast(wide, "bfloat16");
+    return cast(wide, a.dtype);
   }
   if (a.shape.length === 2 && b.shape.length === 2) {
     return a.node.graph.tensor(

@@ -41,7 +41,6 @@ interface Block {
   readonly wireStart: number;
   readonly wireBytes: number;
   readonly region: Region;
-  readonly isBfloat16: boolean;
 }
 
 /** Passes over the blocks of a range in a wasm memory. No block needs another, so threads may share them. */
@@ -78,7 +77,6 @@ export class BlockPasses {
         wireStart: wireOffsetBytes(layout, range.start + start) - wireBase,
         wireBytes: blockElements * bytesPerElement[region.dtype],
         region,
-        isBfloat16: region.dtype === "bfloat16",
       };
     });
   }
@@ -114,15 +112,17 @@ export class BlockPasses {
   #add(block: Block, wire: Uint8Array, first: boolean): void {
     const source = wire.subarray(block.wireStart, block.wireStart + block.wireBytes);
     const sum = this.#map.gradientSum + block.start * 4;
-    if (first && !block.isBfloat16) {
+    const { dtype } = block.region;
+    if (first && dtype === "float32") {
       this.#bytes.set(source, sum);
       return;
     }
     const staging = this.#staging;
     this.#bytes.set(source, staging);
-    if (!block.isBfloat16) this.#kernels.addFloat32(sum, staging, blockElements);
-    else if (first) this.#kernels.setBfloat16(sum, staging, blockElements);
-    else this.#kernels.addBfloat16(sum, staging, blockElements);
+    const { addBfloat16, addFloat16, addFloat32, setBfloat16, setFloat16 } = this.#kernels;
+    if (dtype === "float32") addFloat32(sum, staging, blockElements);
+    else if (dtype === "bfloat16") (first ? setBfloat16 : addBfloat16)(sum, staging, blockElements);
+    else (first ? setFloat16 : addFloat16)(sum, staging, blockElements);
   }
 
   #sumOfSquares(block: Block): number {
@@ -153,23 +153,28 @@ export class BlockPasses {
       gradientScale: update.gradientScale,
       decays: region.decays,
     });
-    return ({ start, wireStart, isBfloat16 }) => {
+    return ({ start, wireStart }) => {
       const at = start * 4;
+      const wire = published + wireStart;
+      // Optimizers write two of the three forms: float16 is made of what they write, still in the cache.
+      const isFloat16 = region.dtype === "float16";
       run({
         masters: masters + at,
         gradient: gradientSum + at,
         states: Object.fromEntries(slots.map(([slot, first]) => [slot, first + at])),
-        wire: published + wireStart,
-        isBfloat16,
+        wire: isFloat16 ? this.#staging : wire,
+        isBfloat16: region.dtype === "bfloat16",
         numElements: blockElements,
       });
+      if (isFloat16) this.#kernels.toFloat16(masters + at, wire, blockElements);
     };
   }
 
-  #publish({ start, wireStart, isBfloat16 }: Block, published: number): void {
+  #publish({ start, wireStart, region: { dtype } }: Block, published: number): void {
     const from = this.#map.masters + start * 4;
     const to = published + wireStart;
-    if (isBfloat16) this.#kernels.toBfloat16(from, to, blockElements);
+    if (dtype === "bfloat16") this.#kernels.toBfloat16(from, to, blockElements);
+    else if (dtype === "float16") this.#kernels.toFloat16(from, to, blockElements);
     else this.#bytes.copyWithin(to, from, from + blockElements * 4);
   }
 }

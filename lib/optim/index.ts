@@ -1,5 +1,6 @@
 export type { Update } from "./block-passes.js";
 export { clipCoefficient, totalNorm } from "./clip.js";
+export { gradScalerDefaults, type LossScalerState } from "./loss-scaler.js";
 export { maxMemoryBytes, memoryMap, shardsBytes, shardsNeeded } from "./memory-map.js";
 export { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
 export {

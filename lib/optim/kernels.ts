@@ -7,9 +7,12 @@ import { readFile } from "node:fs/promises";
 export interface Kernels {
   setBfloat16(sum: number, wire: number, n: number): void;
   addBfloat16(sum: number, wire: number, n: number): void;
+  setFloat16(sum: number, wire: number, n: number): void;
+  addFloat16(sum: number, wire: number, n: number): void;
   addFloat32(sum: number, wire: number, n: number): void;
   sumOfSquares(values: number, n: number): number;
   toBfloat16(p: number, out: number, n: number): void;
+  toFloat16(p: number, out: number, n: number): void;
 }
 
 let compiled: Promise<WebAssembly.Module> | undefined;

@@ -2,9 +2,14 @@ import { LockstepError } from "#lib/core/errors/index";
 import { blockElements, type ParameterLayout, regionAt } from "#lib/core/parameter-layout";
 import type { Update } from "./block-passes.js";
 import { clipCoefficient, totalNorm } from "./clip.js";
+import { LossScaler, type LossScalerState, type LossScaling } from "./loss-scaler.js";
 import type { ChosenOptimizer } from "./optimizers/index.js";
 
-/** Steps in a row with a non-finite gradient, each skipped, before the run is given up. */
+/**
+ * Steps in a row with a non-finite gradient, each skipped, before the run is given up. Only those count whose loss
+ * was not scaled up: what overflows with a larger scale may be finite with the next one, and halving ends there
+ * after the scale's binary logarithm of steps, 16 for the first scale of a run.
+ */
 export const maxSkippedStepsInARow = 3;
 
 /** What updates need beside gradients. */
@@ -14,6 +19,19 @@ export interface UpdateSettings {
   readonly learningRateAt: (completedUpdates: number) => number;
   /** 0 or null: no clipping. */
   readonly maxGradNorm: number | null;
+  /** For float16, whose gradients leave its range in both directions; absent: gradients are not scaled. */
+  readonly lossScaling?: LossScaling;
+}
+
+/** What became of a step. */
+interface UpdatedStep {
+  readonly learningRate: number;
+  /** Before clipping, of the gradient without its scale. */
+  readonly gradientNorm: number;
+  /** What the loss was multiplied by, where `lossScaling` asks for that. */
+  readonly lossScale?: number;
+  /** For a person. */
+  readonly warning?: string;
 }
 
 /** All shards of a flat space, wherever they are. */
@@ -37,14 +55,27 @@ export interface UpdatedShards {
 export class StepUpdate {
   readonly #layout: ParameterLayout;
   readonly #settings: UpdateSettings;
+  readonly #scaler: LossScaler | undefined;
   #numUpdates: number;
   #skippedInARow = 0;
+  /** Of those in a row, with a loss that was not scaled up. */
+  #skippedUnscaled = 0;
 
-  /** @param numUpdates updates that were made before, of a run that goes on */
-  constructor(layout: ParameterLayout, settings: UpdateSettings, numUpdates = 0) {
+  /**
+   * @param numUpdates updates that were made before, of a run that goes on
+   * @param lossScaler its scale, where it scales
+   */
+  constructor(
+    layout: ParameterLayout,
+    settings: UpdateSettings,
+    numUpdates = 0,
+    lossScaler?: LossScalerState,
+  ) {
     this.#layout = layout;
     this.#settings = settings;
     this.#numUpdates = numUpdates;
+    const { lossScaling } = settings;
+    this.#scaler = lossScaling && new LossScaler(lossScaling, lossScaler);
   }
 
   /** Updates made: the version that is published. */
@@ -52,35 +83,56 @@ export class StepUpdate {
     return this.#numUpdates;
   }
 
+  /** What the gradients of the next step are to be multiplied by. */
+  get lossScale(): number {
+    return this.#scaler?.scale ?? 1;
+  }
+
+  /** For a checkpoint. */
+  get lossScaler(): LossScalerState | undefined {
+    return this.#scaler?.state;
+  }
+
   /**
    * Ends a step of which all gradients are there: sum, norm over blocks in block order, finite?, clip,
-   * optimizer, publish.
+   * optimizer, publish. Whether one of `lossScale` overflowed is decided here, for all shards.
    *
    * @param step 0-based
-   * @returns the rate of its update, and the norm before clipping
    * @throws E_NON_FINITE_GRADIENT where too many steps in a row have no finite gradient
    */
   async run(
     shards: UpdatedShards,
     { step, loss }: { readonly step: number; readonly loss: number },
-  ): Promise<{ readonly learningRate: number; readonly gradientNorm: number }> {
+  ): Promise<UpdatedStep> {
+    const { lossScale } = this;
+    const unscale = 1 / lossScale;
     const updateNumber = this.#numUpdates + 1;
     const learningRate = this.#settings.learningRateAt(this.#numUpdates);
-    const gradientNorm = totalNorm(this.#counted(await shards.reduce(step), updateNumber));
-    if (!Number.isFinite(gradientNorm)) {
+    const sums = this.#counted(await shards.reduce(step), updateNumber);
+    const gradientNorm = totalNorm(sums) * unscale;
+    const figures = {
+      ...{ learningRate, gradientNorm },
+      ...(this.#scaler === undefined ? {} : { lossScale }),
+    };
+    const isFinite = Number.isFinite(gradientNorm);
+    if (isFinite) {
+      this.#skippedInARow = 0;
+      this.#skippedUnscaled = 0;
+      const gradientScale = clipCoefficient(gradientNorm, this.#settings.maxGradNorm) * unscale;
+      await shards.apply(step, { learningRate, updateNumber, gradientScale });
+      this.#numUpdates = updateNumber;
+    } else {
       await shards.discard(step);
       this.#skippedInARow += 1;
-      if (this.#skippedInARow >= maxSkippedStepsInARow) {
+      if (lossScale <= 1) this.#skippedUnscaled += 1;
+      if (this.#skippedUnscaled >= maxSkippedStepsInARow) {
         const skipped = this.#skippedInARow;
         throw new LockstepError("E_NON_FINITE_GRADIENT", { step: step + 1, loss, skipped });
       }
-      return { learningRate, gradientNorm };
     }
-    this.#skippedInARow = 0;
-    const gradientScale = clipCoefficient(gradientNorm, this.#settings.maxGradNorm);
-    await shards.apply(step, { learningRate, updateNumber, gradientScale });
-    this.#numUpdates = updateNumber;
-    return { learningRate, gradientNorm };
+    this.#scaler?.update(!isFinite);
+    const warning = warningOf(lossScale, this.lossScale);
+    return warning === undefined ? figures : { ...figures, warning };
   }
 
   /** Without the blocks of regions whose first update is a later one. */
@@ -93,3 +145,9 @@ export class StepUpdate {
     );
   }
 }
+
+/** Told once on the way down. */
+const warningOf = (before: number, now: number): string | undefined =>
+  before >= 1 && now < 1
+    ? `warning: the loss scale falls to ${now}: gradients overflow float16 without being scaled up; bf16 or float32 have the range for them`
+    : undefined;

@@ -1,3 +1,4 @@
+import { bytesPerElement, computeDtypes } from "#lib/core/dtype";
 import type { WorkerJob } from "#lib/core/job";
 import type { ParameterLayout } from "#lib/core/parameter-layout";
 import { wirePieces, wireRangeBytes } from "#lib/core/wire-space";
@@ -25,7 +26,7 @@ export function plannedEngineBytes(
   if (job.xla === true) return undefined;
   const steps = job.accumulates === false ? [gradients.only] : [gradients.first, gradients.last];
   const { frozen } = job;
-  const matrixBytes = job.precision === "bf16" ? 2 : 4;
+  const matrixBytes = bytesPerElement[computeDtypes[job.precision]];
   const weights = [...(frozen?.tensors ?? []), ...job.layout.tensors].map(
     ({ shape, size }) => size * (shape.length >= 2 ? matrixBytes : 4),
   );

@@ -1,5 +1,6 @@
 // Shape legend: B batch, T tokens, D model width, L longest generation.
 import * as tf from "@tensorflow/tfjs-core";
+import { computeDtypes } from "#lib/core/dtype";
 import type { WorkerJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { wirePieces } from "#lib/core/wire-space";
@@ -46,7 +47,7 @@ export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): Train
   checkPositions(model, job.sequenceLength);
   const graph = new GraphBuilder();
   const autocast: Autocast = {
-    compute: job.precision === "bf16" ? "bfloat16" : "float32",
+    compute: computeDtypes[job.precision],
     xla: job.xla === true,
   };
   const trained = weightsOf(graph, autocast, model, job.layout);

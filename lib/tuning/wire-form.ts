@@ -1,3 +1,4 @@
+import type { WireDtype } from "#lib/core/dtype";
 import {
   type ParameterLayout,
   regionAt,
@@ -8,11 +9,12 @@ import type { GraphBuilder, GraphTensor } from "#lib/graph/builder";
 import * as op from "#lib/graph/tf-ops";
 
 /**
- * Tensors at the edge of the graph. TensorFlow's addon knows no half types, so a bfloat16 tensor goes
+ * Tensors at the edge of the graph. TensorFlow's addon knows no half types, so a tensor of one goes
  * in and out as int32 pairs, the first element in the low half, which is also its form on the wire.
  */
 export interface WireView {
   readonly slot: TensorSlot;
+  readonly dtype: WireDtype;
   /** Type and number of the 4-byte words that the tensor takes on the wire. */
   readonly words: "float32" | "int32";
   readonly numWords: number;
@@ -20,12 +22,13 @@ export interface WireView {
 }
 
 export function wireViewOf(layout: ParameterLayout, slot: TensorSlot): WireView {
-  const bf16 = regionAt(layout, slot.offset).dtype === "bfloat16";
+  const { dtype } = regionAt(layout, slot.offset);
+  const isHalf = dtype !== "float32";
   return {
-    slot,
-    words: bf16 ? "int32" : "float32",
+    ...{ slot, dtype },
+    words: isHalf ? "int32" : "float32",
     // A tensor of odd size takes half a word of the padding that follows it.
-    numWords: bf16 ? Math.ceil(slot.size / 2) : slot.size,
+    numWords: isHalf ? Math.ceil(slot.size / 2) : slot.size,
     byteOffset: wireOffsetBytes(layout, slot.offset),
   };
 }
@@ -55,16 +58,16 @@ export function unpackWords(
 ): { readonly feed: GraphTensor; readonly value: GraphTensor } {
   const feed = op.placeholder(graph, name, view.words, [view.numWords]);
   if (view.words === "float32") return { feed, value: op.reshape(feed, view.slot.shape) };
-  const pairs = op.bitcast(feed, "bfloat16", [view.numWords, 2]);
+  const pairs = op.bitcast(feed, view.dtype, [view.numWords, 2]);
   const flat = op.reshape(pairs, [view.numWords * 2]);
   return { feed, value: op.reshape(op.slice(flat, [0], [view.slot.size]), view.slot.shape) };
 }
 
-/** The words of a float32 tensor on the wire, rounded to nearest even when they are bfloat16. */
+/** The words of a float32 tensor on the wire, rounded to nearest even when they are of a half type. */
 export function packWords(view: WireView, value: GraphTensor): GraphTensor {
   const flat = op.reshape(value, [view.slot.size]);
   if (view.words === "float32") return op.cast(flat, "float32");
-  const half = op.cast(flat, "bfloat16");
+  const half = op.cast(flat, view.dtype);
   const padded = op.pad(half, [[0, view.numWords * 2 - view.slot.size]], 0);
   return op.bitcast(op.reshape(padded, [view.numWords, 2]), "int32", [view.numWords]);
 }

@@ -220,6 +220,8 @@ const registerRequest = codec<RegisterRequest>(
     deviceType: fields.oneOf("deviceType", ["cpu", "gpu"]),
     advisesBf16: fields.flag("advisesBf16"),
     bf16Slowdown: fields.real("bf16Slowdown"),
+    advisesFp16: fields.flag("advisesFp16"),
+    fp16Slowdown: fields.real("fp16Slowdown"),
   }),
 );
 

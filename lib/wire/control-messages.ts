@@ -4,7 +4,7 @@ import type { EvaluatedBatch } from "#lib/core/job";
 
 /** The messages of proto/lockstep/v1/control.proto as the two sides see them. */
 
-export const protocolVersion = 4;
+export const protocolVersion = 5;
 
 export interface RegisterRequest {
   readonly protocolVersion: number;
@@ -17,6 +17,10 @@ export interface RegisterRequest {
   readonly advisesBf16: boolean;
   /** How many times the time of float32 products those of bfloat16 take here; 0: less, or unknown. */
   readonly bf16Slowdown: number;
+  /** What `fp16: auto` is on this device, where bf16 is not chosen. */
+  readonly advisesFp16: boolean;
+  /** The same of float16 products. */
+  readonly fp16Slowdown: number;
 }
 
 export interface RegisterReply {

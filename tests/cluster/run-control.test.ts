@@ -2,16 +2,10 @@ import assert from "node:assert/strict";
 import { fork } from "node:child_process";
 import { before, test } from "node:test";
 import { Coordinator } from "#coordinator/coordinator";
-import type {
-  CheckpointState,
-  CoordinatorOptions,
-  RunOutcome,
-  Snapshot,
-} from "#coordinator/options";
+import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
 import { LockstepError } from "#lib/core/errors/index";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
-import type { ShardPiece } from "#lib/core/shard-arrays";
 import { BulkClient } from "#lib/wire/bulk-client";
 import { ControlClient } from "#lib/wire/control-client";
 import { protocolVersion } from "#lib/wire/control-messages";
@@ -24,6 +18,7 @@ import {
   testJob,
 } from "#tests/support/cluster";
 import { FakeEngine } from "#tests/support/fake-engine";
+import { goesOnFrom, type Saved, savesInto } from "#tests/support/saved-run";
 
 const totalSteps = 4;
 const limit = { timeout: 60_000 };
@@ -50,58 +45,13 @@ const identity = {
   deviceType: "cpu" as const,
   advisesBf16: true,
   bf16Slowdown: 0,
+  advisesFp16: false,
+  fp16Slowdown: 0,
 };
 
-interface Saved {
-  readonly snapshot: Snapshot;
-  readonly state: CheckpointState;
-}
-
-/** Keeps copies, as a file would: the coordinator may reuse a snapshot's memory. */
-function savesInto(saved: Saved[]): NonNullable<CoordinatorOptions["checkpointing"]>["save"] {
-  return async (snapshot, state) => {
-    saved.push({
-      state,
-      snapshot: snapshot.map(({ range, masters, states }) => ({
-        range,
-        masters: masters.slice(),
-        states: Object.fromEntries(
-          Object.entries(states).map(([slot, each]) => [slot, each.slice()]),
-        ),
-      })),
-    });
-    return { directory: `checkpoint-${state.step}`, bytes: 1 };
-  };
-}
-
 async function resumed(saved: Saved): Promise<RunOutcome> {
-  const copy =
-    (arrayOf: (part: ShardPiece) => Float32Array | undefined) =>
-    async (
-      range: { readonly start: number; readonly end: number },
-      into: Float32Array,
-    ): Promise<void> => {
-      for (const part of saved.snapshot) {
-        for (let i = range.start; i < range.end; i++) {
-          if (i >= part.range.start && i < part.range.end) {
-            into[i - range.start] = arrayOf(part)?.[i - part.range.start] ?? 0;
-          }
-        }
-      }
-    };
-  const { coordinator, address } = await started({
-    // Another number of shards than the run that was saved.
-    numShards: 3,
-    loadMasters: copy(({ masters }) => masters),
-    resume: {
-      state: saved.state,
-      loadStates: async (range, into) => {
-        for (const [slot, array] of Object.entries(into)) {
-          await copy(({ states }) => states[slot])(range, array);
-        }
-      },
-    },
-  });
+  // Another number of shards than the run that was saved.
+  const { coordinator, address } = await started({ numShards: 3, ...goesOnFrom(saved) });
   const worker = spawnWorker(address);
   const outcome = await coordinator.run();
   assert.equal((await worker.exited).code, 0);

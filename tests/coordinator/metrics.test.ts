@@ -70,6 +70,18 @@ test("a run's events add up", async () => {
   assert.equal(value('device_seconds_total{worker="worker-2",device_type="cpu"}'), 6 * 4);
 });
 
+test("steps without an update are counted, and the loss scale is 1 where nothing scales", async () => {
+  const step = run.find((event) => event.type === "step.completed");
+  assert.ok(step !== undefined);
+  const skipped = { ...step, gradientNorm: Number.POSITIVE_INFINITY, lossScale: 65_536 };
+  const scaled = await metricsOf([skipped, { ...step, lossScale: 32_768 }]).registry.metrics();
+  assert.equal(series(scaled, "lockstep_training_skipped_steps_total"), 1);
+  assert.equal(series(scaled, "lockstep_training_loss_scale"), 32_768);
+  const plain = await metricsOf(run).registry.metrics();
+  assert.equal(series(plain, "lockstep_training_skipped_steps_total"), 0);
+  assert.equal(series(plain, "lockstep_training_loss_scale"), 1);
+});
+
 test("a lost worker's gauges go, one that left is no failure", async () => {
   const text = await metricsOf(run).registry.metrics();
   assert.doesNotMatch(text, /device_utilization_ratio\{worker="worker-2"/);

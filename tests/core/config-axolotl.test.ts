@@ -230,6 +230,17 @@ test("validation data of its own leaves nothing to split off, and says so", () =
   assert.doesNotMatch(resolve(keys).warnings.join("\n"), /validation_split has no effect/);
 });
 
+test("bf16: auto leaves float16 to a device without bfloat16, as there", () => {
+  const halves = (keys: Readonly<Record<string, unknown>>): unknown[] => {
+    const { bf16, fp16 } = resolve({ datasets: ["a.jsonl"], ...keys }).config;
+    return [bf16, fp16];
+  };
+  assert.deepEqual(halves({ bf16: "auto" }), ["auto", "auto"]);
+  assert.deepEqual(halves({ bf16: "auto", fp16: null }), ["auto", "auto"]);
+  assert.deepEqual(halves({ bf16: "auto", fp16: false }), ["auto", false]);
+  assert.deepEqual(halves({ fp16: true }), [false, true]);
+});
+
 test("an empty line turns no switch on, and is no number", () => {
   assert.equal(resolve({ datasets: ["a.jsonl"], fp16: null, bf16: null }).config.bf16, false);
   assert.match(

@@ -59,6 +59,8 @@ test("each thing that a person looks for has a panel", () => {
     "evaluation_loss",
     "training_gradient_norm",
     "training_learning_rate",
+    "training_loss_scale",
+    "training_skipped_steps_total",
     "training_tokens_per_second",
     "training_samples_per_second",
     "rpc_requests_total",

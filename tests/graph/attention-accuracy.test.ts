@@ -102,6 +102,7 @@ const results = ["output", "dq", "dk", "dv"];
 for (const { compute, bound } of [
   { compute: "float32", bound: 1e-6 },
   { compute: "bfloat16", bound: 2e-2 },
+  { compute: "float16", bound: 3e-3 },
 ] as const) {
   test(`attention in ${compute} is as near to float64 as its elementary form`, (t) => {
     const args = argumentsWith(1);

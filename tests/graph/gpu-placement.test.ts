@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import type { Precision } from "#lib/core/dtype";
+import { computeDtypes, type Precision } from "#lib/core/dtype";
 import type { WorkerJob } from "#lib/core/job";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
-import { assumeBf16Kernels } from "#lib/graph/bf16-kernels";
+import { assumeHalfKernels } from "#lib/graph/bf16-kernels";
 import type { GraphDtype, GraphNode } from "#lib/graph/builder";
 import type { Program } from "#lib/graph/session";
 import { createModel } from "#lib/models/index";
@@ -31,7 +31,7 @@ function programsOf(
   const job: WorkerJob = {
     jobId: "placement",
     modelConfig,
-    layout: buildParameterLayout(model.weights, precision === "bf16" ? "bfloat16" : "float32"),
+    layout: buildParameterLayout(model.weights, computeDtypes[precision]),
     precision,
     ...fields,
     ...{ sequenceLength: 12, microBatchSize: 2, evalBatchSize: 2 },
@@ -68,7 +68,7 @@ test("the list of GPU kernels tells types apart", () => {
   assert.equal(hasGpuKernel(node("StringJoin", "bfloat16")), false);
 });
 
-for (const precision of ["bf16", "fp32"] as const) {
+for (const precision of ["bf16", "fp16", "fp32"] as const) {
   test(`every node of the ${precision} training graphs has a kernel for GPUs`, () => {
     const missing = new Map<string, string>();
     let numModels = 0;
@@ -114,30 +114,32 @@ const float32Ops = new Set([
   ...["SquaredDifference", "Square"],
 ]);
 
-test("in a bf16 job matrix products are bfloat16, and norms and losses float32", (t) => {
-  // As on a GPU, whatever this processor has.
-  assumeBf16Kernels(true);
-  t.after(() => assumeBf16Kernels(undefined));
-  let numProducts = 0;
-  let numFloat32 = 0;
-  for (const fixture of ["gpt2", "llama-gqa-untied", "qwen3", "gemma2", "phi3"]) {
-    const programs = programsOf(fixture, "bf16");
-    assert.ok(programs !== undefined);
-    for (const node of nodesOf(programs.gradients.middle)) {
-      const T = node.attrs["T"]?.kind === "type" ? node.attrs["T"].value : undefined;
-      if (/^(MatMul|BatchMatMulV2)$/.test(node.op)) {
-        numProducts += 1;
-        assert.equal(T, "bfloat16", `${fixture}: ${node.name}`);
+for (const precision of ["bf16", "fp16"] as const) {
+  test(`in a ${precision} job matrix products are of its type, and norms and losses float32`, (t) => {
+    // As on a GPU, whatever this processor has.
+    assumeHalfKernels(true);
+    t.after(() => assumeHalfKernels(undefined));
+    let numProducts = 0;
+    let numFloat32 = 0;
+    for (const fixture of ["gpt2", "llama-gqa-untied", "qwen3", "gemma2", "phi3"]) {
+      const programs = programsOf(fixture, precision);
+      assert.ok(programs !== undefined);
+      for (const node of nodesOf(programs.gradients.middle)) {
+        const T = node.attrs["T"]?.kind === "type" ? node.attrs["T"].value : undefined;
+        if (/^(MatMul|BatchMatMulV2)$/.test(node.op)) {
+          numProducts += 1;
+          assert.equal(T, computeDtypes[precision], `${fixture}: ${node.name}`);
+        }
+        if (float32Ops.has(node.op) && T !== "int32") {
+          numFloat32 += 1;
+          assert.equal(T, "float32", `${fixture}: ${node.name}`);
+        }
       }
-      if (float32Ops.has(node.op) && T !== "int32") {
-        numFloat32 += 1;
-        assert.equal(T, "float32", `${fixture}: ${node.name}`);
+      for (const node of programs.graph.nodes) {
+        if (node.op !== "VarHandleOp" || !node.name.startsWith("gradient/")) continue;
+        assert.deepEqual(node.attrs["dtype"], { kind: "type", value: "float32" }, node.name);
       }
     }
-    for (const node of programs.graph.nodes) {
-      if (node.op !== "VarHandleOp" || !node.name.startsWith("gradient/")) continue;
-      assert.deepEqual(node.attrs["dtype"], { kind: "type", value: "float32" }, node.name);
-    }
-  }
-  assert.ok(numProducts > 50 && numFloat32 > 50, `${numProducts} products, ${numFloat32} others`);
-});
+    assert.ok(numProducts > 50 && numFloat32 > 50, `${numProducts} products, ${numFloat32} others`);
+  });
+}

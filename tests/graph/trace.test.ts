@@ -3,7 +3,7 @@ import { test } from "node:test";
 import * as tf from "@tensorflow/tfjs-core";
 import { isLockstepError } from "#lib/core/errors/index";
 import { bfloat16ToFloat32, float32ToBfloat16 } from "#lib/core/bf16";
-import { assumeBf16Kernels } from "#lib/graph/bf16-kernels";
+import { assumeHalfKernels } from "#lib/graph/bf16-kernels";
 import { GraphBuilder } from "#lib/graph/builder";
 import { Session } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
@@ -47,8 +47,8 @@ test("a program prints as stable text, and equal values are one node", () => {
 });
 
 test("autocast: products in bfloat16, exponentials and norms in float32", (t) => {
-  assumeBf16Kernels(true);
-  t.after(() => assumeBf16Kernels(undefined));
+  assumeHalfKernels(true);
+  t.after(() => assumeHalfKernels(undefined));
   const w34 = { data: new Float32Array(12), shape: [3, 4] };
   const { graph } = traceFunction(
     (x, w) => tf.exp(tf.matMul(x as tf.Tensor, w as tf.Tensor)),
@@ -78,7 +78,7 @@ test("autocast: products in bfloat16, exponentials and norms in float32", (t) =>
 });
 
 test("without kernels of bfloat16 a product of it is one of float32, rounded", (t) => {
-  t.after(() => assumeBf16Kernels(undefined));
+  t.after(() => assumeHalfKernels(undefined));
   const wave = (length: number): Float32Array =>
     Float32Array.from({ length }, (_, i) => Math.sin(3 * i + 1));
   const args = [
@@ -86,7 +86,7 @@ test("without kernels of bfloat16 a product of it is one of float32, rounded", (
     { data: wave(12), shape: [3, 4] },
   ];
   const product = (x: tf.Tensor, w: tf.Tensor): tf.Tensor => tf.matMul(x, w);
-  assumeBf16Kernels(false);
+  assumeHalfKernels(false);
   const text = traceFunction((x, w) => product(x as tf.Tensor, w as tf.Tensor), args, {
     compute: "bfloat16",
   }).graph.print();

@@ -16,7 +16,7 @@ const isEntry = (path: string): boolean =>
 
 /** What a product's file has for tests alone, and why it cannot be among them. */
 const forTests: Readonly<Record<string, string>> = {
-  "lib/graph/bf16-kernels.ts#assumeBf16Kernels":
+  "lib/graph/bf16-kernels.ts#assumeHalfKernels":
     "graphs of a device that the tests' machine is not",
   "lib/config/decisive-keys.ts#freeKeys": "the third part of all keys, which a law adds up",
 };

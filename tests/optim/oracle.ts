@@ -20,6 +20,28 @@ export function bfloat16Value(bits: number): number {
   return float[0] as number;
 }
 
+/** float16 bits of a float32: the nearest multiple of the step that its exponent has, of two the even one. */
+export function float16Bits(bits: number): number {
+  word[0] = bits;
+  const magnitude = Math.abs(float[0] as number);
+  const sign = (bits >>> 16) & 0x8000;
+  if (Number.isNaN(magnitude)) return sign | 0x7e00 | ((bits >>> 13) & 0x3ff);
+  const exponent = Math.max(-14, ((bits >>> 23) & 0xff) - 127);
+  if (exponent > 15) return sign | 0x7c00;
+  const exact = magnitude / 2 ** (exponent - 10);
+  const down = Math.floor(exact);
+  const isUp = exact - down > 0.5 || (exact - down === 0.5 && down % 2 === 1);
+  // Numbers of one step follow each other, subnormal ones from 0, and carry into the next exponent.
+  return sign | ((exponent + 14) * 1024 + down + (isUp ? 1 : 0));
+}
+
+export function float16Value(bits: number): number {
+  const [exponent, fraction] = [(bits >>> 10) & 0x1f, bits & 0x3ff];
+  const sign = bits & 0x8000 ? -1 : 1;
+  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+  return sign * (exponent === 0 ? fraction : 1024 + fraction) * 2 ** (Math.max(1, exponent) - 25);
+}
+
 interface AdamWOracleStep {
   readonly learningRate: number;
   readonly beta1: number;

@@ -3,13 +3,14 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import {
   clipCoefficient,
+  gradScalerDefaults,
   learningRateAt,
   type ScheduleContext,
   type ScheduleName,
   scheduleNames,
   totalNorm,
 } from "#lib/optim/index";
-import { LossScaler } from "#tests/support/loss-scaler";
+import { LossScaler } from "#lib/optim/loss-scaler";
 
 function golden<T>(name: string): T {
   return JSON.parse(readFileSync(`tests/fixtures/golden/${name}.json`, "utf8")) as T;
@@ -124,20 +125,33 @@ test("the loss scale follows torch's GradScaler", () => {
   const trace = golden<{
     growth_interval: number;
     trace: { inf: number; scale_before: number; scale_after: number }[];
-    state_dict: object;
+    state_dict: { scale: number; growth_factor: number; backoff_factor: number } & Record<
+      "growth_interval" | "_growth_tracker",
+      number
+    >;
   }>("gradscaler");
-  let scaler = new LossScaler({ growth_interval: trace.growth_interval });
+  const scaling = { ...gradScalerDefaults, growthInterval: trace.growth_interval };
+  let scaler = new LossScaler(scaling);
   for (const { inf, scale_before, scale_after } of trace.trace) {
     assert.equal(scaler.scale, scale_before);
     scaler.update(inf === 1);
     assert.equal(scaler.scale, scale_after);
-    scaler = new LossScaler(scaler.state);
+    scaler = new LossScaler(scaling, scaler.state);
   }
-  assert.deepEqual(scaler.state, trace.state_dict);
+  const { scale, growth_factor, backoff_factor, growth_interval, _growth_tracker } =
+    trace.state_dict;
+  assert.deepEqual(scaler.state, { scale, growthTracker: _growth_tracker });
+  assert.deepEqual(
+    [scaling.growthFactor, scaling.backoffFactor, scaling.growthInterval],
+    [growth_factor, backoff_factor, growth_interval],
+  );
 });
 
 test("the loss scale does not grow into infinity", () => {
-  const scaler = new LossScaler({ scale: 2 ** 127, growth_interval: 1 });
+  const scaler = new LossScaler({
+    ...gradScalerDefaults,
+    ...{ initialScale: 2 ** 127, growthInterval: 1 },
+  });
   scaler.update(false);
   assert.equal(scaler.scale, 2 ** 127);
 });

@@ -20,7 +20,14 @@ import {
   ShardArithmetic,
   shardsNeeded,
 } from "#lib/optim/index";
-import { adamWElement, bfloat16Bits, bfloat16Value, sumOfSquares } from "./oracle.js";
+import {
+  adamWElement,
+  bfloat16Bits,
+  bfloat16Value,
+  float16Bits,
+  float16Value,
+  sumOfSquares,
+} from "./oracle.js";
 
 const adamW: ChosenOptimizer = {
   name: "adamw",
@@ -58,6 +65,12 @@ function randomFloats(n: number, seed: number, scale: number): Float32Array {
   return Float32Array.from({ length: n }, () => (next() / 2 ** 31 - 1) * scale);
 }
 
+/** The half types: bits of a float32's bits, and what they stand for. */
+const halves = {
+  bfloat16: { bitsOf: bfloat16Bits, valueOf: bfloat16Value },
+  float16: { bitsOf: float16Bits, valueOf: float16Value },
+} as const;
+
 /** A gradient of the whole space in wire form, and the float32 values that it stands for. */
 function randomGradient(layout: ParameterLayout, seed: number) {
   const values = randomFloats(layout.numElements, seed, 0.1);
@@ -65,10 +78,11 @@ function randomGradient(layout: ParameterLayout, seed: number) {
   const words = new Uint32Array(values.buffer);
   const view = new DataView(bytes.buffer);
   for (let i = 0; i < layout.numElements; i++) {
-    if (regionAt(layout, i).dtype === "bfloat16") {
-      const bits = bfloat16Bits(words[i] as number);
+    const { dtype } = regionAt(layout, i);
+    if (dtype !== "float32") {
+      const bits = halves[dtype].bitsOf(words[i] as number);
       view.setUint16(wireOffsetBytes(layout, i), bits, true);
-      values[i] = bfloat16Value(bits);
+      values[i] = halves[dtype].valueOf(bits);
     } else view.setFloat32(wireOffsetBytes(layout, i), values[i] as number, true);
   }
   return { bytes, values };
@@ -137,7 +151,7 @@ test("the kernel follows torch's float64 trajectory to float32 accuracy", async 
   });
 });
 
-for (const dtype of ["bfloat16", "float32"] as const) {
+for (const dtype of ["bfloat16", "float16", "float32"] as const) {
   test(`three groups and three updates equal the scalar float32 oracle bit for bit (${dtype} wire)`, async () => {
     const layout = layoutOf(2, 1, dtype);
     const n = layout.numElements;
@@ -191,8 +205,10 @@ function assertPublishedFormOf(bytes: Uint8Array, masters: Float32Array, layout:
   const words = new Uint32Array(masters.buffer, masters.byteOffset, masters.length);
   words.forEach((word, i) => {
     const at = wireOffsetBytes(layout, i);
-    if (regionAt(layout, i).dtype === "bfloat16") {
-      if (view.getUint16(at, true) !== bfloat16Bits(word)) assert.fail(`element ${i}: ${word}`);
+    const { dtype } = regionAt(layout, i);
+    if (dtype !== "float32") {
+      const expected = halves[dtype].bitsOf(word);
+      if (view.getUint16(at, true) !== expected) assert.fail(`element ${i}: ${word}`);
     } else if (view.getUint32(at, true) !== word) assert.fail(`element ${i}: ${word}`);
   });
 }
@@ -212,8 +228,8 @@ test("bfloat16 rounding equals the oracle for every upper half with every tellin
     }
   });
   const published = shard.publish();
-  const halves = new Uint16Array(published.buffer, published.byteOffset, layout.regions[0]?.end);
-  halves.forEach((half, i) => {
+  const found = new Uint16Array(published.buffer, published.byteOffset, layout.regions[0]?.end);
+  found.forEach((half, i) => {
     const word = words[i] as number;
     if (half !== bfloat16Bits(word)) assert.fail(`${word.toString(16)} -> ${half.toString(16)}`);
     const isNan = (half & 0x7fff) > 0x7f80;
@@ -242,7 +258,7 @@ test("any number of shards, of one thread or two, gives the same sums of squares
       fc.integer({ min: 1, max: 4 }),
       fc.integer({ min: 1, max: 2 }),
       fc.integer({ min: 1, max: 6 }),
-      fc.constantFrom<WireDtype>("bfloat16", "float32"),
+      fc.constantFrom<WireDtype>("bfloat16", "float16", "float32"),
       fc.boolean(),
       fc.nat(),
       async (numMatrixBlocks, numVectorBlocks, numShards, dtype, withThread, seed) => {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import fc from "fast-check";
 import { isLockstepError } from "#lib/core/errors/index";
@@ -9,6 +10,7 @@ import {
 } from "#lib/core/parameter-layout";
 import {
   clipCoefficient,
+  gradScalerDefaults,
   maxSkippedStepsInARow,
   StepUpdate,
   type Update,
@@ -78,6 +80,74 @@ test("updates are counted where they are made: rate and bias correction skip wha
       }
     }),
   );
+});
+
+interface GradScalerTrace {
+  readonly growth_interval: number;
+  readonly trace: readonly {
+    readonly inf: number;
+    readonly scale_before: number;
+    readonly scale_after: number;
+    readonly stepped: boolean;
+  }[];
+}
+
+test("scales and skipped steps are those of torch's GradScaler, whoever goes on from a checkpoint", async () => {
+  const { growth_interval: growthInterval, trace } = JSON.parse(
+    readFileSync("tests/fixtures/golden/gradscaler.json", "utf8"),
+  ) as GradScalerTrace;
+  const lossScaling = { ...gradScalerDefaults, growthInterval };
+  const sum = (step: number): number => {
+    const { inf, scale_before } = trace[step] as GradScalerTrace["trace"][number];
+    return inf === 1 ? Number.POSITIVE_INFINITY : (3 * scale_before) ** 2;
+  };
+  const { shards, calls } = scripted((step) => [sum(step)]);
+  const scaled = { ...settings, lossScaling };
+  let updates = new StepUpdate(layout, scaled);
+  let numMade = 0;
+  for (const [step, { scale_before, scale_after, stepped }] of trace.entries()) {
+    assert.equal(updates.lossScale, scale_before);
+    const { gradientNorm, lossScale, learningRate } = await updates.run(shards, { step, loss: 1 });
+    assert.equal(lossScale, scale_before);
+    // A skipped step leaves the schedule where it is.
+    assert.equal(learningRate, settings.learningRateAt(numMade));
+    if (stepped) {
+      numMade += 1;
+      // The norm is unscaled before it is clipped, and what multiplies the gradient does both.
+      assert.equal(gradientNorm, 3);
+      const gradientScale = clipCoefficient(3, 2) / scale_before;
+      const update = { learningRate, updateNumber: numMade, gradientScale };
+      assert.deepEqual(calls.pop(), ["apply", step, update]);
+    } else assert.deepEqual(calls.pop(), ["discard", step]);
+    assert.deepEqual([updates.lossScale, updates.numUpdates], [scale_after, numMade]);
+    if (step % 2 === 0) {
+      updates = new StepUpdate(layout, scaled, updates.numUpdates, updates.lossScaler);
+    }
+  }
+});
+
+test("a gradient that no loss scale makes finite ends the run, after a warning", async () => {
+  const { shards } = scripted(() => [Number.NaN]);
+  const updates = new StepUpdate(layout, { ...settings, lossScaling: gradScalerDefaults });
+  const warnings: string[] = [];
+  const scales: number[] = [];
+  let failure: unknown;
+  for (let step = 0; failure === undefined && step < 100; step++) {
+    scales.push(updates.lossScale);
+    const outcome = await updates.run(shards, { step, loss: 1 }).catch((error: unknown) => {
+      failure = error;
+      return {};
+    });
+    if ("warning" in outcome) warnings.push(outcome.warning as string);
+  }
+  assert.ok(isLockstepError(failure) && failure.code === "E_NON_FINITE_GRADIENT");
+  assert.match(failure.message, /step 19 .* 19th step in a row/);
+  assert.deepEqual(
+    scales,
+    Array.from({ length: 19 }, (_, step) => 2 ** (16 - step)),
+  );
+  assert.equal(warnings.length, 1);
+  assert.match(warnings[0] ?? "", /the loss scale falls to 0\.5/);
 });
 
 test("an infinite norm is skipped like one that is no number", async () => {

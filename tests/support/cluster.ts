@@ -5,20 +5,24 @@ import { ignoredTarget, type Batch } from "#lib/core/batch";
 import type { WorkerJob } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { buildParameterLayout, type ElementRange, wireSizeBytes } from "#lib/core/parameter-layout";
-import { clipCoefficient, ShardArithmetic, totalNorm, type UpdateSettings } from "#lib/optim/index";
+import {
+  clipCoefficient,
+  gradScalerDefaults,
+  ShardArithmetic,
+  totalNorm,
+  type UpdateSettings,
+} from "#lib/optim/index";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { FakeEngine } from "#tests/support/fake-engine";
 import { causalJob } from "./batches.js";
 
 /** A small job over several blocks, so that shards have different sizes and a tensor spans two. */
-const layout = buildParameterLayout(
-  [
-    { name: "embedding", shape: [300, 500] },
-    { name: "norm", shape: [1_000] },
-    { name: "head", shape: [7, 11] },
-  ],
-  "bfloat16",
-);
+const tensors = [
+  { name: "embedding", shape: [300, 500] },
+  { name: "norm", shape: [1_000] },
+  { name: "head", shape: [7, 11] },
+];
+const layout = buildParameterLayout(tensors, "bfloat16");
 
 const sequenceLength = 16;
 
@@ -34,6 +38,13 @@ export const testJob: WorkerJob = {
   generationLength: 32,
   threadsPerWorker: 1,
   parameters: { kind: "full" },
+};
+
+/** The same in float16, where the fake engine's gradients overflow with the first scales. */
+export const float16Job: WorkerJob = {
+  ...testJob,
+  precision: "fp16",
+  layout: buildParameterLayout(tensors, "float16"),
 };
 
 function batchOf(seed: number): Batch {
@@ -87,24 +98,41 @@ async function loadMasters(range: ElementRange, into: Float32Array): Promise<voi
   }
 }
 
+/** Scales that grow within a few steps. */
+export const float16Updates: UpdateSettings = {
+  ...updates,
+  lossScaling: { ...gradScalerDefaults, growthInterval: 2 },
+};
+
 export interface Oracle {
   readonly mastersSha256: string;
   readonly losses: readonly number[];
   readonly norms: readonly number[];
+  /** What each step's loss was multiplied by. */
+  readonly scales: readonly number[];
   /** Evaluation losses before the first step and after the last. */
   readonly evaluationLosses: readonly [number, number];
 }
 
-/** The same run in one thread: no shards, no leases, no wire. */
-export async function sequentialOracle(totalSteps: number): Promise<Oracle> {
+/**
+ * The same run in one thread: no shards, no leases, no wire.
+ *
+ * @param job one whose type needs it has its loss scaled
+ */
+export async function sequentialOracle(totalSteps: number, job = testJob): Promise<Oracle> {
+  const { layout } = job;
   const plan = testPlan(totalSteps);
   const range = { start: 0, end: layout.numElements };
   const arithmetic = await ShardArithmetic.create(layout, range, updates.optimizer);
   await loadMasters(range, arithmetic.masters);
-  const engine = new FakeEngine(testJob);
+  const engine = new FakeEngine(job);
   const wire = new Uint8Array(wireSizeBytes(layout));
   const losses: number[] = [];
   const norms: number[] = [];
+  const scales: number[] = [];
+  let scale = job.precision === "fp16" ? 65_536 : 1;
+  let numUpdates = 0;
+  let updatesOfScale = 0;
   const evaluate = (): number => {
     let lossSum = 0;
     let weight = 0;
@@ -125,25 +153,36 @@ export async function sequentialOracle(totalSteps: number): Promise<Oracle> {
       const batches = [...plan.microBatches(step, group)];
       for (const [i, batch] of batches.entries()) {
         const out = i === batches.length - 1 ? wire : undefined;
-        groupNllSum += engine.accumulate(batch, 1 / weight, i === 0, out).lossSum;
+        groupNllSum += engine.accumulate(batch, scale / weight, i === 0, out).lossSum;
       }
       arithmetic.addGroup(wire, group === 0);
       lossSum += groupNllSum;
     }
-    const norm = totalNorm(arithmetic.blockSumsOfSquares());
-    arithmetic.apply({
-      learningRate: updates.learningRateAt(step),
-      updateNumber: step + 1,
-      gradientScale: clipCoefficient(norm, updates.maxGradNorm),
-    });
-    engine.loadParameters(arithmetic.publish());
+    const norm = totalNorm(arithmetic.blockSumsOfSquares()) / scale;
     losses.push(lossSum / weight);
     norms.push(norm);
+    scales.push(scale);
+    if (!Number.isFinite(norm)) {
+      scale /= 2;
+      updatesOfScale = 0;
+      continue;
+    }
+    arithmetic.apply({
+      learningRate: updates.learningRateAt(numUpdates),
+      updateNumber: numUpdates + 1,
+      gradientScale: clipCoefficient(norm, updates.maxGradNorm) / scale,
+    });
+    engine.loadParameters(arithmetic.publish());
+    numUpdates += 1;
+    updatesOfScale += 1;
+    if (job.precision === "fp16" && updatesOfScale === 2) {
+      scale *= 2;
+      updatesOfScale = 0;
+    }
   }
   return {
     mastersSha256: mastersSha256(layout, [arithmetic]),
-    losses,
-    norms,
+    ...{ losses, norms, scales },
     evaluationLosses: [before, evaluate()],
   };
 }

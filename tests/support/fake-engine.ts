@@ -1,4 +1,9 @@
-import { float32ToBfloat16 } from "#lib/core/bf16";
+import {
+  bfloat16ToFloat32,
+  float16ToFloat32,
+  float32ToBfloat16,
+  float32ToFloat16,
+} from "#lib/core/bf16";
 import { ignoredTarget, type Batch } from "#lib/core/batch";
 import type { CreateTrainingEngine, LossSum, TrainingEngine, WorkerJob } from "#lib/core/job";
 import { wireOffsetBytes } from "#lib/core/parameter-layout";
@@ -25,18 +30,20 @@ export class FakeEngine implements TrainingEngine {
     const { layout } = this.#job;
     const whole = { start: 0, end: layout.numElements };
     const range = piece === undefined ? whole : (wirePieces(layout)[piece] ?? whole);
-    const bytes = new Uint8Array(wireBytes);
-    const view = new DataView(bytes.buffer);
+    const { buffer } = new Uint8Array(wireBytes);
+    const firstByte = wireOffsetBytes(layout, range.start);
     for (const region of layout.regions) {
       const start = Math.max(region.start, range.start);
       const end = Math.min(region.end, range.end);
-      const first = wireOffsetBytes(layout, start) - wireOffsetBytes(layout, range.start);
-      for (let i = start; i < end; i++) {
-        this.#parameters[i] =
-          region.dtype === "bfloat16"
-            ? halfToNumber(view.getUint16(first + (i - start) * 2, true))
-            : view.getFloat32(first + (i - start) * 4, true);
-      }
+      if (start >= end) continue;
+      const place = [buffer, wireOffsetBytes(layout, start) - firstByte, end - start] as const;
+      const values =
+        region.dtype === "float32"
+          ? new Float32Array(...place)
+          : (region.dtype === "bfloat16" ? bfloat16ToFloat32 : float16ToFloat32)(
+              new Uint16Array(...place),
+            );
+      this.#parameters.set(values, start);
     }
   }
 
@@ -56,7 +63,9 @@ export class FakeEngine implements TrainingEngine {
     for (const { start, end, dtype } of layout.regions) {
       const values = this.#gradients.slice(start, end);
       const sent =
-        dtype === "bfloat16" ? float32ToBfloat16(values, new Uint16Array(end - start)) : values;
+        dtype === "float32"
+          ? values
+          : (dtype === "bfloat16" ? float32ToBfloat16 : float32ToFloat16)(values);
       wireBytes.set(new Uint8Array(sent.buffer), wireOffsetBytes(layout, start));
     }
   }
@@ -87,12 +96,6 @@ export class FakeEngine implements TrainingEngine {
     };
   }
 }
-
-function halfToNumber(bits: number): number {
-  scratch.setUint32(0, bits << 16);
-  return scratch.getFloat32(0);
-}
-const scratch = new DataView(new ArrayBuffer(4));
 
 function hashBatch(batch: Batch): number {
   let hash = 2_166_136_261;

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/index";
 import { AdapterDirectory, addLowRank, type BaseModel, rankOf } from "#lib/checkpoint/peft/index";
-import type { Precision, WireDtype } from "#lib/core/dtype";
+import { computeDtypes, type Precision } from "#lib/core/dtype";
 import { type Batch, countTargets } from "#lib/core/batch";
 import type { TrainingEngine, WorkerJob } from "#lib/core/job";
 import {
@@ -76,7 +76,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
         shape: weights.info(tensor).shape,
       })),
     };
-    const frozenDtype: WireDtype = precision === "bf16" ? "bfloat16" : "float32";
+    const frozenDtype = computeDtypes[precision];
     const split = layOutAdapter(adapter.config, model, { wireDtype: "float32", frozenDtype });
     const { trained: layout, frozen: frozenLayout, job: parameters } = split;
     const trained = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));

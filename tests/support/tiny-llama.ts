@@ -1,8 +1,13 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/index";
-import { float32ToBfloat16 } from "#lib/core/bf16";
-import type { Precision } from "#lib/core/dtype";
+import {
+  bfloat16ToFloat32,
+  float16ToFloat32,
+  float32ToBfloat16,
+  float32ToFloat16,
+} from "#lib/core/bf16";
+import { computeDtypes, type Precision } from "#lib/core/dtype";
 import { ignoredTarget, type Batch } from "#lib/core/batch";
 import type { WorkerJob } from "#lib/core/job";
 import {
@@ -48,7 +53,7 @@ export async function tinyLlamaJob(
   const weights = await ModelWeights.open(tinyLlamaDirectory);
   const layout = buildParameterLayout(
     weights.names().map((name) => ({ name, shape: weights.info(name).shape })),
-    precision === "bf16" ? "bfloat16" : "float32",
+    computeDtypes[precision],
   );
   const wireBytes = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
   for (const slot of layout.tensors) {
@@ -86,7 +91,10 @@ export function writeSlot(
   const view = wireViewOf(layout, slot);
   const words = wordsOf(view, wireBytes);
   if (view.words === "float32") words.set(values);
-  else new Uint16Array(words.buffer, words.byteOffset, slot.size).set(float32ToBfloat16(values));
+  else {
+    const narrow = view.dtype === "bfloat16" ? float32ToBfloat16 : float32ToFloat16;
+    narrow(values, new Uint16Array(words.buffer, words.byteOffset, slot.size));
+  }
 }
 
 /** Reads one tensor's values out of a buffer in wire form. */
@@ -101,8 +109,5 @@ export function readSlot(
   const words = wordsOf(view, wireBytes);
   if (view.words === "float32") return Float32Array.from(words);
   const halves = new Uint16Array(words.buffer, words.byteOffset, slot.size);
-  return Float32Array.from(halves, (half) => {
-    const bits = Uint32Array.of(half << 16);
-    return new Float32Array(bits.buffer)[0] as number;
-  });
+  return view.dtype === "bfloat16" ? bfloat16ToFloat32(halves) : float16ToFloat32(halves);
 }

@@ -97,6 +97,19 @@ test("bfloat16 is computed on processors without it too, close to that of others
   }
 });
 
+test("float16 is computed on the oldest processors too, with the same losses", async () => {
+  const [expected, limited] = [
+    await local("fp16", ["--fp16"]),
+    await local("fp16-SSE41", ["--fp16"], { ONEDNN_MAX_CPU_ISA: "SSE41" }),
+  ];
+  assert.equal(limited.code, 0, limited.stderr);
+  const [found, free] = [lossesOf(limited), lossesOf(expected)];
+  assert.equal(found.length, 3);
+  for (const [index, loss] of found.entries()) {
+    assert.ok(Math.abs(loss - (free[index] as number)) < 1e-3, `${found.join(", ")} and ${free.join(", ")}`);
+  }
+});
+
 test("generate computes in bfloat16 on processors without it, and says what that costs", async () => {
   const args = ["generate", join(job.directory, "model"), "--prompt", "the state", "--bf16"];
   const typed = [...args, "--max-new-tokens", "3", "--temperature", "0", "--json"];

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Batch } from "#lib/core/batch";
+import { computeDtypes, type Precision } from "#lib/core/dtype";
 import type { WorkerJob } from "#lib/core/job";
 import { dependsOn, type GraphNode, neededNodes } from "#lib/graph/builder";
 import { createModel, type CausalLanguageModel } from "#lib/models/index";
@@ -12,12 +13,9 @@ import { readFixtureCase, readFixtureSpace } from "#tests/support/model-fixtures
 import { tinyLlamaJob } from "#tests/support/tiny-llama";
 import { causalJob, classifierJob, shifted } from "#tests/support/batches";
 
-async function jobOf(name: string, precision: "fp32" | "bf16") {
+async function jobOf(name: string, precision: Precision) {
   const reference = readFixtureCase(name);
-  const { wireBytes, ...space } = await readFixtureSpace(
-    name,
-    precision === "bf16" ? "bfloat16" : "float32",
-  );
+  const { wireBytes, ...space } = await readFixtureSpace(name, computeDtypes[precision]);
   const isClassifier = reference.labelsPerRow === 1;
   const job: WorkerJob = {
     jobId: "test",
@@ -70,7 +68,8 @@ const classifiers = ["bert-seqcls", "roberta-seqcls", "distilbert-seqcls"];
 
 for (const name of [...causal, ...others, ...classifiers]) {
   test(`${name}: checkpointing changes no bit of losses and gradients`, async () => {
-    for (const precision of name === "gpt2" ? (["fp32", "bf16"] as const) : ["bf16" as const]) {
+    const isFirst = name === "gpt2";
+    for (const precision of isFirst ? (["fp32", "bf16", "fp16"] as const) : (["bf16"] as const)) {
       const { job, wireBytes, batch } = await jobOf(name, precision);
       const kept = await gradientsOf(job, wireBytes, batch);
       const again = await gradientsOf({ ...job, gradientCheckpointing: true }, wireBytes, batch);

@@ -100,30 +100,35 @@ test("gradients of an adapter agree with central differences", async () => {
   engine.close();
 });
 
-test("bf16 stays near fp32, and a group accumulates", async () => {
-  const fixture = await readLoraFixture("llama-gqa-untied", "bf16");
-  const { job, trained, batch, numTargets } = fixture;
-  const engine = await openEngine(fixture);
-  const expected = await openSafetensors(
-    join(loraFixtureDirectory("llama-gqa-untied"), "expected.safetensors"),
-  );
-  const once = new Uint8Array(trained.byteLength);
-  const twice = new Uint8Array(trained.byteLength);
-  const { lossSum } = engine.accumulate(batch, 1 / numTargets, true, once);
-  const [loss] = await expected.readFloat32("loss");
-  assert.ok(Math.abs(lossSum / numTargets / (loss as number) - 1) < 5e-3);
-  engine.accumulate(batch, 0.5 / numTargets, true);
-  engine.accumulate(batch, 0.5 / numTargets, false, twice);
-  for (const { name } of job.layout.tensors) {
-    const exact = await expected.readFloat32(`grad.base_model.model.${name}`);
-    const actual = readSlot(job.layout, name, once);
-    const error = relativeError(actual, exact);
-    assert.ok(error < 0.1, `${name}: ${error}`);
-    assertClose(readSlot(job.layout, name, twice), actual, 1e-2, name);
-  }
-  await expected.close();
-  engine.close();
-});
+for (const [precision, tolerance] of [
+  ["bf16", 0.1],
+  ["fp16", 0.02],
+] as const) {
+  test(`${precision} stays near fp32, and a group accumulates`, async () => {
+    const fixture = await readLoraFixture("llama-gqa-untied", precision);
+    const { job, trained, batch, numTargets } = fixture;
+    const engine = await openEngine(fixture);
+    const expected = await openSafetensors(
+      join(loraFixtureDirectory("llama-gqa-untied"), "expected.safetensors"),
+    );
+    const once = new Uint8Array(trained.byteLength);
+    const twice = new Uint8Array(trained.byteLength);
+    const { lossSum } = engine.accumulate(batch, 1 / numTargets, true, once);
+    const [loss] = await expected.readFloat32("loss");
+    assert.ok(Math.abs(lossSum / numTargets / (loss as number) - 1) < 5e-3);
+    engine.accumulate(batch, 0.5 / numTargets, true);
+    engine.accumulate(batch, 0.5 / numTargets, false, twice);
+    for (const { name } of job.layout.tensors) {
+      const exact = await expected.readFloat32(`grad.base_model.model.${name}`);
+      const actual = readSlot(job.layout, name, once);
+      const error = relativeError(actual, exact);
+      assert.ok(error < tolerance, `${name}: ${error}`);
+      assertClose(readSlot(job.layout, name, twice), actual, 1e-2, name);
+    }
+    await expected.close();
+    engine.close();
+  });
+}
 
 test("backward has no product for a frozen weight, and none below the lowest adapter", async () => {
   const { job } = await readLoraFixture("gpt2", "bf16");

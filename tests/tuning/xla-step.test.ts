@@ -25,6 +25,7 @@ async function gradientOf(job: WorkerJob, parameters: Uint8Array) {
 for (const [precision, tolerance] of [
   ["fp32", 1e-5],
   ["bf16", 0.05],
+  ["fp16", 0.01],
 ] as const) {
   test(`the ${precision} step as one XLA function gives the step's loss and gradients, in equal bits twice`, async () => {
     const { job, wireBytes } = await tinyLlamaJob(precision, batch.numRows);

@@ -171,6 +171,8 @@ const identity = {
   deviceType: "cpu" as const,
   advisesBf16: true,
   bf16Slowdown: 0,
+  advisesFp16: false,
+  fp16Slowdown: 0,
 };
 
 async function serve(

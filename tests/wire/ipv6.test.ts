@@ -80,7 +80,7 @@ test("servers of both kinds listen on ::1 and are reached there", {
   await assert.rejects(
     client.register({
       ...{ protocolVersion: 1, name: "", host: "", pid: 1, deviceKind: "", deviceType: "cpu" },
-      ...{ advisesBf16: false, bf16Slowdown: 0 },
+      ...{ advisesBf16: false, bf16Slowdown: 0, advisesFp16: false, fp16Slowdown: 0 },
     }),
   );
   assert.equal(peers.length, 1);

@@ -9,6 +9,8 @@ import { countGpus, openDeviceTelemetry, parseGpuLine } from "#worker/telemetry"
 const standIn = `#!/bin/sh
 case "$*" in
   *--list-gpus*) echo "GPU 0: Card (UUID: a)"; echo "GPU 1: Card (UUID: b)" ;;
+  *compute_cap*--id=1*) echo "7.5" ;;
+  *compute_cap*) echo "8.0" ;;
   *--loop-ms*) echo "Card A, 550.54, 20, 1024, 8192"; echo "Card A, 550.54, 90, 4096, 8192"; exec sleep 60 ;;
   *--id=1*) echo "Card B, 550.54, 10, 512, 8192" ;;
   *) echo "Card A, 550.54, 10, 512, 8192" ;;
@@ -43,6 +45,9 @@ test("a GPU is found, read again and again, and hidden when asked", async (t) =>
   const second = await openDeviceTelemetry({ nvidiaSmi, visibleDevices: "1,0" });
   second.close();
   assert.equal(second.deviceKind, "gpu/Card B/driver 550.54");
+  // Ampere has products of both half types, Turing of float16 alone.
+  assert.deepEqual([gpu.hasBf16Products, gpu.hasFp16Products], [true, true]);
+  assert.deepEqual([second.hasBf16Products, second.hasFp16Products], [false, true]);
   for (const hidden of [{ useCpu: true }, { visibleDevices: "" }, { visibleDevices: "-1" }]) {
     assert.equal((await openDeviceTelemetry({ nvidiaSmi, ...hidden })).deviceType, "cpu");
   }
@@ -54,6 +59,7 @@ test("without nvidia-smi the processor is the device", async () => {
   const cpu = await openDeviceTelemetry({ nvidiaSmi });
   assert.equal(cpu.deviceType, "cpu");
   assert.match(cpu.deviceKind, /^cpu\//);
+  assert.equal(cpu.hasFp16Products, false);
   const { utilization, memoryUsedBytes, memoryTotalBytes } = cpu.read();
   assert.ok(utilization >= 0 && utilization <= 1);
   assert.ok(memoryUsedBytes > 1e7 && memoryUsedBytes < memoryTotalBytes);

@@ -63,8 +63,8 @@ export const transformersKeys: ForeignKeys = {
   dataloader_drop_last: fixed([false], "the last, shorter step of an epoch is always made"),
   ignore_data_skip: fixed([false], "a resumed run continues where it stopped"),
   debug: fixed(["", null], notHere),
-  // bfloat16 evaluation follows bf16; a separate choice would change the logged loss only.
-  fp16_full_eval: fixed([false], "evaluation uses the precision of training"),
+  // Evaluation in a half type follows bf16 and fp16; a separate choice would change the logged loss only.
+  fp16_full_eval: ignored("evaluation uses the precision of training", false),
   bf16_full_eval: ignored("evaluation uses the precision of training", false),
   prediction_loss_only: ignored("the loss is what is evaluated", false),
 

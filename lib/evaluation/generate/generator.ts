@@ -1,4 +1,4 @@
-import type { Precision } from "#lib/core/dtype";
+import { bytesPerElement, computeDtypes, type Precision } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import { hasRoomForTwo } from "#lib/core/machine-memory";
 import type { Autocast } from "#lib/graph/autocast";
@@ -52,10 +52,10 @@ export class Generator {
     const { chunkLength = promptChunkLength } = options;
     checkPositions(model, maxLength);
     const graph = new GraphBuilder();
-    const autocast: Autocast = { compute: precision === "bf16" ? "bfloat16" : "float32" };
+    const autocast: Autocast = { compute: computeDtypes[precision] };
     const weights = new WeightVariables(graph, model.weights, autocast, { outputMajor: true });
     const numWeights = model.weights.reduce((sum, { shape }) => sum + numElements(shape), 0);
-    const weightBytes = numWeights * (precision === "bf16" ? 2 : 4);
+    const weightBytes = numWeights * bytesPerElement[autocast.compute];
     const packsWeights = hasRoomForTwo(weightBytes) && canPackProducts(autocast.compute);
     const programs = buildDecodePrograms(
       { graph, autocast, packsWeights },

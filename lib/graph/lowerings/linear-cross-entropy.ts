@@ -94,12 +94,17 @@ function exponentialParts(logits: GraphTensor, vocab: number, softcap: number): 
   return [max_C1, op.reduce("Sum", exp_CQL, [1], false)];
 }
 
-/** Loss and gradient of a chunk's logits, given the largest logit and the sum of exponentials. */
+/**
+ * Loss and gradient of a chunk's logits, given the largest logit and the sum of exponentials.
+ *
+ * @param seed multiplies the gradient before it is rounded
+ */
 function lossOf(
   args: readonly GraphTensor[],
   vocab: number,
   softcap: number,
   withGrad: boolean,
+  seed?: GraphTensor,
 ): GraphTensor[] {
   const [logits, targets_C, max_C1, sum_C1] = args as [
     GraphTensor,
@@ -136,14 +141,19 @@ function lossOf(
     tanh === undefined
       ? dCapped_CP
       : op.mul(dCapped_CP, op.sub(op.scalar(graph, 1), op.unary("Square", tanh)));
-  return [nll, op.cast(dLogits_CP, logits.dtype)];
+  const seeded_CP = seed === undefined ? dLogits_CP : op.mul(dLogits_CP, toFloat32(seed));
+  return [nll, op.cast(seeded_CP, logits.dtype)];
 }
 
 /**
  * The loss of a chunk and, where asked, d loss / d logits. The gradient asks for the same calls as a
  * taped forward and finds them there.
  */
-function lossCall({ hidden_CD, weight_PD, targets_C, vocab, softcap }: Chunk, withGrad: boolean) {
+function lossCall(
+  { hidden_CD, weight_PD, targets_C, vocab, softcap }: Chunk,
+  withGrad: boolean,
+  seed?: GraphTensor,
+) {
   const graph = weight_PD.node.graph;
   const product_CP = op.matMul(hidden_CD, weight_PD, false, true);
   const [max_C1, parts_CL] = xlaFunction(graph, "ExponentialParts", [product_CP], ([logits]) =>
@@ -152,8 +162,13 @@ function lossCall({ hidden_CD, weight_PD, targets_C, vocab, softcap }: Chunk, wi
   // Outside of the functions: XLA would make one sum of the two.
   const sum_C1 = op.reduce("Sum", parts_CL, [1], true);
   const operands = [product_CP, targets_C, max_C1, sum_C1];
-  const [nll, dLogits_CP] = xlaFunction(graph, LinearCrossEntropy, operands, (args) =>
-    lossOf(args, vocab, softcap, withGrad),
+  const seeds = seed === undefined ? [] : [seed];
+  const [nll, dLogits_CP] = xlaFunction(
+    graph,
+    LinearCrossEntropy,
+    [...seeds, ...operands],
+    (args) =>
+      lossOf(args.slice(seeds.length), vocab, softcap, withGrad, seed && (args[0] as GraphTensor)),
   );
   return {
     productNode: op.productNode(product_CP),
@@ -162,8 +177,14 @@ function lossCall({ hidden_CD, weight_PD, targets_C, vocab, softcap }: Chunk, wi
   };
 }
 
+/**
+ * Whether logits are of a type that does not hold their gradient without the loss scale in it: a softmax of 1e-6
+ * is among the last steps above 0 of float16. Then backward computes the gradient of logits by itself.
+ */
+const seedsLogits = ({ autocast }: Tracer): boolean => autocast.compute === "float16";
+
 registerLowering(LinearCrossEntropy, (tracer, inputs, attrs) => {
-  const isTaped = tf.engine().state.gradientDepth > 0;
+  const isTaped = tf.engine().state.gradientDepth > 0 && !seedsLogits(tracer);
   return op.addN(chunksOf(tracer, inputs, attrs).map((chunk) => lossCall(chunk, isTaped).nll));
 });
 
@@ -180,16 +201,18 @@ const scaledSum = (
 
 // d logits = dy * supervised * (softmax - one-hot), times 1 - tanh^2 behind a softcap;
 // d hidden = d logits W; d W = d logits^T hidden. dy multiplies the two results, which are smaller
-// than the logits.
+// than the logits; or the gradient of these, where it would be lost without.
 registerLowering(LinearCrossEntropyGrad, (tracer, inputs, attrs) => {
   const hidden = inputs["hidden"] as GraphTensor;
   const dy = inputs["dy"] as GraphTensor;
   const vocab = (inputs["weight"] as GraphTensor).shape[0] as number;
+  const seed = seedsLogits(tracer) ? dy : undefined;
+  const factor = seed === undefined ? dy : op.scalar(tracer.graph, 1);
   const dHiddenChunks: GraphTensor[] = [];
   const dWeightChunks: GraphTensor[] = [];
   let previous: GraphNode | undefined;
   for (const chunk of chunksOf(tracer, inputs, attrs)) {
-    const { productNode, dLogits_CP } = lossCall(chunk, true);
+    const { productNode, dLogits_CP } = lossCall(chunk, true, seed);
     const dHidden_CD = op.matMul(dLogits_CP, chunk.weight_PD, false, false);
     dHiddenChunks.push(dHidden_CD);
     dWeightChunks.push(op.matMul(dLogits_CP, chunk.hidden_CD, true, false));
@@ -201,9 +224,9 @@ registerLowering(LinearCrossEntropyGrad, (tracer, inputs, attrs) => {
     previous = op.productNode(dHidden_CD);
   }
   return [
-    scaledSum(dy, [op.concat(dHiddenChunks, 0)], hidden.dtype),
+    scaledSum(factor, [op.concat(dHiddenChunks, 0)], hidden.dtype),
     scaledSum(
-      dy,
+      factor,
       dWeightChunks.map((chunk) => leadingRows(chunk, vocab)),
       "float32",
     ),

@@ -101,14 +101,17 @@ registerLowering("OneHot", (tracer, inputs, attrs) =>
   ),
 );
 
-registerLowering("GatherV2", (_, inputs, attrs) => {
+registerLowering("GatherV2", ({ autocast }, inputs, attrs) => {
   const params = inputs["x"] as GraphTensor;
   const axis = attrs["axis"] as number;
-  return op.gather(
+  const rows = op.gather(
     params,
     op.cast(inputs["indices"] as GraphTensor, "int32"),
     axis < 0 ? axis + params.shape.length : axis,
   );
+  // What is added to embeddings layer by layer outgrows a half's range, or falls below its steps: as under
+  // torch's autocast they are float32, and so is what blocks add to.
+  return autocast.compute === "float16" ? toFloat32(rows) : rows;
 });
 
 registerLowering("UnsortedSegmentSum", (_, inputs, attrs) =>

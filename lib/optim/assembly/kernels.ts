@@ -5,6 +5,7 @@
 // The files of this folder are compiled into one module, each optimizer's update in a file of its own;
 // `lib` holds what they share, and asconfig.json the flags: no runtime, SIMD, one imported shared memory.
 import { storeBfloat16, widenHigh, widenLow } from "./lib/bfloat16";
+import { storeFloat16, widenFloat16High, widenFloat16Low } from "./lib/float16";
 
 /** sum[i] = wire[i] */
 export function setBfloat16(sum: usize, wire: usize, n: usize): void {
@@ -25,6 +26,30 @@ export function addBfloat16(sum: usize, wire: usize, n: usize): void {
     const bits = v128.load(wire);
     v128.store(sum, f32x4.add(v128.load(sum), widenLow(bits)));
     v128.store(sum, f32x4.add(v128.load(sum, 16), widenHigh(bits)), 16);
+    wire += 16;
+    sum += 32;
+  }
+}
+
+/** sum[i] = wire[i] */
+export function setFloat16(sum: usize, wire: usize, n: usize): void {
+  const end = wire + (n << 1);
+  while (wire < end) {
+    const bits = v128.load(wire);
+    v128.store(sum, widenFloat16Low(bits));
+    v128.store(sum, widenFloat16High(bits), 16);
+    wire += 16;
+    sum += 32;
+  }
+}
+
+/** sum[i] += wire[i] */
+export function addFloat16(sum: usize, wire: usize, n: usize): void {
+  const end = wire + (n << 1);
+  while (wire < end) {
+    const bits = v128.load(wire);
+    v128.store(sum, f32x4.add(v128.load(sum), widenFloat16Low(bits)));
+    v128.store(sum, f32x4.add(v128.load(sum, 16), widenFloat16High(bits)), 16);
     wire += 16;
     sum += 32;
   }
@@ -73,6 +98,16 @@ export function toBfloat16(p: usize, out: usize, n: usize): void {
   const end = out + (n << 1);
   while (out < end) {
     storeBfloat16(out, v128.load(p), v128.load(p, 16));
+    p += 32;
+    out += 16;
+  }
+}
+
+/** out[i] = float16(p[i]) */
+export function toFloat16(p: usize, out: usize, n: usize): void {
+  const end = out + (n << 1);
+  while (out < end) {
+    storeFloat16(out, v128.load(p), v128.load(p, 16));
     p += 32;
     out += 16;
   }
