@@ -10,6 +10,9 @@ export type GraphDtype =
   | "int32"
   | "int64"
   | "uint8"
+  | "uint16"
+  | "uint32"
+  | "uint64"
   | "bool"
   | "resource";
 
