@@ -48,6 +48,8 @@ export interface ChosenParameters {
   /** The model's weights that stay as they are; absent: there are none. */
   readonly frozen?: ParameterLayout;
   readonly job: ParametersJob;
+  /** Rate at which training drops inputs of what it adds to the model; absent: nothing is dropped. */
+  readonly inputDropout?: number;
   /** Fields of config.json that are others than the model's while it trains. */
   readonly modelChanges?: Readonly<Record<string, unknown>>;
   /** Fills `into` with the first values of a range of what is trained, float32; padding is 0. */
