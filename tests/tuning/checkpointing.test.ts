@@ -7,41 +7,9 @@ import { dependsOn, type GraphNode, neededNodes } from "#lib/graph/builder";
 import { createModel, type CausalLanguageModel } from "#lib/models/index";
 import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
+import { readFixtureJob } from "#tests/support/fixture-job";
 import { loadFrozen, readLoraFixture } from "#tests/support/lora-fixtures";
-import { readFixtureCase, readFixtureSpace } from "#tests/support/model-fixtures";
 import { tinyLlamaJob } from "#tests/support/tiny-llama";
-import { causalJob, classifierJob, shifted } from "#tests/support/batches";
-
-async function jobOf(name: string, precision: "fp32" | "bf16") {
-  const reference = readFixtureCase(name);
-  const { wireBytes, ...space } = await readFixtureSpace(
-    name,
-    precision === "bf16" ? "bfloat16" : "float32",
-  );
-  const isClassifier = reference.labelsPerRow === 1;
-  const job: WorkerJob = {
-    jobId: "test",
-    ...space,
-    ...{ precision, generationLength: 0, threadsPerWorker: 1 },
-    ...(isClassifier ? classifierJob(2) : causalJob({ hasSegments: true })),
-    parameters: { kind: "full" },
-    sequenceLength: reference.rowLength,
-    microBatchSize: reference.numRows,
-    evalBatchSize: reference.numRows,
-  };
-  const batch: Batch = {
-    numRows: reference.numRows,
-    fields: {
-      tokens: reference.tokens,
-      segments: reference.attentionMask,
-      positions: Int32Array.from(reference.tokens, (_, i) => i % reference.rowLength),
-      ...(isClassifier
-        ? { label: Int32Array.from(reference.labels) }
-        : { targets: shifted(reference.labels, reference.rowLength) }),
-    },
-  };
-  return { job, wireBytes, batch };
-}
 
 /** Losses and the gradient of a group of one micro-batch and of one of two. */
 async function gradientsOf(job: WorkerJob, wireBytes: Uint8Array, batch: Batch) {
@@ -71,7 +39,7 @@ const classifiers = ["bert-seqcls", "roberta-seqcls", "distilbert-seqcls"];
 for (const name of [...causal, ...others, ...classifiers]) {
   test(`${name}: checkpointing changes no bit of losses and gradients`, async () => {
     for (const precision of name === "gpt2" ? (["fp32", "bf16"] as const) : ["bf16" as const]) {
-      const { job, wireBytes, batch } = await jobOf(name, precision);
+      const { job, wireBytes, batch } = await readFixtureJob(name, precision);
       const kept = await gradientsOf(job, wireBytes, batch);
       const again = await gradientsOf({ ...job, gradientCheckpointing: true }, wireBytes, batch);
       assert.ok(kept.losses.every((loss) => Number.isFinite(loss) && loss > 0));
