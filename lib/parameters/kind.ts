@@ -23,8 +23,6 @@ export interface ParametersKind<Fields extends z.ZodRawShape = z.ZodRawShape> {
   readonly saves: "model" | "adapter";
   /** Whether the model sees tensors that are no weights of its own: there is a traced half then. */
   readonly changesForward: boolean;
-  /** Rules over its keys, where it is the one that is chosen. @throws E_CONFIG_UNSUPPORTED */
-  checkKeys?(config: z.output<z.ZodObject<Fields>>): void;
   /** Divides a model into what is trained and what stays. */
   choose(
     config: z.output<z.ZodObject<Fields>>,
