@@ -11,7 +11,6 @@ export type GraphDtype =
   | "int64"
   | "uint8"
   | "uint16"
-  | "uint32"
   | "uint64"
   | "bool"
   | "resource";

@@ -8,7 +8,6 @@ const elementBytes: Readonly<Record<GraphDtype, number>> = {
   uint64: 8,
   float32: 4,
   int32: 4,
-  uint32: 4,
   bfloat16: 2,
   float16: 2,
   uint16: 2,

@@ -20,14 +20,13 @@ interface BitsSource {
   readonly after: GraphNode;
 }
 
-/** 16 random bits for each element, uint16 of the given shape. */
+/** 16 random bits for each element, uint16 [words, 2]: one too many where the elements are odd. */
 export function randomHalves(
-  shape: readonly number[],
+  numElements: number,
   { key, firstGroup, coordinates, after }: BitsSource,
 ): GraphTensor {
   const graph = coordinates.node.graph;
-  const size = op.numElements(shape);
-  const numWords = Math.ceil(size / 2);
+  const numWords = Math.ceil(numElements / 2);
   const counter = op.concat([op.ints(graph, [firstGroup]), coordinates], 0);
   const words = graph.tensor(
     randomBitsOp,
@@ -37,11 +36,10 @@ export function randomHalves(
       op.bitcast(op.reshape(counter, [2, 2]), "uint64", [2]),
       op.intScalar(graph, philox),
     ],
-    { dtype: op.type("uint32"), Tshape: op.type("int32") },
-    "uint32",
+    { dtype: op.type("int32"), Tshape: op.type("int32") },
+    "int32",
     [numWords],
     { controlInputs: [after] },
   );
-  const halves = op.reshape(op.bitcast(words, "uint16", [numWords, 2]), [2 * numWords]);
-  return op.reshape(op.slice(halves, [0], [size]), shape);
+  return op.bitcast(words, "uint16", [numWords, 2]);
 }

@@ -30,7 +30,6 @@ const dataTypes: Readonly<Record<GraphDtype, number>> = {
   uint16: 17,
   float16: 19,
   resource: 20,
-  uint32: 22,
   uint64: 23,
 };
 

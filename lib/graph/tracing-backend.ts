@@ -36,7 +36,6 @@ function tfjsDtype(dtype: GraphDtype): "float32" | "int32" | "bool" {
     case "int64":
     case "uint8":
     case "uint16":
-    case "uint32":
     case "uint64":
       return "int32";
     case "bool":

@@ -226,9 +226,7 @@ test("backward makes masks again: it reads no bits of forward, and bits wait for
   const readers = (of: GraphNode): GraphNode[] =>
     live
       .filter(({ inputs: read }) => read.some(({ node }) => node === of))
-      .flatMap((node) =>
-        ["Bitcast", "Reshape", "Slice"].includes(node.op) ? readers(node) : [node],
-      );
+      .flatMap((node) => (node.op === "Bitcast" ? readers(node) : [node]));
   const uses = bits.map((node) => new Set(readers(node)).size);
   // Attention's gradient drops probabilities and their gradient by one mask.
   assert.deepEqual(uses.toSorted(), [1, 1, 1, 2]);

@@ -3,17 +3,23 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import type * as tf from "@tensorflow/tfjs-core";
 import type { Batch } from "#lib/core/batch";
 import type { BatchCoordinates, DropoutRates } from "#lib/core/dropout";
 import type { WorkerJob } from "#lib/core/job";
 import { packageRoot } from "#lib/core/paths";
 import { neededNodes } from "#lib/graph/builder";
 import { randomBitsOp } from "#lib/graph/random-bits";
+import { graphTensor } from "#lib/graph/tracing-backend";
 import { createModel } from "#lib/models/index";
+import { dropped } from "#lib/models/layers";
+import { passDropout } from "#lib/tuning/dropout";
 import type { HeadedModel } from "#lib/tuning/objectives/index";
 import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
+import { compileFunction } from "#tests/support/compiled-function";
 import { readFixtureJob } from "#tests/support/fixture-job";
+import { floatArg, intArg } from "#tests/support/kernel-case";
 import { loadFrozen, readLoraFixture } from "#tests/support/lora-fixtures";
 import { readSlot } from "#tests/support/tiny-llama";
 
@@ -159,6 +165,34 @@ for (const [name, precision] of [
     }
   });
 }
+
+test("over 2,000 steps the mean of each kind's dropout is the value itself", () => {
+  const rates = { embeddings: 0.1, residual: 0.2, classifier: 0.3, adapters: 0.05 } as const;
+  const kinds = Object.keys(rates) as (keyof typeof rates)[];
+  const size = 64;
+  const x = floatArg([size], 1);
+  const run = compileFunction((...args) => {
+    const [values, c] = args as [tf.Tensor, tf.Tensor];
+    const pass = passDropout({ seed, rates }, graphTensor(c));
+    return kinds.map((kind) => dropped(pass, kind, values));
+  });
+  const sums = kinds.map(() => new Float64Array(size));
+  const numSteps = 2_000;
+  for (let step = 0; step < numSteps; step++) {
+    run(x, intArg([step, 0, 0], [3])).forEach(({ data }, kind) => {
+      data.forEach((value, i) => {
+        const sum = sums[kind] as Float64Array;
+        sum[i] = (sum[i] as number) + value / (x.data[i] as number);
+      });
+    });
+  }
+  kinds.forEach((kind, k) => {
+    const mean = (sums[k] as Float64Array).reduce((a, b) => a + b, 0) / (numSteps * size);
+    const rate = rates[kind];
+    const error = Math.sqrt(rate / (1 - rate) / (numSteps * size));
+    assert.ok(Math.abs(mean - 1) < 3 * error, `${kind}: mean ${mean}, standard error ${error}`);
+  });
+});
 
 test("a gradient agrees with the central difference of losses under the same masks", async () => {
   const { job, wireBytes, batch } = await readFixtureJob("gpt2", "fp32");

@@ -8,7 +8,7 @@ import { Dropout, type DropoutAttrs, DropoutGrad, keptScale } from "#lib/ops/ind
 
 /** The random bits of a dropout's mask and the number that decides by them. */
 export interface MaskBits {
-  /** uint16 in the shape of what is dropped. */
+  /** uint16 [words, 2], a half for each element of what is dropped. */
   readonly halves: GraphTensor;
   readonly threshold: number;
 }
@@ -21,14 +21,21 @@ export const maskBits = (
   after: GraphNode,
   firstGroup = 0,
 ): MaskBits => ({
-  halves: randomHalves(shape, { key: [seed, site], firstGroup, coordinates, after }),
+  halves: randomHalves(op.numElements(shape), {
+    key: [seed, site],
+    firstGroup,
+    coordinates,
+    after,
+  }),
   threshold,
 });
 
 /** x / (1 - rate) where the mask keeps it, else 0, in float32: for the body of a function. */
 export function masked(x: GraphTensor, { halves, threshold }: MaskBits): GraphTensor {
   const graph = x.node.graph;
-  const keeps = op.greaterEqual(op.cast(halves, "int32"), op.intScalar(graph, threshold));
+  const all = op.reshape(halves, [op.numElements(halves.shape)]);
+  const ofX = op.reshape(op.slice(all, [0], [op.numElements(x.shape)]), x.shape);
+  const keeps = op.greaterEqual(op.cast(ofX, "int32"), op.intScalar(graph, threshold));
   const scaled = op.mul(toFloat32(x), op.scalar(graph, keptScale({ threshold })));
   return op.select(keeps, scaled, op.scalar(graph, 0));
 }
