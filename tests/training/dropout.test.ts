@@ -36,21 +36,23 @@ const run = (
     onEvent,
   );
 
-async function digestOfOneProcess(name: string, args: readonly string[] = []): Promise<string> {
+/** What one process prints and ends with. */
+async function ofOneProcess(name: string, args: readonly string[] = []) {
   const local = await run("train-local", name, args);
   assert.equal(local.code, 0, local.stderr);
-  const digest = /masters sha256 ([0-9a-f]{64})/.exec(local.lines.join("\n"))?.[1];
-  assert.ok(digest !== undefined, local.lines.join("\n"));
-  return digest;
+  const text = local.lines.join("\n");
+  const digest = /masters sha256 ([0-9a-f]{64})/.exec(text)?.[1];
+  assert.ok(digest !== undefined, text);
+  return { text, digest };
 }
 
 let expected = "";
 
 test("a model whose config.json says 0.1 trains with it, and the run says so", async () => {
-  const local = await run("train-local", "told");
+  const { text, digest } = await ofOneProcess("local");
   const told = "dropout: attention 0.1 (the model's config.json)";
-  assert.ok(local.lines.join("\n").includes(told), local.lines.join("\n"));
-  expected = await digestOfOneProcess("local");
+  assert.ok(text.includes(told), text);
+  expected = digest;
   const cluster = await run("train", "cluster", ["--workers", "1"]);
   assert.equal(cluster.code, 0, cluster.stderr);
   const [started] = cluster.of("run.started");
@@ -103,15 +105,15 @@ test("a resumed run ends like one that was not stopped, and not with other rates
 });
 
 test("dropout: 0 trains as a model whose config.json says 0", async () => {
-  const off = await digestOfOneProcess("off", ["--dropout", "0"]);
+  const { digest: off } = await ofOneProcess("off", ["--dropout", "0"]);
   assert.notEqual(off, expected);
   await writeFile(modelConfigFile(), JSON.stringify(plainConfig));
-  assert.equal(await digestOfOneProcess("plain"), off);
+  assert.equal((await ofOneProcess("plain")).digest, off);
 });
 
 test("adapters with lora_dropout end with the same weights in one process and two", async () => {
   const lora = ["--use_peft", "true", "--lora_dropout", "0.25", "--learning-rate", "1e-2"];
-  const alone = await digestOfOneProcess("lora", lora);
+  const { digest: alone } = await ofOneProcess("lora", lora);
   const cluster = await run("train", "lora-2", [...lora, "--workers", "2"]);
   assert.equal(cluster.code, 0, cluster.stderr);
   assert.equal(cluster.of("run.completed")[0]?.mastersSha256, alone);
@@ -120,6 +122,6 @@ test("adapters with lora_dropout end with the same weights in one process and tw
     await readFile(join(job.directory, "lora-2", "adapter_config.json"), "utf8"),
   ) as Record<string, unknown>;
   assert.equal(saved["lora_dropout"], 0.25);
-  const without = await digestOfOneProcess("lora-0", [...lora.slice(0, 2), ...lora.slice(4)]);
-  assert.notEqual(without, alone);
+  const without = await ofOneProcess("lora-0", [...lora.slice(0, 2), ...lora.slice(4)]);
+  assert.notEqual(without.digest, alone);
 });

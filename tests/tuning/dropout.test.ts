@@ -17,6 +17,7 @@ import { passDropout } from "#lib/tuning/dropout";
 import type { HeadedModel } from "#lib/tuning/objectives/index";
 import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
+import { assertClose } from "#tests/support/compare";
 import { compileFunction } from "#tests/support/compiled-function";
 import { readFixtureJob } from "#tests/support/fixture-job";
 import { floatArg, intArg } from "#tests/support/kernel-case";
@@ -223,6 +224,23 @@ test("no mask waits for backward: with recomputed activations a layer's bits are
   // Two places a layer in two layers, forward and backward; then those behind attention once more.
   assert.equal(count(false), 8);
   assert.equal(count(true), 10);
+});
+
+test("a step that XLA compiles as one function drops the same values", async () => {
+  const { job, wireBytes, batch } = await readFixtureJob("gpt2", "fp32");
+  const dropping = { ...job, dropout: { seed, rates: allKinds } };
+  const expected = await compute(dropping, wireBytes, { ...batch, coordinates });
+  for (const gradientCheckpointing of [false, true]) {
+    const xlaJob = { ...dropping, xla: true, gradientCheckpointing };
+    const actual = await compute(xlaJob, wireBytes, { ...batch, coordinates });
+    assert.ok(Math.abs(actual.loss / expected.loss - 1) < 1e-6, `${actual.loss}`);
+    assertClose(
+      new Float32Array(actual.gradients.buffer),
+      new Float32Array(expected.gradients.buffer),
+      1e-5,
+      `gradients, recomputed: ${gradientCheckpointing}`,
+    );
+  }
 });
 
 test("a batch without coordinates is refused where values are dropped", async () => {
