@@ -113,10 +113,13 @@ def load(directory: Path, keys: dict):
 
 def measure(model, directory: Path, rates: dict) -> dict:
     case = json.loads((directory / "case.json").read_text())
-    names = ("input_ids", "attention_mask", "labels")
+    batch = {
+        name: torch.tensor(case[name]) for name in ("input_ids", "attention_mask", "labels")
+    }
+    evaluation_loss = model.eval()(**batch).loss.item()
     masks = Masks()
     torch.nn.functional.dropout = masks
-    loss = model.train()(**{name: torch.tensor(case[name]) for name in names}).loss
+    loss = model.train()(**batch).loss
     loss.backward()
     gradients = {}
     for name, value in model.named_parameters():
@@ -131,7 +134,7 @@ def measure(model, directory: Path, rates: dict) -> dict:
         "rates": rates,
         "places": masks.places,
         "loss": loss.item(),
-        "evaluationLoss": case["loss"],
+        "evaluationLoss": evaluation_loss,
         "gradients": gradients,
     }
 

@@ -70,7 +70,7 @@ test("values that are no rates, and kinds that there are not, are refused where 
   for (const value of ["1", "-0.1", "{hidden: 0.1}", "{residual: 1}", "some"]) {
     assert.throws(
       () => resolved(value),
-      /dropout must be a number of at least 0 and less than 1, or a mapping of embeddings, attention/,
+      /dropout(\.residual)? must be a number of at least 0 and less than 1, or a mapping of embeddings/,
       value,
     );
   }

@@ -205,7 +205,7 @@ test("a gradient agrees with the central difference of losses under the same mas
   engine.accumulate(at, 1, true, gradients);
   const gradient = new Float32Array(gradients.buffer);
   const values = new Float32Array(wireBytes.slice().buffer);
-  const norm = Math.hypot(...gradient);
+  const norm = Math.sqrt(gradient.reduce((sum, value) => sum + value ** 2, 0));
   const lossAt = (distance: number): number => {
     const moved = values.map((value, i) => value + (distance * (gradient[i] as number)) / norm);
     engine.loadParameters(new Uint8Array(moved.buffer));
