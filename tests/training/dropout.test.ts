@@ -100,7 +100,7 @@ test("a resumed run ends like one that was not stopped, and not with other rates
   assert.notEqual(other.code, 0);
   assert.match(
     other.stderr,
-    /E_RESUME_MISMATCH.*dropout was \{"attention":0\.1\} and is now \{\}/s,
+    /E_RESUME_MISMATCH.*dropout was \{\\"attention\\":0\.1\} and is now \{\}/s,
   );
 });
 
