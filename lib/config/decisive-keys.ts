@@ -64,6 +64,8 @@ export const freeKeys = [
   "model_name_or_path",
   "model_revision",
   "special_tokens",
+  // The rates that come of it and of the model are compared instead.
+  "dropout",
   "num_train_epochs",
   "max_steps",
   "per_device_eval_batch_size",

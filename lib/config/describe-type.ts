@@ -18,7 +18,10 @@ export function describeType(schema: z.ZodType): string {
   if (schema instanceof z.ZodUnion) {
     return schema.options.map((option) => describeType(option as z.ZodType)).join(", or ");
   }
-  if (schema instanceof z.ZodRecord) return "a mapping";
+  if (schema instanceof z.ZodRecord) {
+    const names = schema.keyType;
+    return names instanceof z.ZodEnum ? `a mapping of ${names.options.join(", ")}` : "a mapping";
+  }
   if (schema instanceof z.ZodNumber) return describeNumber(schema);
   return "another value";
 }

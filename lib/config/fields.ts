@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { modelDropoutKinds } from "#lib/core/dropout";
 import { objectives } from "#lib/objectives/index";
 import { comparableMetrics } from "#lib/objectives/metrics";
 import { optimizerNames, optimizers } from "#lib/optim/optimizers/index";
@@ -111,6 +112,8 @@ const modelAndData = {
   max_eval_samples: count.nullable().default(null).describe("use only so many validation rows"),
 };
 
+const dropoutRate = z.number().min(0).lt(1);
+
 /** Keys that optimizers declare as their own. */
 export const optimizerFields = declaredFields(optimizers);
 
@@ -142,6 +145,13 @@ const optimisation = {
     .describe("arguments of the optimizer: NAME=VALUE with commas between them"),
   weight_decay: z.number().min(0).default(0).describe("matrices only"),
   ...optimizerFields,
+  dropout: z
+    .union([dropoutRate, z.partialRecord(z.enum(modelDropoutKinds), dropoutRate)])
+    .nullable()
+    .default(null)
+    .describe(
+      "rate at which training drops values, of every kind that the model has, or by kind: {attention: 0}; null: as the model's config.json has it",
+    ),
   max_grad_norm: z.number().min(0).nullable().default(1).describe("0 or null: no clipping"),
 };
 

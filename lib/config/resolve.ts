@@ -299,6 +299,7 @@ function derive(
     eval_dataset: datasets("eval_dataset"),
     lr_scheduler_kwargs:
       parsed.lr_scheduler_kwargs === null ? null : Object.freeze(parsed.lr_scheduler_kwargs),
+    dropout: Object.freeze(parsed.dropout),
     gradient_accumulation_steps: accumulation,
     global_batch_size: globalBatch,
     gradient_groups: groups,

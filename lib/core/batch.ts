@@ -1,4 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
+import type { BatchCoordinates } from "./dropout.js";
 
 /** A target that does not count. */
 export const ignoredTarget = -100;
@@ -17,6 +18,8 @@ export interface BatchField {
 export interface Batch {
   readonly numRows: number;
   readonly fields: Readonly<Record<string, FieldArray>>;
+  /** Of a micro-batch of training. */
+  readonly coordinates?: BatchCoordinates;
 }
 
 const perToken = (name: string): BatchField => ({ name, dtype: "int32", perRow: "token" });

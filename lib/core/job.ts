@@ -1,4 +1,5 @@
 import type { Batch, BatchField, FieldArray } from "./batch.js";
+import type { DropoutJob } from "./dropout.js";
 import type { Precision } from "./dtype.js";
 import type { ParameterLayout } from "./parameter-layout.js";
 
@@ -19,6 +20,8 @@ export interface WorkerJob {
   readonly batchFields: readonly BatchField[];
   /** Whether backward computes the activations of each block again instead of keeping them. */
   readonly gradientCheckpointing?: boolean;
+  /** Which values training drops; absent: none. */
+  readonly dropout?: DropoutJob;
   /** False where every gradient group is one micro-batch, so that nothing is accumulated. */
   readonly accumulates?: boolean;
   /** Rows in a training micro-batch. */

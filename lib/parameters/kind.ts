@@ -23,8 +23,6 @@ export interface ParametersKind<Fields extends z.ZodRawShape = z.ZodRawShape> {
   readonly saves: "model" | "adapter";
   /** Whether the model sees tensors that are no weights of its own: there is a traced half then. */
   readonly changesForward: boolean;
-  /** Rules over its keys, where it is the one that is chosen. @throws E_CONFIG_UNSUPPORTED */
-  checkKeys?(config: z.output<z.ZodObject<Fields>>): void;
   /** Divides a model into what is trained and what stays. */
   choose(
     config: z.output<z.ZodObject<Fields>>,
@@ -48,6 +46,8 @@ export interface ChosenParameters {
   /** The model's weights that stay as they are; absent: there are none. */
   readonly frozen?: ParameterLayout;
   readonly job: ParametersJob;
+  /** Rate at which training drops inputs of what it adds to the model; absent: nothing is dropped. */
+  readonly inputDropout?: number;
   /** Fields of config.json that are others than the model's while it trains. */
   readonly modelChanges?: Readonly<Record<string, unknown>>;
   /** Fills `into` with the first values of a range of what is trained, float32; padding is 0. */

@@ -11,7 +11,12 @@ export const loraFields = {
     .positive()
     .default(8)
     .describe("an adapter's scale is lora_alpha / lora_r"),
-  lora_dropout: z.number().min(0).max(1).default(0).describe("only 0"),
+  lora_dropout: z
+    .number()
+    .min(0)
+    .lt(1)
+    .default(0)
+    .describe("rate at which training drops inputs of adapters"),
   lora_target_modules: moduleNames
     .transform(targetsOf)
     .nullable()

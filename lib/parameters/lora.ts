@@ -32,16 +32,6 @@ export const lora = {
   saves: "adapter",
   changesForward: true,
   choose: chooseAdapters,
-
-  checkKeys(config) {
-    if (config.lora_dropout === 0) return;
-    throw new LockstepError("E_CONFIG_UNSUPPORTED", {
-      key: "lora_dropout",
-      value: String(config.lora_dropout),
-      reason: "adapters have no dropout here; lora_dropout: 0 trains without",
-      where: "",
-    });
-  },
 } as const satisfies ParametersKind<typeof loraFields>;
 
 /**
@@ -67,6 +57,7 @@ function chooseAdapters(
     revision: base.revision,
     r: config.lora_r,
     lora_alpha: config.lora_alpha,
+    lora_dropout: config.lora_dropout,
     target_modules: config.lora_target_modules,
     modules_to_save: saved.length === 0 ? null : saved,
     use_rslora: config.use_rslora,
@@ -100,6 +91,7 @@ function chooseAdapters(
     layout,
     frozen,
     job,
+    inputDropout: config.lora_dropout,
     modelChanges: tie === "untied" ? { tie_word_embeddings: false } : {},
     loadMasters: (range, into) =>
       fillRange(layout, range, into, async (slot) => {

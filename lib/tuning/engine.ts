@@ -81,7 +81,11 @@ class GraphEngine implements TrainingEngine {
       wireBytes === undefined
         ? gradients[first ? "first" : "middle"]
         : gradients[first ? "only" : "last"];
-    const feeds = { ...this.#fieldsOf(batch), gradScale: Float32Array.of(gradScale) };
+    const feeds = {
+      ...this.#fieldsOf(batch),
+      gradScale: Float32Array.of(gradScale),
+      ...(this.#job.dropout === undefined ? {} : { coordinates: coordinatesOf(batch) }),
+    };
     const into = wireBytes === undefined ? {} : arraysOf(views, wireBytes);
     const fetched = this.#session.run(program, feeds, into);
     return this.#lossSum(fetched, batch);
@@ -137,6 +141,11 @@ const arraysOf = (
   firstByte = 0,
 ): Record<string, Float32Array | Int32Array> =>
   Object.fromEntries(views.map((view) => [feedName(view), wordsOf(view, wireBytes, firstByte)]));
+
+function coordinatesOf({ coordinates }: Batch): Int32Array {
+  if (coordinates === undefined) throw new RangeError("A batch of training has no coordinates");
+  return Int32Array.of(coordinates.step, coordinates.group, coordinates.index);
+}
 
 function checkSize(expected: number, wireBytes: Uint8Array): void {
   if (wireBytes.byteLength !== expected) {

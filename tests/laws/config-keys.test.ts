@@ -17,7 +17,7 @@ const onlyChecks = ["check-together", "command-keys", "print", "fields", "show"]
 );
 
 /** Keys with one effect, whatever their value: others are refused where the configuration is checked. */
-const ofOneEffect: readonly ConfigKey[] = ["lora_dropout", "hub_strategy"];
+const ofOneEffect: readonly ConfigKey[] = ["hub_strategy"];
 
 for (const command of configCommands) {
   test(`every key has a reader in lockstep ${command}, or a line on what becomes of it`, () => {
