@@ -1,7 +1,7 @@
-export type { Update } from "./block-passes.js";
 export { clipCoefficient, totalNorm } from "./clip.js";
 export { maxMemoryBytes, memoryMap, shardsBytes, shardsNeeded } from "./memory-map.js";
 export { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
+export type { Update } from "./region-update.js";
 export {
   learningRateAt,
   type ScheduleContext,
@@ -15,3 +15,6 @@ export {
   type UpdatedShards,
   type UpdateSettings,
 } from "./step-update.js";
+export type { Measurement } from "./tensor-passes.js";
+export type { TensorStates } from "./tensor-statistics.js";
+export type { SumWindow } from "./tensor-sums.js";

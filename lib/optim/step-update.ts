@@ -1,8 +1,11 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { blockElements, type ParameterLayout, regionAt } from "#lib/core/parameter-layout";
-import type { Update } from "./block-passes.js";
 import { clipCoefficient, totalNorm } from "./clip.js";
 import type { ChosenOptimizer } from "./optimizers/index.js";
+import type { Update } from "./region-update.js";
+import type { Measurement } from "./tensor-passes.js";
+import { type TensorStates, TensorStatistics } from "./tensor-statistics.js";
+import type { SumWindow } from "./tensor-sums.js";
 
 /** Steps in a row with a non-finite gradient, each skipped, before the run is given up. */
 export const maxSkippedStepsInARow = 3;
@@ -23,6 +26,11 @@ export interface UpdatedShards {
    * @returns fp64 sums of squares of all blocks of the space, in block order
    */
   reduce(step: number): Promise<Iterable<number>>;
+  /**
+   * Adds up what the optimizer needs of whole tensors; called only for one that needs something.
+   * @returns sums of the shards' parts of tensors, in the order of the shards
+   */
+  measure(step: number, measurement: Measurement): Promise<readonly SumWindow[]>;
   /** Updates the masters by the sum, and publishes them under the update's number. */
   apply(step: number, update: Update): Promise<void>;
   /** Forgets the sum; masters and what is published stay. */
@@ -37,6 +45,7 @@ export interface UpdatedShards {
 export class StepUpdate {
   readonly #layout: ParameterLayout;
   readonly #settings: UpdateSettings;
+  readonly #statistics: TensorStatistics;
   #numUpdates: number;
   #skippedInARow = 0;
 
@@ -44,6 +53,7 @@ export class StepUpdate {
   constructor(layout: ParameterLayout, settings: UpdateSettings, numUpdates = 0) {
     this.#layout = layout;
     this.#settings = settings;
+    this.#statistics = new TensorStatistics(layout, settings.optimizer);
     this.#numUpdates = numUpdates;
   }
 
@@ -52,9 +62,14 @@ export class StepUpdate {
     return this.#numUpdates;
   }
 
+  /** What the optimizer keeps of whole tensors; writing sets it, before the first step. */
+  get tensorStates(): TensorStates {
+    return this.#statistics.states;
+  }
+
   /**
    * Ends a step of which all gradients are there: sum, norm over blocks in block order, finite?, clip,
-   * optimizer, publish.
+   * statistics of tensors, optimizer, publish.
    *
    * @param step 0-based
    * @returns the rate of its update, and the norm before clipping
@@ -78,7 +93,11 @@ export class StepUpdate {
     }
     this.#skippedInARow = 0;
     const gradientScale = clipCoefficient(gradientNorm, this.#settings.maxGradNorm);
-    await shards.apply(step, { learningRate, updateNumber, gradientScale });
+    const update = await this.#statistics.run(
+      { learningRate, updateNumber, gradientScale },
+      async (measurement) => shards.measure(step, measurement),
+    );
+    await shards.apply(step, update);
     this.#numUpdates = updateNumber;
     return { learningRate, gradientNorm };
   }
