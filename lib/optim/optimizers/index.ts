@@ -1,10 +1,11 @@
 import { adam } from "./adam.js";
 import { adamW } from "./adamw.js";
 import type { CommonKeys, Optimizer, OptimizerSettings } from "./kind.js";
+import { lion } from "./lion.js";
 import { sgd } from "./sgd.js";
 
 /** The optimizers that there are. */
-export const optimizers = [adamW, adam, sgd] as const;
+export const optimizers = [adamW, adam, sgd, lion] as const;
 
 /** Values of `optim`. */
 export const optimizerNames: readonly string[] = optimizers.flatMap(({ names }) => names);
