@@ -1,3 +1,4 @@
+import { adafactor } from "./adafactor.js";
 import { adam } from "./adam.js";
 import { adamW } from "./adamw.js";
 import type { CommonKeys, Optimizer, OptimizerSettings } from "./kind.js";
@@ -5,7 +6,7 @@ import { lion } from "./lion.js";
 import { sgd } from "./sgd.js";
 
 /** The optimizers that there are. */
-export const optimizers = [adamW, adam, sgd, lion] as const;
+export const optimizers = [adamW, adam, sgd, lion, adafactor] as const;
 
 /** Values of `optim`. */
 export const optimizerNames: readonly string[] = optimizers.flatMap(({ names }) => names);
