@@ -1,12 +1,13 @@
 import { adafactor } from "./adafactor.js";
 import { adam } from "./adam.js";
 import { adamW } from "./adamw.js";
+import { adamW8bit } from "./adamw-8bit.js";
 import type { CommonKeys, Optimizer, OptimizerSettings } from "./kind.js";
 import { lion } from "./lion.js";
 import { sgd } from "./sgd.js";
 
 /** The optimizers that there are. */
-export const optimizers = [adamW, adam, sgd, lion, adafactor] as const;
+export const optimizers = [adamW, adamW8bit, adam, sgd, lion, adafactor] as const;
 
 /** Values of `optim`. */
 export const optimizerNames: readonly string[] = optimizers.flatMap(({ names }) => names);
