@@ -60,6 +60,20 @@ test("the maps are those of bitsandbytes' formula", () => {
   }
 });
 
+test("where a magnitude's bits say to look, its code is the first or the second", () => {
+  for (const isSigned of [true, false]) {
+    const { midpoints, starts } = dynamicMap(isSigned);
+    for (const [i, start] of starts.entries()) {
+      const next = starts[i + 1] ?? start;
+      assert.ok(next - start <= 1, `${i}: ${start}, then ${next}`);
+    }
+    const bits = new Uint32Array(midpoints.slice(0, -1).buffer);
+    const startsOf = [...bits].map((each) => (each >>> 15) - (103 << 8));
+    assert.equal(new Set(startsOf).size, startsOf.length);
+    assert.ok(startsOf.every((start) => start >= 0 && start < starts.length));
+  }
+});
+
 test("ten steps of 8-bit AdamW are those of the written reference", async () => {
   const tensors = Object.entries(golden.shapes).map(([name, shape]) => ({ name, shape }));
   const layout = buildParameterLayout(tensors, "float32");

@@ -72,15 +72,16 @@ export function setAdamW8bitFactors(
   epsilon = newEpsilon;
 }
 
-/** The magnitude of the map that is nearest to `magnitude`, of two equally near the smaller one. */
+/**
+ * The magnitude of the map that is nearest to `magnitude`, of two equally near the smaller one. No two midpoints have
+ * the same start, so one comparison decides.
+ */
 // @ts-ignore: decorator
 @inline
 function nearest(magnitude: f32, midpoints: usize, starts: usize): i32 {
-  let start = (reinterpret<i32>(magnitude) >> startShift) - firstStart;
-  if (start < 0) start = 0;
-  let index: i32 = load<u8>(starts + start);
-  while (magnitude > load<f32>(midpoints + (index << 2))) index++;
-  return index;
+  const start = max<i32>((reinterpret<i32>(magnitude) >> startShift) - firstStart, 0);
+  const index: i32 = load<u8>(starts + start);
+  return index + i32(magnitude > load<f32>(midpoints + (index << 2)));
 }
 
 // @ts-ignore: decorator
@@ -147,14 +148,18 @@ export function adamW8bit(
   // Of a chunk of zeros the quotients are no numbers.
   const divisor1: f32 = newFactor1 == 0 ? 1 : newFactor1;
   const divisor2: f32 = newFactor2 == 0 ? 1 : newFactor2;
+  for (let at: usize = 0; at < bytes; at += 16) {
+    v128.store(firsts + at, f32x4.div(v128.load(firsts + at), f32x4.splat(divisor1)));
+    v128.store(seconds + at, f32x4.div(v128.load(seconds + at), f32x4.splat(divisor2)));
+  }
   for (let i: usize = 0; i < n; i++) {
-    const first = load<f32>(firsts + (i << 2)) / divisor1;
+    const first = load<f32>(firsts + (i << 2));
     const magnitude = reinterpret<f32>(reinterpret<i32>(first) & float32AbsMask);
     const index = nearest(magnitude, signedMidpoints, signedStarts);
     // A negative number stays one: it is not rounded to 0, and the map has no -1.
-    const negative = signedZero - min(max(index, 1), signedZero);
-    store<u8>(codes1 + i, <u8>(first < 0 ? negative : signedZero + index));
-    const second = load<f32>(seconds + (i << 2)) / divisor2;
+    const negative = signedZero - min<i32>(max<i32>(index, 1), signedZero);
+    store<u8>(codes1 + i, <u8>select<i32>(negative, signedZero + index, first < 0));
+    const second = load<f32>(seconds + (i << 2));
     store<u8>(codes2 + i, <u8>nearest(second, unsignedMidpoints, unsignedStarts));
   }
 }

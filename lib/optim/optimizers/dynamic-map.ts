@@ -10,7 +10,7 @@ interface DynamicMap {
   readonly midpoints: Float32Array;
   /**
    * Where to look for a magnitude's code first, by the bits of a float32 above its low 15, from 2^-24 on: the number
-   * of midpoints below all magnitudes with these bits.
+   * of midpoints below all magnitudes with these bits, among which there is at most one more.
    */
   readonly starts: Uint8Array;
 }
