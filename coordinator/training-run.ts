@@ -2,7 +2,7 @@ import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
 import { objectiveOf } from "#lib/objectives/index";
 import { metricsOf } from "#lib/objectives/metrics";
-import { StepUpdate } from "#lib/optim/index";
+import { StepUpdate, type TensorStates } from "#lib/optim/index";
 import { Checkpointer } from "./checkpointer.js";
 import { isDue, isEvaluationDue } from "./due.js";
 import { EvaluationWork, GenerationWork } from "./inference-work.js";
@@ -93,6 +93,11 @@ export class TrainingRun {
     this.#shards.onGroupComplete((shard, step, group) =>
       this.#current?.groupArrived(shard, step, group),
     );
+  }
+
+  /** What the optimizer keeps of whole tensors; writing sets it, before the first step. */
+  get tensorStates(): TensorStates {
+    return this.#updates.tensorStates;
   }
 
   /** Ends the run with this error, wherever it is. */
@@ -308,18 +313,21 @@ export class TrainingRun {
     const isWorkers = isLockstepError(error) && workerFailures.has(error.code);
     if (!isWorkers || this.#isUpdating || this.#step <= this.#savedStep) return;
     // The run's failure has been told, so this may not wait on `orFailure`; an error here adds nothing.
-    await this.#checkpointer
-      ?.begin(async (into) => this.#shards.snapshot(into), this.#state())
-      .catch(() => {});
+    await this.#beginSave().catch(() => {});
     await this.#checkpointer?.settled();
   }
 
   async #save(): Promise<void> {
     this.#savedStep = this.#step;
     this.#saveRequested = false;
-    await this.#orFailure(
-      this.#checkpointer?.begin(async (into) => this.#shards.snapshot(into), this.#state()) ??
-        Promise.resolve(),
+    await this.#orFailure(this.#beginSave());
+  }
+
+  async #beginSave(): Promise<void> {
+    await this.#checkpointer?.begin(
+      async (into) => this.#shards.snapshot(into),
+      this.#state(),
+      this.#updates.tensorStates,
     );
   }
 

@@ -24,6 +24,7 @@ import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { MasterPiece } from "#lib/core/masters-hash";
 import type { TensorSlot } from "#lib/core/parameter-layout";
+import type { TensorStates } from "#lib/optim/index";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
 import type { PreparedRun } from "./prepared-run.js";
@@ -44,7 +45,7 @@ export async function saveCheckpoint(
   run: StartedRun,
   snapshot: Snapshot,
   state: CheckpointState,
-  deviceKind: string | undefined,
+  beside: { readonly tensorStates: TensorStates; readonly deviceKind: string | undefined },
 ): Promise<{ directory: string; bytes: number }> {
   const { config, record, lastSave } = run;
   const directory = join(config.output_dir, checkpointName(state.step));
@@ -57,11 +58,11 @@ export async function saveCheckpoint(
     await mkdir(join(temporary, ownFolder));
     await writeCheckpointRecord(temporary, {
       ...record,
-      deviceKind: deviceKind ?? record.deviceKind,
+      deviceKind: beside.deviceKind ?? record.deviceKind,
       savedAtMs,
     });
     if (config.save_only_model) return;
-    await writeOptimizerState(join(temporary, ownFolder), snapshot);
+    await writeOptimizerState(join(temporary, ownFolder), snapshot, beside.tensorStates);
     await writeFile(join(temporary, stateFile), `${JSON.stringify(state, null, 2)}\n`);
     await writeFile(join(temporary, configFile), printConfig(config));
     await writeChecksums(temporary, checksumsFile);

@@ -69,7 +69,7 @@ export async function trainLocal(
 
   // Float32 masters and what the optimizer keeps, in as many ranges as memories of WebAssembly are needed:
   // one, for a model of less than 200M parameters. The bits are the same for any number.
-  const numShards = shardsNeeded(layout, openOptimizer(optimizer).slots);
+  const numShards = shardsNeeded(layout, openOptimizer(optimizer));
   const shards: ShardArithmetic[] = [];
   // The whole parameter space as it travels: parameters one way, gradients the other.
   const parameters = numShards === 1 ? undefined : sharedWireSpace(layout);
@@ -91,6 +91,7 @@ export async function trainLocal(
   let blockSums: number[] = [];
   const updated: UpdatedShards = {
     reduce: async () => blockSums,
+    measure: async (_step, measurement) => shards.flatMap((shard) => shard.measure(measurement)),
     apply: async (_step, update) => {
       for (const shard of shards) shard.apply(update);
       publish();

@@ -139,10 +139,11 @@ const optimisation = {
     .default(null),
   warmup_steps: stepsOrFraction.default(0).describe("steps, or a fraction (rounded up)"),
   optim: z.enum(optimizerNames).default("adamw_torch_fused"),
-  optim_args: text
+  optim_args: z
+    .union([text, z.record(z.string(), z.union([z.number(), z.boolean(), z.string()]))])
     .nullable()
     .default(null)
-    .describe("arguments of the optimizer: NAME=VALUE with commas between them"),
+    .describe("arguments of the optimizer: NAME=VALUE with commas between them, or a mapping"),
   weight_decay: z.number().min(0).default(0).describe("matrices only"),
   ...optimizerFields,
   dropout: z

@@ -1,8 +1,8 @@
-export type { Update } from "./block-passes.js";
 export { clipCoefficient, totalNorm } from "./clip.js";
 export { gradScalerDefaults, type LossScalerState } from "./loss-scaler.js";
 export { maxMemoryBytes, memoryMap, shardsBytes, shardsNeeded } from "./memory-map.js";
 export { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
+export type { Update } from "./region-update.js";
 export {
   learningRateAt,
   type ScheduleContext,
@@ -16,3 +16,6 @@ export {
   type UpdatedShards,
   type UpdateSettings,
 } from "./step-update.js";
+export type { Measurement } from "./tensor-passes.js";
+export type { TensorStates } from "./tensor-statistics.js";
+export type { SumWindow } from "./tensor-sums.js";

@@ -1,10 +1,13 @@
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import type { ShardPiece } from "#lib/core/shard-arrays";
-import { type BlockPass, BlockPasses, type Update } from "./block-passes.js";
+import { type BlockPass, BlockPasses } from "./block-passes.js";
 import { BlockThread } from "./block-thread.js";
 import { instantiateKernels } from "./kernels.js";
 import { type MemoryMap, memoryMap, wasmPageBytes } from "./memory-map.js";
 import { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
+import type { Update } from "./region-update.js";
+import type { Measurement } from "./tensor-passes.js";
+import type { SumWindow } from "./tensor-sums.js";
 
 /** The smallest of the systems that Node runs on. */
 const systemPageBytes = 4096;
@@ -35,6 +38,7 @@ export class ShardArithmetic implements ShardPiece {
   private constructor(
     range: ElementRange,
     map: MemoryMap,
+    packing: Readonly<Record<string, number>>,
     buffer: SharedArrayBuffer,
     passes: BlockPasses,
     thread: BlockThread | undefined,
@@ -45,10 +49,11 @@ export class ShardArithmetic implements ShardPiece {
     this.#passes = passes;
     this.#thread = thread;
     this.#bytes = new Uint8Array(buffer);
-    const view = (start: number) => new Float32Array(buffer, start, map.numElements);
+    const view = (start: number, elementsOfOne = 1) =>
+      new Float32Array(buffer, start, map.numElements / elementsOfOne);
     this.masters = view(map.masters);
     this.states = Object.fromEntries(
-      Object.entries(map.states).map(([slot, start]) => [slot, view(start)]),
+      Object.entries(map.states).map(([slot, start]) => [slot, view(start, packing[slot])]),
     );
     this.gradientSum = view(map.gradientSum);
   }
@@ -64,7 +69,8 @@ export class ShardArithmetic implements ShardPiece {
     optimizer: ChosenOptimizer,
     options: { readonly withThread?: boolean } = {},
   ): Promise<ShardArithmetic> {
-    const map = memoryMap(layout, range, openOptimizer(optimizer).slots);
+    const opened = openOptimizer(optimizer);
+    const map = memoryMap(layout, range, opened);
     const pages = Math.ceil(map.totalBytes / wasmPageBytes);
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     const buffer = memory.buffer as SharedArrayBuffer;
@@ -81,7 +87,7 @@ export class ShardArithmetic implements ShardPiece {
       options.withThread === true
         ? await BlockThread.start({ layout, range, optimizer, map, memory }, passes.numBlocks)
         : undefined;
-    return new ShardArithmetic(range, map, buffer, passes, thread);
+    return new ShardArithmetic(range, map, opened.packing, buffer, passes, thread);
   }
 
   /** Ends the second thread, if there is one; passes after it run in the caller's. */
@@ -117,6 +123,19 @@ export class ShardArithmetic implements ShardPiece {
    */
   blockSumsOfSquares(): Float64Array<ArrayBuffer> {
     return this.#run({ kind: "squares" });
+  }
+
+  /**
+   * A round of the statistics that the optimizer needs of whole tensors, which may change gradient and states.
+   * @returns sums of the range's parts of tensors, in order
+   */
+  measure(measurement: Measurement): readonly SumWindow[] {
+    const { numBlocks } = this.#passes;
+    if (this.#thread === undefined) return this.#passes.measure(measurement, 0, numBlocks);
+    const middle = numBlocks >>> 1;
+    this.#thread.begin({ measurement, from: middle, to: numBlocks });
+    const first = this.#passes.measure(measurement, 0, middle);
+    return [...first, ...this.#thread.finishMeasurement()];
   }
 
   /**

@@ -1,9 +1,12 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { blockElements, type ParameterLayout, regionAt } from "#lib/core/parameter-layout";
-import type { Update } from "./block-passes.js";
 import { clipCoefficient, totalNorm } from "./clip.js";
 import { LossScaler, type LossScalerState, type LossScaling } from "./loss-scaler.js";
 import type { ChosenOptimizer } from "./optimizers/index.js";
+import type { Update } from "./region-update.js";
+import type { Measurement } from "./tensor-passes.js";
+import { type TensorStates, TensorStatistics } from "./tensor-statistics.js";
+import type { SumWindow } from "./tensor-sums.js";
 
 /**
  * Steps in a row with a non-finite gradient, each skipped, before the run is given up. Only those count whose loss
@@ -41,6 +44,11 @@ export interface UpdatedShards {
    * @returns fp64 sums of squares of all blocks of the space, in block order
    */
   reduce(step: number): Promise<Iterable<number>>;
+  /**
+   * Adds up what the optimizer needs of whole tensors; called only for one that needs something.
+   * @returns sums of the shards' parts of tensors, in the order of the shards
+   */
+  measure(step: number, measurement: Measurement): Promise<readonly SumWindow[]>;
   /** Updates the masters by the sum, and publishes them under the update's number. */
   apply(step: number, update: Update): Promise<void>;
   /** Forgets the sum; masters and what is published stay. */
@@ -56,6 +64,7 @@ export class StepUpdate {
   readonly #layout: ParameterLayout;
   readonly #settings: UpdateSettings;
   readonly #scaler: LossScaler | undefined;
+  readonly #statistics: TensorStatistics;
   #numUpdates: number;
   #skippedInARow = 0;
   /** Of those in a row, with a loss that was not scaled up. */
@@ -73,6 +82,7 @@ export class StepUpdate {
   ) {
     this.#layout = layout;
     this.#settings = settings;
+    this.#statistics = new TensorStatistics(layout, settings.optimizer);
     this.#numUpdates = numUpdates;
     const { lossScaling } = settings;
     this.#scaler = lossScaling && new LossScaler(lossScaling, lossScaler);
@@ -93,9 +103,15 @@ export class StepUpdate {
     return this.#scaler?.state;
   }
 
+  /** What the optimizer keeps of whole tensors; writing sets it, before the first step. */
+  get tensorStates(): TensorStates {
+    return this.#statistics.states;
+  }
+
   /**
    * Ends a step of which all gradients are there: sum, norm over blocks in block order, finite?, clip,
-   * optimizer, publish. Whether one of `lossScale` overflowed is decided here, for all shards.
+   * statistics of tensors, optimizer, publish. Whether one of `lossScale` overflowed is decided here, for all
+   * shards.
    *
    * @param step 0-based
    * @throws E_NON_FINITE_GRADIENT where too many steps in a row have no finite gradient
@@ -119,7 +135,11 @@ export class StepUpdate {
       this.#skippedInARow = 0;
       this.#skippedUnscaled = 0;
       const gradientScale = clipCoefficient(gradientNorm, this.#settings.maxGradNorm) * unscale;
-      await shards.apply(step, { learningRate, updateNumber, gradientScale });
+      const update = await this.#statistics.run(
+        { learningRate, updateNumber, gradientScale },
+        async (measurement) => shards.measure(step, measurement),
+      );
+      await shards.apply(step, update);
       this.#numUpdates = updateNumber;
     } else {
       await shards.discard(step);

@@ -68,7 +68,10 @@ test("axolotl's LoRA example resolves, with a line for each key that has another
 
 test("what its examples ask for and is not here is refused by name, one flag an answer", () => {
   const message = (...args: string[]): string => failure(() => example("lora_1b", ...args));
-  assert.match(message(), /^E_CONFIG_UNSUPPORTED: optimizer: "adamw_8bit" .*adamw_torch_fused/);
+  assert.match(
+    message("--optimizer", "muon"),
+    /^E_CONFIG_UNSUPPORTED: optimizer: "muon" .*adamw_torch_fused/,
+  );
   assert.match(
     failure(() => example("lora_3b")),
     /^E_CONFIG_UNSUPPORTED: load_in_8bit: true .*quantised/,

@@ -29,6 +29,7 @@ function scripted(sumsOf: (step: number) => readonly number[]) {
   const calls: (["apply", number, Update] | ["discard", number])[] = [];
   const shards: UpdatedShards = {
     reduce: async (step) => sumsOf(step),
+    measure: async () => [],
     apply: async (step, update) => {
       calls.push(["apply", step, update]);
     },

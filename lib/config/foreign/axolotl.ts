@@ -50,7 +50,7 @@ export const axolotlKeys: ForeignKeys = {
   optimizer: reworded(
     "optim",
     Object.fromEntries(optimizerNames.map((name) => [name, name])),
-    `there are no other optimizers, and states are float32; write optimizer: adamw_torch_fused`,
+    "there are no other optimizers; write optimizer: adamw_torch_fused",
   ),
   val_set_size: renamed("validation_split"),
   num_warmup_steps: renamed("warmup_steps"),

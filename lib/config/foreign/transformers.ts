@@ -18,7 +18,7 @@ export const transformersKeys: ForeignKeys = {
     on === false ? undefined : on === true ? "group_by_length" : on,
   ),
   save_safetensors: fixed([true], "weights are always written as safetensors"),
-  adafactor: fixed([false], "optim names the optimizer"),
+  adafactor: renamed("optim", (on) => (on === false ? undefined : on === true ? "adafactor" : on)),
   logging_dir: ignored("logs go to output_dir/logs"),
   use_mps_device: ignored(torchOnly, false),
   half_precision_backend: ignored(torchOnly, "auto"),
