@@ -4,7 +4,7 @@ import type { Metrics } from "#lib/core/events";
 import type { WorkerJob } from "#lib/core/job";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import type { ShardPiece } from "#lib/core/shard-arrays";
-import type { UpdateSettings } from "#lib/optim/index";
+import type { MetricScheduleState, UpdateSettings } from "#lib/optim/index";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { WireSecurity } from "#lib/wire/security";
 import type { FrontDoor } from "./front-door.js";
@@ -38,6 +38,8 @@ export interface CheckpointState {
   readonly logHistory: readonly LogEntry[];
   /** The best evaluation so far, where `evaluation.best` asks for one. */
   readonly best?: BestEvaluation;
+  /** What the schedule remembers, where the rate follows a metric of evaluations. */
+  readonly schedule?: MetricScheduleState;
   /** Absent in checkpoints of versions that kept none. */
   readonly account?: RunAccount;
 }

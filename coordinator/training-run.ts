@@ -86,7 +86,8 @@ export class TrainingRun {
     this.#step = resume?.state.step ?? 0;
     this.#savedStep = this.#step;
     const { job, updates } = parts.options;
-    this.#updates = new StepUpdate(job.layout, updates, resume?.state.numUpdates);
+    const { numUpdates, schedule } = resume?.state ?? {};
+    this.#updates = new StepUpdate(job.layout, updates, numUpdates, schedule);
     this.#history = new RunHistory(parts.options);
     this.#transfers = new TransferMeter(bus, this.#shards);
     this.#shards.onGroupComplete((shard, step, group) =>
@@ -272,6 +273,7 @@ export class TrainingRun {
       metrics: metricsOf(objectiveOf(this.#options.job.objective.kind), loss, scores),
     };
     this.#evaluations.push(result);
+    if (isEvaluationDue(evaluation, this.#step)) this.#updates.evaluated(result);
     bus.publish({ type: "evaluation.completed", ...result });
     return this.#history.evaluated(result);
   }
@@ -342,9 +344,11 @@ export class TrainingRun {
   }
 
   #state(): CheckpointState {
+    const { numUpdates, schedule } = this.#updates;
     return {
       step: this.#step,
-      numUpdates: this.#updates.numUpdates,
+      numUpdates,
+      ...(schedule === undefined ? {} : { schedule }),
       epoch: this.#options.plan.epochAt(this.#step),
       ...this.#history.state(),
     };

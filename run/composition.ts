@@ -24,15 +24,18 @@ export function compose(
     model,
     objective: { kind },
     plan,
+    hasValidation,
   }: {
     readonly model: StartingModel;
     readonly objective: ObjectiveJob;
     readonly plan: TrainingPlan;
+    /** Whether there are rows to evaluate. */
+    readonly hasValidation: boolean;
   },
 ): Composition {
   const objective = objectiveOf(kind);
   // Refuses a metric that the objective does not have.
-  bestMetric(config, objective);
+  const best = bestMetric(config, objective);
   return {
     objective,
     parameters: parametersKindOf(config).choose(config, model, {
@@ -40,6 +43,6 @@ export function compose(
       frozenDtype: config.bf16 ? "bfloat16" : "float32",
       seed: config.seed,
     }),
-    updates: updateSettings(config, plan.totalSteps),
+    updates: updateSettings(config, { totalSteps: plan.totalSteps, best, hasValidation }),
   };
 }

@@ -24,6 +24,7 @@ import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { MasterPiece } from "#lib/core/masters-hash";
 import type { TensorSlot } from "#lib/core/parameter-layout";
+import { isScheduleState } from "#lib/optim/index";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
 import type { PreparedRun } from "./prepared-run.js";
@@ -149,8 +150,16 @@ export async function readState(file: string): Promise<CheckpointState> {
     ...(isRecord(best) && typeof best.metric === "number" && isCount(best.step)
       ? { best: { metric: best.metric, step: best.step } }
       : {}),
+    ...withSchedule(parsed.schedule, file),
     ...withAccount(parsed.account),
   };
+}
+
+/** @throws E_JSON_FILE where it is not what a schedule remembers */
+function withSchedule(value: unknown, file: string): Pick<CheckpointState, "schedule"> {
+  if (value === undefined) return {};
+  if (isScheduleState(value)) return { schedule: value };
+  throw new LockstepError("E_JSON_FILE", { file, problem: "its schedule is not that of a run" });
 }
 
 function withAccount(value: unknown): Pick<CheckpointState, "account"> {

@@ -1,5 +1,13 @@
 export type { Update } from "./block-passes.js";
 export { clipCoefficient, totalNorm } from "./clip.js";
+export {
+  isScheduleState,
+  type MetricSchedule,
+  type MetricScheduleName,
+  type MetricScheduleState,
+  metricSchedule,
+  metricScheduleNames,
+} from "./metric-schedules.js";
 export { maxMemoryBytes, memoryMap, shardsBytes, shardsNeeded } from "./memory-map.js";
 export { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
 export {

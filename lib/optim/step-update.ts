@@ -1,7 +1,9 @@
 import { LockstepError } from "#lib/core/errors/index";
+import type { Metrics } from "#lib/core/events";
 import { blockElements, type ParameterLayout, regionAt } from "#lib/core/parameter-layout";
 import type { Update } from "./block-passes.js";
 import { clipCoefficient, totalNorm } from "./clip.js";
+import type { MetricSchedule, MetricScheduleState } from "./metric-schedules.js";
 import type { ChosenOptimizer } from "./optimizers/index.js";
 
 /** Steps in a row with a non-finite gradient, each skipped, before the run is given up. */
@@ -12,6 +14,8 @@ export interface UpdateSettings {
   readonly optimizer: ChosenOptimizer;
   /** The rate of update t (0-based count of completed updates). */
   readonly learningRateAt: (completedUpdates: number) => number;
+  /** Where the rate follows a metric of evaluations, in place of `learningRateAt`. */
+  readonly metricSchedule?: MetricSchedule;
   /** 0 or null: no clipping. */
   readonly maxGradNorm: number | null;
 }
@@ -39,17 +43,43 @@ export class StepUpdate {
   readonly #settings: UpdateSettings;
   #numUpdates: number;
   #skippedInARow = 0;
+  #schedule: MetricScheduleState | undefined;
 
-  /** @param numUpdates updates that were made before, of a run that goes on */
-  constructor(layout: ParameterLayout, settings: UpdateSettings, numUpdates = 0) {
+  /**
+   * @param numUpdates updates that were made before, of a run that goes on
+   * @param schedule what its metric schedule remembered then
+   */
+  constructor(
+    layout: ParameterLayout,
+    settings: UpdateSettings,
+    numUpdates = 0,
+    schedule: MetricScheduleState | undefined = settings.metricSchedule?.start,
+  ) {
     this.#layout = layout;
     this.#settings = settings;
     this.#numUpdates = numUpdates;
+    this.#schedule = schedule;
   }
 
   /** Updates made: the version that is published. */
   get numUpdates(): number {
     return this.#numUpdates;
+  }
+
+  /** What the metric schedule remembers; undefined where the rate follows no metric. */
+  get schedule(): MetricScheduleState | undefined {
+    return this.#schedule;
+  }
+
+  /** Tells the metric schedule of an evaluation that came when it was due; others do not count. */
+  evaluated({ loss, metrics }: { readonly loss: number; readonly metrics: Metrics }): void {
+    const { metricSchedule } = this.#settings;
+    if (metricSchedule === undefined || this.#schedule === undefined) return;
+    const { metric, next } = metricSchedule;
+    this.#schedule = next(
+      this.#schedule,
+      metric === "loss" ? loss : (metrics[metric] ?? Number.NaN),
+    );
   }
 
   /**
@@ -65,7 +95,8 @@ export class StepUpdate {
     { step, loss }: { readonly step: number; readonly loss: number },
   ): Promise<{ readonly learningRate: number; readonly gradientNorm: number }> {
     const updateNumber = this.#numUpdates + 1;
-    const learningRate = this.#settings.learningRateAt(this.#numUpdates);
+    const learningRate =
+      this.#schedule?.learningRate ?? this.#settings.learningRateAt(this.#numUpdates);
     const gradientNorm = totalNorm(this.#counted(await shards.reduce(step), updateNumber));
     if (!Number.isFinite(gradientNorm)) {
       await shards.discard(step);
