@@ -31,7 +31,10 @@ interface ScheduledRun {
  */
 export function updateSettings(config: ResolvedConfig, run: ScheduledRun): UpdateSettings {
   return {
-    optimizer: chosenOptimizer(config),
+    optimizer: {
+      ...chosenOptimizer(config),
+      ...(config.ema_decay === null ? {} : { emaDecay: config.ema_decay }),
+    },
     ...(followsMetric(config)
       ? {
           learningRateAt: () => config.learning_rate,

@@ -20,6 +20,7 @@ export const decisiveKeys: readonly ConfigKey[] = [
   "optim",
   "optim_args",
   ...(Object.keys(optimizerFields) as (keyof typeof optimizerFields)[]),
+  "ema_decay",
   "max_grad_norm",
   "bf16",
   "fp16",

@@ -142,6 +142,15 @@ const optimisation = {
     .describe("arguments of the optimizer: NAME=VALUE with commas between them"),
   weight_decay: z.number().min(0).default(0).describe("matrices only"),
   ...optimizerFields,
+  ema_decay: z
+    .number()
+    .gt(0)
+    .lt(1)
+    .nullable()
+    .default(null)
+    .describe(
+      "decay of a moving average of the weights over all updates, saved beside them in ema/; null: there is none",
+    ),
   max_grad_norm: z.number().min(0).nullable().default(1).describe("0 or null: no clipping"),
 };
 

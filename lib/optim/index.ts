@@ -1,5 +1,6 @@
 export type { Update } from "./block-passes.js";
 export { clipCoefficient, totalNorm } from "./clip.js";
+export { emaSlot } from "./ema.js";
 export {
   isScheduleState,
   type MetricSchedule,

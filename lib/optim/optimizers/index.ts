@@ -1,3 +1,4 @@
+import { emaSlot } from "#lib/optim/ema";
 import { adamW } from "./adamw.js";
 import type { CommonKeys, Optimizer, OptimizerSettings } from "./kind.js";
 import { sgd } from "./sgd.js";
@@ -12,6 +13,8 @@ export const optimizerNames: readonly string[] = optimizers.flatMap(({ names }) 
 export interface ChosenOptimizer {
   readonly name: string;
   readonly settings: OptimizerSettings;
+  /** Of the masters' moving average, which is kept whatever the optimizer; absent: there is none. */
+  readonly emaDecay?: number;
 }
 
 /** @param optim one of `optimizerNames` */
@@ -29,8 +32,8 @@ export function chooseOptimizer(
 }
 
 /** The optimizer of a choice, which has its settings in other threads too. */
-export function openOptimizer({ name, settings }: ChosenOptimizer): {
-  /** Names of the arrays that it keeps. */
+export function openOptimizer({ name, settings, emaDecay }: ChosenOptimizer): {
+  /** Names of the arrays that it keeps, and of the average beside them. */
   readonly slots: readonly string[];
   readonly update: (
     kernels: Parameters<Optimizer["update"]>[0],
@@ -39,7 +42,7 @@ export function openOptimizer({ name, settings }: ChosenOptimizer): {
 } {
   const optimizer = find((each) => each.name === name, name);
   return {
-    slots: optimizer.states(settings),
+    slots: [...optimizer.states(settings), ...(emaDecay === undefined ? [] : [emaSlot])],
     update: (kernels, update) => optimizer.update(kernels, settings, update),
   };
 }
