@@ -1,4 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
+import { checkRates } from "#lib/parameters/index";
 import type { ParsedConfig } from "./fields.js";
 import { followsMetric } from "./schedule-names.js";
 import { parseSizeBytes } from "./steps.js";
@@ -21,6 +22,7 @@ export function checkTogether(config: ParsedConfig): void {
     const reason = `${config.lr_scheduler_type} follows a metric of evaluations, and there are none`;
     conflict("lr_scheduler_type and eval_strategy", reason);
   }
+  checkRates(config);
   checkPrecision(config);
   if (config.heartbeat_timeout_ms < 2 * config.heartbeat_interval_ms) {
     conflict(

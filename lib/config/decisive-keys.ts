@@ -1,5 +1,5 @@
 import { basename, resolve } from "node:path";
-import { parametersKindOf, parametersKinds } from "#lib/parameters/index";
+import { parametersKindOf, parametersKinds, rateFields } from "#lib/parameters/index";
 import { type ConfigKey, declaredKeys, optimizerFields } from "./fields.js";
 import { followsMetric } from "./schedule-names.js";
 import { decisiveOptimizerSettings } from "./optimizer.js";
@@ -16,6 +16,7 @@ export const decisiveKeys: readonly ConfigKey[] = [
   "lr_scheduler_type",
   "lr_scheduler_kwargs",
   "warmup_steps",
+  ...(Object.keys(rateFields) as (keyof typeof rateFields)[]),
   "weight_decay",
   "optim",
   "optim_args",
