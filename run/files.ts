@@ -24,7 +24,7 @@ import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { MasterPiece } from "#lib/core/masters-hash";
 import type { TensorSlot } from "#lib/core/parameter-layout";
-import { emaSlot, isScheduleState } from "#lib/optim/index";
+import { emaSlot, readScheduleState } from "#lib/optim/index";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
 import { emaFolder } from "./output-contents.js";
@@ -159,7 +159,8 @@ export async function readState(file: string): Promise<CheckpointState> {
 /** @throws E_JSON_FILE where it is not what a schedule remembers */
 function withSchedule(value: unknown, file: string): Pick<CheckpointState, "schedule"> {
   if (value === undefined) return {};
-  if (isScheduleState(value)) return { schedule: value };
+  const schedule = readScheduleState(value);
+  if (schedule !== undefined) return { schedule };
   throw new LockstepError("E_JSON_FILE", { file, problem: "its schedule is not that of a run" });
 }
 

@@ -143,7 +143,8 @@ export async function removeRuns(
       ({ isOurs, record: saved }) => isOurs && !(saved !== undefined && isKept(saved.identity)),
     )
     .map((checkpoint) => checkpoint.directory);
-  if (isSame(directory, modelDirectory) || removed.some((path) => isWithin(modelDirectory, path))) {
+  const taken = [...removed, join(directory, emaFolder)];
+  if (isSame(directory, modelDirectory) || taken.some((path) => isWithin(modelDirectory, path))) {
     throw new LockstepError("E_CONFIG_CONFLICT", {
       keys: "overwrite_output_dir and model_name_or_path",
       reason: `the model ${modelDirectory} is among what would be removed or replaced`,

@@ -1,5 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
-import { metricScheduleNames } from "#lib/optim/index";
+import { metricScheduleNames } from "#lib/optim/metric-schedules";
 import { type ConfigKey, defaultOf, type ParsedConfig } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { givenPlaces } from "./given-keys.js";

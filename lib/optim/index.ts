@@ -2,12 +2,11 @@ export type { Update } from "./block-passes.js";
 export { clipCoefficient, totalNorm } from "./clip.js";
 export { emaSlot } from "./ema.js";
 export {
-  isScheduleState,
   type MetricSchedule,
   type MetricScheduleName,
   type MetricScheduleState,
   metricSchedule,
-  metricScheduleNames,
+  readScheduleState,
 } from "./metric-schedules.js";
 export { maxMemoryBytes, memoryMap, shardsBytes, shardsNeeded } from "./memory-map.js";
 export { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";

@@ -24,14 +24,20 @@ export interface MetricScheduleState {
   readonly windowSum: number;
 }
 
+/** JSON has no value that is no number. */
+const orNaN = z
+  .number()
+  .nullable()
+  .transform((value) => value ?? Number.NaN);
 const stateSchema = z.object({
   ...{ learningRate: z.number(), best: z.number().nullable(), numBad: z.number() },
   ...{ numGood: z.number(), cooldown: z.number(), warmup: z.number(), untilReset: z.number() },
-  ...{ window: z.array(z.number()), windowSum: z.number() },
+  ...{ window: z.array(orNaN), windowSum: orNaN },
 });
 
-export const isScheduleState = (value: unknown): value is MetricScheduleState =>
-  stateSchema.safeParse(value).success;
+/** What a schedule remembered, out of a checkpoint's JSON; undefined where it is something else. */
+export const readScheduleState = (value: unknown): MetricScheduleState | undefined =>
+  stateSchema.safeParse(value).data;
 
 /** A schedule whose rate is a function of the evaluations before. */
 export interface MetricSchedule {
