@@ -70,13 +70,16 @@ const plateauArguments = z.strictObject({
   min_lr: comparison.min_lr.default(0),
 });
 
+/** GreedyLR's lowest rate where `min_lr` does not say another, above most rates of fine-tuning. */
+export const greedyMinimumRate = 1e-3;
+
 /** Arguments and defaults of transformers.optimization.GreedyLR (arXiv 2512.14527), without its prints. */
 const greedyArguments = z.strictObject({
   ...comparison,
   threshold_mode: comparison.threshold_mode.default("abs"),
   threshold: comparison.threshold.default(1e-6),
   factor: comparison.factor.default(0.95),
-  min_lr: comparison.min_lr.default(1e-3),
+  min_lr: comparison.min_lr.default(greedyMinimumRate),
   max_lr: z.number().default(1),
   warmup: z.number().default(0),
   smooth: z.boolean().default(false),
