@@ -30,13 +30,10 @@ export function compose(
     model,
     objective: { kind },
     plan,
-    hasValidation,
   }: {
     readonly model: StartingModel;
     readonly objective: ObjectiveJob;
     readonly plan: TrainingPlan;
-    /** Whether there are rows to evaluate. */
-    readonly hasValidation: boolean;
   },
 ): Composition {
   const objective = objectiveOf(kind);
@@ -53,6 +50,6 @@ export function compose(
   return {
     objective,
     parameters: { ...parameters, lines },
-    updates: updateSettings(config, { totalSteps: plan.totalSteps, best, hasValidation }),
+    updates: updateSettings(config, { totalSteps: plan.totalSteps, best }),
   };
 }

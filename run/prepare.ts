@@ -45,9 +45,7 @@ export async function prepareRun(
     const dated = withDateOf(tokenizer, asked, opened.date);
     const config = settleConfig(dated, choice?.bf16 ?? asked.bf16 === true);
     const start = startingModel(config, opened, weights, data);
-    const hasValidation = data.validation.length > 0;
-    const { objective } = data;
-    const parts = compose(config, { model: start, objective, plan, hasValidation });
+    const parts = compose(config, { model: start, objective: data.objective, plan });
     const { isChat } = data;
     const sample = await sampleOf(config, tokenizer, { ...opened.context, isChat });
     const modelConfig = { ...opened.modelConfig, ...start.configChanges };

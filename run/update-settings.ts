@@ -21,13 +21,11 @@ interface ScheduledRun {
   readonly totalSteps: number;
   /** What evaluations are compared by; undefined: the loss. */
   readonly best: Metric | undefined;
-  /** Whether there are rows to evaluate. */
-  readonly hasValidation: boolean;
 }
 
 /**
  * @throws E_CONFIG_INVALID for arguments that the schedule does not have; E_CONFIG_CONFLICT where it follows a
- *   metric that there is none of, or the wrong way
+ *   metric the wrong way
  */
 export function updateSettings(config: ResolvedConfig, run: ScheduledRun): UpdateSettings {
   return {
@@ -62,17 +60,8 @@ function scheduleOf(
   return rateAt;
 }
 
-function metricScheduleOf(
-  config: ResolvedConfig,
-  { best, hasValidation }: ScheduledRun,
-): MetricSchedule {
+function metricScheduleOf(config: ResolvedConfig, { best }: ScheduledRun): MetricSchedule {
   const { lr_scheduler_type: name, learning_rate: learningRate, lr_scheduler_kwargs } = config;
-  if (!hasValidation) {
-    throw new LockstepError("E_CONFIG_CONFLICT", {
-      keys: "lr_scheduler_type and validation_split",
-      reason: `${name} follows a metric of evaluations, and no rows are kept for them`,
-    });
-  }
   const schedule = metricSchedule(name as MetricScheduleName, best?.key ?? "loss", {
     ...{ learningRate, kwargs: lr_scheduler_kwargs },
   });
