@@ -40,7 +40,8 @@ test("one process, two workers and a resumed run save the same average, and chec
   const weights = await readAll(job.file("local"));
   const average = await readAll(job.file("local/ema"));
   assert.deepEqual([...average.keys()], [...weights.keys()]);
-  assert.deepEqual(await readdir(job.file("local/ema")), await readdir(job.modelDirectory));
+  const namesIn = async (directory: string): Promise<string[]> => (await readdir(directory)).sort();
+  assert.deepEqual(await namesIn(job.file("local/ema")), await namesIn(job.modelDirectory));
   for (const other of ["cluster", "resumed", "cluster/checkpoint-6"]) {
     assert.deepEqual(await readAll(job.file(other)), weights, other);
     assert.deepEqual(await readAll(job.file(`${other}/ema`)), average, other);

@@ -100,6 +100,7 @@ for (const [optimizer, emaDecay] of [
     const [shard] = shards;
     assert.ok(shard !== undefined);
     let expected: Float64Array | undefined;
+    const largest = new Float64Array(layout.numElements);
     await train(shards, [0, numSteps], () => {
       const { masters } = shard;
       expected =
@@ -107,8 +108,9 @@ for (const [optimizer, emaDecay] of [
         Float64Array.from(masters);
       averageOf(shard).forEach((value, i) => {
         const wanted = expected?.[i] as number;
-        // Of a sum that cancels, the parts count.
-        const size = Math.max(Math.abs(wanted), Math.abs(masters[i] as number));
+        // Of an average that cancels, the largest part counts.
+        const size = Math.max(largest[i] as number, Math.abs(masters[i] as number));
+        largest[i] = size;
         if (Math.abs(value - wanted) > 1e-6 * size) assert.fail(`${i}: ${value}, not ${wanted}`);
       });
     });
