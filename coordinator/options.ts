@@ -4,7 +4,12 @@ import type { Metrics } from "#lib/core/events";
 import type { WorkerJob } from "#lib/core/job";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import type { ShardPiece } from "#lib/core/shard-arrays";
-import type { LossScalerState, TensorStates, UpdateSettings } from "#lib/optim/index";
+import type {
+  LossScalerState,
+  MetricScheduleState,
+  TensorStates,
+  UpdateSettings,
+} from "#lib/optim/index";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { WireSecurity } from "#lib/wire/security";
 import type { FrontDoor } from "./front-door.js";
@@ -40,6 +45,8 @@ export interface CheckpointState {
   readonly best?: BestEvaluation;
   /** Of a run in float16. */
   readonly lossScaler?: LossScalerState;
+  /** What the schedule remembers, where the rate follows a metric of evaluations. */
+  readonly schedule?: MetricScheduleState;
   /** Absent in checkpoints of versions that kept none. */
   readonly account?: RunAccount;
 }

@@ -86,8 +86,7 @@ export class TrainingRun {
     this.#step = resume?.state.step ?? 0;
     this.#savedStep = this.#step;
     const { job, updates } = parts.options;
-    const { numUpdates, lossScaler } = resume?.state ?? {};
-    this.#updates = new StepUpdate(job.layout, updates, numUpdates, lossScaler);
+    this.#updates = new StepUpdate(job.layout, updates, resume?.state);
     this.#history = new RunHistory(parts.options);
     this.#transfers = new TransferMeter(bus, this.#shards);
     this.#shards.onGroupComplete((shard, step, group) =>
@@ -281,6 +280,7 @@ export class TrainingRun {
       metrics: metricsOf(objectiveOf(this.#options.job.objective.kind), loss, scores),
     };
     this.#evaluations.push(result);
+    if (isEvaluationDue(evaluation, this.#step)) this.#updates.evaluated(result);
     bus.publish({ type: "evaluation.completed", ...result });
     return this.#history.evaluated(result);
   }
@@ -354,11 +354,12 @@ export class TrainingRun {
   }
 
   #state(): CheckpointState {
-    const { numUpdates, lossScaler } = this.#updates;
+    const { numUpdates, lossScaler, schedule } = this.#updates;
     return {
       step: this.#step,
       numUpdates,
       ...(lossScaler === undefined ? {} : { lossScaler }),
+      ...(schedule === undefined ? {} : { schedule }),
       epoch: this.#options.plan.epochAt(this.#step),
       ...this.#history.state(),
     };

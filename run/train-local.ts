@@ -46,8 +46,11 @@ interface LocalHooks {
   readonly onGradients?: (step: number, shards: readonly ShardArithmetic[]) => Promise<void>;
   /** Before the first step, when the engine has all weights. */
   readonly onStart?: () => Promise<void>;
-  /** After the update, when the engine has the new weights. */
-  readonly onStep?: (step: LocalStep) => void;
+  /**
+   * After the update, when the engine has the new weights.
+   * @returns the evaluation that was due, for a schedule that follows one
+   */
+  readonly onStep?: (step: LocalStep) => LocalEvaluation | undefined;
   /** Asked after each step whether to stop. */
   readonly isStopped?: () => boolean;
 }
@@ -143,7 +146,8 @@ export async function trainLocal(
 
       const seconds = (performance.now() - startedAt) / 1000;
       steps.push({ step: step + 1, loss, ...update, seconds });
-      hooks.onStep?.(steps[step] as LocalStep);
+      const evaluation = hooks.onStep?.(steps[step] as LocalStep);
+      if (evaluation !== undefined) updates.evaluated(evaluation);
       // The engine's calls block: signals are delivered in between.
       await new Promise((continued) => setImmediate(continued));
       if (hooks.isStopped?.() === true) break;

@@ -1,6 +1,7 @@
 import { basename, resolve } from "node:path";
-import { parametersKindOf, parametersKinds } from "#lib/parameters/index";
+import { parametersKindOf, parametersKinds, rateFields } from "#lib/parameters/index";
 import { type ConfigKey, declaredKeys, optimizerFields } from "./fields.js";
+import { followsMetric } from "./schedule-names.js";
 import { decisiveOptimizerSettings } from "./optimizer.js";
 import type { ResolvedConfig } from "./resolve.js";
 import { maxShardBytes } from "./steps.js";
@@ -15,10 +16,12 @@ export const decisiveKeys: readonly ConfigKey[] = [
   "lr_scheduler_type",
   "lr_scheduler_kwargs",
   "warmup_steps",
+  ...(Object.keys(rateFields) as (keyof typeof rateFields)[]),
   "weight_decay",
   "optim",
   "optim_args",
   ...(Object.keys(optimizerFields) as (keyof typeof optimizerFields)[]),
+  "ema_decay",
   "max_grad_norm",
   "bf16",
   "fp16",
@@ -133,7 +136,17 @@ export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string
     max_grad_norm: config.max_grad_norm ?? 0,
     metric_for_best_model: metric,
     greater_is_better: config.greater_is_better ?? metric !== "loss",
+    ...(followsMetric(config) ? evaluationSettings(config) : {}),
     ...choiceSettings(config),
+  };
+}
+
+/** Which evaluations there are, and how they are summed: it decides where the rate follows them. */
+function evaluationSettings(config: ResolvedConfig): Readonly<Record<string, unknown>> {
+  const { eval_strategy, eval_steps, eval_delay, per_device_eval_batch_size } = config;
+  return {
+    ...{ eval_strategy, eval_delay, per_device_eval_batch_size },
+    eval_steps: eval_strategy === "steps" ? eval_steps : null,
   };
 }
 

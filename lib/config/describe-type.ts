@@ -15,6 +15,12 @@ export function describeType(schema: z.ZodType): string {
   if (schema instanceof z.ZodArray) {
     return `a list of ${describeType(schema.element as z.ZodType)}`;
   }
+  if (schema instanceof z.ZodObject) {
+    const each = Object.entries(schema.shape).map(
+      ([key, value]) => `${key} (${describeType(value as z.ZodType)})`,
+    );
+    return `mappings with ${each.join(", ")}`;
+  }
   if (schema instanceof z.ZodUnion) {
     return schema.options.map((option) => describeType(option as z.ZodType)).join(", or ");
   }

@@ -3,7 +3,7 @@ import { modelDropoutKinds } from "#lib/core/dropout";
 import { objectives } from "#lib/objectives/index";
 import { comparableMetrics } from "#lib/objectives/metrics";
 import { optimizerNames, optimizers } from "#lib/optim/optimizers/index";
-import { parametersKinds, parametersNames } from "#lib/parameters/index";
+import { parametersKinds, parametersNames, rateFields } from "#lib/parameters/index";
 import { cluster } from "./cluster-fields.js";
 import { declaredFields, declaredSections } from "./declared-fields.js";
 import { schedulerNames } from "./schedule-names.js";
@@ -138,6 +138,7 @@ const optimisation = {
     .nullable()
     .default(null),
   warmup_steps: stepsOrFraction.default(0).describe("steps, or a fraction (rounded up)"),
+  ...rateFields,
   optim: z.enum(optimizerNames).default("adamw_torch_fused"),
   optim_args: z
     .union([text, z.record(z.string(), z.union([z.number(), z.boolean(), z.string()]))])
@@ -152,6 +153,15 @@ const optimisation = {
     .default(null)
     .describe(
       "rate at which training drops values, of every kind that the model has, or by kind: {attention: 0}; null: as the model's config.json has it",
+    ),
+  ema_decay: z
+    .number()
+    .gt(0)
+    .lt(1)
+    .nullable()
+    .default(null)
+    .describe(
+      "decay of a moving average of the weights over all updates, saved beside them in ema/; null: there is none",
     ),
   max_grad_norm: z.number().min(0).nullable().default(1).describe("0 or null: no clipping"),
 };

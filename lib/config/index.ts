@@ -30,6 +30,7 @@ export {
   type SettledConfig,
   settleConfig,
 } from "./resolve.js";
+export { followsMetric } from "./schedule-names.js";
 export { type SettledBefore, takeOver } from "./take-over.js";
 export { hubTokenOf } from "./secrets.js";
 export {

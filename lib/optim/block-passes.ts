@@ -7,6 +7,7 @@ import {
   regionAt,
   wireOffsetBytes,
 } from "#lib/core/parameter-layout";
+import { emaSlot } from "./ema.js";
 import type { Kernels } from "./kernels.js";
 import type { MemoryMap } from "./memory-map.js";
 import { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
@@ -25,6 +26,7 @@ export type BlockPass =
     }
   | { readonly kind: "squares" }
   | { readonly kind: "update"; readonly update: Update; readonly published: number }
+  | { readonly kind: "average"; readonly weight: number }
   | { readonly kind: "publish"; readonly published: number };
 
 /** One block of the flat space: the unit in which every pass goes over the range. */
@@ -108,6 +110,8 @@ export class BlockPasses {
         };
       case "update":
         return this.#update(pass.update, pass.published);
+      case "average":
+        return (block) => this.#average(block, pass.weight);
       case "publish":
         return (block) => this.#publish(block, pass.published);
     }
@@ -180,6 +184,14 @@ export class BlockPasses {
       });
       if (isFloat16) this.#kernels.toFloat16(masters + at, wire, blockElements);
     };
+  }
+
+  /** @throws RangeError where no average is kept */
+  #average({ start }: Block, weight: number): void {
+    const { masters, states } = this.#map;
+    const average = states[emaSlot];
+    if (average === undefined) throw new RangeError("no average of the masters is kept");
+    this.#kernels.updateAverage(masters + start * 4, average + start * 4, blockElements, weight);
   }
 
   #publish({ start, wireStart, region: { dtype } }: Block, published: number): void {

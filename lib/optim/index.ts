@@ -1,4 +1,12 @@
 export { clipCoefficient, totalNorm } from "./clip.js";
+export { emaSlot } from "./ema.js";
+export {
+  type MetricSchedule,
+  type MetricScheduleName,
+  type MetricScheduleState,
+  metricSchedule,
+  readScheduleState,
+} from "./metric-schedules.js";
 export { gradScalerDefaults, type LossScalerState } from "./loss-scaler.js";
 export { maxMemoryBytes, memoryMap, shardsBytes, shardsNeeded } from "./memory-map.js";
 export { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";

@@ -2,6 +2,7 @@ import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import type { ShardPiece } from "#lib/core/shard-arrays";
 import { type BlockPass, BlockPasses } from "./block-passes.js";
 import { BlockThread } from "./block-thread.js";
+import { emaWeight } from "./ema.js";
 import { instantiateKernels } from "./kernels.js";
 import { type MemoryMap, memoryMap, wasmPageBytes } from "./memory-map.js";
 import { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
@@ -26,6 +27,7 @@ export class ShardArithmetic implements ShardPiece {
   readonly states: Readonly<Record<string, Float32Array<SharedArrayBuffer>>>;
   /** float32 sum of the groups added so far. */
   readonly gradientSum: Float32Array<SharedArrayBuffer>;
+  readonly #emaDecay: number | undefined;
   readonly #map: MemoryMap;
   readonly #passes: BlockPasses;
   #thread: BlockThread | undefined;
@@ -42,8 +44,10 @@ export class ShardArithmetic implements ShardPiece {
     buffer: SharedArrayBuffer,
     passes: BlockPasses,
     thread: BlockThread | undefined,
+    emaDecay: number | undefined,
   ) {
     this.range = range;
+    this.#emaDecay = emaDecay;
     this.wireBytes = map.wireBytes;
     this.#map = map;
     this.#passes = passes;
@@ -87,7 +91,15 @@ export class ShardArithmetic implements ShardPiece {
       options.withThread === true
         ? await BlockThread.start({ layout, range, optimizer, map, memory }, passes.numBlocks)
         : undefined;
-    return new ShardArithmetic(range, map, opened.packing, buffer, passes, thread);
+    return new ShardArithmetic(
+      range,
+      map,
+      opened.packing,
+      buffer,
+      passes,
+      thread,
+      optimizer.emaDecay,
+    );
   }
 
   /** Ends the second thread, if there is one; passes after it run in the caller's. */
@@ -139,12 +151,14 @@ export class ShardArithmetic implements ShardPiece {
   }
 
   /**
-   * One update of the whole range, except regions whose first update is a later one. Also writes the wire
-   * form that the next `publish` returns.
+   * One update of the whole range, except regions whose first update is a later one, and of the masters' average
+   * where one is kept. Also writes the wire form that the next `publish` returns.
    */
   apply(update: Update): void {
     this.#run({ kind: "update", update, published: this.#nextPublished });
     this.#nextIsWritten = true;
+    if (this.#emaDecay === undefined) return;
+    this.#run({ kind: "average", weight: emaWeight(this.#emaDecay, update.updateNumber) });
   }
 
   /**

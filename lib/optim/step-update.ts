@@ -1,7 +1,9 @@
 import { LockstepError } from "#lib/core/errors/index";
+import type { Metrics } from "#lib/core/events";
 import { blockElements, type ParameterLayout, regionAt } from "#lib/core/parameter-layout";
 import { clipCoefficient, totalNorm } from "./clip.js";
 import { LossScaler, type LossScalerState, type LossScaling } from "./loss-scaler.js";
+import type { MetricSchedule, MetricScheduleState } from "./metric-schedules.js";
 import type { ChosenOptimizer } from "./optimizers/index.js";
 import type { Update } from "./region-update.js";
 import type { Measurement } from "./tensor-passes.js";
@@ -20,10 +22,21 @@ export interface UpdateSettings {
   readonly optimizer: ChosenOptimizer;
   /** The rate of update t (0-based count of completed updates). */
   readonly learningRateAt: (completedUpdates: number) => number;
+  /** Where the rate follows a metric of evaluations, in place of `learningRateAt`. */
+  readonly metricSchedule?: MetricSchedule;
   /** 0 or null: no clipping. */
   readonly maxGradNorm: number | null;
   /** For float16, whose gradients leave its range in both directions; absent: gradients are not scaled. */
   readonly lossScaling?: LossScaling;
+}
+
+/** What updates leave for those that follow, in a checkpoint. */
+interface ResumedUpdates {
+  readonly numUpdates?: number | undefined;
+  /** Where it scales. */
+  readonly lossScaler?: LossScalerState | undefined;
+  /** Where the rate follows a metric. */
+  readonly schedule?: MetricScheduleState | undefined;
 }
 
 /** What became of a step. */
@@ -69,23 +82,17 @@ export class StepUpdate {
   #skippedInARow = 0;
   /** Of those in a row, with a loss that was not scaled up. */
   #skippedUnscaled = 0;
+  #schedule: MetricScheduleState | undefined;
 
-  /**
-   * @param numUpdates updates that were made before, of a run that goes on
-   * @param lossScaler its scale, where it scales
-   */
-  constructor(
-    layout: ParameterLayout,
-    settings: UpdateSettings,
-    numUpdates = 0,
-    lossScaler?: LossScalerState,
-  ) {
+  /** @param resumed what a run that goes on had come to */
+  constructor(layout: ParameterLayout, settings: UpdateSettings, resumed: ResumedUpdates = {}) {
     this.#layout = layout;
     this.#settings = settings;
     this.#statistics = new TensorStatistics(layout, settings.optimizer);
-    this.#numUpdates = numUpdates;
-    const { lossScaling } = settings;
-    this.#scaler = lossScaling && new LossScaler(lossScaling, lossScaler);
+    this.#numUpdates = resumed.numUpdates ?? 0;
+    const { lossScaling, metricSchedule } = settings;
+    this.#scaler = lossScaling && new LossScaler(lossScaling, resumed.lossScaler);
+    this.#schedule = resumed.schedule ?? metricSchedule?.start;
   }
 
   /** Updates made: the version that is published. */
@@ -108,6 +115,22 @@ export class StepUpdate {
     return this.#statistics.states;
   }
 
+  /** What the metric schedule remembers; undefined where the rate follows no metric. */
+  get schedule(): MetricScheduleState | undefined {
+    return this.#schedule;
+  }
+
+  /** Tells the metric schedule of an evaluation that came when it was due; others do not count. */
+  evaluated({ loss, metrics }: { readonly loss: number; readonly metrics: Metrics }): void {
+    const { metricSchedule } = this.#settings;
+    if (metricSchedule === undefined || this.#schedule === undefined) return;
+    const { metric, next } = metricSchedule;
+    this.#schedule = next(
+      this.#schedule,
+      metric === "loss" ? loss : (metrics[metric] ?? Number.NaN),
+    );
+  }
+
   /**
    * Ends a step of which all gradients are there: sum, norm over blocks in block order, finite?, clip,
    * statistics of tensors, optimizer, publish. Whether one of `lossScale` overflowed is decided here, for all
@@ -123,7 +146,8 @@ export class StepUpdate {
     const { lossScale } = this;
     const unscale = 1 / lossScale;
     const updateNumber = this.#numUpdates + 1;
-    const learningRate = this.#settings.learningRateAt(this.#numUpdates);
+    const learningRate =
+      this.#schedule?.learningRate ?? this.#settings.learningRateAt(this.#numUpdates);
     const sums = this.#counted(await shards.reduce(step), updateNumber);
     const gradientNorm = totalNorm(sums) * unscale;
     const figures = {

@@ -27,6 +27,14 @@ export const loraFields = {
     .nullable()
     .default(null)
     .describe("modules that are trained and saved whole"),
+  loraplus_lr_ratio: z
+    .number()
+    .positive()
+    .nullable()
+    .default(null)
+    .describe(
+      "LoRA+: the rate of B, and of trained norms and biases, is so many times learning_rate (name of LLaMA-Factory)",
+    ),
   use_rslora: z.boolean().default(false).describe("scale lora_alpha / sqrt(lora_r)"),
   ensure_weight_tying: z
     .boolean()

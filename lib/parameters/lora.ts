@@ -43,7 +43,7 @@ export const lora = {
 function chooseAdapters(
   config: LoraSettings,
   base: StartingModel,
-  { seed, ...dtypes }: ChoiceOptions,
+  { seed, ...options }: ChoiceOptions,
 ): ChosenParameters {
   // What lies within a head is saved with it; peft would wrap it twice.
   const newModules = base.newWeights
@@ -78,7 +78,15 @@ function chooseAdapters(
     model,
   );
   checkNoneTwice(complete, model);
-  const { trained: layout, frozen, job } = layOutAdapter(complete, model, dtypes);
+  const {
+    trained: layout,
+    frozen,
+    job,
+    matrices,
+  } = layOutAdapter(complete, model, {
+    ...options,
+    loraPlusRatio: config.loraplus_lr_ratio ?? 1,
+  });
   const sourceOf = (name: string): string =>
     tie === "untied" && name === headWeight ? (embedding ?? name) : name;
   const source = {
@@ -97,7 +105,7 @@ function chooseAdapters(
       fillRange(layout, range, into, async (slot) => {
         const matrix = loraMatrixOf(slot.name)?.matrix;
         if (matrix === undefined) return source.read(slot.name);
-        return initialMatrix(matrix, slot.shape, seed, 1000 + layout.tensors.indexOf(slot));
+        return initialMatrix(matrix, slot.shape, seed, 1000 + matrices.indexOf(slot.name));
       }),
     loadFrozen: weightsIn(frozen, source),
     lines: [

@@ -82,7 +82,8 @@ export class OptimizerRun {
       ),
     );
     const settings = { optimizer, learningRateAt, maxGradNorm };
-    return new OptimizerRun(layout, shards, new StepUpdate(layout, settings, options.numUpdates));
+    const { numUpdates } = options;
+    return new OptimizerRun(layout, shards, new StepUpdate(layout, settings, { numUpdates }));
   }
 
   get tensorStates(): TensorStates {

@@ -1,3 +1,4 @@
+import { emaSlot } from "#lib/optim/ema";
 import { adafactor } from "./adafactor.js";
 import { adam } from "./adam.js";
 import { adamW } from "./adamw.js";
@@ -16,6 +17,8 @@ export const optimizerNames: readonly string[] = optimizers.flatMap(({ names }) 
 export interface ChosenOptimizer {
   readonly name: string;
   readonly settings: OptimizerSettings;
+  /** Of the masters' moving average, which is kept whatever the optimizer; absent: there is none. */
+  readonly emaDecay?: number;
 }
 
 /** @param optim one of `optimizerNames` */
@@ -34,7 +37,7 @@ export function chooseOptimizer(
 
 /** The optimizer of a choice, which has its settings in other threads too. */
 export interface OpenOptimizer extends Pick<Optimizer, "update" | "tensorWise"> {
-  /** Names of the arrays that it keeps beside the masters. */
+  /** Names of the arrays that it keeps beside the masters, and of the average beside them. */
   readonly slots: readonly string[];
   /** Elements that share a number of such an array, where not each has one. */
   readonly packing: Readonly<Record<string, number>>;
@@ -43,10 +46,10 @@ export interface OpenOptimizer extends Pick<Optimizer, "update" | "tensorWise"> 
   readonly settings: OptimizerSettings;
 }
 
-export function openOptimizer({ name, settings }: ChosenOptimizer): OpenOptimizer {
+export function openOptimizer({ name, settings, emaDecay }: ChosenOptimizer): OpenOptimizer {
   const { states, packing = {}, update, tensorWise } = find((each) => each.name === name, name);
   return {
-    slots: states(settings),
+    slots: [...states(settings), ...(emaDecay === undefined ? [] : [emaSlot])],
     packing,
     scratchBytes: tensorWise?.scratchBytes ?? 0,
     settings,
