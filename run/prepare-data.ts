@@ -2,6 +2,7 @@ import { defaultOf, type ResolvedConfig } from "#lib/config/index";
 import type { Batch, BatchField } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ObjectiveJob } from "#lib/core/job";
+import type { Classes } from "#lib/core/labels";
 import {
   createTrainingPlan,
   type DataObserver,
@@ -128,7 +129,7 @@ export async function prepareData(
     const classifierNotes =
       labels !== undefined && !learnsLabels
         ? [
-            "a model of texts becomes a classifier, since rows have a label; dataset_format: text trains on their texts instead",
+            `a model of texts becomes ${dataset.classes?.areNumbers === true ? "a regression" : "a classifier"}, since rows have a label; dataset_format: text trains on their texts instead`,
           ]
         : [
             ...changedProblem(context.problemType, kind),
@@ -191,9 +192,10 @@ async function sourcesOf(
 
 const maxListedClasses = 10;
 
-function describeClasses(labels: readonly string[]): string {
-  const listed = labels.slice(0, maxListedClasses).join(", ");
-  return `${labels.length} classes (${listed}${labels.length > maxListedClasses ? ", ..." : ""})`;
+function describeClasses({ names, areNumbers = false }: Classes): string {
+  if (areNumbers) return `with ${counted(names.length, "number")} each`;
+  const listed = names.slice(0, maxListedClasses).join(", ");
+  return `in ${names.length} classes (${listed}${names.length > maxListedClasses ? ", ..." : ""})`;
 }
 
 /** The figures of one run's data, before it trains. */
@@ -214,7 +216,7 @@ function describeSides(dataset: PreparedDataset): string[] {
     wrapped: "laid end to end",
     padded: "a row each",
     packed: "packed into rows that they share",
-    labelled: `in ${describeClasses(dataset.classes?.names ?? [])}, ${counted(dataset.train.rows.sequenceLength, "token")} at most`,
+    labelled: `${dataset.classes === undefined ? "" : describeClasses(dataset.classes)}, ${counted(dataset.train.rows.sequenceLength, "token")} at most`,
   };
   const side = (name: string, report: PreparationReport): string => {
     const { numExamples, numRows, rowTokens, supervisedTokens, droppedTokens } = report;

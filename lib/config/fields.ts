@@ -7,7 +7,7 @@ import { cluster } from "./cluster-fields.js";
 import { declaredFields, declaredSections } from "./declared-fields.js";
 import { schedulerNames } from "./schedule-names.js";
 
-const trainedKinds = objectives.filter(({ isTrained }) => isTrained).map(({ kind }) => kind);
+const objectiveKinds = objectives.map(({ kind }) => kind);
 
 // Names and defaults of the first sections are those of transformers.TrainingArguments (5.24);
 // a default that differs says why. The key in YAML, the flag and the property have one name.
@@ -50,10 +50,10 @@ const modelAndData = {
     .default("auto")
     .describe("what rows hold; auto: recognised by their columns"),
   objective: z
-    .enum(["auto", ...trainedKinds] as [string, ...string[]])
+    .enum(["auto", ...objectiveKinds] as [string, ...string[]])
     .default("auto")
     .describe(
-      "what is learnt, by transformers' problem_type for classes; auto: of rows with a label the classes of a model that has some, else what the labels are; of others the next token",
+      "what is learnt, by transformers' problem_type for classes; auto: of rows with a label the classes of a model that has some, else what the first label is (a fraction: regression); of others the next token",
     ),
   on_bad_row: z
     .enum(["error", "skip"])

@@ -15,7 +15,6 @@ const perplexity: Metric = {
 export const causalLm: Objective = {
   kind: "causal_lm",
   unit: "token",
-  isTrained: true,
   metrics: [perplexity],
   targets: () => [nextTokenField],
   weightOf: (fields) => countTargets(fields[nextTokenField.name]),

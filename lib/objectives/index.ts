@@ -9,7 +9,7 @@ export type { Metric, Objective } from "./objective.js";
 
 /** A line a kind; lib/tuning/objectives has the same kinds. */
 export const objectives: readonly Objective[] = [
-  // Of those that read labels, the first that can read a data set's is the one that auto chooses.
+  // Of those that read labels, auto chooses the first that suits a data set.
   causalLm,
   singleLabelClassification,
   multiLabelClassification,

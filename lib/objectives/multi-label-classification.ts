@@ -22,7 +22,6 @@ const exactMatch: Metric = {
 export const multiLabelClassification: Objective = {
   kind: "multi_label_classification",
   unit: "label",
-  isTrained: true,
   labels: labelSets,
   metrics: [microF1, macroF1, exactMatch],
   targets: ({ numLabels = 0 }) => [labelsField(numLabels)],

@@ -12,12 +12,10 @@ export interface Objective {
   readonly unit: string;
   /** Of rows with a label; absent: no row has one. */
   readonly labels?: LabelReader;
-  /** False where only a checkpoint's loss is computed, and no run learns it. */
-  readonly isTrained: boolean;
   /** What the loss compares the model with. */
   targets(job: ObjectiveJob): readonly BatchField[];
   /** By how much rows count in the loss: what a step is divided by. */
-  weightOf(targets: Batch["fields"], numRows: number): number;
+  weightOf(targets: Batch["fields"], job: ObjectiveJob): number;
   /** Figures of an evaluation beside its loss. */
   readonly metrics: readonly Metric[];
   /** What an evaluation returns of each row, where a metric is made of it. */

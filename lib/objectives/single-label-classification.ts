@@ -24,7 +24,6 @@ export const macroF1: Metric = {
 export const singleLabelClassification: Objective = {
   kind: "single_label_classification",
   unit: "row",
-  isTrained: true,
   labels: classLabels,
   metrics: [accuracy, macroF1],
   targets: () => [labelField],

@@ -36,7 +36,14 @@ export function multiLabelLoss(logits_BL: tf.Tensor2D, targets_BL: tf.Tensor2D):
  *
  * @param logits_BL float
  * @param targets_BL float32
+ * @param counted_B1 int32; a row below 0 is ignored
  */
-export function squaredErrorLoss(logits_BL: tf.Tensor2D, targets_BL: tf.Tensor2D): tf.Scalar {
-  return tf.sum(tf.square(tf.sub(tf.cast(logits_BL, "float32"), targets_BL))) as tf.Scalar;
+export function squaredErrorLoss(
+  logits_BL: tf.Tensor2D,
+  targets_BL: tf.Tensor2D,
+  counted_B1: tf.Tensor2D,
+): tf.Scalar {
+  const isCounted_B1 = tf.cast(tf.greaterEqual(counted_B1, tf.scalar(0, "int32")), "float32");
+  const error_BL = tf.mul(tf.sub(tf.cast(logits_BL, "float32"), targets_BL), isCounted_B1);
+  return tf.sum(tf.square(error_BL)) as tf.Scalar;
 }

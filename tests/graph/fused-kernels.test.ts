@@ -125,8 +125,8 @@ const cases: readonly KernelCase[] = [
   {
     name: "squaredErrorLoss",
     inputs: [[4, 3]],
-    constants: [floatArg([4, 3], 5)],
-    fn: (x, t) => squaredErrorLoss(x as tf.Tensor2D, t as tf.Tensor2D),
+    constants: [floatArg([4, 3], 5), intArg([1, 1, -100, 1], [4, 1])],
+    fn: (x, t, c) => squaredErrorLoss(x as tf.Tensor2D, t as tf.Tensor2D, c as tf.Tensor2D),
   },
 ];
 

@@ -6,12 +6,21 @@ import { changedClasses, changedProblem, labelledObjective } from "#run/objectiv
 const learnt = (asked: string, problemType: string | undefined, first: unknown): string =>
   labelledObjective({ objective: asked } as ResolvedConfig, problemType, first).kind;
 
-const [single, multi] = ["single_label_classification", "multi_label_classification"];
+const single = "single_label_classification";
+const multi = "multi_label_classification";
+const regression = "regression";
 
-test("what is learnt is what was asked for, else what the model learnt, else what reads the label", () => {
+test("what is learnt is what was asked for, else what the model learnt, else what suits the label", () => {
   assert.equal(learnt("auto", undefined, "a"), single);
   assert.equal(learnt("auto", undefined, ["a"]), multi);
   assert.equal(learnt("auto", multi, "a"), multi);
+  for (const value of [0.5, "0.5"]) assert.equal(learnt("auto", undefined, value), regression);
+  for (const value of [3, "3", "3.0", true, null]) {
+    assert.equal(learnt("auto", undefined, value), single, String(value));
+  }
+  assert.equal(learnt("auto", undefined, [0.5, 1]), multi);
+  assert.equal(learnt("auto", regression, 3), regression);
+  assert.equal(learnt(regression, single, 3), regression);
   assert.equal(learnt(single, multi, ["a"]), single);
   assert.deepEqual(changedProblem(multi, single), [
     `the model's problem_type is ${multi}, and becomes ${single} (objective)`,
@@ -22,13 +31,13 @@ test("what is learnt is what was asked for, else what the model learnt, else wha
 
 test("a model that learnt what no run learns becomes another classifier only where that is asked for", () => {
   const refused =
-    /^E_CONFIG_CONFLICT: .*model_name_or_path and objective .*problem_type is regression/;
+    /^E_CONFIG_CONFLICT: .*model_name_or_path and objective .*problem_type is token_scores/;
   assert.throws(
-    () => learnt("auto", "regression", "a"),
+    () => learnt("auto", "token_scores", "a"),
     (error: Error & { code: string }) => refused.test(`${error.code}: ${error.message}`),
   );
-  assert.equal(learnt(multi, "regression", ["a"]), multi);
-  assert.throws(() => learnt("causal_lm", "regression", "a"), /causal_lm reads no label/);
+  assert.equal(learnt(multi, "token_scores", ["a"]), multi);
+  assert.throws(() => learnt("causal_lm", regression, "a"), /causal_lm reads no label/);
 });
 
 test("a head that goes on under other names is told of", () => {

@@ -91,7 +91,8 @@ function caseProgram(
   const objective = objectiveOfCase(model, reference);
   const { loss: lossOf } = tracedObjective(objective.kind);
   const given = objective.targetsOfLabels(reference);
-  const weight = objective.weightOf(given, reference.numRows);
+  const numLabels = model.task === "causal-lm" ? {} : { numLabels: model.numLabels };
+  const weight = objective.weightOf(given, { kind: objective.kind, ...numLabels });
   const targets = Object.fromEntries(
     Object.entries(given).map(([name, values]) => [
       name,
