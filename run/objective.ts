@@ -1,4 +1,4 @@
-import type { ResolvedConfig } from "#lib/config/index";
+import { defaultOf, objectiveKeys, type ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { LabelReader } from "#lib/core/labels";
 import { type Metric, type Objective, objectiveOf, objectives } from "#lib/objectives/index";
@@ -23,7 +23,8 @@ export function labelledObjective(
   problemType: string | undefined,
   first: unknown,
 ): LabelledObjective {
-  const labelled = objectives.filter((one): one is LabelledObjective => one.labels !== undefined);
+  const all: readonly Objective[] = objectives;
+  const labelled = all.filter((one): one is LabelledObjective => one.labels !== undefined);
   const wanted = asked === "auto" ? problemType : asked;
   const found =
     labelled.find(({ kind }) => kind === wanted) ??
@@ -41,6 +42,17 @@ export function labelledObjective(
     keys: "objective and dataset",
     reason: `${asked} reads no label, and the rows have one; dataset_format: text trains on their texts`,
   });
+}
+
+/** @throws E_CONFIG_CONFLICT for a key that would change nothing of what is learnt */
+export function checkObjectiveKeys(config: ResolvedConfig, { kind, fields }: Objective): void {
+  for (const key of objectiveKeys) {
+    if (key in fields || config[key] === defaultOf(key)) continue;
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: `${key} and objective`,
+      reason: `${kind} is what is learnt, and ${key} has no meaning for its loss`,
+    });
+  }
 }
 
 /** What a person is told where a classifier is made to learn something else than it did. */

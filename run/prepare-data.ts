@@ -18,7 +18,13 @@ import {
 } from "#lib/data/index";
 import { type Objective, objectiveOf } from "#lib/objectives/index";
 import { checkChatFormat } from "./chat-format.js";
-import { changedClasses, changedProblem, labelledObjective, textObjective } from "./objective.js";
+import {
+  changedClasses,
+  changedProblem,
+  checkObjectiveKeys,
+  labelledObjective,
+  textObjective,
+} from "./objective.js";
 import { counted, withCommas } from "#lib/core/format";
 
 /** Progress is told after so much more text. */
@@ -117,7 +123,18 @@ export async function prepareData(
     const { train, validation } = dataset;
     const labels = dataset.classes?.names;
     const { kind } = (labels === undefined ? undefined : labelled) ?? textObjective(config);
-    const objective = { kind, ...(labels === undefined ? {} : { numLabels: labels.length }) };
+    const learnt = objectiveOf(kind);
+    checkObjectiveKeys(config, learnt);
+    const settings = learnt.settings?.(config, {
+      names: labels ?? [],
+      numRows: train.rows.numRows,
+      targetsOf: (row) => train.rows.targetsOf?.(row) ?? {},
+    });
+    const objective: ObjectiveJob = {
+      kind,
+      ...(labels === undefined ? {} : { numLabels: labels.length }),
+      ...(settings === undefined || Object.keys(settings).length === 0 ? {} : { settings }),
+    };
     if (validation === undefined && (config.eval_strategy !== "no" || config.eval_on_start)) {
       throw new LockstepError("E_CONFIG_CONFLICT", {
         keys: "eval_strategy, eval_on_start and validation_split",
@@ -136,9 +153,11 @@ export async function prepareData(
             ...changedClasses(context.knownLabels, labels ?? []),
           ];
     const limit = isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : [];
+    const lossNotes = learnt.notes?.(objective, labels ?? []) ?? [];
+    const notes = [...classifierNotes, ...lossNotes, ...limit];
     onDetail("planning the steps");
     const plan = createTrainingPlan({
-      rows: train.rows,
+      rows: weighedRows(train.rows, learnt, objective),
       seed: config.data_seed,
       rowsPerStep: config.global_batch_size,
       microBatchSize: config.per_device_train_batch_size,
@@ -155,13 +174,13 @@ export async function prepareData(
           ? []
           : evaluationBatches(validation.rows, config.per_device_eval_batch_size),
       objective,
-      batchFields: [...train.rows.inputs, ...objectiveOf(kind).targets(objective)],
+      batchFields: [...train.rows.inputs, ...learnt.targets(objective)],
       isChat: dataset.isChat,
       labels,
       trainReport: train.report,
       validationReport: validation?.report,
-      layoutLines: [...describeSides(dataset), ...classifierNotes, ...limit],
-      dataLines: [...describeData(dataset), ...classifierNotes, ...limit],
+      layoutLines: [...describeSides(dataset), ...notes],
+      dataLines: [...describeData(dataset), ...notes],
       dataDigests: async () => ({
         training: await rowsSha256(train.rows),
         validation: validation === undefined ? null : await rowsSha256(validation.rows),
@@ -172,6 +191,15 @@ export async function prepareData(
     dataset.close();
     throw error;
   }
+}
+
+type Rows = PreparedDataset["train"]["rows"];
+
+/** The rows with what each counts in the loss of their objective. */
+function weighedRows(rows: Rows, learnt: Objective, job: ObjectiveJob): Rows {
+  const { targetsOf } = rows;
+  if (targetsOf === undefined) return rows;
+  return { ...rows, lossWeight: (row) => learnt.weightOf(targetsOf(row), job) };
 }
 
 async function sourcesOf(

@@ -1,6 +1,12 @@
 import { basename, resolve } from "node:path";
 import { parametersKindOf, parametersKinds } from "#lib/parameters/index";
-import { type ConfigKey, declaredKeys, optimizerFields } from "./fields.js";
+import {
+  type ConfigKey,
+  declaredKeys,
+  defaultOf,
+  objectiveKeys,
+  optimizerFields,
+} from "./fields.js";
 import { decisiveOptimizerSettings } from "./optimizer.js";
 import type { ResolvedConfig } from "./resolve.js";
 import { maxShardBytes } from "./steps.js";
@@ -11,6 +17,7 @@ import { maxShardBytes } from "./steps.js";
 export const decisiveKeys: readonly ConfigKey[] = [
   "per_device_train_batch_size",
   "train_sampling_strategy",
+  ...objectiveKeys,
   "learning_rate",
   "lr_scheduler_type",
   "lr_scheduler_kwargs",
@@ -127,6 +134,10 @@ export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string
   const metric = config.metric_for_best_model?.replace(/^eval_/, "") ?? "loss";
   return {
     ...pick(config, decisiveKeys),
+    ...Object.fromEntries(
+      // As in a checkpoint that was written before there was the key.
+      objectiveKeys.map((key) => [key, config[key] === defaultOf(key) ? null : config[key]]),
+    ),
     ...decisiveOptimizerSettings(config),
     max_grad_norm: config.max_grad_norm ?? 0,
     metric_for_best_model: metric,

@@ -111,6 +111,9 @@ const modelAndData = {
   max_eval_samples: count.nullable().default(null).describe("use only so many validation rows"),
 };
 
+/** Keys that objectives declare as their own. */
+const objectiveFields = declaredFields(objectives);
+
 /** Keys that optimizers declare as their own. */
 export const optimizerFields = declaredFields(optimizers);
 
@@ -278,6 +281,7 @@ const afterTraining = {
 
 export const sections: Readonly<Record<string, z.ZodRawShape>> = Object.freeze({
   "Model and data": modelAndData,
+  Loss: objectiveFields,
   Optimisation: optimisation,
   Precision: precision,
   "What is trained": parameters,
@@ -291,6 +295,7 @@ export const sections: Readonly<Record<string, z.ZodRawShape>> = Object.freeze({
 /** Every key that Lockstep acts on. */
 export const fields = {
   ...modelAndData,
+  ...objectiveFields,
   ...optimisation,
   ...precision,
   ...parameters,
@@ -309,6 +314,11 @@ export type ConfigKey = keyof typeof fields;
 export const defaultOf = (key: ConfigKey): unknown => fields[key].safeParse(undefined).data;
 
 export const configKeys = Object.freeze(Object.keys(fields)) as readonly ConfigKey[];
+
+/** Keys of what is learnt. */
+export const objectiveKeys = Object.freeze(
+  Object.keys(objectiveFields),
+) as readonly (keyof typeof objectiveFields)[];
 
 /** Keys that kinds of parts of a run declare. */
 export const declaredKeys = Object.freeze(

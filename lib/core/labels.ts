@@ -44,8 +44,6 @@ export interface Classes {
   readonly areNumbers?: boolean;
   /** What a batch carries of labels. */
   readonly fields: readonly BatchField[];
-  /** By how much a row counts in the loss. */
-  readonly rowWeight: number;
   /** A row's values of these fields, by its label's number; undefined where training has no such class. */
   targetsOf(number: number): Readonly<Record<string, FieldArray>> | undefined;
   /**

@@ -105,7 +105,6 @@ export class ClassTable implements LabelTable {
     return {
       names,
       fields: [labelField],
-      rowWeight: 1,
       targetsOf(number) {
         const label = classOf[number] ?? -1;
         return label < 0 ? undefined : { [labelField.name]: Int32Array.of(label) };

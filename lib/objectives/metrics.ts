@@ -73,7 +73,11 @@ export const metricsOfEntry = (
 };
 
 /** What displays and pages are told of an objective. */
-export function describedObjective({ kind }: ObjectiveJob): RunObjective {
-  const { unit, metrics } = objectiveOf(kind);
-  return { kind, unit, metrics: metrics.map(({ key, label, digits }) => ({ key, label, digits })) };
+export function describedObjective(job: ObjectiveJob): RunObjective {
+  const { kind, unit, metrics } = objectiveOf(job.kind);
+  return {
+    kind,
+    unit: unit(job),
+    metrics: metrics.map(({ key, label, digits }) => ({ key, label, digits })),
+  };
 }

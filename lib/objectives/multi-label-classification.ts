@@ -19,9 +19,10 @@ const exactMatch: Metric = {
 };
 
 /** Any number of classes a row: the binary cross-entropy of each, nats. */
-export const multiLabelClassification: Objective = {
+export const multiLabelClassification: Objective<Record<never, never>> = {
   kind: "multi_label_classification",
-  unit: "label",
+  unit: () => "label",
+  fields: {},
   labels: labelSets,
   metrics: [microF1, macroF1, exactMatch],
   targets: ({ numLabels = 0 }) => [labelsField(numLabels)],

@@ -115,7 +115,6 @@ function outputsOf(
         : Array.from({ length: numOutputs }, (_, i) => `LABEL_${i}`),
     areNumbers: true,
     fields: [field, countedField],
-    rowWeight: numOutputs,
     targetsOf(number) {
       const label = labelOf(number);
       if (label.length !== numOutputs) return undefined;

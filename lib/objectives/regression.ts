@@ -35,9 +35,10 @@ const metrics: readonly Metric[] = [
 ];
 
 /** Numbers a row: the squared error of each. */
-export const regression: Objective = {
+export const regression: Objective<Record<never, never>> = {
   kind: "regression",
-  unit: "number",
+  unit: () => "number",
+  fields: {},
   labels: numberLabels,
   metrics,
   // A number may be below 0 itself, so rows of padding are told by a field of their own.

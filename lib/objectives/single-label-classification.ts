@@ -1,6 +1,11 @@
 import { type BatchField, countTargets, ignoredTarget, integerField } from "#lib/core/batch";
 import { ClassCounts } from "./class-counts.js";
 import { classLabels, labelField } from "./class-labels.js";
+import {
+  labelSmoothingFields,
+  labelSmoothingOf,
+  labelSmoothingSettings,
+} from "./label-smoothing.js";
 import type { Metric, Objective } from "./objective.js";
 
 /** The class that the model gives a row. */
@@ -21,9 +26,18 @@ export const macroF1: Metric = {
 };
 
 /** One class a row: its negative log-likelihood, nats. */
-export const singleLabelClassification: Objective = {
+export const singleLabelClassification: Objective<typeof labelSmoothingFields> = {
   kind: "single_label_classification",
-  unit: "row",
+  unit: () => "row",
+  fields: labelSmoothingFields,
+  settings: labelSmoothingSettings,
+  notes(job) {
+    const smoothing = labelSmoothingOf(job);
+    if (smoothing === 0) return [];
+    return [
+      `losses are of classes that label_smoothing_factor ${smoothing} smooths, in evaluations too`,
+    ];
+  },
   labels: classLabels,
   metrics: [accuracy, macroF1],
   targets: () => [labelField],

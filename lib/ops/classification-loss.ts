@@ -1,18 +1,35 @@
 // Shape legend: B rows, L labels. All in float32.
 import * as tf from "@tensorflow/tfjs-core";
 
+/** What a loss over classes that exclude each other may be set to. */
+interface ClassLossOptions {
+  /** Share of a target that is spread evenly over all classes. @default 0 */
+  readonly labelSmoothing?: number;
+}
+
 /**
- * Sum over rows of -log softmax(logits)[target].
+ * Sum over rows of -log softmax(logits)[target], or of its form with smoothing e, which is that of
+ * torch's cross_entropy: -((1 - e) log p[target] + e/L sum_k log p[k]).
  *
  * @param logits_BL float
  * @param targets_B int32; a negative target is ignored
  */
-export function singleLabelLoss(logits_BL: tf.Tensor2D, targets_B: tf.Tensor1D): tf.Scalar {
+export function singleLabelLoss(
+  logits_BL: tf.Tensor2D,
+  targets_B: tf.Tensor1D,
+  { labelSmoothing = 0 }: ClassLossOptions = {},
+): tf.Scalar {
   const zero = tf.scalar(0, "int32");
   const logProbs_BL = tf.logSoftmax(tf.cast(logits_BL, "float32"));
   const supervised_B = tf.cast(tf.greaterEqual(targets_B, zero), "float32");
-  const oneHot_BL = tf.oneHot(tf.maximum(targets_B, zero) as tf.Tensor1D, logits_BL.shape[1]);
-  const logProb_B = tf.sum(tf.mul(logProbs_BL, tf.cast(oneHot_BL, "float32")), -1);
+  const numLabels = logits_BL.shape[1];
+  const oneHot_BL = tf.oneHot(tf.maximum(targets_B, zero) as tf.Tensor1D, numLabels);
+  let shares_BL = tf.cast(oneHot_BL, "float32");
+  if (labelSmoothing !== 0) {
+    const kept_BL = tf.mul(shares_BL, tf.scalar(1 - labelSmoothing));
+    shares_BL = tf.add(kept_BL, tf.scalar(labelSmoothing / numLabels));
+  }
+  const logProb_B = tf.sum(tf.mul(logProbs_BL, shares_BL), -1);
   return tf.neg(tf.sum(tf.mul(logProb_B, supervised_B))) as tf.Scalar;
 }
 

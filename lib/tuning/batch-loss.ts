@@ -41,5 +41,5 @@ export function batchLoss(
     ...(segments === undefined || positions === undefined ? {} : { segments, positions }),
     ...(tokenTypes === undefined ? {} : { tokenTypes }),
   };
-  return tracedObjective(objective.kind).loss(model, weights, inputs, targets);
+  return tracedObjective(objective.kind).loss(model, weights, inputs, targets, objective);
 }

@@ -62,6 +62,18 @@ test("the two names of a choice make one run, and keys of another choice none", 
   ]);
 });
 
+test("label smoothing makes another run, and a record without it is one of its default", () => {
+  const settings = (text: string) => ({ settings: decisiveSettings(resolve(text).config) });
+  const { label_smoothing_factor: _, ...without } = settings("").settings;
+  assert.deepEqual(differingSettings({ settings: without }, settings("")), []);
+  assert.deepEqual(differingSettings(settings(""), settings("label_smoothing_factor: 0.1")), [
+    "label_smoothing_factor was not there and is now 0.1",
+  ]);
+  for (const factor of ["1", "-0.1", "much"]) {
+    assert.throws(() => resolve(`label_smoothing_factor: ${factor}`), /label_smoothing_factor/);
+  }
+});
+
 test("a record of a Lockstep without a key is one that left it open", () => {
   const now = { settings: { a: 1, b: null } };
   assert.deepEqual(differingSettings({ settings: { a: 1 } }, now), []);

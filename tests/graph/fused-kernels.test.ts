@@ -74,7 +74,32 @@ const cases: readonly KernelCase[] = [
       [7, 4],
     ],
     constants: [intArg([3, -100, 0, 6, 2], [5])],
-    fn: (h, w, t) => linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, 1.5),
+    fn: (h, w, t) =>
+      linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, { softcap: 1.5 }),
+  },
+  {
+    name: "LinearCrossEntropy of smoothed targets",
+    inputs: [
+      [5, 4],
+      [7, 4],
+    ],
+    constants: [intArg([3, -100, 0, 6, 2], [5])],
+    fn: (h, w, t) =>
+      linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, {
+        labelSmoothing: 0.2,
+      }),
+  },
+  {
+    name: "LinearCrossEntropy of smoothed targets with a softcap",
+    inputs: [
+      [5, 4],
+      [7, 4],
+    ],
+    constants: [intArg([3, -100, 0, 6, 2], [5])],
+    fn: (h, w, t) =>
+      linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, {
+        ...{ softcap: 1.5, labelSmoothing: 0.1 },
+      }),
   },
   {
     name: "A table read by its rows and used in a product",
@@ -114,6 +139,15 @@ const cases: readonly KernelCase[] = [
     inputs: [[4, 3]],
     constants: [intArg([2, 0, -100, 1], [4])],
     fn: (x, t) => singleLabelLoss(x as tf.Tensor2D, t as tf.Tensor1D),
+  },
+  {
+    name: "singleLabelLoss of smoothed classes",
+    inputs: [[4, 3]],
+    constants: [intArg([2, 0, -100, 1], [4])],
+    fn: (x, t) =>
+      singleLabelLoss(x as tf.Tensor2D, t as tf.Tensor1D, {
+        labelSmoothing: 0.3,
+      }),
   },
   {
     name: "multiLabelLoss",

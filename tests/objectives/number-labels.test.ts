@@ -81,7 +81,7 @@ test("without a key fractions are numbers to learn, and whole numbers, names and
 
 test("rows give their numbers as float32 beside a mark that they count, and outputs have names", () => {
   const { numbers, outputs } = outputsOf([0.1, "-100", 3]);
-  assert.deepEqual([outputs.names, outputs.areNumbers, outputs.rowWeight], [["LABEL_0"], true, 1]);
+  assert.deepEqual([outputs.names, outputs.areNumbers], [["LABEL_0"], true]);
   assert.deepEqual(outputs.fields, [
     { name: "numbers", dtype: "float32", perRow: 1 },
     { name: "counted", dtype: "int32", perRow: 1 },
@@ -99,7 +99,7 @@ test("rows give their numbers as float32 beside a mark that they count, and outp
     [1, 2],
     [3, 4],
   ]).outputs;
-  assert.deepEqual([pairs.names, pairs.rowWeight], [["LABEL_0", "LABEL_1"], 2]);
+  assert.deepEqual(pairs.names, ["LABEL_0", "LABEL_1"]);
   assert.deepEqual(outputsOf([[1, 2]], ["mood", "speed"]).outputs.names, ["mood", "speed"]);
   assert.deepEqual(outputsOf([1], ["mood", "speed"]).outputs.names, ["LABEL_0"]);
 });
