@@ -1,4 +1,11 @@
 import { countTargets } from "#lib/core/batch";
+import {
+  balancedPositiveWeights,
+  classWeightFields,
+  classWeightSettings,
+  classWeightsOf,
+  describedWeights,
+} from "./class-weights.js";
 import { LabelCounts } from "./label-counts.js";
 import { labelSets, labelsField } from "./label-sets.js";
 import type { Metric, Objective } from "./objective.js";
@@ -19,10 +26,26 @@ const exactMatch: Metric = {
 };
 
 /** Any number of classes a row: the binary cross-entropy of each, nats. */
-export const multiLabelClassification: Objective<Record<never, never>> = {
+export const multiLabelClassification: Objective<typeof classWeightFields> = {
   kind: "multi_label_classification",
   unit: () => "label",
-  fields: {},
+  fields: classWeightFields,
+  settings(config, { names, numRows, targetsOf }) {
+    const rows = new Array<number>(names.length).fill(0);
+    for (let row = 0; row < numRows; row++) {
+      for (const [label, value] of (targetsOf(row)["labels"] ?? []).entries()) {
+        rows[label] = (rows[label] ?? 0) + value;
+      }
+    }
+    return classWeightSettings(config, { names, rows, numRows }, balancedPositiveWeights);
+  },
+  notes(job, names) {
+    const weights = classWeightsOf(job);
+    if (weights === undefined) return [];
+    return [
+      `the loss of a class counts by its weight in rows that have it: ${describedWeights(names, weights)}`,
+    ];
+  },
   labels: labelSets,
   metrics: [microF1, macroF1, exactMatch],
   targets: ({ numLabels = 0 }) => [labelsField(numLabels)],

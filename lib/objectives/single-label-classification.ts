@@ -2,6 +2,13 @@ import { type BatchField, countTargets, ignoredTarget, integerField } from "#lib
 import { ClassCounts } from "./class-counts.js";
 import { classLabels, labelField } from "./class-labels.js";
 import {
+  balancedWeights,
+  classWeightFields,
+  classWeightSettings,
+  classWeightsOf,
+  describedWeights,
+} from "./class-weights.js";
+import {
   labelSmoothingFields,
   labelSmoothingOf,
   labelSmoothingSettings,
@@ -25,23 +32,46 @@ export const macroF1: Metric = {
   help: "Mean of the classes' F1 scores.",
 };
 
+const fields = { ...labelSmoothingFields, ...classWeightFields };
+
 /** One class a row: its negative log-likelihood, nats. */
-export const singleLabelClassification: Objective<typeof labelSmoothingFields> = {
+export const singleLabelClassification: Objective<typeof fields> = {
   kind: "single_label_classification",
-  unit: () => "row",
-  fields: labelSmoothingFields,
-  settings: labelSmoothingSettings,
-  notes(job) {
-    const smoothing = labelSmoothingOf(job);
-    if (smoothing === 0) return [];
+  unit: (job) => (classWeightsOf(job) === undefined ? "row" : "weighted row"),
+  fields,
+  settings(config, { names, numRows, targetsOf }) {
+    const rows = new Array<number>(names.length).fill(0);
+    for (let row = 0; row < numRows; row++) {
+      const label = targetsOf(row)[labelField.name]?.[0] ?? -1;
+      rows[label] = (rows[label] ?? 0) + 1;
+    }
+    const weights = classWeightSettings(config, { names, rows, numRows }, balancedWeights);
+    return { ...labelSmoothingSettings(config), ...weights };
+  },
+  notes(job, names) {
+    const [smoothing, weights] = [labelSmoothingOf(job), classWeightsOf(job)];
     return [
-      `losses are of classes that label_smoothing_factor ${smoothing} smooths, in evaluations too`,
+      ...(smoothing === 0
+        ? []
+        : [
+            `losses are of classes that label_smoothing_factor ${smoothing} smooths, in evaluations too`,
+          ]),
+      ...(weights === undefined
+        ? []
+        : [`the loss of a row counts by its class: ${describedWeights(names, weights)}`]),
     ];
   },
   labels: classLabels,
   metrics: [accuracy, macroF1],
   targets: () => [labelField],
-  weightOf: (fields) => countTargets(fields[labelField.name]),
+  // torch divides by the weights of the targets.
+  weightOf({ [labelField.name]: labels = new Int32Array(0) }, job) {
+    const weights = classWeightsOf(job);
+    if (weights === undefined) return countTargets(labels);
+    let sum = 0;
+    for (const label of labels) sum += weights[label] ?? 0;
+    return sum;
+  },
   outputs: () => predictionField,
   scorer({ numLabels = 0 }) {
     const counts = new ClassCounts(numLabels);

@@ -3,13 +3,15 @@ import * as tf from "@tensorflow/tfjs-core";
 
 /** What a loss over classes that exclude each other may be set to. */
 interface ClassLossOptions {
+  /** By class; absent: 1 each. */
+  readonly classWeights?: readonly number[] | undefined;
   /** Share of a target that is spread evenly over all classes. @default 0 */
   readonly labelSmoothing?: number;
 }
 
 /**
- * Sum over rows of -log softmax(logits)[target], or of its form with smoothing e, which is that of
- * torch's cross_entropy: -((1 - e) log p[target] + e/L sum_k log p[k]).
+ * Sum over rows of -log softmax(logits)[target], or of its form with weights w and smoothing e, which is that of
+ * torch's cross_entropy: -((1 - e) w[target] log p[target] + e/L sum_k w[k] log p[k]).
  *
  * @param logits_BL float
  * @param targets_B int32; a negative target is ignored
@@ -17,7 +19,7 @@ interface ClassLossOptions {
 export function singleLabelLoss(
   logits_BL: tf.Tensor2D,
   targets_B: tf.Tensor1D,
-  { labelSmoothing = 0 }: ClassLossOptions = {},
+  { classWeights, labelSmoothing = 0 }: ClassLossOptions = {},
 ): tf.Scalar {
   const zero = tf.scalar(0, "int32");
   const logProbs_BL = tf.logSoftmax(tf.cast(logits_BL, "float32"));
@@ -29,23 +31,51 @@ export function singleLabelLoss(
     const kept_BL = tf.mul(shares_BL, tf.scalar(1 - labelSmoothing));
     shares_BL = tf.add(kept_BL, tf.scalar(labelSmoothing / numLabels));
   }
+  if (classWeights !== undefined) {
+    shares_BL = tf.mul(shares_BL, tf.tensor2d([...classWeights], [1, numLabels]));
+  }
   const logProb_B = tf.sum(tf.mul(logProbs_BL, shares_BL), -1);
   return tf.neg(tf.sum(tf.mul(logProb_B, supervised_B))) as tf.Scalar;
 }
 
 /**
  * Sum over rows and labels of the binary cross-entropy of sigmoid(logits), in the form that does not
- * overflow: max(x, 0) - x y + log(1 + exp(-|x|)).
+ * overflow: max(x, 0) - x y + log(1 + exp(-|x|)). With weights p of the positive targets it is that of torch's
+ * `pos_weight`: (1 - y) x + (1 + (p - 1) y) (log(1 + exp(-|x|)) + max(-x, 0)).
  *
  * @param logits_BL float
  * @param targets_BL float32 in [0, 1]; a negative target is ignored
+ * @param positiveWeights by label; undefined: 1 each
  */
-export function multiLabelLoss(logits_BL: tf.Tensor2D, targets_BL: tf.Tensor2D): tf.Scalar {
+export function multiLabelLoss(
+  logits_BL: tf.Tensor2D,
+  targets_BL: tf.Tensor2D,
+  positiveWeights?: readonly number[],
+): tf.Scalar {
   const x_BL = tf.cast(logits_BL, "float32");
   const supervised_BL = tf.cast(tf.greaterEqual(targets_BL, tf.scalar(0)), "float32");
-  const positivePart_BL = tf.sub(tf.relu(x_BL), tf.mul(x_BL, tf.relu(targets_BL)));
-  const loss_BL = tf.add(positivePart_BL, tf.log1p(tf.exp(tf.neg(tf.abs(x_BL)))));
+  const loss_BL =
+    positiveWeights === undefined
+      ? binaryLoss(x_BL, targets_BL)
+      : weightedBinaryLoss(x_BL, targets_BL, positiveWeights);
   return tf.sum(tf.mul(loss_BL, supervised_BL)) as tf.Scalar;
+}
+
+function binaryLoss(x_BL: tf.Tensor2D, targets_BL: tf.Tensor2D): tf.Tensor {
+  const positivePart_BL = tf.sub(tf.relu(x_BL), tf.mul(x_BL, tf.relu(targets_BL)));
+  return tf.add(positivePart_BL, tf.log1p(tf.exp(tf.neg(tf.abs(x_BL)))));
+}
+
+function weightedBinaryLoss(
+  x_BL: tf.Tensor2D,
+  targets_BL: tf.Tensor2D,
+  positiveWeights: readonly number[],
+): tf.Tensor {
+  const y_BL = tf.relu(targets_BL);
+  const extra = positiveWeights.map((weight) => weight - 1);
+  const weights_BL = tf.add(tf.mul(y_BL, tf.tensor2d(extra, [1, extra.length])), tf.scalar(1));
+  const softplus_BL = tf.add(tf.log1p(tf.exp(tf.neg(tf.abs(x_BL)))), tf.relu(tf.neg(x_BL)));
+  return tf.add(tf.sub(x_BL, tf.mul(x_BL, y_BL)), tf.mul(weights_BL, softplus_BL));
 }
 
 /**

@@ -141,13 +141,20 @@ const cases: readonly KernelCase[] = [
     fn: (x, t) => singleLabelLoss(x as tf.Tensor2D, t as tf.Tensor1D),
   },
   {
-    name: "singleLabelLoss of smoothed classes",
+    name: "singleLabelLoss of smoothed and weighted classes",
     inputs: [[4, 3]],
     constants: [intArg([2, 0, -100, 1], [4])],
     fn: (x, t) =>
       singleLabelLoss(x as tf.Tensor2D, t as tf.Tensor1D, {
-        labelSmoothing: 0.3,
+        ...{ classWeights: [0.5, 2, 3], labelSmoothing: 0.3 },
       }),
+  },
+  {
+    name: "multiLabelLoss of weighted classes",
+    inputs: [[4, 3]],
+    map: (value) => 4 * value,
+    constants: [floatArg([4, 3], 5)],
+    fn: (x, t) => multiLabelLoss(x as tf.Tensor2D, tf.abs(t as tf.Tensor2D), [0.5, 2, 3]),
   },
   {
     name: "multiLabelLoss",

@@ -1,5 +1,6 @@
 // Shape legend: B rows, L labels.
 import * as tf from "@tensorflow/tfjs-core";
+import { classWeightsOf } from "#lib/objectives/class-weights";
 import { labelSmoothingOf } from "#lib/objectives/label-smoothing";
 import { singleLabelLoss } from "#lib/ops/index";
 import { isOfProblem, labelLogits } from "./heads.js";
@@ -17,6 +18,7 @@ export const singleLabelClassification: TracedObjective = {
     const targets_B = tf.reshape(label as tf.Tensor2D, [logits_BL.shape[0]]) as tf.Tensor1D;
     return {
       lossSum: singleLabelLoss(logits_BL, targets_B, {
+        classWeights: classWeightsOf(job),
         labelSmoothing: labelSmoothingOf(job),
       }),
       logits: () => logits_BL,
