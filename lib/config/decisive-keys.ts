@@ -1,4 +1,5 @@
 import { basename, resolve } from "node:path";
+import { isGreaterBetter } from "#lib/objectives/metrics";
 import { parametersKindOf, parametersKinds } from "#lib/parameters/index";
 import {
   type ConfigKey,
@@ -141,7 +142,7 @@ export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string
     ...decisiveOptimizerSettings(config),
     max_grad_norm: config.max_grad_norm ?? 0,
     metric_for_best_model: metric,
-    greater_is_better: config.greater_is_better ?? metric !== "loss",
+    greater_is_better: config.greater_is_better ?? isGreaterBetter(metric),
     ...choiceSettings(config),
   };
 }

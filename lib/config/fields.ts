@@ -218,12 +218,14 @@ const reporting = {
     .enum(comparableMetrics() as [string, ...string[]])
     .nullable()
     .default(null)
-    .describe("null: loss, where load_best_model_at_end asks for one; others are a classifier's"),
+    .describe(
+      "null: loss, where load_best_model_at_end asks for one; others are of rows with labels",
+    ),
   greater_is_better: z
     .boolean()
     .nullable()
     .default(null)
-    .describe("null: false for a loss, true for other metrics"),
+    .describe("null: as the metric has it, false for losses and errors"),
   resume_from_checkpoint: z
     .union([text, z.boolean()])
     .nullable()

@@ -1,6 +1,8 @@
 import { z } from "zod";
+import type { Batch } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ObjectiveJob, ObjectiveSettings } from "#lib/core/job";
+import type { LearntLabels } from "./objective.js";
 
 /** Weights that a person may give: between them float32 keeps what sets one class off from another. */
 const [minWeight, maxWeight] = [1e-4, 1e4];
@@ -20,11 +22,17 @@ type AskedWeights = z.output<(typeof classWeightFields)["class_weights"]>;
 
 /** Rows to train on, by class. */
 interface ClassCounts {
-  readonly names: readonly string[];
   /** Of each class, the rows that have it. */
   readonly rows: readonly number[];
   /** All rows. */
   readonly numRows: number;
+}
+
+interface WeightRule {
+  /** The classes that a row has, by number. */
+  classesOf(targets: Batch["fields"]): readonly number[];
+  /** What `balanced` comes to. */
+  balanced(counts: ClassCounts): readonly number[];
 }
 
 const setting = "classWeights";
@@ -35,19 +43,20 @@ export function classWeightsOf({ settings }: ObjectiveJob): readonly number[] | 
   return typeof value === "number" ? undefined : value;
 }
 
-/**
- * @param balanced what `balanced` comes to
- * @throws E_CONFIG_INVALID for names that are not those of the classes
- */
+/** @throws E_CONFIG_INVALID for names that are not those of the classes */
 export function classWeightSettings(
   config: { readonly class_weights: AskedWeights },
-  counts: ClassCounts,
-  balanced: (counts: ClassCounts) => readonly number[],
+  { names, numRows, targetsOf }: LearntLabels,
+  { classesOf, balanced }: WeightRule,
 ): ObjectiveSettings {
   const asked = config.class_weights;
   if (asked === null) return {};
-  const weights = asked === "balanced" ? balanced(counts) : namedWeights(asked, counts);
-  return { [setting]: exactlySummed(weights) };
+  if (asked !== "balanced") return { [setting]: exactlySummed(namedWeights(asked, names)) };
+  const rows = new Array<number>(names.length).fill(0);
+  for (let row = 0; row < numRows; row++) {
+    for (const label of classesOf(targetsOf(row))) rows[label] = (rows[label] ?? 0) + 1;
+  }
+  return { [setting]: exactlySummed(balanced({ rows, numRows })) };
 }
 
 /**
@@ -67,14 +76,14 @@ export const balancedPositiveWeights = ({ rows, numRows }: ClassCounts): readonl
  * The nearest weights that are whole multiples of 2^-32 of the power of two above the largest. Sums of the
  * weights of up to 2^21 rows are exact then, in whatever order they are made.
  */
-export function exactlySummed(weights: readonly number[]): readonly number[] {
+function exactlySummed(weights: readonly number[]): readonly number[] {
   const unit = 2 ** (Math.ceil(Math.log2(Math.max(...weights))) - 32);
   return weights.map((weight) => Math.max(1, Math.round(weight / unit)) * unit);
 }
 
 function namedWeights(
   asked: Readonly<Record<string, number>>,
-  { names }: ClassCounts,
+  names: readonly string[],
 ): readonly number[] {
   const given = new Map(Object.entries(asked));
   const invalid = (got: string): LockstepError =>

@@ -27,6 +27,10 @@ export const comparableMetrics = (): readonly string[] =>
       .map(({ key }) => key),
   ].flatMap((key) => [key, metricName({ key })]);
 
+/** Whether the larger value of a metric is the better one, by its name without `eval_`; not of a loss. */
+export const isGreaterBetter = (name: string): boolean =>
+  allMetrics().some(({ key, greaterIsBetter }) => key === name && greaterIsBetter);
+
 /** The metric of an objective that `metric_for_best_model` names; undefined for the loss or another's. */
 export const metricNamed = ({ metrics }: Objective, name: string): Metric | undefined =>
   metrics.find((metric) => isLogged(metric) && metric.key === name.replace(/^eval_/, ""));

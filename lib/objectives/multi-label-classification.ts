@@ -30,15 +30,12 @@ export const multiLabelClassification: Objective<typeof classWeightFields> = {
   kind: "multi_label_classification",
   unit: () => "label",
   fields: classWeightFields,
-  settings(config, { names, numRows, targetsOf }) {
-    const rows = new Array<number>(names.length).fill(0);
-    for (let row = 0; row < numRows; row++) {
-      for (const [label, value] of (targetsOf(row)["labels"] ?? []).entries()) {
-        rows[label] = (rows[label] ?? 0) + value;
-      }
-    }
-    return classWeightSettings(config, { names, rows, numRows }, balancedPositiveWeights);
-  },
+  settings: (config, labels) =>
+    classWeightSettings(config, labels, {
+      classesOf: ({ labels: held = new Float32Array(0) }) =>
+        [...held].flatMap((value, label) => (value === 1 ? [label] : [])),
+      balanced: balancedPositiveWeights,
+    }),
   notes(job, names) {
     const weights = classWeightsOf(job);
     if (weights === undefined) return [];

@@ -39,15 +39,13 @@ export const singleLabelClassification: Objective<typeof fields> = {
   kind: "single_label_classification",
   unit: (job) => (classWeightsOf(job) === undefined ? "row" : "weighted row"),
   fields,
-  settings(config, { names, numRows, targetsOf }) {
-    const rows = new Array<number>(names.length).fill(0);
-    for (let row = 0; row < numRows; row++) {
-      const label = targetsOf(row)[labelField.name]?.[0] ?? -1;
-      rows[label] = (rows[label] ?? 0) + 1;
-    }
-    const weights = classWeightSettings(config, { names, rows, numRows }, balancedWeights);
-    return { ...labelSmoothingSettings(config), ...weights };
-  },
+  settings: (config, labels) => ({
+    ...labelSmoothingSettings(config),
+    ...classWeightSettings(config, labels, {
+      classesOf: ({ [labelField.name]: label = new Int32Array(0) }) => [...label],
+      balanced: balancedWeights,
+    }),
+  }),
   notes(job, names) {
     const [smoothing, weights] = [labelSmoothingOf(job), classWeightsOf(job)];
     return [

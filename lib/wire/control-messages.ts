@@ -4,7 +4,7 @@ import type { EvaluatedBatch } from "#lib/core/job";
 
 /** The messages of proto/lockstep/v1/control.proto as the two sides see them. */
 
-export const protocolVersion = 4;
+export const protocolVersion = 5;
 
 export interface RegisterRequest {
   readonly protocolVersion: number;

