@@ -18,7 +18,11 @@ export function describeType(schema: z.ZodType): string {
   if (schema instanceof z.ZodUnion) {
     return schema.options.map((option) => describeType(option as z.ZodType)).join(", or ");
   }
-  if (schema instanceof z.ZodRecord) return "a mapping";
+  if (schema instanceof z.ZodRecord) {
+    const { valueType } = schema;
+    const isOfNumbers = valueType instanceof z.ZodNumber;
+    return isOfNumbers ? `a mapping of names, each to ${describeNumber(valueType)}` : "a mapping";
+  }
   if (schema instanceof z.ZodNumber) return describeNumber(schema);
   return "another value";
 }

@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ResolvedConfig } from "#lib/config/index";
-import { changedClasses, changedProblem, labelledObjective } from "#run/objective";
+import { objectiveOf } from "#lib/objectives/index";
+import {
+  changedClasses,
+  changedProblem,
+  checkObjectiveKeys,
+  labelledObjective,
+} from "#run/objective";
 
 const learnt = (asked: string, problemType: string | undefined, first: unknown): string =>
   labelledObjective({ objective: asked } as ResolvedConfig, problemType, first).kind;
@@ -38,6 +44,33 @@ test("a model that learnt what no run learns becomes another classifier only whe
   );
   assert.equal(learnt(multi, "token_scores", ["a"]), multi);
   assert.throws(() => learnt("causal_lm", regression, "a"), /causal_lm reads no label/);
+});
+
+test("a key that has no meaning for the loss of what is learnt is refused by both names", () => {
+  const check = (kind: string, more: Partial<ResolvedConfig>): void => {
+    const config = { class_weights: null, label_smoothing_factor: 0, ...more } as ResolvedConfig;
+    checkObjectiveKeys(config, objectiveOf(kind));
+  };
+  const weights = { class_weights: "balanced" } as const;
+  const smoothing = { label_smoothing_factor: 0.1 };
+  check("causal_lm", smoothing);
+  check(single, { ...weights, ...smoothing });
+  check(multi, weights);
+  check(regression, {});
+  for (const [kind, more, key] of [
+    ["causal_lm", weights, "class_weights"],
+    [multi, smoothing, "label_smoothing_factor"],
+    [regression, weights, "class_weights"],
+    [regression, smoothing, "label_smoothing_factor"],
+  ] as const) {
+    assert.throws(
+      () => check(kind, more),
+      (error: Error & { code: string }) =>
+        error.code === "E_CONFIG_CONFLICT" &&
+        error.message.includes(`${key} and objective`) &&
+        error.message.includes(kind),
+    );
+  }
 });
 
 test("a head that goes on under other names is told of", () => {
