@@ -90,9 +90,9 @@ const vocabularyRow = (
 
 /**
  * The largest logit of each row, and the exponentials' sums in `numLanes` parts; where targets are smoothed
- * also the sums of the logits themselves. XLA goes along a row
- * number by number: a sum of 50,000 that has passed 1 loses the small ones, 3e-6 of a loss in all, and
- * lanes side by side are also what a processor does at once.
+ * also the sums of the logits themselves. XLA goes along a row number by number: a sum of 50,000 that has
+ * passed 1 loses the small ones, 3e-6 of a loss in all, and lanes side by side are also what a processor does
+ * at once.
  */
 function exponentialParts(
   logits: GraphTensor,
