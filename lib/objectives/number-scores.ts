@@ -80,7 +80,7 @@ function correlation(xs: readonly number[], ys: readonly number[]): number {
     yy += dy * dy;
   }
   if (isConstant(xs) || isConstant(ys)) return 0;
-  return Math.max(-1, Math.min(1, xy / Math.sqrt(xx) / Math.sqrt(yy)));
+  return Math.max(-1, Math.min(1, xy / Math.sqrt(xx * yy)));
 }
 
 const isConstant = (values: readonly number[]): boolean =>

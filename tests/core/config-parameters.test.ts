@@ -75,7 +75,7 @@ test("class weights and label smoothing make another run, and a record without t
     'class_weights was "balanced" and is now {"ham":1,"spam":2.5}',
   ]);
   assert.deepEqual(differingSettings(settings(""), settings("label_smoothing_factor: 0.1")), [
-    "label_smoothing_factor was not there and is now 0.1",
+    "label_smoothing_factor was null and is now 0.1",
   ]);
 });
 

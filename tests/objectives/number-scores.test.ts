@@ -22,13 +22,13 @@ function near(actual: Scores, expected: Scores, tolerance = 1e-12): void {
 }
 
 test("errors and correlations are those worked out by hand, with ties at their mean rank", () => {
-  // Ranks 1, 2.5, 2.5, 4 and 2, 1, 3.5, 3.5: their products add up to 2.5 around the mean.
+  // Ranks 1, 2.5, 2.5, 4 and 2, 1, 3.5, 3.5: their products add up to 2.25 around the mean, their squares to 4.5.
   const actual = scoresOf([1, 2, 2, 5], [2, 1, 3, 3]);
   const expected = {
     rmse: Math.sqrt((1 + 1 + 1 + 4) / 4),
     mae: 5 / 4,
-    pearson: 3.5 / Math.sqrt(9 * 2.75),
-    spearmanr: 2.75 / 4.5,
+    pearson: 2.5 / Math.sqrt(9 * 2.75),
+    spearmanr: 2.25 / 4.5,
   };
   near(actual, expected);
 });

@@ -26,12 +26,12 @@ from make_case import class_name, load  # noqa: E402
 
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 CASES = {
-    "weighted": {"model": "bert-seqcls", "kind": SINGLE, "classWeights": [0.25, 3.0, 1.5]},
+    "weighted": {"model": "bert-seqcls", "kind": SINGLE, "classWeights": [0.25, 3.0, 1.5, 2.0]},
     "smoothed": {"model": "distilbert-seqcls", "kind": SINGLE, "labelSmoothing": 0.1},
     "weighted-smoothed": {
         "model": "qwen2-seqcls",
         "kind": SINGLE,
-        "classWeights": [2.0, 0.5, 0.125],
+        "classWeights": [2.0, 0.5, 0.125, 1.5, 3.0],
         "labelSmoothing": 0.3,
     },
     "weighted-multi": {"model": "roberta-multi", "kind": MULTI, "classWeights": [0.5, 4.0, 1.25]},
@@ -74,7 +74,7 @@ def ranks(values: torch.Tensor) -> torch.Tensor:
     """From 1; equal values have the mean of their places."""
     below = (values[None, :] < values[:, None]).sum(1)
     equal = (values[None, :] == values[:, None]).sum(1)
-    return below + (equal + 1) / 2
+    return below + (equal.double() + 1) / 2
 
 
 def number_scores(targets: torch.Tensor, predictions: torch.Tensor) -> dict:
