@@ -1,6 +1,13 @@
 import { basename, resolve } from "node:path";
+import { isGreaterBetter } from "#lib/objectives/metrics";
 import { parametersKindOf, parametersKinds, rateFields } from "#lib/parameters/index";
-import { type ConfigKey, declaredKeys, optimizerFields } from "./fields.js";
+import {
+  type ConfigKey,
+  declaredKeys,
+  defaultOf,
+  objectiveKeys,
+  optimizerFields,
+} from "./fields.js";
 import { followsMetric } from "./schedule-names.js";
 import { decisiveOptimizerSettings } from "./optimizer.js";
 import type { ResolvedConfig } from "./resolve.js";
@@ -12,6 +19,7 @@ import { maxShardBytes } from "./steps.js";
 export const decisiveKeys: readonly ConfigKey[] = [
   "per_device_train_batch_size",
   "train_sampling_strategy",
+  ...objectiveKeys,
   "learning_rate",
   "lr_scheduler_type",
   "lr_scheduler_kwargs",
@@ -132,10 +140,14 @@ export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string
   const metric = config.metric_for_best_model?.replace(/^eval_/, "") ?? "loss";
   return {
     ...pick(config, decisiveKeys),
+    ...Object.fromEntries(
+      // As in a checkpoint that was written before there was the key.
+      objectiveKeys.map((key) => [key, config[key] === defaultOf(key) ? null : config[key]]),
+    ),
     ...decisiveOptimizerSettings(config),
     max_grad_norm: config.max_grad_norm ?? 0,
     metric_for_best_model: metric,
-    greater_is_better: config.greater_is_better ?? metric !== "loss",
+    greater_is_better: config.greater_is_better ?? isGreaterBetter(metric),
     ...(followsMetric(config) ? evaluationSettings(config) : {}),
     ...choiceSettings(config),
   };

@@ -25,8 +25,10 @@ export function describeType(schema: z.ZodType): string {
     return schema.options.map((option) => describeType(option as z.ZodType)).join(", or ");
   }
   if (schema instanceof z.ZodRecord) {
-    const names = schema.keyType;
-    return names instanceof z.ZodEnum ? `a mapping of ${names.options.join(", ")}` : "a mapping";
+    const { keyType, valueType } = schema;
+    if (keyType instanceof z.ZodEnum) return `a mapping of ${keyType.options.join(", ")}`;
+    const isOfNumbers = valueType instanceof z.ZodNumber;
+    return isOfNumbers ? `a mapping of names, each to ${describeNumber(valueType)}` : "a mapping";
   }
   if (schema instanceof z.ZodNumber) return describeNumber(schema);
   return "another value";

@@ -8,7 +8,7 @@ import { cluster } from "./cluster-fields.js";
 import { declaredFields, declaredSections } from "./declared-fields.js";
 import { schedulerNames } from "./schedule-names.js";
 
-const trainedKinds = objectives.filter(({ isTrained }) => isTrained).map(({ kind }) => kind);
+const objectiveKinds = objectives.map(({ kind }) => kind);
 
 // Names and defaults of the first sections are those of transformers.TrainingArguments (5.24);
 // a default that differs says why. The key in YAML, the flag and the property have one name.
@@ -51,10 +51,10 @@ const modelAndData = {
     .default("auto")
     .describe("what rows hold; auto: recognised by their columns"),
   objective: z
-    .enum(["auto", ...trainedKinds] as [string, ...string[]])
+    .enum(["auto", ...objectiveKinds] as [string, ...string[]])
     .default("auto")
     .describe(
-      "what is learnt, by transformers' problem_type for classes; auto: of rows with a label the classes of a model that has some, else what the labels are; of others the next token",
+      "what is learnt, by transformers' problem_type for classes; auto: of rows with a label the classes of a model that has some, else what the first label is (a fraction: regression); of others the next token",
     ),
   on_bad_row: z
     .enum(["error", "skip"])
@@ -113,6 +113,8 @@ const modelAndData = {
 };
 
 const dropoutRate = z.number().min(0).lt(1);
+/** Keys that objectives declare as their own. */
+const objectiveFields = declaredFields(objectives);
 
 /** Keys that optimizers declare as their own. */
 export const optimizerFields = declaredFields(optimizers);
@@ -241,12 +243,14 @@ const reporting = {
     .enum(comparableMetrics() as [string, ...string[]])
     .nullable()
     .default(null)
-    .describe("null: loss, where load_best_model_at_end asks for one; others are a classifier's"),
+    .describe(
+      "null: loss, where load_best_model_at_end asks for one; others are of rows with labels",
+    ),
   greater_is_better: z
     .boolean()
     .nullable()
     .default(null)
-    .describe("null: false for a loss, true for other metrics"),
+    .describe("null: as the metric has it, false for losses and errors"),
   resume_from_checkpoint: z
     .union([text, z.boolean()])
     .nullable()
@@ -304,6 +308,7 @@ const afterTraining = {
 
 export const sections: Readonly<Record<string, z.ZodRawShape>> = Object.freeze({
   "Model and data": modelAndData,
+  Loss: objectiveFields,
   Optimisation: optimisation,
   Precision: precision,
   "What is trained": parameters,
@@ -317,6 +322,7 @@ export const sections: Readonly<Record<string, z.ZodRawShape>> = Object.freeze({
 /** Every key that Lockstep acts on. */
 export const fields = {
   ...modelAndData,
+  ...objectiveFields,
   ...optimisation,
   ...precision,
   ...parameters,
@@ -335,6 +341,11 @@ export type ConfigKey = keyof typeof fields;
 export const defaultOf = (key: ConfigKey): unknown => fields[key].safeParse(undefined).data;
 
 export const configKeys = Object.freeze(Object.keys(fields)) as readonly ConfigKey[];
+
+/** Keys of what is learnt. */
+export const objectiveKeys = Object.freeze(
+  Object.keys(objectiveFields),
+) as readonly (keyof typeof objectiveFields)[];
 
 /** Keys that kinds of parts of a run declare. */
 export const declaredKeys = Object.freeze(

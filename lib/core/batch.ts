@@ -36,6 +36,9 @@ const tokenTypes = perToken("tokenTypes");
 /** The token that follows each token, {@link ignoredTarget} where it is not learnt: shifted already. */
 export const nextTokenField = perToken("targets");
 
+/** 1 for a row, {@link ignoredTarget} for padding: beside targets that may be below 0 themselves. */
+export const countedField: BatchField = { name: "counted", dtype: "int32", perRow: 1 };
+
 /** The fields that a model reads. */
 export const inputFields = ({
   hasSegments = false,

@@ -149,7 +149,7 @@ export interface RunStarted {
   readonly numTrainTokens: number;
   readonly numValidationRows: number;
   readonly objective: RunObjective;
-  /** Of a classifier. */
+  /** Of a classifier; of a regression its outputs. */
   readonly numClasses?: number;
   /** The base model of the adapters that are trained, by the name that they are saved with. */
   readonly adapterBase?: string;

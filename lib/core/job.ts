@@ -49,7 +49,12 @@ export interface ObjectiveJob {
   readonly kind: string;
   /** Classes, where rows are labelled. */
   readonly numLabels?: number;
+  /** Absent: all of it is as the objective has it by default. */
+  readonly settings?: ObjectiveSettings;
 }
+
+/** What an objective is set to, by names that it knows: plain JSON. */
+export type ObjectiveSettings = Readonly<Record<string, number | readonly number[]>>;
 
 /** Sums, never means: the coordinator divides once. */
 export interface LossSum {

@@ -43,5 +43,5 @@ export function batchLoss(
     ...(tokenTypes === undefined ? {} : { tokenTypes }),
     ...(dropout === undefined ? {} : { dropout }),
   };
-  return tracedObjective(objective.kind).loss(model, weights, inputs, targets);
+  return tracedObjective(objective.kind).loss(model, weights, inputs, targets, objective);
 }

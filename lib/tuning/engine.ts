@@ -128,8 +128,8 @@ class GraphEngine implements TrainingEngine {
     return { ...batch.fields };
   }
 
-  #lossSum(fetched: Awaited<ReturnType<Session["run"]>>, { fields, numRows }: Batch): LossSum {
-    const weight = objectiveOf(this.#job.objective.kind).weightOf(fields, numRows);
+  #lossSum(fetched: Awaited<ReturnType<Session["run"]>>, { fields }: Batch): LossSum {
+    const weight = objectiveOf(this.#job.objective.kind).weightOf(fields, this.#job.objective);
     return { lossSum: fetched[lossSumName]?.[0] as number, weight };
   }
 }
@@ -161,8 +161,7 @@ function checkSize(expected: number, wireBytes: Uint8Array): void {
 function trainableModel({ modelConfig, objective }: WorkerJob): HeadedModel {
   const model = createModel(modelConfig);
   if (model.task === "feature-extraction") return createModel(modelConfig, { task: "causal-lm" });
-  const { isTrained } = objectiveOf(objective.kind);
-  if (isTrained && tracedObjective(objective.kind).fits(model)) return model;
+  if (tracedObjective(objective.kind).fits(model)) return model;
   const what =
     model.task === "causal-lm"
       ? `Training a causal model by ${objective.kind}`

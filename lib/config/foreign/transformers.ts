@@ -54,7 +54,6 @@ export const transformersKeys: ForeignKeys = {
 
   // transformers v5: would change results.
   optim_target_modules: fixed([null], notHere),
-  label_smoothing_factor: fixed([0], notHere),
   neftune_noise_alpha: fixed([null], notHere),
   average_tokens_across_devices: fixed(
     [true],
