@@ -106,7 +106,10 @@ test("float16 is computed on the oldest processors too, with the same losses", a
   const [found, free] = [lossesOf(limited), lossesOf(expected)];
   assert.equal(found.length, 3);
   for (const [index, loss] of found.entries()) {
-    assert.ok(Math.abs(loss - (free[index] as number)) < 1e-3, `${found.join(", ")} and ${free.join(", ")}`);
+    assert.ok(
+      Math.abs(loss - (free[index] as number)) < 1e-3,
+      `${found.join(", ")} and ${free.join(", ")}`,
+    );
   }
 });
 
