@@ -1,5 +1,5 @@
-import { precisionOf, type SettledConfig } from "#lib/config/index";
-import { computeDtypes } from "#lib/core/dtype";
+import type { SettledConfig } from "#lib/config/index";
+import { computeDtypes, precisionOf } from "#lib/core/dtype";
 import type { ObjectiveJob } from "#lib/core/job";
 import type { TrainingPlan } from "#lib/data/index";
 import { type Objective, objectiveOf } from "#lib/objectives/index";

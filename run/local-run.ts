@@ -8,15 +8,14 @@ import {
   type ResolvedConfig,
 } from "#lib/config/index";
 import { engineEnvironment, loadedThreads } from "#lib/core/engine-environment";
-import { slowBf16, slowFp16 } from "#lib/core/format";
+import { slowProducts } from "#lib/core/format";
 import type { CreateTrainingEngine, TrainingEngine } from "#lib/core/job";
 import { memoryTotalBytes } from "#lib/core/machine-memory";
 import { wireSizeBytes } from "#lib/core/parameter-layout";
 import { objectiveOf } from "#lib/objectives/index";
 import { loggedMetrics } from "#lib/objectives/metrics";
-import { fp16SlowdownOf } from "#lib/graph/device-probe";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
-import { precisionAdvice } from "#worker/precision-advice";
+import { slowdownOf } from "#worker/precision-advice";
 import { type DeviceTelemetry, openDeviceTelemetry } from "#worker/telemetry";
 import { checkConfig } from "./check-arguments.js";
 import { finishRun } from "./finish.js";
@@ -68,9 +67,7 @@ export async function prepareLocal(
   });
 }
 
-async function readDevice({
-  use_cpu: useCpu,
-}: Pick<ResolvedConfig, "use_cpu">): Promise<DeviceTelemetry> {
+async function readDevice({ use_cpu: useCpu }: ResolvedConfig): Promise<DeviceTelemetry> {
   const visibleDevices = process.env["CUDA_VISIBLE_DEVICES"];
   const device = await openDeviceTelemetry({ useCpu, visibleDevices });
   device.close();
@@ -134,7 +131,10 @@ async function createEngine(
   note: (text: string) => void,
 ): Promise<TrainingEngine> {
   if (config.engine_module === null) setThreads(config, note);
-  await tellSlowProducts(config, note);
+  if (config.bf16 || config.fp16) {
+    const slowdown = slowdownOf(config, await readDevice(config), config.threads_per_worker);
+    for (const line of slowProducts(slowdown)) note(`warning: ${line}`);
+  }
   if (config.use_cpu) process.env["CUDA_VISIBLE_DEVICES"] = "";
   const create = await engineOf(config.engine_module);
   const engine = await create({ ...job, jobId: "local" });
@@ -148,21 +148,6 @@ async function createEngine(
     for (const line of memoryLines(memory, besideEngine({ job, updates }))) note(line);
   }
   return engine;
-}
-
-/** Tells what a half type costs on a device that has no instructions for it. */
-async function tellSlowProducts(
-  { bf16, fp16, threads_per_worker: threads, ...config }: StartedRun["config"],
-  note: (text: string) => void,
-): Promise<void> {
-  if (!bf16 && !fp16) return;
-  const device = await readDevice(config);
-  if (bf16) {
-    const { bf16Slowdown } = precisionAdvice(device, threads);
-    if (bf16Slowdown !== undefined) note(`warning: ${slowBf16(bf16Slowdown)}`);
-  } else if (device.deviceType === "cpu") {
-    note(`warning: ${slowFp16(fp16SlowdownOf(threads) ?? 0)}`);
-  }
 }
 
 /** TensorFlow reads its threads from the environment, once: when it is loaded. */

@@ -1,10 +1,5 @@
-import {
-  type HalfTypes,
-  precisionOf,
-  type ResolvedConfig,
-  type SettledConfig,
-} from "#lib/config/index";
-import type { Precision } from "#lib/core/dtype";
+import type { ResolvedConfig, SettledConfig } from "#lib/config/index";
+import { type HalfTypes, type Precision, precisionOf } from "#lib/core/dtype";
 import { hasBf16Products, processorKind, readProcessor } from "#lib/core/processor";
 
 /** What `bf16: auto` and `fp16: auto` may be in a run. */

@@ -9,7 +9,8 @@ import {
   verifyChecksums,
 } from "#lib/checkpoint/index";
 import { checkpointRecordFile } from "#lib/checkpoint/run-record";
-import type { HalfTypes, ResolvedConfig, SettledBefore } from "#lib/config/index";
+import type { ResolvedConfig, SettledBefore } from "#lib/config/index";
+import type { HalfTypes } from "#lib/core/dtype";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { CheckpointState } from "#coordinator/options";

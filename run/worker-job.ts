@@ -1,4 +1,5 @@
-import { precisionOf, type SettledConfig } from "#lib/config/index";
+import type { SettledConfig } from "#lib/config/index";
+import { precisionOf } from "#lib/core/dtype";
 import type { WorkerJob } from "#lib/core/job";
 import type { TrainingPlan } from "#lib/data/index";
 import type { ChosenParameters } from "#lib/parameters/index";

@@ -1,3 +1,4 @@
+import type { HalfTypes } from "#lib/core/dtype";
 import type { PrecisionAdvice } from "#lib/core/processor";
 import { bf16SlowdownOf, fp16SlowdownOf } from "#lib/graph/device-probe";
 import type { DeviceTelemetry } from "./telemetry.js";
@@ -20,4 +21,15 @@ export function precisionAdvice(
     bf16Slowdown: isFast ? undefined : bf16SlowdownOf(threads),
     fp16Slowdown: isFast ? undefined : fp16SlowdownOf(threads),
   };
+}
+
+/** What the half type of a run costs on a device that has no instructions for it, measured now if it never was. */
+export function slowdownOf(
+  { bf16, fp16 }: HalfTypes,
+  device: Parameters<typeof precisionAdvice>[0],
+  threads: number,
+): { readonly bf16Slowdown?: number; readonly fp16Slowdown?: number } {
+  if (fp16 && device.deviceType === "cpu") return { fp16Slowdown: fp16SlowdownOf(threads) ?? 0 };
+  const bf16Slowdown = bf16 ? precisionAdvice(device, threads).bf16Slowdown : undefined;
+  return bf16Slowdown === undefined ? {} : { bf16Slowdown };
 }

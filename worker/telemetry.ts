@@ -144,6 +144,7 @@ async function openGpu(options: TelemetryOptions): Promise<DeviceTelemetry | und
     return undefined;
   }
   if (first === undefined) return undefined;
+  const capability = await computeCapability(program, device ?? "0");
   let latest: GpuLine = first;
   // One process for the whole run: starting one takes longer than a reading.
   const child: ChildProcess = spawn(program, [...query, `--loop-ms=${pollIntervalMs}`], {
@@ -157,7 +158,6 @@ async function openGpu(options: TelemetryOptions): Promise<DeviceTelemetry | und
     });
   }
   child.unref();
-  const capability = await computeCapability(program, device ?? "0");
   return {
     deviceType: "gpu",
     deviceKind: `gpu/${latest.name}/driver ${latest.driver}`,

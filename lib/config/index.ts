@@ -22,9 +22,7 @@ export { type LoadedConfig, loadConfig } from "./load.js";
 export { chosenOptimizer } from "./optimizer.js";
 export { describeKeys, printChosen, printConfig } from "./print.js";
 export {
-  type HalfTypes,
   isSettled,
-  precisionOf,
   type ResolvedConfig,
   resolveConfig,
   type SettledConfig,

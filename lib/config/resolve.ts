@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { computeDtypes, type Precision, type WireDtype } from "#lib/core/dtype";
+import { computeDtypes, type HalfTypes, precisionOf, type WireDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import { parametersKindOf } from "#lib/parameters/index";
 import { checkSchedule } from "./check-schedule.js";
@@ -145,15 +145,8 @@ function checkHubKeys(
   }
 }
 
-/** Half types, each for what a device has or a run computes in. */
-export type HalfTypes = Readonly<Record<"bf16" | "fp16", boolean>>;
-
 /** A configuration whose `bf16` and `fp16` are not "auto". */
 export type SettledConfig = ResolvedConfig & HalfTypes & { readonly wire_dtype: WireDtype };
-
-/** What matrix products are computed in. */
-export const precisionOf = ({ bf16, fp16 }: HalfTypes): Precision =>
-  bf16 ? "bf16" : fp16 ? "fp16" : "fp32";
 
 const wireDtypeOf = (
   config: Pick<ParsedConfig, "wire_dtype" | "finetuning_type" | "use_peft">,

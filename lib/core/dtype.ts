@@ -11,6 +11,13 @@ export const computeDtypes: Readonly<Record<Precision, FloatDtype>> = Object.fre
   fp16: "float16",
 });
 
+/** Half types, each for what a device has or a run computes in. */
+export type HalfTypes = Readonly<Record<"bf16" | "fp16", boolean>>;
+
+/** What matrix products are computed in. */
+export const precisionOf = ({ bf16, fp16 }: HalfTypes): Precision =>
+  bf16 ? "bf16" : fp16 ? "fp16" : "fp32";
+
 export const bytesPerElement: Readonly<Record<FloatDtype, number>> = Object.freeze({
   float32: 4,
   bfloat16: 2,

@@ -84,12 +84,12 @@ export const evaluationSize = (objective: RunObjective | undefined, weight: numb
   `${withCommas(weight)} ${objective?.unit ?? "token"}s`;
 
 /** What a person is told whose run computes in bfloat16 on a device without instructions for it. */
-export const slowBf16 = (slowdown: number): string =>
+const slowBf16 = (slowdown: number): string =>
   `bfloat16 products take ${slowdown.toFixed(2)} times the time of float32 on this processor, which has no ` +
   "instructions for them; bf16: auto would choose float32";
 
 /** @param slowdown 0: not measured */
-export const slowFp16 = (slowdown: number): string =>
+const slowFp16 = (slowdown: number): string =>
   "a processor computes float16 products as those of float32, rounded, which " +
   (slowdown === 0
     ? "makes nothing faster"

@@ -62,7 +62,7 @@ export function dropout(x: tf.Tensor, source: DropoutSource): tf.Tensor {
 }
 
 /** The same out of elementary ops, with the mask as a constant: the oracle of the fused form. */
-export const dropoutPrimitive = (x: tf.Tensor, source: DropoutSource): tf.Tensor =>
+const dropoutPrimitive = (x: tf.Tensor, source: DropoutSource): tf.Tensor =>
   tf.mul(x, tf.tensor(dropoutFactors(source, x.size), x.shape));
 
 /**

@@ -1,6 +1,6 @@
 /** Words of a counter, the least significant first. */
-export type PhiloxCounter = readonly [number, number, number, number];
-export type PhiloxKey = readonly [number, number];
+type PhiloxCounter = readonly [number, number, number, number];
+type PhiloxKey = readonly [number, number];
 
 /** Words that one counter gives. */
 const groupWords = 4;
