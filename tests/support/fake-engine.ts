@@ -7,6 +7,7 @@ import {
 import { ignoredTarget, type Batch } from "#lib/core/batch";
 import type { CreateTrainingEngine, LossSum, TrainingEngine, WorkerJob } from "#lib/core/job";
 import { wireOffsetBytes } from "#lib/core/parameter-layout";
+import { wirePieces } from "#lib/core/wire-space";
 import { targetsOf, tokensOf } from "./batches.js";
 
 /**
@@ -25,15 +26,21 @@ export class FakeEngine implements TrainingEngine {
     this.#gradients = new Float32Array(job.layout.numElements);
   }
 
-  loadParameters(wireBytes: Uint8Array): void {
+  loadParameters(wireBytes: Uint8Array, piece?: number): void {
     const { layout } = this.#job;
+    const whole = { start: 0, end: layout.numElements };
+    const range = piece === undefined ? whole : (wirePieces(layout)[piece] ?? whole);
     const { buffer } = new Uint8Array(wireBytes);
-    for (const { start, end, dtype } of layout.regions) {
-      const place = [buffer, wireOffsetBytes(layout, start), end - start] as const;
+    for (const region of layout.regions) {
+      const start = Math.max(region.start, range.start);
+      const end = Math.min(region.end, range.end);
+      if (start >= end) continue;
+      const first = wireOffsetBytes(layout, start) - wireOffsetBytes(layout, range.start);
+      const place = [buffer, first, end - start] as const;
       const values =
-        dtype === "float32"
+        region.dtype === "float32"
           ? new Float32Array(...place)
-          : (dtype === "bfloat16" ? bfloat16ToFloat32 : float16ToFloat32)(
+          : (region.dtype === "bfloat16" ? bfloat16ToFloat32 : float16ToFloat32)(
               new Uint16Array(...place),
             );
       this.#parameters.set(values, start);
