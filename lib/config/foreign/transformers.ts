@@ -1,8 +1,24 @@
-import { dashboards, each, type ForeignKeys, fixed, ignored, notHere, renamed } from "./rules.js";
+import {
+  dashboards,
+  each,
+  type ForeignKeys,
+  fixed,
+  ignored,
+  notHere,
+  renamed,
+  reworded,
+} from "./rules.js";
 
 const torchOnly = "it steers PyTorch, which Lockstep does not use";
 const loader = "there are no loader processes: the coordinator sends token batches with each lease";
 const distribution = "Lockstep distributes by gradient groups and reducer shards";
+
+/** What the model computes in; the masters stay in float32 here. */
+const computedIn = reworded(
+  "bf16",
+  { bfloat16: true, bf16: true, float32: false, fp32: false, auto: undefined },
+  "weights in float16 alone are not trained here; write fp16: true, which keeps float32 masters",
+);
 
 /** Names of transformers.TrainingArguments, v4 and v5, that are not keys of ours. */
 export const transformersKeys: ForeignKeys = {
@@ -12,8 +28,7 @@ export const transformersKeys: ForeignKeys = {
   per_gpu_train_batch_size: renamed("per_device_train_batch_size"),
   per_gpu_eval_batch_size: renamed("per_device_eval_batch_size"),
   no_cuda: renamed("use_cpu"),
-  torch_dtype: renamed("bf16", dtypeToBf16),
-  dtype: renamed("bf16", dtypeToBf16),
+  ...each("torch_dtype dtype", computedIn),
   group_by_length: renamed("train_sampling_strategy", (on) =>
     on === false ? undefined : on === true ? "group_by_length" : on,
   ),
@@ -135,11 +150,3 @@ export const transformersKeys: ForeignKeys = {
   ),
   local_rank: ignored(distribution, -1),
 };
-
-/** `torch_dtype` names what the model computes in; the masters stay in float32 here. */
-function dtypeToBf16(value: unknown): unknown {
-  if (value === "bfloat16" || value === "bf16") return true;
-  if (value === "float32" || value === "fp32") return false;
-  if (value === "auto" || value === null) return undefined;
-  return value;
-}

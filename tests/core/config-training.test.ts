@@ -45,6 +45,17 @@ test("an epsilon that is 0 in float32 would make weights without gradients no nu
   assert.equal(resolve("adam_epsilon: 1.0e-30").config.adam_epsilon, 1e-30);
 });
 
+test("weights of float16 are refused with the key that computes in it", () => {
+  for (const key of ["torch_dtype", "dtype"]) {
+    assert.throws(() => resolve(`${key}: float16`), {
+      code: "E_CONFIG_UNSUPPORTED",
+      message: /dtype: "float16" .*\(job\.yaml:3\): .*write fp16: true/,
+    });
+    assert.equal(resolve(`${key}: float32`).config.bf16, false);
+    assert.equal(resolve(`${key}: auto`).config.bf16, false);
+  }
+});
+
 test("adafactor is a switch, as on the command line of transformers' scripts", () => {
   assert.equal(resolve("", "--adafactor").config.optim, "adafactor");
   assert.equal(resolve("optim: sgd", "--no-adafactor").config.optim, "sgd");
