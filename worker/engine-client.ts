@@ -4,14 +4,18 @@ import type { Batch } from "#lib/core/batch";
 import type { EvaluatedBatch, LossSum, WorkerJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { type PortableError, ThreadClient } from "#lib/core/thread-client";
-import { passPieces, sharedWireSpace } from "#lib/core/wire-space";
+import { passPieces, pieceBuffer, sharedWireSpace } from "#lib/core/wire-space";
 import type { EngineCall, EngineReady, EngineThreadData, EngineValue } from "./engine-protocol.js";
 import { numGradientBuffers } from "./session.js";
 
+/** Writes a range of a space in wire form into bytes of its size. */
+type PullRange = (range: ElementRange, into: Uint8Array) => Promise<void>;
+
 /** An engine in a thread of its own, seen from the I/O thread. */
 export class EngineClient {
-  /** The whole parameter space in wire form: written by the I/O thread, read by `loadParameters`. */
-  readonly parameters: Uint8Array<SharedArrayBuffer>;
+  readonly #layout: ParameterLayout;
+  /** What is trained passes through it, piece by piece. */
+  readonly #parameters: Uint8Array<SharedArrayBuffer>;
   readonly #gradients: readonly Uint8Array<SharedArrayBuffer>[];
   readonly #thread: ThreadClient<EngineReady, EngineCall, EngineValue>;
   /** Estimated peak memory of this process; undefined: unknown. */
@@ -19,12 +23,13 @@ export class EngineClient {
   #hasFrozen = false;
 
   private constructor(engineModule: string, job: WorkerJob) {
-    this.parameters = sharedWireSpace(job.layout);
+    this.#layout = job.layout;
+    this.#parameters = pieceBuffer(job.layout);
     this.#gradients = Array.from({ length: numGradientBuffers }, () => sharedWireSpace(job.layout));
     const workerData: EngineThreadData = {
       engineModule,
       job,
-      parameters: this.parameters,
+      parameterBytes: this.#parameters.length,
       gradients: this.#gradients,
     };
     const thread = new Worker(new URL("./engine-thread.js", import.meta.url), {
@@ -53,22 +58,24 @@ export class EngineClient {
     return this.#hasFrozen;
   }
 
-  /**
-   * Passes the engine the frozen weights piece by piece.
-   * @param pull writes a range of them in wire form
-   */
-  async loadFrozen(
-    layout: ParameterLayout,
-    pull: (range: ElementRange, into: Uint8Array) => Promise<void>,
-  ): Promise<void> {
+  /** Passes the engine the frozen weights piece by piece. */
+  async loadFrozen(layout: ParameterLayout, pull: PullRange): Promise<void> {
     await passPieces(layout, pull, async (piece, wireBytes) => {
       await this.#thread.call({ op: "loadFrozen", piece, wireBytes });
     });
     this.#hasFrozen = true;
   }
 
-  async loadParameters(): Promise<void> {
-    await this.#thread.call({ op: "loadParameters" });
+  /** Passes the engine what is trained piece by piece: when it rejects, some may be of another version. */
+  async loadParameters(pull: PullRange): Promise<void> {
+    await passPieces(
+      this.#layout,
+      pull,
+      async (piece, wireBytes) => {
+        await this.#thread.call({ op: "loadParameters", piece, wireBytes });
+      },
+      this.#parameters,
+    );
   }
 
   /** The whole space in wire form, as the last micro-batch of a group left it in this buffer. */

@@ -6,19 +6,18 @@ import type { EvaluatedBatch, WorkerJob } from "#lib/core/job";
 export interface EngineThreadData {
   readonly engineModule: string;
   readonly job: WorkerJob;
-  /** The whole parameter space in wire form. */
-  readonly parameters: Uint8Array<SharedArrayBuffer>;
-  /** Each of the same size: one is written while another is sent. */
+  /** Of the buffer through which parameters come. */
+  readonly parameterBytes: number;
+  /** Each for the whole space in wire form: one is written while another is sent. */
   readonly gradients: readonly Uint8Array<SharedArrayBuffer>[];
 }
 
 export type EngineCall =
   | {
-      readonly op: "loadFrozen";
+      readonly op: "loadFrozen" | "loadParameters";
       readonly piece: number;
       readonly wireBytes: Uint8Array<SharedArrayBuffer>;
     }
-  | { readonly op: "loadParameters" }
   | {
       readonly op: "accumulate";
       readonly batch: Batch;

@@ -12,7 +12,7 @@ function perform(engine: TrainingEngine, call: EngineCall): EngineValue {
       engine.loadFrozen?.(call.piece, call.wireBytes);
       return undefined;
     case "loadParameters":
-      engine.loadParameters(data.parameters);
+      engine.loadParameters(call.wireBytes, call.piece);
       return undefined;
     case "accumulate":
       return engine.accumulate(
@@ -35,8 +35,7 @@ await serveThread<EngineReady, EngineCall, EngineValue>(async () => {
   const module = (await import(data.engineModule)) as { readonly default: CreateTrainingEngine };
   const engine = await module.default(data.job);
   const { plannedBytes } = engine;
-  const buffers = [data.parameters, ...data.gradients];
-  const wireBytes = buffers.reduce((sum, { length }) => sum + length, 0);
+  const wireBytes = data.gradients.reduce((sum, { length }) => sum + length, data.parameterBytes);
   return {
     ready: plannedBytes === undefined ? undefined : plannedBytes + wireBytes,
     handle: (call) => perform(engine, call),

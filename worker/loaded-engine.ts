@@ -47,16 +47,16 @@ export class LoadedEngine {
 
   /** @returns false when the version is gone: the lease is stale */
   async load(version: number, { transfers, signal }: Session): Promise<boolean> {
-    const { client } = this;
     this.forgetVersion();
     try {
-      await transfers.pull(version, client.parameters, { signal, onRetry: this.#onRetry });
+      await this.client.loadParameters(async (range, into) => {
+        await transfers.pull(version, range, into, { signal, onRetry: this.#onRetry });
+        this.#observer?.bytesTransferred?.("parameters", into.length);
+      });
     } catch (error) {
       if (remoteErrorCode(error) === "E_VERSION_NOT_PUBLISHED") return false;
       throw error;
     }
-    this.#observer?.bytesTransferred?.("parameters", client.parameters.length);
-    await client.loadParameters();
     this.#version = version;
     this.#observer?.parametersLoaded?.(version);
     return true;

@@ -1,7 +1,7 @@
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { BulkClient } from "#lib/wire/bulk-client";
-import { frozenVersion } from "#lib/wire/bulk-protocol";
+import { frozenVersion, type PullRequest } from "#lib/wire/bulk-protocol";
 import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import type { WireSecurity } from "#lib/wire/security";
@@ -9,11 +9,19 @@ import type { WireSecurity } from "#lib/wire/security";
 /** Attempts at one transfer with one shard, the first included. */
 const maxAttempts = 3;
 
-/** A shard and its bytes in a buffer that holds a whole space. */
+/** A shard and its bytes in a buffer that holds the whole trained space. */
 interface ShardRange {
   readonly client: BulkClient;
   readonly start: number;
   readonly end: number;
+}
+
+/** What is pulled, of which each shard has a part. */
+interface PulledRange {
+  readonly space: NonNullable<PullRequest["space"]>;
+  readonly version: number;
+  readonly layout: ParameterLayout;
+  readonly range: ElementRange;
 }
 
 interface PullOptions {
@@ -21,8 +29,9 @@ interface PullOptions {
   readonly onRetry: (error: unknown) => void;
 }
 
-/** A worker's connections to all reducer shards. Buffers hold the whole space in wire form. */
+/** A worker's connections to all reducer shards. Gradients are of the whole space, in wire form. */
 export class ShardTransfers {
+  readonly #layout: ParameterLayout;
   readonly #shards: readonly ShardRange[];
 
   constructor(options: {
@@ -33,6 +42,7 @@ export class ShardTransfers {
     readonly sharedMemory?: boolean;
   }) {
     const { sharedMemory = true } = options;
+    this.#layout = options.layout;
     const ranges = shardRanges(options.layout, options.addresses.length);
     this.#shards = ranges.map((range, shard) => ({
       client: new BulkClient({
@@ -45,29 +55,32 @@ export class ShardTransfers {
     }));
   }
 
-  /** @throws what BulkClient.pullParameters throws, after some attempts */
-  async pull(version: number, into: Uint8Array, { signal, onRetry }: PullOptions): Promise<void> {
-    await allOrFirstError(
-      this.#shards.map(async ({ client, start, end }) =>
-        withRetries(
-          async () =>
-            client.pullParameters(
-              { version, ...(signal === undefined ? {} : { signal }) },
-              into.subarray(start, end),
-            ),
-          onRetry,
-        ),
-      ),
-    );
+  /**
+   * Fetches a range of a version of what is trained.
+   * @param into of the range's size in wire form
+   * @throws what BulkClient.pullParameters throws, after some attempts
+   */
+  async pull(
+    version: number,
+    range: ElementRange,
+    into: Uint8Array,
+    options: PullOptions,
+  ): Promise<void> {
+    await this.#pull({ space: "trained", version, layout: this.#layout, range }, into, options);
   }
 
-  /**
-   * Fetches a range of the frozen weights, of which each shard has a part.
-   * @param into of the range's size in wire form
-   */
+  /** The same of the frozen weights. */
   async pullFrozen(
     layout: ParameterLayout,
     range: ElementRange,
+    into: Uint8Array,
+    options: PullOptions,
+  ): Promise<void> {
+    await this.#pull({ space: "frozen", version: frozenVersion, layout, range }, into, options);
+  }
+
+  async #pull(
+    { space, version, layout, range }: PulledRange,
     into: Uint8Array,
     { signal, onRetry }: PullOptions,
   ): Promise<void> {
@@ -85,12 +98,7 @@ export class ShardTransfers {
         withRetries(async () => {
           const part = { offset: start - offset, numBytes: end - start };
           await client.pullParameters(
-            {
-              space: "frozen",
-              version: frozenVersion,
-              part,
-              ...(signal === undefined ? {} : { signal }),
-            },
+            { space, version, part, ...(signal === undefined ? {} : { signal }) },
             into.subarray(start - firstByte, end - firstByte),
           );
         }, onRetry),

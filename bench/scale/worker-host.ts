@@ -55,6 +55,7 @@ async function simulate(index: number, address: string, barrier: Barrier): Promi
   });
   const job = JSON.parse(jobJson) as WorkerJob;
   const bytes = bufferFor(job);
+  const wholeSpace = { start: 0, end: job.layout.numElements };
   const transfers = new ShardTransfers({
     layout: job.layout,
     addresses: shardAddresses,
@@ -70,7 +71,7 @@ async function simulate(index: number, address: string, barrier: Barrier): Promi
   const train = async (task: TrainTask): Promise<void> => {
     const { step, group, lease } = task;
     if (version !== task.version) {
-      await transfers.pull(task.version, bytes, { onRetry });
+      await transfers.pull(task.version, wholeSpace, bytes, { onRetry });
       version = task.version;
       send({ kind: "pulled", step, cpuSeconds: cpuSeconds() });
       await barrier.passed(step);

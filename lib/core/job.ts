@@ -77,8 +77,13 @@ export interface TrainingEngine {
    * @param wireBytes the piece in wire form; may be changed after the call
    */
   loadFrozen?(piece: number, wireBytes: Uint8Array): void;
-  /** @param wireBytes the whole parameter space in wire form; may be changed after the call. */
-  loadParameters(wireBytes: Uint8Array): void;
+  /**
+   * Sets what is trained, all of it or a piece; nothing is computed between two pieces of a version.
+   *
+   * @param wireBytes in wire form; may be changed after the call
+   * @param piece which of `wirePieces` of the layout; absent: the whole space
+   */
+  loadParameters(wireBytes: Uint8Array, piece?: number): void;
   /**
    * Forward and backward of one micro-batch of a group; gradients are those of `gradScale * lossSum`.
    *

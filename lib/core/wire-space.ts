@@ -88,20 +88,24 @@ export function wirePieces(layout: ParameterLayout): readonly ElementRange[] {
   return starts.map((start, piece) => ({ start, end: starts[piece + 1] ?? layout.numElements }));
 }
 
+/** Room for any piece of a space. */
+export const pieceBuffer = (layout: ParameterLayout): Uint8Array<SharedArrayBuffer> =>
+  sharedBytes(Math.max(0, ...wirePieces(layout).map((range) => wireRangeBytes(layout, range))));
+
 /**
  * Passes a space on in its pieces, one after the other, in one buffer.
  *
  * @param fill writes a range in wire form into bytes of its size
  * @param take gets the number of the piece, and its bytes for the time of the call
+ * @param buffer for who passes several versions on: fresh memory costs more than the copy
  */
 export async function passPieces(
   layout: ParameterLayout,
   fill: (range: ElementRange, into: Uint8Array<SharedArrayBuffer>) => Promise<void>,
   take: (piece: number, wireBytes: Uint8Array<SharedArrayBuffer>) => Promise<void> | void,
+  buffer = pieceBuffer(layout),
 ): Promise<void> {
-  const pieces = wirePieces(layout);
-  const buffer = sharedBytes(Math.max(0, ...pieces.map((range) => wireRangeBytes(layout, range))));
-  for (const [piece, range] of pieces.entries()) {
+  for (const [piece, range] of wirePieces(layout).entries()) {
     const wireBytes = buffer.subarray(0, wireRangeBytes(layout, range));
     await fill(range, wireBytes);
     await take(piece, wireBytes);

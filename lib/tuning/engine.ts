@@ -7,7 +7,7 @@ import type {
   TrainingEngine,
   WorkerJob,
 } from "#lib/core/job";
-import { wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
+import { type ParameterLayout, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { wireRangeBytes } from "#lib/core/wire-space";
 import { Session } from "#lib/graph/session";
 import { createModel } from "#lib/models/index";
@@ -45,17 +45,29 @@ class GraphEngine implements TrainingEngine {
 
   loadFrozen(piece: number, wireBytes: Uint8Array): void {
     const { frozen } = this.#job;
-    const program = this.#programs.loadFrozen[piece];
-    if (frozen === undefined || program === undefined) {
-      throw new RangeError(`There is no piece ${piece} of frozen weights`);
-    }
-    checkSize(wireRangeBytes(frozen, program.range), wireBytes);
-    this.#load(program, wireBytes, wireOffsetBytes(frozen, program.range.start));
+    if (frozen === undefined) throw new RangeError("The job has no frozen weights");
+    this.#loadPiece(frozen, this.#programs.loadFrozen[piece], wireBytes);
   }
 
-  loadParameters(wireBytes: Uint8Array): void {
-    checkSize(wireSizeBytes(this.#job.layout), wireBytes);
-    for (const program of this.#programs.load) this.#load(program, wireBytes);
+  loadParameters(wireBytes: Uint8Array, piece?: number): void {
+    const { layout } = this.#job;
+    const { load } = this.#programs;
+    if (piece !== undefined) {
+      this.#loadPiece(layout, load[piece], wireBytes);
+      return;
+    }
+    checkSize(wireSizeBytes(layout), wireBytes);
+    for (const program of load) this.#load(program, wireBytes);
+  }
+
+  #loadPiece(
+    layout: ParameterLayout,
+    program: LoadProgram | undefined,
+    wireBytes: Uint8Array,
+  ): void {
+    if (program === undefined) throw new RangeError("The space has no such piece");
+    checkSize(wireRangeBytes(layout, program.range), wireBytes);
+    this.#load(program, wireBytes, wireOffsetBytes(layout, program.range.start));
   }
 
   #load(program: LoadProgram, wireBytes: Uint8Array, firstByte = 0): void {

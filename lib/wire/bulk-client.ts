@@ -21,7 +21,7 @@ import { createChannelClient } from "./grpc-client.js";
 import { bulkStallTimeoutMs, maxChunksInFlight } from "./limits.js";
 import { fromServiceError, remoteErrorCode } from "./rpc-errors.js";
 import { callMetadata, isLoopbackAddress, type WireSecurity } from "./security.js";
-import { SharedRing, sharedRingKey } from "./shared-ring.js";
+import { type OfferedRing, SharedRing, sharedRingKey } from "./shared-ring.js";
 
 interface PushRequest {
   readonly workerId: string;
@@ -43,6 +43,9 @@ export class BulkClient {
   readonly #isNear: boolean;
   /** The shard opened the ring of a call before. */
   #opensRings = false;
+  /** Of a call that ended in order: the next one takes it. */
+  #spareRing: SharedRing | undefined;
+  #isClosed = false;
 
   constructor(options: {
     readonly address: string;
@@ -69,22 +72,37 @@ export class BulkClient {
    */
   async pushGradients(request: PushRequest, wireBytes: Uint8Array): Promise<PushReply> {
     // A push cannot be told whether its ring was opened; the pull before it was.
-    const shared = this.#opensRings ? SharedRing.offer() : undefined;
+    const shared = this.#opensRings ? this.#offerRing() : undefined;
+    let isComplete = false;
     try {
-      return await this.#push(request, wireBytes, shared);
+      const reply = await this.#push(request, wireBytes, shared);
+      isComplete = reply.outcome === "complete";
+      return reply;
     } catch (error) {
       // Headers without payloads are invalid to a shard that could not open the ring this time.
       if (shared === undefined || remoteErrorCode(error) !== "E_FRAME_INVALID") throw error;
       return await this.#push(request, wireBytes, undefined);
     } finally {
-      shared?.ring.close();
+      this.#endRing(shared?.ring, isComplete);
     }
+  }
+
+  #offerRing(): OfferedRing | undefined {
+    const spare = this.#spareRing;
+    this.#spareRing = undefined;
+    return spare?.offerAgain() ?? SharedRing.offer();
+  }
+
+  /** @param isSpent whether everything that was put into it has been taken out */
+  #endRing(ring: SharedRing | undefined, isSpent: boolean): void {
+    if (isSpent && this.#spareRing === undefined && !this.#isClosed) this.#spareRing = ring;
+    else ring?.close();
   }
 
   async #push(
     request: PushRequest,
     wireBytes: Uint8Array,
-    shared: ReturnType<typeof SharedRing.offer>,
+    shared: OfferedRing | undefined,
   ): Promise<PushReply> {
     const failure = {
       method: "PushGradients",
@@ -173,7 +191,7 @@ export class BulkClient {
       address: this.address,
       timeoutMs: this.#stallTimeoutMs,
     };
-    const shared = this.#isNear ? SharedRing.offer() : undefined;
+    const shared = this.#isNear ? this.#offerRing() : undefined;
     const call = this.#client.makeServerStreamRequest(
       pullParametersMethod.path,
       pullParametersMethod.requestSerialize,
@@ -215,7 +233,7 @@ export class BulkClient {
         ? new LockstepError("E_RPC_TIMEOUT", failure)
         : fromServiceError(error, failure);
     } finally {
-      shared?.ring.close();
+      this.#endRing(shared?.ring, this.#opensRings && receivedBytes === into.length);
       watchdog.stop();
       request.signal?.removeEventListener("abort", cancel);
     }
@@ -230,6 +248,8 @@ export class BulkClient {
   }
 
   close(): void {
+    this.#isClosed = true;
+    this.#spareRing?.close();
     this.#client.close();
   }
 }

@@ -42,6 +42,12 @@ export const sharedRingKey = "lockstep-shared-ring";
 
 const offerForm = /^(\d{1,10}):(\d{1,10}):([0-9a-f]{32})$/;
 
+/** A ring, and what the other side opens it by. */
+export interface OfferedRing {
+  readonly ring: SharedRing;
+  readonly offer: string;
+}
+
 export class SharedRing {
   readonly #file: number;
   readonly #counter = Buffer.alloc(counterBytes);
@@ -56,23 +62,30 @@ export class SharedRing {
   }
 
   /** A ring and the offer of it; undefined where there is no memory for one. */
-  static offer(): { readonly ring: SharedRing; readonly offer: string } | undefined {
+  static offer(): OfferedRing | undefined {
     let file: number | undefined;
     try {
       const path = `${directory}/lockstep-${randomUUID()}`;
       file = fs.openSync(path, "wx+", 0o600);
       fs.unlinkSync(path);
-      const nonce = randomBytes(nonceBytes);
       // Every page is taken now: a slot that is written later cannot fail for want of memory.
-      const content = Buffer.alloc(fileBytes);
-      nonce.copy(content);
-      if (fs.writeSync(file, content, 0, fileBytes, 0) !== fileBytes) throw new Error("no memory");
-      const offer = `${process.pid}:${file}:${nonce.toString("hex")}`;
-      return { ring: new SharedRing(file), offer };
+      const written = fs.writeSync(file, Buffer.alloc(fileBytes), 0, fileBytes, 0);
+      if (written !== fileBytes) throw new Error("no memory");
+      return new SharedRing(file).offerAgain();
     } catch {
       if (file !== undefined) fs.closeSync(file);
       return undefined;
     }
+  }
+
+  /** The ring for another call, once neither side of the one before reads or writes it: fresh pages cost. */
+  offerAgain(): OfferedRing {
+    const head = Buffer.alloc(takenAt + counterBytes);
+    const nonce = randomBytes(nonceBytes);
+    nonce.copy(head);
+    fs.writeSync(this.#file, head, 0, head.length, 0);
+    this.#numFrames = 0;
+    return { ring: this, offer: `${process.pid}:${this.#file}:${nonce.toString("hex")}` };
   }
 
   /** Opens an offered ring; undefined for one that cannot be reached from here or is none. */

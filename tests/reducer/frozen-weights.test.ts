@@ -24,6 +24,7 @@ const frozen = buildParameterLayout(
   ],
   "bfloat16",
 );
+const trainedVersion = 4;
 const valuesOf = new Map(frozen.tensors.map(({ name, size }) => [name, testValues(size, size)]));
 
 async function load(range: ElementRange, into: Float32Array): Promise<void> {
@@ -39,6 +40,7 @@ async function connected(
   t: TestContext,
   numShards: number,
   served?: { readonly layout: typeof frozen; readonly wireBytes: Uint8Array<SharedArrayBuffer> },
+  masters: (index: number) => number = () => 0,
 ): Promise<ShardTransfers> {
   const shards = await ShardGroup.start(startShardThread, {
     ...{
@@ -51,6 +53,9 @@ async function connected(
     },
     ...(served === undefined ? {} : { frozen: served }),
   });
+  await shards.load(async ({ range, masters: into }) => {
+    for (let i = range.start; i < range.end; i++) into[i - range.start] = masters(i);
+  }, trainedVersion);
   const addresses = shards.addresses();
   const transfers = new ShardTransfers({ layout: trained, addresses, security: {} });
   t.after(async () => {
@@ -84,6 +89,27 @@ test("a worker pulls the frozen weights from all shards, the matrices in bfloat1
       assert.ok(Math.abs(value - exact) <= tolerance * Math.abs(exact), `${name}[${i}]`);
     }
   }
+});
+
+test("a worker pulls a version of what is trained range by range, across the shards", async (t) => {
+  const transfers = await connected(t, 3, undefined, (index) => index + 0.5);
+  const { numElements } = trained;
+  const bounds = [0, 32, 70_016, 140_000, numElements];
+  for (const [i, end] of bounds.entries()) {
+    const range = { start: bounds[i - 1] ?? 0, end };
+    const pulled = new Float32Array(new SharedArrayBuffer((range.end - range.start) * 4));
+    const into = new Uint8Array(pulled.buffer);
+    await transfers.pull(trainedVersion, range, into, { onRetry: () => {} });
+    assert.deepEqual(
+      pulled,
+      Float32Array.from(pulled, (_, at) => range.start + at + 0.5),
+    );
+  }
+  const whole = { start: 0, end: numElements };
+  await assert.rejects(
+    transfers.pull(trainedVersion + 1, whole, sharedWireSpace(trained), { onRetry: () => {} }),
+    (error) => remoteErrorCode(error) === "E_VERSION_NOT_PUBLISHED",
+  );
 });
 
 test("a job without frozen weights has no such version", async (t) => {

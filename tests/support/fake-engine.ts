@@ -2,6 +2,7 @@ import { float32ToBfloat16 } from "#lib/core/bf16";
 import { ignoredTarget, type Batch } from "#lib/core/batch";
 import type { CreateTrainingEngine, LossSum, TrainingEngine, WorkerJob } from "#lib/core/job";
 import { wireOffsetBytes } from "#lib/core/parameter-layout";
+import { wirePieces } from "#lib/core/wire-space";
 import { targetsOf, tokensOf } from "./batches.js";
 
 /**
@@ -20,15 +21,19 @@ export class FakeEngine implements TrainingEngine {
     this.#gradients = new Float32Array(job.layout.numElements);
   }
 
-  loadParameters(wireBytes: Uint8Array): void {
+  loadParameters(wireBytes: Uint8Array, piece?: number): void {
     const { layout } = this.#job;
+    const whole = { start: 0, end: layout.numElements };
+    const range = piece === undefined ? whole : (wirePieces(layout)[piece] ?? whole);
     const bytes = new Uint8Array(wireBytes);
     const view = new DataView(bytes.buffer);
-    for (const { start, end, dtype } of layout.regions) {
-      const first = wireOffsetBytes(layout, start);
+    for (const region of layout.regions) {
+      const start = Math.max(region.start, range.start);
+      const end = Math.min(region.end, range.end);
+      const first = wireOffsetBytes(layout, start) - wireOffsetBytes(layout, range.start);
       for (let i = start; i < end; i++) {
         this.#parameters[i] =
-          dtype === "bfloat16"
+          region.dtype === "bfloat16"
             ? halfToNumber(view.getUint16(first + (i - start) * 2, true))
             : view.getFloat32(first + (i - start) * 4, true);
       }

@@ -3,8 +3,12 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { openSafetensors } from "#lib/checkpoint/index";
 import type { Batch } from "#lib/core/batch";
+import type { WorkerJob } from "#lib/core/job";
+import { buildParameterLayout, wireOffsetBytes } from "#lib/core/parameter-layout";
+import { passPieces, readWireSpace, wirePieces } from "#lib/core/wire-space";
+import { createModel } from "#lib/models/index";
 import createEngine from "#lib/tuning/engine";
-import { assertClose, relativeError } from "#tests/support/compare";
+import { assertClose, relativeError, testValues } from "#tests/support/compare";
 import {
   batchOf,
   readSlot,
@@ -12,7 +16,7 @@ import {
   tinyLlamaDirectory,
   tinyLlamaJob,
 } from "#tests/support/tiny-llama";
-import { targetsOf, tokensOf } from "#tests/support/batches";
+import { causalJob, targetsOf, tokensOf } from "#tests/support/batches";
 
 const batch = batchOf(tinyLlamaCase);
 const numTargets = targetsOf(batch).filter((target) => target >= 0).length;
@@ -124,6 +128,49 @@ test("parameters are copied: changing the buffer after a load changes nothing", 
       moved.fill(0);
       assert.equal(engine.evaluate(batch).lossSum, before);
     }
+  } finally {
+    engine.close();
+  }
+});
+
+test("weights that come in pieces are those that come at once", async () => {
+  // Two pieces: a table of more than 32 MiB, and the layers.
+  const modelConfig = {
+    ...{ model_type: "gpt2", vocab_size: 30_000, n_embd: 320, n_layer: 1, n_head: 4 },
+    n_positions: 16,
+  };
+  const model = createModel(modelConfig, { task: "causal-lm" });
+  const layout = buildParameterLayout(model.weights, "float32");
+  const job: WorkerJob = {
+    ...{ jobId: "pieces", modelConfig, layout, precision: "fp32", sequenceLength: 8 },
+    ...causalJob(),
+    ...{ microBatchSize: 1, evalBatchSize: 1, generationLength: 0, threadsPerWorker: 1 },
+    parameters: { kind: "full" },
+  };
+  const wireBytes = await readWireSpace(layout, async ({ start, end }, into) => {
+    into.set(testValues(end - start, start + 1));
+  });
+  const tokens = Int32Array.from({ length: 8 }, (_, i) => i * 3001);
+  const rows = { numRows: 1, fields: { tokens, targets: tokens.map((id) => id + 1) } };
+  const engine = await createEngine(job);
+  try {
+    engine.loadParameters(wireBytes);
+    const expected = engine.evaluate(rows);
+    engine.loadParameters(new Uint8Array(wireBytes.length));
+    assert.notEqual(engine.evaluate(rows).lossSum, expected.lossSum);
+    const pieces = wirePieces(layout);
+    assert.equal(pieces.length, 2);
+    await passPieces(
+      layout,
+      async (range, into) => {
+        const [first, last] = [range.start, range.end].map((at) => wireOffsetBytes(layout, at));
+        into.set(wireBytes.subarray(first, last));
+      },
+      (piece, bytes) => engine.loadParameters(bytes, piece),
+    );
+    assert.deepEqual(engine.evaluate(rows), expected);
+    assert.throws(() => engine.loadParameters(wireBytes, 0), { code: "E_GRAPH_SHAPE" });
+    assert.throws(() => engine.loadParameters(wireBytes, 2), RangeError);
   } finally {
     engine.close();
   }

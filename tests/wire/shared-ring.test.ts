@@ -52,6 +52,23 @@ test("payloads of any size come out as they went in, around the ring several tim
   );
 });
 
+test("a ring is offered again, to nobody who has the offer of before", async () => {
+  const { sender, receiver, offer } = pair();
+  await sender.put(fields, bytesOf(1, 100), never);
+  receiver.close();
+  const again = sender.offerAgain();
+  assert.equal(again.ring, sender);
+  assert.equal(SharedRing.accept(offer), undefined);
+  const next = SharedRing.accept(again.offer);
+  assert.ok(next !== undefined);
+  for (let index = 0; index < 20; index++) {
+    const payload = bytesOf(index, 300);
+    const message = await sender.put({ ...fields, offset: index }, payload, never);
+    assert.deepEqual([...next.take(message as Buffer).payload], [...payload]);
+  }
+  next.close();
+});
+
 test("a payload goes to the place that is given, and a whole message passes beside the ring", async () => {
   const { sender, receiver } = pair();
   const payload = bytesOf(1, chunkPayloadBytes);
@@ -196,8 +213,9 @@ for (const [where, numOpened] of [
       // A push offers a ring only where the pull before it came through one.
       assert.equal(accept.mock.callCount(), isShared ? 2 : 1);
       assert.equal(accept.mock.calls[0]?.result !== undefined, isShared);
-      // The connection's two sockets are the only descriptors that stay.
-      assert.ok(fs.readdirSync("/proc/self/fd").length <= descriptors + 2);
+      // The connection's two sockets are the only descriptors that stay, and a ring that is used again.
+      const kept = isShared ? 3 : 2;
+      assert.ok(fs.readdirSync("/proc/self/fd").length <= descriptors + kept);
     } finally {
       accept.mock.restore();
       client.close();
