@@ -44,6 +44,8 @@ const settings = {
   per_device_train_batch_size: options.rows,
   bf16: options.precision !== "fp32",
   learning_rate: 1e-4,
+  // As the model that the other side trains.
+  dropout: 0,
   lr_scheduler_type: "constant",
   max_steps: options.steps,
   use_cpu: true,

@@ -3,13 +3,13 @@
  * parameters in. The masters are float32; with bf16 products and the wire are bfloat16.
  *
  * node dist/bench/full-step.js MODEL_DIR [--precision bf16|fp32] [--shapes ROWSxTOKENS,...] [--repeat N]
- *   [--threads N] [--xla] [--adapter DIR]
+ *   [--threads N] [--xla] [--adapter DIR] [--dropout RATE]
  *
  * Prints {"values": {"step-2x512": seconds, "micro-batch-2x512": seconds}, "check": {"first-2x512": loss,
  * "last-2x512": loss}}: medians of `--repeat` steps after a warm-up step, and of what of them passes until
  * the gradients are out; the losses of the first and the last step. Every shape starts from the directory's
  * weights and takes the first tokens of its tokens.i32. With --adapter, a LoRA adapter of peft is trained
- * instead of the weights. "load" is the time from the start of the process to the end of its first step.
+ * instead of the weights. With --dropout, values of embeddings, attention and residual are dropped. "load" is the time from the start of the process to the end of its first step.
  */
 import { parseArgs } from "node:util";
 import type { WorkerJob } from "#lib/core/job";
@@ -31,6 +31,7 @@ const { values: options, positionals } = parseArgs({
     adapter: { type: "string" },
     threads: { type: "string", default: String(numThreads()) },
     xla: { type: "boolean", default: false },
+    dropout: { type: "string", default: "0" },
   },
 });
 const directory = positionals[0];
@@ -48,6 +49,9 @@ const adapter =
     ? undefined
     : await openSeededAdapter(base, options.adapter, precision);
 const { layout, loadMasters } = adapter ?? base;
+
+const rate = Number(options.dropout);
+const dropout = { seed: 0, rates: { embeddings: rate, attention: rate, residual: rate } };
 
 const adamW = {
   name: "adamw",
@@ -78,6 +82,7 @@ async function measureShape(numRows: number, length: number) {
     generationLength: 0,
     threadsPerWorker: Number(options.threads),
     xla: options.xla,
+    ...(rate > 0 ? { dropout } : {}),
     ...(adapter === undefined ? {} : { frozen: adapter.frozen }),
     parameters: adapter?.job ?? { kind: "full" },
   };
@@ -101,7 +106,8 @@ async function measureShape(numRows: number, length: number) {
   for (let step = 0; step <= Number(options.repeat); step++) {
     const startedAt = performance.now();
     const gradScale = 1 / (numRows * (length - 1));
-    const { weight, lossSum } = engine.accumulate(batch, gradScale, true, gradients);
+    const microBatch = { ...batch, coordinates: { step, group: 0, index: 0 } };
+    const { weight, lossSum } = engine.accumulate(microBatch, gradScale, true, gradients);
     microBatchSeconds.push((performance.now() - startedAt) / 1000);
     const norm = totalNorm(shard.addLastGroup(gradients, true));
     shard.apply({

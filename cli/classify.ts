@@ -8,7 +8,7 @@ import { knownLabels } from "#lib/models/classifier-checkpoint";
 import { factsOf } from "#lib/models/facts";
 import type { Model, SequenceClassifier } from "#lib/models/index";
 import { openModel } from "#run/open-model";
-import { counted } from "#lib/core/format";
+import { counted, shownNumber } from "#lib/core/format";
 import { printable } from "#lib/core/terminal-text";
 import { findTextModel, type ModelRequest, parseModelArguments, usageOf } from "./text-command.js";
 
@@ -42,6 +42,7 @@ export async function classifyCommand(args: string[]): Promise<number> {
   try {
     for (const warning of opened.warnings) process.stderr.write(`warning: ${warning}\n`);
     model = sequenceClassifier(opened.model);
+    checkTop(request, model);
     // Every text is looked at before the first is computed, which also says how long they are.
     size = await measure(request, tokenizer, model);
     // Without a padding token a decoder finds a row's last token only where the row is alone.
@@ -60,11 +61,14 @@ export async function classifyCommand(args: string[]): Promise<number> {
   const startedAt = performance.now();
   try {
     const labels = knownLabels(opened.config);
+    const figure = model.problemType === "regression" ? shownNumber : probability;
     for await (const chunk of inChunks(encodeAll(request, tokenizer, model))) {
       const logits = logitsOf(classifier, chunk);
       chunk.forEach((text, index) => {
         const scores = classScores(model, labels, logits[index] ?? []).slice(0, request.top);
-        process.stdout.write(request.json ? jsonLine(request, text, scores) : lines(text, scores));
+        process.stdout.write(
+          request.json ? jsonLine(request, text, scores) : lines(text, scores, figure),
+        );
       });
     }
   } finally {
@@ -80,6 +84,15 @@ function sequenceClassifier(model: Model): SequenceClassifier {
   throw new LockstepError("E_USAGE", {
     command: "classify",
     problem: `a ${model.task} model (${model.modelType}) has no classes`,
+  });
+}
+
+/** @throws E_USAGE */
+function checkTop({ top }: Request, { problemType }: SequenceClassifier): void {
+  if (problemType !== "regression" || !Number.isFinite(top)) return;
+  throw new LockstepError("E_USAGE", {
+    command: "classify",
+    problem: "--top is of classes, and the model is a regression",
   });
 }
 
@@ -149,13 +162,17 @@ function jsonLine(request: Request, text: EncodedText, scores: readonly ClassSco
   return `${JSON.stringify(line)}\n`;
 }
 
-function lines({ text, pair }: EncodedText, scores: readonly ClassScore[]): string {
+const probability = (score: number): string => score.toFixed(4);
+
+function lines(
+  { text, pair }: EncodedText,
+  scores: readonly ClassScore[],
+  figure: (score: number) => string,
+): string {
   const columns = Math.max(...scores.map(({ label }) => printable(label).length));
   return [
     `> ${printable(text)}${pair === null ? "" : `\n> ${printable(pair)}`}`,
-    ...scores.map(
-      ({ label, score }) => `  ${printable(label).padEnd(columns)}  ${score.toFixed(4)}`,
-    ),
+    ...scores.map(({ label, score }) => `  ${printable(label).padEnd(columns)}  ${figure(score)}`),
     "",
     "",
   ].join("\n");

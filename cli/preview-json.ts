@@ -20,7 +20,7 @@ export function rowJson({ split, row, pieces, ids, isLearnt, texts, ...rest }: P
       tokens_cut: piece.numCut,
       cut_text: piece.cutText,
     })),
-    ...(label === undefined ? {} : { label: label.name, class: label.number }),
+    ...(label === undefined ? {} : labelJson(label)),
     text: text.join(""),
     tokens: texts.flatMap((each) => [
       each.text,
@@ -30,6 +30,11 @@ export function rowJson({ split, row, pieces, ids, isLearnt, texts, ...rest }: P
     labels: Array.from(ids, (id, i) => (isLearnt[i] === true ? id : ignoredTarget)),
     num_padding: numPadding,
   });
+}
+
+function labelJson(label: NonNullable<PreviewRow["label"]>): Readonly<Record<string, unknown>> {
+  if (!("values" in label)) return { label: label.name, class: label.number };
+  return { label: label.values.length === 1 ? label.values[0] : label.values };
 }
 
 export const rejectedJson = ({ code, message }: LockstepError): string =>
@@ -63,7 +68,9 @@ export function summaryJson(
     })),
     rejected: read.numRejected,
     layout,
-    ...(classes === undefined ? {} : { classes: classes.names }),
+    ...(classes === undefined
+      ? {}
+      : { [classes.areNumbers === true ? "outputs" : "classes"]: classes.names }),
     train: side(train),
     validation: validation === undefined ? null : side(validation),
     steps: read.totalSteps,

@@ -1,5 +1,5 @@
 import type { PreviewPiece, PreviewRow } from "#lib/data/index";
-import { counted, withCommas } from "#lib/core/format";
+import { counted, shownNumber, withCommas } from "#lib/core/format";
 import { displayWidth, fit, type Palette } from "#lib/core/terminal-text";
 import { quoted, shortened, visible } from "./visible-text.js";
 
@@ -54,7 +54,12 @@ export function rowLines(
   ];
 }
 
-function learntLabel({ name, number }: NonNullable<PreviewRow["label"]>): string {
+function learntLabel(label: NonNullable<PreviewRow["label"]>): string {
+  if ("values" in label) {
+    const { values } = label;
+    return `  ${values.length === 1 ? "label" : "labels"}, learnt: ${values.map(shownNumber).join(", ")}`;
+  }
+  const { name, number } = label;
   if (typeof name === "string") return `  label, learnt: ${quoted(name)}, class ${String(number)}`;
   const listed = name.map((each, i) => `${quoted(each)}, class ${(number as number[])[i]}`);
   return `  labels, learnt: ${listed.join("; ") || "none"}`;

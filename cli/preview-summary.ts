@@ -66,7 +66,10 @@ export function layoutLines(
     palette.bold("Rows"),
     ...sides.flatMap((line) => indented(printable(line), columns)),
     ...(dataset.layout === "labelled"
-      ? indented(`classes: ${(dataset.classes?.names ?? []).map(named).join(", ")}`, columns)
+      ? indented(
+          `${dataset.classes?.areNumbers === true ? "outputs" : "classes"}: ${(dataset.classes?.names ?? []).map(named).join(", ")}`,
+          columns,
+        )
       : [`  learnt: ${formatPercent(supervisedTokens / rowTokens)} of the training rows' tokens`]),
     ...(lengths === undefined ? [] : ["", ...lengthLines(lengths, { palette, columns })]),
   ];

@@ -78,7 +78,8 @@ comes from the model's generation_config.json.
   classify: `Usage: lockstep classify MODEL --text TEXT [--text TEXT ...] [options]
        lockstep classify MODEL --file FILE [options]
 
-Says how probable a classifier finds each of its classes for texts, the most probable one first.
+Says how probable a classifier finds each of its classes for texts, the most probable one first, or which
+numbers a regression gives them.
 MODEL is a directory, of a model or of a LoRA adapter, or the id of one of the Hugging Face Hub; an
 adapter's base model is found by its name.
 

@@ -1,3 +1,4 @@
+import type { TensorStates } from "#lib/optim/index";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { CheckpointState, CoordinatorOptions, Snapshot } from "./options.js";
 
@@ -20,15 +21,21 @@ export class Checkpointer {
     this.#onError = options.onError;
   }
 
-  /** Waits for the save before, so that at most one snapshot is in memory; returns when this one has begun. */
+  /**
+   * Waits for the save before, so that at most one snapshot is in memory; returns when this one has begun.
+   *
+   * @param tensorStates copied, as the snapshot is
+   */
   async begin(
     takeSnapshot: (into: Snapshot | undefined) => Promise<Snapshot>,
     state: CheckpointState,
+    tensorStates: TensorStates,
   ): Promise<void> {
     await this.#last;
     const snapshot = await takeSnapshot(this.#free);
     this.#free = undefined;
-    this.#last = this.#write(snapshot, state).catch(this.#onError);
+    const kept = Object.entries(tensorStates).map(([name, values]) => [name, values.slice()]);
+    this.#last = this.#write(snapshot, state, Object.fromEntries(kept)).catch(this.#onError);
   }
 
   /** Resolves when nothing is being written. */
@@ -36,9 +43,13 @@ export class Checkpointer {
     await this.#last;
   }
 
-  async #write(snapshot: Snapshot, state: CheckpointState): Promise<void> {
+  async #write(
+    snapshot: Snapshot,
+    state: CheckpointState,
+    tensorStates: TensorStates,
+  ): Promise<void> {
     const startedAt = performance.now();
-    const { directory, bytes } = await this.#save(snapshot, state);
+    const { directory, bytes } = await this.#save(snapshot, state, tensorStates);
     this.#free = snapshot;
     const seconds = (performance.now() - startedAt) / 1000;
     this.#bus.publish({ type: "checkpoint.saved", step: state.step, directory, seconds, bytes });

@@ -89,6 +89,7 @@ export class Coordinator {
         await resume?.loadStates(range, states);
       }, resume?.state.numUpdates ?? 0);
       const run = new TrainingRun({ options: this.#options, queue: this.#queue, shards });
+      await resume?.loadTensorStates?.(run.tensorStates);
       shards.onRpc((method, code, seconds) =>
         bus.publish({ type: "rpc.handled", method, code, seconds }),
       );

@@ -50,7 +50,7 @@ export class EvaluationWork implements Work {
   accept(lease: Lease, result: TaskResult): void {
     const [batch, evaluated] = [this.#batches[lease.item], lossesOf(result)[0]];
     if (batch === undefined || evaluated === undefined) throw invalidResult("holds no loss sum");
-    const weight = objectiveOf(this.#objective.kind).weightOf(batch.fields, batch.numRows);
+    const weight = objectiveOf(this.#objective.kind).weightOf(batch.fields, this.#objective);
     if (evaluated.weight !== weight) {
       throw invalidResult(
         `holds a loss of weight ${evaluated.weight}, and the rows weigh ${weight}`,

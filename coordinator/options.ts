@@ -4,7 +4,12 @@ import type { Metrics } from "#lib/core/events";
 import type { WorkerJob } from "#lib/core/job";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import type { ShardPiece } from "#lib/core/shard-arrays";
-import type { LossScalerState, UpdateSettings } from "#lib/optim/index";
+import type {
+  LossScalerState,
+  MetricScheduleState,
+  TensorStates,
+  UpdateSettings,
+} from "#lib/optim/index";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { WireSecurity } from "#lib/wire/security";
 import type { FrontDoor } from "./front-door.js";
@@ -24,7 +29,7 @@ export interface StepSource {
   epochAt(completedSteps: number): number;
 }
 
-/** Masters and what the optimizer keeps, between two steps; a copy that training does not change. */
+/** Masters and what the optimizer keeps of their elements, between two steps; a copy that training does not change. */
 export type Snapshot = readonly ShardPiece[];
 
 export interface CheckpointState {
@@ -40,6 +45,8 @@ export interface CheckpointState {
   readonly best?: BestEvaluation;
   /** Of a run in float16. */
   readonly lossScaler?: LossScalerState;
+  /** What the schedule remembers, where the rate follows a metric of evaluations. */
+  readonly schedule?: MetricScheduleState;
   /** Absent in checkpoints of versions that kept none. */
   readonly account?: RunAccount;
 }
@@ -128,6 +135,7 @@ export interface CoordinatorOptions {
     readonly save: (
       snapshot: Snapshot,
       state: CheckpointState,
+      tensorStates: TensorStates,
     ) => Promise<{ readonly directory: string; readonly bytes: number }>;
   };
   /** Steps between two entries of the log history. @default 1 */
@@ -152,6 +160,8 @@ export interface CoordinatorOptions {
     readonly state: CheckpointState;
     /** Kind of the device that computed before: it holds for this process too. null: the first worker's. */
     readonly deviceKind?: string | null;
+    /** Fills what the optimizer keeps of whole tensors; absent: it keeps nothing. */
+    readonly loadTensorStates?: (states: TensorStates) => Promise<void>;
     /** Fills what the optimizer keeps of a range, by name; masters come from `loadMasters`. */
     readonly loadStates: (
       range: ElementRange,

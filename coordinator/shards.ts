@@ -3,7 +3,9 @@ import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { type ShardArrays, type ShardPiece, zeroArrays } from "#lib/core/shard-arrays";
 import {
   type ChosenOptimizer,
+  type Measurement,
   openOptimizer,
+  type SumWindow,
   type Update,
   type UpdatedShards,
 } from "#lib/optim/index";
@@ -23,6 +25,8 @@ export interface ShardHandle {
   onGroupComplete(callback: (step: number, group: number, workerId: string) => void): void;
   /** Sums the groups of the step in group order. */
   reduce(step: number): Promise<{ readonly blockSumsOfSquares: Float64Array }>;
+  /** Adds up what the optimizer needs of whole tensors, after `reduce`. */
+  measure(step: number, measurement: Measurement): Promise<readonly SumWindow[]>;
   /** Updates the masters and publishes them under the update's number. */
   apply(step: number, update: Update): Promise<void>;
   discard(step: number): Promise<void>;
@@ -59,7 +63,7 @@ export type StartShard = (options: StartShardOptions) => Promise<ShardHandle>;
 /** All shards of a job, called together. */
 export class ShardGroup implements UpdatedShards {
   readonly #layout: ParameterLayout;
-  readonly #slots: readonly string[];
+  readonly #optimizer: ReturnType<typeof openOptimizer>;
   readonly #shards: readonly ShardHandle[];
 
   private constructor(
@@ -67,7 +71,7 @@ export class ShardGroup implements UpdatedShards {
     shards: readonly ShardHandle[],
   ) {
     this.#layout = layout;
-    this.#slots = openOptimizer(optimizer).slots;
+    this.#optimizer = openOptimizer(optimizer);
     this.#shards = shards;
   }
 
@@ -131,7 +135,10 @@ export class ShardGroup implements UpdatedShards {
         await fill({ range, ...handle.memory });
         continue;
       }
-      const arrays = zeroArrays(range.end - range.start, this.#slots);
+      const { slots, packing } = this.#optimizer;
+      const numElements = range.end - range.start;
+      const sizes = slots.map((slot) => [slot, numElements / (packing[slot] ?? 1)] as const);
+      const arrays = zeroArrays(numElements, sizes);
       await fill({ range, ...arrays });
       await handle.load(arrays);
     }
@@ -146,6 +153,10 @@ export class ShardGroup implements UpdatedShards {
   async reduce(step: number): Promise<Float64Array> {
     const sums = await this.#all((shard) => shard.reduce(step));
     return Float64Array.from(sums.flatMap((sum) => [...sum.blockSumsOfSquares]));
+  }
+
+  async measure(step: number, measurement: Measurement): Promise<readonly SumWindow[]> {
+    return (await this.#all((shard) => shard.measure(step, measurement))).flat();
   }
 
   async apply(step: number, update: Update): Promise<void> {

@@ -2,7 +2,7 @@ import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
 import { objectiveOf } from "#lib/objectives/index";
 import { metricsOf } from "#lib/objectives/metrics";
-import { StepUpdate } from "#lib/optim/index";
+import { StepUpdate, type TensorStates } from "#lib/optim/index";
 import { Checkpointer } from "./checkpointer.js";
 import { isDue, isEvaluationDue } from "./due.js";
 import { EvaluationWork, GenerationWork } from "./inference-work.js";
@@ -86,13 +86,17 @@ export class TrainingRun {
     this.#step = resume?.state.step ?? 0;
     this.#savedStep = this.#step;
     const { job, updates } = parts.options;
-    const { numUpdates, lossScaler } = resume?.state ?? {};
-    this.#updates = new StepUpdate(job.layout, updates, numUpdates, lossScaler);
+    this.#updates = new StepUpdate(job.layout, updates, resume?.state);
     this.#history = new RunHistory(parts.options);
     this.#transfers = new TransferMeter(bus, this.#shards);
     this.#shards.onGroupComplete((shard, step, group) =>
       this.#current?.groupArrived(shard, step, group),
     );
+  }
+
+  /** What the optimizer keeps of whole tensors; writing sets it, before the first step. */
+  get tensorStates(): TensorStates {
+    return this.#updates.tensorStates;
   }
 
   /** Ends the run with this error, wherever it is. */
@@ -276,6 +280,7 @@ export class TrainingRun {
       metrics: metricsOf(objectiveOf(this.#options.job.objective.kind), loss, scores),
     };
     this.#evaluations.push(result);
+    if (isEvaluationDue(evaluation, this.#step)) this.#updates.evaluated(result);
     bus.publish({ type: "evaluation.completed", ...result });
     return this.#history.evaluated(result);
   }
@@ -308,18 +313,21 @@ export class TrainingRun {
     const isWorkers = isLockstepError(error) && workerFailures.has(error.code);
     if (!isWorkers || this.#isUpdating || this.#step <= this.#savedStep) return;
     // The run's failure has been told, so this may not wait on `orFailure`; an error here adds nothing.
-    await this.#checkpointer
-      ?.begin(async (into) => this.#shards.snapshot(into), this.#state())
-      .catch(() => {});
+    await this.#beginSave().catch(() => {});
     await this.#checkpointer?.settled();
   }
 
   async #save(): Promise<void> {
     this.#savedStep = this.#step;
     this.#saveRequested = false;
-    await this.#orFailure(
-      this.#checkpointer?.begin(async (into) => this.#shards.snapshot(into), this.#state()) ??
-        Promise.resolve(),
+    await this.#orFailure(this.#beginSave());
+  }
+
+  async #beginSave(): Promise<void> {
+    await this.#checkpointer?.begin(
+      async (into) => this.#shards.snapshot(into),
+      this.#state(),
+      this.#updates.tensorStates,
     );
   }
 
@@ -346,11 +354,12 @@ export class TrainingRun {
   }
 
   #state(): CheckpointState {
-    const { numUpdates, lossScaler } = this.#updates;
+    const { numUpdates, lossScaler, schedule } = this.#updates;
     return {
       step: this.#step,
       numUpdates,
       ...(lossScaler === undefined ? {} : { lossScaler }),
+      ...(schedule === undefined ? {} : { schedule }),
       epoch: this.#options.plan.epochAt(this.#step),
       ...this.#history.state(),
     };

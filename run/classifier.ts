@@ -1,5 +1,6 @@
 import type { ModelWeights } from "#lib/checkpoint/model-weights";
 import { LockstepError } from "#lib/core/errors/index";
+import { counted } from "#lib/core/format";
 import { RandomStream } from "#lib/core/random";
 import { classifierCheckpoint, isClassifier } from "#lib/models/classifier-checkpoint";
 import { isEncoder } from "#lib/models/facts";
@@ -52,7 +53,7 @@ export function classifierModel(
     } else if (found.join() !== shape.join()) {
       throw new LockstepError("E_CONFIG_CONFLICT", {
         keys: "model_name_or_path and dataset",
-        reason: `the model's ${name} is [${found.join(", ")}], and the data have the ${labels.length} classes ${labels.slice(0, 20).join(", ")}`,
+        reason: `the model's ${name} is [${found.join(", ")}], and the data have ${options.problemType === "regression" ? `${counted(labels.length, "number")} a row` : `the ${labels.length} classes ${labels.slice(0, 20).join(", ")}`}`,
       });
     }
   });

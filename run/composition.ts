@@ -4,7 +4,13 @@ import type { ObjectiveJob } from "#lib/core/job";
 import type { TrainingPlan } from "#lib/data/index";
 import { type Objective, objectiveOf } from "#lib/objectives/index";
 import type { UpdateSettings } from "#lib/optim/index";
-import { type ChosenParameters, parametersKindOf, type StartingModel } from "#lib/parameters/index";
+import { isEmbeddingTable } from "#lib/models/facts";
+import {
+  type ChosenParameters,
+  parametersKindOf,
+  ratesOf,
+  type StartingModel,
+} from "#lib/parameters/index";
 import { bestMetric } from "./objective.js";
 import { updateSettings } from "./update-settings.js";
 
@@ -33,14 +39,18 @@ export function compose(
 ): Composition {
   const objective = objectiveOf(kind);
   // Refuses a metric that the objective does not have.
-  bestMetric(config, objective);
+  const best = bestMetric(config, objective);
+  const rates = ratesOf(config, { weights: model.weights, isEmbeddingTable });
+  const parameters = parametersKindOf(config).choose(config, model, {
+    wireDtype: config.wire_dtype,
+    frozenDtype: computeDtypes[precisionOf(config)],
+    rateOf: rates.rateOf,
+    seed: config.seed,
+  });
+  const lines = [...parameters.lines, ...rates.describe(parameters.layout)];
   return {
     objective,
-    parameters: parametersKindOf(config).choose(config, model, {
-      wireDtype: config.wire_dtype,
-      frozenDtype: computeDtypes[precisionOf(config)],
-      seed: config.seed,
-    }),
-    updates: updateSettings(config, plan.totalSteps),
+    parameters: { ...parameters, lines },
+    updates: updateSettings(config, { totalSteps: plan.totalSteps, best }),
   };
 }

@@ -49,7 +49,8 @@ export async function coordinatorOptions(
       whenBest: config.save_strategy === "best",
       // As the Trainer: a longer run goes on from the end of this one.
       atEnd: config.save_strategy === "steps" || config.save_strategy === "epoch",
-      save: (snapshot, state) => saveCheckpoint(run, snapshot, state, deviceKind()),
+      save: (snapshot, state, tensorStates) =>
+        saveCheckpoint(run, snapshot, state, { tensorStates, deviceKind: deviceKind() }),
     },
     ...historyOf(run),
     deterministic: config.deterministic,
@@ -135,6 +136,7 @@ function resumedState(resume: ResumePoint | undefined): Pick<CoordinatorOptions,
       state: resume.state,
       deviceKind: resume.record.deviceKind,
       loadStates: async (range, states) => resume.optimizer.readStates(range, states),
+      loadTensorStates: async (states) => resume.optimizer.readTensorStates(states),
     },
   };
 }

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { hubTokenOf, placeOf, type ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { loadTokenizer, type Tokenizer } from "#lib/data/index";
-import { isClassifier, knownLabels } from "#lib/models/classifier-checkpoint";
+import { isClassifier, knownLabels, knownProblem } from "#lib/models/classifier-checkpoint";
 import { factsOf, positionKeys } from "#lib/models/facts";
 import { findModelDirectory, type ModelSearch, readModelConfig } from "./model-directory.js";
 import { refuseAdapter } from "./model-place.js";
@@ -58,15 +58,12 @@ export async function openDataModel(
       maxPositions: maxPositionsOf(modelConfig, file),
       paddingTokenId: paddingTokenOf(modelConfig, tokenizer, vocabSize),
       usesTokenTypes: facts?.usesTokenTypes === true,
-      problemType: isClassifier(modelConfig) ? textOf(modelConfig["problem_type"]) : undefined,
+      problemType: knownProblem(modelConfig),
       knownLabels: knownLabels(modelConfig),
       learnsLabels: isClassifier(modelConfig) || facts?.isEncoder === true,
     },
   };
 }
-
-const textOf = (value: unknown): string | undefined =>
-  typeof value === "string" ? value : undefined;
 
 /** Positions that the model was made for, by its type where its file says nothing. */
 function maxPositionsOf(modelConfig: Readonly<Record<string, unknown>>, file: string): number {

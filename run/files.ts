@@ -24,8 +24,10 @@ import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { MasterPiece } from "#lib/core/masters-hash";
 import type { TensorSlot } from "#lib/core/parameter-layout";
+import { emaSlot, readScheduleState, type TensorStates } from "#lib/optim/index";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
+import { emaFolder } from "./output-contents.js";
 import type { PreparedRun } from "./prepared-run.js";
 import { bestCheckpoint, stateForTrainer, writeResults } from "./results.js";
 import type { StartedRun } from "./start.js";
@@ -44,7 +46,7 @@ export async function saveCheckpoint(
   run: StartedRun,
   snapshot: Snapshot,
   state: CheckpointState,
-  deviceKind: string | undefined,
+  beside: { readonly tensorStates: TensorStates; readonly deviceKind: string | undefined },
 ): Promise<{ directory: string; bytes: number }> {
   const { config, record, lastSave } = run;
   const directory = join(config.output_dir, checkpointName(state.step));
@@ -52,16 +54,16 @@ export async function saveCheckpoint(
   const isBest = state.best?.step === state.step;
   const best = isBest ? directory : await bestCheckpoint(run, state);
   await saveAtomically(directory, async (temporary) => {
-    await writeModel(run, temporary, snapshot);
+    await writeModels(run, temporary, snapshot, state);
     await writeTrainerState(temporary, stateForTrainer(run, state, best));
     await mkdir(join(temporary, ownFolder));
     await writeCheckpointRecord(temporary, {
       ...record,
-      deviceKind: deviceKind ?? record.deviceKind,
+      deviceKind: beside.deviceKind ?? record.deviceKind,
       savedAtMs,
     });
     if (config.save_only_model) return;
-    await writeOptimizerState(join(temporary, ownFolder), snapshot);
+    await writeOptimizerState(join(temporary, ownFolder), snapshot, beside.tensorStates);
     await writeFile(join(temporary, stateFile), `${JSON.stringify(state, null, 2)}\n`);
     await writeFile(join(temporary, configFile), printConfig(config));
     await writeChecksums(temporary, checksumsFile);
@@ -85,12 +87,12 @@ export async function saveFinalModel(
   let bytes = 0;
   const write = async (temporary: string): Promise<void> => {
     if (kept === undefined || !run.config.load_best_model_at_end) {
-      await writeModel(run, temporary, snapshot);
+      await writeModels(run, temporary, snapshot, state);
     } else await copyModel(kept, temporary);
     await writeTrainerState(temporary, stateForTrainer(run, state, kept));
     await writeResults(temporary, state.logHistory, run.objective);
     bytes = await directoryBytes(temporary);
-    const files = new Set([...run.files, ...(await readdir(temporary))]);
+    const files = new Set([...run.files, ...(await resultFiles(temporary))]);
     const record = { ...run.record, finished: null, files: [...files].sort() };
     await writeOutputRecord(temporary, record);
   };
@@ -150,6 +152,7 @@ export async function readState(file: string): Promise<CheckpointState> {
       ? { best: { metric: best.metric, step: best.step } }
       : {}),
     ...withLossScaler(parsed.lossScaler),
+    ...withSchedule(parsed.schedule, file),
     ...withAccount(parsed.account),
   };
 }
@@ -162,24 +165,66 @@ function withLossScaler(value: unknown): Pick<CheckpointState, "lossScaler"> {
     : {};
 }
 
+/** @throws E_JSON_FILE where it is not what a schedule remembers */
+function withSchedule(value: unknown, file: string): Pick<CheckpointState, "schedule"> {
+  if (value === undefined) return {};
+  const schedule = readScheduleState(value);
+  if (schedule !== undefined) return { schedule };
+  throw new LockstepError("E_JSON_FILE", { file, problem: "its schedule is not that of a run" });
+}
+
 function withAccount(value: unknown): Pick<CheckpointState, "account"> {
   const account = readAccount(value);
   return account === undefined ? {} : { account };
 }
 
-const writeModel = (run: PreparedRun, directory: string, snapshot: Snapshot): Promise<void> =>
+/** Names in a directory, and of the files in its average's folder. */
+async function resultFiles(directory: string): Promise<string[]> {
+  const names = (await readdir(directory)).filter((name) => name !== emaFolder);
+  const ofAverage = await readdir(join(directory, emaFolder)).catch(() => []);
+  return [...names, ...ofAverage.map((name) => `${emaFolder}/${name}`)];
+}
+
+/** The trained weights, and their average in a folder of its own where there is one. */
+async function writeModels(
+  run: PreparedRun,
+  directory: string,
+  snapshot: Snapshot,
+  { numUpdates }: CheckpointState,
+): Promise<void> {
+  await writeModel(run, directory, snapshot);
+  if (run.config.ema_decay === null) return;
+  const folder = join(directory, emaFolder);
+  await mkdir(folder);
+  const averages = snapshot.map(({ range, states }) => ({
+    range,
+    masters: states[emaSlot] ?? new Float32Array(),
+  }));
+  // Before the first update there is nothing to average.
+  await writeModel(run, folder, numUpdates === 0 ? snapshot : averages);
+}
+
+const writeModel = (
+  run: PreparedRun,
+  directory: string,
+  pieces: readonly MasterPiece[],
+): Promise<void> =>
   run.parameters.save(directory, {
-    valuesOf: (slot) => gatherTensor(slot, snapshot),
+    valuesOf: (slot) => gatherTensor(slot, pieces),
     dtype: run.model.saveDtype,
     maxShardBytes: maxShardBytes(run.config),
   });
 
-/** Every file of a checkpoint's top level, the run's own state excepted. */
+/** Every file of a checkpoint's top level and of its average, the run's own state excepted. */
 async function copyModel(checkpoint: string, directory: string): Promise<void> {
   await copyAdditionalTemplates(checkpoint, directory);
   for (const item of await readdir(checkpoint, { withFileTypes: true })) {
-    if (!item.isFile() || item.name === trainerStateFileName) continue;
-    await copyFile(join(checkpoint, item.name), join(directory, item.name));
+    const [from, to] = [join(checkpoint, item.name), join(directory, item.name)];
+    if (item.isDirectory() && item.name === emaFolder) {
+      await mkdir(to);
+      await copyModel(from, to);
+    }
+    if (item.isFile() && item.name !== trainerStateFileName) await copyFile(from, to);
   }
 }
 

@@ -185,13 +185,14 @@ async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: Run
   const { config, plan } = run;
   const { totalSteps, stepsPerEpoch } = plan;
   const evaluations: EvaluationEntry[] = [];
-  const evaluate = (step: number): void => {
-    if (run.data.validation.length === 0) return;
+  const evaluate = (step: number): LocalEvaluation | undefined => {
+    if (run.data.validation.length === 0) return undefined;
     const startedAt = performance.now();
     const evaluation = evaluateLocal(run, engine);
     const seconds = (performance.now() - startedAt) / 1000;
     evaluations.push({ step, ...evaluation });
     bus.publish({ type: "evaluation.completed", step, seconds, ...evaluation });
+    return evaluation;
   };
   const everySteps = intervalSteps(config, "eval", totalSteps, stepsPerEpoch);
   const delaySteps = evaluationDelaySteps(config, stepsPerEpoch);
@@ -214,7 +215,9 @@ async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: Run
       });
       if (warning !== undefined) bus.publish({ type: "note", text: warning });
       const isDue = everySteps > 0 && step % everySteps === 0 && step >= delaySteps;
-      if (isDue || (config.eval_on_end && step === totalSteps)) evaluate(step);
+      if (isDue) return evaluate(step);
+      if (config.eval_on_end && step === totalSteps) evaluate(step);
+      return undefined;
     },
     isStopped: () => stop.aborted,
   });

@@ -23,7 +23,7 @@ interface Others {
 type Trained = Pick<PreparedRun, "job" | "updates">;
 
 const optimizerBytesOf = ({ job: { layout }, updates: { optimizer } }: Trained): number =>
-  shardsBytes(layout, openOptimizer(optimizer).slots);
+  shardsBytes(layout, openOptimizer(optimizer));
 
 /** What a cluster's coordinator holds, as far as the run is known. */
 export const besideWorkers = (run: Trained | undefined, numWorkers: number): Others => ({

@@ -1,14 +1,18 @@
-import type { ResolvedConfig } from "#lib/config/index";
+import { defaultOf, objectiveKeys, type ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
+import type { LabelReader } from "#lib/core/labels";
 import { type Metric, type Objective, objectiveOf, objectives } from "#lib/objectives/index";
 import { metricNamed } from "#lib/objectives/metrics";
 
 /** An objective of rows with a label. */
 type LabelledObjective = Objective & Required<Pick<Objective, "labels">>;
 
+const suits = (labels: LabelReader, first: unknown): boolean =>
+  labels.suits?.(first) ?? !("problem" in labels.read(first));
+
 /**
  * What a run of rows with a label learns: what the configuration says, else what the model's checkpoint is
- * of, else the first that reads such a label.
+ * of, else the first that suits such a label.
  *
  * @param problemType of a model that is a classifier already
  * @param first label of the data set
@@ -19,14 +23,13 @@ export function labelledObjective(
   problemType: string | undefined,
   first: unknown,
 ): LabelledObjective {
-  const labelled = objectives.filter(
-    (one): one is LabelledObjective => one.isTrained && one.labels !== undefined,
-  );
+  const all: readonly Objective[] = objectives;
+  const labelled = all.filter((one): one is LabelledObjective => one.labels !== undefined);
   const wanted = asked === "auto" ? problemType : asked;
   const found =
     labelled.find(({ kind }) => kind === wanted) ??
     (wanted === undefined
-      ? (labelled.find(({ labels }) => !("problem" in labels.read(first))) ?? labelled[0])
+      ? (labelled.find(({ labels }) => suits(labels, first)) ?? labelled[0])
       : undefined);
   if (found !== undefined) return found;
   if (asked === "auto") {
@@ -39,6 +42,17 @@ export function labelledObjective(
     keys: "objective and dataset",
     reason: `${asked} reads no label, and the rows have one; dataset_format: text trains on their texts`,
   });
+}
+
+/** @throws E_CONFIG_CONFLICT for a key that would change nothing of what is learnt */
+export function checkObjectiveKeys(config: ResolvedConfig, { kind, fields }: Objective): void {
+  for (const key of objectiveKeys) {
+    if (key in fields || config[key] === defaultOf(key)) continue;
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: `${key} and objective`,
+      reason: `${kind} is what is learnt, and ${key} has no meaning for its loss`,
+    });
+  }
 }
 
 /** What a person is told where a classifier is made to learn something else than it did. */

@@ -34,6 +34,8 @@ export interface OutputContents {
 /** Written by every run, beside its results. */
 export const runConfigFile = "lockstep.yaml";
 export const metricsTargetsFile = "prometheus-workers.json";
+/** The weights' moving average, a model or an adapter like the one beside it; where `ema_decay` asks for one. */
+export const emaFolder = "ema";
 
 export async function readOutput(directory: string): Promise<OutputContents> {
   const checkpoints = await listOwnedCheckpoints(directory);
@@ -141,7 +143,8 @@ export async function removeRuns(
       ({ isOurs, record: saved }) => isOurs && !(saved !== undefined && isKept(saved.identity)),
     )
     .map((checkpoint) => checkpoint.directory);
-  if (isSame(directory, modelDirectory) || removed.some((path) => isWithin(modelDirectory, path))) {
+  const taken = [...removed, join(directory, emaFolder)];
+  if (isSame(directory, modelDirectory) || taken.some((path) => isWithin(modelDirectory, path))) {
     throw new LockstepError("E_CONFIG_CONFLICT", {
       keys: "overwrite_output_dir and model_name_or_path",
       reason: `the model ${modelDirectory} is among what would be removed or replaced`,
@@ -151,8 +154,10 @@ export async function removeRuns(
   const names = removed.map((checkpoint) => basename(checkpoint));
   // Without a record nothing tells that a file of such a name is a run's.
   if (record === undefined || isKept(record.identity)) return names;
-  // Somebody may have changed the record: it names files of this directory only.
-  const results = record.files.filter((name) => name === basename(name));
+  // Somebody may have changed the record: it names files of this directory and of the average's only.
+  const results = record.files.filter(
+    (name) => name === basename(name) || name === `${emaFolder}/${basename(name)}`,
+  );
   const files = [...results, runConfigFile, trainerLogFileName, metricsTargetsFile];
   files.push(outputRecordFile);
   const logs = logDirectoryOf(directory);
@@ -166,8 +171,9 @@ export async function removeRuns(
     await rm(file);
     names.push(name);
   }
-  // Where something else is in it, it stays.
+  // Where something else is in them, they stay.
   await rmdir(logs).catch(() => {});
+  await rmdir(join(directory, emaFolder)).catch(() => {});
   return names;
 }
 

@@ -2,6 +2,7 @@ import { defaultOf, type ResolvedConfig } from "#lib/config/index";
 import type { Batch, BatchField } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ObjectiveJob } from "#lib/core/job";
+import type { Classes } from "#lib/core/labels";
 import {
   createTrainingPlan,
   type DataObserver,
@@ -17,7 +18,13 @@ import {
 } from "#lib/data/index";
 import { type Objective, objectiveOf } from "#lib/objectives/index";
 import { checkChatFormat } from "./chat-format.js";
-import { changedClasses, changedProblem, labelledObjective, textObjective } from "./objective.js";
+import {
+  changedClasses,
+  changedProblem,
+  checkObjectiveKeys,
+  labelledObjective,
+  textObjective,
+} from "./objective.js";
 import { counted, withCommas } from "#lib/core/format";
 
 /** Progress is told after so much more text. */
@@ -116,7 +123,18 @@ export async function prepareData(
     const { train, validation } = dataset;
     const labels = dataset.classes?.names;
     const { kind } = (labels === undefined ? undefined : labelled) ?? textObjective(config);
-    const objective = { kind, ...(labels === undefined ? {} : { numLabels: labels.length }) };
+    const learnt = objectiveOf(kind);
+    checkObjectiveKeys(config, learnt);
+    const settings = learnt.settings?.(config, {
+      names: labels ?? [],
+      numRows: train.rows.numRows,
+      targetsOf: (row) => train.rows.targetsOf?.(row) ?? {},
+    });
+    const objective: ObjectiveJob = {
+      kind,
+      ...(labels === undefined ? {} : { numLabels: labels.length }),
+      ...(settings === undefined || Object.keys(settings).length === 0 ? {} : { settings }),
+    };
     if (validation === undefined && (config.eval_strategy !== "no" || config.eval_on_start)) {
       throw new LockstepError("E_CONFIG_CONFLICT", {
         keys: "eval_strategy, eval_on_start and validation_split",
@@ -128,16 +146,18 @@ export async function prepareData(
     const classifierNotes =
       labels !== undefined && !learnsLabels
         ? [
-            "a model of texts becomes a classifier, since rows have a label; dataset_format: text trains on their texts instead",
+            `a model of texts becomes ${dataset.classes?.areNumbers === true ? "a regression" : "a classifier"}, since rows have a label; dataset_format: text trains on their texts instead`,
           ]
         : [
             ...changedProblem(context.problemType, kind),
             ...changedClasses(context.knownLabels, labels ?? []),
           ];
     const limit = isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : [];
+    const lossNotes = learnt.notes?.(objective, labels ?? []) ?? [];
+    const notes = [...classifierNotes, ...lossNotes, ...limit];
     onDetail("planning the steps");
     const plan = createTrainingPlan({
-      rows: train.rows,
+      rows: weighedRows(train.rows, learnt, objective),
       seed: config.data_seed,
       rowsPerStep: config.global_batch_size,
       microBatchSize: config.per_device_train_batch_size,
@@ -154,13 +174,13 @@ export async function prepareData(
           ? []
           : evaluationBatches(validation.rows, config.per_device_eval_batch_size),
       objective,
-      batchFields: [...train.rows.inputs, ...objectiveOf(kind).targets(objective)],
+      batchFields: [...train.rows.inputs, ...learnt.targets(objective)],
       isChat: dataset.isChat,
       labels,
       trainReport: train.report,
       validationReport: validation?.report,
-      layoutLines: [...describeSides(dataset), ...classifierNotes, ...limit],
-      dataLines: [...describeData(dataset), ...classifierNotes, ...limit],
+      layoutLines: [...describeSides(dataset), ...notes],
+      dataLines: [...describeData(dataset), ...notes],
       dataDigests: async () => ({
         training: await rowsSha256(train.rows),
         validation: validation === undefined ? null : await rowsSha256(validation.rows),
@@ -171,6 +191,15 @@ export async function prepareData(
     dataset.close();
     throw error;
   }
+}
+
+type Rows = PreparedDataset["train"]["rows"];
+
+/** The rows with what each counts in the loss of their objective. */
+function weighedRows(rows: Rows, learnt: Objective, job: ObjectiveJob): Rows {
+  const { targetsOf } = rows;
+  if (targetsOf === undefined) return rows;
+  return { ...rows, lossWeight: (row) => learnt.weightOf(targetsOf(row), job) };
 }
 
 async function sourcesOf(
@@ -191,9 +220,10 @@ async function sourcesOf(
 
 const maxListedClasses = 10;
 
-function describeClasses(labels: readonly string[]): string {
-  const listed = labels.slice(0, maxListedClasses).join(", ");
-  return `${labels.length} classes (${listed}${labels.length > maxListedClasses ? ", ..." : ""})`;
+function describeClasses({ names, areNumbers = false }: Classes): string {
+  if (areNumbers) return `with ${counted(names.length, "number")} each`;
+  const listed = names.slice(0, maxListedClasses).join(", ");
+  return `in ${names.length} classes (${listed}${names.length > maxListedClasses ? ", ..." : ""})`;
 }
 
 /** The figures of one run's data, before it trains. */
@@ -214,7 +244,7 @@ function describeSides(dataset: PreparedDataset): string[] {
     wrapped: "laid end to end",
     padded: "a row each",
     packed: "packed into rows that they share",
-    labelled: `in ${describeClasses(dataset.classes?.names ?? [])}, ${counted(dataset.train.rows.sequenceLength, "token")} at most`,
+    labelled: `${dataset.classes === undefined ? "" : describeClasses(dataset.classes)}, ${counted(dataset.train.rows.sequenceLength, "token")} at most`,
   };
   const side = (name: string, report: PreparationReport): string => {
     const { numExamples, numRows, rowTokens, supervisedTokens, droppedTokens } = report;

@@ -8,6 +8,7 @@ import { isEmbeddingTable, isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { parametersKindOf, type StartingModel } from "#lib/parameters/index";
 import { compose, type Composition } from "./composition.js";
 import { type DataModel, openDataModel } from "./data-model.js";
+import { runDropout } from "./dropout.js";
 import { openModelWeights } from "./model-weights.js";
 import { OpenResources } from "./open-resources.js";
 import { choosePrecision, describeChoice, type PrecisionChoice } from "./precision.js";
@@ -49,10 +50,14 @@ export async function prepareRun(
     const { isChat } = data;
     const sample = await sampleOf(config, tokenizer, { ...opened.context, isChat });
     const modelConfig = { ...opened.modelConfig, ...start.configChanges };
+    const dropout = runDropout(config, modelConfig, {
+      isClassifier: start.isClassifier,
+      adapterRate: parts.parameters.inputDropout ?? 0,
+    });
     const run = {
       ...{ config, asked, ...parts, data, plan, sample },
       model: preparedModel(config, { opened, weights, start, parts }),
-      job: workerJob(config, modelConfig, { ...parts, data, plan, sample }),
+      job: workerJob(config, modelConfig, { ...parts, data, plan, sample, dropout }),
       close: () => resources.close(),
       checkOpen: () => {
         if (resources.isClosed) throw new LockstepError("E_CLOSED", { what: "prepared run" });
@@ -61,6 +66,7 @@ export async function prepareRun(
     const notes = [
       ...describeTemplateDate(config, tokenizer),
       ...parts.parameters.lines,
+      ...dropout.lines,
       ...describeChoice(choice, asked, config),
     ];
     return { ...run, started: startedEvent(config, run, notes) };

@@ -224,6 +224,7 @@ async function identityOf(prepared: PreparedRun): Promise<RunIdentity> {
     data: await prepared.data.dataDigests(),
     dataSettings: dataSettings(config),
     base: { weights: await prepared.model.digest(), config: decisiveFields(job.modelConfig) },
+    dropout: job.dropout?.rates ?? {},
   };
 }
 

@@ -7,7 +7,7 @@ import type { PreparedRun } from "./prepared-run.js";
 /** How a run is told of when it begins. @param notes lines about what was settled, after those of the data */
 export function startedEvent(
   config: SettledConfig,
-  { data, model, parameters, plan }: Omit<PreparedRun, "started">,
+  { data, job, model, parameters, plan }: Omit<PreparedRun, "started">,
   notes: readonly string[],
 ): RunStarted {
   const { adapterBase } = parameters;
@@ -26,6 +26,7 @@ export function startedEvent(
     objective: describedObjective(data.objective),
     ...(data.labels === undefined ? {} : { numClasses: data.labels.length }),
     ...(adapterBase === undefined ? {} : { adapterBase }),
+    ...(job.dropout === undefined ? {} : { dropout: job.dropout.rates }),
     dataLines: [...data.dataLines, ...notes],
   };
 }

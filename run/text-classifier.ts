@@ -13,7 +13,7 @@ import { type TextModelOptions, type TextOrPair, textModelRules } from "./text-o
 /** Programs are compiled for every doubling of the length up to it. */
 const defaultMaxLength = 512;
 
-/** Classes of texts, and of pairs of texts, by a sequence classifier. */
+/** Classes of texts, and of pairs of texts, by a sequence classifier; or numbers, by a regression. */
 export class TextClassifier {
   readonly tokenizer: Tokenizer;
   /** Names of the classes, by number. */
@@ -67,7 +67,8 @@ export class TextClassifier {
   }
 
   /**
-   * @returns the classes of each text with their probabilities, the largest first
+   * @returns the classes of each text with their probabilities, the largest first; of a regression its
+   *   outputs in their order, with their numbers
    * @throws E_ARGUMENT, E_CLOSED, E_SEQUENCE_TOO_LONG, E_TEXT_UNUSABLE, E_TOKEN_OUT_OF_VOCABULARY
    */
   async classify(texts: readonly TextOrPair[]): Promise<ClassScore[][]> {

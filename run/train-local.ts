@@ -46,8 +46,11 @@ interface LocalHooks {
   readonly onGradients?: (step: number, shards: readonly ShardArithmetic[]) => Promise<void>;
   /** Before the first step, when the engine has all weights. */
   readonly onStart?: () => Promise<void>;
-  /** After the update, when the engine has the new weights. */
-  readonly onStep?: (step: LocalStep) => void;
+  /**
+   * After the update, when the engine has the new weights.
+   * @returns the evaluation that was due, for a schedule that follows one
+   */
+  readonly onStep?: (step: LocalStep) => LocalEvaluation | undefined;
   /** Asked after each step whether to stop. */
   readonly isStopped?: () => boolean;
 }
@@ -69,7 +72,7 @@ export async function trainLocal(
 
   // Float32 masters and what the optimizer keeps, in as many ranges as memories of WebAssembly are needed:
   // one, for a model of less than 200M parameters. The bits are the same for any number.
-  const numShards = shardsNeeded(layout, openOptimizer(optimizer).slots);
+  const numShards = shardsNeeded(layout, openOptimizer(optimizer));
   const shards: ShardArithmetic[] = [];
   // The whole parameter space as it travels: parameters one way, gradients the other.
   const parameters = numShards === 1 ? undefined : sharedWireSpace(layout);
@@ -91,6 +94,7 @@ export async function trainLocal(
   let blockSums: number[] = [];
   const updated: UpdatedShards = {
     reduce: async () => blockSums,
+    measure: async (_step, measurement) => shards.flatMap((shard) => shard.measure(measurement)),
     apply: async (_step, update) => {
       for (const shard of shards) shard.apply(update);
       publish();
@@ -142,7 +146,8 @@ export async function trainLocal(
 
       const seconds = (performance.now() - startedAt) / 1000;
       steps.push({ step: step + 1, loss, ...update, seconds });
-      hooks.onStep?.(steps[step] as LocalStep);
+      const evaluation = hooks.onStep?.(steps[step] as LocalStep);
+      if (evaluation !== undefined) updates.evaluated(evaluation);
       // The engine's calls block: signals are delivered in between.
       await new Promise((continued) => setImmediate(continued));
       if (hooks.isStopped?.() === true) break;

@@ -1,14 +1,54 @@
-import { chosenOptimizer, type ResolvedConfig, resolveSteps } from "#lib/config/index";
+import {
+  chosenOptimizer,
+  followsMetric,
+  type ResolvedConfig,
+  resolveSteps,
+} from "#lib/config/index";
+import { LockstepError } from "#lib/core/errors/index";
+import type { Metric } from "#lib/objectives/index";
 import {
   gradScalerDefaults,
   learningRateAt,
+  type MetricSchedule,
+  type MetricScheduleName,
+  metricSchedule,
   type ScheduleContext,
   type ScheduleName,
   type UpdateSettings,
 } from "#lib/optim/index";
 
-/** @throws E_CONFIG_INVALID for arguments that the schedule does not have */
-export function updateSettings(config: ResolvedConfig, totalSteps: number): UpdateSettings {
+/** What a schedule may have to know of the run. */
+interface ScheduledRun {
+  readonly totalSteps: number;
+  /** What evaluations are compared by; undefined: the loss. */
+  readonly best: Metric | undefined;
+}
+
+/**
+ * @throws E_CONFIG_INVALID for arguments that the schedule does not have; E_CONFIG_CONFLICT where it follows a
+ *   metric the wrong way
+ */
+export function updateSettings(config: ResolvedConfig, run: ScheduledRun): UpdateSettings {
+  return {
+    optimizer: {
+      ...chosenOptimizer(config),
+      ...(config.ema_decay === null ? {} : { emaDecay: config.ema_decay }),
+    },
+    ...(followsMetric(config)
+      ? {
+          learningRateAt: () => config.learning_rate,
+          metricSchedule: metricScheduleOf(config, run),
+        }
+      : { learningRateAt: scheduleOf(config, run) }),
+    maxGradNorm: config.max_grad_norm,
+    ...(config.fp16 === true ? { lossScaling: gradScalerDefaults } : {}),
+  };
+}
+
+function scheduleOf(
+  config: ResolvedConfig,
+  { totalSteps }: ScheduledRun,
+): (completedUpdates: number) => number {
   const schedule: ScheduleContext = {
     baseLearningRate: config.learning_rate,
     warmupSteps: resolveSteps(config.warmup_steps, totalSteps),
@@ -19,10 +59,22 @@ export function updateSettings(config: ResolvedConfig, totalSteps: number): Upda
     learningRateAt(config.lr_scheduler_type as ScheduleName, schedule, completedUpdates);
   // Refuses unknown arguments of the schedule before anything is started.
   rateAt(0);
-  return {
-    optimizer: chosenOptimizer(config),
-    learningRateAt: rateAt,
-    maxGradNorm: config.max_grad_norm,
-    ...(config.fp16 === true ? { lossScaling: gradScalerDefaults } : {}),
-  };
+  return rateAt;
+}
+
+function metricScheduleOf(config: ResolvedConfig, { best }: ScheduledRun): MetricSchedule {
+  const { lr_scheduler_type: name, learning_rate: learningRate, lr_scheduler_kwargs } = config;
+  const schedule = metricSchedule(name as MetricScheduleName, best?.key ?? "loss", {
+    ...{ learningRate, kwargs: lr_scheduler_kwargs },
+  });
+  // transformers would follow an accuracy downwards, since mode is min where nobody says otherwise.
+  const greaterIsBetter = config.greater_is_better ?? best?.greaterIsBetter ?? false;
+  if (schedule.isLowerBetter === greaterIsBetter) {
+    const [mode, other] = greaterIsBetter ? ["min", "max"] : ["max", "min"];
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "lr_scheduler_kwargs and metric_for_best_model",
+      reason: `mode is ${mode}, and ${greaterIsBetter ? "more" : "less"} of ${schedule.metric} is better: write mode: ${other} into lr_scheduler_kwargs`,
+    });
+  }
+  return schedule;
 }

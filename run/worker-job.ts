@@ -4,6 +4,7 @@ import type { WorkerJob } from "#lib/core/job";
 import type { TrainingPlan } from "#lib/data/index";
 import type { ChosenParameters } from "#lib/parameters/index";
 import type { PreparedData } from "./prepare-data.js";
+import type { RunDropout } from "./dropout.js";
 import type { SampleRequest } from "./sample-request.js";
 
 /** What workers are told of a run, but for its number. */
@@ -15,9 +16,11 @@ export function workerJob(
     readonly data: Pick<PreparedData, "objective" | "batchFields">;
     readonly plan: TrainingPlan;
     readonly sample: SampleRequest | undefined;
+    readonly dropout: RunDropout;
   },
 ): Omit<WorkerJob, "jobId"> {
   const { parameters, data, plan, sample } = run;
+  const { rates } = run.dropout;
   const { layout, frozen, job, modelChanges } = parameters;
   const microBatches = config.global_batch_size / config.per_device_train_batch_size;
   return {
@@ -31,6 +34,7 @@ export function workerJob(
     objective: data.objective,
     batchFields: data.batchFields,
     ...(config.gradient_checkpointing === true ? { gradientCheckpointing: true } : {}),
+    ...(Object.keys(rates).length === 0 ? {} : { dropout: { seed: config.seed, rates } }),
     ...(microBatches <= config.gradient_groups ? { accumulates: false } : {}),
     microBatchSize: config.per_device_train_batch_size,
     evalBatchSize: config.per_device_eval_batch_size,

@@ -113,6 +113,7 @@ const testFiles = filesBelow("tests")
 
 const { createModel } = await loadBuilt("lib/models/index");
 const { modelFacts } = await loadBuilt("lib/models/facts");
+const { modelDropoutKinds } = await loadBuilt("lib/core/dropout");
 const modelTypes = Object.keys(modelFacts).toSorted();
 const namesIn = (folder) =>
   existsSync(join(root, folder)) ? readdirSync(join(root, folder)).sort() : [];
@@ -148,6 +149,15 @@ for (const modelType of modelTypes) {
   facts += `| \`${modelType}\` | ${cells.join(" | ")} |\n`;
 }
 
+let dropouts = "";
+for (const modelType of modelTypes) {
+  const of = modelFacts[modelType].dropouts;
+  const cells = modelDropoutKinds.map((kind) =>
+    of[kind] === undefined ? "-" : `${code(of[kind].keys)}, ${of[kind].rate}`,
+  );
+  dropouts += `| \`${modelType}\` | ${cells.join(" | ")} |\n`;
+}
+
 let table = "";
 for (const modelType of modelTypes) {
   for (const [task, head] of Object.entries(heads)) {
@@ -170,8 +180,8 @@ names it.
 - **Rotary positions.** \`rope_parameters\` as transformers 5 writes them, \`rope_theta\` and \`rope_scaling\` as 4
   did; types default, linear, dynamic, llama3, yarn and longrope.
 - **Padding.** The embedding of \`pad_token_id\` gets no gradient from the input, as in transformers.
-- **Dropout** in a configuration (\`attn_pdrop\`, \`hidden_dropout_prob\` and so on) is read and not done: every
-  forward pass, in training too, is that of transformers in evaluation mode.
+- **Dropout** is that of transformers' code, in training only, at the rates of \`config.json\` or of the key
+  [\`dropout\`](configuration.md#dropout); attention drops its probabilities.
 - **Tokens.** tokenizer.json and what stands beside it, as transformers 5 reads them: \`added_tokens_decoder\`,
   \`added_tokens.json\`, special tokens by role and in lists. With a tokenizer.json, \`add_bos_token\` has no effect: its
   post-processor says what stands around a text. A token with an id that is not the next free one is the error
@@ -188,6 +198,11 @@ What holds of a type (\`facts.ts\` in its folder of \`lib/models\`), numbers whe
 | type | a token sees | positions | \`pad_token_id\` | \`tie_word_embeddings\` | adapters go to |
 |---|---|---|---|---|---|
 ${facts}
+Keys of \`config.json\` that dropout is read from, the first that is there, and the rate where none is:
+
+| type | ${modelDropoutKinds.join(" | ")} |
+|---|---|---|---|---|
+${dropouts}
 A case is a small model with random weights in \`${casesFolder}\`, with what transformers computes for it in
 float32. \`bin/lockstep verify-model\` computes the same through the traced graph and compares every tensor within
 1e-4 of its norm; \`scripts/make_case.py MODEL_DIR\` makes such a case from any model.

@@ -27,7 +27,8 @@ export class GradientGroup {
   /** @throws what the delivery of another group failed with */
   async compute(): Promise<void> {
     const { batches, gradScale, step, group } = this.#task;
-    for (const batch of batches) {
+    for (const [index, fields] of batches.entries()) {
+      const batch = { ...fields, coordinates: { step, group, index } };
       this.#session.throwIfFailed();
       const startedAt = performance.now();
       const isFirst = this.#sums.length === 0;

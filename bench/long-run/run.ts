@@ -58,8 +58,10 @@ async function train(run: PreparedRun, file: string): Promise<void> {
   const { default: createEngine } = await import("#lib/tuning/engine");
   const engine = await createEngine({ ...run.job, jobId: "long-run" });
   const outcome = await trainLocal(run, engine, {
-    onStep: ({ step, loss, seconds }) =>
-      process.stderr.write(`step ${step}  loss ${loss.toFixed(4)}  ${seconds.toFixed(2)} s\n`),
+    onStep: ({ step, loss, seconds }) => {
+      process.stderr.write(`step ${step}  loss ${loss.toFixed(4)}  ${seconds.toFixed(2)} s\n`);
+      return undefined;
+    },
   });
   const losses = outcome.steps.map(({ loss }) => loss);
   const seconds = outcome.steps.map((step) => step.seconds);

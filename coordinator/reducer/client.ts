@@ -3,10 +3,11 @@ import { hostPort } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { catalogued, ThreadClient } from "#lib/core/thread-client";
 import { copyArrays, type ShardArrays, zeroArrays } from "#lib/core/shard-arrays";
-import type { Update } from "#lib/optim/index";
+import type { Measurement, SumWindow, Update } from "#lib/optim/index";
 import type { ShardHandle, ShardStats, StartShardOptions } from "#coordinator/shards";
 import {
   receivedBytesIndex,
+  type ShardAnswer,
   type ShardCommand,
   type ShardNotice,
   type ShardReady,
@@ -14,12 +15,7 @@ import {
   sentBytesIndex,
 } from "./thread-protocol.js";
 
-type ShardThreadClient = ThreadClient<
-  ShardReady,
-  ShardCommand,
-  Float64Array | undefined,
-  ShardNotice
->;
+type ShardThreadClient = ThreadClient<ShardReady, ShardCommand, ShardAnswer, ShardNotice>;
 
 type GroupCompleteCallback = (step: number, group: number, workerId: string) => void;
 type RpcCallback = (method: string, code: string, seconds: number) => void;
@@ -124,11 +120,18 @@ export class ReducerShard implements ShardHandle {
    */
   async reduce(step: number): Promise<{ readonly blockSumsOfSquares: Float64Array }> {
     const blockSumsOfSquares = await this.#thread.call({ kind: "reduce", step });
-    if (blockSumsOfSquares === undefined) {
-      const reason = "reduce gave no sums";
-      throw new LockstepError("E_SHARD_FAILED", { shardIndex: this.#shardIndex, reason });
-    }
+    if (!(blockSumsOfSquares instanceof Float64Array)) throw this.#noAnswer("reduce");
     return { blockSumsOfSquares };
+  }
+
+  /**
+   * A round of the optimizer's statistics over the step's gradient.
+   * @throws E_SHARD_STATE before `reduce`
+   */
+  async measure(step: number, measurement: Measurement): Promise<readonly SumWindow[]> {
+    const windows = await this.#thread.call({ kind: "measure", step, measurement });
+    if (!Array.isArray(windows)) throw this.#noAnswer("measure");
+    return windows as readonly SumWindow[];
   }
 
   /** Updates the masters with the step's gradient and publishes them under the update's number. */
@@ -147,7 +150,8 @@ export class ReducerShard implements ShardHandle {
    */
   async snapshot(into?: ShardArrays): Promise<ShardArrays> {
     const { masters, states } = this.#arrays;
-    const target = into ?? zeroArrays(masters.length, Object.keys(states));
+    const sizes = Object.entries(states).map(([slot, { length }]) => [slot, length] as const);
+    const target = into ?? zeroArrays(masters.length, sizes);
     await this.#thread.call({ kind: "snapshot", into: target });
     return target;
   }
@@ -158,6 +162,11 @@ export class ReducerShard implements ShardHandle {
       receivedBytes: Number(Atomics.load(this.#transferredBytes, receivedBytesIndex)),
       sentBytes: Number(Atomics.load(this.#transferredBytes, sentBytesIndex)),
     };
+  }
+
+  #noAnswer(call: string): LockstepError {
+    const reason = `${call} gave no sums`;
+    return new LockstepError("E_SHARD_FAILED", { shardIndex: this.#shardIndex, reason });
   }
 
   /** Closes the server, cutting calls that do not end, and ends the thread. */

@@ -1,6 +1,12 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
-import { type ChosenOptimizer, ShardArithmetic, type Update } from "#lib/optim/index";
+import {
+  type ChosenOptimizer,
+  type Measurement,
+  ShardArithmetic,
+  type SumWindow,
+  type Update,
+} from "#lib/optim/index";
 import { PublishedVersions } from "./published-versions.js";
 import { ShardState } from "./shard-state.js";
 
@@ -87,6 +93,12 @@ export class ShardReducer {
     this.state.release(bytes);
     this.#isReduced = true;
     return blockSums;
+  }
+
+  /** Adds up what the optimizer needs of whole tensors. @throws E_SHARD_STATE */
+  measure(step: number, measurement: Measurement): readonly SumWindow[] {
+    this.#require(`measure step ${step}`, step, true);
+    return this.arithmetic.measure(measurement);
   }
 
   /** Updates the masters and publishes them under the update's number; the step is over. @throws E_SHARD_STATE */

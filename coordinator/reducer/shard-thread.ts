@@ -18,6 +18,7 @@ import { PublishedVersions } from "./published-versions.js";
 import { ShardReducer } from "./shard-reducer.js";
 import {
   receivedBytesIndex,
+  type ShardAnswer,
   type ShardCommand,
   type ShardNotice,
   type ShardReady,
@@ -110,7 +111,7 @@ class ShardThread {
     return { thread, ready: { port, arrays: { masters, states } } };
   }
 
-  async handle(command: ShardCommand): Promise<Float64Array<ArrayBuffer> | undefined> {
+  async handle(command: ShardCommand): Promise<ShardAnswer> {
     const reducer = this.#reducer;
     this.#followOpenStep();
     switch (command.kind) {
@@ -119,6 +120,8 @@ class ShardThread {
         return undefined;
       case "reduce":
         return reducer.reduce(command.step);
+      case "measure":
+        return reducer.measure(command.step, command.measurement);
       case "apply":
         reducer.apply(command.step, command.update);
         return undefined;
@@ -216,13 +219,11 @@ class ShardThread {
   }
 }
 
-await serveThread<ShardReady, ShardCommand, Float64Array | undefined, ShardNotice>(
-  async (notify) => {
-    const { thread, ready } = await ShardThread.start(workerData as ShardThreadOptions, notify);
-    return {
-      ready,
-      handle: async (command) => thread.handle(command),
-      isLast: ({ kind }) => kind === "close",
-    };
-  },
-);
+await serveThread<ShardReady, ShardCommand, ShardAnswer, ShardNotice>(async (notify) => {
+  const { thread, ready } = await ShardThread.start(workerData as ShardThreadOptions, notify);
+  return {
+    ready,
+    handle: async (command) => thread.handle(command),
+    isLast: ({ kind }) => kind === "close",
+  };
+});

@@ -1,5 +1,5 @@
 import type { ShardArrays } from "#lib/core/shard-arrays";
-import type { Update } from "#lib/optim/index";
+import type { Measurement, SumWindow, Update } from "#lib/optim/index";
 import type { StartShardOptions } from "#coordinator/shards";
 
 /** Messages between the coordinator's main thread and the thread of a shard. */
@@ -17,10 +17,14 @@ export const sentBytesIndex = 1;
 export type ShardCommand =
   | { readonly kind: "publishInitial"; readonly version: number }
   | { readonly kind: "reduce"; readonly step: number }
+  | { readonly kind: "measure"; readonly step: number; readonly measurement: Measurement }
   | { readonly kind: "apply"; readonly step: number; readonly update: Update }
   | { readonly kind: "discard"; readonly step: number }
   | { readonly kind: "snapshot"; readonly into: ShardArrays }
   | { readonly kind: "close" };
+
+/** Block sums of a `reduce`, sums of tensors of a `measure`, nothing of others. */
+export type ShardAnswer = Float64Array | readonly SumWindow[] | undefined;
 
 /** What a shard says of itself when it has started. */
 export interface ShardReady {

@@ -4,6 +4,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import type { ShardPiece } from "#lib/core/shard-arrays";
 import { openSafetensors, type SafetensorsFile } from "./safetensors-file.js";
+import { readTensorStates, writeTensorStates } from "./tensor-states.js";
 import { writeTensors } from "./tensor-store.js";
 
 const mastersName = "masters";
@@ -11,22 +12,29 @@ const format = "lockstep-optimizer-1";
 const fileName = (shard: number, numShards: number): string =>
   `optimizer-${String(shard + 1).padStart(5, "0")}-of-${String(numShards).padStart(5, "0")}.safetensors`;
 
-/** Writes one file a shard into the existing `directory`: its masters, and what the optimizer keeps by name. */
+/**
+ * Writes one file a shard into the existing `directory`: its masters, and what the optimizer keeps by name; and one
+ * of what it keeps of whole tensors.
+ */
 export async function writeOptimizerState(
   directory: string,
   shards: readonly ShardPiece[],
+  tensorStates: Readonly<Record<string, Float32Array>> = {},
 ): Promise<void> {
+  await writeTensorStates(directory, tensorStates);
   for (const [i, shard] of shards.entries()) {
-    const shape = [shard.range.end - shard.range.start];
+    const arrays = [[mastersName, shard.masters] as const, ...Object.entries(shard.states)];
     await writeTensors(
       join(directory, fileName(i, shards.length)),
-      [
-        { name: mastersName, shape, data: shard.masters },
-        ...Object.entries(shard.states).map(([name, data]) => ({ name, shape, data })),
-      ],
+      arrays.map(([name, data]) => ({ name, shape: [data.length], data })),
       { format, start: String(shard.range.start), end: String(shard.range.end) },
     );
   }
+}
+
+interface StoredShard {
+  readonly file: SafetensorsFile;
+  readonly range: ElementRange;
 }
 
 /**
@@ -39,13 +47,9 @@ export class OptimizerStateReader {
   readonly #directory: string;
   /** Names of what the optimizer kept, sorted. */
   readonly #slots: readonly string[];
-  readonly #shards: readonly { readonly file: SafetensorsFile; readonly range: ElementRange }[];
+  readonly #shards: readonly StoredShard[];
 
-  private constructor(
-    directory: string,
-    slots: readonly string[],
-    shards: readonly { readonly file: SafetensorsFile; readonly range: ElementRange }[],
-  ) {
+  private constructor(directory: string, slots: readonly string[], shards: readonly StoredShard[]) {
     this.#directory = directory;
     this.#slots = slots;
     this.#shards = shards;
@@ -61,7 +65,7 @@ export class OptimizerStateReader {
     );
     names.sort();
     if (names.length === 0) fail("optimizer-*.safetensors", "is missing");
-    const shards: { file: SafetensorsFile; range: ElementRange }[] = [];
+    const shards: StoredShard[] = [];
     let slots: readonly string[] = [];
     try {
       for (const [i, name] of names.entries()) {
@@ -75,12 +79,15 @@ export class OptimizerStateReader {
           fail(name, "does not continue the shard before it");
         }
         if (i === 0) slots = slotsOf(file);
-        for (const tensor of [mastersName, ...slots]) {
-          if (file.tensors.get(tensor)?.numElements !== range.end - range.start) {
-            fail(name, `has no ${tensor} of its range`);
-          }
-        }
         if (slotsOf(file).length > slots.length) fail(name, "keeps more than the shard before it");
+      }
+      for (const tensor of [mastersName, ...slots]) {
+        const packing = tensor === mastersName ? 1 : packingOf(tensor, shards);
+        for (const [i, { file, range }] of shards.entries()) {
+          const size = file.tensors.get(tensor)?.numElements ?? Number.NaN;
+          if (size * packing === range.end - range.start) continue;
+          fail(names[i] as string, `has no ${tensor} of its range`);
+        }
       }
     } catch (error) {
       for (const { file } of shards) await file.close();
@@ -102,7 +109,26 @@ export class OptimizerStateReader {
     states: Readonly<Record<string, Float32Array>>,
   ): Promise<void> {
     this.#requireSlots(Object.keys(states));
-    for (const [slot, into] of Object.entries(states)) await this.#readRange(slot, range, into);
+    for (const [slot, into] of Object.entries(states)) {
+      this.#requirePacking(slot, range, into);
+      await this.#readRange(slot, range, into);
+    }
+  }
+
+  /** As many elements have to share a number as in the run that was saved. */
+  #requirePacking(slot: string, { start, end }: ElementRange, into: Float32Array): void {
+    const packing = packingOf(slot, this.#shards);
+    if (into.length * packing === end - start) return;
+    const differences = `its optimizer kept a number of ${slot} for ${packing} elements, the run's keeps ${into.length} for ${end - start}`;
+    throw new LockstepError("E_RESUME_MISMATCH", { directory: this.#directory, differences });
+  }
+
+  /**
+   * Fills the arrays that the run's optimizer keeps of whole tensors, by name.
+   * @throws E_RESUME_MISMATCH, E_CHECKPOINT_DAMAGED
+   */
+  async readTensorStates(states: Readonly<Record<string, Float32Array>>): Promise<void> {
+    await readTensorStates(this.#directory, states);
   }
 
   #requireSlots(expected: readonly string[]): void {
@@ -114,15 +140,16 @@ export class OptimizerStateReader {
     throw new LockstepError("E_RESUME_MISMATCH", { directory: this.#directory, differences });
   }
 
-  /** Fills `into` (at least the range's length) with the elements `range` of the flat space. */
+  /** Fills `into` with the numbers of the elements `range` of the flat space. */
   async #readRange(tensor: string, range: ElementRange, into: Float32Array): Promise<void> {
+    const packing = packingOf(tensor, this.#shards);
     for (const { file, range: stored } of this.#shards) {
       const start = Math.max(range.start, stored.start);
       const end = Math.min(range.end, stored.end);
       if (start >= end) continue;
-      await file.readFloat32(tensor, into.subarray(start - range.start), {
-        start: start - stored.start,
-        count: end - start,
+      await file.readFloat32(tensor, into.subarray((start - range.start) / packing), {
+        start: (start - stored.start) / packing,
+        count: (end - start) / packing,
       });
     }
   }
@@ -134,3 +161,11 @@ export class OptimizerStateReader {
 
 const slotsOf = ({ tensors }: SafetensorsFile): string[] =>
   [...tensors.keys()].filter((name) => name !== mastersName).sort();
+
+/** Elements that share a number of an array, by the first file that has some. */
+function packingOf(tensor: string, shards: readonly StoredShard[]): number {
+  const first = shards.find(({ range }) => range.end > range.start);
+  if (first === undefined) return 1;
+  const { file, range } = first;
+  return (range.end - range.start) / (file.tensors.get(tensor)?.numElements ?? Number.NaN);
+}

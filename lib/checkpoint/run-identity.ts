@@ -1,3 +1,5 @@
+import type { DropoutRates } from "#lib/core/dropout";
+
 /** What makes a run the run it is, by content: two with equal ones end with the same weights. */
 export interface RunIdentity {
   /** Settings that change the result, by key. */
@@ -13,6 +15,8 @@ export interface RunIdentity {
     /** Fields of config.json that the computation can depend on. */
     readonly config: Readonly<Record<string, unknown>>;
   };
+  /** What training drops, by kind; absent in records of versions that dropped nothing. */
+  readonly dropout?: DropoutRates;
 }
 
 /** Fields of config.json that say how it was stored, and by whom. */
@@ -73,7 +77,11 @@ export function identityDifferences(
     (side, i) =>
       `the ${side} data ${digests(before.data[side], now.data[side])}${i === sides.length - 1 ? why : ""}`,
   );
-  return [...differences, ...weights, ...fields, ...data];
+  const rates = (of: RunIdentity): Readonly<Record<string, unknown>> => ({
+    dropout: of.dropout ?? {},
+  });
+  const dropout = changes(rates(before), rates(now));
+  return [...differences, ...weights, ...fields, ...dropout, ...data];
 }
 
 /** What makes a result another one than is asked for; what nothing is asked for does not count. */

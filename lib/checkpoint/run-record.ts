@@ -121,7 +121,7 @@ const unsaidSettings: Readonly<Record<string, unknown>> = { optim: "adamw", opti
 
 function isIdentity(value: unknown): value is RunIdentity {
   if (!isRecord(value)) return false;
-  const { settings, data, dataSettings, base } = value;
+  const { settings, data, dataSettings, base, dropout = {} } = value;
   return (
     isRecord(settings) &&
     isRecord(dataSettings) &&
@@ -130,7 +130,8 @@ function isIdentity(value: unknown): value is RunIdentity {
     (data["validation"] === null || typeof data["validation"] === "string") &&
     isRecord(base) &&
     typeof base["weights"] === "string" &&
-    isRecord(base["config"])
+    isRecord(base["config"]) &&
+    isRecord(dropout)
   );
 }
 

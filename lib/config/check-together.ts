@@ -1,6 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
+import { checkRates } from "#lib/parameters/index";
 import type { ParsedConfig } from "./fields.js";
-import { metricSchedulerNames } from "./schedule-names.js";
+import { followsMetric } from "./schedule-names.js";
 import { parseSizeBytes } from "./steps.js";
 
 /** Rules over several keys that do not depend on the data. @throws E_CONFIG_CONFLICT, E_CONFIG_UNSUPPORTED */
@@ -14,13 +15,12 @@ export function checkTogether(config: ParsedConfig): void {
   if (config.fp16 === true && config.bf16 === true) {
     conflict("fp16 and bf16", "only one of them can be true");
   }
-  if (metricSchedulerNames.includes(config.lr_scheduler_type)) {
-    unsupported(
-      "lr_scheduler_type",
-      config.lr_scheduler_type,
-      "it needs a metric of each evaluation",
-    );
+  if (followsMetric(config) && config.eval_strategy === "no") {
+    const reason = `${config.lr_scheduler_type} follows a metric of evaluations, and there are none`;
+    conflict("lr_scheduler_type and eval_strategy", reason);
   }
+  checkRates(config);
+  checkPrecision(config);
   if (config.heartbeat_timeout_ms < 2 * config.heartbeat_interval_ms) {
     conflict(
       "heartbeat_timeout_ms and heartbeat_interval_ms",

@@ -1,4 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
+import { metricScheduleNames } from "#lib/optim/metric-schedules";
 import { type ConfigKey, defaultOf, type ParsedConfig } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { givenPlaces } from "./given-keys.js";
@@ -16,8 +17,8 @@ interface UnreadKey {
   readonly reason: string;
   /** Values that ask for what the command does anyway; absent: the key's default. */
   readonly allowed?: readonly unknown[];
-  /** A key and a value beside which this one asks for nothing. */
-  readonly unless?: readonly [ConfigKey, unknown];
+  /** A key, and values of it beside which nothing is left undone. */
+  readonly unless?: readonly [ConfigKey, readonly unknown[]];
 }
 
 const noCheckpoints =
@@ -35,9 +36,9 @@ const told = (reason: string, allowed?: readonly unknown[]): UnreadKey => ({
   ...refused(reason, allowed),
   kind: "told",
 });
-const unless = (key: ConfigKey, value: unknown, rule: UnreadKey): UnreadKey => ({
+const unless = (key: ConfigKey, values: readonly unknown[], rule: UnreadKey): UnreadKey => ({
   ...rule,
-  unless: [key, value],
+  unless: [key, values],
 });
 const each = (keys: readonly ConfigKey[], rule: UnreadKey): Partial<Record<ConfigKey, UnreadKey>> =>
   Object.fromEntries(keys.map((key) => [key, rule]));
@@ -57,11 +58,12 @@ export const unreadKeys: Readonly<
     save_strategy: refused(noCheckpoints, ["no"]),
     ...each(
       ["save_steps", "save_total_limit", "save_only_model"],
-      unless("save_strategy", "no", refused(noCheckpoints)),
+      unless("save_strategy", ["no"], refused(noCheckpoints)),
     ),
+    load_best_model_at_end: refused(noBest),
     ...each(
-      ["load_best_model_at_end", "metric_for_best_model", "greater_is_better"],
-      refused(noBest),
+      ["metric_for_best_model", "greater_is_better"],
+      unless("lr_scheduler_type", metricScheduleNames, refused(noBest)),
     ),
     ...each(
       ["logging_strategy", "logging_first_step", "include_num_input_tokens_seen"],
@@ -111,8 +113,8 @@ export function refuseUnread(
     const value = config[key];
     const allowed = rule.allowed ?? [defaultOf(key)];
     if (allowed.some((one) => same(one, value))) continue;
-    const [beside, nothing] = rule.unless ?? [];
-    if (beside !== undefined && same(config[beside], nothing)) continue;
+    const [beside, values = []] = rule.unless ?? [];
+    if (beside !== undefined && values.some((one) => same(config[beside], one))) continue;
     const { where } = sourced;
     if (rule.kind === "told" || where.startsWith("default of ")) {
       warnings.push(`${where}: ${key} has no effect: ${rule.reason}`);

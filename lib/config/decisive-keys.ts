@@ -1,6 +1,14 @@
 import { basename, resolve } from "node:path";
-import { parametersKindOf, parametersKinds } from "#lib/parameters/index";
-import { type ConfigKey, declaredKeys, optimizerFields } from "./fields.js";
+import { isGreaterBetter } from "#lib/objectives/metrics";
+import { parametersKindOf, parametersKinds, rateFields } from "#lib/parameters/index";
+import {
+  type ConfigKey,
+  declaredKeys,
+  defaultOf,
+  objectiveKeys,
+  optimizerFields,
+} from "./fields.js";
+import { followsMetric } from "./schedule-names.js";
 import { decisiveOptimizerSettings } from "./optimizer.js";
 import type { ResolvedConfig } from "./resolve.js";
 import { maxShardBytes } from "./steps.js";
@@ -11,14 +19,17 @@ import { maxShardBytes } from "./steps.js";
 export const decisiveKeys: readonly ConfigKey[] = [
   "per_device_train_batch_size",
   "train_sampling_strategy",
+  ...objectiveKeys,
   "learning_rate",
   "lr_scheduler_type",
   "lr_scheduler_kwargs",
   "warmup_steps",
+  ...(Object.keys(rateFields) as (keyof typeof rateFields)[]),
   "weight_decay",
   "optim",
   "optim_args",
   ...(Object.keys(optimizerFields) as (keyof typeof optimizerFields)[]),
+  "ema_decay",
   "max_grad_norm",
   "bf16",
   "fp16",
@@ -64,6 +75,8 @@ export const freeKeys = [
   "model_name_or_path",
   "model_revision",
   "special_tokens",
+  // The rates that come of it and of the model are compared instead.
+  "dropout",
   "num_train_epochs",
   "max_steps",
   "per_device_eval_batch_size",
@@ -127,11 +140,25 @@ export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string
   const metric = config.metric_for_best_model?.replace(/^eval_/, "") ?? "loss";
   return {
     ...pick(config, decisiveKeys),
+    ...Object.fromEntries(
+      // As in a checkpoint that was written before there was the key.
+      objectiveKeys.map((key) => [key, config[key] === defaultOf(key) ? null : config[key]]),
+    ),
     ...decisiveOptimizerSettings(config),
     max_grad_norm: config.max_grad_norm ?? 0,
     metric_for_best_model: metric,
-    greater_is_better: config.greater_is_better ?? metric !== "loss",
+    greater_is_better: config.greater_is_better ?? isGreaterBetter(metric),
+    ...(followsMetric(config) ? evaluationSettings(config) : {}),
     ...choiceSettings(config),
+  };
+}
+
+/** Which evaluations there are, and how they are summed: it decides where the rate follows them. */
+function evaluationSettings(config: ResolvedConfig): Readonly<Record<string, unknown>> {
+  const { eval_strategy, eval_steps, eval_delay, per_device_eval_batch_size } = config;
+  return {
+    ...{ eval_strategy, eval_delay, per_device_eval_batch_size },
+    eval_steps: eval_strategy === "steps" ? eval_steps : null,
   };
 }
 

@@ -15,10 +15,21 @@ export function describeType(schema: z.ZodType): string {
   if (schema instanceof z.ZodArray) {
     return `a list of ${describeType(schema.element as z.ZodType)}`;
   }
+  if (schema instanceof z.ZodObject) {
+    const each = Object.entries(schema.shape).map(
+      ([key, value]) => `${key} (${describeType(value as z.ZodType)})`,
+    );
+    return `mappings with ${each.join(", ")}`;
+  }
   if (schema instanceof z.ZodUnion) {
     return schema.options.map((option) => describeType(option as z.ZodType)).join(", or ");
   }
-  if (schema instanceof z.ZodRecord) return "a mapping";
+  if (schema instanceof z.ZodRecord) {
+    const { keyType, valueType } = schema;
+    if (keyType instanceof z.ZodEnum) return `a mapping of ${keyType.options.join(", ")}`;
+    const isOfNumbers = valueType instanceof z.ZodNumber;
+    return isOfNumbers ? `a mapping of names, each to ${describeNumber(valueType)}` : "a mapping";
+  }
   if (schema instanceof z.ZodNumber) return describeNumber(schema);
   return "another value";
 }

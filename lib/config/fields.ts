@@ -1,13 +1,14 @@
 import { z } from "zod";
+import { modelDropoutKinds } from "#lib/core/dropout";
 import { objectives } from "#lib/objectives/index";
 import { comparableMetrics } from "#lib/objectives/metrics";
 import { optimizerNames, optimizers } from "#lib/optim/optimizers/index";
-import { parametersKinds, parametersNames } from "#lib/parameters/index";
+import { parametersKinds, parametersNames, rateFields } from "#lib/parameters/index";
 import { cluster } from "./cluster-fields.js";
 import { declaredFields, declaredSections } from "./declared-fields.js";
 import { schedulerNames } from "./schedule-names.js";
 
-const trainedKinds = objectives.filter(({ isTrained }) => isTrained).map(({ kind }) => kind);
+const objectiveKinds = objectives.map(({ kind }) => kind);
 
 // Names and defaults of the first sections are those of transformers.TrainingArguments (5.24);
 // a default that differs says why. The key in YAML, the flag and the property have one name.
@@ -50,10 +51,10 @@ const modelAndData = {
     .default("auto")
     .describe("what rows hold; auto: recognised by their columns"),
   objective: z
-    .enum(["auto", ...trainedKinds] as [string, ...string[]])
+    .enum(["auto", ...objectiveKinds] as [string, ...string[]])
     .default("auto")
     .describe(
-      "what is learnt, by transformers' problem_type for classes; auto: of rows with a label the classes of a model that has some, else what the labels are; of others the next token",
+      "what is learnt, by transformers' problem_type for classes; auto: of rows with a label the classes of a model that has some, else what the first label is (a fraction: regression); of others the next token",
     ),
   on_bad_row: z
     .enum(["error", "skip"])
@@ -111,6 +112,10 @@ const modelAndData = {
   max_eval_samples: count.nullable().default(null).describe("use only so many validation rows"),
 };
 
+const dropoutRate = z.number().min(0).lt(1);
+/** Keys that objectives declare as their own. */
+const objectiveFields = declaredFields(objectives);
+
 /** Keys that optimizers declare as their own. */
 export const optimizerFields = declaredFields(optimizers);
 
@@ -135,13 +140,31 @@ const optimisation = {
     .nullable()
     .default(null),
   warmup_steps: stepsOrFraction.default(0).describe("steps, or a fraction (rounded up)"),
+  ...rateFields,
   optim: z.enum(optimizerNames).default("adamw_torch_fused"),
-  optim_args: text
+  optim_args: z
+    .union([text, z.record(z.string(), z.union([z.number(), z.boolean(), z.string()]))])
     .nullable()
     .default(null)
-    .describe("arguments of the optimizer: NAME=VALUE with commas between them"),
+    .describe("arguments of the optimizer: NAME=VALUE with commas between them, or a mapping"),
   weight_decay: z.number().min(0).default(0).describe("matrices only"),
   ...optimizerFields,
+  dropout: z
+    .union([dropoutRate, z.partialRecord(z.enum(modelDropoutKinds), dropoutRate)])
+    .nullable()
+    .default(null)
+    .describe(
+      "rate at which training drops values, of every kind that the model has, or by kind: {attention: 0}; null: as the model's config.json has it",
+    ),
+  ema_decay: z
+    .number()
+    .gt(0)
+    .lt(1)
+    .nullable()
+    .default(null)
+    .describe(
+      "decay of a moving average of the weights over all updates, saved beside them in ema/; null: there is none",
+    ),
   max_grad_norm: z.number().min(0).nullable().default(1).describe("0 or null: no clipping"),
 };
 
@@ -220,12 +243,14 @@ const reporting = {
     .enum(comparableMetrics() as [string, ...string[]])
     .nullable()
     .default(null)
-    .describe("null: loss, where load_best_model_at_end asks for one; others are a classifier's"),
+    .describe(
+      "null: loss, where load_best_model_at_end asks for one; others are of rows with labels",
+    ),
   greater_is_better: z
     .boolean()
     .nullable()
     .default(null)
-    .describe("null: false for a loss, true for other metrics"),
+    .describe("null: as the metric has it, false for losses and errors"),
   resume_from_checkpoint: z
     .union([text, z.boolean()])
     .nullable()
@@ -283,6 +308,7 @@ const afterTraining = {
 
 export const sections: Readonly<Record<string, z.ZodRawShape>> = Object.freeze({
   "Model and data": modelAndData,
+  Loss: objectiveFields,
   Optimisation: optimisation,
   Precision: precision,
   "What is trained": parameters,
@@ -296,6 +322,7 @@ export const sections: Readonly<Record<string, z.ZodRawShape>> = Object.freeze({
 /** Every key that Lockstep acts on. */
 export const fields = {
   ...modelAndData,
+  ...objectiveFields,
   ...optimisation,
   ...precision,
   ...parameters,
@@ -314,6 +341,11 @@ export type ConfigKey = keyof typeof fields;
 export const defaultOf = (key: ConfigKey): unknown => fields[key].safeParse(undefined).data;
 
 export const configKeys = Object.freeze(Object.keys(fields)) as readonly ConfigKey[];
+
+/** Keys of what is learnt. */
+export const objectiveKeys = Object.freeze(
+  Object.keys(objectiveFields),
+) as readonly (keyof typeof objectiveFields)[];
 
 /** Keys that kinds of parts of a run declare. */
 export const declaredKeys = Object.freeze(

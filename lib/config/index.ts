@@ -14,7 +14,7 @@ export {
   freeKeys,
   resultSettings,
 } from "./decisive-keys.js";
-export { type ConfigKey, configKeys, defaultOf } from "./fields.js";
+export { type ConfigKey, configKeys, defaultOf, objectiveKeys } from "./fields.js";
 export { parseFlags, type SourcedValue } from "./flags.js";
 export { isGiven, isResolved, placeOf } from "./given-keys.js";
 export { alpacaForm, fillFormat, type InstructionForm } from "./instruction-form.js";
@@ -28,6 +28,7 @@ export {
   type SettledConfig,
   settleConfig,
 } from "./resolve.js";
+export { followsMetric } from "./schedule-names.js";
 export { type SettledBefore, takeOver } from "./take-over.js";
 export { hubTokenOf } from "./secrets.js";
 export {

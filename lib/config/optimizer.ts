@@ -29,6 +29,11 @@ export function checkOptimizerKeys(
   warnings: string[],
 ): void {
   chosenOptimizer(config, given.get("optim_args")?.where);
+  const optim = given.get("optim");
+  if (optim !== undefined && config.optim.startsWith("paged_")) {
+    const plain = config.optim.replace("paged_", "");
+    warnings.push(`${optim.where}: ${config.optim} is ${plain} here: states are not paged`);
+  }
   for (const key of othersKeys(config)) {
     const sourced = given.get(key);
     if (sourced === undefined || same(sourced.value, defaultOf(key))) continue;
@@ -59,22 +64,35 @@ function othersKeys({ optim }: OptimizerConfig): readonly (keyof typeof optimize
   return all.filter((key) => !(key in fields));
 }
 
-/** `momentum=0.9,nesterov=true`, as transformers reads it, in the types that the optimizer declares. */
+/**
+ * `momentum=0.9,nesterov=true`, as transformers reads it, or a mapping, as axolotl has it, in the types that the
+ * optimizer declares.
+ */
 function readArguments(config: OptimizerConfig, where: string): Readonly<Record<string, unknown>> {
-  const { optim } = config;
-  const text = config.optim_args;
+  const { optim, optim_args: asked } = config;
   const { args: shape } = optimizerOf(optim);
   const given: Record<string, unknown> = {};
-  const parts = (text ?? "").replaceAll(" ", "").split(",");
-  for (const part of text === null ? [] : parts) {
-    const [, name = "", value = ""] = /^([^=]+)=([^=]+)$/.exec(part) ?? [];
+  for (const [name, value] of argumentsIn(asked)) {
     const isWrong = !Object.hasOwn(shape, name) || Object.hasOwn(given, name);
-    if (isWrong) throw invalidArguments(optim, shape, text, where);
-    given[name] = readValue(value);
+    if (isWrong) throw invalidArguments(optim, shape, asked, where);
+    given[name] = typeof value === "string" ? readValue(value) : value;
   }
   const parsed = z.object(shape).safeParse(given);
-  if (!parsed.success) throw invalidArguments(optim, shape, text, where);
+  if (!parsed.success) throw invalidArguments(optim, shape, asked, where);
   return parsed.data;
+}
+
+/** By name, in order; a part without a name and a value has none. */
+function argumentsIn(
+  asked: OptimizerConfig["optim_args"],
+): readonly (readonly [string, unknown])[] {
+  if (asked === null) return [];
+  if (typeof asked !== "string") return Object.entries(asked);
+  const parts = asked.replaceAll(" ", "").split(",");
+  return parts.map((part) => {
+    const [, name = "", value = ""] = /^([^=]+)=([^=]+)$/.exec(part) ?? [];
+    return [name, value] as const;
+  });
 }
 
 /** True and False as Python writes them too. */
@@ -86,7 +104,7 @@ function readValue(text: string): unknown {
 function invalidArguments(
   optim: string,
   shape: z.ZodRawShape,
-  text: string | null,
+  asked: OptimizerConfig["optim_args"],
   where: string,
 ): LockstepError<"E_CONFIG_INVALID"> {
   const each = Object.entries(shape).map(
@@ -97,6 +115,6 @@ function invalidArguments(
       ? `null, since ${optim} takes none`
       : `${each.join(", ")}, with commas between them, each at most once`;
   return new LockstepError("E_CONFIG_INVALID", {
-    ...{ key: "optim_args", expected, got: JSON.stringify(text), where },
+    ...{ key: "optim_args", expected, got: JSON.stringify(asked), where },
   });
 }

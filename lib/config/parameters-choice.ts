@@ -43,7 +43,7 @@ export function settleChoice(given: Map<ConfigKey, SourcedValue>): void {
  * Keys of a way to choose parameters that is not the chosen one: without effect if the configuration names
  * its own, else a mistake.
  *
- * @throws E_CONFIG_MISSING_KEY, and what the chosen one has to say of its keys
+ * @throws E_CONFIG_MISSING_KEY
  */
 export function checkChoice(
   config: ParsedConfig,
@@ -71,5 +71,4 @@ export function checkChoice(
       warnings.push(`${sourced.where}: ${key} has no effect: ${choiceKey} is ${choice}`);
     }
   }
-  chosen.checkKeys?.(config);
 }

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { computeDtypes, type HalfTypes, precisionOf, type WireDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import { parametersKindOf } from "#lib/parameters/index";
+import { checkSchedule } from "./check-schedule.js";
 import { checkPrecision, checkTogether } from "./check-together.js";
 import { type ColumnMapping, columnRoles, readColumns } from "./columns.js";
 import { type ConfigCommand, refuseUnread } from "./command-keys.js";
@@ -119,6 +120,7 @@ export function resolveConfig(
   checkChoice(parsed.data, given, warnings);
   checkTogether(parsed.data);
   checkOptimizerKeys(parsed.data, given, warnings);
+  checkSchedule(parsed.data, given, warnings);
   checkHubKeys(parsed.data, given, warnings);
   if (command !== undefined) refuseUnread(command, parsed.data, given, warnings);
   const { hub_token: token, ...shown } = parsed.data;
@@ -292,6 +294,7 @@ function derive(
     eval_dataset: datasets("eval_dataset"),
     lr_scheduler_kwargs:
       parsed.lr_scheduler_kwargs === null ? null : Object.freeze(parsed.lr_scheduler_kwargs),
+    dropout: Object.freeze(parsed.dropout),
     gradient_accumulation_steps: accumulation,
     global_batch_size: globalBatch,
     gradient_groups: groups,

@@ -1,8 +1,12 @@
+import { metricScheduleNames } from "#lib/optim/metric-schedules";
 import { scheduleNames } from "#lib/optim/schedules";
 
-/** Names of `lr_scheduler_type` in transformers that need a metric of evaluations. */
-const ofMetric = ["reduce_lr_on_plateau", "greedy"] as const;
-export const metricSchedulerNames: readonly string[] = ofMetric;
+/** All values of `lr_scheduler_type`: those of transformers, and `slanted_triangular`. */
+export const schedulerNames = [...scheduleNames, ...metricScheduleNames] as const;
 
-/** All names of `lr_scheduler_type`, as in transformers. */
-export const schedulerNames = [...scheduleNames, ...ofMetric] as const;
+/** Whether the rate follows a metric of evaluations. */
+export const followsMetric = ({
+  lr_scheduler_type: name,
+}: {
+  readonly lr_scheduler_type: string;
+}): boolean => metricScheduleNames.some((each) => each === name);

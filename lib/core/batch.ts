@@ -1,4 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
+import type { BatchCoordinates } from "./dropout.js";
 
 /** A target that does not count. */
 export const ignoredTarget = -100;
@@ -17,6 +18,8 @@ export interface BatchField {
 export interface Batch {
   readonly numRows: number;
   readonly fields: Readonly<Record<string, FieldArray>>;
+  /** Of a micro-batch of training. */
+  readonly coordinates?: BatchCoordinates;
 }
 
 const perToken = (name: string): BatchField => ({ name, dtype: "int32", perRow: "token" });
@@ -32,6 +35,9 @@ const tokenTypes = perToken("tokenTypes");
 
 /** The token that follows each token, {@link ignoredTarget} where it is not learnt: shifted already. */
 export const nextTokenField = perToken("targets");
+
+/** 1 for a row, {@link ignoredTarget} for padding: beside targets that may be below 0 themselves. */
+export const countedField: BatchField = { name: "counted", dtype: "int32", perRow: 1 };
 
 /** The fields that a model reads. */
 export const inputFields = ({

@@ -1,3 +1,5 @@
+import type { DropoutRates } from "./dropout.js";
+
 /** What happens in a run, as facts: the progress display, metrics, dashboard and logs all read these. */
 export type LockstepEvent =
   | RunStarted
@@ -147,10 +149,12 @@ export interface RunStarted {
   readonly numTrainTokens: number;
   readonly numValidationRows: number;
   readonly objective: RunObjective;
-  /** Of a classifier. */
+  /** Of a classifier; of a regression its outputs. */
   readonly numClasses?: number;
   /** The base model of the adapters that are trained, by the name that they are saved with. */
   readonly adapterBase?: string;
+  /** What training drops, by kind; absent: nothing. */
+  readonly dropout?: DropoutRates;
   /** What there is to learn, and what was cut or left out: lines for a person. */
   readonly dataLines?: readonly string[];
 }

@@ -62,6 +62,9 @@ export function formatFigure(value: number, digits = 4): string {
   return Math.abs(value) >= 1e6 ? value.toExponential(3) : value.toFixed(digits);
 }
 
+/** A float32 number with the digits that it is told by, six at most: 3.5, -0.0123457, 1.25e-9. */
+export const shownNumber = (value: number): string => String(Number(value.toPrecision(6)));
+
 export function formatPercent(ratio: number): string {
   return `${Math.round(ratio * 100)} %`;
 }

@@ -1,4 +1,5 @@
 import type { Batch, BatchField, FieldArray } from "./batch.js";
+import type { DropoutJob } from "./dropout.js";
 import type { Precision } from "./dtype.js";
 import type { ParameterLayout } from "./parameter-layout.js";
 
@@ -19,6 +20,8 @@ export interface WorkerJob {
   readonly batchFields: readonly BatchField[];
   /** Whether backward computes the activations of each block again instead of keeping them. */
   readonly gradientCheckpointing?: boolean;
+  /** Which values training drops; absent: none. */
+  readonly dropout?: DropoutJob;
   /** False where every gradient group is one micro-batch, so that nothing is accumulated. */
   readonly accumulates?: boolean;
   /** Rows in a training micro-batch. */
@@ -46,7 +49,12 @@ export interface ObjectiveJob {
   readonly kind: string;
   /** Classes, where rows are labelled. */
   readonly numLabels?: number;
+  /** Absent: all of it is as the objective has it by default. */
+  readonly settings?: ObjectiveSettings;
 }
+
+/** What an objective is set to, by names that it knows: plain JSON. */
+export type ObjectiveSettings = Readonly<Record<string, number | readonly number[]>>;
 
 /** Sums, never means: the coordinator divides once. */
 export interface LossSum {

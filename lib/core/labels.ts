@@ -11,6 +11,11 @@ export interface LabelReader {
    * @returns a problem to be told behind the field's name: "is neither text nor a number"
    */
   read(value: unknown): { readonly label: Label } | { readonly problem: string };
+  /**
+   * Whether a data set is for it whose first label is this one, where neither a key nor the model says what
+   * is learnt; absent: whatever `read` takes.
+   */
+  suits?(first: unknown): boolean;
   /** A table for one data set. */
   table(): LabelTable;
 }
@@ -31,16 +36,19 @@ export interface LabelTable {
   unseen(number: number, classes: Classes): LockstepError;
 }
 
-/** The classes of a data set. */
+/** The classes of a data set, or the outputs that its rows have a number for. */
 export interface Classes {
   /** By number: `id2label` of a config.json. */
   readonly names: readonly string[];
+  /** True where a row has a number for each of the names, and no class. */
+  readonly areNumbers?: boolean;
   /** What a batch carries of labels. */
   readonly fields: readonly BatchField[];
-  /** By how much a row counts in the loss. */
-  readonly rowWeight: number;
   /** A row's values of these fields, by its label's number; undefined where training has no such class. */
   targetsOf(number: number): Readonly<Record<string, FieldArray>> | undefined;
-  /** The class of a row by number, or its classes, for who shows its values of the fields. */
+  /**
+   * For who shows a row, of its values of the fields: its class by number, or its classes; where they are
+   * numbers, these, all of them.
+   */
   shownOf(targets: Readonly<Record<string, FieldArray>>): number | readonly number[];
 }

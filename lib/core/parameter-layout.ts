@@ -56,19 +56,29 @@ interface NamedShape {
   readonly shape: readonly number[];
 }
 
+/** What multiplies the learning rate of a tensor. */
+export type RateOf = (tensor: NamedShape) => number;
+
 /**
  * Lays out tensors in two regions, each in the order given: matrices (rank >= 2), then vectors (norm
  * weights, biases). Matrices decay and travel in `matrixDtype`. Vectors do not decay and always travel in
  * float32, because a bfloat16 norm weight near 1 cannot move by less than 2^-8.
+ *
+ * @param rateOf where it has several values each of the two is a region for each value, in the order in which
+ *   they come: a value costs less than two blocks of padding, however many tensors have it
  */
 export function buildParameterLayout(
   tensors: readonly NamedShape[],
   matrixDtype: WireDtype,
+  rateOf: RateOf = () => 1,
 ): ParameterLayout {
   const slots: TensorSlot[] = [];
   const regions: Region[] = [];
   let offset = 0;
-  const addRegion = (members: readonly NamedShape[], dtype: WireDtype, decays: boolean): void => {
+  const addRegion = (
+    members: readonly NamedShape[],
+    settings: Pick<Region, "dtype" | "decays" | "rateMultiplier">,
+  ): void => {
     const start = offset;
     for (const { name, shape } of members) {
       const size = shape.reduce((product, dim) => product * dim, 1);
@@ -77,16 +87,25 @@ export function buildParameterLayout(
     }
     offset = roundUp(offset, blockElements);
     if (offset === start) return;
-    const range = { start, end: offset };
-    regions.push(Object.freeze({ ...range, dtype, decays, rateMultiplier: 1, firstUpdate: 1 }));
+    regions.push(Object.freeze({ start, end: offset, ...settings, firstUpdate: 1 }));
+  };
+  const addRegions = (
+    members: readonly NamedShape[],
+    settings: Pick<Region, "dtype" | "decays">,
+  ): void => {
+    const byRate = new Map<number, NamedShape[]>();
+    for (const tensor of members) {
+      const rate = rateOf(tensor);
+      const group = byRate.get(rate);
+      if (group === undefined) byRate.set(rate, [tensor]);
+      else group.push(tensor);
+    }
+    for (const [rateMultiplier, group] of byRate) addRegion(group, { ...settings, rateMultiplier });
   };
   const isMatrix = ({ shape }: NamedShape): boolean => shape.length >= 2;
-  addRegion(tensors.filter(isMatrix), matrixDtype, true);
-  addRegion(
-    tensors.filter((tensor) => !isMatrix(tensor)),
-    "float32",
-    false,
-  );
+  addRegions(tensors.filter(isMatrix), { dtype: matrixDtype, decays: true });
+  const vectors = tensors.filter((tensor) => !isMatrix(tensor));
+  addRegions(vectors, { dtype: "float32", decays: false });
   return Object.freeze({
     tensors: Object.freeze(slots),
     numElements: offset,

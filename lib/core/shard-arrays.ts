@@ -1,9 +1,10 @@
 import type { ElementRange } from "./parameter-layout.js";
 
-/** What a reducer shard keeps of its range of the flat space; float32, by element within the range. */
+/** What a reducer shard keeps of its range of the flat space; float32. */
 export interface ShardArrays {
+  /** By element within the range. */
   readonly masters: Float32Array;
-  /** What the optimizer keeps, by the names of its arrays. */
+  /** What the optimizer keeps, by the names of its arrays; a number for each element, or for several in a row. */
   readonly states: Readonly<Record<string, Float32Array>>;
 }
 
@@ -12,10 +13,19 @@ export interface ShardPiece extends ShardArrays {
   readonly range: ElementRange;
 }
 
-/** Zeros on shared memory. */
-export function zeroArrays(numElements: number, slots: readonly string[]): ShardArrays {
-  const zeros = (): Float32Array => new Float32Array(new SharedArrayBuffer(numElements * 4));
-  return { masters: zeros(), states: Object.fromEntries(slots.map((slot) => [slot, zeros()])) };
+/**
+ * Zeros on shared memory.
+ * @param sizes of what the optimizer keeps, by name
+ */
+export function zeroArrays(
+  numElements: number,
+  sizes: readonly (readonly [slot: string, size: number])[],
+): ShardArrays {
+  const zeros = (size: number): Float32Array => new Float32Array(new SharedArrayBuffer(size * 4));
+  return {
+    masters: zeros(numElements),
+    states: Object.fromEntries(sizes.map(([slot, size]) => [slot, zeros(size)])),
+  };
 }
 
 /** Copies all arrays. @throws RangeError where `into` has others, or of another size */

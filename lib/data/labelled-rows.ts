@@ -1,4 +1,4 @@
-import { inputFields } from "#lib/core/batch";
+import { type Batch, inputFields } from "#lib/core/batch";
 import type { Classes } from "#lib/core/labels";
 import { type Examples, rowTotals, spreadEvenly, type TracedRows } from "./rows.js";
 import type { TokenStore } from "./token-store.js";
@@ -38,6 +38,8 @@ export function labelledRows(
   const kept = spreadEvenly(lengths.length, options.maxRows);
   const exampleOf = (row: number): number => kept[row] ?? 0;
   const lengthOf = (row: number): number => lengths[exampleOf(row)] ?? 0;
+  const targetsOf = (row: number): Batch["fields"] =>
+    classes.targetsOf(labels[exampleOf(row)] ?? -1) ?? {};
   return {
     ...rowTotals(kept.length, lengthOf, lengths),
     sequenceLength,
@@ -45,7 +47,8 @@ export function labelledRows(
     targets: classes.fields,
     paddingTokenId,
     lengthOf,
-    lossWeight: () => classes.rowWeight,
+    lossWeight: () => 1,
+    targetsOf,
     piecesOf: (row) => [
       {
         ...{ example: exampleOf(row), offset: 0, length: lengthOf(row), before: 0 },
@@ -67,8 +70,9 @@ export function labelledRows(
       if (into.positions !== undefined) {
         for (let i = 0; i < tokens.length; i++) into.positions[i] = i;
       }
-      const targets = classes.targetsOf(labels[exampleOf(row)] ?? -1) ?? {};
-      for (const [name, values] of Object.entries(targets)) into.targets[name]?.set(values);
+      for (const [name, values] of Object.entries(targetsOf(row))) {
+        into.targets[name]?.set(values);
+      }
     },
   };
 }

@@ -113,7 +113,12 @@ export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
       const end = Math.floor(((group + 1) * numMicroBatches) / gradientGroups);
       return Array.from({ length: end - first }, (_, i) => {
         const start = (first + i) * microBatchSize;
-        return gatherBatch(rows, indices.subarray(start, start + microBatchSize), microBatchSize);
+        const batch = gatherBatch(
+          rows,
+          indices.subarray(start, start + microBatchSize),
+          microBatchSize,
+        );
+        return { ...batch, coordinates: { step, group, index: i } };
       });
     },
     lossWeight: (step: number) =>

@@ -1,4 +1,5 @@
-import { ignoredTarget, integerField, nextTokenField } from "#lib/core/batch";
+import { type Batch, ignoredTarget, integerField, nextTokenField } from "#lib/core/batch";
+import type { Classes } from "#lib/core/labels";
 import type { DatasetFormat } from "./formats/index.js";
 import type { DataLedger } from "./ledger.js";
 import type { PreparedDataset } from "./prepare.js";
@@ -40,10 +41,11 @@ export interface PreviewRow {
   readonly isLearnt: readonly boolean[];
   readonly texts: readonly TokenText[];
   readonly numPadding: number;
-  /** The class that a labelled row has, or its classes. */
+  /** The class that a labelled row has, or its classes, or its numbers. */
   readonly label:
     | { readonly number: number; readonly name: string }
     | { readonly number: readonly number[]; readonly name: readonly string[] }
+    | { readonly values: readonly number[] }
     | undefined;
 }
 
@@ -76,10 +78,7 @@ export async function previewRow(
     const cutText = numCut === 0 ? "" : await decode(rows.readCut(piece, maxCutTokens));
     pieces.push({ place, format, offset, length, before, numTokens: ofExample, numCut, cutText });
   }
-  const { classes } = dataset;
   const targets = batch.fields[nextTokenField.name];
-  const shown = classes?.shownOf(batch.fields);
-  const nameOf = (number: number): string => classes?.names[number] ?? String(number);
   return {
     split,
     row,
@@ -92,13 +91,16 @@ export async function previewRow(
     ),
     texts: await tokenTexts(tokenizer, ids),
     numPadding: rows.sequenceLength - numTokens,
-    label:
-      shown === undefined
-        ? undefined
-        : typeof shown === "number"
-          ? { number: shown, name: nameOf(shown) }
-          : { number: shown, name: shown.map(nameOf) },
+    label: dataset.classes === undefined ? undefined : labelOf(dataset.classes, batch),
   };
+}
+
+function labelOf(classes: Classes, { fields }: Batch): NonNullable<PreviewRow["label"]> {
+  const shown = classes.shownOf(fields);
+  const nameOf = (number: number): string => classes.names[number] ?? String(number);
+  if (typeof shown === "number") return { number: shown, name: nameOf(shown) };
+  if (classes.areNumbers === true) return { values: shown };
+  return { number: shown, name: shown.map(nameOf) };
 }
 
 /** Rows that hold a part of an example of this place, in order. */

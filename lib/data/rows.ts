@@ -36,8 +36,10 @@ export interface TrainingRows {
   readonly paddingTokenId?: number;
   /** Tokens of a row without padding. */
   lengthOf(row: number): number;
-  /** By how much a row counts in the loss: its supervised tokens, or itself. */
+  /** Supervised tokens of a row; 1 where it has a label, and the objective says how much that counts in the loss. */
   lossWeight(row: number): number;
+  /** Of rows with a label: a row's values of the targets. */
+  targetsOf?(row: number): Batch["fields"];
   write(row: number, into: RowArrays): void;
 }
 

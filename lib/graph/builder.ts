@@ -10,6 +10,8 @@ export type GraphDtype =
   | "int32"
   | "int64"
   | "uint8"
+  | "uint16"
+  | "uint64"
   | "bool"
   | "resource";
 

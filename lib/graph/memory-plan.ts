@@ -5,10 +5,12 @@ import { numElements } from "./tf-ops.js";
 const elementBytes: Readonly<Record<GraphDtype, number>> = {
   float64: 8,
   int64: 8,
+  uint64: 8,
   float32: 4,
   int32: 4,
   bfloat16: 2,
   float16: 2,
+  uint16: 2,
   uint8: 1,
   bool: 1,
   resource: 0,

@@ -23,7 +23,7 @@ export class Recomputation {
   readonly #reached: Block[] = [];
   readonly #open: { readonly input: GraphNode; readonly numNodes: number }[] = [];
   readonly #blockByOutput = new Map<GraphNode, Block>();
-  /** Nodes that depend on their block's input, except the output. */
+  /** Nodes that need their block's input, by data or by control edges, except the output. */
   readonly #blockByNode = new Map<GraphNode, Block>();
 
   constructor(graph: GraphBuilder) {
@@ -41,7 +41,9 @@ export class Recomputation {
     this.#blockByOutput.set(output.node, block);
     const dependent = new Set<GraphNode>([opened.input]);
     for (const node of this.#graph.nodes.slice(opened.numNodes)) {
-      if (!node.inputs.some((input) => dependent.has(input.node))) continue;
+      // What only waits, as random bits do, would be kept otherwise.
+      const needs = [...node.inputs.map((input) => input.node), ...node.controlInputs];
+      if (!needs.some((need) => dependent.has(need))) continue;
       dependent.add(node);
       if (node !== output.node) this.#blockByNode.set(node, block);
     }
@@ -92,9 +94,13 @@ export class Recomputation {
     const known = block.copies.get(node);
     if (known !== undefined) return known;
     const inputs = node.inputs.map((input) => this.currentTensor(input));
-    const waits = inputs.every((input, index) => input === node.inputs[index]);
+    const awaited = [...node.controlInputs];
+    const controlInputs = awaited.map((each) => this.current(each));
+    const isFirst =
+      inputs.every((input, index) => input === node.inputs[index]) &&
+      controlInputs.every((each, index) => each === awaited[index]);
     const copy = this.#graph.add(node.op, inputs, node.attrs, node.outputs, {
-      controlInputs: [...node.controlInputs, ...(waits ? [gradient] : [])],
+      controlInputs: [...controlInputs, ...(isFirst ? [gradient] : [])],
     });
     block.copies.set(node, copy);
     return copy;

@@ -27,8 +27,10 @@ const dataTypes: Readonly<Record<GraphDtype, number>> = {
   int64: 9,
   bool: 10,
   bfloat16: 14,
+  uint16: 17,
   float16: 19,
   resource: 20,
+  uint64: 23,
 };
 
 /** The graph version of TensorFlow 2.21 that the ops are written for. */

@@ -35,6 +35,8 @@ function tfjsDtype(dtype: GraphDtype): "float32" | "int32" | "bool" {
     case "int32":
     case "int64":
     case "uint8":
+    case "uint16":
+    case "uint64":
       return "int32";
     case "bool":
       return "bool";

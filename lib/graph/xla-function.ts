@@ -22,7 +22,7 @@ const outputArgs: Readonly<Record<string, string>> = {
   ),
   ...named("output", "Sum Mean Max Min Prod Tile BatchMatMulV2 Split UnsortedSegmentSum"),
   ...named("output", "Identity Bitcast ArgMax Pack PartitionedCall XlaOptimizationBarrier"),
-  ...named("output", "TensorScatterAdd"),
+  ...named("output", "TensorScatterAdd StatelessRandomUniformFullIntV2"),
 };
 
 function named(arg: string, ops: string): Record<string, string> {

@@ -45,18 +45,19 @@ export function xlaRegion(name: string, results: readonly GraphTensor[]): readon
 
 const firstOutput = ({ outputs }: GraphNode): GraphTensor => outputs[0] as GraphTensor;
 
-/** The operands, the first of them there only after `awaited`. */
+/** The operands, one of them there only after `awaited`: no constant, which XLA may have to know. */
 function behind(awaited: readonly GraphTensor[], operands: readonly GraphTensor[]): GraphTensor[] {
-  const [first, ...others] = operands;
-  if (awaited.length === 0 || first === undefined) return [...operands];
-  const held = [first, ...awaited];
-  const barrier = first.node.graph.add(
+  const place = operands.findIndex(({ node }) => node.op !== "Const");
+  const waiting = operands[place];
+  if (awaited.length === 0 || waiting === undefined) return [...operands];
+  const held = [waiting, ...awaited];
+  const barrier = waiting.node.graph.add(
     "XlaOptimizationBarrier",
     held,
     { T: { kind: "types", value: held.map(({ dtype }) => dtype) } },
     held,
   );
-  return [firstOutput(barrier), ...others];
+  return operands.with(place, firstOutput(barrier));
 }
 
 /** The nodes that results need, each after those that it needs; nothing behind boundary nodes. */

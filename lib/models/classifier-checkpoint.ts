@@ -37,6 +37,18 @@ export function knownLabels(modelConfig: Readonly<Record<string, unknown>>): rea
   });
 }
 
+/**
+ * What a classifier's checkpoint learnt, as transformers' `problem_type` says it: one that names none and has one
+ * output is a regression.
+ */
+export function knownProblem(modelConfig: Readonly<Record<string, unknown>>): string | undefined {
+  if (!isClassifier(modelConfig)) return undefined;
+  const { problem_type: problem, num_labels: numLabels } = modelConfig;
+  if (typeof problem === "string") return problem;
+  const hasOne = numLabels === 1 || knownLabels(modelConfig).length === 1;
+  return hasOne ? "regression" : undefined;
+}
+
 /** @returns undefined for a `model_type` that is not known */
 export function classifierCheckpoint(
   modelConfig: Readonly<Record<string, unknown>>,

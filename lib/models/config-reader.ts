@@ -141,18 +141,6 @@ export class ConfigReader {
     return value;
   }
 
-  /** Those of the given options that drop values in training. */
-  dropouts(keys: readonly string[]): Readonly<Record<string, number>> {
-    return Object.freeze(
-      Object.fromEntries(
-        keys.flatMap((key) => {
-          const value = this.#config[key];
-          return typeof value === "number" && value > 0 ? [[key, value]] : [];
-        }),
-      ),
-    );
-  }
-
   unsupported(what: string): never {
     throw new LockstepError("E_MODEL_UNSUPPORTED", { what: `${this.#model}: ${what}` });
   }

@@ -16,6 +16,7 @@ import { createRoberta } from "./roberta/index.js";
 export type {
   Adapter,
   CausalLanguageModel,
+  Dropout,
   Model,
   ModelInputs,
   SequenceClassifier,

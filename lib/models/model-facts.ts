@@ -1,3 +1,5 @@
+import type { ModelDropoutKind } from "#lib/core/dropout";
+
 /**
  * What is true of every model of a type, whatever its size, for those who load no tfjs: what reads a
  * checkpoint, makes a classifier or an adapter of it, or lays out rows for it. A model's own folder makes
@@ -37,10 +39,20 @@ export interface ModelFacts {
   /** Whether it tells the texts of a pair apart by token types. */
   readonly usesTokenTypes: boolean;
   readonly classifier: ClassifierHead;
+  /** Where training drops values, in transformers' code. */
+  readonly dropouts: Readonly<Partial<Record<ModelDropoutKind, DropoutFact>>>;
   /** What an adapter is added to where nobody names modules, by peft; empty where peft has none. */
   readonly adapterTargets: readonly string[];
   /** Linear maps whose names begin so lie as [inputs, outputs]; undefined: all are [outputs, inputs]. */
   readonly inputMajorPrefix?: string;
+}
+
+/** From where a rate comes. */
+interface DropoutFact {
+  /** Keys of config.json; the first that is there and not null counts. */
+  readonly keys: readonly string[];
+  /** What holds where none is. */
+  readonly rate: number;
 }
 
 /** Modules of a head for sequence classification. */

@@ -1,5 +1,6 @@
 import type * as tf from "@tensorflow/tfjs-core";
-import type { AttentionOptions } from "#lib/ops/index";
+import type { DropoutKind } from "#lib/core/dropout";
+import type { AttentionOptions, DropoutSource } from "#lib/ops/index";
 
 /** A tensor of a checkpoint: its Hugging Face name and shape. */
 export interface WeightSpec {
@@ -23,6 +24,14 @@ export interface Adapter {
   /** float [outputs, r] */
   readonly b: tf.Tensor;
   readonly scale: number;
+  /** Absent outside of training. */
+  readonly dropout?: Dropout;
+}
+
+/** What one forward pass of training drops. */
+export interface Dropout {
+  /** To be asked once for each place that drops values, in the order of the pass; undefined: nothing is dropped. */
+  sourceOf(kind: DropoutKind): DropoutSource | undefined;
 }
 
 /**
@@ -57,6 +66,8 @@ export interface ModelInputs {
   readonly sequenceLength?: number;
   /** Absent: attention over the T tokens and their segments. */
   readonly attention?: LayerAttention;
+  /** Absent: every value is kept, as outside of training. */
+  readonly dropout?: Dropout;
 }
 
 export type Task = "causal-lm" | "sequence-classification" | "feature-extraction";
@@ -80,8 +91,6 @@ export interface ModelBase {
   readonly weights: readonly WeightSpec[];
   /** Prefix of the base model's weights, which some checkpoints leave out; "" where there is none. */
   readonly basePrefix: string;
-  /** Options of config.json that drop values in training, which the forward pass does not do. */
-  readonly dropouts: Readonly<Record<string, number>>;
   /** Hidden states after the last norm, float [B, T, D]. */
   hiddenStates(weights: Weights, inputs: ModelInputs): tf.Tensor3D;
 }

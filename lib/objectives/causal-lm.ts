@@ -1,4 +1,9 @@
 import { countTargets, ignoredTarget, nextTokenField } from "#lib/core/batch";
+import {
+  labelSmoothingFields,
+  labelSmoothingOf,
+  labelSmoothingSettings,
+} from "./label-smoothing.js";
 import type { Metric, Objective } from "./objective.js";
 
 const perplexity: Metric = {
@@ -12,10 +17,17 @@ const perplexity: Metric = {
 };
 
 /** The next token of every supervised position: its negative log-likelihood, nats. */
-export const causalLm: Objective = {
+export const causalLm: Objective<typeof labelSmoothingFields> = {
   kind: "causal_lm",
-  unit: "token",
-  isTrained: true,
+  unit: () => "token",
+  fields: labelSmoothingFields,
+  settings: labelSmoothingSettings,
+  notes: (job) =>
+    labelSmoothingOf(job) === 0
+      ? []
+      : [
+          `losses are of targets that label_smoothing_factor ${labelSmoothingOf(job)} smooths, in evaluations too, and perplexity is e to that loss`,
+        ],
   metrics: [perplexity],
   targets: () => [nextTokenField],
   weightOf: (fields) => countTargets(fields[nextTokenField.name]),

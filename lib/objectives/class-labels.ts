@@ -1,14 +1,11 @@
 import type { BatchField } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Classes, Label, LabelReader, LabelTable } from "#lib/core/labels";
+import { anyNumber, isFraction, listText } from "./label-text.js";
 
 /** Named in an error that lists labels. */
 const maxListedLabels = 20;
-const anyNumber = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 const truth = /^(true|false)$/i;
-
-/** `["a", "b"]` or `[0, 1]` as JSON or Python writes it, in a cell of a table. */
-const listText = /^\s*\[\s*(("[^"]*"|'[^']*'|[-+.\d]+)\s*(,\s*|(?=\])))*\]\s*$/;
 
 /** The class of a row by number; below 0 in a row of padding. */
 export const labelField: BatchField = { name: "label", dtype: "int32", perRow: 1 };
@@ -16,6 +13,7 @@ export const labelField: BatchField = { name: "label", dtype: "int32", perRow: 1
 /** One label a row: a class by name, by number, or true and false. */
 export const classLabels: LabelReader = {
   read: readClass,
+  suits: (first) => !("problem" in readClass(first)) && !isFraction(first),
   table: () => new ClassTable(),
 };
 
@@ -107,7 +105,6 @@ export class ClassTable implements LabelTable {
     return {
       names,
       fields: [labelField],
-      rowWeight: 1,
       targetsOf(number) {
         const label = classOf[number] ?? -1;
         return label < 0 ? undefined : { [labelField.name]: Int32Array.of(label) };
@@ -201,7 +198,7 @@ function namesOfNumbers(
 ): string[] {
   const fraction = [...byName.values()].find(({ text }) => !Number.isInteger(Number(text)));
   if (fraction !== undefined) {
-    const advice = "a class is a name or a whole number, and regression is not in this version";
+    const advice = "a class is a name or a whole number; objective: regression learns numbers";
     refuse(fraction.place, `the label ${fraction.text} is no class: ${advice}`);
   }
   const names = [...byName.keys()].sort((a, b) => Number(a) - Number(b) || (a < b ? -1 : 1));

@@ -8,13 +8,13 @@ import { singleLabelClassification } from "./single-label-classification.js";
 export type { Metric, Objective } from "./objective.js";
 
 /** A line a kind; lib/tuning/objectives has the same kinds. */
-export const objectives: readonly Objective[] = [
-  // Of those that read labels, the first that can read a data set's is the one that auto chooses.
+export const objectives = [
+  // Of those that read labels, auto chooses the first that suits a data set.
   causalLm,
   singleLabelClassification,
   multiLabelClassification,
   regression,
-];
+] as const satisfies readonly Objective[];
 
 /** @throws E_MODEL_UNSUPPORTED for a name that is none */
 export function objectiveOf(kind: string): Objective {

@@ -163,7 +163,6 @@ const classesWith = (
   return {
     names,
     fields: [field],
-    rowWeight: names.length,
     targetsOf(number) {
       const values = valuesOf(number);
       return values === undefined ? undefined : { [field.name]: Float32Array.from(values) };

@@ -27,6 +27,10 @@ export const comparableMetrics = (): readonly string[] =>
       .map(({ key }) => key),
   ].flatMap((key) => [key, metricName({ key })]);
 
+/** Whether the larger value of a metric is the better one, by its name without `eval_`; not of a loss. */
+export const isGreaterBetter = (name: string): boolean =>
+  allMetrics().some(({ key, greaterIsBetter }) => key === name && greaterIsBetter);
+
 /** The metric of an objective that `metric_for_best_model` names; undefined for the loss or another's. */
 export const metricNamed = ({ metrics }: Objective, name: string): Metric | undefined =>
   metrics.find((metric) => isLogged(metric) && metric.key === name.replace(/^eval_/, ""));
@@ -73,7 +77,11 @@ export const metricsOfEntry = (
 };
 
 /** What displays and pages are told of an objective. */
-export function describedObjective({ kind }: ObjectiveJob): RunObjective {
-  const { unit, metrics } = objectiveOf(kind);
-  return { kind, unit, metrics: metrics.map(({ key, label, digits }) => ({ key, label, digits })) };
+export function describedObjective(job: ObjectiveJob): RunObjective {
+  const { kind, unit, metrics } = objectiveOf(job.kind);
+  return {
+    kind,
+    unit: unit(job),
+    metrics: metrics.map(({ key, label, digits }) => ({ key, label, digits })),
+  };
 }

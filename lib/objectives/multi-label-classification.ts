@@ -1,4 +1,11 @@
 import { countTargets } from "#lib/core/batch";
+import {
+  balancedPositiveWeights,
+  classWeightFields,
+  classWeightSettings,
+  classWeightsOf,
+  describedWeights,
+} from "./class-weights.js";
 import { LabelCounts } from "./label-counts.js";
 import { labelSets, labelsField } from "./label-sets.js";
 import type { Metric, Objective } from "./objective.js";
@@ -19,10 +26,23 @@ const exactMatch: Metric = {
 };
 
 /** Any number of classes a row: the binary cross-entropy of each, nats. */
-export const multiLabelClassification: Objective = {
+export const multiLabelClassification: Objective<typeof classWeightFields> = {
   kind: "multi_label_classification",
-  unit: "label",
-  isTrained: true,
+  unit: () => "label",
+  fields: classWeightFields,
+  settings: (config, labels) =>
+    classWeightSettings(config, labels, {
+      classesOf: ({ labels: held = new Float32Array(0) }) =>
+        [...held].flatMap((value, label) => (value === 1 ? [label] : [])),
+      balanced: balancedPositiveWeights,
+    }),
+  notes(job, names) {
+    const weights = classWeightsOf(job);
+    if (weights === undefined) return [];
+    return [
+      `the loss of a class counts by its weight in rows that have it: ${describedWeights(names, weights)}`,
+    ];
+  },
   labels: labelSets,
   metrics: [microF1, macroF1, exactMatch],
   targets: ({ numLabels = 0 }) => [labelsField(numLabels)],

@@ -1,23 +1,32 @@
+import type { z } from "zod";
 import type { Batch, BatchField, FieldArray } from "#lib/core/batch";
-import type { ObjectiveJob } from "#lib/core/job";
+import type { ObjectiveJob, ObjectiveSettings } from "#lib/core/job";
 import type { LabelReader } from "#lib/core/labels";
 
 /**
  * What a run learns, as everybody but the engine knows it; lib/tuning/objectives has the loss of the same
  * name. One that has a `problem_type` in transformers is called by it.
  */
-export interface Objective {
+export interface Objective<Fields extends z.ZodRawShape = z.ZodRawShape> {
   readonly kind: string;
   /** What a loss is a mean over, for a person: "token". */
-  readonly unit: string;
+  unit(job: ObjectiveJob): string;
+  /** Keys of the configuration that it reads; with another value of one it is another run. */
+  readonly fields: Fields;
+  /**
+   * What these keys come to in a job.
+   *
+   * @throws E_CONFIG_INVALID for values that the labels do not have
+   */
+  settings?(config: z.output<z.ZodObject<Fields>>, labels: LearntLabels): ObjectiveSettings;
+  /** What a person is told of the settings. @param names of the classes */
+  notes?(job: ObjectiveJob, names: readonly string[]): readonly string[];
   /** Of rows with a label; absent: no row has one. */
   readonly labels?: LabelReader;
-  /** False where only a checkpoint's loss is computed, and no run learns it. */
-  readonly isTrained: boolean;
   /** What the loss compares the model with. */
   targets(job: ObjectiveJob): readonly BatchField[];
   /** By how much rows count in the loss: what a step is divided by. */
-  weightOf(targets: Batch["fields"], numRows: number): number;
+  weightOf(targets: Batch["fields"], job: ObjectiveJob): number;
   /** Figures of an evaluation beside its loss. */
   readonly metrics: readonly Metric[];
   /** What an evaluation returns of each row, where a metric is made of it. */
@@ -26,6 +35,14 @@ export interface Objective {
   scorer?(job: ObjectiveJob): Scorer;
   /** transformers' labels as targets. */
   targetsOfLabels(labels: TransformersLabels): Batch["fields"];
+}
+
+/** The labels of the rows to train on; rows without labels have none. */
+export interface LearntLabels {
+  /** Names of the classes, by number. */
+  readonly names: readonly string[];
+  readonly numRows: number;
+  targetsOf(row: number): Batch["fields"];
 }
 
 /** A figure of an evaluation. */

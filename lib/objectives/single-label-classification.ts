@@ -1,6 +1,18 @@
 import { type BatchField, countTargets, ignoredTarget, integerField } from "#lib/core/batch";
 import { ClassCounts } from "./class-counts.js";
 import { classLabels, labelField } from "./class-labels.js";
+import {
+  balancedWeights,
+  classWeightFields,
+  classWeightSettings,
+  classWeightsOf,
+  describedWeights,
+} from "./class-weights.js";
+import {
+  labelSmoothingFields,
+  labelSmoothingOf,
+  labelSmoothingSettings,
+} from "./label-smoothing.js";
 import type { Metric, Objective } from "./objective.js";
 
 /** The class that the model gives a row. */
@@ -20,15 +32,44 @@ export const macroF1: Metric = {
   help: "Mean of the classes' F1 scores.",
 };
 
+const fields = { ...labelSmoothingFields, ...classWeightFields };
+
 /** One class a row: its negative log-likelihood, nats. */
-export const singleLabelClassification: Objective = {
+export const singleLabelClassification: Objective<typeof fields> = {
   kind: "single_label_classification",
-  unit: "row",
-  isTrained: true,
+  unit: (job) => (classWeightsOf(job) === undefined ? "row" : "weighted row"),
+  fields,
+  settings: (config, labels) => ({
+    ...labelSmoothingSettings(config),
+    ...classWeightSettings(config, labels, {
+      classesOf: ({ [labelField.name]: label = new Int32Array(0) }) => [...label],
+      balanced: balancedWeights,
+    }),
+  }),
+  notes(job, names) {
+    const [smoothing, weights] = [labelSmoothingOf(job), classWeightsOf(job)];
+    return [
+      ...(smoothing === 0
+        ? []
+        : [
+            `losses are of classes that label_smoothing_factor ${smoothing} smooths, in evaluations too`,
+          ]),
+      ...(weights === undefined
+        ? []
+        : [`the loss of a row counts by its class: ${describedWeights(names, weights)}`]),
+    ];
+  },
   labels: classLabels,
   metrics: [accuracy, macroF1],
   targets: () => [labelField],
-  weightOf: (fields) => countTargets(fields[labelField.name]),
+  // torch divides by the weights of the targets.
+  weightOf({ [labelField.name]: labels = new Int32Array(0) }, job) {
+    const weights = classWeightsOf(job);
+    if (weights === undefined) return countTargets(labels);
+    let sum = 0;
+    for (const label of labels) sum += weights[label] ?? 0;
+    return sum;
+  },
   outputs: () => predictionField,
   scorer({ numLabels = 0 }) {
     const counts = new ClassCounts(numLabels);

@@ -1,5 +1,7 @@
 // Shape legend: B batch, T tokens, N query heads, K key/value heads, G = N/K, H head width.
 import * as tf from "@tensorflow/tfjs-core";
+import { attentionBlocks, firstMaskGroups, type Visibility } from "./attention-blocks.js";
+import { dropoutAttrs, dropoutFactors, type DropoutSource } from "./dropout.js";
 import { hasKernel, runFused, runFusedMany } from "./kernel.js";
 
 export const Attention = "Attention";
@@ -7,6 +9,11 @@ export const AttentionGrad = "AttentionGrad";
 /** The same kernels with segments as a further input. */
 export const SegmentAttention = "SegmentAttention";
 export const SegmentAttentionGrad = "SegmentAttentionGrad";
+/** Both with dropout of the probabilities: its coordinates are an input, its attributes are added. */
+export const DropoutAttention = "DropoutAttention";
+export const DropoutAttentionGrad = "DropoutAttentionGrad";
+export const DropoutSegmentAttention = "DropoutSegmentAttention";
+export const DropoutSegmentAttentionGrad = "DropoutSegmentAttentionGrad";
 
 export interface AttentionOptions {
   /** Factor of the scores, usually 1/sqrt(H). */
@@ -20,10 +27,8 @@ export interface AttentionOptions {
 }
 
 /** The options as kernel attributes; 0 stands for "none". */
-export interface AttentionAttrs extends tf.NamedAttrMap {
+export interface AttentionAttrs extends tf.NamedAttrMap, Visibility {
   readonly scale: number;
-  readonly causal: boolean;
-  readonly window: number;
   readonly softcap: number;
 }
 
@@ -38,11 +43,7 @@ export const attentionAttrs = (options: AttentionOptions): AttentionAttrs => ({
 export const hiddenScore = -1e30;
 
 /** Whether a query at one position may see a key at another, segments aside. */
-function isVisible(
-  { causal, window }: Pick<AttentionAttrs, "causal" | "window">,
-  query: number,
-  key: number,
-): boolean {
+function isVisible({ causal, window }: Visibility, query: number, key: number): boolean {
   if (causal && key > query) return false;
   return window === 0 || Math.abs(query - key) < window;
 }
@@ -54,6 +55,7 @@ function isVisible(
  * @param k_BTKH float, K divides N; each key head serves N/K neighbouring query heads
  * @param v_BTKH float
  * @param segments_BT int32; a query sees keys of its own segment only (packed rows, padding)
+ * @param dropout of the probabilities behind their softmax, as torch does it
  * @returns float [B, T, N, H]
  */
 export function attention(
@@ -62,15 +64,25 @@ export function attention(
   v_BTKH: tf.Tensor,
   options: AttentionOptions,
   segments_BT?: tf.Tensor,
+  dropout?: DropoutSource,
 ): tf.Tensor {
   const attrs = attentionAttrs(options);
-  const inputs = { q: q_BTNH, k: k_BTKH, v: v_BTKH };
   if (!hasKernel(Attention)) {
-    return attentionPrimitive(q_BTNH, k_BTKH, v_BTKH, attrs, segments_BT);
+    return attentionPrimitive(q_BTNH, k_BTKH, v_BTKH, attrs, segments_BT, dropout);
   }
-  return segments_BT === undefined
-    ? runFused(Attention, inputs, attrs)
-    : runFused(SegmentAttention, { ...inputs, segments: segments_BT }, attrs);
+  const inputs = {
+    ...{ q: q_BTNH, k: k_BTKH, v: v_BTKH },
+    ...(segments_BT === undefined ? {} : { segments: segments_BT }),
+  };
+  if (dropout === undefined) {
+    return runFused(segments_BT === undefined ? Attention : SegmentAttention, inputs, attrs);
+  }
+  const { coordinates } = dropout;
+  return runFused(
+    segments_BT === undefined ? DropoutAttention : DropoutSegmentAttention,
+    { ...inputs, coordinates },
+    { ...attrs, ...dropoutAttrs(dropout) },
+  );
 }
 
 /** The same out of elementary ops, with the whole score matrix: the oracle of the fused form. */
@@ -80,6 +92,7 @@ export function attentionPrimitive(
   v_BTKH: tf.Tensor,
   attrs: AttentionAttrs,
   segments_BT?: tf.Tensor,
+  dropout?: DropoutSource,
 ): tf.Tensor {
   const [b, t, n, h] = q_BTNH.shape as [number, number, number, number];
   const k = k_BTKH.shape[2] as number;
@@ -99,7 +112,12 @@ export function attentionPrimitive(
     );
     masked = tf.add(masked, tf.mul(tf.cast(differs_B1TT, "float32"), tf.scalar(hiddenScore)));
   }
-  const probs = tf.reshape(tf.softmax(masked), [b * k, (n / k) * t, t]);
+  const probs_BNTT = tf.softmax(masked);
+  const dropped =
+    dropout === undefined
+      ? probs_BNTT
+      : tf.mul(probs_BNTT, probabilityFactors(dropout, attrs, [b, n, t, t]));
+  const probs = tf.reshape(dropped, [b * k, (n / k) * t, t]);
   const out_BNTH = tf.reshape(tf.matMul(probs, v_BKTH), [b, n, t, h]);
   return tf.transpose(out_BNTH, [0, 2, 1, 3]);
 }
@@ -112,6 +130,28 @@ function positionMask(numTokens: number, attrs: AttentionAttrs): tf.Tensor {
   return tf.tensor(mask, [numTokens, numTokens]);
 }
 
+/** What dropout multiplies probabilities by, [B, N, T, T]; 0 for keys that are in no block. */
+function probabilityFactors(
+  dropout: DropoutSource,
+  attrs: AttentionAttrs,
+  shape: [number, number, number, number],
+): tf.Tensor {
+  const [b, n, t] = shape;
+  const factors = new Float32Array(b * n * t * t);
+  const blocks = attentionBlocks(t, attrs);
+  const firstGroups = firstMaskGroups(blocks, b * n);
+  blocks.forEach(({ start, numQueries, firstKey, numKeys }, index) => {
+    const size = b * n * numQueries * numKeys;
+    const drawn = dropoutFactors(dropout, size, firstGroups[index]);
+    for (let row = 0; row < b * n * numQueries; row++) {
+      const query = start + (row % numQueries);
+      const to = (Math.floor(row / numQueries) * t + query) * t + firstKey;
+      factors.set(drawn.subarray(row * numKeys, (row + 1) * numKeys), to);
+    }
+  });
+  return tf.tensor(factors, shape);
+}
+
 function registerAttentionGradient(kernelName: string, gradName: string, inputs: string[]): void {
   tf.registerGradient({
     kernelName,
@@ -121,12 +161,13 @@ function registerAttentionGradient(kernelName: string, gradName: string, inputs:
       // Each input asks by itself; the graph makes equal nodes once.
       const grads = (): tf.Tensor[] =>
         runFusedMany(gradName, { dy: dy as tf.Tensor, ...named }, attrs);
-      const { segments } = named;
+      const { segments, coordinates } = named;
       return {
         q: () => grads()[0] as tf.Tensor,
         k: () => grads()[1] as tf.Tensor,
         v: () => grads()[2] as tf.Tensor,
         ...(segments === undefined ? {} : { segments: () => tf.zerosLike(segments) }),
+        ...(coordinates === undefined ? {} : { coordinates: () => tf.zerosLike(coordinates) }),
       };
     },
   });
@@ -134,3 +175,7 @@ function registerAttentionGradient(kernelName: string, gradName: string, inputs:
 
 registerAttentionGradient(Attention, AttentionGrad, ["q", "k", "v"]);
 registerAttentionGradient(SegmentAttention, SegmentAttentionGrad, ["q", "k", "v", "segments"]);
+registerAttentionGradient(DropoutAttention, DropoutAttentionGrad, ["q", "k", "v", "coordinates"]);
+registerAttentionGradient(DropoutSegmentAttention, DropoutSegmentAttentionGrad, [
+  ...["q", "k", "v", "segments", "coordinates"],
+]);

@@ -1,34 +1,81 @@
 // Shape legend: B rows, L labels. All in float32.
 import * as tf from "@tensorflow/tfjs-core";
 
+/** What a loss over classes that exclude each other may be set to. */
+interface ClassLossOptions {
+  /** By class; absent: 1 each. */
+  readonly classWeights?: readonly number[] | undefined;
+  /** Share of a target that is spread evenly over all classes. @default 0 */
+  readonly labelSmoothing?: number;
+}
+
 /**
- * Sum over rows of -log softmax(logits)[target].
+ * Sum over rows of -log softmax(logits)[target], or of its form with weights w and smoothing e, which is that of
+ * torch's cross_entropy: -((1 - e) w[target] log p[target] + e/L sum_k w[k] log p[k]).
  *
  * @param logits_BL float
  * @param targets_B int32; a negative target is ignored
  */
-export function singleLabelLoss(logits_BL: tf.Tensor2D, targets_B: tf.Tensor1D): tf.Scalar {
+export function singleLabelLoss(
+  logits_BL: tf.Tensor2D,
+  targets_B: tf.Tensor1D,
+  { classWeights, labelSmoothing = 0 }: ClassLossOptions = {},
+): tf.Scalar {
   const zero = tf.scalar(0, "int32");
   const logProbs_BL = tf.logSoftmax(tf.cast(logits_BL, "float32"));
   const supervised_B = tf.cast(tf.greaterEqual(targets_B, zero), "float32");
-  const oneHot_BL = tf.oneHot(tf.maximum(targets_B, zero) as tf.Tensor1D, logits_BL.shape[1]);
-  const logProb_B = tf.sum(tf.mul(logProbs_BL, tf.cast(oneHot_BL, "float32")), -1);
+  const numLabels = logits_BL.shape[1];
+  const oneHot_BL = tf.oneHot(tf.maximum(targets_B, zero) as tf.Tensor1D, numLabels);
+  let shares_BL = tf.cast(oneHot_BL, "float32");
+  if (labelSmoothing !== 0) {
+    const kept_BL = tf.mul(shares_BL, tf.scalar(1 - labelSmoothing));
+    shares_BL = tf.add(kept_BL, tf.scalar(labelSmoothing / numLabels));
+  }
+  if (classWeights !== undefined) {
+    shares_BL = tf.mul(shares_BL, tf.tensor2d([...classWeights], [1, numLabels]));
+  }
+  const logProb_B = tf.sum(tf.mul(logProbs_BL, shares_BL), -1);
   return tf.neg(tf.sum(tf.mul(logProb_B, supervised_B))) as tf.Scalar;
 }
 
 /**
  * Sum over rows and labels of the binary cross-entropy of sigmoid(logits), in the form that does not
- * overflow: max(x, 0) - x y + log(1 + exp(-|x|)).
+ * overflow: max(x, 0) - x y + log(1 + exp(-|x|)). With weights p of the positive targets it is that of torch's
+ * `pos_weight`: (1 - y) x + (1 + (p - 1) y) (log(1 + exp(-|x|)) + max(-x, 0)).
  *
  * @param logits_BL float
  * @param targets_BL float32 in [0, 1]; a negative target is ignored
+ * @param positiveWeights by label; undefined: 1 each
  */
-export function multiLabelLoss(logits_BL: tf.Tensor2D, targets_BL: tf.Tensor2D): tf.Scalar {
+export function multiLabelLoss(
+  logits_BL: tf.Tensor2D,
+  targets_BL: tf.Tensor2D,
+  positiveWeights?: readonly number[],
+): tf.Scalar {
   const x_BL = tf.cast(logits_BL, "float32");
   const supervised_BL = tf.cast(tf.greaterEqual(targets_BL, tf.scalar(0)), "float32");
-  const positivePart_BL = tf.sub(tf.relu(x_BL), tf.mul(x_BL, tf.relu(targets_BL)));
-  const loss_BL = tf.add(positivePart_BL, tf.log1p(tf.exp(tf.neg(tf.abs(x_BL)))));
+  const loss_BL =
+    positiveWeights === undefined
+      ? binaryLoss(x_BL, targets_BL)
+      : weightedBinaryLoss(x_BL, targets_BL, positiveWeights);
   return tf.sum(tf.mul(loss_BL, supervised_BL)) as tf.Scalar;
+}
+
+function binaryLoss(x_BL: tf.Tensor2D, targets_BL: tf.Tensor2D): tf.Tensor {
+  const positivePart_BL = tf.sub(tf.relu(x_BL), tf.mul(x_BL, tf.relu(targets_BL)));
+  return tf.add(positivePart_BL, tf.log1p(tf.exp(tf.neg(tf.abs(x_BL)))));
+}
+
+function weightedBinaryLoss(
+  x_BL: tf.Tensor2D,
+  targets_BL: tf.Tensor2D,
+  positiveWeights: readonly number[],
+): tf.Tensor {
+  const y_BL = tf.relu(targets_BL);
+  const extra = positiveWeights.map((weight) => weight - 1);
+  const weights_BL = tf.add(tf.mul(y_BL, tf.tensor2d(extra, [1, extra.length])), tf.scalar(1));
+  const softplus_BL = tf.add(tf.log1p(tf.exp(tf.neg(tf.abs(x_BL)))), tf.relu(tf.neg(x_BL)));
+  return tf.add(tf.sub(x_BL, tf.mul(x_BL, y_BL)), tf.mul(weights_BL, softplus_BL));
 }
 
 /**
@@ -36,7 +83,14 @@ export function multiLabelLoss(logits_BL: tf.Tensor2D, targets_BL: tf.Tensor2D):
  *
  * @param logits_BL float
  * @param targets_BL float32
+ * @param counted_B1 int32; a row below 0 is ignored
  */
-export function squaredErrorLoss(logits_BL: tf.Tensor2D, targets_BL: tf.Tensor2D): tf.Scalar {
-  return tf.sum(tf.square(tf.sub(tf.cast(logits_BL, "float32"), targets_BL))) as tf.Scalar;
+export function squaredErrorLoss(
+  logits_BL: tf.Tensor2D,
+  targets_BL: tf.Tensor2D,
+  counted_B1: tf.Tensor2D,
+): tf.Scalar {
+  const isCounted_B1 = tf.cast(tf.greaterEqual(counted_B1, tf.scalar(0, "int32")), "float32");
+  const error_BL = tf.mul(tf.sub(tf.cast(logits_BL, "float32"), targets_BL), isCounted_B1);
+  return tf.sum(tf.square(error_BL)) as tf.Scalar;
 }

@@ -7,18 +7,13 @@ import {
   regionAt,
   wireOffsetBytes,
 } from "#lib/core/parameter-layout";
+import { emaSlot } from "./ema.js";
 import type { Kernels } from "./kernels.js";
 import type { MemoryMap } from "./memory-map.js";
 import { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
-
-/** An update of a shard's masters by the summed gradient. */
-export interface Update {
-  readonly learningRate: number;
-  /** 1 for the first update. */
-  readonly updateNumber: number;
-  /** Multiplies the summed gradient. */
-  readonly gradientScale: number;
-}
+import { type Update, updateOfRegion } from "./region-update.js";
+import { type Measurement, TensorPasses } from "./tensor-passes.js";
+import type { SumWindow } from "./tensor-sums.js";
 
 /** What is done to every block of a range; `published` is the byte at which a wire form begins. */
 export type BlockPass =
@@ -31,6 +26,7 @@ export type BlockPass =
     }
   | { readonly kind: "squares" }
   | { readonly kind: "update"; readonly update: Update; readonly published: number }
+  | { readonly kind: "average"; readonly weight: number }
   | { readonly kind: "publish"; readonly published: number };
 
 /** One block of the flat space: the unit in which every pass goes over the range. */
@@ -52,6 +48,8 @@ export class BlockPasses {
   /** Where this thread puts a block of an arriving gradient; a byte. */
   readonly #staging: number;
   readonly #blocks: readonly Block[];
+  /** Where the optimizer goes by tensors. */
+  readonly #tensors: TensorPasses | undefined;
 
   constructor(options: {
     readonly layout: ParameterLayout;
@@ -79,6 +77,8 @@ export class BlockPasses {
         region,
       };
     });
+    const { tensorWise } = this.#optimizer;
+    this.#tensors = tensorWise && new TensorPasses(options, this.#optimizer, tensorWise);
   }
 
   get numBlocks(): number {
@@ -89,6 +89,12 @@ export class BlockPasses {
   run(pass: BlockPass, from: number, to: number, sums: Float64Array): void {
     const work = this.#workOf(pass, sums);
     for (let index = from; index < to; index++) work(this.#blocks[index] as Block, index);
+  }
+
+  /** Adds up what the optimizer needs of whole tensors. */
+  measure(measurement: Measurement, from: number, to: number): readonly SumWindow[] {
+    if (this.#tensors === undefined) throw new Error("The optimizer measures no tensors");
+    return this.#tensors.measure(measurement, from, to);
   }
 
   #workOf(pass: BlockPass, sums: Float64Array): (block: Block, index: number) => void {
@@ -104,6 +110,8 @@ export class BlockPasses {
         };
       case "update":
         return this.#update(pass.update, pass.published);
+      case "average":
+        return (block) => this.#average(block, pass.weight);
       case "publish":
         return (block) => this.#publish(block, pass.published);
     }
@@ -130,44 +138,60 @@ export class BlockPasses {
   }
 
   /** Blocks come in order, so that a region's update is prepared once. */
-  #update(update: Update, published: number): (block: Block) => void {
+  #update(update: Update, published: number): (block: Block, index: number) => void {
     let prepared: Region | undefined;
-    let updateBlock: (block: Block) => void = () => {};
-    return (block) => {
+    let updateBlock: (block: Block, index: number) => void = () => {};
+    return (block, index) => {
       if (block.region !== prepared) {
         prepared = block.region;
         updateBlock = this.#updateOf(prepared, update, published);
       }
-      updateBlock(block);
+      updateBlock(block, index);
     };
   }
 
-  #updateOf(region: Region, update: Update, published: number): (block: Block) => void {
-    const updateNumber = update.updateNumber - region.firstUpdate + 1;
-    if (updateNumber < 1) return (block) => this.#publish(block, published);
-    const { masters, states, gradientSum } = this.#map;
-    const slots = Object.entries(states);
-    const run = this.#optimizer.update(this.#kernels, {
-      learningRate: update.learningRate * region.rateMultiplier,
-      updateNumber,
-      gradientScale: update.gradientScale,
-      decays: region.decays,
-    });
+  #updateOf(
+    region: Region,
+    update: Update,
+    published: number,
+  ): (block: Block, index: number) => void {
+    const { masters, gradientSum } = this.#map;
+    const slots = Object.entries(this.#map.states);
+    const ofRegion = updateOfRegion(update, region);
+    const run =
+      ofRegion && this.#optimizer.update?.(this.#kernels, this.#optimizer.settings, ofRegion);
+    if (run === undefined) {
+      const updateTensors = this.#tensors?.update(region, update);
+      return (block, index) => {
+        updateTensors?.(index);
+        this.#publish(block, published);
+      };
+    }
+    const states: Record<string, number> = {};
     return ({ start, wireStart }) => {
       const at = start * 4;
       const wire = published + wireStart;
+      for (const [slot, first] of slots) states[slot] = first + at;
       // Optimizers write two of the three forms: float16 is made of what they write, still in the cache.
       const isFloat16 = region.dtype === "float16";
       run({
         masters: masters + at,
         gradient: gradientSum + at,
-        states: Object.fromEntries(slots.map(([slot, first]) => [slot, first + at])),
+        states,
         wire: isFloat16 ? this.#staging : wire,
         isBfloat16: region.dtype === "bfloat16",
         numElements: blockElements,
       });
       if (isFloat16) this.#kernels.toFloat16(masters + at, wire, blockElements);
     };
+  }
+
+  /** @throws RangeError where no average is kept */
+  #average({ start }: Block, weight: number): void {
+    const { masters, states } = this.#map;
+    const average = states[emaSlot];
+    if (average === undefined) throw new RangeError("no average of the masters is kept");
+    this.#kernels.updateAverage(masters + start * 4, average + start * 4, blockElements, weight);
   }
 
   #publish({ start, wireStart, region: { dtype } }: Block, published: number): void {

@@ -17,8 +17,10 @@ for (let numDone = 0; ; numDone++) {
   try {
     const received = receiveMessageOnPort(port);
     if (received === undefined) throw new Error("a pass was begun and not sent");
-    const { pass, from, to } = received.message as BlockThreadTask;
-    passes.run(pass, from, to, sums);
+    const task = received.message as BlockThreadTask;
+    const { from, to } = task;
+    if ("pass" in task) passes.run(task.pass, from, to, sums);
+    else port.postMessage(passes.measure(task.measurement, from, to));
   } catch (error) {
     port.postMessage(String(error));
     Atomics.store(counters, 2, 1);

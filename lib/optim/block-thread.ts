@@ -9,6 +9,8 @@ import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import type { BlockPass } from "./block-passes.js";
 import type { MemoryMap } from "./memory-map.js";
 import type { ChosenOptimizer } from "./optimizers/index.js";
+import type { Measurement } from "./tensor-passes.js";
+import type { SumWindow } from "./tensor-sums.js";
 
 /** What the thread gets at its start. */
 export interface BlockThreadData {
@@ -24,11 +26,10 @@ export interface BlockThreadData {
 }
 
 /** A part of a pass for the thread. */
-export interface BlockThreadTask {
-  readonly pass: BlockPass;
+export type BlockThreadTask = {
   readonly from: number;
   readonly to: number;
-}
+} & ({ readonly pass: BlockPass } | { readonly measurement: Measurement });
 
 /**
  * A second thread for passes over a range's blocks. Its owner stays synchronous: it begins a part there,
@@ -91,6 +92,12 @@ export class BlockThread {
     if (Atomics.load(this.#counters, 2) === 0) return;
     const cause: unknown = receiveMessageOnPort(this.#port)?.message;
     throw new Error(`a pass over blocks failed: ${String(cause)}`);
+  }
+
+  /** What the measurement that was begun came to. @throws Error as `finish` */
+  finishMeasurement(): readonly SumWindow[] {
+    this.finish();
+    return receiveMessageOnPort(this.#port)?.message as readonly SumWindow[];
   }
 
   async close(): Promise<void> {

@@ -1,8 +1,16 @@
-export type { Update } from "./block-passes.js";
 export { clipCoefficient, totalNorm } from "./clip.js";
+export { emaSlot } from "./ema.js";
+export {
+  type MetricSchedule,
+  type MetricScheduleName,
+  type MetricScheduleState,
+  metricSchedule,
+  readScheduleState,
+} from "./metric-schedules.js";
 export { gradScalerDefaults, type LossScalerState } from "./loss-scaler.js";
 export { maxMemoryBytes, memoryMap, shardsBytes, shardsNeeded } from "./memory-map.js";
 export { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
+export type { Update } from "./region-update.js";
 export {
   learningRateAt,
   type ScheduleContext,
@@ -16,3 +24,6 @@ export {
   type UpdatedShards,
   type UpdateSettings,
 } from "./step-update.js";
+export type { Measurement } from "./tensor-passes.js";
+export type { TensorStates } from "./tensor-statistics.js";
+export type { SumWindow } from "./tensor-sums.js";

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 
 /**
- * Exports of lib/optim/assembly/kernels.ts; the module has those of the optimizers beside them. Pointers are
+ * Exports of lib/optim/assembly/kernels.ts and ema.ts; the module has those of the optimizers beside them. Pointers are
  * byte offsets, `n` is a number of elements.
  */
 export interface Kernels {
@@ -13,6 +13,7 @@ export interface Kernels {
   sumOfSquares(values: number, n: number): number;
   toBfloat16(p: number, out: number, n: number): void;
   toFloat16(p: number, out: number, n: number): void;
+  updateAverage(p: number, average: number, n: number, weight: number): void;
 }
 
 let compiled: Promise<WebAssembly.Module> | undefined;

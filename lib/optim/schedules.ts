@@ -1,6 +1,9 @@
 import { LockstepError } from "#lib/core/errors/index";
 
-/** Names of Hugging Face's `lr_scheduler_type` that follow from the step number alone. */
+/**
+ * Values of `lr_scheduler_type` that follow from the step number alone: Hugging Face's, and last one that it
+ * does not have.
+ */
 export const scheduleNames = Object.freeze([
   "linear",
   "cosine",
@@ -12,6 +15,7 @@ export const scheduleNames = Object.freeze([
   "cosine_with_min_lr",
   "cosine_warmup_with_min_lr",
   "warmup_stable_decay",
+  "slanted_triangular",
 ] as const);
 export type ScheduleName = (typeof scheduleNames)[number];
 
@@ -29,6 +33,8 @@ interface ScheduleKwargs {
   readonly min_lr_ratio?: number;
   readonly warmup_type?: "linear" | "cosine" | "1-sqrt";
   readonly decay_type?: "linear" | "cosine" | "1-sqrt";
+  readonly cut_frac?: number;
+  readonly ratio?: number;
 }
 
 export interface ScheduleContext {
@@ -90,7 +96,28 @@ const warmupStableDecay: Multiplier = (t, { warmupSteps, totalSteps }, kwargs) =
   return Math.max(0, between(factor, minimum));
 };
 
-/** Formulas of transformers' optimization.py. */
+/**
+ * ULMFiT's triangle (Howard and Ruder 2018, arXiv 1801.06146, equation 3): up during the share `cut_frac` of all
+ * updates, down in the others, from the rate divided by `ratio` and back to it.
+ */
+const slantedTriangular: Multiplier = (t, { warmupSteps, totalSteps }, kwargs) => {
+  const { cut_frac: cutFraction = 0.1, ratio = 32 } = kwargs;
+  if (warmupSteps > 0) {
+    const reason = "slanted_triangular rises by itself, during its cut_frac";
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      ...{ keys: "warmup_steps and lr_scheduler_type", reason },
+    });
+  }
+  if (!(cutFraction > 0 && cutFraction < 1 && ratio >= 1)) {
+    throw invalid("cut_frac between 0 and 1, and ratio of at least 1", kwargs);
+  }
+  const cut = Math.max(1, Math.floor(totalSteps * cutFraction));
+  // The paper divides by cut * (1 / cut_frac - 1): the same where cut is not rounded, else below 0 at the end.
+  const height = t < cut ? t / cut : Math.max(0, 1 - (t - cut) / Math.max(1, totalSteps - cut));
+  return (1 + height * (ratio - 1)) / ratio;
+};
+
+/** Formulas of transformers' optimization.py, and of papers. */
 const multipliers: Readonly<
   Record<
     ScheduleName,
@@ -180,6 +207,7 @@ const multipliers: Readonly<
     ],
     at: warmupStableDecay,
   },
+  slanted_triangular: { keys: ["cut_frac", "ratio"], at: slantedTriangular },
 };
 
 /**
@@ -200,7 +228,20 @@ export function learningRateAt(
       throw invalid(`${keys.length === 0 ? "empty" : keys.join(", ")} for ${schedule}`, kwargs);
     }
   }
+  checkTypes(kwargs);
   return context.baseLearningRate * at(completedUpdates, context, kwargs);
+}
+
+/** @throws E_CONFIG_INVALID for words where numbers belong, and for shapes that there are none of */
+function checkTypes(kwargs: ScheduleKwargs): void {
+  for (const [key, value] of Object.entries(kwargs)) {
+    const shapes =
+      key === "warmup_type" ? rampShapes : key === "decay_type" ? decayShapes : undefined;
+    const isRight = shapes === undefined ? Number.isFinite(value) : Object.hasOwn(shapes, value);
+    if (isRight) continue;
+    const expected = shapes === undefined ? "a number" : Object.keys(shapes).join(", ");
+    throw invalid(`${expected} as ${key}`, kwargs);
+  }
 }
 
 function invalid(expected: string, kwargs: ScheduleKwargs): LockstepError {

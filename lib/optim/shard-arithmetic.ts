@@ -1,10 +1,14 @@
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import type { ShardPiece } from "#lib/core/shard-arrays";
-import { type BlockPass, BlockPasses, type Update } from "./block-passes.js";
+import { type BlockPass, BlockPasses } from "./block-passes.js";
 import { BlockThread } from "./block-thread.js";
+import { emaWeight } from "./ema.js";
 import { instantiateKernels } from "./kernels.js";
 import { type MemoryMap, memoryMap, wasmPageBytes } from "./memory-map.js";
 import { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
+import type { Update } from "./region-update.js";
+import type { Measurement } from "./tensor-passes.js";
+import type { SumWindow } from "./tensor-sums.js";
 
 /** The smallest of the systems that Node runs on. */
 const systemPageBytes = 4096;
@@ -23,6 +27,7 @@ export class ShardArithmetic implements ShardPiece {
   readonly states: Readonly<Record<string, Float32Array<SharedArrayBuffer>>>;
   /** float32 sum of the groups added so far. */
   readonly gradientSum: Float32Array<SharedArrayBuffer>;
+  readonly #emaDecay: number | undefined;
   readonly #map: MemoryMap;
   readonly #passes: BlockPasses;
   #thread: BlockThread | undefined;
@@ -35,20 +40,24 @@ export class ShardArithmetic implements ShardPiece {
   private constructor(
     range: ElementRange,
     map: MemoryMap,
+    packing: Readonly<Record<string, number>>,
     buffer: SharedArrayBuffer,
     passes: BlockPasses,
     thread: BlockThread | undefined,
+    emaDecay: number | undefined,
   ) {
     this.range = range;
+    this.#emaDecay = emaDecay;
     this.wireBytes = map.wireBytes;
     this.#map = map;
     this.#passes = passes;
     this.#thread = thread;
     this.#bytes = new Uint8Array(buffer);
-    const view = (start: number) => new Float32Array(buffer, start, map.numElements);
+    const view = (start: number, elementsOfOne = 1) =>
+      new Float32Array(buffer, start, map.numElements / elementsOfOne);
     this.masters = view(map.masters);
     this.states = Object.fromEntries(
-      Object.entries(map.states).map(([slot, start]) => [slot, view(start)]),
+      Object.entries(map.states).map(([slot, start]) => [slot, view(start, packing[slot])]),
     );
     this.gradientSum = view(map.gradientSum);
   }
@@ -64,7 +73,8 @@ export class ShardArithmetic implements ShardPiece {
     optimizer: ChosenOptimizer,
     options: { readonly withThread?: boolean } = {},
   ): Promise<ShardArithmetic> {
-    const map = memoryMap(layout, range, openOptimizer(optimizer).slots);
+    const opened = openOptimizer(optimizer);
+    const map = memoryMap(layout, range, opened);
     const pages = Math.ceil(map.totalBytes / wasmPageBytes);
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     const buffer = memory.buffer as SharedArrayBuffer;
@@ -81,7 +91,15 @@ export class ShardArithmetic implements ShardPiece {
       options.withThread === true
         ? await BlockThread.start({ layout, range, optimizer, map, memory }, passes.numBlocks)
         : undefined;
-    return new ShardArithmetic(range, map, buffer, passes, thread);
+    return new ShardArithmetic(
+      range,
+      map,
+      opened.packing,
+      buffer,
+      passes,
+      thread,
+      optimizer.emaDecay,
+    );
   }
 
   /** Ends the second thread, if there is one; passes after it run in the caller's. */
@@ -120,12 +138,27 @@ export class ShardArithmetic implements ShardPiece {
   }
 
   /**
-   * One update of the whole range, except regions whose first update is a later one. Also writes the wire
-   * form that the next `publish` returns.
+   * A round of the statistics that the optimizer needs of whole tensors, which may change gradient and states.
+   * @returns sums of the range's parts of tensors, in order
+   */
+  measure(measurement: Measurement): readonly SumWindow[] {
+    const { numBlocks } = this.#passes;
+    if (this.#thread === undefined) return this.#passes.measure(measurement, 0, numBlocks);
+    const middle = numBlocks >>> 1;
+    this.#thread.begin({ measurement, from: middle, to: numBlocks });
+    const first = this.#passes.measure(measurement, 0, middle);
+    return [...first, ...this.#thread.finishMeasurement()];
+  }
+
+  /**
+   * One update of the whole range, except regions whose first update is a later one, and of the masters' average
+   * where one is kept. Also writes the wire form that the next `publish` returns.
    */
   apply(update: Update): void {
     this.#run({ kind: "update", update, published: this.#nextPublished });
     this.#nextIsWritten = true;
+    if (this.#emaDecay === undefined) return;
+    this.#run({ kind: "average", weight: emaWeight(this.#emaDecay, update.updateNumber) });
   }
 
   /**

@@ -1,9 +1,14 @@
 import { LockstepError } from "#lib/core/errors/index";
+import type { Metrics } from "#lib/core/events";
 import { blockElements, type ParameterLayout, regionAt } from "#lib/core/parameter-layout";
-import type { Update } from "./block-passes.js";
 import { clipCoefficient, totalNorm } from "./clip.js";
 import { LossScaler, type LossScalerState, type LossScaling } from "./loss-scaler.js";
+import type { MetricSchedule, MetricScheduleState } from "./metric-schedules.js";
 import type { ChosenOptimizer } from "./optimizers/index.js";
+import type { Update } from "./region-update.js";
+import type { Measurement } from "./tensor-passes.js";
+import { type TensorStates, TensorStatistics } from "./tensor-statistics.js";
+import type { SumWindow } from "./tensor-sums.js";
 
 /**
  * Steps in a row with a non-finite gradient, each skipped, before the run is given up. Only those count whose loss
@@ -17,10 +22,21 @@ export interface UpdateSettings {
   readonly optimizer: ChosenOptimizer;
   /** The rate of update t (0-based count of completed updates). */
   readonly learningRateAt: (completedUpdates: number) => number;
+  /** Where the rate follows a metric of evaluations, in place of `learningRateAt`. */
+  readonly metricSchedule?: MetricSchedule;
   /** 0 or null: no clipping. */
   readonly maxGradNorm: number | null;
   /** For float16, whose gradients leave its range in both directions; absent: gradients are not scaled. */
   readonly lossScaling?: LossScaling;
+}
+
+/** What updates leave for those that follow, in a checkpoint. */
+interface ResumedUpdates {
+  readonly numUpdates?: number | undefined;
+  /** Where it scales. */
+  readonly lossScaler?: LossScalerState | undefined;
+  /** Where the rate follows a metric. */
+  readonly schedule?: MetricScheduleState | undefined;
 }
 
 /** What became of a step. */
@@ -41,6 +57,11 @@ export interface UpdatedShards {
    * @returns fp64 sums of squares of all blocks of the space, in block order
    */
   reduce(step: number): Promise<Iterable<number>>;
+  /**
+   * Adds up what the optimizer needs of whole tensors; called only for one that needs something.
+   * @returns sums of the shards' parts of tensors, in the order of the shards
+   */
+  measure(step: number, measurement: Measurement): Promise<readonly SumWindow[]>;
   /** Updates the masters by the sum, and publishes them under the update's number. */
   apply(step: number, update: Update): Promise<void>;
   /** Forgets the sum; masters and what is published stay. */
@@ -56,26 +77,22 @@ export class StepUpdate {
   readonly #layout: ParameterLayout;
   readonly #settings: UpdateSettings;
   readonly #scaler: LossScaler | undefined;
+  readonly #statistics: TensorStatistics;
   #numUpdates: number;
   #skippedInARow = 0;
   /** Of those in a row, with a loss that was not scaled up. */
   #skippedUnscaled = 0;
+  #schedule: MetricScheduleState | undefined;
 
-  /**
-   * @param numUpdates updates that were made before, of a run that goes on
-   * @param lossScaler its scale, where it scales
-   */
-  constructor(
-    layout: ParameterLayout,
-    settings: UpdateSettings,
-    numUpdates = 0,
-    lossScaler?: LossScalerState,
-  ) {
+  /** @param resumed what a run that goes on had come to */
+  constructor(layout: ParameterLayout, settings: UpdateSettings, resumed: ResumedUpdates = {}) {
     this.#layout = layout;
     this.#settings = settings;
-    this.#numUpdates = numUpdates;
-    const { lossScaling } = settings;
-    this.#scaler = lossScaling && new LossScaler(lossScaling, lossScaler);
+    this.#statistics = new TensorStatistics(layout, settings.optimizer);
+    this.#numUpdates = resumed.numUpdates ?? 0;
+    const { lossScaling, metricSchedule } = settings;
+    this.#scaler = lossScaling && new LossScaler(lossScaling, resumed.lossScaler);
+    this.#schedule = resumed.schedule ?? metricSchedule?.start;
   }
 
   /** Updates made: the version that is published. */
@@ -93,9 +110,31 @@ export class StepUpdate {
     return this.#scaler?.state;
   }
 
+  /** What the optimizer keeps of whole tensors; writing sets it, before the first step. */
+  get tensorStates(): TensorStates {
+    return this.#statistics.states;
+  }
+
+  /** What the metric schedule remembers; undefined where the rate follows no metric. */
+  get schedule(): MetricScheduleState | undefined {
+    return this.#schedule;
+  }
+
+  /** Tells the metric schedule of an evaluation that came when it was due; others do not count. */
+  evaluated({ loss, metrics }: { readonly loss: number; readonly metrics: Metrics }): void {
+    const { metricSchedule } = this.#settings;
+    if (metricSchedule === undefined || this.#schedule === undefined) return;
+    const { metric, next } = metricSchedule;
+    this.#schedule = next(
+      this.#schedule,
+      metric === "loss" ? loss : (metrics[metric] ?? Number.NaN),
+    );
+  }
+
   /**
    * Ends a step of which all gradients are there: sum, norm over blocks in block order, finite?, clip,
-   * optimizer, publish. Whether one of `lossScale` overflowed is decided here, for all shards.
+   * statistics of tensors, optimizer, publish. Whether one of `lossScale` overflowed is decided here, for all
+   * shards.
    *
    * @param step 0-based
    * @throws E_NON_FINITE_GRADIENT where too many steps in a row have no finite gradient
@@ -107,7 +146,8 @@ export class StepUpdate {
     const { lossScale } = this;
     const unscale = 1 / lossScale;
     const updateNumber = this.#numUpdates + 1;
-    const learningRate = this.#settings.learningRateAt(this.#numUpdates);
+    const learningRate =
+      this.#schedule?.learningRate ?? this.#settings.learningRateAt(this.#numUpdates);
     const sums = this.#counted(await shards.reduce(step), updateNumber);
     const gradientNorm = totalNorm(sums) * unscale;
     const figures = {
@@ -119,7 +159,11 @@ export class StepUpdate {
       this.#skippedInARow = 0;
       this.#skippedUnscaled = 0;
       const gradientScale = clipCoefficient(gradientNorm, this.#settings.maxGradNorm) * unscale;
-      await shards.apply(step, { learningRate, updateNumber, gradientScale });
+      const update = await this.#statistics.run(
+        { learningRate, updateNumber, gradientScale },
+        async (measurement) => shards.measure(step, measurement),
+      );
+      await shards.apply(step, update);
       this.#numUpdates = updateNumber;
     } else {
       await shards.discard(step);

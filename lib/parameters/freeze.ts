@@ -3,6 +3,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { counted, withCommas } from "#lib/core/format";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
 import type { ParametersKind } from "./kind.js";
+import { countLayers, layerOf } from "./layers.js";
 import { numElements, type StartingModel, weightsIn } from "./model.js";
 import { saveWholeModel } from "./whole-model.js";
 
@@ -45,13 +46,13 @@ export const freeze = {
   saves: "model",
   changesForward: false,
 
-  choose(config, model, { wireDtype, frozenDtype }) {
+  choose(config, model, { wireDtype, frozenDtype, rateOf }) {
     const { isTrained, layers } = trainedBy(config, model.weights);
     // Nobody else has the head of a new classifier.
     const isNew = new Set(model.newWeights);
     const trains = ({ name }: { readonly name: string }): boolean =>
       isNew.has(name) || isTrained(name);
-    const layout = buildParameterLayout(model.weights.filter(trains), wireDtype);
+    const layout = buildParameterLayout(model.weights.filter(trains), wireDtype, rateOf);
     const frozen = buildParameterLayout(
       model.weights.filter((weight) => !trains(weight)),
       frozenDtype,
@@ -89,7 +90,7 @@ function trainedBy(
   config: FreezeSettings,
   weights: StartingModel["weights"],
 ): { readonly isTrained: (name: string) => boolean; readonly layers: string } {
-  const numLayers = 1 + Math.max(-1, ...weights.map(({ name }) => layerOf(name)));
+  const numLayers = countLayers(weights);
   const parts = new Set(weights.flatMap(({ name }) => partOf(name) ?? []));
   const others = new Set(
     weights.flatMap(({ name }) => (layerOf(name) < 0 ? (name.split(".").at(-2) ?? []) : [])),
@@ -114,9 +115,6 @@ function trainedBy(
     ].join(" "),
   };
 }
-
-/** The number of the layer that a weight lies in; -1: it lies in none. */
-const layerOf = (name: string): number => Number(/\.(\d+)\./.exec(name)?.[1] ?? -1);
 
 /** The part of a layer that a weight lies in, such as `mlp`. */
 const partOf = (name: string): string | undefined => /\.\d+\.([^.]+)\./.exec(name)?.[1];

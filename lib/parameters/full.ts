@@ -13,8 +13,8 @@ export const full = {
   saves: "model",
   changesForward: false,
 
-  choose(_config, model, { wireDtype }) {
-    const layout = buildParameterLayout(model.weights, wireDtype);
+  choose(_config, model, { wireDtype, rateOf }) {
+    const layout = buildParameterLayout(model.weights, wireDtype, rateOf);
     return {
       layout,
       job: { kind: "full" },

@@ -5,6 +5,7 @@ import { lora } from "./lora.js";
 
 export type { ChosenParameters } from "./kind.js";
 export type { StartingModel } from "./model.js";
+export { checkRates, rateFields, ratesOf } from "./rates.js";
 
 /** Every way to choose what is trained, one a line. */
 export const parametersKinds = [full, lora, freeze] as const satisfies readonly ParametersKind[];

@@ -1,7 +1,7 @@
 import type { z } from "zod";
 import type { FloatDtype, WireDtype } from "#lib/core/dtype";
 import type { ParametersJob } from "#lib/core/job";
-import type { ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
+import type { ParameterLayout, RateOf, TensorSlot } from "#lib/core/parameter-layout";
 import type { LoadValues } from "#lib/core/wire-space";
 import type { StartingModel } from "./model.js";
 
@@ -23,8 +23,6 @@ export interface ParametersKind<Fields extends z.ZodRawShape = z.ZodRawShape> {
   readonly saves: "model" | "adapter";
   /** Whether the model sees tensors that are no weights of its own: there is a traced half then. */
   readonly changesForward: boolean;
-  /** Rules over its keys, where it is the one that is chosen. @throws E_CONFIG_UNSUPPORTED */
-  checkKeys?(config: z.output<z.ZodObject<Fields>>): void;
   /** Divides a model into what is trained and what stays. */
   choose(
     config: z.output<z.ZodObject<Fields>>,
@@ -38,6 +36,8 @@ export interface ChoiceOptions {
   readonly wireDtype: WireDtype;
   /** Type in which frozen matrices travel: that of the products. */
   readonly frozenDtype: WireDtype;
+  /** What multiplies the learning rate of a trained tensor, as rates.ts reads it of the configuration. */
+  readonly rateOf: RateOf;
   readonly seed: number;
 }
 
@@ -48,6 +48,8 @@ export interface ChosenParameters {
   /** The model's weights that stay as they are; absent: there are none. */
   readonly frozen?: ParameterLayout;
   readonly job: ParametersJob;
+  /** Rate at which training drops inputs of what it adds to the model; absent: nothing is dropped. */
+  readonly inputDropout?: number;
   /** Fields of config.json that are others than the model's while it trains. */
   readonly modelChanges?: Readonly<Record<string, unknown>>;
   /** Fills `into` with the first values of a range of what is trained, float32; padding is 0. */

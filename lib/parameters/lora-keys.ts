@@ -11,7 +11,12 @@ export const loraFields = {
     .positive()
     .default(8)
     .describe("an adapter's scale is lora_alpha / lora_r"),
-  lora_dropout: z.number().min(0).max(1).default(0).describe("only 0"),
+  lora_dropout: z
+    .number()
+    .min(0)
+    .lt(1)
+    .default(0)
+    .describe("rate at which training drops inputs of adapters"),
   lora_target_modules: moduleNames
     .transform(targetsOf)
     .nullable()
@@ -22,6 +27,14 @@ export const loraFields = {
     .nullable()
     .default(null)
     .describe("modules that are trained and saved whole"),
+  loraplus_lr_ratio: z
+    .number()
+    .positive()
+    .nullable()
+    .default(null)
+    .describe(
+      "LoRA+: the rate of B, and of trained norms and biases, is so many times learning_rate (name of LLaMA-Factory)",
+    ),
   use_rslora: z.boolean().default(false).describe("scale lora_alpha / sqrt(lora_r)"),
   ensure_weight_tying: z
     .boolean()

@@ -7,7 +7,11 @@ import {
   scaleOf,
 } from "#lib/checkpoint/peft/index";
 import type { WireDtype } from "#lib/core/dtype";
-import { buildParameterLayout, type ParameterLayout } from "#lib/core/parameter-layout";
+import {
+  buildParameterLayout,
+  type ParameterLayout,
+  type RateOf,
+} from "#lib/core/parameter-layout";
 import { RandomStream } from "#lib/core/random";
 
 /** What an engine has to know of a job of adapters, beside its two spaces. */
@@ -26,6 +30,8 @@ interface AdapterLayout {
   readonly trained: ParameterLayout;
   readonly frozen: ParameterLayout;
   readonly job: LoraJob;
+  /** Names of trained matrices in an order that their rates do not change. */
+  readonly matrices: readonly string[];
 }
 
 /**
@@ -35,12 +41,24 @@ interface AdapterLayout {
  * @param config complete (see completeLoraConfig)
  * @param wireDtype type in which trained matrices travel
  * @param frozenDtype type in which frozen matrices travel
+ * @param loraPlusRatio what multiplies the rate of B, and of vectors, as in peft's create_loraplus_optimizer
+ *   (LoRA+, Hayou et al. 2024, arXiv 2402.12354)
  * @throws E_ADAPTER_TARGET
  */
 export function layOutAdapter(
   config: LoraConfig,
   model: BaseModel,
-  { wireDtype, frozenDtype }: { readonly wireDtype: WireDtype; readonly frozenDtype: WireDtype },
+  {
+    wireDtype,
+    frozenDtype,
+    rateOf = () => 1,
+    loraPlusRatio = 1,
+  }: {
+    readonly wireDtype: WireDtype;
+    readonly frozenDtype: WireDtype;
+    readonly rateOf?: RateOf;
+    readonly loraPlusRatio?: number;
+  },
 ): AdapterLayout {
   const modules = adaptedModules(config, model);
   const adapters = modules.flatMap(({ path, numInputs, numOutputs }) => [
@@ -50,8 +68,14 @@ export function layOutAdapter(
   const isSaved = (name: string): boolean => isSavedWhole(config.modules_to_save, name);
   const whole = model.weights.filter(({ name }) => isSaved(name));
   const trained = [...adapters, ...whole].sort((a, b) => (a.name < b.name ? -1 : 1));
+  const isFast = (name: string, { length: rank }: readonly number[]): boolean =>
+    rank === 1 || loraMatrixOf(name)?.matrix === "B";
   return {
-    trained: buildParameterLayout(trained, wireDtype),
+    trained: buildParameterLayout(
+      trained,
+      wireDtype,
+      ({ name, shape }) => rateOf({ name, shape }) * (isFast(name, shape) ? loraPlusRatio : 1),
+    ),
     frozen: buildParameterLayout(
       model.weights.filter(({ name }) => !isSaved(name)),
       frozenDtype,
@@ -60,6 +84,7 @@ export function layOutAdapter(
       kind: "lora",
       scales: Object.fromEntries(modules.map(({ path }) => [path, scaleOf(config, path)])),
     },
+    matrices: trained.filter(({ shape }) => shape.length >= 2).map(({ name }) => name),
   };
 }
 

@@ -32,16 +32,6 @@ export const lora = {
   saves: "adapter",
   changesForward: true,
   choose: chooseAdapters,
-
-  checkKeys(config) {
-    if (config.lora_dropout === 0) return;
-    throw new LockstepError("E_CONFIG_UNSUPPORTED", {
-      key: "lora_dropout",
-      value: String(config.lora_dropout),
-      reason: "adapters have no dropout here; lora_dropout: 0 trains without",
-      where: "",
-    });
-  },
 } as const satisfies ParametersKind<typeof loraFields>;
 
 /**
@@ -53,7 +43,7 @@ export const lora = {
 function chooseAdapters(
   config: LoraSettings,
   base: StartingModel,
-  { seed, ...dtypes }: ChoiceOptions,
+  { seed, ...options }: ChoiceOptions,
 ): ChosenParameters {
   // What lies within a head is saved with it; peft would wrap it twice.
   const newModules = base.newWeights
@@ -67,6 +57,7 @@ function chooseAdapters(
     revision: base.revision,
     r: config.lora_r,
     lora_alpha: config.lora_alpha,
+    lora_dropout: config.lora_dropout,
     target_modules: config.lora_target_modules,
     modules_to_save: saved.length === 0 ? null : saved,
     use_rslora: config.use_rslora,
@@ -87,7 +78,15 @@ function chooseAdapters(
     model,
   );
   checkNoneTwice(complete, model);
-  const { trained: layout, frozen, job } = layOutAdapter(complete, model, dtypes);
+  const {
+    trained: layout,
+    frozen,
+    job,
+    matrices,
+  } = layOutAdapter(complete, model, {
+    ...options,
+    loraPlusRatio: config.loraplus_lr_ratio ?? 1,
+  });
   const sourceOf = (name: string): string =>
     tie === "untied" && name === headWeight ? (embedding ?? name) : name;
   const source = {
@@ -100,12 +99,13 @@ function chooseAdapters(
     layout,
     frozen,
     job,
+    inputDropout: config.lora_dropout,
     modelChanges: tie === "untied" ? { tie_word_embeddings: false } : {},
     loadMasters: (range, into) =>
       fillRange(layout, range, into, async (slot) => {
         const matrix = loraMatrixOf(slot.name)?.matrix;
         if (matrix === undefined) return source.read(slot.name);
-        return initialMatrix(matrix, slot.shape, seed, 1000 + layout.tensors.indexOf(slot));
+        return initialMatrix(matrix, slot.shape, seed, 1000 + matrices.indexOf(slot.name));
       }),
     loadFrozen: weightsIn(frozen, source),
     lines: [

@@ -4,7 +4,7 @@ import type { WorkerJob } from "#lib/core/job";
 import type { GraphBuilder, GraphTensor } from "#lib/graph/builder";
 import * as op from "#lib/graph/tf-ops";
 import { symbolicTensor } from "#lib/graph/tracing-backend";
-import type { ModelInputs, Weights } from "#lib/models/index";
+import type { Dropout, ModelInputs, Weights } from "#lib/models/index";
 import { type HeadedModel, type TracedLoss, tracedObjective } from "./objectives/index.js";
 
 type Feeds = Readonly<Record<string, GraphTensor>>;
@@ -26,12 +26,13 @@ export const batchFeeds = (
     ]),
   );
 
-/** The loss of a fed batch, as the job's objective has it. */
+/** The loss of a fed batch, as the job's objective has it. @param dropout absent outside of training */
 export function batchLoss(
   model: HeadedModel,
   { objective }: WorkerJob,
   weights: Weights,
   feeds: Feeds,
+  dropout?: Dropout,
 ): TracedLoss {
   const { tokens, segments, positions, tokenTypes, ...targets } = Object.fromEntries(
     Object.entries(feeds).map(([name, feed]) => [name, symbolicTensor(feed) as tf.Tensor2D]),
@@ -40,6 +41,7 @@ export function batchLoss(
     tokens: tokens as tf.Tensor2D,
     ...(segments === undefined || positions === undefined ? {} : { segments, positions }),
     ...(tokenTypes === undefined ? {} : { tokenTypes }),
+    ...(dropout === undefined ? {} : { dropout }),
   };
-  return tracedObjective(objective.kind).loss(model, weights, inputs, targets);
+  return tracedObjective(objective.kind).loss(model, weights, inputs, targets, objective);
 }

@@ -93,7 +93,11 @@ class GraphEngine implements TrainingEngine {
       wireBytes === undefined
         ? gradients[first ? "first" : "middle"]
         : gradients[first ? "only" : "last"];
-    const feeds = { ...this.#fieldsOf(batch), gradScale: Float32Array.of(gradScale) };
+    const feeds = {
+      ...this.#fieldsOf(batch),
+      gradScale: Float32Array.of(gradScale),
+      ...(this.#job.dropout === undefined ? {} : { coordinates: coordinatesOf(batch) }),
+    };
     const into = wireBytes === undefined ? {} : arraysOf(views, wireBytes);
     const fetched = this.#session.run(program, feeds, into);
     return this.#lossSum(fetched, batch);
@@ -136,8 +140,8 @@ class GraphEngine implements TrainingEngine {
     return { ...batch.fields };
   }
 
-  #lossSum(fetched: Awaited<ReturnType<Session["run"]>>, { fields, numRows }: Batch): LossSum {
-    const weight = objectiveOf(this.#job.objective.kind).weightOf(fields, numRows);
+  #lossSum(fetched: Awaited<ReturnType<Session["run"]>>, { fields }: Batch): LossSum {
+    const weight = objectiveOf(this.#job.objective.kind).weightOf(fields, this.#job.objective);
     return { lossSum: fetched[lossSumName]?.[0] as number, weight };
   }
 }
@@ -149,6 +153,11 @@ const arraysOf = (
   firstByte = 0,
 ): Record<string, Float32Array | Int32Array> =>
   Object.fromEntries(views.map((view) => [feedName(view), wordsOf(view, wireBytes, firstByte)]));
+
+function coordinatesOf({ coordinates }: Batch): Int32Array {
+  if (coordinates === undefined) throw new RangeError("A batch of training has no coordinates");
+  return Int32Array.of(coordinates.step, coordinates.group, coordinates.index);
+}
 
 function checkSize(expected: number, wireBytes: Uint8Array): void {
   if (wireBytes.byteLength !== expected) {
@@ -164,8 +173,7 @@ function checkSize(expected: number, wireBytes: Uint8Array): void {
 function trainableModel({ modelConfig, objective }: WorkerJob): HeadedModel {
   const model = createModel(modelConfig);
   if (model.task === "feature-extraction") return createModel(modelConfig, { task: "causal-lm" });
-  const { isTrained } = objectiveOf(objective.kind);
-  if (isTrained && tracedObjective(objective.kind).fits(model)) return model;
+  if (tracedObjective(objective.kind).fits(model)) return model;
   const what =
     model.task === "causal-lm"
       ? `Training a causal model by ${objective.kind}`

@@ -2,11 +2,13 @@ import * as tf from "@tensorflow/tfjs-core";
 import type { WorkerJob } from "#lib/core/job";
 import type { GraphBuilder, GraphNode, GraphTensor } from "#lib/graph/builder";
 import type { Program } from "#lib/graph/session";
+import type { Dropout } from "#lib/models/index";
 import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor } from "#lib/graph/tracing-backend";
 import { assign, assignAdd, readVariable, type Variable, variable } from "#lib/graph/variables";
 import { xlaRegion } from "#lib/graph/xla-region";
 import { batchFeeds } from "./batch-loss.js";
+import { passDropout } from "./dropout.js";
 import { packWords, type WireView } from "./wire-form.js";
 
 /**
@@ -33,7 +35,7 @@ export const feedName = (view: WireView): string => view.slot.name;
 
 /**
  * @param weights in the order of `views`; gradients are taken with respect to them
- * @param lossOf the batch's loss sum, traced
+ * @param lossOf the batch's loss sum, traced, with what this pass drops
  */
 export function buildGradientPrograms(
   graph: GraphBuilder,
@@ -43,12 +45,18 @@ export function buildGradientPrograms(
   lossOf: (
     weights: readonly tf.Tensor[],
     feeds: Readonly<Record<string, GraphTensor>>,
+    dropout: Dropout | undefined,
   ) => tf.Scalar,
 ): GradientPrograms {
   const batch = batchFeeds(graph, "accumulate", job, job.microBatchSize);
   const gradScale = op.placeholder(graph, "feed/accumulate/gradScale", "float32", []);
-  const feeds = { ...batch, gradScale };
-  const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) => lossOf(xs, batch))(
+  const drops =
+    job.dropout === undefined
+      ? {}
+      : { coordinates: op.placeholder(graph, "feed/accumulate/coordinates", "int32", [3]) };
+  const feeds = { ...batch, gradScale, ...drops };
+  const dropout = passDropout(job.dropout, drops.coordinates);
+  const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) => lossOf(xs, batch, dropout))(
     [...weights],
     symbolicTensor(gradScale) as tf.Scalar,
   );

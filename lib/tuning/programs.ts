@@ -69,7 +69,10 @@ export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): Train
       job,
       trained.views,
       readWeights(trained),
-      (xs, feeds) => batchLoss(model, job, lookup.in([...xs, ...constants]), feeds).lossSum,
+      (xs, feeds, dropout) => {
+        const weights = lookup.in([...xs, ...constants], dropout);
+        return batchLoss(model, job, weights, feeds, dropout).lossSum;
+      },
     );
   });
   // XLA's copy of the nodes has been made by now, and XLA orders it by itself.

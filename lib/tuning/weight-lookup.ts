@@ -1,7 +1,7 @@
 import type * as tf from "@tensorflow/tfjs-core";
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerJob } from "#lib/core/job";
-import { resolveWeights, type Weights } from "#lib/models/index";
+import { type Dropout, resolveWeights, type Weights } from "#lib/models/index";
 import type { HeadedModel } from "./objectives/index.js";
 import { type TracedParameters, traceParameters } from "./parameters/index.js";
 
@@ -25,8 +25,11 @@ export class WeightLookup {
     }
   }
 
-  /** @param tensors in the order of the job's layouts */
-  in(tensors: readonly tf.Tensor[]): Weights {
+  /**
+   * @param tensors in the order of the job's layouts
+   * @param dropout absent outside of training
+   */
+  in(tensors: readonly tf.Tensor[], dropout?: Dropout): Weights {
     return this.#parameters.weightsFrom((name) => {
       const tensor = tensors[this.#indexOf.get(name) ?? -1];
       if (tensor !== undefined) return tensor;
@@ -35,7 +38,7 @@ export class WeightLookup {
         expectedShape: "its configuration's",
         got: "no such tensor in the job's parameters",
       });
-    });
+    }, dropout);
   }
 
   /**

@@ -175,7 +175,7 @@ test("a row is found by its file and line, on either side, or said to be nowhere
   assert.match(other.stderr, /is on the training side: --split train/);
 });
 
-test("examples that share a row are shown one by one, a class is shown with its number", async () => {
+test("examples that share a row are shown one by one, a class is shown with its number, a number as it is", async () => {
   const rows = Array.from({ length: 6 }, (_, i) => chat(`${i}`, "a"));
   await writeFile(job.file("short.jsonl"), rows.join("\n"));
   const packed = await preview({ dataset: "short.jsonl", packing: true }, "--rows", "1");
@@ -191,6 +191,20 @@ test("examples that share a row are shown one by one, a class is shown with its 
   assert.equal(classes.code, 0, classes.stderr);
   assert.ok(classes.lines.includes('  label, learnt: "bad", class 0'), classes.text);
   assert.ok(classes.lines.includes("  classes: 0 bad, 1 good"), classes.text);
+
+  await writeFile(job.file("numbers.csv"), ["text,label", "fine,0.1", "poor,-100"].join("\n"));
+  const numbers = await preview({ dataset: "numbers.csv" });
+  assert.equal(numbers.code, 0, numbers.stderr);
+  for (const line of ["  label, learnt: 0.1", "  label, learnt: -100", "  outputs: 0 LABEL_0"]) {
+    assert.ok(numbers.lines.includes(line), numbers.text);
+  }
+  const json = await preview({ dataset: "numbers.csv" }, "--json");
+  const told = json.lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+  const [row, summary] = ["row", "summary"].map((type) =>
+    told.find((each) => each["type"] === type),
+  );
+  assert.deepEqual([row?.["label"], row?.["class"]], [Math.fround(0.1), undefined]);
+  assert.deepEqual([summary?.["outputs"], summary?.["classes"]], [["LABEL_0"], undefined]);
 });
 
 test("what a run refuses of the data is refused, and bad arguments exit with 2", async () => {

@@ -62,6 +62,49 @@ test("the two names of a choice make one run, and keys of another choice none", 
   ]);
 });
 
+test("class weights and label smoothing make another run, and a record without them is one of their defaults", () => {
+  const settings = (text: string) => ({ settings: decisiveSettings(resolve(text).config) });
+  const { label_smoothing_factor: _, class_weights: __, ...without } = settings("").settings;
+  assert.deepEqual(differingSettings({ settings: without }, settings("")), []);
+  const weighted = (weights: string) => settings(`class_weights: ${weights}`);
+  assert.deepEqual(
+    differingSettings(weighted("{spam: 3, ham: 1}"), weighted("{ham: 1, spam: 3}")),
+    [],
+  );
+  assert.deepEqual(differingSettings(weighted("balanced"), weighted("{ham: 1, spam: 2.5}")), [
+    'class_weights was "balanced" and is now {"ham":1,"spam":2.5}',
+  ]);
+  assert.deepEqual(differingSettings(settings(""), settings("label_smoothing_factor: 0.1")), [
+    "label_smoothing_factor was null and is now 0.1",
+  ]);
+});
+
+test("class weights and label smoothing of no meaning are refused, and others print as they resolve", () => {
+  for (const text of [
+    "class_weights: even",
+    "class_weights: {spam: 0}",
+    "class_weights: {spam: -1}",
+    "class_weights: {spam: 100000}",
+    "class_weights: {spam: many}",
+    "class_weights: [1, 2]",
+    "label_smoothing_factor: 1",
+    "label_smoothing_factor: -0.1",
+  ]) {
+    assert.throws(
+      () => resolve(text),
+      /E_CONFIG_INVALID|class_weights|label_smoothing_factor/,
+      text,
+    );
+  }
+  const { config } = resolve(
+    "class_weights: {spam: 3, 0: 0.5, true: 1}\nlabel_smoothing_factor: 0.1",
+  );
+  assert.deepEqual(config.class_weights, { spam: 3, 0: 0.5, true: 1 });
+  const printed = parseConfigText(printConfig(config), "lockstep.yaml");
+  assert.deepEqual(resolveConfig(printed, new Map(), { cpuCount: 8 }).config, config);
+  assert.equal(resolve("", "--class-weights", "balanced").config.class_weights, "balanced");
+});
+
 test("a record of a Lockstep without a key is one that left it open", () => {
   const now = { settings: { a: 1, b: null } };
   assert.deepEqual(differingSettings({ settings: { a: 1 } }, now), []);

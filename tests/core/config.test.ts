@@ -55,6 +55,7 @@ const transformersDefaults: Record<string, unknown> = {
   adam_beta2: 0.999,
   adam_epsilon: 1e-8,
   max_grad_norm: 1,
+  label_smoothing_factor: 0,
   bf16: false,
   fp16: false,
   use_cpu: false,
@@ -139,12 +140,11 @@ test("harmless foreign keys warn unless they hold their default; those that chan
     resolve("report_to: wandb").warnings[0] ?? "",
     /^job\.yaml:3: report_to has no effect/,
   );
-  assert.deepEqual(failure("label_smoothing_factor: 0.1"), {
+  assert.deepEqual(failure("neftune_noise_alpha: 5"), {
     code: "E_CONFIG_UNSUPPORTED",
-    message:
-      "label_smoothing_factor: 0.1 is not supported (job.yaml:3): this version cannot do it.",
+    message: "neftune_noise_alpha: 5 is not supported (job.yaml:3): this version cannot do it.",
   });
-  assert.deepEqual(resolve("label_smoothing_factor: 0.0\npush_to_hub: false").warnings, []);
+  assert.deepEqual(resolve("neftune_noise_alpha: null\npush_to_hub: false").warnings, []);
 });
 
 test("an unknown key names its place and the nearest key", () => {
@@ -209,7 +209,8 @@ test("rules over several keys", () => {
   assert.equal(failure("workers: 2\ngradient_groups: 3").code, "E_CONFIG_CONFLICT");
   assert.equal(failure("wire_dtype: bfloat16").code, "E_CONFIG_CONFLICT");
   assert.equal(failure("heartbeat_timeout_ms: 1500").code, "E_CONFIG_CONFLICT");
-  assert.equal(failure("lr_scheduler_type: reduce_lr_on_plateau").code, "E_CONFIG_UNSUPPORTED");
+  assert.equal(failure("lr_scheduler_type: reduce_lr_on_plateau").code, "E_CONFIG_CONFLICT");
+  assert.equal(failure("embedding_lr: 1\nembedding_lr_scale: 2").code, "E_CONFIG_CONFLICT");
   assert.equal(failure("bf16: true\nbf16: false").code, "E_CONFIG_SYNTAX");
   assert.equal(failure("- a").code, "E_CONFIG_SYNTAX");
   assert.match(failure("bf16: true\n fp16: false").message, /indented by mistake\?$/);

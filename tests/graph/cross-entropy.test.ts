@@ -14,8 +14,13 @@ function peakedLogit(row: number, token: number, vocab: number): number {
 }
 
 // The second does not divide into lanes.
-for (const vocab of [49_152, 50_257]) {
-  test(`the loss and the gradient over ${vocab} words have no bias`, () => {
+for (const [vocab, labelSmoothing] of [
+  [49_152, 0],
+  [50_257, 0],
+  [50_257, 0.1],
+] as const) {
+  const smoothed = labelSmoothing === 0 ? "" : `, smoothed by ${labelSmoothing},`;
+  test(`the loss and the gradient over ${vocab} words${smoothed} have no bias`, () => {
     // With the unit matrix as hidden states the logits are the weights, exactly.
     const unit = Float32Array.from({ length: numRows ** 2 }, (_, i) =>
       i % (numRows + 1) === 0 ? 1 : 0,
@@ -26,7 +31,9 @@ for (const vocab of [49_152, 50_257]) {
     const targets = Int32Array.from({ length: numRows }, (_, row) => (row * 4001 + 17) % vocab);
     const lossAndGrads = compileFunction((hidden, table, labels) => {
       const { value, grads } = tf.valueAndGrads((h: tf.Tensor, w: tf.Tensor) =>
-        linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, labels as tf.Tensor1D),
+        linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, labels as tf.Tensor1D, {
+          labelSmoothing,
+        }),
       )([hidden as tf.Tensor, table as tf.Tensor]);
       return [value, grads[1] as tf.Tensor];
     });
@@ -37,11 +44,14 @@ for (const vocab of [49_152, 50_257]) {
     );
     let expected = 0;
     for (let row = 0; row < numRows; row++) {
-      let sum = 0;
+      let [sum, logitSum] = [0, 0];
       for (let token = 0; token < vocab; token++) {
         sum += Math.exp((weight[token * numRows + row] as number) - 18);
+        logitSum += weight[token * numRows + row] as number;
       }
-      expected += Math.log(sum) + 18 - (weight[(targets[row] as number) * numRows + row] as number);
+      const target = weight[(targets[row] as number) * numRows + row] as number;
+      const spread = (labelSmoothing / vocab) * logitSum;
+      expected += Math.log(sum) + 18 - (1 - labelSmoothing) * target - spread;
     }
     const actual = loss?.data[0] as number;
     assert.ok(Math.abs(actual - expected) < 4e-7 * expected, `${actual} for ${expected}`);

@@ -34,6 +34,7 @@ const [numRows, width, vocab] = [3, 768, 300];
 const narrow = 16;
 const epsilon = 1e-5;
 const targets = [17, -100, 299];
+const smoothed = { labelSmoothing: 0.15 };
 
 const rowsOf = (x: Float64Array, size: number): Float64Array[] =>
   Array.from({ length: x.length / size }, (_, row) => x.subarray(row * size, (row + 1) * size));
@@ -63,14 +64,19 @@ function exactErfGelu(x: number): number {
   return 0.5 * x * (1 + (2 / Math.sqrt(Math.PI)) * sum);
 }
 
-function exactCrossEntropy([hidden, weight]: readonly Float64Array[]): number[] {
+function exactCrossEntropy(
+  [hidden, weight]: readonly Float64Array[],
+  labelSmoothing = 0,
+): number[] {
   const words = rowsOf(weight as Float64Array, narrow);
   let loss = 0;
   rowsOf(hidden as Float64Array, narrow).forEach((row, index) => {
     const target = targets[index] as number;
     if (target < 0) return;
     const logits = words.map((word) => word.reduce((sum, w, i) => sum + w * (row[i] as number), 0));
-    loss += Math.log(logits.reduce((sum, l) => sum + Math.exp(l), 0)) - (logits[target] as number);
+    const expected = (1 - labelSmoothing) * (logits[target] as number);
+    loss += Math.log(logits.reduce((sum, l) => sum + Math.exp(l), 0)) - expected;
+    loss -= labelSmoothing * mean(logits);
   });
   return [loss];
 }
@@ -141,7 +147,20 @@ const cases: readonly AccuracyCase[] = [
     fused: ([h, w]) => linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, targetTensor()),
     elementary: ([h, w]) =>
       linearCrossEntropyPrimitive(h as tf.Tensor2D, w as tf.Tensor2D, targetTensor()),
-    exact: exactCrossEntropy,
+    exact: (x) => exactCrossEntropy(x),
+  },
+  {
+    name: "projection and cross-entropy of smoothed targets",
+    shapes: [
+      [numRows, narrow],
+      [vocab, narrow],
+    ],
+    scale: 2,
+    fused: ([h, w]) =>
+      linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, targetTensor(), smoothed),
+    elementary: ([h, w]) =>
+      linearCrossEntropyPrimitive(h as tf.Tensor2D, w as tf.Tensor2D, targetTensor(), smoothed),
+    exact: (x) => exactCrossEntropy(x, smoothed.labelSmoothing),
   },
 ];
 

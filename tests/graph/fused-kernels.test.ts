@@ -74,7 +74,32 @@ const cases: readonly KernelCase[] = [
       [7, 4],
     ],
     constants: [intArg([3, -100, 0, 6, 2], [5])],
-    fn: (h, w, t) => linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, 1.5),
+    fn: (h, w, t) =>
+      linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, { softcap: 1.5 }),
+  },
+  {
+    name: "LinearCrossEntropy of smoothed targets",
+    inputs: [
+      [5, 4],
+      [7, 4],
+    ],
+    constants: [intArg([3, -100, 0, 6, 2], [5])],
+    fn: (h, w, t) =>
+      linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, {
+        labelSmoothing: 0.2,
+      }),
+  },
+  {
+    name: "LinearCrossEntropy of smoothed targets with a softcap",
+    inputs: [
+      [5, 4],
+      [7, 4],
+    ],
+    constants: [intArg([3, -100, 0, 6, 2], [5])],
+    fn: (h, w, t) =>
+      linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, {
+        ...{ softcap: 1.5, labelSmoothing: 0.1 },
+      }),
   },
   {
     name: "A table read by its rows and used in a product",
@@ -116,6 +141,22 @@ const cases: readonly KernelCase[] = [
     fn: (x, t) => singleLabelLoss(x as tf.Tensor2D, t as tf.Tensor1D),
   },
   {
+    name: "singleLabelLoss of smoothed and weighted classes",
+    inputs: [[4, 3]],
+    constants: [intArg([2, 0, -100, 1], [4])],
+    fn: (x, t) =>
+      singleLabelLoss(x as tf.Tensor2D, t as tf.Tensor1D, {
+        ...{ classWeights: [0.5, 2, 3], labelSmoothing: 0.3 },
+      }),
+  },
+  {
+    name: "multiLabelLoss of weighted classes",
+    inputs: [[4, 3]],
+    map: (value) => 4 * value,
+    constants: [floatArg([4, 3], 5)],
+    fn: (x, t) => multiLabelLoss(x as tf.Tensor2D, tf.abs(t as tf.Tensor2D), [0.5, 2, 3]),
+  },
+  {
     name: "multiLabelLoss",
     inputs: [[4, 3]],
     map: (value) => 4 * value,
@@ -125,8 +166,8 @@ const cases: readonly KernelCase[] = [
   {
     name: "squaredErrorLoss",
     inputs: [[4, 3]],
-    constants: [floatArg([4, 3], 5)],
-    fn: (x, t) => squaredErrorLoss(x as tf.Tensor2D, t as tf.Tensor2D),
+    constants: [floatArg([4, 3], 5), intArg([1, 1, -100, 1], [4, 1])],
+    fn: (x, t, c) => squaredErrorLoss(x as tf.Tensor2D, t as tf.Tensor2D, c as tf.Tensor2D),
   },
 ];
 

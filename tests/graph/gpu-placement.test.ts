@@ -37,6 +37,10 @@ function programsOf(
     ...{ sequenceLength: 12, microBatchSize: 2, evalBatchSize: 2 },
     ...{ generationLength: 8, threadsPerWorker: 1 },
     parameters: { kind: "full" },
+    dropout: {
+      seed: 1,
+      rates: { embeddings: 0.1, attention: 0.1, residual: 0.1, classifier: 0.1 },
+    },
     ...more,
   };
   return buildTrainingPrograms(model, job);

@@ -13,11 +13,10 @@ test("each objective has both its halves, under one name", () => {
 });
 
 test("what a metric says of itself fits the rows that it is made of", () => {
-  for (const { kind, metrics, outputs, scorer, labels, isTrained } of objectives) {
+  for (const { kind, metrics, outputs, scorer } of objectives) {
     const scored = metrics.some(({ ofLoss }) => ofLoss === undefined);
     assert.equal(scorer !== undefined, scored, `${kind}: a scorer and metrics of its own`);
     assert.equal(outputs !== undefined, scored, `${kind}: outputs and metrics made of them`);
-    assert.ok(isTrained || labels === undefined, `${kind}: rows that no run learns`);
     for (const { key } of metrics) assert.match(key, /^[a-z][a-z0-9_]*$/);
   }
 });

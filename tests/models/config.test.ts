@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { isLockstepError } from "#lib/core/errors/index";
 import { createModel, type Model, resolveWeights } from "#lib/models/index";
 import { ConfigReader } from "#lib/models/config-reader";
+import { modelDropoutRates } from "#lib/models/dropout-rates";
 import type { DecoderConfig } from "#lib/models/decoder/config";
 import { parseGemma2Config } from "#lib/models/gemma2/config";
 import { parseGemma3Config } from "#lib/models/gemma3/config";
@@ -84,10 +85,31 @@ test("what is no configuration of the model is refused with its key", () => {
   }
 });
 
-test("dropout is read and refuses nothing", () => {
-  assert.deepEqual(createModel({ model_type: "gpt2", resid_pdrop: 0.1, attn_pdrop: 0 }).dropouts, {
-    resid_pdrop: 0.1,
+test("rates of dropout are those of config.json, else those of transformers' classes", () => {
+  const rates = (modelType: string, config: Json = {}, isClassifier = false) =>
+    modelDropoutRates({ model_type: modelType, ...config }, isClassifier);
+  const tenth = { embeddings: 0.1, attention: 0.1, residual: 0.1 };
+  assert.deepEqual(rates("gpt2"), tenth);
+  const gpt2 = { resid_pdrop: 0.2, attn_pdrop: 0 };
+  assert.deepEqual(rates("gpt2", gpt2, true), { embeddings: 0.1, attention: 0, residual: 0.2 });
+  assert.deepEqual(rates("bert"), tenth);
+  const bert = { hidden_dropout_prob: 0.3, classifier_dropout: null };
+  const allButAttention = { embeddings: 0.3, residual: 0.3, classifier: 0.3 };
+  assert.deepEqual(rates("bert", bert, true), { ...allButAttention, attention: 0.1 });
+  const roberta = { classifier_dropout: 0 };
+  assert.deepEqual(rates("roberta", roberta, true), { ...tenth, classifier: 0 });
+  assert.deepEqual(rates("distilbert", {}, true), { ...tenth, classifier: 0.2 });
+  assert.deepEqual(rates("llama", { attention_dropout: 0.1, resid_pdrop: 0.2 }), {
+    attention: 0.1,
   });
+  assert.deepEqual(rates("gemma2", { attention_dropout: null }), { attention: 0 });
+  // transformers reads embd_pdrop of Phi-3 and uses it nowhere.
+  const phi3 = { resid_pdrop: 0.1, embd_pdrop: 0.5 };
+  assert.deepEqual(rates("phi3", phi3), { attention: 0, residual: 0.1 });
+  assert.deepEqual(rates("mamba", { dropout: 0.1 }), {});
+  for (const value of [1, -0.1, "0.1"]) {
+    assert.throws(() => rates("gpt2", { attn_pdrop: value }), /gpt2.*attn_pdrop/);
+  }
 });
 
 test("the head follows the class in architectures", () => {

@@ -79,7 +79,9 @@ async function runner(
       };
       const { value, grads } = tf.valueAndGrads((...values: tf.Tensor[]) => {
         const { hidden_MD, table_VD } = outputs(...values);
-        return linearCrossEntropy(hidden_MD, table_VD, targets_M, model.logitSoftcap);
+        return linearCrossEntropy(hidden_MD, table_VD, targets_M, {
+          softcap: model.logitSoftcap,
+        });
       })(xs);
       const { hidden_MD, table_VD } = outputs(...xs);
       const logits = capLogits(tf.matMul(hidden_MD, table_VD, false, true), model.logitSoftcap);

@@ -29,7 +29,6 @@ test("lists are of classes by name or number, in sorted order, and may be empty"
   const both = [1, 0, 1];
   assert.deepEqual(targets, [both, [0, 0, 0], [0, 1, 0], both]);
   assert.deepEqual(classes.fields, [{ name: "labels", dtype: "float32", perRow: 3 }]);
-  assert.equal(classes.rowWeight, 3);
   assert.deepEqual(classes.shownOf({ labels: Float32Array.from(both) }), [0, 2]);
   const numbers = classesOf([[2, 0], ["1"], [0]]);
   assert.deepEqual(numbers.classes.names, ["LABEL_0", "LABEL_1", "LABEL_2"]);

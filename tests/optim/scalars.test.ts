@@ -76,7 +76,7 @@ test("every schedule stays within 0 and the base rate, also past the end", () =>
     warmup_stable_decay: { num_decay_steps: 3 },
   };
   for (const name of scheduleNames) {
-    for (const warmupSteps of [0, 1, 20]) {
+    for (const warmupSteps of name === "slanted_triangular" ? [0] : [0, 1, 20]) {
       for (let t = 0; t < 30; t++) {
         const rate = learningRateAt(
           name,
@@ -99,6 +99,8 @@ test("kwargs that a schedule lacks or does not know are refused", () => {
   refused("cosine_with_min_lr", { min_lr: 1e-4, min_lr_rate: 0.1 });
   refused("warmup_stable_decay", {});
   refused("polynomial", { lr_end: 1 });
+  refused("cosine", { num_cycles: "two" });
+  refused("warmup_stable_decay", { num_decay_steps: 3, decay_type: "steep" });
 });
 
 test("norm and clip coefficient equal torch's clip_grad_norm_", () => {

@@ -33,7 +33,7 @@ const adamW: ChosenOptimizer = {
   name: "adamw",
   settings: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.1 },
 };
-const { slots } = openOptimizer(adamW);
+const opened = openOptimizer(adamW);
 
 function stateOf({ states }: ShardArithmetic, slot: string): Float32Array {
   const state = states[slot];
@@ -320,9 +320,9 @@ test("a non-finite gradient shows in its block's sum of squares only", async () 
 test("a range beyond one wasm memory is refused with the number of shards that fit", () => {
   const layout = layoutOf(16_384, 1, "bfloat16");
   const whole = { start: 0, end: layout.numElements };
-  const needed = shardsNeeded(layout, slots);
+  const needed = shardsNeeded(layout, opened);
   assert.throws(
-    () => memoryMap(layout, whole, slots),
+    () => memoryMap(layout, whole, opened),
     (error: { code?: string; details?: { shardsNeeded?: number } }) =>
       error.code === "E_SHARD_TOO_LARGE" && error.details?.shardsNeeded === needed,
   );
@@ -333,7 +333,7 @@ test("a range beyond one wasm memory is refused with the number of shards that f
     });
   assert.ok(Math.max(...totals(needed - 1)) > maxMemoryBytes - 1_000_000);
   for (const range of shardRanges(layout, needed)) {
-    const { totalBytes } = memoryMap(layout, range, slots);
+    const { totalBytes } = memoryMap(layout, range, opened);
     assert.ok(totalBytes <= maxMemoryBytes);
     assert.ok(totalBytes < (range.end - range.start) * 20.1, "20 bytes a parameter");
   }

@@ -29,6 +29,7 @@ function scripted(sumsOf: (step: number) => readonly number[]) {
   const calls: (["apply", number, Update] | ["discard", number])[] = [];
   const shards: UpdatedShards = {
     reduce: async (step) => sumsOf(step),
+    measure: async () => [],
     apply: async (step, update) => {
       calls.push(["apply", step, update]);
     },
@@ -46,7 +47,7 @@ test("updates are counted where they are made: rate and bias correction skip wha
   await fc.assert(
     fc.asyncProperty(norms, fc.nat(1_000), async (list, before) => {
       const { shards, calls } = scripted((step) => [(list[step] as number) ** 2]);
-      const updates = new StepUpdate(layout, settings, before);
+      const updates = new StepUpdate(layout, settings, { numUpdates: before });
       let numMade = 0;
       let inARow = 0;
       for (const [step, norm] of list.entries()) {
@@ -121,7 +122,8 @@ test("scales and skipped steps are those of torch's GradScaler, whoever goes on 
     } else assert.deepEqual(calls.pop(), ["discard", step]);
     assert.deepEqual([updates.lossScale, updates.numUpdates], [scale_after, numMade]);
     if (step % 2 === 0) {
-      updates = new StepUpdate(layout, scaled, updates.numUpdates, updates.lossScaler);
+      const { numUpdates, lossScaler } = updates;
+      updates = new StepUpdate(layout, scaled, { numUpdates, lossScaler });
     }
   }
 });

@@ -31,7 +31,7 @@ const settings = {
   freeze_trainable_modules: ["all"],
   freeze_extra_modules: null,
 } as const;
-const dtypes = { wireDtype: "float32", frozenDtype: "bfloat16", seed: 1 } as const;
+const dtypes = { wireDtype: "float32", frozenDtype: "bfloat16", rateOf: () => 1, seed: 1 } as const;
 
 const choose = (changes: Partial<Record<keyof typeof settings, unknown>> = {}, of = model()) =>
   freeze.choose({ ...settings, ...changes } as unknown as typeof settings, of, dtypes);

@@ -3,7 +3,7 @@
     node dist/tests/reference/dump.js step step.safetensors CONFIG.yaml --no-bf16 --warmup-steps 0
     python tests/reference/compare_step.py MODEL_DIR step.safetensors
 
-The model runs in float32. Its cross-entropy runs in float64, because torch's float32 log_softmax on
+The model runs in float32, without dropout. Its cross-entropy runs in float64, because torch's float32 log_softmax on
 the CPU sums a vocabulary of 49,152 some 2e-6 too low, which shifts the loss by as much and gradients of
 late norms by 4e-3; `--float32-loss` shows that.
 
@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 def main(model_dir: str, dump_file: str, loss_dtype: torch.dtype) -> int:
     dump = load_file(dump_file)
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-    model.train()
+    model.eval()
     tokens, targets = dump["tokens"].long(), dump["targets"].long()
     num_targets = int((targets != -100).sum())
     optimizer = torch.optim.AdamW(

@@ -89,7 +89,8 @@ if ((what !== "step" && what !== "validation") || file === undefined) {
   );
   process.exit(2);
 }
-const { config } = await loadConfig(args);
+// torch would drop other values.
+const { config } = await loadConfig([...args, "--dropout", "0"]);
 const run = await prepareRun(config);
 const tensors = what === "step" ? await dumpStep(run) : batchTensors(run.data.validation);
 await writeTensors(file, tensors);

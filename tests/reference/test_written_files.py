@@ -107,7 +107,11 @@ def check_run(case: dict) -> str:
             again = Path(scratch) / "trainer_state.json"
             state.save_to_json(str(again))
             assert again.read_text() == file.read_text(), f"{file} is written otherwise"
-        load(str(directory), "causal-lm")
+        model = load(str(directory), "causal-lm")
+        if "average" in case:
+            average = load(str(directory / case["average"]), "causal-lm")
+            moved = float((logits(model) - logits(average)).abs().max())
+            assert 0 < moved < 1, f"the average's logits are {moved} from those of the weights"
     curve = [(e["step"], e["loss"]) for e in state.log_history if "loss" in e]
     assert curve and all(isinstance(loss, float) for _, loss in curve)
     results = json.loads((output / "all_results.json").read_text())

@@ -285,6 +285,7 @@ test("a run's output is read by what reads the Trainer's", needsPeers(), async (
     await run("plain"),
     await run("best", "--load_best_model_at_end", "--include_num_input_tokens_seen", "all"),
     await run("narrow", "--save_dtype", "bfloat16", "--max_shard_size", "20KB"),
+    { ...(await run("average", "--ema_decay", "0.5")), average: "ema" },
   ]);
 });
 

@@ -1,17 +1,32 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ResolvedConfig } from "#lib/config/index";
-import { changedClasses, changedProblem, labelledObjective } from "#run/objective";
+import { objectiveOf } from "#lib/objectives/index";
+import {
+  changedClasses,
+  changedProblem,
+  checkObjectiveKeys,
+  labelledObjective,
+} from "#run/objective";
 
 const learnt = (asked: string, problemType: string | undefined, first: unknown): string =>
   labelledObjective({ objective: asked } as ResolvedConfig, problemType, first).kind;
 
-const [single, multi] = ["single_label_classification", "multi_label_classification"];
+const single = "single_label_classification";
+const multi = "multi_label_classification";
+const regression = "regression";
 
-test("what is learnt is what was asked for, else what the model learnt, else what reads the label", () => {
+test("what is learnt is what was asked for, else what the model learnt, else what suits the label", () => {
   assert.equal(learnt("auto", undefined, "a"), single);
   assert.equal(learnt("auto", undefined, ["a"]), multi);
   assert.equal(learnt("auto", multi, "a"), multi);
+  for (const value of [0.5, "0.5"]) assert.equal(learnt("auto", undefined, value), regression);
+  for (const value of [3, "3", "3.0", true, null]) {
+    assert.equal(learnt("auto", undefined, value), single, String(value));
+  }
+  assert.equal(learnt("auto", undefined, [0.5, 1]), multi);
+  assert.equal(learnt("auto", regression, 3), regression);
+  assert.equal(learnt(regression, single, 3), regression);
   assert.equal(learnt(single, multi, ["a"]), single);
   assert.deepEqual(changedProblem(multi, single), [
     `the model's problem_type is ${multi}, and becomes ${single} (objective)`,
@@ -22,13 +37,40 @@ test("what is learnt is what was asked for, else what the model learnt, else wha
 
 test("a model that learnt what no run learns becomes another classifier only where that is asked for", () => {
   const refused =
-    /^E_CONFIG_CONFLICT: .*model_name_or_path and objective .*problem_type is regression/;
+    /^E_CONFIG_CONFLICT: .*model_name_or_path and objective .*problem_type is token_scores/;
   assert.throws(
-    () => learnt("auto", "regression", "a"),
+    () => learnt("auto", "token_scores", "a"),
     (error: Error & { code: string }) => refused.test(`${error.code}: ${error.message}`),
   );
-  assert.equal(learnt(multi, "regression", ["a"]), multi);
-  assert.throws(() => learnt("causal_lm", "regression", "a"), /causal_lm reads no label/);
+  assert.equal(learnt(multi, "token_scores", ["a"]), multi);
+  assert.throws(() => learnt("causal_lm", regression, "a"), /causal_lm reads no label/);
+});
+
+test("a key that has no meaning for the loss of what is learnt is refused by both names", () => {
+  const check = (kind: string, more: Partial<ResolvedConfig>): void => {
+    const config = { class_weights: null, label_smoothing_factor: 0, ...more } as ResolvedConfig;
+    checkObjectiveKeys(config, objectiveOf(kind));
+  };
+  const weights = { class_weights: "balanced" } as const;
+  const smoothing = { label_smoothing_factor: 0.1 };
+  check("causal_lm", smoothing);
+  check(single, { ...weights, ...smoothing });
+  check(multi, weights);
+  check(regression, {});
+  for (const [kind, more, key] of [
+    ["causal_lm", weights, "class_weights"],
+    [multi, smoothing, "label_smoothing_factor"],
+    [regression, weights, "class_weights"],
+    [regression, smoothing, "label_smoothing_factor"],
+  ] as const) {
+    assert.throws(
+      () => check(kind, more),
+      (error: Error & { code: string }) =>
+        error.code === "E_CONFIG_CONFLICT" &&
+        error.message.includes(`${key} and objective`) &&
+        error.message.includes(kind),
+    );
+  }
 });
 
 test("a head that goes on under other names is told of", () => {

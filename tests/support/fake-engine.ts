@@ -31,12 +31,12 @@ export class FakeEngine implements TrainingEngine {
     const whole = { start: 0, end: layout.numElements };
     const range = piece === undefined ? whole : (wirePieces(layout)[piece] ?? whole);
     const { buffer } = new Uint8Array(wireBytes);
+    const firstByte = wireOffsetBytes(layout, range.start);
     for (const region of layout.regions) {
       const start = Math.max(region.start, range.start);
       const end = Math.min(region.end, range.end);
       if (start >= end) continue;
-      const first = wireOffsetBytes(layout, start) - wireOffsetBytes(layout, range.start);
-      const place = [buffer, first, end - start] as const;
+      const place = [buffer, wireOffsetBytes(layout, start) - firstByte, end - start] as const;
       const values =
         region.dtype === "float32"
           ? new Float32Array(...place)

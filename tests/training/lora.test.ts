@@ -45,6 +45,19 @@ for (const precision of ["--bf16", "--no-bf16"]) {
   });
 }
 
+test("with LoRA+ and rates by layer one process and two workers end with the same adapter", async () => {
+  const rates = ["--no-bf16", "--loraplus_lr_ratio", "8", "--layerwise_lr_decay", "0.5"];
+  const local = await run("train-local", "local-rates", ...rates);
+  assert.equal(local.code, 0, local.stderr);
+  assert.match(local.lines.join("\n"), /learning rates: \d groups, from 0\.00\d+ to 0\.0\d+/);
+  const cluster = await run("train", "rates", ...rates, "--workers", "2");
+  assert.equal(cluster.code, 0, cluster.stderr);
+  const expected = /masters sha256 ([0-9a-f]{64})/.exec(local.lines.join("\n"))?.[1];
+  assert.equal(cluster.of("run.completed")[0]?.mastersSha256, expected);
+  const [before, later] = cluster.of("evaluation.completed");
+  assert.ok((later?.loss ?? 0) < (before?.loss ?? 0), "the validation loss falls");
+});
+
 test("the saved adapter fits its base, has moved, and a resumed run ends with the same one", async () => {
   const saving = ["--save-strategy", "steps", "--save-steps", "3", "--eval-strategy", "no"];
   const whole = await run("train", "whole", ...saving);

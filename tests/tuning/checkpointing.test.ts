@@ -2,44 +2,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Batch } from "#lib/core/batch";
-import { computeDtypes, type Precision } from "#lib/core/dtype";
 import type { WorkerJob } from "#lib/core/job";
 import { dependsOn, type GraphNode, neededNodes } from "#lib/graph/builder";
 import { createModel, type CausalLanguageModel } from "#lib/models/index";
 import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
+import { readFixtureJob } from "#tests/support/fixture-job";
 import { loadFrozen, readLoraFixture } from "#tests/support/lora-fixtures";
-import { readFixtureCase, readFixtureSpace } from "#tests/support/model-fixtures";
 import { tinyLlamaJob } from "#tests/support/tiny-llama";
-import { causalJob, classifierJob, shifted } from "#tests/support/batches";
-
-async function jobOf(name: string, precision: Precision) {
-  const reference = readFixtureCase(name);
-  const { wireBytes, ...space } = await readFixtureSpace(name, computeDtypes[precision]);
-  const isClassifier = reference.labelsPerRow === 1;
-  const job: WorkerJob = {
-    jobId: "test",
-    ...space,
-    ...{ precision, generationLength: 0, threadsPerWorker: 1 },
-    ...(isClassifier ? classifierJob(2) : causalJob({ hasSegments: true })),
-    parameters: { kind: "full" },
-    sequenceLength: reference.rowLength,
-    microBatchSize: reference.numRows,
-    evalBatchSize: reference.numRows,
-  };
-  const batch: Batch = {
-    numRows: reference.numRows,
-    fields: {
-      tokens: reference.tokens,
-      segments: reference.attentionMask,
-      positions: Int32Array.from(reference.tokens, (_, i) => i % reference.rowLength),
-      ...(isClassifier
-        ? { label: Int32Array.from(reference.labels) }
-        : { targets: shifted(reference.labels, reference.rowLength) }),
-    },
-  };
-  return { job, wireBytes, batch };
-}
 
 /** Losses and the gradient of a group of one micro-batch and of one of two. */
 async function gradientsOf(job: WorkerJob, wireBytes: Uint8Array, batch: Batch) {
@@ -70,7 +40,7 @@ for (const name of [...causal, ...others, ...classifiers]) {
   test(`${name}: checkpointing changes no bit of losses and gradients`, async () => {
     const isFirst = name === "gpt2";
     for (const precision of isFirst ? (["fp32", "bf16", "fp16"] as const) : (["bf16"] as const)) {
-      const { job, wireBytes, batch } = await jobOf(name, precision);
+      const { job, wireBytes, batch } = await readFixtureJob(name, precision);
       const kept = await gradientsOf(job, wireBytes, batch);
       const again = await gradientsOf({ ...job, gradientCheckpointing: true }, wireBytes, batch);
       assert.ok(kept.losses.every((loss) => Number.isFinite(loss) && loss > 0));

@@ -154,6 +154,12 @@ test("what lies beside the workers follows from the optimizer, the wire's type a
   assert.deepEqual(bytesOf(adamW, "float32"), [24, 2]);
   assert.deepEqual(bytesOf(sgd(0.9), "bfloat16"), [16, 2]);
   assert.deepEqual(bytesOf(sgd(0), "float32"), [16, 2]);
+  const adafactor = (beta1: number) => ({ name: "adafactor", settings: { ...settings, beta1 } });
+  // 2 MiB are for sums of rows and columns.
+  assert.deepEqual(bytesOf(adafactor(0), "bfloat16"), [12 + 2, 2]);
+  assert.deepEqual(bytesOf(adafactor(0.9), "bfloat16"), [16 + 2, 2]);
+  const in8bit = { name: "adamw_8bit", settings: adamW.settings };
+  assert.deepEqual(bytesOf(in8bit, "bfloat16"), [14, 2]);
   // In one process the engine alone has the frozen weights.
   assert.deepEqual(bytesOf(sgd(0), "bfloat16", true), [12, 0]);
   assert.deepEqual(besideWorkers(undefined, 3), {

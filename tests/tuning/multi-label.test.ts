@@ -3,45 +3,14 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { openSafetensors } from "#lib/checkpoint/index";
-import { type Batch, ignoredTarget, inputFields } from "#lib/core/batch";
-import type { WorkerJob } from "#lib/core/job";
-import { objectiveOf } from "#lib/objectives/index";
+import { type Batch, ignoredTarget } from "#lib/core/batch";
 import createEngine from "#lib/tuning/engine";
 import { assertClose } from "#tests/support/compare";
-import {
-  modelFixtureDirectory,
-  readFixtureCase,
-  readFixtureSpace,
-} from "#tests/support/model-fixtures";
+import { modelFixtureDirectory } from "#tests/support/model-fixtures";
+import { objectiveCase } from "#tests/support/objective-cases";
 import { readSlot } from "#tests/support/tiny-llama";
 
-const multiLabel = objectiveOf("multi_label_classification");
-
-async function jobOf(name: string) {
-  const reference = readFixtureCase(name);
-  const { wireBytes, ...space } = await readFixtureSpace(name);
-  const objective = { kind: multiLabel.kind, numLabels: reference.labelsPerRow };
-  const job: WorkerJob = {
-    jobId: "test",
-    ...space,
-    ...{ objective, parameters: { kind: "full" } },
-    batchFields: [...inputFields({ hasSegments: true }), ...multiLabel.targets(objective)],
-    ...{ precision: "fp32", generationLength: 0, threadsPerWorker: 1 },
-    sequenceLength: reference.rowLength,
-    microBatchSize: reference.numRows,
-    evalBatchSize: reference.numRows,
-  };
-  const batch: Batch = {
-    numRows: reference.numRows,
-    fields: {
-      tokens: reference.tokens,
-      segments: reference.attentionMask,
-      positions: reference.tokens.map((_, i) => i % reference.rowLength),
-      ...multiLabel.targetsOfLabels(reference),
-    },
-  };
-  return { job, batch, reference, wireBytes };
-}
+const jobOf = (name: string) => objectiveCase(name, "multi_label_classification");
 
 for (const name of ["roberta-multi", "distilbert-seqcls-multilabel", "llama-seqcls-multi"]) {
   test(`${name}: loss, gradients and predictions are those of transformers`, async () => {

@@ -50,7 +50,7 @@ export const axolotlKeys: ForeignKeys = {
   optimizer: reworded(
     "optim",
     Object.fromEntries(optimizerNames.map((name) => [name, name])),
-    `there are no other optimizers, and states are float32; write optimizer: adamw_torch_fused`,
+    "there are no other optimizers; write optimizer: adamw_torch_fused",
   ),
   val_set_size: renamed("validation_split"),
   num_warmup_steps: renamed("warmup_steps"),
@@ -114,10 +114,7 @@ export const axolotlKeys: ForeignKeys = {
     [null],
     "write lr_scheduler_type: cosine_with_min_lr and lr_scheduler_kwargs: {min_lr_rate: ...}",
   ),
-  ...each(
-    "cosine_constant_lr_ratio embedding_lr embedding_lr_scale lr_groups relora relora_steps",
-    fixed([null], notHere),
-  ),
+  ...each("cosine_constant_lr_ratio relora relora_steps", fixed([null], notHere)),
   curriculum_sampling: renamed("train_sampling_strategy", (on) =>
     on === false ? undefined : on === true ? "sequential" : on,
   ),

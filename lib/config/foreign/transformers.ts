@@ -18,7 +18,7 @@ export const transformersKeys: ForeignKeys = {
     on === false ? undefined : on === true ? "group_by_length" : on,
   ),
   save_safetensors: fixed([true], "weights are always written as safetensors"),
-  adafactor: fixed([false], "optim names the optimizer"),
+  adafactor: renamed("optim", (on) => (on === false ? undefined : on === true ? "adafactor" : on)),
   logging_dir: ignored("logs go to output_dir/logs"),
   use_mps_device: ignored(torchOnly, false),
   half_precision_backend: ignored(torchOnly, "auto"),
@@ -54,7 +54,6 @@ export const transformersKeys: ForeignKeys = {
 
   // transformers v5: would change results.
   optim_target_modules: fixed([null], notHere),
-  label_smoothing_factor: fixed([0], notHere),
   neftune_noise_alpha: fixed([null], notHere),
   average_tokens_across_devices: fixed(
     [true],

@@ -116,7 +116,7 @@ export const dataErrors = {
     "Take the beginning token out of the chat template or out of the text; it is added once.",
   ),
   E_LABELS_INVALID: entry<{ place: string; problem: string }>(
-    (d) => `${d.place}: the labels of the rows to train on make no classes: ${d.problem}.`,
+    (d) => `${d.place}: the labels of the rows to train on cannot be learnt: ${d.problem}.`,
     "Correct the labels, or name the column that holds them under columns.",
   ),
   E_LABEL_UNSEEN: entry<{ place: string; label: string; known: readonly string[] }>(

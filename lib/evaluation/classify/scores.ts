@@ -3,7 +3,8 @@ import type { ClassScore } from "./class-score.js";
 
 /**
  * What transformers' text-classification pipeline makes of logits, the largest score first: softmax
- * over classes that exclude each other, sigmoid where each may hold, nothing for a regression.
+ * over classes that exclude each other, sigmoid where each may hold, nothing for a regression, whose numbers
+ * stay in the order of its outputs.
  *
  * @param labels names of the classes, by number
  */
@@ -19,9 +20,11 @@ export function classScores(
       : problemType === "multi_label_classification" || numLabels === 1
         ? values.map((value) => 1 / (1 + Math.exp(-value)))
         : softmax(values);
-  return scores
-    .map((score, number) => ({ label: labels[number] ?? `LABEL_${number}`, score }))
-    .sort((a, b) => b.score - a.score);
+  const named = scores.map((score, number) => ({
+    label: labels[number] ?? `LABEL_${number}`,
+    score,
+  }));
+  return problemType === "regression" ? named : named.sort((a, b) => b.score - a.score);
 }
 
 function softmax(values: readonly number[]): number[] {

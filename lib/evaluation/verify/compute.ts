@@ -2,6 +2,7 @@
 import * as tf from "@tensorflow/tfjs-core";
 import { dtypeOf } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
+import type { ObjectiveJob } from "#lib/core/job";
 import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder, type GraphTensor } from "#lib/graph/builder";
 import "#lib/graph/lowerings/index";
@@ -9,7 +10,7 @@ import { type Program, Session } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
 import type { CausalLanguageModel, Model, ModelInputs, Weights } from "#lib/models/index";
-import { type Objective, objectiveOf } from "#lib/objectives/index";
+import { objectiveOf } from "#lib/objectives/index";
 import { type HeadedModel, tracedObjective } from "#lib/tuning/objectives/index";
 import { WeightVariables } from "#lib/tuning/weight-variables";
 import type { ReferenceCase } from "./case.js";
@@ -88,10 +89,11 @@ function caseProgram(
     tokens: symbolicTensor(feeds["tokens"] as GraphTensor) as tf.Tensor2D,
     segments: symbolicTensor(feeds["mask"] as GraphTensor) as tf.Tensor2D,
   };
-  const objective = objectiveOfCase(model, reference);
-  const { loss: lossOf } = tracedObjective(objective.kind);
+  const job = objectiveOfCase(model, reference);
+  const objective = objectiveOf(job.kind);
+  const { loss: lossOf } = tracedObjective(job.kind);
   const given = objective.targetsOfLabels(reference);
-  const weight = objective.weightOf(given, reference.numRows);
+  const weight = objective.weightOf(given, job);
   const targets = Object.fromEntries(
     Object.entries(given).map(([name, values]) => [
       name,
@@ -102,7 +104,7 @@ function caseProgram(
   let logits: tf.Tensor | undefined;
   const { value, grads } = tf.valueAndGrads((...values: tf.Tensor[]) => {
     const lookup: Weights = (name) => values[indexOf.get(name) as number] as tf.Tensor;
-    const outputs = lossOf(model, lookup, inputs, targets);
+    const outputs = lossOf(model, lookup, inputs, targets, job);
     logits = tf.keep(outputs.logits());
     return tf.div(outputs.lossSum, tf.scalar(weight)) as tf.Scalar;
   })(model.weights.map(({ name }) => weights(name)));
@@ -122,10 +124,11 @@ function caseProgram(
 }
 
 /** The objective whose loss transformers computes for the model's head. */
-function objectiveOfCase(model: HeadedModel, { labelsPerRow }: ReferenceCase): Objective {
-  if (model.task === "causal-lm") return objectiveOf("causal_lm");
-  const guessed = model.numLabels === 1 ? "regression" : guessedProblem(labelsPerRow);
-  return objectiveOf(model.problemType ?? guessed);
+function objectiveOfCase(model: HeadedModel, { labelsPerRow }: ReferenceCase): ObjectiveJob {
+  if (model.task === "causal-lm") return { kind: "causal_lm" };
+  const { numLabels, problemType } = model;
+  const guessed = numLabels === 1 ? "regression" : guessedProblem(labelsPerRow);
+  return { kind: problemType ?? guessed, numLabels };
 }
 
 /** What transformers decides where the configuration names no problem_type. */

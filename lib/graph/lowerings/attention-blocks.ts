@@ -4,19 +4,7 @@ import type { GraphTensor } from "#lib/graph/builder";
 import * as op from "#lib/graph/tf-ops";
 import { toFloat32 } from "#lib/graph/autocast";
 import { xlaFunction, xlaTensor } from "#lib/graph/xla-function";
-import type { AttentionAttrs } from "#lib/ops/index";
-
-/** Most queries of a block, which bounds the scores in memory. */
-const maxBlockQueries = 256;
-/** Fewest queries of a block in a long row: products of fewer take longer than the keys they skip. */
-const minBlockQueries = 64;
-
-/** Keys that no query of a block may see are skipped: four blocks a row skip 3/8 of causal scores. */
-function blockQueriesOf(numTokens: number, { causal, window }: AttentionAttrs): number {
-  if (!causal && window === 0) return maxBlockQueries;
-  const quarter = Math.ceil(numTokens / 4 / minBlockQueries) * minBlockQueries;
-  return Math.min(maxBlockQueries, quarter);
-}
+import type { AttentionBlock } from "#lib/ops/index";
 
 /** Sizes of an attention. */
 export interface HeadSizes {
@@ -27,43 +15,22 @@ export interface HeadSizes {
   readonly h: number;
 }
 
-/** Neighbouring queries and the keys that some of them see. */
-export interface Block {
-  readonly start: number;
-  readonly numQueries: number;
-  /** Keys firstKey to firstKey + numKeys - 1 are seen by some query of the block. */
-  readonly firstKey: number;
-  readonly numKeys: number;
-}
-
-/** @param queries of the tokens, those that ask; all unless given */
-export function blocksOf(
-  numTokens: number,
-  attrs: AttentionAttrs,
-  queries = { start: 0, length: numTokens },
-): readonly Block[] {
-  const { causal, window } = attrs;
-  const blockQueries = blockQueriesOf(numTokens, attrs);
-  const numBlocks = Math.ceil(queries.length / blockQueries);
-  return Array.from({ length: numBlocks }, (_, index) => {
-    const start = queries.start + index * blockQueries;
-    const numQueries = Math.min(blockQueries, queries.start + queries.length - start);
-    const end = start + numQueries;
-    const firstKey = window === 0 ? 0 : Math.max(0, start - window + 1);
-    const lastKey = window === 0 ? numTokens : Math.min(numTokens, end + window - 1);
-    return { start, numQueries, firstKey, numKeys: (causal ? end : lastKey) - firstKey };
-  });
-}
-
 /** Rows of the block from [B, K, G, T, W], with the queries that share a key head as one matrix. */
-export function queryRows(x_BKGTW: GraphTensor, { b, k, g }: HeadSizes, block: Block): GraphTensor {
+export function queryRows(
+  x_BKGTW: GraphTensor,
+  { b, k, g }: HeadSizes,
+  block: AttentionBlock,
+): GraphTensor {
   const width = x_BKGTW.shape[4] as number;
   const rows = op.slice(x_BKGTW, [0, 0, 0, block.start, 0], [b, k, g, block.numQueries, width]);
   return op.reshape(rows, [b, k, g * block.numQueries, width]);
 }
 
-export const keyRows = (x_BKTH: GraphTensor, { b, k, h }: HeadSizes, block: Block): GraphTensor =>
-  op.slice(x_BKTH, [0, 0, block.firstKey, 0], [b, k, block.numKeys, h]);
+export const keyRows = (
+  x_BKTH: GraphTensor,
+  { b, k, h }: HeadSizes,
+  block: AttentionBlock,
+): GraphTensor => op.slice(x_BKTH, [0, 0, block.firstKey, 0], [b, k, block.numKeys, h]);
 
 /** [B, T, N, H] to [B, N, T, H] and back. */
 export const swapHeads = (x: GraphTensor): GraphTensor => op.transpose(x, [0, 2, 1, 3]);
@@ -99,11 +66,11 @@ export function splitHeads(xs: readonly GraphTensor[]): readonly GraphTensor[] {
 export function joinQueryRows(
   parts: readonly GraphTensor[],
   { b, t, k, g, h }: HeadSizes,
-  blocks: readonly Block[],
+  blocks: readonly AttentionBlock[],
 ): GraphTensor {
   return xlaTensor((parts[0] as GraphTensor).node.graph, "JoinQueryRows", parts, (args) => {
     const rows = args.map((part, index) =>
-      op.reshape(part, [b, k, g, (blocks[index] as Block).numQueries, h]),
+      op.reshape(part, [b, k, g, (blocks[index] as AttentionBlock).numQueries, h]),
     );
     return swapHeads(op.reshape(op.concat(rows, 3), [b, k * g, t, h]));
   });
@@ -113,7 +80,7 @@ export function joinQueryRows(
 export function sumKeyRows(
   parts: readonly GraphTensor[],
   { b, t, k, h }: HeadSizes,
-  blocks: readonly Block[],
+  blocks: readonly AttentionBlock[],
 ): GraphTensor {
   const { node, dtype } = parts[0] as GraphTensor;
   return xlaTensor(node.graph, "SumKeyRows", parts, (args) => {
@@ -132,7 +99,7 @@ export function sumKeyRows(
 }
 
 /** The tokens, cut wherever the keys of a block begin or end: each range is seen whole or not at all. */
-function keyRanges(numTokens: number, blocks: readonly Block[]) {
+function keyRanges(numTokens: number, blocks: readonly AttentionBlock[]) {
   const cuts = new Set([0, numTokens]);
   for (const { firstKey, numKeys } of blocks) cuts.add(firstKey).add(firstKey + numKeys);
   const sorted = [...cuts].sort((a, b) => a - b);

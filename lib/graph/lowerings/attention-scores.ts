@@ -5,8 +5,9 @@ import type { GraphBuilder, GraphDtype, GraphTensor } from "#lib/graph/builder";
 import { hasWideSoftmax } from "#lib/graph/bf16-kernels";
 import * as op from "#lib/graph/tf-ops";
 import { xlaFunction, xlaTensor } from "#lib/graph/xla-function";
-import { type AttentionAttrs, hiddenScore } from "#lib/ops/index";
-import { type Block, swapHeads } from "./attention-blocks.js";
+import { type AttentionAttrs, type AttentionBlock, hiddenScore } from "#lib/ops/index";
+import { swapHeads } from "./attention-blocks.js";
+import { masked, type MaskBits } from "./dropout.js";
 
 /** Segments of a block's queries, int32 [B, Q], and of its keys, int32 [B, S]. */
 interface BlockSegments {
@@ -30,7 +31,7 @@ const both = (a: GraphTensor | undefined, b: GraphTensor | undefined): GraphTens
 /** Bool [Q, S] of the keys that positions let a query see; absent where they hide nothing. */
 function visibleByPosition(
   graph: GraphBuilder,
-  { start, numQueries, firstKey, numKeys }: Block,
+  { start, numQueries, firstKey, numKeys }: AttentionBlock,
   { causal, window }: AttentionAttrs,
 ): GraphTensor | undefined {
   const range = (length: number): Int32Array => Int32Array.from({ length }, (_, i) => i);
@@ -70,7 +71,7 @@ const scoresDtype = (
 export function probabilities(
   autocast: Autocast,
   product: GraphTensor,
-  block: Block,
+  block: AttentionBlock,
   attrs: AttentionAttrs,
   segments: BlockSegments | undefined,
 ): GraphTensor {
@@ -100,7 +101,7 @@ export function probabilities(
  * The gradient of a block's products: scale * p * (dp - rowDot), behind a softcap times 1 - tanh^2.
  *
  * @param p_BKRS probabilities
- * @param dp_BKRS their gradient
+ * @param dp_BKRS their gradient; with dropout that of the dropped ones
  * @param rowDot_BKR1 float32, the sum over keys of p * dp
  * @param product_BKRS queries times keys
  */
@@ -110,12 +111,20 @@ export function scoreGradient(
   rowDot_BKR1: GraphTensor,
   product_BKRS: GraphTensor,
   attrs: AttentionAttrs,
+  mask?: MaskBits,
 ): GraphTensor {
-  const operands = [p_BKRS, dp_BKRS, rowDot_BKR1, ...(attrs.softcap === 0 ? [] : [product_BKRS])];
-  return xlaTensor(p_BKRS.node.graph, "AttentionScoreGrad", operands, (args) => {
-    const [p, dp, rowDot, product] = args as [GraphTensor, GraphTensor, GraphTensor, GraphTensor?];
+  const products = attrs.softcap === 0 ? [] : [product_BKRS];
+  const operands = [p_BKRS, dp_BKRS, rowDot_BKR1, ...products];
+  const bits = mask === undefined ? [] : [mask.halves];
+  return xlaTensor(p_BKRS.node.graph, "AttentionScoreGrad", [...operands, ...bits], (args) => {
+    const [p, dDropped, rowDot] = args as [GraphTensor, GraphTensor, GraphTensor];
+    const product = products.length === 0 ? undefined : args[3];
     const graph = p.node.graph;
-    const centred = op.sub(toFloat32(dp), rowDot);
+    const dp =
+      mask === undefined
+        ? toFloat32(dDropped)
+        : masked(dDropped, { ...mask, halves: args[operands.length] as GraphTensor });
+    const centred = op.sub(dp, rowDot);
     const dCapped = op.mul(op.mul(toFloat32(p), centred), op.scalar(graph, attrs.scale));
     const tanh = product === undefined ? undefined : cappedScores(product, attrs).tanh;
     const dScores =

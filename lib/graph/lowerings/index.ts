@@ -7,6 +7,7 @@ import "./rms-norm.js";
 import "./swiglu.js";
 import "./rotary.js";
 import "./attention.js";
+import "./dropout.js";
 import "./layer-norm.js";
 import "./gelu.js";
 import "./add-bias.js";

@@ -18,15 +18,20 @@ const chunkRows = 1024;
 /** Parts of a row's sum of exponentials: L in shapes, Q columns each. */
 const numLanes = rowMultiple;
 
-interface Chunk {
-  readonly numRows: number;
+/** What the loss of a chunk's logits is of. */
+interface LossSettings {
+  readonly vocab: number;
+  /** 0: none. */
+  readonly softcap: number;
+  /** Share of a target that is spread over the vocabulary; 0: none. */
+  readonly labelSmoothing: number;
+}
+
+interface Chunk extends LossSettings {
   readonly hidden_CD: GraphTensor;
   readonly targets_C: GraphTensor;
   /** With the rows that pad it. */
   readonly weight_PD: GraphTensor;
-  readonly vocab: number;
-  /** 0: none. */
-  readonly softcap: number;
 }
 
 function chunksOf(
@@ -35,6 +40,7 @@ function chunksOf(
   attrs: Readonly<Record<string, unknown>>,
 ): readonly Chunk[] {
   const softcap = attrs["softcap"] as number;
+  const labelSmoothing = attrs["labelSmoothing"] as number;
   const hidden_MD = toCompute(tracer.autocast, inputs["hidden"] as GraphTensor);
   const weight_VD = toCompute(tracer.autocast, inputs["weight"] as GraphTensor);
   const targets_M = inputs["targets"] as GraphTensor;
@@ -43,12 +49,12 @@ function chunksOf(
     const start = index * chunkRows;
     const rows = Math.min(chunkRows, numRows - start);
     return {
-      numRows: rows,
       hidden_CD: op.slice(hidden_MD, [start, 0], [rows, width]),
       targets_C: op.slice(targets_M, [start], [rows]),
       weight_PD: wholeMatrix(weight_VD),
       vocab: weight_VD.shape[0] as number,
       softcap,
+      labelSmoothing,
     };
   });
 }
@@ -70,12 +76,28 @@ function masked(logits: GraphTensor, vocab: number): GraphTensor {
   return op.add(logits, op.constant(logits.node.graph, mask, "float32", [1, numColumns]));
 }
 
+/** A value for each of a vocabulary's columns, and 0 behind them: [1, columns]. */
+const vocabularyRow = (
+  like: GraphTensor,
+  value: number,
+  vocab: number,
+  numColumns: number,
+): GraphTensor =>
+  op.constant(like.node.graph, new Float32Array(numColumns).fill(value, 0, vocab), "float32", [
+    1,
+    numColumns,
+  ]);
+
 /**
- * The largest logit of each row, and the exponentials' sums in `numLanes` parts. XLA goes along a row
- * number by number: a sum of 50,000 that has passed 1 loses the small ones, 3e-6 of a loss in all, and
- * lanes side by side are also what a processor does at once.
+ * The largest logit of each row, and the exponentials' sums in `numLanes` parts; where targets are smoothed
+ * also the sums of the logits themselves. XLA goes along a row number by number: a sum of 50,000 that has
+ * passed 1 loses the small ones, 3e-6 of a loss in all, and lanes side by side are also what a processor does
+ * at once.
  */
-function exponentialParts(logits: GraphTensor, vocab: number, softcap: number): GraphTensor[] {
+function exponentialParts(
+  logits: GraphTensor,
+  { vocab, softcap, labelSmoothing }: LossSettings,
+): GraphTensor[] {
   const [numRows, numColumns] = logits.shape as [number, number];
   const size = paddedRows(numColumns);
   const perLane = size / numLanes;
@@ -91,26 +113,31 @@ function exponentialParts(logits: GraphTensor, vocab: number, softcap: number): 
   const logits_CQL = op.reshape(masked(wide, vocab), [numRows, perLane, numLanes]);
   const max_C1 = op.reduce("Max", op.reduce("Max", logits_CQL, [1], false), [1], true);
   const exp_CQL = op.unary("Exp", op.sub(logits_CQL, op.reshape(max_C1, [numRows, 1, 1])));
-  return [max_C1, op.reduce("Sum", exp_CQL, [1], false)];
+  const parts = [max_C1, op.reduce("Sum", exp_CQL, [1], false)];
+  if (labelSmoothing === 0) return parts;
+  const counted = op.mul(wide, vocabularyRow(wide, 1, vocab, size));
+  const counted_CQL = op.reshape(counted, [numRows, perLane, numLanes]);
+  return [...parts, op.reduce("Sum", counted_CQL, [1], false)];
 }
 
 /**
- * Loss and gradient of a chunk's logits, given the largest logit and the sum of exponentials.
+ * Loss and gradient of a chunk's logits, given the largest logit and the sum of exponentials, and where targets
+ * are smoothed the sum of the logits.
  *
  * @param seed multiplies the gradient before it is rounded
  */
 function lossOf(
   args: readonly GraphTensor[],
-  vocab: number,
-  softcap: number,
+  { vocab, softcap, labelSmoothing }: LossSettings,
   withGrad: boolean,
   seed?: GraphTensor,
 ): GraphTensor[] {
-  const [logits, targets_C, max_C1, sum_C1] = args as [
+  const [logits, targets_C, max_C1, sum_C1, logitSum_C1] = args as [
     GraphTensor,
     GraphTensor,
     GraphTensor,
     GraphTensor,
+    GraphTensor | undefined,
   ];
   const graph = logits.node.graph;
   const [numRows, numColumns] = logits.shape as [number, number];
@@ -128,15 +155,27 @@ function lossOf(
   const rawTarget_C = op.gather(op.reshape(logits, [numRows * numColumns]), flatIndex_C, 0);
   const { capped: targetLogit_C } = cappedLogits(rawTarget_C, softcap);
   const logSumExp_C = op.reshape(op.add(op.unary("Log", sum_C1), max_C1), [numRows]);
-  const nll_C = op.mul(op.sub(logSumExp_C, targetLogit_C), supervised_C);
+  const expectedLogit_C =
+    logitSum_C1 === undefined
+      ? targetLogit_C
+      : op.add(
+          op.mul(targetLogit_C, op.scalar(graph, 1 - labelSmoothing)),
+          op.mul(op.reshape(logitSum_C1, [numRows]), op.scalar(graph, labelSmoothing / vocab)),
+        );
+  const nll_C = op.mul(op.sub(logSumExp_C, expectedLogit_C), supervised_C);
   const nll = op.reduce("Sum", nll_C, [0], false);
   if (!withGrad) return [nll];
   const { capped, tanh } = cappedLogits(logits, softcap);
   const exp_CP = op.unary("Exp", op.sub(masked(capped, vocab), max_C1));
   const supervised_C1 = op.reshape(supervised_C, [numRows, 1]);
   const softmax_CP = op.mul(exp_CP, op.div(supervised_C1, sum_C1));
-  const oneHot_CP = op.oneHot(safeTargets_C, numColumns, op.scalar(graph, 1), op.scalar(graph, 0));
-  const dCapped_CP = op.sub(softmax_CP, op.mul(oneHot_CP, supervised_C1));
+  const [kept, none] = [op.scalar(graph, 1 - labelSmoothing), op.scalar(graph, 0)];
+  const oneHot_CP = op.oneHot(safeTargets_C, numColumns, kept, none);
+  const targets_CP =
+    labelSmoothing === 0
+      ? oneHot_CP
+      : op.add(oneHot_CP, vocabularyRow(logits, labelSmoothing / vocab, vocab, numColumns));
+  const dCapped_CP = op.sub(softmax_CP, op.mul(targets_CP, supervised_C1));
   const dLogits_CP =
     tanh === undefined
       ? dCapped_CP
@@ -150,25 +189,25 @@ function lossOf(
  * taped forward and finds them there.
  */
 function lossCall(
-  { hidden_CD, weight_PD, targets_C, vocab, softcap }: Chunk,
+  { hidden_CD, weight_PD, targets_C, ...settings }: Chunk,
   withGrad: boolean,
   seed?: GraphTensor,
 ) {
   const graph = weight_PD.node.graph;
   const product_CP = op.matMul(hidden_CD, weight_PD, false, true);
-  const [max_C1, parts_CL] = xlaFunction(graph, "ExponentialParts", [product_CP], ([logits]) =>
-    exponentialParts(logits as GraphTensor, vocab, softcap),
-  ) as [GraphTensor, GraphTensor];
+  const [max_C1, ...parts_CL] = xlaFunction(graph, "ExponentialParts", [product_CP], ([logits]) =>
+    exponentialParts(logits as GraphTensor, settings),
+  ) as [GraphTensor, ...GraphTensor[]];
   // Outside of the functions: XLA would make one sum of the two.
-  const sum_C1 = op.reduce("Sum", parts_CL, [1], true);
-  const operands = [product_CP, targets_C, max_C1, sum_C1];
+  const sums_C1 = parts_CL.map((parts) => op.reduce("Sum", parts, [1], true));
+  const operands = [product_CP, targets_C, max_C1, ...sums_C1];
   const seeds = seed === undefined ? [] : [seed];
   const [nll, dLogits_CP] = xlaFunction(
     graph,
     LinearCrossEntropy,
     [...seeds, ...operands],
     (args) =>
-      lossOf(args.slice(seeds.length), vocab, softcap, withGrad, seed && (args[0] as GraphTensor)),
+      lossOf(args.slice(seeds.length), settings, withGrad, seed && (args[0] as GraphTensor)),
   );
   return {
     productNode: op.productNode(product_CP),
@@ -199,7 +238,8 @@ const scaledSum = (
     return op.cast(op.mul(sum, toFloat32(factor as GraphTensor)), dtype);
   });
 
-// d logits = dy * supervised * (softmax - one-hot), times 1 - tanh^2 behind a softcap;
+// d logits = dy * supervised * (softmax - targets), times 1 - tanh^2 behind a softcap; targets are one-hot, or
+// (1 - e) one-hot + e/V where they are smoothed;
 // d hidden = d logits W; d W = d logits^T hidden. dy multiplies the two results, which are smaller
 // than the logits; or the gradient of these, where it would be lost without.
 registerLowering(LinearCrossEntropyGrad, (tracer, inputs, attrs) => {

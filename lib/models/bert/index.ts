@@ -2,7 +2,7 @@ import * as tf from "@tensorflow/tfjs-core";
 import { bertHiddenStates, bertWeights, parseBertConfig } from "#lib/models/encoder/bert";
 import { encoderModel } from "#lib/models/encoder/index";
 import { linearWeights } from "#lib/models/encoder/weights";
-import { firstTokens, linear } from "#lib/models/layers";
+import { dropped, firstTokens, linear } from "#lib/models/layers";
 import type { CreateModel } from "#lib/models/model";
 import { bert } from "./facts.js";
 
@@ -19,7 +19,6 @@ export const createBert: CreateModel = (json, task) => {
       maxPositions: config.numPositions,
       weights: bertWeights(config),
       basePrefix: bert.basePrefix,
-      dropouts: config.dropouts,
       hiddenStates: (weights, inputs) =>
         bertHiddenStates(config, weights, inputs, {
           ids: inputs.positions,
@@ -31,9 +30,10 @@ export const createBert: CreateModel = (json, task) => {
       ...linearWeights(pooler, d, d),
       ...linearWeights(classifier, numLabels, d),
     ],
-    classify: (weights, hidden_BTD) => {
+    classify: (weights, hidden_BTD, dropout) => {
       const pooled_BD = tf.tanh(linear(weights, pooler, firstTokens(hidden_BTD), true));
-      return linear(weights, classifier, pooled_BD, true) as tf.Tensor2D;
+      const kept_BD = dropped(dropout, "classifier", pooled_BD);
+      return linear(weights, classifier, kept_BD, true) as tf.Tensor2D;
     },
   });
 };

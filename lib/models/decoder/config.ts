@@ -45,7 +45,6 @@ export interface DecoderConfig {
   readonly paddingRow: number | null;
   /** `pad_token_id`, by which a classifier finds the last token. */
   readonly padTokenId: number | null;
-  readonly dropouts: Readonly<Record<string, number>>;
 }
 
 /** What most of the family reads alike. */
@@ -58,7 +57,6 @@ export function parseDecoderBase(
     readonly normEpsilon?: number;
     readonly activationKey?: "hidden_act" | "hidden_activation";
     readonly activation?: Activation;
-    readonly dropoutKeys?: readonly string[];
   } = {},
 ) {
   const hiddenSize = config.positiveInt("hidden_size");
@@ -100,7 +98,6 @@ export function parseDecoderBase(
     tieWordEmbeddings: config.boolean("tie_word_embeddings", tiesHead),
     paddingRow: config.paddingRow(vocabSize, usual.padTokenId),
     padTokenId: config.tokenId("pad_token_id", usual.padTokenId),
-    dropouts: config.dropouts(["attention_dropout", ...(defaults.dropoutKeys ?? [])]),
   } as const;
 }
 

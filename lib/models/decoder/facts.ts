@@ -4,13 +4,17 @@ export const basePrefix = "model.";
 export const tokenEmbedding = `${basePrefix}embed_tokens.weight`;
 export const scoreModule = "score";
 
+export const attentionDropout: ModelFacts["dropouts"] = {
+  attention: { keys: ["attention_dropout"], rate: 0 },
+};
+
 /** A model of Llama's family, but for what its type says otherwise. */
 export const decoderFacts = ({
   padTokenId,
   maxPositions,
   ...own
 }: Pick<ModelFacts, "modelType" | "className"> &
-  Partial<Pick<ModelFacts, "adapterTargets" | "tiesHead">> & {
+  Partial<Pick<ModelFacts, "adapterTargets" | "dropouts" | "tiesHead">> & {
     readonly maxPositions: number;
     readonly padTokenId?: number;
   }): ModelFacts => ({
@@ -25,6 +29,7 @@ export const decoderFacts = ({
   positionsFollowPadding: false,
   usesTokenTypes: false,
   classifier: { dense: [], output: scoreModule, outputHasBias: false },
+  dropouts: attentionDropout,
   adapterTargets: ["q_proj", "v_proj"],
   ...own,
 });

@@ -2,8 +2,8 @@
 // H head width, F feed-forward width.
 import * as tf from "@tensorflow/tfjs-core";
 import { activateGated } from "#lib/models/activation";
-import { attentionOf, linear } from "#lib/models/layers";
-import type { LayerAttention, ModelInputs, Weights } from "#lib/models/model";
+import { attentionOf, dropped, linear } from "#lib/models/layers";
+import type { Dropout, LayerAttention, ModelInputs, Weights } from "#lib/models/model";
 import type { Rotary } from "#lib/models/rotary-config";
 import { rotaryTables, type RotaryTables } from "#lib/models/rotary-tables";
 import { checkpointed, embedding, rmsNorm, rotary } from "#lib/ops/index";
@@ -18,6 +18,7 @@ interface Pass {
   readonly b: number;
   readonly t: number;
   readonly attention: LayerAttention;
+  readonly dropout: Dropout | undefined;
   readonly tablesOf: (rotary: Rotary) => RotaryTables;
 }
 
@@ -39,6 +40,7 @@ export function decoderHiddenStates(
     b,
     t,
     attention: attentionOf(inputs),
+    dropout: inputs.dropout,
     tablesOf: (kind) => {
       const known =
         tables.get(kind) ?? rotaryTables(kind, t, inputs.positions, inputs.sequenceLength);
@@ -61,13 +63,17 @@ function decoderLayer(pass: Pass, layer: number, x_MD: tf.Tensor): tf.Tensor {
   const { config } = pass;
   const names = layerModules(layer);
   const attended_MD = attend(pass, layer, names, norm(pass, names.attentionNorm, x_MD));
+  const residual = (x: tf.Tensor): tf.Tensor => dropped(pass.dropout, "residual", x);
   const mid_MD = tf.add(
     x_MD,
-    config.sandwichNorms ? norm(pass, names.postAttentionNorm, attended_MD) : attended_MD,
+    residual(config.sandwichNorms ? norm(pass, names.postAttentionNorm, attended_MD) : attended_MD),
   );
   const mlpNorm = config.sandwichNorms ? names.preMlpNorm : names.postAttentionNorm;
   const fed_MD = mlp(pass, names, norm(pass, mlpNorm, mid_MD));
-  return tf.add(mid_MD, config.sandwichNorms ? norm(pass, names.postMlpNorm, fed_MD) : fed_MD);
+  return tf.add(
+    mid_MD,
+    residual(config.sandwichNorms ? norm(pass, names.postMlpNorm, fed_MD) : fed_MD),
+  );
 }
 
 const norm = (pass: Pass, module: string, x: tf.Tensor): tf.Tensor =>

@@ -19,7 +19,6 @@ export function createDecoder(
       maxPositions: config.maxPositions,
       weights: decoderWeights(config),
       basePrefix,
-      dropouts: config.dropouts,
       hiddenStates: (weights, inputs) => decoderHiddenStates(config, weights, inputs),
     },
     task,

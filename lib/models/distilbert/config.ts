@@ -6,7 +6,6 @@ export interface DistilBertConfig extends EncoderConfig {
   readonly vocabSize: number;
   readonly maxPositions: number;
   readonly paddingRow: number | null;
-  readonly dropouts: Readonly<Record<string, number>>;
 }
 
 export function parseDistilBertConfig(json: Readonly<Record<string, unknown>>): DistilBertConfig {
@@ -27,9 +26,9 @@ export function parseDistilBertConfig(json: Readonly<Record<string, unknown>>): 
     activation: config.activation("activation", "gelu"),
     // transformers has no option for it.
     layerNormEpsilon: 1e-12,
+    dropsAttentionOutput: false,
     maxPositions: config.anyPositiveInt(keys.positions, defaults.positions),
     paddingRow: config.paddingRow(vocabSize, defaults.padTokenId),
-    dropouts: config.dropouts(["dropout", "attention_dropout", "seq_classif_dropout"]),
     layers: Array.from({ length: numLayers }, (_, layer) => layerModules(layer)),
   });
 }

@@ -20,5 +20,12 @@ export const distilbert: ModelFacts = {
   positionsFollowPadding: false,
   usesTokenTypes: false,
   classifier: { dense: ["pre_classifier"], output: "classifier", outputHasBias: true },
+  // Attention's output projection has none, unlike BERT's.
+  dropouts: {
+    embeddings: { keys: ["dropout"], rate: 0.1 },
+    attention: { keys: ["attention_dropout"], rate: 0.1 },
+    residual: { keys: ["dropout"], rate: 0.1 },
+    classifier: { keys: ["seq_classif_dropout"], rate: 0.2 },
+  },
   adapterTargets: [],
 };

@@ -1,8 +1,8 @@
 // Shape legend: B batch, T tokens, M = B*T, D model width, L labels.
 import * as tf from "@tensorflow/tfjs-core";
 import { encoderHiddenStates } from "#lib/models/encoder/forward";
-import { firstTokens, linear, positionEmbeddings } from "#lib/models/layers";
-import type { ModelInputs, Weights } from "#lib/models/model";
+import { dropped, firstTokens, linear, positionEmbeddings } from "#lib/models/layers";
+import type { Dropout, ModelInputs, Weights } from "#lib/models/model";
 import { embedding } from "#lib/ops/index";
 import type { DistilBertConfig } from "./config.js";
 import { distilbert } from "./facts.js";
@@ -23,7 +23,12 @@ export function distilBertHiddenStates(
 }
 
 /** @returns float [B, L] */
-export function distilBertClassify(weights: Weights, hidden_BTD: tf.Tensor3D): tf.Tensor2D {
+export function distilBertClassify(
+  weights: Weights,
+  hidden_BTD: tf.Tensor3D,
+  dropout: Dropout | undefined,
+): tf.Tensor2D {
   const first_BD = tf.relu(linear(weights, preClassifier, firstTokens(hidden_BTD), true));
-  return linear(weights, classifier, first_BD, true) as tf.Tensor2D;
+  const kept_BD = dropped(dropout, "classifier", first_BD);
+  return linear(weights, classifier, kept_BD, true) as tf.Tensor2D;
 }

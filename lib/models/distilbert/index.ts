@@ -14,7 +14,6 @@ export const createDistilBert: CreateModel = (json, task) => {
       maxPositions: config.maxPositions,
       weights: distilBertWeights(config),
       basePrefix: distilbert.basePrefix,
-      dropouts: config.dropouts,
       hiddenStates: (weights, inputs) => distilBertHiddenStates(config, weights, inputs),
     },
     classifierWeights: (numLabels) => classifierWeights(config, numLabels),

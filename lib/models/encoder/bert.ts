@@ -16,7 +16,6 @@ interface BertConfig extends EncoderConfig {
   /** Rows of the table of positions. */
   readonly numPositions: number;
   readonly paddingRow: number | null;
-  readonly dropouts: Readonly<Record<string, number>>;
 }
 
 export function parseBertConfig(
@@ -44,14 +43,10 @@ export function parseBertConfig(
     numHeads,
     activation: config.activation("hidden_act", "gelu"),
     layerNormEpsilon: config.positiveNumber("layer_norm_eps", 1e-12),
+    dropsAttentionOutput: true,
     typeVocabSize: config.positiveInt("type_vocab_size", 2),
     numPositions: config.anyPositiveInt(keys.positions, defaults.positions),
     paddingRow: config.paddingRow(vocabSize, defaults.padTokenId),
-    dropouts: config.dropouts([
-      "hidden_dropout_prob",
-      "attention_probs_dropout_prob",
-      "classifier_dropout",
-    ]),
     layers: Array.from({ length: numLayers }, (_, layer) => layerModules(basePrefix, layer)),
   });
 }

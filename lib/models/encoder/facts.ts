@@ -15,6 +15,12 @@ export const encoderFacts = ({
   tiesHead: false,
   keys: usualKeys,
   defaults: { width: 768, positions: 512, padTokenId },
+  dropouts: {
+    embeddings: { keys: ["hidden_dropout_prob"], rate: 0.1 },
+    attention: { keys: ["attention_probs_dropout_prob"], rate: 0.1 },
+    residual: { keys: ["hidden_dropout_prob"], rate: 0.1 },
+    classifier: { keys: ["classifier_dropout", "hidden_dropout_prob"], rate: 0.1 },
+  },
   adapterTargets: ["query", "value"],
   ...own,
 });

@@ -1,7 +1,7 @@
 // Shape legend: B batch, T tokens, M = B*T, D model width, N heads, H head width.
 import * as tf from "@tensorflow/tfjs-core";
 import { type Activation, activate } from "#lib/models/activation";
-import { attentionOf, linear } from "#lib/models/layers";
+import { attentionOf, dropped, linear } from "#lib/models/layers";
 import type { ModelInputs, Weights } from "#lib/models/model";
 import { checkpointed, layerNorm } from "#lib/ops/index";
 
@@ -24,6 +24,8 @@ export interface EncoderConfig {
   readonly numHeads: number;
   readonly activation: Activation;
   readonly layerNormEpsilon: number;
+  /** Whether training drops values behind attention's output projection; it does behind the second of the MLP. */
+  readonly dropsAttentionOutput: boolean;
   readonly layers: readonly EncoderModules[];
 }
 
@@ -45,17 +47,20 @@ export function encoderHiddenStates(
   const attention = attentionOf(inputs);
   const norm = (module: string, x: tf.Tensor): tf.Tensor =>
     layerNorm(x, weights(`${module}.weight`), weights(`${module}.bias`), config.layerNormEpsilon);
-  let x_MD = norm(embeddingNorm, tf.reshape(embeddings_BTD, [b * t, d]));
+  const residual = (x: tf.Tensor): tf.Tensor => dropped(inputs.dropout, "residual", x);
+  const embedded_MD = norm(embeddingNorm, tf.reshape(embeddings_BTD, [b * t, d]));
+  let x_MD = dropped(inputs.dropout, "embeddings", embedded_MD);
   config.layers.forEach((names, layer) => {
     x_MD = checkpointed(x_MD, (in_MD) => {
       const [q, k, v] = [names.query, names.key, names.value].map((module) =>
         tf.reshape(linear(weights, module, in_MD, true), [b, t, n, d / n]),
       ) as [tf.Tensor, tf.Tensor, tf.Tensor];
       const mixed_BTNH = attention(layer, q, k, v, { scale: 1 / Math.sqrt(d / n), causal: false });
-      const mixed_MD = linear(weights, names.output, tf.reshape(mixed_BTNH, [b * t, d]), true);
+      const output_MD = linear(weights, names.output, tf.reshape(mixed_BTNH, [b * t, d]), true);
+      const mixed_MD = config.dropsAttentionOutput ? residual(output_MD) : output_MD;
       const attended_MD = norm(names.attentionNorm, tf.add(mixed_MD, in_MD));
       const up_MF = activate(config.activation, linear(weights, names.up, attended_MD, true));
-      const down_MD = linear(weights, names.down, up_MF, true);
+      const down_MD = residual(linear(weights, names.down, up_MF, true));
       return norm(names.mlpNorm, tf.add(down_MD, attended_MD));
     });
   });

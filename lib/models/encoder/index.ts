@@ -1,13 +1,17 @@
 import type * as tf from "@tensorflow/tfjs-core";
 import { ConfigReader } from "#lib/models/config-reader";
 import { parseLabels } from "#lib/models/heads";
-import type { Model, ModelBase, Task, WeightSpec, Weights } from "#lib/models/model";
+import type { Dropout, Model, ModelBase, Task, WeightSpec, Weights } from "#lib/models/model";
 
 interface EncoderParts {
   readonly base: ModelBase;
   readonly classifierWeights: (numLabels: number) => readonly WeightSpec[];
   /** float [B, L] from the hidden states [B, T, D]. */
-  readonly classify: (weights: Weights, hidden_BTD: tf.Tensor3D) => tf.Tensor2D;
+  readonly classify: (
+    weights: Weights,
+    hidden_BTD: tf.Tensor3D,
+    dropout: Dropout | undefined,
+  ) => tf.Tensor2D;
 }
 
 /** An encoder with the head of the task. */
@@ -27,7 +31,7 @@ export function encoderModel(
         task,
         ...labels,
         weights: [...base.weights, ...classifierWeights(labels.numLabels)],
-        logits: (weights, _, hidden_BTD) => classify(weights, hidden_BTD),
+        logits: (weights, { dropout }, hidden_BTD) => classify(weights, hidden_BTD, dropout),
       } satisfies Model);
     }
     case "feature-extraction":

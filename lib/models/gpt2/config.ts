@@ -16,7 +16,6 @@ export interface Gpt2Config {
   readonly scaleByLayer: boolean;
   readonly tieWordEmbeddings: boolean;
   readonly padTokenId: number | null;
-  readonly dropouts: Readonly<Record<string, number>>;
 }
 
 /** Reads a GPT-2 config.json. `reorder_and_upcast_attn` is how float16 keeps its range: no arithmetic. */
@@ -41,6 +40,5 @@ export function parseGpt2Config(json: Readonly<Record<string, unknown>>): Gpt2Co
     scaleByLayer: config.boolean("scale_attn_by_inverse_layer_idx", false),
     tieWordEmbeddings: config.boolean("tie_word_embeddings", gpt2.tiesHead),
     padTokenId: config.tokenId("pad_token_id", defaults.padTokenId),
-    dropouts: config.dropouts(["resid_pdrop", "embd_pdrop", "attn_pdrop"]),
   });
 }

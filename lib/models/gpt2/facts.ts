@@ -20,6 +20,11 @@ export const gpt2: ModelFacts = {
   positionsFollowPadding: false,
   usesTokenTypes: false,
   classifier: { dense: [], output: "score", outputHasBias: false },
+  dropouts: {
+    embeddings: { keys: ["embd_pdrop"], rate: 0.1 },
+    attention: { keys: ["attn_pdrop"], rate: 0.1 },
+    residual: { keys: ["resid_pdrop"], rate: 0.1 },
+  },
   adapterTargets: ["c_attn"],
   inputMajorPrefix: "transformer.",
 };

@@ -1,7 +1,7 @@
 // Shape legend: B batch, T tokens, M = B*T, D model width, N heads, H head width.
 import * as tf from "@tensorflow/tfjs-core";
 import { activate } from "#lib/models/activation";
-import { attentionOf, conv1d, positionEmbeddings } from "#lib/models/layers";
+import { attentionOf, conv1d, dropped, positionEmbeddings } from "#lib/models/layers";
 import type { ModelInputs, Weights } from "#lib/models/model";
 import { checkpointed, embedding, layerNorm } from "#lib/ops/index";
 import type { Gpt2Config } from "./config.js";
@@ -23,14 +23,16 @@ export function gpt2HiddenStates(
   const norm = (module: string, x: tf.Tensor): tf.Tensor =>
     layerNorm(x, weights(`${module}.weight`), weights(`${module}.bias`), layerNormEpsilon);
   // The residual stream is float32: every layer adds a little to a sum that stays.
-  let x_MD = tf.reshape(embed(weights, inputs), [b * t, d]);
+  const embedded_BTD = dropped(inputs.dropout, "embeddings", embed(weights, inputs));
+  let x_MD = tf.reshape(embedded_BTD, [b * t, d]);
   for (let layer = 0; layer < config.numLayers; layer++) {
     const names = layerModules(layer);
     x_MD = checkpointed(x_MD, (in_MD) => {
       const attentionIn_MD = norm(names.attentionNorm, in_MD);
       const mid_MD = tf.add(in_MD, attend(config, weights, inputs, layer, names, attentionIn_MD));
       const up_MF = conv1d(weights, names.up, norm(names.mlpNorm, mid_MD));
-      return tf.add(mid_MD, conv1d(weights, names.down, activate(config.activation, up_MF)));
+      const down_MD = conv1d(weights, names.down, activate(config.activation, up_MF));
+      return tf.add(mid_MD, dropped(inputs.dropout, "residual", down_MD));
     });
   }
   return tf.reshape(norm(finalNorm, x_MD), [b, t, d]);
@@ -71,5 +73,6 @@ function attend(
     scale: config.scaleByLayer ? headScale / (layer + 1) : headScale,
     causal: true,
   });
-  return conv1d(weights, names.output, tf.reshape(mixed_BTNH, [b * t, d]));
+  const output_MD = conv1d(weights, names.output, tf.reshape(mixed_BTNH, [b * t, d]));
+  return dropped(inputs.dropout, "residual", output_MD);
 }

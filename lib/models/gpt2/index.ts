@@ -15,7 +15,6 @@ export const createGpt2: CreateModel = (json, task) => {
       maxPositions: config.maxPositions,
       weights: gpt2Weights(config),
       basePrefix: gpt2.basePrefix,
-      dropouts: config.dropouts,
       hiddenStates: (weights, inputs) => gpt2HiddenStates(config, weights, inputs),
     },
     task,

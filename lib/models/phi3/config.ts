@@ -6,10 +6,7 @@ import { phi3 } from "./facts.js";
 /** Reads a Phi-3 config.json: fused projections, and a part of each head that turns. */
 export function parsePhi3Config(json: Readonly<Record<string, unknown>>): DecoderConfig {
   const config = new ConfigReader(phi3.modelType, json);
-  const base = parseDecoderBase(config, phi3, {
-    normEpsilon: 1e-5,
-    dropoutKeys: ["resid_pdrop", "embd_pdrop"],
-  });
+  const base = parseDecoderBase(config, phi3, { normEpsilon: 1e-5 });
   const rotary = parseRotary(phi3.modelType, config, {
     ...base,
     theta: 10_000,

@@ -3,7 +3,7 @@ import { ConfigReader } from "#lib/models/config-reader";
 import { bertHiddenStates, bertWeights, parseBertConfig } from "#lib/models/encoder/bert";
 import { encoderModel } from "#lib/models/encoder/index";
 import { linearWeights } from "#lib/models/encoder/weights";
-import { firstTokens, linear } from "#lib/models/layers";
+import { dropped, firstTokens, linear } from "#lib/models/layers";
 import type { CreateModel } from "#lib/models/model";
 import { roberta } from "./facts.js";
 
@@ -24,7 +24,6 @@ export const createRoberta: CreateModel = (json, task) => {
       maxPositions: config.numPositions - padTokenId - 1,
       weights: bertWeights(config),
       basePrefix: roberta.basePrefix,
-      dropouts: config.dropouts,
       hiddenStates: (weights, inputs) =>
         bertHiddenStates(config, weights, inputs, {
           // Rows start behind the padding's own; the caller's positions start at 0.
@@ -37,9 +36,10 @@ export const createRoberta: CreateModel = (json, task) => {
       ...linearWeights(dense, d, d),
       ...linearWeights(output, numLabels, d),
     ],
-    classify: (weights, hidden_BTD) => {
-      const first_BD = tf.tanh(linear(weights, dense, firstTokens(hidden_BTD), true));
-      return linear(weights, output, first_BD, true) as tf.Tensor2D;
+    classify: (weights, hidden_BTD, dropout) => {
+      const keep = (x: tf.Tensor): tf.Tensor => dropped(dropout, "classifier", x);
+      const first_BD = tf.tanh(linear(weights, dense, keep(firstTokens(hidden_BTD)), true));
+      return linear(weights, output, keep(first_BD), true) as tf.Tensor2D;
     },
   });
 };

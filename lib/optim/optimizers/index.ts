@@ -1,9 +1,14 @@
+import { emaSlot } from "#lib/optim/ema";
+import { adafactor } from "./adafactor.js";
+import { adam } from "./adam.js";
 import { adamW } from "./adamw.js";
+import { adamW8bit } from "./adamw-8bit.js";
 import type { CommonKeys, Optimizer, OptimizerSettings } from "./kind.js";
+import { lion } from "./lion.js";
 import { sgd } from "./sgd.js";
 
 /** The optimizers that there are. */
-export const optimizers = [adamW, sgd] as const;
+export const optimizers = [adamW, adamW8bit, adam, sgd, lion, adafactor] as const;
 
 /** Values of `optim`. */
 export const optimizerNames: readonly string[] = optimizers.flatMap(({ names }) => names);
@@ -12,6 +17,8 @@ export const optimizerNames: readonly string[] = optimizers.flatMap(({ names }) 
 export interface ChosenOptimizer {
   readonly name: string;
   readonly settings: OptimizerSettings;
+  /** Of the masters' moving average, which is kept whatever the optimizer; absent: there is none. */
+  readonly emaDecay?: number;
 }
 
 /** @param optim one of `optimizerNames` */
@@ -29,18 +36,25 @@ export function chooseOptimizer(
 }
 
 /** The optimizer of a choice, which has its settings in other threads too. */
-export function openOptimizer({ name, settings }: ChosenOptimizer): {
-  /** Names of the arrays that it keeps. */
+export interface OpenOptimizer extends Pick<Optimizer, "update" | "tensorWise"> {
+  /** Names of the arrays that it keeps beside the masters, and of the average beside them. */
   readonly slots: readonly string[];
-  readonly update: (
-    kernels: Parameters<Optimizer["update"]>[0],
-    update: Parameters<Optimizer["update"]>[2],
-  ) => ReturnType<Optimizer["update"]>;
-} {
-  const optimizer = find((each) => each.name === name, name);
+  /** Elements that share a number of such an array, where not each has one. */
+  readonly packing: Readonly<Record<string, number>>;
+  /** Memory that each thread of a shard needs beside all arrays. */
+  readonly scratchBytes: number;
+  readonly settings: OptimizerSettings;
+}
+
+export function openOptimizer({ name, settings, emaDecay }: ChosenOptimizer): OpenOptimizer {
+  const { states, packing = {}, update, tensorWise } = find((each) => each.name === name, name);
   return {
-    slots: optimizer.states(settings),
-    update: (kernels, update) => optimizer.update(kernels, settings, update),
+    slots: [...states(settings), ...(emaDecay === undefined ? [] : [emaSlot])],
+    packing,
+    scratchBytes: tensorWise?.scratchBytes ?? 0,
+    settings,
+    ...(update === undefined ? {} : { update }),
+    ...(tensorWise === undefined ? {} : { tensorWise }),
   };
 }
 

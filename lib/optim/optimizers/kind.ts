@@ -1,11 +1,12 @@
 import type { z } from "zod";
 import type { Kernels } from "#lib/optim/kernels";
+import type { TensorWise } from "./tensor-wise.js";
 
 /** What an optimizer is set to; it travels to the threads of the shards. */
 export type OptimizerSettings = Readonly<Record<string, number | boolean>>;
 
-/** One update of a region's blocks. */
-interface RegionUpdate {
+/** One update of a region. */
+export interface RegionUpdate {
   readonly learningRate: number;
   /** 1 for the first update of the region. */
   readonly updateNumber: number;
@@ -37,14 +38,36 @@ type Values<Shape extends z.ZodRawShape> = Readonly<z.output<z.ZodObject<Shape>>
 
 /**
  * A way to turn gradients into updates: one file of this folder, a line in its registry (index.ts), and a
- * file of kernels in `lib/optim/assembly`.
+ * file of kernels in `lib/optim/assembly`. It has one of two updates: of blocks, which is one pass over all
+ * elements, or of tensors, where sums over them come first.
  */
-interface OptimizerKind<
+type OptimizerKind<
   Fields extends z.ZodRawShape,
   Args extends z.ZodRawShape,
   Settings extends OptimizerSettings,
   Slot extends string,
   OwnKernels,
+> = OptimizerParts<Fields, Args, Settings, Slot> &
+  (
+    | { readonly update: BlockUpdate<Settings, Slot, OwnKernels>; readonly tensorWise?: never }
+    | { readonly tensorWise: TensorWise<Settings, Slot, OwnKernels>; readonly update?: never }
+  );
+
+/**
+ * Prepares an update. What it returns is called for each block of the region in turn, and writes the new
+ * states, the new masters, and these in wire form too. Blocks may be shared out to two threads.
+ */
+type BlockUpdate<Settings extends OptimizerSettings, Slot extends string, OwnKernels> = (
+  kernels: Kernels & OwnKernels,
+  settings: Settings,
+  update: RegionUpdate,
+) => (block: UpdatedBlock<Slot>) => void;
+
+interface OptimizerParts<
+  Fields extends z.ZodRawShape,
+  Args extends z.ZodRawShape,
+  Settings extends OptimizerSettings,
+  Slot extends string,
 > {
   /** Tells it from the others where two of `names` mean the same. */
   readonly name: string;
@@ -55,17 +78,13 @@ interface OptimizerKind<
   /** What it takes of `optim_args`: numbers and booleans with defaults. */
   readonly args: Args;
   settings(config: CommonKeys & Values<Fields>, args: Values<Args>): Settings;
-  /** Names of the float32 arrays that it keeps beside the masters: zeros at first, saved in checkpoints. */
-  states(settings: Settings): readonly Slot[];
   /**
-   * Prepares an update. What it returns is called for each block of the region in turn, and writes the new
-   * states, the new masters, and these in wire form too. Blocks may be shared out to two threads.
+   * Names of the float32 arrays that it keeps beside the masters, of an element each: zeros at first, saved in
+   * checkpoints.
    */
-  update(
-    kernels: Kernels & OwnKernels,
-    settings: Settings,
-    update: RegionUpdate,
-  ): (block: UpdatedBlock<Slot>) => void;
+  states(settings: Settings): readonly Slot[];
+  /** Elements that share a number of a state, where not each has one: a power of 2, at most 1024. */
+  readonly packing?: Readonly<Partial<Record<Slot, number>>>;
 }
 
 /** A kind whose settings are only known to itself. */
@@ -79,11 +98,9 @@ export interface Optimizer<Fields extends z.ZodRawShape = z.ZodRawShape> {
     args: Readonly<Record<string, unknown>>,
   ): OptimizerSettings;
   states(settings: OptimizerSettings): readonly string[];
-  update(
-    kernels: Kernels,
-    settings: OptimizerSettings,
-    update: RegionUpdate,
-  ): (block: UpdatedBlock<string>) => void;
+  readonly packing?: Readonly<Record<string, number>>;
+  readonly update?: BlockUpdate<OptimizerSettings, string, unknown>;
+  readonly tensorWise?: TensorWise<OptimizerSettings, string, unknown>;
 }
 
 /** Each kind is given its own settings, slots and kernels only: the registry keeps them together. */

@@ -1,6 +1,7 @@
 // Shape legend: B rows, T tokens, M = B*T, D model width, V vocabulary.
 import * as tf from "@tensorflow/tfjs-core";
 import { nextTokenField } from "#lib/core/batch";
+import { labelSmoothingOf } from "#lib/objectives/label-smoothing";
 import { capLogits, linearCrossEntropy } from "#lib/ops/index";
 import { causalModel } from "./heads.js";
 import type { TracedObjective } from "./objective.js";
@@ -9,7 +10,7 @@ import type { TracedObjective } from "./objective.js";
 export const causalLm: TracedObjective = {
   kind: "causal_lm",
   fits: ({ task }) => task === "causal-lm",
-  loss(model, weights, inputs, targets) {
+  loss(model, weights, inputs, targets, job) {
     const causal = causalModel(model);
     const [b, t] = inputs.tokens.shape;
     const hidden_BTD = causal.hiddenStates(weights, inputs);
@@ -19,7 +20,10 @@ export const causalLm: TracedObjective = {
     ]) as tf.Tensor1D;
     const projection_VD = causal.outputProjection(weights);
     return {
-      lossSum: linearCrossEntropy(hidden_MD, projection_VD, targets_M, causal.logitSoftcap),
+      lossSum: linearCrossEntropy(hidden_MD, projection_VD, targets_M, {
+        softcap: causal.logitSoftcap,
+        labelSmoothing: labelSmoothingOf(job),
+      }),
       logits: () =>
         capLogits(
           tf.matMul(hidden_MD, projection_VD, false, true),

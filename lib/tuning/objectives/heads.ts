@@ -31,7 +31,11 @@ export function labelLogits(
   return headed.logits(weights, inputs, headed.hiddenStates(weights, inputs));
 }
 
-/** Whether a classifier's checkpoint is of a problem; one that names none is of classes that exclude each other. */
+/**
+ * Whether a classifier's checkpoint is of a problem. One that names none is, as in transformers, a regression
+ * where it has one output, else of classes that exclude each other.
+ */
 export const isOfProblem = (model: HeadedModel, kind: string): boolean =>
   model.task === "sequence-classification" &&
-  (model.problemType ?? "single_label_classification") === kind;
+  (model.problemType ?? (model.numLabels === 1 ? "regression" : "single_label_classification")) ===
+    kind;

@@ -1,4 +1,5 @@
 import * as tf from "@tensorflow/tfjs-core";
+import { classWeightsOf } from "#lib/objectives/class-weights";
 import { multiLabelLoss } from "#lib/ops/index";
 import { isOfProblem, labelLogits } from "./heads.js";
 import type { TracedObjective } from "./objective.js";
@@ -9,10 +10,10 @@ const kind = "multi_label_classification";
 export const multiLabelClassification: TracedObjective = {
   kind,
   fits: (model) => isOfProblem(model, kind),
-  loss(model, weights, inputs, { labels }) {
+  loss(model, weights, inputs, { labels }, job) {
     const logits_BL = labelLogits(model, weights, inputs);
     return {
-      lossSum: multiLabelLoss(logits_BL, labels as tf.Tensor2D),
+      lossSum: multiLabelLoss(logits_BL, labels as tf.Tensor2D, classWeightsOf(job)),
       logits: () => logits_BL,
       outputs: () => tf.cast(tf.greater(logits_BL, tf.zeros([1, 1])), "int32"),
     };

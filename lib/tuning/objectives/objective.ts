@@ -1,4 +1,5 @@
 import type * as tf from "@tensorflow/tfjs-core";
+import type { ObjectiveJob } from "#lib/core/job";
 import type {
   CausalLanguageModel,
   ModelInputs,
@@ -16,6 +17,7 @@ export interface TracedObjective {
   fits(model: HeadedModel): boolean;
   /**
    * @param targets by the names of the objective's fields, [B, values of a row]
+   * @param job of this objective, with its settings
    * @throws E_MODEL_UNSUPPORTED for a model that does not fit
    */
   loss(
@@ -23,6 +25,7 @@ export interface TracedObjective {
     weights: Weights,
     inputs: ModelInputs,
     targets: Readonly<Record<string, tf.Tensor2D>>,
+    job: ObjectiveJob,
   ): TracedLoss;
 }
 

@@ -1,4 +1,4 @@
-import type * as tf from "@tensorflow/tfjs-core";
+import * as tf from "@tensorflow/tfjs-core";
 import { squaredErrorLoss } from "#lib/ops/index";
 import { isOfProblem, labelLogits } from "./heads.js";
 import type { TracedObjective } from "./objective.js";
@@ -9,11 +9,12 @@ const kind = "regression";
 export const regression: TracedObjective = {
   kind,
   fits: (model) => isOfProblem(model, kind),
-  loss(model, weights, inputs, { numbers }) {
+  loss(model, weights, inputs, { numbers, counted }) {
     const logits_BL = labelLogits(model, weights, inputs);
     return {
-      lossSum: squaredErrorLoss(logits_BL, numbers as tf.Tensor2D),
+      lossSum: squaredErrorLoss(logits_BL, numbers as tf.Tensor2D, counted as tf.Tensor2D),
       logits: () => logits_BL,
+      outputs: () => tf.cast(logits_BL, "float32"),
     };
   },
 };

@@ -1,5 +1,7 @@
 // Shape legend: B rows, L labels.
 import * as tf from "@tensorflow/tfjs-core";
+import { classWeightsOf } from "#lib/objectives/class-weights";
+import { labelSmoothingOf } from "#lib/objectives/label-smoothing";
 import { singleLabelLoss } from "#lib/ops/index";
 import { isOfProblem, labelLogits } from "./heads.js";
 import type { TracedObjective } from "./objective.js";
@@ -11,11 +13,14 @@ export const singleLabelClassification: TracedObjective = {
   kind,
   fits: (model) =>
     model.task === "sequence-classification" && isOfProblem(model, kind) && model.numLabels > 1,
-  loss(model, weights, inputs, { label }) {
+  loss(model, weights, inputs, { label }, job) {
     const logits_BL = labelLogits(model, weights, inputs);
     const targets_B = tf.reshape(label as tf.Tensor2D, [logits_BL.shape[0]]) as tf.Tensor1D;
     return {
-      lossSum: singleLabelLoss(logits_BL, targets_B),
+      lossSum: singleLabelLoss(logits_BL, targets_B, {
+        classWeights: classWeightsOf(job),
+        labelSmoothing: labelSmoothingOf(job),
+      }),
       logits: () => logits_BL,
       outputs: () => tf.argMax(logits_BL, 1),
     };

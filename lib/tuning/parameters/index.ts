@@ -2,15 +2,20 @@ import type * as tf from "@tensorflow/tfjs-core";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ParametersJob } from "#lib/core/job";
 import { parametersNames } from "#lib/parameters/index";
-import type { Weights } from "#lib/models/index";
+import type { Dropout, Weights } from "#lib/models/index";
 import { lora } from "./lora.js";
 
 /** How a model sees what a run trains, where that is more than weights of its own. */
 export interface TracedParameters {
   /** Names of the job's tensors that are no weights of the model. */
   readonly added: readonly string[];
-  /** The model's view. @param found any of the job's tensors, or a weight by its name in the model */
-  weightsFrom(found: (name: string) => tf.Tensor): Weights;
+  /**
+   * The model's view.
+   *
+   * @param found any of the job's tensors, or a weight by its name in the model
+   * @param dropout absent outside of training
+   */
+  weightsFrom(found: (name: string) => tf.Tensor, dropout?: Dropout): Weights;
   /**
    * To be called after a forward pass was traced.
    * @throws LockstepError for what the pass did not use

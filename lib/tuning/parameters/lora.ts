@@ -14,13 +14,13 @@ export function lora(job: ParametersJob): TracedParameters {
       loraWeightName(path, "B"),
     ]),
 
-    weightsFrom(found) {
+    weightsFrom(found, dropout) {
       const adapterOf = (module: string): Adapter | undefined => {
         const scale = scales.get(module);
         if (scale === undefined) return undefined;
         unused.delete(module);
         const [a, b] = [found(loraWeightName(module, "A")), found(loraWeightName(module, "B"))];
-        return { a, b, scale };
+        return { a, b, scale, ...(dropout === undefined ? {} : { dropout }) };
       };
       return Object.assign((name: string) => found(name), { adapterOf });
     },

@@ -1,0 +1,77 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { parseFlags, type ResolvedConfig, resolveConfig } from "#lib/config/index";
+import { runDropout } from "#run/dropout";
+
+type Asked = ResolvedConfig["dropout"];
+
+const gpt2 = { model_type: "gpt2", attn_pdrop: 0.2, embd_pdrop: 0 };
+const dropoutOf = (
+  dropout: Asked,
+  modelConfig: Readonly<Record<string, unknown>> = gpt2,
+  { isClassifier = false, adapterRate = 0 } = {},
+) => runDropout({ dropout }, modelConfig, { isClassifier, adapterRate });
+
+test("a run drops what the model's config.json says, and says so", () => {
+  assert.deepEqual(dropoutOf(null), {
+    rates: { attention: 0.2, residual: 0.1 },
+    lines: ["dropout: attention 0.2, residual 0.1 (the model's config.json)"],
+  });
+  assert.deepEqual(dropoutOf(null, { model_type: "llama" }), { rates: {}, lines: [] });
+});
+
+test("the key has rates in their place: of all kinds that the model has, or of some", () => {
+  assert.deepEqual(dropoutOf(0), { rates: {}, lines: ["dropout: none (the key dropout)"] });
+  assert.deepEqual(dropoutOf(0, { model_type: "llama" }).lines, []);
+  const everywhere = { embeddings: 0.3, attention: 0.3, residual: 0.3 };
+  assert.deepEqual(dropoutOf(0.3).rates, everywhere);
+  assert.deepEqual(dropoutOf(0.3, { model_type: "llama" }).rates, { attention: 0.3 });
+  const bert = dropoutOf(0.3, { model_type: "bert" }, { isClassifier: true });
+  assert.deepEqual(bert.rates, { ...everywhere, classifier: 0.3 });
+  assert.deepEqual(dropoutOf({ residual: 0.4, attention: 0 }), {
+    rates: { residual: 0.4 },
+    lines: ["dropout: residual 0.4 (the key dropout)"],
+  });
+  assert.deepEqual(dropoutOf({ residual: 0.4 }).lines, [
+    "dropout: attention 0.2 (the model's config.json); residual 0.4 (the key dropout)",
+  ]);
+});
+
+test("adapters drop their inputs by a rate of their own", () => {
+  assert.deepEqual(dropoutOf(0, gpt2, { adapterRate: 0.05 }), {
+    rates: { adapters: 0.05 },
+    lines: ["dropout: adapters 0.05 (lora_dropout)"],
+  });
+});
+
+test("a kind that the model does not have is refused by name, unless it is 0", () => {
+  assert.throws(
+    () => dropoutOf({ classifier: 0.1 }),
+    /dropout: classifier 0.1 is not supported.*embeddings, attention, residual alone/,
+  );
+  assert.throws(
+    () => dropoutOf({ classifier: 0.1 }, { model_type: "bert" }),
+    /classifier 0.1/,
+    "an encoder that gets no head for classes",
+  );
+  assert.deepEqual(dropoutOf({ classifier: 0 }).rates, { attention: 0.2, residual: 0.1 });
+});
+
+test("values that are no rates, and kinds that there are not, are refused where they are given", () => {
+  const resolved = (value: string): Asked => {
+    const { values } = parseFlags(
+      ["--model_name_or_path", "m", "--dataset", "d", "--dropout", value],
+      () => false,
+    );
+    return resolveConfig(new Map(), values, { cpuCount: 2 }).config.dropout;
+  };
+  assert.equal(resolved("0"), 0);
+  assert.deepEqual(resolved("{residual: 0.1, attention: 0}"), { residual: 0.1, attention: 0 });
+  for (const value of ["1", "-0.1", "{hidden: 0.1}", "{residual: 1}", "some"]) {
+    assert.throws(
+      () => resolved(value),
+      /dropout(\.residual)? must be a number of at least 0 and less than 1, or a mapping of embeddings/,
+      value,
+    );
+  }
+});
