@@ -248,3 +248,14 @@ test("an empty line turns no switch on, and is no number", () => {
     /^E_CONFIG_INVALID: learning_rate must be a number/,
   );
 });
+
+test("keys of axolotl's examples that change no result have no effect, and are told", () => {
+  const { warnings } = resolve({
+    ...{ datasets: "rows.jsonl", flash_attn_fuse_qkv: true, flash_attn_fuse_mlp: true },
+    eval_max_new_tokens: 128,
+  });
+  const text = warnings.join("\n");
+  for (const key of ["flash_attn_fuse_qkv", "flash_attn_fuse_mlp", "eval_max_new_tokens"]) {
+    assert.match(text, new RegExp(`: ${key} has no effect`));
+  }
+});
