@@ -1,6 +1,6 @@
 import { tmpdir } from "node:os";
 import { basename } from "node:path";
-import { loadConfig } from "#lib/config/index";
+import { loadConfig, withChanges } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import {
   DataLedger,
@@ -53,7 +53,7 @@ export async function previewCommand(args: readonly string[]): Promise<number> {
   try {
     data = await prepareData(
       // A preview leaves nothing in the run's directory.
-      { ...config, on_bad_row: "skip", output_dir: tmpdir() },
+      withChanges(config, { on_bad_row: "skip", output_dir: tmpdir() }),
       { ...opened.context, onDetail: detailOnTerminal, observer: ledger },
     );
   } catch (error) {

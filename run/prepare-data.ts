@@ -1,4 +1,4 @@
-import { defaultOf, type ResolvedConfig } from "#lib/config/index";
+import { defaultOf, isConfigKey, placeOf, type ResolvedConfig } from "#lib/config/index";
 import type { Batch, BatchField } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ObjectiveJob } from "#lib/core/job";
@@ -129,6 +129,7 @@ export async function prepareData(
       names: labels ?? [],
       numRows: train.rows.numRows,
       targetsOf: (row) => train.rows.targetsOf?.(row) ?? {},
+      placeOf: (key) => (isConfigKey(key) ? placeOf(config, key) : ""),
     });
     const objective: ObjectiveJob = {
       kind,

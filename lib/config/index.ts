@@ -14,7 +14,7 @@ export {
   freeKeys,
   resultSettings,
 } from "./decisive-keys.js";
-export { type ConfigKey, configKeys, defaultOf, objectiveKeys } from "./fields.js";
+export { type ConfigKey, configKeys, defaultOf, isConfigKey, objectiveKeys } from "./fields.js";
 export { parseFlags, type SourcedValue } from "./flags.js";
 export { isGiven, isResolved, placeOf } from "./given-keys.js";
 export { alpacaForm, fillFormat, type InstructionForm } from "./instruction-form.js";

@@ -46,13 +46,15 @@ export function classWeightsOf({ settings }: ObjectiveJob): readonly number[] | 
 /** @throws E_CONFIG_INVALID for names that are not those of the classes */
 export function classWeightSettings(
   config: { readonly class_weights: AskedWeights },
-  { names, numRows, targetsOf }: LearntLabels,
+  { names, numRows, targetsOf, placeOf }: LearntLabels,
   { classesOf, balanced }: WeightRule,
 ): ObjectiveSettings {
   const asked = config.class_weights;
   if (asked === null) return {};
-  if (asked !== "balanced") return { [setting]: exactlySummed(namedWeights(asked, names)) };
-  const rows = new Array<number>(names.length).fill(0);
+  if (asked !== "balanced") {
+    return { [setting]: exactlySummed(namedWeights(asked, names, placeOf("class_weights"))) };
+  }
+  const rows = names.map(() => 0);
   for (let row = 0; row < numRows; row++) {
     for (const label of classesOf(targetsOf(row))) rows[label] = (rows[label] ?? 0) + 1;
   }
@@ -84,6 +86,7 @@ function exactlySummed(weights: readonly number[]): readonly number[] {
 function namedWeights(
   asked: Readonly<Record<string, number>>,
   names: readonly string[],
+  where: string,
 ): readonly number[] {
   const given = new Map(Object.entries(asked));
   const invalid = (got: string): LockstepError =>
@@ -91,7 +94,7 @@ function namedWeights(
       key: "class_weights",
       expected: `balanced, or a weight for each of the classes ${names.slice(0, 20).join(", ")}`,
       got,
-      where: "",
+      where,
     });
   const weights = names.map((name, number) => {
     // Classes without names of their own are called by their numbers.

@@ -2,6 +2,7 @@ import type { BatchField } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Classes, Label, LabelReader, LabelTable } from "#lib/core/labels";
 import { ClassTable, readClass } from "./class-labels.js";
+import { isFraction } from "./label-text.js";
 
 type Item = string | number | boolean;
 
@@ -132,7 +133,10 @@ class SetTable implements LabelTable {
       const numbers = members.map(numberOf);
       const twice = numbers.findIndex((number, i) => number >= 0 && numbers.indexOf(number) !== i);
       if (twice < 0) continue;
-      const problem = `a row lists ${JSON.stringify(items[twice])} twice; 0 or 1 for each class is meant where all rows have as many`;
+      const advice = isFraction(items[twice])
+        ? "objective: regression learns numbers"
+        : "0 or 1 for each class is meant where all rows have as many";
+      const problem = `a row lists ${JSON.stringify(items[twice])} twice; ${advice}`;
       throw invalid(place, problem);
     }
   }

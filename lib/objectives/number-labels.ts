@@ -61,14 +61,18 @@ function readNumber(value: unknown): { readonly number: number } | { readonly pr
 /** Numbers of rows as they were read. */
 class NumberTable implements LabelTable {
   readonly #labels: Label[] = [];
-  /** Of the first label with so many numbers, by how many. */
+  /** Of the first label, and of those that have another number of numbers. */
   readonly #places = new Map<number, string>();
 
   numberOf(label: Label, place: string): number {
     const number = this.#labels.push(label) - 1;
-    const width = this.#widthOf(number);
-    if (!this.#places.has(width)) this.#places.set(width, place);
+    if (number === 0 || this.#widthOf(number) !== this.#widthOf(0)) this.#places.set(number, place);
     return number;
+  }
+
+  /** Where one of two labels of different widths stands; the first label's place is that of its width. */
+  #placeOf(number: number): string {
+    return this.#places.get(number) ?? this.#places.get(0) ?? "";
   }
 
   #widthOf(number: number): number {
@@ -78,24 +82,25 @@ class NumberTable implements LabelTable {
 
   /** Outputs are called as the model calls them where it has as many, else `LABEL_0`, `LABEL_1` and so on. */
   classesOf(trained: Iterable<number>, known: readonly string[] = []): Classes {
-    let numOutputs: number | undefined;
+    let first: number | undefined;
     for (const number of trained) {
-      const width = this.#widthOf(number);
-      numOutputs ??= width;
+      first ??= number;
+      const [width, numOutputs] = [this.#widthOf(number), this.#widthOf(first)];
       if (width === numOutputs) continue;
-      const before = `${counted(numOutputs, "number")} (${this.#places.get(numOutputs) ?? ""})`;
+      const before = `${counted(numOutputs, "number")} (${this.#placeOf(first)})`;
       throw new LockstepError("E_LABELS_INVALID", {
-        place: this.#places.get(width) ?? "",
+        place: this.#placeOf(number),
         problem: `one row has ${before}, another ${width}, and all need as many`,
       });
     }
-    return outputsOf(numOutputs ?? 1, known, (number) => [this.#labels[number] ?? []].flat());
+    const numOutputs = first === undefined ? 1 : this.#widthOf(first);
+    return outputsOf(numOutputs, known, (number) => [this.#labels[number] ?? []].flat());
   }
 
   unseen(number: number, { names }: Classes): LockstepError {
     const width = this.#widthOf(number);
     return new LockstepError("E_DATA_ROW_FORMAT", {
-      place: this.#places.get(width) ?? "",
+      place: this.#placeOf(number),
       format: "classification",
       problem: `the label has ${counted(width, "number")}, and in the rows to train on ${names.length}`,
     });

@@ -43,6 +43,8 @@ export interface LearntLabels {
   readonly names: readonly string[];
   readonly numRows: number;
   targetsOf(row: number): Batch["fields"];
+  /** "file:line" or "flag --key" where a person gave the key, for errors; "" where nobody did. */
+  placeOf(key: string): string;
 }
 
 /** A figure of an evaluation. */

@@ -223,6 +223,13 @@ test("what a run refuses of the data is refused, and bad arguments exit with 2",
     assert.equal(code, 2, stderr);
     assert.match(stderr, expected);
   }
+  await writeFile(job.file("two.csv"), ["text,label", "fine,good", "poor,bad"].join("\n"));
+  const weights = await preview({ dataset: "two.csv" }, "--class-weights", "{good: 2}");
+  assert.equal(weights.code, 1);
+  assert.match(
+    weights.stderr,
+    /^E_CONFIG_INVALID: class_weights .* none for "bad" \(flag --class-weights\)/m,
+  );
   const slip = await job.lockstep(["data", "previw"]);
   assert.deepEqual([slip.code, /did you mean preview\?/.test(slip.stderr)], [2, true]);
   const bare = await job.lockstep(["data"]);

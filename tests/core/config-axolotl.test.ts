@@ -36,11 +36,9 @@ function failure(action: () => unknown): string {
   assert.fail("no error");
 }
 
-/** What axolotl's examples ask for and is refused, and what a person writes instead. */
-const instead = ["--bf16", "true", "--optim", "adamw_torch_fused"];
-
 test("axolotl's LoRA example resolves, with a line for each key that has another name or no effect", () => {
-  const { config, warnings } = example("lora_1b", ...instead);
+  const { config, warnings } = example("lora_1b");
+  assert.deepEqual([config.optim, config.bf16, config.fp16], ["adamw_8bit", "auto", "auto"]);
   assert.deepEqual(config.dataset, [{ path: "data/instructions.jsonl", type: "alpaca" }]);
   assert.equal(config.validation_split, 0.1);
   assert.deepEqual([config.use_peft, config.lora_r, config.lora_alpha], [true, 16, 32]);
@@ -79,7 +77,7 @@ test("what its examples ask for and is not here is refused by name, one flag an 
 });
 
 test("the example of a base model resolves: own prompts, chats, linear layers, special tokens", () => {
-  const { config } = example("lora_3b", ...instead, "--load_in_8bit", "false", "--fp16", "false");
+  const { config } = example("lora_3b", "--load_in_8bit", "false");
   const [prompts, chats] = config.dataset;
   assert.ok(typeof prompts === "object" && typeof prompts.type === "object");
   assert.deepEqual(prompts.data_files, ["data/greetings.json"]);
@@ -247,4 +245,15 @@ test("an empty line turns no switch on, and is no number", () => {
     failure(() => resolve({ datasets: ["a.jsonl"], learning_rate: null })),
     /^E_CONFIG_INVALID: learning_rate must be a number/,
   );
+});
+
+test("keys of axolotl's examples that change no result have no effect, and are told", () => {
+  const { warnings } = resolve({
+    ...{ datasets: "rows.jsonl", flash_attn_fuse_qkv: true, flash_attn_fuse_mlp: true },
+    eval_max_new_tokens: 128,
+  });
+  const text = warnings.join("\n");
+  for (const key of ["flash_attn_fuse_qkv", "flash_attn_fuse_mlp", "eval_max_new_tokens"]) {
+    assert.match(text, new RegExp(`: ${key} has no effect`));
+  }
 });

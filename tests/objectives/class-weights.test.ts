@@ -25,6 +25,7 @@ function weightsOf(
     names,
     numRows: rows.length,
     targetsOf: (row: number) => ({ label: Int32Array.of(rows[row] ?? -1) }),
+    placeOf: (key: string) => `job.yaml:7, ${key}`,
   };
   const config = { class_weights: asked, label_smoothing_factor: 0 };
   return classWeightsOf({ kind, settings: settings?.(config, labels) ?? {} });
@@ -44,7 +45,10 @@ test("weights are by the classes' names, or by the numbers of classes without na
   assert.deepEqual(weightsOf({ 1: 3, LABEL_0: 1 }, ["LABEL_0", "LABEL_1"]), [1, 3]);
   assert.deepEqual(weightsOf("balanced", ["ham", "spam"], [1, 0, 1, 1]), [2, 2 / 3].map(near));
   for (const [asked, message] of [
-    [{ spam: 3 }, /^E_CONFIG_INVALID: .*class_weights.*ham, spam.*none for "ham"/],
+    [
+      { spam: 3 },
+      /^E_CONFIG_INVALID: .*class_weights.*ham, spam.*none for "ham" \(job\.yaml:7, class_weights\)/,
+    ],
     [{ spam: 3, ham: 1, egg: 2 }, /^E_CONFIG_INVALID: .*one for "egg"/],
     [{ Spam: 3, ham: 1 }, /none for "spam"/],
     [{ 0: 1, 1: 3 }, /none for "ham"/],

@@ -122,6 +122,13 @@ test("lists that make no classes are refused with their place", () => {
   refused([[], []], /E_LABELS_INVALID: rows:1: .*no row to train on has a label/);
   refused([[0, 2]], /E_LABELS_INVALID: .*no row has the label 1/);
   refused([[0.5], [1]], /E_LABELS_INVALID: .*the label 0.5 is no class/);
+  refused(
+    [
+      [0.5, 0.5],
+      [1, 0],
+    ],
+    /rows:1: .* lists 0.5 twice; objective: regression learns numbers/,
+  );
 });
 
 test("a label that a row for validation lists twice is refused, and one set of a model's classes is not", () => {

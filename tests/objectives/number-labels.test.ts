@@ -116,4 +116,6 @@ test("rows of different numbers of numbers are refused with the place of one", (
     table.unseen(short, outputs).message,
     /^validation:3: .* the label has 1 number, and in the rows to train on 2/,
   );
+  const next = table.numberOf(1.5, "validation:4");
+  assert.match(table.unseen(next, outputs).message, /^validation:4: /);
 });

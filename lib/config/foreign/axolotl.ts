@@ -133,7 +133,7 @@ export const axolotlKeys: ForeignKeys = {
   ...each("flash_attention xformers_attention sdp_attention", ignored(attention, false)),
   ...each("flex_attention eager_attention", ignored(attention, false)),
   ...each(
-    `flash_attn_cross_entropy flash_attn_rms_norm flash_attn_fuse_mlp liger_rope liger_rms_norm
+    `flash_attn_cross_entropy flash_attn_rms_norm flash_attn_fuse_mlp flash_attn_fuse_qkv liger_rope liger_rms_norm
     liger_glu_activation liger_layer_norm liger_fused_linear_cross_entropy cut_cross_entropy
     liger_cross_entropy unsloth_cross_entropy_loss unsloth_lora_mlp unsloth_lora_qkv unsloth_lora_o`,
     ignored(kernels, false),
@@ -144,7 +144,7 @@ export const axolotlKeys: ForeignKeys = {
     ignored("examples are packed by best fit"),
   ),
   ...each("gpu_memory_limit max_memory device_map gc_steps", ignored(oneProgram)),
-  eval_table_size: ignored("the loss is what is evaluated"),
+  ...each("eval_table_size eval_max_new_tokens", ignored("an evaluation writes no answers")),
   ...each("do_causal_lm_eval do_bench_eval", fixed([false], "the loss is what is evaluated")),
   ...each("tokenizer_config base_model_config", fixed([null], "the model's own directory is used")),
   ...each("tokenizer_use_fast tokenizer_legacy", ignored("tokenizer.json is used")),
