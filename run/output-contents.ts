@@ -125,6 +125,30 @@ export function describeOwn(output: OutputContents): string | undefined {
 }
 
 /**
+ * The average of the weights takes no place of files that no run left, whatever is overwritten.
+ *
+ * @param differences what makes a run another one than this
+ * @throws E_CONFIG_CONFLICT
+ */
+export async function refuseOthersAverage(
+  { directory, record }: OutputContents,
+  differences: (before: RunIdentity) => readonly string[],
+): Promise<void> {
+  // A save of this run that was cut off left files that its record does not tell of.
+  if (record !== undefined && differences(record.identity).length === 0) return;
+  const path = join(directory, emaFolder);
+  if (!existsSync(path)) return;
+  const names = statSync(path).isDirectory() ? await readdir(path) : [""];
+  const files = names.map((name) => `${emaFolder}/${name}`);
+  const others = files.filter((name) => record?.files.includes(name) !== true);
+  if (others.length === 0) return;
+  throw new LockstepError("E_CONFIG_CONFLICT", {
+    keys: "ema_decay and output_dir",
+    reason: `no run of Lockstep left ${listed(others)} in ${directory}, where the average of the weights is to be: move it away`,
+  });
+}
+
+/**
  * Removes what runs of Lockstep wrote into a directory: their checkpoints, results, records and logs.
  * Other files stay.
  *

@@ -2,7 +2,14 @@ import { resolve } from "node:path";
 import type { ModelWeights } from "#lib/checkpoint/model-weights";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
-import { type ResolvedConfig, type SettledConfig, settleConfig } from "#lib/config/index";
+import {
+  type ConfigKey,
+  placed,
+  placeOf,
+  type ResolvedConfig,
+  type SettledConfig,
+  settleConfig,
+} from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { isEmbeddingTable, isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { parametersKindOf, type StartingModel } from "#lib/parameters/index";
@@ -72,7 +79,7 @@ export async function prepareRun(
     return { ...run, started: startedEvent(config, run, notes) };
   } catch (error) {
     await resources.close();
-    throw error;
+    throw placed(error, (key) => placeOf(asked, key as ConfigKey));
   }
 }
 

@@ -26,6 +26,7 @@ import {
   type OutputContents,
   otherRuns,
   readOutput,
+  refuseOthersAverage,
   removeRuns,
   runConfigFile,
 } from "./output-contents.js";
@@ -150,6 +151,7 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
       reason: `Lockstep did not save ${names} in ${output.directory}, and a checkpoint of this run may take the place: move it away`,
     });
   }
+  if (config.ema_decay !== null) await refuseOthersAverage(output, differences);
   const { record: before } = output;
   const asksForEnd = takesNewest(config) || resume?.state.step === plan.totalSteps;
   const finished = others.length === 0 && asksForEnd ? output.finished : null;

@@ -57,9 +57,25 @@ function scheduleOf(
   };
   const rateAt = (completedUpdates: number): number =>
     learningRateAt(config.lr_scheduler_type as ScheduleName, schedule, completedUpdates);
-  // Refuses unknown arguments of the schedule before anything is started.
-  rateAt(0);
+  checkRates(config, rateAt, totalSteps);
   return rateAt;
+}
+
+/** A rate that is no number would make weights of the same kind, and nothing would tell of it. */
+function checkRates(
+  { lr_scheduler_type: name, lr_scheduler_kwargs: kwargs, learning_rate }: ResolvedConfig,
+  rateAt: (completedUpdates: number) => number,
+  totalSteps: number,
+): void {
+  for (let update = 0; update < totalSteps; update++) {
+    const rate = rateAt(update);
+    if (rate >= 0 && Number.isFinite(rate)) continue;
+    throw new LockstepError("E_CONFIG_INVALID", {
+      ...{ key: "lr_scheduler_kwargs", where: "" },
+      expected: `arguments of ${name} with which every rate is a number of at least 0 (that of update ${update + 1} of ${totalSteps} would be ${rate}, with learning_rate ${learning_rate})`,
+      got: JSON.stringify(kwargs),
+    });
+  }
 }
 
 function metricScheduleOf(config: ResolvedConfig, { best }: ScheduledRun): MetricSchedule {

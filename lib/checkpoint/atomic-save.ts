@@ -68,29 +68,39 @@ export async function saveFilesAtomically(
       await mkdir(temporary);
       await write(temporary);
       await syncTree(temporary);
-      const rank = (name: string): number =>
-        name === last ? 3 : name.endsWith(".safetensors") ? 0 : isConfigFile(name) ? 2 : 1;
-      const names = (await readdir(temporary)).sort((a, b) => rank(a) - rank(b));
-      for (const name of names) {
-        // A folder (of chat templates) takes no other's place.
-        const isFolder = (await stat(join(temporary, name))).isDirectory();
-        if (isFolder && (await exists(join(final, name)))) {
-          await removeDirectoryAtomically(join(final, name));
-        }
-        await rename(join(temporary, name), join(final, name));
-      }
-      if (names.some(isWeightsFile)) {
-        // Shards of an earlier save, or a single file where there are shards now, would be read too; an
-        // adapter's configuration beside a model, or a model's beside an adapter, would be believed.
-        for (const name of await readdir(final)) {
-          const isOfModel = isWeightsFile(name) || isConfigFile(name);
-          if (isOfModel && !names.includes(name)) await rm(join(final, name));
-        }
-      }
+      await placeFiles(temporary, final, last);
     });
     await syncPath(final);
   } catch (error) {
     throw explainWriteError(error, directory);
+  }
+}
+
+/** Moves what is in one directory into another, where files of other names stay. */
+async function placeFiles(from: string, into: string, last?: string): Promise<void> {
+  const rank = (name: string): number =>
+    name === last ? 3 : name.endsWith(".safetensors") ? 0 : isConfigFile(name) ? 2 : 1;
+  const names = (await readdir(from)).sort((a, b) => rank(a) - rank(b));
+  for (const name of names) {
+    const [source, target] = [join(from, name), join(into, name)];
+    const isFolder = (await stat(source)).isDirectory();
+    if (isFolder && (await exists(target))) {
+      // A model's folder may hold files of somebody's own; of chat templates all that are there would be read.
+      if ((await readdir(source)).some(isWeightsFile)) {
+        await placeFiles(source, target);
+        await syncPath(target);
+        continue;
+      }
+      await removeDirectoryAtomically(target);
+    }
+    await rename(source, target);
+  }
+  if (!names.some(isWeightsFile)) return;
+  // Shards of an earlier save, or a single file where there are shards now, would be read too; an
+  // adapter's configuration beside a model, or a model's beside an adapter, would be believed.
+  for (const name of await readdir(into)) {
+    const isOfModel = isWeightsFile(name) || isConfigFile(name);
+    if (isOfModel && !names.includes(name)) await rm(join(into, name));
   }
 }
 

@@ -20,6 +20,7 @@ export { isGiven, isResolved, placeOf } from "./given-keys.js";
 export { alpacaForm, fillFormat, type InstructionForm } from "./instruction-form.js";
 export { type LoadedConfig, loadConfig } from "./load.js";
 export { chosenOptimizer } from "./optimizer.js";
+export { placed } from "./placed-error.js";
 export { describeKeys, printChosen, printConfig } from "./print.js";
 export {
   isSettled,

@@ -25,6 +25,7 @@ import { invalidValues } from "./invalid-values.js";
 import { checkOptimizerKeys } from "./optimizer.js";
 import { keepHubToken } from "./secrets.js";
 import { checkChoice, choiceKeys, refuseMissingWay, settleChoice } from "./parameters-choice.js";
+import { placed } from "./placed-error.js";
 import { readSwitch } from "./switch-words.js";
 import { toolDefaults } from "./tool.js";
 import { translate } from "./translate.js";
@@ -118,9 +119,13 @@ export function resolveConfig(
   const parsed = configSchema.safeParse(values);
   if (!parsed.success) throw invalidValues(parsed.error, given);
   checkChoice(parsed.data, given, warnings);
-  checkTogether(parsed.data);
-  checkOptimizerKeys(parsed.data, given, warnings);
-  checkSchedule(parsed.data, given, warnings);
+  try {
+    checkTogether(parsed.data);
+    checkOptimizerKeys(parsed.data, given, warnings);
+    checkSchedule(parsed.data, given, warnings);
+  } catch (error) {
+    throw placed(error, (key) => given.get(key as ConfigKey)?.where ?? "");
+  }
   checkHubKeys(parsed.data, given, warnings);
   if (command !== undefined) refuseUnread(command, parsed.data, given, warnings);
   const { hub_token: token, ...shown } = parsed.data;
@@ -200,6 +205,7 @@ const renamedSwitches = [
   "peft_use_rslora",
   "curriculum_sampling",
   "do_eval",
+  "adafactor",
 ];
 
 /** True for keys whose flag takes no value. */

@@ -31,6 +31,16 @@ export function hasProducts(dtype: GraphDtype): boolean {
   return dtype !== "float16" || (assumed ?? loadBinding().isUsingGpuDevice());
 }
 
+/**
+ * Whether functions that XLA compiles may hold this type: for x86-64 it has no code that converts float16 where
+ * the processor has no instruction for it, and says so when the first step runs.
+ */
+export function hasConversions(dtype: GraphDtype): boolean {
+  if (dtype !== "float16" || loadBinding().isUsingGpuDevice()) return true;
+  const { arch, flags } = readProcessor();
+  return arch !== "x64" || flags.has("avx");
+}
+
 /** Whether the softmax of this type is float32 inside. */
 export const hasWideSoftmax = (dtype: GraphDtype): boolean =>
   dtype === "float32" || (dtype === "bfloat16" && hasBf16Kernels());

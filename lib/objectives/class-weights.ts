@@ -54,7 +54,7 @@ export function classWeightSettings(
   if (asked !== "balanced") {
     return { [setting]: exactlySummed(namedWeights(asked, names, placeOf("class_weights"))) };
   }
-  const rows = new Array<number>(names.length).fill(0);
+  const rows = names.map(() => 0);
   for (let row = 0; row < numRows; row++) {
     for (const label of classesOf(targetsOf(row))) rows[label] = (rows[label] ?? 0) + 1;
   }

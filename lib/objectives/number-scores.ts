@@ -92,7 +92,7 @@ const mean = (values: readonly number[]): number =>
 /** Ranks from 1; equal values have the mean of their places, as in `scipy.stats.rankdata`. */
 function averageRanks(values: readonly number[]): number[] {
   const order = [...values.keys()].sort((a, b) => (values[a] as number) - (values[b] as number));
-  const ranks = new Array<number>(values.length);
+  const ranks = Array.from(values, () => 0);
   let start = 0;
   while (start < order.length) {
     let end = start + 1;

@@ -50,15 +50,17 @@ export interface MetricSchedule {
   readonly next: (state: MetricScheduleState, value: number) => MetricScheduleState;
 }
 
+const notNegative = z.number().min(0);
+
 const comparison = {
   mode: z.enum(["min", "max"]).default("min"),
   threshold_mode: z.enum(["rel", "abs"]),
   threshold: z.number(),
-  patience: z.number().default(10),
-  cooldown: z.number().default(0),
-  factor: z.number().lt(1),
-  min_lr: z.number(),
-  eps: z.number().default(1e-8),
+  patience: notNegative.default(10),
+  cooldown: notNegative.default(0),
+  factor: notNegative.lt(1),
+  min_lr: notNegative,
+  eps: notNegative.default(1e-8),
 };
 
 /** Arguments and defaults of torch.optim.lr_scheduler.ReduceLROnPlateau. */
@@ -78,13 +80,14 @@ const greedyArguments = z.strictObject({
   ...comparison,
   threshold_mode: comparison.threshold_mode.default("abs"),
   threshold: comparison.threshold.default(1e-6),
-  factor: comparison.factor.default(0.95),
+  // A rise divides by it.
+  factor: comparison.factor.positive().default(0.95),
   min_lr: comparison.min_lr.default(greedyMinimumRate),
-  max_lr: z.number().default(1),
-  warmup: z.number().default(0),
+  max_lr: notNegative.default(1),
+  warmup: notNegative.default(0),
   smooth: z.boolean().default(false),
-  window_size: z.number().default(50),
-  reset_start: z.number().default(500),
+  window_size: z.number().min(1).default(50),
+  reset_start: notNegative.default(500),
 });
 
 type Plateau = z.output<typeof plateauArguments>;
@@ -128,7 +131,7 @@ function parse<Schema extends z.ZodType>(
   if (parsed.success) return parsed.data;
   throw new LockstepError("E_CONFIG_INVALID", {
     key: "lr_scheduler_kwargs",
-    expected: `${Object.keys(schema.shape).join(", ")} for ${name}, factor below 1`,
+    expected: `${Object.keys(schema.shape).join(", ")} for ${name}, numbers not negative and factor below 1`,
     got: JSON.stringify(kwargs),
     where: "",
   });

@@ -232,14 +232,22 @@ export function learningRateAt(
   return context.baseLearningRate * at(completedUpdates, context, kwargs);
 }
 
-/** @throws E_CONFIG_INVALID for words where numbers belong, and for shapes that there are none of */
+/** Whether it is a number of updates, of which fewer than none would have no effect. */
+const isCount = (key: string): boolean => key === "num_decay_steps" || key === "num_stable_steps";
+
+/** @throws E_CONFIG_INVALID for words where numbers belong, for fewer than no updates, and for shapes that there are none of */
 function checkTypes(kwargs: ScheduleKwargs): void {
   for (const [key, value] of Object.entries(kwargs)) {
     const shapes =
       key === "warmup_type" ? rampShapes : key === "decay_type" ? decayShapes : undefined;
-    const isRight = shapes === undefined ? Number.isFinite(value) : Object.hasOwn(shapes, value);
+    const least = isCount(key) ? 0 : Number.NEGATIVE_INFINITY;
+    const isRight =
+      shapes === undefined
+        ? Number.isFinite(value) && value >= least
+        : Object.hasOwn(shapes, value);
     if (isRight) continue;
-    const expected = shapes === undefined ? "a number" : Object.keys(shapes).join(", ");
+    const number = isCount(key) ? "a number of at least 0" : "a number";
+    const expected = shapes === undefined ? number : Object.keys(shapes).join(", ");
     throw invalid(`${expected} as ${key}`, kwargs);
   }
 }

@@ -1,4 +1,5 @@
 import { type Batch, checkBatch, type FieldArray } from "#lib/core/batch";
+import { computeDtypes } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import type {
   CreateTrainingEngine,
@@ -9,6 +10,7 @@ import type {
 } from "#lib/core/job";
 import { type ParameterLayout, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { wireRangeBytes } from "#lib/core/wire-space";
+import { hasConversions } from "#lib/graph/bf16-kernels";
 import { Session } from "#lib/graph/session";
 import { createModel } from "#lib/models/index";
 import { objectiveOf } from "#lib/objectives/index";
@@ -24,6 +26,15 @@ import {
 } from "./programs.js";
 import { type WireView, wordsOf } from "./wire-form.js";
 
+/** @throws E_CONFIG_UNSUPPORTED for a type that the device cannot compute in */
+function checkPrecision({ precision }: WorkerJob): void {
+  if (hasConversions(computeDtypes[precision])) return;
+  throw new LockstepError("E_CONFIG_UNSUPPORTED", {
+    ...{ key: precision, value: "true", where: "" },
+    reason: "this processor has no AVX, and with it no instructions that convert float16",
+  });
+}
+
 /** Computes a job's gradients, losses and samples in one TensorFlow session. */
 class GraphEngine implements TrainingEngine {
   readonly plannedBytes: number | undefined;
@@ -34,6 +45,7 @@ class GraphEngine implements TrainingEngine {
   readonly #decoder: Decoder | undefined;
 
   constructor(job: WorkerJob) {
+    checkPrecision(job);
     const model = trainableModel(job);
     this.#job = job;
     this.#programs = buildTrainingPrograms(model, job);

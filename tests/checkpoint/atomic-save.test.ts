@@ -137,6 +137,23 @@ test("files go into a directory that holds other things, and stale shards leave 
   ]);
 });
 
+test("a model in a folder takes the place of the model there, and of nothing else", async (t) => {
+  const output = await temporaryDirectory(t);
+  const save = (names: readonly string[]): Promise<void> =>
+    saveFilesAtomically(output, async (temporary) => {
+      await mkdir(join(temporary, "ema"));
+      for (const name of names) await writeFile(join(temporary, "ema", name), name);
+    });
+  await save(["config.json", "model-00001-of-00001.safetensors"]);
+  await writeFile(join(output, "ema", "notes.txt"), "somebody's");
+  await save(["config.json", "model.safetensors"]);
+  assert.deepEqual((await readdir(join(output, "ema"))).sort(), [
+    "config.json",
+    "model.safetensors",
+    "notes.txt",
+  ]);
+});
+
 test("what another kind of run left in a directory goes: a model and an adapter are never both there", async (t) => {
   const output = await temporaryDirectory(t);
   const save = (names: string[]): Promise<void> =>

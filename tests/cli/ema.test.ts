@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { readdir } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { ModelWeights } from "#lib/checkpoint/index";
@@ -92,4 +92,25 @@ test("the best checkpoint is the result with its own average", async (t) => {
     const kept = await readAll(job.file(`best/checkpoint-${best}${folder}`));
     assert.deepEqual(await readAll(job.file(`best${folder}`)), kept);
   }
+});
+
+test("a folder of somebody's own is no place for the average, and one of an earlier run is", async (t) => {
+  const job = await createCaseJob("23-train-local-keys");
+  t.after(job.remove);
+  const file = await job.writeJob(settings);
+  const train = (...args: string[]) => job.lockstep(["train-local", file, ...args]);
+  const notes = job.file("local/ema/notes.txt");
+  await mkdir(job.file("local/ema"), { recursive: true });
+  await writeFile(notes, "mine");
+  for (const args of [[], ["--overwrite_output_dir"]]) {
+    const { code, stderr } = await train(...args);
+    assert.equal(code, 1);
+    assert.match(stderr, /E_CONFIG_CONFLICT: .*ema_decay and output_dir.*ema\/notes.txt.*move it/);
+  }
+  assert.equal(await readFile(notes, "utf8"), "mine");
+  await rm(notes);
+  assert.equal((await train()).code, 0);
+  const again = await train("--overwrite_output_dir", "--ema_decay", "0.5");
+  assert.equal(again.code, 0, again.stderr);
+  assert.ok(existsSync(job.file("local/ema/model.safetensors")));
 });

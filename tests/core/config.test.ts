@@ -196,7 +196,7 @@ test("a wrong value names the key, what was expected and what came", () => {
       "adam_beta1: 1",
       "adam_beta1 must be a number of at least 0 and less than 1, got 1 (job.yaml:3).",
     ],
-    ["max_steps: 0", "max_steps must be -1, or a whole number of at least 1, got 0."],
+    ["max_steps: 0", "max_steps must be -1, or a whole number of at least 1, got 0 (job.yaml:3)."],
   ];
   for (const [yaml, message] of cases) {
     assert.deepEqual(failure(yaml), { code: "E_CONFIG_INVALID", message });

@@ -81,6 +81,10 @@ test("arguments that a schedule of metrics does not have, or of another type, ar
     ["reduce_lr_on_plateau", { mode: "up" }],
     ["greedy", { verbose: true }],
     ["greedy", { patience: "10" }],
+    ["reduce_lr_on_plateau", { cooldown: -1 }],
+    ["reduce_lr_on_plateau", { factor: -0.5 }],
+    ["greedy", { factor: 0 }],
+    ["greedy", { smooth: true, window_size: 0 }],
   ] as const) {
     assert.throws(() => metricSchedule(name, "loss", { learningRate: 1, kwargs }), {
       code: "E_CONFIG_INVALID",

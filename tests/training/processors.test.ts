@@ -97,20 +97,24 @@ test("bfloat16 is computed on processors without it too, close to that of others
   }
 });
 
-test("float16 is computed on the oldest processors too, with the same losses", async () => {
-  const [expected, limited] = [
+test("float16 is computed on processors with AVX, with the same losses, and refused by name without", async () => {
+  const [expected, limited, older] = [
     await local("fp16", ["--fp16"]),
+    await local("fp16-AVX", ["--fp16"], { ONEDNN_MAX_CPU_ISA: "AVX" }),
     await local("fp16-SSE41", ["--fp16"], { ONEDNN_MAX_CPU_ISA: "SSE41" }),
   ];
   assert.equal(limited.code, 0, limited.stderr);
   const [found, free] = [lossesOf(limited), lossesOf(expected)];
   assert.equal(found.length, 3);
   for (const [index, loss] of found.entries()) {
-    assert.ok(
-      Math.abs(loss - (free[index] as number)) < 1e-3,
-      `${found.join(", ")} and ${free.join(", ")}`,
-    );
+    const both = `${found.join(", ")} and ${free.join(", ")}`;
+    assert.ok(Math.abs(loss - (free[index] as number)) < 1e-3, both);
   }
+  assert.equal(older.code, 1);
+  assert.match(
+    older.stderr,
+    /E_CONFIG_UNSUPPORTED: fp16: true is not supported: this processor has no AVX/,
+  );
 });
 
 test("generate computes in bfloat16 on processors without it, and says what that costs", async () => {

@@ -10,6 +10,7 @@ import {
   normalisedUpdate,
   roundUp8,
 } from "./adafactor-statistics.js";
+import { leastEpsilon } from "./adam-family.js";
 import { defineOptimizer } from "./kind.js";
 import { matricesOf } from "./matrix-segments.js";
 import type { TensorWise } from "./tensor-wise.js";
@@ -50,7 +51,7 @@ export const adafactor = defineOptimizer({
     clip_threshold: z.number().positive().default(1),
     decay_rate: z.number().max(0).default(-0.8),
     beta1: z.number().min(0).lt(1).default(0),
-    eps1: z.number().positive().default(1e-30),
+    eps1: z.number().min(leastEpsilon).default(1e-30),
     eps2: z.number().min(0).default(1e-3),
     relative_step: z.boolean().default(false),
     warmup_init: z.boolean().default(false),

@@ -9,9 +9,15 @@ export const betaFields = {
   adam_beta2: z.number().min(0).lt(1).default(0.999),
 };
 
+/**
+ * Least of a number that keeps a division from 0 / 0: in float32 it is still one, with Adam's corrections too. 0 makes
+ * weights that never had a gradient, as rows of an embedding table, no numbers.
+ */
+export const leastEpsilon = 1e-37;
+
 export const adamFields = {
   ...betaFields,
-  adam_epsilon: z.number().min(0).default(1e-8),
+  adam_epsilon: z.number().min(leastEpsilon).default(1e-8),
 };
 
 interface AdamKeys extends CommonKeys {
