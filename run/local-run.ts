@@ -6,6 +6,7 @@ import {
   evaluationDelaySteps,
   intervalSteps,
   type ResolvedConfig,
+  withChanges,
 } from "#lib/config/index";
 import { engineEnvironment, loadedThreads } from "#lib/core/engine-environment";
 import { slowProducts } from "#lib/core/format";
@@ -89,7 +90,7 @@ async function runLocal(
   const releaseOutput = await claimOutputDirectory(config.output_dir);
   let own: PreparedRun | undefined;
   try {
-    const start = await findStart({ ...config, resume_from_checkpoint: null });
+    const start = await findStart(withChanges(config, { resume_from_checkpoint: null }));
     const note = (text: string): void => bus.publish({ type: "note", text });
     const onDetail = (detail: string): void =>
       bus.publish({ type: "phase.changed", phase: "preparing", detail });

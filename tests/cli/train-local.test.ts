@@ -205,3 +205,20 @@ for (const [signal, exitCode] of [
     assert.ok(!existsSync(job.file("out/model.safetensors")));
   });
 }
+
+test("threads that nobody asked for make no other run of a second start", async (t) => {
+  const job = await createJob(t);
+  for (const workers of [1, 2]) {
+    const file = await job.writeJob({
+      ...{ engine_module: fakeEngine, workers, threads_per_worker: null },
+      ...{
+        global_batch_size: 2,
+        per_device_train_batch_size: 1,
+        gradient_accumulation_steps: 2 / workers,
+      },
+      ...{ gradient_groups: 2, overwrite_output_dir: false },
+    });
+    const { code, stderr } = await job.lockstep(["train-local", file]);
+    assert.equal(code, 0, stderr);
+  }
+});
