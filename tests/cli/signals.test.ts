@@ -26,7 +26,7 @@ before(async () => {
 
 after(() => job.remove());
 
-/** The case's run in a directory of its own; `act` is called once, when it has made some steps. */
+/** The case's run in a directory of its own; `act` is called once, when it has both workers and made some steps. */
 async function run(
   output: string,
   act: (child: ChildProcess) => void,
@@ -34,9 +34,12 @@ async function run(
   onEvent: (event: LockstepEvent, child: ChildProcess) => void = () => {},
 ): Promise<CommandOutcome> {
   let hasActed = false;
+  let numJoined = 0;
   const command = ["train", configFile, "--json-logs", "--output_dir", job.file(output), ...args];
   return job.lockstep(command, (event, child) => {
-    if (event.type === "step.completed" && event.step >= 3 && !hasActed) {
+    if (event.type === "worker.joined") numJoined++;
+    const isUnderWay = event.type === "step.completed" && event.step >= 3 && numJoined === 2;
+    if (isUnderWay && !hasActed) {
       hasActed = true;
       act(child);
     }
@@ -86,14 +89,18 @@ test("TERM, HUP, QUIT and INT, to one process or to all: the step is finished an
 });
 
 test("TERM to all while a checkpoint is written and again later: still one orderly end", async () => {
+  let isUnderWay = false;
   let isSent = false;
   const outcome = await run(
     "saving",
-    () => {},
+    () => {
+      isUnderWay = true;
+    },
     ["--save_strategy", "steps", "--save_steps", "4"],
     (event, { pid = 0 }) => {
       // The step whose checkpoint is being written now.
-      if (event.type !== "step.completed" || event.step !== 8 || isSent) return;
+      if (event.type !== "step.completed" || event.step % 4 !== 0) return;
+      if (!isUnderWay || isSent) return;
       isSent = true;
       signalAll(pid, "SIGTERM");
       signalAll(pid, "SIGTERM");
