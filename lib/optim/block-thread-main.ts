@@ -3,17 +3,15 @@ import { parentPort, receiveMessageOnPort, workerData } from "node:worker_thread
 import { BlockPasses } from "./block-passes.js";
 import type { BlockThreadData, BlockThreadTask } from "./block-thread.js";
 import { instantiateKernels } from "./kernels.js";
-import { touchPages } from "./touch-pages.js";
 
 const { layout, range, optimizer, map, memory, port, counters, sums } =
   workerData as BlockThreadData;
-const buffer = memory.buffer as SharedArrayBuffer;
 const passes = new BlockPasses({
-  ...{ layout, range, optimizer, map, buffer, thread: 1 },
+  ...{ layout, range, optimizer, map, thread: 1 },
   kernels: await instantiateKernels(memory),
+  buffer: memory.buffer as SharedArrayBuffer,
 });
 parentPort?.postMessage("ready");
-touchPages(buffer);
 for (let numDone = 0; ; numDone++) {
   while (Atomics.load(counters, 0) === numDone) Atomics.wait(counters, 0, numDone);
   try {

@@ -6,10 +6,12 @@ import { emaWeight } from "./ema.js";
 import { instantiateKernels } from "./kernels.js";
 import { type MemoryMap, memoryMap, wasmPageBytes } from "./memory-map.js";
 import { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
-import { touchPages } from "./touch-pages.js";
 import type { Update } from "./region-update.js";
 import type { Measurement } from "./tensor-passes.js";
 import type { SumWindow } from "./tensor-sums.js";
+
+/** The smallest of the systems that Node runs on. */
+const systemPageBytes = 4096;
 
 /**
  * The arithmetic of one reducer shard: a contiguous range of the flat parameter space in one wasm
@@ -76,17 +78,19 @@ export class ShardArithmetic implements ShardPiece {
     const pages = Math.ceil(map.totalBytes / wasmPageBytes);
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     const buffer = memory.buffer as SharedArrayBuffer;
-    const { withThread = false } = options;
-    // The thread does it beside what its owner does next, such as the compilation of an engine's functions.
-    if (!withThread) touchPages(buffer);
+    // The first touch of a page costs far more than the arithmetic on it: pay now, not in a step. A byte a
+    // page: V8 fills shared memory a word at a time, which took as long again.
+    const bytes = new Uint8Array(buffer);
+    for (let at = 0; at < bytes.length; at += systemPageBytes) bytes[at] = 0;
     const kernels = await instantiateKernels(memory);
     const passes = new BlockPasses({
       ...{ layout, range, optimizer, map, kernels, buffer },
       thread: 0,
     });
-    const thread = withThread
-      ? await BlockThread.start({ layout, range, optimizer, map, memory }, passes.numBlocks)
-      : undefined;
+    const thread =
+      options.withThread === true
+        ? await BlockThread.start({ layout, range, optimizer, map, memory }, passes.numBlocks)
+        : undefined;
     return new ShardArithmetic(
       range,
       map,
