@@ -27,6 +27,7 @@ import type { TensorSlot } from "#lib/core/parameter-layout";
 import { emaSlot, readScheduleState, type TensorStates } from "#lib/optim/index";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
+import { finiteWeights } from "./finite-weights.js";
 import { emaFolder } from "./output-contents.js";
 import type { PreparedRun } from "./prepared-run.js";
 import { bestCheckpoint, stateForTrainer, writeResults } from "./results.js";
@@ -190,9 +191,9 @@ async function writeModels(
   run: PreparedRun,
   directory: string,
   snapshot: Snapshot,
-  { numUpdates }: CheckpointState,
+  { step, numUpdates }: CheckpointState,
 ): Promise<void> {
-  await writeModel(run, directory, snapshot);
+  await writeModel(run, directory, { step, pieces: snapshot });
   if (run.config.ema_decay === null) return;
   const folder = join(directory, emaFolder);
   await mkdir(folder);
@@ -201,19 +202,22 @@ async function writeModels(
     masters: states[emaSlot] ?? new Float32Array(),
   }));
   // Before the first update there is nothing to average.
-  await writeModel(run, folder, numUpdates === 0 ? snapshot : averages);
+  await writeModel(run, folder, { step, pieces: numUpdates === 0 ? snapshot : averages });
 }
 
 const writeModel = (
   run: PreparedRun,
   directory: string,
-  pieces: readonly MasterPiece[],
-): Promise<void> =>
-  run.parameters.save(directory, {
-    valuesOf: (slot) => gatherTensor(slot, pieces),
-    dtype: run.model.saveDtype,
+  { step, pieces }: { readonly step: number; readonly pieces: readonly MasterPiece[] },
+): Promise<void> => {
+  const dtype = run.model.saveDtype;
+  return run.parameters.save(directory, {
+    valuesOf: (slot) =>
+      finiteWeights(gatherTensor(slot, pieces), { tensor: slot.name, dtype, step }),
+    dtype,
     maxShardBytes: maxShardBytes(run.config),
   });
+};
 
 /** Every file of a checkpoint's top level and of its average, the run's own state excepted. */
 async function copyModel(checkpoint: string, directory: string): Promise<void> {

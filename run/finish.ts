@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { checkpointName } from "#lib/checkpoint/index";
+import { LockstepError } from "#lib/core/errors/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { markFinished, saveFinalModel } from "./files.js";
 import type { PushResult } from "./push.js";
@@ -23,7 +24,8 @@ interface TrainingOutcome {
  *
  * @param directory of what a run that made no step, or was stopped, left
  * @param isWhole whether the history has its closing entry: an evaluation at the end that was cut short is left to do
- * @throws E_HUB_PUSH and others of the push, after all the rest
+ * @throws E_NO_UPDATE, E_NON_FINITE_WEIGHTS before anything is saved; E_HUB_PUSH and others of the push, after all
+ *   the rest
  */
 export async function finishRun(
   run: StartedRun,
@@ -46,6 +48,9 @@ export async function finishRun(
     bus.publish({ type: "phase.changed", phase: "saving", detail });
   let pushed: { readonly value?: string; readonly error?: unknown } | undefined;
   if (outcome === "finished") {
+    if (step > 0 && state.numUpdates === 0) {
+      throw new LockstepError("E_NO_UPDATE", { numSteps: step });
+    }
     tell(await savingDetail(run, state));
     const startedAt = performance.now();
     const saved = await saveFinalModel(run, snapshot, state);

@@ -143,7 +143,7 @@ test("a gradient that no loss scale makes finite ends the run, after a warning",
     if ("warning" in outcome) warnings.push(outcome.warning as string);
   }
   assert.ok(isLockstepError(failure) && failure.code === "E_NON_FINITE_GRADIENT");
-  assert.match(failure.message, /step 19 .* 19th step in a row/);
+  assert.match(failure.message, /step 19 .* like those of the 18 steps before it/);
   assert.deepEqual(
     scales,
     Array.from({ length: 19 }, (_, step) => 2 ** (16 - step)),
@@ -160,7 +160,10 @@ test("an infinite norm is skipped like one that is no number", async () => {
     const { gradientNorm } = await updates.run(shards, { step, loss: 1 });
     assert.ok(!Number.isFinite(gradientNorm));
   }
-  await assert.rejects(updates.run(shards, { step: 2, loss: 1 }), /step 3 .* 3th step in a row/);
+  await assert.rejects(
+    updates.run(shards, { step: 2, loss: 1 }),
+    /step 3 .* like those of the 2 steps before it/,
+  );
   assert.deepEqual(
     calls.map(([call]) => call),
     ["discard", "discard", "discard"],

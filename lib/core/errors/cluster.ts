@@ -110,7 +110,17 @@ export const clusterErrors = {
   ),
   E_NON_FINITE_GRADIENT: entry<{ step: number; loss: number; skipped: number }>(
     (d) =>
-      `The gradient of step ${d.step} is not finite (loss ${d.loss}), the ${d.skipped}th step in a row; the last good checkpoint is untouched.`,
+      `The gradient of step ${d.step} is not finite (loss ${d.loss}), like those of the ${d.skipped - 1} steps before it; the last good checkpoint is untouched.`,
     "Lower the learning rate, lengthen the warm-up, or train in fp32.",
+  ),
+  E_NON_FINITE_WEIGHTS: entry<{ step: number; tensor: string; value: number; dtype: string }>(
+    (d) =>
+      `After step ${d.step} tensor ${d.tensor} holds ${d.value}, which is no finite number in ${d.dtype}; nothing of that step is saved, and earlier checkpoints are untouched.`,
+    "Lower the learning rate or lengthen the warm-up; where only save_dtype is too narrow, save in float32 or bfloat16.",
+  ),
+  E_NO_UPDATE: entry<{ numSteps: number }>(
+    (d) =>
+      `None of the ${d.numSteps} steps had a finite gradient, so the weights are those that the run started from; no result is saved.`,
+    "With fp16 the loss scale begins at 65536 and halves with each such step: take more steps, or bf16 or fp32. Otherwise lower the learning rate.",
   ),
 };
