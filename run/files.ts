@@ -209,15 +209,12 @@ const writeModel = (
   run: PreparedRun,
   directory: string,
   { step, pieces }: { readonly step: number; readonly pieces: readonly MasterPiece[] },
-): Promise<void> => {
-  const dtype = run.model.saveDtype;
-  return run.parameters.save(directory, {
-    valuesOf: (slot) =>
-      finiteWeights(gatherTensor(slot, pieces), { tensor: slot.name, dtype, step }),
-    dtype,
+): Promise<void> =>
+  run.parameters.save(directory, {
+    valuesOf: (slot) => finiteWeights(gatherTensor(slot, pieces), slot.name, step),
+    dtype: run.model.saveDtype,
     maxShardBytes: maxShardBytes(run.config),
   });
-};
 
 /** Every file of a checkpoint's top level and of its average, the run's own state excepted. */
 async function copyModel(checkpoint: string, directory: string): Promise<void> {

@@ -2,6 +2,7 @@ import { copyFile, mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { float32ToBfloat16, float32ToFloat16 } from "#lib/core/bf16";
 import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
+import { LockstepError } from "#lib/core/errors/index";
 import { conversionChunkBytes } from "./limits.js";
 import { withJsonFields } from "./json-fields.js";
 import { modelConfigFor, readModelConfigText } from "./model-config.js";
@@ -29,6 +30,9 @@ export interface ModelDirectoryOptions {
   /** Weights beyond this many bytes go into shards with an index. */
   readonly maxShardBytes?: number;
 }
+
+/** From here on a number rounds to infinity: half a step above the largest that a half type holds. */
+const firstInfinite = Object.freeze({ bfloat16: (2 - 2 ** -8) * 2 ** 127, float16: 65_520 });
 
 /** transformers' default `max_shard_size` is 50 GB in v5 and 5 GB in v4; shards of 5 GB load in both. */
 const defaultMaxShardBytes = 5e9;
@@ -134,7 +138,7 @@ async function writeModelWeights(
     await writeSafetensors(
       join(directory, fileNames[i] as string),
       shard.map(({ name, shape }) => ({ name, shape, dtype: storedDtype })),
-      async (name) => encodeElements(await (byName.get(name) as ModelTensor).read(), dtype),
+      async (name) => encodeElements(await (byName.get(name) as ModelTensor).read(), dtype, name),
     );
   }
   if (shards.length > 1) {
@@ -191,8 +195,17 @@ function weightsIndexText(
   return `${JSON.stringify(index, null, 2)}\n`;
 }
 
-/** Elements as stored bytes, a chunk at a time; float32 needs no copy. */
-export function* encodeElements(values: Float32Array, dtype: FloatDtype): Generator<Uint8Array> {
+/**
+ * Elements as stored bytes, a chunk at a time; float32 needs no copy.
+ *
+ * @param tensor its name
+ * @throws E_TENSOR_RANGE for a finite number that the type does not hold
+ */
+export function* encodeElements(
+  values: Float32Array,
+  dtype: FloatDtype,
+  tensor: string,
+): Generator<Uint8Array> {
   if (dtype === "float32") {
     yield new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
     return;
@@ -203,6 +216,11 @@ export function* encodeElements(values: Float32Array, dtype: FloatDtype): Genera
   for (let done = 0; done < values.length; done += chunkElements) {
     const part = values.subarray(done, done + chunkElements);
     narrow(part, halves);
+    const wide = part.find(
+      (value) => Math.abs(value) >= firstInfinite[dtype] && Number.isFinite(value),
+    );
+    if (wide !== undefined)
+      throw new LockstepError("E_TENSOR_RANGE", { tensor, value: wide, dtype });
     yield new Uint8Array(halves.buffer, 0, part.length * 2);
   }
 }

@@ -3,7 +3,8 @@ import { copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { type ModelTensor, ModelWeights, writeModelDirectory } from "#lib/checkpoint/index";
-import { bfloat16ToFloat32, float32ToBfloat16 } from "#lib/core/bf16";
+import { encodeElements } from "#lib/checkpoint/model-directory";
+import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16 } from "#lib/core/bf16";
 import { fixture, rejectsWith, temporaryDirectory } from "./support.js";
 
 async function openWeights(t: TestContext, directory: string): Promise<ModelWeights> {
@@ -139,4 +140,28 @@ test("an index that lies is refused", async (t) => {
   await rejectsWith(ModelWeights.open(directory), "E_FILE_NOT_FOUND", /00009/);
   await writeFile(join(directory, "model.safetensors.index.json"), "{");
   await rejectsWith(ModelWeights.open(directory), "E_JSON_FILE");
+});
+
+test("a number that a half type rounds to infinity is refused, and an infinity stays one", () => {
+  const below = (value: number): number => {
+    const bits = new Uint32Array(Float32Array.of(value).buffer);
+    bits[0] = (bits[0] as number) - 1;
+    return new Float32Array(bits.buffer)[0] as number;
+  };
+  for (const [dtype, border, widen] of [
+    ["float16", 65_520, float16ToFloat32],
+    ["bfloat16", (2 - 2 ** -8) * 2 ** 127, bfloat16ToFloat32],
+  ] as const) {
+    const stored = (value: number): number => {
+      const [bytes] = encodeElements(Float32Array.of(1, value), dtype, "w");
+      const halves = new Uint16Array((bytes as Uint8Array).slice().buffer);
+      return widen(halves)[1] as number;
+    };
+    for (const sign of [1, -1]) {
+      assert.ok(Number.isFinite(stored(sign * below(border))), dtype);
+      assert.throws(() => stored(sign * border), { code: "E_TENSOR_RANGE" });
+      assert.equal(stored(sign * Number.POSITIVE_INFINITY), sign * Number.POSITIVE_INFINITY);
+    }
+    assert.ok(Number.isNaN(stored(Number.NaN)));
+  }
 });

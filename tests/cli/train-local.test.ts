@@ -157,21 +157,23 @@ test("a gradient that is not finite is left out, with the cluster's weights and 
 test("weights that are no numbers any more are not saved, nor those that save_dtype does not hold", async (t) => {
   const keys = { max_steps: 1, optim: "sgd", max_grad_norm: 0, lr_scheduler_type: "constant" };
   for (const [changes, message] of [
-    [{ learning_rate: 1e38 }, /After step 1 tensor \S+ holds -?Infinity, .* in float32;/],
-    [{ learning_rate: 1e8, save_dtype: "float16" }, /tensor \S+ holds -?\d.*, .* in float16;/],
+    [{ learning_rate: 1e38 }, /^E_NON_FINITE_WEIGHTS: After step 1 tensor \S+ holds -?Infinity/m],
+    [
+      { learning_rate: 1e8, save_dtype: "float16" },
+      /^E_TENSOR_RANGE: Tensor .* infinite in float16/m,
+    ],
   ] as const) {
     const { job, file } = await poisonedJob(t, [], { ...keys, warmup_steps: 0, ...changes });
     for (const command of ["train-local", "train"]) {
       const { code, stderr } = await job.lockstep([command, file, "--save_strategy", "no"]);
       assert.equal(code, 1, command);
-      assert.match(stderr, /^E_NON_FINITE_WEIGHTS: /m, command);
-      assert.match(stderr, message);
+      assert.match(stderr, message, command);
       await assert.rejects(readFile(job.file("out/model.safetensors")), { code: "ENOENT" });
     }
     const saving = ["train", file, "--save_strategy", "steps", "--save_steps", "1"];
     const { code, stderr } = await job.lockstep([...saving, "--output_dir", "kept"]);
     assert.equal(code, 1);
-    assert.match(stderr, /^E_NON_FINITE_WEIGHTS: /m);
+    assert.match(stderr, message);
     await assert.rejects(readFile(job.file("kept/checkpoint-1/model.safetensors")), {
       code: "ENOENT",
     });

@@ -39,7 +39,7 @@ export async function* decodeTensor(
         reordered.set(decoded.subarray(from, from + rowElements), to * rowElements);
       }
     }
-    yield* encodeElements(reordered.subarray(0, rows * rowElements), dtype);
+    yield* encodeElements(reordered.subarray(0, rows * rowElements), dtype, mapping.name);
   }
 }
 

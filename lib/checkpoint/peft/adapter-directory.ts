@@ -210,7 +210,7 @@ export async function writeAdapterDirectory(
   await writeSafetensors(
     join(directory, adapterWeightsFileName),
     tensors.map(({ name, shape }) => ({ name, shape, dtype: storedDtypeOf[dtype] })),
-    async (key) => encodeElements(await (byKey.get(key) as ModelTensor).read(), dtype),
+    async (key) => encodeElements(await (byKey.get(key) as ModelTensor).read(), dtype, key),
   );
   // An adapter on disk is one to be used: peft starts training only when told so.
   const text = formatLoraConfig({ ...config, inference_mode: true });

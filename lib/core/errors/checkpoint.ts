@@ -31,6 +31,10 @@ export const checkpointErrors = {
       `Tensor "${d.tensor}" of ${d.where} has ${d.expected} ${d.unit}, but ${d.actual} were given.`,
     "Check that config.json and the weights belong to the same model.",
   ),
+  E_TENSOR_RANGE: entry<{ tensor: string; value: number; dtype: string }>(
+    (d) => `Tensor "${d.tensor}" holds ${d.value}, which would be infinite in ${d.dtype}.`,
+    "Save in float32 or bfloat16 (save_dtype, --dtype), which have the range for it.",
+  ),
   E_DUPLICATE_TENSOR: entry<{ where: string; tensor: string }>(
     (d) => `${d.where} names tensor "${d.tensor}" twice.`,
     "Each tensor is stored once; remove the duplicate from what writes the file.",

@@ -113,10 +113,10 @@ export const clusterErrors = {
       `The gradient of step ${d.step} is not finite (loss ${d.loss}), like those of the ${d.skipped - 1} steps before it; the last good checkpoint is untouched.`,
     "Lower the learning rate, lengthen the warm-up, or train in fp32.",
   ),
-  E_NON_FINITE_WEIGHTS: entry<{ step: number; tensor: string; value: number; dtype: string }>(
+  E_NON_FINITE_WEIGHTS: entry<{ step: number; tensor: string; value: number }>(
     (d) =>
-      `After step ${d.step} tensor ${d.tensor} holds ${d.value}, which is no finite number in ${d.dtype}; nothing of that step is saved, and earlier checkpoints are untouched.`,
-    "Lower the learning rate or lengthen the warm-up; where only save_dtype is too narrow, save in float32 or bfloat16.",
+      `After step ${d.step} tensor ${d.tensor} holds ${d.value}; nothing of that step is saved, and earlier checkpoints are untouched.`,
+    "Lower the learning rate or lengthen the warm-up.",
   ),
   E_NO_UPDATE: entry<{ numSteps: number }>(
     (d) =>
