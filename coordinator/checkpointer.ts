@@ -1,4 +1,4 @@
-import type { TensorStates } from "#lib/optim/index";
+import type { TensorStates } from "#lib/core/shard-arrays";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { CheckpointState, CoordinatorOptions, Snapshot } from "./options.js";
 

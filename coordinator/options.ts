@@ -3,13 +3,8 @@ import type { Batch } from "#lib/core/batch";
 import type { Metrics } from "#lib/core/events";
 import type { WorkerJob } from "#lib/core/job";
 import type { ElementRange } from "#lib/core/parameter-layout";
-import type { ShardPiece } from "#lib/core/shard-arrays";
-import type {
-  LossScalerState,
-  MetricScheduleState,
-  TensorStates,
-  UpdateSettings,
-} from "#lib/optim/index";
+import type { ShardPiece, TensorStates } from "#lib/core/shard-arrays";
+import type { LossScalerState, MetricScheduleState, UpdateSettings } from "#lib/optim/index";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { WireSecurity } from "#lib/wire/security";
 import type { FrontDoor } from "./front-door.js";

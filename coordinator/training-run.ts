@@ -1,8 +1,9 @@
+import type { TensorStates } from "#lib/core/shard-arrays";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
 import { objectiveOf } from "#lib/objectives/index";
 import { metricsOf } from "#lib/objectives/metrics";
-import { StepUpdate, type TensorStates } from "#lib/optim/index";
+import { StepUpdate } from "#lib/optim/index";
 import { Checkpointer } from "./checkpointer.js";
 import { isDue, isEvaluationDue } from "./due.js";
 import { EvaluationWork, GenerationWork } from "./inference-work.js";

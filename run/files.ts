@@ -1,3 +1,4 @@
+import type { TensorStates } from "#lib/core/shard-arrays";
 import { copyFile, mkdir, readdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
@@ -24,7 +25,7 @@ import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { MasterPiece } from "#lib/core/masters-hash";
 import type { TensorSlot } from "#lib/core/parameter-layout";
-import { emaSlot, readScheduleState, type TensorStates } from "#lib/optim/index";
+import { emaSlot, readScheduleState } from "#lib/optim/index";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
 import { finiteWeights } from "./finite-weights.js";
@@ -152,18 +153,21 @@ export async function readState(file: string): Promise<CheckpointState> {
     ...(isRecord(best) && typeof best.metric === "number" && isCount(best.step)
       ? { best: { metric: best.metric, step: best.step } }
       : {}),
-    ...withLossScaler(parsed.lossScaler),
+    ...withLossScaler(parsed.lossScaler, file),
     ...withSchedule(parsed.schedule, file),
     ...withAccount(parsed.account),
   };
 }
 
-function withLossScaler(value: unknown): Pick<CheckpointState, "lossScaler"> {
-  if (!isRecord(value)) return {};
-  const { scale, growthTracker } = value;
-  return typeof scale === "number" && scale > 0 && typeof growthTracker === "number"
-    ? { lossScaler: { scale, growthTracker } }
-    : {};
+/** @throws E_JSON_FILE where it is not that of a run: from the first scale on it would be another one */
+function withLossScaler(value: unknown, file: string): Pick<CheckpointState, "lossScaler"> {
+  if (value === undefined) return {};
+  const { scale, growthTracker } = isRecord(value) ? value : {};
+  const isScale = typeof scale === "number" && scale > 0;
+  if (isScale && typeof growthTracker === "number" && Number.isSafeInteger(growthTracker)) {
+    return { lossScaler: { scale, growthTracker } };
+  }
+  throw new LockstepError("E_JSON_FILE", { file, problem: "its loss scale is not that of a run" });
 }
 
 /** @throws E_JSON_FILE where it is not what a schedule remembers */

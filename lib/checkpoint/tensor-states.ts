@@ -1,15 +1,13 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
+import type { TensorStates } from "#lib/core/shard-arrays";
 import { openSafetensors } from "./safetensors-file.js";
 import { writeTensors } from "./tensor-store.js";
 
 /** Beside the shards' files, where the optimizer keeps something of whole tensors. */
 const fileName = "optimizer-tensors.safetensors";
 const format = "lockstep-tensor-states-1";
-
-/** Float32 arrays by name, as `TENSOR.STATE`. */
-type TensorStates = Readonly<Record<string, Float32Array>>;
 
 /** Writes what an optimizer keeps of whole tensors into the existing `directory`; no file where that is nothing. */
 export async function writeTensorStates(directory: string, states: TensorStates): Promise<void> {

@@ -8,6 +8,9 @@ export interface ShardArrays {
   readonly states: Readonly<Record<string, Float32Array>>;
 }
 
+/** What the optimizer keeps of whole tensors, which no shard has: float32 arrays by `TENSOR.STATE`. */
+export type TensorStates = Readonly<Record<string, Float32Array>>;
+
 /** A range of the flat space with its arrays. */
 export interface ShardPiece extends ShardArrays {
   readonly range: ElementRange;

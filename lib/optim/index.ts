@@ -25,5 +25,4 @@ export {
   type UpdateSettings,
 } from "./step-update.js";
 export type { Measurement } from "./tensor-passes.js";
-export type { TensorStates } from "./tensor-statistics.js";
 export type { SumWindow } from "./tensor-sums.js";

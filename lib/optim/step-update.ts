@@ -1,3 +1,4 @@
+import type { TensorStates } from "#lib/core/shard-arrays";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Metrics } from "#lib/core/events";
 import { blockElements, type ParameterLayout, regionAt } from "#lib/core/parameter-layout";
@@ -7,7 +8,7 @@ import type { MetricSchedule, MetricScheduleState } from "./metric-schedules.js"
 import type { ChosenOptimizer } from "./optimizers/index.js";
 import type { Update } from "./region-update.js";
 import type { Measurement } from "./tensor-passes.js";
-import { type TensorStates, TensorStatistics } from "./tensor-statistics.js";
+import { TensorStatistics } from "./tensor-statistics.js";
 import type { SumWindow } from "./tensor-sums.js";
 
 /**

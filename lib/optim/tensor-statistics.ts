@@ -1,12 +1,10 @@
 import { type ParameterLayout, type Region, regionAt } from "#lib/core/parameter-layout";
+import type { TensorStates } from "#lib/core/shard-arrays";
 import { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
 import type { WholeTensor } from "./optimizers/tensor-wise.js";
 import { type Update, updateOfRegion } from "./region-update.js";
 import type { Measurement } from "./tensor-passes.js";
 import { addInto, type SumWindow } from "./tensor-sums.js";
-
-/** Float32 arrays that an optimizer keeps of whole tensors, by `TENSOR.STATE`. */
-export type TensorStates = Readonly<Record<string, Float32Array>>;
 
 interface MeasuredTensor extends WholeTensor {
   readonly region: Region;

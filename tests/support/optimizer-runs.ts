@@ -1,3 +1,4 @@
+import type { TensorStates } from "#lib/core/shard-arrays";
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -19,7 +20,6 @@ import {
   type ChosenOptimizer,
   ShardArithmetic,
   StepUpdate,
-  type TensorStates,
   type UpdatedShards,
 } from "#lib/optim/index";
 import { testValues } from "./compare.js";
