@@ -1,7 +1,11 @@
 import { type Batch, inputFields } from "#lib/core/batch";
-import type { ObjectiveJob, WorkerJob } from "#lib/core/job";
+import assert from "node:assert/strict";
+import { computeDtypes, type Precision } from "#lib/core/dtype";
+import type { ObjectiveJob, TrainingEngine, WorkerJob } from "#lib/core/job";
 import { objectiveOf } from "#lib/objectives/index";
+import { assertClose } from "./compare.js";
 import { readFixtureCase, readFixtureSpace } from "./model-fixtures.js";
+import { readSlot } from "./tiny-llama.js";
 
 /** transformers' default. */
 const defaultNumLabels = 2;
@@ -11,9 +15,10 @@ export async function objectiveCase(
   name: string,
   kind: string,
   settings: Partial<ObjectiveJob> = {},
+  precision: Precision = "fp32",
 ) {
   const reference = readFixtureCase(name);
-  const { wireBytes, ...space } = await readFixtureSpace(name);
+  const { wireBytes, ...space } = await readFixtureSpace(name, computeDtypes[precision]);
   const names = Object.keys(space.modelConfig["id2label"] ?? {});
   const numLabels = kind === "causal_lm" ? {} : { numLabels: names.length || defaultNumLabels };
   const objective: ObjectiveJob = { kind, ...numLabels, ...settings };
@@ -23,7 +28,7 @@ export async function objectiveCase(
     ...space,
     ...{ objective, parameters: { kind: "full" } },
     batchFields: [...inputFields({ hasSegments: true }), ...targets(objective)],
-    ...{ precision: "fp32", generationLength: 0, threadsPerWorker: 1 },
+    ...{ precision, generationLength: 0, threadsPerWorker: 1 },
     sequenceLength: reference.rowLength,
     microBatchSize: reference.numRows,
     evalBatchSize: reference.numRows,
@@ -39,4 +44,50 @@ export async function objectiveCase(
     },
   };
   return { job, batch, reference, wireBytes };
+}
+
+/** The same by what the fixture's labels are: a class a row, or the next token. */
+export const trainedCase = (name: string, precision: Precision) =>
+  objectiveCase(
+    name,
+    readFixtureCase(name).labelsPerRow === 1 ? "single_label_classification" : "causal_lm",
+    {},
+    precision,
+  );
+
+/**
+ * Computes the case's mean loss and its gradients with the weights that the engine has, and compares them with
+ * another's within 1e-5.
+ *
+ * @param weight what the loss is a mean over
+ * @returns the sum that the engine gave
+ */
+export async function assertLossAndGradients(
+  engine: TrainingEngine,
+  {
+    job,
+    batch,
+    wireBytes,
+  }: Pick<Awaited<ReturnType<typeof objectiveCase>>, "job" | "batch" | "wireBytes">,
+  {
+    weight,
+    loss,
+    gradientOf,
+  }: {
+    readonly weight: number;
+    readonly loss: number;
+    readonly gradientOf: (tensor: string) => Promise<Float32Array>;
+  },
+) {
+  const gradients = new Uint8Array(wireBytes.byteLength);
+  const sum = engine.accumulate(batch, 1 / weight, true, gradients);
+  assert.equal(sum.weight, weight);
+  assert.ok(Math.abs(sum.lossSum / weight / loss - 1) < 1e-5, `${sum.lossSum / weight}`);
+  for (const { name: tensor } of job.layout.tensors) {
+    const exact = await gradientOf(tensor);
+    // A key's bias has no gradient, only rounding.
+    if (Math.hypot(...exact) < 1e-6) continue;
+    assertClose(readSlot(job.layout, tensor, gradients), exact, 1e-5, tensor);
+  }
+  return sum;
 }

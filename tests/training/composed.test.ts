@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { lockstepCommand } from "#tests/support/lockstep-command";
+import { mastersOf, runJob } from "#tests/support/job-runs";
 import { createTinyJob } from "#tests/support/tiny-job";
 
 // Parts of a run that are tested one by one elsewhere, many of them at once: whatever is combined, one process,
@@ -33,20 +33,7 @@ for (const [name, settings] of Object.entries(combinations)) {
   test(`the same weights whoever computes: ${name}`, async (t) => {
     const job = await createTinyJob({ ...common, ...settings });
     t.after(job.remove);
-    const run = async (command: "train" | "train-local", into: string, args: string[] = []) => {
-      const outcome = await lockstepCommand(
-        [
-          ...[command, job.configFile, ...(command === "train" ? ["--json-logs"] : [])],
-          ...["--output-dir", join(job.directory, into), ...args],
-        ],
-        join(job.directory, "cache"),
-      );
-      assert.equal(outcome.code, 0, outcome.stderr);
-      return outcome;
-    };
-    const local = await run("train-local", "local");
-    const digest = /masters sha256 ([0-9a-f]{64})/.exec(local.lines.join("\n"))?.[1];
-    assert.ok(digest !== undefined, local.lines.join("\n"));
+    const digest = mastersOf(await runJob(job, "train-local", "local"));
     const saves = ["--save-strategy", "steps", "--save-steps", "3"];
     for (const [into, args] of [
       ["two", ["--workers", "2", "--reducer-shards", "3", ...saves]],
@@ -58,8 +45,7 @@ for (const [name, settings] of Object.entries(combinations)) {
         ],
       ],
     ] as const) {
-      const cluster = await run("train", into, [...args]);
-      assert.equal(cluster.of("run.completed")[0]?.mastersSha256, digest, into);
+      assert.equal(mastersOf(await runJob(job, "train", into, args)), digest, into);
     }
   });
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { lockstepCommand } from "#tests/support/lockstep-command";
+import { mastersOf, type RunArguments, runJob } from "#tests/support/job-runs";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 // A model whose config.json says 0.1, in the whole command: the same masks in every process.
@@ -21,29 +21,12 @@ after(() => job.remove());
 
 const modelConfigFile = (): string => join(job.directory, "model", "config.json");
 
-const run = (
-  command: "train" | "train-local",
-  name: string,
-  args: readonly string[] = [],
-  onEvent?: Parameters<typeof lockstepCommand>[2],
-) =>
-  lockstepCommand(
-    [
-      ...[command, job.configFile, ...(command === "train" ? ["--json-logs"] : [])],
-      ...["--output-dir", join(job.directory, name), ...args],
-    ],
-    join(job.directory, "cache"),
-    onEvent,
-  );
+const run = (...args: RunArguments) => runJob(job, ...args);
 
 /** What one process prints and ends with. */
 async function ofOneProcess(name: string, args: readonly string[] = []) {
   const local = await run("train-local", name, args);
-  assert.equal(local.code, 0, local.stderr);
-  const text = local.lines.join("\n");
-  const digest = /masters sha256 ([0-9a-f]{64})/.exec(text)?.[1];
-  assert.ok(digest !== undefined, text);
-  return { text, digest };
+  return { text: local.lines.join("\n"), digest: mastersOf(local) };
 }
 
 let expected = "";
@@ -58,7 +41,7 @@ test("a model whose config.json says 0.1 trains with it, and the run says so", a
   const [started] = cluster.of("run.started");
   assert.deepEqual(started?.dropout, { attention: 0.1 });
   assert.ok(started?.dataLines?.includes(told));
-  assert.equal(cluster.of("run.completed")[0]?.mastersSha256, expected);
+  assert.equal(mastersOf(cluster), expected);
 });
 
 test("two and four workers, and recomputed activations, end with the same weights", async () => {
@@ -67,8 +50,7 @@ test("two and four workers, and recomputed activations, end with the same weight
     ["--workers", "4", "--reducer_shards", "3"],
   ]) {
     const cluster = await run("train", `of-${args[1]}`, args);
-    assert.equal(cluster.code, 0, cluster.stderr);
-    assert.equal(cluster.of("run.completed")[0]?.mastersSha256, expected, args.join(" "));
+    assert.equal(mastersOf(cluster), expected, args.join(" "));
   }
 });
 
@@ -84,18 +66,18 @@ test("kill -9 of a worker in step 3 changes nothing", async () => {
   });
   assert.equal(broken.code, 0, broken.stderr);
   assert.ok(broken.of("worker.lost").some(({ workerId }) => workerId === killed));
-  assert.equal(broken.of("run.completed")[0]?.mastersSha256, expected);
+  assert.equal(mastersOf(broken), expected);
 });
 
 test("a resumed run ends like one that was not stopped, and not with other rates", async () => {
   const saving = ["--save-strategy", "steps", "--save-steps", "3", "--workers", "1"];
   const whole = await run("train", "whole", saving);
-  assert.equal(whole.of("run.completed")[0]?.mastersSha256, expected, whole.stderr);
+  assert.equal(mastersOf(whole), expected);
   const from = ["--resume-from-checkpoint", join(job.directory, "whole", "checkpoint-3")];
   const resumed = await run("train", "resumed", [...saving, ...from]);
-  assert.equal(resumed.of("run.completed")[0]?.mastersSha256, expected, resumed.stderr);
+  assert.equal(mastersOf(resumed), expected);
   const same = await run("train", "same", [...saving, ...from, "--dropout", "{attention: 0.1}"]);
-  assert.equal(same.of("run.completed")[0]?.mastersSha256, expected, same.stderr);
+  assert.equal(mastersOf(same), expected);
   const other = await run("train", "other", [...saving, ...from, "--dropout", "0"]);
   assert.notEqual(other.code, 0);
   assert.match(
@@ -115,8 +97,7 @@ test("adapters with lora_dropout end with the same weights in one process and tw
   const lora = ["--use_peft", "true", "--lora_dropout", "0.25", "--learning-rate", "1e-2"];
   const { digest: alone } = await ofOneProcess("lora", lora);
   const cluster = await run("train", "lora-2", [...lora, "--workers", "2"]);
-  assert.equal(cluster.code, 0, cluster.stderr);
-  assert.equal(cluster.of("run.completed")[0]?.mastersSha256, alone);
+  assert.equal(mastersOf(cluster), alone);
   assert.deepEqual(cluster.of("run.started")[0]?.dropout, { adapters: 0.25 });
   const saved = JSON.parse(
     await readFile(join(job.directory, "lora-2", "adapter_config.json"), "utf8"),

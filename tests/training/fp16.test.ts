@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
+import { mastersOf, type RunArguments, runJob } from "#tests/support/job-runs";
+import type { CommandOutcome } from "#tests/support/lockstep-command";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 // float16 in the whole command, with the real engine in real processes, on a model whose gradients overflow with
@@ -45,20 +46,7 @@ async function amplify(path: string, name: string, factor: number): Promise<void
   }
 }
 
-const run = (
-  command: "train" | "train-local",
-  name: string,
-  args: readonly string[] = [],
-  onEvent?: Parameters<typeof lockstepCommand>[2],
-) =>
-  lockstepCommand(
-    [
-      ...[command, job.configFile, ...(command === "train" ? ["--json-logs"] : [])],
-      ...["--output-dir", join(job.directory, name), ...args],
-    ],
-    join(job.directory, "cache"),
-    onEvent,
-  );
+const run = (...args: RunArguments) => runJob(job, ...args);
 
 /** Steps of one process: scale, and whether the step made an update. */
 const stepsOf = ({ lines }: CommandOutcome) =>
@@ -72,17 +60,9 @@ let known: Promise<{ readonly digest: string; readonly local: CommandOutcome }> 
 /** What one process ends with. */
 const ofOneProcess = async () => {
   known ??= run("train-local", "local").then((local) => {
-    assert.equal(local.code, 0, local.stderr);
-    const digest = /masters sha256 ([0-9a-f]{64})/.exec(local.lines.join("\n"))?.[1];
-    assert.ok(digest !== undefined, local.lines.join("\n"));
-    return { digest, local };
+    return { digest: mastersOf(local), local };
   });
   return known;
-};
-
-const digestOf = (outcome: CommandOutcome): string | undefined => {
-  assert.equal(outcome.code, 0, outcome.stderr);
-  return outcome.of("run.completed")[0]?.mastersSha256;
 };
 
 test("steps that overflow are skipped, halve the scale, and are told", async () => {
@@ -110,7 +90,7 @@ test("one and two workers end with the weights of one process", async () => {
   const { digest, local } = await ofOneProcess();
   for (const workers of [1, 2]) {
     const cluster = await run("train", `workers-${workers}`, ["--workers", String(workers)]);
-    assert.equal(digestOf(cluster), digest);
+    assert.equal(mastersOf(cluster), digest);
     assert.deepEqual(
       cluster.of("step.completed").map(({ lossScale, gradientNorm }) => ({
         scale: lossScale,
@@ -135,7 +115,7 @@ test("kill -9 of a worker in a step that is skipped, and in one that is not, cha
         process.kill(pids.get(killed) as number, "SIGKILL");
       }
     });
-    assert.equal(digestOf(broken), digest);
+    assert.equal(mastersOf(broken), digest);
     assert.ok(broken.of("worker.lost").some(({ workerId }) => workerId === killed));
   }
 });
@@ -143,11 +123,11 @@ test("kill -9 of a worker in a step that is skipped, and in one that is not, cha
 test("a run that goes on from a checkpoint keeps its scale and ends with the same weights", async () => {
   const { digest, local } = await ofOneProcess();
   const saving = ["--save-strategy", "steps", "--save-steps", "1"];
-  assert.equal(digestOf(await run("train", "saved", saving)), digest);
+  assert.equal(mastersOf(await run("train", "saved", saving)), digest);
   const checkpoint = join(job.directory, "saved", "checkpoint-2");
   const from = ["--resume-from-checkpoint", checkpoint];
   const resumed = await run("train", "resumed", [...from, "--reducer-shards", "3"]);
-  assert.equal(digestOf(resumed), digest);
+  assert.equal(mastersOf(resumed), digest);
   assert.deepEqual(
     resumed.of("step.completed").map(({ lossScale }) => lossScale),
     stepsOf(local)

@@ -5,6 +5,7 @@ import { after, before, test } from "node:test";
 import { ModelWeights } from "#lib/checkpoint/index";
 import { AdapterDirectory } from "#lib/checkpoint/peft/index";
 import { adapterFacts } from "#lib/models/facts";
+import { mastersOf, runJob } from "#tests/support/job-runs";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { createTinyClassifier } from "#tests/support/tiny-classifier";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
@@ -21,26 +22,16 @@ before(async () => {
 after(() => job.remove());
 
 const run = (command: "train" | "train-local", name: string, ...args: readonly string[]) =>
-  lockstepCommand(
-    [
-      ...[command, job.configFile, ...(command === "train" ? ["--json-logs"] : [])],
-      ...["--output-dir", join(job.directory, name), ...args],
-    ],
-    join(job.directory, "cache"),
-  );
+  runJob(job, command, name, args);
 
 for (const precision of ["--bf16", "--no-bf16"]) {
   test(`one process, one and two workers end with the same adapter (${precision})`, async () => {
     const local = await run("train-local", `local${precision}`, precision);
-    assert.equal(local.code, 0, local.stderr);
-    const expected = /masters sha256 ([0-9a-f]{64})/.exec(local.lines.join("\n"))?.[1];
-    assert.ok(expected !== undefined, local.lines.join("\n"));
+    const expected = mastersOf(local);
     for (const numWorkers of [1, 2]) {
       const name = `workers-${numWorkers}${precision}`;
       const cluster = await run("train", name, precision, "--workers", String(numWorkers));
-      assert.equal(cluster.code, 0, cluster.stderr);
-      const [completed] = cluster.of("run.completed");
-      assert.equal(completed?.mastersSha256, expected, name);
+      assert.equal(mastersOf(cluster), expected, name);
     }
   });
 }
@@ -51,9 +42,7 @@ test("with LoRA+ and rates by layer one process and two workers end with the sam
   assert.equal(local.code, 0, local.stderr);
   assert.match(local.lines.join("\n"), /learning rates: \d groups, from 0\.00\d+ to 0\.0\d+/);
   const cluster = await run("train", "rates", ...rates, "--workers", "2");
-  assert.equal(cluster.code, 0, cluster.stderr);
-  const expected = /masters sha256 ([0-9a-f]{64})/.exec(local.lines.join("\n"))?.[1];
-  assert.equal(cluster.of("run.completed")[0]?.mastersSha256, expected);
+  assert.equal(mastersOf(cluster), mastersOf(local));
   const [before, later] = cluster.of("evaluation.completed");
   assert.ok((later?.loss ?? 0) < (before?.loss ?? 0), "the validation loss falls");
 });

@@ -7,7 +7,7 @@ import { dependsOn, type GraphNode, neededNodes } from "#lib/graph/builder";
 import { createModel, type CausalLanguageModel } from "#lib/models/index";
 import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
-import { readFixtureJob } from "#tests/support/fixture-job";
+import { trainedCase } from "#tests/support/objective-cases";
 import { loadFrozen, readLoraFixture } from "#tests/support/lora-fixtures";
 import { tinyLlamaJob } from "#tests/support/tiny-llama";
 
@@ -40,7 +40,7 @@ for (const name of [...causal, ...others, ...classifiers]) {
   test(`${name}: checkpointing changes no bit of losses and gradients`, async () => {
     const isFirst = name === "gpt2";
     for (const precision of isFirst ? (["fp32", "bf16", "fp16"] as const) : (["bf16"] as const)) {
-      const { job, wireBytes, batch } = await readFixtureJob(name, precision);
+      const { job, wireBytes, batch } = await trainedCase(name, precision);
       const kept = await gradientsOf(job, wireBytes, batch);
       const again = await gradientsOf({ ...job, gradientCheckpointing: true }, wireBytes, batch);
       assert.ok(kept.losses.every((loss) => Number.isFinite(loss) && loss > 0));

@@ -19,7 +19,7 @@ import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
 import { assertClose } from "#tests/support/compare";
 import { compileFunction } from "#tests/support/compiled-function";
-import { readFixtureJob } from "#tests/support/fixture-job";
+import { trainedCase } from "#tests/support/objective-cases";
 import { floatArg, intArg } from "#tests/support/kernel-case";
 import { loadFrozen, readLoraFixture } from "#tests/support/lora-fixtures";
 import { readSlot } from "#tests/support/tiny-llama";
@@ -96,7 +96,7 @@ function assertAsExpected({ job, gradients, ...losses }: Computed, expected: Dro
 
 for (const [name, expected] of Object.entries(models)) {
   test(`${name}: with the same masks, loss and gradients are those of transformers in training`, async () => {
-    const { job, wireBytes, batch } = await readFixtureJob(name, "fp32");
+    const { job, wireBytes, batch } = await trainedCase(name, "fp32");
     const dropping = { ...job, dropout: { seed, rates: expected.rates } };
     assertAsExpected(await compute(dropping, wireBytes, { ...batch, coordinates }), expected);
     assert.equal(placesOf(dropping), expected.places);
@@ -133,7 +133,7 @@ const placesOf = (job: WorkerJob): number =>
 const allKinds: DropoutRates = { embeddings: 0.1, attention: 0.1, residual: 0.1, classifier: 0.1 };
 
 test("a job that drops nothing has no random number in its graph, nor has any evaluation", async () => {
-  const { job } = await readFixtureJob("gpt2", "bf16");
+  const { job } = await trainedCase("gpt2", "bf16");
   const plain = programsOf(job);
   assert.equal(plain.live("only").length, 0);
   assert.ok(!("coordinates" in plain.programs.gradients.only.feeds));
@@ -149,7 +149,7 @@ for (const [name, precision] of [
   ["phi3-partial", "bf16"],
 ] as const) {
   test(`${name}, ${precision}: coordinates decide the masks, recomputed activations have the same`, async () => {
-    const { job, wireBytes, batch } = await readFixtureJob(name, precision);
+    const { job, wireBytes, batch } = await trainedCase(name, precision);
     const dropping = { ...job, dropout: { seed, rates: allKinds } };
     const lossAt = async (change: Partial<BatchCoordinates>, of: WorkerJob = dropping) => {
       const at = { step: 5, group: 1, index: 0, ...change };
@@ -196,7 +196,7 @@ test("over 2,000 steps the mean of each kind's dropout is the value itself", () 
 });
 
 test("a gradient agrees with the central difference of losses under the same masks", async () => {
-  const { job, wireBytes, batch } = await readFixtureJob("gpt2", "fp32");
+  const { job, wireBytes, batch } = await trainedCase("gpt2", "fp32");
   const dropping = { ...job, dropout: { seed, rates: allKinds } };
   const engine = await createEngine(dropping);
   const at = { ...batch, coordinates };
@@ -217,7 +217,7 @@ test("a gradient agrees with the central difference of losses under the same mas
 });
 
 test("no mask waits for backward: with recomputed activations a layer's bits are drawn again", async () => {
-  const { job } = await readFixtureJob("gpt2", "bf16");
+  const { job } = await trainedCase("gpt2", "bf16");
   const rates = { residual: 0.1 };
   const count = (gradientCheckpointing: boolean): number =>
     programsOf({ ...job, gradientCheckpointing, dropout: { seed, rates } }).live("only").length;
@@ -227,7 +227,7 @@ test("no mask waits for backward: with recomputed activations a layer's bits are
 });
 
 test("a step that XLA compiles as one function drops the same values", async () => {
-  const { job, wireBytes, batch } = await readFixtureJob("gpt2", "fp32");
+  const { job, wireBytes, batch } = await trainedCase("gpt2", "fp32");
   const dropping = { ...job, dropout: { seed, rates: allKinds } };
   const expected = await compute(dropping, wireBytes, { ...batch, coordinates });
   for (const gradientCheckpointing of [false, true]) {
@@ -244,7 +244,7 @@ test("a step that XLA compiles as one function drops the same values", async () 
 });
 
 test("a batch without coordinates is refused where values are dropped", async () => {
-  const { job, wireBytes, batch } = await readFixtureJob("gpt2", "fp32");
+  const { job, wireBytes, batch } = await trainedCase("gpt2", "fp32");
   await assert.rejects(
     compute({ ...job, dropout: { seed, rates: allKinds } }, wireBytes, batch),
     RangeError,

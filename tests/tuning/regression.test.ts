@@ -7,8 +7,7 @@ import { type Batch, ignoredTarget, integerField } from "#lib/core/batch";
 import createEngine from "#lib/tuning/engine";
 import { assertClose } from "#tests/support/compare";
 import { modelFixtureDirectory } from "#tests/support/model-fixtures";
-import { objectiveCase } from "#tests/support/objective-cases";
-import { readSlot } from "#tests/support/tiny-llama";
+import { assertLossAndGradients, objectiveCase } from "#tests/support/objective-cases";
 
 for (const [name, numOutputs] of [
   ["bert-regression", 2],
@@ -16,26 +15,19 @@ for (const [name, numOutputs] of [
   ["mistral-seqcls-regression", 1],
 ] as const) {
   test(`${name}: loss, gradients and numbers are those of transformers`, async () => {
-    const { job, batch, reference, wireBytes } = await objectiveCase(name, "regression");
-    assert.equal(job.objective.numLabels, numOutputs);
-    const engine = await createEngine(job);
+    const trained = await objectiveCase(name, "regression");
+    assert.equal(trained.job.objective.numLabels, numOutputs);
+    const engine = await createEngine(trained.job);
     const expected = await openSafetensors(
       join(modelFixtureDirectory(name), "expected.safetensors"),
     );
     try {
-      engine.loadParameters(wireBytes);
-      const gradients = new Uint8Array(wireBytes.byteLength);
-      const weight = reference.labels.length;
-      const sum = engine.accumulate(batch, 1 / weight, true, gradients);
-      assert.equal(sum.weight, weight);
-      assert.ok(Math.abs(sum.lossSum / weight / reference.loss - 1) < 1e-5);
-      for (const { name: tensor } of job.layout.tensors) {
-        const exact = await expected.readFloat32(`grad.${tensor}`);
-        // A key's bias has no gradient, only rounding.
-        if (Math.hypot(...exact) < 1e-6) continue;
-        assertClose(readSlot(job.layout, tensor, gradients), exact, 1e-5, tensor);
-      }
-      const { outputs = new Float32Array(0) } = engine.evaluate(batch);
+      engine.loadParameters(trained.wireBytes);
+      await assertLossAndGradients(engine, trained, {
+        ...{ weight: trained.reference.labels.length, loss: trained.reference.loss },
+        gradientOf: (tensor) => expected.readFloat32(`grad.${tensor}`),
+      });
+      const { outputs = new Float32Array(0) } = engine.evaluate(trained.batch);
       assert.ok(outputs instanceof Float32Array);
       assertClose(outputs, await expected.readFloat32("logits"), 1e-5, "outputs");
     } finally {
