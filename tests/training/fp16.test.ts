@@ -13,16 +13,17 @@ let job: TinyJob;
 before(async () => {
   const groups = { global_batch_size: 8, gradient_groups: 4, max_steps: 6 };
   job = await createTinyJob({ fp16: true, ...groups });
-  await amplify(join(job.directory, "model", "model.safetensors"), "model.norm.weight", loudness);
+  await amplify(job, loudness);
 });
 after(() => job.remove());
 
 /** Makes the inputs of the output projection, and with them its gradient, so many times larger. */
 const loudness = 16;
 
-/** Multiplies a float32 tensor of a safetensors file. */
-async function amplify(path: string, name: string, factor: number): Promise<void> {
-  const file = await open(path, "r+");
+/** Multiplies the last norm of a job's model. */
+async function amplify({ directory }: TinyJob, factor: number): Promise<void> {
+  const name = "model.norm.weight";
+  const file = await open(join(directory, "model", "model.safetensors"), "r+");
   try {
     const length = Buffer.alloc(8);
     await file.read(length, 0, 8, 0);
@@ -187,4 +188,22 @@ test("through its overflows it trains as float32 does that leaves out the same s
     const both = `${loss} in float16, ${expected} in float32, at ${index}`;
     assert.ok(Math.abs(loss / expected - 1) < 0.01, both);
   }
+});
+
+test("a run that overflows at its beginning ends within 1 % of the loss of float32", async (t) => {
+  const groups = { global_batch_size: 8, gradient_groups: 4, max_steps: 200 };
+  const longer = await createTinyJob({ ...groups, lr_scheduler_type: "linear" });
+  t.after(longer.remove);
+  await amplify(longer, loudness / 4);
+  const ends: number[] = [];
+  for (const precision of ["--fp16", "--no-bf16"]) {
+    const { code, stderr, lines } = await runJob(longer, "train-local", precision, [precision]);
+    assert.equal(code, 0, stderr);
+    const numSkipped = lines.filter((line) => line.includes("no update")).length;
+    assert.equal(numSkipped > 0, precision === "--fp16");
+    const losses = lines.flatMap((line) => /^validation loss ([\d.]+)/.exec(line)?.[1] ?? []);
+    ends.push(Number(losses.at(-1)));
+  }
+  const [narrow = Number.NaN, wide = Number.NaN] = ends;
+  assert.ok(Math.abs(narrow / wide - 1) < 0.01, `${narrow} in float16, ${wide} in float32`);
 });
