@@ -2,7 +2,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange } from "#lib/core/parameter-layout";
-import type { ShardPiece } from "#lib/core/shard-arrays";
+import type { ShardPiece, TensorStates } from "#lib/core/shard-arrays";
 import { openSafetensors, type SafetensorsFile } from "./safetensors-file.js";
 import { readTensorStates, writeTensorStates } from "./tensor-states.js";
 import { writeTensors } from "./tensor-store.js";
@@ -19,7 +19,7 @@ const fileName = (shard: number, numShards: number): string =>
 export async function writeOptimizerState(
   directory: string,
   shards: readonly ShardPiece[],
-  tensorStates: Readonly<Record<string, Float32Array>> = {},
+  tensorStates: TensorStates = {},
 ): Promise<void> {
   await writeTensorStates(directory, tensorStates);
   for (const [i, shard] of shards.entries()) {
@@ -127,7 +127,7 @@ export class OptimizerStateReader {
    * Fills the arrays that the run's optimizer keeps of whole tensors, by name.
    * @throws E_RESUME_MISMATCH, E_CHECKPOINT_DAMAGED
    */
-  async readTensorStates(states: Readonly<Record<string, Float32Array>>): Promise<void> {
+  async readTensorStates(states: TensorStates): Promise<void> {
     await readTensorStates(this.#directory, states);
   }
 
