@@ -84,6 +84,8 @@ export interface CoordinatorOptions {
   readonly door?: FrontDoor;
   /** Host under which workers reach the shards, where it differs from `listenHost`. */
   readonly advertiseHost?: string;
+  /** Number of this coordinator's life in its output directory. @default random */
+  readonly epoch?: number;
   readonly numShards: number;
   readonly gradientGroups: number;
   readonly plannedWorkers: number;

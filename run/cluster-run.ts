@@ -15,7 +15,7 @@ import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
 import { turnWorkersAway } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
 import { readToken } from "./http-token.js";
-import { claimOutputDirectory } from "./output-directory.js";
+import { claimOutputDirectory, type OutputClaim } from "./output-directory.js";
 import { prepareRun } from "./prepare.js";
 import type { PreparedRun } from "./prepared-run.js";
 import { pushOf, type PushResult } from "./push.js";
@@ -112,7 +112,7 @@ class Cluster {
   #begun: BegunRun | undefined;
   #push: PushResult | undefined;
   #trainerLog: TrainerLog | undefined;
-  #releaseOutput: (() => Promise<void>) | undefined;
+  #output: OutputClaim | undefined;
   /** What ended the run before it was open: workers may die while data is prepared. */
   #failure: { readonly error: unknown } | undefined;
 
@@ -131,7 +131,7 @@ class Cluster {
     stop.addEventListener("abort", onStop);
     if (stop.aborted) onStop();
     try {
-      return await this.#run(bus);
+      return await this.#run(bus, stop);
     } catch (error) {
       if (!(error instanceof StoppedBeforeTraining)) throw error;
       const { state, directory } = this.#start?.resume ?? {};
@@ -142,12 +142,12 @@ class Cluster {
     }
   }
 
-  async #run(bus: InProcessEventBus): Promise<RunResult> {
+  async #run(bus: InProcessEventBus, stop: AbortSignal): Promise<RunResult> {
     const note = (text: string): void => bus.publish({ type: "note", text });
     const address = await this.#serveHttp(bus);
     if (address !== undefined) note(`Dashboard ${address}/  metrics ${address}/metrics`);
     this.#refuseStopped();
-    const { door, controlAddress } = await this.#listen(bus);
+    const { door, controlAddress } = await this.#listen(bus, stop);
     if (this.#start !== undefined && mayBeFinished(this.#start)) {
       const { finished, run } = await this.#begin(door, bus);
       if (finished !== undefined) {
@@ -184,7 +184,7 @@ class Cluster {
     this.#trainerLog?.close();
     await this.#prepared?.close();
     await this.#start?.resume?.optimizer.close();
-    await this.#releaseOutput?.();
+    await this.#output?.release();
   }
 
   /** Ends the run with this error, wherever it is. */
@@ -222,11 +222,12 @@ class Cluster {
    */
   async #listen(
     bus: InProcessEventBus,
+    stop: AbortSignal,
   ): Promise<{ readonly door: FrontDoor; readonly controlAddress: string }> {
     const config = this.#config;
     // A finished run has been pushed, and needs no hub to say so.
     if (!existsSync(join(config.output_dir, outputRecordFile))) this.#push = await pushOf(config);
-    this.#releaseOutput = await claimOutputDirectory(config.output_dir);
+    this.#output = await this.#claimOutput(bus, stop);
     this.#start = await findStart(config);
     if (!mayBeFinished(this.#start)) this.#push ??= await pushOf(config);
     const { host, port } = splitAddress(config.listen);
@@ -236,6 +237,19 @@ class Cluster {
     // From now on workers are answered; one of them may have to come before the job is known.
     this.#isReady = true;
     return { door, controlAddress: hostPort(config.advertise_host ?? host, door.port) };
+  }
+
+  async #claimOutput(bus: InProcessEventBus, signal: AbortSignal): Promise<OutputClaim> {
+    try {
+      return await claimOutputDirectory(this.#config.output_dir, {
+        onLost: (error) => this.#fail(error),
+        onWaiting: (text) => bus.publish({ type: "note", text }),
+        signal,
+      });
+    } catch (error) {
+      this.#refuseStopped();
+      throw error;
+    }
   }
 
   /** Prepares the run and compares it with what is in its output directory; once. */
@@ -278,6 +292,7 @@ class Cluster {
       bus.publish(resumedEvent(resume.directory, resume.state, run.job.objective));
     const coordinator = new Coordinator({
       ...(await coordinatorOptions(run, resume, bus, () => this.coordinator?.deviceKind)),
+      ...(this.#output === undefined ? {} : { epoch: this.#output.epoch }),
       door,
     });
     this.coordinator = coordinator;
