@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { LockstepError } from "#lib/core/errors/index";
 import { mastersSha256 } from "#lib/core/masters-hash";
-import { hostPort, splitAddress } from "#lib/core/address";
+import { hostPort, isWildcard, loopbackOf, splitAddress } from "#lib/core/address";
 import { blockElements } from "#lib/core/parameter-layout";
 import { readWireSpace } from "#lib/core/wire-space";
 import type { WireSecurity } from "#lib/wire/security";
@@ -58,7 +58,8 @@ export class Coordinator {
     const { updates, loadMasters, loadFrozen } = this.#options;
     const listenHost = this.#options.listenHost ?? "127.0.0.1";
     const listenPort = this.#options.listenPort ?? 0;
-    const advertiseHost = this.#options.advertiseHost ?? listenHost;
+    const advertiseHost = this.#options.advertiseHost ?? loopbackOf(listenHost);
+    const shardHost = this.#options.advertiseHost ?? (isWildcard(listenHost) ? "" : listenHost);
     const heartbeatIntervalMs = this.#options.heartbeatIntervalMs ?? defaultHeartbeatIntervalMs;
     bus.publish({ type: "phase.changed", phase: "preparing", detail: "loading the weights" });
     const door =
@@ -100,7 +101,7 @@ export class Coordinator {
         bus,
         jobJson: JSON.stringify({ ...job, jobId: job.jobId ?? randomUUID() }),
         precision: job.precision,
-        shardAddresses: shards.addresses().map((address) => rehost(address, advertiseHost)),
+        shardAddresses: shards.addresses().map((address) => rehost(address, shardHost)),
         heartbeatIntervalMs,
         onFatalFailure: (error: LockstepError) => run.fail(error),
         onWorkerJoined: () => run.workersPresent(),
@@ -187,5 +188,6 @@ export class Coordinator {
   }
 }
 
+/** @param host "" where workers call the shards as they called the coordinator */
 const rehost = (address: string, host: string): string =>
   hostPort(host, splitAddress(address).port);

@@ -36,6 +36,7 @@ import {
   type StartedRun,
 } from "./start.js";
 import type { Supervisor, WorkerExit } from "./supervisor.js";
+import { addressHere, checkAdvertisedName, howToJoin } from "./worker-addresses.js";
 import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
 
 export interface ClusterRun extends Run {
@@ -147,7 +148,7 @@ class Cluster {
     const address = await this.#serveHttp(bus);
     if (address !== undefined) note(`Dashboard ${address}/  metrics ${address}/metrics`);
     this.#refuseStopped();
-    const { door, controlAddress } = await this.#listen(bus, stop);
+    const door = await this.#listen(bus, stop);
     if (this.#start !== undefined && mayBeFinished(this.#start)) {
       const { finished, run } = await this.#begin(door, bus);
       if (finished !== undefined) {
@@ -163,13 +164,14 @@ class Cluster {
     this.#refuseStopped();
     if (this.#startWorkers !== undefined) {
       // Before the job is known: its precision may be for their device to decide.
+      const controlAddress = addressHere(this.#config, door.port);
       this.workers = await this.#startWorkers(this.#config, {
         ...{ controlAddress, note },
         prepared: () => this.#prepared,
         onExit: ({ pid, reason }) => this.coordinator?.reportWorkerExit(pid, reason),
         onExhausted: (error) => this.#fail(error),
       });
-    } else note(`Workers join with: lockstep worker --coordinator ${controlAddress}`);
+    } else note(howToJoin(this.#config, door.port));
     const { run } = await this.#begin(door, bus);
     this.#refuseStopped();
     const result = await this.#train(run, door, bus);
@@ -216,15 +218,11 @@ class Cluster {
     return `http://${hostPort(host, taken)}`;
   }
 
-  /**
-   * Takes the output directory and listens for workers, which wait until the job is known.
-   * @returns with host:port for workers
-   */
-  async #listen(
-    bus: InProcessEventBus,
-    stop: AbortSignal,
-  ): Promise<{ readonly door: FrontDoor; readonly controlAddress: string }> {
+  /** Takes the output directory and listens for workers, which wait until the job is known. */
+  async #listen(bus: InProcessEventBus, stop: AbortSignal): Promise<FrontDoor> {
     const config = this.#config;
+    await checkAdvertisedName(config, { signal: stop });
+    this.#refuseStopped();
     // A finished run has been pushed, and needs no hub to say so.
     if (!existsSync(join(config.output_dir, outputRecordFile))) this.#push = await pushOf(config);
     this.#output = await this.#claimOutput(bus, stop);
@@ -236,7 +234,7 @@ class Cluster {
     this.#door = door;
     // From now on workers are answered; one of them may have to come before the job is known.
     this.#isReady = true;
-    return { door, controlAddress: hostPort(config.advertise_host ?? host, door.port) };
+    return door;
   }
 
   async #claimOutput(bus: InProcessEventBus, signal: AbortSignal): Promise<OutputClaim> {

@@ -18,7 +18,7 @@ import type { Session } from "./session.js";
 
 /** How long one NextTask call waits for work. */
 const longPollMs = 20_000;
-const defaultReconnectTimeoutMs = 60_000;
+export const defaultReconnectTimeoutMs = 60_000;
 
 /** A worker's calls to its coordinator, which may be away for a while. */
 export class CoordinatorLink {

@@ -3,13 +3,14 @@ import type { WorkerState } from "#lib/core/events";
 import type { EvaluatedBatch, WorkerJob } from "#lib/core/job";
 import type { EvaluateTask, GenerateTask, Task, TrainTask } from "#lib/wire/control-messages";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
-import { CoordinatorLink } from "./coordinator-link.js";
+import { CoordinatorLink, defaultReconnectTimeoutMs } from "./coordinator-link.js";
 import { isEngineError, isFatal, isTransferFailure } from "./failures.js";
 import { GradientGroup } from "./group.js";
 import { LoadedEngine } from "./loaded-engine.js";
 import type { WorkerOptions, WorkerOutcome } from "./options.js";
 import { firstBackoffMs, soonAfter } from "./reachable.js";
 import { Session } from "./session.js";
+import { shardAddresses, untilShardsReachable } from "./shard-addresses.js";
 import { ShardTransfers } from "./transfers.js";
 
 /**
@@ -110,7 +111,7 @@ class WorkerLoop {
       reply.workerId,
       new ShardTransfers({
         layout: job.layout,
-        addresses: reply.shardAddresses,
+        addresses: shardAddresses(reply.shardAddresses, options.coordinatorAddress),
         security: options.security ?? {},
       }),
       options.signal,
@@ -119,6 +120,7 @@ class WorkerLoop {
     this.#asking = AbortSignal.any([session.signal, this.#impatient]);
     options.observer?.registered?.(reply.workerId);
     this.#link.startHeartbeats(reply, () => this.#state);
+    await this.#reachShards(session);
     const engine =
       this.#engine?.jobId === job.jobId ? this.#engine : await this.#replaceEngine(job);
     if (job.frozen !== undefined && !engine.client.hasFrozen) {
@@ -127,6 +129,17 @@ class WorkerLoop {
     }
     engine.forgetVersion();
     this.#setState("idle");
+  }
+
+  async #reachShards({ transfers }: Session): Promise<void> {
+    const { coordinatorAddress: coordinator, reconnectTimeoutMs } = this.#options;
+    const timeoutMs = reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
+    try {
+      await untilShardsReachable(transfers, { coordinator, timeoutMs, signal: this.#leaving });
+    } catch (error) {
+      await this.#report(error, false);
+      throw error;
+    }
   }
 
   async #replaceEngine(job: WorkerJob): Promise<LoadedEngine> {
