@@ -76,7 +76,10 @@ export class ControlService implements ControlHandlers {
       this.#options.membership.seen(request.workerId);
     }
     const stale = this.#options.queue.complete(request);
-    if (!stale) this.#failuresInARow = 0;
+    if (!stale) {
+      this.#failuresInARow = 0;
+      this.#options.membership.worked(request.workerId);
+    }
     return { stale };
   }
 

@@ -143,9 +143,9 @@ export class Coordinator {
     }
   }
 
-  /** Of the first worker; undefined before it came. */
+  /** Of the first worker that did something; undefined before one came. */
   get deviceKind(): string | undefined {
-    return this.#membership.firstDeviceKind;
+    return this.#membership.deviceKind;
   }
 
   /** Finishes the step in progress, saves a checkpoint, and ends the run as `interrupted`. */
