@@ -84,18 +84,18 @@ export class CoordinatorLink {
   /** @param state what the worker is at, read at each heartbeat */
   startHeartbeats(reply: RegisterReply, state: () => WorkerState): void {
     const beat = (): void => {
-      this.#control
-        .heartbeat({
-          workerId: reply.workerId,
-          state: state(),
-          ...this.#readDevice(),
-          deviceSeconds: (performance.now() - this.#startedAt) / 1000,
-        })
-        // Being unknown or unheard shows in the loop, which knows what to do about it.
-        .catch((error: unknown) => this.#options.observer?.retrying?.(error));
+      // Being unknown or unheard shows in the loop, which knows what to do about it.
+      this.#beat(reply.workerId, state()).catch((error: unknown) =>
+        this.#options.observer?.retrying?.(error),
+      );
     };
     beat();
     this.#heartbeat = setInterval(beat, reply.heartbeatIntervalMs);
+  }
+
+  /** @throws what the coordinator answers a worker that it does not know; E_COORDINATOR_UNREACHABLE */
+  async assertKnown(workerId: string, state: WorkerState, signal: AbortSignal): Promise<void> {
+    await this.#untilReachable(() => this.#beat(workerId, state), signal);
   }
 
   stopHeartbeats(): void {
@@ -143,6 +143,11 @@ export class CoordinatorLink {
 
   close(): void {
     this.#control.close();
+  }
+
+  async #beat(workerId: string, state: WorkerState): Promise<void> {
+    const deviceSeconds = (performance.now() - this.#startedAt) / 1000;
+    await this.#control.heartbeat({ workerId, state, ...this.#readDevice(), deviceSeconds });
   }
 
   async #untilReachable<T>(call: () => Promise<T>, signal: AbortSignal): Promise<T> {

@@ -1,8 +1,10 @@
 import { connect } from "node:net";
 import { hostPort, isHost, isWildcard, splitAddress } from "#lib/core/address";
-import { LockstepError } from "#lib/core/errors/index";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { ShardTransfers } from "./transfers.js";
 
+/** After which the coordinator is asked whether it is still there: it may have come back with other shards. */
+const askAgainMs = 3_000;
 /** How long one try to find out what is wrong may take. */
 const diagnosisMs = 5_000;
 
@@ -36,23 +38,37 @@ export function shardAddresses(sent: readonly string[], coordinator: string): st
  * not, no number of registrations helps.
  *
  * @param coordinator host:port, for the message
- * @throws E_SHARD_UNREACHABLE, unless `signal` is aborted
+ * @param askCoordinator throws where the coordinator is away or does not know this worker any more
+ * @throws E_SHARD_UNREACHABLE, unless `signal` is aborted; what `askCoordinator` throws
  */
 export async function untilShardsReachable(
   transfers: ShardTransfers,
-  {
-    coordinator,
-    timeoutMs,
-    signal,
-  }: { readonly coordinator: string; readonly timeoutMs: number; readonly signal: AbortSignal },
+  options: {
+    readonly coordinator: string;
+    readonly askCoordinator: () => Promise<void>;
+    readonly timeoutMs: number;
+    readonly signal: AbortSignal;
+  },
 ): Promise<void> {
+  const { coordinator, askCoordinator, timeoutMs, signal } = options;
   const since = performance.now();
-  const address = await transfers.firstUnreachable(timeoutMs, signal);
-  if (address === undefined || signal.aborted) return;
-  const reason = await whyUnreachable(address);
-  const seconds = Math.round((performance.now() - since) / 1000);
-  throw new LockstepError("E_SHARD_UNREACHABLE", { address, coordinator, seconds, reason });
+  for (;;) {
+    const passedMs = performance.now() - since;
+    const patienceMs = Math.max(0, Math.min(timeoutMs - passedMs, askAgainMs));
+    const address = await transfers.firstUnreachable(patienceMs, signal);
+    if (address === undefined || signal.aborted) return;
+    await askCoordinator();
+    const seconds = Math.round((performance.now() - since) / 1000);
+    if (performance.now() - since < timeoutMs) continue;
+    const reason = await whyUnreachable(address);
+    throw new LockstepError("E_SHARD_UNREACHABLE", { address, coordinator, seconds, reason });
+  }
 }
+
+/** The shards cannot be called, whoever tries. */
+export const isShardError = (error: unknown): boolean =>
+  isLockstepError(error) &&
+  (error.code === "E_SHARD_ADDRESS" || error.code === "E_SHARD_UNREACHABLE");
 
 async function whyUnreachable(address: string): Promise<string> {
   return new Promise((resolve) => {

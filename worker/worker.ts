@@ -10,7 +10,7 @@ import { LoadedEngine } from "./loaded-engine.js";
 import type { WorkerOptions, WorkerOutcome } from "./options.js";
 import { firstBackoffMs, soonAfter } from "./reachable.js";
 import { Session } from "./session.js";
-import { shardAddresses, untilShardsReachable } from "./shard-addresses.js";
+import { isShardError, shardAddresses, untilShardsReachable } from "./shard-addresses.js";
 import { ShardTransfers } from "./transfers.js";
 
 /**
@@ -107,11 +107,14 @@ class WorkerLoop {
     const reply = await this.#link.register(this.#leaving);
     if (reply === undefined) return;
     const job = JSON.parse(reply.jobJson) as WorkerJob;
+    const addresses = await this.#orReport(reply.workerId, async () =>
+      shardAddresses(reply.shardAddresses, options.coordinatorAddress),
+    );
     const session = new Session(
       reply.workerId,
       new ShardTransfers({
         layout: job.layout,
-        addresses: shardAddresses(reply.shardAddresses, options.coordinatorAddress),
+        addresses,
         security: options.security ?? {},
         pass: passOf(reply),
       }),
@@ -132,13 +135,21 @@ class WorkerLoop {
     this.#setState("idle");
   }
 
-  async #reachShards({ transfers }: Session): Promise<void> {
+  async #reachShards({ workerId, transfers }: Session): Promise<void> {
     const { coordinatorAddress: coordinator, reconnectTimeoutMs } = this.#options;
     const timeoutMs = reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
+    const askCoordinator = (): Promise<void> =>
+      this.#link.assertKnown(workerId, this.#state, this.#leaving);
+    const options = { coordinator, askCoordinator, timeoutMs, signal: this.#leaving };
+    await this.#orReport(workerId, () => untilShardsReachable(transfers, options));
+  }
+
+  /** Tells the coordinator why this worker cannot take part. */
+  async #orReport<T>(workerId: string, action: () => Promise<T>): Promise<T> {
     try {
-      await untilShardsReachable(transfers, { coordinator, timeoutMs, signal: this.#leaving });
+      return await action();
     } catch (error) {
-      await this.#report(error, false);
+      if (isShardError(error)) await this.#link.report(error, { workerId, fatal: false });
       throw error;
     }
   }

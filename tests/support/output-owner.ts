@@ -12,7 +12,10 @@ import { descendantsOf } from "./processes.js";
 export const withoutLocks = (): FileLock => ({ state: "none", device: 0, release: () => {} });
 
 /** What starts a program in a namespace of its own; undefined, and told, where none can be made. */
-export function apart(t: TestContext, namespace: "net" | "pid"): readonly string[] | undefined {
+export function apart(
+  t: Pick<TestContext, "skip">,
+  namespace: "net" | "pid",
+): readonly string[] | undefined {
   const prefix =
     namespace === "net"
       ? ["unshare", "--net"]
