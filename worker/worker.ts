@@ -123,7 +123,11 @@ class WorkerLoop {
     this.#session = session;
     this.#asking = AbortSignal.any([session.signal, this.#impatient]);
     options.observer?.registered?.(reply.workerId);
-    this.#link.startHeartbeats(reply, () => this.#state);
+    this.#link.startHeartbeats(
+      reply,
+      () => this.#state,
+      (error) => session.fail(error),
+    );
     await this.#reachShards(session);
     const engine =
       this.#engine?.jobId === job.jobId ? this.#engine : await this.#replaceEngine(job);
@@ -135,13 +139,16 @@ class WorkerLoop {
     this.#setState("idle");
   }
 
-  async #reachShards({ workerId, transfers }: Session): Promise<void> {
+  async #reachShards(session: Session): Promise<void> {
+    const { workerId, transfers } = session;
     const { coordinatorAddress: coordinator, reconnectTimeoutMs } = this.#options;
     const timeoutMs = reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
     const askCoordinator = (): Promise<void> =>
       this.#link.assertKnown(workerId, this.#state, this.#leaving);
-    const options = { coordinator, askCoordinator, timeoutMs, signal: this.#leaving };
+    const signal = AbortSignal.any([session.signal, this.#leaving]);
+    const options = { coordinator, askCoordinator, timeoutMs, signal };
     await this.#orReport(workerId, () => untilShardsReachable(transfers, options));
+    session.throwIfFailed();
   }
 
   /** Tells the coordinator why this worker cannot take part. */
