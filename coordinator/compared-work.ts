@@ -14,6 +14,8 @@ export interface Jury {
   readonly isVerified: (item: number) => boolean;
   /** Workers computed different bits. */
   readonly onDivided: (item: number, workers: readonly string[]) => void;
+  /** All that a worker computed of an item is with a shard. */
+  readonly onArrived: (worker: string) => void;
   /** What a worker said that it sent did not come. */
   readonly onBroken: (worker: string, reason: string) => void;
   /** Others agree on other bits than this worker's. */

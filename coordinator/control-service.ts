@@ -111,7 +111,10 @@ export class ControlService implements ControlHandlers {
     const { incarnation } = membership.seen(request.workerId);
     try {
       const stale = queue.complete(request);
-      if (!stale) quarantine.succeeded(incarnation);
+      if (!stale) {
+        quarantine.succeeded(incarnation);
+        membership.worked(request.workerId);
+      }
       return { stale };
     } catch (error) {
       const { code, message } = errorText(error);

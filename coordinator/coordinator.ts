@@ -1,6 +1,6 @@
 import { randomBytes, randomInt, randomUUID } from "node:crypto";
 import { mastersSha256 } from "#lib/core/masters-hash";
-import { hostPort, splitAddress } from "#lib/core/address";
+import { hostPort, isWildcard, loopbackOf, splitAddress } from "#lib/core/address";
 import { blockElements } from "#lib/core/parameter-layout";
 import { readWireSpace } from "#lib/core/wire-space";
 import type { WireSecurity } from "#lib/wire/security";
@@ -63,7 +63,8 @@ export class Coordinator {
     const { updates, loadMasters, loadFrozen } = this.#options;
     const listenHost = this.#options.listenHost ?? "127.0.0.1";
     const listenPort = this.#options.listenPort ?? 0;
-    const advertiseHost = this.#options.advertiseHost ?? listenHost;
+    const advertiseHost = this.#options.advertiseHost ?? loopbackOf(listenHost);
+    const shardHost = this.#options.advertiseHost ?? (isWildcard(listenHost) ? "" : listenHost);
     const heartbeatIntervalMs = this.#options.heartbeatIntervalMs ?? defaultHeartbeatIntervalMs;
     const jobId = job.jobId ?? randomUUID();
     const life: RunLife = {
@@ -104,6 +105,7 @@ export class Coordinator {
         bus,
         verified: new VerifiedShare(verifyGroups, verifySeed),
         present: () => this.#membership.members().map(({ workerId }) => workerId),
+        worked: (workerId) => this.#membership.worked(workerId),
         ban: (workerId, reason) => this.#parts?.control.ban(workerId, reason),
         brokePromise: (workerId, reason) => this.#parts?.control.brokePromise(workerId, reason),
       });
@@ -124,7 +126,7 @@ export class Coordinator {
         bus,
         jobJson: JSON.stringify({ ...job, jobId }),
         precision: job.precision,
-        shardAddresses: shards.addresses().map((address) => rehost(address, advertiseHost)),
+        shardAddresses: shards.addresses().map((address) => rehost(address, shardHost)),
         heartbeatIntervalMs,
         plannedWorkers: this.#options.plannedWorkers,
         onNobodyLeft: (error) => run.fail(error),
@@ -166,9 +168,9 @@ export class Coordinator {
     }
   }
 
-  /** Of the first worker; undefined before it came. */
+  /** Of the first worker that did something; undefined before one came. */
   get deviceKind(): string | undefined {
-    return this.#membership.firstDeviceKind;
+    return this.#membership.deviceKind;
   }
 
   /** Finishes the step in progress, saves a checkpoint, and ends the run as `interrupted`. */
@@ -211,5 +213,6 @@ export class Coordinator {
   }
 }
 
+/** @param host "" where workers call the shards as they called the coordinator */
 const rehost = (address: string, host: string): string =>
   hostPort(host, splitAddress(address).port);

@@ -9,6 +9,8 @@ interface CourtOptions {
   readonly present: () => readonly string[];
   /** Keeps a worker out for good. */
   readonly ban: (workerId: string, reason: string) => void;
+  /** Bytes that a worker computed are with a shard. */
+  readonly worked: (workerId: string) => void;
   /** Something that a worker said it had sent did not come. */
   readonly brokePromise: (workerId: string, reason: string) => void;
 }
@@ -24,7 +26,7 @@ export class Court {
 
   /** @param step steps completed */
   juryOf(kind: "group" | "evaluation", step: number): Jury {
-    const { bus, verified, present, ban, brokePromise } = this.#options;
+    const { bus, verified, present, worked, ban, brokePromise } = this.#options;
     const isEvaluation = kind === "evaluation";
     const what = (item: number): string =>
       isEvaluation
@@ -41,6 +43,7 @@ export class Court {
         }),
       onDissent: (item, worker) =>
         ban(worker, `it computed other bits of ${what(item)} than others agree on`),
+      onArrived: worked,
       onBroken: brokePromise,
     };
   }

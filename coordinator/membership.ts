@@ -25,7 +25,7 @@ interface MembershipOptions {
   readonly heartbeatTimeoutMs: number;
   /** Refuse workers whose results could differ in their last bits. */
   readonly deterministic: boolean;
-  /** The only kind of device that takes part where results must not differ. @default that of the first worker */
+  /** The only kind of device that takes part where results must not differ. @default that of the first worker that did something */
   readonly deviceKind?: string | undefined;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
@@ -35,16 +35,17 @@ interface MembershipOptions {
 export class Membership {
   readonly #options: MembershipOptions;
   readonly #members = new Map<string, Member>();
-  readonly #usedIds = new Set<string>();
-  #firstDeviceKind: string | undefined;
+  /** Kind of device of every id there was. */
+  readonly #kinds = new Map<string, string>();
+  #workedKind: string | undefined;
 
   constructor(options: MembershipOptions) {
     this.#options = options;
   }
 
-  /** Of the first worker that joined. */
-  get firstDeviceKind(): string | undefined {
-    return this.#firstDeviceKind;
+  /** Kind of device that this run computes on: of the first worker that did something, else of the first that is here. */
+  get deviceKind(): string | undefined {
+    return this.#workedKind ?? this.members()[0]?.deviceKind;
   }
 
   get size(): number {
@@ -59,9 +60,17 @@ export class Membership {
     return this.#members.get(workerId);
   }
 
+  /**
+   * What a worker computed is part of the run: its kind of device holds from now on. One that left before
+   * that leaves the choice to who comes next.
+   */
+  worked(workerId: string): void {
+    this.#workedKind ??= this.#kinds.get(workerId);
+  }
+
   /** One device kind holds for the whole run: the first worker's, or what it had before. @throws E_DEVICE_KIND_MISMATCH */
   join(info: WorkerInfo): Member {
-    const { deterministic, deviceKind = this.#firstDeviceKind ?? info.deviceKind } = this.#options;
+    const { deterministic, deviceKind = this.deviceKind ?? info.deviceKind } = this.#options;
     if (deterministic && info.deviceKind !== deviceKind) {
       throw new LockstepError("E_DEVICE_KIND_MISMATCH", {
         worker: `${info.name || "unnamed"} (${info.host}, pid ${info.pid})`,
@@ -69,7 +78,6 @@ export class Membership {
         got: info.deviceKind,
       });
     }
-    this.#firstDeviceKind ??= info.deviceKind;
     const { name, host, pid, deviceType, incarnation, secret } = info;
     const member: Member = {
       ...{ name, host, pid, deviceKind: info.deviceKind, deviceType, incarnation, secret },
@@ -78,6 +86,7 @@ export class Membership {
       state: "compiling",
     };
     this.#members.set(member.workerId, member);
+    this.#kinds.set(member.workerId, member.deviceKind);
     return member;
   }
 
@@ -110,8 +119,7 @@ export class Membership {
   #uniqueId(name: string): string {
     const base = name === "" ? "worker" : name;
     let id = base;
-    for (let n = 2; this.#usedIds.has(id); n++) id = `${base}-${n}`;
-    this.#usedIds.add(id);
+    for (let n = 2; this.#kinds.has(id); n++) id = `${base}-${n}`;
     return id;
   }
 }

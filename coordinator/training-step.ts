@@ -106,6 +106,7 @@ export class TrainingStep implements Work {
   groupArrived(shard: number, { step, group, lease: id, digest }: ArrivedGroup): void {
     const lease = this.#granted.get(id);
     if (this.#isOver || step !== this.#options.step || lease?.item !== group) return;
+    this.#options.jury.onArrived(lease.workerId);
     this.#results.of(group).arrived(id, lease.workerId, shard, digest);
     this.#look(lease);
   }

@@ -15,7 +15,7 @@ import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
 import { turnWorkersAway } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
 import { readToken } from "./http-token.js";
-import { claimOutputDirectory } from "./output-directory.js";
+import { claimOutputDirectory, type OutputClaim } from "./output-directory.js";
 import { prepareRun } from "./prepare.js";
 import type { PreparedRun } from "./prepared-run.js";
 import { pushOf, type PushResult } from "./push.js";
@@ -36,6 +36,7 @@ import {
   type StartedRun,
 } from "./start.js";
 import type { Supervisor, WorkerExit } from "./supervisor.js";
+import { addressHere, checkAdvertisedName, howToJoin } from "./worker-addresses.js";
 import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
 
 export interface ClusterRun extends Run {
@@ -112,7 +113,7 @@ class Cluster {
   #begun: BegunRun | undefined;
   #push: PushResult | undefined;
   #trainerLog: TrainerLog | undefined;
-  #releaseOutput: (() => Promise<void>) | undefined;
+  #output: OutputClaim | undefined;
   /** What ended the run before it was open: workers may die while data is prepared. */
   #failure: { readonly error: unknown } | undefined;
 
@@ -131,7 +132,7 @@ class Cluster {
     stop.addEventListener("abort", onStop);
     if (stop.aborted) onStop();
     try {
-      return await this.#run(bus);
+      return await this.#run(bus, stop);
     } catch (error) {
       if (!(error instanceof StoppedBeforeTraining)) throw error;
       const { state, directory } = this.#start?.resume ?? {};
@@ -142,12 +143,12 @@ class Cluster {
     }
   }
 
-  async #run(bus: InProcessEventBus): Promise<RunResult> {
+  async #run(bus: InProcessEventBus, stop: AbortSignal): Promise<RunResult> {
     const note = (text: string): void => bus.publish({ type: "note", text });
     const address = await this.#serveHttp(bus);
     if (address !== undefined) note(`Dashboard ${address}/  metrics ${address}/metrics`);
     this.#refuseStopped();
-    const { door, controlAddress } = await this.#listen(bus);
+    const door = await this.#listen(bus, stop);
     if (this.#start !== undefined && mayBeFinished(this.#start)) {
       const { finished, run } = await this.#begin(door, bus);
       if (finished !== undefined) {
@@ -163,13 +164,14 @@ class Cluster {
     this.#refuseStopped();
     if (this.#startWorkers !== undefined) {
       // Before the job is known: its precision may be for their device to decide.
+      const controlAddress = addressHere(this.#config, door.port);
       this.workers = await this.#startWorkers(this.#config, {
         ...{ controlAddress, note },
         prepared: () => this.#prepared,
         onExit: ({ pid, reason }) => this.coordinator?.reportWorkerExit(pid, reason),
         onExhausted: (error) => this.#fail(error),
       });
-    } else note(`Workers join with: lockstep worker --coordinator ${controlAddress}`);
+    } else note(howToJoin(this.#config, door.port));
     const { run } = await this.#begin(door, bus);
     this.#refuseStopped();
     const result = await this.#train(run, door, bus);
@@ -184,7 +186,7 @@ class Cluster {
     this.#trainerLog?.close();
     await this.#prepared?.close();
     await this.#start?.resume?.optimizer.close();
-    await this.#releaseOutput?.();
+    await this.#output?.release();
   }
 
   /** Ends the run with this error, wherever it is. */
@@ -216,17 +218,14 @@ class Cluster {
     return `http://${hostPort(host, taken)}`;
   }
 
-  /**
-   * Takes the output directory and listens for workers, which wait until the job is known.
-   * @returns with host:port for workers
-   */
-  async #listen(
-    bus: InProcessEventBus,
-  ): Promise<{ readonly door: FrontDoor; readonly controlAddress: string }> {
+  /** Takes the output directory and listens for workers, which wait until the job is known. */
+  async #listen(bus: InProcessEventBus, stop: AbortSignal): Promise<FrontDoor> {
     const config = this.#config;
+    await checkAdvertisedName(config, { signal: stop });
+    this.#refuseStopped();
     // A finished run has been pushed, and needs no hub to say so.
     if (!existsSync(join(config.output_dir, outputRecordFile))) this.#push = await pushOf(config);
-    this.#releaseOutput = await claimOutputDirectory(config.output_dir);
+    this.#output = await this.#claimOutput(bus, stop);
     this.#start = await findStart(config);
     if (!mayBeFinished(this.#start)) this.#push ??= await pushOf(config);
     const { host, port } = splitAddress(config.listen);
@@ -235,7 +234,20 @@ class Cluster {
     this.#door = door;
     // From now on workers are answered; one of them may have to come before the job is known.
     this.#isReady = true;
-    return { door, controlAddress: hostPort(config.advertise_host ?? host, door.port) };
+    return door;
+  }
+
+  async #claimOutput(bus: InProcessEventBus, signal: AbortSignal): Promise<OutputClaim> {
+    try {
+      return await claimOutputDirectory(this.#config.output_dir, {
+        onLost: (error) => this.#fail(error),
+        onWaiting: (text) => bus.publish({ type: "note", text }),
+        signal,
+      });
+    } catch (error) {
+      this.#refuseStopped();
+      throw error;
+    }
   }
 
   /** Prepares the run and compares it with what is in its output directory; once. */
@@ -278,6 +290,7 @@ class Cluster {
       bus.publish(resumedEvent(resume.directory, resume.state, run.job.objective));
     const coordinator = new Coordinator({
       ...(await coordinatorOptions(run, resume, bus, () => this.coordinator?.deviceKind)),
+      ...(this.#output === undefined ? {} : { epoch: this.#output.epoch }),
       door,
     });
     this.coordinator = coordinator;

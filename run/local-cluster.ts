@@ -1,5 +1,6 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { assertWritable } from "#lib/checkpoint/write-guard";
 import type { ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { printable } from "#lib/core/terminal-text";
@@ -62,6 +63,7 @@ async function writeTargets(
     targets: [address],
     labels: { process: `worker-${index + 1}` },
   }));
+  assertWritable(outputDir);
   await writeFile(join(outputDir, metricsTargetsFile), `${JSON.stringify(groups, null, 2)}\n`);
 }
 

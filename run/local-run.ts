@@ -87,11 +87,22 @@ async function runLocal(
   if (isPrepared(given)) given.checkOpen();
   checkKeysAreRead(config, "train-local");
   const push = await pushOf(config);
-  const releaseOutput = await claimOutputDirectory(config.output_dir);
+  const note = (text: string): void => bus.publish({ type: "note", text });
+  let lost: Error | undefined;
+  const output = await claimOutputDirectory(config.output_dir, {
+    onLost: (error) => {
+      lost = error;
+    },
+    onWaiting: note,
+    signal: stop,
+  }).catch((error: unknown) => {
+    if (stop.aborted) return undefined;
+    throw error;
+  });
+  if (output === undefined) return stoppedAfter(0, 0);
   let own: PreparedRun | undefined;
   try {
     const start = await findStart(withChanges(config, { resume_from_checkpoint: null }));
-    const note = (text: string): void => bus.publish({ type: "note", text });
     const onDetail = (detail: string): void =>
       bus.publish({ type: "phase.changed", phase: "preparing", detail });
     for (const line of engineEnvironment(process.env).overruled) note(`warning: ${line}`);
@@ -103,7 +114,9 @@ async function runLocal(
     bus.publish(run.started);
     const engine = await createEngine(run, note);
     try {
-      const trained = await train(run, engine, { bus, stop });
+      const isStopped = (): boolean => stop.aborted || lost !== undefined;
+      const trained = await train(run, engine, { bus, isStopped });
+      if (lost !== undefined) throw lost;
       const { step } = trained.state;
       if (step < run.plan.totalSteps) return stoppedAfter(step, trained.seconds);
       return await finishRun(
@@ -116,7 +129,7 @@ async function runLocal(
     }
   } finally {
     await own?.close();
-    await releaseOutput();
+    await output.release();
   }
 }
 
@@ -182,7 +195,11 @@ interface EvaluationEntry extends LocalEvaluation {
 }
 
 /** All steps with the evaluations between them and a sample at both ends, told as events. */
-async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: RunContext) {
+async function train(
+  run: StartedRun,
+  engine: TrainingEngine,
+  { bus, isStopped }: Pick<RunContext, "bus"> & { readonly isStopped: () => boolean },
+) {
   const { config, plan } = run;
   const { totalSteps, stepsPerEpoch } = plan;
   const evaluations: EvaluationEntry[] = [];
@@ -220,7 +237,7 @@ async function train(run: StartedRun, engine: TrainingEngine, { bus, stop }: Run
       if (config.eval_on_end && step === totalSteps) evaluate(step);
       return undefined;
     },
-    isStopped: () => stop.aborted,
+    isStopped,
   });
   if (outcome.steps.length === totalSteps) await generateSample(run, engine, totalSteps, bus);
   return {

@@ -1,42 +1,217 @@
-import { createHash } from "node:crypto";
 import { access, constants, mkdir, realpath, stat } from "node:fs/promises";
-import { createServer } from "node:net";
-import { dirname, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { explainWriteError } from "#lib/checkpoint/atomic-save";
+import { guardWrites } from "#lib/checkpoint/write-guard";
 import { LockstepError } from "#lib/core/errors/index";
+import { bootId, stateOf } from "#lib/core/process-identity";
+import {
+  claimFolder,
+  type ClaimRecord,
+  type FileLock,
+  type FoundClaim,
+  heldRecord,
+  newestClaim,
+  newRecord,
+  rewriteRecord,
+  takeEpoch,
+  tryLock,
+} from "./claim-files.js";
+import { beatEvery, startHeartbeat } from "./claim-heartbeat.js";
+
+/** An owner says that it lives this often. */
+const defaultBeatMs = 2_000;
+/** An owner of whom nothing else can be known counts as gone after so long without a sign of life. */
+const defaultSilentMs = 30_000;
+
+export interface ClaimOptions {
+  /** Called once, when another process took the directory because this one was silent. */
+  readonly onLost?: (error: LockstepError) => void;
+  /** A line for a person who waits. */
+  readonly onWaiting?: (text: string) => void;
+  /** Ends the waiting. */
+  readonly signal?: AbortSignal;
+  /** @default 2000 */
+  readonly beatMs?: number;
+  /** @default 30000 */
+  readonly silentMs?: number;
+  /** @default the kernel's, where the file system has them */
+  readonly tryLock?: (folder: string) => FileLock;
+}
+
+/** A directory that this process alone writes into. */
+export interface OutputClaim {
+  /** Number of the claim: rises with each one of the directory. */
+  readonly epoch: number;
+  /** Gives the directory up; the epoch is remembered. */
+  readonly release: () => Promise<void>;
+}
 
 /**
- * Makes `output_dir` where it is missing and keeps it for this process, before anything costs time.
- * The claim is a socket in Linux' abstract namespace: the kernel drops it with the process, however
- * that ends, so a killed run leaves nothing that would stop the next one.
+ * Makes `output_dir` where it is missing and keeps it for this process, before anything costs time. The
+ * claim is in the directory itself, so it holds between containers and machines that share it: by a lock
+ * of the kernel where the file system has them, and by a record that its owner keeps rewriting.
  *
- * @returns gives the directory up
- * @throws E_OUTPUT_DIR_IN_USE; E_CHECKPOINT_WRITE and E_DISK_FULL where it cannot be made or written
+ * An owner that is known to have ended is followed at once, one of which nothing is known after
+ * `silentMs` without a sign of life, by this process' own clock. Where an owner was only stopped, its saves
+ * are refused with E_OUTPUT_DIR_LOST when it goes on (`lib/checkpoint/write-guard.ts`).
+ *
+ * @throws E_OUTPUT_DIR_IN_USE; E_CHECKPOINT_WRITE and E_DISK_FULL where it cannot be made or written;
+ *   the signal's reason
  */
-export async function claimOutputDirectory(directory: string): Promise<() => Promise<void>> {
-  let path: string;
+export async function claimOutputDirectory(
+  directory: string,
+  options: ClaimOptions = {},
+): Promise<OutputClaim> {
   try {
     await makeDirectory(directory);
-    path = await realpath(directory);
+    const path = await realpath(directory);
     await access(path, constants.W_OK | constants.X_OK);
+    const folder = join(path, claimFolder);
+    await mkdir(folder, { recursive: true });
+    const lock = (options.tryLock ?? tryLock)(folder);
+    try {
+      const record = await takeNext(directory, folder, lock, options);
+      return hold({ directory, paths: [path, resolve(directory)], folder, record, lock }, options);
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
   } catch (error) {
     throw explainWriteError(error, directory);
   }
-  const digest = createHash("sha256").update(path).digest("hex");
-  const server = createServer((socket) => socket.destroy());
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (error: NodeJS.ErrnoException) =>
-      reject(
-        error.code === "EADDRINUSE"
-          ? new LockstepError("E_OUTPUT_DIR_IN_USE", { directory })
-          : error,
-      ),
-    );
-    server.listen({ path: `\0lockstep-output-${digest}` }, resolve);
+}
+
+async function takeNext(
+  directory: string,
+  folder: string,
+  lock: FileLock,
+  options: ClaimOptions,
+): Promise<ClaimRecord> {
+  for (;;) {
+    const newest = newestClaim(folder);
+    if (lock.state === "busy") throw inUse(directory, newest);
+    if (newest !== undefined && !isOver(directory, newest, lock)) {
+      await untilSilent(directory, folder, newest, options);
+    }
+    const record = newRecord((newest?.epoch ?? 0) + 1, lock.state === "held" ? lock.device : null);
+    if (takeEpoch(folder, record)) return record;
+  }
+}
+
+/**
+ * Whether an owner is known to be gone.
+ * @throws E_OUTPUT_DIR_IN_USE where it is known to live
+ */
+function isOver(directory: string, found: FoundClaim, lock: FileLock): boolean {
+  const { record } = found;
+  if (record === undefined) return false;
+  if (record.isReleased) return true;
+  // One kernel has one lock on the file: the owner had it and this process has it, or the directory is a
+  // copy of another one that still has its owner.
+  const isOfThisKernel = record.bootId !== null && record.bootId === bootId();
+  const hadLock = record.lockedDevice === lock.device;
+  if (isOfThisKernel && lock.state === "held" && hadLock) return true;
+  const state = stateOf(record);
+  if (state === "running") throw inUse(directory, found);
+  return state === "gone";
+}
+
+/** Waits until an owner has given no sign of life for long enough. @throws E_OUTPUT_DIR_IN_USE at the first one */
+async function untilSilent(
+  directory: string,
+  folder: string,
+  found: FoundClaim,
+  { beatMs = defaultBeatMs, silentMs = defaultSilentMs, onWaiting, signal }: ClaimOptions,
+): Promise<void> {
+  onWaiting?.(
+    `${directory} was claimed by ${describe(found)}, of whom nothing is known: this run begins if there is no sign of life for ${silentMs / 1000} s`,
+  );
+  let [silentForMs, lookedAtMs] = [0, performance.now()];
+  while (silentForMs < silentMs) {
+    await delay(beatMs / 2, undefined, signal === undefined ? {} : { signal });
+    const nowMs = performance.now();
+    // A process that was stopped itself, perhaps with the owner, has not looked meanwhile.
+    silentForMs += Math.min(nowMs - lookedAtMs, beatMs);
+    lookedAtMs = nowMs;
+    const now = newestClaim(folder);
+    if (now === undefined || now.record?.isReleased === true) return;
+    if (now.epoch !== found.epoch || now.text !== found.text) throw inUse(directory, now);
+  }
+}
+
+/** Keeps a claim alive, and every save of this process in the directory under it. */
+function hold(
+  claim: {
+    readonly directory: string;
+    readonly paths: readonly string[];
+    readonly folder: string;
+    readonly record: ClaimRecord;
+    readonly lock: FileLock;
+  },
+  { onLost, beatMs = defaultBeatMs }: ClaimOptions,
+): OutputClaim {
+  const { directory, paths, folder, record, lock } = claim;
+  let lost: LockstepError | undefined;
+  const lose = (): LockstepError => {
+    if (lost !== undefined) return lost;
+    const by = describe(attempt(() => newestClaim(folder)));
+    lost = new LockstepError("E_OUTPUT_DIR_LOST", { directory, by });
+    onLost?.(lost);
+    return lost;
+  };
+  const endGuard = guardWrites(paths, () => {
+    if (lost !== undefined) throw lost;
+    let held: ClaimRecord | undefined;
+    try {
+      held = heldRecord(folder, record);
+    } catch (error) {
+      throw explainWriteError(error, directory);
+    }
+    if (held === undefined) throw lose();
   });
+  const heartbeat = startHeartbeat({ folder, record, beatMs });
   // The claim alone must not keep the process alive.
-  server.unref();
-  return async () => new Promise((resolve) => server.close(() => resolve()));
+  heartbeat.unref();
+  heartbeat.on("message", lose);
+  let substitute: NodeJS.Timeout | undefined;
+  heartbeat.on("error", () => {
+    // No thread could be had, for want of memory say: better signs of life between two calls than none.
+    substitute = beatEvery({ folder, record, beatMs }, lose).unref();
+  });
+  return {
+    epoch: record.epoch,
+    release: async () => {
+      await heartbeat.terminate();
+      clearInterval(substitute);
+      try {
+        const held = lost === undefined ? heldRecord(folder, record) : undefined;
+        if (held !== undefined) rewriteRecord(folder, { ...held, isReleased: true });
+      } catch {
+        // The next owner finds that this process is gone.
+      }
+      endGuard();
+      lock.release();
+    },
+  };
+}
+
+const inUse = (directory: string, found: FoundClaim | undefined): LockstepError =>
+  new LockstepError("E_OUTPUT_DIR_IN_USE", { directory, by: describe(found) });
+
+/** For a person. */
+function describe(found: FoundClaim | undefined): string {
+  if (found?.record === undefined) return "a process that did not tell its name";
+  const { host, pid, since } = found.record;
+  return `process ${pid} on ${host}, which claimed it at ${since}`;
+}
+
+function attempt<T>(action: () => T): T | undefined {
+  try {
+    return action();
+  } catch {
+    return undefined;
+  }
 }
 
 /**

@@ -2,6 +2,7 @@ import { appendFileSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type LogEntry, saveFilesAtomically } from "#lib/checkpoint/index";
+import { assertWritable } from "#lib/checkpoint/write-guard";
 import { pythonFloat } from "#lib/checkpoint/python-json";
 import type { LockstepEvent } from "#lib/core/events";
 import type { EventSource } from "#lib/wire/event-bus";
@@ -42,6 +43,7 @@ export async function writeTrainerLog(
   const unsubscribe = bus.subscribe((event) => {
     if (event.type !== "history.logged") return;
     try {
+      assertWritable(file);
       appendFileSync(file, `${trainerLogLine(event)}\n`);
     } catch {
       unsubscribe();

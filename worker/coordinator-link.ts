@@ -21,7 +21,7 @@ import type { Session } from "./session.js";
 
 /** How long one NextTask call waits for work. */
 const longPollMs = 20_000;
-const defaultReconnectTimeoutMs = 60_000;
+export const defaultReconnectTimeoutMs = 60_000;
 
 /** What the calls of a registration show. */
 export const passOf = (reply: RegisterReply): MemberPass => ({
@@ -92,21 +92,19 @@ export class CoordinatorLink {
     onOver: (error: unknown) => void,
   ): void {
     const beat = (): void => {
-      this.#control
-        .heartbeat({
-          workerId: reply.workerId,
-          state: state(),
-          ...this.#readDevice(),
-          deviceSeconds: (performance.now() - this.#startedAt) / 1000,
-        })
-        .catch((error: unknown) => {
-          this.#options.observer?.retrying?.(error);
-          // Transfers to shards of a coordinator that is gone would be repeated for long.
-          if (isMembershipOver(error)) onOver(error);
-        });
+      this.#beat(reply.workerId, state()).catch((error: unknown) => {
+        this.#options.observer?.retrying?.(error);
+        // Transfers to shards of a coordinator that is gone would be repeated for long.
+        if (isMembershipOver(error)) onOver(error);
+      });
     };
     beat();
     this.#heartbeat = setInterval(beat, reply.heartbeatIntervalMs);
+  }
+
+  /** @throws what the coordinator answers a worker that it does not know; E_COORDINATOR_UNREACHABLE */
+  async assertKnown(workerId: string, state: WorkerState, signal: AbortSignal): Promise<void> {
+    await this.#untilReachable(() => this.#beat(workerId, state), signal);
   }
 
   stopHeartbeats(): void {
@@ -154,6 +152,11 @@ export class CoordinatorLink {
 
   close(): void {
     this.#control.close();
+  }
+
+  async #beat(workerId: string, state: WorkerState): Promise<void> {
+    const deviceSeconds = (performance.now() - this.#startedAt) / 1000;
+    await this.#control.heartbeat({ workerId, state, ...this.#readDevice(), deviceSeconds });
   }
 
   async #untilReachable<T>(call: () => Promise<T>, signal: AbortSignal): Promise<T> {

@@ -62,6 +62,13 @@ export class ShardTransfers {
     }));
   }
 
+  /** Connects to all shards. @returns address of one that cannot be reached in time, undefined where all can */
+  async firstUnreachable(timeoutMs: number, signal: AbortSignal): Promise<string | undefined> {
+    const clients = this.#shards.map(({ client }) => client);
+    const reached = await Promise.all(clients.map((client) => client.connect(timeoutMs, signal)));
+    return clients.find((_, shard) => reached[shard] !== true)?.address;
+  }
+
   /**
    * Fetches a range of a version of what is trained.
    * @param into of the range's size in wire form

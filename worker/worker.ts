@@ -3,13 +3,14 @@ import type { WorkerState } from "#lib/core/events";
 import type { EvaluatedBatch, WorkerJob } from "#lib/core/job";
 import type { EvaluateTask, GenerateTask, Task, TrainTask } from "#lib/wire/control-messages";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
-import { CoordinatorLink, passOf } from "./coordinator-link.js";
+import { CoordinatorLink, defaultReconnectTimeoutMs, passOf } from "./coordinator-link.js";
 import { isEngineError, isFatal, isMembershipOver, isTransferFailure } from "./failures.js";
 import { GradientGroup } from "./group.js";
 import { LoadedEngine } from "./loaded-engine.js";
 import type { WorkerOptions, WorkerOutcome } from "./options.js";
 import { firstBackoffMs, soonAfter } from "./reachable.js";
 import { Session } from "./session.js";
+import { isShardError, shardAddresses, untilShardsReachable } from "./shard-addresses.js";
 import { ShardTransfers } from "./transfers.js";
 
 /**
@@ -106,11 +107,14 @@ class WorkerLoop {
     const reply = await this.#link.register(this.#leaving);
     if (reply === undefined) return;
     const job = JSON.parse(reply.jobJson) as WorkerJob;
+    const addresses = await this.#orReport(reply.workerId, async () =>
+      shardAddresses(reply.shardAddresses, options.coordinatorAddress),
+    );
     const session = new Session(
       reply.workerId,
       new ShardTransfers({
         layout: job.layout,
-        addresses: reply.shardAddresses,
+        addresses,
         security: options.security ?? {},
         pass: passOf(reply),
       }),
@@ -124,6 +128,7 @@ class WorkerLoop {
       () => this.#state,
       (error) => session.fail(error),
     );
+    await this.#reachShards(session);
     const engine =
       this.#engine?.jobId === job.jobId ? this.#engine : await this.#replaceEngine(job);
     if (job.frozen !== undefined && !engine.client.hasFrozen) {
@@ -132,6 +137,28 @@ class WorkerLoop {
     }
     engine.forgetVersion();
     this.#setState("idle");
+  }
+
+  async #reachShards(session: Session): Promise<void> {
+    const { workerId, transfers } = session;
+    const { coordinatorAddress: coordinator, reconnectTimeoutMs } = this.#options;
+    const timeoutMs = reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
+    const askCoordinator = (): Promise<void> =>
+      this.#link.assertKnown(workerId, this.#state, this.#leaving);
+    const signal = AbortSignal.any([session.signal, this.#leaving]);
+    const options = { coordinator, askCoordinator, timeoutMs, signal };
+    await this.#orReport(workerId, () => untilShardsReachable(transfers, options));
+    session.throwIfFailed();
+  }
+
+  /** Tells the coordinator why this worker cannot take part. */
+  async #orReport<T>(workerId: string, action: () => Promise<T>): Promise<T> {
+    try {
+      return await action();
+    } catch (error) {
+      if (isShardError(error)) await this.#link.report(error, { workerId, fatal: false });
+      throw error;
+    }
   }
 
   async #replaceEngine(job: WorkerJob): Promise<LoadedEngine> {

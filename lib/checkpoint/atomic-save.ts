@@ -2,17 +2,20 @@ import { randomBytes } from "node:crypto";
 import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { domainTag, stateOf, thisProcess } from "#lib/core/process-identity";
+import { assertWritable, isGuarded } from "./write-guard.js";
 
 /**
  * Names beside a final name while it is being changed, all hidden and of the form
- * `.NAME.KIND-PID-RANDOM`:
+ * `.NAME.KIND-PID.DOMAIN-RANDOM`, where DOMAIN stands for the machine and container in which PID holds:
  * - `tmp`: a directory being written; worthless once its writer is gone.
  * - `previous`: the old directory during the two renames of a replacement; the only copy in between.
  * - `removed`: a directory being deleted, renamed first so that nobody reads it half-deleted.
  */
 type TransientKind = "tmp" | "previous" | "removed";
-const transientPattern = /^\.(.+)\.(tmp|previous|removed)-(\d+)-([0-9a-f]{12})$/;
-/** After this long a leftover goes even if a process with its writer's id (reused) exists. */
+const transientPattern =
+  /^\.(.+)\.(tmp|previous|removed)-(\d+)(?:\.([0-9a-f]{8}))?-([0-9a-f]{12})$/;
+/** After this long a leftover goes even if its writer may exist: its id was used again, or holds elsewhere. */
 const staleAfterMs = 24 * 3600 * 1000;
 
 /** Transient paths of saves that run in this process. */
@@ -35,6 +38,7 @@ export async function saveAtomically(
   const final = resolve(finalDir);
   const parent = dirname(final);
   try {
+    assertWritable(final);
     await mkdir(parent, { recursive: true });
     await recoverInterruptedSaves(parent);
     await withTransient(final, "tmp", async (temporary) => {
@@ -45,6 +49,8 @@ export async function saveAtomically(
     });
     await syncPath(parent);
   } catch (error) {
+    // Who writes there instead may have removed what was half written.
+    assertWritable(final);
     throw explainWriteError(error, finalDir);
   }
 }
@@ -62,6 +68,7 @@ export async function saveFilesAtomically(
 ): Promise<void> {
   const final = resolve(directory);
   try {
+    assertWritable(final);
     await mkdir(final, { recursive: true });
     await recoverInterruptedSaves(final);
     await withTransient(join(final, "files"), "tmp", async (temporary) => {
@@ -72,6 +79,7 @@ export async function saveFilesAtomically(
     });
     await syncPath(final);
   } catch (error) {
+    assertWritable(final);
     throw explainWriteError(error, directory);
   }
 }
@@ -93,6 +101,7 @@ async function placeFiles(from: string, into: string, last?: string): Promise<vo
       }
       await removeDirectoryAtomically(target);
     }
+    assertWritable(target);
     await rename(source, target);
   }
   if (!names.some(isWeightsFile)) return;
@@ -100,7 +109,10 @@ async function placeFiles(from: string, into: string, last?: string): Promise<vo
   // adapter's configuration beside a model, or a model's beside an adapter, would be believed.
   for (const name of await readdir(into)) {
     const isOfModel = isWeightsFile(name) || isConfigFile(name);
-    if (isOfModel && !names.includes(name)) await rm(join(into, name));
+    if (isOfModel && !names.includes(name)) {
+      assertWritable(into);
+      await rm(join(into, name));
+    }
   }
 }
 
@@ -114,6 +126,7 @@ const isConfigFile = (name: string): boolean =>
 /** Deletes a directory so that it is never seen half-deleted. */
 export async function removeDirectoryAtomically(directory: string): Promise<void> {
   const final = resolve(directory);
+  assertWritable(final);
   await withTransient(final, "removed", async (transient) => rename(final, transient));
 }
 
@@ -126,20 +139,27 @@ export async function recoverInterruptedSaves(parent: string): Promise<void> {
   for (const name of await readdir(parent)) {
     const match = transientPattern.exec(name);
     const path = join(resolve(parent), name);
-    if (match === null || !(await isAbandoned(path, Number(match[3])))) continue;
+    if (match === null || !(await isAbandoned(path, Number(match[3]), match[4]))) continue;
     const final = join(resolve(parent), match[1] as string);
+    assertWritable(final);
     if (match[2] === "previous" && !(await exists(final))) await rename(path, final);
     else await rm(path, { recursive: true, force: true });
   }
 }
 
-async function isAbandoned(path: string, pid: number): Promise<boolean> {
-  // Within this process, what is not in use is a leftover, also of an earlier process with its id.
-  if (pid === process.pid) return !inUse.has(path);
-  try {
-    process.kill(pid, 0);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ESRCH") return true;
+async function isAbandoned(
+  path: string,
+  pid: number,
+  domain: string | undefined,
+): Promise<boolean> {
+  if (inUse.has(path)) return false;
+  // Where no other process writes, what is not in use is a leftover.
+  if (isGuarded(path)) return true;
+  // Names of earlier versions have no domain.
+  if (domain === undefined || domain === domainTag()) {
+    // Also of an earlier process with this one's id.
+    if (pid === process.pid) return true;
+    if (stateOf({ ...thisProcess(), pid, startTicks: null }) === "gone") return true;
   }
   const age = await stat(path).then(
     (stats) => Date.now() - stats.mtimeMs,
@@ -166,7 +186,9 @@ async function withTransient(
 
 /** The old directory is deleted only when the new one has its name. */
 async function replaceDirectory(temporary: string, final: string): Promise<void> {
-  if (!(await exists(final))) return rename(temporary, final);
+  const isNew = !(await exists(final));
+  assertWritable(final);
+  if (isNew) return rename(temporary, final);
   const previous = transientPath(final, "previous");
   inUse.add(previous);
   try {
@@ -184,7 +206,7 @@ async function replaceDirectory(temporary: string, final: string): Promise<void>
 }
 
 function transientPath(final: string, kind: TransientKind): string {
-  const suffix = `${kind}-${process.pid}-${randomBytes(6).toString("hex")}`;
+  const suffix = `${kind}-${process.pid}.${domainTag()}-${randomBytes(6).toString("hex")}`;
   return join(dirname(final), `.${basename(final)}.${suffix}`);
 }
 

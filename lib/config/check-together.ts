@@ -1,3 +1,4 @@
+import { isHost, isLoopback, isWildcard, splitAddress } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { checkRates } from "#lib/parameters/index";
 import type { ParsedConfig } from "./fields.js";
@@ -65,6 +66,28 @@ export function checkTogether(config: ParsedConfig): void {
       expected: "HOST:PORT",
       got: JSON.stringify(config.listen),
       where: "",
+    });
+  }
+  checkAdvertisedHost(config);
+}
+
+/** Workers call the host that is advertised: it has to be one that they can call. */
+function checkAdvertisedHost({ listen, advertise_host: advertised }: ParsedConfig): void {
+  if (advertised === null) return;
+  if (!isHost(advertised) || isWildcard(advertised)) {
+    throw new LockstepError("E_CONFIG_INVALID", {
+      key: "advertise_host",
+      expected:
+        "a name or an address at which workers call this machine, without a scheme or a port",
+      got: JSON.stringify(advertised),
+      where: "",
+    });
+  }
+  const { host } = splitAddress(listen);
+  if (isLoopback(advertised) && !isLoopback(host)) {
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "listen and advertise_host",
+      reason: `workers of other machines would look for ${advertised} on their own; without advertise_host they call the shards as they called the coordinator`,
     });
   }
 }

@@ -36,7 +36,9 @@ export const cluster = {
   advertise_host: text
     .nullable()
     .default(null)
-    .describe("host under which workers reach the coordinator, where it differs from listen"),
+    .describe(
+      "name or address at which workers call the coordinator and its shards; null: that of listen, or where that is 0.0.0.0 or [::], the one at which a worker called the coordinator",
+    ),
   metrics_host: text.default("127.0.0.1"),
   metrics_port: port
     .nullable()

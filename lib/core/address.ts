@@ -1,3 +1,5 @@
+import { isIP, SocketAddress } from "node:net";
+
 /** A host as sockets take it: an IPv6 address without its brackets. */
 export const bareHost = (host: string): string => host.replace(/^\[(.*)\]$/, "$1");
 
@@ -17,4 +19,24 @@ export function splitAddress(address: string): { readonly host: string; readonly
 export function isLoopback(host: string): boolean {
   const bare = bareHost(host);
   return bare === "localhost" || bare === "::1" || /^127(\.\d{1,3}){3}$/.test(bare);
+}
+
+/** Whether a host stands for all addresses of a machine, at which nobody can be called. */
+export function isWildcard(host: string): boolean {
+  const bare = bareHost(host);
+  if (isIP(bare) !== 6) return bare === "" || /^(0+|0x0+)(\.(0+|0x0+)){0,3}$/i.test(bare);
+  const { address } = new SocketAddress({ address: bare, family: "ipv6" });
+  return address === "::" || address === "::ffff:0.0.0.0";
+}
+
+/** An address of this machine at which a server is called that listens on a host. */
+export function loopbackOf(host: string): string {
+  if (!isWildcard(host)) return bareHost(host);
+  return host.includes(":") ? "::1" : "127.0.0.1";
+}
+
+/** Whether text is a name or an address of a host, without a scheme, a port or a path. */
+export function isHost(text: string): boolean {
+  if (isIP(bareHost(text)) !== 0) return true;
+  return text.length <= 253 && /^[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?$/i.test(text);
 }

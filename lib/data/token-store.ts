@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { closeSync, mkdirSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
@@ -109,7 +110,7 @@ const bytesOf = (values: Int32Array): Uint8Array =>
 
 function openUnnamed(directory: string): number {
   mkdirSync(directory, { recursive: true });
-  const path = join(directory, `tokens-${process.pid}-${Date.now()}.tmp`);
+  const path = join(directory, `tokens-${randomBytes(8).toString("hex")}.tmp`);
   const file = openSync(path, "wx+", 0o600);
   unlinkSync(path);
   return file;

@@ -71,6 +71,19 @@ export class BulkClient {
     });
   }
 
+  /** Connects. @returns false where that did not succeed in time, or `signal` was aborted */
+  async connect(timeoutMs: number, signal: AbortSignal): Promise<boolean> {
+    return new Promise((resolve) => {
+      const giveUp = (): void => resolve(false);
+      signal.addEventListener("abort", giveUp);
+      if (signal.aborted) giveUp();
+      this.#client.waitForReady(Date.now() + timeoutMs, (error) => {
+        signal.removeEventListener("abort", giveUp);
+        resolve(error === undefined || error === null);
+      });
+    });
+  }
+
   /**
    * Sends a group's gradient of the shard's range.
    * @param wireBytes must not change until the promise settles; may lie on shared memory.

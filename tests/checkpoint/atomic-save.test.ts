@@ -5,13 +5,16 @@ import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { pathToFileURL } from "node:url";
 import {
   listCheckpoints,
   rotateCheckpoints,
   saveAtomically,
   saveFilesAtomically,
 } from "#lib/checkpoint/index";
+import { guardWrites } from "#lib/checkpoint/write-guard";
 import { packageRoot } from "#lib/core/paths";
+import { apart } from "#tests/support/output-owner";
 import { rejectsWith, temporaryDirectory } from "./support.js";
 
 const saveText = (directory: string, text: string): Promise<void> =>
@@ -185,4 +188,39 @@ test("rotation keeps the last and the best", async (t) => {
   assert.deepEqual(await steps(), [100]);
   assert.deepEqual(await readdir(output), ["checkpoint-100", "checkpoint-x"]);
   assert.deepEqual(await listCheckpoints(join(output, "missing")), []);
+});
+
+test("a save in progress is left alone by who looks from another container", async (t) => {
+  const prefix = apart(t, "pid");
+  if (prefix === undefined) return;
+  const output = await temporaryDirectory(t);
+  const index = pathToFileURL(join(packageRoot, "dist/lib/checkpoint/index.js")).href;
+  const look = `
+    const { listCheckpoints } = await import(${JSON.stringify(index)});
+    process.stdout.write(String((await listCheckpoints(${JSON.stringify(output)})).length));`;
+  await saveText(join(output, "checkpoint-1"), "1");
+  await saveAtomically(join(output, "checkpoint-2"), async (temporary) => {
+    await writeFile(join(temporary, "state"), "2");
+    const [program = "", ...args] = [
+      ...prefix,
+      process.execPath,
+      "--input-type=module",
+      "-e",
+      look,
+    ];
+    assert.equal(execFileSync(program, args, { encoding: "utf8" }), "1");
+  });
+  assert.equal(await stateIn(join(output, "checkpoint-2")), "2");
+});
+
+test("leftovers go at once where this process alone writes, whoever left them", async (t) => {
+  const output = await temporaryDirectory(t);
+  const leftover = ".checkpoint-3.tmp-1.00000000-0123456789ab";
+  await mkdir(join(output, leftover));
+  await listCheckpoints(output);
+  assert.deepEqual(await readdir(output), [leftover], "its writer may live elsewhere");
+  const endGuard = guardWrites([output], () => {});
+  t.after(endGuard);
+  await listCheckpoints(output);
+  assert.deepEqual(await readdir(output), []);
 });

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { listOwnedCheckpoints, readOutputRecord } from "#lib/checkpoint/index";
 import { packageRoot } from "#lib/core/paths";
+import { claimFolder } from "#run/claim-files";
 import { writeCaseModel } from "#tests/support/case-job";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
@@ -60,6 +61,12 @@ const firstStep = (outcome: CommandOutcome): number | undefined =>
 const checkpoints = async (name: string): Promise<string[]> =>
   (await readdir(path(name))).filter((each) => each.startsWith("checkpoint-")).sort();
 
+/** All but the claim, of which each start makes another. */
+const filesOf = async (name: string): Promise<string[]> =>
+  (await readdir(path(name), { recursive: true }))
+    .filter((each) => !each.startsWith(claimFolder))
+    .sort();
+
 function refused(outcome: CommandOutcome, code: string, pattern: RegExp): void {
   assert.equal(outcome.code, 1, outcome.stderr);
   assert.match(outcome.stderr, new RegExp(`"code":"${code}"`));
@@ -101,7 +108,7 @@ test("another job's result is refused by what differs, before data is read, or r
   await trained("used");
   await writeFile(path("used", "notes.txt"), "mine");
   await writeFile(path("used", "logs", "notes.txt"), "mine");
-  const before = (await readdir(path("used"), { recursive: true })).sort();
+  const before = await filesOf("used");
   const lr = ["--learning_rate", "2e-3"];
   const other = await train("used", ...lr);
   refused(
@@ -117,7 +124,7 @@ test("another job's result is refused by what differs, before data is read, or r
   const local = await run("train-local", "used", [...lr, "--save_strategy", "no"]);
   assert.equal(local.code, 1);
   assert.match(local.stderr, /E_OUTPUT_DIR_OTHER_RUN/);
-  assert.deepEqual((await readdir(path("used"), { recursive: true })).sort(), before);
+  assert.deepEqual(await filesOf("used"), before);
 
   const clean = await trained(
     ...(["used", ...lr, "--overwrite_output_dir"] as const),
@@ -374,7 +381,7 @@ test("a finished run is complete, whatever it saved, and changes no file", async
     const limit = name === "best" ? ["--save_total_limit", "1", "--learning_rate", "5"] : [];
     await trained(name, ...args, ...limit);
     const state = async (): Promise<string[]> => {
-      const names = (await readdir(path(name), { recursive: true })).sort();
+      const names = await filesOf(name);
       const contents = await Promise.all(
         names.map((file) => readFile(path(name, file), "base64").catch(() => "directory")),
       );

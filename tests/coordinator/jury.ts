@@ -8,5 +8,6 @@ export const calmJury = (...present: readonly string[]): Jury => ({
     throw new Error(`${workers.join(" and ")} disagree`);
   },
   onDissent: () => {},
+  onArrived: () => {},
   onBroken: () => {},
 });

@@ -139,6 +139,7 @@ test("another device kind is refused while results must be equal", () => {
   };
   const strict = new Membership({ heartbeatTimeoutMs: 50, deterministic: true, now: () => 0 });
   const member = strict.join(info);
+  strict.worked(member.workerId);
   strict.remove(member.workerId);
   assert.throws(() => strict.join({ ...info, deviceKind: "B" }), {
     code: "E_DEVICE_KIND_MISMATCH",
@@ -147,6 +148,31 @@ test("another device kind is refused while results must be equal", () => {
   const loose = new Membership({ heartbeatTimeoutMs: 50, deterministic: false, now: () => 0 });
   loose.join(info);
   assert.equal(loose.join({ ...info, deviceKind: "B" }).deviceKind, "B");
+});
+
+test("a device kind that did nothing and left is not the run's", () => {
+  const info = { name: "", host: "h", pid: 1, deviceType: "cpu" as const, ...life };
+  const options = { heartbeatTimeoutMs: 50, deterministic: true, now: () => 0 };
+  const membership = new Membership(options);
+  const a = membership.join({ ...info, deviceKind: "A" });
+  assert.throws(() => membership.join({ ...info, deviceKind: "B" }), /"B".*"A"/, "A is here");
+  const second = membership.join({ ...info, deviceKind: "A" });
+  membership.remove(a.workerId);
+  assert.throws(() => membership.join({ ...info, deviceKind: "B" }), /"B".*"A"/, "one is left");
+  membership.remove(second.workerId);
+  assert.equal(membership.deviceKind, undefined);
+  const b = membership.join({ ...info, deviceKind: "B" });
+  assert.equal(membership.deviceKind, "B");
+  // What was computed before its worker left counts.
+  membership.remove(b.workerId);
+  membership.worked(b.workerId);
+  assert.equal(membership.deviceKind, "B");
+  assert.throws(() => membership.join({ ...info, deviceKind: "A" }), /"A".*"B"/);
+  membership.worked(a.workerId);
+  assert.equal(membership.deviceKind, "B", "the first that did something");
+  // A run that goes on keeps its kind, though none of it is here.
+  const resumed = new Membership({ ...options, deviceKind: "C" });
+  assert.throws(() => resumed.join({ ...info, deviceKind: "B" }), /"B".*"C"/);
 });
 
 const workOf = (leases: LeaseTable): Work & { readonly accepted: number[] } => {

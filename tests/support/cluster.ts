@@ -248,11 +248,15 @@ export interface TestWorker {
   }>;
 }
 
+/** @param prefix program and flags that start the worker's, in a namespace of its own say */
 export function spawnWorker(
   address: string,
   env: Readonly<Record<string, string>> = {},
+  [execPath = process.execPath, ...execArgv]: readonly string[] = [],
 ): TestWorker {
   const child = fork(new URL("./cluster-worker.js", import.meta.url), {
+    execPath,
+    ...(execPath === process.execPath ? {} : { execArgv: [...execArgv, process.execPath] }),
     env: { ...process.env, LOCKSTEP_TEST_COORDINATOR: address, ...env },
     stdio: ["ignore", "inherit", "pipe", "ipc"],
   });

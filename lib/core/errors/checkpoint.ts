@@ -98,9 +98,14 @@ export const checkpointErrors = {
       `model_name_or_path ${d.directory} is an adapter, and training starts from a whole model. This makes one: ${d.command}`,
     "Type that command and set model_name_or_path to the directory that it writes; a run that was stopped goes on with resume_from_checkpoint and its own base model.",
   ),
-  E_OUTPUT_DIR_IN_USE: entry<{ directory: string }>(
-    (d) => `Another run on this machine writes into ${d.directory}.`,
+  E_OUTPUT_DIR_IN_USE: entry<{ directory: string; by: string }>(
+    (d) => `Another run writes into ${d.directory}: ${d.by}.`,
     "Give each run an output_dir of its own, or wait until the other one has ended.",
+  ),
+  E_OUTPUT_DIR_LOST: entry<{ directory: string; by: string }>(
+    (d) =>
+      `This run gave no sign of life in ${d.directory} for a while, and the directory belongs to another one: ${d.by}. Nothing more is written into it.`,
+    "Nothing needs to be done where the other run goes on from this one's checkpoints. If a process was not stopped or suspended, look at the file system's latency.",
   ),
   E_OUTPUT_DIR_OTHER_RUN: entry<{ directory: string; found: string }>(
     (d) => `output_dir ${d.directory} holds another run's result: ${d.found}.`,

@@ -101,6 +101,21 @@ export const clusterErrors = {
     (d) => `The run is over: its result is in ${d.directory} of the coordinator's machine.`,
     "The worker ends by itself; nothing needs to be done.",
   ),
+  E_SHARD_ADDRESS: entry<{ address: string; coordinator: string; reason: string }>(
+    (d) =>
+      `The coordinator ${d.coordinator} sent ${JSON.stringify(d.address)} as the address of a reducer shard, which nobody can call: ${d.reason}.`,
+    "Run the same version of Lockstep everywhere, and set the coordinator's advertise_host to a name or an address at which workers reach it.",
+  ),
+  E_SHARD_UNREACHABLE: entry<{
+    address: string;
+    coordinator: string;
+    seconds: number;
+    reason: string;
+  }>(
+    (d) =>
+      `The coordinator ${d.coordinator} answers, but its reducer shard ${d.address} was not reachable for ${d.seconds} s: ${d.reason}.`,
+    "Let workers through to the coordinator's port and to the reducer_shards ports after it; where they call it by another name than its own, set advertise_host to that name.",
+  ),
   E_COORDINATOR_UNREACHABLE: entry<{ address: string; seconds: number; reason: string }>(
     (d) => `The coordinator ${d.address} was not reachable for ${d.seconds} s: ${d.reason}`,
     "Check that the coordinator runs and that the worker's --coordinator address is right.",

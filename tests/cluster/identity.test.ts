@@ -1,0 +1,266 @@
+import assert from "node:assert/strict";
+import { createServer } from "node:net";
+import os from "node:os";
+import { before, test } from "node:test";
+import { Coordinator } from "#coordinator/coordinator";
+import type { CoordinatorOptions } from "#coordinator/options";
+import { hostPort, splitAddress } from "#lib/core/address";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { ControlClient } from "#lib/wire/control-client";
+import type { ReportFailureRequest } from "#lib/wire/control-messages";
+import { registerControlService } from "#lib/wire/control-server";
+import { GrpcServer } from "#lib/wire/grpc-server";
+import { addressesElsewhere } from "#run/worker-addresses";
+import {
+  coordinatorOptions,
+  EventRecorder,
+  type Oracle,
+  sequentialOracle,
+  spawnWorker,
+  testJob,
+  type TestWorker,
+} from "#tests/support/cluster";
+import { apart } from "#tests/support/output-owner";
+import { testIdentity } from "#tests/support/scripted-member";
+import { runWorker } from "#worker/worker";
+
+// Who a worker is, and where it finds what it needs.
+
+const totalSteps = 4;
+const limit = { timeout: 240_000 };
+let oracle: Oracle;
+before(async () => {
+  oracle = await sequentialOracle(totalSteps);
+});
+
+async function started(overrides: Partial<CoordinatorOptions> = {}) {
+  const recorder = new EventRecorder();
+  const coordinator = new Coordinator(coordinatorOptions(totalSteps, recorder.bus, overrides));
+  return { recorder, coordinator, ...(await coordinator.start()) };
+}
+
+/** Lets two workers take part together, and asserts that nobody was lost. */
+async function assertBothTakePart(
+  { recorder, coordinator }: Awaited<ReturnType<typeof started>>,
+  start: (env: Readonly<Record<string, string>>, index: number) => TestWorker,
+): Promise<void> {
+  const run = coordinator.run();
+  // Each waits in its first group until both are there.
+  const workers = [0, 1].map((index) => start({ LOCKSTEP_TEST_STALL: "leased:0" }, index));
+  await recorder.until(
+    () => new Set(recorder.of("group.leased").map(({ workerId }) => workerId)).size === 2,
+  );
+  for (const { process: child } of workers) child.send("go");
+  const outcome = await run;
+  for (const { exited } of workers) {
+    const { code, stderr } = await exited;
+    assert.equal(code, 0, stderr);
+  }
+  assert.equal(outcome.mastersSha256, oracle.mastersSha256);
+  assert.equal(recorder.of("worker.joined").length, 2);
+  assert.deepEqual(recorder.of("worker.lost"), []);
+  const computed = recorder.of("group.completed").map(({ workerId }) => workerId);
+  assert.equal(new Set(computed).size, 2);
+}
+
+test("two containers with one host name and one process id both take part", limit, async (t) => {
+  const prefix = apart(t, "pid");
+  if (prefix === undefined) return;
+  const parts = await started();
+  await assertBothTakePart(parts, (env) => spawnWorker(parts.controlAddress, env, prefix));
+  const joined = parts.recorder.of("worker.joined");
+  assert.deepEqual(
+    joined.map(({ host, pid }) => ({ host, pid })),
+    [0, 1].map(() => ({ host: os.hostname(), pid: 1 })),
+  );
+});
+
+test("two workers of one name both take part", limit, async () => {
+  const parts = await started();
+  await assertBothTakePart(parts, (env) =>
+    spawnWorker(parts.controlAddress, { ...env, LOCKSTEP_TEST_NAME: "gpu" }),
+  );
+  const ids = parts.recorder.of("worker.joined").map(({ workerId }) => workerId);
+  assert.deepEqual(ids, ["gpu", "gpu-2"]);
+});
+
+test(
+  "the kind of a device that crashed before it computed anything is not the run's",
+  limit,
+  async () => {
+    const { recorder, coordinator, controlAddress } = await started();
+    const run = coordinator.run();
+    const first = spawnWorker(controlAddress, {
+      ...{ LOCKSTEP_TEST_DEVICE_KIND: "A", LOCKSTEP_TEST_FAULT: "leased:0" },
+    });
+    await first.exited;
+    await recorder.until(({ type }) => type === "worker.lost");
+    const second = spawnWorker(controlAddress, { LOCKSTEP_TEST_DEVICE_KIND: "B" });
+    assert.equal((await run).mastersSha256, oracle.mastersSha256);
+    assert.equal((await second.exited).code, 0);
+    assert.equal(coordinator.deviceKind, "B");
+  },
+);
+
+test("the kind of a device whose bytes are with the shards is the run's", limit, async () => {
+  const { recorder, coordinator, controlAddress } = await started();
+  const run = coordinator.run();
+  const first = spawnWorker(controlAddress, {
+    ...{ LOCKSTEP_TEST_DEVICE_KIND: "A", LOCKSTEP_TEST_FAULT: "pushed:0" },
+  });
+  await first.exited;
+  await recorder.until(({ type }) => type === "worker.lost");
+  const second = spawnWorker(controlAddress, { LOCKSTEP_TEST_DEVICE_KIND: "B" });
+  const { code, stderr } = await second.exited;
+  assert.equal(code, 1);
+  assert.match(stderr, /E_DEVICE_KIND_MISMATCH|has the device kind "B"/);
+  const third = spawnWorker(controlAddress, { LOCKSTEP_TEST_DEVICE_KIND: "A" });
+  assert.equal((await run).mastersSha256, oracle.mastersSha256);
+  assert.equal((await third.exited).code, 0);
+});
+
+const hasIpv6 = Object.values(os.networkInterfaces()).some((all) =>
+  all?.some(({ address }) => address === "::1"),
+);
+
+for (const listenHost of ["0.0.0.0", "::"]) {
+  const skip = listenHost === "::" && !hasIpv6 ? "this machine has no ::1" : false;
+  test(`workers call the shards of ${listenHost} as they called the coordinator`, {
+    ...limit,
+    skip,
+  }, async () => {
+    const parts = await started({ listenHost, security: { insecure: true } });
+    const { controlPort, controlAddress } = parts;
+    assert.equal(splitAddress(controlAddress).host, listenHost === "::" ? "::1" : "127.0.0.1");
+    const client = new ControlClient({ address: controlAddress, security: {} });
+    const { shardAddresses, retryAfterMs } = await client.register(testIdentity("ghost"));
+    client.close();
+    assert.equal(retryAfterMs, 0);
+    assert.equal(shardAddresses.length, 2);
+    for (const address of shardAddresses) assert.match(address, /^:\d+$/);
+    await parts.recorder.until(({ type }) => type === "worker.lost");
+    const listening = { listen: hostPort(listenHost, 0), advertise_host: null };
+    const elsewhere = addressesElsewhere(listening, controlPort).at(-1) ?? controlAddress;
+    const run = parts.coordinator.run();
+    const workers = [controlAddress, elsewhere].map((address) => spawnWorker(address));
+    assert.equal((await run).mastersSha256, oracle.mastersSha256);
+    for (const { exited } of workers) assert.equal((await exited).code, 0);
+  });
+}
+
+test("advertise_host is where the shards are called", limit, async () => {
+  const parts = await started({ advertiseHost: "localhost" });
+  const client = new ControlClient({ address: parts.controlAddress, security: {} });
+  const { shardAddresses } = await client.register(testIdentity("ghost"));
+  client.close();
+  for (const address of shardAddresses) assert.match(address, /^localhost:\d+$/);
+  const run = parts.coordinator.run();
+  const worker = spawnWorker(parts.controlAddress);
+  assert.equal((await run).mastersSha256, oracle.mastersSha256);
+  assert.equal((await worker.exited).code, 0);
+});
+
+async function closedPort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return typeof address === "object" && address !== null ? address.port : 0;
+}
+
+for (const [what, shard, code, message] of [
+  ["stands for all addresses", async () => "0.0.0.0:7001", "E_SHARD_ADDRESS", /"0.0.0.0:7001"/],
+  ["has no port", async () => "coordinator", "E_SHARD_ADDRESS", /"coordinator"/],
+  [
+    "answers nobody",
+    async () => `127.0.0.1:${await closedPort()}`,
+    "E_SHARD_UNREACHABLE",
+    /its reducer shard 127\.0\.0\.1:\d+ was not reachable for \d+ s: .*ECONNREFUSED/,
+  ],
+  [
+    "has a name that nobody knows",
+    async () => "lockstep.invalid:7001",
+    "E_SHARD_UNREACHABLE",
+    /its reducer shard lockstep\.invalid:7001 was not reachable/,
+  ],
+] as const) {
+  test(`a worker ends with a clear error where a shard's address ${what}`, limit, async (t) => {
+    const server = new GrpcServer({ security: {}, maxReceiveBytes: 1 << 20 });
+    const address = await shard();
+    let numRegistrations = 0;
+    const failures: ReportFailureRequest[] = [];
+    registerControlService(server, {
+      register: async () => {
+        numRegistrations += 1;
+        return {
+          ...{ workerId: "worker", jobJson: JSON.stringify(testJob), shardAddresses: [address] },
+          ...{ heartbeatIntervalMs: 100, retryAfterMs: 0 },
+          ...{ runId: "run", epoch: 1, memberSecret: "secret" },
+        };
+      },
+      admit: () => {},
+      heartbeat: async () => {},
+      nextTask: async () => assert.fail("it asks for work"),
+      completeTask: async () => assert.fail("it has a result"),
+      reportFailure: async (failure) => void failures.push(failure),
+      leave: async () => {},
+    });
+    const port = await server.listen("127.0.0.1", 0);
+    t.after(() => server.close(0));
+    const worker = runWorker({
+      coordinatorAddress: hostPort("127.0.0.1", port),
+      reconnectTimeoutMs: 500,
+    });
+    await assert.rejects(worker, (error) => {
+      assert.ok(isLockstepError(error));
+      assert.equal(error.code, code);
+      assert.match(error.message, message);
+      return true;
+    });
+    assert.equal(numRegistrations, 1);
+    assert.deepEqual(
+      failures.map((failure) => failure.code),
+      [code],
+      "the coordinator is told",
+    );
+  });
+}
+
+test(
+  "whoever waits for a shard hears that the coordinator came back with others",
+  limit,
+  async (t) => {
+    const server = new GrpcServer({ security: {}, maxReceiveBytes: 1 << 20 });
+    const port = await closedPort();
+    let numRegistrations = 0;
+    const unknown = (worker: string): never => {
+      throw new LockstepError("E_UNKNOWN_WORKER", { worker });
+    };
+    registerControlService(server, {
+      register: async () => {
+        numRegistrations += 1;
+        if (numRegistrations > 1) throw new LockstepError("E_RUN_OVER", { directory: "run" });
+        return {
+          ...{ workerId: "worker", jobJson: JSON.stringify(testJob), shardAddresses: [`:${port}`] },
+          ...{ heartbeatIntervalMs: 60_000, retryAfterMs: 0 },
+          ...{ runId: "run", epoch: 1, memberSecret: "secret" },
+        };
+      },
+      admit: (_, worker) => unknown(worker),
+      heartbeat: async () => {},
+      nextTask: async () => assert.fail("it asks for work"),
+      completeTask: async () => assert.fail("it has a result"),
+      reportFailure: async () => assert.fail("it reports a failure"),
+      leave: async () => {},
+    });
+    const address = hostPort("127.0.0.1", await server.listen("127.0.0.1", 0));
+    t.after(() => server.close(0));
+    // Longer than the test may take.
+    const { outcome } = await runWorker({
+      coordinatorAddress: address,
+      reconnectTimeoutMs: 3_600_000,
+    });
+    assert.equal(outcome, "finished");
+    assert.equal(numRegistrations, 2);
+  },
+);
