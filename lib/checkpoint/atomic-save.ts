@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { explainSystemError } from "#lib/core/system-error";
 
 /**
  * Names beside a final name while it is being changed, all hidden and of the form
@@ -215,11 +216,9 @@ async function syncPath(path: string): Promise<void> {
 
 /** Turns errors of the file system into the catalogue's; others pass. */
 export function explainWriteError(error: unknown, file: string): unknown {
-  if (isLockstepError(error) || !(error instanceof Error)) return error;
+  const explained = explainSystemError(error, file);
+  if (isLockstepError(explained) || !(error instanceof Error)) return explained;
   const { code, path } = error as NodeJS.ErrnoException;
-  if (code === "ENOSPC" || code === "EDQUOT") {
-    return new LockstepError("E_DISK_FULL", { file: path ?? file }, { cause: error });
-  }
   if (typeof code === "string" && /^E[A-Z0-9]+$/.test(code)) {
     return new LockstepError(
       "E_CHECKPOINT_WRITE",
