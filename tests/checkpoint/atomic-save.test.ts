@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
@@ -12,6 +12,7 @@ import {
   saveFilesAtomically,
 } from "#lib/checkpoint/index";
 import { packageRoot } from "#lib/core/paths";
+import { mountSmallDisk } from "#tests/support/small-disk";
 import { rejectsWith, temporaryDirectory } from "./support.js";
 
 const saveText = (directory: string, text: string): Promise<void> =>
@@ -50,21 +51,10 @@ test("a save that fails leaves the old one and nothing else", async (t) => {
   assert.deepEqual(await readdir(output), ["checkpoint-1"]);
 });
 
-/** Mounts a file system of 1 MiB, or says why it cannot. */
-function mountSmallDisk(directory: string): string | undefined {
-  try {
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", directory], { stdio: "pipe" });
-    return undefined;
-  } catch (error) {
-    return `no small file system can be mounted here: ${(error as Error).message.split("\n")[1]}`;
-  }
-}
-
 test("on a disk that is really full, the previous checkpoint stays whole", async (t) => {
   const disk = join(await temporaryDirectory(t), "disk");
-  await mkdir(disk);
-  const reason = mountSmallDisk(disk);
-  if (reason !== undefined) return t.skip(reason);
+  const mounted = mountSmallDisk(disk, 1 << 20);
+  if (typeof mounted === "string") return t.skip(mounted);
   try {
     await saveText(join(disk, "checkpoint-1"), "old");
     const tooMuch = (temporary: string): Promise<void> =>
@@ -76,7 +66,7 @@ test("on a disk that is really full, the previous checkpoint stays whole", async
     // The failed attempts gave their space back.
     await saveText(join(disk, "checkpoint-2"), "x".repeat(700_000));
   } finally {
-    execFileSync("umount", [disk]);
+    mounted.remove();
   }
 });
 
