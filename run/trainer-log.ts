@@ -1,4 +1,4 @@
-import { appendFileSync, existsSync, statSync, truncateSync } from "node:fs";
+import { closeSync, fstatSync, ftruncateSync, openSync, writeFileSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type LogEntry, saveFilesAtomically } from "#lib/checkpoint/index";
@@ -74,19 +74,32 @@ class Appender {
 
   flush(): void {
     if (this.#waiting.length === 0) return;
-    const sizeBytes = statSync(this.#file, { throwIfNoEntry: false })?.size ?? 0;
     try {
-      appendFileSync(this.#file, this.#waiting.join(""));
+      appendWhole(this.#file, this.#waiting.join(""));
       this.#waiting = [];
       this.#isTold = false;
     } catch (error) {
-      // A disk that is full takes the beginning of a line.
-      if (existsSync(this.#file)) truncateSync(this.#file, sizeBytes);
       if (this.#isTold) return;
       this.#isTold = true;
       const { message } = explainWriteError(error, this.#file) as Error;
       this.#note(`warning: ${trainerLogFileName} is behind: ${message} Training goes on.`);
     }
+  }
+}
+
+/** Appends all of a text or nothing: a disk that is full takes the beginning of a line. */
+function appendWhole(file: string, text: string): void {
+  const descriptor = openSync(file, "a");
+  try {
+    const { size } = fstatSync(descriptor);
+    try {
+      writeFileSync(descriptor, text);
+    } catch (error) {
+      ftruncateSync(descriptor, size);
+      throw error;
+    }
+  } finally {
+    closeSync(descriptor);
   }
 }
 
