@@ -40,6 +40,7 @@ export class FrontDoor implements ControlHandlers {
   #giveUp: (error: unknown) => void = () => {};
   #inner: ControlHandlers | undefined;
   #port = 0;
+  #isClosing = false;
   #over: { readonly directory: string; readonly onTold: (worker: string) => void } | undefined;
 
   private constructor({ bus, security }: FrontDoorOptions) {
@@ -89,6 +90,11 @@ export class FrontDoor implements ControlHandlers {
     this.#inner = inner;
   }
 
+  /** The run is stopped: whoever knocks is to come again, to the one that may follow it at this address. */
+  postpone(): void {
+    this.#isClosing = true;
+  }
+
   /**
    * There is nothing left to do: whoever knocks is told so.
    * @param onTold called with what tells one process from another
@@ -115,7 +121,7 @@ export class FrontDoor implements ControlHandlers {
       throw new LockstepError("E_RUN_OVER", { directory });
     }
     this.#announce(request);
-    if (this.#inner !== undefined) return this.#inner.register(request, peer);
+    if (this.#inner !== undefined && !this.#isClosing) return this.#inner.register(request, peer);
     const nothing = { workerId: "", jobJson: "", shardAddresses: [], heartbeatIntervalMs: 0 };
     return { ...nothing, retryAfterMs: askAgainAfterMs };
   }

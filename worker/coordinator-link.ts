@@ -40,9 +40,10 @@ export class CoordinatorLink {
   /**
    * Knocks until the job is known.
    *
+   * @param timeoutMs how long nobody may answer, where it is not `reconnectTimeoutMs`
    * @returns undefined when the worker was asked to stop before that
    */
-  async register(stop: AbortSignal): Promise<RegisterReply | undefined> {
+  async register(stop: AbortSignal, timeoutMs?: number): Promise<RegisterReply | undefined> {
     const { name, deviceKind, deviceType, advice } = this.#options;
     const request = {
       protocolVersion,
@@ -58,7 +59,7 @@ export class CoordinatorLink {
     };
     for (;;) {
       const register = async (): Promise<RegisterReply> => this.#control.register(request);
-      const reply = await this.#untilReachable(register, stop);
+      const reply = await this.#untilReachable(register, stop, timeoutMs);
       if (reply.retryAfterMs === 0) return reply;
       await delay(reply.retryAfterMs, undefined, { signal: stop }).catch(() => {});
       if (stop.aborted) return undefined;
@@ -129,9 +130,12 @@ export class CoordinatorLink {
     this.#control.close();
   }
 
-  async #untilReachable<T>(call: () => Promise<T>, signal: AbortSignal): Promise<T> {
-    const { observer, coordinatorAddress: address, reconnectTimeoutMs } = this.#options;
-    const timeoutMs = reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
+  async #untilReachable<T>(
+    call: () => Promise<T>,
+    signal: AbortSignal,
+    timeoutMs = this.#options.reconnectTimeoutMs ?? defaultReconnectTimeoutMs,
+  ): Promise<T> {
+    const { observer, coordinatorAddress: address } = this.#options;
     const onRetry = (error: unknown): void => observer?.retrying?.(error);
     return untilReachable(call, { address, timeoutMs, signal, onRetry });
   }
