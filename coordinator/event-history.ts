@@ -80,6 +80,9 @@ export class EventHistory {
       case "checkpoint.saved":
       case "checkpoint.failed":
       case "group.requeued":
+      case "worker.quarantined":
+      case "group.diverged":
+      case "push.refused":
         this.#keepOther(timed);
         break;
       case "note":
