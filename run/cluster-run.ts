@@ -156,7 +156,8 @@ class Cluster {
         note(
           `Nothing is left to do: ${directory} holds the result of this run after ${step} steps`,
         );
-        if (this.#startWorkers === undefined) await turnWorkersAway(door, this.#config);
+        if (this.#startWorkers === undefined)
+          await turnWorkersAway(door, finished.runId, this.#config);
         return { outcome: "finished", step, directory, mastersSha256: undefined, seconds: 0 };
       }
     }

@@ -29,12 +29,14 @@ export class AwaitedReturn {
       : Math.max(0, this.#giveUpAtMs - performance.now());
   }
 
-  /** Whether it is what a wait in vain ends with. */
-  endedBy(error: unknown): boolean {
-    return (
-      this.leftMs !== undefined &&
-      isLockstepError(error) &&
-      error.code === "E_COORDINATOR_UNREACHABLE"
-    );
+  /**
+   * Whether it is what a wait in vain ends with.
+   * @param isOtherRun another run is at the address, and over
+   */
+  endedBy(error: unknown, isOtherRun: boolean): boolean {
+    const { leftMs } = this;
+    if (isOtherRun) return leftMs === undefined || leftMs === 0;
+    const isAway = isLockstepError(error) && error.code === "E_COORDINATOR_UNREACHABLE";
+    return isAway && leftMs !== undefined;
   }
 }

@@ -76,11 +76,15 @@ class WorkerLoop {
         const error = this.#session?.failure ?? thrown;
         await this.#session?.close();
         if (remoteErrorCode(error) === "E_RUN_OVER") return ended("finished");
-        if (this.#return.endedBy(error)) return ended("interrupted");
+        const isOtherRun = remoteErrorCode(error) === "E_OTHER_RUN";
+        if (this.#return.endedBy(error, isOtherRun)) return ended("interrupted");
         if (this.#leaving.aborted) {
           await this.#leave("it was asked to stop");
         } else if (isMembershipOver(error)) {
           this.#options.observer?.retrying?.(error);
+        } else if (isOtherRun) {
+          this.#options.observer?.retrying?.(error);
+          await delay(awayMs, undefined, { signal: this.#leaving }).catch(() => {});
         } else if (isTransferFailure(error)) {
           this.#options.observer?.retrying?.(error);
           await this.#report(error, false);

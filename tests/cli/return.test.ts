@@ -18,7 +18,13 @@ before(async () => {
   job = await createTinyJob({ engine_module: engine });
 });
 
-after(() => job.remove());
+/** Whatever a test that fails leaves waiting. */
+const running = new Set<ChildProcess>();
+
+after(async () => {
+  for (const child of running) child.kill("SIGKILL");
+  await job.remove();
+});
 
 const lockstep = (
   args: readonly string[],
@@ -44,7 +50,7 @@ interface RunningWorker {
 }
 
 function startWorker(address: string, args: readonly string[] = []): RunningWorker {
-  let running: ChildProcess | undefined;
+  let worker: ChildProcess | undefined;
   const ended = runLines(
     [
       ...[process.execPath, join(packageRoot, "bin/lockstep"), "worker", "--use-cpu"],
@@ -52,10 +58,11 @@ function startWorker(address: string, args: readonly string[] = []): RunningWork
     ],
     { cwd: job.directory },
     (_, child) => {
-      running = child;
+      worker = child;
+      running.add(child);
     },
   );
-  return { ended, child: () => running };
+  return { ended, child: () => worker };
 }
 
 /** Stops a coordinator in order once it has made some steps. */
@@ -139,5 +146,35 @@ test(
     patient?.child()?.kill("SIGTERM");
     const { code, text } = (await patient?.ended) ?? {};
     assert.equal(code, 143, text);
+  },
+);
+
+test(
+  "a finished run at the address of the one that is waited for is not taken for it",
+  limit,
+  async () => {
+    const listen = `127.0.0.1:${await freePorts(3)}`;
+    const other = await lockstep([
+      ...["train", job.configFile, "--json-logs", "--output_dir", join(job.directory, "other")],
+    ]);
+    assert.equal(other.code, 0, other.stderr);
+    const worker = startWorker(listen);
+    const stopped = await coordinator(
+      "waited-for",
+      ["--listen", listen, "--max_steps", "100000"],
+      stopAfter(2),
+    );
+    assert.equal(stopped.code, 143, stopped.stderr);
+    const over = await coordinator("other", ["--listen", listen]);
+    assert.equal(over.code, 0, over.stderr);
+    assert.deepEqual(over.of("step.completed"), []);
+    const step = stopped.of("run.completed")[0]?.step ?? 0;
+    const last = await coordinator("waited-for", [
+      ...["--listen", listen, "--max_steps", String(step + 1)],
+    ]);
+    assert.equal(last.code, 0, last.stderr);
+    const { code, text } = await worker.ended;
+    assert.equal(code, 0, text);
+    assert.match(text, /E_OTHER_RUN/);
   },
 );
