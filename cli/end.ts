@@ -20,9 +20,11 @@ export function endSoon(): void {
  * worth more than its display. What is not somebody's choice is told once, on standard error.
  */
 export function goOnWithoutOutput(): void {
+  let isTold = false;
   process.stdout.on("error", ({ code = "", message }: NodeJS.ErrnoException) => {
-    if (code === "EPIPE") return;
-    process.stderr.write(`lockstep: the output is cut off, and the command goes on: ${message}\n`);
+    if (code === "EPIPE" || isTold) return;
+    isTold = true;
+    process.stderr.write(`lockstep: output is lost, and the command goes on: ${message}\n`);
   });
   process.stderr.on("error", () => {});
 }

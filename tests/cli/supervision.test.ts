@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { rmSync } from "node:fs";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { closeSync, existsSync, openSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { LockstepEvent } from "#lib/core/events";
@@ -122,4 +123,28 @@ test("restarts count anew once a worker has finished a group", limit, async () =
   assert.equal(outcome.of("worker.lost").length, 8);
   assert.doesNotMatch(notesOf(outcome), /not started again/);
   assert.equal(digestOf(outcome), undisturbed);
+});
+
+test("standard output on a full disk is told of, and ends nothing", limit, async () => {
+  const output = openSync("/dev/full", "w");
+  for (const command of ["train", "train-local"]) {
+    const directory = outputOf(`full-output-${command}`);
+    const child = spawn(
+      process.execPath,
+      [join(packageRoot, "bin/lockstep"), command, job.configFile, "--output_dir", directory],
+      {
+        stdio: ["ignore", output, "pipe"],
+        env: { ...process.env, LOCKSTEP_CACHE: join(job.directory, "cache") },
+      },
+    );
+    let stderr = "";
+    child.stderr?.on("data", (chunk: Buffer) => {
+      stderr += chunk.toString();
+    });
+    const [code] = (await once(child, "close")) as [number];
+    assert.equal(code, 0, stderr);
+    assert.equal(stderr.match(/lockstep: output is lost, and .* goes on: ENOSPC/g)?.length, 1);
+    assert.ok(existsSync(join(directory, "model.safetensors")));
+  }
+  closeSync(output);
 });
