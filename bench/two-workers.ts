@@ -122,6 +122,7 @@ const supervisor = new Supervisor({
       coordinator.fail(new Error(`a worker ended (${reason}): ${lines.join("\n")}`)),
     ),
   onExhausted: () => {},
+  onLogFailure: () => {},
 });
 process.once("exit", () => {
   supervisor.killAll();

@@ -1,7 +1,9 @@
 import { likelyName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
+import { explainSystemError } from "#lib/core/system-error";
 import { packageVersion } from "#lib/core/process-metrics";
 import { type ConsoleFlags, printError, takeConsoleFlags } from "./console.js";
+import { endSoon, goOnWithoutOutput } from "./end.js";
 import { ignoresHangup } from "./hangup.js";
 import { userSignals } from "./stop-signals.js";
 import { type CommandName, usages } from "./usage.js";
@@ -161,14 +163,13 @@ function commandNamed(name: string): CommandName {
   });
 }
 
-// Who reads the output may go away (`| head`, a `tee` that dies): a run is worth more than its display.
-process.stdout.on("error", () => {});
-process.stderr.on("error", () => {});
-
+goOnWithoutOutput();
 const argv = process.argv.slice(2);
 try {
   process.exitCode = await main(argv);
-} catch (error) {
+} catch (thrown) {
+  const error = explainSystemError(thrown);
   printError(error, takeConsoleFlags(argv).flags);
   process.exitCode = error instanceof LockstepError && error.code === "E_USAGE" ? usageExitCode : 1;
 }
+endSoon();

@@ -29,7 +29,7 @@ anywhere. \`listen\` sets the address, \`metrics_port\` that of metrics and dash
   worker: `Usage: lockstep worker --coordinator HOST:PORT [options]
 
 Takes part in a run: computes gradients on one device until the run is over. A signal makes it finish its
-group, send it and leave. Exit code 75: the run was stopped and may go on.
+group, send it and leave. Exit code 75: the run was stopped, and did not go on in time.
 
   --name NAME                 shown in logs and metrics
   --metrics-host HOST         default 127.0.0.1
@@ -37,6 +37,8 @@ group, send it and leave. Exit code 75: the run was stopped and may go on.
   --use-cpu                   do not look for a GPU
   --device-threads N          compute threads, to judge how busy a CPU device is
   --reconnect-timeout-ms MS   how long the coordinator may be away, default 60000
+  --return-timeout-ms MS      how long a run that was stopped may take to go on at its address, default 600000;
+                              0: do not wait
   --join-token-file FILE      --tls-ca-file FILE  --tls-cert-file FILE  --tls-key-file FILE
   --tls-server-name NAME      name in the coordinator's certificate, where it differs
   --http-token-file FILE      --insecure

@@ -110,6 +110,8 @@ export async function workerCommand(
       ...(options.engineModule === null
         ? {}
         : { engineModule: pathToFileURL(resolve(options.engineModule)).href }),
+      // The run of this machine ends its workers with itself, and starts others.
+      returnTimeoutMs: isSupervised() ? 0 : options.returnTimeoutMs,
       ...(options.reconnectTimeoutMs === undefined
         ? {}
         : { reconnectTimeoutMs: options.reconnectTimeoutMs }),
@@ -129,6 +131,10 @@ export async function workerCommand(
             process.send?.({ type: "memory", memory } satisfies WorkerMessage, () => {});
           }
         },
+        awaitingReturn: (timeoutMs) =>
+          log(
+            `the run was stopped; its return to ${options.coordinator} is waited for, ${Math.round(timeoutMs / 1000)} s at most`,
+          ),
         retrying: (error) =>
           log(`trying again: ${error instanceof Error ? error.message : String(error)}`),
       },
@@ -202,6 +208,7 @@ function parse(args: readonly string[]) {
       values["reconnect-timeout-ms"],
       [0, 86_400_000],
     ),
+    returnTimeoutMs: number("return-timeout-ms", values["return-timeout-ms"], [0, 604_800_000]),
     httpTokenFile: path(values["http-token-file"]) ?? null,
     insecure: values.insecure,
     engineModule: path(values["engine-module"]) ?? null,
@@ -230,6 +237,7 @@ function parseWorkerArgs(args: readonly string[]) {
       "use-cpu": { type: "boolean", default: false },
       "device-threads": { type: "string" },
       "reconnect-timeout-ms": { type: "string" },
+      "return-timeout-ms": { type: "string", default: "600000" },
       "join-token-file": { type: "string" },
       "tls-ca-file": { type: "string" },
       "tls-cert-file": { type: "string" },

@@ -1,28 +1,58 @@
+import {
+  defaultSaveRetryMs,
+  type FailedSave,
+  failedSaveEvent,
+  failedSaveLine,
+  isWriteFailure,
+  saveRepeatedly,
+} from "#lib/checkpoint/repeated-save";
+import { LockstepError } from "#lib/core/errors/index";
 import type { TensorStates } from "#lib/core/shard-arrays";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { CheckpointState, CoordinatorOptions, Snapshot } from "./options.js";
 
-/** Writes snapshots in the background, one at a time. */
+/** What a save that fails has left. */
+interface Chance {
+  /** `performance.now()` from which on it is not tried again. */
+  readonly giveUpAtMs: number;
+  /** A newer one takes its place then. */
+  readonly isReplaced: boolean;
+}
+
+const endless: Chance = { giveUpAtMs: Number.POSITIVE_INFINITY, isReplaced: false };
+
+type Checkpointing = NonNullable<CoordinatorOptions["checkpointing"]>;
+
+/**
+ * Writes snapshots in the background, one at a time. One that the file system refuses is kept and tried again while
+ * training goes on, until it is written or a newer one takes its place; at the end of the run it is tried for a
+ * limited time.
+ */
 export class Checkpointer {
-  readonly #save: NonNullable<CoordinatorOptions["checkpointing"]>["save"];
+  readonly #options: Pick<Checkpointing, "save" | "retryMs">;
   readonly #bus: EventBus;
   readonly #onError: (error: unknown) => void;
   #last: Promise<void> = Promise.resolve();
-  /** Memory of a snapshot that has been written. */
+  /** Memory of a snapshot that nobody needs any more. */
   #free: Snapshot | undefined;
+  #chance = endless;
+  /** Ends a pause between two attempts. */
+  #wake = (): void => {};
+  #savedDirectory: string | undefined;
 
   constructor(options: {
-    readonly save: NonNullable<CoordinatorOptions["checkpointing"]>["save"];
+    readonly checkpointing: Pick<Checkpointing, "save" | "retryMs">;
     readonly bus: EventBus;
     readonly onError: (error: unknown) => void;
   }) {
-    this.#save = options.save;
+    this.#options = options.checkpointing;
     this.#bus = options.bus;
     this.#onError = options.onError;
   }
 
   /**
-   * Waits for the save before, so that at most one snapshot is in memory; returns when this one has begun.
+   * Waits for the save before, so that at most one snapshot is in memory; returns when this one has begun. A save
+   * that failed so far has one more attempt, and then this one takes its place.
    *
    * @param tensorStates copied, as the snapshot is
    */
@@ -31,15 +61,26 @@ export class Checkpointer {
     state: CheckpointState,
     tensorStates: TensorStates,
   ): Promise<void> {
-    await this.#last;
+    await this.#lastAttempts({ giveUpAtMs: performance.now(), isReplaced: true });
+    this.#chance = endless;
     const snapshot = await takeSnapshot(this.#free);
     this.#free = undefined;
     const kept = Object.entries(tensorStates).map(([name, values]) => [name, values.slice()]);
     this.#last = this.#write(snapshot, state, Object.fromEntries(kept)).catch(this.#onError);
   }
 
-  /** Resolves when nothing is being written. */
+  /**
+   * Resolves when nothing is being written. A save that fails is repeated for a limited time; when that is over, it
+   * is an error.
+   */
   async settled(): Promise<void> {
+    const { retryMs = defaultSaveRetryMs } = this.#options;
+    await this.#lastAttempts({ giveUpAtMs: performance.now() + retryMs, isReplaced: false });
+  }
+
+  async #lastAttempts(chance: Chance): Promise<void> {
+    this.#chance = chance;
+    this.#wake();
     await this.#last;
   }
 
@@ -49,9 +90,56 @@ export class Checkpointer {
     tensorStates: TensorStates,
   ): Promise<void> {
     const startedAt = performance.now();
-    const { directory, bytes } = await this.#save(snapshot, state, tensorStates);
-    this.#free = snapshot;
-    const seconds = (performance.now() - startedAt) / 1000;
-    this.#bus.publish({ type: "checkpoint.saved", step: state.step, directory, seconds, bytes });
+    const { step } = state;
+    const seconds = (): number => (performance.now() - startedAt) / 1000;
+    try {
+      const { directory, bytes } = await saveRepeatedly(
+        () => this.#options.save(snapshot, state, tensorStates),
+        {
+          giveUpAtMs: () => this.#chance.giveUpAtMs,
+          pause: (ms) => this.#pause(ms),
+          onFailure: (failure) => this.#tell(step, failure),
+        },
+      );
+      this.#savedDirectory = directory;
+      this.#bus.publish({
+        ...{ type: "checkpoint.saved", step, directory, bytes },
+        seconds: seconds(),
+      });
+    } catch (error) {
+      if (!isWriteFailure(error)) throw error;
+      if (this.#chance.isReplaced) return;
+      throw new LockstepError(
+        "E_SAVE_FAILED",
+        {
+          ...{ what: "The checkpoint", step, seconds: Math.round(seconds()) },
+          ...{ reason: error.message, kept: this.#savedDirectory },
+        },
+        { cause: error },
+      );
+    } finally {
+      this.#free = snapshot;
+    }
+  }
+
+  #tell(step: number, failure: FailedSave): void {
+    this.#bus.publish(failedSaveEvent(step, failure));
+    const { isReplaced, giveUpAtMs } = this.#chance;
+    const isEnding = giveUpAtMs !== Number.POSITIVE_INFINITY;
+    const goesOn = isReplaced ? "a later one takes its place" : "training goes on";
+    const meanwhile = isReplaced || !isEnding ? goesOn : undefined;
+    const text = failedSaveLine(`checkpoint-${step}`, failure, meanwhile);
+    if (text !== undefined) this.#bus.publish({ type: "note", text });
+  }
+
+  /** Until that long has passed, or there is a reason to try at once. */
+  async #pause(ms: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
   }
 }

@@ -203,6 +203,7 @@ export class Coordinator {
     interrupted: boolean,
   ): Promise<void> {
     const reason = interrupted ? "the run was stopped" : "the job is over";
+    if (interrupted) parts.door.postpone();
     this.#queue.finish({ reason, interrupted });
     const deadline = performance.now() + farewellTimeoutMs;
     while (this.#membership.size > 0 && performance.now() < deadline) {

@@ -78,6 +78,7 @@ export class EventHistory {
       case "evaluation.completed":
       case "sample.generated":
       case "checkpoint.saved":
+      case "checkpoint.failed":
       case "group.requeued":
       case "worker.quarantined":
       case "group.diverged":

@@ -27,6 +27,14 @@ interface FrontDoorOptions {
   readonly listenPort: number;
 }
 
+interface FinishedRun {
+  readonly runId: string;
+  /** Where its result is. */
+  readonly directory: string;
+  /** Called with what tells one process from another. */
+  readonly onTold: (worker: string) => void;
+}
+
 /** After which a worker that came too early asks again. */
 const askAgainAfterMs = 250;
 
@@ -41,7 +49,8 @@ export class FrontDoor implements ControlHandlers {
   #giveUp: (error: unknown) => void = () => {};
   #inner: ControlHandlers | undefined;
   #port = 0;
-  #over: { readonly directory: string; readonly onTold: (worker: string) => void } | undefined;
+  #isClosing = false;
+  #over: FinishedRun | undefined;
 
   private constructor({ bus, security }: FrontDoorOptions) {
     this.#firstDevice = new Promise((resolve, reject) => {
@@ -90,19 +99,28 @@ export class FrontDoor implements ControlHandlers {
     this.#inner = inner;
   }
 
+  /** The run is stopped: whoever knocks is to come again, to the one that may follow it at this address. */
+  postpone(): void {
+    this.#isClosing = true;
+  }
+
   /**
-   * There is nothing left to do: whoever knocks is told so.
-   * @param onTold called with what tells one process from another
+   * There is nothing left to do: whoever knocks is told so. One that waits for another run to come back to this
+   * address is told that it is not this one.
    */
-  turnAway(directory: string, onTold: (worker: string) => void): void {
-    this.#over = { directory, onTold };
+  turnAway(finished: FinishedRun): void {
+    this.#over = finished;
   }
 
   async close(graceMs?: number): Promise<void> {
     await this.#server.close(graceMs);
   }
 
-  async register(request: RegisterRequest, peer: string): Promise<RegisterReply> {
+  async register(
+    request: RegisterRequest,
+    peer: string,
+    formerRunId: string,
+  ): Promise<RegisterReply> {
     if (request.protocolVersion !== protocolVersion) {
       throw new LockstepError("E_PROTOCOL_VERSION", {
         expected: protocolVersion,
@@ -111,12 +129,16 @@ export class FrontDoor implements ControlHandlers {
       });
     }
     if (this.#over !== undefined) {
-      const { directory, onTold } = this.#over;
+      const { directory, runId, onTold } = this.#over;
       onTold(request.incarnation);
+      if (formerRunId !== "" && formerRunId !== runId) {
+        throw new LockstepError("E_OTHER_RUN", { expected: formerRunId, found: runId, directory });
+      }
       throw new LockstepError("E_RUN_OVER", { directory });
     }
     this.#announce(request);
-    if (this.#inner !== undefined) return this.#inner.register(request, peer);
+    if (this.#inner !== undefined && !this.#isClosing)
+      return this.#inner.register(request, peer, formerRunId);
     const nothing = { workerId: "", jobJson: "", shardAddresses: [], heartbeatIntervalMs: 0 };
     return { ...nothing, runId: "", epoch: 0, memberSecret: "", retryAfterMs: askAgainAfterMs };
   }

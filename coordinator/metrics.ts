@@ -67,6 +67,10 @@ export class CoordinatorMetrics {
     ["worker", "device_type"],
   );
   readonly #checkpoints = this.#counter("checkpoints_total", "Checkpoints saved.");
+  readonly #failedSaves = this.#counter(
+    "checkpoint_failures_total",
+    "Attempts to save a checkpoint or the result that the file system refused.",
+  );
 
   readonly #loss = this.#gauge("training_loss", "Mean loss of the latest step, nats per token.");
   readonly #gradientNorm = this.#gauge(
@@ -219,6 +223,9 @@ export class CoordinatorMetrics {
       case "checkpoint.saved":
         this.#checkpoints.inc();
         this.#checkpointDuration.observe(event.seconds);
+        break;
+      case "checkpoint.failed":
+        this.#failedSaves.inc();
         break;
       case "bytes.transferred": {
         const counter = event.direction === "gradients" ? this.#receivedBytes : this.#sentBytes;

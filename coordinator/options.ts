@@ -134,12 +134,14 @@ export interface CoordinatorOptions {
     readonly whenBest?: boolean;
     /** Save after the last step too. @default false */
     readonly atEnd?: boolean;
-    /** Writes a checkpoint; training goes on meanwhile, the next save waits. */
+    /** Writes a checkpoint; training goes on meanwhile, the next save waits. What the file system refuses is repeated. */
     readonly save: (
       snapshot: Snapshot,
       state: CheckpointState,
       tensorStates: TensorStates,
     ) => Promise<{ readonly directory: string; readonly bytes: number }>;
+    /** How long the end of the run repeats a save that the file system refuses. @default 3600000 */
+    readonly retryMs?: number;
   };
   /** Steps between two entries of the log history. @default 1 */
   readonly loggingSteps?: number;

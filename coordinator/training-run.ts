@@ -88,7 +88,7 @@ export class TrainingRun {
       checkpointing === undefined
         ? undefined
         : new Checkpointer({
-            save: checkpointing.save,
+            checkpointing,
             bus,
             onError: (error) => this.#fail(error),
           });
@@ -339,9 +339,11 @@ export class TrainingRun {
    */
   async #saveBeforeFailing(error: unknown): Promise<void> {
     const isWorkers = isLockstepError(error) && workerFailures.has(error.code);
-    if (!isWorkers || this.#isUpdating || this.#step <= this.#savedStep) return;
     // The run's failure has been told, so this may not wait on `orFailure`; an error here adds nothing.
-    await this.#beginSave().catch(() => {});
+    if (isWorkers && !this.#isUpdating && this.#step > this.#savedStep) {
+      await this.#beginSave().catch(() => {});
+    }
+    // One that has begun, or is tried again.
     await this.#checkpointer?.settled();
   }
 

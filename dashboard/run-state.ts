@@ -149,6 +149,9 @@ export class RunState {
       case "checkpoint.saved":
         say(`saved ${event.directory}`);
         break;
+      case "checkpoint.failed":
+        say(`step ${event.step} was not saved: ${event.message}`, true);
+        break;
       case "run.completed":
         this.phase = event.outcome;
         this.detail = "";

@@ -51,6 +51,9 @@ export interface ClusterRun extends Run {
   readonly killWorkers: () => void;
 }
 
+/** A run's own workers. */
+type OwnWorkers = Pick<Supervisor, "stopRestarting" | "progressed" | "stop" | "killAll">;
+
 export interface WorkersOptions {
   /** host:port of the coordinator. */
   readonly controlAddress: string;
@@ -64,10 +67,7 @@ export interface WorkersOptions {
 }
 
 /** Starts the workers of a configuration. */
-type StartWorkers = (
-  config: ResolvedConfig,
-  options: WorkersOptions,
-) => Promise<Pick<Supervisor, "stopRestarting" | "stop" | "killAll">>;
+type StartWorkers = (config: ResolvedConfig, options: WorkersOptions) => Promise<OwnWorkers>;
 
 /**
  * Runs a configuration on a coordinator in this process; workers join from elsewhere. A checkpoint is saved
@@ -103,7 +103,7 @@ class Cluster {
   readonly #config: ResolvedConfig;
   readonly #startWorkers: StartWorkers | undefined;
   coordinator: Coordinator | undefined;
-  workers: Awaited<ReturnType<StartWorkers>> | undefined;
+  workers: OwnWorkers | undefined;
   isOpen = false;
   #isReady = false;
   #http: CoordinatorHttp | undefined;
@@ -157,7 +157,8 @@ class Cluster {
         note(
           `Nothing is left to do: ${directory} holds the result of this run after ${step} steps`,
         );
-        if (this.#startWorkers === undefined) await turnWorkersAway(door, this.#config);
+        if (this.#startWorkers === undefined)
+          await turnWorkersAway(door, finished.runId, this.#config);
         return { outcome: "finished", step, directory, mastersSha256: undefined, seconds: 0 };
       }
     }
@@ -171,6 +172,7 @@ class Cluster {
         onExit: ({ pid, reason }) => this.coordinator?.reportWorkerExit(pid, reason),
         onExhausted: (error) => this.#fail(error),
       });
+      tellProgress(bus, this.workers);
     } else note(howToJoin(this.#config, door.port));
     const { run } = await this.#begin(door, bus);
     this.#refuseStopped();
@@ -326,4 +328,13 @@ class Cluster {
       },
     );
   }
+}
+
+/** Tells the supervisor of workers that finished a group. */
+function tellProgress(bus: InProcessEventBus, workers: OwnWorkers): void {
+  const pids = new Map<string, number>();
+  bus.subscribe((event) => {
+    if (event.type === "worker.joined") pids.set(event.workerId, event.pid);
+    if (event.type === "group.completed") workers.progressed(pids.get(event.workerId) ?? 0);
+  });
 }

@@ -53,6 +53,7 @@ export async function coordinatorOptions(
       atEnd: config.save_strategy === "steps" || config.save_strategy === "epoch",
       save: (snapshot, state, tensorStates) =>
         saveCheckpoint(run, snapshot, state, { tensorStates, deviceKind: deviceKind() }),
+      retryMs: config.save_retry_ms,
     },
     ...historyOf(run),
     deterministic: config.deterministic,

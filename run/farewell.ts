@@ -10,17 +10,19 @@ const farewellMs = 10_000;
  */
 export async function turnWorkersAway(
   door: FrontDoor,
+  runId: string,
   { listen, output_dir, workers }: Pick<ResolvedConfig, "listen" | "output_dir" | "workers">,
 ): Promise<void> {
   if (/:0+$/.test(listen)) return;
   await new Promise<void>((resolve) => {
     const timer = setTimeout(resolve, farewellMs);
     const told = new Set<string>();
-    door.turnAway(output_dir, (worker) => {
+    const onTold = (worker: string): void => {
       told.add(worker);
       if (told.size < workers) return;
       clearTimeout(timer);
       setImmediate(resolve);
-    });
+    };
+    door.turnAway({ runId, directory: output_dir, onTold });
   });
 }

@@ -18,7 +18,7 @@ import {
   writeTrainerState,
 } from "#lib/checkpoint/index";
 import { copyAdditionalTemplates } from "#lib/checkpoint/model-directory";
-import { removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
+import { explainWriteError, removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
 import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
@@ -71,8 +71,12 @@ export async function saveCheckpoint(
     await writeChecksums(temporary, checksumsFile);
   });
   lastSave.atMs = savedAtMs;
-  await rotateCheckpoints(await checkpointsOf(run), config.save_total_limit, best);
-  return { directory, bytes: await directoryBytes(directory) };
+  try {
+    await rotateCheckpoints(await checkpointsOf(run), config.save_total_limit, best);
+    return { directory, bytes: await directoryBytes(directory) };
+  } catch (error) {
+    throw explainWriteError(error, directory);
+  }
 }
 
 /**

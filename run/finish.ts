@@ -1,9 +1,17 @@
+import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { checkpointName } from "#lib/checkpoint/index";
+import {
+  failedSaveEvent,
+  failedSaveLine,
+  isWriteFailure,
+  saveRepeatedly,
+} from "#lib/checkpoint/repeated-save";
 import { LockstepError } from "#lib/core/errors/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
-import { markFinished, saveFinalModel } from "./files.js";
+import { markFinished, saveFinalModel, stateFile } from "./files.js";
 import type { PushResult } from "./push.js";
 import { bestCheckpoint } from "./results.js";
 import type { RunResult } from "./run-handle.js";
@@ -53,7 +61,7 @@ export async function finishRun(
     }
     tell(await savingDetail(run, state));
     const startedAt = performance.now();
-    const saved = await saveFinalModel(run, snapshot, state);
+    const saved = await saveResult(run, { snapshot, state, directory }, bus);
     const savedSeconds = (performance.now() - startedAt) / 1000;
     directory = saved.directory;
     bus.publish({ type: "checkpoint.saved", step, seconds: savedSeconds, ...saved });
@@ -72,6 +80,48 @@ export async function finishRun(
   // The result is there all the same, and was told of.
   if (pushed?.error !== undefined) throw pushed.error;
   return result;
+}
+
+/**
+ * Saves the result, and repeats that while the file system refuses it, for as long as `save_retry_ms` says.
+ *
+ * @throws E_SAVE_FAILED
+ */
+async function saveResult(
+  run: StartedRun,
+  {
+    snapshot,
+    state,
+    directory,
+  }: Pick<TrainingOutcome, "snapshot" | "state"> & {
+    readonly directory: string;
+  },
+  bus: InProcessEventBus,
+): ReturnType<typeof saveFinalModel> {
+  const { step } = state;
+  const startedAt = performance.now();
+  const giveUpAtMs = startedAt + run.config.save_retry_ms;
+  try {
+    return await saveRepeatedly(() => saveFinalModel(run, snapshot, state), {
+      giveUpAtMs: () => giveUpAtMs,
+      pause: (ms) => delay(ms),
+      onFailure: (failure) => {
+        bus.publish(failedSaveEvent(step, failure));
+        const text = failedSaveLine("the result", failure);
+        if (text !== undefined) bus.publish({ type: "note", text });
+      },
+    });
+  } catch (error) {
+    if (!isWriteFailure(error)) throw error;
+    const seconds = Math.round((performance.now() - startedAt) / 1000);
+    const reason = error.message;
+    const kept = existsSync(join(directory, stateFile)) ? directory : undefined;
+    throw new LockstepError(
+      "E_SAVE_FAILED",
+      { what: "The result", step, seconds, reason, kept },
+      { cause: error },
+    );
+  }
 }
 
 /** Where what a run of a cluster computed is, before its result is saved. */

@@ -2,6 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { assertWritable } from "#lib/checkpoint/write-guard";
 import type { ResolvedConfig } from "#lib/config/index";
+import { explainWriteError } from "#lib/checkpoint/atomic-save";
 import { LockstepError } from "#lib/core/errors/index";
 import { printable } from "#lib/core/terminal-text";
 import { countGpus } from "#worker/telemetry";
@@ -38,7 +39,7 @@ async function startLocalWorkers(
     onMetrics: (index, address) => {
       targets.set(index, address);
       void writeTargets(config.output_dir, targets).catch((error: unknown) =>
-        note(`the list of metrics targets was not written: ${String(error)}`),
+        note(`the list of metrics targets was not written: ${messageOf(error)}`),
       );
     },
     onMemory: (need) => {
@@ -47,6 +48,7 @@ async function startLocalWorkers(
       const others = besideWorkers(prepared(), config.workers);
       for (const line of memoryLines(need, others)) note(line);
     },
+    onLogFailure: (logFile, error) => note(`warning: ${withoutLog(logFile, error)}`),
     onExhausted: ({ restarts, reason, logFile }) =>
       onExhausted(new LockstepError("E_WORKERS_EXHAUSTED", { restarts, reason, logFile })),
   });
@@ -100,7 +102,24 @@ async function workerEnvironments(
 }
 
 async function explainExit(exit: WorkerExit, note: (line: string) => void): Promise<void> {
-  const next = exit.willRestart ? "it is started again" : "it is not started again";
-  note(`worker-${exit.index + 1} ended (${exit.reason}); ${next}. The end of ${exit.logFile}:`);
-  for (const line of await logTail(exit.logFile)) note(`  ${printable(line)}`);
+  const { index, reason, logFile, restarts, restartInMs } = exit;
+  const next =
+    restartInMs === undefined
+      ? "it is not started again"
+      : `it is started again in ${restartInMs / 1000} s${restarts === 0 ? "" : ` (restart ${restarts + 1} since it last finished a group)`}`;
+  const ended = `worker-${index + 1} ended (${reason}); ${next}.`;
+  try {
+    const lines = await logTail(logFile);
+    note(`${ended} The end of ${logFile}:`);
+    for (const line of lines) note(`  ${printable(line)}`);
+  } catch (error) {
+    // Logs may be taken away while a run goes on.
+    note(`${ended} Its log cannot be read: ${messageOf(error)}`);
+  }
 }
+
+const withoutLog = (logFile: string, error: unknown): string =>
+  `${logFile} is not written, and its worker runs without a log: ${messageOf(explainWriteError(error, logFile))}`;
+
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error);

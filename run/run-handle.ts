@@ -1,6 +1,7 @@
 import { setImmediate } from "node:timers/promises";
 import { isLockstepError } from "#lib/core/errors/index";
 import type { LockstepEvent } from "#lib/core/events";
+import { explainSystemError } from "#lib/core/system-error";
 import { type EventSource, InProcessEventBus } from "#lib/wire/event-bus";
 
 /** How a run ended. */
@@ -58,7 +59,8 @@ export function startRun(
     await setImmediate();
     try {
       return await work({ bus, stop: stopping.signal });
-    } catch (error) {
+    } catch (thrown) {
+      const error = explainSystemError(thrown);
       const [code, message] = isLockstepError(error)
         ? [error.code, error.message]
         : ["E_UNEXPECTED", error instanceof Error ? error.message : String(error)];

@@ -57,7 +57,7 @@ export interface StartedRun extends PreparedRun {
 export interface BegunRun {
   readonly run: StartedRun;
   /** The result that is there already; nothing is left to do then, and nothing was changed. */
-  readonly finished: { readonly step: number } | undefined;
+  readonly finished: { readonly step: number; readonly runId: string } | undefined;
 }
 
 /**
@@ -200,7 +200,10 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
     files: isCleaned ? [] : (before?.files ?? []),
     lastSave: { atMs: Math.max(0, resume?.record.savedAtMs ?? 0, ...savedAt) },
   };
-  if (isDone) return { run, finished: { step: plan.totalSteps } };
+  if (isDone) {
+    const { runId } = before ?? run.record;
+    return { run, finished: { step: plan.totalSteps, runId } };
+  }
   await mkdir(config.output_dir, { recursive: true });
   await saveFilesAtomically(config.output_dir, async (temporary) => {
     await writeFile(join(temporary, runConfigFile), printConfig(config));

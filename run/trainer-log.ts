@@ -1,14 +1,18 @@
-import { appendFileSync } from "node:fs";
+import { closeSync, fstatSync, ftruncateSync, openSync, writeFileSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type LogEntry, saveFilesAtomically } from "#lib/checkpoint/index";
 import { assertWritable } from "#lib/checkpoint/write-guard";
+import { explainWriteError } from "#lib/checkpoint/atomic-save";
 import { pythonFloat } from "#lib/checkpoint/python-json";
 import type { LockstepEvent } from "#lib/core/events";
-import type { EventSource } from "#lib/wire/event-bus";
+import type { EventBus } from "#lib/wire/event-bus";
 
 /** LLaMA-Factory's file, which its board and its plotting scripts read while a run goes on. */
 export const trainerLogFileName = "trainer_log.jsonl";
+
+/** Entries that wait for a file that cannot be written; earlier ones are dropped. */
+const maxWaitingLines = 10_000;
 
 export interface TrainerLog {
   readonly close: () => void;
@@ -17,14 +21,14 @@ export interface TrainerLog {
 /**
  * Appends a line for every entry of the history. A run that is not resumed begins a new file; of one that is,
  * what a killed process wrote after the checkpoint is taken out, since it happens again.
- * The file helps to watch and is not part of the result: an entry that cannot be written is dropped.
+ * The file helps to watch and is not part of the result: where it cannot be written the run goes on and says so.
  *
  * @param before the history of the checkpoint that the run goes on from
  * @param beforeDir the output directory of that checkpoint, where it may be another one
  */
 export async function writeTrainerLog(
   outputDir: string,
-  bus: EventSource,
+  bus: EventBus,
   before: readonly LogEntry[],
   beforeDir: string = outputDir,
 ): Promise<TrainerLog> {
@@ -40,16 +44,65 @@ export async function writeTrainerLog(
   await saveFilesAtomically(outputDir, async (temporary) =>
     writeFile(join(temporary, trainerLogFileName), kept.join("")),
   );
+  const appender = new Appender(file, (text) => bus.publish({ type: "note", text }));
   const unsubscribe = bus.subscribe((event) => {
-    if (event.type !== "history.logged") return;
-    try {
-      assertWritable(file);
-      appendFileSync(file, `${trainerLogLine(event)}\n`);
-    } catch {
-      unsubscribe();
-    }
+    if (event.type === "history.logged") appender.append(`${trainerLogLine(event)}\n`);
   });
-  return { close: unsubscribe };
+  return {
+    close: () => {
+      unsubscribe();
+      appender.flush();
+    },
+  };
+}
+
+/** Appends lines; those that cannot be written wait for the next one. */
+class Appender {
+  readonly #file: string;
+  readonly #note: (text: string) => void;
+  #waiting: string[] = [];
+  #isTold = false;
+
+  constructor(file: string, note: (text: string) => void) {
+    this.#file = file;
+    this.#note = note;
+  }
+
+  append(line: string): void {
+    this.#waiting = [...this.#waiting.slice(1 - maxWaitingLines), line];
+    this.flush();
+  }
+
+  flush(): void {
+    if (this.#waiting.length === 0) return;
+    try {
+      assertWritable(this.#file);
+      appendWhole(this.#file, this.#waiting.join(""));
+      this.#waiting = [];
+      this.#isTold = false;
+    } catch (error) {
+      if (this.#isTold) return;
+      this.#isTold = true;
+      const { message } = explainWriteError(error, this.#file) as Error;
+      this.#note(`warning: ${trainerLogFileName} is behind: ${message} Training goes on.`);
+    }
+  }
+}
+
+/** Appends all of a text or nothing: a disk that is full takes the beginning of a line. */
+function appendWhole(file: string, text: string): void {
+  const descriptor = openSync(file, "a");
+  try {
+    const { size } = fstatSync(descriptor);
+    try {
+      writeFileSync(descriptor, text);
+    } catch (error) {
+      ftruncateSync(descriptor, size);
+      throw error;
+    }
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
 /** The lines that belong to entries of a history: as many of a step as it has entries. */

@@ -53,9 +53,10 @@ export class CoordinatorLink {
   /**
    * Knocks until the job is known.
    *
+   * @param timeoutMs how long nobody may answer, where it is not `reconnectTimeoutMs`
    * @returns undefined when the worker was asked to stop before that
    */
-  async register(stop: AbortSignal): Promise<RegisterReply | undefined> {
+  async register(stop: AbortSignal, timeoutMs?: number): Promise<RegisterReply | undefined> {
     const { name, deviceKind, deviceType, advice } = this.#options;
     const request = {
       protocolVersion,
@@ -72,7 +73,7 @@ export class CoordinatorLink {
     };
     for (;;) {
       const register = async (): Promise<RegisterReply> => this.#control.register(request);
-      const reply = await this.#untilReachable(register, stop);
+      const reply = await this.#untilReachable(register, stop, timeoutMs);
       if (reply.retryAfterMs === 0) {
         this.#control.usePass(passOf(reply));
         return reply;
@@ -159,9 +160,12 @@ export class CoordinatorLink {
     await this.#control.heartbeat({ workerId, state, ...this.#readDevice(), deviceSeconds });
   }
 
-  async #untilReachable<T>(call: () => Promise<T>, signal: AbortSignal): Promise<T> {
-    const { observer, coordinatorAddress: address, reconnectTimeoutMs } = this.#options;
-    const timeoutMs = reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
+  async #untilReachable<T>(
+    call: () => Promise<T>,
+    signal: AbortSignal,
+    timeoutMs = this.#options.reconnectTimeoutMs ?? defaultReconnectTimeoutMs,
+  ): Promise<T> {
+    const { observer, coordinatorAddress: address } = this.#options;
     const onRetry = (error: unknown): void => observer?.retrying?.(error);
     return untilReachable(call, { address, timeoutMs, signal, onRetry });
   }

@@ -39,6 +39,8 @@ export interface WorkerObserver {
   parametersLoaded?(version: number): void;
   /** Something went wrong and is tried again. */
   retrying?(error: unknown): void;
+  /** The run was stopped; its return is waited for. */
+  awaitingReturn?(timeoutMs: number): void;
 }
 
 export interface DeviceReading {
@@ -65,6 +67,8 @@ export interface WorkerOptions {
   readonly readDevice?: () => DeviceReading;
   /** How long the coordinator may be away before the worker gives up. @default 60000 */
   readonly reconnectTimeoutMs?: number;
+  /** How long a run that was stopped may take to come back at its address; 0: nobody waits. @default 0 */
+  readonly returnTimeoutMs?: number;
   readonly observer?: WorkerObserver;
   /** Called at each point of the loop, and waited for. */
   readonly onPhase?: (phase: WorkerPhase) => void | Promise<void>;
@@ -76,8 +80,8 @@ export interface WorkerOptions {
 
 export interface WorkerOutcome {
   /**
-   * `finished`: the job is over; `interrupted`: its coordinator stopped, and may come back; `left`: a signal
-   * was aborted.
+   * `finished`: the job is over; `interrupted`: its coordinator stopped and did not come back in time; `left`: a
+   * signal was aborted.
    */
   readonly outcome: "finished" | "interrupted" | "left";
   readonly numGroups: number;

@@ -9,6 +9,7 @@ import { GradientGroup } from "./group.js";
 import { LoadedEngine } from "./loaded-engine.js";
 import type { WorkerOptions, WorkerOutcome } from "./options.js";
 import { firstBackoffMs, soonAfter } from "./reachable.js";
+import { AwaitedReturn } from "./return.js";
 import { Session } from "./session.js";
 import { isShardError, shardAddresses, untilShardsReachable } from "./shard-addresses.js";
 import { ShardTransfers } from "./transfers.js";
@@ -30,6 +31,9 @@ export async function runWorker(options: WorkerOptions): Promise<WorkerOutcome> 
   }
 }
 
+/** Until a coordinator that was stopped has closed its ports. */
+const awayMs = 1_000;
+
 class WorkerLoop {
   readonly #options: WorkerOptions;
   readonly #link: CoordinatorLink;
@@ -37,6 +41,7 @@ class WorkerLoop {
   #engine: LoadedEngine | undefined;
   #state: WorkerState = "compiling";
   #numGroups = 0;
+  readonly #return: AwaitedReturn;
   /** Aborted when the worker is to leave, at once or after its group. */
   readonly #leaving: AbortSignal;
   /** Aborted when no answer is waited for any more: a task that is on its way is still done. */
@@ -51,6 +56,7 @@ class WorkerLoop {
     this.#impatient = soonAfter(options.drain);
     this.#asking = this.#impatient;
     this.#link = new CoordinatorLink(options);
+    this.#return = new AwaitedReturn(options.returnTimeoutMs ?? 0);
   }
 
   async run(): Promise<WorkerOutcome> {
@@ -61,25 +67,25 @@ class WorkerLoop {
     while (!this.#leaving.aborted) {
       try {
         await this.#join();
-        while (this.#session !== undefined) {
-          const task = await this.#nextTask();
-          if (task === undefined) break;
-          if (task.kind === "finished") {
-            await this.#leave(task.reason);
-            return ended(task.interrupted ? "interrupted" : "finished");
-          }
-          if (task.kind !== "wait") await this.#perform(task);
-        }
-        await this.#leave("it was asked to stop");
+        const last = await this.#work();
+        await this.#leave(last?.reason ?? "it was asked to stop");
+        if (last === undefined) continue;
+        if (!last.interrupted) return ended("finished");
+        if (!(await this.#goesOnWaiting())) return ended("interrupted");
       } catch (thrown) {
         // What a delivery failed with is the cause of what its end made fail.
         const error = this.#session?.failure ?? thrown;
         await this.#session?.close();
         if (remoteErrorCode(error) === "E_RUN_OVER") return ended("finished");
+        const isOtherRun = remoteErrorCode(error) === "E_OTHER_RUN";
+        if (this.#return.endedBy(error, isOtherRun)) return ended("interrupted");
         if (this.#leaving.aborted) {
           await this.#leave("it was asked to stop");
         } else if (isMembershipOver(error)) {
           this.#options.observer?.retrying?.(error);
+        } else if (isOtherRun) {
+          this.#options.observer?.retrying?.(error);
+          await delay(awayMs, undefined, { signal: this.#leaving }).catch(() => {});
         } else if (isTransferFailure(error)) {
           this.#options.observer?.retrying?.(error);
           await this.#report(error, false);
@@ -88,6 +94,32 @@ class WorkerLoop {
       }
     }
     return ended("left");
+  }
+
+  /** @returns what the coordinator said at the end; undefined when the worker was asked to stop */
+  async #work(): Promise<Extract<Task, { readonly kind: "finished" }> | undefined> {
+    while (this.#session !== undefined) {
+      const task = await this.#nextTask();
+      if (task === undefined || task.kind === "finished") return task;
+      if (task.kind === "wait") continue;
+      this.#return.resumed();
+      await this.#perform(task);
+    }
+    return undefined;
+  }
+
+  /** The run was stopped. @returns false where its return is not waited for, or not any more */
+  async #goesOnWaiting(): Promise<boolean> {
+    await this.#session?.close();
+    this.#session = undefined;
+    this.#return.interrupted();
+    const leftMs = this.#return.leftMs ?? 0;
+    if (leftMs === 0) return false;
+    this.#setState("idle");
+    this.#options.observer?.awaitingReturn?.(leftMs);
+    // The coordinator that said goodbye needs a moment to be gone.
+    await delay(awayMs, undefined, { signal: this.#leaving }).catch(() => {});
+    return true;
   }
 
   async close(): Promise<void> {
@@ -104,7 +136,7 @@ class WorkerLoop {
     await this.#session?.close();
     this.#session = undefined;
     if (this.#engine !== undefined) this.#setState("idle");
-    const reply = await this.#link.register(this.#leaving);
+    const reply = await this.#link.register(this.#leaving, this.#return.leftMs);
     if (reply === undefined) return;
     const job = JSON.parse(reply.jobJson) as WorkerJob;
     const addresses = await this.#orReport(reply.workerId, async () =>

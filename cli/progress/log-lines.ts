@@ -90,6 +90,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       return `failed: ${event.code}`;
     case "run.completed":
       return `${event.outcome} at step ${event.step} after ${formatSeconds(event.seconds)}`;
+    // A note says what is done about it.
+    case "checkpoint.failed":
     case "worker.state":
     case "worker.telemetry":
     case "group.leased":

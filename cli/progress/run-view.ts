@@ -154,6 +154,7 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "group.completed":
     case "group.requeued":
     case "checkpoint.saved":
+    case "checkpoint.failed":
     case "bytes.transferred":
     case "rpc.handled":
     case "history.logged":

@@ -360,12 +360,16 @@ export const rows: readonly RowSpec[] = [
       },
       {
         title: "Checkpoints",
-        description: "Written since the coordinator started.",
+        description:
+          "Written since the coordinator started, and attempts that the file system refused.",
         unit: "short",
         kind: "lines",
         width: 6,
         min: 0,
-        queries: one(metric("checkpoints_total"), "checkpoints"),
+        queries: [
+          ...one(metric("checkpoints_total"), "checkpoints"),
+          ...one(metric("checkpoint_failures_total"), "refused"),
+        ],
       },
       {
         title: "Time to save a checkpoint",

@@ -3,6 +3,7 @@ import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { domainTag, stateOf, thisProcess } from "#lib/core/process-identity";
+import { explainSystemError } from "#lib/core/system-error";
 import { assertWritable, isGuarded } from "./write-guard.js";
 
 /**
@@ -237,11 +238,9 @@ async function syncPath(path: string): Promise<void> {
 
 /** Turns errors of the file system into the catalogue's; others pass. */
 export function explainWriteError(error: unknown, file: string): unknown {
-  if (isLockstepError(error) || !(error instanceof Error)) return error;
+  const explained = explainSystemError(error, file);
+  if (isLockstepError(explained) || !(error instanceof Error)) return explained;
   const { code, path } = error as NodeJS.ErrnoException;
-  if (code === "ENOSPC" || code === "EDQUOT") {
-    return new LockstepError("E_DISK_FULL", { file: path ?? file }, { cause: error });
-  }
   if (typeof code === "string" && /^E[A-Z0-9]+$/.test(code)) {
     return new LockstepError(
       "E_CHECKPOINT_WRITE",

@@ -71,7 +71,7 @@ export const cluster = {
     .min(0)
     .max(1_000)
     .default(3)
-    .describe("per worker of lockstep train"),
+    .describe("of a worker of lockstep train, without a finished group in between"),
   user_signal: z
     .enum(["save", "stop"])
     .default("save")

@@ -104,6 +104,7 @@ export const freeKeys = [
   "save_steps",
   "save_total_limit",
   "save_only_model",
+  "save_retry_ms",
   "user_signal",
   "load_best_model_at_end",
   "resume_from_checkpoint",

@@ -235,6 +235,14 @@ const reporting = {
   save_steps: positiveStepsOrFraction.default(500),
   save_total_limit: count.nullable().default(null).describe("the best and the newest always stay"),
   save_only_model: z.boolean().default(false),
+  save_retry_ms: z
+    .int()
+    .min(0)
+    .max(604_800_000)
+    .default(3_600_000)
+    .describe(
+      "how long the end of a run repeats a save that the file system refuses, as a full disk does; before that training goes on meanwhile",
+    ),
   load_best_model_at_end: z
     .boolean()
     .default(false)

@@ -115,6 +115,16 @@ export type LockstepEvent =
       readonly bytes: number;
     }
   | {
+      /** The file system refused a checkpoint or the result; what was saved before is whole. */
+      readonly type: "checkpoint.failed";
+      readonly step: number;
+      /** Of the error catalogue, as the message. */
+      readonly code: string;
+      readonly message: string;
+      /** Until the next attempt; null: there is none. */
+      readonly retryInMs: number | null;
+    }
+  | {
       readonly type: "bytes.transferred";
       readonly direction: "gradients" | "parameters";
       readonly shard: number;

@@ -3,6 +3,7 @@ import Fastify, { type FastifyInstance } from "fastify";
 import type { Registry } from "prom-client";
 import { bareHost, isLoopback } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
+import { OpenSockets } from "./open-sockets.js";
 
 /** Requests here carry no body; headers of a browser are a few kB. */
 const maxBodyBytes = 16 * 1024;
@@ -35,6 +36,9 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     requestTimeout: requestTimeoutMs,
     forceCloseConnections: true,
   });
+  const sockets = new OpenSockets(server.server);
+  // Before the server is closed, which waits for all of them.
+  server.addHook("preClose", async () => sockets.destroyAll());
   const open = new Set(["/healthz", "/readyz", ...(options.openPaths ?? [])]);
   if (token !== undefined) {
     const expected = digest(token);

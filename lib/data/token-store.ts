@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { closeSync, mkdirSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { LockstepError } from "#lib/core/errors/index";
+import { explainSystemError } from "#lib/core/system-error";
 
 /** 4 MiB. */
 const chunkTokens = 2 ** 20;
@@ -81,9 +81,7 @@ export class TokenStore {
         done += writeSync(file, bytes, done, bytes.length - done, start + done);
       }
     } catch (cause) {
-      if (!(cause instanceof Error && "code" in cause && cause.code === "ENOSPC")) throw cause;
-      const facts = { file: this.#directory, neededBytes: bytes.length };
-      throw new LockstepError("E_DISK_FULL", facts, { cause });
+      throw explainSystemError(cause, this.#directory);
     }
     this.#numSpilled++;
   }

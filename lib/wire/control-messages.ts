@@ -129,7 +129,8 @@ export interface ControlHandlers {
    * @throws E_STALE_RUN, E_UNKNOWN_WORKER
    */
   admit(pass: MemberPass, workerId: string): void;
-  register(request: RegisterRequest, peer: string): Promise<RegisterReply>;
+  /** @param formerRunId run of the registration before, which the worker may still be waiting for; "": there is none */
+  register(request: RegisterRequest, peer: string, formerRunId: string): Promise<RegisterReply>;
   nextTask(request: NextTaskRequest, signal: AbortSignal): Promise<Task>;
   completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply>;
   heartbeat(request: HeartbeatRequest): Promise<void>;

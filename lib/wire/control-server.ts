@@ -6,7 +6,9 @@ import { readPass } from "./member.js";
 
 /** Offers the control service; errors of the handlers travel with their catalogue code. */
 export function registerControlService(server: GrpcServer, handlers: ControlHandlers): void {
-  server.addUnary(controlMethods.register, (request, { peer }) => handlers.register(request, peer));
+  server.addUnary(controlMethods.register, (request, { peer, metadata }) =>
+    handlers.register(request, peer, readPass(metadata).runId),
+  );
   const addOfMembers = <Request extends { readonly workerId: string }, Reply>(
     method: grpc.MethodDefinition<Request, Reply>,
     handle: (request: Request, context: CallContext) => Promise<Reply>,

@@ -2,6 +2,7 @@ import type { Http2Server, Http2Session, Settings } from "node:http2";
 import grpc from "@grpc/grpc-js";
 import { hostPort } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
+import { OpenSockets } from "#lib/core/open-sockets";
 import { silenceGrpcLog } from "./grpc-log.js";
 import { channelWindowBytes, keepaliveTimeMs, keepaliveTimeoutMs } from "./limits.js";
 import { toStatus } from "./rpc-errors.js";
@@ -46,6 +47,8 @@ interface ServerInternals {
 export class GrpcServer {
   readonly #server: grpc.Server;
   readonly #options: GrpcServerOptions;
+  /** Of the addresses that the host's name has. */
+  readonly #sockets: OpenSockets[] = [];
 
   constructor(options: GrpcServerOptions) {
     silenceGrpcLog();
@@ -57,6 +60,7 @@ export class GrpcServer {
       "grpc.enable_channelz": 0,
     });
     widenWindow(this.#server, options.windowBytes ?? channelWindowBytes);
+    onHttp2Server(this.#server, (http2Server) => this.#sockets.push(new OpenSockets(http2Server)));
   }
 
   addUnary<Request, Reply>(
@@ -145,7 +149,7 @@ export class GrpcServer {
     });
   }
 
-  /** Ends idle connections, gives calls in progress `graceMs`, then cuts them. */
+  /** Ends idle connections, gives calls in progress `graceMs`, then cuts them; no socket is open afterwards. */
   async close(graceMs = 500): Promise<void> {
     await new Promise<void>((resolve) => {
       const timer = setTimeout(() => {
@@ -157,6 +161,7 @@ export class GrpcServer {
         resolve();
       });
     });
+    for (const sockets of this.#sockets) sockets.destroyAll();
   }
 
   #add<Request, Reply>(
@@ -245,19 +250,27 @@ async function* decodedEach<T>(messages: AsyncIterable<T>): AsyncGenerator<T> {
 }
 
 function widenWindow(server: grpc.Server, windowBytes: number): void {
-  const internals = server as unknown as ServerInternals;
-  internals.commonServerOptions.settings = {
-    ...internals.commonServerOptions.settings,
+  const { commonServerOptions } = server as unknown as ServerInternals;
+  commonServerOptions.settings = {
+    ...commonServerOptions.settings,
     initialWindowSize: windowBytes,
   };
-  const createHttp2Server = internals.createHttp2Server.bind(server);
-  internals.createHttp2Server = (credentials) => {
-    const http2Server = createHttp2Server(credentials);
+  onHttp2Server(server, (http2Server) =>
     http2Server.on(
       "session",
       (session: Http2Session & { setLocalWindowSize(bytes: number): void }) =>
         session.setLocalWindowSize(windowBytes),
-    );
+    ),
+  );
+}
+
+/** Calls back with each HTTP/2 server that grpc-js makes, before it listens. */
+function onHttp2Server(server: grpc.Server, callback: (http2Server: Http2Server) => void): void {
+  const internals = server as unknown as ServerInternals;
+  const createHttp2Server = internals.createHttp2Server.bind(server);
+  internals.createHttp2Server = (credentials) => {
+    const http2Server = createHttp2Server(credentials);
+    callback(http2Server);
     return http2Server;
   };
 }

@@ -15,6 +15,7 @@ import {
 import { guardWrites } from "#lib/checkpoint/write-guard";
 import { packageRoot } from "#lib/core/paths";
 import { apart } from "#tests/support/output-owner";
+import { mountSmallDisk } from "#tests/support/small-disk";
 import { rejectsWith, temporaryDirectory } from "./support.js";
 
 const saveText = (directory: string, text: string): Promise<void> =>
@@ -53,21 +54,10 @@ test("a save that fails leaves the old one and nothing else", async (t) => {
   assert.deepEqual(await readdir(output), ["checkpoint-1"]);
 });
 
-/** Mounts a file system of 1 MiB, or says why it cannot. */
-function mountSmallDisk(directory: string): string | undefined {
-  try {
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", directory], { stdio: "pipe" });
-    return undefined;
-  } catch (error) {
-    return `no small file system can be mounted here: ${(error as Error).message.split("\n")[1]}`;
-  }
-}
-
 test("on a disk that is really full, the previous checkpoint stays whole", async (t) => {
   const disk = join(await temporaryDirectory(t), "disk");
-  await mkdir(disk);
-  const reason = mountSmallDisk(disk);
-  if (reason !== undefined) return t.skip(reason);
+  const mounted = mountSmallDisk(disk, 1 << 20);
+  if (typeof mounted === "string") return t.skip(mounted);
   try {
     await saveText(join(disk, "checkpoint-1"), "old");
     const tooMuch = (temporary: string): Promise<void> =>
@@ -79,7 +69,7 @@ test("on a disk that is really full, the previous checkpoint stays whole", async
     // The failed attempts gave their space back.
     await saveText(join(disk, "checkpoint-2"), "x".repeat(700_000));
   } finally {
-    execFileSync("umount", [disk]);
+    mounted.remove();
   }
 });
 

@@ -236,7 +236,8 @@ test("a worker without a coordinator: USR1 has no effect, TERM ends it", async (
 test("a worker of its own drains: its group is sent, and none is leased again", async () => {
   const workers: Promise<LinesOutcome>[] = [];
   const startWorker = (address: string, onStart: (child: ChildProcess) => void): void => {
-    const command = [process.execPath, program, "worker", "--coordinator", address, "--use-cpu"];
+    const worker = [process.execPath, program, "worker", "--coordinator", address, "--use-cpu"];
+    const command = [...worker, "--return-timeout-ms", "0"];
     let isStarted = false;
     workers.push(
       start([...command, "--engine-module", engine], (_, child) => {

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { linesOf, trainerLogFileName, writeTrainerLog } from "#run/trainer-log";
+import { mountSmallDisk } from "#tests/support/small-disk";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 
 const line = (step: number, rest = "loss"): string =>
@@ -46,4 +47,37 @@ test("a run that goes on continues the file, one that begins begins it", async (
   } finally {
     await rm(directory, { recursive: true });
   }
+});
+
+test("entries that a full disk refuses wait, are told of once, and follow whole", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "lockstep-trainer-log-"));
+  const disk = mountSmallDisk(join(directory, "disk"), 1 << 20);
+  t.after(async () => {
+    if (typeof disk !== "string") disk.remove();
+    await rm(directory, { recursive: true });
+  });
+  if (typeof disk === "string") return t.skip(disk);
+  const bus = new InProcessEventBus();
+  const notes: string[] = [];
+  bus.subscribe((event) => {
+    if (event.type === "note") notes.push(event.text);
+  });
+  const log = await writeTrainerLog(disk.directory, bus, []);
+  const times = { totalSteps: 999, elapsedSeconds: 12, numInputTokens: 0 };
+  const logStep = (step: number): void =>
+    bus.publish({ type: "history.logged", entry: { step, epoch: 1, loss: 0.5 }, ...times });
+  disk.fillUp();
+  // A page of the file is there to be written, and no second one.
+  for (let step = 1; step <= 100; step++) logStep(step);
+  assert.equal(notes.length, 1, notes.join("\n"));
+  assert.match(notes[0] ?? "", /trainer_log\.jsonl is behind: No space is left.*Training goes on/);
+  disk.free();
+  logStep(101);
+  disk.fillUp();
+  log.close();
+  const lines = (await readFile(join(disk.directory, trainerLogFileName), "utf8")).split("\n");
+  assert.deepEqual(
+    lines.slice(0, -1).map((text) => (JSON.parse(text) as { current_steps: number }).current_steps),
+    Array.from({ length: 101 }, (_, index) => index + 1),
+  );
 });

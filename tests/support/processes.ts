@@ -1,4 +1,6 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { once } from "node:events";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { type AddressInfo, createServer, type Server } from "node:net";
 
 /** Processes that a process started and that still run, and those that they started. */
 export function descendantsOf(pid: number): number[] {
@@ -20,5 +22,52 @@ function parentOf(pid: number): number | undefined {
     return Number(fields?.[1]);
   } catch {
     return undefined;
+  }
+}
+
+/** TCP ports of IPv4 on which a process listens. */
+export function listeningPorts(pid: number): number[] {
+  const inodes = new Set(
+    readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+      try {
+        return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1] ?? [];
+      } catch {
+        // It was closed since.
+        return [];
+      }
+    }),
+  );
+  return readFileSync("/proc/net/tcp", "utf8")
+    .trimEnd()
+    .split("\n")
+    .slice(1)
+    .map((line) => line.trim().split(/\s+/))
+    .filter(([, , , state, , , , , , inode = ""]) => state === listenState && inodes.has(inode))
+    .map(([, address = ""]) => Number.parseInt(address.split(":")[1] ?? "", 16));
+}
+
+/** Of /proc/net/tcp. */
+const listenState = "0A";
+
+/** A port of loopback that is free, as the next ones are; of a coordinator they are its shards'. */
+export async function freePorts(count: number): Promise<number> {
+  for (;;) {
+    const servers: Server[] = [];
+    const listen = async (port: number): Promise<number> => {
+      const server = createServer();
+      servers.push(server);
+      server.listen(port, "127.0.0.1");
+      await once(server, "listening");
+      return (server.address() as AddressInfo).port;
+    };
+    try {
+      const first = await listen(0);
+      for (let index = 1; index < count; index++) await listen(first + index);
+      return first;
+    } catch {
+      // One of them is taken.
+    } finally {
+      for (const server of servers) server.close();
+    }
   }
 }

@@ -65,6 +65,18 @@ export const checkpointErrors = {
     "Check the disk and the permissions of output_dir; what was saved before is whole.",
     { retryable: true },
   ),
+  E_SAVE_FAILED: entry<{
+    what: string;
+    step: number;
+    seconds: number;
+    reason: string;
+    kept?: string | undefined;
+  }>(
+    (d) =>
+      `${d.what} of step ${d.step} was not saved, in ${d.seconds} s of trying: ${d.reason} ${d.kept === undefined ? "This process saved nothing before." : `Kept is ${d.kept}.`}`,
+    "Make room or mend what output_dir is on, and start again with resume_from_checkpoint: auto, which goes on from the newest whole checkpoint; save_retry_ms says how long a save is tried.",
+    { retryable: true },
+  ),
   E_CHECKPOINT_DAMAGED: entry<{ directory: string; file: string; problem: string }>(
     (d) => `The checkpoint ${d.directory} is damaged: ${d.file} ${d.problem}.`,
     "Resume from an earlier checkpoint of the same run: resume_from_checkpoint: true takes the newest that is whole.",

@@ -116,6 +116,11 @@ export const clusterErrors = {
       `The coordinator ${d.coordinator} answers, but its reducer shard ${d.address} was not reachable for ${d.seconds} s: ${d.reason}.`,
     "Let workers through to the coordinator's port and to the reducer_shards ports after it; where they call it by another name than its own, set advertise_host to that name.",
   ),
+  E_OTHER_RUN: entry<{ expected: string; found: string; directory: string }>(
+    (d) =>
+      `The worker waits for run ${d.expected}; here is run ${d.found}, which is over, with its result in ${d.directory} of the coordinator's machine.`,
+    "Let the run that was stopped go on at its address; the worker ends with exit code 75.",
+  ),
   E_COORDINATOR_UNREACHABLE: entry<{ address: string; seconds: number; reason: string }>(
     (d) => `The coordinator ${d.address} was not reachable for ${d.seconds} s: ${d.reason}`,
     "Check that the coordinator runs and that the worker's --coordinator address is right.",

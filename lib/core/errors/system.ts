@@ -11,10 +11,21 @@ export const systemErrors = {
     (d) => `The ${d.what} ${d.file} cannot be read: ${d.problem}.`,
     "Name a regular file: what comes out of a pipe, a device or another program is written to a file first.",
   ),
-  E_DISK_FULL: entry<{ file: string; neededBytes?: number }>(
+  E_DISK_FULL: entry<{ file: string; isQuota?: boolean }>(
     (d) =>
-      `No space is left on the device while writing ${d.file}${d.neededBytes === undefined ? "" : ` (${d.neededBytes} bytes were needed)`}.`,
+      `${d.isQuota === true ? "The quota of disk space is used up" : "No space is left on the device"} while writing ${d.file}.`,
     "Free some space or choose another output_dir; what was saved before is whole.",
+    { retryable: true },
+  ),
+  E_TOO_MANY_FILES: entry<{ what: string; isMachine: boolean }>(
+    (d) =>
+      `${d.what} cannot be opened: ${d.isMachine ? "the machine" : "this process"} has as many files and connections open as it may.`,
+    "Raise the limit (ulimit -n, LimitNOFILE of systemd; fs.file-max of the machine), or look for what holds so many connections to this process.",
+    { retryable: true },
+  ),
+  E_PROCESS_START: entry<{ program: string; problem: string }>(
+    (d) => `The process of ${d.program} cannot be started: ${d.problem}.`,
+    "Raise the limits of processes, memory and open files (ulimit -u, ulimit -n, the container's), or end what fills them.",
     { retryable: true },
   ),
   E_PORT_IN_USE: entry<{ host: string; port: number; what: string }>(
