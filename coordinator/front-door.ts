@@ -54,6 +54,7 @@ export class FrontDoor implements ControlHandlers {
       maxReceiveBytes: maxControlMessageBytes,
       onHandled: (method, code, seconds) =>
         bus.publish({ type: "rpc.handled", method, code, seconds }),
+      onTlsNews: (text) => bus.publish({ type: "note", text }),
     });
     registerControlService(this.#server, this);
   }

@@ -26,6 +26,8 @@ export class ControlClient {
     readonly address: string;
     readonly security: WireSecurity;
     readonly timeoutMs?: number;
+    /** As of createChannelClient. */
+    readonly onTlsNews?: (line: string) => void;
   }) {
     this.address = options.address;
     this.#security = options.security;
@@ -34,6 +36,7 @@ export class ControlClient {
       address: options.address,
       security: options.security,
       maxReceiveBytes: maxControlMessageBytes,
+      onTlsNews: options.onTlsNews,
     });
   }
 
