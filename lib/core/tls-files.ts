@@ -1,4 +1,4 @@
-import { X509Certificate } from "node:crypto";
+import { createPrivateKey, X509Certificate } from "node:crypto";
 import { statSync } from "node:fs";
 import { createSecureContext, type Server } from "node:tls";
 import { isLockstepError, LockstepError } from "./errors/index.js";
@@ -45,9 +45,11 @@ export function readTlsFiles(files: TlsFileNames): TlsTexts {
       throw new LockstepError("E_TLS_FILES", { files, problem }, { cause });
     }
   };
-  const { ca } = texts;
-  // An authority without a certificate in it would be ignored.
+  const { ca, cert, key } = texts;
+  // A context takes empty texts, and an authority without a certificate in it, for none given.
   if (ca !== undefined) check(String(files.ca), () => new X509Certificate(ca));
+  check(files.cert, () => new X509Certificate(cert));
+  check(files.key, () => createPrivateKey(key));
   check(`${files.cert} and ${files.key}`, () => createSecureContext(texts));
   return texts;
 }
@@ -60,6 +62,8 @@ export class TlsFiles {
   /** Of what `#texts` were read from, or of what could not be used since. */
   #stamp: string;
   #lookedAtMs: number;
+  /** What was told last of files that cannot be used. */
+  #trouble = "";
 
   /**
    * @param onNews called with a line for a person: the files changed and are in use, or cannot be used
@@ -90,14 +94,19 @@ export class TlsFiles {
     this.#lookedAtMs = nowMs;
     const stamp = stampOf(this.#files);
     if (stamp === this.#stamp) return false;
-    this.#stamp = stamp;
     try {
       this.#texts = readTlsFiles(this.#files);
     } catch (error) {
-      if (!isLockstepError(error)) throw error;
-      this.#onNews(`warning: the TLS files changed, those before stay in use: ${error.message}`);
+      const trouble = error instanceof Error ? error.message : String(error);
+      // What the files are not to blame for may pass: they are read again.
+      if (isLockstepError(error)) this.#stamp = stamp;
+      else if (trouble === this.#trouble) return false;
+      this.#trouble = trouble;
+      this.#onNews(`warning: the TLS files changed, those before stay in use: ${trouble}`);
       return false;
     }
+    this.#stamp = stamp;
+    this.#trouble = "";
     const { validTo } = new X509Certificate(this.#texts.cert);
     this.#onNews(`the TLS files changed; ${this.#files.cert} is in use, valid until ${validTo}`);
     return true;
