@@ -58,7 +58,9 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     bodyLimit: maxBodyBytes,
     requestTimeout: requestTimeoutMs,
     forceCloseConnections: true,
-    ...(files === undefined ? {} : { https: files.texts }),
+    ...(files === undefined
+      ? {}
+      : { https: { ...files.texts, handshakeTimeout: requestTimeoutMs } }),
     // Fastify's types have a server of another type with TLS; routes are the same.
   } as FastifyServerOptions);
   if (files !== undefined) followTlsFiles(server.server as unknown as TlsServer, files);
