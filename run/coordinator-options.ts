@@ -37,6 +37,8 @@ export async function coordinatorOptions(
   return {
     job: { ...run.job, jobId: randomUUID() },
     bus,
+    runId: run.record.runId,
+    verifyGroups: config.verify_groups,
     // What there is to warn of was told when the door was opened.
     security: await wireSecurity(config, () => {}),
     ...addresses(config),

@@ -1,10 +1,10 @@
-import { createHash, timingSafeEqual } from "node:crypto";
 import type { PeerCertificate } from "node:tls";
 import grpc from "@grpc/grpc-js";
 import { isLoopback, splitAddress } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { readToken, warnOfReaders } from "#lib/core/secret-files";
 import { readTlsFiles, TlsFiles, type TlsFileNames } from "#lib/core/tls-files";
+import { isSameSecret } from "./member.js";
 
 /** What protects the connections of a job. Plain data, so that it can be handed to a thread. */
 export interface WireSecurity {
@@ -105,8 +105,7 @@ export function assertJoinToken(
 ): void {
   if (security.joinToken === undefined) return;
   const given = metadata.get(tokenKey)[0];
-  const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
-  if (typeof given !== "string" || !timingSafeEqual(digest(given), digest(security.joinToken))) {
+  if (typeof given !== "string" || !isSameSecret(given, security.joinToken)) {
     throw new LockstepError("E_JOIN_TOKEN", { peer });
   }
 }

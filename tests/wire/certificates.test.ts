@@ -14,6 +14,7 @@ import { callUnary, createChannelClient } from "#lib/wire/grpc-client";
 import { GrpcServer } from "#lib/wire/grpc-server";
 import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
 import { adamW, smallLayout } from "#tests/reducer/gradients";
+import { testLife } from "#tests/support/members";
 import { MountedSecret, TestAuthority } from "#tests/support/certificates";
 
 const closers: (() => Promise<void> | void)[] = [];
@@ -173,7 +174,12 @@ test("the thread of a shard follows the files too", limit, async () => {
   const secret = await mount(first, "before");
   const shard = await ReducerShard.start({
     ...{ shardIndex: 0, numShards: 1, layout: smallLayout(1, "bfloat16"), gradientGroups: 1 },
-    ...{ optimizer: adamW, listenHost: "127.0.0.1", security: await securityOf(secret) },
+    ...{
+      life: testLife,
+      optimizer: adamW,
+      listenHost: "127.0.0.1",
+      security: await securityOf(secret),
+    },
   });
   closers.push(() => shard.close());
   const { port } = splitAddress(shard.address);
