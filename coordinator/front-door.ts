@@ -103,7 +103,11 @@ export class FrontDoor implements ControlHandlers {
     await this.#server.close(graceMs);
   }
 
-  async register(request: RegisterRequest, peer: string): Promise<RegisterReply> {
+  async register(
+    request: RegisterRequest,
+    peer: string,
+    certificate: string | undefined,
+  ): Promise<RegisterReply> {
     if (request.protocolVersion !== protocolVersion) {
       throw new LockstepError("E_PROTOCOL_VERSION", {
         expected: protocolVersion,
@@ -117,7 +121,7 @@ export class FrontDoor implements ControlHandlers {
       throw new LockstepError("E_RUN_OVER", { directory });
     }
     this.#announce(request);
-    if (this.#inner !== undefined) return this.#inner.register(request, peer);
+    if (this.#inner !== undefined) return this.#inner.register(request, peer, certificate);
     const nothing = { workerId: "", jobJson: "", shardAddresses: [], heartbeatIntervalMs: 0 };
     return { ...nothing, runId: "", epoch: 0, memberSecret: "", retryAfterMs: askAgainAfterMs };
   }

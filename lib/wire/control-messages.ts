@@ -126,10 +126,15 @@ export interface ControlHandlers {
   /**
    * Called before each call but `register`, which is refused where this throws.
    * @param workerId whose the call says that it is
-   * @throws E_STALE_RUN, E_UNKNOWN_WORKER
+   * @throws E_STALE_RUN, E_UNKNOWN_WORKER, E_CERTIFICATE_MISMATCH
    */
   admit(pass: MemberPass, workerId: string): void;
-  register(request: RegisterRequest, peer: string): Promise<RegisterReply>;
+  /** @param certificate whom the caller's certificate names; undefined without mutual TLS */
+  register(
+    request: RegisterRequest,
+    peer: string,
+    certificate: string | undefined,
+  ): Promise<RegisterReply>;
   nextTask(request: NextTaskRequest, signal: AbortSignal): Promise<Task>;
   completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply>;
   heartbeat(request: HeartbeatRequest): Promise<void>;

@@ -25,4 +25,9 @@ export const securityErrors = {
     (d) => `The TLS files ${d.files} cannot be used: ${d.problem}.`,
     "Name PEM files that belong together: a certificate with its chain, its private key and, for mutual TLS, the authority of the other side.",
   ),
+  E_CERTIFICATE_MISMATCH: entry<{ worker: string; expected: string; got: string }>(
+    (d) =>
+      `A call of worker ${d.worker} came with the certificate of ${d.got}; it registered with that of ${d.expected}.`,
+    "Give each worker its own certificate, or all of them the same; a worker whose certificate has a new name is started anew.",
+  ),
 };
