@@ -41,7 +41,9 @@ group, send it and leave. Exit code 75: the run was stopped, and did not go on i
                               0: do not wait
   --join-token-file FILE      --tls-ca-file FILE  --tls-cert-file FILE  --tls-key-file FILE
   --tls-server-name NAME      name in the coordinator's certificate, where it differs
-  --http-token-file FILE      --insecure
+  --insecure                  send the token without TLS, and listen on other hosts without TLS and token
+  --http-token-file FILE      --http-tls-cert-file FILE  --http-tls-key-file FILE  of --metrics-host
+  --http-without-tls          metrics beyond loopback without TLS, which something in front has
   --engine-module FILE        module that computes instead of TensorFlow
 `,
   "import-gguf": `Usage: lockstep import-gguf FILE DIR [--dtype float32|bfloat16|float16] [--overwrite]

@@ -13,7 +13,7 @@ import { precisionAdvice } from "#worker/precision-advice";
 import { openDeviceTelemetry } from "#worker/telemetry";
 import { runWorker } from "#worker/worker";
 import type { ConsoleFlags } from "./console.js";
-import { readToken } from "#run/http-token";
+import { httpSecurity } from "#run/http-security";
 import { memoryLines } from "#run/memory-lines";
 import { counted } from "#lib/core/format";
 import {
@@ -65,7 +65,6 @@ export async function workerCommand(
   // A supervisor that is gone cannot stop this worker any more.
   process.once("disconnect", () => stop.abort());
   if (process.send !== undefined && !process.connected) stop.abort();
-  const token = await readToken(options.httpTokenFile);
   const http =
     options.metricsPort === null
       ? undefined
@@ -73,13 +72,16 @@ export async function workerCommand(
           host: options.metricsHost,
           port: options.metricsPort,
           metrics,
-          insecure: options.insecure,
-          ...(token === undefined ? {} : { token }),
+          insecure: options.security.insecure,
+          withoutTls: options.httpWithoutTls,
+          onTlsNews: log,
+          ...(await httpSecurity(options.httpFiles, (line) => log(`warning: ${line}`))),
         });
   try {
     if (http !== undefined) {
       const address = hostPort(options.metricsHost, http.port);
-      log(`metrics http://${address}/metrics`);
+      const scheme = options.httpFiles.tlsCertFile === null ? "http" : "https";
+      log(`metrics ${scheme}://${address}/metrics`);
       if (process.connected) {
         // A supervisor that went away in between is noticed by its disconnection.
         process.send?.({ type: "metrics", address } satisfies WorkerMessage, () => {});
@@ -93,7 +95,7 @@ export async function workerCommand(
     for (const line of engineEnvironment(process.env).overruled) log(`warning: ${line}`);
     const { outcome, numGroups } = await runWorker({
       coordinatorAddress: options.coordinator,
-      security: await loadWireSecurity(options.security),
+      security: await loadWireSecurity(options.security, (line) => log(`warning: ${line}`)),
       name: options.name,
       deviceKind,
       deviceType: telemetry.deviceType,
@@ -135,6 +137,7 @@ export async function workerCommand(
           log(
             `the run was stopped; its return to ${options.coordinator} is waited for, ${Math.round(timeoutMs / 1000)} s at most`,
           ),
+        told: log,
         retrying: (error) =>
           log(`trying again: ${error instanceof Error ? error.message : String(error)}`),
       },
@@ -209,8 +212,12 @@ function parse(args: readonly string[]) {
       [0, 86_400_000],
     ),
     returnTimeoutMs: number("return-timeout-ms", values["return-timeout-ms"], [0, 604_800_000]),
-    httpTokenFile: path(values["http-token-file"]) ?? null,
-    insecure: values.insecure,
+    httpFiles: {
+      tokenFile: path(values["http-token-file"]) ?? null,
+      tlsCertFile: path(values["http-tls-cert-file"]) ?? null,
+      tlsKeyFile: path(values["http-tls-key-file"]) ?? null,
+    },
+    httpWithoutTls: values["http-without-tls"],
     engineModule: path(values["engine-module"]) ?? null,
     security: {
       joinTokenFile: path(values["join-token-file"]),
@@ -218,6 +225,7 @@ function parse(args: readonly string[]) {
       tlsCertFile: path(values["tls-cert-file"]),
       tlsKeyFile: path(values["tls-key-file"]),
       tlsServerName: values["tls-server-name"],
+      insecure: values.insecure,
     },
   };
 }
@@ -244,6 +252,9 @@ function parseWorkerArgs(args: readonly string[]) {
       "tls-key-file": { type: "string" },
       "tls-server-name": { type: "string" },
       "http-token-file": { type: "string" },
+      "http-tls-cert-file": { type: "string" },
+      "http-tls-key-file": { type: "string" },
+      "http-without-tls": { type: "boolean", default: false },
       "engine-module": { type: "string" },
       insecure: { type: "boolean", default: false },
     },

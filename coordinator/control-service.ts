@@ -7,6 +7,7 @@ import type {
   CompleteTaskRequest,
   ControlHandlers,
   HeartbeatRequest,
+  Knock,
   LeaveRequest,
   NextTaskRequest,
   RegisterReply,
@@ -15,7 +16,7 @@ import type {
   Task,
 } from "#lib/wire/control-messages";
 import type { EventBus } from "#lib/wire/event-bus";
-import { isSameSecret, type MemberPass } from "#lib/wire/member";
+import { assertSameCertificate, isSameSecret, type MemberPass } from "#lib/wire/member";
 import type { Membership } from "./membership.js";
 import type { Quarantine } from "./quarantine.js";
 import { assertSameLife, type RunLife } from "./reducer/fence.js";
@@ -52,7 +53,7 @@ export class ControlService implements ControlHandlers {
   }
 
   /** @throws E_WORKER_QUARANTINED, E_DEVICE_KIND_MISMATCH */
-  async register(request: RegisterRequest): Promise<RegisterReply> {
+  async register(request: RegisterRequest, { certificate }: Knock): Promise<RegisterReply> {
     const { membership, quarantine, bus, shards, life } = this.#options;
     const { jobJson, shardAddresses, heartbeatIntervalMs } = this.#options;
     const kept = quarantine.verdictOf(request.incarnation);
@@ -66,15 +67,17 @@ export class ControlService implements ControlHandlers {
     }
     // A process that registers again has lost its former life, whether or not anybody noticed.
     for (const former of membership.members()) {
-      if (former.incarnation === request.incarnation) {
+      const isItself =
+        former.incarnation === request.incarnation && former.certificate === certificate;
+      if (isItself) {
         this.removeWorker(former.workerId, "it registered again");
       }
     }
     const memberSecret = randomBytes(secretBytes).toString("hex");
-    const member = membership.join({ ...request, secret: memberSecret });
+    const member = membership.join({ ...request, secret: memberSecret, certificate });
     const { workerId, host, pid, deviceKind, deviceType } = member;
     // Before the worker knows of it, so that no shard hears of it first from the worker.
-    await shards.changeFence({ kind: "admit", workerId, secret: memberSecret });
+    await shards.changeFence({ kind: "admit", workerId, secret: memberSecret, certificate });
     const { bf16Slowdown, fp16Slowdown } = request;
     const { precision } = this.#options;
     bus.publish({
@@ -97,6 +100,7 @@ export class ControlService implements ControlHandlers {
     if (member === undefined || !isItself) {
       throw new LockstepError("E_UNKNOWN_WORKER", { worker: workerId });
     }
+    assertSameCertificate(member.certificate, pass);
   }
 
   async nextTask(request: NextTaskRequest, signal: AbortSignal): Promise<Task> {

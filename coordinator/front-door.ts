@@ -4,6 +4,7 @@ import {
   type CompleteTaskRequest,
   type ControlHandlers,
   type HeartbeatRequest,
+  type Knock,
   type LeaveRequest,
   type NextTaskRequest,
   protocolVersion,
@@ -64,6 +65,7 @@ export class FrontDoor implements ControlHandlers {
       maxReceiveBytes: maxControlMessageBytes,
       onHandled: (method, code, seconds) =>
         bus.publish({ type: "rpc.handled", method, code, seconds }),
+      onTlsNews: (text) => bus.publish({ type: "note", text }),
     });
     registerControlService(this.#server, this);
   }
@@ -116,11 +118,8 @@ export class FrontDoor implements ControlHandlers {
     await this.#server.close(graceMs);
   }
 
-  async register(
-    request: RegisterRequest,
-    peer: string,
-    formerRunId: string,
-  ): Promise<RegisterReply> {
+  async register(request: RegisterRequest, knock: Knock): Promise<RegisterReply> {
+    const { peer, formerRunId } = knock;
     if (request.protocolVersion !== protocolVersion) {
       throw new LockstepError("E_PROTOCOL_VERSION", {
         expected: protocolVersion,
@@ -137,8 +136,7 @@ export class FrontDoor implements ControlHandlers {
       throw new LockstepError("E_RUN_OVER", { directory });
     }
     this.#announce(request);
-    if (this.#inner !== undefined && !this.#isClosing)
-      return this.#inner.register(request, peer, formerRunId);
+    if (this.#inner !== undefined && !this.#isClosing) return this.#inner.register(request, knock);
     const nothing = { workerId: "", jobJson: "", shardAddresses: [], heartbeatIntervalMs: 0 };
     return { ...nothing, runId: "", epoch: 0, memberSecret: "", retryAfterMs: askAgainAfterMs };
   }

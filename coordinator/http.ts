@@ -2,11 +2,12 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
 import { join } from "node:path";
-import type { FastifyInstance } from "fastify";
+import type { FastifyInstance, FastifyReply } from "fastify";
 import { createHttpServer, type HttpServerOptions, listenHttp } from "#lib/core/http-server";
 import { packageRoot } from "#lib/core/paths";
 import type { EventBus } from "#lib/wire/event-bus";
 import { EventHistory, type TimedEvent } from "./event-history.js";
+import { addSignIn, signInPath } from "./sign-in.js";
 
 /** Pages that may follow at once; each holds a socket and a copy of the history while it connects. */
 const maxFollowers = 64;
@@ -20,10 +21,15 @@ const pageFiles: readonly (readonly [route: string, file: string, contentType: s
   ["/main.js", "main.js", "text/javascript; charset=utf-8"],
   ["/run-state.js", "run-state.js", "text/javascript; charset=utf-8"],
   ["/chart.js", "chart.js", "text/javascript; charset=utf-8"],
+  ["/login.js", "login.js", "text/javascript; charset=utf-8"],
 ];
-/** The page loads nothing from elsewhere and runs no inline script. */
+/** Files without secrets; the page itself sends whoever is not signed in to the form. */
+const openPaths = [...pageFiles.map(([route]) => route), `/${signInPath}`].filter(
+  (route) => route !== "/",
+);
+/** The page loads nothing from elsewhere, runs no inline script, and its form goes nowhere else. */
 const contentSecurityPolicy =
-  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 export interface CoordinatorHttpOptions extends Omit<HttpServerOptions, "what"> {
   readonly bus: Pick<EventBus, "subscribe">;
@@ -44,9 +50,16 @@ export class CoordinatorHttp {
     this.#options = {
       ...options,
       what: "metrics server of the coordinator",
-      openPaths: pageFiles.map(([route]) => route),
+      openPaths,
+      ...(options.token === undefined ? {} : { signInPath }),
     };
-    this.#server = createHttpServer(this.#options);
+    const { server, access } = createHttpServer(this.#options);
+    this.#server = server;
+    if (options.token !== undefined) {
+      addSignIn(server, access, (reply, change) =>
+        sendFile(reply, "login.html", "text/html; charset=utf-8", change),
+      );
+    }
     this.#history = new EventHistory(options.bus, nowMs);
     this.#unsubscribe = options.bus.subscribe((event) => {
       if (this.#followers.size === 0) return;
@@ -62,7 +75,7 @@ export class CoordinatorHttp {
     this.#addRoutes();
   }
 
-  /** @returns the port. @throws E_INSECURE_BIND, E_PORT_IN_USE, E_LISTEN_FAILED */
+  /** @returns the port. @throws E_INSECURE_HTTP, E_PORT_IN_USE, E_LISTEN_FAILED */
   async listen(): Promise<number> {
     return listenHttp(this.#server, this.#options);
   }
@@ -77,17 +90,7 @@ export class CoordinatorHttp {
 
   #addRoutes(): void {
     for (const [route, file, contentType] of pageFiles) {
-      this.#server.get(route, async (_, reply) => {
-        const path = join(packageRoot, "dist", "dashboard", file);
-        if (!existsSync(path)) {
-          return reply.code(404).send({ error: "the dashboard is not built: npm run build" });
-        }
-        return reply
-          .type(contentType)
-          .header("content-security-policy", contentSecurityPolicy)
-          .header("cache-control", "no-cache")
-          .send(await readFile(path));
-      });
+      this.#server.get(route, async (_, reply) => sendFile(reply, file, contentType));
     }
     this.#server.get("/events", (request, reply) => {
       if (this.#followers.size >= maxFollowers) {
@@ -118,6 +121,24 @@ export class CoordinatorHttp {
     }
     follower.write(message);
   }
+}
+
+/** A file of the dashboard, changed on its way where `change` is given. */
+async function sendFile(
+  reply: FastifyReply,
+  file: string,
+  contentType: string,
+  change: (page: string) => string = (page) => page,
+): Promise<FastifyReply> {
+  const path = join(packageRoot, "dist", "dashboard", file);
+  if (!existsSync(path)) {
+    return reply.code(404).send({ error: "the dashboard is not built: npm run build" });
+  }
+  return reply
+    .type(contentType)
+    .header("content-security-policy", contentSecurityPolicy)
+    .header("cache-control", "no-cache")
+    .send(change(await readFile(path, "utf8")));
 }
 
 /** One message of the stream; a figure that is not finite travels as its name. */

@@ -12,6 +12,8 @@ interface WorkerInfo {
   readonly incarnation: string;
   /** What its calls show. */
   readonly secret: string;
+  /** Whom its certificate names; undefined without mutual TLS. */
+  readonly certificate?: string | undefined;
 }
 
 interface Member extends WorkerInfo {
@@ -78,9 +80,18 @@ export class Membership {
         got: info.deviceKind,
       });
     }
-    const { name, host, pid, deviceType, incarnation, secret } = info;
+    const { name, host, pid, deviceType, incarnation, secret, certificate } = info;
     const member: Member = {
-      ...{ name, host, pid, deviceKind: info.deviceKind, deviceType, incarnation, secret },
+      ...{
+        name,
+        host,
+        pid,
+        deviceKind: info.deviceKind,
+        deviceType,
+        incarnation,
+        secret,
+        certificate,
+      },
       workerId: this.#uniqueId(info.name),
       lastSeenMs: this.#options.now(),
       state: "compiling",

@@ -153,12 +153,11 @@ function tag(name: string, text: string, className = ""): HTMLElement {
   return created;
 }
 
+/** After which a page that was turned away comes again. */
+const comeAgainMs = 2_000;
+
 function connect(): void {
-  // The token stays behind the #, so that it is not part of any request but the stream's.
-  const token = new URLSearchParams(location.hash.slice(1)).get("token");
-  const source = new EventSource(
-    token === null ? "events" : `events?token=${encodeURIComponent(token)}`,
-  );
+  const source = new EventSource("events");
   source.addEventListener("reset", () => {
     state.run = new RunState();
     isConnected = true;
@@ -171,7 +170,16 @@ function connect(): void {
   source.addEventListener("error", () => {
     isConnected = false;
     planDraw();
+    // What broke is opened again by the browser; what was refused is not.
+    if (source.readyState === EventSource.CLOSED) void comeBack();
   });
+}
+
+/** Signed out, as after a restart, the page becomes the form; otherwise the stream is tried again. */
+async function comeBack(): Promise<void> {
+  const answer = await fetch("./", { redirect: "manual" }).catch(() => undefined);
+  if (answer?.type === "opaqueredirect") location.reload();
+  else setTimeout(connect, comeAgainMs);
 }
 
 addEventListener("resize", planDraw);

@@ -10,11 +10,12 @@ import type { ResolvedConfig } from "#lib/config/index";
 import type { LockstepError } from "#lib/core/errors/index";
 import { hostPort, splitAddress } from "#lib/core/address";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
+import { assertSendAllowed } from "#lib/wire/security";
 import { checkConfig } from "./check-arguments.js";
 import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
 import { turnWorkersAway } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
-import { readToken } from "./http-token.js";
+import { httpSecurity } from "./http-security.js";
 import { claimOutputDirectory, type OutputClaim } from "./output-directory.js";
 import { prepareRun } from "./prepare.js";
 import type { PreparedRun } from "./prepared-run.js";
@@ -206,18 +207,25 @@ class Cluster {
   /** @returns where the dashboard and the metrics are, undefined when switched off */
   async #serveHttp(bus: InProcessEventBus): Promise<string | undefined> {
     const config = this.#config;
-    const { metrics_host: host, metrics_port: port, insecure, http_token_file } = config;
+    const { metrics_host: host, metrics_port: port, insecure } = config;
     if (port === null) return undefined;
-    const token = await readToken(http_token_file);
+    const note = (text: string): void => bus.publish({ type: "note", text });
+    const files = {
+      tokenFile: config.http_token_file,
+      tlsCertFile: config.http_tls_cert_file,
+      tlsKeyFile: config.http_tls_key_file,
+    };
+    const protection = await httpSecurity(files, (line) => note(`warning: ${line}`));
     const { registry } = new CoordinatorMetrics(bus);
     const server = new CoordinatorHttp({
-      ...{ host, port, registry, bus, insecure },
+      ...{ host, port, registry, bus, insecure, ...protection },
+      withoutTls: config.http_without_tls,
       isReady: () => this.#isReady,
-      ...(token === undefined ? {} : { token }),
+      onTlsNews: note,
     });
     const taken = await server.listen();
     this.#http = server;
-    return `http://${hostPort(host, taken)}`;
+    return `${protection.tls === undefined ? "http" : "https"}://${hostPort(host, taken)}`;
   }
 
   /** Takes the output directory and listens for workers, which wait until the job is known. */
@@ -231,7 +239,11 @@ class Cluster {
     this.#start = await findStart(config);
     if (!mayBeFinished(this.#start)) this.#push ??= await pushOf(config);
     const { host, port } = splitAddress(config.listen);
-    const security = await wireSecurity(config);
+    const security = await wireSecurity(config, (line) =>
+      bus.publish({ type: "note", text: `warning: ${line}` }),
+    );
+    // Workers would refuse to send it.
+    assertSendAllowed(hostPort(config.advertise_host ?? host, port), security);
     const door = await FrontDoor.open({ bus, security, listenHost: host, listenPort: port });
     this.#door = door;
     // From now on workers are answered; one of them may have to come before the job is known.

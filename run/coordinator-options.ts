@@ -10,14 +10,21 @@ import { saveCheckpoint } from "./files.js";
 import { countsTokens, flosPerToken, tracksBest } from "./results.js";
 import type { StartedRun } from "./start.js";
 
-export const wireSecurity = async (config: ResolvedConfig): Promise<WireSecurity> =>
-  loadWireSecurity({
-    joinTokenFile: config.join_token_file ?? undefined,
-    tlsCaFile: config.tls_ca_file ?? undefined,
-    tlsCertFile: config.tls_cert_file ?? undefined,
-    tlsKeyFile: config.tls_key_file ?? undefined,
-    insecure: config.insecure,
-  });
+/** @param onWarning as of {@link loadWireSecurity} */
+export const wireSecurity = async (
+  config: ResolvedConfig,
+  onWarning: (line: string) => void,
+): Promise<WireSecurity> =>
+  loadWireSecurity(
+    {
+      joinTokenFile: config.join_token_file ?? undefined,
+      tlsCaFile: config.tls_ca_file ?? undefined,
+      tlsCertFile: config.tls_cert_file ?? undefined,
+      tlsKeyFile: config.tls_key_file ?? undefined,
+      insecure: config.insecure,
+    },
+    onWarning,
+  );
 
 /** A prepared run in the coordinator's terms. */
 export async function coordinatorOptions(
@@ -32,7 +39,8 @@ export async function coordinatorOptions(
     bus,
     runId: run.record.runId,
     verifyGroups: config.verify_groups,
-    security: await wireSecurity(config),
+    // What there is to warn of was told when the door was opened.
+    security: await wireSecurity(config, () => {}),
     ...addresses(config),
     numShards: config.reducer_shards,
     gradientGroups: config.gradient_groups,

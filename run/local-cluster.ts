@@ -86,6 +86,7 @@ function workerArguments(config: ResolvedConfig, controlAddress: string): string
     "--metrics-port",
     config.metrics_port === null ? "null" : "0",
     ...(config.use_cpu ? ["--use-cpu"] : []),
+    ...(config.insecure ? ["--insecure"] : []),
     ...files.flatMap(([flag, value]) => (value === null ? [] : [flag, value])),
   ];
 }

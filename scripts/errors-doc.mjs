@@ -14,6 +14,7 @@ const sections = [
   ["Data", "data", "dataErrors"],
   ["Graph and engine", "graph", "graphErrors"],
   ["Cluster", "cluster", "clusterErrors"],
+  ["Security", "security", "securityErrors"],
   ["Reducer", "reducer", "reducerErrors"],
 ];
 

@@ -46,6 +46,7 @@ export class CoordinatorLink {
     this.#control = new ControlClient({
       address: options.coordinatorAddress,
       security: options.security ?? {},
+      onTlsNews: (line) => options.observer?.told?.(line),
     });
     this.#readDevice = options.readDevice ?? createProcessorReader();
   }

@@ -3,14 +3,17 @@ import { createHttpServer, type HttpServerOptions, listenHttp } from "#lib/core/
 import type { WorkerMetrics } from "./metrics.js";
 
 interface WorkerHttpOptions
-  extends Pick<HttpServerOptions, "host" | "port" | "token" | "insecure"> {
+  extends Pick<
+    HttpServerOptions,
+    "host" | "port" | "token" | "tls" | "withoutTls" | "insecure" | "onTlsNews"
+  > {
   readonly metrics: WorkerMetrics;
 }
 
 /**
  * A worker's `/metrics`, `/healthz` and `/readyz` (ready once the coordinator has registered it).
  *
- * @throws E_INSECURE_BIND, E_PORT_IN_USE, E_LISTEN_FAILED
+ * @throws E_INSECURE_HTTP, E_TLS_FILES, E_PORT_IN_USE, E_LISTEN_FAILED
  */
 export async function startWorkerHttp(
   options: WorkerHttpOptions,
@@ -22,6 +25,6 @@ export async function startWorkerHttp(
     isReady: () => metrics.isRegistered,
     what: "metrics server of the worker",
   };
-  const server = createHttpServer(settings);
+  const { server } = createHttpServer(settings);
   return { server, port: await listenHttp(server, settings) };
 }

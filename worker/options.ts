@@ -37,6 +37,8 @@ export interface WorkerObserver {
   }): void;
   bytesTransferred?(direction: "gradients" | "parameters", bytes: number): void;
   parametersLoaded?(version: number): void;
+  /** A line for a person. */
+  told?(line: string): void;
   /** Something went wrong and is tried again. */
   retrying?(error: unknown): void;
   /** The run was stopped; its return is waited for. */

@@ -1,5 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
-import { isSameSecret, type MemberPass } from "#lib/wire/member";
+import { assertSameCertificate, isSameSecret, type MemberPass } from "#lib/wire/member";
 
 /** A worker's promise of a group, as shards know it. */
 interface GrantedLease {
@@ -13,7 +13,13 @@ interface GrantedLease {
 
 /** What the coordinator tells its shards of who may send what. */
 export type FenceChange =
-  | { readonly kind: "admit"; readonly workerId: string; readonly secret: string }
+  | {
+      readonly kind: "admit";
+      readonly workerId: string;
+      readonly secret: string;
+      /** Whom the worker's certificate names; absent without mutual TLS. */
+      readonly certificate?: string | undefined;
+    }
   | { readonly kind: "expel"; readonly workerId: string }
   | { readonly kind: "grant"; readonly lease: GrantedLease }
   | { readonly kind: "revoke"; readonly leases: readonly number[] };
@@ -40,8 +46,8 @@ export function assertSameLife(life: RunLife, pass: MemberPass): void {
 /** Who is a member and holds which leases, told by the coordinator before any byte of it comes. */
 export class Fence {
   readonly #life: RunLife;
-  /** Secrets by worker. */
-  readonly #members = new Map<string, string>();
+  /** What calls of a worker show, by its id. */
+  readonly #members = new Map<string, Pick<MemberPass, "secret" | "certificate">>();
   /** Of the step in progress. */
   readonly #leases = new Map<number, GrantedLease>();
 
@@ -52,7 +58,7 @@ export class Fence {
   change(change: FenceChange): void {
     switch (change.kind) {
       case "admit":
-        this.#members.set(change.workerId, change.secret);
+        this.#members.set(change.workerId, change);
         return;
       case "expel":
         this.#members.delete(change.workerId);
@@ -74,13 +80,14 @@ export class Fence {
     this.#leases.clear();
   }
 
-  /** @throws E_STALE_RUN, E_UNKNOWN_WORKER */
+  /** @throws E_STALE_RUN, E_UNKNOWN_WORKER, E_CERTIFICATE_MISMATCH */
   assertMember(pass: MemberPass): void {
     assertSameLife(this.#life, pass);
-    const secret = this.#members.get(pass.workerId);
-    if (secret === undefined || !isSameSecret(secret, pass.secret)) {
+    const member = this.#members.get(pass.workerId);
+    if (member === undefined || !isSameSecret(member.secret, pass.secret)) {
       throw new LockstepError("E_UNKNOWN_WORKER", { worker: pass.workerId });
     }
+    assertSameCertificate(member.certificate, pass);
   }
 
   /** The lease under which a member sends. @throws E_LEASE_NOT_HELD; E_STALE_RUN, E_UNKNOWN_WORKER */

@@ -60,6 +60,9 @@ export function checkTogether(config: ParsedConfig): void {
   if (tls.some((file) => file !== null) && tls.some((file) => file === null)) {
     conflict("tls_cert_file, tls_key_file and tls_ca_file", "mutual TLS needs all three files");
   }
+  if ((config.http_tls_cert_file === null) !== (config.http_tls_key_file === null)) {
+    conflict("http_tls_cert_file and http_tls_key_file", "a certificate needs its key");
+  }
   if (!/^(\[[0-9a-fA-F:]+\]|[^:]+):\d{1,5}$/.test(config.listen)) {
     throw new LockstepError("E_CONFIG_INVALID", {
       key: "listen",

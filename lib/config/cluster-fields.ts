@@ -44,12 +44,24 @@ export const cluster = {
     .nullable()
     .default(0)
     .describe("metrics and dashboard; 0: any free port, null: off"),
-  insecure: z.boolean().default(false).describe("allow other hosts without TLS and a token"),
+  insecure: z
+    .boolean()
+    .default(false)
+    .describe("allow other hosts without TLS and a token, and tokens in clear text"),
   tls_cert_file: text.nullable().default(null),
   tls_key_file: text.nullable().default(null),
   tls_ca_file: text.nullable().default(null),
   join_token_file: text.nullable().default(null).describe("secret that workers must show"),
   http_token_file: text.nullable().default(null).describe("secret for metrics and dashboard"),
+  http_tls_cert_file: text
+    .nullable()
+    .default(null)
+    .describe("certificate of metrics and dashboard; read again when it changes, as all of TLS"),
+  http_tls_key_file: text.nullable().default(null),
+  http_without_tls: z
+    .boolean()
+    .default(false)
+    .describe("metrics and dashboard on other hosts without TLS, which something in front has"),
   heartbeat_interval_ms: z.int().min(50).max(60_000).default(1_000),
   heartbeat_timeout_ms: z.int().min(100).max(600_000).default(15_000),
   lease_timeout_ms: z

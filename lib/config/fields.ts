@@ -373,6 +373,8 @@ export const pathKeys = [
   "tls_ca_file",
   "join_token_file",
   "http_token_file",
+  "http_tls_cert_file",
+  "http_tls_key_file",
   "engine_module",
 ] as const satisfies readonly ConfigKey[];
 

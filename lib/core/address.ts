@@ -1,4 +1,4 @@
-import { isIP, SocketAddress } from "node:net";
+import { isIP, isIPv4, SocketAddress } from "node:net";
 
 /** A host as sockets take it: an IPv6 address without its brackets. */
 export const bareHost = (host: string): string => host.replace(/^\[(.*)\]$/, "$1");
@@ -15,10 +15,13 @@ export function splitAddress(address: string): { readonly host: string; readonly
   return { host: bareHost(address.slice(0, colon)), port: Number(address.slice(colon + 1)) };
 }
 
-/** Whether a host is this machine alone. */
+/**
+ * Whether a host is this machine alone, by its spelling: other names may resolve to anything, and to
+ * something else the next time.
+ */
 export function isLoopback(host: string): boolean {
-  const bare = bareHost(host);
-  return bare === "localhost" || bare === "::1" || /^127(\.\d{1,3}){3}$/.test(bare);
+  const bare = bareHost(host).toLowerCase();
+  return bare === "localhost" || bare === "::1" || (isIPv4(bare) && bare.startsWith("127."));
 }
 
 /** Whether a host stands for all addresses of a machine, at which nobody can be called. */

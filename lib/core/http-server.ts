@@ -1,11 +1,17 @@
-import { createHash, timingSafeEqual } from "node:crypto";
-import Fastify, { type FastifyInstance } from "fastify";
+import Fastify, {
+  type FastifyInstance,
+  type FastifyRequest,
+  type FastifyServerOptions,
+} from "fastify";
+import type { Server as TlsServer } from "node:tls";
 import type { Registry } from "prom-client";
 import { bareHost, isLoopback } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
+import { HttpAccess, type HttpQuestion } from "./http-access.js";
+import { followTlsFiles, TlsFiles, type TlsFileNames } from "./tls-files.js";
 import { OpenSockets } from "./open-sockets.js";
 
-/** Requests here carry no body; headers of a browser are a few kB. */
+/** Requests here carry a token at most; headers of a browser are a few kB. */
 const maxBodyBytes = 16 * 1024;
 /** A request line and its headers that take longer are an attack or a dead client. */
 const requestTimeoutMs = 10_000;
@@ -19,44 +25,70 @@ export interface HttpServerOptions {
   readonly isReady: () => boolean;
   /** What the server is, for messages: "metrics server of the coordinator". */
   readonly what: string;
-  /** When set, everything but the health checks asks for it as a bearer token or `?token=`. */
-  readonly token?: string;
+  /** When set, everything but the health checks asks for it as a bearer token, or for a session. */
+  readonly token?: string | undefined;
   /** Paths beside the health checks that need no token: files without secrets. */
   readonly openPaths?: readonly string[];
-  /** Allows a host beyond loopback without a token. */
+  /** Where a browser without a session is sent from the root. */
+  readonly signInPath?: string;
+  /** Certificate and key; they are read again when they change. Absent: HTTP without TLS. */
+  readonly tls?: TlsFileNames | undefined;
+  /** Told in a line for a person when the certificate's files change. */
+  readonly onTlsNews?: (line: string) => void;
+  /** Something in front of this server has TLS. */
+  readonly withoutTls?: boolean;
+  /** Allows a host beyond loopback without a token and without TLS. */
   readonly insecure?: boolean;
 }
 
-/** `/metrics`, `/healthz`, `/readyz`; the caller adds routes before {@link listenHttp}. */
-export function createHttpServer(options: HttpServerOptions): FastifyInstance {
-  const { registry, token } = options;
+interface HttpServer {
+  readonly server: FastifyInstance;
+  readonly access: HttpAccess;
+}
+
+/**
+ * `/metrics`, `/healthz`, `/readyz`; the caller adds routes before {@link listenHttp}.
+ *
+ * @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_TLS_FILES
+ */
+export function createHttpServer(options: HttpServerOptions): HttpServer {
+  const { registry, token, tls, host } = options;
+  const files = tls && new TlsFiles(tls, options.onTlsNews ?? (() => {}));
   const server = Fastify({
     logger: false,
     bodyLimit: maxBodyBytes,
     requestTimeout: requestTimeoutMs,
     forceCloseConnections: true,
+    ...(files === undefined
+      ? {}
+      : { https: { ...files.texts, handshakeTimeout: requestTimeoutMs } }),
+    // Fastify's types have a server of another type with TLS; routes are the same.
+  } as FastifyServerOptions);
+  if (files !== undefined) followTlsFiles(server.server as unknown as TlsServer, files);
+  const openPaths = new Set(["/healthz", "/readyz", ...(options.openPaths ?? [])]);
+  const isSecure = tls !== undefined || options.withoutTls === true;
+  const access = new HttpAccess({ host, token, openPaths, isSecure });
+  server.addHook("onRequest", async (request, reply) => {
+    const question = questionOf(request);
+    const refusal = access.refusal(question);
+    if (refusal === undefined) return undefined;
+    const { status, error, retryAfterSeconds } = refusal;
+    if (status === 401) {
+      if (options.signInPath !== undefined && question.route === "/") {
+        return reply.redirect(options.signInPath, 303);
+      }
+      reply.header("www-authenticate", "Bearer");
+    }
+    if (retryAfterSeconds !== undefined) reply.header("retry-after", retryAfterSeconds);
+    return reply.code(status).send({ error });
   });
   const sockets = new OpenSockets(server.server);
   // Before the server is closed, which waits for all of them.
   server.addHook("preClose", async () => sockets.destroyAll());
-  const open = new Set(["/healthz", "/readyz", ...(options.openPaths ?? [])]);
-  if (token !== undefined) {
-    const expected = digest(token);
-    server.addHook("onRequest", async (request, reply) => {
-      const url = new URL(request.url, "http://localhost");
-      if (open.has(url.pathname)) return undefined;
-      const bearer = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1];
-      const given = bearer ?? url.searchParams.get("token") ?? "";
-      if (timingSafeEqual(digest(given), expected)) return undefined;
-      return reply
-        .code(401)
-        .header("www-authenticate", "Bearer")
-        .send({ error: "a token is required" });
-    });
-  }
   server.addHook("onSend", async (_, reply) => {
     reply.header("x-content-type-options", "nosniff");
-    reply.header("referrer-policy", "no-referrer");
+    // Not no-referrer, with which browsers hide the origin of a form too.
+    reply.header("referrer-policy", "same-origin");
   });
   server.get("/metrics", async (_, reply) => {
     reply.type(registry.contentType);
@@ -67,21 +99,28 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     const ready = options.isReady();
     return reply.code(ready ? 200 : 503).send({ status: ready ? "ready" : "starting" });
   });
-  return server;
+  return { server, access };
 }
+
+/** What decides about a request. */
+export const questionOf = (request: FastifyRequest): HttpQuestion => ({
+  method: request.method,
+  route: request.routeOptions.url,
+  query: request.query as Record<string, unknown>,
+  headers: request.headers,
+  address: request.socket.remoteAddress ?? "",
+});
 
 /**
  * @returns the port it listens on
- * @throws E_INSECURE_BIND, E_PORT_IN_USE, E_LISTEN_FAILED
+ * @throws E_INSECURE_HTTP, E_PORT_IN_USE, E_LISTEN_FAILED
  */
 export async function listenHttp(
   server: FastifyInstance,
   options: HttpServerOptions,
 ): Promise<number> {
   const { host, port, what } = options;
-  if (!isLoopback(host) && options.token === undefined && options.insecure !== true) {
-    throw new LockstepError("E_INSECURE_BIND", { host, missing: "a token (http_token_file)" });
-  }
+  assertProtected(options);
   try {
     await server.listen({ host: bareHost(host), port });
   } catch (cause) {
@@ -96,6 +135,15 @@ export async function listenHttp(
   return typeof address === "object" && address !== null ? address.port : port;
 }
 
-function digest(text: string): Buffer {
-  return createHash("sha256").update(text).digest();
+/** @throws E_INSECURE_HTTP where other machines could read what nobody else may */
+function assertProtected(options: HttpServerOptions): void {
+  const { host, port, what, token, tls, withoutTls, insecure } = options;
+  if (isLoopback(host) || insecure === true) return;
+  const missing = [
+    ...(tls === undefined && withoutTls !== true
+      ? ["TLS (http_tls_cert_file, http_tls_key_file)"]
+      : []),
+    ...(token === undefined ? ["a token (http_token_file)"] : []),
+  ].join(" and ");
+  if (missing !== "") throw new LockstepError("E_INSECURE_HTTP", { host, port, what, missing });
 }

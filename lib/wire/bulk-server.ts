@@ -45,7 +45,7 @@ export interface PullSource {
 
 export function registerBulkService(server: GrpcServer, handlers: BulkHandlers): void {
   server.addClientStream(pushGradientsMethod, async (messages, context) => {
-    const pass = readPass(context.metadata);
+    const pass = readPass(context);
     const meta: PushMeta = { pass, peer: context.peer, signal: context.signal };
     const ring = ringOf(context);
     try {
@@ -58,7 +58,7 @@ export function registerBulkService(server: GrpcServer, handlers: BulkHandlers):
   });
   server.addServerStream(pullParametersMethod, (message, context) => {
     const request = decodePullRequest(message);
-    const pass = readPass(context.metadata);
+    const pass = readPass(context);
     const published = handlers.pullParameters(request, pass);
     const source: PullSource = published instanceof Uint8Array ? { bytes: published } : published;
     const asked = { ...source, bytes: partOf(source.bytes, request) };

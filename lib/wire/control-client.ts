@@ -29,6 +29,8 @@ export class ControlClient {
     readonly address: string;
     readonly security: WireSecurity;
     readonly timeoutMs?: number;
+    /** As of createChannelClient. */
+    readonly onTlsNews?: (line: string) => void;
   }) {
     this.address = options.address;
     this.#security = options.security;
@@ -37,6 +39,7 @@ export class ControlClient {
       address: options.address,
       security: options.security,
       maxReceiveBytes: maxControlMessageBytes,
+      onTlsNews: options.onTlsNews,
     });
   }
 

@@ -121,16 +121,24 @@ export interface ReportFailureRequest {
   readonly fatal: boolean;
 }
 
+/** Where a registration comes from. */
+export interface Knock {
+  readonly peer: string;
+  /** Whom the caller's certificate names; undefined without mutual TLS. */
+  readonly certificate: string | undefined;
+  /** Run of the registration before, which the worker may still be waiting for; "": there is none. */
+  readonly formerRunId: string;
+}
+
 /** What the coordinator answers with. */
 export interface ControlHandlers {
   /**
    * Called before each call but `register`, which is refused where this throws.
    * @param workerId whose the call says that it is
-   * @throws E_STALE_RUN, E_UNKNOWN_WORKER
+   * @throws E_STALE_RUN, E_UNKNOWN_WORKER, E_CERTIFICATE_MISMATCH
    */
   admit(pass: MemberPass, workerId: string): void;
-  /** @param formerRunId run of the registration before, which the worker may still be waiting for; "": there is none */
-  register(request: RegisterRequest, peer: string, formerRunId: string): Promise<RegisterReply>;
+  register(request: RegisterRequest, knock: Knock): Promise<RegisterReply>;
   nextTask(request: NextTaskRequest, signal: AbortSignal): Promise<Task>;
   completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply>;
   heartbeat(request: HeartbeatRequest): Promise<void>;

@@ -6,15 +6,18 @@ import { readPass } from "./member.js";
 
 /** Offers the control service; errors of the handlers travel with their catalogue code. */
 export function registerControlService(server: GrpcServer, handlers: ControlHandlers): void {
-  server.addUnary(controlMethods.register, (request, { peer, metadata }) =>
-    handlers.register(request, peer, readPass(metadata).runId),
+  server.addUnary(controlMethods.register, (request, { peer, metadata, certificate }) =>
+    handlers.register(request, {
+      ...{ peer, certificate },
+      formerRunId: readPass({ metadata, certificate }).runId,
+    }),
   );
   const addOfMembers = <Request extends { readonly workerId: string }, Reply>(
     method: grpc.MethodDefinition<Request, Reply>,
     handle: (request: Request, context: CallContext) => Promise<Reply>,
   ): void =>
     server.addUnary(method, async (request, context) => {
-      handlers.admit(readPass(context.metadata), request.workerId);
+      handlers.admit(readPass(context), request.workerId);
       return handle(request, context);
     });
   addOfMembers(controlMethods.nextTask, (request, { signal }) =>

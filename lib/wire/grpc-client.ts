@@ -2,20 +2,32 @@ import grpc from "@grpc/grpc-js";
 import { silenceGrpcLog } from "./grpc-log.js";
 import { channelWindowBytes, keepaliveTimeMs, keepaliveTimeoutMs } from "./limits.js";
 import { fromServiceError } from "./rpc-errors.js";
-import { callMetadata, clientCredentials, type WireSecurity } from "./security.js";
+import {
+  assertSendAllowed,
+  callMetadata,
+  clientCredentials,
+  type WireSecurity,
+} from "./security.js";
 
 interface GrpcClientOptions {
   readonly address: string;
   readonly security: WireSecurity;
   readonly maxReceiveBytes: number;
   readonly windowBytes?: number;
+  /** Told in a line for a person when the certificate files change. */
+  readonly onTlsNews?: ((line: string) => void) | undefined;
 }
 
-/** A channel of its own (one TCP connection) with the options that tensors need. */
+/**
+ * A channel of its own (one TCP connection) with the options that tensors need.
+ *
+ * @throws E_INSECURE_CONNECT, and where the certificate files cannot be used E_TLS_FILES
+ */
 export function createChannelClient(options: GrpcClientOptions): grpc.Client {
-  const { security } = options;
+  const { address, security, onTlsNews = () => {} } = options;
+  assertSendAllowed(address, security);
   silenceGrpcLog();
-  return new grpc.Client(options.address, clientCredentials(security), {
+  return new grpc.Client(address, clientCredentials(security, onTlsNews), {
     "grpc.max_receive_message_length": options.maxReceiveBytes,
     "grpc-node.flow_control_window": options.windowBytes ?? channelWindowBytes,
     "grpc.keepalive_time_ms": keepaliveTimeMs,

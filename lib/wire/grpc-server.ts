@@ -1,15 +1,19 @@
 import type { Http2Server, Http2Session, Settings } from "node:http2";
+import type { Server as TlsServer } from "node:tls";
 import grpc from "@grpc/grpc-js";
 import { hostPort } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { OpenSockets } from "#lib/core/open-sockets";
+import { followTlsFiles } from "#lib/core/tls-files";
 import { silenceGrpcLog } from "./grpc-log.js";
 import { channelWindowBytes, keepaliveTimeMs, keepaliveTimeoutMs } from "./limits.js";
 import { toStatus } from "./rpc-errors.js";
 import {
   assertBindAllowed,
   assertJoinToken,
+  certificateHolder,
   serverCredentials,
+  tlsFilesOf,
   type WireSecurity,
 } from "./security.js";
 
@@ -21,17 +25,21 @@ interface GrpcServerOptions {
   readonly maxReceiveBytes: number;
   /** Called after each call, for metrics. */
   readonly onHandled?: (method: string, code: string, seconds: number) => void;
+  /** Told in a line for a person when the certificate files change. */
+  readonly onTlsNews?: (line: string) => void;
 }
 
 /** Facts about the caller that a handler may use. */
 export interface CallContext {
   readonly peer: string;
+  /** Whom the caller's certificate names; undefined without mutual TLS. */
+  readonly certificate: string | undefined;
   readonly metadata: grpc.Metadata;
   /** Aborted when the caller went away or its deadline passed. */
   readonly signal: AbortSignal;
 }
 
-/** The two private members of grpc-js 1.14 that decide the server's HTTP/2 window. */
+/** The two private members of grpc-js 1.14 that decide the server's HTTP/2 window and its certificate. */
 interface ServerInternals {
   commonServerOptions: { settings?: Settings };
   createHttp2Server(credentials: grpc.ServerCredentials): Http2Server;
@@ -61,6 +69,7 @@ export class GrpcServer {
     });
     widenWindow(this.#server, options.windowBytes ?? channelWindowBytes);
     onHttp2Server(this.#server, (http2Server) => this.#sockets.push(new OpenSockets(http2Server)));
+    followCertificates(this.#server, options);
   }
 
   addUnary<Request, Reply>(
@@ -201,7 +210,8 @@ export class GrpcServer {
     try {
       const peer = peerAddress(call.getPeer());
       assertJoinToken(this.#options.security, call.metadata, peer);
-      return await handle({ peer, metadata: call.metadata, signal: abort.signal });
+      const certificate = certificateHolder(call);
+      return await handle({ peer, certificate, metadata: call.metadata, signal: abort.signal });
     } catch (error) {
       code = grpc.status[toStatus(error).code] ?? "UNKNOWN";
       throw error;
@@ -271,6 +281,22 @@ function onHttp2Server(server: grpc.Server, callback: (http2Server: Http2Server)
   internals.createHttp2Server = (credentials) => {
     const http2Server = createHttp2Server(credentials);
     callback(http2Server);
+    return http2Server;
+  };
+}
+
+/** Through the same private member: grpc-js follows files by a timer, and forgets what it had when one is broken. */
+function followCertificates(server: grpc.Server, options: GrpcServerOptions): void {
+  const files = tlsFilesOf(options.security, options.onTlsNews ?? (() => {}));
+  if (files === undefined) return;
+  const internals = server as unknown as ServerInternals;
+  const createHttp2Server = internals.createHttp2Server.bind(server);
+  internals.createHttp2Server = (credentials) => {
+    const http2Server = createHttp2Server(credentials);
+    const tlsServer = http2Server as unknown as TlsServer;
+    // They may have changed since the credentials' texts were read.
+    tlsServer.setSecureContext(files.texts);
+    followTlsFiles(tlsServer, files);
     return http2Server;
   };
 }

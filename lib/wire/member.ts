@@ -1,5 +1,6 @@
 import { createHash, timingSafeEqual } from "node:crypto";
-import type grpc from "@grpc/grpc-js";
+import { LockstepError } from "#lib/core/errors/index";
+import type { CallContext } from "./grpc-server.js";
 
 /** What every call but Register shows: which registration, of which life of which run, it is of. */
 export interface MemberPass {
@@ -9,6 +10,8 @@ export interface MemberPass {
   readonly workerId: string;
   /** Known to the worker, the coordinator and its shards only. */
   readonly secret: string;
+  /** Whom the certificate of the call's connection names, as a server sees it; undefined without mutual TLS. */
+  readonly certificate?: string | undefined;
 }
 
 const runIdKey = "lockstep-run-id";
@@ -27,7 +30,10 @@ export const passEntries = (pass: MemberPass): Readonly<Record<string, string>> 
 });
 
 /** What a call shows; what it does not show is empty, and nobody's. */
-export function readPass(metadata: grpc.Metadata): MemberPass {
+export function readPass({
+  metadata,
+  certificate,
+}: Pick<CallContext, "metadata" | "certificate">): MemberPass {
   const entry = (key: string): string => String(metadata.get(key)[0] ?? "").slice(0, maxEntryChars);
   const epoch = entry(epochKey);
   return {
@@ -35,7 +41,22 @@ export function readPass(metadata: grpc.Metadata): MemberPass {
     epoch: /^\d{1,10}$/.test(epoch) ? Number(epoch) : -1,
     workerId: entry(workerIdKey),
     secret: entry(secretKey),
+    certificate,
   };
+}
+
+/**
+ * A worker's calls come with the certificate that it registered with, or with one of the same names.
+ *
+ * @throws E_CERTIFICATE_MISMATCH
+ */
+export function assertSameCertificate(registered: string | undefined, pass: MemberPass): void {
+  if (registered === pass.certificate) return;
+  const [expected, got] = [registered, pass.certificate].map((holder) => holder ?? "nobody");
+  const worker = pass.workerId;
+  throw new LockstepError("E_CERTIFICATE_MISMATCH", {
+    ...{ worker, expected: String(expected), got: String(got) },
+  });
 }
 
 /** Compares in constant time. */

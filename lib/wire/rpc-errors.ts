@@ -14,6 +14,7 @@ const statusOfCode: Partial<Record<ErrorCode, grpc.status>> = {
   E_PROTOCOL_VERSION: grpc.status.FAILED_PRECONDITION,
   E_UNKNOWN_WORKER: grpc.status.NOT_FOUND,
   E_STALE_RUN: grpc.status.FAILED_PRECONDITION,
+  E_CERTIFICATE_MISMATCH: grpc.status.PERMISSION_DENIED,
   E_WORKER_QUARANTINED: grpc.status.PERMISSION_DENIED,
   E_LEASE_NOT_HELD: grpc.status.FAILED_PRECONDITION,
   E_TOKEN_COUNT: grpc.status.INVALID_ARGUMENT,

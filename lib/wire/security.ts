@@ -1,7 +1,9 @@
+import type { PeerCertificate } from "node:tls";
 import grpc from "@grpc/grpc-js";
 import { isLoopback, splitAddress } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
-import { readRegularFile } from "#lib/core/regular-file";
+import { readToken, warnOfReaders } from "#lib/core/secret-files";
+import { readTlsFiles, TlsFiles, type TlsFileNames } from "#lib/core/tls-files";
 import { isSameSecret } from "./member.js";
 
 /** What protects the connections of a job. Plain data, so that it can be handed to a thread. */
@@ -9,10 +11,16 @@ export interface WireSecurity {
   /** Shared secret, sent with every call. */
   readonly joinToken?: string;
   /** Mutual TLS: both sides show a certificate of this authority. PEM text. */
-  readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string };
+  readonly tls?: {
+    readonly ca: string;
+    readonly cert: string;
+    readonly key: string;
+    /** Where the texts are from: new connections follow what these files hold. */
+    readonly files?: Required<TlsFileNames>;
+  };
   /** The name to expect in the server's certificate, where it differs from the address. */
   readonly tlsServerName?: string;
-  /** Allows to listen beyond loopback without the two above. */
+  /** Allows to listen, and to send the token, beyond loopback without the two above. */
   readonly insecure?: boolean;
 }
 
@@ -25,30 +33,40 @@ interface WireSecurityFiles {
   readonly insecure?: boolean | undefined;
 }
 
-/** A token or a PEM chain is a few KiB; a larger file is the wrong file. */
-const maxSecretFileBytes = 1024 * 1024;
-
-/** @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_FILE_TOO_LARGE */
-export async function loadWireSecurity(files: WireSecurityFiles): Promise<WireSecurity> {
-  const read = async (file: string, what: string): Promise<string> =>
-    (await readRegularFile(file, { what, limitBytes: maxSecretFileBytes })).toString("utf8");
+/**
+ * @param onWarning called with a line for a person where a secret is weak or open to others
+ * @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_FILE_TOO_LARGE, E_TOKEN_INVALID, E_TLS_FILES
+ */
+export async function loadWireSecurity(
+  files: WireSecurityFiles,
+  onWarning: (line: string) => void,
+): Promise<WireSecurity> {
   const { joinTokenFile, tlsCaFile, tlsCertFile, tlsKeyFile, tlsServerName, insecure } = files;
+  const tls = await readMutualTls([tlsCaFile, tlsCertFile, tlsKeyFile], onWarning);
   return {
     ...(joinTokenFile === undefined
       ? {}
-      : { joinToken: (await read(joinTokenFile, "join token")).trim() }),
-    ...(tlsCaFile === undefined || tlsCertFile === undefined || tlsKeyFile === undefined
-      ? {}
-      : {
-          tls: {
-            ca: await read(tlsCaFile, "TLS authority"),
-            cert: await read(tlsCertFile, "TLS certificate"),
-            key: await read(tlsKeyFile, "TLS key"),
-          },
-        }),
+      : { joinToken: await readToken(joinTokenFile, "join token", onWarning) }),
+    ...(tls === undefined ? {} : { tls }),
     ...(tlsServerName === undefined ? {} : { tlsServerName }),
     ...(insecure === undefined ? {} : { insecure }),
   };
+}
+
+async function readMutualTls(
+  [ca, cert, key]: readonly (string | undefined)[],
+  onWarning: (line: string) => void,
+): Promise<WireSecurity["tls"]> {
+  if (ca === undefined && cert === undefined && key === undefined) return undefined;
+  if (ca === undefined || cert === undefined || key === undefined) {
+    const given = [ca, cert, key].filter((file) => file !== undefined).join(" and ");
+    const problem = "mutual TLS needs an authority, a certificate and a key";
+    throw new LockstepError("E_TLS_FILES", { files: given, problem });
+  }
+  const files = { ca, cert, key };
+  const texts = readTlsFiles(files);
+  await warnOfReaders(key, "TLS key", onWarning);
+  return { ...texts, ca: String(texts.ca), files };
 }
 
 /** @param address host:port */
@@ -92,8 +110,26 @@ export function assertJoinToken(
   }
 }
 
-export function serverCredentials(security: WireSecurity): grpc.ServerCredentials {
-  const { tls } = security;
+/**
+ * Judged by what the address says, not by what it resolves to: a name that leads to this machine today may
+ * lead elsewhere tomorrow.
+ *
+ * @param address host:port
+ * @throws E_INSECURE_CONNECT where the token would be readable on the way
+ */
+export function assertSendAllowed(address: string, security: WireSecurity): void {
+  const { joinToken, tls, insecure } = security;
+  if (joinToken === undefined || tls !== undefined || insecure === true) return;
+  if (!isLoopbackAddress(address)) throw new LockstepError("E_INSECURE_CONNECT", { address });
+}
+
+/** The certificate files of a side that follows them; undefined where there are none. */
+export const tlsFilesOf = (
+  { tls }: WireSecurity,
+  onNews: (line: string) => void,
+): TlsFiles | undefined => tls?.files && new TlsFiles(tls.files, onNews);
+
+export function serverCredentials({ tls }: WireSecurity): grpc.ServerCredentials {
   if (tls === undefined) return grpc.ServerCredentials.createInsecure();
   return grpc.ServerCredentials.createSsl(
     Buffer.from(tls.ca),
@@ -102,12 +138,75 @@ export function serverCredentials(security: WireSecurity): grpc.ServerCredential
   );
 }
 
-export function clientCredentials(security: WireSecurity): grpc.ChannelCredentials {
+/** @param onNews as of {@link TlsFiles} */
+export function clientCredentials(
+  security: WireSecurity,
+  onNews: (line: string) => void,
+): grpc.ChannelCredentials {
   const { tls } = security;
   if (tls === undefined) return grpc.credentials.createInsecure();
-  return grpc.credentials.createSsl(
-    Buffer.from(tls.ca),
-    Buffer.from(tls.key),
-    Buffer.from(tls.cert),
+  const files = tlsFilesOf(security, onNews);
+  if (files === undefined) {
+    return grpc.credentials.createSsl(
+      Buffer.from(tls.ca),
+      Buffer.from(tls.key),
+      Buffer.from(tls.cert),
+    );
+  }
+  const provider = new FollowingProvider(files);
+  return grpc.experimental.createCertificateProviderChannelCredentials(provider, provider);
+}
+
+/** Hands grpc-js the certificates as their files are when a connection begins. */
+class FollowingProvider implements grpc.experimental.CertificateProvider {
+  readonly #files: TlsFiles;
+
+  constructor(files: TlsFiles) {
+    this.#files = files;
+  }
+
+  addCaCertificateListener(listener: grpc.experimental.CaCertificateUpdateListener): void {
+    const files = this.#files;
+    listener({
+      // grpc-js reads the authority first, at each connection.
+      get caCertificate() {
+        files.look();
+        return Buffer.from(String(files.texts.ca));
+      },
+    });
+  }
+
+  addIdentityCertificateListener(
+    listener: grpc.experimental.IdentityCertificateUpdateListener,
+  ): void {
+    const files = this.#files;
+    listener({
+      get certificate() {
+        return Buffer.from(files.texts.cert);
+      },
+      get privateKey() {
+        return Buffer.from(files.texts.key);
+      },
+    });
+  }
+
+  removeCaCertificateListener(): void {}
+
+  removeIdentityCertificateListener(): void {}
+}
+
+/**
+ * Whom a caller's certificate names: subject and alternative names, which a renewed certificate keeps; the
+ * certificate's SHA-256 where it names nobody. undefined without mutual TLS.
+ */
+export function certificateHolder(call: {
+  getAuthContext(): { readonly sslPeerCertificate?: PeerCertificate };
+}): string | undefined {
+  const certificate = call.getAuthContext().sslPeerCertificate;
+  if (certificate === undefined) return undefined;
+  const subject = Object.entries(certificate.subject ?? {}).map(
+    ([key, value]) => `${key}=${value}`,
   );
+  const names = [...subject, ...(certificate.subjectaltname ? [certificate.subjectaltname] : [])];
+  return names.join(", ") || certificate.fingerprint256;
 }

@@ -3,29 +3,38 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { type Browser, chromium, type Page } from "playwright-core";
+import { chromium, type Page } from "playwright-core";
 import { Registry } from "prom-client";
 import { scriptedRun } from "#bench/display/scripted-run";
 import { CoordinatorHttp } from "#coordinator/http";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { needs, toolPath } from "#tests/support/tools";
 
+const viewport = { width: 1_100, height: 1_300 };
+
 const text = async (page: Page, selector: string): Promise<string> =>
   (await page.locator(selector).textContent())?.trim() ?? "";
 
+interface Served {
+  readonly bus: InProcessEventBus;
+  readonly url: string;
+  /** Ends the server, and has another one take its place. */
+  readonly restart: () => Promise<void>;
+  /** What the browser's console told as errors so far; handed over, so that the rest is none. */
+  readonly takeProblems: () => readonly string[];
+}
+
 async function withPage(
   token: string | undefined,
-  body: (page: Page, bus: InProcessEventBus, browser: Browser) => Promise<void>,
+  body: (page: Page, served: Served) => Promise<void>,
 ): Promise<void> {
   const bus = new InProcessEventBus();
-  const http = new CoordinatorHttp({
-    host: "127.0.0.1",
-    port: 0,
-    registry: new Registry(),
-    isReady: () => true,
-    bus,
-    ...(token === undefined ? {} : { token }),
-  });
+  const open = (port: number): CoordinatorHttp =>
+    new CoordinatorHttp({
+      ...{ host: "127.0.0.1", port, registry: new Registry(), isReady: () => true, bus },
+      ...(token === undefined ? {} : { token }),
+    });
+  let http = open(0);
   const port = await http.listen();
   const profile = await mkdtemp(join(tmpdir(), "lockstep-chromium-"));
   const context = await chromium.launchPersistentContext(profile, {
@@ -40,7 +49,7 @@ async function withPage(
       "--disable-component-update",
       "--disable-sync",
     ],
-    viewport: { width: 1_100, height: 1_300 },
+    viewport,
   });
   try {
     const page = await context.newPage();
@@ -49,11 +58,16 @@ async function withPage(
     page.on("console", (message) => {
       if (message.type() === "error") problems.push(message.text());
     });
-    await page.goto(`http://127.0.0.1:${port}/${token === undefined ? "" : `#token=${token}`}`);
-    const browser = context.browser();
-    await body(page, bus, browser as Browser);
+    const url = `http://127.0.0.1:${port}/`;
+    const restart = async (): Promise<void> => {
+      await http.close();
+      http = open(port);
+      await http.listen();
+    };
+    await page.goto(url);
+    await body(page, { bus, url, restart, takeProblems: () => problems.splice(0) });
     assert.deepEqual(problems, []);
-    await screenshots(page);
+    await screenshots(page, token === undefined ? "run" : "signed-out");
   } finally {
     await context.close();
     await http.close();
@@ -62,19 +76,20 @@ async function withPage(
 }
 
 /** For a person's eyes: LOCKSTEP_SCREENSHOTS names a directory. */
-async function screenshots(page: Page): Promise<void> {
+async function screenshots(page: Page, name: string): Promise<void> {
   const directory = process.env.LOCKSTEP_SCREENSHOTS;
   if (directory === undefined) return;
   for (const colorScheme of ["light", "dark"] as const) {
     await page.emulateMedia({ colorScheme });
-    await writeFile(join(directory, `${colorScheme}.png`), await page.screenshot());
+    await writeFile(join(directory, `${name}-${colorScheme}.png`), await page.screenshot());
   }
   await page.setViewportSize({ width: 400, height: 1_200 });
-  await writeFile(join(directory, "narrow.png"), await page.screenshot());
+  await writeFile(join(directory, `${name}-narrow.png`), await page.screenshot());
+  await page.setViewportSize(viewport);
 }
 
 test("the page follows a run over its stream of events", needs("chromium"), async () => {
-  await withPage(undefined, async (page, bus) => {
+  await withPage(undefined, async (page, { bus }) => {
     const events = [...scriptedRun({ loseWorkerAtStep: 4 })].map(({ event }) => event);
     const half = events.findIndex((event) => event.type === "step.completed" && event.step === 7);
     await page.locator("#phase", { hasText: "waiting" }).waitFor();
@@ -105,7 +120,7 @@ test(
   "what a model wrote is text, not HTML; a loss that is not finite is shown",
   needs("chromium"),
   async () => {
-    await withPage("secret", async (page, bus) => {
+    await withPage(undefined, async (page, { bus }) => {
       const hostile = "<img src=x onerror=\"document.title='hacked'\"><script>alert(1)</script>";
       bus.publish({ type: "sample.generated", step: 0, prompt: hostile, text: hostile });
       bus.publish({
@@ -127,6 +142,49 @@ test(
       assert.equal(await text(page, "#samples blockquote"), hostile + hostile);
       assert.equal(await page.locator("#samples img").count(), 0);
       assert.equal(await page.title(), "1/2 · Lockstep");
+    });
+  },
+);
+
+test(
+  "the form takes the token, and scripts and addresses do not have it",
+  needs("chromium"),
+  async () => {
+    const token = "0123456789abcdef";
+    await withPage(token, async (page, { bus, url, restart, takeProblems }) => {
+      await page.locator("#token").waitFor();
+      assert.equal(page.url(), `${url}login`);
+      await screenshots(page, "login");
+      await page.locator("#token").fill("wrong");
+      await page.locator("button").click();
+      await page.locator("#problem", { hasText: "The token is wrong." }).waitFor();
+      assert.match(takeProblems().join(), /^[^,]* 401 [^,]*$/);
+
+      // A link of old, which a person has kept.
+      await page.goto(`${url}#token=${token}`);
+      await page.locator("#link-token", { hasText: "has a token in it" }).waitFor();
+      assert.equal(page.url(), `${url}login`);
+      await page.locator("#token").fill(token);
+      await page.locator("button").click();
+      await page.locator("#phase", { hasText: "waiting" }).waitFor();
+      assert.equal(page.url(), url);
+      const cookies = await page.context().cookies();
+      assert.deepEqual(
+        cookies.map(({ httpOnly, sameSite }) => ({ httpOnly, sameSite })),
+        [{ httpOnly: true, sameSite: "Strict" }],
+      );
+      assert.ok(!cookies[0]?.value.includes(token));
+      assert.equal(await page.evaluate("document.cookie"), "");
+      bus.publish({ type: "note", text: "over the stream" });
+      bus.publish({ type: "phase.changed", phase: "training" });
+      await page.locator("#phase", { hasText: "training" }).waitFor();
+      assert.deepEqual(takeProblems(), []);
+
+      // Another process knows no session of this one.
+      await restart();
+      await page.locator("#token").waitFor();
+      assert.equal(page.url(), `${url}login`);
+      takeProblems();
     });
   },
 );

@@ -77,7 +77,8 @@ for (const name of kustomizations) {
     for (const { name: portName, appProtocol } of service) {
       const isGrpc = portName === "control" || portName.startsWith("reducer-");
       const expected = config.tls_cert_file === null ? "kubernetes.io/h2c" : "https";
-      assert.equal(appProtocol, isGrpc ? expected : undefined, portName);
+      const ofHttp = config.http_tls_cert_file === null ? undefined : "https";
+      assert.equal(appProtocol, isGrpc ? expected : ofHttp, portName);
     }
     assert.deepEqual(manifests.container("worker").command, ["node", "bin/lockstep", "worker"]);
     const args = manifests.container("worker").args ?? [];
@@ -105,7 +106,8 @@ for (const name of kustomizations) {
       );
     assert.ok(mounted(config.model_name_or_path, "data"));
     assert.ok(mounted(config.output_dir, "data"));
-    for (const file of [config.tls_cert_file, config.tls_key_file, config.tls_ca_file]) {
+    const certificates = [config.tls_cert_file, config.tls_key_file, config.tls_ca_file];
+    for (const file of [...certificates, config.http_tls_cert_file, config.http_tls_key_file]) {
       assert.ok(file !== null && mounted(file, "tls"), `${file}`);
     }
     for (const file of [config.join_token_file, config.http_token_file]) {
@@ -178,11 +180,14 @@ for (const name of kustomizations) {
         assert.match(container.image, /:\d+\.\d+\.\d+$/);
       }
       const container = manifests.container(component);
-      assert.deepEqual(container.livenessProbe?.httpGet, { path: "/healthz", port: "metrics" });
-      assert.deepEqual(container.startupProbe?.httpGet, { path: "/healthz", port: "metrics" });
-      assert.deepEqual(container.readinessProbe?.httpGet, { path: "/readyz", port: "metrics" });
+      // The kubelet takes any certificate, but asks in clear text unless it is told.
+      const asked = (path: string) => ({ path, port: "metrics", scheme: "HTTPS" });
+      assert.deepEqual(container.livenessProbe?.httpGet, asked("/healthz"));
+      assert.deepEqual(container.startupProbe?.httpGet, asked("/healthz"));
+      assert.deepEqual(container.readinessProbe?.httpGet, asked("/readyz"));
       const template = manifests.get("Job", `lockstep-${component}`).spec.template;
       assert.equal(template?.metadata.annotations["prometheus.io/scrape"], "true");
+      assert.equal(template?.metadata.annotations["prometheus.io/scheme"], "https");
       const metrics = container.ports?.find((port) => port.name === "metrics")?.containerPort;
       assert.equal(template?.metadata.annotations["prometheus.io/port"], String(metrics));
       assert.ok(pod.volumes.some(({ secret }) => secret?.secretName === "lockstep-tokens"));

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -152,6 +152,8 @@ test("scrape configurations are valid", needs("promtool"), async () => {
     // promtool wants the token's file to be there.
     await mkdir(join(directory, "secrets"));
     await writeFile(join(directory, "secrets", "lockstep-http-token"), "token");
+    const authority = join(packageRoot, "tests", "fixtures", "tls", "ours-ca.pem");
+    await copyFile(authority, join(directory, "secrets", "lockstep-ca.crt"));
     for (const name of ["prometheus.yaml", "prometheus-kubernetes.yaml"]) {
       const text = readFileSync(join(packageRoot, "grafana", "prometheus", name), "utf8");
       const config = parse(text, { merge: true }) as {

@@ -53,7 +53,7 @@ interface Container {
   startupProbe?: Probe;
 }
 interface Probe {
-  httpGet: { path: string; port: string };
+  httpGet: { path: string; port: string; scheme: string };
 }
 export interface PodSpec {
   restartPolicy: string;

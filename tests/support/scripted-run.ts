@@ -112,7 +112,7 @@ export async function startScriptedRun(): Promise<ScriptedRun> {
       isReady: () => true,
       what: "scripted run",
     };
-    const server = createHttpServer(options);
+    const { server } = createHttpServer(options);
     server.addHook("onRequest", async (request) => {
       if (request.url === "/metrics") before();
     });

@@ -231,12 +231,15 @@ test("a message beyond the server's limit is refused, and the connection stays u
 
 test("mutual TLS admits holders of the authority's certificates only", async () => {
   const load = async (ca: string, holder: string): Promise<WireSecurity> =>
-    loadWireSecurity({
-      tlsCaFile: join(certificates, `${ca}-ca.pem`),
-      tlsCertFile: join(certificates, `${holder}.pem`),
-      tlsKeyFile: join(certificates, `${holder}.key`),
-      tlsServerName: "lockstep",
-    });
+    loadWireSecurity(
+      {
+        tlsCaFile: join(certificates, `${ca}-ca.pem`),
+        tlsCertFile: join(certificates, `${holder}.pem`),
+        tlsKeyFile: join(certificates, `${holder}.key`),
+        tlsServerName: "lockstep",
+      },
+      () => {},
+    );
   const connect = await serve(await load("ours", "ours"));
   assert.equal((await connect(await load("ours", "ours")).register(identity)).workerId, "me");
   const refused = { code: "E_RPC_UNAVAILABLE" };

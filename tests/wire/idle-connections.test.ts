@@ -59,7 +59,7 @@ test("a gRPC server that closes leaves no connection, plain or TLS", limit, asyn
     tlsCertFile: join(certificates, "ours.pem"),
     tlsKeyFile: join(certificates, "ours.key"),
   };
-  for (const security of [{}, await loadWireSecurity(mutual)]) {
+  for (const security of [{}, await loadWireSecurity(mutual, () => {})]) {
     const server = new GrpcServer({ security, maxReceiveBytes: 1024 });
     const port = await server.listen("127.0.0.1", 0);
     await closesAll(port, () => server.close(50));
@@ -71,7 +71,7 @@ test("an HTTP server that closes leaves no connection", limit, async () => {
     ...{ host: "127.0.0.1", port: 0, registry: new Registry(), what: "server of a test" },
     isReady: () => true,
   };
-  const server = createHttpServer(options);
-  const port = await listenHttp(server, options);
-  await closesAll(port, () => server.close());
+  const http = createHttpServer(options);
+  const port = await listenHttp(http.server, options);
+  await closesAll(port, () => http.server.close());
 });

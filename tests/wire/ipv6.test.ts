@@ -63,7 +63,7 @@ test("servers of both kinds listen on ::1 and are reached there", {
   const server = new GrpcServer({ security: {}, maxReceiveBytes: 100_000 });
   const peers: string[] = [];
   registerControlService(server, {
-    register: async (_, peer) => {
+    register: async (_, { peer }) => {
       peers.push(peer);
       throw new LockstepError("E_RUN_OVER", { directory: "run" });
     },

@@ -35,10 +35,6 @@ export const clusterErrors = {
     (d) => `The join token of ${d.peer} is missing or wrong.`,
     "Give the worker the same join token as the coordinator (join_token_file).",
   ),
-  E_INSECURE_BIND: entry<{ host: string; missing: string }>(
-    (d) => `Listening on ${d.host}, which other machines can reach, needs ${d.missing}.`,
-    "Set tls_ca_file, tls_cert_file, tls_key_file and join_token_file, listen on 127.0.0.1, or accept the risk with --insecure.",
-  ),
   E_LISTEN_FAILED: entry<{ host: string; port: number; reason: string }>(
     (d) => `Listening on ${hostPort(d.host, d.port)} failed: ${d.reason}.`,
     "Choose an address of this machine and a free port (0 takes any free port).",

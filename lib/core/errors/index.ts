@@ -6,6 +6,7 @@ import type { ErrorEntry } from "./define.js";
 import { graphErrors } from "./graph.js";
 import { hubErrors } from "./hub.js";
 import { reducerErrors } from "./reducer.js";
+import { securityErrors } from "./security.js";
 import { systemErrors } from "./system.js";
 
 /** Every error that Lockstep raises on purpose, by code. `docs/errors.md` lists the same codes. */
@@ -17,6 +18,7 @@ export const errorCatalogue = {
   ...dataErrors,
   ...graphErrors,
   ...clusterErrors,
+  ...securityErrors,
   ...reducerErrors,
 } as const;
 
