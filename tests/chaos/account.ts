@@ -14,8 +14,6 @@ export interface Life {
   readonly exit: Exit;
   /** The harness killed it. */
   readonly wasKilled: boolean;
-  /** The harness asked it to stop. */
-  readonly wasStopped: boolean;
 }
 
 const eventsOf = <T extends LockstepEvent["type"]>(
@@ -39,7 +37,7 @@ export function problemsOfLife(life: Life): string[] {
     const done = groups.filter((event) => event.step === step - 1).map(({ group }) => group);
     const whole = Array.from({ length: gradientGroups }, (_, group) => group);
     if (JSON.stringify(done.toSorted((a, b) => a - b)) !== JSON.stringify(whole)) {
-      problems.push(`step ${step} is made of the groups [${done}]`);
+      problems.push(`step ${step} is made of the groups [${done.join(", ")}]`);
     }
   }
   return problems;

@@ -1,5 +1,6 @@
 import { createServer, type Server, type Socket } from "node:net";
 import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
 import type { Fault, Moment, Phase } from "./schedule.js";
 
 /** A process of the run, as the director knows it. */
@@ -20,15 +21,21 @@ export class Director {
   readonly #pending: Set<TimedFault>;
   readonly #happen: (fault: TimedFault, at: Actor | undefined) => Promise<void>;
   readonly #counts = new Map<Phase, number>();
+  readonly #paceMs: number;
   readonly #sockets = new Map<number, Socket>();
   readonly #timers: NodeJS.Timeout[] = [];
   #numBytes = 0;
 
-  /** @param happen carries a fault out; `at` is the process whose phase its moment is */
+  /**
+   * @param happen carries a fault out; `at` is the process whose phase its moment is
+   * @param paceMs what each group takes longer than it takes
+   */
   constructor(
     faults: readonly TimedFault[],
     happen: (fault: TimedFault, at: Actor | undefined) => Promise<void>,
+    paceMs = 0,
   ) {
+    this.#paceMs = paceMs;
     this.#pending = new Set(faults);
     this.#happen = happen;
     this.#server = createServer((socket) => this.#listenTo(socket));
@@ -98,6 +105,7 @@ export class Director {
   async #reached(phase: Phase, actor: Actor | undefined): Promise<void> {
     const count = (this.#counts.get(phase) ?? 0) + 1;
     this.#counts.set(phase, count);
+    if (phase === "leased" && this.#paceMs > 0) await delay(this.#paceMs);
     await this.#begin(
       ({ when }) => when.at === "phase" && when.phase === phase && when.nth <= count,
       actor,

@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
 import { packageRoot } from "#lib/core/paths";
 
 /** How a process ended. */
@@ -52,4 +54,30 @@ export function startLockstep(
     });
   });
   return { pid: child.pid ?? 0, child, exited, isOver: () => isOver };
+}
+
+/** How long a process may outlive the run that it is of. */
+const maxOutliveMs = 20_000;
+
+/** What still runs of a stage, and does not end soon. @param directory that its processes have in their environment */
+export async function leftOver(directory: string): Promise<string[]> {
+  for (const sinceMs = performance.now(); ; await delay(100)) {
+    const alive = readdirSync("/proc").filter((pid) => belongsTo(pid, directory));
+    if (alive.length === 0) return [];
+    if (performance.now() - sinceMs > maxOutliveMs) {
+      return alive.map((pid) => `left over: ${read(`/proc/${pid}/cmdline`).replaceAll("\0", " ")}`);
+    }
+  }
+}
+
+const belongsTo = (pid: string, directory: string): boolean =>
+  /^\d+$/.test(pid) && read(`/proc/${pid}/environ`).includes(`LOCKSTEP_CHAOS_SOCKET=${directory}`);
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, "latin1");
+  } catch {
+    // It has ended meanwhile, or is somebody else's.
+    return "";
+  }
 }

@@ -19,7 +19,7 @@ export class Harness {
   async run(
     schedule: Schedule,
     slot: number,
-    more: Pick<StageOptions, "totalSteps" | "settings" | "onEvent" | "log"> = {},
+    more: Omit<StageOptions, "schedule" | "slot" | "inputs" | "isReal"> = {},
   ): Promise<Outcome> {
     const options = { schedule, slot, inputs: this.#inputs, isReal: this.#isReal, ...more };
     const expected = await this.#expected(options);
@@ -33,12 +33,13 @@ export class Harness {
     const key = JSON.stringify([isLarge, numShards, options.totalSteps]);
     const known = this.#undisturbed.get(key);
     if (known !== undefined) return known;
-    const result = this.#runUndisturbed({ ...options, schedule: quiet(schedule) });
+    const { onEvent: _disturbs, paceMs: _waits, ...same } = options;
+    const result = this.#runUndisturbed({ ...same, schedule: quiet(schedule) });
     this.#undisturbed.set(key, result);
     return result;
   }
 
-  async #runUndisturbed({ onEvent: _, ...options }: StageOptions): Promise<Result> {
+  async #runUndisturbed(options: StageOptions): Promise<Result> {
     let result: Result | undefined;
     const { problems } = await Stage.run(options, async (outputDir) => {
       result = await resultOf(outputDir, options.totalSteps ?? totalSteps);

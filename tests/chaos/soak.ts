@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
+import { RandomStream } from "#lib/core/random";
 import { createInputs } from "./job.js";
 import { Harness } from "./run-schedule.js";
 import { kindOf, scheduleOf } from "./schedule.js";
@@ -17,6 +18,7 @@ const { values } = parseArgs({
     schedules: { type: "string" },
     "at-a-time": { type: "string", default: String(availableParallelism()) },
     real: { type: "boolean", default: false },
+    "kill-every": { type: "string" },
   },
 });
 const number = (name: string, text: string, least: number): number => {
@@ -63,9 +65,32 @@ function report(seed: number, outcome: Outcome): void {
   console.log(`       replay: node scripts/soak.mjs --seed ${seed}${isReal ? " --real" : ""}`);
 }
 
+/** Kills random workers every so many seconds, until 60 steps are made. */
+async function killAgainAndAgain(harness: Harness, everyMs: number): Promise<void> {
+  const random = new RandomStream(first, "test", 1);
+  let timer: NodeJS.Timeout | undefined;
+  // As many kills as fit ten times into the run, whatever the engine takes.
+  const paceMs = everyMs / 8;
+  const outcome = await harness
+    .run({ seed: first, numWorkers: 3, numShards: 2, isLarge: false, faults: [] }, 0, {
+      totalSteps: 60,
+      paceMs,
+      onEvent: ({ type }, stage) => {
+        if (type !== "step.completed") return;
+        timer ??= setInterval(() => stage.killWorker(random.nextBelow(stage.numWorkers)), everyMs);
+      },
+    })
+    .finally(() => clearInterval(timer));
+  report(first, outcome);
+}
+
 const inputs = await createInputs();
 try {
   const harness = new Harness({ inputs, isReal });
+  const everySeconds = values["kill-every"];
+  if (everySeconds !== undefined) {
+    await killAgainAndAgain(harness, number("kill-every", everySeconds, 0.1) * 1000);
+  }
   let next = first;
   const takeTurns = async (slot: number): Promise<void> => {
     while (next < first + numSchedules && performance.now() < endMs) {
@@ -78,7 +103,8 @@ try {
       report(seed, await harness.run(schedule, slot, isOne ? { log: console.log } : {}));
     }
   };
-  await Promise.all(Array.from({ length: numAtATime }, (_, slot) => takeTurns(slot)));
+  const numTurns = everySeconds === undefined ? numAtATime : 0;
+  await Promise.all(Array.from({ length: numTurns }, (_, slot) => takeTurns(slot)));
 } finally {
   await inputs.remove();
 }

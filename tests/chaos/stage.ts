@@ -8,7 +8,7 @@ import { errorCodeOf, type Life, problemsBetween, problemsOfLife } from "./accou
 import { type Actor, Director, type TimedFault } from "./director.js";
 import { SmallDisk } from "./disk.js";
 import { type ChaosInputs, fakeEngine, totalSteps as stepsOfSchedule, writeJob } from "./job.js";
-import { type Exit, type Program, startLockstep } from "./program.js";
+import { type Exit, leftOver, type Program, startLockstep } from "./program.js";
 import { kindOf, type Schedule } from "./schedule.js";
 import { addressesOf, controlPort, Wires } from "./wires.js";
 
@@ -29,6 +29,8 @@ export interface StageOptions {
   /** @default that of every schedule */
   readonly totalSteps?: number;
   readonly settings?: Readonly<Record<string, unknown>>;
+  /** What each group takes longer than it takes. */
+  readonly paceMs?: number;
   /** Gets what the processes say, and what happens to them. */
   readonly log?: (text: string) => void;
   /** Something that a test does beside the schedule. */
@@ -76,7 +78,11 @@ export class Stage {
     this.#directory = directory;
     const { schedule, slot } = options;
     const timed = schedule.faults.filter((fault): fault is TimedFault => "when" in fault);
-    this.#director = new Director(timed, async (fault, at) => this.#happen(fault, at));
+    this.#director = new Director(
+      timed,
+      async (fault, at) => this.#happen(fault, at),
+      options.paceMs,
+    );
     this.#wires = new Wires(schedule, this.#host(slot), {
       onBytes: (numBytes) => this.#director.bytesPassed(numBytes),
       onAct: (act) => this.#faults.push(kindOf({ kind: "message", is: act })),
@@ -143,6 +149,7 @@ export class Stage {
     this.#isOver = true;
     await this.#dismissWorkers();
     clearInterval(silence);
+    this.#problems.push(...(await leftOver(this.#directory)));
     if (this.#problems.length === 0) this.#problems.push(...(await look(this.outputDir)));
     return {
       problems: this.#problems,
@@ -166,7 +173,7 @@ export class Stage {
     const wasKilled = this.#killed.has(program.pid);
     const wasStopped = this.#stopped.has(program.pid);
     this.#log(`coordinator ended with ${exit.code ?? exit.signal} ${exit.stderr}`);
-    const life: Life = { events, exit, wasKilled, wasStopped };
+    const life: Life = { events, exit, wasKilled };
     const before = this.#lives.at(-1);
     this.#lives.push(life);
     this.#problems.push(...problemsOfLife(life));
