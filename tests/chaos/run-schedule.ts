@@ -15,39 +15,44 @@ export class Harness {
     this.#isReal = options.isReal;
   }
 
-  /** @param slot of runs at a time in this process */
-  async run(
-    schedule: Schedule,
-    slot: number,
-    more: Omit<StageOptions, "schedule" | "slot" | "inputs" | "isReal"> = {},
-  ): Promise<Outcome> {
-    const options = { schedule, slot, inputs: this.#inputs, isReal: this.#isReal, ...more };
-    const expected = await this.#expected(options);
-    return Stage.run(options, async (outputDir) =>
-      problemsOfResult(await resultOf(outputDir, more.totalSteps ?? totalSteps), expected),
+  async run(options: RunOptions): Promise<Outcome> {
+    const expected = await this.undisturbed(options);
+    return Stage.run(this.#staged(options), async (outputDir) =>
+      problemsOfResult(await resultOf(outputDir, options.totalSteps ?? totalSteps), expected),
     );
   }
 
-  async #expected({ schedule, ...options }: StageOptions): Promise<Result> {
+  /** What the run ends with when nothing happens. */
+  async undisturbed({ schedule, ...options }: RunOptions): Promise<Result> {
     const { isLarge, numShards } = schedule;
     const key = JSON.stringify([isLarge, numShards, options.totalSteps]);
     const known = this.#undisturbed.get(key);
     if (known !== undefined) return known;
-    const { onEvent: _disturbs, paceMs: _waits, ...same } = options;
-    const result = this.#runUndisturbed({ ...same, schedule: quiet(schedule) });
+    const { totalSteps, settings = {} } = options;
+    const result = this.#runUndisturbed({
+      ...{ schedule: quiet(schedule), slot: options.slot, settings },
+      ...(totalSteps === undefined ? {} : { totalSteps }),
+    });
     this.#undisturbed.set(key, result);
     return result;
   }
 
-  async #runUndisturbed(options: StageOptions): Promise<Result> {
+  async #runUndisturbed(options: RunOptions): Promise<Result> {
     let result: Result | undefined;
-    const { problems } = await Stage.run(options, async (outputDir) => {
+    const { problems } = await Stage.run(this.#staged(options), async (outputDir) => {
       result = await resultOf(outputDir, options.totalSteps ?? totalSteps);
       return [];
     });
     if (result === undefined) throw new Error(`the undisturbed run failed: ${problems.join("; ")}`);
     return result;
   }
+
+  #staged(options: RunOptions): StageOptions {
+    return { ...options, inputs: this.#inputs, isReal: this.#isReal };
+  }
 }
+
+/** A run of a harness. */
+export type RunOptions = Omit<StageOptions, "inputs" | "isReal">;
 
 const quiet = (schedule: Schedule): Schedule => ({ ...schedule, numWorkers: 2, faults: [] });

@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { lockstepCommand } from "#tests/support/lockstep-command";
 import { type Life, problemsBetween, problemsOfLife, problemsOfResult } from "./account.js";
-import { type ChaosInputs, createInputs } from "./job.js";
-import { Harness } from "./run-schedule.js";
+import { type ChaosInputs, createInputs, totalSteps, writeJob } from "./job.js";
+import { Harness, type RunOptions } from "./run-schedule.js";
 import { kindOf, type Schedule, scheduleOf } from "./schedule.js";
-import type { StageOptions } from "./stage.js";
 
 // Real processes under faults: the bits of a run that nothing happened to, every sample once, what was saved is
 // kept, and nobody is left over. Replayed by node scripts/soak.mjs --seed N.
@@ -20,9 +23,9 @@ after(() => inputs.remove());
 async function holds(
   harness: Harness,
   schedule: Schedule,
-  more: Omit<StageOptions, "schedule" | "slot" | "inputs" | "isReal"> = {},
+  more: Partial<RunOptions> = {},
 ): Promise<void> {
-  const { problems, faults, ends } = await harness.run(schedule, 0, more);
+  const { problems, faults, ends } = await harness.run({ schedule, slot: 0, ...more });
   assert.deepEqual(
     problems,
     [],
@@ -46,6 +49,33 @@ test("a schedule is its seed's, and a thousand seeds draw every kind of fault", 
     assert.ok(kinds.has(kind), kind);
   }
 });
+
+/** Two workers and two shards, to whom nothing happens but what a test adds. */
+const quiet: Schedule = { seed: 0, numWorkers: 2, numShards: 2, isLarge: false, faults: [] };
+
+/** What a run in one process does not have. */
+const ofOneProcess = {
+  ...{ listen: undefined, advertise_host: undefined, metrics_port: undefined },
+  ...{ resume_from_checkpoint: undefined, save_steps: undefined, save_total_limit: undefined },
+  ...{ save_strategy: "no", eval_strategy: "no", eval_steps: undefined },
+};
+
+for (const isLarge of [false, true]) {
+  const what = isLarge ? "of several frames a shard" : "of a frame a shard";
+  test(`the undisturbed run, ${what}, ends with the weights of one process`, async () => {
+    const { model } = await fake.undisturbed({ schedule: { ...quiet, isLarge }, slot: 0 });
+    const outputDir = join(inputs.directory, `local-${isLarge}`);
+    const configFile = `${outputDir}.yaml`;
+    await writeJob(configFile, {
+      ...{ inputs, isReal: false, isLarge, numWorkers: 2, numShards: 2, totalSteps, outputDir },
+      ...{ listen: "", advertiseHost: "", settings: ofOneProcess },
+    });
+    const local = await lockstepCommand(["train-local", configFile], `${outputDir}-cache`);
+    assert.equal(local.code, 0, local.stderr);
+    const weights = await readFile(join(outputDir, "model.safetensors"));
+    assert.equal(createHash("sha256").update(weights).digest("hex"), model);
+  });
+}
 
 /** A life of one step, of the groups that count in it. */
 const life = (groups: readonly number[], more: Partial<Life> = {}): Life => ({
@@ -82,7 +112,7 @@ test("a worker is killed at every fifth group, and the bits stay", async () => {
   let numLeased = 0;
   await holds(
     fake,
-    { seed: 0, numWorkers: 3, numShards: 2, isLarge: false, faults: [] },
+    { ...quiet, numWorkers: 3 },
     {
       totalSteps: 12,
       onEvent: ({ type }, stage) => {
@@ -95,10 +125,7 @@ test("a worker is killed at every fifth group, and the bits stay", async () => {
 
 test("with the real engine, a killed worker and a killed coordinator leave no trace", async () => {
   await holds(new Harness({ inputs, isReal: true }), {
-    seed: 0,
-    numWorkers: 2,
-    numShards: 2,
-    isLarge: false,
+    ...quiet,
     faults: [
       { kind: "kill-worker", who: 0, when: { at: "phase", phase: "pushing", nth: 3 } },
       { kind: "kill-coordinator", when: { at: "phase", phase: "applying", nth: 4 } },

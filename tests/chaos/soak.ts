@@ -72,7 +72,9 @@ async function killAgainAndAgain(harness: Harness, everyMs: number): Promise<voi
   // As many kills as fit ten times into the run, whatever the engine takes.
   const paceMs = everyMs / 8;
   const outcome = await harness
-    .run({ seed: first, numWorkers: 3, numShards: 2, isLarge: false, faults: [] }, 0, {
+    .run({
+      schedule: { seed: first, numWorkers: 3, numShards: 2, isLarge: false, faults: [] },
+      slot: 0,
       totalSteps: 60,
       paceMs,
       onEvent: ({ type }, stage) => {
@@ -100,7 +102,7 @@ try {
         console.log(JSON.stringify(schedule));
         console.log(`faults: ${schedule.faults.map(kindOf).join(", ")}`);
       }
-      report(seed, await harness.run(schedule, slot, isOne ? { log: console.log } : {}));
+      report(seed, await harness.run({ schedule, slot, ...(isOne ? { log: console.log } : {}) }));
     }
   };
   const numTurns = everySeconds === undefined ? numAtATime : 0;
