@@ -140,6 +140,33 @@ const kinds: readonly (readonly [Fault["kind"], weight: number])[] = [
   ["liar", 0],
 ];
 
+/** How often a phase comes, at least, in a run that nothing happens to. */
+function timesIn(phase: Phase, numWorkers: number): number {
+  switch (phase) {
+    case "starting":
+    case "finishing":
+      return 1;
+    case "registering":
+      return numWorkers;
+    case "saving":
+    case "placing":
+      return 3;
+    case "opening":
+    case "reducing":
+    case "applying":
+    case "evaluating":
+      return 6;
+    case "asking":
+    case "pulling":
+    case "leased":
+    case "computed":
+    case "pushing":
+    case "pushed":
+    case "completed":
+      return 24;
+  }
+}
+
 /** A pure function of the seed. @param seed integer in [0, 2^53) */
 export function scheduleOf(seed: number): Schedule {
   const random = new RandomStream(seed, "test", 0);
@@ -156,23 +183,16 @@ export function scheduleOf(seed: number): Schedule {
   };
   const numWorkers = 2 + below(3);
   const numShards = 1 + below(3);
-  const phaseMoment = (phases: readonly Phase[]): Moment => ({
-    at: "phase",
-    phase: oneOf(phases),
-    nth: 1 + below(12),
-  });
+  const atPhase = (phases: readonly Phase[]): Moment => {
+    const phase = oneOf(phases);
+    return { at: "phase", phase, nth: 1 + below(timesIn(phase, numWorkers)) };
+  };
   const anyMoment = (): Moment => {
     const draw = below(10);
-    if (draw < 5) return phaseMoment(workerPhases);
-    if (draw < 7) return coordinatorMoment();
-    if (draw < 9) return { at: "ms", afterMs: below(1_500) };
-    return { at: "bytes", afterBytes: 50_000 + below(4_000_000) };
-  };
-  const coordinatorMoment = (): Moment => {
-    const phase = oneOf(coordinatorPhases);
-    // Once a life, a step, or a save.
-    const nth = phase === "starting" || phase === "finishing" ? 1 : 1 + below(4);
-    return { at: "phase", phase, nth };
+    if (draw < 5) return atPhase(workerPhases);
+    if (draw < 7) return atPhase(coordinatorPhases);
+    if (draw < 9) return { at: "ms", afterMs: below(800) };
+    return { at: "bytes", afterBytes: 20_000 + below(300_000) };
   };
   const message = (): MessageAct => {
     const act = oneOf([
@@ -198,7 +218,7 @@ export function scheduleOf(seed: number): Schedule {
         return { kind, when, who: below(numWorkers), forMs: oneOf([200, 1_000, 4_000]) };
       case "kill-coordinator":
       case "term-coordinator":
-        return { kind, when: below(3) > 0 ? coordinatorMoment() : when };
+        return { kind, when: below(3) > 0 ? atPhase(coordinatorPhases) : when };
       case "cut":
         return { kind, when, port: below(1 + numShards) };
       case "black-hole":

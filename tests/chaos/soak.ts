@@ -36,9 +36,10 @@ const endMs = performance.now() + number("minutes", minutes, 0) * 60_000;
 const numAtATime = isOne ? 1 : number("at-a-time", values["at-a-time"], 1);
 
 const counts = { faults: new Map<string, number>(), ends: new Map<string, number>() };
-const count = (into: Map<string, number>, names: readonly string[]): void => {
+function counted(names: readonly string[], into = new Map<string, number>()): Map<string, number> {
   for (const name of names) into.set(name, (into.get(name) ?? 0) + 1);
-};
+  return into;
+}
 const listed = (of: Map<string, number>): string =>
   [...of]
     .toSorted(([a], [b]) => (a < b ? -1 : 1))
@@ -53,9 +54,10 @@ function report(seed: number, outcome: Outcome): void {
   const { problems, faults, ends, lives, seconds } = outcome;
   numDone += 1;
   numLives += lives.length;
-  count(counts.faults, faults);
-  count(counts.ends, ends);
-  const what = `${faults.join(", ") || "nothing"}; ${lives.length} lives${ends.length > 0 ? `; ended: ${ends.join(", ")}` : ""}`;
+  counted(faults, counts.faults);
+  counted(ends, counts.ends);
+  const ended = ends.length > 0 ? `; ended: ${listed(counted(ends))}` : "";
+  const what = `${listed(counted(faults)) || "nothing"}; ${lives.length} lives${ended}`;
   console.log(
     `${problems.length === 0 ? "ok    " : "FAILED"} seed ${seed}: ${what}; ${seconds.toFixed(1)} s`,
   );

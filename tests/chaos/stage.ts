@@ -13,7 +13,7 @@ import { kindOf, type Schedule } from "./schedule.js";
 import { addressesOf, controlPort, Wires } from "./wires.js";
 
 /** Without an event for so long, a run hangs: far beyond every timeout of the configuration. */
-const maxSilenceMs = 150_000;
+const maxSilenceMs = 200_000;
 /** Lives of a coordinator; every fault ends one at most. */
 const maxLives = 12;
 /** For workers whose run is over. */
