@@ -3,6 +3,7 @@ import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { BulkClient } from "#lib/wire/bulk-client";
 import { frozenVersion, type PullRequest } from "#lib/wire/bulk-protocol";
 import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
+import type { MemberPass } from "#lib/wire/member";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import type { WireSecurity } from "#lib/wire/security";
 
@@ -38,6 +39,7 @@ export class ShardTransfers {
     readonly layout: ParameterLayout;
     readonly addresses: readonly string[];
     readonly security: WireSecurity;
+    readonly pass: MemberPass;
     /** As of BulkClient. */
     readonly sharedMemory?: boolean;
   }) {
@@ -48,6 +50,7 @@ export class ShardTransfers {
       client: new BulkClient({
         address: options.addresses[shard] ?? "",
         security: options.security,
+        pass: options.pass,
         sharedMemory,
       }),
       start: wireOffsetBytes(options.layout, range.start),
@@ -109,7 +112,6 @@ export class ShardTransfers {
   /** @throws what BulkClient.pushGradients throws, after some attempts */
   async push(
     lease: {
-      readonly workerId: string;
       readonly step: number;
       readonly group: number;
       readonly lease: number;
