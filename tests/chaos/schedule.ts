@@ -137,7 +137,7 @@ const kinds: readonly (readonly [Fault["kind"], weight: number])[] = [
   ["message", 4],
   ["clock", 2],
   ["disk-full", 1],
-  ["liar", 0],
+  ["liar", 3],
 ];
 
 /** How often a phase comes, at least, in a run that nothing happens to. */

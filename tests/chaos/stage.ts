@@ -9,7 +9,8 @@ import { type Actor, Director, type TimedFault } from "./director.js";
 import { SmallDisk } from "./disk.js";
 import { type ChaosInputs, fakeEngine, totalSteps as stepsOfSchedule, writeJob } from "./job.js";
 import { type Exit, leftOver, type Program, startLockstep } from "./program.js";
-import { kindOf, type Schedule } from "./schedule.js";
+import { Liar } from "./liar.js";
+import { type Fault, kindOf, type Schedule } from "./schedule.js";
 import { addressesOf, controlPort, Wires } from "./wires.js";
 
 /** Without an event for so long, a run hangs: far beyond every timeout of the configuration. */
@@ -62,6 +63,7 @@ export class Stage {
   readonly #workers: (Program | undefined)[] = [];
   readonly #all: Program[] = [];
   readonly #workerEnds: Promise<void>[] = [];
+  readonly #liars: Liar[] = [];
   #coordinator: Program | undefined;
   #disk: SmallDisk | undefined;
   /** Resolves when the disk has room again. */
@@ -136,18 +138,24 @@ export class Stage {
       totalSteps: this.#totalSteps,
       listen: hostPort(coordinator, controlPort),
       outputDir: this.outputDir,
-      settings: this.#options.settings ?? {},
+      settings: {
+        // Without it, who computes wrongly is believed.
+        ...(faults.some(hasWrongSums) ? { verify_groups: 1 } : {}),
+        ...this.#options.settings,
+      },
     });
     await this.#director.open(join(this.#directory, "director"));
     await this.#wires.open();
     const silence = this.#watchSilence();
     for (let who = 0; who < numWorkers; who++) this.#startWorker(who);
+    const lying = this.#letLie();
     while (this.#problems.length === 0 && !(await this.#live())) {
       if (this.#lives.length < maxLives) continue;
       this.#problems.push(`the run did not end in ${maxLives} lives of its coordinator`);
     }
     this.#isOver = true;
-    await this.#dismissWorkers();
+    for (const liar of this.#liars) liar.close();
+    await Promise.all([...lying, this.#dismissWorkers()]);
     clearInterval(silence);
     this.#problems.push(...(await leftOver(this.#directory)));
     if (this.#problems.length === 0) this.#problems.push(...(await look(this.outputDir)));
@@ -158,6 +166,21 @@ export class Stage {
       lives: this.#lives,
       seconds: (performance.now() - this.#startedAt) / 1000,
     };
+  }
+
+  /** @returns the lives of the members that lie */
+  #letLie(): readonly Promise<void>[] {
+    const { schedule, slot } = this.#options;
+    return schedule.faults.flatMap((fault) => {
+      if (fault.kind !== "liar") return [];
+      const liar = new Liar({
+        address: hostPort(this.#host(slot).public, controlPort),
+        lie: fault.lie,
+        onLie: () => this.#faults.push(kindOf(fault)),
+      });
+      this.#liars.push(liar);
+      return [liar.run()];
+    });
   }
 
   /** One life of the coordinator. @returns whether the run is finished */
@@ -331,6 +354,7 @@ export class Stage {
 
   async #close(): Promise<void> {
     this.#isOver = true;
+    for (const liar of this.#liars) liar.close();
     for (const program of this.#all) if (!program.isOver()) this.#kill(program.pid);
     await Promise.all(this.#all.map(({ exited }) => exited));
     this.#director.close();
@@ -348,6 +372,8 @@ export class Stage {
     return join(this.#directory, "job.yaml");
   }
 }
+
+const hasWrongSums = (fault: Fault): boolean => fault.kind === "liar" && fault.lie === "wrong-sums";
 
 /** Of a worker whose coordinator was stopped and may come back. */
 const interruptedExitCode = 75;
