@@ -35,7 +35,9 @@ interface MembershipOptions {
 export class Membership {
   readonly #options: MembershipOptions;
   readonly #members = new Map<string, Member>();
-  readonly #usedIds = new Set<string>();
+  /** Of every member that ever joined, by id. */
+  readonly #incarnations = new Map<string, string>();
+  readonly #idsByIncarnation = new Map<string, string>();
   #firstDeviceKind: string | undefined;
 
   constructor(options: MembershipOptions) {
@@ -59,6 +61,11 @@ export class Membership {
     return this.#members.get(workerId);
   }
 
+  /** Of a member of now or of before. */
+  incarnationOf(workerId: string): string | undefined {
+    return this.#incarnations.get(workerId);
+  }
+
   /** One device kind holds for the whole run: the first worker's, or what it had before. @throws E_DEVICE_KIND_MISMATCH */
   join(info: WorkerInfo): Member {
     const { deterministic, deviceKind = this.#firstDeviceKind ?? info.deviceKind } = this.#options;
@@ -73,7 +80,7 @@ export class Membership {
     const { name, host, pid, deviceType, incarnation, secret } = info;
     const member: Member = {
       ...{ name, host, pid, deviceKind: info.deviceKind, deviceType, incarnation, secret },
-      workerId: this.#uniqueId(info.name),
+      workerId: this.#idOf(info),
       lastSeenMs: this.#options.now(),
       state: "compiling",
     };
@@ -106,12 +113,18 @@ export class Membership {
     return this.members().filter((member) => member.lastSeenMs < since);
   }
 
-  /** An id is never used twice, so that a late call of a dead worker cannot pass for a living one's. */
-  #uniqueId(name: string): string {
+  /**
+   * An id is one incarnation's, for good: one that registers again is no second opinion about what it computed,
+   * and answers for what it did before. A late call of a former registration shows another secret.
+   */
+  #idOf({ name, incarnation }: WorkerInfo): string {
+    const known = this.#idsByIncarnation.get(incarnation);
+    if (known !== undefined) return known;
     const base = name === "" ? "worker" : name;
     let id = base;
-    for (let n = 2; this.#usedIds.has(id); n++) id = `${base}-${n}`;
-    this.#usedIds.add(id);
+    for (let n = 2; this.#incarnations.has(id); n++) id = `${base}-${n}`;
+    this.#incarnations.set(id, incarnation);
+    this.#idsByIncarnation.set(incarnation, id);
     return id;
   }
 }
