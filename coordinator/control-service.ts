@@ -160,9 +160,13 @@ export class ControlService implements ControlHandlers {
   /** A worker did what it could not have done by accident of a connection: it is not asked again. */
   ban(workerId: string, reason: string, failure = { code: "", message: reason }): void {
     const { membership, quarantine, bus } = this.#options;
-    const member = membership.find(workerId);
-    if (member === undefined) return;
-    quarantine.ban(member.incarnation, reason);
+    // It may have left, or be taken for lost: it is not let in again.
+    const incarnation = membership.incarnationOf(workerId);
+    if (incarnation === undefined) return;
+    const before = quarantine.verdictOf(incarnation);
+    // One that is out for good may be found out in several groups.
+    if (before !== undefined && "banReason" in before) return;
+    quarantine.ban(incarnation, reason);
     bus.publish({ type: "worker.quarantined", workerId, reason });
     this.removeWorker(workerId, reason);
     this.#endIfNobodyIsLeft(workerId, failure, 1);

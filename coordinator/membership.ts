@@ -39,6 +39,9 @@ export class Membership {
   readonly #members = new Map<string, Member>();
   /** Kind of device of every id there was. */
   readonly #kinds = new Map<string, string>();
+  /** Of every member that ever joined, by id. */
+  readonly #incarnations = new Map<string, string>();
+  readonly #idsByIncarnation = new Map<string, string>();
   #workedKind: string | undefined;
 
   constructor(options: MembershipOptions) {
@@ -62,6 +65,11 @@ export class Membership {
     return this.#members.get(workerId);
   }
 
+  /** Of a member of now or of before. */
+  incarnationOf(workerId: string): string | undefined {
+    return this.#incarnations.get(workerId);
+  }
+
   /**
    * What a worker computed is part of the run: its kind of device holds from now on. One that left before
    * that leaves the choice to who comes next.
@@ -82,17 +90,9 @@ export class Membership {
     }
     const { name, host, pid, deviceType, incarnation, secret, certificate } = info;
     const member: Member = {
-      ...{
-        name,
-        host,
-        pid,
-        deviceKind: info.deviceKind,
-        deviceType,
-        incarnation,
-        secret,
-        certificate,
-      },
-      workerId: this.#uniqueId(info.name),
+      ...{ name, host, pid, deviceKind: info.deviceKind, deviceType, incarnation, secret },
+      certificate,
+      workerId: this.#idOf(info),
       lastSeenMs: this.#options.now(),
       state: "compiling",
     };
@@ -126,11 +126,18 @@ export class Membership {
     return this.members().filter((member) => member.lastSeenMs < since);
   }
 
-  /** An id is never used twice, so that a late call of a dead worker cannot pass for a living one's. */
-  #uniqueId(name: string): string {
+  /**
+   * An id is one incarnation's, for good: one that registers again is no second opinion about what it computed,
+   * and answers for what it did before. A late call of a former registration shows another secret.
+   */
+  #idOf({ name, incarnation }: WorkerInfo): string {
+    const known = this.#idsByIncarnation.get(incarnation);
+    if (known !== undefined) return known;
     const base = name === "" ? "worker" : name;
     let id = base;
-    for (let n = 2; this.#kinds.has(id); n++) id = `${base}-${n}`;
+    for (let n = 2; this.#incarnations.has(id); n++) id = `${base}-${n}`;
+    this.#incarnations.set(id, incarnation);
+    this.#idsByIncarnation.set(incarnation, id);
     return id;
   }
 }

@@ -37,10 +37,10 @@ const LONG_AREAS = [
   "tuning",
 ];
 /**
- * Areas whose files run alone: workers of a cluster that are taken for lost after half a second, and a set-up
- * that has to be over in two.
+ * Areas whose files run alone: workers of a cluster that are taken for lost after half a second, runs of many
+ * processes, and a set-up that has to be over in two.
  */
-const TIMED_AREAS = ["cluster", "setup"];
+const TIMED_AREAS = ["chaos", "cluster", "setup"];
 
 /** Longer than any file takes; a hang becomes a failure that names its file. */
 const FILE_TIMEOUT_MS = 8 * 60_000;

@@ -103,6 +103,8 @@ const notRun: readonly (readonly [command: RegExp, reason: string])[] = [
   [/^npm (start|test)$/, "the quick start and the tests themselves; they begin with the set-up"],
   [/^npm run (build|check|format)$/, "the work of the tests' own build"],
   [/^npm run bench\b/, "measures for minutes"],
+  [/^npm run soak\b/, "runs for an hour; tests/chaos takes some of its schedules"],
+  [/^node scripts\/soak\.mjs\b/, "the same"],
   [/^node scripts\/setup\.mjs\b/, "tests/setup runs it on a checkout of its own"],
   [/^node scripts\/test\.mjs\b/, "this is it"],
   [/^node scripts\/with-node\.mjs\b/, "tests/setup/other-nodes.test.ts trains on other Nodes"],

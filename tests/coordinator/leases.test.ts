@@ -98,7 +98,7 @@ test("a late result counts while the item is open, and is stale afterwards", () 
   assert.equal(leases.numPending, 0);
 });
 
-test("a member is silent only after its timeout, and an id never returns", () => {
+test("a member is silent only after its timeout, and an id is one process' for good", () => {
   const clock = { ms: 0 };
   const membership = new Membership({
     heartbeatTimeoutMs: 50,
@@ -125,7 +125,8 @@ test("a member is silent only after its timeout, and an id never returns", () =>
   assert.deepEqual(membership.silent(), []);
   membership.remove("gpu");
   assert.throws(() => membership.seen("gpu"), { code: "E_UNKNOWN_WORKER" });
-  assert.equal(membership.join(info).workerId, "gpu-2");
+  assert.equal(membership.join({ ...info, incarnation: "another" }).workerId, "gpu-2");
+  assert.equal(membership.join(info).workerId, "gpu", "the same process, and no second voice");
 });
 
 test("another device kind is refused while results must be equal", () => {

@@ -39,6 +39,7 @@ export class ScriptedMember {
   readonly pass: MemberPass;
   readonly shardAddresses: readonly string[];
   readonly #job: WorkerJob;
+  readonly #security: WireSecurity;
   readonly #shards: readonly BulkClient[];
   readonly #ranges: readonly { readonly start: number; readonly end: number }[];
 
@@ -51,6 +52,7 @@ export class ScriptedMember {
     this.workerId = workerId;
     this.pass = pass;
     this.shardAddresses = shardAddresses;
+    this.#security = security;
     this.#job = JSON.parse(jobJson) as WorkerJob;
     this.#shards = shardAddresses.map((address) => new BulkClient({ address, security, pass }));
     const { layout } = this.#job;
@@ -85,7 +87,7 @@ export class ScriptedMember {
   ): Promise<{ readonly gradient: Uint8Array; readonly sums: readonly LossSum[] }> {
     const engine = new FakeEngine(this.#job);
     const wire = new Uint8Array(wireSizeBytes(this.#job.layout));
-    await this.#onAll(async (client, range) =>
+    await this.#onAll(this.#shards, async (client, range) =>
       client.pullParameters({ version: task.version }, wire.subarray(range.start, range.end)),
     );
     engine.loadParameters(wire);
@@ -105,10 +107,26 @@ export class ScriptedMember {
     lease: Pick<TrainTask, "step" | "group" | "lease">,
     gradient: Uint8Array,
   ): Promise<readonly string[]> {
+    return this.pushBy(this.#shards, lease, gradient);
+  }
+
+  /** Connections to the shards that say that they are another registration's. */
+  shardsAs(pass: MemberPass): readonly BulkClient[] {
+    const security = this.#security;
+    return this.shardAddresses.map((address) => new BulkClient({ address, security, pass }));
+  }
+
+  /** @param clients to each shard one */
+  async pushBy(
+    clients: readonly BulkClient[],
+    lease: Pick<TrainTask, "step" | "group" | "lease">,
+    gradient: Uint8Array,
+    more: { readonly signal?: AbortSignal; readonly onChunk?: () => Promise<void> } = {},
+  ): Promise<readonly string[]> {
     const { step, group, lease: id } = lease;
-    return this.#onAll(async (client, range) => {
+    return this.#onAll(clients, async (client, range) => {
       const bytes = gradient.subarray(range.start, range.end);
-      return (await client.pushGradients({ step, group, lease: id }, bytes)).outcome;
+      return (await client.pushGradients({ step, group, lease: id, ...more }, bytes)).outcome;
     });
   }
 
@@ -124,13 +142,14 @@ export class ScriptedMember {
   }
 
   async #onAll<T>(
+    clients: readonly BulkClient[],
     call: (
       client: BulkClient,
       range: { readonly start: number; readonly end: number },
     ) => Promise<T>,
   ): Promise<readonly T[]> {
     const settled = await Promise.allSettled(
-      this.#shards.map(async (client, i) => {
+      clients.map(async (client, i) => {
         const range = this.#ranges[i];
         if (range === undefined) throw new RangeError(`there is no shard ${i}`);
         return call(client, range);

@@ -8,7 +8,7 @@ import { packageRoot } from "#lib/core/paths";
 const words = ["the", "state", "of", "union", "is", "strong", "and", "peace", "law", "people"];
 
 /** A fixed text that no tokenizer finds periodic. */
-const document = (seed: number): string =>
+export const document = (seed: number): string =>
   Array.from({ length: 400 }, (_, i) => words[(i * 7 + ((i * i * seed) >> 3)) % words.length]).join(
     " ",
   );

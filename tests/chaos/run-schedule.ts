@@ -1,0 +1,58 @@
+import { problemsOfResult, type Result, resultOf } from "./account.js";
+import { type ChaosInputs, totalSteps } from "./job.js";
+import type { Schedule } from "./schedule.js";
+import { type Outcome, Stage, type StageOptions } from "./stage.js";
+
+/** Runs schedules and compares their results with those of runs that nothing happened to. */
+export class Harness {
+  readonly #inputs: ChaosInputs;
+  readonly #isReal: boolean;
+  /** By what decides the result's bytes. */
+  readonly #undisturbed = new Map<string, Promise<Result>>();
+
+  constructor(options: { readonly inputs: ChaosInputs; readonly isReal: boolean }) {
+    this.#inputs = options.inputs;
+    this.#isReal = options.isReal;
+  }
+
+  async run(options: RunOptions): Promise<Outcome> {
+    const expected = await this.undisturbed(options);
+    return Stage.run(this.#staged(options), async (outputDir) =>
+      problemsOfResult(await resultOf(outputDir, options.totalSteps ?? totalSteps), expected),
+    );
+  }
+
+  /** What the run ends with when nothing happens. */
+  async undisturbed({ schedule, ...options }: RunOptions): Promise<Result> {
+    const { isLarge, numShards } = schedule;
+    const key = JSON.stringify([isLarge, numShards, options.totalSteps]);
+    const known = this.#undisturbed.get(key);
+    if (known !== undefined) return known;
+    const { totalSteps, settings = {} } = options;
+    const result = this.#runUndisturbed({
+      ...{ schedule: quiet(schedule), slot: options.slot, settings },
+      ...(totalSteps === undefined ? {} : { totalSteps }),
+    });
+    this.#undisturbed.set(key, result);
+    return result;
+  }
+
+  async #runUndisturbed(options: RunOptions): Promise<Result> {
+    let result: Result | undefined;
+    const { problems } = await Stage.run(this.#staged(options), async (outputDir) => {
+      result = await resultOf(outputDir, options.totalSteps ?? totalSteps);
+      return [];
+    });
+    if (result === undefined) throw new Error(`the undisturbed run failed: ${problems.join("; ")}`);
+    return result;
+  }
+
+  #staged(options: RunOptions): StageOptions {
+    return { ...options, inputs: this.#inputs, isReal: this.#isReal };
+  }
+}
+
+/** A run of a harness. */
+export type RunOptions = Omit<StageOptions, "inputs" | "isReal">;
+
+const quiet = (schedule: Schedule): Schedule => ({ ...schedule, numWorkers: 2, faults: [] });
