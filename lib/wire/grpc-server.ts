@@ -1,10 +1,11 @@
-import type { Http2Server, Http2Session, Settings } from "node:http2";
 import grpc from "@grpc/grpc-js";
 import { hostPort } from "#lib/core/address";
+import type { ConnectionRefusal } from "#lib/core/connection-gate";
 import { LockstepError } from "#lib/core/errors/index";
 import { silenceGrpcLog } from "./grpc-log.js";
 import { channelWindowBytes, keepaliveTimeMs, keepaliveTimeoutMs } from "./limits.js";
 import { toStatus } from "./rpc-errors.js";
+import { LimitedServer } from "./server-limits.js";
 import {
   assertBindAllowed,
   assertJoinToken,
@@ -20,6 +21,8 @@ interface GrpcServerOptions {
   readonly maxReceiveBytes: number;
   /** Called after each call, for metrics. */
   readonly onHandled?: (method: string, code: string, seconds: number) => void;
+  /** Called for each connection that was closed for the limits' sake. */
+  readonly onRefusedConnection?: (reason: ConnectionRefusal) => void;
 }
 
 /** Facts about the caller that a handler may use. */
@@ -30,22 +33,17 @@ export interface CallContext {
   readonly signal: AbortSignal;
 }
 
-/** The two private members of grpc-js 1.14 that decide the server's HTTP/2 window. */
-interface ServerInternals {
-  commonServerOptions: { settings?: Settings };
-  createHttp2Server(credentials: grpc.ServerCredentials): Http2Server;
-}
-
 /**
- * A gRPC server with a flow-control window that suits tensors.
+ * A gRPC server with limits on what strangers take of it, and with a flow-control window that suits tensors.
  *
  * grpc-js applies `grpc-node.flow_control_window` to clients only, which leaves uploads at HTTP/2's
- * 64 KiB: 3 MB/s at 10 ms of latency. The override reaches into the pinned version's private
- * members; a test checks what a client is really offered.
+ * 64 KiB: 3 MB/s at 10 ms of latency.
  */
 export class GrpcServer {
   readonly #server: grpc.Server;
+  readonly #limits: LimitedServer;
   readonly #options: GrpcServerOptions;
+  readonly #paths = new Set<string>();
 
   constructor(options: GrpcServerOptions) {
     silenceGrpcLog();
@@ -56,7 +54,22 @@ export class GrpcServer {
       "grpc.keepalive_timeout_ms": keepaliveTimeoutMs,
       "grpc.enable_channelz": 0,
     });
-    widenWindow(this.#server, options.windowBytes ?? channelWindowBytes);
+    const { security, onHandled } = options;
+    this.#limits = new LimitedServer(this.#server, {
+      windowBytes: options.windowBytes ?? channelWindowBytes,
+      maxReceiveBytes: options.maxReceiveBytes,
+      provenBy:
+        security.joinToken !== undefined
+          ? "headers"
+          : security.tls !== undefined
+            ? "handshake"
+            : "message",
+      admit: (headers, peer) =>
+        assertJoinToken(security, grpc.Metadata.fromHttp2Headers(headers), peer),
+      onRefusedCall: (path, code) =>
+        onHandled?.(this.#paths.has(path) ? methodOf(path) : "unknown", code, 0),
+      onRefusedConnection: (reason) => options.onRefusedConnection?.(reason),
+    });
   }
 
   addUnary<Request, Reply>(
@@ -147,6 +160,7 @@ export class GrpcServer {
 
   /** Ends idle connections, gives calls in progress `graceMs`, then cuts them. */
   async close(graceMs = 500): Promise<void> {
+    this.#limits.close();
     await new Promise<void>((resolve) => {
       const timer = setTimeout(() => {
         this.#server.forceShutdown();
@@ -171,6 +185,7 @@ export class GrpcServer {
       : definition.responseStream
         ? "serverStream"
         : "unary";
+    this.#paths.add(definition.path);
     this.#server.register(
       definition.path,
       handler as grpc.UntypedHandleCall,
@@ -195,7 +210,6 @@ export class GrpcServer {
     let code = "OK";
     try {
       const peer = peerAddress(call.getPeer());
-      assertJoinToken(this.#options.security, call.metadata, peer);
       return await handle({ peer, metadata: call.metadata, signal: abort.signal });
     } catch (error) {
       code = grpc.status[toStatus(error).code] ?? "UNKNOWN";
@@ -203,14 +217,12 @@ export class GrpcServer {
     } finally {
       // grpc-js also says "cancelled" after a normal end; nobody listens any more by then.
       (call as NodeJS.EventEmitter).off("cancelled", onCancelled);
-      this.#options.onHandled?.(
-        path.slice(path.lastIndexOf("/") + 1),
-        code,
-        (performance.now() - startedAt) / 1000,
-      );
+      this.#options.onHandled?.(methodOf(path), code, (performance.now() - startedAt) / 1000);
     }
   }
 }
+
+const methodOf = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
 
 /** grpc-js joins an IPv6 host and its port by a colon alone. */
 function peerAddress(peer: string): string {
@@ -242,24 +254,6 @@ function decoded<T>(message: T): T {
 
 async function* decodedEach<T>(messages: AsyncIterable<T>): AsyncGenerator<T> {
   for await (const message of messages) yield decoded(message);
-}
-
-function widenWindow(server: grpc.Server, windowBytes: number): void {
-  const internals = server as unknown as ServerInternals;
-  internals.commonServerOptions.settings = {
-    ...internals.commonServerOptions.settings,
-    initialWindowSize: windowBytes,
-  };
-  const createHttp2Server = internals.createHttp2Server.bind(server);
-  internals.createHttp2Server = (credentials) => {
-    const http2Server = createHttp2Server(credentials);
-    http2Server.on(
-      "session",
-      (session: Http2Session & { setLocalWindowSize(bytes: number): void }) =>
-        session.setLocalWindowSize(windowBytes),
-    );
-    return http2Server;
-  };
 }
 
 async function drained(
