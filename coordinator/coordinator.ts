@@ -15,6 +15,7 @@ import {
 import { Membership } from "./membership.js";
 import type { CoordinatorOptions, RunOutcome } from "./options.js";
 import { startShardThread } from "./reducer/client.js";
+import { refusalsOf } from "./refused-connections.js";
 import { ShardGroup } from "./shards.js";
 import { TaskQueue } from "./task-queue.js";
 import { TrainingRun } from "./training-run.js";
@@ -93,6 +94,14 @@ export class Coordinator {
       shards.onRpc((method, code, seconds) =>
         bus.publish({ type: "rpc.handled", method, code, seconds }),
       );
+      const refused = refusalsOf(bus, "shard");
+      for (let shard = 0; shard < shards.count; shard++) {
+        bus.publish({ type: "pushes.waiting", shard, numPushes: 0 });
+      }
+      shards.onLimit((shard, notice) => {
+        if (notice.type === "connectionsRefused") refused(notice.reason, notice.numConnections);
+        else bus.publish({ type: "pushes.waiting", shard, numPushes: notice.numPushes });
+      });
       shards.onFailure((error) => run.fail(error));
       const control = new ControlService({
         membership: this.#membership,

@@ -17,6 +17,7 @@ import type { EventBus } from "#lib/wire/event-bus";
 import { GrpcServer } from "#lib/wire/grpc-server";
 import { maxControlMessageBytes } from "#lib/wire/limits";
 import type { WireSecurity } from "#lib/wire/security";
+import { refusalsOf } from "./refused-connections.js";
 
 interface FrontDoorOptions {
   readonly bus: EventBus;
@@ -54,6 +55,7 @@ export class FrontDoor implements ControlHandlers {
       maxReceiveBytes: maxControlMessageBytes,
       onHandled: (method, code, seconds) =>
         bus.publish({ type: "rpc.handled", method, code, seconds }),
+      onRefusedConnections: refusalsOf(bus, "control"),
     });
     registerControlService(this.#server, this);
   }

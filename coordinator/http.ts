@@ -6,6 +6,7 @@ import type { FastifyInstance } from "fastify";
 import { createHttpServer, type HttpServerOptions, listenHttp } from "#lib/core/http-server";
 import { packageRoot } from "#lib/core/paths";
 import type { EventBus } from "#lib/wire/event-bus";
+import { refusalsOf } from "./refused-connections.js";
 import { EventHistory, type TimedEvent } from "./event-history.js";
 
 /** Pages that may follow at once; each holds a socket and a copy of the history while it connects. */
@@ -26,7 +27,7 @@ const contentSecurityPolicy =
   "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 export interface CoordinatorHttpOptions extends Omit<HttpServerOptions, "what"> {
-  readonly bus: Pick<EventBus, "subscribe">;
+  readonly bus: EventBus;
   readonly nowMs?: () => number;
 }
 
@@ -44,6 +45,7 @@ export class CoordinatorHttp {
     this.#options = {
       ...options,
       what: "metrics server of the coordinator",
+      onRefusedConnections: refusalsOf(options.bus, "http"),
       openPaths: pageFiles.map(([route]) => route),
     };
     this.#server = createHttpServer(this.#options);

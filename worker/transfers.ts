@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { BulkClient } from "#lib/wire/bulk-client";
@@ -8,6 +9,9 @@ import type { WireSecurity } from "#lib/wire/security";
 
 /** Attempts at one transfer with one shard, the first included. */
 const maxAttempts = 3;
+const busyCode = "E_SHARD_BUSY" satisfies ErrorCode;
+/** A shard lets a push wait before it says that it is busy, unless too many wait. */
+const askAgainMs = 500;
 
 /** A shard and its bytes in a buffer that holds the whole trained space. */
 interface ShardRange {
@@ -137,6 +141,7 @@ export class ShardTransfers {
               wireBytes.subarray(start, end),
             ),
           onRetry,
+          signal,
         ),
       ),
     );
@@ -158,23 +163,32 @@ const transientRemoteCodes: readonly string[] = [
   "E_FRAME_CORRUPT",
   "E_PUSH_CHUNK",
   "E_PUSH_INCOMPLETE",
-  "E_SHARD_BUSY",
+  busyCode,
 ] satisfies ErrorCode[];
 
 export const isTransientRefusal = (error: unknown): boolean =>
   transientRemoteCodes.includes(remoteErrorCode(error));
 
+/**
+ * A shard that has no place for a group, because groups before it are late, is asked again for as long as it
+ * takes: it says so itself when the lease counts no longer.
+ */
 async function withRetries<T>(
   transfer: () => Promise<T>,
   onRetry: (error: unknown) => void,
+  signal?: AbortSignal,
 ): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
+  for (let attempt = 1; ; ) {
     try {
       return await transfer();
     } catch (error) {
+      const isBusy = remoteErrorCode(error) === busyCode;
       const transient = (isLockstepError(error) && error.retryable) || isTransientRefusal(error);
-      if (!transient || attempt === maxAttempts) throw error;
+      if (!transient || (!isBusy && attempt === maxAttempts)) throw error;
       onRetry(error);
+      if (!isBusy) attempt += 1;
+      // What aborts meanwhile ends the next attempt.
+      else await delay(askAgainMs, undefined, { signal }).catch(() => {});
     }
   }
 }

@@ -152,6 +152,8 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "group.requeued":
     case "checkpoint.saved":
     case "bytes.transferred":
+    case "connections.refused":
+    case "pushes.waiting":
     case "rpc.handled":
     case "history.logged":
       return view;

@@ -13,6 +13,7 @@ import {
 import { type PullSource, type PushMeta, registerBulkService } from "#lib/wire/bulk-server";
 import type { Frame } from "#lib/wire/frame";
 import { GrpcServer } from "#lib/wire/grpc-server";
+import { maxUnreadBytes } from "#lib/wire/limits";
 import type { PushAssembly } from "./shard-state.js";
 import { PublishedVersions } from "./published-versions.js";
 import { ShardReducer } from "./shard-reducer.js";
@@ -27,12 +28,13 @@ import {
 } from "./thread-protocol.js";
 
 /**
- * How long a push waits for a buffer before its worker is told to send again; shorter than the time
- * after which a sender takes a silent connection for dead.
+ * How long a push waits for a buffer before its worker is told to ask again, which it does for as long as it
+ * holds the lease; shorter than the time after which a sender takes a silent connection for dead.
  */
 const bufferWaitMs = 20_000;
-/** Pushes that may wait: each holds one chunk and an open stream. */
+/** Pushes that may wait: each holds an open stream, and what of its bytes came unasked. */
 const maxWaitingPushes = 256;
+const maxWaitingBytes = 512 * 1024 * 1024;
 
 /** Thread of one reducer shard: its arithmetic and its own gRPC server, on one event loop. */
 class ShardThread {
@@ -43,6 +45,7 @@ class ShardThread {
   readonly #notify: (notice: ShardNotice) => void;
   /** Pushes without a buffer; each is woken when one becomes free. */
   readonly #waiting: Set<() => void>;
+  readonly #maxWaiting: number;
   #newestStep = -1;
 
   private constructor(
@@ -55,10 +58,14 @@ class ShardThread {
     this.#reducer = reducer;
     this.#waiting = waiting;
     this.#notify = notify;
+    const heldBytes = Math.min(reducer.arithmetic.wireBytes, maxUnreadBytes);
+    this.#maxWaiting = Math.min(maxWaitingPushes, Math.ceil(maxWaitingBytes / heldBytes));
     this.#server = new GrpcServer({
       security: options.security,
       maxReceiveBytes: maxBulkMessageBytes,
       onHandled: (method, code, seconds) => notify({ type: "rpc", method, code, seconds }),
+      onRefusedConnections: (reason, numConnections) =>
+        notify({ type: "connectionsRefused", reason, numConnections }),
     });
     registerBulkService(this.#server, {
       pushGradients: async (meta, frames) => this.#pushGradients(meta, frames),
@@ -195,7 +202,7 @@ class ShardThread {
       const begun = this.#reducer.state.begin(first);
       if (begun !== "busy") return begun;
       const remainingMs = deadline - performance.now();
-      if (remainingMs <= 0 || signal.aborted || this.#waiting.size >= maxWaitingPushes) {
+      if (remainingMs <= 0 || signal.aborted || this.#waiting.size >= this.#maxWaiting) {
         const { step, group } = first;
         const { maxAssemblies } = this.#reducer;
         throw new LockstepError("E_SHARD_BUSY", { step, group, maxAssemblies });
@@ -204,17 +211,23 @@ class ShardThread {
     }
   }
 
+  #tellWaiting(): void {
+    this.#notify({ type: "pushesWaiting", numPushes: this.#waiting.size });
+  }
+
   async #nextFreeBuffer(timeoutMs: number, signal: AbortSignal): Promise<void> {
     await new Promise<void>((resolve) => {
       const wake = (): void => {
         clearTimeout(timer);
         signal.removeEventListener("abort", wake);
         this.#waiting.delete(wake);
+        this.#tellWaiting();
         resolve();
       };
       const timer = setTimeout(wake, timeoutMs);
       signal.addEventListener("abort", wake);
       this.#waiting.add(wake);
+      this.#tellWaiting();
     });
   }
 }

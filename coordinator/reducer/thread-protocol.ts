@@ -1,3 +1,4 @@
+import type { ConnectionRefusal } from "#lib/core/events";
 import type { ShardArrays } from "#lib/core/shard-arrays";
 import type { Measurement, SumWindow, Update } from "#lib/optim/index";
 import type { StartShardOptions } from "#coordinator/shards";
@@ -39,9 +40,20 @@ export type ShardNotice =
       readonly group: number;
       readonly workerId: string;
     }
+  | ShardLimitNotice
   | {
       readonly type: "rpc";
       readonly method: string;
       readonly code: string;
       readonly seconds: number;
     };
+
+/** What a shard's limits hold back. */
+export type ShardLimitNotice =
+  | {
+      readonly type: "connectionsRefused";
+      readonly reason: ConnectionRefusal;
+      readonly numConnections: number;
+    }
+  /** Pushes that have no buffer, because groups before theirs are late. */
+  | { readonly type: "pushesWaiting"; readonly numPushes: number };

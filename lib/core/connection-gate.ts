@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import type { Server, Socket } from "node:net";
+import type { ConnectionRefusal } from "./events.js";
 
 /**
  * Descriptors that no connection gets: a save opens some twenty at once, data files and logs are open
@@ -14,17 +15,6 @@ const handOverBurst = 64;
 const refillMs = 50;
 const handOversPerRefill = 1;
 
-/** Why a connection was closed. */
-export type ConnectionRefusal =
-  /** Too many at once had shown nothing yet: it was the oldest of the address that had most. */
-  | "crowd"
-  /** It showed nothing in time. */
-  | "silence"
-  /** As many connections as there may be are open. */
-  | "full"
-  /** The process has only as many descriptors left as saving needs. */
-  | "descriptors";
-
 export interface ConnectionLimits {
   /** Connections that have not reached the server yet: they cost little. */
   readonly maxWaiting: number;
@@ -33,7 +23,8 @@ export interface ConnectionLimits {
   readonly maxProven: number;
   /** @default 10 s */
   readonly proofMs?: number;
-  readonly onRefused?: (reason: ConnectionRefusal) => void;
+  /** Called at most once a second for each reason. */
+  readonly onRefused?: ((reason: ConnectionRefusal, numConnections: number) => void) | undefined;
 }
 
 interface Connection {
@@ -65,6 +56,8 @@ export class ConnectionGate {
   /** Connections that may be handed over at once. */
   #allowance = handOverBurst;
   #refill: NodeJS.Timeout | undefined;
+  /** Since the last sweep. */
+  readonly #refused = new Map<ConnectionRefusal, number>();
   readonly #sweeper: NodeJS.Timeout;
 
   /** @param server has its listeners of connections, and has accepted none */
@@ -173,13 +166,17 @@ export class ConnectionGate {
     return undefined;
   }
 
-  /** Closes the oldest of some, of the address that has most of them. */
+  /** Closes the oldest of some, of the address that has most of them; among equals, most of all. */
   #makeRoom(isOfThem: (connection: Connection) => boolean): void {
     let most: readonly Connection[] = [];
+    let mostOfAll = 0;
     for (const connections of this.#byAddress.values()) {
-      if (connections.size <= most.length) continue;
+      if (connections.size < most.length) continue;
       const some = [...connections].filter(isOfThem);
-      if (some.length > most.length) most = some;
+      const isMore = some.length - most.length || connections.size - mostOfAll;
+      if (isMore <= 0) continue;
+      most = some;
+      mostOfAll = connections.size;
     }
     const [oldest] = most;
     if (oldest === undefined) return;
@@ -194,6 +191,8 @@ export class ConnectionGate {
       this.#forget(connection);
       this.#refuse(connection.socket, "silence");
     }
+    for (const [reason, num] of this.#refused) this.#limits.onRefused?.(reason, num);
+    this.#refused.clear();
   }
 
   #forget(connection: Connection): void {
@@ -207,12 +206,12 @@ export class ConnectionGate {
 
   #refuse(socket: Socket, reason: ConnectionRefusal): void {
     socket.destroy();
-    this.#limits.onRefused?.(reason);
+    this.#refused.set(reason, (this.#refused.get(reason) ?? 0) + 1);
   }
 }
 
 /** What a socket, a TLS socket and a session's socket say of the other side. */
-export interface Peer {
+interface Peer {
   readonly remoteAddress?: string | undefined;
   readonly remotePort?: number | undefined;
 }

@@ -3,11 +3,16 @@ import Fastify, { type FastifyInstance } from "fastify";
 import type { Registry } from "prom-client";
 import { bareHost, isLoopback } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
+import { ConnectionGate, type ConnectionLimits } from "./connection-gate.js";
 
 /** Requests here carry no body; headers of a browser are a few kB. */
 const maxBodyBytes = 16 * 1024;
 /** A request line and its headers that take longer are an attack or a dead client. */
 const requestTimeoutMs = 10_000;
+/** Of those that have shown a token; without one, that have sent a request. */
+const maxProvenConnections = 256;
+const maxWaitingConnections = 64;
+const maxHandedOverConnections = 64;
 
 export interface HttpServerOptions {
   readonly host: string;
@@ -24,6 +29,8 @@ export interface HttpServerOptions {
   readonly openPaths?: readonly string[];
   /** Allows a host beyond loopback without a token. */
   readonly insecure?: boolean;
+  /** Called when connections were closed because there were too many, or because they sent nothing. */
+  readonly onRefusedConnections?: ConnectionLimits["onRefused"];
 }
 
 /** `/metrics`, `/healthz`, `/readyz`; the caller adds routes before {@link listenHttp}. */
@@ -35,6 +42,12 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     requestTimeout: requestTimeoutMs,
     forceCloseConnections: true,
   });
+  const gate = new ConnectionGate(server.server, {
+    maxWaiting: maxWaitingConnections,
+    maxHandedOver: maxHandedOverConnections,
+    maxProven: maxProvenConnections,
+    onRefused: options.onRefusedConnections,
+  });
   const open = new Set(["/healthz", "/readyz", ...(options.openPaths ?? [])]);
   if (token !== undefined) {
     const expected = digest(token);
@@ -43,11 +56,18 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
       if (open.has(url.pathname)) return undefined;
       const bearer = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1];
       const given = bearer ?? url.searchParams.get("token") ?? "";
-      if (timingSafeEqual(digest(given), expected)) return undefined;
+      if (timingSafeEqual(digest(given), expected)) {
+        gate.prove(request.raw.socket);
+        return undefined;
+      }
       return reply
         .code(401)
         .header("www-authenticate", "Bearer")
         .send({ error: "a token is required" });
+    });
+  } else {
+    server.addHook("onRequest", async (request) => {
+      gate.prove(request.raw.socket);
     });
   }
   server.addHook("onSend", async (_, reply) => {

@@ -1,9 +1,14 @@
 import grpc from "@grpc/grpc-js";
 import { hostPort } from "#lib/core/address";
-import type { ConnectionRefusal } from "#lib/core/connection-gate";
+import type { ConnectionLimits } from "#lib/core/connection-gate";
 import { LockstepError } from "#lib/core/errors/index";
 import { silenceGrpcLog } from "./grpc-log.js";
-import { channelWindowBytes, keepaliveTimeMs, keepaliveTimeoutMs } from "./limits.js";
+import {
+  channelWindowBytes,
+  keepaliveTimeMs,
+  keepaliveTimeoutMs,
+  maxUnreadMessages,
+} from "./limits.js";
 import { toStatus } from "./rpc-errors.js";
 import { LimitedServer } from "./server-limits.js";
 import {
@@ -21,8 +26,8 @@ interface GrpcServerOptions {
   readonly maxReceiveBytes: number;
   /** Called after each call, for metrics. */
   readonly onHandled?: (method: string, code: string, seconds: number) => void;
-  /** Called for each connection that was closed for the limits' sake. */
-  readonly onRefusedConnection?: (reason: ConnectionRefusal) => void;
+  /** Called when connections were closed for the limits' sake. */
+  readonly onRefusedConnections?: ConnectionLimits["onRefused"];
 }
 
 /** Facts about the caller that a handler may use. */
@@ -68,7 +73,7 @@ export class GrpcServer {
         assertJoinToken(security, grpc.Metadata.fromHttp2Headers(headers), peer),
       onRefusedCall: (path, code) =>
         onHandled?.(this.#paths.has(path) ? methodOf(path) : "unknown", code, 0),
-      onRefusedConnection: (reason) => options.onRefusedConnection?.(reason),
+      onRefusedConnections: options.onRefusedConnections,
     });
   }
 
@@ -98,6 +103,7 @@ export class GrpcServer {
       (call: grpc.ServerReadableStream<Request, Reply>, callback: grpc.sendUnaryData<Reply>) => {
         // A caller that vanishes shows as an error of the iteration; without a listener it would be fatal.
         call.on("error", () => {});
+        limitUnread(call);
         void this.#handle(definition.path, call, async (context) => {
           // An aborted caller must not leave the handler waiting for more.
           context.signal.addEventListener("abort", () =>
@@ -254,6 +260,12 @@ function decoded<T>(message: T): T {
 
 async function* decodedEach<T>(messages: AsyncIterable<T>): AsyncGenerator<T> {
   for await (const message of messages) yield decoded(message);
+}
+
+/** grpc-js reads 16 messages ahead, of whatever size. */
+function limitUnread(call: object): void {
+  const { _readableState: state } = call as { _readableState: { highWaterMark: number } };
+  state.highWaterMark = maxUnreadMessages;
 }
 
 async function drained(

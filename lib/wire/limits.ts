@@ -9,6 +9,10 @@ export const keepaliveTimeMs = 20_000;
 export const keepaliveTimeoutMs = 10_000;
 /** Chunks of one stream that may be on their way: bounds the copies in memory to a few MiB. */
 export const maxChunksInFlight = 4;
+/** Messages of a stream that are there before their reader asks for them. */
+export const maxUnreadMessages = 4;
+/** Bytes of a stream that may be there unread: in the window, and as messages of a mebibyte. */
+export const maxUnreadBytes = channelWindowBytes + maxUnreadMessages * 1024 * 1024;
 /** A bulk transfer that moves nothing for this long has failed. */
 export const bulkStallTimeoutMs = 30_000;
 /** A control call that is not a long poll. */

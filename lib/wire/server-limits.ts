@@ -8,7 +8,7 @@ import http2, {
 import type { Server } from "node:net";
 import grpc from "@grpc/grpc-js";
 import { hostPort } from "#lib/core/address";
-import { ConnectionGate, type ConnectionRefusal } from "#lib/core/connection-gate";
+import { ConnectionGate, type ConnectionLimits } from "#lib/core/connection-gate";
 import { LockstepError } from "#lib/core/errors/index";
 import {
   maxProvenConnections,
@@ -31,7 +31,7 @@ interface ServerInternals {
   ): void;
 }
 
-export interface ServerLimits {
+interface ServerLimits {
   /** Window of a stream, and of a connection that is proven, bytes. */
   readonly windowBytes: number;
   /** Largest message, bytes. */
@@ -41,7 +41,7 @@ export interface ServerLimits {
   /** Looks at the headers of a call before a byte of it is read. @throws an error of the catalogue */
   readonly admit: (headers: IncomingHttpHeaders, peer: string) => void;
   readonly onRefusedCall: (path: string, code: string) => void;
-  readonly onRefusedConnection: (reason: ConnectionRefusal) => void;
+  readonly onRefusedConnections: ConnectionLimits["onRefused"];
 }
 
 /** Calls that a connection may have open at once; a worker has some six. */
@@ -117,7 +117,7 @@ export class LimitedServer {
       maxWaiting: maxWaitingConnections,
       maxHandedOver: maxHandedOverConnections,
       maxProven: maxProvenConnections,
-      onRefused: this.#limits.onRefusedConnection,
+      onRefused: this.#limits.onRefusedConnections,
     });
     this.#gates.push(gate);
     if (this.#limits.provenBy === "handshake") {
