@@ -16,6 +16,7 @@ import { turnWorkersAway } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
 import { readToken } from "./http-token.js";
 import { claimOutputDirectory } from "./output-directory.js";
+import { checkMessages } from "./message-limits.js";
 import { prepareRun } from "./prepare.js";
 import type { PreparedRun } from "./prepared-run.js";
 import { pushOf, type PushResult } from "./push.js";
@@ -262,6 +263,7 @@ class Cluster {
         return { bf16, fp16, reason };
       },
     });
+    checkMessages(this.#prepared);
     detail("comparing the data and the model with what is in output_dir");
     this.#begun = await beginRun(this.#prepared, start);
     if (this.#begun.finished === undefined) this.#push ??= await pushOf(this.#config);

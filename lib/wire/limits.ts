@@ -4,6 +4,12 @@
 export const channelWindowBytes = 8 * 1024 * 1024;
 /** A job (layout of thousands of tensors) or a lease (token batches of a group) is far below it. */
 export const maxControlMessageBytes = 32 * 1024 * 1024;
+/** Of a job as JSON: a layout of thousands of tensors takes some MB. */
+export const maxJobChars = 16 * 1024 * 1024;
+/** Batches of one lease. */
+export const maxTaskBatches = 65_536;
+/** Tokens of a prompt, and of its continuation. */
+export const maxTokenIds = 1_000_000;
 /** Found dead within half a minute even where no packet comes back; heartbeats are faster. */
 export const keepaliveTimeMs = 20_000;
 export const keepaliveTimeoutMs = 10_000;
