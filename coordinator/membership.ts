@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
 
@@ -8,6 +9,10 @@ interface WorkerInfo {
   readonly pid: number;
   readonly deviceKind: string;
   readonly deviceType: "cpu" | "gpu";
+  /** Random, of this life of its process. */
+  readonly incarnation: string;
+  /** What its calls show. */
+  readonly secret: string;
 }
 
 interface Member extends WorkerInfo {
@@ -26,6 +31,13 @@ interface MembershipOptions {
   /** Milliseconds, monotonic. */
   readonly now: () => number;
 }
+
+/** Workers at once, by far; each is a series of some metrics. */
+const maxMembers = 4_096;
+/** Of the name that a worker would like: it is a label of metrics and a word of logs. */
+const maxNameChars = 64;
+/** Ids that are remembered; ids after these have a random end. */
+const maxUsedIds = 10_000;
 
 /** Who takes part, and when each was last heard. Knows nothing of sockets or timers. */
 export class Membership {
@@ -51,12 +63,18 @@ export class Membership {
     return [...this.#members.values()];
   }
 
-  has(workerId: string): boolean {
-    return this.#members.has(workerId);
+  find(workerId: string): Member | undefined {
+    return this.#members.get(workerId);
   }
 
-  /** One device kind holds for the whole run: the first worker's, or what it had before. @throws E_DEVICE_KIND_MISMATCH */
+  /**
+   * One device kind holds for the whole run: the first worker's, or what it had before.
+   * @throws E_DEVICE_KIND_MISMATCH, E_TOO_MANY_WORKERS
+   */
   join(info: WorkerInfo): Member {
+    if (this.#members.size >= maxMembers) {
+      throw new LockstepError("E_TOO_MANY_WORKERS", { host: info.host, limit: maxMembers });
+    }
     const { deterministic, deviceKind = this.#firstDeviceKind ?? info.deviceKind } = this.#options;
     if (deterministic && info.deviceKind !== deviceKind) {
       throw new LockstepError("E_DEVICE_KIND_MISMATCH", {
@@ -66,8 +84,9 @@ export class Membership {
       });
     }
     this.#firstDeviceKind ??= info.deviceKind;
+    const { name, host, pid, deviceType, incarnation, secret } = info;
     const member: Member = {
-      ...info,
+      ...{ name, host, pid, deviceKind: info.deviceKind, deviceType, incarnation, secret },
       workerId: this.#uniqueId(info.name),
       lastSeenMs: this.#options.now(),
       state: "compiling",
@@ -103,7 +122,8 @@ export class Membership {
 
   /** An id is never used twice, so that a late call of a dead worker cannot pass for a living one's. */
   #uniqueId(name: string): string {
-    const base = name === "" ? "worker" : name;
+    const base = name.replace(/[^\w.:@-]+/g, "-").slice(0, maxNameChars) || "worker";
+    if (this.#usedIds.size >= maxUsedIds) return `${base}-${randomUUID()}`;
     let id = base;
     for (let n = 2; this.#usedIds.has(id); n++) id = `${base}-${n}`;
     this.#usedIds.add(id);

@@ -75,6 +75,14 @@ export interface GeneratedSample {
 export interface CoordinatorOptions {
   readonly job: Omit<WorkerJob, "jobId"> & { readonly jobId?: string };
   readonly bus: EventBus;
+  /** The same for as long as the run is gone on with. @default the job's id */
+  readonly runId?: string;
+  /** The life of the run's coordinator, larger than those before. @default a random one */
+  readonly epoch?: number;
+  /** Share of the groups and of the evaluations' batches that two workers compute, 0 to 1. @default 0 */
+  readonly verifyGroups?: number;
+  /** Decides which. @default a random one, which nobody knows */
+  readonly verifySeed?: string;
   readonly security?: WireSecurity;
   /** @default "127.0.0.1" */
   readonly listenHost?: string;

@@ -4,6 +4,7 @@ import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { BulkClient } from "#lib/wire/bulk-client";
 import { frozenVersion, type PullRequest } from "#lib/wire/bulk-protocol";
 import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
+import type { MemberPass } from "#lib/wire/member";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import type { WireSecurity } from "#lib/wire/security";
 
@@ -42,6 +43,7 @@ export class ShardTransfers {
     readonly layout: ParameterLayout;
     readonly addresses: readonly string[];
     readonly security: WireSecurity;
+    readonly pass: MemberPass;
     /** As of BulkClient. */
     readonly sharedMemory?: boolean;
   }) {
@@ -52,6 +54,7 @@ export class ShardTransfers {
       client: new BulkClient({
         address: options.addresses[shard] ?? "",
         security: options.security,
+        pass: options.pass,
         sharedMemory,
       }),
       start: wireOffsetBytes(options.layout, range.start),
@@ -113,7 +116,6 @@ export class ShardTransfers {
   /** @throws what BulkClient.pushGradients throws, after some attempts */
   async push(
     lease: {
-      readonly workerId: string;
       readonly step: number;
       readonly group: number;
       readonly lease: number;

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, fork } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -104,6 +105,7 @@ async function shardPortsOf(address: string, security: WireSecurity): Promise<nu
     ...{ protocolVersion, name: "visitor", host: "h", pid: 1, deviceKind: "fake" },
     ...{ deviceType: "cpu", advisesBf16: true, bf16Slowdown: 0, advisesFp16: false },
     fp16Slowdown: 0,
+    incarnation: randomUUID(),
   });
   await control.leave({ workerId, reason: "that was all" });
   control.close();

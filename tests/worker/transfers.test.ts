@@ -36,6 +36,7 @@ async function shardThat(answers: readonly (PushOutcome | "busy")[]): Promise<{
     layout,
     addresses: [`127.0.0.1:${port}`],
     security: {},
+    pass: { runId: "r", epoch: 1, workerId: "w", secret: "s" },
   });
   ends.push(async () => {
     transfers.close();
