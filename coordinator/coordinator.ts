@@ -14,6 +14,7 @@ import {
 } from "./limits.js";
 import { Membership } from "./membership.js";
 import type { CoordinatorOptions, RunOutcome } from "./options.js";
+import { Refusals } from "./refusals.js";
 import { Quarantine } from "./quarantine.js";
 import { startShardThread } from "./reducer/client.js";
 import { refusalsOf } from "./refused-connections.js";
@@ -120,7 +121,8 @@ export class Coordinator {
         if (notice.type === "connectionsRefused") refused(notice.reason, notice.numConnections);
         else bus.publish({ type: "pushes.waiting", shard, numPushes: notice.numPushes });
       });
-      shards.onRefused((refused) => bus.publish({ ...refused, type: "push.refused" }));
+      const refusals = new Refusals(bus, () => performance.now());
+      shards.onRefused((refused) => refusals.add(refused));
       shards.onFailure((error) => run.fail(error));
       const control = new ControlService({
         life,

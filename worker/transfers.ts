@@ -7,12 +7,15 @@ import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import type { MemberPass } from "#lib/wire/member";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import type { WireSecurity } from "#lib/wire/security";
+import { firstBackoffMs, isUnreachable, maxBackoffMs } from "./reachable.js";
 
-/** Attempts at one transfer with one shard, the first included. */
+/** Attempts at one transfer that a shard refuses, the first included. */
 const maxAttempts = 3;
 const busyCode = "E_SHARD_BUSY" satisfies ErrorCode;
 /** A shard lets a push wait before it says that it is busy, unless too many wait. */
 const askAgainMs = 500;
+/** How long a shard may be away in the middle of a job; a coordinator that is gone is noticed elsewhere. */
+const awayTimeoutMs = 60_000;
 
 /** A shard and its bytes in a buffer that holds the whole trained space. */
 interface ShardRange {
@@ -102,13 +105,16 @@ export class ShardTransfers {
     });
     await allOrFirstError(
       parts.map(async ({ client, start, end, offset }) =>
-        withRetries(async () => {
-          const part = { offset: start - offset, numBytes: end - start };
-          await client.pullParameters(
-            { space, version, part, ...(signal === undefined ? {} : { signal }) },
-            into.subarray(start - firstByte, end - firstByte),
-          );
-        }, onRetry),
+        withRetries(
+          async () => {
+            const part = { offset: start - offset, numBytes: end - start };
+            await client.pullParameters(
+              { space, version, part, ...(signal === undefined ? {} : { signal }) },
+              into.subarray(start - firstByte, end - firstByte),
+            );
+          },
+          { signal, onRetry },
+        ),
       ),
     );
   }
@@ -142,8 +148,7 @@ export class ShardTransfers {
               },
               wireBytes.subarray(start, end),
             ),
-          onRetry,
-          signal,
+          { signal, onRetry },
         ),
       ),
     );
@@ -172,25 +177,35 @@ export const isTransientRefusal = (error: unknown): boolean =>
   transientRemoteCodes.includes(remoteErrorCode(error));
 
 /**
- * A shard that has no place for a group, because groups before it are late, is asked again for as long as it
- * takes: it says so itself when the lease counts no longer.
+ * Repeats a transfer: at once where the bytes were refused, for a while where the shard is not there. A shard that
+ * has no place for a group, because groups before it are late, is asked again for as long as it takes: it says so
+ * itself when the lease counts no longer.
  */
 async function withRetries<T>(
   transfer: () => Promise<T>,
-  onRetry: (error: unknown) => void,
-  signal?: AbortSignal,
+  { signal, onRetry }: PullOptions,
 ): Promise<T> {
+  let since = performance.now();
+  let backoffMs = firstBackoffMs;
   for (let attempt = 1; ; ) {
     try {
       return await transfer();
     } catch (error) {
       const isBusy = remoteErrorCode(error) === busyCode;
-      const transient = (isLockstepError(error) && error.retryable) || isTransientRefusal(error);
-      if (!transient || (!isBusy && attempt === maxAttempts)) throw error;
+      const isAway = isUnreachable(error) && performance.now() - since < awayTimeoutMs;
+      const isRefused =
+        !isUnreachable(error) &&
+        ((isLockstepError(error) && error.retryable) || isTransientRefusal(error)) &&
+        attempt < maxAttempts;
+      if (signal?.aborted === true || !(isBusy || isAway || isRefused)) throw error;
       onRetry(error);
-      if (!isBusy) attempt += 1;
-      // What aborts meanwhile ends the next attempt.
-      else await delay(askAgainMs, undefined, { signal }).catch(() => {});
+      if (isBusy) {
+        since = performance.now();
+        await delay(askAgainMs, undefined, { signal }).catch(() => {});
+      } else if (isAway) {
+        await delay(backoffMs, undefined, { signal }).catch(() => {});
+        backoffMs = Math.min(backoffMs * 2, maxBackoffMs);
+      } else attempt += 1;
     }
   }
 }

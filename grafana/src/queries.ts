@@ -275,15 +275,12 @@ export const rows: readonly RowSpec[] = [
       },
       {
         title: "Connections refused",
-        description: "Per interval, by port and reason: strangers, mostly.",
+        description: "A second, by reason: of strangers, mostly.",
         unit: "short",
         kind: "lines",
         width: 12,
         min: 0,
-        queries: one(
-          `sum by (port, reason) (increase(${metric("refused_connections_total")}[$__rate_interval]))`,
-          "{{port}} {{reason}}",
-        ),
+        queries: one(`sum by (reason) (${rate("refused_connections_total")})`, "{{reason}}"),
       },
     ],
   },
