@@ -17,6 +17,7 @@ import type { CoordinatorOptions, RunOutcome } from "./options.js";
 import { Refusals } from "./refusals.js";
 import { Quarantine } from "./quarantine.js";
 import { startShardThread } from "./reducer/client.js";
+import { refusalsOf } from "./refused-connections.js";
 import type { RunLife } from "./reducer/fence.js";
 import { ShardGroup } from "./shards.js";
 import { TaskQueue } from "./task-queue.js";
@@ -114,6 +115,14 @@ export class Coordinator {
       shards.onRpc((method, code, seconds) =>
         bus.publish({ type: "rpc.handled", method, code, seconds }),
       );
+      const refused = refusalsOf(bus, "shard");
+      for (let shard = 0; shard < shards.count; shard++) {
+        bus.publish({ type: "pushes.waiting", shard, numPushes: 0 });
+      }
+      shards.onLimit((shard, notice) => {
+        if (notice.type === "connectionsRefused") refused(notice.reason, notice.numConnections);
+        else bus.publish({ type: "pushes.waiting", shard, numPushes: notice.numPushes });
+      });
       const refusals = new Refusals(bus, () => performance.now());
       shards.onRefused((refused) => refusals.add(refused));
       shards.onFailure((error) => run.fail(error));

@@ -88,6 +88,8 @@ export class EventHistory {
       case "note":
       case "group.completed":
       case "bytes.transferred":
+      case "connections.refused":
+      case "pushes.waiting":
       case "rpc.handled":
       case "history.logged":
         break;

@@ -19,6 +19,7 @@ import { GrpcServer } from "#lib/wire/grpc-server";
 import { maxControlMessageBytes } from "#lib/wire/limits";
 import type { MemberPass } from "#lib/wire/member";
 import type { WireSecurity } from "#lib/wire/security";
+import { refusalsOf } from "./refused-connections.js";
 
 interface FrontDoorOptions {
   readonly bus: EventBus;
@@ -66,6 +67,7 @@ export class FrontDoor implements ControlHandlers {
       onHandled: (method, code, seconds) =>
         bus.publish({ type: "rpc.handled", method, code, seconds }),
       onTlsNews: (text) => bus.publish({ type: "note", text }),
+      onRefusedConnections: refusalsOf(bus, "control"),
     });
     registerControlService(this.#server, this);
   }

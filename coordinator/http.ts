@@ -6,6 +6,7 @@ import type { FastifyInstance, FastifyReply } from "fastify";
 import { createHttpServer, type HttpServerOptions, listenHttp } from "#lib/core/http-server";
 import { packageRoot } from "#lib/core/paths";
 import type { EventBus } from "#lib/wire/event-bus";
+import { refusalsOf } from "./refused-connections.js";
 import { EventHistory, type TimedEvent } from "./event-history.js";
 import { addSignIn, signInPath } from "./sign-in.js";
 
@@ -32,7 +33,7 @@ const contentSecurityPolicy =
   "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 export interface CoordinatorHttpOptions extends Omit<HttpServerOptions, "what"> {
-  readonly bus: Pick<EventBus, "subscribe">;
+  readonly bus: EventBus;
   readonly nowMs?: () => number;
 }
 
@@ -52,6 +53,7 @@ export class CoordinatorHttp {
       what: "metrics server of the coordinator",
       openPaths,
       ...(options.token === undefined ? {} : { signInPath }),
+      onRefusedConnections: refusalsOf(options.bus, "http"),
     };
     const { server, access } = createHttpServer(this.#options);
     this.#server = server;

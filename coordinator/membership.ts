@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
 
@@ -33,14 +34,19 @@ interface MembershipOptions {
   readonly now: () => number;
 }
 
+/** Workers at once, by far; each is a series of some metrics. */
+const maxMembers = 4_096;
+/** Of the name that a worker would like: it is a label of metrics and a word of logs. */
+const maxNameChars = 64;
+/** Ids that are remembered; ids after these have a random end. */
+const maxKnownIds = 10_000;
+
 /** Who takes part, and when each was last heard. Knows nothing of sockets or timers. */
 export class Membership {
   readonly #options: MembershipOptions;
   readonly #members = new Map<string, Member>();
-  /** Kind of device of every id there was. */
-  readonly #kinds = new Map<string, string>();
-  /** Of every member that ever joined, by id. */
-  readonly #incarnations = new Map<string, string>();
+  /** Of members that ever joined, by id. */
+  readonly #known = new Map<string, Pick<Member, "incarnation" | "deviceKind">>();
   readonly #idsByIncarnation = new Map<string, string>();
   #workedKind: string | undefined;
 
@@ -67,7 +73,7 @@ export class Membership {
 
   /** Of a member of now or of before. */
   incarnationOf(workerId: string): string | undefined {
-    return this.#incarnations.get(workerId);
+    return (this.#members.get(workerId) ?? this.#known.get(workerId))?.incarnation;
   }
 
   /**
@@ -75,11 +81,17 @@ export class Membership {
    * that leaves the choice to who comes next.
    */
   worked(workerId: string): void {
-    this.#workedKind ??= this.#kinds.get(workerId);
+    this.#workedKind ??= (this.#members.get(workerId) ?? this.#known.get(workerId))?.deviceKind;
   }
 
-  /** One device kind holds for the whole run: the first worker's, or what it had before. @throws E_DEVICE_KIND_MISMATCH */
+  /**
+   * One device kind holds for the whole run: the first worker's, or what it had before.
+   * @throws E_DEVICE_KIND_MISMATCH, E_TOO_MANY_WORKERS
+   */
   join(info: WorkerInfo): Member {
+    if (this.#members.size >= maxMembers) {
+      throw new LockstepError("E_TOO_MANY_WORKERS", { host: info.host, limit: maxMembers });
+    }
     const { deterministic, deviceKind = this.deviceKind ?? info.deviceKind } = this.#options;
     if (deterministic && info.deviceKind !== deviceKind) {
       throw new LockstepError("E_DEVICE_KIND_MISMATCH", {
@@ -97,7 +109,6 @@ export class Membership {
       state: "compiling",
     };
     this.#members.set(member.workerId, member);
-    this.#kinds.set(member.workerId, member.deviceKind);
     return member;
   }
 
@@ -130,13 +141,14 @@ export class Membership {
    * An id is one incarnation's, for good: one that registers again is no second opinion about what it computed,
    * and answers for what it did before. A late call of a former registration shows another secret.
    */
-  #idOf({ name, incarnation }: WorkerInfo): string {
-    const known = this.#idsByIncarnation.get(incarnation);
-    if (known !== undefined) return known;
-    const base = name === "" ? "worker" : name;
+  #idOf({ name, incarnation, deviceKind }: WorkerInfo): string {
+    const own = this.#idsByIncarnation.get(incarnation);
+    if (own !== undefined) return own;
+    const base = name.replace(/[^\w.:@-]+/g, "-").slice(0, maxNameChars) || "worker";
+    if (this.#known.size >= maxKnownIds) return `${base}-${randomUUID()}`;
     let id = base;
-    for (let n = 2; this.#incarnations.has(id); n++) id = `${base}-${n}`;
-    this.#incarnations.set(id, incarnation);
+    for (let n = 2; this.#known.has(id); n++) id = `${base}-${n}`;
+    this.#known.set(id, { incarnation, deviceKind });
     this.#idsByIncarnation.set(incarnation, id);
     return id;
   }

@@ -1,5 +1,5 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { LockstepEvent, RunResumed, WorkerState } from "#lib/core/events";
+import type { ConnectionRefusal, LockstepEvent, RunResumed, WorkerState } from "#lib/core/events";
 import { addProcessMetrics } from "#lib/core/process-metrics";
 import { allMetrics } from "#lib/objectives/metrics";
 import type { EventBus } from "#lib/wire/event-bus";
@@ -13,6 +13,9 @@ const workerStates: readonly WorkerState[] = [
   "lost",
 ];
 
+const connectionPorts = ["control", "shard", "http"];
+const refusalReasons: readonly ConnectionRefusal[] = ["crowd", "silence", "full", "descriptors"];
+
 /** Seconds: a step of a small model on a GPU to one of a large model over a slow network. */
 const stepBuckets = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320];
 const syncBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
@@ -24,6 +27,7 @@ export class CoordinatorMetrics {
   readonly registry = new Registry();
   readonly #states = new Map<string, WorkerState>();
   readonly #deviceSeconds = new Map<string, number>();
+  #numLost = 0;
 
   readonly #samples = this.#counter("training_samples_total", "Rows trained on.");
   readonly #tokens = this.#counter("training_tokens_total", "Tokens of the rows trained on.");
@@ -62,9 +66,14 @@ export class CoordinatorMetrics {
     ["code"],
   );
   readonly #devices = this.#counter(
-    "device_seconds_total",
-    "Seconds for which a worker held its device; GPU hours are this over 3600.",
-    ["worker", "device_type"],
+    "workers_device_seconds_total",
+    "Seconds for which workers held their devices, those that are gone included; GPU hours are this over 3600.",
+    ["device_type"],
+  );
+  readonly #refusedConnections = this.#counter(
+    "refused_connections_total",
+    "Connections that were closed for the sake of limits.",
+    ["port", "reason"],
   );
   readonly #checkpoints = this.#counter("checkpoints_total", "Checkpoints saved.");
   readonly #failedSaves = this.#counter(
@@ -110,6 +119,11 @@ export class CoordinatorMetrics {
       .map(({ key, help }) => [key, this.#gauge(`evaluation_${key}`, help)]),
   );
   readonly #workers = this.#gauge("workers", "Workers by state.", ["state"]);
+  readonly #waitingPushes = this.#gauge(
+    "reducer_waiting_pushes",
+    "Gradients that a reducer shard cannot take yet, because groups before them are late.",
+    ["shard"],
+  );
   readonly #utilization = this.#gauge(
     "device_utilization_ratio",
     "Share of a worker's device that was busy, 0 to 1.",
@@ -151,6 +165,9 @@ export class CoordinatorMetrics {
     addProcessMetrics(this.registry, "coordinator");
     this.#showStates();
     this.#lossScale.set(1);
+    for (const port of connectionPorts) {
+      for (const reason of refusalReasons) this.#refusedConnections.inc({ port, reason }, 0);
+    }
     bus.subscribe((event) => this.#observe(event));
   }
 
@@ -189,12 +206,11 @@ export class CoordinatorMetrics {
         break;
       case "worker.lost":
         this.#workerFailures.inc();
-        this.#setState(event.workerId, "lost");
+        this.#numLost += 1;
+        this.#forget(event.workerId);
         break;
       case "worker.left":
-        this.#states.delete(event.workerId);
-        this.#forgetDevice(event.workerId);
-        this.#showStates();
+        this.#forget(event.workerId);
         break;
       case "worker.telemetry": {
         const labels = { worker: event.workerId, device_type: event.deviceType };
@@ -203,8 +219,11 @@ export class CoordinatorMetrics {
         this.#memoryTotal.set(labels, event.memoryTotalBytes);
         // The worker reports a total; a worker that registered again starts its total anew.
         const before = this.#deviceSeconds.get(event.workerId) ?? 0;
-        const { deviceSeconds } = event;
-        this.#devices.inc(labels, deviceSeconds >= before ? deviceSeconds - before : deviceSeconds);
+        const { deviceSeconds, deviceType } = event;
+        this.#devices.inc(
+          { device_type: deviceType },
+          deviceSeconds >= before ? deviceSeconds - before : deviceSeconds,
+        );
         this.#deviceSeconds.set(event.workerId, deviceSeconds);
         break;
       }
@@ -232,6 +251,15 @@ export class CoordinatorMetrics {
         counter.inc({ shard: String(event.shard) }, event.bytes);
         break;
       }
+      case "connections.refused":
+        this.#refusedConnections.inc(
+          { port: event.port, reason: event.reason },
+          event.numConnections,
+        );
+        break;
+      case "pushes.waiting":
+        this.#waitingPushes.set({ shard: String(event.shard) }, event.numPushes);
+        break;
       case "rpc.handled":
         this.#rpcs.inc({ method: event.method, code: event.code });
         this.#rpcDuration.observe({ method: event.method }, event.seconds);
@@ -254,11 +282,16 @@ export class CoordinatorMetrics {
     if (this.#states.get(workerId) === state) return;
     this.#states.set(workerId, state);
     this.#showStates();
-    if (state === "lost") this.#forgetDevice(workerId);
   }
 
-  /** A gauge of a device that nobody reports any more would stay at its last value for ever. */
-  #forgetDevice(workerId: string): void {
+  /**
+   * Nothing stays of a worker that is gone but its part of totals: a gauge that nobody sets any more would show its
+   * last value for ever, and workers that come and go would leave a series each.
+   */
+  #forget(workerId: string): void {
+    this.#states.delete(workerId);
+    this.#deviceSeconds.delete(workerId);
+    this.#showStates();
     for (const deviceType of ["cpu", "gpu"]) {
       for (const gauge of [this.#utilization, this.#memoryUsed, this.#memoryTotal]) {
         gauge.remove(workerId, deviceType);
@@ -268,7 +301,8 @@ export class CoordinatorMetrics {
 
   #showStates(): void {
     for (const state of workerStates) {
-      const count = [...this.#states.values()].filter((value) => value === state).length;
+      const known = [...this.#states.values()].filter((value) => value === state).length;
+      const count = state === "lost" ? this.#numLost : known;
       this.#workers.set({ state }, count);
     }
   }

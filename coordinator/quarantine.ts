@@ -2,6 +2,8 @@
 const maxFailures = 5;
 const firstPauseMs = 30_000;
 const maxPauseMs = 30 * 60_000;
+/** Incarnations whose conduct is remembered: whoever starts again and again has another each time. */
+const maxRemembered = 10_000;
 
 interface Conduct {
   numFailures: number;
@@ -75,6 +77,11 @@ export class Quarantine {
   #of(incarnation: string): Conduct {
     let conduct = this.#conduct.get(incarnation);
     if (conduct === undefined) {
+      const [oldest] = this.#conduct.keys();
+      if (this.#conduct.size >= maxRemembered && oldest !== undefined) {
+        this.#conduct.delete(oldest);
+        this.#outSinceProgress.delete(oldest);
+      }
       conduct = { numFailures: 0, numPauses: 0, outUntilMs: 0, banReason: undefined };
       this.#conduct.set(incarnation, conduct);
     }

@@ -11,6 +11,7 @@ import {
 } from "#lib/optim/index";
 import type { WireSecurity } from "#lib/wire/security";
 import type { Snapshot } from "./options.js";
+import type { ShardLimitNotice } from "./reducer/thread-protocol.js";
 import type { FenceChange, RunLife } from "./reducer/fence.js";
 import type { ArrivedGroup } from "./reducer/shard-state.js";
 
@@ -44,6 +45,7 @@ export interface ShardHandle {
   stats(): Promise<ShardStats> | ShardStats;
   onFailure(callback: (error: unknown) => void): void;
   onRpc(callback: (method: string, code: string, seconds: number) => void): void;
+  onLimit(callback: (notice: ShardLimitNotice) => void): void;
   close(): Promise<void>;
 }
 
@@ -151,6 +153,12 @@ export class ShardGroup implements UpdatedShards {
 
   onRpc(callback: (method: string, code: string, seconds: number) => void): void {
     for (const shard of this.#shards) shard.onRpc(callback);
+  }
+
+  onLimit(callback: (shard: number, notice: ShardLimitNotice) => void): void {
+    for (const [shard, handle] of this.#shards.entries()) {
+      handle.onLimit((notice) => callback(shard, notice));
+    }
   }
 
   /** One shard after the other: a range is read into its shard's memory, or handed over and forgotten. */

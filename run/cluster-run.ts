@@ -16,6 +16,7 @@ import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
 import { turnWorkersAway } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
 import { httpSecurity } from "./http-security.js";
+import { checkMessages } from "./message-limits.js";
 import { claimOutputDirectory, type OutputClaim } from "./output-directory.js";
 import { prepareRun } from "./prepare.js";
 import type { PreparedRun } from "./prepared-run.js";
@@ -288,6 +289,7 @@ class Cluster {
         return { bf16, fp16, reason };
       },
     });
+    checkMessages(this.#prepared);
     detail("comparing the data and the model with what is in output_dir");
     this.#begun = await beginRun(this.#prepared, start);
     if (this.#begun.finished === undefined) this.#push ??= await pushOf(this.#config);

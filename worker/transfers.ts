@@ -11,6 +11,9 @@ import { firstBackoffMs, isUnreachable, maxBackoffMs } from "./reachable.js";
 
 /** Attempts at one transfer that a shard refuses, the first included. */
 const maxAttempts = 3;
+const busyCode = "E_SHARD_BUSY" satisfies ErrorCode;
+/** A shard lets a push wait before it says that it is busy, unless too many wait. */
+const askAgainMs = 500;
 /** How long a shard may be away in the middle of a job; a coordinator that is gone is noticed elsewhere. */
 const awayTimeoutMs = 60_000;
 
@@ -174,33 +177,42 @@ const transientRemoteCodes: readonly string[] = [
   "E_FRAME_CORRUPT",
   "E_PUSH_CHUNK",
   "E_PUSH_INCOMPLETE",
-  "E_SHARD_BUSY",
+  busyCode,
 ] satisfies ErrorCode[];
 
 export const isTransientRefusal = (error: unknown): boolean =>
   transientRemoteCodes.includes(remoteErrorCode(error));
 
-/** Repeats a transfer: at once where the bytes were refused, for a while where the shard is not there. */
+/**
+ * Repeats a transfer: at once where the bytes were refused, for a while where the shard is not there. A shard that
+ * has no place for a group, because groups before it are late, is asked again for as long as it takes: it says so
+ * itself when the lease counts no longer.
+ */
 async function withRetries<T>(
   transfer: () => Promise<T>,
   { signal, onRetry }: PullOptions,
 ): Promise<T> {
-  const since = performance.now();
+  let since = performance.now();
   let backoffMs = firstBackoffMs;
-  for (let attempt = 1; ; attempt++) {
+  for (let attempt = 1; ; ) {
     try {
       return await transfer();
     } catch (error) {
+      const isBusy = remoteErrorCode(error) === busyCode;
       const isAway = isUnreachable(error) && performance.now() - since < awayTimeoutMs;
       const isRefused =
         !isUnreachable(error) &&
         ((isLockstepError(error) && error.retryable) || isTransientRefusal(error)) &&
         attempt < maxAttempts;
-      if (signal?.aborted === true || !(isAway || isRefused)) throw error;
+      if (signal?.aborted === true || !(isBusy || isAway || isRefused)) throw error;
       onRetry(error);
-      if (!isAway) continue;
-      await delay(backoffMs, undefined, { signal }).catch(() => {});
-      backoffMs = Math.min(backoffMs * 2, maxBackoffMs);
+      if (isBusy) {
+        since = performance.now();
+        await delay(askAgainMs, undefined, { signal }).catch(() => {});
+      } else if (isAway) {
+        await delay(backoffMs, undefined, { signal }).catch(() => {});
+        backoffMs = Math.min(backoffMs * 2, maxBackoffMs);
+      } else attempt += 1;
     }
   }
 }

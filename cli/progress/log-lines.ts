@@ -97,6 +97,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "group.leased":
     case "group.completed":
     case "bytes.transferred":
+    case "connections.refused":
+    case "pushes.waiting":
     case "rpc.handled":
     case "history.logged":
       return undefined;

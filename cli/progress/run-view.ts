@@ -156,6 +156,8 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "checkpoint.saved":
     case "checkpoint.failed":
     case "bytes.transferred":
+    case "connections.refused":
+    case "pushes.waiting":
     case "rpc.handled":
     case "history.logged":
       return view;

@@ -11,6 +11,7 @@ import {
   receivedBytesIndex,
   type ShardAnswer,
   type ShardCommand,
+  type ShardLimitNotice,
   type ShardNotice,
   type ShardReady,
   type ShardThreadOptions,
@@ -116,6 +117,12 @@ export class ReducerShard implements ShardHandle {
   onRpc(callback: RpcCallback): void {
     this.#thread.onNotice((notice) => {
       if (notice.type === "rpc") callback(notice.method, notice.code, notice.seconds);
+    });
+  }
+
+  onLimit(callback: (notice: ShardLimitNotice) => void): void {
+    this.#thread.onNotice((notice) => {
+      if (notice.type === "connectionsRefused" || notice.type === "pushesWaiting") callback(notice);
     });
   }
 

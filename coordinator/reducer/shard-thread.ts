@@ -13,6 +13,7 @@ import {
 import { type PullSource, type PushMeta, registerBulkService } from "#lib/wire/bulk-server";
 import type { Frame } from "#lib/wire/frame";
 import { GrpcServer } from "#lib/wire/grpc-server";
+import { maxUnreadBytes } from "#lib/wire/limits";
 import { Fence } from "./fence.js";
 import type { PushAssembly } from "./shard-state.js";
 import { PublishedVersions } from "./published-versions.js";
@@ -28,12 +29,13 @@ import {
 } from "./thread-protocol.js";
 
 /**
- * How long a push waits for a buffer before its worker is told to send again; shorter than the time
- * after which a sender takes a silent connection for dead.
+ * How long a push waits for a buffer before its worker is told to ask again, which it does for as long as it
+ * holds the lease; shorter than the time after which a sender takes a silent connection for dead.
  */
 const bufferWaitMs = 20_000;
-/** Pushes that may wait: each holds one chunk and an open stream. */
+/** Pushes that may wait: each holds an open stream, and what of its bytes came unasked. */
 const maxWaitingPushes = 256;
+const maxWaitingBytes = 512 * 1024 * 1024;
 /** Of pushes that belong to nobody here. */
 const strangersCodes: ReadonlySet<string> = new Set([
   "E_STALE_RUN",
@@ -50,6 +52,7 @@ class ShardThread {
   readonly #notify: (notice: ShardNotice) => void;
   /** Pushes without a buffer; each is woken when one becomes free. */
   readonly #waiting: Set<() => void>;
+  readonly #maxWaiting: number;
   readonly #fence: Fence;
 
   private constructor(
@@ -62,11 +65,15 @@ class ShardThread {
     this.#reducer = reducer;
     this.#waiting = waiting;
     this.#notify = notify;
+    const heldBytes = Math.min(reducer.arithmetic.wireBytes, maxUnreadBytes);
+    this.#maxWaiting = Math.min(maxWaitingPushes, Math.ceil(maxWaitingBytes / heldBytes));
     this.#fence = new Fence(options.life);
     this.#server = new GrpcServer({
       security: options.security,
       maxReceiveBytes: maxBulkMessageBytes,
       onHandled: (method, code, seconds) => notify({ type: "rpc", method, code, seconds }),
+      onRefusedConnections: (reason, numConnections) =>
+        notify({ type: "connectionsRefused", reason, numConnections }),
     });
     registerBulkService(this.#server, {
       pushGradients: async (meta, frames) => this.#pushGradients(meta, frames),
@@ -223,7 +230,7 @@ class ShardThread {
       const begun = state.begin(first, isVerified);
       if (begun !== "busy") return begun;
       const remainingMs = deadline - performance.now();
-      if (remainingMs <= 0 || signal.aborted || this.#waiting.size >= maxWaitingPushes) {
+      if (remainingMs <= 0 || signal.aborted || this.#waiting.size >= this.#maxWaiting) {
         const { step, group } = first;
         const { maxAssemblies } = this.#reducer;
         throw new LockstepError("E_SHARD_BUSY", { step, group, maxAssemblies });
@@ -232,17 +239,23 @@ class ShardThread {
     }
   }
 
+  #tellWaiting(): void {
+    this.#notify({ type: "pushesWaiting", numPushes: this.#waiting.size });
+  }
+
   async #nextFreeBuffer(timeoutMs: number, signal: AbortSignal): Promise<void> {
     await new Promise<void>((resolve) => {
       const wake = (): void => {
         clearTimeout(timer);
         signal.removeEventListener("abort", wake);
         this.#waiting.delete(wake);
+        this.#tellWaiting();
         resolve();
       };
       const timer = setTimeout(wake, timeoutMs);
       signal.addEventListener("abort", wake);
       this.#waiting.add(wake);
+      this.#tellWaiting();
     });
   }
 }

@@ -1,3 +1,4 @@
+import type { ConnectionRefusal } from "#lib/core/events";
 import type { ShardArrays } from "#lib/core/shard-arrays";
 import type { Measurement, SumWindow, Update } from "#lib/optim/index";
 import type { RefusedPush, StartShardOptions } from "#coordinator/shards";
@@ -36,6 +37,7 @@ export interface ShardReady {
 }
 
 export type ShardNotice =
+  | ShardLimitNotice
   | { readonly type: "arrived"; readonly arrived: ArrivedGroup }
   | ({ readonly type: "refused" } & RefusedPush)
   | {
@@ -44,3 +46,13 @@ export type ShardNotice =
       readonly code: string;
       readonly seconds: number;
     };
+
+/** What a shard's limits hold back. */
+export type ShardLimitNotice =
+  | {
+      readonly type: "connectionsRefused";
+      readonly reason: ConnectionRefusal;
+      readonly numConnections: number;
+    }
+  /** Pushes that have no buffer, because groups before theirs are late. */
+  | { readonly type: "pushesWaiting"; readonly numPushes: number };

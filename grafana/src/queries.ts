@@ -87,7 +87,7 @@ export const rows: readonly RowSpec[] = [
         kind: "stat",
         width: 4,
         queries: one(
-          `sum by (device_type) (${onceADevice(metric("device_seconds_total"))}) / 3600`,
+          `sum by (device_type) (${metric("workers_device_seconds_total")}) / 3600`,
           "{{device_type}}",
         ),
       },
@@ -264,6 +264,24 @@ export const rows: readonly RowSpec[] = [
         min: 0,
         queries: one(`sum by (shard) (${rate("reducer_sent_bytes_total")})`, "shard {{shard}}"),
       },
+      {
+        title: "Gradients that wait",
+        description: "Pushes that a reducer shard cannot take yet: groups before theirs are late.",
+        unit: "short",
+        kind: "lines",
+        width: 12,
+        min: 0,
+        queries: one(`sum by (shard) (${metric("reducer_waiting_pushes")})`, "shard {{shard}}"),
+      },
+      {
+        title: "Connections refused",
+        description: "A second, by reason: of strangers, mostly.",
+        unit: "short",
+        kind: "lines",
+        width: 12,
+        min: 0,
+        queries: one(`sum by (reason) (${rate("refused_connections_total")})`, "{{reason}}"),
+      },
     ],
   },
   {
@@ -309,7 +327,7 @@ export const rows: readonly RowSpec[] = [
         width: 8,
         min: 0,
         queries: one(
-          `sum by (device_type) (${onceADevice(rate("device_seconds_total"))})`,
+          `sum by (device_type) (${rate("workers_device_seconds_total")})`,
           "{{device_type}}",
         ),
       },

@@ -131,6 +131,15 @@ export type LockstepEvent =
       readonly bytes: number;
     }
   | {
+      /** Closed for the limits' sake, within a second. */
+      readonly type: "connections.refused";
+      readonly port: "control" | "shard" | "http";
+      readonly reason: ConnectionRefusal;
+      readonly numConnections: number;
+    }
+  /** Gradients that a shard cannot take yet, because groups before them are late. */
+  | { readonly type: "pushes.waiting"; readonly shard: number; readonly numPushes: number }
+  | {
       readonly type: "rpc.handled";
       readonly method: string;
       readonly code: string;
@@ -145,6 +154,17 @@ export type LockstepEvent =
       readonly seconds: number;
     }
   | { readonly type: "run.failed"; readonly code: string; readonly message: string };
+
+/** Why a connection was closed. */
+export type ConnectionRefusal =
+  /** Too many at once had shown nothing yet: it was the oldest of the address that had most. */
+  | "crowd"
+  /** It showed nothing in time. */
+  | "silence"
+  /** As many connections as there may be are open. */
+  | "full"
+  /** The process has only as many descriptors left as saving needs. */
+  | "descriptors";
 
 export type RunPhase =
   | "preparing"

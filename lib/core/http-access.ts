@@ -56,13 +56,20 @@ export class HttpAccess {
         "a token is not taken from an address, which browsers and proxies write down; programs send it in the header authorization: Bearer, people sign in at /login";
       return { status: 400, error };
     }
-    const { route } = question;
-    const isOpen = route !== undefined && this.#options.openPaths.has(route);
-    if (this.#token === undefined || isOpen) return undefined;
+    if (this.#token === undefined || this.#isOpen(question)) return undefined;
     const bearer = /^Bearer +(.+)$/i.exec(text(question.headers["authorization"]))?.[1];
     if (bearer !== undefined) return this.refusalOfToken(bearer, question.address);
     if (this.isSignedIn(question)) return undefined;
     return { status: 401, error: "a token is required" };
+  }
+
+  /** Whether a request that is answered shows that its connection may be here. */
+  isProof(question: HttpQuestion): boolean {
+    return this.#token === undefined || !this.#isOpen(question);
+  }
+
+  #isOpen({ route }: HttpQuestion): boolean {
+    return route !== undefined && this.#options.openPaths.has(route);
   }
 
   /** Judges a token, and counts it against the address where it is wrong. */

@@ -7,14 +7,19 @@ import type { Server as TlsServer } from "node:tls";
 import type { Registry } from "prom-client";
 import { bareHost, isLoopback } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
+import { ConnectionGate, type ConnectionLimits } from "./connection-gate.js";
 import { HttpAccess, type HttpQuestion } from "./http-access.js";
-import { followTlsFiles, TlsFiles, type TlsFileNames } from "./tls-files.js";
 import { OpenSockets } from "./open-sockets.js";
+import { followTlsFiles, TlsFiles, type TlsFileNames } from "./tls-files.js";
 
 /** Requests here carry a token at most; headers of a browser are a few kB. */
 const maxBodyBytes = 16 * 1024;
 /** A request line and its headers that take longer are an attack or a dead client. */
 const requestTimeoutMs = 10_000;
+/** Of those that have shown a token; without one, that have sent a request. */
+const maxProvenConnections = 256;
+const maxWaitingConnections = 64;
+const maxHandedOverConnections = 64;
 
 export interface HttpServerOptions {
   readonly host: string;
@@ -39,6 +44,8 @@ export interface HttpServerOptions {
   readonly withoutTls?: boolean;
   /** Allows a host beyond loopback without a token and without TLS. */
   readonly insecure?: boolean;
+  /** Called when connections were closed because there were too many, or because they sent nothing. */
+  readonly onRefusedConnections?: ConnectionLimits["onRefused"];
 }
 
 interface HttpServer {
@@ -68,10 +75,23 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   const openPaths = new Set(["/healthz", "/readyz", ...(options.openPaths ?? [])]);
   const isSecure = tls !== undefined || options.withoutTls === true;
   const access = new HttpAccess({ host, token, openPaths, isSecure });
+  const gate = new ConnectionGate(server.server, {
+    maxWaiting: maxWaitingConnections,
+    maxHandedOver: maxHandedOverConnections,
+    maxProven: maxProvenConnections,
+    onRefused: options.onRefusedConnections,
+  });
+  // After the gate, so that it sees what is accepted, and not what is handed over.
+  const sockets = new OpenSockets(server.server);
+  // Before the server is closed, which waits for all of them.
+  server.addHook("preClose", async () => sockets.destroyAll());
   server.addHook("onRequest", async (request, reply) => {
     const question = questionOf(request);
     const refusal = access.refusal(question);
-    if (refusal === undefined) return undefined;
+    if (refusal === undefined) {
+      if (access.isProof(question)) gate.prove(request.raw.socket);
+      return undefined;
+    }
     const { status, error, retryAfterSeconds } = refusal;
     if (status === 401) {
       if (options.signInPath !== undefined && question.route === "/") {
@@ -82,9 +102,6 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     if (retryAfterSeconds !== undefined) reply.header("retry-after", retryAfterSeconds);
     return reply.code(status).send({ error });
   });
-  const sockets = new OpenSockets(server.server);
-  // Before the server is closed, which waits for all of them.
-  server.addHook("preClose", async () => sockets.destroyAll());
   server.addHook("onSend", async (_, reply) => {
     reply.header("x-content-type-options", "nosniff");
     // Not no-referrer, with which browsers hide the origin of a form too.

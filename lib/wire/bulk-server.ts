@@ -47,14 +47,9 @@ export function registerBulkService(server: GrpcServer, handlers: BulkHandlers):
   server.addClientStream(pushGradientsMethod, async (messages, context) => {
     const pass = readPass(context);
     const meta: PushMeta = { pass, peer: context.peer, signal: context.signal };
-    const ring = ringOf(context);
-    try {
-      return encodePushReply(
-        await handlers.pushGradients(meta, frames(messages, ring, memberTag(pass))),
-      );
-    } finally {
-      ring?.close();
-    }
+    // Opened when the first frame is asked for: whose the call is has been looked at by then.
+    const framesOf = frames(messages, () => ringOf(context), memberTag(pass));
+    return encodePushReply(await handlers.pushGradients(meta, framesOf));
   });
   server.addServerStream(pullParametersMethod, (message, context) => {
     const request = decodePullRequest(message);
@@ -99,23 +94,28 @@ async function* outgoing(
 
 async function* frames(
   messages: AsyncIterable<Buffer>,
-  ring: SharedRing | undefined,
+  openRing: () => SharedRing | undefined,
   member: bigint,
 ): AsyncGenerator<Frame> {
   let first: Frame | undefined;
-  for await (const message of messages) {
-    const frame = ring?.take(message) ?? decodeFrame(message);
-    first ??= frame;
-    if (frame.member !== member) {
-      throw new LockstepError("E_FRAME_INVALID", {
-        reason: "it is of another registration, run or epoch than its call",
-      });
+  const ring = openRing();
+  try {
+    for await (const message of messages) {
+      const frame = ring?.take(message) ?? decodeFrame(message);
+      first ??= frame;
+      if (frame.member !== member) {
+        throw new LockstepError("E_FRAME_INVALID", {
+          reason: "it is of another registration, run or epoch than its call",
+        });
+      }
+      if (frame.step !== first.step || frame.group !== first.group || frame.lease !== first.lease) {
+        throw new LockstepError("E_FRAME_INVALID", {
+          reason: "it belongs to another lease than the first frame of its stream",
+        });
+      }
+      yield frame;
     }
-    if (frame.step !== first.step || frame.group !== first.group || frame.lease !== first.lease) {
-      throw new LockstepError("E_FRAME_INVALID", {
-        reason: "it belongs to another lease than the first frame of its stream",
-      });
-    }
-    yield frame;
+  } finally {
+    ring?.close();
   }
 }

@@ -18,6 +18,7 @@ import type {
   Task,
   TaskResult,
 } from "./control-messages.js";
+import { maxJobChars, maxTaskBatches, maxTokenIds } from "./limits.js";
 
 /**
  * Between the messages' types here and their protobuf form, with every field from outside checked.
@@ -30,8 +31,6 @@ type Plain = Readonly<Record<string, unknown>>;
 /** Limits of what a peer may say, with room over what a real one says. */
 const maxTextChars = 4_096;
 const maxWaitMs = 600_000;
-const maxBatches = 65_536;
-const maxTokenIds = 1_000_000;
 const maxHeldLeases = 64;
 /** A model reads four fields at most, and an objective compares it with a few. */
 const maxFields = 64;
@@ -227,7 +226,6 @@ const registerRequest = codec<RegisterRequest>(
 );
 
 /** A job's layout is a few hundred bytes a tensor. */
-const maxJobChars = 16 * 1024 * 1024;
 
 const registerReply = codec<RegisterReply>(
   "RegisterReply",
@@ -274,14 +272,14 @@ const task = codec<Task>(
           group: body.count("group"),
           version: body.count("version"),
           gradScale: body.real("gradScale"),
-          batches: body.nestedList("batches", maxBatches).map(parseBatch),
+          batches: body.nestedList("batches", maxTaskBatches).map(parseBatch),
         };
       case "evaluate":
         return {
           kind,
           lease: body.count("lease"),
           version: body.count("version"),
-          batches: body.nestedList("batches", maxBatches).map(parseBatch),
+          batches: body.nestedList("batches", maxTaskBatches).map(parseBatch),
         };
       case "generate":
         return {
@@ -313,7 +311,7 @@ const completeTaskRequest = codec<CompleteTaskRequest>(
     const body = fields.nested(kind);
     const result: TaskResult =
       kind === "losses"
-        ? { kind, sums: body.nestedList("sums", maxBatches).map(parseLossSum) }
+        ? { kind, sums: body.nestedList("sums", maxTaskBatches).map(parseLossSum) }
         : { kind, ids: body.list("ids", maxTokenIds).map(Number) };
     return { workerId: fields.text("workerId", 256), lease: fields.count("lease"), result };
   },

@@ -1,13 +1,20 @@
-import type { Http2Server, Http2Session, Settings } from "node:http2";
+import type { Http2Server } from "node:http2";
 import type { Server as TlsServer } from "node:tls";
 import grpc from "@grpc/grpc-js";
 import { hostPort } from "#lib/core/address";
+import type { ConnectionLimits } from "#lib/core/connection-gate";
 import { LockstepError } from "#lib/core/errors/index";
 import { OpenSockets } from "#lib/core/open-sockets";
 import { followTlsFiles } from "#lib/core/tls-files";
 import { silenceGrpcLog } from "./grpc-log.js";
-import { channelWindowBytes, keepaliveTimeMs, keepaliveTimeoutMs } from "./limits.js";
+import {
+  channelWindowBytes,
+  keepaliveTimeMs,
+  keepaliveTimeoutMs,
+  maxUnreadMessages,
+} from "./limits.js";
 import { toStatus } from "./rpc-errors.js";
+import { LimitedServer } from "./server-limits.js";
 import {
   assertBindAllowed,
   assertJoinToken,
@@ -27,6 +34,8 @@ interface GrpcServerOptions {
   readonly onHandled?: (method: string, code: string, seconds: number) => void;
   /** Told in a line for a person when the certificate files change. */
   readonly onTlsNews?: (line: string) => void;
+  /** Called when connections were closed for the limits' sake. */
+  readonly onRefusedConnections?: ConnectionLimits["onRefused"];
 }
 
 /** Facts about the caller that a handler may use. */
@@ -39,24 +48,24 @@ export interface CallContext {
   readonly signal: AbortSignal;
 }
 
-/** The two private members of grpc-js 1.14 that decide the server's HTTP/2 window and its certificate. */
+/** The private member of grpc-js 1.14 that makes the servers of its ports. */
 interface ServerInternals {
-  commonServerOptions: { settings?: Settings };
   createHttp2Server(credentials: grpc.ServerCredentials): Http2Server;
 }
 
 /**
- * A gRPC server with a flow-control window that suits tensors.
+ * A gRPC server with limits on what strangers take of it, and with a flow-control window that suits tensors.
  *
  * grpc-js applies `grpc-node.flow_control_window` to clients only, which leaves uploads at HTTP/2's
- * 64 KiB: 3 MB/s at 10 ms of latency. The override reaches into the pinned version's private
- * members; a test checks what a client is really offered.
+ * 64 KiB: 3 MB/s at 10 ms of latency.
  */
 export class GrpcServer {
   readonly #server: grpc.Server;
+  readonly #limits: LimitedServer;
   readonly #options: GrpcServerOptions;
   /** Of the addresses that the host's name has. */
   readonly #sockets: OpenSockets[] = [];
+  readonly #paths = new Set<string>();
 
   constructor(options: GrpcServerOptions) {
     silenceGrpcLog();
@@ -67,7 +76,23 @@ export class GrpcServer {
       "grpc.keepalive_timeout_ms": keepaliveTimeoutMs,
       "grpc.enable_channelz": 0,
     });
-    widenWindow(this.#server, options.windowBytes ?? channelWindowBytes);
+    const { security, onHandled } = options;
+    this.#limits = new LimitedServer(this.#server, {
+      windowBytes: options.windowBytes ?? channelWindowBytes,
+      maxReceiveBytes: options.maxReceiveBytes,
+      provenBy:
+        security.joinToken !== undefined
+          ? "headers"
+          : security.tls !== undefined
+            ? "handshake"
+            : "message",
+      admit: (headers, peer) =>
+        assertJoinToken(security, grpc.Metadata.fromHttp2Headers(headers), peer),
+      onRefusedCall: (path, code) =>
+        onHandled?.(this.#paths.has(path) ? methodOf(path) : "unknown", code, 0),
+      onRefusedConnections: options.onRefusedConnections,
+    });
+    // After the limits' gate, so that it sees what is accepted, and not what is handed over.
     onHttp2Server(this.#server, (http2Server) => this.#sockets.push(new OpenSockets(http2Server)));
     followCertificates(this.#server, options);
   }
@@ -98,6 +123,7 @@ export class GrpcServer {
       (call: grpc.ServerReadableStream<Request, Reply>, callback: grpc.sendUnaryData<Reply>) => {
         // A caller that vanishes shows as an error of the iteration; without a listener it would be fatal.
         call.on("error", () => {});
+        limitUnread(call);
         void this.#handle(definition.path, call, async (context) => {
           // An aborted caller must not leave the handler waiting for more.
           context.signal.addEventListener("abort", () =>
@@ -160,6 +186,7 @@ export class GrpcServer {
 
   /** Ends idle connections, gives calls in progress `graceMs`, then cuts them; no socket is open afterwards. */
   async close(graceMs = 500): Promise<void> {
+    this.#limits.close();
     await new Promise<void>((resolve) => {
       const timer = setTimeout(() => {
         this.#server.forceShutdown();
@@ -185,6 +212,7 @@ export class GrpcServer {
       : definition.responseStream
         ? "serverStream"
         : "unary";
+    this.#paths.add(definition.path);
     this.#server.register(
       definition.path,
       handler as grpc.UntypedHandleCall,
@@ -209,7 +237,6 @@ export class GrpcServer {
     let code = "OK";
     try {
       const peer = peerAddress(call.getPeer());
-      assertJoinToken(this.#options.security, call.metadata, peer);
       const certificate = certificateHolder(call);
       return await handle({ peer, certificate, metadata: call.metadata, signal: abort.signal });
     } catch (error) {
@@ -218,14 +245,12 @@ export class GrpcServer {
     } finally {
       // grpc-js also says "cancelled" after a normal end; nobody listens any more by then.
       (call as NodeJS.EventEmitter).off("cancelled", onCancelled);
-      this.#options.onHandled?.(
-        path.slice(path.lastIndexOf("/") + 1),
-        code,
-        (performance.now() - startedAt) / 1000,
-      );
+      this.#options.onHandled?.(methodOf(path), code, (performance.now() - startedAt) / 1000);
     }
   }
 }
+
+const methodOf = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
 
 /** grpc-js joins an IPv6 host and its port by a colon alone. */
 function peerAddress(peer: string): string {
@@ -259,21 +284,6 @@ async function* decodedEach<T>(messages: AsyncIterable<T>): AsyncGenerator<T> {
   for await (const message of messages) yield decoded(message);
 }
 
-function widenWindow(server: grpc.Server, windowBytes: number): void {
-  const { commonServerOptions } = server as unknown as ServerInternals;
-  commonServerOptions.settings = {
-    ...commonServerOptions.settings,
-    initialWindowSize: windowBytes,
-  };
-  onHttp2Server(server, (http2Server) =>
-    http2Server.on(
-      "session",
-      (session: Http2Session & { setLocalWindowSize(bytes: number): void }) =>
-        session.setLocalWindowSize(windowBytes),
-    ),
-  );
-}
-
 /** Calls back with each HTTP/2 server that grpc-js makes, before it listens. */
 function onHttp2Server(server: grpc.Server, callback: (http2Server: Http2Server) => void): void {
   const internals = server as unknown as ServerInternals;
@@ -285,20 +295,22 @@ function onHttp2Server(server: grpc.Server, callback: (http2Server: Http2Server)
   };
 }
 
-/** Through the same private member: grpc-js follows files by a timer, and forgets what it had when one is broken. */
+/** grpc-js follows files by a timer, and forgets what it had when one is broken. */
 function followCertificates(server: grpc.Server, options: GrpcServerOptions): void {
   const files = tlsFilesOf(options.security, options.onTlsNews ?? (() => {}));
   if (files === undefined) return;
-  const internals = server as unknown as ServerInternals;
-  const createHttp2Server = internals.createHttp2Server.bind(server);
-  internals.createHttp2Server = (credentials) => {
-    const http2Server = createHttp2Server(credentials);
+  onHttp2Server(server, (http2Server) => {
     const tlsServer = http2Server as unknown as TlsServer;
     // They may have changed since the credentials' texts were read.
     tlsServer.setSecureContext(files.texts);
     followTlsFiles(tlsServer, files);
-    return http2Server;
-  };
+  });
+}
+
+/** grpc-js reads 16 messages ahead, of whatever size. */
+function limitUnread(call: object): void {
+  const { _readableState: state } = call as { _readableState: { highWaterMark: number } };
+  state.highWaterMark = maxUnreadMessages;
 }
 
 async function drained(

@@ -21,6 +21,7 @@ const statusOfCode: Partial<Record<ErrorCode, grpc.status>> = {
   E_RUN_OVER: grpc.status.FAILED_PRECONDITION,
   E_OTHER_RUN: grpc.status.FAILED_PRECONDITION,
   E_RPC_UNAVAILABLE: grpc.status.CANCELLED,
+  E_TOO_MANY_WORKERS: grpc.status.RESOURCE_EXHAUSTED,
   E_SHARD_BUSY: grpc.status.RESOURCE_EXHAUSTED,
   E_PUSH_GROUP: grpc.status.INVALID_ARGUMENT,
   E_PUSH_STEP: grpc.status.FAILED_PRECONDITION,

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { test } from "node:test";
 import fc from "fast-check";
 import { type Lease, LeaseTable } from "#coordinator/leases";
@@ -295,4 +296,33 @@ test("a result that is refused leaves its item open", async () => {
   assert.equal(queue.complete({ ...request, result: losses }), false);
   assert.equal(queue.complete({ ...request, result: losses }), true);
   assert.deepEqual(work.accepted, [0]);
+});
+
+test("whoever joins again and again fills no table, and no label with what it likes", () => {
+  const membership = new Membership({
+    heartbeatTimeoutMs: 1_000,
+    deterministic: true,
+    now: () => 0,
+  });
+  const join = (name: string): string => {
+    const secret = randomUUID();
+    return membership.join({
+      ...{ name, host: "h", pid: 1, deviceKind: "k", deviceType: "cpu", secret },
+      incarnation: randomUUID(),
+    }).workerId;
+  };
+  assert.match(join(`a"} 1\n${"x".repeat(4_000)}`), /^a-1-x{60}$/);
+  assert.equal(join("\n"), "-");
+  const numVisits = 30_000;
+  const ids = new Set<string>();
+  for (let visit = 0; visit < numVisits; visit++) {
+    const id = join(`visitor-${visit}`);
+    ids.add(id);
+    membership.remove(id);
+  }
+  assert.equal(ids.size, numVisits);
+  // A name that was used long ago is no way to the id of another.
+  assert.notEqual(join("visitor-0"), "visitor-0");
+  while (membership.size < 4_096) join("w");
+  assert.throws(() => join("w"), { code: "E_TOO_MANY_WORKERS" });
 });

@@ -66,8 +66,7 @@ test("a run's events add up", async () => {
   assert.equal(value('reducer_received_bytes_total{shard="0"}'), 14 * 134e6);
   assert.equal(value('rpc_requests_total{method="CompleteTask",code="OK"}'), 28);
   // Totals of the worker's device up to its last report, lost or not.
-  assert.equal(value('device_seconds_total{worker="worker-1",device_type="cpu"}'), 6 * 14);
-  assert.equal(value('device_seconds_total{worker="worker-2",device_type="cpu"}'), 6 * 4);
+  assert.equal(value('workers_device_seconds_total{device_type="cpu"}'), 6 * 14 + 6 * 4);
 });
 
 test("steps without an update are counted, and the loss scale is 1 where nothing scales", async () => {
@@ -89,6 +88,26 @@ test("a lost worker's gauges go, one that left is no failure", async () => {
   assert.equal(series(text, 'lockstep_workers{state="idle"}'), 0);
 });
 
+test("workers that come and go leave no series but their part of totals", async () => {
+  const visit = (n: number): readonly LockstepEvent[] => {
+    const workerId = `w-${n}`;
+    const device = { deviceType: "gpu", utilization: 1, memoryUsedBytes: 1, memoryTotalBytes: 2 };
+    return [
+      { type: "worker.joined", workerId, host: "h", pid: n, deviceKind: "k", deviceType: "gpu" },
+      { type: "worker.state", workerId, state: "computing" },
+      { type: "worker.telemetry", workerId, ...device, deviceSeconds: 3 } as LockstepEvent,
+      { type: n % 2 === 0 ? "worker.lost" : "worker.left", workerId, reason: "gone" },
+    ];
+  };
+  const numVisits = 200;
+  const visits = Array.from({ length: numVisits }, (_, n) => visit(n)).flat();
+  const text = await metricsOf(visits).registry.metrics();
+  assert.doesNotMatch(text, /worker="w-/);
+  assert.equal(series(text, 'lockstep_workers_device_seconds_total{device_type="gpu"}'), 600);
+  assert.equal(series(text, 'lockstep_workers{state="lost"}'), numVisits / 2);
+  assert.equal(series(text, 'lockstep_workers{state="computing"}'), 0);
+});
+
 test("a worker that registers again does not turn its device seconds back", async () => {
   const telemetry = (deviceSeconds: number): LockstepEvent => ({
     type: "worker.telemetry",
@@ -100,7 +119,7 @@ test("a worker that registers again does not turn its device seconds back", asyn
     deviceSeconds,
   });
   const text = await metricsOf([10, 25, 5, 8].map(telemetry)).registry.metrics();
-  assert.equal(series(text, 'lockstep_device_seconds_total{worker="w",device_type="gpu"}'), 33);
+  assert.equal(series(text, 'lockstep_workers_device_seconds_total{device_type="gpu"}'), 33);
 });
 
 test("a worker's observer fills its metrics", async () => {

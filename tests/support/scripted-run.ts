@@ -81,6 +81,7 @@ export async function startScriptedRun(): Promise<ScriptedRun> {
       bytes: 1e9,
     });
     bus.publish({ type: "group.requeued", step, group: 0, workerId: "worker-1", reason: "test" });
+    bus.publish({ type: "pushes.waiting", shard: 0, numPushes: 1 });
     bus.publish({ type: "worker.lost", workerId: "worker-2", reason: "test" });
   };
 

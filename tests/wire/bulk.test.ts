@@ -1,11 +1,17 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import http2 from "node:http2";
 import { after, test } from "node:test";
 import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { LockstepError } from "#lib/core/errors/index";
 import { BulkClient } from "#lib/wire/bulk-client";
-import { maxBulkMessageBytes, type PushReply, pushGradientsMethod } from "#lib/wire/bulk-protocol";
+import {
+  encodePullRequest,
+  maxBulkMessageBytes,
+  type PushReply,
+  pushGradientsMethod,
+} from "#lib/wire/bulk-protocol";
 import { type BulkHandlers, registerBulkService } from "#lib/wire/bulk-server";
 import {
   chunkPayloadBytes,
@@ -284,8 +290,8 @@ test("a port in use is named", async () => {
   await assert.rejects(second.listen("127.0.0.1", port), { code: "E_PORT_IN_USE" });
 });
 
-test("a client is really offered the wide window, on streams and on the connection", async () => {
-  const { port } = await serve(notServed);
+test("a client is really offered the wide window, on the connection once it has sent a message", async () => {
+  const { port } = await serve({ ...notServed, pullParameters: () => new Uint8Array(1) });
   const session = http2.connect(`http://127.0.0.1:${port}`);
   closers.push(() => session.destroy());
   const settings = await new Promise<http2.Settings>((resolve, reject) => {
@@ -293,11 +299,25 @@ test("a client is really offered the wide window, on streams and on the connecti
     session.once("error", reject);
   });
   assert.equal(settings.initialWindowSize, 8 * 1024 * 1024);
-  // The connection's WINDOW_UPDATE follows the SETTINGS frame; a ping's answer comes after both.
-  await new Promise<void>((resolve, reject) => {
-    session.ping((error) => (error === null ? resolve() : reject(error)));
+  // A WINDOW_UPDATE of the connection is there before a ping's answer.
+  const offered = async (): Promise<number | undefined> => {
+    await new Promise<void>((resolve, reject) => {
+      session.ping((error) => (error === null ? resolve() : reject(error)));
+    });
+    return session.state.remoteWindowSize;
+  };
+  assert.equal(await offered(), 65_535);
+  const pull = session.request({
+    ":method": "POST",
+    ":path": "/lockstep.v1.Bulk/PullParameters",
+    "content-type": "application/grpc",
   });
-  assert.equal(session.state.remoteWindowSize, 8 * 1024 * 1024);
+  const message = encodePullRequest({ version: 1 });
+  const prefix = Buffer.alloc(5);
+  prefix.writeUInt32BE(message.length, 1);
+  pull.end(Buffer.concat([prefix, message]));
+  await once(pull.resume(), "end");
+  assert.equal(await offered(), 8 * 1024 * 1024 - prefix.length - message.length);
 });
 
 test("a frame whose bytes changed is refused with its place", async () => {

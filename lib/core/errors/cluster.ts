@@ -31,6 +31,11 @@ export const clusterErrors = {
     "The worker asks for its next task again; nothing needs to be done.",
     { retryable: true },
   ),
+  E_TOO_MANY_WORKERS: entry<{ host: string; limit: number }>(
+    (d) => `A worker of ${d.host} cannot join: ${d.limit} take part, as many as may.`,
+    "Look for what starts workers again and again; one that is silent is forgotten after heartbeat_timeout_ms.",
+    { retryable: true },
+  ),
   E_JOIN_TOKEN: entry<{ peer: string }>(
     (d) => `The join token of ${d.peer} is missing or wrong.`,
     "Give the worker the same join token as the coordinator (join_token_file).",

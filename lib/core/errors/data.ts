@@ -175,4 +175,16 @@ export const dataErrors = {
     (d) => `${d.name} is ${d.value}, but has to be ${d.expected}.`,
     "Correct the batch settings; global_batch_size counts the rows of one optimizer update.",
   ),
+  E_TASK_TOO_LARGE: entry<{
+    what: string;
+    amount: number;
+    limit: number;
+    unit: string;
+    parts: string;
+    change: string;
+  }>(
+    (d) =>
+      `${d.what} takes ${d.amount} ${d.unit} in one message to a worker, which holds at most ${d.limit}: ${d.parts}. What makes it smaller: ${d.change}.`,
+    "Change what the message names; a lease travels in one piece.",
+  ),
 };
