@@ -8,4 +8,4 @@ export const defaultLeaseTimeoutMs = 600_000;
 /** Workers hear that the job is over, and leave; those that do not are not waited for longer. */
 export const farewellTimeoutMs = 2_000;
 /** What a worker reported has been sent before: the shards tell of it within a moment. */
-export const bytesAfterReportMs = 5_000;
+export const defaultBytesAfterReportMs = 5_000;

@@ -159,6 +159,8 @@ export interface CoordinatorOptions {
   readonly heartbeatTimeoutMs?: number;
   /** @default 600000 */
   readonly leaseTimeoutMs?: number;
+  /** Within which the bytes of a group must have come that a worker reported. @default 5000 */
+  readonly bytesAfterReportMs?: number;
   readonly resume?: {
     readonly state: CheckpointState;
     /** Kind of the device that computed before: it holds for this process too. null: the first worker's. */

@@ -9,7 +9,7 @@ import { isDue, isEvaluationDue } from "./due.js";
 import { EvaluationWork, GenerationWork } from "./inference-work.js";
 import type { Court } from "./court.js";
 import { firstLeaseId, LeaseTable } from "./leases.js";
-import { defaultLeaseTimeoutMs } from "./limits.js";
+import { defaultBytesAfterReportMs, defaultLeaseTimeoutMs } from "./limits.js";
 import type {
   CheckpointState,
   CoordinatorOptions,
@@ -214,6 +214,7 @@ export class TrainingRun {
       numGroups: gradientGroups,
       objective: job.objective,
       microBatches: (group) => plan.microBatches(step, group),
+      bytesAfterReportMs: this.#options.bytesAfterReportMs ?? defaultBytesAfterReportMs,
       newLeases: () => this.#leaseTable(gradientGroups),
       shards: this.#shards,
       jury: this.#court.juryOf("group", step),

@@ -6,7 +6,6 @@ import type { Task, TaskResult } from "#lib/wire/control-messages";
 import type { EventBus } from "#lib/wire/event-bus";
 import { ComparedWork, type Jury } from "./compared-work.js";
 import type { Lease, LeaseTable } from "./leases.js";
-import { bytesAfterReportMs } from "./limits.js";
 import { addLossSums } from "./loss-sums.js";
 import type { ArrivedGroup } from "./reducer/shard-state.js";
 import type { ShardGroup } from "./shards.js";
@@ -24,6 +23,8 @@ interface TrainingStepOptions {
   readonly objective: ObjectiveJob;
   readonly microBatches: (group: number) => readonly Batch[];
   readonly newLeases: () => LeaseTable;
+  /** Within which the bytes of a group must have come that a worker reported. */
+  readonly bytesAfterReportMs: number;
   readonly shards: Pick<ShardGroup, "count" | "changeFence" | "restartStep">;
   readonly jury: Jury;
   readonly bus: EventBus;
@@ -57,7 +58,7 @@ export class TrainingStep implements Work {
       numItems: options.numGroups,
       numShards: options.shards.count,
       jury: options.jury,
-      what: (group) => ({ step: options.step, group }),
+      what: (group) => ({ step: options.step + 1, group }),
     });
     this.#results.setWanted(this.#leases);
     this.#completed = this.#begin();
@@ -97,7 +98,7 @@ export class TrainingStep implements Work {
     const { item: group, workerId } = lease;
     this.#results.of(group).reported(lease.id, workerId, addLossSums(losses), key);
     // What was reported has been sent: whose bytes do not come has lost them.
-    this.#leases.reported(lease.id, bytesAfterReportMs);
+    this.#leases.reported(lease.id, this.#options.bytesAfterReportMs);
     this.#look(lease);
   }
 

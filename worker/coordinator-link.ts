@@ -14,6 +14,7 @@ import {
 import type { MemberPass } from "#lib/wire/member";
 import { createProcessorReader } from "./device.js";
 import { EngineFailure } from "./engine-client.js";
+import { isMembershipOver } from "./failures.js";
 import type { DeviceReading, WorkerOptions } from "./options.js";
 import { untilReachable } from "./reachable.js";
 import type { Session } from "./session.js";
@@ -82,8 +83,15 @@ export class CoordinatorLink {
     }
   }
 
-  /** @param state what the worker is at, read at each heartbeat */
-  startHeartbeats(reply: RegisterReply, state: () => WorkerState): void {
+  /**
+   * @param state what the worker is at, read at each heartbeat
+   * @param onOver called when the coordinator does not know this registration
+   */
+  startHeartbeats(
+    reply: RegisterReply,
+    state: () => WorkerState,
+    onOver: (error: unknown) => void,
+  ): void {
     const beat = (): void => {
       this.#control
         .heartbeat({
@@ -92,8 +100,11 @@ export class CoordinatorLink {
           ...this.#readDevice(),
           deviceSeconds: (performance.now() - this.#startedAt) / 1000,
         })
-        // Being unknown or unheard shows in the loop, which knows what to do about it.
-        .catch((error: unknown) => this.#options.observer?.retrying?.(error));
+        .catch((error: unknown) => {
+          this.#options.observer?.retrying?.(error);
+          // Transfers to shards of a coordinator that is gone would be repeated for long.
+          if (isMembershipOver(error)) onOver(error);
+        });
     };
     beat();
     this.#heartbeat = setInterval(beat, reply.heartbeatIntervalMs);

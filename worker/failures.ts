@@ -1,11 +1,8 @@
-import { isLockstepError, type LockstepError } from "#lib/core/errors/index";
+import { isLockstepError } from "#lib/core/errors/index";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import { EngineFailure } from "./engine-client.js";
+import { isUnreachable } from "./reachable.js";
 import { isTransientRefusal } from "./transfers.js";
-
-/** The coordinator or a shard was away. */
-export const isUnreachable = (error: unknown): error is LockstepError =>
-  isLockstepError(error) && (error.code === "E_RPC_UNAVAILABLE" || error.code === "E_RPC_TIMEOUT");
 
 /** A shard did not take or give bytes; the coordinator lets the worker join anew. */
 export const isTransferFailure = (error: unknown): boolean =>

@@ -119,7 +119,11 @@ class WorkerLoop {
     this.#session = session;
     this.#asking = AbortSignal.any([session.signal, this.#impatient]);
     options.observer?.registered?.(reply.workerId);
-    this.#link.startHeartbeats(reply, () => this.#state);
+    this.#link.startHeartbeats(
+      reply,
+      () => this.#state,
+      (error) => session.fail(error),
+    );
     const engine =
       this.#engine?.jobId === job.jobId ? this.#engine : await this.#replaceEngine(job);
     if (job.frozen !== undefined && !engine.client.hasFrozen) {
