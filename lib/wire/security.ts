@@ -205,7 +205,7 @@ export function certificateHolder(call: {
   const certificate = call.getAuthContext().sslPeerCertificate;
   if (certificate === undefined) return undefined;
   const subject = Object.entries(certificate.subject ?? {}).map(
-    ([key, value]) => `${key}=${value}`,
+    ([key, value]) => `${key}=${String(value)}`,
   );
   const names = [...subject, ...(certificate.subjectaltname ? [certificate.subjectaltname] : [])];
   return names.join(", ") || certificate.fingerprint256;
