@@ -15,6 +15,7 @@ import { runWorker } from "#worker/worker";
 import type { ConsoleFlags } from "./console.js";
 import { readToken } from "#run/http-token";
 import { memoryLines } from "#run/memory-lines";
+import { supervisedIncarnation } from "#run/own-workers";
 import { counted } from "#lib/core/format";
 import {
   exitCodes,
@@ -95,6 +96,7 @@ export async function workerCommand(
       coordinatorAddress: options.coordinator,
       security: await loadWireSecurity(options.security),
       name: options.name,
+      ...(isSupervised() ? { incarnation: supervisedIncarnation() } : {}),
       deviceKind,
       deviceType: telemetry.deviceType,
       advice:

@@ -16,6 +16,7 @@ import { turnWorkersAway } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
 import { readToken } from "./http-token.js";
 import { claimOutputDirectory, type OutputClaim } from "./output-directory.js";
+import { incarnationsOf } from "./own-workers.js";
 import { prepareRun } from "./prepare.js";
 import type { PreparedRun } from "./prepared-run.js";
 import { pushOf, type PushResult } from "./push.js";
@@ -168,7 +169,8 @@ class Cluster {
       this.workers = await this.#startWorkers(this.#config, {
         ...{ controlAddress, note },
         prepared: () => this.#prepared,
-        onExit: ({ pid, reason }) => this.coordinator?.reportWorkerExit(pid, reason),
+        onExit: ({ pid, reason }) =>
+          this.coordinator?.reportWorkerExit(incarnationsOf(pid), reason),
         onExhausted: (error) => this.#fail(error),
       });
     } else note(howToJoin(this.#config, door.port));
