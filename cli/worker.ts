@@ -15,6 +15,7 @@ import { runWorker } from "#worker/worker";
 import type { ConsoleFlags } from "./console.js";
 import { httpSecurity } from "#run/http-security";
 import { memoryLines } from "#run/memory-lines";
+import { supervisedIncarnation } from "#run/own-workers";
 import { counted } from "#lib/core/format";
 import {
   exitCodes,
@@ -97,6 +98,7 @@ export async function workerCommand(
       coordinatorAddress: options.coordinator,
       security: await loadWireSecurity(options.security, (line) => log(`warning: ${line}`)),
       name: options.name,
+      ...(isSupervised() ? { incarnation: supervisedIncarnation() } : {}),
       deviceKind,
       deviceType: telemetry.deviceType,
       advice:

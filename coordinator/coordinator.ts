@@ -200,10 +200,13 @@ export class Coordinator {
     this.#parts?.run.fail(error);
   }
 
-  /** A supervisor of local workers knows of an exit before any timeout does. */
-  reportWorkerExit(pid: number, reason: string): void {
-    for (const { workerId, pid: memberPid } of this.#membership.members()) {
-      if (memberPid === pid) this.#parts?.control.removeWorker(workerId, reason);
+  /**
+   * A supervisor of local workers knows of an exit before any timeout does.
+   * @param incarnations what those of the process begin with: other machines have processes of its id
+   */
+  reportWorkerExit(incarnations: string, reason: string): void {
+    for (const { workerId, incarnation } of this.#membership.members()) {
+      if (incarnation.startsWith(incarnations)) this.#parts?.control.removeWorker(workerId, reason);
     }
   }
 

@@ -18,6 +18,7 @@ import { finishRun, savedSoFar } from "./finish.js";
 import { httpSecurity } from "./http-security.js";
 import { checkMessages } from "./message-limits.js";
 import { claimOutputDirectory, type OutputClaim } from "./output-directory.js";
+import { incarnationsOf } from "./own-workers.js";
 import { prepareRun } from "./prepare.js";
 import type { PreparedRun } from "./prepared-run.js";
 import { pushOf, type PushResult } from "./push.js";
@@ -171,7 +172,8 @@ class Cluster {
       this.workers = await this.#startWorkers(this.#config, {
         ...{ controlAddress, note },
         prepared: () => this.#prepared,
-        onExit: ({ pid, reason }) => this.coordinator?.reportWorkerExit(pid, reason),
+        onExit: ({ pid, reason }) =>
+          this.coordinator?.reportWorkerExit(incarnationsOf(pid), reason),
         onExhausted: (error) => this.#fail(error),
       });
       tellProgress(bus, this.workers);

@@ -9,6 +9,7 @@ import { countGpus } from "#worker/telemetry";
 import { type ClusterRun, openCluster, type WorkersOptions } from "./cluster-run.js";
 import { besideWorkers, memoryLines } from "./memory-lines.js";
 import { metricsTargetsFile } from "./output-contents.js";
+import { startedHere } from "./own-workers.js";
 import type { RunOptions } from "./run-handle.js";
 import { logDirectoryOf, logTail, Supervisor, type WorkerExit } from "./supervisor.js";
 
@@ -97,8 +98,9 @@ async function workerEnvironments(
 ): Promise<(index: number) => Record<string, string>> {
   const numGpus = config.use_cpu ? 0 : await countGpus();
   return (index) => {
-    if (config.use_cpu) return { CUDA_VISIBLE_DEVICES: "" };
-    return numGpus === 0 ? {} : { CUDA_VISIBLE_DEVICES: String(index % numGpus) };
+    if (config.use_cpu) return { ...startedHere, CUDA_VISIBLE_DEVICES: "" };
+    if (numGpus === 0) return startedHere;
+    return { ...startedHere, CUDA_VISIBLE_DEVICES: String(index % numGpus) };
   };
 }
 

@@ -24,7 +24,7 @@ const defaultBeatMs = 2_000;
 /** An owner of whom nothing else can be known counts as gone after so long without a sign of life. */
 const defaultSilentMs = 30_000;
 
-export interface ClaimOptions {
+interface ClaimOptions {
   /** Called once, when another process took the directory because this one was silent. */
   readonly onLost?: (error: LockstepError) => void;
   /** A line for a person who waits. */

@@ -38,11 +38,12 @@ export class CoordinatorLink {
   readonly #readDevice: () => DeviceReading;
   readonly #startedAt = performance.now();
   /** Of this life of the process. */
-  readonly #incarnation = randomUUID();
+  readonly #incarnation: string;
   #heartbeat: NodeJS.Timeout | undefined;
 
   constructor(options: WorkerOptions) {
     this.#options = options;
+    this.#incarnation = options.incarnation ?? randomUUID();
     this.#control = new ControlClient({
       address: options.coordinatorAddress,
       security: options.security ?? {},

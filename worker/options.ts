@@ -56,6 +56,8 @@ export interface WorkerOptions {
   /** host:port of the coordinator's control service. */
   readonly coordinatorAddress: string;
   readonly security?: WireSecurity;
+  /** Of this life of the process, and of no other one. @default random */
+  readonly incarnation?: string;
   /** Name to be shown under; the coordinator makes it unique. */
   readonly name?: string;
   /** Everything that decides the bits of a result. @default that of this machine's processor */

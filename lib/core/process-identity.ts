@@ -13,7 +13,7 @@ export interface ProcessIdentity {
   readonly domain: string | null;
 }
 
-export type ProcessState = "running" | "gone" | "unknown";
+type ProcessState = "running" | "gone" | "unknown";
 
 let own: ProcessIdentity | undefined;
 let ownBoot: string | null | undefined;

@@ -4,8 +4,8 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
-import { claimFolder } from "#run/claim-files";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
+import { namesOfRun } from "#tests/support/run-files";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 // A run that is over, started again as deploy/kustomize starts it.
@@ -38,9 +38,9 @@ async function freePort(): Promise<number> {
   return typeof address === "object" && address !== null ? address.port : 0;
 }
 
-/** Every file and directory with its bytes and its time; the claim, of which each start makes another, excepted. */
+/** Every file and directory with its bytes and its time. */
 async function stampsOf(directory: string): Promise<Readonly<Record<string, string>>> {
-  const names = (await readdir(directory, { recursive: true })).filter(isOfRun).sort();
+  const names = namesOfRun(directory);
   const stamps: Record<string, string> = {};
   for (const name of ["", ...names]) {
     const { size, mtimeMs } = await stat(join(directory, name));
@@ -48,8 +48,6 @@ async function stampsOf(directory: string): Promise<Readonly<Record<string, stri
   }
   return stamps;
 }
-
-const isOfRun = (name: string): boolean => !name.startsWith(claimFolder);
 
 const note = ({ lines }: CommandOutcome): string =>
   lines.filter((line) => line.includes("Nothing is left to do")).join("\n");

@@ -7,6 +7,7 @@ import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
 import { claimFolder } from "#run/claim-files";
+import { namesOfRun } from "#tests/support/run-files";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 // A run that was stopped for so long that another machine took its output directory.
@@ -24,10 +25,8 @@ after(() => job.remove());
 
 /** Files of a run, with their bytes; workers' logs are their own. */
 function filesIn(output: string): Readonly<Record<string, string>> {
-  const names = readdirSync(output, { recursive: true })
-    .map(String)
-    .filter((name) => !name.startsWith(claimFolder) && !name.startsWith("logs"));
-  const files = names.sort().filter((name) => statSync(join(output, name)).isFile());
+  const names = namesOfRun(output).filter((name) => !name.startsWith("logs"));
+  const files = names.filter((name) => statSync(join(output, name)).isFile());
   return Object.fromEntries(files.map((name) => [name, readFileSync(join(output, name), "hex")]));
 }
 

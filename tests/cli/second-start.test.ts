@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { listOwnedCheckpoints, readOutputRecord } from "#lib/checkpoint/index";
 import { packageRoot } from "#lib/core/paths";
-import { claimFolder } from "#run/claim-files";
 import { writeCaseModel } from "#tests/support/case-job";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
+import { namesOfRun } from "#tests/support/run-files";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 // What a second start finds in an output directory, in real processes on an engine without TensorFlow.
@@ -61,12 +61,6 @@ const firstStep = (outcome: CommandOutcome): number | undefined =>
 const checkpoints = async (name: string): Promise<string[]> =>
   (await readdir(path(name))).filter((each) => each.startsWith("checkpoint-")).sort();
 
-/** All but the claim, of which each start makes another. */
-const filesOf = async (name: string): Promise<string[]> =>
-  (await readdir(path(name), { recursive: true }))
-    .filter((each) => !each.startsWith(claimFolder))
-    .sort();
-
 function refused(outcome: CommandOutcome, code: string, pattern: RegExp): void {
   assert.equal(outcome.code, 1, outcome.stderr);
   assert.match(outcome.stderr, new RegExp(`"code":"${code}"`));
@@ -108,7 +102,7 @@ test("another job's result is refused by what differs, before data is read, or r
   await trained("used");
   await writeFile(path("used", "notes.txt"), "mine");
   await writeFile(path("used", "logs", "notes.txt"), "mine");
-  const before = await filesOf("used");
+  const before = namesOfRun(path("used"));
   const lr = ["--learning_rate", "2e-3"];
   const other = await train("used", ...lr);
   refused(
@@ -124,7 +118,7 @@ test("another job's result is refused by what differs, before data is read, or r
   const local = await run("train-local", "used", [...lr, "--save_strategy", "no"]);
   assert.equal(local.code, 1);
   assert.match(local.stderr, /E_OUTPUT_DIR_OTHER_RUN/);
-  assert.deepEqual(await filesOf("used"), before);
+  assert.deepEqual(namesOfRun(path("used")), before);
 
   const clean = await trained(
     ...(["used", ...lr, "--overwrite_output_dir"] as const),
@@ -381,7 +375,7 @@ test("a finished run is complete, whatever it saved, and changes no file", async
     const limit = name === "best" ? ["--save_total_limit", "1", "--learning_rate", "5"] : [];
     await trained(name, ...args, ...limit);
     const state = async (): Promise<string[]> => {
-      const names = await filesOf(name);
+      const names = namesOfRun(path(name));
       const contents = await Promise.all(
         names.map((file) => readFile(path(name, file), "base64").catch(() => "directory")),
       );

@@ -21,7 +21,7 @@ import {
   type TestWorker,
 } from "#tests/support/cluster";
 import { apart } from "#tests/support/output-owner";
-import { testIdentity } from "#tests/support/scripted-member";
+import { registered, testIdentity } from "#tests/support/scripted-member";
 import { runWorker } from "#worker/worker";
 
 // Who a worker is, and where it finds what it needs.
@@ -117,6 +117,28 @@ test("the kind of a device whose bytes are with the shards is the run's", limit,
   const third = spawnWorker(controlAddress, { LOCKSTEP_TEST_DEVICE_KIND: "A" });
   assert.equal((await run).mastersSha256, oracle.mastersSha256);
   assert.equal((await third.exited).code, 0);
+});
+
+test("the exit of a process takes no worker of another machine with it", limit, async () => {
+  const { recorder, coordinator, controlAddress } = await started();
+  const run = coordinator.run();
+  const clients = [0, 1].map(() => new ControlClient({ address: controlAddress, security: {} }));
+  const [own, other] = await Promise.all(
+    clients.map(async (client) => {
+      const identity = { ...testIdentity(), host: os.hostname(), pid: process.pid };
+      return { ...(await registered(client, identity)), identity };
+    }),
+  );
+  coordinator.reportWorkerExit(own?.identity.incarnation ?? "", "killed");
+  assert.deepEqual(
+    recorder.of("worker.lost").map(({ workerId }) => workerId),
+    [own?.workerId],
+  );
+  await clients[1]?.leave({ workerId: other?.workerId ?? "", reason: "it is done" });
+  for (const client of clients) client.close();
+  const worker = spawnWorker(controlAddress);
+  assert.equal((await run).mastersSha256, oracle.mastersSha256);
+  assert.equal((await worker.exited).code, 0);
 });
 
 const hasIpv6 = Object.values(os.networkInterfaces()).some((all) =>

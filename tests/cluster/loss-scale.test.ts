@@ -39,7 +39,7 @@ async function run(
   );
   for (const worker of workers) {
     void worker.exited.then(({ signal }) =>
-      coordinator.reportWorkerExit(worker.pid, `exit ${signal}`),
+      coordinator.reportWorkerExit(worker.incarnation, `exit ${signal}`),
     );
   }
   return { outcome: await coordinator.run(), recorder };

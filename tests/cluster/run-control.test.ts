@@ -149,7 +149,7 @@ test(
     const { coordinator, address, recorder } = await started();
     const running = coordinator.run();
     const control = new ControlClient({ address, security: {} });
-    const { workerId, shardAddresses, pass } = await registered(control);
+    const { workerId, shardAddresses, pass } = await registered(control, identity);
     const task = await control.nextTask({ workerId, maxWaitMs: 5_000, heldLeases: [] });
     assert.ok(task.kind === "train");
     const shards = shardAddresses.map(
@@ -176,7 +176,7 @@ test(
     assert.equal(whole?.outcome, "complete");
     const half = range(wire, 1).subarray(0, 100_000);
     await assert.rejects(shards[1]?.pushGradients(lease, half) ?? Promise.resolve(), /bytes/);
-    coordinator.reportWorkerExit(identity.pid, "killed");
+    coordinator.reportWorkerExit(identity.incarnation, "killed");
     for (const client of shards) client.close();
     control.close();
     const worker = spawnWorker(address);
@@ -339,7 +339,7 @@ test("a stop request with nobody to finish the step takes effect", limit, async 
     checkpointing: { everySteps: 0, save: savesInto(saved) },
   });
   const worker = spawnWorker(address, { LOCKSTEP_TEST_FAULT: "computed:1" });
-  void worker.exited.then(() => coordinator.reportWorkerExit(worker.pid, "killed"));
+  void worker.exited.then(() => coordinator.reportWorkerExit(worker.incarnation, "killed"));
   void recorder.until(({ type }) => type === "worker.lost").then(() => coordinator.requestStop());
   const outcome = await coordinator.run();
   assert.equal(outcome.outcome, "interrupted");

@@ -50,7 +50,7 @@ async function run(
     workers.push(worker);
     if (options.reportExits !== false) {
       void worker.exited.then(({ code, signal }) =>
-        coordinator.reportWorkerExit(worker.pid, `exit ${code ?? signal}`),
+        coordinator.reportWorkerExit(worker.incarnation, `exit ${code ?? signal}`),
       );
     }
   };

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerPhase } from "#worker/options";
 import { runWorker } from "#worker/worker";
@@ -59,6 +60,7 @@ try {
   const outcome = await runWorker({
     coordinatorAddress: process.env["LOCKSTEP_TEST_COORDINATOR"] ?? "",
     name: process.env["LOCKSTEP_TEST_NAME"] ?? "",
+    incarnation: process.env["LOCKSTEP_TEST_INCARNATION"] ?? randomUUID(),
     security: JSON.parse(process.env["LOCKSTEP_TEST_SECURITY"] ?? "{}"),
     deviceKind: process.env["LOCKSTEP_TEST_DEVICE_KIND"] ?? "fake",
     engineModule: new URL("./fake-engine.js", import.meta.url).href,

@@ -1,4 +1,5 @@
 import { type ChildProcess, fork } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import type { CoordinatorOptions, StepSource } from "#coordinator/options";
 import type { LockstepEvent } from "#lib/core/events";
 import { ignoredTarget, type Batch } from "#lib/core/batch";
@@ -238,6 +239,7 @@ export function coordinatorOptions(
 
 export interface TestWorker {
   readonly pid: number;
+  readonly incarnation: string;
   readonly process: ChildProcess;
   /** Facts that the process sent: phases, then its outcome. */
   readonly facts: unknown[];
@@ -254,10 +256,16 @@ export function spawnWorker(
   env: Readonly<Record<string, string>> = {},
   [execPath = process.execPath, ...execArgv]: readonly string[] = [],
 ): TestWorker {
+  const incarnation = randomUUID();
   const child = fork(new URL("./cluster-worker.js", import.meta.url), {
     execPath,
     ...(execPath === process.execPath ? {} : { execArgv: [...execArgv, process.execPath] }),
-    env: { ...process.env, LOCKSTEP_TEST_COORDINATOR: address, ...env },
+    env: {
+      ...process.env,
+      LOCKSTEP_TEST_COORDINATOR: address,
+      LOCKSTEP_TEST_INCARNATION: incarnation,
+      ...env,
+    },
     stdio: ["ignore", "inherit", "pipe", "ipc"],
   });
   let stderr = "";
@@ -268,6 +276,7 @@ export function spawnWorker(
   child.on("message", (fact) => facts.push(fact));
   return {
     pid: child.pid ?? 0,
+    incarnation,
     process: child,
     facts,
     exited: new Promise((resolve) => {

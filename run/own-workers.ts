@@ -1,0 +1,16 @@
+import { randomBytes } from "node:crypto";
+
+/** Names this process to the workers that it starts; other machines have processes of the same ids. */
+const variable = "LOCKSTEP_STARTED_BY";
+const life = randomBytes(12).toString("hex");
+
+/** For the environment of workers that this process starts. */
+export const startedHere: Readonly<Record<string, string>> = { [variable]: life };
+
+/** What the incarnations of a process begin with that this one started. */
+export const incarnationsOf = (pid: number): string => `${life}/${pid}/`;
+
+/** A worker's own incarnation, by which whoever started it knows it. */
+export function supervisedIncarnation(): string {
+  return `${process.env[variable] ?? ""}/${process.pid}/${randomBytes(12).toString("hex")}`;
+}
