@@ -14,6 +14,7 @@ import {
 } from "./limits.js";
 import { Membership } from "./membership.js";
 import type { CoordinatorOptions, RunOutcome } from "./options.js";
+import { Refusals } from "./refusals.js";
 import { Quarantine } from "./quarantine.js";
 import { startShardThread } from "./reducer/client.js";
 import type { RunLife } from "./reducer/fence.js";
@@ -111,7 +112,8 @@ export class Coordinator {
       shards.onRpc((method, code, seconds) =>
         bus.publish({ type: "rpc.handled", method, code, seconds }),
       );
-      shards.onRefused((refused) => bus.publish({ ...refused, type: "push.refused" }));
+      const refusals = new Refusals(bus, () => performance.now());
+      shards.onRefused((refused) => refusals.add(refused));
       shards.onFailure((error) => run.fail(error));
       const control = new ControlService({
         life,

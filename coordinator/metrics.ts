@@ -214,7 +214,7 @@ export class CoordinatorMetrics {
         this.#diverged.inc();
         break;
       case "push.refused":
-        this.#refusedPushes.inc({ code: event.code });
+        this.#refusedPushes.inc({ code: event.code }, 1 + event.numUntold);
         break;
       case "checkpoint.saved":
         this.#checkpoints.inc();

@@ -59,7 +59,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       return `warning: ${event.workerIds.map((id) => printable(id)).join(" and ")} computed different bits for ${what}; it is computed once more`;
     }
     case "push.refused":
-      return `refused bytes of ${printable(event.workerId || "a worker without a name")} at ${printable(event.peer)}: ${event.code}`;
+      return `refused bytes of ${printable(event.workerId || "a worker without a name")} at ${printable(event.peer)}: ${event.code}${event.numUntold === 0 ? "" : `, and ${event.numUntold} more before`}`;
     case "group.requeued":
       return `step ${event.step + 1} group ${event.group} is leased again, ${printable(event.workerId)}: ${printable(event.reason)}`;
     case "step.completed": {

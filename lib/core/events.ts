@@ -77,6 +77,8 @@ export type LockstepEvent =
       readonly peer: string;
       readonly code: string;
       readonly reason: string;
+      /** Others before it that no event tells of: they came too fast. */
+      readonly numUntold: number;
     }
   | StepCompleted
   | {

@@ -236,6 +236,41 @@ test("an engine's error of the last worker ends the run, named", limit, async ()
   assert.equal((await worker.exited).code, 1);
 });
 
+test("an engine's error on one device leaves the run to the others", limit, async () => {
+  const { coordinator, recorder, address } = await started();
+  const running = coordinator.run();
+  const broken = spawnWorker(address, { LOCKSTEP_TEST_ENGINE_FAILURE: "no lowering" });
+  assert.equal((await broken.exited).code, 1);
+  const worker = spawnWorker(address);
+  assert.equal((await running).mastersSha256, oracle.mastersSha256);
+  assert.equal((await worker.exited).code, 0);
+  assert.match(recorder.of("worker.quarantined")[0]?.reason ?? "", /no lowering/);
+});
+
+test(
+  "a worker that fails again and again is kept out for a while; the others go on",
+  limit,
+  async () => {
+    const { coordinator, recorder, address } = await started();
+    const running = coordinator.run();
+    const failing = new ControlClient({ address, security: {} });
+    for (let failure = 0; failure < 5; failure++) {
+      const { workerId } = await registered(failing, identity);
+      const report = { workerId, lease: 0, code: "E_ENGINE_CRASHED", message: "out of memory" };
+      await failing.reportFailure({ ...report, fatal: false });
+    }
+    const { workerId, retryAfterMs } = await failing.register(identity);
+    assert.deepEqual([workerId, retryAfterMs > 20_000], ["", true]);
+    failing.close();
+    const worker = spawnWorker(address);
+    assert.equal((await running).mastersSha256, oracle.mastersSha256);
+    assert.equal((await worker.exited).code, 0);
+    const [kept, ...more] = recorder.of("worker.quarantined");
+    assert.deepEqual([kept?.seconds, more.length], [30, 0]);
+    assert.match(kept?.reason ?? "", /5 failures.*out of memory/);
+  },
+);
+
 test("workers outlive a coordinator that is killed and started again", limit, async () => {
   const first = fork(new URL("../support/cluster-coordinator.js", import.meta.url), {
     env: { ...process.env, LOCKSTEP_TEST_STEPS: String(totalSteps) },
