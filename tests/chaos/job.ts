@@ -60,7 +60,7 @@ async function widen(from: string, into: string): Promise<void> {
   }
 }
 
-export interface JobFacts {
+interface JobFacts {
   readonly inputs: ChaosInputs;
   readonly isReal: boolean;
   readonly isLarge: boolean;

@@ -1,7 +1,7 @@
 import { RandomStream } from "#lib/core/random";
 
 /** Points of a worker's loop at which its process waits for the director. */
-export const workerPhases = [
+const workerPhases = [
   "registering",
   "asking",
   "pulling",
@@ -13,7 +13,7 @@ export const workerPhases = [
   "evaluating",
 ] as const;
 /** The same of a coordinator. */
-export const coordinatorPhases = [
+const coordinatorPhases = [
   "starting",
   "opening",
   "reducing",
@@ -33,7 +33,7 @@ export type Moment =
   | { readonly at: "bytes"; readonly afterBytes: number };
 
 /** Calls of the wire by their last name. */
-export const calls = [
+const calls = [
   "Register",
   "NextTask",
   "CompleteTask",

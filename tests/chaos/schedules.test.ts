@@ -102,7 +102,7 @@ test("a group that counts twice or not at all is a problem, and so is a step tha
   assert.equal(problemsOfResult({ ...expected, state: "t" }, expected).length, 1);
 });
 
-for (const seed of [3, 4, 5, 7, 8]) {
+for (const seed of [3, 19, 22, 27, 36]) {
   test(`seed ${seed} ends with the undisturbed run's bits`, async () => {
     await holds(fake, scheduleOf(seed));
   });

@@ -8,7 +8,7 @@ export const controlPort = 7070;
  * Where a run's connections pass: the coordinator listens on one address of the loopback network, its workers
  * know another, and between them lie proxies, with the same ports.
  */
-export interface Addresses {
+interface Addresses {
   readonly coordinator: string;
   /** Where messages are taken apart. */
   readonly messages: string;
