@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
+import { parseJson } from "#lib/core/json-text";
 import { readRegularFile } from "#lib/core/regular-file";
 import { isRecord } from "./file-reader.js";
 import { maxConfigBytes } from "./limits.js";
@@ -18,7 +19,7 @@ export async function readModelConfigText(directory: string): Promise<ModelConfi
   const text = (await readRegularFile(file, limits)).toString("utf8");
   let config: unknown;
   try {
-    config = JSON.parse(text);
+    config = parseJson(text);
   } catch (cause) {
     throw new LockstepError("E_JSON_FILE", { file, problem: String(cause) }, { cause });
   }
@@ -59,6 +60,11 @@ function withDtype(configText: string, dtype: FloatDtype): string {
 function withOldRotary(text: string, config: Readonly<Record<string, unknown>>): string {
   const parameters = config["rope_parameters"];
   if (!isRecord(parameters) || "rope_theta" in config || "rope_scaling" in config) return text;
+  // What v4 has no words for stays as it is.
+  const isKnownForm = Object.values(parameters).every(
+    (value) => isFlat(value) || (isRecord(value) && Object.values(value).every(isFlat)),
+  );
+  if (!isKnownForm) return text;
   const block = /"rope_parameters"\s*:\s*/.exec(text);
   if (block === null) return text;
   const start = block.index + block[0].length;
@@ -94,6 +100,12 @@ function withOldRotary(text: string, config: Readonly<Record<string, unknown>>):
   ];
   return text.slice(0, end) + added.map((field) => `,\n  ${field}`).join("") + text.slice(end);
 }
+
+/** A number, text or literal, or a list of them. */
+const isFlat = (value: unknown): boolean =>
+  typeof value !== "object" ||
+  value === null ||
+  (Array.isArray(value) && value.every((each) => typeof each !== "object" || each === null));
 
 /** The index after the brace that closes the one at `start`; strings are skipped. */
 function closingBrace(text: string, start: number): number | undefined {
