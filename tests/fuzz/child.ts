@@ -8,7 +8,7 @@ import { type Assignment, assignmentVariable, type Message, progressBytes } from
 const meter = meterBuffers();
 const tried = refuseNetwork();
 // What is watched is loaded after the meters.
-const { findTarget } = await import("./targets/index.js");
+const { findTargets } = await import("./targets/index.js");
 const { inputBytes, inputValue } = await import("./input.js");
 const { describe, tryInput, usualMaxBufferBytes } = await import("./trial.js");
 
@@ -17,7 +17,8 @@ const inputsPerTurn = 16;
 
 const assignment = JSON.parse(process.env[assignmentVariable] ?? "{}") as Assignment;
 const { seed, from, to, files, folder } = assignment;
-const target = findTarget(assignment.target);
+const [target] = await findTargets(assignment.target);
+if (target === undefined) throw new RangeError("no target");
 const stray: string[] = [];
 process.on("unhandledRejection", (reason) => {
   stray.push(`a rejection that nobody handled: ${textOf(reason)}`);
@@ -89,7 +90,7 @@ process.exit(0);
 
 /** Makes the input before it is timed. */
 function makeRun(input: number): () => unknown {
-  const key = { target: target.name, seed, input };
+  const key = { target: assignment.target, seed, input };
   if (reader.kind === "property") {
     const value = inputValue(reader, key);
     return () => reader.check(value);

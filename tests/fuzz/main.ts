@@ -8,7 +8,7 @@ import { parseArgs } from "node:util";
 import { type Fault, runTarget, type TargetReport, usualJobs } from "./campaign.js";
 import { inputBytes, inputValue } from "./input.js";
 import type { Target } from "./target.js";
-import { findTarget, targets } from "./targets/index.js";
+import { allTargets, findTargets } from "./targets/index.js";
 import { plan } from "./plan.js";
 import fc from "fast-check";
 
@@ -16,7 +16,7 @@ const usage = `node scripts/fuzz.mjs [--inputs N | --minutes N] [--seed S] [--ta
 node scripts/fuzz.mjs --target NAME --seed S --input I [--save FILE]    one input again
 node scripts/fuzz.mjs --target NAME --file FILE                         a kept input
 
-targets: ${targets.map(({ name }) => name).join(", ")}
+targets: ${(await allTargets()).map(({ name }) => name).join(", ")}
 `;
 
 const { values } = parseArgs({
@@ -50,7 +50,10 @@ try {
 }
 
 async function campaign(): Promise<void> {
-  const chosen = values.target?.map(findTarget) ?? targets;
+  const chosen =
+    values.target === undefined
+      ? await allTargets()
+      : (await Promise.all(values.target.map(findTargets))).flat();
   const firstSeed = whole("seed", values.seed);
   const jobs = Math.max(1, whole("jobs", values.jobs));
   const endMs =
@@ -123,7 +126,9 @@ function print(reports: readonly TargetReport[]): void {
 async function replay(): Promise<void> {
   const [name, ...more] = values.target ?? [];
   if (name === undefined || more.length > 0) throw new RangeError("one --target is needed");
-  const target = findTarget(name);
+  const [target, ...others] = await findTargets(name);
+  if (target === undefined || others.length > 0)
+    throw new RangeError(`${name} is a group of targets`);
   const seed = whole("seed", values.seed);
   const input = whole("input", values.input ?? "0");
   if (values.save !== undefined || values.file === undefined) await show(target, seed, input);

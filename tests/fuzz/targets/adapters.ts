@@ -63,7 +63,7 @@ const adapterFile = (
   },
 });
 
-export const adapterTargets: readonly Target[] = [
-  adapterFile("adapter-config", "adapter_config.json", "json", 3),
-  adapterFile("adapter-weights", "adapter_model.safetensors", "bytes", 1),
+export const targets: readonly Target[] = [
+  adapterFile("adapters/config", "adapter_config.json", "json", 3),
+  adapterFile("adapters/weights", "adapter_model.safetensors", "bytes", 1),
 ];

@@ -100,7 +100,7 @@ const checkpointFile = (name: string, file: string, form: "json" | "text" | "byt
 });
 
 const outputRecord: Target = {
-  name: "output-record",
+  name: "checkpoints/output-record",
   share: 1,
   async open(folder) {
     const finished = {
@@ -128,7 +128,7 @@ const outputRecord: Target = {
 };
 
 const trainerStateFile: Target = {
-  name: "trainer-state",
+  name: "checkpoints/trainer-state",
   share: 1,
   open: async (folder) => ({
     kind: "bytes",
@@ -150,7 +150,7 @@ const logEntry = fc.record({
   loss: fc.double({ noNaN: true, noDefaultInfinity: true }),
 });
 const trainerStateRoundTrip = property(
-  "trainer-state-written",
+  "checkpoints/trainer-state-written",
   1,
   fc.record({
     global_step: fc.nat(),
@@ -171,7 +171,7 @@ const trainerStateRoundTrip = property(
 const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value ?? null));
 
 const optimizerRoundTrip = property(
-  "optimizer-state-written",
+  "checkpoints/optimizer-state-written",
   1,
   fc.record({
     sizes: fc.array(fc.nat(40), { minLength: 1, maxLength: 4 }),
@@ -209,13 +209,13 @@ const optimizerRoundTrip = property(
   },
 );
 
-export const checkpointTargets: readonly Target[] = [
-  checkpointFile("checkpoint-state", stateFile, "json"),
-  checkpointFile("checkpoint-record", `${ownFolder}/run.json`, "json"),
-  checkpointFile("checkpoint-config", configFile, "text"),
-  checkpointFile("checkpoint-checksums", checksumsFile, "json"),
+export const targets: readonly Target[] = [
+  checkpointFile("checkpoints/state", stateFile, "json"),
+  checkpointFile("checkpoints/record", `${ownFolder}/run.json`, "json"),
+  checkpointFile("checkpoints/config", configFile, "text"),
+  checkpointFile("checkpoints/checksums", checksumsFile, "json"),
   checkpointFile(
-    "checkpoint-optimizer",
+    "checkpoints/optimizer",
     `${ownFolder}/optimizer-00002-of-00002.safetensors`,
     "bytes",
   ),

@@ -9,6 +9,7 @@ import { contentOf, type DataSource, readExamples, sourceFiles } from "#lib/data
 import { findSources, loadTokenizer, prepareDataset } from "#lib/data/index";
 import { objectiveOf } from "#lib/objectives/index";
 import { readRawExamples } from "#lib/data/readers/index";
+import { mutateBytes } from "../byte-mutations.js";
 import { type ByteReader, property, type Target } from "../target.js";
 import { all, copyFixture, fixture, inFile, readFixture, texts } from "./files.js";
 
@@ -109,7 +110,7 @@ const csvTexts = [
   "\ufefftext\r\none\r\ntwo\r\n",
 ];
 
-const parquet = dataFile("parquet", 6, ".parquet", {
+const parquet = dataFile("data/parquet", 6, ".parquet", {
   form: "bytes",
   corpus: [
     ...["none", "gzip", "snappy", "zstd"].map((name) => readFixture("parquet", `${name}.parquet`)),
@@ -118,19 +119,23 @@ const parquet = dataFile("parquet", 6, ".parquet", {
 });
 
 /** Compressed lines whose content is hostile, and streams that are. */
-const gzipLines = dataFile("jsonl-gz", 1, ".jsonl.gz", {
+const gzipLines = dataFile("data/jsonl-gz", 1, ".jsonl.gz", {
   form: "bytes",
   corpus: jsonCorpus.map((content) => gzipSync(content)),
+  generate: (draw) => gzipSync(mutateBytes(draw.pick(jsonCorpus), draw, jsonCorpus, words)),
 });
 
 const datasetInfo: Target = {
-  name: "dataset-info",
+  name: "data/dataset-info",
   share: 2,
   async open(folder) {
     const from = fixture("configs", "data");
     copyFixture(from, folder, ["greetings.json", "sums.jsonl", "translations.csv"]);
     const valid = readFixture("configs", "data", "dataset_info.json");
-    const names = Object.keys(JSON.parse(valid.toString("utf8")) as object);
+    const names = Object.keys(JSON.parse(valid.toString("utf8")) as object).filter(
+      // Of a hub, which nothing is fetched from.
+      (name) => name !== "poems",
+    );
     return {
       kind: "bytes",
       form: "json",
@@ -160,7 +165,7 @@ configs:
 # Data
 `;
 const dataCard: Target = {
-  name: "data-card",
+  name: "data/card",
   share: 1,
   async open(folder) {
     copyFixture(fixture("configs", "data"), folder, ["sums.jsonl"]);
@@ -178,7 +183,7 @@ const dataCard: Target = {
 
 /** Examples through tokenizer, template, split and layout, as a run prepares them. */
 const prepared: Target = {
-  name: "prepared-data",
+  name: "data/prepared",
   share: 1,
   async open(folder) {
     const tokenizer = await loadTokenizer(fixture("tok"));
@@ -209,7 +214,7 @@ const prepared: Target = {
 /** Text of every kind of character that JSON and CSV can hold. */
 const field = fc.string({ unit: "grapheme", minLength: 1, maxLength: 12 });
 const writtenRows = property(
-  "data-written",
+  "data/written",
   2,
   fc.record({
     names: fc.uniqueArray(fc.constantFrom("text", "b", "a b", "é"), { minLength: 2, maxLength: 4 }),
@@ -236,24 +241,27 @@ const writtenRows = property(
   },
 );
 
-export const dataTargets: readonly Target[] = [
-  dataFile("jsonl", 5, ".jsonl", {
+export const targets: readonly Target[] = [
+  dataFile("data/jsonl", 5, ".jsonl", {
     form: "text",
     corpus: [...jsonCorpus, ...fixtures("25-json", ".jsonl"), ...fixtures("20-label", ".jsonl")],
   }),
-  dataFile("json", 4, ".json", {
+  dataFile("data/json", 4, ".json", {
     form: "json",
     corpus: [
       ...rows.map((row) => Buffer.from(JSON.stringify([row, row]))),
       readFixture("configs", "data", "greetings.json"),
     ],
   }),
-  dataFile("csv", 4, ".csv", {
+  dataFile("data/csv", 4, ".csv", {
     form: "text",
     corpus: [...texts(...csvTexts), ...fixtures("20-label", ".csv")],
   }),
-  dataFile("tsv", 1, ".tsv", { form: "text", corpus: texts("text\tlabel\na\t1\nb\t2\n") }),
-  dataFile("txt", 1, ".txt", { form: "text", corpus: texts("one\ntwo\n\nthree", "wörld\u0000") }),
+  dataFile("data/tsv", 1, ".tsv", { form: "text", corpus: texts("text\tlabel\na\t1\nb\t2\n") }),
+  dataFile("data/txt", 1, ".txt", {
+    form: "text",
+    corpus: texts("one\ntwo\n\nthree", "wörld\u0000"),
+  }),
   parquet,
   gzipLines,
   datasetInfo,

@@ -1,30 +1,31 @@
 import type { Target } from "../target.js";
-import { adapterTargets } from "./adapters.js";
-import { checkpointTargets } from "./checkpoints.js";
-import { dataTargets } from "./data.js";
-import { jobTargets } from "./jobs.js";
-import { modelTargets } from "./models.js";
-import { socketTargets } from "./sockets.js";
-import { weightTargets } from "./weights.js";
-import { wireTargets } from "./wire.js";
 
-/** Everything that reads what others wrote or sent. */
-export const targets: readonly Target[] = [
-  ...weightTargets,
-  ...modelTargets,
-  ...adapterTargets,
-  ...checkpointTargets,
-  ...dataTargets,
-  ...jobTargets,
-  ...wireTargets,
-  ...socketTargets,
-];
+/** Everything that reads what others wrote or sent, by the first part of the targets' names. */
+const groups: Readonly<Record<string, () => Promise<{ readonly targets: readonly Target[] }>>> = {
+  weights: () => import("./weights.js"),
+  models: () => import("./models.js"),
+  adapters: () => import("./adapters.js"),
+  checkpoints: () => import("./checkpoints.js"),
+  data: () => import("./data.js"),
+  jobs: () => import("./jobs.js"),
+  wire: () => import("./wire.js"),
+  sockets: () => import("./sockets.js"),
+};
 
-/** @throws RangeError for a name that none has */
-export function findTarget(name: string): Target {
-  const found = targets.find((target) => target.name === name);
-  if (found !== undefined) return found;
-  throw new RangeError(
-    `no target is called ${name}: ${targets.map((each) => each.name).join(", ")}`,
-  );
+export async function allTargets(): Promise<readonly Target[]> {
+  const loaded = await Promise.all(Object.values(groups).map((load) => load()));
+  return loaded.flatMap(({ targets }) => targets);
+}
+
+/**
+ * Loads what the target needs and no more. @param name of a target, or of a group for all of its targets
+ * @throws RangeError for a name that none has
+ */
+export async function findTargets(name: string): Promise<readonly Target[]> {
+  const [group = ""] = name.split("/");
+  const { targets } = (await groups[group]?.()) ?? { targets: [] };
+  const found = targets.filter((target) => target.name === name || group === name);
+  if (found.length > 0) return found;
+  const names = (await allTargets()).map((target) => target.name);
+  throw new RangeError(`no target is called ${name}: there are ${names.join(", ")}`);
 }

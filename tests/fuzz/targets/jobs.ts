@@ -69,12 +69,12 @@ const jobFile = (name: string, share: number, corpus: readonly Buffer[]): Target
 });
 
 const flagLines = [
-  "--learning_rate\n1e-4\n--bf16\n--no-packing\n--dataset=[a.jsonl, b.csv]\n--model\nm",
+  "--learning_rate\n1e-4\n--bf16\n--no-packing\n--dataset=[a.jsonl, b.csv]\n--model_name_or_path\nm",
   "job.yaml\n--lora-rank=8\n--seed\n-1\n--optim_args=a=1,b=2",
   "--\n--x\n--dataset\n[{path: a, type: alpaca}]",
 ];
 const flags: Target = {
-  name: "flags",
+  name: "jobs/flags",
   share: 2,
   open: async () => ({
     kind: "bytes",
@@ -87,7 +87,7 @@ const flags: Target = {
 };
 
 const jobRoundTrip = property(
-  "job-written",
+  "jobs/written",
   1,
   fc.record({
     model_name_or_path: fc.string({ unit: "grapheme", minLength: 1, maxLength: 20 }),
@@ -111,9 +111,9 @@ const jobRoundTrip = property(
   },
 );
 
-export const jobTargets: readonly Target[] = [
-  jobFile("job", 5, jobFiles),
-  jobFile("job-of-tools", 5, toolFiles),
+export const targets: readonly Target[] = [
+  jobFile("jobs/yaml", 5, jobFiles),
+  jobFile("jobs/tools", 5, toolFiles),
   flags,
   jobRoundTrip,
 ];

@@ -18,7 +18,7 @@ const configs = fs
   .map((name) => readFixture("models", name, "config.json"));
 
 const modelConfig: Target = {
-  name: "model-config",
+  name: "models/config",
   share: 4,
   open: async (folder) => ({
     kind: "bytes",
@@ -43,7 +43,26 @@ const sample = "Hello wörld, it's 2024!\n\n  def f(x): return x\t\ud83d\ude00 \
 const messages = [
   { role: "system", content: "Be brief." },
   { role: "user", content: sample },
-  { role: "assistant", content: "Yes.", tool_calls: [{ name: "f", arguments: { a: [1, 2.5] } }] },
+  { role: "assistant", content: "Yes." },
+  { role: "user", content: "And f?" },
+  { role: "assistant", content: "It is 3." },
+];
+const tools = [
+  {
+    type: "function",
+    function: { name: "f", description: "d", parameters: { type: "object", properties: {} } },
+  },
+];
+const call = {
+  id: "call00001",
+  type: "function",
+  function: { name: "f", arguments: { a: [1, 2.5] } },
+};
+const messagesWithTools = [
+  ...messages.slice(0, 4),
+  { role: "assistant", content: "", tool_calls: [call] },
+  { role: "tool", name: "f", content: "3", tool_call_id: "call00001" },
+  { role: "assistant", content: "It is 3." },
 ];
 
 /** What a run does with a tokenizer. */
@@ -57,6 +76,7 @@ async function useTokenizer(tokenizer: Tokenizer): Promise<void> {
   if (!tokenizer.hasChatTemplate) return;
   const template = tokenizer.requireChatTemplate();
   template.render(messages, { addGenerationPrompt: true });
+  template.forTools(tools).render(messagesWithTools, { addGenerationPrompt: false, tools });
   if (template.marksAnswers) template.renderMarked(messages, { addGenerationPrompt: false });
 }
 
@@ -126,14 +146,20 @@ const jinjaWords = [
 ];
 
 const chatTemplate = tokenizerFile(
-  "chat-template",
+  "models/chat-template",
   6,
   "chat_template.jinja",
   () => templateFiles.map((name) => readFixture("conversations", "templates", name)),
   { form: "text", words: jinjaWords },
 );
 
-const addedTokens = JSON.stringify({ "<a>": 300, "<b>": 301 });
+const addedTokens = (): string => {
+  const { model } = JSON.parse(readFixture("tok", "tokenizer.json").toString("utf8")) as {
+    readonly model: { readonly vocab: object };
+  };
+  const numTokens = Object.keys(model.vocab).length;
+  return JSON.stringify({ "<a>": numTokens, "<b>": numTokens + 1 });
+};
 const specialTokens = JSON.stringify({
   bos_token: {
     content: "<s>",
@@ -146,10 +172,10 @@ const specialTokens = JSON.stringify({
   additional_special_tokens: ["<x>", { content: "<y>", special: true }],
 });
 
-export const modelTargets: readonly Target[] = [
+export const targets: readonly Target[] = [
   modelConfig,
   tokenizerFile(
-    "tokenizer",
+    "models/tokenizer",
     6,
     "tokenizer.json",
     () => [
@@ -161,7 +187,7 @@ export const modelTargets: readonly Target[] = [
     { form: "json" },
   ),
   tokenizerFile(
-    "tokenizer-config",
+    "models/tokenizer-config",
     2,
     "tokenizer_config.json",
     () => [
@@ -171,12 +197,20 @@ export const modelTargets: readonly Target[] = [
     ],
     { form: "json" },
   ),
-  tokenizerFile("added-tokens", 1, "added_tokens.json", () => texts(addedTokens), { form: "json" }),
-  tokenizerFile("special-tokens-map", 1, "special_tokens_map.json", () => texts(specialTokens), {
+  tokenizerFile("models/added-tokens", 1, "added_tokens.json", () => texts(addedTokens()), {
     form: "json",
   }),
   tokenizerFile(
-    "generation-config",
+    "models/special-tokens-map",
+    1,
+    "special_tokens_map.json",
+    () => texts(specialTokens),
+    {
+      form: "json",
+    },
+  ),
+  tokenizerFile(
+    "models/generation-config",
     1,
     "generation_config.json",
     () => [readFixture("huggingface", "base_llama", "generation_config.json")],

@@ -48,7 +48,7 @@ const inputsPerCheck = 50;
 const maxHealthMs = 60_000;
 
 const http: Target = {
-  name: "http",
+  name: "sockets/http",
   share: 4,
   async open() {
     const bus = new InProcessEventBus();
@@ -140,7 +140,7 @@ function call(path: string, message: Uint8Array): Buffer {
 }
 
 const grpc: Target = {
-  name: "grpc",
+  name: "sockets/grpc",
   share: 4,
   async open() {
     const server = new GrpcServer({ security: {}, maxReceiveBytes: maxBulkMessageBytes });
@@ -178,4 +178,4 @@ const grpc: Target = {
   },
 };
 
-export const socketTargets: readonly Target[] = [http, grpc];
+export const targets: readonly Target[] = [http, grpc];

@@ -38,7 +38,7 @@ function lyingHeader(draw: Draw, corpus: readonly Uint8Array[]): Uint8Array {
 }
 
 const safetensors: Target = {
-  name: "safetensors",
+  name: "weights/safetensors",
   share: 4,
   open: async (folder) => ({
     kind: "bytes",
@@ -62,7 +62,7 @@ const tensor = fc.record({
 });
 
 const safetensorsRoundTrip = property(
-  "safetensors-written",
+  "weights/safetensors-written",
   1,
   fc.uniqueArray(tensor, { selector: ({ name }) => name, maxLength: 8 }),
   async (tensors, folder) => {
@@ -87,7 +87,7 @@ const safetensorsRoundTrip = property(
 );
 
 const weightsIndex: Target = {
-  name: "weights-index",
+  name: "weights/weights-index",
   share: 2,
   async open(folder) {
     const from = fixture("sharded-gpt2");
@@ -139,7 +139,7 @@ function builtGguf(draw: Draw): Uint8Array {
 }
 
 const gguf: Target = {
-  name: "gguf",
+  name: "weights/gguf",
   share: 2,
   async open(folder) {
     const out = join(folder, "out");
@@ -160,9 +160,4 @@ const gguf: Target = {
   },
 };
 
-export const weightTargets: readonly Target[] = [
-  safetensors,
-  safetensorsRoundTrip,
-  weightsIndex,
-  gguf,
-];
+export const targets: readonly Target[] = [safetensors, safetensorsRoundTrip, weightsIndex, gguf];

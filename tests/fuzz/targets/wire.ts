@@ -50,7 +50,7 @@ function controlMessage(draw: Draw): Uint8Array {
 }
 
 const control: Target = {
-  name: "control",
+  name: "wire/control",
   share: 20,
   open: async () => ({
     kind: "bytes",
@@ -76,7 +76,7 @@ const frameFields = fc.record({
 const sample = encodeFrame({ step: 1, group: 2, lease: 3, offset: 4 }, Buffer.from("payload"));
 
 const frames: Target = {
-  name: "frame",
+  name: "wire/frame",
   share: 20,
   open: async () => ({
     kind: "bytes",
@@ -100,7 +100,7 @@ const frames: Target = {
 };
 
 const writtenFrames = property(
-  "frame-written",
+  "wire/frame-written",
   5,
   fc.tuple(frameFields, fc.uint8Array({ maxLength: 100 }), fc.nat(), fc.nat(7)),
   ([fields, payload, position, bit]) => {
@@ -118,7 +118,7 @@ const writtenFrames = property(
 
 const range = Buffer.alloc(1_000);
 const bulk: Target = {
-  name: "bulk-request",
+  name: "wire/bulk-request",
   share: 10,
   open: async () => ({
     kind: "bytes",
@@ -147,7 +147,7 @@ const bulk: Target = {
 
 /** What a worker offers as the place of its payloads, and the messages whose payloads would lie there. */
 const offers: Target = {
-  name: "shared-ring",
+  name: "wire/shared-ring",
   share: 3,
   writes: ["/dev/shm/*", "/proc/*"],
   maxBufferBytes: 64 * 2 ** 20,
@@ -180,4 +180,4 @@ const offers: Target = {
   },
 };
 
-export const wireTargets: readonly Target[] = [control, frames, writtenFrames, bulk, offers];
+export const targets: readonly Target[] = [control, frames, writtenFrames, bulk, offers];
