@@ -4,6 +4,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { parseJson } from "#lib/core/json-text";
 import { readRegularFile } from "#lib/core/regular-file";
 import { isRecord } from "./file-reader.js";
+import { withJsonFields } from "./json-fields.js";
 import { maxConfigBytes } from "./limits.js";
 
 /** A model's config.json: its text, which is changed in place, and what it says. */
@@ -41,17 +42,30 @@ export function modelConfigFor(
   dtype: FloatDtype | undefined,
 ): string {
   const both = withOldRotary(text, config);
-  return dtype === undefined ? both : withDtype(both, dtype);
+  return dtype === undefined ? both : withDtype(both, config, dtype);
 }
 
 /** Sets `dtype` (v5) or `torch_dtype` (v4). */
-function withDtype(configText: string, dtype: FloatDtype): string {
+function withDtype(
+  configText: string,
+  config: Readonly<Record<string, unknown>>,
+  dtype: FloatDtype,
+): string {
+  const other = ["dtype", "torch_dtype"].filter((name) => !isTypeName(config[name]));
+  if (other.length > 0) {
+    const fields = Object.fromEntries(other.map((name) => [name, dtype]));
+    return withDtype(withJsonFields(configText, fields), { ...config, ...fields }, dtype);
+  }
   const pattern = /("(?:torch_)?dtype"\s*:\s*)(?:"[^"]*"|null)/g;
   if (pattern.test(configText)) return configText.replace(pattern, `$1"${dtype}"`);
   return configText.replace(/\{\s*(\}?)/, (_, close: string) =>
     close === "" ? `{\n  "dtype": "${dtype}",\n  ` : `{\n  "dtype": "${dtype}"\n}`,
   );
 }
+
+/** A type, or that nothing is said of it. */
+const isTypeName = (value: unknown): boolean =>
+  value === undefined || value === null || typeof value === "string";
 
 /**
  * Adds `rope_theta` and `rope_scaling` beside v5's `rope_parameters`: v4 ignores the new name and would

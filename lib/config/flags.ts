@@ -95,7 +95,7 @@ function parseScalar(raw: string, argument: string): unknown {
     throw new LockstepError("E_CONFIG_FLAG", { argument, reason });
   }
   try {
-    return parse(raw) as unknown;
+    return parse(raw, { prettyErrors: false }) as unknown;
   } catch (cause) {
     throw new LockstepError(
       "E_CONFIG_FLAG",

@@ -25,6 +25,7 @@ process.on("unhandledRejection", (reason) => {
 });
 process.on("uncaughtException", (error) => {
   stray.push(`an exception that nobody caught: ${textOf(error)}`);
+  process.stderr.write(`${textOf(error)}\n`);
 });
 
 const progress = new Float64Array(progressBytes / 8);

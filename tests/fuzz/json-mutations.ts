@@ -57,13 +57,19 @@ const values: readonly Json[] = [
   new Text(`[${"0,".repeat(5_000)}0]`),
 ];
 
+/** A value of its own: documents are changed in place. */
+function drawValue(draw: Draw): Json {
+  const value = draw.pick(values);
+  return value instanceof Text ? value : (JSON.parse(JSON.stringify(value)) as Json);
+}
+
 /** A JSON document with one to four values or keys of it changed; still JSON but for what JSON has no words for. */
 export function mutateJson(valid: Uint8Array, draw: Draw): Buffer {
   let root = JSON.parse(Buffer.from(valid).toString("utf8")) as Json;
   const numChanges = draw.oneIn(2) ? 1 : draw.between(1, 4);
   for (let i = 0; i < numChanges; i++) {
     const holders = [...containers(root)];
-    if (holders.length === 0 || draw.oneIn(50)) root = draw.pick(values);
+    if (holders.length === 0 || draw.oneIn(50)) root = drawValue(draw);
     else change(draw.pick(holders), holders, draw);
   }
   return Buffer.from(written(root)).subarray(0, maxInputBytes);
@@ -81,8 +87,8 @@ function change(holder: Holder, holders: readonly Holder[], draw: Draw): void {
   const keys = Object.keys(holder);
   const entries = holder as { [key: string]: Json };
   if (keys.length === 0) {
-    if (Array.isArray(holder)) holder.push(draw.pick(values));
-    else holder["a"] = draw.pick(values);
+    if (Array.isArray(holder)) holder.push(drawValue(draw));
+    else holder["a"] = drawValue(draw);
     return;
   }
   const key = draw.pick(keys);
@@ -95,7 +101,7 @@ function change(holder: Holder, holders: readonly Holder[], draw: Draw): void {
     case 1:
       // The same key twice, by a value that ends in one more entry.
       if (!Array.isArray(holder)) {
-        const again = `,${JSON.stringify(key)}:${written(draw.pick(values))}`;
+        const again = `,${JSON.stringify(key)}:${written(drawValue(draw))}`;
         entries[key] = new Text(written(value) + again);
       } else holder.push(value);
       return;
@@ -123,10 +129,10 @@ function change(holder: Holder, holders: readonly Holder[], draw: Draw): void {
         entries[key] = value.slice(0, at) + draw.pick(["", "\0", "\n", "x", "{{", "\u2028"]);
         return;
       }
-      entries[key] = draw.pick(values);
+      entries[key] = drawValue(draw);
       return;
     default:
-      entries[key] = draw.pick(values);
+      entries[key] = drawValue(draw);
   }
 }
 
