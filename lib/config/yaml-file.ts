@@ -34,7 +34,7 @@ export async function readConfigFile(file: string): Promise<ReadonlyMap<string, 
 export function parseConfigText(text: string, file: string): ReadonlyMap<string, SourcedValue> {
   const lineCounter = new LineCounter();
   // Drawing the line of each of thousands of errors takes the square of a long line's length; one is told.
-  const document = parseDocument(text, { lineCounter, prettyErrors: false });
+  const document = parseText(text, lineCounter, file);
   const problem = document.errors[0];
   if (problem !== undefined) {
     throw new LockstepError("E_CONFIG_SYNTAX", { file, reason: reasonOf(problem, lineCounter) });
@@ -52,6 +52,20 @@ export function parseConfigText(text: string, file: string): ReadonlyMap<string,
     values.set(key, { value: root[key], where: `${file}:${line}` });
   }
   return values;
+}
+
+/** @throws E_CONFIG_SYNTAX for what is nested too deep */
+function parseText(text: string, lineCounter: LineCounter, file: string): Document.Parsed {
+  try {
+    return parseDocument(text, { lineCounter, prettyErrors: false });
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    throw new LockstepError(
+      "E_CONFIG_SYNTAX",
+      { file, reason: "it is nested too deep." },
+      { cause },
+    );
+  }
 }
 
 /** The parser's words with the place, and what a person most likely did. */

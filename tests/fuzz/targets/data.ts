@@ -93,9 +93,11 @@ const dataFile = (
   share: number,
   extension: string,
   reader: Pick<ByteReader, "corpus" | "form"> & Partial<ByteReader>,
+  limits: Pick<Target, "maxBufferBytes"> = {},
 ): Target => ({
   name,
   share,
+  ...limits,
   open: async (folder) => ({
     kind: "bytes",
     words,
@@ -110,13 +112,24 @@ const csvTexts = [
   "\ufefftext\r\none\r\ntwo\r\n",
 ];
 
-const parquet = dataFile("data/parquet", 6, ".parquet", {
-  form: "bytes",
-  corpus: [
-    ...["none", "gzip", "snappy", "zstd"].map((name) => readFixture("parquet", `${name}.parquet`)),
-    readFixture("conversations", "arrow.parquet"),
-  ],
-});
+const parquet = dataFile(
+  "data/parquet",
+  6,
+  ".parquet",
+  {
+    form: "bytes",
+    corpus: [
+      ...["none", "gzip", "snappy", "zstd"].map((name) =>
+        readFixture("parquet", `${name}.parquet`),
+      ),
+      readFixture("conversations", "arrow.parquet"),
+    ],
+  },
+  {
+    // A page and its window, each of 128 MiB at most, twice over: a run reads skipping and then not.
+    maxBufferBytes: 2 * 256 * 2 ** 20,
+  },
+);
 
 /** Compressed lines whose content is hostile, and streams that are. */
 const gzipLines = dataFile("data/jsonl-gz", 1, ".jsonl.gz", {
