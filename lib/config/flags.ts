@@ -1,5 +1,6 @@
 import { parse } from "yaml";
 import { LockstepError } from "#lib/core/errors/index";
+import { yamlDepthProblem } from "#lib/core/yaml-depth";
 
 /** A value together with the place that set it, for messages. */
 export interface SourcedValue {
@@ -93,6 +94,10 @@ function parseScalar(raw: string, argument: string): unknown {
     // A shell puts nothing in the place of a variable that is not set.
     const reason = "its value is empty; null says that there is none";
     throw new LockstepError("E_CONFIG_FLAG", { argument, reason });
+  }
+  const tooDeep = yamlDepthProblem(raw);
+  if (tooDeep !== undefined) {
+    throw new LockstepError("E_CONFIG_FLAG", { argument, reason: `of its value, ${tooDeep}` });
   }
   try {
     return parse(raw, { prettyErrors: false }) as unknown;

@@ -2,6 +2,7 @@ import { isUtf8 } from "node:buffer";
 import { type Document, isMap, isScalar, LineCounter, parseDocument, type YAMLError } from "yaml";
 import { LockstepError } from "#lib/core/errors/index";
 import { openRegularFile, readAll } from "#lib/core/regular-file";
+import { yamlDepthProblem } from "#lib/core/yaml-depth";
 import type { SourcedValue } from "./flags.js";
 
 /**
@@ -34,7 +35,11 @@ export async function readConfigFile(file: string): Promise<ReadonlyMap<string, 
 export function parseConfigText(text: string, file: string): ReadonlyMap<string, SourcedValue> {
   const lineCounter = new LineCounter();
   // Drawing the line of each of thousands of errors takes the square of a long line's length; one is told.
-  const document = parseText(text, lineCounter, file);
+  const tooDeep = yamlDepthProblem(text);
+  if (tooDeep !== undefined) {
+    throw new LockstepError("E_CONFIG_SYNTAX", { file, reason: `${tooDeep}.` });
+  }
+  const document = parseDocument(text, { lineCounter, prettyErrors: false });
   const problem = document.errors[0];
   if (problem !== undefined) {
     throw new LockstepError("E_CONFIG_SYNTAX", { file, reason: reasonOf(problem, lineCounter) });
@@ -52,20 +57,6 @@ export function parseConfigText(text: string, file: string): ReadonlyMap<string,
     values.set(key, { value: root[key], where: `${file}:${line}` });
   }
   return values;
-}
-
-/** @throws E_CONFIG_SYNTAX for what is nested too deep */
-function parseText(text: string, lineCounter: LineCounter, file: string): Document.Parsed {
-  try {
-    return parseDocument(text, { lineCounter, prettyErrors: false });
-  } catch (cause) {
-    if (!(cause instanceof RangeError)) throw cause;
-    throw new LockstepError(
-      "E_CONFIG_SYNTAX",
-      { file, reason: "it is nested too deep." },
-      { cause },
-    );
-  }
 }
 
 /** The parser's words with the place, and what a person most likely did. */

@@ -5,7 +5,8 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { type Fault, runTarget, type TargetReport, usualJobs } from "./campaign.js";
+import { runTarget, type TargetReport, usualJobs } from "./campaign.js";
+import { faultText } from "./fault-text.js";
 import { inputBytes, inputValue } from "./input.js";
 import type { Target } from "./target.js";
 import { allTargets, findTargets } from "./targets/index.js";
@@ -96,18 +97,6 @@ function lineOf(report: TargetReport): string {
     `${numRefused} refused by ${codes.size} codes, ${numFaults} faults; ` +
     `${report.cpuSeconds.toFixed(1)} s, an input at most ${report.maxCpuSeconds.toFixed(2)} s and ${mebibytes} MiB of buffers`
   );
-}
-
-function faultText({ target, seed, input, problem, stack, count }: Fault): string {
-  const frames = stack
-    .split("\n")
-    .filter((line) => /^\s+at /.test(line))
-    .slice(0, 5);
-  return [
-    `  FAULT, ${count} times: ${problem}`,
-    ...frames,
-    `  again: node scripts/fuzz.mjs --target ${target} --seed ${seed} --input ${input}`,
-  ].join("\n");
 }
 
 function print(reports: readonly TargetReport[]): void {

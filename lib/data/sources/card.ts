@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { parse } from "yaml";
 import { LockstepError } from "#lib/core/errors/index";
+import { yamlDepthProblem } from "#lib/core/yaml-depth";
 import { isRecord, maxModelTextBytes, readTextFile } from "#lib/data/files";
 
 /** YAML at the head of a card: those of the largest data sets have some 300,000 characters. */
@@ -38,6 +39,8 @@ export async function readSubsets(directory: string): Promise<readonly Subset[]>
   if (head.length > maxHeadChars) {
     return fail(`its head has ${head.length} characters; at most ${maxHeadChars} are read`);
   }
+  const tooDeep = yamlDepthProblem(head);
+  if (tooDeep !== undefined) return fail(`of its head, ${tooDeep}`);
   let card: unknown;
   try {
     card = parse(head, { maxAliasCount: 16, prettyErrors: false });
