@@ -26,6 +26,7 @@ import {
 } from "#lib/core/parameter-layout";
 import { clipCoefficient, totalNorm } from "#lib/optim/index";
 import { BulkClient } from "#lib/wire/bulk-client";
+import type { MemberPass } from "#lib/wire/member";
 import { median } from "./frame/compare.js";
 
 const numShards = Number(process.argv[3] ?? 2);
@@ -38,6 +39,13 @@ const layout = buildParameterLayout(
   ],
   "bfloat16",
 );
+
+const life = { runId: "bench", epoch: 1 };
+const passOf = (group: number): MemberPass => ({
+  ...life,
+  workerId: `worker-${group}`,
+  secret: String(group),
+});
 
 interface WorkerOptions {
   readonly group: number;
@@ -53,7 +61,7 @@ function work({ group, addresses }: WorkerOptions): void {
     end: wireOffsetBytes(layout, end),
   }));
   const clients = addresses.map(
-    (address) => new BulkClient({ address, security: {}, sharedMemory }),
+    (address) => new BulkClient({ address, security: {}, sharedMemory, pass: passOf(group) }),
   );
   const buffer = (fill: number): Uint8Array =>
     new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout))).fill(fill);
@@ -67,7 +75,7 @@ function work({ group, addresses }: WorkerOptions): void {
           await client.pullParameters({ version: task.version }, part(parameters, shard));
           return;
         }
-        const facts = { workerId: `worker-${group}`, step: task.step, group, lease: group };
+        const facts = { step: task.step, group, lease: group };
         await client.pushGradients(facts, part(gradient, shard));
       }),
     );
@@ -88,10 +96,16 @@ async function measure(numRounds: number): Promise<void> {
         },
         listenHost: "127.0.0.1",
         security: {},
+        life,
       }),
     ),
   );
   await Promise.all(shards.map(async (shard) => shard.publishInitial(0)));
+  for (const shard of shards) {
+    for (let group = 0; group < numWorkers; group++) {
+      await shard.changeFence({ kind: "admit", ...passOf(group) });
+    }
+  }
   const argv = process.argv.slice(2);
   const addresses = shards.map(({ address }) => address);
   const workers = Array.from({ length: numWorkers }, (_, group) => {
@@ -114,7 +128,14 @@ async function measure(numRounds: number): Promise<void> {
   let cpuAtStart = process.cpuUsage();
   for (let step = 0; step <= numRounds; step++) {
     const times = [performance.now()];
-    for (const shard of shards) shard.openStep(step);
+    for (const shard of shards) {
+      await shard.openStep(step);
+      for (let group = 0; group < numWorkers; group++) {
+        const { workerId } = passOf(group);
+        const lease = { id: group, step, group, workerId, isVerified: false };
+        await shard.changeFence({ kind: "grant", lease });
+      }
+    }
     await onAll({ kind: "push", step });
     times.push(performance.now());
     const sums = await Promise.all(shards.map(async (shard) => shard.reduce(step)));

@@ -1,5 +1,6 @@
+import { randomBytes } from "node:crypto";
 import type { Precision } from "#lib/core/dtype";
-import { LockstepError } from "#lib/core/errors/index";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { maxWaitForTaskMs } from "./limits.js";
 import type {
   CompleteTaskReply,
@@ -14,43 +15,66 @@ import type {
   Task,
 } from "#lib/wire/control-messages";
 import type { EventBus } from "#lib/wire/event-bus";
+import { isSameSecret, type MemberPass } from "#lib/wire/member";
 import type { Membership } from "./membership.js";
+import type { Quarantine } from "./quarantine.js";
+import { assertSameLife, type RunLife } from "./reducer/fence.js";
+import type { ShardGroup } from "./shards.js";
 import type { TaskQueue } from "./task-queue.js";
 
 interface ControlServiceOptions {
+  readonly life: RunLife;
   readonly membership: Membership;
+  readonly quarantine: Quarantine;
   readonly queue: TaskQueue;
+  readonly shards: Pick<ShardGroup, "changeFence">;
   readonly bus: EventBus;
   readonly jobJson: string;
   readonly precision: Precision;
   readonly shardAddresses: readonly string[];
   readonly heartbeatIntervalMs: number;
-  /** Ends the run: every worker would fail in the same way. */
-  readonly onFatalFailure: (error: LockstepError) => void;
-  readonly onWorkerJoined: () => void;
+  /** Workers that the run was started for. */
+  readonly plannedWorkers: number;
+  /** Nobody is left who could go on. */
+  readonly onNobodyLeft: (error: LockstepError) => void;
+  readonly onMembersChanged: () => void;
 }
 
-/** Failures in a row, without a result in between, after which the run is given up. */
-const maxFailuresInARow = 5;
+/** Bytes of a registration's secret. */
+const secretBytes = 16;
 
 /** Answers the workers' control calls, and declares silent ones dead. */
 export class ControlService implements ControlHandlers {
   readonly #options: ControlServiceOptions;
-  #failuresInARow = 0;
 
   constructor(options: ControlServiceOptions) {
     this.#options = options;
   }
 
+  /** @throws E_WORKER_QUARANTINED, E_DEVICE_KIND_MISMATCH */
   async register(request: RegisterRequest): Promise<RegisterReply> {
-    const { membership, bus, jobJson, shardAddresses, heartbeatIntervalMs } = this.#options;
+    const { membership, quarantine, bus, shards, life } = this.#options;
+    const { jobJson, shardAddresses, heartbeatIntervalMs } = this.#options;
+    const kept = quarantine.verdictOf(request.incarnation);
+    if (kept !== undefined && "banReason" in kept) {
+      const worker = `${request.name || "unnamed"} (${request.host}, pid ${request.pid})`;
+      throw new LockstepError("E_WORKER_QUARANTINED", { worker, reason: kept.banReason });
+    }
+    if (kept !== undefined) {
+      const nothing = { workerId: "", jobJson: "", shardAddresses: [], heartbeatIntervalMs: 0 };
+      return { ...nothing, runId: "", epoch: 0, memberSecret: "", retryAfterMs: kept.waitMs };
+    }
     // A process that registers again has lost its former life, whether or not anybody noticed.
     for (const former of membership.members()) {
-      if (former.host === request.host && former.pid === request.pid) {
+      if (former.incarnation === request.incarnation) {
         this.removeWorker(former.workerId, "it registered again");
       }
     }
-    const { workerId, host, pid, deviceKind, deviceType } = membership.join(request);
+    const memberSecret = randomBytes(secretBytes).toString("hex");
+    const member = membership.join({ ...request, secret: memberSecret });
+    const { workerId, host, pid, deviceKind, deviceType } = member;
+    // Before the worker knows of it, so that no shard hears of it first from the worker.
+    await shards.changeFence({ kind: "admit", workerId, secret: memberSecret });
     const { bf16Slowdown, fp16Slowdown } = request;
     const { precision } = this.#options;
     bus.publish({
@@ -59,8 +83,20 @@ export class ControlService implements ControlHandlers {
       ...(precision === "bf16" && bf16Slowdown > 0 ? { bf16Slowdown } : {}),
       ...(precision === "fp16" && deviceType === "cpu" ? { fp16Slowdown } : {}),
     });
-    this.#options.onWorkerJoined();
-    return { workerId, jobJson, shardAddresses, heartbeatIntervalMs, retryAfterMs: 0 };
+    this.#options.onMembersChanged();
+    return {
+      ...{ workerId, jobJson, shardAddresses, heartbeatIntervalMs, retryAfterMs: 0 },
+      ...{ runId: life.runId, epoch: life.epoch, memberSecret },
+    };
+  }
+
+  admit(pass: MemberPass, workerId: string): void {
+    assertSameLife(this.#options.life, pass);
+    const member = this.#options.membership.find(workerId);
+    const isItself = pass.workerId === workerId && isSameSecret(member?.secret ?? "", pass.secret);
+    if (member === undefined || !isItself) {
+      throw new LockstepError("E_UNKNOWN_WORKER", { worker: workerId });
+    }
   }
 
   async nextTask(request: NextTaskRequest, signal: AbortSignal): Promise<Task> {
@@ -71,18 +107,23 @@ export class ControlService implements ControlHandlers {
   }
 
   async completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply> {
-    // The result of a worker that was declared dead is as good as any other.
-    if (this.#options.membership.has(request.workerId)) {
-      this.#options.membership.seen(request.workerId);
+    const { membership, quarantine, queue } = this.#options;
+    const { incarnation } = membership.seen(request.workerId);
+    try {
+      const stale = queue.complete(request);
+      if (!stale) quarantine.succeeded(incarnation);
+      return { stale };
+    } catch (error) {
+      const { code, message } = errorText(error);
+      if (code === "E_TOKEN_COUNT") this.ban(request.workerId, message);
+      else this.#failed(request.workerId, { code, message });
+      throw error;
     }
-    const stale = this.#options.queue.complete(request);
-    if (!stale) this.#failuresInARow = 0;
-    return { stale };
   }
 
   async heartbeat(request: HeartbeatRequest): Promise<void> {
     const { membership, bus } = this.#options;
-    const before = membership.members().find((member) => member.workerId === request.workerId);
+    const before = membership.find(request.workerId);
     const { workerId, deviceType, state } = membership.seen(request.workerId, request.state);
     if (before?.state !== state) bus.publish({ type: "worker.state", workerId, state });
     bus.publish({
@@ -101,19 +142,52 @@ export class ControlService implements ControlHandlers {
   }
 
   async reportFailure(request: ReportFailureRequest): Promise<void> {
-    this.#failuresInARow += 1;
-    if (request.lease !== 0) this.#options.queue.releaseLease(request.lease, request.message);
-    this.removeWorker(request.workerId, `${request.code} ${request.message}`.trim());
-    if (request.fatal || this.#failuresInARow >= maxFailuresInARow) {
-      this.#options.onFatalFailure(
-        new LockstepError("E_WORKER_FAILED", {
-          worker: request.workerId,
-          code: request.code,
-          reason: request.message,
-          attempts: this.#failuresInARow,
-        }),
-      );
-    }
+    const { workerId, lease, code, message, fatal } = request;
+    if (lease !== 0) this.#options.queue.releaseLease(lease, message, workerId);
+    const reason = `${code} ${message}`.trim();
+    if (fatal) this.ban(workerId, reason, { code, message });
+    else this.#failed(workerId, { code, message });
+    this.removeWorker(workerId, reason);
+  }
+
+  /** A worker did what it could not have done by accident of a connection: it is not asked again. */
+  ban(workerId: string, reason: string, failure = { code: "", message: reason }): void {
+    const { membership, quarantine, bus } = this.#options;
+    const member = membership.find(workerId);
+    if (member === undefined) return;
+    quarantine.ban(member.incarnation, reason);
+    bus.publish({ type: "worker.quarantined", workerId, reason });
+    this.removeWorker(workerId, reason);
+    this.#endIfNobodyIsLeft(workerId, failure, 1);
+  }
+
+  /** A worker failed: it is asked again, unless it does so again and again. */
+  #failed(workerId: string, failure: { readonly code: string; readonly message: string }): void {
+    const { membership, quarantine, bus } = this.#options;
+    const member = membership.find(workerId);
+    if (member === undefined) return;
+    const attempts = quarantine.failuresOf(member.incarnation) + 1;
+    const pauseMs = quarantine.failed(member.incarnation);
+    if (pauseMs === 0) return;
+    const reason = `${attempts} failures without a result, the last: ${failure.code} ${failure.message}`;
+    bus.publish({ type: "worker.quarantined", workerId, reason, seconds: pauseMs / 1000 });
+    this.removeWorker(workerId, reason);
+    this.#endIfNobodyIsLeft(workerId, failure, attempts);
+  }
+
+  /** What a worker promised did not come. */
+  brokePromise(workerId: string, message: string): void {
+    this.#failed(workerId, { code: "", message });
+  }
+
+  #endIfNobodyIsLeft(
+    worker: string,
+    { code, message: reason }: { readonly code: string; readonly message: string },
+    attempts: number,
+  ): void {
+    const { membership, quarantine, plannedWorkers, onNobodyLeft } = this.#options;
+    if (membership.size > 0 || quarantine.numOutSinceProgress < plannedWorkers) return;
+    onNobodyLeft(new LockstepError("E_WORKER_FAILED", { worker, code, reason, attempts }));
   }
 
   removeWorker(
@@ -121,10 +195,13 @@ export class ControlService implements ControlHandlers {
     reason: string,
     type: "worker.lost" | "worker.left" = "worker.lost",
   ): void {
-    const { membership, queue, bus } = this.#options;
+    const { membership, queue, shards, bus, onMembersChanged } = this.#options;
     if (membership.remove(workerId) === undefined) return;
+    // A shard that is gone has ended the run already.
+    shards.changeFence({ kind: "expel", workerId }).catch(() => {});
     bus.publish({ type, workerId, reason });
     queue.releaseWorker(workerId, `${workerId} was lost: ${reason}`);
+    onMembersChanged();
   }
 
   /** To be called regularly. */
@@ -134,3 +211,8 @@ export class ControlService implements ControlHandlers {
     }
   }
 }
+
+const errorText = (error: unknown): { readonly code: string; readonly message: string } =>
+  isLockstepError(error)
+    ? { code: error.code, message: error.message }
+    : { code: "", message: error instanceof Error ? error.message : String(error) };

@@ -1,10 +1,10 @@
-import { randomUUID } from "node:crypto";
-import type { LockstepError } from "#lib/core/errors/index";
+import { randomBytes, randomInt, randomUUID } from "node:crypto";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { hostPort, splitAddress } from "#lib/core/address";
 import { blockElements } from "#lib/core/parameter-layout";
 import { readWireSpace } from "#lib/core/wire-space";
 import type { WireSecurity } from "#lib/wire/security";
+import { Court } from "./court.js";
 import { ControlService } from "./control-service.js";
 import { FrontDoor } from "./front-door.js";
 import {
@@ -14,10 +14,14 @@ import {
 } from "./limits.js";
 import { Membership } from "./membership.js";
 import type { CoordinatorOptions, RunOutcome } from "./options.js";
+import { Refusals } from "./refusals.js";
+import { Quarantine } from "./quarantine.js";
 import { startShardThread } from "./reducer/client.js";
+import type { RunLife } from "./reducer/fence.js";
 import { ShardGroup } from "./shards.js";
 import { TaskQueue } from "./task-queue.js";
 import { TrainingRun } from "./training-run.js";
+import { VerifiedShare } from "./verified-share.js";
 
 /**
  * One fine-tuning job: owns the data order, the reduction order and the optimizer, so that the
@@ -27,6 +31,7 @@ export class Coordinator {
   readonly #options: CoordinatorOptions;
   readonly #security: WireSecurity;
   readonly #membership: Membership;
+  readonly #quarantine = new Quarantine(() => performance.now());
   readonly #queue = new TaskQueue();
   #parts:
     | {
@@ -60,6 +65,11 @@ export class Coordinator {
     const listenPort = this.#options.listenPort ?? 0;
     const advertiseHost = this.#options.advertiseHost ?? listenHost;
     const heartbeatIntervalMs = this.#options.heartbeatIntervalMs ?? defaultHeartbeatIntervalMs;
+    const jobId = job.jobId ?? randomUUID();
+    const life: RunLife = {
+      runId: this.#options.runId ?? jobId,
+      epoch: this.#options.epoch ?? randomInt(1, 2 ** 31),
+    };
     bus.publish({ type: "phase.changed", phase: "preparing", detail: "loading the weights" });
     const door =
       this.#options.door ??
@@ -82,35 +92,49 @@ export class Coordinator {
         firstPort: listenPort === 0 ? 0 : listenPort + 1,
         gradientGroups,
         security: this.#security,
+        life,
         ...(frozen === undefined ? {} : { frozen }),
       });
       await shards.load(async ({ range, masters, states }) => {
         await loadMasters(range, masters);
         await resume?.loadStates(range, states);
       }, resume?.state.numUpdates ?? 0);
-      const run = new TrainingRun({ options: this.#options, queue: this.#queue, shards });
+      const { verifyGroups = 0, verifySeed = randomBytes(16).toString("hex") } = this.#options;
+      const court = new Court({
+        bus,
+        verified: new VerifiedShare(verifyGroups, verifySeed),
+        present: () => this.#membership.members().map(({ workerId }) => workerId),
+        ban: (workerId, reason) => this.#parts?.control.ban(workerId, reason),
+        brokePromise: (workerId, reason) => this.#parts?.control.brokePromise(workerId, reason),
+      });
+      const run = new TrainingRun({ options: this.#options, queue: this.#queue, shards, court });
       await resume?.loadTensorStates?.(run.tensorStates);
       shards.onRpc((method, code, seconds) =>
         bus.publish({ type: "rpc.handled", method, code, seconds }),
       );
+      const refusals = new Refusals(bus, () => performance.now());
+      shards.onRefused((refused) => refusals.add(refused));
       shards.onFailure((error) => run.fail(error));
       const control = new ControlService({
+        life,
         membership: this.#membership,
+        quarantine: this.#quarantine,
         queue: this.#queue,
+        shards,
         bus,
-        jobJson: JSON.stringify({ ...job, jobId: job.jobId ?? randomUUID() }),
+        jobJson: JSON.stringify({ ...job, jobId }),
         precision: job.precision,
         shardAddresses: shards.addresses().map((address) => rehost(address, advertiseHost)),
         heartbeatIntervalMs,
-        onFatalFailure: (error: LockstepError) => run.fail(error),
-        onWorkerJoined: () => run.workersPresent(),
+        plannedWorkers: this.#options.plannedWorkers,
+        onNobodyLeft: (error) => run.fail(error),
+        onMembersChanged: () => run.membersChanged(this.#membership.size),
       });
       this.#parts = { door, shards, control, run };
       this.#ticker = setInterval(() => {
         control.removeSilentWorkers();
         this.#queue.expireLeases();
-        if (this.#membership.size === 0) run.noWorkersLeft();
-        else run.workersPresent();
+        run.membersChanged(this.#membership.size);
       }, heartbeatIntervalMs / 2);
       bus.publish({ type: "phase.changed", phase: "waiting-for-workers" });
       door.attach(control);

@@ -79,6 +79,9 @@ export class EventHistory {
       case "sample.generated":
       case "checkpoint.saved":
       case "group.requeued":
+      case "worker.quarantined":
+      case "group.diverged":
+      case "push.refused":
         this.#keepOther(timed);
         break;
       case "note":

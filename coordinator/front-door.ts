@@ -16,6 +16,7 @@ import { registerControlService } from "#lib/wire/control-server";
 import type { EventBus } from "#lib/wire/event-bus";
 import { GrpcServer } from "#lib/wire/grpc-server";
 import { maxControlMessageBytes } from "#lib/wire/limits";
+import type { MemberPass } from "#lib/wire/member";
 import type { WireSecurity } from "#lib/wire/security";
 
 interface FrontDoorOptions {
@@ -111,13 +112,17 @@ export class FrontDoor implements ControlHandlers {
     }
     if (this.#over !== undefined) {
       const { directory, onTold } = this.#over;
-      onTold(`${request.host} ${request.pid}`);
+      onTold(request.incarnation);
       throw new LockstepError("E_RUN_OVER", { directory });
     }
     this.#announce(request);
     if (this.#inner !== undefined) return this.#inner.register(request, peer);
     const nothing = { workerId: "", jobJson: "", shardAddresses: [], heartbeatIntervalMs: 0 };
-    return { ...nothing, retryAfterMs: askAgainAfterMs };
+    return { ...nothing, runId: "", epoch: 0, memberSecret: "", retryAfterMs: askAgainAfterMs };
+  }
+
+  admit(pass: MemberPass, workerId: string): void {
+    this.#behind(workerId).admit(pass, workerId);
   }
 
   async nextTask(request: NextTaskRequest, signal: AbortSignal): Promise<Task> {
@@ -125,7 +130,7 @@ export class FrontDoor implements ControlHandlers {
   }
 
   async completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply> {
-    return this.#behind("").completeTask(request);
+    return this.#behind(request.workerId).completeTask(request);
   }
 
   async heartbeat(request: HeartbeatRequest): Promise<void> {
@@ -133,12 +138,11 @@ export class FrontDoor implements ControlHandlers {
   }
 
   async leave(request: LeaveRequest): Promise<void> {
-    // Whoever leaves before the job is known was never in.
-    return this.#inner?.leave(request);
+    return this.#behind(request.workerId).leave(request);
   }
 
   async reportFailure(request: ReportFailureRequest): Promise<void> {
-    return this.#inner?.reportFailure(request);
+    return this.#behind(request.workerId).reportFailure(request);
   }
 
   /** A worker that a former coordinator knew is told to register. */

@@ -4,8 +4,9 @@ import type { Metrics } from "#lib/core/events";
 import type { EvaluatedBatch, LossSum, ObjectiveJob } from "#lib/core/job";
 import { objectiveOf } from "#lib/objectives/index";
 import type { Task, TaskResult } from "#lib/wire/control-messages";
+import { ComparedWork, type Jury } from "./compared-work.js";
 import type { Lease, LeaseTable } from "./leases.js";
-import { addLossSums } from "./rounds.js";
+import { addLossSums } from "./loss-sums.js";
 import type { Work } from "./task-queue.js";
 import { lossesOf } from "./training-step.js";
 
@@ -17,15 +18,21 @@ interface EvaluationSums extends LossSum {
 /** Validation batches, one a lease, over whatever workers there are. */
 export class EvaluationWork implements Work {
   readonly leases: LeaseTable;
-  /** Sums added in batch order: the same bits for any number of workers. */
+  /** Sums added in batch order: the same bits for any number of workers. @throws E_GROUP_DIVERGED */
   readonly completed: Promise<EvaluationSums>;
+  readonly #compared: ComparedWork;
+  /** Of each result, by lease. */
+  readonly #evaluated = new Map<number, EvaluatedBatch>();
   readonly #batches: readonly Batch[];
   readonly #version: number;
   readonly #objective: ObjectiveJob;
-  readonly #results: (EvaluatedBatch | undefined)[];
   #resolve: (sums: EvaluationSums) => void = () => {};
+  #reject: (error: unknown) => void = () => {};
 
   constructor(options: {
+    /** Steps completed, for errors. */
+    readonly step: number;
+    readonly jury: Jury;
     readonly batches: readonly Batch[];
     readonly version: number;
     readonly objective: ObjectiveJob;
@@ -35,10 +42,23 @@ export class EvaluationWork implements Work {
     this.#objective = options.objective;
     this.#batches = options.batches;
     this.#version = options.version;
-    this.#results = options.batches.map(() => undefined);
-    this.completed = new Promise((resolve) => {
-      this.#resolve = resolve;
+    this.#compared = new ComparedWork({
+      numItems: options.batches.length,
+      numShards: 0,
+      jury: options.jury,
+      what: (group) => ({ step: options.step, group }),
     });
+    this.#compared.setWanted(options.leases);
+    this.completed = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    // Whoever waits sees it.
+    this.completed.catch(() => {});
+  }
+
+  mayTake(item: number, workerId: string): boolean {
+    return this.#compared.mayTake(item, workerId, this.leases);
   }
 
   taskFor(lease: Lease): Task {
@@ -57,9 +77,25 @@ export class EvaluationWork implements Work {
       );
     }
     this.#scores([batch], [evaluated]);
-    this.#results[lease.item] = evaluated;
-    const results = this.#results.filter((one) => one !== undefined);
-    if (results.length < this.#results.length) return;
+    this.#evaluated.set(lease.id, evaluated);
+    const key = JSON.stringify([
+      String(evaluated.lossSum),
+      ...(evaluated.outputs === undefined ? [] : [Array.from(evaluated.outputs, String)]),
+    ]);
+    this.#compared.of(lease.item).reported(lease.id, lease.workerId, evaluated, key);
+    this.leases.finish(lease.id);
+    try {
+      this.#compared.judge(lease.item, this.leases);
+    } catch (error) {
+      this.#reject(error);
+    }
+    const results = this.#compared
+      .verdicts()
+      .map((verdict) =>
+        verdict.kind === "agreed" ? this.#evaluated.get(verdict.lease) : undefined,
+      )
+      .filter((one) => one !== undefined);
+    if (results.length < this.#batches.length) return;
     this.#resolve({ ...addLossSums(results), scores: this.#scores(this.#batches, results) });
   }
 
@@ -116,10 +152,12 @@ export class GenerationWork implements Work {
     return { kind: "generate", lease: lease.id, version, prompt, maxNewTokens, endTokenIds };
   }
 
-  accept(_lease: Lease, result: TaskResult): void {
+  accept(lease: Lease, result: TaskResult): void {
     if (result.kind !== "tokens") {
       throw invalidResult("holds loss sums where tokens were expected");
     }
+    this.leases.finish(lease.id);
+    this.leases.want(lease.item, 0);
     this.#resolve(result.ids);
   }
 }

@@ -15,6 +15,8 @@ export interface Lease {
   readonly attempt: number;
   readonly grantedMs: number;
   readonly deadlineMs: number;
+  /** The worker said what it computed; the bytes may be on their way. */
+  readonly isReported: boolean;
 }
 
 interface LeaseTableOptions {
@@ -27,40 +29,42 @@ interface LeaseTableOptions {
   readonly nextLeaseId: () => number;
 }
 
-type ItemState = "pending" | "leased" | "done";
-
 /**
  * Who does which of a fixed number of items: the gradient groups of a step, or evaluation batches.
- * An item may have several leases after a timeout; the first result wins, whoever it comes from.
+ * An item may have several leases: after a timeout, or where several results are wanted.
  * Workers that are slow get fewer items because they ask less often.
  */
 export class LeaseTable {
   readonly #options: LeaseTableOptions;
-  readonly #states: ItemState[];
+  /** Results that an item waits for; 0: it is done. */
+  readonly #wanted: number[];
   readonly #attempts: number[];
-  /** Every lease ever granted here, so that a late result is still known. */
+  /** Those whose result still counts. */
   readonly #leases = new Map<number, Lease>();
-  /** Leases whose item waits for them. */
+  /** Of these, those whose item waits for them. */
   readonly #active = new Map<number, Lease>();
-  #numDone = 0;
 
   constructor(options: LeaseTableOptions) {
     this.#options = options;
-    this.#states = Array.from({ length: options.numItems }, () => "pending");
+    this.#wanted = Array.from({ length: options.numItems }, () => 1);
     this.#attempts = Array.from({ length: options.numItems }, () => 0);
   }
 
   get allDone(): boolean {
-    return this.#numDone === this.#options.numItems;
+    return this.#wanted.every((count) => count === 0);
   }
 
+  /** Items that the next who asks may get. */
   get numPending(): number {
-    return this.#states.filter((state) => state === "pending").length;
+    return this.#wanted.filter((_, item) => this.#isPending(item)).length;
   }
 
-  /** The lowest pending item, or undefined when all are leased or done. */
-  take(workerId: string): Lease | undefined {
-    const item = this.#states.indexOf("pending");
+  /**
+   * The lowest item that waits for a worker, or undefined where there is none.
+   * @param mayTake whether this worker may do an item
+   */
+  take(workerId: string, mayTake: (item: number) => boolean = () => true): Lease | undefined {
+    const item = this.#wanted.findIndex((_, index) => this.#isPending(index) && mayTake(index));
     if (item < 0) return undefined;
     const attempt = (this.#attempts[item] ?? 0) + 1;
     const grantedMs = this.#options.now();
@@ -71,65 +75,109 @@ export class LeaseTable {
       attempt,
       grantedMs,
       deadlineMs: grantedMs + this.#options.leaseTimeoutMs,
+      isReported: false,
     };
     this.#attempts[item] = attempt;
-    this.#states[item] = "leased";
     this.#leases.set(lease.id, lease);
     this.#active.set(lease.id, lease);
     return lease;
   }
 
-  /** The lease, whether or not it still counts. */
+  /** The lease, where its result still counts. */
   find(leaseId: number): Lease | undefined {
     return this.#leases.get(leaseId);
   }
 
   isDone(item: number): boolean {
-    return this.#states[item] === "done";
+    return this.#wanted[item] === 0;
   }
 
-  /** @returns the lease, or undefined when it is unknown or its item is done: the result is stale. */
-  complete(leaseId: number): Lease | undefined {
-    const lease = this.#leases.get(leaseId);
-    if (lease === undefined || this.#states[lease.item] === "done") return undefined;
-    this.#states[lease.item] = "done";
-    this.#numDone += 1;
-    for (const other of [...this.#active.values()]) {
-      if (other.item === lease.item) this.#active.delete(other.id);
+  /** Whether a worker has an item in work, overdue or not. */
+  holds(workerId: string, item: number): boolean {
+    return [...this.#leases.values()].some(
+      (lease) => lease.workerId === workerId && lease.item === item,
+    );
+  }
+
+  /** Leases that an item waits for. */
+  numActive(item: number): number {
+    return [...this.#active.values()].filter((lease) => lease.item === item).length;
+  }
+
+  /** Sets how many results an item waits for, beside those that are finished. */
+  want(item: number, numResults: number): void {
+    this.#wanted[item] = numResults;
+    if (numResults > 0) return;
+    for (const lease of [...this.#active.values()]) {
+      if (lease.item === item) this.#active.delete(lease.id);
     }
-    return lease;
+  }
+
+  /** A lease has brought all that it promised. */
+  finish(leaseId: number): void {
+    this.#active.delete(leaseId);
+    this.#leases.delete(leaseId);
+  }
+
+  /** A worker said what it computed: the bytes must come within a time, and before its deadline. */
+  reported(leaseId: number, withinMs: number): void {
+    const lease = this.#leases.get(leaseId);
+    if (lease === undefined || lease.isReported) return;
+    const deadlineMs = Math.min(lease.deadlineMs, this.#options.now() + withinMs);
+    const reported = { ...lease, deadlineMs, isReported: true };
+    this.#leases.set(leaseId, reported);
+    if (this.#active.has(leaseId)) this.#active.set(leaseId, reported);
   }
 
   /**
-   * Gives back what a worker had promised, or all but some of it.
-   * @returns the leases whose items are pending again
+   * Takes back what a worker had promised, or all but some of it: its results do not count any more.
+   * @param which only what it has not reported, or all
+   * @returns the leases that were taken back
    */
-  releaseWorker(workerId: string, except: readonly number[] = []): readonly Lease[] {
+  releaseWorker(
+    workerId: string,
+    except: readonly number[] = [],
+    which: "all" | "unreported" = "all",
+  ): readonly Lease[] {
     return this.#release(
-      [...this.#active.values()].filter(
-        (lease) => lease.workerId === workerId && !except.includes(lease.id),
+      [...this.#leases.values()].filter(
+        (lease) =>
+          lease.workerId === workerId &&
+          !except.includes(lease.id) &&
+          !(which === "unreported" && lease.isReported),
       ),
     );
   }
 
   releaseLease(leaseId: number): readonly Lease[] {
-    const lease = this.#active.get(leaseId);
+    const lease = this.#leases.get(leaseId);
     return lease === undefined ? [] : this.#release([lease]);
   }
 
-  /** Offers overdue items to others. @returns their leases */
+  /**
+   * Offers overdue items to others. A result of theirs that comes all the same counts, but not bytes that were to
+   * follow a report.
+   * @returns their leases
+   */
   expire(): readonly Lease[] {
     const now = this.#options.now();
-    return this.#release([...this.#active.values()].filter((lease) => lease.deadlineMs <= now));
+    const overdue = [...this.#active.values()].filter((lease) => lease.deadlineMs <= now);
+    for (const { id, isReported } of overdue) {
+      this.#active.delete(id);
+      if (isReported) this.#leases.delete(id);
+    }
+    return overdue;
+  }
+
+  #isPending(item: number): boolean {
+    return this.numActive(item) < (this.#wanted[item] ?? 0);
   }
 
   #release(leases: readonly Lease[]): readonly Lease[] {
-    for (const lease of leases) this.#active.delete(lease.id);
-    return leases.filter((lease) => {
-      const stillLeased = [...this.#active.values()].some((other) => other.item === lease.item);
-      if (this.#states[lease.item] !== "leased" || stillLeased) return false;
-      this.#states[lease.item] = "pending";
-      return true;
-    });
+    for (const { id } of leases) {
+      this.#active.delete(id);
+      this.#leases.delete(id);
+    }
+    return leases;
   }
 }

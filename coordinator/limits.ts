@@ -7,3 +7,5 @@ export const defaultHeartbeatTimeoutMs = 10_000;
 export const defaultLeaseTimeoutMs = 600_000;
 /** Workers hear that the job is over, and leave; those that do not are not waited for longer. */
 export const farewellTimeoutMs = 2_000;
+/** What a worker reported has been sent before: the shards tell of it within a moment. */
+export const defaultBytesAfterReportMs = 5_000;

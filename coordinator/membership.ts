@@ -8,6 +8,10 @@ interface WorkerInfo {
   readonly pid: number;
   readonly deviceKind: string;
   readonly deviceType: "cpu" | "gpu";
+  /** Random, of this life of its process. */
+  readonly incarnation: string;
+  /** What its calls show. */
+  readonly secret: string;
 }
 
 interface Member extends WorkerInfo {
@@ -51,8 +55,8 @@ export class Membership {
     return [...this.#members.values()];
   }
 
-  has(workerId: string): boolean {
-    return this.#members.has(workerId);
+  find(workerId: string): Member | undefined {
+    return this.#members.get(workerId);
   }
 
   /** One device kind holds for the whole run: the first worker's, or what it had before. @throws E_DEVICE_KIND_MISMATCH */
@@ -66,8 +70,9 @@ export class Membership {
       });
     }
     this.#firstDeviceKind ??= info.deviceKind;
+    const { name, host, pid, deviceType, incarnation, secret } = info;
     const member: Member = {
-      ...info,
+      ...{ name, host, pid, deviceKind: info.deviceKind, deviceType, incarnation, secret },
       workerId: this.#uniqueId(info.name),
       lastSeenMs: this.#options.now(),
       state: "compiling",

@@ -48,6 +48,19 @@ export class CoordinatorMetrics {
     "gradient_groups_requeued_total",
     "Gradient groups that were leased again.",
   );
+  readonly #quarantined = this.#counter(
+    "workers_quarantined_total",
+    "Times that a worker was kept out of the run.",
+  );
+  readonly #diverged = this.#counter(
+    "gradient_groups_diverged_total",
+    "Groups of which workers computed different bits.",
+  );
+  readonly #refusedPushes = this.#counter(
+    "refused_pushes_total",
+    "Pushes that a shard refused for whose they are.",
+    ["code"],
+  );
   readonly #devices = this.#counter(
     "device_seconds_total",
     "Seconds for which a worker held its device; GPU hours are this over 3600.",
@@ -193,6 +206,15 @@ export class CoordinatorMetrics {
       }
       case "group.requeued":
         this.#requeued.inc();
+        break;
+      case "worker.quarantined":
+        this.#quarantined.inc();
+        break;
+      case "group.diverged":
+        this.#diverged.inc();
+        break;
+      case "push.refused":
+        this.#refusedPushes.inc({ code: event.code }, 1 + event.numUntold);
         break;
       case "checkpoint.saved":
         this.#checkpoints.inc();

@@ -75,6 +75,14 @@ export interface GeneratedSample {
 export interface CoordinatorOptions {
   readonly job: Omit<WorkerJob, "jobId"> & { readonly jobId?: string };
   readonly bus: EventBus;
+  /** The same for as long as the run is gone on with. @default the job's id */
+  readonly runId?: string;
+  /** The life of the run's coordinator, larger than those before. @default a random one */
+  readonly epoch?: number;
+  /** Share of the groups and of the evaluations' batches that two workers compute, 0 to 1. @default 0 */
+  readonly verifyGroups?: number;
+  /** Decides which. @default a random one, which nobody knows */
+  readonly verifySeed?: string;
   readonly security?: WireSecurity;
   /** @default "127.0.0.1" */
   readonly listenHost?: string;
@@ -151,6 +159,8 @@ export interface CoordinatorOptions {
   readonly heartbeatTimeoutMs?: number;
   /** @default 600000 */
   readonly leaseTimeoutMs?: number;
+  /** Within which the bytes of a group must have come that a worker reported. @default 5000 */
+  readonly bytesAfterReportMs?: number;
   readonly resume?: {
     readonly state: CheckpointState;
     /** Kind of the device that computed before: it holds for this process too. null: the first worker's. */

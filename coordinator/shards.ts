@@ -11,6 +11,8 @@ import {
 } from "#lib/optim/index";
 import type { WireSecurity } from "#lib/wire/security";
 import type { Snapshot } from "./options.js";
+import type { FenceChange, RunLife } from "./reducer/fence.js";
+import type { ArrivedGroup } from "./reducer/shard-state.js";
 
 /** What the rounds need of a reducer shard, wherever it runs. */
 export interface ShardHandle {
@@ -20,9 +22,15 @@ export interface ShardHandle {
   readonly memory?: ShardArrays;
   load(arrays: ShardArrays): Promise<void>;
   publishInitial(version: number): Promise<void>;
+  /** Who may send what; holds for every call that comes after the answer. */
+  changeFence(change: FenceChange): Promise<void>;
   /** From now on pushes for this step are taken. */
-  openStep(step: number): Promise<void> | void;
-  onGroupComplete(callback: (step: number, group: number, workerId: string) => void): void;
+  openStep(step: number): Promise<void>;
+  /** Forgets what has come of the step in progress, summed or not. */
+  restartStep(step: number): Promise<void>;
+  onArrived(callback: (arrived: ArrivedGroup) => void): void;
+  /** Called when a push was refused for whose it is. */
+  onRefused(callback: (refused: RefusedPush) => void): void;
   /** Sums the groups of the step in group order. */
   reduce(step: number): Promise<{ readonly blockSumsOfSquares: Float64Array }>;
   /** Adds up what the optimizer needs of whole tensors, after `reduce`. */
@@ -37,6 +45,14 @@ export interface ShardHandle {
   onFailure(callback: (error: unknown) => void): void;
   onRpc(callback: (method: string, code: string, seconds: number) => void): void;
   close(): Promise<void>;
+}
+
+export interface RefusedPush {
+  /** The name that the call gave; whoever it was. */
+  readonly workerId: string;
+  readonly peer: string;
+  readonly code: string;
+  readonly reason: string;
 }
 
 export interface ShardStats {
@@ -54,6 +70,8 @@ export interface StartShardOptions {
   readonly listenPort?: number;
   readonly gradientGroups: number;
   readonly security: WireSecurity;
+  /** Calls of another run or epoch are refused. */
+  readonly life: RunLife;
   /** The shard's range of the frozen weights in wire form, on shared memory; absent: there are none. */
   readonly frozen?: Uint8Array | undefined;
 }
@@ -113,10 +131,18 @@ export class ShardGroup implements UpdatedShards {
     return this.#shards.map((shard) => shard.address);
   }
 
-  onGroupComplete(callback: (shard: number, step: number, group: number) => void): void {
+  onArrived(callback: (shard: number, arrived: ArrivedGroup) => void): void {
     for (const [shard, handle] of this.#shards.entries()) {
-      handle.onGroupComplete((step, group) => callback(shard, step, group));
+      handle.onArrived((arrived) => callback(shard, arrived));
     }
+  }
+
+  onRefused(callback: (refused: RefusedPush) => void): void {
+    for (const shard of this.#shards) shard.onRefused(callback);
+  }
+
+  async changeFence(change: FenceChange): Promise<void> {
+    await this.#all((shard) => shard.changeFence(change));
   }
 
   onFailure(callback: (error: unknown) => void): void {
@@ -146,7 +172,11 @@ export class ShardGroup implements UpdatedShards {
   }
 
   async openStep(step: number): Promise<void> {
-    await this.#all(async (shard) => shard.openStep(step));
+    await this.#all((shard) => shard.openStep(step));
+  }
+
+  async restartStep(step: number): Promise<void> {
+    await this.#all((shard) => shard.restartStep(step));
   }
 
   /** @returns fp64 sums of squares of all blocks of the flat space, in block order */

@@ -1,3 +1,4 @@
+import { LockstepError } from "#lib/core/errors/index";
 import type { CompleteTaskRequest, Task, TaskResult } from "#lib/wire/control-messages";
 import type { Lease, LeaseTable } from "./leases.js";
 
@@ -5,15 +6,24 @@ import type { Lease, LeaseTable } from "./leases.js";
 export interface Work {
   readonly leases: LeaseTable;
   taskFor(lease: Lease): Task;
-  /** Takes the first result of the lease's item. @throws E_MESSAGE_INVALID for one of the wrong form */
+  /**
+   * Takes a result of a lease that counts.
+   * @throws E_MESSAGE_INVALID for one of the wrong form, E_TOKEN_COUNT for one of other rows; the lease goes on
+   */
   accept(lease: Lease, result: TaskResult): void;
-  onGranted?(lease: Lease): void;
+  /** Whether a worker may do an item. @default true */
+  mayTake?(item: number, workerId: string): boolean;
+  /** What must be known of a lease elsewhere before its worker gets it. */
+  onGranted?(lease: Lease): Promise<void> | void;
+  /** Leases that do not count any more. */
+  onReleased?(leases: readonly Lease[]): void;
+  onOverdue?(lease: Lease): void;
   onRequeued?(lease: Lease, reason: string): void;
 }
 
 interface Waiter {
   readonly workerId: string;
-  readonly answer: (task: Task) => void;
+  readonly answer: (task: Task | Promise<Task>) => void;
 }
 
 /**
@@ -28,7 +38,7 @@ export class TaskQueue {
 
   open(work: Work): void {
     this.#work = work;
-    this.#serve();
+    this.serve();
   }
 
   close(): void {
@@ -55,61 +65,87 @@ export class TaskQueue {
     if (this.#end !== undefined) return { kind: "finished", ...this.#end };
     if (signal.aborted) return { kind: "wait" };
     // A worker asks for one task after the other: what it does not name when it asks never reached it.
-    this.releaseWorker(workerId, `${workerId} asked for other work`, heldLeases);
+    this.#answerWaiting(workerId);
+    const unknown = this.#work?.leases.releaseWorker(workerId, heldLeases, "unreported") ?? [];
+    this.#released(unknown, `${workerId} asked for other work`);
     return this.#grant(workerId) ?? this.#wait(workerId, maxWaitMs, signal);
   }
 
-  /** @returns whether the result came too late to count */
+  /**
+   * @returns whether the result came too late to be needed
+   * @throws E_LEASE_NOT_HELD for a lease of another worker, and what `Work.accept` throws
+   */
   complete(request: CompleteTaskRequest): boolean {
     const work = this.#work;
     const lease = work?.leases.find(request.lease);
-    if (work === undefined || lease === undefined || work.leases.isDone(lease.item)) return true;
-    // A result that is refused leaves the item open.
+    if (work === undefined || lease === undefined) return true;
+    if (lease.workerId !== request.workerId) {
+      throw new LockstepError("E_LEASE_NOT_HELD", {
+        ...{ worker: request.workerId, lease: lease.id, holder: lease.workerId },
+        ...{ step: 0, group: lease.item },
+      });
+    }
+    const isLate = work.leases.isDone(lease.item);
     work.accept(lease, request.result);
-    work.leases.complete(lease.id);
-    return false;
+    return isLate;
   }
 
-  /** @param except leases that the worker keeps */
-  releaseWorker(workerId: string, reason: string, except: readonly number[] = []): void {
+  releaseWorker(workerId: string, reason: string): void {
+    this.#answerWaiting(workerId);
+    this.#released(this.#work?.leases.releaseWorker(workerId) ?? [], reason);
+  }
+
+  #answerWaiting(workerId: string): void {
     for (const waiter of [...this.#waiters]) {
       if (waiter.workerId === workerId) waiter.answer({ kind: "wait" });
     }
-    this.#requeued(this.#work?.leases.releaseWorker(workerId, except) ?? [], reason);
   }
 
-  releaseLease(leaseId: number, reason: string): void {
-    this.#requeued(this.#work?.leases.releaseLease(leaseId) ?? [], reason);
+  /** Takes a lease back that this worker holds. */
+  releaseLease(leaseId: number, reason: string, workerId: string): void {
+    if (this.#work?.leases.find(leaseId)?.workerId !== workerId) return;
+    this.#released(this.#work.leases.releaseLease(leaseId), reason);
   }
 
   expireLeases(): void {
-    this.#requeued(this.#work?.leases.expire() ?? [], "its deadline passed");
+    const work = this.#work;
+    const overdue = work?.leases.expire() ?? [];
+    if (overdue.length === 0) return;
+    work?.onReleased?.(overdue.filter(({ isReported }) => isReported));
+    this.#requeued(overdue, "its deadline passed");
+    for (const lease of overdue) work?.onOverdue?.(lease);
+  }
+
+  #released(leases: readonly Lease[], reason: string): void {
+    if (leases.length > 0) this.#work?.onReleased?.(leases);
+    this.#requeued(leases, reason);
   }
 
   #requeued(leases: readonly Lease[], reason: string): void {
-    for (const lease of leases) this.#work?.onRequeued?.(lease, reason);
-    if (leases.length > 0) this.#serve();
+    const open = leases.filter(({ item }) => this.#work?.leases.isDone(item) === false);
+    for (const lease of open) this.#work?.onRequeued?.(lease, reason);
+    // Who may do what can depend on who is there, so others are asked for whatever was released.
+    this.serve();
   }
 
-  #serve(): void {
+  /** Hands out what those who wait may do. */
+  serve(): void {
     for (const waiter of [...this.#waiters]) {
       const task = this.#grant(waiter.workerId);
-      if (task === undefined) return;
-      waiter.answer(task);
+      if (task !== undefined) waiter.answer(task);
     }
   }
 
-  #grant(workerId: string): Task | undefined {
+  #grant(workerId: string): Promise<Task> | undefined {
     const work = this.#work;
-    const lease = work?.leases.take(workerId);
+    const lease = work?.leases.take(workerId, (item) => work.mayTake?.(item, workerId) !== false);
     if (work === undefined || lease === undefined) return undefined;
-    work.onGranted?.(lease);
-    return work.taskFor(lease);
+    return grantedTask(work, lease);
   }
 
   async #wait(workerId: string, maxWaitMs: number, signal: AbortSignal): Promise<Task> {
     return new Promise<Task>((resolve) => {
-      const answer = (task: Task): void => {
+      const answer = (task: Task | Promise<Task>): void => {
         clearTimeout(timer);
         signal.removeEventListener("abort", giveUp);
         this.#waiters.delete(waiter);
@@ -122,4 +158,10 @@ export class TaskQueue {
       this.#waiters.add(waiter);
     });
   }
+}
+
+/** A task, once its lease is known wherever it must be; `wait` where it was taken back meanwhile. */
+async function grantedTask(work: Work, lease: Lease): Promise<Task> {
+  await work.onGranted?.(lease);
+  return work.leases.find(lease.id) === undefined ? { kind: "wait" } : work.taskFor(lease);
 }

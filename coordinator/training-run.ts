@@ -1,5 +1,5 @@
 import type { TensorStates } from "#lib/core/shard-arrays";
-import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
 import { objectiveOf } from "#lib/objectives/index";
 import { metricsOf } from "#lib/objectives/metrics";
@@ -7,8 +7,9 @@ import { StepUpdate } from "#lib/optim/index";
 import { Checkpointer } from "./checkpointer.js";
 import { isDue, isEvaluationDue } from "./due.js";
 import { EvaluationWork, GenerationWork } from "./inference-work.js";
+import type { Court } from "./court.js";
 import { firstLeaseId, LeaseTable } from "./leases.js";
-import { defaultLeaseTimeoutMs } from "./limits.js";
+import { defaultBytesAfterReportMs, defaultLeaseTimeoutMs } from "./limits.js";
 import type {
   CheckpointState,
   CoordinatorOptions,
@@ -17,13 +18,18 @@ import type {
   RunOutcome,
 } from "./options.js";
 import { RunHistory } from "./run-history.js";
+import { RunPhases } from "./run-phases.js";
 import type { ShardGroup } from "./shards.js";
 import type { TaskQueue, Work } from "./task-queue.js";
 import { TrainingStep } from "./training-step.js";
 import { TransferMeter } from "./transfer-meter.js";
 
 /** Errors of workers: the shards and what they hold are whole. */
-const workerFailures: ReadonlySet<string> = new Set(["E_WORKERS_EXHAUSTED", "E_WORKER_FAILED"]);
+const workerFailures: ReadonlySet<string> = new Set([
+  "E_WORKERS_EXHAUSTED",
+  "E_WORKER_FAILED",
+  "E_GROUP_DIVERGED",
+] satisfies ErrorCode[]);
 
 /**
  * The sequence of the run: evaluate, then for each step lease its groups, wait for all of them on
@@ -33,6 +39,7 @@ export class TrainingRun {
   readonly #options: CoordinatorOptions;
   readonly #queue: TaskQueue;
   readonly #shards: ShardGroup;
+  readonly #court: Court;
   readonly #checkpointer: Checkpointer | undefined;
   readonly #history: RunHistory;
   readonly #transfers: TransferMeter;
@@ -49,10 +56,8 @@ export class TrainingRun {
   /** Its updates made are the version that is published. */
   readonly #updates: StepUpdate;
   #savedStep: number;
-  /** The coordinator says at its start that it waits. */
-  #isWaiting = true;
   #hasEnded = false;
-  #phaseNow: "training" | "evaluating" | "generating" | undefined;
+  readonly #phases: RunPhases;
   #isUpdating = false;
   #current: TrainingStep | undefined;
   readonly #evaluations: EvaluationResult[] = [];
@@ -62,10 +67,13 @@ export class TrainingRun {
     readonly options: CoordinatorOptions;
     readonly queue: TaskQueue;
     readonly shards: ShardGroup;
+    readonly court: Court;
   }) {
     this.#options = parts.options;
     this.#queue = parts.queue;
     this.#shards = parts.shards;
+    this.#court = parts.court;
+    this.#phases = new RunPhases(parts.options.bus);
     const { checkpointing, bus, resume } = parts.options;
     this.#failure = new Promise<never>((_resolve, reject) => {
       this.#fail = reject;
@@ -90,9 +98,7 @@ export class TrainingRun {
     this.#updates = new StepUpdate(job.layout, updates, resume?.state);
     this.#history = new RunHistory(parts.options);
     this.#transfers = new TransferMeter(bus, this.#shards);
-    this.#shards.onGroupComplete((shard, step, group) =>
-      this.#current?.groupArrived(shard, step, group),
-    );
+    this.#shards.onArrived((shard, arrived) => this.#current?.groupArrived(shard, arrived));
   }
 
   /** What the optimizer keeps of whole tensors; writing sets it, before the first step. */
@@ -118,19 +124,17 @@ export class TrainingRun {
     return isNew;
   }
 
-  /** The run waits and says so; a requested stop takes effect, since nobody can finish the step. */
-  noWorkersLeft(): void {
-    if (this.#stopRequested) this.#stop();
-    if (this.#isWaiting || this.#hasEnded) return;
-    this.#isWaiting = true;
-    const detail = "no worker is left; the run goes on when one joins";
-    this.#options.bus.publish({ type: "phase.changed", phase: "waiting-for-workers", detail });
-  }
-
-  workersPresent(): void {
-    if (!this.#isWaiting) return;
-    this.#isWaiting = false;
-    if (this.#phaseNow !== undefined) this.#phase(this.#phaseNow);
+  /**
+   * To be called when workers came or went, and regularly. Without any the run waits and says so; a requested stop
+   * takes effect then, since nobody can finish the step.
+   */
+  membersChanged(numWorkers: number): void {
+    this.#current?.membersChanged();
+    this.#queue.serve();
+    if (numWorkers === 0 && this.#stopRequested) this.#stop();
+    if (this.#hasEnded) return;
+    this.#court.membersChanged(numWorkers);
+    this.#phases.membersChanged(numWorkers);
   }
 
   async run(): Promise<Omit<RunOutcome, "snapshot" | "mastersSha256" | "seconds">> {
@@ -168,7 +172,7 @@ export class TrainingRun {
       await this.#evaluate();
       evaluatedStep = this.#step;
     }
-    this.#phase("training");
+    this.#phases.begin("training");
     while (this.#step < plan.totalSteps) {
       if (this.#stopRequested) return;
       await this.#trainStep();
@@ -178,7 +182,7 @@ export class TrainingRun {
       if (isEvaluationDue(evaluation, this.#step) || (isLast && evaluation?.atEnd === true)) {
         isBest = await this.#evaluate();
         evaluatedStep = this.#step;
-        if (!isLast) this.#phase("training");
+        if (!isLast) this.#phases.begin("training");
       }
       if (
         this.#saveRequested ||
@@ -208,33 +212,41 @@ export class TrainingRun {
       weight: expectedWeight,
       lossScale: this.#updates.lossScale,
       numGroups: gradientGroups,
-      numShards: this.#shards.count,
+      objective: job.objective,
       microBatches: (group) => plan.microBatches(step, group),
-      leases: this.#leaseTable(gradientGroups),
+      bytesAfterReportMs: this.#options.bytesAfterReportMs ?? defaultBytesAfterReportMs,
+      newLeases: () => this.#leaseTable(gradientGroups),
+      shards: this.#shards,
+      jury: this.#court.juryOf("group", step),
       bus,
       now: () => performance.now(),
+      onReopened: () => this.#queue.serve(),
     });
-    this.#current = work;
-    try {
-      await this.#work(work, work.completed);
-    } catch (error) {
-      if (error instanceof StoppedEarly) await this.#shards.discard(step);
-      throw error;
-    } finally {
-      this.#current = undefined;
-    }
-    const arrivedAt = performance.now();
-    const { lossSum, weight } = work.lossSum();
-    if (weight !== expectedWeight) {
-      throw new LockstepError("E_TOKEN_COUNT", { step, expected: expectedWeight, got: weight });
-    }
+    await this.#untilComplete(work);
+    let arrivedAt = performance.now();
     this.#isUpdating = true;
-    const loss = lossSum / weight;
+    const { lossSum, weight } = work.lossSum();
     const { warning, ...update } = await this.#orFailure(
-      this.#updates.run(this.#shards, { step, loss }),
+      this.#updates.run(this.#shards, {
+        ...{ step, loss: lossSum / weight },
+        confirmNonFinite: async () => {
+          if (!(await work.confirm())) return false;
+          this.#isUpdating = false;
+          bus.publish({
+            type: "note",
+            text: `the gradient of step ${step + 1} is not finite: other workers compute it too`,
+          });
+          await this.#untilComplete(work);
+          arrivedAt = performance.now();
+          this.#isUpdating = true;
+          return true;
+        },
+      }),
     );
     this.#step = step + 1;
     this.#isUpdating = false;
+    const agreed = work.lossSum();
+    const loss = agreed.lossSum / agreed.weight;
     const numRows = plan.rowsIn(step);
     const numInputTokens = numRows * job.sequenceLength;
     const endedAt = performance.now();
@@ -259,13 +271,28 @@ export class TrainingRun {
     await this.#transfers.publish();
   }
 
+  /** Waits for a step's groups. */
+  async #untilComplete(work: TrainingStep): Promise<void> {
+    this.#current = work;
+    try {
+      await this.#work(work, work.completed);
+    } catch (error) {
+      if (error instanceof StoppedEarly) await this.#shards.discard(this.#step);
+      throw error;
+    } finally {
+      this.#current = undefined;
+    }
+  }
+
   /** Whether the result is the best so far. */
   async #evaluate(): Promise<boolean> {
     const { evaluation, bus } = this.#options;
     if (evaluation === undefined || evaluation.batches.length === 0) return false;
-    this.#phase("evaluating");
+    this.#phases.begin("evaluating");
     const startedAt = performance.now();
     const work = new EvaluationWork({
+      step: this.#step,
+      jury: this.#court.juryOf("evaluation", this.#step),
       batches: evaluation.batches,
       version: this.#updates.numUpdates,
       objective: this.#options.job.objective,
@@ -289,7 +316,7 @@ export class TrainingRun {
   async #generate(): Promise<void> {
     const { generation, bus } = this.#options;
     if (generation === undefined || this.#history.hasSample(this.#step)) return;
-    this.#phase("generating");
+    this.#phases.begin("generating");
     const { prompt, maxNewTokens, endTokenIds, promptText, isChat = false } = generation;
     const work = new GenerationWork({
       version: this.#updates.numUpdates,
@@ -364,11 +391,6 @@ export class TrainingRun {
       epoch: this.#options.plan.epochAt(this.#step),
       ...this.#history.state(),
     };
-  }
-
-  #phase(phase: "training" | "evaluating" | "generating"): void {
-    this.#phaseNow = phase;
-    if (!this.#isWaiting) this.#options.bus.publish({ type: "phase.changed", phase });
   }
 }
 

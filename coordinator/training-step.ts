@@ -1,10 +1,14 @@
 import type { Batch } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
-import type { EvaluatedBatch, LossSum } from "#lib/core/job";
+import type { EvaluatedBatch, LossSum, ObjectiveJob } from "#lib/core/job";
+import { objectiveOf } from "#lib/objectives/index";
 import type { Task, TaskResult } from "#lib/wire/control-messages";
 import type { EventBus } from "#lib/wire/event-bus";
+import { ComparedWork, type Jury } from "./compared-work.js";
 import type { Lease, LeaseTable } from "./leases.js";
-import { addLossSums, StepRound } from "./rounds.js";
+import { addLossSums } from "./loss-sums.js";
+import type { ArrivedGroup } from "./reducer/shard-state.js";
+import type { ShardGroup } from "./shards.js";
 import type { Work } from "./task-queue.js";
 
 interface TrainingStepOptions {
@@ -16,29 +20,61 @@ interface TrainingStepOptions {
   /** What it is multiplied by for backward. */
   readonly lossScale: number;
   readonly numGroups: number;
-  readonly numShards: number;
+  readonly objective: ObjectiveJob;
   readonly microBatches: (group: number) => readonly Batch[];
-  readonly leases: LeaseTable;
+  readonly newLeases: () => LeaseTable;
+  /** Within which the bytes of a group must have come that a worker reported. */
+  readonly bytesAfterReportMs: number;
+  readonly shards: Pick<ShardGroup, "count" | "changeFence" | "restartStep">;
+  readonly jury: Jury;
   readonly bus: EventBus;
   readonly now: () => number;
+  /** There is something to do again for those who wait. */
+  readonly onReopened: () => void;
 }
 
-/** The leased part of a step: ends when every group's sums and bytes are here. */
+/**
+ * The leased part of a step: ends when every group's sums and bytes are here, and where several workers computed
+ * a group, when they agree. Where the shards keep bytes that others outvoted, they forget all of the step, and
+ * every group is sent anew.
+ */
 export class TrainingStep implements Work {
-  readonly leases: LeaseTable;
-  /** Settles when the step is complete. */
-  readonly completed: Promise<void>;
   readonly #options: TrainingStepOptions;
-  readonly #round: StepRound;
+  readonly #results: ComparedWork;
+  readonly #granted = new Map<number, Lease>();
+  readonly #published = new Set<number>();
+  #leases: LeaseTable;
+  #isRestarting = false;
+  #isConfirmed = false;
+  #completed: Promise<void>;
   #resolve: () => void = () => {};
+  #reject: (error: unknown) => void = () => {};
+  #isOver = false;
 
   constructor(options: TrainingStepOptions) {
     this.#options = options;
-    this.leases = options.leases;
-    this.#round = new StepRound(options);
-    this.completed = new Promise((resolve) => {
-      this.#resolve = resolve;
+    this.#leases = options.newLeases();
+    this.#results = new ComparedWork({
+      numItems: options.numGroups,
+      numShards: options.shards.count,
+      jury: options.jury,
+      what: (group) => ({ step: options.step + 1, group }),
     });
+    this.#results.setWanted(this.#leases);
+    this.#completed = this.#begin();
+  }
+
+  get leases(): LeaseTable {
+    return this.#leases;
+  }
+
+  /** Settles when the step is complete. @throws E_GROUP_DIVERGED */
+  get completed(): Promise<void> {
+    return this.#completed;
+  }
+
+  mayTake(group: number, workerId: string): boolean {
+    return !this.#isRestarting && this.#results.mayTake(group, workerId, this.#leases);
   }
 
   taskFor(lease: Lease): Task {
@@ -54,50 +90,170 @@ export class TrainingStep implements Work {
     };
   }
 
+  /** @throws E_TOKEN_COUNT for sums of other rows than the group's, E_MESSAGE_INVALID */
   accept(lease: Lease, result: TaskResult): void {
-    const sum = addLossSums(lossesOf(result));
-    this.#round.groupReported(lease.item, sum);
-    this.#options.bus.publish({
-      type: "group.completed",
-      step: this.#options.step,
-      group: lease.item,
-      workerId: lease.workerId,
-      seconds: (this.#options.now() - lease.grantedMs) / 1000,
-      weight: sum.weight,
-    });
-    this.#check();
+    const losses = lossesOf(result);
+    this.#checkWeights(lease, losses);
+    const key = losses.map(({ lossSum, weight }) => `${lossSum}/${weight}`).join(" ");
+    const { item: group, workerId } = lease;
+    this.#results.of(group).reported(lease.id, workerId, addLossSums(losses), key);
+    // What was reported has been sent: whose bytes do not come has lost them.
+    this.#leases.reported(lease.id, this.#options.bytesAfterReportMs);
+    this.#look(lease);
   }
 
-  /** A shard has all bytes of a group. */
-  groupArrived(shard: number, step: number, group: number): void {
-    if (step !== this.#options.step) return;
-    this.#round.groupArrived(shard, group);
-    this.#check();
+  /** A shard has all bytes of a lease's group. */
+  groupArrived(shard: number, { step, group, lease: id, digest }: ArrivedGroup): void {
+    const lease = this.#granted.get(id);
+    if (this.#isOver || step !== this.#options.step || lease?.item !== group) return;
+    this.#results.of(group).arrived(id, lease.workerId, shard, digest);
+    this.#look(lease);
+  }
+
+  /**
+   * A gradient that is not finite is computed by other workers too, where there are some.
+   * @returns false where that was done already, or cannot be
+   */
+  async confirm(): Promise<boolean> {
+    const { present } = this.#options.jury;
+    if (this.#isConfirmed || present().length < 2) return false;
+    this.#isConfirmed = true;
+    for (let group = 0; group < this.#options.numGroups; group++) {
+      this.#results.of(group).requireSecond();
+    }
+    this.#completed = this.#begin();
+    await this.#restart();
+    return true;
   }
 
   lossSum(): LossSum {
-    return this.#round.lossSum();
+    return addLossSums(this.#results.sums());
   }
 
-  onGranted(lease: Lease): void {
-    const { bus, step } = this.#options;
-    const { item: group, workerId, attempt } = lease;
+  async onGranted(lease: Lease): Promise<void> {
+    const { bus, step, shards, jury } = this.#options;
+    const { id, item: group, workerId, attempt } = lease;
+    this.#granted.set(id, lease);
     bus.publish({ type: "group.leased", step, group, workerId, attempt });
+    const isVerified = jury.isVerified(group);
+    await shards.changeFence({ kind: "grant", lease: { id, workerId, step, group, isVerified } });
+  }
+
+  onReleased(leases: readonly Lease[]): void {
+    const ids = leases.map(({ id }) => id);
+    // A shard that is gone has ended the run already.
+    this.#options.shards.changeFence({ kind: "revoke", leases: ids }).catch(() => {});
+  }
+
+  onOverdue({ item: group, workerId, isReported }: Lease): void {
+    if (isReported) {
+      const { step } = this.#options;
+      this.#options.jury.onBroken(
+        workerId,
+        `it reported group ${group} of step ${step + 1}, whose bytes did not come`,
+      );
+    }
   }
 
   onRequeued(lease: Lease, reason: string): void {
     const { bus, step } = this.#options;
+    const { item: group, workerId } = lease;
+    bus.publish({ type: "group.requeued", step, group, workerId, reason });
+  }
+
+  /** Members came or went: whoever is missing now is not waited for. */
+  membersChanged(): void {
+    try {
+      for (let group = 0; group < this.#options.numGroups; group++) {
+        if (!this.#isOver) this.#results.judge(group, this.#leases);
+      }
+    } catch (error) {
+      this.#reject(error);
+    }
+  }
+
+  #begin(): Promise<void> {
+    this.#isOver = false;
+    const completed = new Promise<void>((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    // Whoever waits sees it; the step may be given up before.
+    completed.catch(() => {});
+    return completed;
+  }
+
+  #look(lease: Lease): void {
+    const { item: group } = lease;
+    if (this.#results.of(group).isComplete(lease.id)) this.#leases.finish(lease.id);
+    try {
+      const verdict = this.#results.judge(group, this.#leases);
+      if (verdict.kind === "open") {
+        this.#options.onReopened();
+        return;
+      }
+      if (verdict.bytes !== "missing") this.#publish(group, lease, verdict.sum);
+      this.#check();
+    } catch (error) {
+      this.#reject(error);
+    }
+  }
+
+  #publish(group: number, lease: Lease, { weight }: LossSum): void {
+    if (this.#published.has(group)) return;
+    this.#published.add(group);
+    const seconds = (this.#options.now() - lease.grantedMs) / 1000;
+    const { bus, step } = this.#options;
     bus.publish({
-      type: "group.requeued",
+      type: "group.completed",
       step,
-      group: lease.item,
+      group,
       workerId: lease.workerId,
-      reason,
+      seconds,
+      weight,
     });
   }
 
   #check(): void {
-    if (this.#round.complete) this.#resolve();
+    if (this.#isRestarting || this.#isOver) return;
+    const bytes = this.#results
+      .verdicts()
+      .map((verdict) => (verdict.kind === "agreed" ? verdict.bytes : "missing"));
+    if (bytes.includes("missing")) return;
+    if (bytes.includes("other")) {
+      this.#restart().catch((error: unknown) => this.#reject(error));
+      return;
+    }
+    this.#isOver = true;
+    this.#resolve();
+  }
+
+  /** The shards forget what they keep; what is known of the groups stays. */
+  async #restart(): Promise<void> {
+    const { shards, step, newLeases, numGroups, onReopened } = this.#options;
+    this.#isRestarting = true;
+    this.#leases = newLeases();
+    await shards.restartStep(step);
+    this.#granted.clear();
+    for (let group = 0; group < numGroups; group++) this.#results.of(group).restart();
+    this.#results.setWanted(this.#leases);
+    this.#isRestarting = false;
+    onReopened();
+  }
+
+  #checkWeights({ workerId, item: group }: Lease, losses: readonly EvaluatedBatch[]): void {
+    const { microBatches, objective, step } = this.#options;
+    const { weightOf } = objectiveOf(objective.kind);
+    const expected = microBatches(group).map(({ fields }) => weightOf(fields, objective));
+    const isSame =
+      losses.length === expected.length &&
+      losses.every(({ weight }, index) => weight === expected[index]);
+    if (isSame) return;
+    const sum = (weights: readonly number[]): number => weights.reduce((all, one) => all + one, 0);
+    throw new LockstepError("E_TOKEN_COUNT", {
+      ...{ worker: workerId, step: step + 1, group, expected: sum(expected) },
+      got: sum(losses.map(({ weight }) => weight)),
+    });
   }
 }
 

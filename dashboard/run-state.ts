@@ -102,6 +102,18 @@ export class RunState {
         this.workers.delete(event.workerId);
         say(`${event.workerId} left: ${event.reason}`);
         break;
+      case "worker.quarantined":
+        say(`${event.workerId} is kept out of the run: ${event.reason}`, true);
+        break;
+      case "group.diverged":
+        say(
+          `${event.workerIds.join(" and ")} computed different bits of step ${event.step + 1}, group ${event.group}`,
+          true,
+        );
+        break;
+      case "push.refused":
+        say(`refused bytes of ${event.workerId || "nobody"} at ${event.peer}: ${event.code}`, true);
+        break;
       case "group.requeued":
         say(`step ${event.step + 1} group ${event.group} is leased again: ${event.reason}`);
         break;

@@ -30,6 +30,8 @@ export async function coordinatorOptions(
   return {
     job: { ...run.job, jobId: randomUUID() },
     bus,
+    runId: run.record.runId,
+    verifyGroups: config.verify_groups,
     security: await wireSecurity(config),
     ...addresses(config),
     numShards: config.reducer_shards,

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import os from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { isLockstepError } from "#lib/core/errors/index";
@@ -10,8 +11,10 @@ import {
   type Task,
   type TaskResult,
 } from "#lib/wire/control-messages";
+import type { MemberPass } from "#lib/wire/member";
 import { createProcessorReader } from "./device.js";
 import { EngineFailure } from "./engine-client.js";
+import { isMembershipOver } from "./failures.js";
 import type { DeviceReading, WorkerOptions } from "./options.js";
 import { untilReachable } from "./reachable.js";
 import type { Session } from "./session.js";
@@ -20,12 +23,22 @@ import type { Session } from "./session.js";
 const longPollMs = 20_000;
 const defaultReconnectTimeoutMs = 60_000;
 
+/** What the calls of a registration show. */
+export const passOf = (reply: RegisterReply): MemberPass => ({
+  runId: reply.runId,
+  epoch: reply.epoch,
+  workerId: reply.workerId,
+  secret: reply.memberSecret,
+});
+
 /** A worker's calls to its coordinator, which may be away for a while. */
 export class CoordinatorLink {
   readonly #options: WorkerOptions;
   readonly #control: ControlClient;
   readonly #readDevice: () => DeviceReading;
   readonly #startedAt = performance.now();
+  /** Of this life of the process. */
+  readonly #incarnation = randomUUID();
   #heartbeat: NodeJS.Timeout | undefined;
 
   constructor(options: WorkerOptions) {
@@ -55,18 +68,29 @@ export class CoordinatorLink {
       advisesFp16: advice?.fp16 ?? false,
       bf16Slowdown: advice?.bf16Slowdown ?? 0,
       fp16Slowdown: advice?.fp16Slowdown ?? 0,
+      incarnation: this.#incarnation,
     };
     for (;;) {
       const register = async (): Promise<RegisterReply> => this.#control.register(request);
       const reply = await this.#untilReachable(register, stop);
-      if (reply.retryAfterMs === 0) return reply;
+      if (reply.retryAfterMs === 0) {
+        this.#control.usePass(passOf(reply));
+        return reply;
+      }
       await delay(reply.retryAfterMs, undefined, { signal: stop }).catch(() => {});
       if (stop.aborted) return undefined;
     }
   }
 
-  /** @param state what the worker is at, read at each heartbeat */
-  startHeartbeats(reply: RegisterReply, state: () => WorkerState): void {
+  /**
+   * @param state what the worker is at, read at each heartbeat
+   * @param onOver called when the coordinator does not know this registration
+   */
+  startHeartbeats(
+    reply: RegisterReply,
+    state: () => WorkerState,
+    onOver: (error: unknown) => void,
+  ): void {
     const beat = (): void => {
       this.#control
         .heartbeat({
@@ -75,8 +99,11 @@ export class CoordinatorLink {
           ...this.#readDevice(),
           deviceSeconds: (performance.now() - this.#startedAt) / 1000,
         })
-        // Being unknown or unheard shows in the loop, which knows what to do about it.
-        .catch((error: unknown) => this.#options.observer?.retrying?.(error));
+        .catch((error: unknown) => {
+          this.#options.observer?.retrying?.(error);
+          // Transfers to shards of a coordinator that is gone would be repeated for long.
+          if (isMembershipOver(error)) onOver(error);
+        });
     };
     beat();
     this.#heartbeat = setInterval(beat, reply.heartbeatIntervalMs);

@@ -1,10 +1,8 @@
-import { isLockstepError, type LockstepError } from "#lib/core/errors/index";
+import { isLockstepError } from "#lib/core/errors/index";
+import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import { EngineFailure } from "./engine-client.js";
+import { isUnreachable } from "./reachable.js";
 import { isTransientRefusal } from "./transfers.js";
-
-/** The coordinator or a shard was away. */
-export const isUnreachable = (error: unknown): error is LockstepError =>
-  isLockstepError(error) && (error.code === "E_RPC_UNAVAILABLE" || error.code === "E_RPC_TIMEOUT");
 
 /** A shard did not take or give bytes; the coordinator lets the worker join anew. */
 export const isTransferFailure = (error: unknown): boolean =>
@@ -12,6 +10,14 @@ export const isTransferFailure = (error: unknown): boolean =>
   (isLockstepError(error) &&
     (error.code === "E_TRANSFER_INCOMPLETE" || error.code === "E_FRAME_CORRUPT")) ||
   isTransientRefusal(error);
+
+/** The coordinator took the worker for dead, or is another one: the worker registers anew. */
+export const isMembershipOver = (error: unknown): boolean =>
+  ["E_UNKNOWN_WORKER", "E_STALE_RUN"].includes(remoteErrorCode(error));
+
+/** The group went to another worker, or its step was begun anew. */
+export const isLeaseLost = (error: unknown): boolean =>
+  remoteErrorCode(error) === "E_LEASE_NOT_HELD";
 
 export const isEngineError = (error: unknown): boolean =>
   error instanceof EngineFailure || (isLockstepError(error) && error.code === "E_ENGINE_CRASHED");

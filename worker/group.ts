@@ -2,6 +2,7 @@ import type { LossSum } from "#lib/core/job";
 import type { TrainTask } from "#lib/wire/control-messages";
 import type { CoordinatorLink } from "./coordinator-link.js";
 import type { EngineClient } from "./engine-client.js";
+import { isLeaseLost } from "./failures.js";
 import type { WorkerOptions } from "./options.js";
 import type { Session } from "./session.js";
 
@@ -50,18 +51,24 @@ export class GradientGroup {
    */
   async deliver(link: CoordinatorLink, onCompleted: () => void): Promise<void> {
     const { step, group, lease } = this.#task;
-    const { workerId, transfers, signal } = this.#session;
+    const { transfers, signal } = this.#session;
     const { onPhase, observer } = this.#options;
     const gradients = this.#client.gradients(this.buffer);
-    await transfers.push({ workerId, step, group, lease }, gradients, {
-      signal,
-      onRetry: (error) => observer?.retrying?.(error),
-      onChunk:
-        onPhase === undefined
-          ? undefined
-          : async (shard, sentBytes) =>
-              onPhase({ phase: "pushing", step, group, shard, sentBytes }),
-    });
+    try {
+      await transfers.push({ step, group, lease }, gradients, {
+        signal,
+        onRetry: (error) => observer?.retrying?.(error),
+        onChunk:
+          onPhase === undefined
+            ? undefined
+            : async (shard, sentBytes) =>
+                onPhase({ phase: "pushing", step, group, shard, sentBytes }),
+      });
+    } catch (error) {
+      if (!isLeaseLost(error)) throw error;
+      observer?.retrying?.(error);
+      return;
+    }
     observer?.bytesTransferred?.("gradients", gradients.length);
     await onPhase?.({ phase: "pushed", step, group });
     const stale = await link.complete(this.#session, lease, { kind: "losses", sums: this.#sums });

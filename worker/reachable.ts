@@ -1,9 +1,12 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { LockstepError } from "#lib/core/errors/index";
-import { isUnreachable } from "./failures.js";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+
+/** The coordinator or a shard was away. */
+export const isUnreachable = (error: unknown): error is LockstepError =>
+  isLockstepError(error) && (error.code === "E_RPC_UNAVAILABLE" || error.code === "E_RPC_TIMEOUT");
 
 export const firstBackoffMs = 100;
-const maxBackoffMs = 3_000;
+export const maxBackoffMs = 3_000;
 
 /**
  * Repeats a call while the coordinator is away, for a limited time.

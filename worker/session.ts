@@ -38,7 +38,7 @@ export class Session {
     return this.#end.signal;
   }
 
-  /** What the first delivery to fail failed with; what fails after the session's end is not a cause. */
+  /** What the session failed with: its first delivery that failed, for one; what fails after the session's end is not a cause. */
   get failure(): unknown {
     return this.#failure;
   }
@@ -73,10 +73,7 @@ export class Session {
   /** Keeps the buffer from now until `deliver` settles. */
   start(buffer: number, lease: number, deliver: () => Promise<void>): void {
     const ended = deliver()
-      .catch((error: unknown) => {
-        if (!this.signal.aborted) this.#failure = error;
-        this.end();
-      })
+      .catch((error: unknown) => this.fail(error))
       .then(() => {
         this.#deliveries.delete(buffer);
       });
@@ -86,6 +83,12 @@ export class Session {
   /** @throws `failure`, if there is one */
   throwIfFailed(): void {
     if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** Ends the session for this reason. */
+  fail(error: unknown): void {
+    if (!this.signal.aborted) this.#failure = error;
+    this.end();
   }
 
   end(): void {

@@ -1,13 +1,18 @@
+import { setTimeout as delay } from "node:timers/promises";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { BulkClient } from "#lib/wire/bulk-client";
 import { frozenVersion, type PullRequest } from "#lib/wire/bulk-protocol";
 import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
+import type { MemberPass } from "#lib/wire/member";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import type { WireSecurity } from "#lib/wire/security";
+import { firstBackoffMs, isUnreachable, maxBackoffMs } from "./reachable.js";
 
-/** Attempts at one transfer with one shard, the first included. */
+/** Attempts at one transfer that a shard refuses, the first included. */
 const maxAttempts = 3;
+/** How long a shard may be away in the middle of a job; a coordinator that is gone is noticed elsewhere. */
+const awayTimeoutMs = 60_000;
 
 /** A shard and its bytes in a buffer that holds the whole trained space. */
 interface ShardRange {
@@ -38,6 +43,7 @@ export class ShardTransfers {
     readonly layout: ParameterLayout;
     readonly addresses: readonly string[];
     readonly security: WireSecurity;
+    readonly pass: MemberPass;
     /** As of BulkClient. */
     readonly sharedMemory?: boolean;
   }) {
@@ -48,6 +54,7 @@ export class ShardTransfers {
       client: new BulkClient({
         address: options.addresses[shard] ?? "",
         security: options.security,
+        pass: options.pass,
         sharedMemory,
       }),
       start: wireOffsetBytes(options.layout, range.start),
@@ -95,13 +102,16 @@ export class ShardTransfers {
     });
     await allOrFirstError(
       parts.map(async ({ client, start, end, offset }) =>
-        withRetries(async () => {
-          const part = { offset: start - offset, numBytes: end - start };
-          await client.pullParameters(
-            { space, version, part, ...(signal === undefined ? {} : { signal }) },
-            into.subarray(start - firstByte, end - firstByte),
-          );
-        }, onRetry),
+        withRetries(
+          async () => {
+            const part = { offset: start - offset, numBytes: end - start };
+            await client.pullParameters(
+              { space, version, part, ...(signal === undefined ? {} : { signal }) },
+              into.subarray(start - firstByte, end - firstByte),
+            );
+          },
+          { signal, onRetry },
+        ),
       ),
     );
   }
@@ -109,7 +119,6 @@ export class ShardTransfers {
   /** @throws what BulkClient.pushGradients throws, after some attempts */
   async push(
     lease: {
-      readonly workerId: string;
       readonly step: number;
       readonly group: number;
       readonly lease: number;
@@ -136,7 +145,7 @@ export class ShardTransfers {
               },
               wireBytes.subarray(start, end),
             ),
-          onRetry,
+          { signal, onRetry },
         ),
       ),
     );
@@ -164,17 +173,27 @@ const transientRemoteCodes: readonly string[] = [
 export const isTransientRefusal = (error: unknown): boolean =>
   transientRemoteCodes.includes(remoteErrorCode(error));
 
+/** Repeats a transfer: at once where the bytes were refused, for a while where the shard is not there. */
 async function withRetries<T>(
   transfer: () => Promise<T>,
-  onRetry: (error: unknown) => void,
+  { signal, onRetry }: PullOptions,
 ): Promise<T> {
+  const since = performance.now();
+  let backoffMs = firstBackoffMs;
   for (let attempt = 1; ; attempt++) {
     try {
       return await transfer();
     } catch (error) {
-      const transient = (isLockstepError(error) && error.retryable) || isTransientRefusal(error);
-      if (!transient || attempt === maxAttempts) throw error;
+      const isAway = isUnreachable(error) && performance.now() - since < awayTimeoutMs;
+      const isRefused =
+        !isUnreachable(error) &&
+        ((isLockstepError(error) && error.retryable) || isTransientRefusal(error)) &&
+        attempt < maxAttempts;
+      if (signal?.aborted === true || !(isAway || isRefused)) throw error;
       onRetry(error);
+      if (!isAway) continue;
+      await delay(backoffMs, undefined, { signal }).catch(() => {});
+      backoffMs = Math.min(backoffMs * 2, maxBackoffMs);
     }
   }
 }

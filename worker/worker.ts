@@ -3,8 +3,8 @@ import type { WorkerState } from "#lib/core/events";
 import type { EvaluatedBatch, WorkerJob } from "#lib/core/job";
 import type { EvaluateTask, GenerateTask, Task, TrainTask } from "#lib/wire/control-messages";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
-import { CoordinatorLink } from "./coordinator-link.js";
-import { isEngineError, isFatal, isTransferFailure } from "./failures.js";
+import { CoordinatorLink, passOf } from "./coordinator-link.js";
+import { isEngineError, isFatal, isMembershipOver, isTransferFailure } from "./failures.js";
 import { GradientGroup } from "./group.js";
 import { LoadedEngine } from "./loaded-engine.js";
 import type { WorkerOptions, WorkerOutcome } from "./options.js";
@@ -77,7 +77,7 @@ class WorkerLoop {
         if (remoteErrorCode(error) === "E_RUN_OVER") return ended("finished");
         if (this.#leaving.aborted) {
           await this.#leave("it was asked to stop");
-        } else if (remoteErrorCode(error) === "E_UNKNOWN_WORKER") {
+        } else if (isMembershipOver(error)) {
           this.#options.observer?.retrying?.(error);
         } else if (isTransferFailure(error)) {
           this.#options.observer?.retrying?.(error);
@@ -112,13 +112,18 @@ class WorkerLoop {
         layout: job.layout,
         addresses: reply.shardAddresses,
         security: options.security ?? {},
+        pass: passOf(reply),
       }),
       options.signal,
     );
     this.#session = session;
     this.#asking = AbortSignal.any([session.signal, this.#impatient]);
     options.observer?.registered?.(reply.workerId);
-    this.#link.startHeartbeats(reply, () => this.#state);
+    this.#link.startHeartbeats(
+      reply,
+      () => this.#state,
+      (error) => session.fail(error),
+    );
     const engine =
       this.#engine?.jobId === job.jobId ? this.#engine : await this.#replaceEngine(job);
     if (job.frozen !== undefined && !engine.client.hasFrozen) {

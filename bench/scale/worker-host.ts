@@ -42,7 +42,7 @@ function bufferFor(job: WorkerJob): Uint8Array {
 
 async function simulate(index: number, address: string, barrier: Barrier): Promise<void> {
   const control = new ControlClient({ address, security: {} });
-  const { workerId, jobJson, shardAddresses } = await control.register({
+  const reply = await control.register({
     protocolVersion,
     name: `simulated-${index}`,
     host: "simulated",
@@ -54,7 +54,11 @@ async function simulate(index: number, address: string, barrier: Barrier): Promi
     bf16Slowdown: 0,
     advisesFp16: false,
     fp16Slowdown: 0,
+    incarnation: `simulated-${index}`,
   });
+  const { workerId, jobJson, shardAddresses } = reply;
+  const pass = { ...reply, secret: reply.memberSecret };
+  control.usePass(pass);
   const job = JSON.parse(jobJson) as WorkerJob;
   const bytes = bufferFor(job);
   const wholeSpace = { start: 0, end: job.layout.numElements };
@@ -62,6 +66,7 @@ async function simulate(index: number, address: string, barrier: Barrier): Promi
     layout: job.layout,
     addresses: shardAddresses,
     security: {},
+    pass,
     // They stand for workers on other machines.
     sharedMemory: false,
   });
@@ -78,7 +83,7 @@ async function simulate(index: number, address: string, barrier: Barrier): Promi
       send({ kind: "pulled", step, cpuSeconds: cpuSeconds() });
       await barrier.passed(step);
     }
-    await transfers.push({ workerId, step, group, lease }, bytes, { onRetry });
+    await transfers.push({ step, group, lease }, bytes, { onRetry });
     send({ kind: "pushed", step, cpuSeconds: cpuSeconds() });
     const sums = task.batches.map(({ numRows }) => ({ lossSum: 1, weight: numRows }));
     await control.completeTask({ workerId, lease, result: { kind: "losses", sums } });

@@ -47,6 +47,19 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       return `${printable(event.workerId)} lost: ${printable(event.reason)}`;
     case "worker.left":
       return `${printable(event.workerId)} left: ${printable(event.reason)}`;
+    case "worker.quarantined": {
+      const until = event.seconds === undefined ? "" : ` for ${formatSeconds(event.seconds)}`;
+      return `warning: ${printable(event.workerId)} is kept out of the run${until}: ${printable(event.reason)}`;
+    }
+    case "group.diverged": {
+      const what =
+        event.isEvaluation === true
+          ? `batch ${event.group} of the validation after step ${event.step}`
+          : `group ${event.group} of step ${event.step + 1}`;
+      return `warning: ${event.workerIds.map((id) => printable(id)).join(" and ")} computed different bits for ${what}; it is computed once more`;
+    }
+    case "push.refused":
+      return `refused bytes of ${printable(event.workerId || "a worker without a name")} at ${printable(event.peer)}: ${event.code}${event.numUntold === 0 ? "" : `, and ${event.numUntold} more before`}`;
     case "group.requeued":
       return `step ${event.step + 1} group ${event.group} is leased again, ${printable(event.workerId)}: ${printable(event.reason)}`;
     case "step.completed": {

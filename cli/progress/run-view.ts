@@ -148,6 +148,9 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "run.failed":
       return { ...view, phase: "done", phaseDetail: undefined, phaseSinceMs: nowMs };
     case "note":
+    case "worker.quarantined":
+    case "group.diverged":
+    case "push.refused":
     case "group.completed":
     case "group.requeued":
     case "checkpoint.saved":

@@ -4,7 +4,9 @@ import { LockstepError } from "#lib/core/errors/index";
 import { catalogued, ThreadClient } from "#lib/core/thread-client";
 import { copyArrays, type ShardArrays, zeroArrays } from "#lib/core/shard-arrays";
 import type { Measurement, SumWindow, Update } from "#lib/optim/index";
-import type { ShardHandle, ShardStats, StartShardOptions } from "#coordinator/shards";
+import type { RefusedPush, ShardHandle, ShardStats, StartShardOptions } from "#coordinator/shards";
+import type { FenceChange } from "./fence.js";
+import type { ArrivedGroup } from "./shard-state.js";
 import {
   receivedBytesIndex,
   type ShardAnswer,
@@ -17,7 +19,7 @@ import {
 
 type ShardThreadClient = ThreadClient<ShardReady, ShardCommand, ShardAnswer, ShardNotice>;
 
-type GroupCompleteCallback = (step: number, group: number, workerId: string) => void;
+type ArrivedCallback = (arrived: ArrivedGroup) => void;
 type RpcCallback = (method: string, code: string, seconds: number) => void;
 
 /**
@@ -32,14 +34,12 @@ export class ReducerShard implements ShardHandle {
   readonly #thread: ShardThreadClient;
   readonly #shardIndex: number;
   readonly #arrays: ShardArrays;
-  readonly #openStep: Int32Array;
   readonly #transferredBytes: BigInt64Array;
 
   private constructor(thread: ShardThreadClient, options: ShardThreadOptions, ready: ShardReady) {
     this.#thread = thread;
     this.#shardIndex = options.shardIndex;
     this.#arrays = ready.arrays;
-    this.#openStep = options.openStep;
     this.#transferredBytes = options.transferredBytes;
     this.address = hostPort(options.listenHost, ready.port);
   }
@@ -49,10 +49,9 @@ export class ReducerShard implements ShardHandle {
    * @throws E_SHARD_TOO_LARGE, E_INSECURE_BIND, E_LISTEN_FAILED, E_SHARD_FAILED
    */
   static async start(options: StartShardOptions): Promise<ReducerShard> {
-    const openStep = new Int32Array(new SharedArrayBuffer(4)).fill(-1);
     const transferredBytes = new BigInt64Array(new SharedArrayBuffer(16));
     const { shardIndex } = options;
-    const threadOptions: ShardThreadOptions = { ...options, openStep, transferredBytes };
+    const threadOptions: ShardThreadOptions = { ...options, transferredBytes };
     const worker = new Worker(new URL("./shard-thread.js", import.meta.url), {
       name: `shard-${shardIndex}`,
       workerData: threadOptions,
@@ -81,23 +80,35 @@ export class ReducerShard implements ShardHandle {
     await this.#thread.call({ kind: "publishInitial", version });
   }
 
-  /** From now on pushes for this step are taken; the step before must have been applied or discarded. */
-  openStep(step: number): void {
-    if (step <= Atomics.load(this.#openStep, 0)) {
-      throw new LockstepError("E_SHARD_STATE", {
-        shardIndex: this.#shardIndex,
-        call: `open step ${step}`,
-        expected: `a step after ${Atomics.load(this.#openStep, 0)}`,
-        got: `step ${step}`,
-      });
-    }
-    Atomics.store(this.#openStep, 0, step);
+  /** Who may send what; holds for every call that comes after the answer. */
+  async changeFence(change: FenceChange): Promise<void> {
+    await this.#thread.call({ kind: "fence", change });
   }
 
-  /** Called when all bytes of a group are on this shard and their checksums were right. */
-  onGroupComplete(callback: GroupCompleteCallback): void {
+  /**
+   * From now on pushes for this step are taken; the step before must have been applied or discarded.
+   * @throws E_SHARD_STATE
+   */
+  async openStep(step: number): Promise<void> {
+    await this.#thread.call({ kind: "openStep", step });
+  }
+
+  /** Forgets what has come of the step in progress: it is sent again, under other leases. @throws E_SHARD_STATE */
+  async restartStep(step: number): Promise<void> {
+    await this.#thread.call({ kind: "restartStep", step });
+  }
+
+  /** Called when all bytes of a lease's group are on this shard and their checksums were right. */
+  onArrived(callback: ArrivedCallback): void {
     this.#thread.onNotice((notice) => {
-      if (notice.type === "groupComplete") callback(notice.step, notice.group, notice.workerId);
+      if (notice.type === "arrived") callback(notice.arrived);
+    });
+  }
+
+  /** Called when a push was refused for whose it is. */
+  onRefused(callback: (refused: RefusedPush) => void): void {
+    this.#thread.onNotice((notice) => {
+      if (notice.type === "refused") callback(notice);
     });
   }
 

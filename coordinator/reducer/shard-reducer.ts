@@ -8,7 +8,7 @@ import {
   type Update,
 } from "#lib/optim/index";
 import { PublishedVersions } from "./published-versions.js";
-import { ShardState } from "./shard-state.js";
+import { type ArrivedGroup, ShardState } from "./shard-state.js";
 
 /**
  * Bytes that gradients awaiting their turn may take on a shard. Beyond it, pushes wait; whole groups
@@ -25,6 +25,7 @@ interface ShardReducerOptions {
   readonly optimizer: ChosenOptimizer;
   readonly gradientGroups: number;
   readonly onBufferFree?: () => void;
+  readonly onArrived?: (arrived: ArrivedGroup) => void;
 }
 
 /** A reducer shard without threads and sockets: arrivals, sums in group order, updates, versions. */
@@ -37,7 +38,7 @@ export class ShardReducer {
   #isReduced = false;
 
   private constructor(options: ShardReducerOptions, arithmetic: ShardArithmetic) {
-    const { shardIndex, gradientGroups, onBufferFree } = options;
+    const { shardIndex, gradientGroups, onBufferFree, onArrived } = options;
     this.#options = options;
     this.arithmetic = arithmetic;
     this.maxAssemblies = Math.max(
@@ -54,6 +55,7 @@ export class ShardReducer {
       maxAssemblies: this.maxAssemblies,
       numWarmBuffers: Math.min(gradientGroups, 2),
       ...(onBufferFree === undefined ? {} : { onBufferFree }),
+      ...(onArrived === undefined ? {} : { onArrived }),
     });
   }
 
@@ -65,6 +67,13 @@ export class ShardReducer {
 
   openStep(step: number): void {
     this.state.openStep(step);
+    this.#isReduced = false;
+  }
+
+  /** Forgets what has come of the step in progress, summed or not; it is sent again. @throws E_SHARD_STATE */
+  restartStep(step: number): void {
+    if (this.state.openStepNumber !== step) this.#require(`restart step ${step}`, step, false);
+    this.state.restartStep();
     this.#isReduced = false;
   }
 

@@ -1,3 +1,4 @@
+import { createHash, type Hash } from "node:crypto";
 import { LockstepError } from "#lib/core/errors/index";
 import type { PushOutcome } from "#lib/wire/bulk-protocol";
 
@@ -8,7 +9,18 @@ export interface GradientChunk {
   readonly lease: number;
   /** Byte of the shard's range in wire form at which the payload begins. */
   readonly offset: number;
+  /** CRC-32 of the payload, which has been compared with it. */
+  readonly checksum: number;
   readonly payload: Uint8Array;
+}
+
+/** A whole group of a lease is here; its bytes are kept, or another lease's were first. */
+export interface ArrivedGroup {
+  readonly step: number;
+  readonly group: number;
+  readonly lease: number;
+  /** Hexadecimal; equal bytes have equal digests. */
+  readonly digest: string;
 }
 
 /** `stale`: the step is over. `duplicate`: another push of the group was complete first. */
@@ -25,14 +37,16 @@ interface ShardStateOptions {
   readonly numWarmBuffers?: number;
   /** Called when a buffer became free for another push. */
   readonly onBufferFree?: () => void;
+  readonly onArrived?: (arrived: ArrivedGroup) => void;
 }
 
 /**
  * Which bytes of which gradient group have arrived for the step in progress. Pure bookkeeping over
  * a bounded pool of buffers: knows no socket, thread or arithmetic.
  *
- * Each push is assembled in a buffer of its own, so two leases of a group never mix; the first whole
- * one counts and the others are dropped. Whole groups leave in group order, whatever order they came in.
+ * Each push is assembled in a buffer of its own, so two leases of a group never mix; the first whole one is
+ * kept, and of the others only the digest is, to be compared. Whole groups leave in group order, whatever
+ * order they came in.
  */
 export class ShardState {
   readonly #options: ShardStateOptions;
@@ -45,6 +59,8 @@ export class ShardState {
   /** [group]: whole and waiting for its turn. */
   #waiting: (Uint8Array | undefined)[] = [];
   #isComplete: boolean[] = [];
+  /** Whose bytes are all here, kept or compared. */
+  readonly #arrivedLeases = new Set<number>();
   /** Groups before this one have been taken. */
   #nextGroup = 0;
 
@@ -88,7 +104,16 @@ export class ShardState {
     this.#isOpen = true;
     this.#waiting = Array.from({ length: numGroups }, () => undefined);
     this.#isComplete = Array.from({ length: numGroups }, () => false);
+    this.#arrivedLeases.clear();
     this.#nextGroup = 0;
+  }
+
+  /** Forgets what has come of the step in progress: all groups are sent again, under other leases. */
+  restartStep(): void {
+    const step = this.#step;
+    this.closeStep();
+    this.#step = step - 1;
+    this.openStep(step);
   }
 
   /** Ends the step in progress: pushes that still run are stale, groups not taken are forgotten. */
@@ -99,43 +124,66 @@ export class ShardState {
     this.#waiting = [];
   }
 
+  /** Whether pushes of a step are over. */
+  isStale(step: number): boolean {
+    return step < this.#step || (step === this.#step && !this.#isOpen);
+  }
+
   /**
-   * Starts the assembly of the push whose first chunk this is (`accept` still has to be called).
+   * Starts the assembly of the push whose first chunk this is (`accept` still has to be called). That of a group
+   * which is here already takes no buffer.
    *
+   * @param isVerified the digest is of the bytes themselves
    * @returns how the push is already lost, or "busy" when it has to wait for a buffer
    * @throws E_PUSH_GROUP, E_PUSH_STEP
    */
-  begin(first: GradientChunk): PushAssembly | LostPush | "busy" {
+  begin(first: GradientChunk, isVerified = false): PushAssembly | LostPush | "busy" {
     const { step, group } = first;
     const { numGroups, maxAssemblies, rangeBytes } = this.#options;
-    if (step < this.#step || (step === this.#step && !this.#isOpen)) return "stale";
+    if (this.isStale(step)) return "stale";
     if (step > this.#step) {
       throw new LockstepError("E_PUSH_STEP", { step, group, openStep: this.#step });
     }
     if (!Number.isInteger(group) || group < 0 || group >= numGroups) {
       throw new LockstepError("E_PUSH_GROUP", { step, group, numGroups });
     }
-    if (this.#isComplete[group] === true) return "duplicate";
+    if (this.#arrivedLeases.has(first.lease)) return "duplicate";
+    if (this.#isComplete[group] === true) return this.#assemble(first, isVerified, undefined);
     // The last free buffer is for the group whose turn is next: the others wait for it, and it
     // would wait for them.
     const limit = group === this.#nextGroup ? maxAssemblies : maxAssemblies - 1;
     if (this.#numBuffersInUse >= limit) return "busy";
     this.#numBuffersInUse++;
     const buffer = this.#freeBuffers.pop() ?? new Uint8Array(rangeBytes);
-    const push = new PushAssembly(first, buffer, {
-      release: (bytes) => {
-        this.#inProgress.delete(push);
-        this.release(bytes);
+    return this.#assemble(first, isVerified, buffer);
+  }
+
+  #assemble(
+    first: GradientChunk,
+    isVerified: boolean,
+    buffer: Uint8Array | undefined,
+  ): PushAssembly {
+    const { group, lease } = first;
+    const { rangeBytes } = this.#options;
+    const push = new PushAssembly(
+      { first, isVerified, rangeBytes, buffer },
+      {
+        release: (bytes) => this.release(bytes),
+        ended: () => this.#inProgress.delete(push),
+        complete: (bytes, digest) => {
+          const isFirst = !this.#arrivedLeases.has(lease);
+          this.#arrivedLeases.add(lease);
+          if (bytes !== undefined) {
+            this.#waiting[group] = bytes;
+            this.#isComplete[group] = true;
+            for (const other of this.#inProgress) {
+              if (other.group === group) other.keepDigestOnly();
+            }
+          }
+          if (isFirst) this.#options.onArrived?.({ step: first.step, group, lease, digest });
+        },
       },
-      complete: (bytes) => {
-        this.#inProgress.delete(push);
-        this.#waiting[group] = bytes;
-        this.#isComplete[group] = true;
-        for (const other of [...this.#inProgress]) {
-          if (other.group === group) other.lose("duplicate");
-        }
-      },
-    });
+    );
     this.#inProgress.add(push);
     return push;
   }
@@ -158,32 +206,45 @@ export class ShardState {
   }
 }
 
+interface PushOwner {
+  /** Takes a buffer back. */
+  readonly release: (bytes: Uint8Array) => void;
+  /** The push goes no further. */
+  readonly ended: () => void;
+  /** @param bytes undefined where they were only compared */
+  readonly complete: (bytes: Uint8Array | undefined, digest: string) => void;
+}
+
 /** The bytes of one push so far. Chunks come in order, as a stream brings them. */
 export class PushAssembly {
   readonly step: number;
   readonly group: number;
   readonly lease: number;
-  readonly #owner: {
-    readonly release: (bytes: Uint8Array) => void;
-    readonly complete: (bytes: Uint8Array) => void;
-  };
-  /** Undefined once the push has an outcome or was abandoned. */
+  readonly #owner: PushOwner;
+  readonly #rangeBytes: number;
+  readonly #isVerified: boolean;
+  readonly #digest: Hash = createHash("sha256");
+  /** Undefined where the bytes are only compared. */
   #buffer: Uint8Array | undefined;
   #receivedBytes = 0;
+  #isOver = false;
   #outcome: PushOutcome | undefined;
 
   constructor(
-    first: GradientChunk,
-    buffer: Uint8Array,
-    owner: {
-      readonly release: (bytes: Uint8Array) => void;
-      readonly complete: (bytes: Uint8Array) => void;
+    push: {
+      readonly first: GradientChunk;
+      readonly isVerified: boolean;
+      readonly rangeBytes: number;
+      readonly buffer: Uint8Array | undefined;
     },
+    owner: PushOwner,
   ) {
-    this.step = first.step;
-    this.group = first.group;
-    this.lease = first.lease;
-    this.#buffer = buffer;
+    this.step = push.first.step;
+    this.group = push.first.group;
+    this.lease = push.first.lease;
+    this.#isVerified = push.isVerified;
+    this.#rangeBytes = push.rangeBytes;
+    this.#buffer = push.buffer;
     this.#owner = owner;
   }
 
@@ -194,9 +255,8 @@ export class PushAssembly {
    * @throws E_PUSH_CHUNK; the push is abandoned then
    */
   accept(chunk: GradientChunk): PushOutcome | undefined {
-    const buffer = this.#buffer;
-    if (buffer === undefined) return this.#outcome;
-    const reason = this.#refusal(chunk, buffer.length);
+    if (this.#isOver) return this.#outcome;
+    const reason = this.#refusal(chunk, this.#rangeBytes);
     if (reason !== undefined) {
       const error = new LockstepError("E_PUSH_CHUNK", {
         step: this.step,
@@ -204,13 +264,14 @@ export class PushAssembly {
         offset: chunk.offset,
         payloadBytes: chunk.payload.length,
         expectedOffset: this.#receivedBytes,
-        rangeBytes: buffer.length,
+        rangeBytes: this.#rangeBytes,
         reason,
       });
       this.abandon();
       throw error;
     }
-    buffer.set(chunk.payload, chunk.offset);
+    this.#buffer?.set(chunk.payload, chunk.offset);
+    this.#addToDigest(chunk);
     this.#receivedBytes += chunk.payload.length;
     return undefined;
   }
@@ -219,33 +280,49 @@ export class PushAssembly {
   finish(): PushOutcome {
     if (this.#outcome !== undefined) return this.#outcome;
     const buffer = this.#buffer;
-    if (buffer === undefined || this.#receivedBytes !== buffer.length) {
+    if (this.#isOver || this.#receivedBytes !== this.#rangeBytes) {
       const error = new LockstepError("E_PUSH_INCOMPLETE", {
         step: this.step,
         group: this.group,
         receivedBytes: this.#receivedBytes,
-        rangeBytes: buffer?.length ?? 0,
+        rangeBytes: this.#rangeBytes,
       });
       this.abandon();
       throw error;
     }
     this.#buffer = undefined;
-    this.#outcome = "complete";
-    this.#owner.complete(buffer);
+    this.#isOver = true;
+    this.#outcome = buffer === undefined ? "duplicate" : "complete";
+    this.#owner.ended();
+    this.#owner.complete(buffer, this.#digest.digest("hex"));
     return this.#outcome;
+  }
+
+  /** Another push of the group was whole first. */
+  keepDigestOnly(): void {
+    const buffer = this.#buffer;
+    this.#buffer = undefined;
+    if (buffer !== undefined) this.#owner.release(buffer);
   }
 
   /** The sender went away or failed; does nothing to a push that has ended. */
   abandon(): void {
-    const buffer = this.#buffer;
-    this.#buffer = undefined;
-    if (buffer !== undefined) this.#owner.release(buffer);
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#owner.ended();
+    this.keepDigestOnly();
   }
 
   /** Called by the state when the push no longer matters. */
   lose(outcome: LostPush): void {
     this.#outcome = outcome;
     this.abandon();
+  }
+
+  /** Of unverified groups the chunks' checksums are enough: nobody means two of them to be equal. */
+  #addToDigest({ offset, payload, checksum }: GradientChunk): void {
+    if (this.#isVerified) this.#digest.update(payload);
+    else this.#digest.update(`${offset} ${payload.length} ${checksum};`);
   }
 
   #refusal(chunk: GradientChunk, rangeBytes: number): string | undefined {

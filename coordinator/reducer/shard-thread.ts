@@ -1,5 +1,5 @@
 import { workerData } from "node:worker_threads";
-import { LockstepError } from "#lib/core/errors/index";
+import { type ErrorCode, isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { serveThread } from "#lib/core/thread-client";
 import { shardRanges } from "#lib/core/parameter-layout";
 import { copyArrays } from "#lib/core/shard-arrays";
@@ -13,6 +13,7 @@ import {
 import { type PullSource, type PushMeta, registerBulkService } from "#lib/wire/bulk-server";
 import type { Frame } from "#lib/wire/frame";
 import { GrpcServer } from "#lib/wire/grpc-server";
+import { Fence } from "./fence.js";
 import type { PushAssembly } from "./shard-state.js";
 import { PublishedVersions } from "./published-versions.js";
 import { ShardReducer } from "./shard-reducer.js";
@@ -33,6 +34,12 @@ import {
 const bufferWaitMs = 20_000;
 /** Pushes that may wait: each holds one chunk and an open stream. */
 const maxWaitingPushes = 256;
+/** Of pushes that belong to nobody here. */
+const strangersCodes: ReadonlySet<string> = new Set([
+  "E_STALE_RUN",
+  "E_UNKNOWN_WORKER",
+  "E_LEASE_NOT_HELD",
+] satisfies ErrorCode[]);
 
 /** Thread of one reducer shard: its arithmetic and its own gRPC server, on one event loop. */
 class ShardThread {
@@ -43,7 +50,7 @@ class ShardThread {
   readonly #notify: (notice: ShardNotice) => void;
   /** Pushes without a buffer; each is woken when one becomes free. */
   readonly #waiting: Set<() => void>;
-  #newestStep = -1;
+  readonly #fence: Fence;
 
   private constructor(
     options: ShardThreadOptions,
@@ -55,6 +62,7 @@ class ShardThread {
     this.#reducer = reducer;
     this.#waiting = waiting;
     this.#notify = notify;
+    this.#fence = new Fence(options.life);
     this.#server = new GrpcServer({
       security: options.security,
       maxReceiveBytes: maxBulkMessageBytes,
@@ -62,7 +70,10 @@ class ShardThread {
     });
     registerBulkService(this.#server, {
       pushGradients: async (meta, frames) => this.#pushGradients(meta, frames),
-      pullParameters: (request) => this.#published(request),
+      pullParameters: (request, pass) => {
+        this.#fence.assertMember(pass);
+        return this.#published(request);
+      },
     });
     if (options.frozen !== undefined) this.#frozen.add(frozenVersion, options.frozen);
   }
@@ -104,6 +115,7 @@ class ShardThread {
       onBufferFree: () => {
         for (const wake of waiting) wake();
       },
+      onArrived: (arrived) => notify({ type: "arrived", arrived }),
     });
     const thread = new ShardThread(options, reducer, waiting, notify);
     const port = await thread.#server.listen(listenHost, listenPort);
@@ -113,8 +125,18 @@ class ShardThread {
 
   async handle(command: ShardCommand): Promise<ShardAnswer> {
     const reducer = this.#reducer;
-    this.#followOpenStep();
     switch (command.kind) {
+      case "fence":
+        this.#fence.change(command.change);
+        return undefined;
+      case "openStep":
+        this.#fence.forgetLeases();
+        reducer.openStep(command.step);
+        return undefined;
+      case "restartStep":
+        this.#fence.forgetLeases();
+        reducer.restartStep(command.step);
+        return undefined;
       case "publishInitial":
         reducer.publishInitial(command.version);
         return undefined;
@@ -137,22 +159,12 @@ class ShardThread {
     }
   }
 
-  /**
-   * The main thread opens a step through shared memory, not by a message: a push may reach this event
-   * loop before a message that was posted earlier.
-   */
-  #followOpenStep(): void {
-    const step = Atomics.load(this.#options.openStep, 0);
-    if (step <= this.#newestStep) return;
-    this.#reducer.openStep(step);
-    this.#newestStep = step;
-  }
-
   async #pushGradients(meta: PushMeta, frames: AsyncIterable<Frame>): Promise<PushReply> {
     let receivedBytes = 0;
     let push: PushAssembly | undefined;
     const reply = (outcome: PushOutcome): PushReply => ({ outcome, receivedBytes });
     try {
+      this.#fence.assertMember(meta.pass);
       for await (const frame of frames) {
         receivedBytes += frame.payload.length;
         Atomics.add(
@@ -161,9 +173,11 @@ class ShardThread {
           BigInt(frame.payload.length),
         );
         if (push === undefined) {
-          const begun = await this.#begin(frame, meta.signal);
+          const begun = await this.#begin(frame, meta);
           if (typeof begun === "string") return reply(begun);
           push = begun;
+        } else if (!this.#reducer.state.isStale(frame.step)) {
+          this.#fence.heldLease(meta.pass, frame);
         }
         const lost = push.accept(frame);
         if (lost !== undefined) return reply(lost);
@@ -174,25 +188,39 @@ class ShardThread {
           peer: meta.peer,
         });
       }
+      if (!this.#reducer.state.isStale(push.step)) this.#fence.heldLease(meta.pass, push);
       const outcome = push.finish();
       if (outcome === "complete") {
-        const { step, group } = push;
-        this.#notify({ type: "groupComplete", step, group, workerId: meta.workerId });
         // After the reply has been queued: the worker need not wait for the addition.
         setImmediate(() => this.#reducer.addArrived());
       }
       return reply(outcome);
+    } catch (error) {
+      this.#tellOfStranger(error, meta);
+      throw error;
     } finally {
       push?.abandon();
     }
   }
 
-  /** Waits for a buffer where there is none. @throws E_SHARD_BUSY */
-  async #begin(first: Frame, signal: AbortSignal): Promise<PushAssembly | "stale" | "duplicate"> {
+  /** What was refused for whose it is, is the coordinator's to tell. */
+  #tellOfStranger(error: unknown, { pass, peer }: PushMeta): void {
+    if (!isLockstepError(error) || !strangersCodes.has(error.code)) return;
+    const { code, message: reason } = error;
+    this.#notify({ type: "refused", workerId: pass.workerId, peer, code, reason });
+  }
+
+  /** Waits for a buffer where there is none. @throws E_SHARD_BUSY; E_LEASE_NOT_HELD and what the fence throws */
+  async #begin(
+    first: Frame,
+    { pass, signal }: PushMeta,
+  ): Promise<PushAssembly | "stale" | "duplicate"> {
     const deadline = performance.now() + bufferWaitMs;
     for (;;) {
-      this.#followOpenStep();
-      const begun = this.#reducer.state.begin(first);
+      const { state } = this.#reducer;
+      if (state.isStale(first.step)) return "stale";
+      const { isVerified } = this.#fence.heldLease(pass, first);
+      const begun = state.begin(first, isVerified);
       if (begun !== "busy") return begun;
       const remainingMs = deadline - performance.now();
       if (remainingMs <= 0 || signal.aborted || this.#waiting.size >= maxWaitingPushes) {

@@ -1,12 +1,12 @@
 import type { ShardArrays } from "#lib/core/shard-arrays";
 import type { Measurement, SumWindow, Update } from "#lib/optim/index";
-import type { StartShardOptions } from "#coordinator/shards";
+import type { RefusedPush, StartShardOptions } from "#coordinator/shards";
+import type { FenceChange } from "./fence.js";
+import type { ArrivedGroup } from "./shard-state.js";
 
 /** Messages between the coordinator's main thread and the thread of a shard. */
 
 export interface ShardThreadOptions extends StartShardOptions {
-  /** int32 [1]: the newest step that was opened, or -1. Written by the main thread only. */
-  readonly openStep: Int32Array;
   /** int64 [2]: bytes of gradients received and of parameters sent. Written by the shard only. */
   readonly transferredBytes: BigInt64Array;
 }
@@ -16,6 +16,9 @@ export const sentBytesIndex = 1;
 
 export type ShardCommand =
   | { readonly kind: "publishInitial"; readonly version: number }
+  | { readonly kind: "fence"; readonly change: FenceChange }
+  | { readonly kind: "openStep"; readonly step: number }
+  | { readonly kind: "restartStep"; readonly step: number }
   | { readonly kind: "reduce"; readonly step: number }
   | { readonly kind: "measure"; readonly step: number; readonly measurement: Measurement }
   | { readonly kind: "apply"; readonly step: number; readonly update: Update }
@@ -33,12 +36,8 @@ export interface ShardReady {
 }
 
 export type ShardNotice =
-  | {
-      readonly type: "groupComplete";
-      readonly step: number;
-      readonly group: number;
-      readonly workerId: string;
-    }
+  | { readonly type: "arrived"; readonly arrived: ArrivedGroup }
+  | ({ readonly type: "refused" } & RefusedPush)
   | {
       readonly type: "rpc";
       readonly method: string;

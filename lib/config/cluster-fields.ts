@@ -56,6 +56,14 @@ export const cluster = {
     .max(86_400_000)
     .default(600_000)
     .describe("a group that takes longer is leased once more"),
+  verify_groups: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0)
+    .describe(
+      "share of the groups and of the evaluations' batches that a second worker computes too, before they count; at 1 one worker that computes wrongly changes nothing, at 0 it can",
+    ),
   max_worker_restarts: z
     .int()
     .min(0)

@@ -86,7 +86,13 @@ export const unreadKeys: Readonly<
     ),
     ...each(["tls_cert_file", "tls_key_file", "tls_ca_file"], told(oneProcess)),
     ...each(
-      ["heartbeat_interval_ms", "heartbeat_timeout_ms", "lease_timeout_ms", "max_worker_restarts"],
+      [
+        "heartbeat_interval_ms",
+        "heartbeat_timeout_ms",
+        "lease_timeout_ms",
+        "max_worker_restarts",
+        "verify_groups",
+      ],
       told(`${oneProcess} and without workers`),
     ),
     deterministic: told(`${oneProcess} and without workers`),

@@ -131,6 +131,7 @@ export const freeKeys = [
   "heartbeat_interval_ms",
   "heartbeat_timeout_ms",
   "lease_timeout_ms",
+  "verify_groups",
   "max_worker_restarts",
   "deterministic",
 ] as const satisfies readonly ConfigKey[];

@@ -23,6 +23,13 @@ export type LockstepEvent =
   /** It said goodbye: the job is over, or it was asked to stop. No failure. */
   | { readonly type: "worker.left"; readonly workerId: string; readonly reason: string }
   | {
+      /** It is not asked any more: for good, or for a time. */
+      readonly type: "worker.quarantined";
+      readonly workerId: string;
+      readonly reason: string;
+      readonly seconds?: number;
+    }
+  | {
       readonly type: "worker.state";
       readonly workerId: string;
       readonly state: WorkerState;
@@ -53,6 +60,25 @@ export type LockstepEvent =
       readonly group: number;
       readonly workerId: string;
       readonly reason: string;
+    }
+  | {
+      /** Workers computed different bits for one group, or one batch of an evaluation; it is computed once more. */
+      readonly type: "group.diverged";
+      readonly step: number;
+      readonly group: number;
+      readonly workerIds: readonly string[];
+      readonly isEvaluation?: boolean;
+    }
+  | {
+      /** A shard refused bytes for whose they are. */
+      readonly type: "push.refused";
+      /** The name that the call gave. */
+      readonly workerId: string;
+      readonly peer: string;
+      readonly code: string;
+      readonly reason: string;
+      /** Others before it that no event tells of: they came too fast. */
+      readonly numUntold: number;
     }
   | StepCompleted
   | {

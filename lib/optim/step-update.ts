@@ -138,19 +138,33 @@ export class StepUpdate {
    * shards.
    *
    * @param step 0-based
+   * @param confirmNonFinite called where the sum is not finite: whether the gradients were taken back and are there
+   *   again, computed by others
    * @throws E_NON_FINITE_GRADIENT where too many steps in a row have no finite gradient
    */
   async run(
     shards: UpdatedShards,
-    { step, loss }: { readonly step: number; readonly loss: number },
+    {
+      step,
+      loss,
+      confirmNonFinite = async () => false,
+    }: {
+      readonly step: number;
+      readonly loss: number;
+      readonly confirmNonFinite?: () => Promise<boolean>;
+    },
   ): Promise<UpdatedStep> {
     const { lossScale } = this;
     const unscale = 1 / lossScale;
     const updateNumber = this.#numUpdates + 1;
     const learningRate =
       this.#schedule?.learningRate ?? this.#settings.learningRateAt(this.#numUpdates);
-    const sums = this.#counted(await shards.reduce(step), updateNumber);
-    const gradientNorm = totalNorm(sums) * unscale;
+    const normOfSum = async (): Promise<number> =>
+      totalNorm(this.#counted(await shards.reduce(step), updateNumber)) * unscale;
+    let gradientNorm = await normOfSum();
+    while (!Number.isFinite(gradientNorm) && (await confirmNonFinite())) {
+      gradientNorm = await normOfSum();
+    }
     const figures = {
       ...{ learningRate, gradientNorm },
       ...(this.#scaler === undefined ? {} : { lossScale }),

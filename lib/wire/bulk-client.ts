@@ -8,7 +8,6 @@ import {
   type PushReply,
   pullParametersMethod,
   pushGradientsMethod,
-  workerIdKey,
 } from "./bulk-protocol.js";
 import {
   announcedPayloadBytes,
@@ -20,11 +19,11 @@ import {
 import { createChannelClient } from "./grpc-client.js";
 import { bulkStallTimeoutMs, maxChunksInFlight } from "./limits.js";
 import { fromServiceError, remoteErrorCode } from "./rpc-errors.js";
+import { type MemberPass, memberTag, passEntries } from "./member.js";
 import { callMetadata, isLoopbackAddress, type WireSecurity } from "./security.js";
 import { type OfferedRing, SharedRing, sharedRingKey } from "./shared-ring.js";
 
 interface PushRequest {
-  readonly workerId: string;
   readonly step: number;
   readonly group: number;
   readonly lease: number;
@@ -38,6 +37,9 @@ export class BulkClient {
   readonly address: string;
   readonly #client: grpc.Client;
   readonly #security: WireSecurity;
+  readonly #pass: MemberPass;
+  /** Of the registration, in each frame. */
+  readonly #member: bigint;
   readonly #stallTimeoutMs: number;
   /** Whether the shard may be on this machine. */
   readonly #isNear: boolean;
@@ -50,12 +52,16 @@ export class BulkClient {
   constructor(options: {
     readonly address: string;
     readonly security: WireSecurity;
+    /** The registration that its calls are of. */
+    readonly pass: MemberPass;
     readonly stallTimeoutMs?: number;
     /** Whether payloads may pass through shared memory on one machine. @default true */
     readonly sharedMemory?: boolean;
   }) {
     this.address = options.address;
     this.#security = options.security;
+    this.#pass = options.pass;
+    this.#member = memberTag(options.pass);
     this.#stallTimeoutMs = options.stallTimeoutMs ?? bulkStallTimeoutMs;
     this.#isNear = options.sharedMemory !== false && isLoopbackAddress(options.address);
     this.#client = createChannelClient({
@@ -118,7 +124,7 @@ export class BulkClient {
       pushGradientsMethod.requestSerialize,
       pushGradientsMethod.responseDeserialize,
       callMetadata(this.#security, {
-        [workerIdKey]: request.workerId,
+        ...passEntries(this.#pass),
         ...(shared === undefined ? {} : { [sharedRingKey]: shared.offer }),
       }),
       (error, reply) => settle(error !== null || reply === undefined ? { error } : { reply }),
@@ -146,7 +152,7 @@ export class BulkClient {
         }
         // The shard may answer before it has read everything: refused, duplicate, stale.
         if (ended) break;
-        const fields = { step, group, lease, offset };
+        const fields = { step, group, lease, offset, member: this.#member };
         const message =
           shared === undefined
             ? encodeFrame(fields, payload)
@@ -197,7 +203,10 @@ export class BulkClient {
       pullParametersMethod.requestSerialize,
       pullParametersMethod.responseDeserialize,
       encodePullRequest(request),
-      callMetadata(this.#security, shared === undefined ? {} : { [sharedRingKey]: shared.offer }),
+      callMetadata(this.#security, {
+        ...passEntries(this.#pass),
+        ...(shared === undefined ? {} : { [sharedRingKey]: shared.offer }),
+      }),
     );
     let stalled = false;
     const watchdog = new StallWatchdog(this.#stallTimeoutMs, () => {
@@ -215,6 +224,7 @@ export class BulkClient {
         const frame = shared?.ring.take(message, place) ?? decodeFrame(message);
         if (
           frame.step !== request.version ||
+          frame.member !== this.#member ||
           frame.offset !== receivedBytes ||
           frame.offset + frame.payload.length > into.length
         ) {

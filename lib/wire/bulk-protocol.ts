@@ -29,8 +29,6 @@ export const pullParametersMethod = define("PullParameters", {
 /** Largest message of the bulk service, either way. */
 export const maxBulkMessageBytes = frameHeaderBytes + maxFramePayloadBytes;
 
-export const workerIdKey = "lockstep-worker-id";
-
 /**
  * What became of a pushed group on this shard: `complete` (its last byte arrived with this push),
  * `duplicate` (another push had completed it), `stale` (its step is over).

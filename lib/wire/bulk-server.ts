@@ -7,14 +7,15 @@ import {
   type PushReply,
   pullParametersMethod,
   pushGradientsMethod,
-  workerIdKey,
 } from "./bulk-protocol.js";
-import { chunks, decodeFrame, encodeFrame, type Frame } from "./frame.js";
+import { chunks, decodeFrame, encodeFrame, type Frame, type FrameFields } from "./frame.js";
 import type { CallContext, GrpcServer } from "./grpc-server.js";
+import { type MemberPass, memberTag, readPass } from "./member.js";
 import { SharedRing, sharedRingKey } from "./shared-ring.js";
 
 export interface PushMeta {
-  readonly workerId: string;
+  /** What the call shows. */
+  readonly pass: MemberPass;
   readonly peer: string;
   /** Aborted when the worker went away. */
   readonly signal: AbortSignal;
@@ -28,8 +29,8 @@ export interface BulkHandlers {
    * while the consumer does not ask.
    */
   pushGradients(meta: PushMeta, frames: AsyncIterable<Frame>): Promise<PushReply>;
-  /** @throws E_VERSION_NOT_PUBLISHED */
-  pullParameters(request: PullRequest): Uint8Array | PullSource;
+  /** @throws E_VERSION_NOT_PUBLISHED, and where the call is none of a member E_STALE_RUN, E_UNKNOWN_WORKER */
+  pullParameters(request: PullRequest, pass: MemberPass): Uint8Array | PullSource;
 }
 
 export interface PullSource {
@@ -42,29 +43,27 @@ export interface PullSource {
   readonly beforeChunk?: (payloadBytes: number) => void;
 }
 
-/** Longest worker id, characters. */
-const maxWorkerIdChars = 256;
-
 export function registerBulkService(server: GrpcServer, handlers: BulkHandlers): void {
   server.addClientStream(pushGradientsMethod, async (messages, context) => {
-    const workerId = String(context.metadata.get(workerIdKey)[0] ?? "");
-    if (workerId.length > maxWorkerIdChars) {
-      throw new LockstepError("E_FRAME_INVALID", { reason: "its worker id is too long" });
-    }
-    const meta: PushMeta = { workerId, peer: context.peer, signal: context.signal };
+    const pass = readPass(context.metadata);
+    const meta: PushMeta = { pass, peer: context.peer, signal: context.signal };
     const ring = ringOf(context);
     try {
-      return encodePushReply(await handlers.pushGradients(meta, frames(messages, ring)));
+      return encodePushReply(
+        await handlers.pushGradients(meta, frames(messages, ring, memberTag(pass))),
+      );
     } finally {
       ring?.close();
     }
   });
   server.addServerStream(pullParametersMethod, (message, context) => {
     const request = decodePullRequest(message);
-    const published = handlers.pullParameters(request);
+    const pass = readPass(context.metadata);
+    const published = handlers.pullParameters(request, pass);
     const source: PullSource = published instanceof Uint8Array ? { bytes: published } : published;
     const asked = { ...source, bytes: partOf(source.bytes, request) };
-    return outgoing(asked, request.version, ringOf(context), context.signal);
+    const fields = { step: request.version, group: 0, lease: 0, member: memberTag(pass) };
+    return outgoing(asked, fields, ringOf(context), context.signal);
   });
 }
 
@@ -76,13 +75,13 @@ function ringOf({ metadata }: CallContext): SharedRing | undefined {
 
 async function* outgoing(
   { bytes, beforeChunk }: PullSource,
-  version: number,
+  shared: Omit<FrameFields, "offset">,
   ring: SharedRing | undefined,
   signal: AbortSignal,
 ): AsyncGenerator<Buffer> {
   try {
     for (const { offset, payload } of chunks(bytes)) {
-      const fields = { step: version, group: 0, lease: 0, offset };
+      const fields = { ...shared, offset };
       // Not before the wait for a slot, during which a later version may take the memory.
       const beforeCopy = (): void => beforeChunk?.(payload.length);
       if (ring === undefined) beforeCopy();
@@ -101,11 +100,17 @@ async function* outgoing(
 async function* frames(
   messages: AsyncIterable<Buffer>,
   ring: SharedRing | undefined,
+  member: bigint,
 ): AsyncGenerator<Frame> {
   let first: Frame | undefined;
   for await (const message of messages) {
     const frame = ring?.take(message) ?? decodeFrame(message);
     first ??= frame;
+    if (frame.member !== member) {
+      throw new LockstepError("E_FRAME_INVALID", {
+        reason: "it is of another registration, run or epoch than its call",
+      });
+    }
     if (frame.step !== first.step || frame.group !== first.group || frame.lease !== first.lease) {
       throw new LockstepError("E_FRAME_INVALID", {
         reason: "it belongs to another lease than the first frame of its stream",

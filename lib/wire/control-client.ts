@@ -13,6 +13,7 @@ import type {
 } from "./control-messages.js";
 import { callUnary, createChannelClient } from "./grpc-client.js";
 import { controlTimeoutMs, maxControlMessageBytes } from "./limits.js";
+import { type MemberPass, passEntries } from "./member.js";
 import type { WireSecurity } from "./security.js";
 
 /** A worker's side of the control service. Every call has a deadline. */
@@ -21,6 +22,8 @@ export class ControlClient {
   readonly #client: grpc.Client;
   readonly #security: WireSecurity;
   readonly #timeoutMs: number;
+  /** Of the registration that calls are of. */
+  #pass: MemberPass | undefined;
 
   constructor(options: {
     readonly address: string;
@@ -35,6 +38,11 @@ export class ControlClient {
       security: options.security,
       maxReceiveBytes: maxControlMessageBytes,
     });
+  }
+
+  /** From now on calls are of this registration. */
+  usePass(pass: MemberPass): void {
+    this.#pass = pass;
   }
 
   async register(request: RegisterRequest): Promise<RegisterReply> {
@@ -81,6 +89,7 @@ export class ControlClient {
       security: this.#security,
       timeoutMs: this.#timeoutMs + extraMs,
       signal,
+      entries: this.#pass === undefined ? {} : passEntries(this.#pass),
     });
   }
 }

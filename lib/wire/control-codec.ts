@@ -222,6 +222,7 @@ const registerRequest = codec<RegisterRequest>(
     bf16Slowdown: fields.real("bf16Slowdown"),
     advisesFp16: fields.flag("advisesFp16"),
     fp16Slowdown: fields.real("fp16Slowdown"),
+    incarnation: fields.text("incarnation", 64),
   }),
 );
 
@@ -237,6 +238,9 @@ const registerReply = codec<RegisterReply>(
     shardAddresses: fields.list("shardAddresses", 4_096).map(String),
     heartbeatIntervalMs: fields.count("heartbeatIntervalMs", maxWaitMs),
     retryAfterMs: fields.count("retryAfterMs", maxWaitMs),
+    runId: fields.text("runId", 64),
+    epoch: fields.count("epoch"),
+    memberSecret: fields.text("memberSecret", 64),
   }),
 );
 

@@ -1,10 +1,11 @@
 import type { Batch } from "#lib/core/batch";
 import type { WorkerState } from "#lib/core/events";
 import type { EvaluatedBatch } from "#lib/core/job";
+import type { MemberPass } from "./member.js";
 
 /** The messages of proto/lockstep/v1/control.proto as the two sides see them. */
 
-export const protocolVersion = 5;
+export const protocolVersion = 6;
 
 export interface RegisterRequest {
   readonly protocolVersion: number;
@@ -21,6 +22,8 @@ export interface RegisterRequest {
   readonly advisesFp16: boolean;
   /** The same of float16 products. */
   readonly fp16Slowdown: number;
+  /** Random, of this life of the worker's process. */
+  readonly incarnation: string;
 }
 
 export interface RegisterReply {
@@ -31,6 +34,10 @@ export interface RegisterReply {
   readonly heartbeatIntervalMs: number;
   /** The job is not known yet: register again after this time. 0: everything else holds. */
   readonly retryAfterMs: number;
+  readonly runId: string;
+  /** The life of the run's coordinator. */
+  readonly epoch: number;
+  readonly memberSecret: string;
 }
 
 export interface NextTaskRequest {
@@ -116,6 +123,12 @@ export interface ReportFailureRequest {
 
 /** What the coordinator answers with. */
 export interface ControlHandlers {
+  /**
+   * Called before each call but `register`, which is refused where this throws.
+   * @param workerId whose the call says that it is
+   * @throws E_STALE_RUN, E_UNKNOWN_WORKER
+   */
+  admit(pass: MemberPass, workerId: string): void;
   register(request: RegisterRequest, peer: string): Promise<RegisterReply>;
   nextTask(request: NextTaskRequest, signal: AbortSignal): Promise<Task>;
   completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply>;

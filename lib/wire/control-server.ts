@@ -1,23 +1,33 @@
+import type grpc from "@grpc/grpc-js";
 import { controlMethods } from "./control-codec.js";
 import type { ControlHandlers } from "./control-messages.js";
-import type { GrpcServer } from "./grpc-server.js";
+import type { CallContext, GrpcServer } from "./grpc-server.js";
+import { readPass } from "./member.js";
 
 /** Offers the control service; errors of the handlers travel with their catalogue code. */
 export function registerControlService(server: GrpcServer, handlers: ControlHandlers): void {
   server.addUnary(controlMethods.register, (request, { peer }) => handlers.register(request, peer));
-  server.addUnary(controlMethods.nextTask, (request, { signal }) =>
+  const addOfMembers = <Request extends { readonly workerId: string }, Reply>(
+    method: grpc.MethodDefinition<Request, Reply>,
+    handle: (request: Request, context: CallContext) => Promise<Reply>,
+  ): void =>
+    server.addUnary(method, async (request, context) => {
+      handlers.admit(readPass(context.metadata), request.workerId);
+      return handle(request, context);
+    });
+  addOfMembers(controlMethods.nextTask, (request, { signal }) =>
     handlers.nextTask(request, signal),
   );
-  server.addUnary(controlMethods.completeTask, (request) => handlers.completeTask(request));
-  server.addUnary(controlMethods.heartbeat, async (request) => {
+  addOfMembers(controlMethods.completeTask, (request) => handlers.completeTask(request));
+  addOfMembers(controlMethods.heartbeat, async (request) => {
     await handlers.heartbeat(request);
     return {};
   });
-  server.addUnary(controlMethods.leave, async (request) => {
+  addOfMembers(controlMethods.leave, async (request) => {
     await handlers.leave(request);
     return {};
   });
-  server.addUnary(controlMethods.reportFailure, async (request) => {
+  addOfMembers(controlMethods.reportFailure, async (request) => {
     await handlers.reportFailure(request);
     return {};
   });

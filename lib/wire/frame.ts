@@ -2,7 +2,7 @@ import { crc32 } from "node:zlib";
 import { LockstepError } from "#lib/core/errors/index";
 
 /**
- * A chunk of a tensor stream: 36 bytes of little-endian header, then the payload.
+ * A chunk of a tensor stream: 48 bytes of little-endian header, then the payload.
  *
  *   0  u32  magic
  *   4  u32  step (gradients) or version (parameters)
@@ -10,19 +10,28 @@ import { LockstepError } from "#lib/core/errors/index";
  *  12  u64  lease; 0 for parameters
  *  20  u64  byte offset of the payload in the shard's range in wire form
  *  28  u32  payload bytes
- *  32  u32  CRC-32 (zlib's polynomial) of header bytes 0 to 31 and the payload
+ *  32  u64  whose it is: memberTag of the worker's registration
+ *  40  u32  CRC-32 (zlib's polynomial) of the payload
+ *  44  u32  CRC-32 of header bytes 0 to 43
  */
 export interface Frame {
   readonly step: number;
   readonly group: number;
   readonly lease: number;
   readonly offset: number;
+  readonly member: bigint;
+  /** CRC-32 of the payload. */
+  readonly checksum: number;
   readonly payload: Buffer;
 }
 
+/** What a sender says of a chunk. */
+export type FrameFields = Omit<Frame, "payload" | "checksum">;
+
 const frameMagic = 0x4b_43_4f_4c; // "LOCK"
-export const frameHeaderBytes = 36;
-const checkedHeaderBytes = 32;
+export const frameHeaderBytes = 48;
+const payloadChecksumAt = 40;
+const headerChecksumAt = 44;
 
 /** Measured optimum of grpc-js on loopback; smaller chunks pay per message, larger ones for copies. */
 export const chunkPayloadBytes = 1024 * 1024;
@@ -30,25 +39,30 @@ export const chunkPayloadBytes = 1024 * 1024;
 export const maxFramePayloadBytes = 4 * 1024 * 1024;
 
 /** @param payload copied; may lie on shared memory. */
-export function encodeFrame(fields: Omit<Frame, "payload">, payload: Uint8Array): Buffer {
+export function encodeFrame(fields: FrameFields, payload: Uint8Array): Buffer {
   const frame = Buffer.allocUnsafe(frameHeaderBytes + payload.length);
-  frame.writeUInt32LE(frameMagic, 0);
-  frame.writeUInt32LE(fields.step, 4);
-  frame.writeUInt32LE(fields.group, 8);
-  writeSafeInteger(frame, fields.lease, 12);
-  writeSafeInteger(frame, fields.offset, 20);
-  frame.writeUInt32LE(payload.length, 28);
   frame.set(payload, frameHeaderBytes);
-  frame.writeUInt32LE(frameChecksum(frame, frame.subarray(frameHeaderBytes)), 32);
+  writeHeader(frame, fields, frame.subarray(frameHeaderBytes));
   return frame;
 }
 
 /** The header alone of a frame whose payload travels beside it. @param payload may lie on shared memory */
-export function encodeHeader(fields: Omit<Frame, "payload">, payload: Uint8Array): Buffer {
-  const header = encodeFrame(fields, payload.subarray(0, 0));
-  header.writeUInt32LE(payload.length, 28);
-  header.writeUInt32LE(frameChecksum(header, payload), 32);
+export function encodeHeader(fields: FrameFields, payload: Uint8Array): Buffer {
+  const header = Buffer.allocUnsafe(frameHeaderBytes);
+  writeHeader(header, fields, payload);
   return header;
+}
+
+function writeHeader(header: Buffer, fields: FrameFields, payload: Uint8Array): void {
+  header.writeUInt32LE(frameMagic, 0);
+  header.writeUInt32LE(fields.step, 4);
+  header.writeUInt32LE(fields.group, 8);
+  writeSafeInteger(header, fields.lease, 12);
+  writeSafeInteger(header, fields.offset, 20);
+  header.writeUInt32LE(payload.length, 28);
+  header.writeBigUInt64LE(fields.member, 32);
+  header.writeUInt32LE(crc32(payload), payloadChecksumAt);
+  header.writeUInt32LE(headerChecksum(header), headerChecksumAt);
 }
 
 /** Payload bytes that a header announces; 0 for a message that is too short to tell. */
@@ -85,13 +99,17 @@ export function joinFrame(header: Buffer, payload: Buffer): Frame {
   const group = header.readUInt32LE(8);
   const lease = readSafeInteger(header, 12);
   const offset = readSafeInteger(header, 20);
-  if (header.readUInt32LE(32) !== frameChecksum(header, payload)) {
+  const checksum = header.readUInt32LE(payloadChecksumAt);
+  const isWhole =
+    header.readUInt32LE(headerChecksumAt) === headerChecksum(header) && checksum === crc32(payload);
+  if (!isWhole) {
     throw new LockstepError("E_FRAME_CORRUPT", { step, group, offset, payloadBytes });
   }
   if (!Number.isSafeInteger(lease) || !Number.isSafeInteger(offset)) {
     throw invalid("its lease or offset is beyond 2^53");
   }
-  return { step, group, lease, offset, payload };
+  const member = header.readBigUInt64LE(32);
+  return { step, group, lease, offset, member, checksum, payload };
 }
 
 /** A piece of a range, small enough for a frame. */
@@ -111,9 +129,7 @@ export function* chunks(wireBytes: Uint8Array): Generator<Chunk> {
   } while (offset < wireBytes.length);
 }
 
-function frameChecksum(header: Buffer, payload: Uint8Array): number {
-  return crc32(payload, crc32(header.subarray(0, checkedHeaderBytes)));
-}
+const headerChecksum = (header: Buffer): number => crc32(header.subarray(0, headerChecksumAt));
 
 function writeSafeInteger(buffer: Buffer, value: number, at: number): void {
   buffer.writeUInt32LE(value % 2 ** 32, at);

@@ -44,6 +44,8 @@ export async function callUnary<Request, Reply>(
     readonly security: WireSecurity;
     readonly timeoutMs: number;
     readonly signal?: AbortSignal | undefined;
+    /** Of its metadata. */
+    readonly entries?: Readonly<Record<string, string>>;
   },
 ): Promise<Reply> {
   const method = definition.path.slice(definition.path.lastIndexOf("/") + 1);
@@ -53,7 +55,7 @@ export async function callUnary<Request, Reply>(
       definition.requestSerialize,
       definition.responseDeserialize,
       request,
-      callMetadata(call.security),
+      callMetadata(call.security, call.entries),
       { deadline: Date.now() + call.timeoutMs },
       (error, reply) => {
         call.signal?.removeEventListener("abort", cancel);

@@ -1,8 +1,8 @@
-import { createHash, timingSafeEqual } from "node:crypto";
 import grpc from "@grpc/grpc-js";
 import { isLoopback, splitAddress } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { readRegularFile } from "#lib/core/regular-file";
+import { isSameSecret } from "./member.js";
 
 /** What protects the connections of a job. Plain data, so that it can be handed to a thread. */
 export interface WireSecurity {
@@ -87,8 +87,7 @@ export function assertJoinToken(
 ): void {
   if (security.joinToken === undefined) return;
   const given = metadata.get(tokenKey)[0];
-  const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
-  if (typeof given !== "string" || !timingSafeEqual(digest(given), digest(security.joinToken))) {
+  if (typeof given !== "string" || !isSameSecret(given, security.joinToken)) {
     throw new LockstepError("E_JOIN_TOKEN", { peer });
   }
 }

@@ -8,6 +8,7 @@ import {
   encodeFrame,
   encodeHeader,
   type Frame,
+  type FrameFields,
   frameHeaderBytes,
   joinFrame,
 } from "./frame.js";
@@ -119,7 +120,7 @@ export class SharedRing {
    * @returns what the call carries of the frame; undefined when `isOver` became true first
    */
   async put(
-    fields: Omit<Frame, "payload">,
+    fields: FrameFields,
     payload: Uint8Array,
     isOver: () => boolean,
     beforeCopy: () => void = () => {},

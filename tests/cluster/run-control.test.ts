@@ -8,7 +8,7 @@ import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { BulkClient } from "#lib/wire/bulk-client";
 import { ControlClient } from "#lib/wire/control-client";
-import { protocolVersion } from "#lib/wire/control-messages";
+import type { MemberPass } from "#lib/wire/member";
 import {
   coordinatorOptions,
   EventRecorder,
@@ -18,6 +18,7 @@ import {
   testJob,
 } from "#tests/support/cluster";
 import { FakeEngine } from "#tests/support/fake-engine";
+import { registered, testIdentity } from "#tests/support/scripted-member";
 import { goesOnFrom, type Saved, savesInto } from "#tests/support/saved-run";
 
 const totalSteps = 4;
@@ -36,18 +37,7 @@ async function started(
   return { coordinator, recorder, address };
 }
 
-const identity = {
-  protocolVersion,
-  name: "ghost",
-  host: "elsewhere",
-  pid: 1,
-  deviceKind: "fake",
-  deviceType: "cpu" as const,
-  advisesBf16: true,
-  bf16Slowdown: 0,
-  advisesFp16: false,
-  fp16Slowdown: 0,
-};
+const identity = testIdentity();
 
 async function resumed(saved: Saved): Promise<RunOutcome> {
   // Another number of shards than the run that was saved.
@@ -138,7 +128,7 @@ test("a worker that registers and never says a word more holds nobody up", limit
   const { coordinator, recorder, address } = await started({ heartbeatTimeoutMs: 700 });
   const running = coordinator.run();
   const ghost = new ControlClient({ address, security: {} });
-  const { workerId } = await ghost.register(identity);
+  const { workerId } = await registered(ghost);
   const task = await ghost.nextTask({ workerId, maxWaitMs: 5_000, heldLeases: [] });
   assert.equal(task.kind, "train");
   spawnWorker(address);
@@ -159,10 +149,12 @@ test(
     const { coordinator, address, recorder } = await started();
     const running = coordinator.run();
     const control = new ControlClient({ address, security: {} });
-    const { workerId, shardAddresses } = await control.register(identity);
+    const { workerId, shardAddresses, pass } = await registered(control);
     const task = await control.nextTask({ workerId, maxWaitMs: 5_000, heldLeases: [] });
     assert.ok(task.kind === "train");
-    const shards = shardAddresses.map((shard) => new BulkClient({ address: shard, security: {} }));
+    const shards = shardAddresses.map(
+      (shard) => new BulkClient({ address: shard, security: {}, pass }),
+    );
     const ends = [
       0,
       ...shardRanges(testJob.layout, 2).map(({ end }) => wireOffsetBytes(testJob.layout, end)),
@@ -179,7 +171,7 @@ test(
       const out = i === task.batches.length - 1 ? wire : undefined;
       engine.accumulate(batch, task.gradScale, i === 0, out);
     }
-    const lease = { workerId, step: task.step, group: task.group, lease: task.lease };
+    const lease = { step: task.step, group: task.group, lease: task.lease };
     const whole = await shards[0]?.pushGradients(lease, range(wire, 0));
     assert.equal(whole?.outcome, "complete");
     const half = range(wire, 1).subarray(0, 100_000);
@@ -208,14 +200,18 @@ test("what a worker may not do is refused by name", limit, async () => {
   await assert.rejects(member.register({ ...identity, protocolVersion: 99 }), /E_PROTOCOL_VERSION/);
   await assert.rejects(
     member.nextTask({ workerId: "nobody", maxWaitMs: 0, heldLeases: [] }),
-    /E_UNKNOWN_WORKER/,
+    /E_STALE_RUN.*belongs to no run/,
   );
   await assert.rejects(
     member.register({ ...identity, name: "x".repeat(10_000) }),
     /E_MESSAGE_INVALID.*name has more than 128 characters/,
   );
   const security = { LOCKSTEP_TEST_SECURITY: JSON.stringify({ joinToken: "secret" }) };
-  const { workerId } = await member.register(identity);
+  const { workerId } = await registered(member);
+  await assert.rejects(
+    member.nextTask({ workerId: "nobody", maxWaitMs: 0, heldLeases: [] }),
+    /E_UNKNOWN_WORKER/,
+  );
   const other = spawnWorker(address, { ...security, LOCKSTEP_TEST_DEVICE_KIND: "other" });
   const refused = await other.exited;
   assert.equal(refused.code, 1);
@@ -227,8 +223,8 @@ test("what a worker may not do is refused by name", limit, async () => {
   member.close();
 });
 
-test("an engine's error that no worker could avoid ends the run, named", limit, async () => {
-  const { coordinator, address } = await started();
+test("an engine's error of the last worker ends the run, named", limit, async () => {
+  const { coordinator, address } = await started({ plannedWorkers: 1 });
   const running = coordinator.run();
   const outcome = assert.rejects(running, (error: Error & { code?: string }) => {
     assert.equal(error.code, "E_WORKER_FAILED");
@@ -239,6 +235,41 @@ test("an engine's error that no worker could avoid ends the run, named", limit, 
   await outcome;
   assert.equal((await worker.exited).code, 1);
 });
+
+test("an engine's error on one device leaves the run to the others", limit, async () => {
+  const { coordinator, recorder, address } = await started();
+  const running = coordinator.run();
+  const broken = spawnWorker(address, { LOCKSTEP_TEST_ENGINE_FAILURE: "no lowering" });
+  assert.equal((await broken.exited).code, 1);
+  const worker = spawnWorker(address);
+  assert.equal((await running).mastersSha256, oracle.mastersSha256);
+  assert.equal((await worker.exited).code, 0);
+  assert.match(recorder.of("worker.quarantined")[0]?.reason ?? "", /no lowering/);
+});
+
+test(
+  "a worker that fails again and again is kept out for a while; the others go on",
+  limit,
+  async () => {
+    const { coordinator, recorder, address } = await started();
+    const running = coordinator.run();
+    const failing = new ControlClient({ address, security: {} });
+    for (let failure = 0; failure < 5; failure++) {
+      const { workerId } = await registered(failing, identity);
+      const report = { workerId, lease: 0, code: "E_ENGINE_CRASHED", message: "out of memory" };
+      await failing.reportFailure({ ...report, fatal: false });
+    }
+    const { workerId, retryAfterMs } = await failing.register(identity);
+    assert.deepEqual([workerId, retryAfterMs > 20_000], ["", true]);
+    failing.close();
+    const worker = spawnWorker(address);
+    assert.equal((await running).mastersSha256, oracle.mastersSha256);
+    assert.equal((await worker.exited).code, 0);
+    const [kept, ...more] = recorder.of("worker.quarantined");
+    assert.deepEqual([kept?.seconds, more.length], [30, 0]);
+    assert.match(kept?.reason ?? "", /5 failures.*out of memory/);
+  },
+);
 
 test("workers outlive a coordinator that is killed and started again", limit, async () => {
   const first = fork(new URL("../support/cluster-coordinator.js", import.meta.url), {
@@ -269,12 +300,14 @@ test("workers outlive a coordinator that is killed and started again", limit, as
 
 test("a report of a former coordinator's lease counts for nobody", limit, async () => {
   const losses = { kind: "losses", sums: [{ lossSum: 1, weight: 60 }] } as const;
-  const leased = async (address: string): Promise<{ control: ControlClient; lease: number }> => {
+  const leased = async (
+    address: string,
+  ): Promise<{ control: ControlClient; workerId: string; pass: MemberPass; lease: number }> => {
     const control = new ControlClient({ address, security: {} });
-    const { workerId } = await control.register(identity);
+    const { workerId, pass } = await registered(control);
     const task = await control.nextTask({ workerId, maxWaitMs: 5_000, heldLeases: [] });
     assert.ok(task.kind === "train");
-    return { control, lease: task.lease };
+    return { control, workerId, pass, lease: task.lease };
   };
   const former = await started();
   const formerRun = former.coordinator.run();
@@ -282,10 +315,17 @@ test("a report of a former coordinator's lease counts for nobody", limit, async 
   const { coordinator, recorder, address } = await started();
   const running = coordinator.run();
   const now = await leased(address);
-  const request = { workerId: "ghost", lease: before.lease, result: losses };
+  const request = { workerId: now.workerId, lease: before.lease, result: losses };
   assert.deepEqual(await now.control.completeTask(request), { stale: true });
   assert.deepEqual(recorder.of("group.completed"), []);
-  for (const { control } of [before, now]) await control.leave({ workerId: "ghost", reason: "" });
+  // Nor may the former worker speak here.
+  now.control.usePass(before.pass);
+  await assert.rejects(now.control.completeTask(request), /E_STALE_RUN/);
+  now.control.usePass(now.pass);
+  for (const { control, workerId } of [before, now]) {
+    // On a slow machine its silence was noticed first.
+    await control.leave({ workerId, reason: "" }).catch(() => {});
+  }
   spawnWorker(former.address);
   spawnWorker(address);
   assert.equal((await formerRun).mastersSha256, oracle.mastersSha256);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { EvaluationWork } from "#coordinator/inference-work";
 import { LeaseTable } from "#coordinator/leases";
+import { calmJury } from "./jury.js";
 
 const objective = { kind: "single_label_classification", numLabels: 2 };
 const batch = (...classes: number[]) => ({
@@ -16,7 +17,8 @@ test("a classifier is scored over all batches; a result without its rows' classe
     nextLeaseId: () => nextId++,
   });
   const batches = [batch(0, 1), batch(1, -100)];
-  const work = new EvaluationWork({ batches, version: 0, objective, leases });
+  const jury = calmJury("a", "b");
+  const work = new EvaluationWork({ step: 0, jury, batches, version: 0, objective, leases });
   const [first, second] = [leases.take("a"), leases.take("b")];
   assert.ok(first !== undefined && second !== undefined);
   const result = (lossSum: number, weight: number, ...predictions: number[]) => ({

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ShardGroup, type ShardHandle, type StartShardOptions } from "#coordinator/shards";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
+import { testLife } from "#tests/support/members";
 
 const layout = buildParameterLayout([{ name: "w", shape: [1024, 1024] }], "float32");
 
@@ -18,6 +19,7 @@ async function portsFor(firstPort: number): Promise<readonly (number | undefined
     listenHost: "127.0.0.1",
     gradientGroups: 1,
     security: {},
+    life: testLife,
     firstPort,
   });
   return ports;

@@ -14,6 +14,7 @@ import { testValues } from "#tests/support/compare";
 import { readSlot } from "#tests/support/tiny-llama";
 import { ShardTransfers } from "#worker/transfers";
 import { adamW } from "./gradients.js";
+import { admitTo, passOf, testLife } from "#tests/support/members";
 
 const trained = buildParameterLayout([{ name: "lora_A", shape: [3, 70_000] }], "float32");
 // A matrix over several shards and chunks, and a vector in the float32 region.
@@ -48,6 +49,7 @@ async function connected(
       listenHost: "127.0.0.1",
       gradientGroups: 1,
       security: {},
+      life: testLife,
       numShards,
       layout: trained,
     },
@@ -57,7 +59,9 @@ async function connected(
     for (let i = range.start; i < range.end; i++) into[i - range.start] = masters(i);
   }, trainedVersion);
   const addresses = shards.addresses();
-  const transfers = new ShardTransfers({ layout: trained, addresses, security: {} });
+  await admitTo(shards);
+  const security = {};
+  const transfers = new ShardTransfers({ layout: trained, addresses, security, pass: passOf() });
   t.after(async () => {
     transfers.close();
     await shards.close();

@@ -22,7 +22,7 @@ async function reducerOf(gradientGroups: number): Promise<ShardReducer> {
 }
 
 function push(reducer: ShardReducer, step: number, group: number, bytes: Uint8Array): string {
-  const chunk = { step, group, lease: 1, offset: 0, payload: bytes };
+  const chunk = { step, group, lease: group, offset: 0, checksum: 0, payload: bytes };
   const begun = reducer.state.begin(chunk);
   if (!(begun instanceof PushAssembly)) return begun;
   return begun.accept(chunk) ?? begun.finish();

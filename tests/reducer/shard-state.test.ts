@@ -23,7 +23,15 @@ function chunkOf(
   from = 0,
   to = rangeBytes,
 ): GradientChunk {
-  return { step, group, lease, offset: from, payload: gradientOf(group, lease).slice(from, to) };
+  return {
+    step,
+    group,
+    // A lease is of one group.
+    lease: group * 1000 + lease,
+    offset: from,
+    checksum: lease,
+    payload: gradientOf(group, lease).slice(from, to),
+  };
 }
 
 function begin(state: ShardState, chunk: GradientChunk): PushAssembly {

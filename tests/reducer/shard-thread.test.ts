@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { ReducerShard, startShardThread } from "#coordinator/reducer/client";
-import { ShardGroup } from "#coordinator/shards";
+import { ReducerShard } from "#coordinator/reducer/client";
 import type { LockstepError } from "#lib/core/errors/index";
 import {
   type ParameterLayout,
@@ -19,13 +18,23 @@ import {
 } from "#lib/wire/bulk-protocol";
 import { chunks, decodeFrame, encodeFrame } from "#lib/wire/frame";
 import { createChannelClient } from "#lib/wire/grpc-client";
+import { passEntries } from "#lib/wire/member";
 import { callMetadata } from "#lib/wire/security";
+import { admitTo, grantOn, passOf, tagOf, testLife } from "#tests/support/members";
 import { adamW, smallLayout, updateOf, wireGradient } from "./gradients.js";
 
 const closers: (() => Promise<void> | void)[] = [];
 after(async () => {
   for (const close of closers.reverse()) await close();
 });
+
+/** Opens a step in which lease n is of group (n - 1) % 2, but of a step of one group all are of that. */
+async function openStep(shard: ReducerShard, step: number, numGroups = 1): Promise<void> {
+  await shard.openStep(step);
+  for (const id of [1, 2, 3, 4, 5]) {
+    await grantOn(shard, { id, step, group: (id - 1) % numGroups });
+  }
+}
 
 /** The shards of a layout with a client of each, and calls that go to all of them. */
 async function clusterOf(layout: ParameterLayout, numShards: number, gradientGroups: number) {
@@ -35,11 +44,13 @@ async function clusterOf(layout: ParameterLayout, numShards: number, gradientGro
         ...{ shardIndex, numShards, layout, gradientGroups, optimizer: adamW },
         listenHost: "127.0.0.1",
         security: { joinToken: "secret" },
+        life: testLife,
       }),
     ),
   );
+  for (const shard of shards) await admitTo(shard);
   const clients = shards.map(
-    ({ address }) => new BulkClient({ address, security: { joinToken: "secret" } }),
+    ({ address }) => new BulkClient({ address, security: { joinToken: "secret" }, pass: passOf() }),
   );
   closers.push(async () => {
     for (const client of clients) client.close();
@@ -56,7 +67,7 @@ async function clusterOf(layout: ParameterLayout, numShards: number, gradientGro
       Promise.all(
         clients.map(async (client, i) =>
           client.pushGradients(
-            { workerId: `worker-${lease}`, step, group, lease },
+            { step, group, lease },
             bytes.subarray(ranges[i]?.start, ranges[i]?.end),
           ),
         ),
@@ -100,13 +111,13 @@ async function train(
         async (shard) =>
           new Promise<void>((resolve) => {
             const groups = new Set<number>();
-            shard.onGroupComplete((ofStep, group) => {
-              if (ofStep === step && groups.add(group).size === 2) resolve();
+            shard.onArrived((arrived) => {
+              if (arrived.step === step && groups.add(arrived.group).size === 2) resolve();
             });
           }),
       ),
     );
-    for (const shard of shards) shard.openStep(step);
+    for (const shard of shards) await openStep(shard, step, 2);
     await pushStep(
       async (group, lease) =>
         cluster.push(step, group, lease, wireGradient(layout, step * 2 + group)),
@@ -139,7 +150,7 @@ test("2 shards with groups out of order, raced and repeated equal 1 shard bit fo
       await push(0, 1);
     } else if (step === 1) await Promise.all([push(0, 1), push(0, 3), push(1, 2), push(1, 4)]);
     else {
-      outcomes.push(await push(1, 2), await push(1, 5));
+      outcomes.push(await push(1, 2), await push(1, 4));
       await push(0, 1);
     }
   });
@@ -168,19 +179,20 @@ test("a push that breaks off is not counted; the next lease of the group is", as
   const shard = shards[0] as ReducerShard;
   const completed: unknown[] = [];
   const done = new Promise<void>((resolve) =>
-    shard.onGroupComplete((...facts) => {
+    shard.onArrived(({ digest, ...facts }) => {
+      assert.match(digest, /^[0-9a-f]{64}$/);
       completed.push(facts);
       resolve();
     }),
   );
   await shard.publishInitial(0);
-  shard.openStep(0);
+  await openStep(shard, 0);
   const gradient = wireGradient(layout, 3);
   const abort = new AbortController();
   await assert.rejects(
     (clients[0] as BulkClient).pushGradients(
       {
-        ...{ workerId: "dying", step: 0, group: 0, lease: 1, signal: abort.signal },
+        ...{ step: 0, group: 0, lease: 1, signal: abort.signal },
         onChunk: () => abort.abort(),
       },
       gradient,
@@ -189,7 +201,7 @@ test("a push that breaks off is not counted; the next lease of the group is", as
   // One that ends in good order, but too early.
   await assert.rejects(
     (clients[0] as BulkClient).pushGradients(
-      { workerId: "short", step: 0, group: 0, lease: 2 },
+      { step: 0, group: 0, lease: 2 },
       gradient.subarray(0, gradient.length - 4),
     ),
     (error: LockstepError) => /E_PUSH_INCOMPLETE/.test(JSON.stringify(error.details)),
@@ -197,7 +209,7 @@ test("a push that breaks off is not counted; the next lease of the group is", as
   await assert.rejects(shard.reduce(0), { code: "E_SHARD_STATE" });
   await push(0, 0, 3, gradient);
   await done;
-  assert.deepEqual(completed, [[0, 0, "worker-3"]]);
+  assert.deepEqual(completed, [{ step: 0, group: 0, lease: 3 }]);
   assert.equal((await shard.reduce(0)).blockSumsOfSquares.length, 17);
 });
 
@@ -214,7 +226,7 @@ function rawPush(address: string) {
     pushGradientsMethod.path,
     pushGradientsMethod.requestSerialize,
     pushGradientsMethod.responseDeserialize,
-    callMetadata(security),
+    callMetadata(security, passEntries(passOf())),
     (error: Error | null, reply?: Buffer) =>
       settle(
         error !== null || reply === undefined
@@ -228,14 +240,14 @@ function rawPush(address: string) {
 
 const encodedChunks = (gradient: Uint8Array, lease: number): Buffer[] =>
   [...chunks(gradient)].map(({ offset, payload }) =>
-    encodeFrame({ step: 0, group: 0, lease, offset }, payload),
+    encodeFrame({ step: 0, group: 0, lease, offset, member: tagOf() }, payload),
   );
 
 test("a frame whose bytes changed on their way ends its push; the group is not counted", async () => {
   const layout = smallLayout(16, "float32");
   const { shards, push } = await clusterOf(layout, 1, 1);
   const shard = shards[0] as ReducerShard;
-  shard.openStep(0);
+  await openStep(shard, 0);
   const gradient = wireGradient(layout, 3);
   const { call, settled } = rawPush(shard.address);
   const frames = encodedChunks(gradient, 1);
@@ -252,7 +264,7 @@ test("pushes beyond the limit wait for a buffer, and go on when one becomes free
   const layout = smallLayout(8, "float32");
   const { shards } = await clusterOf(layout, 1, 1);
   const shard = shards[0] as ReducerShard;
-  shard.openStep(0);
+  await openStep(shard, 0);
   const framesOf = (lease: number) => encodedChunks(wireGradient(layout, 1), lease);
   const numBytes = () => shard.stats().receivedBytes;
   const receivedAtLeast = async (bytes: number): Promise<void> => {
@@ -273,9 +285,12 @@ test("pushes beyond the limit wait for a buffer, and go on when one becomes free
   assert.equal(numBytes(), 4 * 1024 ** 2);
   stopped[0]?.call.cancel();
   assert.deepEqual(await waiting.settled, { outcome: "complete" });
-  // The others learn that they are late with their next chunk.
-  stopped[1]?.call.write(framesOf(2)[1] as Buffer);
+  // The bytes of the others take no buffer any more, and are compared.
+  const arrived = new Promise((resolve) => shard.onArrived(resolve));
+  for (const frame of framesOf(2).slice(1)) stopped[1]?.call.write(frame);
+  stopped[1]?.call.end();
   assert.deepEqual(await stopped[1]?.settled, { outcome: "duplicate" });
+  assert.equal(((await arrived) as { readonly lease: number }).lease, 2);
   stopped[2]?.call.cancel();
   assert.equal((await shard.reduce(0)).blockSumsOfSquares.length, 9);
 });
@@ -299,12 +314,12 @@ test("a pull that is too slow ends with an error, never with bytes of two versio
     pullParametersMethod.requestSerialize,
     pullParametersMethod.responseDeserialize,
     encodePullRequest({ version: 0 }),
-    callMetadata(security),
+    callMetadata(security, passEntries(passOf())),
   );
   const messages = (call as AsyncIterable<Buffer>)[Symbol.asyncIterator]();
   const received = [(await messages.next()).value as Buffer];
   for (let step = 0; step < 2; step++) {
-    shard.openStep(step);
+    await openStep(shard, step);
     // Weight decay changes the masters.
     await push(step, 0, 1, zeroGradient);
     await shard.reduce(step);
@@ -361,40 +376,13 @@ test("errors of the thread arrive as errors of the catalogue, and a dead thread 
     ReducerShard.start({
       ...{ shardIndex: 0, numShards: 1, layout, gradientGroups: 1, listenHost, optimizer: adamW },
       security: {},
+      life: testLife,
     });
   await assert.rejects(start("0.0.0.0"), { code: "E_INSECURE_BIND" });
   const shard = await start("127.0.0.1");
   await assert.rejects(shard.reduce(0), { code: "E_SHARD_STATE" });
-  shard.openStep(3);
-  assert.throws(() => shard.openStep(3), { code: "E_SHARD_STATE" });
+  await shard.openStep(3);
+  await assert.rejects(shard.openStep(3), { code: "E_SHARD_STATE" });
   await shard.close();
   await assert.rejects(shard.reduce(3), { code: "E_SHARD_FAILED" });
-});
-
-test("a group reads into its shards' own memory, and that memory is the final state", async () => {
-  const layout = smallLayout(2, "bfloat16");
-  const group = await ShardGroup.start(startShardThread, {
-    ...{ numShards: 2, layout, gradientGroups: 1, listenHost: "127.0.0.1", security: {} },
-    optimizer: adamW,
-  });
-  const filled: Float32Array[] = [];
-  await group.load(async ({ range, masters, states }) => {
-    masters.forEach((_, index) => {
-      masters[index] = range.start + index;
-    });
-    states["first_moment"]?.fill(2);
-    filled.push(masters);
-  }, 0);
-  const final = await group.finalState();
-  await group.close();
-  assert.deepEqual(
-    final.map(({ masters }) => masters),
-    filled,
-  );
-  for (const [shard, { range, masters, states }] of final.entries()) {
-    assert.equal(masters.buffer, filled[shard]?.buffer, "no copy");
-    assert.equal(masters[5], range.start + 5);
-    assert.ok(states["first_moment"]?.every((value) => value === 2));
-    assert.ok(states["second_moment"]?.every((value) => value === 0));
-  }
 });

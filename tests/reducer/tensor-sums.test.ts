@@ -10,6 +10,7 @@ import { StepUpdate } from "#lib/optim/index";
 import { BulkClient } from "#lib/wire/bulk-client";
 import { testValues } from "#tests/support/compare";
 import { OptimizerRun, optimizerOf } from "#tests/support/optimizer-runs";
+import { grantOn, passOf, testLife } from "#tests/support/members";
 
 /** Of several blocks, so that three shards have a part each. */
 const layout = buildParameterLayout(
@@ -31,9 +32,19 @@ test("shards in threads add up the same sums of tensors as one in this thread", 
   for (const numShards of [1, 3]) {
     const security = { joinToken: "secret" };
     const shards = await ShardGroup.start(startShardThread, {
-      ...{ numShards, layout, optimizer, gradientGroups: 1, security, listenHost: "127.0.0.1" },
+      ...{
+        numShards,
+        layout,
+        optimizer,
+        gradientGroups: 1,
+        security,
+        listenHost: "127.0.0.1",
+        life: testLife,
+      },
     });
-    const clients = shards.addresses().map((address) => new BulkClient({ address, security }));
+    const clients = shards
+      .addresses()
+      .map((address) => new BulkClient({ address, security, pass: passOf() }));
     try {
       await shards.load(async ({ range, masters }) => {
         masters.set(testValues(layout.numElements, 1).subarray(range.start, range.end));
@@ -41,12 +52,13 @@ test("shards in threads add up the same sums of tensors as one in this thread", 
       const updates = new StepUpdate(layout, settings);
       for (let step = 0; step < numSteps; step++) {
         await shards.openStep(step);
+        await grantOn(shards, { id: 1, step, group: 0 });
         const wire = await readWireSpace(layout, async ({ start, end }, into) => {
           into.set(gradientOf(step).subarray(start, end));
         });
         for (const [i, { start, end }] of shardRanges(layout, numShards).entries()) {
           const part = wire.subarray(wireOffsetBytes(layout, start), wireOffsetBytes(layout, end));
-          await clients[i]?.pushGradients({ workerId: "w", step, group: 0, lease: 1 }, part);
+          await clients[i]?.pushGradients({ step, group: 0, lease: 1 }, part);
         }
         await updates.run(shards, { step, loss: 0 });
       }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import http2 from "node:http2";
 import { after, test } from "node:test";
+import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { LockstepError } from "#lib/core/errors/index";
 import { BulkClient } from "#lib/wire/bulk-client";
@@ -14,7 +15,9 @@ import {
   frameHeaderBytes,
 } from "#lib/wire/frame";
 import { GrpcServer } from "#lib/wire/grpc-server";
+import { passEntries } from "#lib/wire/member";
 import type { WireSecurity } from "#lib/wire/security";
+import { passOf, tagOf } from "#tests/support/members";
 
 const closers: (() => unknown)[] = [];
 after(async () => {
@@ -43,6 +46,7 @@ async function serve(
     port,
     client: (stallTimeoutMs = 5_000, token) => {
       const client = new BulkClient({
+        pass: passOf(),
         address: `127.0.0.1:${port}`,
         security: token === undefined ? {} : { joinToken: token },
         stallTimeoutMs,
@@ -79,6 +83,7 @@ test("a frame survives encoding, and any changed byte is noticed", () => {
         group: fc.integer({ min: 0, max: 2 ** 32 - 1 }),
         lease: fc.integer({ min: 0, max: limit }),
         offset: fc.integer({ min: 0, max: limit }),
+        member: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
       }),
       fc.uint8Array({ maxLength: 200 }),
       fc.nat(),
@@ -88,7 +93,7 @@ test("a frame survives encoding, and any changed byte is noticed", () => {
         const frame = decodeFrame(message);
         assert.deepEqual(
           { ...frame, payload: [...frame.payload] },
-          { ...fields, payload: [...payload] },
+          { ...fields, checksum: crc32(payload), payload: [...payload] },
         );
         const at = position % message.length;
         message[at] = (message[at] ?? 0) ^ flip;
@@ -104,14 +109,14 @@ test("gradients arrive whole, over several chunks and from shared memory", async
   let meta = "";
   const { client } = await serve({
     ...notServed,
-    pushGradients: async ({ workerId }, frames): Promise<PushReply> => {
-      meta = workerId;
+    pushGradients: async ({ pass }, frames): Promise<PushReply> => {
+      meta = pass.workerId;
       return { outcome: "complete", receivedBytes: await assemble(frames, received) };
     },
   });
-  const reply = await client().pushGradients({ workerId: "w1", step: 3, group: 1, lease: 9 }, sent);
+  const reply = await client().pushGradients({ step: 3, group: 1, lease: 9 }, sent);
   assert.deepEqual(reply, { outcome: "complete", receivedBytes: sent.length });
-  assert.equal(meta, "w1");
+  assert.equal(meta, "worker");
   assert.equal(Buffer.compare(Buffer.from(sent.slice()), received), 0);
 });
 
@@ -119,8 +124,8 @@ test("parameters arrive whole, and a version that is not published is named", as
   const published = pseudoRandomBytes(2 * chunkPayloadBytes + 777);
   const { client } = await serve({
     ...notServed,
-    pullParameters: (request) =>
-      request.version === 5 ? { bytes: published } : notServed.pullParameters(request),
+    pullParameters: (request, pass) =>
+      request.version === 5 ? { bytes: published } : notServed.pullParameters(request, pass),
   });
   const into = new Uint8Array(new SharedArrayBuffer(published.length));
   await client().pullParameters({ version: 5 }, into);
@@ -177,7 +182,7 @@ test("a shard that answers early ends the push", async () => {
     pushGradients: async () => ({ outcome: "stale", receivedBytes: 0 }),
   });
   const bytes = new Uint8Array(64 * chunkPayloadBytes);
-  const reply = await client().pushGradients({ workerId: "w", step: 1, group: 0, lease: 1 }, bytes);
+  const reply = await client().pushGradients({ step: 1, group: 0, lease: 1 }, bytes);
   assert.equal(reply.outcome, "stale");
 });
 
@@ -204,7 +209,6 @@ test("a slow reader holds the sender back instead of filling its memory", async 
   let timer = setTimeout(stalled, 400);
   const pushed = client(20_000).pushGradients(
     {
-      workerId: "w",
       step: 1,
       group: 0,
       lease: 1,
@@ -233,7 +237,7 @@ test("a shard that stops reading for good is a timeout, not a hang", async () =>
   });
   await assert.rejects(
     client(300).pushGradients(
-      { workerId: "w", step: 1, group: 0, lease: 1 },
+      { step: 1, group: 0, lease: 1 },
       new Uint8Array(100 * chunkPayloadBytes),
     ),
     { code: "E_RPC_TIMEOUT" },
@@ -254,18 +258,12 @@ test("a caller without the right token gets nowhere", async () => {
   );
   for (const token of [undefined, "wrong", "right "]) {
     await assert.rejects(
-      client(5_000, token).pushGradients(
-        { workerId: "w", step: 1, group: 0, lease: 1 },
-        new Uint8Array(10),
-      ),
+      client(5_000, token).pushGradients({ step: 1, group: 0, lease: 1 }, new Uint8Array(10)),
       (error: LockstepError) => /UNAUTHENTICATED, E_JOIN_TOKEN/.test(error.message),
     );
   }
   assert.equal(reached, false);
-  await client(5_000, "right").pushGradients(
-    { workerId: "w", step: 1, group: 0, lease: 1 },
-    new Uint8Array(10),
-  );
+  await client(5_000, "right").pushGradients({ step: 1, group: 0, lease: 1 }, new Uint8Array(10));
   assert.equal(reached, true);
 });
 
@@ -304,7 +302,7 @@ test("a client is really offered the wide window, on streams and on the connecti
 
 test("a frame whose bytes changed is refused with its place", async () => {
   const bytes = Buffer.from("gradient");
-  const message = encodeFrame({ step: 2, group: 1, lease: 3, offset: 40 }, bytes);
+  const message = encodeFrame({ step: 2, group: 1, lease: 3, offset: 40, member: tagOf() }, bytes);
   message[frameHeaderBytes] = (message[frameHeaderBytes] ?? 0) ^ 1;
   assert.throws(() => decodeFrame(message), {
     code: "E_FRAME_CORRUPT",
@@ -323,13 +321,17 @@ test("a chunk that changed on its way is refused over the wire as data loss", as
       return { outcome: "complete", receivedBytes };
     },
   });
-  const message = encodeFrame({ step: 1, group: 0, lease: 1, offset: 0 }, new Uint8Array(100));
+  const message = encodeFrame(
+    { step: 1, group: 0, lease: 1, offset: 0, member: tagOf() },
+    new Uint8Array(100),
+  );
   const push = async (frame: Buffer): Promise<http2.IncomingHttpHeaders> => {
     const session = http2.connect(`http://127.0.0.1:${port}`);
     const stream = session.request({
       ":method": "POST",
       ":path": pushGradientsMethod.path,
       "content-type": "application/grpc",
+      ...passEntries(passOf()),
       te: "trailers",
     });
     const prefix = Buffer.alloc(5);

@@ -146,7 +146,11 @@ const handlers: ControlHandlers = {
     shardAddresses: ["a:1", "b:2"],
     heartbeatIntervalMs: 5,
     retryAfterMs: 0,
+    runId: "run",
+    epoch: 1,
+    memberSecret: "secret",
   }),
+  admit: () => {},
   nextTask: async (_request, signal) =>
     new Promise((resolve) =>
       signal.addEventListener("abort", () => {
@@ -173,6 +177,7 @@ const identity = {
   bf16Slowdown: 0,
   advisesFp16: false,
   fp16Slowdown: 0,
+  incarnation: "life",
 };
 
 async function serve(

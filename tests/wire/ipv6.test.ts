@@ -67,6 +67,7 @@ test("servers of both kinds listen on ::1 and are reached there", {
       peers.push(peer);
       throw new LockstepError("E_RUN_OVER", { directory: "run" });
     },
+    admit: () => {},
     heartbeat: async () => {},
     nextTask: async () => ({ kind: "wait" }),
     completeTask: async () => ({ stale: false }),
@@ -80,7 +81,13 @@ test("servers of both kinds listen on ::1 and are reached there", {
   await assert.rejects(
     client.register({
       ...{ protocolVersion: 1, name: "", host: "", pid: 1, deviceKind: "", deviceType: "cpu" },
-      ...{ advisesBf16: false, bf16Slowdown: 0, advisesFp16: false, fp16Slowdown: 0 },
+      ...{
+        advisesBf16: false,
+        bf16Slowdown: 0,
+        advisesFp16: false,
+        fp16Slowdown: 0,
+        incarnation: "",
+      },
     }),
   );
   assert.equal(peers.length, 1);

@@ -10,9 +10,10 @@ import { registerBulkService } from "#lib/wire/bulk-server";
 import { chunkPayloadBytes, encodeFrame, frameHeaderBytes } from "#lib/wire/frame";
 import { GrpcServer } from "#lib/wire/grpc-server";
 import { SharedRing } from "#lib/wire/shared-ring";
+import { passOf } from "#tests/support/members";
 
 const never = (): boolean => false;
-const fields = { step: 3, group: 1, lease: 9, offset: 0 };
+const fields = { step: 3, group: 1, lease: 9, offset: 0, member: 5n };
 
 /** The two ends of one ring, and the offer. */
 function pair(): { sender: SharedRing; receiver: SharedRing; offer: string } {
@@ -40,7 +41,7 @@ test("payloads of any size come out as they went in, around the ring several tim
           const payload = bytesOf(index, size);
           const message = await sender.put({ ...fields, offset: index }, payload, never);
           assert.equal(message?.length, frameHeaderBytes);
-          const { payload: taken, ...others } = receiver.take(message as Buffer);
+          const { payload: taken, checksum: _, ...others } = receiver.take(message as Buffer);
           assert.deepEqual(others, { ...fields, offset: index });
           assert.deepEqual([...taken], [...payload]);
         }
@@ -197,7 +198,7 @@ for (const [where, numOpened] of [
       },
     });
     const port = await server.listen("127.0.0.1", 0);
-    const client = new BulkClient({ address: `127.0.0.1:${port}`, security: {} });
+    const client = new BulkClient({ address: `127.0.0.1:${port}`, security: {}, pass: passOf() });
     const { accept: open } = SharedRing;
     let numAsked = 0;
     const accept = mock.method(SharedRing, "accept", (offer: string) =>
@@ -208,7 +209,7 @@ for (const [where, numOpened] of [
       const into = new Uint8Array(new SharedArrayBuffer(published.length));
       await client.pullParameters({ version: 1 }, into);
       assert.equal(Buffer.compare(Buffer.from(into.slice()), Buffer.from(published.slice())), 0);
-      await client.pushGradients({ workerId: "w", step: 1, group: 0, lease: 1 }, pushed);
+      await client.pushGradients({ step: 1, group: 0, lease: 1 }, pushed);
       assert.equal(Buffer.compare(received, Buffer.from(pushed.slice())), 0);
       // A push offers a ring only where the pull before it came through one.
       assert.equal(accept.mock.callCount(), isShared ? 2 : 1);

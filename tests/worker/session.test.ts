@@ -3,11 +3,17 @@ import { test } from "node:test";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
 import { numGradientBuffers, Session } from "#worker/session";
 import { ShardTransfers } from "#worker/transfers";
+import { passOf } from "#tests/support/members";
 
 const layout = buildParameterLayout([{ name: "w", shape: [2, 2] }], "bfloat16");
 
 function session(stop?: AbortSignal): Session {
-  const transfers = new ShardTransfers({ layout, addresses: ["127.0.0.1:1"], security: {} });
+  const transfers = new ShardTransfers({
+    layout,
+    addresses: ["127.0.0.1:1"],
+    security: {},
+    pass: passOf(),
+  });
   return new Session("w", transfers, stop);
 }
 

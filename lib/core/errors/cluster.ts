@@ -82,6 +82,21 @@ export const clusterErrors = {
     "The worker registers again by itself; nothing needs to be done.",
     { retryable: true },
   ),
+  E_STALE_RUN: entry<{ worker: string; expected: string; got: string }>(
+    (d) =>
+      `A call of worker ${d.worker || "without a name"} belongs to ${d.got}; here is ${d.expected}.`,
+    "A worker registers again by itself; if it does not, it was started for another run at this address.",
+    { retryable: true },
+  ),
+  E_WORKER_QUARANTINED: entry<{ worker: string; reason: string }>(
+    (d) => `Worker ${d.worker} may not take part in this run: ${d.reason}.`,
+    "Look at the machine and the device of that worker (memory, driver, versions); a process that is started anew may join.",
+  ),
+  E_GROUP_DIVERGED: entry<{ step: number; group: number; workers: string }>(
+    (d) =>
+      `Workers computed different bits for group ${d.group} of step ${d.step}, and no two agree: ${d.workers}.`,
+    "One of these devices computes wrongly, or they are not of one kind; find it by leaving out one after the other. What was trained before is saved.",
+  ),
   E_RUN_OVER: entry<{ directory: string }>(
     (d) => `The run is over: its result is in ${d.directory} of the coordinator's machine.`,
     "The worker ends by itself; nothing needs to be done.",
@@ -103,9 +118,15 @@ export const clusterErrors = {
       `Worker ${d.worker} reported ${d.code || "an error"} (failure ${d.attempts} without progress in between): ${d.reason}`,
     "The same work would fail on any worker; look at the reason, and at the worker's log.",
   ),
-  E_TOKEN_COUNT: entry<{ step: number; expected: number; got: number }>(
+  E_TOKEN_COUNT: entry<{
+    worker: string;
+    step: number;
+    group: number;
+    expected: number;
+    got: number;
+  }>(
     (d) =>
-      `The workers counted ${d.got} supervised tokens in step ${d.step}, the plan has ${d.expected}.`,
+      `Worker ${d.worker} counted ${d.got} supervised tokens in group ${d.group} of step ${d.step}, the plan has ${d.expected}.`,
     "The engine of a worker counts targets in another way than the data plan; use one version everywhere.",
   ),
   E_NON_FINITE_GRADIENT: entry<{ step: number; loss: number; skipped: number }>(

@@ -37,6 +37,17 @@ export const reducerErrors = {
       `A gradient of step ${d.step}, group ${d.group} came before its step was open (step ${d.openStep} is).`,
     "Send a gradient only under a lease of its step.",
   ),
+  E_LEASE_NOT_HELD: entry<{
+    worker: string;
+    lease: number;
+    step: number;
+    group: number;
+    holder: string;
+  }>(
+    (d) =>
+      `Worker ${d.worker} does not hold lease ${d.lease} of step ${d.step}, group ${d.group}${d.holder === "" ? "" : ` (it is of ${d.holder})`}.`,
+    "The group was given to another worker; the worker goes on with its next one by itself.",
+  ),
   E_PUSH_CHUNK: entry<{
     step: number;
     group: number;

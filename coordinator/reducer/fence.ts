@@ -1,0 +1,103 @@
+import { LockstepError } from "#lib/core/errors/index";
+import { isSameSecret, type MemberPass } from "#lib/wire/member";
+
+/** A worker's promise of a group, as shards know it. */
+interface GrantedLease {
+  readonly id: number;
+  readonly workerId: string;
+  readonly step: number;
+  readonly group: number;
+  /** Its bytes are compared with another worker's, whoever that is: by a hash that nobody can meet on purpose. */
+  readonly isVerified: boolean;
+}
+
+/** What the coordinator tells its shards of who may send what. */
+export type FenceChange =
+  | { readonly kind: "admit"; readonly workerId: string; readonly secret: string }
+  | { readonly kind: "expel"; readonly workerId: string }
+  | { readonly kind: "grant"; readonly lease: GrantedLease }
+  | { readonly kind: "revoke"; readonly leases: readonly number[] };
+
+/** Which run this is, and in which life of its coordinator. */
+export interface RunLife {
+  readonly runId: string;
+  readonly epoch: number;
+}
+
+const describeLife = ({ runId, epoch }: RunLife): string =>
+  runId === "" ? "no run" : `run ${runId}, epoch ${epoch}`;
+
+/** @throws E_STALE_RUN for a call of another run, or of another life of this one's coordinator */
+export function assertSameLife(life: RunLife, pass: MemberPass): void {
+  if (pass.runId === life.runId && pass.epoch === life.epoch) return;
+  throw new LockstepError("E_STALE_RUN", {
+    worker: pass.workerId,
+    expected: describeLife(life),
+    got: describeLife(pass),
+  });
+}
+
+/** Who is a member and holds which leases, told by the coordinator before any byte of it comes. */
+export class Fence {
+  readonly #life: RunLife;
+  /** Secrets by worker. */
+  readonly #members = new Map<string, string>();
+  /** Of the step in progress. */
+  readonly #leases = new Map<number, GrantedLease>();
+
+  constructor(life: RunLife) {
+    this.#life = life;
+  }
+
+  change(change: FenceChange): void {
+    switch (change.kind) {
+      case "admit":
+        this.#members.set(change.workerId, change.secret);
+        return;
+      case "expel":
+        this.#members.delete(change.workerId);
+        for (const { id, workerId } of [...this.#leases.values()]) {
+          if (workerId === change.workerId) this.#leases.delete(id);
+        }
+        return;
+      case "grant":
+        this.#leases.set(change.lease.id, change.lease);
+        return;
+      case "revoke":
+        for (const id of change.leases) this.#leases.delete(id);
+        return;
+    }
+  }
+
+  /** The leases of the step before are over. */
+  forgetLeases(): void {
+    this.#leases.clear();
+  }
+
+  /** @throws E_STALE_RUN, E_UNKNOWN_WORKER */
+  assertMember(pass: MemberPass): void {
+    assertSameLife(this.#life, pass);
+    const secret = this.#members.get(pass.workerId);
+    if (secret === undefined || !isSameSecret(secret, pass.secret)) {
+      throw new LockstepError("E_UNKNOWN_WORKER", { worker: pass.workerId });
+    }
+  }
+
+  /** The lease under which a member sends. @throws E_LEASE_NOT_HELD; E_STALE_RUN, E_UNKNOWN_WORKER */
+  heldLease(
+    pass: MemberPass,
+    sent: { readonly lease: number; readonly step: number; readonly group: number },
+  ): GrantedLease {
+    this.assertMember(pass);
+    const lease = this.#leases.get(sent.lease);
+    const isHeld =
+      lease?.workerId === pass.workerId && lease.step === sent.step && lease.group === sent.group;
+    if (isHeld) return lease;
+    const { step, group } = sent;
+    throw new LockstepError("E_LEASE_NOT_HELD", {
+      ...{ worker: pass.workerId, lease: sent.lease, step, group },
+      holder:
+        lease === undefined ? "" : `${lease.workerId}, step ${lease.step}, group ${lease.group}`,
+    });
+  }
+}

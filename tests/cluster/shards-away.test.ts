@@ -1,0 +1,104 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer, connect, type Server, type Socket } from "node:net";
+import { test } from "node:test";
+import { Coordinator } from "#coordinator/coordinator";
+import { startShardThread } from "#coordinator/reducer/client";
+import { splitAddress } from "#lib/core/address";
+import {
+  coordinatorOptions,
+  EventRecorder,
+  sequentialOracle,
+  spawnWorker,
+} from "#tests/support/cluster";
+
+const totalSteps = 4;
+const awayMs = 1_500;
+
+/** A way to a port that can be blocked: connections are cut and new ones refused. */
+class Gate {
+  readonly #target: number;
+  readonly #sockets = new Set<Socket>();
+  #server: Server | undefined;
+  #port = 0;
+
+  constructor(target: number) {
+    this.#target = target;
+  }
+
+  get address(): string {
+    return `127.0.0.1:${this.#port}`;
+  }
+
+  async open(): Promise<void> {
+    const server = createServer((socket) => {
+      const beyond = connect(this.#target, "127.0.0.1");
+      for (const [one, other] of [
+        [socket, beyond],
+        [beyond, socket],
+      ] as const) {
+        this.#sockets.add(one);
+        one.on("error", () => {});
+        one.on("close", () => {
+          this.#sockets.delete(one);
+          other.destroy();
+        });
+        one.pipe(other);
+      }
+    });
+    server.listen(this.#port, "127.0.0.1");
+    await once(server, "listening");
+    const address = server.address();
+    if (address !== null && typeof address === "object") this.#port = address.port;
+    this.#server = server;
+  }
+
+  block(): void {
+    this.#server?.close();
+    for (const socket of this.#sockets) socket.destroy();
+  }
+}
+
+test("six workers go on when the shards' ports were away for a while", {
+  timeout: 180_000,
+}, async () => {
+  const gates: Gate[] = [];
+  const recorder = new EventRecorder();
+  const coordinator = new Coordinator(
+    coordinatorOptions(totalSteps, recorder.bus, {
+      heartbeatTimeoutMs: 60_000,
+      plannedWorkers: 6,
+      startShard: async (options) => {
+        const shard = await startShardThread(options);
+        const gate = new Gate(splitAddress(shard.address).port);
+        await gate.open();
+        gates.push(gate);
+        return new Proxy(shard, {
+          get: (of, key) => {
+            if (key === "address") return gate.address;
+            const value: unknown = Reflect.get(of, key);
+            return typeof value === "function" ? value.bind(of) : value;
+          },
+        });
+      },
+    }),
+  );
+  const { controlAddress } = await coordinator.start();
+  const workers = Array.from({ length: 6 }, () => spawnWorker(controlAddress));
+  const away = (async () => {
+    await recorder.until((event) => event.type === "group.leased" && event.step === 1);
+    for (const gate of gates) gate.block();
+    await new Promise((resolve) => setTimeout(resolve, awayMs));
+    for (const gate of gates) await gate.open();
+  })();
+  const { mastersSha256 } = await coordinator.run();
+  await away;
+  for (const gate of gates) gate.block();
+  assert.equal(mastersSha256, (await sequentialOracle(totalSteps)).mastersSha256);
+  for (const { exited } of workers) {
+    const { code, stderr } = await exited;
+    assert.equal(code, 0, stderr);
+  }
+  assert.deepEqual(recorder.of("worker.quarantined"), []);
+  assert.deepEqual(recorder.of("worker.lost"), []);
+});
