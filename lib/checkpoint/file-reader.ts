@@ -1,5 +1,6 @@
 import type { FileHandle } from "node:fs/promises";
 import { LockstepError } from "#lib/core/errors/index";
+import { parseJson } from "#lib/core/json-text";
 import { openRegularFile } from "#lib/core/regular-file";
 
 /** One `read` asks for at most this many bytes: Linux serves no more than 2 GiB - 4 KiB at once. */
@@ -79,7 +80,7 @@ export async function readJsonFile(
     }
     const bytes = await reader.read(0, reader.sizeBytes);
     try {
-      return JSON.parse(normalise(new TextDecoder("utf-8", { fatal: true }).decode(bytes)));
+      return parseJson(normalise(new TextDecoder("utf-8", { fatal: true }).decode(bytes)));
     } catch (cause) {
       throw new LockstepError(
         "E_JSON_FILE",

@@ -24,11 +24,14 @@ function valueSpan(text: string, name: string): { start: number; end: number } |
   let depth = 0;
   let key: string | undefined;
   let start: number | undefined;
+  let found: { start: number; end: number } | undefined;
   for (const { 0: token, index } of text.matchAll(tokens)) {
     const closes = token === "}" || token === "]";
     if (closes) depth--;
     if (start !== undefined && (depth === 0 || (depth === 1 && token === ","))) {
-      return { start, end: text.slice(0, index).trimEnd().length };
+      // Of equal keys the last one counts.
+      found = { start, end: text.slice(0, index).trimEnd().length };
+      start = undefined;
     }
     if (token === "{" || token === "[") depth++;
     if (depth !== 1) continue;
@@ -41,5 +44,5 @@ function valueSpan(text: string, name: string): { start: number; end: number } |
       key = undefined;
     }
   }
-  return undefined;
+  return found;
 }

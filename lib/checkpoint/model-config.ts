@@ -1,8 +1,10 @@
 import { join } from "node:path";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
+import { parseJson } from "#lib/core/json-text";
 import { readRegularFile } from "#lib/core/regular-file";
 import { isRecord } from "./file-reader.js";
+import { withJsonFields } from "./json-fields.js";
 import { maxConfigBytes } from "./limits.js";
 
 /** A model's config.json: its text, which is changed in place, and what it says. */
@@ -18,7 +20,7 @@ export async function readModelConfigText(directory: string): Promise<ModelConfi
   const text = (await readRegularFile(file, limits)).toString("utf8");
   let config: unknown;
   try {
-    config = JSON.parse(text);
+    config = parseJson(text);
   } catch (cause) {
     throw new LockstepError("E_JSON_FILE", { file, problem: String(cause) }, { cause });
   }
@@ -40,17 +42,30 @@ export function modelConfigFor(
   dtype: FloatDtype | undefined,
 ): string {
   const both = withOldRotary(text, config);
-  return dtype === undefined ? both : withDtype(both, dtype);
+  return dtype === undefined ? both : withDtype(both, config, dtype);
 }
 
 /** Sets `dtype` (v5) or `torch_dtype` (v4). */
-function withDtype(configText: string, dtype: FloatDtype): string {
+function withDtype(
+  configText: string,
+  config: Readonly<Record<string, unknown>>,
+  dtype: FloatDtype,
+): string {
+  const other = ["dtype", "torch_dtype"].filter((name) => !isTypeName(config[name]));
+  if (other.length > 0) {
+    const fields = Object.fromEntries(other.map((name) => [name, dtype]));
+    return withDtype(withJsonFields(configText, fields), { ...config, ...fields }, dtype);
+  }
   const pattern = /("(?:torch_)?dtype"\s*:\s*)(?:"[^"]*"|null)/g;
   if (pattern.test(configText)) return configText.replace(pattern, `$1"${dtype}"`);
   return configText.replace(/\{\s*(\}?)/, (_, close: string) =>
     close === "" ? `{\n  "dtype": "${dtype}",\n  ` : `{\n  "dtype": "${dtype}"\n}`,
   );
 }
+
+/** A type, or that nothing is said of it. */
+const isTypeName = (value: unknown): boolean =>
+  value === undefined || value === null || typeof value === "string";
 
 /**
  * Adds `rope_theta` and `rope_scaling` beside v5's `rope_parameters`: v4 ignores the new name and would
@@ -59,6 +74,11 @@ function withDtype(configText: string, dtype: FloatDtype): string {
 function withOldRotary(text: string, config: Readonly<Record<string, unknown>>): string {
   const parameters = config["rope_parameters"];
   if (!isRecord(parameters) || "rope_theta" in config || "rope_scaling" in config) return text;
+  // What v4 has no words for stays as it is.
+  const isKnownForm = Object.values(parameters).every(
+    (value) => isFlat(value) || (isRecord(value) && Object.values(value).every(isFlat)),
+  );
+  if (!isKnownForm) return text;
   const block = /"rope_parameters"\s*:\s*/.exec(text);
   if (block === null) return text;
   const start = block.index + block[0].length;
@@ -94,6 +114,12 @@ function withOldRotary(text: string, config: Readonly<Record<string, unknown>>):
   ];
   return text.slice(0, end) + added.map((field) => `,\n  ${field}`).join("") + text.slice(end);
 }
+
+/** A number, text or literal, or a list of them. */
+const isFlat = (value: unknown): boolean =>
+  typeof value !== "object" ||
+  value === null ||
+  (Array.isArray(value) && value.every((each) => typeof each !== "object" || each === null));
 
 /** The index after the brace that closes the one at `start`; strings are skipped. */
 function closingBrace(text: string, start: number): number | undefined {

@@ -1,4 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
+import { parseJson } from "#lib/core/json-text";
 import type { FloatDtype } from "#lib/core/dtype";
 import { isRecord } from "./file-reader.js";
 import {
@@ -93,7 +94,7 @@ export function parseSafetensorsHeader(
   let parsed: unknown;
   try {
     text = new TextDecoder("utf-8", { fatal: true }).decode(headerBytes);
-    parsed = JSON.parse(text);
+    parsed = parseJson(text);
   } catch (cause) {
     const problem = `its header is not UTF-8 JSON (${cause instanceof Error ? cause.message : String(cause)})`;
     throw new LockstepError("E_SAFETENSORS_HEADER", { file, problem }, { cause });

@@ -1,5 +1,6 @@
 import { parse } from "yaml";
 import { LockstepError } from "#lib/core/errors/index";
+import { yamlDepthProblem } from "#lib/core/yaml-depth";
 
 /** A value together with the place that set it, for messages. */
 export interface SourcedValue {
@@ -94,8 +95,12 @@ function parseScalar(raw: string, argument: string): unknown {
     const reason = "its value is empty; null says that there is none";
     throw new LockstepError("E_CONFIG_FLAG", { argument, reason });
   }
+  const tooDeep = yamlDepthProblem(raw);
+  if (tooDeep !== undefined) {
+    throw new LockstepError("E_CONFIG_FLAG", { argument, reason: `of its value, ${tooDeep}` });
+  }
   try {
-    return parse(raw) as unknown;
+    return parse(raw, { prettyErrors: false }) as unknown;
   } catch (cause) {
     throw new LockstepError(
       "E_CONFIG_FLAG",

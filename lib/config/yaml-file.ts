@@ -2,10 +2,14 @@ import { isUtf8 } from "node:buffer";
 import { type Document, isMap, isScalar, LineCounter, parseDocument, type YAMLError } from "yaml";
 import { LockstepError } from "#lib/core/errors/index";
 import { openRegularFile, readAll } from "#lib/core/regular-file";
+import { yamlDepthProblem } from "#lib/core/yaml-depth";
 import type { SourcedValue } from "./flags.js";
 
-/** A configuration has some hundred short lines; a bigger file is another file by mistake. */
-const maxConfigBytes = 1 << 20;
+/**
+ * A configuration has some hundred short lines; a bigger file is another file by mistake. The parser takes up to 20 s
+ * of a processor for a mebibyte of errors.
+ */
+const maxConfigBytes = 128 << 10;
 
 /** Reads a flat YAML mapping; each value remembers its line. @throws E_FILE_NOT_FOUND, E_FILE_UNREADABLE, E_CONFIG_SYNTAX */
 export async function readConfigFile(file: string): Promise<ReadonlyMap<string, SourcedValue>> {
@@ -30,10 +34,15 @@ export async function readConfigFile(file: string): Promise<ReadonlyMap<string, 
 
 export function parseConfigText(text: string, file: string): ReadonlyMap<string, SourcedValue> {
   const lineCounter = new LineCounter();
-  const document = parseDocument(text, { lineCounter, prettyErrors: true });
+  // Drawing the line of each of thousands of errors takes the square of a long line's length; one is told.
+  const tooDeep = yamlDepthProblem(text);
+  if (tooDeep !== undefined) {
+    throw new LockstepError("E_CONFIG_SYNTAX", { file, reason: `${tooDeep}.` });
+  }
+  const document = parseDocument(text, { lineCounter, prettyErrors: false });
   const problem = document.errors[0];
   if (problem !== undefined) {
-    throw new LockstepError("E_CONFIG_SYNTAX", { file, reason: reasonOf(problem) });
+    throw new LockstepError("E_CONFIG_SYNTAX", { file, reason: reasonOf(problem, lineCounter) });
   }
   const values = new Map<string, SourcedValue>();
   if (document.contents === null) return values;
@@ -50,9 +59,10 @@ export function parseConfigText(text: string, file: string): ReadonlyMap<string,
   return values;
 }
 
-/** The parser's words without its drawing of the line, and what a person most likely did. */
-function reasonOf({ message, code }: YAMLError): string {
-  const said = message.split("\n")[0]?.replace(/:$/, ".") ?? message;
+/** The parser's words with the place, and what a person most likely did. */
+function reasonOf({ message, code, pos }: YAMLError, lineCounter: LineCounter): string {
+  const { line, col } = lineCounter.linePos(pos[0]);
+  const said = `${message.split("\n")[0] ?? message} at line ${line}, column ${col}.`;
   if (code === "BLOCK_AS_IMPLICIT_KEY" || code === "BAD_INDENT") {
     return `${said} Is a line below it indented by mistake?`;
   }

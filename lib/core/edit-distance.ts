@@ -18,11 +18,19 @@ export function editDistance(a: string, b: string): number {
   return previous[b.length] ?? 0;
 }
 
-/** The candidate with the smallest distance, the first one of a tie; undefined without candidates. */
+/** Longest name that is compared, characters: comparing takes the product of two lengths, and no name is so long. */
+const maxNameChars = 256;
+
+/**
+ * The candidate with the smallest distance, the first one of a tie; undefined without candidates, and for what is
+ * too long to be the slip of a name.
+ */
 export function nearestName(name: string, candidates: Iterable<string>): string | undefined {
+  if (name.length > maxNameChars) return undefined;
   let nearest: string | undefined;
   let nearestDistance = Number.POSITIVE_INFINITY;
   for (const candidate of candidates) {
+    if (candidate.length > maxNameChars) continue;
     const distance = editDistance(name.toLowerCase(), candidate.toLowerCase());
     if (distance < nearestDistance) {
       nearest = candidate;

@@ -114,6 +114,7 @@ const reasons: Readonly<Record<string, string>> = {
   EISDIR: "it is a directory",
   ELOOP: "its symbolic links lead in a circle",
   ENAMETOOLONG: "its name is too long",
+  ERR_INVALID_ARG_VALUE: "its name holds a null character",
   ENXIO: "it is a socket or a device",
 };
 

@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import { type ColumnMapping, type DatasetEntry, datasetName } from "#lib/config/index";
 import { likelyName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
+import { parseJson } from "#lib/core/json-text";
 import { entrySources } from "./dataset-entries.js";
 import { builtInDatasets } from "./datasets/index.js";
 import type { DataSource } from "./examples.js";
@@ -78,7 +79,7 @@ export class DatasetInfo {
     }
     let entries: unknown;
     try {
-      entries = JSON.parse(text);
+      entries = parseJson(text);
     } catch (cause) {
       const problem = `it is not JSON (${String(cause)})`;
       throw new LockstepError("E_DATASET_INFO", { file, problem }, { cause });

@@ -1,5 +1,6 @@
 import { isUtf8 } from "node:buffer";
 import { LockstepError } from "#lib/core/errors/index";
+import { parseJson } from "#lib/core/json-text";
 import { openRegularFile, readAll } from "#lib/core/regular-file";
 
 const MiB = 2 ** 20;
@@ -57,7 +58,7 @@ export async function readOptionalJson(
   }
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJson(text);
   } catch (cause) {
     throw new LockstepError(
       "E_TOKENIZER_INVALID",

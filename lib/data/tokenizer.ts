@@ -1,5 +1,6 @@
 import { AddedToken, type Encoding, Tokenizer as NativeTokenizer } from "tokenizers";
 import { LockstepError } from "#lib/core/errors/index";
+import { parseJson } from "#lib/core/json-text";
 import {
   namedSpecialTokens,
   ownAddedTokens,
@@ -15,6 +16,7 @@ import {
 } from "./chat-template.js";
 import type { MarkedText, TextSpan } from "./generation-marks.js";
 import { refuseHalfCharacters } from "./half-characters.js";
+import { checkPostProcessor } from "./post-processor.js";
 import { readSpecialTokens } from "./special-tokens.js";
 import { cutBetweenWords, tokensSurviveCuts } from "./text-cuts.js";
 import { readTokenizerFile } from "./tokenizer-file.js";
@@ -118,9 +120,11 @@ export async function loadTokenizer(
   templateOptions: TemplateOptions = {},
 ): Promise<Tokenizer> {
   const { file, text } = await readTokenizerFile(directory);
+  const definition = parseDefinition(file, text);
+  checkPostProcessor(file, definition);
   const native = openNative(file, text);
   const beside = await readTokenizerSettings(directory);
-  const own = ownAddedTokens(JSON.parse(text));
+  const own = ownAddedTokens(definition);
   const added = tokensToAdd(beside, own);
   // A token that only has a role, padding for one, is no sign of how the model was trained.
   const hasEndOfText =
@@ -248,6 +252,15 @@ export async function loadTokenizer(
       return requireChatTemplate().render(messages, { addGenerationPrompt });
     },
   });
+}
+
+function parseDefinition(file: string, text: string): unknown {
+  try {
+    return parseJson(text);
+  } catch (cause) {
+    const problem = `it is not JSON (${String(cause)})`;
+    throw new LockstepError("E_TOKENIZER_INVALID", { file, problem }, { cause });
+  }
 }
 
 function openNative(file: string, text: string): NativeTokenizer {

@@ -333,8 +333,8 @@ test("files: a missing one, one too large, two of them", async (t) => {
   await assert.rejects(loadConfig([file, "-bf16"]), { message: /flags have two dashes/ });
   await writeFile(file, Buffer.from(`${base}sample_prompt: un caf\xe9\n`, "latin1"));
   await assert.rejects(loadConfig([file]), { code: "E_CONFIG_SYNTAX", message: /it is not UTF-8/ });
-  await writeFile(file, Buffer.alloc((1 << 20) + 1, "#"));
-  await assert.rejects(loadConfig([file]), { code: "E_CONFIG_SYNTAX", message: /1048577 bytes/ });
+  await writeFile(file, Buffer.alloc((128 << 10) + 1, "#"));
+  await assert.rejects(loadConfig([file]), { code: "E_CONFIG_SYNTAX", message: /131073 bytes/ });
 });
 
 test("edit distance: zero only for equal names, symmetric, a swap is one edit", () => {

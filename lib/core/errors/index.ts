@@ -27,6 +27,20 @@ export type ErrorCode = keyof typeof errorCatalogue;
 export type ErrorDetails<C extends ErrorCode> =
   (typeof errorCatalogue)[C] extends ErrorEntry<infer D> ? D : never;
 
+/**
+ * Longest message, characters: a name or a value of a hostile file may have as many as the file, and a message is
+ * printed, sent and kept in logs.
+ */
+const maxMessageChars = 4_096;
+
+/** Both ends of a message that is too long: what it is about, and what is wrong with it. */
+function shortened(message: string): string {
+  if (message.length <= maxMessageChars) return message;
+  const left = message.length - maxMessageChars;
+  const half = maxMessageChars / 2;
+  return `${message.slice(0, half)} [... ${left} characters ...] ${message.slice(-half)}`;
+}
+
 /** The same symbol in every copy of this package that a process has loaded. */
 const brand = Symbol.for("lockstep.LockstepError");
 
@@ -42,7 +56,7 @@ export class LockstepError<C extends ErrorCode = ErrorCode> extends Error {
   constructor(code: C, details: ErrorDetails<C>, options?: { cause?: unknown }) {
     // The catalogue's union of entries cannot be called with a union of details; the signature above pairs them.
     const catalogueEntry = errorCatalogue[code] as unknown as ErrorEntry<ErrorDetails<C>>;
-    super(catalogueEntry.message(details), options);
+    super(shortened(catalogueEntry.message(details)), options);
     this.code = code;
     this.details = details;
     this.hint = catalogueEntry.hint;

@@ -1,4 +1,5 @@
 import { Arguments } from "./arguments.js";
+import { spendOn } from "./budget.js";
 import { stringMethod } from "./string-methods.js";
 import { reprOf, textOf } from "./text.js";
 import {
@@ -63,7 +64,13 @@ function ownAttribute(value: Value, name: string): Value | undefined {
   if (isList || value instanceof Tuple) {
     const run = Object.hasOwn(listMethods, name) ? listMethods[name] : undefined;
     const items = isList ? value : value.items;
-    return run && new Callable(([item = null]) => run(items, item));
+    return (
+      run &&
+      new Callable(([item = null]) => {
+        spendOn(items);
+        return run(items, item);
+      })
+    );
   }
   return value instanceof Namespace ? value.attributes.get(name) : undefined;
 }
@@ -117,6 +124,7 @@ export function sliceOf(value: Value, bounds: readonly (Value | undefined)[]): V
     return fail("TypeError: slice indices must be integers or None");
   });
   const items = iterate(value);
+  spendOn(items);
   const by = step ?? 1;
   if (by === 0) fail("ValueError: slice step cannot be zero");
   const length = lengthOf(value);

@@ -1,4 +1,5 @@
 import { Arguments } from "./arguments.js";
+import { checkList, checkText, joined, repeated, spend, spendOn } from "./budget.js";
 import { attributeOf, itemOf } from "./attributes.js";
 import { binaryOperation } from "./operators.js";
 import { capitalize, caseFilter, replace, strip } from "./string-methods.js";
@@ -50,9 +51,13 @@ function attributeGetter(path: Value | undefined): (item: Value) => Value {
 const withoutCase = (value: Value): Value =>
   typeof value === "string" ? value.toLowerCase() : value;
 
+/** An item is compared with some others. */
+const operationsOfSorting = 4;
+
 function sorted(items: readonly Value[], keyOf: (item: Value) => Value, args: Arguments): Value[] {
   const fold = isTrue(args.get("case_sensitive") ?? false) ? (key: Value) => key : withoutCase;
   const sign = isTrue(args.get("reverse") ?? false) ? -1 : 1;
+  spend(operationsOfSorting * items.length);
   const keyed = items.map((item) => ({ item, key: fold(keyOf(item)) }));
   return keyed.sort((a, b) => sign * compare(a.key, b.key)).map(({ item }) => item);
 }
@@ -77,12 +82,14 @@ const extreme = (sign: number): Filter =>
 
 function indented(value: Value, args: Arguments): Value {
   const width = args.get("width") ?? 4n;
-  const indention = typeof width === "string" ? width : " ".repeat(Number(numberOf(width) ?? 4n));
+  const indention =
+    typeof width === "string" ? width : repeated(" ", Number(numberOf(width) ?? 4n));
   const lines = textOf(value).split(/\r\n|[\n\r]/);
   const isBlankToo = isTrue(args.get("blank") ?? false);
-  const text = lines
-    .map((line, i) => (i > 0 && (line !== "" || isBlankToo) ? indention + line : line))
-    .join("\n");
+  const isIndented = lines.map((line, i) => i > 0 && (line !== "" || isBlankToo));
+  const indentions = isIndented.filter(Boolean).length;
+  checkText(textOf(value).length + indentions * indention.length);
+  const text = lines.map((line, i) => (isIndented[i] ? indention + line : line)).join("\n");
   return isTrue(args.get("first") ?? false) ? indention + text : text;
 }
 
@@ -90,6 +97,8 @@ function toInteger(value: Value, args: Arguments): Value {
   const other = orElse(args.get("default"), 0n);
   if (typeof value === "string") {
     const text = strip(value, undefined).replace(/(?<=\d)_(?=\d)/g, "");
+    // Python gives up a longer one too.
+    if (text.length > 4_300) return other;
     if (/^[-+]?\d+$/.test(text)) return BigInt(text.replace("+", ""));
     const float = parseFloatText(text);
     return float !== undefined && Number.isFinite(float) ? BigInt(Math.trunc(float)) : other;
@@ -151,7 +160,11 @@ function json(value: Value, args: Arguments): Value {
   return jsonText(value, {
     ensureAscii: isTrue(args.get("ensure_ascii") ?? false),
     indent:
-      typeof indent === "string" ? indent : width === undefined ? null : " ".repeat(Number(width)),
+      typeof indent === "string"
+        ? indent
+        : width === undefined
+          ? null
+          : repeated(" ", Number(width)),
     separators: separators === null ? null : [item, key],
     sortKeys: isTrue(args.get("sort_keys") ?? false),
   });
@@ -179,6 +192,7 @@ function batches(value: Value, args: Arguments): Value {
   const rows: Value[][] = [];
   for (let i = 0; i < items.length; i += size) rows.push(items.slice(i, i + size));
   const last = rows.at(-1);
+  if (fill !== null) checkList(size);
   while (fill !== null && last !== undefined && last.length < size) last.push(fill);
   return rows;
 }
@@ -226,10 +240,12 @@ const filters: Readonly<Record<string, Filter>> = {
     return [...value].map((entry) => new Tuple(entry));
   }),
   join: named("join", ["d", "attribute"], (value, args) =>
-    iterate(value)
-      .map(attributeGetter(args.get("attribute")))
-      .map(textOf)
-      .join(textOf(args.get("d") ?? "")),
+    joined(
+      iterate(value)
+        .map(attributeGetter(args.get("attribute")))
+        .map(textOf),
+      textOf(args.get("d") ?? ""),
+    ),
   ),
   last: plain((value) => orElse(iterate(value).at(-1), emptySequence("last"))),
   length,
@@ -276,6 +292,7 @@ const filters: Readonly<Record<string, Filter>> = {
     const seen: Value[] = [];
     return iterate(value).filter((item) => {
       const key = fold(get(item));
+      spendOn(seen);
       if (seen.some((each) => equals(each, key))) return false;
       seen.push(key);
       return true;
@@ -285,11 +302,21 @@ const filters: Readonly<Record<string, Filter>> = {
   wordcount: plain((value) => BigInt(textOf(value).match(/[\p{L}\p{N}_]+/gu)?.length ?? 0)),
 };
 
+/** Filters that go through nothing. */
+const constantTime: ReadonlySet<string> = new Set(["count", "d", "default", "length", "safe"]);
+
 const emptySequence = (which: string): Undefined =>
   new Undefined(`No ${which} item, sequence was empty.`);
 
 /** @throws TemplateError where there is none of that name */
 export function filterNamed(name: string): Filter {
   const filter = Object.hasOwn(filters, name) ? filters[name] : undefined;
-  return filter ?? fail(`TemplateAssertionError: No filter named '${name}'`);
+  if (filter === undefined) return fail(`TemplateAssertionError: No filter named '${name}'`);
+  if (constantTime.has(name)) return filter;
+  return (value, args, keywords) => {
+    spendOn(value);
+    const result = filter(value, args, keywords);
+    spendOn(result);
+    return result;
+  };
 }

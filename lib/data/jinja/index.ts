@@ -2,11 +2,17 @@ import { type Node, parseTemplate } from "./ast.js";
 import { globals } from "./globals.js";
 import { renderTree } from "./interpreter.js";
 import { strftime } from "./strftime.js";
-import { textOf } from "./text.js";
+import { startRendering } from "./budget.js";
+import { jsonText as textAsJson, textOf } from "./text.js";
 import { Callable, fail, type Value } from "./values.js";
 
-export { jsonText } from "./text.js";
 export { type Value } from "./values.js";
+
+/** Python's `json.dumps`. @throws Error for what is not JSON */
+export function jsonText(value: Value): string {
+  startRendering();
+  return textAsJson(value);
+}
 
 /** A chat template that renders as transformers does: Jinja with Python's values. */
 interface JinjaTemplate {

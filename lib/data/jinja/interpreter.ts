@@ -1,4 +1,5 @@
 import type { CallStatement, FilterNode, For, Node, Parameter, SetStatement } from "./ast.js";
+import { checkText, spend, spendOn, startRendering } from "./budget.js";
 import { attributeOf, itemOf, sliceOf } from "./attributes.js";
 import { filterNamed } from "./filters.js";
 import { binaryOperation, signed } from "./operators.js";
@@ -54,6 +55,7 @@ class LoopControl extends Error {
 
 /** The text of a template's tree with Python's values. @throws TemplateError */
 export function renderTree(tree: Node, variables: ReadonlyMap<string, Value>): string {
+  startRendering();
   const scope = new Scope();
   for (const [name, value] of variables) scope.set(name, value);
   if (tree.type !== "Program") return fail("the tree is no template");
@@ -64,7 +66,9 @@ function block(nodes: readonly Node[], scope: Scope): string {
   let text = "";
   for (const node of nodes) {
     try {
-      text += statement(node, scope);
+      const part = statement(node, scope);
+      checkText(text.length + part.length);
+      text += part;
     } catch (error) {
       if (error instanceof LoopControl) error.text = text + error.text;
       throw error;
@@ -74,6 +78,7 @@ function block(nodes: readonly Node[], scope: Scope): string {
 }
 
 function statement(node: Node, scope: Scope): string {
+  spend(1);
   switch (node.type) {
     case "Comment":
       return "";
@@ -99,10 +104,14 @@ function statement(node: Node, scope: Scope): string {
   }
 }
 
+/** A scope and what `loop` is. */
+const operationsOfIteration = 4;
+
 function loop(node: For, scope: Scope): string {
   const { iterable } = node;
   const test = iterable.type === "SelectExpression" ? iterable.test : undefined;
   const source = evaluate(iterable.type === "SelectExpression" ? iterable.lhs : iterable, scope);
+  spendOn(source);
   const items = iterate(source).filter((item) => {
     if (test === undefined) return true;
     const inner = new Scope(scope);
@@ -118,6 +127,7 @@ function loop(node: For, scope: Scope): string {
     return before === undefined || !equals(new Tuple(before), new Tuple(values));
   };
   for (const [i, item] of items.entries()) {
+    spend(operationsOfIteration);
     const inner = new Scope(scope);
     const noItem = (which: string): Undefined => new Undefined(`there is no ${which} item`);
     const attributes: [string, Value][] = [
@@ -138,7 +148,9 @@ function loop(node: For, scope: Scope): string {
     inner.set("loop", new Namespace(new Map(attributes), false));
     bind(node.loopvar, item, inner);
     try {
-      text += block(node.body, inner);
+      const part = block(node.body, inner);
+      checkText(text.length + part.length);
+      text += part;
     } catch (error) {
       if (!(error instanceof LoopControl)) throw error;
       text += error.text;
@@ -272,6 +284,7 @@ function applyFilter(value: Value, node: FilterNode, scope: Scope): Value {
 }
 
 function evaluate(node: Node, scope: Scope): Value {
+  spend(1);
   switch (node.type) {
     case "StringLiteral":
       return node.value;

@@ -1,3 +1,4 @@
+import { checkList, checkText, repeated, spendOn } from "./budget.js";
 import { textOf } from "./text.js";
 import {
   compare,
@@ -14,6 +15,7 @@ import {
 
 /** An operator of two values, but for `and` and `or`, which do not need both. @throws TemplateError */
 export function binaryOperation(operator: string, left: Value, right: Value): Value {
+  for (const value of [left, right]) spendOn(value);
   switch (operator) {
     case "==":
       return equals(left, right);
@@ -32,14 +34,18 @@ export function binaryOperation(operator: string, left: Value, right: Value): Va
     case "not in":
       return !contains(right, left);
     case "~":
-      return textOf(left) + textOf(right);
+      return joinedText(textOf(left), textOf(right));
     default:
   }
   for (const value of [left, right]) if (value instanceof Undefined) fail(value.problem);
   if (operator === "+") {
-    if (typeof left === "string" && typeof right === "string") return left + right;
-    if (Array.isArray(left) && Array.isArray(right)) return [...left, ...right];
+    if (typeof left === "string" && typeof right === "string") return joinedText(left, right);
+    if (Array.isArray(left) && Array.isArray(right)) {
+      checkList(left.length + right.length);
+      return [...left, ...right];
+    }
     if (left instanceof Tuple && right instanceof Tuple) {
+      checkList(left.items.length + right.items.length);
       return new Tuple([...left.items, ...right.items]);
     }
   }
@@ -56,8 +62,23 @@ export function binaryOperation(operator: string, left: Value, right: Value): Va
     );
   }
   return typeof a === "bigint" && typeof b === "bigint"
-    ? integerOperation(operator, a, b)
+    ? checkedInteger(integerOperation(operator, a, b))
     : floatOperation(operator, Number(a), Number(b));
+}
+
+function joinedText(left: string, right: string): string {
+  checkText(left.length + right.length);
+  return left + right;
+}
+
+/** Python writes no integer of more than 4,300 digits as text either. */
+const maxInteger = 2n ** 16_384n;
+
+function checkedInteger(value: Value): Value {
+  if (typeof value === "bigint" && (value > maxInteger || value < -maxInteger)) {
+    fail("an integer has more than 16384 bits");
+  }
+  return value;
 }
 
 function integerOperation(operator: string, a: bigint, b: bigint): Value {
@@ -70,6 +91,9 @@ function integerOperation(operator: string, a: bigint, b: bigint): Value {
       return a * b;
     case "**":
       if (b > 4096n) fail("the exponent is over 4096");
+      if (b > 0n && BigInt(a.toString(16).length - 1) * 4n * b > 16_384n) {
+        fail("an integer has more than 16384 bits");
+      }
       return b < 0n ? Number(a) ** Number(b) : a ** b;
     case "/":
       return floatOperation("/", Number(a), Number(b));
@@ -118,7 +142,8 @@ function repeat(value: Value, count: bigint | number | undefined): Value | undef
   }
   const times = Number(count < 0n ? 0n : count);
   if (times * value.length > maxRepeated) fail(`a repetition is over ${maxRepeated} long`);
-  if (typeof value === "string") return value.repeat(times);
+  if (typeof value === "string") return repeated(value, times);
+  checkList(times * value.length);
   return Array.from({ length: times }, () => value).flat();
 }
 

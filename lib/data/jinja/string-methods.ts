@@ -1,4 +1,5 @@
 import { Arguments } from "./arguments.js";
+import { checkText, joined, repeated, spendOn } from "./budget.js";
 import { textOf } from "./text.js";
 import {
   Callable,
@@ -15,7 +16,7 @@ import {
 const blanks =
   "\\t-\\r\\x1c-\\x1f \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 const leadingBlanks = new RegExp(`^[${blanks}]+`);
-const trailingBlanks = new RegExp(`[${blanks}]+$`);
+const blank = new RegExp(`[${blanks}]`);
 const blankRun = new RegExp(`[${blanks}]+`);
 
 type Side = "left" | "right" | "both";
@@ -23,7 +24,7 @@ type Side = "left" | "right" | "both";
 /** Python's `strip`, `lstrip` and `rstrip`: of whitespace, or of the characters that are named. */
 export function strip(text: string, named: string | undefined, side: Side = "both"): string {
   if (named === undefined) {
-    const right = side === "left" ? text : text.replace(trailingBlanks, "");
+    const right = side === "left" ? text : withoutTrailingBlanks(text);
     return side === "right" ? right : right.replace(leadingBlanks, "");
   }
   const set = new Set(Array.from(named));
@@ -32,6 +33,13 @@ export function strip(text: string, named: string | undefined, side: Side = "bot
   if (side !== "right") while (start < end && set.has(all[start] ?? "")) start++;
   if (side !== "left") while (end > start && set.has(all[end - 1] ?? "")) end--;
   return all.slice(start, end).join("");
+}
+
+/** From the end: an expression would try every run of blanks, which takes the square of a long one's length. */
+function withoutTrailingBlanks(text: string): string {
+  let end = text.length;
+  while (end > 0 && blank.test(text[end - 1] ?? "")) end--;
+  return text.slice(0, end);
 }
 
 /** Python's `split` (or `rsplit`, which counts its cuts from the end). */
@@ -69,6 +77,12 @@ function split(
 
 /** Python's `replace`, at most `count` times from the left. */
 export function replace(text: string, old: string, by: string, count = -1): string {
+  if (by.length > old.length) {
+    const most = old === "" ? text.length + 1 : text.length / old.length;
+    const times = Math.floor(count < 0 ? most : Math.min(count, most));
+    const cuts = old === "" ? times : Math.min(times, text.split(old).length - 1);
+    checkText(text.length + cuts * (by.length - old.length));
+  }
   if (count < 0) return text.replaceAll(old, () => by);
   const parts = old === "" ? ["", ...Array.from(text), ""] : text.split(old);
   const cuts = Math.min(count, parts.length - 1);
@@ -116,7 +130,7 @@ const pad = (text: string, args: Arguments, side: Side): string => {
   const width = characters(text).length + missing;
   const left =
     side === "left" ? missing : side === "right" ? 0 : (missing >> 1) + (missing & width & 1);
-  return fill.repeat(left) + text + fill.repeat(missing - left);
+  return repeated(fill, left) + text + repeated(fill, missing - left);
 };
 
 type Method = (text: string, args: Arguments) => Value;
@@ -159,12 +173,13 @@ const methods: Readonly<Record<string, [readonly string[], Method]>> = {
   istitle: method([], (text) => isCase(text, titleCase(text), text.toLowerCase())),
   isupper: method([], (text) => isCase(text, text.toUpperCase(), text.toLowerCase())),
   join: method(["iterable"], (text, args) =>
-    iterate(args.get("iterable") ?? null)
-      .map((item) => {
+    joined(
+      iterate(args.get("iterable") ?? null).map((item) => {
         if (typeof item === "string") return item;
         return fail(`TypeError: join() expects texts, not ${typeName(item)}`);
-      })
-      .join(text),
+      }),
+      text,
+    ),
   ),
   ljust: method(["width", "fillchar"], (text, args) => pad(text, args, "right")),
   lower: method([], (text) => text.toLowerCase()),
@@ -221,7 +236,7 @@ const methods: Readonly<Record<string, [readonly string[], Method]>> = {
   zfill: method(["width"], (text, args) => {
     const sign = /^[-+]/.exec(text)?.[0] ?? "";
     const missing = Math.max(0, (args.integer("width") ?? 0) - characters(text).length);
-    return sign + "0".repeat(missing) + text.slice(sign.length);
+    return sign + repeated("0", missing) + text.slice(sign.length);
   }),
 };
 
@@ -230,9 +245,12 @@ export function stringMethod(text: string, name: string): Callable | undefined {
   const found = Object.hasOwn(methods, name) ? methods[name] : undefined;
   if (found === undefined) return undefined;
   const [parameters, run] = found;
-  return new Callable((args, keywords) =>
-    run(text, new Arguments(name, parameters, args, keywords)),
-  );
+  return new Callable((args, keywords) => {
+    for (const value of [text, ...args]) spendOn(value);
+    const result = run(text, new Arguments(name, parameters, args, keywords));
+    spendOn(result);
+    return result;
+  });
 }
 
 /** Jinja's filters that are methods of a text, of any value's text. */

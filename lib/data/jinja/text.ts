@@ -1,3 +1,4 @@
+import { spend } from "./budget.js";
 import {
   compareText,
   type Dict,
@@ -18,6 +19,7 @@ export function textOf(value: Value): string {
 
 /** Python's `repr()`. */
 export function reprOf(value: Value): string {
+  spend(1);
   if (value === null) return "None";
   switch (typeof value) {
     case "boolean":
@@ -27,6 +29,7 @@ export function reprOf(value: Value): string {
     case "number":
       return floatText(value);
     case "string":
+      spend(value.length);
       return reprOfText(value);
     default:
   }
@@ -106,11 +109,15 @@ export function jsonText(value: Value, style: JsonStyle = {}): string {
   const { ensureAscii = false, indent = null, sortKeys = false } = style;
   const [comma, colon] = style.separators ?? [indent === null ? ", " : ",", ": "];
   const write = (item: Value, lineStart: string): string => {
+    spend(1);
     if (item === null) return "null";
     if (typeof item === "boolean") return item ? "true" : "false";
     if (typeof item === "bigint") return String(item);
     if (typeof item === "number") return jsonFloat(item);
-    if (typeof item === "string") return jsonString(item, ensureAscii);
+    if (typeof item === "string") {
+      spend(item.length / 4);
+      return jsonString(item, ensureAscii);
+    }
     const inner = indent === null ? "" : lineStart + indent;
     const enclose = (open: string, parts: readonly string[], close: string): string =>
       parts.length === 0

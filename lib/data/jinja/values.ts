@@ -1,3 +1,5 @@
+import { spend, spendOn } from "./budget.js";
+
 /**
  * What a template computes with, in Python's types: an int is a bigint, a float a number, a dict a Map;
  * None is null and a list an array.
@@ -113,6 +115,7 @@ function sameNumber(a: bigint | number, b: bigint | number): boolean {
 }
 
 export function equals(a: Value, b: Value): boolean {
+  spend(1);
   const [x, y] = [numberOf(a), numberOf(b)];
   if (x !== undefined && y !== undefined) return sameNumber(x, y);
   const [left, right] = [sequenceOf(a), sequenceOf(b)];
@@ -161,6 +164,7 @@ export function lengthOf(value: Value): number {
 
 /** Characters of a text, a string itself where each is one UTF-16 unit. */
 export function characters(text: string): string | string[] {
+  spendOn(text);
   return /[\ud800-\udbff]/.test(text) ? Array.from(text) : text;
 }
 

@@ -1,10 +1,11 @@
 import { parquetMetadata, parquetReadObjects, parquetSchema } from "hyparquet";
-import { compressors } from "hyparquet-compressors";
 import { LockstepError } from "#lib/core/errors/index";
+import { quiet } from "#lib/core/quiet-promise";
 import { openRegularFile } from "#lib/core/regular-file";
 import type { BadExamples } from "#lib/data/bad-examples";
 import { isRecord } from "#lib/data/files";
 import { FloatNumber, plainNumber } from "#lib/data/json-data";
+import { pageDecompressors } from "./parquet-pages.js";
 import { textParsers } from "./parquet-texts.js";
 import { maxColumns, type RawExample } from "./raw-example.js";
 
@@ -61,7 +62,8 @@ export async function* readParquet(
     }
     const buffer = {
       byteLength: size,
-      slice: (start: number, end: number = size) => read(start, Math.min(end, size)),
+      // The columns of a group are read at once, and one that fails may be left alone.
+      slice: (start: number, end: number = size) => quiet(read(start, Math.min(end, size))),
     };
     const { children } = parquetSchema(metadata);
     const types = new Map(children.map((column) => [column.element.name, column]));
@@ -74,7 +76,7 @@ export async function* readParquet(
       const rows = await parquetReadObjects({
         file: buffer,
         metadata,
-        compressors,
+        compressors: pageDecompressors,
         parsers: textParsers,
         rowStart: first,
         rowEnd: first + numRows,

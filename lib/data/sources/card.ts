@@ -1,7 +1,11 @@
 import { join } from "node:path";
 import { parse } from "yaml";
 import { LockstepError } from "#lib/core/errors/index";
+import { yamlDepthProblem } from "#lib/core/yaml-depth";
 import { isRecord, maxModelTextBytes, readTextFile } from "#lib/data/files";
+
+/** YAML at the head of a card: those of the largest data sets have some 300,000 characters. */
+const maxHeadChars = 512 << 10;
 
 /** A subset of a data set, as the `configs` of a hub's README.md describe it. */
 export interface Subset {
@@ -32,9 +36,14 @@ export async function readSubsets(directory: string): Promise<readonly Subset[]>
   const fail = (problem: string): never => {
     throw new LockstepError("E_DATASET_DIRECTORY", { directory, problem: `README.md: ${problem}` });
   };
+  if (head.length > maxHeadChars) {
+    return fail(`its head has ${head.length} characters; at most ${maxHeadChars} are read`);
+  }
+  const tooDeep = yamlDepthProblem(head);
+  if (tooDeep !== undefined) return fail(`of its head, ${tooDeep}`);
   let card: unknown;
   try {
-    card = parse(head, { maxAliasCount: 16 });
+    card = parse(head, { maxAliasCount: 16, prettyErrors: false });
   } catch (cause) {
     return fail(`its head is no YAML (${String(cause).split("\n")[0] ?? ""})`);
   }

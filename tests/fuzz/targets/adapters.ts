@@ -1,0 +1,69 @@
+import { join } from "node:path";
+import { ModelWeights } from "#lib/checkpoint/index";
+import {
+  AdapterDirectory,
+  type BaseModel,
+  checkModuleNames,
+  checkTargetPattern,
+  completeLoraConfig,
+  formatLoraConfig,
+  parseLoraConfig,
+} from "#lib/checkpoint/peft/index";
+import { adapterFacts } from "#lib/models/facts";
+import { readModelConfig } from "#run/model-directory";
+import type { Target } from "../target.js";
+import { closing, copyFixture, fixture, inFile, readFixture } from "./files.js";
+
+const adapters = ["ad_llama_default", "ad_llama_all-linear"] as const;
+
+async function baseModel(): Promise<BaseModel> {
+  const directory = fixture("huggingface", "base_llama");
+  const weights = await ModelWeights.open(directory);
+  return closing(weights, async () => ({
+    facts: adapterFacts(await readModelConfig(directory)),
+    weights: weights.names().map((name) => ({ name, shape: weights.info(name).shape })),
+  }));
+}
+
+async function readAdapter(directory: string, base: BaseModel): Promise<void> {
+  const adapter = await AdapterDirectory.open(directory);
+  await closing(adapter, async () => {
+    adapter.checkAgainst(base);
+    for (const { path } of adapter.modules) {
+      await adapter.readMatrix(path, "A");
+      await adapter.readMatrix(path, "B");
+    }
+    const { config } = adapter;
+    checkTargetPattern(config);
+    checkModuleNames(config, base);
+    const complete = completeLoraConfig(config, base);
+    parseLoraConfig(JSON.parse(formatLoraConfig(complete)), "what was written");
+  });
+}
+
+const adapterFile = (
+  name: string,
+  file: string,
+  form: "json" | "bytes",
+  share: number,
+): Target => ({
+  name,
+  share,
+  async open(folder) {
+    const names = ["adapter_config.json", "adapter_model.safetensors"];
+    copyFixture(fixture("huggingface", adapters[0]), folder, names);
+    const base = await baseModel();
+    return {
+      kind: "bytes",
+      form,
+      corpus: adapters.map((adapter) => readFixture("huggingface", adapter, file)),
+      words: ["(a+)+$", "(.*)*x", ".*q_proj", "all-linear", "[", "\\d{1,99999}", "(?<=a)"],
+      read: inFile(join(folder, file), () => readAdapter(folder, base)),
+    };
+  },
+});
+
+export const targets: readonly Target[] = [
+  adapterFile("adapters/config", "adapter_config.json", "json", 3),
+  adapterFile("adapters/weights", "adapter_model.safetensors", "bytes", 1),
+];
