@@ -48,6 +48,8 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     maxProven: maxProvenConnections,
     onRefused: options.onRefusedConnections,
   });
+  // Before the server is closed, which waits for all of them.
+  server.addHook("preClose", async () => gate.close());
   const open = new Set(["/healthz", "/readyz", ...(options.openPaths ?? [])]);
   if (token !== undefined) {
     const expected = digest(token);
