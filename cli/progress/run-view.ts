@@ -105,11 +105,9 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
         state: "idle",
       });
     case "worker.lost":
-      return withWorker(view, event.workerId, {
-        state: "lost",
-        step: undefined,
-        group: undefined,
-      });
+      return withoutOldLost(
+        withWorker(view, event.workerId, { state: "lost", step: undefined, group: undefined }),
+      );
     case "worker.left": {
       const workers = new Map(view.workers);
       workers.delete(event.workerId);
@@ -162,6 +160,16 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "history.logged":
       return view;
   }
+}
+
+/** Workers that start and die again and again are remembered so far. */
+const maxLost = 256;
+
+function withoutOldLost(view: RunView): RunView {
+  const lost = [...view.workers].filter(([, { state }]) => state === "lost");
+  if (lost.length <= maxLost) return view;
+  const old = new Set(lost.slice(0, -maxLost).map(([workerId]) => workerId));
+  return { ...view, workers: new Map([...view.workers].filter(([id]) => !old.has(id))) };
 }
 
 function withWorker(view: RunView, workerId: string, change: Partial<WorkerView>): RunView {

@@ -99,6 +99,11 @@ export class ConnectionGate {
     return true;
   }
 
+  /** Ends what has shown nothing: nothing that is open for it keeps its server, or the process, from closing. */
+  close(): void {
+    for (const { socket } of this.#unproven.values()) socket.destroy();
+  }
+
   #admit(socket: Socket): void {
     const { remoteAddress: address } = socket;
     // Gone already.

@@ -84,7 +84,10 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   // After the gate, so that it sees what is accepted, and not what is handed over.
   const sockets = new OpenSockets(server.server);
   // Before the server is closed, which waits for all of them.
-  server.addHook("preClose", async () => sockets.destroyAll());
+  server.addHook("preClose", async () => {
+    gate.close();
+    sockets.destroyAll();
+  });
   server.addHook("onRequest", async (request, reply) => {
     const question = questionOf(request);
     const refusal = access.refusal(question);

@@ -108,6 +108,7 @@ export class LimitedServer {
   }
 
   close(): void {
+    for (const gate of this.#gates) gate.close();
     this.#members.close();
     this.#strangers.close();
   }

@@ -82,8 +82,8 @@ test("a coordinator on loopback cannot send a worker's token elsewhere", async (
   const coordinator = new Coordinator(
     coordinatorOptions(2, new EventRecorder().bus, {
       security: { joinToken },
-      // The address of the shards.
-      advertiseHost: "0.0.0.0",
+      // The address of the shards: loopback, but not by its spelling.
+      advertiseHost: "::ffff:127.0.0.1",
     }),
   );
   const { controlPort } = await coordinator.start();

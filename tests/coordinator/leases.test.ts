@@ -158,12 +158,12 @@ test("a device kind that did nothing and left is not the run's", () => {
   const membership = new Membership(options);
   const a = membership.join({ ...info, deviceKind: "A" });
   assert.throws(() => membership.join({ ...info, deviceKind: "B" }), /"B".*"A"/, "A is here");
-  const second = membership.join({ ...info, deviceKind: "A" });
+  const second = membership.join({ ...info, deviceKind: "A", incarnation: "2" });
   membership.remove(a.workerId);
   assert.throws(() => membership.join({ ...info, deviceKind: "B" }), /"B".*"A"/, "one is left");
   membership.remove(second.workerId);
   assert.equal(membership.deviceKind, undefined);
-  const b = membership.join({ ...info, deviceKind: "B" });
+  const b = membership.join({ ...info, deviceKind: "B", incarnation: "3" });
   assert.equal(membership.deviceKind, "B");
   // What was computed before its worker left counts.
   membership.remove(b.workerId);

@@ -81,6 +81,19 @@ test("no more are proven than may be, and what shows nothing in time is closed",
   assert.equal(sockets[0]?.closed, false);
 });
 
+test("a server that closes does not wait for who has shown nothing", async () => {
+  const server = createServer(() => {});
+  const gate = new ConnectionGate(server, { maxWaiting: 80, maxHandedOver: 80, maxProven: 1 });
+  const port = await listening(server);
+  // More than are handed over at once.
+  const sockets: Socket[] = [];
+  for (let i = 0; i < 70; i++) sockets.push(await dial(port));
+  const end = once(server, "close");
+  server.close();
+  gate.close();
+  await end;
+});
+
 test("what was sent while a connection waited is there when its turn comes", async () => {
   const server = createHttpServer((_, response) => response.end("here"));
   const gate = new ConnectionGate(server, { maxWaiting: 200, maxHandedOver: 200, maxProven: 1 });

@@ -69,6 +69,19 @@ test("a frame before and without workers, and with many of them", () => {
   assert.equal(lines.at(-1), "and 32 more workers");
 });
 
+test("workers that come and die again and again are not remembered for ever", () => {
+  const worker = { host: "h", pid: 1, deviceKind: "k", deviceType: "cpu" } as const;
+  const event = (event: LockstepEvent, to: RunView): RunView => foldEvent(to, event, 0);
+  let view = event({ type: "worker.joined", workerId: "here", ...worker }, emptyView(0));
+  for (let n = 0; n < 1_000; n++) {
+    const workerId = `visitor-${n}`;
+    view = event({ type: "worker.joined", workerId, ...worker }, view);
+    view = event({ type: "worker.lost", workerId, reason: "gone" }, view);
+  }
+  assert.equal(view.workers.size, 1 + 256);
+  assert.ok(view.workers.has("here") && view.workers.has("visitor-999"));
+});
+
 test("no frame is wider than the terminal, whatever the terminal and the step", () => {
   fc.assert(
     fc.property(fc.integer({ min: 10, max: 200 }), fc.nat(run.length), (columns, numEvents) => {

@@ -101,12 +101,14 @@ const told = async (process: ChildProcess, key: string): Promise<string> =>
 /** As a worker learns them. */
 async function shardPortsOf(address: string, security: WireSecurity): Promise<number[]> {
   const control = new ControlClient({ address, security });
-  const { workerId, shardAddresses } = await control.register({
+  const reply = await control.register({
     ...{ protocolVersion, name: "visitor", host: "h", pid: 1, deviceKind: "fake" },
     ...{ deviceType: "cpu", advisesBf16: true, bf16Slowdown: 0, advisesFp16: false },
     fp16Slowdown: 0,
     incarnation: randomUUID(),
   });
+  const { workerId, shardAddresses, runId, epoch, memberSecret: secret } = reply;
+  control.usePass({ runId, epoch, workerId, secret });
   await control.leave({ workerId, reason: "that was all" });
   control.close();
   return shardAddresses.map((shard) => splitAddress(shard).port);
