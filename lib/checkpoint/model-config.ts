@@ -57,8 +57,10 @@ function withDtype(
     return withDtype(withJsonFields(configText, fields), { ...config, ...fields }, dtype);
   }
   const pattern = /("(?:torch_)?dtype"\s*:\s*)(?:"[^"]*"|null)/g;
-  if (pattern.test(configText)) return configText.replace(pattern, `$1"${dtype}"`);
-  return configText.replace(/\{\s*(\}?)/, (_, close: string) =>
+  const replaced = configText.replace(pattern, `$1"${dtype}"`);
+  // A part of the model may say its own type where the whole says none.
+  if ("dtype" in config || "torch_dtype" in config) return replaced;
+  return replaced.replace(/\{\s*(\}?)/, (_, close: string) =>
     close === "" ? `{\n  "dtype": "${dtype}",\n  ` : `{\n  "dtype": "${dtype}"\n}`,
   );
 }

@@ -8,11 +8,20 @@ export function printConfig(config: ResolvedConfig): string {
   return Object.entries(sections)
     .map(([title, keys]) => {
       const lines = Object.keys(keys).map((key) =>
-        stringify({ [key]: config[key as keyof ResolvedConfig] }, { lineWidth: 0 }).trimEnd(),
+        written({ [key]: config[key as keyof ResolvedConfig] }),
       );
       return `# ${title}\n${lines.join("\n")}\n`;
     })
     .join("\n");
+}
+
+/** Blanks beyond ASCII, which the parser takes from the ends of a text without quotes. */
+const wideBlanks = /[\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]/;
+
+function written(entry: Readonly<Record<string, unknown>>): string {
+  const isPlain = !wideBlanks.test(JSON.stringify(entry));
+  const style = isPlain ? ({} as const) : ({ defaultStringType: "QUOTE_DOUBLE" } as const);
+  return stringify(entry, { lineWidth: 0, ...style, defaultKeyType: "PLAIN" }).trimEnd();
 }
 
 /** Only the keys whose value is not the default, or has none: what makes this run what it is. */

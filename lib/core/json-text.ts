@@ -7,7 +7,7 @@ const maxJsonDepth = 256;
 const quote = 0x22;
 const backslash = 0x5c;
 
-/** A value of a JSON text from outside. @throws SyntaxError where it is none, or is nested too deep */
+/** A value of a JSON text from outside. @throws SyntaxError where it is none, RangeError where it is nested too deep */
 export function parseJson(text: string): unknown {
   let depth = 0;
   for (let i = 0; i < text.length; i++) {
@@ -20,7 +20,7 @@ export function parseJson(text: string): unknown {
       case 0x5b:
       case 0x7b:
         if (++depth > maxJsonDepth) {
-          throw new SyntaxError(`it is nested more than ${maxJsonDepth} levels deep`);
+          throw new RangeError(`it is nested more than ${maxJsonDepth} levels deep`);
         }
         break;
       case 0x5d:

@@ -142,7 +142,16 @@ export async function loadTokenizer(
   const mayCut = tokensSurviveCuts(text, added);
   const specialTokens = await readSpecialTokens(beside.settings, modelDirectory);
   const chatTemplate = await readChatTemplate(directory, specialTokens, templateOptions);
-  const { prefixTokenIds, suffixTokenIds } = await tokensAround(native);
+  /** A model without the token for what is unknown fails at the first such text. */
+  const encoding = async <T>(call: () => Promise<T>): Promise<T> => {
+    try {
+      return await call();
+    } catch (cause) {
+      const problem = `it encodes no such text: ${cause instanceof Error ? cause.message : String(cause)}`;
+      throw new LockstepError("E_TOKENIZER_INVALID", { file, problem }, { cause });
+    }
+  };
+  const { prefixTokenIds, suffixTokenIds } = await encoding(() => tokensAround(native));
 
   const idOf = (token: string | undefined): number | null =>
     token === undefined ? null : (native.tokenToId(token) ?? null);
@@ -174,7 +183,7 @@ export async function loadTokenizer(
         batch.push(piece);
         batchSize += piece.length;
       }
-      const encodings = await native.encodeBatch(batch, { addSpecialTokens });
+      const encodings = await encoding(() => native.encodeBatch(batch, { addSpecialTokens }));
       for (const encoding of encodings) encoded.push(Int32Array.from(encoding.getIds()));
       numCharacters += batchSize;
       onProgress?.(numCharacters);
@@ -213,29 +222,33 @@ export async function loadTokenizer(
     encodeMany,
     async encodeMarked(texts: readonly MarkedText[]) {
       for (const { text: each } of texts) refuseHalfCharacters(each, givenText);
-      const encodings = await native.encodeBatch(
-        texts.map((marked) => marked.text),
-        { addSpecialTokens: false },
+      const encodings = await encoding(() =>
+        native.encodeBatch(
+          texts.map((marked) => marked.text),
+          { addSpecialTokens: false },
+        ),
       );
       return encodings.map((encoding, i) => markedTokens(encoding, texts[i]));
     },
     async encodePair(first: string, pair: string | null, maxLength?: number) {
       refuseHalfCharacters([first, pair], givenText);
       const plain = { addSpecialTokens: false };
-      const a = await native.encode(first, null, plain);
+      const a = await encoding(() => native.encode(first, null, plain));
       // As a second text it gets the second type, which not every post-processor sets.
-      const b = pair === null ? null : await native.encode("", pair, plain);
-      const added = await native.encode("", pair === null ? null : "", { addSpecialTokens: true });
+      const b = pair === null ? null : await encoding(() => native.encode("", pair, plain));
+      const added = await encoding(() =>
+        native.encode("", pair === null ? null : "", { addSpecialTokens: true }),
+      );
       const lengths = [a.getLength(), b?.getLength() ?? 0] as const;
       const room = Math.max(0, (maxLength ?? Number.POSITIVE_INFINITY) - added.getLength());
       const [keptA, keptB] = longestFirst(...lengths, room);
       // The right is the end that goes.
       if (keptA < lengths[0]) a.truncate(keptA, 0, "right");
       if (b !== null && keptB < lengths[1]) b.truncate(keptB, 0, "right");
-      const encoding = native.postProcess(a, b, true);
+      const processed = native.postProcess(a, b, true);
       return {
-        ids: Int32Array.from(encoding.getIds()),
-        typeIds: Int32Array.from(encoding.getTypeIds()),
+        ids: Int32Array.from(processed.getIds()),
+        typeIds: Int32Array.from(processed.getTypeIds()),
         truncatedTokens: lengths[0] - keptA + lengths[1] - keptB,
       };
     },

@@ -5,7 +5,7 @@ import { mutateJson } from "./json-mutations.js";
 import type { ByteReader, PropertyReader } from "./target.js";
 
 /** Which input: all that is needed to make it again. */
-export interface InputKey {
+interface InputKey {
   readonly target: string;
   readonly seed: number;
   /** Its number. */

@@ -6,12 +6,12 @@ export const maxInputCpuSeconds = 5;
 /** Array buffers that an input of at most 256 KiB may ask for, bytes, unless its target says otherwise. */
 export const usualMaxBufferBytes = 64 * 2 ** 20;
 /** By how much an input may raise the highest resident memory of its process, bytes. */
-export const maxResidentGrowthBytes = 192 * 2 ** 20;
+const maxResidentGrowthBytes = 192 * 2 ** 20;
 /** Longest message for a person, characters. */
 const maxMessageChars = 8_192;
 
 /** What became of an input: a value, an error of the catalogue, or what must not be. */
-export type Verdict =
+type Verdict =
   | { readonly kind: "value" }
   | { readonly kind: "refused"; readonly code: string }
   | { readonly kind: "fault"; readonly problem: string; readonly stack: string };

@@ -11,7 +11,7 @@ import {
 } from "#lib/checkpoint/peft/index";
 import { adapterFacts } from "#lib/models/facts";
 import { readModelConfig } from "#run/model-directory";
-import type { Target } from "../target.js";
+import type { Target } from "#tests/fuzz/target";
 import { closing, copyFixture, fixture, inFile, readFixture } from "./files.js";
 
 const adapters = ["ad_llama_default", "ad_llama_all-linear"] as const;

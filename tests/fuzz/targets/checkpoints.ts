@@ -20,7 +20,7 @@ import { outputRecordFile } from "#lib/checkpoint/run-record";
 import { printConfig, resolveConfig } from "#lib/config/index";
 import { checksumsFile, configFile, ownFolder, stateFile } from "#run/files";
 import { openCheckpoint } from "#run/resume";
-import { property, type Target } from "../target.js";
+import { property, type Target } from "#tests/fuzz/target";
 import { closing, inFile, readFixture } from "./files.js";
 
 const identity: RunIdentity = {

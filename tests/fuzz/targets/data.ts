@@ -9,8 +9,8 @@ import { contentOf, type DataSource, readExamples, sourceFiles } from "#lib/data
 import { findSources, loadTokenizer, prepareDataset } from "#lib/data/index";
 import { objectiveOf } from "#lib/objectives/index";
 import { readRawExamples } from "#lib/data/readers/index";
-import { mutateBytes } from "../byte-mutations.js";
-import { type ByteReader, property, type Target } from "../target.js";
+import { mutateBytes } from "#tests/fuzz/byte-mutations";
+import { type ByteReader, property, type Target } from "#tests/fuzz/target";
 import { all, copyFixture, fixture, inFile, readFixture, texts } from "./files.js";
 
 const labels = objectiveOf("single_label_classification").labels as LabelReader;

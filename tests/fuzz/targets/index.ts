@@ -1,4 +1,4 @@
-import type { Target } from "../target.js";
+import type { Target } from "#tests/fuzz/target";
 
 /** Everything that reads what others wrote or sent, by the first part of the targets' names. */
 const groups: Readonly<Record<string, () => Promise<{ readonly targets: readonly Target[] }>>> = {

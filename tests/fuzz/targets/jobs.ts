@@ -4,7 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { loadConfig, printConfig } from "#lib/config/index";
 import { readConfigFile } from "#lib/config/yaml-file";
-import { property, type Target } from "../target.js";
+import { property, type Target } from "#tests/fuzz/target";
 import { fixture, inFile, readFixture, texts } from "./files.js";
 
 const jobFiles = fs

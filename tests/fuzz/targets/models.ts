@@ -7,7 +7,7 @@ import { createModel } from "#lib/models/index";
 import { modelConfigFor, readModelConfigText } from "#lib/checkpoint/model-config";
 import { loadTokenizer, type Tokenizer } from "#lib/data/index";
 import { readModelConfig } from "#run/model-directory";
-import type { Target } from "../target.js";
+import type { Target } from "#tests/fuzz/target";
 import { all, copyFixture, fixture, inFile, readFixture, texts } from "./files.js";
 
 const tasks = ["causal-lm", "sequence-classification", undefined] as const;

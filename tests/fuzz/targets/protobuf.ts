@@ -1,5 +1,5 @@
 import protobuf from "protobufjs";
-import type { Draw } from "../draw.js";
+import type { Draw } from "#tests/fuzz/draw";
 
 /** Numbers of a message, whatever its field takes of them. */
 const integers = [0, 1, 2, 3, 127, 65_536, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, -1];

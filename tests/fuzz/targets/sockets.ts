@@ -7,7 +7,7 @@ import { maxBulkMessageBytes } from "#lib/wire/bulk-protocol";
 import { registerBulkService } from "#lib/wire/bulk-server";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { GrpcServer } from "#lib/wire/grpc-server";
-import type { Target } from "../target.js";
+import type { Target } from "#tests/fuzz/target";
 import { texts } from "./files.js";
 
 /** What is sent gets an answer, or the connection is closed; a client that is slow to end is ended. */

@@ -5,10 +5,10 @@ import fc from "fast-check";
 import { GgufFile } from "#lib/checkpoint/gguf/reader";
 import { importGguf, ModelWeights, openSafetensors, writeSafetensors } from "#lib/checkpoint/index";
 import { type StoredDtype, storedDtypeBytes } from "#lib/checkpoint/safetensors-header";
-import type { Draw } from "../draw.js";
-import { mutateJson } from "../json-mutations.js";
-import { property, type Target } from "../target.js";
-import { GgufBuilder } from "../../checkpoint/gguf-builder.js";
+import type { Draw } from "#tests/fuzz/draw";
+import { mutateJson } from "#tests/fuzz/json-mutations";
+import { property, type Target } from "#tests/fuzz/target";
+import { GgufBuilder } from "#tests/checkpoint/gguf-builder";
 import { closing, copyFixture, fixture, inFile, readFixture } from "./files.js";
 
 const floats: ReadonlySet<string> = new Set(["F32", "F16", "BF16"]);

@@ -14,8 +14,8 @@ import {
 import { controlMethods } from "#lib/wire/control-codec";
 import { decodeFrame, encodeFrame, frameHeaderBytes } from "#lib/wire/frame";
 import { SharedRing } from "#lib/wire/shared-ring";
-import type { Draw } from "../draw.js";
-import { property, type Target } from "../target.js";
+import type { Draw } from "#tests/fuzz/draw";
+import { property, type Target } from "#tests/fuzz/target";
 import { texts } from "./files.js";
 import { drawMessage } from "./protobuf.js";
 
@@ -72,8 +72,12 @@ const frameFields = fc.record({
   group: fc.nat(2 ** 32 - 1),
   lease: fc.nat(limit),
   offset: fc.nat(limit),
+  member: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
 });
-const sample = encodeFrame({ step: 1, group: 2, lease: 3, offset: 4 }, Buffer.from("payload"));
+const sample = encodeFrame(
+  { step: 1, group: 2, lease: 3, offset: 4, member: 5n },
+  Buffer.from("payload"),
+);
 
 const frames: Target = {
   name: "wire/frame",
@@ -81,7 +85,10 @@ const frames: Target = {
   open: async () => ({
     kind: "bytes",
     form: "bytes",
-    corpus: [sample, encodeFrame({ step: 0, group: 0, lease: 0, offset: 0 }, Buffer.alloc(0))],
+    corpus: [
+      sample,
+      encodeFrame({ step: 0, group: 0, lease: 0, offset: 0, member: 0n }, Buffer.alloc(0)),
+    ],
     // The checksum is right, so that the other fields are looked at.
     generate(draw) {
       const fields = {
@@ -89,6 +96,7 @@ const frames: Target = {
         group: draw.uint32(),
         lease: draw.pick([0, 1, limit]),
         offset: draw.pick([0, 1, 2 ** 32, limit]),
+        member: BigInt(draw.uint32()),
       };
       return encodeFrame(fields, Buffer.alloc(draw.below(64), draw.below(256)));
     },
@@ -105,7 +113,8 @@ const writtenFrames = property(
   fc.tuple(frameFields, fc.uint8Array({ maxLength: 100 }), fc.nat(), fc.nat(7)),
   ([fields, payload, position, bit]) => {
     const message = encodeFrame(fields, payload);
-    const frame = decodeFrame(message);
+    const { checksum, ...frame } = decodeFrame(message);
+    assert.ok(Number.isInteger(checksum));
     assert.deepEqual(
       { ...frame, payload: [...frame.payload] },
       { ...fields, payload: [...payload] },
