@@ -191,13 +191,7 @@ test("a save in progress is left alone by who looks from another container", asy
   await saveText(join(output, "checkpoint-1"), "1");
   await saveAtomically(join(output, "checkpoint-2"), async (temporary) => {
     await writeFile(join(temporary, "state"), "2");
-    const [program = "", ...args] = [
-      ...prefix,
-      process.execPath,
-      "--input-type=module",
-      "-e",
-      look,
-    ];
+    const [program, ...args] = [...prefix, process.execPath, "--input-type=module", "-e", look];
     assert.equal(execFileSync(program, args, { encoding: "utf8" }), "1");
   });
   assert.equal(await stateIn(join(output, "checkpoint-2")), "2");

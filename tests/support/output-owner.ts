@@ -42,7 +42,7 @@ const moduleOf = (path: string): string =>
   JSON.stringify(pathToFileURL(join(packageRoot, "dist", path)).href);
 
 /** Claims a directory, then saves what it is told to, and answers with "saved" or an error's code. */
-const program = (output: string, { prefix: _, withoutLocks: isBare, ...times }: OwnerOptions) => `
+const program = (output: string, { withoutLocks: isBare, beatMs, silentMs }: OwnerOptions) => `
   import { createInterface } from "node:readline";
   import { writeFileSync } from "node:fs";
   const { claimOutputDirectory } = await import(${moduleOf("run/output-directory.js")});
@@ -50,7 +50,7 @@ const program = (output: string, { prefix: _, withoutLocks: isBare, ...times }: 
   const say = (message) => process.stdout.write(JSON.stringify(message) + "\\n");
   const options = {
     beatMs: 50,
-    ...${JSON.stringify(times)},
+    ...${JSON.stringify({ beatMs, silentMs })},
     onLost: (error) => say({ lost: error.code }),
   };
   if (${isBare === true}) options.tryLock = () => ({ state: "none", device: 0, release: () => {} });
@@ -103,7 +103,7 @@ export class Owner {
     });
     const messages = new Messages(child);
     const { epoch, refused } = await messages.next((each) => "epoch" in each || "refused" in each);
-    if (refused !== undefined) throw new Error(String(refused));
+    if (refused !== undefined) throw new Error(typeof refused === "string" ? refused : "refused");
     return new Owner(child, messages, Number(epoch), prefix.includes("--pid"));
   }
 
