@@ -38,12 +38,21 @@ async function save(directory: string): Promise<string> {
   }
 }
 
-process.on("message", async (order: { exhaust?: true; release?: true; save?: string }) => {
+interface Order {
+  readonly exhaust?: true;
+  readonly save?: string;
+}
+
+async function obey(order: Order): Promise<void> {
   let answer = "released";
   if (order.exhaust) answer = exhaust();
   else if (order.save !== undefined) answer = await save(order.save);
   else for (const file of taken.splice(0)) closeSync(file);
   process.send?.({ answer });
+}
+
+process.on("message", (order: Order) => {
+  void obey(order);
 });
 process.on("disconnect", () => process.exit());
 process.send?.({ answer: String(port) });

@@ -22,7 +22,7 @@ async function shardThat(answers: readonly (PushOutcome | "busy")[]): Promise<{
   let numPushes = 0;
   const server = new GrpcServer({ security: {}, maxReceiveBytes: maxBulkMessageBytes });
   registerBulkService(server, {
-    pushGradients: async ({}, frames) => {
+    pushGradients: async (_meta, frames) => {
       let receivedBytes = 0;
       for await (const { payload } of frames) receivedBytes += payload.length;
       const outcome = answers[Math.min(numPushes++, answers.length - 1)] ?? "busy";
