@@ -4,7 +4,7 @@ import { compressors } from "hyparquet-compressors";
  * Largest page, decompressed: writers make them of 1 MiB, and whole row groups of 128 MiB. It is also the largest
  * window that zstd itself accepts.
  */
-const maxPageBytes = 128 * 2 ** 20;
+export const maxPageBytes = 128 * 2 ** 20;
 
 type Decompress = (input: Uint8Array, outputLength: number) => Uint8Array;
 

@@ -1,18 +1,16 @@
-import { parquetMetadata, parquetReadObjects, parquetSchema } from "hyparquet";
+import { parquetMetadata, parquetSchema } from "hyparquet";
 import { LockstepError } from "#lib/core/errors/index";
-import { quiet } from "#lib/core/quiet-promise";
 import { openRegularFile } from "#lib/core/regular-file";
 import type { BadExamples } from "#lib/data/bad-examples";
 import { isRecord } from "#lib/data/files";
 import { FloatNumber, plainNumber } from "#lib/data/json-data";
-import { pageDecompressors } from "./parquet-pages.js";
-import { textParsers } from "./parquet-texts.js";
+import { checkRowGroups, maxRowGroupBytes, readRowGroup } from "./parquet-groups.js";
+import { checkSchema, type SchemaNode } from "./parquet-schema.js";
 import { maxColumns, type RawExample } from "./raw-example.js";
+import { scanStruct } from "./thrift.js";
 
 /** Schema and places of the column chunks: some KiB, with many row groups some MiB. */
 export const maxFooterBytes = 16 * 2 ** 20;
-/** Held in memory with its decoded values; writers make row groups of 128 MiB. */
-const maxRowGroupBytes = 512 * 2 ** 20;
 const magic = "PAR1";
 const tailBytes = 8;
 
@@ -50,50 +48,43 @@ export async function* readParquet(
     if (footerBytes > size - tailBytes) throw invalid("its footer is longer than the file");
 
     const footer = await read(size - tailBytes - footerBytes, size);
-    let metadata: ReturnType<typeof parquetMetadata>;
-    try {
-      metadata = parquetMetadata(footer);
-    } catch (cause) {
-      throw invalid(cause);
-    }
-    const numColumns = metadata.schema.length - 1;
-    if (numColumns > maxColumns) {
-      throw new LockstepError("E_DATA_TOO_MANY_COLUMNS", { file, numColumns, limit: maxColumns });
-    }
-    const buffer = {
-      byteLength: size,
-      // The columns of a group are read at once, and one that fails may be left alone.
-      slice: (start: number, end: number = size) => quiet(read(start, Math.min(end, size))),
-    };
-    const { children } = parquetSchema(metadata);
-    const types = new Map(children.map((column) => [column.element.name, column]));
+    const { metadata, root } = parseFooter(footer, footerBytes, file, invalid);
+    const parquetFile = { sizeBytes: size, read, invalid, tooLarge };
+    checkRowGroups(parquetFile, metadata, root);
+    const types = new Map(root.children.map((column) => [column.element.name, column]));
     let first = 0;
     for (const group of metadata.row_groups) {
-      const numRows = Number(group.num_rows);
-      const groupBytes = Number(group.total_byte_size);
-      if (groupBytes > maxRowGroupBytes) throw tooLarge("row group", groupBytes, maxRowGroupBytes);
-      // A read in parts would decompress the group's pages once for each part.
-      const rows = await parquetReadObjects({
-        file: buffer,
-        metadata,
-        compressors: pageDecompressors,
-        parsers: textParsers,
-        rowStart: first,
-        rowEnd: first + numRows,
-      }).catch((cause: unknown) => {
-        throw cause instanceof LockstepError ? cause : invalid(cause);
-      });
+      const rows = await readRowGroup(parquetFile, metadata, root, group);
       for (const [i, fields] of rows.entries()) {
         yield { place: `${file}: row ${first + i + 1}`, fields: typedFields(fields, types) };
       }
-      first += numRows;
+      first += rows.length;
     }
   } finally {
     await handle.close();
   }
 }
 
-type SchemaNode = ReturnType<typeof parquetSchema>;
+/** @param footer the metadata, their length and the file's last bytes @throws LockstepError */
+function parseFooter(
+  footer: ArrayBuffer,
+  numBytes: number,
+  file: string,
+  invalid: (cause: unknown) => LockstepError,
+): { readonly metadata: ReturnType<typeof parquetMetadata>; readonly root: SchemaNode } {
+  try {
+    scanStruct(new Uint8Array(footer, 0, numBytes), 0);
+    const metadata = parquetMetadata(footer);
+    const numColumns = metadata.schema.length - 1;
+    if (numColumns > maxColumns) {
+      throw new LockstepError("E_DATA_TOO_MANY_COLUMNS", { file, numColumns, limit: maxColumns });
+    }
+    checkSchema(metadata.schema);
+    return { metadata, root: parquetSchema(metadata) };
+  } catch (cause) {
+    throw cause instanceof LockstepError ? cause : invalid(cause);
+  }
+}
 
 /** Fields with numbers of JavaScript; what is nested in them keeps its digits, and floats that they are floats. */
 function typedFields(
