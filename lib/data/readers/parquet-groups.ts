@@ -14,7 +14,8 @@ type RowGroup = Metadata["row_groups"][number];
 
 /** A Parquet file that is open, and the refusals that name it. */
 interface ParquetFile {
-  readonly sizeBytes: number;
+  /** Bytes before the footer. */
+  readonly dataBytes: number;
   read(start: number, end: number): Promise<ArrayBuffer>;
   invalid(cause: unknown): LockstepError;
   tooLarge(what: string, sizeBytes: number, limitBytes: number): LockstepError;
@@ -44,8 +45,10 @@ export function checkRowGroups(file: ParquetFile, metadata: Metadata, root: Sche
     }
     for (const { meta_data: column } of group.columns) numBytes += rangeOf(file, column).numBytes;
   }
-  if (numBytes <= file.sizeBytes) return;
-  throw file.invalid(`its columns claim ${numBytes} bytes of the file's ${file.sizeBytes}`);
+  if (numBytes <= file.dataBytes) return;
+  throw file.invalid(
+    `its columns claim ${numBytes} bytes of the ${file.dataBytes} before the footer`,
+  );
 }
 
 function rangeOf(
@@ -57,11 +60,11 @@ function rangeOf(
   const start = Number(column.dictionary_page_offset || column.data_page_offset);
   const numBytes = Number(column.total_compressed_size);
   const end = start + numBytes;
-  if (Number.isSafeInteger(end) && start >= 0 && numBytes >= 0 && end <= file.sizeBytes) {
+  if (Number.isSafeInteger(end) && start >= 0 && numBytes >= 0 && end <= file.dataBytes) {
     return { start, numBytes };
   }
   throw file.invalid(
-    `column ${column.path_in_schema.join(".")} claims bytes ${start} to ${end} of the file's ${file.sizeBytes}`,
+    `column ${column.path_in_schema.join(".")} claims bytes ${start} to ${end} of the ${file.dataBytes} before the footer`,
   );
 }
 
@@ -130,10 +133,10 @@ export async function readRowGroup(
   limits.takeDecodedBytes(rowBytes(numRows, shapes));
   return parquetReadObjects({
     file: {
-      byteLength: file.sizeBytes,
+      byteLength: file.dataBytes,
       // The columns of a group are read at once, and one that fails may be left alone.
-      slice: (start: number, end: number = file.sizeBytes) =>
-        quiet(file.read(start, Math.min(end, file.sizeBytes))),
+      slice: (start: number, end: number = file.dataBytes) =>
+        quiet(file.read(start, Math.min(end, file.dataBytes))),
     },
     // Of this group alone: others would be looked at again for each.
     metadata: { ...metadata, row_groups: [{ ...group, columns }] },

@@ -49,7 +49,7 @@ export async function* readParquet(
 
     const footer = await read(size - tailBytes - footerBytes, size);
     const { metadata, root } = parseFooter(footer, footerBytes, file, invalid);
-    const parquetFile = { sizeBytes: size, read, invalid, tooLarge };
+    const parquetFile = { dataBytes: size - tailBytes - footerBytes, read, invalid, tooLarge };
     checkRowGroups(parquetFile, metadata, root);
     const types = new Map(root.children.map((column) => [column.element.name, column]));
     let first = 0;

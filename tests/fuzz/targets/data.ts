@@ -119,7 +119,7 @@ const parquet = dataFile(
   {
     form: "bytes",
     corpus: [
-      ...["none", "gzip", "snappy", "zstd"].map((name) =>
+      ...["none", "gzip", "snappy", "zstd", "encodings-1", "encodings-2"].map((name) =>
         readFixture("parquet", `${name}.parquet`),
       ),
       readFixture("conversations", "arrow.parquet"),
