@@ -189,10 +189,12 @@ class ShardThread {
         const lost = push.accept(frame);
         if (lost !== undefined) return reply(lost);
       }
+      // Not a frame came, or the only one was lost: the sender may send it again.
       if (push === undefined) {
-        throw new LockstepError("E_FRAME_INVALID", {
-          reason: "a push has at least one",
-          peer: meta.peer,
+        const { wireBytes: rangeBytes } = this.#reducer.arithmetic;
+        throw new LockstepError("E_PUSH_INCOMPLETE", {
+          ...{ step: this.#reducer.state.openStepNumber ?? 0, group: 0 },
+          ...{ receivedBytes: 0, rangeBytes },
         });
       }
       if (!this.#reducer.state.isStale(push.step)) this.#fence.heldLease(meta.pass, push);

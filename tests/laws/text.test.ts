@@ -150,6 +150,18 @@ test("links between pages lead to files", () => {
   assert.deepEqual(broken, []);
 });
 
+test("tests that the pages name exist", () => {
+  const named = pages.flatMap((page) =>
+    [...readSource(page).matchAll(/`(tests\/[\w./-]+)`/g)].map(([, path = ""]) => path),
+  );
+  assert.ok(named.length > 100);
+  assert.deepEqual(
+    // A word in capitals stands for a name.
+    named.filter((path) => !/[A-Z]{3}/.test(path) && !existsSync(join(packageRoot, path))),
+    [],
+  );
+});
+
 test("commands in the pages exist", () => {
   const { scripts } = JSON.parse(readSource("package.json")) as { scripts: Record<string, string> };
   const commands = new Set(
