@@ -8,7 +8,7 @@ const maxResultsOfWorker = 2;
 
 /** Who is there, and what is told of those whose results differ. */
 export interface Jury {
-  /** Members of now. */
+  /** Members of now that ask for work. */
   readonly present: () => readonly string[];
   /** Whether an item is computed by two workers: a seeded share of them. @param item of this work */
   readonly isVerified: (item: number) => boolean;
@@ -16,6 +16,8 @@ export interface Jury {
   readonly onDivided: (item: number, workers: readonly string[]) => void;
   /** All that a worker computed of an item is with a shard. */
   readonly onArrived: (worker: string) => void;
+  /** A worker's whole result of an item is here, its bytes included. */
+  readonly onResult: (worker: string) => void;
   /** What a worker said that it sent did not come. */
   readonly onBroken: (worker: string, reason: string) => void;
   /** Others agree on other bits than this worker's. */

@@ -105,21 +105,16 @@ export class ControlService implements ControlHandlers {
 
   async nextTask(request: NextTaskRequest, signal: AbortSignal): Promise<Task> {
     const { membership, queue } = this.#options;
-    membership.seen(request.workerId);
+    membership.asked(request.workerId);
     const maxWaitMs = Math.min(request.maxWaitMs, maxWaitForTaskMs);
     return queue.next(request.workerId, maxWaitMs, signal, request.heldLeases);
   }
 
   async completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply> {
-    const { membership, quarantine, queue } = this.#options;
-    const { incarnation } = membership.seen(request.workerId);
+    const { membership, queue } = this.#options;
+    membership.seen(request.workerId);
     try {
-      const stale = queue.complete(request);
-      if (!stale) {
-        quarantine.succeeded(incarnation);
-        membership.worked(request.workerId);
-      }
-      return { stale };
+      return { stale: queue.complete(request) };
     } catch (error) {
       const { code, message } = errorText(error);
       if (code === "E_TOKEN_COUNT") this.ban(request.workerId, message);
@@ -184,6 +179,14 @@ export class ControlService implements ControlHandlers {
     bus.publish({ type: "worker.quarantined", workerId, reason, seconds: pauseMs / 1000 });
     this.removeWorker(workerId, reason);
     this.#endIfNobodyIsLeft(workerId, failure, attempts);
+  }
+
+  /** A worker's whole result is here: a report alone proves nothing. */
+  brought(workerId: string): void {
+    const { membership, quarantine } = this.#options;
+    const incarnation = membership.incarnationOf(workerId);
+    if (incarnation !== undefined) quarantine.succeeded(incarnation);
+    membership.worked(workerId);
   }
 
   /** What a worker promised did not come. */

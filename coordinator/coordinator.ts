@@ -10,6 +10,7 @@ import { FrontDoor } from "./front-door.js";
 import {
   defaultHeartbeatIntervalMs,
   defaultHeartbeatTimeoutMs,
+  defaultLeaseTimeoutMs,
   farewellTimeoutMs,
 } from "./limits.js";
 import { Membership } from "./membership.js";
@@ -105,7 +106,8 @@ export class Coordinator {
       const court = new Court({
         bus,
         verified: new VerifiedShare(verifyGroups, verifySeed),
-        present: () => this.#membership.members().map(({ workerId }) => workerId),
+        present: () => this.#takingPart(),
+        brought: (workerId) => this.#parts?.control.brought(workerId),
         worked: (workerId) => this.#membership.worked(workerId),
         ban: (workerId, reason) => this.#parts?.control.ban(workerId, reason),
         brokePromise: (workerId, reason) => this.#parts?.control.brokePromise(workerId, reason),
@@ -208,6 +210,18 @@ export class Coordinator {
     for (const { workerId, incarnation } of this.#membership.members()) {
       if (incarnation.startsWith(incarnations)) this.#parts?.control.removeWorker(workerId, reason);
     }
+  }
+
+  /** Members that ask for work: others may be here for ever, and are waited for as long as for a lease. */
+  #takingPart(): readonly string[] {
+    const { leaseTimeoutMs = defaultLeaseTimeoutMs } = this.#options;
+    const since = performance.now() - leaseTimeoutMs;
+    return this.#membership
+      .members()
+      .filter(
+        ({ workerId, lastAskedMs }) => lastAskedMs >= since || this.#queue.isWaiting(workerId),
+      )
+      .map(({ workerId }) => workerId);
   }
 
   async #close(

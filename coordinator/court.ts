@@ -5,12 +5,14 @@ import type { VerifiedShare } from "./verified-share.js";
 interface CourtOptions {
   readonly bus: EventBus;
   readonly verified: VerifiedShare;
-  /** Members of now. */
+  /** Members of now that ask for work. */
   readonly present: () => readonly string[];
   /** Keeps a worker out for good. */
   readonly ban: (workerId: string, reason: string) => void;
   /** Bytes that a worker computed are with a shard. */
   readonly worked: (workerId: string) => void;
+  /** A whole result of a worker is here. */
+  readonly brought: (workerId: string) => void;
   /** Something that a worker said it had sent did not come. */
   readonly brokePromise: (workerId: string, reason: string) => void;
 }
@@ -44,16 +46,22 @@ export class Court {
       onDissent: (item, worker) =>
         ban(worker, `it computed other bits of ${what(item)} than others agree on`),
       onArrived: worked,
+      onResult: (worker) => this.brought(worker),
       onBroken: brokePromise,
     };
   }
 
+  brought(workerId: string): void {
+    this.#options.brought(workerId);
+  }
+
   /** Tells once that what is verified waits for a second worker. */
-  membersChanged(numWorkers: number): void {
-    const isAlone = numWorkers === 1 && this.#options.verified.isAny;
+  membersChanged(): void {
+    const { verified, present } = this.#options;
+    const isAlone = verified.isAny && present().length === 1;
     if (isAlone && !this.#isTold) {
       const text =
-        "verify_groups: one worker is here, and what is to be verified waits for a second one";
+        "verify_groups: one worker takes part, and what is to be verified waits for a second one";
       this.#options.bus.publish({ type: "note", text });
     }
     this.#isTold = isAlone;

@@ -69,6 +69,15 @@ export class GroupResults {
     result.reportKey ??= key;
   }
 
+  /**
+   * A lease counts no longer: what was said under it without a byte was nothing that anybody computed.
+   * @returns whether something was forgotten
+   */
+  forgetReport(lease: number): boolean {
+    const hasBytes = this.#results.get(lease)?.digests.some((digest) => digest !== undefined);
+    return hasBytes === false && this.#results.delete(lease);
+  }
+
   arrived(lease: number, workerId: string, shard: number, digest: string): void {
     this.#resultOf(lease, workerId).digests[shard] ??= digest;
     this.#kept[shard] ??= digest;

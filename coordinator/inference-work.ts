@@ -21,6 +21,7 @@ export class EvaluationWork implements Work {
   /** Sums added in batch order: the same bits for any number of workers. @throws E_GROUP_DIVERGED */
   readonly completed: Promise<EvaluationSums>;
   readonly #compared: ComparedWork;
+  readonly #jury: Jury;
   /** Of each result, by lease. */
   readonly #evaluated = new Map<number, EvaluatedBatch>();
   readonly #batches: readonly Batch[];
@@ -39,6 +40,7 @@ export class EvaluationWork implements Work {
     readonly leases: LeaseTable;
   }) {
     this.leases = options.leases;
+    this.#jury = options.jury;
     this.#objective = options.objective;
     this.#batches = options.batches;
     this.#version = options.version;
@@ -84,11 +86,8 @@ export class EvaluationWork implements Work {
     ]);
     this.#compared.of(lease.item).reported(lease.id, lease.workerId, evaluated, key);
     this.leases.finish(lease.id);
-    try {
-      this.#compared.judge(lease.item, this.leases);
-    } catch (error) {
-      this.#reject(error);
-    }
+    this.#jury.onResult(lease.workerId);
+    this.#judge(lease.item);
     const results = this.#compared
       .verdicts()
       .map((verdict) =>
@@ -97,6 +96,19 @@ export class EvaluationWork implements Work {
       .filter((one) => one !== undefined);
     if (results.length < this.#batches.length) return;
     this.#resolve({ ...addLossSums(results), scores: this.#scores(this.#batches, results) });
+  }
+
+  /** Whoever is missing now is not waited for. */
+  membersChanged(): void {
+    for (const item of this.#batches.keys()) this.#judge(item);
+  }
+
+  #judge(item: number): void {
+    try {
+      this.#compared.judge(item, this.leases);
+    } catch (error) {
+      this.#reject(error);
+    }
   }
 
   /** @throws E_MESSAGE_INVALID for outputs that no model of the job has */
@@ -130,17 +142,20 @@ export class GenerationWork implements Work {
     readonly maxNewTokens: number;
     readonly endTokenIds: readonly number[];
   };
+  readonly #onResult: (workerId: string) => void;
   #resolve: (tokens: readonly number[]) => void = () => {};
 
   constructor(options: {
+    readonly onResult: (workerId: string) => void;
     readonly version: number;
     readonly prompt: readonly number[];
     readonly maxNewTokens: number;
     readonly endTokenIds: readonly number[];
     readonly leases: LeaseTable;
   }) {
-    const { leases, ...task } = options;
+    const { leases, onResult, ...task } = options;
     this.leases = leases;
+    this.#onResult = onResult;
     this.#task = task;
     this.completed = new Promise((resolve) => {
       this.#resolve = resolve;
@@ -158,6 +173,7 @@ export class GenerationWork implements Work {
     }
     this.leases.finish(lease.id);
     this.leases.want(lease.item, 0);
+    this.#onResult(lease.workerId);
     this.#resolve(result.ids);
   }
 }

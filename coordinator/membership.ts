@@ -20,6 +20,8 @@ interface WorkerInfo {
 interface Member extends WorkerInfo {
   readonly workerId: string;
   readonly lastSeenMs: number;
+  /** When it last asked for work, or joined. */
+  readonly lastAskedMs: number;
   readonly state: WorkerState;
 }
 
@@ -106,6 +108,7 @@ export class Membership {
       certificate,
       workerId: this.#idOf(info),
       lastSeenMs: this.#options.now(),
+      lastAskedMs: this.#options.now(),
       state: "compiling",
     };
     this.#members.set(member.workerId, member);
@@ -123,6 +126,12 @@ export class Membership {
     };
     this.#members.set(workerId, updated);
     return updated;
+  }
+
+  /** Notes that a member wants work. @throws E_UNKNOWN_WORKER */
+  asked(workerId: string): void {
+    const member = this.seen(workerId);
+    this.#members.set(workerId, { ...member, lastAskedMs: member.lastSeenMs });
   }
 
   remove(workerId: string): Member | undefined {

@@ -19,6 +19,8 @@ export interface Work {
   onReleased?(leases: readonly Lease[]): void;
   onOverdue?(lease: Lease): void;
   onRequeued?(lease: Lease, reason: string): void;
+  /** Members came or went: whoever is missing now is not waited for. */
+  membersChanged?(): void;
 }
 
 interface Waiter {
@@ -95,6 +97,11 @@ export class TaskQueue {
     this.#released(this.#work?.leases.releaseWorker(workerId) ?? [], reason);
   }
 
+  /** Whether a worker has asked for work that there is none of. */
+  isWaiting(workerId: string): boolean {
+    return [...this.#waiters].some((waiter) => waiter.workerId === workerId);
+  }
+
   #answerWaiting(workerId: string): void {
     for (const waiter of [...this.#waiters]) {
       if (waiter.workerId === workerId) waiter.answer({ kind: "wait" });
@@ -125,6 +132,12 @@ export class TaskQueue {
     const open = leases.filter(({ item }) => this.#work?.leases.isDone(item) === false);
     for (const lease of open) this.#work?.onRequeued?.(lease, reason);
     // Who may do what can depend on who is there, so others are asked for whatever was released.
+    this.serve();
+  }
+
+  /** Members came or went. */
+  membersChanged(): void {
+    this.#work?.membersChanged?.();
     this.serve();
   }
 

@@ -129,11 +129,10 @@ export class TrainingRun {
    * takes effect then, since nobody can finish the step.
    */
   membersChanged(numWorkers: number): void {
-    this.#current?.membersChanged();
-    this.#queue.serve();
+    this.#queue.membersChanged();
     if (numWorkers === 0 && this.#stopRequested) this.#stop();
     if (this.#hasEnded) return;
-    this.#court.membersChanged(numWorkers);
+    this.#court.membersChanged();
     this.#phases.membersChanged(numWorkers);
   }
 
@@ -324,6 +323,7 @@ export class TrainingRun {
       maxNewTokens,
       endTokenIds,
       leases: this.#leaseTable(1),
+      onResult: (workerId) => this.#court.brought(workerId),
     });
     const tokens = await this.#work(work, work.completed);
     const text = await generation.decode(tokens);

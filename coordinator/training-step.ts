@@ -144,6 +144,9 @@ export class TrainingStep implements Work {
     const ids = leases.map(({ id }) => id);
     // A shard that is gone has ended the run already.
     this.#options.shards.changeFence({ kind: "revoke", leases: ids }).catch(() => {});
+    for (const lease of leases) {
+      if (!this.#isOver && this.#results.of(lease.item).forgetReport(lease.id)) this.#look(lease);
+    }
   }
 
   onOverdue({ item: group, workerId, isReported }: Lease): void {
@@ -186,14 +189,18 @@ export class TrainingStep implements Work {
 
   #look(lease: Lease): void {
     const { item: group } = lease;
-    if (this.#results.of(group).isComplete(lease.id)) this.#leases.finish(lease.id);
+    if (this.#results.of(group).isComplete(lease.id)) {
+      this.#leases.finish(lease.id);
+      this.#options.jury.onResult(lease.workerId);
+    }
     try {
       const verdict = this.#results.judge(group, this.#leases);
       if (verdict.kind === "open") {
         this.#options.onReopened();
         return;
       }
-      if (verdict.bytes !== "missing") this.#publish(group, lease, verdict.sum);
+      const agreed = this.#granted.get(verdict.lease) ?? lease;
+      if (verdict.bytes !== "missing") this.#publish(group, agreed, verdict.sum);
       this.#check();
     } catch (error) {
       this.#reject(error);

@@ -55,24 +55,30 @@ export class Fence {
     this.#life = life;
   }
 
-  change(change: FenceChange): void {
+  /** @returns the leases that are nobody's from now on */
+  change(change: FenceChange): readonly number[] {
     switch (change.kind) {
       case "admit":
         this.#members.set(change.workerId, change);
-        return;
+        return [];
       case "expel":
         this.#members.delete(change.workerId);
-        for (const { id, workerId } of [...this.#leases.values()]) {
-          if (workerId === change.workerId) this.#leases.delete(id);
-        }
-        return;
+        return this.#forget(
+          [...this.#leases.values()]
+            .filter(({ workerId }) => workerId === change.workerId)
+            .map(({ id }) => id),
+        );
       case "grant":
         this.#leases.set(change.lease.id, change.lease);
-        return;
+        return [];
       case "revoke":
-        for (const id of change.leases) this.#leases.delete(id);
-        return;
+        return this.#forget(change.leases);
     }
+  }
+
+  #forget(leases: readonly number[]): readonly number[] {
+    for (const id of leases) this.#leases.delete(id);
+    return leases;
   }
 
   /** The leases of the step before are over. */

@@ -131,7 +131,7 @@ export class ShardState {
 
   /**
    * Starts the assembly of the push whose first chunk this is (`accept` still has to be called). That of a group
-   * which is here already takes no buffer.
+   * which is here already takes no buffer. One that its lease began before is over: a lease has one buffer at most.
    *
    * @param isVerified the digest is of the bytes themselves
    * @returns how the push is already lost, or "busy" when it has to wait for a buffer
@@ -148,6 +148,7 @@ export class ShardState {
       throw new LockstepError("E_PUSH_GROUP", { step, group, numGroups });
     }
     if (this.#arrivedLeases.has(first.lease)) return "duplicate";
+    this.abandonPushes([first.lease]);
     if (this.#isComplete[group] === true) return this.#assemble(first, isVerified, undefined);
     // The last free buffer is for the group whose turn is next: the others wait for it, and it
     // would wait for them.
@@ -186,6 +187,11 @@ export class ShardState {
     );
     this.#inProgress.add(push);
     return push;
+  }
+
+  /** Gives up what is on its way under these leases: their buffers are free. */
+  abandonPushes(leases: readonly number[]): void {
+    for (const push of [...this.#inProgress]) if (leases.includes(push.lease)) push.abandon();
   }
 
   /**
@@ -252,10 +258,11 @@ export class PushAssembly {
    * Copies a chunk to its place.
    *
    * @returns an outcome when the push was lost meanwhile: the sender may stop
-   * @throws E_PUSH_CHUNK; the push is abandoned then
+   * @throws E_PUSH_CHUNK; the push is abandoned then. E_PUSH_INCOMPLETE after it was abandoned
    */
   accept(chunk: GradientChunk): PushOutcome | undefined {
-    if (this.#isOver) return this.#outcome;
+    if (this.#outcome !== undefined) return this.#outcome;
+    if (this.#isOver) throw this.#incomplete();
     const reason = this.#refusal(chunk, this.#rangeBytes);
     if (reason !== undefined) {
       const error = new LockstepError("E_PUSH_CHUNK", {
@@ -281,14 +288,8 @@ export class PushAssembly {
     if (this.#outcome !== undefined) return this.#outcome;
     const buffer = this.#buffer;
     if (this.#isOver || this.#receivedBytes !== this.#rangeBytes) {
-      const error = new LockstepError("E_PUSH_INCOMPLETE", {
-        step: this.step,
-        group: this.group,
-        receivedBytes: this.#receivedBytes,
-        rangeBytes: this.#rangeBytes,
-      });
       this.abandon();
-      throw error;
+      throw this.#incomplete();
     }
     this.#buffer = undefined;
     this.#isOver = true;
@@ -323,6 +324,15 @@ export class PushAssembly {
   #addToDigest({ offset, payload, checksum }: GradientChunk): void {
     if (this.#isVerified) this.#digest.update(payload);
     else this.#digest.update(`${offset} ${payload.length} ${checksum};`);
+  }
+
+  #incomplete(): LockstepError {
+    return new LockstepError("E_PUSH_INCOMPLETE", {
+      step: this.step,
+      group: this.group,
+      receivedBytes: this.#receivedBytes,
+      rangeBytes: this.#rangeBytes,
+    });
   }
 
   #refusal(chunk: GradientChunk, rangeBytes: number): string | undefined {

@@ -134,7 +134,7 @@ class ShardThread {
     const reducer = this.#reducer;
     switch (command.kind) {
       case "fence":
-        this.#fence.change(command.change);
+        reducer.state.abandonPushes(this.#fence.change(command.change));
         return undefined;
       case "openStep":
         this.#fence.forgetLeases();

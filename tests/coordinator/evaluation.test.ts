@@ -38,3 +38,35 @@ test("a classifier is scored over all batches; a result without its rows' classe
   assert.deepEqual({ lossSum, weight }, { lossSum: 1.5, weight: 3 });
   assert.deepEqual(scores, { accuracy: 2 / 3, macro_f1: 2 / 3 });
 });
+
+test("an evaluation on which nobody is left to decide ends when the last who could has gone", async () => {
+  let nextId = 1;
+  const leases = new LeaseTable({
+    ...{ numItems: 1, leaseTimeoutMs: 100, now: () => 0 },
+    nextLeaseId: () => nextId++,
+  });
+  let present = ["a", "b"];
+  const jury = {
+    ...calmJury(),
+    present: () => present,
+    isVerified: () => true,
+    onDivided: () => {},
+  };
+  const batches = [batch(0, 1)];
+  const work = new EvaluationWork({ step: 3, jury, batches, version: 0, objective, leases });
+  const take = (worker: string) => leases.take(worker, (item) => work.mayTake(item, worker));
+  for (const [worker, lossSum] of [
+    ["a", 1],
+    ["b", 2],
+    ["a", 1],
+  ] as const) {
+    const lease = take(worker);
+    assert.ok(lease !== undefined, `${worker} may compute it`);
+    const sums = [{ lossSum, weight: 2, outputs: Int32Array.from([0, 1]) }];
+    work.accept(lease, { kind: "losses", sums });
+  }
+  assert.equal(take("a"), undefined);
+  present = ["a"];
+  work.membersChanged();
+  await assert.rejects(work.completed, { code: "E_GROUP_DIVERGED" });
+});

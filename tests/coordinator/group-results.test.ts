@@ -101,3 +101,22 @@ test("one worker's two results do not outvote another's", () => {
   bring(results, 4, "b", "right");
   assert.equal(stateOf(results), "agreed, bytes other");
 });
+
+test("what was only reported is forgotten with its lease, and what has bytes is not", () => {
+  const results = new GroupResults({ numShards: 2, isVerified: false });
+  results.reported(1, "liar", { lossSum: 2, weight: 1 }, "2");
+  results.reported(2, "honest", { lossSum: 1, weight: 1 }, "1");
+  for (const shard of [0, 1]) results.arrived(2, "honest", shard, "right");
+  assert.equal(results.verdict.kind, "open");
+  assert.equal(results.forgetReport(1), true);
+  assert.equal(results.forgetReport(1), false);
+  assert.equal(results.forgetReport(2), false);
+  assert.deepEqual(results.verdict, {
+    kind: "agreed",
+    sum: { lossSum: 1, weight: 1 },
+    lease: 2,
+    workerId: "honest",
+    dissenters: [],
+    bytes: "kept",
+  });
+});

@@ -9,5 +9,6 @@ export const calmJury = (...present: readonly string[]): Jury => ({
   },
   onDissent: () => {},
   onArrived: () => {},
+  onResult: () => {},
   onBroken: () => {},
 });

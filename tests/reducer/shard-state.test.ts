@@ -51,10 +51,9 @@ test("groups leave in group order, whole and unmixed, whatever the order of arri
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 4 }),
-      fc.array(
-        fc.record({ group: fc.nat(3), lease: fc.nat(2), chunkBytes: fc.constantFrom(5, 8, 24) }),
-        { maxLength: 12 },
-      ),
+      fc.array(fc.record({ group: fc.nat(3), chunkBytes: fc.constantFrom(5, 8, 24) }), {
+        maxLength: 12,
+      }),
       fc.infiniteStream(fc.nat(999)),
       (numGroups, extraPushes, choices) => {
         const state = stateOf({ numGroups, maxAssemblies: 64 });
@@ -62,7 +61,12 @@ test("groups leave in group order, whole and unmixed, whatever the order of arri
         // Every group once, and any number of further leases of them.
         const pushes = [
           ...Array.from({ length: numGroups }, (_, group) => ({ group, lease: 9, chunkBytes: 8 })),
-          ...extraPushes.map((push) => ({ ...push, group: push.group % numGroups })),
+          ...extraPushes.map((push, at) => ({
+            ...push,
+            group: push.group % numGroups,
+            // One push at a time of a lease.
+            lease: 10 + at,
+          })),
         ].map(({ group, lease, chunkBytes }) => ({
           lease,
           group,
@@ -190,6 +194,22 @@ test("memory is bounded, and the group whose turn it is always finds a buffer", 
   assert.equal(state.numBuffersInUse, 3);
   state.release(state.takeNext() as Uint8Array);
   assert.equal(pushWhole(state, 0, 1, 1), "complete");
+});
+
+test("a lease has one buffer at most, and none once it is nobody's", () => {
+  const state = stateOf({ numGroups: 2, maxAssemblies: 2 });
+  state.openStep(0);
+  const first = begin(state, chunkOf(0, 0, 1, 0, 8));
+  first.accept(chunkOf(0, 0, 1, 0, 8));
+  const second = begin(state, chunkOf(0, 0, 1, 0, 8));
+  assert.equal(state.numBuffersInUse, 1);
+  assert.throws(() => first.accept(chunkOf(0, 0, 1, 8, 16)), { code: "E_PUSH_INCOMPLETE" });
+  assert.throws(() => first.finish(), { code: "E_PUSH_INCOMPLETE" });
+  second.accept(chunkOf(0, 0, 1, 0, 8));
+  state.abandonPushes([1]);
+  assert.equal(state.numBuffersInUse, 0);
+  assert.throws(() => second.finish(), { code: "E_PUSH_INCOMPLETE" });
+  assert.equal(pushWhole(state, 0, 0, 2), "complete");
 });
 
 test("a buffer that becomes free is announced, and reused", () => {
