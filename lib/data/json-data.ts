@@ -32,12 +32,18 @@ export type JsonData =
 /** Python's own parser ends at about 1000. */
 const maxJsonDepth = 500;
 
+/** Lists, objects and what is in them: each takes some hundred bytes here, and a row of data has thousands. */
+const maxJsonValues = 2_000_000;
+
 /** A token that is not a text, and the quote that begins one. */
 const token = /[ \t\n\r]*(?:(")|(-?\d+)((?:\.\d+)?(?:[eE][-+]?\d+)?)|(true|false|null|[[\]{},:]))/y;
 
-/** Parses text that `JSON.parse` has accepted. @throws RangeError where it is nested too deep */
+class TooManyValues extends RangeError {}
+
+/** Parses text that `JSON.parse` has accepted. @throws RangeError where it is nested too deep, or has too many values */
 export function parseJsonData(text: string): JsonData {
   let position = 0;
+  let numValues = 0;
   const next = (): RegExpExecArray => {
     token.lastIndex = position;
     const found = token.exec(text);
@@ -59,6 +65,7 @@ export function parseJsonData(text: string): JsonData {
   };
   const value = (match: RegExpExecArray, depth: number): JsonData => {
     if (depth > maxJsonDepth) throw new RangeError(`nested more than ${maxJsonDepth} levels deep`);
+    if (++numValues > maxJsonValues) throw new TooManyValues();
     const [, quote, integer, fraction, word] = match;
     if (quote !== undefined) return string();
     if (integer !== undefined) return numberData(integer, fraction ?? "");
@@ -151,7 +158,11 @@ export function atPlace<T>(place: string, action: () => T): T {
     return action();
   } catch (cause) {
     if (!(cause instanceof RangeError)) throw cause;
-    const facts = { place, format: "JSON", problem: "it is nested too deep" };
+    const problem =
+      cause instanceof TooManyValues
+        ? `it has more than ${maxJsonValues} values`
+        : "it is nested too deep";
+    const facts = { place, format: "JSON", problem };
     throw new LockstepError("E_DATA_ROW_FORMAT", facts, { cause });
   }
 }
