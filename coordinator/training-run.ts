@@ -149,7 +149,10 @@ export class TrainingRun {
       this.#hasEnded = true;
     }
     const interrupted = this.#step < plan.totalSteps;
-    if (interrupted && this.#savedStep !== this.#step) await this.#save();
+    // A stop in the evaluation after the last step leaves the end to be saved, too.
+    const { everySteps, atEnd = false } = this.#options.checkpointing ?? { everySteps: 0 };
+    const isDueNow = interrupted || atEnd || isDue(everySteps, this.#step);
+    if (isDueNow && this.#savedStep !== this.#step) await this.#save();
     await this.#orFailure(this.#checkpointer?.settled() ?? Promise.resolve());
     return {
       outcome: interrupted ? "interrupted" : "finished",

@@ -104,7 +104,13 @@ try {
         console.log(JSON.stringify(schedule));
         console.log(`faults: ${schedule.faults.map(kindOf).join(", ")}`);
       }
-      report(seed, await harness.run({ schedule, slot, ...(isOne ? { log: console.log } : {}) }));
+      try {
+        report(seed, await harness.run({ schedule, slot, ...(isOne ? { log: console.log } : {}) }));
+      } catch (error) {
+        // Of the harness, or of what it looked for and did not find.
+        console.log(`FAILED seed ${seed}: ${error instanceof Error ? error.stack : String(error)}`);
+        failed.push(seed);
+      }
     }
   };
   const numTurns = everySeconds === undefined ? numAtATime : 0;

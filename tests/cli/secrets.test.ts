@@ -78,7 +78,7 @@ test(
         ["--metrics_host", "0.0.0.0", "--http_token_file", job.file("http")],
         /E_INSECURE_HTTP.*needs TLS \(http_tls_cert_file/s,
       ],
-      [["--advertise_host", "elsewhere.example"], /E_INSECURE_CONNECT.*elsewhere\.example:/s],
+      [["--advertise_host", "192.0.2.1"], /E_INSECURE_CONNECT.*192\.0\.2\.1:/s],
       [
         ["--http_tls_cert_file", job.file("http")],
         /E_CONFIG_CONFLICT.*a certificate needs its key/s,

@@ -36,6 +36,7 @@ const copyOf = (snapshot: Snapshot): Snapshot =>
 async function started(
   saved: Saved[],
   overrides: Partial<CoordinatorOptions>,
+  saving: { readonly atEnd?: boolean } = {},
 ): Promise<{ coordinator: Coordinator; recorder: EventRecorder; address: string }> {
   const recorder = new EventRecorder();
   const save: NonNullable<CoordinatorOptions["checkpointing"]>["save"] = async (
@@ -45,7 +46,7 @@ async function started(
     saved.push({ state, snapshot: copyOf(snapshot) });
     return { directory: `checkpoint-${state.step}`, bytes: 1 };
   };
-  const options = { checkpointing: { everySteps: 0, save }, ...overrides };
+  const options = { checkpointing: { everySteps: 0, save, ...saving }, ...overrides };
   const coordinator = new Coordinator(coordinatorOptions(totalSteps, recorder.bus, options));
   const { controlAddress: address } = await coordinator.start();
   return { coordinator, recorder, address };
@@ -130,6 +131,28 @@ test("an evaluation that a stop cut short is made when the run goes on", limit, 
   const outcome = await again.coordinator.run();
   assert.deepEqual(evaluated(outcome.state), [0, 2, 4]);
   assert.equal(outcome.mastersSha256, oracle.mastersSha256);
+});
+
+test("a stop in the evaluation after the last step leaves the last checkpoint", limit, async () => {
+  const saved: Saved[] = [];
+  const { coordinator, recorder, address } = await started(
+    saved,
+    {
+      evaluation: { batches: evaluationBatches, atStart: false, atEnd: true, everySteps: 0 },
+    },
+    { atEnd: true },
+  );
+  recorder.bus.subscribe((event) => {
+    if (event.type === "phase.changed" && event.phase === "evaluating") coordinator.requestStop();
+  });
+  const worker = spawnWorker(address);
+  const { outcome, step } = await coordinator.run();
+  assert.equal((await worker.exited).code, 0);
+  assert.deepEqual([outcome, step], ["finished", totalSteps]);
+  assert.deepEqual(
+    saved.map(({ state }) => state.step),
+    [totalSteps],
+  );
 });
 
 test("where nothing is left to train, nobody has to come", limit, async () => {
