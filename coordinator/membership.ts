@@ -49,7 +49,7 @@ export class Membership {
   readonly #members = new Map<string, Member>();
   /** Of members that ever joined, by id. */
   readonly #known = new Map<string, Pick<Member, "incarnation" | "deviceKind">>();
-  readonly #idsByIncarnation = new Map<string, string>();
+  readonly #idsByLife = new Map<string, string>();
   #workedKind: string | undefined;
 
   constructor(options: MembershipOptions) {
@@ -148,17 +148,19 @@ export class Membership {
 
   /**
    * An id is one incarnation's, for good: one that registers again is no second opinion about what it computed,
-   * and answers for what it did before. A late call of a former registration shows another secret.
+   * and answers for what it did before. A late call of a former registration shows another secret. Who says that it is
+   * an incarnation and comes with another certificate is somebody else.
    */
-  #idOf({ name, incarnation, deviceKind }: WorkerInfo): string {
-    const own = this.#idsByIncarnation.get(incarnation);
+  #idOf({ name, incarnation, deviceKind, certificate = "" }: WorkerInfo): string {
+    const life = JSON.stringify([incarnation, certificate]);
+    const own = this.#idsByLife.get(life);
     if (own !== undefined) return own;
     const base = name.replace(/[^\w.:@-]+/g, "-").slice(0, maxNameChars) || "worker";
     if (this.#known.size >= maxKnownIds) return `${base}-${randomUUID()}`;
     let id = base;
     for (let n = 2; this.#known.has(id); n++) id = `${base}-${n}`;
     this.#known.set(id, { incarnation, deviceKind });
-    this.#idsByIncarnation.set(incarnation, id);
+    this.#idsByLife.set(life, id);
     return id;
   }
 }

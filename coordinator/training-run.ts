@@ -25,11 +25,7 @@ import { TrainingStep } from "./training-step.js";
 import { TransferMeter } from "./transfer-meter.js";
 
 /** Errors of workers: the shards and what they hold are whole. */
-const workerFailures: ReadonlySet<string> = new Set([
-  "E_WORKERS_EXHAUSTED",
-  "E_WORKER_FAILED",
-  "E_GROUP_DIVERGED",
-] satisfies ErrorCode[]);
+const ofWorkers: ErrorCode[] = ["E_WORKERS_EXHAUSTED", "E_WORKER_FAILED", "E_GROUP_DIVERGED"];
 
 /**
  * The sequence of the run: evaluate, then for each step lease its groups, wait for all of them on
@@ -150,9 +146,8 @@ export class TrainingRun {
     }
     const interrupted = this.#step < plan.totalSteps;
     // A stop in the evaluation after the last step leaves the end to be saved, too.
-    const { everySteps, atEnd = false } = this.#options.checkpointing ?? { everySteps: 0 };
-    const isDueNow = interrupted || atEnd || isDue(everySteps, this.#step);
-    if (isDueNow && this.#savedStep !== this.#step) await this.#save();
+    if ((interrupted || this.#isSaveDue(true)) && this.#savedStep !== this.#step)
+      await this.#save();
     await this.#orFailure(this.#checkpointer?.settled() ?? Promise.resolve());
     return {
       outcome: interrupted ? "interrupted" : "finished",
@@ -186,12 +181,7 @@ export class TrainingRun {
         evaluatedStep = this.#step;
         if (!isLast) this.#phases.begin("training");
       }
-      if (
-        this.#saveRequested ||
-        isDue(checkpointing?.everySteps, this.#step) ||
-        (isBest && checkpointing?.whenBest === true) ||
-        (isLast && checkpointing?.atEnd === true)
-      ) {
+      if (this.#saveRequested || (isBest && checkpointing?.whenBest) || this.#isSaveDue(isLast)) {
         await this.#save();
       }
     }
@@ -341,13 +331,18 @@ export class TrainingRun {
    * kept. Not in the middle of an update, when one shard may be a version ahead of another.
    */
   async #saveBeforeFailing(error: unknown): Promise<void> {
-    const isWorkers = isLockstepError(error) && workerFailures.has(error.code);
+    const isWorkers = isLockstepError(error) && ofWorkers.includes(error.code);
     // The run's failure has been told, so this may not wait on `orFailure`; an error here adds nothing.
     if (isWorkers && !this.#isUpdating && this.#step > this.#savedStep) {
       await this.#beginSave().catch(() => {});
     }
     // One that has begun, or is tried again.
     await this.#checkpointer?.settled();
+  }
+
+  #isSaveDue(isLast: boolean): boolean {
+    const { everySteps, atEnd } = this.#options.checkpointing ?? {};
+    return isDue(everySteps, this.#step) || (isLast && atEnd === true);
   }
 
   async #save(): Promise<void> {

@@ -34,11 +34,10 @@ const maxJsonDepth = 500;
 
 /** Lists, objects and what is in them: each takes some hundred bytes here, and a row of data has thousands. */
 const maxJsonValues = 2_000_000;
+const tooManyValues = `it has more than ${maxJsonValues} values`;
 
 /** A token that is not a text, and the quote that begins one. */
 const token = /[ \t\n\r]*(?:(")|(-?\d+)((?:\.\d+)?(?:[eE][-+]?\d+)?)|(true|false|null|[[\]{},:]))/y;
-
-class TooManyValues extends RangeError {}
 
 /** Parses text that `JSON.parse` has accepted. @throws RangeError where it is nested too deep, or has too many values */
 export function parseJsonData(text: string): JsonData {
@@ -65,7 +64,7 @@ export function parseJsonData(text: string): JsonData {
   };
   const value = (match: RegExpExecArray, depth: number): JsonData => {
     if (depth > maxJsonDepth) throw new RangeError(`nested more than ${maxJsonDepth} levels deep`);
-    if (++numValues > maxJsonValues) throw new TooManyValues();
+    if (++numValues > maxJsonValues) throw new RangeError(tooManyValues);
     const [, quote, integer, fraction, word] = match;
     if (quote !== undefined) return string();
     if (integer !== undefined) return numberData(integer, fraction ?? "");
@@ -158,10 +157,7 @@ export function atPlace<T>(place: string, action: () => T): T {
     return action();
   } catch (cause) {
     if (!(cause instanceof RangeError)) throw cause;
-    const problem =
-      cause instanceof TooManyValues
-        ? `it has more than ${maxJsonValues} values`
-        : "it is nested too deep";
+    const problem = cause.message === tooManyValues ? tooManyValues : "it is nested too deep";
     const facts = { place, format: "JSON", problem };
     throw new LockstepError("E_DATA_ROW_FORMAT", facts, { cause });
   }

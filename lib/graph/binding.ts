@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { setEngineEnvironment } from "#lib/core/engine-environment";
 import { LockstepError } from "#lib/core/errors/index";
@@ -35,6 +35,13 @@ export interface TensorFlowBinding {
 let loaded: TensorFlowBinding | undefined;
 
 /**
+ * RTLD_LAZY and RTLD_NODELETE of Linux. Node unloads an addon with the last thread that loaded it, and TensorFlow with
+ * it, whose handlers of the process' exit are called all the same: an engine that had computed nothing ended its
+ * process with SIGSEGV.
+ */
+const keepLoaded = constants.dlopen.RTLD_LAZY | 0x1000;
+
+/**
  * Loads the addon that the set-up compiled, and sets the environment that decides the bits. TensorFlow
  * reads it (threads and visible GPUs too) from the process, so a thread that calls this needs the
  * process' own environment (`SHARE_ENV`).
@@ -45,9 +52,9 @@ export function loadBinding(): TensorFlowBinding {
   try {
     // Only the addon: the JavaScript half of the package brings all of tfjs and its eager backend, and calls
     // util.isNullOrUndefined, which Node 23 removed.
-    const binding = createRequire(import.meta.url)(
-      join(engineDirectory, "tfjs_binding.node"),
-    ) as TensorFlowBinding;
+    const addon: { exports: unknown } = { exports: {} };
+    process.dlopen(addon, join(engineDirectory, "tfjs_binding.node"), keepLoaded);
+    const binding = addon.exports as TensorFlowBinding;
     if (binding.readTensor === undefined) throw new Error("an older set-up compiled it");
     loaded = binding;
   } catch (error) {
