@@ -76,12 +76,8 @@ test(
     assert.equal((await running).mastersSha256, oracle.mastersSha256);
     assert.equal((await worker.exited).code, 0);
     const refused = recorder.of("push.refused").map(({ workerId, code }) => `${workerId} ${code}`);
-    for (const one of [
-      "ghost E_STALE_RUN",
-      "nobody E_UNKNOWN_WORKER",
-      "ghost-2 E_LEASE_NOT_HELD",
-      "ghost-2 E_UNKNOWN_WORKER",
-    ]) {
+    // Of those that come within a second the first few are told.
+    for (const one of ["ghost E_STALE_RUN", "nobody E_UNKNOWN_WORKER", "ghost E_UNKNOWN_WORKER"]) {
       assert.ok(refused.includes(one), `${one} in ${refused.join(", ")}`);
     }
     member.close();

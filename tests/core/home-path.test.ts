@@ -41,8 +41,12 @@ test("a leading ~ is the home directory, and nothing else is read into a path", 
 
 test("every key that is a path has it expanded, as a list and in an entry too", () => {
   for (const key of pathKeys) {
-    const tls = ["tls_cert_file", "tls_key_file", "tls_ca_file"];
-    const others = tls.includes(key) ? Object.fromEntries(tls.map((each) => [each, "f"])) : {};
+    const sets = [
+      ["tls_cert_file", "tls_key_file", "tls_ca_file"],
+      ["http_tls_cert_file", "http_tls_key_file"],
+    ];
+    const own = sets.find((set) => set.includes(key)) ?? [];
+    const others = Object.fromEntries(own.map((each) => [each, "f"]));
     const value = resolve({ ...others, [key]: "~/a/b" })[key];
     assert.deepEqual(value, key.endsWith("dataset") ? [`${home}/a/b`] : `${home}/a/b`, key);
   }

@@ -142,7 +142,9 @@ test("panels compute what they say", { ...needs("prometheus"), timeout: 120_000 
     const workers = await ask("Workers by state");
     assert.equal(workers.get("computing"), 1);
     assert.equal(workers.get("sending"), 1);
-    assert.equal(workers.get("lost"), 1);
+    // The script loses one with every step.
+    const lost = workers.get("lost") ?? 0;
+    assert.ok(lost >= steps && lost <= steps + 4, `${lost} of ${steps}`);
     const qps = await ask("Calls per second (QPS)");
     assert.deepEqual([...qps.keys()].sort(), [
       "OK CompleteTask",
