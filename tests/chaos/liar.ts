@@ -4,6 +4,7 @@ import { processorKind, readProcessor } from "#lib/core/processor";
 import type { BulkClient } from "#lib/wire/bulk-client";
 import type { RegisterRequest, TrainTask } from "#lib/wire/control-messages";
 import type { MemberPass } from "#lib/wire/member";
+import { installedEngine } from "#lib/graph/binding";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import { ScriptedMember, testIdentity } from "#tests/support/scripted-member";
 import { gradientGroups } from "./job.js";
@@ -32,12 +33,15 @@ export class Liar {
   constructor(options: {
     readonly address: string;
     readonly lie: Lie;
+    /** It says that it is of the honest workers' kind of device: with another one they would be kept out. */
+    readonly isReal: boolean;
     readonly onLie: () => void;
   }) {
     this.#address = options.address;
     this.#lie = options.lie;
     this.#onLie = options.onLie;
-    const deviceKind = processorKind(readProcessor());
+    const processor = processorKind(readProcessor());
+    const deviceKind = options.isReal ? `${processor}, ${installedEngine()}` : processor;
     this.#identity = { ...testIdentity(liarName(options.lie)), deviceKind };
   }
 

@@ -174,6 +174,7 @@ export class Stage {
     return schedule.faults.flatMap((fault) => {
       if (fault.kind !== "liar") return [];
       const liar = new Liar({
+        isReal: this.#options.isReal,
         address: hostPort(this.#host(slot).public, controlPort),
         lie: fault.lie,
         onLie: () => this.#faults.push(kindOf(fault)),
