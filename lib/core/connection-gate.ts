@@ -46,6 +46,8 @@ interface Connection {
 export class ConnectionGate {
   readonly #limits: ConnectionLimits;
   readonly #handOver: (socket: Socket) => void;
+  /** Every socket that was accepted; of a TLS server the ones below the handshake. */
+  readonly #open = new Set<Socket>();
   /** By address and port of the other side, which a TLS socket and an HTTP/2 session know too. */
   readonly #unproven = new Map<string, Connection>();
   readonly #proven = new Map<string, Connection>();
@@ -99,12 +101,23 @@ export class ConnectionGate {
     return true;
   }
 
-  /** Ends what has shown nothing: nothing that is open for it keeps its server, or the process, from closing. */
-  close(): void {
+  /** Ends what has shown nothing, so that its server does not wait for it. */
+  closeUnproven(): void {
     for (const { socket } of this.#unproven.values()) socket.destroy();
   }
 
+  /**
+   * Ends every connection. One that never says a word, or that is half through a TLS handshake or an HTTP/2 preface,
+   * is no request and no session yet: `close` of the servers built on top does not know of it, and it would keep
+   * the process alive.
+   */
+  closeAll(): void {
+    for (const socket of this.#open) socket.destroy();
+  }
+
   #admit(socket: Socket): void {
+    this.#open.add(socket);
+    socket.once("close", () => this.#open.delete(socket));
     const { remoteAddress: address } = socket;
     // Gone already.
     if (address === undefined) {

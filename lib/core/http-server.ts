@@ -9,7 +9,6 @@ import { bareHost, isLoopback } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { ConnectionGate, type ConnectionLimits } from "./connection-gate.js";
 import { HttpAccess, type HttpQuestion } from "./http-access.js";
-import { OpenSockets } from "./open-sockets.js";
 import { followTlsFiles, TlsFiles, type TlsFileNames } from "./tls-files.js";
 
 /** Requests here carry a token at most; headers of a browser are a few kB. */
@@ -81,13 +80,8 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     maxProven: maxProvenConnections,
     onRefused: options.onRefusedConnections,
   });
-  // After the gate, so that it sees what is accepted, and not what is handed over.
-  const sockets = new OpenSockets(server.server);
   // Before the server is closed, which waits for all of them.
-  server.addHook("preClose", async () => {
-    gate.close();
-    sockets.destroyAll();
-  });
+  server.addHook("preClose", async () => gate.closeAll());
   server.addHook("onRequest", async (request, reply) => {
     const question = questionOf(request);
     const refusal = access.refusal(question);

@@ -107,10 +107,16 @@ export class LimitedServer {
     };
   }
 
-  close(): void {
-    for (const gate of this.#gates) gate.close();
+  /** The server is closing: only calls in progress of those that are proven go on. */
+  beginClose(): void {
+    for (const gate of this.#gates) gate.closeUnproven();
     this.#members.close();
     this.#strangers.close();
+  }
+
+  /** The server is closed: no socket stays open. */
+  endClose(): void {
+    for (const gate of this.#gates) gate.closeAll();
   }
 
   #guard(http2Server: Http2Server): void {

@@ -90,8 +90,29 @@ test("a server that closes does not wait for who has shown nothing", async () =>
   for (let i = 0; i < 70; i++) sockets.push(await dial(port));
   const end = once(server, "close");
   server.close();
-  gate.close();
+  gate.closeUnproven();
   await end;
+});
+
+test("who is proven stays until all are closed", async () => {
+  const reached: Socket[] = [];
+  const server = createServer((socket) => reached.push(socket));
+  const gate = new ConnectionGate(server, { maxWaiting: 80, maxHandedOver: 80, maxProven: 1 });
+  const port = await listening(server);
+  const sockets: Socket[] = [];
+  for (let i = 0; i < 70; i++) sockets.push(await dial(port));
+  const [proven] = sockets;
+  const [first] = reached;
+  assert.ok(proven !== undefined && first !== undefined);
+  assert.equal(gate.prove(first), true);
+  const end = once(server, "close");
+  server.close();
+  gate.closeUnproven();
+  await Promise.all(sockets.slice(1).map(closed));
+  assert.equal(proven.closed, false);
+  gate.closeAll();
+  await end;
+  await closed(proven);
 });
 
 test("what was sent while a connection waited is there when its turn comes", async () => {
