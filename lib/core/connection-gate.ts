@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import type { Server, Socket } from "node:net";
+import type { ConnectionCounts } from "./connection-limits.js";
 import type { ConnectionRefusal } from "./events.js";
 
 /**
@@ -15,12 +16,7 @@ const handOverBurst = 64;
 const refillMs = 50;
 const handOversPerRefill = 1;
 
-export interface ConnectionLimits {
-  /** Connections that have not reached the server yet: they cost little. */
-  readonly maxWaiting: number;
-  /** Those that have, and have not shown yet that they may be here. */
-  readonly maxHandedOver: number;
-  readonly maxProven: number;
+export interface ConnectionLimits extends ConnectionCounts {
   /** @default 10 s */
   readonly proofMs?: number;
   /** Called at most once a second for each reason. */

@@ -8,6 +8,7 @@ import type { Registry } from "prom-client";
 import { bareHost, isLoopback } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { ConnectionGate, type ConnectionLimits } from "./connection-gate.js";
+import { httpPortCounts } from "./connection-limits.js";
 import { HttpAccess, type HttpQuestion } from "./http-access.js";
 import { followTlsFiles, TlsFiles, type TlsFileNames } from "./tls-files.js";
 
@@ -15,10 +16,6 @@ import { followTlsFiles, TlsFiles, type TlsFileNames } from "./tls-files.js";
 const maxBodyBytes = 16 * 1024;
 /** A request line and its headers that take longer are an attack or a dead client. */
 const requestTimeoutMs = 10_000;
-/** Of those that have shown a token; without one, that have sent a request. */
-const maxProvenConnections = 256;
-const maxWaitingConnections = 64;
-const maxHandedOverConnections = 64;
 
 export interface HttpServerOptions {
   readonly host: string;
@@ -75,9 +72,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   const isSecure = tls !== undefined || options.withoutTls === true;
   const access = new HttpAccess({ host, token, openPaths, isSecure });
   const gate = new ConnectionGate(server.server, {
-    maxWaiting: maxWaitingConnections,
-    maxHandedOver: maxHandedOverConnections,
-    maxProven: maxProvenConnections,
+    ...httpPortCounts,
     onRefused: options.onRefusedConnections,
   });
   // Before the server is closed, which waits for all of them.

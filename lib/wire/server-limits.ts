@@ -9,14 +9,9 @@ import type { Server } from "node:net";
 import grpc from "@grpc/grpc-js";
 import { hostPort } from "#lib/core/address";
 import { ConnectionGate, type ConnectionLimits } from "#lib/core/connection-gate";
+import { workerPortCounts } from "#lib/core/connection-limits";
 import { LockstepError } from "#lib/core/errors/index";
-import {
-  maxProvenConnections,
-  maxHandedOverConnections,
-  maxWaitingConnections,
-  maxReasonChars,
-  messageIdleMs,
-} from "./limits.js";
+import { maxReasonChars, messageIdleMs } from "./limits.js";
 import { toStatus } from "./rpc-errors.js";
 import { UnfinishedMessages } from "./unfinished-messages.js";
 
@@ -121,9 +116,7 @@ export class LimitedServer {
 
   #guard(http2Server: Http2Server): void {
     const gate = new ConnectionGate(http2Server as unknown as Server, {
-      maxWaiting: maxWaitingConnections,
-      maxHandedOver: maxHandedOverConnections,
-      maxProven: maxProvenConnections,
+      ...workerPortCounts,
       onRefused: this.#limits.onRefusedConnections,
     });
     this.#gates.push(gate);
