@@ -1,22 +1,14 @@
 import type { TensorStates } from "#lib/core/shard-arrays";
 import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
-import { objectiveOf } from "#lib/objectives/index";
-import { metricsOf } from "#lib/objectives/metrics";
 import { StepUpdate } from "#lib/optim/index";
 import { Checkpointer } from "./checkpointer.js";
-import { isDue, isEvaluationDue } from "./due.js";
-import { EvaluationWork, GenerationWork } from "./inference-work.js";
 import type { Court } from "./court.js";
+import { isDue } from "./due.js";
+import { EvaluationRun } from "./evaluation-run.js";
 import { firstLeaseId, LeaseTable } from "./leases.js";
 import { defaultBytesAfterReportMs, defaultLeaseTimeoutMs } from "./limits.js";
-import type {
-  CheckpointState,
-  CoordinatorOptions,
-  EvaluationResult,
-  GeneratedSample,
-  RunOutcome,
-} from "./options.js";
+import type { CheckpointState, CoordinatorOptions, RunOutcome } from "./options.js";
 import { RunHistory } from "./run-history.js";
 import { RunPhases } from "./run-phases.js";
 import type { ShardGroup } from "./shards.js";
@@ -38,6 +30,7 @@ export class TrainingRun {
   readonly #court: Court;
   readonly #checkpointer: Checkpointer | undefined;
   readonly #history: RunHistory;
+  readonly #evaluation: EvaluationRun;
   readonly #transfers: TransferMeter;
   readonly #failure: Promise<never>;
   #fail: (error: unknown) => void = () => {};
@@ -56,8 +49,6 @@ export class TrainingRun {
   readonly #phases: RunPhases;
   #isUpdating = false;
   #current: TrainingStep | undefined;
-  readonly #evaluations: EvaluationResult[] = [];
-  readonly #samples: GeneratedSample[] = [];
 
   constructor(parts: {
     readonly options: CoordinatorOptions;
@@ -93,6 +84,15 @@ export class TrainingRun {
     const { job, updates } = parts.options;
     this.#updates = new StepUpdate(job.layout, updates, resume?.state);
     this.#history = new RunHistory(parts.options);
+    this.#evaluation = new EvaluationRun({
+      options: parts.options,
+      court: parts.court,
+      history: this.#history,
+      phases: this.#phases,
+      updates: this.#updates,
+      newLeases: (numItems) => this.#leaseTable(numItems),
+      carryOut: async (work, completed) => this.#work(work, completed),
+    });
     this.#transfers = new TransferMeter(bus, this.#shards);
     this.#shards.onArrived((shard, arrived) => this.#current?.groupArrived(shard, arrived));
   }
@@ -153,42 +153,29 @@ export class TrainingRun {
       outcome: interrupted ? "interrupted" : "finished",
       step: this.#step,
       state: this.#state(),
-      evaluations: this.#evaluations,
-      samples: this.#samples,
+      ...this.#evaluation.results,
     };
   }
 
   async #allSteps(): Promise<void> {
-    const { plan, evaluation, checkpointing } = this.#options;
-    if (evaluation?.atStart === true && this.#step === 0) await this.#evaluate();
+    const { plan, checkpointing } = this.#options;
     const begunAt = this.#step;
-    if (begunAt === 0) await this.#generate();
-    // One that was stopped while it evaluated saved without that evaluation.
-    let evaluatedStep = this.#history.hasEvaluation(this.#step) ? this.#step : undefined;
-    if (isEvaluationDue(evaluation, this.#step) && evaluatedStep === undefined) {
-      await this.#evaluate();
-      evaluatedStep = this.#step;
-    }
+    await this.#evaluation.beforeTraining(begunAt);
     this.#phases.begin("training");
     while (this.#step < plan.totalSteps) {
       if (this.#stopRequested) return;
       await this.#trainStep();
-      const isLast = this.#step === plan.totalSteps;
       // Evaluated first, so that the checkpoint's history holds its evaluation, as transformers' does.
-      let isBest = false;
-      if (isEvaluationDue(evaluation, this.#step) || (isLast && evaluation?.atEnd === true)) {
-        isBest = await this.#evaluate();
-        evaluatedStep = this.#step;
-        if (!isLast) this.#phases.begin("training");
-      }
-      if (this.#saveRequested || (isBest && checkpointing?.whenBest) || this.#isSaveDue(isLast)) {
+      const isBest = await this.#evaluation.afterStep(this.#step);
+      const isSaveDue = this.#isSaveDue(this.#step === plan.totalSteps);
+      if (this.#saveRequested || (isBest && checkpointing?.whenBest) || isSaveDue) {
         await this.#save();
       }
     }
-    if (evaluation?.atEnd === true && evaluatedStep !== this.#step) await this.#evaluate();
+    await this.#evaluation.afterTraining(this.#step);
     this.#history.finished(this.#step);
     // Where nothing was left to train, workers need not be there.
-    if (this.#step > begunAt) await this.#generate();
+    if (this.#step > begunAt) await this.#evaluation.generate(this.#step);
   }
 
   async #trainStep(): Promise<void> {
@@ -274,56 +261,6 @@ export class TrainingRun {
     } finally {
       this.#current = undefined;
     }
-  }
-
-  /** Whether the result is the best so far. */
-  async #evaluate(): Promise<boolean> {
-    const { evaluation, bus } = this.#options;
-    if (evaluation === undefined || evaluation.batches.length === 0) return false;
-    this.#phases.begin("evaluating");
-    const startedAt = performance.now();
-    const work = new EvaluationWork({
-      step: this.#step,
-      jury: this.#court.juryOf("evaluation", this.#step),
-      batches: evaluation.batches,
-      version: this.#updates.numUpdates,
-      objective: this.#options.job.objective,
-      leases: this.#leaseTable(evaluation.batches.length),
-    });
-    const { lossSum, weight, scores } = await this.#work(work, work.completed);
-    const loss = lossSum / weight;
-    const result: EvaluationResult = {
-      step: this.#step,
-      loss,
-      weight,
-      seconds: (performance.now() - startedAt) / 1000,
-      metrics: metricsOf(objectiveOf(this.#options.job.objective.kind), loss, scores),
-    };
-    this.#evaluations.push(result);
-    if (isEvaluationDue(evaluation, this.#step)) this.#updates.evaluated(result);
-    bus.publish({ type: "evaluation.completed", ...result });
-    return this.#history.evaluated(result);
-  }
-
-  async #generate(): Promise<void> {
-    const { generation, bus } = this.#options;
-    if (generation === undefined || this.#history.hasSample(this.#step)) return;
-    this.#phases.begin("generating");
-    const { prompt, maxNewTokens, endTokenIds, promptText, isChat = false } = generation;
-    const work = new GenerationWork({
-      version: this.#updates.numUpdates,
-      prompt,
-      maxNewTokens,
-      endTokenIds,
-      leases: this.#leaseTable(1),
-      onResult: (workerId) => this.#court.brought(workerId),
-    });
-    const tokens = await this.#work(work, work.completed);
-    const text = await generation.decode(tokens);
-    const sample = { step: this.#step, prompt: promptText, text, ...(isChat ? { isChat } : {}) };
-    this.#samples.push({ ...sample, tokens });
-    this.#history.sampled({ ...sample, tokens });
-    bus.publish({ type: "sample.generated", ...sample });
   }
 
   /**
