@@ -1,23 +1,18 @@
 import type { TensorStates } from "#lib/core/shard-arrays";
-import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
 import { StepUpdate } from "#lib/optim/index";
-import { Checkpointer } from "./checkpointer.js";
 import type { Court } from "./court.js";
-import { isDue } from "./due.js";
 import { EvaluationRun } from "./evaluation-run.js";
 import { firstLeaseId, LeaseTable } from "./leases.js";
 import { defaultBytesAfterReportMs, defaultLeaseTimeoutMs } from "./limits.js";
 import type { CheckpointState, CoordinatorOptions, RunOutcome } from "./options.js";
 import { RunHistory } from "./run-history.js";
 import { RunPhases } from "./run-phases.js";
+import { RunSaves } from "./run-saves.js";
 import type { ShardGroup } from "./shards.js";
 import type { TaskQueue, Work } from "./task-queue.js";
 import { TrainingStep } from "./training-step.js";
 import { TransferMeter } from "./transfer-meter.js";
-
-/** Errors of workers: the shards and what they hold are whole. */
-const ofWorkers: ErrorCode[] = ["E_WORKERS_EXHAUSTED", "E_WORKER_FAILED", "E_GROUP_DIVERGED"];
 
 /**
  * The sequence of the run: evaluate, then for each step lease its groups, wait for all of them on
@@ -28,7 +23,7 @@ export class TrainingRun {
   readonly #queue: TaskQueue;
   readonly #shards: ShardGroup;
   readonly #court: Court;
-  readonly #checkpointer: Checkpointer | undefined;
+  readonly #saves: RunSaves;
   readonly #history: RunHistory;
   readonly #evaluation: EvaluationRun;
   readonly #transfers: TransferMeter;
@@ -38,13 +33,11 @@ export class TrainingRun {
   readonly #stopped: Promise<never>;
   #stop: () => void = () => {};
   #stopRequested = false;
-  #saveRequested = false;
   #nextLeaseId = firstLeaseId();
   /** Steps completed. */
   #step: number;
   /** Its updates made are the version that is published. */
   readonly #updates: StepUpdate;
-  #savedStep: number;
   #hasEnded = false;
   readonly #phases: RunPhases;
   #isUpdating = false;
@@ -61,7 +54,7 @@ export class TrainingRun {
     this.#shards = parts.shards;
     this.#court = parts.court;
     this.#phases = new RunPhases(parts.options.bus);
-    const { checkpointing, bus, resume } = parts.options;
+    const { bus, resume } = parts.options;
     this.#failure = new Promise<never>((_resolve, reject) => {
       this.#fail = reject;
     });
@@ -71,16 +64,7 @@ export class TrainingRun {
     // Whoever waits for the run sees these; nobody may be waiting yet.
     this.#failure.catch(() => {});
     this.#stopped.catch(() => {});
-    this.#checkpointer =
-      checkpointing === undefined
-        ? undefined
-        : new Checkpointer({
-            checkpointing,
-            bus,
-            onError: (error) => this.#fail(error),
-          });
     this.#step = resume?.state.step ?? 0;
-    this.#savedStep = this.#step;
     const { job, updates } = parts.options;
     this.#updates = new StepUpdate(job.layout, updates, resume?.state);
     this.#history = new RunHistory(parts.options);
@@ -92,6 +76,13 @@ export class TrainingRun {
       updates: this.#updates,
       newLeases: (numItems) => this.#leaseTable(numItems),
       carryOut: async (work, completed) => this.#work(work, completed),
+    });
+    this.#saves = new RunSaves({
+      options: parts.options,
+      shards: parts.shards,
+      updates: this.#updates,
+      state: () => this.#state(),
+      onError: (error) => this.#fail(error),
     });
     this.#transfers = new TransferMeter(bus, this.#shards);
     this.#shards.onArrived((shard, arrived) => this.#current?.groupArrived(shard, arrived));
@@ -115,9 +106,7 @@ export class TrainingRun {
 
   /** The step in progress is finished and saved. @returns false where that was asked for already */
   requestSave(): boolean {
-    const isNew = !this.#saveRequested && !this.#stopRequested && !this.#hasEnded;
-    this.#saveRequested = true;
-    return isNew;
+    return this.#saves.request() && !this.#stopRequested && !this.#hasEnded;
   }
 
   /**
@@ -138,17 +127,16 @@ export class TrainingRun {
       await this.#allSteps();
     } catch (error) {
       if (!(error instanceof StoppedEarly)) {
-        await this.#saveBeforeFailing(error);
+        // The run's failure has been told, so this may not wait on `orFailure`.
+        await this.#saves.beforeFailing(error, this.#step, this.#isUpdating);
         throw error;
       }
     } finally {
       this.#hasEnded = true;
     }
     const interrupted = this.#step < plan.totalSteps;
-    // A stop in the evaluation after the last step leaves the end to be saved, too.
-    if ((interrupted || this.#isSaveDue(true)) && this.#savedStep !== this.#step)
-      await this.#save();
-    await this.#orFailure(this.#checkpointer?.settled() ?? Promise.resolve());
+    await this.#orFailure(this.#saves.atEnd(this.#step, interrupted));
+    await this.#orFailure(this.#saves.settled());
     return {
       outcome: interrupted ? "interrupted" : "finished",
       step: this.#step,
@@ -158,7 +146,7 @@ export class TrainingRun {
   }
 
   async #allSteps(): Promise<void> {
-    const { plan, checkpointing } = this.#options;
+    const { plan } = this.#options;
     const begunAt = this.#step;
     await this.#evaluation.beforeTraining(begunAt);
     this.#phases.begin("training");
@@ -167,10 +155,7 @@ export class TrainingRun {
       await this.#trainStep();
       // Evaluated first, so that the checkpoint's history holds its evaluation, as transformers' does.
       const isBest = await this.#evaluation.afterStep(this.#step);
-      const isSaveDue = this.#isSaveDue(this.#step === plan.totalSteps);
-      if (this.#saveRequested || (isBest && checkpointing?.whenBest) || isSaveDue) {
-        await this.#save();
-      }
+      await this.#orFailure(this.#saves.afterStep(this.#step, isBest));
     }
     await this.#evaluation.afterTraining(this.#step);
     this.#history.finished(this.#step);
@@ -261,39 +246,6 @@ export class TrainingRun {
     } finally {
       this.#current = undefined;
     }
-  }
-
-  /**
-   * Workers that fail for good take no weights with them: what was trained since the last save is
-   * kept. Not in the middle of an update, when one shard may be a version ahead of another.
-   */
-  async #saveBeforeFailing(error: unknown): Promise<void> {
-    const isWorkers = isLockstepError(error) && ofWorkers.includes(error.code);
-    // The run's failure has been told, so this may not wait on `orFailure`; an error here adds nothing.
-    if (isWorkers && !this.#isUpdating && this.#step > this.#savedStep) {
-      await this.#beginSave().catch(() => {});
-    }
-    // One that has begun, or is tried again.
-    await this.#checkpointer?.settled();
-  }
-
-  #isSaveDue(isLast: boolean): boolean {
-    const { everySteps, atEnd } = this.#options.checkpointing ?? {};
-    return isDue(everySteps, this.#step) || (isLast && atEnd === true);
-  }
-
-  async #save(): Promise<void> {
-    this.#savedStep = this.#step;
-    this.#saveRequested = false;
-    await this.#orFailure(this.#beginSave());
-  }
-
-  async #beginSave(): Promise<void> {
-    await this.#checkpointer?.begin(
-      async (into) => this.#shards.snapshot(into),
-      this.#state(),
-      this.#updates.tensorStates,
-    );
   }
 
   async #work<T>(work: Work, completed: Promise<T>): Promise<T> {
