@@ -86,14 +86,16 @@ export class HttpAccess {
     return { status: 401, error: "the token is wrong" };
   }
 
-  /** Whether the request has the cookie of a session. */
+  /** Whether the request has the cookie of a session; browsers send those of all paths and domains of a name. */
   isSignedIn({ headers }: Pick<HttpQuestion, "headers">): boolean {
-    const name = this.#cookieName(headers);
-    const session = text(headers["cookie"])
+    const prefix = `${this.#cookieName(headers)}=`;
+    return text(headers["cookie"])
       .split(/; */)
-      .find((cookie) => cookie.startsWith(`${name}=`))
-      ?.slice(name.length + 1);
-    const [expiry = "", seal = ""] = session?.split(".") ?? [];
+      .some((cookie) => cookie.startsWith(prefix) && this.#isSession(cookie.slice(prefix.length)));
+  }
+
+  #isSession(session: string): boolean {
+    const [expiry = "", seal = ""] = session.split(".");
     if (!timingSafeEqual(digest(seal), digest(this.#seal(expiry)))) return false;
     return Number(expiry) * 1000 > Date.now();
   }

@@ -128,6 +128,10 @@ test("the form begins a session, whose cookie is not the token and is kept from 
   const theirs = String(stranger.headers["set-cookie"]?.[0]).split(";")[0]?.split("=")[1];
   const headers = { cookie: `${name}=${theirs}` };
   assert.equal((await ask({ path: "/metrics", headers })).status, 401);
+  // One of another path or domain of the same name comes beside ours, before or after it.
+  for (const both of [`${name}=${theirs}; ${session}`, `${session}; ${name}=${theirs}`]) {
+    assert.equal((await ask({ path: "/metrics", headers: { cookie: both } })).status, 200, both);
+  }
 });
 
 test("wrong tokens are answered ten times at once, then by time; sessions go on", async (t) => {
