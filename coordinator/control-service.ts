@@ -52,7 +52,7 @@ export class ControlService implements ControlHandlers {
     this.#options = options;
   }
 
-  /** @throws E_WORKER_QUARANTINED, E_DEVICE_KIND_MISMATCH */
+  /** @throws E_WORKER_QUARANTINED, E_TOO_MANY_WORKERS */
   async register(request: RegisterRequest, { certificate }: Knock): Promise<RegisterReply> {
     const { membership, quarantine, bus, shards, life } = this.#options;
     const { jobJson, shardAddresses, heartbeatIntervalMs } = this.#options;
@@ -216,6 +216,17 @@ export class ControlService implements ControlHandlers {
     bus.publish({ type, workerId, reason });
     queue.releaseWorker(workerId, `${workerId} was lost: ${reason}`);
     onMembersChanged();
+  }
+
+  /** Members of other kinds of device than the run's. */
+  removeOtherKinds(kind: string): void {
+    const { membership, bus } = this.#options;
+    const others = membership.members().filter(({ deviceKind }) => deviceKind !== kind);
+    for (const { workerId, deviceKind } of others) {
+      this.removeWorker(workerId, `its device is "${deviceKind}", and most workers have "${kind}"`);
+    }
+    const text = `the run computes on devices of the kind "${kind}", which most workers have`;
+    bus.publish({ type: "note", text });
   }
 
   /** To be called regularly. */

@@ -6,6 +6,7 @@ import { readWireSpace } from "#lib/core/wire-space";
 import type { WireSecurity } from "#lib/wire/security";
 import { Court } from "./court.js";
 import { ControlService } from "./control-service.js";
+import { DeviceKinds } from "./device-kinds.js";
 import { FrontDoor } from "./front-door.js";
 import {
   defaultHeartbeatIntervalMs,
@@ -32,6 +33,7 @@ import { VerifiedShare } from "./verified-share.js";
 export class Coordinator {
   readonly #options: CoordinatorOptions;
   readonly #security: WireSecurity;
+  readonly #kinds: DeviceKinds;
   readonly #membership: Membership;
   readonly #quarantine = new Quarantine(() => performance.now());
   readonly #queue = new TaskQueue();
@@ -48,11 +50,14 @@ export class Coordinator {
   constructor(options: CoordinatorOptions) {
     this.#options = options;
     this.#security = options.security ?? {};
+    const now = (): number => performance.now();
+    const { door, plannedWorkers, kindWaitMs: waitMs } = options;
+    this.#kinds =
+      door?.kinds ?? new DeviceKinds({ plannedWorkers, deterministic: true, waitMs, now });
     this.#membership = new Membership({
       heartbeatTimeoutMs: options.heartbeatTimeoutMs ?? defaultHeartbeatTimeoutMs,
-      deterministic: options.deterministic ?? true,
-      deviceKind: options.resume?.deviceKind ?? undefined,
-      now: () => performance.now(),
+      kinds: this.#kinds,
+      now,
     });
   }
 
@@ -76,7 +81,10 @@ export class Coordinator {
     bus.publish({ type: "phase.changed", phase: "preparing", detail: "loading the weights" });
     const door =
       this.#options.door ??
-      (await FrontDoor.open({ bus, security: this.#security, listenHost, listenPort }));
+      (await FrontDoor.open({
+        ...{ bus, security: this.#security, listenHost, listenPort },
+        kinds: this.#kinds,
+      }));
     let shards: ShardGroup | undefined;
     try {
       const frozen =
@@ -143,6 +151,10 @@ export class Coordinator {
         onNobodyLeft: (error) => run.fail(error),
         onMembersChanged: () => run.membersChanged(this.#membership.size),
       });
+      this.#kinds.watch({
+        switched: (kind) => control.removeOtherKinds(kind),
+        forsaken: (error) => run.fail(error),
+      });
       this.#parts = { door, shards, control, run };
       this.#ticker = setInterval(() => {
         control.removeSilentWorkers();
@@ -179,9 +191,9 @@ export class Coordinator {
     }
   }
 
-  /** Of the first worker that did something; undefined before one came. */
+  /** Of the devices that the run computes on; undefined while that is open. */
   get deviceKind(): string | undefined {
-    return this.#membership.deviceKind;
+    return this.#kinds.kind;
   }
 
   /** Finishes the step in progress, saves a checkpoint, and ends the run as `interrupted`. */

@@ -19,11 +19,14 @@ import { GrpcServer } from "#lib/wire/grpc-server";
 import { maxControlMessageBytes } from "#lib/wire/limits";
 import type { MemberPass } from "#lib/wire/member";
 import type { WireSecurity } from "#lib/wire/security";
+import type { DeviceKinds } from "./device-kinds.js";
 import { refusalsOf } from "./refused-connections.js";
 
 interface FrontDoorOptions {
   readonly bus: EventBus;
   readonly security: WireSecurity;
+  /** Says who may come in. */
+  readonly kinds: DeviceKinds;
   readonly listenHost: string;
   /** 0 takes any free port. */
   readonly listenPort: number;
@@ -41,26 +44,22 @@ interface FinishedRun {
 const askAgainAfterMs = 250;
 
 /**
- * Where workers knock: listens before the job is known, tells those that come early to ask again, and
- * remembers the first, whose device may decide what is still open in the job.
+ * Where workers knock: listens before the job is known, and tells those that come early to ask again, whose
+ * devices may decide what is still open in the job.
  */
 export class FrontDoor implements ControlHandlers {
+  readonly kinds: DeviceKinds;
   readonly #server: GrpcServer;
-  readonly #firstDevice: Promise<RegisterRequest>;
-  #announce: (request: RegisterRequest) => void = () => {};
-  #giveUp: (error: unknown) => void = () => {};
+  readonly #bus: EventBus;
   #inner: ControlHandlers | undefined;
   #port = 0;
   #isClosing = false;
   #over: FinishedRun | undefined;
+  #isWaitTold = false;
 
-  private constructor({ bus, security }: FrontDoorOptions) {
-    this.#firstDevice = new Promise((resolve, reject) => {
-      this.#announce = resolve;
-      this.#giveUp = reject;
-    });
-    // Nobody may be waiting for it.
-    this.#firstDevice.catch(() => {});
+  private constructor({ bus, security, kinds }: FrontDoorOptions) {
+    this.kinds = kinds;
+    this.#bus = bus;
     this.#server = new GrpcServer({
       security,
       maxReceiveBytes: maxControlMessageBytes,
@@ -86,16 +85,6 @@ export class FrontDoor implements ControlHandlers {
 
   get port(): number {
     return this.#port;
-  }
-
-  /** The first worker that came, once one has. */
-  async firstDevice(): Promise<RegisterRequest> {
-    return this.#firstDevice;
-  }
-
-  /** Whoever waits for the first worker waits in vain. */
-  fail(error: unknown): void {
-    this.#giveUp(error);
   }
 
   /** The job is known: workers get in from now on. */
@@ -137,8 +126,11 @@ export class FrontDoor implements ControlHandlers {
       }
       throw new LockstepError("E_RUN_OVER", { directory });
     }
-    this.#announce(request);
-    if (this.#inner !== undefined && !this.#isClosing) return this.#inner.register(request, knock);
+    const isOpen = this.#inner !== undefined && !this.#isClosing;
+    if (!isOpen) this.kinds.knocked(request, knock.certificate);
+    else if (this.kinds.admits(request, knock.certificate)) {
+      return this.#behind("").register(request, knock);
+    } else this.#tellWait();
     const nothing = { workerId: "", jobJson: "", shardAddresses: [], heartbeatIntervalMs: 0 };
     return { ...nothing, runId: "", epoch: 0, memberSecret: "", retryAfterMs: askAgainAfterMs };
   }
@@ -165,6 +157,13 @@ export class FrontDoor implements ControlHandlers {
 
   async reportFailure(request: ReportFailureRequest): Promise<void> {
     return this.#behind(request.workerId).reportFailure(request);
+  }
+
+  #tellWait(): void {
+    if (this.#isWaitTold || this.kinds.kind !== undefined) return;
+    this.#isWaitTold = true;
+    const detail = this.kinds.waiting;
+    this.#bus.publish({ type: "phase.changed", phase: "waiting-for-workers", detail });
   }
 
   /** A worker that a former coordinator knew is told to register. */

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
+import { type DeviceKinds, lifeOf } from "./device-kinds.js";
 
 interface WorkerInfo {
   /** Name that the worker would like; the id is made from it. */
@@ -28,10 +29,8 @@ interface Member extends WorkerInfo {
 interface MembershipOptions {
   /** Silence after which a worker counts as dead. */
   readonly heartbeatTimeoutMs: number;
-  /** Refuse workers whose results could differ in their last bits. */
-  readonly deterministic: boolean;
-  /** The only kind of device that takes part where results must not differ. @default that of the first worker that did something */
-  readonly deviceKind?: string | undefined;
+  /** Is told who comes, goes and computes. */
+  readonly kinds: DeviceKinds;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
 }
@@ -50,15 +49,9 @@ export class Membership {
   /** Of members that ever joined, by id. */
   readonly #known = new Map<string, Pick<Member, "incarnation" | "deviceKind">>();
   readonly #idsByLife = new Map<string, string>();
-  #workedKind: string | undefined;
 
   constructor(options: MembershipOptions) {
     this.#options = options;
-  }
-
-  /** Kind of device that this run computes on: of the first worker that did something, else of the first that is here. */
-  get deviceKind(): string | undefined {
-    return this.#workedKind ?? this.members()[0]?.deviceKind;
   }
 
   get size(): number {
@@ -78,29 +71,16 @@ export class Membership {
     return (this.#members.get(workerId) ?? this.#known.get(workerId))?.incarnation;
   }
 
-  /**
-   * What a worker computed is part of the run: its kind of device holds from now on. One that left before
-   * that leaves the choice to who comes next.
-   */
+  /** What a worker of now or of before computed is part of the run. */
   worked(workerId: string): void {
-    this.#workedKind ??= (this.#members.get(workerId) ?? this.#known.get(workerId))?.deviceKind;
+    const { deviceKind } = this.#members.get(workerId) ?? this.#known.get(workerId) ?? {};
+    if (deviceKind !== undefined) this.#options.kinds.worked(deviceKind);
   }
 
-  /**
-   * One device kind holds for the whole run: the first worker's, or what it had before.
-   * @throws E_DEVICE_KIND_MISMATCH, E_TOO_MANY_WORKERS
-   */
+  /** @throws E_TOO_MANY_WORKERS */
   join(info: WorkerInfo): Member {
     if (this.#members.size >= maxMembers) {
       throw new LockstepError("E_TOO_MANY_WORKERS", { host: info.host, limit: maxMembers });
-    }
-    const { deterministic, deviceKind = this.deviceKind ?? info.deviceKind } = this.#options;
-    if (deterministic && info.deviceKind !== deviceKind) {
-      throw new LockstepError("E_DEVICE_KIND_MISMATCH", {
-        worker: `${info.name || "unnamed"} (${info.host}, pid ${info.pid})`,
-        expected: deviceKind,
-        got: info.deviceKind,
-      });
     }
     const { name, host, pid, deviceType, incarnation, secret, certificate } = info;
     const member: Member = {
@@ -112,6 +92,7 @@ export class Membership {
       state: "compiling",
     };
     this.#members.set(member.workerId, member);
+    this.#options.kinds.entered(member);
     return member;
   }
 
@@ -137,6 +118,7 @@ export class Membership {
   remove(workerId: string): Member | undefined {
     const member = this.#members.get(workerId);
     this.#members.delete(workerId);
+    if (member !== undefined) this.#options.kinds.left(member);
     return member;
   }
 
@@ -151,8 +133,8 @@ export class Membership {
    * and answers for what it did before. A late call of a former registration shows another secret. Who says that it is
    * an incarnation and comes with another certificate is somebody else.
    */
-  #idOf({ name, incarnation, deviceKind, certificate = "" }: WorkerInfo): string {
-    const life = JSON.stringify([incarnation, certificate]);
+  #idOf({ name, incarnation, deviceKind, certificate }: WorkerInfo): string {
+    const life = lifeOf(incarnation, certificate);
     const own = this.#idsByLife.get(life);
     if (own !== undefined) return own;
     const base = name.replace(/[^\w.:@-]+/g, "-").slice(0, maxNameChars) || "worker";

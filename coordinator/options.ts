@@ -88,7 +88,10 @@ export interface CoordinatorOptions {
   readonly listenHost?: string;
   /** 0 takes any free port. @default 0 */
   readonly listenPort?: number;
-  /** Where workers knock already; the coordinator closes it. @default one on listenHost and listenPort */
+  /**
+   * Where workers knock already, and who of them may come in; the coordinator closes it.
+   * @default one on listenHost and listenPort, for workers of one kind
+   */
   readonly door?: FrontDoor;
   /** Host under which workers reach the shards, where it differs from `listenHost`. */
   readonly advertiseHost?: string;
@@ -153,8 +156,8 @@ export interface CoordinatorOptions {
   readonly countsPadding?: boolean;
   /** Floating-point operations of a token, forward and backward, for the history. @default 0 */
   readonly flosPerToken?: number;
-  /** Refuse workers of another device kind. @default true */
-  readonly deterministic?: boolean;
+  /** Without a door: how long a kind of device that few have is not chosen. @default 30000 */
+  readonly kindWaitMs?: number;
   /** @default 2000 */
   readonly heartbeatIntervalMs?: number;
   /** @default 10000 */
@@ -165,8 +168,6 @@ export interface CoordinatorOptions {
   readonly bytesAfterReportMs?: number;
   readonly resume?: {
     readonly state: CheckpointState;
-    /** Kind of the device that computed before: it holds for this process too. null: the first worker's. */
-    readonly deviceKind?: string | null;
     /** Fills what the optimizer keeps of whole tensors; absent: it keeps nothing. */
     readonly loadTensorStates?: (states: TensorStates) => Promise<void>;
     /** Fills what the optimizer keeps of a range, by name; masters come from `loadMasters`. */

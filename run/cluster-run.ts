@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { Coordinator } from "#coordinator/coordinator";
+import { DeviceKinds } from "#coordinator/device-kinds";
 import { FrontDoor } from "#coordinator/front-door";
 import { CoordinatorHttp } from "#coordinator/http";
 import { CoordinatorMetrics } from "#coordinator/metrics";
@@ -18,7 +19,7 @@ import { finishRun, savedSoFar } from "./finish.js";
 import { httpSecurity } from "./http-security.js";
 import { checkMessages } from "./message-limits.js";
 import { claimOutputDirectory, type OutputClaim } from "./output-directory.js";
-import { incarnationsOf } from "./own-workers.js";
+import { incarnationsOf, isStartedHere } from "./own-workers.js";
 import { prepareRun } from "./prepare.js";
 import type { PreparedRun } from "./prepared-run.js";
 import { pushOf, type PushResult } from "./push.js";
@@ -198,7 +199,7 @@ class Cluster {
   /** Ends the run with this error, wherever it is. */
   #fail(error: unknown): void {
     this.#failure ??= { error };
-    this.#door?.fail(error);
+    this.#door?.kinds.giveUp(error);
     this.coordinator?.fail(error);
   }
 
@@ -247,7 +248,17 @@ class Cluster {
     );
     // Workers would refuse to send it.
     assertSendAllowed(hostPort(config.advertise_host ?? host, port), security);
-    const door = await FrontDoor.open({ bus, security, listenHost: host, listenPort: port });
+    const door = await FrontDoor.open({
+      ...{ bus, security, listenHost: host, listenPort: port },
+      kinds: new DeviceKinds({
+        plannedWorkers: config.workers,
+        deterministic: config.deterministic,
+        fixedKind: this.#start.resume?.record.deviceKind ?? undefined,
+        isOwn: this.#startWorkers && isStartedHere,
+        forsakenAfterMs: config.lease_timeout_ms,
+        now: () => performance.now(),
+      }),
+    });
     this.#door = door;
     // From now on workers are answered; one of them may have to come before the job is known.
     this.#isReady = true;
@@ -285,8 +296,8 @@ class Cluster {
           return { bf16: bf16 === true, fp16: fp16 === true, reason };
         }
         const key = start.config.bf16 === "auto" ? "bf16" : "fp16";
-        detail(`waiting for the first worker, whose device decides ${key}: auto`);
-        const device = await door.firstDevice();
+        detail(`waiting for ${door.kinds.awaited}: their device decides ${key}: auto`);
+        const device = await door.kinds.device();
         const { advisesBf16: bf16, advisesFp16: fp16, deviceKind: reason } = device;
         return { bf16, fp16, reason };
       },
@@ -317,7 +328,7 @@ class Cluster {
     // Of while the job was not open yet.
     if (this.#failure !== undefined) coordinator.fail(this.#failure.error);
     if (resume !== undefined) {
-      void door.firstDevice().then(
+      void door.kinds.device().then(
         ({ deviceKind }) =>
           compareDevices(resume, deviceKind, {
             // All workers are of this machine: if one cannot take part, none can.

@@ -64,7 +64,6 @@ export async function coordinatorOptions(
       retryMs: config.save_retry_ms,
     },
     ...historyOf(run),
-    deterministic: config.deterministic,
     heartbeatIntervalMs: config.heartbeat_interval_ms,
     heartbeatTimeoutMs: config.heartbeat_timeout_ms,
     leaseTimeoutMs: config.lease_timeout_ms,
@@ -145,7 +144,6 @@ function resumedState(resume: ResumePoint | undefined): Pick<CoordinatorOptions,
   return {
     resume: {
       state: resume.state,
-      deviceKind: resume.record.deviceKind,
       loadStates: async (range, states) => resume.optimizer.readStates(range, states),
       loadTensorStates: async (states) => resume.optimizer.readTensorStates(states),
     },

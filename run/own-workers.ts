@@ -10,6 +10,9 @@ export const startedHere: Readonly<Record<string, string>> = { [variable]: life 
 /** What the incarnations of a process begin with that this one started. */
 export const incarnationsOf = (pid: number): string => `${life}/${pid}/`;
 
+/** Whether an incarnation is that of a process that this one started. */
+export const isStartedHere = (incarnation: string): boolean => incarnation.startsWith(`${life}/`);
+
 /** A worker's own incarnation, by which whoever started it knows it. */
 export function supervisedIncarnation(): string {
   return `${process.env[variable] ?? ""}/${process.pid}/${randomBytes(12).toString("hex")}`;

@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { test } from "node:test";
 import fc from "fast-check";
 import { type Lease, LeaseTable } from "#coordinator/leases";
+import { DeviceKinds } from "#coordinator/device-kinds";
 import { Membership } from "#coordinator/membership";
 import { TaskQueue, type Work } from "#coordinator/task-queue";
 
@@ -103,7 +104,7 @@ test("a member is silent only after its timeout, and an id is one process' for g
   const clock = { ms: 0 };
   const membership = new Membership({
     heartbeatTimeoutMs: 50,
-    deterministic: true,
+    kinds: new DeviceKinds({ plannedWorkers: 1, deterministic: true, now: () => clock.ms }),
     now: () => clock.ms,
   });
   const info = {
@@ -128,53 +129,6 @@ test("a member is silent only after its timeout, and an id is one process' for g
   assert.throws(() => membership.seen("gpu"), { code: "E_UNKNOWN_WORKER" });
   assert.equal(membership.join({ ...info, incarnation: "another" }).workerId, "gpu-2");
   assert.equal(membership.join(info).workerId, "gpu", "the same process, and no second voice");
-});
-
-test("another device kind is refused while results must be equal", () => {
-  const info = {
-    name: "",
-    host: "h",
-    pid: 1,
-    deviceKind: "A",
-    deviceType: "cpu" as const,
-    ...life,
-  };
-  const strict = new Membership({ heartbeatTimeoutMs: 50, deterministic: true, now: () => 0 });
-  const member = strict.join(info);
-  strict.worked(member.workerId);
-  strict.remove(member.workerId);
-  assert.throws(() => strict.join({ ...info, deviceKind: "B" }), {
-    code: "E_DEVICE_KIND_MISMATCH",
-    message: /"B".*"A"/,
-  });
-  const loose = new Membership({ heartbeatTimeoutMs: 50, deterministic: false, now: () => 0 });
-  loose.join(info);
-  assert.equal(loose.join({ ...info, deviceKind: "B" }).deviceKind, "B");
-});
-
-test("a device kind that did nothing and left is not the run's", () => {
-  const info = { name: "", host: "h", pid: 1, deviceType: "cpu" as const, ...life };
-  const options = { heartbeatTimeoutMs: 50, deterministic: true, now: () => 0 };
-  const membership = new Membership(options);
-  const a = membership.join({ ...info, deviceKind: "A" });
-  assert.throws(() => membership.join({ ...info, deviceKind: "B" }), /"B".*"A"/, "A is here");
-  const second = membership.join({ ...info, deviceKind: "A", incarnation: "2" });
-  membership.remove(a.workerId);
-  assert.throws(() => membership.join({ ...info, deviceKind: "B" }), /"B".*"A"/, "one is left");
-  membership.remove(second.workerId);
-  assert.equal(membership.deviceKind, undefined);
-  const b = membership.join({ ...info, deviceKind: "B", incarnation: "3" });
-  assert.equal(membership.deviceKind, "B");
-  // What was computed before its worker left counts.
-  membership.remove(b.workerId);
-  membership.worked(b.workerId);
-  assert.equal(membership.deviceKind, "B");
-  assert.throws(() => membership.join({ ...info, deviceKind: "A" }), /"A".*"B"/);
-  membership.worked(a.workerId);
-  assert.equal(membership.deviceKind, "B", "the first that did something");
-  // A run that goes on keeps its kind, though none of it is here.
-  const resumed = new Membership({ ...options, deviceKind: "C" });
-  assert.throws(() => resumed.join({ ...info, deviceKind: "B" }), /"B".*"C"/);
 });
 
 const workOf = (leases: LeaseTable): Work & { readonly accepted: number[] } => {
@@ -301,7 +255,7 @@ test("a result that is refused leaves its item open", async () => {
 test("whoever joins again and again fills no table, and no label with what it likes", () => {
   const membership = new Membership({
     heartbeatTimeoutMs: 1_000,
-    deterministic: true,
+    kinds: new DeviceKinds({ plannedWorkers: 1, deterministic: true, now: () => 0 }),
     now: () => 0,
   });
   const join = (name: string): string => {

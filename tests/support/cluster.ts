@@ -227,6 +227,7 @@ export function coordinatorOptions(
     numShards: 2,
     gradientGroups: testGroups,
     plannedWorkers: 2,
+    kindWaitMs: 0,
     plan: testPlan(totalSteps),
     loadMasters,
     updates,

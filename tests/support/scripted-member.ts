@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import type { LossSum, WorkerJob } from "#lib/core/job";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { BulkClient } from "#lib/wire/bulk-client";
@@ -20,12 +21,16 @@ export const testIdentity = (name = "ghost"): RegisterRequest => ({
   ...{ advisesFp16: false, fp16Slowdown: 0 },
 });
 
-/** Registers, and shows that from then on. */
+/** Registers, as soon as it may, and shows that from then on. */
 export async function registered(
   control: ControlClient,
   identity = testIdentity(),
 ): Promise<RegisterReply & { readonly pass: MemberPass }> {
-  const reply = await control.register(identity);
+  let reply = await control.register(identity);
+  while (reply.retryAfterMs > 0) {
+    await delay(reply.retryAfterMs);
+    reply = await control.register(identity);
+  }
   const { runId, epoch, workerId, memberSecret: secret } = reply;
   const pass = { runId, epoch, workerId, secret };
   control.usePass(pass);

@@ -1,4 +1,5 @@
 import { hostPort } from "#lib/core/address";
+import { counted } from "#lib/core/format";
 import { entry } from "./define.js";
 
 /** Failures between processes: connections, frames, leases, workers. */
@@ -77,6 +78,11 @@ export const clusterErrors = {
     (d) =>
       `Worker ${d.worker} has the device kind "${d.got}", but this run computes on "${d.expected}": its sums would differ in their last bits.`,
     "Use machines of one kind, or set deterministic: false to give up equal bits.",
+  ),
+  E_DEVICE_KIND_GONE: entry<{ expected: string; got: string; seconds: number; workers: number }>(
+    (d) =>
+      `No worker with the device kind "${d.expected}", on which this run computes, has been here for ${d.seconds} s, and ${counted(d.workers, "worker")} of other kinds came, the last with "${d.got}".`,
+    "What was trained is saved. Start workers of the run's kind and go on with it, start a new one, or set deterministic: false to give up equal bits.",
   ),
   E_UNKNOWN_WORKER: entry<{ worker: string }>(
     (d) => `No worker ${d.worker} is registered here; it may have been declared dead.`,
