@@ -35,6 +35,10 @@ export const loraFields = {
     .describe(
       "LoRA+: the rate of B, and of trained norms and biases, is so many times learning_rate (name of LLaMA-Factory)",
     ),
+  use_dora: z
+    .boolean()
+    .default(false)
+    .describe("DoRA: rows of the adapted weights have norms that are trained apart"),
   use_rslora: z.boolean().default(false).describe("scale lora_alpha / sqrt(lora_r)"),
   ensure_weight_tying: z
     .boolean()

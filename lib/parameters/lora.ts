@@ -18,7 +18,8 @@ import { fillRange } from "#lib/core/wire-space";
 import type { ChoiceOptions, ChosenParameters, ParametersKind } from "./kind.js";
 import { saveAdapter } from "./lora-files.js";
 import { loraFields, type LoraSettings } from "./lora-keys.js";
-import { initialMatrix, layOutAdapter, loraMatrixOf } from "./lora-layout.js";
+import { layOutAdapter } from "./lora-layout.js";
+import { firstValues } from "./lora-start.js";
 import { numElements, type StartingModel, weightsIn } from "./model.js";
 
 /** Low-rank adapters (LoRA, Hu et al. 2021) beside weights that stay as they are. */
@@ -61,6 +62,7 @@ function chooseAdapters(
     target_modules: config.lora_target_modules,
     modules_to_save: saved.length === 0 ? null : saved,
     use_rslora: config.use_rslora,
+    use_dora: config.use_dora,
     ensure_weight_tying: config.ensure_weight_tying,
   };
   checkTargetPattern(asked);
@@ -102,14 +104,12 @@ function chooseAdapters(
     inputDropout: config.lora_dropout,
     modelChanges: tie === "untied" ? { tie_word_embeddings: false } : {},
     loadMasters: (range, into) =>
-      fillRange(layout, range, into, async (slot) => {
-        const matrix = loraMatrixOf(slot.name)?.matrix;
-        if (matrix === undefined) return source.read(slot.name);
-        return initialMatrix(matrix, slot.shape, seed, 1000 + matrices.indexOf(slot.name));
-      }),
+      fillRange(layout, range, into, (slot) =>
+        firstValues(slot, { facts, read: source.read, matrices, seed }),
+      ),
     loadFrozen: weightsIn(frozen, source),
     lines: [
-      `LoRA of rank ${rankOf(complete, paths[0] as string)} on ${paths.length} modules: ` +
+      `${complete.use_dora ? "DoRA" : "LoRA"} of rank ${rankOf(complete, paths[0] as string)} on ${paths.length} modules: ` +
         `${numTrained.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} parameters are trained`,
       ...tieLines[tie],
     ],

@@ -78,8 +78,8 @@ export const axolotlKeys: ForeignKeys = {
     merge: linearAndMore,
   } as ForeignKey,
   lora_fan_in_fan_out: ignored("it follows from the model", false),
-  peft_use_dora: fixed([false], "adapters here are plain LoRA"),
-  ...each("peft_use_rslora", renamed("use_rslora")),
+  peft_use_dora: renamed("use_dora"),
+  peft_use_rslora: renamed("use_rslora"),
   ...each(
     "lora_on_cpu lora_mlp_kernel lora_qkv_kernel lora_o_kernel peft_autocast_adapter_dtype",
     ignored(kernels, false),

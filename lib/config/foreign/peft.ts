@@ -1,6 +1,6 @@
 import { each, fixed, type ForeignKeys, ignored, method, renamed } from "./rules.js";
 
-const plain = "adapters here are plain LoRA";
+const plain = "adapters here are LoRA and DoRA";
 const notKept = "an adapter that is trained begins anew";
 
 /** Names of peft.LoraConfig, and of the options with which other programs fill it. */
@@ -24,7 +24,7 @@ export const peftKeys: ForeignKeys = {
   qalora_group_size: ignored("there is no QALoRA", 16),
   init_lora_weights: fixed([true], "A begins as in peft's default, B with zeros"),
   bias: fixed(["none"], "biases stay as they are"),
-  ...each("use_dora use_qalora use_bdlora lora_bias", fixed([false], plain)),
+  ...each("use_qalora use_bdlora lora_bias", fixed([false], plain)),
   ...each("rank_pattern alpha_pattern", fixed([{}], "every adapter has lora_r and lora_alpha")),
   ...each(
     "exclude_modules layers_to_transform layers_pattern",

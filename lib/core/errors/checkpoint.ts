@@ -87,7 +87,7 @@ export const checkpointErrors = {
   ),
   E_ADAPTER_UNSUPPORTED: entry<{ file: string; what: string }>(
     (d) => `${d.file} asks for ${d.what}, which is not supported.`,
-    "Use a plain LoRA adapter, or merge this one into its base model with peft (merge_and_unload).",
+    "Use a LoRA or DoRA adapter, or merge this one into its base model with peft (merge_and_unload).",
   ),
   E_ADAPTER_TARGET: entry<{ problem: string }>(
     (d) => `The adapter has nothing to adapt: ${d.problem}.`,

@@ -30,8 +30,8 @@ async function readAdapter(directory: string, base: BaseModel): Promise<void> {
   await closing(adapter, async () => {
     adapter.checkAgainst(base);
     for (const { path } of adapter.modules) {
-      await adapter.readMatrix(path, "A");
-      await adapter.readMatrix(path, "B");
+      await adapter.readPart(path, "A");
+      await adapter.readPart(path, "B");
     }
     const { config } = adapter;
     checkTargetPattern(config);
