@@ -140,6 +140,9 @@ export const freeKeys = [
   "deterministic",
 ] as const satisfies readonly ConfigKey[];
 
+/** Keys that checkpoints may be older than. */
+const laterKeys: readonly ConfigKey[] = [...objectiveKeys, "use_dora", "init_lora_weights"];
+
 /** The decisive keys with their values, in words that mean the same where two spellings do. */
 export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string, unknown>> {
   const metric = config.metric_for_best_model?.replace(/^eval_/, "") ?? "loss";
@@ -147,7 +150,7 @@ export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string
     ...pick(config, decisiveKeys),
     ...Object.fromEntries(
       // As in a checkpoint that was written before there was the key.
-      objectiveKeys.map((key) => [key, config[key] === defaultOf(key) ? null : config[key]]),
+      laterKeys.map((key) => [key, config[key] === defaultOf(key) ? null : config[key]]),
     ),
     ...decisiveOptimizerSettings(config),
     max_grad_norm: config.max_grad_norm ?? 0,

@@ -1,16 +1,18 @@
 import {
   type AdapterFacts,
   isInputMajor,
+  type LoraConfig,
   loraPartOf,
   type LoraPart,
   rowNorms,
 } from "#lib/checkpoint/peft/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { TensorSlot } from "#lib/core/parameter-layout";
-import { RandomStream } from "#lib/core/random";
+import { fillNormal, RandomStream } from "#lib/core/random";
 import type { StartingModel } from "./model.js";
 
 interface AdapterStart {
+  readonly config: Pick<LoraConfig, "init_lora_weights">;
   readonly facts: AdapterFacts;
   /** Weights of the base model. */
   readonly read: (name: string) => ReturnType<StartingModel["read"]>;
@@ -27,13 +29,14 @@ interface AdapterStart {
  */
 export async function firstValues(
   { name, shape }: TensorSlot,
-  { facts, read, matrices, seed }: AdapterStart,
+  { config, facts, read, matrices, seed }: AdapterStart,
 ): Promise<Float32Array> {
   const found = loraPartOf(name);
   if (found === undefined) return read(name);
   const { path, part } = found;
   if (part !== "magnitude") {
-    return initialMatrix(part, shape, seed, 1000 + matrices.indexOf(name));
+    const random = new RandomStream(seed, "initialization", 1000 + matrices.indexOf(name));
+    return initialMatrix(part, shape, config, random);
   }
   const isTransposed = isInputMajor(facts, path);
   const norms = rowNorms(await read(`${path}.weight`), {
@@ -46,20 +49,22 @@ export async function firstValues(
 }
 
 /**
- * A matrix as peft draws it (kaiming_uniform with a = sqrt(5)): A uniform within 1 / sqrt(inputs), B zeros.
- *
- * @param stream a number of the matrix's own
+ * A matrix as peft draws it: A uniform within 1 / sqrt(inputs) (kaiming_uniform with a = sqrt(5)) or, gaussian,
+ * normal with a deviation of 1 / r; B zeros.
  */
 function initialMatrix(
   matrix: Exclude<LoraPart, "magnitude">,
   shape: readonly number[],
-  seed: number,
-  stream: number,
+  { init_lora_weights: form }: AdapterStart["config"],
+  random: RandomStream,
 ): Float32Array {
   const [rows, columns] = shape as [number, number];
   const values = new Float32Array(rows * columns);
   if (matrix === "B") return values;
-  const random = new RandomStream(seed, "initialization", stream);
+  if (form === "gaussian") {
+    fillNormal(values, 1 / rows, random);
+    return values;
+  }
   const bound = 1 / Math.sqrt(columns);
   for (let i = 0; i < values.length; i++) values[i] = (2 * random.nextFloat64() - 1) * bound;
   return values;

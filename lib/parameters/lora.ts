@@ -1,7 +1,9 @@
 import {
   checkModuleNames,
   checkNoneTwice,
-  checkTargetPattern,
+  checkPatternsMatch,
+  checkLayers,
+  checkPatterns,
   classifierHeads,
   completeLoraConfig,
   defaultLoraConfig,
@@ -60,12 +62,18 @@ function chooseAdapters(
     lora_alpha: config.lora_alpha,
     lora_dropout: config.lora_dropout,
     target_modules: config.lora_target_modules,
+    exclude_modules: config.lora_exclude_modules,
+    layers_to_transform: config.lora_layers_to_transform,
+    layers_pattern: config.lora_layers_pattern,
+    rank_pattern: config.lora_rank_pattern ?? {},
+    alpha_pattern: config.lora_alpha_pattern ?? {},
+    init_lora_weights: config.init_lora_weights,
     modules_to_save: saved.length === 0 ? null : saved,
     use_rslora: config.use_rslora,
     use_dora: config.use_dora,
     ensure_weight_tying: config.ensure_weight_tying,
   };
-  checkTargetPattern(asked);
+  checkPatterns(asked);
   const { facts, tiedEmbedding: embedding } = base;
   const tie = tieOf(asked, base, embedding);
   const embeddingPath = embedding?.replace(/\.weight$/, "") ?? "";
@@ -74,12 +82,14 @@ function chooseAdapters(
     { ...asked, modules_to_save: config.lora_modules_to_save },
     { facts, weights: named },
   );
+  checkLayers(asked, base);
   const model = { facts, weights: tie === "untied" ? named : base.weights };
   const complete = completeLoraConfig(
     tie === "tied" ? { ...asked, modules_to_save: tiedModulesToSave(saved, embeddingPath) } : asked,
     model,
   );
   checkNoneTwice(complete, model);
+  checkPatternsMatch(complete, model);
   const {
     trained: layout,
     frozen,
@@ -105,11 +115,11 @@ function chooseAdapters(
     modelChanges: tie === "untied" ? { tie_word_embeddings: false } : {},
     loadMasters: (range, into) =>
       fillRange(layout, range, into, (slot) =>
-        firstValues(slot, { facts, read: source.read, matrices, seed }),
+        firstValues(slot, { facts, read: source.read, config: complete, matrices, seed }),
       ),
     loadFrozen: weightsIn(frozen, source),
     lines: [
-      `${complete.use_dora ? "DoRA" : "LoRA"} of rank ${rankOf(complete, paths[0] as string)} on ${paths.length} modules: ` +
+      `${complete.use_dora ? "DoRA" : "LoRA"} of ${ranksOf(complete, paths)} on ${paths.length} modules: ` +
         `${numTrained.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} parameters are trained`,
       ...tieLines[tie],
     ],
@@ -117,6 +127,12 @@ function chooseAdapters(
     save: (directory, content) =>
       saveAdapter(directory, { base, config: complete, layout }, content),
   };
+}
+
+/** The ranks of modules, in words. */
+function ranksOf(config: LoraConfig, paths: readonly string[]): string {
+  const ranks = [...new Set(paths.map((path) => rankOf(config, path)))].sort((a, b) => a - b);
+  return `rank ${ranks.length > 3 ? `${ranks[0]} to ${ranks.at(-1)}` : ranks.join(" and ")}`;
 }
 
 /** The module of a weight or bias. */

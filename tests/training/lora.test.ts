@@ -83,10 +83,19 @@ test("the saved adapter fits its base, has moved, and a resumed run ends with th
 });
 
 test("DoRA under dropout ends with the same adapter in one process, with workers, and resumed", async () => {
-  const dora = ["--no-bf16", "--use-dora", "--lora-dropout", "0.1"];
+  const dora = [
+    ...["--no-bf16", "--use-dora", "--lora-dropout", "0.1", "--init_lora_weights", "gaussian"],
+    ...["--lora_layers_to_transform", "0", "--lora_exclude_modules", "o_proj"],
+    ...[
+      "--lora_rank_pattern",
+      "{q_proj: 2, mlp.up_proj: 6}",
+      "--lora_alpha_pattern",
+      "{q_proj: 4}",
+    ],
+  ];
   const local = await run("train-local", "local-dora", ...dora);
   assert.equal(local.code, 0, local.stderr);
-  assert.match(local.lines.join("\n"), /DoRA of rank 4/);
+  assert.match(local.lines.join("\n"), /DoRA of rank 2 and 4 and 6 on 6 modules/);
   const saving = [...dora, "--save-strategy", "steps", "--save-steps", "3"];
   const cluster = await run("train", "dora", ...saving, "--workers", "2");
   assert.equal(mastersOf(cluster), mastersOf(local));
@@ -103,6 +112,11 @@ test("DoRA under dropout ends with the same adapter in one process, with workers
     const moved = relativeError(await adapter.readPart(path, "magnitude"), initial);
     assert.ok(moved > 1e-4 && moved < 0.5, `${path} moved by ${moved}`);
   }
+  const ranks = adapter.modules.map(({ path, rank }) => [path.replace(/^.*\./, ""), rank]);
+  assert.deepEqual(Object.fromEntries(ranks), {
+    ...{ down_proj: 4, gate_proj: 4, up_proj: 6, k_proj: 4, q_proj: 2, v_proj: 4 },
+  });
+  assert.ok(adapter.modules.every(({ path }) => path.startsWith("model.layers.0.")));
   await adapter.close();
   await base.close();
 });

@@ -7,7 +7,8 @@ export {
   parseLoraConfig,
 } from "./lora-config.js";
 export { addLowRank, mergedTensors, type MergeOptions, rescaleRows, rowNorms } from "./merge.js";
-export { checkModuleNames, checkNoneTwice, checkTargetPattern } from "./module-names.js";
+export { checkModuleNames, checkNoneTwice } from "./module-names.js";
+export { checkLayers, checkPatterns, checkPatternsMatch } from "./module-patterns.js";
 export {
   adapterKey,
   loraKey,

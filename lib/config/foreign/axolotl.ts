@@ -23,7 +23,6 @@ const perEpoch = (what: string): ForeignKey =>
 
 const liger = "axolotl.integrations.liger.LigerPlugin";
 const cutLoss = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin";
-const targets = fixed([null], "lora_target_modules alone chooses; it may be a regular expression");
 
 /** Modules that "all-linear" does not mean. */
 const notLinear = ["embed_tokens", "lm_head", "wte", "wpe"];
@@ -84,7 +83,9 @@ export const axolotlKeys: ForeignKeys = {
     "lora_on_cpu lora_mlp_kernel lora_qkv_kernel lora_o_kernel peft_autocast_adapter_dtype",
     ignored(kernels, false),
   ),
-  ...each("peft_layers_to_transform peft_layers_pattern lora_layers_to_transform", targets),
+  peft_layers_to_transform: renamed("lora_layers_to_transform"),
+  peft_layers_pattern: renamed("lora_layers_pattern"),
+  peft_init_lora_weights: renamed("init_lora_weights"),
   datasets: renamed("dataset"),
   test_datasets: renamed("eval_dataset"),
   pretraining_dataset: fixed([null], "write datasets, with type: completion"),

@@ -4,7 +4,7 @@ import {
   AdapterDirectory,
   type BaseModel,
   checkModuleNames,
-  checkTargetPattern,
+  checkPatterns,
   completeLoraConfig,
   formatLoraConfig,
   parseLoraConfig,
@@ -34,7 +34,7 @@ async function readAdapter(directory: string, base: BaseModel): Promise<void> {
       await adapter.readPart(path, "B");
     }
     const { config } = adapter;
-    checkTargetPattern(config);
+    checkPatterns(config);
     checkModuleNames(config, base);
     const complete = completeLoraConfig(config, base);
     parseLoraConfig(JSON.parse(formatLoraConfig(complete)), "what was written");
