@@ -35,7 +35,7 @@ export const decisiveKeys: readonly ConfigKey[] = [
   "fp16",
   "xla",
   "finetuning_type",
-  ...declaredKeys,
+  ...declaredKeys.filter((key) => key !== "adapter_name_or_path"),
   "metric_for_best_model",
   "greater_is_better",
   "seed",
@@ -74,6 +74,7 @@ export const freeKeys = [
   // The content of the weights is compared instead.
   "model_name_or_path",
   "model_revision",
+  "adapter_name_or_path",
   "special_tokens",
   // The rates that come of it and of the model are compared instead.
   "dropout",

@@ -28,6 +28,7 @@ export async function saveAdapter(
   await writeAdapterDirectory(directory, {
     config,
     dtype,
+    baseDigest: await base.digest(),
     tensors: adapterTensors(base, config, layout).map(({ name, slot }) => ({
       name,
       shape: slot.shape,

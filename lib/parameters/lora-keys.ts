@@ -51,6 +51,14 @@ export const loraFields = {
   lora_alpha_pattern: byModule(z.number().positive()).describe(
     "the same for lora_alpha: {q_proj: 32}",
   ),
+  adapter_name_or_path: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe(
+      "an adapter that is trained further, a directory or a name of the hub: keys of adapters that are not given are its own (name of LLaMA-Factory)",
+    ),
   init_lora_weights: z
     .union([z.literal(true), z.literal("gaussian")])
     .default(true)

@@ -19,6 +19,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { fillRange } from "#lib/core/wire-space";
 import type { ChoiceOptions, ChosenParameters, ParametersKind } from "./kind.js";
 import { saveAdapter } from "./lora-files.js";
+import { checkContinued, continuedConfig } from "./lora-continued.js";
 import { loraFields, type LoraSettings } from "./lora-keys.js";
 import { layOutAdapter } from "./lora-layout.js";
 import { firstValues } from "./lora-start.js";
@@ -46,14 +47,103 @@ export const lora = {
 function chooseAdapters(
   config: LoraSettings,
   base: StartingModel,
-  { seed, ...options }: ChoiceOptions,
+  { seed, isGiven, ...options }: ChoiceOptions,
 ): ChosenParameters {
   // What lies within a head is saved with it; peft would wrap it twice.
   const newModules = base.newWeights
     .map(moduleOf)
     .filter((path) => !classifierHeads.some((head) => `${path}.`.startsWith(`${head}.`)));
   const saved = [...new Set([...(config.lora_modules_to_save ?? []), ...newModules])];
-  const asked: LoraConfig = {
+  const ofSettings = configOf(config, base, saved);
+  checkPatterns(ofSettings);
+  const { adapter } = base;
+  // An adapter may name modules that its model does not have, as peft lets it.
+  const named = <T>(value: T, key: keyof LoraSettings): T | null =>
+    adapter === undefined || isGiven(key) ? value : null;
+  const continued = adapter === undefined ? undefined : { adapter, settings: config, isGiven };
+  const asked =
+    continued === undefined ? ofSettings : continuedConfig(ofSettings, continued, newModules);
+  const { facts, tiedEmbedding: embedding } = base;
+  const tie = tieOf(asked, base, embedding);
+  const layers = named(config.lora_layers_to_transform, "lora_layers_to_transform");
+  const embeddingPath = embedding?.replace(/\.weight$/, "") ?? "";
+  const weights = tie === "untouched" ? base.weights : withTiedHead(base, embeddingPath);
+  checkModuleNames(
+    {
+      ...ofSettings,
+      target_modules: named(config.lora_target_modules, "lora_target_modules"),
+      exclude_modules: named(config.lora_exclude_modules, "lora_exclude_modules"),
+      modules_to_save: named(config.lora_modules_to_save, "lora_modules_to_save"),
+    },
+    { facts, weights },
+  );
+  checkLayers({ ...ofSettings, layers_to_transform: layers }, base);
+  const model = { facts, weights: tie === "untied" ? weights : base.weights };
+  const complete = completeLoraConfig(
+    tie === "tied"
+      ? { ...asked, modules_to_save: tiedModulesToSave(asked.modules_to_save ?? [], embeddingPath) }
+      : asked,
+    model,
+  );
+  checkNoneTwice(complete, model);
+  checkPatternsMatch(
+    {
+      ...complete,
+      layers_to_transform: adapter === undefined ? complete.layers_to_transform : layers,
+      rank_pattern: named(complete.rank_pattern, "lora_rank_pattern") ?? {},
+      alpha_pattern: named(complete.alpha_pattern, "lora_alpha_pattern") ?? {},
+    },
+    model,
+  );
+  const {
+    trained: layout,
+    frozen,
+    job,
+    matrices,
+  } = layOutAdapter(complete, model, {
+    ...options,
+    loraPlusRatio: config.loraplus_lr_ratio ?? 1,
+  });
+  if (continued !== undefined) checkContinued(complete, { model, trained: layout }, continued);
+  const sourceOf = (name: string): string =>
+    tie === "untied" && name === headWeight ? (embedding ?? name) : name;
+  const source = {
+    read: ((name, ...part) => base.read(sourceOf(name), ...part)) satisfies StartingModel["read"],
+  };
+  const numTrained = numElements(layout.tensors);
+  const total = numTrained + numElements(frozen.tensors);
+  const paths = Object.keys(job.scales);
+  return {
+    layout,
+    frozen,
+    job,
+    inputDropout: complete.lora_dropout,
+    modelChanges: tie === "untied" ? { tie_word_embeddings: false } : {},
+    loadMasters: (range, into) =>
+      fillRange(
+        layout,
+        range,
+        into,
+        async (slot) =>
+          adapter?.readSaved(slot.name) ??
+          firstValues(slot, { facts, read: source.read, config: complete, matrices, seed }),
+      ),
+    loadFrozen: weightsIn(frozen, source),
+    lines: [
+      `${complete.use_dora ? "DoRA" : "LoRA"} of ${ranksOf(complete, paths)} on ${paths.length} modules: ` +
+        `${numTrained.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} parameters are trained`,
+      ...(adapter === undefined ? [] : [`they begin with the adapter of ${adapter.directory}`]),
+      ...tieLines[tie],
+    ],
+    adapterBase: base.name,
+    save: (directory, content) =>
+      saveAdapter(directory, { base, config: complete, layout }, content),
+  };
+}
+
+/** A configuration of peft out of ours. @param saved modules that are saved whole */
+function configOf(config: LoraSettings, base: StartingModel, saved: readonly string[]): LoraConfig {
+  return {
     ...defaultLoraConfig,
     task_type: base.isClassifier ? "SEQ_CLS" : "CAUSAL_LM",
     base_model_name_or_path: base.name,
@@ -72,60 +162,6 @@ function chooseAdapters(
     use_rslora: config.use_rslora,
     use_dora: config.use_dora,
     ensure_weight_tying: config.ensure_weight_tying,
-  };
-  checkPatterns(asked);
-  const { facts, tiedEmbedding: embedding } = base;
-  const tie = tieOf(asked, base, embedding);
-  const embeddingPath = embedding?.replace(/\.weight$/, "") ?? "";
-  const named = tie === "untouched" ? base.weights : withTiedHead(base, embeddingPath);
-  checkModuleNames(
-    { ...asked, modules_to_save: config.lora_modules_to_save },
-    { facts, weights: named },
-  );
-  checkLayers(asked, base);
-  const model = { facts, weights: tie === "untied" ? named : base.weights };
-  const complete = completeLoraConfig(
-    tie === "tied" ? { ...asked, modules_to_save: tiedModulesToSave(saved, embeddingPath) } : asked,
-    model,
-  );
-  checkNoneTwice(complete, model);
-  checkPatternsMatch(complete, model);
-  const {
-    trained: layout,
-    frozen,
-    job,
-    matrices,
-  } = layOutAdapter(complete, model, {
-    ...options,
-    loraPlusRatio: config.loraplus_lr_ratio ?? 1,
-  });
-  const sourceOf = (name: string): string =>
-    tie === "untied" && name === headWeight ? (embedding ?? name) : name;
-  const source = {
-    read: ((name, ...part) => base.read(sourceOf(name), ...part)) satisfies StartingModel["read"],
-  };
-  const numTrained = numElements(layout.tensors);
-  const total = numTrained + numElements(frozen.tensors);
-  const paths = Object.keys(job.scales);
-  return {
-    layout,
-    frozen,
-    job,
-    inputDropout: config.lora_dropout,
-    modelChanges: tie === "untied" ? { tie_word_embeddings: false } : {},
-    loadMasters: (range, into) =>
-      fillRange(layout, range, into, (slot) =>
-        firstValues(slot, { facts, read: source.read, config: complete, matrices, seed }),
-      ),
-    loadFrozen: weightsIn(frozen, source),
-    lines: [
-      `${complete.use_dora ? "DoRA" : "LoRA"} of ${ranksOf(complete, paths)} on ${paths.length} modules: ` +
-        `${numTrained.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} parameters are trained`,
-      ...tieLines[tie],
-    ],
-    adapterBase: base.name,
-    save: (directory, content) =>
-      saveAdapter(directory, { base, config: complete, layout }, content),
   };
 }
 

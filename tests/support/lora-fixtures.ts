@@ -36,7 +36,8 @@ export const loraFixtures = [
 ] as const;
 
 /** The model of tests/fixtures/models that an adapter is for. */
-export const modelOfLoraFixture = (name: string): string => name.replace(/-dora$/, "");
+export const modelOfLoraFixture = (name: string): string =>
+  name.replace(/-(lora|rslora|dora)$/, "");
 
 export const loraFixtureDirectory = (name: string): string =>
   join(packageRoot, "tests/fixtures/lora", name);
@@ -78,13 +79,18 @@ function batchOf(name: string): Batch {
   return { numRows, fields: { ...inputs, ...targets } };
 }
 
-export async function readLoraFixture(name: string, precision: Precision): Promise<LoraFixture> {
+/** @param adapterDirectory of an adapter for the model that `name` begins with */
+export async function readLoraFixture(
+  name: string,
+  precision: Precision,
+  adapterDirectory = loraFixtureDirectory(name),
+): Promise<LoraFixture> {
   const modelName = modelOfLoraFixture(name);
   const directory = modelFixtureDirectory(modelName);
   const text = readFileSync(join(directory, "config.json"), "utf8");
   const modelConfig = JSON.parse(text) as Record<string, unknown>;
   const weights = await ModelWeights.open(directory);
-  const adapter = await AdapterDirectory.open(loraFixtureDirectory(name));
+  const adapter = await AdapterDirectory.open(adapterDirectory);
   try {
     const model: BaseModel = {
       facts: adapterFacts(modelConfig),

@@ -174,6 +174,13 @@ for (const [modelType, head, saved] of [
     );
     // Queries and values of two layers.
     assert.equal(adapter.modules.length, 4);
+    // Trained further, it begins with its own head over the same classes.
+    const still = ["--adapter_name_or_path", output, "--learning_rate", "0", "--max_steps", "1"];
+    const further = join(directory, "further");
+    await lockstep("train-local", configFile, ...still, "--output_dir", further);
+    const unmoved = await AdapterDirectory.open(further);
+    assert.equal(await unmoved.digest(), await adapter.digest());
+    await unmoved.close();
     await adapter.close();
   });
 }

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,6 +11,7 @@ import {
   type SafetensorsFile,
 } from "#lib/checkpoint/safetensors-file";
 import { type StoredTensor, storedDtypeOf } from "#lib/checkpoint/safetensors-header";
+import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import { writeSafetensors } from "#lib/checkpoint/safetensors-writer";
 import { readLoraConfig } from "./adapter-files.js";
 import { adapterConfigFileName, formatLoraConfig, type LoraConfig } from "./lora-config.js";
@@ -19,6 +21,8 @@ import { tiedHeadPath } from "./tied-modules.js";
 
 const adapterWeightsFileName = "adapter_model.safetensors";
 const pickleFileName = "adapter_model.bin";
+/** The key, among what a weights file says of itself, of the base model's SHA-256; other programs do not read it. */
+const baseDigestKey = "lockstep.base_model_sha256";
 
 /** A LoRA module of an adapter file. */
 interface AdapterModule {
@@ -110,10 +114,47 @@ export class AdapterDirectory {
     return this.#file.readFloat32(loraKey(path, part), into);
   }
 
+  /** SHA-256 of the base model's weights, where whoever wrote the adapter kept it (see weightsSha256). */
+  get baseDigest(): string | undefined {
+    return this.#file.metadata[baseDigestKey];
+  }
+
+  /**
+   * Compares the weights of a base model with those that the adapter was trained on.
+   *
+   * @param baseName by which the base was found
+   * @param digestOf read where there is something to compare
+   * @throws E_ADAPTER_BASE
+   */
+  async checkBase(baseName: string, digestOf: () => Promise<string>): Promise<void> {
+    const { baseDigest: expected, directory: adapter } = this;
+    if (expected === undefined) return;
+    const digest = await digestOf();
+    if (digest === expected) return;
+    const [was, is] = [expected, digest].map((each) => each.slice(0, 12));
+    const problem = `its base model ${baseName} has other weights than the one that it was trained on (SHA-256 ${is}..., not ${was}...)`;
+    throw new LockstepError("E_ADAPTER_BASE", { adapter, problem });
+  }
+
+  /** SHA-256 of its configuration and its tensors, by content. */
+  async digest(): Promise<string> {
+    const file = this.#file;
+    const tensors = await weightsSha256(
+      {
+        has: (name) => file.tensors.has(name),
+        info: (name) => file.info(name),
+        readBytes: async (...part) => file.readBytesInto(...part),
+      },
+      [...file.tensors.values()],
+    );
+    return createHash("sha256").update(formatLoraConfig(this.config)).update(tensors).digest("hex");
+  }
+
   savedInfo(weight: string): StoredTensor {
     return this.#file.info(adapterKey(weight));
   }
 
+  /** A weight that is saved whole, or any other tensor by its name (loraTensorName); float32. */
   readSaved(weight: string, into?: Float32Array, span?: ElementSpan): Promise<Float32Array> {
     return this.#file.readFloat32(adapterKey(weight), into, span);
   }
@@ -197,6 +238,8 @@ interface AdapterContent {
   /** Keys of adapterKey; elements float32, asked for once. */
   readonly tensors: readonly ModelTensor[];
   readonly dtype: FloatDtype;
+  /** Of the base model's weights, kept in the weights file (see weightsSha256). */
+  readonly baseDigest?: string;
 }
 
 /**
@@ -205,13 +248,14 @@ interface AdapterContent {
  */
 export async function writeAdapterDirectory(
   directory: string,
-  { config, tensors, dtype }: AdapterContent,
+  { config, tensors, dtype, baseDigest }: AdapterContent,
 ): Promise<void> {
   const byKey = new Map(tensors.map((tensor) => [tensor.name, tensor]));
   await writeSafetensors(
     join(directory, adapterWeightsFileName),
     tensors.map(({ name, shape }) => ({ name, shape, dtype: storedDtypeOf[dtype] })),
     async (key) => encodeElements(await (byKey.get(key) as ModelTensor).read(), dtype, key),
+    baseDigest === undefined ? {} : { metadata: { format: "pt", [baseDigestKey]: baseDigest } },
   );
   // An adapter on disk is one to be used: peft starts training only when told so.
   const text = formatLoraConfig({ ...config, inference_mode: true });

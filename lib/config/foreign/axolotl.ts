@@ -69,7 +69,7 @@ export const axolotlKeys: ForeignKeys = {
   push_dataset_to_hub: fixed([null], "data sets are not pushed"),
   torchdistx_path: ignored(oneProgram),
   bnb_config_kwargs: ignored("there are no quantised weights"),
-  lora_model_dir: fixed([null], "an adapter that is trained begins anew"),
+  lora_model_dir: renamed("adapter_name_or_path", (value) => value || undefined),
   lora_target_linear: {
     ...renamed("lora_target_modules", (on) =>
       on === false ? undefined : on === true ? "all-linear" : on,
