@@ -296,7 +296,7 @@ class Cluster {
           return { bf16: bf16 === true, fp16: fp16 === true, reason };
         }
         const key = start.config.bf16 === "auto" ? "bf16" : "fp16";
-        detail(`waiting for workers, whose device decides ${key}: auto`);
+        detail(`waiting for ${door.kinds.awaited}: their device decides ${key}: auto`);
         const device = await door.kinds.device();
         const { advisesBf16: bf16, advisesFp16: fp16, deviceKind: reason } = device;
         return { bf16, fp16, reason };
@@ -348,10 +348,6 @@ class Cluster {
         bus,
         push: this.#push,
         directory: savedSoFar(run, state.step, resumed),
-        isWhole:
-          // An evaluation at the end that a signal cut short is left to do.
-          state.step === resumed?.step ||
-          state.logHistory.some((entry) => entry.step === state.step && "train_loss" in entry),
       },
     );
   }
