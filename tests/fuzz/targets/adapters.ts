@@ -32,6 +32,7 @@ async function readAdapter(directory: string, base: BaseModel): Promise<void> {
     for (const { path } of adapter.modules) {
       await adapter.readPart(path, "A");
       await adapter.readPart(path, "B");
+      if (adapter.config.use_dora) await adapter.readPart(path, "magnitude");
     }
     const { config } = adapter;
     checkPatterns(config);
