@@ -1,5 +1,5 @@
-import type { WireDtype } from "./dtype.js";
-import { bytesPerElement } from "./dtype.js";
+import { isNf4, type WireForm, wireBytesPerElement } from "./dtype.js";
+import { nf4GroupElements } from "./nf4.js";
 
 /**
  * A flat parameter space: every tensor at a fixed element offset, in regions that travel and are updated
@@ -22,8 +22,8 @@ export interface ElementRange {
 
 /** A range of whole blocks. */
 export interface Region extends ElementRange {
-  /** Type in which its elements travel. */
-  readonly dtype: WireDtype;
+  /** Form in which its elements travel. */
+  readonly dtype: WireForm;
   /** Whether the optimizer's weight decay is for it. */
   readonly decays: boolean;
   /** Multiplies the learning rate. */
@@ -38,10 +38,12 @@ export interface Region extends ElementRange {
 export interface TensorSlot {
   readonly name: string;
   readonly shape: readonly number[];
-  /** First element in the flat space; a multiple of `slotAlignElements`. */
+  /** First element in the flat space; a multiple of `slotAlignElements`, and of what its form keeps together. */
   readonly offset: number;
   /** Elements without padding. */
   readonly size: number;
+  /** Whether the elements lie as those of the transposed matrix. */
+  readonly isTransposed?: true;
 }
 
 /** Sums of squares are taken over blocks of this many elements, whatever the number of shards. */
@@ -51,25 +53,26 @@ export const slotAlignElements = 32;
 
 const roundUp = (value: number, multiple: number): number => Math.ceil(value / multiple) * multiple;
 
-interface NamedShape {
-  readonly name: string;
-  readonly shape: readonly number[];
-}
+type NamedShape = Pick<TensorSlot, "name" | "shape" | "isTransposed">;
 
 /** What multiplies the learning rate of a tensor. */
 export type RateOf = (tensor: NamedShape) => number;
 
+/** The form in which a matrix travels. */
+export type FormOf = (tensor: NamedShape) => WireForm;
+
 /**
  * Lays out tensors in two regions, each in the order given: matrices (rank >= 2), then vectors (norm
- * weights, biases). Matrices decay and travel in `matrixDtype`. Vectors do not decay and always travel in
+ * weights, biases). Matrices decay and travel in `matrixForm`. Vectors do not decay and always travel in
  * float32, because a bfloat16 norm weight near 1 cannot move by less than 2^-8.
  *
+ * @param matrixForm where it differs by matrix there is a region for each form, in the order in which they come
  * @param rateOf where it has several values each of the two is a region for each value, in the order in which
  *   they come: a value costs less than two blocks of padding, however many tensors have it
  */
 export function buildParameterLayout(
   tensors: readonly NamedShape[],
-  matrixDtype: WireDtype,
+  matrixForm: WireForm | FormOf,
   rateOf: RateOf = () => 1,
 ): ParameterLayout {
   const slots: TensorSlot[] = [];
@@ -80,10 +83,14 @@ export function buildParameterLayout(
     settings: Pick<Region, "dtype" | "decays" | "rateMultiplier">,
   ): void => {
     const start = offset;
-    for (const { name, shape } of members) {
+    const align = isNf4(settings.dtype) ? nf4GroupElements : slotAlignElements;
+    for (const { name, shape, isTransposed } of members) {
       const size = shape.reduce((product, dim) => product * dim, 1);
-      slots.push(Object.freeze({ name, shape: Object.freeze([...shape]), offset, size }));
-      offset = roundUp(offset + size, slotAlignElements);
+      const turned = isTransposed === undefined ? {} : { isTransposed };
+      slots.push(
+        Object.freeze({ name, shape: Object.freeze([...shape]), offset, size, ...turned }),
+      );
+      offset = roundUp(offset + size, align);
     }
     offset = roundUp(offset, blockElements);
     if (offset === start) return;
@@ -93,17 +100,14 @@ export function buildParameterLayout(
     members: readonly NamedShape[],
     settings: Pick<Region, "dtype" | "decays">,
   ): void => {
-    const byRate = new Map<number, NamedShape[]>();
-    for (const tensor of members) {
-      const rate = rateOf(tensor);
-      const group = byRate.get(rate);
-      if (group === undefined) byRate.set(rate, [tensor]);
-      else group.push(tensor);
+    for (const [rateMultiplier, group] of groupBy(members, rateOf)) {
+      addRegion(group, { ...settings, rateMultiplier });
     }
-    for (const [rateMultiplier, group] of byRate) addRegion(group, { ...settings, rateMultiplier });
   };
   const isMatrix = ({ shape }: NamedShape): boolean => shape.length >= 2;
-  addRegions(tensors.filter(isMatrix), { dtype: matrixDtype, decays: true });
+  const formOf = typeof matrixForm === "string" ? () => matrixForm : matrixForm;
+  const matrices = groupBy(tensors.filter(isMatrix), formOf);
+  for (const [dtype, members] of matrices) addRegions(members, { dtype, decays: true });
   const vectors = tensors.filter((tensor) => !isMatrix(tensor));
   addRegions(vectors, { dtype: "float32", decays: false });
   return Object.freeze({
@@ -113,12 +117,28 @@ export function buildParameterLayout(
   });
 }
 
-/** Byte offset of an element, or of the space's end, in a buffer that holds the whole space in wire form. */
+/** Members by their keys, in the order in which either comes. */
+function groupBy<T, K>(members: readonly T[], keyOf: (member: T) => K): Map<K, T[]> {
+  const groups = new Map<K, T[]>();
+  for (const member of members) {
+    const key = keyOf(member);
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [member]);
+    else group.push(member);
+  }
+  return groups;
+}
+
+/**
+ * Byte offset of an element, or of the space's end, in a buffer that holds the whole space in wire form.
+ *
+ * @param element of a form that keeps elements together the first of such
+ */
 export function wireOffsetBytes({ regions }: ParameterLayout, element: number): number {
   let bytes = 0;
   for (const { start, end, dtype } of regions) {
     if (element <= start) break;
-    bytes += (Math.min(element, end) - start) * bytesPerElement[dtype];
+    bytes += (Math.min(element, end) - start) * wireBytesPerElement[dtype];
   }
   return bytes;
 }
