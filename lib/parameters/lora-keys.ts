@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { quantizationFields } from "./quantization.js";
 
 const moduleNames = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
 
@@ -35,6 +36,7 @@ export const loraFields = {
     .describe(
       "LoRA+: the rate of B, and of trained norms and biases, is so many times learning_rate (name of LLaMA-Factory)",
     ),
+  ...quantizationFields,
   use_rslora: z.boolean().default(false).describe("scale lora_alpha / sqrt(lora_r)"),
   ensure_weight_tying: z
     .boolean()

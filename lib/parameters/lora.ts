@@ -18,6 +18,7 @@ import { fillRange } from "#lib/core/wire-space";
 import type { ChoiceOptions, ChosenParameters, ParametersKind } from "./kind.js";
 import { saveAdapter } from "./lora-files.js";
 import { loraFields, type LoraSettings } from "./lora-keys.js";
+import { frozenFormOf, quantizationLines } from "./quantization.js";
 import { initialMatrix, layOutAdapter, loraMatrixOf } from "./lora-layout.js";
 import { numElements, type StartingModel, weightsIn } from "./model.js";
 
@@ -43,7 +44,7 @@ export const lora = {
 function chooseAdapters(
   config: LoraSettings,
   base: StartingModel,
-  { seed, ...options }: ChoiceOptions,
+  { seed, frozenDtype, ...options }: ChoiceOptions,
 ): ChosenParameters {
   // What lies within a head is saved with it; peft would wrap it twice.
   const newModules = base.newWeights
@@ -85,6 +86,7 @@ function chooseAdapters(
     matrices,
   } = layOutAdapter(complete, model, {
     ...options,
+    frozenDtype: frozenFormOf(config, model, frozenDtype),
     loraPlusRatio: config.loraplus_lr_ratio ?? 1,
   });
   const sourceOf = (name: string): string =>
@@ -111,6 +113,7 @@ function chooseAdapters(
     lines: [
       `LoRA of rank ${rankOf(complete, paths[0] as string)} on ${paths.length} modules: ` +
         `${numTrained.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} parameters are trained`,
+      ...quantizationLines(frozen),
       ...tieLines[tie],
     ],
     adapterBase: base.name,

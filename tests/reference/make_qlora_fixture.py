@@ -3,27 +3,33 @@
 Usage: python make_qlora_fixture.py MODELS_DIR LORA_DIR OUT_DIR
 
 Needs torch, transformers, peft, accelerate and bitsandbytes 0.50.2. The models are those of MODELS_DIR, loaded by
-transformers in 4 bits (nf4, with and without double quantisation) and computed in float32; the adapters begin as
-those of LORA_DIR (make_lora_fixture.py). Of each: the losses of 5 steps of SGD and of AdamW, and what is trained
-after them. A second pass, in which every quantised module is a plain one with the weights that bitsandbytes'
-dequantize_4bit gives, has to have the same losses.
+transformers in 4 bits (nf4, with and without double quantisation), of which every quantised module is made a plain
+one of float32 with its dequantised weights; the adapters begin as those of LORA_DIR (make_lora_fixture.py). Of each:
+the losses of 5 steps of SGD and of AdamW, and what is trained after them.
+
+bitsandbytes' own kernel for processors dequantises matrices whose rows are no multiple of 64 wrongly, so its generic
+one is used. With rows of 64 and more a model of its modules has to have the losses of the plain one.
 
 nf4.json has quantised tensors: whole and short blocks, an odd number of elements, several groups, zeros.
 """
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import bitsandbytes as bnb
 import bitsandbytes.functional as F
 import torch
+from bitsandbytes.backends.default.ops import _dequantize_4bit_compute
 from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
 )
 from transformers.pytorch_utils import Conv1D
 
@@ -53,10 +59,19 @@ def quantised_model(models: Path, name: str, head: type, double: bool) -> torch.
     )
 
 
+def dequantised(weight: bnb.nn.Params4bit) -> torch.Tensor:
+    state = weight.quant_state
+    absmax = state.absmax
+    if state.nested:
+        absmax = F.dequantize_blockwise(state.absmax, state.state2) + state.offset
+    packed = weight.data.reshape(-1)
+    return _dequantize_4bit_compute(packed, absmax, state.code, 64, state.shape, torch.float32)
+
+
 def dequantised_model(models: Path, name: str, head: type, double: bool) -> torch.nn.Module:
     """The same in plain modules."""
     quantised = {
-        path: module
+        path: module.weight
         for path, module in quantised_model(models, name, head, double).named_modules()
         if isinstance(module, bnb.nn.Linear4bit)
     }
@@ -64,16 +79,37 @@ def dequantised_model(models: Path, name: str, head: type, double: bool) -> torc
     with torch.no_grad():
         for path, module in model.named_modules():
             if path in quantised:
-                weight = quantised[path].weight
-                values = F.dequantize_4bit(weight.data, weight.quant_state)
+                values = dequantised(quantised[path])
                 module.weight.copy_(values.T if isinstance(module, Conv1D) else values)
     return model
 
 
+def check_against_modules() -> None:
+    """Two models of rows of 64: of bitsandbytes' modules, and of plain ones."""
+    torch.manual_seed(5)
+    config = LlamaConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        vocab_size=99,
+    )
+    tokens = torch.randint(0, 99, (2, 11))
+    with tempfile.TemporaryDirectory() as directory:
+        LlamaForCausalLM(config).save_pretrained(Path(directory) / "model")
+        for double in (False, True):
+            losses = []
+            for load in (quantised_model, dequantised_model):
+                # In evaluation bitsandbytes computes its modules in bfloat16 here.
+                model = load(Path(directory), "model", AutoModelForCausalLM, double).train()
+                model.enable_input_require_grads()
+                losses.append(float(model(input_ids=tokens, labels=tokens).loss))
+            print("modules and plain weights:", losses)
+            assert abs(losses[0] / losses[1] - 1) < 1e-6
+
+
 def train(base: torch.nn.Module, adapter: Path, case: dict, optimizer: str):
     torch.manual_seed(0)
-    # Without a gradient for its input bitsandbytes computes a module in bfloat16.
-    base.enable_input_require_grads()
     model = PeftModel.from_pretrained(base, adapter, is_trainable=True).eval()
     trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
     update = OPTIMIZERS[optimizer](list(trained.values()))
@@ -125,6 +161,7 @@ def quantised_tensors() -> dict:
 
 
 def main(models: Path, adapters: Path, out: Path) -> None:
+    check_against_modules()
     out.mkdir(parents=True, exist_ok=True)
     (out / "nf4.json").write_text(json.dumps(quantised_tensors()))
     losses = {}
@@ -135,10 +172,7 @@ def main(models: Path, adapters: Path, out: Path) -> None:
         for optimizer in OPTIMIZERS:
             args = (adapters / name, case, optimizer)
             plain, expected = train(dequantised_model(models, name, head, double), *args)
-            quantised, _ = train(quantised_model(models, name, head, double), *args)
-            worst = max(abs(a / b - 1) for a, b in zip(plain, quantised))
-            print(name, optimizer, plain, f"dequantised and quantised differ by {worst:.1e}")
-            assert worst < 1e-5
+            print(name, optimizer, plain)
             losses[name][optimizer] = plain
             tensors.update({f"{optimizer}.{key}": value for key, value in expected.items()})
         save_file(tensors, out / f"{name}.safetensors")

@@ -21,7 +21,9 @@ export {
   type BaseModel,
   classifierHeads,
   completeLoraConfig,
+  isInputMajor,
   isSavedWhole,
+  linearModules,
   rankOf,
   scaleOf,
 } from "./target-modules.js";
