@@ -1,4 +1,4 @@
-import type { AdapterFacts } from "#lib/checkpoint/peft/index";
+import { type AdapterFacts, transposed } from "#lib/checkpoint/peft/index";
 import type { ElementSpan } from "#lib/checkpoint/safetensors-file";
 import type { ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
 import type { LoadValues } from "#lib/core/wire-space";
@@ -60,14 +60,7 @@ function transposedReader(
   let last: { readonly name: string; readonly values: Float32Array } | undefined;
   return async ({ name, shape }) => {
     if (last?.name === name) return last.values;
-    const [rows, columns] = shape as [number, number];
-    const source = await read(name);
-    const values = new Float32Array(source.length);
-    for (let row = 0; row < rows; row++) {
-      for (let column = 0; column < columns; column++) {
-        values[column * rows + row] = source[row * columns + column] as number;
-      }
-    }
+    const values = transposed(await read(name), shape);
     last = { name, values };
     return values;
   };

@@ -3,8 +3,7 @@ import {
   type AdapterFacts,
   type BaseModel,
   isInputMajor,
-  linearModules,
-  tiedHeadPath,
+  quantisableWeights,
 } from "#lib/checkpoint/peft/index";
 import { isNf4, type WireDtype, type WireForm } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
@@ -62,11 +61,7 @@ export function frozenFormOf(
       reason: `products of this run are ${productDtype}, and 4-bit weights become what those take`,
     });
   }
-  const quantised = new Set(
-    linearModules(base)
-      .filter(({ path }) => path !== tiedHeadPath)
-      .map(({ path }) => `${path}.weight`),
-  );
+  const quantised = quantisableWeights(base);
   const { bnb_4bit_quant_type: type } = config;
   const form = config.bnb_4bit_use_double_quant ? (`${type}-double` as const) : type;
   return ({ name }) => (quantised.has(name) ? form : productDtype);

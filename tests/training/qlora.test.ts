@@ -6,6 +6,7 @@ import { ModelWeights } from "#lib/checkpoint/index";
 import { AdapterDirectory } from "#lib/checkpoint/peft/index";
 import { adapterFacts } from "#lib/models/facts";
 import { mastersOf, runJob } from "#tests/support/job-runs";
+import { lockstepCommand } from "#tests/support/lockstep-command";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 // QLoRA in the whole command, with the real engine in real processes.
@@ -87,6 +88,15 @@ test("what is saved is an adapter of the base as it is, and another form of it i
   const { size } = await stat(join(output, file as string));
   assert.ok(size < 200_000, `${size} bytes`);
   const checkpoint = join(output, "checkpoint-3");
+  for (const [form, ...flags] of [["stored"], ["4 bits", "--load-in-4bit"]] as const) {
+    const merged = await lockstepCommand(
+      ["merge-adapter", checkpoint, join(job.directory, form), ...flags],
+      join(job.directory, "cache"),
+    );
+    assert.equal(merged.code, 0, merged.stderr);
+    const warned = /beside weights of 4 bits, and merged into the base as it is stored/;
+    assert.equal(warned.test(merged.stderr), form === "stored", merged.stderr);
+  }
   const args = ["--no-load-in-4bit", "--resume-from-checkpoint", checkpoint];
   const { code, stderr } = await run("train", "wide", args);
   assert.equal(code, 1);

@@ -8,6 +8,7 @@ export {
 } from "./lora-config.js";
 export { addLowRank, mergedTensors, type MergeOptions } from "./merge.js";
 export { checkModuleNames, checkNoneTwice, checkTargetPattern } from "./module-names.js";
+export { asQuantised, quantisableWeights, transposed } from "./quantised-base.js";
 export {
   type HeadTie,
   headTieOf,
@@ -23,7 +24,6 @@ export {
   completeLoraConfig,
   isInputMajor,
   isSavedWhole,
-  linearModules,
   rankOf,
   scaleOf,
 } from "./target-modules.js";
