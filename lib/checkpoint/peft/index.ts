@@ -8,7 +8,7 @@ export {
 } from "./lora-config.js";
 export { addLowRank, mergedTensors, type MergeOptions } from "./merge.js";
 export { checkModuleNames, checkNoneTwice, checkTargetPattern } from "./module-names.js";
-export { asQuantised, quantisableWeights, transposed } from "./quantised-base.js";
+export { quantisableWeights, transposed } from "./quantised-base.js";
 export {
   type HeadTie,
   headTieOf,
