@@ -1,4 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
+import { counted } from "#lib/core/format";
 import type { RegisterRequest } from "#lib/wire/control-messages";
 
 interface DeviceKindsOptions {
@@ -81,13 +82,16 @@ export class DeviceKinds {
     return this.#kind;
   }
 
+  /** Whom it takes to choose, for a person. */
+  get awaited(): string {
+    const { plannedWorkers, deterministic, isOwn, waitMs = defaultWaitMs } = this.#options;
+    if (isOwn !== undefined || !deterministic || plannedWorkers === 1) return "the first worker";
+    return `more than half of ${plannedWorkers} workers, ${waitMs / 1000} s at most`;
+  }
+
   /** What a person is told while the kind is open. */
   get waiting(): string {
-    const { plannedWorkers, waitMs = defaultWaitMs } = this.#options;
-    return (
-      `${this.#voters.size} of ${plannedWorkers} planned workers here; the kind of device is open until ` +
-      `more than half are, ${waitMs / 1000} s at most`
-    );
+    return `${counted(this.#voters.size, "worker")} here; the kind of device is open until ${this.awaited}`;
   }
 
   watch(watcher: Watcher): void {

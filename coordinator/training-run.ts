@@ -1,31 +1,18 @@
 import type { TensorStates } from "#lib/core/shard-arrays";
-import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import type { StepCompleted } from "#lib/core/events";
-import { objectiveOf } from "#lib/objectives/index";
-import { metricsOf } from "#lib/objectives/metrics";
 import { StepUpdate } from "#lib/optim/index";
-import { Checkpointer } from "./checkpointer.js";
-import { isDue, isEvaluationDue } from "./due.js";
-import { EvaluationWork, GenerationWork } from "./inference-work.js";
 import type { Court } from "./court.js";
+import { EvaluationRun } from "./evaluation-run.js";
 import { firstLeaseId, LeaseTable } from "./leases.js";
 import { defaultBytesAfterReportMs, defaultLeaseTimeoutMs } from "./limits.js";
-import type {
-  CheckpointState,
-  CoordinatorOptions,
-  EvaluationResult,
-  GeneratedSample,
-  RunOutcome,
-} from "./options.js";
+import type { CheckpointState, CoordinatorOptions, RunOutcome } from "./options.js";
 import { RunHistory } from "./run-history.js";
 import { RunPhases } from "./run-phases.js";
+import { RunSaves } from "./run-saves.js";
 import type { ShardGroup } from "./shards.js";
 import type { TaskQueue, Work } from "./task-queue.js";
 import { TrainingStep } from "./training-step.js";
 import { TransferMeter } from "./transfer-meter.js";
-
-/** Errors of workers: the shards and what they hold are whole. */
-const ofWorkers: ErrorCode[] = ["E_WORKERS_EXHAUSTED", "E_WORKER_FAILED", "E_GROUP_DIVERGED"];
 
 /**
  * The sequence of the run: evaluate, then for each step lease its groups, wait for all of them on
@@ -36,8 +23,9 @@ export class TrainingRun {
   readonly #queue: TaskQueue;
   readonly #shards: ShardGroup;
   readonly #court: Court;
-  readonly #checkpointer: Checkpointer | undefined;
+  readonly #saves: RunSaves;
   readonly #history: RunHistory;
+  readonly #evaluation: EvaluationRun;
   readonly #transfers: TransferMeter;
   readonly #failure: Promise<never>;
   #fail: (error: unknown) => void = () => {};
@@ -45,19 +33,15 @@ export class TrainingRun {
   readonly #stopped: Promise<never>;
   #stop: () => void = () => {};
   #stopRequested = false;
-  #saveRequested = false;
   #nextLeaseId = firstLeaseId();
   /** Steps completed. */
   #step: number;
   /** Its updates made are the version that is published. */
   readonly #updates: StepUpdate;
-  #savedStep: number;
   #hasEnded = false;
   readonly #phases: RunPhases;
   #isUpdating = false;
   #current: TrainingStep | undefined;
-  readonly #evaluations: EvaluationResult[] = [];
-  readonly #samples: GeneratedSample[] = [];
 
   constructor(parts: {
     readonly options: CoordinatorOptions;
@@ -70,7 +54,7 @@ export class TrainingRun {
     this.#shards = parts.shards;
     this.#court = parts.court;
     this.#phases = new RunPhases(parts.options.bus);
-    const { checkpointing, bus, resume } = parts.options;
+    const { bus, resume } = parts.options;
     this.#failure = new Promise<never>((_resolve, reject) => {
       this.#fail = reject;
     });
@@ -80,19 +64,26 @@ export class TrainingRun {
     // Whoever waits for the run sees these; nobody may be waiting yet.
     this.#failure.catch(() => {});
     this.#stopped.catch(() => {});
-    this.#checkpointer =
-      checkpointing === undefined
-        ? undefined
-        : new Checkpointer({
-            checkpointing,
-            bus,
-            onError: (error) => this.#fail(error),
-          });
     this.#step = resume?.state.step ?? 0;
-    this.#savedStep = this.#step;
     const { job, updates } = parts.options;
     this.#updates = new StepUpdate(job.layout, updates, resume?.state);
     this.#history = new RunHistory(parts.options);
+    this.#evaluation = new EvaluationRun({
+      options: parts.options,
+      court: parts.court,
+      history: this.#history,
+      phases: this.#phases,
+      updates: this.#updates,
+      newLeases: (numItems) => this.#leaseTable(numItems),
+      carryOut: async (work, completed) => this.#work(work, completed),
+    });
+    this.#saves = new RunSaves({
+      options: parts.options,
+      shards: parts.shards,
+      updates: this.#updates,
+      state: () => this.#state(),
+      onError: (error) => this.#fail(error),
+    });
     this.#transfers = new TransferMeter(bus, this.#shards);
     this.#shards.onArrived((shard, arrived) => this.#current?.groupArrived(shard, arrived));
   }
@@ -115,9 +106,7 @@ export class TrainingRun {
 
   /** The step in progress is finished and saved. @returns false where that was asked for already */
   requestSave(): boolean {
-    const isNew = !this.#saveRequested && !this.#stopRequested && !this.#hasEnded;
-    this.#saveRequested = true;
-    return isNew;
+    return this.#saves.request() && !this.#stopRequested && !this.#hasEnded;
   }
 
   /**
@@ -138,57 +127,40 @@ export class TrainingRun {
       await this.#allSteps();
     } catch (error) {
       if (!(error instanceof StoppedEarly)) {
-        await this.#saveBeforeFailing(error);
+        // The run's failure has been told, so this may not wait on `orFailure`.
+        await this.#saves.beforeFailing(error, this.#step, this.#isUpdating);
         throw error;
       }
     } finally {
       this.#hasEnded = true;
     }
     const interrupted = this.#step < plan.totalSteps;
-    // A stop in the evaluation after the last step leaves the end to be saved, too.
-    if ((interrupted || this.#isSaveDue(true)) && this.#savedStep !== this.#step)
-      await this.#save();
-    await this.#orFailure(this.#checkpointer?.settled() ?? Promise.resolve());
+    await this.#orFailure(this.#saves.atEnd(this.#step, interrupted));
+    await this.#orFailure(this.#saves.settled());
     return {
       outcome: interrupted ? "interrupted" : "finished",
       step: this.#step,
       state: this.#state(),
-      evaluations: this.#evaluations,
-      samples: this.#samples,
+      ...this.#evaluation.results,
     };
   }
 
   async #allSteps(): Promise<void> {
-    const { plan, evaluation, checkpointing } = this.#options;
-    if (evaluation?.atStart === true && this.#step === 0) await this.#evaluate();
+    const { plan } = this.#options;
     const begunAt = this.#step;
-    if (begunAt === 0) await this.#generate();
-    // One that was stopped while it evaluated saved without that evaluation.
-    let evaluatedStep = this.#history.hasEvaluation(this.#step) ? this.#step : undefined;
-    if (isEvaluationDue(evaluation, this.#step) && evaluatedStep === undefined) {
-      await this.#evaluate();
-      evaluatedStep = this.#step;
-    }
+    await this.#evaluation.beforeTraining(begunAt);
     this.#phases.begin("training");
     while (this.#step < plan.totalSteps) {
       if (this.#stopRequested) return;
       await this.#trainStep();
-      const isLast = this.#step === plan.totalSteps;
       // Evaluated first, so that the checkpoint's history holds its evaluation, as transformers' does.
-      let isBest = false;
-      if (isEvaluationDue(evaluation, this.#step) || (isLast && evaluation?.atEnd === true)) {
-        isBest = await this.#evaluate();
-        evaluatedStep = this.#step;
-        if (!isLast) this.#phases.begin("training");
-      }
-      if (this.#saveRequested || (isBest && checkpointing?.whenBest) || this.#isSaveDue(isLast)) {
-        await this.#save();
-      }
+      const isBest = await this.#evaluation.afterStep(this.#step);
+      await this.#orFailure(this.#saves.afterStep(this.#step, isBest));
     }
-    if (evaluation?.atEnd === true && evaluatedStep !== this.#step) await this.#evaluate();
+    await this.#evaluation.afterTraining(this.#step);
     this.#history.finished(this.#step);
     // Where nothing was left to train, workers need not be there.
-    if (this.#step > begunAt) await this.#generate();
+    if (this.#step > begunAt) await this.#evaluation.generate(this.#step);
   }
 
   async #trainStep(): Promise<void> {
@@ -274,89 +246,6 @@ export class TrainingRun {
     } finally {
       this.#current = undefined;
     }
-  }
-
-  /** Whether the result is the best so far. */
-  async #evaluate(): Promise<boolean> {
-    const { evaluation, bus } = this.#options;
-    if (evaluation === undefined || evaluation.batches.length === 0) return false;
-    this.#phases.begin("evaluating");
-    const startedAt = performance.now();
-    const work = new EvaluationWork({
-      step: this.#step,
-      jury: this.#court.juryOf("evaluation", this.#step),
-      batches: evaluation.batches,
-      version: this.#updates.numUpdates,
-      objective: this.#options.job.objective,
-      leases: this.#leaseTable(evaluation.batches.length),
-    });
-    const { lossSum, weight, scores } = await this.#work(work, work.completed);
-    const loss = lossSum / weight;
-    const result: EvaluationResult = {
-      step: this.#step,
-      loss,
-      weight,
-      seconds: (performance.now() - startedAt) / 1000,
-      metrics: metricsOf(objectiveOf(this.#options.job.objective.kind), loss, scores),
-    };
-    this.#evaluations.push(result);
-    if (isEvaluationDue(evaluation, this.#step)) this.#updates.evaluated(result);
-    bus.publish({ type: "evaluation.completed", ...result });
-    return this.#history.evaluated(result);
-  }
-
-  async #generate(): Promise<void> {
-    const { generation, bus } = this.#options;
-    if (generation === undefined || this.#history.hasSample(this.#step)) return;
-    this.#phases.begin("generating");
-    const { prompt, maxNewTokens, endTokenIds, promptText, isChat = false } = generation;
-    const work = new GenerationWork({
-      version: this.#updates.numUpdates,
-      prompt,
-      maxNewTokens,
-      endTokenIds,
-      leases: this.#leaseTable(1),
-      onResult: (workerId) => this.#court.brought(workerId),
-    });
-    const tokens = await this.#work(work, work.completed);
-    const text = await generation.decode(tokens);
-    const sample = { step: this.#step, prompt: promptText, text, ...(isChat ? { isChat } : {}) };
-    this.#samples.push({ ...sample, tokens });
-    this.#history.sampled({ ...sample, tokens });
-    bus.publish({ type: "sample.generated", ...sample });
-  }
-
-  /**
-   * Workers that fail for good take no weights with them: what was trained since the last save is
-   * kept. Not in the middle of an update, when one shard may be a version ahead of another.
-   */
-  async #saveBeforeFailing(error: unknown): Promise<void> {
-    const isWorkers = isLockstepError(error) && ofWorkers.includes(error.code);
-    // The run's failure has been told, so this may not wait on `orFailure`; an error here adds nothing.
-    if (isWorkers && !this.#isUpdating && this.#step > this.#savedStep) {
-      await this.#beginSave().catch(() => {});
-    }
-    // One that has begun, or is tried again.
-    await this.#checkpointer?.settled();
-  }
-
-  #isSaveDue(isLast: boolean): boolean {
-    const { everySteps, atEnd } = this.#options.checkpointing ?? {};
-    return isDue(everySteps, this.#step) || (isLast && atEnd === true);
-  }
-
-  async #save(): Promise<void> {
-    this.#savedStep = this.#step;
-    this.#saveRequested = false;
-    await this.#orFailure(this.#beginSave());
-  }
-
-  async #beginSave(): Promise<void> {
-    await this.#checkpointer?.begin(
-      async (into) => this.#shards.snapshot(into),
-      this.#state(),
-      this.#updates.tensorStates,
-    );
   }
 
   async #work<T>(work: Work, completed: Promise<T>): Promise<T> {

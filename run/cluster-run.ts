@@ -296,7 +296,7 @@ class Cluster {
           return { bf16: bf16 === true, fp16: fp16 === true, reason };
         }
         const key = start.config.bf16 === "auto" ? "bf16" : "fp16";
-        detail(`waiting for workers, whose device decides ${key}: auto`);
+        detail(`waiting for ${door.kinds.awaited}: their device decides ${key}: auto`);
         const device = await door.kinds.device();
         const { advisesBf16: bf16, advisesFp16: fp16, deviceKind: reason } = device;
         return { bf16, fp16, reason };

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import type { Server, Socket } from "node:net";
+import type { ConnectionCounts } from "./connection-limits.js";
 import type { ConnectionRefusal } from "./events.js";
 
 /**
@@ -15,12 +16,7 @@ const handOverBurst = 64;
 const refillMs = 50;
 const handOversPerRefill = 1;
 
-export interface ConnectionLimits {
-  /** Connections that have not reached the server yet: they cost little. */
-  readonly maxWaiting: number;
-  /** Those that have, and have not shown yet that they may be here. */
-  readonly maxHandedOver: number;
-  readonly maxProven: number;
+export interface ConnectionLimits extends ConnectionCounts {
   /** @default 10 s */
   readonly proofMs?: number;
   /** Called at most once a second for each reason. */
@@ -46,7 +42,9 @@ interface Connection {
 export class ConnectionGate {
   readonly #limits: ConnectionLimits;
   readonly #handOver: (socket: Socket) => void;
-  /** By address and port of the other side, which a TLS socket and an HTTP/2 session know too. */
+  /** Every socket that was accepted; of a TLS server the ones below the handshake. */
+  readonly #open = new Set<Socket>();
+  /** By addresses and the port of the other side, which a TLS socket and an HTTP/2 session know too. */
   readonly #unproven = new Map<string, Connection>();
   readonly #proven = new Map<string, Connection>();
   /** Unproven ones by address, whose turn is next first; of each the oldest first. */
@@ -99,12 +97,23 @@ export class ConnectionGate {
     return true;
   }
 
-  /** Ends what has shown nothing: nothing that is open for it keeps its server, or the process, from closing. */
-  close(): void {
+  /** Ends what has shown nothing, so that its server does not wait for it. */
+  closeUnproven(): void {
     for (const { socket } of this.#unproven.values()) socket.destroy();
   }
 
+  /**
+   * Ends every connection. One that never says a word, or that is half through a TLS handshake or an HTTP/2 preface,
+   * is no request and no session yet: `close` of the servers built on top does not know of it, and it would keep
+   * the process alive.
+   */
+  closeAll(): void {
+    for (const socket of this.#open) socket.destroy();
+  }
+
   #admit(socket: Socket): void {
+    this.#open.add(socket);
+    socket.once("close", () => this.#open.delete(socket));
     const { remoteAddress: address } = socket;
     // Gone already.
     if (address === undefined) {
@@ -217,12 +226,14 @@ export class ConnectionGate {
 
 /** What a socket, a TLS socket and a session's socket say of the other side. */
 interface Peer {
+  readonly localAddress?: string | undefined;
   readonly remoteAddress?: string | undefined;
   readonly remotePort?: number | undefined;
 }
 
-const keyOf = ({ remoteAddress = "", remotePort = 0 }: Peer): string =>
-  `${remoteAddress} ${remotePort}`;
+/** One port of the other side may be connected to several addresses of this one. */
+const keyOf = ({ localAddress = "", remoteAddress = "", remotePort = 0 }: Peer): string =>
+  `${localAddress} ${remoteAddress} ${remotePort}`;
 
 /** Soft limit of open files; Node raises it to the hard one when it starts. */
 const maxDescriptors = ((): number => {

@@ -3,23 +3,20 @@ import Fastify, {
   type FastifyRequest,
   type FastifyServerOptions,
 } from "fastify";
+import { lookup } from "node:dns/promises";
 import type { Server as TlsServer } from "node:tls";
 import type { Registry } from "prom-client";
 import { bareHost, isLoopback } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { ConnectionGate, type ConnectionLimits } from "./connection-gate.js";
+import { httpPortCounts } from "./connection-limits.js";
 import { HttpAccess, type HttpQuestion } from "./http-access.js";
-import { OpenSockets } from "./open-sockets.js";
 import { followTlsFiles, TlsFiles, type TlsFileNames } from "./tls-files.js";
 
 /** Requests here carry a token at most; headers of a browser are a few kB. */
 const maxBodyBytes = 16 * 1024;
 /** A request line and its headers that take longer are an attack or a dead client. */
 const requestTimeoutMs = 10_000;
-/** Of those that have shown a token; without one, that have sent a request. */
-const maxProvenConnections = 256;
-const maxWaitingConnections = 64;
-const maxHandedOverConnections = 64;
 
 export interface HttpServerOptions {
   readonly host: string;
@@ -76,18 +73,11 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   const isSecure = tls !== undefined || options.withoutTls === true;
   const access = new HttpAccess({ host, token, openPaths, isSecure });
   const gate = new ConnectionGate(server.server, {
-    maxWaiting: maxWaitingConnections,
-    maxHandedOver: maxHandedOverConnections,
-    maxProven: maxProvenConnections,
+    ...httpPortCounts,
     onRefused: options.onRefusedConnections,
   });
-  // After the gate, so that it sees what is accepted, and not what is handed over.
-  const sockets = new OpenSockets(server.server);
   // Before the server is closed, which waits for all of them.
-  server.addHook("preClose", async () => {
-    gate.close();
-    sockets.destroyAll();
-  });
+  server.addHook("preClose", async () => gate.closeAll());
   server.addHook("onRequest", async (request, reply) => {
     const question = questionOf(request);
     const refusal = access.refusal(question);
@@ -142,7 +132,9 @@ export async function listenHttp(
   const { host, port, what } = options;
   assertProtected(options);
   try {
-    await server.listen({ host: bareHost(host), port });
+    // Given a name, Fastify listens at its other addresses with servers of its own, which have no gate.
+    const { address } = await lookup(bareHost(host));
+    await server.listen({ host: address, port });
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
     if (code === "EADDRINUSE") {

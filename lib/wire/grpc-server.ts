@@ -4,7 +4,6 @@ import grpc from "@grpc/grpc-js";
 import { hostPort } from "#lib/core/address";
 import type { ConnectionLimits } from "#lib/core/connection-gate";
 import { LockstepError } from "#lib/core/errors/index";
-import { OpenSockets } from "#lib/core/open-sockets";
 import { followTlsFiles } from "#lib/core/tls-files";
 import { silenceGrpcLog } from "./grpc-log.js";
 import {
@@ -63,8 +62,6 @@ export class GrpcServer {
   readonly #server: grpc.Server;
   readonly #limits: LimitedServer;
   readonly #options: GrpcServerOptions;
-  /** Of the addresses that the host's name has. */
-  readonly #sockets: OpenSockets[] = [];
   readonly #paths = new Set<string>();
 
   constructor(options: GrpcServerOptions) {
@@ -92,8 +89,6 @@ export class GrpcServer {
         onHandled?.(this.#paths.has(path) ? methodOf(path) : "unknown", code, 0),
       onRefusedConnections: options.onRefusedConnections,
     });
-    // After the limits' gate, so that it sees what is accepted, and not what is handed over.
-    onHttp2Server(this.#server, (http2Server) => this.#sockets.push(new OpenSockets(http2Server)));
     followCertificates(this.#server, options);
   }
 
@@ -186,7 +181,7 @@ export class GrpcServer {
 
   /** Ends idle connections, gives calls in progress `graceMs`, then cuts them; no socket is open afterwards. */
   async close(graceMs = 500): Promise<void> {
-    this.#limits.close();
+    this.#limits.beginClose();
     await new Promise<void>((resolve) => {
       const timer = setTimeout(() => {
         this.#server.forceShutdown();
@@ -197,7 +192,7 @@ export class GrpcServer {
         resolve();
       });
     });
-    for (const sockets of this.#sockets) sockets.destroyAll();
+    this.#limits.endClose();
   }
 
   #add<Request, Reply>(

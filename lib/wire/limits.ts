@@ -25,11 +25,5 @@ export const bulkStallTimeoutMs = 30_000;
 export const controlTimeoutMs = 10_000;
 /** Longest text of an error that travels, characters; HTTP/2 headers are limited. */
 export const maxReasonChars = 2_000;
-/** Connections to one port that nothing is known of: each takes a descriptor and 3 kB. */
-export const maxWaitingConnections = 128;
-/** Those that may show who they are: each takes some 60 kB, with TLS 100 kB. */
-export const maxHandedOverConnections = 64;
-/** Workers of a run, by far. */
-export const maxProvenConnections = 4_096;
 /** A message of which nothing more came for this long, while it was waited for, is given up. */
 export const messageIdleMs = 30_000;

@@ -9,14 +9,9 @@ import type { Server } from "node:net";
 import grpc from "@grpc/grpc-js";
 import { hostPort } from "#lib/core/address";
 import { ConnectionGate, type ConnectionLimits } from "#lib/core/connection-gate";
+import { workerPortCounts } from "#lib/core/connection-limits";
 import { LockstepError } from "#lib/core/errors/index";
-import {
-  maxProvenConnections,
-  maxHandedOverConnections,
-  maxWaitingConnections,
-  maxReasonChars,
-  messageIdleMs,
-} from "./limits.js";
+import { maxReasonChars, messageIdleMs } from "./limits.js";
 import { toStatus } from "./rpc-errors.js";
 import { UnfinishedMessages } from "./unfinished-messages.js";
 
@@ -107,17 +102,21 @@ export class LimitedServer {
     };
   }
 
-  close(): void {
-    for (const gate of this.#gates) gate.close();
+  /** The server is closing: only calls in progress of those that are proven go on. */
+  beginClose(): void {
+    for (const gate of this.#gates) gate.closeUnproven();
     this.#members.close();
     this.#strangers.close();
   }
 
+  /** The server is closed: no socket stays open. */
+  endClose(): void {
+    for (const gate of this.#gates) gate.closeAll();
+  }
+
   #guard(http2Server: Http2Server): void {
     const gate = new ConnectionGate(http2Server as unknown as Server, {
-      maxWaiting: maxWaitingConnections,
-      maxHandedOver: maxHandedOverConnections,
-      maxProven: maxProvenConnections,
+      ...workerPortCounts,
       onRefused: this.#limits.onRefusedConnections,
     });
     this.#gates.push(gate);

@@ -4,9 +4,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { Coordinator } from "#coordinator/coordinator";
 import { assertSendAllowed } from "#lib/wire/security";
-import { coordinatorOptions, EventRecorder } from "#tests/support/cluster";
+import { startCoordinator } from "#tests/support/started-coordinator";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { runWorker } from "#worker/worker";
 
@@ -79,19 +78,16 @@ test("a worker with a token makes no connection beyond loopback without TLS", as
 });
 
 test("a coordinator on loopback cannot send a worker's token elsewhere", async () => {
-  const coordinator = new Coordinator(
-    coordinatorOptions(2, new EventRecorder().bus, {
-      security: { joinToken },
-      // The address of the shards: loopback, but not by its spelling.
-      advertiseHost: "::ffff:127.0.0.1",
-    }),
-  );
-  const { controlPort } = await coordinator.start();
+  const { coordinator, port } = await startCoordinator(2, {
+    security: { joinToken },
+    // The address of the shards: loopback, but not by its spelling.
+    advertiseHost: "::ffff:127.0.0.1",
+  });
   const running = coordinator.run();
   const engineModule = new URL("../support/fake-engine.js", import.meta.url).href;
   const worker = (insecure: boolean) =>
     runWorker({
-      coordinatorAddress: `127.0.0.1:${controlPort}`,
+      coordinatorAddress: `127.0.0.1:${port}`,
       security: { joinToken, insecure },
       deviceKind: "fake",
       engineModule,

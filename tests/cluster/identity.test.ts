@@ -1,9 +1,7 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:net";
 import os from "node:os";
-import { before, test } from "node:test";
-import { Coordinator } from "#coordinator/coordinator";
-import type { CoordinatorOptions } from "#coordinator/options";
+import { test } from "node:test";
 import { hostPort, splitAddress } from "#lib/core/address";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { ControlClient } from "#lib/wire/control-client";
@@ -11,15 +9,12 @@ import type { ReportFailureRequest } from "#lib/wire/control-messages";
 import { registerControlService } from "#lib/wire/control-server";
 import { GrpcServer } from "#lib/wire/grpc-server";
 import { addressesElsewhere } from "#run/worker-addresses";
+import { sequentialOracle, spawnWorker, testJob, type TestWorker } from "#tests/support/cluster";
 import {
-  coordinatorOptions,
-  EventRecorder,
-  type Oracle,
-  sequentialOracle,
-  spawnWorker,
-  testJob,
-  type TestWorker,
-} from "#tests/support/cluster";
+  limit,
+  startCoordinator,
+  type StartedCoordinator,
+} from "#tests/support/started-coordinator";
 import { apart } from "#tests/support/output-owner";
 import { registered, testIdentity } from "#tests/support/scripted-member";
 import { runWorker } from "#worker/worker";
@@ -27,21 +22,11 @@ import { runWorker } from "#worker/worker";
 // Who a worker is, and where it finds what it needs.
 
 const totalSteps = 4;
-const limit = { timeout: 240_000 };
-let oracle: Oracle;
-before(async () => {
-  oracle = await sequentialOracle(totalSteps);
-});
-
-async function started(overrides: Partial<CoordinatorOptions> = {}) {
-  const recorder = new EventRecorder();
-  const coordinator = new Coordinator(coordinatorOptions(totalSteps, recorder.bus, overrides));
-  return { recorder, coordinator, ...(await coordinator.start()) };
-}
+const oracle = await sequentialOracle(totalSteps);
 
 /** Lets two workers take part together, and asserts that nobody was lost. */
 async function assertBothTakePart(
-  { recorder, coordinator }: Awaited<ReturnType<typeof started>>,
+  { recorder, coordinator }: StartedCoordinator,
   start: (env: Readonly<Record<string, string>>, index: number) => TestWorker,
 ): Promise<void> {
   const run = coordinator.run();
@@ -66,8 +51,8 @@ async function assertBothTakePart(
 test("two containers with one host name and one process id both take part", limit, async (t) => {
   const prefix = apart(t, "pid");
   if (prefix === undefined) return;
-  const parts = await started();
-  await assertBothTakePart(parts, (env) => spawnWorker(parts.controlAddress, env, prefix));
+  const parts = await startCoordinator(totalSteps);
+  await assertBothTakePart(parts, (env) => spawnWorker(parts.address, env, prefix));
   const joined = parts.recorder.of("worker.joined");
   assert.deepEqual(
     joined.map(({ host, pid }) => ({ host, pid })),
@@ -76,9 +61,9 @@ test("two containers with one host name and one process id both take part", limi
 });
 
 test("two workers of one name both take part", limit, async () => {
-  const parts = await started();
+  const parts = await startCoordinator(totalSteps);
   await assertBothTakePart(parts, (env) =>
-    spawnWorker(parts.controlAddress, { ...env, LOCKSTEP_TEST_NAME: "gpu" }),
+    spawnWorker(parts.address, { ...env, LOCKSTEP_TEST_NAME: "gpu" }),
   );
   const ids = parts.recorder.of("worker.joined").map(({ workerId }) => workerId);
   assert.deepEqual(ids, ["gpu", "gpu-2"]);
@@ -88,14 +73,14 @@ test(
   "the kind of a device that crashed before it computed anything is not the run's",
   limit,
   async () => {
-    const { recorder, coordinator, controlAddress } = await started();
+    const { recorder, coordinator, address } = await startCoordinator(totalSteps);
     const run = coordinator.run();
-    const first = spawnWorker(controlAddress, {
+    const first = spawnWorker(address, {
       ...{ LOCKSTEP_TEST_DEVICE_KIND: "A", LOCKSTEP_TEST_FAULT: "leased:0" },
     });
     await first.exited;
     await recorder.until(({ type }) => type === "worker.lost");
-    const second = spawnWorker(controlAddress, { LOCKSTEP_TEST_DEVICE_KIND: "B" });
+    const second = spawnWorker(address, { LOCKSTEP_TEST_DEVICE_KIND: "B" });
     assert.equal((await run).mastersSha256, oracle.mastersSha256);
     assert.equal((await second.exited).code, 0);
     assert.equal(coordinator.deviceKind, "B");
@@ -103,26 +88,26 @@ test(
 );
 
 test("the kind of a device whose bytes are with the shards is the run's", limit, async () => {
-  const { recorder, coordinator, controlAddress } = await started();
+  const { recorder, coordinator, address } = await startCoordinator(totalSteps);
   const run = coordinator.run();
-  const first = spawnWorker(controlAddress, {
+  const first = spawnWorker(address, {
     ...{ LOCKSTEP_TEST_DEVICE_KIND: "A", LOCKSTEP_TEST_FAULT: "pushed:0" },
   });
   await first.exited;
   await recorder.until(({ type }) => type === "worker.lost");
-  const second = spawnWorker(controlAddress, { LOCKSTEP_TEST_DEVICE_KIND: "B" });
+  const second = spawnWorker(address, { LOCKSTEP_TEST_DEVICE_KIND: "B" });
   const { code, stderr } = await second.exited;
   assert.equal(code, 1);
   assert.match(stderr, /E_DEVICE_KIND_MISMATCH|has the device kind "B"/);
-  const third = spawnWorker(controlAddress, { LOCKSTEP_TEST_DEVICE_KIND: "A" });
+  const third = spawnWorker(address, { LOCKSTEP_TEST_DEVICE_KIND: "A" });
   assert.equal((await run).mastersSha256, oracle.mastersSha256);
   assert.equal((await third.exited).code, 0);
 });
 
 test("the exit of a process takes no worker of another machine with it", limit, async () => {
-  const { recorder, coordinator, controlAddress } = await started();
+  const { recorder, coordinator, address } = await startCoordinator(totalSteps);
   const run = coordinator.run();
-  const clients = [0, 1].map(() => new ControlClient({ address: controlAddress, security: {} }));
+  const clients = [0, 1].map(() => new ControlClient({ address, security: {} }));
   const [own, other] = await Promise.all(
     clients.map(async (client) => {
       const identity = { ...testIdentity(), host: os.hostname(), pid: process.pid };
@@ -136,7 +121,7 @@ test("the exit of a process takes no worker of another machine with it", limit, 
   );
   await clients[1]?.leave({ workerId: other?.workerId ?? "", reason: "it is done" });
   for (const client of clients) client.close();
-  const worker = spawnWorker(controlAddress);
+  const worker = spawnWorker(address);
   assert.equal((await run).mastersSha256, oracle.mastersSha256);
   assert.equal((await worker.exited).code, 0);
 });
@@ -151,10 +136,10 @@ for (const listenHost of ["0.0.0.0", "::"]) {
     ...limit,
     skip,
   }, async () => {
-    const parts = await started({ listenHost, security: { insecure: true } });
-    const { controlPort, controlAddress } = parts;
-    assert.equal(splitAddress(controlAddress).host, listenHost === "::" ? "::1" : "127.0.0.1");
-    const client = new ControlClient({ address: controlAddress, security: {} });
+    const parts = await startCoordinator(totalSteps, { listenHost, security: { insecure: true } });
+    const { port, address: own } = parts;
+    assert.equal(splitAddress(own).host, listenHost === "::" ? "::1" : "127.0.0.1");
+    const client = new ControlClient({ address: own, security: {} });
     const { shardAddresses, retryAfterMs } = await client.register(testIdentity("ghost"));
     client.close();
     assert.equal(retryAfterMs, 0);
@@ -162,22 +147,22 @@ for (const listenHost of ["0.0.0.0", "::"]) {
     for (const address of shardAddresses) assert.match(address, /^:\d+$/);
     await parts.recorder.until(({ type }) => type === "worker.lost");
     const listening = { listen: hostPort(listenHost, 0), advertise_host: null };
-    const elsewhere = addressesElsewhere(listening, controlPort).at(-1) ?? controlAddress;
+    const elsewhere = addressesElsewhere(listening, port).at(-1) ?? own;
     const run = parts.coordinator.run();
-    const workers = [controlAddress, elsewhere].map((address) => spawnWorker(address));
+    const workers = [own, elsewhere].map((address) => spawnWorker(address));
     assert.equal((await run).mastersSha256, oracle.mastersSha256);
     for (const { exited } of workers) assert.equal((await exited).code, 0);
   });
 }
 
 test("advertise_host is where the shards are called", limit, async () => {
-  const parts = await started({ advertiseHost: "localhost" });
-  const client = new ControlClient({ address: parts.controlAddress, security: {} });
+  const parts = await startCoordinator(totalSteps, { advertiseHost: "localhost" });
+  const client = new ControlClient({ address: parts.address, security: {} });
   const { shardAddresses } = await client.register(testIdentity("ghost"));
   client.close();
   for (const address of shardAddresses) assert.match(address, /^localhost:\d+$/);
   const run = parts.coordinator.run();
-  const worker = spawnWorker(parts.controlAddress);
+  const worker = spawnWorker(parts.address);
   assert.equal((await run).mastersSha256, oracle.mastersSha256);
   assert.equal((await worker.exited).code, 0);
 });

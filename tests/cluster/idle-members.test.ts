@@ -1,32 +1,19 @@
 import assert from "node:assert/strict";
 import { setMaxListeners } from "node:events";
 import { test } from "node:test";
-import { Coordinator } from "#coordinator/coordinator";
-import {
-  coordinatorOptions,
-  EventRecorder,
-  float16Job,
-  float16Updates,
-  sequentialOracle,
-  spawnWorker,
-} from "#tests/support/cluster";
+import { float16Job, float16Updates, sequentialOracle, spawnWorker } from "#tests/support/cluster";
+import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { ScriptedMember, testIdentity } from "#tests/support/scripted-member";
-
-const limit = { timeout: 120_000 };
 
 test(
   "a member that begins many pushes under one lease keeps nobody else from sending",
   limit,
   async () => {
     const totalSteps = 2;
-    const recorder = new EventRecorder();
-    const coordinator = new Coordinator(
-      coordinatorOptions(totalSteps, recorder.bus, {
-        heartbeatTimeoutMs: 110_000,
-        leaseTimeoutMs: 1_000,
-      }),
-    );
-    const { controlAddress: address } = await coordinator.start();
+    const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
+      heartbeatTimeoutMs: 110_000,
+      leaseTimeoutMs: 1_000,
+    });
     const running = coordinator.run();
     const hoarder = await ScriptedMember.join(address, testIdentity("hoarder"));
     const task = await hoarder.lease();
@@ -63,11 +50,10 @@ test(
 );
 
 test("reports without bytes are no progress: whoever only reports is kept out", limit, async () => {
-  const recorder = new EventRecorder();
-  const coordinator = new Coordinator(
-    coordinatorOptions(1, recorder.bus, { heartbeatTimeoutMs: 110_000, bytesAfterReportMs: 50 }),
-  );
-  const { controlAddress: address } = await coordinator.start();
+  const { coordinator, recorder, address } = await startCoordinator(1, {
+    heartbeatTimeoutMs: 110_000,
+    bytesAfterReportMs: 50,
+  });
   const running = coordinator.run();
   const reporter = await ScriptedMember.join(address, testIdentity("reporter"));
   const { sums } = await reporter.compute(await reporter.lease());
@@ -89,16 +75,12 @@ test(
   limit,
   async () => {
     const totalSteps = 3;
-    const recorder = new EventRecorder();
-    const coordinator = new Coordinator(
-      coordinatorOptions(totalSteps, recorder.bus, {
-        job: float16Job,
-        updates: float16Updates,
-        heartbeatTimeoutMs: 110_000,
-        leaseTimeoutMs: 2_000,
-      }),
-    );
-    const { controlAddress: address } = await coordinator.start();
+    const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
+      job: float16Job,
+      updates: float16Updates,
+      heartbeatTimeoutMs: 110_000,
+      leaseTimeoutMs: 2_000,
+    });
     const running = coordinator.run();
     const idle = await ScriptedMember.join(address, testIdentity("idle"));
     const worker = spawnWorker(address);

@@ -1,25 +1,19 @@
 import assert from "node:assert/strict";
-import { before, test } from "node:test";
-import { Coordinator } from "#coordinator/coordinator";
+import { test } from "node:test";
 import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
 import type { LossSum } from "#lib/core/job";
 import type { TrainTask } from "#lib/wire/control-messages";
 import {
-  coordinatorOptions,
   evaluationBatches,
-  EventRecorder,
-  type Oracle,
+  type EventRecorder,
   sequentialOracle,
   spawnWorker,
 } from "#tests/support/cluster";
+import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { ScriptedMember, testIdentity } from "#tests/support/scripted-member";
 
 const totalSteps = 4;
-const limit = { timeout: 180_000 };
-let oracle: Oracle;
-before(async () => {
-  oracle = await sequentialOracle(totalSteps);
-});
+const oracle = await sequentialOracle(totalSteps);
 
 interface Computed {
   readonly gradient: Uint8Array;
@@ -45,14 +39,10 @@ async function runWithLiar(
   overrides: Partial<CoordinatorOptions> = {},
   numHonest = 3,
 ): Promise<{ outcome: RunOutcome; recorder: EventRecorder; liar: string; end: unknown }> {
-  const recorder = new EventRecorder();
-  const coordinator = new Coordinator(
-    coordinatorOptions(totalSteps, recorder.bus, {
-      heartbeatTimeoutMs: 60_000,
-      ...overrides,
-    }),
-  );
-  const { controlAddress: address } = await coordinator.start();
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
+    heartbeatTimeoutMs: 60_000,
+    ...overrides,
+  });
   const running = coordinator.run();
   const liar = await ScriptedMember.join(address, testIdentity("liar"));
   let end: unknown;
@@ -196,22 +186,18 @@ test(
   "where no two of them agree the run ends, named, and what was trained is saved",
   limit,
   async () => {
-    const recorder = new EventRecorder();
     const saved: number[] = [];
-    const coordinator = new Coordinator(
-      coordinatorOptions(totalSteps, recorder.bus, {
-        heartbeatTimeoutMs: 60_000,
-        verifyGroups: 1,
-        checkpointing: {
-          everySteps: 0,
-          save: async (_snapshot, { step }) => {
-            saved.push(step);
-            return { directory: "nowhere", bytes: 0 };
-          },
+    const { coordinator, address } = await startCoordinator(totalSteps, {
+      heartbeatTimeoutMs: 60_000,
+      verifyGroups: 1,
+      checkpointing: {
+        everySteps: 0,
+        save: async (_snapshot, { step }) => {
+          saved.push(step);
+          return { directory: "nowhere", bytes: 0 };
         },
-      }),
-    );
-    const { controlAddress: address } = await coordinator.start();
+      },
+    });
     const running = coordinator.run();
     const outcome = assert.rejects(running, (error: Error & { code?: string }) => {
       assert.equal(error.code, "E_GROUP_DIVERGED");

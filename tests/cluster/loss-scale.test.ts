@@ -1,41 +1,31 @@
 import assert from "node:assert/strict";
-import { before, test } from "node:test";
-import { Coordinator } from "#coordinator/coordinator";
+import { test } from "node:test";
 import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
 import {
-  coordinatorOptions,
-  EventRecorder,
+  type EventRecorder,
   float16Job,
   float16Updates,
-  type Oracle,
   sequentialOracle,
   spawnWorker,
 } from "#tests/support/cluster";
+import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { goesOnFrom, type Saved, savesInto } from "#tests/support/saved-run";
 
 // Whether a step of float16 overflowed is one decision for all workers and shards.
 
 const totalSteps = 8;
-const limit = { timeout: 60_000 };
-let oracle: Oracle;
-before(async () => {
-  oracle = await sequentialOracle(totalSteps, float16Job);
-});
+const oracle = await sequentialOracle(totalSteps, float16Job);
 
 async function run(
   faults: readonly string[],
   overrides: Partial<CoordinatorOptions> = {},
 ): Promise<{ readonly outcome: RunOutcome; readonly recorder: EventRecorder }> {
-  const recorder = new EventRecorder();
-  const coordinator = new Coordinator(
-    coordinatorOptions(totalSteps, recorder.bus, {
-      ...{ job: float16Job, updates: float16Updates },
-      ...overrides,
-    }),
-  );
-  const { controlAddress } = await coordinator.start();
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
+    ...{ job: float16Job, updates: float16Updates },
+    ...overrides,
+  });
   const workers = faults.map((fault) =>
-    spawnWorker(controlAddress, fault === "" ? {} : { LOCKSTEP_TEST_FAULT: fault }),
+    spawnWorker(address, fault === "" ? {} : { LOCKSTEP_TEST_FAULT: fault }),
   );
   for (const worker of workers) {
     void worker.exited.then(({ signal }) =>

@@ -1,47 +1,30 @@
 import assert from "node:assert/strict";
 import { fork } from "node:child_process";
-import { before, test } from "node:test";
-import { Coordinator } from "#coordinator/coordinator";
-import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
+import { test } from "node:test";
+import type { RunOutcome } from "#coordinator/options";
 import { LockstepError } from "#lib/core/errors/index";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { BulkClient } from "#lib/wire/bulk-client";
 import { ControlClient } from "#lib/wire/control-client";
 import type { MemberPass } from "#lib/wire/member";
-import {
-  coordinatorOptions,
-  EventRecorder,
-  type Oracle,
-  sequentialOracle,
-  spawnWorker,
-  testJob,
-} from "#tests/support/cluster";
+import { sequentialOracle, spawnWorker, testJob } from "#tests/support/cluster";
+import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { FakeEngine } from "#tests/support/fake-engine";
 import { registered, testIdentity } from "#tests/support/scripted-member";
 import { goesOnFrom, type Saved, savesInto } from "#tests/support/saved-run";
 
 const totalSteps = 4;
-const limit = { timeout: 60_000 };
-let oracle: Oracle;
-before(async () => {
-  oracle = await sequentialOracle(totalSteps);
-});
-
-async function started(
-  overrides: Partial<CoordinatorOptions> = {},
-): Promise<{ coordinator: Coordinator; recorder: EventRecorder; address: string }> {
-  const recorder = new EventRecorder();
-  const coordinator = new Coordinator(coordinatorOptions(totalSteps, recorder.bus, overrides));
-  const { controlAddress: address } = await coordinator.start();
-  return { coordinator, recorder, address };
-}
+const oracle = await sequentialOracle(totalSteps);
 
 const identity = testIdentity();
 
 async function resumed(saved: Saved): Promise<RunOutcome> {
   // Another number of shards than the run that was saved.
-  const { coordinator, address } = await started({ numShards: 3, ...goesOnFrom(saved) });
+  const { coordinator, address } = await startCoordinator(totalSteps, {
+    numShards: 3,
+    ...goesOnFrom(saved),
+  });
   const worker = spawnWorker(address);
   const outcome = await coordinator.run();
   assert.equal((await worker.exited).code, 0);
@@ -50,7 +33,7 @@ async function resumed(saved: Saved): Promise<RunOutcome> {
 
 test("a checkpoint in the middle continues to the same bits", limit, async () => {
   const saved: Saved[] = [];
-  const { coordinator, recorder, address } = await started({
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
     checkpointing: { everySteps: 1, save: savesInto(saved) },
   });
   spawnWorker(address);
@@ -75,7 +58,7 @@ test("a checkpoint in the middle continues to the same bits", limit, async () =>
 
 test("a stop request ends after the step, with a checkpoint that continues", limit, async () => {
   const saved: Saved[] = [];
-  const { coordinator, recorder, address } = await started({
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
     checkpointing: { everySteps: 0, save: savesInto(saved) },
   });
   const worker = spawnWorker(address);
@@ -94,7 +77,7 @@ test("a stop request ends after the step, with a checkpoint that continues", lim
 
 test("a run whose workers fail for good keeps the steps since its last save", limit, async () => {
   const saved: Saved[] = [];
-  const { coordinator, recorder, address } = await started({
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
     checkpointing: { everySteps: 0, save: savesInto(saved) },
   });
   const worker = spawnWorker(address);
@@ -111,7 +94,7 @@ test("a run whose workers fail for good keeps the steps since its last save", li
 });
 
 test("a failing save ends the run with its error", limit, async () => {
-  const { coordinator, address } = await started({
+  const { coordinator, address } = await startCoordinator(totalSteps, {
     checkpointing: {
       everySteps: 1,
       save: async () => {
@@ -125,7 +108,9 @@ test("a failing save ends the run with its error", limit, async () => {
 });
 
 test("a worker that registers and never says a word more holds nobody up", limit, async () => {
-  const { coordinator, recorder, address } = await started({ heartbeatTimeoutMs: 700 });
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
+    heartbeatTimeoutMs: 700,
+  });
   const running = coordinator.run();
   const ghost = new ControlClient({ address, security: {} });
   const { workerId } = await registered(ghost);
@@ -146,7 +131,7 @@ test(
   "a worker that dies after pushing to one shard and half to another changes nothing",
   limit,
   async () => {
-    const { coordinator, address, recorder } = await started();
+    const { coordinator, address, recorder } = await startCoordinator(totalSteps);
     const running = coordinator.run();
     const control = new ControlClient({ address, security: {} });
     const { workerId, shardAddresses, pass } = await registered(control, identity);
@@ -187,7 +172,9 @@ test(
 );
 
 test("what a worker may not do is refused by name", limit, async () => {
-  const { coordinator, address } = await started({ security: { joinToken: "secret" } });
+  const { coordinator, address } = await startCoordinator(totalSteps, {
+    security: { joinToken: "secret" },
+  });
   const running = coordinator.run();
   const stranger = new ControlClient({ address, security: { joinToken: "guess" } });
   await assert.rejects(stranger.register(identity), /UNAUTHENTICATED, E_JOIN_TOKEN/);
@@ -220,7 +207,7 @@ test("what a worker may not do is refused by name", limit, async () => {
 });
 
 test("an engine's error of the last worker ends the run, named", limit, async () => {
-  const { coordinator, address } = await started({ plannedWorkers: 1 });
+  const { coordinator, address } = await startCoordinator(totalSteps, { plannedWorkers: 1 });
   const running = coordinator.run();
   const outcome = assert.rejects(running, (error: Error & { code?: string }) => {
     assert.equal(error.code, "E_WORKER_FAILED");
@@ -233,7 +220,7 @@ test("an engine's error of the last worker ends the run, named", limit, async ()
 });
 
 test("an engine's error on one device leaves the run to the others", limit, async () => {
-  const { coordinator, recorder, address } = await started();
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps);
   const running = coordinator.run();
   const broken = spawnWorker(address, { LOCKSTEP_TEST_ENGINE_FAILURE: "no lowering" });
   assert.equal((await broken.exited).code, 1);
@@ -247,7 +234,7 @@ test(
   "a worker that fails again and again is kept out for a while; the others go on",
   limit,
   async () => {
-    const { coordinator, recorder, address } = await started();
+    const { coordinator, recorder, address } = await startCoordinator(totalSteps);
     const running = coordinator.run();
     const failing = new ControlClient({ address, security: {} });
     for (let failure = 0; failure < 5; failure++) {
@@ -289,7 +276,7 @@ test("workers outlive a coordinator that is killed and started again", limit, as
   first.kill("SIGKILL");
   await killed;
   worker.process.send("go");
-  const second = await started({ listenPort: Number(address.split(":")[1]) });
+  const second = await startCoordinator(totalSteps, { listenPort: Number(address.split(":")[1]) });
   assert.equal((await second.coordinator.run()).mastersSha256, oracle.mastersSha256);
   assert.equal((await worker.exited).code, 0);
 });
@@ -305,10 +292,10 @@ test("a report of a former coordinator's lease counts for nobody", limit, async 
     assert.ok(task.kind === "train");
     return { control, workerId, pass, lease: task.lease };
   };
-  const former = await started();
+  const former = await startCoordinator(totalSteps);
   const formerRun = former.coordinator.run();
   const before = await leased(former.address);
-  const { coordinator, recorder, address } = await started();
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps);
   const running = coordinator.run();
   const now = await leased(address);
   const request = { workerId: now.workerId, lease: before.lease, result: losses };
@@ -331,7 +318,7 @@ test("a report of a former coordinator's lease counts for nobody", limit, async 
 
 test("a stop request with nobody to finish the step takes effect", limit, async () => {
   const saved: Saved[] = [];
-  const { coordinator, recorder, address } = await started({
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
     checkpointing: { everySteps: 0, save: savesInto(saved) },
   });
   const worker = spawnWorker(address, { LOCKSTEP_TEST_FAULT: "computed:1" });
@@ -349,7 +336,7 @@ test(
   "gradients that are not finite change nothing, and a row of them ends the run",
   limit,
   async () => {
-    const { coordinator, recorder, address } = await started({
+    const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
       loadMasters: async (_range, into) => {
         into.fill(Number.NaN);
       },

@@ -1,23 +1,18 @@
 import assert from "node:assert/strict";
-import { before, test } from "node:test";
-import { Coordinator } from "#coordinator/coordinator";
+import { test } from "node:test";
+import type { Coordinator } from "#coordinator/coordinator";
 import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
 import {
-  coordinatorOptions,
   evaluationBatches,
-  EventRecorder,
-  type Oracle,
+  type EventRecorder,
   sequentialOracle,
   spawnWorker,
   type TestWorker,
 } from "#tests/support/cluster";
+import { limit, startCoordinator } from "#tests/support/started-coordinator";
 
 const totalSteps = 4;
-const limit = { timeout: 60_000 };
-let oracle: Oracle;
-before(async () => {
-  oracle = await sequentialOracle(totalSteps);
-});
+const oracle = await sequentialOracle(totalSteps);
 
 interface Run {
   readonly outcome: RunOutcome;
@@ -40,11 +35,7 @@ async function run(
     }) => Promise<void>;
   } = {},
 ): Promise<Run> {
-  const recorder = new EventRecorder();
-  const coordinator = new Coordinator(
-    coordinatorOptions(totalSteps, recorder.bus, options.overrides),
-  );
-  const { controlAddress: address } = await coordinator.start();
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps, options.overrides);
   const workers: TestWorker[] = [];
   const add = (worker: TestWorker): void => {
     workers.push(worker);

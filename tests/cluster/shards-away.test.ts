@@ -2,15 +2,10 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer, connect, type Server, type Socket } from "node:net";
 import { test } from "node:test";
-import { Coordinator } from "#coordinator/coordinator";
 import { startShardThread } from "#coordinator/reducer/client";
 import { splitAddress } from "#lib/core/address";
-import {
-  coordinatorOptions,
-  EventRecorder,
-  sequentialOracle,
-  spawnWorker,
-} from "#tests/support/cluster";
+import { sequentialOracle, spawnWorker } from "#tests/support/cluster";
+import { limit, startCoordinator } from "#tests/support/started-coordinator";
 
 const totalSteps = 4;
 const awayMs = 1_500;
@@ -59,32 +54,26 @@ class Gate {
   }
 }
 
-test("six workers go on when the shards' ports were away for a while", {
-  timeout: 180_000,
-}, async () => {
+test("six workers go on when the shards' ports were away for a while", limit, async () => {
   const gates: Gate[] = [];
-  const recorder = new EventRecorder();
-  const coordinator = new Coordinator(
-    coordinatorOptions(totalSteps, recorder.bus, {
-      heartbeatTimeoutMs: 60_000,
-      plannedWorkers: 6,
-      startShard: async (options) => {
-        const shard = await startShardThread(options);
-        const gate = new Gate(splitAddress(shard.address).port);
-        await gate.open();
-        gates.push(gate);
-        return new Proxy(shard, {
-          get: (of, key) => {
-            if (key === "address") return gate.address;
-            const value: unknown = Reflect.get(of, key);
-            return typeof value === "function" ? value.bind(of) : value;
-          },
-        });
-      },
-    }),
-  );
-  const { controlAddress } = await coordinator.start();
-  const workers = Array.from({ length: 6 }, () => spawnWorker(controlAddress));
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
+    heartbeatTimeoutMs: 60_000,
+    plannedWorkers: 6,
+    startShard: async (options) => {
+      const shard = await startShardThread(options);
+      const gate = new Gate(splitAddress(shard.address).port);
+      await gate.open();
+      gates.push(gate);
+      return new Proxy(shard, {
+        get: (of, key) => {
+          if (key === "address") return gate.address;
+          const value: unknown = Reflect.get(of, key);
+          return typeof value === "function" ? value.bind(of) : value;
+        },
+      });
+    },
+  });
+  const workers = Array.from({ length: 6 }, () => spawnWorker(address));
   const away = (async () => {
     await recorder.until((event) => event.type === "group.leased" && event.step === 1);
     for (const gate of gates) gate.block();

@@ -1,38 +1,25 @@
 import assert from "node:assert/strict";
-import { before, test } from "node:test";
-import { Coordinator } from "#coordinator/coordinator";
-import type { CoordinatorOptions } from "#coordinator/options";
+import { test } from "node:test";
 import { BulkClient } from "#lib/wire/bulk-client";
-import {
-  coordinatorOptions,
-  EventRecorder,
-  type Oracle,
-  sequentialOracle,
-  spawnWorker,
-} from "#tests/support/cluster";
+import { sequentialOracle, spawnWorker } from "#tests/support/cluster";
+import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { ScriptedMember } from "#tests/support/scripted-member";
 
 const totalSteps = 4;
-const limit = { timeout: 120_000 };
-let oracle: Oracle;
-before(async () => {
-  oracle = await sequentialOracle(totalSteps);
-});
+const oracle = await sequentialOracle(totalSteps);
 
-async function started(overrides: Partial<CoordinatorOptions> = {}) {
-  const recorder = new EventRecorder();
-  const coordinator = new Coordinator(
-    coordinatorOptions(totalSteps, recorder.bus, { heartbeatTimeoutMs: 60_000, ...overrides }),
-  );
-  const { controlAddress: address } = await coordinator.start();
-  return { coordinator, recorder, address };
-}
+/** Members of these tests do not tell that they are alive. */
+const heartbeatTimeoutMs = 60_000;
 
 test(
   "bytes of nobody, of a former life and of another's lease do not reach the result",
   limit,
   async () => {
-    const { coordinator, recorder, address } = await started({ runId: "run", epoch: 7 });
+    const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
+      heartbeatTimeoutMs,
+      runId: "run",
+      epoch: 7,
+    });
     const running = coordinator.run();
     const member = await ScriptedMember.join(address);
     const thief = await ScriptedMember.join(address);
@@ -86,7 +73,7 @@ test(
 );
 
 test("a pull shows whose it is, too", limit, async () => {
-  const { coordinator, address } = await started();
+  const { coordinator, address } = await startCoordinator(totalSteps, { heartbeatTimeoutMs });
   const running = coordinator.run();
   const member = await ScriptedMember.join(address);
   const pass = { ...member.pass, epoch: member.pass.epoch + 1 };

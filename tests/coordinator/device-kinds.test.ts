@@ -37,7 +37,7 @@ test("the first worker chooses for nobody but those that have its kind", async (
   assert.equal(kinds.admits(odd), false);
   assert.equal(kinds.admits(odd), false, "who knocks twice is one");
   assert.equal(kinds.admits(a), false);
-  assert.match(kinds.waiting, /^2 of 3 planned workers here; .* 30 s at most$/);
+  assert.match(kinds.waiting, /^2 workers here; .* more than half of 3 workers, 30 s at most$/);
   assert.equal(kinds.kind, undefined);
   assert.equal(kinds.admits(b), true, "two of three");
   assert.equal(kinds.kind, "K");
@@ -168,8 +168,8 @@ test("a run ends by name when for long nobody of its kind is left and others com
 test("whoever knocks under names without end fills no table", () => {
   const { kinds, clock } = parts({ plannedWorkers: 100_000 });
   for (let i = 0; i < 5_000; i++) kinds.knocked(device("S"));
-  assert.match(kinds.waiting, /^4096 of /);
+  assert.match(kinds.waiting, /^4,096 workers /);
   clock.ms += 5_001;
   kinds.knocked(device("K"));
-  assert.match(kinds.waiting, /^1 of /);
+  assert.match(kinds.waiting, /^1 worker /);
 });

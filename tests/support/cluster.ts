@@ -105,7 +105,7 @@ export const float16Updates: UpdateSettings = {
   lossScaling: { ...gradScalerDefaults, growthInterval: 2 },
 };
 
-export interface Oracle {
+interface Oracle {
   readonly mastersSha256: string;
   readonly losses: readonly number[];
   readonly norms: readonly number[];

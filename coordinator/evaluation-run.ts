@@ -1,0 +1,132 @@
+import { objectiveOf } from "#lib/objectives/index";
+import { metricsOf } from "#lib/objectives/metrics";
+import type { StepUpdate } from "#lib/optim/index";
+import type { Court } from "./court.js";
+import { isDue } from "./due.js";
+import { EvaluationWork, GenerationWork } from "./inference-work.js";
+import type { LeaseTable } from "./leases.js";
+import type {
+  CoordinatorOptions,
+  EvaluationResult,
+  GeneratedSample,
+  RunOutcome,
+} from "./options.js";
+import type { RunHistory } from "./run-history.js";
+import type { RunPhases } from "./run-phases.js";
+import type { Work } from "./task-queue.js";
+
+interface EvaluationRunParts {
+  readonly options: CoordinatorOptions;
+  readonly court: Court;
+  readonly history: RunHistory;
+  readonly phases: RunPhases;
+  readonly updates: StepUpdate;
+  readonly newLeases: (numItems: number) => LeaseTable;
+  /** Has workers do a work. Rejects where the run fails, or is stopped, meanwhile. */
+  readonly carryOut: <T>(work: Work, completed: Promise<T>) => Promise<T>;
+}
+
+/**
+ * What a run does with the weights that it has come to: evaluations and samples, each in its place before, between
+ * and after the steps, kept in the history and told to all who listen. A step is the number of steps completed.
+ */
+export class EvaluationRun {
+  readonly #parts: EvaluationRunParts;
+  readonly #evaluations: EvaluationResult[] = [];
+  readonly #samples: GeneratedSample[] = [];
+  #evaluatedStep: number | undefined;
+
+  constructor(parts: EvaluationRunParts) {
+    this.#parts = parts;
+  }
+
+  /** Those of this process, not of the checkpoint that it goes on from. */
+  get results(): Pick<RunOutcome, "evaluations" | "samples"> {
+    return { evaluations: this.#evaluations, samples: this.#samples };
+  }
+
+  /** @param step 0, or where a run goes on */
+  async beforeTraining(step: number): Promise<void> {
+    const { history, options } = this.#parts;
+    if (options.evaluation?.atStart === true && step === 0) await this.#evaluate(step);
+    if (step === 0) await this.generate(step);
+    // One that was stopped while it evaluated saved without that evaluation.
+    if (history.hasEvaluation(step)) this.#evaluatedStep = step;
+    else if (this.#isDue(step)) await this.#evaluate(step);
+  }
+
+  /** Evaluates where that is due. @returns whether the result is the best so far */
+  async afterStep(step: number): Promise<boolean> {
+    const { evaluation, plan } = this.#parts.options;
+    const isLast = step === plan.totalSteps;
+    if (!this.#isDue(step) && !(isLast && evaluation?.atEnd === true)) return false;
+    const isBest = await this.#evaluate(step);
+    if (!isLast) this.#parts.phases.begin("training");
+    return isBest;
+  }
+
+  /** Evaluates at the end where that is asked for, and the last step has not. */
+  async afterTraining(step: number): Promise<void> {
+    const { evaluation } = this.#parts.options;
+    if (evaluation?.atEnd === true && this.#evaluatedStep !== step) await this.#evaluate(step);
+  }
+
+  /** A sample of the step's weights, unless there is one. */
+  async generate(step: number): Promise<void> {
+    const { options, court, history, phases, updates } = this.#parts;
+    const { generation, bus } = options;
+    if (generation === undefined || history.hasSample(step)) return;
+    phases.begin("generating");
+    const { prompt, maxNewTokens, endTokenIds, promptText, isChat = false } = generation;
+    const work = new GenerationWork({
+      version: updates.numUpdates,
+      prompt,
+      maxNewTokens,
+      endTokenIds,
+      leases: this.#parts.newLeases(1),
+      onResult: (workerId) => court.brought(workerId),
+    });
+    const tokens = await this.#parts.carryOut(work, work.completed);
+    const text = await generation.decode(tokens);
+    const sample = { step, prompt: promptText, text, ...(isChat ? { isChat } : {}) };
+    this.#samples.push({ ...sample, tokens });
+    history.sampled({ ...sample, tokens });
+    bus.publish({ type: "sample.generated", ...sample });
+  }
+
+  #isDue(step: number): boolean {
+    const { everySteps, delaySteps = 0 } = this.#parts.options.evaluation ?? {};
+    return step > 0 && step >= delaySteps && isDue(everySteps, step);
+  }
+
+  /** @returns whether the result is the best so far */
+  async #evaluate(step: number): Promise<boolean> {
+    const { options, court, history, phases, updates } = this.#parts;
+    const { evaluation, bus, job } = options;
+    if (evaluation === undefined || evaluation.batches.length === 0) return false;
+    phases.begin("evaluating");
+    const startedAt = performance.now();
+    const work = new EvaluationWork({
+      step,
+      jury: court.juryOf("evaluation", step),
+      batches: evaluation.batches,
+      version: updates.numUpdates,
+      objective: job.objective,
+      leases: this.#parts.newLeases(evaluation.batches.length),
+    });
+    const { lossSum, weight, scores } = await this.#parts.carryOut(work, work.completed);
+    const loss = lossSum / weight;
+    const result: EvaluationResult = {
+      step,
+      loss,
+      weight,
+      seconds: (performance.now() - startedAt) / 1000,
+      metrics: metricsOf(objectiveOf(job.objective.kind), loss, scores),
+    };
+    this.#evaluatedStep = step;
+    this.#evaluations.push(result);
+    if (this.#isDue(step)) updates.evaluated(result);
+    bus.publish({ type: "evaluation.completed", ...result });
+    return history.evaluated(result);
+  }
+}

@@ -1,0 +1,96 @@
+import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
+import type { StepUpdate } from "#lib/optim/index";
+import { Checkpointer } from "./checkpointer.js";
+import { isDue } from "./due.js";
+import type { CheckpointState, CoordinatorOptions } from "./options.js";
+import type { ShardGroup } from "./shards.js";
+
+/** Errors of workers: the shards and what they hold are whole. */
+const ofWorkers: ErrorCode[] = ["E_WORKERS_EXHAUSTED", "E_WORKER_FAILED", "E_GROUP_DIVERGED"];
+
+interface RunSavesParts {
+  readonly options: CoordinatorOptions;
+  readonly shards: ShardGroup;
+  readonly updates: StepUpdate;
+  /** Of the step that was completed last. */
+  readonly state: () => CheckpointState;
+  /** Of a save in the background. */
+  readonly onError: (error: unknown) => void;
+}
+
+/**
+ * When a run is saved: after steps that are due, that somebody asked for or that are the best, at its end, and before
+ * it fails. A step is the number of steps completed. Without checkpointing nothing is.
+ */
+export class RunSaves {
+  readonly #parts: RunSavesParts;
+  readonly #checkpointer: Checkpointer | undefined;
+  #savedStep: number;
+  #isRequested = false;
+
+  constructor(parts: RunSavesParts) {
+    this.#parts = parts;
+    const { checkpointing, bus, resume } = parts.options;
+    this.#savedStep = resume?.state.step ?? 0;
+    this.#checkpointer =
+      checkpointing && new Checkpointer({ checkpointing, bus, onError: parts.onError });
+  }
+
+  /** A save after the step in progress, or at the end. @returns false where that was asked for already */
+  request(): boolean {
+    const isNew = !this.#isRequested;
+    this.#isRequested = true;
+    return isNew;
+  }
+
+  /** @param isBest whether its evaluation is the best so far */
+  async afterStep(step: number, isBest: boolean): Promise<void> {
+    const whenBest = this.#parts.options.checkpointing?.whenBest === true;
+    if (this.#isRequested || (isBest && whenBest) || this.#isDue(step)) await this.#save(step);
+  }
+
+  /** Begins the last save where it is wanted: one that goes on later always is. */
+  async atEnd(step: number, isInterrupted: boolean): Promise<void> {
+    // A stop in the evaluation after the last step leaves the end to be saved, too.
+    const isWanted = isInterrupted || this.#isRequested || this.#isDue(step);
+    if (isWanted && this.#savedStep !== step) await this.#save(step);
+  }
+
+  /**
+   * Workers that fail for good take no weights with them: what was trained since the last save is kept. Resolves when
+   * nothing is being written any more.
+   *
+   * @param isUpdating in the middle of an update one shard may be a version ahead of another, and nothing is begun
+   */
+  async beforeFailing(error: unknown, step: number, isUpdating: boolean): Promise<void> {
+    const isWorkers = isLockstepError(error) && ofWorkers.includes(error.code);
+    // An error here adds nothing to the run's.
+    if (isWorkers && !isUpdating && step > this.#savedStep) await this.#begin().catch(() => {});
+    // One that has begun, or is tried again.
+    await this.settled();
+  }
+
+  /** Resolves when nothing is being written; what failed has been told to `onError`. */
+  async settled(): Promise<void> {
+    await this.#checkpointer?.settled();
+  }
+
+  #isDue(step: number): boolean {
+    const { plan, checkpointing } = this.#parts.options;
+    const { everySteps, atEnd } = checkpointing ?? {};
+    return isDue(everySteps, step) || (step === plan.totalSteps && atEnd === true);
+  }
+
+  async #save(step: number): Promise<void> {
+    this.#savedStep = step;
+    this.#isRequested = false;
+    await this.#begin();
+  }
+
+  async #begin(): Promise<void> {
+    const { shards, state, updates } = this.#parts;
+    const takeSnapshot: Parameters<Checkpointer["begin"]>[0] = async (into) =>
+      shards.snapshot(into);
+    await this.#checkpointer?.begin(takeSnapshot, state(), updates.tensorStates);
+  }
+}
