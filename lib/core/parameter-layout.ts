@@ -53,7 +53,10 @@ export const slotAlignElements = 32;
 
 const roundUp = (value: number, multiple: number): number => Math.ceil(value / multiple) * multiple;
 
-type NamedShape = Pick<TensorSlot, "name" | "shape" | "isTransposed">;
+interface NamedShape extends Pick<TensorSlot, "name" | "shape" | "isTransposed"> {
+  /** Whether weight decay is for it. @default that of its rank: matrices decay, vectors do not */
+  readonly decays?: boolean;
+}
 
 /** What multiplies the learning rate of a tensor. */
 export type RateOf = (tensor: NamedShape) => number;
@@ -64,10 +67,11 @@ export type FormOf = (tensor: NamedShape) => WireForm;
 /**
  * Lays out tensors in two regions, each in the order given: matrices (rank >= 2), then vectors (norm
  * weights, biases). Matrices decay and travel in `matrixForm`. Vectors do not decay and always travel in
- * float32, because a bfloat16 norm weight near 1 cannot move by less than 2^-8.
+ * float32, because a bfloat16 norm weight near 1 cannot move by less than 2^-8. Tensors that say otherwise of
+ * their decay have regions of their own.
  *
  * @param matrixForm where it differs by matrix there is a region for each form, in the order in which they come
- * @param rateOf where it has several values each of the two is a region for each value, in the order in which
+ * @param rateOf where it has several values each of the regions is one for each value, in the order in which
  *   they come: a value costs less than two blocks of padding, however many tensors have it
  */
 export function buildParameterLayout(
@@ -106,10 +110,18 @@ export function buildParameterLayout(
   };
   const isMatrix = ({ shape }: NamedShape): boolean => shape.length >= 2;
   const formOf = typeof matrixForm === "string" ? () => matrixForm : matrixForm;
-  const matrices = groupBy(tensors.filter(isMatrix), formOf);
-  for (const [dtype, members] of matrices) addRegions(members, { dtype, decays: true });
   const vectors = tensors.filter((tensor) => !isMatrix(tensor));
-  addRegions(vectors, { dtype: "float32", decays: false });
+  for (const [ofMatrices, forms] of [
+    [true, groupBy(tensors.filter(isMatrix), formOf)],
+    [false, new Map([["float32", vectors]] as const)],
+  ] as const) {
+    for (const [dtype, members] of forms) {
+      for (const decays of [ofMatrices, !ofMatrices]) {
+        const alike = members.filter((tensor) => (tensor.decays ?? ofMatrices) === decays);
+        addRegions(alike, { dtype, decays });
+      }
+    }
+  }
   return Object.freeze({
     tensors: Object.freeze(slots),
     numElements: offset,

@@ -8,7 +8,12 @@ import { ModelWeights } from "#lib/checkpoint/index";
 import createEngine from "#lib/tuning/engine";
 import { assertClose, relativeError } from "#tests/support/compare";
 import { lockstepCommand } from "#tests/support/lockstep-command";
-import { loraFixtureDirectory, loraFixtures, readLoraFixture } from "#tests/support/lora-fixtures";
+import {
+  loraFixtureDirectory,
+  loraFixtures,
+  modelOfLoraFixture,
+  readLoraFixture,
+} from "#tests/support/lora-fixtures";
 import { modelFixtureDirectory } from "#tests/support/model-fixtures";
 import { readSlot, writeSlot } from "#tests/support/tiny-llama";
 
@@ -28,8 +33,11 @@ const merge = (...args: string[]) =>
   lockstepCommand(["merge-adapter", ...args], join(directory, "cache"));
 
 for (const name of loraFixtures) {
-  test(`${name}: the merged directory holds W + scale B A, and saved modules`, async () => {
-    const [source, target] = [modelFixtureDirectory(name), join(directory, name)];
+  test(`${name}: the merged directory holds W + scale B A, its rows rescaled by DoRA, and saved modules`, async () => {
+    const [source, target] = [
+      modelFixtureDirectory(modelOfLoraFixture(name)),
+      join(directory, name),
+    ];
     const { code, stderr } = await merge(loraFixtureDirectory(name), target, "--base", source);
     assert.equal(code, 0, stderr);
     const { merged, job } = await readLoraFixture(name, "fp32");
@@ -49,7 +57,7 @@ for (const name of loraFixtures) {
   });
 }
 
-for (const name of loraFixtures) {
+for (const name of Object.keys(losses)) {
   test(`${name}: merged into weights of 4 bits it has the loss that peft has beside them`, async () => {
     const target = join(directory, `${name}-4bit`);
     const double = losses[name]?.double === true ? ["--bnb-4bit-use-double-quant"] : [];

@@ -18,7 +18,7 @@ import {
   type LoraConfig,
   loraKey,
   rankOf,
-  savedKey,
+  adapterKey,
   scaleOf,
   writeAdapterDirectory,
 } from "#lib/checkpoint/peft/index";
@@ -167,6 +167,19 @@ test("adapters load in peft and mean there what they mean here", needsPeers(), a
     const changes: readonly Partial<LoraConfig>[] = [
       { r: 3, lora_alpha: 6 },
       { target_modules: "all-linear", r: 4, lora_alpha: 16, use_rslora: true },
+      { target_modules: "all-linear", r: 2, lora_alpha: 4, use_dora: true },
+      ...(modelType === "llama"
+        ? [
+            {
+              ...{
+                target_modules: ["q_proj", "up_proj", "down_proj"],
+                exclude_modules: ["up_proj"],
+              },
+              ...{ layers_to_transform: [0], rank_pattern: { "mlp.down_proj": 3 } },
+              alpha_pattern: { q_proj: 5 },
+            },
+          ]
+        : []),
     ];
     for (const [index, change] of changes.entries()) {
       const name = `${modelType}-random-${index}`;
@@ -183,11 +196,11 @@ async function rewriteAdapter(source: string, target: string): Promise<void> {
   await mkdir(target);
   const adapter = await AdapterDirectory.open(source);
   const matrices = adapter.modules.flatMap(({ path, rank, numInputs, numOutputs }) => [
-    tensor(loraKey(path, "A"), [rank, numInputs], () => adapter.readMatrix(path, "A")),
-    tensor(loraKey(path, "B"), [numOutputs, rank], () => adapter.readMatrix(path, "B")),
+    tensor(loraKey(path, "A"), [rank, numInputs], () => adapter.readPart(path, "A")),
+    tensor(loraKey(path, "B"), [numOutputs, rank], () => adapter.readPart(path, "B")),
   ]);
   const saved = adapter.savedWeights.map((name) =>
-    tensor(savedKey(name), adapter.savedInfo(name).shape, () => adapter.readSaved(name)),
+    tensor(adapterKey(name), adapter.savedInfo(name).shape, () => adapter.readSaved(name)),
   );
   const tensors = [...matrices, ...saved];
   await writeAdapterDirectory(target, { config: adapter.config, tensors, dtype: "float32" });
@@ -218,11 +231,18 @@ async function writeRandomAdapter(
     return [
       tensor(loraKey(path, "A"), [rank, numInputs], (n) => numbers(n, 2 * index)),
       tensor(loraKey(path, "B"), [numOutputs, rank], (n) => numbers(n, 2 * index + 1)),
+      ...(config.use_dora
+        ? [
+            tensor(loraKey(path, "magnitude"), [numOutputs], (n) =>
+              numbers(n, 3 * index + 2).map((value) => 1 + value),
+            ),
+          ]
+        : []),
     ];
   });
   const saved = shapes
     .filter(({ name }) => config.modules_to_save?.includes(name.split(".", 1)[0] ?? "") === true)
-    .map(({ name, shape }) => tensor(savedKey(name), shape, (n) => numbers(n, 99)));
+    .map(({ name, shape }) => tensor(adapterKey(name), shape, (n) => numbers(n, 99)));
   const tensors = [...matrices, ...saved];
   await writeAdapterDirectory(target, { config, tensors, dtype: "float32" });
   return Object.fromEntries(modules.map(({ path }) => [path, scaleOf(config, path)]));

@@ -101,4 +101,7 @@ test("what is saved is an adapter of the base as it is, and another form of it i
   const { code, stderr } = await run("train", "wide", args);
   assert.equal(code, 1);
   assert.match(stderr, /E_RESUME_MISMATCH.*load_in_4bit was true and is now false/);
+  const dora = await run("train-local", "dora", ["--use-dora"]);
+  assert.equal(dora.code, 1);
+  assert.match(dora.stderr, /E_CONFIG_CONFLICT: .*use_dora and load_in_4bit/);
 });
