@@ -62,6 +62,9 @@ ADAPTER_DIR and MODEL are directories, or ids of the Hugging Face Hub.
 
   --base MODEL   the base model, where it is not the one that adapter_config.json names
   --dtype TYPE   of the written weights, default that of the base model's files
+  --load-in-4bit base weights are taken through 4 bits first (nf4), as QLoRA trained beside them;
+                 without it an adapter of QLoRA is added into the base as it is stored
+  --bnb-4bit-use-double-quant  with scales in 8 bits, where training had them so
 `,
   generate: `Usage: lockstep generate MODEL --prompt TEXT [--prompt TEXT ...] [options]
 

@@ -41,8 +41,14 @@ interface MergedModel {
   readonly close: () => Promise<void>;
 }
 
-/** @throws E_ADAPTER_TENSOR, E_ADAPTER_BASE for an adapter of another model, and what opening either throws */
-export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
+/**
+ * @param quantisation see MergeOptions
+ * @throws E_ADAPTER_TENSOR, E_ADAPTER_BASE for an adapter of another model, and what opening either throws
+ */
+export async function openMergedModel(
+  place: ModelPlace,
+  quantisation?: MergeOptions["quantisation"],
+): Promise<MergedModel> {
   const { modelDirectory, directory } = place;
   const baseConfig = await readModelConfig(modelDirectory);
   const adapter = await AdapterDirectory.open(directory);
@@ -71,7 +77,7 @@ export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
     );
     const { configChanges = untied?.configChanges ?? {} } = head ?? {};
     const tensors = mergedTensors(weights, adapter, {
-      facts,
+      ...{ facts, quantisation },
       ...untied?.merging,
       ...(head === undefined ? {} : { newWeights: head.head, isOfModel: head.isOfModel }),
     });
