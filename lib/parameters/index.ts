@@ -1,3 +1,4 @@
+import { bitfit } from "./bitfit.js";
 import { freeze } from "./freeze.js";
 import { full } from "./full.js";
 import type { ParametersKind } from "./kind.js";
@@ -8,7 +9,12 @@ export type { StartingModel } from "./model.js";
 export { checkRates, rateFields, ratesOf } from "./rates.js";
 
 /** Every way to choose what is trained, one a line. */
-export const parametersKinds = [full, lora, freeze] as const satisfies readonly ParametersKind[];
+export const parametersKinds = [
+  full,
+  lora,
+  freeze,
+  bitfit,
+] as const satisfies readonly ParametersKind[];
 
 /** Values of `finetuning_type`. */
 export const parametersNames: readonly string[] = parametersKinds.map(({ name }) => name);
