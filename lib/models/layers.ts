@@ -3,7 +3,7 @@ import * as tf from "@tensorflow/tfjs-core";
 import { LockstepError } from "#lib/core/errors/index";
 import type { DropoutKind } from "#lib/core/dropout";
 import { addBias, attention, dropout, embedding } from "#lib/ops/index";
-import type { Dropout, LayerAttention, ModelInputs, Weights } from "./model.js";
+import type { Dropout, LayerAttention, LayerPart, LookUp, ModelInputs, Weights } from "./model.js";
 
 /** x W^T + b with W as stored, [out, in]; the bias is the weight of the same module, if it has one. */
 export function linear(weights: Weights, module: string, x: tf.Tensor, bias: boolean): tf.Tensor {
@@ -35,6 +35,22 @@ function adapted(weights: Weights, module: string, x: tf.Tensor, y: tf.Tensor): 
   const narrow = tf.mul(tf.matMul(input, adapter.a, false, true), tf.scalar(adapter.scale));
   return tf.add(y, tf.matMul(narrow, adapter.b, false, true));
 }
+
+/** The residual stream behind a part of a layer: what `join` makes of its output, or with more in between. */
+export function joined(
+  weights: Weights,
+  layer: number,
+  part: LayerPart,
+  output: tf.Tensor,
+  join: (output: tf.Tensor) => tf.Tensor,
+): tf.Tensor {
+  const sublayer = weights.sublayerOf?.(layer, part);
+  return sublayer === undefined ? join(output) : sublayer(output, join);
+}
+
+/** The vectors of tokens [M], float [M, D]. @param lookUp finds those of the model's table */
+export const tokenVectors = (weights: Weights, tokens_M: tf.Tensor1D, lookUp: LookUp): tf.Tensor =>
+  weights.embedOf?.(tokens_M, lookUp) ?? lookUp(tokens_M);
 
 /** The attention of a forward pass: the caller's, or over the tokens and segments of the inputs. */
 export function attentionOf(inputs: ModelInputs): LayerAttention {
