@@ -29,7 +29,7 @@ export type LayerPart = "attention" | "feedForward";
  * @param join adds it to the stream, and applies the norm that follows where there is one
  * @returns float [M, D], the stream behind the part
  */
-export type Sublayer = (output: tf.Tensor, join: (output: tf.Tensor) => tf.Tensor) => tf.Tensor;
+type Sublayer = (output: tf.Tensor, join: (output: tf.Tensor) => tf.Tensor) => tf.Tensor;
 
 /** The vectors of the model's own tokens, [M, D]. */
 export type LookUp = (tokens_M: tf.Tensor1D) => tf.Tensor;
@@ -108,6 +108,11 @@ export interface ModelBase {
   readonly weights: readonly WeightSpec[];
   /** Prefix of the base model's weights, which some checkpoints leave out; "" where there is none. */
   readonly basePrefix: string;
+  /**
+   * Ids, behind those of the vocabulary, that stand before the tokens of every row. The model puts them there, but
+   * where the caller has an attention of its own: then they are among its tokens. Absent: none.
+   */
+  readonly prefix?: Int32Array;
   /** Hidden states after the last norm, float [B, T, D]. */
   hiddenStates(weights: Weights, inputs: ModelInputs): tf.Tensor3D;
 }
