@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
+import { refuseUnmergeable } from "#lib/checkpoint/adapter-kind";
 import { checkTiedHead, type ModelTensor, type ModelWeights } from "#lib/checkpoint/index";
 import {
   AdapterDirectory,
@@ -44,6 +45,7 @@ interface MergedModel {
 /** @throws E_ADAPTER_TENSOR for an adapter of another model, and what opening either throws */
 export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
   const { modelDirectory, directory } = place;
+  await refuseUnmergeable(directory);
   const baseConfig = await readModelConfig(modelDirectory);
   const adapter = await AdapterDirectory.open(directory);
   const opened: { close: () => Promise<void> }[] = [adapter];
@@ -131,10 +133,10 @@ async function untiedHead(
  * The classifier that an adapter makes of its base: the names of the classes are those saved beside it,
  * else the base's own, else transformers' LABEL_0, LABEL_1 ... for as many as the head has rows.
  */
-async function classifierOf(
+export async function classifierOf(
   baseConfig: Json,
   weights: ModelWeights,
-  adapter: AdapterDirectory,
+  adapter: Pick<AdapterDirectory, "directory" | "savedWeights" | "savedInfo">,
 ): Promise<ClassifierCheckpoint & { readonly isOfModel: (name: string) => boolean }> {
   const saved = await savedConfig(adapter.directory);
   const padTokenId = saved?.["pad_token_id"];

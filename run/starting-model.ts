@@ -16,7 +16,7 @@ import type { PreparedData } from "./prepare-data.js";
  */
 export function startingModel(
   config: SettledConfig,
-  { modelDirectory, modelConfig, context }: DataModel,
+  { modelDirectory, modelConfig, tokenizer, context }: DataModel,
   weights: ModelWeights,
   { labels, objective }: Pick<PreparedData, "labels" | "objective">,
 ): StartingModel {
@@ -39,6 +39,7 @@ export function startingModel(
     isClassifier: classifier !== undefined,
     tiedEmbedding: isTied(modelConfig) ? tiedEmbeddingName(weights.names()) : undefined,
     configChanges: classifier?.configChanges ?? {},
+    encode: (text) => tokenizer.encode(text, { addSpecialTokens: true }),
     read: async (name, into, span) => {
       const made = newWeights.get(name);
       if (made === undefined) return weights.readFloat32(name, into, span);

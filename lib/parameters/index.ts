@@ -3,6 +3,7 @@ import { freeze } from "./freeze.js";
 import { full } from "./full.js";
 import type { ParametersKind } from "./kind.js";
 import { lora } from "./lora.js";
+import { prompt } from "./prompt.js";
 
 export type { ChosenParameters } from "./kind.js";
 export type { StartingModel } from "./model.js";
@@ -14,6 +15,7 @@ export const parametersKinds = [
   lora,
   freeze,
   bitfit,
+  prompt,
 ] as const satisfies readonly ParametersKind[];
 
 /** Values of `finetuning_type`. */

@@ -28,6 +28,8 @@ export interface StartingModel {
   readonly tiedEmbedding: string | undefined;
   /** Fields of config.json that it has beside or instead of the checkpoint's. */
   readonly configChanges: Readonly<Record<string, unknown>>;
+  /** Token ids of a text, with those that its tokenizer adds; absent: it has no tokenizer. */
+  readonly encode?: (text: string) => Promise<ArrayLike<number>>;
   /** A weight's elements, float32, or a span of them. */
   readonly read: (name: string, into?: Float32Array, span?: ElementSpan) => Promise<Float32Array>;
 }

@@ -17,7 +17,7 @@ import { batchOf, loadFrozen } from "./lora-fixtures.js";
 import { modelFixtureDirectory } from "./model-fixtures.js";
 import { OptimizerRun, optimizerOf } from "./optimizer-runs.js";
 
-const methodFixture = (name: string): string =>
+export const methodFixture = (name: string): string =>
   join(packageRoot, "tests/fixtures/methods", name);
 
 /** A model of tests/fixtures/models as a run starts from it. */

@@ -8,6 +8,7 @@ export {
 } from "./lora-config.js";
 export { addLowRank, mergedTensors, type MergeOptions } from "./merge.js";
 export { checkModuleNames, checkNoneTwice, checkTargetPattern } from "./module-names.js";
+export { openPromptDirectory, promptKey, writePromptDirectory } from "./prompt-directory.js";
 export {
   type HeadTie,
   headTieOf,

@@ -25,6 +25,8 @@ export interface AdapterFacts {
   readonly embeddingModules: readonly string[];
   /** Linear maps whose names begin so lie as [inputs, outputs]; undefined: all are [outputs, inputs]. */
   readonly inputMajorPrefix?: string;
+  /** The weight that holds a row a token. */
+  readonly tokenEmbedding?: string;
 }
 
 export interface BaseModel {
