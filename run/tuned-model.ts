@@ -1,5 +1,6 @@
 import type { AddedTensors } from "#lib/checkpoint/added-tensors";
 import { checkTiedHead } from "#lib/checkpoint/index";
+import { countLayers } from "#lib/parameters/layers";
 import { factsOf, isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { createModel, resolveWeights } from "#lib/models/index";
 import { tunedModel } from "#lib/tuning/parameters/tuned-model";
@@ -42,7 +43,14 @@ export async function openTunedModel(
     const stored = resolveWeights(plain, [...ofBase, ...ofAdapter]);
     const table = plain.weights.find(({ name }) => name === factsOf(config)?.tokenEmbedding);
     const [vocabSize = 0, width = 0] = table?.shape ?? [];
-    const model = tunedModel(plain, added.jobFor({ vocabSize, width }), added.added);
+    const model = tunedModel(
+      plain,
+      added.jobFor({
+        ...{ vocabSize, width, bottlenecks: factsOf(config)?.bottlenecks },
+        numLayers: countLayers(plain.weights),
+      }),
+      added.added,
+    );
     const addedNames = new Set(added.added.map(({ name }) => name));
     return {
       model,

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
+import { openBottleneckDirectory } from "./adapter-hub/index.js";
 import type { AddedTensors } from "./added-tensors.js";
 import { isRecord, readJsonFile } from "./file-reader.js";
 import { maxConfigBytes } from "./limits.js";
@@ -20,6 +21,13 @@ const addedKinds: readonly {
     isIt: ({ peft_type: type }) => typeof type === "string" && /^prompt_tuning$/i.test(type),
     open: openPromptDirectory,
     baseKey: "base_model_name_or_path",
+  },
+  {
+    what: "bottleneck adapters",
+    isIt: ({ peft_type: type, config, model_type: modelType }) =>
+      type === undefined && isRecord(config) && typeof modelType === "string",
+    open: openBottleneckDirectory,
+    baseKey: "model_name",
   },
 ];
 

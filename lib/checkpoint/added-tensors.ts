@@ -1,4 +1,5 @@
 import type { ParametersJob } from "#lib/core/job";
+import type { AdapterFacts } from "./peft/target-modules.js";
 import type { StoredTensor } from "./safetensors-header.js";
 
 /** What stands beside a base model's weights and cannot be merged into them, in an open directory. */
@@ -20,9 +21,12 @@ export interface AddedTensors {
 }
 
 /** What is asked of the model that something is added to. */
-interface AddedToModel {
+export interface AddedToModel {
   /** Rows of its table of tokens. */
   readonly vocabSize: number;
   /** Width of its hidden states. */
   readonly width: number;
+  readonly numLayers: number;
+  /** As AdapterFacts has it. */
+  readonly bottlenecks: AdapterFacts["bottlenecks"];
 }

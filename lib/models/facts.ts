@@ -99,7 +99,12 @@ export function tiedEmbeddingName(names: readonly string[]): string | undefined 
 export function adapterFacts(
   modelConfig: Json,
 ): Pick<ModelFacts, "modelType" | "adapterTargets" | "embeddingModules"> &
-  Partial<Pick<ModelFacts, "inputMajorPrefix" | "tokenEmbedding">> {
+  Partial<
+    Pick<
+      ModelFacts,
+      "inputMajorPrefix" | "tokenEmbedding" | "basePrefix" | "className" | "bottlenecks"
+    >
+  > {
   return (
     factsOf(modelConfig) ?? {
       modelType: String(modelConfig["model_type"]),

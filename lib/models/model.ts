@@ -29,7 +29,7 @@ export type LayerPart = "attention" | "feedForward";
  * @param join adds it to the stream, and applies the norm that follows where there is one
  * @returns float [M, D], the stream behind the part
  */
-type Sublayer = (output: tf.Tensor, join: (output: tf.Tensor) => tf.Tensor) => tf.Tensor;
+export type Sublayer = (output: tf.Tensor, join: (output: tf.Tensor) => tf.Tensor) => tf.Tensor;
 
 /** The vectors of the model's own tokens, [M, D]. */
 export type LookUp = (tokens_M: tf.Tensor1D) => tf.Tensor;

@@ -1,3 +1,4 @@
+import { adapter } from "./adapter.js";
 import { bitfit } from "./bitfit.js";
 import { freeze } from "./freeze.js";
 import { full } from "./full.js";
@@ -16,6 +17,7 @@ export const parametersKinds = [
   freeze,
   bitfit,
   prompt,
+  adapter,
 ] as const satisfies readonly ParametersKind[];
 
 /** Values of `finetuning_type`. */

@@ -1,12 +1,6 @@
-import { join } from "node:path";
-import { copyTokenizer, writeChangedConfig } from "#lib/checkpoint/model-directory";
-import {
-  classifierConfigFileName,
-  classifierHeads,
-  promptKey,
-  writePromptDirectory,
-} from "#lib/checkpoint/peft/index";
+import { classifierHeads, promptKey, writePromptDirectory } from "#lib/checkpoint/peft/index";
 import type { ParameterLayout } from "#lib/core/parameter-layout";
+import { saveBeside } from "./beside-adapter.js";
 import type { SavedContent } from "./kind.js";
 import { countLayers } from "./layers.js";
 import type { StartingModel } from "./model.js";
@@ -52,9 +46,5 @@ export async function savePrompt(
       read: async () => valuesOf(slot),
     })),
   });
-  await copyTokenizer(model.directory, directory);
-  if (model.isClassifier) {
-    const file = join(directory, classifierConfigFileName);
-    await writeChangedConfig(file, model.directory, model.configChanges);
-  }
+  await saveBeside(directory, model);
 }

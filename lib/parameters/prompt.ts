@@ -9,6 +9,7 @@ import type { ParametersKind } from "./kind.js";
 import { numElements, type StartingModel, weightsIn } from "./model.js";
 import { savePrompt } from "./prompt-files.js";
 import { type PromptJob, promptWeightName } from "./prompt-layout.js";
+import { tokenTable } from "./token-table.js";
 
 // Names and values of peft.PromptTuningConfig (0.21), which has no default for the number of tokens.
 const fields = {
@@ -97,29 +98,11 @@ function checkText({ prompt_tuning_init: init, prompt_tuning_init_text: text }: 
   });
 }
 
-interface TokenTable {
-  readonly name: string;
-  readonly shape: readonly [rows: number, width: number];
-}
-
-/** The model's table of tokens. @throws E_MODEL_TENSOR_MISSING */
-function tokenTable({ facts, weights }: StartingModel): TokenTable {
-  const found = weights.find(
-    ({ name }) => name === facts.tokenEmbedding || facts.tokenEmbedding?.endsWith(`.${name}`),
-  );
-  if (found !== undefined) return found as TokenTable;
-  throw new LockstepError("E_MODEL_TENSOR_MISSING", {
-    tensor: facts.tokenEmbedding ?? "the table of tokens",
-    expectedShape: "[vocabulary, width]",
-    got: "no such tensor in the checkpoint",
-  });
-}
-
 /** float32 [P, D]. @throws E_CONFIG_INVALID for a text without tokens */
 async function firstVectors(
   { num_virtual_tokens: count, prompt_tuning_init: init, prompt_tuning_init_text }: PromptSettings,
   { read, encode }: StartingModel,
-  { name, shape: [numRows, width] }: TokenTable,
+  { name, shape: [numRows, width] }: ReturnType<typeof tokenTable>,
   seed: number,
 ): Promise<Float32Array> {
   const values = new Float32Array(count * width);

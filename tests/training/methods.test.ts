@@ -72,22 +72,43 @@ test("virtual tokens before a Llama: the same bits whoever computes, and the dir
   assert.ok(answer.trim() !== "" && lines.includes(answer.trim()), `${answer} is not in ${lines}`);
 });
 
-test("virtual tokens before BERT: classify gives the run's own accuracy", async (t) => {
-  const settings = { ...steps, finetuning_type: "prompt", num_virtual_tokens: 3, max_length: 48 };
-  const job = await createTinyClassifier("bert", { settings });
+for (const [finetuning_type, keys] of [
+  ["prompt", { num_virtual_tokens: 3 }],
+  ["adapter", { reduction_factor: 4 }],
+] as const) {
+  test(`BERT with finetuning_type ${finetuning_type}: classify gives the run's own accuracy`, async (t) => {
+    const settings = { ...steps, ...keys, finetuning_type, max_length: 48 };
+    const job = await createTinyClassifier("bert", { settings });
+    t.after(job.remove);
+    const rows = join(job.directory, "rows.jsonl");
+    const log = await runJob(job, "train-local", "out", ["--eval_dataset", rows]);
+    mastersOf(log);
+    const asked = ["classify", join(job.directory, "out"), "--file", rows, "--json", "--top", "1"];
+    const answers = await printed(job, ...asked);
+    const right = (await readFile(rows, "utf8"))
+      .trim()
+      .split("\n")
+      .filter((row, i) => {
+        const [best] = (JSON.parse(answers[i] ?? "") as { scores: { label: string }[] }).scores;
+        return best?.label === (JSON.parse(row) as { label: string }).label;
+      });
+    const accuracy = `accuracy ${(right.length / answers.length).toFixed(4)}`;
+    assert.ok(
+      log.lines.join("\n").includes(accuracy),
+      `${accuracy}: ${log.lines.slice(-4).join()}`,
+    );
+  });
+}
+
+test("adapters in a Llama: the same bits whoever computes, and the directory continues texts", async (t) => {
+  const job = await createTinyJob({
+    ...{ ...steps, finetuning_type: "adapter", learning_rate: 0.01 },
+    ...{ adapter_config: "double_seq_bn", reduction_factor: 4, gradient_checkpointing: true },
+  });
   t.after(job.remove);
-  const rows = join(job.directory, "rows.jsonl");
-  const log = await runJob(job, "train-local", "out", ["--eval_dataset", rows]);
-  mastersOf(log);
-  const asked = ["classify", join(job.directory, "out"), "--file", rows, "--json", "--top", "1"];
-  const answers = await printed(job, ...asked);
-  const right = (await readFile(rows, "utf8"))
-    .trim()
-    .split("\n")
-    .filter((row, i) => {
-      const [best] = (JSON.parse(answers[i] ?? "") as { scores: { label: string }[] }).scores;
-      return best?.label === (JSON.parse(row) as { label: string }).label;
-    });
-  const accuracy = `accuracy ${(right.length / answers.length).toFixed(4)}`;
-  assert.ok(log.lines.join("\n").includes(accuracy), `${accuracy}: ${log.lines.slice(-4).join()}`);
+  const lines = (await assertSameBits(job)).join("\n");
+  assert.match(lines, /\d adapters of width \d+: [\d,]+ of [\d,]+ parameters are trained/);
+  const ask = ["--prompt", "the state", "--max-new-tokens", "4"];
+  const answer = (await printed(job, "generate", join(job.directory, "local"), ...ask)).join("\n");
+  assert.ok(answer.trim() !== "" && lines.includes(answer.trim()), `${answer} is not in ${lines}`);
 });

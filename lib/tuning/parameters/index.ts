@@ -3,6 +3,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { ParametersJob } from "#lib/core/job";
 import { parametersNames } from "#lib/parameters/index";
 import type { Dropout, Model, Weights } from "#lib/models/index";
+import { adapter } from "./adapter.js";
 import { lora } from "./lora.js";
 import { prompt } from "./prompt.js";
 
@@ -31,6 +32,7 @@ type TraceParameters = (job: ParametersJob) => TracedParameters;
 
 /** The kinds whose forward pass is another one, one a line. */
 export const tracedParameters: Readonly<Record<string, TraceParameters>> = {
+  adapter,
   lora,
   prompt,
 };
