@@ -66,7 +66,7 @@ export const adapter = {
     const isWhole = new Set(whole.map(({ name }) => name));
     const [, width] = tokenTable(model).shape;
     const narrow = Math.max(1, Math.floor(width / config.reduction_factor));
-    const prefixes = Object.fromEntries(
+    const prefixes: Readonly<Record<string, string>> = Object.fromEntries(
       Array.from({ length: countLayers(model.weights) }, (_, layer) =>
         parts.map((part) => [
           `${layer}.${part}`,

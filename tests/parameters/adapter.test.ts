@@ -6,9 +6,12 @@ import { test } from "node:test";
 import { openAddedTensors } from "#lib/checkpoint/adapter-kind";
 import { openSafetensors } from "#lib/checkpoint/index";
 import { adapter } from "#lib/parameters/adapter";
-import { methodFixture, startingFixture } from "#tests/support/method-steps";
+import {
+  choiceOptions as options,
+  methodFixture,
+  startingFixture,
+} from "#tests/support/method-steps";
 
-const options = { wireDtype: "float32", frozenDtype: "float32", rateOf: () => 1, seed: 1 } as const;
 type Json = Record<string, unknown>;
 
 const cases = {

@@ -3,9 +3,8 @@ import { test } from "node:test";
 import { prompt } from "#lib/parameters/prompt";
 import { createCaseJob } from "#tests/support/case-job";
 import { caseError } from "#tests/support/case-run";
-import { startingFixture } from "#tests/support/method-steps";
+import { choiceOptions as options, startingFixture } from "#tests/support/method-steps";
 
-const options = { wireDtype: "float32", frozenDtype: "float32", rateOf: () => 1, seed: 1 } as const;
 type Settings = Parameters<typeof prompt.choose>[0];
 
 async function firstValues(settings: Settings): Promise<Float32Array> {

@@ -7,13 +7,16 @@ import { openAddedTensors } from "#lib/checkpoint/adapter-kind";
 import { openSafetensors } from "#lib/checkpoint/index";
 import { prompt } from "#lib/parameters/prompt";
 import { assertClose } from "#tests/support/compare";
-import { methodFixture, startingFixture } from "#tests/support/method-steps";
+import {
+  choiceOptions as options,
+  methodFixture,
+  startingFixture,
+} from "#tests/support/method-steps";
 import { modelFixtureDirectory } from "#tests/support/model-fixtures";
 import { needsPeers, runPeers } from "#tests/support/peers";
 
 // peft reads the virtual tokens that are saved here: with those of its own fixtures it has the same logits.
 
-const options = { wireDtype: "float32", frozenDtype: "float32", rateOf: () => 1, seed: 1 } as const;
 const settings = { prompt_tuning_init: "RANDOM", prompt_tuning_init_text: null } as const;
 const numVirtual = { gpt2: 5, "llama-gqa-untied": 3, "bert-seqcls": 4 } as const;
 

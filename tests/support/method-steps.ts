@@ -10,6 +10,7 @@ import { packageRoot } from "#lib/core/paths";
 import { readWireSpace } from "#lib/core/wire-space";
 import { adapterFacts } from "#lib/models/facts";
 import type { ChosenParameters, StartingModel } from "#lib/parameters/index";
+import type { ChoiceOptions } from "#lib/parameters/kind";
 import createEngine from "#lib/tuning/engine";
 import { causalJob, classifierJob } from "./batches.js";
 import { assertClose, relativeError } from "./compare.js";
@@ -19,6 +20,12 @@ import { OptimizerRun, optimizerOf } from "./optimizer-runs.js";
 
 export const methodFixture = (name: string): string =>
   join(packageRoot, "tests/fixtures/methods", name);
+
+/** Of a choice in float32. */
+export const choiceOptions: ChoiceOptions = {
+  ...{ wireDtype: "float32", frozenDtype: "float32", rateOf: () => 1, seed: 1 },
+  isGiven: () => false,
+};
 
 /** A model of tests/fixtures/models as a run starts from it. */
 export async function startingFixture(
@@ -36,6 +43,7 @@ export async function startingFixture(
     weights: weights.names().map((each) => ({ name: each, shape: weights.info(each).shape })),
     isClassifier: modelConfig["num_labels"] !== undefined || name.includes("seqcls"),
     tiedEmbedding: undefined,
+    digest: async () => "",
     read: (each, into, span) => weights.readFloat32(each, into, span),
     close: () => weights.close(),
   };
@@ -108,16 +116,18 @@ export async function assertMethodSteps(
       const optimizer = optimizerOf({ optim, adam_epsilon: 1e-6 });
       const run = await OptimizerRun.start(layout, optimizer, { learningRateAt: () => rate });
       run.setMasters(first);
+      const [shard] = run.shards;
+      assert.ok(shard !== undefined);
       const losses = await expected.readFloat32(`${kind}.losses`);
       for (const [step, loss] of losses.entries()) {
-        engine.loadParameters(run.shards[0]?.publish() as Uint8Array);
+        engine.loadParameters(shard.publish());
         const wire = new Uint8Array(wireSizeBytes(layout));
         const { lossSum } = engine.accumulate(batch, 1 / numTargets, true, wire);
         const own = lossSum / numTargets;
         assert.ok(Math.abs(own / loss - 1) < 1e-5, `${kind} ${step}: loss ${own}, not ${loss}`);
         await run.step(step, new Float32Array(wire.buffer));
       }
-      const masters = (run.shards[0]?.masters as Float32Array).slice(0, layout.numElements);
+      const masters = shard.masters.slice(0, layout.numElements);
       const goal = first.slice();
       for (const { name, offset, size } of layout.tensors) {
         const values = await expected.readFloat32(`${kind}.${recordedName(name)}`);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { bitfit } from "#lib/parameters/bitfit";
-import { assertMethodSteps, startingFixture } from "#tests/support/method-steps";
+import { assertMethodSteps, choiceOptions, startingFixture } from "#tests/support/method-steps";
 
 // tests/reference/make_bitfit_fixture.py made the steps.
 
@@ -9,9 +9,7 @@ for (const name of ["gpt2", "bert-seqcls"]) {
   test(`five steps over the biases of ${name} are torch's`, async (t) => {
     const model = await startingFixture(name);
     t.after(() => model.close());
-    const chosen = bitfit.choose({}, model, {
-      ...{ wireDtype: "float32", frozenDtype: "float32", rateOf: () => 1, seed: 1 },
-    });
+    const chosen = bitfit.choose({}, model, choiceOptions);
     await assertMethodSteps(`bitfit-${name}.safetensors`, model, chosen);
   });
 }
@@ -19,13 +17,7 @@ for (const name of ["gpt2", "bert-seqcls"]) {
 test("a model without biases is refused with those that have some", async (t) => {
   const model = await startingFixture("llama-gqa-untied");
   t.after(() => model.close());
-  const options = {
-    wireDtype: "float32",
-    frozenDtype: "float32",
-    rateOf: () => 1,
-    seed: 1,
-  } as const;
-  assert.throws(() => bitfit.choose({}, model, options), {
+  assert.throws(() => bitfit.choose({}, model, choiceOptions), {
     code: "E_CONFIG_UNSUPPORTED",
     message: /this llama model has no biases; GPT-2, BERT/,
   });

@@ -8,12 +8,15 @@ import { adapter } from "#lib/parameters/adapter";
 import { findAdapter } from "#run/model-place";
 import { openModel } from "#run/open-model";
 import { assertClose } from "#tests/support/compare";
-import { assertMethodSteps, methodFixture, startingFixture } from "#tests/support/method-steps";
+import {
+  choiceOptions as options,
+  assertMethodSteps,
+  methodFixture,
+  startingFixture,
+} from "#tests/support/method-steps";
 import { modelFixtureDirectory, readFixtureCase } from "#tests/support/model-fixtures";
 
 // tests/reference/make_bottleneck_fixture.py made the directories and the steps, with AdapterHub's library.
-
-const options = { wireDtype: "float32", frozenDtype: "float32", rateOf: () => 1, seed: 1 } as const;
 
 const cases = {
   gpt2: { adapter_config: "double_seq_bn", reduction_factor: 6 },

@@ -8,12 +8,16 @@ import { prompt } from "#lib/parameters/prompt";
 import { findAdapter } from "#run/model-place";
 import { openModel } from "#run/open-model";
 import { assertClose } from "#tests/support/compare";
-import { assertMethodSteps, methodFixture, startingFixture } from "#tests/support/method-steps";
+import {
+  choiceOptions as options,
+  assertMethodSteps,
+  methodFixture,
+  startingFixture,
+} from "#tests/support/method-steps";
 import { modelFixtureDirectory, readFixtureCase } from "#tests/support/model-fixtures";
 
 // tests/reference/make_prompt_fixture.py made the directories and the steps.
 
-const options = { wireDtype: "float32", frozenDtype: "float32", rateOf: () => 1, seed: 1 } as const;
 const settings = { prompt_tuning_init: "RANDOM", prompt_tuning_init_text: null } as const;
 
 const numVirtual = { gpt2: 5, "llama-gqa-untied": 3, "bert-seqcls": 4 } as const;

@@ -79,7 +79,7 @@ export async function openBottleneckDirectory(directory: string): Promise<AddedT
     }));
     return {
       directory,
-      isClassifier: typeof modelClass === "string" && /SequenceClassification$/.test(modelClass),
+      isClassifier: typeof modelClass === "string" && modelClass.endsWith("SequenceClassification"),
       jobFor: (base) => {
         const job = {
           prefixes: prefixesOf(directory, name, added, base),
