@@ -68,7 +68,7 @@ ADAPTER_DIR and MODEL are directories, or ids of the Hugging Face Hub.
 `,
   generate: `Usage: lockstep generate MODEL --prompt TEXT [--prompt TEXT ...] [options]
 
-Continues texts. MODEL is a directory, of a model or of a LoRA adapter, or the id of one of the Hugging Face
+Continues texts. MODEL is a directory, of a model or of an adapter, or the id of one of the Hugging Face
 Hub; an adapter's base model is found by its name. Several prompts are continued together. What is not given
 comes from the model's generation_config.json.
 
@@ -91,7 +91,7 @@ comes from the model's generation_config.json.
 
 Says how probable a classifier finds each of its classes for texts, the most probable one first, or which
 numbers a regression gives them.
-MODEL is a directory, of a model or of a LoRA adapter, or the id of one of the Hugging Face Hub; an
+MODEL is a directory, of a model or of an adapter, or the id of one of the Hugging Face Hub; an
 adapter's base model is found by its name.
 
   --text TEXT            a text; may be given several times

@@ -1,3 +1,4 @@
+import { refuseUnmergeable } from "#lib/checkpoint/adapter-kind";
 import { checkTiedHead, type ModelTensor, type ModelWeights } from "#lib/checkpoint/index";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import {
@@ -50,6 +51,7 @@ export async function openMergedModel(
   quantisation?: MergeOptions["quantisation"],
 ): Promise<MergedModel> {
   const { modelDirectory, directory } = place;
+  await refuseUnmergeable(directory);
   const baseConfig = await readModelConfig(modelDirectory);
   const adapter = await AdapterDirectory.open(directory);
   const opened: { close: () => Promise<void> }[] = [adapter];
@@ -145,10 +147,10 @@ async function untiedHead(
  * The classifier that an adapter makes of its base: the names of the classes are those saved beside it,
  * else the base's own, else transformers' LABEL_0, LABEL_1 ... for as many as the head has rows.
  */
-async function classifierOf(
+export async function classifierOf(
   baseConfig: Json,
   weights: ModelWeights,
-  adapter: AdapterDirectory,
+  adapter: Pick<AdapterDirectory, "directory" | "savedWeights" | "savedInfo">,
 ): Promise<ClassifierCheckpoint & { readonly isOfModel: (name: string) => boolean }> {
   const saved = await readClassifierConfig(adapter.directory);
   const padTokenId = saved?.["pad_token_id"];

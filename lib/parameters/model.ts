@@ -30,6 +30,8 @@ export interface StartingModel {
   readonly tiedEmbedding: string | undefined;
   /** Fields of config.json that it has beside or instead of the checkpoint's. */
   readonly configChanges: Readonly<Record<string, unknown>>;
+  /** Token ids of a text, with those that its tokenizer adds; absent: it has no tokenizer. */
+  readonly encode?: (text: string) => Promise<ArrayLike<number>>;
   /** SHA-256 of the checkpoint's weights, by content. */
   readonly digest: () => Promise<string>;
   /** A weight's elements, float32, or a span of them. */

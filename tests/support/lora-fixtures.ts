@@ -71,7 +71,7 @@ export async function loadFrozen(
 }
 
 /** The model's case as a batch; padding is a segment of its own. */
-function batchOf(name: string): Batch {
+export function batchOf(name: string): Batch {
   const { numRows, rowLength, tokens, attentionMask, labels, labelsPerRow } = readFixtureCase(name);
   const isClassifier = labelsPerRow === 1;
   const positions = Int32Array.from(tokens, (_, i) => i % rowLength);
