@@ -1,13 +1,11 @@
-import { join } from "node:path";
-import { copyTokenizer, writeChangedConfig } from "#lib/checkpoint/model-directory";
 import {
   adapterKey,
-  classifierConfigFileName,
   type LoraConfig,
   tiedHeadPath,
   writeAdapterDirectory,
 } from "#lib/checkpoint/peft/index";
 import type { ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
+import { saveBeside } from "./beside-adapter.js";
 import type { SavedContent } from "./kind.js";
 import type { StartingModel } from "./model.js";
 
@@ -35,11 +33,7 @@ export async function saveAdapter(
       read: async () => valuesOf(slot),
     })),
   });
-  await copyTokenizer(base.directory, directory);
-  if (base.isClassifier) {
-    const file = join(directory, classifierConfigFileName);
-    await writeChangedConfig(file, base.directory, base.configChanges);
-  }
+  await saveBeside(directory, base);
 }
 
 /** The tensors of the adapter's file and what of the trained space they hold. */
