@@ -5,8 +5,10 @@ import { checkTiedHead, type ModelTensor, type ModelWeights } from "#lib/checkpo
 import {
   AdapterDirectory,
   type AdapterFacts,
+  type BaseModel,
   classifierHeads,
   classifierConfigFileName,
+  completeLoraConfig,
   headTieOf,
   mergedTensors,
   type MergeOptions,
@@ -14,17 +16,29 @@ import {
 } from "#lib/checkpoint/peft/index";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
+import type { ParametersJob } from "#lib/core/job";
 import {
   type ClassifierCheckpoint,
   classifierCheckpoint,
   knownLabels,
 } from "#lib/models/classifier-checkpoint";
 import { adapterFacts, isTied, tiedEmbeddingName } from "#lib/models/facts";
+import { layOutAdapter } from "#lib/parameters/lora-layout";
 import { maxModelConfigBytes, readModelConfig } from "./model-directory.js";
 import type { ModelPlace } from "./model-place.js";
 import { openModelWeights } from "./model-weights.js";
 
 type Json = Readonly<Record<string, unknown>>;
+
+/** A base model with its adapter beside it. */
+export interface UnmergedModel {
+  /** What an engine has to know of the adapter. */
+  readonly job: ParametersJob;
+  /** Tensors of the adapter that are no weights of the model. */
+  readonly added: readonly { readonly name: string; readonly shape: readonly number[] }[];
+  /** A weight of the model before the adapter is added, or one of `added`, float32. */
+  readonly read: (name: string) => Promise<Float32Array>;
+}
 
 /** A base model with its adapter in it, weight by weight as they are read: no copy lies anywhere. */
 interface MergedModel {
@@ -36,6 +50,8 @@ interface MergedModel {
   /** Type in which the base is stored. */
   readonly dtype: FloatDtype;
   readonly numModules: number;
+  /** The base with the adapter beside it, as it was trained. */
+  readonly unmerged: UnmergedModel;
   /** About keys of adapter_config.json that nobody knows. */
   readonly warnings: readonly string[];
   readonly close: () => Promise<void>;
@@ -73,6 +89,11 @@ export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
       tensors,
       dtype: weights.dtype(),
       numModules: adapter.modules.length,
+      unmerged: unmergedModel(weights, adapter, {
+        facts,
+        weights: tensors,
+        copies: untied?.merging.copies,
+      }),
       warnings: adapter.warnings,
       close,
     };
@@ -80,6 +101,28 @@ export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
     await close();
     throw error;
   }
+}
+
+/** @param copies weights that begin as another of the base, by name */
+function unmergedModel(
+  base: ModelWeights,
+  adapter: AdapterDirectory,
+  { copies, ...model }: BaseModel & { readonly copies: ReadonlyMap<string, string> | undefined },
+): UnmergedModel {
+  const { trained, job } = layOutAdapter(completeLoraConfig(adapter.config, model), model, {
+    wireDtype: "float32",
+    frozenDtype: "float32",
+  });
+  const ofModel = new Set(model.weights.map(({ name }) => name));
+  const saved = new Set(adapter.savedWeights);
+  return {
+    job,
+    added: trained.tensors.filter(({ name }) => !ofModel.has(name)),
+    read: (name) => {
+      if (saved.has(name) || !ofModel.has(name)) return adapter.readSaved(name);
+      return base.readFloat32(base.has(name) ? name : (copies?.get(name) ?? name));
+    },
+  };
 }
 
 /** peft's own word for it, or else what is saved whole. */

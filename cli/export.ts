@@ -1,0 +1,105 @@
+import { parseArgs } from "node:util";
+import { parseSizeBytes } from "#lib/config/index";
+import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
+import { LockstepError } from "#lib/core/errors/index";
+import { expandHome } from "#lib/core/home-path";
+import { printable } from "#lib/core/terminal-text";
+import { type Exported, exportModel } from "#run/export-model";
+import { detailOnStandardError } from "#run/model-directory";
+import { findModel, type ModelPlace } from "#run/model-place";
+
+const formats = ["safetensors"] as const;
+
+/** `lockstep export`. Returns the exit code; errors of the catalogue are thrown. */
+export async function exportCommand(args: string[]): Promise<number> {
+  const { model, base, revision, ...request } = parse(args);
+  const place = await findModel(model, { base, revision, onDetail: detailOnStandardError });
+  await exportAndTell(place, request);
+  return 0;
+}
+
+/** What is asked of an export beside its model. */
+export interface ExportRequest {
+  readonly directory: string;
+  readonly dtype: FloatDtype | undefined;
+  readonly maxShardBytes?: number | undefined;
+  readonly maxLogitDifference: number | undefined;
+}
+
+/** Exports a model, and prints what became of it. */
+export async function exportAndTell(place: ModelPlace, request: ExportRequest): Promise<void> {
+  const exported = await exportModel(place, { ...request, onDetail: detailOnStandardError });
+  for (const warning of exported.warnings) process.stderr.write(`warning: ${warning}\n`);
+  process.stdout.write(`${printable(summaryOf(place, request.directory, exported))}\n`);
+}
+
+function summaryOf(
+  { adapter, modelDirectory }: ModelPlace,
+  directory: string,
+  { dtype, numParameters, merged }: Exported,
+): string {
+  const millions = (numParameters / 1e6).toFixed(1);
+  const what = `${millions} million parameters (${dtype})`;
+  if (merged === undefined) return `Wrote ${directory}: ${what} of ${modelDirectory}.`;
+  const { numModules, difference } = merged;
+  const distance =
+    difference === undefined
+      ? ""
+      : ` Its logits differ from the adapter's by up to ${difference.difference.toExponential(1)}; the largest is ${difference.logit.toPrecision(3)}.`;
+  return `Wrote ${directory}: ${adapter?.base} with the adapter of ${numModules} modules added, ${what}.${distance}`;
+}
+
+/** `--max-logit-difference`: a number from 0, or none. @throws TypeError */
+export function logitBoundOf(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (text === "none") return Number.POSITIVE_INFINITY;
+  const bound = Number(text);
+  if (text.trim() !== "" && bound >= 0) return bound;
+  throw new TypeError(`--max-logit-difference is a number from 0, or none, not ${text}`);
+}
+
+/** `--dtype` of weights. @throws TypeError */
+export function dtypeOf(text: string | undefined): FloatDtype | undefined {
+  if (text === undefined || Object.hasOwn(bytesPerElement, text)) return text as FloatDtype;
+  throw new TypeError(`--dtype is one of ${Object.keys(bytesPerElement).join(", ")}`);
+}
+
+function parse(args: string[]) {
+  try {
+    const { values, positionals } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: {
+        base: { type: "string" },
+        revision: { type: "string" },
+        format: { type: "string", default: formats[0] },
+        dtype: { type: "string" },
+        "output-dir": { type: "string" },
+        "max-shard-size": { type: "string" },
+        "max-logit-difference": { type: "string" },
+      },
+    });
+    const [model, ...rest] = positionals;
+    if (model === undefined || rest.length > 0) throw new TypeError("it takes one model");
+    const { base, revision, format, dtype, "output-dir": directory } = values;
+    if (directory === undefined) throw new TypeError("--output-dir names a new directory");
+    if (!formats.some((each) => each === format)) {
+      throw new TypeError(`--format is one of ${formats.join(", ")}`);
+    }
+    const size = values["max-shard-size"];
+    const maxShardBytes = size === undefined ? undefined : parseSizeBytes(size);
+    if (size !== undefined && maxShardBytes === undefined) {
+      throw new TypeError(`--max-shard-size is a size such as 5GB, not ${size}`);
+    }
+    return {
+      ...{ model, base, revision, maxShardBytes },
+      directory: expandHome(directory),
+      dtype: dtypeOf(dtype),
+      maxLogitDifference: logitBoundOf(values["max-logit-difference"]),
+    };
+  } catch (error) {
+    // parseArgs throws a TypeError for an unknown option.
+    if (!(error instanceof TypeError)) throw error;
+    throw new LockstepError("E_USAGE", { command: "export", problem: error.message });
+  }
+}
