@@ -4,11 +4,12 @@ import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import { expandHome } from "#lib/core/home-path";
 import { printable } from "#lib/core/terminal-text";
-import { type Exported, exportModel } from "#run/export-model";
+import { type Exported, exportFormats, exportModel, type ExportOptions } from "#run/export-model";
 import { detailOnStandardError } from "#run/model-directory";
 import { findModel, type ModelPlace } from "#run/model-place";
 
-const formats = ["safetensors"] as const;
+/** Types of weights: those of safetensors, and of GGUF alone the quantised one. */
+const ggufDtypes = [...Object.keys(bytesPerElement), "q8_0"];
 
 /** `lockstep export`. Returns the exit code; errors of the catalogue are thrown. */
 export async function exportCommand(args: string[]): Promise<number> {
@@ -21,7 +22,8 @@ export async function exportCommand(args: string[]): Promise<number> {
 /** What is asked of an export beside its model. */
 export interface ExportRequest {
   readonly directory: string;
-  readonly dtype: FloatDtype | undefined;
+  readonly format: ExportOptions["format"];
+  readonly dtype: ExportOptions["dtype"];
   readonly maxShardBytes?: number | undefined;
   readonly maxLogitDifference: number | undefined;
 }
@@ -64,6 +66,15 @@ export function dtypeOf(text: string | undefined): FloatDtype | undefined {
   throw new TypeError(`--dtype is one of ${Object.keys(bytesPerElement).join(", ")}`);
 }
 
+/** @throws TypeError */
+function ggufDtypeOf(text: string | undefined): ExportOptions["dtype"] {
+  if (text === undefined || ggufDtypes.includes(text)) return text as ExportOptions["dtype"];
+  throw new TypeError(`--dtype of GGUF is one of ${ggufDtypes.join(", ")}`);
+}
+
+const isFormat = (text: string): text is ExportOptions["format"] =>
+  exportFormats.some((each) => each === text);
+
 function parse(args: string[]) {
   try {
     const { values, positionals } = parseArgs({
@@ -72,7 +83,7 @@ function parse(args: string[]) {
       options: {
         base: { type: "string" },
         revision: { type: "string" },
-        format: { type: "string", default: formats[0] },
+        format: { type: "string", default: exportFormats[0] },
         dtype: { type: "string" },
         "output-dir": { type: "string" },
         "max-shard-size": { type: "string" },
@@ -83,18 +94,19 @@ function parse(args: string[]) {
     if (model === undefined || rest.length > 0) throw new TypeError("it takes one model");
     const { base, revision, format, dtype, "output-dir": directory } = values;
     if (directory === undefined) throw new TypeError("--output-dir names a new directory");
-    if (!formats.some((each) => each === format)) {
-      throw new TypeError(`--format is one of ${formats.join(", ")}`);
-    }
+    if (!isFormat(format)) throw new TypeError(`--format is one of ${exportFormats.join(", ")}`);
     const size = values["max-shard-size"];
     const maxShardBytes = size === undefined ? undefined : parseSizeBytes(size);
+    if (size !== undefined && format === "gguf") {
+      throw new TypeError("--max-shard-size is of safetensors; a GGUF file is one");
+    }
     if (size !== undefined && maxShardBytes === undefined) {
       throw new TypeError(`--max-shard-size is a size such as 5GB, not ${size}`);
     }
     return {
-      ...{ model, base, revision, maxShardBytes },
+      ...{ model, base, revision, format, maxShardBytes },
       directory: expandHome(directory),
-      dtype: dtypeOf(dtype),
+      dtype: format === "gguf" ? ggufDtypeOf(dtype) : dtypeOf(dtype),
       maxLogitDifference: logitBoundOf(values["max-logit-difference"]),
     };
   } catch (error) {

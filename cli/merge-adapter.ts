@@ -13,7 +13,8 @@ export async function mergeAdapterCommand(args: string[]): Promise<number> {
   const { adapterDirectory, base, ...request } = parse(args);
   const onDetail = detailOnStandardError;
   const directory = await findModelDirectory(adapterDirectory, { onDetail });
-  await exportAndTell(await findAdapter(directory, { base, onDetail }), request);
+  const place = await findAdapter(directory, { base, onDetail });
+  await exportAndTell(place, { ...request, format: "safetensors" });
   return 0;
 }
 

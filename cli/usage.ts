@@ -61,16 +61,20 @@ ADAPTER_DIR and MODEL are directories, or ids of the Hugging Face Hub. It is \`l
   --dtype TYPE                of the written weights, default that of the base model's files
   --max-logit-difference D    see \`lockstep export --help\`
 `,
-  export: `Usage: lockstep export MODEL --output-dir DIR [--dtype float32|float16|bfloat16] [options]
+  export: `Usage: lockstep export MODEL --output-dir DIR [--format safetensors|gguf] [options]
 
 Writes a model into a directory of its own. MODEL is a directory, of a model or of an adapter, or the id
 of one of the Hugging Face Hub. An adapter is merged into its base model in float32 and rounded once; the largest
 difference of a logit between the two, over a few fixed prompts, is printed, and refused where it is too large.
 
-  --dtype TYPE                of the weights, default that of the model's files
+  --format safetensors        a Hugging Face directory, the default
+  --format gguf               model.gguf for llama.cpp, with tokenizer, chat template and stop tokens; of GPT-2,
+                              Llama, Mistral, Qwen2, Qwen3, Gemma 2 and 3 and Phi-3
+  --dtype TYPE                of the weights: float32, float16, bfloat16, in GGUF also q8_0; default that of
+                              the model's files
   --max-shard-size SIZE       weights beyond it go into several files, default 5GB
-  --max-logit-difference D    part of the largest logit by which a merged adapter may differ; default 1e-4
-                              in float32, 0.02 in float16, 0.1 in bfloat16; none: do not compare
+  --max-logit-difference D    part of the largest logit by which a merged adapter may differ; default 1e-4 in
+                              float32, 0.02 in float16, 0.1 in bfloat16 and q8_0; none: do not compare
   --base MODEL                base model of an adapter, where it is not the one that it names
   --revision REV              branch, tag or commit of a model of the hub, default main
 `,
