@@ -20,7 +20,7 @@ export async function exportCommand(args: string[]): Promise<number> {
 }
 
 /** What is asked of an export beside its model. */
-export interface ExportRequest {
+interface ExportRequest {
   readonly directory: string;
   readonly format: ExportOptions["format"];
   readonly dtype: ExportOptions["dtype"];

@@ -61,6 +61,10 @@ const commands: Readonly<Record<CommandName, Command>> = {
     summary: "DIR: compare a model's numbers with those of transformers",
     load: async () => (await import("./verify-model.js")).verifyModelCommand,
   },
+  recipes: {
+    summary: "list configurations to begin with; copy NAME FILE hands one over",
+    load: async () => (await import("./recipes.js")).recipesCommand,
+  },
   data: {
     summary: "preview CONFIG.yaml: show rows as they are learnt",
     load: async () => (await import("./data.js")).dataCommand,

@@ -155,6 +155,11 @@ and how long the examples are. Neither weights nor the engine are loaded, and no
 
 Exit code 1 where a run would refuse the data.
 `,
+  recipes: `Usage: lockstep recipes [copy NAME FILE]
+
+Lists the configurations of examples/, one a method, which run as they are on two cores; or copies one into a
+new file.
+`,
   device: `Usage: lockstep device [--json] [--use-cpu] [--threads N]
 
 Shows what this machine computes on: its kind, which decides the bits of a result, what bf16: auto and

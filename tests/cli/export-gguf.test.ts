@@ -245,7 +245,7 @@ test("what llama.cpp would compute otherwise is refused by name, or said", async
     ],
     [
       { ...randomDecoders["gpt2"], scale_attn_by_inverse_layer_idx: true },
-      /root of the heads' width/,
+      /by the root of the heads' width alone/,
     ],
   ];
   for (const [i, [config, problem]] of refused.entries()) {

@@ -12,7 +12,7 @@ import { decoderInLlamaCpp } from "./decoder.js";
 import { gpt2InLlamaCpp } from "./gpt2.js";
 import type { LlamaCppModel, Refuse } from "./kind.js";
 
-export type { LlamaCppModel, LlamaCppTensor, TensorForm } from "./kind.js";
+export type { LlamaCppTensor, TensorForm } from "./kind.js";
 
 type Json = Readonly<Record<string, unknown>>;
 
