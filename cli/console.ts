@@ -1,6 +1,6 @@
 import { relative } from "node:path";
 import { inspect } from "node:util";
-import { printChosen, printConfig } from "#lib/config/index";
+import { isSecretKey, printChosen, printConfig } from "#lib/config/index";
 import type { LoadedConfig, ResolvedConfig } from "#lib/config/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import { chooseColor, chooseMode, type Display, startDisplay } from "./progress/display.js";
@@ -58,7 +58,7 @@ export function openConsole(bus: EventSource, loaded: LoadedConfig, flags: Conso
   return display;
 }
 
-/** How a person goes on from a checkpoint: the command that was given, with the checkpoint. */
+/** How a person goes on from a checkpoint: the command that was given, with the checkpoint and without secrets. */
 export function resumeLines(
   { save_only_model }: Pick<ResolvedConfig, "save_only_model">,
   checkpoint: string,
@@ -67,16 +67,22 @@ export function resumeLines(
   if (save_only_model) {
     return ["With save_only_model no run can go on from it: it holds no state of the optimizer."];
   }
-  const isKey = (argument: string): boolean =>
-    /^--resume[_-]from[_-]checkpoint(=|$)/.test(argument);
+  const secrets = new Set<string>();
   const kept = args.filter((argument, index) => {
-    const follows = /^--resume[_-]from[_-]checkpoint$/.test(args[index - 1] ?? "");
-    return !isKey(argument) && !(follows && !argument.startsWith("--"));
+    const before = args[index - 1] ?? "";
+    const isValue = !argument.startsWith("--") && !before.includes("=");
+    const [flag = ""] = (isValue ? before : argument).split("=");
+    const key = flag.replace(/^--/, "").replaceAll("-", "_");
+    if (!flag.startsWith("--")) return true;
+    if (isSecretKey(key)) secrets.add(flag);
+    return key !== "resume_from_checkpoint" && !isSecretKey(key);
   });
   const near = relative(process.cwd(), program);
   const shown = near.startsWith("..") ? program : near;
   const words = [shown, ...kept, "--resume_from_checkpoint", checkpoint];
-  return ["Go on with:", "", `  ${words.map(quoted).join(" ")}`];
+  const lines = ["Go on with:", "", `  ${words.map(quoted).join(" ")}`];
+  if (secrets.size === 0) return lines;
+  return [...lines, "", `What ${[...secrets].join(" and ")} was is not shown: give it again.`];
 }
 
 /** As a shell reads it back. */

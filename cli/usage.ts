@@ -25,6 +25,9 @@ and no checkpoints. Every key of the configuration is a flag too; \`lockstep con
 Hosts a run and waits for workers that \`lockstep worker --coordinator HOST:PORT\` starts
 anywhere. \`listen\` sets the address, \`metrics_port\` that of metrics and dashboard. With
 \`resume_from_checkpoint: auto\` a run that is finished ends at once, with exit code 0.
+
+  --json-logs   one JSON object a line instead of the display
+  --verbose     stack traces of errors
 `,
   worker: `Usage: lockstep worker --coordinator HOST:PORT [options]
 
@@ -45,6 +48,7 @@ group, send it and leave. Exit code 75: the run was stopped, and did not go on i
   --http-token-file FILE      --http-tls-cert-file FILE  --http-tls-key-file FILE  of --metrics-host
   --http-without-tls          metrics beyond loopback without TLS, which something in front has
   --engine-module FILE        module that computes instead of TensorFlow
+  --verbose                   stack traces of errors
 `,
   "import-gguf": `Usage: lockstep import-gguf FILE DIR [--dtype float32|bfloat16|float16] [--overwrite]
 

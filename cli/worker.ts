@@ -1,7 +1,7 @@
 import { pathToFileURL } from "node:url";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { hostPort } from "#lib/core/address";
+import { hostPort, splitAddress } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { engineEnvironment } from "#lib/core/engine-environment";
 import { expandHome } from "#lib/core/home-path";
@@ -33,7 +33,7 @@ const interruptedExitCode = 75;
 /** `lockstep worker`. Returns the exit code. */
 export async function workerCommand(
   args: readonly string[],
-  _flags: ConsoleFlags,
+  { jsonLogs }: ConsoleFlags,
 ): Promise<number> {
   const options = parse(args);
   const telemetry = await openDeviceTelemetry({
@@ -45,6 +45,8 @@ export async function workerCommand(
   const log = (text: string): void => {
     process.stdout.write(`${new Date().toISOString()} ${text}\n`);
   };
+  for (const line of options.withoutEffect) log(`warning: ${line}`);
+  if (jsonLogs) log("warning: --json-logs has no effect: a worker's lines are text");
   const stop = new AbortController();
   const drain = new AbortController();
   const signals = isSupervised()
@@ -196,6 +198,8 @@ function parse(args: readonly string[]) {
   if (!/^(\[[0-9a-fA-F:]+\]|[^:]+):\d{1,5}$/.test(coordinator)) {
     usage(`--coordinator must be HOST:PORT, got "${coordinator}"`);
   }
+  const { port } = splitAddress(coordinator);
+  if (port < 1 || port > 65_535) usage(`the port of --coordinator must be 1 to 65535, got ${port}`);
   const optional = (name: string, text: string | undefined, limits: readonly [number, number]) =>
     text === undefined ? undefined : number(name, text, limits);
   const path = (given: string | undefined): string | undefined =>
@@ -203,6 +207,7 @@ function parse(args: readonly string[]) {
   const metricsPort = values["metrics-port"];
   return {
     coordinator,
+    withoutEffect: flagsWithoutEffect(values),
     name: values.name,
     metricsHost: values["metrics-host"],
     metricsPort: metricsPort === "null" ? null : number("metrics-port", metricsPort, [0, 65_535]),
@@ -230,6 +235,23 @@ function parse(args: readonly string[]) {
       insecure: values.insecure,
     },
   };
+}
+
+/** A line for each flag that says how to protect what is not there. */
+function flagsWithoutEffect(values: ReturnType<typeof parseWorkerArgs>["values"]): string[] {
+  const ignored = (names: readonly (keyof typeof values)[], reason: string): string[] =>
+    names
+      .filter((name) => values[name] !== undefined && values[name] !== false)
+      .map((name) => `--${name} has no effect: ${reason}`);
+  const ofHttp = [
+    ...(["http-token-file", "http-tls-cert-file", "http-tls-key-file"] as const),
+    "http-without-tls",
+  ] as const;
+  const hasTls = values["tls-ca-file"] !== undefined;
+  return [
+    ...(values["metrics-port"] === "null" ? ignored(ofHttp, "--metrics-port is null") : []),
+    ...(hasTls ? [] : ignored(["tls-server-name"], "without --tls-ca-file there is no TLS")),
+  ];
 }
 
 function parseWorkerArgs(args: readonly string[]) {

@@ -94,7 +94,8 @@ export class CoordinatorHttp {
     for (const [route, file, contentType] of pageFiles) {
       this.#server.get(route, async (_, reply) => sendFile(reply, file, contentType));
     }
-    this.#server.get("/events", (request, reply) => {
+    // Asked for its headers alone, a stream that never ends would keep its follower's place and answer nothing.
+    this.#server.get("/events", { exposeHeadRoute: false }, (request, reply) => {
       if (this.#followers.size >= maxFollowers) {
         reply.code(503).send({ error: `${maxFollowers} pages follow already` });
         return;

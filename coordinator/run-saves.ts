@@ -36,7 +36,7 @@ export class RunSaves {
       checkpointing && new Checkpointer({ checkpointing, bus, onError: parts.onError });
   }
 
-  /** A save after the step in progress. @returns false where that was asked for already */
+  /** A save after the step in progress, or at the end. @returns false where that was asked for already */
   request(): boolean {
     const isNew = !this.#isRequested;
     this.#isRequested = true;
@@ -52,7 +52,8 @@ export class RunSaves {
   /** Begins the last save where it is wanted: one that goes on later always is. */
   async atEnd(step: number, isInterrupted: boolean): Promise<void> {
     // A stop in the evaluation after the last step leaves the end to be saved, too.
-    if ((isInterrupted || this.#isDue(step)) && this.#savedStep !== step) await this.#save(step);
+    const isWanted = isInterrupted || this.#isRequested || this.#isDue(step);
+    if (isWanted && this.#savedStep !== step) await this.#save(step);
   }
 
   /**

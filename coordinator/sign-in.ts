@@ -33,7 +33,7 @@ export function addSignIn(
     const token = form instanceof URLSearchParams ? (form.get("token") ?? "") : "";
     const refusal = access.refusalOfToken(token, questionOf(request).address);
     if (refusal === undefined) {
-      return reply.header("set-cookie", access.sessionCookie(request)).redirect("./", 303);
+      return reply.header("set-cookie", access.sessionCookie()).redirect("./", 303);
     }
     const { status, retryAfterSeconds } = refusal;
     reply.code(status);

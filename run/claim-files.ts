@@ -1,11 +1,12 @@
 import { randomUUID } from "node:crypto";
 import {
   closeSync,
+  constants,
   fstatSync,
   mkdirSync,
   openSync,
   readdirSync,
-  readFileSync,
+  readSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -44,12 +45,14 @@ export interface ClaimRecord extends ProcessIdentity {
 export interface FoundClaim {
   readonly epoch: number;
   readonly text: string;
-  /** Absent where it is just being written, or was cut off. */
+  /** Absent where it is just being written, was cut off, or is none that an owner made. */
   readonly record: ClaimRecord | undefined;
 }
 
 /** A record is rewritten in place, in one piece: its size stays. */
 const recordBytes = 1024;
+/** One of a host with a long name may be longer; what is longer still is none. */
+const maxRecordBytes = 4 * recordBytes;
 
 const epochFile = (epoch: number): string => `epoch-${epoch}.json`;
 
@@ -70,7 +73,7 @@ function epochsIn(folder: string): number[] {
 export function newestClaim(folder: string): FoundClaim | undefined {
   for (const epoch of epochsIn(folder)) {
     try {
-      const text = readFileSync(join(folder, epochFile(epoch)), "utf8");
+      const text = readRecordText(join(folder, epochFile(epoch)));
       return { epoch, text, record: parseRecord(text) };
     } catch (error) {
       // An older one goes when a newer one is there.
@@ -78,6 +81,26 @@ export function newestClaim(folder: string): FoundClaim | undefined {
     }
   }
   return undefined;
+}
+
+/** A link, a pipe or a directory in a record's place has no text: a pipe is not waited for, nor a link followed. */
+function readRecordText(file: string): string {
+  let descriptor: number;
+  try {
+    const { O_RDONLY, O_NONBLOCK, O_NOFOLLOW } = constants;
+    descriptor = openSync(file, O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ELOOP" || code === "ENXIO") return "";
+    throw error;
+  }
+  try {
+    if (!fstatSync(descriptor).isFile()) return "";
+    const bytes = Buffer.alloc(maxRecordBytes);
+    return bytes.toString("utf8", 0, readSync(descriptor, bytes, 0, maxRecordBytes, 0));
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
 /**
@@ -99,7 +122,8 @@ export function takeEpoch(folder: string, record: ClaimRecord): boolean {
     return false;
   }
   for (const epoch of epochsIn(folder)) {
-    if (epoch < record.epoch) rmSync(join(folder, epochFile(epoch)), { force: true });
+    const options = { force: true, recursive: true };
+    if (epoch < record.epoch) rmSync(join(folder, epochFile(epoch)), options);
   }
   return true;
 }

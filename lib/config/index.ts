@@ -23,6 +23,7 @@ export { chosenOptimizer } from "./optimizer.js";
 export { placed } from "./placed-error.js";
 export { describeKeys, printChosen, printConfig } from "./print.js";
 export {
+  isSecretKey,
   isSettled,
   type ResolvedConfig,
   resolveConfig,

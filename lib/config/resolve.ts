@@ -230,8 +230,14 @@ const isNullable = (key: ConfigKey): boolean => fields[key].safeParse(null).succ
 export function isTextKey(key: string): boolean {
   if (isConfigKey(key)) return innermost(fields[key]) instanceof z.ZodString;
   // A secret that is no YAML would stand in the message about it.
+  return isSecretKey(key);
+}
+
+/** True for keys whose value is shown nowhere, under each tool's name, and those of hubs that are not used. */
+export function isSecretKey(key: string): boolean {
+  if (key.endsWith("hub_token")) return true;
   const rule = Object.hasOwn(foreignKeys, key) ? foreignKeys[key] : undefined;
-  return rule?.kind === "renamed" && secretKeys.includes(rule.to);
+  return secretKeys.some((secret) => secret === (rule?.kind === "renamed" ? rule.to : key));
 }
 
 function innermost(schema: z.ZodType): z.ZodType {

@@ -44,7 +44,7 @@ export class ConnectionGate {
   readonly #handOver: (socket: Socket) => void;
   /** Every socket that was accepted; of a TLS server the ones below the handshake. */
   readonly #open = new Set<Socket>();
-  /** By address and port of the other side, which a TLS socket and an HTTP/2 session know too. */
+  /** By addresses and the port of the other side, which a TLS socket and an HTTP/2 session know too. */
   readonly #unproven = new Map<string, Connection>();
   readonly #proven = new Map<string, Connection>();
   /** Unproven ones by address, whose turn is next first; of each the oldest first. */
@@ -226,12 +226,14 @@ export class ConnectionGate {
 
 /** What a socket, a TLS socket and a session's socket say of the other side. */
 interface Peer {
+  readonly localAddress?: string | undefined;
   readonly remoteAddress?: string | undefined;
   readonly remotePort?: number | undefined;
 }
 
-const keyOf = ({ remoteAddress = "", remotePort = 0 }: Peer): string =>
-  `${remoteAddress} ${remotePort}`;
+/** One port of the other side may be connected to several addresses of this one. */
+const keyOf = ({ localAddress = "", remoteAddress = "", remotePort = 0 }: Peer): string =>
+  `${localAddress} ${remoteAddress} ${remotePort}`;
 
 /** Soft limit of open files; Node raises it to the hard one when it starts. */
 const maxDescriptors = ((): number => {

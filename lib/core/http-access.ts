@@ -40,6 +40,8 @@ export class HttpAccess {
   readonly #token: Buffer | undefined;
   /** Of this process: no session outlives it. */
   readonly #sessionKey = randomBytes(32);
+  /** Cookies are of a host, whatever its port, and of its proxies' paths: each process has a name of its own. */
+  readonly #cookieName = `lockstep-${randomBytes(4).toString("hex")}`;
   readonly #wrongTokens = new WrongTokens(() => performance.now());
 
   constructor(options: HttpAccessOptions) {
@@ -86,23 +88,25 @@ export class HttpAccess {
     return { status: 401, error: "the token is wrong" };
   }
 
-  /** Whether the request has the cookie of a session. */
+  /** Whether the request has the cookie of a session; browsers send those of all paths and domains of a name. */
   isSignedIn({ headers }: Pick<HttpQuestion, "headers">): boolean {
-    const name = this.#cookieName(headers);
-    const session = text(headers["cookie"])
+    const prefix = `${this.#cookieName}=`;
+    return text(headers["cookie"])
       .split(/; */)
-      .find((cookie) => cookie.startsWith(`${name}=`))
-      ?.slice(name.length + 1);
-    const [expiry = "", seal = ""] = session?.split(".") ?? [];
+      .some((cookie) => cookie.startsWith(prefix) && this.#isSession(cookie.slice(prefix.length)));
+  }
+
+  #isSession(session: string): boolean {
+    const [expiry = "", seal = ""] = session.split(".");
     if (!timingSafeEqual(digest(seal), digest(this.#seal(expiry)))) return false;
     return Number(expiry) * 1000 > Date.now();
   }
 
   /** A new session as the header set-cookie. The cookie is not the token, and nothing can be had from it. */
-  sessionCookie({ headers }: Pick<HttpQuestion, "headers">): string {
+  sessionCookie(): string {
     const expiry = String(Math.floor(Date.now() / 1000) + sessionSeconds);
     const secure = this.#options.isSecure ? "; Secure" : "";
-    return `${this.#cookieName(headers)}=${expiry}.${this.#seal(expiry)}; Max-Age=${sessionSeconds}; Path=/; HttpOnly; SameSite=Strict${secure}`;
+    return `${this.#cookieName}=${expiry}.${this.#seal(expiry)}; Max-Age=${sessionSeconds}; Path=/; HttpOnly; SameSite=Strict${secure}`;
   }
 
   /** Requests that another site made a browser send. */
@@ -119,12 +123,6 @@ export class HttpAccess {
     }
     if (method === "GET" || method === "HEAD" || isOfOwnPage(headers, host)) return undefined;
     return { status: 403, error: "the request comes from a page of another site" };
-  }
-
-  /** Cookies are of a host, whatever its port: programs on one host have names of their own. */
-  #cookieName(headers: HttpQuestion["headers"]): string {
-    const port = /:(\d+)$/.exec(text(headers["host"]))?.[1] ?? "";
-    return `lockstep${port}`;
   }
 
   #seal(expiry: string): string {

@@ -3,6 +3,7 @@ import Fastify, {
   type FastifyRequest,
   type FastifyServerOptions,
 } from "fastify";
+import { lookup } from "node:dns/promises";
 import type { Server as TlsServer } from "node:tls";
 import type { Registry } from "prom-client";
 import { bareHost, isLoopback } from "#lib/core/address";
@@ -131,7 +132,9 @@ export async function listenHttp(
   const { host, port, what } = options;
   assertProtected(options);
   try {
-    await server.listen({ host: bareHost(host), port });
+    // Given a name, Fastify listens at its other addresses with servers of its own, which have no gate.
+    const { address } = await lookup(bareHost(host));
+    await server.listen({ host: address, port });
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
     if (code === "EADDRINUSE") {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import {
   cp,
   mkdir,
@@ -239,6 +240,26 @@ test("whoever waits for a silent owner can be stopped", async () => {
     onWaiting: () => stop.abort(),
   });
   await assert.rejects(claim, { name: "AbortError" });
+});
+
+test("what is no record and stands in the place of one is outwaited", async () => {
+  const makers: Readonly<Record<string, (place: string) => unknown>> = {
+    "a link to nothing": (place) => symlink("missing", place),
+    "a link to itself": (place) => symlink(place, place),
+    "a link to a device": (place) => symlink("/dev/zero", place),
+    "a pipe": (place) => execFileSync("mkfifo", [place]),
+    "a directory": (place) => mkdir(place),
+    "4 GiB of nothing": (place) => execFileSync("truncate", ["--size", "4G", place]),
+  };
+  await Promise.all(
+    Object.entries(makers).map(async ([name, make]) => {
+      const output = join(directory, name);
+      await mkdir(join(output, claimFolder), { recursive: true });
+      await make(join(output, claimFolder, "epoch-1.json"));
+      assert.equal(await claimed(output, { beatMs: 20, silentMs: 100 }), 2, name);
+      assert.equal(await claimed(output, atOnce), 3, name);
+    }),
+  );
 });
 
 test("a file where the directory should be is an error with a code", async () => {

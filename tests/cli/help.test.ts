@@ -65,6 +65,27 @@ test("an unknown command exits 2, with the one that was meant or with all there 
   assert.equal((await lockstep()).code, 2);
 });
 
+test("a worker refuses a port that is none, and says which of its flags have no effect", async () => {
+  for (const port of ["0", "99999"]) {
+    const refused = await lockstep("worker", "--coordinator", `127.0.0.1:${port}`);
+    assert.equal(refused.code, 2);
+    assert.match(refused.stderr, /^E_USAGE: lockstep worker: the port of --coordinator must be /);
+  }
+  const nowhere = ["worker", "--use-cpu", "--coordinator", "127.0.0.1:1"];
+  const plain = [...nowhere, "--reconnect-timeout-ms", "0", "--metrics-port", "null"];
+  const quiet = await lockstep(...plain, "--tls-server-name=", "--name", "x");
+  const told = await lockstep(
+    ...[...plain, "--json-logs", "--tls-server-name", "lockstep"],
+    ...["--http-token-file", "missing", "--http-without-tls"],
+  );
+  const flagsOf = (text: string): string[] =>
+    [...text.matchAll(/warning: (--\S+) has no effect: /g)].map(([, flag]) => String(flag));
+  assert.deepEqual(flagsOf(quiet.stdout), ["--tls-server-name"]);
+  assert.deepEqual(flagsOf(told.stdout), [
+    ...["--http-token-file", "--http-without-tls", "--tls-server-name", "--json-logs"],
+  ]);
+});
+
 test("a name is likely if little differs, or if one of its words begins so", () => {
   for (const [typed, expected] of [
     ["trian", "train"],

@@ -85,6 +85,26 @@ test("a stop in the evaluation after the last step leaves the last checkpoint", 
   );
 });
 
+test("a save that is asked for in the evaluation after the last step is made", limit, async () => {
+  const saved: Saved[] = [];
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
+    evaluation: { batches: evaluationBatches, atStart: false, atEnd: true, everySteps: 0 },
+    checkpointing: { everySteps: 0, save: savesInto(saved) },
+  });
+  const answers: boolean[] = [];
+  recorder.bus.subscribe((event) => {
+    if (event.type !== "phase.changed" || event.phase !== "evaluating") return;
+    answers.push(coordinator.requestSave());
+  });
+  spawnWorker(address);
+  assert.equal((await coordinator.run()).outcome, "finished");
+  assert.deepEqual(answers, [true]);
+  assert.deepEqual(
+    saved.map(({ state }) => state.step),
+    [totalSteps],
+  );
+});
+
 test("where nothing is left to train, nobody has to come", limit, async () => {
   const saved: Saved[] = [];
   const evaluation = { batches: evaluationBatches, atStart: true, atEnd: true, everySteps: 2 };

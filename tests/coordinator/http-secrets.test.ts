@@ -128,6 +128,31 @@ test("the form begins a session, whose cookie is not the token and is kept from 
   const theirs = String(stranger.headers["set-cookie"]?.[0]).split(";")[0]?.split("=")[1];
   const headers = { cookie: `${name}=${theirs}` };
   assert.equal((await ask({ path: "/metrics", headers })).status, 401);
+  // One of another path or domain of the same name comes beside ours, before or after it.
+  for (const both of [`${name}=${theirs}; ${session}`, `${session}; ${name}=${theirs}`]) {
+    assert.equal((await ask({ path: "/metrics", headers: { cookie: both } })).status, 200, both);
+  }
+});
+
+test("a person is signed in at several runs, also where one proxy has them all", async (t) => {
+  const headers = {
+    host: "runs.example.org",
+    "content-type": "application/x-www-form-urlencoded",
+  };
+  const options = { host: "0.0.0.0", insecure: true };
+  const runs = [await serve(t, options), await serve(t, options)];
+  // As a browser keeps them: of a name the one that came last.
+  const kept = new Map<string, string>();
+  for (const { ask } of runs) {
+    const answer = await ask({ ...form(token), headers });
+    const [name = "", value = ""] = String(answer.headers["set-cookie"]?.[0]).split(/[=;]/);
+    kept.set(name, value);
+  }
+  const cookie = [...kept].map((pair) => pair.join("=")).join("; ");
+  for (const { ask } of runs) {
+    const { host } = headers;
+    assert.equal((await ask({ path: "/metrics", headers: { host, cookie } })).status, 200);
+  }
 });
 
 test("wrong tokens are answered ten times at once, then by time; sessions go on", async (t) => {

@@ -87,6 +87,19 @@ test("a port in use and an unprotected host are told by name", async (t) => {
   await assert.rejects(serve(t, { host: "0.0.0.0" }), { code: "E_INSECURE_HTTP" });
 });
 
+test("whoever asks for a path's headers alone is answered, also where the path has a stream", async (t) => {
+  const { url } = await serve(t);
+  const answers: (readonly [string, number])[] = [];
+  for (const path of ["/", "/metrics", "/healthz", "/events"]) {
+    const signal = AbortSignal.timeout(10_000);
+    answers.push([path, (await fetch(`${url}${path}`, { method: "HEAD", signal })).status]);
+  }
+  assert.deepEqual(Object.fromEntries(answers), {
+    ...{ "/": 200, "/metrics": 200, "/healthz": 200 },
+    "/events": 404,
+  });
+});
+
 test("the stream tells the past first, then what happens", async (t) => {
   const { url, bus } = await serve(t);
   bus.publish(phase("first"));

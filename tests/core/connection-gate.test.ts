@@ -59,6 +59,28 @@ test("whoever shows nothing makes room, of the address that has most first", asy
   assert.equal(worker.closed, false);
 });
 
+test("one port of the other side, connected to two addresses of a server, is two connections", async () => {
+  const reached: Socket[] = [];
+  const server = createServer((socket) => reached.push(socket));
+  const gate = new ConnectionGate(server, { maxWaiting: 8, maxHandedOver: 8, maxProven: 2 });
+  server.listen(0, "0.0.0.0");
+  await once(server, "listening");
+  ends.push(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const one = await dial(port);
+  const { localPort = 0 } = one;
+  const other = connect({ port, host: "127.0.0.2", localAddress: "127.0.0.1", localPort });
+  ends.push(() => other.destroy());
+  await once(other, "connect");
+  while (reached.length < 2) await once(server, "connection");
+  const [first, second] = reached as [Socket, Socket];
+  assert.equal(gate.prove(second), true);
+  assert.deepEqual([gate.isProven(first), gate.isProven(second)], [false, true]);
+  gate.closeUnproven();
+  await closed(one);
+  assert.equal(other.closed, false);
+});
+
 test("no more are proven than may be, and what shows nothing in time is closed", async () => {
   const reached: Socket[] = [];
   const refused: ConnectionRefusal[] = [];

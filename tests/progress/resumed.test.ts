@@ -95,6 +95,19 @@ test("the command to go on with is the one that was given, as a shell reads it",
     const kept = given.includes("--eval_on_end") ? "--eval_on_end " : "";
     assert.ok(command.includes(`lockstep train ${kept}job.yaml --resume_from_checkpoint 'runs`));
   }
+  // A secret is not repeated, however it was written and whatever a tool calls it.
+  for (const given of [
+    ["--hub_token", "hf_secret"],
+    ["--hub-token=hf_secret"],
+    ["--hf_hub_token", "hf_secret"],
+    ["--push_to_hub_token=hf_secret"],
+    ["--ms-hub-token", "hf_secret"],
+  ]) {
+    const told = lines(["train", ...given, "job.yaml"]);
+    assert.match(told[2] ?? "", /lockstep train job\.yaml --resume_from_checkpoint 'runs/);
+    assert.ok(!told.join("\n").includes("hf_secret"), told.join("\n"));
+    assert.match(told.at(-1) ?? "", /^What --[\w-]+ was is not shown: give it again\.$/);
+  }
   const here = `${process.cwd()}/bin/lockstep`;
   assert.match(lines(["train"], here)[2] ?? "", /^ {2}bin\/lockstep train /);
 });

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
+import dns from "node:dns";
 import os from "node:os";
 import { test } from "node:test";
 import { Registry } from "prom-client";
 import { CoordinatorHttp } from "#coordinator/http";
 import { hostPort, isLoopback, splitAddress } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
+import { createHttpServer, listenHttp } from "#lib/core/http-server";
 import { ControlClient } from "#lib/wire/control-client";
 import { registerControlService } from "#lib/wire/control-server";
 import { InProcessEventBus } from "#lib/wire/event-bus";
@@ -92,4 +94,25 @@ test("servers of both kinds listen on ::1 and are reached there", {
   );
   assert.equal(peers.length, 1);
   assert.match(peers[0] ?? "", /^\[::1\]:\d+$/);
+});
+
+test("a name with several addresses has one server, whose connections are all counted", async (t) => {
+  const addresses = [
+    { address: "127.0.0.1", family: 4 },
+    { address: "127.0.0.2", family: 4 },
+  ];
+  t.mock.method(dns, "lookup", (name: string, ...rest: readonly unknown[]) => {
+    const done = rest.at(-1) as (error: null, found: unknown, family?: number) => void;
+    const { all } = rest[0] as dns.LookupOptions;
+    if (all === true) done(null, addresses);
+    else done(null, name === "localhost" ? "127.0.0.1" : name, 4);
+  });
+  const options = {
+    ...{ host: "localhost", port: 0, registry: new Registry(), isReady: () => true, what: "test" },
+  };
+  const { server } = createHttpServer(options);
+  t.after(() => server.close());
+  const port = await listenHttp(server, options);
+  assert.equal((await fetch(`http://127.0.0.1:${port}/healthz`)).status, 200);
+  await assert.rejects(fetch(`http://127.0.0.2:${port}/healthz`));
 });
