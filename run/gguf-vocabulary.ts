@@ -58,7 +58,7 @@ export async function ggufVocabulary(
   const merges = mergesOf(model, refuse);
   const tokens = tokensOf(tokenizer, { numRows, added, isSentencePiece });
   const kind = isSentencePiece
-    ? sentencePiece(definition, tokens, merges)
+    ? sentencePiece(definition, { tokens, merges }, refuse)
     : byteLevel(definition, merges, refuse);
   const unknown = contentOf(settings["unk_token"]) ?? contentOf(model["unk_token"]);
   const ids = {
@@ -166,6 +166,8 @@ function byteLevel(
   merges: readonly (readonly [string, string])[],
   refuse: (problem: string) => never,
 ): Metadata {
+  // llama.cpp normalizes nothing; NFC is what most texts are in.
+  checkParts(partsOf(definition, "normalizer"), ["NFC"], refuse);
   const name = preTokenizerName(definition["pre_tokenizer"]);
   if (name === undefined) refuse("its pre-tokenizer is not one of those that are written");
   if (merges.some((pair) => pair.some((part) => part.includes(" ")))) {
@@ -185,9 +187,19 @@ function byteLevel(
  */
 function sentencePiece(
   definition: Readonly<Record<string, unknown>>,
-  tokens: readonly GgufToken[],
-  merges: readonly (readonly [string, string])[],
+  {
+    tokens,
+    merges,
+  }: {
+    readonly tokens: readonly GgufToken[];
+    readonly merges: readonly (readonly [string, string])[];
+  },
+  refuse: (problem: string) => never,
 ): Metadata {
+  const normalizers = partsOf(definition, "normalizer");
+  const preTokenizers = partsOf(definition, "pre_tokenizer");
+  checkParts(normalizers, ["Prepend", "Replace"], refuse);
+  checkParts(preTokenizers, ["Metaspace", "Split"], refuse);
   const order = new Map<string, number>();
   for (const [left, right] of merges) {
     const joined = left + right;
@@ -204,27 +216,37 @@ function sentencePiece(
     model: { type: "string", value: "llama" },
     pre: { type: "string", value: "default" },
     scores: numbers("float32s", scores),
-    add_space_prefix: { type: "bool", value: addsSpacePrefix(definition) },
+    add_space_prefix: { type: "bool", value: addsSpacePrefix(normalizers, preTokenizers) },
   };
 }
 
-/** Whether a space stands before a text: by a normalizer, or by a pre-tokenizer of newer files. */
-function addsSpacePrefix(definition: Readonly<Record<string, unknown>>): boolean {
-  const parts = (value: unknown, list: string): unknown[] =>
-    isRecord(value) && Array.isArray(value[list]) ? (value[list] as unknown[]) : [value];
-  const normalizers = parts(definition["normalizer"], "normalizers");
-  const preTokenizers = parts(definition["pre_tokenizer"], "pretokenizers");
-  return (
-    normalizers.some((each) => isRecord(each) && each["type"] === "Prepend") ||
-    preTokenizers.some(
-      (each) =>
-        isRecord(each) &&
-        each["type"] === "Metaspace" &&
-        (each["prepend_scheme"] ?? (each["add_prefix_space"] === false ? "never" : "always")) !==
-          "never",
-    )
-  );
+type Part = Readonly<Record<string, unknown>>;
+
+/** The parts of a tokenizer's normalizer or pre-tokenizer, one after the other. */
+function partsOf(definition: Part, name: "normalizer" | "pre_tokenizer"): readonly Part[] {
+  const value = definition[name];
+  if (!isRecord(value)) return [];
+  const list = value[name === "normalizer" ? "normalizers" : "pretokenizers"];
+  return value["type"] === "Sequence" && Array.isArray(list) ? list.filter(isRecord) : [value];
 }
+
+function checkParts(
+  parts: readonly Part[],
+  known: readonly string[],
+  refuse: (problem: string) => never,
+): void {
+  const other = parts.find(({ type }) => !known.includes(String(type)));
+  if (other === undefined) return;
+  refuse(`its tokenizer changes or cuts texts by ${JSON.stringify(other["type"])} first`);
+}
+
+/** Whether a space stands before a text: by a normalizer, or by a pre-tokenizer of newer files. */
+const addsSpacePrefix = (normalizers: readonly Part[], preTokenizers: readonly Part[]): boolean =>
+  normalizers.some(({ type }) => type === "Prepend") ||
+  preTokenizers.some(({ type, prepend_scheme: scheme, add_prefix_space: adds }) => {
+    const isNever = scheme === undefined ? adds === false : scheme === "never";
+    return type === "Metaspace" && !isNever;
+  });
 
 /** What the post-processor puts around a text. */
 function addedAround(

@@ -253,6 +253,12 @@ test("what llama.cpp would compute otherwise is refused by name, or said", async
     await writeRandomDecoder(model, config, path("byte-level"));
     await assert.rejects(exported(model, "float32"), { code: "E_GGUF_EXPORT", message: problem });
   }
+  const lowering = path("lowering");
+  await cp(path("byte-level"), lowering, { recursive: true });
+  const tokenizer = JSON.parse(await readFile(join(lowering, "tokenizer.json"), "utf8")) as object;
+  const normalizer = { type: "Sequence", normalizers: [{ type: "NFC" }, { type: "Lowercase" }] };
+  await writeFile(join(lowering, "tokenizer.json"), JSON.stringify({ ...tokenizer, normalizer }));
+  await assert.rejects(exported(lowering, "float32"), /changes or cuts texts by "Lowercase" first/);
   const windowed = path("windowed");
   const mistral = { ...randomDecoders["mistral"], sliding_window: 8 };
   await writeRandomDecoder(windowed, mistral, path("byte-level"));
