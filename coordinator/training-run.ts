@@ -75,7 +75,11 @@ export class TrainingRun {
       phases: this.#phases,
       updates: this.#updates,
       newLeases: (numItems) => this.#leaseTable(numItems),
-      carryOut: async (work, completed) => this.#work(work, completed),
+      carryOut: async (work, completed) => {
+        // Whoever stopped the last step does not wait for what comes after it: the next life does that.
+        if (this.#stopRequested) this.#stop();
+        return this.#work(work, completed);
+      },
     });
     this.#saves = new RunSaves({
       options: parts.options,
@@ -98,7 +102,7 @@ export class TrainingRun {
     this.#fail(error);
   }
 
-  /** The step in progress is finished first; anything else is left where it is. */
+  /** The step in progress is finished first; anything else is left where it is, for a life that goes on. */
   requestStop(): void {
     this.#stopRequested = true;
     if (this.#current === undefined) this.#stop();
@@ -122,19 +126,19 @@ export class TrainingRun {
   }
 
   async run(): Promise<Omit<RunOutcome, "snapshot" | "mastersSha256" | "seconds">> {
-    const { plan } = this.#options;
+    let interrupted = false;
     try {
-      await this.#allSteps();
+      interrupted = !(await this.#allSteps());
     } catch (error) {
       if (!(error instanceof StoppedEarly)) {
         // The run's failure has been told, so this may not wait on `orFailure`.
         await this.#saves.beforeFailing(error, this.#step, this.#isUpdating);
         throw error;
       }
+      interrupted = true;
     } finally {
       this.#hasEnded = true;
     }
-    const interrupted = this.#step < plan.totalSteps;
     await this.#orFailure(this.#saves.atEnd(this.#step, interrupted));
     await this.#orFailure(this.#saves.settled());
     return {
@@ -145,13 +149,14 @@ export class TrainingRun {
     };
   }
 
-  async #allSteps(): Promise<void> {
+  /** @returns false where a stop left something to do */
+  async #allSteps(): Promise<boolean> {
     const { plan } = this.#options;
     const begunAt = this.#step;
     await this.#evaluation.beforeTraining(begunAt);
     this.#phases.begin("training");
     while (this.#step < plan.totalSteps) {
-      if (this.#stopRequested) return;
+      if (this.#stopRequested) return false;
       await this.#trainStep();
       // Evaluated first, so that the checkpoint's history holds its evaluation, as transformers' does.
       const isBest = await this.#evaluation.afterStep(this.#step);
@@ -160,7 +165,13 @@ export class TrainingRun {
     await this.#evaluation.afterTraining(this.#step);
     this.#history.finished(this.#step);
     // Where nothing was left to train, workers need not be there.
-    if (this.#step > begunAt) await this.#evaluation.generate(this.#step);
+    if (this.#step > begunAt) {
+      await this.#evaluation.generate(this.#step).catch((error: unknown) => {
+        // A sample is nothing to come back for.
+        if (!(error instanceof StoppedEarly)) throw error;
+      });
+    }
+    return true;
   }
 
   async #trainStep(): Promise<void> {

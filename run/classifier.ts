@@ -1,7 +1,7 @@
 import type { ModelWeights } from "#lib/checkpoint/model-weights";
 import { LockstepError } from "#lib/core/errors/index";
 import { counted } from "#lib/core/format";
-import { RandomStream } from "#lib/core/random";
+import { fillNormal, RandomStream } from "#lib/core/random";
 import { classifierCheckpoint, isClassifier } from "#lib/models/classifier-checkpoint";
 import { isEncoder } from "#lib/models/facts";
 
@@ -76,14 +76,4 @@ export function refuseClassifierOfTexts(modelConfig: Json): void {
     keys: "model_name_or_path and dataset",
     reason: `a ${String(modelConfig["model_type"])} ${isClassifier(modelConfig) ? "classifier" : "encoder"} learns rows with a label, and the data set has none`,
   });
-}
-
-/** Normal numbers of mean 0: Box and Muller, "A note on the generation of random normal deviates" (1958). */
-function fillNormal(values: Float32Array, standardDeviation: number, stream: RandomStream): void {
-  for (let i = 0; i < values.length; i += 2) {
-    const radius = standardDeviation * Math.sqrt(-2 * Math.log(1 - stream.nextFloat64()));
-    const angle = 2 * Math.PI * stream.nextFloat64();
-    values[i] = radius * Math.cos(angle);
-    if (i + 1 < values.length) values[i + 1] = radius * Math.sin(angle);
-  }
 }

@@ -348,10 +348,6 @@ class Cluster {
         bus,
         push: this.#push,
         directory: savedSoFar(run, state.step, resumed),
-        isWhole:
-          // An evaluation at the end that a signal cut short is left to do.
-          state.step === resumed?.step ||
-          state.logHistory.some((entry) => entry.step === state.step && "train_loss" in entry),
       },
     );
   }

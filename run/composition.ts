@@ -1,4 +1,4 @@
-import type { SettledConfig } from "#lib/config/index";
+import { isConfigKey, isGiven, type SettledConfig } from "#lib/config/index";
 import { computeDtypes, precisionOf } from "#lib/core/dtype";
 import type { ObjectiveJob } from "#lib/core/job";
 import type { TrainingPlan } from "#lib/data/index";
@@ -46,6 +46,7 @@ export function compose(
     frozenDtype: computeDtypes[precisionOf(config)],
     rateOf: rates.rateOf,
     seed: config.seed,
+    isGiven: (key) => isConfigKey(key) && isGiven(config, key),
   });
   const lines = [...parameters.lines, ...rates.describe(parameters.layout)];
   return {

@@ -4,15 +4,19 @@ import { LockstepError } from "#lib/core/errors/index";
 import { loadTokenizer, type Tokenizer } from "#lib/data/index";
 import { isClassifier, knownLabels, knownProblem } from "#lib/models/classifier-checkpoint";
 import { factsOf, positionKeys } from "#lib/models/facts";
+import { readClassifierConfig } from "./classifier-config.js";
 import { findModelDirectory, type ModelSearch, readModelConfig } from "./model-directory.js";
 import { refuseAdapter } from "./model-place.js";
 import type { DataContext } from "./prepare-data.js";
 import { checkSpecialTokens } from "./special-tokens.js";
+import { findStartingAdapter } from "./starting-adapter.js";
 import { settleTemplateDate } from "./template-date.js";
 
 /** What rows are made with: everything of a model but its weights. */
 export interface DataModel {
   readonly modelDirectory: string;
+  /** Of the adapter that the run goes on training. */
+  readonly adapterDirectory?: string;
   /** config.json. */
   readonly modelConfig: Readonly<Record<string, unknown>>;
   readonly tokenizer: Tokenizer;
@@ -41,6 +45,10 @@ export async function openDataModel(
   refuseAdapter(modelDirectory, asked.model_name_or_path);
   onDetail("opening the model");
   const modelConfig = await readModelConfig(modelDirectory);
+  const adapterDirectory = await findStartingAdapter(asked, { onDetail });
+  const adapted =
+    adapterDirectory === undefined ? undefined : await readClassifierConfig(adapterDirectory);
+  const labelled = adapted ?? modelConfig;
   const date = settleTemplateDate(asked);
   const tokenizer = await loadTokenizer(modelDirectory, modelDirectory, { date });
   checkSpecialTokens(asked.special_tokens, tokenizer, placeOf(asked, "special_tokens"));
@@ -49,6 +57,7 @@ export async function openDataModel(
   const vocabSize = positiveInteger(modelConfig, "vocab_size", file);
   return {
     modelDirectory,
+    ...(adapterDirectory === undefined ? {} : { adapterDirectory }),
     modelConfig,
     tokenizer,
     date,
@@ -58,9 +67,9 @@ export async function openDataModel(
       maxPositions: maxPositionsOf(modelConfig, file),
       paddingTokenId: paddingTokenOf(modelConfig, tokenizer, vocabSize),
       usesTokenTypes: facts?.usesTokenTypes === true,
-      problemType: knownProblem(modelConfig),
-      knownLabels: knownLabels(modelConfig),
-      learnsLabels: isClassifier(modelConfig) || facts?.isEncoder === true,
+      problemType: knownProblem(labelled),
+      knownLabels: knownLabels(labelled),
+      learnsLabels: isClassifier(labelled) || facts?.isEncoder === true,
     },
   };
 }

@@ -31,7 +31,6 @@ interface TrainingOutcome {
  * nothing is left to do, and tells the bus how it ended.
  *
  * @param directory of what a run that made no step, or was stopped, left
- * @param isWhole whether the history has its closing entry: an evaluation at the end that was cut short is left to do
  * @throws E_NO_UPDATE, E_NON_FINITE_WEIGHTS before anything is saved; E_HUB_PUSH and others of the push, after all
  *   the rest
  */
@@ -40,13 +39,11 @@ export async function finishRun(
   { outcome, snapshot, state, mastersSha256, seconds }: TrainingOutcome,
   {
     push,
-    isWhole,
     ...parts
   }: {
     readonly bus: InProcessEventBus;
     readonly push: PushResult | undefined;
     readonly directory: string;
-    readonly isWhole: boolean;
   },
 ): Promise<RunResult & { readonly directory: string }> {
   const { bus } = parts;
@@ -68,7 +65,7 @@ export async function finishRun(
     pushed = push === undefined ? undefined : await attempt(() => push(tell));
     if (pushed?.value !== undefined) tell(`pushed to ${pushed.value}`);
     // What was not pushed is left to do.
-    if (pushed?.error === undefined && isWhole) {
+    if (pushed?.error === undefined) {
       const marked = await attempt(() => markFinished(run, step));
       if (marked.error !== undefined) tell(`not marked as finished: ${messageOf(marked.error)}`);
     }

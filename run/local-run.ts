@@ -122,7 +122,7 @@ async function runLocal(
       return await finishRun(
         run,
         { outcome: "finished", ...trained },
-        { bus, push, directory: config.output_dir, isWhole: true },
+        { bus, push, directory: config.output_dir },
       );
     } finally {
       engine.close();

@@ -1,7 +1,5 @@
-import { existsSync } from "node:fs";
-import { join } from "node:path";
-import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { checkTiedHead, type ModelTensor, type ModelWeights } from "#lib/checkpoint/index";
+import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import {
   AdapterDirectory,
   type AdapterFacts,
@@ -24,9 +22,11 @@ import {
 } from "#lib/models/classifier-checkpoint";
 import { adapterFacts, isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { layOutAdapter } from "#lib/parameters/lora-layout";
-import { maxModelConfigBytes, readModelConfig } from "./model-directory.js";
+import { readClassifierConfig } from "./classifier-config.js";
+import { readModelConfig } from "./model-directory.js";
 import type { ModelPlace } from "./model-place.js";
 import { openModelWeights } from "./model-weights.js";
+import { modelWeights } from "./starting-model.js";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -57,7 +57,7 @@ interface MergedModel {
   readonly close: () => Promise<void>;
 }
 
-/** @throws E_ADAPTER_TENSOR for an adapter of another model, and what opening either throws */
+/** @throws E_ADAPTER_TENSOR, E_ADAPTER_BASE for an adapter of another model, and what opening either throws */
 export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
   const { modelDirectory, directory } = place;
   const baseConfig = await readModelConfig(modelDirectory);
@@ -77,6 +77,14 @@ export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
       head === undefined && isTied(baseConfig)
         ? await untiedHead(facts, weights, adapter)
         : undefined;
+    await adapter.checkBase(place.adapter?.base ?? modelDirectory, () =>
+      weightsSha256(
+        weights,
+        head === undefined
+          ? modelWeights(weights, baseConfig)
+          : weights.names().flatMap((name) => (head.isOfModel(name) ? { name } : [])),
+      ),
+    );
     const { configChanges = untied?.configChanges ?? {} } = head ?? {};
     const tensors = mergedTensors(weights, adapter, {
       facts,
@@ -179,7 +187,7 @@ async function classifierOf(
   weights: ModelWeights,
   adapter: AdapterDirectory,
 ): Promise<ClassifierCheckpoint & { readonly isOfModel: (name: string) => boolean }> {
-  const saved = await savedConfig(adapter.directory);
+  const saved = await readClassifierConfig(adapter.directory);
   const padTokenId = saved?.["pad_token_id"];
   const describe = (labels: readonly string[]): ClassifierCheckpoint => {
     const found = classifierCheckpoint(baseConfig, {
@@ -228,12 +236,4 @@ async function classifierOf(
     configChanges,
     isOfModel: (name) => head.isOfBase(name) || isOfHead.has(name),
   };
-}
-
-async function savedConfig(directory: string): Promise<Json | undefined> {
-  const file = join(directory, classifierConfigFileName);
-  if (!existsSync(file)) return undefined;
-  const config = await readJsonFile(file, "classifier's configuration", maxModelConfigBytes);
-  if (isRecord(config)) return config;
-  throw new LockstepError("E_JSON_FILE", { file, problem: "it is not an object" });
 }

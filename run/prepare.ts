@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import type { ModelWeights } from "#lib/checkpoint/model-weights";
+import { AdapterDirectory } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
-import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import {
   type ConfigKey,
   placed,
@@ -23,6 +23,7 @@ import { prepareData } from "./prepare-data.js";
 import type { PreparedModel, PreparedRun } from "./prepared-run.js";
 import { sampleOf } from "./sample-request.js";
 import { startedEvent } from "./started-event.js";
+import { startDigest, withAdapterSettings } from "./starting-adapter.js";
 import { startingModel } from "./starting-model.js";
 import { describeTemplateDate, withDateOf } from "./template-date.js";
 import { workerJob } from "./worker-job.js";
@@ -46,13 +47,20 @@ export async function prepareRun(
   try {
     const weights = await openWeights(opened);
     resources.add(() => weights.close());
+    const adapter =
+      opened.adapterDirectory === undefined
+        ? undefined
+        : await AdapterDirectory.open(opened.adapterDirectory);
+    if (adapter !== undefined) resources.add(() => adapter.close());
     const { plan, ...data } = await prepareData(asked, { ...opened.context, onDetail });
     resources.add(data.closeData);
     const choice = await choosePrecision(asked, hooks.choosePrecision);
     const { tokenizer } = opened;
     const dated = withDateOf(tokenizer, asked, opened.date);
-    const config = settleConfig(dated, choice ?? { bf16: false, fp16: false });
-    const start = startingModel(config, opened, weights, data);
+    const settled = settleConfig(dated, choice ?? { bf16: false, fp16: false });
+    const config = withAdapterSettings(settled, adapter);
+    const start = startingModel(config, opened, weights, { ...data, adapter });
+    await adapter?.checkBase(start.name, start.digest);
     const parts = compose(config, { model: start, objective: data.objective, plan });
     const { isChat } = data;
     const sample = await sampleOf(config, tokenizer, { ...opened.context, isChat });
@@ -128,6 +136,6 @@ function preparedModel(
     numParameters: numElements(() => true),
     numComputedParameters: numElements((name) => !isEmbeddingTable(name)),
     saveDtype: config.save_dtype === "auto" ? weights.dtype() : config.save_dtype,
-    digest: () => weightsSha256(weights, start.weights),
+    digest: () => startDigest(start),
   };
 }

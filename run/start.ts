@@ -32,6 +32,7 @@ import {
 } from "./output-contents.js";
 import type { PreparedRun } from "./prepared-run.js";
 import { openCheckpoint, openNewestWhole, type ResumePoint, takesNewest } from "./resume.js";
+import { settledByAdapter } from "./starting-adapter.js";
 
 /** How a run is to begin, as far as its settings tell. */
 export interface RunStart {
@@ -73,7 +74,8 @@ export async function findStart(asked: ResolvedConfig): Promise<RunStart> {
   const ofMachine = settledByMachine(asked);
   try {
     const now = { settings: decisiveSettings(config) };
-    const others = otherRuns(output, (before) => differingSettings(before, now, ofMachine));
+    const open = [...ofMachine, ...settledByAdapter(asked)];
+    const others = otherRuns(output, (before) => differingSettings(before, now, open));
     if (others.length > 0 && !asked.overwrite_output_dir) throw otherRun(output, others);
     return { config, resume, output, lines, ofMachine };
   } catch (error) {
@@ -105,7 +107,7 @@ async function findResumePoint(
     const before = new Map([...point.settings, ...Object.entries(point.record.began)]);
     const taken = takeOver(asked, before);
     const now = { settings: decisiveSettings(settleConfig(taken.config, point.halfTypes)) };
-    const differences = differingSettings(point.record.identity, now);
+    const differences = differingSettings(point.record.identity, now, settledByAdapter(asked));
     if (differences.length > 0) {
       if (wanted !== "auto") throw mismatch(point.directory, differences);
       // Of another job's checkpoint the directory's own check speaks.

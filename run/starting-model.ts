@@ -1,4 +1,6 @@
 import type { ModelWeights } from "#lib/checkpoint/model-weights";
+import type { AdapterDirectory } from "#lib/checkpoint/peft/index";
+import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import { defaultOf, type SettledConfig } from "#lib/config/index";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { LockstepError } from "#lib/core/errors/index";
@@ -18,7 +20,13 @@ export function startingModel(
   config: SettledConfig,
   { modelDirectory, modelConfig, context }: DataModel,
   weights: ModelWeights,
-  { labels, objective }: Pick<PreparedData, "labels" | "objective">,
+  {
+    labels,
+    objective,
+    adapter,
+  }: Pick<PreparedData, "labels" | "objective"> & {
+    readonly adapter: AdapterDirectory | undefined;
+  },
 ): StartingModel {
   checkLabels(config, modelConfig, labels);
   const classifier =
@@ -29,16 +37,23 @@ export function startingModel(
           ...{ padTokenId: context.paddingTokenId, seed: config.seed },
         });
   const { newWeights = new Map<string, Float32Array>() } = classifier ?? {};
+  const tensors = classifier?.weights ?? modelWeights(weights, modelConfig);
+  let digest: Promise<string> | undefined;
   return {
     name: findableName(config.model_name_or_path, modelDirectory),
     revision: config.model_revision === defaultOf("model_revision") ? null : config.model_revision,
     directory: modelDirectory,
     facts: adapterFacts(modelConfig),
-    weights: classifier?.weights ?? modelWeights(weights, modelConfig),
+    ...(adapter === undefined ? {} : { adapter }),
+    weights: tensors,
     newWeights: [...newWeights.keys()],
     isClassifier: classifier !== undefined,
     tiedEmbedding: isTied(modelConfig) ? tiedEmbeddingName(weights.names()) : undefined,
     configChanges: classifier?.configChanges ?? {},
+    digest: () => {
+      digest ??= weightsSha256(weights, tensors);
+      return digest;
+    },
     read: async (name, into, span) => {
       const made = newWeights.get(name);
       if (made === undefined) return weights.readFloat32(name, into, span);
@@ -68,7 +83,7 @@ function checkLabels(
  * The weights of a model by sorted name, so that their order depends on the model alone. A tied head and
  * stored rotary frequencies are derived from others.
  */
-function modelWeights(
+export function modelWeights(
   weights: ModelWeights,
   modelConfig: DataModel["modelConfig"],
 ): StartingModel["weights"] {

@@ -1,8 +1,8 @@
-import { AdapterDirectory } from "#lib/checkpoint/peft/index";
+import { AdapterDirectory, loraPartOf } from "#lib/checkpoint/peft/index";
 import { computeDtypes, type Precision } from "#lib/core/dtype";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { fillRange } from "#lib/core/wire-space";
-import { layOutAdapter, type LoraJob, loraMatrixOf } from "#lib/parameters/lora-layout";
+import { layOutAdapter, type LoraJob } from "#lib/parameters/lora-layout";
 import type { SeededModel } from "./seeded-model.js";
 import { adapterFacts } from "#lib/models/facts";
 
@@ -37,10 +37,10 @@ export async function openSeededAdapter(
     job,
     loadMasters: (range, into) =>
       fillRange(trained, range, into, async ({ name }) => {
-        const matrix = loraMatrixOf(name);
-        return matrix === undefined
+        const found = loraPartOf(name);
+        return found === undefined
           ? adapter.readSaved(name)
-          : adapter.readMatrix(matrix.path, matrix.matrix);
+          : adapter.readPart(found.path, found.part);
       }),
     loadFrozen: base.loaderOf(frozen),
   };

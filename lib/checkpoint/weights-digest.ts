@@ -11,7 +11,7 @@ const chunkBytes = 4 * 1024 * 1024;
  * @param tensors which ones; what a model's files do not have, a classifier's new head, is left out
  */
 export async function weightsSha256(
-  weights: ModelWeights,
+  weights: Pick<ModelWeights, "has" | "info" | "readBytes">,
   tensors: readonly { readonly name: string }[],
 ): Promise<string> {
   const hash = createHash("sha256");

@@ -35,7 +35,7 @@ export const decisiveKeys: readonly ConfigKey[] = [
   "fp16",
   "xla",
   "finetuning_type",
-  ...declaredKeys,
+  ...declaredKeys.filter((key) => key !== "adapter_name_or_path"),
   "metric_for_best_model",
   "greater_is_better",
   "seed",
@@ -74,6 +74,7 @@ export const freeKeys = [
   // The content of the weights is compared instead.
   "model_name_or_path",
   "model_revision",
+  "adapter_name_or_path",
   "special_tokens",
   // The rates that come of it and of the model are compared instead.
   "dropout",
@@ -140,6 +141,9 @@ export const freeKeys = [
   "deterministic",
 ] as const satisfies readonly ConfigKey[];
 
+/** Keys that checkpoints may be older than. */
+const laterKeys: readonly ConfigKey[] = [...objectiveKeys, "use_dora", "init_lora_weights"];
+
 /** The decisive keys with their values, in words that mean the same where two spellings do. */
 export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string, unknown>> {
   const metric = config.metric_for_best_model?.replace(/^eval_/, "") ?? "loss";
@@ -147,7 +151,7 @@ export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string
     ...pick(config, decisiveKeys),
     ...Object.fromEntries(
       // As in a checkpoint that was written before there was the key.
-      objectiveKeys.map((key) => [key, config[key] === defaultOf(key) ? null : config[key]]),
+      laterKeys.map((key) => [key, config[key] === defaultOf(key) ? null : config[key]]),
     ),
     ...decisiveOptimizerSettings(config),
     max_grad_norm: config.max_grad_norm ?? 0,

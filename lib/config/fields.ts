@@ -363,6 +363,7 @@ export const declaredKeys = Object.freeze(
 /** Keys whose values are paths, or may be: a leading `~` is the home directory. */
 export const pathKeys = [
   "model_name_or_path",
+  "adapter_name_or_path",
   "dataset",
   "dataset_dir",
   "eval_dataset",

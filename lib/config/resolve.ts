@@ -202,6 +202,7 @@ const renamedSwitches = [
   "sample_packing",
   "activation_checkpointing",
   "lora_target_linear",
+  "peft_use_dora",
   "peft_use_rslora",
   "curriculum_sampling",
   "do_eval",

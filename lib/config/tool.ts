@@ -17,8 +17,13 @@ const llamaFactoryDefaults: readonly (readonly [ConfigKey, unknown])[] = [
 /** What a file of LLaMA-Factory trains that does not name its `finetuning_type`, and how. */
 const loraDefaults = (given: ReadonlyMap<ConfigKey, SourcedValue>): [ConfigKey, unknown][] => [
   ["use_peft", true],
-  ["lora_alpha", 2 * Number(given.get("lora_r")?.value ?? 8)],
-  ["lora_target_modules", "all-linear"],
+  // An adapter that is trained further has its own.
+  ...((given.get("adapter_name_or_path")?.value ?? null) !== null
+    ? []
+    : ([
+        ["lora_alpha", 2 * Number(given.get("lora_r")?.value ?? 8)],
+        ["lora_target_modules", "all-linear"],
+      ] satisfies [ConfigKey, unknown][])),
 ];
 
 function isLlamaFactory(...sources: readonly Source[]): boolean {

@@ -54,6 +54,8 @@ const roundUp = (value: number, multiple: number): number => Math.ceil(value / m
 interface NamedShape {
   readonly name: string;
   readonly shape: readonly number[];
+  /** Whether weight decay is for it. @default that of its rank: matrices decay, vectors do not */
+  readonly decays?: boolean;
 }
 
 /** What multiplies the learning rate of a tensor. */
@@ -62,9 +64,10 @@ export type RateOf = (tensor: NamedShape) => number;
 /**
  * Lays out tensors in two regions, each in the order given: matrices (rank >= 2), then vectors (norm
  * weights, biases). Matrices decay and travel in `matrixDtype`. Vectors do not decay and always travel in
- * float32, because a bfloat16 norm weight near 1 cannot move by less than 2^-8.
+ * float32, because a bfloat16 norm weight near 1 cannot move by less than 2^-8. Tensors that say otherwise of
+ * their decay have regions of their own.
  *
- * @param rateOf where it has several values each of the two is a region for each value, in the order in which
+ * @param rateOf where it has several values each of the regions is one for each value, in the order in which
  *   they come: a value costs less than two blocks of padding, however many tensors have it
  */
 export function buildParameterLayout(
@@ -103,9 +106,16 @@ export function buildParameterLayout(
     for (const [rateMultiplier, group] of byRate) addRegion(group, { ...settings, rateMultiplier });
   };
   const isMatrix = ({ shape }: NamedShape): boolean => shape.length >= 2;
-  addRegions(tensors.filter(isMatrix), { dtype: matrixDtype, decays: true });
-  const vectors = tensors.filter((tensor) => !isMatrix(tensor));
-  addRegions(vectors, { dtype: "float32", decays: false });
+  for (const [ofMatrices, dtype] of [
+    [true, matrixDtype],
+    [false, "float32"],
+  ] as const) {
+    const members = tensors.filter((tensor) => isMatrix(tensor) === ofMatrices);
+    for (const decays of [ofMatrices, !ofMatrices]) {
+      const alike = members.filter((tensor) => (tensor.decays ?? ofMatrices) === decays);
+      addRegions(alike, { dtype, decays });
+    }
+  }
   return Object.freeze({
     tensors: Object.freeze(slots),
     numElements: offset,

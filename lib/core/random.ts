@@ -142,3 +142,17 @@ export function shuffledIndices(stream: RandomStream, n: number): Uint32Array {
 export function permutation(seed: number, epoch: number, n: number): Uint32Array {
   return shuffledIndices(new RandomStream(seed, "rowPermutation", epoch), n);
 }
+
+/** Normal numbers of mean 0: Box and Muller, "A note on the generation of random normal deviates" (1958). */
+export function fillNormal(
+  values: Float32Array,
+  standardDeviation: number,
+  stream: RandomStream,
+): void {
+  for (let i = 0; i < values.length; i += 2) {
+    const radius = standardDeviation * Math.sqrt(-2 * Math.log(1 - stream.nextFloat64()));
+    const angle = 2 * Math.PI * stream.nextFloat64();
+    values[i] = radius * Math.cos(angle);
+    if (i + 1 < values.length) values[i + 1] = radius * Math.sin(angle);
+  }
+}

@@ -1,39 +1,26 @@
 // Shape legend: M rows, D model width, L labels.
 import * as tf from "@tensorflow/tfjs-core";
 import { LockstepError } from "#lib/core/errors/index";
-import type { DropoutKind } from "#lib/core/dropout";
-import { addBias, attention, dropout, embedding } from "#lib/ops/index";
-import type { Dropout, LayerAttention, ModelInputs, Weights } from "./model.js";
+import { addBias, attention, embedding } from "#lib/ops/index";
+import { adaptedMap } from "./adapted-map.js";
+import type { LayerAttention, ModelInputs, Weights } from "./model.js";
+
+export { dropped } from "./dropped.js";
 
 /** x W^T + b with W as stored, [out, in]; the bias is the weight of the same module, if it has one. */
 export function linear(weights: Weights, module: string, x: tf.Tensor, bias: boolean): tf.Tensor {
-  const product = tf.matMul(x, weights(`${module}.weight`), false, true);
-  const y = bias ? addBias(product, weights(`${module}.bias`)) : product;
-  return adapted(weights, module, x, y);
+  return adaptedMap(weights.adapterOf?.(module), x, {
+    ...{ weight: weights(`${module}.weight`), isInputMajor: false },
+    withBias: (y) => (bias ? addBias(y, weights(`${module}.bias`)) : y),
+  });
 }
 
 /** x W + b with W as GPT-2's Conv1D stores it, [in, out]. */
 export function conv1d(weights: Weights, module: string, x: tf.Tensor): tf.Tensor {
-  const product = tf.matMul(x, weights(`${module}.weight`));
-  return adapted(weights, module, x, addBias(product, weights(`${module}.bias`)));
-}
-
-/** x without what the pass drops of it. @param pass undefined: nothing */
-export function dropped(pass: Dropout | undefined, kind: DropoutKind, x: tf.Tensor): tf.Tensor {
-  const source = pass?.sourceOf(kind);
-  return source === undefined ? x : dropout(x, source);
-}
-
-/**
- * y + scale (x A^T) B^T where the module has an adapter; the factor meets the narrow product. What is dropped
- * of x is dropped for the adapter alone.
- */
-function adapted(weights: Weights, module: string, x: tf.Tensor, y: tf.Tensor): tf.Tensor {
-  const adapter = weights.adapterOf?.(module);
-  if (adapter === undefined) return y;
-  const input = dropped(adapter.dropout, "adapters", x);
-  const narrow = tf.mul(tf.matMul(input, adapter.a, false, true), tf.scalar(adapter.scale));
-  return tf.add(y, tf.matMul(narrow, adapter.b, false, true));
+  return adaptedMap(weights.adapterOf?.(module), x, {
+    ...{ weight: weights(`${module}.weight`), isInputMajor: true },
+    withBias: (y) => addBias(y, weights(`${module}.bias`)),
+  });
 }
 
 /** The attention of a forward pass: the caller's, or over the tokens and segments of the inputs. */

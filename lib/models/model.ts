@@ -24,6 +24,8 @@ export interface Adapter {
   /** float [outputs, r] */
   readonly b: tf.Tensor;
   readonly scale: number;
+  /** float [outputs], the norms that the rows of W + scale B A are given (DoRA, Liu et al. 2024); absent: their own. */
+  readonly magnitude?: tf.Tensor;
   /** Absent outside of training. */
   readonly dropout?: Dropout;
 }

@@ -39,6 +39,8 @@ export interface ChoiceOptions {
   /** What multiplies the learning rate of a trained tensor, as rates.ts reads it of the configuration. */
   readonly rateOf: RateOf;
   readonly seed: number;
+  /** Whether somebody gave a key its value. */
+  readonly isGiven: (key: string) => boolean;
 }
 
 /** What a run trains. */

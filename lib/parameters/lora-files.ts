@@ -1,16 +1,14 @@
 import { join } from "node:path";
 import { copyTokenizer, writeChangedConfig } from "#lib/checkpoint/model-directory";
 import {
+  adapterKey,
   classifierConfigFileName,
   type LoraConfig,
-  loraKey,
-  savedKey,
   tiedHeadPath,
   writeAdapterDirectory,
 } from "#lib/checkpoint/peft/index";
 import type { ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
 import type { SavedContent } from "./kind.js";
-import { loraMatrixOf } from "./lora-layout.js";
 import type { StartingModel } from "./model.js";
 
 /** An adapter as it is saved. */
@@ -30,6 +28,7 @@ export async function saveAdapter(
   await writeAdapterDirectory(directory, {
     config,
     dtype,
+    baseDigest: await base.digest(),
     tensors: adapterTensors(base, config, layout).map(({ name, slot }) => ({
       name,
       shape: slot.shape,
@@ -56,11 +55,5 @@ function adapterTensors(
   // peft reads a tied head from the file too.
   return table === undefined
     ? own
-    : [...own, { name: savedKey(`${tiedHeadPath}.weight`), slot: table }];
-}
-
-/** The key of a trained tensor in peft's adapter file. */
-function adapterKey(name: string): string {
-  const lora = loraMatrixOf(name);
-  return lora === undefined ? savedKey(name) : loraKey(lora.path, lora.matrix);
+    : [...own, { name: adapterKey(`${tiedHeadPath}.weight`), slot: table }];
 }

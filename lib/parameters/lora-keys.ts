@@ -1,8 +1,15 @@
 import { z } from "zod";
 
 const moduleNames = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
+const layerNumber = z.int().min(0);
+const byModule = <Value extends z.ZodType>(value: Value) =>
+  z
+    .record(z.string().min(1), value)
+    .transform((patterns) => Object.freeze(patterns))
+    .nullable()
+    .default(null);
 
-// Names of TRL's options, defaults of peft.LoraConfig (0.21).
+// Names of TRL's options where it has one, else peft's; defaults of peft.LoraConfig (0.21).
 export const loraFields = {
   use_peft: z.boolean().default(false).describe("train LoRA adapters instead of the weights"),
   lora_r: z.int().min(1).default(8).describe("rank of an adapter"),
@@ -22,6 +29,42 @@ export const loraFields = {
     .nullable()
     .default(null)
     .describe("ends of module names, a regular expression, or all-linear; null: peft's usual ones"),
+  lora_exclude_modules: moduleNames
+    .transform(targetsOf)
+    .nullable()
+    .default(null)
+    .describe("modules that get no adapter though they are targets, named in the same ways"),
+  lora_layers_to_transform: z
+    .union([layerNumber, z.array(layerNumber).min(1)])
+    .transform((value) => Object.freeze(typeof value === "number" ? [value] : [...value]))
+    .nullable()
+    .default(null)
+    .describe("numbers of the layers whose targets get adapters; null: all"),
+  lora_layers_pattern: moduleNames
+    .transform((value) => Object.freeze(typeof value === "string" ? namesIn(value) : [...value]))
+    .nullable()
+    .default(null)
+    .describe("what holds the numbered layers, such as layers or h; null: whatever is numbered"),
+  lora_rank_pattern: byModule(z.int().min(1)).describe(
+    "ranks of single modules, by regular expressions for the ends of their paths: {q_proj: 16}",
+  ),
+  lora_alpha_pattern: byModule(z.number().positive()).describe(
+    "the same for lora_alpha: {q_proj: 32}",
+  ),
+  adapter_name_or_path: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe(
+      "an adapter that is trained further, a directory or a name of the hub: keys of adapters that are not given are its own (name of LLaMA-Factory)",
+    ),
+  init_lora_weights: z
+    .union([z.literal(true), z.literal("gaussian")])
+    .default(true)
+    .describe(
+      "how A begins: true: uniform within 1 / sqrt(inputs), gaussian: normal of deviation 1 / r",
+    ),
   lora_modules_to_save: moduleNames
     .transform((value) => Object.freeze(typeof value === "string" ? namesIn(value) : [...value]))
     .nullable()
@@ -35,6 +78,10 @@ export const loraFields = {
     .describe(
       "LoRA+: the rate of B, and of trained norms and biases, is so many times learning_rate (name of LLaMA-Factory)",
     ),
+  use_dora: z
+    .boolean()
+    .default(false)
+    .describe("DoRA: rows of the adapted weights have norms that are trained apart"),
   use_rslora: z.boolean().default(false).describe("scale lora_alpha / sqrt(lora_r)"),
   ensure_weight_tying: z
     .boolean()

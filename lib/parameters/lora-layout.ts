@@ -3,6 +3,9 @@ import {
   type BaseModel,
   isSavedWhole,
   type LoraConfig,
+  type LoraPart,
+  loraPartOf,
+  loraTensorName,
   rankOf,
   scaleOf,
 } from "#lib/checkpoint/peft/index";
@@ -12,18 +15,25 @@ import {
   type ParameterLayout,
   type RateOf,
 } from "#lib/core/parameter-layout";
-import { RandomStream } from "#lib/core/random";
 
 /** What an engine has to know of a job of adapters, beside its two spaces. */
 export interface LoraJob {
   readonly kind: "lora";
   /** By path of the adapted module: the factor of B A x. */
   readonly scales: Readonly<Record<string, number>>;
+  /** Whether each module has magnitudes (DoRA). */
+  readonly useDora: boolean;
 }
 
-/** The name in the trained space of one of an adapted module's matrices. */
-export const loraWeightName = (path: string, matrix: "A" | "B"): string =>
-  `${path}.lora_${matrix}.weight`;
+type AdapterForm = Pick<LoraJob, "useDora">;
+
+/** The parts of the adapter of each module of a job. */
+const partsOf = ({ useDora }: AdapterForm): readonly LoraPart[] =>
+  useDora ? ["A", "B", "magnitude"] : ["A", "B"];
+
+/** Names in the trained space of A, B and, with DoRA, the magnitudes of a module. */
+export const adapterTensorNames = (form: AdapterForm, path: string): readonly string[] =>
+  partsOf(form).map((part) => loraTensorName(path, part));
 
 /** What a job of adapters trains, and what stays. */
 interface AdapterLayout {
@@ -35,8 +45,8 @@ interface AdapterLayout {
 }
 
 /**
- * Divides a model's weights into trained and frozen ones. The trained space holds A and B of every
- * adapted module and the weights of `modules_to_save`, by sorted name.
+ * Divides a model's weights into trained and frozen ones. The trained space holds the parts of every
+ * adapted module and the weights of `modules_to_save`, by sorted name. Magnitudes decay, as in transformers.
  *
  * @param config complete (see completeLoraConfig)
  * @param wireDtype type in which trained matrices travel
@@ -61,15 +71,20 @@ export function layOutAdapter(
   },
 ): AdapterLayout {
   const modules = adaptedModules(config, model);
-  const adapters = modules.flatMap(({ path, numInputs, numOutputs }) => [
-    { name: loraWeightName(path, "A"), shape: [rankOf(config, path), numInputs] },
-    { name: loraWeightName(path, "B"), shape: [numOutputs, rankOf(config, path)] },
-  ]);
+  const useDora = config.use_dora;
+  const adapters = modules.flatMap(({ path, numInputs, numOutputs }) => {
+    const rank = rankOf(config, path);
+    const shapes = { A: [rank, numInputs], B: [numOutputs, rank], magnitude: [numOutputs] };
+    return partsOf({ useDora }).map((part) => ({
+      ...{ name: loraTensorName(path, part), shape: shapes[part] },
+      ...(part === "magnitude" ? { decays: true } : {}),
+    }));
+  });
   const isSaved = (name: string): boolean => isSavedWhole(config.modules_to_save, name);
   const whole = model.weights.filter(({ name }) => isSaved(name));
   const trained = [...adapters, ...whole].sort((a, b) => (a.name < b.name ? -1 : 1));
   const isFast = (name: string, { length: rank }: readonly number[]): boolean =>
-    rank === 1 || loraMatrixOf(name)?.matrix === "B";
+    rank === 1 || loraPartOf(name)?.part === "B";
   return {
     trained: buildParameterLayout(
       trained,
@@ -83,36 +98,8 @@ export function layOutAdapter(
     job: {
       kind: "lora",
       scales: Object.fromEntries(modules.map(({ path }) => [path, scaleOf(config, path)])),
+      useDora,
     },
     matrices: trained.filter(({ shape }) => shape.length >= 2).map(({ name }) => name),
   };
-}
-
-/** The module and the matrix that a name of the trained space is of; undefined for a whole weight. */
-export function loraMatrixOf(
-  name: string,
-): { readonly path: string; readonly matrix: "A" | "B" } | undefined {
-  const [, path, matrix] = /^(.+)\.lora_([AB])\.weight$/.exec(name) ?? [];
-  return path === undefined ? undefined : { path, matrix: matrix as "A" | "B" };
-}
-
-/**
- * The first values of an adapter's matrix, as peft draws them (kaiming_uniform with a = sqrt(5)): A
- * uniform within 1 / sqrt(inputs), B zeros, so that the first step starts from the base model.
- *
- * @param stream a number of the matrix's own
- */
-export function initialMatrix(
-  matrix: "A" | "B",
-  shape: readonly number[],
-  seed: number,
-  stream: number,
-): Float32Array {
-  const [rows, columns] = shape as [number, number];
-  const values = new Float32Array(rows * columns);
-  if (matrix === "B") return values;
-  const random = new RandomStream(seed, "initialization", stream);
-  const bound = 1 / Math.sqrt(columns);
-  for (let i = 0; i < values.length; i++) values[i] = (2 * random.nextFloat64() - 1) * bound;
-  return values;
 }

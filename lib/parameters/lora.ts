@@ -1,7 +1,9 @@
 import {
   checkModuleNames,
   checkNoneTwice,
-  checkTargetPattern,
+  checkPatternsMatch,
+  checkLayers,
+  checkPatterns,
   classifierHeads,
   completeLoraConfig,
   defaultLoraConfig,
@@ -17,8 +19,10 @@ import { LockstepError } from "#lib/core/errors/index";
 import { fillRange } from "#lib/core/wire-space";
 import type { ChoiceOptions, ChosenParameters, ParametersKind } from "./kind.js";
 import { saveAdapter } from "./lora-files.js";
+import { checkContinued, continuedConfig } from "./lora-continued.js";
 import { loraFields, type LoraSettings } from "./lora-keys.js";
-import { initialMatrix, layOutAdapter, loraMatrixOf } from "./lora-layout.js";
+import { layOutAdapter } from "./lora-layout.js";
+import { firstValues } from "./lora-start.js";
 import { numElements, type StartingModel, weightsIn } from "./model.js";
 
 /** Low-rank adapters (LoRA, Hu et al. 2021) beside weights that stay as they are. */
@@ -43,41 +47,54 @@ export const lora = {
 function chooseAdapters(
   config: LoraSettings,
   base: StartingModel,
-  { seed, ...options }: ChoiceOptions,
+  { seed, isGiven, ...options }: ChoiceOptions,
 ): ChosenParameters {
   // What lies within a head is saved with it; peft would wrap it twice.
   const newModules = base.newWeights
     .map(moduleOf)
     .filter((path) => !classifierHeads.some((head) => `${path}.`.startsWith(`${head}.`)));
   const saved = [...new Set([...(config.lora_modules_to_save ?? []), ...newModules])];
-  const asked: LoraConfig = {
-    ...defaultLoraConfig,
-    task_type: base.isClassifier ? "SEQ_CLS" : "CAUSAL_LM",
-    base_model_name_or_path: base.name,
-    revision: base.revision,
-    r: config.lora_r,
-    lora_alpha: config.lora_alpha,
-    lora_dropout: config.lora_dropout,
-    target_modules: config.lora_target_modules,
-    modules_to_save: saved.length === 0 ? null : saved,
-    use_rslora: config.use_rslora,
-    ensure_weight_tying: config.ensure_weight_tying,
-  };
-  checkTargetPattern(asked);
+  const ofSettings = configOf(config, base, saved);
+  checkPatterns(ofSettings);
+  const { adapter } = base;
+  // An adapter may name modules that its model does not have, as peft lets it.
+  const named = <T>(value: T, key: keyof LoraSettings): T | null =>
+    adapter === undefined || isGiven(key) ? value : null;
+  const continued = adapter === undefined ? undefined : { adapter, settings: config, isGiven };
+  const asked =
+    continued === undefined ? ofSettings : continuedConfig(ofSettings, continued, newModules);
   const { facts, tiedEmbedding: embedding } = base;
   const tie = tieOf(asked, base, embedding);
+  const layers = named(config.lora_layers_to_transform, "lora_layers_to_transform");
   const embeddingPath = embedding?.replace(/\.weight$/, "") ?? "";
-  const named = tie === "untouched" ? base.weights : withTiedHead(base, embeddingPath);
+  const weights = tie === "untouched" ? base.weights : withTiedHead(base, embeddingPath);
   checkModuleNames(
-    { ...asked, modules_to_save: config.lora_modules_to_save },
-    { facts, weights: named },
+    {
+      ...ofSettings,
+      target_modules: named(config.lora_target_modules, "lora_target_modules"),
+      exclude_modules: named(config.lora_exclude_modules, "lora_exclude_modules"),
+      modules_to_save: named(config.lora_modules_to_save, "lora_modules_to_save"),
+    },
+    { facts, weights },
   );
-  const model = { facts, weights: tie === "untied" ? named : base.weights };
+  checkLayers({ ...ofSettings, layers_to_transform: layers }, base);
+  const model = { facts, weights: tie === "untied" ? weights : base.weights };
   const complete = completeLoraConfig(
-    tie === "tied" ? { ...asked, modules_to_save: tiedModulesToSave(saved, embeddingPath) } : asked,
+    tie === "tied"
+      ? { ...asked, modules_to_save: tiedModulesToSave(asked.modules_to_save ?? [], embeddingPath) }
+      : asked,
     model,
   );
   checkNoneTwice(complete, model);
+  checkPatternsMatch(
+    {
+      ...complete,
+      layers_to_transform: adapter === undefined ? complete.layers_to_transform : layers,
+      rank_pattern: named(complete.rank_pattern, "lora_rank_pattern") ?? {},
+      alpha_pattern: named(complete.alpha_pattern, "lora_alpha_pattern") ?? {},
+    },
+    model,
+  );
   const {
     trained: layout,
     frozen,
@@ -87,6 +104,7 @@ function chooseAdapters(
     ...options,
     loraPlusRatio: config.loraplus_lr_ratio ?? 1,
   });
+  if (continued !== undefined) checkContinued(complete, { model, trained: layout }, continued);
   const sourceOf = (name: string): string =>
     tie === "untied" && name === headWeight ? (embedding ?? name) : name;
   const source = {
@@ -99,24 +117,58 @@ function chooseAdapters(
     layout,
     frozen,
     job,
-    inputDropout: config.lora_dropout,
+    inputDropout: complete.lora_dropout,
     modelChanges: tie === "untied" ? { tie_word_embeddings: false } : {},
     loadMasters: (range, into) =>
-      fillRange(layout, range, into, async (slot) => {
-        const matrix = loraMatrixOf(slot.name)?.matrix;
-        if (matrix === undefined) return source.read(slot.name);
-        return initialMatrix(matrix, slot.shape, seed, 1000 + matrices.indexOf(slot.name));
-      }),
+      fillRange(
+        layout,
+        range,
+        into,
+        async (slot) =>
+          adapter?.readSaved(slot.name) ??
+          firstValues(slot, { facts, read: source.read, config: complete, matrices, seed }),
+      ),
     loadFrozen: weightsIn(frozen, source),
     lines: [
-      `LoRA of rank ${rankOf(complete, paths[0] as string)} on ${paths.length} modules: ` +
+      `${complete.use_dora ? "DoRA" : "LoRA"} of ${ranksOf(complete, paths)} on ${paths.length} modules: ` +
         `${numTrained.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} parameters are trained`,
+      ...(adapter === undefined ? [] : [`they begin with the adapter of ${adapter.directory}`]),
       ...tieLines[tie],
     ],
     adapterBase: base.name,
     save: (directory, content) =>
       saveAdapter(directory, { base, config: complete, layout }, content),
   };
+}
+
+/** A configuration of peft out of ours. @param saved modules that are saved whole */
+function configOf(config: LoraSettings, base: StartingModel, saved: readonly string[]): LoraConfig {
+  return {
+    ...defaultLoraConfig,
+    task_type: base.isClassifier ? "SEQ_CLS" : "CAUSAL_LM",
+    base_model_name_or_path: base.name,
+    revision: base.revision,
+    r: config.lora_r,
+    lora_alpha: config.lora_alpha,
+    lora_dropout: config.lora_dropout,
+    target_modules: config.lora_target_modules,
+    exclude_modules: config.lora_exclude_modules,
+    layers_to_transform: config.lora_layers_to_transform,
+    layers_pattern: config.lora_layers_pattern,
+    rank_pattern: config.lora_rank_pattern ?? {},
+    alpha_pattern: config.lora_alpha_pattern ?? {},
+    init_lora_weights: config.init_lora_weights,
+    modules_to_save: saved.length === 0 ? null : saved,
+    use_rslora: config.use_rslora,
+    use_dora: config.use_dora,
+    ensure_weight_tying: config.ensure_weight_tying,
+  };
+}
+
+/** The ranks of modules, in words. */
+function ranksOf(config: LoraConfig, paths: readonly string[]): string {
+  const ranks = [...new Set(paths.map((path) => rankOf(config, path)))].sort((a, b) => a - b);
+  return `rank ${ranks.length > 3 ? `${ranks[0]} to ${ranks.at(-1)}` : ranks.join(" and ")}`;
 }
 
 /** The module of a weight or bias. */

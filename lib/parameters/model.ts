@@ -1,4 +1,4 @@
-import type { AdapterFacts } from "#lib/checkpoint/peft/index";
+import type { AdapterDirectory, AdapterFacts } from "#lib/checkpoint/peft/index";
 import type { ElementSpan } from "#lib/checkpoint/safetensors-file";
 import type { ParameterLayout } from "#lib/core/parameter-layout";
 import type { LoadValues } from "#lib/core/wire-space";
@@ -19,6 +19,8 @@ export interface StartingModel {
   readonly directory: string;
   /** What adapters ask of its type. */
   readonly facts: AdapterFacts;
+  /** The adapter that is trained further. */
+  readonly adapter?: AdapterDirectory;
   /** Its weights by sorted name, without a head that is tied. */
   readonly weights: readonly NamedTensor[];
   /** Names of weights that the checkpoint does not have: nobody else has them. */
@@ -28,6 +30,8 @@ export interface StartingModel {
   readonly tiedEmbedding: string | undefined;
   /** Fields of config.json that it has beside or instead of the checkpoint's. */
   readonly configChanges: Readonly<Record<string, unknown>>;
+  /** SHA-256 of the checkpoint's weights, by content. */
+  readonly digest: () => Promise<string>;
   /** A weight's elements, float32, or a span of them. */
   readonly read: (name: string, into?: Float32Array, span?: ElementSpan) => Promise<Float32Array>;
 }

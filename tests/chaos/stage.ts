@@ -292,6 +292,8 @@ export class Stage {
         return this.#pause(this.#coordinator?.pid, fault.forMs);
       case "term-coordinator":
         if (this.#coordinator === undefined || this.#coordinator.isOver()) return;
+        // A second signal is for whoever cannot wait until everything is saved.
+        if (this.#stopped.has(this.#coordinator.pid)) this.#killed.add(this.#coordinator.pid);
         this.#stopped.add(this.#coordinator.pid);
         this.#coordinator.child.kill("SIGTERM");
         return;

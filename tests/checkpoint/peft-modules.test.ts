@@ -4,7 +4,9 @@ import {
   type BaseModel,
   checkModuleNames,
   checkNoneTwice,
-  checkTargetPattern,
+  checkLayers,
+  checkPatterns,
+  checkPatternsMatch,
   completeLoraConfig,
   defaultLoraConfig,
   formatLoraConfig,
@@ -41,9 +43,12 @@ const config = (change: Partial<LoraConfig>): LoraConfig => ({ ...defaultLoraCon
 
 function refusal(change: Partial<LoraConfig>, model = llama()): string {
   try {
-    checkTargetPattern(config(change));
+    checkPatterns(config(change));
     checkModuleNames(config(change), model);
-    checkNoneTwice(completeLoraConfig(config(change), model), model);
+    checkLayers(config(change), model);
+    const complete = completeLoraConfig(config(change), model);
+    checkNoneTwice(complete, model);
+    checkPatternsMatch(complete, model);
   } catch (error) {
     assert.ok(isLockstepError(error), String(error));
     assert.equal(error.code, "E_ADAPTER_MODULE");
@@ -61,7 +66,7 @@ test("names that the model has are taken, whole or as last parts", () => {
     { target_modules: null, modules_to_save: ["layers.0.mlp"] },
     { target_modules: ["q_proj", "lm_head"], modules_to_save: ["lm_head"] },
   ]) {
-    checkTargetPattern(config(change));
+    checkPatterns(config(change));
     checkModuleNames(config(change), llama());
     checkNoneTwice(completeLoraConfig(config(change), llama()), llama());
   }
@@ -120,6 +125,52 @@ test("patterns that are none, that do not end, or that mean another thing in Pyt
   assert.match(refusal({ target_modules: "(a+)+b" }), /repeats a group/);
   assert.match(refusal({ target_modules: "\\A.*q_proj\\Z" }), /whose \\A means another thing/);
   assert.match(refusal({ target_modules: "a".repeat(5_000) }), /more than 4096 characters/);
+});
+
+test("layers, exclusions and patterns that nothing has an adapter of are refused by their keys", () => {
+  const q = { target_modules: ["q_proj"] };
+  for (const [change, message] of [
+    [
+      { ...q, layers_to_transform: [0, 2] },
+      /lora_layers_to_transform names 2, a layer that the model does not have \(there are 0 to 1\)/,
+    ],
+    [
+      { ...q, layers_to_transform: 0, layers_pattern: "blocks" },
+      /lora_layers_pattern "blocks" finds no layers at all/,
+    ],
+    [
+      { target_modules: ["layers.0.mlp.up_proj"], layers_to_transform: [0, 1] },
+      /lora_layers_to_transform names 1, a layer in which there is none of the targets/,
+    ],
+    [{ ...q, exclude_modules: ["v_prj"] }, /lora_exclude_modules names v_prj, which .*v_proj\?/],
+    [{ ...q, exclude_modules: "(" }, /lora_exclude_modules names \(, which is no regular/],
+    [{ ...q, rank_pattern: { v_proj: 4 } }, /lora_rank_pattern names v_proj, which fits none of/],
+    [{ ...q, alpha_pattern: { "(a+)+": 4 } }, /lora_alpha_pattern names \(a\+\)\+, which repeats/],
+  ] as const) {
+    assert.match(refusal(change), message);
+  }
+  for (const [change, message] of [
+    [{ ...q, layers_pattern: ["layers"] }, /lora_layers_pattern.*is not set/],
+    [{ target_modules: ".*q_proj", layers_to_transform: 1 }, /names the layers itself/],
+  ] as const) {
+    assert.throws(() => checkPatterns(config(change)), message);
+  }
+});
+
+test("all-linear in some layers is written as the paths of those layers", () => {
+  const complete = completeLoraConfig(
+    config({
+      ...{ target_modules: "all-linear", layers_to_transform: [1] },
+      exclude_modules: ["self_attn.q_proj", "k_proj", "v_proj", "o_proj"],
+    }),
+    llama(),
+  );
+  assert.deepEqual(complete.target_modules, [
+    "model.layers.1.mlp.down_proj",
+    "model.layers.1.mlp.gate_proj",
+    "model.layers.1.mlp.up_proj",
+  ]);
+  assert.equal(complete.layers_to_transform, null);
 });
 
 test("a module is trained whole once, or has an adapter", () => {

@@ -13,7 +13,7 @@ import {
   loraKey,
   parseLoraConfig,
   rankOf,
-  savedKey,
+  adapterKey,
   scaleOf,
   writeAdapterDirectory,
 } from "#lib/checkpoint/peft/index";
@@ -57,16 +57,16 @@ const tensorsOf = (adapter: AdapterDirectory): ModelTensor[] => [
     {
       name: loraKey(path, "A"),
       shape: [rank, numInputs],
-      read: () => adapter.readMatrix(path, "A"),
+      read: () => adapter.readPart(path, "A"),
     },
     {
       name: loraKey(path, "B"),
       shape: [numOutputs, rank],
-      read: () => adapter.readMatrix(path, "B"),
+      read: () => adapter.readPart(path, "B"),
     },
   ]),
   ...adapter.savedWeights.map((name) => ({
-    name: savedKey(name),
+    name: adapterKey(name),
     shape: adapter.savedInfo(name).shape,
     read: () => adapter.readSaved(name),
   })),
@@ -215,11 +215,11 @@ test("a minimal configuration loads; unknown keys are named", () => {
   assert.deepEqual(warnings, ["a.json: the key zzz is unknown and has no effect"]);
 });
 
-test("what is not plain LoRA is refused by name, and so are wrong values", () => {
+test("what is neither LoRA nor DoRA is refused by name, and so are wrong values", () => {
   const cases: readonly [object, RegExp][] = [
     [{ peft_type: "LOHA" }, /peft_type LOHA, which is not supported/],
     [{ peft_type: undefined }, /peft_type has to be "LORA", not nothing/],
-    [{ use_dora: true }, /use_dora \(DoRA/],
+    [{ use_qalora: true }, /use_qalora \(QALoRA/],
     [{ alora_invocation_tokens: [1] }, /aLoRA/],
     [{ init_lora_weights: "pissa_niter_16" }, /pissa_niter_16 \(which also changes the base/],
     [{ init_lora_weights: "loftq" }, /loftq/],
@@ -275,12 +275,21 @@ test("damaged weights are refused", async (t) => {
   );
   const cases: readonly [Record<string, number[]>, RegExp][] = [
     [{ "x.lora_A.weight": [4, 2] }, /does not begin with base_model/],
-    [{ "base_model.model.x.lora_A.weight": [4, 2] }, /lora_A without its partner/],
+    [{ "base_model.model.x.lora_A.weight": [4, 2] }, /x lacks lora_B/],
     [
       { "base_model.model.x.lora_A.weight": [3, 2], "base_model.model.x.lora_B.weight": [2, 3] },
       /\[3, 2\] and \[2, 3\], which are not of rank 4/,
     ],
     [{ "base_model.model.x.weight": [4, 2] }, /holds no lora_A/],
+    [{ "base_model.model.x.lora_magnitude_vector": [2] }, /x lacks lora_A and lora_B/],
+    [
+      {
+        "base_model.model.x.lora_A.weight": [4, 2],
+        "base_model.model.x.lora_B.weight": [2, 4],
+        "base_model.model.x.lora_magnitude_vector": [2],
+      },
+      /x has a lora_magnitude_vector, and use_dora is false/,
+    ],
     [
       {
         "base_model.model.x.lora_A.weight": [4, 2],
@@ -302,14 +311,30 @@ test("damaged weights are refused", async (t) => {
     });
     await rejectsWith(AdapterDirectory.open(directory), "E_ADAPTER_TENSOR", message);
   }
-  const magnitude = [
-    { name: "base_model.model.x.lora_magnitude_vector", shape: [1], dtype: "F32" as const },
+  const embedding = [
+    { name: "base_model.model.x.lora_embedding_A", shape: [1], dtype: "F32" as const },
   ];
   const file = join(directory, "adapter_model.safetensors");
-  await writeSafetensors(file, magnitude, () => new Uint8Array(4));
-  await rejectsWith(
-    AdapterDirectory.open(directory),
-    "E_ADAPTER_UNSUPPORTED",
-    /lora_magnitude_vector/,
-  );
+  await writeSafetensors(file, embedding, () => new Uint8Array(4));
+  await rejectsWith(AdapterDirectory.open(directory), "E_ADAPTER_UNSUPPORTED", /lora_embedding_A/);
+  const config = join(directory, "adapter_config.json");
+  const text = await readFile(config, "utf8");
+  await writeFile(config, JSON.stringify({ ...JSON.parse(text), use_dora: true }));
+  for (const [size, message] of [
+    [undefined, /x has no lora_magnitude_vector, and use_dora is true/],
+    [3, /x has magnitudes of shape \[3\] for 2 outputs/],
+  ] as const) {
+    const shapes = new Map([
+      ["base_model.model.x.lora_A.weight", [4, 2]],
+      ["base_model.model.x.lora_B.weight", [2, 4]],
+      ...(size === undefined
+        ? []
+        : [["base_model.model.x.lora_magnitude_vector", [size]] as const]),
+    ]);
+    const entries = [...shapes].map(([name, shape]) => ({ name, shape, dtype: "F32" as const }));
+    await writeSafetensors(file, entries, (name) => {
+      return new Uint8Array((shapes.get(name) ?? []).reduce((product, dim) => product * dim, 4));
+    });
+    await rejectsWith(AdapterDirectory.open(directory), "E_ADAPTER_TENSOR", message);
+  }
 });

@@ -12,7 +12,11 @@ import { loadConfig } from "#lib/config/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
 import { relativeError } from "#tests/support/compare";
-import { loraFixtureDirectory, loraFixtures } from "#tests/support/lora-fixtures";
+import {
+  loraFixtureDirectory,
+  loraFixtures,
+  modelOfLoraFixture,
+} from "#tests/support/lora-fixtures";
 import { modelFixtureDirectory } from "#tests/support/model-fixtures";
 import { copyFixtureWithTokenizer } from "#tests/support/number-tokenizer";
 import { runProgram } from "#tests/support/run-program";
@@ -26,7 +30,7 @@ before(async () => {
   directory = await mkdtemp(join(tmpdir(), "lockstep-adapter-"));
   baseName = `${basename(directory)}-base`;
   for (const name of loraFixtures) {
-    await copyFixtureWithTokenizer(name, join(directory, name, baseName));
+    await copyFixtureWithTokenizer(modelOfLoraFixture(name), join(directory, name, baseName));
     await copyAdapter(name, join(directory, name, "adapter"), `../${baseName}`);
     const merging = [join(directory, name, "adapter"), join(directory, name, "merged")];
     assert.equal(await mergeAdapterCommand([...merging, "--dtype", "float32"]), 0);

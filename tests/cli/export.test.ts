@@ -71,12 +71,18 @@ test("a model in another type: rounded once, in shards, with its configuration a
 test("a merged adapter is compared with the adapter beside its base", async () => {
   const base = ["--base", modelFixtureDirectory("gpt2")];
   const adapter = loraFixtureDirectory("gpt2");
-  const { code, stderr, lines } = await exported(adapter, path("merged"), ...base);
-  assert.equal(code, 0, stderr);
-  const [, difference = "", largest = ""] =
-    /differ from the adapter's by up to (\S+); the largest is (\S+)\.$/.exec(lines.join("\n")) ??
-    [];
-  assert.ok(Number(difference) < 1e-5 * Number(largest), lines.join("\n"));
+  for (const name of ["gpt2", "gpt2-dora"]) {
+    const { code, stderr, lines } = await exported(
+      join(packageRoot, "tests/fixtures/lora", name),
+      path(`merged-${name}`),
+      ...[...base, "--dtype", "float32"],
+    );
+    assert.equal(code, 0, stderr);
+    const [, difference = "", largest = ""] =
+      /differ from the adapter's by up to (\S+); the largest is (\S+)\.$/.exec(lines.join("\n")) ??
+      [];
+    assert.ok(Number(difference) < 1e-5 * Number(largest), lines.join("\n"));
+  }
   const strict = [...base, "--dtype", "bfloat16", "--max-logit-difference", "1e-6"];
   const refused = await exported(adapter, path("refused"), ...strict);
   assert.equal(refused.code, 1);

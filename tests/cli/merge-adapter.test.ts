@@ -6,7 +6,12 @@ import { after, before, test } from "node:test";
 import { ModelWeights } from "#lib/checkpoint/index";
 import { assertClose, relativeError } from "#tests/support/compare";
 import { lockstepCommand } from "#tests/support/lockstep-command";
-import { loraFixtureDirectory, loraFixtures, readLoraFixture } from "#tests/support/lora-fixtures";
+import {
+  loraFixtureDirectory,
+  loraFixtures,
+  modelOfLoraFixture,
+  readLoraFixture,
+} from "#tests/support/lora-fixtures";
 import { modelFixtureDirectory } from "#tests/support/model-fixtures";
 import { readSlot } from "#tests/support/tiny-llama";
 
@@ -20,8 +25,11 @@ const merge = (...args: string[]) =>
   lockstepCommand(["merge-adapter", ...args], join(directory, "cache"));
 
 for (const name of loraFixtures) {
-  test(`${name}: the merged directory holds W + scale B A, and saved modules`, async () => {
-    const [source, target] = [modelFixtureDirectory(name), join(directory, name)];
+  test(`${name}: the merged directory holds W + scale B A, its rows rescaled by DoRA, and saved modules`, async () => {
+    const [source, target] = [
+      modelFixtureDirectory(modelOfLoraFixture(name)),
+      join(directory, name),
+    ];
     const { code, stderr } = await merge(loraFixtureDirectory(name), target, "--base", source);
     assert.equal(code, 0, stderr);
     const { merged, job } = await readLoraFixture(name, "fp32");

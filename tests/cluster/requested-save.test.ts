@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { CheckpointState } from "#coordinator/options";
+import type { LockstepEvent } from "#lib/core/events";
 import { evaluationBatches, sequentialOracle, spawnWorker } from "#tests/support/cluster";
 import { goesOnFrom, type Saved, savesInto } from "#tests/support/saved-run";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
@@ -66,24 +67,41 @@ test("an evaluation that a stop cut short is made when the run goes on", limit, 
   assert.equal(outcome.mastersSha256, oracle.mastersSha256);
 });
 
-test("a stop in the evaluation after the last step leaves the last checkpoint", limit, async () => {
-  const saved: Saved[] = [];
-  const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
-    evaluation: { batches: evaluationBatches, atStart: false, atEnd: true, everySteps: 0 },
-    checkpointing: { everySteps: 0, atEnd: true, save: savesInto(saved) },
+for (const where of ["the evaluation after the last step", "the last step"]) {
+  test(`a stop in ${where} leaves the evaluation to the life that goes on`, limit, async () => {
+    const evaluation = { batches: evaluationBatches, atStart: false, atEnd: true, everySteps: 0 };
+    const saved: Saved[] = [];
+    const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
+      evaluation,
+      checkpointing: { everySteps: 0, atEnd: true, save: savesInto(saved) },
+    });
+    const isThere = (event: LockstepEvent): boolean =>
+      where === "the last step"
+        ? event.type === "group.leased" && event.step === totalSteps - 1
+        : event.type === "phase.changed" && event.phase === "evaluating";
+    recorder.bus.subscribe((event) => {
+      if (isThere(event)) coordinator.requestStop();
+    });
+    const worker = spawnWorker(address);
+    const { outcome, step } = await coordinator.run();
+    await worker.exited;
+    assert.deepEqual([outcome, step], ["interrupted", totalSteps]);
+    assert.deepEqual(recorder.of("evaluation.completed"), []);
+    assert.deepEqual(
+      saved.map(({ state }) => state.step),
+      [totalSteps],
+    );
+    const again = await startCoordinator(totalSteps, {
+      evaluation,
+      ...goesOnFrom(saved[0] as Saved),
+    });
+    spawnWorker(again.address);
+    const after = await again.coordinator.run();
+    assert.deepEqual([after.outcome, after.step], ["finished", totalSteps]);
+    assert.equal(again.recorder.of("evaluation.completed").length, 1);
+    assert.equal(after.mastersSha256, oracle.mastersSha256);
   });
-  recorder.bus.subscribe((event) => {
-    if (event.type === "phase.changed" && event.phase === "evaluating") coordinator.requestStop();
-  });
-  const worker = spawnWorker(address);
-  const { outcome, step } = await coordinator.run();
-  assert.equal((await worker.exited).code, 0);
-  assert.deepEqual([outcome, step], ["finished", totalSteps]);
-  assert.deepEqual(
-    saved.map(({ state }) => state.step),
-    [totalSteps],
-  );
-});
+}
 
 test("a save that is asked for in the evaluation after the last step is made", limit, async () => {
   const saved: Saved[] = [];

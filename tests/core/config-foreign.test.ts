@@ -204,8 +204,8 @@ test("adapters of axolotl, TRL and peft are read under their names", () => {
   );
   assert.equal(resolve({ use_peft: true, lora_dropout: 0.05 }).config.lora_dropout, 0.05);
   assert.match(
-    failure(() => resolve({ use_peft: true, use_dora: true })),
-    /^E_CONFIG_UNSUPPORTED: use_dora: true .*plain LoRA/,
+    failure(() => resolve({ use_peft: true, use_qalora: true })),
+    /^E_CONFIG_UNSUPPORTED: use_qalora: true .*LoRA and DoRA/,
   );
 });
 

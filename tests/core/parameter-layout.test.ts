@@ -18,10 +18,17 @@ import { readWireRange, wireRangeBytes } from "#lib/core/wire-space";
 const dtypes = fc.constantFrom<WireDtype[]>("bfloat16", "float32");
 
 const tensors = fc
-  .array(fc.array(fc.integer({ min: 1, max: 300 }), { minLength: 0, maxLength: 3 }), {
-    maxLength: 12,
-  })
-  .map((shapes) => shapes.map((shape, i) => ({ name: `tensor${i}`, shape })));
+  .array(
+    fc.record(
+      {
+        shape: fc.array(fc.integer({ min: 1, max: 300 }), { minLength: 0, maxLength: 3 }),
+        decays: fc.boolean(),
+      },
+      { requiredKeys: ["shape"] },
+    ),
+    { maxLength: 12 },
+  )
+  .map((parts) => parts.map((part, i) => ({ name: `tensor${i}`, ...part })));
 
 /** A space of some blocks in any regions. */
 const layouts: fc.Arbitrary<ParameterLayout> = fc
@@ -59,16 +66,21 @@ test("a space holds each tensor in the region of its kind, aligned, in order and
       }
       assert.equal(layout.numElements, end);
       const isMatrix = (shape: readonly number[]): boolean => shape.length >= 2;
-      const expected = [
-        ...given.filter(({ shape }) => isMatrix(shape)),
-        ...given.filter(({ shape }) => !isMatrix(shape)),
-      ];
+      const decayOf = new Map(
+        given.map(({ name, shape, decays = isMatrix(shape) }) => [name, decays]),
+      );
+      const expected = [true, false].flatMap((ofMatrices) => {
+        const members = given.filter(({ shape }) => isMatrix(shape) === ofMatrices);
+        const isUsual = ({ name }: { readonly name: string }): boolean =>
+          decayOf.get(name) === ofMatrices;
+        return [...members.filter(isUsual), ...members.filter((each) => !isUsual(each))];
+      });
       assert.deepEqual(
         layout.tensors.map(({ name, shape }) => ({ name, shape })),
-        expected,
+        expected.map(({ name, shape }) => ({ name, shape })),
       );
       let free = 0;
-      for (const { shape, offset, size } of layout.tensors) {
+      for (const { name, shape, offset, size } of layout.tensors) {
         assert.equal(
           size,
           shape.reduce((product, dim) => product * dim, 1),
@@ -80,7 +92,7 @@ test("a space holds each tensor in the region of its kind, aligned, in order and
         assert.equal(regionAt(layout, free - 1), region);
         assert.deepEqual(
           { dtype: region.dtype, decays: region.decays },
-          isMatrix(shape) ? { dtype, decays: true } : { dtype: "float32", decays: false },
+          { dtype: isMatrix(shape) ? dtype : "float32", decays: decayOf.get(name) },
         );
         // TensorFlow takes an array as it is where it begins at 64 bytes.
         assert.equal(wireOffsetBytes(layout, offset) % 64, 0);

@@ -7,9 +7,11 @@ import {
   gelu,
   layerNorm,
   linearCrossEntropy,
+  magnitudeScale,
   multiLabelLoss,
   rmsNorm,
   rotary,
+  scaleColumns,
   singleLabelLoss,
   squaredErrorLoss,
   swiGlu,
@@ -134,6 +136,27 @@ const cases: readonly KernelCase[] = [
     inputs: [[2, 3, 4], [4]],
     fn: (x, b) => tf.square(addBias(x as tf.Tensor, b as tf.Tensor)),
   },
+  {
+    name: "ScaleColumns",
+    inputs: [[2, 3, 4], [4]],
+    fn: (x, s) => tf.square(scaleColumns(x as tf.Tensor, s as tf.Tensor)),
+  },
+  ...[false, true].map(
+    (isInputMajor): KernelCase => ({
+      name: `DirectionNorm of a weight that lies as [${isInputMajor ? "in, out" : "out, in"}]`,
+      inputs: [[4]],
+      constants: [
+        floatArg(isInputMajor ? [5, 4] : [4, 5], 3),
+        floatArg([2, 5], 4),
+        floatArg([4, 2], 5),
+      ],
+      fn: (m, weight, a, b) =>
+        magnitudeScale(m as tf.Tensor, {
+          ...{ weight: weight as tf.Tensor, isInputMajor, scale: 1.5 },
+          ...{ a_RK: a as tf.Tensor, b_NR: b as tf.Tensor },
+        }),
+    }),
+  ),
   {
     name: "singleLabelLoss",
     inputs: [[4, 3]],

@@ -16,6 +16,7 @@ function model(changes: Partial<StartingModel> = {}): StartingModel {
   }));
   return {
     ...{ name: "m", revision: null, directory: "/m", weights, configChanges: {} },
+    digest: async () => "",
     ...{ newWeights: [], isClassifier: false, tiedEmbedding: undefined },
     facts: { modelType: "llama", adapterTargets: [], embeddingModules: [] },
     read: async (name, into, span) => {
@@ -31,7 +32,13 @@ const settings = {
   freeze_trainable_modules: ["all"],
   freeze_extra_modules: null,
 } as const;
-const dtypes = { wireDtype: "float32", frozenDtype: "bfloat16", rateOf: () => 1, seed: 1 } as const;
+const dtypes = {
+  wireDtype: "float32",
+  frozenDtype: "bfloat16",
+  rateOf: () => 1,
+  seed: 1,
+  isGiven: () => true,
+} as const;
 
 const choose = (changes: Partial<Record<keyof typeof settings, unknown>> = {}, of = model()) =>
   freeze.choose({ ...settings, ...changes } as unknown as typeof settings, of, dtypes);

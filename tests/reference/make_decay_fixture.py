@@ -30,7 +30,7 @@ def undecayed(model) -> list[str]:
 def adapted(directory: Path):
     config = peft.LoraConfig.from_pretrained(directory)
     config.inference_mode = False
-    return peft.get_peft_model(build(MODELS / directory.name), config)
+    return peft.get_peft_model(build(MODELS / directory.name.removesuffix("-dora")), config)
 
 
 fixture = {

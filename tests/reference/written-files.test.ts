@@ -18,7 +18,7 @@ import {
   type LoraConfig,
   loraKey,
   rankOf,
-  savedKey,
+  adapterKey,
   scaleOf,
   writeAdapterDirectory,
 } from "#lib/checkpoint/peft/index";
@@ -183,11 +183,11 @@ async function rewriteAdapter(source: string, target: string): Promise<void> {
   await mkdir(target);
   const adapter = await AdapterDirectory.open(source);
   const matrices = adapter.modules.flatMap(({ path, rank, numInputs, numOutputs }) => [
-    tensor(loraKey(path, "A"), [rank, numInputs], () => adapter.readMatrix(path, "A")),
-    tensor(loraKey(path, "B"), [numOutputs, rank], () => adapter.readMatrix(path, "B")),
+    tensor(loraKey(path, "A"), [rank, numInputs], () => adapter.readPart(path, "A")),
+    tensor(loraKey(path, "B"), [numOutputs, rank], () => adapter.readPart(path, "B")),
   ]);
   const saved = adapter.savedWeights.map((name) =>
-    tensor(savedKey(name), adapter.savedInfo(name).shape, () => adapter.readSaved(name)),
+    tensor(adapterKey(name), adapter.savedInfo(name).shape, () => adapter.readSaved(name)),
   );
   const tensors = [...matrices, ...saved];
   await writeAdapterDirectory(target, { config: adapter.config, tensors, dtype: "float32" });
@@ -222,7 +222,7 @@ async function writeRandomAdapter(
   });
   const saved = shapes
     .filter(({ name }) => config.modules_to_save?.includes(name.split(".", 1)[0] ?? "") === true)
-    .map(({ name, shape }) => tensor(savedKey(name), shape, (n) => numbers(n, 99)));
+    .map(({ name, shape }) => tensor(adapterKey(name), shape, (n) => numbers(n, 99)));
   const tensors = [...matrices, ...saved];
   await writeAdapterDirectory(target, { config, tensors, dtype: "float32" });
   return Object.fromEntries(modules.map(({ path }) => [path, scaleOf(config, path)]));

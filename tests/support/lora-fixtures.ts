@@ -2,7 +2,15 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ModelWeights } from "#lib/checkpoint/index";
-import { AdapterDirectory, addLowRank, type BaseModel, rankOf } from "#lib/checkpoint/peft/index";
+import {
+  AdapterDirectory,
+  addLowRank,
+  loraTensorName,
+  rescaleRows,
+  type BaseModel,
+  loraPartOf,
+  rankOf,
+} from "#lib/checkpoint/peft/index";
 import { computeDtypes, type Precision } from "#lib/core/dtype";
 import { type Batch, countTargets } from "#lib/core/batch";
 import type { TrainingEngine, WorkerJob } from "#lib/core/job";
@@ -14,13 +22,22 @@ import {
 } from "#lib/core/parameter-layout";
 import { passPieces } from "#lib/core/wire-space";
 import { packageRoot } from "#lib/core/paths";
-import { layOutAdapter, type LoraJob, loraMatrixOf } from "#lib/parameters/lora-layout";
+import { layOutAdapter, type LoraJob } from "#lib/parameters/lora-layout";
 import { adapterFacts } from "#lib/models/facts";
 import { modelFixtureDirectory, readFixtureCase } from "./model-fixtures.js";
 import { readSlot, writeSlot } from "./tiny-llama.js";
 import { causalJob, classifierJob, shifted, tokensOf } from "./batches.js";
 
-export const loraFixtures = ["gpt2", "llama-gqa-untied", "bert-seqcls"] as const;
+const adaptedModels = ["gpt2", "llama-gqa-untied", "bert-seqcls"] as const;
+
+export const loraFixtures = [
+  ...adaptedModels,
+  ...adaptedModels.map((model) => `${model}-dora` as const),
+] as const;
+
+/** The model of tests/fixtures/models that an adapter is for. */
+export const modelOfLoraFixture = (name: string): string =>
+  name.replace(/-(lora|rslora|dora)$/, "");
 
 export const loraFixtureDirectory = (name: string): string =>
   join(packageRoot, "tests/fixtures/lora", name);
@@ -62,12 +79,18 @@ function batchOf(name: string): Batch {
   return { numRows, fields: { ...inputs, ...targets } };
 }
 
-export async function readLoraFixture(name: string, precision: Precision): Promise<LoraFixture> {
-  const directory = modelFixtureDirectory(name);
+/** @param adapterDirectory of an adapter for the model that `name` begins with */
+export async function readLoraFixture(
+  name: string,
+  precision: Precision,
+  adapterDirectory = loraFixtureDirectory(name),
+): Promise<LoraFixture> {
+  const modelName = modelOfLoraFixture(name);
+  const directory = modelFixtureDirectory(modelName);
   const text = readFileSync(join(directory, "config.json"), "utf8");
   const modelConfig = JSON.parse(text) as Record<string, unknown>;
   const weights = await ModelWeights.open(directory);
-  const adapter = await AdapterDirectory.open(loraFixtureDirectory(name));
+  const adapter = await AdapterDirectory.open(adapterDirectory);
   try {
     const model: BaseModel = {
       facts: adapterFacts(modelConfig),
@@ -81,11 +104,11 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
     const { trained: layout, frozen: frozenLayout, job: parameters } = split;
     const trained = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
     for (const { name: slot } of layout.tensors) {
-      const lora = loraMatrixOf(slot);
+      const lora = loraPartOf(slot);
       const values =
         lora === undefined
           ? await adapter.readSaved(slot)
-          : await adapter.readMatrix(lora.path, lora.matrix);
+          : await adapter.readPart(lora.path, lora.part);
       writeSlot(layout, slot, values, trained);
     }
     const frozen = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(frozenLayout)));
@@ -104,10 +127,14 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
           ...{ a, b, scale, rank: rankOf(adapter.config, path) },
           isTransposed: adapter.config.fan_in_fan_out,
         });
+        if (parameters.useDora) {
+          const magnitudes = readSlot(layout, loraTensorName(path, "magnitude"), trained);
+          rescaleRows(values, magnitudes, adapter.config.fan_in_fan_out);
+        }
       }
       writeSlot(whole, slot, values, wireBytes);
     }
-    const batch = batchOf(name);
+    const batch = batchOf(modelName);
     const job = {
       jobId: "test",
       modelConfig,
@@ -118,7 +145,7 @@ export async function readLoraFixture(name: string, precision: Precision): Promi
         : classifierJob(Number(modelConfig["num_labels"] ?? 2))),
       microBatchSize: batch.numRows,
       evalBatchSize: batch.numRows,
-      generationLength: name === "bert-seqcls" ? 0 : 20,
+      generationLength: modelName === "bert-seqcls" ? 0 : 20,
       threadsPerWorker: 1,
     };
     return {

@@ -3,8 +3,9 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { ModelWeights } from "#lib/checkpoint/index";
-import { AdapterDirectory } from "#lib/checkpoint/peft/index";
+import { AdapterDirectory, rowNorms } from "#lib/checkpoint/peft/index";
 import { adapterFacts } from "#lib/models/facts";
+import { relativeError } from "#tests/support/compare";
 import { mastersOf, runJob } from "#tests/support/job-runs";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { createTinyClassifier } from "#tests/support/tiny-classifier";
@@ -70,7 +71,7 @@ test("the saved adapter fits its base, has moved, and a resumed run ends with th
     assert.equal(adapter.config.base_model_name_or_path, join(job.directory, "model"));
     assert.ok(adapter.modules.every(({ rank }) => rank === 4));
     for (const { path } of adapter.modules) {
-      const b = await adapter.readMatrix(path, "B");
+      const b = await adapter.readPart(path, "B");
       assert.ok(
         b.some((value) => value !== 0),
         path,
@@ -78,6 +79,45 @@ test("the saved adapter fits its base, has moved, and a resumed run ends with th
     }
     await adapter.close();
   }
+  await base.close();
+});
+
+test("DoRA under dropout ends with the same adapter in one process, with workers, and resumed", async () => {
+  const dora = [
+    ...["--no-bf16", "--use-dora", "--lora-dropout", "0.1", "--init_lora_weights", "gaussian"],
+    ...["--lora_layers_to_transform", "0", "--lora_exclude_modules", "o_proj"],
+    ...[
+      "--lora_rank_pattern",
+      "{q_proj: 2, mlp.up_proj: 6}",
+      "--lora_alpha_pattern",
+      "{q_proj: 4}",
+    ],
+  ];
+  const local = await run("train-local", "local-dora", ...dora);
+  assert.equal(local.code, 0, local.stderr);
+  assert.match(local.lines.join("\n"), /DoRA of rank 2 and 4 and 6 on 6 modules/);
+  const saving = [...dora, "--save-strategy", "steps", "--save-steps", "3"];
+  const cluster = await run("train", "dora", ...saving, "--workers", "2");
+  assert.equal(mastersOf(cluster), mastersOf(local));
+  const checkpoint = join(job.directory, "dora", "checkpoint-3");
+  const resumed = await run("train", "dora-1", ...saving, "--resume-from-checkpoint", checkpoint);
+  assert.equal(mastersOf(resumed), mastersOf(local));
+  const [before, later] = cluster.of("evaluation.completed");
+  assert.ok((later?.loss ?? 0) < (before?.loss ?? 0), "the validation loss falls");
+  const adapter = await AdapterDirectory.open(join(job.directory, "dora"));
+  const base = await ModelWeights.open(join(job.directory, "model"));
+  for (const { path, numOutputs } of adapter.modules) {
+    const weight = await base.readFloat32(`${path}.weight`);
+    const initial = rowNorms(weight, { numOutputs, isTransposed: false });
+    const moved = relativeError(await adapter.readPart(path, "magnitude"), initial);
+    assert.ok(moved > 1e-4 && moved < 0.5, `${path} moved by ${moved}`);
+  }
+  const ranks = adapter.modules.map(({ path, rank }) => [path.replace(/^.*\./, ""), rank]);
+  assert.deepEqual(Object.fromEntries(ranks), {
+    ...{ down_proj: 4, gate_proj: 4, up_proj: 6, k_proj: 4, q_proj: 2, v_proj: 4 },
+  });
+  assert.ok(adapter.modules.every(({ path }) => path.startsWith("model.layers.0.")));
+  await adapter.close();
   await base.close();
 });
 
@@ -134,6 +174,13 @@ for (const [modelType, head, saved] of [
     );
     // Queries and values of two layers.
     assert.equal(adapter.modules.length, 4);
+    // Trained further, it begins with its own head over the same classes.
+    const still = ["--adapter_name_or_path", output, "--learning_rate", "0", "--max_steps", "1"];
+    const further = join(directory, "further");
+    await lockstep("train-local", configFile, ...still, "--output_dir", further);
+    const unmoved = await AdapterDirectory.open(further);
+    assert.equal(await unmoved.digest(), await adapter.digest());
+    await unmoved.close();
     await adapter.close();
   });
 }

@@ -100,16 +100,18 @@ test("gradients of an adapter agree with central differences", async () => {
   engine.close();
 });
 
-for (const [precision, tolerance] of [
-  ["bf16", 0.1],
-  ["fp16", 0.02],
+for (const [name, precision, tolerance] of [
+  ["llama-gqa-untied", "bf16", 0.1],
+  ["llama-gqa-untied", "fp16", 0.02],
+  ["llama-gqa-untied-dora", "bf16", 0.1],
+  ["gpt2-dora", "fp16", 0.02],
 ] as const) {
-  test(`${precision} stays near fp32, and a group accumulates`, async () => {
-    const fixture = await readLoraFixture("llama-gqa-untied", precision);
+  test(`${name}: ${precision} stays near fp32, and a group accumulates`, async () => {
+    const fixture = await readLoraFixture(name, precision);
     const { job, trained, batch, numTargets } = fixture;
     const engine = await openEngine(fixture);
     const expected = await openSafetensors(
-      join(loraFixtureDirectory("llama-gqa-untied"), "expected.safetensors"),
+      join(loraFixtureDirectory(name), "expected.safetensors"),
     );
     const once = new Uint8Array(trained.byteLength);
     const twice = new Uint8Array(trained.byteLength);
@@ -150,7 +152,7 @@ function countProducts(fetches: readonly { readonly node: GraphNode }[]): number
 test("an adapter on what is no linear map is refused", async () => {
   const { job } = await readLoraFixture("gpt2", "fp32");
   const scales = { ...job.parameters.scales, "transformer.h.0.ln_1": 1 };
-  const parameters: LoraJob = { kind: "lora", scales };
+  const parameters: LoraJob = { ...job.parameters, scales };
   const wrong: WorkerJob = { ...job, parameters };
   await assert.rejects(
     createEngine(wrong),

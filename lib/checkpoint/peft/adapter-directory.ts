@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,26 +11,18 @@ import {
   type SafetensorsFile,
 } from "#lib/checkpoint/safetensors-file";
 import { type StoredTensor, storedDtypeOf } from "#lib/checkpoint/safetensors-header";
+import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import { writeSafetensors } from "#lib/checkpoint/safetensors-writer";
 import { readLoraConfig } from "./adapter-files.js";
 import { adapterConfigFileName, formatLoraConfig, type LoraConfig } from "./lora-config.js";
 import { type BaseModel, isSavedWhole, linearModules, rankOf } from "./target-modules.js";
+import { adapterKey, keyPrefix, loraKey, type LoraPart, loraPartOf } from "./tensor-names.js";
 import { tiedHeadPath } from "./tied-modules.js";
 
 const adapterWeightsFileName = "adapter_model.safetensors";
 const pickleFileName = "adapter_model.bin";
-/** Every key lies below peft's wrapper and the wrapped model. */
-const keyPrefix = "base_model.model.";
-
-/** The key of one of a module's matrices: A [r, inputs] or B [outputs, r], for Conv1D modules too. */
-export function loraKey(path: string, matrix: "A" | "B"): string {
-  return `${keyPrefix}${path}.lora_${matrix}.weight`;
-}
-
-/** The key of a weight that is saved whole. */
-export function savedKey(weight: string): string {
-  return `${keyPrefix}${weight}`;
-}
+/** The key, among what a weights file says of itself, of the base model's SHA-256; other programs do not read it. */
+const baseDigestKey = "lockstep.base_model_sha256";
 
 /** A LoRA module of an adapter file. */
 interface AdapterModule {
@@ -69,7 +62,7 @@ export class AdapterDirectory {
   }
 
   /**
-   * @throws E_ADAPTER_CONFIG, E_ADAPTER_UNSUPPORTED, E_ADAPTER_TENSOR where A and B do not pair,
+   * @throws E_ADAPTER_CONFIG, E_ADAPTER_UNSUPPORTED, E_ADAPTER_TENSOR where a module lacks a part,
    *   E_MODEL_DIRECTORY for a pickle
    */
   static async open(directory: string): Promise<AdapterDirectory> {
@@ -116,17 +109,54 @@ export class AdapterDirectory {
     }
   }
 
-  /** A [rank, inputs] or B [outputs, rank] of a module, float32. */
-  readMatrix(path: string, matrix: "A" | "B", into?: Float32Array): Promise<Float32Array> {
-    return this.#file.readFloat32(loraKey(path, matrix), into);
+  /** A [rank, inputs], B [outputs, rank] or the magnitudes [outputs] of a module, float32. */
+  readPart(path: string, part: LoraPart, into?: Float32Array): Promise<Float32Array> {
+    return this.#file.readFloat32(loraKey(path, part), into);
+  }
+
+  /** SHA-256 of the base model's weights, where whoever wrote the adapter kept it (see weightsSha256). */
+  get baseDigest(): string | undefined {
+    return this.#file.metadata[baseDigestKey];
+  }
+
+  /**
+   * Compares the weights of a base model with those that the adapter was trained on.
+   *
+   * @param baseName by which the base was found
+   * @param digestOf read where there is something to compare
+   * @throws E_ADAPTER_BASE
+   */
+  async checkBase(baseName: string, digestOf: () => Promise<string>): Promise<void> {
+    const { baseDigest: expected, directory: adapter } = this;
+    if (expected === undefined) return;
+    const digest = await digestOf();
+    if (digest === expected) return;
+    const [was, is] = [expected, digest].map((each) => each.slice(0, 12));
+    const problem = `its base model ${baseName} has other weights than the one that it was trained on (SHA-256 ${is}..., not ${was}...)`;
+    throw new LockstepError("E_ADAPTER_BASE", { adapter, problem });
+  }
+
+  /** SHA-256 of its configuration and its tensors, by content. */
+  async digest(): Promise<string> {
+    const file = this.#file;
+    const tensors = await weightsSha256(
+      {
+        has: (name) => file.tensors.has(name),
+        info: (name) => file.info(name),
+        readBytes: async (...part) => file.readBytesInto(...part),
+      },
+      [...file.tensors.values()],
+    );
+    return createHash("sha256").update(formatLoraConfig(this.config)).update(tensors).digest("hex");
   }
 
   savedInfo(weight: string): StoredTensor {
-    return this.#file.info(savedKey(weight));
+    return this.#file.info(adapterKey(weight));
   }
 
+  /** A weight that is saved whole, or any other tensor by its name (loraTensorName); float32. */
   readSaved(weight: string, into?: Float32Array, span?: ElementSpan): Promise<Float32Array> {
-    return this.#file.readFloat32(savedKey(weight), into, span);
+    return this.#file.readFloat32(adapterKey(weight), into, span);
   }
 
   async close(): Promise<void> {
@@ -138,30 +168,33 @@ export class AdapterDirectory {
   }
 }
 
-/** Pairs the matrices of every module, and lists what is saved whole. */
+/** Puts the parts of every module together, and lists what is saved whole. */
 function sortTensors(directory: string, config: LoraConfig, file: SafetensorsFile) {
   const fail = (tensor: string, problem: string): never => {
     throw new LockstepError("E_ADAPTER_TENSOR", { directory, tensor, problem });
   };
-  const pairs = new Map<string, Partial<Record<"A" | "B", StoredTensor>>>();
+  const parts = new Map<string, Partial<Record<LoraPart, StoredTensor>>>();
   const savedWeights: string[] = [];
   for (const [key, tensor] of file.tensors) {
     if (!key.startsWith(keyPrefix)) fail(key, `does not begin with ${keyPrefix}`);
     const name = key.slice(keyPrefix.length);
-    const match = /^(.+)\.lora_([AB])\.weight$/.exec(name);
-    if (match !== null) {
-      const [, path, matrix] = match as unknown as [string, string, "A" | "B"];
-      pairs.set(path, { ...pairs.get(path), [matrix]: tensor });
+    const found = loraPartOf(name);
+    if (found !== undefined) {
+      parts.set(found.path, { ...parts.get(found.path), [found.part]: tensor });
     } else if (/\.lora_/.test(name)) {
-      const what = `the tensor ${key.slice(0, 120)}, which plain LoRA on linear modules does not have,`;
+      const what = `the tensor ${key.slice(0, 120)}, which LoRA on linear modules does not have,`;
       throw new LockstepError("E_ADAPTER_UNSUPPORTED", { file: file.file, what });
     } else {
       savedWeights.push(name);
     }
   }
-  const modules = [...pairs].map(([path, { A, B }]): AdapterModule => {
+  const modules = [...parts].map(([path, { A, B, magnitude }]): AdapterModule => {
     if (A === undefined || B === undefined) {
-      return fail(path, `has a lora_${A === undefined ? "B" : "A"} without its partner`);
+      const missing = [
+        ...(A === undefined ? ["lora_A"] : []),
+        ...(B === undefined ? ["lora_B"] : []),
+      ];
+      return fail(path, `lacks ${missing.join(" and ")} beside what it has of an adapter`);
     }
     const rank = rankOf(config, path);
     if (
@@ -173,7 +206,16 @@ function sortTensors(directory: string, config: LoraConfig, file: SafetensorsFil
       const shapes = `[${A.shape.join(", ")}] and [${B.shape.join(", ")}]`;
       return fail(path, `has matrices ${shapes}, which are not of rank ${rank}`);
     }
-    return { path, rank, numInputs: A.shape[1] as number, numOutputs: B.shape[0] as number };
+    const [numOutputs, numInputs] = [B.shape[0] as number, A.shape[1] as number];
+    if (config.use_dora !== (magnitude !== undefined)) {
+      const has = config.use_dora ? "has no" : "has a";
+      return fail(path, `${has} lora_magnitude_vector, and use_dora is ${config.use_dora}`);
+    }
+    if (magnitude !== undefined && magnitude.shape.join() !== String(numOutputs)) {
+      const shape = `[${magnitude.shape.join(", ")}]`;
+      return fail(path, `has magnitudes of shape ${shape} for ${numOutputs} outputs`);
+    }
+    return { path, rank, numInputs, numOutputs };
   });
   if (modules.length === 0) fail("the weights file", "holds no lora_A and lora_B");
   modules.sort((a, b) => (a.path < b.path ? -1 : 1));
@@ -193,9 +235,11 @@ function sortTensors(directory: string, config: LoraConfig, file: SafetensorsFil
 interface AdapterContent {
   /** Complete: with its targets (see completeLoraConfig). */
   readonly config: LoraConfig;
-  /** Keys of loraKey and savedKey; elements float32, asked for once. */
+  /** Keys of adapterKey; elements float32, asked for once. */
   readonly tensors: readonly ModelTensor[];
   readonly dtype: FloatDtype;
+  /** Of the base model's weights, kept in the weights file (see weightsSha256). */
+  readonly baseDigest?: string;
 }
 
 /**
@@ -204,13 +248,14 @@ interface AdapterContent {
  */
 export async function writeAdapterDirectory(
   directory: string,
-  { config, tensors, dtype }: AdapterContent,
+  { config, tensors, dtype, baseDigest }: AdapterContent,
 ): Promise<void> {
   const byKey = new Map(tensors.map((tensor) => [tensor.name, tensor]));
   await writeSafetensors(
     join(directory, adapterWeightsFileName),
     tensors.map(({ name, shape }) => ({ name, shape, dtype: storedDtypeOf[dtype] })),
     async (key) => encodeElements(await (byKey.get(key) as ModelTensor).read(), dtype, key),
+    baseDigest === undefined ? {} : { metadata: { format: "pt", [baseDigestKey]: baseDigest } },
   );
   // An adapter on disk is one to be used: peft starts training only when told so.
   const text = formatLoraConfig({ ...config, inference_mode: true });
@@ -229,11 +274,12 @@ function modelCard(config: LoraConfig): string {
     "library_name: peft",
     "tags:",
     ...(hubId === null ? [] : [`- ${JSON.stringify(`base_model:adapter:${hubId}`)}`]),
+    ...(config.use_dora ? ["- dora"] : []),
     "- lora",
     "- lockstep",
     "---",
     "",
-    `A LoRA adapter of rank ${config.r}${hubId === null ? "" : ` for ${hubId}`}, trained with Lockstep.`,
+    `A ${config.use_dora ? "DoRA" : "LoRA"} adapter of rank ${config.r}${hubId === null ? "" : ` for ${hubId}`}, trained with Lockstep.`,
     "",
   ].join("\n");
 }

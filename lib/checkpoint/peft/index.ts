@@ -1,4 +1,4 @@
-export { AdapterDirectory, loraKey, savedKey, writeAdapterDirectory } from "./adapter-directory.js";
+export { AdapterDirectory, writeAdapterDirectory } from "./adapter-directory.js";
 export { classifierConfigFileName, isAdapterDirectory, readLoraConfig } from "./adapter-files.js";
 export {
   defaultLoraConfig,
@@ -6,8 +6,16 @@ export {
   type LoraConfig,
   parseLoraConfig,
 } from "./lora-config.js";
-export { addLowRank, mergedTensors, type MergeOptions } from "./merge.js";
-export { checkModuleNames, checkNoneTwice, checkTargetPattern } from "./module-names.js";
+export { addLowRank, mergedTensors, type MergeOptions, rescaleRows, rowNorms } from "./merge.js";
+export { checkModuleNames, checkNoneTwice } from "./module-names.js";
+export { checkLayers, checkPatterns, checkPatternsMatch } from "./module-patterns.js";
+export {
+  adapterKey,
+  loraKey,
+  type LoraPart,
+  loraPartOf,
+  loraTensorName,
+} from "./tensor-names.js";
 export {
   type HeadTie,
   headTieOf,
@@ -21,6 +29,7 @@ export {
   type BaseModel,
   classifierHeads,
   completeLoraConfig,
+  isInputMajor,
   isSavedWhole,
   rankOf,
   scaleOf,

@@ -31,6 +31,8 @@ export interface LoraConfig {
   readonly modules_to_save: readonly string[] | null;
   /** Scale alpha / sqrt(r) instead of alpha / r. */
   readonly use_rslora: boolean;
+  /** Rows of W + scale B A get the norms that a vector holds (DoRA). */
+  readonly use_dora: boolean;
   /** How A begins; B begins with zeros, except for false. */
   readonly init_lora_weights: boolean | "gaussian" | "orthogonal";
   readonly layers_to_transform: number | readonly number[] | null;
@@ -57,6 +59,7 @@ export const defaultLoraConfig: LoraConfig = Object.freeze({
   exclude_modules: null,
   modules_to_save: null,
   use_rslora: false,
+  use_dora: false,
   init_lora_weights: true,
   layers_to_transform: null,
   layers_pattern: null,
@@ -74,7 +77,6 @@ export interface ParsedLoraConfig {
 /** peft's other keys: any value but these changes the arithmetic. */
 const unsupported: Readonly<Record<string, readonly [allowed: readonly unknown[], what: string]>> =
   {
-    use_dora: [[false, null], "DoRA, which scales each row by a magnitude"],
     use_qalora: [[false, null], "QALoRA, which pools its inputs"],
     use_bdlora: [[false, null], "BD-LoRA, whose matrices are block-diagonal"],
     lora_bias: [[false, null], "a bias in lora_B"],
@@ -149,6 +151,7 @@ export function parseLoraConfig(json: unknown, file: string): ParsedLoraConfig {
     exclude_modules: read.selection("exclude_modules"),
     modules_to_save: read.texts("modules_to_save"),
     use_rslora: read.flag("use_rslora"),
+    use_dora: read.flag("use_dora"),
     init_lora_weights: read.choice("init_lora_weights", initialisations),
     layers_to_transform: read.layers("layers_to_transform"),
     layers_pattern: read.selection("layers_pattern"),
@@ -178,7 +181,6 @@ export function formatLoraConfig(config: LoraConfig): string {
     loftq_config: {},
     megatron_config: null,
     megatron_core: "megatron.core",
-    use_dora: false,
   };
   return formatPythonJson(json, (key) => !floatKeys.has(key));
 }

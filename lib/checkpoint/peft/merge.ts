@@ -41,6 +41,43 @@ export function addLowRank(weight: Float32Array, update: LowRankUpdate): void {
   }
 }
 
+/** How the elements of a weight that maps inputs to outputs lie. */
+interface RowsOfWeight {
+  readonly numOutputs: number;
+  /** The weight lies as [inputs, outputs]. */
+  readonly isTransposed: boolean;
+}
+
+/** The Euclidean norm of each output's row; sums are float64. */
+export function rowNorms(
+  weight: Float32Array,
+  { numOutputs, isTransposed }: RowsOfWeight,
+): Float32Array {
+  const numInputs = weight.length / numOutputs;
+  const squares = new Float64Array(numOutputs);
+  for (let i = 0; i < weight.length; i++) {
+    const output = isTransposed ? i % numOutputs : Math.floor(i / numInputs);
+    squares[output] = (squares[output] as number) + (weight[i] as number) ** 2;
+  }
+  return Float32Array.from(squares, Math.sqrt);
+}
+
+/** Gives each output's row the norm that `magnitudes` has for it, in place (DoRA). */
+export function rescaleRows(
+  weight: Float32Array,
+  magnitudes: Float32Array,
+  isTransposed: boolean,
+): void {
+  const numOutputs = magnitudes.length;
+  const norms = rowNorms(weight, { numOutputs, isTransposed });
+  const factors = Float64Array.from(norms, (norm, i) => (magnitudes[i] as number) / norm);
+  const numInputs = weight.length / numOutputs;
+  for (let i = 0; i < weight.length; i++) {
+    const output = isTransposed ? i % numOutputs : Math.floor(i / numInputs);
+    weight[i] = (weight[i] as number) * (factors[output] as number);
+  }
+}
+
 /** A base model for its adapter: which of its weights count, and what the adapter puts beside them. */
 export interface MergeOptions {
   readonly facts: AdapterFacts;
@@ -91,13 +128,15 @@ export function mergedTensors(
       const module = moduleOf.get(name);
       if (module === undefined) return weight;
       const { path, rank } = module;
+      const isTransposed = isInputMajor(facts, path);
       addLowRank(weight, {
-        a: await adapter.readMatrix(path, "A"),
-        b: await adapter.readMatrix(path, "B"),
-        rank,
-        scale: scaleOf(adapter.config, path),
-        isTransposed: isInputMajor(facts, path),
+        a: await adapter.readPart(path, "A"),
+        b: await adapter.readPart(path, "B"),
+        ...{ rank, isTransposed, scale: scaleOf(adapter.config, path) },
       });
+      if (adapter.config.use_dora) {
+        rescaleRows(weight, await adapter.readPart(path, "magnitude"), isTransposed);
+      }
       return weight;
     },
   }));

@@ -1,7 +1,6 @@
 import { nearName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
 import type { LoraConfig } from "./lora-config.js";
-import { patternProblem } from "./patterns.js";
 import {
   type BaseModel,
   isAllLinear,
@@ -17,6 +16,7 @@ import {
 /** The configuration's keys, for messages. */
 export const moduleKeys = {
   target: "lora_target_modules",
+  excluded: "lora_exclude_modules",
   saved: "lora_modules_to_save",
 } as const;
 
@@ -28,8 +28,9 @@ export const moduleKeys = {
  * @throws E_ADAPTER_MODULE, E_ADAPTER_TARGET
  */
 export function checkModuleNames(config: LoraConfig, model: BaseModel): void {
-  const { target_modules: targets, modules_to_save: saved } = config;
+  const { target_modules: targets, exclude_modules: excluded, modules_to_save: saved } = config;
   for (const name of saved ?? []) checkSavedName(name, model);
+  checkExcluded(excluded, model);
   if (typeof targets === "string") {
     if (!isAllLinear(targets)) checkPattern(targets, config, model);
   } else {
@@ -45,6 +46,15 @@ function modulePaths({ weights }: BaseModel): string[] {
 function checkSavedName(name: string, model: BaseModel): void {
   if (savedModulePaths([name], model).length > 0) return;
   throw unknownModule(moduleKeys.saved, name, model);
+}
+
+function checkExcluded(excluded: LoraConfig["exclude_modules"], model: BaseModel): void {
+  const linear = linearModules(model).map(({ path }) => path);
+  for (const name of typeof excluded === "string" ? [excluded] : (excluded ?? [])) {
+    const selection = typeof excluded === "string" ? excluded : [name];
+    if (linear.some((path) => matchesModule(selection, path))) continue;
+    throw unknownModule(moduleKeys.excluded, name, model);
+  }
 }
 
 function checkTargetName(name: string, config: LoraConfig, model: BaseModel): void {
@@ -67,12 +77,6 @@ function refuseOthers(
       !isSavedWhole(config.modules_to_save, `${path}.weight`),
   );
   if (other !== undefined) throw notAdapted(name, other, model);
-}
-
-/** @throws E_ADAPTER_MODULE for targets that are no regular expression, or a dangerous one */
-export function checkTargetPattern({ target_modules: targets }: LoraConfig): void {
-  const problem = typeof targets === "string" ? patternProblem(targets) : undefined;
-  if (problem !== undefined) throw moduleError(moduleKeys.target, String(targets), problem);
 }
 
 /** peft takes the whole path of every module, and fails at one that is not linear. */
@@ -145,5 +149,5 @@ function some({ weights }: BaseModel): string {
 
 const lastPart = (path: string): string => path.slice(path.lastIndexOf(".") + 1);
 
-const moduleError = (key: string, module: string, problem: string): LockstepError =>
+export const moduleError = (key: string, module: string, problem: string): LockstepError =>
   new LockstepError("E_ADAPTER_MODULE", { key, module: module.slice(0, 200), problem });

@@ -51,19 +51,25 @@ export function completeLoraConfig(config: LoraConfig, model: BaseModel): LoraCo
   }
   const heads = isClassifier ? classifierHeads : [];
   const saved = [...new Set([...(config.modules_to_save ?? []), ...heads])];
+  const isExcluded = (path: string): boolean =>
+    config.exclude_modules !== null && matchesModule(config.exclude_modules, path);
+  const isAll = typeof target_modules === "string" && isAllLinear(target_modules);
   if (typeof target_modules === "string") {
     // peft fails at a pattern that takes in a module without weights, such as an activation: paths do not.
-    const pattern = isAllLinear(target_modules) ? undefined : target_modules;
+    const pattern = isAll ? undefined : target_modules;
     const found = linearModules(model)
       .map(({ path }) => path)
       .filter((path) => (pattern === undefined ? path !== head : matchesModule(pattern, path)))
-      .filter((path) => !isSavedWhole(saved, `${path}.weight`))
+      .filter((path) => !isSavedWhole(saved, `${path}.weight`) && !isExcluded(path))
+      .filter((path) => isChosenLayer(config, path))
       .sort();
     if (found.length > 0 || pattern === undefined) target_modules = found;
   }
   return {
     ...config,
     target_modules,
+    // Full paths name their layers, and peft takes no layers beside "all-linear".
+    ...(isAll ? { layers_to_transform: null, layers_pattern: null } : {}),
     modules_to_save: saved.length === 0 ? null : saved,
     fan_in_fan_out: inputMajorPrefix !== undefined,
   };
@@ -165,10 +171,23 @@ export function isSavedWhole(names: readonly string[] | null, weight: string): b
 }
 
 function isChosenLayer(config: LoraConfig, path: string): boolean {
-  const { layers_to_transform, layers_pattern } = config;
-  const layers =
-    typeof layers_to_transform === "number" ? [layers_to_transform] : (layers_to_transform ?? []);
+  const layers = layersOf(config);
   if (layers.length === 0) return true;
+  const layer = layerNumberOf(config, path);
+  return layer !== undefined && layers.includes(layer);
+}
+
+/** The layers whose targets get adapters; none: all do. */
+export const layersOf = ({
+  layers_to_transform: layers,
+}: Pick<LoraConfig, "layers_to_transform">): readonly number[] =>
+  typeof layers === "number" ? [layers] : (layers ?? []);
+
+/** The number of the layer that a module lies in, as peft finds it; undefined: in none. */
+export function layerNumberOf(
+  { layers_pattern }: Pick<LoraConfig, "layers_pattern">,
+  path: string,
+): number | undefined {
   const patterns = typeof layers_pattern === "string" ? [layers_pattern] : (layers_pattern ?? []);
   const found =
     patterns.length === 0
@@ -176,12 +195,14 @@ function isChosenLayer(config: LoraConfig, path: string): boolean {
       : patterns
           .map((pattern) => new RegExp(`(?:^|^.*?\\.)${pattern}\\.(\\d+)\\.`).exec(path))
           .find((match) => match !== null);
-  return found !== null && found !== undefined && layers.includes(Number(found.at(-1)));
+  return found === null || found === undefined ? undefined : Number(found.at(-1));
 }
 
 function byPattern(patterns: Readonly<Record<string, number>>, path: string): number | undefined {
-  const key = Object.keys(patterns).find((pattern) =>
-    new RegExp(`^(?:.*\\.)?(?:${pattern})$`).test(path),
-  );
+  const key = Object.keys(patterns).find((pattern) => matchesPattern(pattern, path));
   return key === undefined ? undefined : patterns[key];
 }
+
+/** peft's `get_pattern_key`: an expression for the last parts of a path. */
+export const matchesPattern = (pattern: string, path: string): boolean =>
+  new RegExp(`^(?:.*\\.)?(?:${pattern})$`).test(path);

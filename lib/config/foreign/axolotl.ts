@@ -23,7 +23,6 @@ const perEpoch = (what: string): ForeignKey =>
 
 const liger = "axolotl.integrations.liger.LigerPlugin";
 const cutLoss = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin";
-const targets = fixed([null], "lora_target_modules alone chooses; it may be a regular expression");
 
 /** Modules that "all-linear" does not mean. */
 const notLinear = ["embed_tokens", "lm_head", "wte", "wpe"];
@@ -70,7 +69,7 @@ export const axolotlKeys: ForeignKeys = {
   push_dataset_to_hub: fixed([null], "data sets are not pushed"),
   torchdistx_path: ignored(oneProgram),
   bnb_config_kwargs: ignored("there are no quantised weights"),
-  lora_model_dir: fixed([null], "an adapter that is trained begins anew"),
+  lora_model_dir: renamed("adapter_name_or_path", (value) => value || undefined),
   lora_target_linear: {
     ...renamed("lora_target_modules", (on) =>
       on === false ? undefined : on === true ? "all-linear" : on,
@@ -78,13 +77,15 @@ export const axolotlKeys: ForeignKeys = {
     merge: linearAndMore,
   } as ForeignKey,
   lora_fan_in_fan_out: ignored("it follows from the model", false),
-  peft_use_dora: fixed([false], "adapters here are plain LoRA"),
-  ...each("peft_use_rslora", renamed("use_rslora")),
+  peft_use_dora: renamed("use_dora"),
+  peft_use_rslora: renamed("use_rslora"),
   ...each(
     "lora_on_cpu lora_mlp_kernel lora_qkv_kernel lora_o_kernel peft_autocast_adapter_dtype",
     ignored(kernels, false),
   ),
-  ...each("peft_layers_to_transform peft_layers_pattern lora_layers_to_transform", targets),
+  peft_layers_to_transform: renamed("lora_layers_to_transform"),
+  peft_layers_pattern: renamed("lora_layers_pattern"),
+  peft_init_lora_weights: renamed("init_lora_weights"),
   datasets: renamed("dataset"),
   test_datasets: renamed("eval_dataset"),
   pretraining_dataset: fixed([null], "write datasets, with type: completion"),

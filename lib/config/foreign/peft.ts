@@ -1,7 +1,12 @@
 import { each, fixed, type ForeignKeys, ignored, method, renamed } from "./rules.js";
 
-const plain = "adapters here are plain LoRA";
+const plain = "adapters here are LoRA and DoRA";
 const notKept = "an adapter that is trained begins anew";
+
+const unlessEmpty = (value: unknown): unknown =>
+  typeof value === "object" && value !== null && Object.keys(value).length === 0
+    ? undefined
+    : value;
 
 /** Names of peft.LoraConfig, and of the options with which other programs fill it. */
 export const peftKeys: ForeignKeys = {
@@ -22,14 +27,13 @@ export const peftKeys: ForeignKeys = {
   ...each("auto_mapping peft_version", ignored("it is written, not read")),
   megatron_core: ignored("there are no Megatron layers", "megatron.core"),
   qalora_group_size: ignored("there is no QALoRA", 16),
-  init_lora_weights: fixed([true], "A begins as in peft's default, B with zeros"),
   bias: fixed(["none"], "biases stay as they are"),
-  ...each("use_dora use_qalora use_bdlora lora_bias", fixed([false], plain)),
-  ...each("rank_pattern alpha_pattern", fixed([{}], "every adapter has lora_r and lora_alpha")),
-  ...each(
-    "exclude_modules layers_to_transform layers_pattern",
-    fixed([null], "lora_target_modules alone chooses; it may be a regular expression"),
-  ),
+  ...each("use_qalora use_bdlora lora_bias", fixed([false], plain)),
+  rank_pattern: renamed("lora_rank_pattern", unlessEmpty),
+  alpha_pattern: renamed("lora_alpha_pattern", unlessEmpty),
+  exclude_modules: renamed("lora_exclude_modules"),
+  layers_to_transform: renamed("lora_layers_to_transform"),
+  layers_pattern: renamed("lora_layers_pattern"),
   ...each("loftq_config", fixed([{}], notKept)),
   ...each("eva_config corda_config lora_ga_config", fixed([null], notKept)),
   ...each(

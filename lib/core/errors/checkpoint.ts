@@ -87,7 +87,7 @@ export const checkpointErrors = {
   ),
   E_ADAPTER_UNSUPPORTED: entry<{ file: string; what: string }>(
     (d) => `${d.file} asks for ${d.what}, which is not supported.`,
-    "Use a plain LoRA adapter, or merge this one into its base model with peft (merge_and_unload).",
+    "Use a LoRA or DoRA adapter, or merge this one into its base model with peft (merge_and_unload).",
   ),
   E_ADAPTER_TARGET: entry<{ problem: string }>(
     (d) => `The adapter has nothing to adapt: ${d.problem}.`,
@@ -108,7 +108,7 @@ export const checkpointErrors = {
   E_MODEL_IS_ADAPTER: entry<{ directory: string; command: string; merged: string }>(
     (d) =>
       `model_name_or_path ${d.directory} is an adapter, and training starts from a whole model. This makes one: ${d.command}`,
-    "Type that command and set model_name_or_path to the directory that it writes; a run that was stopped goes on with resume_from_checkpoint and its own base model.",
+    "Type that command and set model_name_or_path to the directory that it writes; to train the adapter further, set model_name_or_path to its base model and adapter_name_or_path to the adapter; a run that was stopped goes on with resume_from_checkpoint and its own base model.",
   ),
   E_OUTPUT_DIR_IN_USE: entry<{ directory: string; by: string }>(
     (d) => `Another run writes into ${d.directory}: ${d.by}.`,

@@ -11,6 +11,7 @@ import "./dropout.js";
 import "./layer-norm.js";
 import "./gelu.js";
 import "./add-bias.js";
+import "./dora.js";
 import "./checkpoint.js";
 import "./linear-cross-entropy.js";
 

@@ -1,26 +1,33 @@
+import type * as tf from "@tensorflow/tfjs-core";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ParametersJob } from "#lib/core/job";
 import type { Adapter } from "#lib/models/index";
-import { type LoraJob, loraWeightName } from "#lib/parameters/lora-layout";
+import { adapterTensorNames, type LoraJob } from "#lib/parameters/lora-layout";
 import type { TracedParameters } from "./index.js";
 
-/** Linear modules with an adapter beside them: y = W x + scale B A x. */
+/** Linear modules with an adapter beside them: y = W x + scale B A x, with DoRA in rows of trained norms. */
 export function lora(job: ParametersJob): TracedParameters {
-  const scales = new Map(Object.entries((job as LoraJob).scales));
+  const loraJob = job as LoraJob;
+  const scales = new Map(Object.entries(loraJob.scales));
   const unused = new Set(scales.keys());
   return {
-    added: [...scales.keys()].flatMap((path) => [
-      loraWeightName(path, "A"),
-      loraWeightName(path, "B"),
-    ]),
+    added: [...scales.keys()].flatMap((path) => adapterTensorNames(loraJob, path)),
 
     weightsFrom(found, dropout) {
       const adapterOf = (module: string): Adapter | undefined => {
         const scale = scales.get(module);
         if (scale === undefined) return undefined;
         unused.delete(module);
-        const [a, b] = [found(loraWeightName(module, "A")), found(loraWeightName(module, "B"))];
-        return { a, b, scale, ...(dropout === undefined ? {} : { dropout }) };
+        const [a, b, magnitude] = adapterTensorNames(loraJob, module).map(found) as [
+          tf.Tensor,
+          tf.Tensor,
+          tf.Tensor?,
+        ];
+        return {
+          ...{ a, b, scale },
+          ...(magnitude === undefined ? {} : { magnitude }),
+          ...(dropout === undefined ? {} : { dropout }),
+        };
       };
       return Object.assign((name: string) => found(name), { adapterOf });
     },

@@ -4,7 +4,7 @@ import {
   AdapterDirectory,
   type BaseModel,
   checkModuleNames,
-  checkTargetPattern,
+  checkPatterns,
   completeLoraConfig,
   formatLoraConfig,
   parseLoraConfig,
@@ -30,11 +30,11 @@ async function readAdapter(directory: string, base: BaseModel): Promise<void> {
   await closing(adapter, async () => {
     adapter.checkAgainst(base);
     for (const { path } of adapter.modules) {
-      await adapter.readMatrix(path, "A");
-      await adapter.readMatrix(path, "B");
+      await adapter.readPart(path, "A");
+      await adapter.readPart(path, "B");
     }
     const { config } = adapter;
-    checkTargetPattern(config);
+    checkPatterns(config);
     checkModuleNames(config, base);
     const complete = completeLoraConfig(config, base);
     parseLoraConfig(JSON.parse(formatLoraConfig(complete)), "what was written");
