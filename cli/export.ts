@@ -3,6 +3,7 @@ import { parseSizeBytes } from "#lib/config/index";
 import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import { expandHome } from "#lib/core/home-path";
+import type { Nf4Form } from "#lib/core/nf4";
 import { printable } from "#lib/core/terminal-text";
 import { type Exported, exportFormats, exportModel, type ExportOptions } from "#run/export-model";
 import { detailOnStandardError } from "#run/model-directory";
@@ -24,31 +25,56 @@ interface ExportRequest {
   readonly directory: string;
   readonly format: ExportOptions["format"];
   readonly dtype: ExportOptions["dtype"];
+  readonly quantisation: Nf4Form | undefined;
   readonly maxShardBytes?: number | undefined;
   readonly maxLogitDifference: number | undefined;
 }
 
 /** Exports a model, and prints what became of it. */
 export async function exportAndTell(place: ModelPlace, request: ExportRequest): Promise<void> {
+  const { quantisation } = request;
+  if (quantisation !== undefined && place.adapter === undefined) {
+    const problem = "--load-in-4bit is for adapters, whose base it takes through 4 bits";
+    throw new LockstepError("E_USAGE", { command: "export", problem });
+  }
   const exported = await exportModel(place, { ...request, onDetail: detailOnStandardError });
   for (const warning of exported.warnings) process.stderr.write(`warning: ${warning}\n`);
-  process.stdout.write(`${printable(summaryOf(place, request.directory, exported))}\n`);
+  process.stdout.write(`${printable(summaryOf(place, request, exported))}\n`);
 }
 
 function summaryOf(
   { adapter, modelDirectory }: ModelPlace,
-  directory: string,
+  { directory, quantisation }: ExportRequest,
   { dtype, numParameters, merged }: Exported,
 ): string {
   const millions = (numParameters / 1e6).toFixed(1);
   const what = `${millions} million parameters (${dtype})`;
   if (merged === undefined) return `Wrote ${directory}: ${what} of ${modelDirectory}.`;
   const { numModules, difference } = merged;
+  const through = quantisation === undefined ? "" : ` as of 4 bits (${quantisation})`;
   const distance =
     difference === undefined
       ? ""
       : ` Its logits differ from the adapter's by up to ${difference.difference.toExponential(1)}; the largest is ${difference.logit.toPrecision(3)}.`;
-  return `Wrote ${directory}: ${adapter?.base} with the adapter of ${numModules} modules added, ${what}.${distance}`;
+  return `Wrote ${directory}: ${adapter?.base}${through} with the adapter of ${numModules} modules added, ${what}.${distance}`;
+}
+
+/** How the base of an adapter is taken through 4 bits. */
+export const quantisationOptions = {
+  "load-in-4bit": { type: "boolean", default: false },
+  "bnb-4bit-use-double-quant": { type: "boolean", default: false },
+} as const;
+
+/** @throws TypeError */
+export function quantisationOf(
+  values: Readonly<Record<keyof typeof quantisationOptions, boolean>>,
+): Nf4Form | undefined {
+  const isDouble = values["bnb-4bit-use-double-quant"];
+  if (isDouble && !values["load-in-4bit"]) {
+    throw new TypeError("--bnb-4bit-use-double-quant is for --load-in-4bit");
+  }
+  if (!values["load-in-4bit"]) return undefined;
+  return isDouble ? "nf4-double" : "nf4";
 }
 
 /** `--max-logit-difference`: a number from 0, or none. @throws TypeError */
@@ -88,6 +114,7 @@ function parse(args: string[]) {
         "output-dir": { type: "string" },
         "max-shard-size": { type: "string" },
         "max-logit-difference": { type: "string" },
+        ...quantisationOptions,
       },
     });
     const [model, ...rest] = positionals;
@@ -105,6 +132,7 @@ function parse(args: string[]) {
     }
     return {
       ...{ model, base, revision, format, maxShardBytes },
+      quantisation: quantisationOf(values),
       directory: expandHome(directory),
       dtype: format === "gguf" ? ggufDtypeOf(dtype) : dtypeOf(dtype),
       maxLogitDifference: logitBoundOf(values["max-logit-difference"]),

@@ -3,7 +3,13 @@ import { LockstepError } from "#lib/core/errors/index";
 import { expandHome } from "#lib/core/home-path";
 import { detailOnStandardError, findModelDirectory } from "#run/model-directory";
 import { findAdapter } from "#run/model-place";
-import { dtypeOf, exportAndTell, logitBoundOf } from "./export.js";
+import {
+  dtypeOf,
+  exportAndTell,
+  logitBoundOf,
+  quantisationOf,
+  quantisationOptions,
+} from "./export.js";
 
 /**
  * `lockstep merge-adapter`, the short form of `lockstep export` for an adapter. Returns the exit code; errors of the
@@ -27,6 +33,7 @@ function parse(args: string[]) {
         base: { type: "string" },
         dtype: { type: "string" },
         "max-logit-difference": { type: "string" },
+        ...quantisationOptions,
       },
     });
     const [adapterDirectory, outDirectory, ...rest] = positionals;
@@ -35,6 +42,7 @@ function parse(args: string[]) {
       throw new TypeError("it takes an adapter's directory and a new one");
     }
     return {
+      quantisation: quantisationOf(values),
       adapterDirectory,
       directory: expandHome(outDirectory),
       base,

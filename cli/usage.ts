@@ -63,6 +63,9 @@ ADAPTER_DIR and MODEL are directories, or ids of the Hugging Face Hub. It is \`l
 
   --base MODEL                the base model, where it is not the one that adapter_config.json names
   --dtype TYPE                of the written weights, default that of the base model's files
+  --load-in-4bit              base weights are taken through 4 bits first (nf4), as QLoRA trained beside them;
+                              without it an adapter of QLoRA is added into the base as it is stored
+  --bnb-4bit-use-double-quant with scales in 8 bits, where training had them so
   --max-logit-difference D    see \`lockstep export --help\`
 `,
   export: `Usage: lockstep export MODEL --output-dir DIR [--format safetensors|gguf] [options]
@@ -79,12 +82,15 @@ difference of a logit between the two, over a few fixed prompts, is printed, and
   --max-shard-size SIZE       weights beyond it go into several files, default 5GB
   --max-logit-difference D    part of the largest logit by which a merged adapter may differ; default 1e-4 in
                               float32, 0.02 in float16, 0.1 in bfloat16 and q8_0; none: do not compare
+  --load-in-4bit              base weights are taken through 4 bits first (nf4), as QLoRA trained beside them;
+                              without it an adapter of QLoRA is added into the base as it is stored
+  --bnb-4bit-use-double-quant with scales in 8 bits, where training had them so
   --base MODEL                base model of an adapter, where it is not the one that it names
   --revision REV              branch, tag or commit of a model of the hub, default main
 `,
   generate: `Usage: lockstep generate MODEL --prompt TEXT [--prompt TEXT ...] [options]
 
-Continues texts. MODEL is a directory, of a model or of a LoRA adapter, or the id of one of the Hugging Face
+Continues texts. MODEL is a directory, of a model or of an adapter, or the id of one of the Hugging Face
 Hub; an adapter's base model is found by its name. Several prompts are continued together. What is not given
 comes from the model's generation_config.json.
 
@@ -107,7 +113,7 @@ comes from the model's generation_config.json.
 
 Says how probable a classifier finds each of its classes for texts, the most probable one first, or which
 numbers a regression gives them.
-MODEL is a directory, of a model or of a LoRA adapter, or the id of one of the Hugging Face Hub; an
+MODEL is a directory, of a model or of an adapter, or the id of one of the Hugging Face Hub; an
 adapter's base model is found by its name.
 
   --text TEXT            a text; may be given several times

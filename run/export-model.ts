@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { type ModelTensor, saveFilesAtomically, writeModelDirectory } from "#lib/checkpoint/index";
 import type { FloatDtype } from "#lib/core/dtype";
+import type { Nf4Form } from "#lib/core/nf4";
 import { inClaimedDirectory } from "./claimed-directory.js";
 import { type ExportSource, openExportSource } from "./export-source.js";
 import type { GgufDtype } from "./gguf-file.js";
@@ -23,6 +24,8 @@ export interface ExportOptions {
   readonly format: (typeof exportFormats)[number];
   /** q8_0 is of GGUF alone. @default that of the model's files */
   readonly dtype?: GgufDtype | undefined;
+  /** The form of 4 bits through which an adapter's base is taken first. */
+  readonly quantisation?: Nf4Form | undefined;
   /** Weights beyond this many bytes go into shards with an index. */
   readonly maxShardBytes?: number | undefined;
   /** Part of the largest logit by which a merged adapter may differ; Infinity: nothing is compared. */
@@ -52,7 +55,7 @@ export interface Exported {
  */
 export async function exportModel(place: ModelPlace, options: ExportOptions): Promise<Exported> {
   const { directory, onDetail } = options;
-  const source = await openExportSource(place);
+  const source = await openExportSource(place, options.quantisation);
   try {
     const dtype = options.dtype ?? source.dtype;
     let difference: MergeDifference | undefined;

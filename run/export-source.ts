@@ -1,5 +1,7 @@
 import { checkTiedHead, type ModelTensor } from "#lib/checkpoint/index";
+import { readCheckpointRecord, readOutputRecord } from "#lib/checkpoint/run-record";
 import type { FloatDtype } from "#lib/core/dtype";
+import type { Nf4Form } from "#lib/core/nf4";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { openMergedModel, type UnmergedModel } from "./merged-model.js";
@@ -27,13 +29,22 @@ export interface ExportSource {
 }
 
 /**
+ * @param quantisation the form of 4 bits through which an adapter's base is taken first
  * @throws E_MODEL_UNSUPPORTED for a tied head with values of its own, E_ADAPTER_TENSOR for an adapter of another
  *   model, and what opening either throws
  */
-export async function openExportSource(place: ModelPlace): Promise<ExportSource> {
+export async function openExportSource(
+  place: ModelPlace,
+  quantisation?: Nf4Form,
+): Promise<ExportSource> {
   if (place.adapter !== undefined) {
-    const { numModules, unmerged, ...merged } = await openMergedModel(place);
-    return { ...merged, adapter: { numModules, unmerged } };
+    const { numModules, unmerged, ...merged } = await openMergedModel(place, quantisation);
+    const isOtherBase = quantisation === undefined && (await wasTrainedIn4Bits(place.directory));
+    return {
+      ...merged,
+      adapter: { numModules, unmerged },
+      warnings: [...merged.warnings, ...(isOtherBase ? [trainedIn4Bits] : [])],
+    };
   }
   const config = await readModelConfig(place.modelDirectory);
   const weights = await openModelWeights(place.modelDirectory);
@@ -56,4 +67,14 @@ export async function openExportSource(place: ModelPlace): Promise<ExportSource>
     await weights.close();
     throw error;
   }
+}
+
+const trainedIn4Bits =
+  "the adapter was trained beside weights of 4 bits, and merged into the base as it is stored; " +
+  "--load-in-4bit merges it into what it was trained beside";
+
+/** What the run wrote down that saved the adapter; false where nothing stands beside it. */
+async function wasTrainedIn4Bits(directory: string): Promise<boolean> {
+  const record = (await readOutputRecord(directory)) ?? (await readCheckpointRecord(directory));
+  return record?.identity.settings["load_in_4bit"] === true;
 }

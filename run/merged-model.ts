@@ -1,9 +1,9 @@
+import { refuseUnmergeable } from "#lib/checkpoint/adapter-kind";
 import { checkTiedHead, type ModelTensor, type ModelWeights } from "#lib/checkpoint/index";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import {
   AdapterDirectory,
   type AdapterFacts,
-  type BaseModel,
   classifierHeads,
   classifierConfigFileName,
   completeLoraConfig,
@@ -57,9 +57,16 @@ interface MergedModel {
   readonly close: () => Promise<void>;
 }
 
-/** @throws E_ADAPTER_TENSOR, E_ADAPTER_BASE for an adapter of another model, and what opening either throws */
-export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
+/**
+ * @param quantisation see MergeOptions
+ * @throws E_ADAPTER_TENSOR, E_ADAPTER_BASE for an adapter of another model, and what opening either throws
+ */
+export async function openMergedModel(
+  place: ModelPlace,
+  quantisation?: MergeOptions["quantisation"],
+): Promise<MergedModel> {
   const { modelDirectory, directory } = place;
+  await refuseUnmergeable(directory);
   const baseConfig = await readModelConfig(modelDirectory);
   const adapter = await AdapterDirectory.open(directory);
   const opened: { close: () => Promise<void> }[] = [adapter];
@@ -87,7 +94,7 @@ export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
     );
     const { configChanges = untied?.configChanges ?? {} } = head ?? {};
     const tensors = mergedTensors(weights, adapter, {
-      facts,
+      ...{ facts, quantisation },
       ...untied?.merging,
       ...(head === undefined ? {} : { newWeights: head.head, isOfModel: head.isOfModel }),
     });
@@ -97,11 +104,7 @@ export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
       tensors,
       dtype: weights.dtype(),
       numModules: adapter.modules.length,
-      unmerged: unmergedModel(weights, adapter, {
-        facts,
-        weights: tensors,
-        copies: untied?.merging.copies,
-      }),
+      unmerged: unmergedModel(adapter, { facts, weights: tensors }),
       warnings: adapter.warnings,
       close,
     };
@@ -111,25 +114,19 @@ export async function openMergedModel(place: ModelPlace): Promise<MergedModel> {
   }
 }
 
-/** @param copies weights that begin as another of the base, by name */
 function unmergedModel(
-  base: ModelWeights,
   adapter: AdapterDirectory,
-  { copies, ...model }: BaseModel & { readonly copies: ReadonlyMap<string, string> | undefined },
+  model: { readonly facts: AdapterFacts; readonly weights: ReturnType<typeof mergedTensors> },
 ): UnmergedModel {
   const { trained, job } = layOutAdapter(completeLoraConfig(adapter.config, model), model, {
     wireDtype: "float32",
     frozenDtype: "float32",
   });
-  const ofModel = new Set(model.weights.map(({ name }) => name));
-  const saved = new Set(adapter.savedWeights);
+  const ofModel = new Map(model.weights.map((tensor) => [tensor.name, tensor]));
   return {
     job,
     added: trained.tensors.filter(({ name }) => !ofModel.has(name)),
-    read: (name) => {
-      if (saved.has(name) || !ofModel.has(name)) return adapter.readSaved(name);
-      return base.readFloat32(base.has(name) ? name : (copies?.get(name) ?? name));
-    },
+    read: (name) => ofModel.get(name)?.readUnmerged() ?? adapter.readSaved(name),
   };
 }
 
@@ -182,10 +179,10 @@ async function untiedHead(
  * The classifier that an adapter makes of its base: the names of the classes are those saved beside it,
  * else the base's own, else transformers' LABEL_0, LABEL_1 ... for as many as the head has rows.
  */
-async function classifierOf(
+export async function classifierOf(
   baseConfig: Json,
   weights: ModelWeights,
-  adapter: AdapterDirectory,
+  adapter: Pick<AdapterDirectory, "directory" | "savedWeights" | "savedInfo">,
 ): Promise<ClassifierCheckpoint & { readonly isOfModel: (name: string) => boolean }> {
   const saved = await readClassifierConfig(adapter.directory);
   const padTokenId = saved?.["pad_token_id"];

@@ -1,6 +1,7 @@
 import { existsSync, statSync } from "node:fs";
 import { isAbsolute, join, relative, resolve } from "node:path";
-import { isAdapterDirectory, readLoraConfig } from "#lib/checkpoint/peft/index";
+import { readAdapterBase } from "#lib/checkpoint/adapter-kind";
+import { isAdapterDirectory } from "#lib/checkpoint/peft/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { cacheDirectory } from "#lib/core/paths";
 import { hasTokenizer } from "#lib/data/index";
@@ -66,14 +67,14 @@ async function findBase(
   given: string | undefined,
   onDetail: ModelOptions["onDetail"],
 ): Promise<{ readonly name: string; readonly directory: string }> {
-  const { config } = await readLoraConfig(adapter);
-  const name = given ?? config.base_model_name_or_path;
+  const own = await readAdapterBase(adapter);
+  const name = given ?? own.name;
   if (name === null) {
     const problem = "its adapter_config.json names no base model";
     throw new LockstepError("E_ADAPTER_BASE", { adapter, problem });
   }
   // Another base than the adapter's own has another history.
-  const revision = given === undefined ? (config.revision ?? undefined) : undefined;
+  const revision = given === undefined ? (own.revision ?? undefined) : undefined;
   const directory = await placeOfBase(adapter, name, searchFor(revision, onDetail));
   if (isAdapterDirectory(directory)) {
     const problem = `its base model ${name} is an adapter itself; merge that one into its own base first`;

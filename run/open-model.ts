@@ -1,14 +1,16 @@
+import { openAddedTensors } from "#lib/checkpoint/adapter-kind";
 import { checkTiedHead } from "#lib/checkpoint/index";
 import { isAdapterDirectory } from "#lib/checkpoint/peft/index";
 import { isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { createModel, type Model, resolveWeights } from "#lib/models/index";
 import { openMergedModel } from "./merged-model.js";
+import { openTunedModel } from "./tuned-model.js";
 import { readModelConfig } from "./model-directory.js";
 import { findAdapter, type ModelPlace } from "./model-place.js";
 import { openModelWeights } from "./model-weights.js";
 
 /** A model with its weights on disk. */
-interface OpenModel {
+export interface OpenModel {
   readonly model: Model;
   /** config.json; of a base with an adapter in it, with what the adapter changes. */
   readonly config: Readonly<Record<string, unknown>>;
@@ -52,6 +54,8 @@ export async function openModel(where: string | ModelPlace): Promise<OpenModel> 
 }
 
 async function openAdapter(place: ModelPlace): Promise<OpenModel> {
+  const added = await openAddedTensors(place.directory);
+  if (added !== undefined) return openTunedModel(place, added);
   const merged = await openMergedModel(place);
   try {
     const model = createModel(merged.config);

@@ -17,6 +17,7 @@ import {
   type TrainingPlan,
 } from "#lib/data/index";
 import { type Objective, objectiveOf } from "#lib/objectives/index";
+import { parametersKindOf } from "#lib/parameters/index";
 import { checkChatFormat } from "./chat-format.js";
 import {
   changedClasses,
@@ -78,9 +79,10 @@ export interface DataContext {
 /** Reads, tokenises and lays out the data set of a configuration, and plans every step. */
 export async function prepareData(
   config: ResolvedConfig,
-  { maxPositions, onDetail, learnsLabels, ...context }: DataContext,
+  { maxPositions: modelPositions, onDetail, learnsLabels, ...context }: DataContext,
 ): Promise<PreparedData> {
   onDetail("reading the data set");
+  const maxPositions = modelPositions - addedTokensOf(config);
   // The default is for models of today; an older one with fewer positions takes rows of its own length.
   const isShorter =
     config.max_length === defaultOf("max_length") && maxPositions < config.max_length;
@@ -106,7 +108,7 @@ export async function prepareData(
       sequenceLength,
       maxSequenceLength: maxPositions,
       seed: config.data_seed,
-      packing: config.packing,
+      packing: addedTokensOf(config) === 0 ? config.packing : false,
       maxTrainRows: config.max_train_samples,
       maxValidationRows: config.max_eval_samples,
       // The file has no name once it is open, so nothing of it is left.
@@ -271,4 +273,19 @@ function describeSides(dataset: PreparedDataset): string[] {
           `${counted(dataset.blankTexts.count, "blank text")} left out, the first at ${dataset.blankTexts.first}`,
         ]),
   ];
+}
+
+/**
+ * Tokens that what is trained puts before each row; rows are not packed then.
+ *
+ * @throws E_CONFIG_CONFLICT where they are asked to be
+ */
+function addedTokensOf(config: ResolvedConfig): number {
+  const { name, addedTokens } = parametersKindOf(config);
+  const count = addedTokens?.(config) ?? 0;
+  if (count > 0 && config.packing === true) {
+    const reason = `finetuning_type ${name} puts tokens before each example, and packed rows hold several`;
+    throw new LockstepError("E_CONFIG_CONFLICT", { keys: "packing and finetuning_type", reason });
+  }
+  return count;
 }

@@ -32,7 +32,8 @@ export async function findStartingAdapter(
   search: Pick<ModelSearch, "onDetail">,
 ): Promise<string | undefined> {
   const { adapter_name_or_path: name } = config;
-  if (name === null || parametersKindOf(config).saves !== "adapter") return undefined;
+  if (name === null || !("adapter_name_or_path" in parametersKindOf(config).fields))
+    return undefined;
   const directory = await findModelDirectory(name, { ...search, token: hubTokenOf(config) });
   if (!isAdapterDirectory(directory)) {
     throw new LockstepError("E_CONFIG_INVALID", {

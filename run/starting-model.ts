@@ -18,7 +18,7 @@ import type { PreparedData } from "./prepare-data.js";
  */
 export function startingModel(
   config: SettledConfig,
-  { modelDirectory, modelConfig, context }: DataModel,
+  { modelDirectory, modelConfig, tokenizer, context }: DataModel,
   weights: ModelWeights,
   {
     labels,
@@ -50,6 +50,7 @@ export function startingModel(
     isClassifier: classifier !== undefined,
     tiedEmbedding: isTied(modelConfig) ? tiedEmbeddingName(weights.names()) : undefined,
     configChanges: classifier?.configChanges ?? {},
+    encode: (text) => tokenizer.encode(text, { addSpecialTokens: true }),
     digest: () => {
       digest ??= weightsSha256(weights, tensors);
       return digest;

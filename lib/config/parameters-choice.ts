@@ -12,6 +12,13 @@ export const choiceKeys: readonly ConfigKey[] = ["finetuning_type", "use_peft"];
 /** Values of `finetuning_type` in LLaMA-Factory that are not here, and what they are. */
 const missingWays: Readonly<Record<string, string>> = { oft: "OFT" };
 
+/** Other names of values of `finetuning_type`. */
+const otherNames: Readonly<Record<string, string>> = { last_n: "freeze" };
+
+/** The name that a value of `finetuning_type` has here. */
+export const ownWay = (value: unknown): unknown =>
+  typeof value === "string" && Object.hasOwn(otherNames, value) ? otherNames[value] : value;
+
 /** @throws E_CONFIG_UNSUPPORTED for a way of another tool that is not here */
 export function refuseMissingWay({ value, where }: SourcedValue): void {
   if (typeof value !== "string" || !Object.hasOwn(missingWays, value)) return;
@@ -22,14 +29,19 @@ export function refuseMissingWay({ value, where }: SourcedValue): void {
 }
 
 /**
- * Gives `use_peft` the value that `finetuning_type` asks for.
+ * Gives `finetuning_type` the name that its value has here, and `use_peft` the value that it asks for.
  *
  * @throws E_CONFIG_CONFLICT where both are given and differ
  */
-export function settleChoice(given: Map<ConfigKey, SourcedValue>): void {
+export function settleChoice(given: Map<ConfigKey, SourcedValue>, warnings: string[]): void {
   const named = given.get("finetuning_type");
   if (typeof named?.value !== "string") return;
-  const { value, where } = named;
+  const { where } = named;
+  const value = ownWay(named.value);
+  if (value !== named.value) {
+    warnings.push(`${where}: finetuning_type: ${named.value} is read as ${String(value)}`);
+    given.set("finetuning_type", { value, where });
+  }
   const usesPeft = value === "lora";
   const said = readSwitch(given.get("use_peft")?.value ?? null);
   if (said !== null && said !== usesPeft) {

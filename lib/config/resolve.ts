@@ -24,7 +24,13 @@ import { refuseHalfCharacters } from "./half-characters.js";
 import { invalidValues } from "./invalid-values.js";
 import { checkOptimizerKeys } from "./optimizer.js";
 import { keepHubToken } from "./secrets.js";
-import { checkChoice, choiceKeys, refuseMissingWay, settleChoice } from "./parameters-choice.js";
+import {
+  checkChoice,
+  choiceKeys,
+  ownWay,
+  refuseMissingWay,
+  settleChoice,
+} from "./parameters-choice.js";
 import { placed } from "./placed-error.js";
 import { readSwitch } from "./switch-words.js";
 import { toolDefaults } from "./tool.js";
@@ -86,7 +92,7 @@ export function resolveConfig(
   const warnings: string[] = [];
   const named = flags.get("finetuning_type") ?? file.get("finetuning_type");
   if (named !== undefined) refuseMissingWay(named);
-  const method = named?.value;
+  const method = ownWay(named?.value);
   // Renaming happens per source, so that a flag under an old name still wins over the file.
   const ofFlags = translate(flags, method, warnings);
   const flagsChoose = choiceKeys.some((key) => (ofFlags.get(key)?.value ?? null) !== null);
@@ -99,7 +105,7 @@ export function resolveConfig(
     ),
   );
   const given = new Map([...translate(notOverridden, method, warnings), ...ofFlags]);
-  settleChoice(given);
+  settleChoice(given, warnings);
   for (const [key, sourced] of toolDefaults(file, flags, given, warnings)) given.set(key, sourced);
   for (const key of ["model_name_or_path", "dataset"] as const) {
     if ((given.get(key)?.value ?? null) === null) {

@@ -1,7 +1,9 @@
 import { axolotlDefaults, refusePerEpoch } from "./axolotl-file.js";
+import { LockstepError } from "#lib/core/errors/index";
 import type { ConfigKey } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { foreignTables } from "./foreign-keys.js";
+import { readSwitch } from "./switch-words.js";
 
 type Source = ReadonlyMap<string, SourcedValue>;
 
@@ -14,6 +16,9 @@ const llamaFactoryDefaults: readonly (readonly [ConfigKey, unknown])[] = [
   ["validation_split", 0],
 ];
 
+/** What QLoRA is in the tools that have a word for it. */
+const doubleQuantisation: [ConfigKey, unknown] = ["bnb_4bit_use_double_quant", true];
+
 /** What a file of LLaMA-Factory trains that does not name its `finetuning_type`, and how. */
 const loraDefaults = (given: ReadonlyMap<ConfigKey, SourcedValue>): [ConfigKey, unknown][] => [
   ["use_peft", true],
@@ -24,6 +29,7 @@ const loraDefaults = (given: ReadonlyMap<ConfigKey, SourcedValue>): [ConfigKey, 
         ["lora_alpha", 2 * Number(given.get("lora_r")?.value ?? 8)],
         ["lora_target_modules", "all-linear"],
       ] satisfies [ConfigKey, unknown][])),
+  ...(isOn(given.get("load_in_4bit")) ? [doubleQuantisation] : []),
 ];
 
 function isLlamaFactory(...sources: readonly Source[]): boolean {
@@ -42,7 +48,12 @@ export function toolDefaults(
   given: ReadonlyMap<ConfigKey, SourcedValue>,
   warnings: string[],
 ): [ConfigKey, SourcedValue][] {
-  if (!isLlamaFactory(file, flags)) return axolotlDefaults(file, flags, given, warnings);
+  if (!isLlamaFactory(file, flags)) {
+    return [
+      ...axolotlDefaults(file, flags, given, warnings),
+      ...qloraDefaults(flags.get("adapter") ?? file.get("adapter"), given),
+    ];
+  }
   refusePerEpoch("LLaMA-Factory", file, flags);
   if (isOn(given.get("packing")) && !isOn(flags.get("neat_packing") ?? file.get("neat_packing"))) {
     warnings.push(
@@ -60,6 +71,27 @@ export function toolDefaults(
     warnings.push(`read as a file of LLaMA-Factory, whose defaults hold: ${list}`);
   }
   return missing.map(([key, value]) => [key, { value, where: "default of LLaMA-Factory" }]);
+}
+
+/**
+ * What axolotl's `adapter: qlora` says.
+ *
+ * @throws E_CONFIG_CONFLICT beside `load_in_4bit: false`
+ */
+function qloraDefaults(
+  adapter: SourcedValue | undefined,
+  given: ReadonlyMap<ConfigKey, SourcedValue>,
+): [ConfigKey, SourcedValue][] {
+  if (adapter?.value !== "qlora") return [];
+  const asked = readSwitch(given.get("load_in_4bit")?.value ?? null);
+  if (asked === false) {
+    const reason = `QLoRA is LoRA over weights of 4 bits (${adapter.where})`;
+    throw new LockstepError("E_CONFIG_CONFLICT", { keys: "adapter and load_in_4bit", reason });
+  }
+  const where = `${adapter.where}, given as adapter`;
+  return ([["load_in_4bit", true], doubleQuantisation] as const)
+    .filter(([key]) => !given.has(key))
+    .map(([key, value]) => [key, { value, where }]);
 }
 
 const isOn = (sourced: SourcedValue | undefined): boolean => sourced?.value === true;

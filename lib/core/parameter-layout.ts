@@ -1,5 +1,5 @@
-import type { WireDtype } from "./dtype.js";
-import { bytesPerElement } from "./dtype.js";
+import { isNf4, type WireForm, wireBytesPerElement } from "./dtype.js";
+import { nf4GroupElements } from "./nf4.js";
 
 /**
  * A flat parameter space: every tensor at a fixed element offset, in regions that travel and are updated
@@ -22,8 +22,8 @@ export interface ElementRange {
 
 /** A range of whole blocks. */
 export interface Region extends ElementRange {
-  /** Type in which its elements travel. */
-  readonly dtype: WireDtype;
+  /** Form in which its elements travel. */
+  readonly dtype: WireForm;
   /** Whether the optimizer's weight decay is for it. */
   readonly decays: boolean;
   /** Multiplies the learning rate. */
@@ -38,10 +38,12 @@ export interface Region extends ElementRange {
 export interface TensorSlot {
   readonly name: string;
   readonly shape: readonly number[];
-  /** First element in the flat space; a multiple of `slotAlignElements`. */
+  /** First element in the flat space; a multiple of `slotAlignElements`, and of what its form keeps together. */
   readonly offset: number;
   /** Elements without padding. */
   readonly size: number;
+  /** Whether the elements lie as those of the transposed matrix. */
+  readonly isTransposed?: true;
 }
 
 /** Sums of squares are taken over blocks of this many elements, whatever the number of shards. */
@@ -51,9 +53,7 @@ export const slotAlignElements = 32;
 
 const roundUp = (value: number, multiple: number): number => Math.ceil(value / multiple) * multiple;
 
-interface NamedShape {
-  readonly name: string;
-  readonly shape: readonly number[];
+interface NamedShape extends Pick<TensorSlot, "name" | "shape" | "isTransposed"> {
   /** Whether weight decay is for it. @default that of its rank: matrices decay, vectors do not */
   readonly decays?: boolean;
 }
@@ -61,18 +61,22 @@ interface NamedShape {
 /** What multiplies the learning rate of a tensor. */
 export type RateOf = (tensor: NamedShape) => number;
 
+/** The form in which a matrix travels. */
+export type FormOf = (tensor: NamedShape) => WireForm;
+
 /**
  * Lays out tensors in two regions, each in the order given: matrices (rank >= 2), then vectors (norm
- * weights, biases). Matrices decay and travel in `matrixDtype`. Vectors do not decay and always travel in
+ * weights, biases). Matrices decay and travel in `matrixForm`. Vectors do not decay and always travel in
  * float32, because a bfloat16 norm weight near 1 cannot move by less than 2^-8. Tensors that say otherwise of
  * their decay have regions of their own.
  *
+ * @param matrixForm where it differs by matrix there is a region for each form, in the order in which they come
  * @param rateOf where it has several values each of the regions is one for each value, in the order in which
  *   they come: a value costs less than two blocks of padding, however many tensors have it
  */
 export function buildParameterLayout(
   tensors: readonly NamedShape[],
-  matrixDtype: WireDtype,
+  matrixForm: WireForm | FormOf,
   rateOf: RateOf = () => 1,
 ): ParameterLayout {
   const slots: TensorSlot[] = [];
@@ -83,10 +87,14 @@ export function buildParameterLayout(
     settings: Pick<Region, "dtype" | "decays" | "rateMultiplier">,
   ): void => {
     const start = offset;
-    for (const { name, shape } of members) {
+    const align = isNf4(settings.dtype) ? nf4GroupElements : slotAlignElements;
+    for (const { name, shape, isTransposed } of members) {
       const size = shape.reduce((product, dim) => product * dim, 1);
-      slots.push(Object.freeze({ name, shape: Object.freeze([...shape]), offset, size }));
-      offset = roundUp(offset + size, slotAlignElements);
+      const turned = isTransposed === undefined ? {} : { isTransposed };
+      slots.push(
+        Object.freeze({ name, shape: Object.freeze([...shape]), offset, size, ...turned }),
+      );
+      offset = roundUp(offset + size, align);
     }
     offset = roundUp(offset, blockElements);
     if (offset === start) return;
@@ -96,24 +104,22 @@ export function buildParameterLayout(
     members: readonly NamedShape[],
     settings: Pick<Region, "dtype" | "decays">,
   ): void => {
-    const byRate = new Map<number, NamedShape[]>();
-    for (const tensor of members) {
-      const rate = rateOf(tensor);
-      const group = byRate.get(rate);
-      if (group === undefined) byRate.set(rate, [tensor]);
-      else group.push(tensor);
+    for (const [rateMultiplier, group] of groupBy(members, rateOf)) {
+      addRegion(group, { ...settings, rateMultiplier });
     }
-    for (const [rateMultiplier, group] of byRate) addRegion(group, { ...settings, rateMultiplier });
   };
   const isMatrix = ({ shape }: NamedShape): boolean => shape.length >= 2;
-  for (const [ofMatrices, dtype] of [
-    [true, matrixDtype],
-    [false, "float32"],
+  const formOf = typeof matrixForm === "string" ? () => matrixForm : matrixForm;
+  const vectors = tensors.filter((tensor) => !isMatrix(tensor));
+  for (const [ofMatrices, forms] of [
+    [true, groupBy(tensors.filter(isMatrix), formOf)],
+    [false, new Map([["float32", vectors]] as const)],
   ] as const) {
-    const members = tensors.filter((tensor) => isMatrix(tensor) === ofMatrices);
-    for (const decays of [ofMatrices, !ofMatrices]) {
-      const alike = members.filter((tensor) => (tensor.decays ?? ofMatrices) === decays);
-      addRegions(alike, { dtype, decays });
+    for (const [dtype, members] of forms) {
+      for (const decays of [ofMatrices, !ofMatrices]) {
+        const alike = members.filter((tensor) => (tensor.decays ?? ofMatrices) === decays);
+        addRegions(alike, { dtype, decays });
+      }
     }
   }
   return Object.freeze({
@@ -123,12 +129,28 @@ export function buildParameterLayout(
   });
 }
 
-/** Byte offset of an element, or of the space's end, in a buffer that holds the whole space in wire form. */
+/** Members by their keys, in the order in which either comes. */
+function groupBy<T, K>(members: readonly T[], keyOf: (member: T) => K): Map<K, T[]> {
+  const groups = new Map<K, T[]>();
+  for (const member of members) {
+    const key = keyOf(member);
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [member]);
+    else group.push(member);
+  }
+  return groups;
+}
+
+/**
+ * Byte offset of an element, or of the space's end, in a buffer that holds the whole space in wire form.
+ *
+ * @param element of a form that keeps elements together the first of such
+ */
 export function wireOffsetBytes({ regions }: ParameterLayout, element: number): number {
   let bytes = 0;
   for (const { start, end, dtype } of regions) {
     if (element <= start) break;
-    bytes += (Math.min(element, end) - start) * bytesPerElement[dtype];
+    bytes += (Math.min(element, end) - start) * wireBytesPerElement[dtype];
   }
   return bytes;
 }

@@ -1,4 +1,6 @@
 import { float32ToBfloat16, float32ToFloat16 } from "./bf16.js";
+import { isNf4 } from "./dtype.js";
+import { nf4GroupElements, Nf4Writer } from "./nf4.js";
 import {
   blockElements,
   type ElementRange,
@@ -34,7 +36,7 @@ export const sharedWireSpace = (layout: ParameterLayout): Uint8Array<SharedArray
 export const wireRangeBytes = (layout: ParameterLayout, { start, end }: ElementRange): number =>
   wireOffsetBytes(layout, end) - wireOffsetBytes(layout, start);
 
-/** A whole space in wire form on shared memory, from float32 values; half types round to nearest even. */
+/** A whole space in wire form on shared memory, from float32 values; see `readWireRange`. */
 export async function readWireSpace(
   layout: ParameterLayout,
   load: LoadValues,
@@ -44,7 +46,12 @@ export async function readWireSpace(
   return wire;
 }
 
-/** The same for a range alone. @param into of the range's size in wire form */
+/**
+ * A range in wire form from float32 values; half types round to nearest even.
+ *
+ * @param range cuts no tensor of a form that keeps elements together
+ * @param into of the range's size in wire form
+ */
 export async function readWireRange(
   layout: ParameterLayout,
   range: ElementRange,
@@ -55,6 +62,18 @@ export async function readWireRange(
   const firstByte = wireOffsetBytes(layout, range.start);
   for (let { start } = range; start < range.end; ) {
     const region = regionAt(layout, start);
+    if (isNf4(region.dtype)) {
+      const part = { start, end: Math.min(region.end, range.end) };
+      await quantiseRange(
+        layout,
+        part,
+        load,
+        chunk,
+        into.subarray(wireOffsetBytes(layout, start) - firstByte),
+      );
+      start = part.end;
+      continue;
+    }
     const end = Math.min(start + chunkElements, region.end, range.end);
     const values = chunk.subarray(0, end - start).fill(0);
     await load({ start, end }, values);
@@ -66,6 +85,33 @@ export async function readWireRange(
       narrow(values, new Uint16Array(into.buffer, at, values.length));
     }
     start = end;
+  }
+}
+
+/** @param chunk what holds the values of a part at a time */
+async function quantiseRange(
+  layout: ParameterLayout,
+  range: ElementRange,
+  load: LoadValues,
+  chunk: Float32Array,
+  into: Uint8Array,
+): Promise<void> {
+  const form = regionAt(layout, range.start).dtype;
+  const byteOf = (element: number): number =>
+    wireRangeBytes(layout, { start: range.start, end: element });
+  into.fill(0, 0, byteOf(range.end));
+  for (const { name, offset, size } of layout.tensors) {
+    const end = offset + Math.ceil(size / nf4GroupElements) * nf4GroupElements;
+    if (end <= range.start || offset >= range.end || !isNf4(form)) continue;
+    if (offset < range.start || end > range.end) throw new RangeError(`The range cuts ${name}`);
+    const writer = new Nf4Writer(form, size, into.subarray(byteOf(offset), byteOf(end)));
+    for (let start = offset; start < offset + size; start += chunk.length) {
+      const part = { start, end: Math.min(start + chunk.length, offset + size) };
+      const values = chunk.subarray(0, part.end - start).fill(0);
+      await load(part, values);
+      writer.add(values);
+    }
+    writer.finish();
   }
 }
 

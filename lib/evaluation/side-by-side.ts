@@ -57,6 +57,7 @@ export function sideBySide(
   if (numParts === 1) return whole;
   return (inputs) => {
     const [b, t] = inputs.tokens.shape;
+    if (model.prefix !== undefined) return whole(inputs);
     if (b >= numParts) {
       const rows = rangesOf(b, numParts).map(({ start, length }) =>
         whole(inputsAt(inputs, [start, 0], [length, t])),

@@ -8,6 +8,7 @@ import { type GraphAttrs, GraphBuilder, type GraphFunction, type GraphTensor } f
 const outputArgs: Readonly<Record<string, string>> = {
   ...named("z", "AddV2 Sub Mul RealDiv FloorDiv FloorMod Pow Maximum Minimum SquaredDifference"),
   ...named("z", "Less LessEqual Greater GreaterEqual Equal NotEqual LogicalAnd LogicalOr"),
+  ...named("z", "RightShift BitwiseAnd"),
   ...named("y", "Cast Neg Abs Square Sign Floor Ceil Exp Expm1 Log Log1p Sqrt Rsqrt Sigmoid Tanh"),
   ...named("y", "Erf Sin Cos Reciprocal LogicalNot Transpose"),
   ...named("activations", "Relu Elu Softplus"),

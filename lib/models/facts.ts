@@ -98,7 +98,13 @@ export function tiedEmbeddingName(names: readonly string[]): string | undefined 
 /** What adapters ask of a model; of a type that is not here, what holds without knowing it. */
 export function adapterFacts(
   modelConfig: Json,
-): Pick<ModelFacts, "modelType" | "adapterTargets" | "embeddingModules" | "inputMajorPrefix"> {
+): Pick<ModelFacts, "modelType" | "adapterTargets" | "embeddingModules"> &
+  Partial<
+    Pick<
+      ModelFacts,
+      "inputMajorPrefix" | "tokenEmbedding" | "basePrefix" | "className" | "bottlenecks"
+    >
+  > {
   return (
     factsOf(modelConfig) ?? {
       modelType: String(modelConfig["model_type"]),

@@ -3,7 +3,7 @@ import * as tf from "@tensorflow/tfjs-core";
 import { LockstepError } from "#lib/core/errors/index";
 import { addBias, attention, embedding } from "#lib/ops/index";
 import { adaptedMap } from "./adapted-map.js";
-import type { LayerAttention, ModelInputs, Weights } from "./model.js";
+import type { LayerAttention, LayerPart, LookUp, ModelInputs, Weights } from "./model.js";
 
 export { dropped } from "./dropped.js";
 
@@ -22,6 +22,22 @@ export function conv1d(weights: Weights, module: string, x: tf.Tensor): tf.Tenso
     withBias: (y) => addBias(y, weights(`${module}.bias`)),
   });
 }
+
+/** The residual stream behind a part of a layer: what `join` makes of its output, or with more in between. */
+export function joined(
+  weights: Weights,
+  layer: number,
+  part: LayerPart,
+  output: tf.Tensor,
+  join: (output: tf.Tensor) => tf.Tensor,
+): tf.Tensor {
+  const sublayer = weights.sublayerOf?.(layer, part);
+  return sublayer === undefined ? join(output) : sublayer(output, join);
+}
+
+/** The vectors of tokens [M], float [M, D]. @param lookUp finds those of the model's table */
+export const tokenVectors = (weights: Weights, tokens_M: tf.Tensor1D, lookUp: LookUp): tf.Tensor =>
+  weights.embedOf?.(tokens_M, lookUp) ?? lookUp(tokens_M);
 
 /** The attention of a forward pass: the caller's, or over the tokens and segments of the inputs. */
 export function attentionOf(inputs: ModelInputs): LayerAttention {

@@ -39,6 +39,11 @@ export interface ModelFacts {
   /** Whether it tells the texts of a pair apart by token types. */
   readonly usesTokenTypes: boolean;
   readonly classifier: ClassifierHead;
+  /**
+   * Where AdapterHub's library has the bottleneck adapters of a layer, with * for its number; undefined: it does not
+   * have the type.
+   */
+  readonly bottlenecks?: Readonly<Record<"attention" | "feedForward", string>>;
   /** Where training drops values, in transformers' code. */
   readonly dropouts: Readonly<Partial<Record<ModelDropoutKind, DropoutFact>>>;
   /** What an adapter is added to where nobody names modules, by peft; empty where peft has none. */

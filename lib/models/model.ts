@@ -15,7 +15,24 @@ export interface Weights {
   (name: string): tf.Tensor;
   /** The adapter of a linear module, by its path; undefined where it has none. */
   readonly adapterOf?: (module: string) => Adapter | undefined;
+  /** What is computed where a part of a layer joins the residual stream; undefined: they are joined. */
+  readonly sublayerOf?: (layer: number, part: LayerPart) => Sublayer | undefined;
+  /** Finds the vectors of tokens some of which the model's table does not have. */
+  readonly embedOf?: (tokens_M: tf.Tensor1D, lookUp: LookUp) => tf.Tensor;
 }
+
+/** The parts of a layer that add to its residual stream. */
+export type LayerPart = "attention" | "feedForward";
+
+/**
+ * @param output float [M, D], what the part gives, as it would be added
+ * @param join adds it to the stream, and applies the norm that follows where there is one
+ * @returns float [M, D], the stream behind the part
+ */
+export type Sublayer = (output: tf.Tensor, join: (output: tf.Tensor) => tf.Tensor) => tf.Tensor;
+
+/** The vectors of the model's own tokens, [M, D]. */
+export type LookUp = (tokens_M: tf.Tensor1D) => tf.Tensor;
 
 /** A low-rank addition to a linear map: y = W x + scale B A x (LoRA, Hu et al. 2021). */
 export interface Adapter {
@@ -93,6 +110,11 @@ export interface ModelBase {
   readonly weights: readonly WeightSpec[];
   /** Prefix of the base model's weights, which some checkpoints leave out; "" where there is none. */
   readonly basePrefix: string;
+  /**
+   * Ids, behind those of the vocabulary, that stand before the tokens of every row. The model puts them there, but
+   * where the caller has an attention of its own: then they are among its tokens. Absent: none.
+   */
+  readonly prefix?: Int32Array;
   /** Hidden states after the last norm, float [B, T, D]. */
   hiddenStates(weights: Weights, inputs: ModelInputs): tf.Tensor3D;
 }

@@ -1,4 +1,4 @@
-import { bytesPerElement } from "#lib/core/dtype";
+import { wireBytesPerElement } from "#lib/core/dtype";
 import {
   blockElements,
   type ElementRange,
@@ -73,7 +73,7 @@ export class BlockPasses {
       return {
         start,
         wireStart: wireOffsetBytes(layout, range.start + start) - wireBase,
-        wireBytes: blockElements * bytesPerElement[region.dtype],
+        wireBytes: blockElements * wireBytesPerElement[region.dtype],
         region,
       };
     });

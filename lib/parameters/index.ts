@@ -1,14 +1,24 @@
+import { adapter } from "./adapter.js";
+import { bitfit } from "./bitfit.js";
 import { freeze } from "./freeze.js";
 import { full } from "./full.js";
 import type { ParametersKind } from "./kind.js";
 import { lora } from "./lora.js";
+import { prompt } from "./prompt.js";
 
 export type { ChosenParameters } from "./kind.js";
 export type { StartingModel } from "./model.js";
 export { checkRates, rateFields, ratesOf } from "./rates.js";
 
 /** Every way to choose what is trained, one a line. */
-export const parametersKinds = [full, lora, freeze] as const satisfies readonly ParametersKind[];
+export const parametersKinds = [
+  full,
+  lora,
+  freeze,
+  bitfit,
+  prompt,
+  adapter,
+] as const satisfies readonly ParametersKind[];
 
 /** Values of `finetuning_type`. */
 export const parametersNames: readonly string[] = parametersKinds.map(({ name }) => name);

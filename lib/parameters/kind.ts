@@ -23,6 +23,11 @@ export interface ParametersKind<Fields extends z.ZodRawShape = z.ZodRawShape> {
   readonly saves: "model" | "adapter";
   /** Whether the model sees tensors that are no weights of its own: there is a traced half then. */
   readonly changesForward: boolean;
+  /**
+   * Tokens that it puts before those of every row, which take positions of the model. With any, a row is one
+   * example. @default 0
+   */
+  addedTokens?(config: z.output<z.ZodObject<Fields>>): number;
   /** Divides a model into what is trained and what stays. */
   choose(
     config: z.output<z.ZodObject<Fields>>,

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { quantizationFields } from "./quantization.js";
 
 const moduleNames = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
 const layerNumber = z.int().min(0);
@@ -82,6 +83,7 @@ export const loraFields = {
     .boolean()
     .default(false)
     .describe("DoRA: rows of the adapted weights have norms that are trained apart"),
+  ...quantizationFields,
   use_rslora: z.boolean().default(false).describe("scale lora_alpha / sqrt(lora_r)"),
   ensure_weight_tying: z
     .boolean()

@@ -9,12 +9,14 @@ import {
   rankOf,
   scaleOf,
 } from "#lib/checkpoint/peft/index";
-import type { WireDtype } from "#lib/core/dtype";
+import type { WireDtype, WireForm } from "#lib/core/dtype";
 import {
   buildParameterLayout,
+  type FormOf,
   type ParameterLayout,
   type RateOf,
 } from "#lib/core/parameter-layout";
+import { frozenLayout } from "./quantization.js";
 
 /** What an engine has to know of a job of adapters, beside its two spaces. */
 export interface LoraJob {
@@ -50,7 +52,7 @@ interface AdapterLayout {
  *
  * @param config complete (see completeLoraConfig)
  * @param wireDtype type in which trained matrices travel
- * @param frozenDtype type in which frozen matrices travel
+ * @param frozenDtype form in which frozen matrices travel
  * @param loraPlusRatio what multiplies the rate of B, and of vectors, as in peft's create_loraplus_optimizer
  *   (LoRA+, Hayou et al. 2024, arXiv 2402.12354)
  * @throws E_ADAPTER_TARGET
@@ -65,7 +67,7 @@ export function layOutAdapter(
     loraPlusRatio = 1,
   }: {
     readonly wireDtype: WireDtype;
-    readonly frozenDtype: WireDtype;
+    readonly frozenDtype: WireForm | FormOf;
     readonly rateOf?: RateOf;
     readonly loraPlusRatio?: number;
   },
@@ -91,9 +93,10 @@ export function layOutAdapter(
       wireDtype,
       ({ name, shape }) => rateOf({ name, shape }) * (isFast(name, shape) ? loraPlusRatio : 1),
     ),
-    frozen: buildParameterLayout(
+    frozen: frozenLayout(
       model.weights.filter(({ name }) => !isSaved(name)),
       frozenDtype,
+      model.facts,
     ),
     job: {
       kind: "lora",

@@ -23,6 +23,7 @@ import { checkContinued, continuedConfig } from "./lora-continued.js";
 import { loraFields, type LoraSettings } from "./lora-keys.js";
 import { layOutAdapter } from "./lora-layout.js";
 import { firstValues } from "./lora-start.js";
+import { frozenFormOf, quantizationLines } from "./quantization.js";
 import { numElements, type StartingModel, weightsIn } from "./model.js";
 
 /** Low-rank adapters (LoRA, Hu et al. 2021) beside weights that stay as they are. */
@@ -47,7 +48,7 @@ export const lora = {
 function chooseAdapters(
   config: LoraSettings,
   base: StartingModel,
-  { seed, isGiven, ...options }: ChoiceOptions,
+  { seed, isGiven, frozenDtype, ...options }: ChoiceOptions,
 ): ChosenParameters {
   // What lies within a head is saved with it; peft would wrap it twice.
   const newModules = base.newWeights
@@ -86,6 +87,10 @@ function chooseAdapters(
     model,
   );
   checkNoneTwice(complete, model);
+  if (config.load_in_4bit && complete.use_dora) {
+    const reason = "DoRA takes norms of whole weights, and of 4 bits these are never there at once";
+    throw new LockstepError("E_CONFIG_CONFLICT", { keys: "use_dora and load_in_4bit", reason });
+  }
   checkPatternsMatch(
     {
       ...complete,
@@ -102,6 +107,7 @@ function chooseAdapters(
     matrices,
   } = layOutAdapter(complete, model, {
     ...options,
+    frozenDtype: frozenFormOf(config, model, frozenDtype),
     loraPlusRatio: config.loraplus_lr_ratio ?? 1,
   });
   if (continued !== undefined) checkContinued(complete, { model, trained: layout }, continued);
@@ -132,6 +138,7 @@ function chooseAdapters(
     lines: [
       `${complete.use_dora ? "DoRA" : "LoRA"} of ${ranksOf(complete, paths)} on ${paths.length} modules: ` +
         `${numTrained.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} parameters are trained`,
+      ...quantizationLines(frozen),
       ...(adapter === undefined ? [] : [`they begin with the adapter of ${adapter.directory}`]),
       ...tieLines[tie],
     ],

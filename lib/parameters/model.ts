@@ -1,6 +1,6 @@
-import type { AdapterDirectory, AdapterFacts } from "#lib/checkpoint/peft/index";
+import { type AdapterDirectory, type AdapterFacts, transposed } from "#lib/checkpoint/peft/index";
 import type { ElementSpan } from "#lib/checkpoint/safetensors-file";
-import type { ParameterLayout } from "#lib/core/parameter-layout";
+import type { ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
 import type { LoadValues } from "#lib/core/wire-space";
 
 /** A tensor by name, with its shape. */
@@ -30,6 +30,8 @@ export interface StartingModel {
   readonly tiedEmbedding: string | undefined;
   /** Fields of config.json that it has beside or instead of the checkpoint's. */
   readonly configChanges: Readonly<Record<string, unknown>>;
+  /** Token ids of a text, with those that its tokenizer adds; absent: it has no tokenizer. */
+  readonly encode?: (text: string) => Promise<ArrayLike<number>>;
   /** SHA-256 of the checkpoint's weights, by content. */
   readonly digest: () => Promise<string>;
   /** A weight's elements, float32, or a span of them. */
@@ -37,17 +39,38 @@ export interface StartingModel {
 }
 
 /** Reads ranges of a space of the model's own weights, no more of a weight than lies in the range. */
-export const weightsIn =
-  (layout: ParameterLayout, { read }: Pick<StartingModel, "read">): LoadValues =>
-  async (range, into) => {
-    for (const { name, offset, size } of layout.tensors) {
+export const weightsIn = (
+  layout: ParameterLayout,
+  { read }: Pick<StartingModel, "read">,
+): LoadValues => {
+  const readTurned = transposedReader(read);
+  return async (range, into) => {
+    for (const slot of layout.tensors) {
+      const { name, offset, size } = slot;
       const start = Math.max(range.start, offset);
       const end = Math.min(range.end, offset + size);
       if (start >= end) continue;
       const part = into.subarray(start - range.start, end - range.start);
-      await read(name, part, { start: start - offset, count: end - start });
+      const span = { start: start - offset, count: end - start };
+      if (slot.isTransposed === true) {
+        part.set((await readTurned(slot)).subarray(span.start, span.start + span.count));
+      } else await read(name, part, span);
     }
   };
+};
+
+/** Reads whole matrices, transposed. The last one is kept: ranges of it are asked for one after the other. */
+function transposedReader(
+  read: StartingModel["read"],
+): (slot: TensorSlot) => Promise<Float32Array> {
+  let last: { readonly name: string; readonly values: Float32Array } | undefined;
+  return async ({ name, shape }) => {
+    if (last?.name === name) return last.values;
+    const values = transposed(await read(name), shape);
+    last = { name, values };
+    return values;
+  };
+}
 
 export const numElements = (tensors: readonly { readonly size: number }[]): number =>
   tensors.reduce((sum, { size }) => sum + size, 0);

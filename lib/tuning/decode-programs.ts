@@ -36,6 +36,8 @@ export interface ForwardPrograms {
 /** Programs that continue rows over a cache of keys and values. */
 export interface DecodePrograms {
   readonly shape: DecodeShape;
+  /** Ids before the tokens of every row, which are no part of `maxLength`. */
+  readonly prefix: Int32Array;
   /** The slot that padding writes to. */
   readonly paddingSlot: number;
   /** Makes the cache's variables; runs once, before the others. */
@@ -56,13 +58,15 @@ export function buildDecodePrograms(
   weightsOf: () => Weights,
   shape: DecodeShape,
 ): DecodePrograms {
-  const cache = new KeyValueCache(tracer, shape.batchSize, shape.maxLength);
+  const { prefix = new Int32Array(0) } = model;
+  const maxLength = prefix.length + shape.maxLength;
+  const cache = new KeyValueCache(tracer, shape.batchSize, maxLength);
   const forward = (of: Tracer, name: string, numTokens: number): ForwardPrograms =>
-    forwardPrograms(of, cache, model, weightsOf, { ...shape, name, numTokens });
+    forwardPrograms(of, cache, model, weightsOf, { ...shape, maxLength, name, numTokens });
   // Every program that packs the weights keeps a copy of its own, and a prompt runs once.
   const chunk = forward({ ...tracer, packsWeights: false }, "chunk", shape.chunkLength);
   const step = forward(tracer, "step", 1);
-  return { shape, paddingSlot: cache.paddingSlot, init: cache.initProgram(), chunk, step };
+  return { shape, prefix, paddingSlot: cache.paddingSlot, init: cache.initProgram(), chunk, step };
 }
 
 function forwardPrograms(

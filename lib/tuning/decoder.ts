@@ -55,15 +55,17 @@ export class Decoder {
     if (!this.#isReady) this.#session.run(this.#programs.init, {});
     this.#isReady = true;
     this.#lengths.fill(0);
-    const { chunk } = this.#programs;
-    const longest = Math.max(...prompts.map((prompt) => prompt.length));
+    const { chunk, prefix } = this.#programs;
+    const rows =
+      prefix.length === 0 ? prompts : prompts.map((prompt) => Int32Array.of(...prefix, ...prompt));
+    const longest = Math.max(...rows.map((row) => row.length));
     const results: (number | Float32Array)[] = [];
     for (let start = 0; start < longest; start += chunk.numTokens) {
       const end = start + chunk.numTokens;
-      const parts = prompts.map((prompt) => prompt.subarray(start, end));
+      const parts = rows.map((row) => row.subarray(start, end));
       const outputs = this.#forward(chunk, parts, wanted);
-      prompts.forEach((prompt, row) => {
-        if (prompt.length > start && prompt.length <= end) {
+      rows.forEach(({ length }, row) => {
+        if (length > start && length <= end) {
           results[row] = outputs[row] as number | Float32Array;
         }
       });

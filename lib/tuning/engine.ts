@@ -18,6 +18,7 @@ import { Decoder } from "./decoder.js";
 import { feedName, lossSumName } from "./gradient-programs.js";
 import { plannedEngineBytes } from "./memory-plan.js";
 import { type HeadedModel, tracedObjective } from "./objectives/index.js";
+import { traceParameters } from "./parameters/index.js";
 import {
   buildTrainingPrograms,
   type LoadProgram,
@@ -46,7 +47,8 @@ class GraphEngine implements TrainingEngine {
 
   constructor(job: WorkerJob) {
     checkPrecision(job);
-    const model = trainableModel(job);
+    const headed = trainableModel(job);
+    const model = traceParameters(job.parameters).modelFrom?.(headed) ?? headed;
     this.#job = job;
     this.#programs = buildTrainingPrograms(model, job);
     this.#session = new Session(this.#programs.graph);

@@ -1,6 +1,7 @@
-import { bytesPerElement, computeDtypes } from "#lib/core/dtype";
+import { bytesPerElement, computeDtypes, isNf4 } from "#lib/core/dtype";
 import type { WorkerJob } from "#lib/core/job";
-import type { ParameterLayout } from "#lib/core/parameter-layout";
+import { type ParameterLayout, regionAt, type TensorSlot } from "#lib/core/parameter-layout";
+import { nf4GroupBytes, nf4GroupElements } from "#lib/core/nf4";
 import { wirePieces, wireRangeBytes } from "#lib/core/wire-space";
 import { pooledBytes } from "#lib/graph/memory-plan";
 import type { TrainingPrograms } from "./programs.js";
@@ -27,8 +28,15 @@ export function plannedEngineBytes(
   const steps = job.accumulates === false ? [gradients.only] : [gradients.first, gradients.last];
   const { frozen } = job;
   const matrixBytes = bytesPerElement[computeDtypes[job.precision]];
-  const weights = [...(frozen?.tensors ?? []), ...job.layout.tensors].map(
-    ({ shape, size }) => size * (shape.length >= 2 ? matrixBytes : 4),
+  const bytesIn =
+    (layout: ParameterLayout) =>
+    ({ offset, shape, size }: TensorSlot): number => {
+      const { dtype } = regionAt(layout, offset);
+      if (isNf4(dtype)) return Math.ceil(size / nf4GroupElements) * nf4GroupBytes[dtype];
+      return size * (shape.length >= 2 ? matrixBytes : 4);
+    };
+  const weights = [...(frozen === undefined ? [] : [frozen]), job.layout].flatMap((layout) =>
+    layout.tensors.map(bytesIn(layout)),
   );
   const accumulators =
     job.accumulates === false ? [] : job.layout.tensors.map(({ size }) => size * 4);

@@ -1,12 +1,14 @@
 // Shape legend: B batch, T tokens, D model width, L longest generation.
 import * as tf from "@tensorflow/tfjs-core";
-import { computeDtypes } from "#lib/core/dtype";
+import { computeDtypes, isNf4 } from "#lib/core/dtype";
 import type { WorkerJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { wirePieces } from "#lib/core/wire-space";
 import type { Autocast } from "#lib/graph/autocast";
 import { GraphBuilder, type GraphNode, type GraphTensor } from "#lib/graph/builder";
 import "#lib/graph/lowerings/index";
+import { dequantised, nf4Shape } from "#lib/graph/nf4";
+import { onDemand } from "#lib/graph/on-demand";
 import { leadingRows, paddedRows, padRows } from "#lib/graph/padded-rows";
 import { Recomputation } from "#lib/graph/recomputation";
 import type { Program } from "#lib/graph/session";
@@ -57,18 +59,19 @@ export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): Train
       : weightsOf(graph, autocast, model, job.frozen);
   const tracer = { graph, autocast };
   const lookup = new WeightLookup(model, job);
-  const readAll = (): Weights => lookup.in([...readWeights(trained), ...readWeights(frozen)]);
+  const readAll = (): Weights =>
+    lookup.in([...readWeights(trained, autocast), ...readWeights(frozen, autocast)]);
   const recomputation = job.gradientCheckpointing === true ? new Recomputation(graph) : undefined;
   const gradientTracer = recomputation === undefined ? tracer : { ...tracer, recomputation };
   const gradients = trace(gradientTracer, () => {
     // Outside of what is differentiated: the tape follows no frozen weight, so backward has no product
     // for one, and none below the lowest adapter.
-    const constants = readWeights(frozen);
+    const constants = readWeights(frozen, autocast);
     return buildGradientPrograms(
       graph,
       job,
       trained.views,
-      readWeights(trained),
+      readWeights(trained, autocast),
       (xs, feeds, dropout) => {
         const weights = lookup.in([...xs, ...constants], dropout);
         return batchLoss(model, job, weights, feeds, dropout).lossSum;
@@ -102,7 +105,9 @@ interface StoredWeights {
   readonly variables: readonly Variable[];
 }
 
-/** Matrices live in compute type, so no step casts them; vectors enter norms and stay float32. */
+/**
+ * Matrices live in compute type, so no step casts them, or in their 4 bits; vectors enter norms and stay float32.
+ */
 function weightsOf(
   graph: GraphBuilder,
   autocast: Autocast,
@@ -110,14 +115,12 @@ function weightsOf(
   layout: ParameterLayout,
 ): StoredWeights {
   const views = layout.tensors.map((slot) => wireViewOf(layout, slot));
-  const variables = views.map(({ slot }) =>
-    variable(
-      graph,
-      `weight/${slot.name}`,
-      slot.shape.length >= 2 ? autocast.compute : "float32",
-      storedShape(model, slot.shape),
-    ),
-  );
+  const variables = views.map(({ slot, dtype }) => {
+    const name = `weight/${slot.name}`;
+    if (isNf4(dtype)) return variable(graph, name, "uint8", nf4Shape(dtype, slot.size));
+    const stored = slot.shape.length >= 2 ? autocast.compute : "float32";
+    return variable(graph, name, stored, storedShape(model, slot.shape));
+  });
   return { views, variables };
 }
 
@@ -174,9 +177,22 @@ function loadPrograms(
 const doneAfter = (graph: GraphBuilder, name: string, nodes: readonly GraphNode[]): GraphTensor =>
   op.identity(op.intScalar(graph, 1), { name, controlInputs: nodes });
 
-const readWeights = ({ views, variables }: StoredWeights): readonly tf.Tensor[] =>
-  views.map(({ slot }, index) => {
+const readWeights = (
+  { views, variables }: StoredWeights,
+  { compute }: Autocast,
+): readonly tf.Tensor[] =>
+  views.map(({ slot, dtype }, index) => {
     const stored = readVariable(variables[index] as Variable);
+    if (isNf4(dtype)) {
+      return symbolicTensor(
+        onDemand((after) => {
+          const bytes = op.identity(stored, { controlInputs: after });
+          if (slot.isTransposed !== true) return dequantised(dtype, bytes, slot.shape, compute);
+          const turned = [...slot.shape].reverse();
+          return op.transpose(dequantised(dtype, bytes, turned, compute), [1, 0]);
+        }),
+      );
+    }
     const numRows = slot.shape[0] as number;
     return symbolicTensor(stored.shape[0] === numRows ? stored : leadingRows(stored, numRows));
   });

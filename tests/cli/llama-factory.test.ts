@@ -50,12 +50,13 @@ test("lockstep config prints what a full fine-tuning resolves to", async () => {
   );
 });
 
-test("QLoRA fails with one line and a hint", async () => {
+test("what is not here fails with one line and a hint", async () => {
   for (const command of ["config", "train"]) {
-    const { code, stderr } = await lockstep(command, exampleFile("qlora"));
+    const args = [exampleFile("qlora"), "--quantization_bit", "8"];
+    const { code, stderr } = await lockstep(command, ...args);
     assert.equal(code, 1);
     const [line, hint, ...rest] = stderr.trimEnd().split("\n");
-    assert.match(line ?? "", /^E_CONFIG_UNSUPPORTED: quantization_bit: .*yaml:\d+/);
+    assert.match(line ?? "", /^E_CONFIG_UNSUPPORTED: quantization_bit: 8 .*--quantization_bit/);
     assert.match(hint ?? "", /^ {2}\S/);
     assert.deepEqual(rest, []);
   }

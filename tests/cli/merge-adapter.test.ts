@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { ModelWeights } from "#lib/checkpoint/index";
+import createEngine from "#lib/tuning/engine";
 import { assertClose, relativeError } from "#tests/support/compare";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import {
@@ -13,7 +15,13 @@ import {
   readLoraFixture,
 } from "#tests/support/lora-fixtures";
 import { modelFixtureDirectory } from "#tests/support/model-fixtures";
-import { readSlot } from "#tests/support/tiny-llama";
+import { readSlot, writeSlot } from "#tests/support/tiny-llama";
+
+/** Of tests/reference/make_qlora_fixture.py. */
+const losses = JSON.parse(readFileSync("tests/fixtures/qlora/losses.json", "utf8")) as Record<
+  string,
+  { readonly sgd: readonly number[]; readonly double: boolean }
+>;
 
 let directory = "";
 before(async () => {
@@ -46,6 +54,32 @@ for (const name of loraFixtures) {
     }
     await base.close();
     await written.close();
+  });
+}
+
+for (const name of Object.keys(losses)) {
+  test(`${name}: merged into weights of 4 bits it has the loss that peft has beside them`, async () => {
+    const target = join(directory, `${name}-4bit`);
+    const double = losses[name]?.double === true ? ["--bnb-4bit-use-double-quant"] : [];
+    const { code, lines, stderr } = await merge(
+      ...[loraFixtureDirectory(name), target, "--base", modelFixtureDirectory(name)],
+      ...["--load-in-4bit", ...double],
+    );
+    assert.equal(code, 0, stderr);
+    assert.match(lines.join("\n"), /: .* as of 4 bits \(nf4(-double)?\) with the adapter of /);
+    const { merged, batch, numTargets } = await readLoraFixture(name, "fp32");
+    const written = await ModelWeights.open(target);
+    for (const weight of written.names()) {
+      const values = await written.readFloat32(weight);
+      writeSlot(merged.job.layout, weight, values, merged.wireBytes);
+    }
+    await written.close();
+    const engine = await createEngine(merged.job);
+    engine.loadParameters(merged.wireBytes);
+    const loss = engine.evaluate(batch).lossSum / numTargets;
+    engine.close();
+    const expected = losses[name]?.sgd[0] ?? Number.NaN;
+    assert.ok(Math.abs(loss / expected - 1) < 1e-5, `${loss} and ${expected}`);
   });
 }
 

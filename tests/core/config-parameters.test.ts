@@ -151,3 +151,9 @@ test("a printed run of some layers is ours, and resolves to itself", () => {
   assert.deepEqual([again.config, again.warnings], [config, []]);
   assert.deepEqual([config.max_length, config.freeze_extra_modules], [1024, ["lm_head"]]);
 });
+
+test("last_n is another name of freeze, and is told so", () => {
+  const { config, warnings } = resolve("finetuning_type: last_n\nfreeze_trainable_layers: 3");
+  assert.deepEqual([config.finetuning_type, config.freeze_trainable_layers], ["freeze", 3]);
+  assert.match(warnings.join("\n"), /finetuning_type: last_n is read as freeze/);
+});

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { bytesPerElement, type WireDtype } from "#lib/core/dtype";
+import { type WireDtype, wireBytesPerElement } from "#lib/core/dtype";
 import {
   blockElements,
   buildParameterLayout,
@@ -110,9 +110,9 @@ test("the byte of an element is the sum of the bytes of those before it, in any 
         const { dtype } = regionAt(layout, start);
         const within = seed % blockElements;
         assert.equal(wireOffsetBytes(layout, start), bytes);
-        const at = bytes + within * bytesPerElement[dtype];
+        const at = bytes + within * wireBytesPerElement[dtype];
         assert.equal(wireOffsetBytes(layout, start + within), at);
-        bytes += blockElements * bytesPerElement[dtype];
+        bytes += blockElements * wireBytesPerElement[dtype];
       }
       assert.equal(wireSizeBytes(layout), bytes);
       for (const outside of [-1, layout.numElements]) {

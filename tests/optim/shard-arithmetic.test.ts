@@ -79,7 +79,7 @@ function randomGradient(layout: ParameterLayout, seed: number) {
   const view = new DataView(bytes.buffer);
   for (let i = 0; i < layout.numElements; i++) {
     const { dtype } = regionAt(layout, i);
-    if (dtype !== "float32") {
+    if (dtype === "bfloat16" || dtype === "float16") {
       const bits = halves[dtype].bitsOf(words[i] as number);
       view.setUint16(wireOffsetBytes(layout, i), bits, true);
       values[i] = halves[dtype].valueOf(bits);
@@ -206,7 +206,7 @@ function assertPublishedFormOf(bytes: Uint8Array, masters: Float32Array, layout:
   words.forEach((word, i) => {
     const at = wireOffsetBytes(layout, i);
     const { dtype } = regionAt(layout, i);
-    if (dtype !== "float32") {
+    if (dtype === "bfloat16" || dtype === "float16") {
       const expected = halves[dtype].bitsOf(word);
       if (view.getUint16(at, true) !== expected) assert.fail(`element ${i}: ${word}`);
     } else if (view.getUint32(at, true) !== word) assert.fail(`element ${i}: ${word}`);

@@ -55,7 +55,7 @@ def check_model(case: dict) -> str:
 
 
 def check_adapter(case: dict) -> str:
-    """peft's logits of both; and of ours, the sum W + scale * B A made here, by hand."""
+    """peft's logits of both; and of ours, the sum W + scale * B A, of DoRA in rows of its norms, made here, by hand."""
     base = load(case["base"], case["head"])
     plain = logits(base)
     ours = PeftModel.from_pretrained(base, case["ours"]).eval()
@@ -75,7 +75,12 @@ def check_adapter(case: dict) -> str:
         for path, scale in case["scales"].items():
             a, b = (stored.pop(f"base_model.model.{path}.lora_{m}.weight").double() for m in "AB")
             delta = scale * (b @ a)
-            weights[f"{path}.weight"] += delta.T if transposed else delta
+            weight = weights[f"{path}.weight"]
+            weight += delta.T if transposed else delta
+            magnitude = stored.pop(f"base_model.model.{path}.lora_magnitude_vector", None)
+            if magnitude is not None:
+                rows = weight.T if transposed else weight
+                rows *= (magnitude.double() / rows.norm(dim=1))[:, None]
         for key, value in stored.items():
             weights[key.removeprefix("base_model.model.")].copy_(value)
     size = float(adapted.abs().max())

@@ -167,6 +167,19 @@ test("adapters load in peft and mean there what they mean here", needsPeers(), a
     const changes: readonly Partial<LoraConfig>[] = [
       { r: 3, lora_alpha: 6 },
       { target_modules: "all-linear", r: 4, lora_alpha: 16, use_rslora: true },
+      { target_modules: "all-linear", r: 2, lora_alpha: 4, use_dora: true },
+      ...(modelType === "llama"
+        ? [
+            {
+              ...{
+                target_modules: ["q_proj", "up_proj", "down_proj"],
+                exclude_modules: ["up_proj"],
+              },
+              ...{ layers_to_transform: [0], rank_pattern: { "mlp.down_proj": 3 } },
+              alpha_pattern: { q_proj: 5 },
+            },
+          ]
+        : []),
     ];
     for (const [index, change] of changes.entries()) {
       const name = `${modelType}-random-${index}`;
@@ -218,6 +231,13 @@ async function writeRandomAdapter(
     return [
       tensor(loraKey(path, "A"), [rank, numInputs], (n) => numbers(n, 2 * index)),
       tensor(loraKey(path, "B"), [numOutputs, rank], (n) => numbers(n, 2 * index + 1)),
+      ...(config.use_dora
+        ? [
+            tensor(loraKey(path, "magnitude"), [numOutputs], (n) =>
+              numbers(n, 3 * index + 2).map((value) => 1 + value),
+            ),
+          ]
+        : []),
     ];
   });
   const saved = shapes

@@ -20,9 +20,12 @@ import {
   wireOffsetBytes,
   wireSizeBytes,
 } from "#lib/core/parameter-layout";
-import { passPieces } from "#lib/core/wire-space";
+import type { Nf4Form } from "#lib/core/nf4";
+import { passPieces, readWireSpace } from "#lib/core/wire-space";
 import { packageRoot } from "#lib/core/paths";
 import { layOutAdapter, type LoraJob } from "#lib/parameters/lora-layout";
+import { type StartingModel, weightsIn } from "#lib/parameters/model";
+import { frozenFormOf } from "#lib/parameters/quantization";
 import { adapterFacts } from "#lib/models/facts";
 import { modelFixtureDirectory, readFixtureCase } from "./model-fixtures.js";
 import { readSlot, writeSlot } from "./tiny-llama.js";
@@ -68,7 +71,7 @@ export async function loadFrozen(
 }
 
 /** The model's case as a batch; padding is a segment of its own. */
-function batchOf(name: string): Batch {
+export function batchOf(name: string): Batch {
   const { numRows, rowLength, tokens, attentionMask, labels, labelsPerRow } = readFixtureCase(name);
   const isClassifier = labelsPerRow === 1;
   const positions = Int32Array.from(tokens, (_, i) => i % rowLength);
@@ -79,11 +82,17 @@ function batchOf(name: string): Batch {
   return { numRows, fields: { ...inputs, ...targets } };
 }
 
-/** @param adapterDirectory of an adapter for the model that `name` begins with */
+/**
+ * @param form of 4 bits for linear weights that stay as they are; absent: they are of the products' type
+ * @param adapterDirectory of an adapter for the model that `name` begins with
+ */
 export async function readLoraFixture(
   name: string,
   precision: Precision,
-  adapterDirectory = loraFixtureDirectory(name),
+  {
+    form,
+    adapterDirectory = loraFixtureDirectory(name),
+  }: { readonly form?: Nf4Form; readonly adapterDirectory?: string } = {},
 ): Promise<LoraFixture> {
   const modelName = modelOfLoraFixture(name);
   const directory = modelFixtureDirectory(modelName);
@@ -100,7 +109,14 @@ export async function readLoraFixture(
       })),
     };
     const frozenDtype = computeDtypes[precision];
-    const split = layOutAdapter(adapter.config, model, { wireDtype: "float32", frozenDtype });
+    const settings = {
+      ...{ load_in_4bit: form !== undefined, bnb_4bit_use_double_quant: form === "nf4-double" },
+      ...({ bnb_4bit_quant_type: "nf4", bnb_4bit_compute_dtype: null } as const),
+    };
+    const split = layOutAdapter(adapter.config, model, {
+      wireDtype: "float32",
+      frozenDtype: frozenFormOf(settings, model, frozenDtype),
+    });
     const { trained: layout, frozen: frozenLayout, job: parameters } = split;
     const trained = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(layout)));
     for (const { name: slot } of layout.tensors) {
@@ -111,13 +127,14 @@ export async function readLoraFixture(
           : await adapter.readPart(lora.path, lora.part);
       writeSlot(layout, slot, values, trained);
     }
-    const frozen = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(frozenLayout)));
+    const read: StartingModel["read"] = async (tensor, into, span) =>
+      weights.readFloat32(tensor, into, span);
+    const frozen = await readWireSpace(frozenLayout, weightsIn(frozenLayout, { read }));
     const whole = buildParameterLayout(model.weights, frozenDtype);
     const wireBytes = new Uint8Array(new SharedArrayBuffer(wireSizeBytes(whole)));
     for (const { name: slot } of model.weights) {
       const isTrained = layout.tensors.some((other) => other.name === slot);
       const values = isTrained ? readSlot(layout, slot, trained) : await weights.readFloat32(slot);
-      if (!isTrained) writeSlot(frozenLayout, slot, values, frozen);
       const scale = parameters.scales[slot.replace(/\.weight$/, "")];
       if (scale !== undefined) {
         const path = slot.replace(/\.weight$/, "");

@@ -34,7 +34,7 @@ function batchOf({ fields, ...batch }: Batch, step: number, vocabSize: number): 
 
 for (const name of readdirSync(root).sort()) {
   test(`${name}: losses of five steps, and what they end with, are torch's`, async () => {
-    const fixture = await readLoraFixture(name, "fp32", join(root, name));
+    const fixture = await readLoraFixture(name, "fp32", { adapterDirectory: join(root, name) });
     const { job, batch, numTargets } = fixture;
     const { layout } = job;
     const vocabSize = Number(job.modelConfig["vocab_size"]);

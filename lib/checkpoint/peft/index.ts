@@ -9,6 +9,8 @@ export {
 export { addLowRank, mergedTensors, type MergeOptions, rescaleRows, rowNorms } from "./merge.js";
 export { checkModuleNames, checkNoneTwice } from "./module-names.js";
 export { checkLayers, checkPatterns, checkPatternsMatch } from "./module-patterns.js";
+export { openPromptDirectory, promptKey, writePromptDirectory } from "./prompt-directory.js";
+export { quantisableWeights, transposed } from "./quantised-base.js";
 export {
   adapterKey,
   loraKey,

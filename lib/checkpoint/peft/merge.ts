@@ -2,7 +2,9 @@ import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ModelTensor } from "#lib/checkpoint/model-directory";
 import type { ModelWeights } from "#lib/checkpoint/model-weights";
+import type { Nf4Form } from "#lib/core/nf4";
 import type { AdapterDirectory } from "./adapter-directory.js";
+import { asQuantised, quantisableWeights } from "./quantised-base.js";
 import { type AdapterFacts, isInputMajor, scaleOf } from "./target-modules.js";
 
 interface LowRankUpdate {
@@ -78,6 +80,12 @@ export function rescaleRows(
   }
 }
 
+/** A weight of a merged model. */
+interface MergedTensor extends ModelTensor {
+  /** The weight beside which the adapter's matrices are added, float32. */
+  readonly readUnmerged: () => Promise<Float32Array>;
+}
+
 /** A base model for its adapter: which of its weights count, and what the adapter puts beside them. */
 export interface MergeOptions {
   readonly facts: AdapterFacts;
@@ -85,6 +93,8 @@ export interface MergeOptions {
   readonly newWeights?: readonly { readonly name: string; readonly shape: readonly number[] }[];
   /** Weights that begin as another of the base, by name: a head that is no longer tied. */
   readonly copies?: ReadonlyMap<string, string>;
+  /** The code of 4 bits that the base's linear weights are taken through, as training had them; absent: none. */
+  readonly quantisation?: Nf4Form | undefined;
   /** Whether a weight of the base is one of the model's; all are, by default. */
   readonly isOfModel?: (name: string) => boolean;
 }
@@ -97,8 +107,10 @@ export interface MergeOptions {
 export function mergedTensors(
   base: ModelWeights,
   adapter: AdapterDirectory,
-  { facts, newWeights = [], copies = new Map(), isOfModel = () => true }: MergeOptions,
-): readonly ModelTensor[] {
+  options: MergeOptions,
+): readonly MergedTensor[] {
+  const { facts, newWeights = [], copies = new Map(), isOfModel = () => true } = options;
+  const { quantisation } = options;
   const ofBase = base
     .names()
     .filter((name) => !isDerivedTensor(name) && isOfModel(name))
@@ -109,6 +121,7 @@ export function mergedTensors(
   adapter.checkAgainst({ facts, weights });
   const moduleOf = new Map(adapter.modules.map((module) => [`${module.path}.weight`, module]));
   const saved = new Set(adapter.savedWeights);
+  const quantised = quantisation === undefined ? new Set() : quantisableWeights({ facts, weights });
   for (const { name } of weights) {
     if (saved.has(name) || base.has(name) || copies.has(name)) continue;
     const problem = "is neither in the adapter nor in the base model";
@@ -118,17 +131,21 @@ export function mergedTensors(
       problem,
     });
   }
-  return weights.map(({ name, shape }) => ({
-    name,
-    shape,
-    read: async () => {
+  return weights.map(({ name, shape }) => {
+    const isTransposed = isInputMajor(facts, name.replace(/\.weight$/, ""));
+    const readUnmerged = async (): Promise<Float32Array> => {
       if (saved.has(name)) return adapter.readSaved(name);
       const source = base.has(name) ? name : (copies.get(name) ?? name);
-      const weight = await base.readFloat32(source);
+      const stored = await base.readFloat32(source);
+      return quantisation !== undefined && quantised.has(name)
+        ? asQuantised(quantisation, stored, shape, isTransposed)
+        : stored;
+    };
+    const read = async (): Promise<Float32Array> => {
+      const weight = await readUnmerged();
       const module = moduleOf.get(name);
-      if (module === undefined) return weight;
+      if (saved.has(name) || module === undefined) return weight;
       const { path, rank } = module;
-      const isTransposed = isInputMajor(facts, path);
       addLowRank(weight, {
         a: await adapter.readPart(path, "A"),
         b: await adapter.readPart(path, "B"),
@@ -138,6 +155,7 @@ export function mergedTensors(
         rescaleRows(weight, await adapter.readPart(path, "magnitude"), isTransposed);
       }
       return weight;
-    },
-  }));
+    };
+    return { name, shape, read, readUnmerged };
+  });
 }

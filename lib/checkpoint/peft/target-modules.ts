@@ -25,6 +25,14 @@ export interface AdapterFacts {
   readonly embeddingModules: readonly string[];
   /** Linear maps whose names begin so lie as [inputs, outputs]; undefined: all are [outputs, inputs]. */
   readonly inputMajorPrefix?: string;
+  /** The weight that holds a row a token. */
+  readonly tokenEmbedding?: string;
+  /** Begins the names of the base model's weights: what else a model has is its head. */
+  readonly basePrefix?: string;
+  /** transformers' name of the type, as in `LlamaForCausalLM`. */
+  readonly className?: string;
+  /** Where bottleneck adapters of a layer are, with * for its number; undefined: nobody would read them. */
+  readonly bottlenecks?: Readonly<Record<"attention" | "feedForward", string>>;
 }
 
 export interface BaseModel {

@@ -10,6 +10,7 @@ import {
   ignored,
   joint,
   notHere,
+  only4bit,
   renamed,
   reworded,
 } from "./rules.js";
@@ -17,7 +18,6 @@ import {
 const attention = "fused attention is always used";
 const kernels = "fused kernels are always used";
 const oneProgram = "it steers a program that Lockstep does not use";
-const quantised = `training on quantised weights is not here: ${fullOnly}`;
 const perEpoch = (what: string): ForeignKey =>
   joint(`read as \`${what}_strategy: steps\` and the share of the run as \`${what}_steps\``);
 
@@ -59,16 +59,14 @@ export const axolotlKeys: ForeignKeys = {
   ),
   adapter: reworded(
     "use_peft",
-    { lora: true, "": undefined },
-    `training on quantised weights (QLoRA) is not here: ${fullOnly}`,
+    { lora: true, qlora: true, "": undefined },
+    `of adapters there are LoRA's: ${fullOnly}`,
   ),
-  load_in_4bit: fixed([false], quantised),
-  load_in_8bit: fixed([false], quantised),
-  ...each("gptq gptq_model_v1", fixed([false], quantised)),
-  gptq_groupsize: ignored("there are no quantised weights"),
+  ...each("gptq gptq_model_v1", fixed([false], only4bit)),
+  gptq_groupsize: ignored("there are no weights of GPTQ"),
   push_dataset_to_hub: fixed([null], "data sets are not pushed"),
   torchdistx_path: ignored(oneProgram),
-  bnb_config_kwargs: ignored("there are no quantised weights"),
+  bnb_config_kwargs: fixed([null, {}], "write bnb_4bit_quant_type and bnb_4bit_use_double_quant"),
   lora_model_dir: renamed("adapter_name_or_path", (value) => value || undefined),
   lora_target_linear: {
     ...renamed("lora_target_modules", (on) =>

@@ -1,4 +1,4 @@
-import { each, fixed, type ForeignKeys, ignored, method, renamed } from "./rules.js";
+import { each, fixed, type ForeignKeys, ignored, only4bit, renamed } from "./rules.js";
 
 const plain = "adapters here are LoRA and DoRA";
 const notKept = "an adapter that is trained begins anew";
@@ -11,10 +11,9 @@ const unlessEmpty = (value: unknown): unknown =>
 /** Names of peft.LoraConfig, and of the options with which other programs fill it. */
 export const peftKeys: ForeignKeys = {
   peft_type: fixed([null, "LORA"], plain),
-  ...method(
-    "QLoRA",
-    "bnb_4bit_quant_type bnb_4bit_compute_dtype bnb_4bit_use_double_quant use_bnb_nested_quant",
-  ),
+  use_bnb_nested_quant: renamed("bnb_4bit_use_double_quant"),
+  bnb_4bit_quant_storage: ignored("two weights of 4 bits are stored in a byte", "uint8"),
+  load_in_8bit: fixed([false], only4bit),
   revision: renamed("model_revision"),
   r: renamed("lora_r"),
   target_modules: renamed("lora_target_modules"),

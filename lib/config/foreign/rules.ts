@@ -83,6 +83,8 @@ export const method = (name: string, keys: string): Record<string, ForeignKey> =
 
 export const fullOnly = parametersKinds.map(({ summary }) => summary).join(", or ");
 export const answersOnly = "where rows have answers, the answers alone are learnt";
+export const only4bit =
+  "frozen weights are quantised to 4 bits (load_in_4bit), in type nf4, or not at all";
 export const notHere = "this version cannot do it";
 export const otherHub = "models come from the Hugging Face Hub only";
 export const dashboards = "metrics are served for Prometheus";

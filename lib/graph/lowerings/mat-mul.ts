@@ -1,12 +1,13 @@
 import { toCompute } from "#lib/graph/autocast";
 import type { GraphTensor } from "#lib/graph/builder";
+import { madeFor } from "#lib/graph/on-demand";
 import { packedProduct } from "#lib/graph/packed-product";
 import * as op from "#lib/graph/tf-ops";
 import { registerLowering, type Tracer } from "#lib/graph/tracing-backend";
 
 registerLowering("BatchMatMul", (tracer, inputs, attrs) => {
   const a = toCompute(tracer.autocast, inputs["a"] as GraphTensor);
-  const b = toCompute(tracer.autocast, inputs["b"] as GraphTensor);
+  const b = toCompute(tracer.autocast, madeFor(inputs["b"] as GraphTensor, a));
   const [transposeA, transposeB] = [attrs["transposeA"] === true, attrs["transposeB"] === true];
   const weight = transposeA ? undefined : packableWeight(tracer, a, b);
   if (weight === undefined) return op.matMul(a, b, transposeA, transposeB);

@@ -8,13 +8,19 @@ export const attentionDropout: ModelFacts["dropouts"] = {
   attention: { keys: ["attention_dropout"], rate: 0 },
 };
 
+/** Those of AdapterHub's library, which has two types of the family. */
+export const decoderBottlenecks: NonNullable<ModelFacts["bottlenecks"]> = {
+  attention: `${basePrefix}layers.*.attention_adapters`,
+  feedForward: `${basePrefix}layers.*.output_adapters`,
+};
+
 /** A model of Llama's family, but for what its type says otherwise. */
 export const decoderFacts = ({
   padTokenId,
   maxPositions,
   ...own
 }: Pick<ModelFacts, "modelType" | "className"> &
-  Partial<Pick<ModelFacts, "adapterTargets" | "dropouts" | "tiesHead">> & {
+  Partial<Pick<ModelFacts, "adapterTargets" | "bottlenecks" | "dropouts" | "tiesHead">> & {
     readonly maxPositions: number;
     readonly padTokenId?: number;
   }): ModelFacts => ({

@@ -2,7 +2,7 @@
 // H head width, F feed-forward width.
 import * as tf from "@tensorflow/tfjs-core";
 import { activateGated } from "#lib/models/activation";
-import { attentionOf, dropped, linear } from "#lib/models/layers";
+import { attentionOf, dropped, joined, linear, tokenVectors } from "#lib/models/layers";
 import type { Dropout, LayerAttention, ModelInputs, Weights } from "#lib/models/model";
 import type { Rotary } from "#lib/models/rotary-config";
 import { rotaryTables, type RotaryTables } from "#lib/models/rotary-tables";
@@ -50,8 +50,10 @@ export function decoderHiddenStates(
   };
   const tokens_M = tf.reshape(inputs.tokens, [b * t]) as tf.Tensor1D;
   // The residual stream is float32: every layer adds a little to a sum that stays.
-  let x_MD = tf.cast(embedding(weights(tokenEmbedding), tokens_M, config.paddingRow), "float32");
-  if (config.embeddingScale !== null) x_MD = tf.mul(x_MD, tf.scalar(config.embeddingScale));
+  let x_MD = tokenVectors(weights, tokens_M, (ids) => {
+    const rows = tf.cast(embedding(weights(tokenEmbedding), ids, config.paddingRow), "float32");
+    return config.embeddingScale === null ? rows : tf.mul(rows, tf.scalar(config.embeddingScale));
+  });
   for (let layer = 0; layer < config.layers.length; layer++) {
     x_MD = checkpointed(x_MD, (in_MD) => decoderLayer(pass, layer, in_MD));
   }
@@ -64,15 +66,21 @@ function decoderLayer(pass: Pass, layer: number, x_MD: tf.Tensor): tf.Tensor {
   const names = layerModules(layer);
   const attended_MD = attend(pass, layer, names, norm(pass, names.attentionNorm, x_MD));
   const residual = (x: tf.Tensor): tf.Tensor => dropped(pass.dropout, "residual", x);
-  const mid_MD = tf.add(
-    x_MD,
+  const mid_MD = joined(
+    pass.weights,
+    layer,
+    "attention",
     residual(config.sandwichNorms ? norm(pass, names.postAttentionNorm, attended_MD) : attended_MD),
+    (output_MD) => tf.add(x_MD, output_MD),
   );
   const mlpNorm = config.sandwichNorms ? names.preMlpNorm : names.postAttentionNorm;
   const fed_MD = mlp(pass, names, norm(pass, mlpNorm, mid_MD));
-  return tf.add(
-    mid_MD,
+  return joined(
+    pass.weights,
+    layer,
+    "feedForward",
     residual(config.sandwichNorms ? norm(pass, names.postMlpNorm, fed_MD) : fed_MD),
+    (output_MD) => tf.add(mid_MD, output_MD),
   );
 }
 

@@ -28,4 +28,8 @@ export const distilbert: ModelFacts = {
     classifier: { keys: ["seq_classif_dropout"], rate: 0.2 },
   },
   adapterTargets: [],
+  bottlenecks: {
+    attention: "distilbert.transformer.layer.*.attention_adapters",
+    feedForward: "distilbert.transformer.layer.*.output_adapters",
+  },
 };

@@ -1,7 +1,7 @@
 // Shape legend: B batch, T tokens, M = B*T, D model width, L labels.
 import * as tf from "@tensorflow/tfjs-core";
 import { encoderHiddenStates } from "#lib/models/encoder/forward";
-import { dropped, firstTokens, linear, positionEmbeddings } from "#lib/models/layers";
+import { dropped, firstTokens, linear, positionEmbeddings, tokenVectors } from "#lib/models/layers";
 import type { Dropout, ModelInputs, Weights } from "#lib/models/model";
 import { embedding } from "#lib/ops/index";
 import type { DistilBertConfig } from "./config.js";
@@ -16,7 +16,9 @@ export function distilBertHiddenStates(
 ): tf.Tensor3D {
   const [b, t] = inputs.tokens.shape;
   const tokens_M = tf.reshape(inputs.tokens, [b * t]) as tf.Tensor1D;
-  const found_MD = embedding(weights(distilbert.tokenEmbedding), tokens_M, config.paddingRow);
+  const found_MD = tokenVectors(weights, tokens_M, (ids_M) =>
+    embedding(weights(distilbert.tokenEmbedding), ids_M, config.paddingRow),
+  );
   const words_BTD = tf.cast(tf.reshape(found_MD, [b, t, config.hiddenSize]), "float32");
   const places = positionEmbeddings(weights(positions), t, inputs.positions);
   return encoderHiddenStates(config, weights, inputs, embeddingNorm, tf.add(words_BTD, places));

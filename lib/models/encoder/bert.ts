@@ -1,7 +1,7 @@
 // Shape legend: B batch, T tokens, M = B*T, D model width.
 import * as tf from "@tensorflow/tfjs-core";
 import { ConfigReader } from "#lib/models/config-reader";
-import { positionEmbeddings } from "#lib/models/layers";
+import { positionEmbeddings, tokenVectors } from "#lib/models/layers";
 import type { ModelFacts } from "#lib/models/model-facts";
 import type { ModelInputs, WeightSpec, Weights } from "#lib/models/model";
 import { embedding } from "#lib/ops/index";
@@ -103,16 +103,19 @@ export function bertHiddenStates(
 ): tf.Tensor3D {
   const [b, t] = inputs.tokens.shape;
   const names = embeddingNames(config.facts);
-  const rows = (table: tf.Tensor, ids: tf.Tensor2D, paddingRow: number | null): tf.Tensor => {
-    const found = embedding(table, tf.reshape(ids, [b * t]) as tf.Tensor1D, paddingRow);
-    return tf.cast(tf.reshape(found, [b, t, config.hiddenSize]), "float32");
-  };
-  const words_BTD = rows(weights(names.words), inputs.tokens, config.paddingRow);
+  const flat = (ids: tf.Tensor2D): tf.Tensor1D => tf.reshape(ids, [b * t]) as tf.Tensor1D;
+  const rows = (found_MD: tf.Tensor): tf.Tensor =>
+    tf.cast(tf.reshape(found_MD, [b, t, config.hiddenSize]), "float32");
+  const words_BTD = rows(
+    tokenVectors(weights, flat(inputs.tokens), (ids_M) =>
+      embedding(weights(names.words), ids_M, config.paddingRow),
+    ),
+  );
   const typeTable = weights(names.types);
   const types =
     inputs.tokenTypes === undefined
       ? tf.slice(typeTable, [0, 0], [1, config.hiddenSize])
-      : rows(typeTable, inputs.tokenTypes, null);
+      : rows(embedding(typeTable, flat(inputs.tokenTypes), null));
   const { ids, offset, paddingRow } = positions;
   const places = positionEmbeddings(weights(names.positions), t, ids, offset, paddingRow);
   const sum_BTD = tf.add(tf.add(words_BTD, types), places);

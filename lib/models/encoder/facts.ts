@@ -22,5 +22,9 @@ export const encoderFacts = ({
     classifier: { keys: ["classifier_dropout", "hidden_dropout_prob"], rate: 0.1 },
   },
   adapterTargets: ["query", "value"],
+  bottlenecks: {
+    attention: `${own.modelType}.encoder.layer.*.attention.output`,
+    feedForward: `${own.modelType}.encoder.layer.*.output`,
+  },
   ...own,
 });

@@ -1,7 +1,7 @@
 // Shape legend: B batch, T tokens, M = B*T, D model width, N heads, H head width.
 import * as tf from "@tensorflow/tfjs-core";
 import { type Activation, activate } from "#lib/models/activation";
-import { attentionOf, dropped, linear } from "#lib/models/layers";
+import { attentionOf, dropped, joined, linear } from "#lib/models/layers";
 import type { ModelInputs, Weights } from "#lib/models/model";
 import { checkpointed, layerNorm } from "#lib/ops/index";
 
@@ -58,10 +58,14 @@ export function encoderHiddenStates(
       const mixed_BTNH = attention(layer, q, k, v, { scale: 1 / Math.sqrt(d / n), causal: false });
       const output_MD = linear(weights, names.output, tf.reshape(mixed_BTNH, [b * t, d]), true);
       const mixed_MD = config.dropsAttentionOutput ? residual(output_MD) : output_MD;
-      const attended_MD = norm(names.attentionNorm, tf.add(mixed_MD, in_MD));
+      const attended_MD = joined(weights, layer, "attention", mixed_MD, (y_MD) =>
+        norm(names.attentionNorm, tf.add(y_MD, in_MD)),
+      );
       const up_MF = activate(config.activation, linear(weights, names.up, attended_MD, true));
       const down_MD = residual(linear(weights, names.down, up_MF, true));
-      return norm(names.mlpNorm, tf.add(down_MD, attended_MD));
+      return joined(weights, layer, "feedForward", down_MD, (y_MD) =>
+        norm(names.mlpNorm, tf.add(y_MD, attended_MD)),
+      );
     });
   });
   return tf.reshape(x_MD, [b, t, d]);

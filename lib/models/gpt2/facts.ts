@@ -26,5 +26,9 @@ export const gpt2: ModelFacts = {
     residual: { keys: ["resid_pdrop"], rate: 0.1 },
   },
   adapterTargets: ["c_attn"],
+  bottlenecks: {
+    attention: "transformer.h.*.attention_adapters",
+    feedForward: "transformer.h.*.output_adapters",
+  },
   inputMajorPrefix: "transformer.",
 };

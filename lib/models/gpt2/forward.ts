@@ -1,7 +1,14 @@
 // Shape legend: B batch, T tokens, M = B*T, D model width, N heads, H head width.
 import * as tf from "@tensorflow/tfjs-core";
 import { activate } from "#lib/models/activation";
-import { attentionOf, conv1d, dropped, positionEmbeddings } from "#lib/models/layers";
+import {
+  attentionOf,
+  conv1d,
+  dropped,
+  joined,
+  positionEmbeddings,
+  tokenVectors,
+} from "#lib/models/layers";
 import type { ModelInputs, Weights } from "#lib/models/model";
 import { checkpointed, embedding, layerNorm } from "#lib/ops/index";
 import type { Gpt2Config } from "./config.js";
@@ -29,10 +36,16 @@ export function gpt2HiddenStates(
     const names = layerModules(layer);
     x_MD = checkpointed(x_MD, (in_MD) => {
       const attentionIn_MD = norm(names.attentionNorm, in_MD);
-      const mid_MD = tf.add(in_MD, attend(config, weights, inputs, layer, names, attentionIn_MD));
+      const attended_MD = attend(config, weights, inputs, layer, names, attentionIn_MD);
+      const mid_MD = joined(weights, layer, "attention", attended_MD, (output_MD) =>
+        tf.add(in_MD, output_MD),
+      );
       const up_MF = conv1d(weights, names.up, norm(names.mlpNorm, mid_MD));
       const down_MD = conv1d(weights, names.down, activate(config.activation, up_MF));
-      return tf.add(mid_MD, dropped(inputs.dropout, "residual", down_MD));
+      const fed_MD = dropped(inputs.dropout, "residual", down_MD);
+      return joined(weights, layer, "feedForward", fed_MD, (output_MD) =>
+        tf.add(mid_MD, output_MD),
+      );
     });
   }
   return tf.reshape(norm(finalNorm, x_MD), [b, t, d]);
@@ -41,14 +54,17 @@ export function gpt2HiddenStates(
 function embed(weights: Weights, inputs: ModelInputs): tf.Tensor {
   const [b, t] = inputs.tokens.shape;
   const table = weights(gpt2.tokenEmbedding);
-  const rows = (ids: tf.Tensor2D): tf.Tensor => {
-    const found = embedding(table, tf.reshape(ids, [b * t]) as tf.Tensor1D, null);
-    return tf.reshape(tf.cast(found, "float32"), [b, t, table.shape[1] as number]);
-  };
+  const lookUp = (ids_M: tf.Tensor1D): tf.Tensor =>
+    tf.cast(embedding(table, ids_M, null), "float32");
+  const flat = (ids: tf.Tensor2D): tf.Tensor1D => tf.reshape(ids, [b * t]) as tf.Tensor1D;
+  const rows = (found_MD: tf.Tensor): tf.Tensor =>
+    tf.reshape(found_MD, [b, t, table.shape[1] as number]);
+  const words_BTD = rows(tokenVectors(weights, flat(inputs.tokens), lookUp));
   const positions = positionEmbeddings(weights(positionsName), t, inputs.positions);
-  const tokens_BTD = tf.add(rows(inputs.tokens), tf.cast(positions, "float32"));
+  const tokens_BTD = tf.add(words_BTD, tf.cast(positions, "float32"));
   // GPT-2 has no table of types: it looks them up among the words.
-  return inputs.tokenTypes === undefined ? tokens_BTD : tf.add(tokens_BTD, rows(inputs.tokenTypes));
+  if (inputs.tokenTypes === undefined) return tokens_BTD;
+  return tf.add(tokens_BTD, rows(lookUp(flat(inputs.tokenTypes))));
 }
 
 function attend(

@@ -2,8 +2,10 @@ import type * as tf from "@tensorflow/tfjs-core";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ParametersJob } from "#lib/core/job";
 import { parametersNames } from "#lib/parameters/index";
-import type { Dropout, Weights } from "#lib/models/index";
+import type { Dropout, Model, Weights } from "#lib/models/index";
+import { adapter } from "./adapter.js";
 import { lora } from "./lora.js";
+import { prompt } from "./prompt.js";
 
 /** How a model sees what a run trains, where that is more than weights of its own. */
 export interface TracedParameters {
@@ -16,6 +18,8 @@ export interface TracedParameters {
    * @param dropout absent outside of training
    */
   weightsFrom(found: (name: string) => tf.Tensor, dropout?: Dropout): Weights;
+  /** The model, where its pass is another one by more than its weights. */
+  modelFrom?<M extends Model>(model: M): M;
   /**
    * To be called after a forward pass was traced.
    * @throws LockstepError for what the pass did not use
@@ -28,7 +32,9 @@ type TraceParameters = (job: ParametersJob) => TracedParameters;
 
 /** The kinds whose forward pass is another one, one a line. */
 export const tracedParameters: Readonly<Record<string, TraceParameters>> = {
+  adapter,
   lora,
+  prompt,
 };
 
 const plain: TracedParameters = {

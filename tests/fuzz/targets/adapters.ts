@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { openAddedTensors, readAdapterBase } from "#lib/checkpoint/adapter-kind";
 import { ModelWeights } from "#lib/checkpoint/index";
 import {
   AdapterDirectory,
@@ -32,6 +33,7 @@ async function readAdapter(directory: string, base: BaseModel): Promise<void> {
     for (const { path } of adapter.modules) {
       await adapter.readPart(path, "A");
       await adapter.readPart(path, "B");
+      if (adapter.config.use_dora) await adapter.readPart(path, "magnitude");
     }
     const { config } = adapter;
     checkPatterns(config);
@@ -63,7 +65,46 @@ const adapterFile = (
   },
 });
 
+/** Tensors beside a base model's weights: virtual tokens of peft, bottlenecks of AdapterHub's library. */
+const besideFile = (
+  name: string,
+  { of, file, weights }: { readonly of: string; readonly file: string; readonly weights: string },
+): Target => ({
+  name,
+  share: 1,
+  async open(folder) {
+    copyFixture(fixture("methods", of), folder, ["adapter_config.json", weights]);
+    const base = {
+      ...{ vocabSize: 128, width: 48, numLayers: 2 },
+      bottlenecks: adapterFacts({ model_type: "gpt2" }).bottlenecks,
+    };
+    return {
+      kind: "bytes",
+      form: file === weights ? "bytes" : "json",
+      corpus: [readFixture("methods", of, file)],
+      words: ["PROMPT_TUNING", "swish", "lockstep"],
+      read: inFile(join(folder, file), async () => {
+        await readAdapterBase(folder);
+        const added = await openAddedTensors(folder);
+        if (added === undefined) return;
+        await closing(added, async () => {
+          added.jobFor(base);
+          for (const tensor of added.added) await added.readAdded(tensor.name);
+          for (const weight of added.savedWeights) await added.readSaved(weight);
+        });
+      }),
+    };
+  },
+});
+
+const prompts = { of: "prompt-gpt2", weights: "adapter_model.safetensors" };
+const bottlenecks = { of: "bottleneck-gpt2", weights: "adapter.safetensors" };
+
 export const targets: readonly Target[] = [
+  besideFile("adapters/prompt-config", { ...prompts, file: "adapter_config.json" }),
+  besideFile("adapters/prompt-weights", { ...prompts, file: prompts.weights }),
+  besideFile("adapters/bottleneck-config", { ...bottlenecks, file: "adapter_config.json" }),
+  besideFile("adapters/bottleneck-weights", { ...bottlenecks, file: bottlenecks.weights }),
   adapterFile("adapters/config", "adapter_config.json", "json", 3),
   adapterFile("adapters/weights", "adapter_model.safetensors", "bytes", 1),
 ];

@@ -1,0 +1,67 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { type Resolution, resolveConfig } from "#lib/config/resolve";
+import { parseConfigText } from "#lib/config/yaml-file";
+import { isLockstepError } from "#lib/core/errors/index";
+
+/** A minimal job with these keys; JSON is YAML. */
+const resolve = (keys: Readonly<Record<string, unknown>>): Resolution =>
+  resolveText(JSON.stringify({ model_name_or_path: "m", dataset: "sotu", ...keys }));
+
+const resolveText = (text: string): Resolution =>
+  resolveConfig(parseConfigText(text, "job.yaml"), new Map(), { cpuCount: 8 });
+
+function failure(action: () => unknown): string {
+  try {
+    action();
+  } catch (error) {
+    if (isLockstepError(error)) return `${error.code}: ${error.message}`;
+    throw error;
+  }
+  assert.fail("no error");
+}
+
+test("QLoRA is read under the names of LLaMA-Factory, axolotl, TRL and transformers", () => {
+  const keys = (config: Resolution["config"]): unknown[] => [
+    ...[config.use_peft, config.load_in_4bit],
+    ...[config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant],
+  ];
+  const double = [true, true, "nf4", true];
+  const example = readFileSync("tests/fixtures/configs/llamafactory_qlora_sft.yaml", "utf8");
+  assert.deepEqual(keys(resolveText(example).config), double);
+  const ofLlamaFactory = { stage: "sft", finetuning_type: "lora", quantization_bit: 4 };
+  // Its default quantises the scales too, and so does axolotl's QLoRA; transformers' does not.
+  assert.deepEqual(keys(resolve(ofLlamaFactory).config), double);
+  const plain = { ...ofLlamaFactory, double_quantization: false };
+  assert.deepEqual(keys(resolve(plain).config), [true, true, "nf4", false]);
+  assert.deepEqual(keys(resolve({ adapter: "qlora", load_in_4bit: true }).config), double);
+  assert.deepEqual(keys(resolve({ adapter: "qlora" }).config), double);
+  const trl = { use_peft: true, load_in_4bit: true, bnb_4bit_quant_type: "nf4" };
+  assert.deepEqual(keys(resolve(trl).config), [true, true, "nf4", false]);
+  assert.deepEqual(keys(resolve({ ...trl, use_bnb_nested_quant: true }).config), double);
+});
+
+test("what is not computed of quantisation is refused by name", () => {
+  const message = (values: object) =>
+    failure(() => resolve({ use_peft: true, load_in_4bit: true, ...values }));
+  assert.match(message({ bnb_4bit_quant_type: "fp4" }), /^E_CONFIG_INVALID: bnb_4bit_quant_type/);
+  assert.match(message({ load_in_8bit: true }), /^E_CONFIG_UNSUPPORTED: load_in_8bit: true/);
+  assert.match(message({ quantization_bit: 8 }), /^E_CONFIG_UNSUPPORTED: quantization_bit: 8/);
+  assert.match(
+    message({ quantization_method: "hqq" }),
+    /^E_CONFIG_UNSUPPORTED: quantization_method: "hqq"/,
+  );
+  assert.match(
+    message({ bnb_config_kwargs: { bnb_4bit_quant_type: "fp4" } }),
+    /^E_CONFIG_UNSUPPORTED: bnb_config_kwargs/,
+  );
+  assert.match(
+    failure(() => resolve({ adapter: "qlora", load_in_4bit: false })),
+    /^E_CONFIG_CONFLICT: .*adapter and load_in_4bit/,
+  );
+  assert.match(
+    failure(() => resolve({ load_in_4bit: true })),
+    /^E_CONFIG_MISSING_KEY: .*use_peft.*load_in_4bit .* is an option of LoRA/,
+  );
+});
