@@ -4,21 +4,28 @@ import type { FloatDtype } from "#lib/core/dtype";
 import { bytesPerElement } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import { expandHome } from "#lib/core/home-path";
+import { inClaimedDirectory } from "#run/claimed-directory";
+import { detailOnStandardError } from "#run/model-directory";
 
 /** `lockstep import-gguf`. Returns the exit code; errors of the catalogue are thrown. */
 export async function importGgufCommand(args: string[]): Promise<number> {
   const { file, directory, dtype, overwrite } = parse(args);
   const startedAt = performance.now();
   const isTerminal = process.stderr.isTTY;
-  const { numParameters } = await importGguf(
-    file,
+  const { numParameters } = await inClaimedDirectory(
     directory,
-    ({ parametersDone, numParameters: total }) => {
-      if (isTerminal) {
-        process.stderr.write(`\rWriting weights: ${Math.floor((100 * parametersDone) / total)} %`);
-      }
-    },
-    { dtype, overwrite },
+    () =>
+      importGguf(
+        file,
+        directory,
+        ({ parametersDone, numParameters: total }) => {
+          if (!isTerminal) return;
+          const percent = Math.floor((100 * parametersDone) / total);
+          process.stderr.write(`\rWriting weights: ${percent} %`);
+        },
+        { dtype, overwrite },
+      ),
+    { overwrite, onWaiting: detailOnStandardError },
   );
   if (isTerminal) process.stderr.write("\n");
   const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);

@@ -41,6 +41,10 @@ const commands: Readonly<Record<CommandName, Command>> = {
     summary: "ADAPTER_DIR OUT_DIR: add a LoRA adapter into its base model",
     load: async () => (await import("./merge-adapter.js")).mergeAdapterCommand,
   },
+  export: {
+    summary: "MODEL --output-dir DIR: write a model, or an adapter merged into its base",
+    load: async () => (await import("./export.js")).exportCommand,
+  },
   push: {
     summary: "DIR ID: upload a finished run's directory to the Hugging Face Hub",
     load: async () => (await import("./push.js")).pushCommand,
@@ -56,6 +60,10 @@ const commands: Readonly<Record<CommandName, Command>> = {
   "verify-model": {
     summary: "DIR: compare a model's numbers with those of transformers",
     load: async () => (await import("./verify-model.js")).verifyModelCommand,
+  },
+  recipes: {
+    summary: "list configurations to begin with; copy NAME FILE hands one over",
+    load: async () => (await import("./recipes.js")).recipesCommand,
   },
   data: {
     summary: "preview CONFIG.yaml: show rows as they are learnt",
@@ -89,7 +97,9 @@ const configCommands: ReadonlySet<string> = new Set([
 ]);
 
 /** Commands that load the engine and whose result is on standard output. */
-const textCommands: ReadonlySet<string> = new Set(["generate", "classify", "verify-model"]);
+const textCommands: ReadonlySet<string> = new Set([
+  ...["generate", "classify", "verify-model", "export", "merge-adapter"],
+]);
 
 /** Commands that have something to do when SIGUSR1 or SIGUSR2 comes, or say that it is another's. */
 const savingCommands: ReadonlySet<CommandName> = new Set(["train", "coordinator", "worker"]);

@@ -58,13 +58,35 @@ and writes a Hugging Face model directory that transformers and Lockstep load.
   "merge-adapter": `Usage: lockstep merge-adapter ADAPTER_DIR OUT_DIR [--base MODEL] [--dtype float32|bfloat16|float16]
 
 Writes a model directory with the adapter added into the weights of its base model: W + scale B A.
-ADAPTER_DIR and MODEL are directories, or ids of the Hugging Face Hub.
+ADAPTER_DIR and MODEL are directories, or ids of the Hugging Face Hub. It is \`lockstep export ADAPTER_DIR
+--output-dir OUT_DIR\`.
 
-  --base MODEL   the base model, where it is not the one that adapter_config.json names
-  --dtype TYPE   of the written weights, default that of the base model's files
-  --load-in-4bit base weights are taken through 4 bits first (nf4), as QLoRA trained beside them;
-                 without it an adapter of QLoRA is added into the base as it is stored
-  --bnb-4bit-use-double-quant  with scales in 8 bits, where training had them so
+  --base MODEL                the base model, where it is not the one that adapter_config.json names
+  --dtype TYPE                of the written weights, default that of the base model's files
+  --load-in-4bit              base weights are taken through 4 bits first (nf4), as QLoRA trained beside them;
+                              without it an adapter of QLoRA is added into the base as it is stored
+  --bnb-4bit-use-double-quant with scales in 8 bits, where training had them so
+  --max-logit-difference D    see \`lockstep export --help\`
+`,
+  export: `Usage: lockstep export MODEL --output-dir DIR [--format safetensors|gguf] [options]
+
+Writes a model into a directory of its own. MODEL is a directory, of a model or of an adapter, or the id
+of one of the Hugging Face Hub. An adapter is merged into its base model in float32 and rounded once; the largest
+difference of a logit between the two, over a few fixed prompts, is printed, and refused where it is too large.
+
+  --format safetensors        a Hugging Face directory, the default
+  --format gguf               model.gguf for llama.cpp, with tokenizer, chat template and stop tokens; of GPT-2,
+                              Llama, Mistral, Qwen2, Qwen3, Gemma 2 and 3 and Phi-3
+  --dtype TYPE                of the weights: float32, float16, bfloat16, in GGUF also q8_0; default that of
+                              the model's files
+  --max-shard-size SIZE       weights beyond it go into several files, default 5GB
+  --max-logit-difference D    part of the largest logit by which a merged adapter may differ; default 1e-4 in
+                              float32, 0.02 in float16, 0.1 in bfloat16 and q8_0; none: do not compare
+  --load-in-4bit              base weights are taken through 4 bits first (nf4), as QLoRA trained beside them;
+                              without it an adapter of QLoRA is added into the base as it is stored
+  --bnb-4bit-use-double-quant with scales in 8 bits, where training had them so
+  --base MODEL                base model of an adapter, where it is not the one that it names
+  --revision REV              branch, tag or commit of a model of the hub, default main
 `,
   generate: `Usage: lockstep generate MODEL --prompt TEXT [--prompt TEXT ...] [options]
 
@@ -142,6 +164,11 @@ and how long the examples are. Neither weights nor the engine are loaded, and no
   --json          one JSON object a row, a row that cannot be used, and for the figures
 
 Exit code 1 where a run would refuse the data.
+`,
+  recipes: `Usage: lockstep recipes [copy NAME FILE]
+
+Lists the configurations of examples/, one a method, which run as they are on two cores; or copies one into a
+new file.
 `,
   device: `Usage: lockstep device [--json] [--use-cpu] [--threads N]
 

@@ -17,14 +17,13 @@ import { join } from "node:path";
 import { isRecord } from "#lib/checkpoint/file-reader";
 import { bootId, type ProcessIdentity, thisProcess } from "#lib/core/process-identity";
 
-/**
- * Who owns an output directory, kept in a folder of it:
+/*
+ * Who owns an output directory, kept in a folder of it (claimFolder):
  * - `lock`: an empty file; where the file system has locks, the owner holds one on it, which the kernel
  *   drops with the process.
  * - `epoch-N.json`: the N-th owner's record. Making the next one is the claim: of several processes one can.
  *   The owner rewrites its own every few seconds, and nobody else's; once there is a higher one, it has lost.
  */
-export const claimFolder = ".lockstep-claim";
 
 /** What an owner tells of itself. */
 export interface ClaimRecord extends ProcessIdentity {

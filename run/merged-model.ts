@@ -6,6 +6,7 @@ import {
   type AdapterFacts,
   classifierHeads,
   classifierConfigFileName,
+  completeLoraConfig,
   headTieOf,
   mergedTensors,
   type MergeOptions,
@@ -13,12 +14,14 @@ import {
 } from "#lib/checkpoint/peft/index";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
+import type { ParametersJob } from "#lib/core/job";
 import {
   type ClassifierCheckpoint,
   classifierCheckpoint,
   knownLabels,
 } from "#lib/models/classifier-checkpoint";
 import { adapterFacts, isTied, tiedEmbeddingName } from "#lib/models/facts";
+import { layOutAdapter } from "#lib/parameters/lora-layout";
 import { readClassifierConfig } from "./classifier-config.js";
 import { readModelConfig } from "./model-directory.js";
 import type { ModelPlace } from "./model-place.js";
@@ -26,6 +29,16 @@ import { openModelWeights } from "./model-weights.js";
 import { modelWeights } from "./starting-model.js";
 
 type Json = Readonly<Record<string, unknown>>;
+
+/** A base model with its adapter beside it. */
+export interface UnmergedModel {
+  /** What an engine has to know of the adapter. */
+  readonly job: ParametersJob;
+  /** Tensors of the adapter that are no weights of the model. */
+  readonly added: readonly { readonly name: string; readonly shape: readonly number[] }[];
+  /** A weight of the model before the adapter is added, or one of `added`, float32. */
+  readonly read: (name: string) => Promise<Float32Array>;
+}
 
 /** A base model with its adapter in it, weight by weight as they are read: no copy lies anywhere. */
 interface MergedModel {
@@ -37,6 +50,8 @@ interface MergedModel {
   /** Type in which the base is stored. */
   readonly dtype: FloatDtype;
   readonly numModules: number;
+  /** The base with the adapter beside it, as it was trained. */
+  readonly unmerged: UnmergedModel;
   /** About keys of adapter_config.json that nobody knows. */
   readonly warnings: readonly string[];
   readonly close: () => Promise<void>;
@@ -89,6 +104,7 @@ export async function openMergedModel(
       tensors,
       dtype: weights.dtype(),
       numModules: adapter.modules.length,
+      unmerged: unmergedModel(adapter, { facts, weights: tensors }),
       warnings: adapter.warnings,
       close,
     };
@@ -96,6 +112,22 @@ export async function openMergedModel(
     await close();
     throw error;
   }
+}
+
+function unmergedModel(
+  adapter: AdapterDirectory,
+  model: { readonly facts: AdapterFacts; readonly weights: ReturnType<typeof mergedTensors> },
+): UnmergedModel {
+  const { trained, job } = layOutAdapter(completeLoraConfig(adapter.config, model), model, {
+    wireDtype: "float32",
+    frozenDtype: "float32",
+  });
+  const ofModel = new Map(model.weights.map((tensor) => [tensor.name, tensor]));
+  return {
+    job,
+    added: trained.tensors.filter(({ name }) => !ofModel.has(name)),
+    read: (name) => ofModel.get(name)?.readUnmerged() ?? adapter.readSaved(name),
+  };
 }
 
 /** peft's own word for it, or else what is saved whole. */

@@ -2,11 +2,11 @@ import { access, constants, mkdir, realpath, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { explainWriteError } from "#lib/checkpoint/atomic-save";
+import { claimFolder } from "#lib/checkpoint/claim-folder";
 import { guardWrites } from "#lib/checkpoint/write-guard";
 import { LockstepError } from "#lib/core/errors/index";
 import { bootId, stateOf } from "#lib/core/process-identity";
 import {
-  claimFolder,
   type ClaimRecord,
   type FileLock,
   type FoundClaim,

@@ -1,6 +1,10 @@
 export { saveAtomically, saveFilesAtomically } from "./atomic-save.js";
 export { verifyChecksums, writeChecksums } from "./checksums.js";
+export { preTokenizerName } from "./gguf/byte-level.js";
 export { importGguf } from "./gguf/import.js";
+export { tensorTypes } from "./gguf/tensor-types.js";
+export { tokenType } from "./gguf/vocabulary.js";
+export { type GgufMetadataValue, writeGguf } from "./gguf/writer.js";
 export {
   type ModelDirectoryOptions,
   type ModelTensor,

@@ -1,4 +1,4 @@
-import { type FileHandle, open } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import { LockstepError } from "#lib/core/errors/index";
 import {
   headerLengthBytes,
@@ -6,6 +6,7 @@ import {
   type StoredDtype,
   type TensorEntry,
 } from "./safetensors-header.js";
+import { writeAll } from "./write-all.js";
 
 /** A tensor's bytes in one piece, or in consecutive pieces that may reuse one buffer. */
 type TensorBytes = Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
@@ -108,18 +109,4 @@ function encodeHeader(
   header.writeBigUInt64LE(BigInt(paddedBytes), 0);
   json.copy(header, headerLengthBytes);
   return header;
-}
-
-async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<number> {
-  let done = 0;
-  while (done < bytes.byteLength) {
-    const { bytesWritten } = await handle.write(
-      bytes,
-      done,
-      Math.min(bytes.byteLength - done, 1024 * 1024 * 1024),
-      position + done,
-    );
-    done += bytesWritten;
-  }
-  return position + done;
 }

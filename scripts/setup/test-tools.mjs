@@ -7,6 +7,7 @@ import { SetupError, say, warn } from "./console.mjs";
 import { goInstall } from "./go.mjs";
 import { installKubernetesSchemas } from "./kubernetes-schemas.mjs";
 import { installNodes, nodeNames } from "./node-releases.mjs";
+import { installLlamaCpp } from "./llama-cpp.mjs";
 import { installPrometheus } from "./prometheus.mjs";
 
 const TOOL_NAMES = [
@@ -16,6 +17,7 @@ const TOOL_NAMES = [
   "kustomize",
   "kubernetesSchemas",
   "chromium",
+  "llamaCpp",
   ...nodeNames,
 ];
 
@@ -48,6 +50,7 @@ export async function installTestTools(root, cacheDir) {
   );
   await attempt(["kubernetesSchemas"], () => installKubernetesSchemas(cacheDir));
   await attempt(["chromium"], () => installChromium());
+  await attempt(["llamaCpp"], () => installLlamaCpp(cacheDir));
   await attempt(nodeNames, () => installNodes(cacheDir));
   writeList(listFile, tools);
   if (missing.length === 0) return say("test tools are in place");

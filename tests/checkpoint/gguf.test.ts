@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { halfSplitRow } from "#lib/checkpoint/gguf/decode";
 import { llama3Divisor } from "#lib/checkpoint/gguf/rope";
-import { importGguf, ModelWeights, SafetensorsFile } from "#lib/checkpoint/index";
+import { importGguf, ModelWeights, preTokenizerName, SafetensorsFile } from "#lib/checkpoint/index";
 import { bfloat16ToFloat32, float32ToBfloat16 } from "#lib/core/bf16";
 import { loadTokenizer } from "#lib/data/index";
 import { fixture, rejectsWith, temporaryDirectory } from "./support.js";
@@ -112,4 +112,25 @@ test("a directory that is not empty is kept, unless it may be overwritten", asyn
   await importGguf(tiny, directory, undefined, { overwrite: true });
   assert.equal(await readFile(join(directory, "mine.txt"), "utf8"), "mine");
   await (await ModelWeights.open(directory)).close();
+});
+
+test("pre-tokenizers of the hub's files have the names that llama.cpp gives them", () => {
+  const bytes = (more: object) => ({ type: "ByteLevel", add_prefix_space: false, ...more });
+  const split = (digits: string) => ({
+    type: "Split",
+    pattern: {
+      Regex: `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|${digits}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`,
+    },
+    ...{ behavior: "Isolated", invert: false },
+  });
+  const sequence = (...pretokenizers: object[]) => ({ type: "Sequence", pretokenizers });
+  const plain = bytes({ trim_offsets: false, use_regex: false });
+  const digits = { type: "Digits", individual_digits: true };
+  assert.equal(preTokenizerName(bytes({ trim_offsets: true })), "gpt-2");
+  assert.equal(preTokenizerName(sequence(digits, bytes({ use_regex: true }))), "smollm");
+  assert.equal(preTokenizerName(sequence(split("\\p{N}"), plain)), "qwen2");
+  assert.equal(preTokenizerName(sequence(split("\\p{N}{1,3}"), plain)), "llama-bpe");
+  assert.equal(preTokenizerName(sequence(split("\\p{N}{1,2}"), plain)), undefined);
+  assert.equal(preTokenizerName({ ...bytes({}), add_prefix_space: true }), undefined);
+  assert.equal(preTokenizerName(null), undefined);
 });

@@ -16,7 +16,7 @@ import { join } from "node:path";
 import { after, before, mock, test } from "node:test";
 import { saveAtomically } from "#lib/checkpoint/index";
 import { isLockstepError, type LockstepError } from "#lib/core/errors/index";
-import { claimFolder } from "#run/claim-files";
+import { claimFolder } from "#lib/checkpoint/claim-folder";
 import { claimOutputDirectory } from "#run/output-directory";
 import { apart, Owner, withoutLocks } from "#tests/support/output-owner";
 

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
-import { claimFolder } from "#run/claim-files";
+import { claimFolder } from "#lib/checkpoint/claim-folder";
 import { namesOfRun } from "#tests/support/run-files";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 

@@ -94,6 +94,7 @@ const words: Readonly<Record<string, readonly string[]>> = {
   TEXT: ["One"],
   ADAPTER_DIR: ["runs/lora"],
   "merge-adapter DIR": ["merged"],
+  "export DIR": ["exported"],
   "import-gguf FILE": ["tiny.gguf"],
   "import-gguf DIR": ["imported"],
 };

@@ -1,5 +1,5 @@
 import { readdirSync } from "node:fs";
-import { claimFolder } from "#run/claim-files";
+import { claimFolder } from "#lib/checkpoint/claim-folder";
 
 /** Files and folders in an output directory, in order; but for the claim, of which each start makes another. */
 export const namesOfRun = (output: string): string[] =>

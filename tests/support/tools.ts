@@ -11,6 +11,7 @@ type ToolName =
   | "kustomize"
   | "kubernetesSchemas"
   | "chromium"
+  | "llamaCpp"
   | "node20"
   | "node22"
   | "node24";

@@ -1,3 +1,4 @@
+import { isRecord } from "#lib/checkpoint/file-reader";
 import type { GgufMetadata } from "./metadata.js";
 import { bosTemplate, type TokenizerParts, type Vocabulary } from "./vocabulary.js";
 
@@ -23,6 +24,27 @@ const preTokenizers: Readonly<Record<string, Readonly<Record<string, unknown>>>>
   llama3: llama3Split,
   qwen2: qwen2Split,
 });
+
+/**
+ * llama.cpp's name for a pre-tokenizer of tokenizer.json; undefined for one that is not here. Of names that
+ * stand for the same, the first.
+ */
+export function preTokenizerName(preTokenizer: unknown): string | undefined {
+  const form = JSON.stringify(formOf(preTokenizer));
+  const known = Object.entries(preTokenizers);
+  return known.find(([, each]) => JSON.stringify(formOf(each)) === form)?.[0];
+}
+
+/** What of a pre-tokenizer decides how texts are cut, with its defaults, in one order. */
+function formOf(preTokenizer: unknown): unknown {
+  if (!isRecord(preTokenizer)) return null;
+  const { type, pretokenizers, add_prefix_space, use_regex = true } = preTokenizer;
+  if (type === "ByteLevel") return [type, add_prefix_space, use_regex];
+  if (type === "Digits") return [type, preTokenizer["individual_digits"]];
+  if (type === "Sequence" && Array.isArray(pretokenizers)) return [type, pretokenizers.map(formOf)];
+  const { pattern, behavior, invert = false } = preTokenizer;
+  return [type, isRecord(pattern) ? pattern["Regex"] : null, behavior, invert];
+}
 
 function byteLevel(): Readonly<Record<string, unknown>> {
   return { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };

@@ -1,10 +1,8 @@
-import { readdir, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import {
-  explainWriteError,
-  saveAtomically,
-  saveFilesAtomically,
-} from "#lib/checkpoint/atomic-save";
+import { saveAtomically, saveFilesAtomically } from "#lib/checkpoint/atomic-save";
+import { isUnused } from "#lib/checkpoint/claim-folder";
 import { weightsFileName } from "#lib/checkpoint/model-weights";
 import { storedDtypeOf } from "#lib/checkpoint/safetensors-header";
 import { writeSafetensors } from "#lib/checkpoint/safetensors-writer";
@@ -49,26 +47,30 @@ export async function importGguf(
     const { hyperparameters, mappings } = await readLlama(gguf);
     const tokenizer = readTokenizer(gguf, hyperparameters.vocabSize);
     const numParameters = mappings.reduce((sum, { source }) => sum + elementsOf(source.shape), 0);
-    const isEmpty = await isEmptyOrMissing(directory);
+    const isEmpty = await isUnused(directory);
     if (!isEmpty && options.overwrite !== true) {
       throw new LockstepError("E_DIRECTORY_NOT_EMPTY", { directory });
     }
-    await (isEmpty ? saveAtomically : saveFilesAtomically)(directory, async (temporary) => {
-      const texts: Readonly<Record<string, string | undefined>> = {
-        "config.json": llamaConfigText(hyperparameters, tokenizer.ids, dtype),
-        "generation_config.json": generationConfigText(tokenizer.ids),
-        "tokenizer.json": `${JSON.stringify(tokenizer.tokenizer, null, 1)}\n`,
-        "tokenizer_config.json": `${JSON.stringify(tokenizer.tokenizerConfig, null, 2)}\n`,
-        "special_tokens_map.json": `${JSON.stringify(tokenizer.specialTokensMap, null, 2)}\n`,
-        "chat_template.jinja": tokenizer.chatTemplate,
-      };
-      for (const [name, text] of Object.entries(texts)) {
-        if (text !== undefined) await writeFile(join(temporary, name), text);
-      }
-      await writeWeights(gguf, join(temporary, weightsFileName), mappings, dtype, (progress) =>
-        onProgress({ ...progress, numParameters }),
-      );
-    });
+    // In a directory that is claimed the claim stays.
+    await (existsSync(directory) ? saveFilesAtomically : saveAtomically)(
+      directory,
+      async (temporary) => {
+        const texts: Readonly<Record<string, string | undefined>> = {
+          "config.json": llamaConfigText(hyperparameters, tokenizer.ids, dtype),
+          "generation_config.json": generationConfigText(tokenizer.ids),
+          "tokenizer.json": `${JSON.stringify(tokenizer.tokenizer, null, 1)}\n`,
+          "tokenizer_config.json": `${JSON.stringify(tokenizer.tokenizerConfig, null, 2)}\n`,
+          "special_tokens_map.json": `${JSON.stringify(tokenizer.specialTokensMap, null, 2)}\n`,
+          "chat_template.jinja": tokenizer.chatTemplate,
+        };
+        for (const [name, text] of Object.entries(texts)) {
+          if (text !== undefined) await writeFile(join(temporary, name), text);
+        }
+        await writeWeights(gguf, join(temporary, weightsFileName), mappings, dtype, (progress) =>
+          onProgress({ ...progress, numParameters }),
+        );
+      },
+    );
     return { numParameters };
   } finally {
     await gguf.close();
@@ -104,12 +106,3 @@ async function writeWeights(
 
 const elementsOf = (shape: readonly number[]): number =>
   shape.reduce((product, dim) => product * dim, 1);
-
-async function isEmptyOrMissing(directory: string): Promise<boolean> {
-  try {
-    return (await readdir(directory)).length === 0;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return true;
-    throw explainWriteError(error, directory);
-  }
-}

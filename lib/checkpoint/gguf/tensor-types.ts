@@ -1,4 +1,6 @@
+import { encodeElements } from "#lib/checkpoint/model-directory";
 import { bfloat16ToFloat32, float16ToFloat32 } from "#lib/core/bf16";
+import { encodeQ8_0 } from "./q8-0.js";
 
 /**
  * Storage forms of GGUF tensors, after ggml's `ggml-common.h`. A row is cut into blocks of
@@ -9,16 +11,27 @@ export interface TensorType {
   readonly blockElements: number;
   readonly blockBytes: number;
   readonly decode: (bytes: Uint8Array<ArrayBuffer>, output: Float32Array) => void;
+  /**
+   * Whole blocks of float32 as bytes, in pieces of which each is valid until the next is asked for; absent
+   * where a type is only read.
+   *
+   * @throws E_TENSOR_RANGE
+   */
+  readonly encode?: (values: Float32Array, tensor: string) => Iterable<Uint8Array>;
 }
 
 export const tensorTypes: Readonly<Record<string, TensorType>> = Object.freeze({
-  F32: { blockElements: 1, blockBytes: 4, decode: decodeFloat32 },
+  F32: {
+    ...{ blockElements: 1, blockBytes: 4, decode: decodeFloat32 },
+    encode: (values: Float32Array, tensor: string) => encodeElements(values, "float32", tensor),
+  },
   F16: {
     blockElements: 1,
     blockBytes: 2,
     decode: (bytes: Uint8Array<ArrayBuffer>, output: Float32Array) => {
       float16ToFloat32(halvesOf(bytes), output);
     },
+    encode: (values: Float32Array, tensor: string) => encodeElements(values, "float16", tensor),
   },
   BF16: {
     blockElements: 1,
@@ -26,8 +39,9 @@ export const tensorTypes: Readonly<Record<string, TensorType>> = Object.freeze({
     decode: (bytes: Uint8Array<ArrayBuffer>, output: Float32Array) => {
       bfloat16ToFloat32(halvesOf(bytes), output);
     },
+    encode: (values: Float32Array, tensor: string) => encodeElements(values, "bfloat16", tensor),
   },
-  Q8_0: { blockElements: 32, blockBytes: 34, decode: decodeQ8_0 },
+  Q8_0: { blockElements: 32, blockBytes: 34, decode: decodeQ8_0, encode: encodeQ8_0 },
   Q4_0: { blockElements: 32, blockBytes: 18, decode: decodeQ4_0 },
   Q4_1: { blockElements: 32, blockBytes: 20, decode: decodeQ4_1 },
 });
@@ -70,6 +84,13 @@ const typeNames: Readonly<Record<number, string>> = Object.freeze({
 
 export function tensorTypeName(code: number): string {
   return typeNames[code] ?? `type ${code}`;
+}
+
+/** The code of a type of tensorTypes. */
+export function tensorTypeCode(type: string): number {
+  const found = Object.entries(typeNames).find(([, name]) => name === type);
+  if (found === undefined) throw new RangeError(`ggml has no type ${type}`);
+  return Number(found[0]);
 }
 
 function halvesOf(bytes: Uint8Array<ArrayBuffer>): Uint16Array {

@@ -80,6 +80,12 @@ export function rescaleRows(
   }
 }
 
+/** A weight of a merged model. */
+interface MergedTensor extends ModelTensor {
+  /** The weight beside which the adapter's matrices are added, float32. */
+  readonly readUnmerged: () => Promise<Float32Array>;
+}
+
 /** A base model for its adapter: which of its weights count, and what the adapter puts beside them. */
 export interface MergeOptions {
   readonly facts: AdapterFacts;
@@ -102,7 +108,7 @@ export function mergedTensors(
   base: ModelWeights,
   adapter: AdapterDirectory,
   options: MergeOptions,
-): readonly ModelTensor[] {
+): readonly MergedTensor[] {
   const { facts, newWeights = [], copies = new Map(), isOfModel = () => true } = options;
   const { quantisation } = options;
   const ofBase = base
@@ -125,20 +131,20 @@ export function mergedTensors(
       problem,
     });
   }
-  return weights.map(({ name, shape }) => ({
-    name,
-    shape,
-    read: async () => {
+  return weights.map(({ name, shape }) => {
+    const isTransposed = isInputMajor(facts, name.replace(/\.weight$/, ""));
+    const readUnmerged = async (): Promise<Float32Array> => {
       if (saved.has(name)) return adapter.readSaved(name);
       const source = base.has(name) ? name : (copies.get(name) ?? name);
       const stored = await base.readFloat32(source);
-      const isTransposed = isInputMajor(facts, name.replace(/\.weight$/, ""));
-      const weight =
-        quantisation !== undefined && quantised.has(name)
-          ? asQuantised(quantisation, stored, shape, isTransposed)
-          : stored;
+      return quantisation !== undefined && quantised.has(name)
+        ? asQuantised(quantisation, stored, shape, isTransposed)
+        : stored;
+    };
+    const read = async (): Promise<Float32Array> => {
+      const weight = await readUnmerged();
       const module = moduleOf.get(name);
-      if (module === undefined) return weight;
+      if (saved.has(name) || module === undefined) return weight;
       const { path, rank } = module;
       addLowRank(weight, {
         a: await adapter.readPart(path, "A"),
@@ -149,6 +155,7 @@ export function mergedTensors(
         rescaleRows(weight, await adapter.readPart(path, "magnitude"), isTransposed);
       }
       return weight;
-    },
-  }));
+    };
+    return { name, shape, read, readUnmerged };
+  });
 }

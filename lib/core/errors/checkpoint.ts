@@ -136,6 +136,15 @@ export const checkpointErrors = {
     (d) => `The output directory ${d.directory} is not empty.`,
     "Choose another directory, or empty this one; import-gguf replaces a model's files in it with --overwrite.",
   ),
+  E_EXPORT_DIFFERENCE: entry<{ difference: number; logit: number; bound: number; dtype: string }>(
+    (d) =>
+      `The merged model in ${d.dtype} is not the adapter's: its logits differ by up to ${d.difference.toPrecision(3)}, where the largest one is ${d.logit.toPrecision(3)}; a part of ${d.bound} is allowed.`,
+    "Export in a wider type (--dtype float32), or allow more with --max-logit-difference. In float32 a difference means that base and adapter do not belong together: compare base_model_name_or_path and --base.",
+  ),
+  E_GGUF_EXPORT: entry<{ model: string; problem: string }>(
+    (d) => `${d.model} cannot be written as GGUF: ${d.problem}.`,
+    "Export it as safetensors (--format safetensors), which holds every model.",
+  ),
   E_GGUF_FORMAT: entry<{ file: string; offset: number; problem: string }>(
     (d) => `${d.file} is not a valid GGUF file: ${d.problem} (at byte ${d.offset}).`,
     "Download or copy the file again; a file that was cut off in transfer is the usual cause.",

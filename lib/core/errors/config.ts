@@ -8,6 +8,15 @@ export const configErrors = {
     (d) => `${d.file} is not valid YAML with one key a line: ${d.reason}`,
     "Correct the line named above; a configuration is a flat mapping such as `learning_rate: 1e-4`.",
   ),
+  E_RECIPE_UNKNOWN: entry<{ name: string; near: string | undefined; names: string }>(
+    (d) =>
+      `There is no recipe ${d.name}${d.near === undefined ? `; there are ${d.names}` : `; did you mean ${d.near}?`}`,
+    "`lockstep recipes` lists them.",
+  ),
+  E_FILE_EXISTS: entry<{ file: string }>(
+    (d) => `${d.file} is there already, and is not overwritten.`,
+    "Give another name, or remove the file.",
+  ),
   E_CONFIG_UNKNOWN_KEY: entry<{
     key: string;
     where: string;

@@ -1,0 +1,43 @@
+import { existsSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { recoverInterruptedSaves } from "#lib/checkpoint/atomic-save";
+import { claimFolder, isUnused } from "#lib/checkpoint/claim-folder";
+import { LockstepError } from "#lib/core/errors/index";
+import { claimOutputDirectory } from "./output-directory.js";
+
+interface ClaimedDirectoryOptions {
+  /** Whether a directory that holds something else may be written into. */
+  readonly overwrite: boolean;
+  /** Gets a line where another process has to be waited for. */
+  readonly onWaiting: (text: string) => void;
+}
+
+/**
+ * Does something with a directory that this process claims for it, as a run claims its output_dir; what
+ * interrupted saves left in there is removed first. Where the action fails and the directory is new, it goes again.
+ *
+ * @throws E_DIRECTORY_NOT_EMPTY, and what claimOutputDirectory and the action throw
+ */
+export async function inClaimedDirectory<T>(
+  directory: string,
+  action: () => Promise<T>,
+  { overwrite, onWaiting }: ClaimedDirectoryOptions,
+): Promise<T> {
+  const checkUnused = async (): Promise<void> => {
+    if (overwrite || (await isUnused(directory))) return;
+    throw new LockstepError("E_DIRECTORY_NOT_EMPTY", { directory });
+  };
+  const isNew = !existsSync(directory);
+  // A directory of somebody's own gets no claim.
+  if (!isNew && !existsSync(join(directory, claimFolder))) await checkUnused();
+  const claim = await claimOutputDirectory(directory, { onWaiting });
+  try {
+    await recoverInterruptedSaves(directory);
+    await checkUnused();
+    return await action();
+  } finally {
+    await claim.release();
+    if (isNew && (await isUnused(directory))) await rm(directory, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,141 @@
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { claimFolder } from "#lib/checkpoint/claim-folder";
+import { ModelWeights } from "#lib/checkpoint/index";
+import {
+  bfloat16ToFloat32,
+  float16ToFloat32,
+  float32ToBfloat16,
+  float32ToFloat16,
+} from "#lib/core/bf16";
+import { packageRoot } from "#lib/core/paths";
+import { claimOutputDirectory } from "#run/output-directory";
+import { lockstepCommand } from "#tests/support/lockstep-command";
+import { loraFixtureDirectory } from "#tests/support/lora-fixtures";
+import { modelFixtureDirectory } from "#tests/support/model-fixtures";
+import { writeTinyChatModel } from "#tests/support/named-models";
+
+let directory = "";
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), "lockstep-export-"));
+});
+after(() => rm(directory, { recursive: true, force: true }));
+
+const path = (...parts: string[]): string => join(directory, ...parts);
+const lockstep = (...args: string[]) => lockstepCommand(args, path("cache"));
+const exported = (model: string, target: string, ...args: string[]) =>
+  lockstep("export", model, "--output-dir", target, ...args);
+
+/** A type's rounding of float32, there and back. */
+const rounded = {
+  float32: (values: Float32Array) => values,
+  bfloat16: (values: Float32Array) =>
+    bfloat16ToFloat32(float32ToBfloat16(values), new Float32Array(values.length)),
+  float16: (values: Float32Array) =>
+    float16ToFloat32(float32ToFloat16(values), new Float32Array(values.length)),
+};
+
+test("a model in another type: rounded once, in shards, with its configuration and tokenizer", async () => {
+  const source = path("chat");
+  await writeTinyChatModel(source);
+  for (const dtype of ["float32", "bfloat16", "float16"] as const) {
+    const target = path(dtype);
+    const size = ["--max-shard-size", "20KB"];
+    const { code, stderr, lines } = await exported(source, target, "--dtype", dtype, ...size);
+    assert.equal(code, 0, stderr);
+    assert.match(lines.join("\n"), new RegExp(`^Wrote .*million parameters \\(${dtype}\\)`));
+    const names = await readdir(target);
+    assert.ok(names.filter((name) => /^model-\d+-of-\d+\.safetensors$/.test(name)).length > 1);
+    const config: unknown = JSON.parse(await readFile(join(target, "config.json"), "utf8"));
+    assert.equal((config as Record<string, unknown>)["dtype"], dtype);
+    for (const name of ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]) {
+      if (!existsSync(join(source, name))) continue;
+      assert.deepEqual(await readFile(join(target, name)), await readFile(join(source, name)));
+    }
+    const [before, written] = [await ModelWeights.open(source), await ModelWeights.open(target)];
+    assert.equal(written.dtype(), dtype);
+    assert.deepEqual(written.names(), before.names());
+    for (const name of before.names()) {
+      const expected = rounded[dtype](await before.readFloat32(name));
+      assert.deepEqual(await written.readFloat32(name), expected, name);
+    }
+    await before.close();
+    await written.close();
+  }
+});
+
+test("a merged adapter is compared with the adapter beside its base", async () => {
+  const base = ["--base", modelFixtureDirectory("gpt2")];
+  const adapter = loraFixtureDirectory("gpt2");
+  for (const name of ["gpt2", "gpt2-dora"]) {
+    const { code, stderr, lines } = await exported(
+      join(packageRoot, "tests/fixtures/lora", name),
+      path(`merged-${name}`),
+      ...[...base, "--dtype", "float32"],
+    );
+    assert.equal(code, 0, stderr);
+    const [, difference = "", largest = ""] =
+      /differ from the adapter's by up to (\S+); the largest is (\S+)\.$/.exec(lines.join("\n")) ??
+      [];
+    assert.ok(Number(difference) < 1e-5 * Number(largest), lines.join("\n"));
+  }
+  const strict = [...base, "--dtype", "bfloat16", "--max-logit-difference", "1e-6"];
+  const refused = await exported(adapter, path("refused"), ...strict);
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /E_EXPORT_DIFFERENCE: .* in bfloat16 is not the adapter's/);
+  assert.ok(!existsSync(path("refused")), "nothing is left");
+  const unseen = ["--dtype", "bfloat16", "--max-logit-difference", "none"];
+  const uncompared = await exported(adapter, path("uncompared"), ...base, ...unseen);
+  assert.equal(uncompared.code, 0, uncompared.stderr);
+  assert.doesNotMatch(uncompared.lines.join("\n"), /differ/);
+});
+
+test("export, merge-adapter and import-gguf claim their directory as a run does", async () => {
+  const model = modelFixtureDirectory("gpt2");
+  const target = path("claimed");
+  const commands = [
+    ["export", model, "--output-dir", target],
+    ["merge-adapter", loraFixtureDirectory("gpt2"), target, "--base", model],
+    ["import-gguf", join(packageRoot, "tests/fixtures/tiny-gguf/tiny.gguf"), target],
+  ];
+  const claim = await claimOutputDirectory(target);
+  for (const command of commands) {
+    const { code, stderr } = await lockstep(...command);
+    assert.equal(code, 1);
+    assert.match(stderr, /E_OUTPUT_DIR_IN_USE/, command[0]);
+  }
+  await claim.release();
+  assert.deepEqual(await readdir(target), [claimFolder]);
+  // A directory that was claimed, and holds nothing, is as good as a new one.
+  const [command = []] = commands;
+  assert.equal((await lockstep(...command)).code, 0);
+  for (const again of commands) {
+    assert.match((await lockstep(...again)).stderr, /E_DIRECTORY_NOT_EMPTY/, again[0]);
+  }
+});
+
+test("what an export cannot do is refused by name, and a directory of somebody's own gets no claim", async () => {
+  const model = modelFixtureDirectory("gpt2");
+  await mkdir(path("own", "things"), { recursive: true });
+  assert.match((await exported(model, path("own"))).stderr, /^E_DIRECTORY_NOT_EMPTY/);
+  assert.deepEqual(await readdir(path("own")), ["things"]);
+  const usage: [string[], RegExp][] = [
+    [[model], /--output-dir names a new directory/],
+    [[model, "other", "--output-dir", path("x")], /it takes one model/],
+    [[model, "--output-dir", path("x"), "--dtype", "int3"], /--dtype is one of/],
+    [[model, "--output-dir", path("x"), "--format", "pickle"], /--format is one of/],
+    [[model, "--output-dir", path("x"), "--max-shard-size", "5XB"], /--max-shard-size/],
+    [[model, "--output-dir", path("x"), "--max-logit-difference", "-1"], /--max-logit-difference/],
+  ];
+  for (const [args, problem] of usage) {
+    const { code, stderr } = await lockstep("export", ...args);
+    assert.equal(code, 2, args.join(" "));
+    assert.match(stderr, problem);
+  }
+  assert.match((await exported(model, path("x"), "--base", model)).stderr, /is no adapter/);
+  assert.ok(!existsSync(path("x")));
+});

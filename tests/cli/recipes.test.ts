@@ -1,0 +1,62 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { loadConfig } from "#lib/config/index";
+import { packageRoot } from "#lib/core/paths";
+import { lockstepCommand } from "#tests/support/lockstep-command";
+
+// That each of them trains is held by tests/cli/pages.test.ts.
+
+let directory = "";
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), "lockstep-recipes-"));
+});
+after(() => rm(directory, { recursive: true, force: true }));
+
+const recipes = (args: readonly string[], cwd = directory) =>
+  lockstepCommand(["recipes", ...args], join(directory, "cache"), undefined, {}, undefined, cwd);
+
+test("every example is listed with what it does", async () => {
+  const { code, lines } = await recipes([]);
+  assert.equal(code, 0);
+  const files = await readdir(join(packageRoot, "examples"));
+  const names = files.filter((file) => file.endsWith(".yaml")).map((file) => file.slice(0, -5));
+  assert.deepEqual(
+    lines.map((line) => line.split(" ", 1)[0]),
+    names.sort(),
+  );
+  for (const line of lines) assert.match(line, /^\S+ +[A-Z][\w,' -]{20,110}$/);
+  assert.ok(lines.some((line) => /^freeze +Trains the last two layers of a model$/.test(line)));
+});
+
+test("a copy runs where it is put, and replaces nothing", async () => {
+  const source = await readFile(join(packageRoot, "examples/lora.yaml"), "utf8");
+  const inside = join(directory, "inside.yaml");
+  const { code, stderr } = await recipes(["copy", "lora", inside], packageRoot);
+  assert.equal(code, 0, stderr);
+  assert.equal(await readFile(inside, "utf8"), source);
+  const { lines } = await recipes(["copy", "lora", "outside.yaml"]);
+  const data = join(packageRoot, "examples/data/chats.jsonl");
+  assert.match(lines.join("\n"), /^Wrote outside\.yaml\. Its data are .*chats\.jsonl\. `lockstep/);
+  const { config, warnings } = await loadConfig([join(directory, "outside.yaml")]);
+  assert.deepEqual([config.dataset, warnings], [[data], []]);
+  await writeFile(inside, "mine: true\n");
+  const again = await recipes(["copy", "lora", inside]);
+  assert.equal(again.code, 1);
+  assert.match(again.stderr, /^E_FILE_EXISTS: .*inside\.yaml is there already/);
+  assert.equal(await readFile(inside, "utf8"), "mine: true\n");
+});
+
+test("what is no recipe is refused by its name", async () => {
+  const near = await recipes(["copy", "lorra", "x.yaml"]);
+  assert.match(near.stderr, /^E_RECIPE_UNKNOWN: There is no recipe lorra; did you mean lora\?/);
+  const climbing = await recipes(["copy", "../package", "x.yaml"]);
+  assert.match(climbing.stderr, /^E_RECIPE_UNKNOWN/);
+  const lost = await recipes(["copy", "lora", "missing/x.yaml"]);
+  assert.match(lost.stderr, /^E_CHECKPOINT_WRITE: /);
+  for (const args of [["list"], ["copy"], ["copy", "lora"], ["copy", "lora", "a", "b"]]) {
+    assert.equal((await recipes(args)).code, 2, args.join(" "));
+  }
+});
