@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import type { LockstepEvent } from "#lib/core/events";
 import { type CommandOutcome, lockstepCommand } from "./lockstep-command.js";
 
 /** A job's file in a directory of its own. */
@@ -32,6 +33,29 @@ export const runJob = (
     join(directory, "cache"),
     onEvent,
   );
+
+/** Listens to a run and kills -9 whoever leases the first group of a step, counted from 0; once. */
+export class WorkerKiller {
+  readonly #step: number;
+  readonly #pids = new Map<string, number>();
+  #killed: string | undefined;
+
+  constructor(step: number) {
+    this.#step = step;
+  }
+
+  readonly onEvent = (event: LockstepEvent): void => {
+    if (event.type === "worker.joined") this.#pids.set(event.workerId, event.pid);
+    if (event.type !== "group.leased" || event.step !== this.#step) return;
+    if (this.#killed !== undefined) return;
+    this.#killed = event.workerId;
+    process.kill(this.#pids.get(event.workerId) as number, "SIGKILL");
+  };
+
+  assertLost({ of }: CommandOutcome): void {
+    assert.ok(of("worker.lost").some(({ workerId }) => workerId === this.#killed));
+  }
+}
 
 /** SHA-256 of the weights that a run ended with, as its event or one process' last line has it. */
 export function mastersOf({ code, stderr, lines, of }: CommandOutcome): string {

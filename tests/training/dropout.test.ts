@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { mastersOf, type RunArguments, runJob } from "#tests/support/job-runs";
+import { mastersOf, type RunArguments, runJob, WorkerKiller } from "#tests/support/job-runs";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 // A model whose config.json says 0.1, in the whole command: the same masks in every process.
@@ -55,17 +55,10 @@ test("two and four workers, and recomputed activations, end with the same weight
 });
 
 test("kill -9 of a worker in step 3 changes nothing", async () => {
-  const pids = new Map<string, number>();
-  let killed = "";
-  const broken = await run("train", "killed", ["--workers", "2"], (event) => {
-    if (event.type === "worker.joined") pids.set(event.workerId, event.pid);
-    if (event.type === "group.leased" && event.step === 2 && killed === "") {
-      killed = event.workerId;
-      process.kill(pids.get(killed) as number, "SIGKILL");
-    }
-  });
+  const killer = new WorkerKiller(2);
+  const broken = await run("train", "killed", ["--workers", "2"], killer.onEvent);
   assert.equal(broken.code, 0, broken.stderr);
-  assert.ok(broken.of("worker.lost").some(({ workerId }) => workerId === killed));
+  killer.assertLost(broken);
   assert.equal(mastersOf(broken), expected);
 });
 

@@ -4,7 +4,9 @@ import { after, before, test } from "node:test";
 import { ModelWeights } from "#lib/checkpoint/index";
 import { loadConfig } from "#lib/config/index";
 import { prepareRun } from "#run/prepare";
+import type { LockstepEvent } from "#lib/core/events";
 import { type CaseJob, createCaseJob } from "#tests/support/case-job";
+import { mastersOf, WorkerKiller } from "#tests/support/job-runs";
 
 // Freezing in the whole command, with the real engine in real processes.
 
@@ -24,22 +26,22 @@ async function run(
   command: "train" | "train-local",
   name: string,
   changes: Readonly<Record<string, unknown>>,
+  onEvent?: (event: LockstepEvent) => void,
 ) {
   const output_dir = job.file(name);
   const dataset = job.file("sums.jsonl");
   const places = { model_name_or_path: job.modelDirectory, dataset, output_dir };
   const file = await job.writeJob({ ...settings, ...places, ...changes }, `${name}.yaml`);
-  const outcome = await job.lockstep([
-    command,
-    file,
-    ...(command === "train" ? ["--json-logs"] : []),
-  ]);
+  const outcome = await job.lockstep(
+    [command, file, ...(command === "train" ? ["--json-logs"] : [])],
+    onEvent,
+  );
   assert.equal(outcome.code, 0, outcome.stderr);
   return outcome;
 }
 
 for (const bf16 of [true, false]) {
-  test(`one process, one and two workers end with the same layers (bf16: ${bf16})`, async () => {
+  test(`one process, one and two workers, and a killed one end with the same layers (bf16: ${bf16})`, async () => {
     const local = await run("train-local", `local-${bf16}`, { bf16 });
     const expected = /masters sha256 ([0-9a-f]{64})/.exec(local.lines.join("\n"))?.[1];
     assert.ok(expected !== undefined, local.lines.join("\n"));
@@ -48,6 +50,10 @@ for (const bf16 of [true, false]) {
       const cluster = await run("train", `workers-${workers}-${bf16}`, { bf16, workers });
       assert.equal(cluster.of("run.completed")[0]?.mastersSha256, expected);
     }
+    const killer = new WorkerKiller(1);
+    const broken = await run("train", `killed-${bf16}`, { bf16, workers: 2 }, killer.onEvent);
+    killer.assertLost(broken);
+    assert.equal(mastersOf(broken), expected);
   });
 }
 

@@ -6,7 +6,7 @@ import { ModelWeights } from "#lib/checkpoint/index";
 import { AdapterDirectory, rowNorms } from "#lib/checkpoint/peft/index";
 import { adapterFacts } from "#lib/models/facts";
 import { relativeError } from "#tests/support/compare";
-import { mastersOf, runJob } from "#tests/support/job-runs";
+import { mastersOf, runJob, WorkerKiller } from "#tests/support/job-runs";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { createTinyClassifier } from "#tests/support/tiny-classifier";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
@@ -82,7 +82,7 @@ test("the saved adapter fits its base, has moved, and a resumed run ends with th
   await base.close();
 });
 
-test("DoRA under dropout ends with the same adapter in one process, with workers, and resumed", async () => {
+test("DoRA under dropout ends with the same adapter in one process, with workers, a killed one, and resumed", async () => {
   const dora = [
     ...["--no-bf16", "--use-dora", "--lora-dropout", "0.1", "--init_lora_weights", "gaussian"],
     ...["--lora_layers_to_transform", "0", "--lora_exclude_modules", "o_proj"],
@@ -99,6 +99,11 @@ test("DoRA under dropout ends with the same adapter in one process, with workers
   const saving = [...dora, "--save-strategy", "steps", "--save-steps", "3"];
   const cluster = await run("train", "dora", ...saving, "--workers", "2");
   assert.equal(mastersOf(cluster), mastersOf(local));
+  const killer = new WorkerKiller(2);
+  const two = [...dora, "--workers", "2"];
+  const broken = await runJob(job, "train", "dora-killed", two, killer.onEvent);
+  killer.assertLost(broken);
+  assert.equal(mastersOf(broken), mastersOf(local));
   const checkpoint = join(job.directory, "dora", "checkpoint-3");
   const resumed = await run("train", "dora-1", ...saving, "--resume-from-checkpoint", checkpoint);
   assert.equal(mastersOf(resumed), mastersOf(local));

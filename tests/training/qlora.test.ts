@@ -5,7 +5,7 @@ import { after, before, test } from "node:test";
 import { ModelWeights } from "#lib/checkpoint/index";
 import { AdapterDirectory } from "#lib/checkpoint/peft/index";
 import { adapterFacts } from "#lib/models/facts";
-import { mastersOf, runJob } from "#tests/support/job-runs";
+import { mastersOf, runJob, WorkerKiller } from "#tests/support/job-runs";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
@@ -60,16 +60,9 @@ test("a run whose worker is killed, and one that is resumed, end with the same a
     checkpoint,
   ]);
   assert.equal(mastersOf(resumed), expected);
-  const pids = new Map<string, number>();
-  let killed = "";
-  const broken = await run("train", "killed", saving, (event) => {
-    if (event.type === "worker.joined") pids.set(event.workerId, event.pid);
-    if (event.type === "group.leased" && event.step === 2 && killed === "") {
-      killed = event.workerId;
-      process.kill(pids.get(killed) as number, "SIGKILL");
-    }
-  });
-  assert.ok(broken.of("worker.lost").some(({ workerId }) => workerId === killed));
+  const killer = new WorkerKiller(2);
+  const broken = await run("train", "killed", saving, killer.onEvent);
+  killer.assertLost(broken);
   assert.equal(mastersOf(broken), expected);
 });
 
