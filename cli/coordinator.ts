@@ -15,7 +15,10 @@ export async function coordinatorCommand(
   const signals = listenForRunSignals({ config: loaded.config, display, run });
   try {
     const { outcome } = await run.outcome;
-    return outcome === "finished" ? 0 : exitCodes[signals.received() ?? "SIGTERM"];
+    const received = signals.received();
+    // After the last step too: its evaluation may be left to whoever is started again.
+    if (received !== undefined) return exitCodes[received];
+    return outcome === "finished" ? 0 : exitCodes.SIGTERM;
   } finally {
     signals.remove();
     display.close();

@@ -179,7 +179,7 @@ export class Coordinator {
     try {
       const result = await parts.run.run();
       const snapshot = await parts.shards.finalState();
-      interrupted = result.outcome === "interrupted";
+      interrupted = !result.isWhole;
       return {
         ...result,
         snapshot,
@@ -196,7 +196,7 @@ export class Coordinator {
     return this.#kinds.kind;
   }
 
-  /** Finishes the step in progress, saves a checkpoint, and ends the run as `interrupted`. */
+  /** Finishes the step in progress, saves a checkpoint, and ends the run, with what comes after it left to do. */
   requestStop(): void {
     this.#parts?.run.requestStop();
   }

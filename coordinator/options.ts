@@ -181,7 +181,10 @@ export interface CoordinatorOptions {
 }
 
 export interface RunOutcome {
+  /** Whether all steps were made. */
   readonly outcome: "finished" | "interrupted";
+  /** Whether nothing is left to do: a stop after the last step leaves its evaluation. */
+  readonly isWhole: boolean;
   /** Steps completed. */
   readonly step: number;
   readonly mastersSha256: string;

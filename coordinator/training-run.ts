@@ -126,23 +126,25 @@ export class TrainingRun {
   }
 
   async run(): Promise<Omit<RunOutcome, "snapshot" | "mastersSha256" | "seconds">> {
-    let interrupted = false;
+    const { plan } = this.#options;
+    let isWhole = true;
     try {
-      interrupted = !(await this.#allSteps());
+      isWhole = await this.#allSteps();
     } catch (error) {
       if (!(error instanceof StoppedEarly)) {
         // The run's failure has been told, so this may not wait on `orFailure`.
         await this.#saves.beforeFailing(error, this.#step, this.#isUpdating);
         throw error;
       }
-      interrupted = true;
+      isWhole = false;
     } finally {
       this.#hasEnded = true;
     }
-    await this.#orFailure(this.#saves.atEnd(this.#step, interrupted));
+    await this.#orFailure(this.#saves.atEnd(this.#step, !isWhole));
     await this.#orFailure(this.#saves.settled());
     return {
-      outcome: interrupted ? "interrupted" : "finished",
+      outcome: this.#step < plan.totalSteps ? "interrupted" : "finished",
+      isWhole,
       step: this.#step,
       state: this.#state(),
       ...this.#evaluation.results,

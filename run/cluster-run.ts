@@ -339,17 +339,14 @@ class Cluster {
         () => {},
       );
     }
-    const { snapshot, state, mastersSha256, seconds, outcome } = await coordinator.run();
+    const ended = await coordinator.run();
+    const { state } = ended;
     const resumed = resume && { step: resume.state.step, directory: resume.directory };
-    return finishRun(
-      run,
-      { outcome, snapshot, state, mastersSha256, seconds },
-      {
-        bus,
-        push: this.#push,
-        directory: savedSoFar(run, state.step, resumed),
-      },
-    );
+    return finishRun(run, ended, {
+      bus,
+      push: this.#push,
+      directory: savedSoFar(run, state.step, resumed),
+    });
   }
 }
 

@@ -20,6 +20,8 @@ import type { StartedRun } from "./start.js";
 /** What training came to. */
 interface TrainingOutcome {
   readonly outcome: "finished" | "interrupted";
+  /** Whether nothing is left to do: a stop after the last step leaves its evaluation. */
+  readonly isWhole: boolean;
   readonly snapshot: Snapshot;
   readonly state: CheckpointState;
   readonly mastersSha256: string;
@@ -36,7 +38,7 @@ interface TrainingOutcome {
  */
 export async function finishRun(
   run: StartedRun,
-  { outcome, snapshot, state, mastersSha256, seconds }: TrainingOutcome,
+  { outcome, isWhole, snapshot, state, mastersSha256, seconds }: TrainingOutcome,
   {
     push,
     ...parts
@@ -65,7 +67,7 @@ export async function finishRun(
     pushed = push === undefined ? undefined : await attempt(() => push(tell));
     if (pushed?.value !== undefined) tell(`pushed to ${pushed.value}`);
     // What was not pushed is left to do.
-    if (pushed?.error === undefined) {
+    if (pushed?.error === undefined && isWhole) {
       const marked = await attempt(() => markFinished(run, step));
       if (marked.error !== undefined) tell(`not marked as finished: ${messageOf(marked.error)}`);
     }

@@ -121,7 +121,7 @@ async function runLocal(
       if (step < run.plan.totalSteps) return stoppedAfter(step, trained.seconds);
       return await finishRun(
         run,
-        { outcome: "finished", ...trained },
+        { outcome: "finished", isWhole: true, ...trained },
         { bus, push, directory: config.output_dir },
       );
     } finally {

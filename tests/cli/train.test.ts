@@ -148,6 +148,13 @@ test("Ctrl-C after the last step saves the model and exits 130 all the same", as
   assert.equal(stopped.code, 130, stopped.stderr);
   assert.equal(stopped.of("run.completed")[0]?.outcome, "finished");
   assert.ok((await stat(join(directory, "late", "model.safetensors"))).size > 0);
+  // Its evaluation is left to whoever goes on.
+  const isLast = ({ step }: { readonly step: number }): boolean => step === 6;
+  assert.equal(stopped.of("evaluation.completed").filter(isLast).length, 0);
+  const again = await train("late", ["--resume_from_checkpoint", "true"]);
+  assert.equal(again.code, 0, again.stderr);
+  assert.equal(again.of("evaluation.completed").filter(isLast).length, 1);
+  assert.equal(digestOf(again), digestOf(stopped));
 });
 
 test("a reader of the output that goes away does not end the run", async () => {

@@ -83,9 +83,9 @@ for (const where of ["the evaluation after the last step", "the last step"]) {
       if (isThere(event)) coordinator.requestStop();
     });
     const worker = spawnWorker(address);
-    const { outcome, step } = await coordinator.run();
+    const { outcome, isWhole, step } = await coordinator.run();
     await worker.exited;
-    assert.deepEqual([outcome, step], ["interrupted", totalSteps]);
+    assert.deepEqual([outcome, isWhole, step], ["finished", false, totalSteps]);
     assert.deepEqual(recorder.of("evaluation.completed"), []);
     assert.deepEqual(
       saved.map(({ state }) => state.step),
@@ -97,7 +97,7 @@ for (const where of ["the evaluation after the last step", "the last step"]) {
     });
     spawnWorker(again.address);
     const after = await again.coordinator.run();
-    assert.deepEqual([after.outcome, after.step], ["finished", totalSteps]);
+    assert.deepEqual([after.outcome, after.isWhole], ["finished", true]);
     assert.equal(again.recorder.of("evaluation.completed").length, 1);
     assert.equal(after.mastersSha256, oracle.mastersSha256);
   });
