@@ -1,3 +1,4 @@
+import { shownValue } from "#lib/core/shown-value";
 import { join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
 import { isRecord, readOptionalJson } from "./files.js";
@@ -198,8 +199,7 @@ function declare(file: string, id: unknown, token: AddedTokenForm): DeclaredToke
 }
 
 function wrongToken(file: string, name: string, value: unknown): LockstepError {
-  const shown = JSON.stringify(value)?.slice(0, 100) ?? "nothing";
-  const problem = `${JSON.stringify(name)} is ${shown}, not a token with its id`;
+  const problem = `${JSON.stringify(name)} is ${shownValue(value)}, not a token with its id`;
   return new LockstepError("E_TOKENIZER_INVALID", { file, problem });
 }
 

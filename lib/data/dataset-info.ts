@@ -17,11 +17,12 @@ const datasetInfoFileName = "dataset_info.json";
 
 /** Stands for a part of an example that LLaMA-Factory does not read: no column has this name. */
 const noColumn = "\0";
-const formats: Readonly<Record<string, DatasetFormat>> = {
-  alpaca: "alpaca",
-  sharegpt: "sharegpt",
-  openai: "messages",
-};
+/** A map: names of what every object has are none of these. */
+const formats: ReadonlyMap<unknown, DatasetFormat> = new Map([
+  ["alpaca", "alpaca"],
+  ["sharegpt", "sharegpt"],
+  ["openai", "messages"],
+]);
 const columnKeys = ["prompt", "query", "response", "history", "messages", "system", "tools"];
 const tagKeys = [
   "role_tag",
@@ -139,10 +140,10 @@ export class DatasetInfo {
       fail(`num_samples is ${JSON.stringify(numSamples)}, not a whole number of at least 1`);
     }
     const formatting = entry["formatting"] ?? "alpaca";
-    const format = typeof formatting === "string" ? formats[formatting] : undefined;
+    const format = formats.get(formatting);
     if (format === undefined) {
       return fail(
-        `formatting is ${JSON.stringify(formatting)}, not one of ${Object.keys(formats).join(", ")}`,
+        `formatting is ${JSON.stringify(formatting)}, not one of ${[...formats.keys()].join(", ")}`,
       );
     }
     const columns = readNames(entry["columns"], "columns", columnKeys, fail);

@@ -1,3 +1,4 @@
+import { shownValue } from "#lib/core/shown-value";
 import { type BatchField, countedField } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import { counted } from "#lib/core/format";
@@ -10,9 +11,6 @@ export const numbersField = (numOutputs: number): BatchField => ({
   dtype: "float32",
   perRow: numOutputs,
 });
-
-/** Of a label that is shown in a message. */
-const maxShownCharacters = 40;
 
 /** A number a row, or a list of so many numbers. */
 export const numberLabels: LabelReader = {
@@ -44,10 +42,7 @@ function readNumber(value: unknown): { readonly number: number } | { readonly pr
   const isNumber = typeof value === "string" ? anyNumber.test(value) : typeof value === "number";
   const number = Number(value);
   if (isNumber && Number.isFinite(Math.fround(number))) return { number };
-  const shown = (typeof value === "number" ? String(value) : (JSON.stringify(value) ?? "")).slice(
-    0,
-    maxShownCharacters,
-  );
+  const shown = typeof value === "number" ? String(value) : shownValue(value);
   if (isNumber && Number.isFinite(number)) {
     return { problem: `is ${shown}, beyond what a float32 number holds` };
   }

@@ -1,4 +1,5 @@
 import type { ChatMessage } from "#lib/data/chat-template";
+import { shownValue } from "#lib/core/shown-value";
 import { isJsonObject, type JsonData } from "#lib/data/json-data";
 import { type ConversationExample, type FormatOptions, RawFields } from "./example.js";
 import { conversation, isNothing, isToBeLearnt, messagesExample } from "./messages.js";
@@ -37,7 +38,7 @@ export function sharegptExample(raw: RawFields, options: FormatOptions): Convers
     const role = typeof name === "string" ? roles.get(name) : undefined;
     if (role === undefined) {
       throw raw.wrong(
-        `turn ${i + 1} has the role ${JSON.stringify(name) ?? "none"}, not one of ${[...roles.keys()].join(", ")}`,
+        `turn ${i + 1} has the role ${name === undefined ? "none" : shownValue(name)}, not one of ${[...roles.keys()].join(", ")}`,
       );
     }
     if (typeof content !== "string") throw raw.wrong(`turn ${i + 1} has no text`);

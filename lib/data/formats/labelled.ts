@@ -1,4 +1,5 @@
 import type { LabelReader } from "#lib/core/labels";
+import { plainNumber } from "#lib/data/json-data";
 import type { FormatOptions, RawFields, LabelledExample } from "./example.js";
 
 /**
@@ -14,7 +15,8 @@ export function classificationExample(
 ): LabelledExample {
   const single = ["text", "sentence"].find((field) => raw.get(field) !== undefined);
   const field = columns.label ?? "label";
-  const value = raw.get(field);
+  const written = raw.get(field);
+  const value = Array.isArray(written) ? written.map(plainNumber) : written;
   const given = typeof value === "string" ? value.trim() : value;
   if (given === undefined || given === "") throw raw.noAnswer("label");
   const label = read(given);

@@ -1,4 +1,5 @@
 import type { ChatMessage } from "#lib/data/chat-template";
+import { shownValue } from "#lib/core/shown-value";
 import { isJsonObject, type JsonData, plainNumber } from "#lib/data/json-data";
 import type { ConversationExample, FormatOptions, RawFields } from "./example.js";
 import { readFunctionCall, readTools, readToolCalls } from "./tool-calls.js";
@@ -120,7 +121,7 @@ function contentOf(raw: RawFields, content: JsonData, name: string): string {
       if (type === undefined) throw raw.wrong(`the content of ${name} is not text`);
       if (type !== "text") {
         throw raw.wrong(
-          `the content of ${name} has a part of the type ${JSON.stringify(type)}, not text`,
+          `the content of ${name} has a part of the type ${shownValue(type)}, not text`,
         );
       }
       const other = [...part.keys()].find((field) => !inertPartFields.includes(field));

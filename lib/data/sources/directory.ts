@@ -1,7 +1,7 @@
 import { basename, dirname, extname, join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
 import { readSubsets, type Subset } from "./card.js";
-import { patternExpression } from "./patterns.js";
+import { pathMatcher } from "./glob.js";
 import { type Division, divideBySplits } from "./splits.js";
 import type { SourceFiles, SourceRequest } from "./request.js";
 import { filesBelow } from "./walk.js";
@@ -108,8 +108,7 @@ function divide(
     const splits = new Map<string, readonly string[]>();
     for (const [split, patterns] of subset.patterns) {
       const names = patterns.flatMap((pattern) => {
-        const expression = patternExpression(pattern);
-        const matching = data.filter((name) => expression.test(name));
+        const matching = data.filter(pathMatcher(pattern));
         if (matching.length === 0) {
           fail(`README.md names ${pattern} for ${split}, which is not there`);
         }

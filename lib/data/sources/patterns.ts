@@ -1,6 +1,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { isMissingFile } from "#lib/data/files";
+import { nameMatcher } from "./glob.js";
 
 /**
  * What a pattern matches, by name. `*` stands for part of a name, `?` for one character, `**` for any
@@ -20,7 +21,7 @@ export async function matchPattern(pattern: string): Promise<string[]> {
       if (await isNoDirectory(next)) found.push(next);
       return;
     }
-    const expression = nameExpression(part);
+    const isMeant = nameMatcher(part, { hasClasses: false });
     const entries = await readdir(directory === "" ? "." : directory, {
       withFileTypes: true,
     }).catch((error: unknown) => {
@@ -30,7 +31,7 @@ export async function matchPattern(pattern: string): Promise<string[]> {
     for (const entry of entries) {
       if (part === "**") {
         if (entry.isDirectory()) await walk(path(entry.name), rest);
-      } else if (expression.test(entry.name)) {
+      } else if (isMeant(entry.name)) {
         if (below.length > 0) await walk(path(entry.name), below);
         else if (await isNoDirectory(path(entry.name))) found.push(path(entry.name));
       }
@@ -47,26 +48,4 @@ async function isNoDirectory(path: string): Promise<boolean> {
     if (isMissingFile(error)) return false;
     throw error;
   }
-}
-
-function nameExpression(part: string): RegExp {
-  const escaped = part.replace(/[.+^${}()|[\]\\]/g, "\\$&");
-  return new RegExp(`^${escaped.replaceAll("*", "[^/]*").replaceAll("?", "[^/]")}$`);
-}
-
-/** A pattern over whole paths, as the README.md of a data set writes them. */
-export function patternExpression(pattern: string): RegExp {
-  const parts = pattern.split("/").map((part) => {
-    if (part === "**") return "**";
-    const escaped = part.replace(/\[[^\]]+\]|[.+^${}()|[\]\\]/g, (found) =>
-      found.length > 1 ? found.replace(/^\[!/, "[^") : `\\${found}`,
-    );
-    return escaped.replaceAll("*", "[^/]*").replaceAll("?", "[^/]");
-  });
-  const last = parts.length - 1;
-  const text = parts.map((part, i) => {
-    if (part === "**") return i === last ? ".*" : "(?:[^/]+/)*";
-    return i === last ? part : `${part}/`;
-  });
-  return new RegExp(`^${text.join("")}$`);
 }
