@@ -46,7 +46,10 @@ test("every key that is a path has it expanded, as a list and in an entry too", 
       ["http_tls_cert_file", "http_tls_key_file"],
     ];
     const own = sets.find((set) => set.includes(key)) ?? [];
-    const others = Object.fromEntries(own.map((each) => [each, "f"]));
+    const others = {
+      ...Object.fromEntries(own.map((each) => [each, "f"])),
+      ...(key === "adapter_name_or_path" ? { use_peft: true } : {}),
+    };
     const value = resolve({ ...others, [key]: "~/a/b" })[key];
     assert.deepEqual(value, key.endsWith("dataset") ? [`${home}/a/b`] : `${home}/a/b`, key);
   }
