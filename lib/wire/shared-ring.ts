@@ -41,7 +41,7 @@ const pollMs = 1;
 /** The key of an offer in a call's metadata. */
 export const sharedRingKey = "lockstep-shared-ring";
 
-const offerForm = /^(\d{1,10}):(\d{1,10}):([0-9a-f]{32})$/;
+const offerForm = /^([1-9]\d{0,9}):(0|[1-9]\d{0,9}):([0-9a-f]{32})$/;
 
 /** A ring, and what the other side opens it by. */
 export interface OfferedRing {
