@@ -3,22 +3,12 @@ import { test } from "node:test";
 import { isGiven } from "#lib/config/index";
 import { type Resolution, resolveConfig } from "#lib/config/resolve";
 import { parseConfigText } from "#lib/config/yaml-file";
-import { isLockstepError } from "#lib/core/errors/index";
+import { failure } from "#tests/support/failure";
 
 /** A minimal job with these keys; JSON is YAML. */
 function resolve(keys: Readonly<Record<string, unknown>>): Resolution {
   const text = JSON.stringify({ model_name_or_path: "m", dataset: "sotu", ...keys });
   return resolveConfig(parseConfigText(text, "job.yaml"), new Map(), { cpuCount: 8 });
-}
-
-function failure(action: () => unknown): string {
-  try {
-    action();
-  } catch (error) {
-    if (isLockstepError(error)) return `${error.code}: ${error.message}`;
-    throw error;
-  }
-  assert.fail("no error");
 }
 
 test("the whole family of adapters is read under the names of other tools", () => {

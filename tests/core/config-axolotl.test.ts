@@ -5,8 +5,8 @@ import { test } from "node:test";
 import { parseFlags, printConfig } from "#lib/config/index";
 import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/config/resolve";
 import { parseConfigText } from "#lib/config/yaml-file";
-import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
+import { failure } from "#tests/support/failure";
 
 const fixtures = join(packageRoot, "tests/fixtures/configs");
 
@@ -25,16 +25,6 @@ const resolve = (keys: Readonly<Record<string, unknown>>, ...args: string[]): Re
 
 const ofEntry = (entry: Readonly<Record<string, unknown>>): Resolution =>
   resolve({ datasets: [{ path: "rows.jsonl", ...entry }] });
-
-function failure(action: () => unknown): string {
-  try {
-    action();
-  } catch (error) {
-    if (isLockstepError(error)) return `${error.code}: ${error.message}`;
-    throw error;
-  }
-  assert.fail("no error");
-}
 
 test("axolotl's LoRA example resolves, with a line for each key that has another name or no effect", () => {
   const { config, warnings } = example("lora_1b");

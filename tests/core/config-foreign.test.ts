@@ -9,6 +9,7 @@ import { isSwitchKey, isTextKey, type Resolution, resolveConfig } from "#lib/con
 import { parseConfigText } from "#lib/config/yaml-file";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
+import { failure } from "#tests/support/failure";
 
 const fixtures = join(packageRoot, "tests/fixtures/configs");
 
@@ -29,16 +30,6 @@ function resolveText(text: string, file: string, ...args: string[]): Resolution 
 /** A minimal job with these keys; JSON is YAML. */
 const resolve = (keys: Readonly<Record<string, unknown>>): Resolution =>
   resolveText(JSON.stringify({ model_name_or_path: "m", dataset: "sotu", ...keys }), "job.yaml");
-
-function failure(action: () => unknown): string {
-  try {
-    action();
-  } catch (error) {
-    if (isLockstepError(error)) return `${error.code}: ${error.message}`;
-    throw error;
-  }
-  assert.fail("no error");
-}
 
 test("the lists are whole", () => {
   const sizes = [v5, v4, sft, lora].map((names) => Object.keys(names).length);

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { type Resolution, resolveConfig } from "#lib/config/resolve";
 import { parseConfigText } from "#lib/config/yaml-file";
-import { isLockstepError } from "#lib/core/errors/index";
+import { failure } from "#tests/support/failure";
 
 /** A minimal job with these keys; JSON is YAML. */
 const resolve = (keys: Readonly<Record<string, unknown>>): Resolution =>
@@ -11,16 +11,6 @@ const resolve = (keys: Readonly<Record<string, unknown>>): Resolution =>
 
 const resolveText = (text: string): Resolution =>
   resolveConfig(parseConfigText(text, "job.yaml"), new Map(), { cpuCount: 8 });
-
-function failure(action: () => unknown): string {
-  try {
-    action();
-  } catch (error) {
-    if (isLockstepError(error)) return `${error.code}: ${error.message}`;
-    throw error;
-  }
-  assert.fail("no error");
-}
 
 test("QLoRA is read under the names of LLaMA-Factory, axolotl, TRL and transformers", () => {
   const keys = (config: Resolution["config"]): unknown[] => [
