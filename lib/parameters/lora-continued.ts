@@ -76,6 +76,11 @@ export function continuedConfig(
   if (isGiven("init_lora_weights") && form !== true && form !== config.init_lora_weights) {
     throw conflict(["init_lora_weights"], "the matrices begin with the adapter's values");
   }
+  const lora_dropout = isGiven("lora_dropout") ? settings.lora_dropout : config.lora_dropout;
+  if (lora_dropout >= 1) {
+    const reason = `the adapter has a rate of ${lora_dropout}, with which nothing is learnt; give another one`;
+    throw conflict(["lora_dropout"], reason);
+  }
   const given = (keys: typeof chosenBy | typeof scaledBy): Partial<LoraConfig> =>
     Object.fromEntries(
       Object.entries(keys).flatMap(([key, field]) =>
@@ -87,7 +92,7 @@ export function continuedConfig(
     task_type: asked.task_type,
     base_model_name_or_path: asked.base_model_name_or_path,
     revision: asked.revision,
-    lora_dropout: isGiven("lora_dropout") ? settings.lora_dropout : config.lora_dropout,
+    lora_dropout,
     modules_to_save:
       (config.modules_to_save ?? []).length + newModules.length === 0
         ? null

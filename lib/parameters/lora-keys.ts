@@ -3,6 +3,8 @@ import { quantizationFields } from "./quantization.js";
 
 const moduleNames = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
 const layerNumber = z.int().min(0);
+/** No module of a model that is known has as many features. */
+const rank = z.int().min(1).max(65_536);
 const byModule = <Value extends z.ZodType>(value: Value) =>
   z
     .record(z.string().min(1), value)
@@ -13,7 +15,7 @@ const byModule = <Value extends z.ZodType>(value: Value) =>
 // Names of TRL's options where it has one, else peft's; defaults of peft.LoraConfig (0.21).
 export const loraFields = {
   use_peft: z.boolean().default(false).describe("train LoRA adapters instead of the weights"),
-  lora_r: z.int().min(1).default(8).describe("rank of an adapter"),
+  lora_r: rank.default(8).describe("rank of an adapter"),
   lora_alpha: z
     .number()
     .positive()
@@ -46,7 +48,7 @@ export const loraFields = {
     .nullable()
     .default(null)
     .describe("what holds the numbered layers, such as layers or h; null: whatever is numbered"),
-  lora_rank_pattern: byModule(z.int().min(1)).describe(
+  lora_rank_pattern: byModule(rank).describe(
     "ranks of single modules, by regular expressions for the ends of their paths: {q_proj: 16}",
   ),
   lora_alpha_pattern: byModule(z.number().positive()).describe(

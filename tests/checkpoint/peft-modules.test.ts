@@ -122,8 +122,8 @@ test("what is no linear module takes no adapter, and is not left out in silence"
 test("patterns that are none, that do not end, or that mean another thing in Python are refused", () => {
   assert.match(refusal({ target_modules: "(" }), /no regular expression/);
   assert.match(refusal({ target_modules: "(?P<a>q)_proj" }), /no regular expression/);
-  assert.match(refusal({ target_modules: "(a+)+b" }), /repeats a group/);
-  assert.match(refusal({ target_modules: "\\A.*q_proj\\Z" }), /whose \\A means another thing/);
+  assert.match(refusal({ target_modules: "(a+)\\1b" }), /repeats what was met/);
+  assert.match(refusal({ target_modules: "\\A.*q_proj\\Z" }), /whose \\A is not known/);
   assert.match(refusal({ target_modules: "a".repeat(5_000) }), /more than 4096 characters/);
 });
 
@@ -145,7 +145,10 @@ test("layers, exclusions and patterns that nothing has an adapter of are refused
     [{ ...q, exclude_modules: ["v_prj"] }, /lora_exclude_modules names v_prj, which .*v_proj\?/],
     [{ ...q, exclude_modules: "(" }, /lora_exclude_modules names \(, which is no regular/],
     [{ ...q, rank_pattern: { v_proj: 4 } }, /lora_rank_pattern names v_proj, which fits none of/],
-    [{ ...q, alpha_pattern: { "(a+)+": 4 } }, /lora_alpha_pattern names \(a\+\)\+, which repeats/],
+    [
+      { ...q, alpha_pattern: { "(?i)q": 4 } },
+      /lora_alpha_pattern names \(\?i\)q, which is no regular/,
+    ],
   ] as const) {
     assert.match(refusal(change), message);
   }

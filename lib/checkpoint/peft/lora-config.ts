@@ -1,7 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { isRecord } from "#lib/checkpoint/file-reader";
 import { formatPythonJson } from "#lib/checkpoint/python-json";
-import { patternProblem } from "./patterns.js";
+import { partProblem, patternProblem } from "./patterns.js";
 
 export const adapterConfigFileName = "adapter_config.json";
 
@@ -34,7 +34,7 @@ export interface LoraConfig {
   /** Rows of W + scale B A get the norms that a vector holds (DoRA). */
   readonly use_dora: boolean;
   /** How A begins; B begins with zeros, except for false. */
-  readonly init_lora_weights: boolean | "gaussian" | "orthogonal";
+  readonly init_lora_weights: boolean | "gaussian" | "orthogonal" | "eva";
   readonly layers_to_transform: number | readonly number[] | null;
   readonly layers_pattern: ModuleSelection | null;
   /** Ranks and alphas of single modules, by regular expression at the end of their path. */
@@ -106,7 +106,7 @@ const withoutEffect = new Set([
 ]);
 
 /** Ways to begin that only touch A and B. */
-const initialisations = [true, false, "gaussian", "orthogonal"] as const;
+const initialisations = [true, false, "gaussian", "orthogonal", "eva"] as const;
 
 /**
  * Reads the JSON of an adapter_config.json; `{"peft_type":"LORA"}` with `target_modules` is enough.
@@ -133,7 +133,7 @@ export function parseLoraConfig(json: unknown, file: string): ParsedLoraConfig {
     typeof initialisation === "string" &&
     !initialisations.some((known) => known === initialisation)
   ) {
-    const what = `init_lora_weights ${initialisation.slice(0, 40)} (which also changes the base weights)`;
+    const what = `init_lora_weights ${initialisation.slice(0, 40)} (which changes more than where A and B begin)`;
     throw new LockstepError("E_ADAPTER_UNSUPPORTED", { file, what });
   }
   const read = reader(json, file);
@@ -143,7 +143,7 @@ export function parseLoraConfig(json: unknown, file: string): ParsedLoraConfig {
     revision: read.text("revision"),
     inference_mode: read.flag("inference_mode"),
     r: read.number("r", "a whole number of at least 1", (v) => Number.isSafeInteger(v) && v >= 1),
-    lora_alpha: read.number("lora_alpha", "a number above 0", (v) => v > 0),
+    lora_alpha: read.number("lora_alpha", "a number above 0 that float32 has", isScale),
     lora_dropout: read.number("lora_dropout", "a number from 0 to 1", (v) => v >= 0 && v <= 1),
     bias: read.choice("bias", ["none", "all", "lora_only"]),
     fan_in_fan_out: read.flag("fan_in_fan_out"),
@@ -240,11 +240,11 @@ function reader(json: Readonly<Record<string, unknown>>, file: string) {
       const value = given(key);
       if (!isRecord(value)) return fail(key, "an object of numbers");
       const entries = Object.entries(value);
-      if (entries.length > maxModules) return fail(key, `at most ${maxModules} entries`);
+      if (entries.length > maxPatterns) return fail(key, `at most ${maxPatterns} entries`);
       for (const [name, item] of entries) {
         checkedPattern(name, key, file);
-        if (typeof item !== "number" || !(item > 0))
-          return fail(key, "an object of numbers above 0");
+        if (typeof item !== "number" || !isScale(item))
+          return fail(key, "an object of numbers above 0 that float32 has");
       }
       return value as Record<string, number>;
     },
@@ -252,16 +252,28 @@ function reader(json: Readonly<Record<string, unknown>>, file: string) {
 }
 
 /** Names in one list: the largest open models have some ten thousand linear modules. */
-const maxModules = 1_000_000;
-/** @throws E_ADAPTER_CONFIG for what is no regular expression, or a dangerous one */
-function checkedPattern(pattern: string, key: string, file: string): string {
-  const expected = "a regular expression without nested repetitions";
-  if (patternProblem(pattern) !== undefined) throw invalid(file, key, expected, pattern);
-  return pattern;
+const maxModules = 100_000;
+/** Each may be compared with every module. */
+const maxPatterns = 10_000;
+
+/** Weights are multiplied by it in float32, where more than 3.4e38 is infinite. */
+const isScale = (value: number): boolean => value > 0 && Number.isFinite(Math.fround(value));
+
+/** @throws E_ADAPTER_CONFIG for what is no regular expression, or one that is not read here */
+function checkedPattern(pattern: string, key: keyof LoraConfig, file: string): string {
+  const problem = key === "layers_pattern" ? partProblem(pattern) : patternProblem(pattern);
+  if (problem === undefined) return pattern;
+  throw invalid(file, key, "a regular expression of Python", pattern, `, ${problem}`);
 }
 
-function invalid(file: string, key: string, expected: string, value: unknown): LockstepError {
+function invalid(
+  file: string,
+  key: string,
+  expected: string,
+  value: unknown,
+  problem = "",
+): LockstepError {
   const shown = value === undefined ? "nothing" : (JSON.stringify(value) ?? typeof value);
-  const got = shown.length > 80 ? `${shown.slice(0, 77)}...` : shown;
+  const got = `${shown.length > 80 ? `${shown.slice(0, 77)}...` : shown}${problem}`;
   return new LockstepError("E_ADAPTER_CONFIG", { file, key, expected, got });
 }

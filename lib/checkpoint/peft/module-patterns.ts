@@ -2,7 +2,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { counted } from "#lib/core/format";
 import type { LoraConfig } from "./lora-config.js";
 import { moduleError, moduleKeys } from "./module-names.js";
-import { patternProblem } from "./patterns.js";
+import { matchesEnd, partProblem, patternProblem } from "./patterns.js";
 import {
   adaptedModules,
   type BaseModel,
@@ -10,7 +10,6 @@ import {
   layerNumberOf,
   layersOf,
   linearModules,
-  matchesPattern,
 } from "./target-modules.js";
 
 /** The configuration's keys, for messages. */
@@ -31,7 +30,7 @@ export function checkPatterns(config: LoraConfig): void {
   checkPattern(moduleKeys.target, targets);
   checkPattern(moduleKeys.excluded, excluded);
   for (const each of typeof layers_pattern === "string" ? [layers_pattern] : (layers_pattern ?? []))
-    checkPattern(layersPatternKey, each);
+    checkPattern(layersPatternKey, each, partProblem);
   for (const [field, key] of Object.entries(patternKeys)) {
     for (const pattern of Object.keys(config[field as keyof typeof patternKeys])) {
       checkPattern(key, pattern);
@@ -49,8 +48,12 @@ export function checkPatterns(config: LoraConfig): void {
   }
 }
 
-function checkPattern(key: string, value: LoraConfig["target_modules"]): void {
-  const problem = typeof value === "string" ? patternProblem(value) : undefined;
+function checkPattern(
+  key: string,
+  value: LoraConfig["target_modules"],
+  problemOf = patternProblem,
+): void {
+  const problem = typeof value === "string" ? problemOf(value) : undefined;
   if (problem !== undefined) throw moduleError(key, String(value), problem);
 }
 
@@ -84,7 +87,7 @@ export function checkPatternsMatch(config: LoraConfig, model: BaseModel): void {
   const paths = adaptedModules(config, model).map(({ path }) => path);
   for (const [field, key] of Object.entries(patternKeys)) {
     for (const pattern of Object.keys(config[field as keyof typeof patternKeys])) {
-      if (paths.some((path) => matchesPattern(pattern, path))) continue;
+      if (paths.some((path) => matchesEnd(pattern, path))) continue;
       throw moduleError(
         key,
         pattern,

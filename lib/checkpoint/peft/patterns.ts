@@ -1,24 +1,62 @@
+/**
+ * Patterns for paths of modules. JavaScript's own regular expressions are of no use for those of a file from outside:
+ * some take exponential time for a path of thirty characters.
+ */
+import { PatternAutomaton } from "./pattern-automaton.js";
+import { parsePattern, PatternProblem } from "./pattern-syntax.js";
+
 /** Characters of a regular expression. */
 const maxPatternLength = 4_096;
-/** A repetition of a group that repeats inside can take exponential time. */
-const nestedRepetition = /\([^()]*[*+}][^()]*\)\s*[*+{]/;
-/** Letters behind a backslash, without those that mean the same in Python and here. */
-const foreignEscape = /\\(?![dDwWsSbBnrtfv])[A-Za-z]/;
 
 /** What is wrong with a regular expression for module paths, if anything; in Python's syntax, it means the same here. */
 export function patternProblem(pattern: string): string | undefined {
   if (pattern.length > maxPatternLength) {
     return `which has more than ${maxPatternLength} characters`;
   }
-  if (nestedRepetition.test(pattern)) return "which repeats a group that repeats within";
-  const escape = foreignEscape.exec(pattern)?.[0];
-  if (escape !== undefined) {
-    return `whose ${escape} means another thing in Python; a pattern is for the whole path anyway`;
-  }
   try {
-    new RegExp(pattern);
+    automatonOf(pattern);
     return undefined;
   } catch (error) {
-    return `which is no regular expression (${error instanceof Error ? error.message : String(error)})`;
+    if (error instanceof PatternProblem) return error.message;
+    throw error;
   }
+}
+
+/** The same for what peft puts between other expressions, where a choice would take in those. */
+export function partProblem(pattern: string): string | undefined {
+  const problem = patternProblem(pattern);
+  if (problem !== undefined || parsePattern(pattern).kind !== "choice") return problem;
+  return "whose | reaches beyond it in peft; write parentheses around the choices";
+}
+
+/** Whether a whole path is what a pattern describes. @throws PatternProblem */
+export const matchesWhole = (pattern: string, path: string): boolean =>
+  automatonOf(pattern).matches(path);
+
+/** Whether a path, or the last parts of one, are what a pattern describes: peft's `get_pattern_key`. @throws PatternProblem */
+export const matchesEnd = (pattern: string, path: string): boolean =>
+  automatonOf(pattern).matchesAfter(path, startsOfParts(path));
+
+const startsOfParts = (path: string): number[] => [
+  0,
+  ...Array.from(path.matchAll(/\./g), ({ index }) => index + 1),
+];
+
+/** Automata by their pattern: each meets every path of a model, several times. */
+const automata = new Map<string, PatternAutomaton>();
+/** Some 60 MB. */
+const maxKeptStates = 500_000;
+let numKeptStates = 0;
+
+function automatonOf(pattern: string): PatternAutomaton {
+  const known = automata.get(pattern);
+  if (known !== undefined) return known;
+  const made = new PatternAutomaton(parsePattern(pattern));
+  if (numKeptStates + made.numStates > maxKeptStates) {
+    automata.clear();
+    numKeptStates = 0;
+  }
+  automata.set(pattern, made);
+  numKeptStates += made.numStates;
+  return made;
 }

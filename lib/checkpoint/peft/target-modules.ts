@@ -1,5 +1,6 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type { LoraConfig, ModuleSelection } from "./lora-config.js";
+import { matchesEnd, matchesWhole } from "./patterns.js";
 
 /** A linear map of a model and the size of what it takes and gives. */
 interface LinearModule {
@@ -154,7 +155,7 @@ export function isAllLinear(selection: ModuleSelection): boolean {
 
 /** A string is a regular expression for the whole path; names match whole last parts. */
 export function matchesModule(selection: ModuleSelection, path: string): boolean {
-  if (typeof selection === "string") return new RegExp(`^(?:${selection})$`).test(path);
+  if (typeof selection === "string") return matchesWhole(selection, path);
   return selection.some((name) => path === name || path.endsWith(`.${name}`));
 }
 
@@ -197,20 +198,31 @@ export function layerNumberOf(
   path: string,
 ): number | undefined {
   const patterns = typeof layers_pattern === "string" ? [layers_pattern] : (layers_pattern ?? []);
-  const found =
-    patterns.length === 0
-      ? /^.*?\.[^.]*\.(\d+)\./.exec(path)
-      : patterns
-          .map((pattern) => new RegExp(`(?:^|^.*?\\.)${pattern}\\.(\\d+)\\.`).exec(path))
-          .find((match) => match !== null);
-  return found === null || found === undefined ? undefined : Number(found.at(-1));
+  if (patterns.length === 0) {
+    const found = /^.*?\.[^.]*\.(\d+)\./.exec(path)?.[1];
+    return found === undefined ? undefined : Number(found);
+  }
+  const parts = path.split(".");
+  for (const pattern of patterns) {
+    const found = numberBehind(pattern, parts);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** The number of a path's part behind parts that are what a pattern describes, the first ones and as many as fit. */
+function numberBehind(pattern: string, parts: readonly string[]): number | undefined {
+  for (let first = 0; first < parts.length; first++) {
+    for (let at = parts.length - 2; at > first; at--) {
+      const part = parts[at] as string;
+      if (!/^\d+$/.test(part)) continue;
+      if (matchesWhole(pattern, parts.slice(first, at).join("."))) return Number(part);
+    }
+  }
+  return undefined;
 }
 
 function byPattern(patterns: Readonly<Record<string, number>>, path: string): number | undefined {
-  const key = Object.keys(patterns).find((pattern) => matchesPattern(pattern, path));
+  const key = Object.keys(patterns).find((pattern) => matchesEnd(pattern, path));
   return key === undefined ? undefined : patterns[key];
 }
-
-/** peft's `get_pattern_key`: an expression for the last parts of a path. */
-export const matchesPattern = (pattern: string, path: string): boolean =>
-  new RegExp(`^(?:.*\\.)?(?:${pattern})$`).test(path);

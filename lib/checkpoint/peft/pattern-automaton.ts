@@ -1,0 +1,186 @@
+import {
+  type CharacterTest,
+  type Pattern,
+  PatternProblem,
+  type PlaceTest,
+} from "./pattern-syntax.js";
+
+/** A state of the automaton of a pattern; `next` are the states that follow. */
+type State =
+  | { readonly kind: "character"; readonly test: CharacterTest; readonly next: number }
+  | { readonly kind: "place"; readonly test: PlaceTest; readonly next: number }
+  | {
+      readonly kind: "ahead";
+      readonly start: number;
+      readonly isNot: boolean;
+      readonly next: number;
+    }
+  | { readonly kind: "fork"; next: readonly number[] };
+
+/** States of a pattern: a repetition of n times has n of what it repeats. */
+const maxStates = 10_000;
+
+/** The state in which a text is what the pattern describes. */
+const final = -1;
+
+/** Whether a text, or what a text begins with from somewhere on, is what a pattern describes. */
+export class PatternAutomaton {
+  readonly #states: State[] = [];
+  readonly #start: number;
+  /** Characters of whatever the pattern describes; undefined: not always as many. */
+  readonly #length: number | undefined;
+
+  /** @throws PatternProblem for one of too many states */
+  constructor(pattern: Pattern) {
+    this.#start = this.#add(pattern, final);
+    this.#length = lengthOf(pattern);
+  }
+
+  get numStates(): number {
+    return this.#states.length;
+  }
+
+  /** Whether a text as a whole is what the pattern describes. */
+  matches(text: string): boolean {
+    return this.#run(text, { start: this.#start, starts: [0], isWhole: true, ahead: new Map() });
+  }
+
+  /** Whether what follows one of some places of a text, in their order, is what the pattern describes. */
+  matchesAfter(text: string, places: readonly number[]): boolean {
+    const starts =
+      this.#length === undefined
+        ? places
+        : places.filter((place) => place + (this.#length as number) === text.length);
+    return this.#run(text, { start: this.#start, starts, isWhole: true, ahead: new Map() });
+  }
+
+  /** In time that grows with states times characters: each state is entered once for each character. */
+  #run(
+    text: string,
+    {
+      start,
+      starts,
+      isWhole,
+      ahead,
+    }: {
+      readonly start: number;
+      readonly starts: readonly number[];
+      readonly isWhole: boolean;
+      /** What was found to follow, by place and state. */
+      readonly ahead: Map<number, boolean>;
+    },
+  ): boolean {
+    let entered: number[] = [];
+    for (let [at, numStarted] = [starts[0] ?? 0, 0]; ; at++) {
+      if (starts[numStarted] === at) {
+        entered.push(start);
+        numStarted++;
+      }
+      if (entered.length === 0 && numStarted === starts.length) return false;
+      const { states, isFinal } = this.#reach(text, at, entered, ahead);
+      if (isFinal && (!isWhole || at === text.length)) return true;
+      if (at === text.length) return false;
+      const character = text.charCodeAt(at);
+      entered = states.flatMap((state) =>
+        state.kind === "character" && state.test(character) ? [state.next] : [],
+      );
+    }
+  }
+
+  /** The states that are reached without taking a character. */
+  #reach(text: string, at: number, entered: readonly number[], ahead: Map<number, boolean>) {
+    const seen = new Set<number>();
+    const open = [...entered];
+    const states: State[] = [];
+    for (let index = open.pop(); index !== undefined; index = open.pop()) {
+      if (seen.has(index)) continue;
+      seen.add(index);
+      if (index === final) continue;
+      const state = this.#states[index] as State;
+      if (state.kind === "fork") open.push(...state.next);
+      else if (state.kind === "character") states.push(state);
+      else if (this.#holds(state, index, text, at, ahead)) open.push(state.next);
+    }
+    return { states, isFinal: seen.has(final) };
+  }
+
+  #holds(
+    state: Extract<State, { kind: "place" | "ahead" }>,
+    index: number,
+    text: string,
+    at: number,
+    ahead: Map<number, boolean>,
+  ): boolean {
+    if (state.kind === "place") return state.test(text.charCodeAt(at - 1), text.charCodeAt(at));
+    const key = at * this.#states.length + index;
+    const found =
+      ahead.get(key) ??
+      this.#run(text, { start: state.start, starts: [at], isWhole: false, ahead });
+    ahead.set(key, found);
+    return found !== state.isNot;
+  }
+
+  /** @returns the state with which the pattern begins, where `next` follows it */
+  #add(pattern: Pattern, next: number): number {
+    switch (pattern.kind) {
+      case "character":
+      case "place":
+        return this.#push({ ...pattern, next });
+      case "ahead":
+        return this.#push({
+          ...{ kind: "ahead", isNot: pattern.isNot, next },
+          start: this.#add(pattern.of, final),
+        });
+      case "sequence":
+        return pattern.parts.reduceRight((after, part) => this.#add(part, after), next);
+      case "choice":
+        return this.#push({
+          kind: "fork",
+          next: pattern.choices.map((choice) => this.#add(choice, next)),
+        });
+      case "repeat":
+        return this.#repeat(pattern, next);
+    }
+  }
+
+  #repeat({ of, least, most }: Extract<Pattern, { kind: "repeat" }>, next: number): number {
+    let after = next;
+    if (most === Infinity) {
+      const again: State = { kind: "fork", next: [] };
+      after = this.#push(again);
+      again.next = [this.#add(of, after), next];
+    }
+    for (let i = least; most !== Infinity && i < most; i++) {
+      after = this.#push({ kind: "fork", next: [this.#add(of, after), next] });
+    }
+    for (let i = 0; i < least; i++) after = this.#add(of, after);
+    return after;
+  }
+
+  #push(state: State): number {
+    if (this.#states.length >= maxStates) {
+      throw new PatternProblem("which repeats more than a pattern for names may");
+    }
+    return this.#states.push(state) - 1;
+  }
+}
+
+/** Characters of whatever a pattern describes; undefined: not always as many. */
+function lengthOf(pattern: Pattern): number | undefined {
+  switch (pattern.kind) {
+    case "character":
+      return 1;
+    case "place":
+    case "ahead":
+      return 0;
+    case "sequence": {
+      const lengths = pattern.parts.map(lengthOf);
+      return lengths.reduce<number | undefined>(
+        (sum, each) => (sum === undefined || each === undefined ? undefined : sum + each),
+        0,
+      );
+    }
+    default:
+      return undefined;
+  }
+}
