@@ -1,3 +1,5 @@
+import { LockstepError } from "./errors/index.js";
+
 /**
  * NF4, the 4-bit type of QLoRA (Dettmers et al. 2023, arXiv 2305.14314), as bitsandbytes 0.50 stores it: 16 levels
  * times the largest magnitude of 64 elements, the first of two elements in the high half of a byte. With double
@@ -87,27 +89,36 @@ export class Nf4Writer {
   readonly #view: DataView;
   readonly #groupBytes: number;
   readonly #isDouble: boolean;
+  readonly #name: string;
   readonly #size: number;
   readonly #magnitudes: Float32Array;
   #numElements = 0;
 
   /**
-   * @param size elements of the tensor
+   * @param tensor its name, and how many elements it has
    * @param bytes zeros, of `nf4GroupBytes` for each group that the tensor begins
    */
-  constructor(form: Nf4Form, size: number, bytes: Uint8Array) {
+  constructor(
+    form: Nf4Form,
+    { name, size }: { readonly name: string; readonly size: number },
+    bytes: Uint8Array,
+  ) {
     this.#isDouble = form === "nf4-double";
     this.#groupBytes = nf4GroupBytes[form];
     if (bytes.length !== Math.ceil(size / nf4GroupElements) * this.#groupBytes) {
       throw new RangeError(`${bytes.length} bytes are not those of ${size} elements in ${form}`);
     }
+    this.#name = name;
     this.#size = size;
     this.#bytes = bytes;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#magnitudes = new Float32Array(Math.ceil(size / nf4BlockElements));
   }
 
-  /** @param values the elements that follow; whole blocks, but for the tensor's end */
+  /**
+   * @param values the elements that follow; whole blocks, but for the tensor's end
+   * @throws E_TENSOR_NOT_FINITE, as a level would stand for what is no number
+   */
   add(values: Float32Array): void {
     const end = this.#numElements + values.length;
     if (end > this.#size || (end % nf4BlockElements !== 0 && end !== this.#size)) {
@@ -120,10 +131,14 @@ export class Nf4Writer {
 
   #addBlock(values: Float32Array, start: number, end: number): void {
     let magnitude = 0;
+    // NaN once an element is infinite or none.
+    let nothing = 0;
     for (let i = start; i < end; i++) {
       const each = Math.abs(values[i] as number);
+      nothing += each - each;
       if (each > magnitude) magnitude = each;
     }
+    if (nothing !== 0) this.#refuse(values.subarray(start, end));
     const isWhole = end - start === nf4BlockElements;
     const divisor = Math.max(magnitude, leastMagnitude);
     const first = this.#numElements;
@@ -148,6 +163,13 @@ export class Nf4Writer {
       const high = codeOf(fround((values[i] as number) / divisor));
       bytes[at + ((i - start) >> 1)] = (high << 4) | codeOf(fround(next / divisor));
     }
+  }
+
+  #refuse(block: Float32Array): never {
+    const value = block.find((each) => !Number.isFinite(each)) as number;
+    throw new LockstepError("E_TENSOR_NOT_FINITE", {
+      ...{ where: "the base model", tensor: this.#name, value },
+    });
   }
 
   /** Writes the scales; to be called once, behind the last element. */

@@ -104,7 +104,7 @@ async function quantiseRange(
     const end = offset + Math.ceil(size / nf4GroupElements) * nf4GroupElements;
     if (end <= range.start || offset >= range.end || !isNf4(form)) continue;
     if (offset < range.start || end > range.end) throw new RangeError(`The range cuts ${name}`);
-    const writer = new Nf4Writer(form, size, into.subarray(byteOf(offset), byteOf(end)));
+    const writer = new Nf4Writer(form, { name, size }, into.subarray(byteOf(offset), byteOf(end)));
     for (let start = offset; start < offset + size; start += chunk.length) {
       const part = { start, end: Math.min(start + chunk.length, offset + size) };
       const values = chunk.subarray(0, part.end - start).fill(0);

@@ -38,7 +38,7 @@ const valuesOf = ({ numerators }: QuantisedTensor): Float32Array =>
 function written(form: Nf4Form, values: Float32Array, partElements = values.length): Uint8Array {
   const numGroups = Math.ceil(values.length / nf4GroupElements);
   const bytes = new Uint8Array(numGroups * nf4GroupBytes[form]);
-  const writer = new Nf4Writer(form, values.length, bytes);
+  const writer = new Nf4Writer(form, { name: "w", size: values.length }, bytes);
   for (let start = 0; start < values.length; start += partElements) {
     writer.add(values.subarray(start, start + partElements));
   }
@@ -149,10 +149,57 @@ test("what is read is level times scale, in float32", () => {
 
 test("a writer takes whole blocks, and no more and no less than the tensor", () => {
   const bytes = new Uint8Array(nf4GroupBytes.nf4);
-  assert.throws(() => new Nf4Writer("nf4", nf4GroupElements + 1, bytes), RangeError);
-  const writer = new Nf4Writer("nf4", 100, bytes);
+  assert.throws(
+    () => new Nf4Writer("nf4", { name: "w", size: nf4GroupElements + 1 }, bytes),
+    RangeError,
+  );
+  const writer = new Nf4Writer("nf4", { name: "w", size: 100 }, bytes);
   assert.throws(() => writer.add(new Float32Array(65)), RangeError);
   assert.throws(() => writer.add(new Float32Array(128)), RangeError);
   writer.add(new Float32Array(64));
   assert.throws(() => writer.finish(), RangeError);
+});
+
+test("zeros, one element and the least and largest numbers stay what they are, within half a step", () => {
+  const least = 2 ** -149;
+  const most = 3.4028234663852886e38;
+  for (const values of [
+    [0],
+    [-3],
+    [least],
+    new Array<number>(64).fill(0),
+    new Array<number>(65).fill(least),
+    [...new Array<number>(63).fill(least), 1],
+    [most, -most, 0, most / 2],
+    [...new Array<number>(64).fill(most), ...new Array<number>(64).fill(0)],
+  ]) {
+    const wanted = Float32Array.from(values);
+    for (const form of ["nf4", "nf4-double"] as const) {
+      const read = readNf4(form, wanted.length, written(form, wanted));
+      const largest = wanted.reduce((all, each) => Math.max(all, Math.abs(each)), 0);
+      wanted.forEach((value, i) => {
+        const difference = Math.abs((read[i] as number) - value);
+        // A shorter block divides by 1e-38 at least, and 8 bits of a scale are good to a hundredth.
+        assert.ok(difference <= 0.16 * largest + 1e-38, `${form}: ${read[i]} for ${value}`);
+      });
+    }
+  }
+});
+
+test("an element that is no finite number is refused by its tensor, wherever it stands", () => {
+  for (const value of [Number.NaN, Infinity, -Infinity]) {
+    for (const [size, at] of [
+      [1, 0],
+      [64, 63],
+      [130, 129],
+      [20_000, 17_000],
+    ] as const) {
+      const values = new Float32Array(size).fill(2);
+      values[at] = value;
+      assert.throws(() => written("nf4", values), {
+        code: "E_TENSOR_NOT_FINITE",
+        message: new RegExp(`the tensor w holds ${value}`),
+      });
+    }
+  }
 });

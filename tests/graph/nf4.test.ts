@@ -15,7 +15,7 @@ import { testValues } from "#tests/support/compare";
 
 function quantise(form: Nf4Form, size: number, seed: number): Uint8Array {
   const bytes = new Uint8Array(Math.ceil(size / nf4GroupElements) * nf4GroupBytes[form]);
-  const writer = new Nf4Writer(form, size, bytes);
+  const writer = new Nf4Writer(form, { name: "w", size }, bytes);
   writer.add(testValues(size, seed));
   writer.finish();
   return bytes;

@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { AddedTensors, AddedToModel } from "#lib/checkpoint/added-tensors";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
+import { readFinite } from "#lib/checkpoint/finite-elements";
 import { maxConfigBytes } from "#lib/checkpoint/limits";
 import { openSafetensors, type SafetensorsFile } from "#lib/checkpoint/safetensors-file";
 import { LockstepError } from "#lib/core/errors/index";
@@ -89,10 +90,10 @@ export async function openBottleneckDirectory(directory: string): Promise<AddedT
         return Object.assign({ kind: "adapter" }, job);
       },
       added,
-      readAdded: (key) => file.readFloat32(key),
+      readAdded: (key) => readFinite(file, key),
       savedWeights: head === undefined ? [] : [...head.tensors.keys()],
       savedInfo: (weight) => ofHead(weight).info(weight),
-      readSaved: (weight) => ofHead(weight).readFloat32(weight),
+      readSaved: (weight) => readFinite(ofHead(weight), weight),
       warnings: [],
       close,
     };

@@ -10,12 +10,20 @@ import {
   openSafetensors,
   type SafetensorsFile,
 } from "#lib/checkpoint/safetensors-file";
+import { readFinite } from "#lib/checkpoint/finite-elements";
 import { type StoredTensor, storedDtypeOf } from "#lib/checkpoint/safetensors-header";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import { writeSafetensors } from "#lib/checkpoint/safetensors-writer";
 import { readLoraConfig } from "./adapter-files.js";
 import { adapterConfigFileName, formatLoraConfig, type LoraConfig } from "./lora-config.js";
-import { type BaseModel, isSavedWhole, linearModules, rankOf } from "./target-modules.js";
+import {
+  adaptedModules,
+  type BaseModel,
+  completeLoraConfig,
+  isSavedWhole,
+  linearModules,
+  rankOf,
+} from "./target-modules.js";
 import { adapterKey, keyPrefix, loraKey, type LoraPart, loraPartOf } from "./tensor-names.js";
 import { tiedHeadPath } from "./tied-modules.js";
 
@@ -84,9 +92,10 @@ export class AdapterDirectory {
 
   /**
    * Checks every module and saved weight against the base model: sizes that differ, as after an added
-   * token, are named with both values.
+   * token, are named with both values. The file has what its configuration chooses of the model, no less and no
+   * more: peft would go without what is missing, and leave out the rest.
    *
-   * @throws E_ADAPTER_TENSOR
+   * @throws E_ADAPTER_TENSOR, E_ADAPTER_TARGET
    */
   checkAgainst(model: BaseModel): void {
     const linear = new Map(linearModules(model).map((module) => [module.path, module]));
@@ -107,11 +116,33 @@ export class AdapterDirectory {
         this.#fail(name, `has shape [${shape.join(", ")}], in the base model [${base.join(", ")}]`);
       }
     }
+    this.#checkChosen(model);
+  }
+
+  #checkChosen(model: BaseModel): void {
+    const complete = completeLoraConfig(this.config, model);
+    const chosen = adaptedModules(complete, model).map(({ path }) => path);
+    const stored = new Set(this.modules.map(({ path }) => path));
+    const missing = chosen.find((path) => !stored.delete(path));
+    if (missing !== undefined) {
+      this.#fail(missing, "is chosen by adapter_config.json, and the file has no matrices for it");
+    }
+    const [more] = stored;
+    if (more !== undefined) {
+      this.#fail(more, "has matrices in the file, and adapter_config.json does not choose it");
+    }
+    const saved = new Set(this.savedWeights);
+    const { modules_to_save } = this.config;
+    const unsaved = model.weights.find(
+      ({ name }) => isSavedWhole(modules_to_save, name) && !saved.has(name),
+    );
+    if (unsaved === undefined) return;
+    this.#fail(unsaved.name, "belongs to modules_to_save, and the file does not have it");
   }
 
   /** A [rank, inputs], B [outputs, rank] or the magnitudes [outputs] of a module, float32. */
   readPart(path: string, part: LoraPart, into?: Float32Array): Promise<Float32Array> {
-    return this.#file.readFloat32(loraKey(path, part), into);
+    return readFinite(this.#file, loraKey(path, part), into);
   }
 
   /** SHA-256 of the base model's weights, where whoever wrote the adapter kept it (see weightsSha256). */
@@ -156,7 +187,7 @@ export class AdapterDirectory {
 
   /** A weight that is saved whole, or any other tensor by its name (loraTensorName); float32. */
   readSaved(weight: string, into?: Float32Array, span?: ElementSpan): Promise<Float32Array> {
-    return this.#file.readFloat32(adapterKey(weight), into, span);
+    return readFinite(this.#file, adapterKey(weight), into, span);
   }
 
   async close(): Promise<void> {

@@ -138,7 +138,7 @@ export function mergedTensors(
       const source = base.has(name) ? name : (copies.get(name) ?? name);
       const stored = await base.readFloat32(source);
       return quantisation !== undefined && quantised.has(name)
-        ? asQuantised(quantisation, stored, shape, isTransposed)
+        ? asQuantised(quantisation, stored, { name, shape }, isTransposed)
         : stored;
     };
     const read = async (): Promise<Float32Array> => {

@@ -2,6 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { AddedTensors } from "#lib/checkpoint/added-tensors";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
+import { readFinite } from "#lib/checkpoint/finite-elements";
 import { maxConfigBytes } from "#lib/checkpoint/limits";
 import { encodeElements, type ModelTensor } from "#lib/checkpoint/model-directory";
 import { formatPythonJson } from "#lib/checkpoint/python-json";
@@ -111,12 +112,12 @@ export async function openPromptDirectory(directory: string): Promise<AddedTenso
         return { kind: "prompt", numVirtualTokens: numTokens, vocabSize: base.vocabSize };
       },
       added: [{ name: vectorsKey, shape }],
-      readAdded: () => file.readFloat32(vectorsKey),
+      readAdded: () => readFinite(file, vectorsKey),
       savedWeights: keys
         .filter((key) => key !== vectorsKey)
         .map((key) => key.slice(keyPrefix.length)),
       savedInfo: (weight) => file.info(promptKey(weight)),
-      readSaved: (weight) => file.readFloat32(promptKey(weight)),
+      readSaved: (weight) => readFinite(file, promptKey(weight)),
       warnings: [],
       close: () => file.close(),
     };

@@ -14,11 +14,11 @@ export const quantisableWeights = (base: BaseModel): ReadonlySet<string> =>
 export function asQuantised(
   form: Nf4Form,
   weight: Float32Array,
-  shape: readonly number[],
+  { name, shape }: { readonly name: string; readonly shape: readonly number[] },
   isTransposed: boolean,
 ): Float32Array {
   const bytes = new Uint8Array(Math.ceil(weight.length / nf4GroupElements) * nf4GroupBytes[form]);
-  const writer = new Nf4Writer(form, weight.length, bytes);
+  const writer = new Nf4Writer(form, { name, size: weight.length }, bytes);
   writer.add(isTransposed ? transposed(weight, shape) : weight);
   writer.finish();
   const values = readNf4(form, weight.length, bytes);

@@ -15,6 +15,10 @@ export const checkpointErrors = {
       `${d.where} holds no tensor "${d.tensor}"${d.nearest === undefined ? "" : ` (the nearest name is "${d.nearest}")`}.`,
     "Check that config.json and the weights belong to the same model.",
   ),
+  E_TENSOR_NOT_FINITE: entry<{ where: string; tensor: string; value: number }>(
+    (d) => `In ${d.where}, the tensor ${d.tensor} holds ${d.value}, which is no finite number.`,
+    "The file is damaged, or its training failed: get it again, or take an earlier one.",
+  ),
   E_TENSOR_DTYPE: entry<{ where: string; tensor: string; dtype: string; supported: string }>(
     (d) =>
       `Tensor "${d.tensor}" in ${d.where} has type ${d.dtype}, but one of ${d.supported} is expected.`,
