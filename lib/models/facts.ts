@@ -102,7 +102,12 @@ export function adapterFacts(
   Partial<
     Pick<
       ModelFacts,
-      "inputMajorPrefix" | "tokenEmbedding" | "basePrefix" | "className" | "bottlenecks"
+      | "inputMajorPrefix"
+      | "tokenEmbedding"
+      | "scalesTokens"
+      | "basePrefix"
+      | "className"
+      | "bottlenecks"
     >
   > {
   return (

@@ -20,6 +20,8 @@ export interface ModelFacts {
   readonly unusedPrefix?: string;
   /** The weight that holds a row a token; a tied head is this one. */
   readonly tokenEmbedding: string;
+  /** Whether what a token becomes is the square root of the width times its row. */
+  readonly scalesTokens?: true;
   /** Last parts of the names of modules that are tables of embeddings. */
   readonly embeddingModules: readonly string[];
   /** Whether the output head is the token embedding where config.json does not say. */

@@ -1,4 +1,9 @@
-import { classifierHeads, promptKey, writePromptDirectory } from "#lib/checkpoint/peft/index";
+import {
+  classifierHeads,
+  isSavedWhole,
+  promptKey,
+  writePromptDirectory,
+} from "#lib/checkpoint/peft/index";
 import type { ParameterLayout } from "#lib/core/parameter-layout";
 import { saveBeside } from "./beside-adapter.js";
 import type { SavedContent } from "./kind.js";
@@ -23,9 +28,10 @@ export async function savePrompt(
   { valuesOf, dtype }: SavedContent,
 ): Promise<void> {
   const whole = tensors.filter(({ name }) => name !== promptWeightName);
-  const modules = new Set(whole.map(({ name }) => name.replace(/\.[^.]+$/, "")));
-  const others = [...modules].filter(
-    (path) => !classifierHeads.some((head) => `${path}.`.startsWith(`${head}.`)),
+  const others = new Set(
+    whole
+      .filter(({ name }) => !isSavedWhole(classifierHeads, name))
+      .map(({ name }) => name.replace(/\.[^.]+$/, "")),
   );
   await writePromptDirectory(directory, {
     config: {

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { classifierHeads } from "#lib/checkpoint/peft/index";
+import { classifierHeads, isSavedWhole } from "#lib/checkpoint/peft/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { counted, withCommas } from "#lib/core/format";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
@@ -52,7 +52,7 @@ export const prompt = {
     const isNew = new Set(model.newWeights);
     // As in peft a classifier's head is trained and saved whole; so is what nobody else has.
     const isHead = (name: string): boolean =>
-      model.isClassifier && classifierHeads.some((head) => name.startsWith(`${head}.`));
+      model.isClassifier && isSavedWhole(classifierHeads, name);
     const whole = model.weights.filter(({ name }) => isNew.has(name) || isHead(name));
     const names = new Set(whole.map(({ name }) => name));
     const table = tokenTable(model);
@@ -101,7 +101,7 @@ function checkText({ prompt_tuning_init: init, prompt_tuning_init_text: text }: 
 /** float32 [P, D]. @throws E_CONFIG_INVALID for a text without tokens */
 async function firstVectors(
   { num_virtual_tokens: count, prompt_tuning_init: init, prompt_tuning_init_text }: PromptSettings,
-  { read, encode }: StartingModel,
+  { read, encode, facts }: StartingModel,
   { name, shape: [numRows, width] }: ReturnType<typeof tokenTable>,
   seed: number,
 ): Promise<Float32Array> {
@@ -126,5 +126,7 @@ async function firstVectors(
       count: width,
     });
   }
-  return values;
+  // They stand where the model's own vectors do, which Gemma's layers get so many times larger.
+  const factor = facts.scalesTokens === true ? Math.fround(Math.sqrt(width)) : 1;
+  return values.map((value) => factor * value);
 }

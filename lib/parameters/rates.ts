@@ -3,6 +3,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { counted } from "#lib/core/format";
 import type { ParameterLayout, RateOf } from "#lib/core/parameter-layout";
 import { countLayers, layerOf } from "./layers.js";
+import { promptWeightName } from "./prompt-layout.js";
 
 const text = z.string().min(1);
 const rate = z.number().min(0);
@@ -126,7 +127,9 @@ function layerwiseDecay(
   const top = countLayers(weights) + 1;
   return (name) => {
     const layer = layerOf(name);
-    const isBelow = isEmbeddingTable(name) || /(^|\.)embeddings\./.test(name);
+    // What stands in place of embedded tokens is below the first layer too.
+    const isBelow =
+      isEmbeddingTable(name) || name === promptWeightName || /(^|\.)embeddings\./.test(name);
     return decay ** (top - (layer >= 0 ? layer + 1 : isBelow ? 0 : top));
   };
 }

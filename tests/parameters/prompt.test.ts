@@ -3,12 +3,13 @@ import { test } from "node:test";
 import { prompt } from "#lib/parameters/prompt";
 import { createCaseJob } from "#tests/support/case-job";
 import { caseError } from "#tests/support/case-run";
+import { assertClose } from "#tests/support/compare";
 import { choiceOptions as options, startingFixture } from "#tests/support/method-steps";
 
 type Settings = Parameters<typeof prompt.choose>[0];
 
-async function firstValues(settings: Settings): Promise<Float32Array> {
-  const fixture = await startingFixture("gpt2");
+async function firstValues(settings: Settings, name = "gpt2"): Promise<Float32Array> {
+  const fixture = await startingFixture(name);
   const model = { ...fixture, encode: async () => [7, 3] };
   const { loadMasters, layout } = prompt.choose(settings, model, options);
   const values = new Float32Array(layout.numElements);
@@ -27,6 +28,20 @@ test("a text's tokens are repeated to the number of virtual ones", async () => {
   for (const [i, id] of [7, 3, 7, 3, 7].entries()) {
     const row = table.subarray(id * width, (id + 1) * width);
     assert.deepEqual(values.subarray(i * width, (i + 1) * width), row);
+  }
+});
+
+test("where a model makes tokens' vectors larger, they begin as large", async () => {
+  for (const name of ["gemma2", "gemma3"]) {
+    const settings = { prompt_tuning_init: "TEXT", prompt_tuning_init_text: "any" } as const;
+    const values = await firstValues({ ...settings, num_virtual_tokens: 1 }, name);
+    const model = await startingFixture(name);
+    const table = await model.read("model.embed_tokens.weight");
+    await model.close();
+    const width = values.length;
+    // What transformers' embed_tokens gives for the token.
+    const expected = table.subarray(7 * width, 8 * width).map((value) => value * Math.sqrt(width));
+    assertClose(values, expected, 1e-6, name);
   }
 });
 

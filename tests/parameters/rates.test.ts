@@ -220,3 +220,12 @@ test("depth is counted in every kind of name, and what is above the layers keeps
     [0.125, 0.125, 0.25, 0.5, 1, 1, 0.125, 0.5, 1, 0.25, 1],
   );
 });
+
+test("virtual tokens are as far from the top as embedded ones", () => {
+  const weights = [0, 1].map((layer) => ({ name: `model.layers.${layer}.mlp.up_proj.weight` }));
+  const settings = { ...unsaid, layerwise_lr_decay: 0.5 };
+  const { rateOf } = ratesOf(settings, { weights, isEmbeddingTable });
+  for (const name of ["prompt_embeddings", "model.embed_tokens.weight"]) {
+    assert.equal(rateOf({ name, shape: [3, 8] }), 0.125, name);
+  }
+});

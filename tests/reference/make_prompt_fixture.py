@@ -22,6 +22,11 @@ CASES = {
         AutoModelForSequenceClassification,
         dict(task_type="SEQ_CLS", num_virtual_tokens=4),
     ),
+    # Its configuration has no name of these sizes that peft knows.
+    "distilbert-seqcls": (
+        AutoModelForSequenceClassification,
+        dict(task_type="SEQ_CLS", num_virtual_tokens=3, token_dim=24, num_layers=2, num_attention_heads=3),
+    ),
 }
 
 

@@ -2,20 +2,26 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import type { TestContext } from "node:test";
+import { openAddedTensors } from "#lib/checkpoint/adapter-kind";
 import { ModelWeights, openSafetensors } from "#lib/checkpoint/index";
 import { type Batch, countTargets } from "#lib/core/batch";
 import type { WorkerJob } from "#lib/core/job";
 import { wireSizeBytes } from "#lib/core/parameter-layout";
 import { packageRoot } from "#lib/core/paths";
 import { readWireSpace } from "#lib/core/wire-space";
+import { Generator, generationDefaults } from "#lib/evaluation/generate/index";
+import { computeCase, keptRows } from "#lib/evaluation/verify/index";
 import { adapterFacts } from "#lib/models/facts";
 import type { ChosenParameters, StartingModel } from "#lib/parameters/index";
 import type { ChoiceOptions } from "#lib/parameters/kind";
 import createEngine from "#lib/tuning/engine";
+import { findAdapter } from "#run/model-place";
+import { openModel } from "#run/open-model";
 import { causalJob, classifierJob } from "./batches.js";
 import { assertClose, relativeError } from "./compare.js";
 import { batchOf, loadFrozen } from "./lora-fixtures.js";
-import { modelFixtureDirectory } from "./model-fixtures.js";
+import { modelFixtureDirectory, readFixtureCase } from "./model-fixtures.js";
 import { OptimizerRun, optimizerOf } from "./optimizer-runs.js";
 
 export const methodFixture = (name: string): string =>
@@ -146,4 +152,72 @@ export async function assertMethodSteps(
     engine.close();
     await expected.close();
   }
+}
+
+/**
+ * The steps of a method that adds tensors to a model, from the directory that another library saved before them.
+ *
+ * @param fixture the directory's name; that of the steps is the same with `.safetensors`
+ */
+export async function assertStepsFromDirectory(
+  t: TestContext,
+  fixture: string,
+  model: Awaited<ReturnType<typeof startingFixture>>,
+  chosen: ChosenParameters,
+): Promise<void> {
+  const saved = await openAddedTensors(methodFixture(fixture));
+  assert.ok(saved !== undefined);
+  t.after(() => saved.close());
+  const start = (tensor: string): Promise<Float32Array> =>
+    saved.savedWeights.includes(tensor) ? saved.readSaved(tensor) : saved.readAdded(tensor);
+  await assertMethodSteps(`${fixture}.safetensors`, model, chosen, { start });
+}
+
+/**
+ * Opens a directory of another library over its base, and compares loss and logits of the base's case with those that
+ * were recorded, and a continued text with its own greedy choice over cached keys.
+ *
+ * @param numBefore tokens that the recorded logits have before those of each row
+ */
+export async function assertLogitsOfDirectory(
+  t: TestContext,
+  fixture: string,
+  name: string,
+  {
+    numBefore = 0,
+    ...generation
+  }: { readonly numBefore?: number; readonly chunkLength?: number } = {},
+): Promise<void> {
+  const base = modelFixtureDirectory(name);
+  const opened = await openModel(await findAdapter(methodFixture(fixture), { base }));
+  t.after(() => opened.close());
+  const { model, readWeight } = opened;
+  const reference = readFixtureCase(name);
+  const result = await computeCase(model, readWeight, reference);
+  const expected = await openSafetensors(methodFixture(`${fixture}.safetensors`));
+  t.after(() => expected.close());
+  const [loss = 0] = await expected.readFloat32("sgd.losses");
+  assert.ok(Math.abs(result.loss / loss - 1) < 1e-5, `loss ${result.loss}, not ${loss}`);
+  const logits = await expected.readFloat32("logits");
+  if (model.task !== "causal-lm") {
+    assertClose(result.logits, logits, 1e-5, "logits");
+    return;
+  }
+  const { numRows, rowLength, attentionMask, greedy } = reference;
+  const width = logits.length / numRows / (rowLength + numBefore);
+  const ofTokens = Array.from({ length: numRows }, (_, row) => {
+    const first = row * (rowLength + numBefore) + numBefore;
+    return [...logits.subarray(first * width, (first + rowLength) * width)];
+  }).flat();
+  const kept = (values: Float32Array) => keptRows(values, attentionMask);
+  assertClose(kept(result.logits), kept(Float32Array.from(ofTokens)), 1e-5, "logits");
+  assert.ok(greedy !== undefined);
+  const maxLength = greedy.prompt.length + greedy.continuation.length;
+  const generator = await Generator.create({ model, readWeight, maxLength, ...generation });
+  t.after(() => generator.close());
+  const [continued] = await generator.generate([Int32Array.from(greedy.prompt)], {
+    ...{ ...generationDefaults, endTokenIds: [], doSample: false },
+    maxNewTokens: greedy.continuation.length,
+  });
+  assert.deepEqual([...(continued?.tokens ?? [])], [...(result.continuation ?? [])]);
 }

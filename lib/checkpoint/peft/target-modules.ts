@@ -28,6 +28,8 @@ export interface AdapterFacts {
   readonly inputMajorPrefix?: string;
   /** The weight that holds a row a token. */
   readonly tokenEmbedding?: string;
+  /** Whether what a token becomes is the square root of the width times its row. */
+  readonly scalesTokens?: true;
   /** Begins the names of the base model's weights: what else a model has is its head. */
   readonly basePrefix?: string;
   /** transformers' name of the type, as in `LlamaForCausalLM`. */

@@ -50,7 +50,7 @@ export interface DecoderConfig {
 /** What most of the family reads alike. */
 export function parseDecoderBase(
   config: ConfigReader,
-  { modelType, keys, defaults: usual, tiesHead }: ModelFacts,
+  { modelType, keys, defaults: usual, scalesTokens, tiesHead }: ModelFacts,
   defaults: {
     readonly numKeyValueHeads?: number;
     readonly headDim?: number;
@@ -93,7 +93,7 @@ export function parseDecoderBase(
     attentionScale: 1 / Math.sqrt(headDim),
     attentionSoftcap: null,
     logitSoftcap: null,
-    embeddingScale: null,
+    embeddingScale: scalesTokens === true ? Math.sqrt(hiddenSize) : null,
     maxPositions: config.anyPositiveInt(keys.positions, usual.positions),
     tieWordEmbeddings: config.boolean("tie_word_embeddings", tiesHead),
     paddingRow: config.paddingRow(vocabSize, usual.padTokenId),

@@ -20,7 +20,9 @@ export const decoderFacts = ({
   maxPositions,
   ...own
 }: Pick<ModelFacts, "modelType" | "className"> &
-  Partial<Pick<ModelFacts, "adapterTargets" | "bottlenecks" | "dropouts" | "tiesHead">> & {
+  Partial<
+    Pick<ModelFacts, "adapterTargets" | "bottlenecks" | "dropouts" | "scalesTokens" | "tiesHead">
+  > & {
     readonly maxPositions: number;
     readonly padTokenId?: number;
   }): ModelFacts => ({

@@ -30,6 +30,5 @@ export function parseGemmaBase(
     attentionScale: 1 / Math.sqrt(config.positiveNumber("query_pre_attn_scalar", 256)),
     attentionSoftcap: softcap("attn_logit_softcapping", defaults.attentionSoftcap),
     logitSoftcap: softcap("final_logit_softcapping", defaults.logitSoftcap),
-    embeddingScale: Math.sqrt(base.hiddenSize),
   } as const;
 }

@@ -5,5 +5,6 @@ export const gemma2 = decoderFacts({
   className: "Gemma2",
   maxPositions: 8192,
   padTokenId: 0,
+  scalesTokens: true,
   tiesHead: true,
 });

@@ -5,5 +5,6 @@ export const gemma3 = decoderFacts({
   className: "Gemma3Text",
   maxPositions: 131_072,
   padTokenId: 0,
+  scalesTokens: true,
   tiesHead: true,
 });
