@@ -34,7 +34,7 @@ async function missingInputs(config: ResolvedConfig): Promise<string[]> {
   };
   const { model_name_or_path: model, model_revision: revision } = config;
   await attempt(async () => {
-    refuseAdapter(await findModelDirectory(model, { revision, downloads: false }), model);
+    await refuseAdapter(await findModelDirectory(model, { revision, downloads: false }), model);
   });
   const { dataset_dir: datasetDir, columns } = config;
   for (const [purpose, names] of [

@@ -42,7 +42,7 @@ export async function openDataModel(
     token: hubTokenOf(asked),
     onDetail,
   });
-  refuseAdapter(modelDirectory, asked.model_name_or_path);
+  await refuseAdapter(modelDirectory, asked.model_name_or_path);
   onDetail("opening the model");
   const modelConfig = await readModelConfig(modelDirectory);
   const adapterDirectory = await findStartingAdapter(asked, { onDetail });

@@ -39,11 +39,14 @@ export async function openExportSource(
 ): Promise<ExportSource> {
   if (place.adapter !== undefined) {
     const { numModules, unmerged, ...merged } = await openMergedModel(place, quantisation);
-    const isOtherBase = quantisation === undefined && (await wasTrainedIn4Bits(place.directory));
+    const base = {
+      trained: await trainedForm(place.directory),
+      merged: quantisation ?? ("wide" as const),
+    };
     return {
       ...merged,
       adapter: { numModules, unmerged },
-      warnings: [...merged.warnings, ...(isOtherBase ? [trainedIn4Bits] : [])],
+      warnings: [...merged.warnings, ...otherBaseLines(base)],
     };
   }
   const config = await readModelConfig(place.modelDirectory);
@@ -69,12 +72,41 @@ export async function openExportSource(
   }
 }
 
-const trainedIn4Bits =
-  "the adapter was trained beside weights of 4 bits, and merged into the base as it is stored; " +
-  "--load-in-4bit merges it into what it was trained beside";
+/** What linear weights of a base are: as they are stored, or taken through a code of 4 bits. */
+type BaseForm = Nf4Form | "wide";
 
-/** What the run wrote down that saved the adapter; false where nothing stands beside it. */
-async function wasTrainedIn4Bits(directory: string): Promise<boolean> {
+const formNames: Readonly<Record<BaseForm, string>> = {
+  wide: "as they are stored",
+  nf4: "of 4 bits",
+  "nf4-double": "of 4 bits with scales in 8 bits",
+};
+const formFlags: Readonly<Record<BaseForm, string>> = {
+  wide: "without --load-in-4bit it is merged into what it was trained beside",
+  nf4: "--load-in-4bit merges it into what it was trained beside",
+  "nf4-double":
+    "--load-in-4bit --bnb-4bit-use-double-quant merges it into what it was trained beside",
+};
+
+/** A line for a person where an adapter is merged into another form of its base than it was trained beside. */
+function otherBaseLines({
+  trained,
+  merged,
+}: {
+  readonly trained: BaseForm | undefined;
+  readonly merged: BaseForm;
+}): readonly string[] {
+  if (trained === undefined || trained === merged) return [];
+  return [
+    `the adapter was trained beside weights ${formNames[trained]}, and merged into weights ${formNames[merged]}; ${formFlags[trained]}`,
+  ];
+}
+
+/** By what the run wrote down that saved the adapter; undefined where nothing stands beside it. */
+async function trainedForm(directory: string): Promise<BaseForm | undefined> {
   const record = (await readOutputRecord(directory)) ?? (await readCheckpointRecord(directory));
-  return record?.identity.settings["load_in_4bit"] === true;
+  if (record === undefined) return undefined;
+  const { load_in_4bit: isQuantised, bnb_4bit_use_double_quant: isDouble } =
+    record.identity.settings;
+  if (isQuantised !== true) return "wide";
+  return isDouble === true ? "nf4-double" : "nf4";
 }

@@ -1,4 +1,5 @@
 import { refuseUnmergeable } from "#lib/checkpoint/adapter-kind";
+import { checkBaseDigest } from "#lib/checkpoint/base-digest";
 import { checkTiedHead, type ModelTensor, type ModelWeights } from "#lib/checkpoint/index";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import {
@@ -84,13 +85,8 @@ export async function openMergedModel(
       head === undefined && isTied(baseConfig)
         ? await untiedHead(facts, weights, adapter)
         : undefined;
-    await adapter.checkBase(place.adapter?.base ?? modelDirectory, () =>
-      weightsSha256(
-        weights,
-        head === undefined
-          ? modelWeights(weights, baseConfig)
-          : weights.names().flatMap((name) => (head.isOfModel(name) ? { name } : [])),
-      ),
+    await checkBaseDigest(adapter, place.adapter?.base ?? modelDirectory, () =>
+      baseDigest(weights, baseConfig, head),
     );
     const { configChanges = untied?.configChanges ?? {} } = head ?? {};
     const tensors = mergedTensors(weights, adapter, {
@@ -113,6 +109,19 @@ export async function openMergedModel(
     throw error;
   }
 }
+
+/** SHA-256 of a base model's weights as a run takes it that trains an adapter of it. @param head of a classifier */
+export const baseDigest = (
+  weights: ModelWeights,
+  baseConfig: Json,
+  head: { readonly isOfModel: (name: string) => boolean } | undefined,
+): Promise<string> =>
+  weightsSha256(
+    weights,
+    head === undefined
+      ? modelWeights(weights, baseConfig)
+      : weights.names().flatMap((name) => (head.isOfModel(name) ? { name } : [])),
+  );
 
 function unmergedModel(
   adapter: AdapterDirectory,

@@ -1,6 +1,6 @@
 import { existsSync, statSync } from "node:fs";
 import { isAbsolute, join, relative, resolve } from "node:path";
-import { readAdapterBase } from "#lib/checkpoint/adapter-kind";
+import { describeAdapter, readAdapterBase } from "#lib/checkpoint/adapter-kind";
 import { isAdapterDirectory } from "#lib/checkpoint/peft/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { cacheDirectory } from "#lib/core/paths";
@@ -77,7 +77,12 @@ async function findBase(
   const revision = given === undefined ? (own.revision ?? undefined) : undefined;
   const directory = await placeOfBase(adapter, name, searchFor(revision, onDetail));
   if (isAdapterDirectory(directory)) {
-    const problem = `its base model ${name} is an adapter itself; merge that one into its own base first`;
+    const { what, obstacle } = await describeAdapter(directory);
+    const way =
+      obstacle === undefined
+        ? "; merge that one into its own base first"
+        : `, and cannot be merged: ${obstacle}`;
+    const problem = `its base model ${name} is an adapter itself (${what})${way}`;
     throw new LockstepError("E_ADAPTER_BASE", { adapter, problem });
   }
   return { name, directory };
@@ -119,14 +124,15 @@ export function findableName(nameOrPath: string, directory: string): string {
 }
 
 /** @throws E_MODEL_IS_ADAPTER where training would have to start from an adapter */
-export function refuseAdapter(directory: string, nameOrPath: string): void {
+export async function refuseAdapter(directory: string, nameOrPath: string): Promise<void> {
   if (!isAdapterDirectory(directory)) return;
-  const [from, to] = [nameOrPath, freeName(`${nameOrPath.replace(/[\\/]+$/, "")}-merged`)];
-  throw new LockstepError("E_MODEL_IS_ADAPTER", {
-    directory: nameOrPath,
-    command: `bin/lockstep merge-adapter ${shellWord(from)} ${shellWord(to)}`,
-    merged: to,
-  });
+  const { what, obstacle } = await describeAdapter(directory);
+  const to = freeName(`${nameOrPath.replace(/[\\/]+$/, "")}-merged`);
+  const way =
+    obstacle === undefined
+      ? `This makes one: bin/lockstep merge-adapter ${shellWord(nameOrPath)} ${shellWord(to)}`
+      : `None can be made of it: ${obstacle}.`;
+  throw new LockstepError("E_MODEL_IS_ADAPTER", { directory: nameOrPath, what, way });
 }
 
 /** A directory that is not there yet, so that the command can be typed as it is. */

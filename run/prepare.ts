@@ -1,4 +1,5 @@
 import { resolve } from "node:path";
+import { checkBaseDigest } from "#lib/checkpoint/base-digest";
 import type { ModelWeights } from "#lib/checkpoint/model-weights";
 import { AdapterDirectory } from "#lib/checkpoint/peft/index";
 import { checkTiedHead } from "#lib/checkpoint/tied-head";
@@ -60,7 +61,7 @@ export async function prepareRun(
     const settled = settleConfig(dated, choice ?? { bf16: false, fp16: false });
     const config = withAdapterSettings(settled, adapter);
     const start = startingModel(config, opened, weights, { ...data, adapter });
-    await adapter?.checkBase(start.name, start.digest);
+    if (adapter !== undefined) await checkBaseDigest(adapter, start.name, start.digest);
     const parts = compose(config, { model: start, objective: data.objective, plan });
     const { isChat } = data;
     const sample = await sampleOf(config, tokenizer, { ...opened.context, isChat });

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { realpathSync } from "node:fs";
 import { relative, resolve } from "node:path";
+import { addedKindOf } from "#lib/checkpoint/adapter-kind";
 import {
   type AdapterDirectory,
   classifierHeads,
@@ -24,7 +25,7 @@ import { findModelDirectory, type ModelSearch } from "./model-directory.js";
 /**
  * Finds the adapter that a run goes on training, if it names one.
  *
- * @throws E_CONFIG_INVALID for what is no adapter, E_CONFIG_CONFLICT for one in the run's own output directory,
+ * @throws E_CONFIG_INVALID for what is no adapter, E_CONFIG_UNSUPPORTED for one of another kind, E_CONFIG_CONFLICT for one in the run's own output directory,
  *   E_MODEL_NOT_FOUND
  */
 export async function findStartingAdapter(
@@ -41,6 +42,14 @@ export async function findStartingAdapter(
       expected:
         "an adapter: a directory with adapter_config.json, or a repository of the hub with one",
       got: JSON.stringify(name),
+    });
+  }
+  const added = await addedKindOf(directory);
+  if (added !== undefined) {
+    throw new LockstepError("E_CONFIG_UNSUPPORTED", {
+      ...{ key: "adapter_name_or_path", value: JSON.stringify(name) },
+      where: placeOf(config, "adapter_name_or_path"),
+      reason: `it is ${added}, and LoRA's and DoRA's adapters alone are trained further`,
     });
   }
   if (!relative(real(config.output_dir), real(directory)).startsWith("..")) {

@@ -1,10 +1,12 @@
 import type { AddedTensors } from "#lib/checkpoint/added-tensors";
+import { checkBaseDigest } from "#lib/checkpoint/base-digest";
 import { checkTiedHead } from "#lib/checkpoint/index";
+import { LockstepError } from "#lib/core/errors/index";
 import { countLayers } from "#lib/parameters/layers";
 import { factsOf, isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { createModel, resolveWeights } from "#lib/models/index";
 import { tunedModel } from "#lib/tuning/parameters/tuned-model";
-import { classifierOf } from "./merged-model.js";
+import { baseDigest, classifierOf } from "./merged-model.js";
 import { readModelConfig } from "./model-directory.js";
 import type { ModelPlace } from "./model-place.js";
 import { openModelWeights } from "./model-weights.js";
@@ -14,10 +16,10 @@ import type { OpenModel } from "./open-model.js";
  * Opens a base model with tensors of an adapter beside its weights.
  *
  * @param added closed with the model, and where it cannot be opened
- * @throws E_ADAPTER_TENSOR for an adapter of another model, and what opening the base throws
+ * @throws E_ADAPTER_TENSOR, E_ADAPTER_BASE for an adapter of another model, and what opening the base throws
  */
 export async function openTunedModel(
-  { modelDirectory }: ModelPlace,
+  { modelDirectory, adapter }: ModelPlace,
   added: AddedTensors,
 ): Promise<OpenModel> {
   const opened: { close: () => Promise<void> }[] = [added];
@@ -32,6 +34,9 @@ export async function openTunedModel(
     if (head === undefined && isTied(baseConfig)) {
       await checkTiedHead(weights, tiedEmbeddingName(weights.names()));
     }
+    await checkBaseDigest(added, adapter?.base ?? modelDirectory, () =>
+      baseDigest(weights, baseConfig, head),
+    );
     const config = { ...baseConfig, ...head?.configChanges };
     const plain = createModel(config);
     const saved = new Set(added.savedWeights);
@@ -41,6 +46,14 @@ export async function openTunedModel(
       .map((name) => ({ name, shape: weights.info(name).shape }));
     const ofAdapter = [...saved].map((name) => ({ name, shape: added.savedInfo(name).shape }));
     const stored = resolveWeights(plain, [...ofBase, ...ofAdapter]);
+    const used = new Set(stored.values());
+    const idle = added.savedWeights.find((name) => !used.has(name));
+    if (idle !== undefined) {
+      throw new LockstepError("E_ADAPTER_TENSOR", {
+        ...{ directory: added.directory, tensor: idle },
+        problem: `is no weight of this ${plain.modelType} model with its ${plain.task} head`,
+      });
+    }
     const table = plain.weights.find(({ name }) => name === factsOf(config)?.tokenEmbedding);
     const [vocabSize = 0, width = 0] = table?.shape ?? [];
     const model = tunedModel(

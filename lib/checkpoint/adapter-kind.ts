@@ -1,10 +1,10 @@
 import { join } from "node:path";
-import { LockstepError } from "#lib/core/errors/index";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { openBottleneckDirectory } from "./adapter-hub/index.js";
 import type { AddedTensors } from "./added-tensors.js";
 import { isRecord, readJsonFile } from "./file-reader.js";
 import { maxConfigBytes } from "./limits.js";
-import { openPromptDirectory, readLoraConfig } from "./peft/index.js";
+import { AdapterDirectory, openPromptDirectory, readLoraConfig } from "./peft/index.js";
 
 const configFileName = "adapter_config.json";
 
@@ -35,7 +35,7 @@ async function kindOf(directory: string) {
   const file = join(directory, configFileName);
   const json = await readJsonFile(file, "adapter configuration", maxConfigBytes);
   const config = isRecord(json) ? json : {};
-  return { file, config, kind: addedKinds.find(({ isIt }) => isIt(config)) };
+  return { config, kind: addedKinds.find(({ isIt }) => isIt(config)) };
 }
 
 /**
@@ -49,12 +49,35 @@ export async function openAddedTensors(directory: string): Promise<AddedTensors 
   return kind?.open(directory);
 }
 
-/** @throws E_ADAPTER_UNSUPPORTED for what is no change of the base model's weights */
+/** What an adapter that is no change of the base model's weights is, in words; undefined: it may be one. */
+export async function addedKindOf(directory: string): Promise<string | undefined> {
+  return (await kindOf(directory)).kind?.what;
+}
+
+/** @throws E_ADAPTER_UNMERGEABLE for what is no change of the base model's weights */
 export async function refuseUnmergeable(directory: string): Promise<void> {
-  const { file, kind } = await kindOf(directory);
-  if (kind === undefined) return;
-  const what = `${kind.what}, which no weight of the base model can hold; use the directory as it is`;
-  throw new LockstepError("E_ADAPTER_UNSUPPORTED", { file, what });
+  const what = await addedKindOf(directory);
+  if (what !== undefined)
+    throw new LockstepError("E_ADAPTER_UNMERGEABLE", { adapter: directory, what });
+}
+
+/**
+ * What an adapter is, in words, and what keeps it from being merged into its base model; undefined: nothing that its
+ * own files tell.
+ */
+export async function describeAdapter(
+  directory: string,
+): Promise<{ readonly what: string; readonly obstacle: string | undefined }> {
+  try {
+    const what = await addedKindOf(directory);
+    if (what !== undefined) return { what, obstacle: "no weight of a model can hold what it adds" };
+    const adapter = await AdapterDirectory.open(directory);
+    await adapter.close();
+    return { what: adapter.config.use_dora ? "DoRA" : "LoRA", obstacle: undefined };
+  } catch (error) {
+    if (!isLockstepError(error)) throw error;
+    return { what: "of a kind that is not read here", obstacle: error.message.replace(/\.$/, "") };
+  }
 }
 
 /** The base model that an adapter names. @throws E_FILE_NOT_FOUND, E_JSON_FILE, E_ADAPTER_UNSUPPORTED, E_ADAPTER_CONFIG */

@@ -5,6 +5,8 @@ import type { StoredTensor } from "./safetensors-header.js";
 /** What stands beside a base model's weights and cannot be merged into them, in an open directory. */
 export interface AddedTensors {
   readonly directory: string;
+  /** What the weights file says of itself. */
+  readonly metadata: Readonly<Record<string, string>>;
   readonly isClassifier: boolean;
   /** What an engine has to know of it. */
   readonly jobFor: (base: AddedToModel) => ParametersJob;

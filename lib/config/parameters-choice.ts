@@ -1,5 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
-import { parametersKindOf, parametersKinds } from "#lib/parameters/index";
+import { type ParametersKind, parametersKindOf, parametersKinds } from "#lib/parameters/index";
 import { type ConfigKey, defaultOf, type ParsedConfig } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { fullOnly } from "./foreign/rules.js";
@@ -55,7 +55,7 @@ export function settleChoice(given: Map<ConfigKey, SourcedValue>, warnings: stri
  * Keys of a way to choose parameters that is not the chosen one: without effect if the configuration names
  * its own, else a mistake.
  *
- * @throws E_CONFIG_MISSING_KEY
+ * @throws E_CONFIG_MISSING_KEY; E_CONFIG_CONFLICT for one that cannot be left out
  */
 export function checkChoice(
   config: ParsedConfig,
@@ -67,7 +67,14 @@ export function checkChoice(
     config.finetuning_type === null
       ? (["use_peft", config.use_peft] as const)
       : (["finetuning_type", config.finetuning_type] as const);
-  for (const { name, title, fields, turnedOnBy } of parametersKinds) {
+  tellOfIdle(config, chosen, given, warnings);
+  for (const {
+    name,
+    title,
+    fields,
+    turnedOnBy,
+    demands = [],
+  } of parametersKinds as readonly ParametersKind[]) {
     if (name === chosen.name) continue;
     for (const key of Object.keys(fields) as ConfigKey[]) {
       const sourced = given.get(key);
@@ -80,7 +87,30 @@ export function checkChoice(
           meaning: `${key} (${sourced.where}) is an option of ${title}, which ${keyOfKind}: ${value} turns on`,
         });
       }
+      if (demands.includes(key)) {
+        throw new LockstepError("E_CONFIG_CONFLICT", {
+          keys: `${key} and ${choiceKey}`,
+          reason: `it is an option of ${title} (${sourced.where}), and ${choiceKey} is ${choice}`,
+        });
+      }
       warnings.push(`${sourced.where}: ${key} has no effect: ${choiceKey} is ${choice}`);
+    }
+  }
+}
+
+/** Says which options of the chosen way have no effect because another of its keys is off. */
+function tellOfIdle(
+  config: ParsedConfig,
+  { onlyWith = {} }: ParametersKind,
+  given: ReadonlyMap<ConfigKey, SourcedValue>,
+  warnings: string[],
+): void {
+  for (const [needed, keys] of Object.entries(onlyWith)) {
+    if (config[needed as ConfigKey] === true) continue;
+    for (const key of keys as ConfigKey[]) {
+      const sourced = given.get(key);
+      if (sourced === undefined || same(sourced.value, defaultOf(key))) continue;
+      warnings.push(`${sourced.where}: ${key} has no effect: ${needed} is false`);
     }
   }
 }

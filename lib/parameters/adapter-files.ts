@@ -36,6 +36,7 @@ export async function saveBottlenecks(
     },
     labels: (label2id ?? {}) as Readonly<Record<string, number>>,
     dtype,
+    baseDigest: await model.digest(),
     tensors: tensors.filter(({ name }) => isAdded(name)).map(read),
     head: tensors.filter(({ name }) => !isAdded(name)).map(read),
   });

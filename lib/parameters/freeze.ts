@@ -99,6 +99,12 @@ function trainedBy(
   const extra = config.freeze_extra_modules ?? [];
   checkNames("freeze_trainable_modules", modules, new Set(["all", ...parts]));
   checkNames("freeze_extra_modules", extra, others);
+  if (asked === 0 && !modules.includes("all")) {
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "freeze_trainable_layers and freeze_trainable_modules",
+      reason: "of no layer no part is trained",
+    });
+  }
   const count = Math.min(Math.abs(asked), numLayers);
   const first = asked > 0 ? numLayers - count : 0;
   const marks = Array.from({ length: count }, (_, i) =>

@@ -6,7 +6,7 @@ import type { ParametersKind } from "./kind.js";
 import { lora } from "./lora.js";
 import { prompt } from "./prompt.js";
 
-export type { ChosenParameters } from "./kind.js";
+export type { ChosenParameters, ParametersKind } from "./kind.js";
 export type { StartingModel } from "./model.js";
 export { checkRates, rateFields, ratesOf } from "./rates.js";
 

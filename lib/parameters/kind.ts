@@ -17,6 +17,10 @@ export interface ParametersKind<Fields extends z.ZodRawShape = z.ZodRawShape> {
   readonly turnedOnBy: readonly [key: string, value: unknown];
   /** Its keys of the configuration; with another value of one it is another run. */
   readonly fields: Fields;
+  /** Keys that ask for what no other kind does: beside another kind they are refused, not left out. */
+  readonly demands?: readonly string[];
+  /** Keys without effect while a key of the kind is off, by that key. */
+  readonly onlyWith?: Readonly<Record<string, readonly string[]>>;
   /** float32: trained matrices travel so in a run of bfloat16 products too. */
   readonly wireDtype?: "float32";
   /** What is saved: a model, or an adapter that its base model has to be there for. */

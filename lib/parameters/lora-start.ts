@@ -25,7 +25,7 @@ interface AdapterStart {
  * The first values of what an adapter trains, as peft makes them, so that the first step starts from the base
  * model: B is zeros, magnitudes are the norms of the base's rows, and what is saved whole is the base's.
  *
- * @throws E_ADAPTER_TARGET for magnitudes of a row of zeros, which has no direction
+ * @throws E_CONFIG_UNSUPPORTED for magnitudes of a row of zeros, which has no direction
  */
 export async function firstValues(
   { name, shape }: TensorSlot,
@@ -44,8 +44,10 @@ export async function firstValues(
   });
   const empty = norms.indexOf(0);
   if (empty < 0) return norms;
-  const problem = `output ${empty} of ${path} has a row of zeros in the base model, of which use_dora makes no direction`;
-  throw new LockstepError("E_ADAPTER_TARGET", { problem });
+  throw new LockstepError("E_CONFIG_UNSUPPORTED", {
+    ...{ key: "use_dora", value: "true", where: "" },
+    reason: `output ${empty} of ${path} is a row of zeros in the base model, which has no direction; lora_exclude_modules leaves the module out`,
+  });
 }
 
 /**

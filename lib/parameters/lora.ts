@@ -23,7 +23,7 @@ import { checkContinued, continuedConfig } from "./lora-continued.js";
 import { loraFields, type LoraSettings } from "./lora-keys.js";
 import { layOutAdapter } from "./lora-layout.js";
 import { firstValues } from "./lora-start.js";
-import { frozenFormOf, quantizationLines } from "./quantization.js";
+import { frozenFormOf, quantizationFields, quantizationLines } from "./quantization.js";
 import { numElements, type StartingModel, weightsIn } from "./model.js";
 
 /** Low-rank adapters (LoRA, Hu et al. 2021) beside weights that stay as they are. */
@@ -33,6 +33,10 @@ export const lora = {
   summary: "LoRA adapters (use_peft: true)",
   turnedOnBy: ["use_peft", true],
   fields: loraFields,
+  demands: ["adapter_name_or_path", "load_in_4bit"],
+  onlyWith: {
+    load_in_4bit: Object.keys(quantizationFields).filter((key) => key !== "load_in_4bit"),
+  },
   wireDtype: "float32",
   saves: "adapter",
   changesForward: true,

@@ -46,6 +46,7 @@ export async function savePrompt(
       modules_to_save: model.isClassifier ? [...classifierHeads, ...others] : null,
     },
     dtype,
+    baseDigest: await model.digest(),
     tensors: tensors.map((slot) => ({
       name: slot.name === promptWeightName ? slot.name : promptKey(slot.name),
       shape: slot.shape,

@@ -17,6 +17,7 @@ import {
   loraFixtures,
   modelOfLoraFixture,
 } from "#tests/support/lora-fixtures";
+import { methodFixture } from "#tests/support/method-steps";
 import { modelFixtureDirectory } from "#tests/support/model-fixtures";
 import { copyFixtureWithTokenizer } from "#tests/support/number-tokenizer";
 import { runProgram } from "#tests/support/run-program";
@@ -111,7 +112,7 @@ test("the base is found by name, beside the adapter or as --base; the tokenizer 
   await assert.rejects(findModel(nameless), /E_ADAPTER_BASE|names no base model/);
   const stacked = join(directory, "stacked");
   await copyAdapter("gpt2", stacked, other);
-  await assert.rejects(findModel(stacked), /is an adapter itself; merge that one/);
+  await assert.rejects(findModel(stacked), /is an adapter itself \(LoRA\); merge that one/);
   await assert.rejects(findModel(base, { base: merged }), /is no adapter/);
   const both = join(directory, "both");
   await cp(base, both, { recursive: true });
@@ -138,6 +139,44 @@ test("a run refuses to start from an adapter and says the command that makes a m
   const typed = await runProgram("sh", ["-c", command], { cwd: packageRoot });
   assert.equal(typed.code, 0, typed.stderr);
   await (await openModel(`${adapter}-merged-2`)).close();
+});
+
+test("of what cannot be merged no command is advised, and merging it says why", async () => {
+  const configOf = async (...flags: string[]) =>
+    (await loadConfig([...flags, "--dataset", "sotu", "--output_dir", join(directory, "out")]))
+      .config;
+  const loha = join(directory, "loha");
+  await copyAdapter("gpt2", loha, null);
+  await writeFile(join(loha, "adapter_config.json"), JSON.stringify({ peft_type: "LOHA" }));
+  const [prompt, bottleneck] = ["prompt-gpt2", "bottleneck-gpt2"].map(methodFixture) as [
+    string,
+    string,
+  ];
+  for (const [adapter, what] of [
+    [prompt, /\(virtual tokens \(prompt tuning\)\).*None can be made of it: no weight of a model/],
+    [bottleneck, /\(bottleneck adapters\).*None can be made of it/],
+    [loha, /\(of a kind that is not read here\).*None can be made of it: .* peft_type LOHA/],
+  ] as const) {
+    const config = await configOf("--model_name_or_path", adapter);
+    await assert.rejects(prepareRun(config), { code: "E_MODEL_IS_ADAPTER", message: what });
+  }
+  const base = join(directory, "gpt2", baseName);
+  for (const adapter of [prompt, bottleneck]) {
+    await assert.rejects(mergeAdapterCommand([adapter, join(directory, "none"), "--base", base]), {
+      code: "E_ADAPTER_UNMERGEABLE",
+      message: /there is nothing to merge/,
+    });
+    const flags = ["--model_name_or_path", base, "--use_peft", "--adapter_name_or_path", adapter];
+    await assert.rejects(prepareRun(await configOf(...flags)), {
+      code: "E_CONFIG_UNSUPPORTED",
+      message: /adapter_name_or_path.*LoRA's and DoRA's adapters alone are trained further/,
+    });
+  }
+  await copyAdapter("gpt2", join(directory, "upon"), prompt);
+  await assert.rejects(findModel(join(directory, "upon")), {
+    code: "E_ADAPTER_BASE",
+    message: /is an adapter itself \(virtual tokens .*\), and cannot be merged/,
+  });
 });
 
 test("an adapter is not written into the directory of its base model", async () => {

@@ -55,3 +55,23 @@ test("what is not computed of quantisation is refused by name", () => {
     /^E_CONFIG_MISSING_KEY: .*use_peft.*load_in_4bit .* is an option of LoRA/,
   );
 });
+
+test("what is asked of a frozen base is refused beside another way, and told where 4 bits are off", () => {
+  for (const [keys, choice] of [
+    [{ finetuning_type: "full", quantization_bit: 4 }, /load_in_4bit and finetuning_type.*is full/],
+    [{ finetuning_type: "prompt", load_in_4bit: true }, /load_in_4bit and finetuning_type/],
+    [{ finetuning_type: "freeze", adapter_name_or_path: "a" }, /adapter_name_or_path and finetun/],
+    [{ use_peft: false, adapter_name_or_path: "a" }, /adapter_name_or_path and use_peft.*is false/],
+  ] as const) {
+    const message = failure(() => resolve(keys));
+    assert.match(message, /^E_CONFIG_CONFLICT/);
+    assert.match(message, choice);
+  }
+  const { warnings } = resolve({ use_peft: true, double_quantization: true });
+  assert.match(
+    warnings.join("\n"),
+    /bnb_4bit_use_double_quant has no effect: load_in_4bit is false/,
+  );
+  const on = resolve({ use_peft: true, load_in_4bit: true, bnb_4bit_use_double_quant: true });
+  assert.doesNotMatch(on.warnings.join("\n"), /no effect/);
+});

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { openAddedTensors } from "#lib/checkpoint/adapter-kind";
 import { openSafetensors } from "#lib/checkpoint/index";
+import { adapterFacts } from "#lib/models/facts";
 import { adapter } from "#lib/parameters/adapter";
 import {
   choiceOptions as options,
@@ -76,6 +77,40 @@ for (const [name, settings] of Object.entries(cases)) {
     assert.match(await readFile(join(directory, "adapter_config.json"), "utf8"), /"scaling": 1\.0/);
   });
 }
+
+test("a directory has the adapters that its configuration names, and unknown fields are told", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "lockstep-bottlenecks-"));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  const fixture = methodFixture("bottleneck-gpt2");
+  await cp(fixture, directory, { recursive: true });
+  const json = JSON.parse(await readFile(join(fixture, "adapter_config.json"), "utf8")) as Json;
+  const base = {
+    ...{ vocabSize: 128, width: 48, numLayers: 2 },
+    bottlenecks: adapterFacts({ model_type: "gpt2" }).bottlenecks,
+  };
+  const read = async (fields: Json, change: Partial<typeof base> = {}) => {
+    const config = { ...(json["config"] as Json), ...fields };
+    await writeFile(join(directory, "adapter_config.json"), JSON.stringify({ ...json, config }));
+    const added = await openAddedTensors(directory);
+    try {
+      added?.jobFor({ ...base, ...change });
+      return added?.warnings ?? [];
+    } finally {
+      await added?.close();
+    }
+  };
+  assert.deepEqual(await read({}), []);
+  assert.match((await read({ zzz: 1 })).join(), /the key zzz is unknown and has no effect/);
+  for (const [fields, change, message] of [
+    [{ mh_adapter: false }, {}, /h\.0\.attention_adapters\..* is in the file, and .* no adapter/],
+    [{ leave_out: [1] }, {}, /h\.1\..* is in the file, and the configuration has no adapter there/],
+    [{}, { numLayers: 3 }, /h\.2\..* is not in the file, and the configuration has an adapter/],
+  ] as const) {
+    await assert.rejects(read(fields, change), { code: "E_ADAPTER_TENSOR", message });
+  }
+  await assert.rejects(read({ leave_out: "1" }), { code: "E_ADAPTER_CONFIG" });
+  await assert.rejects(read({ is_parallel: true }), { code: "E_ADAPTER_UNSUPPORTED" });
+});
 
 test("adapters begin as BERT's layers do, and stay the same numbers beside other rates", async () => {
   const model = await startingFixture("gpt2");

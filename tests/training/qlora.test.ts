@@ -81,14 +81,20 @@ test("what is saved is an adapter of the base as it is, and another form of it i
   const { size } = await stat(join(output, file as string));
   assert.ok(size < 200_000, `${size} bytes`);
   const checkpoint = join(output, "checkpoint-3");
-  for (const [form, ...flags] of [["stored"], ["4 bits", "--load-in-4bit"]] as const) {
+  const double = ["--load-in-4bit", "--bnb-4bit-use-double-quant"];
+  for (const [form, isOwn, ...flags] of [
+    ["stored", false],
+    ["4 bits", false, "--load-in-4bit"],
+    ["its own", true, ...double],
+  ] as const) {
     const merged = await lockstepCommand(
       ["merge-adapter", checkpoint, join(job.directory, form), ...flags],
       join(job.directory, "cache"),
     );
     assert.equal(merged.code, 0, merged.stderr);
-    const warned = /beside weights of 4 bits, and merged into the base as it is stored/;
-    assert.equal(warned.test(merged.stderr), form === "stored", merged.stderr);
+    const warned =
+      /trained beside weights of 4 bits .*, and merged into weights .*; --load-in-4bit --bnb/;
+    assert.equal(warned.test(merged.stderr), !isOwn, merged.stderr);
   }
   const args = ["--no-load-in-4bit", "--resume-from-checkpoint", checkpoint];
   const { code, stderr } = await run("train", "wide", args);

@@ -30,6 +30,21 @@ const onlyValues: Readonly<Record<string, readonly unknown[]>> = {
   use_gating: [false],
 };
 
+/** Fields that say where adapters are and how they came to be, or what another field turns on. */
+const otherFields = new Set([
+  ...["dropout", "init_weights", "init_weights_seed", "inv_adapter_reduction_factor", "leave_out"],
+  ...["mh_adapter", "non_linearity", "original_ln_before", "output_adapter", "reduction_factor"],
+  ...["factorized_phm_W", "factorized_phm_rule", "hypercomplex_nonlinearity", "learn_phm"],
+  ...["phm_bias", "phm_c_init", "phm_dim", "phm_init_range", "phm_rank"],
+  ...["shared_W_phm", "shared_phm_rule"],
+]);
+
+/** The parts of a layer by the field that gives them adapters. */
+const partFields = { attention: "mh_adapter", feedForward: "output_adapter" } as const;
+
+/** Which adapters a configuration says that there are, by layer and part; undefined: it does not say. */
+type IsChosen = (layer: number, part: string) => boolean | undefined;
+
 /**
  * Opens adapters that AdapterHub's library, or we, saved.
  *
@@ -51,6 +66,20 @@ export async function openBottleneckDirectory(directory: string): Promise<AddedT
     throw new LockstepError("E_ADAPTER_UNSUPPORTED", { file: configFile, what });
   }
   const { non_linearity: activation, original_ln_before: readsStream = false } = config;
+  const { leave_out: leftOut = [] } = config;
+  if (!Array.isArray(leftOut) || !leftOut.every(Number.isSafeInteger)) {
+    return invalid("leave_out", "numbers of layers", leftOut);
+  }
+  const isChosen: IsChosen = (layer, part) => {
+    const field = Object.hasOwn(partFields, part)
+      ? partFields[part as keyof typeof partFields]
+      : "";
+    const hasPart = config[field];
+    return typeof hasPart === "boolean" ? hasPart && !leftOut.includes(layer) : undefined;
+  };
+  const warnings = Object.keys(config)
+    .filter((key) => !otherFields.has(key) && !Object.hasOwn(onlyValues, key))
+    .map((key) => `${configFile}: the key ${key.slice(0, 80)} is unknown and has no effect`);
   if (typeof activation !== "string") return invalid("non_linearity", "text", activation);
   if (typeof readsStream !== "boolean") {
     return invalid("original_ln_before", "true or false", readsStream);
@@ -80,10 +109,11 @@ export async function openBottleneckDirectory(directory: string): Promise<AddedT
     }));
     return {
       directory,
+      metadata: file.metadata,
       isClassifier: typeof modelClass === "string" && modelClass.endsWith("SequenceClassification"),
       jobFor: (base) => {
         const job = {
-          prefixes: prefixesOf(directory, name, added, base),
+          prefixes: prefixesOf(directory, name, added, { ...base, isChosen }),
           readsStream,
           activation: activation.toLowerCase(),
         };
@@ -94,7 +124,7 @@ export async function openBottleneckDirectory(directory: string): Promise<AddedT
       savedWeights: head === undefined ? [] : [...head.tensors.keys()],
       savedInfo: (weight) => ofHead(weight).info(weight),
       readSaved: (weight) => readFinite(ofHead(weight), weight),
-      warnings: [],
+      warnings,
       close,
     };
   } catch (error) {
@@ -106,13 +136,14 @@ export async function openBottleneckDirectory(directory: string): Promise<AddedT
 /**
  * What the names of each layer's adapters begin with, by layer and part.
  *
- * @throws E_ADAPTER_TENSOR for a tensor that no layer of the base has a place for, or of another width
+ * @throws E_ADAPTER_TENSOR for a tensor that no layer of the base has a place for, or of another width, and where the
+ *   file has not what the configuration says
  */
 function prefixesOf(
   directory: string,
   name: string,
   added: AddedTensors["added"],
-  { bottlenecks, numLayers, width }: AddedToModel,
+  { bottlenecks, numLayers, width, isChosen }: AddedToModel & { readonly isChosen: IsChosen },
 ): Readonly<Record<string, string>> {
   const shapes = new Map(added.map((tensor) => [tensor.name, tensor.shape]));
   const prefixes: Record<string, string> = {};
@@ -123,7 +154,15 @@ function prefixesOf(
   for (const [part, place] of Object.entries<string>(bottlenecks ?? {})) {
     for (let layer = 0; layer < numLayers; layer++) {
       const prefix = bottleneckPrefix(place, layer, name);
-      const narrow = shapes.get(`${prefix}.adapter_down.0.weight`)?.[0];
+      const down = `${prefix}.adapter_down.0.weight`;
+      const narrow = shapes.get(down)?.[0];
+      const wanted = isChosen(layer, part);
+      if (wanted === true && narrow === undefined) {
+        fail(down, "is not in the file, and the configuration has an adapter there");
+      }
+      if (wanted === false && narrow !== undefined) {
+        fail(down, "is in the file, and the configuration has no adapter there");
+      }
       if (narrow === undefined) continue;
       prefixes[`${layer}.${part}`] = prefix;
       for (const [tensor, shape] of [

@@ -1,5 +1,6 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { adapterMetadata } from "#lib/checkpoint/base-digest";
 import { encodeElements, type ModelTensor } from "#lib/checkpoint/model-directory";
 import { formatPythonJson } from "#lib/checkpoint/python-json";
 import { storedDtypeOf } from "#lib/checkpoint/safetensors-header";
@@ -60,12 +61,14 @@ interface BottleneckContent {
   /** Weights of the model that are saved whole; without any there are no files of a head. */
   readonly head: readonly ModelTensor[];
   readonly dtype: FloatDtype;
+  /** Of the base model's weights (see weightsSha256). */
+  readonly baseDigest: string;
 }
 
 /** Writes adapters into the existing directory `directory`, as the library's save_adapter. */
 export async function writeBottleneckDirectory(
   directory: string,
-  { config, base, labels, tensors, head, dtype }: BottleneckContent,
+  { config, base, labels, tensors, head, dtype, baseDigest }: BottleneckContent,
 ): Promise<void> {
   const write = async (name: string, values: readonly ModelTensor[]): Promise<void> => {
     const byKey = new Map(values.map((tensor) => [tensor.name, tensor]));
@@ -73,6 +76,7 @@ export async function writeBottleneckDirectory(
       join(directory, name),
       values.map((each) => ({ name: each.name, shape: each.shape, dtype: storedDtypeOf[dtype] })),
       async (key) => encodeElements(await (byKey.get(key) as ModelTensor).read(), dtype, key),
+      { metadata: adapterMetadata(baseDigest) },
     );
   };
   const writeJson = (name: string, json: object): Promise<void> =>

@@ -10,6 +10,7 @@ import {
   openSafetensors,
   type SafetensorsFile,
 } from "#lib/checkpoint/safetensors-file";
+import { adapterMetadata } from "#lib/checkpoint/base-digest";
 import { readFinite } from "#lib/checkpoint/finite-elements";
 import { type StoredTensor, storedDtypeOf } from "#lib/checkpoint/safetensors-header";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
@@ -29,8 +30,6 @@ import { tiedHeadPath } from "./tied-modules.js";
 
 const adapterWeightsFileName = "adapter_model.safetensors";
 const pickleFileName = "adapter_model.bin";
-/** The key, among what a weights file says of itself, of the base model's SHA-256; other programs do not read it. */
-const baseDigestKey = "lockstep.base_model_sha256";
 
 /** A LoRA module of an adapter file. */
 interface AdapterModule {
@@ -145,26 +144,9 @@ export class AdapterDirectory {
     return readFinite(this.#file, loraKey(path, part), into);
   }
 
-  /** SHA-256 of the base model's weights, where whoever wrote the adapter kept it (see weightsSha256). */
-  get baseDigest(): string | undefined {
-    return this.#file.metadata[baseDigestKey];
-  }
-
-  /**
-   * Compares the weights of a base model with those that the adapter was trained on.
-   *
-   * @param baseName by which the base was found
-   * @param digestOf read where there is something to compare
-   * @throws E_ADAPTER_BASE
-   */
-  async checkBase(baseName: string, digestOf: () => Promise<string>): Promise<void> {
-    const { baseDigest: expected, directory: adapter } = this;
-    if (expected === undefined) return;
-    const digest = await digestOf();
-    if (digest === expected) return;
-    const [was, is] = [expected, digest].map((each) => each.slice(0, 12));
-    const problem = `its base model ${baseName} has other weights than the one that it was trained on (SHA-256 ${is}..., not ${was}...)`;
-    throw new LockstepError("E_ADAPTER_BASE", { adapter, problem });
+  /** What the weights file says of itself. */
+  get metadata(): Readonly<Record<string, string>> {
+    return this.#file.metadata;
   }
 
   /** SHA-256 of its configuration and its tensors, by content. */
@@ -286,7 +268,7 @@ export async function writeAdapterDirectory(
     join(directory, adapterWeightsFileName),
     tensors.map(({ name, shape }) => ({ name, shape, dtype: storedDtypeOf[dtype] })),
     async (key) => encodeElements(await (byKey.get(key) as ModelTensor).read(), dtype, key),
-    baseDigest === undefined ? {} : { metadata: { format: "pt", [baseDigestKey]: baseDigest } },
+    baseDigest === undefined ? {} : { metadata: adapterMetadata(baseDigest) },
   );
   // An adapter on disk is one to be used: peft starts training only when told so.
   const text = formatLoraConfig({ ...config, inference_mode: true });

@@ -1,9 +1,4 @@
-import {
-  type CharacterTest,
-  type Pattern,
-  PatternProblem,
-  type PlaceTest,
-} from "./pattern-syntax.js";
+import { type CharacterTest, type Pattern, type PlaceTest, refusal } from "./pattern-syntax.js";
 
 /** A state of the automaton of a pattern; `next` are the states that follow. */
 type State =
@@ -159,7 +154,7 @@ export class PatternAutomaton {
 
   #push(state: State): number {
     if (this.#states.length >= maxStates) {
-      throw new PatternProblem("which repeats more than a pattern for names may");
+      throw refusal("which repeats more than a pattern for names may");
     }
     return this.#states.push(state) - 1;
   }

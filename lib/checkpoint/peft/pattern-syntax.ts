@@ -60,8 +60,11 @@ export function parsePattern(text: string): Pattern {
   return pattern;
 }
 
+/** What is wrong with a pattern, to be thrown; who checks it makes a message of it. */
+export const refusal = (problem: string): PatternProblem => new PatternProblem(problem);
+
 const noExpression = (why: string): PatternProblem =>
-  new PatternProblem(`which is no regular expression (${why})`);
+  refusal(`which is no regular expression (${why})`);
 
 class Parser {
   readonly #text: string;
@@ -76,7 +79,7 @@ class Parser {
   }
 
   choice(depth: number): Pattern {
-    if (depth > maxDepth) throw new PatternProblem(`which has more than ${maxDepth} nested groups`);
+    if (depth > maxDepth) throw refusal(`which has more than ${maxDepth} nested groups`);
     const choices = [this.#sequence(depth)];
     while (this.#take("|")) choices.push(this.#sequence(depth));
     return choices.length === 1 ? (choices[0] as Pattern) : { kind: "choice", choices };
@@ -125,15 +128,11 @@ class Parser {
     const test = Object.hasOwn(classes, letter) ? classes[letter] : undefined;
     if (test !== undefined) return { test };
     if (isDigit(code(letter))) {
-      throw new PatternProblem(
-        `whose \\${letter} repeats what was met before, which takes no limited time`,
-      );
+      throw refusal(`whose \\${letter} repeats what was met before, which takes no limited time`);
     }
     const control = Object.hasOwn(controls, letter) ? controls[letter] : undefined;
     if (control === undefined && /[A-Za-z]/.test(letter)) {
-      throw new PatternProblem(
-        `whose \\${letter} is not known here; a pattern is for the whole path anyway`,
-      );
+      throw refusal(`whose \\${letter} is not known here; a pattern is for the whole path anyway`);
     }
     const single = code(control ?? letter);
     return { test: only(single), single };

@@ -2,6 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { AddedTensors } from "#lib/checkpoint/added-tensors";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
+import { adapterMetadata } from "#lib/checkpoint/base-digest";
 import { readFinite } from "#lib/checkpoint/finite-elements";
 import { maxConfigBytes } from "#lib/checkpoint/limits";
 import { encodeElements, type ModelTensor } from "#lib/checkpoint/model-directory";
@@ -42,10 +43,13 @@ export async function writePromptDirectory(
     config,
     tensors,
     dtype,
+    baseDigest,
   }: {
     readonly config: PromptConfig;
     readonly tensors: readonly ModelTensor[];
     readonly dtype: FloatDtype;
+    /** Of the base model's weights (see weightsSha256). */
+    readonly baseDigest: string;
   },
 ): Promise<void> {
   const byKey = new Map(tensors.map((tensor) => [tensor.name, tensor]));
@@ -53,6 +57,7 @@ export async function writePromptDirectory(
     join(directory, weightsFileName),
     tensors.map(({ name, shape }) => ({ name, shape, dtype: storedDtypeOf[dtype] })),
     async (key) => encodeElements(await (byKey.get(key) as ModelTensor).read(), dtype, key),
+    { metadata: adapterMetadata(baseDigest) },
   );
   const json = {
     ...config,
@@ -104,6 +109,7 @@ export async function openPromptDirectory(directory: string): Promise<AddedTenso
     }
     return {
       directory,
+      metadata: file.metadata,
       isClassifier: config["task_type"] === "SEQ_CLS",
       jobFor: (base) => {
         if (base.width !== width) {

@@ -1,7 +1,7 @@
-import { each, fixed, type ForeignKeys, ignored, only4bit, renamed } from "./rules.js";
+import { each, fixed, type ForeignKeys, fullOnly, ignored, only4bit, renamed } from "./rules.js";
 
-const plain = "adapters here are LoRA and DoRA";
-const notKept = "an adapter that is trained begins anew";
+const plain = "adapters of peft's LoraConfig are LoRA and DoRA here";
+const notKept = "A and B begin as init_lora_weights says: true or gaussian";
 
 const unlessEmpty = (value: unknown): unknown =>
   typeof value === "object" && value !== null && Object.keys(value).length === 0
@@ -10,7 +10,7 @@ const unlessEmpty = (value: unknown): unknown =>
 
 /** Names of peft.LoraConfig, and of the options with which other programs fill it. */
 export const peftKeys: ForeignKeys = {
-  peft_type: fixed([null, "LORA"], plain),
+  peft_type: fixed([null, "LORA"], `finetuning_type names what is trained: ${fullOnly}`),
   use_bnb_nested_quant: renamed("bnb_4bit_use_double_quant"),
   bnb_4bit_quant_storage: ignored("two weights of 4 bits are stored in a byte", "uint8"),
   load_in_8bit: fixed([false], only4bit),

@@ -91,11 +91,16 @@ export const checkpointErrors = {
   ),
   E_ADAPTER_UNSUPPORTED: entry<{ file: string; what: string }>(
     (d) => `${d.file} asks for ${d.what}, which is not supported.`,
-    "Use a LoRA or DoRA adapter, or merge this one into its base model with peft (merge_and_unload).",
+    "Use a LoRA or DoRA adapter. What peft can merge into its base model (merge_and_unload) is a model afterwards.",
+  ),
+  E_ADAPTER_UNMERGEABLE: entry<{ adapter: string; what: string }>(
+    (d) =>
+      `The adapter ${d.adapter} is ${d.what}, which no weight of its base model can hold: there is nothing to merge.`,
+    "Use the directory as it is: `lockstep generate`, `lockstep classify` and `lockstep verify-model` take it.",
   ),
   E_ADAPTER_TARGET: entry<{ problem: string }>(
     (d) => `The adapter has nothing to adapt: ${d.problem}.`,
-    'Set target_modules to names of linear modules of the model, or to "all-linear".',
+    'Set target_modules (in a run: lora_target_modules) to names of linear modules of the model, or to "all-linear".',
   ),
   E_ADAPTER_MODULE: entry<{ key: string; module: string; problem: string }>(
     (d) => `${d.key} names ${d.module}, ${d.problem}.`,
@@ -103,16 +108,16 @@ export const checkpointErrors = {
   ),
   E_ADAPTER_TENSOR: entry<{ directory: string; tensor: string; problem: string }>(
     (d) => `In the adapter ${d.directory}, ${d.tensor} ${d.problem}.`,
-    "Check that adapter_config.json, adapter_model.safetensors and the base model belong together.",
+    "Check that the adapter's configuration, its weights and the base model belong together.",
   ),
   E_ADAPTER_BASE: entry<{ adapter: string; problem: string }>(
     (d) => `The adapter ${d.adapter} cannot be used: ${d.problem}.`,
-    "Name the model that the adapter was trained on with --base MODEL, or correct base_model_name_or_path in its adapter_config.json.",
+    "Name the model that the adapter was trained on: by --base MODEL, in a run by model_name_or_path, or in its adapter_config.json (base_model_name_or_path, or what AdapterHub has in its place).",
   ),
-  E_MODEL_IS_ADAPTER: entry<{ directory: string; command: string; merged: string }>(
+  E_MODEL_IS_ADAPTER: entry<{ directory: string; what: string; way: string }>(
     (d) =>
-      `model_name_or_path ${d.directory} is an adapter, and training starts from a whole model. This makes one: ${d.command}`,
-    "Type that command and set model_name_or_path to the directory that it writes; to train the adapter further, set model_name_or_path to its base model and adapter_name_or_path to the adapter; a run that was stopped goes on with resume_from_checkpoint and its own base model.",
+      `model_name_or_path ${d.directory} is an adapter (${d.what}), and training starts from a whole model. ${d.way}`,
+    "Set model_name_or_path to what a merge wrote, or to the adapter's base model. LoRA and DoRA are trained further with adapter_name_or_path beside the base model; a run that was stopped goes on with resume_from_checkpoint and its own base model.",
   ),
   E_OUTPUT_DIR_IN_USE: entry<{ directory: string; by: string }>(
     (d) => `Another run writes into ${d.directory}: ${d.by}.`,
