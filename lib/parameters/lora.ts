@@ -11,6 +11,7 @@ import {
   headTieOf,
   type LoraConfig,
   rankOf,
+  moduleOf,
   tiedHeadPath,
   tiedModulesToSave,
   withTiedHead,
@@ -181,9 +182,6 @@ function ranksOf(config: LoraConfig, paths: readonly string[]): string {
   const ranks = [...new Set(paths.map((path) => rankOf(config, path)))].sort((a, b) => a - b);
   return `rank ${ranks.length > 3 ? `${ranks[0]} to ${ranks.at(-1)}` : ranks.join(" and ")}`;
 }
-
-/** The module of a weight or bias. */
-const moduleOf = (name: string): string => name.replace(/\.(weight|bias)$/, "");
 
 const headWeight = `${tiedHeadPath}.weight`;
 

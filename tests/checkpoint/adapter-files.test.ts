@@ -61,3 +61,34 @@ test("a tensor that holds no finite number is refused where it is read", async (
   );
   assert.equal((await read.readPart(path, "B")).length > 0, true);
 });
+
+test("biases that were trained are read, those of adapted modules from within peft's wrapper", async (t) => {
+  const model = await baseModel("base_gpt2", "gpt2");
+  const own = await openAdapter(t, huggingface("ad_gpt2_default"));
+  const { path } = own.modules[0] ?? { path: "" };
+  const other = path.replace(/attn\.c_attn$/, "mlp.c_fc");
+  const biasOf = (name: string, key = name) => {
+    const { shape } = model.weights.find((weight) => weight.name === `${name}.bias`) ?? {
+      shape: [],
+    };
+    const values = new Float32Array(shape[0] ?? 0).fill(3);
+    return { name: `base_model.model.${key}.bias`, shape, read: () => values };
+  };
+  const wrapped = biasOf(path, `${path}.base_layer`);
+  const read = async (bias: LoraConfig["bias"], ...biases: ModelTensor[]) => {
+    const directory = await temporaryDirectory(t);
+    const tensors = [...tensorsOf(own), ...biases];
+    const content = { config: { ...own.config, bias }, tensors, dtype: "float32" as const };
+    await writeAdapterDirectory(directory, content);
+    return openAdapter(t, directory);
+  };
+  const adapter = await read("all", wrapped, biasOf(other));
+  adapter.checkAgainst(model);
+  assert.deepEqual(adapter.savedWeights, [`${path}.bias`, `${other}.bias`].sort());
+  assert.ok((await adapter.readSaved(`${path}.bias`)).every((value) => value === 3));
+  assert.deepEqual((await read("lora_only", wrapped)).savedWeights, [`${path}.bias`]);
+  const misfit = /belongs neither to LoRA nor to modules_to_save/;
+  await rejectsWith(read("lora_only", wrapped, biasOf(other)), "E_ADAPTER_TENSOR", misfit);
+  await rejectsWith(read("none", wrapped), "E_ADAPTER_TENSOR", misfit);
+  await rejectsWith(read("all", wrapped, biasOf(path)), "E_ADAPTER_TENSOR", /is there twice/);
+});

@@ -25,7 +25,15 @@ import {
   linearModules,
   rankOf,
 } from "./target-modules.js";
-import { adapterKey, keyPrefix, loraKey, type LoraPart, loraPartOf } from "./tensor-names.js";
+import {
+  adapterKey,
+  keyPrefix,
+  loraKey,
+  type LoraPart,
+  loraPartOf,
+  moduleOf,
+  savedWeightOf,
+} from "./tensor-names.js";
 import { tiedHeadPath } from "./tied-modules.js";
 
 const adapterWeightsFileName = "adapter_model.safetensors";
@@ -50,6 +58,8 @@ export class AdapterDirectory {
   readonly modules: readonly AdapterModule[];
   /** Names, in the base model, of weights that are saved whole: `modules_to_save` and biases. */
   readonly savedWeights: readonly string[];
+  /** Keys of the saved weights in the file. */
+  readonly #savedKeys: ReadonlyMap<string, string>;
   readonly #file: SafetensorsFile;
 
   private constructor(parts: {
@@ -57,14 +67,15 @@ export class AdapterDirectory {
     config: LoraConfig;
     warnings: readonly string[];
     modules: readonly AdapterModule[];
-    savedWeights: readonly string[];
+    savedKeys: ReadonlyMap<string, string>;
     file: SafetensorsFile;
   }) {
     this.directory = parts.directory;
     this.config = parts.config;
     this.warnings = parts.warnings;
     this.modules = parts.modules;
-    this.savedWeights = parts.savedWeights;
+    this.savedWeights = [...parts.savedKeys.keys()].sort();
+    this.#savedKeys = parts.savedKeys;
     this.#file = parts.file;
   }
 
@@ -81,8 +92,8 @@ export class AdapterDirectory {
     }
     const file = await openSafetensors(weightsFile);
     try {
-      const { modules, savedWeights } = sortTensors(directory, config, file);
-      return new AdapterDirectory({ directory, config, warnings, modules, savedWeights, file });
+      const sorted = sortTensors(directory, config, file);
+      return new AdapterDirectory({ directory, config, warnings, ...sorted, file });
     } catch (error) {
       await file.close();
       throw error;
@@ -164,12 +175,16 @@ export class AdapterDirectory {
   }
 
   savedInfo(weight: string): StoredTensor {
-    return this.#file.info(adapterKey(weight));
+    return this.#file.info(this.#keyOf(weight));
   }
 
   /** A weight that is saved whole, or any other tensor by its name (loraTensorName); float32. */
   readSaved(weight: string, into?: Float32Array, span?: ElementSpan): Promise<Float32Array> {
-    return readFinite(this.#file, adapterKey(weight), into, span);
+    return readFinite(this.#file, this.#keyOf(weight), into, span);
+  }
+
+  #keyOf(name: string): string {
+    return this.#savedKeys.get(name) ?? adapterKey(name);
   }
 
   async close(): Promise<void> {
@@ -187,7 +202,7 @@ function sortTensors(directory: string, config: LoraConfig, file: SafetensorsFil
     throw new LockstepError("E_ADAPTER_TENSOR", { directory, tensor, problem });
   };
   const parts = new Map<string, Partial<Record<LoraPart, StoredTensor>>>();
-  const savedWeights: string[] = [];
+  const savedKeys = new Map<string, string>();
   for (const [key, tensor] of file.tensors) {
     if (!key.startsWith(keyPrefix)) fail(key, `does not begin with ${keyPrefix}`);
     const name = key.slice(keyPrefix.length);
@@ -198,7 +213,9 @@ function sortTensors(directory: string, config: LoraConfig, file: SafetensorsFil
       const what = `the tensor ${key.slice(0, 120)}, which LoRA on linear modules does not have,`;
       throw new LockstepError("E_ADAPTER_UNSUPPORTED", { file: file.file, what });
     } else {
-      savedWeights.push(name);
+      const weight = savedWeightOf(name);
+      if (savedKeys.has(weight)) fail(weight, "is there twice, once within base_layer");
+      savedKeys.set(weight, key);
     }
   }
   const modules = [...parts].map(([path, { A, B, magnitude }]): AdapterModule => {
@@ -235,14 +252,15 @@ function sortTensors(directory: string, config: LoraConfig, file: SafetensorsFil
   // Beside a table that is trained as one with the head, the file holds the head too.
   const isTiedHead = (name: string): boolean =>
     config.ensure_weight_tying && name === `${tiedHeadPath}.weight`;
+  const isBias = (name: string): boolean =>
+    name.endsWith(".bias") &&
+    (config.bias === "all" || (config.bias === "lora_only" && parts.has(moduleOf(name))));
   const isExpected = (name: string): boolean =>
-    (config.bias !== "none" && name.endsWith(".bias")) ||
-    isSavedWhole(config.modules_to_save, name) ||
-    isTiedHead(name);
-  for (const name of savedWeights) {
+    isBias(name) || isSavedWhole(config.modules_to_save, name) || isTiedHead(name);
+  for (const name of savedKeys.keys()) {
     if (!isExpected(name)) fail(name, "belongs neither to LoRA nor to modules_to_save");
   }
-  return { modules, savedWeights: savedWeights.sort() };
+  return { modules, savedKeys };
 }
 
 interface AdapterContent {

@@ -17,6 +17,7 @@ export {
   type LoraPart,
   loraPartOf,
   loraTensorName,
+  moduleOf,
 } from "./tensor-names.js";
 export {
   type HeadTie,

@@ -27,3 +27,9 @@ export const adapterKey = (name: string): string => `${keyPrefix}${name}`;
 /** The key of a part of a module's adapter; matrices lie the same way for Conv1D modules. */
 export const loraKey = (path: string, part: LoraPart): string =>
   adapterKey(loraTensorName(path, part));
+
+/** The module of a weight or bias. */
+export const moduleOf = (name: string): string => name.replace(/\.(weight|bias)$/, "");
+
+/** The base model's name of a weight that is saved beside LoRA: the bias of an adapted module lies within its wrapper. */
+export const savedWeightOf = (name: string): string => name.replace(/\.base_layer\.bias$/, ".bias");
