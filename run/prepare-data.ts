@@ -1,5 +1,6 @@
 import { defaultOf, isConfigKey, placeOf, type ResolvedConfig } from "#lib/config/index";
 import type { Batch, BatchField } from "#lib/core/batch";
+import { minSequenceLength } from "#lib/data/sequence-length";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ObjectiveJob } from "#lib/core/job";
 import type { Classes } from "#lib/core/labels";
@@ -82,11 +83,18 @@ export async function prepareData(
   { maxPositions: modelPositions, onDetail, learnsLabels, ...context }: DataContext,
 ): Promise<PreparedData> {
   onDetail("reading the data set");
-  const maxPositions = modelPositions - addedTokensOf(config);
+  const numAdded = addedTokensOf(config);
+  const maxPositions = modelPositions - numAdded;
   // The default is for models of today; an older one with fewer positions takes rows of its own length.
   const isShorter =
     config.max_length === defaultOf("max_length") && maxPositions < config.max_length;
   const sequenceLength = isShorter ? maxPositions : config.max_length;
+  if (numAdded > 0 && (sequenceLength > maxPositions || maxPositions < minSequenceLength)) {
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "max_length and finetuning_type",
+      reason: `${parametersKindOf(config).title} puts ${withCommas(numAdded)} tokens before each row, and the model has ${withCommas(modelPositions)} positions in all`,
+    });
+  }
   let nextDetail = charactersPerDetail;
   let labelled: Objective | undefined;
   const dataset = await prepareDataset(
@@ -108,7 +116,7 @@ export async function prepareData(
       sequenceLength,
       maxSequenceLength: maxPositions,
       seed: config.data_seed,
-      packing: addedTokensOf(config) === 0 ? config.packing : false,
+      packing: numAdded === 0 ? config.packing : false,
       maxTrainRows: config.max_train_samples,
       maxValidationRows: config.max_eval_samples,
       // The file has no name once it is open, so nothing of it is left.

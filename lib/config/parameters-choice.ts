@@ -13,7 +13,7 @@ export const choiceKeys: readonly ConfigKey[] = ["finetuning_type", "use_peft"];
 const missingWays: Readonly<Record<string, string>> = { oft: "OFT" };
 
 /** Other names of values of `finetuning_type`. */
-const otherNames: Readonly<Record<string, string>> = { last_n: "freeze" };
+const otherNames: Readonly<Record<string, string>> = { last_n: "freeze", qlora: "lora" };
 
 /** The name that a value of `finetuning_type` has here. */
 export const ownWay = (value: unknown): unknown =>
@@ -42,6 +42,12 @@ export function settleChoice(given: Map<ConfigKey, SourcedValue>, warnings: stri
     warnings.push(`${where}: finetuning_type: ${named.value} is read as ${String(value)}`);
     given.set("finetuning_type", { value, where });
   }
+  if (named.value === "qlora") {
+    for (const [key, sourced] of quantisationOf("finetuning_type", named, given)) {
+      given.set(key, sourced);
+      warnings.push(`${where}: finetuning_type: qlora says ${key}: ${show(sourced.value)} too`);
+    }
+  }
   const usesPeft = value === "lora";
   const said = readSwitch(given.get("use_peft")?.value ?? null);
   if (said !== null && said !== usesPeft) {
@@ -49,6 +55,26 @@ export function settleChoice(given: Map<ConfigKey, SourcedValue>, warnings: stri
     throw new LockstepError("E_CONFIG_CONFLICT", { keys: "finetuning_type and use_peft", reason });
   }
   given.set("use_peft", { value: usesPeft, where });
+}
+
+/**
+ * What QLoRA's name says of weights of 4 bits, where nobody says it.
+ *
+ * @param key that holds the name
+ * @throws E_CONFIG_CONFLICT beside `load_in_4bit: false`
+ */
+export function quantisationOf(
+  key: string,
+  { where }: SourcedValue,
+  given: ReadonlyMap<ConfigKey, SourcedValue>,
+): [ConfigKey, SourcedValue][] {
+  if (readSwitch(given.get("load_in_4bit")?.value ?? null) === false) {
+    const reason = `QLoRA is LoRA over weights of 4 bits (${where})`;
+    throw new LockstepError("E_CONFIG_CONFLICT", { keys: `${key} and load_in_4bit`, reason });
+  }
+  return (["load_in_4bit", "bnb_4bit_use_double_quant"] as const)
+    .filter((each) => !given.has(each))
+    .map((each) => [each, { value: true, where: `${where}, given as ${key}` }]);
 }
 
 /**

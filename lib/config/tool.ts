@@ -1,9 +1,8 @@
 import { axolotlDefaults, refusePerEpoch } from "./axolotl-file.js";
-import { LockstepError } from "#lib/core/errors/index";
 import type { ConfigKey } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { foreignTables } from "./foreign-keys.js";
-import { readSwitch } from "./switch-words.js";
+import { quantisationOf } from "./parameters-choice.js";
 
 type Source = ReadonlyMap<string, SourcedValue>;
 
@@ -49,9 +48,10 @@ export function toolDefaults(
   warnings: string[],
 ): [ConfigKey, SourcedValue][] {
   if (!isLlamaFactory(file, flags)) {
+    const adapter = flags.get("adapter") ?? file.get("adapter");
     return [
       ...axolotlDefaults(file, flags, given, warnings),
-      ...qloraDefaults(flags.get("adapter") ?? file.get("adapter"), given),
+      ...(adapter?.value === "qlora" ? quantisationOf("adapter", adapter, given) : []),
     ];
   }
   refusePerEpoch("LLaMA-Factory", file, flags);
@@ -71,27 +71,6 @@ export function toolDefaults(
     warnings.push(`read as a file of LLaMA-Factory, whose defaults hold: ${list}`);
   }
   return missing.map(([key, value]) => [key, { value, where: "default of LLaMA-Factory" }]);
-}
-
-/**
- * What axolotl's `adapter: qlora` says.
- *
- * @throws E_CONFIG_CONFLICT beside `load_in_4bit: false`
- */
-function qloraDefaults(
-  adapter: SourcedValue | undefined,
-  given: ReadonlyMap<ConfigKey, SourcedValue>,
-): [ConfigKey, SourcedValue][] {
-  if (adapter?.value !== "qlora") return [];
-  const asked = readSwitch(given.get("load_in_4bit")?.value ?? null);
-  if (asked === false) {
-    const reason = `QLoRA is LoRA over weights of 4 bits (${adapter.where})`;
-    throw new LockstepError("E_CONFIG_CONFLICT", { keys: "adapter and load_in_4bit", reason });
-  }
-  const where = `${adapter.where}, given as adapter`;
-  return ([["load_in_4bit", true], doubleQuantisation] as const)
-    .filter(([key]) => !given.has(key))
-    .map(([key, value]) => [key, { value, where }]);
 }
 
 const isOn = (sourced: SourcedValue | undefined): boolean => sourced?.value === true;

@@ -22,7 +22,7 @@ const fields = {
     ),
   reduction_factor: z
     .number()
-    .positive()
+    .min(0.01)
     .default(16)
     .describe("how many times narrower than the model a bottleneck is"),
   non_linearity: z

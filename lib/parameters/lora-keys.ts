@@ -3,6 +3,8 @@ import { quantizationFields } from "./quantization.js";
 
 const moduleNames = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
 const layerNumber = z.int().min(0);
+/** Numbers of float32 that are neither 0 nor infinite there, divided by any rank. */
+const scale = z.number().min(1e-30).max(1e30);
 /** No module of a model that is known has as many features. */
 const rank = z.int().min(1).max(65_536);
 const byModule = <Value extends z.ZodType>(value: Value) =>
@@ -16,11 +18,7 @@ const byModule = <Value extends z.ZodType>(value: Value) =>
 export const loraFields = {
   use_peft: z.boolean().default(false).describe("train LoRA adapters instead of the weights"),
   lora_r: rank.default(8).describe("rank of an adapter"),
-  lora_alpha: z
-    .number()
-    .positive()
-    .default(8)
-    .describe("an adapter's scale is lora_alpha / lora_r"),
+  lora_alpha: scale.default(8).describe("an adapter's scale is lora_alpha / lora_r"),
   lora_dropout: z
     .number()
     .min(0)
@@ -51,9 +49,7 @@ export const loraFields = {
   lora_rank_pattern: byModule(rank).describe(
     "ranks of single modules, by regular expressions for the ends of their paths: {q_proj: 16}",
   ),
-  lora_alpha_pattern: byModule(z.number().positive()).describe(
-    "the same for lora_alpha: {q_proj: 32}",
-  ),
+  lora_alpha_pattern: byModule(scale).describe("the same for lora_alpha: {q_proj: 32}"),
   adapter_name_or_path: z
     .string()
     .min(1)

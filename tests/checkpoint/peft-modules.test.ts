@@ -143,6 +143,7 @@ test("layers, exclusions and patterns that nothing has an adapter of are refused
       /lora_layers_to_transform names 1, a layer in which there is none of the targets/,
     ],
     [{ ...q, exclude_modules: ["v_prj"] }, /lora_exclude_modules names v_prj, which .*v_proj\?/],
+    [{ ...q, exclude_modules: ["norm"] }, /lora_exclude_modules names norm, which is no linear/],
     [{ ...q, exclude_modules: "(" }, /lora_exclude_modules names \(, which is no regular/],
     [{ ...q, rank_pattern: { v_proj: 4 } }, /lora_rank_pattern names v_proj, which fits none of/],
     [

@@ -27,6 +27,10 @@ test("QLoRA is read under the names of LLaMA-Factory, axolotl, TRL and transform
   assert.deepEqual(keys(resolve(plain).config), [true, true, "nf4", false]);
   assert.deepEqual(keys(resolve({ adapter: "qlora", load_in_4bit: true }).config), double);
   assert.deepEqual(keys(resolve({ adapter: "qlora" }).config), double);
+  const named = resolve({ finetuning_type: "qlora" });
+  assert.deepEqual(keys(named.config), double);
+  assert.equal(named.config.finetuning_type, "lora");
+  assert.match(named.warnings.join("\n"), /finetuning_type: qlora says load_in_4bit: true too/);
   const trl = { use_peft: true, load_in_4bit: true, bnb_4bit_quant_type: "nf4" };
   assert.deepEqual(keys(resolve(trl).config), [true, true, "nf4", false]);
   assert.deepEqual(keys(resolve({ ...trl, use_bnb_nested_quant: true }).config), double);
@@ -49,6 +53,10 @@ test("what is not computed of quantisation is refused by name", () => {
   assert.match(
     failure(() => resolve({ adapter: "qlora", load_in_4bit: false })),
     /^E_CONFIG_CONFLICT: .*adapter and load_in_4bit/,
+  );
+  assert.match(
+    failure(() => resolve({ finetuning_type: "qlora", load_in_4bit: false })),
+    /^E_CONFIG_CONFLICT: .*finetuning_type and load_in_4bit/,
   );
   assert.match(
     failure(() => resolve({ load_in_4bit: true })),

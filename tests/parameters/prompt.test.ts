@@ -68,4 +68,9 @@ test("packed rows, and a text without TEXT, are refused by name", async (t) => {
   assert.match(await refused({ packing: true }), /E_CONFIG_CONFLICT.*packing and finetuning_type/);
   assert.match(await refused({ prompt_tuning_init: "TEXT" }), /TEXT needs a text/);
   assert.match(await refused({ prompt_tuning_init_text: "a" }), /with RANDOM the text has no eff/);
+  const long =
+    /max_length and finetuning_type .* puts 4,000 tokens before each row, .* 1,024 positions/;
+  assert.match(await refused({ num_virtual_tokens: 4000 }), long);
+  assert.match(await refused({ num_virtual_tokens: 1000, max_length: 25 }), /puts 1,000 tokens/);
+  assert.equal(await refused({ num_virtual_tokens: 1000, max_length: 24 }), "no error");
 });

@@ -53,6 +53,13 @@ function checkExcluded(excluded: LoraConfig["exclude_modules"], model: BaseModel
   for (const name of typeof excluded === "string" ? [excluded] : (excluded ?? [])) {
     const selection = typeof excluded === "string" ? excluded : [name];
     if (linear.some((path) => matchesModule(selection, path))) continue;
+    if (modulePaths(model).some((path) => matchesModule(selection, path))) {
+      throw moduleError(
+        moduleKeys.excluded,
+        name,
+        "which is no linear module, and gets no adapter",
+      );
+    }
     throw unknownModule(moduleKeys.excluded, name, model);
   }
 }

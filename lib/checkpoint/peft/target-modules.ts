@@ -95,7 +95,11 @@ export function adaptedModules(config: LoraConfig, model: BaseModel): readonly L
   const modules = linearModules(model).filter(({ path }) => isTarget(config, path));
   if (modules.length === 0) {
     const wanted = JSON.stringify(config.target_modules)?.slice(0, 200) ?? "nothing";
-    const problem = `target_modules ${wanted} matches no linear module of this ${model.facts.modelType} model`;
+    const left =
+      config.exclude_modules === null && config.modules_to_save === null
+        ? ""
+        : " that exclude_modules and modules_to_save leave to it";
+    const problem = `target_modules ${wanted} matches no linear module of this ${model.facts.modelType} model${left}`;
     throw new LockstepError("E_ADAPTER_TARGET", { problem });
   }
   return modules;
