@@ -9,6 +9,9 @@ export const adapterMetadata = (digest: string): Readonly<Record<string, string>
   [digestKey]: digest,
 });
 
+export const isBoundToBase = (metadata: Readonly<Record<string, string>>): boolean =>
+  metadata[digestKey] !== undefined;
+
 /** An adapter's file that may say what base model it belongs to. */
 interface BoundAdapter {
   readonly directory: string;

@@ -144,7 +144,7 @@ function chooseAdapters(
       `${complete.use_dora ? "DoRA" : "LoRA"} of ${ranksOf(complete, paths)} on ${paths.length} modules: ` +
         `${numTrained.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} parameters are trained`,
       ...quantizationLines(frozen),
-      ...(adapter === undefined ? [] : [`they begin with the adapter of ${adapter.directory}`]),
+      ...(adapter === undefined ? [] : [startLine(adapter, base.name)]),
       ...tieLines[tie],
     ],
     adapterBase: base.name,
@@ -175,6 +175,16 @@ function configOf(config: LoraSettings, base: StartingModel, saved: readonly str
     use_dora: config.use_dora,
     ensure_weight_tying: config.ensure_weight_tying,
   };
+}
+
+/** Where an adapter's first values are from, and what base it names where nothing else tells that it is this one. */
+function startLine(
+  { directory, config, isBound }: NonNullable<StartingModel["adapter"]>,
+  baseName: string,
+): string {
+  const { base_model_name_or_path: own } = config;
+  const isOther = !isBound && own !== null && own !== baseName;
+  return `they begin with the adapter of ${directory}${isOther ? `, which names ${own} as its base model` : ""}`;
 }
 
 /** The ranks of modules, in words. */

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { openSafetensors, writeSafetensors } from "#lib/checkpoint/index";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import { adapter } from "#lib/parameters/adapter";
 import { prompt } from "#lib/parameters/prompt";
@@ -10,7 +11,11 @@ import { findAdapter } from "#run/model-place";
 import { openModel } from "#run/open-model";
 import { openModelWeights } from "#run/model-weights";
 import { modelWeights } from "#run/starting-model";
-import { choiceOptions as options, startingFixture } from "#tests/support/method-steps";
+import {
+  choiceOptions as options,
+  methodFixture,
+  startingFixture,
+} from "#tests/support/method-steps";
 import { modelFixtureDirectory } from "#tests/support/model-fixtures";
 
 type Fixture = Awaited<ReturnType<typeof startingFixture>>;
@@ -22,6 +27,36 @@ const kinds = {
   adapter: (model: Fixture) =>
     adapter.choose({ ...none, adapter_config: "seq_bn", reduction_factor: 4 }, model, options),
 };
+
+test("a saved weight that the model does not have is refused, and not left out", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "lockstep-bound-"));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  const fixture = methodFixture("prompt-gpt2");
+  const file = await openSafetensors(join(fixture, "adapter_model.safetensors"));
+  const vectors = await file.readFloat32("prompt_embeddings");
+  const { shape } = file.info("prompt_embeddings");
+  await file.close();
+  const tensors = [
+    { name: "prompt_embeddings", shape, read: () => vectors },
+    // GPT-2's head is its table of tokens.
+    { name: "base_model.lm_head.weight", shape: [2, 2], read: () => new Float32Array(4) },
+  ];
+  const config = join(directory, "adapter_config.json");
+  const base = modelFixtureDirectory("gpt2");
+  await cp(join(fixture, "adapter_config.json"), config);
+  await writeSafetensors(
+    join(directory, "adapter_model.safetensors"),
+    tensors.map(({ name, shape: dims }) => ({ name, shape: dims, dtype: "F32" })),
+    async (name) => {
+      const values = tensors.find((tensor) => tensor.name === name)?.read() ?? new Float32Array();
+      return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+    },
+  );
+  await assert.rejects(openModel(await findAdapter(directory, { base })), {
+    code: "E_ADAPTER_TENSOR",
+    message: /lm_head\.weight is no weight of this gpt2 model with its causal-lm head/,
+  });
+});
 
 for (const [kind, choose] of Object.entries(kinds)) {
   test(`what ${kind} saves opens over the base that it was trained on, and over no other`, async (t) => {

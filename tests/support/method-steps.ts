@@ -55,11 +55,12 @@ export async function startingFixture(
   };
 }
 
-/** The job of a fixture's own case in float32. */
-function methodJob(
+/** The job of a fixture's own case, in float32 unless `changes` say otherwise. */
+export function methodJob(
   modelConfig: Record<string, unknown>,
   batch: Batch,
   { layout, frozen, job: parameters }: ChosenParameters,
+  changes: Partial<WorkerJob> = {},
 ): WorkerJob {
   const tokens = batch.fields["tokens"] as Int32Array;
   return {
@@ -77,6 +78,7 @@ function methodJob(
     evalBatchSize: batch.numRows,
     generationLength: batch.fields["label"] === undefined ? 12 : 0,
     threadsPerWorker: 1,
+    ...changes,
   };
 }
 

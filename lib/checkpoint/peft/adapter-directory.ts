@@ -10,7 +10,7 @@ import {
   openSafetensors,
   type SafetensorsFile,
 } from "#lib/checkpoint/safetensors-file";
-import { adapterMetadata } from "#lib/checkpoint/base-digest";
+import { adapterMetadata, isBoundToBase } from "#lib/checkpoint/base-digest";
 import { readFinite } from "#lib/checkpoint/finite-elements";
 import { type StoredTensor, storedDtypeOf } from "#lib/checkpoint/safetensors-header";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
@@ -153,6 +153,11 @@ export class AdapterDirectory {
   /** A [rank, inputs], B [outputs, rank] or the magnitudes [outputs] of a module, float32. */
   readPart(path: string, part: LoraPart, into?: Float32Array): Promise<Float32Array> {
     return readFinite(this.#file, loraKey(path, part), into);
+  }
+
+  /** Whether the file tells which base model it belongs to. */
+  get isBound(): boolean {
+    return isBoundToBase(this.metadata);
   }
 
   /** What the weights file says of itself. */
