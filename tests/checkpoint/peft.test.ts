@@ -195,6 +195,14 @@ test("what is neither LoRA nor DoRA is refused by name, and so are wrong values"
     [{ lora_alpha: JSON.parse("1e999") }, /lora_alpha has to be a number above 0 that float32 has/],
     [{ lora_alpha: 1e39 }, /that float32 has, not 1e\+39/],
     [{ alpha_pattern: { q: 1e39 } }, /that float32 has/],
+    [
+      {
+        rank_pattern: Object.fromEntries(
+          Array.from({ length: 60 }, (_, i) => [`(.?){500}${i}`, 2]),
+        ),
+      },
+      /rank_pattern has to be shorter patterns, or fewer of them/,
+    ],
     [{ rank_pattern: { "(": 1 } }, /a regular expression/],
     [{ rank_pattern: { q: -1 } }, /numbers above 0/],
   ];

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { cp, mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { openAddedTensors } from "#lib/checkpoint/adapter-kind";
 import { openSafetensors, writeSafetensors } from "#lib/checkpoint/index";
 import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import { adapter } from "#lib/parameters/adapter";
@@ -42,8 +43,9 @@ test("a saved weight that the model does not have is refused, and not left out",
     { name: "base_model.lm_head.weight", shape: [2, 2], read: () => new Float32Array(4) },
   ];
   const config = join(directory, "adapter_config.json");
+  const own = JSON.parse(await readFile(join(fixture, "adapter_config.json"), "utf8")) as object;
   const base = modelFixtureDirectory("gpt2");
-  await cp(join(fixture, "adapter_config.json"), config);
+  await writeFile(config, JSON.stringify({ ...own, zzz: 1 }));
   await writeSafetensors(
     join(directory, "adapter_model.safetensors"),
     tensors.map(({ name, shape: dims }) => ({ name, shape: dims, dtype: "F32" })),
@@ -56,6 +58,9 @@ test("a saved weight that the model does not have is refused, and not left out",
     code: "E_ADAPTER_TENSOR",
     message: /lm_head\.weight is no weight of this gpt2 model with its causal-lm head/,
   });
+  const added = await openAddedTensors(directory);
+  assert.match(added?.warnings.join() ?? "", /^[^,]*the key zzz is unknown and has no effect$/);
+  await added?.close();
 });
 
 for (const [kind, choose] of Object.entries(kinds)) {

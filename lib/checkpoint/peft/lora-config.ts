@@ -1,7 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { isRecord } from "#lib/checkpoint/file-reader";
 import { formatPythonJson } from "#lib/checkpoint/python-json";
-import { partProblem, patternProblem } from "./patterns.js";
+import { numStatesOf, partProblem, patternProblem } from "./patterns.js";
 
 export const adapterConfigFileName = "adapter_config.json";
 
@@ -241,8 +241,10 @@ function reader(json: Readonly<Record<string, unknown>>, file: string) {
       if (!isRecord(value)) return fail(key, "an object of numbers");
       const entries = Object.entries(value);
       if (entries.length > maxPatterns) return fail(key, `at most ${maxPatterns} entries`);
+      let numStates = 0;
       for (const [name, item] of entries) {
-        checkedPattern(name, key, file);
+        numStates += numStatesOf(checkedPattern(name, key, file));
+        if (numStates > maxPatternStates) return fail(key, "shorter patterns, or fewer of them");
         if (typeof item !== "number" || !isScale(item))
           return fail(key, "an object of numbers above 0 that float32 has");
       }
@@ -255,6 +257,8 @@ function reader(json: Readonly<Record<string, unknown>>, file: string) {
 const maxModules = 100_000;
 /** Each may be compared with every module. */
 const maxPatterns = 10_000;
+/** Of those that are more than a path, together: each may be in all of its states at each character. */
+const maxPatternStates = 5_000;
 
 /** Weights are multiplied by it in float32, where more than 3.4e38 is infinite. */
 const isScale = (value: number): boolean => value > 0 && Number.isFinite(Math.fround(value));

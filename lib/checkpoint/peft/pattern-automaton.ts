@@ -13,7 +13,7 @@ type State =
   | { readonly kind: "fork"; next: readonly number[] };
 
 /** States of a pattern: a repetition of n times has n of what it repeats. */
-const maxStates = 10_000;
+const maxStates = 1_024;
 
 /** The state in which a text is what the pattern describes. */
 const final = -1;
@@ -24,11 +24,23 @@ export class PatternAutomaton {
   readonly #start: number;
   /** Characters of whatever the pattern describes; undefined: not always as many. */
   readonly #length: number | undefined;
+  /** The characters of a pattern that is no more than these; undefined: it is more. */
+  readonly #word: readonly CharacterTest[] | undefined;
+  /** By state, the search that came to it last. */
+  readonly #marks: Float64Array;
+  #lastMark = 0;
 
   /** @throws PatternProblem for one of too many states */
   constructor(pattern: Pattern) {
     this.#start = this.#add(pattern, final);
     this.#length = lengthOf(pattern);
+    this.#marks = new Float64Array(this.#states.length);
+    this.#word = wordOf(pattern);
+  }
+
+  /** Whether the pattern is characters one after the other, as a whole path is. */
+  get isWord(): boolean {
+    return this.#word !== undefined;
   }
 
   get numStates(): number {
@@ -46,6 +58,10 @@ export class PatternAutomaton {
       this.#length === undefined
         ? places
         : places.filter((place) => place + (this.#length as number) === text.length);
+    const word = this.#word;
+    if (word !== undefined) {
+      return starts.some((start) => word.every((test, i) => test(text.charCodeAt(start + i))));
+    }
     return this.#run(text, { start: this.#start, starts, isWhole: true, ahead: new Map() });
   }
 
@@ -76,27 +92,28 @@ export class PatternAutomaton {
       if (isFinal && (!isWhole || at === text.length)) return true;
       if (at === text.length) return false;
       const character = text.charCodeAt(at);
-      entered = states.flatMap((state) =>
-        state.kind === "character" && state.test(character) ? [state.next] : [],
-      );
+      entered = [];
+      for (const state of states) if (state.test(character)) entered.push(state.next);
     }
   }
 
-  /** The states that are reached without taking a character. */
-  #reach(text: string, at: number, entered: readonly number[], ahead: Map<number, boolean>) {
-    const seen = new Set<number>();
-    const open = [...entered];
-    const states: State[] = [];
+  /** The states that take a character, among those that are reached without one. */
+  #reach(text: string, at: number, open: number[], ahead: Map<number, boolean>) {
+    // States of what is looked ahead to are others, so that marks of a run within stay apart.
+    const mark = ++this.#lastMark;
+    const marks = this.#marks;
+    const states: Extract<State, { kind: "character" }>[] = [];
+    let isFinal = false;
     for (let index = open.pop(); index !== undefined; index = open.pop()) {
-      if (seen.has(index)) continue;
-      seen.add(index);
-      if (index === final) continue;
+      if (index === final) isFinal = true;
+      if (index === final || marks[index] === mark) continue;
+      marks[index] = mark;
       const state = this.#states[index] as State;
-      if (state.kind === "fork") open.push(...state.next);
-      else if (state.kind === "character") states.push(state);
+      if (state.kind === "character") states.push(state);
+      else if (state.kind === "fork") for (const next of state.next) open.push(next);
       else if (this.#holds(state, index, text, at, ahead)) open.push(state.next);
     }
-    return { states, isFinal: seen.has(final) };
+    return { states, isFinal };
   }
 
   #holds(
@@ -178,4 +195,11 @@ function lengthOf(pattern: Pattern): number | undefined {
     default:
       return undefined;
   }
+}
+
+/** The characters of a pattern that is one after the other; undefined: it is more. */
+function wordOf(pattern: Pattern): readonly CharacterTest[] | undefined {
+  const parts = pattern.kind === "sequence" ? pattern.parts : [pattern];
+  const tests = parts.flatMap((part) => (part.kind === "character" ? part.test : []));
+  return tests.length === parts.length ? tests : undefined;
 }

@@ -29,6 +29,12 @@ export function partProblem(pattern: string): string | undefined {
   return "whose | reaches beyond it in peft; write parentheses around the choices";
 }
 
+/** States that a search may be in; of characters one after the other there is nothing to search: 0. @throws PatternProblem */
+export function numStatesOf(pattern: string): number {
+  const automaton = automatonOf(pattern);
+  return automaton.isWord ? 0 : automaton.numStates;
+}
+
 /** Whether a whole path is what a pattern describes. @throws PatternProblem */
 export const matchesWhole = (pattern: string, path: string): boolean =>
   automatonOf(pattern).matches(path);
@@ -37,10 +43,17 @@ export const matchesWhole = (pattern: string, path: string): boolean =>
 export const matchesEnd = (pattern: string, path: string): boolean =>
   automatonOf(pattern).matchesAfter(path, startsOfParts(path));
 
-const startsOfParts = (path: string): number[] => [
-  0,
-  ...Array.from(path.matchAll(/\./g), ({ index }) => index + 1),
-];
+/** Where parts of a path begin; of the last one that was asked for, which all patterns of an adapter meet in turn. */
+function startsOfParts(path: string): readonly number[] {
+  if (lastParts.path === path) return lastParts.starts;
+  const starts = [0, ...Array.from(path.matchAll(/\./g), ({ index }) => index + 1)];
+  lastParts = { path, starts };
+  return starts;
+}
+
+let lastParts: { readonly path: string; readonly starts: readonly number[] } = {
+  ...{ path: "", starts: [0] },
+};
 
 /** Automata by their pattern: each meets every path of a model, several times. */
 const automata = new Map<string, PatternAutomaton>();

@@ -20,6 +20,14 @@ const vectorsKey = "prompt_embeddings";
 /** Weights that are saved whole lie below peft's wrapper, which for prompts is one deep. */
 const keyPrefix = "base_model.";
 
+/** Fields of peft's PromptTuningConfig (0.21); what of them is not read here changes no numbers of saved vectors. */
+const knownKeys = new Set([
+  ...["auto_mapping", "base_model_name_or_path", "inference_mode", "modules_to_save"],
+  ...["num_attention_heads", "num_layers", "num_transformer_submodules", "num_virtual_tokens"],
+  ...["peft_type", "peft_version", "prompt_tuning_init", "prompt_tuning_init_text", "revision"],
+  ...["task_type", "token_dim", "tokenizer_kwargs", "tokenizer_name_or_path"],
+]);
+
 /** The key of a weight that is saved whole beside virtual tokens. */
 export const promptKey = (weight: string): string => `${keyPrefix}${weight}`;
 
@@ -124,7 +132,9 @@ export async function openPromptDirectory(directory: string): Promise<AddedTenso
         .map((key) => key.slice(keyPrefix.length)),
       savedInfo: (weight) => file.info(promptKey(weight)),
       readSaved: (weight) => readFinite(file, promptKey(weight)),
-      warnings: [],
+      warnings: Object.keys(config)
+        .filter((key) => !knownKeys.has(key))
+        .map((key) => `${configFile}: the key ${key.slice(0, 80)} is unknown and has no effect`),
       close: () => file.close(),
     };
   } catch (error) {

@@ -228,7 +228,15 @@ function numberBehind(pattern: string, parts: readonly string[]): number | undef
   return undefined;
 }
 
+/** What patterns say of a module, by the object that holds them: it is asked for often. */
+const found = new WeakMap<object, Map<string, number | undefined>>();
+
 function byPattern(patterns: Readonly<Record<string, number>>, path: string): number | undefined {
-  const key = Object.keys(patterns).find((pattern) => matchesEnd(pattern, path));
-  return key === undefined ? undefined : patterns[key];
+  const known = found.get(patterns) ?? new Map<string, number | undefined>();
+  found.set(patterns, known);
+  if (!known.has(path)) {
+    const key = Object.keys(patterns).find((pattern) => matchesEnd(pattern, path));
+    known.set(path, key === undefined ? undefined : patterns[key]);
+  }
+  return known.get(path);
 }
