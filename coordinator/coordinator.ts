@@ -12,7 +12,6 @@ import {
   defaultHeartbeatIntervalMs,
   defaultHeartbeatTimeoutMs,
   defaultLeaseTimeoutMs,
-  farewellTimeoutMs,
 } from "./limits.js";
 import { Membership } from "./membership.js";
 import type { CoordinatorOptions, RunOutcome } from "./options.js";
@@ -139,6 +138,7 @@ export class Coordinator {
       const control = new ControlService({
         life,
         membership: this.#membership,
+        strays: door.strays,
         quarantine: this.#quarantine,
         queue: this.#queue,
         shards,
@@ -219,6 +219,7 @@ export class Coordinator {
    * @param incarnations what those of the process begin with: other machines have processes of its id
    */
   reportWorkerExit(incarnations: string, reason: string): void {
+    this.#parts?.door.strays.ended(incarnations);
     for (const { workerId, incarnation } of this.#membership.members()) {
       if (incarnation.startsWith(incarnations)) this.#parts?.control.removeWorker(workerId, reason);
     }
@@ -240,13 +241,13 @@ export class Coordinator {
     parts: { readonly door: FrontDoor; readonly shards: ShardGroup },
     interrupted: boolean,
   ): Promise<void> {
+    const { job, runId = job.jobId ?? "", directory = "" } = this.#options;
     const reason = interrupted ? "the run was stopped" : "the job is over";
-    if (interrupted) parts.door.postpone();
+    parts.door.turnAway(
+      interrupted ? { kind: "stopped", runId } : { kind: "finished", runId, directory },
+    );
     this.#queue.finish({ reason, interrupted });
-    const deadline = performance.now() + farewellTimeoutMs;
-    while (this.#membership.size > 0 && performance.now() < deadline) {
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
+    await parts.door.untilAllLeft(() => this.#membership.size);
     clearInterval(this.#ticker);
     await Promise.allSettled([parts.door.close(), parts.shards.close()]);
   }
