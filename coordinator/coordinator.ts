@@ -25,6 +25,15 @@ import { TaskQueue } from "./task-queue.js";
 import { TrainingRun } from "./training-run.js";
 import { VerifiedShare } from "./verified-share.js";
 
+/** What a coordinator that listens consists of. */
+interface Parts {
+  readonly life: RunLife;
+  readonly door: FrontDoor;
+  readonly shards: ShardGroup;
+  readonly control: ControlService;
+  readonly run: TrainingRun;
+}
+
 /**
  * One fine-tuning job: owns the data order, the reduction order and the optimizer, so that the
  * result does not depend on who computed or which worker died. Loads no TensorFlow.
@@ -36,14 +45,7 @@ export class Coordinator {
   readonly #membership: Membership;
   readonly #quarantine = new Quarantine(() => performance.now());
   readonly #queue = new TaskQueue();
-  #parts:
-    | {
-        readonly door: FrontDoor;
-        readonly shards: ShardGroup;
-        readonly control: ControlService;
-        readonly run: TrainingRun;
-      }
-    | undefined;
+  #parts: Parts | undefined;
   #ticker: NodeJS.Timeout | undefined;
 
   constructor(options: CoordinatorOptions) {
@@ -155,7 +157,7 @@ export class Coordinator {
         switched: (kind) => control.removeOtherKinds(kind),
         forsaken: (error) => run.fail(error),
       });
-      this.#parts = { door, shards, control, run };
+      this.#parts = { life, door, shards, control, run };
       this.#ticker = setInterval(() => {
         control.removeSilentWorkers();
         this.#queue.expireLeases();
@@ -237,19 +239,17 @@ export class Coordinator {
       .map(({ workerId }) => workerId);
   }
 
-  async #close(
-    parts: { readonly door: FrontDoor; readonly shards: ShardGroup },
-    interrupted: boolean,
-  ): Promise<void> {
-    const { job, runId = job.jobId ?? "", directory = "" } = this.#options;
+  async #close({ life, door, shards }: Parts, interrupted: boolean): Promise<void> {
+    const { runId } = life;
+    const { directory = "" } = this.#options;
     const reason = interrupted ? "the run was stopped" : "the job is over";
-    parts.door.turnAway(
+    door.turnAway(
       interrupted ? { kind: "stopped", runId } : { kind: "finished", runId, directory },
     );
     this.#queue.finish({ reason, interrupted });
-    await parts.door.untilAllLeft(() => this.#membership.size);
+    await door.untilAllLeft(() => this.#membership.size);
     clearInterval(this.#ticker);
-    await Promise.allSettled([parts.door.close(), parts.shards.close()]);
+    await Promise.allSettled([door.close(), shards.close()]);
   }
 }
 
