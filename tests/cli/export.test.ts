@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { claimFolder } from "#lib/checkpoint/claim-folder";
 import { ModelWeights } from "#lib/checkpoint/index";
 import {
@@ -118,6 +120,43 @@ test("export, merge-adapter and import-gguf claim their directory as a run does"
   }
 });
 
+test("a signal amid an export leaves nothing of it, in a new directory and in an empty one", async () => {
+  await mkdir(path("empty"));
+  for (const [name, signal, code] of [
+    ["stopped/new", "SIGINT", 130],
+    ["empty", "SIGTERM", 143],
+  ] as const) {
+    await mkdir(path("stopped"), { recursive: true });
+    const args = [
+      ...["export", loraFixtureDirectory("gpt2"), "--base", modelFixtureDirectory("gpt2")],
+      ...["--output-dir", path(name)],
+    ];
+    const child = spawn(process.execPath, [join(packageRoot, "bin/lockstep"), ...args]);
+    let stderr = "";
+    child.stderr.on("data", (chunk: Buffer) => {
+      stderr += chunk.toString();
+    });
+    const isWriting = async () =>
+      (await readdir(path(name)).catch(() => [])).some((file) => file.startsWith(".files.tmp-"));
+    const ended = new Promise((resolve) => child.on("close", resolve));
+    while (child.exitCode === null && !(await isWriting())) await setImmediate();
+    child.kill(signal);
+    assert.equal(await ended, code, stderr);
+    assert.match(stderr, /Stopped: nothing was written into/);
+  }
+  assert.deepEqual(await readdir(path("stopped")), []);
+  assert.deepEqual(await readdir(path("empty")), [claimFolder]);
+});
+
+test("types have the names that other programs give them", async () => {
+  const model = modelFixtureDirectory("gpt2");
+  for (const [i, name] of ["bf16", "FP16", "f32"].entries()) {
+    const { code, stderr, lines } = await exported(model, path(`spelt-${i}`), "--dtype", name);
+    assert.equal(code, 0, stderr);
+    assert.match(lines.join(), [/\(bfloat16\)/, /\(float16\)/, /\(float32\)/][i] as RegExp);
+  }
+});
+
 test("what an export cannot do is refused by name, and a directory of somebody's own gets no claim", async () => {
   const model = modelFixtureDirectory("gpt2");
   await mkdir(path("own", "things"), { recursive: true });
@@ -130,6 +169,16 @@ test("what an export cannot do is refused by name, and a directory of somebody's
     [[model, "--output-dir", path("x"), "--format", "pickle"], /--format is one of/],
     [[model, "--output-dir", path("x"), "--max-shard-size", "5XB"], /--max-shard-size/],
     [[model, "--output-dir", path("x"), "--max-logit-difference", "-1"], /--max-logit-difference/],
+    [[model, "--output-dir", path("x"), "--max-logit-difference", "1e999"], /from 0, or none/],
+    [[model, "--output-dir", path("x"), "--max-logit-difference", "1"], /is for adapters/],
+    [[model, "--output-dir", path("x"), "--load-in-4bit"], /is for adapters/],
+    [[model, "--output-dir", path("x"), "--dtype", "Q8_0"], /is of GGUF alone/],
+    [[model, "--output-dir", ""], /new directory is empty/],
+    [[model, "--output-dri", "x"], /no option --output-dri; did you mean --output-dir\?$/m],
+    [[model, "--outfile", "x"], /there is no option --outfile\.$/m],
+    [[model, "--output-dir"], /--output-dir takes a value\.$/m],
+    [[model, "--base", "--dtype"], /begins with a dash is given as --base=VALUE\.$/m],
+    [[model, "--load-in-4bit=1"], /'--load-in-4bit' does not take an argument\.$/m],
   ];
   for (const [args, problem] of usage) {
     const { code, stderr } = await lockstep("export", ...args);
