@@ -2,7 +2,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { memoryTotalBytes } from "#lib/core/machine-memory";
 import { hasTokenizer, loadTokenizer } from "#lib/data/index";
 import { createModel, type Model, resolveWeights } from "#lib/models/index";
-import type { ExportSource } from "./export-source.js";
+import type { ExportSource, WrittenWeights } from "./export-source.js";
 import type { ModelPlace } from "./model-place.js";
 
 /** How far a merged model is from its adapter beside the base. */
@@ -32,18 +32,19 @@ const prompts =
 const numRows = 4;
 /** Tokens of a row. */
 const longestRow = 32;
+const shortestRow = 4;
 
 /**
  * Compares logits of the merged model as it was written with those of the base model and the adapter beside
  * it, in float32.
  *
- * @param readWritten a weight of the written model by its name in the source
+ * @param openWritten opens the written model
  * @returns undefined where the machine has not the memory for the model in float32
  */
 export async function mergeDifference(
   { config, tensors, adapter }: ExportSource & Required<Pick<ExportSource, "adapter">>,
   place: ModelPlace,
-  readWritten: (name: string) => Promise<Float32Array>,
+  openWritten: () => Promise<WrittenWeights>,
 ): Promise<MergeDifference | undefined> {
   const model = createModel(config);
   const bytes = model.weights.reduce(
@@ -59,10 +60,11 @@ export async function mergeDifference(
     ...{ model, tokens, numRows, beside: { job, added } },
     read: (name) => read(stored.get(name) ?? name),
   });
+  const written = await openWritten();
   const outputs = await outputsOfRows({
     ...{ model, tokens, numRows },
-    read: (name) => readWritten(stored.get(name) ?? name),
-  });
+    read: (name) => written.readFloat32(stored.get(name) ?? name),
+  }).finally(() => written.close());
   let [difference, logit] = [0, 0];
   for (const [i, value] of expected.entries()) {
     const distance = Math.abs(value - (outputs[i] as number));
@@ -85,16 +87,22 @@ export function checkDifference(
   throw new LockstepError("E_EXPORT_DIFFERENCE", { difference, logit, bound, dtype });
 }
 
-/** The prompts' tokens, int32 [numRows, T]; of a model without a tokenizer, tokens of its vocabulary. */
+/**
+ * The prompts' tokens, int32 [numRows, T]; tokens from all over the vocabulary where the model has no tokenizer, or one
+ * that knows next to nothing of the prompts.
+ */
 async function promptTokens(
   { tokenizerDirectory, modelDirectory }: ModelPlace,
   { vocabSize, maxPositions }: Model,
 ): Promise<Int32Array> {
   const longest = Math.min(longestRow, maxPositions);
-  if (!hasTokenizer(tokenizerDirectory)) {
-    return Int32Array.from({ length: numRows * longest }, (_, i) => (i * 7_919) % vocabSize);
-  }
-  const tokenizer = await loadTokenizer(tokenizerDirectory, modelDirectory);
-  const ids = (await tokenizer.encode(prompts)).filter((id) => id < vocabSize);
-  return ids.slice(0, numRows * Math.min(longest, Math.floor(ids.length / numRows)));
+  const tokenizer = hasTokenizer(tokenizerDirectory)
+    ? await loadTokenizer(tokenizerDirectory, modelDirectory)
+    : undefined;
+  const ids = ((await tokenizer?.encode(prompts)) ?? new Int32Array()).filter(
+    (id) => id < vocabSize,
+  );
+  const length = Math.min(longest, Math.floor(ids.length / numRows));
+  if (length >= Math.min(shortestRow, longest)) return ids.slice(0, numRows * length);
+  return Int32Array.from({ length: numRows * longest }, (_, i) => (i * 7_919) % vocabSize);
 }

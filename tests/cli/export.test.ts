@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { claimFolder } from "#lib/checkpoint/claim-folder";
-import { ModelWeights } from "#lib/checkpoint/index";
+import { ModelWeights, writeModelDirectory } from "#lib/checkpoint/index";
 import {
   bfloat16ToFloat32,
   float16ToFloat32,
@@ -118,6 +118,52 @@ test("export, merge-adapter and import-gguf claim their directory as a run does"
   for (const again of commands) {
     assert.match((await lockstep(...again)).stderr, /E_DIRECTORY_NOT_EMPTY/, again[0]);
   }
+});
+
+test("weights that are not those of config.json are refused, and numbers that are none are said", async () => {
+  const source = path("checked");
+  await writeTinyChatModel(source);
+  const config = JSON.parse(await readFile(join(source, "config.json"), "utf8")) as object;
+  const other = path("other-shape");
+  await cp(source, other, { recursive: true });
+  await writeFile(join(other, "config.json"), JSON.stringify({ ...config, intermediate_size: 48 }));
+  for (const format of ["safetensors", "gguf"]) {
+    const { stderr } = await exported(other, path(`shape-${format}`), "--format", format);
+    assert.match(stderr, /^E_MODEL_TENSOR_MISSING: .*mlp\S+ of shape \[48, /);
+    assert.ok(!existsSync(path(`shape-${format}`)));
+  }
+  const broken = path("broken");
+  await mkdir(broken);
+  const weights = await ModelWeights.open(source);
+  const tensors = weights.names().map((name) => ({
+    ...{ name, shape: weights.info(name).shape },
+    read: async () => {
+      const values = await weights.readFloat32(name);
+      if (/norm/.test(name)) values[1] = name.includes("layers.0") ? Number.NaN : -Infinity;
+      return values;
+    },
+  }));
+  await writeModelDirectory(broken, { sourceDir: source, tensors, dtype: "float32" });
+  await weights.close();
+  const { code, stderr } = await exported(broken, path("broken-out"), "--dtype", "bf16");
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /^warning: model\S+ and 2 other weights hold numbers that are not finite/m);
+});
+
+test("an adapter is compared where its tokenizer knows nothing of the prompts", async () => {
+  const base = path("wordless");
+  await cp(modelFixtureDirectory("gpt2"), base, { recursive: true });
+  const model = { type: "WordLevel", vocab: { other: 0, "<unk>": 1 }, unk_token: "<unk>" };
+  const parts = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null };
+  const tokenizer = { version: "1.0", truncation: null, padding: null, added_tokens: [], ...parts };
+  await writeFile(join(base, "tokenizer.json"), JSON.stringify({ ...tokenizer, model }));
+  const { code, stderr, lines } = await exported(
+    loraFixtureDirectory("gpt2"),
+    path("wordless-out"),
+    ...["--base", base, "--dtype", "f32"],
+  );
+  assert.equal(code, 0, stderr);
+  assert.match(lines.join("\n"), /by up to \S+e-\d+; the largest is [1-9]/);
 });
 
 test("a signal amid an export leaves nothing of it, in a new directory and in an empty one", async () => {
