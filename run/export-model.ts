@@ -6,12 +6,7 @@ import type { Nf4Form } from "#lib/core/nf4";
 import { inClaimedDirectory } from "./claimed-directory.js";
 import { type ExportSource, openExportSource, type WrittenWeights } from "./export-source.js";
 import type { GgufDtype } from "./gguf-file.js";
-import {
-  checkDifference,
-  defaultBounds,
-  type MergeDifference,
-  mergeDifference,
-} from "./merge-difference.js";
+import { checkDifference, type MergeDifference, mergeDifference } from "./merge-difference.js";
 import type { ModelPlace } from "./model-place.js";
 import { openModelWeights } from "./model-weights.js";
 
@@ -174,12 +169,13 @@ async function comparedWithAdapter(
   { dtype, maxLogitDifference, onDetail }: ExportOptions & { readonly dtype: GgufDtype },
   openWritten: () => Promise<WrittenWeights>,
 ): Promise<MergeDifference | undefined> {
-  const bound = maxLogitDifference ?? defaultBounds[dtype];
   const { adapter } = source;
-  if (adapter === undefined || bound === Number.POSITIVE_INFINITY) return undefined;
-  const difference = await mergeDifference({ ...source, adapter }, place, openWritten);
+  if (adapter === undefined || maxLogitDifference === Number.POSITIVE_INFINITY) return undefined;
+  const difference = await mergeDifference({ ...source, adapter }, place, {
+    ...{ dtype, open: openWritten },
+  });
   if (difference === undefined) {
     onDetail("not compared with the adapter: this machine has not the memory for it in float32");
-  } else checkDifference(difference, { bound, dtype });
+  } else checkDifference(difference, { bound: maxLogitDifference, dtype });
   return difference;
 }

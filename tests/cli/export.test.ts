@@ -15,6 +15,7 @@ import {
   float32ToFloat16,
 } from "#lib/core/bf16";
 import { packageRoot } from "#lib/core/paths";
+import { checkDifference } from "#run/merge-difference";
 import { claimOutputDirectory } from "#run/output-directory";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { loraFixtureDirectory } from "#tests/support/lora-fixtures";
@@ -150,6 +151,23 @@ test("weights that are not those of config.json are refused, and numbers that ar
   assert.match(stderr, /^warning: model\S+ and 2 other weights hold numbers that are not finite/m);
 });
 
+test("a merge that is wrong before its weights are rounded does not hide behind the rounding", () => {
+  const allowed = { difference: 0.09, unrounded: 9e-5, logit: 1 };
+  const [bound, dtype] = [undefined, "bfloat16"] as const;
+  checkDifference(allowed, { bound, dtype });
+  for (const [changed, type] of [
+    [{ unrounded: 2e-4 }, "float32"],
+    [{ unrounded: Infinity, logit: Number.NaN }, "float32"],
+    [{ difference: 0.11 }, "bfloat16"],
+  ] as const) {
+    assert.throws(() => checkDifference({ ...allowed, ...changed }, { bound, dtype }), {
+      code: "E_EXPORT_DIFFERENCE",
+      message: new RegExp(`merged model in ${type}`),
+    });
+  }
+  checkDifference({ ...allowed, unrounded: 2e-4 }, { bound: 0.5, dtype });
+});
+
 test("an adapter is compared where its tokenizer knows nothing of the prompts", async () => {
   const base = path("wordless");
   await cp(modelFixtureDirectory("gpt2"), base, { recursive: true });
@@ -200,6 +218,27 @@ test("types have the names that other programs give them", async () => {
     const { code, stderr, lines } = await exported(model, path(`spelt-${i}`), "--dtype", name);
     assert.equal(code, 0, stderr);
     assert.match(lines.join(), [/\(bfloat16\)/, /\(float16\)/, /\(float32\)/][i] as RegExp);
+  }
+});
+
+test("what no weight of a base holds is not merged, and has its form already", async () => {
+  for (const [name, what] of [
+    ["prompt-gpt2", /holds virtual tokens .*Use the directory as it is/s],
+    ["bottleneck-gpt2", /holds bottleneck adapters.*Use the directory as it is/s],
+  ] as const) {
+    const adapter = join(packageRoot, "tests/fixtures/methods", name);
+    const base = ["--base", modelFixtureDirectory("gpt2")];
+    const asked = [
+      await exported(adapter, path("unmergeable"), ...base),
+      await exported(adapter, path("unmergeable"), ...base, "--format", "gguf"),
+      await lockstep("merge-adapter", adapter, path("unmergeable"), ...base),
+    ];
+    for (const { code, stderr } of asked) {
+      assert.equal(code, 1);
+      assert.match(stderr, /^E_ADAPTER_UNMERGEABLE: /);
+      assert.match(stderr, what);
+    }
+    assert.ok(!existsSync(path("unmergeable")));
   }
 });
 
