@@ -62,7 +62,7 @@ export const checkpointErrors = {
   ),
   E_CHECKPOINT_WRITE: entry<{ file: string; problem: string }>(
     (d) => `Saving ${d.file} failed: ${d.problem}.`,
-    "Check the disk and the permissions of output_dir; what was saved before is whole.",
+    "Check the disk, and that the directory may be written into; what was saved before is whole.",
     { retryable: true },
   ),
   E_SAVE_FAILED: entry<{
