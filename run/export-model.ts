@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type ModelTensor, saveFilesAtomically, writeModelDirectory } from "#lib/checkpoint/index";
 import type { FloatDtype } from "#lib/core/dtype";
@@ -133,7 +134,7 @@ function planSafetensors(
   maxShardBytes: number | undefined,
 ): ExportPlan {
   return {
-    warnings: [],
+    warnings: leftOut(place.modelDirectory, source.config),
     write: (directory) =>
       writeModelDirectory(directory, {
         sourceDir: place.modelDirectory,
@@ -145,6 +146,18 @@ function planSafetensors(
       }),
     openWritten: openModelWeights,
   };
+}
+
+/** What a model's directory has beyond a model of transformers, and the written one has not. */
+function leftOut(directory: string, config: ExportSource["config"]): string[] {
+  return [
+    ...(existsSync(join(directory, "modules.json"))
+      ? [
+          "sentence-transformers' modules.json, and the pooling and normalization of it, are not copied",
+        ]
+      : []),
+    ...("auto_map" in config ? ["code that config.json names (auto_map) is not copied"] : []),
+  ];
 }
 
 /** @throws E_GGUF_EXPORT, and what reading the tokenizer throws */

@@ -143,7 +143,9 @@ export const checkpointErrors = {
   ),
   E_EXPORT_DIFFERENCE: entry<{ difference: number; logit: number; bound: number; dtype: string }>(
     (d) =>
-      `The merged model in ${d.dtype} is not the adapter's: its logits differ by up to ${d.difference.toPrecision(3)}, where the largest one is ${d.logit.toPrecision(3)}; a part of ${d.bound} is allowed.`,
+      Number.isFinite(d.difference) && Number.isFinite(d.logit)
+        ? `The merged model in ${d.dtype} is not the adapter's: its logits differ by up to ${d.difference.toPrecision(3)}, where the largest one is ${d.logit.toPrecision(3)}; a part of ${d.bound} is allowed.`
+        : `The merged model in ${d.dtype} cannot be compared with the adapter: logits of one of them are not finite (NaN or infinity).`,
     "Export in a wider type (--dtype float32), or allow more with --max-logit-difference. A difference in float32 is one of the merge, before anything is rounded: the adapter's numbers are then far larger than those of its base, or not finite.",
   ),
   E_GGUF_EXPORT: entry<{ model: string; problem: string }>(
