@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { Precision } from "#lib/core/dtype";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
-import { maxWaitForTaskMs } from "./limits.js";
+import { maxAskAgainAfterMs, maxWaitForTaskMs } from "./limits.js";
 import type {
   CompleteTaskReply,
   CompleteTaskRequest,
@@ -21,11 +21,13 @@ import type { Membership } from "./membership.js";
 import type { Quarantine } from "./quarantine.js";
 import { assertSameLife, type RunLife } from "./reducer/fence.js";
 import type { ShardGroup } from "./shards.js";
+import type { Strays } from "./strays.js";
 import type { TaskQueue } from "./task-queue.js";
 
 interface ControlServiceOptions {
   readonly life: RunLife;
   readonly membership: Membership;
+  readonly strays: Strays;
   readonly quarantine: Quarantine;
   readonly queue: TaskQueue;
   readonly shards: Pick<ShardGroup, "changeFence">;
@@ -63,7 +65,8 @@ export class ControlService implements ControlHandlers {
     }
     if (kept !== undefined) {
       const nothing = { workerId: "", jobJson: "", shardAddresses: [], heartbeatIntervalMs: 0 };
-      return { ...nothing, runId: "", epoch: 0, memberSecret: "", retryAfterMs: kept.waitMs };
+      const retryAfterMs = Math.min(kept.waitMs, maxAskAgainAfterMs);
+      return { ...nothing, runId: "", epoch: 0, memberSecret: "", retryAfterMs };
     }
     // A process that registers again has lost its former life, whether or not anybody noticed.
     for (const former of membership.members()) {
@@ -98,6 +101,7 @@ export class ControlService implements ControlHandlers {
     const member = this.#options.membership.find(workerId);
     const isItself = pass.workerId === workerId && isSameSecret(member?.secret ?? "", pass.secret);
     if (member === undefined || !isItself) {
+      this.#awaitAgain(workerId);
       throw new LockstepError("E_UNKNOWN_WORKER", { worker: workerId });
     }
     assertSameCertificate(member.certificate, pass);
@@ -150,6 +154,16 @@ export class ControlService implements ControlHandlers {
     if (fatal) this.ban(workerId, reason, { code, message });
     else this.#failed(workerId, { code, message });
     this.removeWorker(workerId, reason);
+    this.#awaitAgain(workerId);
+  }
+
+  /** A worker that is none any more, and knows it, registers anew unless it is out for good. */
+  #awaitAgain(workerId: string): void {
+    const { membership, quarantine, strays } = this.#options;
+    const incarnation = membership.incarnationOf(workerId);
+    if (incarnation === undefined || membership.find(workerId) !== undefined) return;
+    const verdict = quarantine.verdictOf(incarnation);
+    if (verdict === undefined || "waitMs" in verdict) strays.noted(incarnation);
   }
 
   /** A worker did what it could not have done by accident of a connection: it is not asked again. */

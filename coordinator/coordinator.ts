@@ -12,7 +12,6 @@ import {
   defaultHeartbeatIntervalMs,
   defaultHeartbeatTimeoutMs,
   defaultLeaseTimeoutMs,
-  farewellTimeoutMs,
 } from "./limits.js";
 import { Membership } from "./membership.js";
 import type { CoordinatorOptions, RunOutcome } from "./options.js";
@@ -26,6 +25,15 @@ import { TaskQueue } from "./task-queue.js";
 import { TrainingRun } from "./training-run.js";
 import { VerifiedShare } from "./verified-share.js";
 
+/** What a coordinator that listens consists of. */
+interface Parts {
+  readonly life: RunLife;
+  readonly door: FrontDoor;
+  readonly shards: ShardGroup;
+  readonly control: ControlService;
+  readonly run: TrainingRun;
+}
+
 /**
  * One fine-tuning job: owns the data order, the reduction order and the optimizer, so that the
  * result does not depend on who computed or which worker died. Loads no TensorFlow.
@@ -37,14 +45,7 @@ export class Coordinator {
   readonly #membership: Membership;
   readonly #quarantine = new Quarantine(() => performance.now());
   readonly #queue = new TaskQueue();
-  #parts:
-    | {
-        readonly door: FrontDoor;
-        readonly shards: ShardGroup;
-        readonly control: ControlService;
-        readonly run: TrainingRun;
-      }
-    | undefined;
+  #parts: Parts | undefined;
   #ticker: NodeJS.Timeout | undefined;
 
   constructor(options: CoordinatorOptions) {
@@ -139,6 +140,7 @@ export class Coordinator {
       const control = new ControlService({
         life,
         membership: this.#membership,
+        strays: door.strays,
         quarantine: this.#quarantine,
         queue: this.#queue,
         shards,
@@ -155,7 +157,7 @@ export class Coordinator {
         switched: (kind) => control.removeOtherKinds(kind),
         forsaken: (error) => run.fail(error),
       });
-      this.#parts = { door, shards, control, run };
+      this.#parts = { life, door, shards, control, run };
       this.#ticker = setInterval(() => {
         control.removeSilentWorkers();
         this.#queue.expireLeases();
@@ -219,6 +221,7 @@ export class Coordinator {
    * @param incarnations what those of the process begin with: other machines have processes of its id
    */
   reportWorkerExit(incarnations: string, reason: string): void {
+    this.#parts?.door.strays.ended(incarnations);
     for (const { workerId, incarnation } of this.#membership.members()) {
       if (incarnation.startsWith(incarnations)) this.#parts?.control.removeWorker(workerId, reason);
     }
@@ -236,19 +239,17 @@ export class Coordinator {
       .map(({ workerId }) => workerId);
   }
 
-  async #close(
-    parts: { readonly door: FrontDoor; readonly shards: ShardGroup },
-    interrupted: boolean,
-  ): Promise<void> {
+  async #close({ life, door, shards }: Parts, interrupted: boolean): Promise<void> {
+    const { runId } = life;
+    const { directory = "" } = this.#options;
     const reason = interrupted ? "the run was stopped" : "the job is over";
-    if (interrupted) parts.door.postpone();
+    door.turnAway(
+      interrupted ? { kind: "stopped", runId } : { kind: "finished", runId, directory },
+    );
     this.#queue.finish({ reason, interrupted });
-    const deadline = performance.now() + farewellTimeoutMs;
-    while (this.#membership.size > 0 && performance.now() < deadline) {
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
+    await door.untilAllLeft(() => this.#membership.size);
     clearInterval(this.#ticker);
-    await Promise.allSettled([parts.door.close(), parts.shards.close()]);
+    await Promise.allSettled([door.close(), shards.close()]);
   }
 }
 

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { LockstepError } from "#lib/core/errors/index";
 import {
   type CompleteTaskReply,
@@ -20,7 +21,9 @@ import { maxControlMessageBytes } from "#lib/wire/limits";
 import type { MemberPass } from "#lib/wire/member";
 import type { WireSecurity } from "#lib/wire/security";
 import type { DeviceKinds } from "./device-kinds.js";
+import { farewellTimeoutMs } from "./limits.js";
 import { refusalsOf } from "./refused-connections.js";
+import { Strays } from "./strays.js";
 
 interface FrontDoorOptions {
   readonly bus: EventBus;
@@ -32,13 +35,18 @@ interface FrontDoorOptions {
   readonly listenPort: number;
 }
 
-interface FinishedRun {
-  readonly runId: string;
-  /** Where its result is. */
-  readonly directory: string;
-  /** Called with what tells one process from another. */
-  readonly onTold: (worker: string) => void;
-}
+/** How a run ended, for those that knock afterwards. */
+type Goodbye =
+  | {
+      readonly kind: "finished";
+      readonly runId: string;
+      /** Where its result is. */
+      readonly directory: string;
+      /** Called with what tells one process from another. */
+      readonly onTold?: (worker: string) => void;
+    }
+  /** It may go on at this address. */
+  | { readonly kind: "stopped"; readonly runId: string };
 
 /** After which a worker that came too early asks again. */
 const askAgainAfterMs = 250;
@@ -49,12 +57,12 @@ const askAgainAfterMs = 250;
  */
 export class FrontDoor implements ControlHandlers {
   readonly kinds: DeviceKinds;
+  readonly strays = new Strays(() => performance.now());
   readonly #server: GrpcServer;
   readonly #bus: EventBus;
   #inner: ControlHandlers | undefined;
   #port = 0;
-  #isClosing = false;
-  #over: FinishedRun | undefined;
+  #goodbye: Goodbye | undefined;
   #isWaitTold = false;
 
   private constructor({ bus, security, kinds }: FrontDoorOptions) {
@@ -92,17 +100,23 @@ export class FrontDoor implements ControlHandlers {
     this.#inner = inner;
   }
 
-  /** The run is stopped: whoever knocks is to come again, to the one that may follow it at this address. */
-  postpone(): void {
-    this.#isClosing = true;
+  /**
+   * Whoever knocks is told how the run ended. One that waits for another run to come back to this address is told
+   * that it is not this one.
+   */
+  turnAway(goodbye: Goodbye): void {
+    this.#goodbye = goodbye;
   }
 
-  /**
-   * There is nothing left to do: whoever knocks is told so. One that waits for another run to come back to this
-   * address is told that it is not this one.
-   */
-  turnAway(finished: FinishedRun): void {
-    this.#over = finished;
+  /** Until nobody is here who has not been told; who is silent is not waited for. @param numMembers who takes part */
+  async untilAllLeft(numMembers = (): number => 0): Promise<void> {
+    const since = performance.now();
+    const isAwaited = (): boolean => {
+      const passedMs = performance.now() - since;
+      if (numMembers() > 0 && passedMs < farewellTimeoutMs.members) return true;
+      return this.strays.size > 0 && passedMs < farewellTimeoutMs.strays;
+    };
+    while (isAwaited()) await delay(20);
   }
 
   async close(graceMs?: number): Promise<void> {
@@ -118,21 +132,32 @@ export class FrontDoor implements ControlHandlers {
         peer,
       });
     }
-    if (this.#over !== undefined) {
-      const { directory, runId, onTold } = this.#over;
-      onTold(request.incarnation);
-      if (formerRunId !== "" && formerRunId !== runId) {
-        throw new LockstepError("E_OTHER_RUN", { expected: formerRunId, found: runId, directory });
-      }
-      throw new LockstepError("E_RUN_OVER", { directory });
-    }
-    const isOpen = this.#inner !== undefined && !this.#isClosing;
-    if (!isOpen) this.kinds.knocked(request, knock.certificate);
+    this.strays.settled(request.incarnation);
+    if (this.#goodbye !== undefined) this.#sayGoodbye(this.#goodbye, request, formerRunId);
+    const reply = await this.#registered(request, knock);
+    if (reply.retryAfterMs > 0) this.strays.noted(request.incarnation);
+    return reply;
+  }
+
+  async #registered(request: RegisterRequest, knock: Knock): Promise<RegisterReply> {
+    if (this.#inner === undefined) this.kinds.knocked(request, knock.certificate);
     else if (this.kinds.admits(request, knock.certificate)) {
-      return this.#behind("").register(request, knock);
+      return this.#inner.register(request, knock);
     } else this.#tellWait();
     const nothing = { workerId: "", jobJson: "", shardAddresses: [], heartbeatIntervalMs: 0 };
     return { ...nothing, runId: "", epoch: 0, memberSecret: "", retryAfterMs: askAgainAfterMs };
+  }
+
+  /** @throws E_RUN_OVER, E_OTHER_RUN, E_RUN_STOPPED */
+  #sayGoodbye(goodbye: Goodbye, { incarnation }: RegisterRequest, formerRunId: string): never {
+    const { runId } = goodbye;
+    if (goodbye.kind === "stopped") throw new LockstepError("E_RUN_STOPPED", { runId });
+    const { directory, onTold } = goodbye;
+    onTold?.(incarnation);
+    if (formerRunId !== "" && formerRunId !== runId) {
+      throw new LockstepError("E_OTHER_RUN", { expected: formerRunId, found: runId, directory });
+    }
+    throw new LockstepError("E_RUN_OVER", { directory });
   }
 
   admit(pass: MemberPass, workerId: string): void {

@@ -5,7 +5,12 @@ export const defaultHeartbeatIntervalMs = 2_000;
 export const defaultHeartbeatTimeoutMs = 10_000;
 /** A worker that lives but does not come back with a group: far beyond any honest group. */
 export const defaultLeaseTimeoutMs = 600_000;
-/** Workers hear that the job is over, and leave; those that do not are not waited for longer. */
-export const farewellTimeoutMs = 2_000;
+/**
+ * Workers hear that the job is over, and leave; members that do not are not waited for longer, nor those that live
+ * and are about to register.
+ */
+export const farewellTimeoutMs = { members: 2_000, strays: 5_000 } as const;
+/** Who is kept out for a while asks again this often at least: the run may end meanwhile. */
+export const maxAskAgainAfterMs = 1_000;
 /** What a worker reported has been sent before: the shards tell of it within a moment. */
 export const defaultBytesAfterReportMs = 5_000;

@@ -79,6 +79,8 @@ export interface CoordinatorOptions {
   readonly runId?: string;
   /** The life of the run's coordinator, larger than those before. @default a random one */
   readonly epoch?: number;
+  /** Where the result goes, for workers that come when it is there. */
+  readonly directory?: string;
   /** Share of the groups and of the evaluations' batches that two workers compute, 0 to 1. @default 0 */
   readonly verifyGroups?: number;
   /** Decides which. @default a random one, which nobody knows */

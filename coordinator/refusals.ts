@@ -1,15 +1,20 @@
 import type { EventBus } from "#lib/wire/event-bus";
 import type { RefusedPush } from "./shards.js";
 
-/** Events a second: who is refused must not fill a log with it. */
-const maxPerSecond = 5;
+/** Events a second of one worker, and of all: who is refused must not fill a log with it, nor hide others. */
+const maxPerSecond = { ofWorker: 5, ofAll: 100 } as const;
 
-/** Tells of pushes that shards refused, the first few of each second; how many more there were is told with the next. */
+/**
+ * Tells of pushes that shards refused, the first few of each worker in each second; how many more there were is told
+ * with the next.
+ */
 export class Refusals {
   readonly #bus: EventBus;
   readonly #now: () => number;
   #second = -1;
   #numInSecond = 0;
+  /** Within the second, by worker. */
+  readonly #numOf = new Map<string, number>();
   #numUntold = 0;
 
   /** @param now milliseconds, monotonic */
@@ -23,13 +28,16 @@ export class Refusals {
     if (second !== this.#second) {
       this.#second = second;
       this.#numInSecond = 0;
+      this.#numOf.clear();
     }
-    this.#numInSecond += 1;
-    if (this.#numInSecond > maxPerSecond) {
+    const { workerId, peer, code, reason } = refused;
+    const numOfWorker = this.#numOf.get(workerId) ?? 0;
+    if (numOfWorker >= maxPerSecond.ofWorker || this.#numInSecond >= maxPerSecond.ofAll) {
       this.#numUntold += 1;
       return;
     }
-    const { workerId, peer, code, reason } = refused;
+    this.#numInSecond += 1;
+    this.#numOf.set(workerId, numOfWorker + 1);
     const numUntold = this.#numUntold;
     this.#numUntold = 0;
     this.#bus.publish({ type: "push.refused", ...{ workerId, peer, code, reason, numUntold } });

@@ -189,11 +189,22 @@ class Cluster {
   async close(): Promise<void> {
     this.workers?.killAll();
     await this.#http?.close();
-    if (this.coordinator === undefined) await this.#door?.close(0);
+    if (this.coordinator === undefined) {
+      await this.#partFromWorkers();
+      await this.#door?.close(0);
+    }
     this.#trainerLog?.close();
     await this.#prepared?.close();
     await this.#start?.resume?.optimizer.close();
     await this.#output?.release();
+  }
+
+  /** Those of other machines that knocked while the job was prepared, where that was stopped. */
+  async #partFromWorkers(): Promise<void> {
+    const isStopped = this.#failure?.error instanceof StoppedBeforeTraining;
+    if (!isStopped || this.#startWorkers !== undefined) return;
+    this.#door?.turnAway({ kind: "stopped", runId: this.#start?.resume?.record.runId ?? "" });
+    await this.#door?.untilAllLeft();
   }
 
   /** Ends the run with this error, wherever it is. */

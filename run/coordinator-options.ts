@@ -38,6 +38,7 @@ export async function coordinatorOptions(
     job: { ...run.job, jobId: randomUUID() },
     bus,
     runId: run.record.runId,
+    directory: run.config.output_dir,
     verifyGroups: config.verify_groups,
     // What there is to warn of was told when the door was opened.
     security: await wireSecurity(config, () => {}),

@@ -23,6 +23,6 @@ export async function turnWorkersAway(
       clearTimeout(timer);
       setImmediate(resolve);
     };
-    door.turnAway({ runId, directory: output_dir, onTold });
+    door.turnAway({ kind: "finished", runId, directory: output_dir, onTold });
   });
 }

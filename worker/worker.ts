@@ -77,6 +77,10 @@ class WorkerLoop {
         const error = this.#session?.failure ?? thrown;
         await this.#session?.close();
         if (remoteErrorCode(error) === "E_RUN_OVER") return ended("finished");
+        if (remoteErrorCode(error) === "E_RUN_STOPPED") {
+          if (!(await this.#goesOnWaiting())) return ended("interrupted");
+          continue;
+        }
         const isOtherRun = remoteErrorCode(error) === "E_OTHER_RUN";
         if (this.#return.endedBy(error, isOtherRun)) return ended("interrupted");
         if (this.#leaving.aborted) {
@@ -112,11 +116,12 @@ class WorkerLoop {
   async #goesOnWaiting(): Promise<boolean> {
     await this.#session?.close();
     this.#session = undefined;
+    const isNews = this.#return.leftMs === undefined;
     this.#return.interrupted();
     const leftMs = this.#return.leftMs ?? 0;
     if (leftMs === 0) return false;
     this.#setState("idle");
-    this.#options.observer?.awaitingReturn?.(leftMs);
+    if (isNews) this.#options.observer?.awaitingReturn?.(leftMs);
     // The coordinator that said goodbye needs a moment to be gone.
     await delay(awayMs, undefined, { signal: this.#leaving }).catch(() => {});
     return true;

@@ -18,6 +18,7 @@ const statusOfCode: Partial<Record<ErrorCode, grpc.status>> = {
   E_WORKER_QUARANTINED: grpc.status.PERMISSION_DENIED,
   E_LEASE_NOT_HELD: grpc.status.FAILED_PRECONDITION,
   E_TOKEN_COUNT: grpc.status.INVALID_ARGUMENT,
+  E_RUN_STOPPED: grpc.status.FAILED_PRECONDITION,
   E_RUN_OVER: grpc.status.FAILED_PRECONDITION,
   E_OTHER_RUN: grpc.status.FAILED_PRECONDITION,
   E_RPC_UNAVAILABLE: grpc.status.CANCELLED,

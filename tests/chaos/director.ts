@@ -21,7 +21,7 @@ export class Director {
   readonly #pending: Set<TimedFault>;
   readonly #happen: (fault: TimedFault, at: Actor | undefined) => Promise<void>;
   readonly #counts = new Map<Phase, number>();
-  readonly #paceMs: number;
+  readonly #paceMs: () => number;
   readonly #sockets = new Map<number, Socket>();
   readonly #timers: NodeJS.Timeout[] = [];
   #numBytes = 0;
@@ -33,7 +33,7 @@ export class Director {
   constructor(
     faults: readonly TimedFault[],
     happen: (fault: TimedFault, at: Actor | undefined) => Promise<void>,
-    paceMs = 0,
+    paceMs: () => number,
   ) {
     this.#paceMs = paceMs;
     this.#pending = new Set(faults);
@@ -105,7 +105,7 @@ export class Director {
   async #reached(phase: Phase, actor: Actor | undefined): Promise<void> {
     const count = (this.#counts.get(phase) ?? 0) + 1;
     this.#counts.set(phase, count);
-    if (phase === "leased" && this.#paceMs > 0) await delay(this.#paceMs);
+    if (phase === "leased" && this.#paceMs() > 0) await delay(this.#paceMs());
     await this.#begin(
       ({ when }) => when.at === "phase" && when.phase === phase && when.nth <= count,
       actor,

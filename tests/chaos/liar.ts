@@ -107,12 +107,11 @@ export class Liar {
         return;
       }
       case "lease-of-another": {
-        told();
         await refusedAll(othersOf(task).map(async (lease) => member.push(lease, wrong)));
+        told();
         return;
       }
       case "foreign-job": {
-        told();
         const passes: MemberPass[] = [
           { ...member.pass, runId: "another-run" },
           { ...member.pass, epoch: member.pass.epoch + 1 },
@@ -124,6 +123,7 @@ export class Liar {
             return member.pushBy(shards, task, wrong).finally(() => closeAll(shards));
           }),
         );
+        told();
         return;
       }
       case "half-push": {

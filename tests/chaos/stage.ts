@@ -17,6 +17,8 @@ import { addressesOf, controlPort, Wires } from "./wires.js";
 const maxSilenceMs = 200_000;
 /** Lives of a coordinator; every fault ends one at most. */
 const maxLives = 12;
+/** In the second half of a run groups take so much longer while members have not told all their lies. */
+const slowerWhileLying = 10;
 /** For workers whose run is over. */
 const farewellMs = 5_000;
 const diskBytes = { small: 24 << 20, large: 128 << 20 };
@@ -64,6 +66,7 @@ export class Stage {
   readonly #all: Program[] = [];
   readonly #workerEnds: Promise<void>[] = [];
   readonly #liars: Liar[] = [];
+  #numLying = 0;
   #coordinator: Program | undefined;
   #disk: SmallDisk | undefined;
   /** Resolves when the disk has room again. */
@@ -83,7 +86,7 @@ export class Stage {
     this.#director = new Director(
       timed,
       async (fault, at) => this.#happen(fault, at),
-      options.paceMs,
+      () => this.#paceMs,
     );
     this.#wires = new Wires(schedule, this.#host(slot), {
       onBytes: (numBytes) => this.#director.bytesPassed(numBytes),
@@ -180,7 +183,8 @@ export class Stage {
         onLie: () => this.#faults.push(kindOf(fault)),
       });
       this.#liars.push(liar);
-      return [liar.run()];
+      this.#numLying += 1;
+      return [liar.run().finally(() => (this.#numLying -= 1))];
     });
   }
 
@@ -365,6 +369,12 @@ export class Stage {
     await this.#diskFree;
     await this.#disk?.unmount();
     await rm(this.#directory, { recursive: true, force: true });
+  }
+
+  get #paceMs(): number {
+    const { paceMs = 0 } = this.#options;
+    const isLate = this.#lastStep * 2 >= this.#totalSteps;
+    return isLate && this.#numLying > 0 ? paceMs * slowerWhileLying : paceMs;
   }
 
   get #totalSteps(): number {

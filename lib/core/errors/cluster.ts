@@ -105,8 +105,15 @@ export const clusterErrors = {
     "One of these devices computes wrongly, or they are not of one kind; find it by leaving out one after the other. What was trained before is saved.",
   ),
   E_RUN_OVER: entry<{ directory: string }>(
-    (d) => `The run is over: its result is in ${d.directory} of the coordinator's machine.`,
+    (d) =>
+      d.directory === ""
+        ? "The run is over."
+        : `The run is over: its result is in ${d.directory} of the coordinator's machine.`,
     "The worker ends by itself; nothing needs to be done.",
+  ),
+  E_RUN_STOPPED: entry<{ runId: string }>(
+    (d) => `Run ${d.runId} was stopped, and may go on at the same address.`,
+    "Start the coordinator again with the same configuration; workers wait for it as long as --return-timeout-ms says.",
   ),
   E_SHARD_ADDRESS: entry<{ address: string; coordinator: string; reason: string }>(
     (d) =>
