@@ -71,10 +71,7 @@ export async function mergeDifference(
       ...{ model, tokens, numRows },
       read: (name) => readSource(stored.get(name) ?? name),
     });
-  const weights = await written.open();
-  const outputs = await outputsWith((name) => weights.readFloat32(name)).finally(() =>
-    weights.close(),
-  );
+  const outputs = await outputsOfWritten(written.open, outputsWith);
   const merged = new Map(tensors.map((tensor) => [tensor.name, tensor]));
   const unrounded =
     written.dtype === "float32"
@@ -85,6 +82,18 @@ export async function mergeDifference(
     unrounded: largestDistance(expected, unrounded),
     logit: expected.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0),
   };
+}
+
+async function outputsOfWritten(
+  open: () => Promise<WrittenWeights>,
+  outputsWith: (read: WrittenWeights["readFloat32"]) => Promise<Float32Array>,
+): Promise<Float32Array> {
+  const weights = await open();
+  try {
+    return await outputsWith((name) => weights.readFloat32(name));
+  } finally {
+    await weights.close();
+  }
 }
 
 function largestDistance(expected: Float32Array, outputs: Float32Array): number {
