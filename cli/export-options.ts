@@ -56,7 +56,7 @@ export function floatDtypeOf(text: string, fail: Fail): FloatDtype {
   const found = floatDtypes.find((dtype) => dtype === name);
   if (found !== undefined) return found;
   if (Object.hasOwn(spellings, name)) return spellings[name] as FloatDtype;
-  if (name === "q8_0") return fail("--dtype q8_0 is of GGUF alone (--format gguf)");
+  if (name === "q8_0") return fail("--dtype q8_0 is of GGUF files, and safetensors are written");
   return fail(`--dtype is one of ${floatDtypes.join(", ")}, not ${text}`);
 }
 

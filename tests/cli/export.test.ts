@@ -259,7 +259,7 @@ test("what an export cannot do is refused by name, and a directory of somebody's
     [[model, "--output-dir", path("x"), "--max-logit-difference", "1e999"], /from 0, or none/],
     [[model, "--output-dir", path("x"), "--max-logit-difference", "1"], /is for adapters/],
     [[model, "--output-dir", path("x"), "--load-in-4bit"], /is for adapters/],
-    [[model, "--output-dir", path("x"), "--dtype", "Q8_0"], /is of GGUF alone/],
+    [[model, "--output-dir", path("x"), "--dtype", "Q8_0"], /is of GGUF files, and safetensors are written/],
     [[model, "--output-dir", ""], /new directory is empty/],
     [[model, "--output-dri", "x"], /no option --output-dri; did you mean --output-dir\?$/m],
     [[model, "--outfile", "x"], /there is no option --outfile\.$/m],
