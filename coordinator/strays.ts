@@ -1,5 +1,5 @@
 /** After its last sign of life nobody waits longer for a process to register. */
-const strayLastsMs = 5_000;
+const strayLastsMs = 10_000;
 /** Beyond these nobody is remembered; a run has no more members. */
 const maxStrays = 4_096;
 
