@@ -35,7 +35,7 @@ async function kindOf(directory: string) {
   const file = join(directory, configFileName);
   const json = await readJsonFile(file, "adapter configuration", maxConfigBytes);
   const config = isRecord(json) ? json : {};
-  return { file, config, kind: addedKinds.find(({ isIt }) => isIt(config)) };
+  return { config, kind: addedKinds.find(({ isIt }) => isIt(config)) };
 }
 
 /**
@@ -49,12 +49,11 @@ export async function openAddedTensors(directory: string): Promise<AddedTensors 
   return kind?.open(directory);
 }
 
-/** @throws E_ADAPTER_UNSUPPORTED for what is no change of the base model's weights */
+/** @throws E_ADAPTER_UNMERGEABLE for what is no change of the base model's weights */
 export async function refuseUnmergeable(directory: string): Promise<void> {
-  const { file, kind } = await kindOf(directory);
-  if (kind === undefined) return;
-  const what = `${kind.what}, which no weight of the base model can hold; use the directory as it is`;
-  throw new LockstepError("E_ADAPTER_UNSUPPORTED", { file, what });
+  const { kind } = await kindOf(directory);
+  if (kind !== undefined)
+    throw new LockstepError("E_ADAPTER_UNMERGEABLE", { directory, what: kind.what });
 }
 
 /** The base model that an adapter names. @throws E_FILE_NOT_FOUND, E_JSON_FILE, E_ADAPTER_UNSUPPORTED, E_ADAPTER_CONFIG */
