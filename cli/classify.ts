@@ -10,7 +10,8 @@ import type { Model, SequenceClassifier } from "#lib/models/index";
 import { openModel } from "#run/open-model";
 import { counted, shownNumber } from "#lib/core/format";
 import { printable } from "#lib/core/terminal-text";
-import { findTextModel, type ModelRequest, parseModelArguments, usageOf } from "./text-command.js";
+import { usageOf } from "./command-line.js";
+import { findTextModel, type ModelRequest, parseModelArguments } from "./text-command.js";
 
 /** Rows that are computed at a time. */
 const maxBatchSize = 8;

@@ -4,6 +4,7 @@ import { isSecretKey, printChosen, printConfig } from "#lib/config/index";
 import type { LoadedConfig, ResolvedConfig } from "#lib/config/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import { chooseColor, chooseMode, type Display, startDisplay } from "./progress/display.js";
+import { shellWord } from "#lib/core/shell-word";
 import { printable } from "#lib/core/terminal-text";
 import type { EventSource } from "#lib/wire/event-bus";
 
@@ -80,14 +81,10 @@ export function resumeLines(
   const near = relative(process.cwd(), program);
   const shown = near.startsWith("..") ? program : near;
   const words = [shown, ...kept, "--resume_from_checkpoint", checkpoint];
-  const lines = ["Go on with:", "", `  ${words.map(quoted).join(" ")}`];
+  const lines = ["Go on with:", "", `  ${words.map(shellWord).join(" ")}`];
   if (secrets.size === 0) return lines;
   return [...lines, "", `What ${[...secrets].join(" and ")} was is not shown: give it again.`];
 }
-
-/** As a shell reads it back. */
-const quoted = (word: string): string =>
-  /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 
 /** Code, message and hint on standard error; the stack only with --verbose. */
 export function printError(error: unknown, flags: ConsoleFlags): void {

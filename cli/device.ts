@@ -1,10 +1,9 @@
-import { parseArgs } from "node:util";
 import { cpuCount } from "#lib/core/cpu-count";
 import { engineEnvironment } from "#lib/core/engine-environment";
-import { LockstepError } from "#lib/core/errors/index";
 import { installedEngine } from "#lib/graph/binding";
 import { productRatesNow } from "#lib/graph/device-probe";
 import { openDeviceTelemetry } from "#worker/telemetry";
+import { readCommandLine, usageOf } from "./command-line.js";
 
 /** Facts of `lockstep device --json`. */
 interface DeviceFacts {
@@ -54,24 +53,16 @@ function describe(facts: DeviceFacts): string[] {
   ];
 }
 
+/** @throws E_USAGE */
 function parse(args: string[]): { json: boolean; useCpu: boolean; threads: number } {
-  const fail = (problem: string): never => {
-    throw new LockstepError("E_USAGE", { command: "device", problem });
-  };
-  try {
-    const { values } = parseArgs({
-      args,
-      options: {
-        json: { type: "boolean", default: false },
-        "use-cpu": { type: "boolean", default: false },
-        threads: { type: "string", default: String(cpuCount()) },
-      },
-    });
-    const threads = Number(values.threads);
-    if (!Number.isInteger(threads) || threads < 1) fail("--threads takes a whole number");
-    return { json: values.json, useCpu: values["use-cpu"], threads };
-  } catch (error) {
-    if (error instanceof LockstepError) throw error;
-    return fail(error instanceof Error ? error.message : String(error));
-  }
+  const fail = usageOf("device");
+  const options = {
+    json: { type: "boolean", default: false },
+    "use-cpu": { type: "boolean", default: false },
+    threads: { type: "string", default: String(cpuCount()) },
+  } as const;
+  const { values } = readCommandLine(args, options, fail, { allowPositionals: false });
+  const threads = Number(values.threads);
+  if (!Number.isInteger(threads) || threads < 1) fail("--threads takes a whole number");
+  return { json: values.json, useCpu: values["use-cpu"], threads };
 }

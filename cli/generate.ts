@@ -6,7 +6,8 @@ import { openModel } from "#run/open-model";
 import { encodePrompt, generationOptionsOf, withinPositions } from "#run/text-generator";
 import { counted } from "#lib/core/format";
 import { printable } from "#lib/core/terminal-text";
-import { findTextModel, type ModelRequest, parseModelArguments, usageOf } from "./text-command.js";
+import { usageOf } from "./command-line.js";
+import { findTextModel, type ModelRequest, parseModelArguments } from "./text-command.js";
 
 /** Rows that are continued at a time; memory of their cached keys and values grows with it. */
 const maxBatchSize = 8;

@@ -1,8 +1,7 @@
-import { parseArgs } from "node:util";
-import { LockstepError } from "#lib/core/errors/index";
 import { expandHome } from "#lib/core/home-path";
 import { printable } from "#lib/core/terminal-text";
 import { hubSettings, preparePush, pushDirectory } from "#lib/hub/index";
+import { readCommandLine, usageOf } from "./command-line.js";
 
 /** `lockstep push`. Returns the exit code; errors of the catalogue are thrown. */
 export async function pushCommand(args: string[]): Promise<number> {
@@ -16,21 +15,13 @@ export async function pushCommand(args: string[]): Promise<number> {
   return 0;
 }
 
+/** @throws E_USAGE */
 function parse(args: string[]) {
-  try {
-    const { values, positionals } = parseArgs({
-      args,
-      allowPositionals: true,
-      options: { private: { type: "boolean" } },
-    });
-    const [directory, modelId, ...rest] = positionals;
-    if (directory === undefined || modelId === undefined || rest.length > 0) {
-      throw new TypeError("it takes a directory and the id of a repository");
-    }
-    return { directory: expandHome(directory), modelId, isPrivate: values.private ?? null };
-  } catch (error) {
-    // parseArgs throws a TypeError for an unknown option.
-    if (!(error instanceof TypeError)) throw error;
-    throw new LockstepError("E_USAGE", { command: "push", problem: error.message });
+  const fail = usageOf("push");
+  const { values, positionals } = readCommandLine(args, { private: { type: "boolean" } }, fail);
+  const [directory, modelId, ...rest] = positionals;
+  if (directory === undefined || modelId === undefined || rest.length > 0) {
+    return fail("it takes a directory and the id of a repository");
   }
+  return { directory: expandHome(directory), modelId, isPrivate: values.private ?? null };
 }

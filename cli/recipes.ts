@@ -1,5 +1,6 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { expandHome } from "#lib/core/home-path";
+import { shellWord } from "#lib/core/shell-word";
 import { printable } from "#lib/core/terminal-text";
 import { copyRecipe, listRecipes } from "#run/recipes";
 
@@ -18,10 +19,15 @@ export async function recipesCommand(args: readonly string[]): Promise<number> {
     const problem = "it lists recipes, or takes `copy NAME FILE`";
     throw new LockstepError("E_USAGE", { command: "recipes", problem });
   }
+  if (file === "") {
+    throw new LockstepError("E_USAGE", {
+      command: "recipes",
+      problem: "the name of FILE is empty",
+    });
+  }
   const data = await copyRecipe(name, expandHome(file));
   const trained = data === undefined ? "" : ` Its data are ${data}.`;
-  process.stdout.write(
-    `${printable(`Wrote ${file}.${trained} \`lockstep train ${file}\` runs it.`)}\n`,
-  );
+  const command = `lockstep train ${shellWord(file)}`;
+  process.stdout.write(`${printable(`Wrote ${file}.${trained} \`${command}\` runs it.`)}\n`);
   return 0;
 }

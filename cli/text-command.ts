@@ -1,8 +1,8 @@
-import { parseArgs, type ParseArgsConfig } from "node:util";
-import { LockstepError } from "#lib/core/errors/index";
+import type { ParseArgsConfig } from "node:util";
 import { loadTokenizer, type Tokenizer } from "#lib/data/index";
 import { detailOnStandardError } from "#run/model-directory";
 import { findModel, type ModelPlace } from "#run/model-place";
+import { readCommandLine } from "./command-line.js";
 import { tellSlowBf16 } from "./slow-bf16.js";
 
 /** Options of every command that computes with a model's texts. */
@@ -33,27 +33,13 @@ export function parseModelArguments<const Own extends NonNullable<ParseArgsConfi
   own: Own,
   fail: (problem: string) => never,
 ) {
-  const options = { ...own, ...modelOptions };
-  const { positionals, values } = (() => {
-    try {
-      return parseArgs({ args, allowPositionals: true, options });
-    } catch (error) {
-      return fail(error instanceof Error ? error.message : String(error));
-    }
-  })();
+  const { positionals, values } = readCommandLine(args, { ...own, ...modelOptions }, fail);
   const [model, ...rest] = positionals;
   if (model === undefined || rest.length > 0) return fail("it takes one model directory");
   const { base, revision, bf16, json } = values as Omit<ModelRequest, "model">;
   const request: ModelRequest = { model, base, revision, bf16, json };
   return { request, values };
 }
-
-/** How a command refuses its arguments. */
-export const usageOf =
-  (command: string) =>
-  (problem: string): never => {
-    throw new LockstepError("E_USAGE", { command, problem });
-  };
 
 /** Finds the model that is asked for, and loads its tokenizer. */
 export async function findTextModel(

@@ -77,11 +77,12 @@ difference of a logit between the two, over a few fixed prompts, is printed, and
   --format safetensors        a Hugging Face directory, the default
   --format gguf               model.gguf for llama.cpp, with tokenizer, chat template and stop tokens; of GPT-2,
                               Llama, Mistral, Qwen2, Qwen3, Gemma 2 and 3 and Phi-3
-  --dtype TYPE                of the weights: float32, float16, bfloat16, in GGUF also q8_0; default that of
-                              the model's files
+  --dtype TYPE                of the weights: float32 (f32), float16 (f16), bfloat16 (bf16), in GGUF also q8_0;
+                              default that of the model's files
   --max-shard-size SIZE       weights beyond it go into several files, default 5GB
   --max-logit-difference D    part of the largest logit by which a merged adapter may differ; default 1e-4 in
-                              float32, 0.02 in float16, 0.1 in bfloat16 and q8_0; none: do not compare
+                              float32 and before rounding, 0.013 in float16, 0.1 in bfloat16, 0.3 in q8_0;
+                              none: do not compare
   --load-in-4bit              base weights are taken through 4 bits first (nf4), as QLoRA trained beside them;
                               without it an adapter of QLoRA is added into the base as it is stored
   --bnb-4bit-use-double-quant with scales in 8 bits, where training had them so

@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { readJsonFile } from "#lib/checkpoint/file-reader";
 import { openSafetensors } from "#lib/checkpoint/index";
 import { LockstepError } from "#lib/core/errors/index";
@@ -20,6 +19,7 @@ import { detailOnStandardError } from "#run/model-directory";
 import { findModel } from "#run/model-place";
 import { openModel } from "#run/open-model";
 import { counted } from "#lib/core/format";
+import { readCommandLine, usageOf } from "./command-line.js";
 
 /** A case of 100 rows of 1000 tokens takes about 2 MB. */
 const maxCaseBytes = 64 << 20;
@@ -80,30 +80,20 @@ export async function verifyModel(
 }
 
 function parse(args: string[]): VerifyOptions {
-  const fail = (problem: string): never => {
-    throw new LockstepError("E_USAGE", { command: "verify-model", problem });
-  };
-  let parsed;
-  try {
-    parsed = parseArgs({
-      args,
-      allowPositionals: true,
-      options: {
-        rtol: { type: "string", default: defaultTolerance },
-        case: { type: "string" },
-        base: { type: "string" },
-        all: { type: "boolean", default: false },
-        revision: { type: "string" },
-      },
-    });
-  } catch (error) {
-    return fail(error instanceof Error ? error.message : String(error));
-  }
-  const [model, ...rest] = parsed.positionals;
+  const fail = usageOf("verify-model");
+  const options = {
+    rtol: { type: "string", default: defaultTolerance },
+    case: { type: "string" },
+    base: { type: "string" },
+    all: { type: "boolean", default: false },
+    revision: { type: "string" },
+  } as const;
+  const { values, positionals } = readCommandLine(args, options, fail);
+  const [model, ...rest] = positionals;
   if (model === undefined || rest.length > 0) return fail("it takes one model directory");
-  const tolerance = Number(parsed.values.rtol);
-  if (!(tolerance >= 0)) return fail(`--rtol ${parsed.values.rtol} is not a number of at least 0`);
-  const { base, case: caseDirectory, all: showAll, revision } = parsed.values;
+  const tolerance = Number(values.rtol);
+  if (!(tolerance >= 0)) return fail(`--rtol ${values.rtol} is not a number of at least 0`);
+  const { base, case: caseDirectory, all: showAll, revision } = values;
   return { model, revision, base, caseDirectory, tolerance, showAll };
 }
 

@@ -1,8 +1,6 @@
 import { pathToFileURL } from "node:url";
 import { resolve } from "node:path";
-import { parseArgs } from "node:util";
 import { hostPort, splitAddress } from "#lib/core/address";
-import { LockstepError } from "#lib/core/errors/index";
 import { engineEnvironment } from "#lib/core/engine-environment";
 import { expandHome } from "#lib/core/home-path";
 import { installedEngine } from "#lib/graph/binding";
@@ -12,6 +10,7 @@ import { WorkerMetrics } from "#worker/metrics";
 import { precisionAdvice } from "#worker/precision-advice";
 import { openDeviceTelemetry } from "#worker/telemetry";
 import { runWorker } from "#worker/worker";
+import { readCommandLine, usageOf } from "./command-line.js";
 import type { ConsoleFlags } from "./console.js";
 import { httpSecurity } from "#run/http-security";
 import { memoryLines } from "#run/memory-lines";
@@ -175,16 +174,8 @@ function leaveSignals(log: (text: string) => void): {
 }
 
 function parse(args: readonly string[]) {
-  const usage = (problem: string): never => {
-    throw new LockstepError("E_USAGE", { command: "worker", problem });
-  };
-  const { values } = ((): ReturnType<typeof parseWorkerArgs> => {
-    try {
-      return parseWorkerArgs(args);
-    } catch (error) {
-      return usage(error instanceof Error ? error.message : String(error));
-    }
-  })();
+  const usage = usageOf("worker");
+  const { values } = parseWorkerArgs(args, usage);
   const number = (name: string, text: string, limits: readonly [number, number]): number => {
     const value = Number(text);
     if (text !== "" && Number.isInteger(value) && value >= limits[0] && value <= limits[1]) {
@@ -254,33 +245,32 @@ function flagsWithoutEffect(values: ReturnType<typeof parseWorkerArgs>["values"]
   ];
 }
 
-function parseWorkerArgs(args: readonly string[]) {
-  return parseArgs({
-    args: args.map((argument) =>
-      argument.startsWith("--")
-        ? argument.replace(/^--[^=]+/, (flag) => flag.replaceAll("_", "-"))
-        : argument,
-    ),
-    options: {
-      coordinator: { type: "string" },
-      name: { type: "string", default: "" },
-      "metrics-host": { type: "string", default: "127.0.0.1" },
-      "metrics-port": { type: "string", default: "0" },
-      "use-cpu": { type: "boolean", default: false },
-      "device-threads": { type: "string" },
-      "reconnect-timeout-ms": { type: "string" },
-      "return-timeout-ms": { type: "string", default: "600000" },
-      "join-token-file": { type: "string" },
-      "tls-ca-file": { type: "string" },
-      "tls-cert-file": { type: "string" },
-      "tls-key-file": { type: "string" },
-      "tls-server-name": { type: "string" },
-      "http-token-file": { type: "string" },
-      "http-tls-cert-file": { type: "string" },
-      "http-tls-key-file": { type: "string" },
-      "http-without-tls": { type: "boolean", default: false },
-      "engine-module": { type: "string" },
-      insecure: { type: "boolean", default: false },
-    },
-  });
+function parseWorkerArgs(args: readonly string[], fail: (problem: string) => never) {
+  const dashed = args.map((argument) =>
+    argument.startsWith("--")
+      ? argument.replace(/^--[^=]+/, (flag) => flag.replaceAll("_", "-"))
+      : argument,
+  );
+  const options = {
+    coordinator: { type: "string" },
+    name: { type: "string", default: "" },
+    "metrics-host": { type: "string", default: "127.0.0.1" },
+    "metrics-port": { type: "string", default: "0" },
+    "use-cpu": { type: "boolean", default: false },
+    "device-threads": { type: "string" },
+    "reconnect-timeout-ms": { type: "string" },
+    "return-timeout-ms": { type: "string", default: "600000" },
+    "join-token-file": { type: "string" },
+    "tls-ca-file": { type: "string" },
+    "tls-cert-file": { type: "string" },
+    "tls-key-file": { type: "string" },
+    "tls-server-name": { type: "string" },
+    "http-token-file": { type: "string" },
+    "http-tls-cert-file": { type: "string" },
+    "http-tls-key-file": { type: "string" },
+    "http-without-tls": { type: "boolean", default: false },
+    "engine-module": { type: "string" },
+    insecure: { type: "boolean", default: false },
+  } as const;
+  return readCommandLine(dashed, options, fail, { allowPositionals: false });
 }

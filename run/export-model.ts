@@ -1,16 +1,13 @@
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type ModelTensor, saveFilesAtomically, writeModelDirectory } from "#lib/checkpoint/index";
 import type { FloatDtype } from "#lib/core/dtype";
+import { counted } from "#lib/core/format";
 import type { Nf4Form } from "#lib/core/nf4";
 import { inClaimedDirectory } from "./claimed-directory.js";
-import { type ExportSource, openExportSource } from "./export-source.js";
+import { type ExportSource, openExportSource, type WrittenWeights } from "./export-source.js";
 import type { GgufDtype } from "./gguf-file.js";
-import {
-  checkDifference,
-  defaultBounds,
-  type MergeDifference,
-  mergeDifference,
-} from "./merge-difference.js";
+import { checkDifference, type MergeDifference, mergeDifference } from "./merge-difference.js";
 import type { ModelPlace } from "./model-place.js";
 import { openModelWeights } from "./model-weights.js";
 
@@ -55,18 +52,19 @@ export interface Exported {
  */
 export async function exportModel(place: ModelPlace, options: ExportOptions): Promise<Exported> {
   const { directory, onDetail } = options;
-  const source = await openExportSource(place, options.quantisation);
+  const opened = await openExportSource(place, options.quantisation);
+  const { source, nonFinite } = watchingNumbers(opened);
   try {
     const dtype = options.dtype ?? source.dtype;
     let difference: MergeDifference | undefined;
-    const { write, readWritten, warnings } =
+    const { write, openWritten, warnings } =
       options.format === "gguf"
         ? await planGguf(source, place, dtype)
         : planSafetensors(source, place, dtype as FloatDtype, options.maxShardBytes);
     const writeAndCompare = async (temporary: string): Promise<void> => {
       await write(temporary);
-      difference = await comparedWithAdapter(source, place, { ...options, dtype }, (name) =>
-        readWritten(temporary, name),
+      difference = await comparedWithAdapter(source, place, { ...options, dtype }, () =>
+        openWritten(temporary),
       );
     };
     await inClaimedDirectory(directory, () => saveFilesAtomically(directory, writeAndCompare), {
@@ -76,7 +74,7 @@ export async function exportModel(place: ModelPlace, options: ExportOptions): Pr
     return {
       dtype,
       numParameters: source.tensors.reduce((sum, tensor) => sum + elementsOf(tensor), 0),
-      warnings: [...source.warnings, ...warnings],
+      warnings: [...source.warnings, ...warnings, ...nonFinite()],
       ...(source.adapter === undefined
         ? {}
         : {
@@ -91,6 +89,34 @@ export async function exportModel(place: ModelPlace, options: ExportOptions): Pr
   }
 }
 
+/** A source that notes which of its weights hold NaN or infinity: whoever loads the result would not be told. */
+function watchingNumbers(source: ExportSource): {
+  readonly source: ExportSource;
+  /** A warning, if any, of what was read so far. */
+  readonly nonFinite: () => readonly string[];
+} {
+  const found = new Set<string>();
+  const tensors = source.tensors.map((tensor) => ({
+    ...tensor,
+    read: async () => {
+      const values = await tensor.read();
+      if (values.some((value) => !Number.isFinite(value))) found.add(tensor.name);
+      return values;
+    },
+  }));
+  return {
+    source: { ...source, tensors },
+    nonFinite: () => {
+      const [first] = found;
+      if (first === undefined) return [];
+      const others = found.size === 1 ? "" : ` and ${counted(found.size - 1, "other weight")}`;
+      return [
+        `${first}${others} ${found.size === 1 ? "holds" : "hold"} numbers that are not finite (NaN or infinity)`,
+      ];
+    },
+  };
+}
+
 const elementsOf = ({ shape }: ModelTensor): number =>
   shape.reduce((product, dim) => product * dim, 1);
 
@@ -98,8 +124,7 @@ const elementsOf = ({ shape }: ModelTensor): number =>
 interface ExportPlan {
   readonly warnings: readonly string[];
   readonly write: (directory: string) => Promise<void>;
-  /** A weight of what was written by its name in the source, float32. */
-  readonly readWritten: (directory: string, name: string) => Promise<Float32Array>;
+  readonly openWritten: (directory: string) => Promise<WrittenWeights>;
 }
 
 function planSafetensors(
@@ -109,7 +134,7 @@ function planSafetensors(
   maxShardBytes: number | undefined,
 ): ExportPlan {
   return {
-    warnings: [],
+    warnings: leftOut(place.modelDirectory, source.config),
     write: (directory) =>
       writeModelDirectory(directory, {
         sourceDir: place.modelDirectory,
@@ -119,15 +144,20 @@ function planSafetensors(
         dtype,
         ...(maxShardBytes === undefined ? {} : { maxShardBytes }),
       }),
-    readWritten: async (directory, name) => {
-      const weights = await openModelWeights(directory);
-      try {
-        return await weights.readFloat32(name);
-      } finally {
-        await weights.close();
-      }
-    },
+    openWritten: openModelWeights,
   };
+}
+
+/** What a model's directory has beyond a model of transformers, and the written one has not. */
+function leftOut(directory: string, config: ExportSource["config"]): string[] {
+  return [
+    ...(existsSync(join(directory, "modules.json"))
+      ? [
+          "sentence-transformers' modules.json, and the pooling and normalization of it, are not copied",
+        ]
+      : []),
+    ...("auto_map" in config ? ["code that config.json names (auto_map) is not copied"] : []),
+  ];
 }
 
 /** @throws E_GGUF_EXPORT, and what reading the tokenizer throws */
@@ -137,11 +167,11 @@ async function planGguf(
   dtype: GgufDtype,
 ): Promise<ExportPlan> {
   const { planGgufFile } = await import("./gguf-file.js");
-  const { warnings, write, readWritten } = await planGgufFile(source, place, dtype);
+  const { warnings, write, openWritten } = await planGgufFile(source, place, dtype);
   return {
     warnings,
     write: (directory) => write(join(directory, ggufFileName)),
-    readWritten: (_, name) => readWritten(name),
+    openWritten: (directory) => openWritten(join(directory, ggufFileName)),
   };
 }
 
@@ -150,14 +180,15 @@ async function comparedWithAdapter(
   source: ExportSource,
   place: ModelPlace,
   { dtype, maxLogitDifference, onDetail }: ExportOptions & { readonly dtype: GgufDtype },
-  readWritten: (name: string) => Promise<Float32Array>,
+  openWritten: () => Promise<WrittenWeights>,
 ): Promise<MergeDifference | undefined> {
-  const bound = maxLogitDifference ?? defaultBounds[dtype];
   const { adapter } = source;
-  if (adapter === undefined || bound === Number.POSITIVE_INFINITY) return undefined;
-  const difference = await mergeDifference({ ...source, adapter }, place, readWritten);
+  if (adapter === undefined || maxLogitDifference === Number.POSITIVE_INFINITY) return undefined;
+  const difference = await mergeDifference({ ...source, adapter }, place, {
+    ...{ dtype, open: openWritten },
+  });
   if (difference === undefined) {
     onDetail("not compared with the adapter: this machine has not the memory for it in float32");
-  } else checkDifference(difference, { bound, dtype });
+  } else checkDifference(difference, { bound: maxLogitDifference, dtype });
   return difference;
 }

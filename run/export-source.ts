@@ -4,6 +4,7 @@ import type { FloatDtype } from "#lib/core/dtype";
 import type { Nf4Form } from "#lib/core/nf4";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { isTied, tiedEmbeddingName } from "#lib/models/facts";
+import { createModel, resolveWeights } from "#lib/models/index";
 import { openMergedModel, type UnmergedModel } from "./merged-model.js";
 import { readModelConfig } from "./model-directory.js";
 import type { ModelPlace } from "./model-place.js";
@@ -28,27 +29,65 @@ export interface ExportSource {
   readonly close: () => Promise<void>;
 }
 
+/** What an export wrote, to be compared. */
+export interface WrittenWeights {
+  /** A weight by its name in the source, in the source's form, float32. */
+  readonly readFloat32: (name: string) => Promise<Float32Array>;
+  readonly close: () => Promise<void>;
+}
+
 /**
  * @param quantisation the form of 4 bits through which an adapter's base is taken first
- * @throws E_MODEL_UNSUPPORTED for a tied head with values of its own, E_ADAPTER_TENSOR for an adapter of another
+ * @throws E_MODEL_UNSUPPORTED for a tied head with values of its own, E_MODEL_TENSOR_MISSING for weights that are not
+ *   those of config.json, E_ADAPTER_TENSOR for an adapter of another
  *   model, and what opening either throws
  */
 export async function openExportSource(
   place: ModelPlace,
   quantisation?: Nf4Form,
 ): Promise<ExportSource> {
-  if (place.adapter !== undefined) {
-    const { numModules, unmerged, ...merged } = await openMergedModel(place, quantisation);
-    const base = {
-      trained: await trainedForm(place.directory),
-      merged: quantisation ?? ("wide" as const),
-    };
-    return {
-      ...merged,
-      adapter: { numModules, unmerged },
-      warnings: [...merged.warnings, ...otherBaseLines(base)],
-    };
+  const source = await (place.adapter === undefined
+    ? openModelSource(place)
+    : openAdapterSource(place, quantisation));
+  try {
+    checkShapes(source);
+    return source;
+  } catch (error) {
+    await source.close();
+    throw error;
   }
+}
+
+/**
+ * A config.json that describes another model than the weights beside it is found here, and not by who loads the
+ * result.
+ *
+ * @throws E_MODEL_TENSOR_MISSING
+ */
+function checkShapes({ config, tensors }: ExportSource): void {
+  try {
+    resolveWeights(createModel(config), tensors);
+  } catch (error) {
+    // What is no model of ours is copied as it is, and so are weights that a model of ours has no use for.
+    const { code } = error as { readonly code?: unknown };
+    if (code !== "E_MODEL_UNSUPPORTED" && code !== "E_MODEL_TENSOR_UNKNOWN") throw error;
+  }
+}
+
+async function openAdapterSource(place: ModelPlace, quantisation?: Nf4Form): Promise<ExportSource> {
+  const { numModules, unmerged, ...merged } = await openMergedModel(place, quantisation);
+  const base = {
+    trained: await trainedForm(place.directory),
+    merged: quantisation ?? ("wide" as const),
+  };
+  return {
+    ...merged,
+    adapter: { numModules, unmerged },
+    warnings: [...merged.warnings, ...otherBaseLines(base)],
+  };
+}
+
+async function openModelSource(place: ModelPlace): Promise<ExportSource> {
   const config = await readModelConfig(place.modelDirectory);
   const weights = await openModelWeights(place.modelDirectory);
   try {

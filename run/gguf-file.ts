@@ -1,9 +1,10 @@
 import { basename, resolve } from "node:path";
+import { GgufFile } from "#lib/checkpoint/gguf/reader";
 import { type GgufMetadataValue, tensorTypes, writeGguf } from "#lib/checkpoint/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { type LlamaCppTensor, modelInLlamaCpp } from "#lib/models/llama-cpp/index";
-import type { ExportSource } from "./export-source.js";
-import { fromGguf, ggufShape, roundedTo, toGguf } from "./gguf-forms.js";
+import type { ExportSource, WrittenWeights } from "./export-source.js";
+import { fromGguf, ggufShape, toGguf } from "./gguf-forms.js";
 import { ggufVocabulary } from "./gguf-vocabulary.js";
 import type { ModelPlace } from "./model-place.js";
 
@@ -23,8 +24,8 @@ const quantizationVersion = 2;
 interface GgufPlan {
   readonly warnings: readonly string[];
   readonly write: (file: string) => Promise<void>;
-  /** A weight by its name in the source as the file holds it, float32 in the source's form. */
-  readonly readWritten: (name: string) => Promise<Float32Array>;
+  /** Opens the file that was written, for its weights in the source's form. */
+  readonly openWritten: (file: string) => Promise<WrittenWeights>;
 }
 
 /**
@@ -92,12 +93,30 @@ export async function planGgufFile(
           return toGguf(await read(), form, sourceShape);
         },
       }),
-    readWritten: async (name) => {
-      const { read, form, sourceShape, type } = bySource.get(name) as (typeof typed)[number];
-      const written = roundedTo(type, toGguf(await read(), form, sourceShape), name);
-      return fromGguf(written, form, sourceShape);
+    openWritten: async (file) => {
+      const gguf = await GgufFile.open(file);
+      return {
+        readFloat32: async (source) => {
+          const { name, form, sourceShape } = bySource.get(source) as (typeof typed)[number];
+          return fromGguf(await readTensor(gguf, name), form, sourceShape);
+        },
+        close: () => gguf.close(),
+      };
     },
   };
+}
+
+/** A tensor's values in a GGUF file, float32. @throws E_TENSOR_MISSING */
+async function readTensor(gguf: GgufFile, name: string): Promise<Float32Array> {
+  const tensor = gguf.tensors.get(name);
+  if (tensor === undefined) {
+    throw new LockstepError("E_TENSOR_MISSING", { where: gguf.file, tensor: name });
+  }
+  const bytes = new Uint8Array(tensor.sizeBytes);
+  await gguf.readTensorBytes(tensor, 0, bytes);
+  const values = new Float32Array(tensor.shape.reduce((product, dim) => product * dim, 1));
+  tensorTypes[tensor.type]?.decode(bytes, values);
+  return values;
 }
 
 /** As llama.cpp's converter, rows of no whole blocks are kept in float16. */

@@ -1,4 +1,3 @@
-import { tensorTypes } from "#lib/checkpoint/index";
 import { halfSplitRow } from "#lib/checkpoint/gguf/decode";
 import type { TensorForm } from "#lib/models/llama-cpp/index";
 
@@ -67,15 +66,4 @@ function withRows(
     moved.set(values.subarray(from * width, (from + 1) * width), to * width);
   }
   return moved;
-}
-
-/** Values as a type of ggml holds them. @throws E_TENSOR_RANGE */
-export function roundedTo(type: string, values: Float32Array, tensor: string): Float32Array {
-  const { encode, decode } = tensorTypes[type] as (typeof tensorTypes)[string];
-  // A piece is valid until the next one.
-  const pieces = Array.from(encode?.(values, tensor) ?? [], (piece) => Buffer.from(piece));
-  const bytes = new Uint8Array(Buffer.concat(pieces));
-  const rounded = new Float32Array(values.length);
-  decode(bytes, rounded);
-  return rounded;
 }

@@ -1,12 +1,24 @@
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
-import { type GgufMetadataValue, preTokenizerName, tokenType } from "#lib/checkpoint/index";
+import { preTokenizerName, tokenType } from "#lib/checkpoint/index";
 import { contentOf, readTokenizerSettings } from "#lib/data/added-tokens";
-import { readTemplateSources } from "#lib/data/chat-template-files";
+import { type ChatTemplateSource, readTemplateSources } from "#lib/data/chat-template-files";
 import { loadTokenizer, type Tokenizer } from "#lib/data/index";
-import { generationOptionsOf } from "./text-generator.js";
+import { sentencePiece } from "./gguf-sentencepiece.js";
+import {
+  checkParts,
+  type GgufToken,
+  type Json,
+  type KindOfTokenizer,
+  type Merges,
+  type Metadata,
+  numbers,
+  partsOf,
+  type Refuse,
+  text,
+  texts,
+} from "./gguf-tokenizer-parts.js";
 import type { ModelPlace } from "./model-place.js";
-
-type Metadata = Readonly<Record<string, GgufMetadataValue>>;
+import { generationOptionsOf } from "./text-generator.js";
 
 interface GgufVocabulary {
   readonly metadata: Metadata;
@@ -16,11 +28,6 @@ interface GgufVocabulary {
 
 /** A large vocabulary has 20 MB of tokens and merges. */
 const maxTokenizerBytes = 256 << 20;
-
-const texts = (value: readonly string[]): GgufMetadataValue => ({ type: "strings", value });
-const numbers = (type: "int32s" | "float32s", value: readonly number[]): GgufMetadataValue => ({
-  ...{ type, value },
-});
 
 /**
  * A model's tokenizer, chat template and stop tokens as llama.cpp reads them, after its convert_hf_to_gguf.py.
@@ -33,7 +40,7 @@ const numbers = (type: "int32s" | "float32s", value: readonly number[]): GgufMet
 export async function ggufVocabulary(
   { tokenizerDirectory, modelDirectory }: ModelPlace,
   { numRows, padTokenId }: { readonly numRows: number; readonly padTokenId: unknown },
-  refuse: (problem: string) => never,
+  refuse: Refuse,
 ): Promise<GgufVocabulary> {
   const tokenizer = await loadTokenizer(tokenizerDirectory, modelDirectory);
   if (tokenizer.vocabSize > numRows) {
@@ -54,24 +61,35 @@ export async function ggufVocabulary(
     ...declared.map(({ id }) => id),
     ...tokenizer.specialTokens.keys(),
   ]);
+  const beyond = [...added].find((id) => id >= numRows);
+  if (beyond !== undefined) refuse(`its token ${beyond} has no row of the embedding's ${numRows}`);
+  checkPieces(model, refuse);
   const isSentencePiece = model["byte_fallback"] === true;
   const merges = mergesOf(model, refuse);
   const tokens = tokensOf(tokenizer, { numRows, added, isSentencePiece });
   const kind = isSentencePiece
     ? sentencePiece(definition, { tokens, merges }, refuse)
-    : byteLevel(definition, merges, refuse);
-  const unknown = contentOf(settings["unk_token"]) ?? contentOf(model["unk_token"]);
+    : byteLevel(definition, model, { merges }, refuse);
+  const idOf = (token: string | undefined): number | null =>
+    token === undefined ? null : tokenizer.tokenId(token);
   const ids = {
     bos: tokenizer.bosTokenId,
-    unknown: unknown === undefined ? null : tokenizer.tokenId(unknown),
+    unknown: idOf(contentOf(settings["unk_token"]) ?? contentOf(model["unk_token"])),
+    mask: idOf(contentOf(settings["mask_token"])),
+    // So it is called.
+    seperator: idOf(contentOf(settings["sep_token"])),
     padding: tokenizer.padTokenId ?? (isToken(padTokenId, numRows) ? padTokenId : null),
   };
-  const template = (await readTemplateSources(tokenizerDirectory)).get("default");
+  const templates = await readTemplateSources(tokenizerDirectory);
   const { endTokenIds } = await generationOptionsOf(modelDirectory, tokenizer);
-  const ends = stopTokens(endTokenIds, tokenizer.eosTokenId);
+  const ends = stopTokens(
+    // What has no row is never said.
+    endTokenIds.filter((id) => id < numRows),
+    tokenizer.eosTokenId,
+  );
   return {
     metadata: {
-      ...prefixed(kind),
+      ...prefixed(kind.metadata),
       "tokenizer.ggml.tokens": texts(tokens.map(({ text }) => text)),
       "tokenizer.ggml.token_type": numbers(
         "int32s",
@@ -79,11 +97,13 @@ export async function ggufVocabulary(
       ),
       ...idMetadata({ ...ids, ...ends.ids }),
       ...addedAround(tokenizer, ids.bos, refuse),
-      ...(template === undefined
-        ? {}
-        : { "tokenizer.chat_template": { type: "string", value: template.text } }),
+      ...templateMetadata(templates),
     },
-    warnings: ends.warnings,
+    warnings: [
+      ...kind.warnings,
+      ...ends.warnings,
+      ...defaultsOfLlamaCpp({ isSentencePiece, tokens, templates, ids: { ...ids, ...ends.ids } }),
+    ],
   };
 }
 
@@ -104,9 +124,55 @@ const idMetadata = (ids: Readonly<Record<string, number | null | undefined>>): M
     ),
   );
 
-interface GgufToken {
-  readonly text: string;
-  readonly type: number;
+/** Templates beside the default one have names of letters, digits and underscores, as the converter writes them. */
+function templateMetadata(templates: ReadonlyMap<string, ChatTemplateSource>): Metadata {
+  const named = [...templates].filter(([name]) => name !== "default");
+  const entries = named.map(([name, source]) => [name.replace(/[^a-zA-Z0-9]/g, "_"), source.text]);
+  const byName = Object.fromEntries(entries) as Readonly<Record<string, string>>;
+  const standard = templates.get("default");
+  return {
+    ...(named.length === 0 ? {} : { "tokenizer.chat_templates": texts(Object.keys(byName)) }),
+    ...Object.fromEntries(
+      Object.entries(byName).map(([name, value]) => [
+        `tokenizer.chat_template.${name}`,
+        text(value),
+      ]),
+    ),
+    ...(standard === undefined ? {} : { "tokenizer.chat_template": text(standard.text) }),
+  };
+}
+
+/** Ids that llama.cpp takes where a file names none; a file cannot say that there are none. */
+const llamaCppDefaults = {
+  sentencePiece: { bos: 1, eos: 2 },
+  byteLevel: { bos: 11, eos: 11 },
+} as const;
+
+/** What follows where a tokenizer has no token to begin or end a text with. */
+function defaultsOfLlamaCpp({
+  isSentencePiece,
+  tokens,
+  templates,
+  ids,
+}: {
+  readonly isSentencePiece: boolean;
+  readonly tokens: readonly GgufToken[];
+  readonly templates: ReadonlyMap<string, ChatTemplateSource>;
+  readonly ids: Readonly<Record<string, number | null | undefined>>;
+}): string[] {
+  const defaults = llamaCppDefaults[isSentencePiece ? "sentencePiece" : "byteLevel"];
+  const taken = (id: number): string => `token ${id}, ${JSON.stringify(tokens[id]?.text)}`;
+  const namesBos = [...templates.values()].some((source) => source.text.includes("bos_token"));
+  return [
+    ...(typeof ids["eos"] === "number" || defaults.eos >= tokens.length
+      ? []
+      : [`no token ends a text, and llama.cpp takes ${taken(defaults.eos)}, for one that does`]),
+    ...(typeof ids["bos"] === "number" || !namesBos || defaults.bos >= tokens.length
+      ? []
+      : [
+          `the chat template puts bos_token, which is empty here, and ${taken(defaults.bos)}, in llama.cpp`,
+        ]),
+  ];
 }
 
 /** Tokens by id. */
@@ -143,11 +209,16 @@ const looksSpecial = (text: string): boolean =>
   /^<\uff5c.*\uff5c>$/s.test(text) ||
   /^<unused.*>$/s.test(text);
 
-/** Pairs of tokens in the order in which they are joined. */
-function mergesOf(
-  model: Readonly<Record<string, unknown>>,
-  refuse: (problem: string) => never,
-): readonly (readonly [string, string])[] {
+/** Tokens of whole words, or of what goes on in one, llama.cpp does not know. */
+function checkPieces(model: Json, refuse: Refuse): void {
+  for (const key of ["continuing_subword_prefix", "end_of_word_suffix"]) {
+    const value = model[key];
+    if (value === undefined || value === null || value === "") continue;
+    refuse(`its tokenizer marks tokens by their place in a word (${key})`);
+  }
+}
+
+function mergesOf(model: Json, refuse: Refuse): Merges {
   const { merges } = model;
   if (!Array.isArray(merges)) return refuse("its tokenizer has no merges");
   return merges.map((merge: unknown) => {
@@ -161,98 +232,44 @@ function mergesOf(
   });
 }
 
+const wholeWords = (areKeptHere: boolean): string =>
+  areKeptHere
+    ? "words that are tokens are kept whole here (ignore_merges), and joined from parts by llama.cpp"
+    : "words that are tokens are joined from parts here, and kept whole by llama.cpp (ignore_merges)";
+
+/** Of the pre-tokenizers that are written, those with which llama.cpp keeps a word that is a token as it is. */
+const keepsWords = (name: string): boolean => name === "llama-bpe";
+
 function byteLevel(
-  definition: Readonly<Record<string, unknown>>,
-  merges: readonly (readonly [string, string])[],
-  refuse: (problem: string) => never,
-): Metadata {
+  definition: Json,
+  model: Json,
+  { merges }: { readonly merges: Merges },
+  refuse: Refuse,
+): KindOfTokenizer {
   // llama.cpp normalizes nothing; NFC is what most texts are in.
-  checkParts(partsOf(definition, "normalizer"), ["NFC"], refuse);
-  const name = preTokenizerName(definition["pre_tokenizer"]);
-  if (name === undefined) refuse("its pre-tokenizer is not one of those that are written");
+  checkParts(partsOf(definition, "normalizer"), ({ type }) => type === "NFC", refuse);
+  const name =
+    preTokenizerName(definition["pre_tokenizer"]) ??
+    refuse("its pre-tokenizer is not one of those that are written");
   if (merges.some((pair) => pair.some((part) => part.includes(" ")))) {
     refuse("its tokenizer joins tokens with blanks in them");
   }
+  const ignoresMerges = model["ignore_merges"] === true;
   return {
-    model: { type: "string", value: "gpt2" },
-    pre: { type: "string", value: name as string },
-    merges: texts(merges.map((pair) => pair.join(" "))),
+    metadata: {
+      model: text("gpt2"),
+      pre: text(name),
+      merges: texts(merges.map((pair) => pair.join(" "))),
+    },
+    warnings: ignoresMerges === keepsWords(name) ? [] : [wholeWords(ignoresMerges)],
   };
 }
-
-/**
- * llama.cpp joins the neighbours whose union has the best score, as SentencePiece does. Scores follow from the
- * order of the merges, as they do in a SentencePiece model: 0, -1, -2 ... for what is joined, then single
- * characters.
- */
-function sentencePiece(
-  definition: Readonly<Record<string, unknown>>,
-  {
-    tokens,
-    merges,
-  }: {
-    readonly tokens: readonly GgufToken[];
-    readonly merges: readonly (readonly [string, string])[];
-  },
-  refuse: (problem: string) => never,
-): Metadata {
-  const normalizers = partsOf(definition, "normalizer");
-  const preTokenizers = partsOf(definition, "pre_tokenizer");
-  checkParts(normalizers, ["Prepend", "Replace"], refuse);
-  checkParts(preTokenizers, ["Metaspace", "Split"], refuse);
-  const order = new Map<string, number>();
-  for (const [left, right] of merges) {
-    const joined = left + right;
-    if (!order.has(joined)) order.set(joined, order.size);
-  }
-  let next = order.size;
-  const scores = tokens.map(({ text, type }) => {
-    if (type === tokenType.unused) return -10_000;
-    if (type === tokenType.userDefined || type === tokenType.control) return -1_000;
-    if (type === tokenType.byte) return 0;
-    return -(order.get(text) ?? next++);
-  });
-  return {
-    model: { type: "string", value: "llama" },
-    pre: { type: "string", value: "default" },
-    scores: numbers("float32s", scores),
-    add_space_prefix: { type: "bool", value: addsSpacePrefix(normalizers, preTokenizers) },
-  };
-}
-
-type Part = Readonly<Record<string, unknown>>;
-
-/** The parts of a tokenizer's normalizer or pre-tokenizer, one after the other. */
-function partsOf(definition: Part, name: "normalizer" | "pre_tokenizer"): readonly Part[] {
-  const value = definition[name];
-  if (!isRecord(value)) return [];
-  const list = value[name === "normalizer" ? "normalizers" : "pretokenizers"];
-  return value["type"] === "Sequence" && Array.isArray(list) ? list.filter(isRecord) : [value];
-}
-
-function checkParts(
-  parts: readonly Part[],
-  known: readonly string[],
-  refuse: (problem: string) => never,
-): void {
-  const other = parts.find(({ type }) => !known.includes(String(type)));
-  if (other === undefined) return;
-  refuse(`its tokenizer changes or cuts texts by ${JSON.stringify(other["type"])} first`);
-}
-
-/** Whether a space stands before a text: by a normalizer, or by a pre-tokenizer of newer files. */
-const addsSpacePrefix = (normalizers: readonly Part[], preTokenizers: readonly Part[]): boolean =>
-  normalizers.some(({ type }) => type === "Prepend") ||
-  preTokenizers.some(({ type, prepend_scheme: scheme, add_prefix_space: adds }) => {
-    const isNever = scheme === undefined ? adds === false : scheme === "never";
-    return type === "Metaspace" && !isNever;
-  });
 
 /** What the post-processor puts around a text. */
 function addedAround(
   { prefixTokenIds, suffixTokenIds, eosTokenId }: Tokenizer,
   bosTokenId: number | null,
-  refuse: (problem: string) => never,
+  refuse: Refuse,
 ): Metadata {
   const isPlain = (ids: readonly number[], id: number | null): boolean =>
     ids.length === 0 || (ids.length === 1 && ids[0] === id);

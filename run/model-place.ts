@@ -4,6 +4,7 @@ import { describeAdapter, readAdapterBase } from "#lib/checkpoint/adapter-kind";
 import { isAdapterDirectory } from "#lib/checkpoint/peft/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { cacheDirectory } from "#lib/core/paths";
+import { shellWord } from "#lib/core/shell-word";
 import { hasTokenizer } from "#lib/data/index";
 import { findModelDirectory, type ModelSearch } from "./model-directory.js";
 
@@ -141,9 +142,6 @@ function freeName(wanted: string): string {
   for (let i = 2; existsSync(name); i++) name = `${wanted}-${i}`;
   return name;
 }
-
-const shellWord = (text: string): string =>
-  /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 
 const isDirectory = (path: string): boolean =>
   statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { type FileHandle, open, readdir, readFile, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { stringify } from "yaml";
 import { explainWriteError } from "#lib/checkpoint/atomic-save";
@@ -35,12 +35,32 @@ function summaryOf(text: string): string {
   return /^.*?(?=[:;]\s|\.(?:\s|$)|$)/.exec(words)?.[0] ?? "";
 }
 
+/** Writes a file that is whole or not there. @throws E_FILE_EXISTS, E_CHECKPOINT_WRITE, E_DISK_FULL */
+async function writeNewFile(file: string, text: string): Promise<void> {
+  let handle: FileHandle;
+  try {
+    handle = await open(file, "wx");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw explainWriteError(error, file);
+    throw new LockstepError("E_FILE_EXISTS", { file });
+  }
+  try {
+    await handle.writeFile(text);
+    await handle.sync();
+  } catch (error) {
+    await rm(file, { force: true });
+    throw explainWriteError(error, file);
+  } finally {
+    await handle.close();
+  }
+}
+
 /**
  * Writes a recipe into a new file. Where the directory in which it will run has no copy of the examples, its data are
  * named by where they are.
  *
  * @returns the examples' data that it names so, if any
- * @throws E_RECIPE_UNKNOWN, E_FILE_EXISTS, E_CHECKPOINT_WRITE
+ * @throws E_RECIPE_UNKNOWN, E_FILE_EXISTS, E_CHECKPOINT_WRITE, E_DISK_FULL
  */
 export async function copyRecipe(name: string, file: string): Promise<string | undefined> {
   const names = (await listRecipes()).map((recipe) => recipe.name);
@@ -56,11 +76,6 @@ export async function copyRecipe(name: string, file: string): Promise<string | u
     // A path may need quotes.
     return stringify(moved, { lineWidth: 0 }).trim();
   });
-  try {
-    await writeFile(file, placed, { flag: "wx" });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw explainWriteError(error, file);
-    throw new LockstepError("E_FILE_EXISTS", { file });
-  }
+  await writeNewFile(file, placed);
   return moved;
 }

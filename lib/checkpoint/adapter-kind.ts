@@ -57,8 +57,7 @@ export async function addedKindOf(directory: string): Promise<string | undefined
 /** @throws E_ADAPTER_UNMERGEABLE for what is no change of the base model's weights */
 export async function refuseUnmergeable(directory: string): Promise<void> {
   const what = await addedKindOf(directory);
-  if (what !== undefined)
-    throw new LockstepError("E_ADAPTER_UNMERGEABLE", { adapter: directory, what });
+  if (what !== undefined) throw new LockstepError("E_ADAPTER_UNMERGEABLE", { directory, what });
 }
 
 /**

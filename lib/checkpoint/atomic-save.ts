@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { rmSync } from "node:fs";
 import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
@@ -182,6 +183,22 @@ async function withTransient(
   } finally {
     await rm(transient, { recursive: true, force: true });
     inUse.delete(transient);
+  }
+}
+
+/**
+ * Removes what this process has half written, without waiting: for a process that ends amid a save. What a replacement
+ * put aside stays for the next save.
+ */
+export function removeUnfinishedSaves(): void {
+  for (const path of inUse) {
+    if (transientPattern.exec(basename(path))?.[2] === "previous") continue;
+    try {
+      assertWritable(path);
+      rmSync(path, { recursive: true, force: true });
+    } catch {
+      // The next save finds it.
+    }
   }
 }
 

@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
+import type { LockstepEvent } from "#lib/core/events";
 import { packageRoot } from "#lib/core/paths";
 
 /** How a process ended. */
@@ -79,5 +80,14 @@ function read(file: string): string {
   } catch {
     // It has ended meanwhile, or is somebody else's.
     return "";
+  }
+}
+
+/** What a line tells, of a program with `--json-logs`; one that is killed may leave half a line. */
+export function eventIn(line: string): LockstepEvent | undefined {
+  try {
+    return line.startsWith("{") ? (JSON.parse(line) as LockstepEvent) : undefined;
+  } catch {
+    return undefined;
   }
 }

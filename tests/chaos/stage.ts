@@ -8,7 +8,7 @@ import { errorCodeOf, type Life, problemsBetween, problemsOfLife } from "./accou
 import { type Actor, Director, type TimedFault } from "./director.js";
 import { SmallDisk } from "./disk.js";
 import { type ChaosInputs, fakeEngine, totalSteps as stepsOfSchedule, writeJob } from "./job.js";
-import { type Exit, leftOver, type Program, startLockstep } from "./program.js";
+import { eventIn, type Exit, leftOver, type Program, startLockstep } from "./program.js";
 import { Liar } from "./liar.js";
 import { type Fault, kindOf, type Schedule } from "./schedule.js";
 import { addressesOf, controlPort, Wires } from "./wires.js";
@@ -390,15 +390,6 @@ const hasWrongSums = (fault: Fault): boolean => fault.kind === "liar" && fault.l
 
 /** Of a worker whose coordinator was stopped and may come back. */
 const interruptedExitCode = 75;
-
-/** A process that is killed may leave half a line. */
-function eventIn(line: string): LockstepEvent | undefined {
-  try {
-    return line.startsWith("{") ? (JSON.parse(line) as LockstepEvent) : undefined;
-  } catch {
-    return undefined;
-  }
-}
 
 function signal(pid: number, name: NodeJS.Signals): void {
   try {

@@ -164,7 +164,7 @@ test("of what cannot be merged no command is advised, and merging it says why", 
   for (const adapter of [prompt, bottleneck]) {
     await assert.rejects(mergeAdapterCommand([adapter, join(directory, "none"), "--base", base]), {
       code: "E_ADAPTER_UNMERGEABLE",
-      message: /there is nothing to merge/,
+      message: /they are neither merged nor exported/,
     });
     const flags = ["--model_name_or_path", base, "--use_peft", "--adapter_name_or_path", adapter];
     await assert.rejects(prepareRun(await configOf(...flags)), {

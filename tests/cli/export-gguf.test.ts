@@ -1,7 +1,7 @@
 /** GGUF files: what llama.cpp makes of them, and what its converter and import-gguf say of their bytes. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -228,6 +228,68 @@ test("an adapter is merged into the file, and compared with what the file holds"
   }
   await ours.close();
   await back.close();
+});
+
+/** A model with a tokenizer of its own: the tiny byte-level one's files, changed. */
+async function withFiles(
+  name: string,
+  changes: Readonly<Record<string, (json: Record<string, unknown>) => unknown>>,
+): Promise<string> {
+  const model = path(name);
+  await cp(path("byte-level"), model, { recursive: true });
+  for (const [file, change] of Object.entries(changes)) {
+    const json = JSON.parse(await readFile(join(model, file), "utf8")) as Record<string, unknown>;
+    await writeFile(join(model, file), JSON.stringify(change(json)));
+  }
+  return model;
+}
+
+async function metadataOf(file: string) {
+  const gguf = await GgufFile.open(file);
+  await gguf.close();
+  return gguf.metadata;
+}
+
+test("templates beside the default one have places of their own", async () => {
+  const model = await withFiles("templates", {});
+  await mkdir(join(model, "additional_chat_templates"));
+  await writeFile(join(model, "additional_chat_templates/tool-use.jinja"), "tools");
+  const metadata = await metadataOf((await exported(model, "float32")).file);
+  assert.match(String(metadata.get("tokenizer.chat_template")), /messages/);
+  assert.deepEqual(metadata.get("tokenizer.chat_templates"), ["tool_use"]);
+  assert.equal(metadata.get("tokenizer.chat_template.tool_use"), "tools");
+});
+
+test("what llama.cpp takes for granted where a model has nothing is said", async () => {
+  const without = (json: Record<string, unknown>) => {
+    const { bos_token: _, eos_token: __, bos_token_id: ___, eos_token_id: ____, ...rest } = json;
+    return rest;
+  };
+  const endless = await withFiles("endless", {
+    "tokenizer_config.json": without,
+    "special_tokens_map.json": without,
+    "generation_config.json": () => ({}),
+    "config.json": without,
+  });
+  await writeFile(join(endless, "chat_template.jinja"), "{{ bos_token }}{{ messages }}");
+  const { warnings } = await exported(endless, "float32");
+  assert.match(warnings[0] ?? "", /no token ends a text, and llama.cpp takes token 11, /);
+  assert.match(warnings[1] ?? "", /bos_token, which is empty here, and token 11, .* in llama.cpp/);
+  const whole = await withFiles("whole-words", {
+    "tokenizer.json": (json) => ({
+      ...json,
+      model: { ...Object(json["model"]), ignore_merges: true },
+    }),
+  });
+  assert.match((await exported(whole, "float32")).warnings.join(), /are kept whole here/);
+  const beyond = await withFiles("beyond", {
+    "generation_config.json": () => ({ eos_token_id: [0, 99_999] }),
+  });
+  const { file, warnings: none } = await exported(beyond, "float32");
+  assert.deepEqual(
+    [none, (await metadataOf(file)).get("tokenizer.ggml.eot_token_id")],
+    [[], undefined],
+  );
 });
 
 test("what llama.cpp would compute otherwise is refused by name, or said", async () => {

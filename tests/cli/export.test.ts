@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { claimFolder } from "#lib/checkpoint/claim-folder";
-import { ModelWeights } from "#lib/checkpoint/index";
+import { ModelWeights, writeModelDirectory } from "#lib/checkpoint/index";
 import {
   bfloat16ToFloat32,
   float16ToFloat32,
@@ -13,6 +15,7 @@ import {
   float32ToFloat16,
 } from "#lib/core/bf16";
 import { packageRoot } from "#lib/core/paths";
+import { checkDifference } from "#run/merge-difference";
 import { claimOutputDirectory } from "#run/output-directory";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { loraFixtureDirectory } from "#tests/support/lora-fixtures";
@@ -118,6 +121,129 @@ test("export, merge-adapter and import-gguf claim their directory as a run does"
   }
 });
 
+test("weights that are not those of config.json are refused, and numbers that are none are said", async () => {
+  const source = path("checked");
+  await writeTinyChatModel(source);
+  const config = JSON.parse(await readFile(join(source, "config.json"), "utf8")) as object;
+  const other = path("other-shape");
+  await cp(source, other, { recursive: true });
+  await writeFile(join(other, "config.json"), JSON.stringify({ ...config, intermediate_size: 48 }));
+  for (const format of ["safetensors", "gguf"]) {
+    const { stderr } = await exported(other, path(`shape-${format}`), "--format", format);
+    assert.match(stderr, /^E_MODEL_TENSOR_MISSING: .*mlp\S+ of shape \[48, /);
+    assert.ok(!existsSync(path(`shape-${format}`)));
+  }
+  const broken = path("broken");
+  await mkdir(broken);
+  const weights = await ModelWeights.open(source);
+  const tensors = weights.names().map((name) => ({
+    ...{ name, shape: weights.info(name).shape },
+    read: async () => {
+      const values = await weights.readFloat32(name);
+      if (/norm/.test(name)) values[1] = name.includes("layers.0") ? Number.NaN : -Infinity;
+      return values;
+    },
+  }));
+  await writeModelDirectory(broken, { sourceDir: source, tensors, dtype: "float32" });
+  await weights.close();
+  await writeFile(join(broken, "modules.json"), "[]");
+  const { code, stderr } = await exported(broken, path("broken-out"), "--dtype", "bf16");
+  assert.match(stderr, /^warning: sentence-transformers' modules\.json, .* are not copied$/m);
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /^warning: model\S+ and 2 other weights hold numbers that are not finite/m);
+});
+
+test("a merge that is wrong before its weights are rounded does not hide behind the rounding", () => {
+  const allowed = { difference: 0.09, unrounded: 9e-5, logit: 1 };
+  const [bound, dtype] = [undefined, "bfloat16"] as const;
+  checkDifference(allowed, { bound, dtype });
+  for (const [changed, type] of [
+    [{ unrounded: 2e-4 }, "float32"],
+    [{ unrounded: Infinity, logit: Number.NaN }, "float32 cannot be compared"],
+    [{ difference: 0.11 }, "bfloat16"],
+  ] as const) {
+    assert.throws(() => checkDifference({ ...allowed, ...changed }, { bound, dtype }), {
+      code: "E_EXPORT_DIFFERENCE",
+      message: new RegExp(`merged model in ${type}`),
+    });
+  }
+  checkDifference({ ...allowed, unrounded: 2e-4 }, { bound: 0.5, dtype });
+});
+
+test("an adapter is compared where its tokenizer knows nothing of the prompts", async () => {
+  const base = path("wordless");
+  await cp(modelFixtureDirectory("gpt2"), base, { recursive: true });
+  const model = { type: "WordLevel", vocab: { other: 0, "<unk>": 1 }, unk_token: "<unk>" };
+  const parts = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null };
+  const tokenizer = { version: "1.0", truncation: null, padding: null, added_tokens: [], ...parts };
+  await writeFile(join(base, "tokenizer.json"), JSON.stringify({ ...tokenizer, model }));
+  const { code, stderr, lines } = await exported(
+    loraFixtureDirectory("gpt2"),
+    path("wordless-out"),
+    ...["--base", base, "--dtype", "f32"],
+  );
+  assert.equal(code, 0, stderr);
+  assert.match(lines.join("\n"), /by up to \S+e-\d+; the largest is [1-9]/);
+});
+
+test("a signal amid an export leaves nothing of it, in a new directory and in an empty one", async () => {
+  await mkdir(path("empty"));
+  for (const [name, signal, code] of [
+    ["stopped/new", "SIGINT", 130],
+    ["empty", "SIGTERM", 143],
+  ] as const) {
+    await mkdir(path("stopped"), { recursive: true });
+    const args = [
+      ...["export", loraFixtureDirectory("gpt2"), "--base", modelFixtureDirectory("gpt2")],
+      ...["--output-dir", path(name)],
+    ];
+    const child = spawn(process.execPath, [join(packageRoot, "bin/lockstep"), ...args]);
+    let stderr = "";
+    child.stderr.on("data", (chunk: Buffer) => {
+      stderr += chunk.toString();
+    });
+    const isWriting = async () =>
+      (await readdir(path(name)).catch(() => [])).some((file) => file.startsWith(".files.tmp-"));
+    const ended = new Promise((resolve) => child.on("close", resolve));
+    while (child.exitCode === null && !(await isWriting())) await setImmediate();
+    child.kill(signal);
+    assert.equal(await ended, code, stderr);
+    assert.match(stderr, /Stopped: nothing was written into/);
+  }
+  assert.deepEqual(await readdir(path("stopped")), []);
+  assert.deepEqual(await readdir(path("empty")), [claimFolder]);
+});
+
+test("types have the names that other programs give them", async () => {
+  const model = modelFixtureDirectory("gpt2");
+  for (const [i, name] of ["bf16", "FP16", "f32"].entries()) {
+    const { code, stderr, lines } = await exported(model, path(`spelt-${i}`), "--dtype", name);
+    assert.equal(code, 0, stderr);
+    assert.match(lines.join(), [/\(bfloat16\)/, /\(float16\)/, /\(float32\)/][i] as RegExp);
+  }
+});
+
+test("what no weight of a base holds is not merged, and has its form already", async () => {
+  for (const [name, what] of [
+    ["prompt-gpt2", /holds virtual tokens .*Use the directory as it is/s],
+    ["bottleneck-gpt2", /holds bottleneck adapters.*Use the directory as it is/s],
+  ] as const) {
+    const adapter = join(packageRoot, "tests/fixtures/methods", name);
+    const base = ["--base", modelFixtureDirectory("gpt2")];
+    const asked = [
+      await exported(adapter, path("unmergeable"), ...base),
+      await exported(adapter, path("unmergeable"), ...base, "--format", "gguf"),
+      await lockstep("merge-adapter", adapter, path("unmergeable"), ...base),
+    ];
+    for (const { code, stderr } of asked) {
+      assert.equal(code, 1);
+      assert.match(stderr, /^E_ADAPTER_UNMERGEABLE: /);
+      assert.match(stderr, what);
+    }
+    assert.ok(!existsSync(path("unmergeable")));
+  }
+});
+
 test("what an export cannot do is refused by name, and a directory of somebody's own gets no claim", async () => {
   const model = modelFixtureDirectory("gpt2");
   await mkdir(path("own", "things"), { recursive: true });
@@ -130,6 +256,19 @@ test("what an export cannot do is refused by name, and a directory of somebody's
     [[model, "--output-dir", path("x"), "--format", "pickle"], /--format is one of/],
     [[model, "--output-dir", path("x"), "--max-shard-size", "5XB"], /--max-shard-size/],
     [[model, "--output-dir", path("x"), "--max-logit-difference", "-1"], /--max-logit-difference/],
+    [[model, "--output-dir", path("x"), "--max-logit-difference", "1e999"], /from 0, or none/],
+    [[model, "--output-dir", path("x"), "--max-logit-difference", "1"], /is for adapters/],
+    [[model, "--output-dir", path("x"), "--load-in-4bit"], /is for adapters/],
+    [
+      [model, "--output-dir", path("x"), "--dtype", "Q8_0"],
+      /is of GGUF files, and safetensors are written/,
+    ],
+    [[model, "--output-dir", ""], /new directory is empty/],
+    [[model, "--output-dri", "x"], /no option --output-dri; did you mean --output-dir\?$/m],
+    [[model, "--outfile", "x"], /there is no option --outfile\.$/m],
+    [[model, "--output-dir"], /--output-dir takes a value\.$/m],
+    [[model, "--base", "--dtype"], /begins with a dash is given as --base=VALUE\.$/m],
+    [[model, "--load-in-4bit=1"], /'--load-in-4bit' does not take an argument\.$/m],
   ];
   for (const [args, problem] of usage) {
     const { code, stderr } = await lockstep("export", ...args);

@@ -66,7 +66,7 @@ export const checkpointErrors = {
   ),
   E_CHECKPOINT_WRITE: entry<{ file: string; problem: string }>(
     (d) => `Saving ${d.file} failed: ${d.problem}.`,
-    "Check the disk and the permissions of output_dir; what was saved before is whole.",
+    "Check the disk, and that the directory may be written into; what was saved before is whole.",
     { retryable: true },
   ),
   E_SAVE_FAILED: entry<{
@@ -93,10 +93,10 @@ export const checkpointErrors = {
     (d) => `${d.file} asks for ${d.what}, which is not supported.`,
     "Use a LoRA or DoRA adapter. What peft can merge into its base model (merge_and_unload) is a model afterwards.",
   ),
-  E_ADAPTER_UNMERGEABLE: entry<{ adapter: string; what: string }>(
+  E_ADAPTER_UNMERGEABLE: entry<{ directory: string; what: string }>(
     (d) =>
-      `The adapter ${d.adapter} is ${d.what}, which no weight of its base model can hold: there is nothing to merge.`,
-    "Use the directory as it is: `lockstep generate`, `lockstep classify` and `lockstep verify-model` take it.",
+      `${d.directory} holds ${d.what}, which no weight of the base model can hold: they are neither merged nor exported with it.`,
+    "Use the directory as it is: it has the form in which its library loads it (peft or AdapterHub's), and `lockstep generate`, `classify` and `verify-model` take it.",
   ),
   E_ADAPTER_TARGET: entry<{ problem: string }>(
     (d) => `The adapter has nothing to adapt: ${d.problem}.`,
@@ -147,8 +147,10 @@ export const checkpointErrors = {
   ),
   E_EXPORT_DIFFERENCE: entry<{ difference: number; logit: number; bound: number; dtype: string }>(
     (d) =>
-      `The merged model in ${d.dtype} is not the adapter's: its logits differ by up to ${d.difference.toPrecision(3)}, where the largest one is ${d.logit.toPrecision(3)}; a part of ${d.bound} is allowed.`,
-    "Export in a wider type (--dtype float32), or allow more with --max-logit-difference. In float32 a difference means that base and adapter do not belong together: compare base_model_name_or_path and --base.",
+      Number.isFinite(d.difference) && Number.isFinite(d.logit)
+        ? `The merged model in ${d.dtype} is not the adapter's: its logits differ by up to ${d.difference.toPrecision(3)}, where the largest one is ${d.logit.toPrecision(3)}; a part of ${d.bound} is allowed.`
+        : `The merged model in ${d.dtype} cannot be compared with the adapter: logits of one of them are not finite (NaN or infinity).`,
+    "Export in a wider type (--dtype float32), or allow more with --max-logit-difference. A difference in float32 is one of the merge, before anything is rounded: the adapter's numbers are then far larger than those of its base, or not finite.",
   ),
   E_GGUF_EXPORT: entry<{ model: string; problem: string }>(
     (d) => `${d.model} cannot be written as GGUF: ${d.problem}.`,

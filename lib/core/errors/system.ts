@@ -14,7 +14,7 @@ export const systemErrors = {
   E_DISK_FULL: entry<{ file: string; isQuota?: boolean }>(
     (d) =>
       `${d.isQuota === true ? "The quota of disk space is used up" : "No space is left on the device"} while writing ${d.file}.`,
-    "Free some space or choose another output_dir; what was saved before is whole.",
+    "Free some space or choose another directory; what was saved before is whole.",
     { retryable: true },
   ),
   E_TOO_MANY_FILES: entry<{ what: string; isMachine: boolean }>(

@@ -146,7 +146,7 @@ function checkArithmetic(config: DecoderConfig, architecture: Architecture, refu
     }
     if (isGemma && (window !== null) !== ((layer + 1) % windowPeriod !== 0)) {
       refuse(
-        `llama.cpp's ${name} has a window in all layers but every ${windowPeriod}th, and layer ${layer} differs`,
+        `llama.cpp's ${name} has a window in all layers but one of ${windowPeriod}, and layer ${layer} differs`,
       );
     }
   }
