@@ -110,7 +110,7 @@ export function checkChoice(
         const [keyOfKind, value] = turnedOnBy;
         throw new LockstepError("E_CONFIG_MISSING_KEY", {
           key: keyOfKind,
-          meaning: `${key} (${sourced.where}) is an option of ${title}, which ${keyOfKind}: ${value} turns on`,
+          meaning: `${key} (${sourced.where}) is an option of ${title}, which ${keyOfKind}: ${String(value)} turns on`,
         });
       }
       if (demands.includes(key)) {

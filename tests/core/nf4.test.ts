@@ -167,11 +167,11 @@ test("zeros, one element and the least and largest numbers stay what they are, w
     [0],
     [-3],
     [least],
-    new Array<number>(64).fill(0),
-    new Array<number>(65).fill(least),
-    [...new Array<number>(63).fill(least), 1],
+    Array.from({ length: 64 }, () => 0),
+    Array.from({ length: 65 }, () => least),
+    [...Array.from({ length: 63 }, () => least), 1],
     [most, -most, 0, most / 2],
-    [...new Array<number>(64).fill(most), ...new Array<number>(64).fill(0)],
+    [...Array.from({ length: 64 }, () => most), ...Array.from({ length: 64 }, () => 0)],
   ]) {
     const wanted = Float32Array.from(values);
     for (const form of ["nf4", "nf4-double"] as const) {
