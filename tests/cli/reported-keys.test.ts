@@ -102,7 +102,11 @@ test("a second round from an adapter is told to merge it, and goes on from what 
   for (const command of ["train", "train-local", "config"]) {
     const second = { ...fake, model_name_or_path: "~/lora", output_dir: "again" };
     const { code, stderr } = await lockstep(command, await job.writeJob(second));
-    assert.match(stderr, /lora is an adapter \(LoRA\), and training starts from a whole model/, command);
+    assert.match(
+      stderr,
+      /lora is an adapter \(LoRA\), and training starts from a whole model/,
+      command,
+    );
     assert.match(stderr, /bin\/lockstep merge-adapter \S+\/lora \S+\/lora-merged/);
     assert.equal(code, command === "config" ? 0 : 1);
   }
