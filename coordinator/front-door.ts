@@ -45,7 +45,7 @@ type Goodbye =
       /** Called with what tells one process from another. */
       readonly onTold?: (worker: string) => void;
     }
-  /** It may go on at this address. */
+  /** It may go on at this address. It has no id, "", where it was stopped before it began. */
   | { readonly kind: "stopped"; readonly runId: string };
 
 /** After which a worker that came too early asks again. */

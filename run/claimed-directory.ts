@@ -15,8 +15,8 @@ interface ClaimedDirectoryOptions {
 
 /**
  * Does something with a directory that this process claims for it, as a run claims its output_dir; what
- * interrupted saves left in there is removed first. Where the action fails, or the process exits amid it, what is half written goes, and with it a
- * directory that is new.
+ * interrupted saves left in there is removed first. Where the action fails, or the process exits amid it, what is
+ * half written goes, and with it a directory that is new.
  *
  * @throws E_DIRECTORY_NOT_EMPTY, and what claimOutputDirectory and the action throw
  */

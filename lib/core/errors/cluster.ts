@@ -112,7 +112,8 @@ export const clusterErrors = {
     "The worker ends by itself; nothing needs to be done.",
   ),
   E_RUN_STOPPED: entry<{ runId: string }>(
-    (d) => `Run ${d.runId} was stopped, and may go on at the same address.`,
+    (d) =>
+      `${d.runId === "" ? "The run" : `Run ${d.runId}`} was stopped, and may go on at the same address.`,
     "Start the coordinator again with the same configuration; workers wait for it as long as --return-timeout-ms says.",
   ),
   E_SHARD_ADDRESS: entry<{ address: string; coordinator: string; reason: string }>(
