@@ -13,7 +13,11 @@ from method_steps import read_case, steps
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-CASES = {"gpt2": AutoModelForCausalLM, "bert-seqcls": AutoModelForSequenceClassification}
+CASES = {
+    "gpt2": AutoModelForCausalLM,
+    "llama-biases-linear": AutoModelForCausalLM,
+    "bert-seqcls": AutoModelForSequenceClassification,
+}
 
 
 def main(models: Path, out: Path) -> None:

@@ -5,7 +5,7 @@ import { assertMethodSteps, choiceOptions, startingFixture } from "#tests/suppor
 
 // tests/reference/make_bitfit_fixture.py made the steps.
 
-for (const name of ["gpt2", "bert-seqcls"]) {
+for (const name of ["gpt2", "llama-biases-linear", "bert-seqcls"]) {
   test(`five steps over the biases of ${name} are torch's`, async (t) => {
     const model = await startingFixture(name);
     t.after(() => model.close());
