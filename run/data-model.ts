@@ -7,7 +7,7 @@ import { factsOf, positionKeys } from "#lib/models/facts";
 import { readClassifierConfig } from "./classifier-config.js";
 import { findModelDirectory, type ModelSearch, readModelConfig } from "./model-directory.js";
 import { refuseAdapter } from "./model-place.js";
-import type { DataContext } from "./prepare-data.js";
+import type { DataContext } from "./prepare-rows.js";
 import { checkSpecialTokens } from "./special-tokens.js";
 import { findStartingAdapter } from "./starting-adapter.js";
 import { settleTemplateDate } from "./template-date.js";

@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { describeData } from "#run/prepare-data";
+import { describeData } from "#run/describe-data";
 import { packageRoot } from "#lib/core/paths";
 import { loadTokenizer, prepareDataset } from "#lib/data/index";
 

@@ -1,0 +1,58 @@
+import { counted, withCommas } from "#lib/core/format";
+import type { Classes } from "#lib/core/labels";
+import type { PreparationReport, PreparedDataset } from "#lib/data/index";
+
+const maxListedClasses = 10;
+
+function describeClasses({ names, areNumbers = false }: Classes): string {
+  if (areNumbers) return `with ${counted(names.length, "number")} each`;
+  const listed = names.slice(0, maxListedClasses).join(", ");
+  return `in ${names.length} classes (${listed}${names.length > maxListedClasses ? ", ..." : ""})`;
+}
+
+/** The figures of one run's data, before it trains. */
+export function describeData(dataset: PreparedDataset): string[] {
+  return [
+    ...describeSides(dataset),
+    ...(dataset.rejectedExamples === 0
+      ? []
+      : [
+          `${counted(dataset.rejectedExamples, "bad row")} left out:`,
+          ...dataset.listedRejections.map((message) => `  ${message}`),
+        ]),
+  ];
+}
+
+/** What there is to learn on both sides. */
+export function describeSides(dataset: PreparedDataset): string[] {
+  const rowKinds = {
+    wrapped: "laid end to end",
+    padded: "a row each",
+    packed: "packed into rows that they share",
+    labelled: `${dataset.classes === undefined ? "" : describeClasses(dataset.classes)}, ${counted(dataset.train.rows.sequenceLength, "token")} at most`,
+  };
+  const side = (name: string, report: PreparationReport): string => {
+    const { numExamples, numRows, rowTokens, supervisedTokens, droppedTokens } = report;
+    const cut =
+      report.truncatedExamples === 0
+        ? ""
+        : `; ${withCommas(report.truncatedExamples)} too long, ${counted(report.truncatedTokens, "token")} cut off`;
+    const dropped = droppedTokens - report.truncatedTokens;
+    return (
+      `${name}: ${counted(numExamples, "example")} ${rowKinds[dataset.layout]}, ` +
+      `${counted(numRows, "row")}, ${counted(rowTokens, "token")}` +
+      `${dataset.layout === "labelled" ? "" : `, ${withCommas(supervisedTokens)} supervised`}` +
+      `${cut}${dropped > 0 ? `; ${counted(dropped, "token")} left over` : ""}`
+    );
+  };
+  return [
+    ...dataset.notes,
+    side("training", dataset.train.report),
+    ...(dataset.validation === undefined ? [] : [side("validation", dataset.validation.report)]),
+    ...(dataset.blankTexts.count === 0
+      ? []
+      : [
+          `${counted(dataset.blankTexts.count, "blank text")} left out, the first at ${dataset.blankTexts.first}`,
+        ]),
+  ];
+}

@@ -1,0 +1,188 @@
+import { defaultOf, isConfigKey, placeOf, type ResolvedConfig } from "#lib/config/index";
+import type { BatchField } from "#lib/core/batch";
+import { LockstepError } from "#lib/core/errors/index";
+import { withCommas } from "#lib/core/format";
+import type { ObjectiveJob } from "#lib/core/job";
+import {
+  type DataObserver,
+  type DataSource,
+  findSources,
+  type PreparedDataset,
+  prepareDataset,
+  type Tokenizer,
+} from "#lib/data/index";
+import { minSequenceLength } from "#lib/data/sequence-length";
+import { type Objective, objectiveOf } from "#lib/objectives/index";
+import { parametersKindOf } from "#lib/parameters/index";
+import { checkChatFormat } from "./chat-format.js";
+import {
+  changedClasses,
+  changedProblem,
+  checkObjectiveKeys,
+  labelledObjective,
+  textObjective,
+} from "./objective.js";
+
+/** Progress is told after so much more text. */
+const charactersPerDetail = 16 * 2 ** 20;
+
+export interface DataContext {
+  readonly tokenizer: Tokenizer;
+  readonly vocabSize: number;
+  readonly maxPositions: number;
+  /** What stands behind the tokens of labelled rows. */
+  readonly paddingTokenId: number;
+  /** Whether the model tells the texts of a pair apart by token types. */
+  readonly usesTokenTypes: boolean;
+  /** `problem_type` of a model that is a classifier already. */
+  readonly problemType: string | undefined;
+  /** Names of the classes that the model has. */
+  readonly knownLabels: readonly string[];
+  /** Whether the model is an encoder or a classifier already, which continues no text. */
+  readonly learnsLabels: boolean;
+  readonly onDetail: (detail: string) => void;
+  readonly observer?: DataObserver;
+}
+
+/** Files of one data set: what is learnt of, and what only validates. */
+interface RowSources {
+  readonly dataset: ResolvedConfig["dataset"];
+  /** Null: a share of `dataset` does. */
+  readonly evalDataset: ResolvedConfig["eval_dataset"];
+}
+
+/** The rows of one data set, and what is learnt of them. */
+interface LearntRows {
+  readonly dataset: PreparedDataset;
+  readonly learnt: Objective;
+  readonly objective: ObjectiveJob;
+  /** What a batch of them carries. */
+  readonly batchFields: readonly BatchField[];
+  /** Names of the classes, by number, where rows are labelled. */
+  readonly labels: readonly string[] | undefined;
+  /** Lines for a person. */
+  readonly notes: readonly string[];
+}
+
+/** Reads, tokenises and lays out one data set, and chooses what is learnt of it. Close the data set in the end. */
+export async function prepareRows(
+  config: ResolvedConfig,
+  { dataset: trained, evalDataset }: RowSources,
+  { maxPositions: modelPositions, onDetail, learnsLabels, ...context }: DataContext,
+): Promise<LearntRows> {
+  onDetail("reading the data set");
+  const numAdded = addedTokensOf(config);
+  const maxPositions = modelPositions - numAdded;
+  // The default is for models of today; an older one with fewer positions takes rows of its own length.
+  const isShorter =
+    config.max_length === defaultOf("max_length") && maxPositions < config.max_length;
+  const sequenceLength = isShorter ? maxPositions : config.max_length;
+  if (numAdded > 0 && (sequenceLength > maxPositions || maxPositions < minSequenceLength)) {
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "max_length and finetuning_type",
+      reason: `${parametersKindOf(config).title} puts ${withCommas(numAdded)} tokens before each row, and the model has ${withCommas(modelPositions)} positions in all`,
+    });
+  }
+  let nextDetail = charactersPerDetail;
+  let labelled: Objective | undefined;
+  const dataset = await prepareDataset(
+    {
+      train: await sourcesOf(config, trained, learnsLabels),
+      ...(evalDataset === null
+        ? {}
+        : { validation: await sourcesOf(config, evalDataset, learnsLabels) }),
+      validationFraction: config.validation_split,
+      onBadExample: config.on_bad_row,
+    },
+    {
+      ...context,
+      labelReaderOf: (first) => {
+        const objective = labelledObjective(config, context.problemType, first);
+        labelled = objective;
+        return objective.labels;
+      },
+      sequenceLength,
+      maxSequenceLength: maxPositions,
+      seed: config.data_seed,
+      packing: numAdded === 0 ? config.packing : false,
+      maxTrainRows: config.max_train_samples,
+      maxValidationRows: config.max_eval_samples,
+      // The file has no name once it is open, so nothing of it is left.
+      spillDirectory: config.output_dir,
+      onProgress: (numCharacters) => {
+        if (numCharacters < nextDetail) return;
+        nextDetail = numCharacters + charactersPerDetail;
+        onDetail(`tokenising, ${Math.floor(numCharacters / 1e6)} million characters`);
+      },
+    },
+  );
+  try {
+    if (dataset.isChat) checkChatFormat(config.chat_template, context.tokenizer);
+    const { train } = dataset;
+    const labels = dataset.classes?.names;
+    const { kind } = (labels === undefined ? undefined : labelled) ?? textObjective(config);
+    const learnt = objectiveOf(kind);
+    checkObjectiveKeys(config, learnt);
+    const settings = learnt.settings?.(config, {
+      names: labels ?? [],
+      numRows: train.rows.numRows,
+      targetsOf: (row) => train.rows.targetsOf?.(row) ?? {},
+      placeOf: (key) => (isConfigKey(key) ? placeOf(config, key) : ""),
+    });
+    const objective: ObjectiveJob = {
+      kind,
+      ...(labels === undefined ? {} : { numLabels: labels.length }),
+      ...(settings === undefined || Object.keys(settings).length === 0 ? {} : { settings }),
+    };
+    const classifierNotes =
+      labels !== undefined && !learnsLabels
+        ? [
+            `a model of texts becomes ${dataset.classes?.areNumbers === true ? "a regression" : "a classifier"}, since rows have a label; dataset_format: text trains on their texts instead`,
+          ]
+        : [
+            ...changedProblem(context.problemType, kind),
+            ...changedClasses(context.knownLabels, labels ?? []),
+          ];
+    const limit = isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : [];
+    const lossNotes = learnt.notes?.(objective, labels ?? []) ?? [];
+    const notes = [...classifierNotes, ...lossNotes, ...limit];
+    return {
+      ...{ dataset, learnt, objective, labels, notes },
+      batchFields: [...train.rows.inputs, ...learnt.targets(objective)],
+    };
+  } catch (error) {
+    dataset.close();
+    throw error;
+  }
+}
+
+async function sourcesOf(
+  config: ResolvedConfig,
+  names: ResolvedConfig["dataset"],
+  learnsLabels: boolean,
+): Promise<DataSource[]> {
+  const sources = await findSources(names, {
+    datasetDir: config.dataset_dir,
+    textField: config.dataset_text_field,
+    columns: config.columns,
+    isTextModel: !learnsLabels,
+    maxExamples: config.max_samples,
+  });
+  const { dataset_format: format } = config;
+  return format === "auto" ? sources : sources.map((source) => ({ format, ...source }));
+}
+
+/**
+ * Tokens that what is trained puts before each row; rows are not packed then.
+ *
+ * @throws E_CONFIG_CONFLICT where they are asked to be
+ */
+function addedTokensOf(config: ResolvedConfig): number {
+  const { name, addedTokens } = parametersKindOf(config);
+  const count = addedTokens?.(config) ?? 0;
+  if (count > 0 && config.packing === true) {
+    const reason = `finetuning_type ${name} puts tokens before each example, and packed rows hold several`;
+    throw new LockstepError("E_CONFIG_CONFLICT", { keys: "packing and finetuning_type", reason });
+  }
+  return count;
+}
