@@ -40,6 +40,8 @@ async function missingInputs(config: ResolvedConfig): Promise<string[]> {
   for (const [purpose, names] of [
     ["train", config.dataset],
     ["validation", config.eval_dataset ?? []],
+    ["train", config.general_dataset ?? []],
+    ["validation", config.general_eval_dataset ?? []],
   ] as const) {
     for (const name of names) {
       await attempt(async () => {

@@ -10,21 +10,21 @@ function describeClasses({ names, areNumbers = false }: Classes): string {
   return `in ${names.length} classes (${listed}${names.length > maxListedClasses ? ", ..." : ""})`;
 }
 
-/** The figures of one run's data, before it trains. */
-export function describeData(dataset: PreparedDataset): string[] {
+/** The figures of one run's data, before it trains. @param of what a line begins with: "general " */
+export function describeData(dataset: PreparedDataset, of = ""): string[] {
   return [
-    ...describeSides(dataset),
+    ...describeSides(dataset, of),
     ...(dataset.rejectedExamples === 0
       ? []
       : [
-          `${counted(dataset.rejectedExamples, "bad row")} left out:`,
+          `${counted(dataset.rejectedExamples, `${of}bad row`)} left out:`,
           ...dataset.listedRejections.map((message) => `  ${message}`),
         ]),
   ];
 }
 
 /** What there is to learn on both sides. */
-export function describeSides(dataset: PreparedDataset): string[] {
+export function describeSides(dataset: PreparedDataset, of = ""): string[] {
   const rowKinds = {
     wrapped: "laid end to end",
     padded: "a row each",
@@ -47,8 +47,10 @@ export function describeSides(dataset: PreparedDataset): string[] {
   };
   return [
     ...dataset.notes,
-    side("training", dataset.train.report),
-    ...(dataset.validation === undefined ? [] : [side("validation", dataset.validation.report)]),
+    side(`${of}training`, dataset.train.report),
+    ...(dataset.validation === undefined
+      ? []
+      : [side(`${of}validation`, dataset.validation.report)]),
     ...(dataset.blankTexts.count === 0
       ? []
       : [

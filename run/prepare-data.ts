@@ -1,4 +1,5 @@
 import type { ResolvedConfig } from "#lib/config/index";
+import type { RunIdentity } from "#lib/checkpoint/run-identity";
 import type { Batch, BatchField } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ObjectiveJob } from "#lib/core/job";
@@ -12,6 +13,7 @@ import {
 } from "#lib/data/index";
 import type { Objective } from "#lib/objectives/index";
 import { describeData, describeSides } from "./describe-data.js";
+import { type GeneralData, prepareGeneral } from "./general-data.js";
 import { type DataContext, prepareRows } from "./prepare-rows.js";
 
 export interface PreparedData {
@@ -28,15 +30,14 @@ export interface PreparedData {
   readonly labels: readonly string[] | undefined;
   readonly trainReport: PreparationReport;
   readonly validationReport: PreparationReport | undefined;
+  /** Of `general_dataset`: rows that are learnt of as the next token. */
+  readonly general: GeneralData | undefined;
   /** What there is to learn on both sides, and what was cut: lines for a person. */
   readonly layoutLines: readonly string[];
   /** The same, and the rows that were left out. */
   readonly dataLines: readonly string[];
   /** SHA-256 of the rows of each side, by their content; validation is null where nothing is kept for it. */
-  readonly dataDigests: () => Promise<{
-    readonly training: string;
-    readonly validation: string | null;
-  }>;
+  readonly dataDigests: () => Promise<RunIdentity["data"]>;
   /** After it the plan gives no more batches. */
   readonly closeData: () => void;
 }
@@ -49,7 +50,13 @@ export async function prepareData(
   const sources = { dataset: config.dataset, evalDataset: config.eval_dataset };
   const rows = await prepareRows(config, sources, context);
   const { dataset, learnt, objective, batchFields, labels, notes } = rows;
+  let general: GeneralData | undefined;
+  const closeData = (): void => {
+    dataset.close();
+    general?.close();
+  };
   try {
+    general = await prepareGeneral(config, rows, context);
     const { train, validation } = dataset;
     if (validation === undefined && (config.eval_strategy !== "no" || config.eval_on_start)) {
       throw new LockstepError("E_CONFIG_CONFLICT", {
@@ -83,16 +90,18 @@ export async function prepareData(
       labels,
       trainReport: train.report,
       validationReport: validation?.report,
-      layoutLines: [...describeSides(dataset), ...notes],
-      dataLines: [...describeData(dataset), ...notes],
+      general,
+      layoutLines: [...describeSides(dataset), ...notes, ...(general?.layoutLines ?? [])],
+      dataLines: [...describeData(dataset), ...notes, ...(general?.dataLines ?? [])],
       dataDigests: async () => ({
         training: await rowsSha256(train.rows),
         validation: validation === undefined ? null : await rowsSha256(validation.rows),
+        ...(await general?.digests()),
       }),
-      closeData: dataset.close,
+      closeData,
     };
   } catch (error) {
-    dataset.close();
+    closeData();
     throw error;
   }
 }

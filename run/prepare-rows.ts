@@ -49,10 +49,12 @@ interface RowSources {
   readonly dataset: ResolvedConfig["dataset"];
   /** Null: a share of `dataset` does. */
   readonly evalDataset: ResolvedConfig["eval_dataset"];
+  /** What a row with a label ends with; absent: labels are learnt. */
+  readonly refuseLabels?: () => LockstepError;
 }
 
 /** The rows of one data set, and what is learnt of them. */
-interface LearntRows {
+export interface LearntRows {
   readonly dataset: PreparedDataset;
   readonly learnt: Objective;
   readonly objective: ObjectiveJob;
@@ -67,7 +69,7 @@ interface LearntRows {
 /** Reads, tokenises and lays out one data set, and chooses what is learnt of it. Close the data set in the end. */
 export async function prepareRows(
   config: ResolvedConfig,
-  { dataset: trained, evalDataset }: RowSources,
+  { dataset: trained, evalDataset, refuseLabels }: RowSources,
   { maxPositions: modelPositions, onDetail, learnsLabels, ...context }: DataContext,
 ): Promise<LearntRows> {
   onDetail("reading the data set");
@@ -97,6 +99,7 @@ export async function prepareRows(
     {
       ...context,
       labelReaderOf: (first) => {
+        if (refuseLabels !== undefined) throw refuseLabels();
         const objective = labelledObjective(config, context.problemType, first);
         labelled = objective;
         return objective.labels;

@@ -5,7 +5,13 @@ export interface RunIdentity {
   /** Settings that change the result, by key. */
   readonly settings: Readonly<Record<string, unknown>>;
   /** SHA-256 of the rows of each side; validation is null where nothing is kept for it. */
-  readonly data: { readonly training: string; readonly validation: string | null };
+  readonly data: {
+    readonly training: string;
+    readonly validation: string | null;
+    /** Absent where there are no general data. */
+    readonly generalTraining?: string;
+    readonly generalValidation?: string | null;
+  };
   /** Keys that the rows come of: they explain another SHA-256 and are not compared by themselves. */
   readonly dataSettings: Readonly<Record<string, unknown>>;
   /** What the run starts from, or adds adapters to. */
@@ -32,6 +38,14 @@ export const decisiveFields = (
   modelConfig: Readonly<Record<string, unknown>>,
 ): Readonly<Record<string, unknown>> =>
   Object.fromEntries(Object.entries(modelConfig).filter(([name]) => !fieldsOfStorage.has(name)));
+
+/** The sides of a run's data, in words. */
+const dataSides = {
+  training: "training",
+  validation: "validation",
+  generalTraining: "general training",
+  generalValidation: "general validation",
+} as const;
 
 /** What of a run is known before its data is read. */
 type EarlyIdentity = Pick<RunIdentity, "settings">;
@@ -63,8 +77,8 @@ export function identityDifferences(
   const fields = changes(before.base.config, now.base.config).map(
     (change) => `in the base model's config.json ${change}`,
   );
-  const sides = (["training", "validation"] as const).filter(
-    (side) => before.data[side] !== now.data[side],
+  const sides = (Object.keys(dataSides) as (keyof typeof dataSides)[]).filter(
+    (side) => (before.data[side] ?? null) !== (now.data[side] ?? null),
   );
   const settings = changes(before.dataSettings, now.dataSettings);
   const why =
@@ -75,7 +89,7 @@ export function identityDifferences(
         : ` (${settings.join(", ")})`;
   const data = sides.map(
     (side, i) =>
-      `the ${side} data ${digests(before.data[side], now.data[side])}${i === sides.length - 1 ? why : ""}`,
+      `the ${dataSides[side]} data ${digests(before.data[side] ?? null, now.data[side] ?? null)}${i === sides.length - 1 ? why : ""}`,
   );
   const rates = (of: RunIdentity): Readonly<Record<string, unknown>> => ({
     dropout: of.dropout ?? {},

@@ -128,6 +128,8 @@ function isIdentity(value: unknown): value is RunIdentity {
     isRecord(data) &&
     typeof data["training"] === "string" &&
     (data["validation"] === null || typeof data["validation"] === "string") &&
+    ["string", "undefined"].includes(typeof data["generalTraining"]) &&
+    [data["generalValidation"] ?? "none"].every((digest) => typeof digest === "string") &&
     isRecord(base) &&
     typeof base["weights"] === "string" &&
     isRecord(base["config"]) &&

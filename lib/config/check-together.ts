@@ -20,6 +20,10 @@ export function checkTogether(config: ParsedConfig): void {
     const reason = `${config.lr_scheduler_type} follows a metric of evaluations, and there are none`;
     conflict("lr_scheduler_type and eval_strategy", reason);
   }
+  if (config.general_eval_dataset !== null && config.general_dataset === null) {
+    const reason = "general rows that only validate say nothing of a run without general_dataset";
+    conflict("general_eval_dataset and general_dataset", reason);
+  }
   checkRates(config);
   checkPrecision(config);
   if (config.heartbeat_timeout_ms < 2 * config.heartbeat_interval_ms) {

@@ -60,6 +60,8 @@ export const dataKeys = [
   "chat_template",
   "chat_template_date",
   "eval_dataset",
+  "general_dataset",
+  "general_eval_dataset",
   "validation_split",
   "on_bad_row",
   "packing",

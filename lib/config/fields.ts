@@ -6,6 +6,7 @@ import { optimizerNames, optimizers } from "#lib/optim/optimizers/index";
 import { parametersKinds, parametersNames, rateFields } from "#lib/parameters/index";
 import { cluster } from "./cluster-fields.js";
 import { declaredFields, declaredSections } from "./declared-fields.js";
+import { generalFields } from "./general-fields.js";
 import { schedulerNames } from "./schedule-names.js";
 
 const objectiveKinds = objectives.map(({ kind }) => kind);
@@ -94,7 +95,9 @@ const modelAndData = {
       message: "a share of 0 to 0.9, or a whole number of examples",
     })
     .default(0.1)
-    .describe("examples kept for validation where no eval_dataset is given"),
+    .describe(
+      "examples kept for validation where no eval_dataset is given, and general ones where no general_eval_dataset is",
+    ),
   special_tokens: z
     .record(z.string(), z.union([text, z.array(text)]).nullable())
     .nullable()
@@ -111,6 +114,8 @@ const modelAndData = {
   max_train_samples: count.nullable().default(null).describe("use only so many training rows"),
   max_eval_samples: count.nullable().default(null).describe("use only so many validation rows"),
 };
+
+const general = generalFields(datasets);
 
 const dropoutRate = z.number().min(0).lt(1);
 /** Keys that objectives declare as their own. */
@@ -317,6 +322,7 @@ const afterTraining = {
 export const sections: Readonly<Record<string, z.ZodRawShape>> = Object.freeze({
   "Model and data": modelAndData,
   Loss: objectiveFields,
+  "General data": general,
   Optimisation: optimisation,
   Precision: precision,
   "What is trained": parameters,
@@ -331,6 +337,7 @@ export const sections: Readonly<Record<string, z.ZodRawShape>> = Object.freeze({
 export const fields = {
   ...modelAndData,
   ...objectiveFields,
+  ...general,
   ...optimisation,
   ...precision,
   ...parameters,
@@ -367,6 +374,8 @@ export const pathKeys = [
   "dataset",
   "dataset_dir",
   "eval_dataset",
+  "general_dataset",
+  "general_eval_dataset",
   "output_dir",
   "resume_from_checkpoint",
   "tls_cert_file",

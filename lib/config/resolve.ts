@@ -49,11 +49,15 @@ export type ResolvedConfig = Readonly<
     | "eval_steps"
     | "dataset"
     | "eval_dataset"
+    | "general_dataset"
+    | "general_eval_dataset"
     | "columns"
   > & {
     /** Names of data sets, files, or entries that say what their rows look like. */
     readonly dataset: readonly (string | DatasetEntry)[];
     readonly eval_dataset: readonly (string | DatasetEntry)[] | null;
+    readonly general_dataset: readonly (string | DatasetEntry)[] | null;
+    readonly general_eval_dataset: readonly (string | DatasetEntry)[] | null;
     /** The data's names of columns, by ours. */
     readonly columns: ColumnMapping | null;
     readonly global_batch_size: number;
@@ -288,12 +292,15 @@ function derive(
   const { validation_split: split } = parsed;
   const isForeign = given.get("validation_split")?.where.includes(", given as ") === true;
   const saysSplit = isForeign || split !== defaultOf("validation_split");
-  if (parsed.eval_dataset !== null && split !== 0 && saysSplit) {
+  const splitsGeneral = parsed.general_dataset !== null && parsed.general_eval_dataset === null;
+  if (parsed.eval_dataset !== null && split !== 0 && saysSplit && !splitsGeneral) {
     warnings.push("validation_split has no effect: eval_dataset validates");
   }
   const list = (value: string | string[]): readonly string[] =>
     Object.freeze(typeof value === "string" ? splitNames(value) : [...value]);
-  const datasets = (key: "dataset" | "eval_dataset"): readonly (string | DatasetEntry)[] | null => {
+  const datasets = (
+    key: "dataset" | "eval_dataset" | "general_dataset" | "general_eval_dataset",
+  ): readonly (string | DatasetEntry)[] | null => {
     const value = parsed[key];
     if (value === null) return null;
     if (typeof value === "string") return list(value);
@@ -311,6 +318,8 @@ function derive(
     dataset: datasets("dataset") ?? [],
     columns: columnsOf(parsed, given),
     eval_dataset: datasets("eval_dataset"),
+    general_dataset: datasets("general_dataset"),
+    general_eval_dataset: datasets("general_eval_dataset"),
     lr_scheduler_kwargs:
       parsed.lr_scheduler_kwargs === null ? null : Object.freeze(parsed.lr_scheduler_kwargs),
     dropout: Object.freeze(parsed.dropout),

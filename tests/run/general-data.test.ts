@@ -1,0 +1,130 @@
+import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
+import { after, before, test } from "node:test";
+import { identityDifferences } from "#lib/checkpoint/run-identity";
+import { integerField } from "#lib/core/batch";
+import { gatherBatch } from "#lib/data/rows";
+import { type CaseJob, createCaseJob } from "#tests/support/case-job";
+import { caseError, prepareCase } from "#tests/support/case-run";
+
+const line = (value: object): string => `${JSON.stringify(value)}\n`;
+const pairs = (count: number, word: string): string =>
+  Array.from({ length: count }, (_, i) =>
+    line({ prompt: `${word} ${i}?`, completion: ` It is ${i}.` }),
+  ).join("");
+const text = (word: string): string =>
+  Array.from({ length: 40 }, (_, i) => `${word} ${i} of the world.\n`).join("");
+
+let job: CaseJob;
+before(async () => {
+  job = await createCaseJob(undefined);
+  await writeFile(job.file("own.jsonl"), pairs(20, "contract"));
+  await writeFile(job.file("general.txt"), text("law"));
+  await writeFile(job.file("other.txt"), text("sea"));
+  await writeFile(
+    job.file("labels.jsonl"),
+    line({ text: "a good one of them all", label: "yes" }) +
+      line({ text: "a bad one of them all", label: "no" }),
+  );
+});
+after(() => job.remove());
+
+const prepare = (settings: Readonly<Record<string, unknown>> = {}) =>
+  prepareCase(job, "own.jsonl", {
+    ...{ max_length: 32, max_steps: 2, per_device_train_batch_size: 2 },
+    general_dataset: job.file("general.txt"),
+    ...settings,
+  });
+
+test("general rows have both sides, the run's row length and the run's fields of a batch", async () => {
+  for (const packing of [null, true]) {
+    const run = await prepare({ packing });
+    const { general, dataset } = run.data;
+    assert.ok(general?.dataset.validation !== undefined);
+    const { rows } = general.dataset.train;
+    const own = dataset.train.rows;
+    assert.equal(rows.sequenceLength, own.sequenceLength);
+    assert.deepEqual(rows.inputs, own.inputs);
+    assert.deepEqual(
+      general.validation.map(({ fields }) => Object.keys(fields)),
+      general.validation.map(() => run.job.batchFields.map(({ name }) => name)),
+    );
+    const batch = gatherBatch(rows, [0], 1);
+    if (packing === true) {
+      // A text that is cut into rows is one segment, from position 0 on.
+      assert.deepEqual(
+        [...integerField(batch, "segments")],
+        Array.from({ length: 32 }, () => 1),
+      );
+      assert.deepEqual(
+        [...integerField(batch, "positions")],
+        Array.from({ length: 32 }, (_, i) => i),
+      );
+    }
+    assert.match(run.data.dataLines.join("\n"), /general training: .*\ngeneral validation: /);
+    await run.close();
+  }
+});
+
+test("chats beside texts that fill rows get a row each, whatever packing says", async () => {
+  const run = await prepare({
+    ...{ dataset: job.file("general.txt"), general_dataset: job.file("own.jsonl") },
+    packing: true,
+  });
+  assert.equal(run.data.dataset.layout, "wrapped");
+  assert.equal(run.data.general?.dataset.layout, "padded");
+  assert.deepEqual(run.data.general?.dataset.train.rows.inputs, run.data.dataset.train.rows.inputs);
+  await run.close();
+});
+
+test("other general rows make another run, and so do none; the same rows of another file do not", async () => {
+  await writeFile(job.file("copy.txt"), text("law"));
+  const digests = async (general: string | null) => {
+    const name = general === null ? null : job.file(general);
+    const run = await prepare({ general_dataset: name });
+    const data = await run.data.dataDigests();
+    await run.close();
+    return data;
+  };
+  const base = { settings: {}, dataSettings: {}, base: { weights: "", config: {} } };
+  const differences = async (one: string | null, other: string | null): Promise<string> =>
+    identityDifferences(
+      { ...base, data: await digests(one) },
+      { ...base, data: await digests(other) },
+    ).join("; ");
+  assert.equal(await differences("general.txt", "copy.txt"), "");
+  assert.match(
+    await differences("general.txt", "other.txt"),
+    /^the general training data had SHA-256 [0-9a-f]{12}\.\.\. and now .*; the general validation data/,
+  );
+  assert.match(await differences("general.txt", null), /general training data .* and now none/);
+  assert.equal(await differences(null, null), "");
+});
+
+test("what general data cannot be is refused by the names of its keys", async () => {
+  const error = (settings: Readonly<Record<string, unknown>>, data = "own.jsonl") =>
+    caseError(job, data, { general_dataset: job.file("general.txt"), ...settings });
+  assert.match(
+    await error({ general_dataset: job.file("labels.jsonl") }),
+    /E_CONFIG_CONFLICT: The values of general_dataset and objective .*these have a label/,
+  );
+  assert.match(
+    await error({ validation_split: 0 }, "labels.jsonl"),
+    /E_CONFIG_CONFLICT: The values of general_dataset and objective .*this run learns single_label/,
+  );
+  assert.match(
+    await error({ general_dataset: null, general_eval_dataset: job.file("other.txt") }),
+    /E_CONFIG_CONFLICT: The values of general_eval_dataset and general_dataset/,
+  );
+  assert.match(await error({ general_dataset: "absent.txt" }), /absent\.txt/);
+});
+
+test("the texts of labelled rows are general text where an entry says so; no held-out row is told of", async () => {
+  const run = await prepare({
+    ...{ general_dataset: [{ path: job.file("labels.jsonl"), type: "completion" }] },
+    validation_split: 0,
+  });
+  assert.deepEqual(run.data.general?.validation, []);
+  assert.match(run.data.dataLines.join("\n"), /no general row is kept for validation/);
+  await run.close();
+});
