@@ -5,6 +5,7 @@ import {
   labelSmoothingSettings,
 } from "./label-smoothing.js";
 import type { Metric, Objective } from "./objective.js";
+import { zLossFields, zLossNotes, zLossSettings } from "./z-loss.js";
 
 const perplexity: Metric = {
   key: "perplexity",
@@ -16,18 +17,22 @@ const perplexity: Metric = {
   ofLoss: Math.exp,
 };
 
+const fields = { ...labelSmoothingFields, ...zLossFields };
+
 /** The next token of every supervised position: its negative log-likelihood, nats. */
-export const causalLm: Objective<typeof labelSmoothingFields> = {
+export const causalLm: Objective<typeof fields> = {
   kind: "causal_lm",
   unit: () => "token",
-  fields: labelSmoothingFields,
-  settings: labelSmoothingSettings,
-  notes: (job) =>
-    labelSmoothingOf(job) === 0
+  fields,
+  settings: (config) => ({ ...labelSmoothingSettings(config), ...zLossSettings(config) }),
+  notes: (job) => [
+    ...(labelSmoothingOf(job) === 0
       ? []
       : [
           `losses are of targets that label_smoothing_factor ${labelSmoothingOf(job)} smooths, in evaluations too, and perplexity is e to that loss`,
-        ],
+        ]),
+    ...zLossNotes(job),
+  ],
   metrics: [perplexity],
   targets: () => [nextTokenField],
   weightOf: (fields) => countTargets(fields[nextTokenField.name]),

@@ -14,6 +14,7 @@ import {
   labelSmoothingSettings,
 } from "./label-smoothing.js";
 import type { Metric, Objective } from "./objective.js";
+import { zLossFields, zLossNotes, zLossSettings } from "./z-loss.js";
 
 /** The class that the model gives a row. */
 const predictionField: BatchField = { name: "prediction", dtype: "int32", perRow: 1 };
@@ -32,7 +33,7 @@ export const macroF1: Metric = {
   help: "Mean of the classes' F1 scores.",
 };
 
-const fields = { ...labelSmoothingFields, ...classWeightFields };
+const fields = { ...labelSmoothingFields, ...classWeightFields, ...zLossFields };
 
 /** One class a row: its negative log-likelihood, nats. */
 export const singleLabelClassification: Objective<typeof fields> = {
@@ -41,6 +42,7 @@ export const singleLabelClassification: Objective<typeof fields> = {
   fields,
   settings: (config, labels) => ({
     ...labelSmoothingSettings(config),
+    ...zLossSettings(config),
     ...classWeightSettings(config, labels, {
       classesOf: ({ [labelField.name]: label = new Int32Array(0) }) => [...label],
       balanced: balancedWeights,
@@ -57,6 +59,7 @@ export const singleLabelClassification: Objective<typeof fields> = {
       ...(weights === undefined
         ? []
         : [`the loss of a row counts by its class: ${describedWeights(names, weights)}`]),
+      ...zLossNotes(job),
     ];
   },
   labels: classLabels,

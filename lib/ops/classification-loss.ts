@@ -1,5 +1,6 @@
 // Shape legend: B rows, L labels. All in float32.
 import * as tf from "@tensorflow/tfjs-core";
+import { zLoss } from "./linear-cross-entropy.js";
 
 /** What a loss over classes that exclude each other may be set to. */
 interface ClassLossOptions {
@@ -7,6 +8,8 @@ interface ClassLossOptions {
   readonly classWeights?: readonly number[] | undefined;
   /** Share of a target that is spread evenly over all classes. @default 0 */
   readonly labelSmoothing?: number;
+  /** z of a loss z log^2 Z a row, which counts as its class does. @default 0 */
+  readonly zLossWeight?: number;
 }
 
 /**
@@ -19,22 +22,33 @@ interface ClassLossOptions {
 export function singleLabelLoss(
   logits_BL: tf.Tensor2D,
   targets_B: tf.Tensor1D,
-  { classWeights, labelSmoothing = 0 }: ClassLossOptions = {},
+  { classWeights, labelSmoothing = 0, zLossWeight = 0 }: ClassLossOptions = {},
 ): tf.Scalar {
   const zero = tf.scalar(0, "int32");
-  const logProbs_BL = tf.logSoftmax(tf.cast(logits_BL, "float32"));
+  const x_BL = tf.cast(logits_BL, "float32");
+  const logProbs_BL = tf.logSoftmax(x_BL);
   const supervised_B = tf.cast(tf.greaterEqual(targets_B, zero), "float32");
   const numLabels = logits_BL.shape[1];
-  const oneHot_BL = tf.oneHot(tf.maximum(targets_B, zero) as tf.Tensor1D, numLabels);
-  let shares_BL = tf.cast(oneHot_BL, "float32");
-  if (labelSmoothing !== 0) {
-    const kept_BL = tf.mul(shares_BL, tf.scalar(1 - labelSmoothing));
-    shares_BL = tf.add(kept_BL, tf.scalar(labelSmoothing / numLabels));
+  const oneHot_BL = tf.cast(
+    tf.oneHot(tf.maximum(targets_B, zero) as tf.Tensor1D, numLabels),
+    "float32",
+  );
+  const byClass = (shares_BL: tf.Tensor): tf.Tensor =>
+    classWeights === undefined
+      ? shares_BL
+      : tf.mul(shares_BL, tf.tensor2d([...classWeights], [1, numLabels]));
+  const smoothed_BL =
+    labelSmoothing === 0
+      ? oneHot_BL
+      : tf.add(
+          tf.mul(oneHot_BL, tf.scalar(1 - labelSmoothing)),
+          tf.scalar(labelSmoothing / numLabels),
+        );
+  let logProb_B = tf.sum(tf.mul(logProbs_BL, byClass(smoothed_BL)), -1);
+  if (zLossWeight !== 0) {
+    const classWeight_B = tf.sum(byClass(oneHot_BL), -1);
+    logProb_B = tf.sub(logProb_B, tf.mul(zLoss(x_BL, zLossWeight), classWeight_B));
   }
-  if (classWeights !== undefined) {
-    shares_BL = tf.mul(shares_BL, tf.tensor2d([...classWeights], [1, numLabels]));
-  }
-  const logProb_B = tf.sum(tf.mul(logProbs_BL, shares_BL), -1);
   return tf.neg(tf.sum(tf.mul(logProb_B, supervised_B))) as tf.Scalar;
 }
 

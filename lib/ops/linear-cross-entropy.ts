@@ -4,6 +4,9 @@ import { hasKernel, runFused, runFusedMany } from "./kernel.js";
 
 export const LinearCrossEntropy = "LinearCrossEntropy";
 export const LinearCrossEntropyGrad = "LinearCrossEntropyGrad";
+/** The same with a fourth input, `weights`: how much each row counts. */
+export const WeightedLinearCrossEntropy = "WeightedLinearCrossEntropy";
+export const WeightedLinearCrossEntropyGrad = "WeightedLinearCrossEntropyGrad";
 
 /** What the loss over a vocabulary may be set to. */
 interface LinearCrossEntropyOptions {
@@ -11,12 +14,16 @@ interface LinearCrossEntropyOptions {
   readonly softcap?: number | null;
   /** Share e of a target that is spread evenly over the vocabulary. @default 0 */
   readonly labelSmoothing?: number;
+  /** z of PaLM's auxiliary loss, z log^2 Z a row, with Z the sum of the logits' exponentials. @default 0 */
+  readonly zLossWeight?: number;
+  /** float32 [M] of at least 0: how much each row counts; absent: 1 each. */
+  readonly weights?: tf.Tensor1D | undefined;
 }
 
 /**
- * Sum over supervised rows of -log softmax(hidden weight^T)[target]: the output projection and its
- * loss in one op, so that the logits of all rows never exist at once. With smoothing a row's loss is that of
- * transformers' LabelSmoother, -((1 - e) log p[target] + e/V sum_k log p[k]).
+ * Sum over supervised rows of -log softmax(hidden weight^T)[target], each times its weight: the output
+ * projection and its loss in one op, so that the logits of all rows never exist at once. With smoothing a row's
+ * loss is that of transformers' LabelSmoother, -((1 - e) log p[target] + e/V sum_k log p[k]).
  *
  * @param hidden_MD float
  * @param weight_VD float
@@ -29,15 +36,18 @@ export function linearCrossEntropy(
   targets_M: tf.Tensor1D,
   options: LinearCrossEntropyOptions = {},
 ): tf.Scalar {
-  const { softcap = null, labelSmoothing = 0 } = options;
-  return (
-    hasKernel(LinearCrossEntropy)
-      ? runFused(
-          LinearCrossEntropy,
-          { hidden: hidden_MD, weight: weight_VD, targets: targets_M },
-          { softcap: softcap ?? 0, labelSmoothing },
-        )
-      : linearCrossEntropyPrimitive(hidden_MD, weight_VD, targets_M, options)
+  const { softcap = null, labelSmoothing = 0, zLossWeight = 0, weights } = options;
+  const kernel = weights === undefined ? LinearCrossEntropy : WeightedLinearCrossEntropy;
+  if (!hasKernel(kernel)) {
+    return linearCrossEntropyPrimitive(hidden_MD, weight_VD, targets_M, options) as tf.Scalar;
+  }
+  return runFused(
+    kernel,
+    {
+      ...{ hidden: hidden_MD, weight: weight_VD, targets: targets_M },
+      ...(weights === undefined ? {} : { weights }),
+    },
+    { softcap: softcap ?? 0, labelSmoothing, zLossWeight },
   ) as tf.Scalar;
 }
 
@@ -52,31 +62,48 @@ export function linearCrossEntropyPrimitive(
   hidden_MD: tf.Tensor2D,
   weight_VD: tf.Tensor2D,
   targets_M: tf.Tensor1D,
-  { softcap = null, labelSmoothing = 0 }: LinearCrossEntropyOptions = {},
+  { softcap = null, labelSmoothing = 0, zLossWeight = 0, weights }: LinearCrossEntropyOptions = {},
 ): tf.Tensor {
-  const logits_MV = tf.matMul(hidden_MD, weight_VD, false, true);
-  const logProbs_MV = tf.logSoftmax(capLogits(logits_MV, softcap));
+  const logits_MV = capLogits(tf.matMul(hidden_MD, weight_VD, false, true), softcap);
+  const logProbs_MV = tf.logSoftmax(logits_MV);
   const supervised_M = tf.cast(tf.greaterEqual(targets_M, tf.scalar(0, "int32")), "float32");
   const safeTargets_M = tf.maximum(targets_M, tf.scalar(0, "int32")) as tf.Tensor1D;
   const oneHot_MV = tf.cast(tf.oneHot(safeTargets_M, weight_VD.shape[0]), "float32");
   const spread = tf.scalar(labelSmoothing / weight_VD.shape[0]);
   const shares_MV = tf.add(tf.mul(oneHot_MV, tf.scalar(1 - labelSmoothing)), spread);
   const nll_M = tf.neg(tf.sum(tf.mul(logProbs_MV, shares_MV), -1));
-  return tf.sum(tf.mul(nll_M, supervised_M));
+  const loss_M = zLossWeight === 0 ? nll_M : tf.add(nll_M, zLoss(logits_MV, zLossWeight));
+  const counted_M = weights === undefined ? supervised_M : tf.mul(supervised_M, weights);
+  return tf.sum(tf.mul(loss_M, counted_M));
 }
 
-tf.registerGradient({
-  kernelName: LinearCrossEntropy,
-  inputsToSave: ["hidden", "weight", "targets"],
-  gradFunc: (dy, saved, attrs) => {
-    const [hidden, weight, targets] = saved as [tf.Tensor, tf.Tensor, tf.Tensor];
-    // Each input asks by itself; the graph makes equal nodes once.
-    const grads = (): tf.Tensor[] =>
-      runFusedMany(LinearCrossEntropyGrad, { dy: dy as tf.Tensor, hidden, weight, targets }, attrs);
-    return {
-      hidden: () => grads()[0] as tf.Tensor,
-      weight: () => grads()[1] as tf.Tensor,
-      targets: () => tf.zerosLike(targets),
-    };
-  },
-});
+/** z log^2 Z of each row of logits. */
+export const zLoss = (logits: tf.Tensor, zLossWeight: number): tf.Tensor =>
+  tf.mul(tf.square(tf.logSumExp(logits, -1)), tf.scalar(zLossWeight));
+
+for (const [kernelName, grad, names] of [
+  [LinearCrossEntropy, LinearCrossEntropyGrad, ["hidden", "weight", "targets"]],
+  [
+    WeightedLinearCrossEntropy,
+    WeightedLinearCrossEntropyGrad,
+    ["hidden", "weight", "targets", "weights"],
+  ],
+] as const) {
+  tf.registerGradient({
+    kernelName,
+    inputsToSave: [...names],
+    gradFunc: (dy, saved, attrs) => {
+      const inputs = Object.fromEntries(names.map((name, i) => [name, saved[i] as tf.Tensor]));
+      // Each input asks by itself; the graph makes equal nodes once.
+      const grads = (): tf.Tensor[] =>
+        runFusedMany(grad, { dy: dy as tf.Tensor, ...inputs }, attrs);
+      // Targets and weights are given: nobody asks for a gradient of theirs.
+      return Object.fromEntries(
+        names.map((name, i) => [
+          name,
+          () => (i < 2 ? (grads()[i] as tf.Tensor) : tf.zerosLike(inputs[name] as tf.Tensor)),
+        ]),
+      );
+    },
+  });
+}

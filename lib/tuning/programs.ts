@@ -16,6 +16,7 @@ import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
 import { assign, deepCopy, readVariable, type Variable, variable } from "#lib/graph/variables";
 import { checkPositions, type Weights } from "#lib/models/index";
+import { evaluatedObjective } from "#lib/objectives/z-loss";
 import { batchFeeds, batchLoss } from "./batch-loss.js";
 import { buildDecodePrograms, type DecodePrograms, promptChunkLength } from "./decode-programs.js";
 import {
@@ -204,7 +205,8 @@ function evaluateProgram(
   weights: Weights,
 ): Program {
   const feeds = batchFeeds(graph, "evaluate", job, job.evalBatchSize);
-  const loss = batchLoss(model, job, weights, feeds);
+  const objective = evaluatedObjective(job.objective);
+  const loss = batchLoss(model, { ...job, objective }, weights, feeds);
   const fetched = (value: tf.Tensor, name: string): GraphTensor =>
     op.identity(graphTensor(value), { name });
   return {

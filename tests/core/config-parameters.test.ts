@@ -62,9 +62,14 @@ test("the two names of a choice make one run, and keys of another choice none", 
   ]);
 });
 
-test("class weights and label smoothing make another run, and a record without them is one of their defaults", () => {
+test("class weights, label smoothing and a z-loss make another run, and a record without them is one of their defaults", () => {
   const settings = (text: string) => ({ settings: decisiveSettings(resolve(text).config) });
-  const { label_smoothing_factor: _, class_weights: __, ...without } = settings("").settings;
+  const {
+    label_smoothing_factor: _,
+    class_weights: __,
+    z_loss_weight: ___,
+    ...without
+  } = settings("").settings;
   assert.deepEqual(differingSettings({ settings: without }, settings("")), []);
   const weighted = (weights: string) => settings(`class_weights: ${weights}`);
   assert.deepEqual(
@@ -76,6 +81,9 @@ test("class weights and label smoothing make another run, and a record without t
   ]);
   assert.deepEqual(differingSettings(settings(""), settings("label_smoothing_factor: 0.1")), [
     "label_smoothing_factor was null and is now 0.1",
+  ]);
+  assert.deepEqual(differingSettings(settings("z_loss_weight: 0.1"), settings("")), [
+    "z_loss_weight was 0.1 and is now null",
   ]);
 });
 
@@ -89,10 +97,13 @@ test("class weights and label smoothing of no meaning are refused, and others pr
     "class_weights: [1, 2]",
     "label_smoothing_factor: 1",
     "label_smoothing_factor: -0.1",
+    "z_loss_weight: -0.1",
+    "z_loss_weight: 2",
+    "z_loss_weight: auto",
   ]) {
     assert.throws(
       () => resolve(text),
-      /E_CONFIG_INVALID|class_weights|label_smoothing_factor/,
+      /E_CONFIG_INVALID|class_weights|label_smoothing_factor|z_loss_weight/,
       text,
     );
   }

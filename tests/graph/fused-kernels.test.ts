@@ -103,6 +103,49 @@ const cases: readonly KernelCase[] = [
         ...{ softcap: 1.5, labelSmoothing: 0.1 },
       }),
   },
+  ...[
+    { name: "with a z-loss", options: { zLossWeight: 0.05 } },
+    {
+      name: "with a z-loss of capped logits and smoothed targets",
+      options: { zLossWeight: 0.3, softcap: 1.5, labelSmoothing: 0.1 },
+    },
+  ].flatMap(({ name, options }): KernelCase[] => {
+    const [hidden, table, targets] = [[5, 4], [7, 4], intArg([3, -100, 0, 6, 2], [5])] as const;
+    return [
+      {
+        name: `LinearCrossEntropy ${name}`,
+        inputs: [hidden, table],
+        constants: [targets],
+        fn: (h, w, t) =>
+          linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, options),
+      },
+      {
+        name: `LinearCrossEntropy of weighted rows ${name}`,
+        inputs: [hidden, table],
+        constants: [targets, { data: Float32Array.from([0.5, -100, 2.25, 0, 1]), shape: [5] }],
+        fn: (h, w, t, weights) =>
+          linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, {
+            ...options,
+            weights: weights as tf.Tensor1D,
+          }),
+      },
+    ];
+  }),
+  {
+    name: "LinearCrossEntropy of weighted rows",
+    inputs: [
+      [5, 4],
+      [7, 4],
+    ],
+    constants: [
+      intArg([3, -100, 0, 6, 2], [5]),
+      { data: Float32Array.from([0.5, 3, 2.25, 0, 1]), shape: [5] },
+    ],
+    fn: (h, w, t, weights) =>
+      linearCrossEntropy(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, {
+        weights: weights as tf.Tensor1D,
+      }),
+  },
   {
     name: "A table read by its rows and used in a product",
     inputs: [[5, 4]],
@@ -172,6 +215,17 @@ const cases: readonly KernelCase[] = [
         ...{ classWeights: [0.5, 2, 3], labelSmoothing: 0.3 },
       }),
   },
+  ...[undefined, [0.5, 2, 3]].map(
+    (classWeights): KernelCase => ({
+      name: `singleLabelLoss with a z-loss${classWeights === undefined ? "" : " of weighted classes"}`,
+      inputs: [[4, 3]],
+      constants: [intArg([2, 0, -100, 1], [4])],
+      fn: (x, t) =>
+        singleLabelLoss(x as tf.Tensor2D, t as tf.Tensor1D, {
+          ...{ classWeights, labelSmoothing: 0.3, zLossWeight: 0.2 },
+        }),
+    }),
+  ),
   {
     name: "multiLabelLoss of weighted classes",
     inputs: [[4, 3]],

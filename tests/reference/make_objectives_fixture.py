@@ -1,4 +1,4 @@
-"""Writes tests/fixtures/objectives: losses with class weights and smoothed labels, and scores of numbers.
+"""Writes tests/fixtures/objectives: losses with class weights, smoothed labels and z-loss, and scores of numbers.
 
 Usage: python make_objectives_fixture.py MODELS_DIR OUTPUT_DIR   (needs torch, transformers, safetensors)
 
@@ -38,12 +38,29 @@ CASES = {
     "smoothed-causal": {"model": "llama-pad-in-text", "kind": "causal_lm", "labelSmoothing": 0.1},
     # Its logits are capped.
     "smoothed-gemma2": {"model": "gemma2", "kind": "causal_lm", "labelSmoothing": 0.25},
+    "z-causal": {"model": "llama-pad-in-text", "kind": "causal_lm", "zLossWeight": 0.01},
+    "z-gemma2": {
+        "model": "gemma2",
+        "kind": "causal_lm",
+        "labelSmoothing": 0.25,
+        "zLossWeight": 0.1,
+    },
+    "z-weighted": {
+        "model": "bert-seqcls",
+        "kind": SINGLE,
+        "classWeights": [0.25, 3.0, 1.5, 2.0],
+        "labelSmoothing": 0.1,
+        "zLossWeight": 0.05,
+    },
 }
 
 
 def loss_of(case: dict, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     smoothing = case.get("labelSmoothing", 0.0)
     weights = torch.tensor(case["classWeights"]) if "classWeights" in case else None
+    if "zLossWeight" in case:
+        plain = {name: value for name, value in case.items() if name != "zLossWeight"}
+        return loss_of(plain, logits, labels) + case["zLossWeight"] * z_loss(case, logits, labels)
     if case["kind"] == MULTI:
         return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weights)
     is_causal = case["kind"] == "causal_lm"
@@ -51,6 +68,18 @@ def loss_of(case: dict, logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
         smoother = LabelSmoother(epsilon=smoothing)
         return smoother({"logits": logits}, labels, shift_labels=is_causal)
     return F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
+
+
+def z_loss(case: dict, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean of log^2 Z over the targets, each as much as its class counts (PaLM, section 5)."""
+    if case["kind"] == "causal_lm":
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    counted = labels >= 0
+    log_z = torch.logsumexp(logits, -1)[counted]
+    if "classWeights" not in case:
+        return log_z.square().mean()
+    weights = torch.tensor(case["classWeights"])[labels[counted]]
+    return (weights * log_z.square()).sum() / weights.sum()
 
 
 def make_losses(models: Path, out: Path, name: str, case: dict) -> None:

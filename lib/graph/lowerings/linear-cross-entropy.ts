@@ -7,7 +7,12 @@ import * as op from "#lib/graph/tf-ops";
 import { leadingRows, paddedRows, rowMultiple, wholeMatrix } from "#lib/graph/padded-rows";
 import { registerLowering, type Tracer } from "#lib/graph/tracing-backend";
 import { xlaFunction, xlaTensor } from "#lib/graph/xla-function";
-import { LinearCrossEntropy, LinearCrossEntropyGrad } from "#lib/ops/index";
+import {
+  LinearCrossEntropy,
+  LinearCrossEntropyGrad,
+  WeightedLinearCrossEntropy,
+  WeightedLinearCrossEntropyGrad,
+} from "#lib/ops/index";
 
 /**
  * Rows whose logits exist at once. With a vocabulary of 50,000 a chunk of 1024 rows takes 100 MB in
@@ -25,11 +30,15 @@ interface LossSettings {
   readonly softcap: number;
   /** Share of a target that is spread over the vocabulary; 0: none. */
   readonly labelSmoothing: number;
+  /** Of the square of log Z, Z the sum of exponentials; 0: none. */
+  readonly zLossWeight: number;
 }
 
 interface Chunk extends LossSettings {
   readonly hidden_CD: GraphTensor;
   readonly targets_C: GraphTensor;
+  /** float32, how much each row counts; absent: 1 each. */
+  readonly weights_C: GraphTensor | undefined;
   /** With the rows that pad it. */
   readonly weight_PD: GraphTensor;
 }
@@ -41,9 +50,11 @@ function chunksOf(
 ): readonly Chunk[] {
   const softcap = attrs["softcap"] as number;
   const labelSmoothing = attrs["labelSmoothing"] as number;
+  const zLossWeight = attrs["zLossWeight"] as number;
   const hidden_MD = toCompute(tracer.autocast, inputs["hidden"] as GraphTensor);
   const weight_VD = toCompute(tracer.autocast, inputs["weight"] as GraphTensor);
   const targets_M = inputs["targets"] as GraphTensor;
+  const weights_M = inputs["weights"];
   const [numRows, width] = hidden_MD.shape as [number, number];
   return Array.from({ length: Math.ceil(numRows / chunkRows) }, (_, index) => {
     const start = index * chunkRows;
@@ -51,10 +62,10 @@ function chunksOf(
     return {
       hidden_CD: op.slice(hidden_MD, [start, 0], [rows, width]),
       targets_C: op.slice(targets_M, [start], [rows]),
+      weights_C: weights_M && op.slice(weights_M, [start], [rows]),
       weight_PD: wholeMatrix(weight_VD),
       vocab: weight_VD.shape[0] as number,
-      softcap,
-      labelSmoothing,
+      ...{ softcap, labelSmoothing, zLossWeight },
     };
   });
 }
@@ -120,29 +131,31 @@ function exponentialParts(
   return [...parts, op.reduce("Sum", counted_CQL, [1], false)];
 }
 
-/**
- * Loss and gradient of a chunk's logits, given the largest logit and the sum of exponentials, and where targets
- * are smoothed the sum of the logits.
- *
- * @param seed multiplies the gradient before it is rounded
- */
+/** What the loss of a chunk is made of, as arguments of its function. */
+interface LossOperands {
+  readonly logits: GraphTensor;
+  readonly targets_C: GraphTensor;
+  /** The largest logit, and the sum of exponentials over that of the largest. */
+  readonly max_C1: GraphTensor;
+  readonly sum_C1: GraphTensor;
+  /** Sums of the logits, where targets are smoothed. */
+  readonly logitSum_C1: GraphTensor | undefined;
+  readonly weights_C: GraphTensor | undefined;
+  /** Multiplies the gradient before it is rounded. */
+  readonly seed: GraphTensor | undefined;
+}
+
+/** Loss and gradient of a chunk's logits. */
 function lossOf(
-  args: readonly GraphTensor[],
-  { vocab, softcap, labelSmoothing }: LossSettings,
+  { logits, targets_C, max_C1, sum_C1, logitSum_C1, weights_C, seed }: LossOperands,
+  { vocab, softcap, labelSmoothing, zLossWeight }: LossSettings,
   withGrad: boolean,
-  seed?: GraphTensor,
 ): GraphTensor[] {
-  const [logits, targets_C, max_C1, sum_C1, logitSum_C1] = args as [
-    GraphTensor,
-    GraphTensor,
-    GraphTensor,
-    GraphTensor,
-    GraphTensor | undefined,
-  ];
   const graph = logits.node.graph;
   const [numRows, numColumns] = logits.shape as [number, number];
   const zero = op.intScalar(graph, 0);
-  const supervised_C = op.cast(op.greaterEqual(targets_C, zero), "float32");
+  const isSupervised_C = op.cast(op.greaterEqual(targets_C, zero), "float32");
+  const counted_C = weights_C === undefined ? isSupervised_C : op.mul(isSupervised_C, weights_C);
   const safeTargets_C = op.maximum(targets_C, zero);
   // The target's logit by its flat index: no one-hot matrix.
   const rowStarts_C = op.constant(
@@ -162,26 +175,41 @@ function lossOf(
           op.mul(targetLogit_C, op.scalar(graph, 1 - labelSmoothing)),
           op.mul(op.reshape(logitSum_C1, [numRows]), op.scalar(graph, labelSmoothing / vocab)),
         );
-  const nll_C = op.mul(op.sub(logSumExp_C, expectedLogit_C), supervised_C);
-  const nll = op.reduce("Sum", nll_C, [0], false);
-  if (!withGrad) return [nll];
+  const nll_C = op.sub(logSumExp_C, expectedLogit_C);
+  const loss_C =
+    zLossWeight === 0
+      ? nll_C
+      : op.add(nll_C, op.mul(op.unary("Square", logSumExp_C), op.scalar(graph, zLossWeight)));
+  const loss = op.reduce("Sum", op.mul(loss_C, counted_C), [0], false);
+  if (!withGrad) return [loss];
   const { capped, tanh } = cappedLogits(logits, softcap);
   const exp_CP = op.unary("Exp", op.sub(masked(capped, vocab), max_C1));
-  const supervised_C1 = op.reshape(supervised_C, [numRows, 1]);
-  const softmax_CP = op.mul(exp_CP, op.div(supervised_C1, sum_C1));
+  const counted_C1 = op.reshape(counted_C, [numRows, 1]);
+  // d (log Z + z log^2 Z) = (1 + 2 z log Z) softmax.
+  const share_C1 =
+    zLossWeight === 0
+      ? counted_C1
+      : op.mul(
+          counted_C1,
+          op.add(
+            op.mul(op.reshape(logSumExp_C, [numRows, 1]), op.scalar(graph, 2 * zLossWeight)),
+            op.scalar(graph, 1),
+          ),
+        );
+  const softmax_CP = op.mul(exp_CP, op.div(share_C1, sum_C1));
   const [kept, none] = [op.scalar(graph, 1 - labelSmoothing), op.scalar(graph, 0)];
   const oneHot_CP = op.oneHot(safeTargets_C, numColumns, kept, none);
   const targets_CP =
     labelSmoothing === 0
       ? oneHot_CP
       : op.add(oneHot_CP, vocabularyRow(logits, labelSmoothing / vocab, vocab, numColumns));
-  const dCapped_CP = op.sub(softmax_CP, op.mul(targets_CP, supervised_C1));
+  const dCapped_CP = op.sub(softmax_CP, op.mul(targets_CP, counted_C1));
   const dLogits_CP =
     tanh === undefined
       ? dCapped_CP
       : op.mul(dCapped_CP, op.sub(op.scalar(graph, 1), op.unary("Square", tanh)));
   const seeded_CP = seed === undefined ? dLogits_CP : op.mul(dLogits_CP, toFloat32(seed));
-  return [nll, op.cast(seeded_CP, logits.dtype)];
+  return [loss, op.cast(seeded_CP, logits.dtype)];
 }
 
 /**
@@ -189,7 +217,7 @@ function lossOf(
  * taped forward and finds them there.
  */
 function lossCall(
-  { hidden_CD, weight_PD, targets_C, ...settings }: Chunk,
+  { hidden_CD, weight_PD, targets_C, weights_C, ...settings }: Chunk,
   withGrad: boolean,
   seed?: GraphTensor,
 ) {
@@ -199,19 +227,24 @@ function lossCall(
     exponentialParts(logits as GraphTensor, settings),
   ) as [GraphTensor, ...GraphTensor[]];
   // Outside of the functions: XLA would make one sum of the two.
-  const sums_C1 = parts_CL.map((parts) => op.reduce("Sum", parts, [1], true));
-  const operands = [product_CP, targets_C, max_C1, ...sums_C1];
-  const seeds = seed === undefined ? [] : [seed];
-  const [nll, dLogits_CP] = xlaFunction(
+  const [sum_C1, logitSum_C1] = parts_CL.map((parts) => op.reduce("Sum", parts, [1], true));
+  const operands: LossOperands = {
+    ...{ logits: product_CP, targets_C, max_C1, sum_C1: sum_C1 as GraphTensor },
+    ...{ logitSum_C1, weights_C, seed },
+  };
+  const given = Object.entries(operands).filter(([, operand]) => operand !== undefined);
+  const [loss, dLogits_CP] = xlaFunction(
     graph,
     LinearCrossEntropy,
-    [...seeds, ...operands],
-    (args) =>
-      lossOf(args.slice(seeds.length), settings, withGrad, seed && (args[0] as GraphTensor)),
+    given.map(([, operand]) => operand as GraphTensor),
+    (args) => {
+      const named = Object.fromEntries(given.map(([name], i) => [name, args[i]]));
+      return lossOf({ ...operands, ...named }, settings, withGrad);
+    },
   );
   return {
     productNode: op.productNode(product_CP),
-    nll: nll as GraphTensor,
+    loss: loss as GraphTensor,
     dLogits_CP: dLogits_CP as GraphTensor,
   };
 }
@@ -222,10 +255,12 @@ function lossCall(
  */
 const seedsLogits = ({ autocast }: Tracer): boolean => autocast.compute === "float16";
 
-registerLowering(LinearCrossEntropy, (tracer, inputs, attrs) => {
-  const isTaped = tf.engine().state.gradientDepth > 0 && !seedsLogits(tracer);
-  return op.addN(chunksOf(tracer, inputs, attrs).map((chunk) => lossCall(chunk, isTaped).nll));
-});
+for (const kernel of [LinearCrossEntropy, WeightedLinearCrossEntropy]) {
+  registerLowering(kernel, (tracer, inputs, attrs) => {
+    const isTaped = tf.engine().state.gradientDepth > 0 && !seedsLogits(tracer);
+    return op.addN(chunksOf(tracer, inputs, attrs).map((chunk) => lossCall(chunk, isTaped).loss));
+  });
+}
 
 /** dy times the sum of the parts, in float32 inside. */
 const scaledSum = (
@@ -238,37 +273,39 @@ const scaledSum = (
     return op.cast(op.mul(sum, toFloat32(factor as GraphTensor)), dtype);
   });
 
-// d logits = dy * supervised * (softmax - targets), times 1 - tanh^2 behind a softcap; targets are one-hot, or
-// (1 - e) one-hot + e/V where they are smoothed;
+// d logits = dy * w * supervised * ((1 + 2 z log Z) softmax - targets), times 1 - tanh^2 behind a softcap; targets
+// are one-hot, or (1 - e) one-hot + e/V where they are smoothed; w is a row's weight, z that of the square of log Z;
 // d hidden = d logits W; d W = d logits^T hidden. dy multiplies the two results, which are smaller
 // than the logits; or the gradient of these, where it would be lost without.
-registerLowering(LinearCrossEntropyGrad, (tracer, inputs, attrs) => {
-  const hidden = inputs["hidden"] as GraphTensor;
-  const dy = inputs["dy"] as GraphTensor;
-  const vocab = (inputs["weight"] as GraphTensor).shape[0] as number;
-  const seed = seedsLogits(tracer) ? dy : undefined;
-  const factor = seed === undefined ? dy : op.scalar(tracer.graph, 1);
-  const dHiddenChunks: GraphTensor[] = [];
-  const dWeightChunks: GraphTensor[] = [];
-  let previous: GraphNode | undefined;
-  for (const chunk of chunksOf(tracer, inputs, attrs)) {
-    const { productNode, dLogits_CP } = lossCall(chunk, true, seed);
-    const dHidden_CD = op.matMul(dLogits_CP, chunk.weight_PD, false, false);
-    dHiddenChunks.push(dHidden_CD);
-    dWeightChunks.push(op.matMul(dLogits_CP, chunk.hidden_CD, true, false));
-    // One chunk's logits at a time: the next chunk starts when this one's gradient is done. The
-    // gradient of the weight is not waited for: nothing computes it where the weight is frozen.
-    if (previous !== undefined && !dependsOn(previous, productNode)) {
-      productNode.controlInputs.add(previous);
+for (const kernel of [LinearCrossEntropyGrad, WeightedLinearCrossEntropyGrad]) {
+  registerLowering(kernel, (tracer, inputs, attrs) => {
+    const hidden = inputs["hidden"] as GraphTensor;
+    const dy = inputs["dy"] as GraphTensor;
+    const vocab = (inputs["weight"] as GraphTensor).shape[0] as number;
+    const seed = seedsLogits(tracer) ? dy : undefined;
+    const factor = seed === undefined ? dy : op.scalar(tracer.graph, 1);
+    const dHiddenChunks: GraphTensor[] = [];
+    const dWeightChunks: GraphTensor[] = [];
+    let previous: GraphNode | undefined;
+    for (const chunk of chunksOf(tracer, inputs, attrs)) {
+      const { productNode, dLogits_CP } = lossCall(chunk, true, seed);
+      const dHidden_CD = op.matMul(dLogits_CP, chunk.weight_PD, false, false);
+      dHiddenChunks.push(dHidden_CD);
+      dWeightChunks.push(op.matMul(dLogits_CP, chunk.hidden_CD, true, false));
+      // One chunk's logits at a time: the next chunk starts when this one's gradient is done. The
+      // gradient of the weight is not waited for: nothing computes it where the weight is frozen.
+      if (previous !== undefined && !dependsOn(previous, productNode)) {
+        productNode.controlInputs.add(previous);
+      }
+      previous = op.productNode(dHidden_CD);
     }
-    previous = op.productNode(dHidden_CD);
-  }
-  return [
-    scaledSum(factor, [op.concat(dHiddenChunks, 0)], hidden.dtype),
-    scaledSum(
-      factor,
-      dWeightChunks.map((chunk) => leadingRows(chunk, vocab)),
-      "float32",
-    ),
-  ];
-});
+    return [
+      scaledSum(factor, [op.concat(dHiddenChunks, 0)], hidden.dtype),
+      scaledSum(
+        factor,
+        dWeightChunks.map((chunk) => leadingRows(chunk, vocab)),
+        "float32",
+      ),
+    ];
+  });
+}

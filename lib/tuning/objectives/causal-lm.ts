@@ -2,6 +2,7 @@
 import * as tf from "@tensorflow/tfjs-core";
 import { nextTokenField } from "#lib/core/batch";
 import { labelSmoothingOf } from "#lib/objectives/label-smoothing";
+import { zLossWeightOf } from "#lib/objectives/z-loss";
 import { capLogits, linearCrossEntropy } from "#lib/ops/index";
 import { causalModel } from "./heads.js";
 import type { TracedObjective } from "./objective.js";
@@ -23,6 +24,7 @@ export const causalLm: TracedObjective = {
       lossSum: linearCrossEntropy(hidden_MD, projection_VD, targets_M, {
         softcap: causal.logitSoftcap,
         labelSmoothing: labelSmoothingOf(job),
+        zLossWeight: zLossWeightOf(job),
       }),
       logits: () =>
         capLogits(

@@ -2,6 +2,7 @@
 import * as tf from "@tensorflow/tfjs-core";
 import { classWeightsOf } from "#lib/objectives/class-weights";
 import { labelSmoothingOf } from "#lib/objectives/label-smoothing";
+import { zLossWeightOf } from "#lib/objectives/z-loss";
 import { singleLabelLoss } from "#lib/ops/index";
 import { isOfProblem, labelLogits } from "./heads.js";
 import type { TracedObjective } from "./objective.js";
@@ -20,6 +21,7 @@ export const singleLabelClassification: TracedObjective = {
       lossSum: singleLabelLoss(logits_BL, targets_B, {
         classWeights: classWeightsOf(job),
         labelSmoothing: labelSmoothingOf(job),
+        zLossWeight: zLossWeightOf(job),
       }),
       logits: () => logits_BL,
       outputs: () => tf.argMax(logits_BL, 1),
