@@ -1,6 +1,7 @@
 /** `lockstep train-local`: the run of run/train-local.ts, told line by line. */
 import { loadConfig, printConfig } from "#lib/config/index";
 import type { LockstepEvent, RunStarted } from "#lib/core/events";
+import { generalLossWords } from "#lib/core/forgetting";
 import { printable } from "#lib/core/terminal-text";
 import { objectiveOf } from "#lib/objectives/index";
 import { isLogged } from "#lib/objectives/metrics";
@@ -70,6 +71,8 @@ function linesOf(event: LockstepEvent, started: RunStarted | undefined): readonl
         .map(({ key, label, digits }) => `, ${label} ${event.metrics[key]?.toFixed(digits)}`);
       return [`validation loss ${event.loss.toFixed(4)}${figures.join("")}`];
     }
+    case "general.evaluated":
+      return [generalLossWords(event)];
     case "sample.generated":
       return [`sample: ${printable(event.prompt)}|${printable(event.text)}`];
     case "step.completed": {

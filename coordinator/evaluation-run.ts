@@ -3,6 +3,7 @@ import { metricsOf } from "#lib/objectives/metrics";
 import type { StepUpdate } from "#lib/optim/index";
 import type { Court } from "./court.js";
 import { isDue } from "./due.js";
+import { GeneralEvaluation } from "./general-evaluation.js";
 import { EvaluationWork, GenerationWork } from "./inference-work.js";
 import type { LeaseTable } from "./leases.js";
 import type {
@@ -34,10 +35,12 @@ export class EvaluationRun {
   readonly #parts: EvaluationRunParts;
   readonly #evaluations: EvaluationResult[] = [];
   readonly #samples: GeneratedSample[] = [];
+  readonly #general: GeneralEvaluation;
   #evaluatedStep: number | undefined;
 
   constructor(parts: EvaluationRunParts) {
     this.#parts = parts;
+    this.#general = new GeneralEvaluation(parts);
   }
 
   /** Those of this process, not of the checkpoint that it goes on from. */
@@ -49,10 +52,13 @@ export class EvaluationRun {
   async beforeTraining(step: number): Promise<void> {
     const { history, options } = this.#parts;
     if (options.evaluation?.atStart === true && step === 0) await this.#evaluate(step);
+    // What was forgotten is counted from here.
+    if (step === 0) await this.#general.measure(step);
     if (step === 0) await this.generate(step);
     // One that was stopped while it evaluated saved without that evaluation.
     if (history.hasEvaluation(step)) this.#evaluatedStep = step;
     else if (this.#isDue(step)) await this.#evaluate(step);
+    if (this.#isDue(step)) await this.#general.measure(step);
   }
 
   /** Evaluates where that is due. @returns whether the result is the best so far */
@@ -61,6 +67,7 @@ export class EvaluationRun {
     const isLast = step === plan.totalSteps;
     if (!this.#isDue(step) && !(isLast && evaluation?.atEnd === true)) return false;
     const isBest = await this.#evaluate(step);
+    await this.#general.measure(step);
     if (!isLast) this.#parts.phases.begin("training");
     return isBest;
   }
@@ -69,6 +76,7 @@ export class EvaluationRun {
   async afterTraining(step: number): Promise<void> {
     const { evaluation } = this.#parts.options;
     if (evaluation?.atEnd === true && this.#evaluatedStep !== step) await this.#evaluate(step);
+    if (step > 0) await this.#general.measure(step);
   }
 
   /** A sample of the step's weights, unless there is one. */

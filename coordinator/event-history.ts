@@ -76,6 +76,7 @@ export class EventHistory {
         }
         break;
       case "evaluation.completed":
+      case "general.evaluated":
       case "sample.generated":
       case "checkpoint.saved":
       case "checkpoint.failed":

@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { ConnectionRefusal, LockstepEvent, RunResumed, WorkerState } from "#lib/core/events";
+import { forgottenOf, type GeneralLoss } from "#lib/core/forgetting";
 import { addProcessMetrics } from "#lib/core/process-metrics";
 import { allMetrics } from "#lib/objectives/metrics";
 import type { EventBus } from "#lib/wire/event-bus";
@@ -118,6 +119,14 @@ export class CoordinatorMetrics {
       .filter(({ isRatio }) => !isRatio)
       .map(({ key, help }) => [key, this.#gauge(`evaluation_${key}`, help)]),
   );
+  readonly #generalLoss = this.#gauge(
+    "general_loss",
+    "Loss of the general validation rows in the latest evaluation of them, nats per token.",
+  );
+  readonly #forgottenLoss = this.#gauge(
+    "forgotten_loss",
+    "What the loss of the general validation rows rose by since before the first step, nats per token.",
+  );
   readonly #workers = this.#gauge("workers", "Workers by state.", ["state"]);
   readonly #waitingPushes = this.#gauge(
     "reducer_waiting_pushes",
@@ -193,10 +202,15 @@ export class CoordinatorMetrics {
       case "run.resumed": {
         const latest = event.evaluations.at(-1);
         if (latest !== undefined) this.#showEvaluation(latest);
+        const general = event.general?.at(-1);
+        if (general !== undefined) this.#showGeneral(general);
         break;
       }
       case "evaluation.completed":
         this.#showEvaluation(event);
+        break;
+      case "general.evaluated":
+        this.#showGeneral(event);
         break;
       case "worker.joined":
         this.#setState(event.workerId, "idle");
@@ -276,6 +290,11 @@ export class CoordinatorMetrics {
       if (figure === undefined) this.#evaluationScore.set({ score: key }, value);
       else figure.set(value);
     }
+  }
+
+  #showGeneral(figure: GeneralLoss): void {
+    this.#generalLoss.set(figure.loss);
+    this.#forgottenLoss.set(forgottenOf(figure) ?? 0);
   }
 
   #setState(workerId: string, state: WorkerState): void {

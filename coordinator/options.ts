@@ -123,6 +123,12 @@ export interface CoordinatorOptions {
       readonly greaterIsBetter: boolean;
     };
   };
+  /** Rows whose loss tells what is forgotten, before training, beside each evaluation and at the end. */
+  readonly general?: {
+    readonly batches: readonly Batch[];
+    /** Rows of the batches that are data, not padding. */
+    readonly numRows: number;
+  };
   readonly generation?: {
     readonly promptText: string;
     /** The prompt is a user's message, rendered by the chat template. @default false */

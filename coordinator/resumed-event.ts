@@ -4,6 +4,7 @@ import type { ObjectiveJob } from "#lib/core/job";
 import { objectiveOf } from "#lib/objectives/index";
 import { metricsOfEntry } from "#lib/objectives/metrics";
 import type { CheckpointState } from "./options.js";
+import { generalKey } from "./run-log.js";
 
 /** Points of a curve that are told of the time before: more than a screen has columns. */
 const maxPoints = 1_024;
@@ -32,6 +33,10 @@ export function resumedEvent(
     const loss = number(entry, "eval_loss");
     return [{ step: entry.step, loss, metrics: metricsOfEntry(objective, entry) }];
   });
+  const general = logHistory.flatMap((entry) =>
+    generalKey in entry ? [{ step: entry.step, loss: number(entry, generalKey) }] : [],
+  );
+  const before = general.find(({ step: at }) => at === 0)?.loss;
   return {
     type: "run.resumed",
     directory,
@@ -40,6 +45,13 @@ export function resumedEvent(
     ...(account === undefined ? {} : { seconds: account.seconds }),
     losses: thinned(losses),
     evaluations: thinned(evaluations),
+    ...(general.length === 0
+      ? {}
+      : {
+          general: thinned(general).map((figure) =>
+            before === undefined || figure.step === 0 ? figure : { ...figure, before },
+          ),
+        }),
     samples: (account?.samples ?? []).map(({ step: at, prompt, text, isChat }) => ({
       ...{ step: at, prompt, text },
       ...(isChat === undefined ? {} : { isChat }),

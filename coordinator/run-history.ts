@@ -1,5 +1,6 @@
 import type { LogEntry } from "#lib/checkpoint/trainer-state";
 import type { StepCompleted } from "#lib/core/events";
+import type { GeneralLoss } from "#lib/core/forgetting";
 import { objectiveOf } from "#lib/objectives/index";
 import { loggedMetrics, metricName } from "#lib/objectives/metrics";
 import type {
@@ -10,7 +11,7 @@ import type {
   GeneratedSample,
 } from "./options.js";
 import { emptyAccount, type RunAccount } from "./run-account.js";
-import { type LogMoment, RunLog } from "./run-log.js";
+import { generalKey, type LogMoment, RunLog } from "./run-log.js";
 
 /** What a run remembers of itself: the log that is saved with it, and its best evaluation. */
 export class RunHistory {
@@ -96,6 +97,20 @@ export class RunHistory {
 
   hasEvaluation(step: number): boolean {
     return this.#log.entries().some((entry) => entry.step === step && "eval_loss" in entry);
+  }
+
+  /** The loss of general rows after so many steps. */
+  generalLoss(step: number): number | undefined {
+    const found = this.#log.entries().find((entry) => entry.step === step && generalKey in entry);
+    if (found === undefined) return undefined;
+    return found[generalKey] ?? Number.NaN;
+  }
+
+  generalEvaluated(figure: GeneralLoss, seconds: number): void {
+    const { general, plan } = this.#options;
+    const size = { numRows: general?.numRows ?? 0, numBatches: general?.batches.length ?? 0 };
+    const epoch = plan.epochAt(figure.step);
+    this.#publish(this.#log.generalEvaluated(figure, seconds, epoch, size, this.#moment()));
   }
 
   /** The closing entry. */

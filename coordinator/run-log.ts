@@ -1,5 +1,6 @@
 import type { LogEntry } from "#lib/checkpoint/trainer-state";
 import type { StepCompleted } from "#lib/core/events";
+import { forgottenOf, type GeneralLoss } from "#lib/core/forgetting";
 import type { EvaluationResult } from "./options.js";
 import { emptyAccount, type RunAccount } from "./run-account.js";
 
@@ -113,6 +114,25 @@ export class RunLog {
     });
   }
 
+  /** An evaluation of general rows, named as transformers names one of several data sets. */
+  generalEvaluated(
+    figure: GeneralLoss,
+    inSeconds: number,
+    epoch: number,
+    size: { readonly numRows: number; readonly numBatches: number },
+    moment: LogMoment,
+  ): LogEntry {
+    return this.#add({
+      epoch,
+      ...generalEntry(figure),
+      eval_general_runtime: seconds(inSeconds),
+      eval_general_samples_per_second: rate(size.numRows, inSeconds),
+      eval_general_steps_per_second: rate(size.numBatches, inSeconds),
+      step: figure.step,
+      ...this.#tokens(moment),
+    });
+  }
+
   /**
    * The closing entry: the mean loss of the run's steps, the time and the rates of this process. A process that
    * made no step closes for those before it, which ended before they could; none where there were none.
@@ -151,6 +171,18 @@ export class RunLog {
     this.#entries.push(entry);
     return entry;
   }
+}
+
+/** The loss of general rows in an entry. */
+export const generalKey = "eval_general_loss";
+
+/** The figures of general rows in an entry of the history. */
+export function generalEntry(figure: GeneralLoss): Record<string, number | null> {
+  const forgotten = forgottenOf(figure);
+  return {
+    ...(forgotten === undefined ? {} : { eval_general_forgotten: finiteOrNull(forgotten) }),
+    [generalKey]: finiteOrNull(figure.loss),
+  };
 }
 
 const finiteOrNull = (value: number): number | null => (Number.isFinite(value) ? value : null);

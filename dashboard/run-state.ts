@@ -140,6 +140,15 @@ export class RunState {
           ].join(", "),
         );
         break;
+      case "general.evaluated": {
+        const { step, loss, before } = event;
+        const forgotten =
+          typeof loss === "number" && typeof before === "number"
+            ? `, ${figure(before)} before: ${loss > before ? "+" : ""}${figure(loss - before)}`
+            : "";
+        say(`general loss at step ${step}: ${figure(loss)}${forgotten}`);
+        break;
+      }
       case "sample.generated":
         this.samples.push({
           ...{ step: event.step, prompt: event.prompt, text: event.text },

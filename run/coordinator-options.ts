@@ -54,6 +54,7 @@ export async function coordinatorOptions(
     loadFrozen: parameters.loadFrozen,
     updates: run.updates,
     ...evaluationOf(run),
+    ...generalOf(run),
     ...generationOf(run),
     checkpointing: {
       everySteps: interval(run, "save"),
@@ -111,6 +112,14 @@ function evaluationOf(run: StartedRun): Pick<CoordinatorOptions, "evaluation"> {
         : {}),
     },
   };
+}
+
+/** General rows that validate. */
+function generalOf({ data }: StartedRun): Pick<CoordinatorOptions, "general"> {
+  const { general } = data;
+  if (general === undefined || general.validation.length === 0) return {};
+  const numRows = general.dataset.validation?.report.numRows ?? 0;
+  return { general: { batches: general.validation, numRows } };
 }
 
 /** What the model continues before and after training. */

@@ -8,7 +8,9 @@ import {
   type ResolvedConfig,
   withChanges,
 } from "#lib/config/index";
+import { generalEntry } from "#coordinator/run-log";
 import { engineEnvironment, loadedThreads } from "#lib/core/engine-environment";
+import type { GeneralLoss } from "#lib/core/forgetting";
 import { slowProducts } from "#lib/core/format";
 import type { CreateTrainingEngine, TrainingEngine } from "#lib/core/job";
 import { memoryTotalBytes } from "#lib/core/machine-memory";
@@ -212,6 +214,18 @@ async function train(
     bus.publish({ type: "evaluation.completed", step, seconds, ...evaluation });
     return evaluation;
   };
+  const general: GeneralLoss[] = [];
+  const evaluateGeneral = (step: number): void => {
+    const batches = run.data.general?.validation ?? [];
+    if (batches.length === 0 || general.at(-1)?.step === step) return;
+    const startedAt = performance.now();
+    const { loss, weight } = evaluateLocal(run, engine, batches);
+    const seconds = (performance.now() - startedAt) / 1000;
+    const before = general[0]?.loss;
+    const figure: GeneralLoss = { step, loss, ...(before === undefined ? {} : { before }) };
+    general.push(figure);
+    bus.publish({ type: "general.evaluated", ...figure, weight, seconds });
+  };
   const everySteps = intervalSteps(config, "eval", totalSteps, stepsPerEpoch);
   const delaySteps = evaluationDelaySteps(config, stepsPerEpoch);
   bus.publish({ type: "phase.changed", phase: "training" });
@@ -219,6 +233,7 @@ async function train(
   const outcome = await trainLocal(run, engine, {
     onStart: async () => {
       if (config.eval_on_start) evaluate(0);
+      evaluateGeneral(0);
       await generateSample(run, engine, 0, bus);
     },
     onStep: ({ seconds, warning, ...figures }) => {
@@ -233,16 +248,17 @@ async function train(
       });
       if (warning !== undefined) bus.publish({ type: "note", text: warning });
       const isDue = everySteps > 0 && step % everySteps === 0 && step >= delaySteps;
-      if (isDue) return evaluate(step);
-      if (config.eval_on_end && step === totalSteps) evaluate(step);
-      return undefined;
+      const evaluation =
+        isDue || (config.eval_on_end && step === totalSteps) ? evaluate(step) : undefined;
+      if (isDue || step === totalSteps) evaluateGeneral(step);
+      return isDue ? evaluation : undefined;
     },
     isStopped,
   });
   if (outcome.steps.length === totalSteps) await generateSample(run, engine, totalSteps, bus);
   return {
     snapshot: outcome.shards,
-    state: stateOf(run, outcome, evaluations),
+    state: stateOf(run, outcome, { evaluations, general }),
     mastersSha256: outcome.mastersSha256,
     seconds: (performance.now() - startedAt) / 1000,
   };
@@ -268,7 +284,13 @@ const finiteOrNull = (value: number): number | null => (Number.isFinite(value) ?
 function stateOf(
   run: PreparedRun,
   { steps, numUpdates }: LocalOutcome,
-  evaluations: readonly EvaluationEntry[],
+  {
+    evaluations,
+    general,
+  }: {
+    readonly evaluations: readonly EvaluationEntry[];
+    readonly general: readonly GeneralLoss[];
+  },
 ): CheckpointState {
   const { plan, job } = run;
   const numRows = steps.reduce((sum, { step }) => sum + plan.rowsIn(step - 1), 0);
@@ -286,12 +308,17 @@ function stateOf(
     ...loggedMetrics(objective, metrics),
     step,
   }));
+  const measured = general.map((figure) => ({
+    epoch: plan.epochAt(figure.step),
+    ...generalEntry(figure),
+    step: figure.step,
+  }));
   return {
     step: steps.length,
     numUpdates,
     epoch: plan.epochAt(steps.length),
     numInputTokens: numRows * job.sequenceLength,
     // An evaluation comes after the step that it is of.
-    logHistory: [...trained, ...evaluated].sort((a, b) => a.step - b.step),
+    logHistory: [...trained, ...evaluated, ...measured].sort((a, b) => a.step - b.step),
   };
 }

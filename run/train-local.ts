@@ -183,13 +183,17 @@ export interface LocalEvaluation {
   readonly weight: number;
 }
 
-/** Loss and metrics over the validation batches. */
-export function evaluateLocal(run: PreparedRun, engine: TrainingEngine): LocalEvaluation {
+/** Loss and metrics over batches, by default those for validation. */
+export function evaluateLocal(
+  run: PreparedRun,
+  engine: TrainingEngine,
+  batches: readonly Batch[] = run.data.validation,
+): LocalEvaluation {
   const objective = objectiveOf(run.job.objective.kind);
   const scorer = objective.scorer?.(run.job.objective);
   let lossSum = 0;
   let weight = 0;
-  for (const batch of run.data.validation) {
+  for (const batch of batches) {
     const part = engine.evaluate(batch);
     lossSum += part.lossSum;
     weight += part.weight;

@@ -12,6 +12,7 @@ import {
   slowProducts,
   withCommas,
 } from "#lib/core/format";
+import { generalLossWords } from "#lib/core/forgetting";
 import { renderFrame } from "./frame.js";
 import { evaluationTitle, jsonLine, logLine, resumedLine } from "./log-lines.js";
 import { emptyView, foldEvent, type RunView } from "./run-view.js";
@@ -180,6 +181,13 @@ function lastingLines(
             .join(", ") +
           palette.dim(
             ` (${evaluationSize(view.started?.objective, event.weight)}, ${formatSeconds(event.seconds)})`,
+          ),
+      ];
+    case "general.evaluated":
+      return [
+        `${palette.good("✓")} ${evaluationTitle(event.step)}: ${generalLossWords(event)}` +
+          palette.dim(
+            ` (${evaluationSize(undefined, event.weight)}, ${formatSeconds(event.seconds)})`,
           ),
       ];
     case "sample.generated": {

@@ -11,6 +11,7 @@ import {
   slowProducts,
   withCommas,
 } from "#lib/core/format";
+import { generalLossWords } from "#lib/core/forgetting";
 import { countsPadding, type RunView, secondsLeft } from "./run-view.js";
 import { printable } from "#lib/core/terminal-text";
 
@@ -79,6 +80,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     }
     case "evaluation.completed":
       return `${evaluationTitle(event.step)}: ${[["loss", formatFigure(event.loss)], ...evaluationFigures(view.started?.objective, event.metrics)].map((pair) => pair.join(" ")).join(", ")} over ${evaluationSize(view.started?.objective, event.weight)} in ${formatSeconds(event.seconds)}`;
+    case "general.evaluated":
+      return `${evaluationTitle(event.step)}: ${generalLossWords(event)} over ${evaluationSize(undefined, event.weight)} in ${formatSeconds(event.seconds)}`;
     case "sample.generated":
       return event.isChat === true
         ? `sample at step ${event.step}: user: ${printable(event.prompt)}|assistant: ${printable(event.text)}`

@@ -8,6 +8,7 @@ import type {
   WorkerState,
   WorkerTelemetry,
 } from "#lib/core/events";
+import type { GeneralLoss } from "#lib/core/forgetting";
 
 export interface WorkerView {
   readonly workerId: string;
@@ -51,6 +52,8 @@ export interface RunView {
   readonly recentStepSeconds: readonly number[];
   readonly numTokens: number;
   readonly evaluations: readonly Evaluation[];
+  /** Of general rows. */
+  readonly general: readonly GeneralLoss[];
   readonly samples: readonly Sample[];
 }
 
@@ -71,6 +74,7 @@ export function emptyView(nowMs: number): RunView {
     recentStepSeconds: [],
     numTokens: 0,
     evaluations: [],
+    general: [],
     samples: [],
   };
 }
@@ -86,6 +90,7 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
         losses: event.losses.map(({ loss }) => loss),
         numTokens: event.numTokens,
         evaluations: event.evaluations,
+        general: event.general ?? [],
         samples: event.samples.map(({ isChat = false, ...sample }) => ({ ...sample, isChat })),
       };
     case "phase.changed":
@@ -138,6 +143,8 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "evaluation.completed": {
       return { ...view, evaluations: [...view.evaluations, event] };
     }
+    case "general.evaluated":
+      return { ...view, general: [...view.general, event] };
     case "sample.generated": {
       const { step, prompt, text, isChat = false } = event;
       return { ...view, samples: [...view.samples, { step, prompt, text, isChat }] };

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { classifierConfigFileName } from "#lib/checkpoint/peft/adapter-files";
 import type { LockstepEvent } from "#lib/core/events";
+import { forgottenOf, forgottenWords, type GeneralLoss } from "#lib/core/forgetting";
 import { counted, evaluationFigures, formatFigure, formatSeconds } from "#lib/core/format";
 import { countsPadding, type Evaluation, type RunView, type Sample } from "./run-view.js";
 import { displayWidth, fit, type Palette, pad, printable, wrap } from "#lib/core/terminal-text";
@@ -71,6 +72,8 @@ export function renderSummary(
   } else if (after !== undefined) {
     facts.push(["validation", `loss ${formatFigure(after.loss)} at step ${after.step}`]);
   }
+  const general = view.general.at(-1);
+  if (general !== undefined) facts.push(generalFact(general, palette));
   facts.push(
     ["trained", trainedText(view, completed)],
     ["result", completed.directory],
@@ -137,6 +140,18 @@ function evaluationFacts(
       `${figures(before)[index]?.[1]} → ${figure}`,
     ]),
   ];
+}
+
+/** What general rows lost, which is what was forgotten. */
+function generalFact(figure: GeneralLoss, palette: Palette): [string, string] {
+  const { step, loss, before } = figure;
+  const forgotten = forgottenOf(figure);
+  if (before === undefined || forgotten === undefined) {
+    return ["general loss", `${formatFigure(loss)} at step ${step}`];
+  }
+  const words = forgottenWords(forgotten);
+  const coloured = forgotten <= 0 ? palette.good(words) : palette.bad(words);
+  return ["general loss", `${formatFigure(before)} → ${formatFigure(loss)}  (${coloured})`];
 }
 
 /**

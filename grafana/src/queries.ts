@@ -151,6 +151,23 @@ export const rows: readonly RowSpec[] = [
         min: 0,
         queries: one(metric("training_skipped_steps_total"), "skipped"),
       },
+      {
+        title: "General loss",
+        description:
+          "Of general rows that are not learnt, nats per token; 0 without general_dataset.",
+        unit: "short",
+        kind: "lines",
+        width: 12,
+        queries: one(metric("general_loss"), "general"),
+      },
+      {
+        title: "Forgotten",
+        description: "What the general loss rose by since before the first step, nats per token.",
+        unit: "short",
+        kind: "lines",
+        width: 12,
+        queries: one(metric("forgotten_loss"), "forgotten"),
+      },
     ],
   },
   {

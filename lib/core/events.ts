@@ -1,4 +1,5 @@
 import type { DropoutRates } from "./dropout.js";
+import type { GeneralLoss } from "./forgetting.js";
 
 /** What happens in a run, as facts: the progress display, metrics, dashboard and logs all read these. */
 export type LockstepEvent =
@@ -90,6 +91,13 @@ export type LockstepEvent =
       readonly seconds: number;
       readonly metrics: Metrics;
     }
+  | ({
+      /** The loss of general rows, which tells what a run forgets. */
+      readonly type: "general.evaluated";
+      /** Tokens that the loss is a mean over. */
+      readonly weight: number;
+      readonly seconds: number;
+    } & GeneralLoss)
   | {
       /** The run's history has a new entry, as transformers' `log_history` has. */
       readonly type: "history.logged";
@@ -236,6 +244,8 @@ export interface RunResumed {
     readonly loss: number;
     readonly metrics: Metrics;
   }[];
+  /** Of general rows; absent: there are none. */
+  readonly general?: readonly GeneralLoss[];
   readonly samples: readonly {
     readonly step: number;
     readonly prompt: string;

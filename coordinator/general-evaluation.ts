@@ -1,0 +1,54 @@
+import type { GeneralLoss } from "#lib/core/forgetting";
+import type { StepUpdate } from "#lib/optim/index";
+import type { Court } from "./court.js";
+import { EvaluationWork } from "./inference-work.js";
+import type { LeaseTable } from "./leases.js";
+import type { CoordinatorOptions } from "./options.js";
+import type { RunHistory } from "./run-history.js";
+import type { RunPhases } from "./run-phases.js";
+import type { Work } from "./task-queue.js";
+
+interface GeneralEvaluationParts {
+  readonly options: CoordinatorOptions;
+  readonly court: Court;
+  readonly history: RunHistory;
+  readonly phases: RunPhases;
+  readonly updates: StepUpdate;
+  readonly newLeases: (numItems: number) => LeaseTable;
+  readonly carryOut: <T>(work: Work, completed: Promise<T>) => Promise<T>;
+}
+
+/** The loss of general rows: before the first step, beside each evaluation and at the end. */
+export class GeneralEvaluation {
+  readonly #parts: GeneralEvaluationParts;
+
+  constructor(parts: GeneralEvaluationParts) {
+    this.#parts = parts;
+  }
+
+  /** Evaluates the weights that a step left, unless that is in the history; nothing where there are no general rows. */
+  async measure(step: number): Promise<void> {
+    const { options, court, history, phases, updates } = this.#parts;
+    const { general, bus, job } = options;
+    if (general === undefined || history.generalLoss(step) !== undefined) return;
+    phases.begin("evaluating");
+    const startedAt = performance.now();
+    const work = new EvaluationWork({
+      step,
+      jury: court.juryOf("evaluation", step),
+      batches: general.batches,
+      version: updates.numUpdates,
+      objective: job.objective,
+      leases: this.#parts.newLeases(general.batches.length),
+    });
+    const { lossSum, weight } = await this.#parts.carryOut(work, work.completed);
+    const before = step === 0 ? undefined : history.generalLoss(0);
+    const figure: GeneralLoss = {
+      ...{ step, loss: lossSum / weight },
+      ...(before === undefined ? {} : { before }),
+    };
+    const seconds = (performance.now() - startedAt) / 1000;
+    bus.publish({ type: "general.evaluated", ...figure, weight, seconds });
+    history.generalEvaluated(figure, seconds);
+  }
+}
