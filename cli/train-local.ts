@@ -65,9 +65,10 @@ function linesOf(event: LockstepEvent, started: RunStarted | undefined): readonl
           : [event.detail];
     case "evaluation.completed": {
       // What follows from the loss is not said beside it.
-      const metrics = started === undefined ? [] : objectiveOf(started.objective.kind).metrics;
+      const { kind, metrics = [] } = started?.objective ?? {};
+      const follows = kind === undefined ? [] : objectiveOf(kind).metrics;
       const figures = metrics
-        .filter(isLogged)
+        .filter(({ key }) => !follows.some((one) => one.key === key && !isLogged(one)))
         .map(({ key, label, digits }) => `, ${label} ${event.metrics[key]?.toFixed(digits)}`);
       return [`validation loss ${event.loss.toFixed(4)}${figures.join("")}`];
     }

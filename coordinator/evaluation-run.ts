@@ -1,5 +1,4 @@
-import { objectiveOf } from "#lib/objectives/index";
-import { metricsOf } from "#lib/objectives/metrics";
+import { evaluationFigures } from "#lib/objectives/task-metrics";
 import type { StepUpdate } from "#lib/optim/index";
 import type { Court } from "./court.js";
 import { isDue } from "./due.js";
@@ -119,17 +118,17 @@ export class EvaluationRun {
       jury: court.juryOf("evaluation", step),
       batches: evaluation.batches,
       version: updates.numUpdates,
-      objective: job.objective,
+      job,
       leases: this.#parts.newLeases(evaluation.batches.length),
     });
-    const { lossSum, weight, scores } = await this.#parts.carryOut(work, work.completed);
-    const loss = lossSum / weight;
+    const evaluated = await this.#parts.carryOut(work, work.completed);
+    const { loss, weight, metrics } = evaluationFigures(job, updates.terms, evaluated);
     const result: EvaluationResult = {
       step,
       loss,
       weight,
       seconds: (performance.now() - startedAt) / 1000,
-      metrics: metricsOf(objectiveOf(job.objective.kind), loss, scores),
+      metrics,
     };
     this.#evaluatedStep = step;
     this.#evaluations.push(result);

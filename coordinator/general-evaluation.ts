@@ -3,6 +3,7 @@ import type { StepUpdate } from "#lib/optim/index";
 import type { Court } from "./court.js";
 import { EvaluationWork } from "./inference-work.js";
 import type { LeaseTable } from "./leases.js";
+import { addLossSums } from "./loss-sums.js";
 import type { CoordinatorOptions } from "./options.js";
 import type { RunHistory } from "./run-history.js";
 import type { RunPhases } from "./run-phases.js";
@@ -38,10 +39,11 @@ export class GeneralEvaluation {
       jury: court.juryOf("evaluation", step),
       batches: general.batches,
       version: updates.numUpdates,
-      objective: job.objective,
+      job,
       leases: this.#parts.newLeases(general.batches.length),
     });
-    const { lossSum, weight } = await this.#parts.carryOut(work, work.completed);
+    const evaluated = await this.#parts.carryOut(work, work.completed);
+    const { lossSum, weight } = addLossSums(evaluated.filter((one) => one !== undefined));
     const before = step === 0 ? undefined : history.generalLoss(0);
     const figure: GeneralLoss = {
       ...{ step, loss: lossSum / weight },

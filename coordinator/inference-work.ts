@@ -1,8 +1,9 @@
 import { type Batch, checkBatch } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Metrics } from "#lib/core/events";
-import type { EvaluatedBatch, LossSum, ObjectiveJob } from "#lib/core/job";
+import { type EvaluatedBatch, jobOfTask, type TaskedJob } from "#lib/core/job";
 import { objectiveOf } from "#lib/objectives/index";
+import type { EvaluatedTask } from "#lib/objectives/task-metrics";
 import type { Task, TaskResult } from "#lib/wire/control-messages";
 import { ComparedWork, type Jury } from "./compared-work.js";
 import type { Lease, LeaseTable } from "./leases.js";
@@ -10,24 +11,22 @@ import { addLossSums } from "./loss-sums.js";
 import type { Work } from "./task-queue.js";
 import { lossesOf } from "./training-step.js";
 
-interface EvaluationSums extends LossSum {
-  /** What the objective makes of the rows' outputs. */
-  readonly scores: Metrics;
-}
-
 /** Validation batches, one a lease, over whatever workers there are. */
 export class EvaluationWork implements Work {
   readonly leases: LeaseTable;
-  /** Sums added in batch order: the same bits for any number of workers. @throws E_GROUP_DIVERGED */
-  readonly completed: Promise<EvaluationSums>;
+  /**
+   * By task: sums added in batch order, the same bits for any number of workers. Undefined of one without a batch.
+   * @throws E_GROUP_DIVERGED
+   */
+  readonly completed: Promise<readonly (EvaluatedTask | undefined)[]>;
   readonly #compared: ComparedWork;
   readonly #jury: Jury;
   /** Of each result, by lease. */
   readonly #evaluated = new Map<number, EvaluatedBatch>();
   readonly #batches: readonly Batch[];
   readonly #version: number;
-  readonly #objective: ObjectiveJob;
-  #resolve: (sums: EvaluationSums) => void = () => {};
+  readonly #job: TaskedJob;
+  #resolve: (sums: readonly (EvaluatedTask | undefined)[]) => void = () => {};
   #reject: (error: unknown) => void = () => {};
 
   constructor(options: {
@@ -36,12 +35,12 @@ export class EvaluationWork implements Work {
     readonly jury: Jury;
     readonly batches: readonly Batch[];
     readonly version: number;
-    readonly objective: ObjectiveJob;
+    readonly job: TaskedJob;
     readonly leases: LeaseTable;
   }) {
     this.leases = options.leases;
     this.#jury = options.jury;
-    this.#objective = options.objective;
+    this.#job = options.job;
     this.#batches = options.batches;
     this.#version = options.version;
     this.#compared = new ComparedWork({
@@ -72,7 +71,8 @@ export class EvaluationWork implements Work {
   accept(lease: Lease, result: TaskResult): void {
     const [batch, evaluated] = [this.#batches[lease.item], lossesOf(result)[0]];
     if (batch === undefined || evaluated === undefined) throw invalidResult("holds no loss sum");
-    const weight = objectiveOf(this.#objective.kind).weightOf(batch.fields, this.#objective);
+    const { objective } = jobOfTask(this.#job, batch.task);
+    const weight = objectiveOf(objective.kind).weightOf(batch.fields, objective);
     if (evaluated.weight !== weight) {
       throw invalidResult(
         `holds a loss of weight ${evaluated.weight}, and the rows weigh ${weight}`,
@@ -95,7 +95,15 @@ export class EvaluationWork implements Work {
       )
       .filter((one) => one !== undefined);
     if (results.length < this.#batches.length) return;
-    this.#resolve({ ...addLossSums(results), scores: this.#scores(this.#batches, results) });
+    this.#resolve((this.#job.tasks ?? [undefined]).map((_, task) => this.#sumsOf(task, results)));
+  }
+
+  #sumsOf(task: number, results: readonly EvaluatedBatch[]): EvaluatedTask | undefined {
+    const isOfTask = (item: number): boolean => (this.#batches[item]?.task ?? 0) === task;
+    const own = results.filter((_, item) => isOfTask(item));
+    if (own.length === 0) return undefined;
+    const batches = this.#batches.filter((_, item) => isOfTask(item));
+    return { ...addLossSums(own), scores: this.#scores(batches, own) };
   }
 
   /** Whoever is missing now is not waited for. */
@@ -111,11 +119,12 @@ export class EvaluationWork implements Work {
     }
   }
 
-  /** @throws E_MESSAGE_INVALID for outputs that no model of the job has */
+  /** @param batches of one task. @throws E_MESSAGE_INVALID for outputs that no model of the job has */
   #scores(batches: readonly Batch[], results: readonly EvaluatedBatch[]): Metrics {
-    const objective = objectiveOf(this.#objective.kind);
-    const scorer = objective.scorer?.(this.#objective);
-    const declared = objective.outputs?.(this.#objective);
+    const { objective: learnt } = jobOfTask(this.#job, batches[0]?.task);
+    const objective = objectiveOf(learnt.kind);
+    const scorer = objective.scorer?.(learnt);
+    const declared = objective.outputs?.(learnt);
     if (scorer === undefined || declared === undefined) return {};
     for (const [index, batch] of batches.entries()) {
       const { outputs } = results[index] ?? {};

@@ -4,7 +4,12 @@ import type { Metrics } from "#lib/core/events";
 import type { WorkerJob } from "#lib/core/job";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import type { ShardPiece, TensorStates } from "#lib/core/shard-arrays";
-import type { LossScalerState, MetricScheduleState, UpdateSettings } from "#lib/optim/index";
+import type {
+  LossScalerState,
+  LossTermsState,
+  MetricScheduleState,
+  UpdateSettings,
+} from "#lib/optim/index";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { WireSecurity } from "#lib/wire/security";
 import type { FrontDoor } from "./front-door.js";
@@ -16,9 +21,13 @@ export interface StepSource {
   readonly totalSteps: number;
   /** @param step 0-based */
   microBatches(step: number, group: number): readonly Batch[];
-  /** What a step's loss is divided by. */
+  /** What a step's loss is divided by; of several terms, what all of them are together. */
   lossWeight(step: number): number;
+  /** What each term of the loss is divided by, 0 where the step has no row of it; absent: there is one. */
+  lossWeights?(step: number): readonly number[];
   rowsIn(step: number): number;
+  /** Tokens of a step's rows with their padding; absent: all rows are as long as the job says. */
+  tokensIn?(step: number): number;
   /** Tokens of a step's rows without their padding; absent: rows have none. */
   realTokens?(step: number): number;
   epochAt(completedSteps: number): number;
@@ -42,6 +51,8 @@ export interface CheckpointState {
   readonly lossScaler?: LossScalerState;
   /** What the schedule remembers, where the rate follows a metric of evaluations. */
   readonly schedule?: MetricScheduleState;
+  /** Where weights of tasks are learnt. */
+  readonly lossTerms?: LossTermsState;
   /** Absent in checkpoints of versions that kept none. */
   readonly account?: RunAccount;
 }

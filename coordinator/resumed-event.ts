@@ -1,8 +1,7 @@
 import type { LogEntry } from "#lib/checkpoint/trainer-state";
 import type { RunResumed } from "#lib/core/events";
-import type { ObjectiveJob } from "#lib/core/job";
-import { objectiveOf } from "#lib/objectives/index";
 import { metricsOfEntry } from "#lib/objectives/metrics";
+import { jobMetrics } from "#lib/objectives/task-metrics";
 import type { CheckpointState } from "./options.js";
 import { generalKey } from "./run-log.js";
 
@@ -13,9 +12,9 @@ const maxPoints = 1_024;
 export function resumedEvent(
   directory: string,
   state: CheckpointState,
-  { kind }: ObjectiveJob,
+  job: Parameters<typeof jobMetrics>[0],
 ): RunResumed {
-  const objective = objectiveOf(kind);
+  const metered = jobMetrics(job);
   const { step, numInputTokens, account, logHistory } = state;
   const losses = logHistory.flatMap((entry) =>
     "loss" in entry
@@ -31,7 +30,7 @@ export function resumedEvent(
   const evaluations = logHistory.flatMap((entry) => {
     if (!("eval_loss" in entry)) return [];
     const loss = number(entry, "eval_loss");
-    return [{ step: entry.step, loss, metrics: metricsOfEntry(objective, entry) }];
+    return [{ step: entry.step, loss, metrics: metricsOfEntry(metered, entry) }];
   });
   const general = logHistory.flatMap((entry) =>
     generalKey in entry ? [{ step: entry.step, loss: number(entry, generalKey) }] : [],

@@ -1,8 +1,8 @@
 import type { LogEntry } from "#lib/checkpoint/trainer-state";
 import type { StepCompleted } from "#lib/core/events";
 import type { GeneralLoss } from "#lib/core/forgetting";
-import { objectiveOf } from "#lib/objectives/index";
 import { loggedMetrics, metricName } from "#lib/objectives/metrics";
+import { jobMetrics } from "#lib/objectives/task-metrics";
 import type {
   BestEvaluation,
   CheckpointState,
@@ -70,8 +70,7 @@ export class RunHistory {
     const numRows = batches.reduce((sum, batch) => sum + batch.numRows, 0);
     const size = { numRows: evaluation.numRows ?? numRows, numBatches: batches.length };
     const epoch = plan.epochAt(result.step);
-    const objective = objectiveOf(this.#options.job.objective.kind);
-    const scores = loggedMetrics(objective, result.metrics);
+    const scores = loggedMetrics(jobMetrics(this.#options.job), result.metrics);
     this.#publish(this.#log.evaluated(result, scores, epoch, size, this.#moment()));
     if (rule === undefined) return false;
     const value = rule.metric === "loss" ? result.loss : result.metrics[rule.metric];

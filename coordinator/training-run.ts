@@ -1,5 +1,6 @@
 import type { TensorStates } from "#lib/core/shard-arrays";
 import type { StepCompleted } from "#lib/core/events";
+import type { LossSum } from "#lib/core/job";
 import { StepUpdate } from "#lib/optim/index";
 import type { Court } from "./court.js";
 import { EvaluationRun } from "./evaluation-run.js";
@@ -181,15 +182,15 @@ export class TrainingRun {
     const step = this.#step;
     const startedAt = performance.now();
     this.#history.stepStarted();
-    const expectedWeight = plan.lossWeight(step);
+    const { terms, lossScale, numUpdates } = this.#updates;
+    const lossWeights = plan.lossWeights?.(step) ?? [plan.lossWeight(step)];
     await this.#orFailure(this.#shards.openStep(step));
     const work = new TrainingStep({
       step,
-      version: this.#updates.numUpdates,
-      weight: expectedWeight,
-      lossScale: this.#updates.lossScale,
+      version: numUpdates,
+      gradScales: terms.gradScales(lossWeights, lossScale),
       numGroups: gradientGroups,
-      objective: job.objective,
+      job,
       microBatches: (group) => plan.microBatches(step, group),
       bytesAfterReportMs: this.#options.bytesAfterReportMs ?? defaultBytesAfterReportMs,
       newLeases: () => this.#leaseTable(gradientGroups),
@@ -202,10 +203,10 @@ export class TrainingRun {
     await this.#untilComplete(work);
     let arrivedAt = performance.now();
     this.#isUpdating = true;
-    const { lossSum, weight } = work.lossSum();
+    const sums = (): readonly LossSum[] => terms.sums(work.sums());
     const { warning, ...update } = await this.#orFailure(
       this.#updates.run(this.#shards, {
-        ...{ step, loss: lossSum / weight },
+        ...{ step, loss: terms.loss(sums()), sums },
         confirmNonFinite: async () => {
           if (!(await work.confirm())) return false;
           this.#isUpdating = false;
@@ -222,17 +223,18 @@ export class TrainingRun {
     );
     this.#step = step + 1;
     this.#isUpdating = false;
-    const agreed = work.lossSum();
-    const loss = agreed.lossSum / agreed.weight;
     const numRows = plan.rowsIn(step);
-    const numInputTokens = numRows * job.sequenceLength;
+    const numInputTokens = plan.tokensIn?.(step) ?? numRows * job.sequenceLength;
+    const agreed = sums();
+    const tasks = terms.figures(agreed);
     const endedAt = performance.now();
     const event: StepCompleted = {
       type: "step.completed",
       step: this.#step,
       totalSteps: plan.totalSteps,
       epoch: plan.epochAt(this.#step),
-      loss,
+      loss: terms.loss(agreed),
+      ...(tasks === undefined ? {} : { tasks }),
       ...update,
       numRows,
       numTokens: numInputTokens,
@@ -284,12 +286,13 @@ export class TrainingRun {
   }
 
   #state(): CheckpointState {
-    const { numUpdates, lossScaler, schedule } = this.#updates;
+    const { numUpdates, lossScaler, schedule, terms } = this.#updates;
     return {
       step: this.#step,
       numUpdates,
       ...(lossScaler === undefined ? {} : { lossScaler }),
       ...(schedule === undefined ? {} : { schedule }),
+      ...(terms.state === undefined ? {} : { lossTerms: terms.state }),
       epoch: this.#options.plan.epochAt(this.#step),
       ...this.#history.state(),
     };

@@ -1,6 +1,6 @@
 import type { Batch } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
-import type { EvaluatedBatch, LossSum, ObjectiveJob } from "#lib/core/job";
+import { type EvaluatedBatch, jobOfTask, type LossSum, type TaskedJob } from "#lib/core/job";
 import { objectiveOf } from "#lib/objectives/index";
 import type { Task, TaskResult } from "#lib/wire/control-messages";
 import type { EventBus } from "#lib/wire/event-bus";
@@ -11,16 +11,20 @@ import type { ArrivedGroup } from "./reducer/shard-state.js";
 import type { ShardGroup } from "./shards.js";
 import type { Work } from "./task-queue.js";
 
+/** The losses of a batch, and its task. */
+interface TaskSum extends LossSum {
+  readonly task: number | undefined;
+}
+
 interface TrainingStepOptions {
   readonly step: number;
   /** Parameter version that the gradients are of. */
   readonly version: number;
-  /** What the whole step's loss is divided by. */
-  readonly weight: number;
-  /** What it is multiplied by for backward. */
-  readonly lossScale: number;
+  /** What the loss sum of a batch of each task is multiplied by for backward. */
+  readonly gradScales: readonly number[];
   readonly numGroups: number;
-  readonly objective: ObjectiveJob;
+  /** What is learnt of a batch. */
+  readonly job: TaskedJob;
   readonly microBatches: (group: number) => readonly Batch[];
   readonly newLeases: () => LeaseTable;
   /** Within which the bytes of a group must have come that a worker reported. */
@@ -42,6 +46,8 @@ export class TrainingStep implements Work {
   readonly #options: TrainingStepOptions;
   readonly #results: ComparedWork;
   readonly #granted = new Map<number, Lease>();
+  /** Of each report, by lease: the sums of its batches, each with its task. */
+  readonly #reported = new Map<number, readonly TaskSum[]>();
   readonly #published = new Set<number>();
   #leases: LeaseTable;
   #isRestarting = false;
@@ -78,22 +84,24 @@ export class TrainingStep implements Work {
   }
 
   taskFor(lease: Lease): Task {
-    const { step, version, weight, lossScale, microBatches } = this.#options;
+    const { step, version, gradScales, microBatches } = this.#options;
+    const batches = microBatches(lease.item);
     return {
       kind: "train",
       lease: lease.id,
       step,
       group: lease.item,
       version,
-      gradScale: lossScale / weight,
-      batches: microBatches(lease.item),
+      gradScales: batches.map(({ task = 0 }) => gradScales[task] as number),
+      batches,
     };
   }
 
   /** @throws E_TOKEN_COUNT for sums of other rows than the group's, E_MESSAGE_INVALID */
   accept(lease: Lease, result: TaskResult): void {
     const losses = lossesOf(result);
-    this.#checkWeights(lease, losses);
+    const sums = this.#checkWeights(lease, losses);
+    this.#reported.set(lease.id, sums);
     const key = losses.map(({ lossSum, weight }) => `${lossSum}/${weight}`).join(" ");
     const { item: group, workerId } = lease;
     this.#results.of(group).reported(lease.id, workerId, addLossSums(losses), key);
@@ -127,8 +135,13 @@ export class TrainingStep implements Work {
     return true;
   }
 
-  lossSum(): LossSum {
-    return addLossSums(this.#results.sums());
+  /** What the groups came to, in order: the sums of each one's batches. @throws RangeError while one is open */
+  sums(): readonly (readonly TaskSum[])[] {
+    return this.#results.verdicts().map((verdict, group) => {
+      const sums = verdict.kind === "agreed" ? this.#reported.get(verdict.lease) : undefined;
+      if (sums === undefined) throw new RangeError(`Group ${group} is open`);
+      return sums;
+    });
   }
 
   async onGranted(lease: Lease): Promise<void> {
@@ -249,14 +262,21 @@ export class TrainingStep implements Work {
     onReopened();
   }
 
-  #checkWeights({ workerId, item: group }: Lease, losses: readonly EvaluatedBatch[]): void {
-    const { microBatches, objective, step } = this.#options;
-    const { weightOf } = objectiveOf(objective.kind);
-    const expected = microBatches(group).map(({ fields }) => weightOf(fields, objective));
+  /** @returns the sums with the tasks of their batches */
+  #checkWeights(
+    { workerId, item: group }: Lease,
+    losses: readonly EvaluatedBatch[],
+  ): readonly TaskSum[] {
+    const { microBatches, job, step } = this.#options;
+    const batches = microBatches(group);
+    const expected = batches.map(({ fields, task }) => {
+      const { objective } = jobOfTask(job, task);
+      return objectiveOf(objective.kind).weightOf(fields, objective);
+    });
     const isSame =
       losses.length === expected.length &&
       losses.every(({ weight }, index) => weight === expected[index]);
-    if (isSame) return;
+    if (isSame) return losses.map((sum, index) => ({ ...sum, task: batches[index]?.task }));
     const sum = (weights: readonly number[]): number => weights.reduce((all, one) => all + one, 0);
     throw new LockstepError("E_TOKEN_COUNT", {
       ...{ worker: workerId, step: step + 1, group, expected: sum(expected) },

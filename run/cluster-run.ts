@@ -326,8 +326,7 @@ class Cluster {
     const from = resume === undefined ? undefined : dirname(resume.directory);
     this.#trainerLog = await writeTrainerLog(run.config.output_dir, bus, history, from);
     bus.publish(run.started);
-    if (resume !== undefined)
-      bus.publish(resumedEvent(resume.directory, resume.state, run.job.objective));
+    if (resume !== undefined) bus.publish(resumedEvent(resume.directory, resume.state, run.job));
     const coordinator = new Coordinator({
       ...(await coordinatorOptions(run, resume, bus, () => this.coordinator?.deviceKind)),
       ...(this.#output === undefined ? {} : { epoch: this.#output.epoch }),

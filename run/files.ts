@@ -25,7 +25,7 @@ import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { MasterPiece } from "#lib/core/masters-hash";
 import type { TensorSlot } from "#lib/core/parameter-layout";
-import { emaSlot, readScheduleState } from "#lib/optim/index";
+import { emaSlot, readLossTerms, readScheduleState } from "#lib/optim/index";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
 import { finiteWeights } from "./finite-weights.js";
@@ -159,6 +159,7 @@ export async function readState(file: string): Promise<CheckpointState> {
       : {}),
     ...withLossScaler(parsed.lossScaler, file),
     ...withSchedule(parsed.schedule, file),
+    ...withLossTerms(parsed["lossTerms"], file),
     ...withAccount(parsed.account),
   };
 }
@@ -172,6 +173,14 @@ function withLossScaler(value: unknown, file: string): Pick<CheckpointState, "lo
     return { lossScaler: { scale, growthTracker } };
   }
   throw new LockstepError("E_JSON_FILE", { file, problem: "its loss scale is not that of a run" });
+}
+
+/** @throws E_JSON_FILE where they are no learnt weights of tasks */
+function withLossTerms(value: unknown, file: string): Pick<CheckpointState, "lossTerms"> {
+  if (value === undefined) return {};
+  const lossTerms = readLossTerms(value);
+  if (lossTerms !== undefined) return { lossTerms };
+  throw new LockstepError("E_JSON_FILE", { file, problem: "its lossTerms are not those of a run" });
 }
 
 /** @throws E_JSON_FILE where it is not what a schedule remembers */

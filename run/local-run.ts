@@ -15,8 +15,9 @@ import { slowProducts } from "#lib/core/format";
 import type { CreateTrainingEngine, TrainingEngine } from "#lib/core/job";
 import { memoryTotalBytes } from "#lib/core/machine-memory";
 import { wireSizeBytes } from "#lib/core/parameter-layout";
-import { objectiveOf } from "#lib/objectives/index";
 import { loggedMetrics } from "#lib/objectives/metrics";
+import { jobMetrics } from "#lib/objectives/task-metrics";
+import type { LossTerms } from "#lib/optim/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { slowdownOf } from "#worker/precision-advice";
 import { type DeviceTelemetry, openDeviceTelemetry } from "#worker/telemetry";
@@ -205,10 +206,10 @@ async function train(
   const { config, plan } = run;
   const { totalSteps, stepsPerEpoch } = plan;
   const evaluations: EvaluationEntry[] = [];
-  const evaluate = (step: number): LocalEvaluation | undefined => {
+  const evaluate = (step: number, terms: LossTerms): LocalEvaluation | undefined => {
     if (run.data.validation.length === 0) return undefined;
     const startedAt = performance.now();
-    const evaluation = evaluateLocal(run, engine);
+    const evaluation = evaluateLocal(run, engine, terms);
     const seconds = (performance.now() - startedAt) / 1000;
     evaluations.push({ step, ...evaluation });
     bus.publish({ type: "evaluation.completed", step, seconds, ...evaluation });
@@ -219,7 +220,7 @@ async function train(
     const batches = run.data.general?.validation ?? [];
     if (batches.length === 0 || general.at(-1)?.step === step) return;
     const startedAt = performance.now();
-    const { loss, weight } = evaluateLocal(run, engine, batches);
+    const { loss, weight } = evaluateLocal(run, engine, undefined, batches);
     const seconds = (performance.now() - startedAt) / 1000;
     const before = general[0]?.loss;
     const figure: GeneralLoss = { step, loss, ...(before === undefined ? {} : { before }) };
@@ -231,15 +232,15 @@ async function train(
   bus.publish({ type: "phase.changed", phase: "training" });
   const startedAt = performance.now();
   const outcome = await trainLocal(run, engine, {
-    onStart: async () => {
-      if (config.eval_on_start) evaluate(0);
+    onStart: async (terms) => {
+      if (config.eval_on_start) evaluate(0, terms);
       evaluateGeneral(0);
       await generateSample(run, engine, 0, bus);
     },
-    onStep: ({ seconds, warning, ...figures }) => {
+    onStep: ({ seconds, warning, ...figures }, terms) => {
       const { step } = figures;
       const numRows = plan.rowsIn(step - 1);
-      const numTokens = numRows * run.job.sequenceLength;
+      const numTokens = plan.tokensIn?.(step - 1) ?? numRows * run.job.sequenceLength;
       bus.publish({
         ...{ type: "step.completed", totalSteps, epoch: plan.epochAt(step), ...figures },
         ...{ numRows, numTokens, stepSeconds: seconds, tokensPerSecond: numTokens / seconds },
@@ -249,7 +250,7 @@ async function train(
       if (warning !== undefined) bus.publish({ type: "note", text: warning });
       const isDue = everySteps > 0 && step % everySteps === 0 && step >= delaySteps;
       const evaluation =
-        isDue || (config.eval_on_end && step === totalSteps) ? evaluate(step) : undefined;
+        isDue || (config.eval_on_end && step === totalSteps) ? evaluate(step, terms) : undefined;
       if (isDue || step === totalSteps) evaluateGeneral(step);
       return isDue ? evaluation : undefined;
     },
@@ -293,7 +294,8 @@ function stateOf(
   },
 ): CheckpointState {
   const { plan, job } = run;
-  const numRows = steps.reduce((sum, { step }) => sum + plan.rowsIn(step - 1), 0);
+  const numTokens = (step: number): number =>
+    plan.tokensIn?.(step) ?? plan.rowsIn(step) * job.sequenceLength;
   const trained = steps.map(({ step, loss, learningRate, gradientNorm }) => ({
     epoch: plan.epochAt(step),
     grad_norm: finiteOrNull(gradientNorm),
@@ -301,11 +303,10 @@ function stateOf(
     loss: finiteOrNull(loss),
     step,
   }));
-  const objective = objectiveOf(job.objective.kind);
   const evaluated = evaluations.map(({ step, loss, metrics }) => ({
     epoch: plan.epochAt(step),
     eval_loss: finiteOrNull(loss),
-    ...loggedMetrics(objective, metrics),
+    ...loggedMetrics(jobMetrics(job), metrics),
     step,
   }));
   const measured = general.map((figure) => ({
@@ -317,7 +318,7 @@ function stateOf(
     step: steps.length,
     numUpdates,
     epoch: plan.epochAt(steps.length),
-    numInputTokens: numRows * job.sequenceLength,
+    numInputTokens: steps.reduce((sum, { step }) => sum + numTokens(step - 1), 0),
     // An evaluation comes after the step that it is of.
     logHistory: [...trained, ...evaluated, ...measured].sort((a, b) => a.step - b.step),
   };

@@ -5,8 +5,8 @@ import type { PreparedRun } from "./prepared-run.js";
 
 /** Of a value of a field, float32 or int32. */
 const bytesPerValue = 4;
-/** Numbers and lengths of a batch, of a field beside its name and values, and of a lease, at most. */
-const batchOverheadBytes = 32;
+/** Numbers, scale and lengths of a batch, of a field beside its name and values, and of a lease, at most. */
+const batchOverheadBytes = 48;
 const fieldOverheadBytes = 16;
 const leaseOverheadBytes = 128;
 

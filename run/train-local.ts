@@ -5,14 +5,15 @@
  * ends with the same bits as any number of workers. Start reading here.
  */
 import type { Batch } from "#lib/core/batch";
-import type { Metrics } from "#lib/core/events";
-import type { LossSum, TrainingEngine } from "#lib/core/job";
+import type { Metrics, TaskFigures } from "#lib/core/events";
+import { jobOfTask, type LossSum, type TrainingEngine } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { passPieces, readWireRange, sharedWireSpace } from "#lib/core/wire-space";
 import { objectiveOf } from "#lib/objectives/index";
-import { metricsOf } from "#lib/objectives/metrics";
+import { type EvaluatedTask, evaluationFigures } from "#lib/objectives/task-metrics";
 import {
+  LossTerms,
   openOptimizer,
   ShardArithmetic,
   shardsNeeded,
@@ -25,6 +26,8 @@ export interface LocalStep {
   /** Steps made, this one included. */
   readonly step: number;
   readonly loss: number;
+  /** Of a run with several tasks. */
+  readonly tasks?: readonly TaskFigures[];
   readonly learningRate: number;
   readonly gradientNorm: number;
   readonly lossScale?: number;
@@ -44,13 +47,13 @@ export interface LocalOutcome {
 interface LocalHooks {
   /** After the gradients of a step are summed, before the update changes the masters. */
   readonly onGradients?: (step: number, shards: readonly ShardArithmetic[]) => Promise<void>;
-  /** Before the first step, when the engine has all weights. */
-  readonly onStart?: () => Promise<void>;
+  /** Before the first step, when the engine has all weights. @param terms the weights of the tasks */
+  readonly onStart?: (terms: LossTerms) => Promise<void>;
   /**
    * After the update, when the engine has the new weights.
    * @returns the evaluation that was due, for a schedule that follows one
    */
-  readonly onStep?: (step: LocalStep) => LocalEvaluation | undefined;
+  readonly onStep?: (step: LocalStep, terms: LossTerms) => LocalEvaluation | undefined;
   /** Asked after each step whether to stop. */
   readonly isStopped?: () => boolean;
 }
@@ -120,17 +123,18 @@ export async function trainLocal(
       );
     }
     publish();
-    await hooks.onStart?.();
+    await hooks.onStart?.(updates.terms);
     for (let step = 0; step < numSteps; step++) {
       const startedAt = performance.now();
-      // One normaliser for the whole step: never a mean of means.
-      const weight = plan.lossWeight(step);
-      let lossSum = 0;
+      // One normaliser a task for the whole step: never a mean of means. Most runs have one task.
+      const { terms } = updates;
+      const lossWeights = plan.lossWeights?.(step) ?? [plan.lossWeight(step)];
+      const gradScales = terms.gradScales(lossWeights, updates.lossScale);
+      const groups: TaskSum[][] = [];
       blockSums = [];
       for (let group = 0; group < config.gradient_groups; group++) {
         const micro = plan.microBatches(step, group);
-        const gradScale = updates.lossScale / weight;
-        lossSum += accumulateGroup(engine, micro, gradScale, gradients).lossSum;
+        groups.push(accumulateGroup(engine, micro, gradScales, gradients));
         const isLast = group === config.gradient_groups - 1;
         for (const shard of shards) {
           const wire = gradients.subarray(...wireRange(shard));
@@ -141,12 +145,15 @@ export async function trainLocal(
       await hooks.onGradients?.(step, shards);
 
       // Norm, clip, optimizer, publish; a gradient that is not finite is left out.
-      const loss = lossSum / weight;
-      const update = await updates.run(updated, { step, loss });
+      const sums = terms.sums(groups);
+      const loss = terms.loss(sums);
+      const update = await updates.run(updated, { step, loss, sums: () => sums });
 
       const seconds = (performance.now() - startedAt) / 1000;
-      steps.push({ step: step + 1, loss, ...update, seconds });
-      const evaluation = hooks.onStep?.(steps[step] as LocalStep);
+      const tasks = terms.figures(sums);
+      const figures = { loss, ...(tasks === undefined ? {} : { tasks }), ...update };
+      steps.push({ step: step + 1, ...figures, seconds });
+      const evaluation = hooks.onStep?.(steps[step] as LocalStep, updates.terms);
       if (evaluation !== undefined) updates.evaluated(evaluation);
       // The engine's calls block: signals are delivered in between.
       await new Promise((continued) => setImmediate(continued));
@@ -159,20 +166,25 @@ export async function trainLocal(
   return { steps, numUpdates, mastersSha256: mastersSha256(layout, shards), shards };
 }
 
+/** The losses of a batch, and its task. */
+interface TaskSum extends LossSum {
+  readonly task: number;
+}
+
+/** @param gradScales by task. @returns the sums of the batches */
 function accumulateGroup(
   engine: TrainingEngine,
   batches: readonly Batch[],
-  gradScale: number,
+  gradScales: readonly number[],
   gradients: Uint8Array,
-): LossSum {
-  const sum = { lossSum: 0, weight: 0 };
-  batches.forEach((batch, index) => {
+): TaskSum[] {
+  return batches.map((batch, index) => {
     const last = index === batches.length - 1;
-    const part = engine.accumulate(batch, gradScale, index === 0, last ? gradients : undefined);
-    sum.lossSum += part.lossSum;
-    sum.weight += part.weight;
+    const { task = 0 } = batch;
+    const gradScale = gradScales[task] as number;
+    const into = last ? gradients : undefined;
+    return { ...engine.accumulate(batch, gradScale, index === 0, into), task };
   });
-  return sum;
 }
 
 export interface LocalEvaluation {
@@ -183,22 +195,27 @@ export interface LocalEvaluation {
   readonly weight: number;
 }
 
-/** Loss and metrics over batches, by default those for validation. */
+/** Loss and metrics over batches, by default those for validation. @param terms the weights of the tasks */
 export function evaluateLocal(
-  run: PreparedRun,
+  { job, data }: PreparedRun,
   engine: TrainingEngine,
-  batches: readonly Batch[] = run.data.validation,
+  terms: LossTerms = new LossTerms(),
+  evaluatedBatches: readonly Batch[] = data.validation,
 ): LocalEvaluation {
-  const objective = objectiveOf(run.job.objective.kind);
-  const scorer = objective.scorer?.(run.job.objective);
-  let lossSum = 0;
-  let weight = 0;
-  for (const batch of batches) {
-    const part = engine.evaluate(batch);
-    lossSum += part.lossSum;
-    weight += part.weight;
-    scorer?.add(batch, part.outputs);
-  }
-  const loss = lossSum / weight;
-  return { loss, weight, metrics: metricsOf(objective, loss, scorer?.values()) };
+  const evaluated = (job.tasks ?? [undefined]).map((_, task): EvaluatedTask | undefined => {
+    const batches = evaluatedBatches.filter((batch) => (batch.task ?? 0) === task);
+    if (batches.length === 0) return undefined;
+    const { objective } = jobOfTask(job, task);
+    const scorer = objectiveOf(objective.kind).scorer?.(objective);
+    let lossSum = 0;
+    let weight = 0;
+    for (const batch of batches) {
+      const part = engine.evaluate(batch);
+      lossSum += part.lossSum;
+      weight += part.weight;
+      scorer?.add(batch, part.outputs);
+    }
+    return { lossSum, weight, scores: scorer?.values() ?? {} };
+  });
+  return evaluationFigures(job, terms, evaluated);
 }

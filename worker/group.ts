@@ -27,13 +27,14 @@ export class GradientGroup {
 
   /** @throws what the delivery of another group failed with */
   async compute(): Promise<void> {
-    const { batches, gradScale, step, group } = this.#task;
+    const { batches, gradScales, step, group } = this.#task;
     for (const [index, fields] of batches.entries()) {
       const batch = { ...fields, coordinates: { step, group, index } };
       this.#session.throwIfFailed();
       const startedAt = performance.now();
       const isFirst = this.#sums.length === 0;
       const isLast = this.#sums.length === batches.length - 1;
+      const gradScale = gradScales[index] as number;
       const buffer = isLast ? this.buffer : undefined;
       this.#sums.push(await this.#client.accumulate(batch, gradScale, isFirst, buffer));
       this.#options.observer?.microBatchComputed?.({

@@ -18,6 +18,8 @@ export interface BatchField {
 export interface Batch {
   readonly numRows: number;
   readonly fields: Readonly<Record<string, FieldArray>>;
+  /** Of a job with several tasks: whose rows these are, by its place among them. @default 0 */
+  readonly task?: number;
   /** Of a micro-batch of training. */
   readonly coordinates?: BatchCoordinates;
 }

@@ -254,6 +254,14 @@ export interface RunResumed {
   }[];
 }
 
+/** A task in a step. */
+export interface TaskFigures {
+  readonly name: string;
+  readonly weight: number;
+  /** Mean over its rows; absent: the step has none. */
+  readonly loss?: number;
+}
+
 export interface StepCompleted {
   readonly type: "step.completed";
   /** Number of optimizer updates made so far, this one included. */
@@ -262,6 +270,8 @@ export interface StepCompleted {
   readonly epoch: number;
   /** Mean over the step's global batch: per supervised token, nats, of a causal model. */
   readonly loss: number;
+  /** Of a run with several tasks, whose losses are weighed and added. */
+  readonly tasks?: readonly TaskFigures[];
   /** The rate that this step used. */
   readonly learningRate: number;
   /** Before clipping; not finite: the step made no update. */

@@ -1,6 +1,7 @@
 import type { Batch, BatchField, FieldArray } from "./batch.js";
 import type { DropoutJob } from "./dropout.js";
 import type { Precision } from "./dtype.js";
+import { LockstepError } from "./errors/index.js";
 import type { ParameterLayout } from "./parameter-layout.js";
 
 /** What a worker needs to know of a job to compile its graphs; it travels once, at registration. */
@@ -18,6 +19,11 @@ export interface WorkerJob {
   readonly objective: ObjectiveJob;
   /** What a batch carries: the model's inputs, then the objective's targets. */
   readonly batchFields: readonly BatchField[];
+  /**
+   * Where batches are of several kinds, each with what is learnt of it; the first is what the three keys above
+   * say. A batch is of one of them.
+   */
+  readonly tasks?: readonly TaskJob[];
   /** Whether backward computes the activations of each block again instead of keeping them. */
   readonly gradientCheckpointing?: boolean;
   /** Which values training drops; absent: none. */
@@ -43,6 +49,34 @@ export interface ParametersJob {
   /** A name of `lib/parameters`. */
   readonly kind: string;
 }
+
+/** Rows of one kind, and what is learnt of them. */
+export interface TaskJob extends Pick<WorkerJob, "sequenceLength" | "objective" | "batchFields"> {
+  readonly name: string;
+  /** False: nothing of it validates. @default true */
+  readonly isEvaluated?: boolean;
+}
+
+/**
+ * The job as a batch's rows see it: with the objective, the fields and the length of their task.
+ *
+ * @throws E_MESSAGE_INVALID for a task that the job does not have
+ */
+export function jobOfTask<Job extends TaskedJob>(job: Job, task = 0): Job {
+  const own = job.tasks?.[task];
+  if (own !== undefined) {
+    const { sequenceLength, objective, batchFields } = own;
+    return { ...job, sequenceLength, objective, batchFields };
+  }
+  if (job.tasks === undefined && task === 0) return job;
+  throw new LockstepError("E_MESSAGE_INVALID", {
+    ...{ message: "Batch", field: "task" },
+    reason: `is ${task}, and the job has ${job.tasks?.length ?? 1}`,
+  });
+}
+
+/** What of a job batches are made and read by. */
+export type TaskedJob = Pick<WorkerJob, "sequenceLength" | "objective" | "batchFields" | "tasks">;
 
 /** What the model learns, as its objective of this name computes it. */
 export interface ObjectiveJob {

@@ -24,6 +24,10 @@ export interface TrainingPlan {
   microBatches(step: number, group: number): Batch[];
   /** What a step's loss is divided by: its supervised tokens, or rows. */
   lossWeight(step: number): number;
+  /** What each term of the loss is divided by, 0 where the step has no row of it; absent: there is one. */
+  lossWeights?(step: number): readonly number[];
+  /** Tokens of a step's rows with their padding; absent: all rows are of one length. */
+  tokensIn?(step: number): number;
   /** Tokens of a step's rows without their padding. */
   realTokens(step: number): number;
   /** Epochs that `completedSteps` updates make, a fraction within one, as the Trainer of transformers logs it. */

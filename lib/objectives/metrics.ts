@@ -3,6 +3,9 @@ import type { ObjectiveJob } from "#lib/core/job";
 import { objectiveOf, objectives } from "./index.js";
 import type { Metric, Objective } from "./objective.js";
 
+/** What has metrics: an objective, or the tasks of a job together. */
+type Metered = Pick<Objective, "metrics">;
+
 /** What files call a metric. */
 export const metricName = ({ key }: Pick<Metric, "key">): string => `eval_${key}`;
 
@@ -32,7 +35,7 @@ export const isGreaterBetter = (name: string): boolean =>
   allMetrics().some(({ key, greaterIsBetter }) => key === name && greaterIsBetter);
 
 /** The metric of an objective that `metric_for_best_model` names; undefined for the loss or another's. */
-export const metricNamed = ({ metrics }: Objective, name: string): Metric | undefined =>
+export const metricNamed = ({ metrics }: Metered, name: string): Metric | undefined =>
   metrics.find((metric) => isLogged(metric) && metric.key === name.replace(/^eval_/, ""));
 
 /**
@@ -41,7 +44,7 @@ export const metricNamed = ({ metrics }: Objective, name: string): Metric | unde
  * @param scores what a scorer has, or the history
  */
 export const metricsOf = (
-  { metrics }: Objective,
+  { metrics }: Metered,
   loss: number,
   scores: Readonly<Record<string, number>> = {},
 ): Record<string, number> =>
@@ -54,7 +57,7 @@ export const metricsOf = (
 
 /** An evaluation's metrics as the history has them, by their names there. */
 export const loggedMetrics = (
-  { metrics }: Objective,
+  { metrics }: Metered,
   values: Readonly<Record<string, number>>,
 ): Record<string, number> =>
   Object.fromEntries(
@@ -66,7 +69,7 @@ export const loggedMetrics = (
 
 /** The metrics of an evaluation by their keys, from its entry in the history. */
 export const metricsOfEntry = (
-  objective: Objective,
+  objective: Metered,
   entry: Readonly<Record<string, number | null>>,
 ): Record<string, number> => {
   const logged = objective.metrics.filter(isLogged).flatMap(({ key }) => {
@@ -76,12 +79,15 @@ export const metricsOfEntry = (
   return metricsOf(objective, entry["eval_loss"] ?? Number.NaN, Object.fromEntries(logged));
 };
 
-/** What displays and pages are told of an objective. */
-export function describedObjective(job: ObjectiveJob): RunObjective {
-  const { kind, unit, metrics } = objectiveOf(job.kind);
+/** What displays and pages are told of an objective. @param metered whose figures evaluations have */
+export function describedObjective(
+  job: ObjectiveJob,
+  metered: Metered = objectiveOf(job.kind),
+): RunObjective {
+  const { kind, unit } = objectiveOf(job.kind);
   return {
     kind,
     unit: unit(job),
-    metrics: metrics.map(({ key, label, digits }) => ({ key, label, digits })),
+    metrics: metered.metrics.map(({ key, label, digits }) => ({ key, label, digits })),
   };
 }

@@ -60,6 +60,8 @@ export interface Metric {
   readonly digits: number;
   /** A share, 0 to 1. */
   readonly isRatio: boolean;
+  /** Of a run with several: whose it is. */
+  readonly task?: string;
   /** Of the mean loss, which the history has already; absent: the scorer has it. */
   readonly ofLoss?: (loss: number) => number;
 }

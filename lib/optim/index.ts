@@ -7,6 +7,13 @@ export {
   metricSchedule,
   readScheduleState,
 } from "./metric-schedules.js";
+export {
+  type LossTerm,
+  LossTerms,
+  type LossTermsSettings,
+  type LossTermsState,
+  readLossTerms,
+} from "./loss-terms.js";
 export { gradScalerDefaults, type LossScalerState } from "./loss-scaler.js";
 export { maxMemoryBytes, memoryMap, shardsBytes, shardsNeeded } from "./memory-map.js";
 export { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";

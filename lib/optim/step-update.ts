@@ -1,8 +1,10 @@
 import type { TensorStates } from "#lib/core/shard-arrays";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Metrics } from "#lib/core/events";
+import type { LossSum } from "#lib/core/job";
 import { blockElements, type ParameterLayout, regionAt } from "#lib/core/parameter-layout";
 import { clipCoefficient, totalNorm } from "./clip.js";
+import { LossTerms, type LossTermsSettings, type LossTermsState } from "./loss-terms.js";
 import { LossScaler, type LossScalerState, type LossScaling } from "./loss-scaler.js";
 import type { MetricSchedule, MetricScheduleState } from "./metric-schedules.js";
 import type { ChosenOptimizer } from "./optimizers/index.js";
@@ -29,6 +31,8 @@ export interface UpdateSettings {
   readonly maxGradNorm: number | null;
   /** For float16, whose gradients leave its range in both directions; absent: gradients are not scaled. */
   readonly lossScaling?: LossScaling;
+  /** Where the loss is a weighted sum of means; absent: it is one mean. */
+  readonly lossTerms?: LossTermsSettings;
 }
 
 /** What updates leave for those that follow, in a checkpoint. */
@@ -38,6 +42,8 @@ interface ResumedUpdates {
   readonly lossScaler?: LossScalerState | undefined;
   /** Where the rate follows a metric. */
   readonly schedule?: MetricScheduleState | undefined;
+  /** Where weights of tasks are learnt. */
+  readonly lossTerms?: LossTermsState | undefined;
 }
 
 /** What became of a step. */
@@ -79,6 +85,7 @@ export class StepUpdate {
   readonly #settings: UpdateSettings;
   readonly #scaler: LossScaler | undefined;
   readonly #statistics: TensorStatistics;
+  #terms: LossTerms;
   #numUpdates: number;
   #skippedInARow = 0;
   /** Of those in a row, with a loss that was not scaled up. */
@@ -93,6 +100,7 @@ export class StepUpdate {
     this.#numUpdates = resumed.numUpdates ?? 0;
     const { lossScaling, metricSchedule } = settings;
     this.#scaler = lossScaling && new LossScaler(lossScaling, resumed.lossScaler);
+    this.#terms = new LossTerms(settings.lossTerms, resumed.lossTerms);
     this.#schedule = resumed.schedule ?? metricSchedule?.start;
   }
 
@@ -104,6 +112,11 @@ export class StepUpdate {
   /** What the gradients of the next step are to be multiplied by. */
   get lossScale(): number {
     return this.#scaler?.scale ?? 1;
+  }
+
+  /** The weights of the tasks in the next step. */
+  get terms(): LossTerms {
+    return this.#terms;
   }
 
   /** For a checkpoint. */
@@ -147,10 +160,13 @@ export class StepUpdate {
     {
       step,
       loss,
+      sums = () => [],
       confirmNonFinite = async () => false,
     }: {
       readonly step: number;
       readonly loss: number;
+      /** Of the loss's terms, once the gradients are agreed on. */
+      readonly sums?: () => readonly LossSum[];
       readonly confirmNonFinite?: () => Promise<boolean>;
     },
   ): Promise<UpdatedStep> {
@@ -179,6 +195,7 @@ export class StepUpdate {
         async (measurement) => shards.measure(step, measurement),
       );
       await shards.apply(step, update);
+      this.#terms = this.#terms.learned(sums(), learningRate);
       this.#numUpdates = updateNumber;
     } else {
       await shards.discard(step);

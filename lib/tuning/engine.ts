@@ -1,12 +1,13 @@
 import { type Batch, checkBatch, type FieldArray } from "#lib/core/batch";
 import { computeDtypes } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
-import type {
-  CreateTrainingEngine,
-  EvaluatedBatch,
-  LossSum,
-  TrainingEngine,
-  WorkerJob,
+import {
+  type CreateTrainingEngine,
+  type EvaluatedBatch,
+  jobOfTask,
+  type LossSum,
+  type TrainingEngine,
+  type WorkerJob,
 } from "#lib/core/job";
 import { type ParameterLayout, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { wireRangeBytes } from "#lib/core/wire-space";
@@ -23,6 +24,7 @@ import {
   buildTrainingPrograms,
   type LoadProgram,
   outputsName,
+  type TaskPrograms,
   type TrainingPrograms,
 } from "./programs.js";
 import { type WireView, wordsOf } from "./wire-form.js";
@@ -90,7 +92,8 @@ class GraphEngine implements TrainingEngine {
 
   accumulate(batch: Batch, gradScale: number, first: boolean, wireBytes?: Uint8Array): LossSum {
     if (wireBytes !== undefined) checkSize(wireSizeBytes(this.#job.layout), wireBytes);
-    const { gradients, views } = this.#programs;
+    const { views } = this.#programs;
+    const { gradients } = this.#programsOf(batch);
     const program =
       wireBytes === undefined
         ? gradients[first ? "first" : "middle"]
@@ -106,7 +109,7 @@ class GraphEngine implements TrainingEngine {
   }
 
   evaluate(batch: Batch): EvaluatedBatch {
-    const fetched = this.#session.run(this.#programs.evaluate, this.#fieldsOf(batch));
+    const fetched = this.#session.run(this.#programsOf(batch).evaluate, this.#fieldsOf(batch));
     const outputs = fetched[outputsName];
     return {
       ...this.#lossSum(fetched, batch),
@@ -137,13 +140,20 @@ class GraphEngine implements TrainingEngine {
     this.#session.close();
   }
 
+  #programsOf({ task = 0 }: Batch): TaskPrograms {
+    return this.#programs.otherTasks[task - 1] ?? this.#programs;
+  }
+
+  /** @throws E_MESSAGE_INVALID for a batch of no task of the job, or with other fields than its task's */
   #fieldsOf(batch: Batch): Record<string, FieldArray> {
-    checkBatch(batch, this.#job.batchFields, this.#job.sequenceLength);
+    const { batchFields, sequenceLength } = jobOfTask(this.#job, batch.task);
+    checkBatch(batch, batchFields, sequenceLength);
     return { ...batch.fields };
   }
 
-  #lossSum(fetched: Awaited<ReturnType<Session["run"]>>, { fields }: Batch): LossSum {
-    const weight = objectiveOf(this.#job.objective.kind).weightOf(fields, this.#job.objective);
+  #lossSum(fetched: Awaited<ReturnType<Session["run"]>>, { fields, task }: Batch): LossSum {
+    const { objective } = jobOfTask(this.#job, task);
+    const weight = objectiveOf(objective.kind).weightOf(fields, objective);
     return { lossSum: fetched[lossSumName]?.[0] as number, weight };
   }
 }

@@ -33,14 +33,26 @@ export const lossSumName = "lossSum";
 /** The name of a tensor's feed or fetch; parameter names hold dots, which TensorFlow allows. */
 export const feedName = (view: WireView): string => view.slot.name;
 
+/** Where a group's gradients are added up, whatever tasks its micro-batches are of. */
+export const gradientAccumulators = (
+  graph: GraphBuilder,
+  views: readonly WireView[],
+): readonly Variable[] =>
+  views.map(({ slot }) => variable(graph, `gradient/${slot.name}`, "float32", slot.shape));
+
 /**
+ * @param job as the rows of a task see it
+ * @param task of whose name nodes are called; "" of the first
+ * @param accumulators one a view
  * @param weights in the order of `views`; gradients are taken with respect to them
  * @param lossOf the batch's loss sum, traced, with what this pass drops
  */
 export function buildGradientPrograms(
   graph: GraphBuilder,
   job: WorkerJob,
+  task: string,
   views: readonly WireView[],
+  accumulators: readonly Variable[],
   weights: readonly tf.Tensor[],
   lossOf: (
     weights: readonly tf.Tensor[],
@@ -48,12 +60,13 @@ export function buildGradientPrograms(
     dropout: Dropout | undefined,
   ) => tf.Scalar,
 ): GradientPrograms {
-  const batch = batchFeeds(graph, "accumulate", job, job.microBatchSize);
-  const gradScale = op.placeholder(graph, "feed/accumulate/gradScale", "float32", []);
+  const batch = batchFeeds(graph, `accumulate${task}`, job, job.microBatchSize);
+  const feed = `feed/accumulate${task}`;
+  const gradScale = op.placeholder(graph, `${feed}/gradScale`, "float32", []);
   const drops =
     job.dropout === undefined
       ? {}
-      : { coordinates: op.placeholder(graph, "feed/accumulate/coordinates", "int32", [3]) };
+      : { coordinates: op.placeholder(graph, `${feed}/coordinates`, "int32", [3]) };
   const feeds = { ...batch, gradScale, ...drops };
   const dropout = passDropout(job.dropout, drops.coordinates);
   const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) => lossOf(xs, batch, dropout))(
@@ -61,37 +74,39 @@ export function buildGradientPrograms(
     symbolicTensor(gradScale) as tf.Scalar,
   );
   const traced = [value, ...grads].map(graphTensor);
-  const computed = job.xla === true ? xlaRegion("Gradients", traced) : traced;
+  const computed =
+    job.xla === true ? xlaRegion(`Gradients${task.replace("/", "_")}`, traced) : traced;
   const [lossSum, ...gradients] = computed as [GraphTensor, ...GraphTensor[]];
-  const accumulators = views.map((view) =>
-    variable(graph, `gradient/${view.slot.name}`, "float32", view.slot.shape),
-  );
   const sums = (): GraphTensor[] => gradients.map((gradient) => op.cast(gradient, "float32"));
 
   /** The loss, there once the accumulators are written. */
   const writing = (
-    name: string,
+    place: string,
     write: (accumulator: Variable, gradient: GraphTensor) => GraphNode,
   ): Program => {
+    const name = `${place}${task}`;
     const writes = sums().map((sum, index) => write(accumulators[index] as Variable, sum));
     const done = op.identity(lossSum, { name: `fetch/${name}`, controlInputs: writes });
     return { name, feeds, fetches: { [lossSumName]: done } };
   };
-  const fetching = (name: string, values: readonly GraphTensor[]): Program => ({
-    name,
-    feeds,
-    fetches: {
-      [lossSumName]: op.identity(lossSum, { name: `fetch/${name}` }),
-      ...Object.fromEntries(
-        views.map((view, index) => [
-          feedName(view),
-          op.identity(packWords(view, values[index] as GraphTensor), {
-            name: `fetch/${name}/${view.slot.name}`,
-          }),
-        ]),
-      ),
-    },
-  });
+  const fetching = (place: string, values: readonly GraphTensor[]): Program => {
+    const name = `${place}${task}`;
+    return {
+      name,
+      feeds,
+      fetches: {
+        [lossSumName]: op.identity(lossSum, { name: `fetch/${name}` }),
+        ...Object.fromEntries(
+          views.map((view, index) => [
+            feedName(view),
+            op.identity(packWords(view, values[index] as GraphTensor), {
+              name: `fetch/${name}/${view.slot.name}`,
+            }),
+          ]),
+        ),
+      },
+    };
+  };
   return {
     only: fetching("only", gradients),
     first: writing("first", assign),

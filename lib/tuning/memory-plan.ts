@@ -21,11 +21,15 @@ const firstRunBytes = 0.18e9;
  */
 export function plannedEngineBytes(
   job: WorkerJob,
-  { gradients, evaluate }: TrainingPrograms,
+  { gradients, evaluate, otherTasks }: TrainingPrograms,
   processBytes: number,
 ): number | undefined {
   if (job.xla === true) return undefined;
-  const steps = job.accumulates === false ? [gradients.only] : [gradients.first, gradients.last];
+  const programs = [{ gradients, evaluate }, ...otherTasks].flatMap((task) =>
+    job.accumulates === false
+      ? [task.gradients.only, task.evaluate]
+      : [task.gradients.first, task.gradients.last, task.evaluate],
+  );
   const { frozen } = job;
   const matrixBytes = bytesPerElement[computeDtypes[job.precision]];
   const bytesIn =
@@ -47,7 +51,7 @@ export function plannedEngineBytes(
     pooledBytes(
       [...weights, ...accumulators],
       largestPieceBytes(job.layout),
-      [...steps, evaluate].map(({ fetches }) => Object.values(fetches)),
+      programs.map(({ fetches }) => Object.values(fetches)),
     )
   );
 }

@@ -1,7 +1,7 @@
 // Shape legend: B batch, T tokens, D model width, L longest generation.
 import * as tf from "@tensorflow/tfjs-core";
 import { computeDtypes, isNf4 } from "#lib/core/dtype";
-import type { WorkerJob } from "#lib/core/job";
+import { jobOfTask, type WorkerJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { wirePieces } from "#lib/core/wire-space";
 import type { Autocast } from "#lib/graph/autocast";
@@ -22,6 +22,7 @@ import { buildDecodePrograms, type DecodePrograms, promptChunkLength } from "./d
 import {
   buildGradientPrograms,
   feedName,
+  gradientAccumulators,
   type GradientPrograms,
   lossSumName,
 } from "./gradient-programs.js";
@@ -42,12 +43,18 @@ export interface TrainingPrograms {
   readonly loadFrozen: readonly LoadProgram[];
   readonly gradients: GradientPrograms;
   readonly evaluate: Program;
+  /** Of the tasks after the first, which has the two above. */
+  readonly otherTasks: readonly TaskPrograms[];
   /** Absent where the job generates nothing. */
   readonly decode: DecodePrograms | undefined;
 }
 
+/** What is computed of the batches of one task. */
+export type TaskPrograms = Pick<TrainingPrograms, "gradients" | "evaluate">;
+
 export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): TrainingPrograms {
-  checkPositions(model, job.sequenceLength);
+  const jobs = (job.tasks ?? [undefined]).map((_, task) => jobOfTask(job, task));
+  for (const { sequenceLength } of jobs) checkPositions(model, sequenceLength);
   const graph = new GraphBuilder();
   const autocast: Autocast = {
     compute: computeDtypes[job.precision],
@@ -62,25 +69,39 @@ export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): Train
   const lookup = new WeightLookup(model, job);
   const readAll = (): Weights =>
     lookup.in([...readWeights(trained, autocast), ...readWeights(frozen, autocast)]);
-  const recomputation = job.gradientCheckpointing === true ? new Recomputation(graph) : undefined;
-  const gradientTracer = recomputation === undefined ? tracer : { ...tracer, recomputation };
-  const gradients = trace(gradientTracer, () => {
-    // Outside of what is differentiated: the tape follows no frozen weight, so backward has no product
-    // for one, and none below the lowest adapter.
-    const constants = readWeights(frozen, autocast);
-    return buildGradientPrograms(
-      graph,
-      job,
-      trained.views,
-      readWeights(trained, autocast),
-      (xs, feeds, dropout) => {
-        const weights = lookup.in([...xs, ...constants], dropout);
-        return batchLoss(model, job, weights, feeds, dropout).lossSum;
-      },
-    );
+  const accumulators = gradientAccumulators(graph, trained.views);
+  const gradientsOf = (taskJob: WorkerJob, task: string): GradientPrograms => {
+    const recomputation = job.gradientCheckpointing === true ? new Recomputation(graph) : undefined;
+    const gradientTracer = recomputation === undefined ? tracer : { ...tracer, recomputation };
+    const gradients = trace(gradientTracer, () => {
+      // Outside of what is differentiated: the tape follows no frozen weight, so backward has no product
+      // for one, and none below the lowest adapter.
+      const constants = readWeights(frozen, autocast);
+      return buildGradientPrograms(
+        graph,
+        taskJob,
+        task,
+        trained.views,
+        accumulators,
+        readWeights(trained, autocast),
+        (xs, feeds, dropout) => {
+          const weights = lookup.in([...xs, ...constants], dropout);
+          return batchLoss(model, taskJob, weights, feeds, dropout).lossSum;
+        },
+      );
+    });
+    // XLA's copy of the nodes has been made by now, and XLA orders it by itself.
+    if (job.xla !== true) recomputation?.orderBlocks(Object.values(gradients.only.fetches));
+    return gradients;
+  };
+  const tasks = jobs.map((taskJob, index): TaskPrograms => {
+    const task = index === 0 ? "" : `/${index}`;
+    return {
+      gradients: gradientsOf(taskJob, task),
+      evaluate: trace(tracer, () => evaluateProgram(graph, model, taskJob, task, readAll())),
+    };
   });
-  // XLA's copy of the nodes has been made by now, and XLA orders it by itself.
-  if (job.xla !== true) recomputation?.orderBlocks(Object.values(gradients.only.fetches));
+  const [first, ...otherTasks] = tasks as [TaskPrograms, ...TaskPrograms[]];
   lookup.checkAllUsed();
   return {
     graph,
@@ -88,8 +109,8 @@ export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): Train
     load: loadPrograms(graph, "load", trained, job.layout),
     loadFrozen:
       job.frozen === undefined ? [] : loadPrograms(graph, "load-frozen", frozen, job.frozen),
-    gradients,
-    evaluate: trace(tracer, () => evaluateProgram(graph, model, job, readAll())),
+    ...first,
+    otherTasks,
     decode:
       job.generationLength === 0 || model.task !== "causal-lm"
         ? undefined
@@ -202,21 +223,23 @@ function evaluateProgram(
   graph: GraphBuilder,
   model: HeadedModel,
   job: WorkerJob,
+  task: string,
   weights: Weights,
 ): Program {
-  const feeds = batchFeeds(graph, "evaluate", job, job.evalBatchSize);
+  const name = `evaluate${task}`;
+  const feeds = batchFeeds(graph, name, job, job.evalBatchSize);
   const objective = evaluatedObjective(job.objective);
   const loss = batchLoss(model, { ...job, objective }, weights, feeds);
   const fetched = (value: tf.Tensor, name: string): GraphTensor =>
     op.identity(graphTensor(value), { name });
   return {
-    name: "evaluate",
+    name,
     feeds,
     fetches: {
-      [lossSumName]: fetched(loss.lossSum, "fetch/evaluate"),
+      [lossSumName]: fetched(loss.lossSum, `fetch/${name}`),
       ...(loss.outputs === undefined
         ? {}
-        : { [outputsName]: fetched(loss.outputs(), "fetch/evaluate/outputs") }),
+        : { [outputsName]: fetched(loss.outputs(), `fetch/${name}/outputs`) }),
     },
   };
 }

@@ -177,8 +177,8 @@ const parseField = (fields: Fields): [string, FieldArray] => [
   fields.values("values", fields.oneOf("dtype", ["int32", "float32"])),
 ];
 
-const batchToPlain = ({ numRows, fields }: Batch): Plain => ({
-  numRows,
+const batchToPlain = ({ numRows, task = 0, fields }: Batch): Plain => ({
+  ...{ numRows, task },
   fields: Object.entries(fields).map(([name, values]) => fieldToPlain(name, values)),
 });
 
@@ -193,7 +193,8 @@ const parseBatch = (message: Fields): Batch => {
     }
     fields.set(name, values);
   }
-  return { numRows, fields: Object.fromEntries(fields) };
+  const task = message.count("task");
+  return { numRows, ...(task === 0 ? {} : { task }), fields: Object.fromEntries(fields) };
 };
 
 const lossSumToPlain = ({ outputs, ...sums }: EvaluatedBatch): Plain => ({
@@ -264,16 +265,23 @@ const task = codec<Task>(
     const kind = fields.oneOf("kind", ["train", "evaluate", "generate", "wait", "finished"]);
     const body = fields.nested(kind);
     switch (kind) {
-      case "train":
+      case "train": {
+        const batches = body.nestedList("batches", maxTaskBatches).map(parseBatch);
+        const gradScales = body.list("gradScales", maxTaskBatches).map(Number);
+        if (gradScales.length !== batches.length) {
+          const reason = `has ${gradScales.length} entries for ${batches.length} batches`;
+          throw body.invalid("gradScales", reason);
+        }
         return {
           kind,
           lease: body.count("lease"),
           step: body.count("step"),
           group: body.count("group"),
           version: body.count("version"),
-          gradScale: body.real("gradScale"),
-          batches: body.nestedList("batches", maxTaskBatches).map(parseBatch),
+          gradScales,
+          batches,
         };
+      }
       case "evaluate":
         return {
           kind,

@@ -5,7 +5,7 @@ import type { MemberPass } from "./member.js";
 
 /** The messages of proto/lockstep/v1/control.proto as the two sides see them. */
 
-export const protocolVersion = 6;
+export const protocolVersion = 7;
 
 export interface RegisterRequest {
   readonly protocolVersion: number;
@@ -53,7 +53,8 @@ export interface TrainTask {
   readonly step: number;
   readonly group: number;
   readonly version: number;
-  readonly gradScale: number;
+  /** One a batch. */
+  readonly gradScales: readonly number[];
   readonly batches: readonly Batch[];
 }
 

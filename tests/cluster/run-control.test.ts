@@ -154,7 +154,7 @@ test(
     engine.loadParameters(wire);
     for (const [i, batch] of task.batches.entries()) {
       const out = i === task.batches.length - 1 ? wire : undefined;
-      engine.accumulate(batch, task.gradScale, i === 0, out);
+      engine.accumulate(batch, task.gradScales[i] as number, i === 0, out);
     }
     const lease = { step: task.step, group: task.group, lease: task.lease };
     const whole = await shards[0]?.pushGradients(lease, range(wire, 0));

@@ -4,7 +4,10 @@ import { EvaluationWork } from "#coordinator/inference-work";
 import { LeaseTable } from "#coordinator/leases";
 import { calmJury } from "./jury.js";
 
-const objective = { kind: "single_label_classification", numLabels: 2 };
+const job = {
+  objective: { kind: "single_label_classification", numLabels: 2 },
+  ...{ batchFields: [], sequenceLength: 2 },
+};
 const batch = (...classes: number[]) => ({
   numRows: classes.length,
   fields: { tokens: new Int32Array(2 * classes.length), label: Int32Array.from(classes) },
@@ -18,7 +21,7 @@ test("a classifier is scored over all batches; a result without its rows' classe
   });
   const batches = [batch(0, 1), batch(1, -100)];
   const jury = calmJury("a", "b");
-  const work = new EvaluationWork({ step: 0, jury, batches, version: 0, objective, leases });
+  const work = new EvaluationWork({ step: 0, jury, batches, version: 0, job, leases });
   const [first, second] = [leases.take("a"), leases.take("b")];
   assert.ok(first !== undefined && second !== undefined);
   const result = (lossSum: number, weight: number, ...predictions: number[]) => ({
@@ -34,7 +37,9 @@ test("a classifier is scored over all batches; a result without its rows' classe
   assert.throws(() => work.accept(second, result(0.5, 2, 0, 0)), /weight 2, and the rows weigh 1/);
   work.accept(second, result(0.5, 1, 0, 0));
   work.accept(first, result(1, 2, 0, 1));
-  const { lossSum, weight, scores } = await work.completed;
+  const [evaluated] = await work.completed;
+  assert.ok(evaluated !== undefined);
+  const { lossSum, weight, scores } = evaluated;
   assert.deepEqual({ lossSum, weight }, { lossSum: 1.5, weight: 3 });
   assert.deepEqual(scores, { accuracy: 2 / 3, macro_f1: 2 / 3 });
 });
@@ -53,7 +58,7 @@ test("an evaluation on which nobody is left to decide ends when the last who cou
     onDivided: () => {},
   };
   const batches = [batch(0, 1)];
-  const work = new EvaluationWork({ step: 3, jury, batches, version: 0, objective, leases });
+  const work = new EvaluationWork({ step: 3, jury, batches, version: 0, job, leases });
   const take = (worker: string) => leases.take(worker, (item) => work.mayTake(item, worker));
   for (const [worker, lossSum] of [
     ["a", 1],

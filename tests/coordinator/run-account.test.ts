@@ -101,7 +101,7 @@ test("what was before a checkpoint is told; of a long history the first and the 
     { step: 5_000, epoch: 1, eval_loss: null },
   ];
   const state = { step: 5_000, numUpdates: 5_000, epoch: 1, numInputTokens: 77, logHistory };
-  const event = resumedEvent("checkpoint-5000", state, classes);
+  const event = resumedEvent("checkpoint-5000", state, { objective: classes });
   assert.ok(event.losses.length <= 1_025);
   assert.deepEqual(event.losses[0], { step: 1, loss: 0.5, gradientNorm: Number.NaN });
   assert.equal(event.losses.at(-1)?.step, 5_000);
@@ -109,7 +109,7 @@ test("what was before a checkpoint is told; of a long history the first and the 
     { step: 0, loss: 3, metrics: { accuracy: 0.5, macro_f1: 0.25 } },
     { step: 5_000, loss: Number.NaN, metrics: {} },
   ]);
-  const ofTokens = resumedEvent("checkpoint-5000", state, { kind: "causal_lm" });
+  const ofTokens = resumedEvent("checkpoint-5000", state, { objective: { kind: "causal_lm" } });
   assert.deepEqual(
     ofTokens.evaluations.map(({ metrics }) => metrics),
     [{ perplexity: Math.exp(3) }, { perplexity: Number.NaN }],
@@ -118,7 +118,7 @@ test("what was before a checkpoint is told; of a long history the first and the 
   assert.equal(event.seconds, undefined);
   assert.equal(event.numTokens, 77);
   assert.deepEqual(event.samples, []);
-  const kept = resumedEvent("checkpoint-5000", { ...state, account }, classes);
+  const kept = resumedEvent("checkpoint-5000", { ...state, account }, { objective: classes });
   assert.deepEqual([kept.seconds, kept.numTokens], [12.5, 96]);
   assert.deepEqual(kept.samples, [{ step: 0, prompt: "the state", text: " of", isChat: true }]);
 });
@@ -131,7 +131,7 @@ test("metrics show the latest evaluation of before", async () => {
     { step: 2, epoch: 1, eval_loss: 2, eval_accuracy: 0.75, eval_macro_f1: 0.5 },
   ];
   const state = { step: 3, numUpdates: 3, epoch: 1, numInputTokens: 9, logHistory };
-  bus.publish(resumedEvent("checkpoint-3", state, classes));
+  bus.publish(resumedEvent("checkpoint-3", state, { objective: classes }));
   const text = await metrics.registry.metrics();
   assert.match(text, /^lockstep_evaluation_loss 2$/m);
   assert.match(text, /^lockstep_evaluation_score_ratio\{score="accuracy"\} 0\.75$/m);

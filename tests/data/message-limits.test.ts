@@ -64,9 +64,11 @@ function leaseBytes({ trainRows, numMicroBatches, sequenceLength = 1_024 }: Shap
   const batch = { numRows: trainRows, fields: Object.fromEntries(fields) };
   const large = 2 ** 32 - 1;
   const task: Task = {
-    ...{ kind: "train", lease: large, step: large, group: large, version: large, gradScale: 1e-9 },
+    ...{ kind: "train", lease: large, step: large, group: large, version: large },
+    gradScales: Array.from({ length: numMicroBatches }, () => 1e-9),
     batches: Array.from({ length: numMicroBatches }, (_, index) => ({
       ...batch,
+      task: large,
       coordinates: { step: large, group: large, index },
     })),
   };

@@ -99,7 +99,7 @@ export class ScriptedMember {
     const sums = task.batches.map((batch, i) =>
       engine.accumulate(
         batch,
-        task.gradScale,
+        task.gradScales[i] as number,
         i === 0,
         i === task.batches.length - 1 ? wire : undefined,
       ),

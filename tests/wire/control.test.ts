@@ -31,10 +31,11 @@ test("tasks of every kind survive the wire, token for token and bit for bit", ()
   const plain = { noNullPrototype: true };
   const uint32 = fc.integer({ min: 0, max: 2 ** 32 - 1 });
   const int32 = fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 });
-  const extras = fc.record({ hasNumbers: fc.boolean(), hasClasses: fc.boolean() });
+  const extras = fc.record({ hasNumbers: fc.boolean(), hasClasses: fc.boolean(), task: fc.nat(3) });
   const batch = fc.tuple(fc.integer({ min: 1, max: 3 }), extras).chain(([numRows, has]) =>
     fc.array(int32, { minLength: numRows * 4, maxLength: numRows * 4 }).map((ids) => ({
       numRows,
+      ...(has.task === 0 ? {} : { task: has.task }),
       fields: {
         tokens: Int32Array.from(ids),
         ...(has.hasNumbers ? { numbers: Float32Array.from(ids, (id) => id / 3) } : {}),
@@ -43,18 +44,26 @@ test("tasks of every kind survive the wire, token for token and bit for bit", ()
     })),
   );
   const task: fc.Arbitrary<Task> = fc.oneof(
-    fc.record(
-      {
-        kind: fc.constant("train" as const),
-        lease: uint32,
-        step: uint32,
-        group: uint32,
-        version: uint32,
-        gradScale: fc.double({ noNaN: true }),
-        batches: fc.array(batch, { minLength: 1, maxLength: 3 }),
-      },
-      plain,
-    ),
+    fc
+      .record(
+        {
+          kind: fc.constant("train" as const),
+          lease: uint32,
+          step: uint32,
+          group: uint32,
+          version: uint32,
+          parts: fc.array(fc.tuple(batch, fc.double({ noNaN: true })), {
+            minLength: 1,
+            maxLength: 3,
+          }),
+        },
+        plain,
+      )
+      .map(({ parts, ...rest }) => ({
+        ...rest,
+        gradScales: parts.map(([, scale]) => scale),
+        batches: parts.map(([one]) => one),
+      })),
     fc.record(
       {
         kind: fc.constant("evaluate" as const),
