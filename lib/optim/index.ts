@@ -8,9 +8,7 @@ export {
   readScheduleState,
 } from "./metric-schedules.js";
 export {
-  type LossTerm,
   LossTerms,
-  type LossTermsSettings,
   type LossTermsState,
   readLossTerms,
 } from "./loss-terms.js";

@@ -2,7 +2,7 @@ import type { TaskFigures } from "#lib/core/events";
 import type { LossSum } from "#lib/core/job";
 
 /** A part of a run's loss that is a mean by itself: sum_k w_k * L_k, each L_k over its own rows. */
-export interface LossTerm {
+interface LossTerm {
   /** Of its task. */
   readonly name: string;
   /** w_k, where it is not learnt. */
@@ -21,7 +21,7 @@ export interface LossTermsSettings {
 }
 
 /** What is learnt of a weight: s, with the moments of Adam and its number of updates. */
-export interface LearntWeight {
+interface LearntWeight {
   readonly s: number;
   readonly m: number;
   readonly v: number;
