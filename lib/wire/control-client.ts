@@ -1,5 +1,6 @@
 import type grpc from "@grpc/grpc-js";
-import { controlMethods, maxControlTextChars } from "./control-codec.js";
+import { controlMethods } from "./control-codec.js";
+import { maxControlTextChars } from "./message-fields.js";
 import type {
   CompleteTaskReply,
   CompleteTaskRequest,
