@@ -8,10 +8,12 @@ import {
 import { LockstepError } from "#lib/core/errors/index";
 import { type ModelDropoutRates, modelDropoutRates } from "#lib/models/dropout-rates";
 
-/** What a run drops while it trains. */
+/** What a run drops while it trains, and the noise that it adds. */
 export interface RunDropout {
   /** Above 0. */
   readonly rates: DropoutRates;
+  /** Of the noise on embeddings; undefined: none. */
+  readonly noiseAlpha: number | undefined;
   /** About it, for a person. */
   readonly lines: readonly string[];
 }
@@ -24,7 +26,7 @@ export interface RunDropout {
  * @throws E_CONFIG_UNSUPPORTED for a kind that the model does not have, E_MODEL_CONFIG
  */
 export function runDropout(
-  config: Pick<ResolvedConfig, "dropout">,
+  config: Pick<ResolvedConfig, "dropout" | "neftune_noise_alpha">,
   modelConfig: Readonly<Record<string, unknown>>,
   { isClassifier, adapterRate }: { readonly isClassifier: boolean; readonly adapterRate: number },
 ): RunDropout {
@@ -46,8 +48,23 @@ export function runDropout(
   const told = [...sources].map(([source, kinds]) => `${kinds.join(", ")} (${source})`);
   const isTurnedOff = told.length === 0 && Object.values(own).some((rate) => rate > 0);
   const words = isTurnedOff ? ["none (the key dropout)"] : told;
-  return { rates, lines: words.length === 0 ? [] : [`dropout: ${words.join("; ")}`] };
+  const noiseAlpha = hasNoise(config) ? (config.neftune_noise_alpha ?? 0) : undefined;
+  return {
+    ...{ rates, noiseAlpha },
+    lines: [
+      ...(words.length === 0 ? [] : [`dropout: ${words.join("; ")}`]),
+      ...(noiseAlpha === undefined
+        ? []
+        : [
+            `noise: vectors of tokens get up to ${noiseAlpha} / sqrt(L D) in training, L the tokens of the longest row of a micro-batch (neftune_noise_alpha)`,
+          ]),
+    ],
+  };
 }
+
+/** Whether training adds NEFTune's noise. */
+export const hasNoise = (config: Pick<ResolvedConfig, "neftune_noise_alpha">): boolean =>
+  (config.neftune_noise_alpha ?? 0) > 0;
 
 /** What the key says of each kind that the model has. */
 function askedRates(

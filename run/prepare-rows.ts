@@ -15,6 +15,7 @@ import { minSequenceLength } from "#lib/data/sequence-length";
 import { type Objective, objectiveOf } from "#lib/objectives/index";
 import { parametersKindOf } from "#lib/parameters/index";
 import { checkChatFormat } from "./chat-format.js";
+import { hasNoise } from "./dropout.js";
 import {
   changedClasses,
   changedProblem,
@@ -106,6 +107,7 @@ export async function prepareRows(
       },
       sequenceLength,
       maxSequenceLength: maxPositions,
+      withLengths: hasNoise(config),
       seed: config.data_seed,
       packing: numAdded === 0 ? config.packing : false,
       maxTrainRows: config.max_train_samples,

@@ -26,7 +26,9 @@ export function startedEvent(
     objective: describedObjective(data.objective),
     ...(data.labels === undefined ? {} : { numClasses: data.labels.length }),
     ...(adapterBase === undefined ? {} : { adapterBase }),
-    ...(job.dropout === undefined ? {} : { dropout: job.dropout.rates }),
+    ...(job.dropout === undefined || Object.keys(job.dropout.rates).length === 0
+      ? {}
+      : { dropout: job.dropout.rates }),
     dataLines: [...data.dataLines, ...notes],
   };
 }

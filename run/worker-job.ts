@@ -20,7 +20,8 @@ export function workerJob(
   },
 ): Omit<WorkerJob, "jobId"> {
   const { parameters, data, plan, sample } = run;
-  const { rates } = run.dropout;
+  const { rates, noiseAlpha } = run.dropout;
+  const isRandom = Object.keys(rates).length > 0 || noiseAlpha !== undefined;
   const { layout, frozen, job, modelChanges } = parameters;
   const microBatches = config.global_batch_size / config.per_device_train_batch_size;
   return {
@@ -34,7 +35,14 @@ export function workerJob(
     objective: data.objective,
     batchFields: data.batchFields,
     ...(config.gradient_checkpointing === true ? { gradientCheckpointing: true } : {}),
-    ...(Object.keys(rates).length === 0 ? {} : { dropout: { seed: config.seed, rates } }),
+    ...(isRandom
+      ? {
+          dropout: {
+            ...{ seed: config.seed, rates },
+            ...(noiseAlpha === undefined ? {} : { noiseAlpha }),
+          },
+        }
+      : {}),
     ...(microBatches <= config.gradient_groups ? { accumulates: false } : {}),
     microBatchSize: config.per_device_train_batch_size,
     evalBatchSize: config.per_device_eval_batch_size,

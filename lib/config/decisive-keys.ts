@@ -29,6 +29,7 @@ export const decisiveKeys: readonly ConfigKey[] = [
   "optim",
   "optim_args",
   ...(Object.keys(optimizerFields) as (keyof typeof optimizerFields)[]),
+  "neftune_noise_alpha",
   "ema_decay",
   "max_grad_norm",
   "bf16",
@@ -144,7 +145,12 @@ export const freeKeys = [
 ] as const satisfies readonly ConfigKey[];
 
 /** Keys that checkpoints may be older than. */
-const laterKeys: readonly ConfigKey[] = [...objectiveKeys, "use_dora", "init_lora_weights"];
+const laterKeys: readonly ConfigKey[] = [
+  ...objectiveKeys,
+  "use_dora",
+  "init_lora_weights",
+  "neftune_noise_alpha",
+];
 
 /** The decisive keys with their values, in words that mean the same where two spellings do. */
 export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string, unknown>> {
@@ -157,6 +163,7 @@ export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string
     ),
     ...decisiveOptimizerSettings(config),
     max_grad_norm: config.max_grad_norm ?? 0,
+    neftune_noise_alpha: config.neftune_noise_alpha === 0 ? null : config.neftune_noise_alpha,
     metric_for_best_model: metric,
     greater_is_better: config.greater_is_better ?? isGreaterBetter(metric),
     ...(followsMetric(config) ? evaluationSettings(config) : {}),

@@ -35,6 +35,9 @@ const segments: readonly BatchField[] = [perToken("segments"), perToken("positio
 /** 1 for the tokens of the second text of a pair. */
 const tokenTypes = perToken("tokenTypes");
 
+/** Tokens of each row without padding, where noise depends on them. */
+export const lengthField: BatchField = { name: "lengths", dtype: "int32", perRow: 1 };
+
 /** The token that follows each token, {@link ignoredTarget} where it is not learnt: shifted already. */
 export const nextTokenField = perToken("targets");
 

@@ -10,6 +10,7 @@ import { labelledLength, labelledRows } from "./labelled-rows.js";
 import type { DataObserver } from "./observer.js";
 import { layOut, type PreparedRows, reportOf, type RowLayout } from "./prepared-rows.js";
 import { readSides } from "./read-sides.js";
+import { rowsWithLengths } from "./row-lengths.js";
 import { selectSides } from "./selection.js";
 import { checkSequenceLength } from "./sequence-length.js";
 import { TokenStore } from "./token-store.js";
@@ -47,6 +48,8 @@ export interface PrepareOptions {
   readonly paddingTokenId?: number;
   /** Whether the model tells the texts of a pair apart by token types. @default false */
   readonly usesTokenTypes?: boolean;
+  /** Whether batches carry the lengths of their rows. @default false */
+  readonly withLengths?: boolean;
   /** Who reads the labels of rows, by the first of them; absent: a row with a label is refused. */
   readonly labelReaderOf?: LabelReaderOf;
   /** Names of the classes that the model has, by number. */
@@ -137,10 +140,11 @@ export async function prepareDataset(
     const side = (split: "train" | "validation"): PreparedRows => {
       const examples = selected[split];
       const maxRows = split === "train" ? options.maxTrainRows : options.maxValidationRows;
-      const rows =
+      const made =
         classes === undefined
           ? layOut(store, examples, { layout, sequenceLength, maxRows: maxRows ?? null })
           : labelledRows(store, examples, { ...labelled, classes, maxRows });
+      const rows = options.withLengths === true ? rowsWithLengths(made) : made;
       const report = reportOf(examples, rows, { layout, split });
       return { rows, examples: examples.indices, report };
     };

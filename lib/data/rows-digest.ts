@@ -6,6 +6,7 @@ import {
   fieldArray,
   hasField,
   ignoredTarget,
+  lengthField,
   valuesPerRow,
 } from "#lib/core/batch";
 import { rowArrays, type TrainingRows } from "./rows.js";
@@ -29,10 +30,10 @@ export async function rowsSha256(rows: TrainingRows): Promise<string> {
     fieldArray(field, valuesPerRow(field, sequenceLength)),
   ]);
   const arrays = rowArrays(rows, parts);
-  // Positions follow from segments.
+  // Positions follow from segments, and lengths are there.
   const hashed = parts.flatMap(([field, values]) => {
     const isTarget = targets.includes(field);
-    return field.name === "positions"
+    return ["positions", lengthField.name].includes(field.name)
       ? []
       : [{ values, isTarget, isOfTokens: field.perRow === "token" }];
   });

@@ -17,6 +17,7 @@ interface RowArrays {
   readonly segments?: Int32Array;
   readonly positions?: Int32Array;
   readonly tokenTypes?: Int32Array;
+  readonly lengths?: Int32Array;
   /** By name. They hold {@link ignoredTarget} throughout before. */
   readonly targets: Readonly<Record<string, FieldArray>>;
 }

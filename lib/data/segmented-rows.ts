@@ -1,4 +1,4 @@
-import { hasField, inputFields } from "#lib/core/batch";
+import { hasField, inputFields, lengthField } from "#lib/core/batch";
 import type { TracedRows } from "./rows.js";
 
 /**
@@ -9,7 +9,10 @@ export function segmentedRows(rows: TracedRows): TracedRows {
   if (hasField(rows.inputs, "segments")) return rows;
   return {
     ...rows,
-    inputs: inputFields({ hasSegments: true }),
+    inputs: [
+      ...inputFields({ hasSegments: true }),
+      ...rows.inputs.filter(({ name }) => name === lengthField.name),
+    ],
     write(row, into) {
       rows.write(row, into);
       const length = rows.lengthOf(row);

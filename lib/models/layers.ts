@@ -35,9 +35,21 @@ export function joined(
   return sublayer === undefined ? join(output) : sublayer(output, join);
 }
 
-/** The vectors of tokens [M], float [M, D]. @param lookUp finds those of the model's table */
-export const tokenVectors = (weights: Weights, tokens_M: tf.Tensor1D, lookUp: LookUp): tf.Tensor =>
-  weights.embedOf?.(tokens_M, lookUp) ?? lookUp(tokens_M);
+/**
+ * The vectors of the tokens of the inputs, float [M, D].
+ *
+ * @param lookUp finds those of the model's table; these alone have noise
+ */
+export function tokenVectors(
+  weights: Weights,
+  { tokens, dropout }: ModelInputs,
+  lookUp: LookUp,
+): tf.Tensor {
+  const tokens_M = tf.reshape(tokens, [tokens.size]) as tf.Tensor1D;
+  const withNoise = dropout?.withNoise;
+  const found = withNoise === undefined ? lookUp : (ids: tf.Tensor1D) => withNoise(lookUp(ids));
+  return weights.embedOf?.(tokens_M, found) ?? found(tokens_M);
+}
 
 /** The attention of a forward pass: the caller's, or over the tokens and segments of the inputs. */
 export function attentionOf(inputs: ModelInputs): LayerAttention {

@@ -47,10 +47,12 @@ export interface Adapter {
   readonly dropout?: Dropout;
 }
 
-/** What one forward pass of training drops. */
+/** What one forward pass of training drops, and the noise that it adds. */
 export interface Dropout {
   /** To be asked once for each place that drops values, in the order of the pass; undefined: nothing is dropped. */
   sourceOf(kind: DropoutKind): DropoutSource | undefined;
+  /** The vectors of tokens [M, D] with the noise that they have in training; absent: none. */
+  readonly withNoise?: (vectors_MD: tf.Tensor) => tf.Tensor;
 }
 
 /**

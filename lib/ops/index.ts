@@ -9,6 +9,7 @@ export * from "./embedding.js";
 export * from "./gelu.js";
 export * from "./layer-norm.js";
 export * from "./linear-cross-entropy.js";
+export * from "./noise.js";
 export * from "./rms-norm.js";
 export * from "./rotary.js";
 export * from "./scale-columns.js";

@@ -34,7 +34,14 @@ export function batchLoss(
   feeds: Feeds,
   dropout?: Dropout,
 ): TracedLoss {
-  const { tokens, segments, positions, tokenTypes, ...targets } = Object.fromEntries(
+  const {
+    tokens,
+    segments,
+    positions,
+    tokenTypes,
+    lengths: _,
+    ...targets
+  } = Object.fromEntries(
     Object.entries(feeds).map(([name, feed]) => [name, symbolicTensor(feed) as tf.Tensor2D]),
   );
   const inputs: ModelInputs = {

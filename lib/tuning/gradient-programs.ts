@@ -1,4 +1,5 @@
 import * as tf from "@tensorflow/tfjs-core";
+import { lengthField } from "#lib/core/batch";
 import type { WorkerJob } from "#lib/core/job";
 import type { GraphBuilder, GraphNode, GraphTensor } from "#lib/graph/builder";
 import type { Program } from "#lib/graph/session";
@@ -68,7 +69,10 @@ export function buildGradientPrograms(
       ? {}
       : { coordinates: op.placeholder(graph, `${feed}/coordinates`, "int32", [3]) };
   const feeds = { ...batch, gradScale, ...drops };
-  const dropout = passDropout(job.dropout, drops.coordinates);
+  const dropout = passDropout(job.dropout, {
+    coordinates: drops.coordinates,
+    lengths: batch[lengthField.name],
+  });
   const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) => lossOf(xs, batch, dropout))(
     [...weights],
     symbolicTensor(gradScale) as tf.Scalar,

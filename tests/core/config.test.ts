@@ -56,6 +56,7 @@ const transformersDefaults: Record<string, unknown> = {
   adam_epsilon: 1e-8,
   max_grad_norm: 1,
   label_smoothing_factor: 0,
+  neftune_noise_alpha: null,
   bf16: false,
   fp16: false,
   use_cpu: false,
@@ -140,11 +141,12 @@ test("harmless foreign keys warn unless they hold their default; those that chan
     resolve("report_to: wandb").warnings[0] ?? "",
     /^job\.yaml:3: report_to has no effect/,
   );
-  assert.deepEqual(failure("neftune_noise_alpha: 5"), {
+  assert.deepEqual(failure("optim_target_modules: all-linear"), {
     code: "E_CONFIG_UNSUPPORTED",
-    message: "neftune_noise_alpha: 5 is not supported (job.yaml:3): this version cannot do it.",
+    message:
+      'optim_target_modules: "all-linear" is not supported (job.yaml:3): this version cannot do it.',
   });
-  assert.deepEqual(resolve("neftune_noise_alpha: null\npush_to_hub: false").warnings, []);
+  assert.deepEqual(resolve("optim_target_modules: null\npush_to_hub: false").warnings, []);
 });
 
 test("an unknown key names its place and the nearest key", () => {

@@ -10,7 +10,26 @@ const dropoutOf = (
   dropout: Asked,
   modelConfig: Readonly<Record<string, unknown>> = gpt2,
   { isClassifier = false, adapterRate = 0 } = {},
-) => runDropout({ dropout }, modelConfig, { isClassifier, adapterRate });
+) => {
+  const config = { dropout, neftune_noise_alpha: null };
+  const { rates, lines } = runDropout(config, modelConfig, { isClassifier, adapterRate });
+  return { rates, lines };
+};
+
+test("NEFTune's noise is told, with what its magnitude depends on", () => {
+  const of = (alpha: number | null) =>
+    runDropout(
+      { dropout: 0, neftune_noise_alpha: alpha },
+      { model_type: "llama" },
+      { isClassifier: false, adapterRate: 0 },
+    );
+  for (const none of [null, 0]) {
+    assert.deepEqual(of(none), { rates: {}, noiseAlpha: undefined, lines: [] });
+  }
+  const { noiseAlpha, lines } = of(5);
+  assert.equal(noiseAlpha, 5);
+  assert.match(lines.join(), /^noise: .* up to 5 \/ sqrt\(L D\) in training.*neftune_noise_alpha/);
+});
 
 test("a run drops what the model's config.json says, and says so", () => {
   assert.deepEqual(dropoutOf(null), {

@@ -4,7 +4,6 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import type * as tf from "@tensorflow/tfjs-core";
-import type { Batch } from "#lib/core/batch";
 import type { BatchCoordinates, DropoutRates } from "#lib/core/dropout";
 import type { WorkerJob } from "#lib/core/job";
 import { packageRoot } from "#lib/core/paths";
@@ -19,21 +18,10 @@ import createEngine from "#lib/tuning/engine";
 import { buildTrainingPrograms } from "#lib/tuning/programs";
 import { assertClose } from "#tests/support/compare";
 import { compileFunction } from "#tests/support/compiled-function";
+import { assertAsExpected, compute, type DropoutCase } from "#tests/support/dropout-cases";
 import { trainedCase } from "#tests/support/objective-cases";
 import { floatArg, intArg } from "#tests/support/kernel-case";
-import { loadFrozen, readLoraFixture } from "#tests/support/lora-fixtures";
-import { readSlot } from "#tests/support/tiny-llama";
-
-interface DropoutCase {
-  readonly rates: DropoutRates;
-  /** Places that draw a mask. */
-  readonly places: number;
-  readonly loss: number;
-  /** Without dropout. */
-  readonly evaluationLoss: number;
-  /** Norm, and product with the cosines of 1, 2, 3 ... */
-  readonly gradients: Readonly<Record<string, readonly [norm: number, product: number]>>;
-}
+import { readLoraFixture } from "#tests/support/lora-fixtures";
 
 /** What transformers and peft compute with our masks: tests/reference/make_dropout_fixture.py. */
 const { seed, coordinates, models, adapters } = JSON.parse(
@@ -44,55 +32,6 @@ const { seed, coordinates, models, adapters } = JSON.parse(
   readonly models: Readonly<Record<string, DropoutCase>>;
   readonly adapters: Readonly<Record<string, DropoutCase>>;
 };
-
-interface Computed {
-  readonly job: WorkerJob;
-  /** Means over what counts. */
-  readonly loss: number;
-  readonly evaluationLoss: number;
-  readonly gradients: Uint8Array;
-}
-
-/** One micro-batch as a group, and its evaluation. */
-async function compute(
-  job: WorkerJob,
-  wireBytes: Uint8Array,
-  batch: Batch,
-  frozen?: Uint8Array,
-): Promise<Computed> {
-  const engine = await createEngine(job);
-  try {
-    if (job.frozen !== undefined && frozen !== undefined) {
-      await loadFrozen(engine, job.frozen, frozen);
-    }
-    engine.loadParameters(wireBytes);
-    const evaluated = engine.evaluate(batch);
-    const { weight } = evaluated;
-    const gradients = new Uint8Array(wireBytes.byteLength);
-    const { lossSum } = engine.accumulate(batch, 1 / weight, true, gradients);
-    return { job, gradients, loss: lossSum / weight, evaluationLoss: evaluated.lossSum / weight };
-  } finally {
-    engine.close();
-  }
-}
-
-/** A key's bias has no gradient: softmax does not see it. */
-const isZeroInExactArithmetic = (name: string): boolean => /(self\.key|k_lin)\.bias$/.test(name);
-
-function assertAsExpected({ job, gradients, ...losses }: Computed, expected: DropoutCase): void {
-  assert.ok(Math.abs(losses.loss / expected.loss - 1) < 1e-5, `loss ${losses.loss}`);
-  assert.ok(Math.abs(losses.evaluationLoss / expected.evaluationLoss - 1) < 1e-5);
-  assert.ok(Math.abs(losses.loss / losses.evaluationLoss - 1) > 1e-3, "something is dropped");
-  const names = job.layout.tensors.map(({ name }) => name);
-  assert.deepEqual(names.toSorted(), Object.keys(expected.gradients).toSorted());
-  for (const name of names.filter((each) => !isZeroInExactArithmetic(each))) {
-    const values = readSlot(job.layout, name, gradients);
-    const [norm, product] = expected.gradients[name] as readonly [number, number];
-    const ours = values.reduce((sum, value, i) => sum + value * Math.cos(i + 1), 0);
-    const difference = Math.abs(Math.hypot(...values) - norm) + Math.abs(ours - product);
-    assert.ok(difference <= 2e-4 * Math.max(norm, 1e-6), `${name}: ${difference} of ${norm}`);
-  }
-}
 
 for (const [name, expected] of Object.entries(models)) {
   test(`${name}: with the same masks, loss and gradients are those of transformers in training`, async () => {
@@ -174,7 +113,7 @@ test("over 2,000 steps the mean of each kind's dropout is the value itself", () 
   const x = floatArg([size], 1);
   const run = compileFunction((...args) => {
     const [values, c] = args as [tf.Tensor, tf.Tensor];
-    const pass = passDropout({ seed, rates }, graphTensor(c));
+    const pass = passDropout({ seed, rates }, { coordinates: graphTensor(c), lengths: undefined });
     return kinds.map((kind) => dropped(pass, kind, values));
   });
   const sums = kinds.map(() => new Float64Array(size));

@@ -45,6 +45,7 @@ export const axolotlKeys: ForeignKeys = {
   eval_batch_size: renamed("per_device_eval_batch_size"),
   base_model: renamed("model_name_or_path"),
   lr: renamed("learning_rate"),
+  noisy_embedding_alpha: renamed("neftune_noise_alpha"),
   lr_scheduler: renamed("lr_scheduler_type"),
   optimizer: reworded(
     "optim",
@@ -117,7 +118,6 @@ export const axolotlKeys: ForeignKeys = {
   curriculum_sampling: renamed("train_sampling_strategy", (on) =>
     on === false ? undefined : on === true ? "sequential" : on,
   ),
-  noisy_embedding_alpha: fixed([null], notHere),
   unfrozen_parameters: fixed([null], fullOnly),
   rl: fixed([null], "only supervised fine-tuning is here"),
   reward_model: fixed([false], "only supervised fine-tuning is here"),

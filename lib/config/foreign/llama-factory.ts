@@ -24,6 +24,7 @@ const textModels = "models here have no other modality than text";
  */
 export const llamaFactoryKeys: ForeignKeys = {
   // Method.
+  neft_alpha: renamed("neftune_noise_alpha"),
   stage: fixed(["sft", "pt"], "only supervised fine-tuning (sft) and pre-training (pt) are here"),
   lora_rank: renamed("lora_r"),
   lora_target: renamed("lora_target_modules", (v) => (v === "all" ? "all-linear" : v)),

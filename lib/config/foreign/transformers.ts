@@ -69,7 +69,6 @@ export const transformersKeys: ForeignKeys = {
 
   // transformers v5: would change results.
   optim_target_modules: fixed([null], notHere),
-  neftune_noise_alpha: fixed([null], notHere),
   average_tokens_across_devices: fixed(
     [true],
     "the loss is always divided by the token count of the whole step",

@@ -1,6 +1,7 @@
 import { refuseUnloweredKernels } from "#lib/graph/tracing-backend";
 import "./elementwise.js";
 import "./shape.js";
+import "./noise.js";
 import "./reduce.js";
 import "./mat-mul.js";
 import "./rms-norm.js";

@@ -48,9 +48,8 @@ export function decoderHiddenStates(
       return known;
     },
   };
-  const tokens_M = tf.reshape(inputs.tokens, [b * t]) as tf.Tensor1D;
   // The residual stream is float32: every layer adds a little to a sum that stays.
-  let x_MD = tokenVectors(weights, tokens_M, (ids) => {
+  let x_MD = tokenVectors(weights, inputs, (ids) => {
     const rows = tf.cast(embedding(weights(tokenEmbedding), ids, config.paddingRow), "float32");
     return config.embeddingScale === null ? rows : tf.mul(rows, tf.scalar(config.embeddingScale));
   });

@@ -15,8 +15,7 @@ export function distilBertHiddenStates(
   inputs: ModelInputs,
 ): tf.Tensor3D {
   const [b, t] = inputs.tokens.shape;
-  const tokens_M = tf.reshape(inputs.tokens, [b * t]) as tf.Tensor1D;
-  const found_MD = tokenVectors(weights, tokens_M, (ids_M) =>
+  const found_MD = tokenVectors(weights, inputs, (ids_M) =>
     embedding(weights(distilbert.tokenEmbedding), ids_M, config.paddingRow),
   );
   const words_BTD = tf.cast(tf.reshape(found_MD, [b, t, config.hiddenSize]), "float32");

@@ -107,7 +107,7 @@ export function bertHiddenStates(
   const rows = (found_MD: tf.Tensor): tf.Tensor =>
     tf.cast(tf.reshape(found_MD, [b, t, config.hiddenSize]), "float32");
   const words_BTD = rows(
-    tokenVectors(weights, flat(inputs.tokens), (ids_M) =>
+    tokenVectors(weights, inputs, (ids_M) =>
       embedding(weights(names.words), ids_M, config.paddingRow),
     ),
   );

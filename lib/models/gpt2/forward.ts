@@ -59,7 +59,7 @@ function embed(weights: Weights, inputs: ModelInputs): tf.Tensor {
   const flat = (ids: tf.Tensor2D): tf.Tensor1D => tf.reshape(ids, [b * t]) as tf.Tensor1D;
   const rows = (found_MD: tf.Tensor): tf.Tensor =>
     tf.reshape(found_MD, [b, t, table.shape[1] as number]);
-  const words_BTD = rows(tokenVectors(weights, flat(inputs.tokens), lookUp));
+  const words_BTD = rows(tokenVectors(weights, inputs, lookUp));
   const positions = positionEmbeddings(weights(positionsName), t, inputs.positions);
   const tokens_BTD = tf.add(words_BTD, tf.cast(positions, "float32"));
   // GPT-2 has no table of types: it looks them up among the words.
