@@ -1,5 +1,4 @@
 import { z } from "zod";
-import { modelDropoutKinds } from "#lib/core/dropout";
 import { objectives } from "#lib/objectives/index";
 import { comparableMetrics } from "#lib/objectives/metrics";
 import { optimizerNames, optimizers } from "#lib/optim/optimizers/index";
@@ -7,6 +6,7 @@ import { parametersKinds, parametersNames, rateFields } from "#lib/parameters/in
 import { cluster } from "./cluster-fields.js";
 import { declaredFields, declaredSections } from "./declared-fields.js";
 import { generalFields } from "./general-fields.js";
+import { randomFields } from "./random-fields.js";
 import { schedulerNames } from "./schedule-names.js";
 
 const objectiveKinds = objectives.map(({ kind }) => kind);
@@ -117,7 +117,6 @@ const modelAndData = {
 
 const general = generalFields(datasets);
 
-const dropoutRate = z.number().min(0).lt(1);
 /** Keys that objectives declare as their own. */
 const objectiveFields = declaredFields(objectives);
 
@@ -154,21 +153,7 @@ const optimisation = {
     .describe("arguments of the optimizer: NAME=VALUE with commas between them, or a mapping"),
   weight_decay: z.number().min(0).default(0).describe("matrices only"),
   ...optimizerFields,
-  dropout: z
-    .union([dropoutRate, z.partialRecord(z.enum(modelDropoutKinds), dropoutRate)])
-    .nullable()
-    .default(null)
-    .describe(
-      "rate at which training drops values, of every kind that the model has, or by kind: {attention: 0}; null: as the model's config.json has it",
-    ),
-  neftune_noise_alpha: z
-    .number()
-    .min(0)
-    .nullable()
-    .default(null)
-    .describe(
-      "alpha of NEFTune: in training the vectors of tokens get uniform noise of up to alpha / sqrt(L * D), L the tokens of the longest row of a micro-batch, D the width; 0 or null: none",
-    ),
+  ...randomFields,
   ema_decay: z
     .number()
     .gt(0)

@@ -6,7 +6,7 @@ import { philoxWords } from "./philox.js";
 export const AddNoise = "AddNoise";
 
 /** From where one operation draws its noise. Nothing else enters, so whoever computes draws the same. */
-export interface NoiseSource {
+interface NoiseSource {
   /** int32 [3]: the step, the gradient group in it and the micro-batch in that. */
   readonly coordinates: tf.Tensor;
   /** The run's, of 32 bits. */
