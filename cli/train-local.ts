@@ -2,6 +2,7 @@
 import { loadConfig, printConfig } from "#lib/config/index";
 import type { LockstepEvent, RunStarted } from "#lib/core/events";
 import { generalLossWords } from "#lib/core/forgetting";
+import { gapFigures } from "#lib/core/format";
 import { printable } from "#lib/core/terminal-text";
 import { objectiveOf } from "#lib/objectives/index";
 import { isLogged } from "#lib/objectives/metrics";
@@ -70,7 +71,8 @@ function linesOf(event: LockstepEvent, started: RunStarted | undefined): readonl
       const figures = metrics
         .filter(({ key }) => !follows.some((one) => one.key === key && !isLogged(one)))
         .map(({ key, label, digits }) => `, ${label} ${event.metrics[key]?.toFixed(digits)}`);
-      return [`validation loss ${event.loss.toFixed(4)}${figures.join("")}`];
+      const gap = gapFigures(event).map((pair) => `, ${pair.join(" ")}`);
+      return [`validation loss ${event.loss.toFixed(4)}${gap.join("")}${figures.join("")}`];
     }
     case "general.evaluated":
       return [generalLossWords(event)];

@@ -67,7 +67,7 @@ export class EvaluationRun {
     if (!this.#isDue(step) && !(isLast && evaluation?.atEnd === true)) return false;
     const isBest = await this.#evaluate(step);
     await this.#general.measure(step);
-    if (!isLast) this.#parts.phases.begin("training");
+    if (!isLast && this.#parts.history.stop === undefined) this.#parts.phases.begin("training");
     return isBest;
   }
 
@@ -132,8 +132,13 @@ export class EvaluationRun {
     };
     this.#evaluatedStep = step;
     this.#evaluations.push(result);
-    if (this.#isDue(step)) updates.evaluated(result);
-    bus.publish({ type: "evaluation.completed", ...result });
-    return history.evaluated(result);
+    const isDue = this.#isDue(step);
+    if (isDue) updates.evaluated(result);
+    const { isBest, gap } = history.evaluated(result, isDue);
+    const { trainLoss, warning } = gap ?? {};
+    const ofTraining = trainLoss === undefined ? {} : { trainLoss };
+    bus.publish({ type: "evaluation.completed", ...result, ...ofTraining });
+    if (warning !== undefined) bus.publish({ type: "note", text: warning });
+    return isBest;
   }
 }

@@ -108,6 +108,10 @@ export class CoordinatorMetrics {
     "evaluation_loss",
     "Validation loss of the latest evaluation, nats per token.",
   );
+  readonly #lossGap = this.#gauge(
+    "evaluation_loss_gap",
+    "Validation loss less the mean training loss since the evaluation before, nats per token.",
+  );
   readonly #evaluationScore = this.#gauge(
     "evaluation_score_ratio",
     "A classifier's scores in the latest evaluation, 0 to 1.",
@@ -283,8 +287,9 @@ export class CoordinatorMetrics {
     }
   }
 
-  #showEvaluation({ loss, metrics }: RunResumed["evaluations"][number]): void {
+  #showEvaluation({ loss, trainLoss, metrics }: RunResumed["evaluations"][number]): void {
     this.#evaluationLoss.set(loss);
+    if (trainLoss !== undefined) this.#lossGap.set(loss - trainLoss);
     for (const [key, value] of Object.entries(metrics)) {
       const figure = this.#evaluationFigures.get(key);
       if (figure === undefined) this.#evaluationScore.set({ score: key }, value);

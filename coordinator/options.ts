@@ -4,6 +4,8 @@ import type { Metrics } from "#lib/core/events";
 import type { WorkerJob } from "#lib/core/job";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import type { ShardPiece, TensorStates } from "#lib/core/shard-arrays";
+import type { EarlyStopping, BestRule } from "#lib/objectives/early-stopping";
+import type { WatchState } from "#lib/objectives/evaluation-watch";
 import type {
   LossScalerState,
   LossTermsState,
@@ -36,7 +38,7 @@ export interface StepSource {
 /** Masters and what the optimizer keeps of their elements, between two steps; a copy that training does not change. */
 export type Snapshot = readonly ShardPiece[];
 
-export interface CheckpointState {
+export interface CheckpointState extends WatchState {
   /** Steps completed: the next one to do. */
   readonly step: number;
   /** Optimizer updates made; smaller than `step` when steps with a non-finite gradient were skipped. */
@@ -45,8 +47,6 @@ export interface CheckpointState {
   /** Tokens of all batches so far, targets or not. */
   readonly numInputTokens: number;
   readonly logHistory: readonly LogEntry[];
-  /** The best evaluation so far, where `evaluation.best` asks for one. */
-  readonly best?: BestEvaluation;
   /** Of a run in float16. */
   readonly lossScaler?: LossScalerState;
   /** What the schedule remembers, where the rate follows a metric of evaluations. */
@@ -55,13 +55,6 @@ export interface CheckpointState {
   readonly lossTerms?: LossTermsState;
   /** Absent in checkpoints of versions that kept none. */
   readonly account?: RunAccount;
-}
-
-export interface BestEvaluation {
-  /** Its loss or score. */
-  readonly metric: number;
-  /** Steps completed then. */
-  readonly step: number;
 }
 
 export interface EvaluationResult {
@@ -128,11 +121,11 @@ export interface CoordinatorOptions {
     /** Rows of the batches that are data, not padding. @default all of them */
     readonly numRows?: number;
     /** Remember the best evaluation; the one at the start does not count. */
-    readonly best?: {
-      /** "loss", or the key of one of the objective's metrics. */
-      readonly metric: string;
-      readonly greaterIsBetter: boolean;
-    };
+    readonly best?: BestRule;
+    /** When evaluations end the run; beside `best`. @default never */
+    readonly earlyStopping?: EarlyStopping;
+    /** What a person who is warned of overfitting can do: the end of a sentence. */
+    readonly advice?: string;
   };
   /** Rows whose loss tells what is forgotten, before training, beside each evaluation and at the end. */
   readonly general?: {

@@ -30,7 +30,9 @@ export function resumedEvent(
   const evaluations = logHistory.flatMap((entry) => {
     if (!("eval_loss" in entry)) return [];
     const loss = number(entry, "eval_loss");
-    return [{ step: entry.step, loss, metrics: metricsOfEntry(metered, entry) }];
+    const trainLoss = entry["eval_train_loss"];
+    const ofTraining = typeof trainLoss === "number" ? { trainLoss } : {};
+    return [{ step: entry.step, loss, metrics: metricsOfEntry(metered, entry), ...ofTraining }];
   });
   const general = logHistory.flatMap((entry) =>
     generalKey in entry ? [{ step: entry.step, loss: number(entry, generalKey) }] : [],

@@ -1,10 +1,11 @@
 import type { LogEntry } from "#lib/checkpoint/trainer-state";
 import type { StepCompleted } from "#lib/core/events";
 import type { GeneralLoss } from "#lib/core/forgetting";
+import { EvaluationWatch } from "#lib/objectives/evaluation-watch";
+import { gapFigures, type LossGap } from "#lib/objectives/loss-gap";
 import { loggedMetrics, metricName } from "#lib/objectives/metrics";
 import { jobMetrics } from "#lib/objectives/task-metrics";
 import type {
-  BestEvaluation,
   CheckpointState,
   CoordinatorOptions,
   EvaluationResult,
@@ -13,11 +14,11 @@ import type {
 import { emptyAccount, type RunAccount } from "./run-account.js";
 import { generalKey, type LogMoment, RunLog } from "./run-log.js";
 
-/** What a run remembers of itself: the log that is saved with it, and its best evaluation. */
+/** What a run remembers of itself: the log that is saved with it, and what its evaluations came to. */
 export class RunHistory {
   readonly #options: CoordinatorOptions;
   readonly #log: RunLog;
-  #best: BestEvaluation | undefined;
+  readonly #watch: EvaluationWatch;
   #numInputTokens: number;
   readonly #tokensBefore: number;
   readonly #before: RunAccount;
@@ -33,9 +34,9 @@ export class RunHistory {
     this.#tokensBefore = resume?.state.numInputTokens ?? 0;
     this.#numInputTokens = this.#tokensBefore;
     const entries = resume?.state.logHistory ?? [];
-    this.#best = resume?.state.best;
+    this.#watch = new EvaluationWatch(options.evaluation ?? {}, resume?.state);
     // It may be asked for only now, of a run that did not look for it before.
-    if (this.#best === undefined) this.#compareAll(entries);
+    if (resume?.state.best === undefined) this.#compareAll(entries);
     const before = resume?.state.account ?? emptyAccount;
     this.#before = before;
     this.#samples = [...before.samples];
@@ -59,39 +60,42 @@ export class RunHistory {
   stepCompleted(event: StepCompleted, numInputTokens: number): void {
     this.#numInputTokens += numInputTokens;
     this.#numTokens += event.numTokens;
+    this.#watch.stepCompleted(event.loss);
     this.#publish(this.#log.stepCompleted(event, this.#moment()));
   }
 
-  /** @returns whether it is better than all before; one before the first step is not compared */
-  evaluated(result: EvaluationResult): boolean {
+  /** @param isDue whether it came when it was due: others end no run */
+  evaluated(
+    result: EvaluationResult,
+    isDue: boolean,
+  ): { readonly isBest: boolean; readonly gap?: LossGap } {
     const { evaluation, plan } = this.#options;
-    if (evaluation === undefined) return false;
-    const { batches, best: rule } = evaluation;
+    if (evaluation === undefined) return { isBest: false };
+    const { batches } = evaluation;
     const numRows = batches.reduce((sum, batch) => sum + batch.numRows, 0);
     const size = { numRows: evaluation.numRows ?? numRows, numBatches: batches.length };
     const epoch = plan.epochAt(result.step);
-    const scores = loggedMetrics(jobMetrics(this.#options.job), result.metrics);
+    const watched = this.#watch.evaluated(result, isDue);
+    const scores = {
+      ...loggedMetrics(jobMetrics(this.#options.job), result.metrics),
+      ...gapFigures(result.loss, watched.gap),
+    };
     this.#publish(this.#log.evaluated(result, scores, epoch, size, this.#moment()));
-    if (rule === undefined) return false;
-    const value = rule.metric === "loss" ? result.loss : result.metrics[rule.metric];
-    return this.#isBest(result.step, value);
+    return watched;
   }
 
-  /** Keeps the best of all that it is called with; what comes before the first step is not compared. */
-  #isBest(step: number, value: number | null | undefined): boolean {
-    const rule = this.#options.evaluation?.best;
-    if (rule === undefined || step === 0) return false;
-    if (value === undefined || value === null || Number.isNaN(value)) return false;
-    const before = this.#best?.metric;
-    const isBest = before === undefined || (rule.greaterIsBetter ? value > before : value < before);
-    if (isBest) this.#best = { metric: value, step };
-    return isBest;
+  /** Why the run ends before its last step; undefined where it goes on. */
+  get stop(): string | undefined {
+    return this.#watch.stop;
   }
 
   #compareAll(entries: readonly LogEntry[]): void {
     const rule = this.#options.evaluation?.best;
     if (rule === undefined) return;
-    for (const entry of entries) this.#isBest(entry.step, entry[metricName({ key: rule.metric })]);
+    for (const entry of entries) {
+      const value = entry[metricName({ key: rule.metric })];
+      if (typeof value === "number") this.#watch.compare(entry.step, value);
+    }
   }
 
   hasEvaluation(step: number): boolean {
@@ -125,11 +129,11 @@ export class RunHistory {
     this.#publish(this.#log.finished({ step, epoch, totalFlos }, this.#moment(), before));
   }
 
-  state(): Pick<CheckpointState, "numInputTokens" | "logHistory" | "best" | "account"> {
+  state(): Omit<CheckpointState, "step" | "numUpdates" | "epoch"> {
     return {
       numInputTokens: this.#numInputTokens,
       logHistory: this.#log.entries(),
-      ...(this.#best === undefined ? {} : { best: this.#best }),
+      ...this.#watch.state,
       account: {
         seconds: this.#before.seconds + (performance.now() - this.#openedAt) / 1000,
         numTokens: this.#numTokens,

@@ -43,16 +43,21 @@ export class RunSaves {
     return isNew;
   }
 
-  /** @param isBest whether its evaluation is the best so far */
-  async afterStep(step: number, isBest: boolean): Promise<void> {
+  /** @param what whether its evaluation is the best so far, and whether the run ends with it */
+  async afterStep(
+    step: number,
+    { isBest, isLast }: { readonly isBest: boolean; readonly isLast: boolean },
+  ): Promise<void> {
     const whenBest = this.#parts.options.checkpointing?.whenBest === true;
-    if (this.#isRequested || (isBest && whenBest) || this.#isDue(step)) await this.#save(step);
+    if (this.#isRequested || (isBest && whenBest) || this.#isDue(step, isLast)) {
+      await this.#save(step);
+    }
   }
 
   /** Begins the last save where it is wanted: one that goes on later always is. */
   async atEnd(step: number, isInterrupted: boolean): Promise<void> {
     // A stop in the evaluation after the last step leaves the end to be saved, too.
-    const isWanted = isInterrupted || this.#isRequested || this.#isDue(step);
+    const isWanted = isInterrupted || this.#isRequested || this.#isDue(step, true);
     if (isWanted && this.#savedStep !== step) await this.#save(step);
   }
 
@@ -75,10 +80,9 @@ export class RunSaves {
     await this.#checkpointer?.settled();
   }
 
-  #isDue(step: number): boolean {
-    const { plan, checkpointing } = this.#parts.options;
-    const { everySteps, atEnd } = checkpointing ?? {};
-    return isDue(everySteps, step) || (step === plan.totalSteps && atEnd === true);
+  #isDue(step: number, isLast: boolean): boolean {
+    const { everySteps, atEnd } = this.#parts.options.checkpointing ?? {};
+    return isDue(everySteps, step) || (isLast && atEnd === true);
   }
 
   async #save(step: number): Promise<void> {

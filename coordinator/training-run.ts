@@ -127,7 +127,6 @@ export class TrainingRun {
   }
 
   async run(): Promise<Omit<RunOutcome, "snapshot" | "mastersSha256" | "seconds">> {
-    const { plan } = this.#options;
     let isWhole = true;
     try {
       isWhole = await this.#allSteps();
@@ -144,7 +143,7 @@ export class TrainingRun {
     await this.#orFailure(this.#saves.atEnd(this.#step, !isWhole));
     await this.#orFailure(this.#saves.settled());
     return {
-      outcome: this.#step < plan.totalSteps ? "interrupted" : "finished",
+      outcome: this.#isAtEnd ? "finished" : "interrupted",
       isWhole,
       step: this.#step,
       state: this.#state(),
@@ -154,17 +153,17 @@ export class TrainingRun {
 
   /** @returns false where a stop left something to do */
   async #allSteps(): Promise<boolean> {
-    const { plan } = this.#options;
     const begunAt = this.#step;
     await this.#evaluation.beforeTraining(begunAt);
-    this.#phases.begin("training");
-    while (this.#step < plan.totalSteps) {
+    if (!this.#isAtEnd) this.#phases.begin("training");
+    while (!this.#isAtEnd) {
       if (this.#stopRequested) return false;
       await this.#trainStep();
       // Evaluated first, so that the checkpoint's history holds its evaluation, as transformers' does.
       const isBest = await this.#evaluation.afterStep(this.#step);
-      await this.#orFailure(this.#saves.afterStep(this.#step, isBest));
+      await this.#orFailure(this.#saves.afterStep(this.#step, { isBest, isLast: this.#isAtEnd }));
     }
+    this.#tellEarlyStop();
     await this.#evaluation.afterTraining(this.#step);
     this.#history.finished(this.#step);
     // Where nothing was left to train, workers need not be there.
@@ -175,6 +174,19 @@ export class TrainingRun {
       });
     }
     return true;
+  }
+
+  /** Whether all steps are made, or evaluations ended the run before. */
+  get #isAtEnd(): boolean {
+    return this.#step >= this.#options.plan.totalSteps || this.#history.stop !== undefined;
+  }
+
+  #tellEarlyStop(): void {
+    const { bus, plan } = this.#options;
+    const { stop } = this.#history;
+    if (stop === undefined || this.#step >= plan.totalSteps) return;
+    const text = `stops early after step ${this.#step} of ${plan.totalSteps}: ${stop}`;
+    bus.publish({ type: "note", text });
   }
 
   async #trainStep(): Promise<void> {

@@ -157,9 +157,13 @@ class Cluster {
       const { finished, run } = await this.#begin(door, bus);
       if (finished !== undefined) {
         const directory = run.config.output_dir;
-        const { step } = finished;
+        const { step, totalSteps } = finished;
+        const where =
+          step < totalSteps
+            ? `, where it stopped early; it goes on to step ${totalSteps} with a larger early_stopping_patience`
+            : "";
         note(
-          `Nothing is left to do: ${directory} holds the result of this run after ${step} steps`,
+          `Nothing is left to do: ${directory} holds the result of this run after ${step} steps${where}`,
         );
         if (this.#startWorkers === undefined)
           await turnWorkersAway(door, finished.runId, this.#config);

@@ -1,13 +1,13 @@
 import { randomUUID } from "node:crypto";
 import type { CoordinatorOptions } from "#coordinator/options";
-import { evaluationDelaySteps, intervalSteps, type ResolvedConfig } from "#lib/config/index";
+import { intervalSteps, type ResolvedConfig } from "#lib/config/index";
 import { splitAddress } from "#lib/core/address";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
-import { bestMetric } from "./objective.js";
+import { evaluationRules, evaluationSteps } from "./evaluation-rules.js";
 import type { ResumePoint } from "./resume.js";
 import { saveCheckpoint } from "./files.js";
-import { countsTokens, flosPerToken, tracksBest } from "./results.js";
+import { countsTokens, flosPerToken } from "./results.js";
 import type { StartedRun } from "./start.js";
 
 /** @param onWarning as of {@link loadWireSecurity} */
@@ -58,7 +58,8 @@ export async function coordinatorOptions(
     ...generationOf(run),
     checkpointing: {
       everySteps: interval(run, "save"),
-      whenBest: config.save_strategy === "best",
+      // A best evaluation between two saves would have no weights to be loaded.
+      whenBest: config.save_strategy === "best" || config.load_best_model_at_end,
       // As the Trainer: a longer run goes on from the end of this one.
       atEnd: config.save_strategy === "steps" || config.save_strategy === "epoch",
       save: (snapshot, state, tensorStates) =>
@@ -74,7 +75,7 @@ export async function coordinatorOptions(
 }
 
 /** Steps between two logs, evaluations or saves; 0 where none are asked for. */
-const interval = ({ config, plan }: StartedRun, what: "logging" | "eval" | "save"): number =>
+const interval = ({ config, plan }: StartedRun, what: "logging" | "save"): number =>
   intervalSteps(config, what, plan.totalSteps, plan.stepsPerEpoch);
 
 function addresses({
@@ -93,23 +94,15 @@ function addresses({
 function evaluationOf(run: StartedRun): Pick<CoordinatorOptions, "evaluation"> {
   const { config, data, objective, plan } = run;
   if (data.validation.length === 0) return {};
-  const best = bestMetric(config, objective);
+  const { everySteps, delaySteps } = evaluationSteps(config, plan);
   return {
     evaluation: {
       batches: data.validation,
       atStart: config.eval_on_start,
       atEnd: config.eval_on_end,
-      everySteps: interval(run, "eval"),
-      delaySteps: evaluationDelaySteps(config, plan.stepsPerEpoch),
+      ...{ everySteps, delaySteps },
       numRows: data.validationReport?.numRows ?? 0,
-      ...(tracksBest(config)
-        ? {
-            best: {
-              metric: best?.key ?? "loss",
-              greaterIsBetter: config.greater_is_better ?? best?.greaterIsBetter ?? false,
-            },
-          }
-        : {}),
+      ...evaluationRules(config, objective),
     },
   };
 }

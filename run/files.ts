@@ -1,6 +1,6 @@
 import type { TensorStates } from "#lib/core/shard-arrays";
 import { copyFile, mkdir, readdir, stat, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import {
   checkpointName,
   listOwnedCheckpoints,
@@ -25,11 +25,14 @@ import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { MasterPiece } from "#lib/core/masters-hash";
 import type { TensorSlot } from "#lib/core/parameter-layout";
+import { readEarlyStoppingState } from "#lib/objectives/early-stopping";
+import { readLossGapState } from "#lib/objectives/loss-gap";
 import { emaSlot, readLossTerms, readScheduleState } from "#lib/optim/index";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
 import { finiteWeights } from "./finite-weights.js";
 import { emaFolder } from "./output-contents.js";
+import { stoppedEarly } from "./evaluation-rules.js";
 import type { PreparedRun } from "./prepared-run.js";
 import { bestCheckpoint, stateForTrainer, writeResults } from "./results.js";
 import type { StartedRun } from "./start.js";
@@ -80,12 +83,15 @@ export async function saveCheckpoint(
 }
 
 /**
- * Writes the finished model into `output_dir` itself, beside its checkpoints: the last one, or with
- * `load_best_model_at_end` that of the best evaluation.
+ * Writes the finished model into `output_dir` itself, beside its checkpoints: with `load_best_model_at_end` that of
+ * the checkpoint of the best evaluation, else the weights given.
  */
 export async function saveFinalModel(
   run: StartedRun,
-  snapshot: Snapshot,
+  {
+    snapshot,
+    ...of
+  }: Pick<CheckpointState, "step" | "numUpdates"> & { readonly snapshot: Snapshot },
   state: CheckpointState,
 ): Promise<{ directory: string; bytes: number }> {
   const directory = run.config.output_dir;
@@ -93,7 +99,7 @@ export async function saveFinalModel(
   let bytes = 0;
   const write = async (temporary: string): Promise<void> => {
     if (kept === undefined || !run.config.load_best_model_at_end) {
-      await writeModels(run, temporary, snapshot, state);
+      await writeModels(run, temporary, snapshot, of);
     } else await copyModel(kept, temporary);
     await writeTrainerState(temporary, stateForTrainer(run, state, kept));
     await writeResults(temporary, state.logHistory, run.objective);
@@ -103,7 +109,8 @@ export async function saveFinalModel(
     await writeOutputRecord(temporary, record);
   };
   await saveFilesAtomically(directory, write, outputRecordFile);
-  if (kept !== undefined && run.config.save_total_limit === 1) {
+  const isHere = kept !== undefined && resolve(dirname(kept)) === resolve(directory);
+  if (isHere && run.config.save_total_limit === 1) {
     // While training went on, the newest had to stay beside the best.
     for (const checkpoint of await checkpointsOf(run)) {
       if (checkpoint.directory !== kept) await removeDirectoryAtomically(checkpoint.directory);
@@ -113,12 +120,15 @@ export async function saveFinalModel(
 }
 
 /** Remembers that the result in `output_dir` is whole, and that nothing is left to be done with it. */
-export async function markFinished(run: StartedRun, step: number): Promise<void> {
+export async function markFinished(run: StartedRun, state: CheckpointState): Promise<void> {
+  const { step } = state;
+  const stopped = stoppedEarly(run, state) === undefined ? undefined : state.earlyStopping;
   const directory = run.config.output_dir;
   const record = await readOutputRecord(directory);
   if (record === undefined) return;
   const finished = {
     ...{ step, totalSteps: run.plan.totalSteps },
+    ...(stopped === undefined ? {} : { earlyStopping: stopped }),
     fileBytes: await sizesOf(directory, record.files),
     settings: resultSettings(run.config),
   };
@@ -160,6 +170,7 @@ export async function readState(file: string): Promise<CheckpointState> {
     ...withLossScaler(parsed.lossScaler, file),
     ...withSchedule(parsed.schedule, file),
     ...withLossTerms(parsed["lossTerms"], file),
+    ...withWatched(parsed, file),
     ...withAccount(parsed.account),
   };
 }
@@ -191,6 +202,28 @@ function withSchedule(value: unknown, file: string): Pick<CheckpointState, "sche
   throw new LockstepError("E_JSON_FILE", { file, problem: "its schedule is not that of a run" });
 }
 
+/** @throws E_JSON_FILE where it is not what a run keeps of its evaluations */
+function withWatched(
+  { earlyStopping, lossGap }: Readonly<Record<string, unknown>>,
+  file: string,
+): Pick<CheckpointState, "earlyStopping" | "lossGap"> {
+  const counted = earlyStopping === undefined ? undefined : readEarlyStoppingState(earlyStopping);
+  const compared = lossGap === undefined ? undefined : readLossGapState(lossGap);
+  if ((earlyStopping === undefined) !== (counted === undefined)) {
+    throw new LockstepError("E_JSON_FILE", {
+      file,
+      problem: "its earlyStopping is not that of a run",
+    });
+  }
+  if ((lossGap === undefined) !== (compared === undefined)) {
+    throw new LockstepError("E_JSON_FILE", { file, problem: "its lossGap is not that of a run" });
+  }
+  return {
+    ...(counted === undefined ? {} : { earlyStopping: counted }),
+    ...(compared === undefined ? {} : { lossGap: compared }),
+  };
+}
+
 function withAccount(value: unknown): Pick<CheckpointState, "account"> {
   const account = readAccount(value);
   return account === undefined ? {} : { account };
@@ -208,7 +241,7 @@ async function writeModels(
   run: PreparedRun,
   directory: string,
   snapshot: Snapshot,
-  { step, numUpdates }: CheckpointState,
+  { step, numUpdates }: Pick<CheckpointState, "step" | "numUpdates">,
 ): Promise<void> {
   await writeModel(run, directory, { step, pieces: snapshot });
   if (run.config.ema_decay === null) return;

@@ -11,11 +11,19 @@ import {
 } from "#lib/checkpoint/repeated-save";
 import { LockstepError } from "#lib/core/errors/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
+import { stoppedEarly } from "./evaluation-rules.js";
 import { markFinished, saveFinalModel, stateFile } from "./files.js";
 import type { PushResult } from "./push.js";
 import { bestCheckpoint } from "./results.js";
 import type { RunResult } from "./run-handle.js";
 import type { StartedRun } from "./start.js";
+
+/** Weights of an evaluation, where a run keeps them itself and has no checkpoint of them. */
+export interface BestWeights {
+  readonly step: number;
+  readonly numUpdates: number;
+  readonly snapshot: Snapshot;
+}
 
 /** What training came to. */
 interface TrainingOutcome {
@@ -23,6 +31,8 @@ interface TrainingOutcome {
   /** Whether nothing is left to do: a stop after the last step leaves its evaluation. */
   readonly isWhole: boolean;
   readonly snapshot: Snapshot;
+  /** Those of the best evaluation, which are the result then. */
+  readonly best?: BestWeights;
   readonly state: CheckpointState;
   readonly mastersSha256: string;
   readonly seconds: number;
@@ -38,7 +48,7 @@ interface TrainingOutcome {
  */
 export async function finishRun(
   run: StartedRun,
-  { outcome, isWhole, snapshot, state, mastersSha256, seconds }: TrainingOutcome,
+  { outcome, isWhole, snapshot, best, state, mastersSha256, seconds }: TrainingOutcome,
   {
     push,
     ...parts
@@ -58,9 +68,10 @@ export async function finishRun(
     if (step > 0 && state.numUpdates === 0) {
       throw new LockstepError("E_NO_UPDATE", { numSteps: step });
     }
-    tell(await savingDetail(run, state));
+    tell(await savingDetail(run, state, best));
     const startedAt = performance.now();
-    const saved = await saveResult(run, { snapshot, state, directory }, bus);
+    const weights = best ?? { ...state, snapshot };
+    const saved = await saveResult(run, { weights, state, directory }, bus);
     const savedSeconds = (performance.now() - startedAt) / 1000;
     directory = saved.directory;
     bus.publish({ type: "checkpoint.saved", step, seconds: savedSeconds, ...saved });
@@ -68,14 +79,16 @@ export async function finishRun(
     if (pushed?.value !== undefined) tell(`pushed to ${pushed.value}`);
     // What was not pushed is left to do.
     if (pushed?.error === undefined && isWhole) {
-      const marked = await attempt(() => markFinished(run, step));
+      const marked = await attempt(() => markFinished(run, state));
       if (marked.error !== undefined) tell(`not marked as finished: ${messageOf(marked.error)}`);
     }
   } else if (push !== undefined) {
     tell("nothing is pushed to the hub, since the run is not finished");
   }
   const result = { outcome, step, directory, mastersSha256, seconds };
-  bus.publish({ type: "run.completed", ...result });
+  const stop = outcome === "finished" ? stoppedEarly(run, state) : undefined;
+  const early = stop === undefined ? {} : { stoppedEarly: stop };
+  bus.publish({ type: "run.completed", ...result, ...early });
   // The result is there all the same, and was told of.
   if (pushed?.error !== undefined) throw pushed.error;
   return result;
@@ -89,10 +102,11 @@ export async function finishRun(
 async function saveResult(
   run: StartedRun,
   {
-    snapshot,
+    weights,
     state,
     directory,
-  }: Pick<TrainingOutcome, "snapshot" | "state"> & {
+  }: Pick<TrainingOutcome, "state"> & {
+    readonly weights: BestWeights;
     readonly directory: string;
   },
   bus: InProcessEventBus,
@@ -101,7 +115,7 @@ async function saveResult(
   const startedAt = performance.now();
   const giveUpAtMs = startedAt + run.config.save_retry_ms;
   try {
-    return await saveRepeatedly(() => saveFinalModel(run, snapshot, state), {
+    return await saveRepeatedly(() => saveFinalModel(run, weights, state), {
       giveUpAtMs: () => giveUpAtMs,
       pause: (ms) => delay(ms),
       onFailure: (failure) => {
@@ -148,13 +162,17 @@ async function attempt<T>(
 const messageOf = (error: unknown): string =>
   error instanceof Error ? error.message : String(error);
 
-async function savingDetail(run: StartedRun, state: CheckpointState): Promise<string> {
+async function savingDetail(
+  run: StartedRun,
+  state: CheckpointState,
+  own: BestWeights | undefined,
+): Promise<string> {
   if (!run.config.load_best_model_at_end) return "writing the model";
   if (state.best === undefined) {
     return "writing the last model: no evaluation tells which is the best (load_best_model_at_end)";
   }
   const { step } = state.best;
-  return (await bestCheckpoint(run, state)) === undefined
-    ? `writing the last model: the best one, that of step ${step}, is not in ${run.config.output_dir}`
+  return own === undefined && (await bestCheckpoint(run, state)) === undefined
+    ? `writing the last model: the best one, that of step ${step}, is not in ${run.config.output_dir}${run.resumedFrom === undefined ? "" : ` and not beside ${run.resumedFrom}`}`
     : `writing the best model, that of step ${step}`;
 }

@@ -1,13 +1,7 @@
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import type { CheckpointState } from "#coordinator/options";
-import {
-  checkKeysAreRead,
-  evaluationDelaySteps,
-  intervalSteps,
-  type ResolvedConfig,
-  withChanges,
-} from "#lib/config/index";
+import type { CheckpointState, Snapshot } from "#coordinator/options";
+import { checkKeysAreRead, type ResolvedConfig, withChanges } from "#lib/config/index";
 import { generalEntry } from "#coordinator/run-log";
 import { engineEnvironment, loadedThreads } from "#lib/core/engine-environment";
 import type { GeneralLoss } from "#lib/core/forgetting";
@@ -15,14 +9,18 @@ import { slowProducts } from "#lib/core/format";
 import type { CreateTrainingEngine, TrainingEngine } from "#lib/core/job";
 import { memoryTotalBytes } from "#lib/core/machine-memory";
 import { wireSizeBytes } from "#lib/core/parameter-layout";
+import type { ShardPiece } from "#lib/core/shard-arrays";
+import { EvaluationWatch } from "#lib/objectives/evaluation-watch";
+import { gapFigures, type LossGap } from "#lib/objectives/loss-gap";
 import { loggedMetrics } from "#lib/objectives/metrics";
 import { jobMetrics } from "#lib/objectives/task-metrics";
-import type { LossTerms } from "#lib/optim/index";
+import { emaSlot, type LossTerms } from "#lib/optim/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { slowdownOf } from "#worker/precision-advice";
 import { type DeviceTelemetry, openDeviceTelemetry } from "#worker/telemetry";
 import { checkConfig } from "./check-arguments.js";
-import { finishRun } from "./finish.js";
+import { evaluationRules, evaluationSteps, stoppedEarly } from "./evaluation-rules.js";
+import { type BestWeights, finishRun } from "./finish.js";
 import { besideEngine, memoryLines } from "./memory-lines.js";
 import { claimOutputDirectory } from "./output-directory.js";
 import { type PreparationHooks, prepareRun } from "./prepare.js";
@@ -121,7 +119,9 @@ async function runLocal(
       const trained = await train(run, engine, { bus, isStopped });
       if (lost !== undefined) throw lost;
       const { step } = trained.state;
-      if (step < run.plan.totalSteps) return stoppedAfter(step, trained.seconds);
+      const isWhole =
+        step === run.plan.totalSteps || stoppedEarly(run, trained.state) !== undefined;
+      if (!isWhole) return stoppedAfter(step, trained.seconds);
       return await finishRun(
         run,
         { outcome: "finished", isWhole: true, ...trained },
@@ -195,6 +195,7 @@ async function engineOf(module: string | null): Promise<CreateTrainingEngine> {
 
 interface EvaluationEntry extends LocalEvaluation {
   readonly step: number;
+  readonly gap?: LossGap;
 }
 
 /** All steps with the evaluations between them and a sample at both ends, told as events. */
@@ -204,15 +205,29 @@ async function train(
   { bus, isStopped }: Pick<RunContext, "bus"> & { readonly isStopped: () => boolean },
 ) {
   const { config, plan } = run;
-  const { totalSteps, stepsPerEpoch } = plan;
+  const { totalSteps } = plan;
   const evaluations: EvaluationEntry[] = [];
-  const evaluate = (step: number, terms: LossTerms): LocalEvaluation | undefined => {
+  const watch = new EvaluationWatch(evaluationRules(config, run.objective));
+  let numUpdates = 0;
+  let best: BestWeights | undefined;
+  const evaluate = (
+    step: number,
+    terms: LossTerms,
+    { isDue = false, shards = [] }: { isDue?: boolean; shards?: readonly ShardPiece[] } = {},
+  ): LocalEvaluation | undefined => {
     if (run.data.validation.length === 0) return undefined;
     const startedAt = performance.now();
     const evaluation = evaluateLocal(run, engine, terms);
     const seconds = (performance.now() - startedAt) / 1000;
-    evaluations.push({ step, ...evaluation });
-    bus.publish({ type: "evaluation.completed", step, seconds, ...evaluation });
+    const { isBest, gap } = watch.evaluated({ step, ...evaluation }, isDue);
+    if (isBest && config.load_best_model_at_end) {
+      best = { step, numUpdates, snapshot: keptWeights(shards, best?.snapshot) };
+    }
+    const { trainLoss, warning } = gap ?? {};
+    evaluations.push({ step, ...evaluation, ...(gap === undefined ? {} : { gap }) });
+    const ofTraining = trainLoss === undefined ? {} : { trainLoss };
+    bus.publish({ type: "evaluation.completed", step, seconds, ...evaluation, ...ofTraining });
+    if (warning !== undefined) bus.publish({ type: "note", text: warning });
     return evaluation;
   };
   const general: GeneralLoss[] = [];
@@ -227,8 +242,7 @@ async function train(
     general.push(figure);
     bus.publish({ type: "general.evaluated", ...figure, weight, seconds });
   };
-  const everySteps = intervalSteps(config, "eval", totalSteps, stepsPerEpoch);
-  const delaySteps = evaluationDelaySteps(config, stepsPerEpoch);
+  const { everySteps, delaySteps } = evaluationSteps(config, plan);
   bus.publish({ type: "phase.changed", phase: "training" });
   const startedAt = performance.now();
   const outcome = await trainLocal(run, engine, {
@@ -237,8 +251,10 @@ async function train(
       evaluateGeneral(0);
       await generateSample(run, engine, 0, bus);
     },
-    onStep: ({ seconds, warning, ...figures }, terms) => {
+    onStep: ({ seconds, warning, ...figures }, { terms, shards }) => {
       const { step } = figures;
+      watch.stepCompleted(figures.loss);
+      if (Number.isFinite(figures.gradientNorm)) numUpdates += 1;
       const numRows = plan.rowsIn(step - 1);
       const numTokens = plan.tokensIn?.(step - 1) ?? numRows * run.job.sequenceLength;
       bus.publish({
@@ -250,16 +266,25 @@ async function train(
       if (warning !== undefined) bus.publish({ type: "note", text: warning });
       const isDue = everySteps > 0 && step % everySteps === 0 && step >= delaySteps;
       const evaluation =
-        isDue || (config.eval_on_end && step === totalSteps) ? evaluate(step, terms) : undefined;
+        isDue || (config.eval_on_end && step === totalSteps)
+          ? evaluate(step, terms, { isDue, shards })
+          : undefined;
       if (isDue || step === totalSteps) evaluateGeneral(step);
       return isDue ? evaluation : undefined;
     },
-    isStopped,
+    isStopped: () => isStopped() || watch.stop !== undefined,
   });
-  if (outcome.steps.length === totalSteps) await generateSample(run, engine, totalSteps, bus);
+  const { length: step } = outcome.steps;
+  const { stop } = watch;
+  if (stop !== undefined && step < totalSteps) {
+    const text = `stops early after step ${step} of ${totalSteps}: ${stop}`;
+    bus.publish({ type: "note", text });
+  }
+  if (step === totalSteps || stop !== undefined) await generateSample(run, engine, step, bus);
   return {
     snapshot: outcome.shards,
-    state: stateOf(run, outcome, { evaluations, general }),
+    ...(best === undefined ? {} : { best }),
+    state: { ...stateOf(run, outcome, { evaluations, general }), ...watch.state },
     mastersSha256: outcome.mastersSha256,
     seconds: (performance.now() - startedAt) / 1000,
   };
@@ -277,6 +302,24 @@ async function generateSample(
   const text = await tokenizer.decode(tokens, { skipSpecialTokens: true });
   const { promptText: prompt, isChat } = sample;
   bus.publish({ type: "sample.generated", step, prompt, text, ...(isChat ? { isChat } : {}) });
+}
+
+/** The masters of now, and their average where there is one: training goes on with its own. */
+function keptWeights(shards: readonly ShardPiece[], into: Snapshot = []): Snapshot {
+  return shards.map(({ range, masters, states }, shard) => {
+    const copy = (values: Float32Array, kept: Float32Array | undefined): Float32Array => {
+      const copied = kept ?? new Float32Array(values.length);
+      copied.set(values);
+      return copied;
+    };
+    const before = into[shard];
+    const average = states[emaSlot];
+    return {
+      range,
+      masters: copy(masters, before?.masters),
+      states: average === undefined ? {} : { [emaSlot]: copy(average, before?.states[emaSlot]) },
+    };
+  });
 }
 
 const finiteOrNull = (value: number): number | null => (Number.isFinite(value) ? value : null);
@@ -303,10 +346,11 @@ function stateOf(
     loss: finiteOrNull(loss),
     step,
   }));
-  const evaluated = evaluations.map(({ step, loss, metrics }) => ({
+  const evaluated = evaluations.map(({ step, loss, metrics, gap }) => ({
     epoch: plan.epochAt(step),
     eval_loss: finiteOrNull(loss),
     ...loggedMetrics(jobMetrics(job), metrics),
+    ...gapFigures(loss, gap),
     step,
   }));
   const measured = general.map((figure) => ({

@@ -17,6 +17,7 @@ import { parametersKindOf, type StartingModel } from "#lib/parameters/index";
 import { compose, type Composition } from "./composition.js";
 import { type DataModel, openDataModel } from "./data-model.js";
 import { runDropout } from "./dropout.js";
+import { describeEarlyStopping } from "./evaluation-rules.js";
 import { openModelWeights } from "./model-weights.js";
 import { OpenResources } from "./open-resources.js";
 import { choosePrecision, describeChoice, type PrecisionChoice } from "./precision.js";
@@ -84,6 +85,7 @@ export async function prepareRun(
       ...parts.parameters.lines,
       ...dropout.lines,
       ...describeChoice(choice, asked, config),
+      ...describeEarlyStopping(config, { plan, objective: parts.objective }),
     ];
     return { ...run, started: startedEvent(config, run, notes) };
   } catch (error) {

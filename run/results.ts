@@ -1,5 +1,5 @@
 import { writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import {
   checkpointName,
   type LogEntry,
@@ -13,6 +13,7 @@ import { intervalSteps, type ResolvedConfig } from "#lib/config/index";
 import type { CheckpointState } from "#coordinator/options";
 import type { Objective } from "#lib/objectives/index";
 import { metricsOf } from "#lib/objectives/metrics";
+import { stoppedEarly } from "./evaluation-rules.js";
 import type { PreparedRun } from "./prepared-run.js";
 import type { StartedRun } from "./start.js";
 
@@ -21,29 +22,24 @@ export function countsTokens({ include_num_input_tokens_seen: value }: ResolvedC
   return value !== "no" && value !== false;
 }
 
-/** Whether evaluations are compared. */
-export function tracksBest(config: ResolvedConfig): boolean {
-  return (
-    config.metric_for_best_model !== null ||
-    config.load_best_model_at_end ||
-    config.save_strategy === "best"
-  );
-}
-
 /** transformers' estimate of a token's forward and backward pass: 6 a parameter outside of embeddings. */
 export function flosPerToken(run: PreparedRun): number {
   return 6 * run.model.numComputedParameters;
 }
 
-/** The checkpoint of the best evaluation, where this run saved it and it still is. */
+/** The checkpoint of the best evaluation, where this run saved it and it still is: here, or where it went on from. */
 export async function bestCheckpoint(
-  { config, record }: StartedRun,
+  { config, record, resumedFrom }: StartedRun,
   state: CheckpointState,
 ): Promise<string | undefined> {
   if (state.best === undefined) return undefined;
-  const directory = join(config.output_dir, checkpointName(state.best.step));
-  const saved = await readCheckpointRecord(directory).catch(() => undefined);
-  return saved?.runId === record.runId ? directory : undefined;
+  const before = resumedFrom === undefined ? [] : [dirname(resumedFrom)];
+  for (const place of [config.output_dir, ...before]) {
+    const directory = join(place, checkpointName(state.best.step));
+    const saved = await readCheckpointRecord(directory).catch(() => undefined);
+    if (saved?.runId === record.runId) return directory;
+  }
+  return undefined;
 }
 
 /**
@@ -61,7 +57,7 @@ export function stateForTrainer(
     config[`${what}_strategy`] === "steps"
       ? intervalSteps(config, what, plan.totalSteps, plan.stepsPerEpoch)
       : otherwise;
-  const isOver = state.step >= plan.totalSteps;
+  const isOver = state.step >= plan.totalSteps || stoppedEarly(run, state) !== undefined;
   const { best } = state;
   return trainerState({
     best_global_step: best?.step ?? null,
@@ -78,6 +74,7 @@ export function stateForTrainer(
     eval_steps: interval("eval", 500),
     save_steps: interval("save", config.save_steps),
     stateful_callbacks: {
+      ...earlyStoppingCallback(config, state),
       TrainerControl: {
         args: {
           should_epoch_stop: false,
@@ -92,6 +89,20 @@ export function stateForTrainer(
     train_batch_size: config.per_device_train_batch_size,
     total_flos: flosPerToken(run) * state.numInputTokens,
   });
+}
+
+/** Patience, threshold and counter as transformers' callback of this name keeps them. */
+function earlyStoppingCallback(
+  { early_stopping_patience, early_stopping_threshold }: ResolvedConfig,
+  { earlyStopping }: CheckpointState,
+): Record<string, unknown> {
+  if (early_stopping_patience === null) return {};
+  return {
+    EarlyStoppingCallback: {
+      args: { early_stopping_patience, early_stopping_threshold },
+      attributes: { early_stopping_patience_counter: earlyStopping?.counter ?? 0 },
+    },
+  };
 }
 
 /**

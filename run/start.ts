@@ -51,6 +51,8 @@ export interface StartedRun extends PreparedRun {
   readonly record: RunRecord;
   /** Files of results that are in the output directory, of this run or of one before it. */
   readonly files: readonly string[];
+  /** The checkpoint that it goes on from. */
+  readonly resumedFrom?: string;
   /** When its last checkpoint was saved, milliseconds since 1970; rises with each. */
   readonly lastSave: { atMs: number };
 }
@@ -58,7 +60,14 @@ export interface StartedRun extends PreparedRun {
 export interface BegunRun {
   readonly run: StartedRun;
   /** The result that is there already; nothing is left to do then, and nothing was changed. */
-  readonly finished: { readonly step: number; readonly runId: string } | undefined;
+  readonly finished:
+    | {
+        /** Fewer than all where evaluations ended the run. */
+        readonly step: number;
+        readonly totalSteps: number;
+        readonly runId: string;
+      }
+    | undefined;
 }
 
 /**
@@ -155,7 +164,12 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
   }
   if (config.ema_decay !== null) await refuseOthersAverage(output, differences);
   const { record: before } = output;
-  const asksForEnd = takesNewest(config) || resume?.state.step === plan.totalSteps;
+  const isEnd = (step: number | undefined): boolean =>
+    step === plan.totalSteps ||
+    (output.finished !== null &&
+      step === output.finished.step &&
+      staysStopped(output.finished, config));
+  const asksForEnd = takesNewest(config) || isEnd(resume?.state.step);
   const finished = others.length === 0 && asksForEnd ? output.finished : null;
   const made = Math.max(resume?.state.step ?? 0, finished?.step ?? 0);
   if (made > plan.totalSteps) {
@@ -165,14 +179,14 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
     });
   }
   const changed = finished === null ? [] : missingInResult(finished, config);
-  const isDone = finished?.step === plan.totalSteps && changed.length === 0;
+  const isDone = finished !== null && isEnd(finished.step) && changed.length === 0;
   if (resume === undefined && config.resume_from_checkpoint === true && !isDone) {
     throw noCheckpoint(output);
   }
   const isCleaned =
     config.overwrite_output_dir && !isDone && (resume === undefined || others.length > 0);
   const lines = [...start.lines];
-  if (finished?.step === plan.totalSteps && changed.length > 0) {
+  if (finished !== null && isEnd(finished.step) && changed.length > 0) {
     lines.push(`the result in ${output.directory} is made again: ${changed.join(", ")}`);
   }
   if (output.recordProblem !== undefined) lines.push(`written anew: ${output.recordProblem}`);
@@ -200,11 +214,12 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
     },
     record: { ...runPart(record), identity },
     files: isCleaned ? [] : (before?.files ?? []),
+    ...(resume === undefined ? {} : { resumedFrom: resume.directory }),
     lastSave: { atMs: Math.max(0, resume?.record.savedAtMs ?? 0, ...savedAt) },
   };
   if (isDone) {
     const { runId } = before ?? run.record;
-    return { run, finished: { step: plan.totalSteps, runId } };
+    return { run, finished: { step: finished.step, totalSteps: plan.totalSteps, runId } };
   }
   await mkdir(config.output_dir, { recursive: true });
   await saveFilesAtomically(config.output_dir, async (temporary) => {
@@ -249,6 +264,12 @@ export const mayBeFinished = ({ config, output, resume }: RunStart): boolean =>
   output.finished !== null &&
   (takesNewest(config) || resume !== undefined) &&
   missingInResult(output.finished, config).length === 0;
+
+/** Whether a result is that of a run that ended before its last step, and would end there again. */
+const staysStopped = (
+  { earlyStopping }: NonNullable<OutputContents["finished"]>,
+  { early_stopping_patience: patience }: ResolvedConfig,
+): boolean => earlyStopping !== undefined && patience !== null && earlyStopping.counter >= patience;
 
 const missingInResult = (
   { settings }: NonNullable<OutputContents["finished"]>,

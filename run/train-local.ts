@@ -53,7 +53,10 @@ interface LocalHooks {
    * After the update, when the engine has the new weights.
    * @returns the evaluation that was due, for a schedule that follows one
    */
-  readonly onStep?: (step: LocalStep, terms: LossTerms) => LocalEvaluation | undefined;
+  readonly onStep?: (
+    step: LocalStep,
+    now: { readonly terms: LossTerms; readonly shards: readonly ShardArithmetic[] },
+  ) => LocalEvaluation | undefined;
   /** Asked after each step whether to stop. */
   readonly isStopped?: () => boolean;
 }
@@ -153,7 +156,8 @@ export async function trainLocal(
       const tasks = terms.figures(sums);
       const figures = { loss, ...(tasks === undefined ? {} : { tasks }), ...update };
       steps.push({ step: step + 1, ...figures, seconds });
-      const evaluation = hooks.onStep?.(steps[step] as LocalStep, updates.terms);
+      const now = { terms: updates.terms, shards };
+      const evaluation = hooks.onStep?.(steps[step] as LocalStep, now);
       if (evaluation !== undefined) updates.evaluated(evaluation);
       // The engine's calls block: signals are delivered in between.
       await new Promise((continued) => setImmediate(continued));

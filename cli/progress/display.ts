@@ -5,6 +5,7 @@ import {
   counted,
   evaluationFigures,
   evaluationSize,
+  gapFigures,
   formatBytes,
   formatFigure,
   formatSeconds,
@@ -176,7 +177,7 @@ function lastingLines(
     case "evaluation.completed":
       return [
         `${palette.good("✓")} ${evaluationTitle(event.step)}: loss ${palette.bold(formatFigure(event.loss))}, ` +
-          evaluationFigures(view.started?.objective, event.metrics)
+          [...gapFigures(event), ...evaluationFigures(view.started?.objective, event.metrics)]
             .map(([name, figure]) => `${name} ${palette.bold(figure)}`)
             .join(", ") +
           palette.dim(

@@ -8,6 +8,7 @@ import {
   formatFigure,
   formatRate,
   formatSeconds,
+  gapFigures,
   slowProducts,
   withCommas,
 } from "#lib/core/format";
@@ -79,7 +80,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       ].join("  ");
     }
     case "evaluation.completed":
-      return `${evaluationTitle(event.step)}: ${[["loss", formatFigure(event.loss)], ...evaluationFigures(view.started?.objective, event.metrics)].map((pair) => pair.join(" ")).join(", ")} over ${evaluationSize(view.started?.objective, event.weight)} in ${formatSeconds(event.seconds)}`;
+      return `${evaluationTitle(event.step)}: ${[["loss", formatFigure(event.loss)], ...gapFigures(event), ...evaluationFigures(view.started?.objective, event.metrics)].map((pair) => pair.join(" ")).join(", ")} over ${evaluationSize(view.started?.objective, event.weight)} in ${formatSeconds(event.seconds)}`;
     case "general.evaluated":
       return `${evaluationTitle(event.step)}: ${generalLossWords(event)} over ${evaluationSize(undefined, event.weight)} in ${formatSeconds(event.seconds)}`;
     case "sample.generated":
@@ -92,7 +93,10 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       // What it says is on standard error, with what to do next.
       return `failed: ${event.code}`;
     case "run.completed":
-      return `${event.outcome} at step ${event.step} after ${formatSeconds(event.seconds)}`;
+      return (
+        `${event.outcome} at step ${event.step} after ${formatSeconds(event.seconds)}` +
+        (event.stoppedEarly === undefined ? "" : `, stopped early: ${event.stoppedEarly}`)
+      );
     // A note says what is done about it.
     case "checkpoint.failed":
     case "worker.state":

@@ -76,6 +76,9 @@ export function renderSummary(
   if (general !== undefined) facts.push(generalFact(general, palette));
   facts.push(
     ["trained", trainedText(view, completed)],
+    ...(completed.stoppedEarly === undefined
+      ? []
+      : ([["stopped early", completed.stoppedEarly]] satisfies [string, string][])),
     ["result", completed.directory],
     ["weights", `SHA-256 ${completed.mastersSha256}`],
   );

@@ -113,6 +113,7 @@ export const rows: readonly RowSpec[] = [
         queries: [
           { expr: metric("training_loss"), legend: "training" },
           { expr: metric("evaluation_loss"), legend: "validation" },
+          { expr: metric("evaluation_loss_gap"), legend: "gap" },
         ],
       },
       {

@@ -38,6 +38,8 @@ export interface OutputRecord extends RunRecord {
   readonly finished: {
     readonly step: number;
     readonly totalSteps: number;
+    /** Where evaluations ended the run before its last step: how many in a row were no better. */
+    readonly earlyStopping?: { readonly counter: number };
     /** Sizes of its files, by name. */
     readonly fileBytes: Readonly<Record<string, number>>;
     /** What they were made by, by key. */
@@ -85,8 +87,11 @@ export async function readOutputRecord(directory: string): Promise<OutputRecord 
   const parsed = await read(file);
   if (parsed === undefined) return undefined;
   const { finished, files } = parsed;
+  const isStopped = (value: unknown): boolean =>
+    value === undefined || (isRecord(value) && Number.isSafeInteger(value["counter"]));
   const isFinished =
     isRecord(finished) &&
+    isStopped(finished["earlyStopping"]) &&
     Number.isSafeInteger(finished["step"]) &&
     isRecord(finished["fileBytes"]) &&
     isRecord(finished["settings"]);

@@ -1,12 +1,13 @@
 import { isHost, isLoopback, isWildcard, splitAddress } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { checkRates } from "#lib/parameters/index";
+import type { ConfigCommand } from "./command-keys.js";
 import type { ParsedConfig } from "./fields.js";
 import { followsMetric } from "./schedule-names.js";
 import { parseSizeBytes } from "./steps.js";
 
 /** Rules over several keys that do not depend on the data. @throws E_CONFIG_CONFLICT, E_CONFIG_UNSUPPORTED */
-export function checkTogether(config: ParsedConfig): void {
+export function checkTogether(config: ParsedConfig, command?: ConfigCommand): void {
   const conflict = (keys: string, reason: string): never => {
     throw new LockstepError("E_CONFIG_CONFLICT", { keys, reason });
   };
@@ -48,7 +49,8 @@ export function checkTogether(config: ParsedConfig): void {
       where: "",
     });
   }
-  checkBestModel(config);
+  checkBestModel(config, command);
+  checkEarlyStopping(config);
   if (config.push_to_hub && config.hub_strategy !== "end") {
     const reason = "the result is pushed once, at the end (hub_strategy: end)";
     unsupported("hub_strategy", config.hub_strategy, reason);
@@ -118,8 +120,26 @@ export function checkPrecision(config: Pick<ParsedConfig, "wire_dtype" | "bf16" 
   });
 }
 
+/** @throws E_CONFIG_CONFLICT */
+function checkEarlyStopping(config: ParsedConfig): void {
+  const { early_stopping_patience: patience, early_stopping_threshold: threshold } = config;
+  if (patience === null && threshold !== 0) {
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "early_stopping_threshold and early_stopping_patience",
+      reason:
+        "without a patience no evaluation ends the run, and nothing is compared by a threshold",
+    });
+  }
+  if (patience !== null && config.eval_strategy === "no") {
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "early_stopping_patience and eval_strategy",
+      reason: "evaluations end the run, and there are none: eval_strategy has to be steps or epoch",
+    });
+  }
+}
+
 /** transformers' rules for the best checkpoint. @throws E_CONFIG_CONFLICT */
-function checkBestModel(config: ParsedConfig): void {
+function checkBestModel(config: ParsedConfig, command: ConfigCommand | undefined): void {
   const conflict = (keys: string, reason: string): never => {
     throw new LockstepError("E_CONFIG_CONFLICT", { keys, reason });
   };
@@ -129,12 +149,14 @@ function checkBestModel(config: ParsedConfig): void {
     conflict("save_strategy and eval_strategy", "without evaluations there is no best checkpoint");
   }
   if (!load_best_model_at_end) return;
+  if (eval_strategy === "no") {
+    conflict("load_best_model_at_end and eval_strategy", "without evaluations there is no best");
+  }
+  // It keeps the weights of the best evaluation itself.
+  if (command === "train-local") return;
   if (save_strategy !== "best" && eval_strategy !== save_strategy) {
     const reason = `every evaluation needs its checkpoint, so eval_strategy (${eval_strategy}) and save_strategy (${save_strategy}) have to be the same`;
     conflict("load_best_model_at_end, eval_strategy and save_strategy", reason);
-  }
-  if (eval_strategy === "no") {
-    conflict("load_best_model_at_end and eval_strategy", "without evaluations there is no best");
   }
   if (save_strategy === "steps" && !isMultiple(save_steps, eval_steps)) {
     const reason = `a checkpoint is compared by its own evaluation, and save_steps ${save_steps} is not a multiple of eval_steps ${eval_steps}`;

@@ -17,13 +17,14 @@ interface UnreadKey {
   readonly reason: string;
   /** Values that ask for what the command does anyway; absent: the key's default. */
   readonly allowed?: readonly unknown[];
-  /** A key, and values of it beside which nothing is left undone. */
-  readonly unless?: readonly [ConfigKey, readonly unknown[]];
+  /** Keys, and values of each beside which nothing is left undone; set: any but its default. */
+  readonly unless?: readonly (readonly [ConfigKey, readonly unknown[] | "set"])[];
 }
 
 const noCheckpoints =
   "train-local saves the finished model and no checkpoints; `lockstep train` saves and resumes them";
-const noBest = "train-local keeps no best checkpoint; `lockstep train` does";
+const noBest =
+  "train-local compares evaluations only for load_best_model_at_end, early_stopping_patience or a schedule that follows them; `lockstep train` marks the best checkpoint";
 const oneProcess = "train-local is one process, without a server";
 const noWorkers = "a coordinator starts no workers";
 
@@ -36,9 +37,13 @@ const told = (reason: string, allowed?: readonly unknown[]): UnreadKey => ({
   ...refused(reason, allowed),
   kind: "told",
 });
-const unless = (key: ConfigKey, values: readonly unknown[], rule: UnreadKey): UnreadKey => ({
+const unless = (
+  key: ConfigKey,
+  values: readonly unknown[] | "set",
+  rule: UnreadKey,
+): UnreadKey => ({
   ...rule,
-  unless: [key, values],
+  unless: [...(rule.unless ?? []), [key, values]],
 });
 const each = (keys: readonly ConfigKey[], rule: UnreadKey): Partial<Record<ConfigKey, UnreadKey>> =>
   Object.fromEntries(keys.map((key) => [key, rule]));
@@ -60,10 +65,17 @@ export const unreadKeys: Readonly<
       ["save_steps", "save_total_limit", "save_only_model"],
       unless("save_strategy", ["no"], refused(noCheckpoints)),
     ),
-    load_best_model_at_end: refused(noBest),
     ...each(
       ["metric_for_best_model", "greater_is_better"],
-      unless("lr_scheduler_type", metricScheduleNames, refused(noBest)),
+      unless(
+        "load_best_model_at_end",
+        "set",
+        unless(
+          "early_stopping_patience",
+          "set",
+          unless("lr_scheduler_type", metricScheduleNames, refused(noBest)),
+        ),
+      ),
     ),
     ...each(
       ["logging_strategy", "logging_first_step", "include_num_input_tokens_seen"],
@@ -122,8 +134,12 @@ export function refuseUnread(
     const value = config[key];
     const allowed = rule.allowed ?? [defaultOf(key)];
     if (allowed.some((one) => same(one, value))) continue;
-    const [beside, values = []] = rule.unless ?? [];
-    if (beside !== undefined && values.some((one) => same(config[beside], one))) continue;
+    const isDone = (rule.unless ?? []).some(([beside, values]) =>
+      values === "set"
+        ? !same(config[beside], defaultOf(beside))
+        : values.some((one) => same(config[beside], one)),
+    );
+    if (isDone) continue;
     const { where } = sourced;
     if (rule.kind === "told" || where.startsWith("default of ")) {
       warnings.push(`${where}: ${key} has no effect: ${rule.reason}`);

@@ -111,6 +111,9 @@ export const freeKeys = [
   "save_retry_ms",
   "user_signal",
   "load_best_model_at_end",
+  // The length of a run, as max_steps.
+  "early_stopping_patience",
+  "early_stopping_threshold",
   "resume_from_checkpoint",
   "push_to_hub",
   "hub_model_id",

@@ -257,6 +257,17 @@ const reporting = {
     .nullable()
     .default(null)
     .describe("null: as the metric has it, false for losses and errors"),
+  early_stopping_patience: count
+    .nullable()
+    .default(null)
+    .describe(
+      "end the run after so many evaluations in a row that are no better than the best before, by metric_for_best_model; null: it makes all its steps",
+    ),
+  early_stopping_threshold: z
+    .number()
+    .min(0)
+    .default(0)
+    .describe("how much better than the best before an evaluation has to be, to count as better"),
   resume_from_checkpoint: z
     .union([text, z.boolean()])
     .nullable()

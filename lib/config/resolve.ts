@@ -130,7 +130,7 @@ export function resolveConfig(
   if (!parsed.success) throw invalidValues(parsed.error, given);
   checkChoice(parsed.data, given, warnings);
   try {
-    checkTogether(parsed.data);
+    checkTogether(parsed.data, command);
     checkOptimizerKeys(parsed.data, given, warnings);
     checkSchedule(parsed.data, given, warnings);
   } catch (error) {

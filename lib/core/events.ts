@@ -90,6 +90,8 @@ export type LockstepEvent =
       readonly weight: number;
       readonly seconds: number;
       readonly metrics: Metrics;
+      /** Mean training loss of the steps since the evaluation before; absent where there was none. */
+      readonly trainLoss?: number;
     }
   | ({
       /** The loss of general rows, which tells what a run forgets. */
@@ -160,6 +162,8 @@ export type LockstepEvent =
       readonly directory: string;
       readonly mastersSha256: string;
       readonly seconds: number;
+      /** Why it ended before its last step, where evaluations asked for that. */
+      readonly stoppedEarly?: string;
     }
   | { readonly type: "run.failed"; readonly code: string; readonly message: string };
 
@@ -243,6 +247,7 @@ export interface RunResumed {
     readonly step: number;
     readonly loss: number;
     readonly metrics: Metrics;
+    readonly trainLoss?: number;
   }[];
   /** Of general rows; absent: there are none. */
   readonly general?: readonly GeneralLoss[];

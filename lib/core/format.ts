@@ -79,6 +79,23 @@ export const evaluationFigures = (
     return value === undefined ? [] : [[label, formatFigure(value, digits)]];
   });
 
+/** How far the validation loss is above the training loss since the evaluation before, where steps were made. */
+export const gapFigures = ({
+  loss,
+  trainLoss,
+}: {
+  readonly loss: number;
+  readonly trainLoss?: number;
+}): [string, string][] => {
+  if (trainLoss === undefined) return [];
+  const gap = loss - trainLoss;
+  const sign = gap > 0 ? "+" : "";
+  return [
+    ["training loss", formatFigure(trainLoss)],
+    ["gap", `${sign}${formatFigure(gap)}`],
+  ];
+};
+
 /** What the evaluation was over. */
 export const evaluationSize = (objective: RunObjective | undefined, weight: number): string =>
   `${withCommas(weight)} ${objective?.unit ?? "token"}s`;

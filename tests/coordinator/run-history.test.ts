@@ -62,7 +62,7 @@ test("the best evaluation is strictly better, never the one before training, nev
     [10, 2.75, false],
   ];
   for (const [at, loss, isBest] of losses) {
-    assert.equal(history.evaluated(evaluation(at, loss)), isBest, `step ${at}`);
+    assert.equal(history.evaluated(evaluation(at, loss), true).isBest, isBest, `step ${at}`);
   }
   assert.deepEqual(history.state().best, { metric: 2.5, step: 8 });
   const entry = history.state().logHistory[1];
@@ -77,7 +77,7 @@ test("the best evaluation is strictly better, never the one before training, nev
   assert.equal(history.state().logHistory[3]?.["eval_loss"], null);
   const greater = historyOf(evaluating(true)).history;
   assert.deepEqual(
-    [3, 2, 4].map((loss, index) => greater.evaluated(evaluation(index + 1, loss))),
+    [3, 2, 4].map((loss, index) => greater.evaluated(evaluation(index + 1, loss), true).isBest),
     [true, false, true],
   );
 });
@@ -93,8 +93,8 @@ test("a classifier's evaluations have scores, and may be compared by them", () =
     ...evaluation(number, number),
     metrics: { accuracy: 0.75, macro_f1: macroF1 },
   });
-  const isBest = [scored(2, 0.5), scored(4, 0.625), scored(6, 0.5), evaluation(8, 9)].map((one) =>
-    history.evaluated(one),
+  const isBest = [scored(2, 0.5), scored(4, 0.625), scored(6, 0.5), evaluation(8, 9)].map(
+    (one) => history.evaluated(one, true).isBest,
   );
   assert.deepEqual(isBest, [true, true, false, false]);
   assert.deepEqual(history.state().best, { metric: 0.625, step: 4 });
@@ -111,7 +111,7 @@ test("a best that is asked for only now is found in the history of before", () =
   const resume = { state, loadStates: () => Promise.resolve() };
   const { history } = historyOf({ ...evaluating(false), resume });
   assert.deepEqual(history.state().best, { metric: 2.5, step: 4 });
-  assert.equal(history.evaluated(evaluation(10, 2.5)), false);
+  assert.equal(history.evaluated(evaluation(10, 2.5), true).isBest, false);
   const { history: unasked } = historyOf({ resume });
   assert.equal(unasked.state().best, undefined);
 });
@@ -148,7 +148,7 @@ test("a resumed run goes on with the log, the tokens and the best of before", ()
     ...{ loggingSteps: 2, countsTokens: true, flosPerToken: 10 },
     resume: { state, loadStates: () => Promise.resolve() },
   });
-  assert.equal(history.evaluated(evaluation(4, 1.5)), false);
+  assert.equal(history.evaluated(evaluation(4, 1.5), true).isBest, false);
   history.finished(2);
   assert.equal(history.state().logHistory.length, 2, "no step, no closing entry");
   history.stepStarted();

@@ -24,11 +24,28 @@ test("load_best_model_at_end follows the Trainer's rules", () => {
   assert.equal(resolve(`${steps}eval_steps: 50\nsave_steps: 100`).load_best_model_at_end, true);
   assert.equal(resolve(`${steps}eval_steps: 0.05\nsave_steps: 0.1`).save_steps, 0.1);
   assert.equal(resolve("save_strategy: best\neval_strategy: epoch").save_strategy, "best");
-  refuses("load_best_model_at_end: true", /eval_strategy \(no\) and save_strategy \(steps\)/);
+  refuses("load_best_model_at_end: true", /without evaluations/);
+  refuses(
+    "load_best_model_at_end: true\neval_strategy: epoch",
+    /eval_strategy \(epoch\) and save_strategy \(steps\)/,
+  );
   refuses(`${steps}eval_steps: 30\nsave_steps: 100`, /100 is not a multiple of eval_steps 30/);
   refuses(`${steps}eval_steps: 0.1\nsave_steps: 100`, /not a multiple/);
   refuses("save_strategy: best", /without evaluations/);
   refuses("load_best_model_at_end: true\nsave_strategy: no", /without evaluations/);
+});
+
+test("early stopping asks for evaluations, and a threshold for a patience", () => {
+  const steps = "eval_strategy: steps\nearly_stopping_patience: 2\n";
+  assert.equal(resolve(steps).early_stopping_threshold, 0);
+  assert.equal(
+    resolve("eval_strategy: steps\nstage: sft\nearly_stopping_steps: 3").early_stopping_patience,
+    3,
+  );
+  refuses("early_stopping_patience: 2", /evaluations end the run, and there are none/);
+  refuses("early_stopping_threshold: 0.1", /early_stopping_threshold and early_stopping_patience/);
+  refuses(`${steps}early_stopping_threshold: -0.1`, /early_stopping_threshold/);
+  refuses("eval_strategy: steps\nearly_stopping_patience: 0", /early_stopping_patience/);
 });
 
 test("max_shard_size is read as transformers reads it", () => {

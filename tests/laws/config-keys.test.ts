@@ -50,8 +50,11 @@ test("what becomes of a key that a command does not act on names keys of the sch
     for (const [key, { reason, unless, allowed }] of Object.entries(rules)) {
       assert.ok(isConfigKey(key), `${command}: ${key}`);
       assert.match(reason, /^[a-z].*[^.]$/, key);
-      for (const value of unless?.[1] ?? []) {
-        assert.ok(fields[unless?.[0] as ConfigKey].safeParse(value).success, key);
+      for (const [beside, values] of unless ?? []) {
+        assert.ok(isConfigKey(beside), key);
+        for (const value of values === "set" ? [] : values) {
+          assert.ok(fields[beside].safeParse(value).success, key);
+        }
       }
       for (const value of allowed ?? []) assert.ok(fields[key].safeParse(value).success, key);
     }

@@ -10,6 +10,7 @@ const entries: Readonly<Record<string, string>> = {
   "lib/core/errors/": "scripts/errors-doc.mjs takes each part of the catalogue by name",
   "lib/optim/assembly/": "the WebAssembly module's exports",
   "tests/support/fake-engine.ts": "an engine module, named by its path",
+  "tests/support/scripted-engine.ts": "the same",
 };
 const isEntry = (path: string): boolean =>
   Object.keys(entries).some((entry) => path.startsWith(entry));

@@ -49,16 +49,30 @@ export class FakeEngine implements TrainingEngine {
 
   accumulate(batch: Batch, gradScale: number, first: boolean, wireBytes?: Uint8Array): LossSum {
     const seed = hashBatch(batch);
-    for (let i = 0; i < this.#gradients.length; i++) {
+    this.addGradients((value, i) => {
       const noise = ((Math.imul(seed ^ i, 2_654_435_761) >>> 8) % 2_001) - 1_000;
-      const gradient = gradScale * (noise * 0.37 + (this.#parameters[i] ?? 0) * 11);
-      this.#gradients[i] = first ? gradient : (this.#gradients[i] ?? 0) + gradient;
-    }
-    if (wireBytes !== undefined) this.#writeGradients(wireBytes);
+      return gradScale * (noise * 0.37 + value * 11);
+    }, first);
+    if (wireBytes !== undefined) this.writeGradients(wireBytes);
     return this.#loss(batch);
   }
 
-  #writeGradients(wireBytes: Uint8Array): void {
+  protected get parameters(): Readonly<Float32Array> {
+    return this.#parameters;
+  }
+
+  /** @param first whether what was added before does not count */
+  protected addGradients(
+    gradientOf: (value: number, index: number) => number,
+    first: boolean,
+  ): void {
+    for (let i = 0; i < this.#gradients.length; i++) {
+      const gradient = gradientOf(this.#parameters[i] ?? 0, i);
+      this.#gradients[i] = first ? gradient : (this.#gradients[i] ?? 0) + gradient;
+    }
+  }
+
+  protected writeGradients(wireBytes: Uint8Array): void {
     const { layout } = this.#job;
     for (const { start, end, dtype } of layout.regions) {
       const values = this.#gradients.slice(start, end);

@@ -105,7 +105,6 @@ export const axolotlKeys: ForeignKeys = {
   eval_sample_packing: ignored("validation rows are laid out as those of training"),
   pad_to_sequence_len: ignored("rows have one length, max_length"),
   train_on_inputs: fixed([false], answersOnly),
-  early_stopping_patience: fixed([null], notHere),
   evals_per_epoch: perEpoch("eval"),
   saves_per_epoch: perEpoch("save"),
   loss_watchdog_threshold: ignored("a loss that grows does not end a run"),

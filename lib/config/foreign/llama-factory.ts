@@ -60,7 +60,7 @@ export const llamaFactoryKeys: ForeignKeys = {
   disable_shuffling: renamed("train_sampling_strategy", (on) =>
     on === false ? undefined : on === true ? "sequential" : on,
   ),
-  early_stopping_steps: fixed([null], notHere),
+  early_stopping_steps: renamed("early_stopping_patience"),
   compute_accuracy: ignored("the loss is what is evaluated", false),
   plot_loss: ignored("the dashboard plots, and trainer_state.json keeps the history", false),
   include_effective_tokens_per_second: ignored("tokens per second are always logged", false),

@@ -1,0 +1,106 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import { packageRoot } from "#lib/core/paths";
+import { readEarlyStoppingState } from "#lib/objectives/early-stopping";
+import {
+  EvaluationWatch,
+  type WatchRules,
+  type WatchState,
+} from "#lib/objectives/evaluation-watch";
+import { readLossGapState } from "#lib/objectives/loss-gap";
+
+// tests/reference/make_early_stopping_fixture.py wrote what transformers' callback does with the same values.
+
+interface Case {
+  readonly name: string;
+  readonly values: readonly (number | string)[];
+  readonly patience: number;
+  readonly threshold: number;
+  readonly greaterIsBetter: boolean;
+  readonly rows: readonly {
+    readonly counter: number;
+    readonly stops: boolean;
+    readonly isBest: boolean;
+    readonly bestStep: number | null;
+  }[];
+}
+
+const valueOf = (value: number | string): number =>
+  typeof value === "number" ? value : ({ inf: Infinity, nan: Number.NaN }[value] ?? -Infinity);
+
+/** What a checkpoint gives back. */
+function throughJson({ best, ...state }: WatchState): WatchState {
+  const read = JSON.parse(JSON.stringify(state)) as Record<string, unknown>;
+  const earlyStopping = readEarlyStoppingState(read["earlyStopping"]);
+  const lossGap = readLossGapState(read["lossGap"]);
+  assert.ok(earlyStopping !== undefined && lossGap !== undefined, JSON.stringify(read));
+  return { ...(best === undefined ? {} : { best }), earlyStopping, lossGap };
+}
+
+test("counter, best and stop are those of transformers' EarlyStoppingCallback, resumed anywhere or not", async () => {
+  const file = join(packageRoot, "tests/fixtures/early_stopping.json");
+  const { cases } = JSON.parse(await readFile(file, "utf8")) as { readonly cases: readonly Case[] };
+  assert.ok(cases.length > 150);
+  assert.ok(cases.some(({ rows }) => rows.some(({ stops }) => stops)));
+  for (const { name, values, patience, threshold, greaterIsBetter, rows } of cases) {
+    const rules: WatchRules = {
+      best: { metric: "loss", greaterIsBetter },
+      earlyStopping: { patience, threshold },
+    };
+    for (const isResumed of [false, true]) {
+      let watch = new EvaluationWatch(rules);
+      rows.forEach((row, index) => {
+        const what = `${name}, patience ${patience}, threshold ${threshold}, ${greaterIsBetter}, evaluation ${index + 1}`;
+        const step = 2 * (index + 1);
+        watch.stepCompleted(1);
+        const loss = valueOf(values[index] as number | string);
+        const { isBest } = watch.evaluated({ step, loss, metrics: {} }, true);
+        if (isResumed) watch = new EvaluationWatch(rules, throughJson(watch.state));
+        const { best, earlyStopping } = watch.state;
+        assert.deepEqual(
+          { counter: earlyStopping?.counter, isBest, bestStep: best?.step ?? null },
+          { counter: row.counter, isBest: row.isBest, bestStep: row.bestStep },
+          what,
+        );
+        assert.equal(watch.stop !== undefined, row.stops, what);
+      });
+    }
+  }
+});
+
+test("a score is what is compared where the rule names one; the evaluation before training and others that are not due count nowhere", () => {
+  const watch = new EvaluationWatch({
+    best: { metric: "accuracy", greaterIsBetter: true },
+    earlyStopping: { patience: 1, threshold: 0 },
+  });
+  const evaluated = (step: number, accuracy: number, isDue = true) =>
+    watch.evaluated({ step, loss: step, metrics: { accuracy } }, isDue).isBest;
+  assert.equal(evaluated(0, 1), false);
+  assert.equal(evaluated(2, 0.5), true);
+  assert.equal(evaluated(3, 0.25, false), false);
+  assert.equal(watch.stop, undefined);
+  assert.equal(evaluated(4, 0.25), false);
+  assert.match(
+    watch.stop ?? "",
+    /^the last evaluation was not .* the best eval_accuracy is 0.5, of step 2$/,
+  );
+});
+
+test("losses that are not finite are compared with nothing, and others are before and after them", () => {
+  const watch = new EvaluationWatch({});
+  const evaluated = (step: number, trainLoss: number, loss: number) => {
+    watch.stepCompleted(trainLoss);
+    return watch.evaluated({ step, loss, metrics: {} }, true).gap;
+  };
+  assert.deepEqual(evaluated(1, 3, 2), { trainLoss: 3 });
+  assert.equal(evaluated(2, Number.NaN, 2.5), undefined);
+  assert.deepEqual(evaluated(3, 2, Number.NaN), { trainLoss: 2 });
+  // Above the best, but training is not below what it was then.
+  assert.deepEqual(evaluated(4, 3, 2.5), { trainLoss: 3 });
+  // As good as the best.
+  assert.deepEqual(evaluated(5, 1, 2), { trainLoss: 1 });
+  assert.match(evaluated(6, 1, 2.001)?.warning ?? "", /since step 1: .*2.0000 to 2.0010/);
+  assert.deepEqual(evaluated(7, 1, 3), { trainLoss: 1 });
+});
