@@ -114,14 +114,14 @@ export class CoordinatorMetrics {
   );
   readonly #evaluationScore = this.#gauge(
     "evaluation_score_ratio",
-    "A classifier's scores in the latest evaluation, 0 to 1.",
+    "Scores of a classifier or of preferences in the latest evaluation, 0 to 1.",
     ["score"],
   );
   /** Of the figures that are no shares: one each, by the metric's key. */
   readonly #evaluationFigures = new Map(
     allMetrics()
       .filter(({ isRatio }) => !isRatio)
-      .map(({ key, help }) => [key, this.#gauge(`evaluation_${key}`, help)]),
+      .map(({ key, help }) => [key, this.#gauge(`evaluation_${key.replace("/", "_")}`, help)]),
   );
   readonly #generalLoss = this.#gauge(
     "general_loss",

@@ -11,6 +11,7 @@ import {
   ratesOf,
   type StartingModel,
 } from "#lib/parameters/index";
+import { withReference } from "#lib/parameters/reference";
 import { bestMetric } from "./objective.js";
 import { updateSettings } from "./update-settings.js";
 
@@ -41,13 +42,17 @@ export function compose(
   // Refuses a metric that the objective does not have.
   const best = bestMetric(config, objective);
   const rates = ratesOf(config, { weights: model.weights, isEmbeddingTable });
-  const parameters = parametersKindOf(config).choose(config, model, {
+  const chosen = parametersKindOf(config).choose(config, model, {
     wireDtype: config.wire_dtype,
     frozenDtype: computeDtypes[precisionOf(config)],
     rateOf: rates.rateOf,
     seed: config.seed,
     isGiven: (key) => isConfigKey(key) && isGiven(config, key),
   });
+  const parameters =
+    objective.hasReference === true
+      ? withReference(chosen, model, computeDtypes[precisionOf(config)])
+      : chosen;
   const lines = [...parameters.lines, ...rates.describe(parameters.layout)];
   return {
     objective,

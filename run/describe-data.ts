@@ -29,6 +29,7 @@ export function describeSides(dataset: PreparedDataset, of = ""): string[] {
     wrapped: "laid end to end",
     padded: "a row each",
     packed: "packed into rows that they share",
+    paired: `in pairs, ${counted(dataset.train.rows.sequenceLength, "token")} at most each`,
     labelled: `${dataset.classes === undefined ? "" : describeClasses(dataset.classes)}, ${counted(dataset.train.rows.sequenceLength, "token")} at most`,
   };
   const side = (name: string, report: PreparationReport): string => {
@@ -41,7 +42,7 @@ export function describeSides(dataset: PreparedDataset, of = ""): string[] {
     return (
       `${name}: ${counted(numExamples, "example")} ${rowKinds[dataset.layout]}, ` +
       `${counted(numRows, "row")}, ${counted(rowTokens, "token")}` +
-      `${dataset.layout === "labelled" ? "" : `, ${withCommas(supervisedTokens)} supervised`}` +
+      `${dataset.layout === "labelled" || dataset.layout === "paired" ? "" : `, ${withCommas(supervisedTokens)} supervised`}` +
       `${cut}${dropped > 0 ? `; ${counted(dropped, "token")} left over` : ""}`
     );
   };

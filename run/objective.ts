@@ -40,7 +40,23 @@ export function labelledObjective(
   }
   throw new LockstepError("E_CONFIG_CONFLICT", {
     keys: "objective and dataset",
-    reason: `${asked} reads no label, and the rows have one; dataset_format: text trains on their texts`,
+    reason: objectiveOf(asked).comparesPairs
+      ? `${asked} ${comparesAnswers}, and the rows have a label`
+      : `${asked} reads no label, and the rows have one; dataset_format: text trains on their texts`,
+  });
+}
+
+const comparesAnswers = "compares a chosen and a rejected answer of a row";
+
+/** What a run of rows with a chosen and a rejected answer learns. @throws E_CONFIG_CONFLICT */
+export function pairObjective({ objective: asked }: ResolvedConfig): Objective {
+  const all: readonly Objective[] = objectives;
+  const comparing = all.filter(({ comparesPairs }) => comparesPairs === true);
+  const found = comparing.find(({ kind }) => asked === "auto" || kind === asked);
+  if (found !== undefined) return found;
+  throw new LockstepError("E_CONFIG_CONFLICT", {
+    keys: "objective and dataset",
+    reason: `rows have a chosen and a rejected answer, which ${comparing.map(({ kind }) => kind).join(" or ")} compares, and ${asked} does not`,
   });
 }
 
@@ -79,10 +95,13 @@ export function changedClasses(before: readonly string[], now: readonly string[]
 /** What a run of rows without a label learns. @throws E_CONFIG_CONFLICT */
 export function textObjective({ objective: asked }: ResolvedConfig): Objective {
   const objective = objectiveOf(asked === "auto" ? "causal_lm" : asked);
-  if (objective.labels === undefined) return objective;
+  const isOfPairs = objective.comparesPairs === true;
+  if (objective.labels === undefined && !isOfPairs) return objective;
   throw new LockstepError("E_CONFIG_CONFLICT", {
     keys: "objective and dataset",
-    reason: `${asked} learns rows with a label, and the data set has none`,
+    reason: isOfPairs
+      ? `${asked} ${comparesAnswers}, and the data set has none: its columns are prompt, chosen and rejected`
+      : `${asked} learns rows with a label, and the data set has none`,
   });
 }
 

@@ -21,6 +21,7 @@ import {
   changedProblem,
   checkObjectiveKeys,
   labelledObjective,
+  pairObjective,
   textObjective,
 } from "./objective.js";
 
@@ -105,6 +106,7 @@ export async function prepareRows(
         labelled = objective;
         return objective.labels;
       },
+      pairTargets: pairTargetsOf(config),
       sequenceLength,
       maxSequenceLength: maxPositions,
       withLengths: hasNoise(config),
@@ -125,8 +127,14 @@ export async function prepareRows(
     if (dataset.isChat) checkChatFormat(config.chat_template, context.tokenizer);
     const { train } = dataset;
     const labels = dataset.classes?.names;
-    const { kind } = (labels === undefined ? undefined : labelled) ?? textObjective(config);
+    const isPaired = dataset.layout === "paired";
+    const ofRows = isPaired ? pairObjective(config) : labels === undefined ? undefined : labelled;
+    const { kind } = ofRows ?? textObjective(config);
     const learnt = objectiveOf(kind);
+    if (isPaired && config.packing === true) {
+      const reason = "the two answers of a pair have a row, which holds no other";
+      throw new LockstepError("E_CONFIG_CONFLICT", { keys: "packing and dataset", reason });
+    }
     checkObjectiveKeys(config, learnt);
     const settings = learnt.settings?.(config, {
       names: labels ?? [],
@@ -159,6 +167,14 @@ export async function prepareRows(
     dataset.close();
     throw error;
   }
+}
+
+/** What rows with a chosen and a rejected answer carry, should the data set have some. */
+function pairTargetsOf(config: ResolvedConfig): readonly BatchField[] {
+  const asked = config.objective === "auto" ? undefined : objectiveOf(config.objective);
+  if (asked !== undefined && asked.comparesPairs !== true) return [];
+  const { kind, targets } = pairObjective(config);
+  return targets({ kind });
 }
 
 async function sourcesOf(

@@ -14,6 +14,7 @@ import {
 import { LockstepError } from "#lib/core/errors/index";
 import { isEmbeddingTable, isTied, tiedEmbeddingName } from "#lib/models/facts";
 import { parametersKindOf, type StartingModel } from "#lib/parameters/index";
+import { referencedName } from "#lib/parameters/reference";
 import { compose, type Composition } from "./composition.js";
 import { type DataModel, openDataModel } from "./data-model.js";
 import { runDropout } from "./dropout.js";
@@ -130,7 +131,9 @@ function preparedModel(
     readonly parts: Composition;
   },
 ): PreparedModel {
-  const tensors = [...parameters.layout.tensors, ...(parameters.frozen?.tensors ?? [])];
+  const tensors = [...parameters.layout.tensors, ...(parameters.frozen?.tensors ?? [])].filter(
+    ({ name }) => referencedName(name) === undefined,
+  );
   const numElements = (isCounted: (name: string) => boolean): number =>
     tensors.reduce((sum, { name, size }) => (isCounted(name) ? sum + size : sum), 0);
   return {

@@ -2,7 +2,13 @@ import { likelyName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
 import { show } from "./show.js";
 
-/** What a column of a data set holds: LLaMA-Factory's names, and those of classifiers. */
+/** Formats of rows. */
+export const formatNames = [
+  ...(["text", "prompt-completion", "messages", "alpaca", "sharegpt", "classification"] as const),
+  "preference",
+] as const;
+
+/** What a column of a data set holds: LLaMA-Factory's names, those of classifiers and of pairs. */
 export type ColumnRole =
   | "text"
   | "pair"
@@ -13,7 +19,9 @@ export type ColumnRole =
   | "history"
   | "messages"
   | "system"
-  | "tools";
+  | "tools"
+  | "chosen"
+  | "rejected";
 
 /** What each name under `columns` stands for: a format's own names of its columns say the same. */
 export const columnRoles: Readonly<Record<string, ColumnRole>> = Object.freeze({
@@ -35,6 +43,8 @@ export const columnRoles: Readonly<Record<string, ColumnRole>> = Object.freeze({
   conversations: "messages",
   system: "system",
   tools: "tools",
+  chosen: "chosen",
+  rejected: "rejected",
 });
 
 /** Our names of columns, and the data's. */

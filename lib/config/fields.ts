@@ -4,29 +4,20 @@ import { comparableMetrics } from "#lib/objectives/metrics";
 import { optimizerNames, optimizers } from "#lib/optim/optimizers/index";
 import { parametersKinds, parametersNames, rateFields } from "#lib/parameters/index";
 import { cluster } from "./cluster-fields.js";
+import { formatNames } from "./columns.js";
 import { declaredFields, declaredSections } from "./declared-fields.js";
 import { generalFields } from "./general-fields.js";
 import { randomFields } from "./random-fields.js";
 import { schedulerNames } from "./schedule-names.js";
+import { positiveStepsOrFraction, stepsOrFraction } from "./step-fields.js";
 
 const objectiveKinds = objectives.map(({ kind }) => kind);
 
-// Names and defaults of the first sections are those of transformers.TrainingArguments (5.24);
-// a default that differs says why. The key in YAML, the flag and the property have one name.
+// Names and defaults of the first sections are those of transformers.TrainingArguments (5.24); a default that
+// differs says why. The key in YAML, the flag and the property have one name.
 
 const count = z.int().min(1);
 const text = z.string().min(1);
-
-/** A whole number of steps, or a fraction below 1 of the run's steps. */
-const stepsOrFraction = z
-  .number()
-  .min(0)
-  .refine((value) => value < 1 || Number.isInteger(value), {
-    message: "a whole number of steps, or a fraction of the run below 1",
-  });
-const positiveStepsOrFraction = stepsOrFraction.refine((value) => value > 0, {
-  message: "a whole number of steps of at least 1, or a fraction of the run between 0 and 1",
-});
 
 /** Files or names; an entry also says what its rows look like (dataset-entries.ts). */
 const datasets = z.union([
@@ -48,7 +39,7 @@ const modelAndData = {
     .default("data")
     .describe("directory whose dataset_info.json describes data sets by name, as in LLaMA-Factory"),
   dataset_format: z
-    .enum(["auto", "text", "prompt-completion", "messages", "alpaca", "sharegpt", "classification"])
+    .enum(["auto", ...formatNames])
     .default("auto")
     .describe("what rows hold; auto: recognised by their columns"),
   objective: z

@@ -44,6 +44,18 @@ export const nextTokenField = perToken("targets");
 /** 1 for a row, {@link ignoredTarget} for padding: beside targets that may be below 0 themselves. */
 export const countedField: BatchField = { name: "counted", dtype: "int32", perRow: 1 };
 
+/** Of rows that are pairs of sequences: `tokens` and the next tokens are the chosen one's, these the rejected one's. */
+export const rejectedTokensField = perToken("rejectedTokens");
+export const rejectedTargetsField = perToken("rejectedTargets");
+/** Tokens of the chosen and of the rejected sequence without padding. */
+export const pairLengthsField: BatchField = { name: "pairLengths", dtype: "int32", perRow: 2 };
+/** By how much the chosen sequence of a pair is to be better than the other. */
+export const marginField: BatchField = { name: "margin", dtype: "float32", perRow: 1 };
+
+/** Pairs of a batch: those whose chosen sequence has tokens. */
+export const countPairs = (lengths: ArrayLike<number> = []): number =>
+  Array.from(lengths).filter((length, i) => i % 2 === 0 && length > 0).length;
+
 /** The fields that a model reads. */
 export const inputFields = ({
   hasSegments = false,

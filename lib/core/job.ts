@@ -88,7 +88,7 @@ export interface ObjectiveJob {
 }
 
 /** What an objective is set to, by names that it knows: plain JSON. */
-export type ObjectiveSettings = Readonly<Record<string, number | readonly number[]>>;
+export type ObjectiveSettings = Readonly<Record<string, number | string | readonly number[]>>;
 
 /** Sums, never means: the coordinator divides once. */
 export interface LossSum {
@@ -127,8 +127,14 @@ export interface TrainingEngine {
    * @param first whether the group starts here: what was accumulated before does not count
    * @param wireBytes given with the group's last micro-batch: gets the group's gradient in wire form
    *   (bf16 round to nearest even for matrices of a bf16 job); the accumulated sum is spent then
+   * @returns with outputs where the objective's metrics are told of training too
    */
-  accumulate(batch: Batch, gradScale: number, first: boolean, wireBytes?: Uint8Array): LossSum;
+  accumulate(
+    batch: Batch,
+    gradScale: number,
+    first: boolean,
+    wireBytes?: Uint8Array,
+  ): EvaluatedBatch;
   evaluate(batch: Batch): EvaluatedBatch;
   /** Greedy continuation; stops after an end token (which is not returned) or at the job's generationLength. */
   generate(prompt: Int32Array, maxNewTokens: number, endTokenIds: readonly number[]): Int32Array;

@@ -11,7 +11,7 @@ import {
 import { ContentNumbers } from "./content-numbers.js";
 import { documentTokens } from "./document-tokens.js";
 import { contentOf, type PlacedExample } from "./examples.js";
-import type { LabelledExample } from "./formats/index.js";
+import type { Example, LabelledExample, PairExample } from "./formats/index.js";
 import { refuseHalfCharacters } from "./half-characters.js";
 import { NumberList } from "./number-list.js";
 import type { LabelReading } from "./label-reading.js";
@@ -57,10 +57,17 @@ export class ExampleEncoder {
   /** Of labelled examples: their labels' numbers, and how many tokens were cut off them. */
   readonly labels = NumberList.ofInt32();
   readonly cutTokens = NumberList.ofInt32();
+  /** Of pairs of answers: tokens of the chosen sequence, which the rejected one follows, and their margins. */
+  readonly chosenLengths = NumberList.ofInt32();
+  readonly margins = NumberList.ofFloat64();
+  /** Pairs that come to the same tokens: how many, and the place of the first. */
+  readonly equalPairs = { count: 0, first: "" };
+  /** Pairs that say a margin. */
+  numMargins = 0;
   /** Whether examples are pairs of texts. */
   hasPairs = false;
-  /** Decided by the first example: a data set is labelled as a whole. */
-  #isLabelled: boolean | undefined;
+  /** Decided by the first example: a data set is labelled, or of pairs of answers, as a whole. */
+  #kind: DataKind | undefined;
   numTexts = 0;
   /** Examples that the chat template renders. */
   numConversations = 0;
@@ -100,7 +107,12 @@ export class ExampleEncoder {
 
   /** Whether what was added are texts with labels. */
   get isLabelled(): boolean {
-    return this.#isLabelled === true;
+    return this.#kind === "labelled";
+  }
+
+  /** Whether what was added are pairs of answers. */
+  get isPaired(): boolean {
+    return this.#kind === "pair";
   }
 
   async add(placed: PlacedExample): Promise<void> {
@@ -156,6 +168,25 @@ export class ExampleEncoder {
         this.numCharacters += placed.example.text.length;
         continue;
       }
+      if (placed.example.kind === "pair") {
+        if (placed.example.chosen.kind === "conversation") this.numConversations++;
+        const sides = (rendered[i] ?? []).map((side) => ({
+          side,
+          encoded: marked.next().value ?? { ids: new Int32Array(0), spans: [] },
+        }));
+        try {
+          const [chosen, rejected] = sides.map(({ side, encoded }) => {
+            this.numBytes += Buffer.byteLength(side.text);
+            this.numCharacters += side.text.length;
+            return markTokens(side, encoded, this.#settings.tokenizer);
+          });
+          if (chosen === undefined || rejected === undefined) continue;
+          this.#addPair(placed.example, placed, [chosen, rejected], content);
+        } catch (error) {
+          this.#reject(error);
+        }
+        continue;
+      }
       if (placed.example.kind === "conversation") this.numConversations++;
       for (const each of rendered[i] ?? []) {
         const encoded = marked.next().value ?? { ids: new Int32Array(0), spans: [] };
@@ -174,34 +205,55 @@ export class ExampleEncoder {
 
   #render({ place, example }: PlacedExample): RenderedExample[] {
     try {
-      switch (example.kind) {
-        case "completion":
-          refuseBlankCompletion(example, this.#settings.tokenizer, place);
-          return [{ ...renderCompletion(example), place, kind: example.kind }];
-        case "conversation":
-          return renderConversation(example, this.#settings.tokenizer, place).map((marked) => {
-            // A template may cut a text.
-            refuseHalfCharacters(marked.text, place);
-            return { ...marked, place, kind: example.kind };
-          });
-        case "text":
-        case "labelled":
-          return [];
+      if (example.kind !== "pair") return this.#rendered(example, place);
+      const [chosen, rejected] = [example.chosen, example.rejected].map((side) =>
+        this.#rendered(side, place),
+      );
+      if (chosen?.length !== 1 || rejected?.length !== 1) {
+        throw new LockstepError("E_DATA_ROW_FORMAT", {
+          ...{ place, format: "preference" },
+          problem:
+            "the chat template writes its answers in another way once more follows, so that no one text has them",
+        });
       }
+      return [...chosen, ...rejected];
     } catch (error) {
       this.#reject(error);
       return [];
     }
   }
 
+  #rendered(example: Exclude<Example, PairExample>, place: string): RenderedExample[] {
+    switch (example.kind) {
+      case "completion":
+        refuseBlankCompletion(example, this.#settings.tokenizer, place);
+        return [{ ...renderCompletion(example), place, kind: example.kind }];
+      case "conversation":
+        return renderConversation(example, this.#settings.tokenizer, place).map((marked) => {
+          // A template may cut a text.
+          refuseHalfCharacters(marked.text, place);
+          return { ...marked, place, kind: example.kind };
+        });
+      case "text":
+      case "labelled":
+        return [];
+    }
+  }
+
   #checkKind({ place, example }: PlacedExample): void {
-    const isLabelled = example.kind === "labelled";
-    this.#isLabelled ??= isLabelled;
-    if (this.#isLabelled === isLabelled) return;
+    const kind = kindOf(example);
+    const before = (this.#kind ??= kind);
+    if (before === kind) return;
+    const isOfPairs = before === "pair" || kind === "pair";
+    const what = isOfPairs ? "a chosen and a rejected answer" : "a label";
+    const lacks = isOfPairs ? "has no chosen and rejected answer" : "has no label";
+    const isMore = kind === "pair" || (kind === "labelled" && !isOfPairs);
     throw new LockstepError("E_DATA_ROW_FORMAT", {
       place,
-      format: "classification",
-      problem: isLabelled ? "rows before it have no label" : "it has no label, rows before it have",
+      format: isOfPairs ? "preference" : "classification",
+      problem: isMore
+        ? `it has ${what}, rows before it have none`
+        : `it ${lacks}, rows before it have`,
     });
   }
 
@@ -227,6 +279,42 @@ export class ExampleEncoder {
       this.numBytes += Buffer.byteLength(each);
       this.numCharacters += each.length;
     }
+  }
+
+  /** Both sequences are cut to the row's length, and lie one behind the other. */
+  #addPair(
+    { margin }: PairExample,
+    placed: PlacedExample,
+    sides: readonly [chosen: Int32Array, rejected: Int32Array],
+    content: number,
+  ): void {
+    const { sequenceLength } = this.#settings;
+    const { place } = placed;
+    for (const tokens of sides) {
+      this.#checkVocabulary(
+        tokens.map((value) => (value < 0 ? ~value : value)),
+        place,
+      );
+      if (countSupervised(tokens, sequenceLength) > 0) continue;
+      const facts = { place, numTokens: tokens.length, maxLength: sequenceLength };
+      throw new LockstepError("E_DATA_NOTHING_SUPERVISED", facts);
+    }
+    const [chosen, rejected] = sides.map((tokens) => tokens.subarray(0, sequenceLength)) as [
+      Int32Array,
+      Int32Array,
+    ];
+    const length = chosen.length + rejected.length;
+    const numCut = sides[0].length + sides[1].length - length;
+    const start = this.#store.append(chosen);
+    this.#store.append(rejected);
+    this.#keep(placed, start, length, 1, content, numCut);
+    this.cutTokens.push(numCut);
+    this.chosenLengths.push(chosen.length);
+    this.margins.push(margin ?? 0);
+    if (margin !== null) this.numMargins++;
+    const isEqual =
+      chosen.length === rejected.length && chosen.every((value, i) => value === rejected[i]);
+    if (isEqual && this.equalPairs.count++ === 0) this.equalPairs.first = place;
   }
 
   #addText(ids: Int32Array, placed: PlacedExample, content: number): void {
@@ -282,7 +370,7 @@ export class ExampleEncoder {
   }
 }
 
-function charactersOf({ example }: PlacedExample): number {
+function charactersOf({ example }: Pick<PlacedExample, "example">): number {
   switch (example.kind) {
     case "text":
       return example.text.length;
@@ -292,5 +380,16 @@ function charactersOf({ example }: PlacedExample): number {
       return example.messages.reduce((sum, { content = "" }) => sum + content.length + 64, 0);
     case "labelled":
       return example.text.length + (example.pair?.length ?? 0);
+    case "pair":
+      return [example.chosen, example.rejected].reduce(
+        (sum, side) => sum + charactersOf({ example: side }),
+        0,
+      );
   }
 }
+
+/** What a data set is of as a whole. */
+type DataKind = "plain" | "labelled" | "pair";
+
+const kindOf = ({ kind }: Example): DataKind =>
+  kind === "labelled" || kind === "pair" ? kind : "plain";

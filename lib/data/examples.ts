@@ -126,7 +126,9 @@ export async function* readExamples(
 export function contentOf({ place, example }: PlacedExample): string {
   if (example.kind === "text") return example.text;
   try {
-    if (example.kind === "conversation") return jsonText(templateValue(example));
+    if (example.kind === "conversation" || example.kind === "pair") {
+      return jsonText(templateValue(example));
+    }
     // The same text with another label is still the same text.
     return JSON.stringify(example.kind === "labelled" ? { ...example, label: 0 } : example);
   } catch (cause) {

@@ -1,5 +1,7 @@
 import { tmpdir } from "node:os";
+import type { BatchField } from "#lib/core/batch";
 import { cpuCount } from "#lib/core/cpu-count";
+import { counted } from "#lib/core/format";
 import type { Classes, LabelTable } from "#lib/core/labels";
 import { type BadExamplePolicy, BadExamples } from "./bad-examples.js";
 import { checkSplit } from "./documents.js";
@@ -7,6 +9,7 @@ import { ExampleEncoder } from "./encode-stream.js";
 import { type DataSource, refuseEmpty } from "./examples.js";
 import { LabelReading, type LabelReaderOf } from "./label-reading.js";
 import { labelledLength, labelledRows } from "./labelled-rows.js";
+import { pairedLength, pairedRows } from "./paired-rows.js";
 import type { DataObserver } from "./observer.js";
 import { layOut, type PreparedRows, reportOf, type RowLayout } from "./prepared-rows.js";
 import { readSides } from "./read-sides.js";
@@ -52,6 +55,8 @@ export interface PrepareOptions {
   readonly withLengths?: boolean;
   /** Who reads the labels of rows, by the first of them; absent: a row with a label is refused. */
   readonly labelReaderOf?: LabelReaderOf;
+  /** What a batch of pairs of answers carries beside the chosen sequences; absent: pairs are refused. */
+  readonly pairTargets?: readonly BatchField[];
   /** Names of the classes that the model has, by number. */
   readonly knownLabels?: readonly string[];
   /** Where tokens go that memory should not hold. @default the system's temporary directory */
@@ -71,6 +76,8 @@ export interface PreparedDataset {
   readonly classes: Classes | undefined;
   /** What was read in which way, and what was not: lines for a person. */
   readonly notes: readonly string[];
+  /** Pairs of answers that say by how much one is to be better. */
+  readonly numMargins: number;
   readonly rejectedExamples: number;
   /** Texts of blanks alone, which are left out: how many, and the place of the first. */
   readonly blankTexts: { readonly count: number; readonly first: string };
@@ -137,9 +144,17 @@ export async function prepareDataset(
       hasTokenTypes: encoder.hasPairs && options.usesTokenTypes === true,
       paddingTokenId: options.paddingTokenId ?? 0,
     };
+    const pairLength = pairedLength(Object.values(selected), sequenceLength);
     const side = (split: "train" | "validation"): PreparedRows => {
       const examples = selected[split];
       const maxRows = split === "train" ? options.maxTrainRows : options.maxValidationRows;
+      if (layout === "paired") {
+        const { pairTargets: targets = [], paddingTokenId = 0 } = options;
+        const paired = { targets, paddingTokenId, maxRows, sequenceLength: pairLength };
+        const pairs = pairedRows(store, examples, paired);
+        const report = reportOf(examples, pairs, { layout, split });
+        return { rows: pairs, examples: examples.indices, report };
+      }
       const made =
         classes === undefined
           ? layOut(store, examples, { layout, sequenceLength, maxRows: maxRows ?? null })
@@ -155,7 +170,8 @@ export async function prepareDataset(
       layout,
       isChat: 2 * encoder.numConversations > encoder.numExamples,
       classes,
-      notes: [...notes],
+      notes: [...notes, ...pairNotes(encoder)],
+      numMargins: encoder.numMargins,
       rejectedExamples: badExamples.count,
       blankTexts: badExamples.blankTexts,
       listedRejections: badExamples.listed,
@@ -176,9 +192,17 @@ function layoutOf(
   packing: PrepareOptions["packing"],
 ): RowLayout {
   if (classes !== undefined) return "labelled";
+  if (encoder.isPaired) return "paired";
   const isText = encoder.numTexts === encoder.starts.length;
   if (isText && packing !== false) return "wrapped";
   return packing === true ? "packed" : "padded";
+}
+
+function pairNotes({ equalPairs: { count, first } }: ExampleEncoder): string[] {
+  if (count === 0) return [];
+  return [
+    `${counted(count, "pair")} with equal answers, the first at ${first}: nothing is learnt of what they prefer`,
+  ];
 }
 
 const noLabels: LabelReaderOf = () => ({

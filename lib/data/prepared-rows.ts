@@ -6,9 +6,9 @@ import type { TokenStore } from "./token-store.js";
 
 /**
  * How rows come about: texts laid end to end and cut ("wrapped"), one example a row ("padded"), several
- * ("packed"), or texts with a class each.
+ * ("packed"), texts with a class each, or pairs of answers.
  */
-export type RowLayout = "wrapped" | "padded" | "packed" | "labelled";
+export type RowLayout = "wrapped" | "padded" | "packed" | "labelled" | "paired";
 
 /** What became of one side's examples. */
 export interface PreparationReport {
@@ -56,9 +56,11 @@ export function reportOf(
   const { sequenceLength, numRows } = rows;
   const numTokens = lengths.reduce((sum, length) => sum + length, 0);
   // What was cut while it was tokenised lies in no store; texts that are laid end to end lose nothing.
-  const cut = lengths.map((length, i) =>
-    layout === "wrapped" ? 0 : Math.max(0, length - sequenceLength) + (cutTokens[i] ?? 0),
-  );
+  const isWhole = layout === "wrapped" || layout === "paired";
+  const cut = lengths.map((length, i) => {
+    const inStore = isWhole ? 0 : Math.max(0, length - sequenceLength);
+    return layout === "wrapped" ? 0 : inStore + (cutTokens[i] ?? 0);
+  });
   const tooLong = cut.filter((count) => count > 0);
   let supervisedTokens = 0;
   for (let row = 0; row < numRows; row++) supervisedTokens += rows.lossWeight(row);

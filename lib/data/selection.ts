@@ -11,6 +11,9 @@ export interface SelectedExamples extends Examples {
   readonly indices: Int32Array;
   readonly labels: Int32Array;
   readonly cutTokens: Int32Array;
+  /** Of pairs of answers. */
+  readonly chosenLengths: Int32Array;
+  readonly margins: Float64Array;
 }
 
 /**
@@ -70,7 +73,11 @@ function selectExamples(
   const supervised = new Int32Array(indices.length);
   const labels = new Int32Array(indices.length);
   const cutTokens = new Int32Array(indices.length);
+  const chosenLengths = new Int32Array(indices.length);
+  const margins = new Float64Array(indices.length);
   const of = {
+    chosenLengths: encoder.chosenLengths.values,
+    margins: encoder.margins.values,
     labels: encoder.labels.values,
     cutTokens: encoder.cutTokens.values,
     starts: encoder.starts.values,
@@ -83,6 +90,11 @@ function selectExamples(
     supervised[i] = of.supervised[example] ?? 0;
     labels[i] = of.labels[example] ?? 0;
     cutTokens[i] = of.cutTokens[example] ?? 0;
+    chosenLengths[i] = of.chosenLengths[example] ?? 0;
+    margins[i] = of.margins[example] ?? 0;
   }
-  return { indices: indices.values.slice(), starts, lengths, supervised, labels, cutTokens };
+  return {
+    ...{ indices: indices.values.slice(), starts, lengths, supervised, labels, cutTokens },
+    ...{ chosenLengths, margins },
+  };
 }

@@ -40,7 +40,7 @@ const setting = "classWeights";
 /** The weights of a job's classes, by number; undefined: all count alike. */
 export function classWeightsOf({ settings }: ObjectiveJob): readonly number[] | undefined {
   const value = settings?.[setting];
-  return typeof value === "number" ? undefined : value;
+  return typeof value === "number" || typeof value === "string" ? undefined : value;
 }
 
 /** @throws E_CONFIG_INVALID for names that are not those of the classes */

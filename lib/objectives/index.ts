@@ -2,6 +2,8 @@ import { LockstepError } from "#lib/core/errors/index";
 import { causalLm } from "./causal-lm.js";
 import { multiLabelClassification } from "./multi-label-classification.js";
 import type { Objective } from "./objective.js";
+import { dpo } from "./dpo.js";
+import { orpo } from "./orpo.js";
 import { regression } from "./regression.js";
 import { singleLabelClassification } from "./single-label-classification.js";
 
@@ -14,6 +16,9 @@ export const objectives = [
   singleLabelClassification,
   multiLabelClassification,
   regression,
+  // Of those that compare pairs, auto chooses the first.
+  dpo,
+  orpo,
 ] as const satisfies readonly Objective[];
 
 /** @throws E_MODEL_UNSUPPORTED for a name that is none */

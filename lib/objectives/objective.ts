@@ -23,6 +23,12 @@ export interface Objective<Fields extends z.ZodRawShape = z.ZodRawShape> {
   notes?(job: ObjectiveJob, names: readonly string[]): readonly string[];
   /** Of rows with a label; absent: no row has one. */
   readonly labels?: LabelReader;
+  /** Rows are pairs of sequences, a chosen and a rejected one. @default false */
+  readonly comparesPairs?: boolean;
+  /** The loss compares the model with the one that the run starts from, which stays there. @default false */
+  readonly hasReference?: boolean;
+  /** Its metrics are told of training steps too. @default false */
+  readonly scoresTraining?: boolean;
   /** What the loss compares the model with. */
   targets(job: ObjectiveJob): readonly BatchField[];
   /** By how much rows count in the loss: what a step is divided by. */
@@ -33,8 +39,8 @@ export interface Objective<Fields extends z.ZodRawShape = z.ZodRawShape> {
   outputs?(job: ObjectiveJob): BatchField;
   /** Counts what metrics are made of. */
   scorer?(job: ObjectiveJob): Scorer;
-  /** transformers' labels as targets. */
-  targetsOfLabels(labels: TransformersLabels): Batch["fields"];
+  /** transformers' labels as targets; absent: it has none for what is learnt. */
+  targetsOfLabels?(labels: TransformersLabels): Batch["fields"];
 }
 
 /** The labels of the rows to train on; rows without labels have none. */
@@ -66,7 +72,7 @@ export interface Metric {
   readonly ofLoss?: (loss: number) => number;
 }
 
-interface Scorer {
+export interface Scorer {
   /** @throws RangeError for outputs that no model of the job has, with the reason */
   add(batch: Batch, outputs: FieldArray | undefined): void;
   /** By the metrics' keys. */

@@ -8,6 +8,10 @@ export const LinearCrossEntropyGrad = "LinearCrossEntropyGrad";
 export const WeightedLinearCrossEntropy = "WeightedLinearCrossEntropy";
 export const WeightedLinearCrossEntropyGrad = "WeightedLinearCrossEntropyGrad";
 
+/** The loss of each row, and not their sum. */
+export const LinearTokenLosses = "LinearTokenLosses";
+export const LinearTokenLossesGrad = "LinearTokenLossesGrad";
+
 /** What the loss over a vocabulary may be set to. */
 interface LinearCrossEntropyOptions {
   /** Bound of the logits, softcap * tanh(logit / softcap) (Gemma 2); null: none. @default null */
@@ -51,6 +55,30 @@ export function linearCrossEntropy(
   ) as tf.Scalar;
 }
 
+/**
+ * The same row by row: -log softmax(hidden weight^T)[target] of each row, 0 where the target is ignored. Each row's
+ * gradient is its own, so sums and functions of any kind may follow.
+ *
+ * @returns float32 [M]
+ */
+export function linearTokenLosses(
+  hidden_MD: tf.Tensor2D,
+  weight_VD: tf.Tensor2D,
+  targets_M: tf.Tensor1D,
+  options: Omit<LinearCrossEntropyOptions, "weights"> = {},
+): tf.Tensor1D {
+  const { softcap = null, labelSmoothing = 0, zLossWeight = 0 } = options;
+  return (
+    hasKernel(LinearTokenLosses)
+      ? runFused(
+          LinearTokenLosses,
+          { hidden: hidden_MD, weight: weight_VD, targets: targets_M },
+          { softcap: softcap ?? 0, labelSmoothing, zLossWeight },
+        )
+      : tokenLossesPrimitive(hidden_MD, weight_VD, targets_M, options)
+  ) as tf.Tensor1D;
+}
+
 /** softcap * tanh(logits / softcap); null: the logits as they are. */
 export function capLogits(logits: tf.Tensor, softcap: number | null): tf.Tensor {
   if (softcap === null) return logits;
@@ -58,7 +86,12 @@ export function capLogits(logits: tf.Tensor, softcap: number | null): tf.Tensor 
 }
 
 /** The same out of elementary ops: the oracle of the fused form. */
-export function linearCrossEntropyPrimitive(
+export const linearCrossEntropyPrimitive = (
+  ...args: Parameters<typeof tokenLossesPrimitive>
+): tf.Tensor => tf.sum(tokenLossesPrimitive(...args));
+
+/** The loss of each row, out of elementary ops. */
+function tokenLossesPrimitive(
   hidden_MD: tf.Tensor2D,
   weight_VD: tf.Tensor2D,
   targets_M: tf.Tensor1D,
@@ -74,7 +107,7 @@ export function linearCrossEntropyPrimitive(
   const nll_M = tf.neg(tf.sum(tf.mul(logProbs_MV, shares_MV), -1));
   const loss_M = zLossWeight === 0 ? nll_M : tf.add(nll_M, zLoss(logits_MV, zLossWeight));
   const counted_M = weights === undefined ? supervised_M : tf.mul(supervised_M, weights);
-  return tf.sum(tf.mul(loss_M, counted_M));
+  return tf.mul(loss_M, counted_M);
 }
 
 /** z log^2 Z of each row of logits. */
@@ -83,6 +116,7 @@ export const zLoss = (logits: tf.Tensor, zLossWeight: number): tf.Tensor =>
 
 for (const [kernelName, grad, names] of [
   [LinearCrossEntropy, LinearCrossEntropyGrad, ["hidden", "weight", "targets"]],
+  [LinearTokenLosses, LinearTokenLossesGrad, ["hidden", "weight", "targets"]],
   [
     WeightedLinearCrossEntropy,
     WeightedLinearCrossEntropyGrad,

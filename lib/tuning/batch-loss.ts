@@ -5,7 +5,12 @@ import type { GraphBuilder, GraphTensor } from "#lib/graph/builder";
 import * as op from "#lib/graph/tf-ops";
 import { symbolicTensor } from "#lib/graph/tracing-backend";
 import type { Dropout, ModelInputs, Weights } from "#lib/models/index";
-import { type HeadedModel, type TracedLoss, tracedObjective } from "./objectives/index.js";
+import {
+  type HeadedModel,
+  type ReferenceModel,
+  type TracedLoss,
+  tracedObjective,
+} from "./objectives/index.js";
 
 type Feeds = Readonly<Record<string, GraphTensor>>;
 
@@ -26,13 +31,21 @@ export const batchFeeds = (
     ]),
   );
 
-/** The loss of a fed batch, as the job's objective has it. @param dropout absent outside of training */
+/** What a loss is computed with beside its batch. */
+interface Pass {
+  readonly weights: Weights;
+  /** Absent outside of training. */
+  readonly dropout?: Dropout | undefined;
+  /** The model that the run starts from, where the objective compares with it. */
+  readonly reference?: ReferenceModel | undefined;
+}
+
+/** The loss of a fed batch, as the job's objective has it. */
 export function batchLoss(
   model: HeadedModel,
   { objective }: WorkerJob,
-  weights: Weights,
+  { weights, dropout, reference }: Pass,
   feeds: Feeds,
-  dropout?: Dropout,
 ): TracedLoss {
   const {
     tokens,
@@ -50,5 +63,6 @@ export function batchLoss(
     ...(tokenTypes === undefined ? {} : { tokenTypes }),
     ...(dropout === undefined ? {} : { dropout }),
   };
-  return tracedObjective(objective.kind).loss(model, weights, inputs, targets, objective);
+  const { loss } = tracedObjective(objective.kind);
+  return loss(model, weights, inputs, targets, objective, reference);
 }

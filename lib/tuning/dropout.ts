@@ -10,7 +10,7 @@ import { addNoise } from "#lib/ops/index";
 interface PassInputs {
   /** int32 [3]: step, gradient group and micro-batch that are computed. */
   readonly coordinates: GraphTensor | undefined;
-  /** int32 [B, 1], tokens of each row; only noise asks for them. */
+  /** int32 [B, 1], tokens of each row, of a pair [B, 2]; only noise asks for them. */
   readonly lengths: GraphTensor | undefined;
 }
 

@@ -5,7 +5,6 @@ import {
   type CreateTrainingEngine,
   type EvaluatedBatch,
   jobOfTask,
-  type LossSum,
   type TrainingEngine,
   type WorkerJob,
 } from "#lib/core/job";
@@ -16,14 +15,13 @@ import { Session } from "#lib/graph/session";
 import { createModel } from "#lib/models/index";
 import { objectiveOf } from "#lib/objectives/index";
 import { Decoder } from "./decoder.js";
-import { feedName, lossSumName } from "./gradient-programs.js";
+import { feedName, lossSumName, outputsName } from "./gradient-programs.js";
 import { plannedEngineBytes } from "./memory-plan.js";
 import { type HeadedModel, tracedObjective } from "./objectives/index.js";
 import { traceParameters } from "./parameters/index.js";
 import {
   buildTrainingPrograms,
   type LoadProgram,
-  outputsName,
   type TaskPrograms,
   type TrainingPrograms,
 } from "./programs.js";
@@ -52,7 +50,7 @@ class GraphEngine implements TrainingEngine {
     const headed = trainableModel(job);
     const model = traceParameters(job.parameters).modelFrom?.(headed) ?? headed;
     this.#job = job;
-    this.#programs = buildTrainingPrograms(model, job);
+    this.#programs = buildTrainingPrograms(model, job, headed);
     this.#session = new Session(this.#programs.graph);
     this.plannedBytes = plannedEngineBytes(job, this.#programs, process.memoryUsage.rss());
     const { decode } = this.#programs;
@@ -90,7 +88,12 @@ class GraphEngine implements TrainingEngine {
     this.#session.run(program, arraysOf(program.views, wireBytes, firstByte));
   }
 
-  accumulate(batch: Batch, gradScale: number, first: boolean, wireBytes?: Uint8Array): LossSum {
+  accumulate(
+    batch: Batch,
+    gradScale: number,
+    first: boolean,
+    wireBytes?: Uint8Array,
+  ): EvaluatedBatch {
     if (wireBytes !== undefined) checkSize(wireSizeBytes(this.#job.layout), wireBytes);
     const { views } = this.#programs;
     const { gradients } = this.#programsOf(batch);
@@ -105,16 +108,12 @@ class GraphEngine implements TrainingEngine {
     };
     const into = wireBytes === undefined ? {} : arraysOf(views, wireBytes);
     const fetched = this.#session.run(program, feeds, into);
-    return this.#lossSum(fetched, batch);
+    return this.#evaluated(fetched, batch);
   }
 
   evaluate(batch: Batch): EvaluatedBatch {
     const fetched = this.#session.run(this.#programsOf(batch).evaluate, this.#fieldsOf(batch));
-    const outputs = fetched[outputsName];
-    return {
-      ...this.#lossSum(fetched, batch),
-      ...(outputs instanceof Int32Array || outputs instanceof Float32Array ? { outputs } : {}),
-    };
+    return this.#evaluated(fetched, batch);
   }
 
   generate(prompt: Int32Array, maxNewTokens: number, endTokenIds: readonly number[]): Int32Array {
@@ -151,10 +150,17 @@ class GraphEngine implements TrainingEngine {
     return { ...batch.fields };
   }
 
-  #lossSum(fetched: Awaited<ReturnType<Session["run"]>>, { fields, task }: Batch): LossSum {
+  #evaluated(
+    fetched: Awaited<ReturnType<Session["run"]>>,
+    { fields, task }: Batch,
+  ): EvaluatedBatch {
     const { objective } = jobOfTask(this.#job, task);
     const weight = objectiveOf(objective.kind).weightOf(fields, objective);
-    return { lossSum: fetched[lossSumName]?.[0] as number, weight };
+    const outputs = fetched[outputsName];
+    return {
+      ...{ lossSum: fetched[lossSumName]?.[0] as number, weight },
+      ...(outputs instanceof Int32Array || outputs instanceof Float32Array ? { outputs } : {}),
+    };
   }
 }
 

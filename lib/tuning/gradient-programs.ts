@@ -1,5 +1,5 @@
 import * as tf from "@tensorflow/tfjs-core";
-import { lengthField } from "#lib/core/batch";
+import { lengthField, pairLengthsField } from "#lib/core/batch";
 import type { WorkerJob } from "#lib/core/job";
 import type { GraphBuilder, GraphNode, GraphTensor } from "#lib/graph/builder";
 import type { Program } from "#lib/graph/session";
@@ -8,8 +8,10 @@ import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor } from "#lib/graph/tracing-backend";
 import { assign, assignAdd, readVariable, type Variable, variable } from "#lib/graph/variables";
 import { xlaRegion } from "#lib/graph/xla-region";
+import { objectiveOf } from "#lib/objectives/index";
 import { batchFeeds } from "./batch-loss.js";
 import { passDropout } from "./dropout.js";
+import type { TracedLoss } from "./objectives/index.js";
 import { packWords, type WireView } from "./wire-form.js";
 
 /**
@@ -30,6 +32,8 @@ export interface GradientPrograms {
 
 /** The fetch of a batch's loss; a gradient's fetch is called by its tensor. */
 export const lossSumName = "lossSum";
+/** The fetch of what the model says of each row of a batch. */
+export const outputsName = "outputs";
 
 /** The name of a tensor's feed or fetch; parameter names hold dots, which TensorFlow allows. */
 export const feedName = (view: WireView): string => view.slot.name;
@@ -46,7 +50,7 @@ export const gradientAccumulators = (
  * @param task of whose name nodes are called; "" of the first
  * @param accumulators one a view
  * @param weights in the order of `views`; gradients are taken with respect to them
- * @param lossOf the batch's loss sum, traced, with what this pass drops
+ * @param lossOf the batch's loss, traced, with what this pass drops
  */
 export function buildGradientPrograms(
   graph: GraphBuilder,
@@ -59,7 +63,7 @@ export function buildGradientPrograms(
     weights: readonly tf.Tensor[],
     feeds: Readonly<Record<string, GraphTensor>>,
     dropout: Dropout | undefined,
-  ) => tf.Scalar,
+  ) => TracedLoss,
 ): GradientPrograms {
   const batch = batchFeeds(graph, `accumulate${task}`, job, job.microBatchSize);
   const feed = `feed/accumulate${task}`;
@@ -71,16 +75,27 @@ export function buildGradientPrograms(
   const feeds = { ...batch, gradScale, ...drops };
   const dropout = passDropout(job.dropout, {
     coordinates: drops.coordinates,
-    lengths: batch[lengthField.name],
+    lengths: batch[pairLengthsField.name] ?? batch[lengthField.name],
   });
-  const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) => lossOf(xs, batch, dropout))(
-    [...weights],
-    symbolicTensor(gradScale) as tf.Scalar,
-  );
-  const traced = [value, ...grads].map(graphTensor);
+  const { scoresTraining = false } = objectiveOf(job.objective.kind);
+  let scored: GraphTensor | undefined;
+  const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) => {
+    const loss = lossOf(xs, batch, dropout);
+    const told = scoresTraining ? loss.outputs?.() : undefined;
+    if (told !== undefined) scored = graphTensor(told);
+    return loss.lossSum;
+  })([...weights], symbolicTensor(gradScale) as tf.Scalar);
+  const whole = [value, ...grads].map(graphTensor);
+  const traced = scored === undefined ? whole : [...whole, scored];
   const computed =
     job.xla === true ? xlaRegion(`Gradients${task.replace("/", "_")}`, traced) : traced;
-  const [lossSum, ...gradients] = computed as [GraphTensor, ...GraphTensor[]];
+  const [lossSum, ...others] = computed as [GraphTensor, ...GraphTensor[]];
+  const gradients = others.slice(0, grads.length);
+  const outputs = others[grads.length];
+  const scores = (name: string): Readonly<Record<string, GraphTensor>> =>
+    outputs === undefined
+      ? {}
+      : { [outputsName]: op.identity(outputs, { name: `fetch/${name}/outputs` }) };
   const sums = (): GraphTensor[] => gradients.map((gradient) => op.cast(gradient, "float32"));
 
   /** The loss, there once the accumulators are written. */
@@ -91,7 +106,7 @@ export function buildGradientPrograms(
     const name = `${place}${task}`;
     const writes = sums().map((sum, index) => write(accumulators[index] as Variable, sum));
     const done = op.identity(lossSum, { name: `fetch/${name}`, controlInputs: writes });
-    return { name, feeds, fetches: { [lossSumName]: done } };
+    return { name, feeds, fetches: { [lossSumName]: done, ...scores(name) } };
   };
   const fetching = (place: string, values: readonly GraphTensor[]): Program => {
     const name = `${place}${task}`;
@@ -100,6 +115,7 @@ export function buildGradientPrograms(
       feeds,
       fetches: {
         [lossSumName]: op.identity(lossSum, { name: `fetch/${name}` }),
+        ...scores(name),
         ...Object.fromEntries(
           views.map((view, index) => [
             feedName(view),

@@ -15,7 +15,8 @@ import type { Program } from "#lib/graph/session";
 import * as op from "#lib/graph/tf-ops";
 import { graphTensor, symbolicTensor, trace } from "#lib/graph/tracing-backend";
 import { assign, deepCopy, readVariable, type Variable, variable } from "#lib/graph/variables";
-import { checkPositions, type Weights } from "#lib/models/index";
+import { checkPositions } from "#lib/models/index";
+import { objectiveOf } from "#lib/objectives/index";
 import { evaluatedObjective } from "#lib/objectives/z-loss";
 import { batchFeeds, batchLoss } from "./batch-loss.js";
 import { buildDecodePrograms, type DecodePrograms, promptChunkLength } from "./decode-programs.js";
@@ -25,13 +26,11 @@ import {
   gradientAccumulators,
   type GradientPrograms,
   lossSumName,
+  outputsName,
 } from "./gradient-programs.js";
-import type { HeadedModel } from "./objectives/index.js";
+import type { HeadedModel, ReferenceModel, TracedLoss } from "./objectives/index.js";
 import { WeightLookup } from "./weight-lookup.js";
 import { unpackWords, type WireView, wireViewOf } from "./wire-form.js";
-
-/** The fetch of what the model says of each row of an evaluated batch. */
-export const outputsName = "outputs";
 
 /** All programs of a worker, over one graph: they share the weights. */
 export interface TrainingPrograms {
@@ -52,7 +51,14 @@ export interface TrainingPrograms {
 /** What is computed of the batches of one task. */
 export type TaskPrograms = Pick<TrainingPrograms, "gradients" | "evaluate">;
 
-export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): TrainingPrograms {
+/**
+ * @param plain the same model where nothing is put beside its weights: what an objective may compare it with
+ */
+export function buildTrainingPrograms(
+  model: HeadedModel,
+  job: WorkerJob,
+  plain: HeadedModel = model,
+): TrainingPrograms {
   const jobs = (job.tasks ?? [undefined]).map((_, task) => jobOfTask(job, task));
   for (const { sequenceLength } of jobs) checkPositions(model, sequenceLength);
   const graph = new GraphBuilder();
@@ -67,8 +73,17 @@ export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): Train
       : weightsOf(graph, autocast, model, job.frozen);
   const tracer = { graph, autocast };
   const lookup = new WeightLookup(model, job);
-  const readAll = (): Weights =>
-    lookup.in([...readWeights(trained, autocast), ...readWeights(frozen, autocast)]);
+  const readAll = (): readonly tf.Tensor[] => [
+    ...readWeights(trained, autocast),
+    ...readWeights(frozen, autocast),
+  ];
+  const referenceOf = (
+    { objective }: WorkerJob,
+    tensors: readonly tf.Tensor[],
+  ): ReferenceModel | undefined =>
+    objectiveOf(objective.kind).hasReference === true
+      ? { model: plain, weights: lookup.reference(tensors) }
+      : undefined;
   const accumulators = gradientAccumulators(graph, trained.views);
   const gradientsOf = (taskJob: WorkerJob, task: string): GradientPrograms => {
     const recomputation = job.gradientCheckpointing === true ? new Recomputation(graph) : undefined;
@@ -85,8 +100,12 @@ export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): Train
         accumulators,
         readWeights(trained, autocast),
         (xs, feeds, dropout) => {
-          const weights = lookup.in([...xs, ...constants], dropout);
-          return batchLoss(model, taskJob, weights, feeds, dropout).lossSum;
+          const tensors = [...xs, ...constants];
+          const pass = {
+            ...{ weights: lookup.in(tensors, dropout), dropout },
+            reference: referenceOf(taskJob, tensors),
+          };
+          return batchLoss(model, taskJob, pass, feeds);
         },
       );
     });
@@ -98,7 +117,13 @@ export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): Train
     const task = index === 0 ? "" : `/${index}`;
     return {
       gradients: gradientsOf(taskJob, task),
-      evaluate: trace(tracer, () => evaluateProgram(graph, model, taskJob, task, readAll())),
+      evaluate: trace(tracer, () => {
+        const tensors = readAll();
+        const pass = { weights: lookup.in(tensors), reference: referenceOf(taskJob, tensors) };
+        return evaluateProgram(graph, taskJob, task, (evaluated, feeds) =>
+          batchLoss(model, evaluated, pass, feeds),
+        );
+      }),
     };
   });
   const [first, ...otherTasks] = tasks as [TaskPrograms, ...TaskPrograms[]];
@@ -114,7 +139,7 @@ export function buildTrainingPrograms(model: HeadedModel, job: WorkerJob): Train
     decode:
       job.generationLength === 0 || model.task !== "causal-lm"
         ? undefined
-        : buildDecodePrograms(tracer, model, readAll, {
+        : buildDecodePrograms(tracer, model, () => lookup.in(readAll()), {
             batchSize: 1,
             maxLength: Math.min(job.generationLength, model.maxPositions),
             chunkLength: promptChunkLength,
@@ -221,15 +246,14 @@ const readWeights = (
 
 function evaluateProgram(
   graph: GraphBuilder,
-  model: HeadedModel,
   job: WorkerJob,
   task: string,
-  weights: Weights,
+  lossOf: (evaluated: WorkerJob, feeds: Readonly<Record<string, GraphTensor>>) => TracedLoss,
 ): Program {
   const name = `evaluate${task}`;
   const feeds = batchFeeds(graph, name, job, job.evalBatchSize);
   const objective = evaluatedObjective(job.objective);
-  const loss = batchLoss(model, { ...job, objective }, weights, feeds);
+  const loss = lossOf({ ...job, objective }, feeds);
   const fetched = (value: tf.Tensor, name: string): GraphTensor =>
     op.identity(graphTensor(value), { name });
   return {

@@ -1,6 +1,7 @@
 import type * as tf from "@tensorflow/tfjs-core";
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerJob } from "#lib/core/job";
+import { referenceNameOf, referencedName } from "#lib/parameters/reference";
 import { type Dropout, resolveWeights, type Weights } from "#lib/models/index";
 import type { HeadedModel } from "./objectives/index.js";
 import { type TracedParameters, traceParameters } from "./parameters/index.js";
@@ -11,6 +12,8 @@ export class WeightLookup {
   readonly #parameters: TracedParameters;
   /** Where each tensor is; a checkpoint may name a weight otherwise than the model. */
   readonly #indexOf = new Map<string, number>();
+  /** The same for the model that the run starts from. */
+  readonly #referenceIndexOf = new Map<string, number>();
 
   /** @throws E_MODEL_TENSOR_MISSING, E_MODEL_TENSOR_UNKNOWN, E_MODEL_UNSUPPORTED */
   constructor(model: HeadedModel, job: WorkerJob) {
@@ -19,10 +22,23 @@ export class WeightLookup {
     const slots = [...job.layout.tensors, ...(job.frozen?.tensors ?? [])];
     const indexOf = new Map(slots.map(({ name }, index) => [name, index]));
     for (const name of this.#parameters.added) this.#indexOf.set(name, indexOf.get(name) ?? -1);
-    const weights = slots.filter(({ name }) => !this.#indexOf.has(name));
+    const weights = slots.filter(
+      ({ name }) => !this.#indexOf.has(name) && referencedName(name) === undefined,
+    );
     for (const [name, stored] of resolveWeights(model, weights)) {
       this.#indexOf.set(name, indexOf.get(stored) as number);
+      const kept = indexOf.get(referenceNameOf(stored)) ?? indexOf.get(stored);
+      this.#referenceIndexOf.set(name, kept as number);
     }
+  }
+
+  /**
+   * The weights that the run starts from, with nothing beside them.
+   *
+   * @param tensors in the order of the job's layouts
+   */
+  reference(tensors: readonly tf.Tensor[]): Weights {
+    return (name) => found(tensors[this.#referenceIndexOf.get(name) ?? -1], name);
   }
 
   /**
@@ -30,15 +46,10 @@ export class WeightLookup {
    * @param dropout absent outside of training
    */
   in(tensors: readonly tf.Tensor[], dropout?: Dropout): Weights {
-    return this.#parameters.weightsFrom((name) => {
-      const tensor = tensors[this.#indexOf.get(name) ?? -1];
-      if (tensor !== undefined) return tensor;
-      throw new LockstepError("E_MODEL_TENSOR_MISSING", {
-        tensor: name,
-        expectedShape: "its configuration's",
-        got: "no such tensor in the job's parameters",
-      });
-    }, dropout);
+    return this.#parameters.weightsFrom(
+      (name) => found(tensors[this.#indexOf.get(name) ?? -1], name),
+      dropout,
+    );
   }
 
   /**
@@ -48,4 +59,14 @@ export class WeightLookup {
   checkAllUsed(): void {
     this.#parameters.checkAllUsed(this.#model.modelType);
   }
+}
+
+/** @throws E_MODEL_TENSOR_MISSING */
+function found(tensor: tf.Tensor | undefined, name: string): tf.Tensor {
+  if (tensor !== undefined) return tensor;
+  throw new LockstepError("E_MODEL_TENSOR_MISSING", {
+    tensor: name,
+    expectedShape: "its configuration's",
+    got: "no such tensor in the job's parameters",
+  });
 }

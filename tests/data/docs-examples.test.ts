@@ -43,6 +43,14 @@ function render(example: Example): string {
       return example.messages
         .map(({ role, content }, i) => line(role, example.isLearnt[i] === true, String(content)))
         .join("\n");
+    case "pair":
+      return [
+        ...render(example.chosen).split("\n").slice(0, -1),
+        ...[example.chosen, example.rejected].map((side, i) => {
+          const last = render(side).split("\n").at(-1) ?? "";
+          return `${i === 0 ? "chosen" : "rejected"} ${last}`;
+        }),
+      ].join("\n");
     case "labelled":
       return [
         line("text", false, example.text),

@@ -7,6 +7,7 @@ import {
   gelu,
   layerNorm,
   linearCrossEntropy,
+  linearTokenLosses,
   magnitudeScale,
   multiLabelLoss,
   rmsNorm,
@@ -146,6 +147,18 @@ const cases: readonly KernelCase[] = [
         weights: weights as tf.Tensor1D,
       }),
   },
+  ...[{}, { softcap: 1.5, labelSmoothing: 0.1, zLossWeight: 0.2 }].map(
+    (options): KernelCase => ({
+      name: `LinearTokenLosses ${JSON.stringify(options)}`,
+      inputs: [[5, 4], [7, 4], [5]],
+      constants: [intArg([3, -100, 0, 6, 2], [5])],
+      fn: (h, w, rows, t) =>
+        tf.mul(
+          linearTokenLosses(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, options),
+          rows as tf.Tensor,
+        ),
+    }),
+  ),
   {
     name: "A table read by its rows and used in a product",
     inputs: [[5, 4]],

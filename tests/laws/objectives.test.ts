@@ -17,6 +17,6 @@ test("what a metric says of itself fits the rows that it is made of", () => {
     const scored = metrics.some(({ ofLoss }) => ofLoss === undefined);
     assert.equal(scorer !== undefined, scored, `${kind}: a scorer and metrics of its own`);
     assert.equal(outputs !== undefined, scored, `${kind}: outputs and metrics made of them`);
-    for (const { key } of metrics) assert.match(key, /^[a-z][a-z0-9_]*$/);
+    for (const { key } of metrics) assert.match(key, /^[a-z][a-z0-9_]*(\/[a-z]+)?$/);
   }
 });

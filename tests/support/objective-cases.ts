@@ -40,7 +40,7 @@ export async function objectiveCase(
       // Padding is a segment of its own.
       segments: reference.attentionMask,
       positions: reference.tokens.map((_, i) => i % reference.rowLength),
-      ...targetsOfLabels(reference),
+      ...targetsOfLabels?.(reference),
     },
   };
   return { job, batch, reference, wireBytes };

@@ -5,7 +5,12 @@ import type { ChatMessage } from "#lib/data/chat-template";
 import { atPlace, type JsonData, jsonDataOf } from "#lib/data/json-data";
 
 /** What an example says, whatever its file and its columns looked like. */
-export type Example = TextExample | CompletionExample | ConversationExample | LabelledExample;
+export type Example =
+  | TextExample
+  | CompletionExample
+  | ConversationExample
+  | LabelledExample
+  | PairExample;
 
 /** Every token is learnt. */
 interface TextExample {
@@ -37,6 +42,18 @@ export interface LabelledExample {
   readonly label: Label;
 }
 
+/** Two answers to one prompt. */
+export interface PairExample {
+  readonly kind: "pair";
+  readonly chosen: PairSide;
+  readonly rejected: PairSide;
+  /** By how much the chosen one is to be better; null: nobody says. */
+  readonly margin: number | null;
+}
+
+/** A prompt with one of its answers, which alone is learnt. */
+export type PairSide = CompletionExample | ConversationExample;
+
 export const datasetFormats = [
   "text",
   "prompt-completion",
@@ -44,6 +61,7 @@ export const datasetFormats = [
   "alpaca",
   "sharegpt",
   "classification",
+  "preference",
 ] as const;
 export type DatasetFormat = (typeof datasetFormats)[number];
 
@@ -59,6 +77,8 @@ export interface ColumnNames {
   readonly tools?: string;
   readonly label?: string;
   readonly pair?: string;
+  readonly chosen?: string;
+  readonly rejected?: string;
 }
 interface RoleTags {
   readonly role_tag?: string;
@@ -86,6 +106,8 @@ export interface FormatOptions {
   readonly chat?: ChatForm;
   /** Of the format `prompt-completion`: what writes the prompt out of an example's parts. */
   readonly instructions?: InstructionForm;
+  /** Of the format `preference`: how its prompts stand in a row, where that is known (LLaMA-Factory's `ranking`). */
+  readonly prompts?: "alpaca" | "sharegpt" | "messages";
   /** Columns of the data by any of our names, which also tell the format: the key `columns`. */
   readonly mapping?: ColumnMapping;
   /** Examples with a label are texts: somebody named the column of texts, and the model continues texts. */
@@ -153,7 +175,7 @@ export class RawFields {
     return new LockstepError("E_DATA_BLANK_ANSWER", { place: this.place, message });
   }
 
-  noAnswer(what?: "label"): LockstepError {
+  noAnswer(what?: "label" | "chosen answer" | "rejected answer"): LockstepError {
     const facts = what === undefined ? {} : { what };
     return new LockstepError("E_DATA_NO_ANSWER", { place: this.place, ...facts });
   }

@@ -12,6 +12,7 @@ import {
 } from "./example.js";
 import { classificationExample } from "./labelled.js";
 import { messagesExample } from "./messages.js";
+import { preferenceExample } from "./preference.js";
 
 export * from "./example.js";
 export { LaterColumns, type ExampleReading, readingOf, recogniseFormat } from "./recognise.js";
@@ -31,6 +32,7 @@ const parsers: Readonly<
   alpaca: alpacaExample,
   sharegpt: sharegptExample,
   classification: classificationExample,
+  preference: preferenceExample,
 });
 
 /** Of who reads no labels. */

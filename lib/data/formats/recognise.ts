@@ -27,6 +27,10 @@ const rolesOf: Readonly<Record<DatasetFormat, readonly ColumnRole[]>> = {
   alpaca: ["prompt", "query", "response", "history", "system", "tools"],
   sharegpt: ["messages", "system", "tools"],
   classification: ["text", "pair", "label"],
+  preference: [
+    ...(["chosen", "rejected", "prompt", "query", "history"] as const),
+    ...(["messages", "system", "tools"] as const),
+  ],
 };
 
 /** Columns that a format reads where nothing else is said. */
@@ -40,11 +44,18 @@ const usualColumns: Readonly<Record<DatasetFormat, Partial<Record<ColumnRole, st
   },
   sharegpt: { messages: "conversations", system: "system", tools: "tools" },
   classification: { label: "label" },
+  preference: {
+    ...{ chosen: "chosen", rejected: "rejected", prompt: "prompt", query: "input" },
+    ...{ history: "history", messages: "messages", system: "system", tools: "tools" },
+  },
 };
+/** Other columns that rows of pairs have. */
+const pairColumns = ["instruction", "conversations", "margin"];
 const textColumns = ["text", "sentence", "sentence1", "sentence2"];
 
 /** Names under `columns` that only one format has; the first that is given decides. */
 const tellingNames: readonly (readonly [DatasetFormat, readonly string[]])[] = [
+  ["preference", ["chosen", "rejected"]],
   ["classification", ["label", "pair", "sentence", "sentence1", "sentence2"]],
   ["alpaca", ["instruction", "input", "output", "query", "history"]],
   ["prompt-completion", ["completion"]],
@@ -103,6 +114,7 @@ function withUnread(raw: RawExample, reading: ExampleReading): ExampleReading {
     ...(isTextRead ? textColumns : []),
     // OpenAI's older name of tools.
     ...(format === "messages" ? ["functions"] : []),
+    ...(format === "preference" ? pairColumns : []),
   ];
   const unread = names.filter((name) => !read.includes(name) && name !== "");
   const knownColumns = new Set([...read, ...names]);
@@ -259,6 +271,7 @@ export function recogniseFormat(
   { textField = "text" }: { textField?: string } = {},
 ): DatasetFormat {
   const has = (...names: string[]): boolean => names.every((name) => Object.hasOwn(fields, name));
+  if (has("chosen", "rejected")) return "preference";
   if (has("messages")) return "messages";
   if (has("conversations")) return "sharegpt";
   if (has("instruction")) return "alpaca";

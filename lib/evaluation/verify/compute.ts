@@ -92,7 +92,10 @@ function caseProgram(
   const job = objectiveOfCase(model, reference);
   const objective = objectiveOf(job.kind);
   const { loss: lossOf } = tracedObjective(job.kind);
-  const given = objective.targetsOfLabels(reference);
+  const given = objective.targetsOfLabels?.(reference);
+  if (given === undefined) {
+    throw new LockstepError("E_MODEL_UNSUPPORTED", { what: `Verifying the loss of ${job.kind}` });
+  }
   const weight = objective.weightOf(given, job);
   const targets = Object.fromEntries(
     Object.entries(given).map(([name, values]) => [

@@ -10,6 +10,8 @@ import { xlaFunction, xlaTensor } from "#lib/graph/xla-function";
 import {
   LinearCrossEntropy,
   LinearCrossEntropyGrad,
+  LinearTokenLosses,
+  LinearTokenLossesGrad,
   WeightedLinearCrossEntropy,
   WeightedLinearCrossEntropyGrad,
 } from "#lib/ops/index";
@@ -32,9 +34,13 @@ interface LossSettings {
   readonly labelSmoothing: number;
   /** Of the square of log Z, Z the sum of exponentials; 0: none. */
   readonly zLossWeight: number;
+  /** Whether the loss of each row is asked for, and not their sum. */
+  readonly isByRow: boolean;
 }
 
 interface Chunk extends LossSettings {
+  /** Of its first row. */
+  readonly start: number;
   readonly hidden_CD: GraphTensor;
   readonly targets_C: GraphTensor;
   /** float32, how much each row counts; absent: 1 each. */
@@ -47,6 +53,7 @@ function chunksOf(
   tracer: Tracer,
   inputs: Readonly<Record<string, GraphTensor>>,
   attrs: Readonly<Record<string, unknown>>,
+  isByRow = false,
 ): readonly Chunk[] {
   const softcap = attrs["softcap"] as number;
   const labelSmoothing = attrs["labelSmoothing"] as number;
@@ -60,12 +67,13 @@ function chunksOf(
     const start = index * chunkRows;
     const rows = Math.min(chunkRows, numRows - start);
     return {
+      start,
       hidden_CD: op.slice(hidden_MD, [start, 0], [rows, width]),
       targets_C: op.slice(targets_M, [start], [rows]),
       weights_C: weights_M && op.slice(weights_M, [start], [rows]),
       weight_PD: wholeMatrix(weight_VD),
       vocab: weight_VD.shape[0] as number,
-      ...{ softcap, labelSmoothing, zLossWeight },
+      ...{ softcap, labelSmoothing, zLossWeight, isByRow },
     };
   });
 }
@@ -141,14 +149,14 @@ interface LossOperands {
   /** Sums of the logits, where targets are smoothed. */
   readonly logitSum_C1: GraphTensor | undefined;
   readonly weights_C: GraphTensor | undefined;
-  /** Multiplies the gradient before it is rounded. */
+  /** Multiplies the gradient before it is rounded: a scalar, or [rows, 1]. */
   readonly seed: GraphTensor | undefined;
 }
 
 /** Loss and gradient of a chunk's logits. */
 function lossOf(
   { logits, targets_C, max_C1, sum_C1, logitSum_C1, weights_C, seed }: LossOperands,
-  { vocab, softcap, labelSmoothing, zLossWeight }: LossSettings,
+  { vocab, softcap, labelSmoothing, zLossWeight, isByRow }: LossSettings,
   withGrad: boolean,
 ): GraphTensor[] {
   const graph = logits.node.graph;
@@ -180,7 +188,8 @@ function lossOf(
     zLossWeight === 0
       ? nll_C
       : op.add(nll_C, op.mul(op.unary("Square", logSumExp_C), op.scalar(graph, zLossWeight)));
-  const loss = op.reduce("Sum", op.mul(loss_C, counted_C), [0], false);
+  const counted = op.mul(loss_C, counted_C);
+  const loss = isByRow ? counted : op.reduce("Sum", counted, [0], false);
   if (!withGrad) return [loss];
   const { capped, tanh } = cappedLogits(logits, softcap);
   const exp_CP = op.unary("Exp", op.sub(masked(capped, vocab), max_C1));
@@ -235,7 +244,7 @@ function lossCall(
   const given = Object.entries(operands).filter(([, operand]) => operand !== undefined);
   const [loss, dLogits_CP] = xlaFunction(
     graph,
-    LinearCrossEntropy,
+    settings.isByRow ? LinearTokenLosses : LinearCrossEntropy,
     given.map(([, operand]) => operand as GraphTensor),
     (args) => {
       const named = Object.fromEntries(given.map(([name], i) => [name, args[i]]));
@@ -262,6 +271,14 @@ for (const kernel of [LinearCrossEntropy, WeightedLinearCrossEntropy]) {
   });
 }
 
+// What multiplies a row's gradient is known in backward only, and enters before it is rounded.
+registerLowering(LinearTokenLosses, (tracer, inputs, attrs) =>
+  op.concat(
+    chunksOf(tracer, inputs, attrs, true).map((chunk) => lossCall(chunk, false).loss),
+    0,
+  ),
+);
+
 /** dy times the sum of the parts, in float32 inside. */
 const scaledSum = (
   dy: GraphTensor,
@@ -279,33 +296,63 @@ const scaledSum = (
 // than the logits; or the gradient of these, where it would be lost without.
 for (const kernel of [LinearCrossEntropyGrad, WeightedLinearCrossEntropyGrad]) {
   registerLowering(kernel, (tracer, inputs, attrs) => {
-    const hidden = inputs["hidden"] as GraphTensor;
     const dy = inputs["dy"] as GraphTensor;
-    const vocab = (inputs["weight"] as GraphTensor).shape[0] as number;
     const seed = seedsLogits(tracer) ? dy : undefined;
-    const factor = seed === undefined ? dy : op.scalar(tracer.graph, 1);
-    const dHiddenChunks: GraphTensor[] = [];
-    const dWeightChunks: GraphTensor[] = [];
-    let previous: GraphNode | undefined;
-    for (const chunk of chunksOf(tracer, inputs, attrs)) {
-      const { productNode, dLogits_CP } = lossCall(chunk, true, seed);
-      const dHidden_CD = op.matMul(dLogits_CP, chunk.weight_PD, false, false);
-      dHiddenChunks.push(dHidden_CD);
-      dWeightChunks.push(op.matMul(dLogits_CP, chunk.hidden_CD, true, false));
-      // One chunk's logits at a time: the next chunk starts when this one's gradient is done. The
-      // gradient of the weight is not waited for: nothing computes it where the weight is frozen.
-      if (previous !== undefined && !dependsOn(previous, productNode)) {
-        productNode.controlInputs.add(previous);
-      }
-      previous = op.productNode(dHidden_CD);
-    }
-    return [
-      scaledSum(factor, [op.concat(dHiddenChunks, 0)], hidden.dtype),
-      scaledSum(
-        factor,
-        dWeightChunks.map((chunk) => leadingRows(chunk, vocab)),
-        "float32",
-      ),
-    ];
+    return gradients(inputs, chunksOf(tracer, inputs, attrs), {
+      seedOf: () => seed,
+      factor: seed === undefined ? dy : op.scalar(tracer.graph, 1),
+    });
   });
+}
+
+registerLowering(LinearTokenLossesGrad, (tracer, inputs, attrs) => {
+  const dy_M = inputs["dy"] as GraphTensor;
+  return gradients(inputs, chunksOf(tracer, inputs, attrs, true), {
+    seedOf: ({ start, targets_C }) => {
+      const numRows = targets_C.shape[0] as number;
+      return op.reshape(op.slice(dy_M, [start], [numRows]), [numRows, 1]);
+    },
+    factor: op.scalar(tracer.graph, 1),
+  });
+});
+
+/**
+ * The gradients of hidden states and weight.
+ *
+ * @param seedOf what multiplies the gradient of a chunk's logits
+ * @param factor multiplies the two results
+ */
+function gradients(
+  inputs: Readonly<Record<string, GraphTensor>>,
+  chunks: readonly Chunk[],
+  {
+    seedOf,
+    factor,
+  }: { seedOf: (chunk: Chunk) => GraphTensor | undefined; readonly factor: GraphTensor },
+): GraphTensor[] {
+  const hidden = inputs["hidden"] as GraphTensor;
+  const vocab = (inputs["weight"] as GraphTensor).shape[0] as number;
+  const dHiddenChunks: GraphTensor[] = [];
+  const dWeightChunks: GraphTensor[] = [];
+  let previous: GraphNode | undefined;
+  for (const chunk of chunks) {
+    const { productNode, dLogits_CP } = lossCall(chunk, true, seedOf(chunk));
+    const dHidden_CD = op.matMul(dLogits_CP, chunk.weight_PD, false, false);
+    dHiddenChunks.push(dHidden_CD);
+    dWeightChunks.push(op.matMul(dLogits_CP, chunk.hidden_CD, true, false));
+    // One chunk's logits at a time: the next chunk starts when this one's gradient is done. The
+    // gradient of the weight is not waited for: nothing computes it where the weight is frozen.
+    if (previous !== undefined && !dependsOn(previous, productNode)) {
+      productNode.controlInputs.add(previous);
+    }
+    previous = op.productNode(dHidden_CD);
+  }
+  return [
+    scaledSum(factor, [op.concat(dHiddenChunks, 0)], hidden.dtype),
+    scaledSum(
+      factor,
+      dWeightChunks.map((chunk) => leadingRows(chunk, vocab)),
+      "float32",
+    ),
+  ];
 }

@@ -2,10 +2,12 @@ import { LockstepError } from "#lib/core/errors/index";
 import { causalLm } from "./causal-lm.js";
 import { multiLabelClassification } from "./multi-label-classification.js";
 import type { TracedObjective } from "./objective.js";
+import { dpo } from "./dpo.js";
+import { orpo } from "./orpo.js";
 import { regression } from "./regression.js";
 import { singleLabelClassification } from "./single-label-classification.js";
 
-export type { HeadedModel, TracedLoss } from "./objective.js";
+export type { HeadedModel, ReferenceModel, TracedLoss } from "./objective.js";
 
 /** A line a kind; lib/objectives has the same kinds. */
 export const tracedObjectives: readonly TracedObjective[] = [
@@ -13,6 +15,8 @@ export const tracedObjectives: readonly TracedObjective[] = [
   singleLabelClassification,
   multiLabelClassification,
   regression,
+  dpo,
+  orpo,
 ];
 
 /** @throws E_MODEL_UNSUPPORTED for a name that is none */

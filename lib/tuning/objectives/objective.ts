@@ -18,6 +18,7 @@ export interface TracedObjective {
   /**
    * @param targets by the names of the objective's fields, [B, values of a row]
    * @param job of this objective, with its settings
+   * @param reference the model that the run starts from, of an objective that `hasReference`
    * @throws E_MODEL_UNSUPPORTED for a model that does not fit
    */
   loss(
@@ -26,7 +27,14 @@ export interface TracedObjective {
     inputs: ModelInputs,
     targets: Readonly<Record<string, tf.Tensor2D>>,
     job: ObjectiveJob,
+    reference?: ReferenceModel,
   ): TracedLoss;
+}
+
+/** A model whose weights no step changes, and which drops nothing. */
+export interface ReferenceModel {
+  readonly model: HeadedModel;
+  readonly weights: Weights;
 }
 
 /** What is not the loss is traced only where it is asked for. */

@@ -1,0 +1,156 @@
+import { jsonText } from "#lib/data/jinja/index";
+import { plainNumber, templateValue } from "#lib/data/json-data";
+import { alpacaExample, sharegptExample } from "./conversations.js";
+import {
+  type ConversationExample,
+  type FormatOptions,
+  type PairExample,
+  type PairSide,
+  RawFields,
+} from "./example.js";
+import { messagesExample } from "./messages.js";
+
+/**
+ * A prompt with a chosen and a rejected answer: TRL's `prompt`, `chosen`, `rejected`, texts or messages, whose prompt
+ * may be what both sides begin with; or LLaMA-Factory's, Alpaca's and ShareGPT's prompts with an answer each.
+ *
+ * @throws E_DATA_ROW_FORMAT, E_DATA_NO_ANSWER
+ */
+export function preferenceExample(raw: RawFields, options: FormatOptions): PairExample {
+  const { columns = {} } = options;
+  const fields = [columns.chosen ?? "chosen", columns.rejected ?? "rejected"] as const;
+  for (const [field, what] of [
+    [fields[0], "chosen answer"],
+    [fields[1], "rejected answer"],
+  ] as const) {
+    const value = raw.get(field);
+    if (value === undefined || value === "") throw raw.noAnswer(what);
+    if (Array.isArray(value) && value.length === 0) throw raw.noAnswer(what);
+  }
+  const [chosen, rejected] = sidesOf(raw, options, fields);
+  return { kind: "pair", chosen, rejected, margin: marginOf(raw) };
+}
+
+function sidesOf(
+  raw: RawFields,
+  options: FormatOptions,
+  fields: readonly [chosen: string, rejected: string],
+): readonly [PairSide, PairSide] {
+  const prompts = options.prompts ?? promptsOf(raw, options);
+  if (prompts === undefined) return plainSides(raw, options, fields);
+  const sideOf = (field: string): PairSide => {
+    const { columns = {} } = options;
+    if (prompts === "alpaca") {
+      return lastAlone(
+        alpacaExample(raw, { ...options, columns: { ...columns, response: field } }),
+      );
+    }
+    const list =
+      columns.messages ?? (raw.get("conversations") === undefined ? "messages" : "conversations");
+    const before = raw.get(list);
+    if (!Array.isArray(before)) throw raw.wrong(`${JSON.stringify(list)} is not a list`);
+    const answer = raw.get(field);
+    const answers: readonly unknown[] = Array.isArray(answer) ? answer : [answer];
+    if (typeof answers[0] !== "object") {
+      throw raw.wrong(
+        `${JSON.stringify(field)} is not a message, and its prompt is a list of them`,
+      );
+    }
+    const whole = [...(before as unknown[]), ...answers];
+    const extended = new RawFields(raw.format, raw.place, { ...raw.fields, [list]: whole });
+    const read = { ...options, columns: { ...columns, messages: list } };
+    const example =
+      prompts === "sharegpt" ? sharegptExample(extended, read) : messagesExample(extended, read);
+    return lastAlone(example);
+  };
+  return [sideOf(fields[0]), sideOf(fields[1])];
+}
+
+/** How the prompt stands in a row; undefined: as TRL has it. */
+function promptsOf(raw: RawFields, { columns = {} }: FormatOptions): FormatOptions["prompts"] {
+  const has = (field: string): boolean => raw.get(field) !== undefined;
+  const isAlpaca =
+    columns.query !== undefined ||
+    columns.history !== undefined ||
+    (columns.prompt === undefined && has("instruction") && !has("prompt"));
+  if (isAlpaca) return "alpaca";
+  const list = columns.messages ?? ["conversations", "messages"].find(has);
+  if (list === undefined) return undefined;
+  const [first] = (raw.get(list) ?? []) as readonly unknown[];
+  const isMessage = typeof first === "object" && first !== null && "role" in first;
+  return isMessage ? "messages" : "sharegpt";
+}
+
+/** The answer to a conversation is its last message. */
+const lastAlone = (example: ConversationExample): ConversationExample => ({
+  ...example,
+  isLearnt: example.messages.map((_, i) => i === example.messages.length - 1),
+});
+
+/** TRL's: texts, or lists of messages. */
+function plainSides(
+  raw: RawFields,
+  options: FormatOptions,
+  fields: readonly [chosen: string, rejected: string],
+): readonly [PairSide, PairSide] {
+  const promptField = options.columns?.prompt ?? "prompt";
+  const prompt = raw.get(promptField);
+  const [chosen, rejected] = fields.map((field) => raw.get(field));
+  if (Array.isArray(chosen) && Array.isArray(rejected)) {
+    if (prompt !== undefined && !Array.isArray(prompt)) {
+      const problem = `${JSON.stringify(promptField)} is text, and the answers are lists of messages`;
+      throw raw.wrong(problem);
+    }
+    const before = (prompt as readonly unknown[] | undefined) ?? commonMessages(chosen, rejected);
+    const rest = prompt === undefined ? before.length : 0;
+    const sideOf = (side: readonly unknown[]): ConversationExample => {
+      const whole = messagesExample(raw, options, [...before, ...side.slice(rest)]);
+      const isLearnt = whole.isLearnt.map((learnt, i) => learnt && i >= before.length);
+      if (!isLearnt.includes(true)) throw raw.noAnswer();
+      return { ...whole, isLearnt };
+    };
+    return [sideOf(chosen), sideOf(rejected)];
+  }
+  const texts = [raw.string(fields[0]), raw.string(fields[1])] as const;
+  const before = prompt === undefined ? commonText(...texts) : raw.string(promptField);
+  const start = prompt === undefined ? before.length : 0;
+  const sideOf = (text: string): PairSide => ({
+    kind: "completion",
+    prompt: before,
+    completion: text.slice(start),
+  });
+  return [sideOf(texts[0]), sideOf(texts[1])];
+}
+
+/** What both lists begin with; the last message of either is an answer. */
+function commonMessages(
+  chosen: readonly unknown[],
+  rejected: readonly unknown[],
+): readonly unknown[] {
+  const most = Math.min(chosen.length, rejected.length) - 1;
+  let count = 0;
+  const textOf = (message: unknown): string => jsonText(templateValue(message));
+  const isSame = (i: number): boolean => textOf(chosen[i]) === textOf(rejected[i]);
+  while (count < most && isSame(count)) count++;
+  return chosen.slice(0, count);
+}
+
+/** What both texts begin with, as TRL takes it: a blank before the first difference belongs to the answers. */
+function commonText(chosen: string, rejected: string): string {
+  const most = Math.min(chosen.length, rejected.length) - 1;
+  let count = 0;
+  while (count < most && chosen[count] === rejected[count]) count++;
+  if (chosen[count - 1] === " ") count--;
+  // Half of a character is none.
+  if (/[\uD800-\uDBFF]/.test(chosen[count - 1] ?? "")) count--;
+  return chosen.slice(0, count);
+}
+
+/** @throws E_DATA_ROW_FORMAT */
+function marginOf(raw: RawFields): number | null {
+  const written = raw.get("margin");
+  if (written === undefined) return null;
+  const margin = plainNumber(typeof written === "string" ? Number(written) : written);
+  if (typeof margin === "number" && Number.isFinite(Math.fround(margin))) return margin;
+  throw raw.wrong('"margin" is not a number');
+}

@@ -1,0 +1,114 @@
+import { type Batch, type BatchField, integerField, pairLengthsField } from "#lib/core/batch";
+import type { Metric, Scorer } from "./objective.js";
+
+/** Figures of a batch's pairs, one of each name a pair. */
+export const pairOutputs = (figures: readonly string[]): BatchField => ({
+  name: "pairs",
+  dtype: "float32",
+  perRow: figures.length,
+});
+
+/**
+ * Means over pairs of what the model says of each, added in the order of the rows.
+ *
+ * @param figures names of the values of a pair
+ * @param valuesOf the metrics of one pair, by their keys
+ */
+export function pairScorer<Name extends string>(
+  figures: readonly Name[],
+  valuesOf: (pair: Readonly<Record<Name, number>>) => Readonly<Record<string, number>>,
+): Scorer {
+  const sums = new Map<string, number>();
+  let numPairs = 0;
+  return {
+    add(batch, outputs) {
+      if (outputs?.length !== batch.numRows * figures.length) {
+        throw new RangeError(`no ${figures.length} figures for each of ${batch.numRows} pairs`);
+      }
+      for (const row of countedPairs(batch)) {
+        const pair = Object.fromEntries(
+          figures.map((name, i) => [name, outputs[row * figures.length + i]]),
+        ) as Record<Name, number>;
+        for (const [key, value] of Object.entries(valuesOf(pair))) {
+          sums.set(key, (sums.get(key) ?? 0) + value);
+        }
+        numPairs++;
+      }
+    },
+    values: () => Object.fromEntries([...sums].map(([key, sum]) => [key, sum / numPairs])),
+  };
+}
+
+/** The rows of a batch that are no padding. */
+function countedPairs(batch: Batch): readonly number[] {
+  const lengths = integerField(batch, pairLengthsField.name);
+  return Array.from({ length: batch.numRows }, (_, row) => row).filter(
+    (row) => (lengths[2 * row] ?? 0) > 0,
+  );
+}
+
+const figure = { greaterIsBetter: true, digits: 4, isRatio: false } as const;
+
+/** Those of TRL, by its names. */
+export const preferenceMetrics: readonly Metric[] = [
+  {
+    ...figure,
+    key: "rewards/chosen",
+    label: "chosen reward",
+    help: "Mean reward of the chosen answers in the latest evaluation.",
+  },
+  {
+    ...figure,
+    key: "rewards/rejected",
+    label: "rejected reward",
+    help: "Mean reward of the rejected answers in the latest evaluation.",
+    greaterIsBetter: false,
+  },
+  {
+    ...figure,
+    key: "rewards/accuracies",
+    label: "reward accuracy",
+    help: "Share of the pairs whose chosen answer has the larger reward.",
+    isRatio: true,
+  },
+  {
+    ...figure,
+    key: "rewards/margins",
+    label: "reward margin",
+    help: "Mean difference of the rewards of chosen and rejected answers in the latest evaluation.",
+  },
+  {
+    ...figure,
+    key: "logps/chosen",
+    label: "chosen log-likelihood",
+    help: "Mean log-likelihood of the chosen answers in the latest evaluation.",
+    digits: 2,
+  },
+  {
+    ...figure,
+    key: "logps/rejected",
+    label: "rejected log-likelihood",
+    help: "Mean log-likelihood of the rejected answers in the latest evaluation.",
+    greaterIsBetter: false,
+    digits: 2,
+  },
+];
+
+export const preferenceFigures = [
+  "chosenReward",
+  "rejectedReward",
+  "chosenLogp",
+  "rejectedLogp",
+] as const;
+
+/** The metrics of one pair. */
+export const preferenceValues = (
+  pair: Readonly<Record<(typeof preferenceFigures)[number], number>>,
+): Readonly<Record<string, number>> => ({
+  "rewards/chosen": pair.chosenReward,
+  "rewards/rejected": pair.rejectedReward,
+  "rewards/accuracies": pair.chosenReward > pair.rejectedReward ? 1 : 0,
+  "rewards/margins": pair.chosenReward - pair.rejectedReward,
+  "logps/chosen": pair.chosenLogp,
+  "logps/rejected": pair.rejectedLogp,
+});

@@ -1,0 +1,50 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { test } from "node:test";
+import { mastersOf, runJob, WorkerKiller } from "#tests/support/job-runs";
+import { createPairJob } from "#tests/support/pair-job";
+import type { TinyJob } from "#tests/support/tiny-job";
+
+// Pairs of answers, with the real engine in real processes: whoever computes, and from wherever it goes on, a run
+// ends with the same bits.
+
+const steps = { max_steps: 4, global_batch_size: 8, gradient_groups: 2, learning_rate: 1e-3 };
+const saving = ["--save-strategy", "steps", "--save-steps", "2"];
+
+/** Trains in one process, with one and two workers, one of which is killed, and from the middle; all end alike. */
+async function assertSameBits(job: TinyJob): Promise<void> {
+  const local = await runJob(job, "train-local", "local", []);
+  const expected = mastersOf(local);
+  const two = await runJob(job, "train", "two", ["--workers", "2", ...saving]);
+  assert.equal(mastersOf(two), expected);
+  const one = await runJob(job, "train", "one", ["--workers", "1"]);
+  assert.equal(mastersOf(one), expected);
+  const killer = new WorkerKiller(1);
+  const broken = await runJob(job, "train", "killed", ["--workers", "2"], killer.onEvent);
+  killer.assertLost(broken);
+  assert.equal(mastersOf(broken), expected);
+  const checkpoint = join(job.directory, "two", "checkpoint-2");
+  const resuming = ["--workers", "1", ...saving, "--resume-from-checkpoint", checkpoint];
+  const resumed = await runJob(job, "train", "resumed", resuming);
+  assert.equal(mastersOf(resumed), expected);
+  // What is told of the pairs is the same too.
+  const told = (outcome: typeof two) => outcome.of("evaluation.completed").at(-1)?.metrics;
+  assert.deepEqual(told(resumed), told(two));
+  assert.deepEqual(told(one), told(two));
+}
+
+const lora = { use_peft: true, lora_r: 2, lora_target_modules: "all-linear" };
+for (const [name, settings] of [
+  ["DPO of all weights", { objective: "dpo" }],
+  [
+    "DPO of adapters",
+    { objective: "dpo", loss_type: "ipo", ...lora, gradient_checkpointing: true },
+  ],
+  ["ORPO", { objective: "orpo" }],
+] as const) {
+  test(`${name}: the same bits whoever computes`, async (t) => {
+    const job = await createPairJob({ ...steps, ...settings });
+    t.after(job.remove);
+    await assertSameBits(job);
+  });
+}
