@@ -1,7 +1,7 @@
 import { defaultOf, isConfigKey, placeOf, type ResolvedConfig } from "#lib/config/index";
-import type { BatchField } from "#lib/core/batch";
+import { type BatchField, marginField } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
-import { withCommas } from "#lib/core/format";
+import { counted, withCommas } from "#lib/core/format";
 import type { ObjectiveJob } from "#lib/core/job";
 import {
   type DataObserver,
@@ -126,11 +126,12 @@ export async function prepareRows(
   try {
     if (dataset.isChat) checkChatFormat(config.chat_template, context.tokenizer);
     const { train } = dataset;
-    const labels = dataset.classes?.names;
     const isPaired = dataset.layout === "paired";
-    const ofRows = isPaired ? pairObjective(config) : labels === undefined ? undefined : labelled;
+    const isLabelled = dataset.classes !== undefined;
+    const ofRows = isPaired ? pairObjective(config) : isLabelled ? labelled : undefined;
     const { kind } = ofRows ?? textObjective(config);
     const learnt = objectiveOf(kind);
+    const labels = dataset.classes?.names ?? learnt.head?.labels;
     if (isPaired && config.packing === true) {
       const reason = "the two answers of a pair have a row, which holds no other";
       throw new LockstepError("E_CONFIG_CONFLICT", { keys: "packing and dataset", reason });
@@ -147,18 +148,17 @@ export async function prepareRows(
       ...(labels === undefined ? {} : { numLabels: labels.length }),
       ...(settings === undefined || Object.keys(settings).length === 0 ? {} : { settings }),
     };
+    const becomes = newHeadNote(dataset, learnt);
     const classifierNotes =
-      labels !== undefined && !learnsLabels
-        ? [
-            `a model of texts becomes ${dataset.classes?.areNumbers === true ? "a regression" : "a classifier"}, since rows have a label; dataset_format: text trains on their texts instead`,
-          ]
+      becomes !== undefined && !learnsLabels
+        ? [becomes]
         : [
-            ...changedProblem(context.problemType, kind),
+            ...changedProblem(context.problemType, learnt.head?.problemType ?? kind),
             ...changedClasses(context.knownLabels, labels ?? []),
           ];
     const limit = isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : [];
     const lossNotes = learnt.notes?.(objective, labels ?? []) ?? [];
-    const notes = [...classifierNotes, ...lossNotes, ...limit];
+    const notes = [...classifierNotes, ...lossNotes, ...marginNotes(dataset, learnt), ...limit];
     return {
       ...{ dataset, learnt, objective, labels, notes },
       batchFields: [...train.rows.inputs, ...learnt.targets(objective)],
@@ -167,6 +167,32 @@ export async function prepareRows(
     dataset.close();
     throw error;
   }
+}
+
+/** What a model of texts is made into where its rows ask for another head. */
+function newHeadNote({ classes }: PreparedDataset, { head }: Objective): string | undefined {
+  if (head !== undefined)
+    return "a model of texts becomes a reward model, with a head of one number";
+  if (classes === undefined) return undefined;
+  const made = classes.areNumbers === true ? "a regression" : "a classifier";
+  return `a model of texts becomes ${made}, since rows have a label; dataset_format: text trains on their texts instead`;
+}
+
+/** What is told of margins that some pairs say. */
+function marginNotes(
+  { numMargins, train, validation }: PreparedDataset,
+  learnt: Objective,
+): readonly string[] {
+  if (numMargins === 0) return [];
+  if (!learnt.targets({ kind: learnt.kind }).includes(marginField)) {
+    return [`the column margin is not read: ${learnt.kind} knows no margins`];
+  }
+  const numPairs = train.examples.length + (validation?.examples.length ?? 0);
+  return numMargins >= numPairs
+    ? []
+    : [
+        `${counted(numMargins, "pair")} of ${withCommas(numPairs)} say a margin; that of the others is 0`,
+      ];
 }
 
 /** What rows with a chosen and a rejected answer carry, should the data set have some. */

@@ -4,7 +4,8 @@ import { weightsSha256 } from "#lib/checkpoint/weights-digest";
 import { defaultOf, type SettledConfig } from "#lib/config/index";
 import { isDerivedTensor } from "#lib/core/derived-tensors";
 import { LockstepError } from "#lib/core/errors/index";
-import { adapterFacts, isTied, tiedEmbeddingName } from "#lib/models/facts";
+import { adapterFacts, isEncoder, isTied, tiedEmbeddingName } from "#lib/models/facts";
+import { objectiveOf } from "#lib/objectives/index";
 import type { StartingModel } from "#lib/parameters/index";
 import { classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import type { DataModel } from "./data-model.js";
@@ -29,11 +30,18 @@ export function startingModel(
   },
 ): StartingModel {
   checkLabels(config, modelConfig, labels);
+  const { head } = objectiveOf(objective.kind);
+  if (head !== undefined && isEncoder(modelConfig)) {
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "model_name_or_path and objective",
+      reason: `${objective.kind} scores answers behind their prompts, which a decoder reads, and ${String(modelConfig["model_type"])} is an encoder`,
+    });
+  }
   const classifier =
     labels === undefined
       ? undefined
       : classifierModel(modelConfig, weights, {
-          ...{ labels, problemType: objective.kind },
+          ...{ labels, problemType: head?.problemType ?? objective.kind },
           ...{ padTokenId: context.paddingTokenId, seed: config.seed },
         });
   const { newWeights = new Map<string, Float32Array>() } = classifier ?? {};

@@ -5,6 +5,7 @@ import type { Objective } from "./objective.js";
 import { dpo } from "./dpo.js";
 import { orpo } from "./orpo.js";
 import { regression } from "./regression.js";
+import { reward } from "./reward.js";
 import { singleLabelClassification } from "./single-label-classification.js";
 
 export type { Metric, Objective } from "./objective.js";
@@ -19,6 +20,7 @@ export const objectives = [
   // Of those that compare pairs, auto chooses the first.
   dpo,
   orpo,
+  reward,
 ] as const satisfies readonly Objective[];
 
 /** @throws E_MODEL_UNSUPPORTED for a name that is none */

@@ -25,6 +25,12 @@ export interface Objective<Fields extends z.ZodRawShape = z.ZodRawShape> {
   readonly labels?: LabelReader;
   /** Rows are pairs of sequences, a chosen and a rejected one. @default false */
   readonly comparesPairs?: boolean;
+  /** The head that a model gets for it where its rows have no labels; absent: it keeps its own. */
+  readonly head?: {
+    readonly labels: readonly string[];
+    /** transformers' name of what such a head learns. */
+    readonly problemType: string;
+  };
   /** The loss compares the model with the one that the run starts from, which stays there. @default false */
   readonly hasReference?: boolean;
   /** Its metrics are told of training steps too. @default false */

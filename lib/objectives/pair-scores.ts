@@ -40,7 +40,7 @@ export function pairScorer<Name extends string>(
 }
 
 /** The rows of a batch that are no padding. */
-function countedPairs(batch: Batch): readonly number[] {
+export function countedPairs(batch: Batch): readonly number[] {
   const lengths = integerField(batch, pairLengthsField.name);
   return Array.from({ length: batch.numRows }, (_, row) => row).filter(
     (row) => (lengths[2 * row] ?? 0) > 0,

@@ -41,6 +41,7 @@ for (const [name, settings] of [
     { objective: "dpo", loss_type: "ipo", ...lora, gradient_checkpointing: true },
   ],
   ["ORPO", { objective: "orpo" }],
+  ["a reward model", { objective: "reward", center_rewards_coefficient: 0.01 }],
 ] as const) {
   test(`${name}: the same bits whoever computes`, async (t) => {
     const job = await createPairJob({ ...steps, ...settings });

@@ -22,7 +22,6 @@ const perturbed = (values: Float32Array): Float32Array =>
   values.map((value, i) => value * (1 + 0.1 * Math.sin(i)));
 
 for (const [name, pairs] of Object.entries(pairCases)) {
-  if (pairs.objective === "reward") continue;
   test(`${name}: loss, figures and gradients are those of TRL`, async (t) => {
     const objective = pairObjectiveJob(pairs);
     const { targets, hasReference = false, scorer } = objectiveOf(objective.kind);

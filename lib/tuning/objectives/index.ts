@@ -5,6 +5,7 @@ import type { TracedObjective } from "./objective.js";
 import { dpo } from "./dpo.js";
 import { orpo } from "./orpo.js";
 import { regression } from "./regression.js";
+import { reward } from "./reward.js";
 import { singleLabelClassification } from "./single-label-classification.js";
 
 export type { HeadedModel, ReferenceModel, TracedLoss } from "./objective.js";
@@ -17,6 +18,7 @@ export const tracedObjectives: readonly TracedObjective[] = [
   regression,
   dpo,
   orpo,
+  reward,
 ];
 
 /** @throws E_MODEL_UNSUPPORTED for a name that is none */
