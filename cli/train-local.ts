@@ -2,7 +2,7 @@
 import { loadConfig, printConfig } from "#lib/config/index";
 import type { LockstepEvent, RunStarted } from "#lib/core/events";
 import { generalLossWords } from "#lib/core/forgetting";
-import { gapFigures } from "#lib/core/format";
+import { gapFigures, stepFigures } from "#lib/core/format";
 import { printable } from "#lib/core/terminal-text";
 import { objectiveOf } from "#lib/objectives/index";
 import { isLogged } from "#lib/objectives/metrics";
@@ -80,8 +80,11 @@ function linesOf(event: LockstepEvent, started: RunStarted | undefined): readonl
       return [`sample: ${printable(event.prompt)}|${printable(event.text)}`];
     case "step.completed": {
       const { step, totalSteps, loss, learningRate, gradientNorm, lossScale, stepSeconds } = event;
+      const figures = stepFigures(started?.objective, event.metrics).map(
+        (pair) => `${pair.join(" ")}  `,
+      );
       return [
-        `step ${step}/${totalSteps}  loss ${loss.toFixed(4)}  ` +
+        `step ${step}/${totalSteps}  loss ${loss.toFixed(4)}  ${figures.join("")}` +
           `lr ${learningRate.toExponential(3)}  grad norm ${gradientNorm.toFixed(3)}  ${stepSeconds.toFixed(2)} s` +
           (lossScale === undefined ? "" : `  loss scale ${lossScale}`) +
           (Number.isFinite(gradientNorm) ? "" : "  no update: the gradient is not finite"),

@@ -1,5 +1,4 @@
 import { type Batch, checkBatch } from "#lib/core/batch";
-import { LockstepError } from "#lib/core/errors/index";
 import type { Metrics } from "#lib/core/events";
 import { type EvaluatedBatch, jobOfTask, type TaskedJob } from "#lib/core/job";
 import { objectiveOf } from "#lib/objectives/index";
@@ -9,7 +8,7 @@ import { ComparedWork, type Jury } from "./compared-work.js";
 import type { Lease, LeaseTable } from "./leases.js";
 import { addLossSums } from "./loss-sums.js";
 import type { Work } from "./task-queue.js";
-import { lossesOf } from "./training-step.js";
+import { invalidResult, lossesOf } from "./training-step.js";
 
 /** Validation batches, one a lease, over whatever workers there are. */
 export class EvaluationWork implements Work {
@@ -186,10 +185,3 @@ export class GenerationWork implements Work {
     this.#resolve(result.ids);
   }
 }
-
-const invalidResult = (reason: string): LockstepError =>
-  new LockstepError("E_MESSAGE_INVALID", {
-    message: "CompleteTaskRequest",
-    field: "result",
-    reason,
-  });

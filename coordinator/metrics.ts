@@ -131,6 +131,11 @@ export class CoordinatorMetrics {
     "forgotten_loss",
     "What the loss of the general validation rows rose by since before the first step, nats per token.",
   );
+  readonly #trainingScore = this.#gauge(
+    "training_score",
+    "What the objective makes of the rows of the latest step, by name: rewards of preferences.",
+    ["score"],
+  );
   readonly #workers = this.#gauge("workers", "Workers by state.", ["state"]);
   readonly #waitingPushes = this.#gauge(
     "reducer_waiting_pushes",
@@ -192,6 +197,9 @@ export class CoordinatorMetrics {
         this.#tokens.inc(event.numTokens);
         this.#loss.set(event.loss);
         this.#gradientNorm.set(event.gradientNorm);
+        for (const [score, value] of Object.entries(event.metrics ?? {})) {
+          this.#trainingScore.set({ score }, value);
+        }
         this.#lossScale.set(event.lossScale ?? 1);
         if (!Number.isFinite(event.gradientNorm)) this.#skippedSteps.inc();
         this.#learningRate.set(event.learningRate);

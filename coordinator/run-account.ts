@@ -1,3 +1,4 @@
+import type { Metrics } from "#lib/core/events";
 import type { GeneratedSample } from "./options.js";
 
 /** What is told of a whole run, beyond its history: of all processes that took part in it so far. */
@@ -11,6 +12,8 @@ export interface RunAccount {
   readonly lossSum: number;
   /** Losses of the steps since the last training entry of the history. */
   readonly unloggedLosses: readonly number[];
+  /** What these steps told of their rows; absent: nothing. */
+  readonly unloggedMetrics?: readonly Metrics[];
   readonly samples: readonly GeneratedSample[];
 }
 
@@ -32,13 +35,29 @@ export function readAccount(value: unknown): RunAccount | undefined {
   if (typeof seconds !== "number" || !(seconds >= 0)) return undefined;
   if (!isCount(numTokens) || !isCount(numSteps) || !isLoss(lossSum)) return undefined;
   if (!Array.isArray(unloggedLosses) || !unloggedLosses.every(isLoss)) return undefined;
+  const unloggedMetrics = readMetrics(given["unloggedMetrics"]);
+  if (unloggedMetrics === undefined) return undefined;
   if (!Array.isArray(samples) || !samples.every(isSample)) return undefined;
   const loss = (one: number | null): number => one ?? Number.NaN;
   return {
     ...{ seconds, numTokens, numSteps, samples },
     lossSum: loss(lossSum),
     unloggedLosses: unloggedLosses.map(loss),
+    ...(unloggedMetrics.length === 0 ? {} : { unloggedMetrics }),
   };
+}
+
+/** Undefined where a value is no list of figures by their keys. */
+function readMetrics(value: unknown): readonly Metrics[] | undefined {
+  if (value === undefined) return [];
+  if (!Array.isArray(value)) return undefined;
+  const read = (value as unknown[]).map((step): Metrics | undefined => {
+    if (typeof step !== "object" || step === null) return undefined;
+    const entries = Object.entries(step);
+    if (!entries.every(([, each]) => isLoss(each))) return undefined;
+    return Object.fromEntries(entries.map(([key, each]) => [key, Number(each ?? Number.NaN)]));
+  });
+  return read.every((step) => step !== undefined) ? read : undefined;
 }
 
 const isLoss = (value: unknown): value is number | null =>

@@ -1,8 +1,13 @@
 import type { LogEntry } from "#lib/checkpoint/trainer-state";
-import type { StepCompleted } from "#lib/core/events";
+import type { Metrics, StepCompleted } from "#lib/core/events";
 import { forgottenOf, type GeneralLoss } from "#lib/core/forgetting";
 import type { EvaluationResult } from "./options.js";
 import { emptyAccount, type RunAccount } from "./run-account.js";
+
+type LoggedAccount = Pick<
+  RunAccount,
+  "numSteps" | "lossSum" | "unloggedLosses" | "unloggedMetrics"
+>;
 
 interface RunLogOptions {
   readonly loggingSteps: number;
@@ -11,7 +16,7 @@ interface RunLogOptions {
   /** What was logged before a resumption. */
   readonly entries?: readonly LogEntry[];
   /** What was trained before a resumption. */
-  readonly before?: Pick<RunAccount, "numSteps" | "lossSum" | "unloggedLosses">;
+  readonly before?: LoggedAccount;
   /** transformers' `include_num_input_tokens_seen`: adds the token fields. @default false */
   readonly countsTokens?: boolean;
 }
@@ -38,6 +43,8 @@ export class RunLog {
   #lossSum: number;
   #numSteps: number;
   #losses: number[];
+  /** What steps told of their rows since the last entry. */
+  #metrics: Metrics[];
   #session = { numSteps: 0, numRows: 0 };
 
   constructor(options: RunLogOptions) {
@@ -45,18 +52,25 @@ export class RunLog {
     this.#logsFirstStep = options.logsFirstStep ?? false;
     this.#entries = [...(options.entries ?? [])];
     this.#countsTokens = options.countsTokens ?? false;
-    const { numSteps, lossSum, unloggedLosses } = options.before ?? emptyAccount;
+    const {
+      numSteps,
+      lossSum,
+      unloggedLosses,
+      unloggedMetrics = [],
+    } = options.before ?? emptyAccount;
     this.#lossSum = lossSum;
     this.#numSteps = numSteps;
     this.#losses = [...unloggedLosses];
+    this.#metrics = [...unloggedMetrics];
   }
 
   /** What a run that goes on from here has to know, beside the entries. */
-  account(): Pick<RunAccount, "numSteps" | "lossSum" | "unloggedLosses"> {
+  account(): LoggedAccount {
     return {
       numSteps: this.#numSteps,
       lossSum: this.#lossSum,
       unloggedLosses: [...this.#losses],
+      ...(this.#metrics.length === 0 ? {} : { unloggedMetrics: [...this.#metrics] }),
     };
   }
 
@@ -70,6 +84,7 @@ export class RunLog {
    */
   stepCompleted(event: StepCompleted, moment: LogMoment): LogEntry | undefined {
     this.#losses.push(event.loss);
+    if (event.metrics !== undefined) this.#metrics.push(event.metrics);
     this.#lossSum += event.loss;
     this.#numSteps += 1;
     this.#session.numSteps += 1;
@@ -80,12 +95,15 @@ export class RunLog {
       (event.step === 1 && this.#logsFirstStep);
     if (!isDue) return undefined;
     const loss = this.#losses.reduce((sum, value) => sum + value, 0) / this.#losses.length;
+    const metrics = meansOf(this.#metrics);
     this.#losses = [];
+    this.#metrics = [];
     return this.#add({
       epoch: event.epoch,
       grad_norm: finiteOrNull(event.gradientNorm),
       learning_rate: event.learningRate,
       loss: finiteOrNull(loss),
+      ...metrics,
       step: event.step,
       ...this.#tokens(moment, {
         train_runtime: seconds(moment.seconds),
@@ -183,6 +201,18 @@ export function generalEntry(figure: GeneralLoss): Record<string, number | null>
     ...(forgotten === undefined ? {} : { eval_general_forgotten: finiteOrNull(forgotten) }),
     [generalKey]: finiteOrNull(figure.loss),
   };
+}
+
+/** The mean of each figure over the steps that have it. */
+function meansOf(steps: readonly Metrics[]): Record<string, number | null> {
+  const keys = new Set(steps.flatMap((metrics) => Object.keys(metrics)));
+  return Object.fromEntries(
+    [...keys].map((key) => {
+      const values = steps.flatMap((metrics) => metrics[key] ?? []);
+      const sum = values.reduce((total, value) => total + value, 0);
+      return [key, finiteOrNull(sum / values.length)];
+    }),
+  );
 }
 
 const finiteOrNull = (value: number): number | null => (Number.isFinite(value) ? value : null);

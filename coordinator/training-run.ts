@@ -239,6 +239,7 @@ export class TrainingRun {
     const numInputTokens = plan.tokensIn?.(step) ?? numRows * job.sequenceLength;
     const agreed = sums();
     const tasks = terms.figures(agreed);
+    const metrics = work.scores();
     const endedAt = performance.now();
     const event: StepCompleted = {
       type: "step.completed",
@@ -247,6 +248,7 @@ export class TrainingRun {
       epoch: plan.epochAt(this.#step),
       loss: terms.loss(agreed),
       ...(tasks === undefined ? {} : { tasks }),
+      ...(metrics === undefined ? {} : { metrics }),
       ...update,
       numRows,
       numTokens: numInputTokens,

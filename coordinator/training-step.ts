@@ -1,7 +1,9 @@
 import type { Batch } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import { type EvaluatedBatch, jobOfTask, type LossSum, type TaskedJob } from "#lib/core/job";
+import type { Metrics } from "#lib/core/events";
 import { objectiveOf } from "#lib/objectives/index";
+import { type ScoredBatch, scoresTraining, trainingScores } from "#lib/objectives/training-scores";
 import type { Task, TaskResult } from "#lib/wire/control-messages";
 import type { EventBus } from "#lib/wire/event-bus";
 import { ComparedWork, type Jury } from "./compared-work.js";
@@ -11,8 +13,8 @@ import type { ArrivedGroup } from "./reducer/shard-state.js";
 import type { ShardGroup } from "./shards.js";
 import type { Work } from "./task-queue.js";
 
-/** The losses of a batch, and its task. */
-interface TaskSum extends LossSum {
+/** The losses of a batch, its task, and what was said of its rows. */
+interface TaskSum extends EvaluatedBatch {
   readonly task: number | undefined;
 }
 
@@ -101,8 +103,11 @@ export class TrainingStep implements Work {
   accept(lease: Lease, result: TaskResult): void {
     const losses = lossesOf(result);
     const sums = this.#checkWeights(lease, losses);
+    this.#checkScores(lease, sums);
     this.#reported.set(lease.id, sums);
-    const key = losses.map(({ lossSum, weight }) => `${lossSum}/${weight}`).join(" ");
+    const key = losses
+      .map(({ lossSum, weight, outputs = [] }) => [`${lossSum}/${weight}`, ...outputs].join(":"))
+      .join(" ");
     const { item: group, workerId } = lease;
     this.#results.of(group).reported(lease.id, workerId, addLossSums(losses), key);
     // What was reported has been sent: whose bytes do not come has lost them.
@@ -142,6 +147,14 @@ export class TrainingStep implements Work {
       if (sums === undefined) throw new RangeError(`Group ${group} is open`);
       return sums;
     });
+  }
+
+  /** What objectives make of the step's rows. @throws RangeError while a group is open */
+  scores(): Metrics | undefined {
+    return trainingScores(
+      this.#options.job,
+      this.sums().flatMap((sums, group) => this.#scored(group, sums)),
+    );
   }
 
   async onGranted(lease: Lease): Promise<void> {
@@ -283,13 +296,35 @@ export class TrainingStep implements Work {
       got: sum(losses.map(({ weight }) => weight)),
     });
   }
+
+  /** @throws E_MESSAGE_INVALID for outputs that no model of the job has */
+  #checkScores({ item: group }: Lease, sums: readonly TaskSum[]): void {
+    try {
+      trainingScores(this.#options.job, this.#scored(group, sums));
+    } catch (cause) {
+      if (cause instanceof RangeError) throw invalidResult(`holds ${cause.message}`);
+      throw cause;
+    }
+  }
+
+  #scored(group: number, sums: readonly TaskSum[]): ScoredBatch[] {
+    if (!scoresTraining(this.#options.job)) return [];
+    return this.#options.microBatches(group).map((batch, index) => {
+      const { outputs } = sums[index] ?? {};
+      return { batch, ...(outputs === undefined ? {} : { outputs }) };
+    });
+  }
 }
+
+/** The error for what a worker cannot have computed. */
+export const invalidResult = (reason: string): LockstepError =>
+  new LockstepError("E_MESSAGE_INVALID", {
+    message: "CompleteTaskRequest",
+    field: "result",
+    reason,
+  });
 
 export function lossesOf(result: TaskResult): readonly EvaluatedBatch[] {
   if (result.kind === "losses") return result.sums;
-  throw new LockstepError("E_MESSAGE_INVALID", {
-    message: "CompleteTaskRequest",
-    field: "result",
-    reason: "holds tokens where loss sums were expected",
-  });
+  throw invalidResult("holds tokens where loss sums were expected");
 }

@@ -339,11 +339,14 @@ function stateOf(
   const { plan, job } = run;
   const numTokens = (step: number): number =>
     plan.tokensIn?.(step) ?? plan.rowsIn(step) * job.sequenceLength;
-  const trained = steps.map(({ step, loss, learningRate, gradientNorm }) => ({
+  const trained = steps.map(({ step, loss, learningRate, gradientNorm, metrics = {} }) => ({
     epoch: plan.epochAt(step),
     grad_norm: finiteOrNull(gradientNorm),
     learning_rate: learningRate,
     loss: finiteOrNull(loss),
+    ...Object.fromEntries(
+      Object.entries(metrics).map(([key, value]) => [key, finiteOrNull(value)]),
+    ),
     step,
   }));
   const evaluated = evaluations.map(({ step, loss, metrics, gap }) => ({

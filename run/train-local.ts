@@ -6,11 +6,12 @@
  */
 import type { Batch } from "#lib/core/batch";
 import type { Metrics, TaskFigures } from "#lib/core/events";
-import { jobOfTask, type LossSum, type TrainingEngine } from "#lib/core/job";
+import { jobOfTask, type EvaluatedBatch, type TrainingEngine } from "#lib/core/job";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { passPieces, readWireRange, sharedWireSpace } from "#lib/core/wire-space";
 import { objectiveOf } from "#lib/objectives/index";
+import { type ScoredBatch, trainingScores } from "#lib/objectives/training-scores";
 import { type EvaluatedTask, evaluationFigures } from "#lib/objectives/task-metrics";
 import {
   LossTerms,
@@ -28,6 +29,8 @@ export interface LocalStep {
   readonly loss: number;
   /** Of a run with several tasks. */
   readonly tasks?: readonly TaskFigures[];
+  /** What the objective makes of the step's rows, where it scores training. */
+  readonly metrics?: Metrics;
   readonly learningRate: number;
   readonly gradientNorm: number;
   readonly lossScale?: number;
@@ -134,10 +137,13 @@ export async function trainLocal(
       const lossWeights = plan.lossWeights?.(step) ?? [plan.lossWeight(step)];
       const gradScales = terms.gradScales(lossWeights, updates.lossScale);
       const groups: TaskSum[][] = [];
+      const scored: ScoredBatch[] = [];
       blockSums = [];
       for (let group = 0; group < config.gradient_groups; group++) {
         const micro = plan.microBatches(step, group);
-        groups.push(accumulateGroup(engine, micro, gradScales, gradients));
+        const computed = accumulateGroup(engine, micro, gradScales, gradients);
+        groups.push(computed);
+        for (const [i, batch] of micro.entries()) scored.push({ ...computed[i], batch });
         const isLast = group === config.gradient_groups - 1;
         for (const shard of shards) {
           const wire = gradients.subarray(...wireRange(shard));
@@ -154,7 +160,13 @@ export async function trainLocal(
 
       const seconds = (performance.now() - startedAt) / 1000;
       const tasks = terms.figures(sums);
-      const figures = { loss, ...(tasks === undefined ? {} : { tasks }), ...update };
+      const metrics = trainingScores(run.job, scored);
+      const figures = {
+        loss,
+        ...(tasks === undefined ? {} : { tasks }),
+        ...(metrics === undefined ? {} : { metrics }),
+        ...update,
+      };
       steps.push({ step: step + 1, ...figures, seconds });
       const now = { terms: updates.terms, shards };
       const evaluation = hooks.onStep?.(steps[step] as LocalStep, now);
@@ -170,8 +182,8 @@ export async function trainLocal(
   return { steps, numUpdates, mastersSha256: mastersSha256(layout, shards), shards };
 }
 
-/** The losses of a batch, and its task. */
-interface TaskSum extends LossSum {
+/** The losses of a batch, its task, and what the model said of its rows. */
+interface TaskSum extends EvaluatedBatch {
   readonly task: number;
 }
 

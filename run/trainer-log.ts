@@ -130,6 +130,7 @@ function trainerLogLine(
     ["total_steps", String(totalSteps)],
     ["loss", float(entry["loss"])],
     ["eval_loss", float(entry["eval_loss"])],
+    ["accuracy", float(entry["rewards/accuracies"])],
     ["lr", float(entry["learning_rate"])],
     ["epoch", float(entry["epoch"])],
     ["percentage", float(totalSteps === 0 ? 100 : rounded((100 * step) / totalSteps))],

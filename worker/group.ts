@@ -1,3 +1,4 @@
+import { rejectedTokensField } from "#lib/core/batch";
 import type { LossSum } from "#lib/core/job";
 import type { TrainTask } from "#lib/wire/control-messages";
 import type { CoordinatorLink } from "./coordinator-link.js";
@@ -38,7 +39,10 @@ export class GradientGroup {
       const buffer = isLast ? this.buffer : undefined;
       this.#sums.push(await this.#client.accumulate(batch, gradScale, isFirst, buffer));
       this.#options.observer?.microBatchComputed?.({
-        numTokens: batch.fields["tokens"]?.length ?? 0,
+        numTokens: ["tokens", rejectedTokensField.name].reduce(
+          (sum, name) => sum + (batch.fields[name]?.length ?? 0),
+          0,
+        ),
         seconds: (performance.now() - startedAt) / 1000,
       });
     }

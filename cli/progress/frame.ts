@@ -5,6 +5,7 @@ import {
   formatPercent,
   formatRate,
   formatSeconds,
+  stepFigures,
   withCommas,
 } from "#lib/core/format";
 import {
@@ -119,6 +120,7 @@ function figuresLine(view: RunView, palette: Palette): string {
   const spark = view.losses.length > 1 ? ` ${palette.accent(sparkline(view.losses, 20))}` : "";
   return [
     `  loss ${Number.isFinite(step.loss) ? palette.bold(loss) : palette.bad(loss)}${spark}`,
+    ...stepFigures(view.started?.objective, step.metrics).map((pair) => pair.join(" ")),
     `lr ${formatRate(step.learningRate)}`,
     `grad norm ${formatFigure(step.gradientNorm, 3)}`,
     ...(step.lossScale === undefined ? [] : [`loss scale ${step.lossScale}`]),

@@ -10,6 +10,7 @@ import {
   formatSeconds,
   gapFigures,
   slowProducts,
+  stepFigures,
   withCommas,
 } from "#lib/core/format";
 import { generalLossWords } from "#lib/core/forgetting";
@@ -70,6 +71,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
         `step ${event.step}/${event.totalSteps}`,
         `epoch ${event.epoch.toFixed(3)}`,
         `loss ${formatFigure(event.loss)}`,
+        ...stepFigures(view.started?.objective, event.metrics).map((pair) => pair.join(" ")),
         `lr ${formatRate(event.learningRate)}`,
         `grad_norm ${formatFigure(event.gradientNorm, 3)}`,
         ...(event.lossScale === undefined ? [] : [`loss_scale ${event.lossScale}`]),

@@ -201,6 +201,8 @@ export interface RunObjective {
     readonly label: string;
     /** After the point. */
     readonly digits: number;
+    /** Told of steps too, where a line has room for little. */
+    readonly isOfSteps?: boolean;
   }[];
 }
 
@@ -277,6 +279,8 @@ export interface StepCompleted {
   readonly loss: number;
   /** Of a run with several tasks, whose losses are weighed and added. */
   readonly tasks?: readonly TaskFigures[];
+  /** What the objective makes of the step's rows, by the keys of evaluations; absent: nothing. */
+  readonly metrics?: Metrics;
   /** The rate that this step used. */
   readonly learningRate: number;
   /** Before clipping; not finite: the step made no update. */

@@ -79,6 +79,16 @@ export const evaluationFigures = (
     return value === undefined ? [] : [[label, formatFigure(value, digits)]];
   });
 
+/** Those of a step's figures that a line of it tells, with their labels. */
+export const stepFigures = (
+  objective: RunObjective | undefined,
+  values: Metrics = {},
+): [string, string][] =>
+  (objective?.metrics ?? []).flatMap(({ key, label, digits, isOfSteps }): [string, string][] => {
+    const value = values[key];
+    return value === undefined || isOfSteps !== true ? [] : [[label, formatFigure(value, digits)]];
+  });
+
 /** How far the validation loss is above the training loss since the evaluation before, where steps were made. */
 export const gapFigures = ({
   loss,

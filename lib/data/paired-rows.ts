@@ -53,7 +53,7 @@ export function pairedRows(
   const chosenOf = (row: number): number => chosenLengths[exampleOf(row)] ?? 0;
   return {
     ...rowTotals(kept.length, lengthOf, lengths),
-    sequenceLength,
+    ...{ sequenceLength, sequencesPerRow: 2 },
     inputs: inputFields(),
     targets,
     paddingTokenId,

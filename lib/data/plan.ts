@@ -108,6 +108,12 @@ export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
     totalSteps,
     rowIndices,
     rowsIn,
+    ...(rows.sequencesPerRow === undefined
+      ? {}
+      : {
+          tokensIn: (step: number) =>
+            rowsIn(step) * rows.sequenceLength * (rows.sequencesPerRow ?? 1),
+        }),
     microBatches(step: number, group: number): Batch[] {
       checkIndex("group", group, gradientGroups);
       const indices = rowIndices(step);

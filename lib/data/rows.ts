@@ -26,6 +26,8 @@ interface RowArrays {
 export interface TrainingRows {
   readonly numRows: number;
   readonly sequenceLength: number;
+  /** Sequences of this length that a row has. @default 1 */
+  readonly sequencesPerRow?: number;
   /** Tokens of all rows without padding. */
   readonly numTokens: number;
   /** Tokens that are in no row. */

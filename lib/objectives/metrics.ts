@@ -88,6 +88,9 @@ export function describedObjective(
   return {
     kind,
     unit: unit(job),
-    metrics: metered.metrics.map(({ key, label, digits }) => ({ key, label, digits })),
+    metrics: metered.metrics.map(({ key, label, digits, isOfSteps }) => ({
+      ...{ key, label, digits },
+      ...(isOfSteps === true ? { isOfSteps } : {}),
+    })),
   };
 }

@@ -72,6 +72,8 @@ export interface Metric {
   readonly digits: number;
   /** A share, 0 to 1. */
   readonly isRatio: boolean;
+  /** Of an objective that scores training: shown of steps too. @default false */
+  readonly isOfSteps?: boolean;
   /** Of a run with several: whose it is. */
   readonly task?: string;
   /** Of the mean loss, which the history has already; absent: the scorer has it. */

@@ -70,12 +70,14 @@ export const preferenceMetrics: readonly Metric[] = [
     label: "reward accuracy",
     help: "Share of the pairs whose chosen answer has the larger reward.",
     isRatio: true,
+    isOfSteps: true,
   },
   {
     ...figure,
     key: "rewards/margins",
     label: "reward margin",
     help: "Mean difference of the rewards of chosen and rejected answers in the latest evaluation.",
+    isOfSteps: true,
   },
   {
     ...figure,

@@ -26,12 +26,14 @@ const metrics: readonly Metric[] = [
     label: "accuracy",
     help: "Share of the rows whose class, or of the pairs whose chosen answer, is right.",
     isRatio: true,
+    isOfSteps: true,
   },
   {
     ...figure,
     key: "margin",
     label: "margin",
     help: "Mean difference of a reward model's rewards of chosen and rejected answers in the latest evaluation.",
+    isOfSteps: true,
   },
   {
     ...figure,

@@ -10,6 +10,10 @@ const evaluatedTasks = ({ tasks = [] }: Pick<TaskedJob, "tasks">): readonly Task
 /** A task's metric in the whole run. */
 const keyOf = (task: string, key: string): string => `${task}_${key}`;
 
+/** The same, or the metric's own key in a run of one task. */
+export const metricKey = (task: string | undefined, key: string): string =>
+  task === undefined ? key : keyOf(task, key);
+
 /**
  * The figures of a job's evaluations beside the whole loss: those of its objective, or of each task the loss and
  * the metrics under the task's name.

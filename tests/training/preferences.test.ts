@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
+import { readTrainerState } from "#lib/checkpoint/index";
 import { mastersOf, runJob, WorkerKiller } from "#tests/support/job-runs";
 import { createPairJob } from "#tests/support/pair-job";
 import type { TinyJob } from "#tests/support/tiny-job";
@@ -8,7 +9,11 @@ import type { TinyJob } from "#tests/support/tiny-job";
 // Pairs of answers, with the real engine in real processes: whoever computes, and from wherever it goes on, a run
 // ends with the same bits.
 
-const steps = { max_steps: 4, global_batch_size: 8, gradient_groups: 2, learning_rate: 1e-3 };
+const steps = {
+  ...{ max_steps: 4, global_batch_size: 8, gradient_groups: 2, learning_rate: 1e-3 },
+  // The checkpoint lies between two entries of the history.
+  logging_steps: 3,
+};
 const saving = ["--save-strategy", "steps", "--save-steps", "2"];
 
 /** Trains in one process, with one and two workers, one of which is killed, and from the middle; all end alike. */
@@ -28,9 +33,31 @@ async function assertSameBits(job: TinyJob): Promise<void> {
   const resumed = await runJob(job, "train", "resumed", resuming);
   assert.equal(mastersOf(resumed), expected);
   // What is told of the pairs is the same too.
-  const told = (outcome: typeof two) => outcome.of("evaluation.completed").at(-1)?.metrics;
+  const told = (outcome: typeof two) =>
+    (["evaluation.completed", "step.completed"] as const).map(
+      (type) => outcome.of(type).at(-1)?.metrics,
+    );
   assert.deepEqual(told(resumed), told(two));
   assert.deepEqual(told(one), told(two));
+  const [, ofLastStep] = told(two);
+  const [whole, again, alone] = await Promise.all(
+    ["two", "resumed", "local"].map((name) => history(join(job.directory, name))),
+  );
+  assert.deepEqual(again, whole);
+  assert.ok(Object.keys(ofLastStep ?? {}).length > 4);
+  // One process has an entry a step.
+  assert.deepEqual(alone?.at(-1), { step: 4, ...ofLastStep });
+}
+
+/** What the training entries of a directory's history tell of the pairs. */
+async function history(directory: string): Promise<readonly Record<string, unknown>[]> {
+  const { log_history: entries } = await readTrainerState(directory);
+  const general = ["epoch", "grad_norm", "learning_rate", "loss"];
+  return entries
+    .filter((entry) => "loss" in entry)
+    .map((entry) =>
+      Object.fromEntries(Object.entries(entry).filter(([key]) => !general.includes(key))),
+    );
 }
 
 const lora = { use_peft: true, lora_r: 2, lora_target_modules: "all-linear" };
