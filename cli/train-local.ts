@@ -6,6 +6,7 @@ import { gapFigures, stepFigures } from "#lib/core/format";
 import { printable } from "#lib/core/terminal-text";
 import { objectiveOf } from "#lib/objectives/index";
 import { isLogged } from "#lib/objectives/metrics";
+import { taskWords } from "./progress/task-words.js";
 import { startLocal } from "#run/local-run";
 import { exitCodes, onStopSignals } from "./stop-signals.js";
 
@@ -80,9 +81,10 @@ function linesOf(event: LockstepEvent, started: RunStarted | undefined): readonl
       return [`sample: ${printable(event.prompt)}|${printable(event.text)}`];
     case "step.completed": {
       const { step, totalSteps, loss, learningRate, gradientNorm, lossScale, stepSeconds } = event;
-      const figures = stepFigures(started?.objective, event.metrics).map(
-        (pair) => `${pair.join(" ")}  `,
-      );
+      const figures = [
+        ...taskWords(event.tasks),
+        ...stepFigures(started?.objective, event.metrics).map((pair) => pair.join(" ")),
+      ].map((words) => `${words}  `);
       return [
         `step ${step}/${totalSteps}  loss ${loss.toFixed(4)}  ${figures.join("")}` +
           `lr ${learningRate.toExponential(3)}  grad norm ${gradientNorm.toFixed(3)}  ${stepSeconds.toFixed(2)} s` +

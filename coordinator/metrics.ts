@@ -1,9 +1,19 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { ConnectionRefusal, LockstepEvent, RunResumed, WorkerState } from "#lib/core/events";
+import type {
+  ConnectionRefusal,
+  LockstepEvent,
+  RunResumed,
+  StepCompleted,
+  TaskFigures,
+  WorkerState,
+} from "#lib/core/events";
 import { forgottenOf, type GeneralLoss } from "#lib/core/forgetting";
 import { addProcessMetrics } from "#lib/core/process-metrics";
 import { allMetrics } from "#lib/objectives/metrics";
 import type { EventBus } from "#lib/wire/event-bus";
+
+/** A run of one task, which has no name. */
+const wholeRun = ({ loss }: StepCompleted): TaskFigures => ({ name: "", weight: 1, loss });
 
 const workerStates: readonly WorkerState[] = [
   "compiling",
@@ -123,6 +133,16 @@ export class CoordinatorMetrics {
       .filter(({ isRatio }) => !isRatio)
       .map(({ key, help }) => [key, this.#gauge(`evaluation_${key.replace("/", "_")}`, help)]),
   );
+  readonly #taskLoss = this.#gauge(
+    "task_loss",
+    "Loss of a task in the latest step with rows of it.",
+    ["task"],
+  );
+  readonly #taskWeight = this.#gauge(
+    "task_weight",
+    "What a task's loss is multiplied by in the latest step.",
+    ["task"],
+  );
   readonly #generalLoss = this.#gauge(
     "general_loss",
     "Loss of the general validation rows in the latest evaluation of them, nats per token.",
@@ -196,6 +216,10 @@ export class CoordinatorMetrics {
         this.#samples.inc(event.numRows);
         this.#tokens.inc(event.numTokens);
         this.#loss.set(event.loss);
+        for (const { name: task, weight, loss } of event.tasks ?? [wholeRun(event)]) {
+          if (loss !== undefined) this.#taskLoss.set({ task }, loss);
+          this.#taskWeight.set({ task }, weight);
+        }
         this.#gradientNorm.set(event.gradientNorm);
         for (const [score, value] of Object.entries(event.metrics ?? {})) {
           this.#trainingScore.set({ score }, value);

@@ -1,5 +1,6 @@
 import type { Metrics } from "#lib/core/events";
 import type { GeneratedSample } from "./options.js";
+import { readUnloggedTasks, type UnloggedTasks } from "./task-log.js";
 
 /** What is told of a whole run, beyond its history: of all processes that took part in it so far. */
 export interface RunAccount {
@@ -14,6 +15,8 @@ export interface RunAccount {
   readonly unloggedLosses: readonly number[];
   /** What these steps told of their rows; absent: nothing. */
   readonly unloggedMetrics?: readonly Metrics[];
+  /** Of a run with several tasks. */
+  readonly unloggedTasks?: UnloggedTasks;
   readonly samples: readonly GeneratedSample[];
 }
 
@@ -38,12 +41,14 @@ export function readAccount(value: unknown): RunAccount | undefined {
   const unloggedMetrics = readMetrics(given["unloggedMetrics"]);
   if (unloggedMetrics === undefined) return undefined;
   if (!Array.isArray(samples) || !samples.every(isSample)) return undefined;
+  const unloggedTasks = readUnloggedTasks(given["unloggedTasks"]);
   const loss = (one: number | null): number => one ?? Number.NaN;
   return {
     ...{ seconds, numTokens, numSteps, samples },
     lossSum: loss(lossSum),
     unloggedLosses: unloggedLosses.map(loss),
     ...(unloggedMetrics.length === 0 ? {} : { unloggedMetrics }),
+    ...(unloggedTasks === undefined ? {} : { unloggedTasks }),
   };
 }
 

@@ -3,10 +3,12 @@ import type { Metrics, StepCompleted } from "#lib/core/events";
 import { forgottenOf, type GeneralLoss } from "#lib/core/forgetting";
 import type { EvaluationResult } from "./options.js";
 import { emptyAccount, type RunAccount } from "./run-account.js";
+import { TaskLog } from "./task-log.js";
 
+/** What of the account the log keeps. */
 type LoggedAccount = Pick<
   RunAccount,
-  "numSteps" | "lossSum" | "unloggedLosses" | "unloggedMetrics"
+  "numSteps" | "lossSum" | "unloggedLosses" | "unloggedMetrics" | "unloggedTasks"
 >;
 
 interface RunLogOptions {
@@ -45,6 +47,7 @@ export class RunLog {
   #losses: number[];
   /** What steps told of their rows since the last entry. */
   #metrics: Metrics[];
+  readonly #tasks: TaskLog;
   #session = { numSteps: 0, numRows: 0 };
 
   constructor(options: RunLogOptions) {
@@ -57,7 +60,9 @@ export class RunLog {
       lossSum,
       unloggedLosses,
       unloggedMetrics = [],
+      unloggedTasks,
     } = options.before ?? emptyAccount;
+    this.#tasks = new TaskLog(unloggedTasks);
     this.#lossSum = lossSum;
     this.#numSteps = numSteps;
     this.#losses = [...unloggedLosses];
@@ -66,7 +71,9 @@ export class RunLog {
 
   /** What a run that goes on from here has to know, beside the entries. */
   account(): LoggedAccount {
+    const { unlogged } = this.#tasks;
     return {
+      ...(unlogged === undefined ? {} : { unloggedTasks: unlogged }),
       numSteps: this.#numSteps,
       lossSum: this.#lossSum,
       unloggedLosses: [...this.#losses],
@@ -85,6 +92,7 @@ export class RunLog {
   stepCompleted(event: StepCompleted, moment: LogMoment): LogEntry | undefined {
     this.#losses.push(event.loss);
     if (event.metrics !== undefined) this.#metrics.push(event.metrics);
+    this.#tasks.step(event.tasks);
     this.#lossSum += event.loss;
     this.#numSteps += 1;
     this.#session.numSteps += 1;
@@ -105,6 +113,7 @@ export class RunLog {
       loss: finiteOrNull(loss),
       ...metrics,
       step: event.step,
+      ...this.#tasks.entry(),
       ...this.#tokens(moment, {
         train_runtime: seconds(moment.seconds),
         train_tokens_per_second: rate(moment.sessionTokens, moment.seconds),

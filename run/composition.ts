@@ -1,6 +1,5 @@
 import { isConfigKey, isGiven, type SettledConfig } from "#lib/config/index";
 import { computeDtypes, precisionOf } from "#lib/core/dtype";
-import type { ObjectiveJob } from "#lib/core/job";
 import type { TrainingPlan } from "#lib/data/index";
 import { type Objective, objectiveOf } from "#lib/objectives/index";
 import type { UpdateSettings } from "#lib/optim/index";
@@ -13,6 +12,7 @@ import {
 } from "#lib/parameters/index";
 import { withReference } from "#lib/parameters/reference";
 import { bestMetric } from "./objective.js";
+import type { PreparedData } from "./prepare-data.js";
 import { updateSettings } from "./update-settings.js";
 
 /** The parts of a run that a configuration names, one of each; the fourth is its data. */
@@ -30,17 +30,20 @@ export function compose(
   config: SettledConfig,
   {
     model,
-    objective: { kind },
+    data,
     plan,
   }: {
     readonly model: StartingModel;
-    readonly objective: ObjectiveJob;
+    readonly data: Pick<PreparedData, "objective" | "tasks" | "lossTerms">;
     readonly plan: TrainingPlan;
   },
 ): Composition {
-  const objective = objectiveOf(kind);
+  const objective = objectiveOf(data.objective.kind);
+  const hasReference = (data.tasks ?? [data]).some(
+    (task) => objectiveOf(task.objective.kind).hasReference === true,
+  );
   // Refuses a metric that the objective does not have.
-  const best = bestMetric(config, objective);
+  const best = bestMetric(config, data);
   const rates = ratesOf(config, { weights: model.weights, isEmbeddingTable });
   const chosen = parametersKindOf(config).choose(config, model, {
     wireDtype: config.wire_dtype,
@@ -49,14 +52,15 @@ export function compose(
     seed: config.seed,
     isGiven: (key) => isConfigKey(key) && isGiven(config, key),
   });
-  const parameters =
-    objective.hasReference === true
-      ? withReference(chosen, model, computeDtypes[precisionOf(config)])
-      : chosen;
+  const parameters = hasReference
+    ? withReference(chosen, model, computeDtypes[precisionOf(config)])
+    : chosen;
   const lines = [...parameters.lines, ...rates.describe(parameters.layout)];
   return {
     objective,
     parameters: { ...parameters, lines },
-    updates: updateSettings(config, { totalSteps: plan.totalSteps, best }),
+    updates: updateSettings(config, {
+      ...{ totalSteps: plan.totalSteps, best, lossTerms: data.lossTerms },
+    }),
   };
 }

@@ -92,7 +92,7 @@ function addresses({
 
 /** When and on what the model is evaluated; nothing where nothing is kept for it. */
 function evaluationOf(run: StartedRun): Pick<CoordinatorOptions, "evaluation"> {
-  const { config, data, objective, plan } = run;
+  const { config, data, plan } = run;
   if (data.validation.length === 0) return {};
   const { everySteps, delaySteps } = evaluationSteps(config, plan);
   return {
@@ -101,8 +101,8 @@ function evaluationOf(run: StartedRun): Pick<CoordinatorOptions, "evaluation"> {
       atStart: config.eval_on_start,
       atEnd: config.eval_on_end,
       ...{ everySteps, delaySteps },
-      numRows: data.validationReport?.numRows ?? 0,
-      ...evaluationRules(config, objective),
+      numRows: data.numValidationRows,
+      ...evaluationRules(config, run.job),
     },
   };
 }

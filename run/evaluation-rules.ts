@@ -5,16 +5,16 @@ import {
   type SettledConfig,
 } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
+import type { TaskedJob } from "#lib/core/job";
 import type { TrainingPlan } from "#lib/data/index";
 import { stopOf, type WatchRules, type WatchState } from "#lib/objectives/evaluation-watch";
-import type { Objective } from "#lib/objectives/index";
 import { bestMetric } from "./objective.js";
 
 /** What a run looks for in its evaluations. @throws E_CONFIG_CONFLICT */
-export function evaluationRules(config: ResolvedConfig, objective: Objective): WatchRules {
+export function evaluationRules(config: ResolvedConfig, job: EvaluatedRun["job"]): WatchRules {
   const advice = { advice: adviceFor(config) };
   if (!tracksBest(config)) return advice;
-  const best = bestMetric(config, objective);
+  const best = bestMetric(config, job);
   const { early_stopping_patience: patience, early_stopping_threshold: threshold } = config;
   return {
     ...advice,
@@ -51,16 +51,16 @@ function adviceFor(config: ResolvedConfig): string {
 
 /** Why a run of this state ended before its last step; undefined where it did not. */
 export function stoppedEarly(
-  { config, objective, plan }: EvaluatedRun,
+  { config, job, plan }: EvaluatedRun,
   state: WatchState & { readonly step: number },
 ): string | undefined {
   if (state.step >= plan.totalSteps) return undefined;
-  return stopOf(evaluationRules(config, objective), state);
+  return stopOf(evaluationRules(config, job), state);
 }
 
 interface EvaluatedRun {
   readonly config: SettledConfig;
-  readonly objective: Objective;
+  readonly job: Pick<TaskedJob, "objective" | "tasks">;
   readonly plan: TrainingPlan;
 }
 
@@ -84,9 +84,9 @@ export function evaluationSteps(
  */
 export function describeEarlyStopping(
   config: ResolvedConfig,
-  { plan, objective }: { readonly plan: TrainingPlan; readonly objective: Objective },
+  { plan, job }: Pick<EvaluatedRun, "plan" | "job">,
 ): readonly string[] {
-  const { earlyStopping, best } = evaluationRules(config, objective);
+  const { earlyStopping, best } = evaluationRules(config, job);
   if (earlyStopping === undefined || best === undefined) return [];
   const { totalSteps } = plan;
   const { numEvaluations, everySteps, delaySteps } = evaluationSteps(config, plan);

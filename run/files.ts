@@ -27,6 +27,7 @@ import type { MasterPiece } from "#lib/core/masters-hash";
 import type { TensorSlot } from "#lib/core/parameter-layout";
 import { readEarlyStoppingState } from "#lib/objectives/early-stopping";
 import { readLossGapState } from "#lib/objectives/loss-gap";
+import { jobMetrics } from "#lib/objectives/task-metrics";
 import { emaSlot, readLossTerms, readScheduleState } from "#lib/optim/index";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
@@ -102,7 +103,7 @@ export async function saveFinalModel(
       await writeModels(run, temporary, snapshot, of);
     } else await copyModel(kept, temporary);
     await writeTrainerState(temporary, stateForTrainer(run, state, kept));
-    await writeResults(temporary, state.logHistory, run.objective);
+    await writeResults(temporary, state.logHistory, jobMetrics(run.job));
     bytes = await directoryBytes(temporary);
     const files = new Set([...run.files, ...(await resultFiles(temporary))]);
     const record = { ...run.record, finished: null, files: [...files].sort() };

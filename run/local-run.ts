@@ -1,5 +1,6 @@
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
+import { TaskLog } from "#coordinator/task-log";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { checkKeysAreRead, type ResolvedConfig, withChanges } from "#lib/config/index";
 import { generalEntry } from "#coordinator/run-log";
@@ -207,7 +208,7 @@ async function train(
   const { config, plan } = run;
   const { totalSteps } = plan;
   const evaluations: EvaluationEntry[] = [];
-  const watch = new EvaluationWatch(evaluationRules(config, run.objective));
+  const watch = new EvaluationWatch(evaluationRules(config, run.job));
   let numUpdates = 0;
   let best: BestWeights | undefined;
   const evaluate = (
@@ -339,11 +340,17 @@ function stateOf(
   const { plan, job } = run;
   const numTokens = (step: number): number =>
     plan.tokensIn?.(step) ?? plan.rowsIn(step) * job.sequenceLength;
-  const trained = steps.map(({ step, loss, learningRate, gradientNorm, metrics = {} }) => ({
+  const taskLog = new TaskLog();
+  const taskEntry = (tasks: LocalOutcome["steps"][number]["tasks"]) => {
+    taskLog.step(tasks);
+    return taskLog.entry();
+  };
+  const trained = steps.map(({ step, loss, tasks, learningRate, gradientNorm, metrics = {} }) => ({
     epoch: plan.epochAt(step),
     grad_norm: finiteOrNull(gradientNorm),
     learning_rate: learningRate,
     loss: finiteOrNull(loss),
+    ...taskEntry(tasks),
     ...Object.fromEntries(
       Object.entries(metrics).map(([key, value]) => [key, finiteOrNull(value)]),
     ),

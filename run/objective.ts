@@ -1,8 +1,10 @@
 import { defaultOf, objectiveKeys, type ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
+import type { TaskedJob } from "#lib/core/job";
 import type { LabelReader } from "#lib/core/labels";
 import { type Metric, type Objective, objectiveOf, objectives } from "#lib/objectives/index";
 import { metricNamed } from "#lib/objectives/metrics";
+import { jobMetrics } from "#lib/objectives/task-metrics";
 
 /** An objective of rows with a label. */
 type LabelledObjective = Objective & Required<Pick<Objective, "labels">>;
@@ -108,16 +110,19 @@ export function textObjective({ objective: asked }: ResolvedConfig): Objective {
 /** What evaluations are compared by: one of the objective's metrics; undefined for the loss. @throws E_CONFIG_CONFLICT */
 export function bestMetric(
   { metric_for_best_model: name }: ResolvedConfig,
-  objective: Objective,
+  job: Pick<TaskedJob, "objective" | "tasks">,
 ): Metric | undefined {
   if (name === null || name.replace(/^eval_/, "") === "loss") return undefined;
-  const metric = metricNamed(objective, name);
+  const metered = jobMetrics(job);
+  const metric = metricNamed(metered, name);
   if (metric !== undefined) return metric;
   throw new LockstepError("E_CONFIG_CONFLICT", {
     keys: "metric_for_best_model and dataset",
     reason:
-      objective.labels === undefined
-        ? `${name} is a classifier's, and the rows have no labels`
-        : `${name} is no metric of ${objective.kind}`,
+      job.tasks !== undefined
+        ? `${name} is no metric of this run: ${["loss", ...metered.metrics.map(({ key }) => key)].join(", ")}`
+        : objectiveOf(job.objective.kind).labels === undefined
+          ? `${name} is a classifier's, and the rows have no labels`
+          : `${name} is no metric of ${job.objective.kind}`,
   });
 }

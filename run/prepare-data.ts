@@ -2,19 +2,21 @@ import type { ResolvedConfig } from "#lib/config/index";
 import type { RunIdentity } from "#lib/checkpoint/run-identity";
 import type { Batch, BatchField } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
-import type { ObjectiveJob } from "#lib/core/job";
+import type { ObjectiveJob, TaskJob } from "#lib/core/job";
 import {
+  createMixedPlan,
   createTrainingPlan,
   evaluationBatches,
   type PreparationReport,
   type PreparedDataset,
-  rowsSha256,
   type TrainingPlan,
 } from "#lib/data/index";
-import type { Objective } from "#lib/objectives/index";
+import type { LossTermsSettings } from "#lib/optim/index";
 import { describeData, describeSides } from "./describe-data.js";
 import { type GeneralData, prepareGeneral } from "./general-data.js";
-import { type DataContext, prepareRows } from "./prepare-rows.js";
+import { mixtureOf } from "./mixture.js";
+import type { DataContext } from "./prepare-rows.js";
+import { type LearntTask, prepareTasks, tasksSha256 } from "./prepare-tasks.js";
 
 export interface PreparedData {
   readonly plan: TrainingPlan;
@@ -26,10 +28,17 @@ export interface PreparedData {
   readonly batchFields: readonly BatchField[];
   /** Whether most examples are conversations, which the chat template renders. */
   readonly isChat: boolean;
+  /** Where batches are of several tasks; what is above is of the first then. */
+  readonly tasks: readonly TaskJob[] | undefined;
+  /** Where the loss is a weighted sum of means. */
+  readonly lossTerms: LossTermsSettings | undefined;
   /** Names of the classes, by number, where rows are labelled. */
   readonly labels: readonly string[] | undefined;
   readonly trainReport: PreparationReport;
   readonly validationReport: PreparationReport | undefined;
+  /** Tokens of all rows to train on, without padding. */
+  readonly numTrainTokens: number;
+  readonly numValidationRows: number;
   /** Of `general_dataset`: rows that are learnt of as the next token. */
   readonly general: GeneralData | undefined;
   /** What there is to learn on both sides, and what was cut: lines for a person. */
@@ -42,33 +51,30 @@ export interface PreparedData {
   readonly closeData: () => void;
 }
 
-/** Reads, tokenises and lays out the data set of a configuration, and plans every step. */
+/** Reads, tokenises and lays out the data of a configuration, and plans every step. */
 export async function prepareData(
   config: ResolvedConfig,
   context: DataContext,
 ): Promise<PreparedData> {
-  const sources = { dataset: config.dataset, evalDataset: config.eval_dataset };
-  const rows = await prepareRows(config, sources, context);
-  const { dataset, learnt, objective, batchFields, labels, notes } = rows;
+  const learnt = await prepareTasks(config, context);
+  const [{ dataset, objective, batchFields, labels }] = learnt;
   let general: GeneralData | undefined;
   const closeData = (): void => {
-    dataset.close();
+    for (const task of learnt) task.dataset.close();
     general?.close();
   };
   try {
-    general = await prepareGeneral(config, rows, context);
-    const { train, validation } = dataset;
-    if (validation === undefined && (config.eval_strategy !== "no" || config.eval_on_start)) {
-      throw new LockstepError("E_CONFIG_CONFLICT", {
-        keys: "eval_strategy, eval_on_start and validation_split",
-        reason: ["an evaluation is asked for, and no row is there for it", ...dataset.notes].join(
-          "; ",
-        ),
-      });
-    }
+    // General rows are learnt of as the next token, in batches of the first task that is.
+    const ofTask = Math.max(
+      0,
+      learnt.findIndex((task) => task.objective.kind === "causal_lm"),
+    );
+    general = await prepareGeneral(config, learnt[ofTask] ?? learnt[0], context);
+    for (const task of learnt) refuseMissingValidation(config, task);
     context.onDetail("planning the steps");
-    const plan = createTrainingPlan({
-      rows: weighedRows(train.rows, learnt, objective),
+    const mixture = mixtureOf(config, learnt, general, ofTask);
+    const [first, ...otherParts] = mixture.parts;
+    const settings = {
       seed: config.data_seed,
       rowsPerStep: config.global_batch_size,
       microBatchSize: config.per_device_train_batch_size,
@@ -76,26 +82,49 @@ export async function prepareData(
       numEpochs: config.num_train_epochs,
       maxSteps: config.max_steps,
       sampling: config.train_sampling_strategy,
-    });
+    };
+    const plan =
+      otherParts.length === 0
+        ? createTrainingPlan({ rows: first.rows, ...settings })
+        : createMixedPlan(mixture.parts, settings);
+    const linesOf = (
+      describe: typeof describeData,
+      ofGeneral: readonly string[] | undefined,
+    ): readonly string[] => [
+      ...learnt.flatMap(({ name, notes, ...task }) => {
+        const of = name === undefined ? "" : `${name} `;
+        return [...describe(task.dataset, of), ...notes.map((note) => `${of}${note}`)];
+      }),
+      ...(ofGeneral ?? []),
+      ...mixture.lines,
+    ];
+    const sumOf = (value: (task: LearntTask) => number): number =>
+      learnt.reduce((sum, task) => sum + value(task), 0);
     return {
       plan,
       dataset,
-      validation:
-        validation === undefined
-          ? []
-          : evaluationBatches(validation.rows, config.per_device_eval_batch_size),
+      validation: learnt.flatMap((task, index) => {
+        const side = task.dataset.validation;
+        if (side === undefined) return [];
+        const batches = evaluationBatches(side.rows, config.per_device_eval_batch_size);
+        return index === 0 ? batches : batches.map((batch) => ({ ...batch, task: index }));
+      }),
       objective,
       batchFields,
       isChat: dataset.isChat,
+      tasks: mixture.tasks,
+      lossTerms: mixture.terms,
       labels,
-      trainReport: train.report,
-      validationReport: validation?.report,
-      general,
-      layoutLines: [...describeSides(dataset), ...notes, ...(general?.layoutLines ?? [])],
-      dataLines: [...describeData(dataset), ...notes, ...(general?.dataLines ?? [])],
+      trainReport: dataset.train.report,
+      validationReport: dataset.validation?.report,
+      numTrainTokens: sumOf((task) => task.dataset.train.report.rowTokens),
+      numValidationRows: sumOf((task) => task.dataset.validation?.report.numRows ?? 0),
+      general: general === undefined || ofTask === 0 ? general : inTask(general, ofTask),
+      layoutLines: linesOf(describeSides, general?.layoutLines),
+      dataLines: linesOf(describeData, general?.dataLines),
       dataDigests: async () => ({
-        training: await rowsSha256(train.rows),
-        validation: validation === undefined ? null : await rowsSha256(validation.rows),
+        training: (await tasksSha256(learnt, (task) => task.dataset.train.rows)) ?? "",
+        validation: await tasksSha256(learnt, (task) => task.dataset.validation?.rows),
         ...(await general?.digests()),
       }),
       closeData,
@@ -106,11 +135,21 @@ export async function prepareData(
   }
 }
 
-type Rows = PreparedDataset["train"]["rows"];
+const inTask = (general: GeneralData, task: number): GeneralData => ({
+  ...general,
+  validation: general.validation.map((batch) => ({ ...batch, task })),
+});
 
-/** The rows with what each counts in the loss of their objective. */
-function weighedRows(rows: Rows, learnt: Objective, job: ObjectiveJob): Rows {
-  const { targetsOf } = rows;
-  if (targetsOf === undefined) return rows;
-  return { ...rows, lossWeight: (row) => learnt.weightOf(targetsOf(row), job) };
+/** @throws E_CONFIG_CONFLICT where an evaluation is asked for that no row is kept for */
+function refuseMissingValidation(config: ResolvedConfig, { name, dataset }: LearntTask): void {
+  if (dataset.validation !== undefined) return;
+  if (config.eval_strategy === "no" && !config.eval_on_start) return;
+  const ofTask = name === undefined ? "" : ` of task ${name}`;
+  throw new LockstepError("E_CONFIG_CONFLICT", {
+    keys: "eval_strategy, eval_on_start and validation_split",
+    reason: [
+      `an evaluation is asked for, and no row${ofTask} is there for it`,
+      ...dataset.notes,
+    ].join("; "),
+  });
 }

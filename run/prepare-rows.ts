@@ -53,6 +53,8 @@ interface RowSources {
   readonly evalDataset: ResolvedConfig["eval_dataset"];
   /** What a row with a label ends with; absent: labels are learnt. */
   readonly refuseLabels?: () => LockstepError;
+  /** Keys of objectives may be for other rows of the run. @default false */
+  readonly isOneOfSeveral?: boolean;
 }
 
 /** The rows of one data set, and what is learnt of them. */
@@ -71,7 +73,7 @@ export interface LearntRows {
 /** Reads, tokenises and lays out one data set, and chooses what is learnt of it. Close the data set in the end. */
 export async function prepareRows(
   config: ResolvedConfig,
-  { dataset: trained, evalDataset, refuseLabels }: RowSources,
+  { dataset: trained, evalDataset, refuseLabels, isOneOfSeveral = false }: RowSources,
   { maxPositions: modelPositions, onDetail, learnsLabels, ...context }: DataContext,
 ): Promise<LearntRows> {
   onDetail("reading the data set");
@@ -136,7 +138,7 @@ export async function prepareRows(
       const reason = "the two answers of a pair have a row, which holds no other";
       throw new LockstepError("E_CONFIG_CONFLICT", { keys: "packing and dataset", reason });
     }
-    checkObjectiveKeys(config, learnt);
+    if (!isOneOfSeveral) checkObjectiveKeys(config, learnt);
     const settings = learnt.settings?.(config, {
       names: labels ?? [],
       numRows: train.rows.numRows,

@@ -64,7 +64,7 @@ export async function prepareRun(
     const config = withAdapterSettings(settled, adapter);
     const start = startingModel(config, opened, weights, { ...data, adapter });
     if (adapter !== undefined) await checkBaseDigest(adapter, start.name, start.digest);
-    const parts = compose(config, { model: start, objective: data.objective, plan });
+    const parts = compose(config, { model: start, data, plan });
     const { isChat } = data;
     const sample = await sampleOf(config, tokenizer, { ...opened.context, isChat });
     const modelConfig = { ...opened.modelConfig, ...start.configChanges };
@@ -86,7 +86,7 @@ export async function prepareRun(
       ...parts.parameters.lines,
       ...dropout.lines,
       ...describeChoice(choice, asked, config),
-      ...describeEarlyStopping(config, { plan, objective: parts.objective }),
+      ...describeEarlyStopping(config, { plan, job: run.job }),
     ];
     return { ...run, started: startedEvent(config, run, notes) };
   } catch (error) {

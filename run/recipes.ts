@@ -70,7 +70,7 @@ export async function copyRecipe(name: string, file: string): Promise<string | u
   }
   const text = await readFile(join(folder, `${name}${extension}`), "utf8");
   let moved: string | undefined;
-  const placed = text.replace(/(?<=^dataset: )examples\/data\/[\w.-]+/m, (data) => {
+  const placed = text.replace(/(?<=^dataset: |\bpath: )examples\/data\/[\w.-]+/gm, (data) => {
     if (existsSync(resolve(data))) return data;
     moved = join(packageRoot, data);
     // A path may need quotes.

@@ -113,7 +113,7 @@ function earlyStoppingCallback(
 export async function writeResults(
   directory: string,
   history: readonly LogEntry[],
-  objective: Objective,
+  metered: Pick<Objective, "metrics">,
 ): Promise<void> {
   const closing = history.findLast((entry) => "train_loss" in entry);
   const evaluation = history.findLast((entry) => "eval_loss" in entry);
@@ -125,7 +125,7 @@ export async function writeResults(
       : {
           ...withoutStep(evaluation),
           // As transformers' example scripts write it, under its own name.
-          ...(typeof loss === "number" ? metricsOf(objective, loss) : {}),
+          ...(typeof loss === "number" ? metricsOf(metered, loss) : {}),
         };
   const write = async (name: string, metrics: Readonly<Record<string, unknown>>): Promise<void> => {
     if (Object.keys(metrics).length === 0) return;

@@ -2,6 +2,7 @@ import { basename } from "node:path";
 import { datasetName, type SettledConfig } from "#lib/config/index";
 import type { RunStarted } from "#lib/core/events";
 import { describedObjective } from "#lib/objectives/metrics";
+import { jobMetrics } from "#lib/objectives/task-metrics";
 import type { PreparedRun } from "./prepared-run.js";
 
 /** How a run is told of when it begins. @param notes lines about what was settled, after those of the data */
@@ -21,9 +22,9 @@ export function startedEvent(
     plannedWorkers: config.workers,
     numParameters: model.numParameters,
     numTrainRows: plan.numRows,
-    numTrainTokens: data.trainReport.rowTokens,
-    numValidationRows: data.validationReport?.numRows ?? 0,
-    objective: describedObjective(data.objective),
+    numTrainTokens: data.numTrainTokens,
+    numValidationRows: data.numValidationRows,
+    objective: describedObjective(data.objective, jobMetrics(job)),
     ...(data.labels === undefined ? {} : { numClasses: data.labels.length }),
     ...(adapterBase === undefined ? {} : { adapterBase }),
     ...(job.dropout === undefined || Object.keys(job.dropout.rates).length === 0

@@ -9,6 +9,7 @@ import type { Metric } from "#lib/objectives/index";
 import {
   gradScalerDefaults,
   learningRateAt,
+  type LossTermsSettings,
   type MetricSchedule,
   type MetricScheduleName,
   metricSchedule,
@@ -22,6 +23,7 @@ interface ScheduledRun {
   readonly totalSteps: number;
   /** What evaluations are compared by; undefined: the loss. */
   readonly best: Metric | undefined;
+  readonly lossTerms?: LossTermsSettings | undefined;
 }
 
 /**
@@ -42,6 +44,7 @@ export function updateSettings(config: ResolvedConfig, run: ScheduledRun): Updat
       : { learningRateAt: scheduleOf(config, run) }),
     maxGradNorm: config.max_grad_norm,
     ...(config.fp16 === true ? { lossScaling: gradScalerDefaults } : {}),
+    ...(run.lossTerms === undefined ? {} : { lossTerms: run.lossTerms }),
   };
 }
 

@@ -13,7 +13,7 @@ export function workerJob(
   modelConfig: WorkerJob["modelConfig"],
   run: {
     readonly parameters: ChosenParameters;
-    readonly data: Pick<PreparedData, "objective" | "batchFields">;
+    readonly data: Pick<PreparedData, "objective" | "batchFields" | "tasks">;
     readonly plan: TrainingPlan;
     readonly sample: SampleRequest | undefined;
     readonly dropout: RunDropout;
@@ -23,6 +23,7 @@ export function workerJob(
   const { rates, noiseAlpha } = run.dropout;
   const isRandom = Object.keys(rates).length > 0 || noiseAlpha !== undefined;
   const { layout, frozen, job, modelChanges } = parameters;
+  const isMixed = data.tasks !== undefined || config.replay_probability !== null;
   const microBatches = config.global_batch_size / config.per_device_train_batch_size;
   return {
     modelConfig: { ...modelConfig, ...modelChanges },
@@ -34,6 +35,7 @@ export function workerJob(
     sequenceLength: plan.sequenceLength,
     objective: data.objective,
     batchFields: data.batchFields,
+    ...(data.tasks === undefined ? {} : { tasks: data.tasks }),
     ...(config.gradient_checkpointing === true ? { gradientCheckpointing: true } : {}),
     ...(isRandom
       ? {
@@ -43,7 +45,8 @@ export function workerJob(
           },
         }
       : {}),
-    ...(microBatches <= config.gradient_groups ? { accumulates: false } : {}),
+    // The rows of a step may make more micro-batches of several tasks.
+    ...(microBatches <= config.gradient_groups && !isMixed ? { accumulates: false } : {}),
     microBatchSize: config.per_device_train_batch_size,
     evalBatchSize: config.per_device_eval_batch_size,
     generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,

@@ -16,6 +16,7 @@ import {
   type WorkerView,
 } from "./run-view.js";
 import { fit, type Palette, pad, printable } from "#lib/core/terminal-text";
+import { taskWords } from "./task-words.js";
 
 /** Lines of workers that a terminal shows; the others are counted in one line. */
 const maxWorkerLines = 8;
@@ -120,6 +121,7 @@ function figuresLine(view: RunView, palette: Palette): string {
   const spark = view.losses.length > 1 ? ` ${palette.accent(sparkline(view.losses, 20))}` : "";
   return [
     `  loss ${Number.isFinite(step.loss) ? palette.bold(loss) : palette.bad(loss)}${spark}`,
+    ...taskWords(step.tasks),
     ...stepFigures(view.started?.objective, step.metrics).map((pair) => pair.join(" ")),
     `lr ${formatRate(step.learningRate)}`,
     `grad norm ${formatFigure(step.gradientNorm, 3)}`,

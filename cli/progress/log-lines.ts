@@ -16,6 +16,7 @@ import {
 import { generalLossWords } from "#lib/core/forgetting";
 import { countsPadding, type RunView, secondsLeft } from "./run-view.js";
 import { printable } from "#lib/core/terminal-text";
+import { taskWords } from "./task-words.js";
 
 /**
  * One plain line for an event, undefined for one that only a live display shows.
@@ -71,6 +72,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
         `step ${event.step}/${event.totalSteps}`,
         `epoch ${event.epoch.toFixed(3)}`,
         `loss ${formatFigure(event.loss)}`,
+        ...taskWords(event.tasks),
         ...stepFigures(view.started?.objective, event.metrics).map((pair) => pair.join(" ")),
         `lr ${formatRate(event.learningRate)}`,
         `grad_norm ${formatFigure(event.gradientNorm, 3)}`,

@@ -153,6 +153,23 @@ export const rows: readonly RowSpec[] = [
         queries: one(metric("training_skipped_steps_total"), "skipped"),
       },
       {
+        title: "Losses of tasks",
+        description: "Of each task in the latest step with rows of it, before its weight.",
+        unit: "short",
+        kind: "lines",
+        width: 12,
+        queries: one(metric("task_loss"), "{{task}}"),
+      },
+      {
+        title: "Weights of tasks",
+        description: "What each task's loss is multiplied by.",
+        unit: "short",
+        kind: "lines",
+        width: 12,
+        min: 0,
+        queries: one(metric("task_weight"), "{{task}}"),
+      },
+      {
         title: "General loss",
         description:
           "Of general rows that are not learnt, nats per token; 0 without general_dataset.",

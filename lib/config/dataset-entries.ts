@@ -13,6 +13,8 @@ export interface DatasetEntry {
   readonly path: string;
   readonly data_files?: readonly string[];
   readonly type?: EntryType;
+  /** What is learnt of the rows, by a name of its own, where a run has several tasks. */
+  readonly task?: string;
   /** The split of a directory; `train[:100]` takes its first rows. */
   readonly split?: string;
   /** The subset of a directory whose README.md lists several. */
@@ -98,7 +100,7 @@ const kinds = ["json", "csv", "parquet"];
 const fileEnding = /\.(jsonl?|csv|tsv|parquet|txt)(\.gz)?$/i;
 const entryKeys = [
   ...["path", "data_files", "ds_type", "type", "field", "roles_to_train", ...chatKeys],
-  ...["split", "name", "columns"],
+  ...["split", "name", "columns", "task"],
   ...[...Object.keys(messageParts), ...Object.keys(refused), ...Object.keys(ignored)],
 ];
 
@@ -226,7 +228,9 @@ class EntryReader {
       throw this.#unsupported("columns", columns, hint);
     }
     const key = `${this.#place.key}.columns`;
+    const task = this.#text("task");
     return {
+      ...(task === undefined ? {} : { task }),
       ...(split === undefined ? {} : { split }),
       ...(name === undefined ? {} : { name }),
       ...(columns === undefined ? {} : { columns: readColumns(columns, { ...this.#place, key }) }),

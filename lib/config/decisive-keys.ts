@@ -13,6 +13,13 @@ import { decisiveOptimizerSettings } from "./optimizer.js";
 import type { ResolvedConfig } from "./resolve.js";
 import { maxShardBytes } from "./steps.js";
 
+const taskKeys = [
+  "tasks",
+  "task_weighting",
+  "replay_probability",
+  "replay_weight",
+] as const satisfies readonly ConfigKey[];
+
 // Each key is in one of the three lists, or tests/laws/decisive-keys.test.ts fails.
 
 /** Keys that change the weights a run ends with: another value makes it another run. */
@@ -37,6 +44,7 @@ export const decisiveKeys: readonly ConfigKey[] = [
   "xla",
   "finetuning_type",
   ...declaredKeys.filter((key) => key !== "adapter_name_or_path"),
+  ...taskKeys,
   "metric_for_best_model",
   "greater_is_better",
   "seed",
@@ -150,6 +158,7 @@ export const freeKeys = [
 /** Keys that checkpoints may be older than. */
 const laterKeys: readonly ConfigKey[] = [
   ...objectiveKeys,
+  ...taskKeys,
   "use_dora",
   "init_lora_weights",
   "neftune_noise_alpha",

@@ -7,7 +7,9 @@ import { cluster } from "./cluster-fields.js";
 import { formatNames } from "./columns.js";
 import { declaredFields, declaredSections } from "./declared-fields.js";
 import { generalFields } from "./general-fields.js";
+import { hub } from "./hub-fields.js";
 import { randomFields } from "./random-fields.js";
+import { taskFields } from "./task-fields.js";
 import { schedulerNames } from "./schedule-names.js";
 import { positiveStepsOrFraction, stepsOrFraction } from "./step-fields.js";
 
@@ -108,11 +110,22 @@ const modelAndData = {
 
 const general = generalFields(datasets);
 
+/** A metric of a task, whose name is checked once the tasks are known. */
+const taskMetric = text.regex(/^(eval_)?[A-Za-z][A-Za-z0-9-]*_\w+$/);
+
 /** Keys that objectives declare as their own. */
 const objectiveFields = declaredFields(objectives);
 
 /** Keys that optimizers declare as their own. */
 export const optimizerFields = declaredFields(optimizers);
+
+const tasks = taskFields({
+  objective: modelAndData.objective,
+  dataset_format: modelAndData.dataset_format,
+  max_length: modelAndData.max_length,
+  packing: modelAndData.packing,
+  ...objectiveFields,
+});
 
 const optimisation = {
   num_train_epochs: z.number().positive().default(3),
@@ -237,11 +250,11 @@ const reporting = {
     .default(false)
     .describe("the finished model is that of the best evaluation"),
   metric_for_best_model: z
-    .enum(comparableMetrics() as [string, ...string[]])
+    .union([z.enum(comparableMetrics() as [string, ...string[]]), taskMetric])
     .nullable()
     .default(null)
     .describe(
-      "null: loss, where load_best_model_at_end asks for one; others are of rows with labels",
+      "null: loss, where load_best_model_at_end asks for one; others are of rows with labels, and of a task eval_NAME_loss, eval_NAME_accuracy, ...",
     ),
   greater_is_better: z
     .boolean()
@@ -270,31 +283,6 @@ const reporting = {
   data_seed: z.int().min(0).max(0xffff_ffff).nullable().default(null).describe("null: seed"),
 };
 
-const hub = {
-  push_to_hub: z
-    .boolean()
-    .default(false)
-    .describe("upload the finished result to the Hugging Face Hub, once it is saved"),
-  hub_model_id: text
-    .nullable()
-    .default(null)
-    .describe("NAME or ORGANISATION/NAME to push to; null: the name of output_dir"),
-  // transformers' default, every_save, pushes checkpoints too: what there is at the end is the same.
-  hub_strategy: z
-    .enum(["end", "every_save", "checkpoint", "all_checkpoints"])
-    .default("end")
-    .describe("when to push; only end is built"),
-  hub_private_repo: z
-    .boolean()
-    .nullable()
-    .default(null)
-    .describe("whether a repository that a push makes is private; null: its owner's default"),
-  hub_token: text
-    .nullable()
-    .default(null)
-    .describe("token of the hub, never shown or saved; null: HF_TOKEN, or that of `hf auth login`"),
-};
-
 // Below: Lockstep's own keys.
 
 const afterTraining = {
@@ -318,6 +306,7 @@ export const sections: Readonly<Record<string, z.ZodRawShape>> = Object.freeze({
   "Model and data": modelAndData,
   Loss: objectiveFields,
   "General data": general,
+  "Several tasks": tasks,
   Optimisation: optimisation,
   Precision: precision,
   "What is trained": parameters,
@@ -333,6 +322,7 @@ export const fields = {
   ...modelAndData,
   ...objectiveFields,
   ...general,
+  ...tasks,
   ...optimisation,
   ...precision,
   ...parameters,

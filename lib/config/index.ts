@@ -31,6 +31,8 @@ export {
   settleConfig,
 } from "./resolve.js";
 export { followsMetric } from "./schedule-names.js";
+export { reservedTaskName } from "./task-fields.js";
+export { replayShare, taskOfEntry } from "./tasks.js";
 export { type SettledBefore, takeOver } from "./take-over.js";
 export { hubTokenOf } from "./secrets.js";
 export {

@@ -33,6 +33,13 @@ import {
 } from "./parameters-choice.js";
 import { placed } from "./placed-error.js";
 import { readSwitch } from "./switch-words.js";
+import {
+  checkReplay,
+  checkSampling,
+  replayShare,
+  resolveTasks,
+  type TaskSettings,
+} from "./tasks.js";
 import { toolDefaults } from "./tool.js";
 import { translate } from "./translate.js";
 import { withChanges } from "./with-changes.js";
@@ -49,6 +56,7 @@ export type ResolvedConfig = Readonly<
     | "eval_steps"
     | "dataset"
     | "eval_dataset"
+    | "tasks"
     | "general_dataset"
     | "general_eval_dataset"
     | "columns"
@@ -60,6 +68,8 @@ export type ResolvedConfig = Readonly<
     readonly general_eval_dataset: readonly (string | DatasetEntry)[] | null;
     /** The data's names of columns, by ours. */
     readonly columns: ColumnMapping | null;
+    /** By name, in their order; null: there is one, and it has no name. */
+    readonly tasks: Readonly<Record<string, TaskSettings>> | null;
     readonly global_batch_size: number;
     readonly gradient_groups: number;
     readonly threads_per_worker: number;
@@ -307,6 +317,14 @@ function derive(
     const { where = "" } = given.get(key) ?? {};
     return Object.freeze(readDatasetList(value, { key, where, warnings }));
   };
+  const lists = { dataset: datasets("dataset") ?? [], eval_dataset: datasets("eval_dataset") };
+  const general = {
+    general_dataset: datasets("general_dataset"),
+    general_eval_dataset: datasets("general_eval_dataset"),
+  };
+  const tasks = resolveTasks(parsed, { ...lists, ...general }, given);
+  checkReplay(parsed, tasks !== null);
+  checkSampling(parsed, tasks !== null || replayShare(parsed) !== undefined);
   const types = halfTypes(parsed);
   const { bf16, fp16 } = types;
   const isOpen = bf16 === "auto" || fp16 === "auto";
@@ -315,11 +333,10 @@ function derive(
   return Object.freeze({
     ...parsed,
     ...types,
-    dataset: datasets("dataset") ?? [],
+    ...lists,
+    tasks,
     columns: columnsOf(parsed, given),
-    eval_dataset: datasets("eval_dataset"),
-    general_dataset: datasets("general_dataset"),
-    general_eval_dataset: datasets("general_eval_dataset"),
+    ...general,
     lr_scheduler_kwargs:
       parsed.lr_scheduler_kwargs === null ? null : Object.freeze(parsed.lr_scheduler_kwargs),
     dropout: Object.freeze(parsed.dropout),

@@ -76,7 +76,9 @@ export function jobOfTask<Job extends TaskedJob>(job: Job, task = 0): Job {
 }
 
 /** What of a job batches are made and read by. */
-export type TaskedJob = Pick<WorkerJob, "sequenceLength" | "objective" | "batchFields" | "tasks">;
+export interface TaskedJob extends Pick<WorkerJob, "sequenceLength" | "objective" | "batchFields"> {
+  readonly tasks?: readonly TaskJob[] | undefined;
+}
 
 /** What the model learns, as its objective of this name computes it. */
 export interface ObjectiveJob {

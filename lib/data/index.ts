@@ -8,6 +8,7 @@ export { DataLedger, type SourceCount } from "./ledger.js";
 export { type LengthFigures, lengthFigures } from "./length-figures.js";
 export type { DataObserver } from "./observer.js";
 export { checkSequenceLength } from "./sequence-length.js";
+export { createMixedPlan, type PlanPart } from "./mixed-plan.js";
 export { createTrainingPlan, type TrainingPlan } from "./plan.js";
 export {
   type DatasetSpec,

@@ -16,8 +16,6 @@ export interface TrainingPlan {
   readonly gradientGroups: number;
   readonly stepsPerEpoch: number;
   readonly totalSteps: number;
-  /** The rows of a step by their place in {@link TrainingPlanOptions.rows}. @param step 0-based */
-  rowIndices(step: number): Uint32Array;
   /** Real rows of a step: `rowsPerStep`, fewer in the last step of an epoch. */
   rowsIn(step: number): number;
   /** Micro-batches of a group, at least one, all of `microBatchSize` rows. @param group 0-based */
@@ -34,8 +32,18 @@ export interface TrainingPlan {
   epochAt(completedSteps: number): number;
 }
 
-interface TrainingPlanOptions {
+/** Of rows of one kind. */
+interface RowPlan extends TrainingPlan {
+  /** The rows of a step by their place in {@link TrainingPlanOptions.rows}. @param step 0-based */
+  rowIndices(step: number): Uint32Array;
+}
+
+interface TrainingPlanOptions extends PlanSettings {
   readonly rows: TrainingRows;
+}
+
+/** How steps are made of rows. */
+export interface PlanSettings {
   readonly seed: number;
   /** Rows of one optimizer update, the global batch: a multiple of `microBatchSize`. */
   readonly rowsPerStep: number;
@@ -60,7 +68,7 @@ type SamplingStrategy = "random" | "sequential" | "group_by_length";
  *
  * @throws E_PLAN_INVALID, E_DATASET_TOO_SMALL
  */
-export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
+export function createTrainingPlan(options: TrainingPlanOptions): RowPlan {
   const { rows, seed, rowsPerStep, microBatchSize, gradientGroups, sampling = "random" } = options;
   checkOptions(options);
   const numRows = rows.numRows;
@@ -143,7 +151,7 @@ export function createTrainingPlan(options: TrainingPlanOptions): TrainingPlan {
   });
 }
 
-function checkOptions(options: TrainingPlanOptions): void {
+export function checkOptions(options: TrainingPlanOptions): void {
   const { rows, rowsPerStep, microBatchSize, gradientGroups, numEpochs = 3 } = options;
   const refuse = (name: string, value: number, expected: string): never => {
     throw new LockstepError("E_PLAN_INVALID", { name, value, expected });
@@ -173,7 +181,7 @@ function checkOptions(options: TrainingPlanOptions): void {
   }
 }
 
-function checkIndex(name: string, value: number, end: number): void {
+export function checkIndex(name: string, value: number, end: number): void {
   if (!Number.isInteger(value) || value < 0 || value >= end) {
     throw new RangeError(`${name} ${value} is not an integer in [0, ${end})`);
   }

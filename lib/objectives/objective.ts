@@ -37,6 +37,8 @@ export interface Objective<Fields extends z.ZodRawShape = z.ZodRawShape> {
   readonly scoresTraining?: boolean;
   /** What the loss compares the model with. */
   targets(job: ObjectiveJob): readonly BatchField[];
+  /** Half of its loss is a negative log-likelihood of unit variance, as of a squared error. @default false */
+  readonly isSquaredError?: boolean;
   /** By how much rows count in the loss: what a step is divided by. */
   weightOf(targets: Batch["fields"], job: ObjectiveJob): number;
   /** Figures of an evaluation beside its loss. */

@@ -37,6 +37,7 @@ const metrics: readonly Metric[] = [
 /** Numbers a row: the squared error of each. */
 export const regression: Objective<Record<never, never>> = {
   kind: "regression",
+  isSquaredError: true,
   unit: () => "number",
   fields: {},
   labels: numberLabels,

@@ -3,9 +3,11 @@ import { objectiveOf } from "./index.js";
 import { metricsOf } from "./metrics.js";
 import type { Metric } from "./objective.js";
 
-/** Tasks of a job that has several and evaluates them. */
-const evaluatedTasks = ({ tasks = [] }: Pick<TaskedJob, "tasks">): readonly TaskJob[] =>
-  tasks.filter(({ isEvaluated = true }) => isEvaluated);
+/** Tasks whose figures are apart: those of a job that evaluates several. */
+function evaluatedTasks({ tasks = [] }: Pick<TaskedJob, "tasks">): readonly TaskJob[] {
+  const evaluated = tasks.filter(({ isEvaluated = true }) => isEvaluated);
+  return evaluated.length < 2 ? [] : evaluated;
+}
 
 /** A task's metric in the whole run. */
 const keyOf = (task: string, key: string): string => `${task}_${key}`;
@@ -67,7 +69,8 @@ export function evaluationFigures(
   },
   evaluated: readonly (EvaluatedTask | undefined)[],
 ): EvaluationFigures {
-  const tasks = job.tasks ?? [{ name: undefined, objective: job.objective }];
+  const tasks = job.tasks ?? [{ name: "", objective: job.objective }];
+  const isOne = evaluatedTasks(job).length === 0;
   const sums: (LossSum & { readonly task: number })[] = [];
   const metrics: Record<string, number> = {};
   for (const [task, { name, objective }] of tasks.entries()) {
@@ -76,7 +79,7 @@ export function evaluationFigures(
     sums.push({ lossSum: own.lossSum, weight: own.weight, task });
     const loss = own.lossSum / own.weight;
     const figures = metricsOf(objectiveOf(objective.kind), loss, own.scores);
-    if (name === undefined) Object.assign(metrics, figures);
+    if (isOne) Object.assign(metrics, figures);
     else {
       metrics[keyOf(name, "loss")] = loss;
       for (const [key, value] of Object.entries(figures)) metrics[keyOf(name, key)] = value;

@@ -9,6 +9,7 @@ export {
 } from "./metric-schedules.js";
 export {
   LossTerms,
+  type LossTermsSettings,
   type LossTermsState,
   readLossTerms,
 } from "./loss-terms.js";

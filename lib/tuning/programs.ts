@@ -1,4 +1,5 @@
 // Shape legend: B batch, T tokens, D model width, L longest generation.
+import { isDeepStrictEqual } from "node:util";
 import * as tf from "@tensorflow/tfjs-core";
 import { computeDtypes, isNf4 } from "#lib/core/dtype";
 import { jobOfTask, type WorkerJob } from "#lib/core/job";
@@ -113,19 +114,25 @@ export function buildTrainingPrograms(
     if (job.xla !== true) recomputation?.orderBlocks(Object.values(gradients.only.fetches));
     return gradients;
   };
-  const tasks = jobs.map((taskJob, index): TaskPrograms => {
+  const tasks: TaskPrograms[] = [];
+  for (const [index, taskJob] of jobs.entries()) {
+    // Tasks of one form differ in their weight alone.
+    const same = jobs.findIndex((one) => isDeepStrictEqual(one, taskJob));
     const task = index === 0 ? "" : `/${index}`;
-    return {
-      gradients: gradientsOf(taskJob, task),
-      evaluate: trace(tracer, () => {
-        const tensors = readAll();
-        const pass = { weights: lookup.in(tensors), reference: referenceOf(taskJob, tensors) };
-        return evaluateProgram(graph, taskJob, task, (evaluated, feeds) =>
-          batchLoss(model, evaluated, pass, feeds),
-        );
-      }),
-    };
-  });
+    const known = tasks[same];
+    tasks.push(
+      known ?? {
+        gradients: gradientsOf(taskJob, task),
+        evaluate: trace(tracer, () => {
+          const tensors = readAll();
+          const pass = { weights: lookup.in(tensors), reference: referenceOf(taskJob, tensors) };
+          return evaluateProgram(graph, taskJob, task, (evaluated, feeds) =>
+            batchLoss(model, evaluated, pass, feeds),
+          );
+        }),
+      },
+    );
+  }
   const [first, ...otherTasks] = tasks as [TaskPrograms, ...TaskPrograms[]];
   lookup.checkAllUsed();
   return {

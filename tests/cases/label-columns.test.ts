@@ -14,8 +14,8 @@ async function labelsOf(
   settings: Readonly<Record<string, unknown>> = {},
 ): Promise<{ labels: readonly string[] | undefined; lines: string; first: number[] }> {
   const run = await prepareCase(job, data, settings);
-  const { rowIndices, numRows } = run.plan;
-  assert.ok(numRows > 0 && rowIndices(0).length > 0);
+  const { rowsIn, numRows } = run.plan;
+  assert.ok(numRows > 0 && rowsIn(0) > 0);
   const batches = run.plan.microBatches(0, 0);
   const first = [...(batches[0]?.fields["label"] ?? batches[0]?.fields["targets"] ?? [])].filter(
     (target) => target >= 0,

@@ -113,8 +113,11 @@ export const llamaFactoryKeys: ForeignKeys = {
   mask_history: fixed([false], notHere),
   streaming: ignored("files are always read as a stream", false),
   buffer_size: ignored("every epoch is shuffled as a whole", 16384),
-  mix_strategy: fixed(["concat"], notHere),
-  interleave_probs: fixed([null], notHere),
+  mix_strategy: fixed(
+    ["concat"],
+    "data sets are mixed as one; tasks.NAME.share mixes those of several tasks by their shares",
+  ),
+  interleave_probs: fixed([null], "tasks.NAME.share has the shares of tasks"),
   overwrite_cache: ignored("prepared data is not cached", false),
   preprocessing_batch_size: ignored("data is prepared as a stream", 1000),
   preprocessing_num_workers: ignored("data is prepared in one process"),

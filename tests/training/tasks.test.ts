@@ -1,0 +1,149 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import { mastersOf, runJob, WorkerKiller } from "#tests/support/job-runs";
+import { createTaskJob } from "#tests/support/task-job";
+import type { TinyJob } from "#tests/support/tiny-job";
+
+// Several tasks in the whole command, with the real engine in real processes.
+
+const saving = ["--save-strategy", "steps", "--save-steps", "1"];
+
+/** Trains in one process, with one and two workers, one of which is killed, and from the middle; all end alike. */
+async function assertSameBits(
+  job: Pick<TinyJob, "directory" | "configFile">,
+  ofTwo: readonly string[] = [],
+) {
+  const local = await runJob(job, "train-local", "local", []);
+  const expected = mastersOf(local);
+  const two = await runJob(job, "train", "two", ["--workers", "2", ...saving, ...ofTwo]);
+  assert.equal(mastersOf(two), expected);
+  const one = await runJob(job, "train", "one", ["--workers", "1"]);
+  assert.equal(mastersOf(one), expected);
+  const killer = new WorkerKiller(1);
+  const broken = await runJob(job, "train", "killed", ["--workers", "2"], killer.onEvent);
+  killer.assertLost(broken);
+  assert.equal(mastersOf(broken), expected);
+  const checkpoint = join(job.directory, "two", "checkpoint-2");
+  const resuming = ["--workers", "1", ...saving, ...ofTwo, "--resume-from-checkpoint", checkpoint];
+  const resumed = await runJob(job, "train", "resumed", resuming);
+  assert.equal(mastersOf(resumed), expected);
+  return { local, two, resumed };
+}
+
+const twoTasks = ({ texts, answers }: { texts: string; answers: string }) => ({
+  dataset: [
+    { path: texts, task: "speech" },
+    { path: answers, task: "answers" },
+  ],
+});
+
+test("two tasks of fixed weights: the same bits whoever computes, each with its own loss in events and history", async (t) => {
+  const job = await createTaskJob((files) => ({
+    ...twoTasks(files),
+    tasks: { speech: { weight: 0.5, share: 1 }, answers: { weight: 2, share: 3, max_length: 40 } },
+  }));
+  t.after(job.remove);
+  const { two } = await assertSameBits(job);
+  for (const event of two.of("step.completed")) {
+    const [speech, answers] = event.tasks ?? [];
+    assert.deepEqual([speech?.name, speech?.weight], ["speech", 0.5]);
+    assert.deepEqual([answers?.name, answers?.weight], ["answers", 2]);
+    assert.equal(event.loss, 0.5 * (speech?.loss ?? NaN) + 2 * (answers?.loss ?? NaN));
+  }
+});
+
+test("weights that are learnt by uncertainty: the same bits whoever computes, and a resumed run learns on", async (t) => {
+  const job = await createTaskJob((files) => ({
+    ...twoTasks(files),
+    ...{ tasks: { answers: { max_length: 40 } }, task_weighting: "uncertainty" },
+    ...{ eval_strategy: "steps", eval_steps: 2 },
+  }));
+  t.after(job.remove);
+  const best = ["--metric-for-best-model", "eval_answers_loss"];
+  const { two, resumed } = await assertSameBits(job, best);
+  const weights = (run: typeof two) =>
+    run.of("step.completed").map(({ tasks = [] }) => tasks.map(({ weight }) => weight));
+  assert.deepEqual(weights(two)[0], [1, 1]);
+  assert.ok(weights(two)[3]?.every((weight) => weight !== 1));
+  assert.deepEqual(weights(resumed), weights(two).slice(2));
+  const [evaluated] = two.of("evaluation.completed").slice(-1);
+  const { answers_loss: own, speech_loss: other } = evaluated?.metrics ?? {};
+  assert.ok((own ?? 0) > 0 && (other ?? 0) > 0);
+  const state = JSON.parse(
+    await readFile(join(job.directory, "two", "checkpoint-4", "trainer_state.json"), "utf8"),
+  ) as { best_metric: number; log_history: Record<string, number>[] };
+  const evaluations = state.log_history.filter((entry) => "eval_loss" in entry);
+  const logged = evaluations.map((entry) => entry["eval_answers_loss"] ?? NaN);
+  assert.equal(state.best_metric, Math.min(...logged.slice(1)));
+  assert.ok("task/speech/loss" in (state.log_history[1] ?? {}));
+});
+
+test("general rows replayed in one mean, and in one of their own: the same bits whoever computes", async (t) => {
+  for (const replay of [{ replay_probability: 0.25 }, { replay_weight: 0.5 }]) {
+    const job = await createTaskJob(({ answers, general }) => ({
+      ...{ dataset: answers, general_dataset: general, max_length: 40, ...replay },
+    }));
+    t.after(job.remove);
+    const { local, two } = await assertSameBits(job);
+    const lines = local.lines.join("\n");
+    const [first] = two.of("step.completed");
+    if ("replay_weight" in replay) {
+      assert.match(
+        lines,
+        /task general: 10 % of the rows of a step, weight 0.5, a mean of its own/,
+      );
+      assert.deepEqual(
+        first?.tasks?.map(({ name, weight }) => [name, weight]),
+        [
+          ["main", 1],
+          ["general", 0.5],
+        ],
+      );
+    } else {
+      assert.match(lines, /replay: 25 % of the rows of a step are general ones/);
+      assert.equal(first?.tasks, undefined);
+    }
+  }
+});
+
+test("what tasks and replay cannot be is refused by name", async (t) => {
+  const job = await createTaskJob(twoTasks);
+  t.after(job.remove);
+  const [texts, answers] = ["texts", "answers"].map((name) => join(job.directory, `${name}.jsonl`));
+  const two = [
+    { path: texts, task: "speech" },
+    { path: answers, task: "answers" },
+  ];
+  const cases: readonly (readonly [Readonly<Record<string, unknown>>, RegExp])[] = [
+    [{ dataset: [two[0], answers] }, /dataset\[1\] and tasks.*each entry says its task/],
+    [{ dataset: [two[0]] }, /tasks\.speech.*one task has no need/],
+    [{ tasks: { speach: {} } }, /tasks\.speach.*did you mean speech/],
+    [{ tasks: { speech: { wieght: 1 } } }, /wieght/],
+    [{ tasks: { speech: { weight: 0 } } }, /weight/],
+    [{ tasks: { speech: { share: 1.5 } } }, /leaves none for answers/],
+    [{ tasks: { speech: { weight: 2 } }, task_weighting: "uncertainty" }, /weights are learnt/],
+    [{ dataset: answers, task_weighting: "uncertainty" }, /task_weighting and dataset/],
+    [
+      { eval_dataset: [{ path: texts, task: "speech" }] },
+      /no entry of eval_dataset has task: answers/,
+    ],
+    [{ dataset: answers, replay_probability: 0.5 }, /replay_probability and general_dataset/],
+    [{ dataset: answers, replay_weight: 0.5 }, /replay_weight and general_dataset/],
+    [{ general_dataset: texts, replay_probability: 0.5 }, /replay_probability and tasks/],
+    [{ train_sampling_strategy: "group_by_length" }, /train_sampling_strategy and dataset/],
+    [{ metric_for_best_model: "eval_sermon_loss", eval_strategy: "steps" }, /eval_sermon_loss/],
+    [{ dataset: [{ path: texts, task: "general" }, two[1]] }, /is not general/],
+    [{ general_dataset: [{ path: texts, task: "speech" }] }, /general rows are of no task/],
+  ];
+  for (const [settings, message] of cases) {
+    const args = Object.entries(settings).flatMap(([key, value]) => [
+      `--${key.replaceAll("_", "-")}`,
+      JSON.stringify(value),
+    ]);
+    const outcome = await runJob(job, "train-local", "refused", args);
+    assert.equal(outcome.code, 1, JSON.stringify(settings));
+    assert.match(outcome.stderr, message);
+  }
+});
