@@ -5,7 +5,7 @@ import type { LengthFigures, PreparedDataset, PreviewRow, SourceCount } from "#l
 // One object a line; docs/data.md tells of the fields.
 
 export function rowJson({ split, row, pieces, ids, isLearnt, texts, ...rest }: PreviewRow): string {
-  const { label, numPadding } = rest;
+  const { label, weights, numPadding } = rest;
   const text = texts.map((each) => each.text);
   return JSON.stringify({
     type: "row",
@@ -28,9 +28,16 @@ export function rowJson({ split, row, pieces, ids, isLearnt, texts, ...rest }: P
     ]),
     input_ids: [...ids],
     labels: Array.from(ids, (id, i) => (isLearnt[i] === true ? id : ignoredTarget)),
+    ...(weights === undefined ? {} : weightsJson(weights, label === undefined)),
     num_padding: numPadding,
   });
 }
+
+/** `weights` of tokens, or the `weight` of a labelled row. */
+const weightsJson = (
+  weights: readonly number[],
+  areOfTokens: boolean,
+): Readonly<Record<string, unknown>> => (areOfTokens ? { weights } : { weight: weights[0] });
 
 function labelJson(label: NonNullable<PreviewRow["label"]>): Readonly<Record<string, unknown>> {
   if (!("values" in label)) return { label: label.name, class: label.number };

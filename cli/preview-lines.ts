@@ -45,7 +45,7 @@ export function rowLines(
   const marks = marksFor(row.texts.map(({ text }) => text).join(""));
   return [
     `${palette.bold(title)}: ${facts.join(", ")}`,
-    ...(row.label === undefined ? [] : [learntLabel(row.label)]),
+    ...(row.label === undefined ? [] : [learntLabel(row.label, row.weights?.[0])]),
     ...row.pieces.flatMap((piece) => pieceLines(row, piece, marks, style)),
     ...tokenLines(row, style).map((line) =>
       Number.isFinite(columns) ? fit(line, columns - 1) : line,
@@ -54,15 +54,20 @@ export function rowLines(
   ];
 }
 
-function learntLabel(label: NonNullable<PreviewRow["label"]>): string {
+function learntLabel(label: NonNullable<PreviewRow["label"]>, weight: number | undefined): string {
+  const counts = weight === undefined ? "" : `, weight ${shownNumber(weight)}`;
+  return `  ${labelText(label)}${counts}`;
+}
+
+function labelText(label: NonNullable<PreviewRow["label"]>): string {
   if ("values" in label) {
     const { values } = label;
-    return `  ${values.length === 1 ? "label" : "labels"}, learnt: ${values.map(shownNumber).join(", ")}`;
+    return `${values.length === 1 ? "label" : "labels"}, learnt: ${values.map(shownNumber).join(", ")}`;
   }
   const { name, number } = label;
-  if (typeof name === "string") return `  label, learnt: ${quoted(name)}, class ${String(number)}`;
+  if (typeof name === "string") return `label, learnt: ${quoted(name)}, class ${String(number)}`;
   const listed = name.map((each, i) => `${quoted(each)}, class ${(number as number[])[i]}`);
-  return `  labels, learnt: ${listed.join("; ") || "none"}`;
+  return `labels, learnt: ${listed.join("; ") || "none"}`;
 }
 
 function pieceLines(
@@ -180,7 +185,8 @@ function tokenLines(row: PreviewRow, { palette, isFull }: PreviewStyle): string[
   const isLabelled = row.label !== undefined;
   const line = (index: string, id: string, learnt: string, text: string): string =>
     `  ${index.padStart(7)}  ${id.padStart(idColumns)}  ${isLabelled ? "" : `${learnt.padEnd(6)}  `}${text}`;
-  const lines = [palette.dim(line("token", "id", "learnt", "text"))];
+  const learntTitle = row.weights === undefined ? "learnt" : "weight";
+  const lines = [palette.dim(line("token", "id", learntTitle, "text"))];
   let leftOut = 0;
   const count = (): void => {
     if (leftOut > 0) lines.push(palette.dim(line("⋮", "", "", counted(leftOut, "token"))));
@@ -194,7 +200,9 @@ function tokenLines(row: PreviewRow, { palette, isFull }: PreviewStyle): string[
         continue;
       }
       count();
-      const learnt = row.isLearnt[index] === true ? "yes" : "";
+      const weight = row.weights?.[index];
+      const isLearnt = row.isLearnt[index] === true;
+      const learnt = isLearnt ? (weight === undefined ? "yes" : shownNumber(weight)) : "";
       const part = numTokens === 1 ? "" : ` ${palette.dim(`(${i + 1} of ${numTokens})`)}`;
       lines.push(line(String(index), String(row.ids[index]), learnt, quoted(text) + part));
     }
@@ -203,7 +211,7 @@ function tokenLines(row: PreviewRow, { palette, isFull }: PreviewStyle): string[
   return lines;
 }
 
-function listed({ ids, isLearnt, pieces }: PreviewRow): (index: number) => boolean {
+function listed({ ids, isLearnt, weights, pieces }: PreviewRow): (index: number) => boolean {
   if (ids.length <= maxListedTokens) return () => true;
   const shown = new Uint8Array(ids.length);
   const show = (from: number, to: number): void => void shown.fill(1, Math.max(0, from), to);
@@ -211,7 +219,9 @@ function listed({ ids, isLearnt, pieces }: PreviewRow): (index: number) => boole
   show(ids.length - listedAtEnds, ids.length);
   const changes = [
     ...pieces.map(({ offset }) => offset),
-    ...isLearnt.flatMap((learnt, i) => (i > 0 && learnt !== isLearnt[i - 1] ? [i] : [])),
+    ...isLearnt.flatMap((learnt, i) =>
+      i > 0 && (learnt !== isLearnt[i - 1] || weights?.[i] !== weights?.[i - 1]) ? [i] : [],
+    ),
   ];
   for (const change of changes) show(change - listedAtChanges, change + listedAtChanges);
   return (index) => shown[index] === 1;

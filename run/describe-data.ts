@@ -23,6 +23,13 @@ export function describeData(dataset: PreparedDataset, of = ""): string[] {
   ];
 }
 
+const leftOut = (
+  { count, first }: PreparedDataset["blankTexts"],
+  noun: string,
+  what = "",
+): readonly string[] =>
+  count === 0 ? [] : [`${counted(count, noun)}${what} left out, the first at ${first}`];
+
 /** What there is to learn on both sides. */
 export function describeSides(dataset: PreparedDataset, of = ""): string[] {
   const rowKinds = {
@@ -52,10 +59,7 @@ export function describeSides(dataset: PreparedDataset, of = ""): string[] {
     ...(dataset.validation === undefined
       ? []
       : [side(`${of}validation`, dataset.validation.report)]),
-    ...(dataset.blankTexts.count === 0
-      ? []
-      : [
-          `${counted(dataset.blankTexts.count, "blank text")} left out, the first at ${dataset.blankTexts.first}`,
-        ]),
+    ...leftOut(dataset.blankTexts, "blank text"),
+    ...leftOut(dataset.weightless, "row", " of the weight 0"),
   ];
 }

@@ -5,6 +5,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { ObjectiveJob } from "#lib/core/job";
 import { evaluationBatches, type PreparedDataset, rowsSha256 } from "#lib/data/index";
 import { segmentedRows } from "#lib/data/segmented-rows";
+import { evenTokenRows } from "#lib/data/weighted-rows";
 import type { Objective } from "#lib/objectives/index";
 import { describeData, describeSides } from "./describe-data.js";
 import { type DataContext, type LearntRows, prepareRows } from "./prepare-rows.js";
@@ -64,7 +65,16 @@ export async function prepareGeneral(
     { ...context, onDetail: (detail) => onDetail(`general data: ${detail}`) },
   );
   try {
-    const dataset = hasSegments ? withSegments(rows.dataset) : rows.dataset;
+    const { isWeighted } = own.dataset;
+    if (rows.dataset.isWeighted && !isWeighted) {
+      throw new LockstepError("E_CONFIG_CONFLICT", {
+        keys: "general_dataset and dataset",
+        reason:
+          "general rows have weights and the run's own have none: give these a column of weights too (columns.weight)",
+      });
+    }
+    const segmented = hasSegments ? withRows(rows.dataset, segmentedRows) : rows.dataset;
+    const dataset = isWeighted ? withRows(segmented, evenTokenRows) : segmented;
     const { train, validation } = dataset;
     const unkept =
       validation === undefined
@@ -73,7 +83,7 @@ export async function prepareGeneral(
     return {
       dataset,
       learnt: rows.learnt,
-      objective: rows.objective,
+      objective: isWeighted ? { ...rows.objective, isWeighted } : rows.objective,
       validation:
         validation === undefined
           ? []
@@ -92,14 +102,14 @@ export async function prepareGeneral(
   }
 }
 
-function withSegments({ train, validation, ...dataset }: PreparedDataset): PreparedDataset {
-  const segmented = (side: typeof train): typeof train => ({
-    ...side,
-    rows: segmentedRows(side.rows),
-  });
+function withRows(
+  { train, validation, ...dataset }: PreparedDataset,
+  changed: (rows: typeof train.rows) => typeof train.rows,
+): PreparedDataset {
+  const side = (of: typeof train): typeof train => ({ ...of, rows: changed(of.rows) });
   return {
     ...dataset,
-    train: segmented(train),
-    validation: validation === undefined ? undefined : segmented(validation),
+    train: side(train),
+    validation: validation === undefined ? undefined : side(validation),
   };
 }

@@ -12,7 +12,7 @@ import {
   type Tokenizer,
 } from "#lib/data/index";
 import { minSequenceLength } from "#lib/data/sequence-length";
-import { type Objective, objectiveOf } from "#lib/objectives/index";
+import { batchTargets, type Objective, objectiveOf } from "#lib/objectives/index";
 import { parametersKindOf } from "#lib/parameters/index";
 import { checkChatFormat } from "./chat-format.js";
 import { hasNoise } from "./dropout.js";
@@ -145,8 +145,16 @@ export async function prepareRows(
       targetsOf: (row) => train.rows.targetsOf?.(row) ?? {},
       placeOf: (key) => (isConfigKey(key) ? placeOf(config, key) : ""),
     });
+    const { isWeighted } = dataset;
+    if (isWeighted && learnt.weights === undefined) {
+      throw new LockstepError("E_CONFIG_CONFLICT", {
+        keys: "dataset and objective",
+        reason: `rows or messages have weights, and the loss of ${kind} has none`,
+      });
+    }
     const objective: ObjectiveJob = {
       kind,
+      ...(isWeighted ? { isWeighted } : {}),
       ...(labels === undefined ? {} : { numLabels: labels.length }),
       ...(settings === undefined || Object.keys(settings).length === 0 ? {} : { settings }),
     };
@@ -159,11 +167,14 @@ export async function prepareRows(
             ...changedClasses(context.knownLabels, labels ?? []),
           ];
     const limit = isShorter ? [`max_length is ${maxPositions} here, the model's own limit`] : [];
-    const lossNotes = learnt.notes?.(objective, labels ?? []) ?? [];
+    const lossNotes = [
+      ...(isWeighted ? [weightsNote] : []),
+      ...(learnt.notes?.(objective, labels ?? []) ?? []),
+    ];
     const notes = [...classifierNotes, ...lossNotes, ...marginNotes(dataset, learnt), ...limit];
     return {
       ...{ dataset, learnt, objective, labels, notes },
-      batchFields: [...train.rows.inputs, ...learnt.targets(objective)],
+      batchFields: [...train.rows.inputs, ...batchTargets(learnt, objective)],
     };
   } catch (error) {
     dataset.close();
@@ -204,6 +215,9 @@ function pairTargetsOf(config: ResolvedConfig): readonly BatchField[] {
   const { kind, targets } = pairObjective(config);
   return targets({ kind });
 }
+
+const weightsNote =
+  "losses are weighted means, in evaluations too: rows or messages have weights (columns.weight, weight)";
 
 async function sourcesOf(
   config: ResolvedConfig,

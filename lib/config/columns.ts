@@ -21,7 +21,8 @@ export type ColumnRole =
   | "system"
   | "tools"
   | "chosen"
-  | "rejected";
+  | "rejected"
+  | "weight";
 
 /** What each name under `columns` stands for: a format's own names of its columns say the same. */
 export const columnRoles: Readonly<Record<string, ColumnRole>> = Object.freeze({
@@ -45,6 +46,7 @@ export const columnRoles: Readonly<Record<string, ColumnRole>> = Object.freeze({
   tools: "tools",
   chosen: "chosen",
   rejected: "rejected",
+  weight: "weight",
 });
 
 /** Our names of columns, and the data's. */

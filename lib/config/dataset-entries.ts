@@ -223,7 +223,8 @@ class EntryReader {
       throw this.#unsupported("name", name, "it is a subset of a directory, and a file has none");
     }
     const columns = this.#mapping("columns");
-    if (columns !== undefined && this.#given.has("type")) {
+    const isOfWeight = Object.keys(columns ?? {}).every((name) => name === "weight");
+    if (columns !== undefined && !isOfWeight && this.#given.has("type")) {
       const hint = "type says what the columns are called; leave one of them out";
       throw this.#unsupported("columns", columns, hint);
     }

@@ -85,6 +85,8 @@ export interface ObjectiveJob {
   readonly kind: string;
   /** Classes, where rows are labelled. */
   readonly numLabels?: number;
+  /** Whether rows, or their tokens, count by weights that batches carry; absent: they count alike. */
+  readonly isWeighted?: boolean;
   /** Absent: all of it is as the objective has it by default. */
   readonly settings?: ObjectiveSettings;
 }

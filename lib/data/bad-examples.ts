@@ -2,6 +2,13 @@ import { LockstepError } from "#lib/core/errors/index";
 
 export type BadExamplePolicy = "error" | "skip";
 
+/** Examples that were left out for one reason. */
+export interface LeftOut {
+  readonly count: number;
+  /** The place of the first. */
+  readonly first: string;
+}
+
 /** Rejected examples that are listed by name; the others are counted. */
 export const maxListedExamples = 20;
 /** A data set that loses more than this share of its examples was read the wrong way. */
@@ -15,6 +22,8 @@ export class BadExamples {
   #count = 0;
   #numBlank = 0;
   #firstBlank = "";
+  #numWeightless = 0;
+  #firstWeightless = "";
 
   constructor(policy: BadExamplePolicy, onRejected?: (error: LockstepError) => void) {
     this.#policy = policy;
@@ -25,14 +34,24 @@ export class BadExamples {
     return this.#count;
   }
 
-  /** Texts of blanks alone, which hold nothing to learn: how many, and the place of the first. */
-  get blankTexts(): { readonly count: number; readonly first: string } {
+  /** Texts of blanks alone, which hold nothing to learn. */
+  get blankTexts(): LeftOut {
     return { count: this.#numBlank, first: this.#firstBlank };
   }
 
   /** A blank text is no fault, but it is told that it was left out. */
   leaveOutBlank(place: string): void {
     if (this.#numBlank++ === 0) this.#firstBlank = place;
+  }
+
+  /** Examples of the weight 0, of which nothing is learnt. */
+  get weightless(): LeftOut {
+    return { count: this.#numWeightless, first: this.#firstWeightless };
+  }
+
+  /** The weight 0 is no fault, but it is told that its example was left out. */
+  leaveOutWeightless(place: string): void {
+    if (this.#numWeightless++ === 0) this.#firstWeightless = place;
   }
 
   /** Messages of the first ones. */

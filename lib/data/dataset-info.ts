@@ -23,7 +23,11 @@ const formats: ReadonlyMap<unknown, DatasetFormat> = new Map([
   ["sharegpt", "sharegpt"],
   ["openai", "messages"],
 ]);
-const columnKeys = ["prompt", "query", "response", "history", "messages", "system", "tools"];
+const columnKeys = [
+  ...["prompt", "query", "response", "history", "messages", "system", "tools"],
+  // Not of LLaMA-Factory.
+  "weight",
+];
 const tagKeys = [
   "role_tag",
   "content_tag",
@@ -170,7 +174,9 @@ export class DatasetInfo {
     };
     if (format === "alpaca" && columns?.prompt !== undefined && columns.response === undefined) {
       // Text for pre-training is an Alpaca example with a prompt alone.
-      return { source, format: "text", columns: { text: columns.prompt }, ...part };
+      const { prompt: text, weight } = columns;
+      const named = weight === undefined ? { text } : { text, weight };
+      return { source, format: "text", columns: named, ...part };
     }
     return {
       source,
@@ -248,22 +254,27 @@ export async function findSources(
     ...(textField !== null && options.isTextModel === true ? { prefersText: true } : {}),
     ...(columns === null ? {} : { mapping: columns }),
   };
-  const refuseColumns = (name: string, what: string): void => {
-    if (columns === null) return;
+  const { weight, ...others } = columns ?? {};
+  const refuseColumns = (name: string, what: string, isWeightKnown = true): void => {
+    if (Object.keys(others).length === 0 && (weight === undefined || isWeightKnown)) return;
     const reason = `${what} says itself what the columns of ${name} hold`;
     throw new LockstepError("E_CONFIG_CONFLICT", { keys: "columns and dataset", reason });
   };
+  /** Whatever says what columns hold, it says nothing of weights. */
+  const withWeight = (source: DataSource): DataSource =>
+    weight === undefined ? source : { ...source, mapping: { weight, ...source.mapping } };
   const find = async (name: string | DatasetEntry): Promise<DataSource[]> => {
     if (typeof name !== "string") {
-      if (name.type !== undefined) refuseColumns(datasetName(name), "its type");
-      return entrySources(name, ofColumn);
+      if (name.type === undefined) return entrySources(name, ofColumn);
+      refuseColumns(datasetName(name), "its type");
+      return entrySources(name, ofColumn).map(withWeight);
     }
     const isBuiltIn = Object.hasOwn(builtInDatasets, name);
     if (info !== undefined && !isBuiltIn && (info.has(name) || (await isSlip(name)))) {
       refuseColumns(name, datasetInfoFileName);
-      return [info.get(name)];
+      return [withWeight(info.get(name))];
     }
-    if (isBuiltIn) refuseColumns(name, "a built-in data set");
+    if (isBuiltIn) refuseColumns(name, "a built-in data set", false);
     return [{ source: name, ...ofColumn }];
   };
   const sources: DataSource[] = [];

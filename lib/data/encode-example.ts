@@ -56,7 +56,10 @@ export function renderConversation(
     refuseBlankAnswers(rendered, frameTokens(tokenizer), place);
     return rendered.map(({ text, spans }) => ({
       text,
-      spans: spans.map(({ start, end }) => ({ start, end })),
+      spans: spans.map(({ start, end, message }) => {
+        const weight = example.weights?.[message];
+        return weight === undefined ? { start, end } : { start, end, weight };
+      }),
     }));
   } catch (error) {
     throw placed(error, place);
@@ -75,7 +78,7 @@ function placed(error: unknown, place: string): unknown {
 }
 
 function renderByMarks(
-  { messages, isLearnt, tools }: Omit<ConversationExample, "kind">,
+  { messages, isLearnt, weights, tools }: Omit<ConversationExample, "kind">,
   template: ChatTemplate,
   traces: TemplateTraces,
 ): RenderedAnswers[] | undefined {
@@ -86,8 +89,9 @@ function renderByMarks(
   const end = messages.length;
   const { text, spans } = render(end);
   if (answers.length !== spans.length) {
-    // A template may join messages into one answer; then only all of them can be learnt.
+    // A template may join messages into one answer; then only all of them can be learnt, and alike.
     if (answers.some((message) => isLearnt[message] !== true)) return undefined;
+    if (new Set(answers.map((message) => weights?.[message])).size > 1) return undefined;
     const message = answers.at(-1) ?? 0;
     return [{ text, spans: spans.map((span) => ({ ...span, message })), end }];
   }
@@ -222,8 +226,15 @@ export function renderCompletion({ prompt, completion }: CompletionExample): Mar
   return { text, spans: [{ start: prompt.length, end: text.length }] };
 }
 
+/** The tokens of an example, those that are not learnt as their complement. */
+export interface LearntTokens {
+  readonly tokens: Int32Array;
+  /** How much each counts that is learnt; absent: 1. */
+  readonly weights: Float32Array | undefined;
+}
+
 /**
- * The tokens of an example, those that are not learnt as their complement. What is learnt is decided by
+ * The tokens of an example, and which of them are learnt. What is learnt is decided by
  * place alone, so an end token that is also the padding token is learnt like any other.
  *
  * @throws E_DATA_NO_END_TOKEN, E_DATA_NO_ANSWER for one token without a prompt, E_CHAT_TEMPLATE_SECOND_BOS
@@ -232,7 +243,7 @@ export function markTokens(
   rendered: RenderedExample,
   encoded: MarkedTokens,
   tokenizer: Tokenizer,
-): Int32Array {
+): LearntTokens {
   const { place, kind } = rendered;
   const { bosTokenId, eosTokenId, specialTokens } = tokenizer;
   const isEnd = (id: number | undefined): boolean =>
@@ -252,6 +263,8 @@ export function markTokens(
     throw new LockstepError("E_CHAT_TEMPLATE_SECOND_BOS", { place, token });
   }
   const marked = ids.map((id) => ~id);
+  const isWeighted = encoded.spans.some(({ weight = 1 }) => weight !== 1);
+  const weights = isWeighted ? new Float32Array(ids.length).fill(1) : undefined;
   for (const span of encoded.spans) {
     const start = span.start + added;
     let end = span.end + added;
@@ -262,6 +275,7 @@ export function markTokens(
       end++;
     }
     marked.set(ids.subarray(start, end), start);
+    weights?.fill(span.weight ?? 1, start, end);
   }
   const isFirstAlone =
     kind === "completion" &&
@@ -271,7 +285,7 @@ export function markTokens(
     const what = "answer behind its first token, which nothing predicts,";
     throw new LockstepError("E_DATA_NO_ANSWER", { place, what });
   }
-  return marked;
+  return { tokens: marked, weights };
 }
 
 /** Targets among the first tokens of an example; its first token is none. */

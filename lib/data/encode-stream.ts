@@ -2,6 +2,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { BadExamples } from "./bad-examples.js";
 import {
   countSupervised,
+  type LearntTokens,
   markTokens,
   refuseBlankCompletion,
   type RenderedExample,
@@ -9,6 +10,8 @@ import {
   renderConversation,
 } from "./encode-example.js";
 import { ContentNumbers } from "./content-numbers.js";
+import { charactersOf } from "./example-size.js";
+import { asWords, checkProducts, ExampleWeights, pairWithWeights } from "./example-weights.js";
 import { documentTokens } from "./document-tokens.js";
 import { contentOf, type PlacedExample } from "./examples.js";
 import type { Example, LabelledExample, PairExample } from "./formats/index.js";
@@ -64,6 +67,7 @@ export class ExampleEncoder {
   readonly equalPairs = { count: 0, first: "" };
   /** Pairs that say a margin. */
   numMargins = 0;
+  readonly weights = new ExampleWeights();
   /** Whether examples are pairs of texts. */
   hasPairs = false;
   /** Decided by the first example: a data set is labelled, or of pairs of answers, as a whole. */
@@ -178,7 +182,9 @@ export class ExampleEncoder {
           const [chosen, rejected] = sides.map(({ side, encoded }) => {
             this.numBytes += Buffer.byteLength(side.text);
             this.numCharacters += side.text.length;
-            return markTokens(side, encoded, this.#settings.tokenizer);
+            const { tokens, weights } = markTokens(side, encoded, this.#settings.tokenizer);
+            if (weights !== undefined) throw pairWithWeights(placed);
+            return tokens;
           });
           if (chosen === undefined || rejected === undefined) continue;
           this.#addPair(placed.example, placed, [chosen, rejected], content);
@@ -325,7 +331,7 @@ export class ExampleEncoder {
     this.#keep(placed, this.#store.append(tokens), tokens.length, supervised, content);
   }
 
-  #addMarked(tokens: Int32Array, placed: PlacedExample, content: number): void {
+  #addMarked({ tokens, weights }: LearntTokens, placed: PlacedExample, content: number): void {
     const { sequenceLength } = this.#settings;
     const { place } = placed;
     this.#checkVocabulary(
@@ -337,17 +343,22 @@ export class ExampleEncoder {
       const facts = { place, numTokens: tokens.length, maxLength: sequenceLength };
       throw new LockstepError("E_DATA_NOTHING_SUPERVISED", facts);
     }
-    this.#keep(placed, this.#store.append(tokens), tokens.length, supervised, content);
+    checkProducts(placed, weights);
+    const start = this.#store.append(tokens);
+    if (weights !== undefined) this.#store.append(asWords(weights));
+    this.#keep(placed, start, tokens.length, supervised, content, 0, weights !== undefined);
   }
 
   #keep(
-    { place, format }: PlacedExample,
+    { place, format, weight = 1 }: PlacedExample,
     start: number,
     length: number,
     supervised: number,
     content: number,
     cutTokens = 0,
+    hasSpanWeights = false,
   ): void {
+    this.weights.push(weight, hasSpanWeights);
     this.starts.push(start);
     this.lengths.push(length);
     this.supervised.push(supervised);
@@ -367,24 +378,6 @@ export class ExampleEncoder {
 
   #checkVocabulary(ids: Int32Array, document: string): void {
     checkVocabulary(ids, { ...this.#settings, document });
-  }
-}
-
-function charactersOf({ example }: Pick<PlacedExample, "example">): number {
-  switch (example.kind) {
-    case "text":
-      return example.text.length;
-    case "completion":
-      return example.prompt.length + example.completion.length;
-    case "conversation":
-      return example.messages.reduce((sum, { content = "" }) => sum + content.length + 64, 0);
-    case "labelled":
-      return example.text.length + (example.pair?.length ?? 0);
-    case "pair":
-      return [example.chosen, example.rejected].reduce(
-        (sum, side) => sum + charactersOf({ example: side }),
-        0,
-      );
   }
 }
 

@@ -9,6 +9,7 @@ import {
   type Example,
   type FormatOptions,
   LaterColumns,
+  exampleWeight,
   parseExample,
   type ExampleReading,
   readingOf,
@@ -39,6 +40,8 @@ export interface PlacedExample {
   readonly example: Example;
   /** How it was read. */
   readonly format?: DatasetFormat;
+  /** How much it counts in the loss, above 0. @default 1 */
+  readonly weight?: number;
 }
 
 /** What reading a source needs to know beyond the source. */
@@ -109,10 +112,12 @@ export async function* readExamples(
       try {
         const example = parseExample(raw, format, reading, readLabel);
         refuseHalfCharacters(example, raw.place);
+        const weight = exampleWeight(raw, reading);
         if (example.kind === "text" && isBlank(example.text)) {
           badExamples.leaveOutBlank(raw.place);
           observer.onBlank?.(file);
-        } else yield { place: raw.place, example, format };
+        } else if (weight === 0) badExamples.leaveOutWeightless(raw.place);
+        else yield { place: raw.place, example, format, ...(weight === 1 ? {} : { weight }) };
       } catch (error) {
         badExamples.reject(error);
       }
@@ -126,8 +131,11 @@ export async function* readExamples(
 export function contentOf({ place, example }: PlacedExample): string {
   if (example.kind === "text") return example.text;
   try {
-    if (example.kind === "conversation" || example.kind === "pair") {
-      return jsonText(templateValue(example));
+    if (example.kind === "pair") return jsonText(templateValue(example));
+    if (example.kind === "conversation") {
+      // However much its messages count, it is still the same conversation.
+      const { weights: _, ...said } = example;
+      return jsonText(templateValue(said));
     }
     // The same text with another label is still the same text.
     return JSON.stringify(example.kind === "labelled" ? { ...example, label: 0 } : example);

@@ -2,6 +2,8 @@
 export interface TextSpan {
   readonly start: number;
   readonly end: number;
+  /** How much its tokens count in the loss; absent: 1. */
+  readonly weight?: number;
 }
 
 export interface MarkedText {

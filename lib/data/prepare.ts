@@ -3,7 +3,7 @@ import type { BatchField } from "#lib/core/batch";
 import { cpuCount } from "#lib/core/cpu-count";
 import { counted } from "#lib/core/format";
 import type { Classes, LabelTable } from "#lib/core/labels";
-import { type BadExamplePolicy, BadExamples } from "./bad-examples.js";
+import { type BadExamplePolicy, BadExamples, type LeftOut } from "./bad-examples.js";
 import { checkSplit } from "./documents.js";
 import { ExampleEncoder } from "./encode-stream.js";
 import { type DataSource, refuseEmpty } from "./examples.js";
@@ -14,10 +14,11 @@ import type { DataObserver } from "./observer.js";
 import { layOut, type PreparedRows, reportOf, type RowLayout } from "./prepared-rows.js";
 import { readSides } from "./read-sides.js";
 import { rowsWithLengths } from "./row-lengths.js";
-import { selectSides } from "./selection.js";
+import { type SelectedExamples, selectSides } from "./selection.js";
 import { checkSequenceLength } from "./sequence-length.js";
 import { TokenStore } from "./token-store.js";
 import type { Tokenizer } from "./tokenizer.js";
+import { weightedLabelRows, weightedTokenRows } from "./weighted-rows.js";
 
 /** Where examples come from and how they are divided. */
 export interface DatasetSpec {
@@ -79,8 +80,12 @@ export interface PreparedDataset {
   /** Pairs of answers that say by how much one is to be better. */
   readonly numMargins: number;
   readonly rejectedExamples: number;
-  /** Texts of blanks alone, which are left out: how many, and the place of the first. */
-  readonly blankTexts: { readonly count: number; readonly first: string };
+  /** Texts of blanks alone, which are left out. */
+  readonly blankTexts: LeftOut;
+  /** Examples of the weight 0, which are left out. */
+  readonly weightless: LeftOut;
+  /** Whether examples or their messages count differently, as their rows then say. */
+  readonly isWeighted: boolean;
   /** Messages of the first ones. */
   readonly listedRejections: readonly string[];
   /** UTF-8 bytes of text that were tokenised, both sides together. */
@@ -159,8 +164,9 @@ export async function prepareDataset(
         classes === undefined
           ? layOut(store, examples, { layout, sequenceLength, maxRows: maxRows ?? null })
           : labelledRows(store, examples, { ...labelled, classes, maxRows });
-      const rows = options.withLengths === true ? rowsWithLengths(made) : made;
-      const report = reportOf(examples, rows, { layout, split });
+      const report = reportOf(examples, made, { layout, split });
+      const weighted = weightedRows(store, examples, made);
+      const rows = options.withLengths === true ? rowsWithLengths(weighted) : weighted;
       return { rows, examples: examples.indices, report };
     };
     refuseEmpty(selected.train.lengths.length, "train", trainSources);
@@ -174,6 +180,8 @@ export async function prepareDataset(
       numMargins: encoder.numMargins,
       rejectedExamples: badExamples.count,
       blankTexts: badExamples.blankTexts,
+      weightless: badExamples.weightless,
+      isWeighted: selected.train.weights !== undefined,
       listedRejections: badExamples.listed,
       numBytes: encoder.numBytes,
       tokenizerSeconds: encoder.seconds,
@@ -184,6 +192,19 @@ export async function prepareDataset(
     store.close();
     throw error;
   }
+}
+
+/** The rows, with weights where the examples have some. */
+function weightedRows(
+  store: TokenStore,
+  examples: SelectedExamples,
+  rows: PreparedRows["rows"],
+): PreparedRows["rows"] {
+  const { weights } = examples;
+  if (weights === undefined) return rows;
+  return rows.targetsOf === undefined
+    ? weightedTokenRows(store, examples, weights, rows)
+    : weightedLabelRows(weights, rows);
 }
 
 function layoutOf(

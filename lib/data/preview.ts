@@ -1,5 +1,6 @@
 import { type Batch, ignoredTarget, integerField, nextTokenField } from "#lib/core/batch";
 import type { Classes } from "#lib/core/labels";
+import { tokenWeightsField } from "#lib/core/loss-weights";
 import type { DatasetFormat } from "./formats/index.js";
 import type { DataLedger } from "./ledger.js";
 import type { PreparedDataset } from "./prepare.js";
@@ -39,6 +40,8 @@ export interface PreviewRow {
   readonly ids: Int32Array;
   /** Of each token: whether the loss is over it. None of a labelled row's is. */
   readonly isLearnt: readonly boolean[];
+  /** How much each token counts in the loss, 0 where it is not learnt; of a labelled row how much it counts. */
+  readonly weights?: readonly number[];
   readonly texts: readonly TokenText[];
   readonly numPadding: number;
   /** The class that a labelled row has, or its classes, or its numbers. */
@@ -79,6 +82,7 @@ export async function previewRow(
     pieces.push({ place, format, offset, length, before, numTokens: ofExample, numCut, cutText });
   }
   const targets = batch.fields[nextTokenField.name];
+  const weights = batch.fields[tokenWeightsField.name];
   return {
     split,
     row,
@@ -89,6 +93,11 @@ export async function previewRow(
       ids,
       (_, i) => targets !== undefined && i > 0 && targets[i - 1] !== ignoredTarget,
     ),
+    ...(weights === undefined
+      ? {}
+      : {
+          weights: targets === undefined ? [...weights] : [0, ...weights.slice(0, numTokens - 1)],
+        }),
     texts: await tokenTexts(tokenizer, ids),
     numPadding: rows.sequenceLength - numTokens,
     label: dataset.classes === undefined ? undefined : labelOf(dataset.classes, batch),

@@ -3,11 +3,11 @@ import {
   type BatchField,
   type FieldArray,
   fieldArray,
-  ignoredTarget,
   inputFields,
   nextTokenField,
   valuesPerRow,
 } from "#lib/core/batch";
+import { paddingOf } from "#lib/core/loss-weights";
 import { minSequenceLength } from "./sequence-length.js";
 import type { TokenStore } from "./token-store.js";
 
@@ -39,7 +39,7 @@ export interface TrainingRows {
   readonly paddingTokenId?: number;
   /** Tokens of a row without padding. */
   lengthOf(row: number): number;
-  /** Supervised tokens of a row; 1 where it has a label, and the objective says how much that counts in the loss. */
+  /** Supervised tokens of a row, or the sum of their weights; 1 where it has a label, and the objective says how much that counts in the loss. */
   lossWeight(row: number): number;
   /** Of rows with a label: a row's values of the targets. */
   targetsOf?(row: number): Batch["fields"];
@@ -257,7 +257,7 @@ export function gatherBatch(
   });
   const fields = Object.fromEntries(made.map(({ field, values }) => [field.name, values]));
   fields["tokens"]?.fill(rows.paddingTokenId ?? 0);
-  for (const { name } of targets) fields[name]?.fill(ignoredTarget);
+  for (const field of targets) fields[field.name]?.fill(paddingOf(field));
   for (let row = 0; row < rowIndices.length; row++) {
     const parts = made.map(({ field, size, values }): [BatchField, FieldArray] => [
       field,

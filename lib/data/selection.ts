@@ -2,6 +2,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { Classes, LabelTable } from "#lib/core/labels";
 import type { BadExamples } from "./bad-examples.js";
 import type { ExampleEncoder } from "./encode-stream.js";
+import type { SelectedWeights } from "./example-weights.js";
 import { NumberList } from "./number-list.js";
 import type { Examples } from "./rows.js";
 
@@ -14,6 +15,8 @@ export interface SelectedExamples extends Examples {
   /** Of pairs of answers. */
   readonly chosenLengths: Int32Array;
   readonly margins: Float64Array;
+  /** Undefined where all examples of both sides count 1. */
+  readonly weights: SelectedWeights | undefined;
 }
 
 /**
@@ -93,8 +96,9 @@ function selectExamples(
     chosenLengths[i] = of.chosenLengths[example] ?? 0;
     margins[i] = of.margins[example] ?? 0;
   }
+  const weights = encoder.weights.of(indices.values);
   return {
     ...{ indices: indices.values.slice(), starts, lengths, supervised, labels, cutTokens },
-    ...{ chosenLengths, margins },
+    ...{ chosenLengths, margins, weights },
   };
 }

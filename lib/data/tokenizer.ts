@@ -362,7 +362,7 @@ function markedTokens(encoding: Encoding, marked: MarkedText | undefined): Marke
       return !!a && !!b && b[0] < a[1] && b[1] > b[0];
     };
     while (last + 1 < ids.length && holdsSame(last)) last++;
-    spans.push({ start: first, end: last + 1 });
+    spans.push({ ...span, start: first, end: last + 1 });
   }
   return { ids, spans };
 }

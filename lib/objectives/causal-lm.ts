@@ -1,4 +1,5 @@
-import { countTargets, ignoredTarget, nextTokenField } from "#lib/core/batch";
+import { ignoredTarget, nextTokenField } from "#lib/core/batch";
+import { sumOfWeights, tokenWeightsField } from "#lib/core/loss-weights";
 import {
   labelSmoothingFields,
   labelSmoothingOf,
@@ -22,7 +23,7 @@ const fields = { ...labelSmoothingFields, ...zLossFields };
 /** The next token of every supervised position: its negative log-likelihood, nats. */
 export const causalLm: Objective<typeof fields> = {
   kind: "causal_lm",
-  unit: () => "token",
+  unit: ({ isWeighted }) => (isWeighted === true ? "weighted token" : "token"),
   fields,
   settings: (config) => ({ ...labelSmoothingSettings(config), ...zLossSettings(config) }),
   notes: (job) => [
@@ -35,7 +36,8 @@ export const causalLm: Objective<typeof fields> = {
   ],
   metrics: [perplexity],
   targets: () => [nextTokenField],
-  weightOf: (fields) => countTargets(fields[nextTokenField.name]),
+  weights: tokenWeightsField,
+  weightOf: (fields) => sumOfWeights(fields[nextTokenField.name], fields[tokenWeightsField.name]),
   // Labels are those of the tokens themselves: position i predicts i + 1.
   targetsOfLabels: ({ labels, rowLength }) => ({
     [nextTokenField.name]: Int32Array.from(labels, (_, index) =>

@@ -83,6 +83,17 @@ function exactlySummed(weights: readonly number[]): readonly number[] {
   return weights.map((weight) => Math.max(1, Math.round(weight / unit)) * unit);
 }
 
+/**
+ * Products of the weights of classes and of rows: whole multiples of 2^-28 of the power of two above the largest class
+ * weight, so that those of 2^15 rows at least are summed exactly.
+ */
+export function exactProducts(
+  weights: readonly number[],
+): (ofClass: number, ofRow: number) => number {
+  const unit = 2 ** (Math.ceil(Math.log2(Math.max(...weights))) - 28);
+  return (ofClass, ofRow) => Math.round((ofClass * ofRow) / unit) * unit;
+}
+
 function namedWeights(
   asked: Readonly<Record<string, number>>,
   names: readonly string[],

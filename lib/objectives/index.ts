@@ -8,7 +8,7 @@ import { regression } from "./regression.js";
 import { reward } from "./reward.js";
 import { singleLabelClassification } from "./single-label-classification.js";
 
-export type { Metric, Objective } from "./objective.js";
+export { batchTargets, type Metric, type Objective } from "./objective.js";
 
 /** A line a kind; lib/tuning/objectives has the same kinds. */
 export const objectives = [

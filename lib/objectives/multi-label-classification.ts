@@ -1,4 +1,4 @@
-import { countTargets } from "#lib/core/batch";
+import { rowWeightsField, sumOfWeights } from "#lib/core/loss-weights";
 import {
   balancedPositiveWeights,
   classWeightFields,
@@ -28,7 +28,7 @@ const exactMatch: Metric = {
 /** Any number of classes a row: the binary cross-entropy of each, nats. */
 export const multiLabelClassification: Objective<typeof classWeightFields> = {
   kind: "multi_label_classification",
-  unit: () => "label",
+  unit: ({ isWeighted }) => (isWeighted === true ? "weighted label" : "label"),
   fields: classWeightFields,
   settings: (config, labels) =>
     classWeightSettings(config, labels, {
@@ -46,7 +46,8 @@ export const multiLabelClassification: Objective<typeof classWeightFields> = {
   labels: labelSets,
   metrics: [microF1, macroF1, exactMatch],
   targets: ({ numLabels = 0 }) => [labelsField(numLabels)],
-  weightOf: ({ labels }) => countTargets(labels),
+  weights: rowWeightsField,
+  weightOf: ({ labels, weights }) => sumOfWeights(labels, weights),
   // Whether each class is more likely than not.
   outputs: ({ numLabels = 0 }) => ({ name: "predictions", dtype: "int32", perRow: numLabels }),
   scorer({ numLabels = 0 }) {

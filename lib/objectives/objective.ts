@@ -39,6 +39,8 @@ export interface Objective<Fields extends z.ZodRawShape = z.ZodRawShape> {
   targets(job: ObjectiveJob): readonly BatchField[];
   /** Half of its loss is a negative log-likelihood of unit variance, as of a squared error. @default false */
   readonly isSquaredError?: boolean;
+  /** What batches carry where rows or tokens count by weights; absent: it has none, and such rows are refused. */
+  readonly weights?: BatchField;
   /** By how much rows count in the loss: what a step is divided by. */
   weightOf(targets: Batch["fields"], job: ObjectiveJob): number;
   /** Figures of an evaluation beside its loss. */
@@ -50,6 +52,15 @@ export interface Objective<Fields extends z.ZodRawShape = z.ZodRawShape> {
   /** transformers' labels as targets; absent: it has none for what is learnt. */
   targetsOfLabels?(labels: TransformersLabels): Batch["fields"];
 }
+
+/** What batches carry for a job's objective. */
+export const batchTargets = (
+  { targets, weights }: Objective,
+  job: ObjectiveJob,
+): readonly BatchField[] => [
+  ...targets(job),
+  ...(job.isWeighted === true && weights !== undefined ? [weights] : []),
+];
 
 /** The labels of the rows to train on; rows without labels have none. */
 export interface LearntLabels {

@@ -1,4 +1,5 @@
-import { countedField, countTargets, integerField } from "#lib/core/batch";
+import { countedField, integerField } from "#lib/core/batch";
+import { rowWeightsField, sumOfWeights } from "#lib/core/loss-weights";
 import { numberLabels, numbersField } from "./number-labels.js";
 import { NumberScores } from "./number-scores.js";
 import type { Metric, Objective } from "./objective.js";
@@ -38,13 +39,14 @@ const metrics: readonly Metric[] = [
 export const regression: Objective<Record<never, never>> = {
   kind: "regression",
   isSquaredError: true,
-  unit: () => "number",
+  unit: ({ isWeighted }) => (isWeighted === true ? "weighted number" : "number"),
   fields: {},
   labels: numberLabels,
   metrics,
   // A number may be below 0 itself, so rows of padding are told by a field of their own.
   targets: ({ numLabels = 1 }) => [numbersField(numLabels), countedField],
-  weightOf: ({ counted }, { numLabels = 1 }) => countTargets(counted) * numLabels,
+  weights: rowWeightsField,
+  weightOf: ({ counted, weights }, { numLabels = 1 }) => sumOfWeights(counted, weights) * numLabels,
   outputs: ({ numLabels = 1 }) => ({ ...numbersField(numLabels), name: "predictions" }),
   scorer({ numLabels = 1 }) {
     const scores = new NumberScores(numLabels);

@@ -1,4 +1,5 @@
-import { type BatchField, countTargets, ignoredTarget, integerField } from "#lib/core/batch";
+import { type BatchField, ignoredTarget, integerField } from "#lib/core/batch";
+import { rowWeightsField, sumOfWeights } from "#lib/core/loss-weights";
 import { ClassCounts } from "./class-counts.js";
 import { classLabels, labelField } from "./class-labels.js";
 import {
@@ -7,6 +8,7 @@ import {
   classWeightSettings,
   classWeightsOf,
   describedWeights,
+  exactProducts,
 } from "./class-weights.js";
 import {
   labelSmoothingFields,
@@ -38,7 +40,8 @@ const fields = { ...labelSmoothingFields, ...classWeightFields, ...zLossFields }
 /** One class a row: its negative log-likelihood, nats. */
 export const singleLabelClassification: Objective<typeof fields> = {
   kind: "single_label_classification",
-  unit: (job) => (classWeightsOf(job) === undefined ? "row" : "weighted row"),
+  unit: (job) =>
+    classWeightsOf(job) === undefined && job.isWeighted !== true ? "row" : "weighted row",
   fields,
   settings: (config, labels) => ({
     ...labelSmoothingSettings(config),
@@ -65,12 +68,17 @@ export const singleLabelClassification: Objective<typeof fields> = {
   labels: classLabels,
   metrics: [accuracy, macroF1],
   targets: () => [labelField],
+  weights: rowWeightsField,
   // torch divides by the weights of the targets.
-  weightOf({ [labelField.name]: labels = new Int32Array(0) }, job) {
+  weightOf({ [labelField.name]: labels = new Int32Array(0), weights: rows }, job) {
     const weights = classWeightsOf(job);
-    if (weights === undefined) return countTargets(labels);
+    if (weights === undefined) return sumOfWeights(labels, rows);
+    const product = rows === undefined ? undefined : exactProducts(weights);
     let sum = 0;
-    for (const label of labels) sum += weights[label] ?? 0;
+    labels.forEach((label, row) => {
+      const weight = weights[label] ?? 0;
+      sum += product === undefined ? weight : product(weight, rows?.[row] ?? 0);
+    });
     return sum;
   },
   outputs: () => predictionField,

@@ -10,6 +10,8 @@ interface ClassLossOptions {
   readonly labelSmoothing?: number;
   /** z of a loss z log^2 Z a row, which counts as its class does. @default 0 */
   readonly zLossWeight?: number;
+  /** float32, how much each row counts; absent: 1 each. */
+  readonly rowWeights_B1?: tf.Tensor2D | undefined;
 }
 
 /**
@@ -22,7 +24,7 @@ interface ClassLossOptions {
 export function singleLabelLoss(
   logits_BL: tf.Tensor2D,
   targets_B: tf.Tensor1D,
-  { classWeights, labelSmoothing = 0, zLossWeight = 0 }: ClassLossOptions = {},
+  { classWeights, labelSmoothing = 0, zLossWeight = 0, rowWeights_B1 }: ClassLossOptions = {},
 ): tf.Scalar {
   const zero = tf.scalar(0, "int32");
   const x_BL = tf.cast(logits_BL, "float32");
@@ -49,7 +51,11 @@ export function singleLabelLoss(
     const classWeight_B = tf.sum(byClass(oneHot_BL), -1);
     logProb_B = tf.sub(logProb_B, tf.mul(zLoss(x_BL, zLossWeight), classWeight_B));
   }
-  return tf.neg(tf.sum(tf.mul(logProb_B, supervised_B))) as tf.Scalar;
+  const counted_B =
+    rowWeights_B1 === undefined
+      ? supervised_B
+      : tf.mul(supervised_B, tf.reshape(rowWeights_B1, [logits_BL.shape[0]]));
+  return tf.neg(tf.sum(tf.mul(logProb_B, counted_B))) as tf.Scalar;
 }
 
 /**
@@ -59,12 +65,19 @@ export function singleLabelLoss(
  *
  * @param logits_BL float
  * @param targets_BL float32 in [0, 1]; a negative target is ignored
- * @param positiveWeights by label; undefined: 1 each
+ * @param options.positiveWeights by label; absent: 1 each
+ * @param options.rowWeights_B1 float32, how much each row counts; absent: 1 each
  */
 export function multiLabelLoss(
   logits_BL: tf.Tensor2D,
   targets_BL: tf.Tensor2D,
-  positiveWeights?: readonly number[],
+  {
+    positiveWeights,
+    rowWeights_B1,
+  }: {
+    readonly positiveWeights?: readonly number[] | undefined;
+    readonly rowWeights_B1?: tf.Tensor2D | undefined;
+  } = {},
 ): tf.Scalar {
   const x_BL = tf.cast(logits_BL, "float32");
   const supervised_BL = tf.cast(tf.greaterEqual(targets_BL, tf.scalar(0)), "float32");
@@ -72,7 +85,9 @@ export function multiLabelLoss(
     positiveWeights === undefined
       ? binaryLoss(x_BL, targets_BL)
       : weightedBinaryLoss(x_BL, targets_BL, positiveWeights);
-  return tf.sum(tf.mul(loss_BL, supervised_BL)) as tf.Scalar;
+  const counted_BL =
+    rowWeights_B1 === undefined ? supervised_BL : tf.mul(supervised_BL, rowWeights_B1);
+  return tf.sum(tf.mul(loss_BL, counted_BL)) as tf.Scalar;
 }
 
 function binaryLoss(x_BL: tf.Tensor2D, targets_BL: tf.Tensor2D): tf.Tensor {
@@ -98,13 +113,18 @@ function weightedBinaryLoss(
  * @param logits_BL float
  * @param targets_BL float32
  * @param counted_B1 int32; a row below 0 is ignored
+ * @param rowWeights_B1 float32, how much each row counts; absent: 1 each
  */
 export function squaredErrorLoss(
   logits_BL: tf.Tensor2D,
   targets_BL: tf.Tensor2D,
   counted_B1: tf.Tensor2D,
+  rowWeights_B1?: tf.Tensor2D,
 ): tf.Scalar {
   const isCounted_B1 = tf.cast(tf.greaterEqual(counted_B1, tf.scalar(0, "int32")), "float32");
   const error_BL = tf.mul(tf.sub(tf.cast(logits_BL, "float32"), targets_BL), isCounted_B1);
-  return tf.sum(tf.square(error_BL)) as tf.Scalar;
+  const square_BL = tf.square(error_BL);
+  return tf.sum(
+    rowWeights_B1 === undefined ? square_BL : tf.mul(square_BL, rowWeights_B1),
+  ) as tf.Scalar;
 }

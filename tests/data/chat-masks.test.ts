@@ -56,7 +56,7 @@ async function learntTexts(tokenizer: Tokenizer, example: ConversationExample): 
   for (const rendered of renderConversation(example, tokenizer)) {
     const [encoded] = await tokenizer.encodeMarked([rendered]);
     assert.ok(encoded !== undefined);
-    const marked = markTokens(
+    const { tokens: marked } = markTokens(
       { ...rendered, place: "row", kind: "conversation" },
       encoded,
       tokenizer,

@@ -91,7 +91,7 @@ for (const file of [asLines, asArray]) {
         const [text, tokens] = [rendered[i], encoded[i]];
         assert.ok(text !== undefined && tokens !== undefined);
         const placed = { ...text, place: row.place, kind: "conversation" as const };
-        const marked = markTokens(placed, tokens, tokenizer);
+        const { tokens: marked } = markTokens(placed, tokens, tokenizer);
         const bytes = Buffer.from(expected.ids, "base64");
         const ids = Array.from({ length: bytes.length / 2 }, (_, j) => bytes.readUInt16LE(2 * j));
         const isLearnt = (j: number): boolean =>

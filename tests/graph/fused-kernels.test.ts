@@ -244,7 +244,8 @@ const cases: readonly KernelCase[] = [
     inputs: [[4, 3]],
     map: (value) => 4 * value,
     constants: [floatArg([4, 3], 5)],
-    fn: (x, t) => multiLabelLoss(x as tf.Tensor2D, tf.abs(t as tf.Tensor2D), [0.5, 2, 3]),
+    fn: (x, t) =>
+      multiLabelLoss(x as tf.Tensor2D, tf.abs(t as tf.Tensor2D), { positiveWeights: [0.5, 2, 3] }),
   },
   {
     name: "multiLabelLoss",

@@ -1,4 +1,5 @@
-"""Writes tests/fixtures/objectives: losses with class weights, smoothed labels and z-loss, and scores of numbers.
+"""Writes tests/fixtures/objectives: losses with class weights, smoothed labels, z-loss and weights
+of rows and tokens, and scores of numbers.
 
 Usage: python make_objectives_fixture.py MODELS_DIR OUTPUT_DIR   (needs torch, transformers, safetensors)
 
@@ -7,7 +8,7 @@ MODELS_DIR holds the models of make_random_model.py with their cases (tests/fixt
 NAME.safetensors    `loss`, and `grad.PARAMETER` for every parameter, of the case of a model by the loss of
                     cases.json: torch's cross_entropy and binary_cross_entropy_with_logits, transformers'
                     LabelSmoother; float32
-cases.json          of each NAME its model, objective and settings
+cases.json          of each NAME its model, objective and settings, and the weights of its labels
 number_scores.json  targets, predictions and torch's correlations
 """
 
@@ -52,6 +53,34 @@ CASES = {
         "labelSmoothing": 0.1,
         "zLossWeight": 0.05,
     },
+    # A weight a row of labels: of its tokens, or of the row.
+    "tokens-weighted": {"model": "llama-pad-in-text", "kind": "causal_lm", "weightsPerRow": "token"},
+    "tokens-weighted-gemma2": {
+        "model": "gemma2",
+        "kind": "causal_lm",
+        "labelSmoothing": 0.1,
+        "zLossWeight": 0.05,
+        "weightsPerRow": "token",
+    },
+    "rows-weighted": {
+        "model": "bert-seqcls",
+        "kind": SINGLE,
+        "classWeights": [0.25, 3.0, 1.5, 2.0],
+        "labelSmoothing": 0.1,
+        "zLossWeight": 0.05,
+        "weightsPerRow": 1,
+    },
+    "rows-weighted-multi": {
+        "model": "roberta-multi",
+        "kind": MULTI,
+        "classWeights": [0.5, 4.0, 1.25],
+        "weightsPerRow": 1,
+    },
+    "rows-weighted-regression": {
+        "model": "bert-regression",
+        "kind": "regression",
+        "weightsPerRow": 1,
+    },
 }
 
 
@@ -82,6 +111,43 @@ def z_loss(case: dict, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tens
     return (weights * log_z.square()).sum() / weights.sum()
 
 
+def weighted_loss(case: dict, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """sum_i w_i l_i / sum_i w_i, each l_i by torch's own function for one target."""
+    weights = torch.tensor(case["weights"])
+    smoothing = case.get("labelSmoothing", 0.0)
+    if case["kind"] == "causal_lm":
+        logits, labels, weights = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), weights[:, 1:].flatten()
+    if case["kind"] == MULTI:
+        positive = torch.tensor(case["classWeights"])
+        each = F.binary_cross_entropy_with_logits(
+            logits, labels, pos_weight=positive, reduction="none"
+        )
+        return (weights[:, None] * each).sum() / (weights.sum() * labels.shape[1])
+    if case["kind"] == "regression":
+        each = F.mse_loss(logits, labels.reshape(logits.shape), reduction="none")
+        return (weights[:, None] * each).sum() / (weights.sum() * logits.shape[1])
+    classes = torch.tensor(case["classWeights"]) if "classWeights" in case else None
+    each = F.cross_entropy(
+        logits, labels, weight=classes, label_smoothing=smoothing, reduction="none"
+    )
+    counted = labels >= 0
+    counts = weights * counted
+    if classes is not None:
+        counts = counts * classes[labels]
+    z = torch.logsumexp(logits, -1).square() * case.get("zLossWeight", 0.0)
+    return ((weights * each)[counted].sum() + (counts * z)[counted].sum()) / counts[counted].sum()
+
+
+def draw_weights(case: dict, labels: torch.Tensor) -> list:
+    """Multiples of 1/64 between 0 and 4, one of each row 0 where tokens have weights."""
+    shape = labels.shape if case["weightsPerRow"] == "token" else labels.shape[:1]
+    torch.manual_seed(len(case["model"]))
+    weights = torch.randint(1, 257, shape) / 64
+    if case["weightsPerRow"] == "token":
+        weights[:, 3] = 0
+    return weights.tolist()
+
+
 def make_losses(models: Path, out: Path, name: str, case: dict) -> None:
     directory = models / case["model"]
     recorded = json.loads((directory / "case.json").read_text())
@@ -90,7 +156,10 @@ def make_losses(models: Path, out: Path, name: str, case: dict) -> None:
         input_ids=torch.tensor(recorded["input_ids"]),
         attention_mask=torch.tensor(recorded["attention_mask"]),
     )
-    loss = loss_of(case, result.logits, torch.tensor(recorded["labels"]))
+    labels = torch.tensor(recorded["labels"])
+    if "weightsPerRow" in case:
+        case["weights"] = draw_weights(case, labels)
+    loss = (weighted_loss if "weights" in case else loss_of)(case, result.logits, labels)
     loss.backward()
     tensors = {"loss": loss.detach().reshape(1)}
     for parameter_name, parameter in model.named_parameters():

@@ -128,3 +128,24 @@ test("the texts of labelled rows are general text where an entry says so; no hel
   assert.match(run.data.dataLines.join("\n"), /no general row is kept for validation/);
   await run.close();
 });
+
+test("where the run's own rows have weights and lengths, general ones do: each counts 1", async () => {
+  const weighted = { path: job.file("weighted.jsonl"), columns: { weight: "w" } };
+  await writeFile(weighted.path, pairs(20, "contract").replaceAll("}\n", ',"w":0.5}\n'));
+  const run = await prepare({ dataset: [weighted], neftune_noise_alpha: 5 });
+  const { general, dataset } = run.data;
+  assert.ok(general !== undefined && dataset.isWeighted && !general.dataset.isWeighted);
+  for (const { fields } of general.validation) {
+    assert.deepEqual(
+      Object.keys(fields),
+      run.job.batchFields.map(({ name }) => name),
+    );
+    assert.deepEqual(
+      [...(fields["weights"] ?? [])],
+      Array.from(fields["targets"] ?? [], (target) => (target < 0 ? 0 : 1)),
+    );
+  }
+  const weightedGeneral = { path: weighted.path, columns: { weight: "w" } };
+  const error = await caseError(prepare({ general_dataset: [weightedGeneral] }));
+  assert.match(String(error), /general_dataset and dataset.*general rows have weights/s);
+});

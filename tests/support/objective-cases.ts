@@ -2,7 +2,7 @@ import { type Batch, inputFields } from "#lib/core/batch";
 import assert from "node:assert/strict";
 import { computeDtypes, type Precision } from "#lib/core/dtype";
 import type { ObjectiveJob, TrainingEngine, WorkerJob } from "#lib/core/job";
-import { objectiveOf } from "#lib/objectives/index";
+import { batchTargets, objectiveOf } from "#lib/objectives/index";
 import { assertClose } from "./compare.js";
 import { readFixtureCase, readFixtureSpace } from "./model-fixtures.js";
 import { readSlot } from "./tiny-llama.js";
@@ -22,12 +22,12 @@ export async function objectiveCase(
   const names = Object.keys(space.modelConfig["id2label"] ?? {});
   const numLabels = kind === "causal_lm" ? {} : { numLabels: names.length || defaultNumLabels };
   const objective: ObjectiveJob = { kind, ...numLabels, ...settings };
-  const { targets, targetsOfLabels } = objectiveOf(objective.kind);
+  const learnt = objectiveOf(objective.kind);
   const job: WorkerJob = {
     jobId: "test",
     ...space,
     ...{ objective, parameters: { kind: "full" } },
-    batchFields: [...inputFields({ hasSegments: true }), ...targets(objective)],
+    batchFields: [...inputFields({ hasSegments: true }), ...batchTargets(learnt, objective)],
     ...{ precision, generationLength: 0, threadsPerWorker: 1 },
     sequenceLength: reference.rowLength,
     microBatchSize: reference.numRows,
@@ -40,7 +40,7 @@ export async function objectiveCase(
       // Padding is a segment of its own.
       segments: reference.attentionMask,
       positions: reference.tokens.map((_, i) => i % reference.rowLength),
-      ...targetsOfLabels?.(reference),
+      ...learnt.targetsOfLabels?.(reference),
     },
   };
   return { job, batch, reference, wireBytes };

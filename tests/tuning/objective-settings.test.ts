@@ -1,4 +1,4 @@
-/** Class weights, smoothed labels and z-loss in the training engine: losses and gradients of torch and transformers. */
+/** Class weights, smoothed labels, z-loss and weights of rows and tokens in the training engine: losses and gradients of torch and transformers. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -12,17 +12,44 @@ import { assertLossAndGradients, objectiveCase } from "#tests/support/objective-
 const directory = join(packageRoot, "tests/fixtures/objectives");
 const { cases } = JSON.parse(readFileSync(join(directory, "cases.json"), "utf8")) as {
   readonly cases: Readonly<
-    Record<string, { readonly model: string; readonly kind: string } & ObjectiveSettings>
+    Record<
+      string,
+      {
+        readonly model: string;
+        readonly kind: string;
+        /** Of each row: of its labels, or one. */
+        readonly weights?: readonly (number | readonly number[])[];
+        readonly weightsPerRow?: 1 | "token";
+      } & ObjectiveSettings
+    >
   >;
 };
 
-for (const [name, { model, kind, ...settings }] of Object.entries(cases)) {
+/** As a batch has them: those of tokens stand one position before, as targets do. */
+const batchWeights = (weights: readonly (number | readonly number[])[]): Float32Array =>
+  Float32Array.from(
+    weights.flatMap((row) => (typeof row === "number" ? [row] : [...row.slice(1), 0])),
+  );
+
+for (const [name, { model, kind, weights, weightsPerRow: _, ...settings }] of Object.entries(
+  cases,
+)) {
   test(`${name}: the loss of ${model} and its gradients are those of torch`, async () => {
-    const trained = await objectiveCase(model, kind, { settings });
+    const weighted = weights === undefined ? {} : { isWeighted: true };
+    const { batch: unweighted, ...made } = await objectiveCase(model, kind, {
+      settings,
+      ...weighted,
+    });
+    const { fields } = unweighted;
+    const batch =
+      weights === undefined
+        ? unweighted
+        : { ...unweighted, fields: { ...fields, weights: batchWeights(weights) } };
+    const trained = { ...made, batch };
     const expected = await openSafetensors(join(directory, `${name}.safetensors`));
     const engine = await createEngine(trained.job);
     try {
-      const { batch, wireBytes } = trained;
+      const { wireBytes } = trained;
       engine.loadParameters(wireBytes);
       const { weight } = engine.evaluate(batch);
       const [loss = 0] = await expected.readFloat32("loss");
@@ -35,7 +62,7 @@ for (const [name, { model, kind, ...settings }] of Object.entries(cases)) {
       if ("zLossWeight" in settings) {
         const { zLossWeight: _, ...others } = settings;
         const plain = await createEngine(
-          (await objectiveCase(model, kind, { settings: others })).job,
+          (await objectiveCase(model, kind, { settings: others, ...weighted })).job,
         );
         plain.loadParameters(wireBytes);
         assert.equal(evaluated, plain.evaluate(batch).lossSum);

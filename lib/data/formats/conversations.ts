@@ -2,7 +2,7 @@ import type { ChatMessage } from "#lib/data/chat-template";
 import { shownValue } from "#lib/core/shown-value";
 import { isJsonObject, type JsonData } from "#lib/data/json-data";
 import { type ConversationExample, type FormatOptions, RawFields } from "./example.js";
-import { conversation, isNothing, isToBeLearnt, messagesExample } from "./messages.js";
+import { conversation, isNothing, messagesExample, weightOfMessage } from "./messages.js";
 import { readCallText, readTools } from "./tool-calls.js";
 
 /**
@@ -31,7 +31,7 @@ export function sharegptExample(raw: RawFields, options: FormatOptions): Convers
   const system = raw.optionalString(columns.system ?? "system");
   if (system !== "") messages.push({ role: "system", content: system });
   let isModelsTurn = false;
-  const isLearnt = messages.map(() => false);
+  const weights = messages.map(() => 0);
   for (const [i, turn] of turns.entries()) {
     if (!isJsonObject(turn)) throw raw.wrong(`turn ${i + 1} is not an object`);
     const [name, content] = [turn.get(roleTag), turn.get(contentTag)];
@@ -50,7 +50,7 @@ export function sharegptExample(raw: RawFields, options: FormatOptions): Convers
       refuseOtherSystem(raw, system, content);
       if (system === "") {
         messages.push({ role, content });
-        isLearnt.push(false);
+        weights.push(0);
       }
       continue;
     }
@@ -68,9 +68,9 @@ export function sharegptExample(raw: RawFields, options: FormatOptions): Convers
           }
         : { role, content },
     );
-    isLearnt.push(isModel && isToBeLearnt(raw, turn, `turn ${i + 1}`));
+    weights.push(weightOfMessage(raw, turn, `turn ${i + 1}`, isModel));
   }
-  return conversation(raw, messages, isLearnt, readTools(raw, columns.tools ?? "tools"));
+  return conversation(raw, messages, weights, readTools(raw, columns.tools ?? "tools"));
 }
 
 /** Parts of a message that change what is learnt and that a turn of text does not have. */
@@ -112,6 +112,6 @@ export function alpacaExample(
   const input = raw.optionalString(columns.query ?? "input");
   add("user", [instruction, input].filter((part) => part !== "").join("\n"));
   add("assistant", raw.optionalString(columns.response ?? "output"));
-  const isLearnt = messages.map(({ role }) => role === "assistant");
-  return conversation(raw, messages, isLearnt, readTools(raw, columns.tools ?? "tools"));
+  const weights = messages.map(({ role }) => (role === "assistant" ? 1 : 0));
+  return conversation(raw, messages, weights, readTools(raw, columns.tools ?? "tools"));
 }

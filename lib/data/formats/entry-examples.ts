@@ -89,5 +89,8 @@ function readMessage(
   if (learnt && message.get("role") !== "assistant") {
     return wrong(`is to be learnt, and ${role} is not the assistant`);
   }
-  return message.set("weight", learnt ? 1 : 0);
+  if (!learnt) return message.set("weight", 0);
+  if (Number(message.get("weight") ?? 1) === 0)
+    return wrong("is to be learnt, and has the weight 0");
+  return message;
 }

@@ -31,6 +31,8 @@ export interface ConversationExample {
   readonly messages: readonly ChatMessage[];
   /** Of each message: whether it is learnt. Only messages of the assistant are. */
   readonly isLearnt: readonly boolean[];
+  /** Of each message, how much its tokens count; absent: those that are learnt count 1. */
+  readonly weights?: readonly number[];
   /** As the template takes them: JSON schemas of functions, or null. */
   readonly tools: JsonData;
 }
@@ -76,6 +78,8 @@ export interface ColumnNames {
   readonly system?: string;
   readonly tools?: string;
   readonly label?: string;
+  /** How much the example counts in the loss; read where a column is named. */
+  readonly weight?: string;
   readonly pair?: string;
   readonly chosen?: string;
   readonly rejected?: string;

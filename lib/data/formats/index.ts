@@ -15,6 +15,7 @@ import { messagesExample } from "./messages.js";
 import { preferenceExample } from "./preference.js";
 
 export * from "./example.js";
+export { exampleWeight } from "./weights.js";
 export { LaterColumns, type ExampleReading, readingOf, recogniseFormat } from "./recognise.js";
 
 const parsers: Readonly<

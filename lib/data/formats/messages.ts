@@ -2,11 +2,12 @@ import type { ChatMessage } from "#lib/data/chat-template";
 import { shownValue } from "#lib/core/shown-value";
 import { isJsonObject, type JsonData, plainNumber } from "#lib/data/json-data";
 import type { ConversationExample, FormatOptions, RawFields } from "./example.js";
+import { checkedWeight } from "./weights.js";
 import { readFunctionCall, readTools, readToolCalls } from "./tool-calls.js";
 
 /**
- * OpenAI's `messages`: an assistant's message may carry `weight` (0: not learnt) or LLaMA-Factory's
- * `loss_weight`; content is text, or a list of parts of text. `function_call`, `functions` and the role
+ * OpenAI's `messages`: an assistant's message may carry `weight` (0: not learnt; others: how much its tokens count)
+ * or LLaMA-Factory's `loss_weight`; content is text, or a list of parts of text. `function_call`, `functions` and the role
  * `function` are read as the `tool_calls`, `tools` and `tool` that came after them.
  *
  * @param messages the list; the field `messages` by default
@@ -18,12 +19,12 @@ export function messagesExample(
 ): ConversationExample {
   const list = raw.dataOf(messages);
   if (!Array.isArray(list)) throw raw.wrong('"messages" is not a list');
-  const isLearnt: boolean[] = [];
+  const weights: number[] = [];
   const read = (list as readonly JsonData[]).map((value, i): ChatMessage => {
     const name = `message ${i + 1}`;
     if (!isJsonObject(value)) throw raw.wrong(`${name} is not an object with a role`);
     const message = readMessage(raw, value, name);
-    isLearnt.push(message.role === "assistant" && isToBeLearnt(raw, value, name));
+    weights.push(weightOfMessage(raw, value, name, message.role === "assistant"));
     return message;
   });
   const tools = readTools(
@@ -31,18 +32,25 @@ export function messagesExample(
     columns.tools ?? "tools",
     columns.tools === undefined ? "functions" : undefined,
   );
-  return conversation(raw, read, isLearnt, tools);
+  return conversation(raw, read, weights, tools);
 }
 
-/** Whether an answer's weight, if it has one, is 1. @throws E_DATA_ROW_FORMAT */
-export function isToBeLearnt(
+/**
+ * How much the tokens of a message count: as it says, else 1 where it is the model's, whose messages alone are learnt.
+ *
+ * @throws E_DATA_ROW_FORMAT for no weight, and for one of another's message that is neither 0 nor 1
+ */
+export function weightOfMessage(
   raw: RawFields,
   message: ReadonlyMap<string, JsonData>,
   name: string,
-): boolean {
-  const weight = plainNumber(message.get("weight") ?? message.get("loss_weight") ?? 1);
-  if (weight === 0 || weight === 1) return weight === 1;
-  throw raw.wrong(`the weight of ${name} is not 0 or 1`);
+  isModels: boolean,
+): number {
+  const given = plainNumber(message.get("weight") ?? message.get("loss_weight") ?? 1);
+  const weight = checkedWeight(raw, given, `the weight of ${name}`);
+  if (isModels) return weight;
+  if (weight === 0 || weight === 1) return 0;
+  throw raw.wrong(`${name} has the weight ${weight}, and only what the assistant says is learnt`);
 }
 
 /** Fields of a message with something that no text of a template says. */
@@ -146,13 +154,17 @@ export const isNothing = (value: JsonData): boolean =>
   (Array.isArray(value) && value.length === 0) ||
   (isJsonObject(value) && value.size === 0);
 
-/** @throws E_DATA_NO_ANSWER where no answer with content is there to be learnt, E_DATA_BLANK_ANSWER */
+/**
+ * @param weights of the messages; those of 0 are not learnt
+ * @throws E_DATA_NO_ANSWER where no answer with content is there to be learnt, E_DATA_BLANK_ANSWER
+ */
 export function conversation(
   raw: RawFields,
   messages: readonly ChatMessage[],
-  isLearnt: readonly boolean[],
+  weights: readonly number[],
   tools: JsonData,
 ): ConversationExample {
+  const isLearnt = weights.map((weight) => weight > 0);
   for (const column of unreadColumns) {
     if (!isNothing(raw.data(column))) {
       throw raw.wrong(`it has ${JSON.stringify(column)}, which is not read`);
@@ -172,5 +184,9 @@ export function conversation(
   }
   const blank = messages.findIndex((message, i) => isLearnt[i] === true && isEmpty(message));
   if (blank >= 0) throw raw.blankAnswer(blank + 1);
-  return { kind: "conversation", messages, isLearnt, tools };
+  const isWeighted = weights.some((weight) => weight !== 0 && weight !== 1);
+  return {
+    ...{ kind: "conversation", messages, isLearnt, tools },
+    ...(isWeighted ? { weights } : {}),
+  };
 }

@@ -71,6 +71,25 @@ type SaidOfExamples = FormatOptions & { readonly format?: DatasetFormat };
  */
 export function readingOf(raw: RawExample, options: SaidOfExamples): ExampleReading {
   refuseColumns(raw);
+  // Every format may have weights: their column tells none.
+  const { weight, ...mapping } = options.mapping ?? {};
+  if (weight === undefined) return unweighedReading(raw, options);
+  const names = Object.keys(raw.fields);
+  if (!names.includes(weight)) {
+    const problem = `columns names ${JSON.stringify(weight)} for weight`;
+    throw new LockstepError("E_DATA_COLUMNS", { place: raw.place, problem, columns: names });
+  }
+  const { [weight]: _, ...fields } = raw.fields;
+  const reading = unweighedReading({ ...raw, fields }, { ...options, mapping });
+  const knownColumns = reading.knownColumns && new Set([...reading.knownColumns, weight]);
+  return {
+    ...reading,
+    columns: { ...reading.columns, weight },
+    ...(knownColumns === undefined ? {} : { knownColumns }),
+  };
+}
+
+function unweighedReading(raw: RawExample, options: SaidOfExamples): ExampleReading {
   const { mapping, format, columns, chat, instructions } = options;
   if (mapping !== undefined && Object.keys(mapping).length > 0) {
     return withUnread(raw, mappedReading(raw, options));

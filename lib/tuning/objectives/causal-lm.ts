@@ -1,6 +1,7 @@
 // Shape legend: B rows, T tokens, M = B*T, D model width, V vocabulary.
 import * as tf from "@tensorflow/tfjs-core";
 import { nextTokenField } from "#lib/core/batch";
+import { tokenWeightsField } from "#lib/core/loss-weights";
 import { labelSmoothingOf } from "#lib/objectives/label-smoothing";
 import { zLossWeightOf } from "#lib/objectives/z-loss";
 import { capLogits, linearCrossEntropy } from "#lib/ops/index";
@@ -19,12 +20,14 @@ export const causalLm: TracedObjective = {
     const targets_M = tf.reshape(targets[nextTokenField.name] as tf.Tensor2D, [
       b * t,
     ]) as tf.Tensor1D;
+    const counts = targets[tokenWeightsField.name];
     const projection_VD = causal.outputProjection(weights);
     return {
       lossSum: linearCrossEntropy(hidden_MD, projection_VD, targets_M, {
         softcap: causal.logitSoftcap,
         labelSmoothing: labelSmoothingOf(job),
         zLossWeight: zLossWeightOf(job),
+        weights: counts && (tf.reshape(counts, [b * t]) as tf.Tensor1D),
       }),
       logits: () =>
         capLogits(

@@ -10,10 +10,13 @@ const kind = "multi_label_classification";
 export const multiLabelClassification: TracedObjective = {
   kind,
   fits: (model) => isOfProblem(model, kind),
-  loss(model, weights, inputs, { labels }, job) {
+  loss(model, weights, inputs, { labels, weights: rowWeights_B1 }, job) {
     const logits_BL = labelLogits(model, weights, inputs);
     return {
-      lossSum: multiLabelLoss(logits_BL, labels as tf.Tensor2D, classWeightsOf(job)),
+      lossSum: multiLabelLoss(logits_BL, labels as tf.Tensor2D, {
+        positiveWeights: classWeightsOf(job),
+        rowWeights_B1,
+      }),
       logits: () => logits_BL,
       outputs: () => tf.cast(tf.greater(logits_BL, tf.zeros([1, 1])), "int32"),
     };

@@ -9,10 +9,15 @@ const kind = "regression";
 export const regression: TracedObjective = {
   kind,
   fits: (model) => isOfProblem(model, kind),
-  loss(model, weights, inputs, { numbers, counted }) {
+  loss(model, weights, inputs, { numbers, counted, weights: rowWeights_B1 }) {
     const logits_BL = labelLogits(model, weights, inputs);
     return {
-      lossSum: squaredErrorLoss(logits_BL, numbers as tf.Tensor2D, counted as tf.Tensor2D),
+      lossSum: squaredErrorLoss(
+        logits_BL,
+        numbers as tf.Tensor2D,
+        counted as tf.Tensor2D,
+        rowWeights_B1,
+      ),
       logits: () => logits_BL,
       outputs: () => tf.cast(logits_BL, "float32"),
     };

@@ -14,7 +14,7 @@ export const singleLabelClassification: TracedObjective = {
   kind,
   fits: (model) =>
     model.task === "sequence-classification" && isOfProblem(model, kind) && model.numLabels > 1,
-  loss(model, weights, inputs, { label }, job) {
+  loss(model, weights, inputs, { label, weights: rowWeights_B1 }, job) {
     const logits_BL = labelLogits(model, weights, inputs);
     const targets_B = tf.reshape(label as tf.Tensor2D, [logits_BL.shape[0]]) as tf.Tensor1D;
     return {
@@ -22,6 +22,7 @@ export const singleLabelClassification: TracedObjective = {
         classWeights: classWeightsOf(job),
         labelSmoothing: labelSmoothingOf(job),
         zLossWeight: zLossWeightOf(job),
+        rowWeights_B1,
       }),
       logits: () => logits_BL,
       outputs: () => tf.argMax(logits_BL, 1),
