@@ -224,7 +224,7 @@ test("rows that cannot be learnt end the run, or are counted and listed", async 
     [{ messages: [user, { role: "assistant", content: "" }] }, "E_DATA_NO_ANSWER"],
     [{ messages: [user, { role: "assistant", content: "a", weight: 0 }] }, "E_DATA_NO_ANSWER"],
     [{ messages: [user, { role: "assistant", content: 3 }] }, "E_DATA_ROW_FORMAT"],
-    [{ messages: [user, { role: "assistant", content: "a", weight: 2 }] }, "E_DATA_ROW_FORMAT"],
+    [{ messages: [user, { role: "assistant", content: "a", weight: -2 }] }, "E_DATA_ROW_FORMAT"],
     [{ messages: "q" }, "E_DATA_ROW_FORMAT"],
     [{ text: "no messages" }, "E_DATA_ROW_FORMAT"],
     [

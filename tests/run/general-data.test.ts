@@ -146,6 +146,8 @@ test("where the run's own rows have weights and lengths, general ones do: each c
     );
   }
   const weightedGeneral = { path: weighted.path, columns: { weight: "w" } };
-  const error = await caseError(prepare({ general_dataset: [weightedGeneral] }));
+  const error = await caseError(job, "own.jsonl", {
+    general_dataset: [weightedGeneral],
+  });
   assert.match(String(error), /general_dataset and dataset.*general rows have weights/s);
 });
