@@ -216,7 +216,7 @@ export class TrainingRun {
     let arrivedAt = performance.now();
     this.#isUpdating = true;
     const sums = (): readonly LossSum[] => terms.sums(work.sums());
-    const { warning, ...update } = await this.#orFailure(
+    const { notes, ...update } = await this.#orFailure(
       this.#updates.run(this.#shards, {
         ...{ step, loss: terms.loss(sums()), sums },
         confirmNonFinite: async () => {
@@ -257,7 +257,7 @@ export class TrainingRun {
       tokensPerSecond: numInputTokens / ((endedAt - startedAt) / 1000),
     };
     bus.publish(event);
-    if (warning !== undefined) bus.publish({ type: "note", text: warning });
+    for (const text of notes) bus.publish({ type: "note", text });
     const { countsPadding = true } = this.#options;
     const realTokens = countsPadding ? undefined : plan.realTokens?.(step);
     this.#history.stepCompleted(event, realTokens ?? numInputTokens);

@@ -8,6 +8,7 @@ import {
   type ChosenParameters,
   parametersKindOf,
   ratesOf,
+  unfreezingOf,
   type StartingModel,
 } from "#lib/parameters/index";
 import { withReference } from "#lib/parameters/reference";
@@ -45,22 +46,27 @@ export function compose(
   // Refuses a metric that the objective does not have.
   const best = bestMetric(config, data);
   const rates = ratesOf(config, { weights: model.weights, isEmbeddingTable });
+  const unfreezing = unfreezingOf(config, { isEmbeddingTable, stepsPerEpoch: plan.stepsPerEpoch });
   const chosen = parametersKindOf(config).choose(config, model, {
     wireDtype: config.wire_dtype,
     frozenDtype: computeDtypes[precisionOf(config)],
-    rateOf: rates.rateOf,
+    rules: { rateOf: rates.rateOf, ...unfreezing.rules },
     seed: config.seed,
     isGiven: (key) => isConfigKey(key) && isGiven(config, key),
   });
   const parameters = hasReference
     ? withReference(chosen, model, computeDtypes[precisionOf(config)])
     : chosen;
-  const lines = [...parameters.lines, ...rates.describe(parameters.layout)];
+  const { lines: told, openings } = unfreezing.describe(parameters.layout, plan.totalSteps);
+  const lines = [...parameters.lines, ...rates.describe(parameters.layout), ...told];
   return {
     objective,
     parameters: { ...parameters, lines },
-    updates: updateSettings(config, {
-      ...{ totalSteps: plan.totalSteps, best, lossTerms: data.lossTerms },
-    }),
+    updates: {
+      ...updateSettings(config, {
+        ...{ totalSteps: plan.totalSteps, best, lossTerms: data.lossTerms },
+      }),
+      ...(openings.length === 0 ? {} : { openings }),
+    },
   };
 }

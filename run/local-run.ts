@@ -252,7 +252,7 @@ async function train(
       evaluateGeneral(0);
       await generateSample(run, engine, 0, bus);
     },
-    onStep: ({ seconds, warning, ...figures }, { terms, shards }) => {
+    onStep: ({ seconds, notes, ...figures }, { terms, shards }) => {
       const { step } = figures;
       watch.stepCompleted(figures.loss);
       if (Number.isFinite(figures.gradientNorm)) numUpdates += 1;
@@ -264,7 +264,7 @@ async function train(
         // Nothing is exchanged.
         syncSeconds: 0,
       });
-      if (warning !== undefined) bus.publish({ type: "note", text: warning });
+      for (const text of notes) bus.publish({ type: "note", text });
       const isDue = everySteps > 0 && step % everySteps === 0 && step >= delaySteps;
       const evaluation =
         isDue || (config.eval_on_end && step === totalSteps)

@@ -35,7 +35,7 @@ export interface LocalStep {
   readonly gradientNorm: number;
   readonly lossScale?: number;
   /** For a person. */
-  readonly warning?: string;
+  readonly notes: readonly string[];
   readonly seconds: number;
 }
 

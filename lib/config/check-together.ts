@@ -1,6 +1,6 @@
 import { isHost, isLoopback, isWildcard, splitAddress } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
-import { checkRates } from "#lib/parameters/index";
+import { checkRates, checkUnfreezing } from "#lib/parameters/index";
 import type { ConfigCommand } from "./command-keys.js";
 import type { ParsedConfig } from "./fields.js";
 import { followsMetric } from "./schedule-names.js";
@@ -26,6 +26,7 @@ export function checkTogether(config: ParsedConfig, command?: ConfigCommand): vo
     conflict("general_eval_dataset and general_dataset", reason);
   }
   checkRates(config);
+  checkUnfreezing(config);
   checkPrecision(config);
   if (config.heartbeat_timeout_ms < 2 * config.heartbeat_interval_ms) {
     conflict(

@@ -1,6 +1,6 @@
 import { basename, resolve } from "node:path";
 import { isGreaterBetter } from "#lib/objectives/metrics";
-import { parametersKindOf, parametersKinds, rateFields } from "#lib/parameters/index";
+import { parametersKindOf, parametersKinds, partFields } from "#lib/parameters/index";
 import {
   type ConfigKey,
   declaredKeys,
@@ -31,7 +31,7 @@ export const decisiveKeys: readonly ConfigKey[] = [
   "lr_scheduler_type",
   "lr_scheduler_kwargs",
   "warmup_steps",
-  ...(Object.keys(rateFields) as (keyof typeof rateFields)[]),
+  ...(Object.keys(partFields) as (keyof typeof partFields)[]),
   "weight_decay",
   "optim",
   "optim_args",
@@ -162,6 +162,9 @@ const laterKeys: readonly ConfigKey[] = [
   "use_dora",
   "init_lora_weights",
   "neftune_noise_alpha",
+  "unfreeze_steps",
+  "unfreeze_epochs",
+  "unfreeze_layers",
 ];
 
 /** The decisive keys with their values, in words that mean the same where two spellings do. */

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { objectives } from "#lib/objectives/index";
 import { comparableMetrics } from "#lib/objectives/metrics";
 import { optimizerNames, optimizers } from "#lib/optim/optimizers/index";
-import { parametersKinds, parametersNames, rateFields } from "#lib/parameters/index";
+import { parametersKinds, parametersNames, partFields } from "#lib/parameters/index";
 import { cluster } from "./cluster-fields.js";
 import { formatNames } from "./columns.js";
 import { declaredFields, declaredSections } from "./declared-fields.js";
@@ -148,7 +148,7 @@ const optimisation = {
     .nullable()
     .default(null),
   warmup_steps: stepsOrFraction.default(0).describe("steps, or a fraction (rounded up)"),
-  ...rateFields,
+  ...partFields,
   optim: z.enum(optimizerNames).default("adamw_torch_fused"),
   optim_args: z
     .union([text, z.record(z.string(), z.union([z.number(), z.boolean(), z.string()]))])

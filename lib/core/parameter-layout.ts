@@ -61,6 +61,16 @@ interface NamedShape extends Pick<TensorSlot, "name" | "shape" | "isTransposed">
 /** What multiplies the learning rate of a tensor. */
 export type RateOf = (tensor: NamedShape) => number;
 
+/** What is not the same for all tensors of a space. */
+export interface TensorRules {
+  /** @default 1 for all */
+  readonly rateOf?: RateOf | undefined;
+  /** Of all tensors of the space: the number of the first update that is for a tensor. @default 1 for all */
+  readonly firstUpdatesOf?:
+    | ((tensors: readonly NamedShape[]) => (tensor: NamedShape) => number)
+    | undefined;
+}
+
 /** The form in which a matrix travels. */
 export type FormOf = (tensor: NamedShape) => WireForm;
 
@@ -71,20 +81,21 @@ export type FormOf = (tensor: NamedShape) => WireForm;
  * their decay have regions of their own.
  *
  * @param matrixForm where it differs by matrix there is a region for each form, in the order in which they come
- * @param rateOf where it has several values each of the regions is one for each value, in the order in which
- *   they come: a value costs less than two blocks of padding, however many tensors have it
+ * @param rules where a rate or a first update has several values each of the regions is one for each value, in the
+ *   order in which they come: a value costs less than two blocks of padding, however many tensors have it
  */
 export function buildParameterLayout(
   tensors: readonly NamedShape[],
   matrixForm: WireForm | FormOf,
-  rateOf: RateOf = () => 1,
+  { rateOf = () => 1, firstUpdatesOf = () => () => 1 }: TensorRules = {},
 ): ParameterLayout {
+  const firstUpdateOf = firstUpdatesOf(tensors);
   const slots: TensorSlot[] = [];
   const regions: Region[] = [];
   let offset = 0;
   const addRegion = (
     members: readonly NamedShape[],
-    settings: Pick<Region, "dtype" | "decays" | "rateMultiplier">,
+    settings: Omit<Region, keyof ElementRange>,
   ): void => {
     const start = offset;
     const align = isNf4(settings.dtype) ? nf4GroupElements : slotAlignElements;
@@ -98,14 +109,16 @@ export function buildParameterLayout(
     }
     offset = roundUp(offset, blockElements);
     if (offset === start) return;
-    regions.push(Object.freeze({ start, end: offset, ...settings, firstUpdate: 1 }));
+    regions.push(Object.freeze({ start, end: offset, ...settings }));
   };
   const addRegions = (
     members: readonly NamedShape[],
     settings: Pick<Region, "dtype" | "decays">,
   ): void => {
     for (const [rateMultiplier, group] of groupBy(members, rateOf)) {
-      addRegion(group, { ...settings, rateMultiplier });
+      for (const [firstUpdate, opened] of groupBy(group, firstUpdateOf)) {
+        addRegion(opened, { ...settings, rateMultiplier, firstUpdate });
+      }
     }
   };
   const isMatrix = ({ shape }: NamedShape): boolean => shape.length >= 2;

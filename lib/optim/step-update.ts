@@ -33,6 +33,8 @@ export interface UpdateSettings {
   readonly lossScaling?: LossScaling;
   /** Where the loss is a weighted sum of means; absent: it is one mean. */
   readonly lossTerms?: LossTermsSettings;
+  /** What is told when the first update of regions is made that are not for the first one. */
+  readonly openings?: readonly { readonly updateNumber: number; readonly text: string }[];
 }
 
 /** What updates leave for those that follow, in a checkpoint. */
@@ -54,7 +56,7 @@ interface UpdatedStep {
   /** What the loss was multiplied by, where `lossScaling` asks for that. */
   readonly lossScale?: number;
   /** For a person. */
-  readonly warning?: string;
+  readonly notes: readonly string[];
 }
 
 /** All shards of a flat space, wherever they are. */
@@ -207,8 +209,12 @@ export class StepUpdate {
       }
     }
     this.#scaler?.update(!isFinite);
-    const warning = warningOf(lossScale, this.lossScale);
-    return warning === undefined ? figures : { ...figures, warning };
+    const opened = isFinite ? (this.#settings.openings ?? []) : [];
+    const notes = [
+      ...warningsOf(lossScale, this.lossScale),
+      ...opened.flatMap((each) => (each.updateNumber === updateNumber ? [each.text] : [])),
+    ];
+    return { ...figures, notes };
   }
 
   /** Without the blocks of regions whose first update is a later one. */
@@ -223,7 +229,9 @@ export class StepUpdate {
 }
 
 /** Told once on the way down. */
-const warningOf = (before: number, now: number): string | undefined =>
+const warningsOf = (before: number, now: number): readonly string[] =>
   before >= 1 && now < 1
-    ? `warning: the loss scale falls to ${now}: gradients overflow float16 without being scaled up; bf16 or float32 have the range for them`
-    : undefined;
+    ? [
+        `warning: the loss scale falls to ${now}: gradients overflow float16 without being scaled up; bf16 or float32 have the range for them`,
+      ]
+    : [];

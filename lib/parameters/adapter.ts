@@ -52,7 +52,7 @@ export const adapter = {
   saves: "adapter",
   changesForward: true,
 
-  choose(config, model, { wireDtype, frozenDtype, rateOf, seed }) {
+  choose(config, model, { wireDtype, frozenDtype, rules, seed }) {
     const { parts, readsStream, activation: usual } = kinds[config.adapter_config];
     const activation = config.non_linearity ?? usual;
     const { bottlenecks } = model.facts;
@@ -84,7 +84,7 @@ export const adapter = {
     const layout = buildParameterLayout(
       [...added, ...whole].sort((a, b) => (a.name < b.name ? -1 : 1)),
       wireDtype,
-      rateOf,
+      rules,
     );
     const frozen = buildParameterLayout(
       model.weights.filter(({ name }) => !isWhole.has(name)),

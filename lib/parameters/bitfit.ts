@@ -15,7 +15,7 @@ export const bitfit = {
   saves: "model",
   changesForward: false,
 
-  choose(_config, model, { wireDtype, frozenDtype, rateOf }) {
+  choose(_config, model, { wireDtype, frozenDtype, rules }) {
     // Nobody else has the head of a new classifier.
     const isNew = new Set(model.newWeights);
     const isBias = (name: string): boolean => name.endsWith(".bias");
@@ -27,7 +27,7 @@ export const bitfit = {
         reason: `this ${model.facts.modelType} model has no biases; GPT-2, BERT, RoBERTa, DistilBERT and Qwen2 have some, and Llama with attention_bias or mlp_bias`,
       });
     }
-    const layout = buildParameterLayout(model.weights.filter(trains), wireDtype, rateOf);
+    const layout = buildParameterLayout(model.weights.filter(trains), wireDtype, rules);
     const frozen = buildParameterLayout(
       model.weights.filter((weight) => !trains(weight)),
       frozenDtype,

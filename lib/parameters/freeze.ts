@@ -46,13 +46,13 @@ export const freeze = {
   saves: "model",
   changesForward: false,
 
-  choose(config, model, { wireDtype, frozenDtype, rateOf }) {
+  choose(config, model, { wireDtype, frozenDtype, rules }) {
     const { isTrained, layers } = trainedBy(config, model.weights);
     // Nobody else has the head of a new classifier.
     const isNew = new Set(model.newWeights);
     const trains = ({ name }: { readonly name: string }): boolean =>
       isNew.has(name) || isTrained(name);
-    const layout = buildParameterLayout(model.weights.filter(trains), wireDtype, rateOf);
+    const layout = buildParameterLayout(model.weights.filter(trains), wireDtype, rules);
     const frozen = buildParameterLayout(
       model.weights.filter((weight) => !trains(weight)),
       frozenDtype,

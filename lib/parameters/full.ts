@@ -13,8 +13,8 @@ export const full = {
   saves: "model",
   changesForward: false,
 
-  choose(_config, model, { wireDtype, rateOf }) {
-    const layout = buildParameterLayout(model.weights, wireDtype, rateOf);
+  choose(_config, model, { wireDtype, rules }) {
+    const layout = buildParameterLayout(model.weights, wireDtype, rules);
     return {
       layout,
       job: { kind: "full" },

@@ -3,12 +3,18 @@ import { bitfit } from "./bitfit.js";
 import { freeze } from "./freeze.js";
 import { full } from "./full.js";
 import type { ParametersKind } from "./kind.js";
+import { rateFields } from "./rates.js";
+import { unfreezingFields } from "./unfreezing.js";
 import { lora } from "./lora.js";
 import { prompt } from "./prompt.js";
 
 export type { ChosenParameters, ParametersKind } from "./kind.js";
 export type { StartingModel } from "./model.js";
-export { checkRates, rateFields, ratesOf } from "./rates.js";
+export { checkRates, ratesOf } from "./rates.js";
+export { checkUnfreezing, unfreezingOf } from "./unfreezing.js";
+
+/** Keys of what is not the same for all that is trained. */
+export const partFields = { ...rateFields, ...unfreezingFields };
 
 /** Every way to choose what is trained, one a line. */
 export const parametersKinds = [

@@ -1,7 +1,7 @@
 import type { z } from "zod";
 import type { FloatDtype, WireDtype } from "#lib/core/dtype";
 import type { ParametersJob } from "#lib/core/job";
-import type { ParameterLayout, RateOf, TensorSlot } from "#lib/core/parameter-layout";
+import type { ParameterLayout, TensorRules, TensorSlot } from "#lib/core/parameter-layout";
 import type { LoadValues } from "#lib/core/wire-space";
 import type { StartingModel } from "./model.js";
 
@@ -45,8 +45,8 @@ export interface ChoiceOptions {
   readonly wireDtype: WireDtype;
   /** Type in which frozen matrices travel: that of the products. */
   readonly frozenDtype: WireDtype;
-  /** What multiplies the learning rate of a trained tensor, as rates.ts reads it of the configuration. */
-  readonly rateOf: RateOf;
+  /** Rates and first updates of trained tensors, as rates.ts and unfreezing.ts read them of the configuration. */
+  readonly rules: TensorRules;
   readonly seed: number;
   /** Whether somebody gave a key its value. */
   readonly isGiven: (key: string) => boolean;

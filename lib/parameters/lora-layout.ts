@@ -14,7 +14,7 @@ import {
   buildParameterLayout,
   type FormOf,
   type ParameterLayout,
-  type RateOf,
+  type TensorRules,
 } from "#lib/core/parameter-layout";
 import { frozenLayout } from "./quantization.js";
 
@@ -63,12 +63,12 @@ export function layOutAdapter(
   {
     wireDtype,
     frozenDtype,
-    rateOf = () => 1,
+    rules: { rateOf = () => 1, firstUpdatesOf } = {},
     loraPlusRatio = 1,
   }: {
     readonly wireDtype: WireDtype;
     readonly frozenDtype: WireForm | FormOf;
-    readonly rateOf?: RateOf;
+    readonly rules?: TensorRules;
     readonly loraPlusRatio?: number;
   },
 ): AdapterLayout {
@@ -88,11 +88,11 @@ export function layOutAdapter(
   const isFast = (name: string, { length: rank }: readonly number[]): boolean =>
     rank === 1 || loraPartOf(name)?.part === "B";
   return {
-    trained: buildParameterLayout(
-      trained,
-      wireDtype,
-      ({ name, shape }) => rateOf({ name, shape }) * (isFast(name, shape) ? loraPlusRatio : 1),
-    ),
+    trained: buildParameterLayout(trained, wireDtype, {
+      firstUpdatesOf,
+      rateOf: ({ name, shape }) =>
+        rateOf({ name, shape }) * (isFast(name, shape) ? loraPlusRatio : 1),
+    }),
     frozen: frozenLayout(
       model.weights.filter(({ name }) => !isSaved(name)),
       frozenDtype,

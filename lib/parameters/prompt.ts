@@ -47,7 +47,7 @@ export const prompt = {
   changesForward: true,
   addedTokens: ({ num_virtual_tokens }) => num_virtual_tokens,
 
-  choose(config, model, { wireDtype, frozenDtype, rateOf, seed }) {
+  choose(config, model, { wireDtype, frozenDtype, rules, seed }) {
     checkText(config);
     const isNew = new Set(model.newWeights);
     // As in peft a classifier's head is trained and saved whole; so is what nobody else has.
@@ -62,7 +62,7 @@ export const prompt = {
     const layout = buildParameterLayout(
       trained.sort((a, b) => (a.name < b.name ? -1 : 1)),
       wireDtype,
-      rateOf,
+      rules,
     );
     const frozen = buildParameterLayout(
       model.weights.filter(({ name }) => !names.has(name)),

@@ -2,8 +2,7 @@ import { z } from "zod";
 import { LockstepError } from "#lib/core/errors/index";
 import { counted } from "#lib/core/format";
 import type { ParameterLayout, RateOf } from "#lib/core/parameter-layout";
-import { countLayers, layerOf } from "./layers.js";
-import { promptWeightName } from "./prompt-layout.js";
+import { countLayers, levelOf } from "./layers.js";
 
 const text = z.string().min(1);
 const rate = z.number().min(0);
@@ -125,13 +124,7 @@ function layerwiseDecay(
 ): (name: string) => number {
   if (decay === null) return () => 1;
   const top = countLayers(weights) + 1;
-  return (name) => {
-    const layer = layerOf(name);
-    // What stands in place of embedded tokens is below the first layer too.
-    const isBelow =
-      isEmbeddingTable(name) || name === promptWeightName || /(^|\.)embeddings\./.test(name);
-    return decay ** (top - (layer >= 0 ? layer + 1 : isBelow ? 0 : top));
-  };
+  return (name) => decay ** (top - Math.min(levelOf(name, isEmbeddingTable) + 1, top));
 }
 
 function idleModule({ group, mark }: { readonly group: string; readonly mark: string }) {

@@ -66,7 +66,7 @@ test("updates are counted where they are made: rate and bias correction skip wha
           return;
         }
         const gradientNorm = Math.sqrt(norm ** 2);
-        assert.deepEqual(await run, { learningRate, gradientNorm });
+        assert.deepEqual(await run, { learningRate, gradientNorm, notes: [] });
         if (inARow > 0) assert.deepEqual(calls.pop(), ["discard", step]);
         else {
           numMade += 1;
@@ -138,9 +138,9 @@ test("a gradient that no loss scale makes finite ends the run, after a warning",
     scales.push(updates.lossScale);
     const outcome = await updates.run(shards, { step, loss: 1 }).catch((error: unknown) => {
       failure = error;
-      return {};
+      return { notes: [] };
     });
-    if ("warning" in outcome) warnings.push(outcome.warning as string);
+    warnings.push(...outcome.notes);
   }
   assert.ok(isLockstepError(failure) && failure.code === "E_NON_FINITE_GRADIENT");
   assert.match(failure.message, /step 19 .* like those of the 18 steps before it/);
@@ -178,10 +178,15 @@ test("a region whose first update is a later one is not in the norm until then",
   }));
   const later: ParameterLayout = { ...layout, regions };
   const { shards } = scripted(() => [9, 16]);
-  const updates = new StepUpdate(later, settings);
+  const openings = [{ updateNumber: 3, text: "the second opens" }];
+  const updates = new StepUpdate(later, { ...settings, openings });
   const norms: number[] = [];
-  for (const step of [0, 1, 2]) {
-    norms.push((await updates.run(shards, { step, loss: 1 })).gradientNorm);
+  const notes: string[][] = [];
+  for (const step of [0, 1, 2, 3]) {
+    const made = await updates.run(shards, { step, loss: 1 });
+    norms.push(made.gradientNorm);
+    notes.push([...made.notes]);
   }
-  assert.deepEqual(norms, [3, 3, 5]);
+  assert.deepEqual(norms, [3, 3, 5, 5]);
+  assert.deepEqual(notes, [[], [], ["the second opens"], []]);
 });

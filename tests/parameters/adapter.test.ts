@@ -119,8 +119,11 @@ test("adapters begin as BERT's layers do, and stay the same numbers beside other
     reduction_factor: 1,
     non_linearity: null,
   } as const;
-  const valuesWith = async (rateOf: typeof options.rateOf) => {
-    const { layout, loadMasters } = adapter.choose(settings, model, { ...options, rateOf });
+  const valuesWith = async (rateOf: (tensor: { readonly name: string }) => number) => {
+    const { layout, loadMasters } = adapter.choose(settings, model, {
+      ...options,
+      rules: { rateOf },
+    });
     const space = new Float32Array(layout.numElements);
     await loadMasters({ start: 0, end: space.length }, space);
     return new Map(
@@ -128,11 +131,7 @@ test("adapters begin as BERT's layers do, and stay the same numbers beside other
     );
   };
   const values = await valuesWith(() => 1);
-  assert.deepEqual(
-    values,
-    await valuesWith(((tensor: { name: string }) =>
-      tensor.name.includes("up") ? 3 : 1) as () => number),
-  );
+  assert.deepEqual(values, await valuesWith(({ name }) => (name.includes("up") ? 3 : 1)));
   for (const [name, numbers] of values) {
     const deviation = Math.sqrt(numbers.reduce((sum, x) => sum + x * x, 0) / numbers.length);
     if (name.endsWith(".bias")) assert.equal(deviation, 0, name);

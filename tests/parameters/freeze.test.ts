@@ -35,7 +35,7 @@ const settings = {
 const dtypes = {
   wireDtype: "float32",
   frozenDtype: "bfloat16",
-  rateOf: () => 1,
+  rules: {},
   seed: 1,
   isGiven: () => true,
 } as const;

@@ -88,7 +88,7 @@ async function train(
 for (const { settings, rates: expected, after } of golden.cases) {
   test(`ten steps are torch's with a group for each rate: ${Object.keys(settings).join(", ")}`, async () => {
     const { rateOf, describe } = rates(settings);
-    const layout = buildParameterLayout(tensors, "float32", rateOf);
+    const layout = buildParameterLayout(tensors, "float32", { rateOf });
     for (const { name, offset } of layout.tensors) {
       const rate = regionAt(layout, offset).rateMultiplier * golden.learning_rate;
       const wanted = expected[name] as number;
@@ -139,7 +139,7 @@ test("LoRA+ gives B, and trained vectors, the rates that peft gives them", async
 
 test("without keys of rates a space is as it was, and a rate costs two blocks at most", () => {
   assert.deepEqual(
-    buildParameterLayout(tensors, "bfloat16", rates({}).rateOf),
+    buildParameterLayout(tensors, "bfloat16", { rateOf: rates({}).rateOf }),
     buildParameterLayout(tensors, "bfloat16"),
   );
   assert.deepEqual(rates({}).describe(buildParameterLayout(tensors, "bfloat16")), []);
@@ -154,7 +154,7 @@ test("without keys of rates a space is as it was, and a rate costs two blocks at
         const given = list.map((name) => ({ name, shape: shapes.next().value as number[] }));
         const rateOf = ({ name }: { readonly name: string }): number => 1 + (name.length % n);
         const plain = buildParameterLayout(given, "bfloat16");
-        const layout = buildParameterLayout(given, "bfloat16", rateOf);
+        const layout = buildParameterLayout(given, "bfloat16", { rateOf });
         const numRates = new Set(given.map(rateOf)).size;
         assert.ok(layout.regions.length <= 2 * numRates);
         assert.ok(layout.numElements - plain.numElements <= 2 * (numRates - 1) * blockElements);

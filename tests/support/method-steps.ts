@@ -29,7 +29,7 @@ export const methodFixture = (name: string): string =>
 
 /** Of a choice in float32. */
 export const choiceOptions: ChoiceOptions = {
-  ...{ wireDtype: "float32", frozenDtype: "float32", rateOf: () => 1, seed: 1 },
+  ...{ wireDtype: "float32", frozenDtype: "float32", rules: {}, seed: 1 },
   isGiven: () => false,
 };
 

@@ -97,7 +97,7 @@ export class OptimizerRun {
     }
   }
 
-  async step(step: number, gradient: Float32Array): Promise<void> {
+  async step(step: number, gradient: Float32Array) {
     const wire = await readWireSpace(this.#layout, async ({ start, end }, into) => {
       into.set(gradient.subarray(start, end));
     });
@@ -119,7 +119,7 @@ export class OptimizerRun {
       },
       discard: async () => {},
     };
-    await this.#updates.run(updated, { step, loss: 0 });
+    return this.#updates.run(updated, { step, loss: 0 });
   }
 
   /** Of masters, of all that is kept, and of what is published. */

@@ -3,37 +3,15 @@ import { join } from "node:path";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { ModelWeights } from "#lib/checkpoint/index";
-import { mastersOf, runJob, WorkerKiller } from "#tests/support/job-runs";
+import { assertSameBits, mastersOf, runJob } from "#tests/support/job-runs";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { createTinyClassifier } from "#tests/support/tiny-classifier";
-import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
+import { createTinyJob } from "#tests/support/tiny-job";
 
 // Each way to choose parameters in the whole command, with the real engine in real processes: whoever computes,
 // and from wherever it goes on, a run ends with the same bits.
 
 const steps = { max_steps: 4, global_batch_size: 8, gradient_groups: 2 };
-const saving = ["--save-strategy", "steps", "--save-steps", "2", "--eval-strategy", "no"];
-
-/** Trains in one process, with one and two workers, one of which is killed, and from the middle; all end alike. */
-async function assertSameBits(
-  job: Pick<TinyJob, "directory" | "configFile">,
-): Promise<readonly string[]> {
-  const local = await runJob(job, "train-local", "local", []);
-  const expected = mastersOf(local);
-  const two = await runJob(job, "train", "two", ["--workers", "2", ...saving]);
-  assert.equal(mastersOf(two), expected);
-  const one = await runJob(job, "train", "one", ["--workers", "1"]);
-  assert.equal(mastersOf(one), expected);
-  const killer = new WorkerKiller(1);
-  const broken = await runJob(job, "train", "killed", ["--workers", "2"], killer.onEvent);
-  killer.assertLost(broken);
-  assert.equal(mastersOf(broken), expected);
-  const checkpoint = join(job.directory, "two", "checkpoint-2");
-  const resuming = ["--workers", "1", ...saving, "--resume-from-checkpoint", checkpoint];
-  assert.equal(mastersOf(await runJob(job, "train", "resumed", resuming)), expected);
-  return local.lines;
-}
-
 /** What a command prints. */
 async function printed(job: { readonly directory: string }, ...args: string[]) {
   const outcome = await lockstepCommand(args, join(job.directory, "cache"));
