@@ -1,7 +1,7 @@
 /** `lockstep train-local`: the run of run/train-local.ts, told line by line. */
 import { loadConfig, printConfig } from "#lib/config/index";
 import type { LockstepEvent, RunStarted } from "#lib/core/events";
-import { generalLossWords } from "#lib/core/forgetting";
+import { ewcFigures, fisherWords, generalLossWords } from "#lib/core/forgetting";
 import { gapFigures, stepFigures } from "#lib/core/format";
 import { printable } from "#lib/core/terminal-text";
 import { objectiveOf } from "#lib/objectives/index";
@@ -75,6 +75,8 @@ function linesOf(event: LockstepEvent, started: RunStarted | undefined): readonl
       const gap = gapFigures(event).map((pair) => `, ${pair.join(" ")}`);
       return [`validation loss ${event.loss.toFixed(4)}${gap.join("")}${figures.join("")}`];
     }
+    case "fisher.measured":
+      return [fisherWords(event)];
     case "general.evaluated":
       return [generalLossWords(event)];
     case "sample.generated":
@@ -88,6 +90,9 @@ function linesOf(event: LockstepEvent, started: RunStarted | undefined): readonl
       return [
         `step ${step}/${totalSteps}  loss ${loss.toFixed(4)}  ${figures.join("")}` +
           `lr ${learningRate.toExponential(3)}  grad norm ${gradientNorm.toFixed(3)}  ${stepSeconds.toFixed(2)} s` +
+          ewcFigures(event)
+            .map((figure) => `  ${figure}`)
+            .join("") +
           (lossScale === undefined ? "" : `  loss scale ${lossScale}`) +
           (Number.isFinite(gradientNorm) ? "" : "  no update: the gradient is not finite"),
       ];

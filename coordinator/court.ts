@@ -27,13 +27,15 @@ export class Court {
   }
 
   /** @param step steps completed */
-  juryOf(kind: "group" | "evaluation", step: number): Jury {
+  juryOf(kind: "group" | "evaluation" | "measurement", step: number): Jury {
     const { bus, verified, present, worked, ban, brokePromise } = this.#options;
     const isEvaluation = kind === "evaluation";
     const what = (item: number): string =>
       isEvaluation
         ? `batch ${item} of the evaluation after step ${step}`
-        : `group ${item} of step ${step + 1}`;
+        : kind === "measurement"
+          ? `group ${item} of round ${step + 1} of the Fisher information`
+          : `group ${item} of step ${step + 1}`;
     return {
       present,
       isVerified: (item) => verified.has(kind, step, item),

@@ -76,6 +76,7 @@ export class EventHistory {
         }
         break;
       case "evaluation.completed":
+      case "fisher.measured":
       case "general.evaluated":
       case "sample.generated":
       case "checkpoint.saved":

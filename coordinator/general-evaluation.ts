@@ -32,7 +32,7 @@ export class GeneralEvaluation {
     const { options, court, history, phases, updates } = this.#parts;
     const { general, bus, job } = options;
     if (general === undefined || history.generalLoss(step) !== undefined) return;
-    phases.begin("evaluating");
+    phases.begin("evaluating", "general rows");
     const startedAt = performance.now();
     const work = new EvaluationWork({
       step,

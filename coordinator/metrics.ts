@@ -7,7 +7,7 @@ import type {
   TaskFigures,
   WorkerState,
 } from "#lib/core/events";
-import { forgottenOf, type GeneralLoss } from "#lib/core/forgetting";
+import { ewcRatio, forgottenOf, type GeneralLoss } from "#lib/core/forgetting";
 import { addProcessMetrics } from "#lib/core/process-metrics";
 import { allMetrics } from "#lib/objectives/metrics";
 import type { EventBus } from "#lib/wire/event-bus";
@@ -156,6 +156,14 @@ export class CoordinatorMetrics {
     "What the objective makes of the rows of the latest step, by name: rewards of preferences.",
     ["score"],
   );
+  readonly #ewcPenalty = this.#gauge(
+    "training_ewc_penalty",
+    "EWC's penalty of the weights before the latest step, which the training loss does not have in it.",
+  );
+  readonly #ewcRatio = this.#gauge(
+    "training_ewc_penalty_ratio",
+    "EWC's penalty over the loss of the latest step.",
+  );
   readonly #workers = this.#gauge("workers", "Workers by state.", ["state"]);
   readonly #waitingPushes = this.#gauge(
     "reducer_waiting_pushes",
@@ -225,6 +233,8 @@ export class CoordinatorMetrics {
           this.#trainingScore.set({ score }, value);
         }
         this.#lossScale.set(event.lossScale ?? 1);
+        this.#ewcPenalty.set(event.ewcPenalty ?? 0);
+        this.#ewcRatio.set(ewcRatio(event));
         if (!Number.isFinite(event.gradientNorm)) this.#skippedSteps.inc();
         this.#learningRate.set(event.learningRate);
         this.#epoch.set(event.epoch);

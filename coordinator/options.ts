@@ -38,6 +38,15 @@ export interface StepSource {
 /** Masters and what the optimizer keeps of their elements, between two steps; a copy that training does not change. */
 export type Snapshot = readonly ShardPiece[];
 
+/** The rows that the Fisher information is measured on before the first step, a row a batch. */
+export interface FisherSource {
+  readonly numRows: number;
+  readonly numRounds: number;
+  /** Whether it is scaled to a mean of 1. */
+  readonly normalises: boolean;
+  microBatches(round: number, group: number): readonly Batch[];
+}
+
 export interface CheckpointState extends WatchState {
   /** Steps completed: the next one to do. */
   readonly step: number;
@@ -110,6 +119,8 @@ export interface CoordinatorOptions {
   /** Fills `into` with a range of the frozen weights; absent: there are none. */
   readonly loadFrozen?: ((range: ElementRange, into: Float32Array) => Promise<void>) | undefined;
   readonly updates: UpdateSettings;
+  /** Where `updates` has the penalty of EWC. */
+  readonly fisher?: FisherSource | undefined;
   readonly evaluation?: {
     readonly batches: readonly Batch[];
     readonly atStart: boolean;

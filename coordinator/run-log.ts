@@ -1,6 +1,6 @@
 import type { LogEntry } from "#lib/checkpoint/trainer-state";
 import type { Metrics, StepCompleted } from "#lib/core/events";
-import { forgottenOf, type GeneralLoss } from "#lib/core/forgetting";
+import { ewcRatio, forgottenOf, type GeneralLoss } from "#lib/core/forgetting";
 import type { EvaluationResult } from "./options.js";
 import { emptyAccount, type RunAccount } from "./run-account.js";
 import { TaskLog } from "./task-log.js";
@@ -110,6 +110,7 @@ export class RunLog {
       epoch: event.epoch,
       grad_norm: finiteOrNull(event.gradientNorm),
       learning_rate: event.learningRate,
+      ...ewcEntry(event),
       loss: finiteOrNull(loss),
       ...metrics,
       step: event.step,
@@ -198,6 +199,14 @@ export class RunLog {
     this.#entries.push(entry);
     return entry;
   }
+}
+
+/** EWC's figures of a step in an entry of the history: of that step alone, as its rate and norm. */
+export function ewcEntry(
+  step: Pick<StepCompleted, "loss" | "ewcPenalty">,
+): Record<string, number | null> {
+  if (step.ewcPenalty === undefined) return {};
+  return { ewc_penalty: finiteOrNull(step.ewcPenalty), ewc_ratio: finiteOrNull(ewcRatio(step)) };
 }
 
 /** The loss of general rows in an entry. */

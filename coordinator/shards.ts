@@ -3,8 +3,10 @@ import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { type ShardArrays, type ShardPiece, zeroArrays } from "#lib/core/shard-arrays";
 import {
   type ChosenOptimizer,
+  type MeasuredShards,
   type Measurement,
   openOptimizer,
+  type PenalisedShards,
   type SumWindow,
   type Update,
   type UpdatedShards,
@@ -34,6 +36,17 @@ export interface ShardHandle {
   onRefused(callback: (refused: RefusedPush) => void): void;
   /** Sums the groups of the step in group order. */
   reduce(step: number): Promise<{ readonly blockSumsOfSquares: Float64Array }>;
+  /** Adds the gradient of EWC's penalty, once, after `reduce`: sums of blocks as PenalisedShards has them. */
+  penalise(
+    step: number,
+    factor: number,
+  ): Promise<{ readonly squares: Float64Array; readonly distances: Float64Array }>;
+  /** Adds the step's sum, which is of squared gradients, to F, after `reduce`; the step is over. */
+  keepSquares(step: number, first: boolean): Promise<void>;
+  /** Sums of F, of blocks. */
+  fisherSums(): Promise<Float64Array>;
+  /** Scales F, and makes the masters the anchor; steps are counted from 0 again. */
+  finishFisher(scale: number): Promise<void>;
   /** Adds up what the optimizer needs of whole tensors, after `reduce`. */
   measure(step: number, measurement: Measurement): Promise<readonly SumWindow[]>;
   /** Updates the masters and publishes them under the update's number. */
@@ -81,7 +94,7 @@ export interface StartShardOptions {
 export type StartShard = (options: StartShardOptions) => Promise<ShardHandle>;
 
 /** All shards of a job, called together. */
-export class ShardGroup implements UpdatedShards {
+export class ShardGroup implements UpdatedShards, MeasuredShards {
   readonly #layout: ParameterLayout;
   readonly #optimizer: ReturnType<typeof openOptimizer>;
   readonly #shards: readonly ShardHandle[];
@@ -191,6 +204,26 @@ export class ShardGroup implements UpdatedShards {
   async reduce(step: number): Promise<Float64Array> {
     const sums = await this.#all((shard) => shard.reduce(step));
     return Float64Array.from(sums.flatMap((sum) => [...sum.blockSumsOfSquares]));
+  }
+
+  async penalise(step: number, factor: number): ReturnType<PenalisedShards["penalise"]> {
+    const sums = await this.#all((shard) => shard.penalise(step, factor));
+    const joined = (of: "squares" | "distances"): Float64Array =>
+      Float64Array.from(sums.flatMap((sum) => [...sum[of]]));
+    return { squares: joined("squares"), distances: joined("distances") };
+  }
+
+  async keepSquares(step: number, first: boolean): Promise<void> {
+    await this.#all((shard) => shard.keepSquares(step, first));
+  }
+
+  async fisherSums(): Promise<Float64Array> {
+    const sums = await this.#all((shard) => shard.fisherSums());
+    return Float64Array.from(sums.flatMap((sum) => [...sum]));
+  }
+
+  async finishFisher(scale: number): Promise<void> {
+    await this.#all((shard) => shard.finishFisher(scale));
   }
 
   async measure(step: number, measurement: Measurement): Promise<readonly SumWindow[]> {

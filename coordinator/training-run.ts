@@ -4,6 +4,7 @@ import type { LossSum } from "#lib/core/job";
 import { StepUpdate } from "#lib/optim/index";
 import type { Court } from "./court.js";
 import { EvaluationRun } from "./evaluation-run.js";
+import { measureFisher } from "./fisher-run.js";
 import { firstLeaseId, LeaseTable } from "./leases.js";
 import { defaultBytesAfterReportMs, defaultLeaseTimeoutMs } from "./limits.js";
 import type { CheckpointState, CoordinatorOptions, RunOutcome } from "./options.js";
@@ -155,6 +156,7 @@ export class TrainingRun {
   async #allSteps(): Promise<boolean> {
     const begunAt = this.#step;
     await this.#evaluation.beforeTraining(begunAt);
+    if (begunAt === 0) await this.#measureFisher();
     if (!this.#isAtEnd) this.#phases.begin("training");
     while (!this.#isAtEnd) {
       if (this.#stopRequested) return false;
@@ -187,6 +189,22 @@ export class TrainingRun {
     if (stop === undefined || this.#step >= plan.totalSteps) return;
     const text = `stops early after step ${this.#step} of ${plan.totalSteps}: ${stop}`;
     bus.publish({ type: "note", text });
+  }
+
+  async #measureFisher(): Promise<void> {
+    await measureFisher({
+      options: this.#options,
+      shards: this.#shards,
+      court: this.#court,
+      phases: this.#phases,
+      newLeases: (numItems) => this.#leaseTable(numItems),
+      untilComplete: async (round) => {
+        if (this.#stopRequested) this.#stop();
+        await this.#untilComplete(round);
+      },
+      orFailure: (promise) => this.#orFailure(promise),
+      onReopened: () => this.#queue.serve(),
+    });
   }
 
   async #trainStep(): Promise<void> {
@@ -270,7 +288,7 @@ export class TrainingRun {
     try {
       await this.#work(work, work.completed);
     } catch (error) {
-      if (error instanceof StoppedEarly) await this.#shards.discard(this.#step);
+      if (error instanceof StoppedEarly) await this.#shards.discard(work.step);
       throw error;
     } finally {
       this.#current = undefined;

@@ -24,6 +24,8 @@ interface TrainingStepOptions {
   readonly version: number;
   /** What the loss sum of a batch of each task is multiplied by for backward. */
   readonly gradScales: readonly number[];
+  /** Whether it sums squared gradients, before training. @default false */
+  readonly isMeasurement?: boolean;
   readonly numGroups: number;
   /** What is learnt of a batch. */
   readonly job: TaskedJob;
@@ -72,6 +74,15 @@ export class TrainingStep implements Work {
     this.#completed = this.#begin();
   }
 
+  /** As the shards number it. */
+  get step(): number {
+    return this.#options.step;
+  }
+
+  get #kind(): { readonly isMeasurement?: true } {
+    return this.#options.isMeasurement === true ? { isMeasurement: true } : {};
+  }
+
   get leases(): LeaseTable {
     return this.#leases;
   }
@@ -95,6 +106,7 @@ export class TrainingStep implements Work {
       group: lease.item,
       version,
       gradScales: batches.map(({ task = 0 }) => gradScales[task] as number),
+      ...(this.#options.isMeasurement === true ? { squares: true } : {}),
       batches,
     };
   }
@@ -161,7 +173,7 @@ export class TrainingStep implements Work {
     const { bus, step, shards, jury } = this.#options;
     const { id, item: group, workerId, attempt } = lease;
     this.#granted.set(id, lease);
-    bus.publish({ type: "group.leased", step, group, workerId, attempt });
+    bus.publish({ type: "group.leased", step, group, workerId, attempt, ...this.#kind });
     const isVerified = jury.isVerified(group);
     await shards.changeFence({ kind: "grant", lease: { id, workerId, step, group, isVerified } });
   }
@@ -180,7 +192,7 @@ export class TrainingStep implements Work {
       const { step } = this.#options;
       this.#options.jury.onBroken(
         workerId,
-        `it reported group ${group} of step ${step + 1}, whose bytes did not come`,
+        `it reported group ${group} of ${this.#options.isMeasurement === true ? "round" : "step"} ${step + 1}, whose bytes did not come`,
       );
     }
   }
@@ -188,7 +200,7 @@ export class TrainingStep implements Work {
   onRequeued(lease: Lease, reason: string): void {
     const { bus, step } = this.#options;
     const { item: group, workerId } = lease;
-    bus.publish({ type: "group.requeued", step, group, workerId, reason });
+    bus.publish({ type: "group.requeued", step, group, workerId, reason, ...this.#kind });
   }
 
   /** Members came or went: whoever is missing now is not waited for. */
@@ -245,6 +257,7 @@ export class TrainingStep implements Work {
       workerId: lease.workerId,
       seconds,
       weight,
+      ...this.#kind,
     });
   }
 

@@ -19,7 +19,7 @@ export class VerifiedShare {
     return this.#share > 0;
   }
 
-  has(kind: "group" | "evaluation", step: number, item: number): boolean {
+  has(kind: "group" | "evaluation" | "measurement", step: number, item: number): boolean {
     if (this.#share === 0 || this.#share === 1) return this.#share === 1;
     const digest = createHmac("sha256", this.#seed).update(`${kind} ${step} ${item}`).digest();
     return digest.readUInt32LE(0) / 2 ** 32 < this.#share;

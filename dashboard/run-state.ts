@@ -89,7 +89,9 @@ export class RunState {
         });
         break;
       case "group.leased":
-        this.#worker(event.workerId, { work: `step ${event.step + 1}, group ${event.group}` });
+        this.#worker(event.workerId, {
+          work: `${event.isMeasurement === true ? "round" : "step"} ${event.step + 1}, group ${event.group}`,
+        });
         break;
       case "worker.telemetry":
         this.#worker(event.workerId, { telemetry: event });
@@ -115,7 +117,9 @@ export class RunState {
         say(`refused bytes of ${event.workerId || "nobody"} at ${event.peer}: ${event.code}`, true);
         break;
       case "group.requeued":
-        say(`step ${event.step + 1} group ${event.group} is leased again: ${event.reason}`);
+        say(
+          `${event.isMeasurement === true ? "round" : "step"} ${event.step + 1} group ${event.group} is leased again: ${event.reason}`,
+        );
         break;
       case "step.completed":
         this.lastStep = event;
@@ -139,6 +143,9 @@ export class RunState {
             }),
           ].join(", "),
         );
+        break;
+      case "fisher.measured":
+        say(`the Fisher information of ${event.numRows} general rows is measured`);
         break;
       case "general.evaluated": {
         const { step, loss, before } = event;

@@ -53,6 +53,7 @@ export async function coordinatorOptions(
         : (range, into) => resume.optimizer.readMasters(range, into),
     loadFrozen: parameters.loadFrozen,
     updates: run.updates,
+    fisher: run.fisher,
     ...evaluationOf(run),
     ...generalOf(run),
     ...generationOf(run),

@@ -3,7 +3,7 @@ import { pathToFileURL } from "node:url";
 import { TaskLog } from "#coordinator/task-log";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { checkKeysAreRead, type ResolvedConfig, withChanges } from "#lib/config/index";
-import { generalEntry } from "#coordinator/run-log";
+import { ewcEntry, generalEntry } from "#coordinator/run-log";
 import { engineEnvironment, loadedThreads } from "#lib/core/engine-environment";
 import type { GeneralLoss } from "#lib/core/forgetting";
 import { slowProducts } from "#lib/core/format";
@@ -252,6 +252,7 @@ async function train(
       evaluateGeneral(0);
       await generateSample(run, engine, 0, bus);
     },
+    onFisher: (measured) => bus.publish({ type: "fisher.measured", ...measured }),
     onStep: ({ seconds, notes, ...figures }, { terms, shards }) => {
       const { step } = figures;
       watch.stepCompleted(figures.loss);
@@ -345,16 +346,17 @@ function stateOf(
     taskLog.step(tasks);
     return taskLog.entry();
   };
-  const trained = steps.map(({ step, loss, tasks, learningRate, gradientNorm, metrics = {} }) => ({
-    epoch: plan.epochAt(step),
-    grad_norm: finiteOrNull(gradientNorm),
-    learning_rate: learningRate,
-    loss: finiteOrNull(loss),
-    ...taskEntry(tasks),
+  const trained = steps.map((made) => ({
+    epoch: plan.epochAt(made.step),
+    grad_norm: finiteOrNull(made.gradientNorm),
+    learning_rate: made.learningRate,
+    ...ewcEntry(made),
+    loss: finiteOrNull(made.loss),
+    ...taskEntry(made.tasks),
     ...Object.fromEntries(
-      Object.entries(metrics).map(([key, value]) => [key, finiteOrNull(value)]),
+      Object.entries(made.metrics ?? {}).map(([key, value]) => [key, finiteOrNull(value)]),
     ),
-    step,
+    step: made.step,
   }));
   const evaluated = evaluations.map(({ step, loss, metrics, gap }) => ({
     epoch: plan.epochAt(step),

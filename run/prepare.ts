@@ -19,6 +19,7 @@ import { compose, type Composition } from "./composition.js";
 import { type DataModel, openDataModel } from "./data-model.js";
 import { runDropout } from "./dropout.js";
 import { describeEarlyStopping } from "./evaluation-rules.js";
+import { describeFisher, fisherSource } from "./fisher-source.js";
 import { openModelWeights } from "./model-weights.js";
 import { OpenResources } from "./open-resources.js";
 import { choosePrecision, describeChoice, type PrecisionChoice } from "./precision.js";
@@ -68,14 +69,15 @@ export async function prepareRun(
     const { isChat } = data;
     const sample = await sampleOf(config, tokenizer, { ...opened.context, isChat });
     const modelConfig = { ...opened.modelConfig, ...start.configChanges };
+    const fisher = fisherSource(config, data.general);
     const dropout = runDropout(config, modelConfig, {
       isClassifier: start.isClassifier,
       adapterRate: parts.parameters.inputDropout ?? 0,
     });
     const run = {
-      ...{ config, asked, ...parts, data, plan, sample },
+      ...{ config, asked, ...parts, data, plan, fisher, sample },
       model: preparedModel(config, { opened, weights, start, parts }),
-      job: workerJob(config, modelConfig, { ...parts, data, plan, sample, dropout }),
+      job: workerJob(config, modelConfig, { ...parts, data, plan, fisher, sample, dropout }),
       close: () => resources.close(),
       checkOpen: () => {
         if (resources.isClosed) throw new LockstepError("E_CLOSED", { what: "prepared run" });
@@ -85,6 +87,7 @@ export async function prepareRun(
       ...describeTemplateDate(config, tokenizer),
       ...parts.parameters.lines,
       ...dropout.lines,
+      ...describeFisher(config, fisher),
       ...describeChoice(choice, asked, config),
       ...describeEarlyStopping(config, { plan, job: run.job }),
     ];

@@ -1,3 +1,4 @@
+import type { FisherSource } from "#coordinator/options";
 import type { ResolvedConfig, SettledConfig } from "#lib/config/index";
 import type { FloatDtype } from "#lib/core/dtype";
 import type { RunStarted } from "#lib/core/events";
@@ -16,6 +17,8 @@ export interface PreparedRun extends Composition {
   readonly data: Omit<PreparedData, "plan">;
   readonly plan: TrainingPlan;
   readonly job: Omit<WorkerJob, "jobId">;
+  /** What the Fisher information is measured on, before the first step; undefined without EWC. */
+  readonly fisher: FisherSource | undefined;
   /** What the model continues before and after training; undefined: nothing. */
   readonly sample: SampleRequest | undefined;
   /** How the run is told of when it begins. */

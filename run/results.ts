@@ -11,6 +11,7 @@ import { formatPythonJson } from "#lib/checkpoint/python-json";
 import { isIntegerField } from "#lib/checkpoint/trainer-state";
 import { intervalSteps, type ResolvedConfig } from "#lib/config/index";
 import type { CheckpointState } from "#coordinator/options";
+import { generalKey } from "#coordinator/run-log";
 import type { Objective } from "#lib/objectives/index";
 import { metricsOf } from "#lib/objectives/metrics";
 import { stoppedEarly } from "./evaluation-rules.js";
@@ -127,14 +128,16 @@ export async function writeResults(
           // As transformers' example scripts write it, under its own name.
           ...(typeof loss === "number" ? metricsOf(metered, loss) : {}),
         };
+  const general = history.findLast((entry) => generalKey in entry);
+  const forgotten = general === undefined ? {} : withoutStep(general);
   const write = async (name: string, metrics: Readonly<Record<string, unknown>>): Promise<void> => {
     if (Object.keys(metrics).length === 0) return;
     const text = formatPythonJson(metrics, isIntegerField, { indent: 4 });
     await writeFile(join(directory, name), text);
   };
   await write("train_results.json", train);
-  await write("eval_results.json", evaluated);
-  await write("all_results.json", { ...train, ...evaluated });
+  await write("eval_results.json", { ...evaluated, ...forgotten });
+  await write("all_results.json", { ...train, ...evaluated, ...forgotten });
 }
 
 function withoutStep(entry: LogEntry): Record<string, unknown> {

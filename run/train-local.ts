@@ -21,6 +21,7 @@ import {
   StepUpdate,
   type UpdatedShards,
 } from "#lib/optim/index";
+import { type MeasuredFisher, measureFisherLocal } from "./local-fisher.js";
 import type { PreparedRun } from "./prepared-run.js";
 
 export interface LocalStep {
@@ -34,6 +35,8 @@ export interface LocalStep {
   readonly learningRate: number;
   readonly gradientNorm: number;
   readonly lossScale?: number;
+  /** EWC's, of the weights before the step; `loss` does not have it in it. */
+  readonly ewcPenalty?: number;
   /** For a person. */
   readonly notes: readonly string[];
   readonly seconds: number;
@@ -52,6 +55,8 @@ interface LocalHooks {
   readonly onGradients?: (step: number, shards: readonly ShardArithmetic[]) => Promise<void>;
   /** Before the first step, when the engine has all weights. @param terms the weights of the tasks */
   readonly onStart?: (terms: LossTerms) => Promise<void>;
+  /** When the Fisher information of EWC is measured, before the first step. */
+  readonly onFisher?: (measured: MeasuredFisher) => void;
   /**
    * After the update, when the engine has the new weights.
    * @returns the evaluation that was due, for a schedule that follows one
@@ -103,6 +108,10 @@ export async function trainLocal(
   let blockSums: number[] = [];
   const updated: UpdatedShards = {
     reduce: async () => blockSums,
+    penalise: async (_step, factor) => {
+      const distances = shards.flatMap((shard) => [...shard.addPenalty(factor)]);
+      return { distances, squares: shards.flatMap((shard) => [...shard.blockSumsOfSquares()]) };
+    },
     measure: async (_step, measurement) => shards.flatMap((shard) => shard.measure(measurement)),
     apply: async (_step, update) => {
       for (const shard of shards) shard.apply(update);
@@ -130,6 +139,10 @@ export async function trainLocal(
     }
     publish();
     await hooks.onStart?.(updates.terms);
+    if (run.fisher !== undefined) {
+      const measured = await measureFisherLocal(run, engine, { shards, gradients, wireRange });
+      hooks.onFisher?.(measured);
+    }
     for (let step = 0; step < numSteps; step++) {
       const startedAt = performance.now();
       // One normaliser a task for the whole step: never a mean of means. Most runs have one task.

@@ -35,6 +35,7 @@ export function updateSettings(config: ResolvedConfig, run: ScheduledRun): Updat
     optimizer: {
       ...chosenOptimizer(config),
       ...(config.ema_decay === null ? {} : { emaDecay: config.ema_decay }),
+      ...(config.ewc_lambda === 0 ? {} : { ewcLambda: config.ewc_lambda }),
     },
     ...(followsMetric(config)
       ? {

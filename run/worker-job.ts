@@ -1,3 +1,4 @@
+import type { FisherSource } from "#coordinator/options";
 import type { SettledConfig } from "#lib/config/index";
 import { precisionOf } from "#lib/core/dtype";
 import type { WorkerJob } from "#lib/core/job";
@@ -15,6 +16,7 @@ export function workerJob(
     readonly parameters: ChosenParameters;
     readonly data: Pick<PreparedData, "objective" | "batchFields" | "tasks">;
     readonly plan: TrainingPlan;
+    readonly fisher: FisherSource | undefined;
     readonly sample: SampleRequest | undefined;
     readonly dropout: RunDropout;
   },
@@ -47,6 +49,7 @@ export function workerJob(
       : {}),
     // The rows of a step may make more micro-batches of several tasks.
     ...(microBatches <= config.gradient_groups && !isMixed ? { accumulates: false } : {}),
+    ...(run.fisher === undefined ? {} : { squares: true }),
     microBatchSize: config.per_device_train_batch_size,
     evalBatchSize: config.per_device_eval_batch_size,
     generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,

@@ -85,20 +85,19 @@ export class EngineClient {
     return gradients;
   }
 
-  /** @param buffer given with the group's last micro-batch: gets the group's gradient */
+  /**
+   * @param buffer given with the group's last micro-batch: gets the group's gradient
+   * @param squares whether the gradient of the batch's one row is squared
+   */
   async accumulate(
     batch: Batch,
     gradScale: number,
     first: boolean,
     buffer: number | undefined,
+    squares = false,
   ): Promise<LossSum> {
-    return (await this.#thread.call({
-      op: "accumulate",
-      batch,
-      gradScale,
-      first,
-      buffer,
-    })) as LossSum;
+    const call: EngineCall = { op: "accumulate", batch, gradScale, first, squares, buffer };
+    return (await this.#thread.call(call)) as LossSum;
   }
 
   async evaluate(batch: Batch): Promise<EvaluatedBatch> {

@@ -23,6 +23,8 @@ export type EngineCall =
       readonly batch: Batch;
       readonly gradScale: number;
       readonly first: boolean;
+      /** Whether the gradient of the batch's one row is squared. */
+      readonly squares: boolean;
       /** Where the group's gradient is to be written, if this is its last micro-batch. */
       readonly buffer: number | undefined;
     }

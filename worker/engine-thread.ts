@@ -14,13 +14,15 @@ function perform(engine: TrainingEngine, call: EngineCall): EngineValue {
     case "loadParameters":
       engine.loadParameters(call.wireBytes, call.piece);
       return undefined;
-    case "accumulate":
-      return engine.accumulate(
-        call.batch,
-        call.gradScale,
-        call.first,
-        call.buffer === undefined ? undefined : data.gradients[call.buffer],
-      );
+    case "accumulate": {
+      const { batch, gradScale, first, squares, buffer } = call;
+      const into = buffer === undefined ? undefined : data.gradients[buffer];
+      if (!squares) return engine.accumulate(batch, gradScale, first, into);
+      if (engine.accumulateSquares === undefined) {
+        throw new RangeError("the engine squares no gradients, which ewc_lambda needs");
+      }
+      return engine.accumulateSquares(batch, first, into);
+    }
     case "evaluate":
       return engine.evaluate(call.batch);
     case "generate":

@@ -28,7 +28,7 @@ export class GradientGroup {
 
   /** @throws what the delivery of another group failed with */
   async compute(): Promise<void> {
-    const { batches, gradScales, step, group } = this.#task;
+    const { batches, gradScales, step, group, squares = false } = this.#task;
     for (const [index, fields] of batches.entries()) {
       const batch = { ...fields, coordinates: { step, group, index } };
       this.#session.throwIfFailed();
@@ -37,7 +37,7 @@ export class GradientGroup {
       const isLast = this.#sums.length === batches.length - 1;
       const gradScale = gradScales[index] as number;
       const buffer = isLast ? this.buffer : undefined;
-      this.#sums.push(await this.#client.accumulate(batch, gradScale, isFirst, buffer));
+      this.#sums.push(await this.#client.accumulate(batch, gradScale, isFirst, buffer, squares));
       this.#options.observer?.microBatchComputed?.({
         numTokens: ["tokens", rejectedTokensField.name].reduce(
           (sum, name) => sum + (batch.fields[name]?.length ?? 0),

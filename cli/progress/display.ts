@@ -13,7 +13,7 @@ import {
   slowProducts,
   withCommas,
 } from "#lib/core/format";
-import { generalLossWords } from "#lib/core/forgetting";
+import { fisherWords, generalLossWords } from "#lib/core/forgetting";
 import { renderFrame } from "./frame.js";
 import { evaluationTitle, jsonLine, logLine, resumedLine } from "./log-lines.js";
 import { emptyView, foldEvent, type RunView } from "./run-view.js";
@@ -184,6 +184,8 @@ function lastingLines(
             ` (${evaluationSize(view.started?.objective, event.weight)}, ${formatSeconds(event.seconds)})`,
           ),
       ];
+    case "fisher.measured":
+      return [`${palette.good("✓")} ${fisherWords(event)}`];
     case "general.evaluated":
       return [
         `${palette.good("✓")} ${evaluationTitle(event.step)}: ${generalLossWords(event)}` +
@@ -211,7 +213,7 @@ function lastingLines(
     case "group.requeued":
       return [
         palette.dim(
-          `  step ${event.step + 1} group ${event.group} is leased again: ${printable(event.reason)}`,
+          `  ${event.isMeasurement === true ? "round" : "step"} ${event.step + 1} group ${event.group} is leased again: ${printable(event.reason)}`,
         ),
       ];
     case "checkpoint.saved":

@@ -28,6 +28,7 @@ const phaseTitles: Readonly<Record<RunView["phase"], string>> = Object.freeze({
   "waiting-for-workers": "Waiting for workers",
   evaluating: "Evaluating",
   generating: "Generating a sample",
+  measuring: "Measuring the Fisher information",
   training: "Training",
   saving: "Saving",
   done: "Done",
@@ -89,7 +90,7 @@ export function bar(ratio: number, columns: number, palette: Palette): string {
 
 /** Work is there, and no worker to do it. */
 function hasNobody(view: RunView): boolean {
-  const needsWorkers = ["evaluating", "generating", "training"].includes(view.phase);
+  const needsWorkers = ["evaluating", "generating", "measuring", "training"].includes(view.phase);
   return needsWorkers && [...view.workers.values()].every(({ state }) => state === "lost");
 }
 

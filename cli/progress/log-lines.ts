@@ -13,7 +13,7 @@ import {
   stepFigures,
   withCommas,
 } from "#lib/core/format";
-import { generalLossWords } from "#lib/core/forgetting";
+import { ewcFigures, fisherWords, generalLossWords } from "#lib/core/forgetting";
 import { countsPadding, type RunView, secondsLeft } from "./run-view.js";
 import { printable } from "#lib/core/terminal-text";
 import { taskWords } from "./task-words.js";
@@ -65,7 +65,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "push.refused":
       return `refused bytes of ${printable(event.workerId || "a worker without a name")} at ${printable(event.peer)}: ${event.code}${event.numUntold === 0 ? "" : `, and ${event.numUntold} more before`}`;
     case "group.requeued":
-      return `step ${event.step + 1} group ${event.group} is leased again, ${printable(event.workerId)}: ${printable(event.reason)}`;
+      return `${event.isMeasurement === true ? "round" : "step"} ${event.step + 1} group ${event.group} is leased again, ${printable(event.workerId)}: ${printable(event.reason)}`;
     case "step.completed": {
       const left = secondsLeft(view, nowMs);
       return [
@@ -76,6 +76,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
         ...stepFigures(view.started?.objective, event.metrics).map((pair) => pair.join(" ")),
         `lr ${formatRate(event.learningRate)}`,
         `grad_norm ${formatFigure(event.gradientNorm, 3)}`,
+        ...ewcFigures(event),
         ...(event.lossScale === undefined ? [] : [`loss_scale ${event.lossScale}`]),
         ...(Number.isFinite(event.gradientNorm) ? [] : ["no update"]),
         `tokens/s ${Math.round(event.tokensPerSecond)}${countsPadding(view) ? " with padding" : ""}`,
@@ -85,6 +86,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     }
     case "evaluation.completed":
       return `${evaluationTitle(event.step)}: ${[["loss", formatFigure(event.loss)], ...gapFigures(event), ...evaluationFigures(view.started?.objective, event.metrics)].map((pair) => pair.join(" ")).join(", ")} over ${evaluationSize(view.started?.objective, event.weight)} in ${formatSeconds(event.seconds)}`;
+    case "fisher.measured":
+      return fisherWords(event);
     case "general.evaluated":
       return `${evaluationTitle(event.step)}: ${generalLossWords(event)} over ${evaluationSize(undefined, event.weight)} in ${formatSeconds(event.seconds)}`;
     case "sample.generated":

@@ -128,7 +128,10 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
       });
     }
     case "group.leased":
-      return withWorker(view, event.workerId, { step: event.step + 1, group: event.group });
+      return withWorker(view, event.workerId, {
+        step: event.isMeasurement === true ? undefined : event.step + 1,
+        group: event.group,
+      });
     case "worker.telemetry":
       return withWorker(view, event.workerId, { telemetry: event });
     case "step.completed":
@@ -153,6 +156,7 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "run.failed":
       return { ...view, phase: "done", phaseDetail: undefined, phaseSinceMs: nowMs };
     case "note":
+    case "fisher.measured":
     case "worker.quarantined":
     case "group.diverged":
     case "push.refused":

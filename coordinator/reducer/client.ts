@@ -8,6 +8,7 @@ import type { RefusedPush, ShardHandle, ShardStats, StartShardOptions } from "#c
 import type { FenceChange } from "./fence.js";
 import type { ArrivedGroup } from "./shard-state.js";
 import {
+  type PenalisedSums,
   receivedBytesIndex,
   type ShardAnswer,
   type ShardCommand,
@@ -140,6 +141,30 @@ export class ReducerShard implements ShardHandle {
     const blockSumsOfSquares = await this.#thread.call({ kind: "reduce", step });
     if (!(blockSumsOfSquares instanceof Float64Array)) throw this.#noAnswer("reduce");
     return { blockSumsOfSquares };
+  }
+
+  /** Adds the gradient of EWC's penalty to the step's. @throws E_SHARD_STATE before `reduce` */
+  async penalise(step: number, factor: number): Promise<PenalisedSums> {
+    const sums = await this.#thread.call({ kind: "penalise", step, factor });
+    if (sums === undefined || !("distances" in sums)) throw this.#noAnswer("penalise");
+    return sums;
+  }
+
+  /** Adds the step's sum of squared gradients to F. @throws E_SHARD_STATE before `reduce` */
+  async keepSquares(step: number, first: boolean): Promise<void> {
+    await this.#thread.call({ kind: "keepSquares", step, first });
+  }
+
+  /** Sums of F, of blocks in block order. */
+  async fisherSums(): Promise<Float64Array> {
+    const sums = await this.#thread.call({ kind: "fisherSums" });
+    if (!(sums instanceof Float64Array)) throw this.#noAnswer("fisherSums");
+    return sums;
+  }
+
+  /** Scales F, and makes the masters the anchor. @throws E_SHARD_STATE during a step */
+  async finishFisher(scale: number): Promise<void> {
+    await this.#thread.call({ kind: "finishFisher", scale });
   }
 
   /**

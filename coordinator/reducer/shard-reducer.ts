@@ -9,6 +9,7 @@ import {
 } from "#lib/optim/index";
 import { PublishedVersions } from "./published-versions.js";
 import { type ArrivedGroup, ShardState } from "./shard-state.js";
+import type { PenalisedSums } from "./thread-protocol.js";
 
 /**
  * Bytes that gradients awaiting their turn may take on a shard. Beyond it, pushes wait; whole groups
@@ -102,6 +103,30 @@ export class ShardReducer {
     this.state.release(bytes);
     this.#isReduced = true;
     return blockSums;
+  }
+
+  /** Adds the gradient of EWC's penalty to the step's. @throws E_SHARD_STATE before `reduce` */
+  penalise(step: number, factor: number): PenalisedSums {
+    this.#require(`penalise step ${step}`, step, true);
+    const distances = this.arithmetic.addPenalty(factor);
+    return { distances, squares: this.arithmetic.blockSumsOfSquares() };
+  }
+
+  /** Adds the sum of the groups, which is of squared gradients, to F; the step is over. @throws E_SHARD_STATE */
+  keepSquares(step: number, first: boolean): void {
+    this.#require(`keep the squares of step ${step}`, step, true);
+    this.arithmetic.keepSquares(first);
+    this.state.closeStep();
+  }
+
+  /** Ends the measurement of F; steps are counted from 0 again. @throws E_SHARD_STATE during a step */
+  finishFisher(scale: number): void {
+    const { openStepNumber } = this.state;
+    if (openStepNumber !== undefined) {
+      throw this.#misuse("finish F", "no step in progress", `step ${openStepNumber}`);
+    }
+    this.arithmetic.finishFisher(scale);
+    this.state.startOver();
   }
 
   /** Adds up what the optimizer needs of whole tensors. @throws E_SHARD_STATE */

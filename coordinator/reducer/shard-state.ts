@@ -124,6 +124,12 @@ export class ShardState {
     this.#waiting = [];
   }
 
+  /** Steps are numbered from 0 again; pushes of before have leases that nobody holds any more. */
+  startOver(): void {
+    this.closeStep();
+    this.#step = -1;
+  }
+
   /** Whether pushes of a step are over. */
   isStale(step: number): boolean {
     return step < this.#step || (step === this.#step && !this.#isOpen);

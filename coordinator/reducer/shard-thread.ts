@@ -149,6 +149,16 @@ class ShardThread {
         return undefined;
       case "reduce":
         return reducer.reduce(command.step);
+      case "penalise":
+        return reducer.penalise(command.step, command.factor);
+      case "keepSquares":
+        reducer.keepSquares(command.step, command.first);
+        return undefined;
+      case "fisherSums":
+        return reducer.arithmetic.fisherSums();
+      case "finishFisher":
+        reducer.finishFisher(command.scale);
+        return undefined;
       case "measure":
         return reducer.measure(command.step, command.measurement);
       case "apply":

@@ -21,14 +21,24 @@ export type ShardCommand =
   | { readonly kind: "openStep"; readonly step: number }
   | { readonly kind: "restartStep"; readonly step: number }
   | { readonly kind: "reduce"; readonly step: number }
+  | { readonly kind: "penalise"; readonly step: number; readonly factor: number }
+  | { readonly kind: "keepSquares"; readonly step: number; readonly first: boolean }
+  | { readonly kind: "fisherSums" }
+  | { readonly kind: "finishFisher"; readonly scale: number }
   | { readonly kind: "measure"; readonly step: number; readonly measurement: Measurement }
   | { readonly kind: "apply"; readonly step: number; readonly update: Update }
   | { readonly kind: "discard"; readonly step: number }
   | { readonly kind: "snapshot"; readonly into: ShardArrays }
   | { readonly kind: "close" };
 
-/** Block sums of a `reduce`, sums of tensors of a `measure`, nothing of others. */
-export type ShardAnswer = Float64Array | readonly SumWindow[] | undefined;
+/** Block sums of a `reduce` or of F, two kinds after a `penalise`, sums of tensors of a `measure`, nothing of others. */
+export type ShardAnswer = Float64Array | PenalisedSums | readonly SumWindow[] | undefined;
+
+/** Of blocks: of squares of the gradient with the penalty in it, and of its distances. */
+export interface PenalisedSums {
+  readonly squares: Float64Array;
+  readonly distances: Float64Array;
+}
 
 /** What a shard says of itself when it has started. */
 export interface ShardReady {

@@ -2,7 +2,8 @@ import { isHost, isLoopback, isWildcard, splitAddress } from "#lib/core/address"
 import { LockstepError } from "#lib/core/errors/index";
 import { checkRates, checkUnfreezing } from "#lib/parameters/index";
 import type { ConfigCommand } from "./command-keys.js";
-import type { ParsedConfig } from "./fields.js";
+import { defaultOf, type ParsedConfig } from "./fields.js";
+import { checkGeneral } from "./general-fields.js";
 import { followsMetric } from "./schedule-names.js";
 import { parseSizeBytes } from "./steps.js";
 
@@ -21,10 +22,7 @@ export function checkTogether(config: ParsedConfig, command?: ConfigCommand): vo
     const reason = `${config.lr_scheduler_type} follows a metric of evaluations, and there are none`;
     conflict("lr_scheduler_type and eval_strategy", reason);
   }
-  if (config.general_eval_dataset !== null && config.general_dataset === null) {
-    const reason = "general rows that only validate say nothing of a run without general_dataset";
-    conflict("general_eval_dataset and general_dataset", reason);
-  }
+  checkGeneral(config, defaultOf, conflict);
   checkRates(config);
   checkUnfreezing(config);
   checkPrecision(config);

@@ -8,6 +8,7 @@ import {
   objectiveKeys,
   optimizerFields,
 } from "./fields.js";
+import { decisiveEwcSettings } from "./general-fields.js";
 import { followsMetric } from "./schedule-names.js";
 import { decisiveOptimizerSettings } from "./optimizer.js";
 import type { ResolvedConfig } from "./resolve.js";
@@ -39,6 +40,9 @@ export const decisiveKeys: readonly ConfigKey[] = [
   "neftune_noise_alpha",
   "ema_decay",
   "max_grad_norm",
+  "ewc_lambda",
+  "ewc_samples",
+  "ewc_normalize",
   "bf16",
   "fp16",
   "xla",
@@ -177,6 +181,7 @@ export function decisiveSettings(config: ResolvedConfig): Readonly<Record<string
       laterKeys.map((key) => [key, config[key] === defaultOf(key) ? null : config[key]]),
     ),
     ...decisiveOptimizerSettings(config),
+    ...decisiveEwcSettings(config),
     max_grad_norm: config.max_grad_norm ?? 0,
     neftune_noise_alpha: config.neftune_noise_alpha === 0 ? null : config.neftune_noise_alpha,
     metric_for_best_model: metric,

@@ -45,6 +45,8 @@ export type LockstepEvent =
       readonly group: number;
       readonly workerId: string;
       readonly attempt: number;
+      /** In all events of groups: `step` is a round of the Fisher information, before training. */
+      readonly isMeasurement?: true;
     }
   | {
       readonly type: "group.completed";
@@ -54,6 +56,7 @@ export type LockstepEvent =
       readonly seconds: number;
       /** Its part of what the step's loss is divided by. */
       readonly weight: number;
+      readonly isMeasurement?: true;
     }
   | {
       readonly type: "group.requeued";
@@ -61,6 +64,7 @@ export type LockstepEvent =
       readonly group: number;
       readonly workerId: string;
       readonly reason: string;
+      readonly isMeasurement?: true;
     }
   | {
       /** Workers computed different bits for one group, or one batch of an evaluation; it is computed once more. */
@@ -82,6 +86,14 @@ export type LockstepEvent =
       readonly numUntold: number;
     }
   | StepCompleted
+  | {
+      /** What EWC weighs weights by is there: their Fisher information on general rows. */
+      readonly type: "fisher.measured";
+      readonly numRows: number;
+      /** Of a row's gradient: the mean of its squares over rows and trained elements, before it is normalised. */
+      readonly meanSquare: number;
+      readonly seconds: number;
+    }
   | {
       readonly type: "evaluation.completed";
       readonly step: number;
@@ -183,6 +195,8 @@ export type RunPhase =
   | "waiting-for-workers"
   | "evaluating"
   | "generating"
+  /** The Fisher information. */
+  | "measuring"
   | "training"
   | "saving"
   | "done";
@@ -287,6 +301,8 @@ export interface StepCompleted {
   readonly gradientNorm: number;
   /** What the loss was multiplied by for backward, where float16 needs that. */
   readonly lossScale?: number;
+  /** EWC's penalty of the weights before the step, which `loss` does not have in it. */
+  readonly ewcPenalty?: number;
   readonly numRows: number;
   readonly numTokens: number;
   readonly stepSeconds: number;

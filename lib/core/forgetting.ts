@@ -1,4 +1,4 @@
-import { formatFigure } from "./format.js";
+import { counted, formatFigure, formatSeconds } from "./format.js";
 
 /** The loss of general rows that a run does not learn, nats a token. */
 export interface GeneralLoss {
@@ -26,3 +26,25 @@ export function forgottenWords(forgotten: number): string {
   if (!(forgotten <= 0)) return `+${formatFigure(forgotten)} forgotten`;
   return `${formatFigure(forgotten)}, nothing forgotten`;
 }
+
+/** "Fisher information of 256 general rows measured in 12 s: mean squared gradient 1.234e-3". */
+export const fisherWords = (measured: {
+  readonly numRows: number;
+  readonly meanSquare: number;
+  readonly seconds: number;
+}): string =>
+  `Fisher information of ${counted(measured.numRows, "general row")} measured in ${formatSeconds(measured.seconds)}: mean squared gradient ${measured.meanSquare.toExponential(3)}`;
+
+/** EWC's penalty over the loss of the task, which does not have it in it. */
+export const ewcRatio = ({ ewcPenalty = 0, loss }: EwcStep): number => ewcPenalty / loss;
+
+interface EwcStep {
+  readonly loss: number;
+  readonly ewcPenalty?: number;
+}
+
+/** "ewc 0.0123 (0.5% of the loss)", of a step with a penalty. */
+export const ewcFigures = (step: EwcStep): readonly string[] =>
+  step.ewcPenalty === undefined
+    ? []
+    : [`ewc ${formatFigure(step.ewcPenalty)} (${(100 * ewcRatio(step)).toFixed(1)}% of the loss)`];

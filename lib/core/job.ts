@@ -30,6 +30,8 @@ export interface WorkerJob {
   readonly dropout?: DropoutJob;
   /** False where every gradient group is one micro-batch, so that nothing is accumulated. */
   readonly accumulates?: boolean;
+  /** Whether gradients of single rows are squared, for the Fisher information, before the first step. */
+  readonly squares?: boolean;
   /** Rows in a training micro-batch. */
   readonly microBatchSize: number;
   /** Rows in an evaluation batch. */
@@ -139,6 +141,11 @@ export interface TrainingEngine {
     first: boolean,
     wireBytes?: Uint8Array,
   ): EvaluatedBatch;
+  /**
+   * Only for a job with `squares`: as `accumulate`, of the squares of the gradient of a batch's one row's negative
+   * log-likelihood, nothing dropped.
+   */
+  accumulateSquares?(batch: Batch, first: boolean, wireBytes?: Uint8Array): EvaluatedBatch;
   evaluate(batch: Batch): EvaluatedBatch;
   /** Greedy continuation; stops after an end token (which is not returned) or at the job's generationLength. */
   generate(prompt: Int32Array, maxNewTokens: number, endTokenIds: readonly number[]): Int32Array;

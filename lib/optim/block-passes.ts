@@ -8,6 +8,7 @@ import {
   wireOffsetBytes,
 } from "#lib/core/parameter-layout";
 import { emaSlot } from "./ema.js";
+import { anchorSlot, fisherSlot } from "./ewc.js";
 import type { Kernels } from "./kernels.js";
 import type { MemoryMap } from "./memory-map.js";
 import { type ChosenOptimizer, openOptimizer } from "./optimizers/index.js";
@@ -27,6 +28,14 @@ export type BlockPass =
   | { readonly kind: "squares" }
   | { readonly kind: "update"; readonly update: Update; readonly published: number }
   | { readonly kind: "average"; readonly weight: number }
+  /** Adds the penalty of EWC to the gradient; sums are those of its distances. */
+  | { readonly kind: "penalty"; readonly factor: number }
+  /** Adds the gradient sum to F, or sets F to it. */
+  | { readonly kind: "keepSquares"; readonly first: boolean }
+  /** Sums of F. */
+  | { readonly kind: "fisherSums" }
+  /** Scales F and copies the masters to the anchor. */
+  | { readonly kind: "finishFisher"; readonly scale: number }
   | { readonly kind: "publish"; readonly published: number };
 
 /** One block of the flat space: the unit in which every pass goes over the range. */
@@ -85,7 +94,7 @@ export class BlockPasses {
     return this.#blocks.length;
   }
 
-  /** @param sums takes the blocks' float64 sums of squares where the pass makes them */
+  /** @param sums takes the blocks' float64 sums where the pass makes some: of squares, of distances, of F */
   run(pass: BlockPass, from: number, to: number, sums: Float64Array): void {
     const work = this.#workOf(pass, sums);
     for (let index = from; index < to; index++) work(this.#blocks[index] as Block, index);
@@ -114,6 +123,32 @@ export class BlockPasses {
         return (block) => this.#average(block, pass.weight);
       case "publish":
         return (block) => this.#publish(block, pass.published);
+      case "penalty":
+        return ({ start }, index) => {
+          const [fisher, anchor] = this.#ewc(start);
+          const { masters, gradientSum } = this.#map;
+          const [sum, weights] = [gradientSum + start * 4, masters + start * 4];
+          const { addPenalty } = this.#kernels;
+          sums[index] = addPenalty(sum, weights, fisher, anchor, blockElements, pass.factor);
+        };
+      case "keepSquares":
+        return ({ start }) => {
+          const [fisher] = this.#ewc(start);
+          const sum = this.#map.gradientSum + start * 4;
+          if (pass.first) this.#bytes.copyWithin(fisher, sum, sum + blockElements * 4);
+          else this.#kernels.addFloat32(fisher, sum, blockElements);
+        };
+      case "fisherSums":
+        return ({ start }, index) => {
+          sums[index] = this.#kernels.sumOf(this.#ewc(start)[0], blockElements);
+        };
+      case "finishFisher":
+        return ({ start }) => {
+          const [fisher, anchor] = this.#ewc(start);
+          const weights = this.#map.masters + start * 4;
+          this.#kernels.scaleBy(fisher, blockElements, pass.scale);
+          this.#bytes.copyWithin(anchor, weights, weights + blockElements * 4);
+        };
     }
   }
 
@@ -192,6 +227,15 @@ export class BlockPasses {
     const average = states[emaSlot];
     if (average === undefined) throw new RangeError("no average of the masters is kept");
     this.#kernels.updateAverage(masters + start * 4, average + start * 4, blockElements, weight);
+  }
+
+  /** Where a block of F and of the anchor lies. @throws RangeError where there is no penalty */
+  #ewc(start: number): readonly [fisher: number, anchor: number] {
+    const { [fisherSlot]: fisher, [anchorSlot]: anchor } = this.#map.states;
+    if (fisher === undefined || anchor === undefined) {
+      throw new RangeError("no Fisher information is kept");
+    }
+    return [fisher + start * 4, anchor + start * 4];
   }
 
   #publish({ start, wireStart, region: { dtype } }: Block, published: number): void {

@@ -1,6 +1,11 @@
 export { clipCoefficient, totalNorm } from "./clip.js";
 export { emaSlot } from "./ema.js";
 export {
+  finishFisher,
+  type MeasuredShards,
+  type PenalisedShards,
+} from "./ewc.js";
+export {
   type MetricSchedule,
   type MetricScheduleName,
   type MetricScheduleState,

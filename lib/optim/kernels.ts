@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 
 /**
- * Exports of lib/optim/assembly/kernels.ts and ema.ts; the module has those of the optimizers beside them. Pointers are
+ * Exports of lib/optim/assembly/kernels.ts, ema.ts and ewc.ts; the module has those of the optimizers beside them. Pointers are
  * byte offsets, `n` is a number of elements.
  */
 export interface Kernels {
@@ -13,6 +13,16 @@ export interface Kernels {
   sumOfSquares(values: number, n: number): number;
   toBfloat16(p: number, out: number, n: number): void;
   toFloat16(p: number, out: number, n: number): void;
+  addPenalty(
+    sum: number,
+    p: number,
+    fisher: number,
+    anchor: number,
+    n: number,
+    factor: number,
+  ): number;
+  sumOf(values: number, n: number): number;
+  scaleBy(values: number, n: number, factor: number): void;
   updateAverage(p: number, average: number, n: number, weight: number): void;
 }
 

@@ -138,6 +138,29 @@ export class ShardArithmetic implements ShardPiece {
   }
 
   /**
+   * Adds the gradient of EWC's penalty, `factor * F * (masters - anchor)`, to the gradient sum; to be called once.
+   * @returns float64 sums of `F * (masters - anchor)^2` per block, in block order
+   */
+  addPenalty(factor: number): Float64Array<ArrayBuffer> {
+    return this.#run({ kind: "penalty", factor });
+  }
+
+  /** Adds the gradient sum, which is of squared gradients, to F. @param first F is it alone */
+  keepSquares(first: boolean): void {
+    this.#run({ kind: "keepSquares", first });
+  }
+
+  /** float64 sums of F per block, in block order. */
+  fisherSums(): Float64Array<ArrayBuffer> {
+    return this.#run({ kind: "fisherSums" });
+  }
+
+  /** Multiplies F, and makes the masters of now the anchor. */
+  finishFisher(scale: number): void {
+    this.#run({ kind: "finishFisher", scale });
+  }
+
+  /**
    * A round of the statistics that the optimizer needs of whole tensors, which may change gradient and states.
    * @returns sums of the range's parts of tensors, in order
    */

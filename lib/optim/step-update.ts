@@ -4,6 +4,7 @@ import type { Metrics } from "#lib/core/events";
 import type { LossSum } from "#lib/core/job";
 import { blockElements, type ParameterLayout, regionAt } from "#lib/core/parameter-layout";
 import { clipCoefficient, totalNorm } from "./clip.js";
+import { type PenalisedShards, penaltyOf } from "./ewc.js";
 import { LossTerms, type LossTermsSettings, type LossTermsState } from "./loss-terms.js";
 import { LossScaler, type LossScalerState, type LossScaling } from "./loss-scaler.js";
 import type { MetricSchedule, MetricScheduleState } from "./metric-schedules.js";
@@ -55,6 +56,8 @@ interface UpdatedStep {
   readonly gradientNorm: number;
   /** What the loss was multiplied by, where `lossScaling` asks for that. */
   readonly lossScale?: number;
+  /** EWC's, of the weights before the update, where there is one. */
+  readonly ewcPenalty?: number;
   /** For a person. */
   readonly notes: readonly string[];
 }
@@ -66,6 +69,8 @@ export interface UpdatedShards {
    * @returns fp64 sums of squares of all blocks of the space, in block order
    */
   reduce(step: number): Promise<Iterable<number>>;
+  /** Called only where the optimizer has a penalty of EWC. */
+  readonly penalise?: PenalisedShards["penalise"];
   /**
    * Adds up what the optimizer needs of whole tensors; called only for one that needs something.
    * @returns sums of the shards' parts of tensors, in the order of the shards
@@ -177,8 +182,18 @@ export class StepUpdate {
     const updateNumber = this.#numUpdates + 1;
     const learningRate =
       this.#schedule?.learningRate ?? this.#settings.learningRateAt(this.#numUpdates);
-    const normOfSum = async (): Promise<number> =>
-      totalNorm(this.#counted(await shards.reduce(step), updateNumber)) * unscale;
+    const { ewcLambda: lambda } = this.#settings.optimizer;
+    let ewcPenalty: number | undefined;
+    const normOfSum = async (): Promise<number> => {
+      let squares = await shards.reduce(step);
+      if (lambda !== undefined) {
+        const penalised = await shards.penalise?.(step, lambda * lossScale);
+        if (penalised === undefined) throw new Error("The shards add no penalty");
+        ewcPenalty = penaltyOf(lambda, penalised.distances);
+        squares = penalised.squares;
+      }
+      return totalNorm(this.#counted(squares, updateNumber)) * unscale;
+    };
     let gradientNorm = await normOfSum();
     while (!Number.isFinite(gradientNorm) && (await confirmNonFinite())) {
       gradientNorm = await normOfSum();
@@ -186,6 +201,7 @@ export class StepUpdate {
     const figures = {
       ...{ learningRate, gradientNorm },
       ...(this.#scaler === undefined ? {} : { lossScale }),
+      ...(ewcPenalty === undefined ? {} : { ewcPenalty }),
     };
     const isFinite = Number.isFinite(gradientNorm);
     if (isFinite) {

@@ -111,6 +111,17 @@ class GraphEngine implements TrainingEngine {
     return this.#evaluated(fetched, batch);
   }
 
+  accumulateSquares(batch: Batch, first: boolean, wireBytes?: Uint8Array): EvaluatedBatch {
+    const { squares, views } = this.#programs;
+    if (squares === undefined) throw new RangeError("The job squares no gradients");
+    const fetched = this.#session.run(squares[first ? "first" : "next"], this.#fieldsOf(batch));
+    if (wireBytes !== undefined) {
+      checkSize(wireSizeBytes(this.#job.layout), wireBytes);
+      this.#session.run(squares.sums, {}, arraysOf(views, wireBytes));
+    }
+    return this.#evaluated(fetched, batch);
+  }
+
   evaluate(batch: Batch): EvaluatedBatch {
     const fetched = this.#session.run(this.#programsOf(batch).evaluate, this.#fieldsOf(batch));
     return this.#evaluated(fetched, batch);

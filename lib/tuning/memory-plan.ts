@@ -21,15 +21,16 @@ const firstRunBytes = 0.18e9;
  */
 export function plannedEngineBytes(
   job: WorkerJob,
-  { gradients, evaluate, otherTasks }: TrainingPrograms,
+  { gradients, squares, evaluate, otherTasks }: TrainingPrograms,
   processBytes: number,
 ): number | undefined {
   if (job.xla === true) return undefined;
-  const programs = [{ gradients, evaluate }, ...otherTasks].flatMap((task) =>
+  const ofTasks = [{ gradients, evaluate }, ...otherTasks].flatMap((task) =>
     job.accumulates === false
       ? [task.gradients.only, task.evaluate]
       : [task.gradients.first, task.gradients.last, task.evaluate],
   );
+  const programs = [...ofTasks, ...(squares === undefined ? [] : [squares.first, squares.next])];
   const { frozen } = job;
   const matrixBytes = bytesPerElement[computeDtypes[job.precision]];
   const bytesIn =
@@ -43,7 +44,9 @@ export function plannedEngineBytes(
     layout.tensors.map(bytesIn(layout)),
   );
   const accumulators =
-    job.accumulates === false ? [] : job.layout.tensors.map(({ size }) => size * 4);
+    job.accumulates === false && squares === undefined
+      ? []
+      : job.layout.tensors.map(({ size }) => size * 4);
   return (
     processBytes +
     firstRunBytes +

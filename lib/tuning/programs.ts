@@ -30,6 +30,7 @@ import {
   outputsName,
 } from "./gradient-programs.js";
 import type { HeadedModel, ReferenceModel, TracedLoss } from "./objectives/index.js";
+import { buildSquaresPrograms, type SquaresPrograms } from "./squares-programs.js";
 import { WeightLookup } from "./weight-lookup.js";
 import { unpackWords, type WireView, wireViewOf } from "./wire-form.js";
 
@@ -42,6 +43,8 @@ export interface TrainingPrograms {
   /** Nothing where every weight is trained; else one for each of `wirePieces`. */
   readonly loadFrozen: readonly LoadProgram[];
   readonly gradients: GradientPrograms;
+  /** Where the job squares gradients of rows. */
+  readonly squares: SquaresPrograms | undefined;
   readonly evaluate: Program;
   /** Of the tasks after the first, which has the two above. */
   readonly otherTasks: readonly TaskPrograms[];
@@ -134,6 +137,21 @@ export function buildTrainingPrograms(
     );
   }
   const [first, ...otherTasks] = tasks as [TaskPrograms, ...TaskPrograms[]];
+  const squares =
+    job.squares === true
+      ? trace(tracer, () => {
+          const constants = readWeights(frozen, autocast);
+          // The log-likelihood itself, of which no setting of the objective takes anything.
+          const likelihood = { ...job, objective: { kind: job.objective.kind } };
+          return buildSquaresPrograms(graph, job, trained.views, {
+            weights: readWeights(trained, autocast),
+            accumulators,
+            lossOf: (xs, feeds) =>
+              batchLoss(model, likelihood, { weights: lookup.in([...xs, ...constants]) }, feeds)
+                .lossSum,
+          });
+        })
+      : undefined;
   lookup.checkAllUsed();
   return {
     graph,
@@ -142,6 +160,7 @@ export function buildTrainingPrograms(
     loadFrozen:
       job.frozen === undefined ? [] : loadPrograms(graph, "load-frozen", frozen, job.frozen),
     ...first,
+    squares,
     otherTasks,
     decode:
       job.generationLength === 0 || model.task !== "causal-lm"

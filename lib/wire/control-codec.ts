@@ -185,6 +185,7 @@ const task = codec<Task>(
           group: body.count("group"),
           version: body.count("version"),
           gradScales,
+          ...(body.flag("squares") ? { squares: true } : {}),
           batches,
         };
       }

@@ -55,6 +55,8 @@ export interface TrainTask {
   readonly version: number;
   /** One a batch. */
   readonly gradScales: readonly number[];
+  /** Whether the gradients of its batches, of one row each, are squared and then summed. @default false */
+  readonly squares?: boolean;
   readonly batches: readonly Batch[];
 }
 

@@ -48,10 +48,23 @@ export class FakeEngine implements TrainingEngine {
   }
 
   accumulate(batch: Batch, gradScale: number, first: boolean, wireBytes?: Uint8Array): LossSum {
+    return this.#add(batch, first, wireBytes, (gradient) => gradScale * gradient);
+  }
+
+  accumulateSquares(batch: Batch, first: boolean, wireBytes?: Uint8Array): LossSum {
+    return this.#add(batch, first, wireBytes, (gradient) => gradient ** 2 * 1e-6);
+  }
+
+  #add(
+    batch: Batch,
+    first: boolean,
+    wireBytes: Uint8Array | undefined,
+    made: (gradient: number) => number,
+  ): LossSum {
     const seed = hashBatch(batch);
     this.addGradients((value, i) => {
       const noise = ((Math.imul(seed ^ i, 2_654_435_761) >>> 8) % 2_001) - 1_000;
-      return gradScale * (noise * 0.37 + value * 11);
+      return made(noise * 0.37 + value * 11);
     }, first);
     if (wireBytes !== undefined) this.writeGradients(wireBytes);
     return this.#loss(batch);

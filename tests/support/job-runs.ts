@@ -34,19 +34,22 @@ export const runJob = (
     onEvent,
   );
 
-/** Listens to a run and kills -9 whoever leases the first group of a step, counted from 0; once. */
+/** Listens to a run and kills -9 whoever leases the first group of a step, or of a round of the Fisher information, counted from 0; once. */
 export class WorkerKiller {
   readonly #step: number;
+  readonly #isMeasurement: boolean;
   readonly #pids = new Map<string, number>();
   #killed: string | undefined;
 
-  constructor(step: number) {
+  constructor(step: number, { isMeasurement = false } = {}) {
     this.#step = step;
+    this.#isMeasurement = isMeasurement;
   }
 
   readonly onEvent = (event: LockstepEvent): void => {
     if (event.type === "worker.joined") this.#pids.set(event.workerId, event.pid);
     if (event.type !== "group.leased" || event.step !== this.#step) return;
+    if ((event.isMeasurement ?? false) !== this.#isMeasurement) return;
     if (this.#killed !== undefined) return;
     this.#killed = event.workerId;
     process.kill(this.#pids.get(event.workerId) as number, "SIGKILL");

@@ -113,6 +113,10 @@ export class OptimizerRun {
             true,
           ),
         ]),
+      penalise: async (_step, factor) => {
+        const distances = shards.flatMap((shard) => [...shard.addPenalty(factor)]);
+        return { distances, squares: shards.flatMap((shard) => [...shard.blockSumsOfSquares()]) };
+      },
       measure: async (_step, measurement) => shards.flatMap((shard) => shard.measure(measurement)),
       apply: async (_step, update) => {
         for (const shard of shards) shard.apply(update);

@@ -174,6 +174,11 @@ export const clusterErrors = {
       `After step ${d.step} tensor ${d.tensor} holds ${d.value}; nothing of that step is saved, and earlier checkpoints are untouched.`,
     "Lower the learning rate or lengthen the warm-up.",
   ),
+  E_FISHER_UNUSABLE: entry<{ numRows: number; got: string }>(
+    (d) =>
+      `The Fisher information of ${d.numRows} general rows cannot be used: ${d.got}, and EWC needs a finite mean of their squares above 0.`,
+    "Look at general_dataset with `lockstep data preview`, or train in fp32; ewc_lambda: 0 trains without EWC.",
+  ),
   E_NO_UPDATE: entry<{ numSteps: number }>(
     (d) =>
       `None of the ${d.numSteps} steps had a finite gradient, so the weights are those that the run started from; no result is saved.`,

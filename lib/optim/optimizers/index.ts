@@ -1,4 +1,5 @@
 import { emaSlot } from "#lib/optim/ema";
+import { anchorSlot, fisherSlot } from "#lib/optim/ewc";
 import { adafactor } from "./adafactor.js";
 import { adam } from "./adam.js";
 import { adamW } from "./adamw.js";
@@ -19,6 +20,8 @@ export interface ChosenOptimizer {
   readonly settings: OptimizerSettings;
   /** Of the masters' moving average, which is kept whatever the optimizer; absent: there is none. */
   readonly emaDecay?: number;
+  /** Weight of the penalty of EWC; absent: there is none. */
+  readonly ewcLambda?: number;
 }
 
 /** @param optim one of `optimizerNames` */
@@ -37,7 +40,7 @@ export function chooseOptimizer(
 
 /** The optimizer of a choice, which has its settings in other threads too. */
 export interface OpenOptimizer extends Pick<Optimizer, "update" | "tensorWise"> {
-  /** Names of the arrays that it keeps beside the masters, and of the average beside them. */
+  /** Names of the arrays that are kept beside the masters: its own, the average's and those of EWC. */
   readonly slots: readonly string[];
   /** Elements that share a number of such an array, where not each has one. */
   readonly packing: Readonly<Record<string, number>>;
@@ -46,10 +49,19 @@ export interface OpenOptimizer extends Pick<Optimizer, "update" | "tensorWise"> 
   readonly settings: OptimizerSettings;
 }
 
-export function openOptimizer({ name, settings, emaDecay }: ChosenOptimizer): OpenOptimizer {
+export function openOptimizer({
+  name,
+  settings,
+  emaDecay,
+  ewcLambda,
+}: ChosenOptimizer): OpenOptimizer {
   const { states, packing = {}, update, tensorWise } = find((each) => each.name === name, name);
   return {
-    slots: [...states(settings), ...(emaDecay === undefined ? [] : [emaSlot])],
+    slots: [
+      ...states(settings),
+      ...(emaDecay === undefined ? [] : [emaSlot]),
+      ...(ewcLambda === undefined ? [] : [fisherSlot, anchorSlot]),
+    ],
     packing,
     scratchBytes: tensorWise?.scratchBytes ?? 0,
     settings,

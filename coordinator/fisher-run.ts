@@ -1,0 +1,66 @@
+import { finishFisher } from "#lib/optim/index";
+import type { Court } from "./court.js";
+import type { LeaseTable } from "./leases.js";
+import { defaultBytesAfterReportMs } from "./limits.js";
+import type { CoordinatorOptions } from "./options.js";
+import type { RunPhases } from "./run-phases.js";
+import type { ShardGroup } from "./shards.js";
+import { TrainingStep } from "./training-step.js";
+
+interface FisherRunParts {
+  readonly options: CoordinatorOptions;
+  readonly shards: ShardGroup;
+  readonly court: Court;
+  readonly phases: RunPhases;
+  readonly newLeases: (numItems: number) => LeaseTable;
+  /** Has workers do a round. Rejects where the run fails, or is stopped, meanwhile. */
+  readonly untilComplete: (round: TrainingStep) => Promise<void>;
+  /** Rejects where the run fails meanwhile. */
+  readonly orFailure: <T>(promise: Promise<T>) => Promise<T>;
+  readonly onReopened: () => void;
+}
+
+/**
+ * The measurement of the Fisher information before the first step: rounds of leased groups, as steps are, whose sums
+ * of squared gradients the shards keep. Nothing of it is saved before the first step has been made.
+ */
+export async function measureFisher(parts: FisherRunParts): Promise<void> {
+  const { options, shards, court, newLeases, orFailure } = parts;
+  const { fisher, gradientGroups, bus, job } = options;
+  if (fisher === undefined) return;
+  const startedAt = performance.now();
+  for (let round = 0; round < fisher.numRounds; round++) {
+    parts.phases.begin(
+      "measuring",
+      `the Fisher information of ${fisher.numRows} general rows, round ${round + 1} of ${fisher.numRounds}`,
+    );
+    await orFailure(shards.openStep(round));
+    const work = new TrainingStep({
+      step: round,
+      version: 0,
+      // Squares are of the log-likelihood itself.
+      gradScales: [1],
+      isMeasurement: true,
+      numGroups: gradientGroups,
+      job,
+      microBatches: (group) => fisher.microBatches(round, group),
+      bytesAfterReportMs: options.bytesAfterReportMs ?? defaultBytesAfterReportMs,
+      newLeases: () => newLeases(gradientGroups),
+      shards,
+      jury: court.juryOf("measurement", round),
+      bus,
+      now: () => performance.now(),
+      onReopened: parts.onReopened,
+    });
+    await parts.untilComplete(work);
+    await orFailure(shards.reduce(round));
+    await orFailure(shards.keepSquares(round, round === 0));
+  }
+  const mean = await orFailure(finishFisher(shards, job.layout, fisher));
+  bus.publish({
+    type: "fisher.measured",
+    numRows: fisher.numRows,
+    meanSquare: mean,
+    seconds: (performance.now() - startedAt) / 1000,
+  });
+}
