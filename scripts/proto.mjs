@@ -26,7 +26,7 @@ if (!process.argv.includes("--check")) {
 
 function describeSchemas() {
   const lines = [];
-  for (const path of readdirSync(protoDir, { recursive: true }).sort()) {
+  for (const path of readdirSync(protoDir, { recursive: true, encoding: "utf8" }).sort()) {
     if (!path.endsWith(".proto")) continue;
     const schema = new protobuf.Root();
     schema.loadSync(join(protoDir, path)).resolveAll();

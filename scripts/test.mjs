@@ -101,7 +101,7 @@ events.end();
 /** Paths below dist/tests, in order. */
 function findTestFiles(words) {
   if (!existsSync(testsDir)) return [];
-  return readdirSync(testsDir, { recursive: true })
+  return readdirSync(testsDir, { recursive: true, encoding: "utf8" })
     .filter((path) => path.endsWith(".test.js"))
     .filter((path) => words.length === 0 || words.some((word) => path.includes(word)))
     .sort();

@@ -27,9 +27,10 @@ export async function compileWasm(root) {
 function isUpToDate(root) {
   const output = statSync(join(root, OUTPUT_FILE), { throwIfNoEntry: false });
   if (output === undefined) return false;
-  const sources = readdirSync(join(root, ASSEMBLY_DIRECTORY), { recursive: true }).map(
-    (name) => `${ASSEMBLY_DIRECTORY}/${name}`,
-  );
+  const sources = readdirSync(join(root, ASSEMBLY_DIRECTORY), {
+    recursive: true,
+    encoding: "utf8",
+  }).map((name) => `${ASSEMBLY_DIRECTORY}/${name}`);
   return [...sources, "package-lock.json", "scripts/build/wasm.mjs"].every((path) => {
     const source = statSync(join(root, path), { throwIfNoEntry: false });
     return source === undefined || source.mtimeMs < output.mtimeMs;
