@@ -50,8 +50,12 @@ export async function prepareGeneral(
   const { onDetail } = context;
   const hasSegments = hasField(own.dataset.train.rows.inputs, "segments");
   const rows = await prepareRows(
-    // Rows that share one need segments, which batches have throughout or not at all.
-    withChanges(config, hasSegments || config.packing === false ? {} : { packing: null }),
+    withChanges(config, {
+      // The length of the rows beside which batches hold them: a task may have its own.
+      max_length: own.dataset.train.rows.sequenceLength,
+      // Rows that share one need segments, which batches have throughout or not at all.
+      ...(hasSegments || config.packing === false ? {} : { packing: null }),
+    }),
     {
       dataset: names,
       evalDataset: evalNames,

@@ -58,6 +58,7 @@ export function pairedRows(
     targets,
     paddingTokenId,
     lengthOf,
+    longestOf: (row) => Math.max(chosenOf(row), lengthOf(row) - chosenOf(row)),
     lossWeight: () => 1,
     piecesOf: (row) => [
       {

@@ -28,6 +28,8 @@ export interface TrainingRows {
   readonly sequenceLength: number;
   /** Sequences of this length that a row has. @default 1 */
   readonly sequencesPerRow?: number;
+  /** Tokens of the longest of them. @default {@link lengthOf} */
+  longestOf?(row: number): number;
   /** Tokens of all rows without padding. */
   readonly numTokens: number;
   /** Tokens that are in no row. */
