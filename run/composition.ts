@@ -1,4 +1,5 @@
 import { isConfigKey, isGiven, type SettledConfig } from "#lib/config/index";
+import type { ParameterLayout } from "#lib/core/parameter-layout";
 import { computeDtypes, precisionOf } from "#lib/core/dtype";
 import type { TrainingPlan } from "#lib/data/index";
 import { type Objective, objectiveOf } from "#lib/objectives/index";
@@ -58,7 +59,12 @@ export function compose(
     ? withReference(chosen, model, computeDtypes[precisionOf(config)])
     : chosen;
   const { lines: told, openings } = unfreezing.describe(parameters.layout, plan.totalSteps);
-  const lines = [...parameters.lines, ...rates.describe(parameters.layout), ...told];
+  const lines = [
+    ...parameters.lines,
+    ...rates.describe(parameters.layout),
+    ...told,
+    ...idleDecay(config, parameters.layout),
+  ];
   return {
     objective,
     parameters: { ...parameters, lines },
@@ -70,3 +76,12 @@ export function compose(
     },
   };
 }
+
+/** Biases alone have no decay: of vectors transformers decays none. */
+const idleDecay = (
+  { weight_decay: decay }: SettledConfig,
+  { regions }: ParameterLayout,
+): readonly string[] =>
+  decay === 0 || regions.some(({ decays }) => decays)
+    ? []
+    : ["warning: weight_decay has no effect: all that is trained are biases and norms"];

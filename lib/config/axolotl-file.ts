@@ -2,6 +2,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { ConfigKey } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { show } from "./show.js";
+import { isMultiple } from "./steps.js";
 
 type Source = ReadonlyMap<string, SourcedValue>;
 type Given = ReadonlyMap<ConfigKey, SourcedValue>;
@@ -83,6 +84,18 @@ export function axolotlDefaults(
       add(`${what}_strategy`, isBySteps ? "steps" : "epoch", ofTool);
       if (count > 0) warnings.push(`${sourced?.where}: ${key} is read as ${what}_strategy: epoch`);
     }
+  }
+  const [evalSteps, saveSteps] = (["eval_steps", "save_steps"] as const).map((key) =>
+    Number(known.get(key)?.value),
+  );
+  // What stops early ends with its best model there, where each save has its evaluation.
+  const stopsEarly =
+    isSaid(known.get("early_stopping_patience")) &&
+    ["eval_strategy", "save_strategy"].every(
+      (key) => known.get(key as ConfigKey)?.value === "steps",
+    );
+  if (stopsEarly && validates && isMultiple(saveSteps ?? 0, evalSteps ?? 0)) {
+    add("load_best_model_at_end", true, ofTool);
   }
   if (told.length > 0) {
     warnings.push(`read as a file of axolotl, whose defaults hold: ${told.join(", ")}`);

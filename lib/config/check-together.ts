@@ -5,7 +5,7 @@ import type { ConfigCommand } from "./command-keys.js";
 import { defaultOf, type ParsedConfig } from "./fields.js";
 import { checkGeneral } from "./general-fields.js";
 import { followsMetric } from "./schedule-names.js";
-import { parseSizeBytes } from "./steps.js";
+import { isMultiple, parseSizeBytes } from "./steps.js";
 
 /** Rules over several keys that do not depend on the data. @throws E_CONFIG_CONFLICT, E_CONFIG_UNSUPPORTED */
 export function checkTogether(config: ParsedConfig, command?: ConfigCommand): void {
@@ -161,11 +161,4 @@ function checkBestModel(config: ParsedConfig, command: ConfigCommand | undefined
     const reason = `a checkpoint is compared by its own evaluation, and save_steps ${save_steps} is not a multiple of eval_steps ${eval_steps}`;
     conflict("load_best_model_at_end, save_steps and eval_steps", reason);
   }
-}
-
-/** Fractions of a run are compared in millionths. */
-function isMultiple(value: number, of: number): boolean {
-  if (value >= 1 !== of >= 1) return false;
-  const scale = value < 1 ? 1e6 : 1;
-  return Math.round(value * scale) % Math.round(of * scale) === 0;
 }

@@ -28,6 +28,13 @@ export function evaluationDelaySteps(config: ResolvedConfig, stepsPerEpoch: numb
   return eval_strategy === "epoch" ? eval_delay * stepsPerEpoch : eval_delay;
 }
 
+/** Whether numbers of steps, or fractions of a run, are one a multiple of the other; fractions in millionths. */
+export function isMultiple(value: number, of: number): boolean {
+  if (value >= 1 !== of >= 1) return false;
+  const scale = value < 1 ? 1e6 : 1;
+  return Math.round(value * scale) % Math.round(of * scale) === 0;
+}
+
 const sizeUnits: Readonly<Record<string, number>> = {
   KB: 1e3,
   MB: 1e6,

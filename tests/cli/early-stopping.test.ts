@@ -54,8 +54,13 @@ async function trainerState(job: CaseJob, directory: string) {
 }
 
 /** Whether every weight that a directory holds is this number. */
-async function assertWeights(job: CaseJob, directory: string, step: number): Promise<void> {
-  const { tensors } = await readTensors(job.file(`${directory}/model.safetensors`));
+async function assertWeights(
+  job: CaseJob,
+  directory: string,
+  step: number,
+  file = "model.safetensors",
+): Promise<void> {
+  const { tensors } = await readTensors(job.file(`${directory}/${file}`));
   assert.ok(tensors.size > 4);
   for (const [name, { data }] of tensors) {
     assert.ok(
@@ -86,6 +91,14 @@ test("evaluations that are no better end a run, in one process, in a cluster and
   assert.equal(completed?.outcome, "finished");
   assert.equal(completed?.step, 8);
   assert.match(completed?.stoppedEarly ?? "", /the best eval_loss is 2, of step 4/);
+
+  const one = await job.lockstep(
+    [...train, "--output_dir", "one", "--workers", "1"].concat([
+      ...["--gradient_groups", "2", "--global_batch_size", "2"],
+    ]),
+  );
+  assert.equal(one.of("run.completed")[0]?.mastersSha256, digest, one.stderr);
+  assert.equal(one.of("run.completed")[0]?.step, 8);
 
   // The one that stopped while the counter was 1.
   const from = ["--resume_from_checkpoint", "cluster/checkpoint-6"];
@@ -120,6 +133,36 @@ test("evaluations that are no better end a run, in one process, in a cluster and
   );
   await assertWeights(job, "gone", 8);
 });
+
+for (const [what, method, files] of [
+  [
+    "adapters",
+    { use_peft: true, lora_target_modules: "all-linear" },
+    { "adapter_model.safetensors": 4 },
+  ],
+  // Averages of 1 to 4 by halves.
+  ["an average", { ema_decay: 0.5 }, { "model.safetensors": 4, "ema/model.safetensors": 3.125 }],
+] as const) {
+  test(`the best weights are the result of a run with ${what}, in one process and a resumed one too`, async (t) => {
+    const job = await scriptedJob(t, losses);
+    const file = await job.writeJob({ ...settings, ...method });
+    const train = ["train", file, ...saving, "--output_dir"];
+    for (const args of [
+      ["train-local", file, "--output_dir", "local"],
+      [...train, "cluster", "--workers", "1"],
+      [...train, "again", "--resume_from_checkpoint", "cluster/checkpoint-6"],
+    ]) {
+      const { code, stderr, lines } = await job.lockstep(args);
+      assert.equal(code, 0, stderr);
+      assert.match(lines.join("\n"), /writing the best model, that of step 4/);
+    }
+    for (const directory of ["local", "cluster", "again"]) {
+      for (const [name, value] of Object.entries(files)) {
+        await assertWeights(job, directory, value, name);
+      }
+    }
+  });
+}
 
 test("a run that stopped early is finished, and goes on with more patience", async (t) => {
   const job = await scriptedJob(t, losses);

@@ -73,3 +73,21 @@ test("parts that are not there, and keys that do not go together, are refused by
     assert.match(stderr, message);
   }
 });
+
+test("a decay where all that is trained are vectors is told of; one that decays something is not", async (t) => {
+  const job = await createCaseJob("23-train-local-keys");
+  t.after(job.remove);
+  for (const [part, isTold] of [
+    ["input_layernorm", true],
+    ["mlp", false],
+  ] as const) {
+    const file = await job.writeJob({
+      ...{ ...settings, max_steps: 1, weight_decay: 0.1, output_dir: part },
+      ...{ finetuning_type: "freeze", freeze_trainable_modules: part },
+    });
+    const { code, stderr, lines } = await job.lockstep(["train-local", file]);
+    assert.equal(code, 0, stderr);
+    const told = /warning: weight_decay has no effect: all that is trained are biases and norms/;
+    assert.equal(told.test(lines.join("\n")), isTold, part);
+  }
+});

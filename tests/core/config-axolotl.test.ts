@@ -54,6 +54,25 @@ test("axolotl's LoRA example resolves, with a line for each key that has another
   assert.match(text, /axolotl, whose defaults hold: per_device_eval_batch_size: 2/);
 });
 
+test("what stops early ends with its best model, where every save has its evaluation", () => {
+  const stopping = {
+    datasets: [{ path: "a.jsonl" }],
+    val_set_size: 0.1,
+    early_stopping_patience: 3,
+  };
+  const { config, warnings } = resolve({ ...stopping, eval_steps: 10, save_steps: 20 });
+  assert.deepEqual([config.early_stopping_patience, config.load_best_model_at_end], [3, true]);
+  assert.match(warnings.join("\n"), /axolotl, whose defaults hold: .*load_best_model_at_end: true/);
+  for (const keys of [
+    { ...stopping, eval_steps: 20, save_steps: 30 },
+    { ...stopping, eval_steps: 10, save_steps: 20, load_best_model_at_end: false },
+    { ...stopping, eval_steps: 10, save_steps: 20, early_stopping_patience: null },
+    stopping,
+  ]) {
+    assert.equal(resolve(keys).config.load_best_model_at_end, false);
+  }
+});
+
 test("what its examples ask for and is not here is refused by name, one flag an answer", () => {
   const message = (...args: string[]): string => failure(() => example("lora_1b", ...args));
   assert.match(
