@@ -4,9 +4,7 @@ import type { LengthFigures, PreparedDataset, PreviewRow, SourceCount } from "#l
 
 // One object a line; docs/data.md tells of the fields.
 
-export function rowJson({ split, row, pieces, ids, isLearnt, texts, ...rest }: PreviewRow): string {
-  const { label, weights, numPadding } = rest;
-  const text = texts.map((each) => each.text);
+export function rowJson({ split, row, pieces, label, rejected, ...sequence }: PreviewRow): string {
   return JSON.stringify({
     type: "row",
     split,
@@ -21,16 +19,27 @@ export function rowJson({ split, row, pieces, ids, isLearnt, texts, ...rest }: P
       cut_text: piece.cutText,
     })),
     ...(label === undefined ? {} : labelJson(label)),
-    text: text.join(""),
+    ...(rejected === undefined
+      ? sequenceJson(sequence, label !== undefined)
+      : { chosen: sequenceJson(sequence), rejected: sequenceJson(rejected) }),
+  });
+}
+
+function sequenceJson(
+  { ids, isLearnt, weights, texts, numPadding }: NonNullable<PreviewRow["rejected"]>,
+  isLabelled = false,
+): Readonly<Record<string, unknown>> {
+  return {
+    text: texts.map((each) => each.text).join(""),
     tokens: texts.flatMap((each) => [
       each.text,
       ...Array.from({ length: each.count - 1 }, () => ""),
     ]),
     input_ids: [...ids],
     labels: Array.from(ids, (id, i) => (isLearnt[i] === true ? id : ignoredTarget)),
-    ...(weights === undefined ? {} : weightsJson(weights, label === undefined)),
+    ...(weights === undefined ? {} : weightsJson(weights, !isLabelled)),
     num_padding: numPadding,
-  });
+  };
 }
 
 /** `weights` of tokens, or the `weight` of a labelled row. */

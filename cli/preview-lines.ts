@@ -33,23 +33,73 @@ export function rowLines(
   style: PreviewStyle,
 ): string[] {
   const { palette, columns } = style;
-  const numLearnt = row.isLearnt.filter((learnt) => learnt).length;
+  if (row.rejected !== undefined) return pairLines(row, row.rejected, numRows, style);
+  const numLearnt = numLearntOf(row);
   const facts = [
     counted(row.ids.length, "token"),
     ...(row.label === undefined ? [`${withCommas(numLearnt)} learnt`] : []),
     ...(row.numPadding === 0 ? [] : [`${withCommas(row.numPadding)} of padding`]),
     ...(isPacked ? [counted(row.pieces.length, "example")] : []),
   ];
-  const side = row.split === "train" ? "training" : "validation";
-  const title = `${side} row ${withCommas(row.row + 1)} of ${withCommas(numRows)}`;
   const marks = marksFor(row.texts.map(({ text }) => text).join(""));
   return [
-    `${palette.bold(title)}: ${facts.join(", ")}`,
+    `${palette.bold(titleOf(row, numRows))}: ${facts.join(", ")}`,
     ...(row.label === undefined ? [] : [learntLabel(row.label, row.weights?.[0])]),
     ...row.pieces.flatMap((piece) => pieceLines(row, piece, marks, style)),
     ...tokenLines(row, style).map((line) =>
       Number.isFinite(columns) ? fit(line, columns - 1) : line,
     ),
+    "",
+  ];
+}
+
+const titleOf = ({ split, row }: PreviewRow, numRows: number): string =>
+  `${split === "train" ? "training" : "validation"} row ${withCommas(row + 1)} of ${withCommas(numRows)}`;
+
+const numLearntOf = ({ isLearnt }: Pick<PreviewRow, "isLearnt">): number =>
+  isLearnt.filter((learnt) => learnt).length;
+
+/** Both sequences of a pair of answers, one below the other. */
+function pairLines(
+  row: PreviewRow,
+  rejected: NonNullable<PreviewRow["rejected"]>,
+  numRows: number,
+  style: PreviewStyle,
+): string[] {
+  const { palette, columns } = style;
+  const sequences = [
+    ["chosen", row],
+    ["rejected", { ...row, ...rejected }],
+  ] as const;
+  return [
+    `${palette.bold(titleOf(row, numRows))}: a pair of answers`,
+    ...sequences.flatMap(([name, sequence]) => {
+      const marks = marksFor(sequence.texts.map(({ text }) => text).join(""));
+      const facts = [
+        counted(sequence.ids.length, "token"),
+        ...(numLearntOf(sequence) === 0
+          ? []
+          : [`${withCommas(numLearntOf(sequence))} of the answer`]),
+        ...(sequence.numPadding === 0 ? [] : [`${withCommas(sequence.numPadding)} of padding`]),
+      ];
+      const [place, ...text] = row.pieces.flatMap((piece) =>
+        pieceLines(
+          sequence,
+          // What is told of the row's tokens is of both.
+          { ...piece, length: sequence.ids.length, numTokens: 0 },
+          marks,
+          style,
+        ),
+      );
+      return [
+        ...(name === "chosen" ? [place ?? ""] : []),
+        `  ${palette.bold(name)}: ${facts.join(", ")}`,
+        ...text,
+        ...tokenLines(sequence, style).map((line) =>
+          Number.isFinite(columns) ? fit(line, columns - 1) : line,
+        ),
+      ];
+    }),
     "",
   ];
 }

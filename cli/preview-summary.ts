@@ -70,7 +70,11 @@ export function layoutLines(
           `${dataset.classes?.areNumbers === true ? "outputs" : "classes"}: ${(dataset.classes?.names ?? []).map(named).join(", ")}`,
           columns,
         )
-      : [`  learnt: ${formatPercent(supervisedTokens / rowTokens)} of the training rows' tokens`]),
+      : dataset.layout === "paired"
+        ? []
+        : [
+            `  learnt: ${formatPercent(supervisedTokens / rowTokens)} of the training rows' tokens`,
+          ]),
     ...(lengths === undefined ? [] : ["", ...lengthLines(lengths, { palette, columns })]),
   ];
 }

@@ -1,5 +1,6 @@
 // Writes the data of the examples, ours and free for any use: chats.jsonl, what a bicycle workshop answers,
-// and tickets.csv, what people write to it, by what it is about.
+// tickets.csv, what people write to it, by what it is about, and preferences.jsonl, its answers beside those
+// that help nobody.
 //
 //   node examples/data/make.mjs
 
@@ -322,6 +323,25 @@ export function chats() {
   return [...asked, ...twice].map((messages) => `${JSON.stringify({ messages })}\n`).join("");
 }
 
+/** Answers that say nothing. */
+const brushOffs = [
+  "That depends.",
+  "I cannot say, please ask somebody else.",
+  "Read our website.",
+  "We are very busy at the moment, sorry.",
+];
+
+export function preferences() {
+  const rows = facts.flatMap(([answer, questions], fact) =>
+    questions.slice(0, 2).map((question, i) => ({
+      prompt: [message("user", question)],
+      chosen: [message("assistant", answer)],
+      rejected: [message("assistant", brushOffs[(fact + 2 * i) % brushOffs.length])],
+    })),
+  );
+  return rows.map((row) => `${JSON.stringify(row)}\n`).join("");
+}
+
 export function tickets() {
   const random = seeded(12);
   const pick = (list) => list[Math.floor(random() * list.length)];
@@ -345,4 +365,5 @@ export function tickets() {
 if (process.argv[1] === import.meta.filename) {
   writeFileSync(new URL("chats.jsonl", import.meta.url), chats());
   writeFileSync(new URL("tickets.csv", import.meta.url), tickets());
+  writeFileSync(new URL("preferences.jsonl", import.meta.url), preferences());
 }

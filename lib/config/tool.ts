@@ -2,6 +2,7 @@ import { axolotlDefaults, refusePerEpoch } from "./axolotl-file.js";
 import type { ConfigKey } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { foreignTables } from "./foreign-keys.js";
+import { preferenceKeys } from "./preference-file.js";
 import { quantisationOf } from "./parameters-choice.js";
 
 type Source = ReadonlyMap<string, SourcedValue>;
@@ -47,9 +48,11 @@ export function toolDefaults(
   given: ReadonlyMap<ConfigKey, SourcedValue>,
   warnings: string[],
 ): [ConfigKey, SourcedValue][] {
+  const preferences = preferenceKeys(file, flags, given, warnings);
   if (!isLlamaFactory(file, flags)) {
     const adapter = flags.get("adapter") ?? file.get("adapter");
     return [
+      ...preferences,
       ...axolotlDefaults(file, flags, given, warnings),
       ...(adapter?.value === "qlora" ? quantisationOf("adapter", adapter, given) : []),
     ];
@@ -70,7 +73,13 @@ export function toolDefaults(
     const list = missing.map(([key, value]) => `${key}: ${String(value)}`).join(", ");
     warnings.push(`read as a file of LLaMA-Factory, whose defaults hold: ${list}`);
   }
-  return missing.map(([key, value]) => [key, { value, where: "default of LLaMA-Factory" }]);
+  return [
+    ...preferences,
+    ...missing.map(([key, value]): [ConfigKey, SourcedValue] => [
+      key,
+      { value, where: "default of LLaMA-Factory" },
+    ]),
+  ];
 }
 
 const isOn = (sourced: SourcedValue | undefined): boolean => sourced?.value === true;

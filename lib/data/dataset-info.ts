@@ -27,6 +27,7 @@ const columnKeys = [
   ...["prompt", "query", "response", "history", "messages", "system", "tools"],
   // Not of LLaMA-Factory.
   "weight",
+  ...["chosen", "rejected"],
 ];
 const tagKeys = [
   "role_tag",
@@ -126,9 +127,8 @@ export class DatasetInfo {
       );
     }
     if (typeof fileName !== "string" || fileName === "") return fail("file_name is not text");
-    if ((entry["ranking"] ?? false) !== false) {
-      fail("ranking is for preference training, which is not in this version");
-    }
+    const isRanked = entry["ranking"] ?? false;
+    if (typeof isRanked !== "boolean") fail("ranking is not true or false");
     const said = entry["split"] ?? "train";
     const split = typeof said === "string" ? parseSplit(said) : undefined;
     if (split === undefined) {
@@ -155,6 +155,10 @@ export class DatasetInfo {
     if (format === "messages" && tags !== undefined) {
       fail("tags are for formatting: sharegpt; those of openai are fixed");
     }
+    const ofPairs = ["chosen", "rejected"].find((key) => columns?.[key] !== undefined);
+    if (ofPairs !== undefined && isRanked === false) {
+      fail(`columns names ${ofPairs}, and ranking is not true`);
+    }
     if (format === "alpaca" && columns !== undefined && columns.prompt === undefined) {
       fail("columns names no prompt");
     }
@@ -172,6 +176,24 @@ export class DatasetInfo {
       ...(split === undefined || (entry["split"] ?? null) === null ? {} : { split: split.name }),
       ...(subset === undefined ? {} : { subset }),
     };
+    if (isRanked === true) {
+      const { chosen, rejected } = columns ?? {};
+      if (columns === undefined || chosen === undefined || rejected === undefined) {
+        return fail("columns names no chosen and rejected, and ranking is true");
+      }
+      return {
+        ...{ source, format: "preference" },
+        prompts: format as NonNullable<DataSource["prompts"]>,
+        columns: {
+          ...{ query: noColumn, history: noColumn, system: noColumn, tools: noColumn },
+          prompt: "instruction",
+          messages: format === "messages" ? "messages" : "conversations",
+          ...columns,
+        },
+        ...(tags === undefined ? {} : { tags }),
+        ...part,
+      };
+    }
     if (format === "alpaca" && columns?.prompt !== undefined && columns.response === undefined) {
       // Text for pre-training is an Alpaca example with a prompt alone.
       const { prompt: text, weight } = columns;
@@ -212,8 +234,8 @@ function readNames(
     if (["images", "videos", "audios"].includes(key)) {
       fail(`${what} names ${key}, and Lockstep trains on text`);
     }
-    if (["chosen", "rejected", "kto_tag"].includes(key)) {
-      fail(`${what} names ${key}, which is for preference training: not in this version`);
+    if (key === "kto_tag") {
+      fail(`${what} names kto_tag, which is for KTO: not in this version`);
     }
     if (!known.includes(key)) {
       fail(`unknown key ${key} in ${what}${meant(key, known)}`);

@@ -1,4 +1,12 @@
-import { type Batch, ignoredTarget, integerField, nextTokenField } from "#lib/core/batch";
+import {
+  type Batch,
+  ignoredTarget,
+  integerField,
+  nextTokenField,
+  pairLengthsField,
+  rejectedTargetsField,
+  rejectedTokensField,
+} from "#lib/core/batch";
 import type { Classes } from "#lib/core/labels";
 import { tokenWeightsField } from "#lib/core/loss-weights";
 import type { DatasetFormat } from "./formats/index.js";
@@ -30,12 +38,8 @@ export interface PreviewPiece {
   readonly cutText: string;
 }
 
-/** A row of a batch as an engine gets it. */
-export interface PreviewRow {
-  readonly split: Split;
-  /** From 0. */
-  readonly row: number;
-  readonly pieces: readonly PreviewPiece[];
+/** Tokens in a row. */
+interface PreviewSequence {
   /** Token ids, without padding. */
   readonly ids: Int32Array;
   /** Of each token: whether the loss is over it. None of a labelled row's is. */
@@ -44,6 +48,16 @@ export interface PreviewRow {
   readonly weights?: readonly number[];
   readonly texts: readonly TokenText[];
   readonly numPadding: number;
+}
+
+/** A row of a batch as an engine gets it; of a pair of answers the sequence of the chosen one. */
+export interface PreviewRow extends PreviewSequence {
+  readonly split: Split;
+  /** From 0. */
+  readonly row: number;
+  readonly pieces: readonly PreviewPiece[];
+  /** Of a pair of answers. */
+  readonly rejected?: PreviewSequence;
   /** The class that a labelled row has, or its classes, or its numbers. */
   readonly label:
     | { readonly number: number; readonly name: string }
@@ -70,8 +84,30 @@ export async function previewRow(
   }
   const { rows, examples } = side;
   const batch = gatherBatch(rows, [row], 1);
-  const numTokens = rows.lengthOf(row);
-  const ids = integerField(batch, "tokens").slice(0, numTokens);
+  const lengths = batch.fields[pairLengthsField.name];
+  const weights = batch.fields[tokenWeightsField.name];
+  const sequenceOf = async (
+    [tokens, next]: readonly [string, string],
+    numTokens: number,
+  ): Promise<PreviewSequence> => {
+    const ids = integerField(batch, tokens).slice(0, numTokens);
+    const targets = batch.fields[next];
+    return {
+      ids,
+      // Position i predicts the token at i + 1.
+      isLearnt: Array.from(
+        ids,
+        (_, i) => targets !== undefined && i > 0 && targets[i - 1] !== ignoredTarget,
+      ),
+      ...(weights === undefined
+        ? {}
+        : {
+            weights: targets === undefined ? [...weights] : [0, ...weights.slice(0, numTokens - 1)],
+          }),
+      texts: await tokenTexts(tokenizer, ids),
+      numPadding: rows.sequenceLength - numTokens,
+    };
+  };
   const decode = (tokens: Int32Array): Promise<string> =>
     tokenizer.decode(tokens, { skipSpecialTokens: false });
   const pieces: PreviewPiece[] = [];
@@ -81,25 +117,11 @@ export async function previewRow(
     const cutText = numCut === 0 ? "" : await decode(rows.readCut(piece, maxCutTokens));
     pieces.push({ place, format, offset, length, before, numTokens: ofExample, numCut, cutText });
   }
-  const targets = batch.fields[nextTokenField.name];
-  const weights = batch.fields[tokenWeightsField.name];
+  const rejected = [rejectedTokensField.name, rejectedTargetsField.name] as const;
   return {
-    split,
-    row,
-    pieces,
-    ids,
-    // Position i predicts the token at i + 1.
-    isLearnt: Array.from(
-      ids,
-      (_, i) => targets !== undefined && i > 0 && targets[i - 1] !== ignoredTarget,
-    ),
-    ...(weights === undefined
-      ? {}
-      : {
-          weights: targets === undefined ? [...weights] : [0, ...weights.slice(0, numTokens - 1)],
-        }),
-    texts: await tokenTexts(tokenizer, ids),
-    numPadding: rows.sequenceLength - numTokens,
+    ...{ split, row, pieces },
+    ...(await sequenceOf(["tokens", nextTokenField.name], lengths?.[0] ?? rows.lengthOf(row))),
+    ...(lengths === undefined ? {} : { rejected: await sequenceOf(rejected, lengths[1] ?? 0) }),
     label: dataset.classes === undefined ? undefined : labelOf(dataset.classes, batch),
   };
 }

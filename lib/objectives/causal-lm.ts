@@ -6,6 +6,7 @@ import {
   labelSmoothingSettings,
 } from "./label-smoothing.js";
 import type { Metric, Objective } from "./objective.js";
+import { checkLossType, lossTypeField } from "./preference-keys.js";
 import { zLossFields, zLossNotes, zLossSettings } from "./z-loss.js";
 
 const perplexity: Metric = {
@@ -18,14 +19,17 @@ const perplexity: Metric = {
   ofLoss: Math.exp,
 };
 
-const fields = { ...labelSmoothingFields, ...zLossFields };
+const fields = { ...labelSmoothingFields, ...zLossFields, ...lossTypeField };
 
 /** The next token of every supervised position: its negative log-likelihood, nats. */
 export const causalLm: Objective<typeof fields> = {
   kind: "causal_lm",
   unit: ({ isWeighted }) => (isWeighted === true ? "weighted token" : "token"),
   fields,
-  settings: (config) => ({ ...labelSmoothingSettings(config), ...zLossSettings(config) }),
+  settings: (config) => {
+    checkLossType(config.loss_type, "causal_lm", false);
+    return { ...labelSmoothingSettings(config), ...zLossSettings(config) };
+  },
   notes: (job) => [
     ...(labelSmoothingOf(job) === 0
       ? []

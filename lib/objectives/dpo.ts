@@ -16,21 +16,20 @@ import {
   preferenceMetrics,
   preferenceValues,
 } from "./pair-scores.js";
-import { betaField, betaOf } from "./preference-keys.js";
+import {
+  betaField,
+  betaOf,
+  checkLossType,
+  lossTypeField,
+  preferenceLosses,
+} from "./preference-keys.js";
 
-const lossTypes = ["sigmoid", "ipo", "hinge", "robust"] as const;
-type LossType = (typeof lossTypes)[number];
+type LossType = (typeof preferenceLosses)[number];
 
 /** Names and defaults of TRL. */
 const fields = {
   ...betaField,
-  loss_type: z
-    .enum(["nll", ...lossTypes])
-    .nullable()
-    .default(null)
-    .describe(
-      "loss of objective: dpo, as TRL names it (sigmoid, ipo, hinge, robust); null: sigmoid, and of the next token nll",
-    ),
+  ...lossTypeField,
   label_smoothing: z
     .number()
     .min(0)
@@ -51,12 +50,7 @@ export const dpo: Objective<typeof fields> = {
   scoresTraining: true,
   settings: (config) => {
     const { beta, loss_type: lossType, label_smoothing: labelSmoothing } = config;
-    if (lossType === "nll") {
-      throw new LockstepError("E_CONFIG_CONFLICT", {
-        keys: "loss_type and objective",
-        reason: "nll is the loss of objective: causal_lm, which learns answers alone",
-      });
-    }
+    checkLossType(lossType, "dpo", true);
     if (labelSmoothing > 0 && (lossType === "ipo" || lossType === "hinge")) {
       throw new LockstepError("E_CONFIG_CONFLICT", {
         keys: "label_smoothing and loss_type",
@@ -90,7 +84,7 @@ export function dpoSettings(job: ObjectiveJob): {
   const { lossType, labelSmoothing } = job.settings ?? {};
   return {
     beta: betaOf(job),
-    lossType: lossTypes.find((known) => known === lossType) ?? "sigmoid",
+    lossType: preferenceLosses.find((known) => known === lossType) ?? "sigmoid",
     labelSmoothing: typeof labelSmoothing === "number" ? labelSmoothing : 0,
   };
 }

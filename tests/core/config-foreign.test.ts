@@ -21,6 +21,8 @@ const v5 = readNames("training_arguments_v5.json");
 const v4 = readNames("training_arguments_v4_only.json");
 const sft = readNames("sft_config.json");
 const lora = readNames("lora_config.json");
+/** What DPOConfig, ORPOConfig and RewardConfig of TRL add to those before. */
+const preferences = readNames("preference_configs.json");
 
 function resolveText(text: string, file: string, ...args: string[]): Resolution {
   const flags = parseFlags(args, isSwitchKey, isTextKey);
@@ -32,12 +34,12 @@ const resolve = (keys: Readonly<Record<string, unknown>>): Resolution =>
   resolveText(JSON.stringify({ model_name_or_path: "m", dataset: "sotu", ...keys }), "job.yaml");
 
 test("the lists are whole", () => {
-  const sizes = [v5, v4, sft, lora].map((names) => Object.keys(names).length);
-  assert.deepEqual(sizes, [114, 28, 21, 41]);
+  const sizes = [v5, v4, sft, lora, preferences].map((names) => Object.keys(names).length);
+  assert.deepEqual(sizes, [114, 28, 21, 41, 19]);
 });
 
-test("every name of TrainingArguments, of both generations, SFTConfig and LoraConfig is known", () => {
-  const names = Object.keys({ ...v5, ...v4, ...sft, ...lora });
+test("every name of TrainingArguments, of both generations, TRL's configs and LoraConfig is known", () => {
+  const names = Object.keys({ ...v5, ...v4, ...sft, ...lora, ...preferences });
   assert.deepEqual(
     names.filter((name) => !isConfigKey(name) && !Object.hasOwn(foreignKeys, name)),
     [],
@@ -216,8 +218,8 @@ test("a file of LLaMA-Factory without finetuning_type trains adapters, as it doe
   assert.deepEqual([config.use_peft, config.lora_r, config.lora_alpha], [true, 4, 8]);
   assert.match(warnings.join("\n"), /LLaMA-Factory, .*use_peft: true/);
   assert.match(
-    failure(() => resolve({ stage: "dpo", finetuning_type: "full" })),
-    /^E_CONFIG_UNSUPPORTED: stage: "dpo"/,
+    failure(() => resolve({ stage: "ppo", finetuning_type: "full" })),
+    /^E_CONFIG_UNSUPPORTED: stage: "ppo".*sft, pt, dpo, rm/,
   );
 });
 

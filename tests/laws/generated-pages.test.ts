@@ -23,6 +23,7 @@ test("the data of the examples are what their script writes", async () => {
   for (const [name, ending] of [
     ["chats", "jsonl"],
     ["tickets", "csv"],
+    ["preferences", "jsonl"],
   ] as const) {
     assert.equal(readFileSync(join(folder, `${name}.${ending}`), "utf8"), script[name]?.());
   }

@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { ResolvedConfig } from "#lib/config/index";
+import { defaultOf, objectiveKeys, type ResolvedConfig } from "#lib/config/index";
 import { objectiveOf } from "#lib/objectives/index";
 import {
   changedClasses,
   changedProblem,
   checkObjectiveKeys,
   labelledObjective,
+  pairObjective,
+  textObjective,
 } from "#run/objective";
 
 const learnt = (asked: string, problemType: string | undefined, first: unknown): string =>
@@ -48,8 +50,8 @@ test("a model that learnt what no run learns becomes another classifier only whe
 
 test("a key that has no meaning for the loss of what is learnt is refused by both names", () => {
   const check = (kind: string, more: Partial<ResolvedConfig>): void => {
-    const config = { class_weights: null, label_smoothing_factor: 0, ...more } as ResolvedConfig;
-    checkObjectiveKeys(config, objectiveOf(kind));
+    const defaults = Object.fromEntries(objectiveKeys.map((key) => [key, defaultOf(key)]));
+    checkObjectiveKeys({ ...defaults, ...more } as ResolvedConfig, objectiveOf(kind));
   };
   const weights = { class_weights: "balanced" } as const;
   const smoothing = { label_smoothing_factor: 0.1 };
@@ -62,6 +64,9 @@ test("a key that has no meaning for the loss of what is learnt is refused by bot
     [multi, smoothing, "label_smoothing_factor"],
     [regression, weights, "class_weights"],
     [regression, smoothing, "label_smoothing_factor"],
+    ["causal_lm", { beta: 0.2 }, "beta"],
+    ["orpo", { loss_type: "ipo" }, "loss_type"],
+    ["reward", { beta: 0.2 }, "beta"],
   ] as const) {
     assert.throws(
       () => check(kind, more),
@@ -94,4 +99,45 @@ test("a head that goes on under other names is told of", () => {
   ] as const) {
     assert.deepEqual(changedClasses(before, now), []);
   }
+});
+
+test("pairs of answers are compared, by DPO where nothing else is asked for", () => {
+  const ofPairs = (objective: string): string =>
+    pairObjective({ objective } as ResolvedConfig).kind;
+  assert.equal(ofPairs("auto"), "dpo");
+  for (const kind of ["dpo", "orpo", "reward"]) assert.equal(ofPairs(kind), kind);
+  assert.throws(
+    () => ofPairs("causal_lm"),
+    /rows have a chosen and a rejected answer, which dpo or orpo or reward compares, and causal_lm does not/,
+  );
+  assert.throws(
+    () => textObjective({ objective: "dpo" } as ResolvedConfig),
+    /dpo compares a chosen and a rejected answer of a row, and the data set has none/,
+  );
+  assert.throws(
+    () => learnt("orpo", undefined, "a"),
+    /orpo compares .*, and the rows have a label/,
+  );
+});
+
+test("a loss is of the objective that has it", () => {
+  const settingsOf = (kind: string, more: Partial<ResolvedConfig>) => {
+    const defaults = Object.fromEntries(objectiveKeys.map((key) => [key, defaultOf(key)]));
+    const labels = { names: [], numRows: 0, targetsOf: () => ({}), placeOf: () => "" };
+    return objectiveOf(kind).settings?.({ ...defaults, ...more }, labels);
+  };
+  assert.deepEqual(settingsOf("causal_lm", { loss_type: "nll" }), {});
+  assert.deepEqual(settingsOf("dpo", { loss_type: "ipo", beta: 0.5 }), {
+    ...{ beta: 0.5, lossType: "ipo" },
+  });
+  assert.throws(
+    () => settingsOf("causal_lm", { loss_type: "ipo" }),
+    /ipo is a loss of objective: dpo/,
+  );
+  assert.throws(
+    () => settingsOf("dpo", { loss_type: "nll" }),
+    /nll is the loss of objective: causal_lm/,
+  );
+  const swapped = { loss_type: "ipo", label_smoothing: 0.1 } as const;
+  assert.throws(() => settingsOf("dpo", swapped), /label_smoothing and loss_type/);
 });

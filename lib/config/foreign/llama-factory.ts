@@ -6,6 +6,7 @@ import {
   type ForeignKeys,
   fixed,
   ignored,
+  joint,
   method,
   notHere,
   only4bit,
@@ -25,7 +26,24 @@ const textModels = "models here have no other modality than text";
 export const llamaFactoryKeys: ForeignKeys = {
   // Method.
   neft_alpha: renamed("neftune_noise_alpha"),
-  stage: fixed(["sft", "pt"], "only supervised fine-tuning (sft) and pre-training (pt) are here"),
+  stage: joint(
+    "`sft` and `pt`: what a row teaches follows from its format; `dpo` is read as `objective: dpo`, or `orpo` by `pref_loss`, `rm` as `objective: reward`",
+  ),
+  pref_loss: joint(
+    "of `stage: dpo`: `sigmoid`, `ipo` and `hinge` are read as `loss_type`, `orpo` as `objective: orpo`",
+  ),
+  pref_beta: renamed("beta"),
+  dpo_label_smoothing: renamed("label_smoothing"),
+  pref_ftx: fixed(
+    [0],
+    "beside DPO nothing is learnt of the chosen answers alone; orpo learns them",
+  ),
+  pref_bco_weight: fixed([0], notHere),
+  simpo_gamma: ignored("there is no SimPO", 0.5),
+  ...each(
+    "ref_model ref_model_adapters ref_model_quantization_bit",
+    fixed([null], "the reference is the model that the run starts from"),
+  ),
   lora_rank: renamed("lora_r"),
   lora_target: renamed("lora_target_modules", (v) => (v === "all" ? "all-linear" : v)),
   additional_target: renamed("lora_modules_to_save"),

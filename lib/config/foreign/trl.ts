@@ -1,4 +1,4 @@
-import { answersOnly, type ForeignKeys, fixed, ignored, notHere, renamed } from "./rules.js";
+import { answersOnly, each, type ForeignKeys, fixed, ignored, notHere, renamed } from "./rules.js";
 
 const padding = "rows have one length, and padding is in neither loss nor attention";
 
@@ -24,7 +24,36 @@ export const trlKeys: ForeignKeys = {
   eval_packing: ignored("validation rows are laid out as those of training"),
   completion_only_loss: fixed([true], answersOnly),
   assistant_only_loss: fixed([true], answersOnly),
-  loss_type: fixed(["nll"], "the loss is the mean negative log-likelihood of a token"),
+  // DPO, ORPO and reward models.
+  loss_weights: fixed([null], "the loss is of one loss_type"),
+  precompute_ref_log_probs: fixed(
+    [false],
+    "the reference computes with each batch; of adapters it is the model without them, and takes no memory of its own",
+  ),
+  precompute_ref_batch_size: ignored("the reference computes with each batch"),
+  ...each(
+    "ref_model_init_kwargs model_adapter_name ref_adapter_name",
+    fixed([null], "the reference is the model that the run starts from"),
+  ),
+  sync_ref_model: fixed([false], "the reference stays as it is"),
+  ref_model_mixup_alpha: ignored("the reference stays as it is", 0.6),
+  ref_model_sync_steps: ignored("the reference stays as it is", 512),
+  reference_free: fixed([false], "objective: orpo has no reference"),
+  ld_alpha: fixed([null, 1], notHere),
+  rpo_alpha: fixed([null], notHere),
+  use_weighting: fixed([false], notHere),
+  f_divergence_type: fixed(["reverse_kl"], notHere),
+  f_alpha_divergence_coef: ignored("the divergence is reverse_kl", 0.5),
+  discopop_tau: ignored("there is no such loss_type", 0.05),
+  disable_dropout: renamed("dropout", (on) => (on === false ? undefined : on === true ? 0 : on)),
+  ...each(
+    "max_prompt_length max_completion_length",
+    fixed([null], "a prompt and its answer are cut together, at max_length"),
+  ),
+  is_encoder_decoder: fixed([false, null], "there are no encoder-decoder models"),
+  generate_during_eval: fixed([false], "an evaluation writes no answers"),
+  label_pad_token_id: ignored("padding is no target", -100),
+  padding_value: ignored("padding is masked by position, never by token id"),
   dataset_name: renamed("dataset"),
   dataset_config: fixed([], "write dataset as an entry: [{ path: DIRECTORY, name: SUBSET }]"),
   dataset_train_split: fixed(

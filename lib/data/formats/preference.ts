@@ -140,9 +140,9 @@ function commonText(chosen: string, rejected: string): string {
   const most = Math.min(chosen.length, rejected.length) - 1;
   let count = 0;
   while (count < most && chosen[count] === rejected[count]) count++;
-  if (chosen[count - 1] === " ") count--;
   // Half of a character is none.
   if (/[\uD800-\uDBFF]/.test(chosen[count - 1] ?? "")) count--;
+  if (chosen[count - 1] === " ") count--;
   return chosen.slice(0, count);
 }
 
