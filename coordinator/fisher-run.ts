@@ -38,8 +38,7 @@ export async function measureFisher(parts: FisherRunParts): Promise<void> {
     const work = new TrainingStep({
       step: round,
       version: 0,
-      // Squares are of the log-likelihood itself.
-      gradScales: [1],
+      gradScales: [],
       isMeasurement: true,
       numGroups: gradientGroups,
       job,

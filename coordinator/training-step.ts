@@ -105,8 +105,10 @@ export class TrainingStep implements Work {
       step,
       group: lease.item,
       version,
-      gradScales: batches.map(({ task = 0 }) => gradScales[task] as number),
-      ...(this.#options.isMeasurement === true ? { squares: true } : {}),
+      ...(this.#options.isMeasurement === true
+        ? // Squares are of the log-likelihood itself.
+          { squares: true, gradScales: batches.map(() => 1) }
+        : { gradScales: batches.map(({ task = 0 }) => gradScales[task] as number) }),
       batches,
     };
   }

@@ -1,6 +1,7 @@
 import type { FisherSource } from "#coordinator/options";
 import type { SettledConfig } from "#lib/config/index";
 import { squaresInFp16 } from "#lib/config/general-fields";
+import type { Batch } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import { counted, withCommas } from "#lib/core/format";
 import { gatherBatch, spreadEvenly } from "#lib/data/rows";
@@ -28,7 +29,12 @@ export function fisherSource(
       reason: squaresInFp16,
     });
   }
+  const { task } = general;
   const { rows } = general.dataset.train;
+  const batchOf = (indices: readonly number[]): Batch => ({
+    ...gatherBatch(rows, indices, 1),
+    ...(task === 0 ? {} : { task }),
+  });
   const chosen = spreadEvenly(rows.numRows, ewc_samples);
   const numRows = chosen.length;
   const perRound = rowsPerGroup * numGroups;
@@ -42,8 +48,8 @@ export function fisherSource(
       const from = start + Math.floor((inRound * group) / numGroups);
       const to = start + Math.floor((inRound * (group + 1)) / numGroups);
       // A group without a row has one of padding, whose gradient is 0.
-      if (from === to) return [gatherBatch(rows, [], 1)];
-      return [...chosen.subarray(from, to)].map((row) => gatherBatch(rows, [row], 1));
+      if (from === to) return [batchOf([])];
+      return [...chosen.subarray(from, to)].map((row) => batchOf([row]));
     },
   };
 }

@@ -15,6 +15,8 @@ export interface GeneralData {
   readonly dataset: PreparedDataset;
   readonly learnt: Objective;
   readonly objective: ObjectiveJob;
+  /** Whose form its batches have. */
+  readonly task: number;
   /** Empty where nothing is kept for validation. */
   readonly validation: readonly Batch[];
   /** Lines for a person: what there is on both sides. */
@@ -86,6 +88,7 @@ export async function prepareGeneral(
         : [];
     return {
       dataset,
+      task: 0,
       learnt: rows.learnt,
       objective: isWeighted ? { ...rows.objective, isWeighted } : rows.objective,
       validation:

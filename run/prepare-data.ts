@@ -137,6 +137,7 @@ export async function prepareData(
 
 const inTask = (general: GeneralData, task: number): GeneralData => ({
   ...general,
+  task,
   validation: general.validation.map((batch) => ({ ...batch, task })),
 });
 

@@ -14,7 +14,7 @@ export function workerJob(
   modelConfig: WorkerJob["modelConfig"],
   run: {
     readonly parameters: ChosenParameters;
-    readonly data: Pick<PreparedData, "objective" | "batchFields" | "tasks">;
+    readonly data: Pick<PreparedData, "objective" | "batchFields" | "tasks" | "general">;
     readonly plan: TrainingPlan;
     readonly fisher: FisherSource | undefined;
     readonly sample: SampleRequest | undefined;
@@ -49,7 +49,7 @@ export function workerJob(
       : {}),
     // The rows of a step may make more micro-batches of several tasks.
     ...(microBatches <= config.gradient_groups && !isMixed ? { accumulates: false } : {}),
-    ...(run.fisher === undefined ? {} : { squares: true }),
+    ...(run.fisher === undefined ? {} : { squares: { task: data.general?.task ?? 0 } }),
     microBatchSize: config.per_device_train_batch_size,
     evalBatchSize: config.per_device_eval_batch_size,
     generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,

@@ -30,8 +30,8 @@ export interface WorkerJob {
   readonly dropout?: DropoutJob;
   /** False where every gradient group is one micro-batch, so that nothing is accumulated. */
   readonly accumulates?: boolean;
-  /** Whether gradients of single rows are squared, for the Fisher information, before the first step. */
-  readonly squares?: boolean;
+  /** Gradients of single rows of this task are squared, for the Fisher information, before the first step; absent: none. */
+  readonly squares?: { readonly task: number };
   /** Rows in a training micro-batch. */
   readonly microBatchSize: number;
   /** Rows in an evaluation batch. */

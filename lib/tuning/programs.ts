@@ -138,12 +138,13 @@ export function buildTrainingPrograms(
   }
   const [first, ...otherTasks] = tasks as [TaskPrograms, ...TaskPrograms[]];
   const squares =
-    job.squares === true
+    job.squares !== undefined
       ? trace(tracer, () => {
           const constants = readWeights(frozen, autocast);
+          const taskJob = jobOfTask(job, job.squares?.task);
           // The log-likelihood itself, of which no setting of the objective takes anything.
-          const likelihood = { ...job, objective: { kind: job.objective.kind } };
-          return buildSquaresPrograms(graph, job, trained.views, {
+          const likelihood = { ...taskJob, objective: { kind: taskJob.objective.kind } };
+          return buildSquaresPrograms(graph, taskJob, trained.views, {
             weights: readWeights(trained, autocast),
             accumulators,
             lossOf: (xs, feeds) =>

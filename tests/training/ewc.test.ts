@@ -140,6 +140,19 @@ test("a run that is stopped while it measures saves nothing and measures again",
   assert.equal(second.of("fisher.measured").length, 1);
 });
 
+test("EWC, replay as a task and gradual unfreezing go together, across a resume too", async () => {
+  const both = [
+    ...[...general(job), "--replay-weight", "0.5", "--unfreeze-steps", "1"],
+    ...["--gradient-groups", "1"],
+  ];
+  const bits = mastersOf(await runJob(job, "train-local", "both-local", both));
+  const two = await runJob(job, "train", "both", [...both, "--workers", "2", ...saving]);
+  assert.equal(mastersOf(two), bits);
+  const checkpoint = join(job.directory, "both", "checkpoint-2");
+  const resuming = [...both, ...saving, "--resume-from-checkpoint", checkpoint];
+  assert.equal(mastersOf(await runJob(job, "train", "both-resumed", resuming)), bits);
+});
+
 for (const [name, settings] of [
   ["all weights", {}],
   ["all weights in bf16", { bf16: true }],

@@ -61,7 +61,7 @@ test("F, the penalty and five steps of SGD and AdamW are torch's", async () => {
     sequenceLength: (batch.fields["tokens"]?.length ?? 0) / batch.numRows,
     ...causalJob({ hasSegments: true }),
     ...{ microBatchSize: batch.numRows, evalBatchSize: batch.numRows, generationLength: 0 },
-    ...{ threadsPerWorker: 1, squares: true },
+    ...{ threadsPerWorker: 1, squares: { task: 0 } },
   };
   const expected = await openSafetensors(methodFixture(`ewc-${name}.safetensors`));
   const engine = await createEngine(job);
@@ -138,7 +138,7 @@ for (const precision of ["fp32", "bf16"] as const) {
     const rows = rowsOf(fixture.batch);
     const job: WorkerJob = {
       ...fixture.job,
-      ...{ microBatchSize: 1, evalBatchSize: 1, squares: true },
+      ...{ microBatchSize: 1, evalBatchSize: 1, squares: { task: 0 } },
     };
     const { layout, frozen } = fixture.job;
     const wireBytes = wireSizeBytes(layout);
