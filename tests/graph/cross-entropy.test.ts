@@ -4,6 +4,7 @@ import { test } from "node:test";
 import * as tf from "@tensorflow/tfjs-core";
 import { linearCrossEntropy } from "#lib/ops/index";
 import { compileFunction } from "#tests/support/compiled-function";
+import { assertTracedIsEager, intArg } from "#tests/support/kernel-case";
 
 const numRows = 8;
 
@@ -62,3 +63,25 @@ for (const [vocab, labelSmoothing] of [
     assert.ok(Math.abs(total) / numRows < 4e-7, `a row's gradient adds up to ${total / numRows}`);
   });
 }
+
+test("more rows than exist at once: weights, targets and a z-loss stay with their rows", () => {
+  const [rows, width, vocab] = [1100, 4, 7];
+  assertTracedIsEager({
+    name: "LinearCrossEntropy in two chunks",
+    inputs: [
+      [rows, width],
+      [vocab, width],
+    ],
+    constants: [
+      intArg(
+        Array.from({ length: rows }, (_, i) => (i % 5 === 0 ? -100 : (i * 3) % vocab)),
+        [rows],
+      ),
+      { data: Float32Array.from({ length: rows }, (_, i) => (i % 64) / 16), shape: [rows] },
+    ],
+    fn: (hidden, table, targets, weights) =>
+      linearCrossEntropy(hidden as tf.Tensor2D, table as tf.Tensor2D, targets as tf.Tensor1D, {
+        ...{ zLossWeight: 0.1, softcap: 2, weights: weights as tf.Tensor1D },
+      }),
+  });
+});

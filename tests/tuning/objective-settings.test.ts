@@ -7,6 +7,8 @@ import { openSafetensors } from "#lib/checkpoint/index";
 import type { ObjectiveSettings } from "#lib/core/job";
 import { packageRoot } from "#lib/core/paths";
 import createEngine from "#lib/tuning/engine";
+import { relativeError } from "#tests/support/compare";
+import { readSlot } from "#tests/support/tiny-llama";
 import { assertLossAndGradients, objectiveCase } from "#tests/support/objective-cases";
 
 const directory = join(packageRoot, "tests/fixtures/objectives");
@@ -69,6 +71,49 @@ for (const [name, { model, kind, weights, weightsPerRow: _, ...settings }] of Ob
         assert.ok(evaluated < 0.99 * sum.lossSum);
         plain.close();
       } else assert.ok(Math.abs(evaluated / sum.lossSum - 1) < 1e-6);
+    } finally {
+      engine.close();
+      await expected.close();
+    }
+  });
+}
+
+// A z-loss and weights in types whose logits do not hold their gradient, with a loss scale; in one XLA function too.
+for (const [precision, changes, tolerance] of [
+  ["fp32", { xla: true }, 1e-5],
+  ["bf16", { gradientCheckpointing: true }, 0.05],
+  ["fp16", {}, 0.01],
+  ["fp16", { xla: true, gradientCheckpointing: true }, 0.01],
+] as const) {
+  test(`${precision} ${JSON.stringify(changes)}: gradients of weighted tokens with a z-loss are near torch's`, async () => {
+    const name = "tokens-weighted-gemma2";
+    const {
+      model,
+      kind,
+      weights = [],
+      weightsPerRow: _,
+      ...settings
+    } = cases[name] ?? assert.fail();
+    const { job, batch, wireBytes } = await objectiveCase(
+      model,
+      kind,
+      { settings, isWeighted: true },
+      precision,
+    );
+    const fields = { ...batch.fields, weights: batchWeights(weights) };
+    const expected = await openSafetensors(join(directory, `${name}.safetensors`));
+    const engine = await createEngine({ ...job, ...changes });
+    try {
+      engine.loadParameters(wireBytes);
+      const gradients = new Uint8Array(wireBytes.byteLength);
+      const { weight } = engine.evaluate({ ...batch, fields });
+      const scale = precision === "fp16" ? 2 ** 12 : 1;
+      engine.accumulate({ ...batch, fields }, scale / weight, true, gradients);
+      for (const { name: tensor } of job.layout.tensors) {
+        const found = readSlot(job.layout, tensor, gradients).map((value) => value / scale);
+        const error = relativeError(found, await expected.readFloat32(`grad.${tensor}`));
+        assert.ok(error < tolerance, `${tensor}: ${error}`);
+      }
     } finally {
       engine.close();
       await expected.close();
