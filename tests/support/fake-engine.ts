@@ -4,10 +4,24 @@ import {
   float32ToBfloat16,
   float32ToFloat16,
 } from "#lib/core/bf16";
-import { ignoredTarget, type Batch } from "#lib/core/batch";
-import type { CreateTrainingEngine, LossSum, TrainingEngine, WorkerJob } from "#lib/core/job";
+import {
+  type Batch,
+  countPairs,
+  ignoredTarget,
+  integerField,
+  pairLengthsField,
+  rejectedTokensField,
+  valuesPerRow,
+} from "#lib/core/batch";
+import type {
+  CreateTrainingEngine,
+  EvaluatedBatch,
+  TrainingEngine,
+  WorkerJob,
+} from "#lib/core/job";
 import { wireOffsetBytes } from "#lib/core/parameter-layout";
 import { wirePieces } from "#lib/core/wire-space";
+import { objectiveOf } from "#lib/objectives/index";
 import { targetsOf, tokensOf } from "./batches.js";
 
 /**
@@ -47,11 +61,16 @@ export class FakeEngine implements TrainingEngine {
     }
   }
 
-  accumulate(batch: Batch, gradScale: number, first: boolean, wireBytes?: Uint8Array): LossSum {
+  accumulate(
+    batch: Batch,
+    gradScale: number,
+    first: boolean,
+    wireBytes?: Uint8Array,
+  ): EvaluatedBatch {
     return this.#add(batch, first, wireBytes, (gradient) => gradScale * gradient);
   }
 
-  accumulateSquares(batch: Batch, first: boolean, wireBytes?: Uint8Array): LossSum {
+  accumulateSquares(batch: Batch, first: boolean, wireBytes?: Uint8Array): EvaluatedBatch {
     return this.#add(batch, first, wireBytes, (gradient) => gradient ** 2 * 1e-6);
   }
 
@@ -60,7 +79,7 @@ export class FakeEngine implements TrainingEngine {
     first: boolean,
     wireBytes: Uint8Array | undefined,
     made: (gradient: number) => number,
-  ): LossSum {
+  ): EvaluatedBatch {
     const seed = hashBatch(batch);
     this.addGradients((value, i) => {
       const noise = ((Math.imul(seed ^ i, 2_654_435_761) >>> 8) % 2_001) - 1_000;
@@ -97,7 +116,7 @@ export class FakeEngine implements TrainingEngine {
     }
   }
 
-  evaluate(batch: Batch): LossSum {
+  evaluate(batch: Batch): EvaluatedBatch {
     return this.#loss(batch);
   }
 
@@ -111,15 +130,27 @@ export class FakeEngine implements TrainingEngine {
 
   close(): void {}
 
-  #loss(batch: Batch): LossSum {
-    let weight = 0;
-    for (const target of targetsOf(batch)) if (target !== ignoredTarget) weight += 1;
+  #loss(batch: Batch): EvaluatedBatch {
+    const lengths = batch.fields[pairLengthsField.name];
+    let weight = lengths === undefined ? 0 : countPairs(lengths);
+    if (lengths === undefined) {
+      for (const target of targetsOf(batch)) if (target !== ignoredTarget) weight += 1;
+    }
+    const { objective } = this.#job;
+    const outputs = lengths === undefined ? undefined : objectiveOf(objective.kind).outputs;
     let level = 0;
     for (let i = 0; i < this.#parameters.length; i += 97)
       level += Math.abs(this.#parameters[i] ?? 0);
     return {
       lossSum: weight * (1 + (hashBatch(batch) % 1_000) / 1_000) + level / 1_000,
       weight,
+      ...(outputs === undefined
+        ? {}
+        : {
+            outputs: new Float32Array(batch.numRows * valuesPerRow(outputs(objective), 1)).fill(
+              level,
+            ),
+          }),
     };
   }
 }
@@ -127,7 +158,11 @@ export class FakeEngine implements TrainingEngine {
 function hashBatch(batch: Batch): number {
   let hash = 2_166_136_261;
   for (const token of tokensOf(batch)) hash = Math.imul(hash ^ token, 16_777_619);
-  for (const target of targetsOf(batch)) hash = Math.imul(hash ^ target, 16_777_619);
+  const others =
+    batch.fields[rejectedTokensField.name] === undefined
+      ? targetsOf(batch)
+      : integerField(batch, rejectedTokensField.name);
+  for (const target of others) hash = Math.imul(hash ^ target, 16_777_619);
   return hash >>> 0;
 }
 
