@@ -63,12 +63,14 @@ export async function finishRun(
   let { directory } = parts;
   const tell = (detail: string): void =>
     bus.publish({ type: "phase.changed", phase: "saving", detail });
+  let bestStep: number | undefined;
   let pushed: { readonly value?: string; readonly error?: unknown } | undefined;
   if (outcome === "finished") {
     if (step > 0 && state.numUpdates === 0) {
       throw new LockstepError("E_NO_UPDATE", { numSteps: step });
     }
-    tell(await savingDetail(run, state, best));
+    bestStep = best?.step ?? (await savedBestStep(run, state));
+    tell(savingDetail(run, state, bestStep));
     const startedAt = performance.now();
     const weights = best ?? { ...state, snapshot };
     const saved = await saveResult(run, { weights, state, directory }, bus);
@@ -87,8 +89,11 @@ export async function finishRun(
   }
   const result = { outcome, step, directory, mastersSha256, seconds };
   const stop = outcome === "finished" ? stoppedEarly(run, state) : undefined;
-  const early = stop === undefined ? {} : { stoppedEarly: stop };
-  bus.publish({ type: "run.completed", ...result, ...early });
+  bus.publish({
+    ...{ type: "run.completed", ...result },
+    ...(stop === undefined ? {} : { stoppedEarly: stop }),
+    ...(bestStep === undefined ? {} : { bestStep }),
+  });
   // The result is there all the same, and was told of.
   if (pushed?.error !== undefined) throw pushed.error;
   return result;
@@ -162,17 +167,24 @@ async function attempt<T>(
 const messageOf = (error: unknown): string =>
   error instanceof Error ? error.message : String(error);
 
-async function savingDetail(
+/** Of the best evaluation, where its weights are to be the result and their checkpoint is there. */
+async function savedBestStep(run: StartedRun, state: CheckpointState): Promise<number | undefined> {
+  if (!run.config.load_best_model_at_end || state.best === undefined) return undefined;
+  return (await bestCheckpoint(run, state)) === undefined ? undefined : state.best.step;
+}
+
+/** @param bestStep of the evaluation whose weights are the result; undefined where it is the last weights */
+function savingDetail(
   run: StartedRun,
   state: CheckpointState,
-  own: BestWeights | undefined,
-): Promise<string> {
+  bestStep: number | undefined,
+): string {
   if (!run.config.load_best_model_at_end) return "writing the model";
+  if (bestStep !== undefined) return `writing the best model, that of step ${bestStep}`;
   if (state.best === undefined) {
     return "writing the last model: no evaluation tells which is the best (load_best_model_at_end)";
   }
   const { step } = state.best;
-  return own === undefined && (await bestCheckpoint(run, state)) === undefined
-    ? `writing the last model: the best one, that of step ${step}, is not in ${run.config.output_dir}${run.resumedFrom === undefined ? "" : ` and not beside ${run.resumedFrom}`}`
-    : `writing the best model, that of step ${step}`;
+  const nor = run.resumedFrom === undefined ? "" : ` and not beside ${run.resumedFrom}`;
+  return `writing the last model: the best one, that of step ${step}, is not in ${run.config.output_dir}${nor}`;
 }

@@ -80,6 +80,7 @@ export function renderSummary(
       ? []
       : ([["stopped early", completed.stoppedEarly]] satisfies [string, string][])),
     ["result", completed.directory],
+    ...bestFacts(view, completed),
     ["weights", `SHA-256 ${completed.mastersSha256}`],
   );
   const title = completed.outcome === "finished" ? "Finished" : "Interrupted, saved";
@@ -105,6 +106,14 @@ export function renderSummary(
     lines.push(...(options.resumeLines?.(completed.directory) ?? []), "");
   }
   return lines;
+}
+
+/** Which step's weights the result has, where these are not the last. */
+function bestFacts({ evaluations }: RunView, { step, bestStep }: RunCompleted): [string, string][] {
+  if (bestStep === undefined || bestStep === step) return [];
+  const best = evaluations.find((evaluation) => evaluation.step === bestStep);
+  const loss = best === undefined ? "" : `, validation loss ${formatFigure(best.loss)}`;
+  return [["", `the best weights, of step ${bestStep}${loss}`]];
 }
 
 /** All of the run, and the part of it that this process did where there were others before. */

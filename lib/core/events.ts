@@ -176,6 +176,8 @@ export type LockstepEvent =
       readonly seconds: number;
       /** Why it ended before its last step, where evaluations asked for that. */
       readonly stoppedEarly?: string;
+      /** Of the best evaluation, where its weights are the result; absent: the last ones are. */
+      readonly bestStep?: number;
     }
   | { readonly type: "run.failed"; readonly code: string; readonly message: string };
 

@@ -91,6 +91,7 @@ test("evaluations that are no better end a run, in one process, in a cluster and
   assert.equal(completed?.outcome, "finished");
   assert.equal(completed?.step, 8);
   assert.match(completed?.stoppedEarly ?? "", /the best eval_loss is 2, of step 4/);
+  assert.equal(completed?.bestStep, 4);
 
   const one = await job.lockstep(
     [...train, "--output_dir", "one", "--workers", "1"].concat([

@@ -141,6 +141,22 @@ test("the summary says what changed, where it is and how to load it", () => {
   assert.ok(inside.includes(completed.mastersSha256));
 });
 
+test("the summary says why a run ended early, and which step's weights are the result", () => {
+  const completed = run.at(-1);
+  assert.ok(completed?.type === "run.completed");
+  const view = viewAfter(() => false);
+  const [best] = view.evaluations;
+  assert.ok(best !== undefined);
+  const early = { stoppedEarly: "the last evaluation was no better", bestStep: best.step };
+  const options = { columns: 100, palette: plainPalette };
+  const text = renderSummary(view, { ...completed, ...early }, options).join("\n");
+  assert.match(text, /│ stopped early +the last evaluation was no better +│/);
+  const of = `the best weights, of step ${best.step}, validation loss ${best.loss.toFixed(4)}`;
+  assert.match(text, new RegExp(`│ result +runs/quickstart +│\\n│ +${of} +│`));
+  const last = renderSummary(view, { ...completed, bestStep: completed.step }, options);
+  assert.doesNotMatch(last.join("\n"), /best weights/);
+});
+
 test("the lines of Python are those of the pages, for each kind of run", async () => {
   const blocksOf = async (page: string): Promise<string[]> => {
     const text = await readFile(join(packageRoot, page), "utf8");
