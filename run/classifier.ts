@@ -2,7 +2,11 @@ import type { ModelWeights } from "#lib/checkpoint/model-weights";
 import { LockstepError } from "#lib/core/errors/index";
 import { counted } from "#lib/core/format";
 import { fillNormal, RandomStream } from "#lib/core/random";
-import { classifierCheckpoint, isClassifier } from "#lib/models/classifier-checkpoint";
+import {
+  type ClassifierCheckpoint,
+  classifierCheckpoint,
+  isClassifier,
+} from "#lib/models/classifier-checkpoint";
 import { isEncoder } from "#lib/models/facts";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -31,32 +35,19 @@ export function classifierModel(
     readonly seed: number;
   },
 ): ClassifierModel {
-  const { labels, seed } = options;
-  const checkpoint = classifierCheckpoint(modelConfig, options);
-  if (checkpoint === undefined) {
-    const what = `A classifier of model_type ${JSON.stringify(modelConfig["model_type"])}`;
-    throw new LockstepError("E_MODEL_UNSUPPORTED", { what });
-  }
+  const { labels } = options;
+  const { newWeights: drawn, ...checkpoint } = newHead(modelConfig, options);
   const newWeights = new Map<string, Float32Array>();
-  checkpoint.head.forEach(({ name, shape }, index) => {
+  for (const { name, shape } of checkpoint.head) {
     const found = weights.has(name) ? weights.info(name).shape : undefined;
-    if (found === undefined) {
-      const values = new Float32Array(shape.reduce((product, dim) => product * dim, 1));
-      if (shape.length > 1) {
-        fillNormal(
-          values,
-          checkpoint.initializerRange,
-          new RandomStream(seed, "initialization", index),
-        );
-      }
-      newWeights.set(name, values);
-    } else if (found.join() !== shape.join()) {
+    if (found === undefined) newWeights.set(name, drawn.get(name) as Float32Array);
+    else if (found.join() !== shape.join()) {
       throw new LockstepError("E_CONFIG_CONFLICT", {
         keys: "model_name_or_path and dataset",
         reason: `the model's ${name} is [${found.join(", ")}], and the data have ${options.problemType === "regression" ? `${counted(labels.length, "number")} a row` : `the ${labels.length} classes ${labels.slice(0, 20).join(", ")}`}`,
       });
     }
-  });
+  }
   const isOfHead = new Set(checkpoint.head.map(({ name }) => name));
   const base = weights
     .names()
@@ -67,6 +58,39 @@ export function classifierModel(
     weights: [...base, ...checkpoint.head].sort((a, b) => (a.name < b.name ? -1 : 1)),
     newWeights,
   };
+}
+
+/**
+ * A head over labels that begins anew.
+ *
+ * @throws E_MODEL_UNSUPPORTED for a model that gets none
+ */
+export function newHead(
+  modelConfig: Json,
+  options: {
+    readonly labels: readonly string[];
+    readonly problemType: string;
+    readonly padTokenId: number;
+    readonly seed: number;
+    /** Its tensors are drawn from the random streams of this number on. @default 0 */
+    readonly firstStream?: number;
+  },
+): ClassifierCheckpoint & { readonly newWeights: ReadonlyMap<string, Float32Array> } {
+  const { seed, firstStream = 0 } = options;
+  const checkpoint = classifierCheckpoint(modelConfig, options);
+  if (checkpoint === undefined) {
+    const what = `A classifier of model_type ${JSON.stringify(modelConfig["model_type"])}`;
+    throw new LockstepError("E_MODEL_UNSUPPORTED", { what });
+  }
+  const newWeights = checkpoint.head.map(({ name, shape }, index) => {
+    const values = new Float32Array(shape.reduce((product, dim) => product * dim, 1));
+    if (shape.length > 1) {
+      const stream = new RandomStream(seed, "initialization", firstStream + index);
+      fillNormal(values, checkpoint.initializerRange, stream);
+    }
+    return [name, values] as const;
+  });
+  return { ...checkpoint, newWeights: new Map(newWeights) };
 }
 
 /** @throws E_CONFIG_CONFLICT where texts alone cannot be what the model learns */

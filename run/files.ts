@@ -1,6 +1,6 @@
 import type { TensorStates } from "#lib/core/shard-arrays";
 import { copyFile, mkdir, readdir, stat, writeFile } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join, relative, resolve } from "node:path";
 import {
   checkpointName,
   listOwnedCheckpoints,
@@ -24,6 +24,7 @@ import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
 import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { MasterPiece } from "#lib/core/masters-hash";
+import { tasksFolder } from "#lib/core/task-heads";
 import type { TensorSlot } from "#lib/core/parameter-layout";
 import { readEarlyStoppingState } from "#lib/objectives/early-stopping";
 import { readLossGapState } from "#lib/objectives/loss-gap";
@@ -230,11 +231,22 @@ function withAccount(value: unknown): Pick<CheckpointState, "account"> {
   return account === undefined ? {} : { account };
 }
 
-/** Names in a directory, and of the files in its average's folder. */
+/** Folders of a result that hold models. */
+const modelFolders = [emaFolder, tasksFolder];
+
+/** Names in a directory, and of the files in its folders of models. */
 async function resultFiles(directory: string): Promise<string[]> {
-  const names = (await readdir(directory)).filter((name) => name !== emaFolder);
-  const ofAverage = await readdir(join(directory, emaFolder)).catch(() => []);
-  return [...names, ...ofAverage.map((name) => `${emaFolder}/${name}`)];
+  const names = (await readdir(directory)).filter((name) => !modelFolders.includes(name));
+  const inFolders = modelFolders.map(async (folder) => {
+    const items = await readdir(join(directory, folder), {
+      recursive: true,
+      withFileTypes: true,
+    }).catch(() => []);
+    return items
+      .filter((item) => item.isFile())
+      .map((item) => relative(directory, join(item.parentPath, item.name)));
+  });
+  return [...names, ...(await Promise.all(inFolders)).flat()];
 }
 
 /** The trained weights, and their average in a folder of its own where there is one. */
@@ -267,14 +279,15 @@ const writeModel = (
     maxShardBytes: maxShardBytes(run.config),
   });
 
-/** Every file of a checkpoint's top level and of its average, the run's own state excepted. */
-async function copyModel(checkpoint: string, directory: string): Promise<void> {
+/** Every file of a checkpoint's top level and of its folders of models, the run's own state excepted. */
+async function copyModel(checkpoint: string, directory: string, isFolder = false): Promise<void> {
   await copyAdditionalTemplates(checkpoint, directory);
   for (const item of await readdir(checkpoint, { withFileTypes: true })) {
     const [from, to] = [join(checkpoint, item.name), join(directory, item.name)];
-    if (item.isDirectory() && item.name === emaFolder) {
+    if (item.isDirectory() && (isFolder || modelFolders.includes(item.name))) {
       await mkdir(to);
-      await copyModel(from, to);
+      // Tasks' models are in folders of that one.
+      await copyModel(from, to, item.name === tasksFolder);
     }
     if (item.isFile() && item.name !== trainerStateFileName) await copyFile(from, to);
   }

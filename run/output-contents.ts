@@ -1,6 +1,6 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { readdir, rm, rmdir } from "node:fs/promises";
-import { basename, join, relative } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
 import { removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
 import {
   listOwnedCheckpoints,
@@ -11,6 +11,7 @@ import {
   sizesOf,
   type RunIdentity,
 } from "#lib/checkpoint/index";
+import { tasksFolder } from "#lib/core/task-heads";
 import { LockstepError } from "#lib/core/errors/index";
 import { isWeights } from "#lib/hub/wanted-files";
 import { logDirectoryOf } from "./supervisor.js";
@@ -167,7 +168,8 @@ export async function removeRuns(
       ({ isOurs, record: saved }) => isOurs && !(saved !== undefined && isKept(saved.identity)),
     )
     .map((checkpoint) => checkpoint.directory);
-  const taken = [...removed, join(directory, emaFolder)];
+  const folders = [emaFolder, tasksFolder].map((name) => join(directory, name));
+  const taken = [...removed, ...folders];
   if (isSame(directory, modelDirectory) || taken.some((path) => isWithin(modelDirectory, path))) {
     throw new LockstepError("E_CONFIG_CONFLICT", {
       keys: "overwrite_output_dir and model_name_or_path",
@@ -178,10 +180,9 @@ export async function removeRuns(
   const names = removed.map((checkpoint) => basename(checkpoint));
   // Without a record nothing tells that a file of such a name is a run's.
   if (record === undefined || isKept(record.identity)) return names;
-  // Somebody may have changed the record: it names files of this directory and of the average's only.
-  const results = record.files.filter(
-    (name) => name === basename(name) || name === `${emaFolder}/${basename(name)}`,
-  );
+  // Somebody may have changed the record: it names files of this directory and of its folders of models only.
+  const ofModels = new RegExp(`^(${emaFolder}/)?(${tasksFolder}/[A-Za-z][\\w-]*/)?[^/]+$`);
+  const results = record.files.filter((name) => ofModels.test(name) && basename(name) !== "..");
   const files = [...results, runConfigFile, trainerLogFileName, metricsTargetsFile];
   files.push(outputRecordFile);
   const logs = logDirectoryOf(directory);
@@ -197,7 +198,12 @@ export async function removeRuns(
   }
   // Where something else is in them, they stay.
   await rmdir(logs).catch(() => {});
-  await rmdir(join(directory, emaFolder)).catch(() => {});
+  const inner = record.files.map((name) => dirname(name)).filter((name) => name !== ".");
+  const emptied = [...inner, `${emaFolder}/${tasksFolder}`, tasksFolder, emaFolder];
+  for (const folder of new Set(emptied)) {
+    const path = join(directory, folder);
+    if (isWithin(path, directory)) await rmdir(path).catch(() => {});
+  }
   return names;
 }
 

@@ -16,6 +16,7 @@ import { describeData, describeSides } from "./describe-data.js";
 import { type GeneralData, prepareGeneral } from "./general-data.js";
 import { mixtureOf } from "./mixture.js";
 import type { DataContext } from "./prepare-rows.js";
+import { type HeadedTask, mainTask } from "./task-heads.js";
 import { type LearntTask, prepareTasks, tasksSha256 } from "./prepare-tasks.js";
 
 export interface PreparedData {
@@ -28,8 +29,10 @@ export interface PreparedData {
   readonly batchFields: readonly BatchField[];
   /** Whether most examples are conversations, which the chat template renders. */
   readonly isChat: boolean;
-  /** Where batches are of several tasks; what is above is of the first then. */
+  /** Where batches are of several tasks; what is above is of the run's model then. */
   readonly tasks: readonly TaskJob[] | undefined;
+  /** Of a run with several tasks: what decides their heads. */
+  readonly headed: readonly HeadedTask[];
   /** Where the loss is a weighted sum of means. */
   readonly lossTerms: LossTermsSettings | undefined;
   /** Names of the classes, by number, where rows are labelled. */
@@ -57,7 +60,8 @@ export async function prepareData(
   context: DataContext,
 ): Promise<PreparedData> {
   const learnt = await prepareTasks(config, context);
-  const [{ dataset, objective, batchFields, labels }] = learnt;
+  const main = learnt[mainTask(learnt)] ?? learnt[0];
+  const { dataset, objective, batchFields, labels } = main;
   let general: GeneralData | undefined;
   const closeData = (): void => {
     for (const task of learnt) task.dataset.close();
@@ -113,6 +117,7 @@ export async function prepareData(
       batchFields,
       isChat: dataset.isChat,
       tasks: mixture.tasks,
+      headed: learnt[0].name === undefined ? [] : learnt,
       lossTerms: mixture.terms,
       labels,
       trainReport: dataset.train.report,

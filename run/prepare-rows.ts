@@ -158,7 +158,7 @@ export async function prepareRows(
       ...(labels === undefined ? {} : { numLabels: labels.length }),
       ...(settings === undefined || Object.keys(settings).length === 0 ? {} : { settings }),
     };
-    const becomes = newHeadNote(dataset, learnt);
+    const becomes = isOneOfSeveral ? undefined : newHeadNote(dataset, learnt);
     const classifierNotes =
       becomes !== undefined && !learnsLabels
         ? [becomes]

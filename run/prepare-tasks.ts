@@ -41,16 +41,12 @@ export async function prepareTasks(
       };
       const rows = await prepareRows(taskConfig, sources, {
         ...others,
+        // The head that the model has is the first task's.
+        ...(prepared.length === 0 ? {} : { problemType: undefined, knownLabels: [] }),
         onDetail: (detail) => onDetail(`task ${name}: ${detail}`),
       });
       prepared.push({ name, ...rows });
       checkObjectiveKeys(withChanges(withoutObjectiveKeys(config), given(own)), rows.learnt);
-      if (rows.labels !== undefined) {
-        throw new LockstepError("E_CONFIG_CONFLICT", {
-          keys: `tasks.${name} and dataset`,
-          reason: "rows with labels are learnt in a run of their own in this version",
-        });
-      }
     }
     checkSharedKeys(config, prepared);
   } catch (error) {

@@ -30,6 +30,7 @@ import { startedEvent } from "./started-event.js";
 import { startDigest, withAdapterSettings } from "./starting-adapter.js";
 import { startingModel } from "./starting-model.js";
 import { describeTemplateDate, withDateOf } from "./template-date.js";
+import { describeHeads, refuseAdapters, taskHeads, withHeads } from "./task-heads.js";
 import { workerJob } from "./worker-job.js";
 
 export interface PreparationHooks {
@@ -56,14 +57,17 @@ export async function prepareRun(
         ? undefined
         : await AdapterDirectory.open(opened.adapterDirectory);
     if (adapter !== undefined) resources.add(() => adapter.close());
-    const { plan, ...data } = await prepareData(asked, { ...opened.context, onDetail });
-    resources.add(data.closeData);
+    const { plan, ...prepared } = await prepareData(asked, { ...opened.context, onDetail });
+    resources.add(prepared.closeData);
+    const heads = taskHeads(opened, prepared.headed, asked.seed, weights);
+    const data = { ...prepared, tasks: prepared.tasks && withHeads(prepared.tasks, heads) };
     const choice = await choosePrecision(asked, hooks.choosePrecision);
     const { tokenizer } = opened;
     const dated = withDateOf(tokenizer, asked, opened.date);
     const settled = settleConfig(dated, choice ?? { bf16: false, fp16: false });
     const config = withAdapterSettings(settled, adapter);
-    const start = startingModel(config, opened, weights, { ...data, adapter });
+    refuseAdapters(config, heads);
+    const start = startingModel(config, opened, weights, { ...data, heads, adapter });
     if (adapter !== undefined) await checkBaseDigest(adapter, start.name, start.digest);
     const parts = compose(config, { model: start, data, plan });
     const { isChat } = data;
@@ -86,6 +90,7 @@ export async function prepareRun(
     const notes = [
       ...describeTemplateDate(config, tokenizer),
       ...parts.parameters.lines,
+      ...describeHeads(heads, run.model.numParameters),
       ...dropout.lines,
       ...describeFisher(config, fisher),
       ...describeChoice(choice, asked, config),

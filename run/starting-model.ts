@@ -11,6 +11,7 @@ import { classifierModel, refuseClassifierOfTexts } from "./classifier.js";
 import type { DataModel } from "./data-model.js";
 import { findableName } from "./model-place.js";
 import type { PreparedData } from "./prepare-data.js";
+import type { TaskHead } from "./task-heads.js";
 
 /**
  * A checkpoint's weights and its configuration, with a head over the labels of the data where they have some.
@@ -24,8 +25,10 @@ export function startingModel(
   {
     labels,
     objective,
+    heads,
     adapter,
   }: Pick<PreparedData, "labels" | "objective"> & {
+    readonly heads: readonly TaskHead[];
     readonly adapter: AdapterDirectory | undefined;
   },
 ): StartingModel {
@@ -44,8 +47,15 @@ export function startingModel(
           ...{ labels, problemType: head?.problemType ?? objective.kind },
           ...{ padTokenId: context.paddingTokenId, seed: config.seed },
         });
-  const { newWeights = new Map<string, Float32Array>() } = classifier ?? {};
-  const tensors = classifier?.weights ?? modelWeights(weights, modelConfig);
+  const newWeights = new Map([
+    ...(classifier?.newWeights ?? []),
+    ...heads.flatMap((head) => [...head.newWeights]),
+  ]);
+  const copies = new Map(heads.flatMap((head) => [...head.copies]));
+  const tensors = [
+    ...(classifier?.weights ?? modelWeights(weights, modelConfig)),
+    ...heads.flatMap((head) => head.weights),
+  ].sort((a, b) => (a.name < b.name ? -1 : 1));
   let digest: Promise<string> | undefined;
   return {
     name: findableName(config.model_name_or_path, modelDirectory),
@@ -56,6 +66,7 @@ export function startingModel(
     weights: tensors,
     newWeights: [...newWeights.keys()],
     isClassifier: classifier !== undefined,
+    ...(heads.length === 0 ? {} : { taskModels: heads }),
     tiedEmbedding: isTied(modelConfig) ? tiedEmbeddingName(weights.names()) : undefined,
     configChanges: classifier?.configChanges ?? {},
     encode: (text) => tokenizer.encode(text, { addSpecialTokens: true }),
@@ -65,7 +76,7 @@ export function startingModel(
     },
     read: async (name, into, span) => {
       const made = newWeights.get(name);
-      if (made === undefined) return weights.readFloat32(name, into, span);
+      if (made === undefined) return weights.readFloat32(copies.get(name) ?? name, into, span);
       const { start, count } = span ?? { start: 0, count: made.length };
       const part = made.subarray(start, start + count);
       into?.set(part);

@@ -96,7 +96,9 @@ async function placeFiles(from: string, into: string, last?: string): Promise<vo
     const isFolder = (await stat(source)).isDirectory();
     if (isFolder && (await exists(target))) {
       // A model's folder may hold files of somebody's own; of chat templates all that are there would be read.
-      if ((await readdir(source)).some(isWeightsFile)) {
+      const items = await readdir(source, { withFileTypes: true });
+      const holdsFolders = items.every((item) => item.isDirectory());
+      if (holdsFolders || items.some((item) => isWeightsFile(item.name))) {
         await placeFiles(source, target);
         await syncPath(target);
         continue;

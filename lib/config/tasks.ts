@@ -18,8 +18,7 @@ export const taskOfEntry = (entry: string | DatasetEntry): string | undefined =>
   typeof entry === "string" ? undefined : entry.task;
 
 /**
- * The tasks of a run in their order, each with its settings: those under `tasks`, then those that entries alone
- * name. Null where no entry names one.
+ * The tasks of a run in the order in which entries name them, each with its settings. Null where no entry names one.
  *
  * @throws E_CONFIG_CONFLICT, E_CONFIG_INVALID
  */
@@ -47,7 +46,7 @@ export function resolveTasks(
   }
   const named = lists.dataset.map(taskOfEntry);
   const declared = Object.keys(parsed.tasks ?? {});
-  const names = [...new Set([...declared, ...named.filter((name) => name !== undefined)])];
+  const names = [...new Set([...named.filter((name) => name !== undefined), ...declared])];
   if (names.length === 0) {
     const evaluated = (lists.eval_dataset ?? []).map(taskOfEntry).find((name) => name);
     if (evaluated !== undefined) {

@@ -57,6 +57,13 @@ export interface TaskJob extends Pick<WorkerJob, "sequenceLength" | "objective" 
   readonly name: string;
   /** False: nothing of it validates. @default true */
   readonly isEvaluated?: boolean;
+  /** Its own head beside that of the job's model. */
+  readonly head?: {
+    /** Before the names of the head's tensors in the job's spaces. */
+    readonly prefix: string;
+    /** Fields of config.json that its model has beside or instead of the job's. */
+    readonly configChanges: Readonly<Record<string, unknown>>;
+  };
 }
 
 /**

@@ -9,7 +9,7 @@ import { lora } from "./lora.js";
 import { prompt } from "./prompt.js";
 
 export type { ChosenParameters, ParametersKind } from "./kind.js";
-export type { StartingModel } from "./model.js";
+export type { StartingModel, TaskModel } from "./model.js";
 export { checkRates, ratesOf } from "./rates.js";
 export { checkUnfreezing, unfreezingOf } from "./unfreezing.js";
 

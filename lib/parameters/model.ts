@@ -9,6 +9,17 @@ interface NamedTensor {
   readonly shape: readonly number[];
 }
 
+/** The model of a task: the backbone of the run's model with a head of its own. */
+export interface TaskModel {
+  readonly task: string;
+  /** Before the names of its head's tensors; "": the run's model itself is its own. */
+  readonly prefix: string;
+  /** Fields of config.json that it has beside or instead of the run's model's. */
+  readonly configChanges: Readonly<Record<string, unknown>>;
+  /** Whether a weight of the run's model is of the backbone. */
+  readonly isOfBase: (name: string) => boolean;
+}
+
 /** The model that a run starts from: a checkpoint's, with what its head lacked. */
 export interface StartingModel {
   /** By which others find it: an id of the hub, or a path. */
@@ -26,6 +37,8 @@ export interface StartingModel {
   /** Names of weights that the checkpoint does not have: nobody else has them. */
   readonly newWeights: readonly string[];
   readonly isClassifier: boolean;
+  /** Of a run with several tasks: those with labels, each with a model that is saved by itself. */
+  readonly taskModels?: readonly TaskModel[];
   /** The embedding table that its head is; undefined: the head is a weight of its own. */
   readonly tiedEmbedding: string | undefined;
   /** Fields of config.json that it has beside or instead of the checkpoint's. */

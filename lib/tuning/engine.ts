@@ -21,6 +21,7 @@ import { type HeadedModel, tracedObjective } from "./objectives/index.js";
 import { traceParameters } from "./parameters/index.js";
 import {
   buildTrainingPrograms,
+  type JobModel,
   type LoadProgram,
   type TaskPrograms,
   type TrainingPrograms,
@@ -47,10 +48,8 @@ class GraphEngine implements TrainingEngine {
 
   constructor(job: WorkerJob) {
     checkPrecision(job);
-    const headed = trainableModel(job);
-    const model = traceParameters(job.parameters).modelFrom?.(headed) ?? headed;
     this.#job = job;
-    this.#programs = buildTrainingPrograms(model, job, headed);
+    this.#programs = buildTrainingPrograms(jobModels(job), job);
     this.#session = new Session(this.#programs.graph);
     this.plannedBytes = plannedEngineBytes(job, this.#programs, process.memoryUsage.rss());
     const { decode } = this.#programs;
@@ -196,6 +195,25 @@ function checkSize(expected: number, wireBytes: Uint8Array): void {
       got: `${wireBytes.byteLength}`,
     });
   }
+}
+
+/** The job's model, or that of each task; those without a head of their own share one. */
+function jobModels(job: WorkerJob): readonly JobModel[] {
+  const models = new Map<string, JobModel>();
+  return (job.tasks ?? [undefined]).map((task): JobModel => {
+    const { prefix = "", configChanges = {} } = task?.head ?? {};
+    const known = models.get(prefix);
+    if (known !== undefined) return known;
+    const plain = trainableModel({
+      ...job,
+      modelConfig: { ...job.modelConfig, ...configChanges },
+      objective: task?.objective ?? job.objective,
+    });
+    const model = traceParameters(job.parameters).modelFrom?.(plain) ?? plain;
+    const made = { model, plain, prefix };
+    models.set(prefix, made);
+    return made;
+  });
 }
 
 /** The job's model with the head of its checkpoint; a base model predicts tokens by its embedding. */

@@ -49,7 +49,7 @@ export const gradientAccumulators = (
  * @param job as the rows of a task see it
  * @param task of whose name nodes are called; "" of the first
  * @param accumulators one a view
- * @param weights in the order of `views`; gradients are taken with respect to them
+ * @param weights in the order of `views`; gradients are taken with respect to them, and are 0 where one is undefined
  * @param lossOf the batch's loss, traced, with what this pass drops
  */
 export function buildGradientPrograms(
@@ -58,9 +58,9 @@ export function buildGradientPrograms(
   task: string,
   views: readonly WireView[],
   accumulators: readonly Variable[],
-  weights: readonly tf.Tensor[],
+  weights: readonly (tf.Tensor | undefined)[],
   lossOf: (
-    weights: readonly tf.Tensor[],
+    weights: readonly (tf.Tensor | undefined)[],
     feeds: Readonly<Record<string, GraphTensor>>,
     dropout: Dropout | undefined,
   ) => TracedLoss,
@@ -79,18 +79,28 @@ export function buildGradientPrograms(
   });
   const { scoresTraining = false } = objectiveOf(job.objective.kind);
   let scored: GraphTensor | undefined;
+  const used = weights.flatMap((weight, index) => (weight === undefined ? [] : [index]));
   const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) => {
-    const loss = lossOf(xs, batch, dropout);
+    const own: (tf.Tensor | undefined)[] = weights.map(() => undefined);
+    for (const [place, index] of used.entries()) own[index] = xs[place];
+    const loss = lossOf(own, batch, dropout);
     const told = scoresTraining ? loss.outputs?.() : undefined;
     if (told !== undefined) scored = graphTensor(told);
     return loss.lossSum;
-  })([...weights], symbolicTensor(gradScale) as tf.Scalar);
+  })(
+    weights.filter((weight) => weight !== undefined),
+    symbolicTensor(gradScale) as tf.Scalar,
+  );
   const whole = [value, ...grads].map(graphTensor);
   const traced = scored === undefined ? whole : [...whole, scored];
   const computed =
     job.xla === true ? xlaRegion(`Gradients${task.replace("/", "_")}`, traced) : traced;
   const [lossSum, ...others] = computed as [GraphTensor, ...GraphTensor[]];
-  const gradients = others.slice(0, grads.length);
+  const gradients = views.map(({ slot }, index) => {
+    const place = used.indexOf(index);
+    if (place >= 0) return others[place] as GraphTensor;
+    return op.fill(op.scalar(graph, 0, "float32"), slot.shape);
+  });
   const outputs = others[grads.length];
   const scores = (name: string): Readonly<Record<string, GraphTensor>> =>
     outputs === undefined

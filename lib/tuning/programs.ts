@@ -55,16 +55,28 @@ export interface TrainingPrograms {
 /** What is computed of the batches of one task. */
 export type TaskPrograms = Pick<TrainingPrograms, "gradients" | "evaluate">;
 
-/**
- * @param plain the same model where nothing is put beside its weights: what an objective may compare it with
- */
+/** A model of a job; tasks with a head of their own have models of their own. */
+export interface JobModel {
+  readonly model: HeadedModel;
+  /** The same where nothing is put beside its weights: what an objective may compare it with. */
+  readonly plain: HeadedModel;
+  /** Before the names of its own head's tensors; "": it has the head of the job's model. */
+  readonly prefix: string;
+}
+
+/** @param given the job's model; or a model for each task */
 export function buildTrainingPrograms(
-  model: HeadedModel,
+  given: HeadedModel | readonly JobModel[],
   job: WorkerJob,
-  plain: HeadedModel = model,
 ): TrainingPrograms {
   const jobs = (job.tasks ?? [undefined]).map((_, task) => jobOfTask(job, task));
-  for (const { sequenceLength } of jobs) checkPositions(model, sequenceLength);
+  const models: readonly JobModel[] =
+    "length" in given ? given : jobs.map(() => ({ model: given, plain: given, prefix: "" }));
+  const main = models.find(({ prefix }) => prefix === "") ?? (models[0] as JobModel);
+  const { model } = main;
+  for (const [task, { sequenceLength }] of jobs.entries()) {
+    checkPositions((models[task] as JobModel).model, sequenceLength);
+  }
   const graph = new GraphBuilder();
   const autocast: Autocast = {
     compute: computeDtypes[job.precision],
@@ -76,40 +88,47 @@ export function buildTrainingPrograms(
       ? { views: [], variables: [] }
       : weightsOf(graph, autocast, model, job.frozen);
   const tracer = { graph, autocast };
-  const lookup = new WeightLookup(model, job);
+  const lookups = new Map(
+    models.map((one) => [one.prefix, new WeightLookup(one.model, job, one.prefix)]),
+  );
+  const lookupOf = ({ prefix }: JobModel): WeightLookup => lookups.get(prefix) as WeightLookup;
   const readAll = (): readonly tf.Tensor[] => [
     ...readWeights(trained, autocast),
     ...readWeights(frozen, autocast),
   ];
   const referenceOf = (
+    of: JobModel,
     { objective }: WorkerJob,
     tensors: readonly tf.Tensor[],
   ): ReferenceModel | undefined =>
     objectiveOf(objective.kind).hasReference === true
-      ? { model: plain, weights: lookup.reference(tensors) }
+      ? { model: of.plain, weights: lookupOf(of).reference(tensors) }
       : undefined;
   const accumulators = gradientAccumulators(graph, trained.views);
-  const gradientsOf = (taskJob: WorkerJob, task: string): GradientPrograms => {
+  const gradientsOf = (of: JobModel, taskJob: WorkerJob, task: string): GradientPrograms => {
+    const lookup = lookupOf(of);
     const recomputation = job.gradientCheckpointing === true ? new Recomputation(graph) : undefined;
     const gradientTracer = recomputation === undefined ? tracer : { ...tracer, recomputation };
     const gradients = trace(gradientTracer, () => {
       // Outside of what is differentiated: the tape follows no frozen weight, so backward has no product
       // for one, and none below the lowest adapter.
       const constants = readWeights(frozen, autocast);
+      const values = readWeights(trained, autocast);
       return buildGradientPrograms(
         graph,
         taskJob,
         task,
         trained.views,
         accumulators,
-        readWeights(trained, autocast),
+        // Those of other tasks' heads have no gradient here.
+        values.map((value, index) => (lookup.has(index) ? value : undefined)),
         (xs, feeds, dropout) => {
-          const tensors = [...xs, ...constants];
+          const tensors = [...values.map((value, index) => xs[index] ?? value), ...constants];
           const pass = {
             ...{ weights: lookup.in(tensors, dropout), dropout },
-            reference: referenceOf(taskJob, tensors),
+            reference: referenceOf(of, taskJob, tensors),
           };
-          return batchLoss(model, taskJob, pass, feeds);
+          return batchLoss(of.model, taskJob, pass, feeds);
         },
       );
     });
@@ -117,43 +136,50 @@ export function buildTrainingPrograms(
     if (job.xla !== true) recomputation?.orderBlocks(Object.values(gradients.only.fetches));
     return gradients;
   };
+  const squaresOf = (task: number): SquaresPrograms =>
+    trace(tracer, () => {
+      const of = models[task] as JobModel;
+      const lookup = lookupOf(of);
+      const constants = readWeights(frozen, autocast);
+      const values = readWeights(trained, autocast);
+      const taskJob = jobOfTask(job, task);
+      // The log-likelihood itself, of which no setting of the objective takes anything.
+      const likelihood = { ...taskJob, objective: { kind: taskJob.objective.kind } };
+      return buildSquaresPrograms(graph, taskJob, trained.views, {
+        weights: values.map((value, index) => (lookup.has(index) ? value : undefined)),
+        accumulators,
+        lossOf: (xs, feeds) => {
+          const tensors = [...values.map((value, index) => xs[index] ?? value), ...constants];
+          return batchLoss(of.model, likelihood, { weights: lookup.in(tensors) }, feeds).lossSum;
+        },
+      });
+    });
   const tasks: TaskPrograms[] = [];
   for (const [index, taskJob] of jobs.entries()) {
     // Tasks of one form differ in their weight alone.
-    const same = jobs.findIndex((one) => isDeepStrictEqual(one, taskJob));
+    const of = models[index] as JobModel;
+    const same = jobs.findIndex(
+      (one, place) => models[place]?.prefix === of.prefix && isDeepStrictEqual(one, taskJob),
+    );
     const task = index === 0 ? "" : `/${index}`;
     const known = tasks[same];
     tasks.push(
       known ?? {
-        gradients: gradientsOf(taskJob, task),
+        gradients: gradientsOf(of, taskJob, task),
         evaluate: trace(tracer, () => {
           const tensors = readAll();
-          const pass = { weights: lookup.in(tensors), reference: referenceOf(taskJob, tensors) };
+          const weights = lookupOf(of).in(tensors);
+          const pass = { weights, reference: referenceOf(of, taskJob, tensors) };
           return evaluateProgram(graph, taskJob, task, (evaluated, feeds) =>
-            batchLoss(model, evaluated, pass, feeds),
+            batchLoss(of.model, evaluated, pass, feeds),
           );
         }),
       },
     );
   }
   const [first, ...otherTasks] = tasks as [TaskPrograms, ...TaskPrograms[]];
-  const squares =
-    job.squares !== undefined
-      ? trace(tracer, () => {
-          const constants = readWeights(frozen, autocast);
-          const taskJob = jobOfTask(job, job.squares?.task);
-          // The log-likelihood itself, of which no setting of the objective takes anything.
-          const likelihood = { ...taskJob, objective: { kind: taskJob.objective.kind } };
-          return buildSquaresPrograms(graph, taskJob, trained.views, {
-            weights: readWeights(trained, autocast),
-            accumulators,
-            lossOf: (xs, feeds) =>
-              batchLoss(model, likelihood, { weights: lookup.in([...xs, ...constants]) }, feeds)
-                .lossSum,
-          });
-        })
-      : undefined;
-  lookup.checkAllUsed();
+  const squares = job.squares === undefined ? undefined : squaresOf(job.squares.task);
+  for (const lookup of lookups.values()) lookup.checkAllUsed();
   return {
     graph,
     views: trained.views,
@@ -166,7 +192,7 @@ export function buildTrainingPrograms(
     decode:
       job.generationLength === 0 || model.task !== "causal-lm"
         ? undefined
-        : buildDecodePrograms(tracer, model, () => lookup.in(readAll()), {
+        : buildDecodePrograms(tracer, model, () => lookupOf(main).in(readAll()), {
             batchSize: 1,
             maxLength: Math.min(job.generationLength, model.maxPositions),
             chunkLength: promptChunkLength,

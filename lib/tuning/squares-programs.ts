@@ -23,7 +23,7 @@ export interface SquaresPrograms {
 }
 
 /**
- * @param weights in the order of `views`, as are the accumulators
+ * @param weights in the order of `views`, as are the accumulators; squares are 0 where one is undefined
  * @param lossOf the loss sum of a row, traced: its negative log-likelihood, of which nothing is dropped
  */
 export function buildSquaresPrograms(
@@ -31,26 +31,33 @@ export function buildSquaresPrograms(
   job: WorkerJob,
   views: readonly WireView[],
   parts: {
-    readonly weights: readonly tf.Tensor[];
+    readonly weights: readonly (tf.Tensor | undefined)[];
     readonly accumulators: readonly Variable[];
     readonly lossOf: (
-      weights: readonly tf.Tensor[],
+      weights: readonly (tf.Tensor | undefined)[],
       feeds: Readonly<Record<string, GraphTensor>>,
     ) => tf.Scalar;
   },
 ): SquaresPrograms {
   const { weights, accumulators, lossOf } = parts;
   const feeds = batchFeeds(graph, "squares", job, rowsOfSquare);
-  const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) => lossOf(xs, feeds))([
-    ...weights,
-  ]);
+  const used = weights.flatMap((weight, index) => (weight === undefined ? [] : [index]));
+  const { value, grads } = tf.valueAndGrads((...xs: tf.Tensor[]) => {
+    const own: (tf.Tensor | undefined)[] = weights.map(() => undefined);
+    for (const [place, index] of used.entries()) own[index] = xs[place];
+    return lossOf(own, feeds);
+  })(weights.filter((weight) => weight !== undefined));
   const lossSum = graphTensor(value);
   const writing = (
     name: string,
     write: (accumulator: Variable, square: GraphTensor) => GraphNode,
   ): Program => {
-    const writes = grads.map((gradient, index) => {
-      const wide = op.cast(graphTensor(gradient), "float32");
+    const writes = views.map(({ slot }, index) => {
+      const gradient = grads[used.indexOf(index)];
+      const wide =
+        gradient === undefined
+          ? op.fill(op.scalar(graph, 0, "float32"), slot.shape)
+          : op.cast(graphTensor(gradient), "float32");
       return write(accumulators[index] as Variable, op.mul(wide, wide));
     });
     const done = op.identity(lossSum, { name: `fetch/${name}`, controlInputs: writes });

@@ -1,5 +1,7 @@
 import type * as tf from "@tensorflow/tfjs-core";
 import { LockstepError } from "#lib/core/errors/index";
+import type { TensorSlot } from "#lib/core/parameter-layout";
+import { isOfTaskHead } from "#lib/core/task-heads";
 import type { WorkerJob } from "#lib/core/job";
 import { referenceNameOf, referencedName } from "#lib/parameters/reference";
 import { type Dropout, resolveWeights, type Weights } from "#lib/models/index";
@@ -12,15 +14,19 @@ export class WeightLookup {
   readonly #parameters: TracedParameters;
   /** Where each tensor is; a checkpoint may name a weight otherwise than the model. */
   readonly #indexOf = new Map<string, number>();
+  #used: ReadonlySet<number> | undefined;
   /** The same for the model that the run starts from. */
   readonly #referenceIndexOf = new Map<string, number>();
 
-  /** @throws E_MODEL_TENSOR_MISSING, E_MODEL_TENSOR_UNKNOWN, E_MODEL_UNSUPPORTED */
-  constructor(model: HeadedModel, job: WorkerJob) {
+  /**
+   * @param prefix of the names of the head's tensors, where the model has one that is a task's own
+   * @throws E_MODEL_TENSOR_MISSING, E_MODEL_TENSOR_UNKNOWN, E_MODEL_UNSUPPORTED
+   */
+  constructor(model: HeadedModel, job: WorkerJob, prefix = "") {
     this.#model = model;
     this.#parameters = traceParameters(job.parameters);
-    const slots = [...job.layout.tensors, ...(job.frozen?.tensors ?? [])];
-    const indexOf = new Map(slots.map(({ name }, index) => [name, index]));
+    const slots = ownTensors([...job.layout.tensors, ...(job.frozen?.tensors ?? [])], prefix);
+    const indexOf = new Map(slots.map(({ name, index }) => [name, index]));
     for (const name of this.#parameters.added) this.#indexOf.set(name, indexOf.get(name) ?? -1);
     const weights = slots.filter(
       ({ name }) => !this.#indexOf.has(name) && referencedName(name) === undefined,
@@ -30,6 +36,12 @@ export class WeightLookup {
       const kept = indexOf.get(referenceNameOf(stored)) ?? indexOf.get(stored);
       this.#referenceIndexOf.set(name, kept as number);
     }
+  }
+
+  /** Whether the model has a tensor. @param index in the order of the job's layouts */
+  has(index: number): boolean {
+    this.#used ??= new Set(this.#indexOf.values());
+    return this.#used.has(index);
   }
 
   /**
@@ -59,6 +71,21 @@ export class WeightLookup {
   checkAllUsed(): void {
     this.#parameters.checkAllUsed(this.#model.modelType);
   }
+}
+
+/** The tensors that a model with a head of its own sees, under the names that it has for them. */
+function ownTensors(
+  slots: readonly TensorSlot[],
+  prefix: string,
+): readonly (TensorSlot & { readonly index: number })[] {
+  const placed = slots.map((slot, index) => ({ ...slot, index }));
+  const shared = placed.filter(({ name }) => !isOfTaskHead(name));
+  if (prefix === "") return shared;
+  const head = placed
+    .filter(({ name }) => name.startsWith(prefix))
+    .map((slot) => ({ ...slot, name: slot.name.slice(prefix.length) }));
+  const isOfHead = new Set(head.map(({ name }) => name));
+  return [...shared.filter(({ name }) => !isOfHead.has(name)), ...head];
 }
 
 /** @throws E_MODEL_TENSOR_MISSING */

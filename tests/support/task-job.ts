@@ -13,6 +13,7 @@ export async function createTaskJob(
     readonly texts: string;
     readonly answers: string;
     readonly general: string;
+    readonly labelled: string;
   }) => Readonly<Record<string, unknown>>,
 ): Promise<TinyJob> {
   const job = await createTinyJob({
@@ -36,6 +37,13 @@ export async function createTaskJob(
       numbers(24).map((i) => ({
         prompt: some(i, 1 + (i % 4)),
         completion: some(i + 7, 1 + (i % 3)),
+      })),
+    ),
+    labelled: await write(
+      "labelled.jsonl",
+      numbers(20).map((i) => ({
+        text: some(i, 2 + (i % 4)),
+        label: i % 3 === 0 ? "loud" : "calm",
       })),
     ),
     general: await write(

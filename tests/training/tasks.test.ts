@@ -2,35 +2,11 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { mastersOf, runJob, WorkerKiller } from "#tests/support/job-runs";
+import { runJob } from "#tests/support/job-runs";
+import { assertSameBits } from "#tests/support/same-bits";
 import { createTaskJob } from "#tests/support/task-job";
-import type { TinyJob } from "#tests/support/tiny-job";
 
 // Several tasks in the whole command, with the real engine in real processes.
-
-const saving = ["--save-strategy", "steps", "--save-steps", "1"];
-
-/** Trains in one process, with one and two workers, one of which is killed, and from the middle; all end alike. */
-async function assertSameBits(
-  job: Pick<TinyJob, "directory" | "configFile">,
-  ofTwo: readonly string[] = [],
-) {
-  const local = await runJob(job, "train-local", "local", []);
-  const expected = mastersOf(local);
-  const two = await runJob(job, "train", "two", ["--workers", "2", ...saving, ...ofTwo]);
-  assert.equal(mastersOf(two), expected);
-  const one = await runJob(job, "train", "one", ["--workers", "1"]);
-  assert.equal(mastersOf(one), expected);
-  const killer = new WorkerKiller(1);
-  const broken = await runJob(job, "train", "killed", ["--workers", "2"], killer.onEvent);
-  killer.assertLost(broken);
-  assert.equal(mastersOf(broken), expected);
-  const checkpoint = join(job.directory, "two", "checkpoint-2");
-  const resuming = ["--workers", "1", ...saving, ...ofTwo, "--resume-from-checkpoint", checkpoint];
-  const resumed = await runJob(job, "train", "resumed", resuming);
-  assert.equal(mastersOf(resumed), expected);
-  return { local, two, resumed };
-}
 
 const twoTasks = ({ texts, answers }: { texts: string; answers: string }) => ({
   dataset: [
