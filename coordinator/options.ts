@@ -42,6 +42,7 @@ export type Snapshot = readonly ShardPiece[];
 export interface FisherSource {
   readonly numRows: number;
   readonly numRounds: number;
+  readonly maxRowsPerGroup: number;
   /** Whether it is scaled to a mean of 1. */
   readonly normalises: boolean;
   microBatches(round: number, group: number): readonly Batch[];

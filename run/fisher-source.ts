@@ -41,6 +41,7 @@ export function fisherSource(
   return {
     numRows,
     numRounds: Math.ceil(numRows / perRound),
+    maxRowsPerGroup: Math.min(rowsPerGroup, numRows),
     normalises: ewc_normalize,
     microBatches: (round, group) => {
       const start = round * perRound;

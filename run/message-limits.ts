@@ -16,7 +16,9 @@ const leaseOverheadBytes = 128;
  *
  * @throws E_TASK_TOO_LARGE
  */
-export function checkMessages(run: Pick<PreparedRun, "config" | "job" | "plan" | "sample">): void {
+export function checkMessages(
+  run: Pick<PreparedRun, "config" | "job" | "plan" | "sample" | "fisher">,
+): void {
   const { config, job, plan, sample } = run;
   const jobChars = JSON.stringify(job).length;
   if (jobChars > maxJobChars) {
@@ -53,6 +55,15 @@ export function checkMessages(run: Pick<PreparedRun, "config" | "job" | "plan" |
     parts: `${per_device_eval_batch_size} rows`,
     change: "less of per_device_eval_batch_size or max_length",
   });
+  if (run.fisher !== undefined) {
+    const rowsPerGroup = run.fisher.maxRowsPerGroup;
+    checkBatches(run, "A group of the Fisher information", {
+      numBatches: rowsPerGroup,
+      rowsPerBatch: 1,
+      parts: `${rowsPerGroup} rows`,
+      change: "less of ewc_samples or max_length",
+    });
+  }
   const sampleTokens = sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens;
   if (sampleTokens > maxTokenIds) {
     throw new LockstepError("E_TASK_TOO_LARGE", {
