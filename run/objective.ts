@@ -58,7 +58,7 @@ export function pairObjective({ objective: asked }: ResolvedConfig): Objective {
   if (found !== undefined) return found;
   throw new LockstepError("E_CONFIG_CONFLICT", {
     keys: "objective and dataset",
-    reason: `rows have a chosen and a rejected answer, which ${comparing.map(({ kind }) => kind).join(" or ")} compares, and ${asked} does not`,
+    reason: `rows have a chosen and a rejected answer, which ${comparing.map(({ kind }) => kind).join(" or ")} compares, and ${asked} does not; columns: {prompt: prompt, completion: chosen} trains on the chosen ones alone`,
   });
 }
 

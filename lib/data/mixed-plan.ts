@@ -120,7 +120,10 @@ export function createMixedPlan(parts: readonly PlanPart[], options: PlanSetting
     lossWeight: (step: number) => lossWeights(step).reduce(add, 0),
     lossWeights,
     tokensIn: (step: number) =>
-      perPart(step, ({ sequenceLength }) => sequenceLength).reduce(add, 0),
+      perPart(
+        step,
+        ({ sequenceLength, sequencesPerRow = 1 }) => sequenceLength * sequencesPerRow,
+      ).reduce(add, 0),
     realTokens: (step: number) => perPart(step, (rows, row) => rows.lengthOf(row)).reduce(add, 0),
     epochAt(completedSteps: number): number {
       checkIndex("completedSteps", completedSteps, totalSteps + 1);

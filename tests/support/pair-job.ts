@@ -18,13 +18,17 @@ const pairRows = (numRows: number, seed = 1): readonly Row[] => {
   }));
 };
 
-/** The tiny Llama's job over pairs of answers, of which two do not fit into a row. */
+/**
+ * The tiny Llama's job over pairs of answers, of which two do not fit into a row.
+ *
+ * @param settings PAIRS and VALIDATION stand for the files of the pairs
+ */
 export async function createPairJob(
   settings: Row = {},
   rows: readonly Row[] = pairRows(24),
 ): Promise<TinyJob> {
   const job = await createTinyJob({
-    ...{ dataset: "PAIRS", eval_dataset: "VALIDATION", max_length: 32, sample_prompt: null },
+    ...{ dataset: ["PAIRS"], eval_dataset: ["VALIDATION"], max_length: 32, sample_prompt: null },
     ...settings,
   });
   const lines = (all: readonly Row[]): string =>
@@ -38,7 +42,7 @@ export async function createPairJob(
   const text = await readFile(job.configFile, "utf8");
   await writeFile(
     job.configFile,
-    text.replace("PAIRS", () => pairs).replace("VALIDATION", () => validation),
+    text.replaceAll("PAIRS", () => pairs).replaceAll("VALIDATION", () => validation),
   );
   return job;
 }

@@ -76,3 +76,35 @@ for (const [name, settings] of [
     await assertSameBits(job);
   });
 }
+
+test("preferences beside answers that are learnt: one process and two workers end alike", async (t) => {
+  const files = { pairs: "PAIRS", validation: "VALIDATION" };
+  const job = await createPairJob({
+    ...steps,
+    dataset: [
+      { path: files.pairs, task: "preference" },
+      { path: files.pairs, task: "answers", columns: { prompt: "prompt", completion: "chosen" } },
+    ],
+    eval_dataset: [
+      { path: files.validation, task: "preference" },
+      {
+        ...{ path: files.validation, task: "answers" },
+        columns: { prompt: "prompt", completion: "chosen" },
+      },
+    ],
+    tasks: {
+      preference: { objective: "dpo", beta: 0.2 },
+      answers: { dataset_format: "prompt-completion", weight: 0.5 },
+    },
+  });
+  t.after(job.remove);
+  const expected = mastersOf(await runJob(job, "train-local", "local"));
+  const two = await runJob(job, "train", "two", ["--workers", "2"]);
+  assert.equal(mastersOf(two), expected);
+  const { metrics = {}, tasks = [] } = two.of("step.completed").at(-1) ?? {};
+  assert.ok("preference_rewards/margins" in metrics);
+  assert.deepEqual(
+    tasks.map(({ name }) => name),
+    ["preference", "answers"],
+  );
+});
