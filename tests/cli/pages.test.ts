@@ -128,6 +128,7 @@ const shown: readonly (readonly [page: RegExp, language: RegExp, holder: string]
   [/^docs\/classification\.md$/, /^json$/, "tests/objectives/label-sets.test.ts"],
   [/^docs\/configuration\.md$/, /^text$/, "tests/core/config-foreign.test.ts"],
   [/^docs\/files\.md$/, /^text$/, "tests/checkpoint"],
+  [/^docs\/forgetting\.md$/, /^text$/, "tests/progress/forgetting.test.ts"],
   [/^docs\/library\.md$/, /^ts$/, "tests/library/installed.test.ts"],
   [/^README\.md$/, /^$/, "the quick start of this file"],
 ];
