@@ -71,7 +71,9 @@ export function describeFisher(
   return [
     `EWC with ewc_lambda ${ewc_lambda}: the empirical Fisher information of ${counted(numRows, "general row")}${all} is measured before step 1${ewc_normalize ? ", and scaled to a mean of 1" : ""}`,
     ...(startsAtZero
-      ? ["EWC pulls B of each adapter: of a new one B is 0, and with it the information of A"]
+      ? [
+          "EWC does not pull A of the adapters: B of a new one is 0, and with it the Fisher information of A",
+        ]
       : []),
   ];
 }

@@ -36,7 +36,7 @@ export const methods: readonly Method[] = [
     title: "replay, a quarter of the rows",
     settings: { replay_probability: 0.25 },
   },
-  { name: "ewc", title: "EWC, lambda 1", settings: { ewc_lambda: 1, ewc_samples: 64 } },
+  { name: "ewc", title: "EWC, lambda 0.1", settings: { ewc_lambda: 0.1, ewc_samples: 64 } },
   {
     name: "unfreezing",
     title: "gradual unfreezing, 6 layers every 6 steps",
