@@ -1,6 +1,6 @@
 import { tmpdir } from "node:os";
 import { basename } from "node:path";
-import { loadConfig, withChanges } from "#lib/config/index";
+import { loadConfig, type ResolvedConfig, withChanges } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import {
   DataLedger,
@@ -16,6 +16,7 @@ import { refuseClassifierOfTexts } from "#run/classifier";
 import { openDataModel } from "#run/data-model";
 import { detailOnStandardError } from "#run/model-directory";
 import { type PreparedData, prepareData } from "#run/prepare-data";
+import { configOfTask } from "#run/prepare-tasks";
 import { rejectedJson, rowJson, summaryJson } from "./preview-json.js";
 import { type PreviewStyle, rowLines } from "./preview-lines.js";
 import { layoutLines, sourceLines } from "./preview-summary.js";
@@ -32,6 +33,8 @@ interface Request {
   readonly place: string | undefined;
   /** Undefined: the training side, or either one for a place. */
   readonly split: Split | undefined;
+  /** Whose rows are shown, where the run has several tasks. */
+  readonly task: string | undefined;
   readonly json: boolean;
   readonly isFull: boolean;
 }
@@ -44,7 +47,8 @@ interface Request {
  */
 export async function previewCommand(args: readonly string[]): Promise<number> {
   const request = parse(args);
-  const { config, warnings } = await loadConfig(request.configArgs);
+  const { config: asked, warnings } = await loadConfig(request.configArgs);
+  const config = taskConfig(asked, request);
   for (const warning of warnings) process.stderr.write(`warning: ${warning}\n`);
   const opened = await openDataModel(config, { onDetail: detailOnTerminal, weights: false });
   const ledger = new DataLedger(keepsAllRejected(request) ? { maxRejected: Infinity } : {});
@@ -191,6 +195,25 @@ const usage = (problem: string): LockstepError =>
   new LockstepError("E_USAGE", { command: "data preview", problem });
 
 /** Takes this command's options out of the arguments; the others are the configuration's. @throws E_USAGE */
+/** The configuration whose rows are shown: of a run with several tasks that of one. @throws E_USAGE */
+function taskConfig(config: ResolvedConfig, { task }: Request): ResolvedConfig {
+  const names = Object.keys(config.tasks ?? {});
+  const [first] = names;
+  if (first === undefined) {
+    if (task === undefined) return config;
+    throw usage(`--task ${task} is of a run with several tasks, and this one has none`);
+  }
+  if (task !== undefined && !names.includes(task)) {
+    throw usage(`--task ${task} is none of ${names.join(", ")}`);
+  }
+  const shown = task ?? first;
+  if (task === undefined) {
+    const others = names.slice(1).join(" or ");
+    process.stderr.write(`rows of the task ${shown}; --task ${others} shows others\n`);
+  }
+  return configOfTask(config, shown);
+}
+
 function parse(args: readonly string[]): Request {
   const taken = new Map<string, string>();
   const configArgs: string[] = [];
@@ -199,7 +222,7 @@ function parse(args: readonly string[]): Request {
     const [, name = "", , value] = /^--([\w-]+)(=(.*))?$/s.exec(args[i] ?? "") ?? [];
     if (switches.includes(name) && value === undefined) {
       taken.set(name, "");
-    } else if (["rows", "row", "split"].includes(name)) {
+    } else if (["rows", "row", "split", "task"].includes(name)) {
       const given = value ?? args[++i];
       if (given === undefined || given === "") throw usage(`--${name} needs a value`);
       taken.set(name, given);
@@ -217,6 +240,7 @@ function parse(args: readonly string[]): Request {
   if (configArgs.length === 0) throw usage("it needs a configuration, or its keys as flags");
   return {
     ...{ configArgs, numRows, place, split },
+    task: taken.get("task"),
     json: taken.has("json"),
     isFull: taken.has("full"),
   };

@@ -160,6 +160,7 @@ and how long the examples are. Neither weights nor the engine are loaded, and no
 
   --rows N        the first N rows instead of 3; 0 shows the figures alone
   --row FILE:LINE the rows that hold the example of this place
+  --task NAME     of a run with several tasks, whose rows; default the first
   --split SIDE    train or validation; default train, and for --row either one
   --full          long texts and lists of tokens as a whole
   --json          one JSON object a row, a row that cannot be used, and for the figures

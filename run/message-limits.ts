@@ -31,8 +31,11 @@ export function checkMessages(
     });
   }
   const { gradient_groups, per_device_train_batch_size, per_device_eval_batch_size } = config;
+  // Each task of a step may have a batch that is partly padding.
+  const numPartial =
+    Math.max(1, job.tasks?.length ?? 1, typeof config.replay_probability === "number" ? 2 : 1) - 1;
   const numMicroBatches = Math.ceil(
-    plan.rowsPerStep / per_device_train_batch_size / gradient_groups,
+    (plan.rowsPerStep / per_device_train_batch_size + numPartial) / gradient_groups,
   );
   const groupParts = `${numMicroBatches} micro-batches of ${per_device_train_batch_size} rows`;
   const change =
@@ -85,16 +88,20 @@ function checkBatches(
   },
 ): void {
   const { numBatches, rowsPerBatch, parts, change } = batches;
-  const { batchFields } = job;
-  const batchBytes = batchFields.reduce((sum, field) => {
-    const numValues = rowsPerBatch * valuesPerRow(field, plan.sequenceLength);
-    return sum + numValues * bytesPerValue + field.name.length + fieldOverheadBytes;
-  }, batchOverheadBytes);
+  const { sequenceLength: longest } = plan;
+  const tasks = job.tasks ?? [{ batchFields: job.batchFields, sequenceLength: longest }];
+  const sizes = tasks.map(({ batchFields, sequenceLength }) =>
+    batchFields.reduce((sum, field) => {
+      const numValues = rowsPerBatch * valuesPerRow(field, sequenceLength);
+      return sum + numValues * bytesPerValue + field.name.length + fieldOverheadBytes;
+    }, batchOverheadBytes),
+  );
+  const batchBytes = Math.max(...sizes);
   const amount = numBatches * batchBytes + leaseOverheadBytes;
   if (amount <= maxControlMessageBytes) return;
   throw new LockstepError("E_TASK_TOO_LARGE", {
     ...{ what, amount, limit: maxControlMessageBytes, unit: "bytes" },
-    parts: `${parts}, a row of ${plan.sequenceLength} tokens in ${batchFields.length} fields`,
+    parts: `${parts}, a row of ${plan.sequenceLength} tokens in ${job.batchFields.length} fields`,
     change,
   });
 }

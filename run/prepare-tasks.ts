@@ -32,13 +32,8 @@ export async function prepareTasks(
   const { observer: _ofOneDataSet, onDetail, ...others } = context;
   try {
     for (const [name, { weight: _weight, share: _share, ...own }] of Object.entries(tasks)) {
-      const isOfTask = (entry: (typeof dataset)[number]): boolean => taskOfEntry(entry) === name;
       const taskConfig = withChanges(config, given(own));
-      const sources = {
-        dataset: dataset.filter(isOfTask),
-        evalDataset: evalDataset?.filter(isOfTask) ?? null,
-        isOneOfSeveral: true,
-      };
+      const sources = { ...sourcesOf(config, name), isOneOfSeveral: true };
       const rows = await prepareRows(taskConfig, sources, {
         ...others,
         // The head that the model has is the first task's.
@@ -54,6 +49,26 @@ export async function prepareTasks(
     throw error;
   }
   return prepared as [LearntTask, ...LearntTask[]];
+}
+
+/** The entries of a task. */
+function sourcesOf({ dataset, eval_dataset: evalDataset }: ResolvedConfig, name: string) {
+  const isOfTask = (entry: (typeof dataset)[number]): boolean => taskOfEntry(entry) === name;
+  return {
+    dataset: dataset.filter(isOfTask),
+    evalDataset: evalDataset?.filter(isOfTask) ?? null,
+  };
+}
+
+/** A configuration of one of a run's tasks alone, whose rows are the same. */
+export function configOfTask(config: ResolvedConfig, name: string): ResolvedConfig {
+  const { weight: _weight, share: _share, ...own } = config.tasks?.[name] ?? {};
+  const { dataset, evalDataset } = sourcesOf(config, name);
+  return withChanges(config, {
+    ...given(own),
+    ...{ tasks: null, task_weighting: "fixed", dataset, eval_dataset: evalDataset },
+    ...{ replay_probability: null, replay_weight: null },
+  });
 }
 
 const given = (own: Readonly<Record<string, unknown>>): Partial<ResolvedConfig> =>

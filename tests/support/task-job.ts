@@ -14,6 +14,7 @@ export async function createTaskJob(
     readonly answers: string;
     readonly general: string;
     readonly labelled: string;
+    readonly pairs: string;
   }) => Readonly<Record<string, unknown>>,
 ): Promise<TinyJob> {
   const job = await createTinyJob({
@@ -37,6 +38,14 @@ export async function createTaskJob(
       numbers(24).map((i) => ({
         prompt: some(i, 1 + (i % 4)),
         completion: some(i + 7, 1 + (i % 3)),
+      })),
+    ),
+    pairs: await write(
+      "pairs.jsonl",
+      numbers(12).map((i) => ({
+        prompt: some(i, 2),
+        chosen: ` ${some(i + 3, 2)}`,
+        rejected: ` ${some(i + 5, 3)}`,
       })),
     ),
     labelled: await write(

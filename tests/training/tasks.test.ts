@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { runJob } from "#tests/support/job-runs";
+import { mastersOf, runJob } from "#tests/support/job-runs";
 import { assertSameBits } from "#tests/support/same-bits";
 import { createTaskJob } from "#tests/support/task-job";
 
@@ -123,3 +123,25 @@ test("what tasks and replay cannot be is refused by name", async (t) => {
     assert.match(outcome.stderr, message);
   }
 });
+
+test("preferences beside texts, and adapters of two tasks: the same bits in one process and with two workers", async (t) => {
+  const assertAlike = async (job: Awaited<ReturnType<typeof createTaskJob>>): Promise<void> => {
+    t.after(job.remove);
+    const local = await runJob(job, "train-local", "local", []);
+    const two = await runJob(job, "train", "two", ["--workers", "2"]);
+    assert.equal(mastersOf(two), mastersOf(local));
+    assert.equal(two.of("step.completed")[0]?.tasks?.length, 2);
+  };
+  await assertAlike(
+    await createTaskJob(({ pairs, answers }) => ({
+      dataset: [
+        { path: answers, task: "answers" },
+        { path: pairs, task: "pairs" },
+      ],
+      ...{ max_length: 64, tasks: { pairs: { objective: "dpo", share: 0.25 } } },
+    })),
+  );
+  await assertAlike(await createTaskJob((files) => ({ ...twoTasks(files), ...ofAdapters })));
+});
+
+const ofAdapters = { use_peft: true, lora_target_modules: "all-linear", max_length: 40 };
