@@ -118,11 +118,6 @@ export function bestMetric(
   if (metric !== undefined) return metric;
   throw new LockstepError("E_CONFIG_CONFLICT", {
     keys: "metric_for_best_model and dataset",
-    reason:
-      job.tasks !== undefined
-        ? `${name} is no metric of this run: ${["loss", ...metered.metrics.map(({ key }) => key)].join(", ")}`
-        : objectiveOf(job.objective.kind).labels === undefined
-          ? `${name} is a classifier's, and the rows have no labels`
-          : `${name} is no metric of ${job.objective.kind}`,
+    reason: `${name} is no metric of ${job.tasks === undefined ? job.objective.kind : "this run"}: ${["loss", ...metered.metrics.map(({ key }) => key)].join(", ")}`,
   });
 }

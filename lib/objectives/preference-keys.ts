@@ -6,7 +6,9 @@ import type { ObjectiveJob } from "#lib/core/job";
 export const betaField = {
   beta: z
     .number()
-    .positive()
+    // IPO squares its reciprocal, in float32.
+    .min(1e-6)
+    .max(1e6)
     .default(0.1)
     .describe(
       "of objective: dpo, how much the model is held to where it began; of orpo, the weight of the odds ratio",

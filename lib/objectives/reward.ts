@@ -8,7 +8,8 @@ import { countedPairs, pairOutputs } from "./pair-scores.js";
 const fields = {
   center_rewards_coefficient: z
     .number()
-    .positive()
+    .min(1e-6)
+    .max(1e6)
     .nullable()
     .default(null)
     .describe(

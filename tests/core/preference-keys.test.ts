@@ -47,6 +47,10 @@ test("what is not here is refused by its name", () => {
     [{ rl: "dpo", objective: "orpo" }, /E_CONFIG_CONFLICT: .*rl and objective/],
     [{ objective: "dpo", loss_type: "kto" }, /E_CONFIG_INVALID: .*loss_type/],
     [{ objective: "dpo", beta: 0 }, /E_CONFIG_INVALID: .*beta/],
+    // float32 has no such numbers: the loss would be constant, or not finite.
+    [{ objective: "dpo", beta: 1e-300 }, /E_CONFIG_INVALID: .*beta/],
+    [{ objective: "orpo", beta: 1e300 }, /E_CONFIG_INVALID: .*beta/],
+    [{ objective: "reward", center_rewards_coefficient: 1e60 }, /E_CONFIG_INVALID: .*center/],
     [{ objective: "dpo", label_smoothing: 0.5 }, /E_CONFIG_INVALID: .*label_smoothing/],
   ] as const) {
     assert.match(

@@ -12,6 +12,7 @@ import {
   type FormatOptions,
   type PairSide,
   parseExample,
+  readingOf,
 } from "#lib/data/formats/index";
 
 const user = (content: string) => ({ role: "user", content });
@@ -81,6 +82,61 @@ test("ShareGPT's and OpenAI's prompts have a message of either answer", () => {
     pair({ messages: [user("a")], chosen: assistant("b"), rejected: assistant("c") })[1],
     "user: a [assistant: c]",
   );
+});
+
+test("a prompt beside whole chats stands in them already", () => {
+  const [good, bad] = [assistant("b"), assistant("c")];
+  const said = ["user: a [assistant: b]", "user: a [assistant: c]"];
+  const chats = { chosen: [user("a"), good], rejected: [user("a"), bad] };
+  // As UltraFeedback has it, where `messages` is the chosen chat again.
+  assert.deepEqual(pair({ prompt: "a", ...chats, messages: chats.chosen }), said);
+  assert.deepEqual(pair({ prompt: [user("a")], ...chats }), said);
+  assert.throws(() => pair({ prompt: "z", ...chats }), /lists of messages that do not begin with/);
+});
+
+test("a system message that columns names belongs to the prompt, or is refused", () => {
+  const row = { system: "s", question: "a", chosen: "b", rejected: "c" };
+  const named = { system: "system", prompt: "question" };
+  assert.equal(pair(row, { columns: named })[0], "system: s user: a [assistant: b]");
+  const { question: prompt, ...rest } = row;
+  const options = { columns: { system: "system" } };
+  assert.equal(pair({ prompt, ...rest }, options)[1], "system: s user: a [assistant: c]");
+  const chats = { system: "s", chosen: [user("a"), assistant("b")], rejected: [user("a")] };
+  assert.throws(() => pair(chats, options), /columns names a system message/);
+  assert.throws(
+    () => pair({ ...row, prompt: "a", tools: "[]" }, { columns: { tools: "tools" } }),
+    /columns names tools/,
+  );
+});
+
+test("columns of a pair that its form does not have are told", () => {
+  const note = (fields: Readonly<Record<string, unknown>>): string | undefined =>
+    readingOf({ place: "rows.jsonl:1", fields }, {}).note;
+  const texts = { prompt: "a", chosen: "b", rejected: "c" };
+  assert.equal(note({ ...texts, margin: 1 }), undefined);
+  const others = { system: "s", input: "i", history: [], tools: "[]", messages: [] };
+  assert.equal(
+    note({ ...texts, ...others, instruction: "d" }),
+    "columns that are not read: system, input, history, tools, messages, instruction",
+  );
+  const { prompt: instruction, ...answers } = texts;
+  assert.equal(note({ instruction, ...answers, system: "s", input: "i" }), undefined);
+  const chats = { chosen: [user("a"), assistant("b")], rejected: [user("a"), assistant("c")] };
+  assert.equal(note({ ...chats, tools: "[]" }), undefined);
+  assert.equal(note({ ...chats, system: "s" }), "columns that are not read: system");
+});
+
+test("a margin is a number, or the text of one", () => {
+  const margin = (value: unknown): unknown => {
+    const fields = { prompt: "a", chosen: "b", rejected: "c", margin: value };
+    const example = parseExample({ place: "rows.jsonl:1", fields }, "preference");
+    return example.kind === "pair" && example.margin;
+  };
+  assert.deepEqual([" 1.5 ", -2, null].map(margin), [1.5, -2, null]);
+  for (const value of [" ", "0x10", true, "1e999", []]) {
+    assert.throws(() => margin(value), /"margin" is not a number/);
+  }
+  assert.equal(margin(""), null);
 });
 
 test("a row that is no pair is refused by its place and what it lacks", () => {

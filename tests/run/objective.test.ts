@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { defaultOf, objectiveKeys, type ResolvedConfig } from "#lib/config/index";
 import { objectiveOf } from "#lib/objectives/index";
+import { failure } from "#tests/support/failure";
 import {
+  bestMetric,
   changedClasses,
   changedProblem,
   checkObjectiveKeys,
@@ -140,4 +142,16 @@ test("a loss is of the objective that has it", () => {
   );
   const swapped = { loss_type: "ipo", label_smoothing: 0.1 } as const;
   assert.throws(() => settingsOf("dpo", swapped), /label_smoothing and loss_type/);
+});
+
+test("a metric that an objective does not have is refused with those that it has", () => {
+  const refusal = (kind: string, name: string): string =>
+    failure(() =>
+      bestMetric({ metric_for_best_model: name } as ResolvedConfig, { objective: { kind } }),
+    );
+  assert.match(refusal("dpo", "accuracy"), /accuracy is no metric of dpo: loss, rewards\/chosen, /);
+  assert.match(
+    refusal("causal_lm", "margin"),
+    /margin is no metric of causal_lm: loss, perplexity/,
+  );
 });

@@ -8,7 +8,9 @@ import {
   type DatasetFormat,
   datasetFormats,
   type FormatOptions,
+  RawFields,
 } from "./example.js";
+import { preferenceColumns } from "./preference.js";
 
 /** How the examples of a file are read. */
 export interface ExampleReading extends FormatOptions {
@@ -49,8 +51,6 @@ const usualColumns: Readonly<Record<DatasetFormat, Partial<Record<ColumnRole, st
     ...{ history: "history", messages: "messages", system: "system", tools: "tools" },
   },
 };
-/** Other columns that rows of pairs have. */
-const pairColumns = ["instruction", "conversations", "margin"];
 const textColumns = ["text", "sentence", "sentence1", "sentence2"];
 
 /** Names under `columns` that only one format has; the first that is given decides. */
@@ -128,13 +128,15 @@ function withUnread(raw: RawExample, reading: ExampleReading): ExampleReading {
   const names = Object.keys(raw.fields);
   const whole: ColumnNames = { ...usualColumns[format], ...columns };
   const isTextRead = format === "classification" && columns.text === undefined;
-  const read = [
-    ...Object.values(whole),
-    ...(isTextRead ? textColumns : []),
-    // OpenAI's older name of tools.
-    ...(format === "messages" ? ["functions"] : []),
-    ...(format === "preference" ? pairColumns : []),
-  ];
+  const read =
+    format === "preference"
+      ? preferenceColumns(new RawFields(format, raw.place, raw.fields), reading)
+      : [
+          ...Object.values(whole),
+          ...(isTextRead ? textColumns : []),
+          // OpenAI's older name of tools.
+          ...(format === "messages" ? ["functions"] : []),
+        ];
   const unread = names.filter((name) => !read.includes(name) && name !== "");
   const knownColumns = new Set([...read, ...names]);
   if (unread.length === 0) return { ...reading, knownColumns };

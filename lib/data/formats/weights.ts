@@ -5,7 +5,8 @@ import type { RawExample } from "#lib/data/readers/index";
 import type { ExampleReading } from "./recognise.js";
 import { RawFields } from "./example.js";
 
-const number = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+/** A number of a table. */
+export const numberText = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 
 /**
  * How much an example counts in the loss, by its column of weights: a number, or its text in a table.
@@ -21,7 +22,7 @@ export function exampleWeight({ place, fields }: RawExample, reading: ExampleRea
   const given = plainNumber(raw.get(column));
   const quoted = JSON.stringify(column);
   if (given === undefined) throw raw.wrong(`it has no weight in ${quoted}`);
-  const isText = typeof given === "string" && number.test(given.trim());
+  const isText = typeof given === "string" && numberText.test(given.trim());
   return checkedWeight(raw, isText ? Number(given) : given, `the weight in ${quoted}`);
 }
 
