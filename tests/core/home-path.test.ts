@@ -44,6 +44,7 @@ test("every key that is a path has it expanded, as a list and in an entry too", 
     const sets = [
       ["tls_cert_file", "tls_key_file", "tls_ca_file"],
       ["http_tls_cert_file", "http_tls_key_file"],
+      ["general_eval_dataset", "general_dataset"],
     ];
     const own = sets.find((set) => set.includes(key)) ?? [];
     const others = {
