@@ -60,7 +60,7 @@ export class RunHistory {
   stepCompleted(event: StepCompleted, numInputTokens: number): void {
     this.#numInputTokens += numInputTokens;
     this.#numTokens += event.numTokens;
-    this.#watch.stepCompleted(event.loss);
+    this.#watch.stepCompleted(event.loss, event.tasks);
     this.#publish(this.#log.stepCompleted(event, this.#moment()));
   }
 

@@ -255,7 +255,7 @@ async function train(
     onFisher: (measured) => bus.publish({ type: "fisher.measured", ...measured }),
     onStep: ({ seconds, notes, ...figures }, { terms, shards }) => {
       const { step } = figures;
-      watch.stepCompleted(figures.loss);
+      watch.stepCompleted(figures.loss, figures.tasks);
       if (Number.isFinite(figures.gradientNorm)) numUpdates += 1;
       const numRows = plan.rowsIn(step - 1);
       const numTokens = plan.tokensIn?.(step - 1) ?? numRows * run.job.sequenceLength;

@@ -54,7 +54,8 @@ export function checkProducts(
   for (const own of new Set(weights)) {
     const product = weight * own;
     if (product === 0 || (product <= maxWeight && exactWeight(product) > 0)) continue;
-    const problem = `its weight ${weight} times ${own}, that of a message, is ${product}, and weights are multiples of 2^-24 up to ${maxWeight}`;
+    const shown = (value: number): string => String(Number(value.toPrecision(4)));
+    const problem = `its weight ${shown(weight)} times ${shown(own)}, that of a message, is ${shown(product)}, and weights are multiples of 2^-24 up to ${maxWeight}`;
     throw new LockstepError("E_DATA_ROW_FORMAT", { place, format, problem });
   }
 }

@@ -1,3 +1,4 @@
+import type { TaskFigures } from "#lib/core/events";
 import {
   afterEvaluation,
   type BestEvaluation,
@@ -63,8 +64,9 @@ export class EvaluationWatch {
     this.#lossGap = before.lossGap ?? noLossGap;
   }
 
-  stepCompleted(loss: number): void {
-    this.#lossGap = withStep(this.#lossGap, loss);
+  /** @param tasks of a run of several, those without a row in the step too */
+  stepCompleted(loss: number, tasks?: readonly TaskFigures[]): void {
+    this.#lossGap = withStep(this.#lossGap, loss, tasks);
   }
 
   /**

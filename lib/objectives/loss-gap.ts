@@ -1,6 +1,8 @@
+import type { TaskFigures } from "#lib/core/events";
+
 /** What is kept to compare the losses of training and of validation: JSON, which checkpoints hold. */
 export interface LossGapState {
-  /** Of the steps since the last evaluation, and how many they are. */
+  /** Of the steps since the last evaluation that have rows of every task, and how many they are. */
   readonly lossSum: number;
   readonly numSteps: number;
   /** The least validation loss so far, with the mean training loss before it; null: none yet. */
@@ -25,11 +27,18 @@ export const noLossGap: LossGapState = Object.freeze({
   ...{ lossSum: 0, numSteps: 0, best: null, isTold: false },
 });
 
-export const withStep = (state: LossGapState, loss: number): LossGapState => ({
-  ...state,
-  lossSum: state.lossSum + loss,
-  numSteps: state.numSteps + 1,
-});
+/**
+ * A step without a row of some task does not count: its loss is the sum of the others alone, and would look as if it
+ * had fallen.
+ */
+export const withStep = (
+  state: LossGapState,
+  loss: number,
+  tasks: readonly TaskFigures[] = [],
+): LossGapState =>
+  tasks.some((task) => task.loss === undefined)
+    ? state
+    : { ...state, lossSum: state.lossSum + loss, numSteps: state.numSteps + 1 };
 
 /**
  * Overfitting begins where the validation loss is above its least value so far while the mean training loss since the
@@ -37,7 +46,7 @@ export const withStep = (state: LossGapState, loss: number): LossGapState => ({
  * before. Losses that are not finite are compared with nothing.
  *
  * @param advice what a person can do
- * @returns no gap without a step since the evaluation before
+ * @returns no gap without a step that counts since the evaluation before
  */
 export function withEvaluation(
   state: LossGapState,

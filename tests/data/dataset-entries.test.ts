@@ -122,6 +122,15 @@ test("chat_template maps parts and roles, takes a system column and marks of mes
     examplesOf([{ talk: [{ from: "human", value: "?", train: true }] }], mapped),
     /message 1 is to be learnt, and human is not the assistant/,
   );
+  const weighed = (train: boolean, weight: number) => [
+    { talk: [...talk, { from: "gpt", value: "5", train, loss_weight: weight }] },
+  ];
+  await assert.rejects(
+    examplesOf(weighed(true, 0), mapped),
+    /message \d is to be learnt, and has the weight 0/,
+  );
+  const [unlearnt] = await examplesOf(weighed(false, 2), mapped);
+  assert.deepEqual(turns(unlearnt).at(-1), ["assistant", "5", false]);
   await assert.rejects(examplesOf([{ messages: [] }], mapped), /lacks "talk" \(it has messages\)/);
   // Roles of its own replace the usual ones.
   const [roles] = await examplesOf(

@@ -231,6 +231,11 @@ test("what is no weight is refused with its file and line", async () => {
   );
   assert.match(await messages(answer("4", -2)), /the weight of message 1 is -2/);
   assert.match(await messages(answer("4", 1000), 2), /its weight 2 times 1000.* is 2000/);
+  assert.match(await messages(answer("4", 1e-5), 1e-3), /its weight 0.001 times 0.00001001,/);
+  assert.match(
+    await messages({ ...answer("4", 0.5), loss_weight: 2 }),
+    /message 1 has the weight 0.5 and the loss_weight 2/,
+  );
 });
 
 test("a column of weights stands beside whatever else says what columns hold", async () => {

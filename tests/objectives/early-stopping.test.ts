@@ -88,6 +88,26 @@ test("a score is what is compared where the rule names one; the evaluation befor
   );
 });
 
+test("steps without a row of a task have no part in the gap", () => {
+  const watch = new EvaluationWatch({});
+  const whole = [
+    { name: "a", weight: 1, loss: 4 },
+    { name: "b", weight: 1, loss: 2 },
+  ];
+  const part = [
+    { name: "a", weight: 1, loss: 5 },
+    { name: "b", weight: 1 },
+  ];
+  watch.stepCompleted(6, whole);
+  assert.deepEqual(watch.evaluated({ step: 1, loss: 6, metrics: {} }, true).gap, { trainLoss: 6 });
+  // The loss of a grew, and is less than that of both: nothing is told.
+  watch.stepCompleted(5, part);
+  assert.equal(watch.evaluated({ step: 2, loss: 7, metrics: {} }, true).gap, undefined);
+  watch.stepCompleted(5, part);
+  watch.stepCompleted(7, whole);
+  assert.deepEqual(watch.evaluated({ step: 4, loss: 7, metrics: {} }, true).gap, { trainLoss: 7 });
+});
+
 test("losses that are not finite are compared with nothing, and others are before and after them", () => {
   const watch = new EvaluationWatch({});
   const evaluated = (step: number, trainLoss: number, loss: number) => {

@@ -8,7 +8,7 @@ import type {
   RawFields,
 } from "./example.js";
 import { refuseOtherSystem } from "./conversations.js";
-import { messagesExample } from "./messages.js";
+import { givenWeight, messagesExample } from "./messages.js";
 
 /** Examples of axolotl's data sets. */
 
@@ -89,8 +89,11 @@ function readMessage(
   if (learnt && message.get("role") !== "assistant") {
     return wrong(`is to be learnt, and ${role} is not the assistant`);
   }
-  if (!learnt) return message.set("weight", 0);
-  if (Number(message.get("weight") ?? 1) === 0)
+  if (!learnt) {
+    message.delete("loss_weight");
+    return message.set("weight", 0);
+  }
+  if (Number(givenWeight(raw, message, `message ${index + 1}`)) === 0)
     return wrong("is to be learnt, and has the weight 0");
   return message;
 }

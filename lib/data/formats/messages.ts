@@ -46,11 +46,27 @@ export function weightOfMessage(
   name: string,
   isModels: boolean,
 ): number {
-  const given = plainNumber(message.get("weight") ?? message.get("loss_weight") ?? 1);
-  const weight = checkedWeight(raw, given, `the weight of ${name}`);
+  const weight = checkedWeight(raw, givenWeight(raw, message, name), `the weight of ${name}`);
   if (isModels) return weight;
   if (weight === 0 || weight === 1) return 0;
   throw raw.wrong(`${name} has the weight ${weight}, and only what the assistant says is learnt`);
+}
+
+/** What a message says by either name of a weight; 1 where it says nothing. @throws E_DATA_ROW_FORMAT where both differ */
+export function givenWeight(
+  raw: RawFields,
+  message: ReadonlyMap<string, JsonData>,
+  name: string,
+): unknown {
+  const given = ["weight", "loss_weight"].flatMap((field) => {
+    const value = plainNumber(message.get(field) ?? null);
+    return value === null ? [] : [value];
+  });
+  if (new Set(given).size > 1) {
+    const shown = given.map((value) => shownValue(value)).join(" and the loss_weight ");
+    throw raw.wrong(`${name} has the weight ${shown}`);
+  }
+  return given[0] ?? 1;
 }
 
 /** Fields of a message with something that no text of a template says. */
