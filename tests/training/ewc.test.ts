@@ -153,25 +153,6 @@ test("EWC, replay as a task and gradual unfreezing go together, across a resume 
   assert.equal(mastersOf(await runJob(job, "train", "both-resumed", resuming)), bits);
 });
 
-for (const [name, settings] of [
-  ["all weights", {}],
-  ["all weights in bf16", { bf16: true }],
-  ["LoRA", { use_peft: true, lora_r: 4, learning_rate: 1e-2 }],
-] as const) {
-  test(`${name}, computed for real: one process, two workers and from the middle`, async () => {
-    const real = await ewcJob({ ...settings, ewc_samples: 20, ewc_lambda: 10 });
-    const bits = mastersOf(await runJob(real, "train-local", "local", general(real)));
-    const two = [...general(real), "--workers", "2", ...saving];
-    assert.equal(mastersOf(await runJob(real, "train", "two", two)), bits);
-    const checkpoint = join(real.directory, "two", "checkpoint-2");
-    const resuming = [...general(real), "--workers", "1", ...saving];
-    const resumed = await runJob(real, "train", "resumed", [
-      ...[...resuming, "--resume-from-checkpoint", checkpoint],
-    ]);
-    assert.equal(mastersOf(resumed), bits);
-  });
-}
-
 test("what EWC cannot do is refused by the names of the keys", async () => {
   const refused = async (...args: string[]): Promise<string> => {
     const { code, stderr } = await runJob(job, "train-local", "refused", args);
