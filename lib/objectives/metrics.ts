@@ -82,12 +82,12 @@ export const metricsOfEntry = (
 /** What displays and pages are told of an objective. @param metered whose figures evaluations have */
 export function describedObjective(
   job: ObjectiveJob,
-  metered: Metered = objectiveOf(job.kind),
+  metered: Metered & { readonly units?: string } = { metrics: objectiveOf(job.kind).metrics },
 ): RunObjective {
   const { kind, unit } = objectiveOf(job.kind);
   return {
     kind,
-    unit: unit(job),
+    unit: metered.units ?? unit(job),
     metrics: metered.metrics.map(({ key, label, digits, isOfSteps }) => ({
       ...{ key, label, digits },
       ...(isOfSteps === true ? { isOfSteps } : {}),

@@ -22,10 +22,14 @@ export const metricKey = (task: string | undefined, key: string): string =>
  */
 export function jobMetrics(job: Pick<TaskedJob, "objective" | "tasks">): {
   readonly metrics: readonly Metric[];
+  /** What an evaluation of several tasks counts: "pairs and token", of which there are some. */
+  readonly units?: string;
 } {
   const tasks = evaluatedTasks(job);
-  if (tasks.length === 0) return objectiveOf(job.objective.kind);
+  if (tasks.length === 0) return { metrics: objectiveOf(job.objective.kind).metrics };
+  const units = tasks.map(({ objective }) => objectiveOf(objective.kind).unit(objective));
   return {
+    units: [...new Set(units)].join("s and "),
     metrics: tasks.flatMap(({ name, objective }) => [
       lossOf(name),
       ...objectiveOf(objective.kind).metrics.map((metric): Metric => {
