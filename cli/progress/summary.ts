@@ -109,11 +109,20 @@ export function renderSummary(
 }
 
 /** Which step's weights the result has, where these are not the last. */
-function bestFacts({ evaluations }: RunView, { step, bestStep }: RunCompleted): [string, string][] {
+function bestFacts(
+  { evaluations, general }: RunView,
+  { step, bestStep }: RunCompleted,
+): [string, string][] {
   if (bestStep === undefined || bestStep === step) return [];
   const best = evaluations.find((evaluation) => evaluation.step === bestStep);
   const loss = best === undefined ? "" : `, validation loss ${formatFigure(best.loss)}`;
-  return [["", `the best weights, of step ${bestStep}${loss}`]];
+  const kept = general.find((figure) => figure.step === bestStep);
+  const forgotten = kept === undefined ? undefined : forgottenOf(kept);
+  const ofGeneral =
+    kept === undefined || forgotten === undefined
+      ? ""
+      : `, general loss ${formatFigure(kept.loss)} (${forgottenWords(forgotten)})`;
+  return [["", `the best weights, of step ${bestStep}${loss}${ofGeneral}`]];
 }
 
 /** All of the run, and the part of it that this process did where there were others before. */

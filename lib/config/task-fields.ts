@@ -3,6 +3,9 @@ import { z } from "zod";
 /** Not of a task: an evaluation of general rows has `eval_general_loss`. */
 export const reservedTaskName = "general";
 
+/** No names of tasks: `eval_train_loss` is what the run's validation loss is compared with. */
+export const reservedTaskNames: readonly string[] = [reservedTaskName, "train"];
+
 const optional = (schema: z.core.$ZodType): z.ZodType =>
   (schema instanceof z.ZodDefault
     ? (schema.unwrap() as z.ZodType)

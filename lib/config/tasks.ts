@@ -3,7 +3,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import type { DatasetEntry } from "./dataset-entries.js";
 import { type ConfigKey, defaultOf, type ParsedConfig } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
-import { reservedTaskName } from "./task-fields.js";
+import { reservedTaskNames } from "./task-fields.js";
 
 /** A task's own settings. */
 export type TaskSettings = NonNullable<ParsedConfig["tasks"]>[string];
@@ -65,10 +65,10 @@ export function resolveTasks(
     conflict(keys, "each entry says its task where some do: {path: FILE, task: NAME}");
   }
   for (const name of names) {
-    if (!/^[A-Za-z][A-Za-z0-9_-]*$/.test(name) || name === reservedTaskName) {
+    if (!/^[A-Za-z][A-Za-z0-9_-]*$/.test(name) || reservedTaskNames.includes(name)) {
       throw new LockstepError("E_CONFIG_INVALID", {
         key: "dataset.task",
-        expected: `a name of letters, digits, - and _, which begins with a letter and is not ${reservedTaskName}`,
+        expected: `a name of letters, digits, - and _, which begins with a letter and is not ${reservedTaskNames.join(" or ")}`,
         got: JSON.stringify(name),
         where,
       });
@@ -77,6 +77,12 @@ export function resolveTasks(
     const nearest = nearestName(name, named as string[]);
     const meant = nearest === undefined ? "" : `; did you mean ${nearest}?`;
     conflict(`tasks.${name} and dataset`, `no entry of dataset has task: ${name}${meant}`);
+  }
+  const lowerCase = names.map((name) => name.toLowerCase());
+  const twin = names.find((_, index) => lowerCase.indexOf(lowerCase[index] ?? "") !== index);
+  if (twin !== undefined) {
+    const reason = "another task has the same name in other letters, and each may get a directory";
+    conflict(`tasks.${twin}`, reason);
   }
   if (names.length === 1) {
     conflict(`tasks.${names[0]}`, "a run of one task has no need of its name: leave it out");

@@ -1,5 +1,8 @@
 import type { TaskFigures } from "#lib/core/events";
 
+/** No task of the configuration has this name. */
+const replayedTask = "general";
+
 /** What is kept to compare the losses of training and of validation: JSON, which checkpoints hold. */
 export interface LossGapState {
   /** Of the steps since the last evaluation that have rows of every task, and how many they are. */
@@ -28,17 +31,22 @@ export const noLossGap: LossGapState = Object.freeze({
 });
 
 /**
- * A step without a row of some task does not count: its loss is the sum of the others alone, and would look as if it
+ * Adds a step's loss without that of general rows that have a mean of their own, which no evaluation has. A step
+ * without a row of some other task does not count: its loss is the sum of the others alone, and would look as if it
  * had fallen.
  */
-export const withStep = (
+export function withStep(
   state: LossGapState,
   loss: number,
   tasks: readonly TaskFigures[] = [],
-): LossGapState =>
-  tasks.some((task) => task.loss === undefined)
-    ? state
-    : { ...state, lossSum: state.lossSum + loss, numSteps: state.numSteps + 1 };
+): LossGapState {
+  let compared = loss;
+  for (const { name, weight, loss: ofTask } of tasks) {
+    if (name === replayedTask) compared -= ofTask === undefined ? 0 : weight * ofTask;
+    else if (ofTask === undefined) return state;
+  }
+  return { ...state, lossSum: state.lossSum + compared, numSteps: state.numSteps + 1 };
+}
 
 /**
  * Overfitting begins where the validation loss is above its least value so far while the mean training loss since the

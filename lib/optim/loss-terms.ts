@@ -37,6 +37,9 @@ const beta2 = 0.999;
 const epsilon = 1e-8;
 
 const start: LearntWeight = Object.freeze({ s: 0, m: 0, v: 0, updates: 0 });
+/** A task may be called as what every object has: constructor. */
+const savedOf = (state: LossTermsState, name: string): LearntWeight | undefined =>
+  Object.hasOwn(state, name) ? state[name] : undefined;
 const single: LossTermsSettings = { terms: [{ name: "", weight: 1 }], termOfTask: [0] };
 
 /**
@@ -55,7 +58,7 @@ export class LossTerms {
     this.#learnt = new Map(
       settings.terms
         .filter(({ uncertainty }) => uncertainty !== undefined)
-        .map(({ name }) => [name, state[name] ?? start]),
+        .map(({ name }) => [name, savedOf(state, name) ?? start]),
     );
   }
 

@@ -124,3 +124,15 @@ test("losses that are not finite are compared with nothing, and others are befor
   assert.match(evaluated(6, 1, 2.001)?.warning ?? "", /since step 1: .*2.0000 to 2.0010/);
   assert.deepEqual(evaluated(7, 1, 3), { trainLoss: 1 });
 });
+
+test("the training loss that a gap is of has no replayed rows with a mean of their own", () => {
+  const watch = new EvaluationWatch({});
+  const a = { name: "a", weight: 1, loss: 3 };
+  watch.stepCompleted(7, [a, { name: "general", weight: 0.5, loss: 8 }]);
+  watch.stepCompleted(3, [a, { name: "general", weight: 0.5 }]);
+  watch.stepCompleted(1, [
+    { name: "a", weight: 1 },
+    { name: "general", weight: 0.5, loss: 2 },
+  ]);
+  assert.equal(watch.evaluated({ step: 3, loss: 4, metrics: {} }, true).gap?.trainLoss, 3);
+});

@@ -153,6 +153,18 @@ test("the summary says why a run ended early, and which step's weights are the r
   assert.match(text, /│ stopped early +the last evaluation was no better +│/);
   const of = `the best weights, of step ${best.step}, validation loss ${best.loss.toFixed(4)}`;
   assert.match(text, new RegExp(`│ result +runs/quickstart +│\\n│ +${of} +│`));
+  // The figure of general rows is that of the last step, and of the weights that are kept.
+  const figures = [
+    { step: best.step, loss: 3.5, before: 3 },
+    { step: best.step + 9, loss: 4, before: 3 },
+  ];
+  const wide = { ...options, columns: 160 };
+  const forgot = renderSummary({ ...view, general: figures }, { ...completed, ...early }, wide);
+  assert.match(forgot.join("\n"), /4\.0000 +\(\+1\.0000 forgotten\)/);
+  assert.match(
+    forgot.join("\n"),
+    /the best weights.*, general loss 3\.5000[ │\n]+\(\+0\.5000 forgotten\)/,
+  );
   const last = renderSummary(view, { ...completed, bestStep: completed.step }, options);
   assert.doesNotMatch(last.join("\n"), /best weights/);
 });

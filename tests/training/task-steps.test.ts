@@ -166,6 +166,12 @@ for (const kind of ["fixed", "learnt"] as const) {
   });
 }
 
+test("weights of tasks that are called as what objects have begin at 0", () => {
+  const terms = ["constructor", "toString"].map((name) => ({ name, weight: 1, uncertainty: 1 }));
+  const learnt = new LossTerms({ terms, termOfTask: [0, 1] });
+  assert.deepEqual(learnt.weights, [1, 1]);
+});
+
 test("weights that are learnt go on from their state to the same bits, and one without rows stays", () => {
   const settings: LossTermsSettings = {
     terms: names.map((name) => ({ name, weight: 1, uncertainty: 1 })),

@@ -111,6 +111,9 @@ test("what tasks and replay cannot be is refused by name", async (t) => {
     [{ train_sampling_strategy: "group_by_length" }, /train_sampling_strategy and dataset/],
     [{ metric_for_best_model: "eval_sermon_loss", eval_strategy: "steps" }, /eval_sermon_loss/],
     [{ dataset: [{ path: texts, task: "general" }, two[1]] }, /is not general/],
+    // Else eval_train_loss would be two things.
+    [{ dataset: [{ path: texts, task: "train" }, two[1]] }, /is not general or train/],
+    [{ dataset: [{ path: texts, task: "Answers" }, two[1]] }, /tasks\.answers.*other letters/],
     [{ general_dataset: [{ path: texts, task: "speech" }] }, /general rows are of no task/],
   ];
   for (const [settings, message] of cases) {
