@@ -1,7 +1,9 @@
+import type { Dirent } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { tasksFolder } from "#lib/core/task-heads";
 import { isHubId } from "./repository.js";
 import { HubStatus, hubFetch, networkReason } from "./requests.js";
 import type { HubSettings } from "./settings.js";
@@ -112,8 +114,21 @@ export async function pushDirectory(
   }
 }
 
-/** Names of what is pushed, in order. */
+/** Names of what is pushed, in order, with the models of tasks in their folders. */
 export async function pushedFiles(directory: string): Promise<string[]> {
+  const names = await filesOfModel(directory);
+  if (!names.some(isWeights)) throw new Error(`there are no weights in ${directory}`);
+  for (const { name, parentPath } of await directoriesIn(directory)) {
+    if (name !== tasksFolder) continue;
+    for (const task of await directoriesIn(join(parentPath, name))) {
+      const inner = await filesOfModel(join(task.parentPath, task.name));
+      names.push(...inner.map((file) => `${tasksFolder}/${task.name}/${file}`));
+    }
+  }
+  return names;
+}
+
+async function filesOfModel(directory: string): Promise<string[]> {
   const names: string[] = [];
   for (const name of (await readdir(directory)).sort()) {
     if (isPushed(name) && (await stat(join(directory, name))).isFile()) names.push(name);
@@ -121,9 +136,20 @@ export async function pushedFiles(directory: string): Promise<string[]> {
     const templates = (await readdir(join(directory, name))).map((file) => `${name}/${file}`);
     names.push(...templates.filter(isNamedTemplate).sort());
   }
-  if (!names.some(isWeights)) throw new Error(`there are no weights in ${directory}`);
   return names;
 }
+
+async function directoriesIn(directory: string): Promise<Dirent[]> {
+  const entries = await readdir(directory, { withFileTypes: true, encoding: "utf8" });
+  return entries.filter((entry) => entry.isDirectory()).sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** Whether a reader would take a file of the repository for weights, of the model or of a task's. */
+const isReadAsWeights = (path: string): boolean => {
+  const [folder, , file, ...deeper] = path.split("/");
+  const isOfTask = folder === tasksFolder && file !== undefined && deeper.length === 0;
+  return isWeights(isOfTask ? file : path);
+};
 
 async function upload(
   directory: string,
@@ -147,8 +173,9 @@ async function upload(
     if (!(error instanceof HubStatus && error.status === 409)) throw error;
   }
   const stale: string[] = [];
-  for await (const { path, type } of listFiles({ repo, hubUrl, fetch: hubFetch(settings) })) {
-    if (type === "file" && isWeights(path) && !names.includes(path)) stale.push(path);
+  const listed = listFiles({ repo, hubUrl, recursive: true, fetch: hubFetch(settings) });
+  for await (const { path, type } of listed) {
+    if (type === "file" && isReadAsWeights(path) && !names.includes(path)) stale.push(path);
   }
   const commit = commitIter({
     ...{ repo, hubUrl, fetch: hubFetch(settings), title: "Upload a model trained by Lockstep" },

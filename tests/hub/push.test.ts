@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { type HubSettings, preparePush } from "#lib/hub/index";
@@ -40,13 +40,18 @@ async function startPush(t: TestContext): Promise<PushCase> {
 }
 
 /** Every file of the result that can be loaded, its history too, is in the repository with its bytes. */
-async function assertPushed({ server, output }: PushCase, id: string): Promise<void> {
+async function assertPushed(
+  { server, output }: PushCase,
+  id: string,
+  ofTasks: readonly string[] = [],
+): Promise<void> {
   const { files } = server.repositories.get(id) ?? assert.fail(`no ${id}`);
   const expected = [
     ...["all_results.json", "chat_template.jinja", "config.json", "eval_results.json"],
     ...["generation_config.json", "model.safetensors", "special_tokens_map.json"],
     ...["tokenizer.json", "tokenizer_config.json", "train_results.json", "trainer_state.json"],
-  ];
+    ...ofTasks,
+  ].sort();
   assert.deepEqual([...files.keys()].sort(), expected);
   for (const [name, { content }] of files) {
     assert.deepEqual(content, await readFile(join(output, name)), name);
@@ -137,6 +142,17 @@ test("a push that fails leaves the result, and lockstep push does it again", asy
   assert.equal(third.code, 0, third.stderr);
   assert.ok(files.delete("notes.txt"));
   await assertPushed(push, "ada/tiny-result");
+
+  // So do models of tasks, in their folders.
+  for (const name of ["config.json", "model.safetensors", "notes.txt"]) {
+    await mkdir(join(output, "tasks/topic"), { recursive: true });
+    await writeFile(join(output, "tasks/topic", name), name);
+  }
+  files.set("tasks/mood/model.safetensors", stray);
+  const fourth = await push.run(["push", output, "ada/tiny-result"], { HF_TOKEN: token });
+  assert.equal(fourth.code, 0, fourth.stderr);
+  const ofTasks = ["tasks/topic/config.json", "tasks/topic/model.safetensors"];
+  await assertPushed(push, "ada/tiny-result", ofTasks);
 
   const reader = await push.run(["push", output, "x/y"], { HF_TOKEN: "hf_reader" });
   assert.match(

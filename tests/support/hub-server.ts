@@ -160,7 +160,11 @@ export class HubServer {
       case "tree":
         return this.#list(
           repository,
-          { pathname, folder: rest.split("/").slice(1).join("/") },
+          {
+            pathname,
+            folder: rest.split("/").slice(1).join("/"),
+            isRecursive: searchParams.get("recursive") === "true",
+          },
           Number(searchParams.get("cursor") ?? 0),
           response,
         );
@@ -206,12 +210,19 @@ export class HubServer {
 
   #list(
     repository: HubRepository,
-    { pathname, folder }: { readonly pathname: string; readonly folder: string },
+    {
+      pathname,
+      folder,
+      isRecursive,
+    }: { readonly pathname: string; readonly folder: string; readonly isRecursive: boolean },
     cursor: number,
     response: ServerResponse,
   ): void {
     const own = [...repository.files].filter(([name]) => {
-      return name.split("/").slice(0, -1).join("/") === folder;
+      const parent = name.split("/").slice(0, -1).join("/");
+      return (
+        parent === folder || (isRecursive && (folder === "" || parent.startsWith(`${folder}/`)))
+      );
     });
     const entries: unknown[] = own.map(([name, file]) => ({
       type: "file",
