@@ -18,7 +18,9 @@ export const generalFields = (
     ),
   ewc_lambda: z
     .number()
-    .min(0)
+    .refine((lambda) => lambda === 0 || (lambda >= 1e-12 && lambda <= 1e12), {
+      message: "0, or a number of 1e-12 to 1e12",
+    })
     .default(0)
     .describe(
       "weight of the penalty of elastic weight consolidation, lambda / 2 * sum F (theta - theta0)^2; 0: there is none",

@@ -14,7 +14,9 @@ export const randomFields = {
     ),
   neftune_noise_alpha: z
     .number()
-    .min(0)
+    .refine((alpha) => alpha === 0 || (alpha >= 1e-6 && alpha <= 1e6), {
+      message: "0, or a number of 1e-6 to 1e6",
+    })
     .nullable()
     .default(null)
     .describe(

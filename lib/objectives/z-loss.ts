@@ -5,8 +5,9 @@ import type { ObjectiveJob, ObjectiveSettings } from "#lib/core/job";
 export const zLossFields = {
   z_loss_weight: z
     .number()
-    .min(0)
-    .lte(1)
+    .refine((weight) => weight === 0 || (weight >= 1e-12 && weight <= 1), {
+      message: "0, or a number of 1e-12 to 1",
+    })
     .default(0)
     .describe(
       "z of a loss z * log(Z)^2 beside that of each target in training, Z the sum of exponentials of the logits; keeps log(Z) near 0 (PaLM: 1e-4)",

@@ -57,11 +57,16 @@ export async function finishFisher(
   for (const ofBlock of await shards.fisherSums()) sum += ofBlock;
   const numElements = tensors.reduce((count, { size }) => count + size, 0);
   const mean = sum / numRows / numElements;
-  if (!(mean > 0 && Number.isFinite(mean))) {
-    const got =
-      mean === 0 ? "all of their gradients are 0" : "one of their gradients is not finite";
+  const refuse = (got: string): never => {
     throw new LockstepError("E_FISHER_UNUSABLE", { numRows, got });
+  };
+  if (mean === 0) refuse("all of their gradients are 0");
+  if (!Number.isFinite(mean)) refuse("one of their gradients is not finite");
+  // The shards multiply in float32, where this must be finite too.
+  const scale = normalises ? numElements / sum : 1 / numRows;
+  if (!Number.isFinite(Math.fround(scale))) {
+    refuse(`the mean of their squares, ${mean.toExponential(3)}, is nearly 0`);
   }
-  await shards.finishFisher(normalises ? numElements / sum : 1 / numRows);
+  await shards.finishFisher(scale);
   return mean;
 }

@@ -168,3 +168,16 @@ test("last_n is another name of freeze, and is told so", () => {
   assert.deepEqual([config.finetuning_type, config.freeze_trainable_layers], ["freeze", 3]);
   assert.match(warnings.join("\n"), /finetuning_type: last_n is read as freeze/);
 });
+
+test("factors that float32 does not have, too small or too large, are refused", () => {
+  for (const [key, factors] of [
+    ["ewc_lambda", ["1.0e-300", "1.0e300", "-1"]],
+    ["neftune_noise_alpha", ["1.0e-50", "1.0e39", ".inf"]],
+    ["z_loss_weight", ["1.0e-50", "1.5"]],
+  ] as const) {
+    for (const factor of factors) {
+      const text = `${key}: ${factor}`;
+      assert.throws(() => resolve(text), new RegExp(`${key} must be 0, or a number of`), text);
+    }
+  }
+});
