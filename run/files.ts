@@ -100,11 +100,11 @@ export async function saveFinalModel(
   const kept = await bestCheckpoint(run, state);
   let bytes = 0;
   const write = async (temporary: string): Promise<void> => {
-    if (kept === undefined || !run.config.load_best_model_at_end) {
-      await writeModels(run, temporary, snapshot, of);
-    } else await copyModel(kept, temporary);
+    const isBest = kept !== undefined && run.config.load_best_model_at_end;
+    await (isBest ? copyModel(kept, temporary) : writeModels(run, temporary, snapshot, of));
     await writeTrainerState(temporary, stateForTrainer(run, state, kept));
-    await writeResults(temporary, state.logHistory, jobMetrics(run.job));
+    const { step } = isBest ? (state.best ?? of) : of;
+    await writeResults(temporary, state.logHistory, jobMetrics(run.job), step);
     bytes = await directoryBytes(temporary);
     const files = new Set([...run.files, ...(await resultFiles(temporary))]);
     const record = { ...run.record, finished: null, files: [...files].sort() };

@@ -108,16 +108,23 @@ function earlyStoppingCallback(
 
 /**
  * `train_results.json`, `eval_results.json` and both in `all_results.json`, as the Trainer's
- * `save_metrics` writes the closing entry and the last evaluation. A file without figures is not
- * written.
+ * `save_metrics` writes the closing entry and an evaluation: that of the weights that are saved, which the best of
+ * a run may be, else the last. A file without figures is not written.
+ *
+ * @param step after which the model had these weights
  */
 export async function writeResults(
   directory: string,
   history: readonly LogEntry[],
   metered: Pick<Objective, "metrics">,
+  step: number,
 ): Promise<void> {
   const closing = history.findLast((entry) => "train_loss" in entry);
-  const evaluation = history.findLast((entry) => "eval_loss" in entry);
+  const withFigure = (key: string): LogEntry | undefined => {
+    const entries = history.filter((entry) => key in entry);
+    return entries.findLast((entry) => entry["step"] === step) ?? entries.at(-1);
+  };
+  const evaluation = withFigure("eval_loss");
   const train = closing === undefined ? {} : withoutStep(closing);
   const loss = evaluation?.["eval_loss"];
   const evaluated =
@@ -128,7 +135,7 @@ export async function writeResults(
           // As transformers' example scripts write it, under its own name.
           ...(typeof loss === "number" ? metricsOf(metered, loss) : {}),
         };
-  const general = history.findLast((entry) => generalKey in entry);
+  const general = withFigure(generalKey);
   const forgotten = general === undefined ? {} : withoutStep(general);
   const write = async (name: string, metrics: Readonly<Record<string, unknown>>): Promise<void> => {
     if (Object.keys(metrics).length === 0) return;

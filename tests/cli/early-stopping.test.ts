@@ -70,6 +70,18 @@ async function assertWeights(
   }
 }
 
+/** The loss that the result's files tell of the weights beside them. */
+async function resultLoss(job: CaseJob, directory: string): Promise<unknown> {
+  const [evaluated, all] = await Promise.all(
+    ["eval_results.json", "all_results.json"].map(async (name) => {
+      const text = await readFile(job.file(`${directory}/${name}`), "utf8");
+      return (JSON.parse(text) as Readonly<Record<string, unknown>>)["eval_loss"];
+    }),
+  );
+  assert.equal(evaluated, all);
+  return evaluated;
+}
+
 test("evaluations that are no better end a run, in one process, in a cluster and in a resumed run", async (t) => {
   const job = await scriptedJob(t, losses);
   const file = await job.writeJob(settings);
@@ -124,6 +136,7 @@ test("evaluations that are no better end a run, in one process, in a cluster and
     assert.equal(control?.["should_training_stop"], true);
     // The best checkpoint of the one that went on is in the other directory.
     await assertWeights(job, directory, 4);
+    assert.equal(await resultLoss(job, directory), 2);
   }
   await rm(job.file("cluster/checkpoint-4"), { recursive: true });
   const gone = await job.lockstep([...train, "--output_dir", "gone", ...from]);
@@ -133,6 +146,7 @@ test("evaluations that are no better end a run, in one process, in a cluster and
     /writing the last model: the best one, that of step 4, is not in gone and not beside cluster.checkpoint-6/,
   );
   await assertWeights(job, "gone", 8);
+  assert.notEqual(await resultLoss(job, "gone"), 2);
 });
 
 for (const [what, method, files] of [
