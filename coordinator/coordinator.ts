@@ -247,7 +247,7 @@ export class Coordinator {
       interrupted ? { kind: "stopped", runId } : { kind: "finished", runId, directory },
     );
     this.#queue.finish({ reason, interrupted });
-    await door.untilAllLeft(() => this.#membership.size);
+    await door.untilAllLeft(() => this.#membership.members());
     clearInterval(this.#ticker);
     await Promise.allSettled([door.close(), shards.close()]);
   }

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { LockstepError } from "#lib/core/errors/index";
+import type { WorkerState } from "#lib/core/events";
 import {
   type CompleteTaskReply,
   type CompleteTaskRequest,
@@ -108,13 +109,21 @@ export class FrontDoor implements ControlHandlers {
     this.#goodbye = goodbye;
   }
 
-  /** Until nobody is here who has not been told; who is silent is not waited for. @param numMembers who takes part */
-  async untilAllLeft(numMembers = (): number => 0): Promise<void> {
+  /**
+   * Until nobody is here who has not been told; who is silent is not waited for.
+   *
+   * @param members who takes part. One that makes its engine asks for no work yet, and cannot have been told
+   */
+  async untilAllLeft(
+    members = (): readonly { readonly state: WorkerState }[] => [],
+  ): Promise<void> {
     const since = performance.now();
     const isAwaited = (): boolean => {
       const passedMs = performance.now() - since;
-      if (numMembers() > 0 && passedMs < farewellTimeoutMs.members) return true;
-      return this.strays.size > 0 && passedMs < farewellTimeoutMs.strays;
+      const present = members();
+      if (present.length > 0 && passedMs < farewellTimeoutMs.members) return true;
+      const isStarting = present.some(({ state }) => state === "compiling");
+      return (isStarting || this.strays.size > 0) && passedMs < farewellTimeoutMs.strays;
     };
     while (isAwaited()) await delay(20);
   }

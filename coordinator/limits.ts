@@ -7,7 +7,7 @@ export const defaultHeartbeatTimeoutMs = 10_000;
 export const defaultLeaseTimeoutMs = 600_000;
 /**
  * Workers hear that the job is over, and leave; members that do not are not waited for longer, nor those that live
- * and are about to register.
+ * and are about to register, or have registered and make their engine.
  */
 export const farewellTimeoutMs = { members: 2_000, strays: 5_000 } as const;
 /** Who is kept out for a while asks again this often at least: the run may end meanwhile. */

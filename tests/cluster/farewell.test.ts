@@ -82,6 +82,28 @@ test("a run that is stopped says so to a worker between two registrations", limi
   control.close();
 });
 
+test("a worker that still makes its engine when the run ends is told so", limit, async () => {
+  const { coordinator, address, recorder } = await startCoordinator(totalSteps);
+  const run = coordinator.run();
+  const other = spawnWorker(address, { LOCKSTEP_TEST_STALL: "computed:1" });
+  await recorder.until((event) => event.type === "group.leased" && event.step === 1);
+  const control = new ControlClient({ address, security: {} });
+  const { workerId } = await registered(control);
+  other.process.send("go");
+  await recorder.until(({ type }) => type === "worker.left");
+  // Longer than members are waited for that have asked for work before.
+  const load = { utilization: 0, memoryUsedBytes: 0, memoryTotalBytes: 0, deviceSeconds: 0 };
+  for (let beat = 0; beat < 15; beat++) {
+    await control.heartbeat({ workerId, state: "compiling", ...load });
+    await delay(200);
+  }
+  const task = await control.nextTask({ workerId, maxWaitMs: 0, heldLeases: [] });
+  assert.equal(task.kind, "finished");
+  await control.leave({ workerId, reason: "told" });
+  assert.equal((await run).outcome, "finished");
+  control.close();
+});
+
 test(
   "workers that wait for a run's kind to be chosen hear that it was stopped",
   limit,
