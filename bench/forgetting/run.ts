@@ -155,7 +155,7 @@ async function report(runs: readonly RunFigures[]): Promise<string> {
   const figures = methods.flatMap(({ name }) => methodFigures(runs, name, baseline) ?? []);
   const [first] = runs[0]?.points ?? [];
   const table = [
-    "| method | seeds | domain loss | general loss | forgotten | less than with nothing | s a run |",
+    "| method | seeds | domain loss | general loss | forgotten | against nothing | s a run |",
     "|---|---|---|---|---|---|---|",
     `| before training |  | ${first?.domain.toFixed(3)} | ${first?.general.toFixed(3)} |  |  |  |`,
     ...figures.map((each) =>

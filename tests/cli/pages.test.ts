@@ -104,6 +104,7 @@ const notRun: readonly (readonly [command: RegExp, reason: string])[] = [
   [/^npm (start|test)$/, "the quick start and the tests themselves; they begin with the set-up"],
   [/^npm run (build|check|format)$/, "the work of the tests' own build"],
   [/^npm run bench\b/, "measures for minutes"],
+  [/^npm run demo:forgetting\b/, "trains for minutes; tests/bench/forgetting runs it small"],
   [/^npm run soak\b/, "runs for an hour; tests/chaos takes some of its schedules"],
   [/^node scripts\/soak\.mjs\b/, "the same"],
   [/^node scripts\/setup\.mjs\b/, "tests/setup runs it on a checkout of its own"],
