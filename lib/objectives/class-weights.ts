@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { Batch } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
+import { rowWeightsField } from "#lib/core/loss-weights";
 import type { ObjectiveJob, ObjectiveSettings } from "#lib/core/job";
 import type { LearntLabels } from "./objective.js";
 
@@ -38,7 +39,10 @@ interface WeightRule {
 const setting = "classWeights";
 
 /** The weights of a job's classes, by number; undefined: all count alike. */
-export function classWeightsOf({ settings }: ObjectiveJob): readonly number[] | undefined {
+export const classWeightsOf = ({ settings }: ObjectiveJob): readonly number[] | undefined =>
+  weightsIn(settings);
+
+function weightsIn(settings: ObjectiveSettings | undefined): readonly number[] | undefined {
   const value = settings?.[setting];
   return typeof value === "number" || typeof value === "string" ? undefined : value;
 }
@@ -83,15 +87,49 @@ function exactlySummed(weights: readonly number[]): readonly number[] {
   return weights.map((weight) => Math.max(1, Math.round(weight / unit)) * unit);
 }
 
+const unitSetting = "weightUnit";
+/** What a product of weights may be off by, as a share of it. */
+const maxProductError = 1e-5;
+
 /**
- * Products of the weights of classes and of rows: whole multiples of 2^-28 of the power of two above the largest class
- * weight, so that those of 2^15 rows at least are summed exactly.
+ * Of what the products of the weights of classes and of rows are whole multiples: 2^-36 of the power of two above the
+ * largest that a row to train on has, so that those of 2^17 rows are summed exactly in any order.
+ *
+ * @throws E_CONFIG_CONFLICT where a row's product would be off by more than 1e-5 of it
  */
-export function exactProducts(
-  weights: readonly number[],
-): (ofClass: number, ofRow: number) => number {
-  const unit = 2 ** (Math.ceil(Math.log2(Math.max(...weights))) - 28);
-  return (ofClass, ofRow) => Math.round((ofClass * ofRow) / unit) * unit;
+export function productSettings(
+  settings: ObjectiveSettings,
+  { numRows, targetsOf }: LearntLabels,
+  classesOf: WeightRule["classesOf"],
+): ObjectiveSettings {
+  const classWeights = weightsIn(settings);
+  if (classWeights === undefined || numRows === 0) return {};
+  const products: number[] = [];
+  for (let row = 0; row < numRows; row++) {
+    const targets = targetsOf(row);
+    const ofRow = targets[rowWeightsField.name]?.[0];
+    if (ofRow === undefined) return {};
+    for (const label of classesOf(targets)) products.push((classWeights[label] ?? 0) * ofRow);
+  }
+  const largest = products.reduce((top, product) => Math.max(top, product), 0);
+  const unit = 2 ** (Math.ceil(Math.log2(largest)) - 36);
+  for (const product of products) {
+    if (Math.abs(multipleOf(unit, product) - product) <= maxProductError * product) continue;
+    throw new LockstepError("E_CONFIG_CONFLICT", {
+      keys: "class_weights and weights of rows",
+      reason: `a row counts ${Number(product.toPrecision(4))} and another ${Number(largest.toPrecision(4))}, too far apart to be summed exactly: a million times at most`,
+    });
+  }
+  return { [unitSetting]: unit };
+}
+
+const multipleOf = (unit: number, value: number): number => Math.round(value / unit) * unit;
+
+/** The product of a class's weight and a row's, as it is counted. */
+export function exactProduct({ settings }: ObjectiveJob, ofClass: number, ofRow: number): number {
+  const unit = settings?.[unitSetting];
+  // Without a unit no row to train on has a weight of its own.
+  return typeof unit === "number" ? multipleOf(unit, ofClass * ofRow) : ofClass * ofRow;
 }
 
 function namedWeights(

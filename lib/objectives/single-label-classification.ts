@@ -1,4 +1,4 @@
-import { type BatchField, ignoredTarget, integerField } from "#lib/core/batch";
+import { type Batch, type BatchField, ignoredTarget, integerField } from "#lib/core/batch";
 import { rowWeightsField, sumOfWeights } from "#lib/core/loss-weights";
 import { ClassCounts } from "./class-counts.js";
 import { classLabels, labelField } from "./class-labels.js";
@@ -8,7 +8,8 @@ import {
   classWeightSettings,
   classWeightsOf,
   describedWeights,
-  exactProducts,
+  exactProduct,
+  productSettings,
 } from "./class-weights.js";
 import {
   labelSmoothingFields,
@@ -35,6 +36,11 @@ export const macroF1: Metric = {
   help: "Mean of the classes' F1 scores.",
 };
 
+/** The class of a row. */
+const classesOf = ({ [labelField.name]: label = new Int32Array(0) }: Batch["fields"]): number[] => [
+  ...label,
+];
+
 const fields = { ...labelSmoothingFields, ...classWeightFields, ...zLossFields };
 
 /** One class a row: its negative log-likelihood, nats. */
@@ -43,14 +49,15 @@ export const singleLabelClassification: Objective<typeof fields> = {
   unit: (job) =>
     classWeightsOf(job) === undefined && job.isWeighted !== true ? "row" : "weighted row",
   fields,
-  settings: (config, labels) => ({
-    ...labelSmoothingSettings(config),
-    ...zLossSettings(config),
-    ...classWeightSettings(config, labels, {
-      classesOf: ({ [labelField.name]: label = new Int32Array(0) }) => [...label],
-      balanced: balancedWeights,
-    }),
-  }),
+  settings(config, labels) {
+    const settings = classWeightSettings(config, labels, { classesOf, balanced: balancedWeights });
+    return {
+      ...labelSmoothingSettings(config),
+      ...zLossSettings(config),
+      ...settings,
+      ...productSettings(settings, labels, classesOf),
+    };
+  },
   notes(job, names) {
     const [smoothing, weights] = [labelSmoothingOf(job), classWeightsOf(job)];
     return [
@@ -73,11 +80,10 @@ export const singleLabelClassification: Objective<typeof fields> = {
   weightOf({ [labelField.name]: labels = new Int32Array(0), weights: rows }, job) {
     const weights = classWeightsOf(job);
     if (weights === undefined) return sumOfWeights(labels, rows);
-    const product = rows === undefined ? undefined : exactProducts(weights);
     let sum = 0;
     labels.forEach((label, row) => {
       const weight = weights[label] ?? 0;
-      sum += product === undefined ? weight : product(weight, rows?.[row] ?? 0);
+      sum += rows === undefined ? weight : exactProduct(job, weight, rows[row] ?? 0);
     });
     return sum;
   },

@@ -92,3 +92,50 @@ test("rows of padding weigh nothing", () => {
   const job = { kind: "single_label_classification", settings: { classWeights: [0.25, 4] } };
   assert.equal(weightOf({ label: Int32Array.of(1, -100, 0, 1) }, job), 8.25);
 });
+
+test("products of the weights of classes and of rows are counted exactly, or refused", () => {
+  const objective = objectiveOf("single_label_classification");
+  const jobOf = (classes: readonly number[], rows: readonly number[]) => {
+    const targetsOf = (row: number) => ({
+      label: Int32Array.of(row % classes.length),
+      weights: Float32Array.of(rows[row] ?? 1),
+    });
+    const names = classes.map((_, number) => `class ${number}`);
+    const config = {
+      class_weights: Object.fromEntries(names.map((name, number) => [name, classes[number] ?? 0])),
+      ...{ label_smoothing_factor: 0, z_loss_weight: 0 },
+    };
+    const labels = { names, numRows: rows.length, targetsOf, placeOf: () => "" };
+    const settings = objective.settings?.(config, labels) ?? {};
+    return { job: { kind: objective.kind, settings, isWeighted: true }, targetsOf };
+  };
+  const quarter = fc.integer({ min: 1, max: 4096 }).map((count) => count / 4);
+  fc.assert(
+    fc.property(
+      fc.array(fc.double({ min: 0.01, max: 100, noNaN: true }), { minLength: 2, maxLength: 4 }),
+      fc.array(quarter, { minLength: 1, maxLength: 50 }),
+      (classes, weights) => {
+        // Within what may lie between two products.
+        const rows = weights.map((weight) => Math.min(weight, 16));
+        const { job, targetsOf } = jobOf(classes, rows);
+        const counted = rows.map((_, row) => objective.weightOf(targetsOf(row), job));
+        const add = (values: readonly number[]): number =>
+          values.reduce((sum, one) => sum + one, 0);
+        assert.equal(add(counted), add(counted.toReversed()));
+        for (const [row, count] of counted.entries()) {
+          const product = (classes[row % classes.length] ?? 0) * (rows[row] ?? 0);
+          assert.ok(Math.abs(count / product - 1) <= 1.1e-5, `${count} for ${product}`);
+        }
+      },
+    ),
+  );
+  assert.throws(
+    () => jobOf([1e-3, 10], [0.01, 1024]),
+    (error) => isLockstepError(error) && /class_weights and weights of rows/.test(error.message),
+  );
+  // Classes far apart, of which one step may have the light one alone.
+  const { job, targetsOf } = jobOf([1e-4, 1e4], [1, 1]);
+  assert.equal(objective.weightOf(targetsOf(0), job), classWeightsOf(job)?.[0]);
+  // Rows without weights of their own take any weights of classes.
+  assert.doesNotThrow(() => weightsOf({ a: 1e-4, b: 1e4 }, ["a", "b"], [0, 1]));
+});
