@@ -4,7 +4,7 @@ import type { LockstepEvent } from "#lib/core/events";
 import { type CommandOutcome, lockstepCommand } from "./lockstep-command.js";
 
 /** A job's file in a directory of its own. */
-interface JobFile {
+export interface JobFile {
   readonly directory: string;
   readonly configFile: string;
 }
@@ -68,27 +68,4 @@ export function mastersOf({ code, stderr, lines, of }: CommandOutcome): string {
   const digest = completed?.mastersSha256 ?? printed;
   assert.ok(digest !== undefined, lines.join("\n"));
   return digest;
-}
-
-const saving = ["--save-strategy", "steps", "--save-steps", "2", "--eval-strategy", "no"];
-
-/**
- * Trains in one process, with one and two workers, one of which is killed, and from step 2; all end alike.
- * @returns what the one process says
- */
-export async function assertSameBits(job: JobFile): Promise<readonly string[]> {
-  const local = await runJob(job, "train-local", "local", []);
-  const expected = mastersOf(local);
-  const two = await runJob(job, "train", "two", ["--workers", "2", ...saving]);
-  assert.equal(mastersOf(two), expected);
-  const one = await runJob(job, "train", "one", ["--workers", "1"]);
-  assert.equal(mastersOf(one), expected);
-  const killer = new WorkerKiller(1);
-  const broken = await runJob(job, "train", "killed", ["--workers", "2"], killer.onEvent);
-  killer.assertLost(broken);
-  assert.equal(mastersOf(broken), expected);
-  const checkpoint = join(job.directory, "two", "checkpoint-2");
-  const resuming = ["--workers", "1", ...saving, "--resume-from-checkpoint", checkpoint];
-  assert.equal(mastersOf(await runJob(job, "train", "resumed", resuming)), expected);
-  return local.lines;
 }

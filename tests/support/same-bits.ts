@@ -1,24 +1,26 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { mastersOf, runJob, WorkerKiller } from "./job-runs.js";
+import { type JobFile, mastersOf, runJob, WorkerKiller } from "./job-runs.js";
 import { lockstepCommand } from "./lockstep-command.js";
-import type { TinyJob } from "./tiny-job.js";
-
-const saving = ["--save-strategy", "steps", "--save-steps", "1"];
 
 /**
- * Trains a job of at least three steps in one process, with one and two workers, one of which is killed, and from the
- * middle; all end alike.
+ * Trains a job of at least three steps in one process, with one and two workers, one of which is killed, and from step 2;
+ * all end alike.
  *
- * @param ofTwo flags of the runs of two workers that save, and of what goes on from them
+ * @param options.saveSteps 1 or 2
+ * @param options.ofTwo flags of the runs of two workers that save, and of what goes on from them
  */
 export async function assertSameBits(
-  job: Pick<TinyJob, "directory" | "configFile">,
-  ofTwo: readonly string[] = [],
+  job: JobFile,
+  {
+    saveSteps = 1,
+    ofTwo = [],
+  }: { readonly saveSteps?: 1 | 2; readonly ofTwo?: readonly string[] } = {},
 ) {
+  const saving = ["--save-strategy", "steps", "--save-steps", String(saveSteps), ...ofTwo];
   const local = await runJob(job, "train-local", "local", []);
   const expected = mastersOf(local);
-  const two = await runJob(job, "train", "two", ["--workers", "2", ...saving, ...ofTwo]);
+  const two = await runJob(job, "train", "two", ["--workers", "2", ...saving]);
   assert.equal(mastersOf(two), expected);
   const one = await runJob(job, "train", "one", ["--workers", "1"]);
   assert.equal(mastersOf(one), expected);
@@ -27,13 +29,10 @@ export async function assertSameBits(
   killer.assertLost(broken);
   assert.equal(mastersOf(broken), expected);
   const checkpoint = join(job.directory, "two", "checkpoint-2");
-  const resuming = [
-    ...["--workers", "1", ...saving, ...ofTwo],
-    ...["--resume-from-checkpoint", checkpoint],
-  ];
+  const resuming = ["--workers", "1", ...saving, "--resume-from-checkpoint", checkpoint];
   const resumed = await runJob(job, "train", "resumed", resuming);
   assert.equal(mastersOf(resumed), expected);
-  return { local, two, resumed };
+  return { local, one, two, resumed };
 }
 
 /** What a command prints, which has to end well. */

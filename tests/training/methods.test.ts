@@ -3,10 +3,13 @@ import { join } from "node:path";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { ModelWeights } from "#lib/checkpoint/index";
-import { assertSameBits, mastersOf, runJob } from "#tests/support/job-runs";
+import { mastersOf, runJob } from "#tests/support/job-runs";
+import { assertSameBits } from "#tests/support/same-bits";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { createTinyClassifier } from "#tests/support/tiny-classifier";
 import { createTinyJob } from "#tests/support/tiny-job";
+
+const withoutEvaluations = { saveSteps: 2, ofTwo: ["--eval-strategy", "no"] } as const;
 
 // Each way to choose parameters in the whole command, with the real engine in real processes: whoever computes,
 // and from wherever it goes on, a run ends with the same bits.
@@ -23,7 +26,7 @@ test("biases of BERT beside a new head: the same bits whoever computes, and noth
   const settings = { ...steps, finetuning_type: "bitfit", learning_rate: 1e-2 };
   const job = await createTinyClassifier("bert", { settings });
   t.after(job.remove);
-  const lines = await assertSameBits(job);
+  const { lines } = (await assertSameBits(job, withoutEvaluations)).local;
   assert.match(lines.join("\n"), /biases and the new head: [\d,]+ of [\d,]+ parameters/);
 
   const [base, saved] = await Promise.all(
@@ -46,7 +49,7 @@ test("virtual tokens before a Llama: the same bits whoever computes, and the dir
     ...{ prompt_tuning_init: "TEXT", prompt_tuning_init_text: "the law of peace" },
   });
   t.after(job.remove);
-  const lines = (await assertSameBits(job)).join("\n");
+  const lines = (await assertSameBits(job, withoutEvaluations)).local.lines.join("\n");
   assert.match(lines, /3 virtual tokens: [\d,]+ of [\d,]+ parameters are trained/);
   const losses = [...lines.matchAll(/validation loss (\d+\.\d+)/g)].map(([, loss]) => Number(loss));
   assert.ok((losses.at(-1) ?? 0) < (losses[0] ?? 0), `the validation loss falls: ${losses.join()}`);
@@ -90,7 +93,7 @@ test("adapters in a Llama: the same bits whoever computes, and the directory con
     ...{ adapter_config: "double_seq_bn", reduction_factor: 4, gradient_checkpointing: true },
   });
   t.after(job.remove);
-  const lines = (await assertSameBits(job)).join("\n");
+  const lines = (await assertSameBits(job, withoutEvaluations)).local.lines.join("\n");
   assert.match(lines, /\d adapters of width \d+: [\d,]+ of [\d,]+ parameters are trained/);
   const ask = ["--prompt", "the state", "--max-new-tokens", "4"];
   const answer = (await printed(job, "generate", join(job.directory, "local"), ...ask)).join("\n");

@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { readTrainerState } from "#lib/checkpoint/index";
-import { mastersOf, runJob, WorkerKiller } from "#tests/support/job-runs";
+import { mastersOf, runJob } from "#tests/support/job-runs";
 import { createPairJob } from "#tests/support/pair-job";
+import { assertSameBits } from "#tests/support/same-bits";
 import type { TinyJob } from "#tests/support/tiny-job";
 
 // Pairs of answers, with the real engine in real processes: whoever computes, and from wherever it goes on, a run
@@ -14,25 +15,9 @@ const steps = {
   // The checkpoint lies between two entries of the history.
   logging_steps: 3,
 };
-const saving = ["--save-strategy", "steps", "--save-steps", "2"];
-
-/** Trains in one process, with one and two workers, one of which is killed, and from the middle; all end alike. */
-async function assertSameBits(job: TinyJob): Promise<void> {
-  const local = await runJob(job, "train-local", "local", []);
-  const expected = mastersOf(local);
-  const two = await runJob(job, "train", "two", ["--workers", "2", ...saving]);
-  assert.equal(mastersOf(two), expected);
-  const one = await runJob(job, "train", "one", ["--workers", "1"]);
-  assert.equal(mastersOf(one), expected);
-  const killer = new WorkerKiller(1);
-  const broken = await runJob(job, "train", "killed", ["--workers", "2"], killer.onEvent);
-  killer.assertLost(broken);
-  assert.equal(mastersOf(broken), expected);
-  const checkpoint = join(job.directory, "two", "checkpoint-2");
-  const resuming = ["--workers", "1", ...saving, "--resume-from-checkpoint", checkpoint];
-  const resumed = await runJob(job, "train", "resumed", resuming);
-  assert.equal(mastersOf(resumed), expected);
-  // What is told of the pairs is the same too.
+/** All ways to come to the end of a run end alike, and tell the same of the pairs. */
+async function assertSamePairs(job: TinyJob): Promise<void> {
+  const { one, two, resumed } = await assertSameBits(job, { saveSteps: 2 });
   const told = (outcome: typeof two) =>
     (["evaluation.completed", "step.completed"] as const).map(
       (type) => outcome.of(type).at(-1)?.metrics,
@@ -73,7 +58,7 @@ for (const [name, settings] of [
   test(`${name}: the same bits whoever computes`, async (t) => {
     const job = await createPairJob({ ...steps, ...settings });
     t.after(job.remove);
-    await assertSameBits(job);
+    await assertSamePairs(job);
   });
 }
 

@@ -38,7 +38,7 @@ test("weights that are learnt by uncertainty: the same bits whoever computes, an
   }));
   t.after(job.remove);
   const best = ["--metric-for-best-model", "eval_answers_loss"];
-  const { two, resumed } = await assertSameBits(job, best);
+  const { two, resumed } = await assertSameBits(job, { ofTwo: best });
   const weights = (run: typeof two) =>
     run.of("step.completed").map(({ tasks = [] }) => tasks.map(({ weight }) => weight));
   assert.deepEqual(weights(two)[0], [1, 1]);
