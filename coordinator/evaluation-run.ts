@@ -1,43 +1,21 @@
 import { evaluationFigures } from "#lib/objectives/task-metrics";
-import type { StepUpdate } from "#lib/optim/index";
-import type { Court } from "./court.js";
 import { isDue } from "./due.js";
-import { GeneralEvaluation } from "./general-evaluation.js";
+import { type EvaluationParts, GeneralEvaluation } from "./general-evaluation.js";
 import { EvaluationWork, GenerationWork } from "./inference-work.js";
-import type { LeaseTable } from "./leases.js";
-import type {
-  CoordinatorOptions,
-  EvaluationResult,
-  GeneratedSample,
-  RunOutcome,
-} from "./options.js";
-import type { RunHistory } from "./run-history.js";
-import type { RunPhases } from "./run-phases.js";
-import type { Work } from "./task-queue.js";
-
-interface EvaluationRunParts {
-  readonly options: CoordinatorOptions;
-  readonly court: Court;
-  readonly history: RunHistory;
-  readonly phases: RunPhases;
-  readonly updates: StepUpdate;
-  readonly newLeases: (numItems: number) => LeaseTable;
-  /** Has workers do a work. Rejects where the run fails, or is stopped, meanwhile. */
-  readonly carryOut: <T>(work: Work, completed: Promise<T>) => Promise<T>;
-}
+import type { EvaluationResult, GeneratedSample, RunOutcome } from "./options.js";
 
 /**
  * What a run does with the weights that it has come to: evaluations and samples, each in its place before, between
  * and after the steps, kept in the history and told to all who listen. A step is the number of steps completed.
  */
 export class EvaluationRun {
-  readonly #parts: EvaluationRunParts;
+  readonly #parts: EvaluationParts;
   readonly #evaluations: EvaluationResult[] = [];
   readonly #samples: GeneratedSample[] = [];
   readonly #general: GeneralEvaluation;
   #evaluatedStep: number | undefined;
 
-  constructor(parts: EvaluationRunParts) {
+  constructor(parts: EvaluationParts) {
     this.#parts = parts;
     this.#general = new GeneralEvaluation(parts);
   }

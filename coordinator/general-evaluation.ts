@@ -9,21 +9,23 @@ import type { RunHistory } from "./run-history.js";
 import type { RunPhases } from "./run-phases.js";
 import type { Work } from "./task-queue.js";
 
-interface GeneralEvaluationParts {
+/** What evaluations are carried out with. */
+export interface EvaluationParts {
   readonly options: CoordinatorOptions;
   readonly court: Court;
   readonly history: RunHistory;
   readonly phases: RunPhases;
   readonly updates: StepUpdate;
   readonly newLeases: (numItems: number) => LeaseTable;
+  /** Has workers do a work. Rejects where the run fails, or is stopped, meanwhile. */
   readonly carryOut: <T>(work: Work, completed: Promise<T>) => Promise<T>;
 }
 
 /** The loss of general rows: before the first step, beside each evaluation and at the end. */
 export class GeneralEvaluation {
-  readonly #parts: GeneralEvaluationParts;
+  readonly #parts: EvaluationParts;
 
-  constructor(parts: GeneralEvaluationParts) {
+  constructor(parts: EvaluationParts) {
     this.#parts = parts;
   }
 
