@@ -74,7 +74,7 @@ export async function prepareData(
       learnt.findIndex((task) => task.objective.kind === "causal_lm"),
     );
     general = await prepareGeneral(config, learnt[ofTask] ?? learnt[0], context);
-    for (const task of learnt) refuseMissingValidation(config, task);
+    refuseMissingValidation(config, learnt);
     context.onDetail("planning the steps");
     const mixture = mixtureOf(config, learnt, general, ofTask);
     const [first, ...otherParts] = mixture.parts;
@@ -147,12 +147,17 @@ const inTask = (general: GeneralData, task: number): GeneralData => ({
 });
 
 /** @throws E_CONFIG_CONFLICT where an evaluation is asked for that no row is kept for */
-function refuseMissingValidation(config: ResolvedConfig, { name, dataset }: LearntTask): void {
-  if (dataset.validation !== undefined) return;
-  if (config.eval_strategy === "no" && !config.eval_on_start) return;
+function refuseMissingValidation(config: ResolvedConfig, learnt: readonly LearntTask[]): void {
+  const missing = learnt.find(({ dataset }) => dataset.validation === undefined);
+  if (missing === undefined) return;
+  const isAsked = config.eval_strategy !== "no" || config.eval_on_start;
+  // The sum of the tasks' losses would lack one.
+  const lacksOne = config.eval_on_end && learnt.some(({ dataset }) => dataset.validation);
+  if (!isAsked && !lacksOne) return;
+  const { name, dataset } = missing;
   const ofTask = name === undefined ? "" : ` of task ${name}`;
   throw new LockstepError("E_CONFIG_CONFLICT", {
-    keys: "eval_strategy, eval_on_start and validation_split",
+    keys: `${isAsked ? "eval_strategy, eval_on_start" : "eval_on_end"} and validation_split`,
     reason: [
       `an evaluation is asked for, and no row${ofTask} is there for it`,
       ...dataset.notes,

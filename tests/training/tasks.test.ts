@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { mastersOf, runJob } from "#tests/support/job-runs";
@@ -92,7 +92,18 @@ test("what tasks and replay cannot be is refused by name", async (t) => {
     { path: texts, task: "speech" },
     { path: answers, task: "answers" },
   ];
+  const one = join(job.directory, "one.jsonl");
+  await writeFile(one, `${JSON.stringify({ prompt: "the state", completion: " of the union" })}\n`);
   const cases: readonly (readonly [Readonly<Record<string, unknown>>, RegExp])[] = [
+    // Its evaluation after the last step would be of the other task alone.
+    [
+      {
+        dataset: [{ path: one, task: "speech" }, two[1]],
+        eval_strategy: "no",
+        eval_on_start: false,
+      },
+      /eval_on_end and validation_split.*no row of task speech is there/,
+    ],
     [{ dataset: [two[0], answers] }, /dataset\[1\] and tasks.*each entry says its task/],
     [{ dataset: [two[0]] }, /tasks\.speech.*one task has no need/],
     [{ tasks: { speach: {} } }, /tasks\.speach.*did you mean speech/],
