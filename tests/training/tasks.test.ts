@@ -101,6 +101,7 @@ test("what tasks and replay cannot be is refused by name", async (t) => {
         dataset: [{ path: one, task: "speech" }, two[1]],
         eval_strategy: "no",
         eval_on_start: false,
+        max_length: 64,
       },
       /eval_on_end and validation_split.*no row of task speech is there/,
     ],
