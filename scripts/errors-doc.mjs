@@ -16,6 +16,7 @@ const sections = [
   ["Cluster", "cluster", "clusterErrors"],
   ["Security", "security", "securityErrors"],
   ["Reducer", "reducer", "reducerErrors"],
+  ["NATS", "nats", "natsErrors"],
 ];
 
 /** Stands for any fact of an error and shows its name: `<file>`. */

@@ -8,6 +8,7 @@ import { goInstall } from "./go.mjs";
 import { installKubernetesSchemas } from "./kubernetes-schemas.mjs";
 import { installNodes, nodeNames } from "./node-releases.mjs";
 import { installLlamaCpp } from "./llama-cpp.mjs";
+import { installNatsServer } from "./nats.mjs";
 import { installPrometheus } from "./prometheus.mjs";
 
 const TOOL_NAMES = [
@@ -18,6 +19,7 @@ const TOOL_NAMES = [
   "kubernetesSchemas",
   "chromium",
   "llamaCpp",
+  "natsServer",
   ...nodeNames,
 ];
 
@@ -51,6 +53,7 @@ export async function installTestTools(root, cacheDir) {
   await attempt(["kubernetesSchemas"], () => installKubernetesSchemas(cacheDir));
   await attempt(["chromium"], () => installChromium());
   await attempt(["llamaCpp"], () => installLlamaCpp(cacheDir));
+  await attempt(["natsServer"], () => installNatsServer(cacheDir));
   await attempt(nodeNames, () => installNodes(cacheDir));
   writeList(listFile, tools);
   if (missing.length === 0) return say("test tools are in place");

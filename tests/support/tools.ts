@@ -12,6 +12,7 @@ type ToolName =
   | "kubernetesSchemas"
   | "chromium"
   | "llamaCpp"
+  | "natsServer"
   | "node20"
   | "node22"
   | "node24";

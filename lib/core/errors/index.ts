@@ -5,6 +5,7 @@ import { dataErrors } from "./data.js";
 import type { ErrorEntry } from "./define.js";
 import { graphErrors } from "./graph.js";
 import { hubErrors } from "./hub.js";
+import { natsErrors } from "./nats.js";
 import { reducerErrors } from "./reducer.js";
 import { securityErrors } from "./security.js";
 import { systemErrors } from "./system.js";
@@ -20,6 +21,7 @@ export const errorCatalogue = {
   ...clusterErrors,
   ...securityErrors,
   ...reducerErrors,
+  ...natsErrors,
 } as const;
 
 export type ErrorCode = keyof typeof errorCatalogue;

@@ -1,0 +1,32 @@
+import { entry } from "./define.js";
+
+/** Failures with a NATS server: reaching it, what it allows, what it is. */
+export const natsErrors = {
+  E_NATS_URL: entry<{ url: string; problem: string }>(
+    (d) => `The address ${d.url} of a NATS server cannot be used: ${d.problem}.`,
+    "Write nats://HOST:PORT, or tls://HOST:PORT where the connection is to be encrypted; several servers of one cluster are separated by commas.",
+  ),
+  E_NATS_CREDENTIALS: entry<{ file: string; problem: string }>(
+    (d) => `The NATS credentials in ${d.file} cannot be used: ${d.problem}.`,
+    "The file holds what `nsc` writes into a .creds file, the seed of an nkey user (it begins with SU), or one line USER:PASSWORD.",
+  ),
+  E_NATS_INSECURE: entry<{ server: string; what: string }>(
+    (d) =>
+      `The ${d.what} would go to ${d.server} in clear text: the connection has no TLS, and the address is not this machine's loopback.`,
+    "Write tls:// in its address, with the file of the authority where that is your own; name the server by 127.0.0.1 or localhost where it runs on this machine; or accept the risk with insecure: true.",
+  ),
+  E_NATS_UNAVAILABLE: entry<{ servers: string; reason: string }>(
+    (d) => `No NATS server answers at ${d.servers}: ${d.reason}.`,
+    "Check the address, that the server runs and that a firewall lets its port through.",
+    { retryable: true },
+  ),
+  E_NATS_REFUSED: entry<{ servers: string; reason: string }>(
+    (d) => `The NATS server at ${d.servers} refuses this client: ${d.reason}.`,
+    "Check the files of credentials, token and TLS against the server's configuration.",
+  ),
+  E_NATS_VERSION: entry<{ server: string; version: string; least: string }>(
+    (d) =>
+      `The NATS server at ${d.server} is version ${d.version}; this takes ${d.least} or a later one.`,
+    "Start a newer nats-server: older ones ignore in silence some of what streams and buckets are asked for.",
+  ),
+};
