@@ -1,11 +1,10 @@
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
-import { type ShardArrays, type ShardPiece, zeroArrays } from "#lib/core/shard-arrays";
+import { type ShardArrays, type ShardPiece } from "#lib/core/shard-arrays";
 import {
   type ChosenOptimizer,
   type MeasuredShards,
   type Measurement,
-  openOptimizer,
   type PenalisedShards,
   type SumWindow,
   type Update,
@@ -16,15 +15,24 @@ import type { Snapshot } from "./options.js";
 import type { ShardLimitNotice } from "./reducer/thread-protocol.js";
 import type { FenceChange, RunLife } from "./reducer/fence.js";
 import type { ArrivedGroup } from "./reducer/shard-state.js";
+import type { ShardStatus } from "./reducer/shard-status.js";
 
-/** What the rounds need of a reducer shard, wherever it runs. */
+/**
+ * What the rounds need of a reducer shard, wherever it runs.
+ *
+ * Every call may be repeated, by a coordinator that did not hear the answer and by one that goes on where another died:
+ * what is done is not done again, and what was answered of a step is answered again until the next step is opened.
+ */
 export interface ShardHandle {
   /** host:port at which workers push and pull. */
   readonly address: string;
   /** The shard's own arrays, where its memory is shared with this process. */
   readonly memory?: ShardArrays;
-  load(arrays: ShardArrays): Promise<void>;
+  /** Fills the range; what it held before, of whatever step, is forgotten. */
+  load(source: ShardSource): Promise<void>;
   publishInitial(version: number): Promise<void>;
+  /** Where the shard is. */
+  status(): Promise<ShardStatus>;
   /** Who may send what; holds for every call that comes after the answer. */
   changeFence(change: FenceChange): Promise<void>;
   /** From now on pushes for this step are taken. */
@@ -49,7 +57,7 @@ export interface ShardHandle {
   finishFisher(scale: number): Promise<void>;
   /** Adds up what the optimizer needs of whole tensors, after `reduce`. */
   measure(step: number, measurement: Measurement): Promise<readonly SumWindow[]>;
-  /** Updates the masters and publishes them under the update's number. */
+  /** Updates the masters, once, and publishes them under the update's number. */
   apply(step: number, update: Update): Promise<void>;
   discard(step: number): Promise<void>;
   /** Copies the arrays; `into` is an earlier snapshot that nobody needs any more. */
@@ -60,6 +68,12 @@ export interface ShardHandle {
   onRpc(callback: (method: string, code: string, seconds: number) => void): void;
   onLimit(callback: (notice: ShardLimitNotice) => void): void;
   close(): Promise<void>;
+}
+
+/** Where the weights of a shard's range come from, and what the optimizer keeps of them. */
+export interface ShardSource {
+  /** Fills zeros. */
+  readonly fill: (piece: ShardPiece) => Promise<void>;
 }
 
 export interface RefusedPush {
@@ -96,15 +110,13 @@ export type StartShard = (options: StartShardOptions) => Promise<ShardHandle>;
 /** All shards of a job, called together. */
 export class ShardGroup implements UpdatedShards, MeasuredShards {
   readonly #layout: ParameterLayout;
-  readonly #optimizer: ReturnType<typeof openOptimizer>;
   readonly #shards: readonly ShardHandle[];
 
   private constructor(
-    { layout, optimizer }: Pick<StartShardOptions, "layout" | "optimizer">,
+    { layout }: Pick<StartShardOptions, "layout">,
     shards: readonly ShardHandle[],
   ) {
     this.#layout = layout;
-    this.#optimizer = openOptimizer(optimizer);
     this.#shards = shards;
   }
 
@@ -174,22 +186,15 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
     }
   }
 
-  /** One shard after the other: a range is read into its shard's memory, or handed over and forgotten. */
-  async load(fill: (piece: ShardPiece) => Promise<void>, version: number): Promise<void> {
-    for (const [shard, handle] of this.#shards.entries()) {
-      const range = this.#range(shard);
-      if (handle.memory !== undefined) {
-        await fill({ range, ...handle.memory });
-        continue;
-      }
-      const { slots, packing } = this.#optimizer;
-      const numElements = range.end - range.start;
-      const sizes = slots.map((slot) => [slot, numElements / (packing[slot] ?? 1)] as const);
-      const arrays = zeroArrays(numElements, sizes);
-      await fill({ range, ...arrays });
-      await handle.load(arrays);
-    }
+  /** One shard after the other: a range is read into its shard's memory. */
+  async load(fill: ShardSource["fill"], version: number): Promise<void> {
+    for (const handle of this.#shards) await handle.load({ fill });
     await this.#all((shard) => shard.publishInitial(version));
+  }
+
+  /** Where each shard is. */
+  async status(): Promise<readonly ShardStatus[]> {
+    return this.#all((shard) => shard.status());
   }
 
   async openStep(step: number): Promise<void> {
@@ -261,14 +266,23 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
   }
 
   #range(shard: number): ElementRange {
-    const range = shardRanges(this.#layout, this.#shards.length)[shard];
-    if (range === undefined) throw new RangeError(`There is no shard ${shard}`);
-    return range;
+    return rangeOf({ layout: this.#layout, numShards: this.count, shardIndex: shard });
   }
 
   async #all<T>(call: (shard: ShardHandle, index: number) => Promise<T>): Promise<readonly T[]> {
     return Promise.all(this.#shards.map(call));
   }
+}
+
+/** What a shard has of the flat space. @throws RangeError */
+export function rangeOf({
+  layout,
+  numShards,
+  shardIndex,
+}: Pick<StartShardOptions, "layout" | "numShards" | "shardIndex">): ElementRange {
+  const range = shardRanges(layout, numShards)[shardIndex];
+  if (range === undefined) throw new RangeError(`There is no shard ${shardIndex}`);
+  return range;
 }
 
 /** A shard's part of a buffer that holds a whole space in wire form. */

@@ -2,11 +2,20 @@ import { Worker } from "node:worker_threads";
 import { hostPort } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { catalogued, ThreadClient } from "#lib/core/thread-client";
-import { copyArrays, type ShardArrays, zeroArrays } from "#lib/core/shard-arrays";
+import { type ShardArrays, zeroArrays } from "#lib/core/shard-arrays";
 import type { Measurement, SumWindow, Update } from "#lib/optim/index";
-import type { RefusedPush, ShardHandle, ShardStats, StartShardOptions } from "#coordinator/shards";
+import type { ElementRange } from "#lib/core/parameter-layout";
+import {
+  type RefusedPush,
+  rangeOf,
+  type ShardHandle,
+  type ShardSource,
+  type ShardStats,
+  type StartShardOptions,
+} from "#coordinator/shards";
 import type { FenceChange } from "./fence.js";
 import type { ArrivedGroup } from "./shard-state.js";
+import type { ShardStatus } from "./shard-status.js";
 import {
   type PenalisedSums,
   receivedBytesIndex,
@@ -35,12 +44,14 @@ export class ReducerShard implements ShardHandle {
   readonly address: string;
   readonly #thread: ShardThreadClient;
   readonly #shardIndex: number;
+  readonly #range: ElementRange;
   readonly #arrays: ShardArrays;
   readonly #transferredBytes: BigInt64Array;
 
   private constructor(thread: ShardThreadClient, options: ShardThreadOptions, ready: ShardReady) {
     this.#thread = thread;
     this.#shardIndex = options.shardIndex;
+    this.#range = rangeOf(options);
     this.#arrays = ready.arrays;
     this.#transferredBytes = options.transferredBytes;
     this.address = hostPort(options.listenHost, ready.port);
@@ -72,9 +83,15 @@ export class ReducerShard implements ShardHandle {
     return this.#arrays;
   }
 
-  /** Sets the arrays, before the first step; copied. */
-  async load(arrays: ShardArrays): Promise<void> {
-    copyArrays(arrays, this.#arrays);
+  async load({ fill }: ShardSource): Promise<void> {
+    await this.#thread.call({ kind: "startOver" });
+    await fill({ range: this.#range, ...this.#arrays });
+  }
+
+  async status(): Promise<ShardStatus> {
+    const status = await this.#thread.call({ kind: "status" });
+    if (status === undefined || !("stage" in status)) throw this.#noAnswer("status");
+    return status;
   }
 
   /** Makes the masters of now available as `version`. */
@@ -87,10 +104,6 @@ export class ReducerShard implements ShardHandle {
     await this.#thread.call({ kind: "fence", change });
   }
 
-  /**
-   * From now on pushes for this step are taken; the step before must have been applied or discarded.
-   * @throws E_SHARD_STATE
-   */
   async openStep(step: number): Promise<void> {
     await this.#thread.call({ kind: "openStep", step });
   }

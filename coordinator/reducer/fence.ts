@@ -45,7 +45,7 @@ export function assertSameLife(life: RunLife, pass: MemberPass): void {
 
 /** Who is a member and holds which leases, told by the coordinator before any byte of it comes. */
 export class Fence {
-  readonly #life: RunLife;
+  #life: RunLife;
   /** What calls of a worker show, by its id. */
   readonly #members = new Map<string, Pick<MemberPass, "secret" | "certificate">>();
   /** Of the step in progress. */
@@ -53,6 +53,29 @@ export class Fence {
 
   constructor(life: RunLife) {
     this.#life = life;
+  }
+
+  /**
+   * A coordinator's call: one of a later epoch takes over, and those of the one before are members no more.
+   *
+   * @returns the leases that are nobody's from now on
+   * @throws E_STALE_COORDINATOR for one of an earlier epoch, or of another run
+   */
+  open(life: RunLife): readonly number[] {
+    this.assertCurrent(life);
+    if (life.epoch === this.#life.epoch) return [];
+    this.#life = life;
+    this.#members.clear();
+    return this.#forget([...this.#leases.keys()]);
+  }
+
+  /** @throws E_STALE_COORDINATOR for a life before this one's, or of another run */
+  assertCurrent(life: RunLife): void {
+    if (life.runId === this.#life.runId && life.epoch >= this.#life.epoch) return;
+    throw new LockstepError("E_STALE_COORDINATOR", {
+      expected: describeLife(this.#life),
+      got: describeLife(life),
+    });
   }
 
   /** @returns the leases that are nobody's from now on */

@@ -27,6 +27,11 @@ export class PublishedVersions {
     this.#held = [...this.#held.filter((held) => held.version !== version), { version, bytes }];
   }
 
+  /** Nothing is published any more, and pulls of what was end. */
+  clear(): void {
+    this.#held = [];
+  }
+
   /** @throws E_VERSION_NOT_PUBLISHED */
   get(version: number): PublishedVersion {
     const held = this.#held.find((candidate) => candidate.version === version);

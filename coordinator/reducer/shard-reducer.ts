@@ -9,6 +9,8 @@ import {
 } from "#lib/optim/index";
 import { PublishedVersions } from "./published-versions.js";
 import { type ArrivedGroup, ShardState } from "./shard-state.js";
+import type { ShardStage, ShardStatus } from "./shard-status.js";
+import { StepAnswers } from "./step-answers.js";
 import type { PenalisedSums } from "./thread-protocol.js";
 
 /**
@@ -29,14 +31,26 @@ interface ShardReducerOptions {
   readonly onArrived?: (arrived: ArrivedGroup) => void;
 }
 
-/** A reducer shard without threads and sockets: arrivals, sums in group order, updates, versions. */
+/**
+ * A reducer shard without threads and sockets: arrivals, sums in group order, updates, versions.
+ *
+ * A step has two phases, and every call of it may be repeated: `reduce`, `penalise` and `measure` prepare it and give
+ * the answer of the first time until the next step is opened; `apply`, `discard` and `keepSquares` end it, once. So
+ * whoever does not know how far a step came asks for all of it again, in the same order.
+ */
 export class ShardReducer {
   readonly state: ShardState;
   readonly arithmetic: ShardArithmetic;
   readonly published = new PublishedVersions();
   readonly maxAssemblies: number;
   readonly #options: ShardReducerOptions;
-  #isReduced = false;
+  readonly #answers = new StepAnswers();
+  /** Of the step in progress, or of the last one that was. */
+  #stage: ShardStage = "none";
+  #finishedScale: number | undefined;
+  #numSquaresKept = 0;
+  #numApplied = 0;
+  #numAppliesRepeated = 0;
 
   private constructor(options: ShardReducerOptions, arithmetic: ShardArithmetic) {
     const { shardIndex, gradientGroups, onBufferFree, onArrived } = options;
@@ -66,16 +80,61 @@ export class ShardReducer {
     return new ShardReducer(options, await ShardArithmetic.create(layout, range, optimizer));
   }
 
-  openStep(step: number): void {
+  /** What a coordinator that begins again has to know. */
+  get status(): ShardStatus {
+    const version = this.published.versions.at(-1);
+    const { lastStep: step } = this.state;
+    return {
+      isLoaded: version !== undefined,
+      ...(version === undefined ? {} : { version }),
+      ...(step === undefined ? {} : { step }),
+      stage: this.#stage,
+      numSquaresKept: this.#numSquaresKept,
+      isFisherFinished: this.#finishedScale !== undefined,
+      numApplied: this.#numApplied,
+      numAppliesRepeated: this.#numAppliesRepeated,
+    };
+  }
+
+  /** Forgets all that it was told of steps: what comes next is the beginning of a run, or of its rest. */
+  startOver(): void {
+    // Fresh memory is zero.
+    if (this.status.isLoaded) {
+      for (const values of Object.values(this.arithmetic.states)) values.fill(0);
+      this.arithmetic.masters.fill(0);
+    }
+    this.published.clear();
+    this.#answers.clear();
+    this.state.startOver();
+    this.#stage = "none";
+    this.#finishedScale = undefined;
+    this.#numSquaresKept = 0;
+    this.#numApplied = 0;
+    this.#numAppliesRepeated = 0;
+  }
+
+  /**
+   * Pushes of the step are taken from now on. Asked again it changes nothing, also where the step is over.
+   *
+   * @returns whether the step was not known
+   * @throws E_SHARD_STATE
+   */
+  openStep(step: number): boolean {
+    if (this.state.lastStep === step) return false;
     this.state.openStep(step);
-    this.#isReduced = false;
+    this.#answers.clear();
+    this.#stage = "open";
+    return true;
   }
 
   /** Forgets what has come of the step in progress, summed or not; it is sent again. @throws E_SHARD_STATE */
   restartStep(step: number): void {
-    if (this.state.openStepNumber !== step) this.#require(`restart step ${step}`, step, false);
+    if (this.state.openStepNumber !== step) {
+      throw this.#misuse(`restart step ${step}`, `step ${step} in progress`, this.#described);
+    }
     this.state.restartStep();
-    this.#isReduced = false;
+    this.#answers.clear();
+    this.#stage = "open";
   }
 
   /**
@@ -91,68 +150,99 @@ export class ShardReducer {
    * @throws E_SHARD_STATE when a group is missing
    */
   reduce(step: number): Float64Array<ArrayBuffer> {
-    this.#require(`reduce step ${step}`, step, false);
-    if (!this.state.allArrived) {
-      throw this.#misuse(`reduce step ${step}`, "every group", `${this.state.nextGroup} in order`);
-    }
-    this.addArrived();
-    const isFirst = this.state.nextGroup === 0;
-    const bytes = this.state.takeNext();
-    if (bytes === undefined) throw this.#misuse(`reduce step ${step}`, "a last group", "none");
-    const blockSums = this.arithmetic.addLastGroup(bytes, isFirst);
-    this.state.release(bytes);
-    this.#isReduced = true;
-    return blockSums;
+    return this.#once("reduce", step, undefined, () => {
+      this.#require(`reduce step ${step}`, step, "open");
+      if (!this.state.allArrived) {
+        throw this.#misuse(
+          `reduce step ${step}`,
+          "every group",
+          `${this.state.nextGroup} in order`,
+        );
+      }
+      this.addArrived();
+      const isFirst = this.state.nextGroup === 0;
+      const bytes = this.state.takeNext();
+      if (bytes === undefined) throw this.#misuse(`reduce step ${step}`, "a last group", "none");
+      const blockSums = this.arithmetic.addLastGroup(bytes, isFirst);
+      this.state.release(bytes);
+      this.#stage = "reduced";
+      return blockSums;
+    });
   }
 
   /** Adds the gradient of EWC's penalty to the step's. @throws E_SHARD_STATE before `reduce` */
   penalise(step: number, factor: number): PenalisedSums {
-    this.#require(`penalise step ${step}`, step, true);
-    const distances = this.arithmetic.addPenalty(factor);
-    return { distances, squares: this.arithmetic.blockSumsOfSquares() };
+    return this.#once("penalise", step, factor, () => {
+      this.#require(`penalise step ${step}`, step, "reduced");
+      const distances = this.arithmetic.addPenalty(factor);
+      return { distances, squares: this.arithmetic.blockSumsOfSquares() };
+    });
   }
 
   /** Adds the sum of the groups, which is of squared gradients, to F; the step is over. @throws E_SHARD_STATE */
   keepSquares(step: number, first: boolean): void {
-    this.#require(`keep the squares of step ${step}`, step, true);
-    this.arithmetic.keepSquares(first);
-    this.state.closeStep();
+    this.#once("keep the squares of", step, first, () => {
+      this.#require(`keep the squares of step ${step}`, step, "reduced");
+      this.arithmetic.keepSquares(first);
+      this.#numSquaresKept = first ? 1 : this.#numSquaresKept + 1;
+      this.#close("kept");
+    });
+  }
+
+  /** Sums of F, of blocks in block order: those of before it was finished, where they were asked for then. */
+  fisherSums(): Float64Array<ArrayBuffer> {
+    const different = (): Error => this.#misuse("sum F", "no other sums", "others");
+    return this.#answers.once("sum F", undefined, () => this.arithmetic.fisherSums(), different);
   }
 
   /** Ends the measurement of F; steps are counted from 0 again. @throws E_SHARD_STATE during a step */
   finishFisher(scale: number): void {
+    if (this.#finishedScale === scale && this.state.lastStep === undefined) return;
     const { openStepNumber } = this.state;
-    if (openStepNumber !== undefined) {
-      throw this.#misuse("finish F", "no step in progress", `step ${openStepNumber}`);
+    if (openStepNumber !== undefined || this.#finishedScale !== undefined) {
+      throw this.#misuse("finish F", "no step in progress, once", this.#described);
     }
     this.arithmetic.finishFisher(scale);
+    this.#finishedScale = scale;
+    this.#stage = "none";
     this.state.startOver();
   }
 
   /** Adds up what the optimizer needs of whole tensors. @throws E_SHARD_STATE */
   measure(step: number, measurement: Measurement): readonly SumWindow[] {
-    this.#require(`measure step ${step}`, step, true);
-    return this.arithmetic.measure(measurement);
+    return this.#once(`take the sums of pass ${measurement.pass} of`, step, measurement, () => {
+      this.#require(`measure step ${step}`, step, "reduced");
+      return this.arithmetic.measure(measurement);
+    });
   }
 
   /** Updates the masters and publishes them under the update's number; the step is over. @throws E_SHARD_STATE */
   apply(step: number, update: Update): void {
-    this.#require(`apply step ${step}`, step, true);
-    this.published.makeRoom();
-    this.arithmetic.apply(update);
-    this.published.add(update.updateNumber, this.arithmetic.publish());
-    this.state.closeStep();
+    const isRepeated = this.#stage === "applied" && this.state.lastStep === step;
+    this.#once("apply", step, update, () => {
+      this.#require(`apply step ${step}`, step, "reduced");
+      this.published.makeRoom();
+      this.arithmetic.apply(update);
+      this.published.add(update.updateNumber, this.arithmetic.publish());
+      this.#numApplied++;
+      this.#close("applied");
+    });
+    if (isRepeated) this.#numAppliesRepeated++;
   }
 
   /** Forgets the gradients of a step; masters and versions stay. @throws E_SHARD_STATE */
   discard(step: number): void {
-    if (this.state.openStepNumber !== step) this.#require(`discard step ${step}`, step, true);
-    this.state.closeStep();
+    if (this.#stage === "discarded" && this.state.lastStep === step) return;
+    if (this.state.openStepNumber !== step) {
+      throw this.#misuse(`discard step ${step}`, `step ${step} in progress`, this.#described);
+    }
+    this.#close("discarded");
   }
 
-  /** Publishes the masters as they are. @throws E_SHARD_STATE during a step */
+  /** Publishes the masters as they are; done where they are published under that number. @throws E_SHARD_STATE */
   publishInitial(version: number): void {
     const { openStepNumber } = this.state;
+    if (this.published.versions.includes(version)) return;
     if (openStepNumber !== undefined) {
       throw this.#misuse("publish the masters", "no step in progress", `step ${openStepNumber}`);
     }
@@ -169,12 +259,30 @@ export class ShardReducer {
     return true;
   }
 
-  #require(call: string, step: number, isReduced: boolean): void {
-    const { openStepNumber } = this.state;
-    const describe = (number: number | undefined, reduced: boolean): string =>
-      number === undefined ? "no step" : `step ${number} ${reduced ? "reduced" : "in progress"}`;
-    if (openStepNumber === step && this.#isReduced === isReduced) return;
-    throw this.#misuse(call, describe(step, isReduced), describe(openStepNumber, this.#isReduced));
+  #close(how: ShardStage): void {
+    this.#stage = how;
+    this.state.closeStep();
+  }
+
+  /** @throws E_SHARD_STATE for another step than the last that was opened, and for another question than before */
+  #once<T>(call: string, step: number, asked: unknown, carryOut: () => T): T {
+    const { lastStep } = this.state;
+    if (lastStep !== step) {
+      throw this.#misuse(`${call} step ${step}`, `step ${step} opened`, this.#described);
+    }
+    return this.#answers.once(call, asked, carryOut, () =>
+      this.#misuse(`${call} step ${step}`, "what it was asked before", "something else"),
+    );
+  }
+
+  #require(call: string, step: number, stage: "open" | "reduced"): void {
+    if (this.state.openStepNumber === step && this.#stage === stage) return;
+    throw this.#misuse(call, described(step, stage), this.#described);
+  }
+
+  get #described(): string {
+    const { lastStep } = this.state;
+    return lastStep === undefined ? "no step" : described(lastStep, this.#stage);
   }
 
   #misuse(call: string, expected: string, got: string): LockstepError {
@@ -182,3 +290,6 @@ export class ShardReducer {
     return new LockstepError("E_SHARD_STATE", { shardIndex, call, expected, got });
   }
 }
+
+const described = (step: number, stage: ShardStage): string =>
+  `step ${step} ${stage === "open" ? "in progress" : stage}`;

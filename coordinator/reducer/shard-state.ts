@@ -76,6 +76,11 @@ export class ShardState {
     return this.#isOpen ? this.#step : undefined;
   }
 
+  /** The step in progress, or else the last one that was; undefined before the first. */
+  get lastStep(): number | undefined {
+    return this.#step < 0 ? undefined : this.#step;
+  }
+
   get numBuffersInUse(): number {
     return this.#numBuffersInUse;
   }

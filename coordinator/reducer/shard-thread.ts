@@ -136,9 +136,13 @@ class ShardThread {
       case "fence":
         reducer.state.abandonPushes(this.#fence.change(command.change));
         return undefined;
+      case "startOver":
+        reducer.startOver();
+        return undefined;
+      case "status":
+        return reducer.status;
       case "openStep":
-        this.#fence.forgetLeases();
-        reducer.openStep(command.step);
+        if (reducer.openStep(command.step)) this.#fence.forgetLeases();
         return undefined;
       case "restartStep":
         this.#fence.forgetLeases();
@@ -155,7 +159,7 @@ class ShardThread {
         reducer.keepSquares(command.step, command.first);
         return undefined;
       case "fisherSums":
-        return reducer.arithmetic.fisherSums();
+        return reducer.fisherSums();
       case "finishFisher":
         reducer.finishFisher(command.scale);
         return undefined;

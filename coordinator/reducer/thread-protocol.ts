@@ -4,6 +4,7 @@ import type { Measurement, SumWindow, Update } from "#lib/optim/index";
 import type { RefusedPush, StartShardOptions } from "#coordinator/shards";
 import type { FenceChange } from "./fence.js";
 import type { ArrivedGroup } from "./shard-state.js";
+import type { ShardStatus } from "./shard-status.js";
 
 /** Messages between the coordinator's main thread and the thread of a shard. */
 
@@ -16,6 +17,8 @@ export const receivedBytesIndex = 0;
 export const sentBytesIndex = 1;
 
 export type ShardCommand =
+  | { readonly kind: "startOver" }
+  | { readonly kind: "status" }
   | { readonly kind: "publishInitial"; readonly version: number }
   | { readonly kind: "fence"; readonly change: FenceChange }
   | { readonly kind: "openStep"; readonly step: number }
@@ -31,8 +34,14 @@ export type ShardCommand =
   | { readonly kind: "snapshot"; readonly into: ShardArrays }
   | { readonly kind: "close" };
 
-/** Block sums of a `reduce` or of F, two kinds after a `penalise`, sums of tensors of a `measure`, nothing of others. */
-export type ShardAnswer = Float64Array | PenalisedSums | readonly SumWindow[] | undefined;
+/** Block sums of a `reduce` or of F, two kinds after a `penalise`, sums of tensors of a `measure`, where it is of a
+ *  `status`, nothing of others. */
+export type ShardAnswer =
+  | Float64Array
+  | PenalisedSums
+  | readonly SumWindow[]
+  | ShardStatus
+  | undefined;
 
 /** Of blocks: of squares of the gradient with the penalty in it, and of its distances. */
 export interface PenalisedSums {

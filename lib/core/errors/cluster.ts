@@ -95,6 +95,10 @@ export const clusterErrors = {
     "A worker registers again by itself; if it does not, it was started for another run at this address.",
     { retryable: true },
   ),
+  E_STALE_COORDINATOR: entry<{ expected: string; got: string }>(
+    (d) => `A reducer shard works for ${d.expected}; a coordinator of ${d.got} called it.`,
+    "Where a later coordinator of the run has taken over, this one ends and writes nothing more; nothing is to be done. For another run start reducers of its own, or wait until the run that has these is over.",
+  ),
   E_WORKER_QUARANTINED: entry<{ worker: string; reason: string }>(
     (d) => `Worker ${d.worker} may not take part in this run: ${d.reason}.`,
     "Look at the machine and the device of that worker (memory, driver, versions); a process that is started anew may join.",
