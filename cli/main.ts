@@ -33,6 +33,34 @@ const commands: Readonly<Record<CommandName, Command>> = {
     summary: "--coordinator HOST:PORT: compute for a run",
     load: async () => (await import("./worker.js")).workerCommand,
   },
+  submit: {
+    summary: "CONFIG.yaml ...: queue runs for agents",
+    load: async () => (await import("./submit.js")).submitCommand,
+  },
+  list: {
+    summary: "show the jobs of a queue",
+    load: async () => (await import("./list.js")).listCommand,
+  },
+  cancel: {
+    summary: "ID ...: stop jobs of a queue for good",
+    load: async () => (await import("./job-commands.js")).cancelCommand,
+  },
+  pause: {
+    summary: "ID ...: stop jobs with a checkpoint; they keep their places",
+    load: async () => (await import("./job-commands.js")).pauseCommand,
+  },
+  resume: {
+    summary: "ID ...: queue jobs again that are over",
+    load: async () => (await import("./job-commands.js")).resumeCommand,
+  },
+  checkpoint: {
+    summary: "ID ...: let running jobs save a checkpoint and go on",
+    load: async () => (await import("./job-commands.js")).checkpointCommand,
+  },
+  agent: {
+    summary: "run the jobs of a queue on this machine, one after another",
+    load: async () => (await import("./agent.js")).agentCommand,
+  },
   "import-gguf": {
     summary: "FILE DIR: turn a GGUF file into a Hugging Face directory",
     load: async () => (await import("./import-gguf.js")).importGgufCommand,

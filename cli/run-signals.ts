@@ -18,6 +18,7 @@ export function listenForRunSignals(parts: {
   readonly run: Pick<ClusterRun, "isOpen" | "requestStop" | "requestSave" | "killWorkers">;
 }): RunSignals {
   const { config, display, run } = parts;
+  endWithAgent();
   return onStopSignals({
     onFirst: (signal) => {
       if (!run.isOpen()) return false;
@@ -39,4 +40,13 @@ export function listenForRunSignals(parts: {
       return true;
     },
   });
+}
+
+/** A run that an agent of a queue started ends with it, in order: the job is another agent's soon. */
+function endWithAgent(): void {
+  if (process.env["LOCKSTEP_AGENT"] !== String(process.ppid) || process.channel === undefined)
+    return;
+  process.once("disconnect", () => process.kill(process.pid, "SIGTERM"));
+  // The channel alone must not keep the process.
+  process.channel.unref();
 }

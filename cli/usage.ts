@@ -1,5 +1,9 @@
 import { generationDefaults } from "#lib/evaluation/generate/options";
 
+const queueUsage = `
+  --queue DIR         a queue in a directory, which all that use it share
+`;
+
 /**
  * What `lockstep COMMAND --help` prints. The texts are apart from the commands, whose modules take
  * seconds to load: a question is answered at once.
@@ -50,6 +54,66 @@ group, send it and leave. Exit code 75: the run was stopped, and did not go on i
   --engine-module FILE        module that computes instead of TensorFlow
   --verbose                   stack traces of errors
 `,
+  submit: `Usage: lockstep submit CONFIG.yaml ... [options] --queue DIR
+
+Queues a run for each file, which an agent takes in its turn; prints their ids. A configuration is checked first, and
+travels with the job; paths in it are relative to this directory, which agents need too.
+
+  --priority N        -100 to 100, default 0; higher ones come first, equal ones in order
+  --after ID          only once this job is done; may be given several times, or with commas
+  --set KEY=VALUE     overrides a key of the configuration; may be given several times
+  --sweep KEY=A,B,C   a job for each value, and for each combination of several sweeps; their output_dirs are folders
+                      of the configuration's, named by the values
+  --name NAME         shown in lists, default the file's name
+  --max-tries N       a job that fails so often in a row, without a step more, is parked; default 3
+  --quiet             print the ids alone
+  --json              one JSON object a job
+${queueUsage}`,
+  list: `Usage: lockstep list [options] --queue DIR
+
+Shows the jobs of a queue by turn, with their state, step, agent, and why they wait.
+
+  --all               those that are done or cancelled too
+  --json              one JSON object a job
+${queueUsage}`,
+  cancel: `Usage: lockstep cancel ID ... --queue DIR
+
+Stops jobs for good. A running one is stopped by its agent, after its step; its checkpoints stay.
+
+  --json              one JSON object a job
+${queueUsage}`,
+  pause: `Usage: lockstep pause ID ... --queue DIR
+
+Stops jobs for a while. A running one is stopped by its agent, after its step and with a checkpoint. Paused jobs keep
+their places; \`lockstep resume\` queues them again.
+
+  --json              one JSON object a job
+${queueUsage}`,
+  resume: `Usage: lockstep resume ID ... --queue DIR
+
+Queues jobs again that are paused, parked, failed or cancelled; they go on from their newest checkpoints.
+
+  --json              one JSON object a job
+${queueUsage}`,
+  checkpoint: `Usage: lockstep checkpoint ID ... --queue DIR
+
+Lets running jobs save a checkpoint after the step in work, and go on.
+
+  --json              one JSON object a job
+${queueUsage}`,
+  agent: `Usage: lockstep agent [options] --queue DIR
+
+Takes one job of a queue after another and runs it with \`lockstep train\`. A job goes on from its newest checkpoint, and
+one whose agent died is given to another. A signal stops the job in work after its step and with a checkpoint, and gives
+it back; a second signal exits at once.
+
+  --name NAME         shown in lists, default this machine's name
+  --jobs N            end after N jobs
+  --until-empty       end where no job runs and none is left that may
+  --lease-ms MS       a job is given to another agent after so long without a sign of life, default 30000
+  --grace-ms MS       what a run has to finish its step and save, default 25000; then it is killed
+  --work-dir DIR      output of the runs, a folder a job; default jobs/ in Lockstep's cache
+${queueUsage}`,
   "import-gguf": `Usage: lockstep import-gguf FILE DIR [--dtype float32|bfloat16|float16] [--overwrite]
 
 Reads a GGUF file of the Llama architecture (Q4_0, Q4_1, Q8_0, F16, BF16 or F32 tensors)

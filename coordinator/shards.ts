@@ -172,10 +172,8 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
     await this.#all((shard) => shard.changeFence(change));
   }
 
-  onFailure(callback: (shard: number, error: unknown) => void): void {
-    for (const [shard, handle] of this.#shards.entries()) {
-      handle.onFailure((error) => callback(shard, error));
-    }
+  onFailure(callback: (error: unknown) => void): void {
+    for (const shard of this.#shards) shard.onFailure(callback);
   }
 
   onRpc(callback: (method: string, code: string, seconds: number) => void): void {

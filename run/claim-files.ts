@@ -16,6 +16,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { isRecord } from "#lib/checkpoint/file-reader";
 import { bootId, type ProcessIdentity, thisProcess } from "#lib/core/process-identity";
+import type { JobFence } from "./job-fence.js";
 
 /*
  * Who owns an output directory, kept in a folder of it (claimFolder):
@@ -39,6 +40,8 @@ export interface ClaimRecord extends ProcessIdentity {
   /** Rises while the owner lives; clocks of machines differ, so it is none. */
   readonly beats: number;
   readonly isReleased: boolean;
+  /** Of a job of a queue: which giving of it the owner works for. */
+  readonly fence: JobFence | null;
 }
 
 /** The newest record with its bytes, of which any change is a sign of life. */
@@ -56,10 +59,15 @@ const maxRecordBytes = 4 * recordBytes;
 
 const epochFile = (epoch: number): string => `epoch-${epoch}.json`;
 
-export function newRecord(epoch: number, lockedDevice: number | null): ClaimRecord {
+export function newRecord(
+  epoch: number,
+  lockedDevice: number | null,
+  fence: JobFence | undefined,
+): ClaimRecord {
   return {
     ...{ epoch, owner: randomUUID(), host: hostname(), ...thisProcess(), bootId: bootId() },
     ...{ lockedDevice, since: new Date().toISOString(), beats: 0, isReleased: false },
+    fence: fence ?? null,
   };
 }
 
@@ -178,10 +186,20 @@ function parseRecord(text: string): ClaimRecord | undefined {
     const isWhole =
       [epoch, pid, startTicks ?? 0].every(Number.isSafeInteger) &&
       [owner, host, since, domain ?? ""].every((value) => typeof value === "string");
-    return isWhole ? (parsed as unknown as ClaimRecord) : undefined;
+    if (!isWhole) return undefined;
+    return { ...(parsed as unknown as ClaimRecord), fence: fenceIn(parsed["fence"]) };
   } catch {
     return undefined;
   }
+}
+
+/** Records of before there were queues have none. */
+function fenceIn(given: unknown): JobFence | null {
+  if (!isRecord(given)) return null;
+  const { job, epoch } = given;
+  return typeof job === "string" && Number.isSafeInteger(epoch)
+    ? { job, epoch: epoch as number }
+    : null;
 }
 
 /** A lock of the kernel on a claim's file. */

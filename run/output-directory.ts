@@ -17,6 +17,7 @@ import {
   takeEpoch,
   tryLock,
 } from "./claim-files.js";
+import type { JobFence } from "./job-fence.js";
 import { beatEvery, startHeartbeat } from "./claim-heartbeat.js";
 
 /** An owner says that it lives this often. */
@@ -35,6 +36,8 @@ interface ClaimOptions {
   readonly beatMs?: number;
   /** @default 30000 */
   readonly silentMs?: number;
+  /** Which giving of a queued job the claim is for: a later one of the same job takes it over, whoever lives. */
+  readonly fence?: JobFence | undefined;
   /** @default the kernel's, where the file system has them */
   readonly tryLock?: (folder: string) => FileLock;
 }
@@ -90,13 +93,35 @@ async function takeNext(
 ): Promise<ClaimRecord> {
   for (;;) {
     const newest = newestClaim(folder);
-    if (lock.state === "busy") throw inUse(directory, newest);
-    if (newest !== undefined && !isOver(directory, newest, lock)) {
-      await untilSilent(directory, folder, newest, options);
+    if (!isFencedOff(directory, newest, options.fence)) {
+      if (lock.state === "busy") throw inUse(directory, newest);
+      if (newest !== undefined && !isOver(directory, newest, lock)) {
+        await untilSilent(directory, folder, newest, options);
+      }
     }
-    const record = newRecord((newest?.epoch ?? 0) + 1, lock.state === "held" ? lock.device : null);
+    const lockedDevice = lock.state === "held" ? lock.device : null;
+    const record = newRecord((newest?.epoch ?? 0) + 1, lockedDevice, options.fence);
     if (takeEpoch(folder, record)) return record;
   }
+}
+
+/**
+ * Whether the owner's job was given to this process since: the queue has decided, so that it need not be gone. It is
+ * refused every save from now on.
+ *
+ * @throws E_JOB_TAKEN where it is this process that has lost the job
+ */
+function isFencedOff(
+  directory: string,
+  newest: FoundClaim | undefined,
+  fence: JobFence | undefined,
+): boolean {
+  const before = newest?.record?.fence ?? undefined;
+  if (before === undefined || before.job !== fence?.job) return false;
+  if (before.epoch > fence.epoch) {
+    throw new LockstepError("E_JOB_TAKEN", { job: fence.job, directory });
+  }
+  return before.epoch < fence.epoch;
 }
 
 /**

@@ -17,6 +17,7 @@ const sections = [
   ["Security", "security", "securityErrors"],
   ["Reducer", "reducer", "reducerErrors"],
   ["NATS", "nats", "natsErrors"],
+  ["Queue", "queue", "queueErrors"],
 ];
 
 /** Stands for any fact of an error and shows its name: `<file>`. */

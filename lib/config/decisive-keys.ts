@@ -156,7 +156,6 @@ export const freeKeys = [
   "lease_timeout_ms",
   "verify_groups",
   "max_worker_restarts",
-  "max_rollbacks",
   "deterministic",
 ] as const satisfies readonly ConfigKey[];
 

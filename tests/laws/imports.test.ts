@@ -43,7 +43,8 @@ const mayImport: Readonly<Record<string, readonly string[] | "anything">> = {
     "lib/tuning",
     "lib/data",
   ],
-  "lib/wire": ["lib/core", "proto"],
+  "lib/queue": ["lib/core"],
+  "lib/wire": ["lib/core", "lib/queue", "proto"],
   coordinator: [
     "lib/core",
     "lib/optim",
@@ -78,6 +79,7 @@ const mayImport: Readonly<Record<string, readonly string[] | "anything">> = {
     "lib/models",
     "lib/tuning",
     "lib/evaluation",
+    "lib/queue",
     "lib/wire",
     "coordinator",
     "worker",

@@ -11,3 +11,11 @@ export function failure(action: () => unknown): string {
   }
   assert.fail("no error");
 }
+
+/** For assert.rejects: an error of the catalogue with this code. */
+export const withCode =
+  (code: string) =>
+  (error: unknown): boolean => {
+    assert.equal(isLockstepError(error) ? error.code : error, code);
+    return true;
+  };

@@ -6,6 +6,7 @@ import type { ErrorEntry } from "./define.js";
 import { graphErrors } from "./graph.js";
 import { hubErrors } from "./hub.js";
 import { natsErrors } from "./nats.js";
+import { queueErrors } from "./queue.js";
 import { reducerErrors } from "./reducer.js";
 import { securityErrors } from "./security.js";
 import { systemErrors } from "./system.js";
@@ -22,6 +23,7 @@ export const errorCatalogue = {
   ...securityErrors,
   ...reducerErrors,
   ...natsErrors,
+  ...queueErrors,
 } as const;
 
 export type ErrorCode = keyof typeof errorCatalogue;

@@ -1,0 +1,79 @@
+import { hostname } from "node:os";
+import { join, resolve } from "node:path";
+import { counted } from "#lib/core/format";
+import { expandHome } from "#lib/core/home-path";
+import { cacheDirectory } from "#lib/core/paths";
+import { trainCommand } from "#run/job-process";
+import { QueueAgent } from "#run/queue-agent";
+import { readCommandLine, usageOf } from "./command-line.js";
+import { openQueue, queueOptions, wholeNumber } from "./queue-options.js";
+import { exitCodes, onStopSignals } from "./stop-signals.js";
+
+/** A lease that is shorter than a garbage collection or a slow file system would be lost for nothing. */
+const leaseLimitsMs = [1_000, 3_600_000] as const;
+const graceLimitsMs = [0, 86_400_000] as const;
+
+/** `lockstep agent`. Returns the exit code. */
+export async function agentCommand(args: readonly string[]): Promise<number> {
+  const usage = usageOf("agent");
+  const { values } = readCommandLine(
+    args,
+    {
+      ...queueOptions,
+      name: { type: "string", default: hostname() },
+      jobs: { type: "string" },
+      "until-empty": { type: "boolean", default: false },
+      "lease-ms": { type: "string", default: "30000" },
+      "grace-ms": { type: "string", default: "25000" },
+      "work-dir": { type: "string", default: join(cacheDirectory(), "jobs") },
+    },
+    usage,
+    { allowPositionals: false },
+  );
+  if (values.json) usage("--json is none of this command's options");
+  const log = (text: string): void => {
+    process.stdout.write(`${new Date().toISOString()} ${text}\n`);
+  };
+  const drain = new AbortController();
+  const signals = onStopSignals({
+    onFirst: () => {
+      log("leaving: a job in work is stopped with a checkpoint and given back");
+      drain.abort();
+      return true;
+    },
+    onSecond: () => {},
+    onUserSignal: (signal) => {
+      log(`${signal} has no effect on an agent: lockstep checkpoint ID lets a job save`);
+      return true;
+    },
+  });
+  const options = {
+    name: values.name.slice(0, 200),
+    leaseMs: wholeNumber(usage, "lease-ms", values["lease-ms"], leaseLimitsMs),
+    graceMs: wholeNumber(usage, "grace-ms", values["grace-ms"], graceLimitsMs),
+    directory: resolve(expandHome(values["work-dir"])),
+    command: trainCommand,
+    flags: ["--resume_from_checkpoint=auto", "--user_signal=save", "--json-logs"],
+    maxJobs:
+      values.jobs === undefined
+        ? undefined
+        : wholeNumber(usage, "jobs", values.jobs, [1, Number.MAX_SAFE_INTEGER]),
+    untilEmpty: values["until-empty"],
+    onLine: log,
+  };
+  const queue = await openQueue(values, {
+    usage,
+    patienceMs: Number.POSITIVE_INFINITY,
+    onNews: log,
+  });
+  try {
+    log(`agent ${options.name} takes the jobs of ${queue.place}`);
+    const numJobs = await new QueueAgent(queue, options).run(drain.signal);
+    log(`ends after ${counted(numJobs, "job")}`);
+    const received = signals.received();
+    return received === undefined ? 0 : exitCodes[received];
+  } finally {
+    signals.remove();
+    await queue.close();
+  }
+}

@@ -1,0 +1,49 @@
+import { printable } from "#lib/core/terminal-text";
+import { formatFigure } from "#lib/core/format";
+import type { JobView } from "#lib/queue/job-queue";
+
+const titles = ["ID", "STATE", "PRIORITY", "STEP", "NAME", "AGENT", "WHAT"] as const;
+
+/** A table of jobs, a line each. */
+export function jobTable(views: readonly JobView[]): string[] {
+  const rows = [titles, ...views.map(cells)];
+  const widths = titles.map((_, column) =>
+    Math.max(...rows.map((row) => (row[column] ?? "").length)),
+  );
+  return rows.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join("  ")
+      .trimEnd(),
+  );
+}
+
+function cells(view: JobView): readonly string[] {
+  const { job, beat } = view;
+  const step = Math.max(job.step, beat?.step ?? 0);
+  const total = beat?.totalSteps ?? null;
+  const steps = total === null ? (step === 0 ? "" : String(step)) : `${step}/${total}`;
+  const agent = job.state === "running" ? (job.owner?.agent ?? "") : "";
+  return [
+    ...[job.id, job.state, String(job.priority), steps, printable(job.name), printable(agent)],
+    what(view),
+  ];
+}
+
+/** Why a job is where it is, in a few words. */
+function what({ job, beat, waitsFor }: JobView): string {
+  if (job.state === "running") {
+    const loss = beat?.loss ?? null;
+    const words = [
+      ...(job.asked === null ? [] : [`${job.asked} is asked for`]),
+      ...(loss === null ? [] : [`loss ${formatFigure(loss, 4)}`]),
+      ...(job.tries > 1 ? [`try ${job.tries} of ${job.maxTries}`] : []),
+    ];
+    return words.join(", ");
+  }
+  if (job.state === "queued" && waitsFor.length > 0) {
+    return `waits for ${waitsFor.map(({ id, state }) => `${id} (${state})`).join(", ")}`;
+  }
+  if (job.state === "done") return job.outputDir;
+  return job.error === null ? "" : printable(job.error).replaceAll(/\s+/g, " ").slice(0, 120);
+}

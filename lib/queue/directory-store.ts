@@ -1,0 +1,206 @@
+import { randomBytes } from "node:crypto";
+import { link, mkdir, open, readdir, rm, stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { LockstepError } from "#lib/core/errors/index";
+import {
+  maxRecordBytes,
+  type RecordFolder,
+  recordFolders,
+  type RecordStore,
+  type StoredRecord,
+} from "./record-store.js";
+
+/** KEY.REVISION.json */
+const recordName = /^([a-z0-9]+)\.(\d{1,15})\.json$/;
+const temporaryName = /^\.tmp-/;
+/** After this long a file that was never linked belongs to a process that was killed. */
+const staleMs = 3_600_000;
+/** How often changes of other processes are looked for. */
+const lookMs = 250;
+
+/**
+ * A queue in a directory, which the processes of a machine share, and those of several on a file system with hard
+ * links (NFS has them). A record's revision is a file of its own that appears whole, by a link, and only where there
+ * is none of that name: of two writers one succeeds. The highest revision is the record.
+ */
+export class DirectoryStore implements RecordStore {
+  readonly place: string;
+  readonly #directory: string;
+  /** What a revision holds never changes. */
+  readonly #known = new Map<string, StoredRecord>();
+
+  private constructor(directory: string) {
+    this.place = directory;
+    this.#directory = resolve(directory);
+  }
+
+  /** @throws E_QUEUE_AWAY */
+  static async open(directory: string): Promise<DirectoryStore> {
+    const store = new DirectoryStore(directory);
+    await store.#reach(async () => {
+      for (const folder of recordFolders) {
+        const path = join(store.#directory, folder);
+        await mkdir(path, { recursive: true });
+        await removeStale(path);
+      }
+    });
+    return store;
+  }
+
+  get(folder: RecordFolder, key: string): Promise<StoredRecord | undefined> {
+    return this.#reach(async () => {
+      for (;;) {
+        const revision = (await this.#revisions(folder)).get(key)?.at(-1);
+        if (revision === undefined) return undefined;
+        const value = await this.#read(folder, key, revision);
+        if (value !== undefined) return { key, value, revision };
+      }
+    });
+  }
+
+  write(folder: RecordFolder, key: string, value: string, revision: number): Promise<boolean> {
+    return this.#reach(async () => {
+      const path = join(this.#directory, folder);
+      const temporary = join(path, `.tmp-${randomBytes(8).toString("hex")}`);
+      const target = this.#file(folder, key, revision + 1);
+      try {
+        const file = await open(temporary, "wx");
+        try {
+          await file.writeFile(value);
+          await file.sync();
+        } finally {
+          await file.close();
+        }
+        try {
+          await link(temporary, target);
+        } catch (error) {
+          if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
+          throw error;
+        }
+      } finally {
+        await rm(temporary, { force: true });
+      }
+      // The name may have been free because it is long past: then a higher one is there.
+      const revisions = (await this.#revisions(folder)).get(key) ?? [];
+      if (revisions.some((other) => other > revision + 1)) {
+        await rm(target, { force: true });
+        return false;
+      }
+      await syncDirectory(path);
+      for (const other of revisions) {
+        if (other < revision) await rm(this.#file(folder, key, other), { force: true });
+      }
+      return true;
+    });
+  }
+
+  async put(folder: RecordFolder, key: string, value: string): Promise<void> {
+    for (;;) {
+      const revision = (await this.get(folder, key))?.revision ?? 0;
+      if (await this.write(folder, key, value, revision)) return;
+    }
+  }
+
+  remove(folder: RecordFolder, key: string): Promise<void> {
+    return this.#reach(async () => {
+      for (const revision of (await this.#revisions(folder)).get(key) ?? []) {
+        await rm(this.#file(folder, key, revision), { force: true });
+      }
+    });
+  }
+
+  entries(folder: RecordFolder): Promise<readonly StoredRecord[]> {
+    return this.#reach(async () => {
+      const records: StoredRecord[] = [];
+      const revisionsByKey = await this.#revisions(folder);
+      for (const [key, revisions] of revisionsByKey) {
+        const revision = revisions.at(-1) ?? 0;
+        const name = `${folder}/${key}`;
+        const known = this.#known.get(name);
+        const record = known?.revision === revision ? known : await this.get(folder, key);
+        if (record === undefined) continue;
+        this.#known.set(name, record);
+        records.push(record);
+      }
+      for (const name of this.#known.keys()) {
+        const [inFolder, key = ""] = name.split("/");
+        if (inFolder === folder && !revisionsByKey.has(key)) this.#known.delete(name);
+      }
+      return records;
+    });
+  }
+
+  /** Other machines' writes to a shared file system are told by nobody: the time between two looks is all there is. */
+  async changed(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    const options = signal === undefined ? {} : { signal };
+    await delay(Math.min(timeoutMs, lookMs), undefined, options).catch(() => {});
+  }
+
+  async close(): Promise<void> {}
+
+  #file(folder: RecordFolder, key: string, revision: number): string {
+    return join(this.#directory, folder, `${key}.${revision}.json`);
+  }
+
+  /** Of each key, ascending. */
+  async #revisions(folder: RecordFolder): Promise<ReadonlyMap<string, readonly number[]>> {
+    const revisions = new Map<string, number[]>();
+    for (const name of await readdir(join(this.#directory, folder))) {
+      const [, key, revision] = recordName.exec(name) ?? [];
+      if (key === undefined) continue;
+      const known = revisions.get(key) ?? [];
+      known.push(Number(revision));
+      revisions.set(key, known);
+    }
+    for (const known of revisions.values()) known.sort((a, b) => a - b);
+    return revisions;
+  }
+
+  /** @returns undefined where it went since it was listed */
+  async #read(folder: RecordFolder, key: string, revision: number): Promise<string | undefined> {
+    try {
+      const file = await open(this.#file(folder, key, revision), "r");
+      try {
+        const { size } = await file.stat();
+        if (size > maxRecordBytes) {
+          const problem = `it has ${size} bytes of at most ${maxRecordBytes}`;
+          throw new LockstepError("E_QUEUE_RECORD", { key, place: this.place, problem });
+        }
+        return await file.readFile("utf8");
+      } finally {
+        await file.close();
+      }
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      throw error;
+    }
+  }
+
+  async #reach<T>(action: () => Promise<T>): Promise<T> {
+    try {
+      return await action();
+    } catch (cause) {
+      if (cause instanceof LockstepError) throw cause;
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new LockstepError("E_QUEUE_AWAY", { place: this.place, reason }, { cause });
+    }
+  }
+}
+
+async function removeStale(path: string): Promise<void> {
+  for (const name of await readdir(path)) {
+    if (!temporaryName.test(name)) continue;
+    const { mtimeMs } = await stat(join(path, name)).catch(() => ({ mtimeMs: Date.now() }));
+    if (Date.now() - mtimeMs > staleMs) await rm(join(path, name), { force: true });
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, "r");
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}

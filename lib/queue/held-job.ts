@@ -1,0 +1,87 @@
+import type { Job, JobBeat, JobResult } from "./job.js";
+import * as transitions from "./transitions.js";
+
+interface HeldBy {
+  readonly change: (id: string, change: (job: Job) => Job | undefined) => Promise<Job>;
+  readonly beat: (id: string, beat: JobBeat) => Promise<void>;
+  readonly read: (id: string) => Promise<Job | undefined>;
+  readonly changed: (timeoutMs: number, signal: AbortSignal) => Promise<void>;
+}
+
+/** What an agent tells of the run. */
+export type JobProgress = Omit<JobBeat, "epoch" | "beats">;
+
+/**
+ * A job that this process was given. It is its own until another agent is given it, which this one may learn late: what
+ * it writes then changes nothing.
+ */
+export class HeldJob {
+  readonly job: Job;
+  readonly #by: HeldBy;
+  #beats = 0;
+
+  constructor(by: HeldBy, job: Job) {
+    this.#by = by;
+    this.job = job;
+  }
+
+  /**
+   * A sign of life.
+   * @returns the job as it stands, with what is asked of it; undefined where it belongs to another
+   * @throws E_QUEUE_AWAY
+   */
+  async beat(progress: JobProgress): Promise<Job | undefined> {
+    const now = await this.look();
+    if (now === undefined) return undefined;
+    this.#beats++;
+    await this.#by.beat(this.job.id, {
+      epoch: this.job.epoch,
+      beats: this.#beats,
+      ...progress,
+    });
+    return now;
+  }
+
+  /** As `beat`, without one. @throws E_QUEUE_AWAY */
+  async look(): Promise<Job | undefined> {
+    const now = await this.#by.read(this.job.id);
+    return now !== undefined && this.#isMine(now) ? now : undefined;
+  }
+
+  /** Ends once something may have changed, or the time is over. */
+  changed(timeoutMs: number, signal: AbortSignal): Promise<void> {
+    return this.#by.changed(timeoutMs, signal);
+  }
+
+  /** The run has ended by itself. @returns whether the job was still this agent's */
+  async done(result: JobResult): Promise<boolean> {
+    return this.#end((job) => transitions.done(job, this.job.epoch, result));
+  }
+
+  /** @param isFinal another try would end alike */
+  async failed(failure: {
+    readonly step: number;
+    readonly error: string;
+    readonly isFinal: boolean;
+  }): Promise<boolean> {
+    return this.#end((job) => transitions.failed(job, this.job.epoch, failure));
+  }
+
+  /** The run was stopped orderly: it ends as it was asked to, or waits for the next agent. */
+  async stopped(step: number): Promise<boolean> {
+    return this.#end((job) => transitions.stopped(job, this.job.epoch, step));
+  }
+
+  async #end(change: (job: Job) => Job | undefined): Promise<boolean> {
+    let isMine = false;
+    await this.#by.change(this.job.id, (job) => {
+      isMine = this.#isMine(job);
+      return change(job);
+    });
+    return isMine;
+  }
+
+  #isMine(job: Job): boolean {
+    return job.state === "running" && job.epoch === this.job.epoch;
+  }
+}

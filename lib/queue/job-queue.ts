@@ -1,0 +1,333 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { stateOf } from "#lib/core/process-identity";
+import {
+  type Job,
+  type JobBeat,
+  jobIdOf,
+  type JobOwner,
+  type JobRequest,
+  type JobRequestFields,
+} from "./job.js";
+import { readBeat, readJob } from "./job-records.js";
+import type { RecordStore, StoredRecord } from "./record-store.js";
+import { Silence } from "./silence.js";
+import { HeldJob } from "./held-job.js";
+import * as transitions from "./transitions.js";
+
+interface QueueOptions {
+  /** A job that has failed is tried again after so long, and after four times as long each time. @default 2000 */
+  readonly retryMs?: number;
+  /** How long a call tries to reach the queue; without a limit: for ever. */
+  readonly patienceMs: number;
+  /** Called once when the queue cannot be reached, and once when it can be again. */
+  readonly onNews?: (line: string) => void;
+}
+
+/** A job with what is known of it now. */
+export interface JobView {
+  readonly job: Job;
+  readonly beat: JobBeat | undefined;
+  /** Jobs that have to be done before. */
+  readonly waitsFor: readonly Job[];
+}
+
+const tryAgainMs = 500;
+/** Looks at the queue come at least so often. */
+const lookEveryMs = 1_000;
+/** Jobs that a queue holds, those that are over and kept for `list` included. */
+const maxJobs = 10_000;
+/** Of jobs that are done or cancelled so many are kept. */
+const maxKept = 1_000;
+
+/**
+ * Jobs that wait for agents. A job is one record; whatever becomes of it is one write beside the revision that the
+ * writer has read, so that of several agents one gets it, and of two who believe to have it the one of the higher
+ * epoch has it. Where the records lie is the store's matter.
+ */
+export class JobQueue {
+  readonly #store: RecordStore;
+  readonly #options: QueueOptions;
+  readonly #silence = new Silence();
+  #isAway = false;
+
+  constructor(store: RecordStore, options: QueueOptions) {
+    this.#store = store;
+    this.#options = options;
+  }
+
+  get place(): string {
+    return this.#store.place;
+  }
+
+  /** @throws E_JOB_UNKNOWN for a job before it that there is none, E_JOB_STATE for one that is cancelled; E_QUEUE_FULL */
+  async submit(fields: JobRequestFields): Promise<Job> {
+    const jobs = await this.#jobs();
+    await this.#forget(jobs);
+    if (jobs.size >= maxJobs) {
+      throw new LockstepError("E_QUEUE_FULL", { place: this.place, numJobs: jobs.size });
+    }
+    for (const id of fields.after) {
+      const before = jobs.get(id);
+      if (before === undefined) throw new LockstepError("E_JOB_UNKNOWN", { id, place: this.place });
+      if (before.state === "cancelled") {
+        const reason = "it is cancelled, and nothing can come after it";
+        throw new LockstepError("E_JOB_STATE", { id, reason });
+      }
+    }
+    for (const other of jobs.values()) {
+      if (!transitions.isInTheWay(other, fields.outputDir)) continue;
+      const { id } = other;
+      const { outputDir: directory } = fields;
+      throw new LockstepError("E_JOB_OUTPUT_DIR", { directory, id });
+    }
+    const id = jobIdOf(randomBytes(8));
+    const job = {
+      ...transitions.submitted(fields, id, new Date().toISOString()),
+      written: randomUUID(),
+    };
+    const isNew = await this.#reach(() =>
+      this.#store.write("jobs", job.id, JSON.stringify(job), 0),
+    );
+    // One that an answer got lost of is there all the same.
+    if (!isNew && (await this.find(id)).job.written !== job.written) return this.submit(fields);
+    return job;
+  }
+
+  /** By turn, those that are over last. */
+  async list(): Promise<readonly JobView[]> {
+    const jobs = await this.#jobs();
+    const beats = new Map(
+      (await this.#reach(() => this.#store.entries("beats"))).map(({ key, value }) => [
+        key,
+        readBeat(value),
+      ]),
+    );
+    return [...jobs.values()].sort(transitions.byTurn).map((job) => ({
+      job,
+      beat: ofEpoch(job, beats.get(job.id)),
+      waitsFor: transitions.waitsFor(job, jobs),
+    }));
+  }
+
+  /** @throws E_JOB_UNKNOWN */
+  async find(id: string): Promise<Omit<JobView, "waitsFor">> {
+    const { job } = await this.#read(id);
+    return { job, beat: ofEpoch(job, await this.#beat(id)) };
+  }
+
+  /** Stops a job; of one that runs its agent does so. @throws E_JOB_UNKNOWN, E_JOB_STATE */
+  ask(id: string, request: JobRequest): Promise<Job> {
+    return this.#change(id, (job) => transitions.asked(job, request));
+  }
+
+  /** Queues a job again that is over, or takes back what was asked of it. @throws E_JOB_UNKNOWN, E_JOB_STATE */
+  resume(id: string): Promise<Job> {
+    return this.#change(id, transitions.resumed);
+  }
+
+  /** A job that runs saves a checkpoint and goes on. @throws E_JOB_UNKNOWN, E_JOB_STATE */
+  askSave(id: string): Promise<Job> {
+    return this.#change(id, transitions.saveAsked);
+  }
+
+  /**
+   * Waits for the next job, and takes it.
+   *
+   * @param untilEmpty do not wait where nothing is queued that may run, and nothing runs
+   * @returns undefined once the signal comes, or the queue is empty
+   */
+  async take(
+    owner: JobOwner,
+    signal: AbortSignal,
+    { untilEmpty = false }: { readonly untilEmpty?: boolean } = {},
+  ): Promise<HeldJob | undefined> {
+    while (!signal.aborted) {
+      const next = await this.#reach(() => this.#next(), signal).catch((error: unknown) => {
+        if (signal.aborted) return undefined;
+        throw error;
+      });
+      if (next === "empty") {
+        if (untilEmpty) return undefined;
+      } else if (next !== undefined) {
+        const job = await this.#take(next, owner);
+        if (job !== undefined) return new HeldJob(this.#held(), job);
+        continue;
+      }
+      await this.#store.changed(lookEveryMs, signal);
+    }
+    return undefined;
+  }
+
+  async close(): Promise<void> {
+    await this.#store.close();
+  }
+
+  /** What a held job needs of the queue. */
+  #held() {
+    return {
+      change: (id: string, change: (job: Job) => Job | undefined) => this.#change(id, change),
+      beat: (id: string, beat: JobBeat) => this.#store.put("beats", id, JSON.stringify(beat)),
+      read: async (id: string) => readJobOf(this.#store, await this.#store.get("jobs", id)),
+      changed: (timeoutMs: number, signal: AbortSignal) => this.#store.changed(timeoutMs, signal),
+    };
+  }
+
+  async #take(next: Job, owner: JobOwner): Promise<Job | undefined> {
+    let isMine = false;
+    const job = await this.#change(next.id, (now) => {
+      // An answer that was lost.
+      isMine = now.state === "running" && now.owner?.instance === owner.instance;
+      if (isMine || now.state !== "queued" || now.epoch !== next.epoch) return undefined;
+      const mine = transitions.taken(now, owner);
+      isMine = mine !== undefined;
+      return mine;
+    });
+    return isMine ? job : undefined;
+  }
+
+  /**
+   * The job whose turn it is; undefined: one may have its turn later. Jobs of agents that are gone are queued again on
+   * the way.
+   */
+  async #next(): Promise<Job | "empty" | undefined> {
+    const jobs = await this.#jobs();
+    const beats = await this.#store.entries("beats");
+    const running = [...jobs.values()].filter(({ state }) => state === "running");
+    this.#silence.keepOnly(new Set(running.map(({ id }) => id)));
+    for (const job of running) {
+      const beat = readBeat(beats.find(({ key }) => key === job.id)?.value);
+      const isGone = job.owner !== null && stateOf(job.owner.process) === "gone";
+      const isLapsed = this.#silence.isLapsed(job, beat, performance.now(), lookEveryMs);
+      if (!isGone && !isLapsed) continue;
+      // What this process sees may lag behind.
+      const now = await this.#beat(job.id);
+      if (!isGone && now?.beats !== beat?.beats) continue;
+      const reason = reasonOf(job, isGone);
+      const step = ofEpoch(job, now)?.step ?? 0;
+      const after = await this.#change(job.id, (found) =>
+        transitions.lapsed(found, job.epoch, { step, reason }),
+      );
+      jobs.set(job.id, after);
+    }
+    const waiting = [...jobs.values()].filter(
+      (job) => job.state === "queued" && transitions.waitsFor(job, jobs).length === 0,
+    );
+    const isEmpty =
+      waiting.length === 0 && ![...jobs.values()].some(({ state }) => state === "running");
+    const isRested = this.#rested(waiting);
+    return isEmpty ? "empty" : waiting.filter(isRested).sort(transitions.byTurn)[0];
+  }
+
+  /** Whether a job's last failure is long enough ago, by this process' clock. */
+  #rested(waiting: readonly Job[]): (job: Job) => boolean {
+    const { retryMs = 2_000 } = this.#options;
+    const nowMs = performance.now();
+    const ids = new Set(waiting.map(({ id }) => id));
+    for (const id of this.#seenWaiting.keys()) if (!ids.has(id)) this.#seenWaiting.delete(id);
+    return ({ id, tries, epoch }) => {
+      if (tries === 0) return true;
+      const seen = this.#seenWaiting.get(id);
+      if (seen?.epoch === epoch) return nowMs - seen.sinceMs >= retryMs * 4 ** (tries - 1);
+      this.#seenWaiting.set(id, { epoch, sinceMs: nowMs });
+      return false;
+    };
+  }
+  readonly #seenWaiting = new Map<string, { readonly epoch: number; readonly sinceMs: number }>();
+
+  /** By id; one that nobody can read is left alone, and told of. */
+  async #jobs(): Promise<Map<string, Job>> {
+    const records = await this.#reach(() => this.#store.entries("jobs"));
+    const jobs = new Map<string, Job>();
+    for (const record of records) {
+      try {
+        jobs.set(record.key, readJob(record.value, record.key, this.place));
+      } catch (error) {
+        if (!this.#unreadable.has(record.key)) this.#tell(String((error as Error).message));
+        this.#unreadable.add(record.key);
+      }
+    }
+    return jobs;
+  }
+  readonly #unreadable = new Set<string>();
+
+  async #read(id: string): Promise<{ readonly job: Job; readonly revision: number }> {
+    const record = await this.#reach(() => this.#store.get("jobs", id));
+    if (record === undefined) throw new LockstepError("E_JOB_UNKNOWN", { id, place: this.place });
+    return { job: readJobOf(this.#store, record), revision: record.revision };
+  }
+
+  async #beat(id: string): Promise<JobBeat | undefined> {
+    return readBeat((await this.#reach(() => this.#store.get("beats", id)))?.value);
+  }
+
+  /** Changes a job as it stands when the change is written. @returns the job after it */
+  async #change(id: string, change: (job: Job) => Job | undefined): Promise<Job> {
+    const written = randomUUID();
+    for (;;) {
+      const { job, revision } = await this.#read(id);
+      // Carried out, and the answer was lost.
+      if (job.written === written) return job;
+      const changed = change(job);
+      if (changed === undefined) return job;
+      const next = { ...changed, written };
+      try {
+        if (await this.#store.write("jobs", id, JSON.stringify(next), revision)) return next;
+      } catch (error) {
+        // Whether it was written shows once the queue is there.
+        if (!isAway(error)) throw error;
+      }
+    }
+  }
+
+  /** Calls again for as long as the queue cannot be reached and there is patience. */
+  async #reach<T>(action: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const sinceMs = performance.now();
+    for (;;) {
+      try {
+        const value = await action();
+        if (this.#isAway) this.#tell(`the queue ${this.place} can be reached again`);
+        this.#isAway = false;
+        return value;
+      } catch (error) {
+        if (!isAway(error) || performance.now() - sinceMs > this.#options.patienceMs) throw error;
+        if (!this.#isAway) this.#tell(`${(error as Error).message} It is tried again.`);
+        this.#isAway = true;
+        await delay(tryAgainMs, undefined, signal === undefined ? {} : { signal });
+      }
+    }
+  }
+
+  /** Old jobs that are over go, so that a queue has an end. */
+  async #forget(jobs: Map<string, Job>): Promise<void> {
+    const old = transitions.forgettable(jobs);
+    for (const { id } of old.slice(0, Math.max(0, old.length - maxKept))) {
+      await this.#reach(() => this.#store.remove("jobs", id));
+      await this.#reach(() => this.#store.remove("beats", id));
+      jobs.delete(id);
+    }
+  }
+
+  #tell(line: string): void {
+    this.#options.onNews?.(line);
+  }
+}
+
+const isAway = (error: unknown): boolean => isLockstepError(error) && error.code === "E_QUEUE_AWAY";
+
+const ofEpoch = (job: Job, beat: JobBeat | undefined): JobBeat | undefined =>
+  beat?.epoch === job.epoch ? beat : undefined;
+
+function readJobOf(store: RecordStore, record: StoredRecord): Job;
+function readJobOf(store: RecordStore, record: StoredRecord | undefined): Job | undefined;
+function readJobOf(store: RecordStore, record: StoredRecord | undefined): Job | undefined {
+  return record === undefined ? undefined : readJob(record.value, record.key, store.place);
+}
+
+function reasonOf({ owner }: Job, isGone: boolean): string {
+  const who = `agent ${owner?.agent} (process ${owner?.process.pid} on ${owner?.host})`;
+  return isGone
+    ? `${who} ended and left the job unfinished`
+    : `${who} gave no sign of life for ${Math.round((owner?.leaseMs ?? 0) / 1000)} s`;
+}

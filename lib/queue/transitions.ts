@@ -1,0 +1,145 @@
+import { LockstepError } from "#lib/core/errors/index";
+import {
+  isOver,
+  type Job,
+  type JobOwner,
+  type JobRequest,
+  type JobRequestFields,
+  type JobResult,
+} from "./job.js";
+
+/*
+ * What may become of a job. Each is a pure function of the job as it stands; undefined: it stays as it is.
+ */
+
+/** What a job is when it is submitted. */
+export const submitted = (fields: JobRequestFields, id: string, submittedAt: string): Job => ({
+  ...fields,
+  ...{ id, submittedAt, state: "queued", epoch: 0, tries: 0, step: 0, owner: null },
+  ...{ asked: null, savesAsked: 0, error: null, result: null, written: "" },
+});
+
+/** An agent takes a job that waits. */
+export const taken = (job: Job, owner: JobOwner): Job | undefined =>
+  job.state !== "queued"
+    ? undefined
+    : {
+        ...job,
+        ...{ state: "running", epoch: job.epoch + 1, tries: job.tries + 1, owner },
+        ...{ asked: null, savesAsked: 0 },
+      };
+
+/** Whether it still is the one that `epoch` was given with. */
+const isHeld = (job: Job, epoch: number): boolean => job.state === "running" && job.epoch === epoch;
+
+/** A job whose agent gave no sign of life; another may take it. */
+export function lapsed(
+  job: Job,
+  epoch: number,
+  { step, reason }: { readonly step: number; readonly reason: string },
+): Job | undefined {
+  if (!isHeld(job, epoch)) return undefined;
+  if (job.asked !== null) return ended({ ...job, step: Math.max(step, job.step) });
+  return triedOnceMore(job, step, reason);
+}
+
+/** What somebody asked for, once nobody runs the job. */
+const ended = (job: Job): Job => ({
+  ...job,
+  state: job.asked === "cancel" ? "cancelled" : "paused",
+  asked: null,
+});
+
+/** Steps that a try made show that the job is none that fails each time: tries begin to count anew. */
+function triedOnceMore(job: Job, step: number, error: string): Job {
+  const hasProgress = step > job.step;
+  const tries = hasProgress ? 1 : job.tries;
+  return {
+    ...job,
+    ...{ step: Math.max(step, job.step), tries, error },
+    state: tries >= job.maxTries ? "parked" : "queued",
+  };
+}
+
+/** The run has ended by itself. */
+export const done = (job: Job, epoch: number, result: JobResult): Job | undefined =>
+  isHeld(job, epoch)
+    ? { ...job, state: "done", step: result.step, asked: null, result, error: null }
+    : undefined;
+
+/** @param isFinal another try would end alike */
+export function failed(
+  job: Job,
+  epoch: number,
+  failure: { readonly step: number; readonly error: string; readonly isFinal: boolean },
+): Job | undefined {
+  if (!isHeld(job, epoch)) return undefined;
+  const { step, error, isFinal } = failure;
+  if (job.asked !== null) return { ...ended(job), error };
+  return isFinal ? { ...job, state: "failed", error } : triedOnceMore(job, step, error);
+}
+
+/** The agent stopped the run orderly, because it was asked to, or because it leaves itself: no failed try. */
+export function stopped(job: Job, epoch: number, step: number): Job | undefined {
+  if (!isHeld(job, epoch)) return undefined;
+  const now = { ...job, step: Math.max(step, job.step) };
+  if (job.asked !== null) return ended(now);
+  return { ...now, state: "queued", tries: Math.max(0, job.tries - 1) };
+}
+
+/** Somebody wants a job stopped. */
+export function asked(job: Job, request: JobRequest): Job | undefined {
+  if (job.state === "running")
+    return job.asked === request ? undefined : { ...job, asked: request };
+  if (request === "cancel") {
+    if (job.state === "cancelled") return undefined;
+    if (job.state === "done") throw refused(job, "it is done, and nothing is left to cancel");
+    return { ...job, state: "cancelled" };
+  }
+  if (job.state === "paused") return undefined;
+  if (job.state !== "queued") throw refused(job, `it is ${job.state}, and runs only once more`);
+  return { ...job, state: "paused" };
+}
+
+/** It is to be run again, or on. */
+export function resumed(job: Job): Job | undefined {
+  if (job.state === "queued") return undefined;
+  if (job.state === "running") return job.asked === null ? undefined : { ...job, asked: null };
+  if (job.state === "done") throw refused(job, "it is done");
+  return { ...job, state: "queued", tries: 0, asked: null };
+}
+
+/** @throws E_JOB_STATE of a job that does not run */
+export function saveAsked(job: Job): Job {
+  if (job.state !== "running") throw refused(job, `it is ${job.state}, and only what runs saves`);
+  return { ...job, savesAsked: job.savesAsked + 1 };
+}
+
+const refused = (job: Job, reason: string): LockstepError =>
+  new LockstepError("E_JOB_STATE", { id: job.id, reason });
+
+/** Jobs before this one that are not done; a missing one is done for long, or never was. */
+export const waitsFor = (job: Job, jobs: ReadonlyMap<string, Job>): readonly Job[] =>
+  job.after.flatMap((id) => {
+    const before = jobs.get(id);
+    return before === undefined || before.state === "done" ? [] : [before];
+  });
+
+/** Who comes first: the higher priority, then the earlier one. */
+export const byTurn = (a: Job, b: Job): number =>
+  b.priority - a.priority ||
+  (a.submittedAt < b.submittedAt ? -1 : a.submittedAt > b.submittedAt ? 1 : a.id < b.id ? -1 : 1);
+
+/** Jobs that can be forgotten, the oldest first: nobody waits for them. */
+export function forgettable(jobs: ReadonlyMap<string, Job>): readonly Job[] {
+  const named = new Set(
+    [...jobs.values()].filter(({ state }) => state !== "done").flatMap(({ after }) => after),
+  );
+  return [...jobs.values()]
+    .filter(({ id, state }) => (state === "done" || state === "cancelled") && !named.has(id))
+    .sort((a, b) => (a.submittedAt < b.submittedAt ? -1 : 1));
+}
+
+/** Whether two jobs would write into one directory, now or later. */
+export const isInTheWay = (job: Job, directory: string): boolean =>
+  job.outputDir === directory && (!isOver(job.state) || job.state === "paused");

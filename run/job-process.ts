@@ -1,0 +1,201 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { LockstepEvent } from "#lib/core/events";
+import { packageRoot } from "#lib/core/paths";
+import { printable } from "#lib/core/terminal-text";
+import type { JobProgress } from "#lib/queue/held-job";
+import type { Job, JobResult } from "#lib/queue/job";
+import { fenceEnvironment } from "./job-fence.js";
+
+interface JobProcessOptions {
+  readonly job: Job;
+  /** The configuration and the output of the run are kept here. */
+  readonly directory: string;
+  /** The command and what stands before the configuration. */
+  readonly command: readonly string[];
+  /** Beside the job's own. */
+  readonly flags: readonly string[];
+  /** A line for a person: steps are none. */
+  readonly onLine: (text: string) => void;
+}
+
+/** How the process of a job ended. */
+export interface JobProcessEnd {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  /** What it said itself. */
+  readonly error: { readonly code: string; readonly message: string } | undefined;
+  readonly result: JobResult | undefined;
+}
+
+/** Of a run that says everything as JSON there is no longer line; a longer one is cut. */
+const maxLineChars = 1 << 20;
+/** So much of a run's output is kept; what comes after is counted. */
+const maxOutputBytes = 64 << 20;
+
+/** A job's run as a process of this machine, which ends with this one. */
+export class JobProcess {
+  readonly ended: Promise<JobProcessEnd>;
+  readonly outputFile: string;
+  readonly #child: ChildProcess;
+  readonly #onLine: (text: string) => void;
+  #progress: JobProgress;
+  #error: JobProcessEnd["error"];
+  #result: JobResult | undefined;
+  readonly #joined = new Set<string>();
+  #outputBytes = 0;
+
+  /** @throws what making its files throws */
+  constructor({ job, directory, command, flags, onLine }: JobProcessOptions) {
+    this.#onLine = onLine;
+    this.#progress = { step: 0, totalSteps: null, loss: null, address: null, workers: null };
+    mkdirSync(directory, { recursive: true });
+    const configFile = join(directory, "job.yaml");
+    writeFileSync(configFile, job.config);
+    this.outputFile = join(directory, "output.log");
+    const output = openSync(this.outputFile, "a");
+    const [program = process.execPath, ...before] = command;
+    this.#child = spawn(program, [...before, configFile, ...job.flags, ...flags], {
+      // Paths in the configuration are relative to where it was submitted.
+      cwd: job.directory,
+      // Ctrl-C goes to the agent, which stops its run in order.
+      detached: true,
+      env: {
+        ...process.env,
+        ...fenceEnvironment({ job: job.id, epoch: job.epoch }),
+        LOCKSTEP_AGENT: String(process.pid),
+      },
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
+    });
+    const keep = (line: string): void => this.#keep(output, line);
+    const { stdout, stderr } = this.#child;
+    const streams = [stdout, stderr].map(async (stream) => {
+      if (stream === null) return;
+      for await (const line of createInterface({ input: stream }))
+        keep(line.slice(0, maxLineChars));
+    });
+    this.ended = new Promise((resolve) => {
+      const end = async (code: number | null, signal: NodeJS.Signals | null): Promise<void> => {
+        await Promise.allSettled(streams);
+        closeSync(output);
+        resolve({ code, signal, error: this.#error, result: this.#result });
+      };
+      this.#child.once("error", (error) => {
+        if (this.#child.pid !== undefined) return;
+        this.#error = { code: "E_PROCESS_START", message: error.message };
+        void end(null, null);
+      });
+      this.#child.once("exit", (code, signal) => void end(code, signal));
+    });
+  }
+
+  get progress(): JobProgress {
+    return this.#progress;
+  }
+
+  /** Asks for an orderly end: the step in work is finished and saved. */
+  stop(): void {
+    this.#child.kill("SIGTERM");
+  }
+
+  /** Asks for a checkpoint. */
+  save(): void {
+    this.#child.kill("SIGUSR1");
+  }
+
+  kill(): void {
+    this.#child.kill("SIGKILL");
+  }
+
+  #keep(output: number, line: string): void {
+    this.#outputBytes += line.length + 1;
+    if (this.#outputBytes < maxOutputBytes) {
+      try {
+        writeSync(output, `${line}\n`);
+      } catch {
+        // A full disk must not end the run.
+      }
+    }
+    if (!line.startsWith("{")) {
+      if (line.trim() !== "") this.#onLine(printable(line));
+      return;
+    }
+    try {
+      this.#read(JSON.parse(line) as LockstepEvent | ErrorLine);
+    } catch {
+      this.#onLine(printable(line));
+    }
+  }
+
+  #read(event: LockstepEvent | ErrorLine): void {
+    switch (event.type) {
+      case "error":
+        this.#error = { code: event.code, message: event.message };
+        return;
+      case "run.failed":
+        this.#error ??= { code: event.code, message: event.message };
+        return;
+      case "run.started":
+        this.#tell({
+          totalSteps: event.totalSteps,
+          workers: { planned: event.plannedWorkers, joined: this.#joined.size },
+        });
+        return;
+      case "run.resumed":
+        this.#tell({ step: event.step });
+        this.#onLine(`goes on from ${printable(event.directory)}, after ${event.step} steps`);
+        return;
+      case "worker.joined":
+        this.#joined.add(event.workerId);
+        this.#countWorkers();
+        return;
+      case "worker.lost":
+      case "worker.left":
+        this.#joined.delete(event.workerId);
+        this.#countWorkers();
+        return;
+      case "step.completed":
+        this.#tell({ step: event.step, totalSteps: event.totalSteps, loss: finite(event.loss) });
+        return;
+      case "checkpoint.saved":
+        this.#onLine(`saved ${printable(event.directory)} after step ${event.step}`);
+        return;
+      case "note":
+        this.#onLine(printable(event.text));
+        return;
+      case "run.completed":
+        this.#result = { step: event.step, mastersSha256: event.mastersSha256 };
+        this.#tell({ step: event.step });
+        return;
+      default:
+    }
+  }
+
+  #countWorkers(): void {
+    const { workers } = this.#progress;
+    if (workers === null) return;
+    this.#tell({ workers: { ...workers, joined: this.#joined.size } });
+  }
+
+  #tell(news: Partial<JobProgress>): void {
+    this.#progress = { ...this.#progress, ...news };
+  }
+}
+
+/** How a command of this package says what ended it. */
+interface ErrorLine {
+  readonly type: "error";
+  readonly code: string;
+  readonly message: string;
+}
+
+const finite = (value: number): number | null => (Number.isFinite(value) ? value : null);
+
+/** What runs a job on this machine alone. */
+export const trainCommand: readonly string[] = [
+  process.execPath,
+  join(packageRoot, "bin", "lockstep"),
+  "train",
+];

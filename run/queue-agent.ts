@@ -1,0 +1,227 @@
+import { randomUUID } from "node:crypto";
+import { existsSync } from "node:fs";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { thisProcess } from "#lib/core/process-identity";
+import type { HeldJob } from "#lib/queue/held-job";
+import type { Job, JobOwner } from "#lib/queue/job";
+import type { JobQueue } from "#lib/queue/job-queue";
+import { JobProcess, type JobProcessEnd } from "./job-process.js";
+
+interface AgentOptions {
+  /** Shown in lists and logs. */
+  readonly name: string;
+  /** Jobs are given to others after so long without a sign of life. */
+  readonly leaseMs: number;
+  /** When the agent leaves, or a job is stopped, a run has so long to finish its step and save. */
+  readonly graceMs: number;
+  /** Output of the runs, a folder a job. */
+  readonly directory: string;
+  /** What runs a job; gets the configuration and flags. */
+  readonly command: readonly string[];
+  readonly flags: readonly string[];
+  /** End after so many jobs; absent: go on. */
+  readonly maxJobs: number | undefined;
+  /** End where nothing is queued that may run, and nothing runs. */
+  readonly untilEmpty: boolean;
+  /** A line for a person. */
+  readonly onLine: (text: string) => void;
+}
+
+/** An agent gives this many signs of life while a lease lasts. */
+const beatsPerLease = 6;
+
+/**
+ * Takes one job of a queue after another and runs it, until the signal comes: then the job in work is stopped with a
+ * checkpoint and given back. A queue that is away stops no run.
+ */
+export class QueueAgent {
+  readonly #queue: JobQueue;
+  readonly #options: AgentOptions;
+  readonly #owner: JobOwner;
+
+  constructor(queue: JobQueue, options: AgentOptions) {
+    this.#queue = queue;
+    this.#options = options;
+    const { name, leaseMs } = options;
+    this.#owner = {
+      ...{ agent: name, instance: randomUUID(), host: hostname(), process: thisProcess() },
+      leaseMs,
+    };
+  }
+
+  /** @returns how many jobs it had */
+  async run(drain: AbortSignal): Promise<number> {
+    const { maxJobs = Number.POSITIVE_INFINITY, untilEmpty } = this.#options;
+    let numJobs = 0;
+    while (numJobs < maxJobs && !drain.aborted) {
+      const held = await this.#queue.take(this.#owner, drain, { untilEmpty });
+      if (held === undefined) break;
+      numJobs++;
+      await this.#work(held, drain);
+    }
+    return numJobs;
+  }
+
+  async #work(held: HeldJob, drain: AbortSignal): Promise<void> {
+    const { job } = held;
+    const tell = (text: string): void => this.#options.onLine(`${job.id} ${text}`);
+    const count = job.tries > 1 ? `, try ${job.tries} of ${job.maxTries}` : "";
+    tell(`${job.name}: takes it (epoch ${job.epoch}${count})`);
+    let run: JobProcess;
+    try {
+      if (!existsSync(job.directory)) {
+        throw new Error(`this machine has no directory ${job.directory}, where it was submitted`);
+      }
+      run = new JobProcess({
+        job,
+        directory: join(this.#options.directory, job.id),
+        command: this.#options.command,
+        flags: this.#options.flags,
+        onLine: tell,
+      });
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      tell(`cannot be run: ${reason}`);
+      await held.failed({ step: 0, error: reason, isFinal: false });
+      return;
+    }
+    const watch = new Watch(held, run, this.#options, tell, drain);
+    const end = await run.ended;
+    const isOwn = await watch.over();
+    if (!isOwn) return tell("belongs to another agent; this one's run has ended");
+    await this.#settle(held, end, { run, wasStopped: watch.wasStopped, tell });
+  }
+
+  /** Says in the queue how the run ended; waits for the queue where it is away. */
+  async #settle(
+    held: HeldJob,
+    end: JobProcessEnd,
+    {
+      run: { progress, outputFile },
+      wasStopped,
+      tell,
+    }: {
+      readonly run: JobProcess;
+      readonly wasStopped: boolean;
+      readonly tell: (text: string) => void;
+    },
+  ): Promise<void> {
+    const { step } = progress;
+    let isMine: boolean;
+    if (end.code === 0) {
+      const result = end.result ?? { step: Math.max(step, held.job.step), mastersSha256: null };
+      isMine = await held.done(result);
+      tell(`is done after ${result.step} steps`);
+    } else if (wasStopped && isOrderly(end)) {
+      isMine = await held.stopped(step);
+      tell(`was stopped after step ${step}`);
+    } else {
+      const error = `${describe(end)}; its output is in ${outputFile}`;
+      tell(`failed: ${error}`);
+      isMine = await held.failed({ step, error, isFinal: isFinal(end) });
+    }
+    if (!isMine) tell("belongs to another agent since, which says how it ended");
+  }
+}
+
+/** Gives signs of life for a job that runs, and passes on what is asked of it. */
+class Watch {
+  wasStopped = false;
+  readonly #held: HeldJob;
+  readonly #run: JobProcess;
+  readonly #options: Pick<AgentOptions, "leaseMs" | "graceMs">;
+  readonly #tell: (text: string) => void;
+  readonly #ended = new AbortController();
+  readonly #loop: Promise<void>;
+  #isOwn = true;
+  #isAway = false;
+  #saves = 0;
+  #kill: NodeJS.Timeout | undefined;
+
+  constructor(
+    held: HeldJob,
+    run: JobProcess,
+    options: Pick<AgentOptions, "leaseMs" | "graceMs">,
+    tell: (text: string) => void,
+    drain: AbortSignal,
+  ) {
+    this.#held = held;
+    this.#run = run;
+    this.#options = options;
+    this.#tell = tell;
+    const leave = (): void => this.#stop("the agent leaves");
+    drain.addEventListener("abort", leave);
+    if (drain.aborted) leave();
+    this.#loop = this.#follow().finally(() => drain.removeEventListener("abort", leave));
+  }
+
+  /** The run has ended. @returns whether the job was this agent's as far as it knows */
+  async over(): Promise<boolean> {
+    clearTimeout(this.#kill);
+    this.#ended.abort();
+    await this.#loop;
+    return this.#isOwn;
+  }
+
+  async #follow(): Promise<void> {
+    const { signal } = this.#ended;
+    const beatMs = this.#options.leaseMs / beatsPerLease;
+    let nextBeatMs = 0;
+    while (!signal.aborted) {
+      try {
+        const isDue = performance.now() >= nextBeatMs;
+        if (isDue) nextBeatMs = performance.now() + beatMs;
+        const now = isDue ? await this.#held.beat(this.#run.progress) : await this.#held.look();
+        if (this.#isAway) this.#tell("the queue can be reached again");
+        this.#isAway = false;
+        if (now === undefined) {
+          this.#isOwn = false;
+          this.#tell("was given to another agent: this one's run is ended");
+          this.#run.kill();
+          return;
+        }
+        this.#obey(now);
+      } catch (error) {
+        // Whatever it is, it is no reason to end a run.
+        const reason = error instanceof Error ? error.message : String(error);
+        if (!this.#isAway) this.#tell(`the run goes on without the queue: ${reason}`);
+        this.#isAway = true;
+      }
+      await this.#held.changed(Math.max(0, nextBeatMs - performance.now()), signal);
+    }
+  }
+
+  #obey({ asked, savesAsked }: Job): void {
+    if (asked !== null) this.#stop(`${asked} was asked for`);
+    if (savesAsked > this.#saves) {
+      this.#saves = savesAsked;
+      this.#tell("saves a checkpoint, which was asked for");
+      this.#run.save();
+    }
+  }
+
+  #stop(why: string): void {
+    if (this.wasStopped) return;
+    this.wasStopped = true;
+    this.#tell(`${why}: the run is stopped, after its step and with a checkpoint`);
+    this.#run.stop();
+    this.#kill = setTimeout(() => {
+      this.#tell(`the run did not end within ${this.#options.graceMs / 1000} s, and is killed`);
+      this.#run.kill();
+    }, this.#options.graceMs);
+  }
+}
+
+/** Exit codes of a run that was stopped, and of one that a signal ended before it could be. */
+const isOrderly = ({ code, signal }: JobProcessEnd): boolean =>
+  signal === "SIGTERM" || signal === "SIGKILL" || (code !== null && code > 128 && code < 160);
+
+/** Another try of what is written wrong would end alike. */
+const isFinal = ({ code, error }: JobProcessEnd): boolean =>
+  code === 2 || /^E_(CONFIG|USAGE|ARGUMENT)/.test(error?.code ?? "");
+
+function describe({ code, signal, error }: JobProcessEnd): string {
+  if (error !== undefined) return `${error.code}: ${error.message}`.slice(0, 4_000);
+  return signal === null ? `exit code ${code}` : `killed by ${signal}`;
+}
