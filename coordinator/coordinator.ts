@@ -136,7 +136,11 @@ export class Coordinator {
       });
       const refusals = new Refusals(bus, () => performance.now());
       shards.onRefused((refused) => refusals.add(refused));
-      shards.onFailure((error) => run.fail(error));
+      shards.onFailure((shard, error) => {
+        const reason = error instanceof Error ? error.message : String(error);
+        bus.publish({ type: "shard.lost", shard, reason });
+        run.fail(error);
+      });
       const control = new ControlService({
         life,
         membership: this.#membership,
@@ -167,7 +171,9 @@ export class Coordinator {
       door.attach(control);
       return { controlAddress: hostPort(advertiseHost, door.port), controlPort: door.port };
     } catch (error) {
-      await Promise.allSettled([door.close(0), shards?.close()]);
+      const isKept = this.#options.beginsAgainAfter?.(error) === true;
+      clearInterval(this.#ticker);
+      await Promise.allSettled([isKept ? undefined : door.close(0), shards?.close()]);
       throw error;
     }
   }
@@ -178,19 +184,27 @@ export class Coordinator {
     if (parts === undefined) throw new Error("Coordinator.start() has not been called");
     const startedAt = performance.now();
     let interrupted = true;
+    let outcome: RunOutcome;
     try {
       const result = await parts.run.run();
       const snapshot = await parts.shards.finalState();
       interrupted = !result.isWhole;
-      return {
+      outcome = {
         ...result,
         snapshot,
         mastersSha256: mastersSha256(this.#options.job.layout, snapshot),
         seconds: (performance.now() - startedAt) / 1000,
       };
-    } finally {
-      await this.#close(parts, interrupted);
+    } catch (error) {
+      if (this.#options.beginsAgainAfter?.(error) !== true) {
+        await this.#close(parts, interrupted);
+        throw error;
+      }
+      await this.#leaveDoor(parts);
+      throw error;
     }
+    await this.#close(parts, interrupted);
+    return outcome;
   }
 
   /** Of the devices that the run computes on; undefined while that is open. */
@@ -237,6 +251,17 @@ export class Coordinator {
         ({ workerId, lastAskedMs }) => lastAskedMs >= since || this.#queue.isWaiting(workerId),
       )
       .map(({ workerId }) => workerId);
+  }
+
+  /** Workers join whoever comes to the door next. */
+  async #leaveDoor({ door, control, shards }: Parts): Promise<void> {
+    door.detach();
+    const reason = "the shards begin anew, and it joins them again";
+    for (const { workerId } of this.#membership.members()) {
+      control.removeWorker(workerId, reason, "worker.left");
+    }
+    clearInterval(this.#ticker);
+    await shards.close();
   }
 
   async #close({ life, door, shards }: Parts, interrupted: boolean): Promise<void> {

@@ -7,6 +7,14 @@ export interface TimedEvent {
   readonly event: LockstepEvent;
 }
 
+/** Of a run that goes back: as `run.resumed` tells of them, or they are told again. */
+const happensAgain: ReadonlySet<LockstepEvent["type"]> = new Set([
+  "evaluation.completed",
+  "fisher.measured",
+  "general.evaluated",
+  "sample.generated",
+]);
+
 /** Steps kept for a page that opens late; beyond it every second one is dropped, then again. */
 const maxKeptSteps = 4_096;
 /** Losses, requeues, checkpoints, samples: the latest of them. */
@@ -75,6 +83,14 @@ export class EventHistory {
           this.#steps = this.#steps.filter((_, index) => index % 2 === 0);
         }
         break;
+      case "shards.rolledBack":
+        // What was before is told once more, or happens again.
+        this.#steps = [];
+        for (const type of ["step.completed", "run.resumed"]) this.#latest.delete(type);
+        this.#others = this.#others.filter((other) => !happensAgain.has(other.event.type));
+        this.#keepOther(timed);
+        break;
+      case "shard.lost":
       case "evaluation.completed":
       case "fisher.measured":
       case "general.evaluated":

@@ -101,6 +101,11 @@ export class FrontDoor implements ControlHandlers {
     this.#inner = inner;
   }
 
+  /** Whoever takes part has to join anew, once the job is attached again. */
+  detach(): void {
+    this.#inner = undefined;
+  }
+
   /**
    * Whoever knocks is told how the run ended. One that waits for another run to come back to this address is told
    * that it is not this one.

@@ -11,6 +11,7 @@ import { ewcRatio, forgottenOf, type GeneralLoss } from "#lib/core/forgetting";
 import { addProcessMetrics } from "#lib/core/process-metrics";
 import { allMetrics } from "#lib/objectives/metrics";
 import type { EventBus } from "#lib/wire/event-bus";
+import { ShardMetrics } from "./shard-metrics.js";
 
 /** A run of one task, which has no name. */
 const wholeRun = ({ loss }: StepCompleted): TaskFigures => ({ name: "", weight: 1, loss });
@@ -48,16 +49,6 @@ export class CoordinatorMetrics {
     "Steps without an update, because their gradient was not finite.",
   );
   readonly #rpcs = this.#counter("rpc_requests_total", "RPCs handled.", ["method", "code"]);
-  readonly #receivedBytes = this.#counter(
-    "reducer_received_bytes_total",
-    "Gradient bytes that a reducer shard received.",
-    ["shard"],
-  );
-  readonly #sentBytes = this.#counter(
-    "reducer_sent_bytes_total",
-    "Parameter bytes that a reducer shard sent.",
-    ["shard"],
-  );
   readonly #workerFailures = this.#counter("worker_failures_total", "Workers that were lost.");
   readonly #requeued = this.#counter(
     "gradient_groups_requeued_total",
@@ -165,11 +156,6 @@ export class CoordinatorMetrics {
     "EWC's penalty over the loss of the latest step.",
   );
   readonly #workers = this.#gauge("workers", "Workers by state.", ["state"]);
-  readonly #waitingPushes = this.#gauge(
-    "reducer_waiting_pushes",
-    "Gradients that a reducer shard cannot take yet, because groups before them are late.",
-    ["shard"],
-  );
   readonly #utilization = this.#gauge(
     "device_utilization_ratio",
     "Share of a worker's device that was busy, 0 to 1.",
@@ -214,7 +200,11 @@ export class CoordinatorMetrics {
     for (const port of connectionPorts) {
       for (const reason of refusalReasons) this.#refusedConnections.inc({ port, reason }, 0);
     }
-    bus.subscribe((event) => this.#observe(event));
+    const shards = new ShardMetrics(this.registry);
+    bus.subscribe((event) => {
+      this.#observe(event);
+      shards.observe(event);
+    });
   }
 
   #observe(event: LockstepEvent): void {
@@ -306,19 +296,11 @@ export class CoordinatorMetrics {
       case "checkpoint.failed":
         this.#failedSaves.inc();
         break;
-      case "bytes.transferred": {
-        const counter = event.direction === "gradients" ? this.#receivedBytes : this.#sentBytes;
-        counter.inc({ shard: String(event.shard) }, event.bytes);
-        break;
-      }
       case "connections.refused":
         this.#refusedConnections.inc(
           { port: event.port, reason: event.reason },
           event.numConnections,
         );
-        break;
-      case "pushes.waiting":
-        this.#waitingPushes.set({ shard: String(event.shard) }, event.numPushes);
         break;
       case "rpc.handled":
         this.#rpcs.inc({ method: event.method, code: event.code });

@@ -200,6 +200,8 @@ export interface CoordinatorOptions {
       states: Readonly<Record<string, Float32Array>>,
     ) => Promise<void>;
   };
+  /** Whether the run begins again at the same door after this error: it stays open then, and workers stay. */
+  readonly beginsAgainAfter?: (error: unknown) => boolean;
   /** How a shard is started; a thread by default. */
   readonly startShard?: StartShard;
 }

@@ -172,8 +172,10 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
     await this.#all((shard) => shard.changeFence(change));
   }
 
-  onFailure(callback: (error: unknown) => void): void {
-    for (const shard of this.#shards) shard.onFailure(callback);
+  onFailure(callback: (shard: number, error: unknown) => void): void {
+    for (const [shard, handle] of this.#shards.entries()) {
+      handle.onFailure((error) => callback(shard, error));
+    }
   }
 
   onRpc(callback: (method: string, code: string, seconds: number) => void): void {

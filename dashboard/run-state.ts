@@ -75,6 +75,13 @@ export class RunState {
         }
         say(`goes on from ${event.directory}, after ${event.step} steps`);
         break;
+      case "shard.lost":
+        say(`shard ${event.shard} is lost: ${event.reason}`, true);
+        break;
+      case "shards.rolledBack":
+        this.#forgetSteps();
+        say(`all shards go back to step ${event.step}; ${event.numSteps} are made again`, true);
+        break;
       case "phase.changed":
         this.phase = event.phase;
         this.detail = event.detail ?? "";
@@ -189,6 +196,16 @@ export class RunState {
     const sum = this.stepSeconds.reduce((total, seconds) => total + seconds, 0);
     const remaining = this.lastStep.totalSteps - this.lastStep.step;
     return (remaining * sum) / this.stepSeconds.length;
+  }
+
+  /** The run goes back: what is left of its past is told anew. */
+  #forgetSteps(): void {
+    this.lastStep = undefined;
+    this.#stepsBefore = 0;
+    for (const curve of [this.losses, this.tokensPerSecond, this.gradientNorms, this.evaluations]) {
+      curve.length = 0;
+    }
+    this.samples.length = 0;
   }
 
   #worker(workerId: string, change: Partial<WorkerRow>): void {

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { Coordinator } from "#coordinator/coordinator";
@@ -20,11 +21,12 @@ import { httpSecurity } from "./http-security.js";
 import { jobFence } from "./job-fence.js";
 import { checkMessages } from "./message-limits.js";
 import { claimOutputDirectory, type OutputClaim } from "./output-directory.js";
-import { incarnationsOf, isStartedHere } from "./own-workers.js";
+import { incarnationsOf, isStartedHere, tellProgress } from "./own-workers.js";
 import { prepareRun } from "./prepare.js";
 import type { PreparedRun } from "./prepared-run.js";
 import { pushOf, type PushResult } from "./push.js";
-import { compareDevices, resumedPrecision } from "./resume.js";
+import { compareDevices, type ResumePoint, resumedPrecision } from "./resume.js";
+import { epochOf, type TrainingLife, trainWithRollbacks } from "./rollbacks.js";
 import {
   type Run,
   type RunContext,
@@ -100,6 +102,13 @@ export function openCluster(
   };
 }
 
+/** From a checkpoint, or the run's beginning, on. */
+interface LifeParts extends TrainingLife {
+  readonly resume: ResumePoint | undefined;
+  readonly door: FrontDoor;
+  readonly bus: InProcessEventBus;
+}
+
 /** The run was stopped before it had something to save. */
 class StoppedBeforeTraining extends Error {}
 
@@ -119,6 +128,10 @@ class Cluster {
   #push: PushResult | undefined;
   #trainerLog: TrainerLog | undefined;
   #output: OutputClaim | undefined;
+  /** Workers that have an engine for it keep that. */
+  readonly #jobId = randomUUID();
+  /** What the run goes on from, once it is known. */
+  #reached: ResumePoint | undefined;
   /** What ended the run before it was open: workers may die while data is prepared. */
   #failure: { readonly error: unknown } | undefined;
 
@@ -140,7 +153,7 @@ class Cluster {
       return await this.#run(bus, stop);
     } catch (error) {
       if (!(error instanceof StoppedBeforeTraining)) throw error;
-      const { state, directory } = this.#start?.resume ?? {};
+      const { state, directory } = this.#reached ?? {};
       const nothing = { mastersSha256: undefined, seconds: 0 };
       return { outcome: "interrupted", step: state?.step ?? 0, directory, ...nothing };
     } finally {
@@ -186,7 +199,7 @@ class Cluster {
     } else note(howToJoin(this.#config, door.port));
     const { run } = await this.#begin(door, bus);
     this.#refuseStopped();
-    const result = await this.#train(run, door, bus);
+    const result = await this.#trainToEnd(run, door, { bus, stop });
     await this.workers?.stop();
     return result;
   }
@@ -257,6 +270,7 @@ class Cluster {
     if (!existsSync(join(config.output_dir, outputRecordFile))) this.#push = await pushOf(config);
     this.#output = await this.#claimOutput(bus, stop);
     this.#start = await findStart(config);
+    this.#reached = this.#start.resume;
     if (!mayBeFinished(this.#start)) this.#push ??= await pushOf(config);
     const { host, port } = splitAddress(config.listen);
     const security = await wireSecurity(config, (line) =>
@@ -326,17 +340,35 @@ class Cluster {
     return this.#begun;
   }
 
-  async #train(run: StartedRun, door: FrontDoor, bus: InProcessEventBus): Promise<RunResult> {
-    const resume = this.#start?.resume;
+  /** Trains to the end; where a shard is lost with what it kept, from what was saved again. */
+  async #trainToEnd(run: StartedRun, door: FrontDoor, context: RunContext): Promise<RunResult> {
+    const { bus, stop } = context;
+    bus.publish(run.started);
+    return trainWithRollbacks({
+      ...{ run, bus, begunFrom: this.#start?.resume },
+      train: (resume, life) => this.#train(run, { ...life, resume, door, bus }),
+      onBack: (resume) => {
+        this.isOpen = false;
+        this.coordinator = undefined;
+        this.#trainerLog?.close();
+        this.#reached = resume;
+        if (stop.aborted) this.#fail(new StoppedBeforeTraining());
+        this.#refuseStopped();
+      },
+    });
+  }
+
+  async #train(run: StartedRun, parts: LifeParts): Promise<RunResult> {
+    const { resume, door, bus, numRollbacks, beginsAgainAfter } = parts;
     const history = resume?.state.logHistory ?? [];
     const from = resume === undefined ? undefined : dirname(resume.directory);
     this.#trainerLog = await writeTrainerLog(run.config.output_dir, bus, history, from);
-    bus.publish(run.started);
     if (resume !== undefined) bus.publish(resumedEvent(resume.directory, resume.state, run.job));
     const coordinator = new Coordinator({
       ...(await coordinatorOptions(run, resume, bus, () => this.coordinator?.deviceKind)),
-      ...(this.#output === undefined ? {} : { epoch: this.#output.epoch }),
-      door,
+      job: { ...run.job, jobId: this.#jobId },
+      ...(this.#output && { epoch: epochOf(this.#output.epoch, numRollbacks) }),
+      ...{ door, beginsAgainAfter },
     });
     this.coordinator = coordinator;
     await coordinator.start();
@@ -364,13 +396,4 @@ class Cluster {
       directory: savedSoFar(run, state.step, resumed),
     });
   }
-}
-
-/** Tells the supervisor of workers that finished a group. */
-function tellProgress(bus: InProcessEventBus, workers: OwnWorkers): void {
-  const pids = new Map<string, number>();
-  bus.subscribe((event) => {
-    if (event.type === "worker.joined") pids.set(event.workerId, event.pid);
-    if (event.type === "group.completed") workers.progressed(pids.get(event.workerId) ?? 0);
-  });
 }

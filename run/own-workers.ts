@@ -1,4 +1,6 @@
 import { randomBytes } from "node:crypto";
+import type { EventSource } from "#lib/wire/event-bus";
+import type { Supervisor } from "./supervisor.js";
 
 /** Names this process to the workers that it starts; other machines have processes of the same ids. */
 const variable = "LOCKSTEP_STARTED_BY";
@@ -16,4 +18,13 @@ export const isStartedHere = (incarnation: string): boolean => incarnation.start
 /** A worker's own incarnation, by which whoever started it knows it. */
 export function supervisedIncarnation(): string {
   return `${process.env[variable] ?? ""}/${process.pid}/${randomBytes(12).toString("hex")}`;
+}
+
+/** Tells the supervisor of workers that finished a group. */
+export function tellProgress(bus: EventSource, workers: Pick<Supervisor, "progressed">): void {
+  const pids = new Map<string, number>();
+  bus.subscribe((event) => {
+    if (event.type === "worker.joined") pids.set(event.workerId, event.pid);
+    if (event.type === "group.completed") workers.progressed(pids.get(event.workerId) ?? 0);
+  });
 }

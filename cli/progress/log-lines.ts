@@ -105,6 +105,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
         (event.stoppedEarly === undefined ? "" : `, stopped early: ${event.stoppedEarly}`)
       );
     // A note says what is done about it.
+    case "shard.lost":
+    case "shards.rolledBack":
     case "checkpoint.failed":
     case "worker.state":
     case "worker.telemetry":

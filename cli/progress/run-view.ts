@@ -93,6 +93,12 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
         general: event.general ?? [],
         samples: event.samples.map(({ isChat = false, ...sample }) => ({ ...sample, isChat })),
       };
+    case "shards.rolledBack":
+      return {
+        ...view,
+        ...{ resumed: undefined, lastStep: undefined, numTokens: 0 },
+        ...{ losses: [], evaluations: [], general: [], samples: [] },
+      };
     case "phase.changed":
       return {
         ...view,
@@ -156,6 +162,7 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "run.failed":
       return { ...view, phase: "done", phaseDetail: undefined, phaseSinceMs: nowMs };
     case "note":
+    case "shard.lost":
     case "fisher.measured":
     case "worker.quarantined":
     case "group.diverged":

@@ -453,4 +453,31 @@ export const rows: readonly RowSpec[] = [
       },
     ],
   },
+  {
+    title: "Reducer shards",
+    panels: [
+      {
+        title: "Lost shards",
+        description: "Reducer shards that were lost since the coordinator started.",
+        unit: "short",
+        kind: "lines",
+        width: 12,
+        min: 0,
+        queries: one(metric("reducer_shards_lost_total"), "shards"),
+      },
+      {
+        title: "Steps made again",
+        description:
+          "Since the coordinator started: all shards went back to what was saved, because one was lost.",
+        unit: "short",
+        kind: "lines",
+        width: 12,
+        min: 0,
+        queries: [
+          ...one(metric("training_repeated_steps_total"), "steps"),
+          ...one(metric("training_rollbacks_total"), "rollbacks"),
+        ],
+      },
+    ],
+  },
 ];

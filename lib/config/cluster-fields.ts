@@ -84,6 +84,14 @@ export const cluster = {
     .max(1_000)
     .default(3)
     .describe("of a worker of lockstep train, without a finished group in between"),
+  max_rollbacks: z
+    .int()
+    .min(0)
+    .max(100)
+    .default(3)
+    .describe(
+      "how often in a row, without a new checkpoint in between, a run whose reducer shard is lost goes back to its last checkpoint by itself, or where there is none to its beginning",
+    ),
   user_signal: z
     .enum(["save", "stop"])
     .default("save")

@@ -106,6 +106,7 @@ export const unreadKeys: Readonly<
         "heartbeat_timeout_ms",
         "lease_timeout_ms",
         "max_worker_restarts",
+        "max_rollbacks",
         "verify_groups",
       ],
       told(`${oneProcess} and without workers`),

@@ -156,6 +156,7 @@ export const freeKeys = [
   "lease_timeout_ms",
   "verify_groups",
   "max_worker_restarts",
+  "max_rollbacks",
   "deterministic",
 ] as const satisfies readonly ConfigKey[];
 

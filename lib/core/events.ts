@@ -179,7 +179,23 @@ export type LockstepEvent =
       /** Of the best evaluation, where its weights are the result; absent: the last ones are. */
       readonly bestStep?: number;
     }
-  | { readonly type: "run.failed"; readonly code: string; readonly message: string };
+  | { readonly type: "run.failed"; readonly code: string; readonly message: string }
+  | {
+      /** A reducer shard is no more, with what it kept. */
+      readonly type: "shard.lost";
+      readonly shard: number;
+      readonly reason: string;
+    }
+  | {
+      /** What a shard kept is lost: all shards go back to what was saved, and the steps since are made again. */
+      readonly type: "shards.rolledBack";
+      /** Steps that are kept. */
+      readonly step: number;
+      /** Steps that are made again. */
+      readonly numSteps: number;
+      /** The checkpoint; absent: the run begins anew. */
+      readonly directory?: string;
+    };
 
 /** Why a connection was closed. */
 export type ConnectionRefusal =

@@ -19,7 +19,7 @@ export const reducerErrors = {
   ),
   E_SHARD_FAILED: entry<{ shardIndex: number; reason: string }>(
     (d) => `The thread of reducer shard ${d.shardIndex} ended unexpectedly: ${d.reason}.`,
-    "Resume from the last checkpoint; if memory ran out, use a machine with more of it.",
+    "The run goes back to its last checkpoint by itself, max_rollbacks times in a row; if memory ran out, use a machine with more of it.",
   ),
   E_SHARD_BUSY: entry<{ step: number; group: number; maxAssemblies: number }>(
     (d) =>

@@ -1,0 +1,162 @@
+import { basename } from "node:path";
+import { listOwnedCheckpoints } from "#lib/checkpoint/index";
+import { isLockstepError } from "#lib/core/errors/index";
+import { counted } from "#lib/core/format";
+import type { InProcessEventBus } from "#lib/wire/event-bus";
+import { openNewestWhole, type ResumePoint } from "./resume.js";
+import type { StartedRun } from "./start.js";
+
+/** What a shard that is gone ends the run with. */
+const isShardLost = (error: unknown): error is Error =>
+  isLockstepError(error) && error.code === "E_SHARD_FAILED";
+
+/** A run from one loss of a shard to the next. */
+export interface TrainingLife {
+  readonly numRollbacks: number;
+  /** Whether the run begins again after an error that ends this. */
+  readonly beginsAgainAfter: (error: unknown) => boolean;
+}
+
+/** Numbers of rollbacks that an epoch has place for. */
+const maxRollbacksOfClaim = 1_024;
+
+/** Rises with each claim of the output directory, and with each rollback under one. */
+export const epochOf = (claimEpoch: number, numRollbacks: number): number =>
+  claimEpoch * maxRollbacksOfClaim + numRollbacks;
+
+/**
+ * Trains to the end. Where a shard is lost with what it kept, all of them begin again with what was saved.
+ *
+ * @param options.begunFrom what the run goes on from in the first place; it stays open
+ * @param options.onBack called before the run begins again; what it throws ends the run
+ */
+export async function trainWithRollbacks<Result>(options: {
+  readonly run: StartedRun;
+  readonly begunFrom: ResumePoint | undefined;
+  readonly bus: InProcessEventBus;
+  readonly train: (resume: ResumePoint | undefined, life: TrainingLife) => Promise<Result>;
+  readonly onBack: (resume: ResumePoint | undefined) => void;
+}): Promise<Result> {
+  const { begunFrom, train, onBack } = options;
+  const rollbacks = new Rollbacks(options);
+  let resume = begunFrom;
+  const closeOwn = async (): Promise<void> => {
+    if (resume !== begunFrom) await resume?.optimizer.close();
+  };
+  try {
+    for (;;) {
+      try {
+        const { total: numRollbacks } = rollbacks;
+        const beginsAgainAfter = (error: unknown): boolean => rollbacks.follow(error);
+        return await train(resume, { numRollbacks, beginsAgainAfter });
+      } catch (error) {
+        if (!rollbacks.follow(error)) throw error;
+        await closeOwn();
+        resume = begunFrom;
+        resume = await rollbacks.goBack(error);
+        onBack(resume);
+      }
+    }
+  } finally {
+    await closeOwn();
+    rollbacks.close();
+  }
+}
+
+/**
+ * Goes back to what was saved where a shard is lost with what it kept, and no other process has it. A shard that is
+ * lost again and again before anything new is saved ends the run.
+ */
+class Rollbacks {
+  readonly #limit: number;
+  readonly #bus: InProcessEventBus;
+  readonly #unsubscribe: () => void;
+  #inARow = 0;
+  #total = 0;
+  readonly #run: StartedRun;
+  readonly #begunFrom: ResumePoint | undefined;
+  /** What was saved before is not this life's. */
+  readonly #savedBeforeMs: number;
+  #step: number;
+  #savedStep: number;
+
+  /** @param begunFrom what the run goes on from in the first place; it stays open until the run is over */
+  constructor(options: {
+    readonly run: StartedRun;
+    readonly begunFrom: ResumePoint | undefined;
+    readonly bus: InProcessEventBus;
+  }) {
+    this.#run = options.run;
+    this.#begunFrom = options.begunFrom;
+    this.#bus = options.bus;
+    this.#limit = options.run.config.max_rollbacks;
+    this.#savedBeforeMs = options.run.lastSave.atMs;
+    this.#step = options.begunFrom?.state.step ?? 0;
+    this.#savedStep = this.#step;
+    this.#unsubscribe = options.bus.subscribe((event) => {
+      if (event.type === "step.completed") this.#step = event.step;
+      if (event.type !== "checkpoint.saved" || event.step <= this.#savedStep) return;
+      this.#savedStep = event.step;
+      this.#inARow = 0;
+    });
+  }
+
+  /** So far. */
+  get total(): number {
+    return this.#total;
+  }
+
+  /** Whether the run begins again after an error. */
+  follow(error: unknown): boolean {
+    return (
+      isShardLost(error) && this.#inARow < this.#limit && this.#total + 1 < maxRollbacksOfClaim
+    );
+  }
+
+  /** @returns where the run goes on: at its newest checkpoint that is whole, or where it began */
+  async goBack(error: unknown): Promise<ResumePoint | undefined> {
+    this.#inARow += 1;
+    this.#total += 1;
+    const note = (text: string): void => this.#bus.publish({ type: "note", text });
+    const reason = error instanceof Error ? error.message : String(error);
+    const point = (await this.#newest(note)) ?? this.#begunFrom;
+    const step = point?.state.step ?? 0;
+    const numSteps = Math.max(0, this.#step - step);
+    this.#step = step;
+    const where =
+      point === undefined
+        ? "the beginning of the run, which has saved no checkpoint"
+        : `${basename(point.directory)}`;
+    note(
+      `warning: ${reason} All shards go back to ${where}; ${counted(numSteps, "step")} ${numSteps === 1 ? "is" : "are"} made again (${this.#inARow} of ${this.#limit} times in a row, max_rollbacks).`,
+    );
+    this.#bus.publish({
+      ...{ type: "shards.rolledBack", step, numSteps },
+      ...(point === undefined ? {} : { directory: point.directory }),
+    });
+    return point;
+  }
+
+  close(): void {
+    this.#unsubscribe();
+  }
+
+  async #newest(note: (text: string) => void): Promise<ResumePoint | undefined> {
+    const { config, record } = this.#run;
+    const own = (await listOwnedCheckpoints(config.output_dir)).filter(
+      (saved) =>
+        saved.isOurs &&
+        saved.record?.runId === record.runId &&
+        saved.record.savedAtMs > this.#savedBeforeMs,
+    );
+    try {
+      const { point, lines } = await openNewestWhole(config.output_dir, own);
+      for (const line of lines) note(`warning: ${line}`);
+      return point;
+    } catch (error) {
+      if (!isLockstepError(error) || error.code !== "E_NO_CHECKPOINT") throw error;
+      note(`warning: ${error.message}`);
+      return undefined;
+    }
+  }
+}
