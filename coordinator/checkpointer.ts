@@ -9,6 +9,7 @@ import {
 import { LockstepError } from "#lib/core/errors/index";
 import type { TensorStates } from "#lib/core/shard-arrays";
 import type { EventBus } from "#lib/wire/event-bus";
+import type { HeldState } from "./held-state.js";
 import type { CheckpointState, CoordinatorOptions, Snapshot } from "./options.js";
 
 /** What a save that fails has left. */
@@ -19,13 +20,16 @@ interface Chance {
   readonly isReplaced: boolean;
 }
 
+/** One last attempt. */
+const newerOne = (): Chance => ({ giveUpAtMs: performance.now(), isReplaced: true });
 const endless: Chance = { giveUpAtMs: Number.POSITIVE_INFINITY, isReplaced: false };
 
 type Checkpointing = NonNullable<CoordinatorOptions["checkpointing"]>;
 
 /**
- * Writes snapshots in the background, one at a time. One that the file system refuses is kept and tried again while
- * training goes on, until it is written or a newer one takes its place; at the end of the run it is tried for a
+ * Writes what shards hold in the background, one save at a time. A copy that the file system refuses is tried again
+ * while training goes on, until it is written or a newer one takes its place. The shards' own arrays are tried for as
+ * long as nobody wants to change them; then another save is asked for. At the end of the run both are tried for a
  * limited time.
  */
 export class Checkpointer {
@@ -33,8 +37,9 @@ export class Checkpointer {
   readonly #bus: EventBus;
   readonly #onError: (error: unknown) => void;
   #last: Promise<void> = Promise.resolve();
-  /** Memory of a snapshot that nobody needs any more. */
+  /** Memory of a copy that nobody needs any more. */
   #free: Snapshot | undefined;
+  readonly #onGivenUp: () => void;
   #chance = endless;
   /** Ends a pause between two attempts. */
   #wake = (): void => {};
@@ -44,29 +49,42 @@ export class Checkpointer {
     readonly checkpointing: Pick<Checkpointing, "save" | "retryMs">;
     readonly bus: EventBus;
     readonly onError: (error: unknown) => void;
+    /** A save of the shards' own arrays failed, and they change. */
+    readonly onGivenUp: () => void;
   }) {
     this.#options = options.checkpointing;
     this.#bus = options.bus;
     this.#onError = options.onError;
+    this.#onGivenUp = options.onGivenUp;
   }
 
   /**
-   * Waits for the save before, so that at most one snapshot is in memory; returns when this one has begun. A save
-   * that failed so far has one more attempt, and then this one takes its place.
+   * Waits for the save before; returns when this one has begun. A save that failed so far has one more attempt, and
+   * then this one takes its place.
    *
-   * @param tensorStates copied, as the snapshot is
+   * @param hold gets memory of an earlier copy
+   * @param tensorStates copied
    */
   async begin(
-    takeSnapshot: (into: Snapshot | undefined) => Promise<Snapshot>,
+    hold: (into: Snapshot | undefined) => Promise<HeldState>,
     state: CheckpointState,
     tensorStates: TensorStates,
   ): Promise<void> {
-    await this.#lastAttempts({ giveUpAtMs: performance.now(), isReplaced: true });
+    const startedAt = performance.now();
+    await this.#lastAttempts(newerOne());
+    const waitedSeconds = (performance.now() - startedAt) / 1000;
     this.#chance = endless;
-    const snapshot = await takeSnapshot(this.#free);
+    const held = await hold(this.#free);
     this.#free = undefined;
     const kept = Object.entries(tensorStates).map(([name, values]) => [name, values.slice()]);
-    this.#last = this.#write(snapshot, state, Object.fromEntries(kept)).catch(this.#onError);
+    held.onWanted(() => {
+      this.#chance = newerOne();
+      this.#wake();
+    });
+    this.#last = this.#write(held, state, {
+      tensorStates: Object.fromEntries(kept),
+      waitedSeconds,
+    }).catch(this.#onError);
   }
 
   /**
@@ -85,18 +103,23 @@ export class Checkpointer {
   }
 
   async #write(
-    snapshot: Snapshot,
+    held: HeldState,
     state: CheckpointState,
-    tensorStates: TensorStates,
+    beside: { readonly tensorStates: TensorStates; readonly waitedSeconds: number },
   ): Promise<void> {
     const startedAt = performance.now();
     const { step } = state;
+    const { snapshot } = held;
+    const release = (): void => held.release();
     const seconds = (): number => (performance.now() - startedAt) / 1000;
     try {
       const { directory, bytes } = await saveRepeatedly(
-        () => this.#options.save(snapshot, state, tensorStates),
+        () => this.#options.save(snapshot, state, beside.tensorStates, release),
         {
-          giveUpAtMs: () => this.#chance.giveUpAtMs,
+          giveUpAtMs: () => {
+            if (!held.retake()) this.#chance = newerOne();
+            return this.#chance.giveUpAtMs;
+          },
           pause: (ms) => this.#pause(ms),
           onFailure: (failure) => this.#tell(step, failure),
         },
@@ -105,10 +128,14 @@ export class Checkpointer {
       this.#bus.publish({
         ...{ type: "checkpoint.saved", step, directory, bytes },
         seconds: seconds(),
+        waitSeconds: beside.waitedSeconds + held.waitedSeconds(),
       });
     } catch (error) {
       if (!isWriteFailure(error)) throw error;
-      if (this.#chance.isReplaced) return;
+      if (this.#chance.isReplaced) {
+        if (!held.isCopy) this.#onGivenUp();
+        return;
+      }
       throw new LockstepError(
         "E_SAVE_FAILED",
         {
@@ -118,7 +145,8 @@ export class Checkpointer {
         { cause: error },
       );
     } finally {
-      this.#free = snapshot;
+      release();
+      if (held.isCopy) this.#free = snapshot;
     }
   }
 

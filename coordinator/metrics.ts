@@ -12,6 +12,7 @@ import { addProcessMetrics } from "#lib/core/process-metrics";
 import { allMetrics } from "#lib/objectives/metrics";
 import type { EventBus } from "#lib/wire/event-bus";
 import { ShardMetrics } from "./shard-metrics.js";
+import { CheckpointMetrics } from "./checkpoint-metrics.js";
 
 /** A run of one task, which has no name. */
 const wholeRun = ({ loss }: StepCompleted): TaskFigures => ({ name: "", weight: 1, loss });
@@ -77,12 +78,6 @@ export class CoordinatorMetrics {
     "Connections that were closed for the sake of limits.",
     ["port", "reason"],
   );
-  readonly #checkpoints = this.#counter("checkpoints_total", "Checkpoints saved.");
-  readonly #failedSaves = this.#counter(
-    "checkpoint_failures_total",
-    "Attempts to save a checkpoint or the result that the file system refused.",
-  );
-
   readonly #loss = this.#gauge("training_loss", "Mean loss of the latest step, nats per token.");
   readonly #gradientNorm = this.#gauge(
     "training_gradient_norm",
@@ -187,11 +182,7 @@ export class CoordinatorMetrics {
     rpcBuckets,
     ["method"],
   );
-  readonly #checkpointDuration = this.#histogram(
-    "checkpoint_duration_seconds",
-    "Seconds that a checkpoint took to write.",
-    stepBuckets,
-  );
+  readonly #checkpoints = new CheckpointMetrics(this.registry);
 
   constructor(bus: Pick<EventBus, "subscribe">) {
     addProcessMetrics(this.registry, "coordinator");
@@ -290,11 +281,8 @@ export class CoordinatorMetrics {
         this.#refusedPushes.inc({ code: event.code }, 1 + event.numUntold);
         break;
       case "checkpoint.saved":
-        this.#checkpoints.inc();
-        this.#checkpointDuration.observe(event.seconds);
-        break;
       case "checkpoint.failed":
-        this.#failedSaves.inc();
+        this.#checkpoints.observe(event);
         break;
       case "connections.refused":
         this.#refusedConnections.inc(

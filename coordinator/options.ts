@@ -35,7 +35,7 @@ export interface StepSource {
   epochAt(completedSteps: number): number;
 }
 
-/** Masters and what the optimizer keeps of their elements, between two steps; a copy that training does not change. */
+/** Masters and what the optimizer keeps of their elements, between two steps; training does not change them. */
 export type Snapshot = readonly ShardPiece[];
 
 /** The rows that the Fisher information is measured on before the first step, a row a batch. */
@@ -161,12 +161,19 @@ export interface CoordinatorOptions {
     readonly whenBest?: boolean;
     /** Save after the last step too. @default false */
     readonly atEnd?: boolean;
-    /** Writes a checkpoint; training goes on meanwhile, the next save waits. What the file system refuses is repeated. */
+    /**
+     * Writes a checkpoint; training goes on meanwhile, the next save waits. What the file system refuses is repeated.
+     *
+     * @param onRead to be called when nothing more of the snapshot is read; @default at the end
+     */
     readonly save: (
       snapshot: Snapshot,
       state: CheckpointState,
       tensorStates: TensorStates,
+      onRead: () => void,
     ) => Promise<{ readonly directory: string; readonly bytes: number }>;
+    /** What a copy of the shards' arrays may take, bytes. @default a quarter of what memory is free */
+    readonly copyLimitBytes?: number;
     /** How long the end of the run repeats a save that the file system refuses. @default 3600000 */
     readonly retryMs?: number;
   };

@@ -8,6 +8,9 @@ import type { ShardGroup } from "./shards.js";
 /** Errors of workers: the shards and what they hold are whole. */
 const ofWorkers: ErrorCode[] = ["E_WORKERS_EXHAUSTED", "E_WORKER_FAILED", "E_GROUP_DIVERGED"];
 
+/** Of the memory that is free, what a copy of the shards' arrays may take; larger ones are written from the shards. */
+const freeShare = 0.25;
+
 interface RunSavesParts {
   readonly options: CoordinatorOptions;
   readonly shards: ShardGroup;
@@ -33,7 +36,11 @@ export class RunSaves {
     const { checkpointing, bus, resume } = parts.options;
     this.#savedStep = resume?.state.step ?? 0;
     this.#checkpointer =
-      checkpointing && new Checkpointer({ checkpointing, bus, onError: parts.onError });
+      checkpointing &&
+      new Checkpointer({
+        ...{ checkpointing, bus, onError: parts.onError },
+        onGivenUp: () => void this.request(),
+      });
   }
 
   /** A save after the step in progress, or at the end. @returns false where that was asked for already */
@@ -93,8 +100,9 @@ export class RunSaves {
 
   async #begin(): Promise<void> {
     const { shards, state, updates } = this.#parts;
-    const takeSnapshot: Parameters<Checkpointer["begin"]>[0] = async (into) =>
-      shards.snapshot(into);
-    await this.#checkpointer?.begin(takeSnapshot, state(), updates.tensorStates);
+    const limit = this.#parts.options.checkpointing?.copyLimitBytes;
+    const hold: Parameters<Checkpointer["begin"]>[0] = async (into) =>
+      shards.hold(limit ?? freeShare * process.availableMemory(), into);
+    await this.#checkpointer?.begin(hold, state(), updates.tensorStates);
   }
 }

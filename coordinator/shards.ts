@@ -11,6 +11,7 @@ import {
   type UpdatedShards,
 } from "#lib/optim/index";
 import type { WireSecurity } from "#lib/wire/security";
+import { copiedState, type HeldState, LentState, snapshotBytes } from "./held-state.js";
 import type { Snapshot } from "./options.js";
 import type { ShardLimitNotice } from "./reducer/thread-protocol.js";
 import type { FenceChange, RunLife } from "./reducer/fence.js";
@@ -111,6 +112,8 @@ export type StartShard = (options: StartShardOptions) => Promise<ShardHandle>;
 export class ShardGroup implements UpdatedShards, MeasuredShards {
   readonly #layout: ParameterLayout;
   readonly #shards: readonly ShardHandle[];
+  /** What is saved from the shards' own memory. */
+  #lent: LentState | undefined;
 
   private constructor(
     { layout }: Pick<StartShardOptions, "layout">,
@@ -221,6 +224,7 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
   }
 
   async keepSquares(step: number, first: boolean): Promise<void> {
+    await this.#lent?.wanted();
     await this.#all((shard) => shard.keepSquares(step, first));
   }
 
@@ -230,14 +234,17 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
   }
 
   async finishFisher(scale: number): Promise<void> {
+    await this.#lent?.wanted();
     await this.#all((shard) => shard.finishFisher(scale));
   }
 
   async measure(step: number, measurement: Measurement): Promise<readonly SumWindow[]> {
+    await this.#lent?.wanted();
     return (await this.#all((shard) => shard.measure(step, measurement))).flat();
   }
 
   async apply(step: number, update: Update): Promise<void> {
+    await this.#lent?.wanted();
     await this.#all((shard) => shard.apply(step, update));
   }
 
@@ -245,8 +252,28 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
     await this.#all((shard) => shard.discard(step));
   }
 
-  /** @param into an earlier snapshot that nobody needs any more: fresh memory costs more than the copy */
-  async snapshot(into?: Snapshot): Promise<Snapshot> {
+  /**
+   * What the shards keep, until it is released: a copy where that takes no more than a limit, else, where their memory
+   * can be had, that itself, and what would change it waits.
+   *
+   * @param into an earlier copy that nobody needs any more: fresh memory costs more than the copy
+   */
+  async hold(copyLimitBytes: number, into?: Snapshot): Promise<HeldState> {
+    const own = this.#shards.flatMap(({ memory }) => memory ?? []);
+    const isShared = own.length === this.#shards.length;
+    if (isShared && into === undefined) {
+      const lent = new LentState(this.#withRanges(own));
+      if (snapshotBytes(lent.snapshot) > copyLimitBytes) {
+        this.#lent = lent;
+        return lent;
+      }
+    }
+    const startedAt = performance.now();
+    const copy = await this.#snapshot(into);
+    return copiedState(copy, (performance.now() - startedAt) / 1000);
+  }
+
+  async #snapshot(into?: Snapshot): Promise<Snapshot> {
     return this.#withRanges(await this.#all((shard, index) => shard.snapshot(into?.[index])));
   }
 

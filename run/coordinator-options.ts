@@ -63,8 +63,8 @@ export async function coordinatorOptions(
       whenBest: config.save_strategy === "best" || config.load_best_model_at_end,
       // As the Trainer: a longer run goes on from the end of this one.
       atEnd: config.save_strategy === "steps" || config.save_strategy === "epoch",
-      save: (snapshot, state, tensorStates) =>
-        saveCheckpoint(run, snapshot, state, { tensorStates, deviceKind: deviceKind() }),
+      save: (snapshot, state, tensorStates, onRead) =>
+        saveCheckpoint(run, snapshot, state, { tensorStates, deviceKind: deviceKind(), onRead }),
       retryMs: config.save_retry_ms,
     },
     ...historyOf(run),

@@ -20,6 +20,8 @@ import {
 import { copyAdditionalTemplates } from "#lib/checkpoint/model-directory";
 import { explainWriteError, removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
 import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
+import type { OpenTarget } from "#lib/checkpoint/file-target";
+import { WriterThreads } from "#lib/checkpoint/writer-threads";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
 import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
@@ -30,9 +32,9 @@ import { readEarlyStoppingState } from "#lib/objectives/early-stopping";
 import { readLossGapState } from "#lib/objectives/loss-gap";
 import { jobMetrics } from "#lib/objectives/task-metrics";
 import { emaSlot, readLossTerms, readScheduleState } from "#lib/optim/index";
+import { snapshotBytes } from "#coordinator/held-state";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { readAccount } from "#coordinator/run-account";
-import { finiteWeights } from "./finite-weights.js";
 import { emaFolder } from "./output-contents.js";
 import { stoppedEarly } from "./evaluation-rules.js";
 import type { PreparedRun } from "./prepared-run.js";
@@ -45,15 +47,27 @@ export const stateFile = `${ownFolder}/state.json`;
 export const configFile = `${ownFolder}/config.yaml`;
 /** SHA-256 of every other file of the checkpoint. */
 export const checksumsFile = `${ownFolder}/checksums.json`;
+/** From here on threads of their own are worth their start, bytes of a snapshot. */
+const threadedBytes = 32 << 20;
+/** Encoding and hashing take about a second per gigabyte in each. */
+const numWriterThreads = 2;
 /** The history of a long run, some hundred bytes an entry. */
 const maxStateBytes = 256 << 20;
+
+/** What is saved beside the snapshot and the state. */
+interface BesideSnapshot {
+  readonly tensorStates: TensorStates;
+  readonly deviceKind: string | undefined;
+  /** Called when nothing more of the snapshot is read. */
+  readonly onRead?: () => void;
+}
 
 /** Writes `checkpoint-N/` and drops old ones of the same run. */
 export async function saveCheckpoint(
   run: StartedRun,
   snapshot: Snapshot,
   state: CheckpointState,
-  beside: { readonly tensorStates: TensorStates; readonly deviceKind: string | undefined },
+  beside: BesideSnapshot,
 ): Promise<{ directory: string; bytes: number }> {
   const { config, record, lastSave } = run;
   const directory = join(config.output_dir, checkpointName(state.step));
@@ -61,19 +75,31 @@ export async function saveCheckpoint(
   const isBest = state.best?.step === state.step;
   const best = isBest ? directory : await bestCheckpoint(run, state);
   await saveAtomically(directory, async (temporary) => {
-    await writeModels(run, temporary, snapshot, state);
-    await writeTrainerState(temporary, stateForTrainer(run, state, best));
     await mkdir(join(temporary, ownFolder));
+    const sums = await writeTensorFiles(snapshot, async (openTarget) => [
+      writeModels(run, temporary, { snapshot, ...state, openTarget }),
+      ...(config.save_only_model
+        ? []
+        : [
+            writeOptimizerState(
+              join(temporary, ownFolder),
+              snapshot,
+              beside.tensorStates,
+              openTarget,
+            ),
+          ]),
+    ]);
+    beside.onRead?.();
+    await writeTrainerState(temporary, stateForTrainer(run, state, best));
     await writeCheckpointRecord(temporary, {
       ...record,
       deviceKind: beside.deviceKind ?? record.deviceKind,
       savedAtMs,
     });
     if (config.save_only_model) return;
-    await writeOptimizerState(join(temporary, ownFolder), snapshot, beside.tensorStates);
     await writeFile(join(temporary, stateFile), `${JSON.stringify(state, null, 2)}\n`);
     await writeFile(join(temporary, configFile), printConfig(config));
-    await writeChecksums(temporary, checksumsFile);
+    await writeChecksums(temporary, checksumsFile, sums);
   });
   lastSave.atMs = savedAtMs;
   try {
@@ -101,7 +127,12 @@ export async function saveFinalModel(
   let bytes = 0;
   const write = async (temporary: string): Promise<void> => {
     const isBest = kept !== undefined && run.config.load_best_model_at_end;
-    await (isBest ? copyModel(kept, temporary) : writeModels(run, temporary, snapshot, of));
+    if (isBest) await copyModel(kept, temporary);
+    else {
+      await writeTensorFiles(snapshot, async (openTarget) => [
+        writeModels(run, temporary, { snapshot, ...of, openTarget }),
+      ]);
+    }
     await writeTrainerState(temporary, stateForTrainer(run, state, kept));
     const { step } = isBest ? (state.best ?? of) : of;
     await writeResults(temporary, state.logHistory, jobMetrics(run.job), step);
@@ -249,14 +280,40 @@ async function resultFiles(directory: string): Promise<string[]> {
   return [...names, ...(await Promise.all(inFolders)).flat()];
 }
 
+interface WrittenModels extends Pick<CheckpointState, "step" | "numUpdates"> {
+  readonly snapshot: Snapshot;
+  readonly openTarget: OpenTarget | undefined;
+}
+
+/**
+ * Writes files of tensors, in threads where they are large.
+ *
+ * @param begin begins them all
+ * @returns checksums of those that threads wrote, by path
+ */
+async function writeTensorFiles(
+  snapshot: Snapshot,
+  begin: (openTarget: OpenTarget | undefined) => Promise<readonly Promise<void>[]>,
+): Promise<ReadonlyMap<string, string>> {
+  const isSmall = snapshotBytes(snapshot) < threadedBytes;
+  const threads = isSmall ? undefined : await WriterThreads.start(numWriterThreads);
+  try {
+    const ended = await Promise.allSettled(await begin(threads?.openTarget));
+    for (const file of ended) if (file.status === "rejected") throw file.reason;
+    return threads?.sha256 ?? new Map();
+  } finally {
+    // Whatever they still read is read then.
+    await threads?.close();
+  }
+}
+
 /** The trained weights, and their average in a folder of its own where there is one. */
 async function writeModels(
   run: PreparedRun,
   directory: string,
-  snapshot: Snapshot,
-  { step, numUpdates }: Pick<CheckpointState, "step" | "numUpdates">,
+  { snapshot, step, numUpdates, openTarget }: WrittenModels,
 ): Promise<void> {
-  await writeModel(run, directory, { step, pieces: snapshot });
+  await writeModel(run, directory, { step, pieces: snapshot, openTarget });
   if (run.config.ema_decay === null) return;
   const folder = join(directory, emaFolder);
   await mkdir(folder);
@@ -265,16 +322,22 @@ async function writeModels(
     masters: states[emaSlot] ?? new Float32Array(),
   }));
   // Before the first update there is nothing to average.
-  await writeModel(run, folder, { step, pieces: numUpdates === 0 ? snapshot : averages });
+  const pieces = numUpdates === 0 ? snapshot : averages;
+  await writeModel(run, folder, { step, pieces, openTarget });
 }
 
 const writeModel = (
   run: PreparedRun,
   directory: string,
-  { step, pieces }: { readonly step: number; readonly pieces: readonly MasterPiece[] },
+  {
+    step,
+    pieces,
+    openTarget,
+  }: Pick<WrittenModels, "step" | "openTarget"> & { readonly pieces: readonly MasterPiece[] },
 ): Promise<void> =>
   run.parameters.save(directory, {
-    valuesOf: (slot) => finiteWeights(gatherTensor(slot, pieces), slot.name, step),
+    valuesOf: (slot) => ({ parts: partsOfTensor(slot, pieces), finiteAfterStep: step }),
+    openTarget,
     dtype: run.model.saveDtype,
     maxShardBytes: maxShardBytes(run.config),
   });
@@ -293,26 +356,13 @@ async function copyModel(checkpoint: string, directory: string, isFolder = false
   }
 }
 
-/**
- * A tensor's float32 elements from the shards that hold parts of it: a view where one holds all of it,
- * a copy only where it lies across two.
- */
-function gatherTensor(slot: TensorSlot, pieces: readonly MasterPiece[]): Float32Array {
-  const whole = pieces.find(
-    ({ range }) => range.start <= slot.offset && slot.offset + slot.size <= range.end,
-  );
-  if (whole !== undefined) {
-    const start = slot.offset - whole.range.start;
-    return whole.masters.subarray(start, start + slot.size);
-  }
-  const out = new Float32Array(slot.size);
-  for (const { range, masters } of pieces) {
+/** A tensor's float32 elements where they lie, in the shards that hold parts of it. */
+function partsOfTensor(slot: TensorSlot, pieces: readonly MasterPiece[]): readonly Float32Array[] {
+  return pieces.flatMap(({ range, masters }) => {
     const start = Math.max(range.start, slot.offset);
     const end = Math.min(range.end, slot.offset + slot.size);
-    if (start >= end) continue;
-    out.set(masters.subarray(start - range.start, end - range.start), start - slot.offset);
-  }
-  return out;
+    return start >= end ? [] : [masters.subarray(start - range.start, end - range.start)];
+  });
 }
 
 async function directoryBytes(directory: string): Promise<number> {

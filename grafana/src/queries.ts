@@ -444,12 +444,28 @@ export const rows: readonly RowSpec[] = [
       },
       {
         title: "Time to save a checkpoint",
-        description: "From the snapshot to the renamed directory.",
+        description: "From its beginning to the renamed directory.",
         unit: "s",
         kind: "lines",
         width: 6,
         min: 0,
         queries: quantiles("checkpoint_duration_seconds"),
+      },
+      {
+        title: "What saves cost",
+        description:
+          "Bytes a second that are saved, and the share of time for which training stood still for it.",
+        unit: "short",
+        kind: "lines",
+        width: 6,
+        min: 0,
+        queries: [
+          ...one(`rate(${metric("checkpoint_saved_bytes_total")}[$__rate_interval])`, "bytes/s"),
+          ...one(
+            `rate(${metric("checkpoint_wait_seconds_total")}[$__rate_interval])`,
+            "share of time",
+          ),
+        ],
       },
     ],
   },

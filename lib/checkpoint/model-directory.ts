@@ -1,19 +1,24 @@
 import { copyFile, mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { float32ToBfloat16, float32ToFloat16 } from "#lib/core/bf16";
 import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
-import { LockstepError } from "#lib/core/errors/index";
-import { conversionChunkBytes } from "./limits.js";
+import { encodeElements, type TensorValues } from "./elements.js";
+import type { OpenTarget } from "./file-target.js";
 import { withJsonFields } from "./json-fields.js";
 import { modelConfigFor, readModelConfigText } from "./model-config.js";
 import { weightsFileName, weightsIndexFileName } from "./model-weights.js";
 import { storedDtypeOf } from "./safetensors-header.js";
 import { tensorSizeBytes, writeSafetensors } from "./safetensors-writer.js";
 
-/** A tensor that a model directory will hold. */
-export interface ModelTensor {
+/** A tensor that a directory will hold. */
+export interface SavedTensor {
   readonly name: string;
   readonly shape: readonly number[];
+  /** Its elements, row-major; asked for once, when its turn comes. */
+  readonly read: () => TensorValues | Promise<TensorValues>;
+}
+
+/** One that can be read as an array. */
+export interface ModelTensor extends SavedTensor {
   /** Its elements in float32, row-major; asked for once, when its turn comes. */
   readonly read: () => Float32Array | Promise<Float32Array>;
 }
@@ -23,16 +28,15 @@ export interface ModelDirectoryOptions {
   readonly sourceDir: string;
   /** Directory whose tokenizer files are copied instead of the source's. */
   readonly tokenizerDir?: string;
-  readonly tensors: Iterable<ModelTensor>;
+  readonly tensors: Iterable<SavedTensor>;
+  /** Who writes the weights. @default this thread, into local files */
+  readonly openTarget?: OpenTarget | undefined;
   readonly dtype: FloatDtype;
   /** Fields of config.json that are other than the source's. */
   readonly configChanges?: Readonly<Record<string, unknown>>;
   /** Weights beyond this many bytes go into shards with an index. */
   readonly maxShardBytes?: number;
 }
-
-/** From here on a number rounds to infinity: half a step above the largest that a half type holds. */
-const firstInfinite = Object.freeze({ bfloat16: (2 - 2 ** -8) * 2 ** 127, float16: 65_520 });
 
 /** transformers' default `max_shard_size` is 50 GB in v5 and 5 GB in v4; shards of 5 GB load in both. */
 const defaultMaxShardBytes = 5e9;
@@ -71,7 +75,8 @@ export async function writeModelDirectory(
   const tensors = [...options.tensors].filter(
     (tensor) => !(isTied && tensor.name === "lm_head.weight"),
   );
-  await writeModelWeights(directory, tensors, dtype, options.maxShardBytes ?? defaultMaxShardBytes);
+  const maxShardBytes = options.maxShardBytes ?? defaultMaxShardBytes;
+  await writeModelWeights(directory, tensors, { ...options, maxShardBytes });
 }
 
 /** Copies a model's tokenizer, as the Trainer saves it beside an adapter. */
@@ -122,9 +127,12 @@ async function copyPresent(
 
 async function writeModelWeights(
   directory: string,
-  tensors: readonly ModelTensor[],
-  dtype: FloatDtype,
-  maxShardBytes: number,
+  tensors: readonly SavedTensor[],
+  {
+    dtype,
+    maxShardBytes,
+    openTarget,
+  }: Pick<ModelDirectoryOptions, "dtype" | "openTarget"> & { readonly maxShardBytes: number },
 ): Promise<void> {
   const storedDtype = storedDtypeOf[dtype];
   const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
@@ -138,7 +146,8 @@ async function writeModelWeights(
     await writeSafetensors(
       join(directory, fileNames[i] as string),
       shard.map(({ name, shape }) => ({ name, shape, dtype: storedDtype })),
-      async (name) => encodeElements(await (byName.get(name) as ModelTensor).read(), dtype, name),
+      async (name) => encodeElements(await (byName.get(name) as SavedTensor).read(), dtype, name),
+      { openTarget },
     );
   }
   if (shards.length > 1) {
@@ -172,7 +181,7 @@ function splitIntoShards<T extends { readonly shape: readonly number[] }>(
 }
 
 function weightsIndexText(
-  shards: readonly (readonly ModelTensor[])[],
+  shards: readonly (readonly SavedTensor[])[],
   fileNames: readonly string[],
   dtype: FloatDtype,
 ): string {
@@ -193,36 +202,6 @@ function weightsIndexText(
     weight_map: Object.fromEntries(weightMap),
   };
   return `${JSON.stringify(index, null, 2)}\n`;
-}
-
-/**
- * Elements as stored bytes, a chunk at a time; float32 needs no copy.
- *
- * @param tensor its name
- * @throws E_TENSOR_RANGE for a finite number that the type does not hold
- */
-export function* encodeElements(
-  values: Float32Array,
-  dtype: FloatDtype,
-  tensor: string,
-): Generator<Uint8Array> {
-  if (dtype === "float32") {
-    yield new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-    return;
-  }
-  const narrow = dtype === "bfloat16" ? float32ToBfloat16 : float32ToFloat16;
-  const chunkElements = conversionChunkBytes / 2;
-  const halves = new Uint16Array(Math.min(chunkElements, values.length));
-  for (let done = 0; done < values.length; done += chunkElements) {
-    const part = values.subarray(done, done + chunkElements);
-    narrow(part, halves);
-    const wide = part.find(
-      (value) => Math.abs(value) >= firstInfinite[dtype] && Number.isFinite(value),
-    );
-    if (wide !== undefined)
-      throw new LockstepError("E_TENSOR_RANGE", { tensor, value: wide, dtype });
-    yield new Uint8Array(halves.buffer, 0, part.length * 2);
-  }
 }
 
 const fiveDigits = (value: number): string => String(value).padStart(5, "0");

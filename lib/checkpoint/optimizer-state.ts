@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import type { ShardPiece, TensorStates } from "#lib/core/shard-arrays";
+import type { OpenTarget } from "./file-target.js";
 import { openSafetensors, type SafetensorsFile } from "./safetensors-file.js";
 import { readTensorStates, writeTensorStates } from "./tensor-states.js";
 import { writeTensors } from "./tensor-store.js";
@@ -13,23 +14,30 @@ const fileName = (shard: number, numShards: number): string =>
   `optimizer-${String(shard + 1).padStart(5, "0")}-of-${String(numShards).padStart(5, "0")}.safetensors`;
 
 /**
- * Writes one file a shard into the existing `directory`: its masters, and what the optimizer keeps by name; and one
+ * Writes one file a shard into the existing `directory`, all at the same time: its masters, and what the optimizer keeps by name; and one
  * of what it keeps of whole tensors.
  */
 export async function writeOptimizerState(
   directory: string,
   shards: readonly ShardPiece[],
   tensorStates: TensorStates = {},
+  openTarget?: OpenTarget,
 ): Promise<void> {
   await writeTensorStates(directory, tensorStates);
-  for (const [i, shard] of shards.entries()) {
-    const arrays = [[mastersName, shard.masters] as const, ...Object.entries(shard.states)];
-    await writeTensors(
-      join(directory, fileName(i, shards.length)),
-      arrays.map(([name, data]) => ({ name, shape: [data.length], data })),
-      { format, start: String(shard.range.start), end: String(shard.range.end) },
-    );
-  }
+  const written = await Promise.allSettled(
+    shards.map((shard, i) => {
+      const arrays = [[mastersName, shard.masters] as const, ...Object.entries(shard.states)];
+      return writeTensors(
+        join(directory, fileName(i, shards.length)),
+        arrays.map(([name, data]) => ({ name, shape: [data.length], data })),
+        {
+          metadata: { format, start: String(shard.range.start), end: String(shard.range.end) },
+          openTarget,
+        },
+      );
+    }),
+  );
+  for (const file of written) if (file.status === "rejected") throw file.reason;
 }
 
 interface StoredShard {

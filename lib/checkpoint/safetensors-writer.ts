@@ -1,12 +1,12 @@
-import { open } from "node:fs/promises";
 import { LockstepError } from "#lib/core/errors/index";
+import { EncodedElements } from "./elements.js";
+import { openLocalTarget, type OpenTarget } from "./file-target.js";
 import {
   headerLengthBytes,
   storedDtypeBytes,
   type StoredDtype,
   type TensorEntry,
 } from "./safetensors-header.js";
-import { writeAll } from "./write-all.js";
 
 /** A tensor's bytes in one piece, or in consecutive pieces that may reuse one buffer. */
 type TensorBytes = Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
@@ -15,6 +15,8 @@ type TensorBytes = Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>
 type TensorSource = (name: string) => TensorBytes | Promise<TensorBytes>;
 
 interface WriteOptions {
+  /** Who writes it. @default this thread, into a local file that is fsynced */
+  readonly openTarget?: OpenTarget | undefined;
   /** Goes into the header's `__metadata__`; `{"format":"pt"}` is what transformers v4 insists on. */
   readonly metadata?: Readonly<Record<string, string>>;
 }
@@ -22,7 +24,7 @@ interface WriteOptions {
 const defaultMetadata: Readonly<Record<string, string>> = Object.freeze({ format: "pt" });
 
 /**
- * Writes a safetensors file and fsyncs it. Only one piece of one tensor is in memory at a time, and
+ * Writes a safetensors file. Only one piece of one tensor is in memory at a time, and
  * the next is asked for when the disk has taken the last. Tensors lie in the order of the reference
  * writer: wider element types first (so that each is aligned), then by name.
  *
@@ -37,34 +39,36 @@ export async function writeSafetensors(
 ): Promise<{ readonly sizeBytes: number }> {
   const ordered = orderEntries(file, entries);
   const header = encodeHeader(ordered, options.metadata ?? defaultMetadata);
-  const handle = await open(file, "w");
+  const target = await (options.openTarget ?? openLocalTarget)(file);
   try {
-    let position = await writeAll(handle, header, 0);
+    await target.write(header);
     for (const entry of ordered) {
       const expected = tensorSizeBytes(entry);
-      const bytes = await source(entry.name);
-      let written = 0;
-      const fail = (actual: number): never => {
+      const requireSize = (actual: number, isWhole: boolean): void => {
+        if (isWhole ? actual === expected : actual <= expected) return;
         throw new LockstepError("E_TENSOR_SIZE", {
-          where: file,
-          tensor: entry.name,
-          expected,
-          actual,
-          unit: "bytes",
+          ...{ where: file, tensor: entry.name, expected, actual, unit: "bytes" },
         });
       };
-      for await (const piece of bytes instanceof Uint8Array ? [bytes] : bytes) {
-        if (written + piece.byteLength > expected) fail(written + piece.byteLength);
-        position = await writeAll(handle, piece, position);
-        written += piece.byteLength;
+      const bytes = await source(entry.name);
+      if (bytes instanceof EncodedElements) {
+        requireSize(bytes.sizeBytes, true);
+        await target.writeElements(bytes);
+        continue;
       }
-      if (written !== expected) fail(written);
+      let written = 0;
+      for await (const piece of bytes instanceof Uint8Array ? [bytes] : bytes) {
+        written += piece.byteLength;
+        requireSize(written, false);
+        await target.write(piece);
+      }
+      requireSize(written, true);
     }
-    await handle.sync();
-    return { sizeBytes: position };
-  } finally {
-    await handle.close();
+  } catch (error) {
+    await target.abandon();
+    throw error;
   }
+  return { sizeBytes: await target.close() };
 }
 
 export function tensorSizeBytes(entry: {

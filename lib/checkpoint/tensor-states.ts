@@ -16,7 +16,7 @@ export async function writeTensorStates(directory: string, states: TensorStates)
     shape: [data.length],
   }));
   if (tensors.length === 0) return;
-  await writeTensors(join(directory, fileName), tensors, { format });
+  await writeTensors(join(directory, fileName), tensors, { metadata: { format } });
 }
 
 /**

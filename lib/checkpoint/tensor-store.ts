@@ -1,3 +1,4 @@
+import { encodeElements } from "./elements.js";
 import { writeSafetensors } from "./safetensors-writer.js";
 
 /** A float32 tensor in memory; `data` may lie on a SharedArrayBuffer. */
@@ -11,7 +12,7 @@ export interface NamedTensor {
 export async function writeTensors(
   file: string,
   tensors: readonly NamedTensor[],
-  metadata?: Readonly<Record<string, string>>,
+  options: Parameters<typeof writeSafetensors>[3] = {},
 ): Promise<void> {
   const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
   await writeSafetensors(
@@ -19,8 +20,8 @@ export async function writeTensors(
     tensors.map(({ name, shape }) => ({ name, shape, dtype: "F32" })),
     (name) => {
       const { data } = byName.get(name) as NamedTensor;
-      return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+      return encodeElements(data, "float32", name);
     },
-    metadata === undefined ? {} : { metadata },
+    options,
   );
 }

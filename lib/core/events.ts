@@ -135,6 +135,8 @@ export type LockstepEvent =
       readonly directory: string;
       readonly seconds: number;
       readonly bytes: number;
+      /** For which training stood still; absent for the result. */
+      readonly waitSeconds?: number;
     }
   | {
       /** The file system refused a checkpoint or the result; what was saved before is whole. */

@@ -18,7 +18,7 @@ export async function saveBottlenecks(
   directory: string,
   { model, layout: { tensors }, width, isAdded }: TrainedBottlenecks,
   config: BottleneckConfig,
-  { valuesOf, dtype }: SavedContent,
+  { valuesOf, dtype, openTarget }: SavedContent,
 ): Promise<void> {
   const read = (slot: TensorSlot) => ({
     ...{ name: slot.name, shape: slot.shape },
@@ -35,7 +35,7 @@ export async function saveBottlenecks(
       model_type: modelType,
     },
     labels: (label2id ?? {}) as Readonly<Record<string, number>>,
-    dtype,
+    ...{ dtype, openTarget },
     baseDigest: await model.digest(),
     tensors: tensors.filter(({ name }) => isAdded(name)).map(read),
     head: tensors.filter(({ name }) => !isAdded(name)).map(read),

@@ -1,4 +1,6 @@
 import type { z } from "zod";
+import type { TensorValues } from "#lib/checkpoint/elements";
+import type { OpenTarget } from "#lib/checkpoint/file-target";
 import type { FloatDtype, WireDtype } from "#lib/core/dtype";
 import type { ParametersJob } from "#lib/core/job";
 import type { ParameterLayout, TensorRules, TensorSlot } from "#lib/core/parameter-layout";
@@ -76,8 +78,10 @@ export interface ChosenParameters {
 }
 
 export interface SavedContent {
-  /** Elements of a trained tensor, float32; asked for once. */
-  readonly valuesOf: (slot: TensorSlot) => Float32Array;
+  /** Elements of a trained tensor; asked for once. */
+  readonly valuesOf: (slot: TensorSlot) => TensorValues;
+  /** Who writes files of tensors. @default this thread, into local files */
+  readonly openTarget?: OpenTarget | undefined;
   readonly dtype: FloatDtype;
   /** Weights of a model beyond this many bytes go into several files. */
   readonly maxShardBytes: number;

@@ -21,11 +21,11 @@ interface TrainedAdapter {
 export async function saveAdapter(
   directory: string,
   { base, config, layout }: TrainedAdapter,
-  { valuesOf, dtype }: SavedContent,
+  { valuesOf, dtype, openTarget }: SavedContent,
 ): Promise<void> {
   await writeAdapterDirectory(directory, {
     config,
-    dtype,
+    ...{ dtype, openTarget },
     baseDigest: await base.digest(),
     tensors: adapterTensors(base, config, layout).map(({ name, slot }) => ({
       name,

@@ -25,7 +25,7 @@ interface TrainedPrompt {
 export async function savePrompt(
   directory: string,
   { model, config, layout: { tensors } }: TrainedPrompt,
-  { valuesOf, dtype }: SavedContent,
+  { valuesOf, dtype, openTarget }: SavedContent,
 ): Promise<void> {
   const whole = tensors.filter(({ name }) => name !== promptWeightName);
   const others = new Set(
@@ -45,7 +45,7 @@ export async function savePrompt(
       prompt_tuning_init_text: config.prompt_tuning_init_text,
       modules_to_save: model.isClassifier ? [...classifierHeads, ...others] : null,
     },
-    dtype,
+    ...{ dtype, openTarget },
     baseDigest: await model.digest(),
     tensors: tensors.map((slot) => ({
       name: slot.name === promptWeightName ? slot.name : promptKey(slot.name),

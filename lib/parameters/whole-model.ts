@@ -1,6 +1,7 @@
 import { copyFile, link, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { writeModelDirectory } from "#lib/checkpoint/model-directory";
+import type { TensorValues } from "#lib/checkpoint/elements";
 import type { ParameterLayout } from "#lib/core/parameter-layout";
 import { isOfTaskHead, taskPrefix } from "#lib/core/task-heads";
 import type { SavedContent } from "./kind.js";
@@ -10,7 +11,7 @@ import type { StartingModel, TaskModel } from "./model.js";
 interface WrittenTensor {
   readonly name: string;
   readonly shape: readonly number[];
-  readonly read: () => Float32Array | Promise<Float32Array>;
+  readonly read: () => TensorValues | Promise<TensorValues>;
 }
 
 /**
@@ -65,10 +66,11 @@ const writeWhole = (
   model: StartingModel,
   tensors: readonly WrittenTensor[],
   configChanges: StartingModel["configChanges"],
-  { dtype, maxShardBytes }: SavedContent,
+  { dtype, maxShardBytes, openTarget }: SavedContent,
 ): Promise<void> =>
   writeModelDirectory(directory, {
     ...{ sourceDir: model.directory, dtype, configChanges, maxShardBytes, tensors },
+    openTarget,
   });
 
 /** The same bytes under a second name, where the file system has links. */

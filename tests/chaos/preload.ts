@@ -102,7 +102,7 @@ async function watchCoordinator(gate: Gate): Promise<void> {
   before("openStep", "opening");
   before("reduce", "reducing");
   before("apply", "applying");
-  before("snapshot", "saving");
+  before("hold", "saving");
   before("finalState", "finishing");
   const { rename } = fs;
   fs.rename = async (from, to) => {

@@ -3,7 +3,7 @@ import { copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { type ModelTensor, ModelWeights, writeModelDirectory } from "#lib/checkpoint/index";
-import { encodeElements } from "#lib/checkpoint/model-directory";
+import { encodeElements } from "#lib/checkpoint/elements";
 import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16 } from "#lib/core/bf16";
 import { fixture, rejectsWith, temporaryDirectory } from "./support.js";
 

@@ -93,7 +93,7 @@ test("writeTensors and readTensors keep every bit, also from shared memory", asy
   const path = join(await temporaryDirectory(t), "state.safetensors");
   const data = new Float32Array(new SharedArrayBuffer(16));
   data.set([1.5, -0, NaN, 2 ** -149]);
-  await writeTensors(path, [{ name: "m", shape: [2, 2], data }], { step: "7" });
+  await writeTensors(path, [{ name: "m", shape: [2, 2], data }], { metadata: { step: "7" } });
   const { tensors, metadata } = await readTensors(path);
   assert.deepEqual(tensors.get("m")?.data, Float32Array.from(data));
   assert.deepEqual({ ...metadata }, { step: "7" });

@@ -1,7 +1,9 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { adapterMetadata } from "#lib/checkpoint/base-digest";
-import { encodeElements, type ModelTensor } from "#lib/checkpoint/model-directory";
+import { encodeElements } from "#lib/checkpoint/elements";
+import type { OpenTarget } from "#lib/checkpoint/file-target";
+import type { SavedTensor } from "#lib/checkpoint/model-directory";
 import { formatPythonJson } from "#lib/checkpoint/python-json";
 import { storedDtypeOf } from "#lib/checkpoint/safetensors-header";
 import { writeSafetensors } from "#lib/checkpoint/safetensors-writer";
@@ -57,26 +59,27 @@ interface BottleneckContent {
   };
   /** Numbers of a classifier's classes. */
   readonly labels: Readonly<Record<string, number>>;
-  readonly tensors: readonly ModelTensor[];
+  readonly tensors: readonly SavedTensor[];
   /** Weights of the model that are saved whole; without any there are no files of a head. */
-  readonly head: readonly ModelTensor[];
+  readonly head: readonly SavedTensor[];
   readonly dtype: FloatDtype;
   /** Of the base model's weights (see weightsSha256). */
   readonly baseDigest: string;
+  readonly openTarget?: OpenTarget | undefined;
 }
 
 /** Writes adapters into the existing directory `directory`, as the library's save_adapter. */
 export async function writeBottleneckDirectory(
   directory: string,
-  { config, base, labels, tensors, head, dtype, baseDigest }: BottleneckContent,
+  { config, base, labels, tensors, head, dtype, baseDigest, openTarget }: BottleneckContent,
 ): Promise<void> {
-  const write = async (name: string, values: readonly ModelTensor[]): Promise<void> => {
+  const write = async (name: string, values: readonly SavedTensor[]): Promise<void> => {
     const byKey = new Map(values.map((tensor) => [tensor.name, tensor]));
     await writeSafetensors(
       join(directory, name),
       values.map((each) => ({ name: each.name, shape: each.shape, dtype: storedDtypeOf[dtype] })),
-      async (key) => encodeElements(await (byKey.get(key) as ModelTensor).read(), dtype, key),
-      { metadata: adapterMetadata(baseDigest) },
+      async (key) => encodeElements(await (byKey.get(key) as SavedTensor).read(), dtype, key),
+      { metadata: adapterMetadata(baseDigest), openTarget },
     );
   };
   const writeJson = (name: string, json: object): Promise<void> =>

@@ -1,6 +1,6 @@
 import type { FloatDtype } from "#lib/core/dtype";
 import { conversionChunkBytes } from "#lib/checkpoint/limits";
-import { encodeElements } from "#lib/checkpoint/model-directory";
+import { encodeElements } from "#lib/checkpoint/elements";
 import type { TensorMapping } from "./llama.js";
 import type { GgufFile } from "./reader.js";
 import { type TensorType, tensorTypes } from "./tensor-types.js";

@@ -1,4 +1,4 @@
-import { encodeElements } from "#lib/checkpoint/model-directory";
+import { encodeElements } from "#lib/checkpoint/elements";
 import { bfloat16ToFloat32, float16ToFloat32 } from "#lib/core/bf16";
 import { encodeQ8_0 } from "./q8-0.js";
 

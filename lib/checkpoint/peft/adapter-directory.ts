@@ -4,7 +4,9 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
-import { encodeElements, type ModelTensor } from "#lib/checkpoint/model-directory";
+import { encodeElements } from "#lib/checkpoint/elements";
+import type { OpenTarget } from "#lib/checkpoint/file-target";
+import type { SavedTensor } from "#lib/checkpoint/model-directory";
 import {
   type ElementSpan,
   openSafetensors,
@@ -272,10 +274,11 @@ interface AdapterContent {
   /** Complete: with its targets (see completeLoraConfig). */
   readonly config: LoraConfig;
   /** Keys of adapterKey; elements float32, asked for once. */
-  readonly tensors: readonly ModelTensor[];
+  readonly tensors: readonly SavedTensor[];
   readonly dtype: FloatDtype;
   /** Of the base model's weights, kept in the weights file (see weightsSha256). */
   readonly baseDigest?: string;
+  readonly openTarget?: OpenTarget | undefined;
 }
 
 /**
@@ -284,14 +287,17 @@ interface AdapterContent {
  */
 export async function writeAdapterDirectory(
   directory: string,
-  { config, tensors, dtype, baseDigest }: AdapterContent,
+  { config, tensors, dtype, baseDigest, openTarget }: AdapterContent,
 ): Promise<void> {
   const byKey = new Map(tensors.map((tensor) => [tensor.name, tensor]));
   await writeSafetensors(
     join(directory, adapterWeightsFileName),
     tensors.map(({ name, shape }) => ({ name, shape, dtype: storedDtypeOf[dtype] })),
-    async (key) => encodeElements(await (byKey.get(key) as ModelTensor).read(), dtype, key),
-    baseDigest === undefined ? {} : { metadata: adapterMetadata(baseDigest) },
+    async (key) => encodeElements(await (byKey.get(key) as SavedTensor).read(), dtype, key),
+    {
+      openTarget,
+      ...(baseDigest === undefined ? {} : { metadata: adapterMetadata(baseDigest) }),
+    },
   );
   // An adapter on disk is one to be used: peft starts training only when told so.
   const text = formatLoraConfig({ ...config, inference_mode: true });

@@ -5,7 +5,9 @@ import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
 import { adapterMetadata } from "#lib/checkpoint/base-digest";
 import { readFinite } from "#lib/checkpoint/finite-elements";
 import { maxConfigBytes } from "#lib/checkpoint/limits";
-import { encodeElements, type ModelTensor } from "#lib/checkpoint/model-directory";
+import { encodeElements } from "#lib/checkpoint/elements";
+import type { OpenTarget } from "#lib/checkpoint/file-target";
+import type { SavedTensor } from "#lib/checkpoint/model-directory";
 import { formatPythonJson } from "#lib/checkpoint/python-json";
 import { openSafetensors } from "#lib/checkpoint/safetensors-file";
 import { storedDtypeOf } from "#lib/checkpoint/safetensors-header";
@@ -52,20 +54,22 @@ export async function writePromptDirectory(
     tensors,
     dtype,
     baseDigest,
+    openTarget,
   }: {
     readonly config: PromptConfig;
-    readonly tensors: readonly ModelTensor[];
+    readonly tensors: readonly SavedTensor[];
     readonly dtype: FloatDtype;
     /** Of the base model's weights (see weightsSha256). */
     readonly baseDigest: string;
+    readonly openTarget?: OpenTarget | undefined;
   },
 ): Promise<void> {
   const byKey = new Map(tensors.map((tensor) => [tensor.name, tensor]));
   await writeSafetensors(
     join(directory, weightsFileName),
     tensors.map(({ name, shape }) => ({ name, shape, dtype: storedDtypeOf[dtype] })),
-    async (key) => encodeElements(await (byKey.get(key) as ModelTensor).read(), dtype, key),
-    { metadata: adapterMetadata(baseDigest) },
+    async (key) => encodeElements(await (byKey.get(key) as SavedTensor).read(), dtype, key),
+    { metadata: adapterMetadata(baseDigest), openTarget },
   );
   const json = {
     ...config,

@@ -1,0 +1,100 @@
+import { Worker } from "node:worker_threads";
+import { LockstepError } from "#lib/core/errors/index";
+import { catalogued, ThreadClient } from "#lib/core/thread-client";
+import type { EncodedElements } from "./elements.js";
+import type { FileTarget, OpenTarget } from "./file-target.js";
+import type { WriterCall, WrittenFile } from "./writer-protocol.js";
+
+type WriterClient = ThreadClient<true, WriterCall, WrittenFile | undefined>;
+
+/**
+ * Threads that encode, hash and write files, so that who computes and who serves goes on meanwhile. Shared memory is
+ * read where it lies and has to stay as it is until a file is closed. Files are not fsynced.
+ */
+export class WriterThreads {
+  readonly #threads: readonly WriterClient[];
+  readonly #sums = new Map<string, string>();
+  #numFiles = 0;
+
+  private constructor(threads: readonly WriterClient[]) {
+    this.#threads = threads;
+  }
+
+  static async start(numThreads: number): Promise<WriterThreads> {
+    const threads = Array.from({ length: numThreads }, (_, index): WriterClient => {
+      const thread = new Worker(new URL("./writer-thread.js", import.meta.url), {
+        name: `writer-${index}`,
+      });
+      const failed = (reason: string) =>
+        new LockstepError("E_CHECKPOINT_WRITE", { file: "a checkpoint", problem: reason });
+      return new ThreadClient(thread, {
+        failed: (error) => catalogued(error) ?? failed(error.stack || error.message),
+        died: (cause) =>
+          failed(`its thread ended: ${typeof cause === "number" ? cause : cause.message}`),
+      });
+    });
+    await Promise.all(threads.map((thread) => thread.started()));
+    return new WriterThreads(threads);
+  }
+
+  /** Of the files that are closed, by their paths. */
+  get sha256(): ReadonlyMap<string, string> {
+    return this.#sums;
+  }
+
+  /** Files go to the threads one after the other. */
+  readonly openTarget: OpenTarget = async (file) => {
+    const id = this.#numFiles++;
+    const thread = this.#threads[id % this.#threads.length] as WriterClient;
+    await thread.call({ kind: "open", id, file });
+    return new ThreadTarget(thread, id, (sha256) => this.#sums.set(file, sha256));
+  };
+
+  async close(): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.close({ kind: "end" })));
+  }
+}
+
+class ThreadTarget implements FileTarget {
+  readonly #thread: WriterClient;
+  readonly #id: number;
+  readonly #onSum: (sha256: string) => void;
+  #error: { readonly error: unknown } | undefined;
+
+  constructor(thread: WriterClient, id: number, onSum: (sha256: string) => void) {
+    this.#thread = thread;
+    this.#id = id;
+    this.#onSum = onSum;
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    await this.#thread.call({ kind: "write", id: this.#id, bytes });
+  }
+
+  async writeElements({ values, dtype, tensor }: EncodedElements): Promise<void> {
+    if (this.#error !== undefined) throw this.#error.error;
+    const done = this.#thread.call({
+      ...{ kind: "elements", id: this.#id, dtype, tensor },
+      values,
+    });
+    // Memory of one thread alone is copied on the way, a tensor at a time.
+    if (!values.parts.every(({ buffer }) => buffer instanceof SharedArrayBuffer))
+      return void (await done);
+    done.catch((error: unknown) => {
+      this.#error ??= { error };
+    });
+  }
+
+  async close(): Promise<number> {
+    const written = await this.#thread.call({ kind: "close", id: this.#id });
+    if (this.#error !== undefined) throw this.#error.error;
+    if (written === undefined) throw new RangeError("A file was closed that is not open");
+    this.#onSum(written.sha256);
+    return written.sizeBytes;
+  }
+
+  async abandon(): Promise<void> {
+    // Whatever it still reads is read then.
+    await this.#thread.call({ kind: "close", id: this.#id }).catch(() => {});
+  }
+}
