@@ -44,7 +44,7 @@ export class Coordinator {
   readonly #kinds: DeviceKinds;
   readonly #membership: Membership;
   readonly #quarantine = new Quarantine(() => performance.now());
-  readonly #queue = new TaskQueue();
+  readonly #queue: TaskQueue;
   #parts: Parts | undefined;
   #ticker: NodeJS.Timeout | undefined;
 
@@ -52,7 +52,8 @@ export class Coordinator {
     this.#options = options;
     this.#security = options.security ?? {};
     const now = (): number => performance.now();
-    const { door, plannedWorkers, kindWaitMs: waitMs } = options;
+    const { bus, door, plannedWorkers, kindWaitMs: waitMs } = options;
+    this.#queue = new TaskQueue(now, (news) => bus.publish({ type: "worker.pace", ...news }));
     this.#kinds =
       door?.kinds ?? new DeviceKinds({ plannedWorkers, deterministic: true, waitMs, now });
     this.#membership = new Membership({

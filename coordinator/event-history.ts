@@ -20,6 +20,15 @@ const maxKeptSteps = 4_096;
 /** Losses, requeues, checkpoints, samples: the latest of them. */
 const maxKeptOthers = 512;
 
+/** Of which the latest one is kept of each member, until it is gone. */
+const ofMembers = [
+  "worker.joined",
+  "worker.state",
+  "worker.telemetry",
+  "worker.pace",
+  "group.leased",
+] as const;
+
 /** What a page needs that opens in the middle of a run: a bounded account of the events so far. */
 export class EventHistory {
   readonly #nowMs: () => number;
@@ -66,11 +75,12 @@ export class EventHistory {
       case "worker.state":
       case "worker.telemetry":
       case "group.leased":
+      case "worker.pace":
         this.#latest.set(`${event.type} ${event.workerId}`, timed);
         break;
       case "worker.lost":
       case "worker.left":
-        for (const type of ["worker.joined", "worker.state", "worker.telemetry", "group.leased"]) {
+        for (const type of ofMembers) {
           this.#latest.delete(`${type} ${event.workerId}`);
         }
         this.#keepOther(timed);

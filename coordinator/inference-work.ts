@@ -12,6 +12,7 @@ import { invalidResult, lossesOf } from "./training-step.js";
 
 /** Validation batches, one a lease, over whatever workers there are. */
 export class EvaluationWork implements Work {
+  readonly kind = "evaluation";
   readonly leases: LeaseTable;
   /**
    * By task: sums added in batch order, the same bits for any number of workers. Undefined of one without a batch.
@@ -142,6 +143,7 @@ export class EvaluationWork implements Work {
 
 /** One greedy continuation, on one worker. */
 export class GenerationWork implements Work {
+  readonly kind = "generation";
   readonly leases: LeaseTable;
   readonly completed: Promise<readonly number[]>;
   readonly #task: {

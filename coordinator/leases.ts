@@ -17,6 +17,8 @@ export interface Lease {
   readonly deadlineMs: number;
   /** The worker said what it computed; the bytes may be on their way. */
   readonly isReported: boolean;
+  /** Another worker is at the item too, and slow. */
+  readonly isBackup?: true;
 }
 
 interface LeaseTableOptions {
@@ -31,8 +33,8 @@ interface LeaseTableOptions {
 
 /**
  * Who does which of a fixed number of items: the gradient groups of a step, or evaluation batches.
- * An item may have several leases: after a timeout, or where several results are wanted.
- * Workers that are slow get fewer items because they ask less often.
+ * An item may have several leases: after a timeout, where several results are wanted, or where its worker is slow
+ * (`allotment.ts`). Workers that are slow get fewer items because they ask less often.
  */
 export class LeaseTable {
   readonly #options: LeaseTableOptions;
@@ -63,9 +65,23 @@ export class LeaseTable {
    * The lowest item that waits for a worker, or undefined where there is none.
    * @param mayTake whether this worker may do an item
    */
-  take(workerId: string, mayTake: (item: number) => boolean = () => true): Lease | undefined {
+  nextPending(mayTake: (item: number) => boolean = () => true): number | undefined {
     const item = this.#wanted.findIndex((_, index) => this.#isPending(index) && mayTake(index));
-    if (item < 0) return undefined;
+    return item < 0 ? undefined : item;
+  }
+
+  /** A lease of that item. */
+  take(workerId: string, mayTake?: (item: number) => boolean): Lease | undefined {
+    const item = this.nextPending(mayTake);
+    return item === undefined ? undefined : this.#grant(workerId, item);
+  }
+
+  /** One more lease of an item that another worker is at. */
+  takeAgain(workerId: string, item: number): Lease {
+    return this.#grant(workerId, item, { isBackup: true });
+  }
+
+  #grant(workerId: string, item: number, isBackup: { readonly isBackup?: true } = {}): Lease {
     const attempt = (this.#attempts[item] ?? 0) + 1;
     const grantedMs = this.#options.now();
     const lease: Lease = {
@@ -76,6 +92,7 @@ export class LeaseTable {
       grantedMs,
       deadlineMs: grantedMs + this.#options.leaseTimeoutMs,
       isReported: false,
+      ...isBackup,
     };
     this.#attempts[item] = attempt;
     this.#leases.set(lease.id, lease);
@@ -97,6 +114,11 @@ export class LeaseTable {
     return [...this.#leases.values()].some(
       (lease) => lease.workerId === workerId && lease.item === item,
     );
+  }
+
+  /** Leases that items wait for. */
+  active(): readonly Lease[] {
+    return [...this.#active.values()];
   }
 
   /** Leases that an item waits for. */

@@ -40,6 +40,7 @@ export class CoordinatorMetrics {
   readonly registry = new Registry();
   readonly #states = new Map<string, WorkerState>();
   readonly #deviceSeconds = new Map<string, number>();
+  readonly #slow = new Set<string>();
   #numLost = 0;
 
   readonly #samples = this.#counter("training_samples_total", "Rows trained on.");
@@ -58,6 +59,10 @@ export class CoordinatorMetrics {
   readonly #quarantined = this.#counter(
     "workers_quarantined_total",
     "Times that a worker was kept out of the run.",
+  );
+  readonly #duplicated = this.#counter(
+    "gradient_groups_duplicated_total",
+    "Gradient groups leased to a second worker because the first one was slow.",
   );
   readonly #diverged = this.#counter(
     "gradient_groups_diverged_total",
@@ -151,6 +156,10 @@ export class CoordinatorMetrics {
     "EWC's penalty over the loss of the latest step.",
   );
   readonly #workers = this.#gauge("workers", "Workers by state.", ["state"]);
+  readonly #slowWorkers = this.#gauge(
+    "slow_workers",
+    "Workers that take twice as long for a gradient group as the median one, or longer.",
+  );
   readonly #utilization = this.#gauge(
     "device_utilization_ratio",
     "Share of a worker's device that was busy, 0 to 1.",
@@ -268,6 +277,14 @@ export class CoordinatorMetrics {
         this.#deviceSeconds.set(event.workerId, deviceSeconds);
         break;
       }
+      case "worker.pace":
+        if (event.isSlow) this.#slow.add(event.workerId);
+        else this.#slow.delete(event.workerId);
+        this.#slowWorkers.set(this.#slow.size);
+        break;
+      case "group.leased":
+        if (event.isBackup === true) this.#duplicated.inc();
+        break;
       case "group.requeued":
         this.#requeued.inc();
         break;
@@ -327,6 +344,8 @@ export class CoordinatorMetrics {
   #forget(workerId: string): void {
     this.#states.delete(workerId);
     this.#deviceSeconds.delete(workerId);
+    this.#slow.delete(workerId);
+    this.#slowWorkers.set(this.#slow.size);
     this.#showStates();
     for (const deviceType of ["cpu", "gpu"]) {
       for (const gauge of [this.#utilization, this.#memoryUsed, this.#memoryTotal]) {

@@ -1,10 +1,11 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type { CompleteTaskRequest, Task, TaskResult } from "#lib/wire/control-messages";
-import type { Lease, LeaseTable } from "./leases.js";
+import { Allotment, type AllottedWork } from "./allotment.js";
+import type { Lease } from "./leases.js";
+import { Paces, type PaceNews } from "./paces.js";
 
 /** A piece of the run that is done by leases: a training step, an evaluation, a generation. */
-export interface Work {
-  readonly leases: LeaseTable;
+export interface Work extends AllottedWork {
   taskFor(lease: Lease): Task;
   /**
    * Takes a result of a lease that counts.
@@ -35,16 +36,32 @@ interface Waiter {
 export class TaskQueue {
   /** In the order in which they asked. */
   readonly #waiters = new Set<Waiter>();
+  readonly #paces: Paces;
+  readonly #allotment: Allotment;
+  /** Who had something to do in the current work. */
+  readonly #employed = new Set<string>();
   #work: Work | undefined;
   #end: Omit<Task & { kind: "finished" }, "kind"> | undefined;
 
+  /** @param now milliseconds, monotonic */
+  constructor(now = () => performance.now(), onPaceNews?: (news: PaceNews) => void) {
+    this.#paces = new Paces(now, onPaceNews);
+    this.#allotment = new Allotment(this.#paces, now);
+  }
+
   open(work: Work): void {
     this.#work = work;
+    this.#employed.clear();
     this.serve();
   }
 
   close(): void {
+    const kind = this.#work?.kind;
     this.#work = undefined;
+    if (kind === undefined) return;
+    for (const { workerId } of this.#waiters) {
+      if (!this.#employed.has(workerId)) this.#paces.doubt(workerId, kind);
+    }
   }
 
   /** From now on every worker that asks is told that the job is over. */
@@ -68,6 +85,7 @@ export class TaskQueue {
     if (signal.aborted) return { kind: "wait" };
     // A worker asks for one task after the other: what it does not name when it asks never reached it.
     this.#answerWaiting(workerId);
+    this.#paces.endedAllBut(workerId, heldLeases);
     const unknown = this.#work?.leases.releaseWorker(workerId, heldLeases, "unreported") ?? [];
     this.#released(unknown, `${workerId} asked for other work`);
     return this.#grant(workerId) ?? this.#wait(workerId, maxWaitMs, signal);
@@ -79,6 +97,7 @@ export class TaskQueue {
    */
   complete(request: CompleteTaskRequest): boolean {
     const work = this.#work;
+    this.#paces.ended(request.lease);
     const lease = work?.leases.find(request.lease);
     if (work === undefined || lease === undefined) return true;
     if (lease.workerId !== request.workerId) {
@@ -94,6 +113,7 @@ export class TaskQueue {
 
   releaseWorker(workerId: string, reason: string): void {
     this.#answerWaiting(workerId);
+    this.#paces.forget(workerId);
     this.#released(this.#work?.leases.releaseWorker(workerId) ?? [], reason);
   }
 
@@ -151,8 +171,12 @@ export class TaskQueue {
 
   #grant(workerId: string): Promise<Task> | undefined {
     const work = this.#work;
-    const lease = work?.leases.take(workerId, (item) => work.mayTake?.(item, workerId) !== false);
-    if (work === undefined || lease === undefined) return undefined;
+    if (work === undefined) return undefined;
+    const idle = [...this.#waiters].map((waiter) => waiter.workerId);
+    const lease = this.#allotment.lease(work, workerId, idle);
+    if (lease === undefined) return undefined;
+    this.#employed.add(workerId);
+    this.#paces.begun(lease, work.kind);
     return grantedTask(work, lease);
   }
 

@@ -79,7 +79,11 @@ export class TrainingStep implements Work {
     return this.#options.step;
   }
 
-  get #kind(): { readonly isMeasurement?: true } {
+  get kind(): string {
+    return this.#options.isMeasurement === true ? "measurement" : "group";
+  }
+
+  get #measurement(): { readonly isMeasurement?: true } {
     return this.#options.isMeasurement === true ? { isMeasurement: true } : {};
   }
 
@@ -173,9 +177,14 @@ export class TrainingStep implements Work {
 
   async onGranted(lease: Lease): Promise<void> {
     const { bus, step, shards, jury } = this.#options;
-    const { id, item: group, workerId, attempt } = lease;
+    const { id, item: group, workerId, attempt, isBackup } = lease;
     this.#granted.set(id, lease);
-    bus.publish({ type: "group.leased", step, group, workerId, attempt, ...this.#kind });
+    bus.publish({
+      type: "group.leased",
+      ...{ step, group, workerId, attempt },
+      ...(isBackup === true ? { isBackup } : {}),
+      ...this.#measurement,
+    });
     const isVerified = jury.isVerified(group);
     await shards.changeFence({ kind: "grant", lease: { id, workerId, step, group, isVerified } });
   }
@@ -202,7 +211,7 @@ export class TrainingStep implements Work {
   onRequeued(lease: Lease, reason: string): void {
     const { bus, step } = this.#options;
     const { item: group, workerId } = lease;
-    bus.publish({ type: "group.requeued", step, group, workerId, reason, ...this.#kind });
+    bus.publish({ type: "group.requeued", step, group, workerId, reason, ...this.#measurement });
   }
 
   /** Members came or went: whoever is missing now is not waited for. */
@@ -259,7 +268,7 @@ export class TrainingStep implements Work {
       workerId: lease.workerId,
       seconds,
       weight,
-      ...this.#kind,
+      ...this.#measurement,
     });
   }
 

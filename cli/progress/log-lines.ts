@@ -55,6 +55,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       const until = event.seconds === undefined ? "" : ` for ${formatSeconds(event.seconds)}`;
       return `warning: ${printable(event.workerId)} is kept out of the run${until}: ${printable(event.reason)}`;
     }
+    case "worker.pace":
+      return paceWords(event);
     case "group.diverged": {
       const what =
         event.isEvaluation === true
@@ -126,6 +128,15 @@ export function resumedLine(event: RunResumed): string {
   const time = event.seconds === undefined ? "" : ` in ${formatSeconds(event.seconds)}`;
   const tokens = `${withCommas(event.numTokens)} tokens`;
   return `goes on from ${printable(event.directory)}: ${event.step} steps, ${tokens}${time} before`;
+}
+
+/** How fast a worker is beside the others. */
+export function paceWords(event: Extract<LockstepEvent, { type: "worker.pace" }>): string {
+  const { workerId, isSlow, groupSeconds, medianSeconds } = event;
+  const figures = `${formatSeconds(groupSeconds)} a group, the median worker ${formatSeconds(medianSeconds)}`;
+  return isSlow
+    ? `${printable(workerId)} is slow: ${figures}; it gets fewer groups, and others compute what would be late`
+    : `${printable(workerId)} is no longer slow: ${figures}`;
 }
 
 export function evaluationTitle(step: number): string {

@@ -165,6 +165,7 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "shard.lost":
     case "fisher.measured":
     case "worker.quarantined":
+    case "worker.pace":
     case "group.diverged":
     case "push.refused":
     case "group.completed":

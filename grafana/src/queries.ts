@@ -419,15 +419,23 @@ export const rows: readonly RowSpec[] = [
       },
       {
         title: "Gradient groups leased again",
-        description: "After a failure, a missed deadline or a bad checksum, per interval.",
+        description:
+          "After a failure, a missed deadline or a bad checksum; and a second time, beside a slow worker; per interval. And how many workers are slow.",
         unit: "short",
         kind: "lines",
         width: 6,
         min: 0,
-        queries: one(
-          `increase(${metric("gradient_groups_requeued_total")}[$__rate_interval])`,
-          "groups",
-        ),
+        queries: [
+          ...one(
+            `increase(${metric("gradient_groups_requeued_total")}[$__rate_interval])`,
+            "groups",
+          ),
+          ...one(
+            `increase(${metric("gradient_groups_duplicated_total")}[$__rate_interval])`,
+            "beside a slow worker",
+          ),
+          ...one(metric("slow_workers"), "slow workers"),
+        ],
       },
       {
         title: "Checkpoints",

@@ -45,6 +45,8 @@ export type LockstepEvent =
       readonly group: number;
       readonly workerId: string;
       readonly attempt: number;
+      /** Another worker is at it too, and slow: the first result counts. */
+      readonly isBackup?: true;
       /** In all events of groups: `step` is a round of the Fisher information, before training. */
       readonly isMeasurement?: true;
     }
@@ -197,6 +199,15 @@ export type LockstepEvent =
       readonly numSteps: number;
       /** The checkpoint; absent: the run begins anew. */
       readonly directory?: string;
+    }
+  | {
+      /** A worker has become slow beside the others, or is so no longer. */
+      readonly type: "worker.pace";
+      readonly workerId: string;
+      readonly isSlow: boolean;
+      /** Of a gradient group, from its lease to its report: this worker's mean, and the median worker's. */
+      readonly groupSeconds: number;
+      readonly medianSeconds: number;
     };
 
 /** Why a connection was closed. */

@@ -135,6 +135,7 @@ const workOf = (leases: LeaseTable): Work & { readonly accepted: number[] } => {
   const accepted: number[] = [];
   return {
     leases,
+    kind: "group",
     accepted,
     taskFor: (lease) => ({ kind: "evaluate", lease: lease.id, version: 0, batches: [] }),
     accept: (lease, result) => {

@@ -81,6 +81,12 @@ export async function startScriptedRun(): Promise<ScriptedRun> {
       bytes: 1e9,
     });
     bus.publish({ type: "group.requeued", step, group: 0, workerId: "worker-1", reason: "test" });
+    const ofSlow = { groupSeconds: 5, medianSeconds: 1 };
+    bus.publish({ type: "worker.pace", workerId: "worker-1", isSlow: true, ...ofSlow });
+    bus.publish({
+      type: "group.leased",
+      ...{ step, group: 0, workerId: "worker-0", attempt: 2, isBackup: true },
+    });
     bus.publish({ type: "pushes.waiting", shard: 0, numPushes: 1 });
     bus.publish({ type: "worker.lost", workerId: "worker-2", reason: "test" });
   };
