@@ -36,7 +36,7 @@ anywhere. \`listen\` sets the address, \`metrics_port\` that of metrics and dash
   worker: `Usage: lockstep worker --coordinator HOST:PORT [options]
 
 Takes part in a run: computes gradients on one device until the run is over. A signal makes it finish its
-group, send it and leave. Exit code 75: the run was stopped, and did not go on in time.
+group, send it and leave; a second one ends it at once. Exit code 75: the run was stopped, and did not go on in time.
 
   --name NAME                 shown in logs and metrics
   --metrics-host HOST         default 127.0.0.1
@@ -46,6 +46,8 @@ group, send it and leave. Exit code 75: the run was stopped, and did not go on i
   --reconnect-timeout-ms MS   how long the coordinator may be away, default 60000
   --return-timeout-ms MS      how long a run that was stopped may take to go on at its address, default 600000;
                               0: do not wait
+  --drain-grace-ms MS         within which a worker that got a signal has left, default 25000: a group that takes
+                              longer is given back
   --join-token-file FILE      --tls-ca-file FILE  --tls-cert-file FILE  --tls-key-file FILE
   --tls-server-name NAME      name in the coordinator's certificate, where it differs
   --insecure                  send the token without TLS, and listen on other hosts without TLS and token

@@ -53,7 +53,7 @@ export async function workerCommand(
     : onStopSignals({
         onFirst: () => {
           log(
-            "leaving: the group in work is finished and sent first; a second signal exits at once",
+            `leaving: the group in work is finished and sent first, within ${options.drainGraceMs / 1000} s, or given back; a second signal exits at once`,
           );
           drain.abort();
           return true;
@@ -112,6 +112,7 @@ export async function workerCommand(
       readDevice: telemetry.read,
       signal: stop.signal,
       drain: drain.signal,
+      drainGraceMs: options.drainGraceMs,
       ...(options.engineModule === null
         ? {}
         : { engineModule: pathToFileURL(resolve(options.engineModule)).href }),
@@ -209,6 +210,7 @@ function parse(args: readonly string[]) {
       values["reconnect-timeout-ms"],
       [0, 86_400_000],
     ),
+    drainGraceMs: number("drain-grace-ms", values["drain-grace-ms"], [0, 86_400_000]),
     returnTimeoutMs: number("return-timeout-ms", values["return-timeout-ms"], [0, 604_800_000]),
     httpFiles: {
       tokenFile: path(values["http-token-file"]) ?? null,
@@ -259,6 +261,8 @@ function parseWorkerArgs(args: readonly string[], fail: (problem: string) => nev
     "use-cpu": { type: "boolean", default: false },
     "device-threads": { type: "string" },
     "reconnect-timeout-ms": { type: "string" },
+    // Less than the 30 s after which Kubernetes kills a pod.
+    "drain-grace-ms": { type: "string", default: "25000" },
     "return-timeout-ms": { type: "string", default: "600000" },
     "join-token-file": { type: "string" },
     "tls-ca-file": { type: "string" },

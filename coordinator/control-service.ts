@@ -38,10 +38,15 @@ interface ControlServiceOptions {
   readonly heartbeatIntervalMs: number;
   /** Workers that the run was started for. */
   readonly plannedWorkers: number;
+  /** Who comes beyond these waits for a place; undefined: nobody does. */
+  readonly maxWorkers: number | undefined;
   /** Nobody is left who could go on. */
   readonly onNobodyLeft: (error: LockstepError) => void;
   readonly onMembersChanged: () => void;
 }
+
+/** Workers that wait for a place and were told of; beyond these none is told of again. */
+const maxWaitingTold = 4_096;
 
 /** Bytes of a registration's secret. */
 const secretBytes = 16;
@@ -49,6 +54,8 @@ const secretBytes = 16;
 /** Answers the workers' control calls, and declares silent ones dead. */
 export class ControlService implements ControlHandlers {
   readonly #options: ControlServiceOptions;
+  /** Incarnations that wait for a place, and were told of. */
+  readonly #waiting = new Set<string>();
 
   constructor(options: ControlServiceOptions) {
     this.#options = options;
@@ -64,9 +71,10 @@ export class ControlService implements ControlHandlers {
       throw new LockstepError("E_WORKER_QUARANTINED", { worker, reason: kept.banReason });
     }
     if (kept !== undefined) {
-      const nothing = { workerId: "", jobJson: "", shardAddresses: [], heartbeatIntervalMs: 0 };
-      const retryAfterMs = Math.min(kept.waitMs, maxAskAgainAfterMs);
-      return { ...nothing, runId: "", epoch: 0, memberSecret: "", retryAfterMs };
+      return laterReply(
+        Math.min(kept.waitMs, maxAskAgainAfterMs),
+        "it is kept out for a while, as it failed again and again",
+      );
     }
     // A process that registers again has lost its former life, whether or not anybody noticed.
     for (const former of membership.members()) {
@@ -76,6 +84,8 @@ export class ControlService implements ControlHandlers {
         this.removeWorker(former.workerId, "it registered again");
       }
     }
+    const full = this.#noPlace(request);
+    if (full !== undefined) return laterReply(maxAskAgainAfterMs, full);
     const memberSecret = randomBytes(secretBytes).toString("hex");
     const member = membership.join({ ...request, secret: memberSecret, certificate });
     const { workerId, host, pid, deviceKind, deviceType } = member;
@@ -92,8 +102,25 @@ export class ControlService implements ControlHandlers {
     this.#options.onMembersChanged();
     return {
       ...{ workerId, jobJson, shardAddresses, heartbeatIntervalMs, retryAfterMs: 0 },
+      waitReason: "",
       ...{ runId: life.runId, epoch: life.epoch, memberSecret },
     };
+  }
+
+  /** @returns why a worker has to wait; undefined where there is a place for it */
+  #noPlace({ name, host, pid, incarnation }: RegisterRequest): string | undefined {
+    const { membership, maxWorkers, bus } = this.#options;
+    if (maxWorkers === undefined || membership.size < maxWorkers) {
+      this.#waiting.delete(incarnation);
+      return undefined;
+    }
+    const reason = `max_workers is ${maxWorkers}, and as many take part: it takes the place of one that leaves`;
+    if (!this.#waiting.has(incarnation) && this.#waiting.size < maxWaitingTold) {
+      this.#waiting.add(incarnation);
+      const worker = `${name || "a worker without a name"} (${host}, pid ${pid})`;
+      bus.publish({ type: "note", text: `${worker} waits: ${reason}` });
+    }
+    return reason;
   }
 
   admit(pass: MemberPass, workerId: string): void {
@@ -255,3 +282,9 @@ const errorText = (error: unknown): { readonly code: string; readonly message: s
   isLockstepError(error)
     ? { code: error.code, message: error.message }
     : { code: "", message: error instanceof Error ? error.message : String(error) };
+
+/** What a worker is told that has to register again. */
+export const laterReply = (retryAfterMs: number, waitReason: string): RegisterReply => ({
+  ...{ workerId: "", jobJson: "", shardAddresses: [], heartbeatIntervalMs: 0 },
+  ...{ runId: "", epoch: 0, memberSecret: "", retryAfterMs, waitReason },
+});

@@ -155,6 +155,7 @@ export class Coordinator {
         shardAddresses: shards.addresses().map((address) => rehost(address, shardHost)),
         heartbeatIntervalMs,
         plannedWorkers: this.#options.plannedWorkers,
+        maxWorkers: this.#options.maxWorkers,
         onNobodyLeft: (error) => run.fail(error),
         onMembersChanged: () => run.membersChanged(this.#membership.size),
       });

@@ -21,6 +21,7 @@ import { GrpcServer } from "#lib/wire/grpc-server";
 import { maxControlMessageBytes } from "#lib/wire/limits";
 import type { MemberPass } from "#lib/wire/member";
 import type { WireSecurity } from "#lib/wire/security";
+import { laterReply } from "./control-service.js";
 import type { DeviceKinds } from "./device-kinds.js";
 import { farewellTimeoutMs } from "./limits.js";
 import { refusalsOf } from "./refused-connections.js";
@@ -158,8 +159,7 @@ export class FrontDoor implements ControlHandlers {
     else if (this.kinds.admits(request, knock.certificate)) {
       return this.#inner.register(request, knock);
     } else this.#tellWait();
-    const nothing = { workerId: "", jobJson: "", shardAddresses: [], heartbeatIntervalMs: 0 };
-    return { ...nothing, runId: "", epoch: 0, memberSecret: "", retryAfterMs: askAgainAfterMs };
+    return laterReply(askAgainAfterMs, "");
   }
 
   /** @throws E_RUN_OVER, E_OTHER_RUN, E_RUN_STOPPED */

@@ -114,6 +114,10 @@ export interface CoordinatorOptions {
   readonly numShards: number;
   readonly gradientGroups: number;
   readonly plannedWorkers: number;
+  /** Below these nothing new begins. @default 1 */
+  readonly minWorkers?: number;
+  /** Beyond these workers wait for a place. @default no limit but that of all runs */
+  readonly maxWorkers?: number | undefined;
   readonly plan: StepSource;
   /** Fills `into` with the initial master weights of a range of the flat space; padding stays 0. */
   readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;

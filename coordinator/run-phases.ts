@@ -2,11 +2,12 @@ import type { EventBus } from "#lib/wire/event-bus";
 
 type Phase = "training" | "evaluating" | "generating" | "measuring";
 
-/** What a run says that it is at: a phase of its own, or that it waits while nobody is there. */
+/** What a run says that it is at: a phase of its own, or that it waits while too few workers are there. */
 export class RunPhases {
   readonly #bus: EventBus;
-  /** The coordinator says at its start that it waits. */
-  #isWaiting = true;
+  /** The coordinator says at its start that it waits; what was said of it last. */
+  #waiting: string | undefined = "";
+  #numAwaited = 1;
   #phase: readonly [phase: Phase, detail: string | undefined] | undefined;
 
   constructor(bus: EventBus) {
@@ -15,7 +16,7 @@ export class RunPhases {
 
   begin(phase: Phase, detail?: string): void {
     this.#phase = [phase, detail];
-    if (this.#isWaiting) return;
+    if (this.#waiting !== undefined) return;
     this.#bus.publish({
       type: "phase.changed",
       phase,
@@ -23,12 +24,27 @@ export class RunPhases {
     });
   }
 
+  /** From now on the run waits while fewer workers than this are there. */
+  await(numAwaited: number, numWorkers: number): void {
+    this.#numAwaited = numAwaited;
+    this.membersChanged(numWorkers);
+  }
+
   membersChanged(numWorkers: number): void {
-    if (numWorkers > 0 !== this.#isWaiting) return;
-    this.#isWaiting = numWorkers === 0;
-    if (this.#isWaiting) {
-      const detail = "no worker is left; the run goes on when one joins";
-      this.#bus.publish({ type: "phase.changed", phase: "waiting-for-workers", detail });
-    } else if (this.#phase !== undefined) this.begin(...this.#phase);
+    if (numWorkers >= this.#numAwaited) {
+      if (this.#waiting === undefined) return;
+      this.#waiting = undefined;
+      if (this.#phase !== undefined) this.begin(...this.#phase);
+      return;
+    }
+    const detail =
+      this.#numAwaited > 1
+        ? `${numWorkers} of the ${this.#numAwaited} workers that min_workers asks for are here; the run goes on when more join`
+        : "no worker is left; the run goes on when one joins";
+    // Before the first worker came the coordinator's own word holds, but for what it is not.
+    const isSaid = this.#waiting === detail || (this.#waiting === "" && this.#numAwaited === 1);
+    if (isSaid) return;
+    this.#waiting = detail;
+    this.#bus.publish({ type: "phase.changed", phase: "waiting-for-workers", detail });
   }
 }

@@ -8,6 +8,7 @@ import { measureFisher } from "./fisher-run.js";
 import { firstLeaseId, LeaseTable } from "./leases.js";
 import { defaultBytesAfterReportMs, defaultLeaseTimeoutMs } from "./limits.js";
 import type { CheckpointState, CoordinatorOptions, RunOutcome } from "./options.js";
+import { Quorum } from "./quorum.js";
 import { RunHistory } from "./run-history.js";
 import { RunPhases } from "./run-phases.js";
 import { RunSaves } from "./run-saves.js";
@@ -42,6 +43,7 @@ export class TrainingRun {
   readonly #updates: StepUpdate;
   #hasEnded = false;
   readonly #phases: RunPhases;
+  readonly #quorum: Quorum;
   #isUpdating = false;
   #current: TrainingStep | undefined;
 
@@ -56,6 +58,7 @@ export class TrainingRun {
     this.#shards = parts.shards;
     this.#court = parts.court;
     this.#phases = new RunPhases(parts.options.bus);
+    this.#quorum = new Quorum(parts.options.minWorkers ?? 1, this.#phases);
     const { bus, resume } = parts.options;
     this.#failure = new Promise<never>((_resolve, reject) => {
       this.#fail = reject;
@@ -80,6 +83,7 @@ export class TrainingRun {
       carryOut: async (work, completed) => {
         // Whoever stopped the last step does not wait for what comes after it: the next life does that.
         if (this.#stopRequested) this.#stop();
+        await this.#enoughWorkers();
         return this.#work(work, completed);
       },
     });
@@ -107,6 +111,7 @@ export class TrainingRun {
   /** The step in progress is finished first; anything else is left where it is, for a life that goes on. */
   requestStop(): void {
     this.#stopRequested = true;
+    this.#quorum.giveUp();
     if (this.#current === undefined) this.#stop();
   }
 
@@ -124,7 +129,7 @@ export class TrainingRun {
     if (numWorkers === 0 && this.#stopRequested) this.#stop();
     if (this.#hasEnded) return;
     this.#court.membersChanged();
-    this.#phases.membersChanged(numWorkers);
+    this.#quorum.membersChanged(numWorkers);
   }
 
   async run(): Promise<Omit<RunOutcome, "snapshot" | "mastersSha256" | "seconds">> {
@@ -210,6 +215,7 @@ export class TrainingRun {
   async #trainStep(): Promise<void> {
     const { plan, bus, gradientGroups, job } = this.#options;
     const step = this.#step;
+    await this.#enoughWorkers();
     const startedAt = performance.now();
     this.#history.stepStarted();
     const { terms, lossScale, numUpdates } = this.#updates;
@@ -284,8 +290,9 @@ export class TrainingRun {
 
   /** Waits for a step's groups. */
   async #untilComplete(work: TrainingStep): Promise<void> {
-    this.#current = work;
     try {
+      await this.#enoughWorkers();
+      this.#current = work;
       await this.#work(work, work.completed);
     } catch (error) {
       if (error instanceof StoppedEarly) await this.#shards.discard(work.step);
@@ -293,6 +300,12 @@ export class TrainingRun {
     } finally {
       this.#current = undefined;
     }
+  }
+
+  /** Nothing begins with fewer workers than `min_workers`; what is begun is finished by those that are here. */
+  async #enoughWorkers(): Promise<void> {
+    if (this.#isAtEnd || this.#stopRequested) return;
+    await this.#orFailure(Promise.race([this.#quorum.reached(), this.#stopped]));
   }
 
   async #work<T>(work: Work, completed: Promise<T>): Promise<T> {

@@ -46,6 +46,8 @@ export async function coordinatorOptions(
     numShards: config.reducer_shards,
     gradientGroups: config.gradient_groups,
     plannedWorkers: config.workers,
+    minWorkers: config.min_workers,
+    maxWorkers: config.max_workers ?? undefined,
     plan,
     loadMasters:
       resume === undefined

@@ -73,12 +73,19 @@ export class CoordinatorLink {
       fp16Slowdown: advice?.fp16Slowdown ?? 0,
       incarnation: this.#incarnation,
     };
+    let toldReason = "";
     for (;;) {
       const register = async (): Promise<RegisterReply> => this.#control.register(request);
       const reply = await this.#untilReachable(register, stop, timeoutMs);
       if (reply.retryAfterMs === 0) {
         this.#control.usePass(passOf(reply));
         return reply;
+      }
+      if (reply.waitReason !== "" && reply.waitReason !== toldReason) {
+        toldReason = reply.waitReason;
+        this.#options.observer?.told?.(
+          `waits at ${this.#options.coordinatorAddress}: ${toldReason}`,
+        );
       }
       await delay(reply.retryAfterMs, undefined, { signal: stop }).catch(() => {});
       if (stop.aborted) return undefined;

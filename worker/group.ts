@@ -17,6 +17,7 @@ export class GradientGroup {
   readonly #options: WorkerOptions;
   readonly #startedAt = performance.now();
   readonly #sums: LossSum[] = [];
+  #computedMs = 0;
 
   constructor(task: TrainTask, client: EngineClient, session: Session, options: WorkerOptions) {
     this.buffer = session.freeBuffer();
@@ -26,18 +27,27 @@ export class GradientGroup {
     this.#options = options;
   }
 
+  /** Milliseconds that its micro-batches still take; undefined before the first one is computed. */
+  get remainingMs(): number | undefined {
+    const numDone = this.#sums.length;
+    if (numDone === 0) return undefined;
+    return (this.#computedMs / numDone) * (this.#task.batches.length - numDone);
+  }
+
   /** @throws what the delivery of another group failed with */
   async compute(): Promise<void> {
     const { batches, gradScales, step, group, squares = false } = this.#task;
     for (const [index, fields] of batches.entries()) {
       const batch = { ...fields, coordinates: { step, group, index } };
       this.#session.throwIfFailed();
+      if (this.#session.signal.aborted) throw this.#session.signal.reason;
       const startedAt = performance.now();
       const isFirst = this.#sums.length === 0;
       const isLast = this.#sums.length === batches.length - 1;
       const gradScale = gradScales[index] as number;
       const buffer = isLast ? this.buffer : undefined;
       this.#sums.push(await this.#client.accumulate(batch, gradScale, isFirst, buffer, squares));
+      this.#computedMs += performance.now() - startedAt;
       this.#options.observer?.microBatchComputed?.({
         numTokens: ["tokens", rejectedTokensField.name].reduce(
           (sum, name) => sum + (batch.fields[name]?.length ?? 0),

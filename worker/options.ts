@@ -80,6 +80,11 @@ export interface WorkerOptions {
   readonly signal?: AbortSignal;
   /** Aborting it makes the worker finish the group that it computes, send it, and leave. */
   readonly drain?: AbortSignal;
+  /**
+   * Within which it has left then: a group that takes longer is given back, at once where that can be told.
+   * @default as long as the group takes
+   */
+  readonly drainGraceMs?: number;
 }
 
 export interface WorkerOutcome {

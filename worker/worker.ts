@@ -3,6 +3,7 @@ import type { WorkerState } from "#lib/core/events";
 import type { EvaluatedBatch, WorkerJob } from "#lib/core/job";
 import type { EvaluateTask, GenerateTask, Task, TrainTask } from "#lib/wire/control-messages";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
+import { Drain } from "./drain.js";
 import { CoordinatorLink, defaultReconnectTimeoutMs, passOf } from "./coordinator-link.js";
 import { isEngineError, isFatal, isMembershipOver, isTransferFailure } from "./failures.js";
 import { GradientGroup } from "./group.js";
@@ -42,6 +43,9 @@ class WorkerLoop {
   #state: WorkerState = "compiling";
   #numGroups = 0;
   readonly #return: AwaitedReturn;
+  readonly #drain: Drain;
+  /** Aborted when the worker is to leave at once. */
+  readonly #stop: AbortSignal;
   /** Aborted when the worker is to leave, at once or after its group. */
   readonly #leaving: AbortSignal;
   /** Aborted when no answer is waited for any more: a task that is on its way is still done. */
@@ -51,8 +55,11 @@ class WorkerLoop {
 
   constructor(options: WorkerOptions) {
     this.#options = options;
-    const ends = [options.signal, options.drain].filter((signal) => signal !== undefined);
-    this.#leaving = AbortSignal.any(ends);
+    this.#drain = new Drain(options.drain, options.drainGraceMs, (reason) =>
+      options.observer?.told?.(`what is in work is given back: ${reason}`),
+    );
+    this.#stop = anyOf(options.signal, this.#drain.givenBack);
+    this.#leaving = anyOf(this.#stop, options.drain);
     this.#impatient = soonAfter(options.drain);
     this.#asking = this.#impatient;
     this.#link = new CoordinatorLink(options);
@@ -155,7 +162,7 @@ class WorkerLoop {
         security: options.security ?? {},
         pass: passOf(reply),
       }),
-      options.signal,
+      this.#stop,
     );
     this.#session = session;
     this.#asking = AbortSignal.any([session.signal, this.#impatient]);
@@ -203,8 +210,11 @@ class WorkerLoop {
     await this.#engine?.client.close();
     this.#engine = undefined;
     try {
-      this.#engine = await LoadedEngine.create(job, this.#options);
-      return this.#engine;
+      const creating = LoadedEngine.create(job, this.#options);
+      // One that is made too late is of no use.
+      const made = await this.#orStopped(creating, async () => (await creating).client.close());
+      this.#engine = made;
+      return made;
     } catch (error) {
       await this.#report(error, isFatal(error));
       throw error;
@@ -233,8 +243,7 @@ class WorkerLoop {
         this.#setState("loading");
         if (!(await engine.load(task.version, this.#joined()))) return;
       }
-      if (task.kind === "train") await this.#train(task);
-      else await this.#infer(task);
+      await this.#orStopped(task.kind === "train" ? this.#train(task) : this.#infer(task));
     } catch (error) {
       if (isEngineError(error)) await this.#report(error, isFatal(error), task.lease);
       throw error;
@@ -247,7 +256,12 @@ class WorkerLoop {
     const group = new GradientGroup(task, this.#engineInUse().client, session, this.#options);
     await this.#options.onPhase?.({ phase: "leased", step: task.step, group: task.group });
     this.#setState("computing");
-    await group.compute();
+    this.#drain.works(() => group.remainingMs);
+    try {
+      await group.compute();
+    } finally {
+      this.#drain.rests();
+    }
     session.start(group.buffer, task.lease, async () => {
       await group.deliver(this.#link, () => {
         this.#numGroups += 1;
@@ -266,8 +280,28 @@ class WorkerLoop {
       return;
     }
     const sums: EvaluatedBatch[] = [];
-    for (const batch of task.batches) sums.push(await client.evaluate(batch));
+    for (const batch of task.batches) {
+      if (session.signal.aborted) throw session.signal.reason;
+      sums.push(await client.evaluate(batch));
+    }
     await this.#link.complete(session, task.lease, { kind: "losses", sums });
+  }
+
+  /**
+   * What takes long and cannot be broken off is left to itself once the worker is to leave at once: the coordinator
+   * need not wait for it.
+   */
+  async #orStopped<T>(working: Promise<T>, late?: () => Promise<void>): Promise<T> {
+    const stop = this.#stop;
+    return new Promise<T>((resolve, reject) => {
+      const leave = (): void => {
+        working.then(late).catch(() => {});
+        reject(stop.reason);
+      };
+      if (stop.aborted) leave();
+      stop.addEventListener("abort", leave, { once: true });
+      working.then(resolve, reject).finally(() => stop.removeEventListener("abort", leave));
+    });
   }
 
   async #leave(reason: string): Promise<void> {
@@ -296,3 +330,6 @@ class WorkerLoop {
     return this.#engine;
   }
 }
+
+const anyOf = (...signals: readonly (AbortSignal | undefined)[]): AbortSignal =>
+  AbortSignal.any(signals.filter((signal) => signal !== undefined));

@@ -26,6 +26,19 @@ export function checkTogether(config: ParsedConfig, command?: ConfigCommand): vo
   checkRates(config);
   checkUnfreezing(config);
   checkPrecision(config);
+  const { workers, min_workers, max_workers } = config;
+  if (min_workers > workers) {
+    conflict(
+      "min_workers and workers",
+      `the run is planned for workers: ${workers}, and would not begin with these; min_workers must be ${workers} at most`,
+    );
+  }
+  if (max_workers !== null && max_workers < workers) {
+    conflict(
+      "max_workers and workers",
+      `the run is planned for workers: ${workers}, of which some would never get a place; max_workers must be ${workers} at least`,
+    );
+  }
   if (config.heartbeat_timeout_ms < 2 * config.heartbeat_interval_ms) {
     conflict(
       "heartbeat_timeout_ms and heartbeat_interval_ms",

@@ -7,6 +7,21 @@ const text = z.string().min(1);
 /** Who computes, how they find each other, and when one counts as gone. */
 export const cluster = {
   workers: z.int().min(1).max(4096).default(1).describe("planned workers"),
+  min_workers: z
+    .int()
+    .min(1)
+    .max(4096)
+    .default(1)
+    .describe(
+      "below these nothing new begins, and the run says that it waits; a step that is begun is finished by those that are here",
+    ),
+  max_workers: z
+    .int()
+    .min(1)
+    .max(4096)
+    .nullable()
+    .default(null)
+    .describe("a worker beyond these is told to wait, and takes the place of one that leaves"),
   global_batch_size: count
     .nullable()
     .default(null)

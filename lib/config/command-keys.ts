@@ -106,6 +106,8 @@ export const unreadKeys: Readonly<
         "heartbeat_timeout_ms",
         "lease_timeout_ms",
         "max_worker_restarts",
+        "min_workers",
+        "max_workers",
         "max_rollbacks",
         "verify_groups",
       ],

@@ -137,6 +137,8 @@ export const freeKeys = [
   "save_dtype",
   "max_shard_size",
   "workers",
+  "min_workers",
+  "max_workers",
   "reducer_shards",
   "listen",
   "advertise_host",

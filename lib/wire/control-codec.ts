@@ -146,6 +146,7 @@ const registerReply = codec<RegisterReply>(
     runId: fields.text("runId", 64),
     epoch: fields.count("epoch"),
     memberSecret: fields.text("memberSecret", 64),
+    waitReason: fields.text("waitReason"),
   }),
 );
 

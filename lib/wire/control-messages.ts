@@ -34,6 +34,8 @@ export interface RegisterReply {
   readonly heartbeatIntervalMs: number;
   /** The job is not known yet: register again after this time. 0: everything else holds. */
   readonly retryAfterMs: number;
+  /** Why it is to register again, for a person; "": nothing is known yet. */
+  readonly waitReason: string;
   readonly runId: string;
   /** The life of the run's coordinator. */
   readonly epoch: number;

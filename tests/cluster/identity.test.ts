@@ -201,7 +201,7 @@ for (const [what, shard, code, message] of [
         numRegistrations += 1;
         return {
           ...{ workerId: "worker", jobJson: JSON.stringify(testJob), shardAddresses: [address] },
-          ...{ heartbeatIntervalMs: 100, retryAfterMs: 0 },
+          ...{ heartbeatIntervalMs: 100, retryAfterMs: 0, waitReason: "" },
           ...{ runId: "run", epoch: 1, memberSecret: "secret" },
         };
       },
@@ -249,7 +249,7 @@ test(
         if (numRegistrations > 1) throw new LockstepError("E_RUN_OVER", { directory: "run" });
         return {
           ...{ workerId: "worker", jobJson: JSON.stringify(testJob), shardAddresses: [`:${port}`] },
-          ...{ heartbeatIntervalMs: 60_000, retryAfterMs: 0 },
+          ...{ heartbeatIntervalMs: 60_000, retryAfterMs: 0, waitReason: "" },
           ...{ runId: "run", epoch: 1, memberSecret: "secret" },
         };
       },

@@ -196,7 +196,15 @@ for (const name of kustomizations) {
       );
     }
     assert.ok(manifests.pod("coordinator").terminationGracePeriodSeconds >= 600);
-    assert.ok(manifests.pod("worker").terminationGracePeriodSeconds >= 60);
+    const worker = manifests.pod("worker");
+    const drain = worker.containers
+      .flatMap(({ args = [] }) => args)
+      .find((arg) => arg.startsWith("--drain-grace-ms="));
+    const drainMs = Number(drain?.split("=")[1]);
+    // What is given back is given back before the process is killed, goodbye included.
+    assert.ok(
+      drainMs >= 60_000 && drainMs + 10_000 <= worker.terminationGracePeriodSeconds * 1_000,
+    );
   });
 
   test(`${name}: selectors find the pods that they are meant for`, tools, async () => {

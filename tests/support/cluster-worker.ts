@@ -7,6 +7,7 @@ import { runWorker } from "#worker/worker";
  * A worker process with the fake engine, and with faults at exact points of its loop:
  *   LOCKSTEP_TEST_FAULT="phase:step"       kills itself with SIGKILL (mid-push: on the last shard, by chunk)
  *   LOCKSTEP_TEST_STALL="phase:step"       waits there, once, for the message "go"; heartbeats go on
+ *   LOCKSTEP_TEST_DRAIN="phase:step"       is asked to leave there, within LOCKSTEP_TEST_DRAIN_GRACE_MS if that is given
  *   LOCKSTEP_TEST_HOLD="phase:step"        holds the step's first push, half sent, until another group of
  *                                          the step is that far; then LOCKSTEP_TEST_FAULT "held" kills the
  *                                          process there, "held-fails" makes all its attempts fail
@@ -20,6 +21,10 @@ const matches = (spec: string, { phase, ...facts }: WorkerPhase): boolean => {
 
 const fault = process.env["LOCKSTEP_TEST_FAULT"];
 let stall = process.env["LOCKSTEP_TEST_STALL"];
+
+const drainAt = process.env["LOCKSTEP_TEST_DRAIN"];
+const graceMs = process.env["LOCKSTEP_TEST_DRAIN_GRACE_MS"];
+const drain = new AbortController();
 
 const hold = process.env["LOCKSTEP_TEST_HOLD"];
 let heldGroup: number | undefined;
@@ -65,9 +70,13 @@ try {
     deviceKind: process.env["LOCKSTEP_TEST_DEVICE_KIND"] ?? "fake",
     engineModule: new URL("./fake-engine.js", import.meta.url).href,
     reconnectTimeoutMs: 20_000,
+    drain: drain.signal,
+    ...(graceMs === undefined ? {} : { drainGraceMs: Number(graceMs) }),
+    observer: { told: (line) => send({ told: line }) },
     onPhase: async (phase) => {
       if (phase.phase !== "pushing") send(phase);
       if (fault !== undefined && matches(fault, phase)) process.kill(process.pid, "SIGKILL");
+      if (drainAt !== undefined && matches(drainAt, phase)) drain.abort();
       if (stall !== undefined && matches(stall, phase)) {
         stall = undefined;
         await new Promise((resolve) => process.once("message", resolve));

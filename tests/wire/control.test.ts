@@ -158,6 +158,7 @@ const handlers: ControlHandlers = {
     runId: "run",
     epoch: 1,
     memberSecret: "secret",
+    waitReason: "",
   }),
   admit: () => {},
   nextTask: async (_request, signal) =>
