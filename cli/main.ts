@@ -61,6 +61,10 @@ const commands: Readonly<Record<CommandName, Command>> = {
     summary: "run the jobs of a queue on this machine, one after another",
     load: async () => (await import("./agent.js")).agentCommand,
   },
+  watch: {
+    summary: "[RUN]: show a run of another machine as it goes, from its start",
+    load: async () => (await import("./watch.js")).watchCommand,
+  },
   "import-gguf": {
     summary: "FILE DIR: turn a GGUF file into a Hugging Face directory",
     load: async () => (await import("./import-gguf.js")).importGgufCommand,

@@ -116,6 +116,21 @@ it back; a second signal exits at once.
   --grace-ms MS       what a run has to finish its step and save, default 25000; then it is killed
   --work-dir DIR      output of the runs, a folder a job; default jobs/ in Lockstep's cache
 ${queueUsage}`,
+  watch: `Usage: lockstep watch [RUN] [--json] [--nats-url URL] [options]
+
+Shows a run that publishes its events to NATS (nats_url), as \`lockstep train\` shows its own: from its first event
+on, then those that come, until it ends. RUN is a run's id, 4 characters or more of its beginning, or its
+run_name; without it the run with the latest event.
+
+  --json                         one JSON object an event, with runId, epoch and sequence
+  --nats-url URL                 nats://HOST:PORT or tls://HOST:PORT, default that of NATS_URL
+  --nats-credentials-file FILE   .creds, the seed of an nkey user, or USER:PASSWORD; default that of NATS_CREDS
+  --nats-token-file FILE         a token in place of credentials
+  --nats-tls-ca-file FILE  --nats-tls-cert-file FILE  --nats-tls-key-file FILE
+  --insecure                     send a secret without TLS
+
+Exit code 0: the run finished, 1: it failed, 130: it was stopped; 130 after Ctrl-C too.
+`,
   "import-gguf": `Usage: lockstep import-gguf FILE DIR [--dtype float32|bfloat16|float16] [--overwrite]
 
 Reads a GGUF file of the Llama architecture (Q4_0, Q4_1, Q8_0, F16, BF16 or F32 tensors)

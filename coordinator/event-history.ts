@@ -114,6 +114,7 @@ export class EventHistory {
         this.#keepOther(timed);
         break;
       case "note":
+      case "events.dropped":
       case "group.completed":
       case "bytes.transferred":
       case "connections.refused":

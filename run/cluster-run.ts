@@ -4,8 +4,7 @@ import { dirname, join } from "node:path";
 import { Coordinator } from "#coordinator/coordinator";
 import { DeviceKinds } from "#coordinator/device-kinds";
 import { FrontDoor } from "#coordinator/front-door";
-import { CoordinatorHttp } from "#coordinator/http";
-import { CoordinatorMetrics } from "#coordinator/metrics";
+import type { CoordinatorHttp } from "#coordinator/http";
 import { resumedEvent } from "#coordinator/resumed-event";
 import { outputRecordFile } from "#lib/checkpoint/index";
 import type { ResolvedConfig } from "#lib/config/index";
@@ -15,9 +14,9 @@ import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { assertSendAllowed } from "#lib/wire/security";
 import { checkConfig } from "./check-arguments.js";
 import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
+import { EventPublishing } from "./event-publishing.js";
 import { turnWorkersAway } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
-import { httpSecurity } from "./http-security.js";
 import { jobFence } from "./job-fence.js";
 import { checkMessages } from "./message-limits.js";
 import { claimOutputDirectory, type OutputClaim } from "./output-directory.js";
@@ -27,6 +26,7 @@ import type { PreparedRun } from "./prepared-run.js";
 import { pushOf, type PushResult } from "./push.js";
 import { compareDevices, type ResumePoint, resumedPrecision } from "./resume.js";
 import { epochOf, type TrainingLife, trainWithRollbacks } from "./rollbacks.js";
+import { serveRunHttp } from "./run-http.js";
 import {
   type Run,
   type RunContext,
@@ -121,6 +121,7 @@ class Cluster {
   isOpen = false;
   #isReady = false;
   #http: CoordinatorHttp | undefined;
+  #events: EventPublishing | undefined;
   #door: FrontDoor | undefined;
   #start: RunStart | undefined;
   #prepared: PreparedRun | undefined;
@@ -163,8 +164,13 @@ class Cluster {
 
   async #run(bus: InProcessEventBus, stop: AbortSignal): Promise<RunResult> {
     const note = (text: string): void => bus.publish({ type: "note", text });
-    const address = await this.#serveHttp(bus);
-    if (address !== undefined) note(`Dashboard ${address}/  metrics ${address}/metrics`);
+    this.#events = await EventPublishing.open(this.#config, bus);
+    const http = await serveRunHttp(this.#config, bus, {
+      isReady: () => this.#isReady,
+      eventFigures: () => this.#events?.figures,
+    });
+    this.#http = http?.server;
+    if (http !== undefined) note(`Dashboard ${http.url}/  metrics ${http.url}/metrics`);
     this.#refuseStopped();
     const door = await this.#listen(bus, stop);
     if (this.#start !== undefined && mayBeFinished(this.#start)) {
@@ -206,6 +212,7 @@ class Cluster {
 
   async close(): Promise<void> {
     this.workers?.killAll();
+    await this.#events?.close();
     await this.#http?.close();
     if (this.coordinator === undefined) {
       await this.#partFromWorkers();
@@ -235,30 +242,6 @@ class Cluster {
   #refuseStopped(): void {
     const error = this.#failure?.error;
     if (error instanceof StoppedBeforeTraining) throw error;
-  }
-
-  /** @returns where the dashboard and the metrics are, undefined when switched off */
-  async #serveHttp(bus: InProcessEventBus): Promise<string | undefined> {
-    const config = this.#config;
-    const { metrics_host: host, metrics_port: port, insecure } = config;
-    if (port === null) return undefined;
-    const note = (text: string): void => bus.publish({ type: "note", text });
-    const files = {
-      tokenFile: config.http_token_file,
-      tlsCertFile: config.http_tls_cert_file,
-      tlsKeyFile: config.http_tls_key_file,
-    };
-    const protection = await httpSecurity(files, (line) => note(`warning: ${line}`));
-    const { registry } = new CoordinatorMetrics(bus);
-    const server = new CoordinatorHttp({
-      ...{ host, port, registry, bus, insecure, ...protection },
-      withoutTls: config.http_without_tls,
-      isReady: () => this.#isReady,
-      onTlsNews: note,
-    });
-    const taken = await server.listen();
-    this.#http = server;
-    return `${protection.tls === undefined ? "http" : "https"}://${hostPort(host, taken)}`;
   }
 
   /** Takes the output directory and listens for workers, which wait until the job is known. */
@@ -343,6 +326,7 @@ class Cluster {
   /** Trains to the end; where a shard is lost with what it kept, from what was saved again. */
   async #trainToEnd(run: StartedRun, door: FrontDoor, context: RunContext): Promise<RunResult> {
     const { bus, stop } = context;
+    this.#events?.begin(run, this.#output?.epoch ?? 1);
     bus.publish(run.started);
     return trainWithRollbacks({
       ...{ run, bus, begunFrom: this.#start?.resume },

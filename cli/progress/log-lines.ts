@@ -106,6 +106,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
         `${event.outcome} at step ${event.step} after ${formatSeconds(event.seconds)}` +
         (event.stoppedEarly === undefined ? "" : `, stopped early: ${event.stoppedEarly}`)
       );
+    case "events.dropped":
+      return `${counted(event.numEvents, "event")} before are not in the stream, ${withCommas(event.numLasting)} of them of those that last: the server of events was away for long`;
     // A note says what is done about it.
     case "shard.lost":
     case "shards.rolledBack":

@@ -163,6 +163,7 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
       return { ...view, phase: "done", phaseDetail: undefined, phaseSinceMs: nowMs };
     case "note":
     case "shard.lost":
+    case "events.dropped":
     case "fisher.measured":
     case "worker.quarantined":
     case "worker.pace":

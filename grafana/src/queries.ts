@@ -335,6 +335,28 @@ export const rows: readonly RowSpec[] = [
         min: 0,
         queries: one(`sum by (reason) (${rate("refused_connections_total")})`, "{{reason}}"),
       },
+      {
+        title: "Events of the run stored by NATS",
+        description:
+          "A second, and those that were dropped because too many waited; 0 without NATS.",
+        unit: "short",
+        kind: "lines",
+        width: 12,
+        min: 0,
+        queries: [
+          ...one(`sum(${rate("events_published_total")})`, "stored"),
+          ...one(`sum(${rate("events_dropped_total")})`, "dropped"),
+        ],
+      },
+      {
+        title: "Events that wait for NATS",
+        description: "They are dropped beyond 20,000; 0 without NATS.",
+        unit: "short",
+        kind: "lines",
+        width: 12,
+        min: 0,
+        queries: one(`sum(${metric("events_waiting")})`, "waiting"),
+      },
     ],
   },
   {
@@ -465,7 +487,7 @@ export const rows: readonly RowSpec[] = [
           "Bytes a second that are saved, and the share of time for which training stood still for it.",
         unit: "short",
         kind: "lines",
-        width: 6,
+        width: 24,
         min: 0,
         queries: [
           ...one(`rate(${metric("checkpoint_saved_bytes_total")}[$__rate_interval])`, "bytes/s"),

@@ -81,6 +81,7 @@ export function checkTogether(config: ParsedConfig, command?: ConfigCommand): vo
   if ((config.http_tls_cert_file === null) !== (config.http_tls_key_file === null)) {
     conflict("http_tls_cert_file and http_tls_key_file", "a certificate needs its key");
   }
+  checkNats(config, conflict);
   if (!/^(\[[0-9a-fA-F:]+\]|[^:]+):\d{1,5}$/.test(config.listen)) {
     throw new LockstepError("E_CONFIG_INVALID", {
       key: "listen",
@@ -90,6 +91,27 @@ export function checkTogether(config: ParsedConfig, command?: ConfigCommand): vo
     });
   }
   checkAdvertisedHost(config);
+}
+
+/** What leads to a server that nothing is asked of would be left undone in silence. */
+function checkNats(config: ParsedConfig, conflict: (keys: string, reason: string) => never): void {
+  if ((config.nats_tls_cert_file === null) !== (config.nats_tls_key_file === null)) {
+    conflict("nats_tls_cert_file and nats_tls_key_file", "a certificate needs its key");
+  }
+  if (config.nats_credentials_file !== null && config.nats_token_file !== null) {
+    conflict("nats_credentials_file and nats_token_file", "a client shows one of them");
+  }
+  if (config.nats_url !== null) return;
+  const given = [
+    "nats_credentials_file",
+    "nats_token_file",
+    "nats_tls_ca_file",
+    "nats_tls_cert_file",
+    "nats_events_max_age_days",
+    "nats_events_max_gb",
+  ] as const;
+  const [key] = given.filter((each) => config[each] !== null);
+  if (key !== undefined) conflict(`${key} and nats_url`, "without nats_url there is no server");
 }
 
 /** Workers call the host that is advertised: it has to be one that they can call. */

@@ -8,6 +8,7 @@ import { formatNames } from "./columns.js";
 import { declaredFields, declaredSections } from "./declared-fields.js";
 import { generalFields } from "./general-fields.js";
 import { hub } from "./hub-fields.js";
+import { nats } from "./nats-fields.js";
 import { randomFields } from "./random-fields.js";
 import { taskFields } from "./task-fields.js";
 import { schedulerNames } from "./schedule-names.js";
@@ -315,6 +316,7 @@ export const sections: Readonly<Record<string, z.ZodRawShape>> = Object.freeze({
   "Hugging Face Hub": hub,
   "After training": afterTraining,
   Cluster: cluster,
+  NATS: nats,
 });
 
 /** Every key that Lockstep acts on. */
@@ -331,6 +333,7 @@ export const fields = {
   ...hub,
   ...afterTraining,
   ...cluster,
+  ...nats,
 };
 
 export const configSchema = z.strictObject(fields);
@@ -370,6 +373,11 @@ export const pathKeys = [
   "http_token_file",
   "http_tls_cert_file",
   "http_tls_key_file",
+  "nats_credentials_file",
+  "nats_token_file",
+  "nats_tls_ca_file",
+  "nats_tls_cert_file",
+  "nats_tls_key_file",
   "engine_module",
 ] as const satisfies readonly ConfigKey[];
 

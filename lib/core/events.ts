@@ -208,6 +208,16 @@ export type LockstepEvent =
       /** Of a gradient group, from its lease to its report: this worker's mean, and the median worker's. */
       readonly groupSeconds: number;
       readonly medianSeconds: number;
+    }
+  | {
+      /** Of a run's stream: the server was away for so long that events before this one are not in it. */
+      readonly type: "events.dropped";
+      readonly numEvents: number;
+      /** Of them, those that no later event replaces. */
+      readonly numLasting: number;
+      /** When they happened, milliseconds since 1970. */
+      readonly fromMs: number;
+      readonly toMs: number;
     };
 
 /** Why a connection was closed. */

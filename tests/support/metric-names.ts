@@ -1,3 +1,4 @@
+import { addEventStreamMetrics } from "#coordinator/event-stream-metrics";
 import { CoordinatorMetrics } from "#coordinator/metrics";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { WorkerMetrics } from "#worker/metrics";
@@ -13,6 +14,7 @@ interface DeclaredMetric {
 /** Every metric that the two endpoints can show, with or without a value yet. */
 export async function declaredMetrics(): Promise<readonly DeclaredMetric[]> {
   const coordinator = new CoordinatorMetrics(new InProcessEventBus());
+  addEventStreamMetrics(coordinator.registry, () => undefined);
   const reading = { utilization: 0, memoryUsedBytes: 0, memoryTotalBytes: 0 };
   const worker = new WorkerMetrics({ deviceType: "cpu", read: () => reading }, () => 0);
   const declared: DeclaredMetric[] = [];

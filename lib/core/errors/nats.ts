@@ -29,4 +29,17 @@ export const natsErrors = {
       `The NATS server at ${d.server} is version ${d.version}; this takes ${d.least} or a later one.`,
     "Start a newer nats-server: older ones ignore in silence some of what streams and buckets are asked for.",
   ),
+  E_NATS_STREAM: entry<{ what: string; reason: string }>(
+    (d) => `NATS does not ${d.what}: ${d.reason}.`,
+    "Check that JetStream is on for this account, that it has room, and what the user may do (docs/events.md).",
+  ),
+  E_EVENT_INVALID: entry<{ problem: string }>(
+    (d) => `A message of an event stream is not acceptable: ${d.problem}.`,
+    "Run the same version of Lockstep everywhere, and let nobody but coordinators publish there (docs/events.md).",
+  ),
+  E_RUN_UNKNOWN: entry<{ run: string; servers: string; known: string }>(
+    (d) =>
+      `The event stream of NATS at ${d.servers} has no run${d.run === "" ? "" : ` ${d.run}`}; ${d.known === "" ? "it has none" : `the latest are ${d.known}`}.`,
+    "Give a run's id, at least 4 characters of its beginning, or its run_name; a run is there once it has an output directory and is started with nats_url.",
+  ),
 };

@@ -8,6 +8,7 @@ const groups: Readonly<Record<string, () => Promise<{ readonly targets: readonly
   checkpoints: () => import("./checkpoints.js"),
   data: () => import("./data.js"),
   jobs: () => import("./jobs.js"),
+  events: () => import("./events.js"),
   wire: () => import("./wire.js"),
   sockets: () => import("./sockets.js"),
 };

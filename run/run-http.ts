@@ -1,0 +1,43 @@
+import { addEventStreamMetrics } from "#coordinator/event-stream-metrics";
+import { CoordinatorHttp } from "#coordinator/http";
+import { CoordinatorMetrics } from "#coordinator/metrics";
+import type { ResolvedConfig } from "#lib/config/index";
+import { hostPort } from "#lib/core/address";
+import type { InProcessEventBus } from "#lib/wire/event-bus";
+import { httpSecurity } from "./http-security.js";
+
+/**
+ * Serves a run's dashboard and metrics.
+ *
+ * @returns undefined where that is switched off
+ * @throws E_INSECURE_HTTP, E_PORT_IN_USE, E_LISTEN_FAILED and what reading its files comes to
+ */
+export async function serveRunHttp(
+  config: ResolvedConfig,
+  bus: InProcessEventBus,
+  run: {
+    readonly isReady: () => boolean;
+    readonly eventFigures: Parameters<typeof addEventStreamMetrics>[1];
+  },
+): Promise<{ readonly server: CoordinatorHttp; readonly url: string } | undefined> {
+  const { metrics_host: host, metrics_port: port, insecure } = config;
+  if (port === null) return undefined;
+  const note = (text: string): void => bus.publish({ type: "note", text });
+  const files = {
+    tokenFile: config.http_token_file,
+    tlsCertFile: config.http_tls_cert_file,
+    tlsKeyFile: config.http_tls_key_file,
+  };
+  const protection = await httpSecurity(files, (line) => note(`warning: ${line}`));
+  const { registry } = new CoordinatorMetrics(bus);
+  addEventStreamMetrics(registry, run.eventFigures);
+  const server = new CoordinatorHttp({
+    ...{ host, port, registry, bus, insecure, ...protection },
+    withoutTls: config.http_without_tls,
+    isReady: run.isReady,
+    onTlsNews: note,
+  });
+  const taken = await server.listen();
+  const scheme = protection.tls === undefined ? "http" : "https";
+  return { server, url: `${scheme}://${hostPort(host, taken)}` };
+}
