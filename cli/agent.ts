@@ -62,9 +62,10 @@ export async function agentCommand(args: readonly string[]): Promise<number> {
     onLine: log,
   };
   const queue = await openQueue(values, {
-    usage,
+    ...{ usage, role: "agent" },
     patienceMs: Number.POSITIVE_INFINITY,
     onNews: log,
+    signal: drain.signal,
   });
   try {
     log(`agent ${options.name} takes the jobs of ${queue.place}`);

@@ -1,7 +1,7 @@
 import type { Job } from "#lib/queue/job";
 import type { JobQueue } from "#lib/queue/job-queue";
 import { readCommandLine, usageOf } from "./command-line.js";
-import { commandPatienceMs, openQueue, queueOptions, words } from "./queue-options.js";
+import { openQueueFor, queueOptions, words } from "./queue-options.js";
 
 /** `lockstep cancel ID ...` and its siblings. */
 type JobCommand = (args: readonly string[]) => Promise<number>;
@@ -46,11 +46,7 @@ function jobCommand({ name, act, told }: JobAction): JobCommand {
     const { values, positionals } = readCommandLine(args, queueOptions, usage);
     const ids = words(positionals);
     if (ids.length === 0) usage("no job is named");
-    const queue = await openQueue(values, {
-      usage,
-      patienceMs: commandPatienceMs,
-      onNews: (line) => process.stderr.write(`${line}\n`),
-    });
+    const queue = await openQueueFor(values, usage, "submitter");
     try {
       for (const id of ids) {
         const job = await act(queue, id);

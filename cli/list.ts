@@ -1,18 +1,14 @@
 import { counted } from "#lib/core/format";
 import { readCommandLine, usageOf } from "./command-line.js";
 import { jobTable } from "./job-words.js";
-import { commandPatienceMs, openQueue, queueOptions } from "./queue-options.js";
+import { openQueueFor, queueOptions } from "./queue-options.js";
 
 /** `lockstep list`. Returns the exit code. */
 export async function listCommand(args: readonly string[]): Promise<number> {
   const usage = usageOf("list");
   const options = { ...queueOptions, all: { type: "boolean", default: false } } as const;
   const { values } = readCommandLine(args, options, usage, { allowPositionals: false });
-  const queue = await openQueue(values, {
-    usage,
-    patienceMs: commandPatienceMs,
-    onNews: (line) => process.stderr.write(`${line}\n`),
-  });
+  const queue = await openQueueFor(values, usage, "watcher");
   try {
     const views = await queue.list();
     const shown = values.all

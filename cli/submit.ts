@@ -7,7 +7,7 @@ import type { Job, JobRequestFields } from "#lib/queue/job";
 import { maxConfigBytes, maxTriesAllowed, priorities } from "#lib/queue/job";
 import type { JobQueue } from "#lib/queue/job-queue";
 import { readCommandLine, usageOf } from "./command-line.js";
-import { commandPatienceMs, openQueue, queueOptions, wholeNumber, words } from "./queue-options.js";
+import { openQueueFor, queueOptions, wholeNumber, words } from "./queue-options.js";
 
 /** Keys that the queue decides for its jobs. */
 const ownKeys: Readonly<Record<string, string>> = {
@@ -70,11 +70,7 @@ export async function submitCommand(args: readonly string[]): Promise<number> {
       });
     }
   }
-  const queue = await openQueue(values, {
-    usage,
-    patienceMs: commandPatienceMs,
-    onNews: (line) => process.stderr.write(`${line}\n`),
-  });
+  const queue = await openQueueFor(values, usage, "submitter");
   try {
     await submitAll(queue, jobs, values);
   } finally {

@@ -2,6 +2,8 @@ import { generationDefaults } from "#lib/evaluation/generate/options";
 
 const queueUsage = `
   --queue DIR         a queue in a directory, which all that use it share
+  --nats-url URL      a queue in a NATS server with JetStream; --nats-credentials-file FILE  --nats-token-file FILE
+                      --nats-tls-ca-file FILE  --nats-tls-cert-file FILE  --nats-tls-key-file FILE  --insecure
 `;
 
 /**
@@ -56,7 +58,7 @@ group, send it and leave; a second one ends it at once. Exit code 75: the run wa
   --engine-module FILE        module that computes instead of TensorFlow
   --verbose                   stack traces of errors
 `,
-  submit: `Usage: lockstep submit CONFIG.yaml ... [options] --queue DIR
+  submit: `Usage: lockstep submit CONFIG.yaml ... [options] (--queue DIR | --nats-url URL)
 
 Queues a run for each file, which an agent takes in its turn; prints their ids. A configuration is checked first, and
 travels with the job; paths in it are relative to this directory, which agents need too.
@@ -71,39 +73,39 @@ travels with the job; paths in it are relative to this directory, which agents n
   --quiet             print the ids alone
   --json              one JSON object a job
 ${queueUsage}`,
-  list: `Usage: lockstep list [options] --queue DIR
+  list: `Usage: lockstep list [options] (--queue DIR | --nats-url URL)
 
 Shows the jobs of a queue by turn, with their state, step, agent, and why they wait.
 
   --all               those that are done or cancelled too
   --json              one JSON object a job
 ${queueUsage}`,
-  cancel: `Usage: lockstep cancel ID ... --queue DIR
+  cancel: `Usage: lockstep cancel ID ... (--queue DIR | --nats-url URL)
 
 Stops jobs for good. A running one is stopped by its agent, after its step; its checkpoints stay.
 
   --json              one JSON object a job
 ${queueUsage}`,
-  pause: `Usage: lockstep pause ID ... --queue DIR
+  pause: `Usage: lockstep pause ID ... (--queue DIR | --nats-url URL)
 
 Stops jobs for a while. A running one is stopped by its agent, after its step and with a checkpoint. Paused jobs keep
 their places; \`lockstep resume\` queues them again.
 
   --json              one JSON object a job
 ${queueUsage}`,
-  resume: `Usage: lockstep resume ID ... --queue DIR
+  resume: `Usage: lockstep resume ID ... (--queue DIR | --nats-url URL)
 
 Queues jobs again that are paused, parked, failed or cancelled; they go on from their newest checkpoints.
 
   --json              one JSON object a job
 ${queueUsage}`,
-  checkpoint: `Usage: lockstep checkpoint ID ... --queue DIR
+  checkpoint: `Usage: lockstep checkpoint ID ... (--queue DIR | --nats-url URL)
 
 Lets running jobs save a checkpoint after the step in work, and go on.
 
   --json              one JSON object a job
 ${queueUsage}`,
-  agent: `Usage: lockstep agent [options] --queue DIR
+  agent: `Usage: lockstep agent [options] (--queue DIR | --nats-url URL)
 
 Takes one job of a queue after another and runs it with \`lockstep train\`. A job goes on from its newest checkpoint, and
 one whose agent died is given to another. A signal stops the job in work after its step and with a checkpoint, and gives

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
-import { test } from "node:test";
+import { test, type TestOptions } from "node:test";
 import { thisProcess } from "#lib/core/process-identity";
 import type { HeldJob } from "#lib/queue/held-job";
 import type { Job, JobOwner, JobRequestFields } from "#lib/queue/job";
@@ -16,7 +16,7 @@ interface StoreOpener {
 const noProgress = { step: 0, totalSteps: null, loss: null, address: null, workers: null };
 const never = new AbortController().signal;
 
-const fields = (name: string, more: Partial<JobRequestFields> = {}): JobRequestFields => ({
+export const fields = (name: string, more: Partial<JobRequestFields> = {}): JobRequestFields => ({
   ...{ name, config: "max_steps: 1\n", flags: [], directory: "/", outputDir: `/out/${name}` },
   ...{ priority: 0, after: [], maxTries: 3 },
   ...more,
@@ -27,12 +27,12 @@ const owner = (agent: string, leaseMs = 60_000): JobOwner => ({
 });
 
 /** What a queue does, wherever its records are. */
-export function queueSuite(where: string, opener: StoreOpener): void {
+export function queueSuite(where: string, opener: StoreOpener, options: TestOptions = {}): void {
   const queueTest = (
     name: string,
     body: (open: () => Promise<JobQueue>, store: () => Promise<RecordStore>) => Promise<void>,
   ): void => {
-    test(`${where}: ${name}`, async () => {
+    test(`${where}: ${name}`, options, async () => {
       const openStore = await opener.fresh();
       const opened: { close(): Promise<void> }[] = [];
       const store = async (): Promise<RecordStore> => {

@@ -1,0 +1,237 @@
+import { ErrorCode, type KV, NatsError, type QueuedIterator, type KvEntry } from "nats";
+import { LockstepError } from "#lib/core/errors/index";
+import {
+  maxRecordBytes,
+  type RecordFolder,
+  type RecordStore,
+  type StoredRecord,
+} from "#lib/queue/record-store";
+import type { NatsLink } from "./connection.js";
+
+/** Bucket of the jobs of an account. */
+const bucket = "lockstep-jobs";
+/** JetStream's: a key has another revision than the one that is to be replaced. */
+const wrongLastSequence = 10_071;
+/** A cluster that cannot hold as many replicas. */
+const noSuitablePeers: ReadonlySet<number> = new Set([10_005, 10_074]);
+const replicasInCluster = 3;
+/** What the server has is to be here so soon; otherwise the watch is begun anew. */
+const freshWithinMs = 3_000;
+
+/**
+ * A queue in a key-value bucket of JetStream. Writes are the server's compare-and-set, which a cluster carries out by
+ * its leader. All records are watched, so that a look costs one question: whether there are newer ones.
+ */
+export class NatsRecordStore implements RecordStore {
+  readonly place: string;
+  readonly #link: NatsLink;
+  readonly #kv: KV;
+  readonly #stopListening: () => void;
+  readonly #wakeUps = new Set<() => void>();
+  #records = new Map<string, StoredRecord & { readonly folder: string }>();
+  #watch: QueuedIterator<KvEntry> | undefined;
+  #seenSequence = 0;
+  #numWatches = 0;
+
+  private constructor(link: NatsLink, kv: KV) {
+    this.place = `${bucket} at ${link.servers}`;
+    this.#link = link;
+    this.#kv = kv;
+    this.#stopListening = link.onReopened(() => void this.#watchAnew());
+  }
+
+  /** Closes the connection with itself. @throws E_NATS_REFUSED, E_QUEUE_AWAY */
+  static async open(link: NatsLink): Promise<NatsRecordStore> {
+    const place = `${bucket} at ${link.servers}`;
+    try {
+      const store = new NatsRecordStore(link, await openBucket(link));
+      await store.#watchAnew();
+      return store;
+    } catch (error) {
+      await link.close();
+      throw explain(error, place);
+    }
+  }
+
+  get(folder: RecordFolder, key: string): Promise<StoredRecord | undefined> {
+    return this.#reach(async () => {
+      const entry = await this.#kv.get(nameOf(folder, key));
+      if (entry === null || entry.operation !== "PUT") return undefined;
+      return { key, value: textOf(entry), revision: entry.revision };
+    });
+  }
+
+  write(folder: RecordFolder, key: string, value: string, revision: number): Promise<boolean> {
+    return this.#reach(async () => {
+      const [name, bytes] = [nameOf(folder, key), new TextEncoder().encode(value)];
+      try {
+        if (revision === 0) await this.#kv.create(name, bytes);
+        else await this.#kv.update(name, bytes, revision);
+        return true;
+      } catch (error) {
+        if (codeOf(error) === wrongLastSequence) return false;
+        throw error;
+      }
+    });
+  }
+
+  put(folder: RecordFolder, key: string, value: string): Promise<void> {
+    return this.#reach(async () => {
+      await this.#kv.put(nameOf(folder, key), new TextEncoder().encode(value));
+    });
+  }
+
+  remove(folder: RecordFolder, key: string): Promise<void> {
+    return this.#reach(() => this.#kv.purge(nameOf(folder, key)));
+  }
+
+  entries(folder: RecordFolder): Promise<readonly StoredRecord[]> {
+    return this.#reach(async () => {
+      await this.#catchUp();
+      return [...this.#records.values()]
+        .filter((record) => record.folder === folder)
+        .map(({ key, value, revision }) => ({ key, value, revision }));
+    });
+  }
+
+  async changed(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    if (signal?.aborted === true || timeoutMs <= 0) return;
+    await new Promise<void>((resolve) => {
+      const wake = (): void => {
+        clearTimeout(timer);
+        this.#wakeUps.delete(wake);
+        signal?.removeEventListener("abort", wake);
+        resolve();
+      };
+      const timer = setTimeout(wake, timeoutMs);
+      this.#wakeUps.add(wake);
+      signal?.addEventListener("abort", wake);
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#stopListening();
+    for (const wake of [...this.#wakeUps]) wake();
+    this.#watch?.stop();
+    await this.#link.close();
+  }
+
+  /** Waits until everything is here that the server had when it was asked. */
+  async #catchUp(): Promise<void> {
+    const { state } = (await this.#kv.status()).streamInfo;
+    // Somebody has removed all that there was.
+    if (state.messages === 0) this.#records.clear();
+    const isHere = (): boolean => state.messages === 0 || this.#seenSequence >= state.last_seq;
+    const deadlineMs = performance.now() + freshWithinMs;
+    while (!isHere()) {
+      const leftMs = deadlineMs - performance.now();
+      if (leftMs <= 0) {
+        void this.#watchAnew();
+        throw away(this.place, "what is written there does not arrive");
+      }
+      await this.changed(leftMs);
+    }
+  }
+
+  /** The newest of each record first, in the order in which they were written, and then all that follow. */
+  async #watchAnew(): Promise<void> {
+    this.#watch?.stop();
+    this.#watch = undefined;
+    this.#seenSequence = 0;
+    this.#records = new Map();
+    const own = ++this.#numWatches;
+    try {
+      const watch = await this.#kv.watch();
+      if (own === this.#numWatches) {
+        this.#watch = watch;
+        void this.#follow(watch, this.#records);
+      } else watch.stop();
+    } catch {
+      // The next look finds that nothing arrives, and begins anew.
+    }
+  }
+
+  async #follow(
+    watch: QueuedIterator<KvEntry>,
+    records: Map<string, StoredRecord & { readonly folder: string }>,
+  ): Promise<void> {
+    try {
+      for await (const entry of watch) {
+        if (watch !== this.#watch) return;
+        const { key: name, revision, operation } = entry;
+        const [, folder = "", key = ""] = /^(jobs|beats)\.([a-z0-9]+)$/.exec(name) ?? [];
+        if (operation === "PUT" && key !== "" && entry.length <= maxRecordBytes) {
+          records.set(name, { folder, key, value: textOf(entry), revision });
+        } else records.delete(name);
+        this.#seenSequence = Math.max(this.#seenSequence, revision);
+        this.#wake();
+      }
+    } catch {
+      // The next look finds that nothing arrives, and begins anew.
+    }
+  }
+
+  #wake(): void {
+    for (const wake of [...this.#wakeUps]) wake();
+  }
+
+  async #reach<T>(action: () => Promise<T>): Promise<T> {
+    if (!this.#link.isOpen) throw away(this.place, "the connection is lost");
+    try {
+      return await action();
+    } catch (error) {
+      throw explain(error, this.place);
+    }
+  }
+}
+
+const nameOf = (folder: RecordFolder, key: string): string => `${folder}.${key}`;
+const textOf = (entry: KvEntry): string => new TextDecoder().decode(entry.value);
+
+/** Of a bucket that is there already, whoever made it, settings stay as they are. */
+async function openBucket(link: NatsLink): Promise<KV> {
+  const isCluster = link.connection.info?.cluster !== undefined;
+  const open = (replicas: number): Promise<KV> =>
+    link.streams.views.kv(bucket, {
+      ...{ history: 1, replicas, maxValueSize: maxRecordBytes },
+      // A follower may be behind; what is read is to be what the leader has.
+      allow_direct: false,
+      description: "jobs of Lockstep",
+    });
+  try {
+    return await open(isCluster ? replicasInCluster : 1);
+  } catch (error) {
+    if (!isCluster || !noSuitablePeers.has(codeOf(error) ?? 0)) throw error;
+    return open(1);
+  }
+}
+
+const codeOf = (error: unknown): number | undefined =>
+  error instanceof NatsError ? error.api_error?.err_code : undefined;
+
+const away = (place: string, reason: string, cause?: unknown): LockstepError =>
+  new LockstepError("E_QUEUE_AWAY", { place, reason }, { cause });
+
+function explain(error: unknown, place: string): unknown {
+  if (!(error instanceof NatsError)) {
+    return error instanceof LockstepError ? error : away(place, messageOf(error), error);
+  }
+  if (error.code === String(ErrorCode.PermissionsViolation)) {
+    const { operation = "use", subject = "it" } = error.permissionContext ?? {};
+    const reason = `this user may not ${operation} ${subject}`;
+    return new LockstepError("E_NATS_REFUSED", { servers: place, reason }, { cause: error });
+  }
+  return away(place, reasonOf(error), error);
+}
+
+function reasonOf(error: NatsError): string {
+  if (error.api_error !== undefined) return error.api_error.description;
+  if (error.code === String(ErrorCode.NoResponders)) {
+    return "JetStream is off, or its cluster has no leader now";
+  }
+  if (error.code === String(ErrorCode.Timeout)) return "it gave no answer in time";
+  return error.message;
+}
+
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error);

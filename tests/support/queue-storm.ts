@@ -1,0 +1,185 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { packageRoot } from "#lib/core/paths";
+import { RandomStream } from "#lib/core/random";
+import type { Job } from "#lib/queue/job";
+import type { JobQueue } from "#lib/queue/job-queue";
+import { descendantsOf } from "./processes.js";
+import type { KeptStep } from "./queued-run.js";
+
+interface StormOptions {
+  readonly seed: number;
+  readonly numJobs: number;
+  readonly numAgents: number;
+  /** What agents are given to find the queue: a directory or addresses. */
+  readonly place: string;
+  readonly queue: JobQueue;
+  /** Empty. */
+  readonly directory: string;
+  /** Kills a server and starts it again; absent: there is none. */
+  readonly killServer?: (index: number) => Promise<void>;
+}
+
+export interface StormOutcome {
+  /** How often each thing was done to a process. */
+  readonly faults: Readonly<Record<string, number>>;
+  /** Jobs that are not done, or not exactly once: a line each. */
+  readonly problems: readonly string[];
+  /** Of all jobs: how often one was given to an agent. */
+  readonly numTaken: number;
+  readonly said: readonly string[];
+}
+
+const stepsOf = (index: number): number => 6 + (index % 7);
+const agentProgram = join(packageRoot, "dist/tests/support/queue-agent.js");
+/** Longer than a lease, so that another agent gets the job meanwhile. */
+const stoppedMs = 2_500;
+/** Between two faults, at most. */
+const pauseMs = 900;
+/** After it nothing is done to anybody any more, and what is left has to end. */
+const stormMs = 120_000;
+const endMs = 180_000;
+
+/** Jobs in a queue whose agents, runs and servers are killed and stopped by a seed, until all jobs are over. */
+export async function queueStorm(options: StormOptions): Promise<StormOutcome> {
+  const { seed, numJobs, numAgents, queue, directory } = options;
+  const random = new RandomStream(seed, "test", 0);
+  const below = (limit: number): number => random.nextBelow(limit);
+  const faults: Record<string, number> = {};
+  const said: string[] = [];
+  const agents: (ChildProcess | undefined)[] = [];
+  const stopped = new Set<ChildProcess>();
+  const start = (index: number): void => {
+    const name = `agent${index}`;
+    const output = join(directory, "work", name);
+    const child = spawn(process.execPath, [agentProgram, options.place, name, output], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on("data", (chunk: Buffer) => said.push(...chunk.toString().trimEnd().split("\n")));
+    }
+    child.once("exit", () => {
+      if (agents[index] === child) agents[index] = undefined;
+    });
+    agents[index] = child;
+  };
+  await mkdir(join(directory, "out"));
+  const submitted: Job[] = [];
+  const submit = async (index: number): Promise<void> => {
+    const outputDir = join(directory, "out", String(index));
+    // Every fifth one comes after the two before it.
+    const after = index % 5 === 4 ? submitted.slice(-2).map(({ id }) => id) : [];
+    const config = JSON.stringify({ steps: stepsOf(index), output_dir: outputDir });
+    submitted.push(
+      await queue.submit({
+        ...{ name: `job${index}`, config, flags: [], directory, outputDir, after },
+        ...{ priority: index % 3, maxTries: 100 },
+      }),
+    );
+  };
+  for (let index = 0; index < numAgents; index++) start(index);
+  const submitting = (async () => {
+    for (let index = 0; index < numJobs; index++) await submit(index);
+  })();
+  const done = (what: string): void => {
+    faults[what] = (faults[what] ?? 0) + 1;
+  };
+  const beginMs = performance.now();
+  let isOver = false;
+  let server: Promise<void> = Promise.resolve();
+  try {
+    while (!isOver && performance.now() - beginMs < endMs) {
+      await delay(below(pauseMs));
+      for (let index = 0; index < numAgents; index++) if (agents[index] === undefined) start(index);
+      const index = below(numAgents);
+      const agent = agents[index];
+      const what = performance.now() - beginMs < stormMs ? below(6) : -1;
+      if (agent?.pid === undefined || stopped.has(agent)) continue;
+      if (what === 0) {
+        agent.kill("SIGKILL");
+        done("agent killed");
+      } else if (what === 1) {
+        agent.kill("SIGTERM");
+        done("agent drained");
+      } else if (what === 2) {
+        agent.kill("SIGSTOP");
+        stopped.add(agent);
+        done("agent stopped");
+        setTimeout(() => {
+          agent.kill("SIGCONT");
+          stopped.delete(agent);
+        }, stoppedMs);
+      } else if (what === 3) {
+        const [run] = descendantsOf(agent.pid);
+        if (run !== undefined) {
+          process.kill(run, "SIGKILL");
+          done("run killed");
+        }
+      } else if (what === 4) {
+        // Both: neither sees that the job is another's before it goes on.
+        const all = [agent.pid, ...descendantsOf(agent.pid)];
+        for (const pid of all) process.kill(pid, "SIGSTOP");
+        stopped.add(agent);
+        done("agent and run stopped");
+        setTimeout(() => {
+          for (const pid of all) attempt(() => process.kill(pid, "SIGCONT"));
+          stopped.delete(agent);
+        }, stoppedMs);
+      } else if (what === 5 && options.killServer !== undefined) {
+        await server;
+        server = options.killServer(below(100));
+        done("server killed");
+      }
+      const views = await queue.list();
+      isOver = submitted.length === numJobs && views.every(({ job }) => job.state === "done");
+    }
+    await submitting;
+    await server;
+  } finally {
+    for (const agent of agents) {
+      if (agent === undefined) continue;
+      const ended = once(agent, "exit");
+      agent.kill("SIGCONT");
+      agent.kill("SIGTERM");
+      await ended;
+    }
+  }
+  const views = await queue.list();
+  const problems = submitted.flatMap(({ id, name, outputDir }, index) => {
+    const job = views.find((view) => view.job.id === id)?.job;
+    const kept = attempt(() => JSON.parse(readFileSync(join(outputDir, "steps.json"), "utf8")));
+    const problem = problemOf(job, (kept ?? []) as KeptStep[], stepsOf(index));
+    return problem === undefined ? [] : [`${id} ${name}: ${problem}`];
+  });
+  if (views.length !== numJobs) problems.push(`${views.length} jobs of ${numJobs} are there`);
+  const numTaken = views.reduce((sum, { job }) => sum + job.epoch, 0);
+  return { faults, problems, numTaken, said };
+}
+
+function problemOf(
+  job: Job | undefined,
+  kept: readonly KeptStep[],
+  numSteps: number,
+): string | undefined {
+  if (job?.state !== "done") return `is ${job?.state ?? "lost"} (${job?.error ?? "no error"})`;
+  const steps = kept.map(({ step }) => step);
+  const expected = Array.from({ length: numSteps }, (_, i) => i + 1);
+  if (steps.join() !== expected.join()) return `made the steps ${steps.join()} of ${numSteps}`;
+  const epochs = kept.map(({ epoch }) => epoch);
+  if (epochs.some((epoch, i) => epoch < (epochs[i - 1] ?? 0))) {
+    return `was written to by one that had lost it: ${epochs.join()}`;
+  }
+  return undefined;
+}
+
+function attempt<T>(action: () => T): T | undefined {
+  try {
+    return action();
+  } catch {
+    return undefined;
+  }
+}
