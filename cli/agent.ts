@@ -3,15 +3,38 @@ import { join, resolve } from "node:path";
 import { counted } from "#lib/core/format";
 import { expandHome } from "#lib/core/home-path";
 import { cacheDirectory } from "#lib/core/paths";
+import type { Job } from "#lib/queue/job";
+import type { NatsSettings } from "#lib/wire/nats/connection";
 import { trainCommand } from "#run/job-process";
 import { QueueAgent } from "#run/queue-agent";
 import { readCommandLine, usageOf } from "./command-line.js";
+import { natsSettingsOf } from "./nats-options.js";
 import { openQueue, queueOptions, wholeNumber } from "./queue-options.js";
 import { exitCodes, onStopSignals } from "./stop-signals.js";
 
 /** A lease that is shorter than a garbage collection or a slow file system would be lost for nothing. */
 const leaseLimitsMs = [1_000, 3_600_000] as const;
 const graceLimitsMs = [0, 86_400_000] as const;
+
+/** What every job's run is told. */
+const ownFlags = ["--resume_from_checkpoint=auto", "--user_signal=save", "--json-logs"] as const;
+
+/** Settings of a server as keys of a run's configuration. */
+function runFlags(settings: NatsSettings): readonly string[] {
+  const files = [
+    ["nats_credentials_file", settings.credentialsFile],
+    ["nats_token_file", settings.tokenFile],
+    ["nats_tls_ca_file", settings.tlsCaFile],
+    ["nats_tls_cert_file", settings.tlsCertFile],
+    ["nats_tls_key_file", settings.tlsKeyFile],
+  ] as const;
+  return [
+    `--nats_url=${settings.url}`,
+    // A run has another working directory.
+    ...files.flatMap(([key, file]) => (file === null ? [] : [`--${key}=${resolve(file)}`])),
+    ...(settings.insecure ? ["--insecure"] : []),
+  ];
+}
 
 /** `lockstep agent`. Returns the exit code. */
 export async function agentCommand(args: readonly string[]): Promise<number> {
@@ -34,6 +57,15 @@ export async function agentCommand(args: readonly string[]): Promise<number> {
   const log = (text: string): void => {
     process.stdout.write(`${new Date().toISOString()} ${text}\n`);
   };
+  // What happens in a run can be watched where its job is queued, unless the job says where.
+  const settings =
+    values.queue === undefined
+      ? natsSettingsOf(values, (problem) => usage(`--queue DIR or ${problem}`))
+      : undefined;
+  const eventFlags = ({ config, flags }: Job): readonly string[] =>
+    settings === undefined || /\bnats_url\b/.test([config, ...flags].join("\n"))
+      ? []
+      : runFlags(settings);
   const drain = new AbortController();
   const signals = onStopSignals({
     onFirst: () => {
@@ -53,7 +85,7 @@ export async function agentCommand(args: readonly string[]): Promise<number> {
     graceMs: wholeNumber(usage, "grace-ms", values["grace-ms"], graceLimitsMs),
     directory: resolve(expandHome(values["work-dir"])),
     command: trainCommand,
-    flags: ["--resume_from_checkpoint=auto", "--user_signal=save", "--json-logs"],
+    flags: (job: Job) => [...ownFlags, ...eventFlags(job)],
     maxJobs:
       values.jobs === undefined
         ? undefined

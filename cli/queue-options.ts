@@ -4,29 +4,20 @@ import { expandHome } from "#lib/core/home-path";
 import { DirectoryStore } from "#lib/queue/directory-store";
 import { JobQueue } from "#lib/queue/job-queue";
 import type { RecordStore } from "#lib/queue/record-store";
+import { natsOptions, natsSettingsOf } from "./nats-options.js";
 
 /** Options that say where a queue is. */
 export const queueOptions = {
+  ...natsOptions,
   queue: { type: "string" },
-  "nats-url": { type: "string" },
-  "nats-credentials-file": { type: "string" },
-  "nats-token-file": { type: "string" },
-  "nats-tls-ca-file": { type: "string" },
-  "nats-tls-cert-file": { type: "string" },
-  "nats-tls-key-file": { type: "string" },
-  insecure: { type: "boolean", default: false },
   json: { type: "boolean", default: false },
 } as const;
 
-/** Of a server alone. */
-const natsOptions = [
-  ...(["nats-credentials-file", "nats-token-file"] as const),
-  ...(["nats-tls-ca-file", "nats-tls-cert-file", "nats-tls-key-file"] as const),
-] as const;
-
 type QueueValues = {
-  readonly [Option in "queue" | "nats-url" | (typeof natsOptions)[number]]?: string | undefined;
-} & { readonly insecure: boolean };
+  readonly [Option in keyof typeof natsOptions]?: string | boolean | undefined;
+} & {
+  readonly queue?: string | undefined;
+};
 
 interface OpenOptions {
   readonly usage: (problem: string) => never;
@@ -57,8 +48,6 @@ export const openQueueFor = (
 export async function openQueue(values: QueueValues, options: OpenOptions): Promise<JobQueue> {
   const { usage, role, patienceMs, onNews } = options;
   const { queue, "nats-url": url } = values;
-  if (queue === undefined && url === undefined)
-    return usage("--queue DIR or --nats-url URL is missing");
   if (queue !== undefined && url !== undefined) {
     return usage("--queue and --nats-url name two queues, and one is meant");
   }
@@ -66,14 +55,18 @@ export async function openQueue(values: QueueValues, options: OpenOptions): Prom
   return new JobQueue(store, { patienceMs, onNews });
 
   async function openStore(): Promise<RecordStore> {
-    if (queue === undefined) return openNats(url ?? "", values, { role, onNews });
-    return openDirectory(queue);
-  }
-
-  function openDirectory(directory: string): Promise<RecordStore> {
-    const without = natsOptions.find((option) => values[option] !== undefined);
-    if (without !== undefined) usage(`--${without} has no effect without --nats-url`);
-    return DirectoryStore.open(expandHome(directory));
+    if (queue !== undefined) {
+      const without = Object.keys(natsOptions).find(
+        (option) => option.startsWith("nats-") && option in values,
+      );
+      if (without !== undefined) usage(`--${without} has no effect on a queue in a directory`);
+      return DirectoryStore.open(expandHome(queue));
+    }
+    const settings = natsSettingsOf(values, (problem) => usage(`--queue DIR or ${problem}`));
+    const { NatsLink } = await import("#lib/wire/nats/connection");
+    const { NatsRecordStore } = await import("#lib/wire/nats/record-store");
+    const link = await NatsLink.open(settings, { role, name: `lockstep ${role}`, onNews });
+    return NatsRecordStore.open(link);
   }
 }
 
@@ -94,32 +87,6 @@ async function untilReached<T>(
       await delay(tryAgainMs, undefined, signal === undefined ? {} : { signal });
     }
   }
-}
-
-async function openNats(
-  url: string,
-  values: QueueValues,
-  { role, onNews }: Pick<OpenOptions, "role" | "onNews">,
-): Promise<RecordStore> {
-  const file = (option: (typeof natsOptions)[number]): string | null => {
-    const given = values[option];
-    return given === undefined ? null : expandHome(given);
-  };
-  const { NatsLink } = await import("#lib/wire/nats/connection");
-  const { NatsRecordStore } = await import("#lib/wire/nats/record-store");
-  const link = await NatsLink.open(
-    {
-      url,
-      credentialsFile: file("nats-credentials-file"),
-      tokenFile: file("nats-token-file"),
-      tlsCaFile: file("nats-tls-ca-file"),
-      tlsCertFile: file("nats-tls-cert-file"),
-      tlsKeyFile: file("nats-tls-key-file"),
-      insecure: values.insecure,
-    },
-    { role, name: `lockstep ${role}`, onNews },
-  );
-  return NatsRecordStore.open(link);
 }
 
 /** One option may be given several times, and hold several words with commas. */

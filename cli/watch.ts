@@ -1,8 +1,13 @@
+import { LockstepError } from "#lib/core/errors/index";
 import type { LockstepEvent } from "#lib/core/events";
 import { formatSeconds } from "#lib/core/format";
 import { printable } from "#lib/core/terminal-text";
 import { InProcessEventBus } from "#lib/wire/event-bus";
+import { jobIdPattern } from "#lib/queue/job";
+import { readBeat, readJob } from "#lib/queue/job-records";
+import type { NatsLink } from "#lib/wire/nats/connection";
 import { findRun, watchRun, type WatchedEvent } from "#lib/wire/nats/event-watch";
+import { queuedRecord } from "#lib/wire/nats/record-store";
 import { readCommandLine, usageOf } from "./command-line.js";
 import { natsOptions, natsSettingsOf, openWatcherLink } from "./nats-options.js";
 import { chooseColor, chooseMode, type Display, startDisplay } from "./progress/display.js";
@@ -32,7 +37,7 @@ export async function watchCommand(args: readonly string[]): Promise<number> {
     return () => process.off(signal, listener);
   });
   try {
-    const { runId, runName } = await findRun(link, given);
+    const { runId, runName } = await findRun(link, await runOfJob(link, given));
     view.begin(`run ${printable(runName)} (${runId})`);
     let outcome: number | undefined;
     for await (const event of watchRun(link, runId, {
@@ -52,6 +57,17 @@ export async function watchCommand(args: readonly string[]): Promise<number> {
     view.close();
     await link.close();
   }
+}
+
+/** The run of a queued job, where that is what is given. @throws E_JOB_STATE of one that has not begun */
+async function runOfJob(link: NatsLink, given: string | undefined): Promise<string | undefined> {
+  if (given === undefined || !jobIdPattern.test(given)) return given;
+  const record = await queuedRecord(link, "jobs", given);
+  if (record === undefined) return given;
+  const job = readJob(record, given, link.servers);
+  const runId = readBeat(await queuedRecord(link, "beats", given))?.runId ?? job.runId;
+  if (runId !== null) return runId;
+  throw new LockstepError("E_JOB_STATE", { id: given, reason: "its run has not begun yet" });
 }
 
 /** The exit code that a run's last event stands for; undefined: it is not the last. */

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { readOutputRecord } from "#lib/checkpoint/index";
 import type { LockstepEvent } from "#lib/core/events";
 import { packageRoot } from "#lib/core/paths";
 import { printable } from "#lib/core/terminal-text";
@@ -45,12 +46,21 @@ export class JobProcess {
   #error: JobProcessEnd["error"];
   #result: JobResult | undefined;
   readonly #joined = new Set<string>();
+  readonly #outputDir: string;
   #outputBytes = 0;
 
   /** @throws what making its files throws */
   constructor({ job, directory, command, flags, onLine }: JobProcessOptions) {
     this.#onLine = onLine;
-    this.#progress = { step: 0, totalSteps: null, loss: null, address: null, workers: null };
+    this.#outputDir = job.outputDir;
+    this.#progress = {
+      step: 0,
+      totalSteps: null,
+      loss: null,
+      address: null,
+      workers: null,
+      runId: null,
+    };
     mkdirSync(directory, { recursive: true });
     const configFile = join(directory, "job.yaml");
     writeFileSync(configFile, job.config);
@@ -138,6 +148,7 @@ export class JobProcess {
         this.#error ??= { code: event.code, message: event.message };
         return;
       case "run.started":
+        void this.#readRunId();
         this.#tell({
           totalSteps: event.totalSteps,
           workers: { planned: event.plannedWorkers, joined: this.#joined.size },
@@ -171,6 +182,12 @@ export class JobProcess {
         return;
       default:
     }
+  }
+
+  /** A run writes its record before it begins. */
+  async #readRunId(): Promise<void> {
+    const record = await readOutputRecord(this.#outputDir).catch(() => undefined);
+    this.#tell({ runId: record?.runId ?? null });
   }
 
   #countWorkers(): void {

@@ -19,7 +19,7 @@ interface AgentOptions {
   readonly directory: string;
   /** What runs a job; gets the configuration and flags. */
   readonly command: readonly string[];
-  readonly flags: readonly string[];
+  readonly flags: (job: Job) => readonly string[];
   /** End after so many jobs; absent: go on. */
   readonly maxJobs: number | undefined;
   /** End where nothing is queued that may run, and nothing runs. */
@@ -77,13 +77,13 @@ export class QueueAgent {
         job,
         directory: join(this.#options.directory, job.id),
         command: this.#options.command,
-        flags: this.#options.flags,
+        flags: this.#options.flags(job),
         onLine: tell,
       });
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       tell(`cannot be run: ${reason}`);
-      await held.failed({ step: 0, error: reason, isFinal: false });
+      await held.failed({ step: 0, runId: null }, { error: reason, isFinal: false });
       return;
     }
     const watch = new Watch(held, run, this.#options, tell, drain);
@@ -111,15 +111,15 @@ export class QueueAgent {
     let isMine: boolean;
     if (end.code === 0) {
       const result = end.result ?? { step: Math.max(step, held.job.step), mastersSha256: null };
-      isMine = await held.done(result);
+      isMine = await held.done(progress, result);
       tell(`is done after ${result.step} steps`);
     } else if (wasStopped && isOrderly(end)) {
-      isMine = await held.stopped(step);
+      isMine = await held.stopped(progress);
       tell(`was stopped after step ${step}`);
     } else {
       const error = `${describe(end)}; its output is in ${outputFile}`;
       tell(`failed: ${error}`);
-      isMine = await held.failed({ step, error, isFinal: isFinal(end) });
+      isMine = await held.failed(progress, { error, isFinal: isFinal(end) });
     }
     if (!isMine) tell("belongs to another agent since, which says how it ended");
   }

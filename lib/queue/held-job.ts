@@ -54,22 +54,21 @@ export class HeldJob {
   }
 
   /** The run has ended by itself. @returns whether the job was still this agent's */
-  async done(result: JobResult): Promise<boolean> {
-    return this.#end((job) => transitions.done(job, this.job.epoch, result));
+  async done(at: transitions.Reached, result: JobResult): Promise<boolean> {
+    return this.#end((job) => transitions.done(job, this.job.epoch, at, result));
   }
 
-  /** @param isFinal another try would end alike */
-  async failed(failure: {
-    readonly step: number;
-    readonly error: string;
-    readonly isFinal: boolean;
-  }): Promise<boolean> {
-    return this.#end((job) => transitions.failed(job, this.job.epoch, failure));
+  /** @param failure whether another try would end alike */
+  async failed(
+    at: transitions.Reached,
+    failure: { readonly error: string; readonly isFinal: boolean },
+  ): Promise<boolean> {
+    return this.#end((job) => transitions.failed(job, this.job.epoch, at, failure));
   }
 
   /** The run was stopped orderly: it ends as it was asked to, or waits for the next agent. */
-  async stopped(step: number): Promise<boolean> {
-    return this.#end((job) => transitions.stopped(job, this.job.epoch, step));
+  async stopped(at: transitions.Reached): Promise<boolean> {
+    return this.#end((job) => transitions.stopped(job, this.job.epoch, at));
   }
 
   async #end(change: (job: Job) => Job | undefined): Promise<boolean> {

@@ -205,9 +205,9 @@ export class JobQueue {
       const now = await this.#beat(job.id);
       if (!isGone && now?.beats !== beat?.beats) continue;
       const reason = reasonOf(job, isGone);
-      const step = ofEpoch(job, now)?.step ?? 0;
+      const at = ofEpoch(job, now) ?? { step: 0, runId: null };
       const after = await this.#change(job.id, (found) =>
-        transitions.lapsed(found, job.epoch, { step, reason }),
+        transitions.lapsed(found, job.epoch, at, reason),
       );
       jobs.set(job.id, after);
     }

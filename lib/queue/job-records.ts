@@ -48,6 +48,7 @@ const job = z.object({
   epoch: count,
   tries: count,
   step: count,
+  runId: text(64).nullable().default(null),
   owner: owner.nullable(),
   asked: z.enum(["cancel", "pause"]).nullable(),
   savesAsked: count,
@@ -64,6 +65,7 @@ const beat = z.object({
   loss: z.number().nullable(),
   address: text(512).nullable(),
   workers: z.object({ planned: count, joined: count }).nullable(),
+  runId: text(64).nullable().default(null),
 });
 
 function read<T>(schema: z.ZodType<T>, value: string, key: string, place: string): T {

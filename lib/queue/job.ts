@@ -43,6 +43,8 @@ export interface JobBeat {
   readonly address: string | null;
   /** Workers that the run is planned for and has. */
   readonly workers: { readonly planned: number; readonly joined: number } | null;
+  /** Of the run, by which its events are known. */
+  readonly runId: string | null;
 }
 
 /** What is submitted. */
@@ -76,6 +78,8 @@ export interface Job extends JobRequestFields {
   readonly tries: number;
   /** The last one that is known. */
   readonly step: number;
+  /** Of its run; null: it was not begun yet. */
+  readonly runId: string | null;
   /** The present owner; of a job that is over, the last one. */
   readonly owner: JobOwner | null;
   readonly asked: JobRequest | null;

@@ -16,6 +16,7 @@ import {
 export const submitted = (fields: JobRequestFields, id: string, submittedAt: string): Job => ({
   ...fields,
   ...{ id, submittedAt, state: "queued", epoch: 0, tries: 0, step: 0, owner: null },
+  runId: null,
   ...{ asked: null, savesAsked: 0, error: null, result: null, written: "" },
 });
 
@@ -32,15 +33,23 @@ export const taken = (job: Job, owner: JobOwner): Job | undefined =>
 /** Whether it still is the one that `epoch` was given with. */
 const isHeld = (job: Job, epoch: number): boolean => job.state === "running" && job.epoch === epoch;
 
+/** How far a run is known to have come. */
+export interface Reached {
+  readonly step: number;
+  readonly runId: string | null;
+}
+
+const reached = (job: Job, { step, runId }: Reached): Job => ({
+  ...job,
+  step: Math.max(step, job.step),
+  runId: runId ?? job.runId,
+});
+
 /** A job whose agent gave no sign of life; another may take it. */
-export function lapsed(
-  job: Job,
-  epoch: number,
-  { step, reason }: { readonly step: number; readonly reason: string },
-): Job | undefined {
+export function lapsed(job: Job, epoch: number, at: Reached, reason: string): Job | undefined {
   if (!isHeld(job, epoch)) return undefined;
-  if (job.asked !== null) return ended({ ...job, step: Math.max(step, job.step) });
-  return triedOnceMore(job, step, reason);
+  if (job.asked !== null) return ended(reached(job, at));
+  return triedOnceMore(job, at, reason);
 }
 
 /** What somebody asked for, once nobody runs the job. */
@@ -51,38 +60,37 @@ const ended = (job: Job): Job => ({
 });
 
 /** Steps that a try made show that the job is none that fails each time: tries begin to count anew. */
-function triedOnceMore(job: Job, step: number, error: string): Job {
-  const hasProgress = step > job.step;
-  const tries = hasProgress ? 1 : job.tries;
+function triedOnceMore(job: Job, at: Reached, error: string): Job {
+  const tries = at.step > job.step ? 1 : job.tries;
   return {
-    ...job,
-    ...{ step: Math.max(step, job.step), tries, error },
+    ...reached(job, at),
+    ...{ tries, error },
     state: tries >= job.maxTries ? "parked" : "queued",
   };
 }
 
 /** The run has ended by itself. */
-export const done = (job: Job, epoch: number, result: JobResult): Job | undefined =>
+export const done = (job: Job, epoch: number, at: Reached, result: JobResult): Job | undefined =>
   isHeld(job, epoch)
-    ? { ...job, state: "done", step: result.step, asked: null, result, error: null }
+    ? { ...reached(job, at), state: "done", step: result.step, asked: null, result, error: null }
     : undefined;
 
 /** @param isFinal another try would end alike */
 export function failed(
   job: Job,
   epoch: number,
-  failure: { readonly step: number; readonly error: string; readonly isFinal: boolean },
+  at: Reached,
+  { error, isFinal }: { readonly error: string; readonly isFinal: boolean },
 ): Job | undefined {
   if (!isHeld(job, epoch)) return undefined;
-  const { step, error, isFinal } = failure;
-  if (job.asked !== null) return { ...ended(job), error };
-  return isFinal ? { ...job, state: "failed", error } : triedOnceMore(job, step, error);
+  if (job.asked !== null) return { ...ended(reached(job, at)), error };
+  return isFinal ? { ...reached(job, at), state: "failed", error } : triedOnceMore(job, at, error);
 }
 
 /** The agent stopped the run orderly, because it was asked to, or because it leaves itself: no failed try. */
-export function stopped(job: Job, epoch: number, step: number): Job | undefined {
+export function stopped(job: Job, epoch: number, at: Reached): Job | undefined {
   if (!isHeld(job, epoch)) return undefined;
-  const now = { ...job, step: Math.max(step, job.step) };
+  const now = reached(job, at);
   if (job.asked !== null) return ended(now);
   return { ...now, state: "queued", tries: Math.max(0, job.tries - 1) };
 }

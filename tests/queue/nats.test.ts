@@ -60,7 +60,7 @@ test("a server that is killed and started again has every job", withServer, asyn
     await server.stop("SIGKILL");
     // Asked for while it is away, carried out once it is there.
     const second = queue.submit(fields("second"));
-    const done = held.done({ step: 1, mastersSha256: null });
+    const done = held.done({ step: 1, runId: "ab" }, { step: 1, mastersSha256: null });
     await server.start();
     await server.untilReady();
     assert.ok(await done);
@@ -86,7 +86,7 @@ test("of three servers the leader may be killed", withServer, async () => {
     const held = await queue.take(owner(), new AbortController().signal);
     await leader.stop("SIGKILL");
     const after = await queue.submit(fields("after"));
-    assert.ok(await held?.done({ step: 1, mastersSha256: null }));
+    assert.ok(await held?.done({ step: 1, runId: "ab" }, { step: 1, mastersSha256: null }));
     assert.equal((await queue.find(before.id)).job.state, "done");
     const next = await queue.take(owner(), new AbortController().signal);
     assert.equal(next?.job.id, after.id);

@@ -13,7 +13,15 @@ interface StoreOpener {
   readonly fresh: () => Promise<() => Promise<RecordStore>>;
 }
 
-const noProgress = { step: 0, totalSteps: null, loss: null, address: null, workers: null };
+const noProgress = {
+  step: 0,
+  totalSteps: null,
+  loss: null,
+  address: null,
+  workers: null,
+  runId: null,
+};
+const reached = (step: number) => ({ step, runId: null });
 const never = new AbortController().signal;
 
 export const fields = (name: string, more: Partial<JobRequestFields> = {}): JobRequestFields => ({
@@ -67,7 +75,7 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
     const [view] = await (await open()).list();
     assert.equal(view?.job.state, "running");
     assert.equal(view.beat?.step, 7);
-    assert.ok(await held.done({ step: 9, mastersSha256: "ab" }));
+    assert.ok(await held.done(reached(9), { step: 9, mastersSha256: "ab" }));
     const after = await stateOf(await open(), submitted);
     assert.deepEqual([after.state, after.step], ["done", 9]);
     assert.deepEqual(after.result, { step: 9, mastersSha256: "ab" });
@@ -101,12 +109,12 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
     assert.deepEqual(new Set(view?.waitsFor.map(({ id }) => id)), new Set([first.id, second.id]));
     const [two, one] = [await take(queue), await take(queue)];
     assert.deepEqual([two.job.name, one.job.name], ["second", "first"]);
-    await two.done({ step: 1, mastersSha256: null });
-    await one.failed({ step: 0, error: "no", isFinal: true });
+    await two.done(reached(1), { step: 1, mastersSha256: null });
+    await one.failed(reached(0), { error: "no", isFinal: true });
     // What failed holds it, until somebody has it run again.
     assert.equal(await queue.take(owner("a"), never, { untilEmpty: true }), undefined);
     await queue.resume(first.id);
-    await (await take(queue)).done({ step: 1, mastersSha256: null });
+    await (await take(queue)).done(reached(1), { step: 1, mastersSha256: null });
     assert.equal((await take(queue)).job.name, "last");
     await assert.rejects(
       queue.submit(fields("x", { after: ["aaaaaaaa"] })),
@@ -147,13 +155,13 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
       assert.match(after.job.error ?? "", /agent silent .* gave no sign of life/);
       assert.equal(after.job.step, 3);
       assert.equal(await before.beat(noProgress), undefined);
-      assert.equal(await before.done({ step: 1, mastersSha256: null }), false);
-      assert.equal(await before.stopped(1), false);
-      assert.equal(await before.failed({ step: 1, error: "x", isFinal: true }), false);
+      assert.equal(await before.done(reached(1), { step: 1, mastersSha256: null }), false);
+      assert.equal(await before.stopped(reached(1)), false);
+      assert.equal(await before.failed(reached(1), { error: "x", isFinal: true }), false);
       assert.equal((await queue.find(after.job.id)).beat, undefined);
       await after.beat({ ...noProgress, step: 5 });
       assert.equal((await queue.find(after.job.id)).beat?.step, 5);
-      assert.ok(await after.done({ step: 6, mastersSha256: null }));
+      assert.ok(await after.done(reached(6), { step: 6, mastersSha256: null }));
     },
   );
 
@@ -172,7 +180,7 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
     for (const [i, state] of [["queued"], ["queued"], ["parked"]].entries()) {
       const held = await take(queue);
       assert.equal(held.job.tries, i + 1);
-      await held.failed({ step: 0, error: `wrong ${i}`, isFinal: false });
+      await held.failed(reached(0), { error: `wrong ${i}`, isFinal: false });
       assert.deepEqual([(await stateOf(queue, job)).state], state);
     }
     assert.equal((await stateOf(queue, job)).error, "wrong 2");
@@ -180,10 +188,10 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
     assert.equal((await queue.resume(job.id)).state, "queued");
     // A step more shows that it is none that fails each time.
     for (const step of [4, 8, 12, 16]) {
-      await (await take(queue)).failed({ step, error: "later", isFinal: false });
+      await (await take(queue)).failed(reached(step), { error: "later", isFinal: false });
     }
     assert.equal((await stateOf(queue, job)).state, "queued");
-    await (await take(queue)).failed({ step: 16, error: "config", isFinal: true });
+    await (await take(queue)).failed(reached(16), { error: "config", isFinal: true });
     assert.equal((await stateOf(queue, job)).state, "failed");
   });
 
@@ -196,24 +204,24 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
     const held = await take(queue);
     await queue.ask(job.id, "pause");
     assert.equal((await held.look())?.asked, "pause");
-    assert.ok(await held.stopped(2));
+    assert.ok(await held.stopped(reached(2)));
     const paused = await stateOf(queue, job);
     assert.deepEqual([paused.state, paused.step, paused.asked], ["paused", 2, null]);
     await queue.resume(job.id);
     // Given back by an agent that leaves: no try is counted.
-    await (await take(queue)).stopped(2);
+    await (await take(queue)).stopped(reached(2));
     const again = await take(queue);
     assert.equal(again.job.tries, 1);
     await queue.askSave(job.id);
     assert.equal((await again.look())?.savesAsked, 1);
     await queue.ask(job.id, "cancel");
-    await again.stopped(3);
+    await again.stopped(reached(3));
     assert.equal((await stateOf(queue, job)).state, "cancelled");
     await assert.rejects(queue.askSave(job.id), withCode("E_JOB_STATE"));
     await assert.rejects(queue.ask(job.id, "pause"), withCode("E_JOB_STATE"));
     await assert.rejects(queue.ask("nosuchid", "pause"), withCode("E_JOB_UNKNOWN"));
     const done = await queue.submit(fields("done"));
-    await (await take(queue)).done({ step: 1, mastersSha256: null });
+    await (await take(queue)).done(reached(1), { step: 1, mastersSha256: null });
     await assert.rejects(queue.ask(done.id, "cancel"), withCode("E_JOB_STATE"));
     await assert.rejects(queue.resume(done.id), withCode("E_JOB_STATE"));
   });
@@ -223,7 +231,7 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
     await queue.submit(fields("one", { outputDir: "/out" }));
     const twin = fields("two", { outputDir: "/out" });
     await assert.rejects(queue.submit(twin), withCode("E_JOB_OUTPUT_DIR"));
-    await (await take(queue)).done({ step: 1, mastersSha256: null });
+    await (await take(queue)).done(reached(1), { step: 1, mastersSha256: null });
     await queue.submit(twin);
   });
 

@@ -10,6 +10,7 @@ import type { NatsLink } from "./connection.js";
 
 /** Bucket of the jobs of an account. */
 const bucket = "lockstep-jobs";
+const streamNotFound = 10_059;
 /** JetStream's: a key has another revision than the one that is to be replaced. */
 const wrongLastSequence = 10_071;
 /** A cluster that cannot hold as many replicas. */
@@ -182,6 +183,22 @@ export class NatsRecordStore implements RecordStore {
     } catch (error) {
       throw explain(error, this.place);
     }
+  }
+}
+
+/** One record of a queue, of which nothing is watched or made; undefined: there is none, or no queue. */
+export async function queuedRecord(
+  link: NatsLink,
+  folder: RecordFolder,
+  key: string,
+): Promise<string | undefined> {
+  try {
+    const kv = await link.streams.views.kv(bucket, { bindOnly: true, allow_direct: false });
+    const entry = await kv.get(nameOf(folder, key));
+    return entry === null || entry.operation !== "PUT" ? undefined : textOf(entry);
+  } catch (error) {
+    if (codeOf(error) === streamNotFound) return undefined;
+    throw explain(error, `${bucket} at ${link.servers}`);
   }
 }
 
