@@ -1,6 +1,9 @@
 import { randomBytes, randomInt, randomUUID } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { hostPort, isWildcard, loopbackOf, splitAddress } from "#lib/core/address";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import type { TensorStates } from "#lib/core/shard-arrays";
 import { blockElements } from "#lib/core/parameter-layout";
 import { readWireSpace } from "#lib/core/wire-space";
 import type { WireSecurity } from "#lib/wire/security";
@@ -12,9 +15,12 @@ import {
   defaultHeartbeatIntervalMs,
   defaultHeartbeatTimeoutMs,
   defaultLeaseTimeoutMs,
+  farewellTimeoutMs,
 } from "./limits.js";
 import { Membership } from "./membership.js";
 import type { CoordinatorOptions, RunOutcome } from "./options.js";
+import { apartFrom } from "./recovery.js";
+import type { RecoveredRun } from "./run-state.js";
 import { Refusals } from "./refusals.js";
 import { Quarantine } from "./quarantine.js";
 import { startShardThread } from "./reducer/client.js";
@@ -32,6 +38,8 @@ interface Parts {
   readonly shards: ShardGroup;
   readonly control: ControlService;
   readonly run: TrainingRun;
+  /** Whether it goes on in the place of one that died. */
+  readonly isRecovered: boolean;
 }
 
 /**
@@ -64,11 +72,20 @@ export class Coordinator {
   }
 
   /**
-   * Listens for workers, starts the shards, loads the masters into them, and lets the workers in.
+   * Listens for workers, starts the shards or finds them, loads the masters into them unless they are where the run
+   * is, and lets the workers in.
+   *
    * @throws E_INSECURE_BIND, E_PORT_IN_USE, and what `loadMasters` throws
    */
-  async start(): Promise<{ readonly controlAddress: string; readonly controlPort: number }> {
-    const { job, bus, numShards, gradientGroups, resume } = this.#options;
+  async start(): Promise<{
+    readonly controlAddress: string;
+    readonly controlPort: number;
+    /** Whether the run goes on where its shards are. */
+    readonly isRecovered: boolean;
+    /** Why it does not, though there was a coordinator before. */
+    readonly apart?: string;
+  }> {
+    const { job, bus, numShards, gradientGroups, resume, recovery } = this.#options;
     const { updates, loadMasters, loadFrozen } = this.#options;
     const listenHost = this.#options.listenHost ?? "127.0.0.1";
     const listenPort = this.#options.listenPort ?? 0;
@@ -108,10 +125,14 @@ export class Coordinator {
         life,
         ...(frozen === undefined ? {} : { frozen }),
       });
-      await shards.load(async ({ range, masters, states }) => {
-        await loadMasters(range, masters);
-        await resume?.loadStates(range, states);
-      }, resume?.state.numUpdates ?? 0);
+      const apart = recovery && apartFrom(recovery, await shards.status(), this.#options);
+      const recovered = apart === undefined ? recovery : undefined;
+      if (recovered === undefined) {
+        await shards.load(async ({ range, masters, states }) => {
+          await loadMasters(range, masters);
+          await resume?.loadStates(range, states);
+        }, resume?.state.numUpdates ?? 0);
+      }
       const { verifyGroups = 0, verifySeed = randomBytes(16).toString("hex") } = this.#options;
       const court = new Court({
         bus,
@@ -122,8 +143,12 @@ export class Coordinator {
         ban: (workerId, reason) => this.#parts?.control.ban(workerId, reason),
         brokePromise: (workerId, reason) => this.#parts?.control.brokePromise(workerId, reason),
       });
-      const run = new TrainingRun({ options: this.#options, queue: this.#queue, shards, court });
-      await resume?.loadTensorStates?.(run.tensorStates);
+      const run = new TrainingRun({
+        ...{ options: begunFrom(this.#options, recovered), queue: this.#queue, shards, court },
+        deviceKind: () => this.#kinds.kind,
+      });
+      if (recovered === undefined) await resume?.loadTensorStates?.(run.tensorStates);
+      else copyTensorStates(recovered.tensorStates, run.tensorStates);
       shards.onRpc((method, code, seconds) =>
         bus.publish({ type: "rpc.handled", method, code, seconds }),
       );
@@ -163,7 +188,8 @@ export class Coordinator {
         switched: (kind) => control.removeOtherKinds(kind),
         forsaken: (error) => run.fail(error),
       });
-      this.#parts = { life, door, shards, control, run };
+      const isRecovered = recovered !== undefined;
+      this.#parts = { life, door, shards, control, run, isRecovered };
       this.#ticker = setInterval(() => {
         control.removeSilentWorkers();
         this.#queue.expireLeases();
@@ -171,7 +197,12 @@ export class Coordinator {
       }, heartbeatIntervalMs / 2);
       bus.publish({ type: "phase.changed", phase: "waiting-for-workers" });
       door.attach(control);
-      return { controlAddress: hostPort(advertiseHost, door.port), controlPort: door.port };
+      return {
+        controlAddress: hostPort(advertiseHost, door.port),
+        controlPort: door.port,
+        isRecovered,
+        ...(apart === undefined ? {} : { apart }),
+      };
     } catch (error) {
       const isKept = this.#options.beginsAgainAfter?.(error) === true;
       clearInterval(this.#ticker);
@@ -198,11 +229,9 @@ export class Coordinator {
         seconds: (performance.now() - startedAt) / 1000,
       };
     } catch (error) {
-      if (this.#options.beginsAgainAfter?.(error) !== true) {
-        await this.#close(parts, interrupted);
-        throw error;
-      }
-      await this.#leaveDoor(parts);
+      if (isFenced(error)) await this.#cutOff(parts);
+      else if (this.#options.beginsAgainAfter?.(error) === true) await this.#leaveDoor(parts);
+      else await this.#close(parts, interrupted);
       throw error;
     }
     await this.#close(parts, interrupted);
@@ -266,18 +295,63 @@ export class Coordinator {
     await shards.close();
   }
 
-  async #close({ life, door, shards }: Parts, interrupted: boolean): Promise<void> {
+  /** Another coordinator has the run: workers and shards hear nothing from this one any more. */
+  async #cutOff({ door, shards }: Parts): Promise<void> {
+    clearInterval(this.#ticker);
+    await Promise.allSettled([door.close(0), shards.close()]);
+  }
+
+  async #close({ life, door, shards, isRecovered }: Parts, interrupted: boolean): Promise<void> {
     const { runId } = life;
     const { directory = "" } = this.#options;
     const reason = interrupted ? "the run was stopped" : "the job is over";
+    const told = new Set<string>();
+    const onTold = (worker: string): void => void told.add(worker);
     door.turnAway(
-      interrupted ? { kind: "stopped", runId } : { kind: "finished", runId, directory },
+      interrupted
+        ? { kind: "stopped", runId, onTold }
+        : { kind: "finished", runId, directory, onTold },
     );
     this.#queue.finish({ reason, interrupted });
     await door.untilAllLeft(() => this.#membership.members());
+    // Those of a coordinator that died may not have come back yet, where nothing was left to compute.
+    const { plannedWorkers } = this.#options;
+    const isSome = (): boolean => told.size + this.#membership.numJoined < plannedWorkers;
+    const until = performance.now() + farewellTimeoutMs.strays;
+    while (isRecovered && isSome() && performance.now() < until) await delay(20);
     clearInterval(this.#ticker);
     await Promise.allSettled([door.close(), shards.close()]);
   }
+}
+
+/** Whether another process has the run. */
+const isFenced = (error: unknown): boolean =>
+  isLockstepError(error) &&
+  (error.code === "E_STALE_COORDINATOR" || error.code === "E_OUTPUT_DIR_LOST");
+
+/** The options of a run that begins where a coordinator that died had come to; else they stay. */
+function begunFrom(
+  asked: CoordinatorOptions,
+  recovered: RecoveredRun | undefined,
+): CoordinatorOptions {
+  const options = { ...asked };
+  delete options.recovery;
+  if (recovered === undefined) return options;
+  // Its shards hold the weights, and what the optimizer keeps.
+  const resume = { state: recovered.state.checkpoint, loadStates: async () => {} };
+  return { ...options, recovery: recovered, resume };
+}
+
+/** @throws E_RESUME_MISMATCH where others were kept */
+function copyTensorStates(from: TensorStates, into: TensorStates): void {
+  const isSame =
+    Object.keys(from).length === Object.keys(into).length &&
+    Object.entries(into).every(([name, values]) => from[name]?.length === values.length);
+  if (!isSame) {
+    const differences = "its optimizer keeps other sums of tensors";
+    throw new LockstepError("E_RESUME_MISMATCH", { directory: "the journal", differences });
+  }
+  for (const [name, values] of Object.entries(into)) values.set(from[name] as Float32Array);
 }
 
 /** @param host "" where workers call the shards as they called the coordinator */

@@ -10,25 +10,30 @@ import type { EvaluationResult, GeneratedSample, RunOutcome } from "./options.js
  */
 export class EvaluationRun {
   readonly #parts: EvaluationParts;
-  readonly #evaluations: EvaluationResult[] = [];
-  readonly #samples: GeneratedSample[] = [];
+  readonly #evaluations: EvaluationResult[];
+  readonly #samples: GeneratedSample[];
   readonly #general: GeneralEvaluation;
   #evaluatedStep: number | undefined;
 
   constructor(parts: EvaluationParts) {
     this.#parts = parts;
+    const { evaluations = [], samples = [] } = parts.options.recovery?.state ?? {};
+    this.#evaluations = [...evaluations];
+    this.#samples = [...samples];
+    this.#evaluatedStep = evaluations.at(-1)?.step;
     this.#general = new GeneralEvaluation(parts);
   }
 
-  /** Those of this process, not of the checkpoint that it goes on from. */
+  /** Those of this process, not of the checkpoint that it goes on from; and of a coordinator that it takes over from. */
   get results(): Pick<RunOutcome, "evaluations" | "samples"> {
-    return { evaluations: this.#evaluations, samples: this.#samples };
+    return { evaluations: [...this.#evaluations], samples: [...this.#samples] };
   }
 
   /** @param step 0, or where a run goes on */
   async beforeTraining(step: number): Promise<void> {
     const { history, options } = this.#parts;
-    if (options.evaluation?.atStart === true && step === 0) await this.#evaluate(step);
+    const isMissing = step === 0 && !history.hasEvaluation(step);
+    if (options.evaluation?.atStart === true && isMissing) await this.#evaluate(step);
     // What was forgotten is counted from here.
     if (step === 0) await this.#general.measure(step);
     if (step === 0) await this.generate(step);
@@ -43,9 +48,11 @@ export class EvaluationRun {
     const { evaluation, plan } = this.#parts.options;
     const isLast = step === plan.totalSteps;
     if (!this.#isDue(step) && !(isLast && evaluation?.atEnd === true)) return false;
-    const isBest = await this.#evaluate(step);
+    const { history } = this.#parts;
+    const isBest =
+      this.#evaluatedStep === step ? history.bestStep === step : await this.#evaluate(step);
     await this.#general.measure(step);
-    if (!isLast && this.#parts.history.stop === undefined) this.#parts.phases.begin("training");
+    if (!isLast && history.stop === undefined) this.#parts.phases.begin("training");
     return isBest;
   }
 
@@ -77,6 +84,7 @@ export class EvaluationRun {
     this.#samples.push({ ...sample, tokens });
     history.sampled({ ...sample, tokens });
     bus.publish({ type: "sample.generated", ...sample });
+    await this.#parts.kept();
   }
 
   #isDue(step: number): boolean {
@@ -117,6 +125,7 @@ export class EvaluationRun {
     const ofTraining = trainLoss === undefined ? {} : { trainLoss };
     bus.publish({ type: "evaluation.completed", ...result, ...ofTraining });
     if (warning !== undefined) bus.publish({ type: "note", text: warning });
+    await this.#parts.kept();
     return isBest;
   }
 }

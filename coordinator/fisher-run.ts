@@ -4,10 +4,19 @@ import type { LeaseTable } from "./leases.js";
 import { defaultBytesAfterReportMs } from "./limits.js";
 import type { CoordinatorOptions } from "./options.js";
 import type { RunPhases } from "./run-phases.js";
+import type { AgreedStep, FisherProgress } from "./run-state.js";
 import type { ShardGroup } from "./shards.js";
 import { TrainingStep } from "./training-step.js";
 
 interface FisherRunParts {
+  /** What a coordinator that died had come to, or the beginning. */
+  readonly progress: FisherProgress;
+  /** What shards may have begun or done of the next round, once. */
+  readonly leftOpen: () => { readonly agreed?: AgreedStep | undefined } | undefined;
+  /** Called when workers agreed on a round, before shards use it. */
+  readonly agreed: (agreed: AgreedStep) => Promise<void>;
+  /** Called when the shards have come that far, before they go on. */
+  readonly kept: (progress: FisherProgress) => Promise<void>;
   readonly options: CoordinatorOptions;
   readonly shards: ShardGroup;
   readonly court: Court;
@@ -29,33 +38,42 @@ export async function measureFisher(parts: FisherRunParts): Promise<void> {
   const { fisher, gradientGroups, bus, job } = options;
   if (fisher === undefined) return;
   const startedAt = performance.now();
-  for (let round = 0; round < fisher.numRounds; round++) {
+  for (let round = parts.progress.numRounds; round < fisher.numRounds; round++) {
     parts.phases.begin(
       "measuring",
       `the Fisher information of ${fisher.numRows} general rows, round ${round + 1} of ${fisher.numRounds}`,
     );
-    await orFailure(shards.openStep(round));
-    const work = new TrainingStep({
-      step: round,
-      version: 0,
-      gradScales: [],
-      isMeasurement: true,
-      numGroups: gradientGroups,
-      job,
-      microBatches: (group) => fisher.microBatches(round, group),
-      bytesAfterReportMs: options.bytesAfterReportMs ?? defaultBytesAfterReportMs,
-      newLeases: () => newLeases(gradientGroups),
-      shards,
-      jury: court.juryOf("measurement", round),
-      bus,
-      now: () => performance.now(),
-      onReopened: parts.onReopened,
-    });
-    await parts.untilComplete(work);
+    const leftOpen = parts.leftOpen();
+    if (leftOpen?.agreed === undefined) {
+      await orFailure(shards.openStep(round));
+      if (leftOpen !== undefined) await orFailure(shards.restartStep(round));
+      const beganAt = performance.now();
+      const work = new TrainingStep({
+        step: round,
+        version: 0,
+        gradScales: [],
+        isMeasurement: true,
+        numGroups: gradientGroups,
+        job,
+        microBatches: (group) => fisher.microBatches(round, group),
+        bytesAfterReportMs: options.bytesAfterReportMs ?? defaultBytesAfterReportMs,
+        newLeases: () => newLeases(gradientGroups),
+        shards,
+        jury: court.juryOf("measurement", round),
+        bus,
+        now: () => performance.now(),
+        onReopened: parts.onReopened,
+      });
+      await parts.untilComplete(work);
+      const seconds = (performance.now() - beganAt) / 1000;
+      await orFailure(parts.agreed({ step: round, isMeasurement: true, sums: [], seconds }));
+    }
     await orFailure(shards.reduce(round));
     await orFailure(shards.keepSquares(round, round === 0));
+    await orFailure(parts.kept({ numRounds: round + 1, isDone: false }));
   }
   const mean = await orFailure(finishFisher(shards, job.layout, fisher));
+  await orFailure(parts.kept({ numRounds: fisher.numRounds, isDone: true }));
   bus.publish({
     type: "fisher.measured",
     numRows: fisher.numRows,

@@ -44,11 +44,13 @@ type Goodbye =
       readonly runId: string;
       /** Where its result is. */
       readonly directory: string;
-      /** Called with what tells one process from another. */
-      readonly onTold?: (worker: string) => void;
+      readonly onTold?: OnTold;
     }
   /** It may go on at this address. It has no id, "", where it was stopped before it began. */
-  | { readonly kind: "stopped"; readonly runId: string };
+  | { readonly kind: "stopped"; readonly runId: string; readonly onTold?: OnTold };
+
+/** Called with what tells one process from another. */
+type OnTold = (worker: string) => void;
 
 /** After which a worker that came too early asks again. */
 const askAgainAfterMs = 250;
@@ -164,10 +166,10 @@ export class FrontDoor implements ControlHandlers {
 
   /** @throws E_RUN_OVER, E_OTHER_RUN, E_RUN_STOPPED */
   #sayGoodbye(goodbye: Goodbye, { incarnation }: RegisterRequest, formerRunId: string): never {
-    const { runId } = goodbye;
-    if (goodbye.kind === "stopped") throw new LockstepError("E_RUN_STOPPED", { runId });
-    const { directory, onTold } = goodbye;
+    const { runId, onTold } = goodbye;
     onTold?.(incarnation);
+    if (goodbye.kind === "stopped") throw new LockstepError("E_RUN_STOPPED", { runId });
+    const { directory } = goodbye;
     if (formerRunId !== "" && formerRunId !== runId) {
       throw new LockstepError("E_OTHER_RUN", { expected: formerRunId, found: runId, directory });
     }

@@ -19,6 +19,8 @@ export interface EvaluationParts {
   readonly newLeases: (numItems: number) => LeaseTable;
   /** Has workers do a work. Rejects where the run fails, or is stopped, meanwhile. */
   readonly carryOut: <T>(work: Work, completed: Promise<T>) => Promise<T>;
+  /** Called when a result is in the history, before the next is asked for. */
+  readonly kept: () => Promise<void>;
 }
 
 /** The loss of general rows: before the first step, beside each evaluation and at the end. */
@@ -54,5 +56,6 @@ export class GeneralEvaluation {
     const seconds = (performance.now() - startedAt) / 1000;
     bus.publish({ type: "general.evaluated", ...figure, weight, seconds });
     history.generalEvaluated(figure, seconds);
+    await this.#parts.kept();
   }
 }

@@ -58,6 +58,11 @@ export class Membership {
     return this.#members.size;
   }
 
+  /** Processes that ever joined. */
+  get numJoined(): number {
+    return this.#idsByLife.size;
+  }
+
   members(): readonly Member[] {
     return [...this.#members.values()];
   }

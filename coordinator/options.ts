@@ -16,6 +16,8 @@ import type { EventBus } from "#lib/wire/event-bus";
 import type { WireSecurity } from "#lib/wire/security";
 import type { FrontDoor } from "./front-door.js";
 import type { RunAccount } from "./run-account.js";
+import type { RunJournal } from "./run-journal.js";
+import type { RecoveredRun } from "./run-state.js";
 import type { StartShard } from "./shards.js";
 
 /** Which rows belong to which step and group; `TrainingPlan` of lib/data is one. */
@@ -213,6 +215,13 @@ export interface CoordinatorOptions {
   };
   /** Whether the run begins again at the same door after this error: it stays open then, and workers stay. */
   readonly beginsAgainAfter?: (error: unknown) => boolean;
+  /**
+   * What a coordinator that died had come to: the run goes on from there where the shards are at it, and else as
+   * `resume` says.
+   */
+  readonly recovery?: RecoveredRun;
+  /** Where what the run comes to is written, before anything relies on it; absent: shards end with the coordinator. */
+  readonly journal?: RunJournal;
   /** How a shard is started; a thread by default. */
   readonly startShard?: StartShard;
 }

@@ -12,7 +12,17 @@ import type {
   GeneratedSample,
 } from "./options.js";
 import { emptyAccount, type RunAccount } from "./run-account.js";
-import { generalKey, type LogMoment, RunLog } from "./run-log.js";
+import { generalKey, type LoggedSession, type LogMoment, RunLog } from "./run-log.js";
+
+/** What a run's history holds of the process that writes it. */
+export interface HistorySession extends LoggedSession {
+  /** Since its first step began. */
+  readonly seconds: number;
+  /** Input tokens before it. */
+  readonly tokensBefore: number;
+  /** The account before it. */
+  readonly secondsBefore: number;
+}
 
 /** What a run remembers of itself: the log that is saved with it, and what its evaluations came to. */
 export class RunHistory {
@@ -22,7 +32,7 @@ export class RunHistory {
   #numInputTokens: number;
   readonly #tokensBefore: number;
   readonly #before: RunAccount;
-  readonly #openedAt = performance.now();
+  readonly #openedAt: number;
   readonly #samples: GeneratedSample[];
   #numTokens: number;
   /** When the first step of this process began. */
@@ -31,18 +41,29 @@ export class RunHistory {
   constructor(options: CoordinatorOptions) {
     this.#options = options;
     const { resume, loggingSteps = 1, logsFirstStep = false, countsTokens = false } = options;
-    this.#tokensBefore = resume?.state.numInputTokens ?? 0;
-    this.#numInputTokens = this.#tokensBefore;
+    this.#numInputTokens = resume?.state.numInputTokens ?? 0;
+    const session = options.recovery?.state.session;
+    this.#tokensBefore = session?.tokensBefore ?? this.#numInputTokens;
     const entries = resume?.state.logHistory ?? [];
     this.#watch = new EvaluationWatch(options.evaluation ?? {}, resume?.state);
     // It may be asked for only now, of a run that did not look for it before.
     if (resume?.state.best === undefined) this.#compareAll(entries);
     const before = resume?.state.account ?? emptyAccount;
-    this.#before = before;
+    // Of one that died the time counts until its last record, as if this process had been there.
+    const now = performance.now();
+    const secondsBefore = session?.secondsBefore ?? before.seconds;
+    this.#before = { ...before, seconds: secondsBefore };
+    this.#openedAt = now - 1000 * (before.seconds - secondsBefore);
+    if (session !== undefined && session.numSteps > 0) {
+      this.#firstStepAt = now - 1000 * session.seconds;
+    }
     this.#samples = [...before.samples];
     // A checkpoint without an account still has the tokens that are counted.
     this.#numTokens = resume?.state.account === undefined ? this.#tokensBefore : before.numTokens;
-    this.#log = new RunLog({ loggingSteps, logsFirstStep, countsTokens, entries, before });
+    this.#log = new RunLog({
+      ...{ loggingSteps, logsFirstStep, countsTokens, entries, before },
+      session,
+    });
   }
 
   hasSample(step: number): boolean {
@@ -82,6 +103,11 @@ export class RunHistory {
     };
     this.#publish(this.#log.evaluated(result, scores, epoch, size, this.#moment()));
     return watched;
+  }
+
+  /** Of the best evaluation so far. */
+  get bestStep(): number | undefined {
+    return this.#watch.state.best?.step;
   }
 
   /** Why the run ends before its last step; undefined where it goes on. */
@@ -140,6 +166,15 @@ export class RunHistory {
         ...this.#log.account(),
         samples: [...this.#samples],
       },
+    };
+  }
+
+  get session(): HistorySession {
+    return {
+      ...this.#log.session,
+      seconds: this.#moment().seconds,
+      tokensBefore: this.#tokensBefore,
+      secondsBefore: this.#before.seconds,
     };
   }
 

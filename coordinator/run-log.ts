@@ -11,6 +11,12 @@ type LoggedAccount = Pick<
   "numSteps" | "lossSum" | "unloggedLosses" | "unloggedMetrics" | "unloggedTasks"
 >;
 
+/** Steps of this process, for the closing entry. */
+export interface LoggedSession {
+  readonly numSteps: number;
+  readonly numRows: number;
+}
+
 interface RunLogOptions {
   readonly loggingSteps: number;
   /** transformers' `logging_first_step`. @default false */
@@ -21,6 +27,8 @@ interface RunLogOptions {
   readonly before?: LoggedAccount;
   /** transformers' `include_num_input_tokens_seen`: adds the token fields. @default false */
   readonly countsTokens?: boolean;
+  /** Of a coordinator that died, and in whose place this one goes on. */
+  readonly session?: LoggedSession | undefined;
 }
 
 /** Where the run is when an entry is made. */
@@ -48,9 +56,10 @@ export class RunLog {
   /** What steps told of their rows since the last entry. */
   #metrics: Metrics[];
   readonly #tasks: TaskLog;
-  #session = { numSteps: 0, numRows: 0 };
+  #session: LoggedSession;
 
   constructor(options: RunLogOptions) {
+    this.#session = options.session ?? { numSteps: 0, numRows: 0 };
     this.#loggingSteps = options.loggingSteps;
     this.#logsFirstStep = options.logsFirstStep ?? false;
     this.#entries = [...(options.entries ?? [])];
@@ -81,6 +90,10 @@ export class RunLog {
     };
   }
 
+  get session(): LoggedSession {
+    return this.#session;
+  }
+
   entries(): readonly LogEntry[] {
     return [...this.#entries];
   }
@@ -95,8 +108,8 @@ export class RunLog {
     this.#tasks.step(event.tasks);
     this.#lossSum += event.loss;
     this.#numSteps += 1;
-    this.#session.numSteps += 1;
-    this.#session.numRows += event.numRows;
+    const { numSteps, numRows } = this.#session;
+    this.#session = { numSteps: numSteps + 1, numRows: numRows + event.numRows };
     const isDue =
       event.step % this.#loggingSteps === 0 ||
       event.step === event.totalSteps ||
@@ -174,7 +187,7 @@ export class RunLog {
   ): LogEntry | undefined {
     const isLate = this.#session.numSteps === 0;
     const isClosed = this.#entries.some((entry) => entry.step === at.step && "train_loss" in entry);
-    if (isLate && (this.#numSteps === 0 || isClosed)) return undefined;
+    if (isClosed || (isLate && this.#numSteps === 0)) return undefined;
     const numSteps = isLate ? this.#numSteps : this.#session.numSteps;
     const { numRows, seconds: inSeconds } = isLate
       ? before()

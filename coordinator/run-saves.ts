@@ -33,8 +33,9 @@ export class RunSaves {
 
   constructor(parts: RunSavesParts) {
     this.#parts = parts;
-    const { checkpointing, bus, resume } = parts.options;
-    this.#savedStep = resume?.state.step ?? 0;
+    const { checkpointing, bus, resume, recovery } = parts.options;
+    this.#savedStep = recovery?.state.savedStep ?? resume?.state.step ?? 0;
+    this.#isRequested = recovery?.savesAtOnce === true;
     this.#checkpointer =
       checkpointing &&
       new Checkpointer({
@@ -50,15 +51,24 @@ export class RunSaves {
     return isNew;
   }
 
-  /** @param what whether its evaluation is the best so far, and whether the run ends with it */
+  /** Of the last save that has begun; of the checkpoint that the run goes on from before that. */
+  get savedStep(): number {
+    return this.#savedStep;
+  }
+
+  /**
+   * @param what whether its evaluation is the best so far, and whether the run ends with it
+   * @returns whether a save has begun
+   */
   async afterStep(
     step: number,
     { isBest, isLast }: { readonly isBest: boolean; readonly isLast: boolean },
-  ): Promise<void> {
+  ): Promise<boolean> {
     const whenBest = this.#parts.options.checkpointing?.whenBest === true;
-    if (this.#isRequested || (isBest && whenBest) || this.#isDue(step, isLast)) {
-      await this.#save(step);
-    }
+    const isWanted = this.#isRequested || (isBest && whenBest) || this.#isDue(step, isLast);
+    if (!isWanted || this.#checkpointer === undefined || this.#savedStep === step) return false;
+    await this.#save(step);
+    return true;
   }
 
   /** Begins the last save where it is wanted: one that goes on later always is. */

@@ -1,6 +1,5 @@
 import type { TensorStates } from "#lib/core/shard-arrays";
 import type { StepCompleted } from "#lib/core/events";
-import type { LossSum } from "#lib/core/job";
 import { StepUpdate } from "#lib/optim/index";
 import type { Court } from "./court.js";
 import { EvaluationRun } from "./evaluation-run.js";
@@ -8,10 +7,12 @@ import { measureFisher } from "./fisher-run.js";
 import { firstLeaseId, LeaseTable } from "./leases.js";
 import { defaultBytesAfterReportMs, defaultLeaseTimeoutMs } from "./limits.js";
 import type { CheckpointState, CoordinatorOptions, RunOutcome } from "./options.js";
+import { makeStep } from "./made-step.js";
 import { Quorum } from "./quorum.js";
 import { RunHistory } from "./run-history.js";
 import { RunPhases } from "./run-phases.js";
 import { RunSaves } from "./run-saves.js";
+import type { AgreedStep, FisherProgress, RunState } from "./run-state.js";
 import type { ShardGroup } from "./shards.js";
 import type { TaskQueue, Work } from "./task-queue.js";
 import { TrainingStep } from "./training-step.js";
@@ -46,20 +47,27 @@ export class TrainingRun {
   readonly #quorum: Quorum;
   #isUpdating = false;
   #current: TrainingStep | undefined;
+  /** What shards may have begun or done of the next step, for a coordinator that died. */
+  #leftOpen: { readonly agreed?: AgreedStep | undefined } | undefined;
+  #fisher: FisherProgress;
+  readonly #deviceKind: () => string | undefined;
 
   constructor(parts: {
     readonly options: CoordinatorOptions;
     readonly queue: TaskQueue;
     readonly shards: ShardGroup;
     readonly court: Court;
+    /** Of the devices that the run computes on. */
+    readonly deviceKind: () => string | undefined;
   }) {
     this.#options = parts.options;
+    this.#deviceKind = parts.deviceKind;
     this.#queue = parts.queue;
     this.#shards = parts.shards;
     this.#court = parts.court;
     this.#phases = new RunPhases(parts.options.bus);
     this.#quorum = new Quorum(parts.options.minWorkers ?? 1, this.#phases);
-    const { bus, resume } = parts.options;
+    const { bus, resume, recovery } = parts.options;
     this.#failure = new Promise<never>((_resolve, reject) => {
       this.#fail = reject;
     });
@@ -71,7 +79,12 @@ export class TrainingRun {
     this.#stopped.catch(() => {});
     this.#step = resume?.state.step ?? 0;
     const { job, updates } = parts.options;
-    this.#updates = new StepUpdate(job.layout, updates, resume?.state);
+    this.#updates = new StepUpdate(job.layout, updates, {
+      ...resume?.state,
+      skipped: recovery?.state.skipped,
+    });
+    this.#leftOpen = recovery && { agreed: recovery.agreed };
+    this.#fisher = recovery?.state.fisher ?? { numRounds: 0, isDone: this.#step > 0 };
     this.#history = new RunHistory(parts.options);
     this.#evaluation = new EvaluationRun({
       options: parts.options,
@@ -86,6 +99,7 @@ export class TrainingRun {
         await this.#enoughWorkers();
         return this.#work(work, completed);
       },
+      kept: () => this.#journal(),
     });
     this.#saves = new RunSaves({
       options: parts.options,
@@ -160,27 +174,39 @@ export class TrainingRun {
   /** @returns false where a stop left something to do */
   async #allSteps(): Promise<boolean> {
     const begunAt = this.#step;
-    await this.#evaluation.beforeTraining(begunAt);
+    const isRecovered = this.#options.recovery !== undefined;
+    if (isRecovered && begunAt > 0) await this.#finishStep();
+    else {
+      await this.#journal();
+      await this.#evaluation.beforeTraining(begunAt);
+    }
     if (begunAt === 0) await this.#measureFisher();
     if (!this.#isAtEnd) this.#phases.begin("training");
     while (!this.#isAtEnd) {
       if (this.#stopRequested) return false;
       await this.#trainStep();
-      // Evaluated first, so that the checkpoint's history holds its evaluation, as transformers' does.
-      const isBest = await this.#evaluation.afterStep(this.#step);
-      await this.#orFailure(this.#saves.afterStep(this.#step, { isBest, isLast: this.#isAtEnd }));
+      await this.#finishStep();
     }
     this.#tellEarlyStop();
     await this.#evaluation.afterTraining(this.#step);
     this.#history.finished(this.#step);
+    await this.#journal();
     // Where nothing was left to train, workers need not be there.
-    if (this.#step > begunAt) {
+    if (this.#step > begunAt || isRecovered) {
       await this.#evaluation.generate(this.#step).catch((error: unknown) => {
         // A sample is nothing to come back for.
         if (!(error instanceof StoppedEarly)) throw error;
       });
     }
     return true;
+  }
+
+  /** What comes between a step and the next one. */
+  async #finishStep(): Promise<void> {
+    // Evaluated first, so that the checkpoint's history holds its evaluation, as transformers' does.
+    const isBest = await this.#evaluation.afterStep(this.#step);
+    const saving = this.#saves.afterStep(this.#step, { isBest, isLast: this.#isAtEnd });
+    if (await this.#orFailure(saving)) await this.#journal(true);
   }
 
   /** Whether all steps are made, or evaluations ended the run before. */
@@ -197,7 +223,15 @@ export class TrainingRun {
   }
 
   async #measureFisher(): Promise<void> {
+    if (this.#fisher.isDone) return;
     await measureFisher({
+      progress: this.#fisher,
+      leftOpen: () => this.#takeLeftOpen(),
+      agreed: async (agreed) => this.#options.journal?.agreed(agreed),
+      kept: async (progress) => {
+        this.#fisher = progress;
+        await this.#journal();
+      },
       options: this.#options,
       shards: this.#shards,
       court: this.#court,
@@ -216,75 +250,62 @@ export class TrainingRun {
     const { plan, bus, gradientGroups, job } = this.#options;
     const step = this.#step;
     await this.#enoughWorkers();
-    const startedAt = performance.now();
     this.#history.stepStarted();
-    const { terms, lossScale, numUpdates } = this.#updates;
+    const { lossScale, numUpdates } = this.#updates;
     const lossWeights = plan.lossWeights?.(step) ?? [plan.lossWeight(step)];
-    await this.#orFailure(this.#shards.openStep(step));
-    const work = new TrainingStep({
-      step,
-      version: numUpdates,
-      gradScales: terms.gradScales(lossWeights, lossScale),
-      numGroups: gradientGroups,
-      job,
-      microBatches: (group) => plan.microBatches(step, group),
-      bytesAfterReportMs: this.#options.bytesAfterReportMs ?? defaultBytesAfterReportMs,
-      newLeases: () => this.#leaseTable(gradientGroups),
+    const gradScales = this.#updates.terms.gradScales(lossWeights, lossScale);
+    const { terms, sums, metrics, ...made } = await makeStep({
+      options: this.#options,
       shards: this.#shards,
-      jury: this.#court.juryOf("group", step),
-      bus,
-      now: () => performance.now(),
-      onReopened: () => this.#queue.serve(),
+      updates: this.#updates,
+      step,
+      leftOpen: this.#takeLeftOpen(),
+      newWork: () =>
+        new TrainingStep({
+          ...{ step, version: numUpdates, gradScales, numGroups: gradientGroups, job, bus },
+          microBatches: (group) => plan.microBatches(step, group),
+          bytesAfterReportMs: this.#options.bytesAfterReportMs ?? defaultBytesAfterReportMs,
+          newLeases: () => this.#leaseTable(gradientGroups),
+          shards: this.#shards,
+          jury: this.#court.juryOf("group", step),
+          now: () => performance.now(),
+          onReopened: () => this.#queue.serve(),
+        }),
+      untilComplete: (work) => this.#untilComplete(work),
+      orFailure: (promise) => this.#orFailure(promise),
+      updating: (isUpdating) => {
+        this.#isUpdating = isUpdating;
+      },
     });
-    await this.#untilComplete(work);
-    let arrivedAt = performance.now();
-    this.#isUpdating = true;
-    const sums = (): readonly LossSum[] => terms.sums(work.sums());
-    const { notes, ...update } = await this.#orFailure(
-      this.#updates.run(this.#shards, {
-        ...{ step, loss: terms.loss(sums()), sums },
-        confirmNonFinite: async () => {
-          if (!(await work.confirm())) return false;
-          this.#isUpdating = false;
-          bus.publish({
-            type: "note",
-            text: `the gradient of step ${step + 1} is not finite: other workers compute it too`,
-          });
-          await this.#untilComplete(work);
-          arrivedAt = performance.now();
-          this.#isUpdating = true;
-          return true;
-        },
-      }),
-    );
+    const { notes, ...update } = made.update;
     this.#step = step + 1;
     this.#isUpdating = false;
     const numRows = plan.rowsIn(step);
     const numInputTokens = plan.tokensIn?.(step) ?? numRows * job.sequenceLength;
-    const agreed = sums();
-    const tasks = terms.figures(agreed);
-    const metrics = work.scores();
+    const tasks = terms.figures(sums);
     const endedAt = performance.now();
+    const seconds = (endedAt - made.startedAt) / 1000;
     const event: StepCompleted = {
       type: "step.completed",
       step: this.#step,
       totalSteps: plan.totalSteps,
       epoch: plan.epochAt(this.#step),
-      loss: terms.loss(agreed),
+      loss: terms.loss(sums),
       ...(tasks === undefined ? {} : { tasks }),
       ...(metrics === undefined ? {} : { metrics }),
       ...update,
       numRows,
       numTokens: numInputTokens,
-      stepSeconds: (endedAt - startedAt) / 1000,
-      syncSeconds: (endedAt - arrivedAt) / 1000,
-      tokensPerSecond: numInputTokens / ((endedAt - startedAt) / 1000),
+      stepSeconds: seconds,
+      syncSeconds: (endedAt - made.arrivedAt) / 1000,
+      tokensPerSecond: numInputTokens / seconds,
     };
     bus.publish(event);
     for (const text of notes) bus.publish({ type: "note", text });
     const { countsPadding = true } = this.#options;
     const realTokens = countsPadding ? undefined : plan.realTokens?.(step);
     this.#history.stepCompleted(event, realTokens ?? numInputTokens);
+    await this.#journal();
     await this.#transfers.publish();
   }
 
@@ -295,7 +316,9 @@ export class TrainingRun {
       this.#current = work;
       await this.#work(work, work.completed);
     } catch (error) {
-      if (error instanceof StoppedEarly) await this.#shards.discard(work.step);
+      // One that others may go on with is left open for them.
+      const isLeft = this.#options.journal !== undefined;
+      if (error instanceof StoppedEarly && !isLeft) await this.#shards.discard(work.step);
       throw error;
     } finally {
       this.#current = undefined;
@@ -328,6 +351,30 @@ export class TrainingRun {
       now: () => performance.now(),
       nextLeaseId: () => this.#nextLeaseId++,
     });
+  }
+
+  /** Of the first step or round only: what comes after it nobody has begun. */
+  #takeLeftOpen(): { readonly agreed?: AgreedStep | undefined } | undefined {
+    const leftOpen = this.#leftOpen;
+    this.#leftOpen = undefined;
+    return leftOpen;
+  }
+
+  /** @param isNew whether what was written before is left out from now on */
+  async #journal(isNew = false): Promise<void> {
+    const { journal } = this.#options;
+    if (journal === undefined) return;
+    const deviceKind = this.#deviceKind();
+    const state: RunState = {
+      checkpoint: this.#state(),
+      skipped: this.#updates.skipped,
+      session: this.#history.session,
+      ...this.#evaluation.results,
+      savedStep: this.#saves.savedStep,
+      fisher: this.#fisher,
+      ...(deviceKind === undefined ? {} : { deviceKind }),
+    };
+    await this.#orFailure(journal.state(state, this.#updates.tensorStates, isNew));
   }
 
   #state(): CheckpointState {

@@ -1,11 +1,9 @@
-import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { Coordinator } from "#coordinator/coordinator";
 import { DeviceKinds } from "#coordinator/device-kinds";
 import { FrontDoor } from "#coordinator/front-door";
 import type { CoordinatorHttp } from "#coordinator/http";
-import { resumedEvent } from "#coordinator/resumed-event";
 import { outputRecordFile } from "#lib/checkpoint/index";
 import type { ResolvedConfig } from "#lib/config/index";
 import type { LockstepError } from "#lib/core/errors/index";
@@ -24,7 +22,11 @@ import { incarnationsOf, isStartedHere, tellProgress } from "./own-workers.js";
 import { prepareRun } from "./prepare.js";
 import type { PreparedRun } from "./prepared-run.js";
 import { pushOf, type PushResult } from "./push.js";
-import { compareDevices, type ResumePoint, resumedPrecision } from "./resume.js";
+import { compareDevices, type ResumePoint } from "./resume.js";
+import { choosePrecision } from "./chosen-precision.js";
+import { type LeftRun, removeJournals } from "./left-run.js";
+import { openJournal, recoveryOf, shardsOutlive, tellWhereItGoesOn } from "./recovered-run.js";
+import type { RunJournal } from "#coordinator/run-journal";
 import { epochOf, type TrainingLife, trainWithRollbacks } from "./rollbacks.js";
 import { serveRunHttp } from "./run-http.js";
 import {
@@ -129,8 +131,9 @@ class Cluster {
   #push: PushResult | undefined;
   #trainerLog: TrainerLog | undefined;
   #output: OutputClaim | undefined;
-  /** Workers that have an engine for it keep that. */
-  readonly #jobId = randomUUID();
+  #journal: RunJournal | undefined;
+  /** Of a coordinator that died, until its shards have been asked. */
+  #left: LeftRun | undefined;
   /** What the run goes on from, once it is known. */
   #reached: ResumePoint | undefined;
   /** What ended the run before it was open: workers may die while data is prepared. */
@@ -252,7 +255,7 @@ class Cluster {
     // A finished run has been pushed, and needs no hub to say so.
     if (!existsSync(join(config.output_dir, outputRecordFile))) this.#push = await pushOf(config);
     this.#output = await this.#claimOutput(bus, stop);
-    this.#start = await findStart(config);
+    this.#start = await findStart(config, { shardsOutlive: shardsOutlive(config) });
     this.#reached = this.#start.resume;
     if (!mayBeFinished(this.#start)) this.#push ??= await pushOf(config);
     const { host, port } = splitAddress(config.listen);
@@ -266,7 +269,8 @@ class Cluster {
       kinds: new DeviceKinds({
         plannedWorkers: config.workers,
         deterministic: config.deterministic,
-        fixedKind: this.#start.resume?.record.deviceKind ?? undefined,
+        fixedKind:
+          this.#start.left?.state.deviceKind ?? this.#start.resume?.record.deviceKind ?? undefined,
         isOwn: this.#startWorkers && isStartedHere,
         forsakenAfterMs: config.lease_timeout_ms,
         now: () => performance.now(),
@@ -299,22 +303,9 @@ class Cluster {
       bus.publish({ type: "phase.changed", phase: "preparing", detail: text });
     this.#start ??= await findStart(this.#config);
     const start = this.#start;
-    const { resume, output } = start;
     this.#prepared = await prepareRun(start.config, {
       onDetail: detail,
-      choosePrecision: async () => {
-        if (resume !== undefined) return resumedPrecision(resume);
-        if (output.record !== undefined && mayBeFinished(start)) {
-          const { bf16, fp16 } = output.record.identity.settings;
-          const reason = `as the result in ${output.directory}`;
-          return { bf16: bf16 === true, fp16: fp16 === true, reason };
-        }
-        const key = start.config.bf16 === "auto" ? "bf16" : "fp16";
-        detail(`waiting for ${door.kinds.awaited}: their device decides ${key}: auto`);
-        const device = await door.kinds.device();
-        const { advisesBf16: bf16, advisesFp16: fp16, deviceKind: reason } = device;
-        return { bf16, fp16, reason };
-      },
+      choosePrecision: () => choosePrecision(start, door.kinds, detail),
     });
     checkMessages(this.#prepared);
     detail("comparing the data and the model with what is in output_dir");
@@ -328,7 +319,10 @@ class Cluster {
     const { bus, stop } = context;
     this.#events?.begin(run, this.#output?.epoch ?? 1);
     bus.publish(run.started);
-    return trainWithRollbacks({
+    this.#left = this.#start?.left;
+    const epoch = this.#output?.epoch;
+    this.#journal = epoch === undefined ? undefined : openJournal(run, epoch, bus);
+    const result = await trainWithRollbacks({
       ...{ run, bus, begunFrom: this.#start?.resume },
       train: (resume, life) => this.#train(run, { ...life, resume, door, bus }),
       onBack: (resume) => {
@@ -340,22 +334,39 @@ class Cluster {
         this.#refuseStopped();
       },
     });
+    // Nobody has to go on where the shards are: the result or a checkpoint has it all.
+    await this.#journal?.close();
+    if (this.#journal !== undefined) removeJournals(run.config.output_dir);
+    return result;
   }
 
   async #train(run: StartedRun, parts: LifeParts): Promise<RunResult> {
     const { resume, door, bus, numRollbacks, beginsAgainAfter } = parts;
-    const history = resume?.state.logHistory ?? [];
-    const from = resume === undefined ? undefined : dirname(resume.directory);
-    this.#trainerLog = await writeTrainerLog(run.config.output_dir, bus, history, from);
-    if (resume !== undefined) bus.publish(resumedEvent(resume.directory, resume.state, run.job));
+    const left = this.#left;
+    this.#left = undefined;
+    const recovery = left && this.#start && recoveryOf(this.#start, run, bus);
     const coordinator = new Coordinator({
       ...(await coordinatorOptions(run, resume, bus, () => this.coordinator?.deviceKind)),
-      job: { ...run.job, jobId: this.#jobId },
       ...(this.#output && { epoch: epochOf(this.#output.epoch, numRollbacks) }),
       ...{ door, beginsAgainAfter },
+      ...(recovery === undefined ? {} : { recovery }),
+      ...(this.#journal === undefined ? {} : { journal: this.#journal }),
     });
     this.coordinator = coordinator;
-    await coordinator.start();
+    const { isRecovered, apart } = await coordinator.start();
+    const reached = isRecovered ? recovery?.state.checkpoint : resume?.state;
+    const directory = resume === undefined ? undefined : dirname(resume.directory);
+    const from = isRecovered ? run.config.output_dir : directory;
+    const history = reached?.logHistory ?? [];
+    this.#trainerLog = await writeTrainerLog(run.config.output_dir, bus, history, from);
+    tellWhereItGoesOn({
+      run,
+      bus,
+      left,
+      resume,
+      apart,
+      recovered: isRecovered ? recovery : undefined,
+    });
     this.isOpen = true;
     // Of while the job was not open yet.
     if (this.#failure !== undefined) coordinator.fail(this.#failure.error);

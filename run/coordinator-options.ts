@@ -1,10 +1,10 @@
-import { randomUUID } from "node:crypto";
 import type { CoordinatorOptions } from "#coordinator/options";
 import { intervalSteps, type ResolvedConfig } from "#lib/config/index";
 import { splitAddress } from "#lib/core/address";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
 import { evaluationRules, evaluationSteps } from "./evaluation-rules.js";
+import { jobIdOf } from "./recovered-run.js";
 import type { ResumePoint } from "./resume.js";
 import { saveCheckpoint } from "./files.js";
 import { countsTokens, flosPerToken } from "./results.js";
@@ -35,7 +35,7 @@ export async function coordinatorOptions(
 ): Promise<CoordinatorOptions> {
   const { config, parameters, plan } = run;
   return {
-    job: { ...run.job, jobId: randomUUID() },
+    job: { ...run.job, jobId: jobIdOf(run) },
     bus,
     runId: run.record.runId,
     directory: run.config.output_dir,

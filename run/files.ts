@@ -19,22 +19,19 @@ import {
 } from "#lib/checkpoint/index";
 import { copyAdditionalTemplates } from "#lib/checkpoint/model-directory";
 import { explainWriteError, removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
-import { isRecord, readJsonFile } from "#lib/checkpoint/file-reader";
+import { readJsonFile } from "#lib/checkpoint/file-reader";
 import type { OpenTarget } from "#lib/checkpoint/file-target";
 import { WriterThreads } from "#lib/checkpoint/writer-threads";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
 import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
-import { LockstepError } from "#lib/core/errors/index";
 import type { MasterPiece } from "#lib/core/masters-hash";
 import { tasksFolder } from "#lib/core/task-heads";
 import type { TensorSlot } from "#lib/core/parameter-layout";
-import { readEarlyStoppingState } from "#lib/objectives/early-stopping";
-import { readLossGapState } from "#lib/objectives/loss-gap";
 import { jobMetrics } from "#lib/objectives/task-metrics";
-import { emaSlot, readLossTerms, readScheduleState } from "#lib/optim/index";
+import { emaSlot } from "#lib/optim/index";
 import { snapshotBytes } from "#coordinator/held-state";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
-import { readAccount } from "#coordinator/run-account";
+import { checkpointStateOf } from "#coordinator/saved-state";
 import { emaFolder } from "./output-contents.js";
 import { stoppedEarly } from "./evaluation-rules.js";
 import type { PreparedRun } from "./prepared-run.js";
@@ -177,90 +174,8 @@ async function checkpointsOf(run: StartedRun): Promise<readonly OwnedCheckpoint[
 }
 
 /** @throws E_JSON_FILE */
-export async function readState(file: string): Promise<CheckpointState> {
-  const parsed = await readJsonFile(file, "state of the run", maxStateBytes);
-  const isCount = (value: unknown): value is number => Number.isSafeInteger(value);
-  if (
-    !isRecord(parsed) ||
-    !isCount(parsed.step) ||
-    !isCount(parsed.numUpdates) ||
-    !isCount(parsed.numInputTokens) ||
-    typeof parsed.epoch !== "number" ||
-    !Array.isArray(parsed.logHistory)
-  ) {
-    throw new LockstepError("E_JSON_FILE", { file, problem: "it is not the state of a run" });
-  }
-  const { best } = parsed;
-  return {
-    step: parsed.step,
-    numUpdates: parsed.numUpdates,
-    epoch: parsed.epoch,
-    numInputTokens: parsed.numInputTokens,
-    logHistory: parsed.logHistory as CheckpointState["logHistory"],
-    ...(isRecord(best) && typeof best.metric === "number" && isCount(best.step)
-      ? { best: { metric: best.metric, step: best.step } }
-      : {}),
-    ...withLossScaler(parsed.lossScaler, file),
-    ...withSchedule(parsed.schedule, file),
-    ...withLossTerms(parsed["lossTerms"], file),
-    ...withWatched(parsed, file),
-    ...withAccount(parsed.account),
-  };
-}
-
-/** @throws E_JSON_FILE where it is not that of a run: from the first scale on it would be another one */
-function withLossScaler(value: unknown, file: string): Pick<CheckpointState, "lossScaler"> {
-  if (value === undefined) return {};
-  const { scale, growthTracker } = isRecord(value) ? value : {};
-  const isScale = typeof scale === "number" && scale > 0;
-  if (isScale && typeof growthTracker === "number" && Number.isSafeInteger(growthTracker)) {
-    return { lossScaler: { scale, growthTracker } };
-  }
-  throw new LockstepError("E_JSON_FILE", { file, problem: "its loss scale is not that of a run" });
-}
-
-/** @throws E_JSON_FILE where they are no learnt weights of tasks */
-function withLossTerms(value: unknown, file: string): Pick<CheckpointState, "lossTerms"> {
-  if (value === undefined) return {};
-  const lossTerms = readLossTerms(value);
-  if (lossTerms !== undefined) return { lossTerms };
-  throw new LockstepError("E_JSON_FILE", { file, problem: "its lossTerms are not those of a run" });
-}
-
-/** @throws E_JSON_FILE where it is not what a schedule remembers */
-function withSchedule(value: unknown, file: string): Pick<CheckpointState, "schedule"> {
-  if (value === undefined) return {};
-  const schedule = readScheduleState(value);
-  if (schedule !== undefined) return { schedule };
-  throw new LockstepError("E_JSON_FILE", { file, problem: "its schedule is not that of a run" });
-}
-
-/** @throws E_JSON_FILE where it is not what a run keeps of its evaluations */
-function withWatched(
-  { earlyStopping, lossGap }: Readonly<Record<string, unknown>>,
-  file: string,
-): Pick<CheckpointState, "earlyStopping" | "lossGap"> {
-  const counted = earlyStopping === undefined ? undefined : readEarlyStoppingState(earlyStopping);
-  const compared = lossGap === undefined ? undefined : readLossGapState(lossGap);
-  if ((earlyStopping === undefined) !== (counted === undefined)) {
-    throw new LockstepError("E_JSON_FILE", {
-      file,
-      problem: "its earlyStopping is not that of a run",
-    });
-  }
-  if ((lossGap === undefined) !== (compared === undefined)) {
-    throw new LockstepError("E_JSON_FILE", { file, problem: "its lossGap is not that of a run" });
-  }
-  return {
-    ...(counted === undefined ? {} : { earlyStopping: counted }),
-    ...(compared === undefined ? {} : { lossGap: compared }),
-  };
-}
-
-function withAccount(value: unknown): Pick<CheckpointState, "account"> {
-  const account = readAccount(value);
-  return account === undefined ? {} : { account };
-}
+export const readState = async (file: string): Promise<CheckpointState> =>
+  checkpointStateOf(await readJsonFile(file, "state of the run", maxStateBytes), file);
 
 /** Folders of a result that hold models. */
 const modelFolders = [emaFolder, tasksFolder];

@@ -63,10 +63,7 @@ export async function openCheckpoint(directory: string): Promise<ResumePoint> {
   const settings = await readSettings(join(directory, configFile));
   const state = await readState(join(directory, stateFile));
   const optimizer = await OptimizerStateReader.open(own);
-  const halfTypes = {
-    bf16: settings.get("bf16") === true,
-    fp16: settings.get("fp16") === true,
-  };
+  const halfTypes = halfTypesOf(settings);
   return { directory, state, optimizer, record, settings, halfTypes };
 }
 
@@ -109,7 +106,13 @@ const passedOver: ReadonlySet<string> = new Set([
   "E_SAFETENSORS_OFFSETS",
 ]);
 
-async function readSettings(file: string): Promise<SettledBefore> {
+/** What a run of these settings computes in. */
+export const halfTypesOf = (settings: SettledBefore): HalfTypes => ({
+  bf16: settings.get("bf16") === true,
+  fp16: settings.get("fp16") === true,
+});
+
+export async function readSettings(file: string): Promise<SettledBefore> {
   const { parseConfigText } = await import("#lib/config/yaml-file");
   const parsed = parseConfigText(await readFile(file, "utf8"), file);
   return new Map([...parsed].map(([key, { value }]) => [key, value]));

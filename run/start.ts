@@ -19,7 +19,7 @@ import {
   settleConfig,
   takeOver,
 } from "#lib/config/index";
-import { LockstepError } from "#lib/core/errors/index";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import {
   describeOwn,
   listed,
@@ -31,6 +31,7 @@ import {
   runConfigFile,
 } from "./output-contents.js";
 import type { PreparedRun } from "./prepared-run.js";
+import { findLeftRun, type LeftRun } from "./left-run.js";
 import { openCheckpoint, openNewestWhole, type ResumePoint, takesNewest } from "./resume.js";
 import { settledByAdapter } from "./starting-adapter.js";
 
@@ -41,6 +42,8 @@ export interface RunStart {
   /** With what a run that goes on keeps of its beginning. */
   readonly config: ResolvedConfig;
   readonly resume: ResumePoint | undefined;
+  /** Of a coordinator that died: the run goes on where its shards are, or else as `resume` says. */
+  readonly left?: LeftRun | undefined;
   readonly output: OutputContents;
   /** What a person is told of it. */
   readonly lines: readonly string[];
@@ -75,18 +78,26 @@ export interface BegunRun {
  * `resume_from_checkpoint` names, or the last saved one that is whole for `true` and `auto`. What the
  * settings tell is refused here, before anything costs time.
  *
+ * @param options.shardsOutlive whether shards live on when their coordinator dies, so that a run may have been left
  * @throws E_NO_CHECKPOINT, E_CHECKPOINT_DAMAGED, E_RESUME_MISMATCH, E_OUTPUT_DIR_OTHER_RUN
  */
-export async function findStart(asked: ResolvedConfig): Promise<RunStart> {
+export async function findStart(
+  asked: ResolvedConfig,
+  { shardsOutlive = false }: { readonly shardsOutlive?: boolean } = {},
+): Promise<RunStart> {
   const output = await readOutput(asked.output_dir);
-  const { resume, config, lines } = await findResumePoint(asked, output);
+  const left = shardsOutlive ? await findLeftRun(asked, output) : undefined;
+  const { resume, config, lines } =
+    left === undefined
+      ? await findResumePoint(asked, output)
+      : await findLeftPoint(asked, output, left);
   const ofMachine = settledByMachine(asked);
   try {
     const now = { settings: decisiveSettings(config) };
     const open = [...ofMachine, ...settledByAdapter(asked)];
     const others = otherRuns(output, (before) => differingSettings(before, now, open));
     if (others.length > 0 && !asked.overwrite_output_dir) throw otherRun(output, others);
-    return { config, resume, output, lines, ofMachine };
+    return { config, resume, left, output, lines, ofMachine };
   } catch (error) {
     await resume?.optimizer.close();
     throw error;
@@ -132,6 +143,34 @@ async function findResumePoint(
   }
 }
 
+/** What a run that was left goes on from where its shards are gone. */
+async function findLeftPoint(
+  asked: ResolvedConfig,
+  output: OutputContents,
+  left: LeftRun,
+): Promise<Omit<RunStart, "output" | "ofMachine">> {
+  const { record } = output;
+  if (record === undefined) throw new Error("A run was left without a record");
+  const own = output.checkpoints.filter((saved) => saved.record?.runId === left.runId);
+  const found = await openNewestWhole(output.directory, own).catch((error: unknown) => {
+    if (!isLockstepError(error) || error.code !== "E_NO_CHECKPOINT") throw error;
+    return { point: undefined, lines: [error.message] };
+  });
+  const begunFrom = left.begunFrom === undefined ? undefined : await openCheckpoint(left.begunFrom);
+  const point = found.point ?? begunFrom;
+  if (point !== begunFrom) await begunFrom?.optimizer.close();
+  try {
+    const taken = takeOver(asked, new Map([...left.settings, ...Object.entries(record.began)]));
+    const now = { settings: decisiveSettings(settleConfig(taken.config, left.halfTypes)) };
+    const differences = differingSettings(record.identity, now, settledByAdapter(asked));
+    if (differences.length > 0) throw mismatch(output.directory, differences);
+    return { resume: point, config: taken.config, lines: [...found.lines, ...taken.lines] };
+  } catch (error) {
+    await point?.optimizer.close();
+    throw error;
+  }
+}
+
 /**
  * Compares the run with what is in its output directory by all that decides the result, and makes the
  * directory its own. Where the result that the run is to make is there, nothing is changed.
@@ -139,7 +178,7 @@ async function findResumePoint(
  * @throws E_RESUME_MISMATCH, E_RESUME_PAST_END, E_OUTPUT_DIR_OTHER_RUN, E_NO_CHECKPOINT, E_CONFIG_CONFLICT
  */
 export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<BegunRun> {
-  const { output, resume } = start;
+  const { output, resume, left } = start;
   const { config, plan } = prepared;
   const identity = await identityOf(prepared);
   const differences = (before: RunIdentity): string[] => identityDifferences(before, identity);
@@ -180,7 +219,8 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
   }
   const changed = finished === null ? [] : missingInResult(finished, config);
   const isDone = finished !== null && isEnd(finished.step) && changed.length === 0;
-  if (resume === undefined && config.resume_from_checkpoint === true && !isDone) {
+  const isAnew = resume === undefined && left === undefined;
+  if (isAnew && config.resume_from_checkpoint === true && !isDone) {
     throw noCheckpoint(output);
   }
   const isCleaned =
@@ -198,13 +238,15 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
     if (removed.length > 0) {
       lines.push(`overwrite_output_dir: removed from ${output.directory}: ${listed(removed)}`);
     }
-  } else if (resume === undefined && own !== undefined && !isDone) {
+  } else if (isAnew && own !== undefined && !isDone) {
     lines.push(
       `${output.directory} holds ${own} of an earlier run of this job: this one starts anew, replaces them as it saves, and goes on from its own last checkpoint if it is resumed`,
     );
   }
   const { workers, gradient_accumulation_steps } = config;
-  const record = resume?.record ?? newRunRecord(identity, { workers, gradient_accumulation_steps });
+  const ofLeft = left === undefined ? undefined : before;
+  const record =
+    resume?.record ?? ofLeft ?? newRunRecord(identity, { workers, gradient_accumulation_steps });
   const savedAt = output.checkpoints.map(({ record }) => record?.savedAtMs ?? 0);
   const run: StartedRun = {
     ...prepared,

@@ -11,9 +11,9 @@ export const isTransferFailure = (error: unknown): boolean =>
     (error.code === "E_TRANSFER_INCOMPLETE" || error.code === "E_FRAME_CORRUPT")) ||
   isTransientRefusal(error);
 
-/** The coordinator took the worker for dead, or is another one: the worker registers anew. */
+/** The coordinator took the worker for dead, or is another one, or is none any more: the worker registers anew. */
 export const isMembershipOver = (error: unknown): boolean =>
-  ["E_UNKNOWN_WORKER", "E_STALE_RUN"].includes(remoteErrorCode(error));
+  ["E_UNKNOWN_WORKER", "E_STALE_RUN", "E_STALE_COORDINATOR"].includes(remoteErrorCode(error));
 
 /** The group went to another worker, or its step was begun anew. */
 export const isLeaseLost = (error: unknown): boolean =>

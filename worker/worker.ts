@@ -94,6 +94,9 @@ class WorkerLoop {
           await this.#leave("it was asked to stop");
         } else if (isMembershipOver(error)) {
           this.#options.observer?.retrying?.(error);
+          // One that another took the run from is about to end.
+          const isReplaced = remoteErrorCode(error) === "E_STALE_COORDINATOR";
+          if (isReplaced) await delay(firstBackoffMs);
         } else if (isOtherRun) {
           this.#options.observer?.retrying?.(error);
           await delay(awayMs, undefined, { signal: this.#leaving }).catch(() => {});

@@ -19,6 +19,8 @@ export const maxShardsPerModel = 4_096;
 export const maxConfigBytes = 16 * 1024 * 1024;
 /** trainer_state.json: a log entry has about 300 bytes, so this is some 800,000 of them. */
 export const maxTrainerStateBytes = 256 * 1024 * 1024;
+/** A journal of a run, which is rewritten long before: its base, a state with its history, and records after it. */
+export const maxJournalBytes = 2 * 1024 * 1024 * 1024 - 1;
 /** Bytes that are converted at a time when a tensor is read; it bounds the extra memory of a read. */
 export const conversionChunkBytes = 4 * 1024 * 1024;
 

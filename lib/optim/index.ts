@@ -31,6 +31,7 @@ export {
 export { ShardArithmetic } from "./shard-arithmetic.js";
 export {
   maxSkippedStepsInARow,
+  type SkippedSteps,
   StepUpdate,
   type UpdatedShards,
   type UpdateSettings,

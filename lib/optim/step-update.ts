@@ -21,6 +21,8 @@ import type { SumWindow } from "./tensor-sums.js";
  */
 export const maxSkippedStepsInARow = 3;
 
+const noneSkipped: SkippedSteps = Object.freeze({ inARow: 0, unscaled: 0 });
+
 /** What updates need beside gradients. */
 export interface UpdateSettings {
   readonly optimizer: ChosenOptimizer;
@@ -47,6 +49,14 @@ interface ResumedUpdates {
   readonly schedule?: MetricScheduleState | undefined;
   /** Where weights of tasks are learnt. */
   readonly lossTerms?: LossTermsState | undefined;
+  readonly skipped?: SkippedSteps | undefined;
+}
+
+/** Steps in a row, up to the last one, without a finite gradient. */
+export interface SkippedSteps {
+  readonly inARow: number;
+  /** Of those, the ones with a loss that was not scaled up. */
+  readonly unscaled: number;
 }
 
 /** What became of a step. */
@@ -94,9 +104,7 @@ export class StepUpdate {
   readonly #statistics: TensorStatistics;
   #terms: LossTerms;
   #numUpdates: number;
-  #skippedInARow = 0;
-  /** Of those in a row, with a loss that was not scaled up. */
-  #skippedUnscaled = 0;
+  #skipped: SkippedSteps;
   #schedule: MetricScheduleState | undefined;
 
   /** @param resumed what a run that goes on had come to */
@@ -109,6 +117,7 @@ export class StepUpdate {
     this.#scaler = lossScaling && new LossScaler(lossScaling, resumed.lossScaler);
     this.#terms = new LossTerms(settings.lossTerms, resumed.lossTerms);
     this.#schedule = resumed.schedule ?? metricSchedule?.start;
+    this.#skipped = resumed.skipped ?? noneSkipped;
   }
 
   /** Updates made: the version that is published. */
@@ -124,6 +133,10 @@ export class StepUpdate {
   /** The weights of the tasks in the next step. */
   get terms(): LossTerms {
     return this.#terms;
+  }
+
+  get skipped(): SkippedSteps {
+    return this.#skipped;
   }
 
   /** For a checkpoint. */
@@ -205,8 +218,7 @@ export class StepUpdate {
     };
     const isFinite = Number.isFinite(gradientNorm);
     if (isFinite) {
-      this.#skippedInARow = 0;
-      this.#skippedUnscaled = 0;
+      this.#skipped = noneSkipped;
       const gradientScale = clipCoefficient(gradientNorm, this.#settings.maxGradNorm) * unscale;
       const update = await this.#statistics.run(
         { learningRate, updateNumber, gradientScale },
@@ -217,10 +229,10 @@ export class StepUpdate {
       this.#numUpdates = updateNumber;
     } else {
       await shards.discard(step);
-      this.#skippedInARow += 1;
-      if (lossScale <= 1) this.#skippedUnscaled += 1;
-      if (this.#skippedUnscaled >= maxSkippedStepsInARow) {
-        const skipped = this.#skippedInARow;
+      const { inARow, unscaled } = this.#skipped;
+      this.#skipped = { inARow: inARow + 1, unscaled: unscaled + (lossScale <= 1 ? 1 : 0) };
+      if (this.#skipped.unscaled >= maxSkippedStepsInARow) {
+        const skipped = this.#skipped.inARow;
         throw new LockstepError("E_NON_FINITE_GRADIENT", { step: step + 1, loss, skipped });
       }
     }

@@ -55,6 +55,10 @@ export const checkpointErrors = {
     (d) => `${d.file} cannot be read as JSON: ${d.problem}.`,
     "Restore the file, or use an earlier checkpoint.",
   ),
+  E_JOURNAL_DAMAGED: entry<{ file: string; offset: number; problem: string }>(
+    (d) => `The journal ${d.file} of a run is damaged: ${d.problem} (at byte ${d.offset}).`,
+    "Remove the file: the run then goes on from its last checkpoint with resume_from_checkpoint: auto.",
+  ),
   E_FILE_TOO_LARGE: entry<{ file: string; actualBytes: number; limitBytes: number }>(
     (d) => `${d.file} has ${d.actualBytes} bytes; at most ${d.limitBytes} are accepted here.`,
     "Check that this is the file that was meant.",

@@ -16,12 +16,15 @@ import {
   writeOutputRecord,
   writeTrainerState,
 } from "#lib/checkpoint/index";
+import { JournalFile, type JournalRecord, readJournal } from "#lib/checkpoint/journal-file";
 import { outputRecordFile } from "#lib/checkpoint/run-record";
 import { printConfig, resolveConfig } from "#lib/config/index";
+import { readRunJournal, RunJournal } from "#coordinator/run-journal";
+import type { RunState } from "#coordinator/run-state";
 import { checksumsFile, configFile, ownFolder, stateFile } from "#run/files";
 import { openCheckpoint } from "#run/resume";
 import { property, type Target } from "#tests/fuzz/target";
-import { closing, inFile, readFixture } from "./files.js";
+import { all, closing, inFile, readFixture } from "./files.js";
 
 const identity: RunIdentity = {
   settings: { learning_rate: 1e-3, lr_scheduler_kwargs: { min_lr: 1 }, seed: 1 },
@@ -98,6 +101,73 @@ const checkpointFile = (name: string, file: string, form: "json" | "text" | "byt
     };
   },
 });
+
+/** What a coordinator left of its run; half of the inputs are records whose checksums are those of changed values. */
+const journal: Target = {
+  name: "checkpoints/journal",
+  share: 1,
+  async open(folder) {
+    const path = join(folder, "journal-1.bin");
+    const runState: RunState = {
+      checkpoint: {
+        ...state,
+        account: {
+          ...{ seconds: 1, numTokens: 10, numSteps: 5, lossSum: Number.NaN, unloggedLosses: [-0] },
+          samples: [{ step: 0, tokens: [1], prompt: "p", text: "t" }],
+        },
+      },
+      skipped: { inARow: 1, unscaled: 0 },
+      session: { seconds: 1, numSteps: 5, numRows: 9, tokensBefore: 0, secondsBefore: 0 },
+      evaluations: [{ step: 5, loss: 1, weight: 2, seconds: 0.1, metrics: { accuracy: 1 } }],
+      samples: [],
+      savedStep: 4,
+      fisher: { numRounds: 0, isDone: true },
+      deviceKind: "cpu",
+    };
+    const written = new RunJournal(path, { runId: "r", epoch: 3 }, { note: assert.fail });
+    await written.state(runState, { rows: Float32Array.of(1, 2) });
+    await written.agreed({
+      ...{ step: 5, isMeasurement: false, seconds: 0.5, metrics: {} },
+      sums: [{ lossSum: Number.POSITIVE_INFINITY, weight: 3 }],
+    });
+    await written.close();
+    const { records } = await readJournal(path);
+    return {
+      kind: "bytes",
+      form: "bytes",
+      corpus: [fs.readFileSync(path)],
+      words: ['{"$number":"NaN"}', '"added":', '"arrays":[["rows",', "LSJr"],
+      read: async (input) => {
+        fs.writeFileSync(path, input);
+        const readings = [() => readRunJournal(path)];
+        if ((input[0] ?? 0) % 2 === 0) {
+          // A value that the checksums vouch for.
+          readings.push(async () => {
+            const text = input.toString("latin1");
+            const value = changed(records[text.length % records.length]?.value, text);
+            const [first, ...rest] = [{ value, arrays: {} }, ...records];
+            const file = await JournalFile.create(path, first as JournalRecord);
+            for (const record of rest) await file.append(record);
+            await file.close();
+            return readRunJournal(path);
+          });
+        }
+        await all(readings);
+      },
+    };
+  },
+};
+
+/** A value with one of its parts replaced, by what the text says. */
+function changed(value: unknown, text: string): unknown {
+  if (typeof value !== "object" || value === null) return [null, text, -1, {}][text.length % 4];
+  const entries = Object.entries(value);
+  const at = (text.charCodeAt(text.length >> 1) || 0) % Math.max(1, entries.length);
+  const rest = text.slice(0, text.length >> 1);
+  const parts = entries.map(([key, each], i) => [key, i === at ? changed(each, rest) : each]);
+  const made = Object.fromEntries(parts as [string, unknown][]);
+  return Array.isArray(value) ? Object.values(made) : made;
+}
 
 const outputRecord: Target = {
   name: "checkpoints/output-record",
@@ -220,6 +290,7 @@ export const targets: readonly Target[] = [
     "bytes",
   ),
   outputRecord,
+  journal,
   trainerStateFile,
   trainerStateRoundTrip,
   optimizerRoundTrip,
