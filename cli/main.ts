@@ -65,6 +65,10 @@ const commands: Readonly<Record<CommandName, Command>> = {
     summary: "[RUN]: show a run of another machine as it goes, from its start",
     load: async () => (await import("./watch.js")).watchCommand,
   },
+  reducer: {
+    summary: "--listen HOST:PORT: keep a part of a run's weights and optimizer state",
+    load: async () => (await import("./reducer.js")).reducerCommand,
+  },
   "import-gguf": {
     summary: "FILE DIR: turn a GGUF file into a Hugging Face directory",
     load: async () => (await import("./import-gguf.js")).importGgufCommand,
@@ -134,7 +138,9 @@ const textCommands: ReadonlySet<string> = new Set([
 ]);
 
 /** Commands that have something to do when SIGUSR1 or SIGUSR2 comes, or say that it is another's. */
-const savingCommands: ReadonlySet<CommandName> = new Set(["train", "coordinator", "worker"]);
+const savingCommands: ReadonlySet<CommandName> = new Set([
+  ...(["train", "coordinator", "worker", "reducer"] as const),
+]);
 
 function ignoreUserSignals(command: CommandName): void {
   for (const signal of userSignals) {

@@ -133,6 +133,23 @@ run_name; without it the run with the latest event.
 
 Exit code 0: the run finished, 1: it failed, 130: it was stopped; 130 after Ctrl-C too.
 `,
+  reducer: `Usage: lockstep reducer --listen HOST:PORT [options]
+
+Keeps a part of a run's weights and optimizer state, adds up its gradients and makes its updates, in place of a thread
+of the coordinator, whose configuration names it (\`reducers\`). It reads its part of the model or of a checkpoint by
+itself: model and output_dir are under the same paths for all. It stays when the coordinator ends, for the one that
+follows, and ends with the run. Exit code 75: the run was not gone on with in time.
+
+  --listen HOST:PORT          where coordinator and workers call; port 0 is any
+  --idle-timeout-ms MS        how long it waits for a coordinator to come back, default 600000; 0: for ever
+  --metrics-host HOST         default 127.0.0.1
+  --metrics-port PORT         default 0 (any free port); null: no HTTP
+  --join-token-file FILE      --tls-ca-file FILE  --tls-cert-file FILE  --tls-key-file FILE
+  --insecure                  listen on other hosts without TLS and token
+  --http-token-file FILE      --http-tls-cert-file FILE  --http-tls-key-file FILE  of --metrics-host
+  --http-without-tls          metrics beyond loopback without TLS, which something in front has
+  --verbose                   stack traces of errors
+`,
   "import-gguf": `Usage: lockstep import-gguf FILE DIR [--dtype float32|bfloat16|float16] [--overwrite]
 
 Reads a GGUF file of the Llama architecture (Q4_0, Q4_1, Q8_0, F16, BF16 or F32 tensors)

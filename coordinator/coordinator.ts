@@ -26,7 +26,7 @@ import { Quarantine } from "./quarantine.js";
 import { startShardThread } from "./reducer/client.js";
 import { refusalsOf } from "./refused-connections.js";
 import type { RunLife } from "./reducer/fence.js";
-import { ShardGroup } from "./shards.js";
+import { ShardGroup, type ShardSource } from "./shards.js";
 import { TaskQueue } from "./task-queue.js";
 import { TrainingRun } from "./training-run.js";
 import { VerifiedShare } from "./verified-share.js";
@@ -109,10 +109,8 @@ export class Coordinator {
       const frozen =
         job.frozen === undefined || loadFrozen === undefined
           ? undefined
-          : {
-              layout: job.frozen,
-              wireBytes: await readWireSpace(job.frozen, loadFrozen),
-            };
+          : { layout: job.frozen, load: loadFrozen };
+      let frozenSpace: Promise<Uint8Array> | undefined;
       shards = await ShardGroup.start(this.#options.startShard ?? startShardThread, {
         numShards: Math.min(numShards, job.layout.numElements / blockElements),
         layout: job.layout,
@@ -123,15 +121,27 @@ export class Coordinator {
         gradientGroups,
         security: this.#security,
         life,
-        ...(frozen === undefined ? {} : { frozen }),
+        ...(frozen === undefined
+          ? {}
+          : {
+              frozen: {
+                layout: frozen.layout,
+                wireBytes: () => (frozenSpace ??= readWireSpace(frozen.layout, frozen.load)),
+              },
+            }),
       });
       const apart = recovery && apartFrom(recovery, await shards.status(), this.#options);
       const recovered = apart === undefined ? recovery : undefined;
       if (recovered === undefined) {
-        await shards.load(async ({ range, masters, states }) => {
-          await loadMasters(range, masters);
-          await resume?.loadStates(range, states);
-        }, resume?.state.numUpdates ?? 0);
+        const source: ShardSource = {
+          fill: async ({ range, masters, states }) => {
+            await loadMasters(range, masters);
+            await resume?.loadStates(range, states);
+          },
+          files: this.#options.files ?? {},
+          ...(frozen === undefined ? {} : { frozen }),
+        };
+        await shards.load(source, resume?.state.numUpdates ?? 0);
       }
       const { verifyGroups = 0, verifySeed = randomBytes(16).toString("hex") } = this.#options;
       const court = new Court({
@@ -177,7 +187,7 @@ export class Coordinator {
         bus,
         jobJson: JSON.stringify({ ...job, jobId }),
         precision: job.precision,
-        shardAddresses: shards.addresses().map((address) => rehost(address, shardHost)),
+        shardAddresses: shards.addresses((address) => rehost(address, shardHost)),
         heartbeatIntervalMs,
         plannedWorkers: this.#options.plannedWorkers,
         maxWorkers: this.#options.maxWorkers,
@@ -320,7 +330,7 @@ export class Coordinator {
     const until = performance.now() + farewellTimeoutMs.strays;
     while (isRecovered && isSome() && performance.now() < until) await delay(20);
     clearInterval(this.#ticker);
-    await Promise.allSettled([door.close(), shards.close()]);
+    await Promise.allSettled([door.close(), shards.close(!interrupted)]);
   }
 }
 

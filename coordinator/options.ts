@@ -4,6 +4,7 @@ import type { Metrics } from "#lib/core/events";
 import type { WorkerJob } from "#lib/core/job";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import type { ShardPiece, TensorStates } from "#lib/core/shard-arrays";
+import type { LoadValues } from "#lib/core/wire-space";
 import type { EarlyStopping, BestRule } from "#lib/objectives/early-stopping";
 import type { WatchState } from "#lib/objectives/evaluation-watch";
 import type {
@@ -13,6 +14,7 @@ import type {
   UpdateSettings,
 } from "#lib/optim/index";
 import type { EventBus } from "#lib/wire/event-bus";
+import type { ShardFiles } from "#lib/wire/reducer-messages";
 import type { WireSecurity } from "#lib/wire/security";
 import type { FrontDoor } from "./front-door.js";
 import type { RunAccount } from "./run-account.js";
@@ -124,7 +126,9 @@ export interface CoordinatorOptions {
   /** Fills `into` with the initial master weights of a range of the flat space; padding stays 0. */
   readonly loadMasters: (range: ElementRange, into: Float32Array) => Promise<void>;
   /** Fills `into` with a range of the frozen weights; absent: there are none. */
-  readonly loadFrozen?: ((range: ElementRange, into: Float32Array) => Promise<void>) | undefined;
+  readonly loadFrozen?: LoadValues | undefined;
+  /** Where that lies in files, for shards in other processes, which read it by themselves. @default nowhere */
+  readonly files?: ShardFiles;
   readonly updates: UpdateSettings;
   /** Where `updates` has the penalty of EWC. */
   readonly fisher?: FisherSource | undefined;

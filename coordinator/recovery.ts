@@ -1,5 +1,5 @@
 import type { CoordinatorOptions } from "./options.js";
-import type { ShardStatus } from "./reducer/shard-status.js";
+import type { ShardStatus } from "#lib/wire/reducer-messages";
 import type { RecoveredRun } from "./run-state.js";
 
 /**

@@ -1,5 +1,5 @@
 import type { EventBus } from "#lib/wire/event-bus";
-import type { RefusedPush } from "./shards.js";
+import type { RefusedPush } from "#lib/wire/reducer-messages";
 
 /** Events a second of one worker, and of all: who is refused must not fill a log with it, nor hide others. */
 const maxPerSecond = { ofWorker: 5, ofAll: 100 } as const;

@@ -1,6 +1,7 @@
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { type ShardArrays, type ShardPiece } from "#lib/core/shard-arrays";
+import type { LoadValues } from "#lib/core/wire-space";
 import {
   type ChosenOptimizer,
   type MeasuredShards,
@@ -10,13 +11,19 @@ import {
   type Update,
   type UpdatedShards,
 } from "#lib/optim/index";
+import type {
+  ArrivedGroup,
+  FenceChange,
+  RefusedPush,
+  ShardFiles,
+  ShardLimitNotice,
+  ShardStats,
+  ShardStatus,
+} from "#lib/wire/reducer-messages";
 import type { WireSecurity } from "#lib/wire/security";
 import { copiedState, type HeldState, LentState, snapshotBytes } from "./held-state.js";
 import type { Snapshot } from "./options.js";
-import type { ShardLimitNotice } from "./reducer/thread-protocol.js";
-import type { FenceChange, RunLife } from "./reducer/fence.js";
-import type { ArrivedGroup } from "./reducer/shard-state.js";
-import type { ShardStatus } from "./reducer/shard-status.js";
+import type { RunLife } from "./reducer/fence.js";
 
 /**
  * What the rounds need of a reducer shard, wherever it runs.
@@ -27,6 +34,8 @@ import type { ShardStatus } from "./reducer/shard-status.js";
 export interface ShardHandle {
   /** host:port at which workers push and pull. */
   readonly address: string;
+  /** Whether workers call it at that address wherever they called the coordinator. @default false */
+  readonly isElsewhere?: boolean;
   /** The shard's own arrays, where its memory is shared with this process. */
   readonly memory?: ShardArrays;
   /** Fills the range; what it held before, of whatever step, is forgotten. */
@@ -68,32 +77,28 @@ export interface ShardHandle {
   onFailure(callback: (error: unknown) => void): void;
   onRpc(callback: (method: string, code: string, seconds: number) => void): void;
   onLimit(callback: (notice: ShardLimitNotice) => void): void;
-  close(): Promise<void>;
+  /** @param isOver the run is: what the shard has is not asked for again */
+  close(isOver?: boolean): Promise<void>;
 }
 
 /** Where the weights of a shard's range come from, and what the optimizer keeps of them. */
 export interface ShardSource {
-  /** Fills zeros. */
+  /** Fills zeros, of any range of whole blocks. */
   readonly fill: (piece: ShardPiece) => Promise<void>;
+  /** What of it lies in files that a shard in another process reads by itself. */
+  readonly files?: ShardFiles;
+  /** Weights that stay as they are, for a shard in another process. */
+  readonly frozen?: { readonly layout: ParameterLayout; readonly load: LoadValues };
 }
 
-export interface RefusedPush {
-  /** The name that the call gave; whoever it was. */
-  readonly workerId: string;
-  readonly peer: string;
-  readonly code: string;
-  readonly reason: string;
-}
-
-export interface ShardStats {
-  readonly receivedBytes: number;
-  readonly sentBytes: number;
-}
-
-export interface StartShardOptions {
+/** Which shard, of how many of a flat space. */
+export interface RangeOf {
   readonly shardIndex: number;
   readonly numShards: number;
   readonly layout: ParameterLayout;
+}
+
+export interface StartShardOptions extends RangeOf {
   readonly optimizer: ChosenOptimizer;
   readonly listenHost: string;
   /** 0 takes any free port. @default 0 */
@@ -102,8 +107,12 @@ export interface StartShardOptions {
   readonly security: WireSecurity;
   /** Calls of another run or epoch are refused. */
   readonly life: RunLife;
-  /** The shard's range of the frozen weights in wire form, on shared memory; absent: there are none. */
-  readonly frozen?: Uint8Array | undefined;
+  /** Of the weights that stay as they are; absent: there are none. */
+  readonly frozen?: {
+    readonly layout: ParameterLayout;
+    /** The shard's range in wire form, on shared memory, for a shard of this process. */
+    readonly wireRange: () => Promise<Uint8Array>;
+  };
 }
 
 export type StartShard = (options: StartShardOptions) => Promise<ShardHandle>;
@@ -126,7 +135,11 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
   static async start(
     start: StartShard,
     options: Omit<StartShardOptions, "shardIndex" | "listenPort" | "frozen"> & {
-      readonly frozen?: { readonly layout: ParameterLayout; readonly wireBytes: Uint8Array };
+      readonly frozen?: {
+        readonly layout: ParameterLayout;
+        /** All of them, on shared memory. */
+        readonly wireBytes: () => Promise<Uint8Array>;
+      };
       /** Shard i listens on this port plus i; 0: each on any free port. */
       readonly firstPort?: number;
     },
@@ -138,8 +151,9 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
           ...shared,
           shardIndex,
           listenPort: firstPort === 0 ? 0 : firstPort + shardIndex,
-          frozen:
-            frozen && wireRange(frozen.layout, frozen.wireBytes, shardIndex, options.numShards),
+          ...(frozen === undefined
+            ? {}
+            : { frozen: frozenOf(frozen, shardIndex, options.numShards) }),
         }),
       ),
     );
@@ -157,8 +171,11 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
     return this.#shards.length;
   }
 
-  addresses(): readonly string[] {
-    return this.#shards.map((shard) => shard.address);
+  /** @param rehost what workers call one of this process, where that is not its own address */
+  addresses(rehost = (address: string): string => address): readonly string[] {
+    return this.#shards.map(({ address, isElsewhere }) =>
+      isElsewhere === true ? address : rehost(address),
+    );
   }
 
   onArrived(callback: (shard: number, arrived: ArrivedGroup) => void): void {
@@ -191,9 +208,13 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
     }
   }
 
-  /** One shard after the other: a range is read into its shard's memory. */
-  async load(fill: ShardSource["fill"], version: number): Promise<void> {
-    for (const handle of this.#shards) await handle.load({ fill });
+  /** One shard of this process after the other, those of other processes at once. */
+  async load(source: ShardSource, version: number): Promise<void> {
+    const isHere = (shard: ShardHandle): boolean => shard.memory !== undefined;
+    await Promise.all(
+      this.#shards.filter((shard) => !isHere(shard)).map((shard) => shard.load(source)),
+    );
+    for (const shard of this.#shards.filter(isHere)) await shard.load(source);
     await this.#all((shard) => shard.publishInitial(version));
   }
 
@@ -290,8 +311,8 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
     return this.#all(async (shard) => shard.stats());
   }
 
-  async close(): Promise<void> {
-    await Promise.allSettled(this.#shards.map((shard) => shard.close()));
+  async close(isOver = false): Promise<void> {
+    await Promise.allSettled(this.#shards.map((shard) => shard.close(isOver)));
   }
 
   #range(shard: number): ElementRange {
@@ -304,26 +325,25 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
 }
 
 /** What a shard has of the flat space. @throws RangeError */
-export function rangeOf({
-  layout,
-  numShards,
-  shardIndex,
-}: Pick<StartShardOptions, "layout" | "numShards" | "shardIndex">): ElementRange {
+export function rangeOf({ layout, numShards, shardIndex }: RangeOf): ElementRange {
   const range = shardRanges(layout, numShards)[shardIndex];
   if (range === undefined) throw new RangeError(`There is no shard ${shardIndex}`);
   return range;
 }
 
-/** A shard's part of a buffer that holds a whole space in wire form. */
-function wireRange(
-  layout: ParameterLayout,
-  wireBytes: Uint8Array,
-  shard: number,
+/** A shard's part of the weights that stay as they are. */
+const frozenOf = (
+  {
+    layout,
+    wireBytes,
+  }: { readonly layout: ParameterLayout; readonly wireBytes: () => Promise<Uint8Array> },
+  shardIndex: number,
   numShards: number,
-): Uint8Array | undefined {
-  const range = shardRanges(layout, numShards)[shard];
-  return (
-    range &&
-    wireBytes.subarray(wireOffsetBytes(layout, range.start), wireOffsetBytes(layout, range.end))
-  );
-}
+): NonNullable<StartShardOptions["frozen"]> => {
+  const { start, end } = rangeOf({ layout, numShards, shardIndex });
+  return {
+    layout,
+    wireRange: async () =>
+      (await wireBytes()).subarray(wireOffsetBytes(layout, start), wireOffsetBytes(layout, end)),
+  };
+};

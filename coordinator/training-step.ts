@@ -9,7 +9,7 @@ import type { EventBus } from "#lib/wire/event-bus";
 import { ComparedWork, type Jury } from "./compared-work.js";
 import type { Lease, LeaseTable } from "./leases.js";
 import { addLossSums } from "./loss-sums.js";
-import type { ArrivedGroup } from "./reducer/shard-state.js";
+import type { ArrivedGroup } from "#lib/wire/reducer-messages";
 import type { ShardGroup } from "./shards.js";
 import type { Work } from "./task-queue.js";
 

@@ -6,7 +6,6 @@ import { FrontDoor } from "#coordinator/front-door";
 import type { CoordinatorHttp } from "#coordinator/http";
 import { outputRecordFile } from "#lib/checkpoint/index";
 import type { ResolvedConfig } from "#lib/config/index";
-import type { LockstepError } from "#lib/core/errors/index";
 import { hostPort, splitAddress } from "#lib/core/address";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { assertSendAllowed } from "#lib/wire/security";
@@ -29,6 +28,9 @@ import { openJournal, recoveryOf, shardsOutlive, tellWhereItGoesOn } from "./rec
 import type { RunJournal } from "#coordinator/run-journal";
 import { epochOf, type TrainingLife, trainWithRollbacks } from "./rollbacks.js";
 import { serveRunHttp } from "./run-http.js";
+import { reducerOptions } from "./reducer-options.js";
+import type { OwnProcesses, OwnWorkers } from "./own-processes.js";
+import { RunReducers } from "./reducers.js";
 import {
   type Run,
   type RunContext,
@@ -44,7 +46,6 @@ import {
   type RunStart,
   type StartedRun,
 } from "./start.js";
-import type { Supervisor, WorkerExit } from "./supervisor.js";
 import { addressHere, checkAdvertisedName, howToJoin } from "./worker-addresses.js";
 import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
 
@@ -60,24 +61,6 @@ export interface ClusterRun extends Run {
   readonly killWorkers: () => void;
 }
 
-/** A run's own workers. */
-type OwnWorkers = Pick<Supervisor, "stopRestarting" | "progressed" | "stop" | "killAll">;
-
-export interface WorkersOptions {
-  /** host:port of the coordinator. */
-  readonly controlAddress: string;
-  /** A line for a person. */
-  readonly note: (text: string) => void;
-  /** The run, once it is known. */
-  readonly prepared: () => PreparedRun | undefined;
-  readonly onExit: (exit: WorkerExit) => void;
-  /** No worker is left and none is started again. */
-  readonly onExhausted: (error: LockstepError) => void;
-}
-
-/** Starts the workers of a configuration. */
-type StartWorkers = (config: ResolvedConfig, options: WorkersOptions) => Promise<OwnWorkers>;
-
 /**
  * Runs a configuration on a coordinator in this process; workers join from elsewhere. A checkpoint is saved
  * where the run is stopped.
@@ -85,13 +68,13 @@ type StartWorkers = (config: ResolvedConfig, options: WorkersOptions) => Promise
 export const startCoordinator = (config: ResolvedConfig, options: RunOptions = {}): ClusterRun =>
   openCluster(config, options);
 
-/** @param startWorkers what starts the run's own workers; absent: there are none */
+/** @param own what starts the run's own processes; absent: there are none */
 export function openCluster(
   config: ResolvedConfig,
   options: RunOptions,
-  startWorkers?: StartWorkers,
+  own?: OwnProcesses,
 ): ClusterRun {
-  const cluster = new Cluster(config, startWorkers);
+  const cluster = new Cluster(config, own);
   return {
     ...startRun(
       options,
@@ -100,7 +83,7 @@ export function openCluster(
     ),
     isOpen: () => cluster.isOpen,
     requestSave: () => cluster.coordinator?.requestSave() ?? false,
-    killWorkers: () => cluster.workers?.killAll(),
+    killWorkers: () => cluster.killProcesses(),
   };
 }
 
@@ -117,7 +100,7 @@ class StoppedBeforeTraining extends Error {}
 /** From a configuration to a saved model; every phase can be watched over HTTP. */
 class Cluster {
   readonly #config: ResolvedConfig;
-  readonly #startWorkers: StartWorkers | undefined;
+  readonly #own: OwnProcesses | undefined;
   coordinator: Coordinator | undefined;
   workers: OwnWorkers | undefined;
   isOpen = false;
@@ -134,14 +117,16 @@ class Cluster {
   #journal: RunJournal | undefined;
   /** Of a coordinator that died, until its shards have been asked. */
   #left: LeftRun | undefined;
+  readonly #reducers: RunReducers;
   /** What the run goes on from, once it is known. */
   #reached: ResumePoint | undefined;
   /** What ended the run before it was open: workers may die while data is prepared. */
   #failure: { readonly error: unknown } | undefined;
 
-  constructor(config: ResolvedConfig, startWorkers: StartWorkers | undefined) {
+  constructor(config: ResolvedConfig, own: OwnProcesses | undefined) {
     this.#config = config;
-    this.#startWorkers = startWorkers;
+    this.#own = own;
+    this.#reducers = new RunReducers(config, own?.startReducers);
   }
 
   async run({ bus, stop }: RunContext): Promise<RunResult> {
@@ -188,16 +173,15 @@ class Cluster {
         note(
           `Nothing is left to do: ${directory} holds the result of this run after ${step} steps${where}`,
         );
-        if (this.#startWorkers === undefined)
-          await turnWorkersAway(door, finished.runId, this.#config);
+        if (this.#own === undefined) await turnWorkersAway(door, finished.runId, this.#config);
         return { outcome: "finished", step, directory, mastersSha256: undefined, seconds: 0 };
       }
     }
     this.#refuseStopped();
-    if (this.#startWorkers !== undefined) {
+    if (this.#own !== undefined) {
       // Before the job is known: its precision may be for their device to decide.
       const controlAddress = addressHere(this.#config, door.port);
-      this.workers = await this.#startWorkers(this.#config, {
+      this.workers = await this.#own.startWorkers(this.#config, {
         ...{ controlAddress, note },
         prepared: () => this.#prepared,
         onExit: ({ pid, reason }) =>
@@ -210,11 +194,12 @@ class Cluster {
     this.#refuseStopped();
     const result = await this.#trainToEnd(run, door, { bus, stop });
     await this.workers?.stop();
+    await this.#reducers.stop();
     return result;
   }
 
   async close(): Promise<void> {
-    this.workers?.killAll();
+    this.killProcesses();
     await this.#events?.close();
     await this.#http?.close();
     if (this.coordinator === undefined) {
@@ -227,10 +212,15 @@ class Cluster {
     await this.#output?.release();
   }
 
+  killProcesses(): void {
+    this.workers?.killAll();
+    this.#reducers.killAll();
+  }
+
   /** Those of other machines that knocked while the job was prepared, where that was stopped. */
   async #partFromWorkers(): Promise<void> {
     const isStopped = this.#failure?.error instanceof StoppedBeforeTraining;
-    if (!isStopped || this.#startWorkers !== undefined) return;
+    if (!isStopped || this.#own !== undefined) return;
     this.#door?.turnAway({ kind: "stopped", runId: this.#start?.resume?.record.runId ?? "" });
     await this.#door?.untilAllLeft();
   }
@@ -271,7 +261,7 @@ class Cluster {
         deterministic: config.deterministic,
         fixedKind:
           this.#start.left?.state.deviceKind ?? this.#start.resume?.record.deviceKind ?? undefined,
-        isOwn: this.#startWorkers && isStartedHere,
+        isOwn: this.#own && isStartedHere,
         forsakenAfterMs: config.lease_timeout_ms,
         now: () => performance.now(),
       }),
@@ -345,8 +335,10 @@ class Cluster {
     const left = this.#left;
     this.#left = undefined;
     const recovery = left && this.#start && recoveryOf(this.#start, run, bus);
+    const addresses = await this.#reducers.addresses(bus);
     const coordinator = new Coordinator({
       ...(await coordinatorOptions(run, resume, bus, () => this.coordinator?.deviceKind)),
+      ...(addresses && (await reducerOptions(run, resume, { addresses, bus }))),
       ...(this.#output && { epoch: epochOf(this.#output.epoch, numRollbacks) }),
       ...{ door, beginsAgainAfter },
       ...(recovery === undefined ? {} : { recovery }),
@@ -375,7 +367,7 @@ class Cluster {
         ({ deviceKind }) =>
           compareDevices(resume, deviceKind, {
             // All workers are of this machine: if one cannot take part, none can.
-            fail: (error) => this.#startWorkers !== undefined && coordinator.fail(error),
+            fail: (error) => this.#own !== undefined && coordinator.fail(error),
             isRefused: run.config.deterministic,
             bus,
           }),

@@ -6,10 +6,12 @@ import { explainWriteError } from "#lib/checkpoint/atomic-save";
 import { LockstepError } from "#lib/core/errors/index";
 import { printable } from "#lib/core/terminal-text";
 import { countGpus } from "#worker/telemetry";
-import { type ClusterRun, openCluster, type WorkersOptions } from "./cluster-run.js";
+import { type ClusterRun, openCluster } from "./cluster-run.js";
+import type { WorkersOptions } from "./own-processes.js";
 import { besideWorkers, memoryLines } from "./memory-lines.js";
 import { metricsTargetsFile } from "./output-contents.js";
 import { startedHere } from "./own-workers.js";
+import { startReducers } from "./reducers.js";
 import type { RunOptions } from "./run-handle.js";
 import { logDirectoryOf, logTail, Supervisor, type WorkerExit } from "./supervisor.js";
 
@@ -18,7 +20,7 @@ import { logDirectoryOf, logTail, Supervisor, type WorkerExit } from "./supervis
  * with the run. A checkpoint is saved where it is stopped.
  */
 export const startCluster = (config: ResolvedConfig, options: RunOptions = {}): ClusterRun =>
-  openCluster(config, options, startLocalWorkers);
+  openCluster(config, options, { startWorkers: startLocalWorkers, startReducers });
 
 /** Starts a configuration's workers as processes of this machine. */
 async function startLocalWorkers(

@@ -11,8 +11,7 @@ import { journalPath, type LeftRun, removeJournals } from "./left-run.js";
 import type { RunStart, StartedRun } from "./start.js";
 
 /** Whether shards live on when their coordinator dies. */
-export const shardsOutlive = (config: ResolvedConfig): boolean =>
-  ![undefined, null].includes((config as { readonly reducers?: null }).reducers);
+export const shardsOutlive = ({ reducers }: ResolvedConfig): boolean => reducers !== null;
 
 /** The same in every life of a run, so that a worker that has an engine for the job keeps it. */
 export function jobIdOf({ record, job }: StartedRun): string {

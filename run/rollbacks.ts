@@ -8,7 +8,7 @@ import type { StartedRun } from "./start.js";
 
 /** What a shard that is gone ends the run with. */
 const isShardLost = (error: unknown): error is Error =>
-  isLockstepError(error) && error.code === "E_SHARD_FAILED";
+  isLockstepError(error) && (error.code === "E_SHARD_FAILED" || error.code === "E_SHARD_LOST");
 
 /** A run from one loss of a shard to the next. */
 export interface TrainingLife {

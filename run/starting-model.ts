@@ -74,6 +74,8 @@ export function startingModel(
       digest ??= weightsSha256(weights, tensors);
       return digest;
     },
+    storedAs: (name) =>
+      newWeights.has(name) ? undefined : weights.storedAs(copies.get(name) ?? name),
     read: async (name, into, span) => {
       const made = newWeights.get(name);
       if (made === undefined) return weights.readFloat32(copies.get(name) ?? name, into, span);

@@ -8,8 +8,12 @@ import type { MemoryNeed } from "./memory-lines.js";
 
 interface SupervisorOptions {
   readonly numWorkers: number;
-  /** Arguments of `lockstep worker`, but its name. */
+  /** What they are: the command that is started. @default "worker" */
+  readonly role?: "worker" | "reducer";
+  /** Arguments of the command that all have. */
   readonly workerArgs: readonly string[];
+  /** Those of one alone. @default the name of a worker */
+  readonly ownArgs?: (index: number) => readonly string[];
   /** Environment of worker `index` beside this process' own. */
   readonly environment: (index: number) => Readonly<Record<string, string>>;
   readonly logDirectory: string;
@@ -23,6 +27,8 @@ interface SupervisorOptions {
   readonly onMetrics?: (index: number, address: string) => void;
   /** A worker said what memory it is about to need. */
   readonly onMemory?: (need: MemoryNeed) => void;
+  /** Whatever a process said. */
+  readonly onMessage?: (index: number, message: unknown) => void;
   /** Called when no process is left and none will be started. */
   readonly onExhausted: (exit: WorkerExit) => void;
   /** The program to start; the built command line by default. */
@@ -125,7 +131,8 @@ export class Supervisor {
   }
 
   #spawn(index: number): void {
-    const logFile = join(this.#options.logDirectory, `worker-${index + 1}.log`);
+    const { role = "worker", logDirectory } = this.#options;
+    const logFile = join(logDirectory, `${role}-${index + 1}.log`);
     const log = this.#openLog(logFile);
     let child: ChildProcess;
     try {
@@ -140,6 +147,7 @@ export class Supervisor {
       if (log !== undefined) closeSync(log);
     }
     child.on("message", (message) => {
+      this.#options.onMessage?.(index, message);
       const sent = message as WorkerMessage;
       if (sent.type === "metrics") this.#options.onMetrics?.(index, sent.address);
       if (sent.type === "memory") this.#options.onMemory?.(sent.memory);
@@ -182,11 +190,12 @@ export class Supervisor {
   }
 
   #startProcess(index: number, output: number | "ignore"): ChildProcess {
-    const { workerArgs, environment } = this.#options;
+    const { workerArgs, environment, role = "worker" } = this.#options;
+    const { ownArgs = () => ["--name", `worker-${index + 1}`] } = this.#options;
     const command = this.#options.command ?? [join(packageRoot, "bin", "lockstep")];
     return spawn(
       process.execPath,
-      [...withoutDebugger, ...command, "worker", "--name", `worker-${index + 1}`, ...workerArgs],
+      [...withoutDebugger, ...command, role, ...ownArgs(index), ...workerArgs],
       {
         // Ctrl-C goes to the terminal's process group: a worker must live on to finish the step. What is sent
         // to every process of a job it leaves to this one, whose id it knows.

@@ -3,35 +3,29 @@ import { hostPort } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { catalogued, ThreadClient } from "#lib/core/thread-client";
 import { type ShardArrays, zeroArrays } from "#lib/core/shard-arrays";
-import type { Measurement, SumWindow, Update } from "#lib/optim/index";
+import type {
+  ShardAnswer,
+  ShardCommand,
+  ShardNotice,
+  ShardStats,
+} from "#lib/wire/reducer-messages";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import {
-  type RefusedPush,
   rangeOf,
   type ShardHandle,
   type ShardSource,
-  type ShardStats,
   type StartShardOptions,
 } from "#coordinator/shards";
-import type { FenceChange } from "./fence.js";
-import type { ArrivedGroup } from "./shard-state.js";
-import type { ShardStatus } from "./shard-status.js";
+import { CalledShard } from "./called-shard.js";
 import {
-  type PenalisedSums,
   receivedBytesIndex,
-  type ShardAnswer,
-  type ShardCommand,
-  type ShardLimitNotice,
-  type ShardNotice,
   type ShardReady,
+  type ShardThreadCommand,
   type ShardThreadOptions,
   sentBytesIndex,
 } from "./thread-protocol.js";
 
-type ShardThreadClient = ThreadClient<ShardReady, ShardCommand, ShardAnswer, ShardNotice>;
-
-type ArrivedCallback = (arrived: ArrivedGroup) => void;
-type RpcCallback = (method: string, code: string, seconds: number) => void;
+type ShardThreadClient = ThreadClient<ShardReady, ShardThreadCommand, ShardAnswer, ShardNotice>;
 
 /**
  * A reducer shard in a thread of this process, with its own gRPC server and port.
@@ -39,18 +33,17 @@ type RpcCallback = (method: string, code: string, seconds: number) => void;
  * Calls that fail reject with the shard's error; when the thread dies they reject with
  * E_SHARD_FAILED, and so does every later call.
  */
-export class ReducerShard implements ShardHandle {
+export class ReducerShard extends CalledShard implements ShardHandle {
   /** host:port at which workers push gradients and pull parameters. */
   readonly address: string;
   readonly #thread: ShardThreadClient;
-  readonly #shardIndex: number;
   readonly #range: ElementRange;
   readonly #arrays: ShardArrays;
   readonly #transferredBytes: BigInt64Array;
 
   private constructor(thread: ShardThreadClient, options: ShardThreadOptions, ready: ShardReady) {
+    super(options.shardIndex);
     this.#thread = thread;
-    this.#shardIndex = options.shardIndex;
     this.#range = rangeOf(options);
     this.#arrays = ready.arrays;
     this.#transferredBytes = options.transferredBytes;
@@ -64,7 +57,12 @@ export class ReducerShard implements ShardHandle {
   static async start(options: StartShardOptions): Promise<ReducerShard> {
     const transferredBytes = new BigInt64Array(new SharedArrayBuffer(16));
     const { shardIndex } = options;
-    const threadOptions: ShardThreadOptions = { ...options, transferredBytes };
+    const { frozen, ...rest } = options;
+    const threadOptions: ShardThreadOptions = {
+      ...rest,
+      transferredBytes,
+      frozen: await frozen?.wireRange(),
+    };
     const worker = new Worker(new URL("./shard-thread.js", import.meta.url), {
       name: `shard-${shardIndex}`,
       workerData: threadOptions,
@@ -84,120 +82,13 @@ export class ReducerShard implements ShardHandle {
   }
 
   async load({ fill }: ShardSource): Promise<void> {
-    await this.#thread.call({ kind: "startOver" });
+    await this.ask({ kind: "startOver" }, "done");
     await fill({ range: this.#range, ...this.#arrays });
-  }
-
-  async status(): Promise<ShardStatus> {
-    const status = await this.#thread.call({ kind: "status" });
-    if (status === undefined || !("stage" in status)) throw this.#noAnswer("status");
-    return status;
-  }
-
-  /** Makes the masters of now available as `version`. */
-  async publishInitial(version: number): Promise<void> {
-    await this.#thread.call({ kind: "publishInitial", version });
-  }
-
-  /** Who may send what; holds for every call that comes after the answer. */
-  async changeFence(change: FenceChange): Promise<void> {
-    await this.#thread.call({ kind: "fence", change });
-  }
-
-  async openStep(step: number): Promise<void> {
-    await this.#thread.call({ kind: "openStep", step });
-  }
-
-  /** Forgets what has come of the step in progress: it is sent again, under other leases. @throws E_SHARD_STATE */
-  async restartStep(step: number): Promise<void> {
-    await this.#thread.call({ kind: "restartStep", step });
-  }
-
-  /** Called when all bytes of a lease's group are on this shard and their checksums were right. */
-  onArrived(callback: ArrivedCallback): void {
-    this.#thread.onNotice((notice) => {
-      if (notice.type === "arrived") callback(notice.arrived);
-    });
-  }
-
-  /** Called when a push was refused for whose it is. */
-  onRefused(callback: (refused: RefusedPush) => void): void {
-    this.#thread.onNotice((notice) => {
-      if (notice.type === "refused") callback(notice);
-    });
-  }
-
-  /** Called after each call that the shard's server has answered. */
-  onRpc(callback: RpcCallback): void {
-    this.#thread.onNotice((notice) => {
-      if (notice.type === "rpc") callback(notice.method, notice.code, notice.seconds);
-    });
-  }
-
-  onLimit(callback: (notice: ShardLimitNotice) => void): void {
-    this.#thread.onNotice((notice) => {
-      if (notice.type === "connectionsRefused" || notice.type === "pushesWaiting") callback(notice);
-    });
   }
 
   /** Called once if the thread dies. */
   onFailure(callback: (error: unknown) => void): void {
     this.#thread.onDeath(callback);
-  }
-
-  /**
-   * Sums the groups of the step, in group order.
-   * @returns float64 sum of squares of each 65,536-element block of the range, in block order
-   * @throws E_SHARD_STATE when a group is missing
-   */
-  async reduce(step: number): Promise<{ readonly blockSumsOfSquares: Float64Array }> {
-    const blockSumsOfSquares = await this.#thread.call({ kind: "reduce", step });
-    if (!(blockSumsOfSquares instanceof Float64Array)) throw this.#noAnswer("reduce");
-    return { blockSumsOfSquares };
-  }
-
-  /** Adds the gradient of EWC's penalty to the step's. @throws E_SHARD_STATE before `reduce` */
-  async penalise(step: number, factor: number): Promise<PenalisedSums> {
-    const sums = await this.#thread.call({ kind: "penalise", step, factor });
-    if (sums === undefined || !("distances" in sums)) throw this.#noAnswer("penalise");
-    return sums;
-  }
-
-  /** Adds the step's sum of squared gradients to F. @throws E_SHARD_STATE before `reduce` */
-  async keepSquares(step: number, first: boolean): Promise<void> {
-    await this.#thread.call({ kind: "keepSquares", step, first });
-  }
-
-  /** Sums of F, of blocks in block order. */
-  async fisherSums(): Promise<Float64Array> {
-    const sums = await this.#thread.call({ kind: "fisherSums" });
-    if (!(sums instanceof Float64Array)) throw this.#noAnswer("fisherSums");
-    return sums;
-  }
-
-  /** Scales F, and makes the masters the anchor. @throws E_SHARD_STATE during a step */
-  async finishFisher(scale: number): Promise<void> {
-    await this.#thread.call({ kind: "finishFisher", scale });
-  }
-
-  /**
-   * A round of the optimizer's statistics over the step's gradient.
-   * @throws E_SHARD_STATE before `reduce`
-   */
-  async measure(step: number, measurement: Measurement): Promise<readonly SumWindow[]> {
-    const windows = await this.#thread.call({ kind: "measure", step, measurement });
-    if (!Array.isArray(windows)) throw this.#noAnswer("measure");
-    return windows as readonly SumWindow[];
-  }
-
-  /** Updates the masters with the step's gradient and publishes them under the update's number. */
-  async apply(step: number, update: Update): Promise<void> {
-    await this.#thread.call({ kind: "apply", step, update });
-  }
-
-  /** Forgets the gradients of a step, reduced or not; masters and versions stay. */
-  async discard(step: number): Promise<void> {
-    await this.#thread.call({ kind: "discard", step });
   }
 
   /**
@@ -220,9 +111,12 @@ export class ReducerShard implements ShardHandle {
     };
   }
 
-  #noAnswer(call: string): LockstepError {
-    const reason = `${call} gave no sums`;
-    return new LockstepError("E_SHARD_FAILED", { shardIndex: this.#shardIndex, reason });
+  protected async call(command: ShardCommand): Promise<ShardAnswer> {
+    return this.#thread.call(command);
+  }
+
+  protected onNotice(callback: (notice: ShardNotice) => void): void {
+    this.#thread.onNotice(callback);
   }
 
   /** Closes the server, cutting calls that do not end, and ends the thread. */

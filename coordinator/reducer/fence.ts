@@ -1,28 +1,6 @@
 import { LockstepError } from "#lib/core/errors/index";
+import type { FenceChange, GrantedLease } from "#lib/wire/reducer-messages";
 import { assertSameCertificate, isSameSecret, type MemberPass } from "#lib/wire/member";
-
-/** A worker's promise of a group, as shards know it. */
-interface GrantedLease {
-  readonly id: number;
-  readonly workerId: string;
-  readonly step: number;
-  readonly group: number;
-  /** Its bytes are compared with another worker's, whoever that is: by a hash that nobody can meet on purpose. */
-  readonly isVerified: boolean;
-}
-
-/** What the coordinator tells its shards of who may send what. */
-export type FenceChange =
-  | {
-      readonly kind: "admit";
-      readonly workerId: string;
-      readonly secret: string;
-      /** Whom the worker's certificate names; absent without mutual TLS. */
-      readonly certificate?: string | undefined;
-    }
-  | { readonly kind: "expel"; readonly workerId: string }
-  | { readonly kind: "grant"; readonly lease: GrantedLease }
-  | { readonly kind: "revoke"; readonly leases: readonly number[] };
 
 /** Which run this is, and in which life of its coordinator. */
 export interface RunLife {

@@ -7,11 +7,15 @@ import {
   type SumWindow,
   type Update,
 } from "#lib/optim/index";
+import type {
+  ArrivedGroup,
+  PenalisedSums,
+  ShardStage,
+  ShardStatus,
+} from "#lib/wire/reducer-messages";
 import { PublishedVersions } from "./published-versions.js";
-import { type ArrivedGroup, ShardState } from "./shard-state.js";
-import type { ShardStage, ShardStatus } from "./shard-status.js";
+import { ShardState } from "./shard-state.js";
 import { StepAnswers } from "./step-answers.js";
-import type { PenalisedSums } from "./thread-protocol.js";
 
 /**
  * Bytes that gradients awaiting their turn may take on a shard. Beyond it, pushes wait; whole groups

@@ -1,6 +1,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { LockstepError } from "#lib/core/errors/index";
 import type { PushOutcome } from "#lib/wire/bulk-protocol";
+import type { ArrivedGroup } from "#lib/wire/reducer-messages";
 
 /** What a push consists of; a frame of the wire is one. */
 export interface GradientChunk {
@@ -12,15 +13,6 @@ export interface GradientChunk {
   /** CRC-32 of the payload, which has been compared with it. */
   readonly checksum: number;
   readonly payload: Uint8Array;
-}
-
-/** A whole group of a lease is here; its bytes are kept, or another lease's were first. */
-export interface ArrivedGroup {
-  readonly step: number;
-  readonly group: number;
-  readonly lease: number;
-  /** Hexadecimal; equal bytes have equal digests. */
-  readonly digest: string;
 }
 
 /** `stale`: the step is over. `duplicate`: another push of the group was complete first. */
@@ -59,8 +51,8 @@ export class ShardState {
   /** [group]: whole and waiting for its turn. */
   #waiting: (Uint8Array | undefined)[] = [];
   #isComplete: boolean[] = [];
-  /** Whose bytes are all here, kept or compared. */
-  readonly #arrivedLeases = new Set<number>();
+  /** By lease: whose bytes are all here, kept or compared. */
+  readonly #arrived = new Map<number, ArrivedGroup>();
   /** Groups before this one have been taken. */
   #nextGroup = 0;
 
@@ -79,6 +71,11 @@ export class ShardState {
   /** The step in progress, or else the last one that was; undefined before the first. */
   get lastStep(): number | undefined {
     return this.#step < 0 ? undefined : this.#step;
+  }
+
+  /** What has come of the step in progress. */
+  get arrived(): readonly ArrivedGroup[] {
+    return this.#isOpen ? [...this.#arrived.values()] : [];
   }
 
   get numBuffersInUse(): number {
@@ -109,7 +106,7 @@ export class ShardState {
     this.#isOpen = true;
     this.#waiting = Array.from({ length: numGroups }, () => undefined);
     this.#isComplete = Array.from({ length: numGroups }, () => false);
-    this.#arrivedLeases.clear();
+    this.#arrived.clear();
     this.#nextGroup = 0;
   }
 
@@ -158,7 +155,7 @@ export class ShardState {
     if (!Number.isInteger(group) || group < 0 || group >= numGroups) {
       throw new LockstepError("E_PUSH_GROUP", { step, group, numGroups });
     }
-    if (this.#arrivedLeases.has(first.lease)) return "duplicate";
+    if (this.#arrived.has(first.lease)) return "duplicate";
     this.abandonPushes([first.lease]);
     if (this.#isComplete[group] === true) return this.#assemble(first, isVerified, undefined);
     // The last free buffer is for the group whose turn is next: the others wait for it, and it
@@ -183,8 +180,9 @@ export class ShardState {
         release: (bytes) => this.release(bytes),
         ended: () => this.#inProgress.delete(push),
         complete: (bytes, digest) => {
-          const isFirst = !this.#arrivedLeases.has(lease);
-          this.#arrivedLeases.add(lease);
+          const isFirst = !this.#arrived.has(lease);
+          const arrived = { step: first.step, group, lease, digest };
+          this.#arrived.set(lease, arrived);
           if (bytes !== undefined) {
             this.#waiting[group] = bytes;
             this.#isComplete[group] = true;
@@ -192,7 +190,7 @@ export class ShardState {
               if (other.group === group) other.keepDigestOnly();
             }
           }
-          if (isFirst) this.#options.onArrived?.({ step: first.step, group, lease, digest });
+          if (isFirst) this.#options.onArrived?.(arrived);
         },
       },
     );

@@ -11,6 +11,7 @@ COPY tsconfig.json ./
 COPY bin ./bin
 COPY cli ./cli
 COPY coordinator ./coordinator
+COPY reducer ./reducer
 COPY dashboard ./dashboard
 COPY lib ./lib
 COPY proto ./proto

@@ -128,6 +128,11 @@ export class ModelWeights {
     return this.#placed.has(name);
   }
 
+  /** What its file calls a tensor. @throws E_TENSOR_MISSING */
+  storedAs(name: string): string {
+    return this.#place(name).stored;
+  }
+
   info(name: string): StoredTensor {
     const { file, stored } = this.#place(name);
     const tensor = file.info(stored);

@@ -45,6 +45,7 @@ export function checkTogether(config: ParsedConfig, command?: ConfigCommand): vo
       `one late heartbeat of ${config.heartbeat_interval_ms} ms would count as a death`,
     );
   }
+  checkReducers(config, conflict);
   if (config.max_steps === 0) {
     throw new LockstepError("E_CONFIG_INVALID", {
       key: "max_steps",
@@ -195,5 +196,20 @@ function checkBestModel(config: ParsedConfig, command: ConfigCommand | undefined
   if (save_strategy === "steps" && !isMultiple(save_steps, eval_steps)) {
     const reason = `a checkpoint is compared by its own evaluation, and save_steps ${save_steps} is not a multiple of eval_steps ${eval_steps}`;
     conflict("load_best_model_at_end, save_steps and eval_steps", reason);
+  }
+}
+
+/** @throws E_CONFIG_CONFLICT */
+function checkReducers(
+  { reducers, reducer_processes }: ParsedConfig,
+  conflict: (keys: string, reason: string) => never,
+): void {
+  if (reducers === null) return;
+  if (reducer_processes > 0) {
+    conflict("reducers and reducer_processes", "the processes are there already, or are started");
+  }
+  const twice = reducers.find((address, index) => reducers.indexOf(address) !== index);
+  if (twice !== undefined) {
+    conflict("reducers", `a process has one shard, and ${twice} is named twice`);
   }
 }

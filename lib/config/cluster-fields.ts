@@ -3,6 +3,7 @@ import { z } from "zod";
 const count = z.int().min(1);
 const port = z.int().min(0).max(65_535);
 const text = z.string().min(1);
+const address = z.string().regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):[1-9]\d{0,4}$/, "must be HOST:PORT");
 
 /** Who computes, how they find each other, and when one counts as gone. */
 export const cluster = {
@@ -39,7 +40,31 @@ export const cluster = {
     .describe(
       "part of what decides the bits; null: the cores that may be used (affinity, container quota) / workers",
     ),
-  reducer_shards: z.int().min(1).max(64).default(2),
+  reducer_shards: z
+    .int()
+    .min(1)
+    .max(64)
+    .default(2)
+    .describe("threads of the coordinator that keep weights and optimizer state, a part each"),
+  reducers: z
+    .union([z.array(address).min(1).max(4096), address.transform((one) => Object.freeze([one]))])
+    .nullable()
+    .default(null)
+    .describe(
+      "HOST:PORT of each `lockstep reducer`: processes, here or elsewhere, that do so in place of threads; null: threads",
+    ),
+  reducer_processes: z
+    .int()
+    .min(0)
+    .max(64)
+    .default(0)
+    .describe("reducers that lockstep train starts on this machine; 0: threads"),
+  reducer_timeout_ms: z
+    .int()
+    .min(1_000)
+    .max(86_400_000)
+    .default(60_000)
+    .describe("a reducer that does not answer for so long is lost with what it kept"),
   wire_dtype: z
     .enum(["bfloat16", "float16", "float32"])
     .nullable()

@@ -57,6 +57,9 @@ export const unreadKeys: Readonly<
     use_cpu: told(`${noWorkers}; each is told by lockstep worker --use-cpu`),
     engine_module: told(`${noWorkers}; each is told by lockstep worker --engine-module FILE`),
     max_worker_restarts: told(`${noWorkers}, and starts none again`),
+    reducer_processes: refused(
+      "a coordinator starts no processes: `lockstep reducer` does, and the key reducers names them",
+    ),
   },
   "train-local": {
     resume_from_checkpoint: refused(noCheckpoints, [null, false]),
@@ -83,6 +86,10 @@ export const unreadKeys: Readonly<
     ),
     logging_steps: told("train-local logs every step", [1]),
     disable_tqdm: told("train-local prints plain lines", [null, true]),
+    ...each(
+      ["reducers", "reducer_processes", "reducer_timeout_ms"],
+      told(`${oneProcess}; the bits are the same wherever shards are`),
+    ),
     reducer_shards: told(`${oneProcess}; the bits are the same for any number of shards`),
     metrics_port: told(oneProcess, [null, 0]),
     ...each(

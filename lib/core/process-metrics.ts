@@ -14,7 +14,10 @@ const refusedByPromtool = [
 ];
 
 /** The process metrics that every Prometheus client has, and what is running here. */
-export function addProcessMetrics(registry: Registry, component: "coordinator" | "worker"): void {
+export function addProcessMetrics(
+  registry: Registry,
+  component: "coordinator" | "worker" | "reducer",
+): void {
   collectDefaultMetrics({ register: registry });
   for (const name of refusedByPromtool) registry.removeSingleMetric(name);
   new Gauge({

@@ -21,7 +21,11 @@ const chunkElements = 64 * blockElements;
 const startBytes = 48;
 
 /** Fills the values of a range of a space; what it leaves is 0. */
-export type LoadValues = (range: ElementRange, into: Float32Array) => Promise<void>;
+export interface LoadValues {
+  (range: ElementRange, into: Float32Array): Promise<void>;
+  /** What the files of the model call the tensor whose values a tensor of the space has; absent: it has its own. */
+  readonly storedAs?: (name: string) => string | undefined;
+}
 
 /** Room in wire form on shared memory; pages that nobody writes to take no memory. */
 function sharedBytes(numBytes: number): Uint8Array<SharedArrayBuffer> {
@@ -112,6 +116,50 @@ async function quantiseRange(
       writer.add(values);
     }
     writer.finish();
+  }
+}
+
+/**
+ * A range in wire form, wherever it is cut: a tensor whose form keeps elements together is made as a whole, in memory
+ * of its own, and what lies in the range is taken.
+ *
+ * @param into of the range's size in wire form
+ */
+export async function readCutRange(
+  layout: ParameterLayout,
+  range: ElementRange,
+  load: LoadValues,
+  into: Uint8Array,
+): Promise<void> {
+  const byteOf = (element: number): number => wireRangeBytes(layout, { ...range, end: element });
+  for (const region of layout.regions) {
+    const part = {
+      start: Math.max(range.start, region.start),
+      end: Math.min(range.end, region.end),
+    };
+    if (part.start >= part.end) continue;
+    const bytes = into.subarray(byteOf(part.start), byteOf(part.end));
+    if (!isNf4(region.dtype)) {
+      await readWireRange(layout, part, load, bytes);
+      continue;
+    }
+    bytes.fill(0);
+    for (const { offset, size } of layout.tensors) {
+      const whole = {
+        start: offset,
+        end: offset + Math.ceil(size / nf4GroupElements) * nf4GroupElements,
+      };
+      const kept = {
+        start: Math.max(part.start, whole.start),
+        end: Math.min(part.end, whole.end),
+      };
+      if (kept.start >= kept.end) continue;
+      const tensor = new Uint8Array(wireRangeBytes(layout, whole));
+      await readWireRange(layout, whole, load, tensor);
+      const first = wireRangeBytes(layout, { start: whole.start, end: kept.start });
+      const taken = tensor.subarray(first, first + wireRangeBytes(layout, kept));
+      into.set(taken, byteOf(kept.start));
+    }
   }
 }
 

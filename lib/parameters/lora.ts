@@ -120,6 +120,7 @@ function chooseAdapters(
     tie === "untied" && name === headWeight ? (embedding ?? name) : name;
   const source = {
     read: ((name, ...part) => base.read(sourceOf(name), ...part)) satisfies StartingModel["read"],
+    storedAs: (name: string) => base.storedAs?.(sourceOf(name)),
   };
   const numTrained = numElements(layout.tensors);
   const total = numTrained + numElements(frozen.tensors);

@@ -1,6 +1,6 @@
 import { type AdapterDirectory, type AdapterFacts, transposed } from "#lib/checkpoint/peft/index";
 import type { ElementSpan } from "#lib/checkpoint/safetensors-file";
-import type { ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
+import type { ElementRange, ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
 import type { LoadValues } from "#lib/core/wire-space";
 
 /** A tensor by name, with its shape. */
@@ -47,6 +47,8 @@ export interface StartingModel {
   readonly encode?: (text: string) => Promise<ArrayLike<number>>;
   /** SHA-256 of the checkpoint's weights, by content. */
   readonly digest: () => Promise<string>;
+  /** What the files in `directory` call a weight; undefined where they do not have it. @default they have none */
+  readonly storedAs?: (name: string) => string | undefined;
   /** A weight's elements, float32, or a span of them. */
   readonly read: (name: string, into?: Float32Array, span?: ElementSpan) => Promise<Float32Array>;
 }
@@ -54,10 +56,10 @@ export interface StartingModel {
 /** Reads ranges of a space of the model's own weights, no more of a weight than lies in the range. */
 export const weightsIn = (
   layout: ParameterLayout,
-  { read }: Pick<StartingModel, "read">,
+  { read, storedAs }: Pick<StartingModel, "read" | "storedAs">,
 ): LoadValues => {
   const readTurned = transposedReader(read);
-  return async (range, into) => {
+  const load = async (range: ElementRange, into: Float32Array): Promise<void> => {
     for (const slot of layout.tensors) {
       const { name, offset, size } = slot;
       const start = Math.max(range.start, offset);
@@ -70,6 +72,7 @@ export const weightsIn = (
       } else await read(name, part, span);
     }
   };
+  return Object.assign(load, storedAs === undefined ? {} : { storedAs });
 };
 
 /** Reads whole matrices, transposed. The last one is kept: ranges of it are asked for one after the other. */

@@ -1,11 +1,7 @@
-import { join } from "node:path";
-import type grpc from "@grpc/grpc-js";
-import protobuf from "protobufjs";
 import { type Batch, dtypeOf, type FieldArray } from "#lib/core/batch";
-import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
 import type { EvaluatedBatch } from "#lib/core/job";
-import { packageRoot } from "#lib/core/paths";
+import { type Codec, codecsOf, methodsOf } from "./codec.js";
 import type {
   CompleteTaskReply,
   CompleteTaskRequest,
@@ -18,54 +14,16 @@ import type {
   Task,
   TaskResult,
 } from "./control-messages.js";
-import { Fields, type Plain } from "./message-fields.js";
+import type { Fields, Plain } from "./message-fields.js";
 import { maxJobChars, maxTaskBatches, maxTokenIds } from "./limits.js";
 
-/**
- * Between the messages' types here and their protobuf form, with every field from outside checked.
- * The schema is read from the .proto file itself, so that there is one source of field numbers.
- */
-const schema = protobuf.loadSync(join(packageRoot, "proto/lockstep/v1/control.proto"));
+const codec = codecsOf("control.proto");
 
 /** Limits of what a peer may say, with room over what a real one says. */
 const maxWaitMs = 600_000;
 const maxHeldLeases = 64;
 /** A model reads four fields at most, and an objective compares it with a few. */
 const maxFields = 64;
-
-interface Codec<T> {
-  encode(value: T): Buffer;
-  decode(buffer: Buffer): T;
-}
-
-function codec<T>(
-  name: string,
-  toPlain: (value: T) => Plain,
-  parse: (fields: Fields) => T,
-): Codec<T> {
-  const type = schema.lookupType(`lockstep.v1.${name}`);
-  return {
-    encode: (value) => Buffer.from(type.encode(type.fromObject({ ...toPlain(value) })).finish()),
-    decode: (buffer) => {
-      let plain: Plain;
-      try {
-        plain = type.toObject(type.decode(buffer), {
-          defaults: true,
-          arrays: true,
-          oneofs: true,
-          bytes: Buffer,
-        });
-      } catch (cause) {
-        throw new LockstepError(
-          "E_MESSAGE_INVALID",
-          { message: name, field: "the whole", reason: "is not protobuf of this type" },
-          { cause },
-        );
-      }
-      return parse(new Fields(name, plain));
-    },
-  };
-}
 
 const fieldToPlain = (name: string, values: FieldArray): Plain => {
   const bytes = Buffer.allocUnsafe(values.length * 4);
@@ -286,19 +244,7 @@ const empty = (name: string): Codec<Empty> =>
     () => ({}),
   );
 
-const method = <Request, Reply>(
-  name: string,
-  request: Codec<Request>,
-  reply: Codec<Reply>,
-): grpc.MethodDefinition<Request, Reply> => ({
-  path: `/lockstep.v1.Control/${name}`,
-  requestStream: false,
-  responseStream: false,
-  requestSerialize: request.encode,
-  requestDeserialize: request.decode,
-  responseSerialize: reply.encode,
-  responseDeserialize: reply.decode,
-});
+const method = methodsOf("Control");
 
 export const controlMethods = {
   register: method("Register", registerRequest, registerReply),

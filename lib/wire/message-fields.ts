@@ -82,9 +82,15 @@ export class Fields {
     return typeof value === "object" && value !== null;
   }
 
-  values(field: string, dtype: "int32" | "float32"): FieldArray {
+  bytes(field: string, maxBytes = Number.POSITIVE_INFINITY): Buffer {
     const value = this.#plain[field];
     if (!Buffer.isBuffer(value)) throw this.invalid(field, "is missing");
+    if (value.length > maxBytes) throw this.invalid(field, `has more than ${maxBytes} bytes`);
+    return value;
+  }
+
+  values(field: string, dtype: "int32" | "float32"): FieldArray {
+    const value = this.bytes(field);
     if (value.length % 4 !== 0) throw this.invalid(field, "has a length that is no multiple of 4");
     const size = value.length / 4;
     const values = dtype === "int32" ? new Int32Array(size) : new Float32Array(size);

@@ -1,5 +1,11 @@
 import grpc from "@grpc/grpc-js";
-import { type ErrorCode, isLockstepError, LockstepError } from "#lib/core/errors/index";
+import {
+  type ErrorCode,
+  type ErrorDetails,
+  errorCatalogue,
+  isLockstepError,
+  LockstepError,
+} from "#lib/core/errors/index";
 import { maxReasonChars } from "./limits.js";
 
 /** gRPC status of an error of the catalogue; whatever is not listed is INTERNAL. */
@@ -24,6 +30,9 @@ const statusOfCode: Partial<Record<ErrorCode, grpc.status>> = {
   E_OTHER_RUN: grpc.status.FAILED_PRECONDITION,
   E_RPC_UNAVAILABLE: grpc.status.CANCELLED,
   E_TOO_MANY_WORKERS: grpc.status.RESOURCE_EXHAUSTED,
+  E_SHARD_STATE: grpc.status.FAILED_PRECONDITION,
+  E_SHARD_NOT_OPEN: grpc.status.FAILED_PRECONDITION,
+  E_REDUCER_FILES: grpc.status.FAILED_PRECONDITION,
   E_SHARD_BUSY: grpc.status.RESOURCE_EXHAUSTED,
   E_PUSH_GROUP: grpc.status.INVALID_ARGUMENT,
   E_PUSH_STEP: grpc.status.FAILED_PRECONDITION,
@@ -32,6 +41,10 @@ const statusOfCode: Partial<Record<ErrorCode, grpc.status>> = {
 };
 
 const codeKey = "lockstep-error-code";
+/** JSON of what the error's message is made of, percent-encoded. */
+const detailsKey = "lockstep-error-details";
+/** Longest such entry, characters; HTTP/2 headers are limited. */
+const maxDetailsChars = 4_000;
 
 export function toStatus(error: unknown): grpc.StatusObject & { name: string; message: string } {
   const metadata = new grpc.Metadata();
@@ -39,6 +52,8 @@ export function toStatus(error: unknown): grpc.StatusObject & { name: string; me
   let code: grpc.status = grpc.status.INTERNAL;
   if (isLockstepError(error)) {
     metadata.set(codeKey, error.code);
+    const details = encodeURIComponent(JSON.stringify(error.details ?? {}));
+    if (details.length <= maxDetailsChars) metadata.set(detailsKey, details);
     code = statusOfCode[error.code] ?? grpc.status.INTERNAL;
   }
   return { name: "RpcError", message: reason, code, details: reason, metadata };
@@ -92,6 +107,23 @@ export function remoteErrorCode(error: unknown): string {
     ? (error as LockstepError<"E_RPC_FAILED">).details.remoteCode
     : "";
 }
+
+/** The other side's error itself, where it is of the catalogue. @param error of a call, or what it was made of */
+export function remoteError(error: unknown): LockstepError | undefined {
+  const thrown = isLockstepError(error) ? error.cause : error;
+  if (!isServiceError(thrown)) return undefined;
+  const code = String(thrown.metadata?.get(codeKey)[0] ?? "");
+  const details = String(thrown.metadata?.get(detailsKey)[0] ?? "");
+  if (!isErrorCode(code) || details === "") return undefined;
+  try {
+    const parsed: unknown = JSON.parse(decodeURIComponent(details));
+    return new LockstepError(code, parsed as ErrorDetails<ErrorCode>, { cause: thrown });
+  } catch {
+    return undefined;
+  }
+}
+
+const isErrorCode = (code: string): code is ErrorCode => Object.hasOwn(errorCatalogue, code);
 
 function isServiceError(error: unknown): error is grpc.ServiceError {
   return error instanceof Error && typeof (error as Partial<grpc.ServiceError>).code === "number";

@@ -8,6 +8,7 @@ import { join } from "node:path";
 export const SOURCE_FOLDERS = [
   "lib",
   "coordinator",
+  "reducer",
   "worker",
   "cli",
   "run",

@@ -80,8 +80,9 @@ test("the probe sees TensorFlow's packages where they are loaded", async () => {
 
 test("nothing that a coordinator, a reducer shard or a reader of model facts imports leads to TensorFlow", () => {
   const entries = [
-    ...listFiles(["coordinator"], ".ts"),
+    ...listFiles(["coordinator", "reducer"], ".ts"),
     "cli/coordinator.ts",
+    "cli/reducer.ts",
     "lib/optim/index.ts",
     "lib/wire/grpc-server.ts",
     "lib/models/facts.ts",

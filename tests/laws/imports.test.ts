@@ -53,6 +53,7 @@ const mayImport: Readonly<Record<string, readonly string[] | "anything">> = {
     "lib/data",
     "lib/wire",
   ],
+  reducer: ["lib/core", "lib/optim", "lib/parameters", "lib/checkpoint", "lib/wire", "coordinator"],
   worker: [
     "lib/core",
     "lib/optim",
@@ -101,7 +102,7 @@ const packageOwners: Readonly<Record<string, readonly string[]>> = {
   // lib/graph writes TensorFlow's protobuf messages, lib/wire Lockstep's.
   protobufjs: ["lib/wire", "lib/graph", "proto"],
   "@tensorflow/tfjs-core": ["lib/ops", "lib/graph", "lib/models", "lib/tuning", "lib/evaluation"],
-  "prom-client": ["coordinator", "worker", "lib/core"],
+  "prom-client": ["coordinator", "reducer", "worker", "lib/core"],
   "@grafana/grafana-foundation-sdk": ["grafana"],
 };
 

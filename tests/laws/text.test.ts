@@ -67,13 +67,13 @@ test("nothing tracked names a path of the machine it was written on", () => {
 
 test("the product reads nothing beside its own checkout", () => {
   const product = files.filter((path) =>
-    /^(bin|cli|coordinator|dashboard|lib|proto|scripts|worker)\//.test(path),
+    /^(bin|cli|coordinator|dashboard|lib|proto|reducer|scripts|worker)\//.test(path),
   );
   assert.deepEqual(matches(/\.\.\/shared|["'`/]shared\//, product), []);
 });
 
 test("the product prints through its displays, not through forgotten console calls", () => {
-  const product = code.filter((path) => /^(coordinator|lib|worker)\/.*\.ts$/.test(path));
+  const product = code.filter((path) => /^(coordinator|lib|reducer|worker)\/.*\.ts$/.test(path));
   assert.deepEqual(matches(/\bconsole\.(log|debug|info)\(|\bdebugger\b/, product), []);
 });
 
@@ -81,7 +81,7 @@ test("no type is any in the product", () => {
   // AssemblyScript's decorators need @ts-ignore in editors.
   const product = code.filter(
     (path) =>
-      /^(cli|coordinator|dashboard|lib|worker)\/.*\.ts$/.test(path) &&
+      /^(cli|coordinator|dashboard|lib|reducer|worker)\/.*\.ts$/.test(path) &&
       !path.startsWith("lib/optim/assembly/"),
   );
   const any = /(?::|<|\bas)\s*any(?=\s*(?:[;,)>=[\]|&{]|$))|@ts-ignore|@ts-nocheck/;
@@ -102,6 +102,7 @@ test("no folder is empty", () => {
     "grafana",
     "lib",
     "proto",
+    "reducer",
     "scripts",
     "tests",
     "worker",

@@ -9,7 +9,7 @@ import { readWireSpace, sharedWireSpace } from "#lib/core/wire-space";
 import { decodePullRequest, encodePullRequest } from "#lib/wire/bulk-protocol";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import { startShardThread } from "#coordinator/reducer/client";
-import { ShardGroup } from "#coordinator/shards";
+import { ShardGroup, type ShardSource } from "#coordinator/shards";
 import { testValues } from "#tests/support/compare";
 import { readSlot } from "#tests/support/tiny-llama";
 import { ShardTransfers } from "#worker/transfers";
@@ -53,11 +53,14 @@ async function connected(
       numShards,
       layout: trained,
     },
-    ...(served === undefined ? {} : { frozen: served }),
+    ...(served === undefined
+      ? {}
+      : { frozen: { layout: served.layout, wireBytes: async () => served.wireBytes } }),
   });
-  await shards.load(async ({ range, masters: into }) => {
+  const fill: ShardSource["fill"] = async ({ range, masters: into }) => {
     for (let i = range.start; i < range.end; i++) into[i - range.start] = masters(i);
-  }, trainedVersion);
+  };
+  await shards.load({ fill }, trainedVersion);
   const addresses = shards.addresses();
   await admitTo(shards);
   const security = {};

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { startShardThread } from "#coordinator/reducer/client";
-import { ShardGroup } from "#coordinator/shards";
+import { ShardGroup, type ShardSource } from "#coordinator/shards";
 import { testLife } from "#tests/support/members";
 import { adamW, smallLayout } from "./gradients.js";
 
@@ -13,13 +13,14 @@ test("a group reads into its shards' own memory, and that memory is the final st
     life: testLife,
   });
   const filled: Float32Array[] = [];
-  await group.load(async ({ range, masters, states }) => {
+  const fill: ShardSource["fill"] = async ({ range, masters, states }) => {
     masters.forEach((_, index) => {
       masters[index] = range.start + index;
     });
     states["first_moment"]?.fill(2);
     filled.push(masters);
-  }, 0);
+  };
+  await group.load({ fill }, 0);
   const final = await group.finalState();
   await group.close();
   assert.deepEqual(

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { startShardThread } from "#coordinator/reducer/client";
 import { ShardReducer } from "#coordinator/reducer/shard-reducer";
-import { ShardGroup } from "#coordinator/shards";
+import { ShardGroup, type ShardSource } from "#coordinator/shards";
 import { mastersSha256 } from "#lib/core/masters-hash";
 import { buildParameterLayout, shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { readWireSpace } from "#lib/core/wire-space";
@@ -46,9 +46,10 @@ test("shards in threads add up the same sums of tensors as one in this thread", 
       .addresses()
       .map((address) => new BulkClient({ address, security, pass: passOf() }));
     try {
-      await shards.load(async ({ range, masters }) => {
+      const fill: ShardSource["fill"] = async ({ range, masters }) => {
         masters.set(testValues(layout.numElements, 1).subarray(range.start, range.end));
-      }, 0);
+      };
+      await shards.load({ fill }, 0);
       const updates = new StepUpdate(layout, settings);
       for (let step = 0; step < numSteps; step++) {
         await shards.openStep(step);

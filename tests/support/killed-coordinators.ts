@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { Coordinator } from "#coordinator/coordinator";
 import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
 import { startShardThread } from "#coordinator/reducer/client";
-import type { ShardStatus } from "#coordinator/reducer/shard-status";
+import type { ShardStatus } from "#lib/wire/reducer-messages";
 import { readRunJournal, RunJournal } from "#coordinator/run-journal";
 import type { ShardHandle, StartShard } from "#coordinator/shards";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";

@@ -20,6 +20,7 @@ const sourceFolders = [
   "grafana",
   "lib",
   "proto",
+  "reducer",
   "run",
   "tests",
   "worker",

@@ -21,6 +21,18 @@ export const reducerErrors = {
     (d) => `The thread of reducer shard ${d.shardIndex} ended unexpectedly: ${d.reason}.`,
     "The run goes back to its last checkpoint by itself, max_rollbacks times in a row; if memory ran out, use a machine with more of it.",
   ),
+  E_SHARD_NOT_OPEN: entry<{ call: string }>(
+    (d) => `This reducer process has no shard yet, and was asked to ${d.call}.`,
+    "It was started anew, and what it held is gone; the coordinator goes back to its last checkpoint.",
+  ),
+  E_SHARD_LOST: entry<{ shardIndex: number; address: string; reason: string }>(
+    (d) => `Reducer shard ${d.shardIndex} at ${d.address} is lost: ${d.reason}.`,
+    "Look at that process and its machine; when it is there again the run goes on from its last checkpoint.",
+  ),
+  E_REDUCER_FILES: entry<{ directory: string; reason: string }>(
+    (d) => `A reducer cannot load its part from ${d.directory}: ${d.reason}.`,
+    "Reducers read the model and checkpoints by themselves: put model_name_or_path and output_dir where every one of them sees the same files under the same path.",
+  ),
   E_SHARD_BUSY: entry<{ step: number; group: number; maxAssemblies: number }>(
     (d) =>
       `The gradient of step ${d.step}, group ${d.group} found no free buffer: all ${d.maxAssemblies} hold other groups.`,

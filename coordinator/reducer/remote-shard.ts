@@ -1,0 +1,279 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import type { ElementRange } from "#lib/core/parameter-layout";
+import type { ShardArrays } from "#lib/core/shard-arrays";
+import type { Update } from "#lib/optim/index";
+import { ReducerClient } from "#lib/wire/reducer-client";
+import { maxPieceBytes } from "#lib/wire/reducer-commands";
+import type {
+  ArrivedGroup,
+  OpenShard,
+  ShardAnswer,
+  ShardCommand,
+  ShardNotice,
+  ShardStats,
+} from "#lib/wire/reducer-messages";
+import {
+  rangeOf,
+  type ShardHandle,
+  type ShardSource,
+  type StartShard,
+  type StartShardOptions,
+} from "#coordinator/shards";
+import { CalledShard } from "./called-shard.js";
+import { mastersArray, RemoteLoad, zerosOf } from "./remote-load.js";
+
+interface RemoteShardOptions {
+  /** host:port at which coordinator and workers call it. */
+  readonly address: string;
+  /** What the run's coordinators show, and nobody else. */
+  readonly secret: string;
+  /** How long it may not answer before it counts as lost. */
+  readonly timeoutMs: number;
+  /** A line for a person. */
+  readonly note: (text: string) => void;
+}
+
+/** The arithmetic of a large shard takes seconds, files that it reads minutes; a dead connection is known earlier. */
+const callTimeoutMs = 600_000;
+const retryMs = 200;
+/** Between two lines on a process that is not there. */
+const tellEveryMs = 10_000;
+/** Parts of an array that are asked for at once. */
+const numReadsAhead = 4;
+
+/** Nobody is there, or the connection broke: the same call is made again. */
+const mayPass = (error: unknown): boolean =>
+  isLockstepError(error) && (error.code === "E_RPC_UNAVAILABLE" || error.code === "E_RPC_TIMEOUT");
+
+/**
+ * A reducer shard in another process. Calls go out one after the other; where the connection breaks a call is made
+ * again, which the process knows. When it does not answer for `timeoutMs`, or was started anew, the shard is lost.
+ */
+class RemoteShard extends CalledShard implements ShardHandle {
+  readonly address: string;
+  /** Workers call it as it is named here, wherever they called the coordinator. */
+  readonly isElsewhere = true;
+  readonly #client: ReducerClient;
+  readonly #options: StartShardOptions;
+  readonly #remote: RemoteShardOptions;
+  readonly #range: ElementRange;
+  readonly #request: OpenShard;
+  readonly #onNotice: ((notice: ShardNotice) => void)[] = [];
+  readonly #onFailure: ((error: unknown) => void)[] = [];
+  readonly #end = new AbortController();
+  /** By lease: what has come of the step in progress. A stream that is opened again repeats it. */
+  readonly #arrived = new Map<number, ArrivedGroup>();
+  #last: Promise<unknown> = Promise.resolve();
+  #failure: unknown;
+  /** Since when nobody answers. */
+  #silentSinceMs: number | undefined;
+
+  private constructor(options: StartShardOptions, remote: RemoteShardOptions) {
+    super(options.shardIndex);
+    this.#options = options;
+    this.#remote = remote;
+    this.address = remote.address;
+    this.#range = rangeOf(options);
+    const { shardIndex, numShards, layout, optimizer, gradientGroups, security, life } = options;
+    this.#request = {
+      ...{ shardIndex, numShards, gradientGroups },
+      layoutJson: JSON.stringify(layout),
+      frozenJson: options.frozen === undefined ? "" : JSON.stringify(options.frozen.layout),
+      optimizerJson: JSON.stringify(optimizer),
+    };
+    this.#client = new ReducerClient({
+      ...{ address: remote.address, security },
+      pass: { ...life, workerId: "", secret: remote.secret },
+    });
+  }
+
+  /**
+   * Calls the process until it is there, and gives it the shard, or takes over the one that it has.
+   *
+   * @throws E_SHARD_LOST where it is not there in time; E_STALE_COORDINATOR, E_SHARD_TOO_LARGE
+   */
+  static async start(options: StartShardOptions, remote: RemoteShardOptions): Promise<RemoteShard> {
+    const shard = new RemoteShard(options, remote);
+    try {
+      await shard.#untilAnswered(() => shard.#client.open(shard.#request, callTimeoutMs));
+    } catch (error) {
+      shard.#client.close();
+      throw error;
+    }
+    void shard.#watch();
+    return shard;
+  }
+
+  /** @throws E_REDUCER_FILES where the process reads other files than this one, or none */
+  async load(source: ShardSource): Promise<void> {
+    await this.ask({ kind: "startOver" }, "done");
+    const call = (command: ShardCommand): Promise<ShardAnswer> => this.call(command);
+    await new RemoteLoad({ ...this.#options, address: this.address, call }).load(source);
+  }
+
+  override async openStep(step: number): Promise<void> {
+    await super.openStep(step);
+    this.#arrived.clear();
+  }
+
+  override async apply(step: number, update: Update): Promise<void> {
+    await super.apply(step, this.#ofOwnTensors(update));
+  }
+
+  override async measure(...[step, measurement]: Parameters<CalledShard["measure"]>) {
+    const update = this.#ofOwnTensors(measurement.update);
+    return super.measure(step, { ...measurement, update });
+  }
+
+  async snapshot(into?: ShardArrays): Promise<ShardArrays> {
+    const arrays = into ?? zerosOf(this.#options.optimizer, this.#range);
+    await this.#read(mastersArray, arrays.masters);
+    for (const [slot, values] of Object.entries(arrays.states)) await this.#read(slot, values);
+    return arrays;
+  }
+
+  async stats(): Promise<ShardStats> {
+    return (await this.ask({ kind: "stats" }, "stats")).stats;
+  }
+
+  /** Also called with what is here already of the step in progress. */
+  override onArrived(callback: (arrived: ArrivedGroup) => void): void {
+    super.onArrived(callback);
+    for (const arrived of this.#arrived.values()) callback(arrived);
+  }
+
+  onFailure(callback: (error: unknown) => void): void {
+    this.#onFailure.push(callback);
+    if (this.#failure !== undefined) callback(this.#failure);
+  }
+
+  /** @param isOver the run is: the process ends. Otherwise it keeps what it has for a coordinator that comes back */
+  async close(isOver = false): Promise<void> {
+    if (isOver && this.#failure === undefined) await this.call({ kind: "finish" }).catch(() => {});
+    this.#failure ??= new LockstepError("E_CLOSED", { what: `shard ${this.shardIndex}` });
+    this.#end.abort();
+    this.#client.close();
+  }
+
+  protected async call(command: ShardCommand): Promise<ShardAnswer> {
+    const answer = this.#last.then(() =>
+      this.#untilAnswered(() => this.#client.call(command, callTimeoutMs)),
+    );
+    this.#last = answer.catch(() => {});
+    return answer;
+  }
+
+  protected onNotice(callback: (notice: ShardNotice) => void): void {
+    this.#onNotice.push(callback);
+  }
+
+  /** What is told of tensors that the shard has no part of stays here. */
+  #ofOwnTensors({ given, ...update }: Update): Update {
+    if (given === undefined) return update;
+    const { start, end } = this.#range;
+    const { tensors } = this.#options.layout;
+    const none = new Float32Array();
+    const own = given.map((values, tensor) => {
+      const slot = tensors[tensor];
+      return slot !== undefined && slot.offset < end && slot.offset + slot.size > start
+        ? values
+        : none;
+    });
+    return { ...update, given: own };
+  }
+
+  /** Calls until there is an answer. @throws E_SHARD_LOST where nobody gives one in time, or the shard is gone */
+  async #untilAnswered<T>(call: () => Promise<T>): Promise<T> {
+    let toldMs = performance.now();
+    for (;;) {
+      if (this.#failure !== undefined) throw this.#failure;
+      try {
+        const answer = await call();
+        this.#silentSinceMs = undefined;
+        return answer;
+      } catch (error) {
+        if (!mayPass(error)) throw this.#fatal(error) ?? error;
+        const now = performance.now();
+        this.#silentSinceMs ??= now;
+        const silentMs = now - this.#silentSinceMs;
+        const { message } = error as Error;
+        if (silentMs >= this.#remote.timeoutMs) throw this.#lose(message);
+        if (now - toldMs >= tellEveryMs) {
+          toldMs = now;
+          this.#remote.note(`waits for reducer ${this.address}: ${message}`);
+        }
+      }
+      await delay(retryMs, undefined, { signal: this.#end.signal }).catch(() => {});
+    }
+  }
+
+  /** Hears of what happens there for as long as the shard is not closed. */
+  async #watch(): Promise<void> {
+    while (this.#failure === undefined) {
+      try {
+        await this.#untilAnswered(() =>
+          this.#client.watch((notice) => this.#tell(notice), this.#end.signal),
+        );
+      } catch (error) {
+        if (this.#failure === undefined) this.#fail(error);
+        return;
+      }
+      await delay(retryMs, undefined, { signal: this.#end.signal }).catch(() => {});
+    }
+  }
+
+  #tell(notice: ShardNotice): void {
+    this.#silentSinceMs = undefined;
+    if (notice.type === "arrived") {
+      if (this.#arrived.has(notice.arrived.lease)) return;
+      this.#arrived.set(notice.arrived.lease, notice.arrived);
+    }
+    for (const callback of this.#onNotice) callback(notice);
+  }
+
+  /** The error that ends the shard for this coordinator; undefined for one of a call alone. */
+  #fatal(error: unknown): unknown {
+    if (!isLockstepError(error)) return undefined;
+    if (error.code === "E_SHARD_NOT_OPEN") return this.#lose(error.message);
+    return error.code === "E_STALE_COORDINATOR" ? this.#fail(error) : undefined;
+  }
+
+  #lose(reason: string): unknown {
+    const { shardIndex, address } = this;
+    const text = reason.replace(/\.$/, "");
+    return this.#fail(new LockstepError("E_SHARD_LOST", { shardIndex, address, reason: text }));
+  }
+
+  #fail(error: unknown): unknown {
+    if (this.#failure !== undefined) return this.#failure;
+    this.#failure = error;
+    this.#end.abort();
+    for (const callback of this.#onFailure) callback(error);
+    return error;
+  }
+
+  async #read(array: string, into: Float32Array): Promise<void> {
+    const bytes = new Uint8Array(into.buffer, into.byteOffset, into.byteLength);
+    const parts = Array.from({ length: Math.ceil(bytes.length / maxPieceBytes) }, (_, i) => i);
+    const reader = async (): Promise<void> => {
+      for (let part = parts.shift(); part !== undefined; part = parts.shift()) {
+        const offset = part * maxPieceBytes;
+        const numBytes = Math.min(maxPieceBytes, bytes.length - offset);
+        const command = { kind: "read", array, offset, numBytes } as const;
+        const answer = await this.#untilAnswered(() => this.#client.call(command, callTimeoutMs));
+        if (answer.kind === "values") bytes.set(answer.values, offset);
+      }
+    };
+    await Promise.all(Array.from({ length: numReadsAhead }, reader));
+  }
+}
+
+/** Starts the shards of a run in processes, by their order. */
+export const startRemoteShards =
+  (addresses: readonly string[], remote: Omit<RemoteShardOptions, "address">): StartShard =>
+  async (options) => {
+    const address = addresses[options.shardIndex];
+    if (address === undefined) throw new RangeError(`There is no reducer ${options.shardIndex}`);
+    return RemoteShard.start(options, { ...remote, address });
+  };

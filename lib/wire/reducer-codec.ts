@@ -1,0 +1,205 @@
+import type { ConnectionRefusal } from "#lib/core/events";
+import { type Codec, codecsOf, methodsOf } from "./codec.js";
+import { maxJobChars } from "./limits.js";
+import type { Fields, Plain } from "./message-fields.js";
+import { numbersOf, toBytes } from "./message-numbers.js";
+import { maxPieceBytes, shardCommand } from "./reducer-commands.js";
+import {
+  type OpenShard,
+  type ShardAnswer,
+  type ShardNotice,
+  type ShardStatus,
+  shardStages,
+} from "./reducer-messages.js";
+
+/** The reducer service's messages in protobuf, with every field from outside checked. */
+const codec = codecsOf("reducer.proto");
+
+/** Tensors of a model. */
+const maxTensors = 100_000;
+/** Sums of parts of tensors: a tensor may go on through many blocks of a shard. */
+const maxWindows = 1_000_000;
+
+const nothing: Codec<Record<never, never>> = codec(
+  "Nothing",
+  () => ({}),
+  () => ({}),
+);
+
+const float64Of = (fields: Fields, field: string): Float64Array =>
+  numbersOf(fields, field, Float64Array, 8);
+
+const openShard = codec<OpenShard>(
+  "OpenShard",
+  (value) => ({ ...value }),
+  (fields) => ({
+    shardIndex: fields.count("shardIndex"),
+    numShards: fields.count("numShards", 4_096),
+    layoutJson: fields.text("layoutJson", maxJobChars),
+    frozenJson: fields.text("frozenJson", maxJobChars),
+    optimizerJson: fields.text("optimizerJson"),
+    gradientGroups: fields.count("gradientGroups", 65_536),
+  }),
+);
+
+const statusToPlain = ({ version, step, ...status }: ShardStatus): Plain => ({
+  ...status,
+  version: version ?? 0,
+  hasStep: step !== undefined,
+  step: step ?? 0,
+});
+
+const parseStatus = (fields: Fields): ShardStatus => ({
+  isLoaded: fields.flag("isLoaded"),
+  ...(fields.flag("isLoaded") ? { version: fields.count("version") } : {}),
+  ...(fields.flag("hasStep") ? { step: fields.count("step") } : {}),
+  stage: fields.oneOf("stage", shardStages),
+  numSquaresKept: fields.count("numSquaresKept"),
+  isFisherFinished: fields.flag("isFisherFinished"),
+  numApplied: fields.count("numApplied"),
+  numAppliesRepeated: fields.count("numAppliesRepeated"),
+});
+
+const shardStatus = codec<ShardStatus>("ShardStatus", statusToPlain, parseStatus);
+
+const answerKinds = [
+  ...["done", "sums", "penalised", "windows", "status", "values", "stats", "loaded"],
+] as readonly ShardAnswer["kind"][];
+
+function answerToPlain(answer: ShardAnswer): unknown {
+  switch (answer.kind) {
+    case "done":
+      return {};
+    case "sums":
+      return toBytes(answer.sums);
+    case "penalised": {
+      const { squares, distances } = answer.sums;
+      return { squares: toBytes(squares), distances: toBytes(distances) };
+    }
+    case "windows":
+      return {
+        windows: answer.windows.map((window) => ({ ...window, sums: toBytes(window.sums) })),
+      };
+    case "status":
+      return statusToPlain(answer.status);
+    case "values":
+      return toBytes(answer.values);
+    case "stats":
+      return answer.stats;
+    case "loaded":
+      return answer.files;
+  }
+}
+
+const shardAnswer = codec<ShardAnswer>(
+  "ShardAnswer",
+  (answer) => ({ [answer.kind]: answerToPlain(answer) }),
+  (fields) => {
+    const kind = fields.oneOf("kind", answerKinds);
+    switch (kind) {
+      case "done":
+        return { kind };
+      case "sums":
+        return { kind, sums: float64Of(fields, "sums") };
+      case "values":
+        return { kind, values: fields.bytes("values", maxPieceBytes) };
+      default:
+        break;
+    }
+    const body = fields.nested(kind);
+    switch (kind) {
+      case "penalised": {
+        const [squares, distances] = ["squares", "distances"].map((of) => float64Of(body, of));
+        return {
+          kind,
+          sums: { squares: squares as Float64Array, distances: distances as Float64Array },
+        };
+      }
+      case "windows":
+        return {
+          kind,
+          windows: body.nestedList("windows", maxWindows).map((window) => ({
+            tensor: window.count("tensor", maxTensors),
+            at: window.count("at"),
+            sums: float64Of(window, "sums"),
+          })),
+        };
+      case "status":
+        return { kind, status: parseStatus(body) };
+      case "stats":
+        return {
+          kind,
+          stats: {
+            receivedBytes: body.amount("receivedBytes"),
+            sentBytes: body.amount("sentBytes"),
+          },
+        };
+      case "loaded":
+        return {
+          kind,
+          files: {
+            mastersSha256: body.text("mastersSha256", 64),
+            frozenSha256: body.text("frozenSha256", 64),
+          },
+        };
+    }
+  },
+);
+
+const connectionRefusals: readonly ConnectionRefusal[] = [
+  ...(["crowd", "silence", "full", "descriptors"] as const),
+];
+
+const noticeKinds = ["arrived", "refused", "rpc", "connectionsRefused", "pushesWaiting"] as const;
+
+const shardNotice = codec<ShardNotice>(
+  "ShardNotice",
+  (notice) => ({
+    [notice.type]: notice.type === "arrived" ? notice.arrived : { ...notice },
+  }),
+  (fields) => {
+    const type = fields.oneOf("kind", noticeKinds);
+    const body = fields.nested(type);
+    switch (type) {
+      case "arrived":
+        return {
+          type,
+          arrived: {
+            step: body.count("step"),
+            group: body.count("group"),
+            lease: body.count("lease"),
+            digest: body.text("digest", 64),
+          },
+        };
+      case "refused":
+        return {
+          type,
+          workerId: body.text("workerId", 256),
+          peer: body.text("peer", 256),
+          code: body.text("code", 128),
+          reason: body.text("reason"),
+        };
+      case "rpc":
+        return {
+          type,
+          method: body.text("method", 128),
+          code: body.text("code", 128),
+          seconds: body.amount("seconds"),
+        };
+      case "connectionsRefused":
+        return {
+          type,
+          reason: body.oneOf("reason", connectionRefusals),
+          numConnections: body.count("numConnections"),
+        };
+      case "pushesWaiting":
+        return { type, numPushes: body.count("numPushes") };
+    }
+  },
+);
+
+export const reducerMethods = {
+  open: methodsOf("Reducer")("Open", openShard, shardStatus),
+  call: methodsOf("Reducer")("Call", shardCommand, shardAnswer),
+  watch: methodsOf("Reducer", true)("Watch", nothing, shardNotice),
+} as const;

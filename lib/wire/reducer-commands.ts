@@ -1,0 +1,197 @@
+import { codecsOf } from "./codec.js";
+import type { Fields, Plain } from "./message-fields.js";
+import { numbersOf, toBytes } from "./message-numbers.js";
+import type {
+  FenceChange,
+  ShardCommand,
+  ShardFiles,
+  ShardUpdate,
+  StoredTensors,
+} from "./reducer-messages.js";
+
+/** Commands to a shard in protobuf, with every field from outside checked. */
+
+/** Tensors of a model. */
+const maxTensors = 100_000;
+/** A model's path, or a tensor's name. */
+const maxNameChars = 4_096;
+/** Leases of a step that are taken back at once. */
+const maxLeases = 65_536;
+/** Bytes of a piece of an array that travels in one message. */
+export const maxPieceBytes = 4 * 1024 * 1024;
+
+/** A byte of an array. */
+function offsetOf(fields: Fields): number {
+  const offset = fields.amount("offset");
+  if (Number.isSafeInteger(offset)) return offset;
+  throw fields.invalid("offset", `is ${offset}, not an integer`);
+}
+
+const parseStored = (fields: Fields): StoredTensors => ({
+  directory: fields.text("directory", maxNameChars),
+  tensors: fields.nestedList("tensors", maxTensors).map((tensor) => ({
+    tensor: tensor.count("tensor", maxTensors),
+    name: tensor.text("name", maxNameChars),
+  })),
+});
+
+const filesToPlain = ({ masters, frozen, checkpoint }: ShardFiles): Plain => ({
+  ...(masters === undefined ? {} : { masters }),
+  ...(frozen === undefined ? {} : { frozen }),
+  checkpoint: checkpoint?.directory ?? "",
+  checkpointSha256: checkpoint?.sha256 ?? "",
+});
+
+function parseFiles(fields: Fields): ShardFiles {
+  const directory = fields.text("checkpoint", maxNameChars);
+  const sha256 = fields.text("checkpointSha256", 64);
+  return {
+    ...(fields.has("masters") ? { masters: parseStored(fields.nested("masters")) } : {}),
+    ...(fields.has("frozen") ? { frozen: parseStored(fields.nested("frozen")) } : {}),
+    ...(directory === "" ? {} : { checkpoint: { directory, sha256 } }),
+  };
+}
+
+function fenceToPlain(change: FenceChange): Plain {
+  switch (change.kind) {
+    case "admit": {
+      const { workerId, secret, certificate } = change;
+      const shown = { certificate: certificate ?? "", hasCertificate: certificate !== undefined };
+      return { admit: { workerId, secret, ...shown } };
+    }
+    case "expel":
+      return { expel: { workerId: change.workerId } };
+    case "grant":
+      return { grant: change.lease };
+    case "revoke":
+      return { revoke: { leases: change.leases } };
+  }
+}
+
+function parseFence(fields: Fields): FenceChange {
+  const kind = fields.oneOf("kind", ["admit", "expel", "grant", "revoke"]);
+  const body = fields.nested(kind);
+  switch (kind) {
+    case "admit":
+      return {
+        kind,
+        workerId: body.text("workerId", 256),
+        secret: body.text("secret", 256),
+        ...(body.flag("hasCertificate") ? { certificate: body.text("certificate") } : {}),
+      };
+    case "expel":
+      return { kind, workerId: body.text("workerId", 256) };
+    case "grant":
+      return {
+        kind,
+        lease: {
+          id: body.count("id"),
+          workerId: body.text("workerId", 256),
+          step: body.count("step"),
+          group: body.count("group"),
+          isVerified: body.flag("isVerified"),
+        },
+      };
+    case "revoke":
+      return { kind, leases: body.list("leases", maxLeases).map(Number) };
+  }
+}
+
+/** What the statistics of a tensor came to is left out where it is empty. */
+const updateToPlain = ({ given, ...update }: ShardUpdate): Plain => ({
+  ...update,
+  hasGiven: given !== undefined,
+  given: (given ?? []).flatMap((values, tensor) =>
+    values.length === 0 ? [] : [{ tensor, values: toBytes(values) }],
+  ),
+});
+
+function parseUpdate(fields: Fields): ShardUpdate {
+  const given: Float32Array[] = [];
+  for (const each of fields.nestedList("given", maxTensors)) {
+    const tensor = each.count("tensor", maxTensors);
+    while (given.length <= tensor) given.push(new Float32Array());
+    given[tensor] = numbersOf(each, "values", Float32Array, 4);
+  }
+  return {
+    learningRate: fields.real("learningRate"),
+    updateNumber: fields.count("updateNumber"),
+    gradientScale: fields.real("gradientScale"),
+    ...(fields.flag("hasGiven") ? { given } : {}),
+  };
+}
+
+const commandKinds = [
+  ...["startOver", "status", "loadFiles", "fill", "read", "publishInitial", "fence", "openStep"],
+  ...["restartStep", "reduce", "penalise", "keepSquares", "fisherSums", "finishFisher", "measure"],
+  ...["apply", "discard", "stats", "finish"],
+] as readonly ShardCommand["kind"][];
+
+function commandToPlain(command: ShardCommand): Plain {
+  switch (command.kind) {
+    case "loadFiles":
+      return filesToPlain(command.files);
+    case "fence":
+      return fenceToPlain(command.change);
+    case "measure": {
+      const { step, measurement } = command;
+      return { step, pass: measurement.pass, update: updateToPlain(measurement.update) };
+    }
+    case "apply":
+      return { step: command.step, update: updateToPlain(command.update) };
+    default:
+      return { ...command };
+  }
+}
+
+function parseCommand(fields: Fields): ShardCommand {
+  const kind = fields.oneOf("kind", commandKinds);
+  const body = fields.nested(kind);
+  switch (kind) {
+    case "startOver":
+    case "status":
+    case "fisherSums":
+    case "stats":
+    case "finish":
+      return { kind };
+    case "loadFiles":
+      return { kind, files: parseFiles(body) };
+    case "fill": {
+      const place = { array: body.text("array", 128), offset: offsetOf(body) };
+      return { kind, ...place, values: body.bytes("values", maxPieceBytes) };
+    }
+    case "read": {
+      const place = { array: body.text("array", 128), offset: offsetOf(body) };
+      return { kind, ...place, numBytes: body.count("numBytes", maxPieceBytes) };
+    }
+    case "publishInitial":
+      return { kind, version: body.count("version") };
+    case "fence":
+      return { kind, change: parseFence(body) };
+    case "openStep":
+    case "restartStep":
+    case "reduce":
+    case "discard":
+      return { kind, step: body.count("step") };
+    case "penalise":
+      return { kind, step: body.count("step"), factor: body.real("factor") };
+    case "keepSquares":
+      return { kind, step: body.count("step"), first: body.flag("first") };
+    case "finishFisher":
+      return { kind, scale: body.real("scale") };
+    case "measure":
+      return {
+        kind,
+        step: body.count("step"),
+        measurement: { pass: body.count("pass", 16), update: parseUpdate(body.nested("update")) },
+      };
+    case "apply":
+      return { kind, step: body.count("step"), update: parseUpdate(body.nested("update")) };
+  }
+}
+
+export const shardCommand = codecsOf("reducer.proto")<ShardCommand>(
+  "ShardCommand",
+  (command) => ({ [command.kind]: commandToPlain(command) }),
+  parseCommand,
+);
