@@ -61,6 +61,10 @@ const commands: Readonly<Record<CommandName, Command>> = {
     summary: "run the jobs of a queue on this machine, one after another",
     load: async () => (await import("./agent.js")).agentCommand,
   },
+  control: {
+    summary: "RUN ACTION: pause, resume, checkpoint or stop a run of another machine",
+    load: async () => (await import("./control.js")).controlCommand,
+  },
   watch: {
     summary: "[RUN]: show a run of another machine as it goes, from its start",
     load: async () => (await import("./watch.js")).watchCommand,

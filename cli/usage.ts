@@ -118,6 +118,16 @@ it back; a second signal exits at once.
   --grace-ms MS       what a run has to finish its step and save, default 25000; then it is killed
   --work-dir DIR      output of the runs, a folder a job; default jobs/ in Lockstep's cache
 ${queueUsage}`,
+  control: `Usage: lockstep control RUN pause|resume|checkpoint|stop [--json] [--nats-url URL] [options]
+
+Tells a run that publishes its events to NATS (nats_url) what to do, and prints what it answers. RUN and the
+options of NATS are those of \`lockstep watch\`.
+
+  pause        wait after the step in progress, with the workers, until it is told to resume
+  resume       go on
+  checkpoint   save a checkpoint after the step in progress; a paused run saves at once
+  stop         finish the step in progress, save and end, as Ctrl-C does
+`,
   watch: `Usage: lockstep watch [RUN] [--json] [--nats-url URL] [options]
 
 Shows a run that publishes its events to NATS (nats_url), as \`lockstep train\` shows its own: from its first event

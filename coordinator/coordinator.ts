@@ -263,7 +263,9 @@ export class Coordinator {
    * @returns false where that was asked for already
    */
   requestSave(): boolean {
-    return this.#parts?.run.requestSave() ?? false;
+    const isNew = this.#parts?.run.requestSave() ?? false;
+    this.#options.pause?.wake();
+    return isNew;
   }
 
   /** Ends the run with this error, wherever it is; what `run` opened is closed. */

@@ -21,6 +21,7 @@ import type { RunAccount } from "./run-account.js";
 import type { RunJournal } from "./run-journal.js";
 import type { RecoveredRun } from "./run-state.js";
 import type { StartShard } from "./shards.js";
+import type { PauseGate } from "./pause-gate.js";
 
 /** Which rows belong to which step and group; `TrainingPlan` of lib/data is one. */
 export interface StepSource {
@@ -97,6 +98,8 @@ export interface CoordinatorOptions {
   readonly runId?: string;
   /** The life of the run's coordinator, larger than those before. @default a random one */
   readonly epoch?: number;
+  /** Holds the run between two steps. */
+  readonly pause?: PauseGate;
   /** Where the result goes, for workers that come when it is there. */
   readonly directory?: string;
   /** Share of the groups and of the evaluations' batches that two workers compute, 0 to 1. @default 0 */

@@ -1,6 +1,6 @@
 import type { EventBus } from "#lib/wire/event-bus";
 
-type Phase = "training" | "evaluating" | "generating" | "measuring";
+type Phase = "training" | "paused" | "evaluating" | "generating" | "measuring";
 
 /** What a run says that it is at: a phase of its own, or that it waits while too few workers are there. */
 export class RunPhases {

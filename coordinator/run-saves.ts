@@ -71,6 +71,12 @@ export class RunSaves {
     return true;
   }
 
+  /** What was asked for while no step is in progress. */
+  async betweenSteps(step: number): Promise<void> {
+    if (this.#isRequested && step > 0 && this.#savedStep !== step) await this.#save(step);
+    this.#isRequested = false;
+  }
+
   /** Begins the last save where it is wanted: one that goes on later always is. */
   async atEnd(step: number, isInterrupted: boolean): Promise<void> {
     // A stop in the evaluation after the last step leaves the end to be saved, too.

@@ -183,6 +183,7 @@ export class TrainingRun {
     if (begunAt === 0) await this.#measureFisher();
     if (!this.#isAtEnd) this.#phases.begin("training");
     while (!this.#isAtEnd) {
+      if (!this.#stopRequested) await this.#options.pause?.passed(this.#phases, this.#whilePaused);
       if (this.#stopRequested) return false;
       await this.#trainStep();
       await this.#finishStep();
@@ -302,8 +303,7 @@ export class TrainingRun {
     };
     bus.publish(event);
     for (const text of notes) bus.publish({ type: "note", text });
-    const { countsPadding = true } = this.#options;
-    const realTokens = countsPadding ? undefined : plan.realTokens?.(step);
+    const realTokens = (this.#options.countsPadding ?? true) ? undefined : plan.realTokens?.(step);
     this.#history.stepCompleted(event, realTokens ?? numInputTokens);
     await this.#journal();
     await this.#transfers.publish();
@@ -325,10 +325,15 @@ export class TrainingRun {
     }
   }
 
+  readonly #whilePaused = async (resumed: Promise<void>): Promise<void> => {
+    await this.#orFailure(this.#saves.betweenSteps(this.#step));
+    await this.#orFailure(Promise.race([resumed, this.#stopped]));
+  };
+
   /** Nothing begins with fewer workers than `min_workers`; what is begun is finished by those that are here. */
   async #enoughWorkers(): Promise<void> {
-    if (this.#isAtEnd || this.#stopRequested) return;
-    await this.#orFailure(Promise.race([this.#quorum.reached(), this.#stopped]));
+    const isOver = this.#isAtEnd || this.#stopRequested;
+    if (!isOver) await this.#orFailure(Promise.race([this.#quorum.reached(), this.#stopped]));
   }
 
   async #work<T>(work: Work, completed: Promise<T>): Promise<T> {

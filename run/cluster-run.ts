@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { Coordinator } from "#coordinator/coordinator";
+import { PauseGate } from "#coordinator/pause-gate";
 import { DeviceKinds } from "#coordinator/device-kinds";
 import { FrontDoor } from "#coordinator/front-door";
 import type { CoordinatorHttp } from "#coordinator/http";
@@ -107,6 +108,7 @@ class Cluster {
   #isReady = false;
   #http: CoordinatorHttp | undefined;
   #events: EventPublishing | undefined;
+  readonly #pause = new PauseGate();
   #door: FrontDoor | undefined;
   #start: RunStart | undefined;
   #prepared: PreparedRun | undefined;
@@ -129,7 +131,8 @@ class Cluster {
     this.#reducers = new RunReducers(config, own?.startReducers);
   }
 
-  async run({ bus, stop }: RunContext): Promise<RunResult> {
+  async run(context: RunContext): Promise<RunResult> {
+    const { stop } = context;
     checkConfig(this.#config);
     const onStop = (): void => {
       this.workers?.stopRestarting();
@@ -139,7 +142,7 @@ class Cluster {
     stop.addEventListener("abort", onStop);
     if (stop.aborted) onStop();
     try {
-      return await this.#run(bus, stop);
+      return await this.#run(context);
     } catch (error) {
       if (!(error instanceof StoppedBeforeTraining)) throw error;
       const { state, directory } = this.#reached ?? {};
@@ -150,15 +153,14 @@ class Cluster {
     }
   }
 
-  async #run(bus: InProcessEventBus, stop: AbortSignal): Promise<RunResult> {
+  async #run({ bus, stop, requestStop }: RunContext): Promise<RunResult> {
     const note = (text: string): void => bus.publish({ type: "note", text });
-    this.#events = await EventPublishing.open(this.#config, bus);
-    const http = await serveRunHttp(this.#config, bus, {
+    const commanded = () => ({ cluster: this, pause: this.#pause, requestStop, note });
+    this.#events = await EventPublishing.open(this.#config, bus, commanded);
+    this.#http = await serveRunHttp(this.#config, bus, {
       isReady: () => this.#isReady,
       eventFigures: () => this.#events?.figures,
     });
-    this.#http = http?.server;
-    if (http !== undefined) note(`Dashboard ${http.url}/  metrics ${http.url}/metrics`);
     this.#refuseStopped();
     const door = await this.#listen(bus, stop);
     if (this.#start !== undefined && mayBeFinished(this.#start)) {
@@ -192,7 +194,7 @@ class Cluster {
     } else note(howToJoin(this.#config, door.port));
     const { run } = await this.#begin(door, bus);
     this.#refuseStopped();
-    const result = await this.#trainToEnd(run, door, { bus, stop });
+    const result = await this.#trainToEnd(run, { door, bus, stop });
     await this.workers?.stop();
     await this.#reducers.stop();
     return result;
@@ -305,8 +307,10 @@ class Cluster {
   }
 
   /** Trains to the end; where a shard is lost with what it kept, from what was saved again. */
-  async #trainToEnd(run: StartedRun, door: FrontDoor, context: RunContext): Promise<RunResult> {
-    const { bus, stop } = context;
+  async #trainToEnd(
+    run: StartedRun,
+    { door, bus, stop }: Pick<LifeParts, "door"> & Pick<RunContext, "bus" | "stop">,
+  ): Promise<RunResult> {
     this.#events?.begin(run, this.#output?.epoch ?? 1);
     bus.publish(run.started);
     this.#left = this.#start?.left;
@@ -339,6 +343,7 @@ class Cluster {
     const coordinator = new Coordinator({
       ...(await coordinatorOptions(run, resume, bus, () => this.coordinator?.deviceKind)),
       ...(addresses && (await reducerOptions(run, resume, { addresses, bus }))),
+      pause: this.#pause,
       ...(this.#output && { epoch: epochOf(this.#output.epoch, numRollbacks) }),
       ...{ door, beginsAgainAfter },
       ...(recovery === undefined ? {} : { recovery }),

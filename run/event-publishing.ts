@@ -2,7 +2,9 @@ import type { ResolvedConfig } from "#lib/config/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { NatsLink, type NatsSettings } from "#lib/wire/nats/connection";
+import { RunCommands } from "#lib/wire/nats/run-commands";
 import { EventPublisher } from "#lib/wire/nats/event-publisher";
+import { carryOut, type CommandedRun } from "./commands.js";
 import type { StartedRun } from "./start.js";
 
 /** What a run that ends waits for a server to store the last of its events. */
@@ -29,6 +31,7 @@ export class EventPublishing {
   static async open(
     config: ResolvedConfig,
     bus: InProcessEventBus,
+    commanded: () => CommandedRun,
   ): Promise<EventPublishing | undefined> {
     const settings = natsSettings(config);
     if (settings === undefined) return undefined;
@@ -40,12 +43,17 @@ export class EventPublishing {
         onNews: note,
         timeoutMs: firstConnectionMs,
       });
+    let commands: RunCommands | undefined;
     let first: NatsLink | undefined = await unlessAway(connect, note);
     const publisher = new EventPublisher(bus, {
       connect: async () => {
         const opened = first ?? (await connect());
         first = undefined;
         return opened;
+      },
+      onStreaming: (link, run) => {
+        commands?.close();
+        commands = new RunCommands(link, run, (action) => carryOut(action, commanded()));
       },
       retention: {
         maxAgeDays: config.nats_events_max_age_days,

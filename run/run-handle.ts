@@ -38,6 +38,8 @@ export interface Run extends AsyncIterable<LockstepEvent>, EventSource {
 export interface RunContext {
   readonly bus: InProcessEventBus;
   readonly stop: AbortSignal;
+  /** Asks for an orderly end, as the run's handle does. */
+  readonly requestStop: () => void;
 }
 
 /**
@@ -58,7 +60,7 @@ export function startRun(
   const outcome = (async () => {
     await setImmediate();
     try {
-      return await work({ bus, stop: stopping.signal });
+      return await work({ bus, stop: stopping.signal, requestStop });
     } catch (thrown) {
       const error = explainSystemError(thrown);
       const [code, message] = isLockstepError(error)

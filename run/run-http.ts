@@ -7,7 +7,7 @@ import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { httpSecurity } from "./http-security.js";
 
 /**
- * Serves a run's dashboard and metrics.
+ * Serves a run's dashboard and metrics, and says where.
  *
  * @returns undefined where that is switched off
  * @throws E_INSECURE_HTTP, E_PORT_IN_USE, E_LISTEN_FAILED and what reading its files comes to
@@ -19,7 +19,7 @@ export async function serveRunHttp(
     readonly isReady: () => boolean;
     readonly eventFigures: Parameters<typeof addEventStreamMetrics>[1];
   },
-): Promise<{ readonly server: CoordinatorHttp; readonly url: string } | undefined> {
+): Promise<CoordinatorHttp | undefined> {
   const { metrics_host: host, metrics_port: port, insecure } = config;
   if (port === null) return undefined;
   const note = (text: string): void => bus.publish({ type: "note", text });
@@ -39,5 +39,7 @@ export async function serveRunHttp(
   });
   const taken = await server.listen();
   const scheme = protection.tls === undefined ? "http" : "https";
-  return { server, url: `${scheme}://${hostPort(host, taken)}` };
+  const url = `${scheme}://${hostPort(host, taken)}`;
+  note(`Dashboard ${url}/  metrics ${url}/metrics`);
+  return server;
 }

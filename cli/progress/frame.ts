@@ -26,6 +26,7 @@ const spinner = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏";
 const phaseTitles: Readonly<Record<RunView["phase"], string>> = Object.freeze({
   preparing: "Preparing",
   "waiting-for-workers": "Waiting for workers",
+  paused: "Paused",
   evaluating: "Evaluating",
   generating: "Generating a sample",
   measuring: "Measuring the Fisher information",

@@ -239,6 +239,8 @@ export type RunPhase =
   /** The Fisher information. */
   | "measuring"
   | "training"
+  /** Somebody holds it between two steps. */
+  | "paused"
   | "saving"
   | "done";
 export type WorkerState = "compiling" | "idle" | "loading" | "computing" | "sending" | "lost";

@@ -42,4 +42,19 @@ export const natsErrors = {
       `The event stream of NATS at ${d.servers} has no run${d.run === "" ? "" : ` ${d.run}`}; ${d.known === "" ? "it has none" : `the latest are ${d.known}`}.`,
     "Give a run's id, at least 4 characters of its beginning, or its run_name; a run is there once it has an output directory and is started with nats_url.",
   ),
+  E_RUN_SILENT: entry<{ runId: string; epoch: number; problem: string }>(
+    (d) => `Run ${d.runId} (epoch ${d.epoch}) does not answer: ${d.problem}.`,
+    "Look with `lockstep watch` whether it has ended, or its coordinator died; one that begins again has another epoch.",
+    { retryable: true },
+  ),
+  E_RUN_REFUSES: entry<{ runId: string; action: string; reason: string }>(
+    (d) => `Run ${d.runId} refuses to ${d.action}: ${d.reason}`,
+    "Look with `lockstep watch` what it is at, and tell it again when it trains.",
+    { retryable: true },
+  ),
+  E_RUN_NOT_OPEN: entry<{ action: string }>(
+    (d) => `Nothing is trained yet, so that there is nothing to ${d.action}.`,
+    "Tell it again once it waits for workers or trains.",
+    { retryable: true },
+  ),
 };

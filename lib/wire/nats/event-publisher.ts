@@ -22,6 +22,8 @@ interface PublisherOptions {
   readonly retention: EventRetention;
   /** Called with a line for a person. */
   readonly onNews: (line: string) => void;
+  /** Called once the run's events are published by a connection. */
+  readonly onStreaming?: (link: NatsLink, run: RunEpoch) => void;
   readonly nowMs?: () => number;
   readonly limits?: ConstructorParameters<typeof EventOutbox>[0];
 }
@@ -129,7 +131,10 @@ export class EventPublisher {
             break;
           }
           const end = endIn(found.batch, run);
-          if (isFirst) this.#outbox.continueAfter(end);
+          if (isFirst) {
+            this.#outbox.continueAfter(end);
+            this.#options.onStreaming?.(link, run);
+          }
           isFirst = false;
           const sent = this.#outbox.next();
           if (sent !== undefined && end >= sent.sequence) this.#outbox.acknowledge();

@@ -1,0 +1,112 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { packageRoot } from "#lib/core/paths";
+import { NatsLink } from "#lib/wire/nats/connection";
+import { findRun } from "#lib/wire/nats/event-watch";
+import { commandRun, type RunAction } from "#lib/wire/nats/run-commands";
+import { lockstepCommand } from "#tests/support/lockstep-command";
+import { startNats } from "#tests/support/nats-server";
+import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
+import { needs } from "#tests/support/tools";
+
+const withServer = needs("natsServer");
+let job: TinyJob;
+let nats: Awaited<ReturnType<typeof startNats>>;
+let link: NatsLink;
+
+before(async () => {
+  job = await createTinyJob({
+    engine_module: join(packageRoot, "dist/tests/support/fake-engine.js"),
+    ...{ max_steps: 30, logging_steps: 10, sample_prompt: null, workers: 2 },
+    ...{ eval_strategy: "no", eval_on_start: false, save_strategy: "no" },
+  });
+  if (withServer.skip !== undefined) return;
+  nats = await startNats();
+  link = await NatsLink.open(nats.settings, { role: "submitter", name: "test", onNews: () => {} });
+});
+after(async () => {
+  await link?.close();
+  await nats?.close();
+  await job.remove();
+});
+
+const tell = async (run: string, action: RunAction): Promise<string> =>
+  commandRun(link, await findRun(link, run), action);
+
+const train = (name: string, onEvent?: Parameters<typeof lockstepCommand>[2]) =>
+  lockstepCommand(
+    [
+      ...["train", job.configFile, "--json-logs", "--nats_url", nats.settings.url],
+      ...["--output_dir", join(job.directory, name), "--run_name", name],
+    ],
+    join(job.directory, "cache"),
+    onEvent,
+  );
+
+test(
+  "a run pauses between two steps, saves meanwhile, goes on, and ends with the same bits",
+  withServer,
+  async () => {
+    const plain = await train("plain");
+    assert.equal(plain.code, 0, plain.stderr);
+    const answers: string[] = [];
+    const told: string[] = [];
+    let work: Promise<void> | undefined;
+    const paused = await train("paused", (event) => {
+      if (event.type === "step.completed" || event.type === "checkpoint.saved")
+        told.push(event.type);
+      if (event.type === "phase.changed") told.push(event.phase);
+      const say = async (action: RunAction): Promise<void> => {
+        answers.push(await tell("paused", action));
+      };
+      if (event.type === "step.completed" && event.step === 5) work = say("pause");
+      else if (event.type === "phase.changed" && event.phase === "paused") {
+        work = work?.then(() => say("pause")).then(() => say("checkpoint"));
+      } else if (event.type === "checkpoint.saved" && event.step < 30) {
+        work = work?.then(() => say("resume")).then(() => say("resume"));
+      }
+    });
+    assert.equal(paused.code, 0, paused.stderr);
+    await work;
+    assert.deepEqual(answers, [
+      "it waits after the step in progress, with its workers",
+      "it was told to pause before",
+      "it saves a checkpoint after the step in progress",
+      "it goes on",
+      "it is not paused",
+    ]);
+    // Nothing is trained between the two words, and the checkpoint is saved there.
+    const from = told.indexOf("paused");
+    assert.deepEqual(told.slice(from, from + 3), ["paused", "checkpoint.saved", "training"]);
+    const [a, b] = [plain, paused].map(({ of }) => of("run.completed")[0]?.mastersSha256);
+    assert.ok(a !== undefined);
+    assert.equal(a, b);
+  },
+);
+
+test(
+  "a paused run is stopped and saved, and another epoch's coordinator hears nothing",
+  withServer,
+  async () => {
+    let work: Promise<unknown> | undefined;
+    const ended = await train("stopped", (event) => {
+      if (event.type !== "step.completed" || event.step !== 5) return;
+      work = (async () => {
+        const run = await findRun(link, "stopped");
+        await assert.rejects(commandRun(link, { ...run, epoch: run.epoch + 1 }, "stop"), {
+          code: "E_RUN_SILENT",
+          message: /no coordinator listens/,
+        });
+        await commandRun(link, run, "pause");
+        assert.match(await commandRun(link, run, "stop"), /saves and ends/);
+      })();
+    });
+    await work;
+    assert.equal(ended.code, 130, ended.stderr);
+    const [completed] = ended.of("run.completed");
+    assert.equal(completed?.outcome, "interrupted");
+    assert.equal(ended.of("checkpoint.saved").at(-1)?.step, completed?.step);
+    await assert.rejects(tell("stopped", "pause"), { code: "E_RUN_SILENT" });
+  },
+);
