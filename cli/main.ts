@@ -161,6 +161,14 @@ const dashed = (argument: string): string =>
 /** Exit code of a command line that could not be read, as most programs have it. */
 const usageExitCode = 2;
 
+/** Another process has the run, and this one has nothing to do with it any more: EX_PROTOCOL of sysexits.h. */
+const replacedExitCode = 76;
+
+const exitCodeOf = ({ code }: LockstepError): number => {
+  if (code === "E_USAGE") return usageExitCode;
+  return code === "E_OUTPUT_DIR_LOST" || code === "E_STALE_COORDINATOR" ? replacedExitCode : 1;
+};
+
 const isHelp = (arg: string | undefined): boolean => arg === "--help" || arg === "-h";
 
 async function main(argv: readonly string[]): Promise<number> {
@@ -222,6 +230,6 @@ try {
 } catch (thrown) {
   const error = explainSystemError(thrown);
   printError(error, takeConsoleFlags(argv).flags);
-  process.exitCode = error instanceof LockstepError && error.code === "E_USAGE" ? usageExitCode : 1;
+  process.exitCode = error instanceof LockstepError ? exitCodeOf(error) : 1;
 }
 endSoon();

@@ -30,15 +30,18 @@ and no checkpoints. Every key of the configuration is a flag too; \`lockstep con
 
 Hosts a run and waits for workers that \`lockstep worker --coordinator HOST:PORT\` starts
 anywhere. \`listen\` sets the address, \`metrics_port\` that of metrics and dashboard. With
-\`resume_from_checkpoint: auto\` a run that is finished ends at once, with exit code 0.
+\`resume_from_checkpoint: auto\` a run that is finished ends at once, with exit code 0. With \`--standby\` it waits
+while another coordinator of the same output_dir lives, and goes on with the run when that ends or falls silent.
+Exit code 76: another one has the run.
 
   --json-logs   one JSON object a line instead of the display
   --verbose     stack traces of errors
 `,
-  worker: `Usage: lockstep worker --coordinator HOST:PORT [options]
+  worker: `Usage: lockstep worker --coordinator HOST:PORT[,HOST:PORT ...] [options]
 
 Takes part in a run: computes gradients on one device until the run is over. A signal makes it finish its
 group, send it and leave; a second one ends it at once. Exit code 75: the run was stopped, and did not go on in time.
+Of several addresses it calls the one at which the run's coordinator answers.
 
   --name NAME                 shown in logs and metrics
   --metrics-host HOST         default 127.0.0.1

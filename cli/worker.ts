@@ -97,6 +97,7 @@ export async function workerCommand(
     for (const line of engineEnvironment(process.env).overruled) log(`warning: ${line}`);
     const { outcome, numGroups } = await runWorker({
       coordinatorAddress: options.coordinator,
+      standbyAddresses: options.standbys,
       security: await loadWireSecurity(options.security, (line) => log(`warning: ${line}`)),
       name: options.name,
       ...(isSupervised() ? { incarnation: supervisedIncarnation() } : {}),
@@ -186,12 +187,17 @@ function parse(args: readonly string[]) {
       `--${name} must be a whole number from ${limits[0]} to ${limits[1]}, got "${text}"`,
     );
   };
-  const coordinator = values.coordinator ?? usage("--coordinator HOST:PORT is missing");
-  if (!/^(\[[0-9a-fA-F:]+\]|[^:]+):\d{1,5}$/.test(coordinator)) {
-    usage(`--coordinator must be HOST:PORT, got "${coordinator}"`);
+  const given = values.coordinator ?? usage("--coordinator HOST:PORT is missing");
+  const [coordinator = "", ...standbys] = given.split(",");
+  for (const address of [coordinator, ...standbys]) {
+    if (!/^(\[[0-9a-fA-F:]+\]|[^:,]+):\d{1,5}$/.test(address)) {
+      usage(`--coordinator must be HOST:PORT, or several with commas between them, got "${given}"`);
+    }
+    const { port } = splitAddress(address);
+    if (port < 1 || port > 65_535) {
+      usage(`the port of --coordinator must be 1 to 65535, got ${port}`);
+    }
   }
-  const { port } = splitAddress(coordinator);
-  if (port < 1 || port > 65_535) usage(`the port of --coordinator must be 1 to 65535, got ${port}`);
   const optional = (name: string, text: string | undefined, limits: readonly [number, number]) =>
     text === undefined ? undefined : number(name, text, limits);
   const path = (given: string | undefined): string | undefined =>
@@ -199,6 +205,7 @@ function parse(args: readonly string[]) {
   const metricsPort = values["metrics-port"];
   return {
     coordinator,
+    standbys,
     withoutEffect: flagsWithoutEffect(values),
     name: values.name,
     metricsHost: values["metrics-host"],

@@ -15,9 +15,9 @@ import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
 import { EventPublishing } from "./event-publishing.js";
 import { turnWorkersAway } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
-import { jobFence } from "./job-fence.js";
+import { fileLease, type LeaderLease } from "./leader-lease.js";
 import { checkMessages } from "./message-limits.js";
-import { claimOutputDirectory, type OutputClaim } from "./output-directory.js";
+import type { OutputClaim } from "./output-directory.js";
 import { incarnationsOf, isStartedHere, tellProgress } from "./own-workers.js";
 import { prepareRun } from "./prepare.js";
 import type { PreparedRun } from "./prepared-run.js";
@@ -276,10 +276,10 @@ class Cluster {
 
   async #claimOutput(bus: InProcessEventBus, signal: AbortSignal): Promise<OutputClaim> {
     try {
-      return await claimOutputDirectory(this.#config.output_dir, {
+      const lease: LeaderLease = fileLease(this.#config);
+      return await lease.lead({
         onLost: (error) => this.#fail(error),
         onWaiting: (text) => bus.publish({ type: "note", text }),
-        fence: jobFence(),
         signal,
       });
     } catch (error) {

@@ -24,6 +24,10 @@ import { beatEvery, startHeartbeat } from "./claim-heartbeat.js";
 const defaultBeatMs = 2_000;
 /** An owner of whom nothing else can be known counts as gone after so long without a sign of life. */
 const defaultSilentMs = 30_000;
+/** One for which a standby is there counts as gone after this: with what follows, less than 10 s. */
+const standbySilentMs = 7_000;
+/** How often a standby looks. */
+const standbyLookMs = 250;
 
 interface ClaimOptions {
   /** Called once, when another process took the directory because this one was silent. */
@@ -36,6 +40,11 @@ interface ClaimOptions {
   readonly beatMs?: number;
   /** @default 30000 */
   readonly silentMs?: number;
+  /**
+   * Waits for as long as another process owns the directory, and takes it when that is gone or was silent for a while,
+   * even where it may only have been stopped. @default false
+   */
+  readonly standby?: boolean;
   /** Which giving of a queued job the claim is for: a later one of the same job takes it over, whoever lives. */
   readonly fence?: JobFence | undefined;
   /** @default the kernel's, where the file system has them */
@@ -72,10 +81,20 @@ export async function claimOutputDirectory(
     await access(path, constants.W_OK | constants.X_OK);
     const folder = join(path, claimFolder);
     await mkdir(folder, { recursive: true });
-    const lock = (options.tryLock ?? tryLock)(folder);
+    const openLock = options.tryLock ?? tryLock;
+    const claim = { directory, paths: [path, resolve(directory)], folder };
+    while (options.standby === true) {
+      const epoch = await untilAbandoned(directory, folder, openLock, options);
+      const lock = openLock(folder);
+      const record = newRecord(epoch + 1, deviceOf(lock), options.fence);
+      // Of several that stand by one is quicker.
+      if (takeEpoch(folder, record)) return hold({ ...claim, record, lock }, options);
+      lock.release();
+    }
+    const lock = openLock(folder);
     try {
       const record = await takeNext(directory, folder, lock, options);
-      return hold({ directory, paths: [path, resolve(directory)], folder, record, lock }, options);
+      return hold({ ...claim, record, lock }, options);
     } catch (error) {
       lock.release();
       throw error;
@@ -99,10 +118,63 @@ async function takeNext(
         await untilSilent(directory, folder, newest, options);
       }
     }
-    const lockedDevice = lock.state === "held" ? lock.device : null;
-    const record = newRecord((newest?.epoch ?? 0) + 1, lockedDevice, options.fence);
+    const record = newRecord((newest?.epoch ?? 0) + 1, deviceOf(lock), options.fence);
     if (takeEpoch(folder, record)) return record;
   }
+}
+
+const deviceOf = (lock: FileLock): number | null => (lock.state === "held" ? lock.device : null);
+
+/**
+ * Waits until nobody owns a directory, or its owner has given no sign of life for `standbySilentMs`.
+ *
+ * @returns the epoch of the last owner, 0 where there was none
+ */
+async function untilAbandoned(
+  directory: string,
+  folder: string,
+  openLock: (folder: string) => FileLock,
+  { onWaiting, signal }: ClaimOptions,
+): Promise<number> {
+  let seen = "";
+  let toldOf: number | undefined;
+  let [silentForMs, lookedAtMs] = [0, performance.now()];
+  for (;;) {
+    const found = newestClaim(folder);
+    if (found === undefined || isGone(found, folder, openLock)) return found?.epoch ?? 0;
+    const nowMs = performance.now();
+    // A process that was stopped itself has not looked meanwhile.
+    silentForMs += Math.min(nowMs - lookedAtMs, 4 * standbyLookMs);
+    lookedAtMs = nowMs;
+    const now = `${found.epoch} ${found.text}`;
+    if (now !== seen) silentForMs = 0;
+    seen = now;
+    if (silentForMs >= standbySilentMs) return found.epoch;
+    if (toldOf !== found.epoch) {
+      toldOf = found.epoch;
+      onWaiting?.(
+        `stands by: ${directory} is that of ${describe(found)}; it is taken over when that ends, or is silent for ${standbySilentMs / 1000} s`,
+      );
+    }
+    await delay(standbyLookMs, undefined, signal === undefined ? {} : { signal });
+  }
+}
+
+/** Whether an owner is known to have ended. */
+function isGone(
+  found: FoundClaim,
+  folder: string,
+  openLock: (folder: string) => FileLock,
+): boolean {
+  const { record } = found;
+  if (record === undefined) return false;
+  if (record.isReleased) return true;
+  const state = stateOf(record);
+  if (state !== "unknown" || record.bootId !== bootId()) return state === "gone";
+  // One of another container of this machine.
+  const lock = openLock(folder);
+  lock.release();
+  return lock.state === "held" && record.lockedDevice === lock.device;
 }
 
 /**

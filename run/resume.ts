@@ -119,8 +119,14 @@ export async function readSettings(file: string): Promise<SettledBefore> {
 }
 
 /** Whether a configuration goes on from whatever is in its output directory. */
-export const takesNewest = ({ resume_from_checkpoint: wanted }: ResolvedConfig): boolean =>
-  wanted === true || wanted === "auto";
+export const takesNewest = (config: ResolvedConfig): boolean =>
+  [true, "auto"].includes(wantedCheckpoint(config) ?? false);
+
+/** `resume_from_checkpoint`; one of several coordinators that stand by goes on with what the others began. */
+export const wantedCheckpoint = ({
+  resume_from_checkpoint: wanted,
+  standby,
+}: ResolvedConfig): ResolvedConfig["resume_from_checkpoint"] => wanted ?? (standby ? "auto" : null);
 
 /** Another kind of device than the checkpoint's computes other bits: refused, or told. */
 export function compareDevices(

@@ -32,7 +32,13 @@ import {
 } from "./output-contents.js";
 import type { PreparedRun } from "./prepared-run.js";
 import { findLeftRun, type LeftRun } from "./left-run.js";
-import { openCheckpoint, openNewestWhole, type ResumePoint, takesNewest } from "./resume.js";
+import {
+  openCheckpoint,
+  openNewestWhole,
+  type ResumePoint,
+  takesNewest,
+  wantedCheckpoint,
+} from "./resume.js";
 import { settledByAdapter } from "./starting-adapter.js";
 
 /** How a run is to begin, as far as its settings tell. */
@@ -109,7 +115,7 @@ async function findResumePoint(
   output: OutputContents,
 ): Promise<Omit<RunStart, "output" | "ofMachine">> {
   const anew = { resume: undefined, config: asked, lines: [] };
-  const wanted = asked.resume_from_checkpoint;
+  const wanted = wantedCheckpoint(asked);
   if (wanted === null || wanted === false) return anew;
   // Of another program's checkpoints the directory's own check speaks.
   const candidates = output.checkpoints.filter(({ isOurs }) => isOurs);

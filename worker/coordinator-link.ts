@@ -16,7 +16,7 @@ import { createProcessorReader } from "./device.js";
 import { EngineFailure } from "./engine-client.js";
 import { isMembershipOver } from "./failures.js";
 import type { DeviceReading, WorkerOptions } from "./options.js";
-import { untilReachable } from "./reachable.js";
+import { isUnreachable, untilReachable } from "./reachable.js";
 import type { Session } from "./session.js";
 
 /** How long one NextTask call waits for work. */
@@ -34,7 +34,12 @@ export const passOf = (reply: RegisterReply): MemberPass => ({
 /** A worker's calls to its coordinator, which may be away for a while. */
 export class CoordinatorLink {
   readonly #options: WorkerOptions;
-  readonly #control: ControlClient;
+  /** The coordinator and those that may take its place. */
+  readonly #controls: readonly [ControlClient, ...ControlClient[]];
+  /** Which of them is called. */
+  #called = 0;
+  #pass: MemberPass | undefined;
+  #isSearching = false;
   readonly #readDevice: () => DeviceReading;
   readonly #startedAt = performance.now();
   /** Of this life of the process. */
@@ -44,12 +49,26 @@ export class CoordinatorLink {
   constructor(options: WorkerOptions) {
     this.#options = options;
     this.#incarnation = options.incarnation ?? randomUUID();
-    this.#control = new ControlClient({
-      address: options.coordinatorAddress,
-      security: options.security ?? {},
-      onTlsNews: (line) => options.observer?.told?.(line),
-    });
+    const open = (address: string): ControlClient =>
+      new ControlClient({
+        address,
+        security: options.security ?? {},
+        onTlsNews: (line) => options.observer?.told?.(line),
+      });
+    this.#controls = [
+      open(options.coordinatorAddress),
+      ...(options.standbyAddresses ?? []).map(open),
+    ];
     this.#readDevice = options.readDevice ?? createProcessorReader();
+  }
+
+  get #control(): ControlClient {
+    return this.#controls[this.#called] ?? this.#controls[0];
+  }
+
+  /** host:port of the coordinator that is called. */
+  get address(): string {
+    return this.#control.address;
   }
 
   /**
@@ -78,14 +97,13 @@ export class CoordinatorLink {
       const register = async (): Promise<RegisterReply> => this.#control.register(request);
       const reply = await this.#untilReachable(register, stop, timeoutMs);
       if (reply.retryAfterMs === 0) {
-        this.#control.usePass(passOf(reply));
+        this.#pass = passOf(reply);
+        this.#control.usePass(this.#pass);
         return reply;
       }
       if (reply.waitReason !== "" && reply.waitReason !== toldReason) {
         toldReason = reply.waitReason;
-        this.#options.observer?.told?.(
-          `waits at ${this.#options.coordinatorAddress}: ${toldReason}`,
-        );
+        this.#options.observer?.told?.(`waits at ${this.address}: ${toldReason}`);
       }
       await delay(reply.retryAfterMs, undefined, { signal: stop }).catch(() => {});
       if (stop.aborted) return undefined;
@@ -106,6 +124,7 @@ export class CoordinatorLink {
         this.#options.observer?.retrying?.(error);
         // Transfers to shards of a coordinator that is gone would be repeated for long.
         if (isMembershipOver(error)) onOver(error);
+        else if (isUnreachable(error)) void this.#findSuccessor(reply.workerId, state(), onOver);
       });
     };
     beat();
@@ -161,12 +180,38 @@ export class CoordinatorLink {
   }
 
   close(): void {
-    this.#control.close();
+    for (const control of this.#controls) control.close();
   }
 
-  async #beat(workerId: string, state: WorkerState): Promise<void> {
+  /** Where the coordinator is silent another one may have the run, which does not know this registration. */
+  async #findSuccessor(
+    workerId: string,
+    state: WorkerState,
+    onOver: (error: unknown) => void,
+  ): Promise<void> {
+    if (this.#isSearching) return;
+    this.#isSearching = true;
+    try {
+      for (const [index, control] of this.#controls.entries()) {
+        if (index === this.#called) continue;
+        if (this.#pass !== undefined) control.usePass(this.#pass);
+        try {
+          await this.#beat(workerId, state, control);
+        } catch (error) {
+          if (!isMembershipOver(error)) continue;
+          this.#called = index;
+          onOver(error);
+          return;
+        }
+      }
+    } finally {
+      this.#isSearching = false;
+    }
+  }
+
+  async #beat(workerId: string, state: WorkerState, control = this.#control): Promise<void> {
     const deviceSeconds = (performance.now() - this.#startedAt) / 1000;
-    await this.#control.heartbeat({ workerId, state, ...this.#readDevice(), deviceSeconds });
+    await control.heartbeat({ workerId, state, ...this.#readDevice(), deviceSeconds });
   }
 
   async #untilReachable<T>(
@@ -174,8 +219,12 @@ export class CoordinatorLink {
     signal: AbortSignal,
     timeoutMs = this.#options.reconnectTimeoutMs ?? defaultReconnectTimeoutMs,
   ): Promise<T> {
-    const { observer, coordinatorAddress: address } = this.#options;
-    const onRetry = (error: unknown): void => observer?.retrying?.(error);
+    const address = this.#controls.map((control) => control.address).join(",");
+    const onRetry = (error: unknown): void => {
+      this.#options.observer?.retrying?.(error);
+      this.#called = (this.#called + 1) % this.#controls.length;
+      if (this.#pass !== undefined) this.#control.usePass(this.#pass);
+    };
     return untilReachable(call, { address, timeoutMs, signal, onRetry });
   }
 }

@@ -55,6 +55,8 @@ export interface DeviceReading {
 export interface WorkerOptions {
   /** host:port of the coordinator's control service. */
   readonly coordinatorAddress: string;
+  /** host:port of those that may take its place. @default none */
+  readonly standbyAddresses?: readonly string[];
   readonly security?: WireSecurity;
   /** Of this life of the process, and of no other one. @default random */
   readonly incarnation?: string;

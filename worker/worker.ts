@@ -155,7 +155,7 @@ class WorkerLoop {
     if (reply === undefined) return;
     const job = JSON.parse(reply.jobJson) as WorkerJob;
     const addresses = await this.#orReport(reply.workerId, async () =>
-      shardAddresses(reply.shardAddresses, options.coordinatorAddress),
+      shardAddresses(reply.shardAddresses, this.#link.address),
     );
     const session = new Session(
       reply.workerId,
@@ -188,7 +188,8 @@ class WorkerLoop {
 
   async #reachShards(session: Session): Promise<void> {
     const { workerId, transfers } = session;
-    const { coordinatorAddress: coordinator, reconnectTimeoutMs } = this.#options;
+    const { address: coordinator } = this.#link;
+    const { reconnectTimeoutMs } = this.#options;
     const timeoutMs = reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
     const askCoordinator = (): Promise<void> =>
       this.#link.assertKnown(workerId, this.#state, this.#leaving);

@@ -39,6 +39,12 @@ export function checkTogether(config: ParsedConfig, command?: ConfigCommand): vo
       `the run is planned for workers: ${workers}, of which some would never get a place; max_workers must be ${workers} at least`,
     );
   }
+  if (config.standby && config.overwrite_output_dir) {
+    conflict(
+      "standby and overwrite_output_dir",
+      "one that stands by goes on with the run that is there, and does not replace it",
+    );
+  }
   if (config.heartbeat_timeout_ms < 2 * config.heartbeat_interval_ms) {
     conflict(
       "heartbeat_timeout_ms and heartbeat_interval_ms",

@@ -72,6 +72,12 @@ export const cluster = {
     .describe(
       "type in which matrices travel; null: that of products (bf16, fp16), else float32; adapters float32",
     ),
+  standby: z
+    .boolean()
+    .default(false)
+    .describe(
+      "lockstep coordinator waits while another one of the same output_dir lives, and goes on with the run within 10 s of its end or silence; resume_from_checkpoint: null then means auto",
+    ),
   listen: text.default("127.0.0.1:0").describe("HOST:PORT of the coordinator; port 0 is any"),
   advertise_host: text
     .nullable()

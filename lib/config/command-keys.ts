@@ -25,6 +25,7 @@ const noCheckpoints =
   "train-local saves the finished model and no checkpoints; `lockstep train` saves and resumes them";
 const noBest =
   "train-local compares evaluations only for load_best_model_at_end, early_stopping_patience or a schedule that follows them; `lockstep train` marks the best checkpoint";
+const noStandby = "only lockstep coordinator stands by for another one";
 const oneProcess = "train-local is one process, without a server";
 const noWorkers = "a coordinator starts no workers";
 
@@ -52,7 +53,7 @@ const each = (keys: readonly ConfigKey[], rule: UnreadKey): Partial<Record<Confi
 export const unreadKeys: Readonly<
   Record<ConfigCommand, Readonly<Partial<Record<ConfigKey, UnreadKey>>>>
 > = {
-  train: {},
+  train: { standby: refused(noStandby, [false]) },
   coordinator: {
     use_cpu: told(`${noWorkers}; each is told by lockstep worker --use-cpu`),
     engine_module: told(`${noWorkers}; each is told by lockstep worker --engine-module FILE`),
@@ -90,6 +91,7 @@ export const unreadKeys: Readonly<
       ["reducers", "reducer_processes", "reducer_timeout_ms"],
       told(`${oneProcess}; the bits are the same wherever shards are`),
     ),
+    standby: refused(noStandby, [false]),
     reducer_shards: told(`${oneProcess}; the bits are the same for any number of shards`),
     metrics_port: told(oneProcess, [null, 0]),
     ...each(

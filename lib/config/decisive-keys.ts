@@ -143,6 +143,7 @@ export const freeKeys = [
   "reducers",
   "reducer_processes",
   "reducer_timeout_ms",
+  "standby",
   "listen",
   "advertise_host",
   "metrics_host",

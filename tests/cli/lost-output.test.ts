@@ -71,7 +71,7 @@ for (const [command, flags, isDue] of [
       child.kill("SIGCONT");
     });
     const [code] = await once(child, "close");
-    assert.equal(code, 1, stderr);
+    assert.equal(code, 76, stderr);
     assert.match(stderr, /E_OUTPUT_DIR_LOST.*other-machine/);
     assert.ok(before !== undefined);
     assert.deepEqual(filesIn(output), before);
