@@ -92,6 +92,7 @@ const words: Readonly<Record<string, readonly string[]>> = {
   "ORGANISATION/ADAPTER": ["runs/lora"],
   "merged/": ["merged-too"],
   TEXT: ["One"],
+  "submit DIR": ["queue"],
   ADAPTER_DIR: ["runs/lora"],
   "merge-adapter DIR": ["merged"],
   "export DIR": ["exported"],
@@ -119,6 +120,8 @@ const notRun: readonly (readonly [command: RegExp, reason: string])[] = [
   [/^python3 -m venv profile\b/, "installs another TensorFlow"],
   [/^PEAK_TFLOPS=\d+ .*bash bench\/gpu\.sh$/, "needs a GPU"],
   [/^bin\/lockstep verify-model DIR$/, "takes long; tests/cli/verify-model.test.ts runs it"],
+  [/^bin\/lockstep checkpoint ID\b/, "needs a job that runs; tests/cli/queue.test.ts has one"],
+  [/^bin\/lockstep agent --queue DIR$/, "waits for jobs; docs/queue.md runs one that does not"],
   [/^docker build\b/, "needs Docker; tests/deploy reads the container files"],
   [/^kubectl\b/, "needs a cluster; tests/deploy reads the manifests"],
 ];
@@ -172,18 +175,30 @@ function madeSmall(args: readonly string[], but: Readonly<Record<string, string>
 /** `lockstep` as a page types it, with the words of the table in place. */
 async function lockstep({ place, text }: PageCommand): Promise<void> {
   const [, command = "", ...rest] = wordsOf(text);
-  const args = rest.flatMap((word) => words[`${command} ${word}`] ?? words[word] ?? [word]);
+  const args = rest.flatMap((word) =>
+    word === "ID" && command !== "push"
+      ? [jobId]
+      : (words[`${command} ${word}`] ?? words[word] ?? [word]),
+  );
   if (command === "coordinator") return hosted(place, madeSmall(args, withoutTensorFlow));
   // Its line comes with the coordinator's.
   if (command === "worker") return assert.equal(rest.join(" "), "--coordinator HOST:PORT", place);
   // As it stands it is the first test's.
   const isExample = examples.some((name) => rest.join(" ") === `examples/${name}`);
   if (command === "train" && isExample) return;
+  if (command === "submit") args.push(...asSettings({ ...small, ...withoutTensorFlow }));
   const isTraining = command === "train" || command === "train-local";
   const typed = isTraining ? madeSmall(args, withoutTensorFlow) : args;
   const [code, output] = await run([command, ...typed]).ended;
   assert.equal(code, 0, `${place}: ${text}\n${output}`);
+  if (command === "submit") jobId = /^[a-z0-9]{8}\b/m.exec(output)?.[0] ?? "";
 }
+
+/** Of the job that was submitted last. */
+let jobId = "";
+
+const asSettings = (settings: Readonly<Record<string, string>>): string[] =>
+  Object.entries(settings).map(([key, value]) => `--set=${key}=${value}`);
 
 async function hosted(place: string, args: readonly string[]): Promise<void> {
   const coordinator = run([
