@@ -5,8 +5,9 @@ import { expandHome } from "#lib/core/home-path";
 import { cacheDirectory } from "#lib/core/paths";
 import type { Job } from "#lib/queue/job";
 import type { NatsSettings } from "#lib/wire/nats/connection";
-import { trainCommand } from "#run/job-process";
+import { runCommand } from "#run/job-process";
 import { QueueAgent } from "#run/queue-agent";
+import { WorkerAgent } from "#run/worker-agent";
 import { readCommandLine, usageOf } from "./command-line.js";
 import { natsSettingsOf } from "./nats-options.js";
 import { openQueue, queueOptions, wholeNumber } from "./queue-options.js";
@@ -15,6 +16,13 @@ import { exitCodes, onStopSignals } from "./stop-signals.js";
 /** A lease that is shorter than a garbage collection or a slow file system would be lost for nothing. */
 const leaseLimitsMs = [1_000, 3_600_000] as const;
 const graceLimitsMs = [0, 86_400_000] as const;
+
+/** A whole run on this machine, a run's coordinator, or a worker of the runs of such. */
+const roles = ["train", "coordinator", "worker"] as const;
+
+/** Keys of flags, as files have them. */
+const keysOf = (flags: readonly string[]): ReadonlySet<string> =>
+  new Set(flags.flatMap((flag) => /^--([\w-]+)/.exec(flag)?.[1]?.replaceAll("-", "_") ?? []));
 
 /** What every job's run is told. */
 const ownFlags = ["--resume_from_checkpoint=auto", "--user_signal=save", "--json-logs"] as const;
@@ -39,11 +47,15 @@ function runFlags(settings: NatsSettings): readonly string[] {
 /** `lockstep agent`. Returns the exit code. */
 export async function agentCommand(args: readonly string[]): Promise<number> {
   const usage = usageOf("agent");
+  // What follows -- is for the runs.
+  const end = args.indexOf("--");
+  const [own, given] = end < 0 ? [args, []] : [args.slice(0, end), args.slice(end + 1)];
   const { values } = readCommandLine(
-    args,
+    own,
     {
       ...queueOptions,
       name: { type: "string", default: hostname() },
+      role: { type: "string", default: "train" },
       jobs: { type: "string" },
       "until-empty": { type: "boolean", default: false },
       "lease-ms": { type: "string", default: "30000" },
@@ -54,6 +66,10 @@ export async function agentCommand(args: readonly string[]): Promise<number> {
     { allowPositionals: false },
   );
   if (values.json) usage("--json is none of this command's options");
+  const role = roles.find((each) => each === values.role);
+  if (role === undefined) {
+    return usage(`--role is one of ${roles.join(", ")}, got "${values.role}"`);
+  }
   const log = (text: string): void => {
     process.stdout.write(`${new Date().toISOString()} ${text}\n`);
   };
@@ -79,13 +95,9 @@ export async function agentCommand(args: readonly string[]): Promise<number> {
       return true;
     },
   });
-  const options = {
+  const common = {
     name: values.name.slice(0, 200),
-    leaseMs: wholeNumber(usage, "lease-ms", values["lease-ms"], leaseLimitsMs),
     graceMs: wholeNumber(usage, "grace-ms", values["grace-ms"], graceLimitsMs),
-    directory: resolve(expandHome(values["work-dir"])),
-    command: trainCommand,
-    flags: (job: Job) => [...ownFlags, ...eventFlags(job)],
     maxJobs:
       values.jobs === undefined
         ? undefined
@@ -93,6 +105,8 @@ export async function agentCommand(args: readonly string[]): Promise<number> {
     untilEmpty: values["until-empty"],
     onLine: log,
   };
+  const leaseMs = wholeNumber(usage, "lease-ms", values["lease-ms"], leaseLimitsMs);
+  const workDirectory = resolve(expandHome(values["work-dir"]));
   const queue = await openQueue(values, {
     ...{ usage, role: "agent" },
     patienceMs: Number.POSITIVE_INFINITY,
@@ -100,8 +114,17 @@ export async function agentCommand(args: readonly string[]): Promise<number> {
     signal: drain.signal,
   });
   try {
-    log(`agent ${options.name} takes the jobs of ${queue.place}`);
-    const numJobs = await new QueueAgent(queue, options).run(drain.signal);
+    log(`agent ${common.name} (${role}) takes the jobs of ${queue.place}`);
+    const agent =
+      role === "worker"
+        ? new WorkerAgent(queue, { ...common, flags: given })
+        : new QueueAgent(queue, {
+            ...common,
+            ...{ leaseMs, directory: workDirectory, command: runCommand(role) },
+            flags: (job: Job) => [...ownFlags, ...eventFlags(job), ...given],
+            without: keysOf(given),
+          });
+    const numJobs = await agent.run(drain.signal);
     log(`ends after ${counted(numJobs, "job")}`);
     const received = signals.received();
     return received === undefined ? 0 : exitCodes[received];

@@ -108,12 +108,14 @@ Lets running jobs save a checkpoint after the step in work, and go on.
 
   --json              one JSON object a job
 ${queueUsage}`,
-  agent: `Usage: lockstep agent [options] (--queue DIR | --nats-url URL)
+  agent: `Usage: lockstep agent [options] (--queue DIR | --nats-url URL) [-- options of its runs]
 
 Takes one job of a queue after another and runs it with \`lockstep train\`. A job goes on from its newest checkpoint, and
 one whose agent died is given to another. A signal stops the job in work after its step and with a checkpoint, and gives
 it back; a second signal exits at once.
 
+  --role ROLE         train: whole runs on this machine, the default; coordinator: runs for workers of other machines;
+                      worker: joins the runs of such coordinators, one after another
   --name NAME         shown in lists, default this machine's name
   --jobs N            end after N jobs
   --until-empty       end where no job runs and none is left that may

@@ -9,6 +9,7 @@ import { printable } from "#lib/core/terminal-text";
 import type { JobProgress } from "#lib/queue/held-job";
 import type { Job, JobResult } from "#lib/queue/job";
 import { fenceEnvironment } from "./job-fence.js";
+import { joinAddress } from "./worker-addresses.js";
 
 interface JobProcessOptions {
   readonly job: Job;
@@ -174,6 +175,7 @@ export class JobProcess {
         this.#onLine(`saved ${printable(event.directory)} after step ${event.step}`);
         return;
       case "note":
+        this.#tell({ address: joinAddress(event.text) ?? this.#progress.address });
         this.#onLine(printable(event.text));
         return;
       case "run.completed":
@@ -210,9 +212,7 @@ interface ErrorLine {
 
 const finite = (value: number): number | null => (Number.isFinite(value) ? value : null);
 
-/** What runs a job on this machine alone. */
-export const trainCommand: readonly string[] = [
-  process.execPath,
-  join(packageRoot, "bin", "lockstep"),
-  "train",
+/** What runs a job: on this machine alone, or for workers of others. */
+export const runCommand = (name: "train" | "coordinator"): readonly string[] => [
+  ...[process.execPath, join(packageRoot, "bin", "lockstep"), name],
 ];

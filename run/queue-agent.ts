@@ -20,6 +20,8 @@ interface AgentOptions {
   /** What runs a job; gets the configuration and flags. */
   readonly command: readonly string[];
   readonly flags: (job: Job) => readonly string[];
+  /** Keys of a job's own flags that these replace. */
+  readonly without: ReadonlySet<string>;
   /** End after so many jobs; absent: go on. */
   readonly maxJobs: number | undefined;
   /** End where nothing is queued that may run, and nothing runs. */
@@ -73,8 +75,10 @@ export class QueueAgent {
       if (!existsSync(job.directory)) {
         throw new Error(`this machine has no directory ${job.directory}, where it was submitted`);
       }
+      const { without } = this.#options;
+      const own = job.flags.filter((flag) => !without.has(/^--(\w+)/.exec(flag)?.[1] ?? ""));
       run = new JobProcess({
-        job,
+        job: { ...job, flags: own },
         directory: join(this.#options.directory, job.id),
         command: this.#options.command,
         flags: this.#options.flags(job),

@@ -65,6 +65,10 @@ export function addressesElsewhere(
 
 const isLinkLocal = (address: string): boolean => /^(169\.254\.|fe[89ab])/i.test(address);
 
+/** The address in a line of `howToJoin`; undefined: the line is another one. */
+export const joinAddress = (line: string): string | undefined =>
+  /^Workers join with: lockstep worker --coordinator (\S+)/.exec(line)?.[1];
+
 /** How workers join, for a person. */
 export function howToJoin(config: Listening, port: number): string {
   const [first, ...others] = addressesElsewhere(config, port);

@@ -121,6 +121,10 @@ const notRun: readonly (readonly [command: RegExp, reason: string])[] = [
   [/^PEAK_TFLOPS=\d+ .*bash bench\/gpu\.sh$/, "needs a GPU"],
   [/^bin\/lockstep verify-model DIR$/, "takes long; tests/cli/verify-model.test.ts runs it"],
   [/^bin\/lockstep checkpoint ID\b/, "needs a job that runs; tests/cli/queue.test.ts has one"],
+  [
+    /^bin\/lockstep agent --role\b/,
+    "needs a server and machines; tests/cli/queue.test.ts has both",
+  ],
   [/^bin\/lockstep agent --queue DIR$/, "waits for jobs; docs/queue.md runs one that does not"],
   [/^docker build\b/, "needs Docker; tests/deploy reads the container files"],
   [/^kubectl\b/, "needs a cluster; tests/deploy reads the manifests"],

@@ -75,8 +75,8 @@ class Queue {
   }
 
   agent(name: string, ...args: readonly string[]): { child: ChildProcess; said: string[] } {
-    const command = [join(packageRoot, "bin/lockstep"), "agent", "--name", name];
-    const child = spawn(process.execPath, [...command, ...args, ...this.#place], {
+    const command = [join(packageRoot, "bin/lockstep"), "agent", "--name", name, ...this.#place];
+    const child = spawn(process.execPath, [...command, ...args], {
       cwd: job.directory,
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...process.env, LOCKSTEP_CACHE: join(job.directory, "cache") },
@@ -197,6 +197,33 @@ test(
     assert.equal(rough.result?.mastersSha256, calm.result?.mastersSha256);
   },
 );
+
+test("workers join the coordinators of jobs, and those that take their place", limit, async () => {
+  const queue = new Queue("--queue", "parts");
+  const settings = ["--set=max_steps=60", "--set=workers=2", "--set=metrics_port=null"];
+  const whole = await queue.submit(...settings, "--set=output_dir=whole");
+  let agent = queue.agent("whole", "--jobs=1");
+  assert.deepEqual(await once(agent.child, "exit"), [0, null], agent.said.join(""));
+  const expected = (await queue.listed(whole)).result?.mastersSha256;
+  assert.match(expected ?? "", /^[0-9a-f]{64}$/);
+
+  const module = join(packageRoot, "dist/tests/support/fake-engine.js");
+  const own = ["--", "--use-cpu", "--engine-module", module];
+  const workers = ["w1", "w2"].map((name) => queue.agent(name, "--role=worker", ...own));
+  const id = await queue.submit(...settings, "--set=output_dir=parts");
+  agent = queue.agent("first", "--role=coordinator");
+  await queue.until(id, (now) => step(now) > 0 && now.beat?.workers?.joined === 2);
+  agent.child.kill("SIGKILL");
+  agent = queue.agent("second", "--role=coordinator", "--until-empty");
+  assert.deepEqual(await once(agent.child, "exit"), [0, null], agent.said.join(""));
+  const parts = await queue.listed(id);
+  assert.deepEqual([parts.state, parts.epoch], ["done", 2]);
+  assert.equal(parts.result?.mastersSha256, expected);
+  for (const { child, said } of workers) {
+    child.kill("SIGTERM");
+    assert.deepEqual(await once(child, "exit"), [143, null], said.join(""));
+  }
+});
 
 test("what cannot be a job is refused by name before it is queued", async () => {
   const queue = new Queue("--queue", "refused");

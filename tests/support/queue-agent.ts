@@ -33,7 +33,14 @@ const queue = new JobQueue(store, {
   retryMs: 50,
 });
 await new QueueAgent(queue, {
-  ...{ name, directory, leaseMs: 1_500, graceMs: 5_000, flags: () => [] },
+  ...{
+    name,
+    directory,
+    leaseMs: 1_500,
+    graceMs: 5_000,
+    flags: () => [],
+    without: new Set<string>(),
+  },
   ...{ maxJobs: undefined, untilEmpty: false, onLine: say },
   command: [process.execPath, join(packageRoot, "dist/tests/support/queued-run.js")],
 }).run(drain.signal);

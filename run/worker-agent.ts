@@ -1,0 +1,145 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
+import { packageRoot } from "#lib/core/paths";
+import { printable } from "#lib/core/terminal-text";
+import type { JobQueue, JobView } from "#lib/queue/job-queue";
+
+interface WorkerAgentOptions {
+  readonly name: string;
+  /** Options of `lockstep worker`, but the coordinator and the name. */
+  readonly flags: readonly string[];
+  /** What a worker that is to leave has for its group; then it is killed. */
+  readonly graceMs: number;
+  /** End after so many runs; absent: go on. */
+  readonly maxJobs: number | undefined;
+  /** End where nothing is queued and nothing runs. */
+  readonly untilEmpty: boolean;
+  /** A line for a person. */
+  readonly onLine: (text: string) => void;
+}
+
+const lookEveryMs = 1_000;
+/** A worker that could not join tries the same run again after so long. */
+const againAfterMs = 5_000;
+
+/**
+ * Lends this machine's device to the runs of a queue's coordinators, one after another: to the first by turn that has
+ * fewer workers than it is planned for.
+ */
+export class WorkerAgent {
+  readonly #queue: JobQueue;
+  readonly #options: WorkerAgentOptions;
+
+  constructor(queue: JobQueue, options: WorkerAgentOptions) {
+    this.#queue = queue;
+    this.#options = options;
+  }
+
+  /** @returns in how many runs it took part */
+  async run(drain: AbortSignal): Promise<number> {
+    const { maxJobs = Number.POSITIVE_INFINITY, untilEmpty, onLine } = this.#options;
+    let numRuns = 0;
+    while (numRuns < maxJobs && !drain.aborted) {
+      const views = await this.#queue.list();
+      const next = views.find(needsWorkers);
+      if (next !== undefined) {
+        numRuns++;
+        const code = await this.#work(next, drain);
+        if (code === 0 || drain.aborted) continue;
+        onLine(`${next.job.id} the worker ended with ${code}`);
+        await pause(againAfterMs, drain);
+      } else if (untilEmpty && views.every(({ job }) => !isAhead(job.state))) break;
+      await pause(lookEveryMs, drain);
+    }
+    return numRuns;
+  }
+
+  async #work({ job, beat }: JobView, drain: AbortSignal): Promise<number | string> {
+    const { name, flags, graceMs, onLine } = this.#options;
+    const tell = (text: string): void => onLine(`${job.id} ${text}`);
+    const address = beat?.address ?? "";
+    tell(`${job.name}: joins its run at ${address}`);
+    const child = spawn(
+      process.execPath,
+      [
+        ...[join(packageRoot, "bin", "lockstep"), "worker", "--coordinator", address],
+        // Where a run goes on the queue says; whoever takes the job has another address.
+        ...["--name", name, "--return-timeout-ms", "0", ...flags],
+      ],
+      { detached: true, stdio: ["ignore", "pipe", "pipe", "ipc"] },
+    );
+    for (const stream of [child.stdout, child.stderr]) {
+      if (stream === null) continue;
+      createInterface({ input: stream }).on("line", (line) => tell(printable(line)));
+    }
+    const leaving = new Leaving(child, graceMs);
+    const leave = (): void => leaving.begin();
+    drain.addEventListener("abort", leave);
+    if (drain.aborted) leave();
+    const ended = new AbortController();
+    void this.#watch(job, ended.signal, () => leaving.begin());
+    try {
+      const [code, signal] = (await once(child, "exit")) as [number | null, string | null];
+      return leaving.isBegun ? 0 : (code ?? signal ?? 1);
+    } finally {
+      ended.abort();
+      leaving.over();
+      drain.removeEventListener("abort", leave);
+    }
+  }
+
+  /** Calls once the job is no longer the one that was joined. */
+  async #watch(
+    { id, epoch }: JobView["job"],
+    signal: AbortSignal,
+    onOver: () => void,
+  ): Promise<void> {
+    while (!signal.aborted) {
+      await pause(lookEveryMs, signal);
+      const now = await this.#queue.find(id).catch(() => undefined);
+      if (now === undefined || (now.job.state === "running" && now.job.epoch === epoch)) continue;
+      // A worker that hears it from its coordinator has left by then.
+      await pause(againAfterMs, signal);
+      if (!signal.aborted) onOver();
+      return;
+    }
+  }
+}
+
+/** The end of a worker: asked for, and then taken. */
+class Leaving {
+  isBegun = false;
+  readonly #child: ChildProcess;
+  readonly #graceMs: number;
+  #kill: NodeJS.Timeout | undefined;
+
+  constructor(child: ChildProcess, graceMs: number) {
+    this.#child = child;
+    this.#graceMs = graceMs;
+  }
+
+  begin(): void {
+    if (this.isBegun) return;
+    this.isBegun = true;
+    this.#child.kill("SIGTERM");
+    this.#kill = setTimeout(() => this.#child.kill("SIGKILL"), this.#graceMs);
+  }
+
+  over(): void {
+    clearTimeout(this.#kill);
+  }
+}
+
+const isAhead = (state: JobView["job"]["state"]): boolean =>
+  state === "queued" || state === "running";
+
+const needsWorkers = ({ job, beat }: JobView): boolean => {
+  if (job.state !== "running" || beat === undefined || beat.address === null) return false;
+  return beat.workers === null || beat.workers.joined < beat.workers.planned;
+};
+
+const pause = (ms: number, signal: AbortSignal): Promise<void> =>
+  delay(ms, undefined, { signal }).catch(() => {});
