@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
+import { usages } from "#cli/usage";
 import { packageRoot } from "#lib/core/paths";
 import { listTracked, readSource } from "#tests/support/source-files";
 
@@ -165,9 +166,7 @@ test("tests that the pages name exist", () => {
 
 test("commands in the pages exist", () => {
   const { scripts } = JSON.parse(readSource("package.json")) as { scripts: Record<string, string> };
-  const commands = new Set(
-    readdirSync(join(packageRoot, "cli")).map((name) => name.replace(/\.ts$/, "")),
-  );
+  const commands = new Set<string>(Object.keys(usages));
   const missing: string[] = [];
   const check = (page: string, what: string, exists: boolean): void => {
     if (!exists) missing.push(`${page}: ${what}`);

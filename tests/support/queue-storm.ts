@@ -115,14 +115,13 @@ export async function queueStorm(options: StormOptions): Promise<StormOutcome> {
         }, stoppedMs);
       } else if (what === 3) {
         const [run] = descendantsOf(agent.pid);
-        if (run !== undefined) {
-          process.kill(run, "SIGKILL");
+        if (run !== undefined && attempt(() => process.kill(run, "SIGKILL")) === true) {
           done("run killed");
         }
       } else if (what === 4) {
         // Both: neither sees that the job is another's before it goes on.
         const all = [agent.pid, ...descendantsOf(agent.pid)];
-        for (const pid of all) process.kill(pid, "SIGSTOP");
+        for (const pid of all) attempt(() => process.kill(pid, "SIGSTOP"));
         stopped.add(agent);
         done("agent and run stopped");
         setTimeout(() => {
