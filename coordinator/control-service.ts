@@ -3,6 +3,8 @@ import type { Precision } from "#lib/core/dtype";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { maxAskAgainAfterMs, maxWaitForTaskMs } from "./limits.js";
 import type {
+  CheckWeightsReply,
+  CheckWeightsRequest,
   CompleteTaskReply,
   CompleteTaskRequest,
   ControlHandlers,
@@ -23,6 +25,7 @@ import { assertSameLife, type RunLife } from "./reducer/fence.js";
 import type { ShardGroup } from "./shards.js";
 import type { Strays } from "./strays.js";
 import type { TaskQueue } from "./task-queue.js";
+import { WeightChecks, type WeightVerdict } from "./weight-checks.js";
 
 interface ControlServiceOptions {
   readonly life: RunLife;
@@ -40,11 +43,13 @@ interface ControlServiceOptions {
   readonly plannedWorkers: number;
   /** Who comes beyond these waits for a place; undefined: nobody does. */
   readonly maxWorkers: number | undefined;
-  /** Nobody is left who could go on. */
-  readonly onNobodyLeft: (error: LockstepError) => void;
+  /** The run cannot go on: nobody is left who could, or what workers were sent differs. */
+  readonly endRun: (error: LockstepError) => void;
   readonly onMembersChanged: () => void;
 }
 
+/** A worker whose weights change so often has faulty memory: it is not asked again. */
+const maxCorruptions = 3;
 /** Workers that wait for a place and were told of; beyond these none is told of again. */
 const maxWaitingTold = 4_096;
 
@@ -56,6 +61,9 @@ export class ControlService implements ControlHandlers {
   readonly #options: ControlServiceOptions;
   /** Incarnations that wait for a place, and were told of. */
   readonly #waiting = new Set<string>();
+  readonly #weightChecks = new WeightChecks();
+  /** Members whose weights cannot be compared, and that were told of. */
+  readonly #unchecked = new Set<string>();
 
   constructor(options: ControlServiceOptions) {
     this.#options = options;
@@ -154,6 +162,36 @@ export class ControlService implements ControlHandlers {
     }
   }
 
+  async checkWeights(request: CheckWeightsRequest): Promise<CheckWeightsReply> {
+    const { membership, queue, bus, endRun } = this.#options;
+    const { workerId, version } = request;
+    const { incarnation } = membership.seen(workerId);
+    let verdict: WeightVerdict;
+    try {
+      verdict = this.#weightChecks.check(request, incarnation);
+    } catch (error) {
+      if (isLockstepError(error)) endRun(error);
+      throw error;
+    }
+    if (verdict.kind === "unknown" && !this.#unchecked.has(workerId)) {
+      this.#unchecked.add(workerId);
+      const text = `fingerprint_steps: the weights of ${workerId} are not compared, as its engine cannot read them back (readHeld)`;
+      bus.publish({ type: "note", text });
+    }
+    if (verdict.kind !== "corrupted") return { isIntact: true };
+    const { spaces, intactVersion, numFound } = verdict;
+    bus.publish({
+      type: "worker.corrupted",
+      ...{ workerId, spaces, version },
+      ...(intactVersion === undefined ? {} : { intactVersion }),
+    });
+    queue.releaseLease(request.lease, "its weights had changed in memory", workerId);
+    if (numFound >= maxCorruptions) {
+      this.ban(workerId, `its weights had changed in memory ${numFound} times`);
+    }
+    return { isIntact: false };
+  }
+
   async heartbeat(request: HeartbeatRequest): Promise<void> {
     const { membership, bus } = this.#options;
     const before = membership.find(request.workerId);
@@ -240,9 +278,9 @@ export class ControlService implements ControlHandlers {
     { code, message: reason }: { readonly code: string; readonly message: string },
     attempts: number,
   ): void {
-    const { membership, quarantine, plannedWorkers, onNobodyLeft } = this.#options;
+    const { membership, quarantine, plannedWorkers, endRun } = this.#options;
     if (membership.size > 0 || quarantine.numOutSinceProgress < plannedWorkers) return;
-    onNobodyLeft(new LockstepError("E_WORKER_FAILED", { worker, code, reason, attempts }));
+    endRun(new LockstepError("E_WORKER_FAILED", { worker, code, reason, attempts }));
   }
 
   removeWorker(
@@ -252,6 +290,7 @@ export class ControlService implements ControlHandlers {
   ): void {
     const { membership, queue, shards, bus, onMembersChanged } = this.#options;
     if (membership.remove(workerId) === undefined) return;
+    this.#unchecked.delete(workerId);
     // A shard that is gone has ended the run already.
     shards.changeFence({ kind: "expel", workerId }).catch(() => {});
     bus.publish({ type, workerId, reason });

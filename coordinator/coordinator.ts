@@ -191,7 +191,7 @@ export class Coordinator {
         heartbeatIntervalMs,
         plannedWorkers: this.#options.plannedWorkers,
         maxWorkers: this.#options.maxWorkers,
-        onNobodyLeft: (error) => run.fail(error),
+        endRun: (error) => run.fail(error),
         onMembersChanged: () => run.membersChanged(this.#membership.size),
       });
       this.#kinds.watch({

@@ -109,6 +109,7 @@ export class EventHistory {
       case "checkpoint.failed":
       case "group.requeued":
       case "worker.quarantined":
+      case "worker.corrupted":
       case "group.diverged":
       case "push.refused":
         this.#keepOther(timed);

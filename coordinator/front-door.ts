@@ -2,6 +2,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
 import {
+  type CheckWeightsReply,
+  type CheckWeightsRequest,
   type CompleteTaskReply,
   type CompleteTaskRequest,
   type ControlHandlers,
@@ -186,6 +188,10 @@ export class FrontDoor implements ControlHandlers {
 
   async completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply> {
     return this.#behind(request.workerId).completeTask(request);
+  }
+
+  async checkWeights(request: CheckWeightsRequest): Promise<CheckWeightsReply> {
+    return this.#behind(request.workerId).checkWeights(request);
   }
 
   async heartbeat(request: HeartbeatRequest): Promise<void> {

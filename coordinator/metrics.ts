@@ -60,6 +60,10 @@ export class CoordinatorMetrics {
     "workers_quarantined_total",
     "Times that a worker was kept out of the run.",
   );
+  readonly #corrupted = this.#counter(
+    "workers_corrupted_total",
+    "Times that a worker's weights were found to be others than it was sent.",
+  );
   readonly #duplicated = this.#counter(
     "gradient_groups_duplicated_total",
     "Gradient groups leased to a second worker because the first one was slow.",
@@ -290,6 +294,9 @@ export class CoordinatorMetrics {
         break;
       case "worker.quarantined":
         this.#quarantined.inc();
+        break;
+      case "worker.corrupted":
+        this.#corrupted.inc();
         break;
       case "group.diverged":
         this.#diverged.inc();

@@ -104,7 +104,9 @@ export interface CoordinatorOptions {
   readonly directory?: string;
   /** Share of the groups and of the evaluations' batches that two workers compute, 0 to 1. @default 0 */
   readonly verifyGroups?: number;
-  /** Decides which. @default a random one, which nobody knows */
+  /** Steps from one comparison of workers' weights to the next; beside the job's `fingerprints`. @default 0, never */
+  readonly fingerprintSteps?: number;
+  /** Decides which groups are verified. @default a random one, which nobody knows */
   readonly verifySeed?: string;
   readonly security?: WireSecurity;
   /** @default "127.0.0.1" */

@@ -115,6 +115,14 @@ export class RunHistory {
     return this.#watch.stop;
   }
 
+  /** To be called after the last step that is made. */
+  tellEarlyStop(step: number): void {
+    const { bus, plan } = this.#options;
+    if (this.stop === undefined || step >= plan.totalSteps) return;
+    const text = `stops early after step ${step} of ${plan.totalSteps}: ${this.stop}`;
+    bus.publish({ type: "note", text });
+  }
+
   #compareAll(entries: readonly LogEntry[]): void {
     const rule = this.#options.evaluation?.best;
     if (rule === undefined) return;

@@ -2,6 +2,7 @@ import type { TensorStates } from "#lib/core/shard-arrays";
 import type { StepCompleted } from "#lib/core/events";
 import { StepUpdate } from "#lib/optim/index";
 import type { Court } from "./court.js";
+import { isDue } from "./due.js";
 import { EvaluationRun } from "./evaluation-run.js";
 import { measureFisher } from "./fisher-run.js";
 import { firstLeaseId, LeaseTable } from "./leases.js";
@@ -188,7 +189,7 @@ export class TrainingRun {
       await this.#trainStep();
       await this.#finishStep();
     }
-    this.#tellEarlyStop();
+    this.#history.tellEarlyStop(this.#step);
     await this.#evaluation.afterTraining(this.#step);
     this.#history.finished(this.#step);
     await this.#journal();
@@ -213,14 +214,6 @@ export class TrainingRun {
   /** Whether all steps are made, or evaluations ended the run before. */
   get #isAtEnd(): boolean {
     return this.#step >= this.#options.plan.totalSteps || this.#history.stop !== undefined;
-  }
-
-  #tellEarlyStop(): void {
-    const { bus, plan } = this.#options;
-    const { stop } = this.#history;
-    if (stop === undefined || this.#step >= plan.totalSteps) return;
-    const text = `stops early after step ${this.#step} of ${plan.totalSteps}: ${stop}`;
-    bus.publish({ type: "note", text });
   }
 
   async #measureFisher(): Promise<void> {
@@ -264,6 +257,7 @@ export class TrainingRun {
       newWork: () =>
         new TrainingStep({
           ...{ step, version: numUpdates, gradScales, numGroups: gradientGroups, job, bus },
+          isFingerprinted: isDue(this.#options.fingerprintSteps, step + 1),
           microBatches: (group) => plan.microBatches(step, group),
           bytesAfterReportMs: this.#options.bytesAfterReportMs ?? defaultBytesAfterReportMs,
           newLeases: () => this.#leaseTable(gradientGroups),

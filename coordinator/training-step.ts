@@ -26,6 +26,8 @@ interface TrainingStepOptions {
   readonly gradScales: readonly number[];
   /** Whether it sums squared gradients, before training. @default false */
   readonly isMeasurement?: boolean;
+  /** Whether workers' weights are compared before they send a group. @default false */
+  readonly isFingerprinted?: boolean;
   readonly numGroups: number;
   /** What is learnt of a batch. */
   readonly job: TaskedJob;
@@ -113,6 +115,7 @@ export class TrainingStep implements Work {
         ? // Squares are of the log-likelihood itself.
           { squares: true, gradScales: batches.map(() => 1) }
         : { gradScales: batches.map(({ task = 0 }) => gradScales[task] as number) }),
+      ...(this.#options.isFingerprinted === true ? { isFingerprinted: true } : {}),
       batches,
     };
   }

@@ -114,6 +114,9 @@ export class RunState {
       case "worker.quarantined":
         say(`${event.workerId} is kept out of the run: ${event.reason}`, true);
         break;
+      case "worker.corrupted":
+        say(`${event.workerId}: ${event.spaces.join(" and ")} weights changed in its memory`, true);
+        break;
       case "worker.pace":
         say(`${event.workerId} is ${event.isSlow ? "slow" : "no longer slow"}`, event.isSlow);
         break;

@@ -50,6 +50,7 @@ export function workerJob(
     // The rows of a step may make more micro-batches of several tasks.
     ...(microBatches <= config.gradient_groups && !isMixed ? { accumulates: false } : {}),
     ...(run.fisher === undefined ? {} : { squares: { task: data.general?.task ?? 0 } }),
+    ...(config.fingerprint_steps > 0 ? { fingerprints: true } : {}),
     microBatchSize: config.per_device_train_batch_size,
     evalBatchSize: config.per_device_eval_batch_size,
     generationLength: sample === undefined ? 0 : sample.prompt.length + sample.maxNewTokens,

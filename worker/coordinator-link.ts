@@ -6,6 +6,7 @@ import type { WorkerState } from "#lib/core/events";
 import { hasBf16Products, processorKind, readProcessor } from "#lib/core/processor";
 import { ControlClient } from "#lib/wire/control-client";
 import {
+  type CheckWeightsRequest,
   protocolVersion,
   type RegisterReply,
   type Task,
@@ -161,6 +162,18 @@ export class CoordinatorLink {
       signal,
     );
     return stale;
+  }
+
+  /** @returns whether the coordinator has nothing against what is computed with these weights */
+  async checkWeights(
+    { workerId, signal }: Session,
+    report: Omit<CheckWeightsRequest, "workerId">,
+  ): Promise<boolean> {
+    const { isIntact } = await this.#untilReachable(
+      async () => this.#control.checkWeights({ workerId, ...report }, signal),
+      signal,
+    );
+    return isIntact;
   }
 
   /** Tells what went wrong, as well as it can. */

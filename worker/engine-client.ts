@@ -1,6 +1,7 @@
 import { SHARE_ENV, Worker } from "node:worker_threads";
 import { LockstepError } from "#lib/core/errors/index";
 import type { Batch } from "#lib/core/batch";
+import type { Fingerprint } from "#lib/core/held-weights";
 import type { EvaluatedBatch, LossSum, WorkerJob } from "#lib/core/job";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { type PortableError, ThreadClient } from "#lib/core/thread-client";
@@ -14,6 +15,7 @@ type PullRange = (range: ElementRange, into: Uint8Array) => Promise<void>;
 /** An engine in a thread of its own, seen from the I/O thread. */
 export class EngineClient {
   readonly #layout: ParameterLayout;
+  readonly #hasFingerprints: boolean;
   /** What is trained passes through it, piece by piece. */
   readonly #parameters: Uint8Array<SharedArrayBuffer>;
   readonly #gradients: readonly Uint8Array<SharedArrayBuffer>[];
@@ -24,6 +26,7 @@ export class EngineClient {
 
   private constructor(engineModule: string, job: WorkerJob) {
     this.#layout = job.layout;
+    this.#hasFingerprints = job.fingerprints === true;
     this.#parameters = pieceBuffer(job.layout);
     this.#gradients = Array.from({ length: numGradientBuffers }, () => sharedWireSpace(job.layout));
     const workerData: EngineThreadData = {
@@ -61,21 +64,35 @@ export class EngineClient {
   /** Passes the engine the frozen weights piece by piece. */
   async loadFrozen(layout: ParameterLayout, pull: PullRange): Promise<void> {
     await passPieces(layout, pull, async (piece, wireBytes) => {
-      await this.#thread.call({ op: "loadFrozen", piece, wireBytes });
+      const isDigested = this.#hasFingerprints;
+      await this.#thread.call({ op: "loadFrozen", piece, wireBytes, isDigested });
     });
     this.#hasFrozen = true;
   }
 
-  /** Passes the engine what is trained piece by piece: when it rejects, some may be of another version. */
-  async loadParameters(pull: PullRange): Promise<void> {
+  /**
+   * Passes the engine what is trained piece by piece: when it rejects, some may be of another version.
+   * @param isDigested whether it will be compared with what the engine holds
+   */
+  async loadParameters(pull: PullRange, isDigested: boolean): Promise<void> {
     await passPieces(
       this.#layout,
       pull,
       async (piece, wireBytes) => {
-        await this.#thread.call({ op: "loadParameters", piece, wireBytes });
+        await this.#thread.call({ op: "loadParameters", piece, wireBytes, isDigested });
       },
       this.#parameters,
     );
+  }
+
+  /** The frozen weights are to be loaded anew. */
+  forgetFrozen(): void {
+    this.#hasFrozen = false;
+  }
+
+  /** What the engine was given, and what it holds; nothing where it cannot tell. */
+  async fingerprint(): Promise<readonly Fingerprint[]> {
+    return (await this.#thread.call({ op: "fingerprint" })) as readonly Fingerprint[];
   }
 
   /** The whole space in wire form, as the last micro-batch of a group left it in this buffer. */

@@ -1,4 +1,5 @@
 import type { Batch } from "#lib/core/batch";
+import type { Fingerprint } from "#lib/core/held-weights";
 import type { EvaluatedBatch, WorkerJob } from "#lib/core/job";
 
 /** What the I/O thread and the engine thread say to each other. */
@@ -17,7 +18,10 @@ export type EngineCall =
       readonly op: "loadFrozen" | "loadParameters";
       readonly piece: number;
       readonly wireBytes: Uint8Array<SharedArrayBuffer>;
+      /** Whether the space will be compared with what the engine holds. */
+      readonly isDigested: boolean;
     }
+  | { readonly op: "fingerprint" }
   | {
       readonly op: "accumulate";
       readonly batch: Batch;
@@ -37,7 +41,7 @@ export type EngineCall =
     }
   | { readonly op: "close" };
 
-export type EngineValue = EvaluatedBatch | Int32Array | undefined;
+export type EngineValue = EvaluatedBatch | Int32Array | readonly Fingerprint[] | undefined;
 
 /** Estimated peak memory of the process, bytes; undefined: unknown. */
 export type EngineReady = number | undefined;

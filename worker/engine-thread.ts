@@ -1,17 +1,26 @@
 import { workerData } from "node:worker_threads";
 import type { CreateTrainingEngine, TrainingEngine } from "#lib/core/job";
 import { serveThread } from "#lib/core/thread-client";
+import { EngineFingerprints } from "./fingerprints.js";
 import type { EngineCall, EngineReady, EngineThreadData, EngineValue } from "./engine-protocol.js";
 
 /** The thread in which an engine computes, synchronously, while another one keeps the connections. */
 const data = workerData as EngineThreadData;
 
-function perform(engine: TrainingEngine, call: EngineCall): EngineValue {
+async function perform(
+  engine: TrainingEngine,
+  fingerprints: EngineFingerprints,
+  call: EngineCall,
+): Promise<EngineValue> {
   switch (call.op) {
+    case "fingerprint":
+      return fingerprints.take();
     case "loadFrozen":
+      if (call.isDigested) fingerprints.given("frozen", call.piece, call.wireBytes);
       engine.loadFrozen?.(call.piece, call.wireBytes);
       return undefined;
     case "loadParameters":
+      if (call.isDigested) fingerprints.given("trained", call.piece, call.wireBytes);
       engine.loadParameters(call.wireBytes, call.piece);
       return undefined;
     case "accumulate": {
@@ -36,11 +45,12 @@ function perform(engine: TrainingEngine, call: EngineCall): EngineValue {
 await serveThread<EngineReady, EngineCall, EngineValue>(async () => {
   const module = (await import(data.engineModule)) as { readonly default: CreateTrainingEngine };
   const engine = await module.default(data.job);
+  const fingerprints = new EngineFingerprints(data.job, engine);
   const { plannedBytes } = engine;
   const wireBytes = data.gradients.reduce((sum, { length }) => sum + length, data.parameterBytes);
   return {
     ready: plannedBytes === undefined ? undefined : plannedBytes + wireBytes,
-    handle: (call) => perform(engine, call),
+    handle: (call) => perform(engine, fingerprints, call),
     isLast: ({ op }) => op === "close",
   };
 });

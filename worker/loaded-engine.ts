@@ -11,6 +11,8 @@ export class LoadedEngine {
   readonly client: EngineClient;
   readonly #observer: WorkerOptions["observer"];
   #version: number | undefined;
+  /** Whether what is trained was digested when it was loaded. */
+  #isDigested = false;
 
   private constructor(jobId: string, client: EngineClient, observer: WorkerOptions["observer"]) {
     this.jobId = jobId;
@@ -28,9 +30,15 @@ export class LoadedEngine {
     return new LoadedEngine(job.jobId, client, observer);
   }
 
-  /** Whether nothing has to be pulled before a task of this version. */
-  holds(version: number): boolean {
-    return this.#version === version;
+  /** Whether nothing has to be pulled before a task of this version. @param isDigested it is to be compared too */
+  holds(version: number, isDigested: boolean): boolean {
+    return this.#version === version && (this.#isDigested || !isDigested);
+  }
+
+  /** What it holds is not what it was given: all of it is loaded anew. */
+  forgetWeights(): void {
+    this.forgetVersion();
+    this.client.forgetFrozen();
   }
 
   /** A coordinator that came back may publish other parameters under the same number. */
@@ -46,18 +54,23 @@ export class LoadedEngine {
   }
 
   /** @returns false when the version is gone: the lease is stale */
-  async load(version: number, { transfers, signal }: Session): Promise<boolean> {
+  async load(
+    version: number,
+    { transfers, signal }: Session,
+    isDigested: boolean,
+  ): Promise<boolean> {
     this.forgetVersion();
     try {
       await this.client.loadParameters(async (range, into) => {
         await transfers.pull(version, range, into, { signal, onRetry: this.#onRetry });
         this.#observer?.bytesTransferred?.("parameters", into.length);
-      });
+      }, isDigested);
     } catch (error) {
       if (remoteErrorCode(error) === "E_VERSION_NOT_PUBLISHED") return false;
       throw error;
     }
     this.#version = version;
+    this.#isDigested = isDigested;
     this.#observer?.parametersLoaded?.(version);
     return true;
   }

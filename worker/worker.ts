@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { WorkerState } from "#lib/core/events";
+import type { ParameterLayout } from "#lib/core/parameter-layout";
 import type { EvaluatedBatch, WorkerJob } from "#lib/core/job";
 import type { EvaluateTask, GenerateTask, Task, TrainTask } from "#lib/wire/control-messages";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
@@ -42,6 +43,8 @@ class WorkerLoop {
   #engine: LoadedEngine | undefined;
   #state: WorkerState = "compiling";
   #numGroups = 0;
+  /** Of the job. */
+  #frozen: ParameterLayout | undefined;
   readonly #return: AwaitedReturn;
   readonly #drain: Drain;
   /** Aborted when the worker is to leave at once. */
@@ -178,12 +181,16 @@ class WorkerLoop {
     await this.#reachShards(session);
     const engine =
       this.#engine?.jobId === job.jobId ? this.#engine : await this.#replaceEngine(job);
-    if (job.frozen !== undefined && !engine.client.hasFrozen) {
-      this.#setState("loading");
-      await engine.loadFrozen(job.frozen, session);
-    }
+    this.#frozen = job.frozen;
+    await this.#loadFrozen(engine, session);
     engine.forgetVersion();
     this.#setState("idle");
+  }
+
+  async #loadFrozen(engine: LoadedEngine, session: Session): Promise<void> {
+    if (this.#frozen === undefined || engine.client.hasFrozen) return;
+    this.#setState("loading");
+    await engine.loadFrozen(this.#frozen, session);
   }
 
   async #reachShards(session: Session): Promise<void> {
@@ -243,9 +250,11 @@ class WorkerLoop {
   async #perform(task: TrainTask | EvaluateTask | GenerateTask): Promise<void> {
     const engine = this.#engineInUse();
     try {
-      if (!engine.holds(task.version)) {
+      await this.#loadFrozen(engine, this.#joined());
+      const isDigested = task.kind === "train" && task.isFingerprinted === true;
+      if (!engine.holds(task.version, isDigested)) {
         this.#setState("loading");
-        if (!(await engine.load(task.version, this.#joined()))) return;
+        if (!(await engine.load(task.version, this.#joined(), isDigested))) return;
       }
       await this.#orStopped(task.kind === "train" ? this.#train(task) : this.#infer(task));
     } catch (error) {
@@ -266,12 +275,23 @@ class WorkerLoop {
     } finally {
       this.#drain.rests();
     }
+    if (task.isFingerprinted === true && !(await this.#isIntact(task))) return;
     session.start(group.buffer, task.lease, async () => {
       await group.deliver(this.#link, () => {
         this.#numGroups += 1;
       });
       if (this.#state === "sending" && session.heldLeases.length === 1) this.#setState("idle");
     });
+  }
+
+  /** Whether the engine computed with the weights that it was given; if not, it gets them anew. */
+  async #isIntact({ lease, version }: TrainTask): Promise<boolean> {
+    const engine = this.#engineInUse();
+    const fingerprints = await engine.client.fingerprint();
+    const report = { lease, version, fingerprints };
+    const isIntact = await this.#link.checkWeights(this.#joined(), report);
+    if (!isIntact) engine.forgetWeights();
+    return isIntact;
   }
 
   async #infer(task: EvaluateTask | GenerateTask): Promise<void> {

@@ -15,7 +15,14 @@ import {
 } from "#lib/core/format";
 import { fisherWords, generalLossWords } from "#lib/core/forgetting";
 import { renderFrame } from "./frame.js";
-import { evaluationTitle, jsonLine, logLine, paceWords, resumedLine } from "./log-lines.js";
+import {
+  corruptionWords,
+  evaluationTitle,
+  jsonLine,
+  logLine,
+  paceWords,
+  resumedLine,
+} from "./log-lines.js";
 import { emptyView, foldEvent, type RunView } from "./run-view.js";
 import { renderSample, renderSummary } from "./summary.js";
 import { LivePainter, type TerminalStream } from "./terminal.js";
@@ -210,6 +217,8 @@ function lastingLines(
       return [
         `${palette.bad("✗")} ${printable(event.workerId)} lost: ${printable(event.reason)}; its work goes to another worker`,
       ];
+    case "worker.corrupted":
+      return [`${palette.bad("!")} ${corruptionWords(event)}`];
     case "worker.pace":
       return [palette.dim(`  ${paceWords(event)}`)];
     case "group.requeued":

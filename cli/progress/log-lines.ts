@@ -55,6 +55,8 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       const until = event.seconds === undefined ? "" : ` for ${formatSeconds(event.seconds)}`;
       return `warning: ${printable(event.workerId)} is kept out of the run${until}: ${printable(event.reason)}`;
     }
+    case "worker.corrupted":
+      return `warning: ${corruptionWords(event)}`;
     case "worker.pace":
       return paceWords(event);
     case "group.diverged": {
@@ -130,6 +132,20 @@ export function resumedLine(event: RunResumed): string {
   const time = event.seconds === undefined ? "" : ` in ${formatSeconds(event.seconds)}`;
   const tokens = `${withCommas(event.numTokens)} tokens`;
   return `goes on from ${printable(event.directory)}: ${event.step} steps, ${tokens}${time} before`;
+}
+
+/** What is known of a worker whose weights changed. */
+export function corruptionWords(
+  event: Extract<LockstepEvent, { type: "worker.corrupted" }>,
+): string {
+  const { workerId, spaces, version, intactVersion } = event;
+  const before =
+    intactVersion === undefined
+      ? "it was not checked before"
+      : intactVersion === version
+        ? "what it sent of this step is right"
+        : `its check after ${counted(intactVersion, "update")} found nothing, and what it sent in between is not known to be right`;
+  return `${printable(workerId)} computed with ${spaces.join(" and ")} weights that had changed in its memory, after ${counted(version, "update")}: its group was not sent and is computed anew; ${before}`;
 }
 
 /** How fast a worker is beside the others. */

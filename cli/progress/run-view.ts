@@ -166,6 +166,7 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "events.dropped":
     case "fisher.measured":
     case "worker.quarantined":
+    case "worker.corrupted":
     case "worker.pace":
     case "group.diverged":
     case "push.refused":

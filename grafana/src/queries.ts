@@ -432,12 +432,19 @@ export const rows: readonly RowSpec[] = [
     panels: [
       {
         title: "Worker failures",
-        description: "Workers that died or fell silent, per interval.",
+        description:
+          "Workers that died or fell silent, and those whose weights changed in memory, per interval.",
         unit: "short",
         kind: "lines",
         width: 6,
         min: 0,
-        queries: one(`increase(${metric("worker_failures_total")}[$__rate_interval])`, "failures"),
+        queries: [
+          ...one(`increase(${metric("worker_failures_total")}[$__rate_interval])`, "failures"),
+          ...one(
+            `increase(${metric("workers_corrupted_total")}[$__rate_interval])`,
+            "changed weights",
+          ),
+        ],
       },
       {
         title: "Gradient groups leased again",

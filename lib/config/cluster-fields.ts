@@ -124,6 +124,14 @@ export const cluster = {
     .describe(
       "share of the groups and of the evaluations' batches that a second worker computes too, before they count; at 1 one worker that computes wrongly changes nothing, at 0 it can",
     ),
+  fingerprint_steps: z
+    .int()
+    .min(0)
+    .max(1_000_000)
+    .default(20)
+    .describe(
+      "each step whose number is a multiple of it, workers compare the weights that they hold with those that they were sent, before they send a group; at 1 no flipped bit in a weight passes, 0: never",
+    ),
   max_worker_restarts: z
     .int()
     .min(0)

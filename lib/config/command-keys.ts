@@ -127,6 +127,7 @@ export const unreadKeys: Readonly<
         "max_workers",
         "max_rollbacks",
         "verify_groups",
+        "fingerprint_steps",
       ],
       told(`${oneProcess} and without workers`),
     ),

@@ -169,6 +169,7 @@ export const freeKeys = [
   "heartbeat_timeout_ms",
   "lease_timeout_ms",
   "verify_groups",
+  "fingerprint_steps",
   "max_worker_restarts",
   "max_rollbacks",
   "deterministic",

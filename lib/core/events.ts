@@ -201,6 +201,16 @@ export type LockstepEvent =
       readonly directory?: string;
     }
   | {
+      /** A worker computed with other weights than it was sent: a group that was not sent, and maybe some before. */
+      readonly type: "worker.corrupted";
+      readonly workerId: string;
+      readonly spaces: readonly ("trained" | "frozen")[];
+      /** Updates made before. */
+      readonly version: number;
+      /** The same of its last check that found nothing; absent: there was none. */
+      readonly intactVersion?: number;
+    }
+  | {
       /** A worker has become slow beside the others, or is so no longer. */
       readonly type: "worker.pace";
       readonly workerId: string;

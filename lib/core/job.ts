@@ -1,6 +1,7 @@
 import type { Batch, BatchField, FieldArray } from "./batch.js";
 import type { DropoutJob } from "./dropout.js";
 import type { Precision } from "./dtype.js";
+import type { Fingerprint } from "./held-weights.js";
 import { LockstepError } from "./errors/index.js";
 import type { ParameterLayout } from "./parameter-layout.js";
 
@@ -32,6 +33,8 @@ export interface WorkerJob {
   readonly accumulates?: boolean;
   /** Gradients of single rows of this task are squared, for the Fisher information, before the first step; absent: none. */
   readonly squares?: { readonly task: number };
+  /** Whether an engine is asked what weights it holds; absent: it is not. */
+  readonly fingerprints?: true;
   /** Rows in a training micro-batch. */
   readonly microBatchSize: number;
   /** Rows in an evaluation batch. */
@@ -153,6 +156,13 @@ export interface TrainingEngine {
    * log-likelihood, nothing dropped.
    */
   accumulateSquares?(batch: Batch, first: boolean, wireBytes?: Uint8Array): EvaluatedBatch;
+  /**
+   * Only for a job with `fingerprints`: reads back the weights that it computes with.
+   *
+   * @param piece which of `wirePieces` of the space's `heldLayout`
+   * @param into of the piece's size in that form; what is between tensors stays as it is
+   */
+  readHeld?(space: Fingerprint["space"], piece: number, into: Uint8Array): void;
   evaluate(batch: Batch): EvaluatedBatch;
   /** Greedy continuation; stops after an end token (which is not returned) or at the job's generationLength. */
   generate(prompt: Int32Array, maxNewTokens: number, endTokenIds: readonly number[]): Int32Array;

@@ -8,6 +8,7 @@ import {
   type TrainingEngine,
   type WorkerJob,
 } from "#lib/core/job";
+import { type Fingerprint, heldLayout } from "#lib/core/held-weights";
 import { type ParameterLayout, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter-layout";
 import { wireRangeBytes } from "#lib/core/wire-space";
 import { hasConversions } from "#lib/graph/bf16-kernels";
@@ -22,7 +23,7 @@ import { traceParameters } from "./parameters/index.js";
 import {
   buildTrainingPrograms,
   type JobModel,
-  type LoadProgram,
+  type PieceProgram,
   type TaskPrograms,
   type TrainingPrograms,
 } from "./programs.js";
@@ -73,9 +74,21 @@ class GraphEngine implements TrainingEngine {
     for (const program of load) this.#load(program, wireBytes);
   }
 
+  readHeld(space: Fingerprint["space"], piece: number, into: Uint8Array): void {
+    const layout = space === "trained" ? this.#job.layout : this.#job.frozen;
+    const program = this.#programs.readHeld[space][piece];
+    if (program === undefined || layout === undefined) {
+      throw new RangeError("The space has no such piece");
+    }
+    const held = heldLayout(layout, this.#job.precision);
+    checkSize(wireRangeBytes(held, program.range), into);
+    const firstByte = wireOffsetBytes(held, program.range.start);
+    this.#session.run(program, {}, arraysOf(program.views, into, firstByte));
+  }
+
   #loadPiece(
     layout: ParameterLayout,
-    program: LoadProgram | undefined,
+    program: PieceProgram | undefined,
     wireBytes: Uint8Array,
   ): void {
     if (program === undefined) throw new RangeError("The space has no such piece");
@@ -83,7 +96,7 @@ class GraphEngine implements TrainingEngine {
     this.#load(program, wireBytes, wireOffsetBytes(layout, program.range.start));
   }
 
-  #load(program: LoadProgram, wireBytes: Uint8Array, firstByte = 0): void {
+  #load(program: PieceProgram, wireBytes: Uint8Array, firstByte = 0): void {
     this.#session.run(program, arraysOf(program.views, wireBytes, firstByte));
   }
 

@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import * as tf from "@tensorflow/tfjs-core";
 import { computeDtypes, isNf4 } from "#lib/core/dtype";
 import { jobOfTask, type WorkerJob } from "#lib/core/job";
+import { type Fingerprint, heldLayout } from "#lib/core/held-weights";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { wirePieces } from "#lib/core/wire-space";
 import type { Autocast } from "#lib/graph/autocast";
@@ -32,16 +33,18 @@ import {
 import type { HeadedModel, ReferenceModel, TracedLoss } from "./objectives/index.js";
 import { buildSquaresPrograms, type SquaresPrograms } from "./squares-programs.js";
 import { WeightLookup } from "./weight-lookup.js";
-import { unpackWords, type WireView, wireViewOf } from "./wire-form.js";
+import { heldWords, unpackWords, type WireView, wireViewOf } from "./wire-form.js";
 
 /** All programs of a worker, over one graph: they share the weights. */
 export interface TrainingPrograms {
   readonly graph: GraphBuilder;
   /** What is trained. */
   readonly views: readonly WireView[];
-  readonly load: readonly LoadProgram[];
+  readonly load: readonly PieceProgram[];
   /** Nothing where every weight is trained; else one for each of `wirePieces`. */
-  readonly loadFrozen: readonly LoadProgram[];
+  readonly loadFrozen: readonly PieceProgram[];
+  /** Where the job has fingerprints: those that read what is held back, by space, one for each of its pieces. */
+  readonly readHeld: Readonly<Record<Fingerprint["space"], readonly PieceProgram[]>>;
   readonly gradients: GradientPrograms;
   /** Where the job squares gradients of rows. */
   readonly squares: SquaresPrograms | undefined;
@@ -186,6 +189,10 @@ export function buildTrainingPrograms(
     load: loadPrograms(graph, "load", trained, job.layout),
     loadFrozen:
       job.frozen === undefined ? [] : loadPrograms(graph, "load-frozen", frozen, job.frozen),
+    readHeld: {
+      trained: readPrograms("read", trained, job, job.layout),
+      frozen: readPrograms("read-frozen", frozen, job, job.frozen),
+    },
     ...first,
     squares,
     otherTasks,
@@ -231,8 +238,8 @@ function storedShape(model: HeadedModel, shape: readonly number[]): readonly num
   return isVocabulary ? [paddedRows(rows), width as number] : shape;
 }
 
-/** Fills the weights of some views, those in a range of the space, from their words. */
-export interface LoadProgram extends Program {
+/** Fills the weights of some views, those in a range of the space, from their words, or gives out their words. */
+export interface PieceProgram extends Program {
   readonly range: ElementRange;
   readonly views: readonly WireView[];
 }
@@ -246,7 +253,7 @@ function loadPrograms(
   name: string,
   { views, variables }: StoredWeights,
   layout: ParameterLayout,
-): readonly LoadProgram[] {
+): readonly PieceProgram[] {
   return wirePieces(layout).map((range, piece) => {
     const loaded: WireView[] = [];
     const assigns: GraphNode[] = [];
@@ -269,6 +276,37 @@ function loadPrograms(
       views: loaded,
       feeds,
       fetches: { done: doneAfter(graph, `fetch/${name}/${piece}`, assigns) },
+    };
+  });
+}
+
+/** Programs of which each gives out the words of a piece of a space as it is held. */
+function readPrograms(
+  name: string,
+  { variables }: StoredWeights,
+  { precision, fingerprints }: WorkerJob,
+  layout: ParameterLayout | undefined,
+): readonly PieceProgram[] {
+  if (layout === undefined || fingerprints !== true) return [];
+  const held = heldLayout(layout, precision);
+  const views = held.tensors.map((slot) => wireViewOf(held, slot));
+  return wirePieces(held).map((range, piece) => {
+    const read = views.flatMap((view, index) => {
+      const { offset } = view.slot;
+      const isOfPiece = offset >= range.start && offset < range.end;
+      return isOfPiece ? [{ view, value: readVariable(variables[index] as Variable) }] : [];
+    });
+    return {
+      name: `${name}/${piece}`,
+      range,
+      views: read.map(({ view }) => view),
+      feeds: {},
+      fetches: Object.fromEntries(
+        read.map(({ view, value }) => [
+          feedName(view),
+          op.identity(heldWords(view, value), { name: `fetch/${name}/${view.slot.name}` }),
+        ]),
+      ),
     };
   });
 }

@@ -6,6 +6,7 @@ import {
   wireOffsetBytes,
 } from "#lib/core/parameter-layout";
 import type { GraphBuilder, GraphTensor } from "#lib/graph/builder";
+import { leadingRows } from "#lib/graph/padded-rows";
 import { nf4Shape } from "#lib/graph/nf4";
 import * as op from "#lib/graph/tf-ops";
 
@@ -71,6 +72,16 @@ export function unpackWords(
   const pairs = op.bitcast(feed, view.dtype, [view.numWords, 2]);
   const flat = op.reshape(pairs, [view.numWords * 2]);
   return { feed, value: op.reshape(op.slice(flat, [0], [view.slot.size]), view.slot.shape) };
+}
+
+/** The words of a variable, without the rows that are behind the tensor's. */
+export function heldWords(view: WireView, stored: GraphTensor): GraphTensor {
+  if (isNf4(view.dtype)) {
+    return op.bitcast(op.reshape(stored, [view.numWords, 4]), "int32", [view.numWords]);
+  }
+  const [rows] = view.slot.shape;
+  const isWhole = rows === undefined || stored.shape[0] === rows;
+  return packWords(view, isWhole ? stored : leadingRows(stored, rows));
 }
 
 /** The words of a trained float32 tensor on the wire, rounded to nearest even when they are of a half type. */

@@ -2,6 +2,8 @@ import type grpc from "@grpc/grpc-js";
 import { controlMethods } from "./control-codec.js";
 import { maxControlTextChars } from "./message-fields.js";
 import type {
+  CheckWeightsReply,
+  CheckWeightsRequest,
   CompleteTaskReply,
   CompleteTaskRequest,
   HeartbeatRequest,
@@ -63,6 +65,13 @@ export class ControlClient {
     signal?: AbortSignal,
   ): Promise<CompleteTaskReply> {
     return this.#call(controlMethods.completeTask, request, 0, signal);
+  }
+
+  async checkWeights(
+    request: CheckWeightsRequest,
+    signal?: AbortSignal,
+  ): Promise<CheckWeightsReply> {
+    return this.#call(controlMethods.checkWeights, request, 0, signal);
   }
 
   async heartbeat(request: HeartbeatRequest): Promise<void> {

@@ -3,6 +3,8 @@ import type { WorkerState } from "#lib/core/events";
 import type { EvaluatedBatch } from "#lib/core/job";
 import { type Codec, codecsOf, methodsOf } from "./codec.js";
 import type {
+  CheckWeightsReply,
+  CheckWeightsRequest,
   CompleteTaskReply,
   CompleteTaskRequest,
   HeartbeatRequest,
@@ -145,6 +147,7 @@ const task = codec<Task>(
           version: body.count("version"),
           gradScales,
           ...(body.flag("squares") ? { squares: true } : {}),
+          ...(body.flag("isFingerprinted") ? { isFingerprinted: true as const } : {}),
           batches,
         };
       }
@@ -195,6 +198,30 @@ const completeTaskReply = codec<CompleteTaskReply>(
   "CompleteTaskReply",
   (value) => ({ ...value }),
   (fields) => ({ stale: fields.flag("stale") }),
+);
+
+/** Of the two spaces. */
+const maxFingerprints = 2;
+
+const checkWeightsRequest = codec<CheckWeightsRequest>(
+  "CheckWeightsRequest",
+  (value) => ({ ...value }),
+  (fields) => ({
+    workerId: fields.text("workerId", 256),
+    lease: fields.count("lease"),
+    version: fields.count("version"),
+    fingerprints: fields.nestedList("fingerprints", maxFingerprints).map((print) => ({
+      space: print.oneOf("space", ["trained", "frozen"]),
+      sent: print.text("sent", 64),
+      held: print.text("held", 64),
+    })),
+  }),
+);
+
+const checkWeightsReply = codec<CheckWeightsReply>(
+  "CheckWeightsReply",
+  (value) => ({ ...value }),
+  (fields) => ({ isIntact: fields.flag("isIntact") }),
 );
 
 const reportedStates: readonly WorkerState[] = [
@@ -250,6 +277,7 @@ export const controlMethods = {
   register: method("Register", registerRequest, registerReply),
   nextTask: method("NextTask", nextTaskRequest, task),
   completeTask: method("CompleteTask", completeTaskRequest, completeTaskReply),
+  checkWeights: method("CheckWeights", checkWeightsRequest, checkWeightsReply),
   heartbeat: method("Heartbeat", heartbeatRequest, empty("HeartbeatReply")),
   leave: method("Leave", leaveRequest, empty("LeaveReply")),
   reportFailure: method("ReportFailure", reportFailureRequest, empty("ReportFailureReply")),

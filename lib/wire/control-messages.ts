@@ -1,11 +1,12 @@
 import type { Batch } from "#lib/core/batch";
 import type { WorkerState } from "#lib/core/events";
+import type { Fingerprint } from "#lib/core/held-weights";
 import type { EvaluatedBatch } from "#lib/core/job";
 import type { MemberPass } from "./member.js";
 
 /** The messages of proto/lockstep/v1/control.proto as the two sides see them. */
 
-export const protocolVersion = 7;
+export const protocolVersion = 8;
 
 export interface RegisterRequest {
   readonly protocolVersion: number;
@@ -59,6 +60,8 @@ export interface TrainTask {
   readonly gradScales: readonly number[];
   /** Whether the gradients of its batches, of one row each, are squared and then summed. @default false */
   readonly squares?: boolean;
+  /** Whether the worker's weights are compared before the group is sent. */
+  readonly isFingerprinted?: true;
   readonly batches: readonly Batch[];
 }
 
@@ -104,6 +107,20 @@ export interface CompleteTaskReply {
   readonly stale: boolean;
 }
 
+/** What a worker computed a group with, before it sends it. */
+export interface CheckWeightsRequest {
+  readonly workerId: string;
+  readonly lease: number;
+  readonly version: number;
+  /** Of each space; none where the worker's engine cannot tell. */
+  readonly fingerprints: readonly Fingerprint[];
+}
+
+export interface CheckWeightsReply {
+  /** False: the lease counts no longer, and the weights are to be loaded anew. */
+  readonly isIntact: boolean;
+}
+
 export interface HeartbeatRequest {
   readonly workerId: string;
   readonly state: WorkerState;
@@ -146,6 +163,7 @@ export interface ControlHandlers {
   register(request: RegisterRequest, knock: Knock): Promise<RegisterReply>;
   nextTask(request: NextTaskRequest, signal: AbortSignal): Promise<Task>;
   completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply>;
+  checkWeights(request: CheckWeightsRequest): Promise<CheckWeightsReply>;
   heartbeat(request: HeartbeatRequest): Promise<void>;
   leave(request: LeaveRequest): Promise<void>;
   reportFailure(request: ReportFailureRequest): Promise<void>;

@@ -24,6 +24,7 @@ export function registerControlService(server: GrpcServer, handlers: ControlHand
     handlers.nextTask(request, signal),
   );
   addOfMembers(controlMethods.completeTask, (request) => handlers.completeTask(request));
+  addOfMembers(controlMethods.checkWeights, (request) => handlers.checkWeights(request));
   addOfMembers(controlMethods.heartbeat, async (request) => {
     await handlers.heartbeat(request);
     return {};

@@ -206,6 +206,7 @@ for (const [what, shard, code, message] of [
         };
       },
       admit: () => {},
+      checkWeights: async () => ({ isIntact: true }),
       heartbeat: async () => {},
       nextTask: async () => assert.fail("it asks for work"),
       completeTask: async () => assert.fail("it has a result"),
@@ -254,6 +255,7 @@ test(
         };
       },
       admit: (_, worker) => unknown(worker),
+      checkWeights: async () => ({ isIntact: true }),
       heartbeat: async () => {},
       nextTask: async () => assert.fail("it asks for work"),
       completeTask: async () => assert.fail("it has a result"),

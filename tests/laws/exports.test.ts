@@ -11,6 +11,8 @@ const entries: Readonly<Record<string, string>> = {
   "lib/optim/assembly/": "the WebAssembly module's exports",
   "tests/support/fake-engine.ts": "an engine module, named by its path",
   "tests/support/scripted-engine.ts": "the same",
+  "tests/support/flipping-engine.ts": "the same",
+  "tests/support/flipping-graph-engine.ts": "the same",
 };
 const isEntry = (path: string): boolean =>
   Object.keys(entries).some((entry) => path.startsWith(entry));

@@ -8,6 +8,7 @@ import { runWorker } from "#worker/worker";
  *   LOCKSTEP_TEST_FAULT="phase:step"       kills itself with SIGKILL (mid-push: on the last shard, by chunk)
  *   LOCKSTEP_TEST_STALL="phase:step"       waits there, once, for the message "go"; heartbeats go on
  *   LOCKSTEP_TEST_DRAIN="phase:step"       is asked to leave there, within LOCKSTEP_TEST_DRAIN_GRACE_MS if that is given
+ *   LOCKSTEP_TEST_ENGINE=URL               computes with this engine instead
  *   LOCKSTEP_TEST_HOLD="phase:step"        holds the step's first push, half sent, until another group of
  *                                          the step is that far; then LOCKSTEP_TEST_FAULT "held" kills the
  *                                          process there, "held-fails" makes all its attempts fail
@@ -68,7 +69,8 @@ try {
     incarnation: process.env["LOCKSTEP_TEST_INCARNATION"] ?? randomUUID(),
     security: JSON.parse(process.env["LOCKSTEP_TEST_SECURITY"] ?? "{}"),
     deviceKind: process.env["LOCKSTEP_TEST_DEVICE_KIND"] ?? "fake",
-    engineModule: new URL("./fake-engine.js", import.meta.url).href,
+    engineModule:
+      process.env["LOCKSTEP_TEST_ENGINE"] ?? new URL("./fake-engine.js", import.meta.url).href,
     reconnectTimeoutMs: 20_000,
     drain: drain.signal,
     ...(graceMs === undefined ? {} : { drainGraceMs: Number(graceMs) }),

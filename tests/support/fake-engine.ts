@@ -19,7 +19,8 @@ import type {
   TrainingEngine,
   WorkerJob,
 } from "#lib/core/job";
-import { wireOffsetBytes } from "#lib/core/parameter-layout";
+import { type Fingerprint, heldLayout } from "#lib/core/held-weights";
+import { type ElementRange, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { wirePieces } from "#lib/core/wire-space";
 import { objectiveOf } from "#lib/objectives/index";
 import { targetsOf, tokensOf } from "./batches.js";
@@ -58,6 +59,30 @@ export class FakeEngine implements TrainingEngine {
               new Uint16Array(...place),
             );
       this.#parameters.set(values, start);
+    }
+  }
+
+  /** What a test flips a bit of is held from then on, until the next load. */
+  flip(element: number): void {
+    const word = new Uint32Array(this.#parameters.buffer, element * 4, 1);
+    // The lowest that a bfloat16 has.
+    word[0] = (word[0] as number) ^ 0x10000;
+  }
+
+  readHeld(_space: Fingerprint["space"], piece: number, into: Uint8Array): void {
+    const held = heldLayout(this.#job.layout, this.#job.precision);
+    const range = wirePieces(held)[piece] as ElementRange;
+    for (const { start, end, dtype } of held.regions) {
+      const from = Math.max(start, range.start);
+      const to = Math.min(end, range.end);
+      if (from >= to) continue;
+      const values = this.#parameters.slice(from, to);
+      const words =
+        dtype === "float32"
+          ? values
+          : (dtype === "bfloat16" ? float32ToBfloat16 : float32ToFloat16)(values);
+      const at = wireOffsetBytes(held, from) - wireOffsetBytes(held, range.start);
+      into.set(new Uint8Array(words.buffer, 0, words.byteLength), at);
     }
   }
 

@@ -81,6 +81,7 @@ export async function startScriptedRun(): Promise<ScriptedRun> {
       bytes: 1e9,
     });
     bus.publish({ type: "group.requeued", step, group: 0, workerId: "worker-1", reason: "test" });
+    bus.publish({ type: "worker.corrupted", workerId: "worker-1", spaces: ["frozen"], version: 3 });
     const ofSlow = { groupSeconds: 5, medianSeconds: 1 };
     bus.publish({ type: "worker.pace", workerId: "worker-1", isSlow: true, ...ofSlow });
     bus.publish({

@@ -70,6 +70,7 @@ test("servers of both kinds listen on ::1 and are reached there", {
       throw new LockstepError("E_RUN_OVER", { directory: "run" });
     },
     admit: () => {},
+    checkWeights: async () => ({ isIntact: true }),
     heartbeat: async () => {},
     nextTask: async () => ({ kind: "wait" }),
     completeTask: async () => ({ stale: false }),

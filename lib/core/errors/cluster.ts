@@ -108,6 +108,11 @@ export const clusterErrors = {
       `Workers computed different bits for group ${d.group} of step ${d.step}, and no two agree: ${d.workers}.`,
     "One of these devices computes wrongly, or they are not of one kind; find it by leaving out one after the other. What was trained before is saved.",
   ),
+  E_WEIGHTS_DIVERGED: entry<{ workers: string; space: string; version: number }>(
+    (d) =>
+      `Workers were sent different ${d.space} weights under one name, version ${d.version}: ${d.workers}.`,
+    "The memory of a reducer shard or of one of these workers is faulty. What was trained before is saved; go on with it on other machines.",
+  ),
   E_RUN_OVER: entry<{ directory: string }>(
     (d) =>
       d.directory === ""
