@@ -126,6 +126,9 @@ const notRun: readonly (readonly [command: RegExp, reason: string])[] = [
     "needs a server and machines; tests/cli/queue.test.ts has both",
   ],
   [/^bin\/lockstep agent --queue DIR$/, "waits for jobs; docs/queue.md runs one that does not"],
+  [/^nats-server\b/, "a program of others; tests/nats starts it"],
+  [/--nats[-_]url\b/, "needs a server; tests/nats and tests/cli/queue.test.ts have one"],
+  [/^bin\/lockstep (watch|control) RUN\b/, "the same"],
   [/^docker build\b/, "needs Docker; tests/deploy reads the container files"],
   [/^kubectl\b/, "needs a cluster; tests/deploy reads the manifests"],
 ];
