@@ -1,6 +1,6 @@
 import { randomBytes, randomInt, randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import { mastersSha256 } from "#lib/core/masters-hash";
+import { keptMastersSha256 } from "#lib/core/masters-hash";
 import { hostPort, isWildcard, loopbackOf, splitAddress } from "#lib/core/address";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { TensorStates } from "#lib/core/shard-arrays";
@@ -221,7 +221,10 @@ export class Coordinator {
     }
   }
 
-  /** Trains to the end, or until `requestStop`; then everything is closed. */
+  /**
+   * Trains to the end, or until `requestStop`; then everything is closed, but for shards in other processes, from which
+   * the result is read: the outcome closes these.
+   */
   async run(): Promise<RunOutcome> {
     const parts = this.#parts;
     if (parts === undefined) throw new Error("Coordinator.start() has not been called");
@@ -235,8 +238,9 @@ export class Coordinator {
       outcome = {
         ...result,
         snapshot,
-        mastersSha256: mastersSha256(this.#options.job.layout, snapshot),
+        mastersSha256: await keptMastersSha256(this.#options.job.layout, snapshot),
         seconds: (performance.now() - startedAt) / 1000,
+        releaseShards: async (isSaved) => parts.shards.close(isSaved && result.isWhole),
       };
     } catch (error) {
       if (isFenced(error)) await this.#cutOff(parts);
@@ -244,7 +248,7 @@ export class Coordinator {
       else await this.#close(parts, interrupted);
       throw error;
     }
-    await this.#close(parts, interrupted);
+    await this.#close(parts, interrupted, parts.shards.areElsewhere);
     return outcome;
   }
 
@@ -313,7 +317,12 @@ export class Coordinator {
     await Promise.allSettled([door.close(0), shards.close()]);
   }
 
-  async #close({ life, door, shards, isRecovered }: Parts, interrupted: boolean): Promise<void> {
+  /** @param keepsShards whoever has the outcome reads the result from them */
+  async #close(
+    { life, door, shards, isRecovered }: Parts,
+    interrupted: boolean,
+    keepsShards = false,
+  ): Promise<void> {
     const { runId } = life;
     const { directory = "" } = this.#options;
     const reason = interrupted ? "the run was stopped" : "the job is over";
@@ -332,7 +341,7 @@ export class Coordinator {
     const until = performance.now() + farewellTimeoutMs.strays;
     while (isRecovered && isSome() && performance.now() < until) await delay(20);
     clearInterval(this.#ticker);
-    await Promise.allSettled([door.close(), shards.close(!interrupted)]);
+    await Promise.allSettled([door.close(), keepsShards ? undefined : shards.close()]);
   }
 }
 

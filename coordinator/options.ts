@@ -3,7 +3,7 @@ import type { Batch } from "#lib/core/batch";
 import type { Metrics } from "#lib/core/events";
 import type { WorkerJob } from "#lib/core/job";
 import type { ElementRange } from "#lib/core/parameter-layout";
-import type { ShardPiece, TensorStates } from "#lib/core/shard-arrays";
+import type { KeptPiece, TensorStates } from "#lib/core/shard-arrays";
 import type { LoadValues } from "#lib/core/wire-space";
 import type { EarlyStopping, BestRule } from "#lib/objectives/early-stopping";
 import type { WatchState } from "#lib/objectives/evaluation-watch";
@@ -41,7 +41,7 @@ export interface StepSource {
 }
 
 /** Masters and what the optimizer keeps of their elements, between two steps; training does not change them. */
-export type Snapshot = readonly ShardPiece[];
+export type Snapshot = readonly KeptPiece[];
 
 /** The rows that the Fisher information is measured on before the first step, a row a batch. */
 export interface FisherSource {
@@ -246,7 +246,9 @@ export interface RunOutcome {
   readonly state: CheckpointState;
   readonly evaluations: readonly EvaluationResult[];
   readonly samples: readonly GeneratedSample[];
-  /** The final masters, and what the optimizer keeps. */
+  /** The final masters, and what the optimizer keeps; until shards in other processes are released. */
   readonly snapshot: Snapshot;
   readonly seconds: number;
+  /** @param isSaved whether the result is: nothing more is asked of the shards, whose processes end */
+  readonly releaseShards: (isSaved: boolean) => Promise<void>;
 }

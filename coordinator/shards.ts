@@ -1,6 +1,6 @@
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
-import { type ShardArrays, type ShardPiece } from "#lib/core/shard-arrays";
+import type { KeptPiece, ShardArrays, ShardPiece } from "#lib/core/shard-arrays";
 import type { LoadValues } from "#lib/core/wire-space";
 import {
   type ChosenOptimizer,
@@ -38,6 +38,8 @@ export interface ShardHandle {
   readonly isElsewhere?: boolean;
   /** The shard's own arrays, where its memory is shared with this process. */
   readonly memory?: ShardArrays;
+  /** What the shard keeps, where it is read from another process; it changes with the next update. */
+  readonly kept?: Omit<KeptPiece, "range">;
   /** Fills the range; what it held before, of whatever step, is forgotten. */
   load(source: ShardSource): Promise<void>;
   publishInitial(version: number): Promise<void>;
@@ -70,8 +72,8 @@ export interface ShardHandle {
   /** Updates the masters, once, and publishes them under the update's number. */
   apply(step: number, update: Update): Promise<void>;
   discard(step: number): Promise<void>;
-  /** Copies the arrays; `into` is an earlier snapshot that nobody needs any more. */
-  snapshot(into?: ShardArrays): Promise<ShardArrays>;
+  /** Copies the arrays, where they are in this process; `into` is an earlier copy that nobody needs any more. */
+  snapshot?(into?: ShardArrays): Promise<ShardArrays>;
   /** Bytes since the start. */
   stats(): Promise<ShardStats> | ShardStats;
   onFailure(callback: (error: unknown) => void): void;
@@ -169,6 +171,11 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
 
   get count(): number {
     return this.#shards.length;
+  }
+
+  /** Whether some keep what they have in other processes. */
+  get areElsewhere(): boolean {
+    return this.#shards.some(({ kept }) => kept !== undefined);
   }
 
   /** @param rehost what workers call one of this process, where that is not its own address */
@@ -274,17 +281,17 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
   }
 
   /**
-   * What the shards keep, until it is released: a copy where that takes no more than a limit, else, where their memory
-   * can be had, that itself, and what would change it waits.
+   * What the shards keep, until it is released: a copy where that takes no more than a limit, else, and where they are
+   * in other processes, that itself, and what would change it waits.
    *
    * @param into an earlier copy that nobody needs any more: fresh memory costs more than the copy
    */
   async hold(copyLimitBytes: number, into?: Snapshot): Promise<HeldState> {
-    const own = this.#shards.flatMap(({ memory }) => memory ?? []);
+    const own = this.#shards.flatMap(({ memory, kept }) => memory ?? kept ?? []);
     const isShared = own.length === this.#shards.length;
     if (isShared && into === undefined) {
       const lent = new LentState(this.#withRanges(own));
-      if (snapshotBytes(lent.snapshot) > copyLimitBytes) {
+      if (this.areElsewhere || snapshotBytes(lent.snapshot) > copyLimitBytes) {
         this.#lent = lent;
         return lent;
       }
@@ -295,15 +302,31 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
   }
 
   async #snapshot(into?: Snapshot): Promise<Snapshot> {
-    return this.#withRanges(await this.#all((shard, index) => shard.snapshot(into?.[index])));
+    const copies = await this.#all(async (shard, index) => {
+      const { masters, states } = into?.[index] ?? {};
+      const isMemory = masters instanceof Float32Array;
+      return shard.snapshot?.(
+        isMemory ? { masters, states: states as ShardArrays["states"] } : undefined,
+      );
+    });
+    return this.#withRanges(copies.map((copy, shard) => copy ?? this.#keptBy(shard)));
   }
 
   /** The arrays when training is over: the shards' own memory where it can be had, no copy. */
   async finalState(): Promise<Snapshot> {
-    return this.#withRanges(await this.#all(async (shard) => shard.memory ?? shard.snapshot()));
+    return this.#withRanges(
+      await this.#all(async (shard, index) => shard.memory ?? shard.kept ?? this.#keptBy(index)),
+    );
   }
 
-  #withRanges(parts: readonly ShardArrays[]): Snapshot {
+  #keptBy(shard: number): Omit<KeptPiece, "range"> {
+    const { memory, kept } = this.#shards[shard] ?? {};
+    const found = memory ?? kept;
+    if (found === undefined) throw new Error(`Shard ${shard} shows nothing that it keeps`);
+    return found;
+  }
+
+  #withRanges(parts: readonly Omit<KeptPiece, "range">[]): Snapshot {
     return parts.map((arrays, shard) => ({ range: this.#range(shard), ...arrays }));
   }
 

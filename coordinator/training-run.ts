@@ -147,7 +147,9 @@ export class TrainingRun {
     this.#quorum.membersChanged(numWorkers);
   }
 
-  async run(): Promise<Omit<RunOutcome, "snapshot" | "mastersSha256" | "seconds">> {
+  async run(): Promise<
+    Omit<RunOutcome, "snapshot" | "mastersSha256" | "seconds" | "releaseShards">
+  > {
     let isWhole = true;
     try {
       isWhole = await this.#allSteps();

@@ -382,10 +382,17 @@ class Cluster {
     const ended = await coordinator.run();
     const { state } = ended;
     const resumed = resume && { step: resume.state.step, directory: resume.directory };
-    return finishRun(run, ended, {
-      bus,
-      push: this.#push,
-      directory: savedSoFar(run, state.step, resumed),
-    });
+    let isSaved = false;
+    try {
+      const result = await finishRun(run, ended, {
+        bus,
+        push: this.#push,
+        directory: savedSoFar(run, state.step, resumed),
+      });
+      isSaved = true;
+      return result;
+    } finally {
+      await ended.releaseShards(isSaved);
+    }
   }
 }

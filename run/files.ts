@@ -1,4 +1,4 @@
-import type { TensorStates } from "#lib/core/shard-arrays";
+import type { KeptArray, KeptPiece, TensorStates } from "#lib/core/shard-arrays";
 import { copyFile, mkdir, readdir, stat, writeFile } from "node:fs/promises";
 import { dirname, join, relative, resolve } from "node:path";
 import {
@@ -24,7 +24,6 @@ import type { OpenTarget } from "#lib/checkpoint/file-target";
 import { WriterThreads } from "#lib/checkpoint/writer-threads";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
 import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
-import type { MasterPiece } from "#lib/core/masters-hash";
 import { tasksFolder } from "#lib/core/task-heads";
 import type { TensorSlot } from "#lib/core/parameter-layout";
 import { jobMetrics } from "#lib/objectives/task-metrics";
@@ -222,6 +221,8 @@ async function writeTensorFiles(
   }
 }
 
+type Masters = Pick<KeptPiece, "range" | "masters">;
+
 /** The trained weights, and their average in a folder of its own where there is one. */
 async function writeModels(
   run: PreparedRun,
@@ -248,7 +249,7 @@ const writeModel = (
     step,
     pieces,
     openTarget,
-  }: Pick<WrittenModels, "step" | "openTarget"> & { readonly pieces: readonly MasterPiece[] },
+  }: Pick<WrittenModels, "step" | "openTarget"> & { readonly pieces: readonly Masters[] },
 ): Promise<void> =>
   run.parameters.save(directory, {
     valuesOf: (slot) => ({ parts: partsOfTensor(slot, pieces), finiteAfterStep: step }),
@@ -272,7 +273,7 @@ async function copyModel(checkpoint: string, directory: string, isFolder = false
 }
 
 /** A tensor's float32 elements where they lie, in the shards that hold parts of it. */
-function partsOfTensor(slot: TensorSlot, pieces: readonly MasterPiece[]): readonly Float32Array[] {
+function partsOfTensor(slot: TensorSlot, pieces: readonly Masters[]): readonly KeptArray[] {
   return pieces.flatMap(({ range, masters }) => {
     const start = Math.max(range.start, slot.offset);
     const end = Math.min(range.end, slot.offset + slot.size);

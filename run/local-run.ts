@@ -10,7 +10,7 @@ import { slowProducts } from "#lib/core/format";
 import type { CreateTrainingEngine, TrainingEngine } from "#lib/core/job";
 import { memoryTotalBytes } from "#lib/core/machine-memory";
 import { wireSizeBytes } from "#lib/core/parameter-layout";
-import type { ShardPiece } from "#lib/core/shard-arrays";
+import type { KeptArray, ShardPiece } from "#lib/core/shard-arrays";
 import { EvaluationWatch } from "#lib/objectives/evaluation-watch";
 import { gapFigures, type LossGap } from "#lib/objectives/loss-gap";
 import { loggedMetrics } from "#lib/objectives/metrics";
@@ -309,8 +309,8 @@ async function generateSample(
 /** The masters of now, and their average where there is one: training goes on with its own. */
 function keptWeights(shards: readonly ShardPiece[], into: Snapshot = []): Snapshot {
   return shards.map(({ range, masters, states }, shard) => {
-    const copy = (values: Float32Array, kept: Float32Array | undefined): Float32Array => {
-      const copied = kept ?? new Float32Array(values.length);
+    const copy = (values: Float32Array, kept: KeptArray | undefined): Float32Array => {
+      const copied = kept instanceof Float32Array ? kept : new Float32Array(values.length);
       copied.set(values);
       return copied;
     };

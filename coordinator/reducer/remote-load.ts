@@ -183,7 +183,7 @@ export class RemoteLoad {
 }
 
 /** Zeros of what a shard keeps of a range. */
-export function zerosOf(optimizer: ChosenOptimizer, { start, end }: ElementRange): ShardArrays {
+function zerosOf(optimizer: ChosenOptimizer, { start, end }: ElementRange): ShardArrays {
   const { slots, packing } = openOptimizer(optimizer);
   const numElements = end - start;
   const sizes = slots.map((slot) => [slot, numElements / (packing[slot] ?? 1)] as const);

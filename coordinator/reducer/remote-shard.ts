@@ -1,10 +1,9 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { ElementRange } from "#lib/core/parameter-layout";
-import type { ShardArrays } from "#lib/core/shard-arrays";
-import type { Update } from "#lib/optim/index";
+import type { KeptPiece } from "#lib/core/shard-arrays";
+import { openOptimizer, type Update } from "#lib/optim/index";
 import { ReducerClient } from "#lib/wire/reducer-client";
-import { maxPieceBytes } from "#lib/wire/reducer-commands";
 import type {
   ArrivedGroup,
   OpenShard,
@@ -21,7 +20,8 @@ import {
   type StartShardOptions,
 } from "#coordinator/shards";
 import { CalledShard } from "./called-shard.js";
-import { mastersArray, RemoteLoad, zerosOf } from "./remote-load.js";
+import { RemoteArray } from "./remote-array.js";
+import { mastersArray, RemoteLoad } from "./remote-load.js";
 
 interface RemoteShardOptions {
   /** host:port at which coordinator and workers call it. */
@@ -39,8 +39,6 @@ const callTimeoutMs = 600_000;
 const retryMs = 200;
 /** Between two lines on a process that is not there. */
 const tellEveryMs = 10_000;
-/** Parts of an array that are asked for at once. */
-const numReadsAhead = 4;
 
 /** Nobody is there, or the connection broke: the same call is made again. */
 const mayPass = (error: unknown): boolean =>
@@ -126,11 +124,20 @@ class RemoteShard extends CalledShard implements ShardHandle {
     return super.measure(step, { ...measurement, update });
   }
 
-  async snapshot(into?: ShardArrays): Promise<ShardArrays> {
-    const arrays = into ?? zerosOf(this.#options.optimizer, this.#range);
-    await this.#read(mastersArray, arrays.masters);
-    for (const [slot, values] of Object.entries(arrays.states)) await this.#read(slot, values);
-    return arrays;
+  /** What it keeps, read as it is asked for: it has to stay as it is meanwhile. */
+  get kept(): Omit<KeptPiece, "range"> {
+    const { start, end } = this.#range;
+    const { slots, packing } = openOptimizer(this.#options.optimizer);
+    const array = (name: string, elementsOfOne = 1): RemoteArray =>
+      new RemoteArray(
+        async (offset, numBytes) => this.#read({ kind: "read", array: name, offset, numBytes }),
+        0,
+        (end - start) / elementsOfOne,
+      );
+    return {
+      masters: array(mastersArray),
+      states: Object.fromEntries(slots.map((slot) => [slot, array(slot, packing[slot])])),
+    };
   }
 
   async stats(): Promise<ShardStats> {
@@ -253,19 +260,12 @@ class RemoteShard extends CalledShard implements ShardHandle {
     return error;
   }
 
-  async #read(array: string, into: Float32Array): Promise<void> {
-    const bytes = new Uint8Array(into.buffer, into.byteOffset, into.byteLength);
-    const parts = Array.from({ length: Math.ceil(bytes.length / maxPieceBytes) }, (_, i) => i);
-    const reader = async (): Promise<void> => {
-      for (let part = parts.shift(); part !== undefined; part = parts.shift()) {
-        const offset = part * maxPieceBytes;
-        const numBytes = Math.min(maxPieceBytes, bytes.length - offset);
-        const command = { kind: "read", array, offset, numBytes } as const;
-        const answer = await this.#untilAnswered(() => this.#client.call(command, callTimeoutMs));
-        if (answer.kind === "values") bytes.set(answer.values, offset);
-      }
-    };
-    await Promise.all(Array.from({ length: numReadsAhead }, reader));
+  /** Beside other calls, which do not change what is read. */
+  async #read(command: Extract<ShardCommand, { readonly kind: "read" }>): Promise<Uint8Array> {
+    const answer = await this.#untilAnswered(() => this.#client.call(command, callTimeoutMs));
+    if (answer.kind === "values" && answer.values.length === command.numBytes) return answer.values;
+    const reason = `${command.array} was asked for, and ${answer.kind} came`;
+    throw new LockstepError("E_SHARD_FAILED", { shardIndex: this.shardIndex, reason });
   }
 }
 

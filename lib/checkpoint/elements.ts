@@ -1,19 +1,25 @@
 import { float32ToBfloat16, float32ToFloat16 } from "#lib/core/bf16";
 import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
+import type { KeptArray } from "#lib/core/shard-arrays";
 import { conversionChunkBytes } from "./limits.js";
 
-/** A tensor's float32 elements where they lie: in one array, or one after the other in several. */
+/** A tensor's float32 elements in memory: in one array, or one after the other in several. */
 export interface TensorParts {
   readonly parts: readonly Float32Array[];
   /** They are trained weights after so many steps, all of which have to be finite. */
   readonly finiteAfterStep?: number;
 }
 
-export type TensorValues = Float32Array | TensorParts;
+/** The same where some may be elsewhere. */
+interface KeptParts extends Pick<TensorParts, "finiteAfterStep"> {
+  readonly parts: readonly KeptArray[];
+}
 
-const partsOf = (values: TensorValues): TensorParts =>
-  values instanceof Float32Array ? { parts: [values] } : values;
+export type TensorValues = KeptArray | KeptParts;
+
+const partsOf = (values: TensorValues): KeptParts =>
+  "parts" in values ? values : { parts: [values] };
 
 /** From here on a number rounds to infinity: half a step above the largest that a half type holds. */
 const firstInfinite = Object.freeze({ bfloat16: (2 - 2 ** -8) * 2 ** 127, float16: 65_520 });
@@ -35,8 +41,7 @@ export class EncodedElements implements Iterable<Uint8Array> {
   }
 
   get sizeBytes(): number {
-    const numElements = this.values.parts.reduce((sum, { length }) => sum + length, 0);
-    return numElements * bytesPerElement[this.dtype];
+    return sizeOf(this.values, this.dtype);
   }
 
   /** @throws E_TENSOR_RANGE for a finite number that the type does not hold; E_NON_FINITE_WEIGHTS */
@@ -83,12 +88,64 @@ export class EncodedElements implements Iterable<Uint8Array> {
   }
 }
 
+/** Elements of which some are elsewhere: what is written of them is fetched a piece at a time. */
+export class DistantElements {
+  readonly #values: KeptParts;
+  readonly #dtype: FloatDtype;
+  readonly #tensor: string;
+
+  constructor(values: KeptParts, dtype: FloatDtype, tensor: string) {
+    this.#values = values;
+    this.#dtype = dtype;
+    this.#tensor = tensor;
+  }
+
+  get sizeBytes(): number {
+    return sizeOf(this.#values, this.#dtype);
+  }
+
+  /** In order, each in memory until the next is asked for. */
+  async *fetched(): AsyncGenerator<EncodedElements> {
+    const { parts, finiteAfterStep } = this.#values;
+    for (const part of parts) {
+      for await (const piece of part instanceof Float32Array ? [part] : part.pieces()) {
+        const values = {
+          parts: [piece],
+          ...(finiteAfterStep === undefined ? {} : { finiteAfterStep }),
+        };
+        yield new EncodedElements(values, this.#dtype, this.#tensor);
+      }
+    }
+  }
+}
+
 /** @param tensor its name */
-export const encodeElements = (
+export function encodeElements(
+  values: Float32Array | TensorParts,
+  dtype: FloatDtype,
+  tensor: string,
+): EncodedElements;
+export function encodeElements(
   values: TensorValues,
   dtype: FloatDtype,
   tensor: string,
-): EncodedElements => new EncodedElements(partsOf(values), dtype, tensor);
+): EncodedElements | DistantElements;
+export function encodeElements(
+  values: TensorValues,
+  dtype: FloatDtype,
+  tensor: string,
+): EncodedElements | DistantElements {
+  const kept = partsOf(values);
+  return isInMemory(kept)
+    ? new EncodedElements(kept, dtype, tensor)
+    : new DistantElements(kept, dtype, tensor);
+}
+
+const isInMemory = (values: KeptParts): values is TensorParts =>
+  values.parts.every((part) => part instanceof Float32Array);
+
+const sizeOf = ({ parts }: KeptParts, dtype: FloatDtype): number =>
+  parts.reduce((sum, { length }) => sum + length, 0) * bytesPerElement[dtype];
 
 const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array): Uint8Array =>
   new Uint8Array(buffer, byteOffset, byteLength);

@@ -2,7 +2,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange } from "#lib/core/parameter-layout";
-import type { ShardPiece, TensorStates } from "#lib/core/shard-arrays";
+import type { KeptPiece, TensorStates } from "#lib/core/shard-arrays";
 import type { OpenTarget } from "./file-target.js";
 import { openSafetensors, type SafetensorsFile } from "./safetensors-file.js";
 import { readTensorStates, writeTensorStates } from "./tensor-states.js";
@@ -19,7 +19,7 @@ const fileName = (shard: number, numShards: number): string =>
  */
 export async function writeOptimizerState(
   directory: string,
-  shards: readonly ShardPiece[],
+  shards: readonly KeptPiece[],
   tensorStates: TensorStates = {},
   openTarget?: OpenTarget,
 ): Promise<void> {

@@ -1,5 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
-import { EncodedElements } from "./elements.js";
+import { DistantElements, EncodedElements } from "./elements.js";
 import { openLocalTarget, type OpenTarget } from "./file-target.js";
 import {
   headerLengthBytes,
@@ -9,7 +9,7 @@ import {
 } from "./safetensors-header.js";
 
 /** A tensor's bytes in one piece, or in consecutive pieces that may reuse one buffer. */
-type TensorBytes = Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+type TensorBytes = Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array> | DistantElements;
 
 /** Gives the little-endian row-major bytes of the tensor `name`; called once each, in file order. */
 type TensorSource = (name: string) => TensorBytes | Promise<TensorBytes>;
@@ -54,6 +54,11 @@ export async function writeSafetensors(
       if (bytes instanceof EncodedElements) {
         requireSize(bytes.sizeBytes, true);
         await target.writeElements(bytes);
+        continue;
+      }
+      if (bytes instanceof DistantElements) {
+        requireSize(bytes.sizeBytes, true);
+        for await (const piece of bytes.fetched()) await target.writeElements(piece);
         continue;
       }
       let written = 0;

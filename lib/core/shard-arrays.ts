@@ -8,6 +8,25 @@ export interface ShardArrays {
   readonly states: Readonly<Record<string, Float32Array>>;
 }
 
+/** Float32 elements that are elsewhere, and are read in pieces. */
+export interface DistantArray {
+  readonly length: number;
+  readonly byteLength: number;
+  subarray(start: number, end: number): DistantArray;
+  /** All of them in order, in memory that nobody else has. */
+  pieces(): AsyncIterable<Float32Array<ArrayBuffer>>;
+}
+
+/** Elements in memory, or elsewhere. */
+export type KeptArray = Float32Array | DistantArray;
+
+/** A range of the flat space with its arrays, wherever they are. */
+export interface KeptPiece {
+  readonly range: ElementRange;
+  readonly masters: KeptArray;
+  readonly states: Readonly<Record<string, KeptArray>>;
+}
+
 /** What the optimizer keeps of whole tensors, which no shard has: float32 arrays by `TENSOR.STATE`. */
 export type TensorStates = Readonly<Record<string, Float32Array>>;
 

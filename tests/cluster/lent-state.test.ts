@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { inMemory } from "#tests/support/kept-arrays";
 import { test } from "node:test";
 import type { CoordinatorOptions, Snapshot } from "#coordinator/options";
 import { LockstepError } from "#lib/core/errors/index";
@@ -22,7 +23,7 @@ async function run(save: Save, { copyLimitBytes = 0, everySteps = 2 } = {}) {
 }
 
 const allOf = (snapshot: Snapshot): readonly Float32Array[] =>
-  snapshot.flatMap(({ masters, states }) => [masters, ...Object.values(states)]);
+  snapshot.flatMap(({ masters, states }) => [masters, ...Object.values(states)].map(inMemory));
 
 test(
   "what a save reads stays as it is until all is read, and groups are computed meanwhile",

@@ -33,7 +33,7 @@ const timeless = ({ outcome }: SurvivedRun): unknown => {
     const kept = Object.entries(value).filter(([key]) => !clock.test(key));
     return Object.fromEntries(kept.map(([key, each]) => [key, strip(each)]));
   };
-  const { snapshot: _, ...rest } = outcome;
+  const { snapshot: _, releaseShards: __, ...rest } = outcome;
   return strip(rest);
 };
 

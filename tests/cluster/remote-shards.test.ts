@@ -45,6 +45,7 @@ async function trained(overrides: Partial<CoordinatorOptions>, numWorkers = 2) {
   const { coordinator, recorder, address } = await startCoordinator(totalSteps, overrides);
   const workers = Array.from({ length: numWorkers }, () => spawnWorker(address));
   const outcome = await coordinator.run();
+  await outcome.releaseShards(true);
   for (const { exited } of workers) {
     const { code, stderr } = await exited;
     assert.equal(code, 0, stderr);

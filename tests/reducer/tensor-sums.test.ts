@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { startShardThread } from "#coordinator/reducer/client";
 import { ShardReducer } from "#coordinator/reducer/shard-reducer";
 import { ShardGroup, type ShardSource } from "#coordinator/shards";
-import { mastersSha256 } from "#lib/core/masters-hash";
+import { keptMastersSha256 } from "#lib/core/masters-hash";
 import { buildParameterLayout, shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { readWireSpace } from "#lib/core/wire-space";
 import { StepUpdate } from "#lib/optim/index";
@@ -65,7 +65,7 @@ test("shards in threads add up the same sums of tensors as one in this thread", 
       }
       const { masters } = local.digests();
       assert.equal(
-        mastersSha256(layout, (await shards.hold(Number.POSITIVE_INFINITY)).snapshot),
+        await keptMastersSha256(layout, (await shards.hold(Number.POSITIVE_INFINITY)).snapshot),
         masters,
       );
       assert.deepEqual(updates.tensorStates, local.tensorStates);

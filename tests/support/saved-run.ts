@@ -1,10 +1,11 @@
-import type { CheckpointState, CoordinatorOptions, Snapshot } from "#coordinator/options";
+import type { CheckpointState, CoordinatorOptions } from "#coordinator/options";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import type { ShardPiece } from "#lib/core/shard-arrays";
+import { fetched } from "./kept-arrays.js";
 
 /** What a coordinator saved, in memory. */
 export interface Saved {
-  readonly snapshot: Snapshot;
+  readonly snapshot: readonly ShardPiece[];
   readonly state: CheckpointState;
 }
 
@@ -13,16 +14,18 @@ export function savesInto(
   saved: Saved[],
 ): NonNullable<CoordinatorOptions["checkpointing"]>["save"] {
   return async (snapshot, state) => {
-    saved.push({
-      state,
-      snapshot: snapshot.map(({ range, masters, states }) => ({
-        range,
-        masters: masters.slice(),
-        states: Object.fromEntries(
-          Object.entries(states).map(([slot, each]) => [slot, each.slice()]),
+    const copies = snapshot.map(async ({ range, masters, states }) => ({
+      range,
+      masters: (await fetched(masters)).slice(),
+      states: Object.fromEntries(
+        await Promise.all(
+          Object.entries(states).map(
+            async ([slot, each]) => [slot, (await fetched(each)).slice()] as const,
+          ),
         ),
-      })),
-    });
+      ),
+    }));
+    saved.push({ state, snapshot: await Promise.all(copies) });
     return { directory: `checkpoint-${state.step}`, bytes: 1 };
   };
 }
