@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { NatsSettings } from "#lib/wire/nats/connection";
@@ -16,6 +16,8 @@ interface NatsServerOptions {
   readonly count?: number;
   /** Added to each server's configuration, in its own language. */
   readonly config?: string;
+  /** A file of configuration that each server includes. */
+  readonly include?: string;
   readonly env?: Readonly<Record<string, string>>;
 }
 
@@ -109,6 +111,10 @@ export async function startNats(options: NatsServerOptions = {}): Promise<NatsSe
     (_, index) => `nats://127.0.0.1:${port + 3 * index + 2}`,
   );
   const servers: NatsServer[] = [];
+  // It is looked for beside the file that includes it.
+  if (options.include !== undefined) {
+    await copyFile(options.include, join(directory, "included.conf"));
+  }
   for (let index = 0; index < count; index++) {
     const [client, monitor, route] = [0, 1, 2].map((offset) => port + 3 * index + offset);
     const name = `n${index + 1}`;
@@ -122,6 +128,7 @@ export async function startNats(options: NatsServerOptions = {}): Promise<NatsSe
     await writeFile(
       configFile,
       [
+        ...(options.include === undefined ? [] : ["include included.conf"]),
         `server_name: ${name}`,
         `listen: "127.0.0.1:${client}"`,
         `http: "127.0.0.1:${monitor}"`,

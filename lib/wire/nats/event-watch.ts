@@ -1,5 +1,7 @@
+import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import {
+  AckPolicy,
   type ConsumerMessages,
   DeliverPolicy,
   type JsMsg,
@@ -42,6 +44,8 @@ const messagesAhead = 64;
 /** So long without a message a watcher looks whether it has missed one. */
 const idleMs = 5_000;
 const retryMs = 500;
+/** A consumer whose watcher is gone. */
+const forgottenAfterNs = 60e9;
 
 /**
  * The events of a run from its first one on, and then those that come, each once and in order, until the signal.
@@ -125,18 +129,32 @@ async function* messagesFrom(
   from: number,
   signal: AbortSignal,
 ): AsyncGenerator<JsMsg, void, undefined> {
-  const consumer = await link.streams.consumers.get(eventStream, {
-    filterSubjects: subject,
+  const manager = await link.manager();
+  // The library's own ordered consumer waits half a minute where a cluster has no leader for a moment.
+  const { name } = await manager.consumers.add(eventStream, {
+    name: `watch-${randomUUID()}`,
+    filter_subject: subject,
     deliver_policy: DeliverPolicy.StartSequence,
     opt_start_seq: from,
+    ack_policy: AckPolicy.None,
+    mem_storage: true,
+    num_replicas: 1,
+    inactive_threshold: forgottenAfterNs,
   });
-  const messages = await consumer.consume({ max_messages: messagesAhead });
+  const consumer = await link.streams.consumers.get(eventStream, name);
+  const messages = await consumer.consume({
+    max_messages: messagesAhead,
+    abort_on_missing_resource: true,
+  });
   const stall = new StallGuard(link, subject, messages, from);
   const end = (): void => messages.stop();
   signal.addEventListener("abort", end);
   try {
     if (signal.aborted) return;
+    let delivered = 0;
     for await (const message of messages) {
+      // One before it was lost on its way: the next consumer begins there.
+      if (message.info.deliverySequence !== ++delivered) return;
       stall.saw(message.seq);
       yield message;
     }
