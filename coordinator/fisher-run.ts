@@ -12,7 +12,7 @@ interface FisherRunParts {
   /** What a coordinator that died had come to, or the beginning. */
   readonly progress: FisherProgress;
   /** What shards may have begun or done of the next round, once. */
-  readonly leftOpen: () => { readonly agreed?: AgreedStep | undefined } | undefined;
+  readonly leftOpen: () => { readonly agreed?: AgreedStep } | undefined;
   /** Called when workers agreed on a round, before shards use it. */
   readonly agreed: (agreed: AgreedStep) => Promise<void>;
   /** Called when the shards have come that far, before they go on. */

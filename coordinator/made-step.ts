@@ -10,7 +10,7 @@ interface StepParts {
   readonly updates: StepUpdate;
   readonly step: number;
   /** What a coordinator that died has left of this step; absent: nobody has begun it. */
-  readonly leftOpen: { readonly agreed?: AgreedStep | undefined } | undefined;
+  readonly leftOpen: { readonly agreed?: AgreedStep } | undefined;
   readonly newWork: () => TrainingStep;
   /** Has workers do it. Rejects where the run fails, or is stopped, meanwhile. */
   readonly untilComplete: (work: TrainingStep) => Promise<void>;

@@ -65,14 +65,24 @@ export class RunJournal {
     this.#onBegun = onBegun;
   }
 
-  /** The run is at this state. @param isNew whether what was written before is left out from now on */
-  async state(state: RunState, tensorStates: TensorStates, isNew = false): Promise<void> {
+  /**
+   * The run is at this state.
+   *
+   * @param options.isNew whether what was written before is left out from now on
+   * @param options.agreed what a coordinator that died left agreed on, which is then still so
+   */
+  async state(
+    state: RunState,
+    tensorStates: TensorStates,
+    { isNew = false, agreed }: { readonly isNew?: boolean; readonly agreed?: AgreedStep } = {},
+  ): Promise<void> {
     await this.#write(async () => {
       const file = this.#file;
       const isLarge =
         file !== undefined && file.numBytes > Math.max(rewriteBytes, 4 * this.#firstBytes);
       if (file === undefined || isNew || isLarge) {
-        const first = { kind: "first", format, ...this.#owner, ...this.#told(state, true) };
+        const told = { ...this.#told(state, true), ...(agreed === undefined ? {} : { agreed }) };
+        const first = { kind: "first", format, ...this.#owner, ...told };
         await this.#begin({ value: first, arrays: tensorStates });
         return;
       }
@@ -180,8 +190,8 @@ export async function readRunJournal(
   };
   for (const record of records) {
     const told = isRecord(record.value) ? record.value : {};
-    if (told["kind"] === "agreed") agreed = told["agreed"];
-    else agreed = undefined;
+    // The first record may have one of before, a state that follows a step has none.
+    agreed = told["agreed"];
     if (told["kind"] !== "first" && told["kind"] !== "state") continue;
     latest = record;
     const added = isRecord(told["added"]) ? told["added"] : {};

@@ -13,6 +13,7 @@ import { Quorum } from "./quorum.js";
 import { RunHistory } from "./run-history.js";
 import { RunPhases } from "./run-phases.js";
 import { RunSaves } from "./run-saves.js";
+import type { RunJournal } from "./run-journal.js";
 import type { AgreedStep, FisherProgress, RunState } from "./run-state.js";
 import type { ShardGroup } from "./shards.js";
 import type { TaskQueue, Work } from "./task-queue.js";
@@ -49,7 +50,7 @@ export class TrainingRun {
   #isUpdating = false;
   #current: TrainingStep | undefined;
   /** What shards may have begun or done of the next step, for a coordinator that died. */
-  #leftOpen: { readonly agreed?: AgreedStep | undefined } | undefined;
+  #leftOpen: { readonly agreed?: AgreedStep } | undefined;
   #fisher: FisherProgress;
   readonly #deviceKind: () => string | undefined;
 
@@ -84,7 +85,7 @@ export class TrainingRun {
       ...resume?.state,
       skipped: recovery?.state.skipped,
     });
-    this.#leftOpen = recovery && { agreed: recovery.agreed };
+    this.#leftOpen = recovery && (recovery.agreed ? { agreed: recovery.agreed } : {});
     this.#fisher = recovery?.state.fisher ?? { numRounds: 0, isDone: this.#step > 0 };
     this.#history = new RunHistory(parts.options);
     this.#evaluation = new EvaluationRun({
@@ -178,11 +179,11 @@ export class TrainingRun {
   async #allSteps(): Promise<boolean> {
     const begunAt = this.#step;
     const isRecovered = this.#options.recovery !== undefined;
-    if (isRecovered && begunAt > 0) await this.#finishStep();
-    else {
-      await this.#journal();
-      await this.#evaluation.beforeTraining(begunAt);
-    }
+    await this.#journal({ isNew: true, ...this.#leftOpen });
+    // What workers agreed on may be in the weights: what comes before that has been done.
+    const isAgreed = this.#leftOpen?.agreed !== undefined;
+    if (isRecovered && begunAt > 0 && !isAgreed) await this.#finishStep();
+    else if (begunAt === 0 || !isRecovered) await this.#evaluation.beforeTraining(begunAt);
     if (begunAt === 0) await this.#measureFisher();
     if (!this.#isAtEnd) this.#phases.begin("training");
     while (!this.#isAtEnd) {
@@ -210,7 +211,7 @@ export class TrainingRun {
     // Evaluated first, so that the checkpoint's history holds its evaluation, as transformers' does.
     const isBest = await this.#evaluation.afterStep(this.#step);
     const saving = this.#saves.afterStep(this.#step, { isBest, isLast: this.#isAtEnd });
-    if (await this.#orFailure(saving)) await this.#journal(true);
+    if (await this.#orFailure(saving)) await this.#journal({ isNew: true });
   }
 
   /** Whether all steps are made, or evaluations ended the run before. */
@@ -355,14 +356,13 @@ export class TrainingRun {
   }
 
   /** Of the first step or round only: what comes after it nobody has begun. */
-  #takeLeftOpen(): { readonly agreed?: AgreedStep | undefined } | undefined {
+  #takeLeftOpen(): { readonly agreed?: AgreedStep } | undefined {
     const leftOpen = this.#leftOpen;
     this.#leftOpen = undefined;
     return leftOpen;
   }
 
-  /** @param isNew whether what was written before is left out from now on */
-  async #journal(isNew = false): Promise<void> {
+  async #journal(how: Parameters<RunJournal["state"]>[2] = {}): Promise<void> {
     const { journal } = this.#options;
     if (journal === undefined) return;
     const deviceKind = this.#deviceKind();
@@ -375,7 +375,7 @@ export class TrainingRun {
       fisher: this.#fisher,
       ...(deviceKind === undefined ? {} : { deviceKind }),
     };
-    await this.#orFailure(journal.state(state, this.#updates.tensorStates, isNew));
+    await this.#orFailure(journal.state(state, this.#updates.tensorStates, how));
   }
 
   #state(): CheckpointState {

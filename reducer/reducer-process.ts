@@ -105,11 +105,15 @@ export class ReducerProcess implements ReducerHandlers, BulkHandlers {
           kind: "values",
           values: bytesOf(held, command.array, command.offset, command.numBytes),
         };
-      case "finish":
-        this.#options.log(`run ${held.life.runId} is over`);
+      case "finish": {
+        const { numApplied, numAppliesRepeated } = service.reducer.status;
+        this.#options.log(
+          `run ${held.life.runId} is over: ${numApplied} updates made since the shard was loaded, ${numAppliesRepeated} asked for again`,
+        );
         // Once the answer is on its way.
         setImmediate(this.#options.onFinished);
         return { kind: "done" };
+      }
       default:
         return service.handle(command);
     }

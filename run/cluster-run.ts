@@ -204,6 +204,7 @@ class Cluster {
     this.killProcesses();
     await this.#events?.close();
     await this.#http?.close();
+    await this.#journal?.close();
     if (this.coordinator === undefined) {
       await this.#partFromWorkers();
       await this.#door?.close(0);

@@ -200,6 +200,8 @@ class RemoteShard extends CalledShard implements ShardHandle {
         this.#silentSinceMs = undefined;
         return answer;
       } catch (error) {
+        // Closed, or lost by another call.
+        if (this.#failure !== undefined) throw this.#failure;
         if (!mayPass(error)) throw this.#fatal(error) ?? error;
         const now = performance.now();
         this.#silentSinceMs ??= now;

@@ -72,6 +72,8 @@ export interface Death {
   readonly diesAt: number;
   /** Whether the call has had its effect. */
   readonly isAfter: boolean;
+  /** Number of a call after which the second one dies, too. */
+  readonly again?: number;
 }
 
 export interface SurvivedRun {
@@ -91,7 +93,7 @@ export interface SurvivedRun {
 export async function runKilledAt(
   totalSteps: number,
   folder: string,
-  { diesAt, isAfter }: Death,
+  { diesAt, isAfter, again = -1 }: Death,
   overrides: Partial<CoordinatorOptions>,
 ): Promise<SurvivedRun> {
   const shards: ShardHandle[] = [];
@@ -105,7 +107,8 @@ export async function runKilledAt(
       numLives += 1;
       const recorder = new EventRecorder();
       let fail: (error: unknown) => void = () => {};
-      const life = new Life(numLives === 1 ? diesAt : -1, isAfter, (error) => fail(error));
+      const callOfDeath = [diesAt, again][numLives - 1] ?? -1;
+      const life = new Life(callOfDeath, isAfter || numLives > 1, (error) => fail(error));
       const startShard: StartShard = async (options) => {
         const kept = shards[options.shardIndex] ?? (await startShardThread(options));
         shards[options.shardIndex] = kept;
