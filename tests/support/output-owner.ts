@@ -6,6 +6,7 @@ import type { TestContext } from "node:test";
 import { pathToFileURL } from "node:url";
 import { packageRoot } from "#lib/core/paths";
 import type { FileLock } from "#run/claim-files";
+import type { JobFence } from "#run/job-fence";
 import { descendantsOf } from "./processes.js";
 
 /** As on a file system without locks. */
@@ -36,13 +37,17 @@ interface OwnerOptions {
   readonly withoutLocks?: boolean;
   readonly beatMs?: number;
   readonly silentMs?: number;
+  readonly fence?: JobFence;
 }
 
 const moduleOf = (path: string): string =>
   JSON.stringify(pathToFileURL(join(packageRoot, "dist", path)).href);
 
 /** Claims a directory, then saves what it is told to, and answers with "saved" or an error's code. */
-const program = (output: string, { withoutLocks: isBare, beatMs, silentMs }: OwnerOptions) => `
+const program = (
+  output: string,
+  { withoutLocks: isBare, beatMs, silentMs, fence }: OwnerOptions,
+) => `
   import { createInterface } from "node:readline";
   import { writeFileSync } from "node:fs";
   const { claimOutputDirectory } = await import(${moduleOf("run/output-directory.js")});
@@ -50,7 +55,7 @@ const program = (output: string, { withoutLocks: isBare, beatMs, silentMs }: Own
   const say = (message) => process.stdout.write(JSON.stringify(message) + "\\n");
   const options = {
     beatMs: 50,
-    ...${JSON.stringify({ beatMs, silentMs })},
+    ...${JSON.stringify({ beatMs, silentMs, fence })},
     onLost: (error) => say({ lost: error.code }),
   };
   if (${isBare === true}) options.tryLock = () => ({ state: "none", device: 0, release: () => {} });

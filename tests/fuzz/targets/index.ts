@@ -9,6 +9,7 @@ const groups: Readonly<Record<string, () => Promise<{ readonly targets: readonly
   data: () => import("./data.js"),
   jobs: () => import("./jobs.js"),
   events: () => import("./events.js"),
+  queue: () => import("./queue.js"),
   wire: () => import("./wire.js"),
   sockets: () => import("./sockets.js"),
 };
