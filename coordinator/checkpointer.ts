@@ -113,7 +113,7 @@ export class Checkpointer {
     const release = (): void => held.release();
     const seconds = (): number => (performance.now() - startedAt) / 1000;
     try {
-      const { directory, bytes } = await saveRepeatedly(
+      const { directory, bytes, sharedBytes } = await saveRepeatedly(
         () => this.#options.save(snapshot, state, beside.tensorStates, release),
         {
           giveUpAtMs: () => {
@@ -127,6 +127,7 @@ export class Checkpointer {
       this.#savedDirectory = directory;
       this.#bus.publish({
         ...{ type: "checkpoint.saved", step, directory, bytes },
+        ...(sharedBytes === undefined || sharedBytes === 0 ? {} : { sharedBytes }),
         seconds: seconds(),
         waitSeconds: beside.waitedSeconds + held.waitedSeconds(),
       });

@@ -186,7 +186,12 @@ export interface CoordinatorOptions {
       state: CheckpointState,
       tensorStates: TensorStates,
       onRead: () => void,
-    ) => Promise<{ readonly directory: string; readonly bytes: number }>;
+    ) => Promise<{
+      readonly directory: string;
+      readonly bytes: number;
+      /** Of them, in files of the checkpoint before that were not stored again. */
+      readonly sharedBytes?: number;
+    }>;
     /** What a copy of the shards' arrays may take, bytes. @default a quarter of what memory is free */
     readonly copyLimitBytes?: number;
     /** How long the end of the run repeats a save that the file system refuses. @default 3600000 */

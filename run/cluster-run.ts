@@ -388,7 +388,7 @@ class Cluster {
       const result = await finishRun(run, ended, {
         bus,
         push: this.#push,
-        directory: savedSoFar(run, state.step, resumed),
+        directory: await savedSoFar(run, state.step, resumed),
       });
       isSaved = true;
       return result;

@@ -1,16 +1,16 @@
-import type { KeptArray, KeptPiece, TensorStates } from "#lib/core/shard-arrays";
+import { existsSync } from "node:fs";
 import { copyFile, mkdir, readdir, stat, writeFile } from "node:fs/promises";
-import { dirname, join, relative, resolve } from "node:path";
+import { basename, join, relative } from "node:path";
+import { explainWriteError } from "#lib/checkpoint/atomic-save";
+import { readJsonFile } from "#lib/checkpoint/file-reader";
 import {
   checkpointName,
-  listOwnedCheckpoints,
+  type OwnedCheckpoint,
   outputRecordFile,
   readOutputRecord,
-  sizesOf,
-  type OwnedCheckpoint,
   rotateCheckpoints,
-  saveAtomically,
   saveFilesAtomically,
+  sizesOf,
   writeCheckpointRecord,
   writeChecksums,
   writeOptimizerState,
@@ -18,35 +18,30 @@ import {
   writeTrainerState,
 } from "#lib/checkpoint/index";
 import { copyAdditionalTemplates } from "#lib/checkpoint/model-directory";
-import { explainWriteError, removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
-import { readJsonFile } from "#lib/checkpoint/file-reader";
-import type { OpenTarget } from "#lib/checkpoint/file-target";
-import { WriterThreads } from "#lib/checkpoint/writer-threads";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
-import { maxShardBytes, printConfig, resultSettings } from "#lib/config/index";
+import { printConfig, type ResolvedConfig, resultSettings } from "#lib/config/index";
+import type { TensorStates } from "#lib/core/shard-arrays";
 import { tasksFolder } from "#lib/core/task-heads";
-import type { TensorSlot } from "#lib/core/parameter-layout";
 import { jobMetrics } from "#lib/objectives/task-metrics";
-import { emaSlot } from "#lib/optim/index";
-import { snapshotBytes } from "#coordinator/held-state";
+import { isStoreUrl, splitStoreUrl } from "#lib/store/location";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { checkpointStateOf } from "#coordinator/saved-state";
-import { emaFolder } from "./output-contents.js";
+import {
+  checksumsFile,
+  configFile,
+  ownFolder,
+  type SavedCheckpoint,
+  stateFile,
+  type WriteCheckpoint,
+} from "./checkpoint-files.js";
+import { checkpointPlace } from "./checkpoint-place.js";
 import { stoppedEarly } from "./evaluation-rules.js";
-import type { PreparedRun } from "./prepared-run.js";
+import { emaFolder } from "./output-contents.js";
 import { bestCheckpoint, stateForTrainer, writeResults } from "./results.js";
 import type { StartedRun } from "./start.js";
+import { fetchModel, storeAt, storeOf, uploadFile } from "./stored-checkpoints.js";
+import { writeModels, writeTensorFiles } from "./tensor-files.js";
 
-/** Beside the Hugging Face files of a checkpoint: what only Lockstep needs to go on. */
-export const ownFolder = "lockstep";
-export const stateFile = `${ownFolder}/state.json`;
-export const configFile = `${ownFolder}/config.yaml`;
-/** SHA-256 of every other file of the checkpoint. */
-export const checksumsFile = `${ownFolder}/checksums.json`;
-/** From here on threads of their own are worth their start, bytes of a snapshot. */
-const threadedBytes = 32 << 20;
-/** Encoding and hashing take about a second per gigabyte in each. */
-const numWriterThreads = 2;
 /** The history of a long run, some hundred bytes an entry. */
 const maxStateBytes = 256 << 20;
 
@@ -64,24 +59,25 @@ export async function saveCheckpoint(
   snapshot: Snapshot,
   state: CheckpointState,
   beside: BesideSnapshot,
-): Promise<{ directory: string; bytes: number }> {
+): Promise<SavedCheckpoint> {
   const { config, record, lastSave } = run;
-  const directory = join(config.output_dir, checkpointName(state.step));
+  const place = await checkpointPlace(config);
+  const name = checkpointName(state.step);
+  const directory = place.directoryOf(name);
   const savedAtMs = Math.max(Date.now(), lastSave.atMs + 1);
   const isBest = state.best?.step === state.step;
   const best = isBest ? directory : await bestCheckpoint(run, state);
-  await saveAtomically(directory, async (temporary) => {
+  const write: WriteCheckpoint = async (temporary, placeOf) => {
     await mkdir(join(temporary, ownFolder));
-    const sums = await writeTensorFiles(snapshot, async (openTarget) => [
+    // Models of tasks share files, which have to be here.
+    const elsewhere = run.job.tasks === undefined ? placeOf : undefined;
+    const written = await writeTensorFiles(snapshot, elsewhere, (openTarget) => [
       writeModels(run, temporary, { snapshot, ...state, openTarget }),
       ...(config.save_only_model
         ? []
         : [
             writeOptimizerState(
-              join(temporary, ownFolder),
-              snapshot,
-              beside.tensorStates,
-              openTarget,
+              ...([join(temporary, ownFolder), snapshot, beside.tensorStates, openTarget] as const),
             ),
           ]),
     ]);
@@ -92,15 +88,21 @@ export async function saveCheckpoint(
       deviceKind: beside.deviceKind ?? record.deviceKind,
       savedAtMs,
     });
-    if (config.save_only_model) return;
-    await writeFile(join(temporary, stateFile), `${JSON.stringify(state, null, 2)}\n`);
-    await writeFile(join(temporary, configFile), printConfig(config));
-    await writeChecksums(temporary, checksumsFile, sums);
-  });
+    if (!config.save_only_model) {
+      await writeFile(join(temporary, stateFile), `${JSON.stringify(state, null, 2)}\n`);
+      await writeFile(join(temporary, configFile), printConfig(config));
+    }
+    if (!config.save_only_model || placeOf !== undefined) {
+      await writeChecksums(temporary, checksumsFile, written);
+    }
+    return elsewhere === undefined ? new Map() : written;
+  };
+  const saved = await place.save(name, write, (await checkpointsOf(run)).at(-1)?.directory);
   lastSave.atMs = savedAtMs;
   try {
-    await rotateCheckpoints(await checkpointsOf(run), config.save_total_limit, best);
-    return { directory, bytes: await directoryBytes(directory) };
+    const remove = (old: string): Promise<void> => place.remove(old);
+    await rotateCheckpoints(await checkpointsOf(run), config.save_total_limit, best, remove);
+    return saved;
   } catch (error) {
     throw explainWriteError(error, directory);
   }
@@ -123,9 +125,9 @@ export async function saveFinalModel(
   let bytes = 0;
   const write = async (temporary: string): Promise<void> => {
     const isBest = kept !== undefined && run.config.load_best_model_at_end;
-    if (isBest) await copyModel(kept, temporary);
+    if (isBest) await copyBest(run.config, kept, temporary);
     else {
-      await writeTensorFiles(snapshot, async (openTarget) => [
+      await writeTensorFiles(snapshot, undefined, (openTarget) => [
         writeModels(run, temporary, { snapshot, ...of, openTarget }),
       ]);
     }
@@ -138,11 +140,13 @@ export async function saveFinalModel(
     await writeOutputRecord(temporary, record);
   };
   await saveFilesAtomically(directory, write, outputRecordFile);
-  const isHere = kept !== undefined && resolve(dirname(kept)) === resolve(directory);
+  await storeResult(run.config);
+  const place = await checkpointPlace(run.config);
+  const isHere = kept !== undefined && kept === place.directoryOf(basename(kept));
   if (isHere && run.config.save_total_limit === 1) {
     // While training went on, the newest had to stay beside the best.
     for (const checkpoint of await checkpointsOf(run)) {
-      if (checkpoint.directory !== kept) await removeDirectoryAtomically(checkpoint.directory);
+      if (checkpoint.directory !== kept) await place.remove(checkpoint.directory);
     }
   }
   return { directory, bytes };
@@ -164,11 +168,36 @@ export async function markFinished(run: StartedRun, state: CheckpointState): Pro
   await saveFilesAtomically(directory, (temporary) =>
     writeOutputRecord(temporary, { ...record, finished }),
   );
+  await storeResult(run.config, [outputRecordFile]);
 }
 
-/** Those in the run's output directory that it saved itself, from the first to the last. */
+/** Puts the result, or some of its files, into the store too where there is one; what says that it is there, last. */
+async function storeResult(config: ResolvedConfig, only?: readonly string[]): Promise<void> {
+  const store = await storeOf(config);
+  if (store === undefined) return;
+  const files = (await readOutputRecord(config.output_dir))?.files ?? [];
+  for (const file of only ?? [
+    ...files.filter((name) => name !== outputRecordFile),
+    outputRecordFile,
+  ]) {
+    const path = join(config.output_dir, file);
+    if (existsSync(path)) await uploadFile(store, path, file);
+  }
+}
+
+/** Copies the model of a checkpoint. */
+async function copyBest(config: ResolvedConfig, kept: string, into: string): Promise<void> {
+  if (!isStoreUrl(kept)) return copyModel(kept, into);
+  const { above, name } = splitStoreUrl(kept);
+  const store = await storeAt(above, config);
+  const isWanted = (file: string): boolean =>
+    !file.startsWith(`${ownFolder}/`) && file !== trainerStateFileName;
+  await fetchModel(store, name, isWanted, into);
+}
+
+/** Those beside the run's that it saved itself, from the first to the last. */
 async function checkpointsOf(run: StartedRun): Promise<readonly OwnedCheckpoint[]> {
-  const checkpoints = await listOwnedCheckpoints(run.config.output_dir);
+  const checkpoints = await (await checkpointPlace(run.config)).list();
   return checkpoints.filter(({ record }) => record?.runId === run.record.runId);
 }
 
@@ -194,70 +223,6 @@ async function resultFiles(directory: string): Promise<string[]> {
   return [...names, ...(await Promise.all(inFolders)).flat()];
 }
 
-interface WrittenModels extends Pick<CheckpointState, "step" | "numUpdates"> {
-  readonly snapshot: Snapshot;
-  readonly openTarget: OpenTarget | undefined;
-}
-
-/**
- * Writes files of tensors, in threads where they are large.
- *
- * @param begin begins them all
- * @returns checksums of those that threads wrote, by path
- */
-async function writeTensorFiles(
-  snapshot: Snapshot,
-  begin: (openTarget: OpenTarget | undefined) => Promise<readonly Promise<void>[]>,
-): Promise<ReadonlyMap<string, string>> {
-  const isSmall = snapshotBytes(snapshot) < threadedBytes;
-  const threads = isSmall ? undefined : await WriterThreads.start(numWriterThreads);
-  try {
-    const ended = await Promise.allSettled(await begin(threads?.openTarget));
-    for (const file of ended) if (file.status === "rejected") throw file.reason;
-    return threads?.sha256 ?? new Map();
-  } finally {
-    // Whatever they still read is read then.
-    await threads?.close();
-  }
-}
-
-type Masters = Pick<KeptPiece, "range" | "masters">;
-
-/** The trained weights, and their average in a folder of its own where there is one. */
-async function writeModels(
-  run: PreparedRun,
-  directory: string,
-  { snapshot, step, numUpdates, openTarget }: WrittenModels,
-): Promise<void> {
-  await writeModel(run, directory, { step, pieces: snapshot, openTarget });
-  if (run.config.ema_decay === null) return;
-  const folder = join(directory, emaFolder);
-  await mkdir(folder);
-  const averages = snapshot.map(({ range, states }) => ({
-    range,
-    masters: states[emaSlot] ?? new Float32Array(),
-  }));
-  // Before the first update there is nothing to average.
-  const pieces = numUpdates === 0 ? snapshot : averages;
-  await writeModel(run, folder, { step, pieces, openTarget });
-}
-
-const writeModel = (
-  run: PreparedRun,
-  directory: string,
-  {
-    step,
-    pieces,
-    openTarget,
-  }: Pick<WrittenModels, "step" | "openTarget"> & { readonly pieces: readonly Masters[] },
-): Promise<void> =>
-  run.parameters.save(directory, {
-    valuesOf: (slot) => ({ parts: partsOfTensor(slot, pieces), finiteAfterStep: step }),
-    openTarget,
-    dtype: run.model.saveDtype,
-    maxShardBytes: maxShardBytes(run.config),
-  });
-
 /** Every file of a checkpoint's top level and of its folders of models, the run's own state excepted. */
 async function copyModel(checkpoint: string, directory: string, isFolder = false): Promise<void> {
   await copyAdditionalTemplates(checkpoint, directory);
@@ -270,15 +235,6 @@ async function copyModel(checkpoint: string, directory: string, isFolder = false
     }
     if (item.isFile() && item.name !== trainerStateFileName) await copyFile(from, to);
   }
-}
-
-/** A tensor's float32 elements where they lie, in the shards that hold parts of it. */
-function partsOfTensor(slot: TensorSlot, pieces: readonly Masters[]): readonly KeptArray[] {
-  return pieces.flatMap(({ range, masters }) => {
-    const start = Math.max(range.start, slot.offset);
-    const end = Math.min(range.end, slot.offset + slot.size);
-    return start >= end ? [] : [masters.subarray(start - range.start, end - range.start)];
-  });
 }
 
 async function directoryBytes(directory: string): Promise<number> {

@@ -10,9 +10,12 @@ import {
   saveRepeatedly,
 } from "#lib/checkpoint/repeated-save";
 import { LockstepError } from "#lib/core/errors/index";
+import { isStoreUrl } from "#lib/store/location";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { stoppedEarly } from "./evaluation-rules.js";
-import { markFinished, saveFinalModel, stateFile } from "./files.js";
+import { stateFile } from "./checkpoint-files.js";
+import { checkpointPlace } from "./checkpoint-place.js";
+import { markFinished, saveFinalModel } from "./files.js";
 import type { PushResult } from "./push.js";
 import { bestCheckpoint } from "./results.js";
 import type { RunResult } from "./run-handle.js";
@@ -133,7 +136,8 @@ async function saveResult(
     if (!isWriteFailure(error)) throw error;
     const seconds = Math.round((performance.now() - startedAt) / 1000);
     const reason = error.message;
-    const kept = existsSync(join(directory, stateFile)) ? directory : undefined;
+    const isKept = isStoreUrl(directory) || existsSync(join(directory, stateFile));
+    const kept = isKept ? directory : undefined;
     throw new LockstepError(
       "E_SAVE_FAILED",
       { what: "The result", step, seconds, reason, kept },
@@ -143,14 +147,14 @@ async function saveResult(
 }
 
 /** Where what a run of a cluster computed is, before its result is saved. */
-export function savedSoFar(
+export async function savedSoFar(
   run: StartedRun,
   step: number,
   resumed: { readonly step: number; readonly directory: string } | undefined,
-): string {
+): Promise<string> {
   // A run that made no step saved nothing: its weights are still those that it started from.
   return step > (resumed?.step ?? 0)
-    ? join(run.config.output_dir, checkpointName(step))
+    ? (await checkpointPlace(run.config)).directoryOf(checkpointName(step))
     : (resumed?.directory ?? run.model.directory);
 }
 

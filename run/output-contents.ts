@@ -1,9 +1,7 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { readdir, rm, rmdir } from "node:fs/promises";
 import { basename, dirname, join, relative } from "node:path";
-import { removeDirectoryAtomically } from "#lib/checkpoint/atomic-save";
 import {
-  listOwnedCheckpoints,
   type OutputRecord,
   outputRecordFile,
   type OwnedCheckpoint,
@@ -11,9 +9,11 @@ import {
   sizesOf,
   type RunIdentity,
 } from "#lib/checkpoint/index";
+import type { ResolvedConfig } from "#lib/config/index";
 import { tasksFolder } from "#lib/core/task-heads";
 import { LockstepError } from "#lib/core/errors/index";
 import { isWeights } from "#lib/hub/wanted-files";
+import { checkpointPlace } from "./checkpoint-place.js";
 import { logDirectoryOf } from "./supervisor.js";
 import { trainerLogFileName } from "./trainer-log.js";
 
@@ -38,8 +38,9 @@ export const metricsTargetsFile = "prometheus-workers.json";
 /** The weights' moving average, a model or an adapter like the one beside it; where `ema_decay` asks for one. */
 export const emaFolder = "ema";
 
-export async function readOutput(directory: string): Promise<OutputContents> {
-  const checkpoints = await listOwnedCheckpoints(directory);
+export async function readOutput(config: ResolvedConfig): Promise<OutputContents> {
+  const directory = config.output_dir;
+  const checkpoints = await (await checkpointPlace(config)).list();
   let record: OutputRecord | undefined;
   let recordProblem: string | undefined;
   try {
@@ -161,6 +162,7 @@ export async function removeRuns(
   output: OutputContents,
   modelDirectory: string,
   isKept: (identity: RunIdentity) => boolean,
+  config: ResolvedConfig,
 ): Promise<string[]> {
   const { directory, record } = output;
   const removed = output.checkpoints
@@ -176,7 +178,8 @@ export async function removeRuns(
       reason: `the model ${modelDirectory} is among what would be removed or replaced`,
     });
   }
-  for (const checkpoint of removed) await removeDirectoryAtomically(checkpoint);
+  const place = await checkpointPlace(config);
+  for (const checkpoint of removed) await place.remove(checkpoint);
   const names = removed.map((checkpoint) => basename(checkpoint));
   // Without a record nothing tells that a file of such a name is a run's.
   if (record === undefined || isKept(record.identity)) return names;

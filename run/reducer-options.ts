@@ -10,6 +10,7 @@ import type { ParameterLayout } from "#lib/core/parameter-layout";
 import type { LoadValues } from "#lib/core/wire-space";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { ShardFiles, StoredTensors } from "#lib/wire/reducer-messages";
+import { isStoreUrl } from "#lib/store/location";
 import type { PreparedRun } from "./prepared-run.js";
 import type { ResumePoint } from "./resume.js";
 
@@ -50,7 +51,8 @@ async function shardFiles(
   return {
     ...(resume === undefined
       ? masters.tensors.length > 0 && { masters }
-      : { checkpoint: await checkpointOf(resume) }),
+      : // Of a store the coordinator reads the ranges.
+        !isStoreUrl(resume.directory) && { checkpoint: await checkpointOf(resume) }),
     // A space in wire form is read as a whole, or not at all.
     ...(stayed !== undefined &&
       stayed.tensors.length === frozen?.tensors.length && { frozen: stayed }),

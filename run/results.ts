@@ -3,7 +3,6 @@ import { dirname, join } from "node:path";
 import {
   checkpointName,
   type LogEntry,
-  readCheckpointRecord,
   type TrainerState,
   trainerState,
 } from "#lib/checkpoint/index";
@@ -12,8 +11,10 @@ import { isIntegerField } from "#lib/checkpoint/trainer-state";
 import { intervalSteps, type ResolvedConfig } from "#lib/config/index";
 import type { CheckpointState } from "#coordinator/options";
 import { generalKey } from "#coordinator/run-log";
+import { isStoreUrl } from "#lib/store/location";
 import type { Objective } from "#lib/objectives/index";
 import { metricsOf } from "#lib/objectives/metrics";
+import { checkpointDirectories, checkpointPlace } from "./checkpoint-place.js";
 import { stoppedEarly } from "./evaluation-rules.js";
 import type { PreparedRun } from "./prepared-run.js";
 import type { StartedRun } from "./start.js";
@@ -34,11 +35,13 @@ export async function bestCheckpoint(
   state: CheckpointState,
 ): Promise<string | undefined> {
   if (state.best === undefined) return undefined;
-  const before = resumedFrom === undefined ? [] : [dirname(resumedFrom)];
-  for (const place of [config.output_dir, ...before]) {
-    const directory = join(place, checkpointName(state.best.step));
-    const saved = await readCheckpointRecord(directory).catch(() => undefined);
-    if (saved?.runId === record.runId) return directory;
+  const name = checkpointName(state.best.step);
+  const place = await checkpointPlace(config);
+  const before = resumedFrom === undefined || isStoreUrl(resumedFrom) ? [] : [resumedFrom];
+  const places = [place, ...before.map((directory) => checkpointDirectories(dirname(directory)))];
+  for (const each of places) {
+    const saved = await each.record(name).catch(() => undefined);
+    if (saved?.runId === record.runId) return each.directoryOf(name);
   }
   return undefined;
 }

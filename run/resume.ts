@@ -12,10 +12,13 @@ import { checkpointRecordFile } from "#lib/checkpoint/run-record";
 import type { ResolvedConfig, SettledBefore } from "#lib/config/index";
 import type { HalfTypes } from "#lib/core/dtype";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { isStoreUrl } from "#lib/store/location";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { CheckpointState } from "#coordinator/options";
 import type { PrecisionChoice } from "./precision.js";
-import { checksumsFile, configFile, ownFolder, readState, stateFile } from "./files.js";
+import { checksumsFile, configFile, ownFolder, stateFile } from "./checkpoint-files.js";
+import { readState } from "./files.js";
+import { openStoredCheckpoint } from "./stored-resume.js";
 
 /** A checkpoint that is whole. */
 export interface ResumePoint {
@@ -36,11 +39,20 @@ export const resumedPrecision = ({ halfTypes, directory }: ResumePoint): Precisi
 });
 
 /**
- * Opens a checkpoint after reading all of it once.
+ * Opens a checkpoint after reading all of it once; of one in a store what is small.
  *
  * @throws E_NO_CHECKPOINT where it holds no state of a run; E_CHECKPOINT_DAMAGED
  */
-export async function openCheckpoint(directory: string): Promise<ResumePoint> {
+export async function openCheckpoint(directory: string, config: StoreKeys): Promise<ResumePoint> {
+  return isStoreUrl(directory)
+    ? openStoredCheckpoint(directory, config, readPoint)
+    : openCheckpointDirectory(directory);
+}
+
+/** By which a store is reached. */
+export type StoreKeys = Pick<ResolvedConfig, "s3_endpoint" | "s3_region">;
+
+async function openCheckpointDirectory(directory: string): Promise<ResumePoint> {
   const own = join(directory, ownFolder);
   if (!existsSync(join(directory, stateFile)) && !existsSync(join(directory, checksumsFile))) {
     const problem = existsSync(directory)
@@ -53,16 +65,28 @@ export async function openCheckpoint(directory: string): Promise<ResumePoint> {
     ...[stateFile, configFile, checkpointRecordFile],
     ...optimizerFiles.map((name) => `${ownFolder}/${name}`),
   ]);
-  const record = await readCheckpointRecord(directory);
+  return readPoint(directory, directory, () => OptimizerStateReader.open(own));
+}
+
+/**
+ * @param directory of which a person is told
+ * @param files directory that holds its small files, which are whole
+ */
+async function readPoint(
+  directory: string,
+  files: string,
+  openOptimizer: () => Promise<OptimizerStateReader>,
+): Promise<ResumePoint> {
+  const record = await readCheckpointRecord(files);
   if (record === undefined) {
     const problem = "is missing: an earlier version saved it";
     throw new LockstepError("E_CHECKPOINT_DAMAGED", {
       ...{ directory, file: checkpointRecordFile, problem },
     });
   }
-  const settings = await readSettings(join(directory, configFile));
-  const state = await readState(join(directory, stateFile));
-  const optimizer = await OptimizerStateReader.open(own);
+  const settings = await readSettings(join(files, configFile));
+  const state = await readState(join(files, stateFile));
+  const optimizer = await openOptimizer();
   const halfTypes = halfTypesOf(settings);
   return { directory, state, optimizer, record, settings, halfTypes };
 }
@@ -77,11 +101,12 @@ export async function openCheckpoint(directory: string): Promise<ResumePoint> {
 export async function openNewestWhole(
   outputDir: string,
   checkpoints: readonly OwnedCheckpoint[],
+  config: StoreKeys,
 ): Promise<{ readonly point: ResumePoint | undefined; readonly lines: readonly string[] }> {
   const problems: string[] = [];
   for (const { directory } of checkpoints.toReversed()) {
     try {
-      const point = await openCheckpoint(directory);
+      const point = await openCheckpoint(directory, config);
       const lines = problems.map((problem) => `passed over: ${problem}`);
       return { point, lines };
     } catch (error) {

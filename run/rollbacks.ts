@@ -1,8 +1,8 @@
 import { basename } from "node:path";
-import { listOwnedCheckpoints } from "#lib/checkpoint/index";
 import { isLockstepError } from "#lib/core/errors/index";
 import { counted } from "#lib/core/format";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
+import { checkpointPlace } from "./checkpoint-place.js";
 import { openNewestWhole, type ResumePoint } from "./resume.js";
 import type { StartedRun } from "./start.js";
 
@@ -143,14 +143,14 @@ class Rollbacks {
 
   async #newest(note: (text: string) => void): Promise<ResumePoint | undefined> {
     const { config, record } = this.#run;
-    const own = (await listOwnedCheckpoints(config.output_dir)).filter(
+    const own = (await (await checkpointPlace(config)).list()).filter(
       (saved) =>
         saved.isOurs &&
         saved.record?.runId === record.runId &&
         saved.record.savedAtMs > this.#savedBeforeMs,
     );
     try {
-      const { point, lines } = await openNewestWhole(config.output_dir, own);
+      const { point, lines } = await openNewestWhole(config.output_dir, own, config);
       for (const line of lines) note(`warning: ${line}`);
       return point;
     } catch (error) {

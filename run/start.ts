@@ -91,7 +91,7 @@ export async function findStart(
   asked: ResolvedConfig,
   { shardsOutlive = false }: { readonly shardsOutlive?: boolean } = {},
 ): Promise<RunStart> {
-  const output = await readOutput(asked.output_dir);
+  const output = await readOutput(asked);
   const left = shardsOutlive ? await findLeftRun(asked, output) : undefined;
   const { resume, config, lines } =
     left === undefined
@@ -120,8 +120,8 @@ async function findResumePoint(
   // Of another program's checkpoints the directory's own check speaks.
   const candidates = output.checkpoints.filter(({ isOurs }) => isOurs);
   const found = takesNewest(asked)
-    ? await openNewestWhole(output.directory, candidates)
-    : { point: await openCheckpoint(wanted as string), lines: [] };
+    ? await openNewestWhole(output.directory, candidates, asked)
+    : { point: await openCheckpoint(wanted as string, asked), lines: [] };
   const { point } = found;
   if (point === undefined) {
     const hasResult = output.finished !== null;
@@ -158,11 +158,12 @@ async function findLeftPoint(
   const { record } = output;
   if (record === undefined) throw new Error("A run was left without a record");
   const own = output.checkpoints.filter((saved) => saved.record?.runId === left.runId);
-  const found = await openNewestWhole(output.directory, own).catch((error: unknown) => {
+  const found = await openNewestWhole(output.directory, own, asked).catch((error: unknown) => {
     if (!isLockstepError(error) || error.code !== "E_NO_CHECKPOINT") throw error;
     return { point: undefined, lines: [error.message] };
   });
-  const begunFrom = left.begunFrom === undefined ? undefined : await openCheckpoint(left.begunFrom);
+  const begunFrom =
+    left.begunFrom === undefined ? undefined : await openCheckpoint(left.begunFrom, asked);
   const point = found.point ?? begunFrom;
   if (point !== begunFrom) await begunFrom?.optimizer.close();
   try {
@@ -240,7 +241,7 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
   if (isCleaned) {
     const isKept = (identity: RunIdentity): boolean =>
       resume !== undefined && differences(identity).length === 0;
-    const removed = await removeRuns(output, prepared.model.directory, isKept);
+    const removed = await removeRuns(output, prepared.model.directory, isKept, config);
     if (removed.length > 0) {
       lines.push(`overwrite_output_dir: removed from ${output.directory}: ${listed(removed)}`);
     }

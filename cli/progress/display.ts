@@ -6,13 +6,13 @@ import {
   evaluationFigures,
   evaluationSize,
   gapFigures,
-  formatBytes,
   formatFigure,
   formatSeconds,
   skippedStep,
   slowProducts,
   withCommas,
 } from "#lib/core/format";
+import { savedSize } from "./saved-size.js";
 import { fisherWords, generalLossWords } from "#lib/core/forgetting";
 import { renderFrame } from "./frame.js";
 import {
@@ -229,7 +229,7 @@ function lastingLines(
       ];
     case "checkpoint.saved":
       return [
-        `${palette.good("✓")} saved ${event.directory} ${palette.dim(`(${formatBytes(event.bytes)}, ${formatSeconds(event.seconds)})`)}`,
+        `${palette.good("✓")} saved ${event.directory} ${palette.dim(`(${savedSize(event)}, ${formatSeconds(event.seconds)})`)}`,
       ];
     default:
       return [];

@@ -4,7 +4,6 @@ import {
   counted,
   evaluationFigures,
   evaluationSize,
-  formatBytes,
   formatFigure,
   formatRate,
   formatSeconds,
@@ -13,6 +12,7 @@ import {
   stepFigures,
   withCommas,
 } from "#lib/core/format";
+import { savedSize } from "./saved-size.js";
 import { ewcFigures, fisherWords, generalLossWords } from "#lib/core/forgetting";
 import { countsPadding, type RunView, secondsLeft } from "./run-view.js";
 import { printable } from "#lib/core/terminal-text";
@@ -99,7 +99,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
         ? `sample at step ${event.step}: user: ${printable(event.prompt)}|assistant: ${printable(event.text)}`
         : `sample at step ${event.step}: ${printable(event.prompt)}|${printable(event.text)}`;
     case "checkpoint.saved":
-      return `saved ${event.directory} (${formatBytes(event.bytes)} in ${formatSeconds(event.seconds)})`;
+      return `saved ${event.directory} (${savedSize(event)} in ${formatSeconds(event.seconds)})`;
     case "run.failed":
       // What it says is on standard error, with what to do next.
       return `failed: ${event.code}`;

@@ -58,6 +58,31 @@ export async function saveAtomically(
 }
 
 /**
+ * Fills a temporary directory beside `finalDir`, which is removed in the end: what is written for another place.
+ *
+ * @throws as saveAtomically
+ */
+export async function stageFiles(
+  finalDir: string,
+  write: (temporaryDir: string) => Promise<void>,
+): Promise<void> {
+  const final = resolve(finalDir);
+  const parent = dirname(final);
+  try {
+    assertWritable(final);
+    await mkdir(parent, { recursive: true });
+    await recoverInterruptedSaves(parent);
+    await withTransient(final, "tmp", async (temporary) => {
+      await mkdir(temporary);
+      await write(temporary);
+    });
+  } catch (error) {
+    assertWritable(final);
+    throw explainWriteError(error, finalDir);
+  }
+}
+
+/**
  * Puts files into a directory that holds other things as well (the final model beside
  * `checkpoint-N/`): all are written and fsynced in a temporary directory inside it, then renamed one
  * by one, weights before configurations, so a reader that finds the new config finds its weights, and

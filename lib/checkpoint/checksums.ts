@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { readdir, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { FileReader, isRecord, readJsonFile } from "./file-reader.js";
 import { maxConfigBytes } from "./limits.js";
@@ -12,17 +12,18 @@ const hashChunkBytes = 1024 * 1024;
  * Writes `name` into `directory`: the SHA-256 of every other file in it, subdirectories included.
  * Files whose sums are not known are read back.
  *
- * @param known sums by path
+ * @param known files whose sums are known, by path: they need not be there, another place may have them
  */
 export async function writeChecksums(
   directory: string,
   name: string,
-  known: ReadonlyMap<string, string> = new Map(),
+  known: ReadonlyMap<string, { readonly sha256: string }> = new Map(),
 ): Promise<void> {
   const sums: Record<string, string> = {};
-  for (const file of await listFiles(directory)) {
+  const elsewhere = [...known.keys()].map((path) => relative(directory, path));
+  for (const file of [...new Set([...(await listFiles(directory)), ...elsewhere])].sort()) {
     const path = join(directory, file);
-    if (file !== name) sums[file] = known.get(path) ?? (await sha256(path));
+    if (file !== name) sums[file] = known.get(path)?.sha256 ?? (await sha256(path));
   }
   await writeFile(join(directory, name), `${JSON.stringify(sums, null, 2)}\n`);
 }
@@ -62,7 +63,7 @@ export async function verifyChecksums(
   }
 }
 
-async function sha256(path: string): Promise<string> {
+export async function sha256(path: string): Promise<string> {
   const reader = await FileReader.open(path, "checkpoint file");
   try {
     const hash = createHash("sha256");
@@ -78,8 +79,20 @@ async function sha256(path: string): Promise<string> {
   }
 }
 
+/** @returns undefined where there is no such list */
+export async function readChecksums(
+  directory: string,
+  name: string,
+): Promise<ReadonlyMap<string, string> | undefined> {
+  const sums = await readJsonFile(join(directory, name), "list of checksums", maxConfigBytes).catch(
+    () => undefined,
+  );
+  if (!isRecord(sums)) return undefined;
+  return new Map(Object.entries(sums).map(([file, sum]) => [file, String(sum)]));
+}
+
 /** Paths of all regular files below `directory`, relative to it, sorted. */
-async function listFiles(directory: string, prefix = ""): Promise<string[]> {
+export async function listFiles(directory: string, prefix = ""): Promise<string[]> {
   const files: string[] = [];
   for (const item of await readdir(join(directory, prefix), { withFileTypes: true })) {
     const path = prefix === "" ? item.name : `${prefix}/${item.name}`;

@@ -6,8 +6,20 @@ import { openRegularFile } from "#lib/core/regular-file";
 /** One `read` asks for at most this many bytes: Linux serves no more than 2 GiB - 4 KiB at once. */
 const maxReadBytes = 1024 * 1024 * 1024;
 
+/** Exact ranges of a file, wherever it is. */
+export interface ByteReader {
+  /** Its name for a person. */
+  readonly file: string;
+  readonly sizeBytes: number;
+  /** Fills `into` from byte `offset` on. @throws E_FILE_TRUNCATED */
+  readInto(into: Uint8Array, offset: number): Promise<void>;
+  /** A fresh buffer with the bytes [offset, offset + length); the caller has checked the length. */
+  read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
+  close(): Promise<void>;
+}
+
 /** Exact ranges of a regular file. `sizeBytes` is the size when it was opened. */
-export class FileReader {
+export class FileReader implements ByteReader {
   readonly file: string;
   readonly sizeBytes: number;
   readonly #handle: FileHandle;

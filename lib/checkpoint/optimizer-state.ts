@@ -1,10 +1,10 @@
-import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import type { KeptPiece, TensorStates } from "#lib/core/shard-arrays";
 import type { OpenTarget } from "./file-target.js";
-import { openSafetensors, type SafetensorsFile } from "./safetensors-file.js";
+import { localFiles, type StateFiles } from "./state-files.js";
+import type { SafetensorsFile } from "./safetensors-file.js";
 import { readTensorStates, writeTensorStates } from "./tensor-states.js";
 import { writeTensors } from "./tensor-store.js";
 
@@ -53,22 +53,33 @@ export class OptimizerStateReader {
   /** Elements of the flat space. */
   readonly numElements: number;
   readonly #directory: string;
+  readonly #files: StateFiles;
   /** Names of what the optimizer kept, sorted. */
   readonly #slots: readonly string[];
   readonly #shards: readonly StoredShard[];
 
-  private constructor(directory: string, slots: readonly string[], shards: readonly StoredShard[]) {
+  private constructor(
+    directory: string,
+    files: StateFiles,
+    slots: readonly string[],
+    shards: readonly StoredShard[],
+  ) {
     this.#directory = directory;
+    this.#files = files;
     this.#slots = slots;
     this.#shards = shards;
     this.numElements = shards.at(-1)?.range.end ?? 0;
   }
 
-  static async open(directory: string): Promise<OptimizerStateReader> {
+  /** @param files those of the directory, by default this machine's */
+  static async open(
+    directory: string,
+    files: StateFiles = localFiles(directory),
+  ): Promise<OptimizerStateReader> {
     const fail = (file: string, problem: string): never => {
       throw new LockstepError("E_CHECKPOINT_DAMAGED", { directory, file, problem });
     };
-    const names = (await readdir(directory)).filter((name) =>
+    const names = (await files.names()).filter((name) =>
       /^optimizer-\d{5}-of-\d{5}\.safetensors$/.test(name),
     );
     names.sort();
@@ -79,7 +90,7 @@ export class OptimizerStateReader {
       for (const [i, name] of names.entries()) {
         if (name !== fileName(i, names.length))
           fail(name, `is not part ${i + 1} of ${names.length}`);
-        const file = await openSafetensors(join(directory, name));
+        const file = await files.open(name);
         const range = { start: Number(file.metadata["start"]), end: Number(file.metadata["end"]) };
         shards.push({ file, range });
         if (file.metadata["format"] !== format) fail(name, `is not of format ${format}`);
@@ -101,7 +112,7 @@ export class OptimizerStateReader {
       for (const { file } of shards) await file.close();
       throw error;
     }
-    return new OptimizerStateReader(directory, slots, shards);
+    return new OptimizerStateReader(directory, files, slots, shards);
   }
 
   async readMasters(range: ElementRange, into: Float32Array): Promise<void> {
@@ -136,7 +147,7 @@ export class OptimizerStateReader {
    * @throws E_RESUME_MISMATCH, E_CHECKPOINT_DAMAGED
    */
   async readTensorStates(states: TensorStates): Promise<void> {
-    await readTensorStates(this.#directory, states);
+    await readTensorStates(this.#directory, states, this.#files);
   }
 
   #requireSlots(expected: readonly string[]): void {

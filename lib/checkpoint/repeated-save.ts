@@ -5,6 +5,7 @@ import type { LockstepEvent } from "#lib/core/events";
 const passing: ReadonlySet<string> = new Set([
   "E_DISK_FULL",
   "E_CHECKPOINT_WRITE",
+  "E_CHECKPOINT_STORE",
   "E_TOO_MANY_FILES",
 ]);
 const firstPauseMs = 1_000;

@@ -51,11 +51,13 @@ export async function listOwnedCheckpoints(outputDir: string): Promise<readonly 
     const record = await readCheckpointRecord(directory).catch(() => undefined);
     checkpoints.push({ step, directory, record, isOurs: existsSync(join(directory, "lockstep")) });
   }
+  return checkpoints.sort(bySavedTime);
+}
+
+export function bySavedTime(a: OwnedCheckpoint, b: OwnedCheckpoint): number {
   const savedAt = ({ record }: OwnedCheckpoint): number => record?.savedAtMs ?? Infinity;
-  return checkpoints.sort((a, b) => {
-    const [before, after] = [savedAt(a), savedAt(b)];
-    return before === after ? a.step - b.step : before - after;
-  });
+  const [before, after] = [savedAt(a), savedAt(b)];
+  return before === after ? a.step - b.step : before - after;
 }
 
 /**
@@ -69,12 +71,12 @@ export async function rotateCheckpoints<Checkpoint extends CheckpointDirectory>(
   checkpoints: readonly Checkpoint[],
   saveTotalLimit: number | null,
   keep?: string,
+  remove = removeDirectoryAtomically,
 ): Promise<readonly Checkpoint[]> {
   if (saveTotalLimit === null || saveTotalLimit < 1) return [];
-  const kept = keep === undefined ? undefined : join(keep);
   const newest = checkpoints.at(-1);
-  const candidates = checkpoints.filter((c) => c !== newest && c.directory !== kept);
+  const candidates = checkpoints.filter((c) => c !== newest && c.directory !== keep);
   const removed = candidates.slice(0, Math.max(0, checkpoints.length - saveTotalLimit));
-  for (const { directory } of removed) await removeDirectoryAtomically(directory);
+  for (const { directory } of removed) await remove(directory);
   return removed;
 }

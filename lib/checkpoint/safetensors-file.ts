@@ -1,6 +1,6 @@
 import { bfloat16ToFloat32, float16ToFloat32 } from "#lib/core/bf16";
 import { LockstepError } from "#lib/core/errors/index";
-import { FileReader } from "./file-reader.js";
+import { type ByteReader, FileReader } from "./file-reader.js";
 import { conversionChunkBytes } from "./limits.js";
 import {
   headerLengthBytes,
@@ -21,10 +21,10 @@ export class SafetensorsFile {
   readonly file: string;
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   readonly metadata: Readonly<Record<string, string>>;
-  readonly #reader: FileReader;
+  readonly #reader: ByteReader;
 
   private constructor(
-    reader: FileReader,
+    reader: ByteReader,
     tensors: ReadonlyMap<string, StoredTensor>,
     metadata: Readonly<Record<string, string>>,
   ) {
@@ -35,7 +35,12 @@ export class SafetensorsFile {
   }
 
   static async open(file: string): Promise<SafetensorsFile> {
-    const reader = await FileReader.open(file, "weights file");
+    return SafetensorsFile.over(await FileReader.open(file, "weights file"));
+  }
+
+  /** @param reader closed with the file, or where it is none */
+  static async over(reader: ByteReader): Promise<SafetensorsFile> {
+    const { file } = reader;
     try {
       const prefix = await reader.read(0, Math.min(headerLengthBytes, reader.sizeBytes));
       const headerBytes = parseHeaderLength(file, prefix, reader.sizeBytes);

@@ -1,8 +1,7 @@
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
 import type { TensorStates } from "#lib/core/shard-arrays";
-import { openSafetensors } from "./safetensors-file.js";
+import type { StateFiles } from "./state-files.js";
 import { writeTensors } from "./tensor-store.js";
 
 /** Beside the shards' files, where the optimizer keeps something of whole tensors. */
@@ -24,14 +23,17 @@ export async function writeTensorStates(directory: string, states: TensorStates)
  *
  * @throws E_RESUME_MISMATCH where other arrays were kept, or of other sizes; E_CHECKPOINT_DAMAGED
  */
-export async function readTensorStates(directory: string, states: TensorStates): Promise<void> {
-  const path = join(directory, fileName);
-  if (!existsSync(path)) {
+export async function readTensorStates(
+  directory: string,
+  states: TensorStates,
+  files: StateFiles,
+): Promise<void> {
+  if (!(await files.names()).includes(fileName)) {
     const [missing] = Object.keys(states);
     if (missing !== undefined) throw otherStates(directory, `nothing of whole tensors`, missing);
     return;
   }
-  const file = await openSafetensors(path);
+  const file = await files.open(fileName);
   try {
     if (file.metadata["format"] !== format) {
       const problem = `is not of format ${format}`;

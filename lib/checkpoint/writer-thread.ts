@@ -1,19 +1,26 @@
 import { createHash } from "node:crypto";
 import { closeSync, openSync, writeSync } from "node:fs";
 import { serveThread } from "#lib/core/thread-client";
+import { MultipartUpload } from "#lib/store/multipart-upload";
+import { ObjectStore } from "#lib/store/object-store";
 import { explainWriteError } from "./atomic-save.js";
 import { encodeElements } from "./elements.js";
-import type { WrittenFile, WriterCall } from "./writer-protocol.js";
+import type { WriterCall, WrittenFile, WrittenPlace } from "./writer-protocol.js";
 
 /** What is hashed and written at a time, bytes: it stays in the processor's cache between the two. */
 const pieceBytes = 1024 * 1024;
 
-/** A file with the checksum of what is in it. Everything is synchronous: the thread does nothing else. */
-class HashedFile {
+/** Where the bytes of a file go. */
+interface Sink {
+  write(bytes: Uint8Array): Promise<void> | void;
+  close(): Promise<unknown> | void;
+  abandon(): Promise<void> | void;
+}
+
+/** A local file, written synchronously: the thread does nothing else. */
+class LocalSink implements Sink {
   readonly #file: string;
   readonly #descriptor: number;
-  readonly #hash = createHash("sha256");
-  #sizeBytes = 0;
 
   constructor(file: string) {
     this.#file = file;
@@ -21,19 +28,13 @@ class HashedFile {
   }
 
   write(bytes: Uint8Array): void {
-    for (let done = 0; done < bytes.length; done += pieceBytes) {
-      const piece = bytes.subarray(done, done + pieceBytes);
-      this.#hash.update(piece);
-      this.#explained(() => {
-        for (let at = 0; at < piece.length; ) at += writeSync(this.#descriptor, piece, at);
-      });
-      this.#sizeBytes += piece.length;
-    }
+    this.#explained(() => {
+      for (let at = 0; at < bytes.length; ) at += writeSync(this.#descriptor, bytes, at);
+    });
   }
 
-  close(): WrittenFile {
+  close(): void {
     this.#explained(() => closeSync(this.#descriptor));
-    return { sizeBytes: this.#sizeBytes, sha256: this.#hash.digest("hex") };
   }
 
   abandon(): void {
@@ -50,12 +51,53 @@ class HashedFile {
   }
 }
 
+/** A file with the checksum of what is in it. */
+class HashedFile {
+  readonly #sink: Sink;
+  readonly #hash = createHash("sha256");
+  #sizeBytes = 0;
+
+  constructor(sink: Sink) {
+    this.#sink = sink;
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    for (let done = 0; done < bytes.length; done += pieceBytes) {
+      const piece = bytes.subarray(done, done + pieceBytes);
+      this.#hash.update(piece);
+      const written = this.#sink.write(piece);
+      if (written !== undefined) await written;
+      this.#sizeBytes += piece.length;
+    }
+  }
+
+  async close(): Promise<WrittenFile> {
+    await this.#sink.close();
+    return { sizeBytes: this.#sizeBytes, sha256: this.#hash.digest("hex") };
+  }
+
+  async abandon(): Promise<void> {
+    await this.#sink.abandon();
+  }
+}
+
+const stores = new Map<string, Promise<ObjectStore>>();
+
+async function openSink(place: WrittenPlace): Promise<Sink> {
+  if ("file" in place) return new LocalSink(place.file);
+  const name = JSON.stringify(place.store);
+  const store = stores.get(name) ?? ObjectStore.open(place.store);
+  stores.set(name, store);
+  return new MultipartUpload(await store, place.key);
+}
+
 const files = new Map<number, HashedFile>();
 
-function handle(call: WriterCall): WrittenFile | undefined {
-  if (call.kind === "end") return undefined;
+async function carryOut(
+  call: Exclude<WriterCall, { kind: "end" }>,
+): Promise<WrittenFile | undefined> {
   if (call.kind === "open") {
-    files.set(call.id, new HashedFile(call.file));
+    files.set(call.id, new HashedFile(await openSink(call.place)));
     return undefined;
   }
   const file = files.get(call.id);
@@ -64,19 +106,43 @@ function handle(call: WriterCall): WrittenFile | undefined {
   try {
     switch (call.kind) {
       case "write":
-        file.write(call.bytes);
+        await file.write(call.bytes);
         return undefined;
       case "elements":
-        for (const piece of encodeElements(call.values, call.dtype, call.tensor)) file.write(piece);
+        for (const piece of encodeElements(call.values, call.dtype, call.tensor)) {
+          await file.write(piece);
+        }
         return undefined;
       case "close":
         files.delete(call.id);
-        return file.close();
+        return await file.close();
+      case "abandon":
+        files.delete(call.id);
+        await file.abandon();
+        return undefined;
     }
   } catch (error) {
     files.delete(call.id);
-    file.abandon();
+    await file.abandon();
     throw error;
+  }
+}
+
+/** The last call of each file: calls of one are carried out one after the other. */
+const last = new Map<number, Promise<unknown>>();
+
+async function handle(call: WriterCall): Promise<WrittenFile | undefined> {
+  if (call.kind === "end") return undefined;
+  const before = last.get(call.id);
+  const done = (async () => {
+    await before?.catch(() => {});
+    return carryOut(call);
+  })();
+  last.set(call.id, done);
+  try {
+    return await done;
+  } finally {
+    if (last.get(call.id) === done) last.delete(call.id);
   }
 }
 

@@ -3,7 +3,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { catalogued, ThreadClient } from "#lib/core/thread-client";
 import type { EncodedElements } from "./elements.js";
 import type { FileTarget, OpenTarget } from "./file-target.js";
-import type { WriterCall, WrittenFile } from "./writer-protocol.js";
+import type { WriterCall, WrittenFile, WrittenPlace } from "./writer-protocol.js";
 
 type WriterClient = ThreadClient<true, WriterCall, WrittenFile | undefined>;
 
@@ -13,14 +13,20 @@ type WriterClient = ThreadClient<true, WriterCall, WrittenFile | undefined>;
  */
 export class WriterThreads {
   readonly #threads: readonly WriterClient[];
-  readonly #sums = new Map<string, string>();
+  readonly #placeOf: (file: string) => WrittenPlace;
+  readonly #written = new Map<string, WrittenFile>();
   #numFiles = 0;
 
-  private constructor(threads: readonly WriterClient[]) {
+  private constructor(threads: readonly WriterClient[], placeOf: (file: string) => WrittenPlace) {
     this.#threads = threads;
+    this.#placeOf = placeOf;
   }
 
-  static async start(numThreads: number): Promise<WriterThreads> {
+  /** @param placeOf where the file of a path is written; by default there */
+  static async start(
+    numThreads: number,
+    placeOf: (file: string) => WrittenPlace = (file) => ({ file }),
+  ): Promise<WriterThreads> {
     const threads = Array.from({ length: numThreads }, (_, index): WriterClient => {
       const thread = new Worker(new URL("./writer-thread.js", import.meta.url), {
         name: `writer-${index}`,
@@ -34,20 +40,20 @@ export class WriterThreads {
       });
     });
     await Promise.all(threads.map((thread) => thread.started()));
-    return new WriterThreads(threads);
+    return new WriterThreads(threads, placeOf);
   }
 
-  /** Of the files that are closed, by their paths. */
-  get sha256(): ReadonlyMap<string, string> {
-    return this.#sums;
+  /** The files that are closed, by their paths. */
+  get written(): ReadonlyMap<string, WrittenFile> {
+    return this.#written;
   }
 
   /** Files go to the threads one after the other. */
   readonly openTarget: OpenTarget = async (file) => {
     const id = this.#numFiles++;
     const thread = this.#threads[id % this.#threads.length] as WriterClient;
-    await thread.call({ kind: "open", id, file });
-    return new ThreadTarget(thread, id, (sha256) => this.#sums.set(file, sha256));
+    await thread.call({ kind: "open", id, place: this.#placeOf(file) });
+    return new ThreadTarget(thread, id, (written) => this.#written.set(file, written));
   };
 
   async close(): Promise<void> {
@@ -58,13 +64,13 @@ export class WriterThreads {
 class ThreadTarget implements FileTarget {
   readonly #thread: WriterClient;
   readonly #id: number;
-  readonly #onSum: (sha256: string) => void;
+  readonly #onWritten: (written: WrittenFile) => void;
   #error: { readonly error: unknown } | undefined;
 
-  constructor(thread: WriterClient, id: number, onSum: (sha256: string) => void) {
+  constructor(thread: WriterClient, id: number, onWritten: (written: WrittenFile) => void) {
     this.#thread = thread;
     this.#id = id;
-    this.#onSum = onSum;
+    this.#onWritten = onWritten;
   }
 
   async write(bytes: Uint8Array): Promise<void> {
@@ -89,12 +95,12 @@ class ThreadTarget implements FileTarget {
     const written = await this.#thread.call({ kind: "close", id: this.#id });
     if (this.#error !== undefined) throw this.#error.error;
     if (written === undefined) throw new RangeError("A file was closed that is not open");
-    this.#onSum(written.sha256);
+    this.#onWritten(written);
     return written.sizeBytes;
   }
 
   async abandon(): Promise<void> {
-    // Whatever it still reads is read then.
-    await this.#thread.call({ kind: "close", id: this.#id }).catch(() => {});
+    // What was asked for before is read then.
+    await this.#thread.call({ kind: "abandon", id: this.#id }).catch(() => {});
   }
 }

@@ -92,6 +92,7 @@ export const unreadKeys: Readonly<
       told(`${oneProcess}; the bits are the same wherever shards are`),
     ),
     standby: refused(noStandby, [false]),
+    ...each(["checkpoint_store", "s3_endpoint", "s3_region"], refused(noCheckpoints)),
     reducer_shards: told(`${oneProcess}; the bits are the same for any number of shards`),
     metrics_port: told(oneProcess, [null, 0]),
     ...each(

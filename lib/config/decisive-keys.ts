@@ -121,6 +121,9 @@ export const freeKeys = [
   "save_total_limit",
   "save_only_model",
   "save_retry_ms",
+  "checkpoint_store",
+  "s3_endpoint",
+  "s3_region",
   "user_signal",
   "load_best_model_at_end",
   // The length of a run, as max_steps.

@@ -9,6 +9,7 @@ import { declaredFields, declaredSections } from "./declared-fields.js";
 import { generalFields } from "./general-fields.js";
 import { hub } from "./hub-fields.js";
 import { nats } from "./nats-fields.js";
+import { store } from "./store-fields.js";
 import { randomFields } from "./random-fields.js";
 import { taskFields } from "./task-fields.js";
 import { schedulerNames } from "./schedule-names.js";
@@ -238,6 +239,7 @@ const reporting = {
   save_steps: positiveStepsOrFraction.default(500),
   save_total_limit: count.nullable().default(null).describe("the best and the newest always stay"),
   save_only_model: z.boolean().default(false),
+  ...store,
   save_retry_ms: z
     .int()
     .min(0)

@@ -137,6 +137,8 @@ export type LockstepEvent =
       readonly directory: string;
       readonly seconds: number;
       readonly bytes: number;
+      /** Of them, in files of the checkpoint before that were not stored again. */
+      readonly sharedBytes?: number;
       /** For which training stood still; absent for the result. */
       readonly waitSeconds?: number;
     }

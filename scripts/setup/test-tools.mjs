@@ -16,6 +16,7 @@ const TOOL_NAMES = [
   "prometheus",
   "kubeconform",
   "kustomize",
+  "gofakes3",
   "kubernetesSchemas",
   "chromium",
   "llamaCpp",
@@ -49,6 +50,9 @@ export async function installTestTools(root, cacheDir) {
   );
   await attempt(["kustomize"], () =>
     goInstall(cacheDir, "kustomize", "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1"),
+  );
+  await attempt(["gofakes3"], () =>
+    goInstall(cacheDir, "gofakes3", "github.com/johannesboyne/gofakes3/cmd/gofakes3@v1.2.0"),
   );
   await attempt(["kubernetesSchemas"], () => installKubernetesSchemas(cacheDir));
   await attempt(["chromium"], () => installChromium());

@@ -9,6 +9,7 @@ type ToolName =
   | "prometheus"
   | "kubeconform"
   | "kustomize"
+  | "gofakes3"
   | "kubernetesSchemas"
   | "chromium"
   | "llamaCpp"

@@ -73,6 +73,11 @@ export const checkpointErrors = {
     "Check the disk, and that the directory may be written into; what was saved before is whole.",
     { retryable: true },
   ),
+  E_CHECKPOINT_STORE: entry<{ place: string; problem: string }>(
+    (d) => `The store refused ${d.place}: ${d.problem}.`,
+    "Check checkpoint_store, s3_endpoint and s3_region, that the bucket exists, and that the credentials of the environment or of ~/.aws may list, read, write and delete there.",
+    { retryable: true },
+  ),
   E_SAVE_FAILED: entry<{
     what: string;
     step: number;

@@ -21,7 +21,7 @@ import { outputRecordFile } from "#lib/checkpoint/run-record";
 import { printConfig, resolveConfig } from "#lib/config/index";
 import { readRunJournal, RunJournal } from "#coordinator/run-journal";
 import type { RunState } from "#coordinator/run-state";
-import { checksumsFile, configFile, ownFolder, stateFile } from "#run/files";
+import { checksumsFile, configFile, ownFolder, stateFile } from "#run/checkpoint-files";
 import { openCheckpoint } from "#run/resume";
 import { property, type Target } from "#tests/fuzz/target";
 import { all, closing, inFile, readFixture } from "./files.js";
@@ -72,7 +72,7 @@ async function writeCheckpoint(directory: string): Promise<void> {
 }
 
 async function readCheckpoint(directory: string): Promise<void> {
-  const { optimizer } = await openCheckpoint(directory);
+  const { optimizer } = await openCheckpoint(directory, { s3_endpoint: null, s3_region: null });
   await closing(optimizer, async () => {
     const range = { start: 0, end: numElements };
     await optimizer.readMasters(range, new Float32Array(numElements));
