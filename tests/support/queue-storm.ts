@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
@@ -20,8 +21,17 @@ interface StormOptions {
   readonly queue: JobQueue;
   /** Empty. */
   readonly directory: string;
+  /** Jobs that train, the first ones of all, and what the undisturbed run comes to. */
+  readonly training?: TrainingJobs | undefined;
   /** Kills a server and starts it again; absent: there is none. */
   readonly killServer?: (index: number) => Promise<void>;
+}
+
+export interface TrainingJobs {
+  readonly numJobs: number;
+  readonly config: string;
+  /** Of the weights in the result. */
+  readonly sha256: string;
 }
 
 export interface StormOutcome {
@@ -34,15 +44,19 @@ export interface StormOutcome {
   readonly said: readonly string[];
 }
 
+/** As an agent's. */
+const trainingFlags = ["--resume_from_checkpoint=auto", "--user_signal=save", "--json-logs"];
 const stepsOf = (index: number): number => 6 + (index % 7);
 const agentProgram = join(packageRoot, "dist/tests/support/queue-agent.js");
 /** Longer than a lease, so that another agent gets the job meanwhile. */
 const stoppedMs = 2_500;
 /** Between two faults, at most. */
 const pauseMs = 900;
+/** A run that trains takes seconds to begin. */
+const trainingPauseMs = 3_000;
 /** After it nothing is done to anybody any more, and what is left has to end. */
 const stormMs = 120_000;
-const endMs = 180_000;
+const endMs = 600_000;
 
 /** Jobs in a queue whose agents, runs and servers are killed and stopped by a seed, until all jobs are over. */
 export async function queueStorm(options: StormOptions): Promise<StormOutcome> {
@@ -73,10 +87,14 @@ export async function queueStorm(options: StormOptions): Promise<StormOutcome> {
     const outputDir = join(directory, "out", String(index));
     // Every fifth one comes after the two before it.
     const after = index % 5 === 4 ? submitted.slice(-2).map(({ id }) => id) : [];
-    const config = JSON.stringify({ steps: stepsOf(index), output_dir: outputDir });
+    const isTraining = index < (options.training?.numJobs ?? 0);
+    const config = isTraining
+      ? (options.training?.config ?? "")
+      : JSON.stringify({ steps: stepsOf(index), output_dir: outputDir });
+    const flags = isTraining ? [...trainingFlags, `--output_dir=${outputDir}`] : [];
     submitted.push(
       await queue.submit({
-        ...{ name: `job${index}`, config, flags: [], directory, outputDir, after },
+        ...{ name: `job${index}`, config, flags, directory, outputDir, after },
         ...{ priority: index % 3, maxTries: 100 },
       }),
     );
@@ -93,7 +111,7 @@ export async function queueStorm(options: StormOptions): Promise<StormOutcome> {
   let server: Promise<void> = Promise.resolve();
   try {
     while (!isOver && performance.now() - beginMs < endMs) {
-      await delay(below(pauseMs));
+      await delay(below(options.training === undefined ? pauseMs : trainingPauseMs));
       for (let index = 0; index < numAgents; index++) if (agents[index] === undefined) start(index);
       const index = below(numAgents);
       const agent = agents[index];
@@ -150,6 +168,11 @@ export async function queueStorm(options: StormOptions): Promise<StormOutcome> {
   const views = await queue.list();
   const problems = submitted.flatMap(({ id, name, outputDir }, index) => {
     const job = views.find((view) => view.job.id === id)?.job;
+    if (index < (options.training?.numJobs ?? 0)) {
+      const sha256 = weightsSha256(outputDir);
+      if (job?.state === "done" && sha256 === options.training?.sha256) return [];
+      return [`${id} ${name}: is ${job?.state} with the weights ${sha256} (${job?.error})`];
+    }
     const kept = attempt(() => JSON.parse(readFileSync(join(outputDir, "steps.json"), "utf8")));
     const problem = problemOf(job, (kept ?? []) as KeptStep[], stepsOf(index));
     return problem === undefined ? [] : [`${id} ${name}: ${problem}`];
@@ -158,6 +181,13 @@ export async function queueStorm(options: StormOptions): Promise<StormOutcome> {
   const numTaken = views.reduce((sum, { job }) => sum + job.epoch, 0);
   return { faults, problems, numTaken, said };
 }
+
+/** Of the weights that a run leaves. */
+export const weightsSha256 = (outputDir: string): string | undefined =>
+  attempt(() => {
+    const bytes = readFileSync(join(outputDir, "model.safetensors"));
+    return createHash("sha256").update(bytes).digest("hex");
+  });
 
 function problemOf(
   job: Job | undefined,

@@ -1,6 +1,6 @@
 /**
- * Stands for the run of a queued job: some small steps, each of which is kept in the output directory before the next
- * one begins, under the directory's claim. Arguments: a configuration with `steps` and `output_dir`, and whatever else.
+ * The run of a queued job. Without `steps` in the configuration it is `lockstep train`; with `steps` and `output_dir` some
+ * small steps, each of which is kept in the output directory before the next one begins, under the directory's claim.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
@@ -20,50 +20,57 @@ export interface KeptStep {
 const stepMs = 30;
 const [, , file = ""] = process.argv;
 const config = parse(readFileSync(file, "utf8")) as {
-  readonly steps: number;
+  readonly steps?: number;
   readonly output_dir: string;
-  readonly fails?: string;
 };
-const say = (event: Readonly<Record<string, unknown>>): void => {
-  process.stdout.write(`${JSON.stringify(event)}\n`);
-};
-const leave = (code: string, message: string): never => {
-  process.stderr.write(`${JSON.stringify({ type: "error", code, message })}\n`);
-  process.exit(1);
-};
+const { steps: numSteps } = config;
+if (numSteps === undefined) {
+  process.argv.splice(2, 0, "train");
+  // It ends by itself, and this process with it.
+  await import("#cli/main");
+} else await makeSteps(numSteps);
 
-let isStopping = false;
-process.on("SIGTERM", () => {
-  isStopping = true;
-});
-process.on("disconnect", () => {
-  isStopping = true;
-});
-process.channel?.unref();
-if (config.fails !== undefined) leave("E_TEST", config.fails);
+async function makeSteps(total: number): Promise<void> {
+  const say = (event: Readonly<Record<string, unknown>>): void => {
+    process.stdout.write(`${JSON.stringify(event)}\n`);
+  };
+  const leave = (code: string, message: string): never => {
+    process.stderr.write(`${JSON.stringify({ type: "error", code, message })}\n`);
+    process.exit(1);
+  };
 
-const fence = jobFence();
-const claim = await claimOutputDirectory(config.output_dir, {
-  ...{ fence, beatMs: 100, silentMs: 1_000 },
-  onLost: (error) => leave(error.code, error.message),
-}).catch((error: unknown) => leave("E_CLAIM", String(error)));
-await recoverInterruptedSaves(config.output_dir);
-const kept = join(config.output_dir, "steps.json");
-const steps = existsSync(kept) ? (JSON.parse(readFileSync(kept, "utf8")) as KeptStep[]) : [];
-say({ type: "run.started", totalSteps: config.steps, plannedWorkers: 1 });
-while (steps.length < config.steps && !isStopping) {
-  await delay(stepMs);
-  steps.push({ step: steps.length + 1, epoch: fence?.epoch ?? 0 });
-  try {
-    await saveFilesAtomically(config.output_dir, (temporary) =>
-      writeFile(join(temporary, "steps.json"), JSON.stringify(steps)),
-    );
-  } catch (error) {
-    leave("E_LOST", String(error));
+  let isStopping = false;
+  process.on("SIGTERM", () => {
+    isStopping = true;
+  });
+  process.on("disconnect", () => {
+    isStopping = true;
+  });
+  process.channel?.unref();
+
+  const fence = jobFence();
+  const claim = await claimOutputDirectory(config.output_dir, {
+    ...{ fence, beatMs: 100, silentMs: 1_000 },
+    onLost: (error) => leave(error.code, error.message),
+  }).catch((error: unknown) => leave("E_CLAIM", String(error)));
+  await recoverInterruptedSaves(config.output_dir);
+  const kept = join(config.output_dir, "steps.json");
+  const steps = existsSync(kept) ? (JSON.parse(readFileSync(kept, "utf8")) as KeptStep[]) : [];
+  say({ type: "run.started", totalSteps: total, plannedWorkers: 1 });
+  while (steps.length < total && !isStopping) {
+    await delay(stepMs);
+    steps.push({ step: steps.length + 1, epoch: fence?.epoch ?? 0 });
+    try {
+      await saveFilesAtomically(config.output_dir, (temporary) =>
+        writeFile(join(temporary, "steps.json"), JSON.stringify(steps)),
+      );
+    } catch (error) {
+      leave("E_LOST", String(error));
+    }
+    say({ type: "step.completed", step: steps.length, totalSteps: total, loss: 1 });
   }
-  say({ type: "step.completed", step: steps.length, totalSteps: config.steps, loss: 1 });
+  await claim.release();
+  if (isStopping) process.exit(143);
+  say({ type: "run.completed", step: steps.length, mastersSha256: "" });
+  if (process.connected) process.disconnect();
 }
-await claim.release();
-if (isStopping) process.exit(143);
-say({ type: "run.completed", step: steps.length, mastersSha256: "" });
-if (process.connected) process.disconnect();
