@@ -164,9 +164,13 @@ const usageExitCode = 2;
 /** Another process has the run, and this one has nothing to do with it any more: EX_PROTOCOL of sysexits.h. */
 const replacedExitCode = 76;
 
+const replaced: ReadonlySet<string> = new Set([
+  ...["E_OUTPUT_DIR_LOST", "E_STALE_COORDINATOR", "E_LEASE_LOST"],
+]);
+
 const exitCodeOf = ({ code }: LockstepError): number => {
   if (code === "E_USAGE") return usageExitCode;
-  return code === "E_OUTPUT_DIR_LOST" || code === "E_STALE_COORDINATOR" ? replacedExitCode : 1;
+  return replaced.has(code) ? replacedExitCode : 1;
 };
 
 const isHelp = (arg: string | undefined): boolean => arg === "--help" || arg === "-h";

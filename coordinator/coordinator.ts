@@ -348,7 +348,7 @@ export class Coordinator {
 /** Whether another process has the run. */
 const isFenced = (error: unknown): boolean =>
   isLockstepError(error) &&
-  (error.code === "E_STALE_COORDINATOR" || error.code === "E_OUTPUT_DIR_LOST");
+  ["E_STALE_COORDINATOR", "E_OUTPUT_DIR_LOST", "E_LEASE_LOST"].includes(error.code);
 
 /** The options of a run that begins where a coordinator that died had come to; else they stay. */
 function begunFrom(

@@ -15,7 +15,7 @@ import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
 import { EventPublishing } from "./event-publishing.js";
 import { turnWorkersAway } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
-import { fileLease, type LeaderLease } from "./leader-lease.js";
+import { leaderLease } from "./leader-lease.js";
 import { checkMessages } from "./message-limits.js";
 import type { OutputClaim } from "./output-directory.js";
 import { incarnationsOf, isStartedHere, tellProgress } from "./own-workers.js";
@@ -277,8 +277,7 @@ class Cluster {
 
   async #claimOutput(bus: InProcessEventBus, signal: AbortSignal): Promise<OutputClaim> {
     try {
-      const lease: LeaderLease = fileLease(this.#config);
-      return await lease.lead({
+      return await leaderLease(this.#config).lead({
         onLost: (error) => this.#fail(error),
         onWaiting: (text) => bus.publish({ type: "note", text }),
         signal,

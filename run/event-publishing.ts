@@ -84,7 +84,7 @@ export class EventPublishing {
 }
 
 /** Where a configuration leads to NATS; undefined: nowhere. */
-function natsSettings(config: ResolvedConfig): NatsSettings | undefined {
+export function natsSettings(config: ResolvedConfig): NatsSettings | undefined {
   if (config.nats_url === null) return undefined;
   return {
     url: config.nats_url,

@@ -45,6 +45,11 @@ interface ClaimOptions {
    * even where it may only have been stopped. @default false
    */
   readonly standby?: boolean;
+  /**
+   * Who leads was decided elsewhere, and it is this process: it takes the directory from whoever has it. The claim's
+   * epoch is this one at least.
+   */
+  readonly decidedEpoch?: number;
   /** Which giving of a queued job the claim is for: a later one of the same job takes it over, whoever lives. */
   readonly fence?: JobFence | undefined;
   /** @default the kernel's, where the file system has them */
@@ -112,13 +117,15 @@ async function takeNext(
 ): Promise<ClaimRecord> {
   for (;;) {
     const newest = newestClaim(folder);
-    if (!isFencedOff(directory, newest, options.fence)) {
+    const { decidedEpoch = 0 } = options;
+    if (decidedEpoch === 0 && !isFencedOff(directory, newest, options.fence)) {
       if (lock.state === "busy") throw inUse(directory, newest);
       if (newest !== undefined && !isOver(directory, newest, lock)) {
         await untilSilent(directory, folder, newest, options);
       }
     }
-    const record = newRecord((newest?.epoch ?? 0) + 1, deviceOf(lock), options.fence);
+    const epoch = Math.max((newest?.epoch ?? 0) + 1, decidedEpoch);
+    const record = newRecord(epoch, deviceOf(lock), options.fence);
     if (takeEpoch(folder, record)) return record;
   }
 }

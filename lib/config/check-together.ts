@@ -114,6 +114,7 @@ function checkNats(config: ParsedConfig, conflict: (keys: string, reason: string
     "nats_token_file",
     "nats_tls_ca_file",
     "nats_tls_cert_file",
+    "nats_lease",
     "nats_events_max_age_days",
     "nats_events_max_gb",
   ] as const;

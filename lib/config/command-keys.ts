@@ -112,6 +112,7 @@ export const unreadKeys: Readonly<
         "nats_tls_ca_file",
         "nats_tls_cert_file",
         "nats_tls_key_file",
+        "nats_lease",
         "nats_events_max_age_days",
         "nats_events_max_gb",
       ],

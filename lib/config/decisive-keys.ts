@@ -166,6 +166,7 @@ export const freeKeys = [
   "nats_tls_ca_file",
   "nats_tls_cert_file",
   "nats_tls_key_file",
+  "nats_lease",
   "nats_events_max_age_days",
   "nats_events_max_gb",
   "heartbeat_interval_ms",

@@ -17,6 +17,14 @@ export const nats = {
   nats_tls_ca_file: file.describe("authority of the server's certificate, with tls:// in nats_url"),
   nats_tls_cert_file: file.describe("certificate of this client, where the server asks for one"),
   nats_tls_key_file: file,
+  nats_lease: z
+    .string()
+    .regex(/^[A-Za-z0-9_-]{1,64}$/, { message: "1 to 64 letters, digits, - or _" })
+    .nullable()
+    .default(null)
+    .describe(
+      "name of the lease in NATS by which coordinators of one run decide who leads, the same for all of them; null: files of output_dir decide",
+    ),
   nats_events_max_age_days: z
     .number()
     .positive()

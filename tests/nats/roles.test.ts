@@ -12,6 +12,7 @@ import { NatsLink } from "#lib/wire/nats/connection";
 import { EventPublisher } from "#lib/wire/nats/event-publisher";
 import { eventStream } from "#lib/wire/nats/event-stream";
 import { findRun, watchRun } from "#lib/wire/nats/event-watch";
+import { NatsLease } from "#lib/wire/nats/leader-lease";
 import { NatsRecordStore } from "#lib/wire/nats/record-store";
 import { commandRun, RunCommands } from "#lib/wire/nats/run-commands";
 import { startNats } from "#tests/support/nats-server";
@@ -147,6 +148,21 @@ async function overhear(user: Role): Promise<void> {
   }
 }
 
+async function lead(user: Role): Promise<void> {
+  const link = await open(user, "coordinator");
+  try {
+    const lease = await NatsLease.acquire(link, {
+      ...{ name: "run", holder: user, standby: true, signal: new AbortController().signal },
+      onWaiting: () => {},
+      onLost: () => {},
+    });
+    await lease.raise(0);
+    await lease.release();
+  } finally {
+    await link.close();
+  }
+}
+
 /** In the order in which they need one another. */
 const actions: readonly (readonly [
   name: string,
@@ -156,6 +172,7 @@ const actions: readonly (readonly [
   ["publish events", publish, ["coordinator", "agent"]],
   ["watch a run", watch, ["watcher"]],
   ["tell a run what to do", command, ["submitter"]],
+  ["lead a run", lead, ["coordinator", "agent"]],
   ["submit a job", submit, ["submitter", "agent"]],
   ["list jobs", list, ["watcher", "submitter", "agent"]],
   ["take a job", take, ["agent"]],

@@ -57,4 +57,12 @@ export const natsErrors = {
     "Tell it again once it waits for workers or trains.",
     { retryable: true },
   ),
+  E_LEASE_HELD: entry<{ name: string; by: string }>(
+    (d) => `The run of the lease ${d.name} is led by ${d.by}.`,
+    "Wait for that one, or let this one stand by (standby: true); two runs need two names in nats_lease.",
+  ),
+  E_LEASE_LOST: entry<{ name: string; reason: string }>(
+    (d) => `This coordinator leads no more: of the lease ${d.name}, ${d.reason}.`,
+    "Another coordinator goes on with the run, or does when it is started; this one has written nothing since.",
+  ),
 };

@@ -37,7 +37,7 @@ export const streamErrors = {
   wrongLastSequence: 10_071,
   noMessage: 10_037,
 } as const;
-const noSuitablePeers: ReadonlySet<number> = new Set([10_005, 10_074]);
+export const noSuitablePeers: ReadonlySet<number> = new Set([10_005, 10_074]);
 
 /**
  * Makes the stream of events, or lets it be kept as long as the settings say. Any number of coordinators may.
