@@ -4,6 +4,8 @@ import * as transitions from "./transitions.js";
 interface HeldBy {
   readonly change: (id: string, change: (job: Job) => Job | undefined) => Promise<Job>;
   readonly beat: (id: string, beat: JobBeat) => Promise<void>;
+  /** Forgets what was told of a job that ran. */
+  readonly forgetBeat: (id: string) => Promise<void>;
   readonly read: (id: string) => Promise<Job | undefined>;
   readonly changed: (timeoutMs: number, signal: AbortSignal) => Promise<void>;
 }
@@ -77,6 +79,8 @@ export class HeldJob {
       isMine = this.#isMine(job);
       return change(job);
     });
+    // What counts is in the job by now; if this fails, a beat that is over says nothing.
+    if (isMine) await this.#by.forgetBeat(this.job.id).catch(() => {});
     return isMine;
   }
 

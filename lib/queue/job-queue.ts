@@ -169,6 +169,7 @@ export class JobQueue {
     return {
       change: (id: string, change: (job: Job) => Job | undefined) => this.#change(id, change),
       beat: (id: string, beat: JobBeat) => this.#store.put("beats", id, JSON.stringify(beat)),
+      forgetBeat: (id: string) => this.#store.remove("beats", id),
       read: async (id: string) => readJobOf(this.#store, await this.#store.get("jobs", id)),
       changed: (timeoutMs: number, signal: AbortSignal) => this.#store.changed(timeoutMs, signal),
     };
@@ -304,7 +305,6 @@ export class JobQueue {
     const old = transitions.forgettable(jobs);
     for (const { id } of old.slice(0, Math.max(0, old.length - maxKept))) {
       await this.#reach(() => this.#store.remove("jobs", id));
-      await this.#reach(() => this.#store.remove("beats", id));
       jobs.delete(id);
     }
   }

@@ -64,7 +64,7 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
   };
   const stateOf = async (queue: JobQueue, { id }: Job): Promise<Job> => (await queue.find(id)).job;
 
-  queueTest("a job is taken, told of and done, and outlives all who had it open", async (open) => {
+  queueTest("a job is taken, told of and done, and outlives who had it", async (open, store) => {
     const submitted = await (await open()).submit(fields("one", { flags: ["--max_steps=2"] }));
     const agent = await open();
     const held = await take(agent);
@@ -80,6 +80,7 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
     assert.deepEqual([after.state, after.step], ["done", 9]);
     assert.deepEqual(after.result, { step: 9, mastersSha256: "ab" });
     assert.equal(await agent.take(owner("a"), never, { untilEmpty: true }), undefined);
+    assert.deepEqual(await (await store()).entries("beats"), []);
   });
 
   queueTest("higher priorities come first, and equal ones in order", async (open) => {
