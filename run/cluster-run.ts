@@ -13,7 +13,7 @@ import { assertSendAllowed } from "#lib/wire/security";
 import { checkConfig } from "./check-arguments.js";
 import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
 import { EventPublishing } from "./event-publishing.js";
-import { turnWorkersAway } from "./farewell.js";
+import { nothingLeftLine, turnWorkersAway } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
 import { leaderLease } from "./leader-lease.js";
 import { checkMessages } from "./message-limits.js";
@@ -160,6 +160,7 @@ class Cluster {
     this.#http = await serveRunHttp(this.#config, bus, {
       isReady: () => this.#isReady,
       eventFigures: () => this.#events?.figures,
+      own: this.#own,
     });
     this.#refuseStopped();
     const door = await this.#listen(bus, stop);
@@ -167,14 +168,8 @@ class Cluster {
       const { finished, run } = await this.#begin(door, bus);
       if (finished !== undefined) {
         const directory = run.config.output_dir;
-        const { step, totalSteps } = finished;
-        const where =
-          step < totalSteps
-            ? `, where it stopped early; it goes on to step ${totalSteps} with a larger early_stopping_patience`
-            : "";
-        note(
-          `Nothing is left to do: ${directory} holds the result of this run after ${step} steps${where}`,
-        );
+        const { step } = finished;
+        note(nothingLeftLine(directory, finished));
         if (this.#own === undefined) await turnWorkersAway(door, finished.runId, this.#config);
         return { outcome: "finished", step, directory, mastersSha256: undefined, seconds: 0 };
       }
@@ -248,10 +243,14 @@ class Cluster {
     // A finished run has been pushed, and needs no hub to say so.
     if (!existsSync(join(config.output_dir, outputRecordFile))) this.#push = await pushOf(config);
     this.#output = await this.#claimOutput(bus, stop);
-    this.#start = await findStart(config, { shardsOutlive: shardsOutlive(config) });
+    this.#start = await findStart(config, {
+      shardsOutlive: shardsOutlive(config, this.#own),
+      isRestart: this.#own?.ports?.control !== undefined,
+    });
     this.#reached = this.#start.resume;
     if (!mayBeFinished(this.#start)) this.#push ??= await pushOf(config);
-    const { host, port } = splitAddress(config.listen);
+    const { host, port: configured } = splitAddress(config.listen);
+    const port = this.#own?.ports?.control ?? configured;
     const security = await wireSecurity(config, (line) =>
       bus.publish({ type: "note", text: `warning: ${line}` }),
     );
@@ -270,6 +269,7 @@ class Cluster {
       }),
     });
     this.#door = door;
+    this.#own?.listensAt?.({ control: door.port });
     // From now on workers are answered; one of them may have to come before the job is known.
     this.#isReady = true;
     return door;
@@ -315,7 +315,8 @@ class Cluster {
     bus.publish(run.started);
     this.#left = this.#start?.left;
     const epoch = this.#output?.epoch;
-    this.#journal = epoch === undefined ? undefined : openJournal(run, epoch, bus);
+    this.#journal =
+      epoch === undefined ? undefined : openJournal(run, epoch, { bus, own: this.#own });
     const result = await trainWithRollbacks({
       ...{ run, bus, begunFrom: this.#start?.resume },
       train: (resume, life) => this.#train(run, { ...life, resume, door, bus }),

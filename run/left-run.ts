@@ -39,15 +39,18 @@ export function removeJournals(outputDir: string, kept?: string): void {
  * The run of a coordinator that died, where a start of `config` goes on with it: its journal is there, of the run that
  * began last in the directory and is not finished, and nothing else is asked for.
  *
+ * @param isRestart whether this start is another one of that coordinator, whatever it was asked for
  * @throws E_JOURNAL_DAMAGED, E_JSON_FILE
  */
 export async function findLeftRun(
   config: ResolvedConfig,
   { directory, record, finished }: OutputContents,
+  isRestart: boolean,
 ): Promise<LeftRun | undefined> {
   const { overwrite_output_dir: isReplaced, resume_from_checkpoint: wanted } = config;
   const asksForAnother = isReplaced || (typeof wanted === "string" && !takesNewest(config));
-  if (record === undefined || finished !== null || asksForAnother) return undefined;
+  if (record === undefined || finished !== null) return undefined;
+  if (asksForAnother && !isRestart) return undefined;
   const epochs = namesIn(directory)
     .map((name) => namePattern.exec(name))
     .flatMap((match) => (match === null || match[2] !== undefined ? [] : [Number(match[1])]));

@@ -23,7 +23,7 @@ export const startCluster = (config: ResolvedConfig, options: RunOptions = {}): 
   openCluster(config, options, { startWorkers: startLocalWorkers, startReducers });
 
 /** Starts a configuration's workers as processes of this machine. */
-async function startLocalWorkers(
+export async function startLocalWorkers(
   config: ResolvedConfig,
   { controlAddress, note, prepared, onExit, onExhausted }: WorkersOptions,
 ): Promise<Supervisor> {

@@ -2,6 +2,7 @@ import type { ResolvedConfig } from "#lib/config/index";
 import type { LockstepError } from "#lib/core/errors/index";
 import type { PreparedRun } from "./prepared-run.js";
 import type { StartReducers } from "./reducers.js";
+import type { CoordinatorPorts } from "./supervised-processes.js";
 import type { Supervisor, WorkerExit } from "./supervisor.js";
 
 /** A run's own workers. */
@@ -23,4 +24,10 @@ export interface WorkersOptions {
 export interface OwnProcesses {
   readonly startWorkers: (config: ResolvedConfig, options: WorkersOptions) => Promise<OwnWorkers>;
   readonly startReducers: StartReducers;
+  /** Whether another process has started them, and starts a coordinator again that dies. @default false */
+  readonly outliveCoordinator?: boolean;
+  /** Where an earlier coordinator listened. */
+  readonly ports?: CoordinatorPorts;
+  /** Called when a port is known. */
+  readonly listensAt?: (ports: CoordinatorPorts) => void;
 }

@@ -4,10 +4,17 @@ import type { Supervisor } from "./supervisor.js";
 
 /** Names this process to the workers that it starts; other machines have processes of the same ids. */
 const variable = "LOCKSTEP_STARTED_BY";
-const life = randomBytes(12).toString("hex");
+/** Of a coordinator whose run another process supervises: what names that one. */
+const lifeVariable = "LOCKSTEP_RUN_LIFE";
+const life = process.env[lifeVariable] ?? randomBytes(12).toString("hex");
 
 /** For the environment of workers that this process starts. */
-export const startedHere: Readonly<Record<string, string>> = { [variable]: life };
+export const startedHere: Readonly<Record<string, string>> = {
+  [variable]: life,
+};
+
+/** For the environment of a coordinator whose workers this process starts. */
+export const supervisedHere: Readonly<Record<string, string>> = { [lifeVariable]: life };
 
 /** What the incarnations of a process begin with that this one started. */
 export const incarnationsOf = (pid: number): string => `${life}/${pid}/`;

@@ -5,13 +5,17 @@ import { RunJournal } from "#coordinator/run-journal";
 import type { ResolvedConfig } from "#lib/config/index";
 import type { WorkerJob } from "#lib/core/job";
 import { checkpointName } from "#lib/checkpoint/index";
+import type { OwnProcesses } from "./own-processes.js";
 import type { EventBus } from "#lib/wire/event-bus";
 import { basename } from "node:path";
 import { journalPath, type LeftRun, removeJournals } from "./left-run.js";
 import type { RunStart, StartedRun } from "./start.js";
 
 /** Whether shards live on when their coordinator dies. */
-export const shardsOutlive = ({ reducers }: ResolvedConfig): boolean => reducers !== null;
+export const shardsOutlive = (
+  { reducers, reducer_processes }: ResolvedConfig,
+  own: OwnProcesses | undefined,
+): boolean => reducers !== null || (reducer_processes > 0 && own?.outliveCoordinator === true);
 
 /** The same in every life of a run, so that a worker that has an engine for the job keeps it. */
 export function jobIdOf({ record, job }: StartedRun): string {
@@ -24,10 +28,10 @@ export function jobIdOf({ record, job }: StartedRun): string {
 export function openJournal(
   run: StartedRun,
   claimEpoch: number,
-  bus: EventBus,
+  { bus, own }: { readonly bus: EventBus; readonly own: OwnProcesses | undefined },
 ): RunJournal | undefined {
   const { config, record, resumedFrom: begunFrom } = run;
-  if (!shardsOutlive(config)) return undefined;
+  if (!shardsOutlive(config, own)) return undefined;
   const path = journalPath(config.output_dir, claimEpoch);
   const owner = { runId: record.runId, epoch: claimEpoch, begunFrom };
   return new RunJournal(path, owner, {

@@ -4,6 +4,7 @@ import { CoordinatorMetrics } from "#coordinator/metrics";
 import type { ResolvedConfig } from "#lib/config/index";
 import { hostPort } from "#lib/core/address";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
+import type { OwnProcesses } from "./own-processes.js";
 import { httpSecurity } from "./http-security.js";
 
 /**
@@ -18,10 +19,13 @@ export async function serveRunHttp(
   run: {
     readonly isReady: () => boolean;
     readonly eventFigures: Parameters<typeof addEventStreamMetrics>[1];
+    /** Knows the port of a coordinator before this one. */
+    readonly own?: Pick<OwnProcesses, "ports" | "listensAt"> | undefined;
   },
 ): Promise<CoordinatorHttp | undefined> {
-  const { metrics_host: host, metrics_port: port, insecure } = config;
-  if (port === null) return undefined;
+  const { metrics_host: host, metrics_port: configured, insecure } = config;
+  if (configured === null) return undefined;
+  const port = run.own?.ports?.http ?? configured;
   const note = (text: string): void => bus.publish({ type: "note", text });
   const files = {
     tokenFile: config.http_token_file,
@@ -38,6 +42,7 @@ export async function serveRunHttp(
     onTlsNews: note,
   });
   const taken = await server.listen();
+  run.own?.listensAt?.({ http: taken });
   const scheme = protection.tls === undefined ? "http" : "https";
   const url = `${scheme}://${hostPort(host, taken)}`;
   note(`Dashboard ${url}/  metrics ${url}/metrics`);

@@ -84,15 +84,19 @@ export interface BegunRun {
  * `resume_from_checkpoint` names, or the last saved one that is whole for `true` and `auto`. What the
  * settings tell is refused here, before anything costs time.
  *
+ * @param options.isRestart whether this is another start of a coordinator that died
  * @param options.shardsOutlive whether shards live on when their coordinator dies, so that a run may have been left
  * @throws E_NO_CHECKPOINT, E_CHECKPOINT_DAMAGED, E_RESUME_MISMATCH, E_OUTPUT_DIR_OTHER_RUN
  */
 export async function findStart(
   asked: ResolvedConfig,
-  { shardsOutlive = false }: { readonly shardsOutlive?: boolean } = {},
+  {
+    shardsOutlive = false,
+    isRestart = false,
+  }: { readonly shardsOutlive?: boolean; readonly isRestart?: boolean } = {},
 ): Promise<RunStart> {
   const output = await readOutput(asked);
-  const left = shardsOutlive ? await findLeftRun(asked, output) : undefined;
+  const left = shardsOutlive ? await findLeftRun(asked, output, isRestart) : undefined;
   const { resume, config, lines } =
     left === undefined
       ? await findResumePoint(asked, output)
@@ -231,7 +235,10 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
     throw noCheckpoint(output);
   }
   const isCleaned =
-    config.overwrite_output_dir && !isDone && (resume === undefined || others.length > 0);
+    config.overwrite_output_dir &&
+    left === undefined &&
+    !isDone &&
+    (resume === undefined || others.length > 0);
   const lines = [...start.lines];
   if (finished !== null && isEnd(finished.step) && changed.length > 0) {
     lines.push(`the result in ${output.directory} is made again: ${changed.join(", ")}`);

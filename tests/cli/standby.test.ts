@@ -40,12 +40,13 @@ const lockstep = (
 const coordinator = (
   name: string,
   listen: string,
+  args: readonly string[],
   onEvent: NonNullable<Parameters<typeof lockstepCommand>[2]>,
 ): Promise<CommandOutcome> =>
   lockstep(
     [
       ...["coordinator", job.configFile, "--json-logs", "--standby", "--listen", listen],
-      ...["--metrics_port", "null", "--output_dir", join(job.directory, name)],
+      ...["--metrics_port", "null", "--output_dir", join(job.directory, name), ...args],
     ],
     (event, child) => {
       running.add(child);
@@ -53,8 +54,21 @@ const coordinator = (
     },
   );
 
-for (const signal of ["SIGKILL", "SIGSTOP"] as const) {
-  test(`a standby goes on with the run of one that got ${signal}`, limit, async () => {
+for (const [signal, shards] of [
+  ["SIGKILL", "threads"],
+  ["SIGSTOP", "threads"],
+  ["SIGSTOP", "reducers"],
+] as const) {
+  test(`a standby goes on with the run of one that got ${signal}: ${shards}`, limit, async () => {
+    const name = `${signal}-${shards}`;
+    const places =
+      shards === "threads"
+        ? []
+        : await Promise.all([1, 2].map(async () => `127.0.0.1:${await freePorts(1)}`));
+    const args = places.length === 0 ? [] : ["--reducers", `[${places.join(", ")}]`];
+    const reducers = places.map((place) =>
+      lockstep(["reducer", "--listen", place, "--metrics-port", "null"]),
+    );
     const addresses = await Promise.all([1, 2].map(async () => `127.0.0.1:${await freePorts(3)}`));
     const [one = "", other = ""] = addresses;
     let stopped: ChildProcess | undefined;
@@ -68,7 +82,7 @@ for (const signal of ["SIGKILL", "SIGSTOP"] as const) {
     const leading = new Promise<void>((resolve) => {
       leads = resolve;
     });
-    const first = coordinator(signal, one, (event, child) => {
+    const first = coordinator(name, one, args, (event, child) => {
       if (event.type === "phase.changed") leads();
       if (event.type === "checkpoint.saved") isSaved = true;
       if (event.type !== "step.completed" || !isSaved || stopped !== undefined) return;
@@ -79,7 +93,7 @@ for (const signal of ["SIGKILL", "SIGSTOP"] as const) {
       });
     });
     await leading;
-    const second = coordinator(signal, other, (event) => {
+    const second = coordinator(name, other, args, (event) => {
       if (event.type === "note" && /stands by/.test(event.text)) standsBy();
       if (event.type === "run.started" && tookMs === 0) tookMs = performance.now() - stoppedAtMs;
     });
@@ -99,6 +113,10 @@ for (const signal of ["SIGKILL", "SIGSTOP"] as const) {
     const { code, stderr } = await first;
     if (signal === "SIGKILL") return;
     assert.equal(code, 76, stderr);
-    assert.match(stderr, /E_OUTPUT_DIR_LOST/);
+    assert.match(stderr, /E_OUTPUT_DIR_LOST|E_STALE_COORDINATOR/);
+    for (const { code: ended, lines } of await Promise.all(reducers)) {
+      assert.equal(ended, 0);
+      assert.match(lines.join("\n"), new RegExp(`is over: ${maxSteps} updates made`));
+    }
   });
 }

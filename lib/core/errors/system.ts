@@ -45,6 +45,11 @@ export const systemErrors = {
     (d) => `The ${d.what} is closed.`,
     "Open it again, or close it after its last use.",
   ),
+  E_COORDINATOR_DIED: entry<{ restarts: number; reason: string; directory: string }>(
+    (d) =>
+      `The coordinator of the run in ${d.directory} ended (${d.reason}), as it did before each of ${d.restarts} restarts, without a group that was finished in between.`,
+    "Look at what ended it: the kernel's log names processes that were killed for want of memory. The run goes on from its last checkpoint with resume_from_checkpoint: auto.",
+  ),
   E_WORKERS_EXHAUSTED: entry<{ restarts: number; reason: string; logFile: string }>(
     (d) =>
       `No worker is left: the last one ended (${d.reason}) after ${d.restarts} restart(s). Its log is ${d.logFile}.`,

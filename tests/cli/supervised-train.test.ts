@@ -1,0 +1,81 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { packageRoot } from "#lib/core/paths";
+import { mastersOf, runJob } from "#tests/support/job-runs";
+import { descendantsOf } from "#tests/support/processes";
+import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
+
+// `lockstep train` with reducers: its coordinator is a process, which may die.
+
+const limit = { timeout: 240_000 };
+const engine = join(packageRoot, "dist/tests/support/fake-engine.js");
+const processes = ["--reducer_processes", "2"];
+
+let job: TinyJob;
+before(async () => {
+  job = await createTinyJob({
+    ...{ engine_module: engine, max_steps: 12, sample_prompt: null, eval_strategy: "no" },
+    ...{ save_strategy: "no", eval_on_start: false, logging_steps: 4 },
+  });
+});
+after(() => job.remove());
+
+/** The coordinator that a command started. */
+function coordinatorOf(pid: number): number {
+  const found = descendantsOf(pid).filter((child) => {
+    const words = readFileSync(`/proc/${child}/cmdline`, "utf8").split("\0");
+    return words.includes("train");
+  });
+  assert.equal(found.length, 1, `coordinators of ${pid}: ${found.join(", ")}`);
+  return found[0] as number;
+}
+
+test("a coordinator that is killed is started again, and the run goes on", limit, async () => {
+  const expected = mastersOf(await runJob(job, "train", "threads"));
+  let numKilled = 0;
+  const pids = new Set<number>();
+  // What a start is asked for once, its restarts are not asked for.
+  const args = [...processes, "--overwrite_output_dir", "true"];
+  const run = await runJob(job, "train", "killed", args, (event, child) => {
+    if (event.type === "worker.joined") pids.add(event.pid);
+    const isDue =
+      (event.type === "step.completed" && event.step === 3) ||
+      (event.type === "group.leased" && event.step === 7);
+    if (!isDue || numKilled > 1) return;
+    numKilled += 1;
+    process.kill(coordinatorOf(child.pid ?? 0), "SIGKILL");
+  });
+  assert.equal(mastersOf(run), expected);
+  assert.equal(numKilled, 2);
+  const lines = run.of("note").map(({ text }) => text);
+  const count = (pattern: RegExp): number => lines.filter((line) => pattern.test(line)).length;
+  assert.equal(count(/coordinator ended \(killed by SIGKILL\); it is started again/), 2);
+  assert.equal(count(/goes on where its shards are/), 2, lines.join("\n"));
+  assert.equal(pids.size, 2, "workers were started again");
+});
+
+test("a signal saves and stops all of it, and the run goes on", limit, async () => {
+  let left: number[] = [];
+  let isStopped = false;
+  const saving = ["--max_steps", "100000", "--save_strategy", "steps", "--save_steps", "50000"];
+  const run = await runJob(job, "train", "stopped", [...processes, ...saving], (event, child) => {
+    if (event.type !== "step.completed" || isStopped) return;
+    isStopped = true;
+    left = descendantsOf(child.pid ?? 0);
+    child.kill("SIGINT");
+  });
+  assert.equal(run.code, 130, run.stderr);
+  const [saved] = run.of("checkpoint.saved");
+  assert.ok(saved !== undefined && saved.step > 0);
+  const alive = left.filter((pid) => {
+    try {
+      process.kill(pid, 0);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+  assert.deepEqual(alive, [], "processes that are left");
+});
