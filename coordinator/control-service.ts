@@ -37,7 +37,8 @@ interface ControlServiceOptions {
   readonly bus: EventBus;
   readonly jobJson: string;
   readonly precision: Precision;
-  readonly shardAddresses: readonly string[];
+  /** Of now. */
+  readonly shardAddresses: () => readonly string[];
   readonly heartbeatIntervalMs: number;
   /** Workers that the run was started for. */
   readonly plannedWorkers: number;
@@ -72,7 +73,7 @@ export class ControlService implements ControlHandlers {
   /** @throws E_WORKER_QUARANTINED, E_TOO_MANY_WORKERS */
   async register(request: RegisterRequest, { certificate }: Knock): Promise<RegisterReply> {
     const { membership, quarantine, bus, shards, life } = this.#options;
-    const { jobJson, shardAddresses, heartbeatIntervalMs } = this.#options;
+    const { jobJson, heartbeatIntervalMs } = this.#options;
     const kept = quarantine.verdictOf(request.incarnation);
     if (kept !== undefined && "banReason" in kept) {
       const worker = `${request.name || "unnamed"} (${request.host}, pid ${request.pid})`;
@@ -109,7 +110,8 @@ export class ControlService implements ControlHandlers {
     });
     this.#options.onMembersChanged();
     return {
-      ...{ workerId, jobJson, shardAddresses, heartbeatIntervalMs, retryAfterMs: 0 },
+      ...{ workerId, jobJson, heartbeatIntervalMs, retryAfterMs: 0 },
+      shardAddresses: this.#options.shardAddresses(),
       waitReason: "",
       ...{ runId: life.runId, epoch: life.epoch, memberSecret },
     };
@@ -281,6 +283,13 @@ export class ControlService implements ControlHandlers {
     const { membership, quarantine, plannedWorkers, endRun } = this.#options;
     if (membership.size > 0 || quarantine.numOutSinceProgress < plannedWorkers) return;
     endRun(new LockstepError("E_WORKER_FAILED", { worker, code, reason, attempts }));
+  }
+
+  /** Workers join anew, and are told where the shards are. */
+  letJoinAgain(reason: string): void {
+    for (const { workerId } of this.#options.membership.members()) {
+      this.removeWorker(workerId, `${reason}, and it joins again`, "worker.left");
+    }
   }
 
   removeWorker(

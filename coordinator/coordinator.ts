@@ -177,6 +177,9 @@ export class Coordinator {
         bus.publish({ type: "shard.lost", shard, reason });
         run.fail(error);
       });
+      const group = shards;
+      const addresses = (): readonly string[] =>
+        group.addresses((address) => rehost(address, shardHost));
       const control = new ControlService({
         life,
         membership: this.#membership,
@@ -187,12 +190,15 @@ export class Coordinator {
         bus,
         jobJson: JSON.stringify({ ...job, jobId }),
         precision: job.precision,
-        shardAddresses: shards.addresses((address) => rehost(address, shardHost)),
+        shardAddresses: addresses,
         heartbeatIntervalMs,
         plannedWorkers: this.#options.plannedWorkers,
         maxWorkers: this.#options.maxWorkers,
         endRun: (error) => run.fail(error),
         onMembersChanged: () => run.membersChanged(this.#membership.size),
+      });
+      shards.onMoved((shard) => {
+        control.letJoinAgain(`shard ${shard} is at ${addresses()[shard] ?? ""} now`);
       });
       this.#kinds.watch({
         switched: (kind) => control.removeOtherKinds(kind),

@@ -101,6 +101,9 @@ export class EventHistory {
         this.#keepOther(timed);
         break;
       case "shard.lost":
+      case "shard.takenOver":
+      case "mirror.lost":
+      case "mirror.inPlace":
       case "evaluation.completed":
       case "fisher.measured":
       case "general.evaluated":

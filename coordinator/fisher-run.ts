@@ -7,6 +7,7 @@ import type { RunPhases } from "./run-phases.js";
 import type { AgreedStep, FisherProgress } from "./run-state.js";
 import type { ShardGroup } from "./shards.js";
 import { TrainingStep } from "./training-step.js";
+import { begunAgain, wholeSums } from "./whole-sums.js";
 
 interface FisherRunParts {
   /** What a coordinator that died had come to, or the beginning. */
@@ -43,12 +44,8 @@ export async function measureFisher(parts: FisherRunParts): Promise<void> {
       "measuring",
       `the Fisher information of ${fisher.numRows} general rows, round ${round + 1} of ${fisher.numRounds}`,
     );
-    const leftOpen = parts.leftOpen();
-    if (leftOpen?.agreed === undefined) {
-      await orFailure(shards.openStep(round));
-      if (leftOpen !== undefined) await orFailure(shards.restartStep(round));
-      const beganAt = performance.now();
-      const work = new TrainingStep({
+    const newWork = (): TrainingStep =>
+      new TrainingStep({
         step: round,
         version: 0,
         gradScales: [],
@@ -64,11 +61,22 @@ export async function measureFisher(parts: FisherRunParts): Promise<void> {
         now: () => performance.now(),
         onReopened: parts.onReopened,
       });
+    const leftOpen = parts.leftOpen();
+    let work: TrainingStep | undefined;
+    if (leftOpen?.agreed === undefined) {
+      await orFailure(shards.openStep(round));
+      if (leftOpen !== undefined) await orFailure(shards.restartStep(round));
+      const beganAt = performance.now();
+      work = newWork();
       await parts.untilComplete(work);
       const seconds = (performance.now() - beganAt) / 1000;
       await orFailure(parts.agreed({ step: round, isMeasurement: true, sums: [], seconds }));
     }
-    await orFailure(shards.reduce(round));
+    const again = async (): Promise<void> => {
+      work = await begunAgain(shards, round, work, newWork);
+      await parts.untilComplete(work);
+    };
+    await orFailure(wholeSums(shards, round, again));
     await orFailure(shards.keepSquares(round, round === 0));
     await orFailure(parts.kept({ numRounds: round + 1, isDone: false }));
   }

@@ -3,6 +3,7 @@ import type { CoordinatorOptions } from "./options.js";
 import type { AgreedStep } from "./run-state.js";
 import type { ShardGroup } from "./shards.js";
 import type { TrainingStep } from "./training-step.js";
+import { begunAgain, updatedShards } from "./whole-sums.js";
 
 interface StepParts {
   readonly options: Pick<CoordinatorOptions, "bus" | "journal">;
@@ -74,9 +75,17 @@ export async function makeStep(parts: StepParts): Promise<MadeStep> {
     await journal?.agreed(agreed);
     return false;
   };
+  /** A shard was lost with groups, and its mirror goes on: what was agreed on stays. */
+  const sendAgain = async (): Promise<void> => {
+    parts.updating(false);
+    work = await begunAgain(shards, step, work, parts.newWork);
+    await parts.untilComplete(work);
+    arrivedAt = performance.now();
+    parts.updating(true);
+  };
   parts.updating(true);
   const update = await orFailure(
-    updates.run(shards, {
+    updates.run(updatedShards(shards, sendAgain), {
       ...{ step, loss: terms.loss(agreed.sums), sums: () => agreed.sums },
       confirmNonFinite: async () => {
         if (!(await computeAgain())) return false;

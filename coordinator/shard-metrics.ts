@@ -10,6 +10,10 @@ export class ShardMetrics {
   readonly #lost: Counter;
   readonly #rollbacks: Counter;
   readonly #repeatedSteps: Counter;
+  readonly #takeovers: Counter;
+  readonly #mirrors: Gauge;
+  /** Shards that have one. */
+  readonly #mirrored = new Set<number>();
 
   constructor(registry: Registry) {
     this.#registry = registry;
@@ -36,6 +40,14 @@ export class ShardMetrics {
       "training_rollbacks_total",
       "Times that all shards went back to what was saved, because one was lost.",
     );
+    this.#takeovers = this.#counter(
+      "reducer_takeovers_total",
+      "Times that the mirror of a reducer shard took its place, because its process was lost.",
+    );
+    this.#mirrors = this.#gauge(
+      "reducer_mirrors",
+      "Reducer shards that have a second copy which is up to date.",
+    );
     this.#repeatedSteps = this.#counter(
       "training_repeated_steps_total",
       "Steps that were made again, because a shard was lost.",
@@ -55,13 +67,31 @@ export class ShardMetrics {
       case "shard.lost":
         this.#lost.inc();
         break;
+      case "shard.takenOver":
+        this.#takeovers.inc();
+        this.#setMirrored(event.shard, false);
+        break;
+      case "mirror.lost":
+        this.#setMirrored(event.shard, false);
+        break;
+      case "mirror.inPlace":
+        this.#setMirrored(event.shard, true);
+        break;
       case "shards.rolledBack":
+        this.#mirrored.clear();
+        this.#mirrors.set(0);
         this.#rollbacks.inc();
         this.#repeatedSteps.inc(event.numSteps);
         break;
       default:
         break;
     }
+  }
+
+  #setMirrored(shard: number, isMirrored: boolean): void {
+    if (isMirrored) this.#mirrored.add(shard);
+    else this.#mirrored.delete(shard);
+    this.#mirrors.set(this.#mirrored.size);
   }
 
   #counter(name: string, help: string, labelNames: string[] = []): Counter {

@@ -17,6 +17,7 @@ import type {
   RefusedPush,
   ShardFiles,
   ShardLimitNotice,
+  ShardPeer,
   ShardStats,
   ShardStatus,
 } from "#lib/wire/reducer-messages";
@@ -37,9 +38,9 @@ export interface ShardHandle {
   /** Whether workers call it at that address wherever they called the coordinator. @default false */
   readonly isElsewhere?: boolean;
   /** The shard's own arrays, where its memory is shared with this process. */
-  readonly memory?: ShardArrays;
+  readonly memory?: ShardArrays | undefined;
   /** What the shard keeps, where it is read from another process; it changes with the next update. */
-  readonly kept?: Omit<KeptPiece, "range">;
+  readonly kept?: Omit<KeptPiece, "range"> | undefined;
   /** Fills the range; what it held before, of whatever step, is forgotten. */
   load(source: ShardSource): Promise<void>;
   publishInitial(version: number): Promise<void>;
@@ -54,8 +55,19 @@ export interface ShardHandle {
   onArrived(callback: (arrived: ArrivedGroup) => void): void;
   /** Called when a push was refused for whose it is. */
   onRefused(callback: (refused: RefusedPush) => void): void;
-  /** Sums the groups of the step in group order. */
-  reduce(step: number): Promise<{ readonly blockSumsOfSquares: Float64Array }>;
+  /**
+   * Sums the groups of the step in group order.
+   * @returns undefined where groups that had arrived are lost, and the step has to be restarted
+   */
+  reduce(step: number): Promise<{ readonly blockSumsOfSquares: Float64Array } | undefined>;
+  /** In place of `reduce`: the sum that a shard of the same range has. */
+  takeSum(step: number, peer: ShardPeer): Promise<{ readonly blockSumsOfSquares: Float64Array }>;
+  /** In place of `load`: all that a shard of the same range keeps, which is at `status`, between two steps. */
+  takeState(status: ShardStatus, peer: ShardPeer): Promise<void>;
+  /** SHA-256 of all that it keeps. */
+  digest(): Promise<string>;
+  /** Compares copies, where there are some. @throws E_SHARD_DIVERGED */
+  verify?(): Promise<void>;
   /** Adds the gradient of EWC's penalty, once, after `reduce`: sums of blocks as PenalisedShards has them. */
   penalise(
     step: number,
@@ -73,10 +85,12 @@ export interface ShardHandle {
   apply(step: number, update: Update): Promise<void>;
   discard(step: number): Promise<void>;
   /** Copies the arrays, where they are in this process; `into` is an earlier copy that nobody needs any more. */
-  snapshot?(into?: ShardArrays): Promise<ShardArrays>;
+  snapshot?(into?: ShardArrays): Promise<ShardArrays | undefined>;
   /** Bytes since the start. */
   stats(): Promise<ShardStats> | ShardStats;
   onFailure(callback: (error: unknown) => void): void;
+  /** Called when the shard has another address, and groups of the step in progress that had arrived are lost. */
+  onMoved?(callback: () => void): void;
   onRpc(callback: (method: string, code: string, seconds: number) => void): void;
   onLimit(callback: (notice: ShardLimitNotice) => void): void;
   /** @param isOver the run is: what the shard has is not asked for again */
@@ -109,6 +123,8 @@ export interface StartShardOptions extends RangeOf {
   readonly security: WireSecurity;
   /** Calls of another run or epoch are refused. */
   readonly life: RunLife;
+  /** The shard is not wanted any more, where it has not started yet. */
+  readonly signal?: AbortSignal;
   /** Of the weights that stay as they are; absent: there are none. */
   readonly frozen?: {
     readonly layout: ParameterLayout;
@@ -120,7 +136,7 @@ export interface StartShardOptions extends RangeOf {
 export type StartShard = (options: StartShardOptions) => Promise<ShardHandle>;
 
 /** All shards of a job, called together. */
-export class ShardGroup implements UpdatedShards, MeasuredShards {
+export class ShardGroup implements Omit<UpdatedShards, "reduce">, MeasuredShards {
   readonly #layout: ParameterLayout;
   readonly #shards: readonly ShardHandle[];
   /** What is saved from the shards' own memory. */
@@ -205,6 +221,11 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
     }
   }
 
+  /** Called when a shard has another address. */
+  onMoved(callback: (shard: number) => void): void {
+    for (const [shard, handle] of this.#shards.entries()) handle.onMoved?.(() => callback(shard));
+  }
+
   onRpc(callback: (method: string, code: string, seconds: number) => void): void {
     for (const shard of this.#shards) shard.onRpc(callback);
   }
@@ -238,10 +259,15 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
     await this.#all((shard) => shard.restartStep(step));
   }
 
-  /** @returns fp64 sums of squares of all blocks of the flat space, in block order */
-  async reduce(step: number): Promise<Float64Array> {
-    const sums = await this.#all((shard) => shard.reduce(step));
-    return Float64Array.from(sums.flatMap((sum) => [...sum.blockSumsOfSquares]));
+  /**
+   * @returns fp64 sums of squares of all blocks of the flat space, in block order; undefined where a shard lost groups
+   *   that had arrived, and the step has to be restarted
+   */
+  async reduce(step: number): Promise<Float64Array | undefined> {
+    const reduced = await this.#all((shard) => shard.reduce(step));
+    const sums = reduced.flatMap((sum) => (sum === undefined ? [] : [sum.blockSumsOfSquares]));
+    if (sums.length < reduced.length) return undefined;
+    return Float64Array.from(sums.flatMap((sum) => [...sum]));
   }
 
   async penalise(step: number, factor: number): ReturnType<PenalisedShards["penalise"]> {
@@ -287,6 +313,7 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
    * @param into an earlier copy that nobody needs any more: fresh memory costs more than the copy
    */
   async hold(copyLimitBytes: number, into?: Snapshot): Promise<HeldState> {
+    await this.#all(async (shard) => shard.verify?.());
     const own = this.#shards.flatMap(({ memory, kept }) => memory ?? kept ?? []);
     const isShared = own.length === this.#shards.length;
     if (isShared && into === undefined) {
@@ -314,6 +341,7 @@ export class ShardGroup implements UpdatedShards, MeasuredShards {
 
   /** The arrays when training is over: the shards' own memory where it can be had, no copy. */
   async finalState(): Promise<Snapshot> {
+    await this.#all(async (shard) => shard.verify?.());
     return this.#withRanges(
       await this.#all(async (shard, index) => shard.memory ?? shard.kept ?? this.#keptBy(index)),
     );

@@ -111,6 +111,7 @@ export class TrainingRun {
       onError: (error) => this.#fail(error),
     });
     this.#transfers = new TransferMeter(bus, this.#shards);
+    this.#shards.onMoved(() => this.#current?.groupsLost());
     this.#shards.onArrived((shard, arrived) => this.#current?.groupArrived(shard, arrived));
   }
 

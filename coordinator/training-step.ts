@@ -161,6 +161,18 @@ export class TrainingStep implements Work {
     return true;
   }
 
+  /** A shard has lost what had come of the step: all of it is sent again. */
+  groupsLost(): void {
+    if (this.#isOver || this.#isRestarting) return;
+    this.#restart().catch((error: unknown) => this.#reject(error));
+  }
+
+  /** The same where the step was complete: it is to be waited for again. */
+  async beginAgain(): Promise<void> {
+    this.#completed = this.#begin();
+    await this.#restart();
+  }
+
   /** What the groups came to, in order: the sums of each one's batches. @throws RangeError while one is open */
   sums(): readonly (readonly TaskSum[])[] {
     return this.#results.verdicts().map((verdict, group) => {

@@ -78,6 +78,15 @@ export class RunState {
       case "shard.lost":
         say(`shard ${event.shard} is lost: ${event.reason}`, true);
         break;
+      case "shard.takenOver":
+        say(`shard ${event.shard} is at ${event.address} now: ${event.reason}`, true);
+        break;
+      case "mirror.lost":
+        say(`shard ${event.shard} has one copy only: ${event.reason}`, true);
+        break;
+      case "mirror.inPlace":
+        say(`shard ${event.shard} has a mirror at ${event.address}`);
+        break;
       case "shards.rolledBack":
         this.#forgetSteps();
         say(`all shards go back to step ${event.step}; ${event.numSteps} are made again`, true);

@@ -14,6 +14,7 @@ import type {
   ShardStats,
   ShardStatus,
 } from "#lib/wire/reducer-messages";
+import type { WireSecurity } from "#lib/wire/security";
 import type { ReducerHandlers } from "#lib/wire/reducer-server";
 import type { RunLife } from "#coordinator/reducer/fence";
 import { ShardService } from "#coordinator/reducer/shard-service";
@@ -22,6 +23,8 @@ import { NoticeQueue } from "./notice-queue.js";
 import { loadShardFiles } from "./shard-files.js";
 
 interface ReducerProcessOptions {
+  /** Of calls to reducers of the same range. */
+  readonly security: WireSecurity;
   /** A line for a person. */
   readonly log: (text: string) => void;
   /** The run is over. */
@@ -164,9 +167,9 @@ export class ReducerProcess implements ReducerHandlers, BulkHandlers {
     const layout = parse<ParameterLayout>(request.layoutJson, "layoutJson");
     const optimizer = parse<ChosenOptimizer>(request.optimizerJson, "optimizerJson");
     const { shardIndex, numShards, gradientGroups, frozenJson } = request;
-    const { onTransferred } = this.#options;
+    const { onTransferred, security } = this.#options;
     const service = await ShardService.create({
-      ...{ shardIndex, numShards, layout, optimizer, gradientGroups, life },
+      ...{ shardIndex, numShards, layout, optimizer, gradientGroups, life, security },
       notify: (notice) => this.notify(notice),
       onTransferred,
     });

@@ -45,6 +45,7 @@ export async function startReducer(options: ReducerOptions): Promise<RunningRedu
   });
   const metrics = new ReducerMetrics(() => reducer.status);
   const reducer = new ReducerProcess({
+    security,
     log,
     onFinished: () => end("finished"),
     onNotice: (notice) => metrics.happened(notice),

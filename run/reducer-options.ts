@@ -2,6 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join, resolve as absolute } from "node:path";
 import type { CoordinatorOptions } from "#coordinator/options";
+import { startMirrored } from "#coordinator/reducer/mirrored-shard";
 import { startRemoteShards } from "#coordinator/reducer/remote-shard";
 import { explainWriteError } from "#lib/checkpoint/atomic-save";
 import { claimFolder } from "#lib/checkpoint/claim-folder";
@@ -25,13 +26,21 @@ export async function reducerOptions(
   { addresses, bus }: { readonly addresses: readonly string[]; readonly bus: EventBus },
 ): Promise<Pick<CoordinatorOptions, "startShard" | "numShards" | "files">> {
   const { output_dir, reducer_timeout_ms: timeoutMs } = run.config;
+  const { reducer_replicas: numReplicas, reducer_compare_steps: compareSteps } = run.config;
+  const remote = {
+    secret: await coordinatorSecret(output_dir),
+    timeoutMs,
+    note: (text: string) => bus.publish({ type: "note", text }),
+  };
+  const numShards = addresses.length / numReplicas;
+  const primaries = startRemoteShards(addresses.slice(0, numShards), remote);
+  const mirrors = startRemoteShards(addresses.slice(numShards), remote);
   return {
-    numShards: addresses.length,
-    startShard: startRemoteShards(addresses, {
-      secret: await coordinatorSecret(output_dir),
-      timeoutMs,
-      note: (text) => bus.publish({ type: "note", text }),
-    }),
+    numShards,
+    startShard:
+      numReplicas === 1
+        ? primaries
+        : startMirrored({ replicas: [primaries, mirrors], compareSteps, bus }),
     files: await shardFiles(run, resume),
   };
 }

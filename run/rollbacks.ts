@@ -1,14 +1,15 @@
 import { basename } from "node:path";
-import { isLockstepError } from "#lib/core/errors/index";
+import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import { counted } from "#lib/core/format";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { checkpointPlace } from "./checkpoint-place.js";
 import { openNewestWhole, type ResumePoint } from "./resume.js";
 import type { StartedRun } from "./start.js";
 
-/** What a shard that is gone ends the run with. */
+/** What a shard that is gone ends the run with, and one of whose copies nobody knows which is right. */
+const shardErrors: readonly ErrorCode[] = ["E_SHARD_FAILED", "E_SHARD_LOST", "E_SHARD_DIVERGED"];
 const isShardLost = (error: unknown): error is Error =>
-  isLockstepError(error) && (error.code === "E_SHARD_FAILED" || error.code === "E_SHARD_LOST");
+  isLockstepError(error) && shardErrors.includes(error.code);
 
 /** A run from one loss of a shard to the next. */
 export interface TrainingLife {

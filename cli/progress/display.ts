@@ -21,6 +21,7 @@ import {
   jsonLine,
   logLine,
   paceWords,
+  mirrorLine,
   resumedLine,
 } from "./log-lines.js";
 import { emptyView, foldEvent, type RunView } from "./run-view.js";
@@ -213,6 +214,10 @@ function lastingLines(
       return skippedStep(event).map((line) => `${palette.bad("!")} ${line}`);
     case "note":
       return [event.text];
+    case "shard.takenOver":
+    case "mirror.lost":
+    case "mirror.inPlace":
+      return [mirrorLine(event)];
     case "worker.lost":
       return [
         `${palette.bad("✗")} ${printable(event.workerId)} lost: ${printable(event.reason)}; its work goes to another worker`,

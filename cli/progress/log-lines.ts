@@ -110,6 +110,10 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
       );
     case "events.dropped":
       return `${counted(event.numEvents, "event")} before are not in the stream, ${withCommas(event.numLasting)} of them of those that last: the server of events was away for long`;
+    case "shard.takenOver":
+    case "mirror.lost":
+    case "mirror.inPlace":
+      return mirrorLine(event);
     // A note says what is done about it.
     case "shard.lost":
     case "shards.rolledBack":
@@ -124,6 +128,25 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "rpc.handled":
     case "history.logged":
       return undefined;
+  }
+}
+
+/** What happens to the copies of a shard. */
+export function mirrorLine(
+  event: Extract<
+    LockstepEvent,
+    { readonly type: "shard.takenOver" | "mirror.lost" | "mirror.inPlace" }
+  >,
+): string {
+  const { type, shard } = event;
+  const address = printable(event.address);
+  switch (type) {
+    case "shard.takenOver":
+      return `warning: ${printable(event.reason)} Its mirror ${address} is shard ${shard} now: no step is lost, and workers join again`;
+    case "mirror.lost":
+      return `warning: shard ${shard} has one copy only${address === "" ? "" : `, without ${address}`}: ${printable(event.reason)}`;
+    case "mirror.inPlace":
+      return `shard ${shard} has a mirror at ${address}${event.seconds === 0 ? "" : `, copied in ${formatSeconds(event.seconds)}`}`;
   }
 }
 

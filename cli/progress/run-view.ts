@@ -164,6 +164,9 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "note":
     case "shard.lost":
     case "events.dropped":
+    case "shard.takenOver":
+    case "mirror.lost":
+    case "mirror.inPlace":
     case "fisher.measured":
     case "worker.quarantined":
     case "worker.corrupted":

@@ -9,6 +9,7 @@ import type {
   ShardCommand,
   ShardLimitNotice,
   ShardNotice,
+  ShardPeer,
   ShardStatus,
 } from "#lib/wire/reducer-messages";
 
@@ -54,6 +55,25 @@ export abstract class CalledShard {
   async reduce(step: number): Promise<{ readonly blockSumsOfSquares: Float64Array }> {
     const { sums } = await this.ask({ kind: "reduce", step }, "sums");
     return { blockSumsOfSquares: sums };
+  }
+
+  /** As `reduce`, of the sum that a peer has. @throws E_SHARD_STATE, and what the transfer fails with */
+  async takeSum(
+    step: number,
+    peer: ShardPeer,
+  ): Promise<{ readonly blockSumsOfSquares: Float64Array }> {
+    const { sums } = await this.ask({ kind: "takeSum", step, peer }, "sums");
+    return { blockSumsOfSquares: sums };
+  }
+
+  /** Becomes what a peer is between two steps. @throws what the transfer fails with */
+  async takeState(status: ShardStatus, peer: ShardPeer): Promise<void> {
+    await this.ask({ kind: "takeState", status, peer }, "done");
+  }
+
+  /** @returns SHA-256 of all that it keeps */
+  async digest(): Promise<string> {
+    return (await this.ask({ kind: "digest" }, "digest")).sha256;
   }
 
   /** @throws E_SHARD_STATE before `reduce` */

@@ -93,11 +93,16 @@ class RemoteShard extends CalledShard implements ShardHandle {
    */
   static async start(options: StartShardOptions, remote: RemoteShardOptions): Promise<RemoteShard> {
     const shard = new RemoteShard(options, remote);
+    const giveUp = (): void => void shard.close();
+    options.signal?.addEventListener("abort", giveUp);
+    if (options.signal?.aborted === true) giveUp();
     try {
       await shard.#untilAnswered(() => shard.#client.open(shard.#request, callTimeoutMs));
     } catch (error) {
       shard.#client.close();
       throw error;
+    } finally {
+      options.signal?.removeEventListener("abort", giveUp);
     }
     void shard.#watch();
     return shard;

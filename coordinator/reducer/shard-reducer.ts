@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import {
@@ -172,6 +173,54 @@ export class ShardReducer {
       this.#stage = "reduced";
       return blockSums;
     });
+  }
+
+  /**
+   * The sum of the step is there, out of another shard that added the groups; the groups themselves need not come here.
+   *
+   * @returns as `reduce`
+   * @throws E_SHARD_STATE
+   */
+  sumTaken(step: number): Float64Array<ArrayBuffer> {
+    return this.#once("reduce", step, undefined, () => {
+      this.#require(`take the sum of step ${step}`, step, "open");
+      this.#stage = "reduced";
+      return this.arithmetic.blockSumsOfSquares();
+    });
+  }
+
+  /** Whether the sum of the groups is there, as they are: nothing has been added to it or made of it. */
+  hasSum(step: number): boolean {
+    const isReduced = this.state.openStepNumber === step && this.#stage === "reduced";
+    return isReduced && !this.#answers.has("penalise");
+  }
+
+  /** Whether the sum of a step is still to come. */
+  awaitsSum(step: number): boolean {
+    return this.state.openStepNumber === step && this.#stage === "open";
+  }
+
+  /** Whether the weights have had so many updates, and the step in progress changes nothing of what is kept yet. */
+  keeps(version: number): boolean {
+    return this.published.versions.at(-1) === version && this.#stage !== "reduced";
+  }
+
+  /** All that is kept is there, out of another shard, which is between two steps. @throws E_SHARD_STATE */
+  stateTaken({ version, numSquaresKept, isFisherFinished, ...made }: ShardStatus): void {
+    this.#numSquaresKept = numSquaresKept;
+    this.#numApplied = made.numApplied;
+    this.#numAppliesRepeated = made.numAppliesRepeated;
+    if (isFisherFinished) this.#finishedScale = Number.NaN;
+    this.publishInitial(version ?? 0);
+  }
+
+  /** SHA-256 of masters and what the optimizer keeps. */
+  digest(): string {
+    const { buffer, byteOffset, byteLength } = this.arithmetic.keptBytes;
+    // On shared memory, of which OpenSSL takes no view.
+    return createHash("sha256")
+      .update(Buffer.from(buffer, byteOffset, byteLength))
+      .digest("hex");
   }
 
   /** Adds the gradient of EWC's penalty to the step's. @throws E_SHARD_STATE before `reduce` */

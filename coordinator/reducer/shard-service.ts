@@ -12,6 +12,8 @@ import type {
   ShardStats,
 } from "#lib/wire/reducer-messages";
 import { type RangeOf, rangeOf } from "#coordinator/shards";
+import type { WireSecurity } from "#lib/wire/security";
+import { PeerCopies } from "./peer-copies.js";
 import { Fence, type RunLife } from "./fence.js";
 import type { PushAssembly } from "./shard-state.js";
 import { PublishedVersions } from "./published-versions.js";
@@ -36,6 +38,8 @@ interface ShardServiceOptions extends RangeOf {
   readonly optimizer: ChosenOptimizer;
   readonly gradientGroups: number;
   readonly life: RunLife;
+  /** Of its calls to shards of the same range. */
+  readonly security: WireSecurity;
   readonly notify: (notice: ShardNotice) => void;
   /** Called with payload bytes, as they come and go. */
   readonly onTransferred?: (direction: keyof ShardStats, payloadBytes: number) => void;
@@ -54,6 +58,7 @@ export class ShardService implements BulkHandlers {
   readonly #waiting: Set<() => void>;
   readonly #maxWaiting: number;
   readonly #fence: Fence;
+  readonly #copies: PeerCopies;
   #stats: ShardStats = { receivedBytes: 0, sentBytes: 0 };
 
   private constructor(
@@ -67,6 +72,7 @@ export class ShardService implements BulkHandlers {
     const heldBytes = Math.min(reducer.arithmetic.wireBytes, maxUnreadBytes);
     this.#maxWaiting = Math.min(maxWaitingPushes, Math.ceil(maxWaitingBytes / heldBytes));
     this.#fence = new Fence(options.life);
+    this.#copies = new PeerCopies({ ...options, reducer, frozen: this.frozen });
   }
 
   /** @throws E_SHARD_TOO_LARGE, RangeError for a shard that there is none of */
@@ -106,9 +112,16 @@ export class ShardService implements BulkHandlers {
   }
 
   /** Carries out a command; see ShardReducer for what may be repeated. @throws E_SHARD_STATE */
-  handle(command: ShardCommand): ShardAnswer {
+  async handle(command: ShardCommand): Promise<ShardAnswer> {
     const { reducer } = this;
     switch (command.kind) {
+      case "takeSum":
+        return { kind: "sums", sums: await this.#copies.takeSum(command) };
+      case "takeState":
+        await this.#copies.takeState(command);
+        break;
+      case "digest":
+        return { kind: "digest", sha256: reducer.digest() };
       case "startOver":
         reducer.startOver();
         break;
@@ -161,6 +174,7 @@ export class ShardService implements BulkHandlers {
   /** @throws E_VERSION_NOT_PUBLISHED, E_STALE_RUN, E_UNKNOWN_WORKER */
   pullParameters({ space, version }: PullRequest, pass: MemberPass): PullSource {
     this.#fence.assertMember(pass);
+    if (space === "kept" || space === "sum") return this.#copies.serve(space, version, pass);
     const versions = space === "frozen" ? this.frozen : this.reducer.published;
     const published = versions.get(version);
     return {

@@ -511,12 +511,25 @@ export const rows: readonly RowSpec[] = [
     panels: [
       {
         title: "Lost shards",
-        description: "Reducer shards that were lost since the coordinator started.",
+        description:
+          "Since the coordinator started: reducer shards whose mirror took over, and such as were lost with what they kept.",
         unit: "short",
         kind: "lines",
-        width: 12,
+        width: 8,
         min: 0,
-        queries: one(metric("reducer_shards_lost_total"), "shards"),
+        queries: [
+          ...one(metric("reducer_takeovers_total"), "taken over"),
+          ...one(metric("reducer_shards_lost_total"), "lost"),
+        ],
+      },
+      {
+        title: "Mirrors",
+        description: "Reducer shards that have a second copy which is up to date.",
+        unit: "short",
+        kind: "lines",
+        width: 8,
+        min: 0,
+        queries: one(metric("reducer_mirrors"), "mirrors"),
       },
       {
         title: "Steps made again",
@@ -524,7 +537,7 @@ export const rows: readonly RowSpec[] = [
           "Since the coordinator started: all shards went back to what was saved, because one was lost.",
         unit: "short",
         kind: "lines",
-        width: 12,
+        width: 8,
         min: 0,
         queries: [
           ...one(metric("training_repeated_steps_total"), "steps"),

@@ -208,9 +208,18 @@ function checkBestModel(config: ParsedConfig, command: ConfigCommand | undefined
 
 /** @throws E_CONFIG_CONFLICT */
 function checkReducers(
-  { reducers, reducer_processes }: ParsedConfig,
+  { reducers, reducer_processes, reducer_replicas }: ParsedConfig,
   conflict: (keys: string, reason: string) => never,
 ): void {
+  const numReducers = reducers?.length ?? reducer_processes;
+  if (reducer_replicas > 1 && (numReducers === 0 || numReducers % reducer_replicas !== 0)) {
+    const keys = `reducer_replicas and ${reducers === null ? "reducer_processes" : "reducers"}`;
+    const reason =
+      numReducers === 0
+        ? "threads of the coordinator end with it, so a second copy there is of no use: name reducers, or let reducer_processes start them"
+        : `${reducer_replicas} copies of each shard take an even number of reducers, not ${numReducers}`;
+    conflict(keys, reason);
+  }
   if (reducers === null) return;
   if (reducer_processes > 0) {
     conflict("reducers and reducer_processes", "the processes are there already, or are started");

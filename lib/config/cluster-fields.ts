@@ -65,6 +65,22 @@ export const cluster = {
     .max(86_400_000)
     .default(60_000)
     .describe("a reducer that does not answer for so long is lost with what it kept"),
+  reducer_replicas: z
+    .int()
+    .min(1)
+    .max(2)
+    .default(1)
+    .describe(
+      "processes that keep each shard; with 2 the first half of the reducers have the shards, and the second half, in the same order, their mirrors, which take over where one is lost",
+    ),
+  reducer_compare_steps: z
+    .int()
+    .min(0)
+    .max(1_000_000)
+    .default(100)
+    .describe(
+      "with reducer_replicas: 2, updates between two comparisons of all that both copies of a shard keep, beside those before each save; 0: only these",
+    ),
   wire_dtype: z
     .enum(["bfloat16", "float16", "float32"])
     .nullable()

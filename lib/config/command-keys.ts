@@ -88,7 +88,10 @@ export const unreadKeys: Readonly<
     logging_steps: told("train-local logs every step", [1]),
     disable_tqdm: told("train-local prints plain lines", [null, true]),
     ...each(
-      ["reducers", "reducer_processes", "reducer_timeout_ms"],
+      [
+        ...(["reducers", "reducer_processes", "reducer_timeout_ms"] as const),
+        ...(["reducer_replicas", "reducer_compare_steps"] as const),
+      ],
       told(`${oneProcess}; the bits are the same wherever shards are`),
     ),
     standby: refused(noStandby, [false]),

@@ -147,6 +147,8 @@ export const freeKeys = [
   "reducer_processes",
   "reducer_timeout_ms",
   "standby",
+  "reducer_replicas",
+  "reducer_compare_steps",
   "listen",
   "advertise_host",
   "metrics_host",

@@ -1,5 +1,6 @@
 import type { DropoutRates } from "./dropout.js";
 import type { GeneralLoss } from "./forgetting.js";
+import type { ShardEvent } from "./shard-events.js";
 
 /** What happens in a run, as facts: the progress display, metrics, dashboard and logs all read these. */
 export type LockstepEvent =
@@ -186,22 +187,7 @@ export type LockstepEvent =
       readonly bestStep?: number;
     }
   | { readonly type: "run.failed"; readonly code: string; readonly message: string }
-  | {
-      /** A reducer shard is no more, with what it kept. */
-      readonly type: "shard.lost";
-      readonly shard: number;
-      readonly reason: string;
-    }
-  | {
-      /** What a shard kept is lost: all shards go back to what was saved, and the steps since are made again. */
-      readonly type: "shards.rolledBack";
-      /** Steps that are kept. */
-      readonly step: number;
-      /** Steps that are made again. */
-      readonly numSteps: number;
-      /** The checkpoint; absent: the run begins anew. */
-      readonly directory?: string;
-    }
+  | ShardEvent
   | {
       /** A worker computed with other weights than it was sent: a group that was not sent, and maybe some before. */
       readonly type: "worker.corrupted";

@@ -102,6 +102,18 @@ export class ShardArithmetic implements ShardPiece {
     );
   }
 
+  /** Masters and what the optimizer keeps, one after the other. */
+  get keptBytes(): Uint8Array<SharedArrayBuffer> {
+    const { masters, gradientSum } = this.#map;
+    return this.#bytes.subarray(masters, gradientSum);
+  }
+
+  /** The sum as bytes. */
+  get sumBytes(): Uint8Array<SharedArrayBuffer> {
+    const { gradientSum, numElements } = this.#map;
+    return this.#bytes.subarray(gradientSum, gradientSum + numElements * 4);
+  }
+
   /** Ends the second thread, if there is one; passes after it run in the caller's. */
   async close(): Promise<void> {
     const thread = this.#thread;

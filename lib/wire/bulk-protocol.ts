@@ -61,8 +61,11 @@ export function decodePushReply(buffer: Buffer): PushReply {
   return { outcome, receivedBytes: buffer.readDoubleLE(8) };
 }
 
-/** The flat spaces that a shard serves: of what is trained, and of weights that stay as they are. */
-const spaces = ["trained", "frozen"] as const;
+/**
+ * What a shard serves of its range: what is trained and weights that stay as they are, in wire form; to a shard of the
+ * same range also all that it keeps, masters first (`kept`), and the gradient of a step (`sum`), as its memory has them.
+ */
+const spaces = ["trained", "frozen", "kept", "sum"] as const;
 type Space = (typeof spaces)[number];
 
 /** The one version of the frozen weights. */
@@ -71,8 +74,9 @@ export const frozenVersion = 0;
 export interface PullRequest {
   /** @default "trained" */
   readonly space?: Space;
+  /** Of a `sum` the step. */
   readonly version: number;
-  /** Bytes of the shard's range in wire form; absent: all of it. */
+  /** Bytes of the shard's range; absent: all of it. */
   readonly part?: { readonly offset: number; readonly numBytes: number };
 }
 

@@ -1,15 +1,15 @@
 import type { ConnectionRefusal } from "#lib/core/events";
 import { type Codec, codecsOf, methodsOf } from "./codec.js";
 import { maxJobChars } from "./limits.js";
-import type { Fields, Plain } from "./message-fields.js";
+import type { Fields } from "./message-fields.js";
 import { numbersOf, toBytes } from "./message-numbers.js";
+import { parseStatus, statusToPlain } from "./shard-status-codec.js";
 import { maxPieceBytes, shardCommand } from "./reducer-commands.js";
 import {
   type OpenShard,
   type ShardAnswer,
   type ShardNotice,
   type ShardStatus,
-  shardStages,
 } from "./reducer-messages.js";
 
 /** The reducer service's messages in protobuf, with every field from outside checked. */
@@ -42,28 +42,10 @@ const openShard = codec<OpenShard>(
   }),
 );
 
-const statusToPlain = ({ version, step, ...status }: ShardStatus): Plain => ({
-  ...status,
-  version: version ?? 0,
-  hasStep: step !== undefined,
-  step: step ?? 0,
-});
-
-const parseStatus = (fields: Fields): ShardStatus => ({
-  isLoaded: fields.flag("isLoaded"),
-  ...(fields.flag("isLoaded") ? { version: fields.count("version") } : {}),
-  ...(fields.flag("hasStep") ? { step: fields.count("step") } : {}),
-  stage: fields.oneOf("stage", shardStages),
-  numSquaresKept: fields.count("numSquaresKept"),
-  isFisherFinished: fields.flag("isFisherFinished"),
-  numApplied: fields.count("numApplied"),
-  numAppliesRepeated: fields.count("numAppliesRepeated"),
-});
-
 const shardStatus = codec<ShardStatus>("ShardStatus", statusToPlain, parseStatus);
 
 const answerKinds = [
-  ...["done", "sums", "penalised", "windows", "status", "values", "stats", "loaded"],
+  ...["done", "sums", "penalised", "windows", "status", "values", "stats", "loaded", "digest"],
 ] as readonly ShardAnswer["kind"][];
 
 function answerToPlain(answer: ShardAnswer): unknown {
@@ -88,6 +70,8 @@ function answerToPlain(answer: ShardAnswer): unknown {
       return answer.stats;
     case "loaded":
       return answer.files;
+    case "digest":
+      return answer.sha256;
   }
 }
 
@@ -103,6 +87,8 @@ const shardAnswer = codec<ShardAnswer>(
         return { kind, sums: float64Of(fields, "sums") };
       case "values":
         return { kind, values: fields.bytes("values", maxPieceBytes) };
+      case "digest":
+        return { kind, sha256: fields.text("digest", 64) };
       default:
         break;
     }

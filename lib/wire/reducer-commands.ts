@@ -1,10 +1,12 @@
 import { codecsOf } from "./codec.js";
 import type { Fields, Plain } from "./message-fields.js";
 import { numbersOf, toBytes } from "./message-numbers.js";
+import { parseStatus, statusToPlain } from "./shard-status-codec.js";
 import type {
   FenceChange,
   ShardCommand,
   ShardFiles,
+  ShardPeer,
   ShardUpdate,
   StoredTensors,
 } from "./reducer-messages.js";
@@ -124,11 +126,21 @@ function parseUpdate(fields: Fields): ShardUpdate {
 const commandKinds = [
   ...["startOver", "status", "loadFiles", "fill", "read", "publishInitial", "fence", "openStep"],
   ...["restartStep", "reduce", "penalise", "keepSquares", "fisherSums", "finishFisher", "measure"],
-  ...["apply", "discard", "stats", "finish"],
+  ...["apply", "discard", "stats", "finish", "takeSum", "takeState", "digest"],
 ] as readonly ShardCommand["kind"][];
+
+const parsePeer = (fields: Fields): ShardPeer => ({
+  address: fields.text("address", 512),
+  runId: fields.text("runId", 256),
+  epoch: fields.count("epoch"),
+  name: fields.text("name", 256),
+  secret: fields.text("secret", 256),
+});
 
 function commandToPlain(command: ShardCommand): Plain {
   switch (command.kind) {
+    case "takeState":
+      return { peer: command.peer, status: statusToPlain(command.status) };
     case "loadFiles":
       return filesToPlain(command.files);
     case "fence":
@@ -153,7 +165,16 @@ function parseCommand(fields: Fields): ShardCommand {
     case "fisherSums":
     case "stats":
     case "finish":
+    case "digest":
       return { kind };
+    case "takeSum":
+      return { kind, step: body.count("step"), peer: parsePeer(body.nested("peer")) };
+    case "takeState":
+      return {
+        kind,
+        status: parseStatus(body.nested("status")),
+        peer: parsePeer(body.nested("peer")),
+      };
     case "loadFiles":
       return { kind, files: parseFiles(body) };
     case "fill": {

@@ -77,6 +77,21 @@ export interface ShardFiles {
   };
 }
 
+/** A shard as one of the same range calls it, and what it shows then. */
+export interface ShardPeer {
+  /** HOST:PORT. */
+  readonly address: string;
+  readonly runId: string;
+  readonly epoch: number;
+  /** {@link peerName} of the shard. */
+  readonly name: string;
+  readonly secret: string;
+}
+
+/** By which shards of the same range know each other: no id of a worker has a slash. */
+export const peerName = (shardIndex: number): string => `shard/${shardIndex}`;
+export const isPeerName = (workerId: string): boolean => workerId.startsWith("shard/");
+
 export type ShardCommand =
   | { readonly kind: "startOver" | "status" | "fisherSums" | "stats" | "finish" }
   | { readonly kind: "loadFiles"; readonly files: ShardFiles }
@@ -96,6 +111,11 @@ export type ShardCommand =
   | { readonly kind: "publishInitial"; readonly version: number }
   | { readonly kind: "fence"; readonly change: FenceChange }
   | { readonly kind: "openStep" | "restartStep" | "reduce" | "discard"; readonly step: number }
+  /** In place of `reduce`: the sum is the one that another shard has. */
+  | { readonly kind: "takeSum"; readonly step: number; readonly peer: ShardPeer }
+  /** In place of loading: all that another shard keeps, which is at `status`. */
+  | { readonly kind: "takeState"; readonly status: ShardStatus; readonly peer: ShardPeer }
+  | { readonly kind: "digest" }
   | { readonly kind: "penalise"; readonly step: number; readonly factor: number }
   | { readonly kind: "keepSquares"; readonly step: number; readonly first: boolean }
   | { readonly kind: "finishFisher"; readonly scale: number }
@@ -138,6 +158,8 @@ export type ShardAnswer =
   | { readonly kind: "penalised"; readonly sums: PenalisedSums }
   | { readonly kind: "windows"; readonly windows: readonly ShardSumWindow[] }
   | { readonly kind: "status"; readonly status: ShardStatus }
+  /** SHA-256 of all that it keeps. */
+  | { readonly kind: "digest"; readonly sha256: string }
   /** What was read. */
   | { readonly kind: "values"; readonly values: Uint8Array }
   | { readonly kind: "stats"; readonly stats: ShardStats }

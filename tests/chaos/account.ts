@@ -25,16 +25,40 @@ const eventsOf = <T extends LockstepEvent["type"]>(
 export const errorCodeOf = ({ stderr }: Exit): string | undefined =>
   /\bE_[A-Z0-9_]+\b/.exec(stderr)?.[0];
 
+/** Of a worker whose coordinator was stopped and may come back. */
+const interruptedExitCode = 75;
+
+/** How a process ended by itself; without an error of the catalogue it is a problem. */
+export function endOf(
+  name: string,
+  exit: Exit,
+): { readonly end: string } | { readonly problem: string } {
+  const code = errorCodeOf(exit);
+  const role = name.split("-")[0] ?? name;
+  if (exit.code === interruptedExitCode) return { end: `${role} interrupted` };
+  if (code !== undefined) return { end: `${role} ${code}` };
+  const how = `${name} ended with ${exit.code ?? exit.signal} and no error of the catalogue`;
+  return { problem: `${how}: ${exit.stderr.trim().slice(-2_000)}` };
+}
+
 /** What is wrong with a life: samples that count twice or not at all, or steps that do not follow. */
-export function problemsOfLife(life: Life): string[] {
+export function problemsOfLife({ events }: Pick<Life, "events">): string[] {
   const problems: string[] = [];
-  const begunAt = eventsOf(life, "run.resumed")[0]?.step ?? 0;
-  const groups = eventsOf(life, "group.completed");
-  for (const [index, { step }] of eventsOf(life, "step.completed").entries()) {
-    if (step !== begunAt + index + 1) {
-      problems.push(`step ${step} came where ${begunAt + index + 1} was due`);
+  let made = 0;
+  let groups: EventOf<"group.completed">[] = [];
+  for (const event of events) {
+    if (event.type === "run.resumed" || event.type === "shards.rolledBack") {
+      made = event.step;
+      // What shards that are gone had is computed again.
+      groups = [];
     }
-    const done = groups.filter((event) => event.step === step - 1).map(({ group }) => group);
+    if (event.type === "group.completed") groups.push(event);
+    if (event.type !== "step.completed") continue;
+    const { step } = event;
+    made += 1;
+    if (step !== made) problems.push(`step ${step} came where ${made} was due`);
+    made = step;
+    const done = groups.filter((each) => each.step === step - 1).map(({ group }) => group);
     const whole = Array.from({ length: gradientGroups }, (_, group) => group);
     if (JSON.stringify(done.toSorted((a, b) => a - b)) !== JSON.stringify(whole)) {
       problems.push(`step ${step} is made of the groups [${done.join(", ")}]`);

@@ -5,7 +5,7 @@ import type { Fault, Moment, Phase } from "./schedule.js";
 
 /** A process of the run, as the director knows it. */
 export interface Actor {
-  readonly role: "coordinator" | "worker";
+  readonly role: "coordinator" | "worker" | "reducer";
   readonly pid: number;
 }
 

@@ -12,11 +12,10 @@ import type { Phase } from "./schedule.js";
 const socketPath = process.env["LOCKSTEP_CHAOS_SOCKET"];
 const role = process.argv[2];
 
-if (isMainThread && socketPath !== undefined && (role === "coordinator" || role === "worker")) {
-  const gate = openGate(socketPath);
-  if (role === "coordinator") await watchCoordinator(gate);
-  else await watchWorker(gate);
-}
+const watched = { coordinator: watchCoordinator, worker: watchWorker, reducer: watchReducer };
+const watch = role !== undefined && role in watched && watched[role as keyof typeof watched];
+
+if (isMainThread && socketPath !== undefined && watch) await watch(openGate(socketPath));
 
 type Gate = (phase: Phase) => Promise<void>;
 
@@ -113,6 +112,15 @@ async function watchCoordinator(gate: Gate): Promise<void> {
 }
 
 type InstanceOf<Class extends { readonly prototype: unknown }> = Class["prototype"];
+
+async function watchReducer(gate: Gate): Promise<void> {
+  const { ReducerProcess } = await import("#reducer/reducer-process");
+  wrap(ReducerProcess.prototype, "call", async (call, args) => {
+    const [{ kind }] = args as Parameters<InstanceOf<typeof ReducerProcess>["call"]>;
+    await gate(`shard:${kind}` as Phase);
+    return call();
+  });
+}
 
 async function watchWorker(gate: Gate): Promise<void> {
   const { CoordinatorLink } = await import("#worker/coordinator-link");

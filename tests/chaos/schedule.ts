@@ -22,7 +22,19 @@ const coordinatorPhases = [
   "placing",
   "finishing",
 ] as const;
-export type Phase = (typeof workerPhases)[number] | (typeof coordinatorPhases)[number];
+/** The same of a reducer, by the call that it carries out. */
+const reducerPhases = [
+  "shard:openStep",
+  "shard:reduce",
+  "shard:takeSum",
+  "shard:takeState",
+  "shard:apply",
+  "shard:read",
+] as const;
+export type Phase =
+  | (typeof workerPhases)[number]
+  | (typeof coordinatorPhases)[number]
+  | (typeof reducerPhases)[number];
 
 /** When a fault begins: at the nth time that some process is at a phase, or after so much of the run. */
 export type Moment =
@@ -81,6 +93,8 @@ export type Fault =
       readonly who: number;
       readonly forMs: number;
     }
+  /** Where the moment is a reducer's phase, that reducer is meant. */
+  | { readonly kind: "kill-reducer"; readonly when: Moment; readonly who: number }
   | { readonly kind: "kill-coordinator" | "term-coordinator"; readonly when: Moment }
   | { readonly kind: "cut"; readonly when: Moment; readonly port: number }
   | {
@@ -113,8 +127,14 @@ export interface Schedule {
   readonly numShards: number;
   /** A model whose gradients take several frames a shard. */
   readonly isLarge: boolean;
+  /** Processes that keep each shard; absent: threads of the coordinator do. */
+  readonly numReplicas?: 1 | 2;
   readonly faults: readonly Fault[];
 }
+
+/** Whether a member computes wrongly. */
+export const hasWrongSums = (fault: Fault): boolean =>
+  fault.kind === "liar" && fault.lie === "wrong-sums";
 
 /** What a fault counts as. */
 export const kindOf = (fault: Fault): string =>
@@ -164,6 +184,14 @@ function timesIn(phase: Phase, numWorkers: number): number {
     case "pushed":
     case "completed":
       return 24;
+    case "shard:openStep":
+    case "shard:reduce":
+    case "shard:takeSum":
+    case "shard:apply":
+      return 5;
+    case "shard:takeState":
+    case "shard:read":
+      return 1;
   }
 }
 
@@ -212,6 +240,7 @@ export function scheduleOf(seed: number): Schedule {
   const fault = (kind: Fault["kind"], when: Moment): Fault => {
     switch (kind) {
       case "kill-worker":
+      case "kill-reducer":
         return { kind, when, who: below(numWorkers) };
       case "stop-worker":
       case "stop-coordinator":
@@ -248,4 +277,29 @@ export function scheduleOf(seed: number): Schedule {
     before = when;
   }
   return { seed, numWorkers, numShards, isLarge: below(4) === 0, faults };
+}
+
+/** Moments of a reducer's life, and those at which a coordinator that has reducers kills one. */
+const momentsOfShards: readonly Phase[] = [
+  ...(["opening", "reducing", "applying", "saving"] as const),
+  ...(["shard:openStep", "shard:reduce", "shard:apply"] as const),
+];
+
+/** One reducer is killed at a moment of the seed's. */
+export function shardScheduleOf(seed: number, numReplicas: 1 | 2): Schedule {
+  const random = new RandomStream(seed, "test", 2);
+  const below = (bound: number): number => random.nextBelow(bound);
+  const phases =
+    numReplicas === 1 ? momentsOfShards : [...momentsOfShards, "shard:takeSum" as const];
+  const draw = below(10);
+  const phase = phases[below(phases.length)] as Phase;
+  const nth = 1 + below(timesIn(phase, 2));
+  const when: Moment =
+    draw === 0
+      ? { at: "bytes", afterBytes: 20_000 + below(300_000) }
+      : draw === 1
+        ? { at: "ms", afterMs: below(800) }
+        : { at: "phase", phase, nth };
+  const faults: Fault[] = [{ kind: "kill-reducer", when, who: below(4) }];
+  return { seed, numWorkers: 2, numShards: 2, isLarge: below(3) === 0, numReplicas, faults };
 }

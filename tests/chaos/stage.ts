@@ -4,13 +4,14 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { hostPort } from "#lib/core/address";
 import type { LockstepEvent } from "#lib/core/events";
-import { errorCodeOf, type Life, problemsBetween, problemsOfLife } from "./account.js";
+import { endOf, type Life, problemsBetween, problemsOfLife } from "./account.js";
 import { type Actor, Director, type TimedFault } from "./director.js";
 import { SmallDisk } from "./disk.js";
 import { type ChaosInputs, fakeEngine, totalSteps as stepsOfSchedule, writeJob } from "./job.js";
 import { eventIn, type Exit, leftOver, type Program, startLockstep } from "./program.js";
+import { Reducers } from "./reducers.js";
 import { Liar } from "./liar.js";
-import { type Fault, kindOf, type Schedule } from "./schedule.js";
+import { hasWrongSums, kindOf, type Schedule } from "./schedule.js";
 import { addressesOf, controlPort, Wires } from "./wires.js";
 
 /** Without an event for so long, a run hangs: far beyond every timeout of the configuration. */
@@ -67,6 +68,7 @@ export class Stage {
   readonly #workerEnds: Promise<void>[] = [];
   readonly #liars: Liar[] = [];
   #numLying = 0;
+  readonly #reducers: Reducers | undefined;
   #coordinator: Program | undefined;
   #disk: SmallDisk | undefined;
   /** Resolves when the disk has room again. */
@@ -82,6 +84,10 @@ export class Stage {
     this.#options = options;
     this.#directory = directory;
     const { schedule, slot } = options;
+    this.#reducers = Reducers.of(schedule, this.#host(slot).coordinator, {
+      start: (args, name) => this.#start(args, (line) => this.#log(`${name}: ${line}`)),
+      onBadEnd: (problem) => this.#problems.push(problem),
+    });
     const timed = schedule.faults.filter((fault): fault is TimedFault => "when" in fault);
     this.#director = new Director(
       timed,
@@ -144,11 +150,13 @@ export class Stage {
       settings: {
         // Without it, who computes wrongly is believed.
         ...(faults.some(hasWrongSums) ? { verify_groups: 1 } : {}),
+        ...this.#reducers?.settings,
         ...this.#options.settings,
       },
     });
     await this.#director.open(join(this.#directory, "director"));
     await this.#wires.open();
+    this.#reducers?.startAll();
     const silence = this.#watchSilence();
     for (let who = 0; who < numWorkers; who++) this.#startWorker(who);
     const lying = this.#letLie();
@@ -158,7 +166,7 @@ export class Stage {
     }
     this.#isOver = true;
     for (const liar of this.#liars) liar.close();
-    await Promise.all([...lying, this.#dismissWorkers()]);
+    await Promise.all([...lying, this.#dismissWorkers(), this.#reducers?.stop()]);
     clearInterval(silence);
     this.#problems.push(...(await leftOver(this.#directory)));
     if (this.#problems.length === 0) this.#problems.push(...(await look(this.outputDir)));
@@ -269,14 +277,9 @@ export class Stage {
   }
 
   #endedByItself(name: string, exit: Exit): void {
-    const code = errorCodeOf(exit);
-    const role = name.split("-")[0] ?? name;
-    if (exit.code === interruptedExitCode) this.#ends.push(`${role} interrupted`);
-    else if (code !== undefined) this.#ends.push(`${role} ${code}`);
-    else {
-      const how = `${name} ended with ${exit.code ?? exit.signal} and no error of the catalogue`;
-      this.#problems.push(`${how}: ${exit.stderr.trim().slice(-2_000)}`);
-    }
+    const end = endOf(name, exit);
+    if ("problem" in end) this.#problems.push(end.problem);
+    else this.#ends.push(end.end);
   }
 
   async #happen(fault: TimedFault, at: Actor | undefined): Promise<void> {
@@ -290,6 +293,8 @@ export class Stage {
         return this.#kill(worker(fault.who));
       case "stop-worker":
         return this.#pause(worker(fault.who), fault.forMs);
+      case "kill-reducer":
+        return this.#reducers?.kill(fault.who, at?.role === "reducer" ? at.pid : undefined);
       case "kill-coordinator":
         return this.#kill(this.#coordinator?.pid);
       case "stop-coordinator":
@@ -385,11 +390,6 @@ export class Stage {
     return join(this.#directory, "job.yaml");
   }
 }
-
-const hasWrongSums = (fault: Fault): boolean => fault.kind === "liar" && fault.lie === "wrong-sums";
-
-/** Of a worker whose coordinator was stopped and may come back. */
-const interruptedExitCode = 75;
 
 function signal(pid: number, name: NodeJS.Signals): void {
   try {

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { startShardThread } from "#coordinator/reducer/client";
 import { ShardReducer } from "#coordinator/reducer/shard-reducer";
 import { ShardGroup, type ShardSource } from "#coordinator/shards";
+import { updatedShards } from "#coordinator/whole-sums";
 import { keptMastersSha256 } from "#lib/core/masters-hash";
 import { buildParameterLayout, shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { readWireSpace } from "#lib/core/wire-space";
@@ -61,7 +62,10 @@ test("shards in threads add up the same sums of tensors as one in this thread", 
           const part = wire.subarray(wireOffsetBytes(layout, start), wireOffsetBytes(layout, end));
           await clients[i]?.pushGradients({ step, group: 0, lease: 1 }, part);
         }
-        await updates.run(shards, { step, loss: 0 });
+        await updates.run(
+          updatedShards(shards, async () => assert.fail("no group is lost")),
+          { step, loss: 0 },
+        );
       }
       const { masters } = local.digests();
       assert.equal(

@@ -33,6 +33,16 @@ export const reducerErrors = {
     (d) => `A reducer cannot load its part from ${d.directory}: ${d.reason}.`,
     "Reducers read the model and checkpoints by themselves: put model_name_or_path and output_dir where every one of them sees the same files under the same path.",
   ),
+  E_SHARD_COPY: entry<{ shardIndex: number; address: string; reason: string }>(
+    (d) =>
+      `The mirror of reducer shard ${d.shardIndex} cannot fetch what ${d.address} has: ${d.reason}.`,
+    "Reducers of one shard call each other at the addresses of the key reducers: see that these can be reached from every one of them.",
+  ),
+  E_SHARD_DIVERGED: entry<{ shardIndex: number; addresses: string; what: string }>(
+    (d) =>
+      `The two copies of reducer shard ${d.shardIndex}, at ${d.addresses}, have different ${d.what}.`,
+    "Memory of one of the machines has changed by itself, and two copies cannot tell which one is right: all shards go back to the last checkpoint, before which both were compared. Test the memory of both where it happens again.",
+  ),
   E_SHARD_BUSY: entry<{ step: number; group: number; maxAssemblies: number }>(
     (d) =>
       `The gradient of step ${d.step}, group ${d.group} found no free buffer: all ${d.maxAssemblies} hold other groups.`,

@@ -1,0 +1,76 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { isLockstepError } from "#lib/core/errors/index";
+import type { ShardHandle, StartShard, StartShardOptions } from "#coordinator/shards";
+
+/** A process that keeps a shard, or is to. */
+export interface Replica {
+  readonly handle: ShardHandle;
+  /** Which of the two places it has. */
+  readonly index: 0 | 1;
+}
+
+/** What starts the copies of a shard, by their place. */
+export type StartReplicas = readonly [StartShard, StartShard];
+
+/** Until a copy that could not be started is looked for again. */
+const seekAgainMs = 1_000;
+
+/** Whether an error says that a copy is there no more, with what it kept. */
+export const isGone = (error: unknown): boolean =>
+  isLockstepError(error) && ["E_SHARD_LOST", "E_SHARD_FAILED", "E_CLOSED"].includes(error.code);
+
+/**
+ * Starts both copies, or finds them as a coordinator before left them.
+ *
+ * @returns those that are there, and why one is not
+ * @throws what they throw, where none is there, or one is there and refuses
+ */
+export async function startBoth(
+  starts: StartReplicas,
+  options: StartShardOptions,
+): Promise<{
+  readonly found: readonly [Replica, Replica?];
+  readonly missing: unknown;
+}> {
+  const started = await Promise.allSettled(
+    starts.map((start, index) =>
+      // Of threads of one process only the first can have a port that is named.
+      start(index === 0 ? options : { ...options, listenPort: 0 }),
+    ),
+  );
+  const found = started.flatMap((result, index): Replica[] =>
+    result.status === "fulfilled" ? [{ handle: result.value, index: index === 0 ? 0 : 1 }] : [],
+  );
+  const failed = started.find((result) => result.status === "rejected");
+  const [one, other] = found;
+  if (one === undefined || (failed !== undefined && !isGone(failed.reason))) {
+    await Promise.allSettled(found.map(({ handle }) => handle.close()));
+    throw failed?.reason;
+  }
+  return { found: other === undefined ? [one] : [one, other], missing: failed?.reason };
+}
+
+/**
+ * Starts a copy in the place of one that is gone, as soon as that can be done.
+ *
+ * @param signal aborted when it is not wanted any more
+ * @returns undefined then
+ * @throws where it is there and refuses
+ */
+export async function seekReplica(
+  start: StartShard,
+  options: StartShardOptions,
+  signal: AbortSignal,
+): Promise<ShardHandle | undefined> {
+  while (!signal.aborted) {
+    try {
+      const handle = await start({ ...options, listenPort: 0, signal });
+      if (!signal.aborted) return handle;
+      await handle.close();
+    } catch (error) {
+      if (!signal.aborted && !isGone(error)) throw error;
+    }
+    await delay(seekAgainMs, undefined, { ref: false, signal }).catch(() => {});
+  }
+  return undefined;
+}
