@@ -61,6 +61,10 @@ const commands: Readonly<Record<CommandName, Command>> = {
     summary: "run the jobs of a queue on this machine, one after another",
     load: async () => (await import("./agent.js")).agentCommand,
   },
+  logs: {
+    summary: "[RUN]: what a run of another machine and its workers said; --follow goes on",
+    load: async () => (await import("./logs.js")).logsCommand,
+  },
   control: {
     summary: "RUN ACTION: pause, resume, checkpoint or stop a run of another machine",
     load: async () => (await import("./control.js")).controlCommand,

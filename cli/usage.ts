@@ -123,6 +123,15 @@ it back; a second signal exits at once.
   --grace-ms MS       what a run has to finish its step and save, default 25000; then it is killed
   --work-dir DIR      output of the runs, a folder a job; default jobs/ in Lockstep's cache
 ${queueUsage}`,
+  logs: `Usage: lockstep logs [RUN] [--follow] [--json] [--nats-url URL] [options]
+
+Prints what a run that publishes its events to NATS (nats_url) has said, a line each with its time and who said it:
+the coordinator as it logs, and the workers that it started, out of their logs. RUN and the options of NATS are those
+of \`lockstep watch\`. Workers of other machines keep their logs there.
+
+  --follow   go on until the run ends, whose outcome is the exit code then, as that of \`lockstep watch\`
+  --json     one JSON object a line: time, source, text
+`,
   control: `Usage: lockstep control RUN pause|resume|checkpoint|stop [--json] [--nats-url URL] [options]
 
 Tells a run that publishes its events to NATS (nats_url) what to do, and prints what it answers. RUN and the

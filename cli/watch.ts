@@ -17,15 +17,29 @@ import { exitCodes, type StopSignal, stopSignals } from "./stop-signals.js";
 const silenceMs = 30_000;
 
 /** `lockstep watch`. Returns the exit code: how the run ended. */
-export async function watchCommand(args: readonly string[]): Promise<number> {
-  const usage = usageOf("watch");
+export const watchCommand = (args: readonly string[]): Promise<number> =>
+  followRun("watch", args, (json) => (json ? new JsonView() : new DisplayView()));
+
+/**
+ * Shows a run's events by a view.
+ *
+ * @param endsAtLatest once everything is shown that is there, instead of at the run's end
+ * @returns the exit code: how the run ended; 0 with `endsAtLatest`
+ */
+export async function followRun(
+  command: string,
+  args: readonly string[],
+  viewOf: (json: boolean) => RunEventsView,
+  endsAtLatest = false,
+): Promise<number> {
+  const usage = usageOf(command);
   const options = { ...natsOptions, json: { type: "boolean", default: false } } as const;
   const { values, positionals } = readCommandLine(args, options, usage);
   const [given, ...rest] = positionals;
   if (rest.length > 0) usage("it takes one run");
   const settings = natsSettingsOf(values, usage);
-  const view = values.json ? new JsonView() : new DisplayView();
-  const link = await openWatcherLink(settings, "watch", (line) => view.note(line));
+  const view = viewOf(values.json);
+  const link = await openWatcherLink(settings, command, (line) => view.note(line));
   const stop = new AbortController();
   let received: StopSignal | undefined;
   const listeners = stopSignals.map((signal) => {
@@ -48,6 +62,7 @@ export async function watchCommand(args: readonly string[]): Promise<number> {
       outcome =
         outcomeOf(event.event) ?? (event.event.type === "run.started" ? undefined : outcome);
       // A run that was stopped may go on in a later epoch, whose events come then.
+      if (endsAtLatest && event.isLatest) return 0;
       if (outcome !== undefined && event.isLatest) break;
     }
     if (received !== undefined) return exitCodes[received];
@@ -77,7 +92,7 @@ function outcomeOf(event: LockstepEvent): number | undefined {
   return event.outcome === "finished" ? 0 : exitCodes.SIGINT;
 }
 
-interface View {
+export interface RunEventsView {
   begin(line: string): void;
   show(event: WatchedEvent): void;
   note(line: string): void;
@@ -85,7 +100,7 @@ interface View {
 }
 
 /** One JSON object a line: the event beside its run, epoch and sequence number. */
-class JsonView implements View {
+class JsonView implements RunEventsView {
   begin(): void {}
 
   show({ runId, epoch, sequence, timeMs, event }: WatchedEvent): void {
@@ -104,7 +119,7 @@ class JsonView implements View {
 }
 
 /** The display of `lockstep train`, an epoch after another. */
-class DisplayView implements View {
+class DisplayView implements RunEventsView {
   #bus = new InProcessEventBus();
   #display: Display;
   #epoch = 0;

@@ -118,6 +118,7 @@ export class EventHistory {
         this.#keepOther(timed);
         break;
       case "note":
+      case "log.lines":
       case "events.dropped":
       case "group.completed":
       case "bytes.transferred":

@@ -5,6 +5,8 @@ import { NatsLink, type NatsSettings } from "#lib/wire/nats/connection";
 import { RunCommands } from "#lib/wire/nats/run-commands";
 import { EventPublisher } from "#lib/wire/nats/event-publisher";
 import { carryOut, type CommandedRun } from "./commands.js";
+import { LogFollower } from "./log-follower.js";
+import { logDirectoryOf } from "./supervisor.js";
 import type { StartedRun } from "./start.js";
 
 /** What a run that ends waits for a server to store the last of its events. */
@@ -15,10 +17,12 @@ const firstConnectionMs = 5_000;
 /** Publishes a run's events to NATS, where its configuration names a server. */
 export class EventPublishing {
   readonly #publisher: EventPublisher;
+  readonly #logs: LogFollower;
   readonly #note: (text: string) => void;
 
-  private constructor(publisher: EventPublisher, note: (text: string) => void) {
+  private constructor(publisher: EventPublisher, logs: LogFollower, note: (text: string) => void) {
     this.#publisher = publisher;
+    this.#logs = logs;
     this.#note = note;
   }
 
@@ -61,7 +65,12 @@ export class EventPublishing {
       },
       onNews: note,
     });
-    return new EventPublishing(publisher, note);
+    const logs = new LogFollower(logDirectoryOf(config.output_dir), (event) => bus.publish(event));
+    bus.subscribe(({ type }) => {
+      // The run's end is its last event: what workers say after it stays in their logs.
+      if (type === "checkpoint.saved") logs.look();
+    });
+    return new EventPublishing(publisher, logs, note);
   }
 
   /** For metrics. */
@@ -76,6 +85,7 @@ export class EventPublishing {
 
   /** Ends once what was told of the run is stored, or the server has had its time for it. */
   async close(): Promise<void> {
+    this.#logs.close();
     const lost = await this.#publisher.close(farewellMs);
     if (lost > 0) {
       this.#note(`warning: ${lost} of the run's last events did not reach NATS and are not kept`);

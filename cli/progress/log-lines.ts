@@ -117,6 +117,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     // A note says what is done about it.
     case "shard.lost":
     case "shards.rolledBack":
+    case "log.lines":
     case "checkpoint.failed":
     case "worker.state":
     case "worker.telemetry":

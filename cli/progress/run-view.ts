@@ -163,6 +163,7 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
       return { ...view, phase: "done", phaseDetail: undefined, phaseSinceMs: nowMs };
     case "note":
     case "shard.lost":
+    case "log.lines":
     case "events.dropped":
     case "shard.takenOver":
     case "mirror.lost":

@@ -208,6 +208,15 @@ export type LockstepEvent =
       readonly medianSeconds: number;
     }
   | {
+      /** What a worker of this machine wrote into its log; of runs that publish their events. */
+      readonly type: "log.lines";
+      /** "worker-1". */
+      readonly source: string;
+      readonly lines: readonly string[];
+      /** Before these, of which there were too many at once; the log has them. */
+      readonly numSkippedBytes: number;
+    }
+  | {
       /** Of a run's stream: the server was away for so long that events before this one are not in it. */
       readonly type: "events.dropped";
       readonly numEvents: number;

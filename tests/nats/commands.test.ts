@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
@@ -108,5 +109,32 @@ test(
     assert.equal(completed?.outcome, "interrupted");
     assert.equal(ended.of("checkpoint.saved").at(-1)?.step, completed?.step);
     await assert.rejects(tell("stopped", "pause"), { code: "E_RUN_SILENT" });
+  },
+);
+
+test(
+  "logs are what the coordinator and its workers said, as their files have it",
+  withServer,
+  async () => {
+    const run = await train("logged");
+    assert.equal(run.code, 0, run.stderr);
+    const args = ["logs", "logged", "--json", "--nats-url", nats.settings.url];
+    const { code, lines, stderr } = await lockstepCommand(args, join(job.directory, "cache"));
+    assert.equal(code, 0, stderr);
+    const said = lines.map((line) => JSON.parse(line) as { source: string; text: string });
+    const of = (source: string): string[] =>
+      said.filter((line) => line.source === source).map(({ text }) => text);
+    assert.equal(of("coordinator").filter((text) => text.startsWith("step ")).length, 30);
+    for (const worker of ["worker-1", "worker-2"]) {
+      const file = join(job.directory, "logged", "logs", `${worker}.log`);
+      const written = readFileSync(file, "utf8").trimEnd().split("\n");
+      const told = of(worker);
+      assert.ok(
+        told.some((text) => text.includes("registered at")),
+        told.join("\n"),
+      );
+      // What it says when the run is over may come too late.
+      assert.deepEqual(told, written.slice(0, told.length));
+    }
   },
 );

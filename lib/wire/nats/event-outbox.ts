@@ -190,6 +190,7 @@ const passingTypes: ReadonlySet<LockstepEvent["type"]> = new Set<LockstepEvent["
   "worker.telemetry",
   "group.leased",
   "group.completed",
+  "log.lines",
   "pushes.waiting",
   "connections.refused",
 ]);
