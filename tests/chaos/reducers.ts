@@ -52,7 +52,11 @@ export class Reducers {
   kill(who: number, pid = this.#programs[who % this.addresses.length]?.pid): void {
     if (pid === undefined) return;
     this.#killed.add(pid);
-    process.kill(pid, "SIGKILL");
+    try {
+      process.kill(pid, "SIGKILL");
+    } catch {
+      // It has ended.
+    }
   }
 
   /** The run is over: those that were not told so are ended. */

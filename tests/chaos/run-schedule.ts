@@ -17,9 +17,14 @@ export class Harness {
 
   async run(options: RunOptions): Promise<Outcome> {
     const expected = await this.undisturbed(options);
-    return Stage.run(this.#staged(options), async (outputDir) =>
+    const outcome = await Stage.run(this.#staged(options), async (outputDir) =>
       problemsOfResult(await resultOf(outputDir, options.totalSteps ?? totalSteps), expected),
     );
+    const isRolledBack = outcome.lives.some(({ events }) =>
+      events.some(({ type }) => type === "shards.rolledBack"),
+    );
+    if (options.schedule.numReplicas !== 2 || !isRolledBack) return outcome;
+    return { ...outcome, problems: [...outcome.problems, "steps of mirrored shards were lost"] };
   }
 
   /** What the run ends with when nothing happens. */

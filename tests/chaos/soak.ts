@@ -3,7 +3,7 @@ import { parseArgs } from "node:util";
 import { RandomStream } from "#lib/core/random";
 import { createInputs } from "./job.js";
 import { Harness } from "./run-schedule.js";
-import { kindOf, scheduleOf } from "./schedule.js";
+import { kindOf, scheduleOf, shardScheduleOf } from "./schedule.js";
 import type { Outcome } from "./stage.js";
 
 /**
@@ -19,6 +19,7 @@ const { values } = parseArgs({
     "at-a-time": { type: "string", default: String(availableParallelism()) },
     real: { type: "boolean", default: false },
     "kill-every": { type: "string" },
+    shards: { type: "string" },
   },
 });
 const number = (name: string, text: string, least: number): number => {
@@ -28,6 +29,12 @@ const number = (name: string, text: string, least: number): number => {
   process.exit(2);
 };
 const { real: isReal } = values;
+/** Copies of each shard where reducers are killed, and nothing else happens. */
+const numReplicas = values.shards === undefined ? undefined : number("shards", values.shards, 1);
+if (numReplicas !== undefined && numReplicas !== 1 && numReplicas !== 2) {
+  console.error(`soak: --shards must be 1 or 2, got "${values.shards}"`);
+  process.exit(2);
+}
 const isOne = values.seed !== undefined;
 const first = number("seed", values.seed ?? values.from, 0);
 const numSchedules = isOne ? 1 : number("schedules", values.schedules ?? "1e9", 1);
@@ -64,7 +71,9 @@ function report(seed: number, outcome: Outcome): void {
   if (problems.length === 0) return;
   failed.push(seed);
   for (const problem of problems) console.log(`       ${problem}`);
-  console.log(`       replay: node scripts/soak.mjs --seed ${seed}${isReal ? " --real" : ""}`);
+  const ofShards = numReplicas === undefined ? "" : ` --shards ${numReplicas}`;
+  const replay = `node scripts/soak.mjs --seed ${seed}${ofShards}${isReal ? " --real" : ""}`;
+  console.log(`       replay: ${replay}`);
 }
 
 /** Kills random workers every so many seconds, until 60 steps are made. */
@@ -99,7 +108,8 @@ try {
   const takeTurns = async (slot: number): Promise<void> => {
     while (next < first + numSchedules && performance.now() < endMs) {
       const seed = next++;
-      const schedule = scheduleOf(seed);
+      const schedule =
+        numReplicas === undefined ? scheduleOf(seed) : shardScheduleOf(seed, numReplicas);
       if (isOne) {
         console.log(JSON.stringify(schedule));
         console.log(`faults: ${schedule.faults.map(kindOf).join(", ")}`);
