@@ -8,6 +8,7 @@ import type {
   CompleteTaskReply,
   CompleteTaskRequest,
   ControlHandlers,
+  HeartbeatReply,
   HeartbeatRequest,
   Knock,
   LeaveRequest,
@@ -47,6 +48,8 @@ interface ControlServiceOptions {
   /** The run cannot go on: nobody is left who could, or what workers were sent differs. */
   readonly endRun: (error: LockstepError) => void;
   readonly onMembersChanged: () => void;
+  /** Of the parameters that the next tasks are of. */
+  readonly version: () => number;
 }
 
 /** A worker whose weights change so often has faulty memory: it is not asked again. */
@@ -194,7 +197,7 @@ export class ControlService implements ControlHandlers {
     return { isIntact: false };
   }
 
-  async heartbeat(request: HeartbeatRequest): Promise<void> {
+  async heartbeat(request: HeartbeatRequest): Promise<HeartbeatReply> {
     const { membership, bus } = this.#options;
     const before = membership.find(request.workerId);
     const { workerId, deviceType, state } = membership.seen(request.workerId, request.state);
@@ -208,6 +211,7 @@ export class ControlService implements ControlHandlers {
       memoryTotalBytes: request.memoryTotalBytes,
       deviceSeconds: request.deviceSeconds,
     });
+    return { version: this.#options.version() };
   }
 
   async leave(request: LeaveRequest): Promise<void> {

@@ -195,6 +195,7 @@ export class Coordinator {
         plannedWorkers: this.#options.plannedWorkers,
         maxWorkers: this.#options.maxWorkers,
         endRun: (error) => run.fail(error),
+        version: () => run.version,
         onMembersChanged: () => run.membersChanged(this.#membership.size),
       });
       shards.onMoved((shard) => {
@@ -301,7 +302,8 @@ export class Coordinator {
     return this.#membership
       .members()
       .filter(
-        ({ workerId, lastAskedMs }) => lastAskedMs >= since || this.#queue.isWaiting(workerId),
+        ({ workerId, lastAskedMs = Number.NEGATIVE_INFINITY }) =>
+          lastAskedMs >= since || this.#queue.isWaiting(workerId),
       )
       .map(({ workerId }) => workerId);
   }

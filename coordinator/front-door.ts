@@ -7,6 +7,7 @@ import {
   type CompleteTaskReply,
   type CompleteTaskRequest,
   type ControlHandlers,
+  type HeartbeatReply,
   type HeartbeatRequest,
   type Knock,
   type LeaveRequest,
@@ -194,7 +195,7 @@ export class FrontDoor implements ControlHandlers {
     return this.#behind(request.workerId).checkWeights(request);
   }
 
-  async heartbeat(request: HeartbeatRequest): Promise<void> {
+  async heartbeat(request: HeartbeatRequest): Promise<HeartbeatReply> {
     return this.#behind(request.workerId).heartbeat(request);
   }
 

@@ -21,8 +21,8 @@ interface WorkerInfo {
 interface Member extends WorkerInfo {
   readonly workerId: string;
   readonly lastSeenMs: number;
-  /** When it last asked for work, or joined. */
-  readonly lastAskedMs: number;
+  /** When it last asked for work; undefined of one that makes its engine. */
+  readonly lastAskedMs: number | undefined;
   readonly state: WorkerState;
 }
 
@@ -93,7 +93,7 @@ export class Membership {
       certificate,
       workerId: this.#idOf(info),
       lastSeenMs: this.#options.now(),
-      lastAskedMs: this.#options.now(),
+      lastAskedMs: undefined,
       state: "compiling",
     };
     this.#members.set(member.workerId, member);

@@ -120,6 +120,11 @@ export class TrainingRun {
     return this.#updates.tensorStates;
   }
 
+  /** Of the parameters that the next tasks are of. */
+  get version(): number {
+    return this.#updates.numUpdates;
+  }
+
   /** Ends the run with this error, wherever it is. */
   fail(error: unknown): void {
     this.#fail(error);

@@ -132,9 +132,12 @@ export class CoordinatorLink {
     this.#heartbeat = setInterval(beat, reply.heartbeatIntervalMs);
   }
 
-  /** @throws what the coordinator answers a worker that it does not know; E_COORDINATOR_UNREACHABLE */
-  async assertKnown(workerId: string, state: WorkerState, signal: AbortSignal): Promise<void> {
-    await this.#untilReachable(() => this.#beat(workerId, state), signal);
+  /**
+   * @returns the version of the parameters that the next tasks are of
+   * @throws what the coordinator answers a worker that it does not know; E_COORDINATOR_UNREACHABLE
+   */
+  async assertKnown(workerId: string, state: WorkerState, signal: AbortSignal): Promise<number> {
+    return this.#untilReachable(() => this.#beat(workerId, state), signal);
   }
 
   stopHeartbeats(): void {
@@ -222,9 +225,10 @@ export class CoordinatorLink {
     }
   }
 
-  async #beat(workerId: string, state: WorkerState, control = this.#control): Promise<void> {
+  async #beat(workerId: string, state: WorkerState, control = this.#control): Promise<number> {
     const deviceSeconds = (performance.now() - this.#startedAt) / 1000;
-    await control.heartbeat({ workerId, state, ...this.#readDevice(), deviceSeconds });
+    const beat = { workerId, state, ...this.#readDevice(), deviceSeconds };
+    return (await control.heartbeat(beat)).version;
   }
 
   async #untilReachable<T>(

@@ -184,6 +184,7 @@ class WorkerLoop {
     this.#frozen = job.frozen;
     await this.#loadFrozen(engine, session);
     engine.forgetVersion();
+    await this.#loadAhead(engine, session, job.fingerprints === true);
     this.#setState("idle");
   }
 
@@ -193,13 +194,22 @@ class WorkerLoop {
     await engine.loadFrozen(this.#frozen, session);
   }
 
+  /** Gets the parameters of now while others compute: nobody waits for a group of a worker that has just joined. */
+  async #loadAhead(engine: LoadedEngine, session: Session, isDigested: boolean): Promise<void> {
+    if (this.#leaving.aborted) return;
+    this.#setState("loading");
+    const version = await this.#link.assertKnown(session.workerId, this.#state, session.signal);
+    await engine.load(version, session, isDigested);
+  }
+
   async #reachShards(session: Session): Promise<void> {
     const { workerId, transfers } = session;
     const { address: coordinator } = this.#link;
     const { reconnectTimeoutMs } = this.#options;
     const timeoutMs = reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
-    const askCoordinator = (): Promise<void> =>
-      this.#link.assertKnown(workerId, this.#state, this.#leaving);
+    const askCoordinator = async (): Promise<void> => {
+      await this.#link.assertKnown(workerId, this.#state, this.#leaving);
+    };
     const signal = AbortSignal.any([session.signal, this.#leaving]);
     const options = { coordinator, askCoordinator, timeoutMs, signal };
     await this.#orReport(workerId, () => untilShardsReachable(transfers, options));

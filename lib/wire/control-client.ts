@@ -6,6 +6,7 @@ import type {
   CheckWeightsRequest,
   CompleteTaskReply,
   CompleteTaskRequest,
+  HeartbeatReply,
   HeartbeatRequest,
   LeaveRequest,
   NextTaskRequest,
@@ -74,8 +75,8 @@ export class ControlClient {
     return this.#call(controlMethods.checkWeights, request, 0, signal);
   }
 
-  async heartbeat(request: HeartbeatRequest): Promise<void> {
-    await this.#call(controlMethods.heartbeat, request);
+  async heartbeat(request: HeartbeatRequest): Promise<HeartbeatReply> {
+    return this.#call(controlMethods.heartbeat, request);
   }
 
   async leave(request: LeaveRequest): Promise<void> {

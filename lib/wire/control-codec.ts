@@ -7,6 +7,7 @@ import type {
   CheckWeightsRequest,
   CompleteTaskReply,
   CompleteTaskRequest,
+  HeartbeatReply,
   HeartbeatRequest,
   LeaveRequest,
   NextTaskRequest,
@@ -245,6 +246,12 @@ const heartbeatRequest = codec<HeartbeatRequest>(
   }),
 );
 
+const heartbeatReply = codec<HeartbeatReply>(
+  "HeartbeatReply",
+  (value) => ({ ...value }),
+  (fields) => ({ version: fields.count("version") }),
+);
+
 const leaveRequest = codec<LeaveRequest>(
   "LeaveRequest",
   (value) => ({ ...value }),
@@ -278,7 +285,7 @@ export const controlMethods = {
   nextTask: method("NextTask", nextTaskRequest, task),
   completeTask: method("CompleteTask", completeTaskRequest, completeTaskReply),
   checkWeights: method("CheckWeights", checkWeightsRequest, checkWeightsReply),
-  heartbeat: method("Heartbeat", heartbeatRequest, empty("HeartbeatReply")),
+  heartbeat: method("Heartbeat", heartbeatRequest, heartbeatReply),
   leave: method("Leave", leaveRequest, empty("LeaveReply")),
   reportFailure: method("ReportFailure", reportFailureRequest, empty("ReportFailureReply")),
 } as const;

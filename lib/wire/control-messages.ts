@@ -130,6 +130,11 @@ export interface HeartbeatRequest {
   readonly deviceSeconds: number;
 }
 
+export interface HeartbeatReply {
+  /** Of the parameters that the next tasks are of. */
+  readonly version: number;
+}
+
 export interface LeaveRequest {
   readonly workerId: string;
   readonly reason: string;
@@ -164,7 +169,7 @@ export interface ControlHandlers {
   nextTask(request: NextTaskRequest, signal: AbortSignal): Promise<Task>;
   completeTask(request: CompleteTaskRequest): Promise<CompleteTaskReply>;
   checkWeights(request: CheckWeightsRequest): Promise<CheckWeightsReply>;
-  heartbeat(request: HeartbeatRequest): Promise<void>;
+  heartbeat(request: HeartbeatRequest): Promise<HeartbeatReply>;
   leave(request: LeaveRequest): Promise<void>;
   reportFailure(request: ReportFailureRequest): Promise<void>;
 }

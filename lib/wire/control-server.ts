@@ -25,10 +25,7 @@ export function registerControlService(server: GrpcServer, handlers: ControlHand
   );
   addOfMembers(controlMethods.completeTask, (request) => handlers.completeTask(request));
   addOfMembers(controlMethods.checkWeights, (request) => handlers.checkWeights(request));
-  addOfMembers(controlMethods.heartbeat, async (request) => {
-    await handlers.heartbeat(request);
-    return {};
-  });
+  addOfMembers(controlMethods.heartbeat, (request) => handlers.heartbeat(request));
   addOfMembers(controlMethods.leave, async (request) => {
     await handlers.leave(request);
     return {};

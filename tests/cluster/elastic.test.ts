@@ -76,6 +76,26 @@ test("what does not fit into the grace period is given back", limit, async () =>
   assert.deepEqual(recorder.of("worker.lost"), []);
 });
 
+test("a worker that joins in a step has its parameters before it has a group", limit, async () => {
+  const { workers } = await elasticRun({}, async ({ recorder, add }) => {
+    const first = add({ LOCKSTEP_TEST_STALL: "leased:1" });
+    await recorder.until((event) => event.type === "group.leased" && event.step === 1);
+    const second = add();
+    second.process.on("message", (fact) => {
+      if ((fact as { phase?: string }).phase === "leased") first.process.send("go");
+    });
+  });
+  const facts = (workers[1]?.facts ?? []) as { phase?: string; loaded?: number; step?: number }[];
+  const leased = facts.findIndex(({ phase }) => phase === "leased");
+  assert.equal(facts[leased]?.step, 1);
+  // What it had loaded before it asked for the first time.
+  const asked = facts.findIndex(({ phase }) => phase === "asking");
+  assert.deepEqual(
+    facts.slice(0, asked).filter(({ loaded }) => loaded !== undefined),
+    [{ loaded: 1 }],
+  );
+});
+
 test("below min_workers nothing begins, and what is begun is finished", limit, async () => {
   const waits = (numHere: number) => (event: { type: string; detail?: string }) =>
     event.type === "phase.changed" && event.detail?.startsWith(`${numHere} of the 2 workers`);

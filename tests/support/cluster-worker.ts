@@ -74,7 +74,10 @@ try {
     reconnectTimeoutMs: 20_000,
     drain: drain.signal,
     ...(graceMs === undefined ? {} : { drainGraceMs: Number(graceMs) }),
-    observer: { told: (line) => send({ told: line }) },
+    observer: {
+      told: (line) => send({ told: line }),
+      parametersLoaded: (version) => send({ loaded: version }),
+    },
     onPhase: async (phase) => {
       if (phase.phase !== "pushing") send(phase);
       if (fault !== undefined && matches(fault, phase)) process.kill(process.pid, "SIGKILL");

@@ -170,7 +170,7 @@ const handlers: ControlHandlers = {
     ),
   completeTask: async ({ lease }) => ({ stale: lease === 7 }),
   checkWeights: async () => ({ isIntact: true }),
-  heartbeat: async () => {},
+  heartbeat: async () => ({ version: 0 }),
   leave: async () => {},
   reportFailure: async () => {},
 };

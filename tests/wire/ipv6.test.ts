@@ -71,7 +71,7 @@ test("servers of both kinds listen on ::1 and are reached there", {
     },
     admit: () => {},
     checkWeights: async () => ({ isIntact: true }),
-    heartbeat: async () => {},
+    heartbeat: async () => ({ version: 0 }),
     nextTask: async () => ({ kind: "wait" }),
     completeTask: async () => ({ stale: false }),
     reportFailure: async () => {},
