@@ -195,7 +195,7 @@ export class Coordinator {
         plannedWorkers: this.#options.plannedWorkers,
         maxWorkers: this.#options.maxWorkers,
         endRun: (error) => run.fail(error),
-        version: () => run.version,
+        version: run.version,
         onMembersChanged: () => run.membersChanged(this.#membership.size),
       });
       shards.onMoved((shard) => {

@@ -121,9 +121,7 @@ export class TrainingRun {
   }
 
   /** Of the parameters that the next tasks are of. */
-  get version(): number {
-    return this.#updates.numUpdates;
-  }
+  readonly version = (): number => this.#updates.numUpdates;
 
   /** Ends the run with this error, wherever it is. */
   fail(error: unknown): void {

@@ -43,10 +43,7 @@ export class EngineFingerprints {
     const pieces = wirePieces(held);
     await passPieces(
       held,
-      async (_range, into) => {
-        // What is between tensors is no weight.
-        into.fill(0);
-      },
+      async () => {},
       (piece, bytes) => {
         const range = pieces[piece];
         if (range === undefined) return;

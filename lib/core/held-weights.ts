@@ -7,6 +7,7 @@ import {
   float32ToFloat16,
 } from "./bf16.js";
 import { computeDtypes, type FloatDtype, isNf4, type Precision, type WireForm } from "./dtype.js";
+import { nf4GroupElements } from "./nf4.js";
 import {
   blockElements,
   type ElementRange,
@@ -71,13 +72,21 @@ export class HeldDigest {
       .digest("hex");
   }
 
+  /** What lies between tensors is no weight, and no engine holds it. */
   #add(layout: ParameterLayout, range: ElementRange, bytes: Uint8Array): void {
     const firstByte = wireOffsetBytes(layout, range.start);
-    for (const [index, { start, end, dtype }] of layout.regions.entries()) {
+    const regions = layout.regions.map(({ start, end, dtype }, index) => {
       const to = this.#held.regions[index]?.dtype ?? dtype;
-      const isConverted = this.#layout.regions[index]?.dtype !== to;
-      const last = Math.min(end, range.end);
-      for (let from = Math.max(start, range.start); from < last; ) {
+      return { start, end, dtype, to, isConverted: this.#layout.regions[index]?.dtype !== to };
+    });
+    for (const { offset, size } of layout.tensors) {
+      const region = regions.find(({ start, end }) => offset >= start && offset < end);
+      if (region === undefined) continue;
+      const { dtype, to, isConverted } = region;
+      // What 4 bits keep together is held whole.
+      const whole = isNf4(dtype) ? Math.ceil(size / nf4GroupElements) * nf4GroupElements : size;
+      const last = Math.min(offset + whole, range.end);
+      for (let from = Math.max(offset, range.start); from < last; ) {
         const block = Math.floor(from / blockElements);
         const next = Math.min((block + 1) * blockElements, last);
         const part = bytes.subarray(

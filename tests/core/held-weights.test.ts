@@ -6,6 +6,7 @@ import { HeldDigest, heldLayout } from "#lib/core/held-weights";
 import {
   buildParameterLayout,
   type ParameterLayout,
+  wireOffsetBytes,
   wireSizeBytes,
 } from "#lib/core/parameter-layout";
 
@@ -30,6 +31,11 @@ test("a flipped bit changes the digest, wherever it is, and however the space is
     digest.addSent({ start: cut, end: range.end }, bytes.subarray(cut * 2));
     return digest.hex;
   };
+  const isOfTensor = (at: number): boolean =>
+    layout.tensors.some(
+      ({ offset, size }) =>
+        at >= wireOffsetBytes(layout, offset) && at < wireOffsetBytes(layout, offset + size),
+    );
   const expected = digestOf(65_536);
   fc.assert(
     fc.property(
@@ -39,11 +45,11 @@ test("a flipped bit changes the digest, wherever it is, and however the space is
       (at, bit, cut) => {
         assert.equal(digestOf(cut), expected);
         bytes[at] = (bytes[at] as number) ^ (1 << bit);
-        assert.notEqual(digestOf(65_536), expected);
+        assert.equal(digestOf(65_536) === expected, !isOfTensor(at));
         bytes[at] = (bytes[at] as number) ^ (1 << bit);
       },
     ),
-    { numRuns: 40 },
+    { numRuns: 60 },
   );
 });
 
