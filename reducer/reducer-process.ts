@@ -1,4 +1,5 @@
 import { LockstepError } from "#lib/core/errors/index";
+import { formatBytes } from "#lib/core/format";
 import type { ParameterLayout } from "#lib/core/parameter-layout";
 import { wireRangeBytes } from "#lib/core/wire-space";
 import type { ChosenOptimizer } from "#lib/optim/index";
@@ -20,6 +21,7 @@ import type { RunLife } from "#coordinator/reducer/fence";
 import { ShardService } from "#coordinator/reducer/shard-service";
 import { rangeOf } from "#coordinator/shards";
 import { NoticeQueue } from "./notice-queue.js";
+import { saveShardState } from "./save-state.js";
 import { loadShardFiles } from "./shard-files.js";
 
 interface ReducerProcessOptions {
@@ -103,6 +105,13 @@ export class ReducerProcess implements ReducerHandlers, BulkHandlers {
         this.#requireUnloaded(held, "fill an array");
         bytesOf(held, command.array, command.offset, command.values.length).set(command.values);
         return { kind: "done" };
+      case "saveState": {
+        const { masters, states } = service.reducer.arithmetic;
+        const range = rangeOf({ ...held.request, layout });
+        const saved = await saveShardState(command.file, { range, masters, states });
+        this.#options.log(`wrote ${command.file} (${formatBytes(saved.sizeBytes)})`);
+        return { kind: "saved", ...saved };
+      }
       case "read":
         return {
           kind: "values",

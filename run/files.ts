@@ -71,13 +71,14 @@ export async function saveCheckpoint(
     await mkdir(join(temporary, ownFolder));
     // Models of tasks share files, which have to be here.
     const elsewhere = run.job.tasks === undefined ? placeOf : undefined;
-    const written = await writeTensorFiles(snapshot, elsewhere, (openTarget) => [
+    const written = await writeTensorFiles(snapshot, elsewhere, (openTarget, onSaved) => [
       writeModels(run, temporary, { snapshot, ...state, openTarget }),
       ...(config.save_only_model
         ? []
         : [
             writeOptimizerState(
               ...([join(temporary, ownFolder), snapshot, beside.tensorStates, openTarget] as const),
+              placeOf === undefined ? onSaved : undefined,
             ),
           ]),
     ]);

@@ -32,19 +32,25 @@ interface WrittenModels extends Pick<CheckpointState, "step" | "numUpdates"> {
  *
  * @param begin begins them all
  * @param placeOf where threads write a file of a path; by default there
- * @returns those that threads wrote, by path
+ * @returns those that threads and shards wrote, by path
  */
 export async function writeTensorFiles(
   snapshot: Snapshot,
   placeOf: PlaceOf | undefined,
-  begin: (openTarget: OpenTarget | undefined) => readonly Promise<void>[],
+  begin: (
+    openTarget: OpenTarget | undefined,
+    onSaved: (file: string, saved: WrittenFile) => void,
+  ) => readonly Promise<void>[],
 ): Promise<WrittenFiles> {
+  const byShards = new Map<string, WrittenFile>();
   const isSmall = placeOf === undefined && snapshotBytes(snapshot) < threadedBytes;
   const threads = isSmall ? undefined : await WriterThreads.start(numWriterThreads, placeOf);
   try {
-    const ended = await Promise.allSettled(begin(threads?.openTarget));
+    const ended = await Promise.allSettled(
+      begin(threads?.openTarget, (file, saved) => byShards.set(file, saved)),
+    );
     for (const file of ended) if (file.status === "rejected") throw file.reason;
-    return threads?.written ?? new Map();
+    return new Map([...(threads?.written ?? []), ...byShards]);
   } finally {
     // Whatever they still read is read then.
     await threads?.close();

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { ElementRange } from "#lib/core/parameter-layout";
-import type { KeptPiece } from "#lib/core/shard-arrays";
+import type { KeptPiece, SavedFile } from "#lib/core/shard-arrays";
 import { openOptimizer, type Update } from "#lib/optim/index";
 import { ReducerClient } from "#lib/wire/reducer-client";
 import type {
@@ -64,6 +64,8 @@ class RemoteShard extends CalledShard implements ShardHandle {
   readonly #arrived = new Map<number, ArrivedGroup>();
   #last: Promise<unknown> = Promise.resolve();
   #failure: unknown;
+  /** That it does not see the output directory. */
+  #hasTold = false;
   /** Since when nobody answers. */
   #silentSinceMs: number | undefined;
 
@@ -142,6 +144,7 @@ class RemoteShard extends CalledShard implements ShardHandle {
     return {
       masters: array(mastersArray),
       states: Object.fromEntries(slots.map((slot) => [slot, array(slot, packing[slot])])),
+      saveInto: async (file) => this.#saveInto(file),
     };
   }
 
@@ -268,6 +271,26 @@ class RemoteShard extends CalledShard implements ShardHandle {
   }
 
   /** Beside other calls, which do not change what is read. */
+  /** @returns undefined where the process does not see the place: its arrays are read then */
+  async #saveInto(file: string): Promise<SavedFile | undefined> {
+    try {
+      const command = { kind: "saveState", file } as const;
+      const answer = await this.#untilAnswered(() => this.#client.call(command, callTimeoutMs));
+      return answer.kind === "saved" ? answer : undefined;
+    } catch (error) {
+      const isElsewhere = isLockstepError(error) && error.code === "E_CHECKPOINT_WRITE";
+      if (!isElsewhere) throw error;
+      const { shardIndex, address } = this;
+      if (!this.#hasTold) {
+        this.#remote.note(
+          `shard ${shardIndex} at ${address} cannot write into output_dir, so the coordinator writes its part of checkpoints: ${error.message}`,
+        );
+      }
+      this.#hasTold = true;
+      return undefined;
+    }
+  }
+
   async #read(command: Extract<ShardCommand, { readonly kind: "read" }>): Promise<Uint8Array> {
     const answer = await this.#untilAnswered(() => this.#client.call(command, callTimeoutMs));
     if (answer.kind === "values" && answer.values.length === command.numBytes) return answer.values;

@@ -1,7 +1,8 @@
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange } from "#lib/core/parameter-layout";
-import type { KeptPiece, TensorStates } from "#lib/core/shard-arrays";
+import type { KeptPiece, SavedFile, TensorStates } from "#lib/core/shard-arrays";
 import type { OpenTarget } from "./file-target.js";
 import { localFiles, type StateFiles } from "./state-files.js";
 import type { SafetensorsFile } from "./safetensors-file.js";
@@ -14,30 +15,56 @@ const fileName = (shard: number, numShards: number): string =>
   `optimizer-${String(shard + 1).padStart(5, "0")}-of-${String(numShards).padStart(5, "0")}.safetensors`;
 
 /**
- * Writes one file a shard into the existing `directory`, all at the same time: its masters, and what the optimizer keeps by name; and one
- * of what it keeps of whole tensors.
+ * Writes one file a shard into the existing `directory`, all at the same time: its masters, and what the optimizer keeps
+ * by name; and one of what it keeps of whole tensors.
+ *
+ * @param onSaved where shards of other processes may write their files themselves: called for each that one wrote
  */
 export async function writeOptimizerState(
   directory: string,
   shards: readonly KeptPiece[],
   tensorStates: TensorStates = {},
   openTarget?: OpenTarget,
+  onSaved?: (file: string, saved: SavedFile) => void,
 ): Promise<void> {
   await writeTensorStates(directory, tensorStates);
   const written = await Promise.allSettled(
-    shards.map((shard, i) => {
-      const arrays = [[mastersName, shard.masters] as const, ...Object.entries(shard.states)];
-      return writeTensors(
-        join(directory, fileName(i, shards.length)),
-        arrays.map(([name, data]) => ({ name, shape: [data.length], data })),
-        {
-          metadata: { format, start: String(shard.range.start), end: String(shard.range.end) },
-          openTarget,
-        },
-      );
+    shards.map(async (shard, i) => {
+      const file = join(directory, fileName(i, shards.length));
+      const saved = onSaved === undefined ? undefined : await shard.saveInto?.(file);
+      if (saved !== undefined && (await sizeOf(file)) === saved.sizeBytes) onSaved?.(file, saved);
+      else await writeShardState(file, shard, openTarget);
     }),
   );
   for (const file of written) if (file.status === "rejected") throw file.reason;
+}
+
+const sizeOf = async (file: string): Promise<number | undefined> =>
+  stat(file).then(
+    ({ size }) => size,
+    () => undefined,
+  );
+
+/** Whether a path is that of a shard's file in a checkpoint that is being written. */
+export const isShardStateFile = (file: string): boolean =>
+  /^\/.*\/\.checkpoint-\d+\.tmp-[^/]+\/lockstep\/optimizer-\d{5}-of-\d{5}\.safetensors$/.test(
+    file,
+  ) && !file.split("/").includes("..");
+
+/** Writes what one shard keeps. */
+export async function writeShardState(
+  file: string,
+  { range, masters, states }: KeptPiece,
+  openTarget?: OpenTarget,
+): Promise<void> {
+  await writeTensors(
+    file,
+    [[mastersName, masters] as const, ...Object.entries(states)].map(([name, data]) => ({
+      ...{ name, data },
+      shape: [data.length],
+    })),
+    { metadata: { format, start: String(range.start), end: String(range.end) }, openTarget },
+  );
 }
 
 interface StoredShard {

@@ -25,6 +25,13 @@ export interface KeptPiece {
   readonly range: ElementRange;
   readonly masters: KeptArray;
   readonly states: Readonly<Record<string, KeptArray>>;
+  /** Has them written into a file of a checkpoint where they are; undefined: nobody there sees that place. */
+  readonly saveInto?: (file: string) => Promise<SavedFile | undefined>;
+}
+
+export interface SavedFile {
+  readonly sizeBytes: number;
+  readonly sha256: string;
 }
 
 /** What the optimizer keeps of whole tensors, which no shard has: float32 arrays by `TENSOR.STATE`. */

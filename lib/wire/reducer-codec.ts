@@ -45,7 +45,18 @@ const openShard = codec<OpenShard>(
 const shardStatus = codec<ShardStatus>("ShardStatus", statusToPlain, parseStatus);
 
 const answerKinds = [
-  ...["done", "sums", "penalised", "windows", "status", "values", "stats", "loaded", "digest"],
+  ...[
+    "done",
+    "sums",
+    "penalised",
+    "windows",
+    "status",
+    "values",
+    "stats",
+    "loaded",
+    "digest",
+    "saved",
+  ],
 ] as readonly ShardAnswer["kind"][];
 
 function answerToPlain(answer: ShardAnswer): unknown {
@@ -72,6 +83,8 @@ function answerToPlain(answer: ShardAnswer): unknown {
       return answer.files;
     case "digest":
       return answer.sha256;
+    case "saved":
+      return { sizeBytes: answer.sizeBytes, sha256: answer.sha256 };
   }
 }
 
@@ -120,6 +133,8 @@ const shardAnswer = codec<ShardAnswer>(
             sentBytes: body.amount("sentBytes"),
           },
         };
+      case "saved":
+        return { kind, sizeBytes: body.amount("sizeBytes"), sha256: body.text("sha256", 64) };
       case "loaded":
         return {
           kind,

@@ -126,7 +126,7 @@ function parseUpdate(fields: Fields): ShardUpdate {
 const commandKinds = [
   ...["startOver", "status", "loadFiles", "fill", "read", "publishInitial", "fence", "openStep"],
   ...["restartStep", "reduce", "penalise", "keepSquares", "fisherSums", "finishFisher", "measure"],
-  ...["apply", "discard", "stats", "finish", "takeSum", "takeState", "digest"],
+  ...["apply", "discard", "stats", "finish", "takeSum", "takeState", "digest", "saveState"],
 ] as readonly ShardCommand["kind"][];
 
 const parsePeer = (fields: Fields): ShardPeer => ({
@@ -185,6 +185,8 @@ function parseCommand(fields: Fields): ShardCommand {
       const place = { array: body.text("array", 128), offset: offsetOf(body) };
       return { kind, ...place, numBytes: body.count("numBytes", maxPieceBytes) };
     }
+    case "saveState":
+      return { kind, file: body.text("file", maxNameChars) };
     case "publishInitial":
       return { kind, version: body.count("version") };
     case "fence":

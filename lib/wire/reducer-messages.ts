@@ -108,6 +108,7 @@ export type ShardCommand =
       readonly offset: number;
       readonly numBytes: number;
     }
+  | { readonly kind: "saveState"; readonly file: string }
   | { readonly kind: "publishInitial"; readonly version: number }
   | { readonly kind: "fence"; readonly change: FenceChange }
   | { readonly kind: "openStep" | "restartStep" | "reduce" | "discard"; readonly step: number }
@@ -163,7 +164,9 @@ export type ShardAnswer =
   /** What was read. */
   | { readonly kind: "values"; readonly values: Uint8Array }
   | { readonly kind: "stats"; readonly stats: ShardStats }
-  | { readonly kind: "loaded"; readonly files: LoadedFiles };
+  | { readonly kind: "loaded"; readonly files: LoadedFiles }
+  /** The file that was written. */
+  | { readonly kind: "saved"; readonly sizeBytes: number; readonly sha256: string };
 
 /** A whole group of a lease is here; its bytes are kept, or another lease's were first. */
 export interface ArrivedGroup {
