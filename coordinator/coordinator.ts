@@ -344,10 +344,11 @@ export class Coordinator {
     this.#queue.finish({ reason, interrupted });
     await door.untilAllLeft(() => this.#membership.members());
     // Those of a coordinator that died may not have come back yet, where nothing was left to compute.
-    const { plannedWorkers } = this.#options;
+    const { plannedWorkers, mayTakeOver = false } = this.#options;
+    const mayCome = isRecovered || mayTakeOver;
     const isSome = (): boolean => told.size + this.#membership.numJoined < plannedWorkers;
-    const until = performance.now() + farewellTimeoutMs.strays;
-    while (isRecovered && isSome() && performance.now() < until) await delay(20);
+    const until = performance.now() + farewellTimeoutMs.ofAnother;
+    while (mayCome && isSome() && performance.now() < until) await delay(20);
     clearInterval(this.#ticker);
     await Promise.allSettled([door.close(), keepsShards ? undefined : shards.close()]);
   }

@@ -9,7 +9,11 @@ export const defaultLeaseTimeoutMs = 600_000;
  * Workers hear that the job is over, and leave; members that do not are not waited for longer, nor those that live
  * and are about to register, or have registered and make their engine.
  */
-export const farewellTimeoutMs = { members: 2_000, strays: 5_000 } as const;
+export const farewellTimeoutMs = {
+  ...{ members: 2_000, strays: 5_000 },
+  /** Those of a coordinator that died or was stopped, who call it until a call's deadline and then look for another. */
+  ofAnother: 20_000,
+} as const;
 /** Who is kept out for a while asks again this often at least: the run may end meanwhile. */
 export const maxAskAgainAfterMs = 1_000;
 /** What a worker reported has been sent before: the shards tell of it within a moment. */

@@ -234,6 +234,8 @@ export interface CoordinatorOptions {
    * `resume` says.
    */
   readonly recovery?: RecoveredRun;
+  /** Whether another coordinator may have had the run before, whose workers are on their way. @default false */
+  readonly mayTakeOver?: boolean;
   /** Where what the run comes to is written, before anything relies on it; absent: shards end with the coordinator. */
   readonly journal?: RunJournal;
   /** How a shard is started; a thread by default. */

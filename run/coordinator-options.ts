@@ -40,6 +40,7 @@ export async function coordinatorOptions(
     runId: run.record.runId,
     directory: run.config.output_dir,
     verifyGroups: config.verify_groups,
+    mayTakeOver: config.standby,
     fingerprintSteps: config.fingerprint_steps,
     // What there is to warn of was told when the door was opened.
     security: await wireSecurity(config, () => {}),

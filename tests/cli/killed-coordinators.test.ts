@@ -8,6 +8,7 @@ import { RandomStream } from "#lib/core/random";
 import { mastersOf, runJob } from "#tests/support/job-runs";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
 import { freePorts } from "#tests/support/processes";
+import { type LinesOutcome, runLines } from "#tests/support/run-lines";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 // Coordinators of one run are killed one after the other; reducers and workers, in processes of their own, live on.
@@ -45,6 +46,14 @@ const lockstep = (
     onEvent(event, child);
   });
 
+/** A worker or a reducer. */
+const started = (args: readonly string[]): Promise<LinesOutcome> =>
+  runLines(
+    [process.execPath, join(packageRoot, "bin/lockstep"), ...args],
+    { cwd: job.directory, env: { LOCKSTEP_CACHE: join(job.directory, "cache") } },
+    (_, child) => running.add(child),
+  );
+
 /** The history that a run left, without what clocks have a part in. */
 async function historyOf(name: string): Promise<unknown> {
   const { log_history } = await readTrainerState(join(job.directory, name));
@@ -57,10 +66,10 @@ test("no step is lost and none made twice where coordinators are killed", limit,
   const random = new RandomStream(seed, "test", 0);
   const [one = 0, other = 0, listen = 0] = await Promise.all([1, 2, 3].map(() => freePorts(1)));
   const reducers = [one, other].map((port) =>
-    lockstep(["reducer", "--listen", `127.0.0.1:${port}`, "--metrics-port", "null"]),
+    started(["reducer", "--listen", `127.0.0.1:${port}`, "--metrics-port", "null"]),
   );
   const workers = [1, 2].map(() =>
-    lockstep([
+    started([
       ...["worker", "--use-cpu", "--metrics-port", "null", "--engine-module", engine],
       ...["--coordinator", `127.0.0.1:${listen}`],
     ]),
@@ -106,12 +115,12 @@ test("no step is lost and none made twice where coordinators are killed", limit,
     expected.of("step.completed").map(({ step, loss }) => [step, loss]),
   );
   const logs = await Promise.all(reducers);
-  for (const { code, lines, stderr } of logs) {
-    assert.equal(code, 0, stderr);
-    const [, made] = /is over: (\d+) updates made/.exec(lines.join("\n")) ?? [];
-    assert.equal(Number(made), maxSteps, lines.join("\n"));
+  for (const { code, text } of logs) {
+    assert.equal(code, 0, text);
+    const [, made] = /is over: (\d+) updates made/.exec(text) ?? [];
+    assert.equal(Number(made), maxSteps, text);
   }
-  for (const { code, stderr } of await Promise.all(workers)) assert.equal(code, 0, stderr);
+  for (const { code, text } of await Promise.all(workers)) assert.equal(code, 0, text);
   assert.deepEqual(await historyOf("killed"), await historyOf("undisturbed"));
   console.log(`${numDeaths} deaths in ${maxSteps} steps`);
 });

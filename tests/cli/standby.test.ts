@@ -6,6 +6,7 @@ import { packageRoot } from "#lib/core/paths";
 import { mastersOf, runJob } from "#tests/support/job-runs";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
 import { freePorts } from "#tests/support/processes";
+import { type LinesOutcome, runLines } from "#tests/support/run-lines";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 // Two coordinators of one output directory, and workers that know the addresses of both.
@@ -54,6 +55,14 @@ const coordinator = (
     },
   );
 
+/** A worker or a reducer. */
+const started = (args: readonly string[]): Promise<LinesOutcome> =>
+  runLines(
+    [process.execPath, join(packageRoot, "bin/lockstep"), ...args],
+    { cwd: job.directory, env: { LOCKSTEP_CACHE: join(job.directory, "cache") } },
+    (_, child) => running.add(child),
+  );
+
 for (const [signal, shards] of [
   ["SIGKILL", "threads"],
   ["SIGSTOP", "threads"],
@@ -67,7 +76,7 @@ for (const [signal, shards] of [
         : await Promise.all([1, 2].map(async () => `127.0.0.1:${await freePorts(1)}`));
     const args = places.length === 0 ? [] : ["--reducers", `[${places.join(", ")}]`];
     const reducers = places.map((place) =>
-      lockstep(["reducer", "--listen", place, "--metrics-port", "null"]),
+      started(["reducer", "--listen", place, "--metrics-port", "null"]),
     );
     const addresses = await Promise.all([1, 2].map(async () => `127.0.0.1:${await freePorts(3)}`));
     const [one = "", other = ""] = addresses;
@@ -99,7 +108,7 @@ for (const [signal, shards] of [
     });
     await standing;
     const workers = [1, 2].map(() =>
-      lockstep([
+      started([
         ...["worker", "--use-cpu", "--metrics-port", "null", "--engine-module", engine],
         ...["--coordinator", addresses.join(",")],
       ]),
@@ -108,15 +117,15 @@ for (const [signal, shards] of [
     assert.equal(mastersOf(took), expected);
     assert.ok(tookMs > 0 && tookMs < takeoverMs, `took over after ${Math.round(tookMs)} ms`);
     assert.ok((took.of("step.completed")[0]?.step ?? 0) > 1, "it began anew");
-    for (const { code, stderr } of await Promise.all(workers)) assert.equal(code, 0, stderr);
+    for (const { code, text } of await Promise.all(workers)) assert.equal(code, 0, text);
     stopped?.kill("SIGCONT");
     const { code, stderr } = await first;
     if (signal === "SIGKILL") return;
     assert.equal(code, 76, stderr);
     assert.match(stderr, /E_OUTPUT_DIR_LOST|E_STALE_COORDINATOR/);
-    for (const { code: ended, lines } of await Promise.all(reducers)) {
+    for (const { code: ended, text } of await Promise.all(reducers)) {
       assert.equal(ended, 0);
-      assert.match(lines.join("\n"), new RegExp(`is over: ${maxSteps} updates made`));
+      assert.match(text, new RegExp(`is over: ${maxSteps} updates made`));
     }
   });
 }
