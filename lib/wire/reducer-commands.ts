@@ -110,10 +110,13 @@ const updateToPlain = ({ given, ...update }: ShardUpdate): Plain => ({
 
 function parseUpdate(fields: Fields): ShardUpdate {
   const given: Float32Array[] = [];
+  const none = new Float32Array();
   for (const each of fields.nestedList("given", maxTensors)) {
     const tensor = each.count("tensor", maxTensors);
-    while (given.length <= tensor) given.push(new Float32Array());
-    given[tensor] = numbersOf(each, "values", Float32Array, 4);
+    const values = numbersOf(each, "values", Float32Array, 4);
+    if (values.length === 0) continue;
+    while (given.length <= tensor) given.push(none);
+    given[tensor] = values;
   }
   return {
     learningRate: fields.real("learningRate"),

@@ -126,13 +126,13 @@ export class Manifests {
     return found;
   }
 
-  pod(component: "coordinator" | "worker"): PodSpec {
+  pod(component: "coordinator" | "worker" | "reducer"): PodSpec {
     const template = this.get("Job", `lockstep-${component}`).spec.template;
     assert.ok(template !== undefined);
     return template.spec;
   }
 
-  container(component: "coordinator" | "worker"): Container {
+  container(component: "coordinator" | "worker" | "reducer"): Container {
     const container = this.pod(component).containers[0];
     assert.ok(container !== undefined);
     return container;

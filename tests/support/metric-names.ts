@@ -1,6 +1,7 @@
 import { addEventStreamMetrics } from "#coordinator/event-stream-metrics";
 import { CoordinatorMetrics } from "#coordinator/metrics";
 import { InProcessEventBus } from "#lib/wire/event-bus";
+import { ReducerMetrics } from "#reducer/metrics";
 import { WorkerMetrics } from "#worker/metrics";
 
 /** A metric as its registry declares it. */
@@ -8,10 +9,10 @@ interface DeclaredMetric {
   readonly name: string;
   readonly type: string;
   readonly help: string;
-  readonly component: "coordinator" | "worker";
+  readonly component: "coordinator" | "worker" | "reducer";
 }
 
-/** Every metric that the two endpoints can show, with or without a value yet. */
+/** Every metric that the endpoints can show, with or without a value yet. */
 export async function declaredMetrics(): Promise<readonly DeclaredMetric[]> {
   const coordinator = new CoordinatorMetrics(new InProcessEventBus());
   addEventStreamMetrics(coordinator.registry, () => undefined);
@@ -21,6 +22,7 @@ export async function declaredMetrics(): Promise<readonly DeclaredMetric[]> {
   for (const [component, { registry }] of [
     ["coordinator", coordinator],
     ["worker", worker],
+    ["reducer", new ReducerMetrics(() => undefined)],
   ] as const) {
     for (const { name, type, help } of await registry.getMetricsAsJSON()) {
       declared.push({ name, type: String(type), help, component });

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import fc from "fast-check";
+import type grpc from "@grpc/grpc-js";
 import protobuf from "protobufjs";
 import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
@@ -12,6 +13,7 @@ import {
   partOf,
 } from "#lib/wire/bulk-protocol";
 import { controlMethods } from "#lib/wire/control-codec";
+import { reducerMethods } from "#lib/wire/reducer-codec";
 import { decodeFrame, encodeFrame, frameHeaderBytes } from "#lib/wire/frame";
 import { SharedRing } from "#lib/wire/shared-ring";
 import type { Draw } from "#tests/fuzz/draw";
@@ -19,52 +21,67 @@ import { property, type Target } from "#tests/fuzz/target";
 import { texts } from "./files.js";
 import { drawMessage } from "./protobuf.js";
 
-const schema = protobuf.loadSync(join(packageRoot, "proto/lockstep/v1/control.proto")).resolveAll();
-const service = schema.lookupService("lockstep.v1.Control");
-
 interface Side {
   readonly type: protobuf.Type;
   readonly serialize: (value: unknown) => Buffer;
   readonly deserialize: (bytes: Buffer) => unknown;
 }
 
-/** Requests and replies of all methods, in the order of their names. */
-const sides: readonly Side[] = Object.values(controlMethods).flatMap((definition) => {
-  const method = service.methods[definition.path.split("/").at(-1) ?? ""] as protobuf.Method;
-  const of = (type: string, serialize: unknown, deserialize: unknown): Side => ({
-    type: schema.lookupType(`lockstep.v1.${type}`),
-    serialize: serialize as Side["serialize"],
-    deserialize: deserialize as Side["deserialize"],
+/** Requests and replies of all methods of a service; the first byte says of which message the others are. */
+function messages(
+  name: string,
+  [protoFile, serviceName]: readonly [protoFile: string, service: string],
+  methods: Methods,
+): Target {
+  const file = join(packageRoot, "proto/lockstep/v1", protoFile);
+  const schema = protobuf.loadSync(file).resolveAll();
+  const service = schema.lookupService(`lockstep.v1.${serviceName}`);
+  const sides: readonly Side[] = Object.values(methods).flatMap((definition) => {
+    const method = service.methods[definition.path.split("/").at(-1) ?? ""] as protobuf.Method;
+    const of = (type: string, serialize: unknown, deserialize: unknown): Side => ({
+      type: schema.lookupType(`lockstep.v1.${type}`),
+      serialize: serialize as Side["serialize"],
+      deserialize: deserialize as Side["deserialize"],
+    });
+    return [
+      of(method.requestType, definition.requestSerialize, definition.requestDeserialize),
+      of(method.responseType, definition.responseSerialize, definition.responseDeserialize),
+    ];
   });
-  return [
-    of(method.requestType, definition.requestSerialize, definition.requestDeserialize),
-    of(method.responseType, definition.responseSerialize, definition.responseDeserialize),
-  ];
-});
-
-/** The first byte says of which message the others are. */
-function controlMessage(draw: Draw): Uint8Array {
-  const side = draw.below(sides.length);
-  const { type } = sides[side] as Side;
-  return Buffer.concat([Buffer.from([side]), drawMessage(type, draw)]);
+  return {
+    name,
+    share: 20,
+    open: async () => ({
+      kind: "bytes",
+      form: "bytes",
+      corpus: sides.map((_, side) => Buffer.from([side, 8, 5, 18, 1, 119, 26, 1, 104])),
+      generate: (draw: Draw) => {
+        const side = draw.below(sides.length);
+        const { type } = sides[side] as Side;
+        return Buffer.concat([Buffer.from([side]), drawMessage(type, draw)]);
+      },
+      read(input) {
+        const side = sides[(input[0] ?? 0) % sides.length] as Side;
+        const value = side.deserialize(input.subarray(1));
+        // What was let in can be said again, and means the same.
+        assert.deepEqual(side.deserialize(side.serialize(value)), value);
+      },
+    }),
+  };
 }
 
-const control: Target = {
-  name: "wire/control",
-  share: 20,
-  open: async () => ({
-    kind: "bytes",
-    form: "bytes",
-    corpus: sides.map((_, side) => Buffer.from([side, 8, 5, 18, 1, 119, 26, 1, 104])),
-    generate: controlMessage,
-    read(input) {
-      const side = sides[(input[0] ?? 0) % sides.length] as Side;
-      const value = side.deserialize(input.subarray(1));
-      // What was let in can be said again, and means the same.
-      assert.deepEqual(side.deserialize(side.serialize(value)), value);
-    },
-  }),
-};
+type Methods = Readonly<Record<string, grpc.MethodDefinition<never, never>>>;
+
+const control = messages(
+  "wire/control",
+  ["control.proto", "Control"],
+  controlMethods as unknown as Methods,
+);
+const reducer = messages(
+  "wire/reducer",
+  ["reducer.proto", "Reducer"],
+  reducerMethods as unknown as Methods,
+);
 
 const limit = 2 ** 53 - 1;
 const frameFields = fc.record({
@@ -189,4 +206,4 @@ const offers: Target = {
   },
 };
 
-export const targets: readonly Target[] = [control, frames, writtenFrames, bulk, offers];
+export const targets: readonly Target[] = [control, reducer, frames, writtenFrames, bulk, offers];
