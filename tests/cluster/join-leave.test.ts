@@ -32,8 +32,10 @@ function scheduleOf(seed: number): readonly Readonly<Record<string, string>>[] {
     const fate = next(3);
     if (fate === 0) return { LOCKSTEP_TEST_DRAIN: at };
     if (fate === 1) return { LOCKSTEP_TEST_FAULT: at };
+    // One that hangs for good would keep its place under max_workers.
+    const stall = at.replace(/^push.*:/, "leased:");
     return {
-      ...{ LOCKSTEP_TEST_DRAIN: at, LOCKSTEP_TEST_STALL: at.replace(/^push.*:/, "leased:") },
+      ...{ LOCKSTEP_TEST_DRAIN: stall, LOCKSTEP_TEST_STALL: stall },
       LOCKSTEP_TEST_DRAIN_GRACE_MS: "20",
     };
   });
