@@ -352,20 +352,19 @@ class Cluster {
     });
     this.coordinator = coordinator;
     const { isRecovered, apart } = await coordinator.start();
-    const reached = isRecovered ? recovery?.state.checkpoint : resume?.state;
+    // A stop from now on is one of a run that is there.
+    this.isOpen = true;
+    const recovered = isRecovered ? recovery : undefined;
+    const history = (recovered?.state.checkpoint ?? resume?.state)?.logHistory ?? [];
     const directory = resume === undefined ? undefined : dirname(resume.directory);
     const from = isRecovered ? run.config.output_dir : directory;
-    const history = reached?.logHistory ?? [];
-    this.#trainerLog = await writeTrainerLog(run.config.output_dir, bus, history, from);
-    tellWhereItGoesOn({
-      run,
-      bus,
-      left,
-      resume,
-      apart,
-      recovered: isRecovered ? recovery : undefined,
-    });
-    this.isOpen = true;
+    try {
+      this.#trainerLog = await writeTrainerLog(run.config.output_dir, bus, history, from);
+      tellWhereItGoesOn({ run, bus, left, resume, apart, recovered });
+    } catch (error) {
+      // What it opened is closed where it ends.
+      coordinator.fail(error);
+    }
     // Of while the job was not open yet.
     if (this.#failure !== undefined) coordinator.fail(this.#failure.error);
     if (resume !== undefined) {
