@@ -125,6 +125,12 @@ const notRun: readonly (readonly [command: RegExp, reason: string])[] = [
     /^bin\/lockstep agent --role\b/,
     "needs a server and machines; tests/cli/queue.test.ts has both",
   ],
+  [
+    /^bin\/lockstep coordinator CONFIG\.yaml --standby --listen\b/,
+    "needs two machines; tests/cli/standby.test.ts has two coordinators",
+  ],
+  [/^bin\/lockstep worker --coordinator A:29500,B:29500$/, "the same"],
+  [/^bin\/lockstep reducer --listen\b/, "serves until a run is over; tests/cli/reducers.test.ts"],
   [/^bin\/lockstep agent --queue DIR$/, "waits for jobs; docs/queue.md runs one that does not"],
   [/^nats-server\b/, "a program of others; tests/nats starts it"],
   [/--nats[-_]url\b/, "needs a server; tests/nats and tests/cli/queue.test.ts have one"],

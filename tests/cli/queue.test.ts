@@ -200,7 +200,7 @@ test(
 
 test("workers join the coordinators of jobs, and those that take their place", limit, async () => {
   const queue = new Queue("--queue", "parts");
-  const settings = ["--set=max_steps=60", "--set=workers=2", "--set=metrics_port=null"];
+  const settings = ["--set=max_steps=200", "--set=workers=2", "--set=metrics_port=null"];
   const whole = await queue.submit(...settings, "--set=output_dir=whole");
   let agent = queue.agent("whole", "--jobs=1");
   assert.deepEqual(await once(agent.child, "exit"), [0, null], agent.said.join(""));
@@ -218,7 +218,11 @@ test("workers join the coordinators of jobs, and those that take their place", l
   assert.deepEqual(await once(agent.child, "exit"), [0, null], agent.said.join(""));
   const parts = await queue.listed(id);
   assert.deepEqual([parts.state, parts.epoch], ["done", 2]);
-  assert.equal(parts.result?.mastersSha256, expected);
+  // The first one's run may have come to its end before it saw that its agent is gone; then the second one's made nothing.
+  assert.equal(parts.result?.mastersSha256 ?? expected, expected);
+  const weights = (directory: string): Buffer =>
+    readFileSync(join(job.directory, directory, "model.safetensors"));
+  assert.ok(weights("parts").equals(weights("whole")));
   for (const { child, said } of workers) {
     child.kill("SIGTERM");
     assert.deepEqual(await once(child, "exit"), [143, null], said.join(""));
