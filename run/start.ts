@@ -166,10 +166,10 @@ async function findLeftPoint(
     if (!isLockstepError(error) || error.code !== "E_NO_CHECKPOINT") throw error;
     return { point: undefined, lines: [error.message] };
   });
-  const begunFrom =
-    left.begunFrom === undefined ? undefined : await openCheckpoint(left.begunFrom, asked);
-  const point = found.point ?? begunFrom;
-  if (point !== begunFrom) await begunFrom?.optimizer.close();
+  // The one that it began from may have been rotated away since: it is asked for where there is no later one.
+  const point =
+    found.point ??
+    (left.begunFrom === undefined ? undefined : await openCheckpoint(left.begunFrom, asked));
   try {
     const taken = takeOver(asked, new Map([...left.settings, ...Object.entries(record.began)]));
     const now = { settings: decisiveSettings(settleConfig(taken.config, left.halfTypes)) };
