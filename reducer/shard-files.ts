@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { ModelWeights, OptimizerStateReader } from "#lib/checkpoint/index";
 import { checkpointRecordFile } from "#lib/checkpoint/run-record";
+import { bytesSha256 } from "#lib/core/bytes-hash";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
 import type { ShardArrays } from "#lib/core/shard-arrays";
@@ -114,7 +115,7 @@ async function loadFrozen(stored: StoredTensors, { frozen }: ShardPlaces): Promi
   } finally {
     await weights.close();
   }
-  return createHash("sha256").update(wireBytes).digest("hex");
+  return bytesSha256(wireBytes);
 }
 
 interface NamedSlot {

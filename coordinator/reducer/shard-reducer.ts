@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { bytesSha256 } from "#lib/core/bytes-hash";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import {
@@ -216,11 +216,7 @@ export class ShardReducer {
 
   /** SHA-256 of masters and what the optimizer keeps. */
   digest(): string {
-    const { buffer, byteOffset, byteLength } = this.arithmetic.keptBytes;
-    // On shared memory, of which OpenSSL takes no view.
-    return createHash("sha256")
-      .update(Buffer.from(buffer, byteOffset, byteLength))
-      .digest("hex");
+    return bytesSha256(this.arithmetic.keptBytes);
   }
 
   /** Adds the gradient of EWC's penalty to the step's. @throws E_SHARD_STATE before `reduce` */
