@@ -53,6 +53,8 @@ export class ShardReducer {
   /** Of the step in progress, or of the last one that was. */
   #stage: ShardStage = "none";
   #finishedScale: number | undefined;
+  /** Nobody has loaded anything yet. */
+  #isFresh = true;
   #numSquaresKept = 0;
   #numApplied = 0;
   #numAppliesRepeated = 0;
@@ -103,11 +105,12 @@ export class ShardReducer {
 
   /** Forgets all that it was told of steps: what comes next is the beginning of a run, or of its rest. */
   startOver(): void {
-    // Fresh memory is zero.
-    if (this.status.isLoaded) {
+    // Fresh memory is zero; what was loaded before may be there in part only.
+    if (!this.#isFresh || this.status.isLoaded) {
       for (const values of Object.values(this.arithmetic.states)) values.fill(0);
       this.arithmetic.masters.fill(0);
     }
+    this.#isFresh = false;
     this.published.clear();
     this.#answers.clear();
     this.state.startOver();

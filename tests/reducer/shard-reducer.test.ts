@@ -137,3 +137,17 @@ test("the two newest versions are held; an older one is refused, in the middle o
     details: { version: 0, published: [1, 2] },
   });
 });
+
+test("nothing stays of what was loaded in part", async () => {
+  const reducer = await ShardReducer.create({
+    ...{ shardIndex: 0, layout, range: whole, optimizer: adamW, gradientGroups: 1 },
+  });
+  const { arithmetic } = reducer;
+  reducer.startOver();
+  // A coordinator, or a copy of the shard, that dies amid it publishes nothing.
+  arithmetic.keptBytes.fill(1);
+  reducer.startOver();
+  for (const values of [arithmetic.masters, ...Object.values(arithmetic.states)]) {
+    assert.ok(values.every((value) => Object.is(value, 0)));
+  }
+});
