@@ -336,7 +336,7 @@ class Cluster {
   }
 
   async #train(run: StartedRun, parts: LifeParts): Promise<RunResult> {
-    const { resume, door, bus, numRollbacks, beginsAgainAfter } = parts;
+    const { resume, door, bus, numRollbacks, beginsAgainAfter, parted } = parts;
     const left = this.#left;
     this.#left = undefined;
     const recovery = left && this.#start && recoveryOf(this.#start, run, bus);
@@ -381,6 +381,7 @@ class Cluster {
     }
     const ended = await coordinator.run();
     const { state } = ended;
+    parted(state.step);
     const resumed = resume && { step: resume.state.step, directory: resume.directory };
     let isSaved = false;
     try {

@@ -16,6 +16,8 @@ export interface TrainingLife {
   readonly numRollbacks: number;
   /** Whether the run begins again after an error that ends this. */
   readonly beginsAgainAfter: (error: unknown) => boolean;
+  /** To be called when workers have been told that the run is over: after this step nobody makes one again. */
+  readonly parted: (step: number) => void;
 }
 
 /** Numbers of rollbacks that an epoch has place for. */
@@ -41,6 +43,10 @@ export async function trainWithRollbacks<Result>(options: {
   const { begunFrom, train, onBack } = options;
   const rollbacks = new Rollbacks(options);
   let resume = begunFrom;
+  let partedAt: number | undefined;
+  const parted = (step: number): void => {
+    partedAt = step;
+  };
   const closeOwn = async (): Promise<void> => {
     if (resume !== begunFrom) await resume?.optimizer.close();
   };
@@ -49,12 +55,14 @@ export async function trainWithRollbacks<Result>(options: {
       try {
         const { total: numRollbacks } = rollbacks;
         const beginsAgainAfter = (error: unknown): boolean => rollbacks.follow(error);
-        return await train(resume, { numRollbacks, beginsAgainAfter });
+        return await train(resume, { numRollbacks, beginsAgainAfter, parted });
       } catch (error) {
         if (!rollbacks.follow(error)) throw error;
         await closeOwn();
         resume = begunFrom;
         resume = await rollbacks.goBack(error);
+        // Only a result can be made again without workers.
+        if (partedAt !== undefined && resume?.state.step !== partedAt) throw error;
         onBack(resume);
       }
     }

@@ -1,0 +1,37 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { LockstepError } from "#lib/core/errors/index";
+import { InProcessEventBus } from "#lib/wire/event-bus";
+import { trainWithRollbacks } from "#run/rollbacks";
+import type { StartedRun } from "#run/start";
+
+test("no step is made again once workers were told that the run is over", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "lockstep-rollbacks-"));
+  t.after(() => rm(directory, { recursive: true }));
+  const run = {
+    config: { output_dir: directory, max_rollbacks: 3, checkpoint_store: null },
+    record: { runId: "run" },
+    lastSave: { atMs: 0 },
+  } as unknown as StartedRun;
+  const lost = new LockstepError("E_SHARD_LOST", {
+    ...{ shardIndex: 0, address: "a:1", reason: "killed" },
+  });
+  const livesOf = async (partedAt: number | undefined): Promise<number> => {
+    let numLives = 0;
+    const training = trainWithRollbacks({
+      ...{ run, bus: new InProcessEventBus(), begunFrom: undefined, onBack: () => {} },
+      train: async (_resume, { parted }) => {
+        numLives += 1;
+        if (partedAt !== undefined) parted(partedAt);
+        throw lost;
+      },
+    });
+    await assert.rejects(training, { code: "E_SHARD_LOST" });
+    return numLives;
+  };
+  assert.equal(await livesOf(undefined), 4);
+  assert.equal(await livesOf(7), 1);
+});
