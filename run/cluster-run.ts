@@ -327,6 +327,8 @@ class Cluster {
         this.#reached = resume;
         if (stop.aborted) this.#fail(new StoppedBeforeTraining());
         this.#refuseStopped();
+        // Another process has the run, or no worker is left for it.
+        if (this.#failure !== undefined) throw this.#failure.error;
       },
     });
     // Nobody has to go on where the shards are: the result or a checkpoint has it all.
