@@ -29,6 +29,8 @@ export class RunSupervisor {
   #child: ChildProcess | undefined;
   #reducers: ReturnType<StartReducers> | undefined;
   #workers: Promise<OwnWorkers> | undefined;
+  /** That no worker is left, for each coordinator that asks for them. */
+  #exhausted: Extract<ToCoordinator, { readonly type: "exhausted" }> | undefined;
   #waiting: NodeJS.Timeout | undefined;
   #isStopping = false;
   #restarts = 0;
@@ -132,7 +134,8 @@ export class RunSupervisor {
           prepared: () => undefined,
           onExit: (exit) => this.#send({ type: "workerExit", exit }),
           onExhausted: (error) => {
-            if (this.#send({ type: "exhausted", details: error.details })) return;
+            this.#exhausted = { type: "exhausted", details: error.details };
+            if (this.#send(this.#exhausted)) return;
             // Nobody is there to end the run: the next coordinator would wait for workers for ever.
             this.#note(error.message);
             this.#isStopping = true;
@@ -143,6 +146,8 @@ export class RunSupervisor {
           failed("workersFailed"),
         );
         this.#send(answer, child);
+        // One that was just starting has not heard of it, and the one before may have died with it.
+        if (this.#exhausted !== undefined) this.#send(this.#exhausted, child);
         break;
       }
       case "ports":

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
@@ -22,12 +22,18 @@ before(async () => {
 });
 after(() => job.remove());
 
-/** The coordinator that a command started. */
-function coordinatorOf(pid: number): number {
-  const found = descendantsOf(pid).filter((child) => {
-    const words = readFileSync(`/proc/${child}/cmdline`, "utf8").split("\0");
+/** Coordinators that a command started. */
+const coordinatorsOf = (pid: number): number[] =>
+  descendantsOf(pid).filter((child) => {
+    const words = existsSync(`/proc/${child}/cmdline`)
+      ? readFileSync(`/proc/${child}/cmdline`, "utf8").split("\0")
+      : [];
     return words.includes("train");
   });
+
+/** The coordinator that a command started. */
+function coordinatorOf(pid: number): number {
+  const found = coordinatorsOf(pid);
   assert.equal(found.length, 1, `coordinators of ${pid}: ${found.join(", ")}`);
   return found[0] as number;
 }
@@ -77,6 +83,29 @@ test("a killed coordinator is followed where the checkpoint is gone that its run
   assert.equal(mastersOf(run), mastersOf(await runJob(job, "train", "whole")), run.stderr);
   const lines = run.of("note").map(({ text }) => text);
   assert.ok(lines.some((line) => /goes on where its shards are/.test(line)), lines.join("\n"));
+});
+
+test("workers that end for good while a coordinator starts end the run", limit, async () => {
+  const pids = new Set<number>();
+  let isKilled = false;
+  const args = [...processes, "--max_worker_restarts", "0", "--max_steps", "100000"];
+  const run = await runJob(job, "train", "forsaken", args, (event, child) => {
+    if (event.type === "worker.joined") pids.add(event.pid);
+    if (event.type !== "step.completed" || isKilled) return;
+    isKilled = true;
+    const former = coordinatorOf(child.pid ?? 0);
+    process.kill(former, "SIGKILL");
+    const timer = setInterval(() => {
+      const started = coordinatorsOf(child.pid ?? 0).filter((pid) => pid !== former);
+      if (started.length === 0) return;
+      clearInterval(timer);
+      // It has not asked for workers yet.
+      for (const pid of pids) process.kill(pid, "SIGKILL");
+    }, 5);
+  });
+  assert.ok(isKilled);
+  assert.equal(run.code, 1, run.stderr);
+  assert.match(run.stderr, /E_WORKERS_EXHAUSTED/);
 });
 
 test("a signal saves and stops all of it, and the run goes on", limit, async () => {
