@@ -16,6 +16,8 @@ export interface ReducerMessage {
 
 /** A process that says nothing for so long has not started. */
 const startTimeoutMs = 60_000;
+/** One that was lost after so long failed at something else than its start. */
+const steadyMs = 60_000;
 
 /** Processes of shards that a run started on this machine. */
 interface OwnReducers {
@@ -96,6 +98,7 @@ export const startReducers: StartReducers = async (config, { note }) => {
     environment: () => ({}),
     logDirectory,
     maxRestarts: config.max_worker_restarts,
+    steadyMs,
     onExit: (exit) => {
       note(exitLine(exit));
       if (addresses.filter(Boolean).length < numReducers) fail(exitLine(exit));

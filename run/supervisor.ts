@@ -19,6 +19,8 @@ interface SupervisorOptions {
   readonly logDirectory: string;
   /** Of one worker, without a finished group in between. */
   readonly maxRestarts: number;
+  /** One that ran for so long counts its restarts anew. @default none does, but those that finish groups */
+  readonly steadyMs?: number;
   /** A log cannot be opened or written; its worker runs all the same, and says nothing where it has none. */
   readonly onLogFailure: (logFile: string, error: unknown) => void;
   /** A worker process ended before the run did. */
@@ -157,9 +159,12 @@ export class Supervisor {
       leave = resolve;
     });
     let isOver = false;
+    const startedAt = performance.now();
+    const { steadyMs = Number.POSITIVE_INFINITY } = this.#options;
     const over = (reason: string, isDone = false): void => {
       if (isOver) return;
       isOver = true;
+      if (performance.now() - startedAt >= steadyMs) this.#restarts[index] = 0;
       leave();
       this.#children.delete(index);
       // A worker that ends well was told that the run is over.
