@@ -48,12 +48,21 @@ interface HeldShard {
   readonly frozen: { readonly layout: ParameterLayout; readonly wireBytes: Uint8Array } | undefined;
 }
 
+/** A call of them that is made again, by the same coordinator or by the next one, would meet the first one's bytes. */
+const fillingCalls: ReadonlySet<ShardCommand["kind"]> = new Set([
+  ...(["startOver", "loadFiles", "takeState", "takeSum"] as const),
+]);
+
 /** A process that has one shard of one run, from the first `open` until the run is over; it outlives coordinators. */
 export class ReducerProcess implements ReducerHandlers, BulkHandlers {
   readonly #options: ReducerProcessOptions;
   #held: HeldShard | undefined;
   /** One call after the other opens. */
   #opening: Promise<unknown> = Promise.resolve();
+  /** What fills arrays ends before other things begin, also where nobody waits for it any more. */
+  #filling: Promise<unknown> = Promise.resolve();
+  /** So does what reads them into a file. */
+  #saving: Promise<unknown> = Promise.resolve();
   #watcher: NoticeQueue | undefined;
   #lastCallMs = performance.now();
 
@@ -85,7 +94,22 @@ export class ReducerProcess implements ReducerHandlers, BulkHandlers {
   }
 
   async call(command: ShardCommand, pass: MemberPass): Promise<ShardAnswer> {
-    const held = this.#current(command.kind, pass);
+    const carryOut = async (): Promise<ShardAnswer> =>
+      this.#carryOut(command, this.#current(command.kind, pass));
+    const before = fillingCalls.has(command.kind)
+      ? this.#filling
+      : command.kind === "saveState"
+        ? this.#saving
+        : undefined;
+    if (before === undefined) return carryOut();
+    this.#current(command.kind, pass);
+    const done = before.then(carryOut);
+    if (command.kind === "saveState") this.#saving = done.catch(() => {});
+    else this.#filling = done.catch(() => {});
+    return done;
+  }
+
+  async #carryOut(command: ShardCommand, held: HeldShard): Promise<ShardAnswer> {
     const { service, layout, frozen } = held;
     switch (command.kind) {
       case "loadFiles": {
