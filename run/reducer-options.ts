@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join, resolve as absolute } from "node:path";
 import type { CoordinatorOptions } from "#coordinator/options";
 import { startMirrored } from "#coordinator/reducer/mirrored-shard";
@@ -99,11 +99,16 @@ async function coordinatorSecret(outputDir: string): Promise<string> {
   const file = join(folder, secretFile);
   try {
     await mkdir(folder, { recursive: true });
-    const made = randomBytes(32).toString("hex");
-    await writeFile(file, made, { flag: "wx", mode: 0o600 }).catch((error: unknown) => {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    });
-    return (await readFile(file, "utf8")).trim();
+    for (;;) {
+      const made = randomBytes(32).toString("hex");
+      await writeFile(file, made, { flag: "wx", mode: 0o600 }).catch((error: unknown) => {
+        if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+      });
+      const secret = (await readFile(file, "utf8")).trim();
+      if (/^[0-9a-f]{64}$/.test(secret)) return secret;
+      // Whoever made it died, or the disk was full.
+      await rm(file, { force: true });
+    }
   } catch (error) {
     throw explainWriteError(error, file);
   }

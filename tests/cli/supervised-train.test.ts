@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
@@ -83,6 +83,15 @@ test("a killed coordinator is followed where the checkpoint is gone that its run
   assert.equal(mastersOf(run), mastersOf(await runJob(job, "train", "whole")), run.stderr);
   const lines = run.of("note").map(({ text }) => text);
   assert.ok(lines.some((line) => /goes on where its shards are/.test(line)), lines.join("\n"));
+});
+
+test("a secret of the run's coordinators that was cut off is made anew", limit, async () => {
+  const folder = join(job.directory, "cut", ".lockstep-claim");
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, "reducers.secret"), "");
+  const run = await runJob(job, "train", "cut", processes);
+  assert.equal(run.code, 0, run.stderr);
+  assert.match(readFileSync(join(folder, "reducers.secret"), "utf8"), /^[0-9a-f]{64}$/);
 });
 
 test("workers that end for good while a coordinator starts end the run", limit, async () => {
