@@ -1,7 +1,8 @@
 import { explainWriteError } from "#lib/checkpoint/atomic-save";
 import { isRecord } from "#lib/checkpoint/file-reader";
 import { JournalFile, type JournalRecord, readJournal } from "#lib/checkpoint/journal-file";
-import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { isWriteFailure } from "#lib/checkpoint/repeated-save";
+import { LockstepError } from "#lib/core/errors/index";
 import type { TensorStates } from "#lib/core/shard-arrays";
 import {
   type AgreedStep,
@@ -138,7 +139,7 @@ export class RunJournal {
     await this.#write(async () => this.#file?.append({ value, arrays: {} }));
   }
 
-  /** @throws E_OUTPUT_DIR_LOST */
+  /** @throws E_OUTPUT_DIR_LOST, E_LEASE_LOST */
   async #write(action: () => Promise<void>): Promise<void> {
     this.#last = this.#last.catch(() => {}).then(() => this.#writeNow(action));
     await this.#last;
@@ -152,7 +153,8 @@ export class RunJournal {
       this.#note("the journal is written again");
     } catch (error) {
       const explained = explainWriteError(error, this.#path);
-      if (!isLockstepError(explained) || explained.code === "E_OUTPUT_DIR_LOST") throw explained;
+      // Whoever may not write here has the run no more.
+      if (!isWriteFailure(explained)) throw explained;
       await this.#closeFile().catch(() => {});
       if (this.#isTold) return;
       this.#isTold = true;
