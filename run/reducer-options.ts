@@ -30,6 +30,8 @@ export async function reducerOptions(
   const remote = {
     secret: await coordinatorSecret(output_dir),
     timeoutMs,
+    // Own ones are where the coordinator is, by whatever name workers call that.
+    isElsewhere: run.config.reducers !== null,
     note: (text: string) => bus.publish({ type: "note", text }),
   };
   const numShards = addresses.length / numReplicas;

@@ -4,6 +4,7 @@ import { LockstepError } from "#lib/core/errors/index";
 import { hostPort, splitAddress } from "#lib/core/address";
 import type { EventBus } from "#lib/wire/event-bus";
 import { logDirectoryOf, Supervisor, type WorkerExit } from "./supervisor.js";
+import { addressHere } from "./worker-addresses.js";
 
 /** The message of a reducer to its supervisor. */
 export interface ReducerMessage {
@@ -123,7 +124,8 @@ export const startReducers: StartReducers = async (config, { note }) => {
     clearTimeout(timer);
   }
   return {
-    addresses,
+    // They may listen at all addresses of this machine, at which nobody can be called.
+    addresses: addresses.map((address) => addressHere(config, splitAddress(address).port)),
     stop: async () => supervisor.stop(),
     killAll: () => supervisor.killAll(),
   };

@@ -32,6 +32,8 @@ interface RemoteShardOptions {
   readonly timeoutMs: number;
   /** A line for a person. */
   readonly note: (text: string) => void;
+  /** Whether workers call it as it is named here, wherever they called the coordinator. @default true */
+  readonly isElsewhere?: boolean;
 }
 
 /** The arithmetic of a large shard takes seconds, files that it reads minutes; a dead connection is known earlier. */
@@ -50,8 +52,7 @@ const mayPass = (error: unknown): boolean =>
  */
 class RemoteShard extends CalledShard implements ShardHandle {
   readonly address: string;
-  /** Workers call it as it is named here, wherever they called the coordinator. */
-  readonly isElsewhere = true;
+  readonly isElsewhere: boolean;
   readonly #client: ReducerClient;
   readonly #options: StartShardOptions;
   readonly #remote: RemoteShardOptions;
@@ -74,6 +75,7 @@ class RemoteShard extends CalledShard implements ShardHandle {
     this.#options = options;
     this.#remote = remote;
     this.address = remote.address;
+    this.isElsewhere = remote.isElsewhere ?? true;
     this.#range = rangeOf(options);
     const { shardIndex, numShards, layout, optimizer, gradientGroups, security, life } = options;
     this.#request = {

@@ -85,6 +85,12 @@ test("a killed coordinator is followed where the checkpoint is gone that its run
   assert.ok(lines.some((line) => /goes on where its shards are/.test(line)), lines.join("\n"));
 });
 
+test("a run that listens at all addresses of a machine has reducers that can be called", limit, async () => {
+  const open = ["--listen", "0.0.0.0:0", "--insecure", "true"];
+  const run = await runJob(job, "train", "open", [...processes, ...open]);
+  assert.equal(run.code, 0, run.stderr);
+});
+
 test("a secret of the run's coordinators that was cut off is made anew", limit, async () => {
   const folder = join(job.directory, "cut", ".lockstep-claim");
   mkdirSync(folder, { recursive: true });
