@@ -55,7 +55,11 @@ export function recoveryOf(
   const isSaved =
     savedStep === 0 ||
     savedStep === resume?.state.step ||
-    output.checkpoints.some(({ directory }) => basename(directory) === checkpointName(savedStep));
+    output.checkpoints.some(
+      // One of an earlier run may have the name until it is replaced.
+      ({ directory, record }) =>
+        basename(directory) === checkpointName(savedStep) && record?.runId === left.runId,
+    );
   if (isSaved) return left;
   const note = (text: string): void => bus.publish({ type: "note", text });
   const isBest = run.config.load_best_model_at_end && checkpoint.best?.step === savedStep;
