@@ -46,9 +46,12 @@ test("reducers end with their run, and the page names every one of them", tools,
     ),
   );
   for (const name of ["lockstep-reducer", "lockstep-to-reducers"]) {
-    const { ingress = [], egress = [] } = manifests.get("NetworkPolicy", name).spec;
+    const { spec: policy } = manifests.get("NetworkPolicy", name);
+    const { ingress = [], egress = [] } = policy;
     const rules = name === "lockstep-reducer" ? ingress : egress;
     assert.deepEqual(rules[0]?.ports, [{ protocol: "TCP", port }]);
+    // A mirror fetches from the shard.
+    assert.match(JSON.stringify(policy), /"values":\["coordinator","worker","reducer"\]/);
   }
   // What is read is under the paths of the coordinator, and nothing is written.
   const base = new Manifests(await build("base")).container("coordinator");

@@ -10,7 +10,7 @@ export const reducerErrors = {
   }>(
     (d) =>
       `A reducer shard of ${d.numElements} elements needs ${d.neededBytes} bytes, more than the ${d.limitBytes} of one wasm memory; this model needs at least ${d.shardsNeeded} shards.`,
-    "Raise reducer_shards to the number named above.",
+    "Raise reducer_shards, or where shards are processes the number of reducers, to the number named above.",
   ),
   E_SHARD_STATE: entry<{ shardIndex: number; call: string; expected: string; got: string }>(
     (d) =>
