@@ -29,6 +29,16 @@ export function failoverPiece(readFrom: () => ReadFrom): Kept {
         array(length, (of) => of.states[slot]),
       ]),
     ),
+    saveInto: async (file) => {
+      const { kept, failed } = readFrom();
+      try {
+        return await kept?.saveInto?.(file);
+      } catch (error) {
+        failed(error);
+        // What the other process has is read from it.
+        return undefined;
+      }
+    },
   };
 }
 

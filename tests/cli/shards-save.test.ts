@@ -56,3 +56,11 @@ test("their files are those of one process, and a run goes on from them", {
   assert.equal(again.code, 0, again.stderr);
   assert.equal(again.of("run.completed")[0]?.mastersSha256, digest);
 });
+
+test("a shard with a mirror writes its part itself, too", { timeout: 240_000 }, async () => {
+  const mirrored = ["--reducer_processes", "2", "--reducer_replicas", "2"];
+  const { code, stderr } = await run("mirrored", ...mirrored);
+  assert.equal(code, 0, stderr);
+  const log = readFileSync(join(job.directory, "mirrored", "logs", "reducer-1.log"), "utf8");
+  assert.match(log, /wrote \S+checkpoint-3\S+optimizer-00001-of-00001/);
+});
