@@ -62,34 +62,45 @@ test("a coordinator that is killed is started again, and the run goes on", limit
   assert.equal(pids.size, 2, "workers were started again");
 });
 
-test("a killed coordinator is followed where the checkpoint is gone that its run began from", limit, async () => {
-  const args = [
-    ...[...processes, "--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "1"],
-    ...["--resume_from_checkpoint", "auto"],
-  ];
-  let isStopped = false;
-  const stopped = await runJob(job, "train", "rotated", args, (event, child) => {
-    if (event.type !== "step.completed" || isStopped) return;
-    isStopped = true;
-    child.kill("SIGINT");
-  });
-  assert.equal(stopped.code, 130, stopped.stderr);
-  let isKilled = false;
-  const run = await runJob(job, "train", "rotated", args, (event, child) => {
-    if (event.type !== "checkpoint.saved" || isKilled) return;
-    isKilled = true;
-    process.kill(coordinatorOf(child.pid ?? 0), "SIGKILL");
-  });
-  assert.equal(mastersOf(run), mastersOf(await runJob(job, "train", "whole")), run.stderr);
-  const lines = run.of("note").map(({ text }) => text);
-  assert.ok(lines.some((line) => /goes on where its shards are/.test(line)), lines.join("\n"));
-});
+test(
+  "a killed coordinator is followed where the checkpoint is gone that its run began from",
+  limit,
+  async () => {
+    const args = [
+      ...[...processes, "--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "1"],
+      ...["--resume_from_checkpoint", "auto"],
+    ];
+    let isStopped = false;
+    const stopped = await runJob(job, "train", "rotated", args, (event, child) => {
+      if (event.type !== "step.completed" || isStopped) return;
+      isStopped = true;
+      child.kill("SIGINT");
+    });
+    assert.equal(stopped.code, 130, stopped.stderr);
+    let isKilled = false;
+    const run = await runJob(job, "train", "rotated", args, (event, child) => {
+      if (event.type !== "checkpoint.saved" || isKilled) return;
+      isKilled = true;
+      process.kill(coordinatorOf(child.pid ?? 0), "SIGKILL");
+    });
+    assert.equal(mastersOf(run), mastersOf(await runJob(job, "train", "whole")), run.stderr);
+    const lines = run.of("note").map(({ text }) => text);
+    assert.ok(
+      lines.some((line) => /goes on where its shards are/.test(line)),
+      lines.join("\n"),
+    );
+  },
+);
 
-test("a run that listens at all addresses of a machine has reducers that can be called", limit, async () => {
-  const open = ["--listen", "0.0.0.0:0", "--insecure", "true"];
-  const run = await runJob(job, "train", "open", [...processes, ...open]);
-  assert.equal(run.code, 0, run.stderr);
-});
+test(
+  "a run that listens at all addresses of a machine has reducers that can be called",
+  limit,
+  async () => {
+    const open = ["--listen", "0.0.0.0:0", "--insecure", "true"];
+    const run = await runJob(job, "train", "open", [...processes, ...open]);
+    assert.equal(run.code, 0, run.stderr);
+  },
+);
 
 test("a secret of the run's coordinators that was cut off is made anew", limit, async () => {
   const folder = join(job.directory, "cut", ".lockstep-claim");
