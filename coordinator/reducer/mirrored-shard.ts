@@ -322,8 +322,8 @@ class MirroredShard extends TwinCalls implements ShardHandle {
 
   #lost(replica: Replica, error: unknown): void {
     if (this.#end.signal.aborted || this.failure !== undefined) return;
-    if (!isGone(error)) this.fail(error);
-    else if (replica === this.#spare) this.#spare = undefined;
+    if (replica === this.#spare) this.#spare = undefined;
+    else if (!isGone(error)) this.fail(error);
     else if (replica === this.#mirror) {
       this.#mirror = undefined;
       this.#tellLost(replica.handle.address, error);
@@ -371,15 +371,22 @@ class MirroredShard extends TwinCalls implements ShardHandle {
   /** Until a copy is there in the place of one that is gone. */
   async #seek(index: 0 | 1): Promise<void> {
     const start = this.#mirroring.replicas[index];
-    try {
-      const handle = await seekReplica(start, this.#options, this.#end.signal);
-      if (handle === undefined) return;
-      const replica: Replica = { handle, index };
-      this.#attach(replica);
-      this.#spare = replica;
-    } catch (error) {
-      this.fail(error);
-    }
+    let told = "";
+    const handle = await seekReplica(start, this.#options, {
+      signal: this.#end.signal,
+      // Another run may have that process: the copy that is there goes on without it.
+      onRefused: (error) => {
+        const reason = messageOf(error);
+        const { shardIndex } = this.#options;
+        const text = `warning: shard ${shardIndex} gets no mirror for now: ${reason}`;
+        if (reason !== told) this.#mirroring.bus.publish({ type: "note", text });
+        told = reason;
+      },
+    });
+    if (handle === undefined) return;
+    const replica: Replica = { handle, index };
+    this.#spare = replica;
+    this.#attach(replica);
   }
 
   #tellLost(address: string, error: unknown): void {

@@ -53,14 +53,14 @@ export async function startBoth(
 /**
  * Starts a copy in the place of one that is gone, as soon as that can be done.
  *
- * @param signal aborted when it is not wanted any more
- * @returns undefined then
- * @throws where it is there and refuses
+ * @param hooks.signal aborted when it is not wanted any more
+ * @param hooks.onRefused called where a process is there and refuses, each time
+ * @returns undefined when it is not wanted any more
  */
 export async function seekReplica(
   start: StartShard,
   options: StartShardOptions,
-  signal: AbortSignal,
+  { signal, onRefused }: { signal: AbortSignal; onRefused: (error: unknown) => void },
 ): Promise<ShardHandle | undefined> {
   while (!signal.aborted) {
     try {
@@ -68,7 +68,7 @@ export async function seekReplica(
       if (!signal.aborted) return handle;
       await handle.close();
     } catch (error) {
-      if (!signal.aborted && !isGone(error)) throw error;
+      if (!signal.aborted && !isGone(error)) onRefused(error);
     }
     await delay(seekAgainMs, undefined, { ref: false, signal }).catch(() => {});
   }

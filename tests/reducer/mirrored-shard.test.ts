@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { startShardThread } from "#coordinator/reducer/client";
 import { startMirrored } from "#coordinator/reducer/mirrored-shard";
-import { ShardGroup, type ShardSource } from "#coordinator/shards";
+import { ShardGroup, type ShardSource, type StartShard } from "#coordinator/shards";
 import { updatedShards, wholeSums } from "#coordinator/whole-sums";
-import { isLockstepError } from "#lib/core/errors/index";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { keptMastersSha256 } from "#lib/core/masters-hash";
 import { buildParameterLayout } from "#lib/core/parameter-layout";
 import { finishFisher } from "#lib/optim/ewc";
@@ -251,3 +252,26 @@ test("what a shard keeps, and a sum, go to a shard of the same range alone", asy
 });
 
 const fail = (): never => assert.fail("there is no client");
+
+test("a process that refuses to be a mirror ends no run", async (t) => {
+  let numStarts = 0;
+  const refusing: StartShard = async () => {
+    numStarts += 1;
+    throw numStarts === 1
+      ? new LockstepError("E_SHARD_LOST", { shardIndex: 0, address: "a:1", reason: "away" })
+      : new LockstepError("E_STALE_COORDINATOR", { expected: "another run", got: "this run" });
+  };
+  const { bus, events } = new EventRecorder();
+  const start = startMirrored({ replicas: [startShardThread, refusing], compareSteps: 0, bus });
+  const shard = await start({
+    ...{ shardIndex: 0, numShards: 1, layout: smallLayout(1, "bfloat16"), optimizer: adamW },
+    ...{ gradientGroups: 1, listenHost: "127.0.0.1", security: {}, life: testLife },
+  });
+  t.after(() => shard.close());
+  const failures: unknown[] = [];
+  shard.onFailure((error) => failures.push(error));
+  while (numStarts < 3) await delay(20);
+  assert.deepEqual(failures, []);
+  const notes = events.filter(({ type }) => type === "note");
+  assert.equal(notes.length, 1, JSON.stringify(notes));
+});
