@@ -103,7 +103,8 @@ class Rollbacks {
     this.#step = options.begunFrom?.state.step ?? 0;
     this.#savedStep = this.#step;
     this.#unsubscribe = options.bus.subscribe((event) => {
-      if (event.type === "step.completed") this.#step = event.step;
+      // Where shards outlived a coordinator the run goes on later than at a checkpoint.
+      if (event.type === "step.completed" || event.type === "run.resumed") this.#step = event.step;
       if (event.type !== "checkpoint.saved" || event.step <= this.#savedStep) return;
       this.#savedStep = event.step;
       this.#inARow = 0;
