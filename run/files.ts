@@ -19,6 +19,7 @@ import {
 } from "#lib/checkpoint/index";
 import { copyAdditionalTemplates } from "#lib/checkpoint/model-directory";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
+import { assertWritable } from "#lib/checkpoint/write-guard";
 import { printConfig, type ResolvedConfig, resultSettings } from "#lib/config/index";
 import type { TensorStates } from "#lib/core/shard-arrays";
 import { tasksFolder } from "#lib/core/task-heads";
@@ -182,7 +183,9 @@ async function storeResult(config: ResolvedConfig, only?: readonly string[]): Pr
     outputRecordFile,
   ]) {
     const path = join(config.output_dir, file);
-    if (existsSync(path)) await uploadFile(store, path, file);
+    if (!existsSync(path)) continue;
+    assertWritable(path);
+    await uploadFile(store, path, file);
   }
 }
 

@@ -12,6 +12,7 @@ import {
 } from "#lib/checkpoint/index";
 import { checkpointRecordFile } from "#lib/checkpoint/run-record";
 import { bySavedTime } from "#lib/checkpoint/rotation";
+import { assertWritable } from "#lib/checkpoint/write-guard";
 import type { ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { parseStoreUrl } from "#lib/store/location";
@@ -61,7 +62,10 @@ export async function storeAt(
   return opened;
 }
 
-/** Checkpoints below a prefix. The list of checksums is stored last: without it there is no checkpoint. */
+/**
+ * Checkpoints below a prefix. The list of checksums is stored last: without it there is no checkpoint. Whoever may not
+ * write into the output directory any more may change nothing here either: a store refuses nobody itself.
+ */
 export class StoredCheckpoints implements CheckpointPlace {
   readonly #store: ObjectStore;
   /** Where files are written before they are stored. */
@@ -108,15 +112,17 @@ export class StoredCheckpoints implements CheckpointPlace {
     await stageFiles(join(this.#outputDir, name), async (temporary) => {
       await this.remove(this.directoryOf(name));
       const keyOf = (file: string): string => `${name}/${relative(temporary, file)}`;
-      const written = await write(temporary, (file) => ({
-        ...{ store: store.settings, key: keyOf(file) },
-      }));
+      const written = await write(temporary, (file) => {
+        assertWritable(file);
+        return { store: store.settings, key: keyOf(file) };
+      });
       for (const { sizeBytes } of written.values()) bytes += sizeBytes;
       const before = previous === undefined ? undefined : await this.#sumsOf(basename(previous));
       const sums = await readChecksums(temporary, checksumsFile);
       const files = (await listFiles(temporary)).filter((file) => file !== checksumsFile);
       for (const file of [...files, checksumsFile]) {
         const path = join(temporary, file);
+        assertWritable(path);
         const { size } = await stat(path);
         const isShared = sums?.get(file) !== undefined && before?.get(file) === sums.get(file);
         const copied = isShared && (await this.#copy(basename(previous ?? ""), name, file));
@@ -131,11 +137,15 @@ export class StoredCheckpoints implements CheckpointPlace {
   /** The list of checksums goes first, so that nobody takes what is left for whole. */
   async remove(directory: string): Promise<void> {
     const name = basename(directory);
+    const ours = join(this.#outputDir, name);
+    assertWritable(ours);
     await this.#store.abortUploads(`${name}/`);
     const keys = (await this.#store.list(`${name}/`)).map(({ key }) => key);
     const manifest = `${name}/${checksumsFile}`;
-    if (keys.includes(manifest)) await this.#store.delete([manifest]);
-    await this.#store.delete(keys.filter((key) => key !== manifest));
+    for (const some of [keys.filter((key) => key === manifest), keys]) {
+      assertWritable(ours);
+      await this.#store.delete(some);
+    }
   }
 
   async #copy(from: string, to: string, file: string): Promise<boolean> {

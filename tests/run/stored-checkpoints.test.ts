@@ -1,0 +1,79 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { after, before, test } from "node:test";
+import { guardWrites } from "#lib/checkpoint/write-guard";
+import { LockstepError } from "#lib/core/errors/index";
+import { ObjectStore } from "#lib/store/object-store";
+import { StoredCheckpoints } from "#run/stored-checkpoints";
+import { bucket, credentials, S3Server } from "#tests/support/s3-server";
+import { needs } from "#tests/support/tools";
+
+const limit = { timeout: 120_000, ...needs("gofakes3") };
+const outputDir = await mkdtemp(join(tmpdir(), "lockstep-stored-"));
+let server: S3Server;
+let store: ObjectStore;
+
+before(async () => {
+  if (limit.skip !== undefined && limit.skip !== false) return;
+  Object.assign(process.env, credentials);
+  server = await S3Server.start();
+  store = await ObjectStore.open({ bucket, prefix: "run/", endpoint: server.endpoint });
+});
+
+after(async () => {
+  store?.close();
+  await server?.remove();
+  await rm(outputDir, { recursive: true, force: true });
+});
+
+/** A checkpoint of three files; the list of checksums is the last. */
+const files = ["model.safetensors", "lockstep/state.json", "lockstep/checksums.json"];
+
+const save = async (checkpoints: StoredCheckpoints, text: string, midway = () => {}) =>
+  checkpoints.save(
+    "checkpoint-4",
+    async (temporary) => {
+      for (const file of files) {
+        await mkdir(dirname(join(temporary, file)), { recursive: true });
+        await writeFile(join(temporary, file), file.endsWith("checksums.json") ? "{}" : text);
+      }
+      midway();
+      return new Map();
+    },
+    undefined,
+  );
+
+const stored = async (): Promise<readonly string[]> => {
+  const found = await store.list("checkpoint-4/");
+  return Promise.all(
+    found.map(async ({ key }) => `${key} ${Buffer.from((await store.get(key, 100)) ?? [])}`),
+  );
+};
+
+test("whoever lost the output directory changes nothing in the store either", limit, async (t) => {
+  let isLost = false;
+  const endGuard = guardWrites([outputDir], () => {
+    if (isLost) throw new LockstepError("E_OUTPUT_DIR_LOST", { directory: outputDir, by: "other" });
+  });
+  t.after(endGuard);
+  const refused = { code: "E_OUTPUT_DIR_LOST" };
+  const [old, successor] = [outputDir, await mkdtemp(join(tmpdir(), "lockstep-successor-"))].map(
+    (directory) => new StoredCheckpoints(store, directory),
+  ) as [StoredCheckpoints, StoredCheckpoints];
+  // Amid a save, which it has begun before.
+  await assert.rejects(
+    save(old, "old", () => {
+      isLost = true;
+    }),
+    refused,
+  );
+  assert.deepEqual(await stored(), []);
+  await save(successor, "new");
+  const expected = await stored();
+  assert.equal(expected.length, files.length);
+  await assert.rejects(save(old, "old"), refused);
+  await assert.rejects(old.remove(old.directoryOf("checkpoint-4")), refused);
+  assert.deepEqual(await stored(), expected);
+});
