@@ -18,6 +18,7 @@ import {
   writeTrainerState,
 } from "#lib/checkpoint/index";
 import { copyAdditionalTemplates } from "#lib/checkpoint/model-directory";
+import { isWriteFailure } from "#lib/checkpoint/repeated-save";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
 import { assertWritable } from "#lib/checkpoint/write-guard";
 import { printConfig, type ResolvedConfig, resultSettings } from "#lib/config/index";
@@ -106,7 +107,10 @@ export async function saveCheckpoint(
     await rotateCheckpoints(await checkpointsOf(run), config.save_total_limit, best, remove);
     return saved;
   } catch (error) {
-    throw explainWriteError(error, directory);
+    const explained = explainWriteError(error, directory);
+    // It is saved; the next save removes what is too many.
+    if (!isWriteFailure(explained)) throw explained;
+    return saved;
   }
 }
 

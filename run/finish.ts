@@ -72,11 +72,14 @@ export async function finishRun(
     if (step > 0 && state.numUpdates === 0) {
       throw new LockstepError("E_NO_UPDATE", { numSteps: step });
     }
-    bestStep = best?.step ?? (await savedBestStep(run, state));
+    const kept = directory;
+    const whileRefused = <T>(action: () => Promise<T>): Promise<T> =>
+      saveResult(run, { state, directory: kept, bus }, action);
+    bestStep = best?.step ?? (await whileRefused(() => savedBestStep(run, state)));
     tell(savingDetail(run, state, bestStep));
     const startedAt = performance.now();
     const weights = best ?? { ...state, snapshot };
-    const saved = await saveResult(run, { weights, state, directory }, bus);
+    const saved = await whileRefused(() => saveFinalModel(run, weights, state));
     const savedSeconds = (performance.now() - startedAt) / 1000;
     directory = saved.directory;
     bus.publish({ type: "checkpoint.saved", step, seconds: savedSeconds, ...saved });
@@ -103,27 +106,28 @@ export async function finishRun(
 }
 
 /**
- * Saves the result, and repeats that while the file system refuses it, for as long as `save_retry_ms` says.
+ * Saves the result, or looks for what it takes, and repeats that while the file system or a store refuses it, for as
+ * long as `save_retry_ms` says.
  *
  * @throws E_SAVE_FAILED
  */
-async function saveResult(
+async function saveResult<T>(
   run: StartedRun,
   {
-    weights,
     state,
     directory,
+    bus,
   }: Pick<TrainingOutcome, "state"> & {
-    readonly weights: BestWeights;
     readonly directory: string;
+    readonly bus: InProcessEventBus;
   },
-  bus: InProcessEventBus,
-): ReturnType<typeof saveFinalModel> {
+  action: () => Promise<T>,
+): Promise<T> {
   const { step } = state;
   const startedAt = performance.now();
   const giveUpAtMs = startedAt + run.config.save_retry_ms;
   try {
-    return await saveRepeatedly(() => saveFinalModel(run, weights, state), {
+    return await saveRepeatedly(action, {
       giveUpAtMs: () => giveUpAtMs,
       pause: (ms) => delay(ms),
       onFailure: (failure) => {

@@ -1,5 +1,6 @@
 import { writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { explainWriteError } from "#lib/checkpoint/atomic-save";
 import {
   checkpointName,
   type LogEntry,
@@ -7,6 +8,7 @@ import {
   trainerState,
 } from "#lib/checkpoint/index";
 import { formatPythonJson } from "#lib/checkpoint/python-json";
+import { isWriteFailure } from "#lib/checkpoint/repeated-save";
 import { isIntegerField } from "#lib/checkpoint/trainer-state";
 import { intervalSteps, type ResolvedConfig } from "#lib/config/index";
 import type { CheckpointState } from "#coordinator/options";
@@ -29,7 +31,11 @@ export function flosPerToken(run: PreparedRun): number {
   return 6 * run.model.numComputedParameters;
 }
 
-/** The checkpoint of the best evaluation, where this run saved it and it still is: here, or where it went on from. */
+/**
+ * The checkpoint of the best evaluation, where this run saved it and it still is: here, or where it went on from.
+ *
+ * @throws what may pass where that cannot be told now, E_CHECKPOINT_STORE say
+ */
 export async function bestCheckpoint(
   { config, record, resumedFrom }: StartedRun,
   state: CheckpointState,
@@ -40,7 +46,12 @@ export async function bestCheckpoint(
   const before = resumedFrom === undefined || isStoreUrl(resumedFrom) ? [] : [resumedFrom];
   const places = [place, ...before.map((directory) => checkpointDirectories(dirname(directory)))];
   for (const each of places) {
-    const saved = await each.record(name).catch(() => undefined);
+    const saved = await each.record(name).catch((error: unknown) => {
+      const explained = explainWriteError(error, each.directoryOf(name));
+      // That it cannot be looked at now says nothing of whether it is there.
+      if (each === place && isWriteFailure(explained)) throw explained;
+      return undefined;
+    });
     if (saved?.runId === record.runId) return each.directoryOf(name);
   }
   return undefined;

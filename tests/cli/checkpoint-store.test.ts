@@ -160,6 +160,27 @@ test(
   },
 );
 
+test(
+  "an old checkpoint that cannot be removed for a while fails no save; a later one removes it",
+  limit,
+  async () => {
+    // All attempts of the first removal.
+    let numRefused = 0;
+    const way = await faultyWay(server, (method, path) =>
+      method === "POST" && path.includes("delete") && numRefused++ < 5 ? 500 : "none",
+    );
+    const outcome = await run("rotated", [
+      ...stored("rotated", way.endpoint),
+      ...["--save_total_limit", "1"],
+    ]);
+    await way.close();
+    assert.equal(outcome.code, 0, outcome.stderr);
+    assert.ok(numRefused > 5, `${numRefused}`);
+    assert.deepEqual(outcome.of("checkpoint.failed"), []);
+    assert.deepEqual(await checkpointsOf("rotated"), ["checkpoint-6"]);
+  },
+);
+
 test("a store that cannot be reached is refused before anything is trained", limit, async () => {
   const outcome = await run("absent", [
     ...["--checkpoint_store", "s3://absent-bucket/a", "--s3_endpoint", server.endpoint],

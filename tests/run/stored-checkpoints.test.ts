@@ -3,10 +3,13 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
+import type { CheckpointState } from "#coordinator/options";
 import { guardWrites } from "#lib/checkpoint/write-guard";
 import { LockstepError } from "#lib/core/errors/index";
 import { ObjectStore } from "#lib/store/object-store";
+import { bestCheckpoint } from "#run/results";
 import { StoredCheckpoints } from "#run/stored-checkpoints";
+import type { StartedRun } from "#run/start";
 import { bucket, credentials, S3Server } from "#tests/support/s3-server";
 import { needs } from "#tests/support/tools";
 
@@ -76,4 +79,16 @@ test("whoever lost the output directory changes nothing in the store either", li
   await assert.rejects(save(old, "old"), refused);
   await assert.rejects(old.remove(old.directoryOf("checkpoint-4")), refused);
   assert.deepEqual(await stored(), expected);
+});
+
+test("a best checkpoint that cannot be looked for is not taken for one that is gone", async () => {
+  Object.assign(process.env, credentials);
+  const config = {
+    ...{ checkpoint_store: `s3://${bucket}/away`, output_dir: outputDir, s3_region: null },
+    // Nobody listens there.
+    s3_endpoint: "http://127.0.0.1:1",
+  };
+  const run = { config, record: { runId: "0123456789abcdef" } } as unknown as StartedRun;
+  const state = { step: 4, best: { step: 2, metric: 1 } } as CheckpointState;
+  await assert.rejects(bestCheckpoint(run, state), { code: "E_CHECKPOINT_STORE" });
 });
