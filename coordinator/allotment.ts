@@ -16,15 +16,19 @@ const worthwhileGain = 0.25;
  * Who computes which item, so that a slow worker keeps nobody waiting. Items that wait go to whoever asks, in order,
  * but not to a worker that would still be at one when the others have done all that wait. When none waits, a worker
  * that asks computes one again that another is at, where it will be done clearly sooner: the first result counts, and
- * the bits are the same.
+ * the bits are the same. Where they need not be, nothing is computed again: two results that differ are a matter for a
+ * third worker, and whoever is outvoted is kept out.
  */
 export class Allotment {
   readonly #paces: Paces;
   readonly #now: () => number;
+  readonly #haveSameBits: boolean;
 
-  constructor(paces: Paces, now: () => number) {
+  /** @param haveSameBits whether all workers compute the same bits */
+  constructor(paces: Paces, now: () => number, haveSameBits: boolean) {
     this.#paces = paces;
     this.#now = now;
+    this.#haveSameBits = haveSameBits;
   }
 
   /** @param idle others that wait for work */
@@ -32,7 +36,9 @@ export class Allotment {
     const { leases } = work;
     const mayTake = (item: number): boolean => work.mayTake?.(item, workerId) !== false;
     const item = leases.nextPending(mayTake);
-    if (item === undefined) return this.#backup(work, workerId, mayTake);
+    if (item === undefined) {
+      return this.#haveSameBits ? this.#backup(work, workerId, mayTake) : undefined;
+    }
     const others = [...new Set([...idle, ...leases.active().map((lease) => lease.workerId)])];
     const able = others.filter(
       (other) => other !== workerId && work.mayTake?.(item, other) !== false,

@@ -19,6 +19,7 @@ import {
 } from "./limits.js";
 import { Membership } from "./membership.js";
 import type { CoordinatorOptions, RunOutcome } from "./options.js";
+import type { PaceNews } from "./paces.js";
 import { apartFrom } from "./recovery.js";
 import type { RecoveredRun } from "./run-state.js";
 import { Refusals } from "./refusals.js";
@@ -61,9 +62,10 @@ export class Coordinator {
     this.#security = options.security ?? {};
     const now = (): number => performance.now();
     const { bus, door, plannedWorkers, kindWaitMs: waitMs } = options;
-    this.#queue = new TaskQueue(now, (news) => bus.publish({ type: "worker.pace", ...news }));
     this.#kinds =
       door?.kinds ?? new DeviceKinds({ plannedWorkers, deterministic: true, waitMs, now });
+    const tellPace = (news: PaceNews): void => bus.publish({ type: "worker.pace", ...news });
+    this.#queue = new TaskQueue(now, tellPace, this.#kinds.deterministic);
     this.#membership = new Membership({
       heartbeatTimeoutMs: options.heartbeatTimeoutMs ?? defaultHeartbeatTimeoutMs,
       kinds: this.#kinds,

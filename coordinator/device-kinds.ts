@@ -77,6 +77,11 @@ export class DeviceKinds {
     this.#device.catch(() => {});
   }
 
+  /** Whether all workers compute the same bits. */
+  get deterministic(): boolean {
+    return this.#options.deterministic;
+  }
+
   /** The run's kind; undefined while it is open. */
   get kind(): string | undefined {
     return this.#kind;

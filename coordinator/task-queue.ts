@@ -43,10 +43,17 @@ export class TaskQueue {
   #work: Work | undefined;
   #end: Omit<Task & { kind: "finished" }, "kind"> | undefined;
 
-  /** @param now milliseconds, monotonic */
-  constructor(now = () => performance.now(), onPaceNews?: (news: PaceNews) => void) {
+  /**
+   * @param now milliseconds, monotonic
+   * @param haveSameBits whether all workers compute the same bits
+   */
+  constructor(
+    now = () => performance.now(),
+    onPaceNews?: (news: PaceNews) => void,
+    haveSameBits = true,
+  ) {
     this.#paces = new Paces(now, onPaceNews);
-    this.#allotment = new Allotment(this.#paces, now);
+    this.#allotment = new Allotment(this.#paces, now, haveSameBits);
   }
 
   open(work: Work): void {

@@ -53,6 +53,20 @@ test(`one worker at a fifth of the others' speed: a step takes at most ${bound} 
   assert.ok(numAgain > 0 && numAgain < 0.02 * numInAll, `${numAgain} of ${numInAll}`);
 });
 
+test("where workers compute other bits, a slow one's group is not computed again", async () => {
+  const leases = async (haveSameBits: boolean): Promise<number> => {
+    const workers = [0.1, 1, 1].map(
+      (speed, i): SimulatedWorker => ({ id: `w${i}`, groupMs: () => groupMs / speed }),
+    );
+    const cluster = new SimulatedCluster(workers, haveSameBits);
+    for (let step = 0; step < numSteps; step++) await cluster.step(8);
+    cluster.close();
+    return cluster.steps.reduce((sum, { numLeases }) => sum + numLeases, 0);
+  };
+  assert.equal(await leases(false), 8 * numSteps);
+  assert.ok((await leases(true)) > 8 * numSteps);
+});
+
 test("workers of one speed compute nothing twice", async () => {
   const workers = Array.from({ length: 4 }, (_, i): SimulatedWorker => {
     const jitter = drawn(i + 1);

@@ -19,10 +19,12 @@ export class SimulatedCluster {
   #nextLeaseId = 1;
   readonly #events: { readonly atMs: number; readonly happen: () => void }[] = [];
 
-  constructor(workers: readonly SimulatedWorker[]) {
+  /** @param haveSameBits whether all compute the same bits */
+  constructor(workers: readonly SimulatedWorker[], haveSameBits = true) {
     this.queue = new TaskQueue(
       () => this.#nowMs,
       (news) => this.news.push(news),
+      haveSameBits,
     );
     for (const worker of workers) void this.join(worker);
   }
