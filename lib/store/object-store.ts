@@ -105,7 +105,13 @@ export class ObjectStore {
     const { GetObjectCommand } = this.#sdk;
     const Range = `bytes=${offset}-${offset + into.length - 1}`;
     await this.#call(key, async (of) => {
-      const { Body } = await this.#client.send(new GetObjectCommand({ ...of, Range }));
+      const { Body, ContentRange } = await this.#client.send(
+        new GetObjectCommand({ ...of, Range }),
+      );
+      if (ContentRange?.startsWith(`bytes ${offset}-`) !== true && offset > 0) {
+        await Body?.transformToWebStream().cancel();
+        throw this.#refused(key, `bytes from ${offset} on were asked for, and others came`);
+      }
       let gotBytes = 0;
       if (Body !== undefined) {
         for await (const piece of Body.transformToWebStream() as unknown as AsyncIterable<Uint8Array>) {

@@ -138,6 +138,17 @@ test(
   },
 );
 
+test("a whole object that comes in place of a range is not taken for it", limit, async (t) => {
+  const way = await faultyWay(server, (method) => (method === "GET" ? "whole" : "none"));
+  t.after(() => way.close());
+  const store = await open("ranges/", way.endpoint);
+  const bytes = randomBytes(2_000_000);
+  await store.put("a", bytes);
+  const back = new Uint8Array(65_536);
+  await assert.rejects(store.readInto("a", back, 65_536), /others came/);
+  assert.equal((await store.get("a", bytes.length))?.length, bytes.length);
+});
+
 test("a bucket that does not exist is named", limit, async () => {
   const store = await ObjectStore.open({ bucket: "absent", prefix: "", endpoint: server.endpoint });
   stores.push(store);

@@ -75,8 +75,11 @@ async function isOpen(port: number): Promise<boolean> {
   });
 }
 
-/** What becomes of a request on its way: passed on, refused with a status, or its answer cut off after some bytes. */
-export type Fault = "none" | number | { readonly cutAfterBytes: number };
+/**
+ * What becomes of a request on its way: passed on, without the range that it asks for, refused with a status, or its
+ * answer cut off after some bytes.
+ */
+export type Fault = "none" | "whole" | number | { readonly cutAfterBytes: number };
 
 /** Stands before a server and does what a network does. */
 export async function faultyWay(
@@ -91,7 +94,8 @@ export async function faultyWay(
       outgoing.end("<Error><Code>InternalError</Code><Message>a fault</Message></Error>");
       return;
     }
-    passOn(server, incoming, outgoing, fault === "none" ? Infinity : fault.cutAfterBytes);
+    if (fault === "whole") delete incoming.headers.range;
+    passOn(server, incoming, outgoing, typeof fault === "string" ? Infinity : fault.cutAfterBytes);
   });
   way.listen(0, "127.0.0.1");
   await once(way, "listening");
