@@ -28,6 +28,9 @@ test("reducers end with their run, and the page names every one of them", tools,
   const manifests = new Manifests(await build("reducers"));
   const { spec } = manifests.get("Job", "lockstep-reducer");
   assert.equal(spec.completions, spec.parallelism);
+  // Nobody comes back to a run that failed: a pod that waited in vain is not replaced for ever.
+  const ignored = spec.podFailurePolicy?.rules.flatMap(({ onExitCodes }) => onExitCodes?.values);
+  assert.deepEqual(ignored?.filter(Boolean), [143]);
   const { command, args = [], ports = [], volumeMounts = [] } = manifests.container("reducer");
   assert.deepEqual(command, ["node", "bin/lockstep", "reducer"]);
   for (const arg of args) {
