@@ -31,16 +31,22 @@ export class WeightChecks {
   /** By incarnation. */
   readonly #found = new Map<string, number>();
   /** By space and version. */
-  readonly #sent = new Map<string, { readonly digest: string; readonly workerId: string }>();
+  readonly #sent = new Map<string, SentWeights>();
+  /** The same of whoever says otherwise. */
+  readonly #disputed = new Map<string, SentWeights>();
 
-  /** @throws E_WEIGHTS_DIVERGED where two workers were sent different weights */
+  /** @throws E_WEIGHTS_DIVERGED where two workers were sent different weights, one of them twice */
   check(
-    { workerId, version, fingerprints }: Omit<CheckWeightsRequest, "lease">,
+    { workerId, lease, version, fingerprints }: CheckWeightsRequest,
     incarnation: string,
   ): WeightVerdict {
     if (fingerprints.length === 0) return { kind: "unknown" };
-    for (const print of fingerprints) this.#compareSent(print, workerId, version);
-    const spaces = fingerprints.filter(({ sent, held }) => sent !== held).map(({ space }) => space);
+    const spaces = fingerprints
+      .filter(
+        ({ space, sent, held }) =>
+          !this.#isAsSent(space, version, { digest: sent, workerId, lease }) || sent !== held,
+      )
+      .map(({ space }) => space);
     if (spaces.length === 0) {
       remember(this.#intact, workerId, version);
       return { kind: "intact" };
@@ -50,19 +56,38 @@ export class WeightChecks {
     return { kind: "corrupted", spaces, intactVersion: this.#intact.get(workerId), numFound };
   }
 
-  #compareSent({ space, sent }: Fingerprint, workerId: string, version: number): void {
+  /** Whether a worker was sent what others were; what it kept of that may have changed in its memory, too. */
+  #isAsSent(space: Fingerprint["space"], version: number, told: SentWeights): boolean {
     // Frozen weights have one version.
     const key = space === "frozen" ? space : `${space} ${version}`;
     const known = this.#sent.get(key);
     if (known === undefined) {
-      this.#sent.set(key, { digest: sent, workerId });
+      this.#sent.set(key, told);
       const [oldest] = [...this.#sent.keys()].filter((one) => one !== "frozen");
-      if (this.#sent.size > maxVersions && oldest !== undefined) this.#sent.delete(oldest);
-    } else if (known.digest !== sent) {
-      const workers = `${known.workerId} and ${workerId}`;
+      if (this.#sent.size > maxVersions && oldest !== undefined) {
+        this.#sent.delete(oldest);
+        this.#disputed.delete(oldest);
+      }
+      return true;
+    }
+    if (known.digest === told.digest) return true;
+    const before = this.#disputed.get(key);
+    const isSame = before?.workerId === told.workerId && before.digest === told.digest;
+    // It has loaded them anew since, and they came the same again.
+    if (isSame && before.lease !== told.lease) {
+      const workers = `${known.workerId} and ${told.workerId}`;
       throw new LockstepError("E_WEIGHTS_DIVERGED", { workers, space, version });
     }
+    this.#disputed.set(key, told);
+    return false;
   }
+}
+
+interface SentWeights {
+  readonly digest: string;
+  readonly workerId: string;
+  /** Of the group that it computed with them. */
+  readonly lease: number;
 }
 
 function remember<T>(map: Map<string, T>, key: string, value: T): void {
