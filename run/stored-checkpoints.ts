@@ -211,9 +211,12 @@ export async function fetchModel(
   isWanted: (file: string) => boolean,
   directory: string,
 ): Promise<void> {
-  const objects = (await store.list(`${name}/`)).filter(({ key }) =>
-    isWanted(key.slice(name.length + 1)),
-  );
+  // A store's names may be anything, and those of files lead anywhere.
+  const isInside = (file: string): boolean => !file.split(/[/\\]/).includes("..");
+  const objects = (await store.list(`${name}/`)).filter(({ key }) => {
+    const file = key.slice(name.length + 1);
+    return isInside(file) && isWanted(file);
+  });
   for (const object of objects) {
     await fetchObject(store, object, join(directory, object.key.slice(name.length + 1)));
   }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
@@ -8,7 +8,7 @@ import { guardWrites } from "#lib/checkpoint/write-guard";
 import { LockstepError } from "#lib/core/errors/index";
 import { ObjectStore } from "#lib/store/object-store";
 import { bestCheckpoint } from "#run/results";
-import { StoredCheckpoints } from "#run/stored-checkpoints";
+import { fetchModel, StoredCheckpoints } from "#run/stored-checkpoints";
 import type { StartedRun } from "#run/start";
 import { bucket, credentials, S3Server } from "#tests/support/s3-server";
 import { needs } from "#tests/support/tools";
@@ -62,9 +62,10 @@ test("whoever lost the output directory changes nothing in the store either", li
   });
   t.after(endGuard);
   const refused = { code: "E_OUTPUT_DIR_LOST" };
-  const [old, successor] = [outputDir, await mkdtemp(join(tmpdir(), "lockstep-successor-"))].map(
-    (directory) => new StoredCheckpoints(store, directory),
-  ) as [StoredCheckpoints, StoredCheckpoints];
+  const elsewhere = await mkdtemp(join(tmpdir(), "lockstep-successor-"));
+  t.after(() => rm(elsewhere, { recursive: true }));
+  const old = new StoredCheckpoints(store, outputDir);
+  const successor = new StoredCheckpoints(store, elsewhere);
   // Amid a save, which it has begun before.
   await assert.rejects(
     save(old, "old", () => {
@@ -91,4 +92,22 @@ test("a best checkpoint that cannot be looked for is not taken for one that is g
   const run = { config, record: { runId: "0123456789abcdef" } } as unknown as StartedRun;
   const state = { step: 4, best: { step: 2, metric: 1 } } as CheckpointState;
   await assert.rejects(bestCheckpoint(run, state), { code: "E_CHECKPOINT_STORE" });
+});
+
+test("an object's name leads out of no directory", async () => {
+  const names = [
+    "model.safetensors",
+    "../../outside",
+    "ema/../../outside",
+    "ema/model.safetensors",
+  ];
+  const fake = {
+    list: async () => names.map((name) => ({ key: `checkpoint-4/${name}`, sizeBytes: 1 })),
+    readInto: async () => {},
+  } as unknown as ObjectStore;
+  const directory = join(outputDir, "fetched", "model");
+  await fetchModel(fake, "checkpoint-4", () => true, directory);
+  assert.deepEqual((await readdir(outputDir)).sort(), ["fetched"]);
+  assert.deepEqual(await readdir(join(outputDir, "fetched")), ["model"]);
+  assert.deepEqual((await readdir(directory)).sort(), ["ema", "model.safetensors"]);
 });
