@@ -1,4 +1,5 @@
-import { bytesSha256 } from "#lib/core/bytes-hash";
+import { createHash } from "node:crypto";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import {
@@ -23,6 +24,8 @@ import { StepAnswers } from "./step-answers.js";
  * are added as soon as those before them have been, so a shard rarely holds more than a few.
  */
 const maxAssemblyBytes = 4 * 1024 ** 3;
+/** What is digested between two turns of the event loop, some 50 ms; a large range takes longer than connections live. */
+const digestedBytes = 64 * 1024 ** 2;
 /** Pushes beyond one a group: leases that another worker took over. */
 const numSpareAssemblies = 2;
 
@@ -217,9 +220,17 @@ export class ShardReducer {
     this.publishInitial(version ?? 0);
   }
 
-  /** SHA-256 of masters and what the optimizer keeps. */
-  digest(): string {
-    return bytesSha256(this.arithmetic.keptBytes);
+  /** SHA-256 of masters and what the optimizer keeps, which nothing may change meanwhile; workers are served. */
+  async digest(): Promise<string> {
+    const { buffer, byteOffset, byteLength } = this.arithmetic.keptBytes;
+    const hash = createHash("sha256");
+    for (let done = 0; done < byteLength; done += digestedBytes) {
+      // On shared memory, of which OpenSSL takes no view.
+      const numBytes = Math.min(digestedBytes, byteLength - done);
+      hash.update(Buffer.from(buffer, byteOffset + done, numBytes));
+      await nextTurn();
+    }
+    return hash.digest("hex");
   }
 
   /** Adds the gradient of EWC's penalty to the step's. @throws E_SHARD_STATE before `reduce` */

@@ -121,7 +121,7 @@ export class ShardService implements BulkHandlers {
         await this.#copies.takeState(command);
         break;
       case "digest":
-        return { kind: "digest", sha256: reducer.digest() };
+        return { kind: "digest", sha256: await reducer.digest() };
       case "startOver":
         reducer.startOver();
         break;

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { test } from "node:test";
 import fc from "fast-check";
 import { PushAssembly } from "#coordinator/reducer/shard-state";
@@ -150,4 +151,16 @@ test("nothing stays of what was loaded in part", async () => {
   for (const values of [arithmetic.masters, ...Object.values(arithmetic.states)]) {
     assert.ok(values.every((value) => Object.is(value, 0)));
   }
+});
+
+test("others have their turn while what a shard keeps is digested", async () => {
+  const reducer = await reducerOf(1);
+  let numTurns = 0;
+  setImmediate(() => {
+    numTurns += 1;
+  });
+  const digest = await reducer.digest();
+  assert.equal(numTurns, 1);
+  const kept = sha(reducer.arithmetic.keptBytes);
+  assert.equal(digest, createHash("sha256").update(kept).digest("hex"));
 });
