@@ -14,9 +14,12 @@ const format = "lockstep-optimizer-1";
 const fileName = (shard: number, numShards: number): string =>
   `optimizer-${String(shard + 1).padStart(5, "0")}-of-${String(numShards).padStart(5, "0")}.safetensors`;
 
+/** Files that this process writes at a time: on their way to a store, each is in memory in some parts. */
+const maxFilesAtOnce = 4;
+
 /**
- * Writes one file a shard into the existing `directory`, all at the same time: its masters, and what the optimizer keeps
- * by name; and one of what it keeps of whole tensors.
+ * Writes one file a shard into the existing `directory`, several at the same time: its masters, and what the optimizer
+ * keeps by name; and one of what it keeps of whole tensors.
  *
  * @param onSaved where shards of other processes may write their files themselves: called for each that one wrote
  */
@@ -28,12 +31,20 @@ export async function writeOptimizerState(
   onSaved?: (file: string, saved: SavedFile) => void,
 ): Promise<void> {
   await writeTensorStates(directory, tensorStates);
+  const last: Promise<void>[] = [];
+  const inTurn = async (shard: number, write: () => Promise<void>): Promise<void> => {
+    const turn = shard % maxFilesAtOnce;
+    const before = last[turn];
+    const done = before === undefined ? write() : before.then(write, write);
+    last[turn] = done;
+    return done;
+  };
   const written = await Promise.allSettled(
     shards.map(async (shard, i) => {
       const file = join(directory, fileName(i, shards.length));
       const saved = onSaved === undefined ? undefined : await shard.saveInto?.(file);
       if (saved !== undefined && (await sizeOf(file)) === saved.sizeBytes) onSaved?.(file, saved);
-      else await writeShardState(file, shard, openTarget);
+      else await inTurn(i, () => writeShardState(file, shard, openTarget));
     }),
   );
   for (const file of written) if (file.status === "rejected") throw file.reason;

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { type FileTarget, openLocalTarget } from "#lib/checkpoint/file-target";
 import { OptimizerStateReader, writeOptimizerState } from "#lib/checkpoint/index";
 import { isShardStateFile } from "#lib/checkpoint/optimizer-state";
 import { rejectsWith, temporaryDirectory } from "./support.js";
@@ -46,6 +47,33 @@ test("a state of three shards is read by any other number of shards", async (t) 
       second_moment: part(3, start, end),
     });
   }
+});
+
+test("few files of many shards are being written at a time", async (t) => {
+  const directory = await temporaryDirectory(t);
+  const [numShards, size] = [20, 50];
+  const shards = Array.from({ length: numShards }, (_, i) => stateOf(i * size, (i + 1) * size));
+  let [numOpen, most] = [0, 0];
+  await writeOptimizerState(directory, shards, {}, async (file): Promise<FileTarget> => {
+    const target = await openLocalTarget(file);
+    numOpen += 1;
+    most = Math.max(most, numOpen);
+    return {
+      write: (bytes) => target.write(bytes),
+      writeElements: (elements) => target.writeElements(elements),
+      abandon: () => target.abandon(),
+      close: async () => {
+        numOpen -= 1;
+        return target.close();
+      },
+    };
+  });
+  assert.equal(most, 4);
+  const reader = await OptimizerStateReader.open(directory);
+  t.after(() => reader.close());
+  const into = new Float32Array(numElements);
+  await reader.readMasters({ start: 0, end: numElements }, into);
+  assert.deepEqual(into, part(1, 0, numElements));
 });
 
 test("missing or mixed parts are refused", async (t) => {
