@@ -318,7 +318,7 @@ class Cluster {
     this.#journal =
       epoch === undefined ? undefined : openJournal(run, epoch, { bus, own: this.#own });
     const result = await trainWithRollbacks({
-      ...{ run, bus, begunFrom: this.#start?.resume },
+      ...{ run, bus, stop, begunFrom: this.#start?.resume },
       train: (resume, life) => this.#train(run, { ...life, resume, door, bus }),
       onBack: (resume) => {
         this.isOpen = false;

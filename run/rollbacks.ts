@@ -1,4 +1,6 @@
 import { basename } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { saveRepeatedly } from "#lib/checkpoint/repeated-save";
 import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import { counted } from "#lib/core/format";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
@@ -39,6 +41,8 @@ export async function trainWithRollbacks<Result>(options: {
   readonly bus: InProcessEventBus;
   readonly train: (resume: ResumePoint | undefined, life: TrainingLife) => Promise<Result>;
   readonly onBack: (resume: ResumePoint | undefined) => void;
+  /** Nobody waits any more for a store that is away. */
+  readonly stop: AbortSignal;
 }): Promise<Result> {
   const { begunFrom, train, onBack } = options;
   const rollbacks = new Rollbacks(options);
@@ -83,6 +87,7 @@ class Rollbacks {
   #inARow = 0;
   #total = 0;
   readonly #run: StartedRun;
+  readonly #stop: AbortSignal;
   readonly #begunFrom: ResumePoint | undefined;
   /** What was saved before is not this life's. */
   readonly #savedBeforeMs: number;
@@ -94,8 +99,10 @@ class Rollbacks {
     readonly run: StartedRun;
     readonly begunFrom: ResumePoint | undefined;
     readonly bus: InProcessEventBus;
+    readonly stop: AbortSignal;
   }) {
     this.#run = options.run;
+    this.#stop = options.stop;
     this.#begunFrom = options.begunFrom;
     this.#bus = options.bus;
     this.#limit = options.run.config.max_rollbacks;
@@ -129,7 +136,7 @@ class Rollbacks {
     this.#total += 1;
     const note = (text: string): void => this.#bus.publish({ type: "note", text });
     const reason = error instanceof Error ? error.message : String(error);
-    const point = (await this.#newest(note)) ?? this.#begunFrom;
+    const point = (await this.#untilFound(note)) ?? this.#begunFrom;
     const step = point?.state.step ?? 0;
     const numSteps = Math.max(0, this.#step - step);
     this.#step = step;
@@ -149,6 +156,18 @@ class Rollbacks {
 
   close(): void {
     this.#unsubscribe();
+  }
+
+  /** A store that is away is waited for as long as a save is repeated at the end of a run. */
+  async #untilFound(note: (text: string) => void): Promise<ResumePoint | undefined> {
+    const giveUpAtMs = performance.now() + this.#run.config.save_retry_ms;
+    return saveRepeatedly(() => this.#newest(note), {
+      giveUpAtMs: () => (this.#stop.aborted ? 0 : giveUpAtMs),
+      pause: (ms) => delay(ms, undefined, { signal: this.#stop }).catch(() => {}),
+      onFailure: ({ error, failures }) => {
+        if (failures === 1) note(`warning: the last checkpoint is waited for: ${error.message}`);
+      },
+    });
   }
 
   async #newest(note: (text: string) => void): Promise<ResumePoint | undefined> {

@@ -181,6 +181,39 @@ test(
   },
 );
 
+test(
+  "a run whose shard is lost while the store is away waits for its last checkpoint",
+  limit,
+  async () => {
+    let isAway = false;
+    const way = await faultyWay(server, (method, path) => {
+      if (method === "PUT" && path.includes("/checkpoint-4/lockstep/checksums.json")) isAway = true;
+      return isAway && method !== "PUT" ? 500 : "none";
+    });
+    const outcome = await lockstepCommand(
+      [
+        ...["train", job.configFile, "--json-logs", "--output_dir", join(job.directory, "lost")],
+        ...stored("lost", way.endpoint),
+      ],
+      join(job.directory, "cache"),
+      (event) => {
+        if (event.type === "note" && /checkpoint is waited for/.test(event.text)) isAway = false;
+      },
+      {
+        NODE_OPTIONS: `--import ${new URL("../support/shard-crash.js", import.meta.url).href}`,
+        LOCKSTEP_TEST_SHARD_CRASH: "1:apply:5",
+      },
+    );
+    await way.close();
+    assert.equal(outcome.code, 0, outcome.stderr);
+    assert.equal(digestOf(outcome), undisturbed);
+    assert.deepEqual(
+      outcome.of("shards.rolledBack").map(({ step }) => step),
+      [4],
+    );
+  },
+);
+
 test("a store that cannot be reached is refused before anything is trained", limit, async () => {
   const outcome = await run("absent", [
     ...["--checkpoint_store", "s3://absent-bucket/a", "--s3_endpoint", server.endpoint],
