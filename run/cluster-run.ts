@@ -25,7 +25,7 @@ import { pushOf, type PushResult } from "./push.js";
 import { compareDevices, type ResumePoint } from "./resume.js";
 import { choosePrecision } from "./chosen-precision.js";
 import { type LeftRun, removeJournals } from "./left-run.js";
-import { openJournal, recoveryOf, shardsOutlive, tellWhereItGoesOn } from "./recovered-run.js";
+import { openJournal, recoveryOf, tellWhereItGoesOn } from "./recovered-run.js";
 import type { RunJournal } from "#coordinator/run-journal";
 import { epochOf, type TrainingLife, trainWithRollbacks } from "./rollbacks.js";
 import { serveRunHttp } from "./run-http.js";
@@ -47,6 +47,7 @@ import {
   type RunStart,
   type StartedRun,
 } from "./start.js";
+import { findOwnStart } from "./while-away.js";
 import { addressHere, checkAdvertisedName, howToJoin } from "./worker-addresses.js";
 import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
 
@@ -243,10 +244,10 @@ class Cluster {
     // A finished run has been pushed, and needs no hub to say so.
     if (!existsSync(join(config.output_dir, outputRecordFile))) this.#push = await pushOf(config);
     this.#output = await this.#claimOutput(bus, stop);
-    this.#start = await findStart(config, {
-      shardsOutlive: shardsOutlive(config, this.#own),
-      isRestart: this.#own?.ports?.control !== undefined,
-    });
+    const note = (text: string): void => bus.publish({ type: "note", text });
+    const { epoch } = this.#output;
+    this.#start = await findOwnStart(config, { own: this.#own, epoch, stop, note });
+    this.#refuseStopped();
     this.#reached = this.#start.resume;
     if (!mayBeFinished(this.#start)) this.#push ??= await pushOf(config);
     const { host, port: configured } = splitAddress(config.listen);

@@ -1,12 +1,11 @@
 import { basename } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
-import { saveRepeatedly } from "#lib/checkpoint/repeated-save";
 import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import { counted } from "#lib/core/format";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { checkpointPlace } from "./checkpoint-place.js";
 import { openNewestWhole, type ResumePoint } from "./resume.js";
 import type { StartedRun } from "./start.js";
+import { whileAway } from "./while-away.js";
 
 /** What a shard that is gone ends the run with, and one of whose copies nobody knows which is right. */
 const shardErrors: readonly ErrorCode[] = ["E_SHARD_FAILED", "E_SHARD_LOST", "E_SHARD_DIVERGED"];
@@ -136,7 +135,9 @@ class Rollbacks {
     this.#total += 1;
     const note = (text: string): void => this.#bus.publish({ type: "note", text });
     const reason = error instanceof Error ? error.message : String(error);
-    const point = (await this.#untilFound(note)) ?? this.#begunFrom;
+    const { save_retry_ms: limitMs } = this.#run.config;
+    const wait = { limitMs, stop: this.#stop, note };
+    const point = (await whileAway(() => this.#newest(note), wait)) ?? this.#begunFrom;
     const step = point?.state.step ?? 0;
     const numSteps = Math.max(0, this.#step - step);
     this.#step = step;
@@ -156,18 +157,6 @@ class Rollbacks {
 
   close(): void {
     this.#unsubscribe();
-  }
-
-  /** A store that is away is waited for as long as a save is repeated at the end of a run. */
-  async #untilFound(note: (text: string) => void): Promise<ResumePoint | undefined> {
-    const giveUpAtMs = performance.now() + this.#run.config.save_retry_ms;
-    return saveRepeatedly(() => this.#newest(note), {
-      giveUpAtMs: () => (this.#stop.aborted ? 0 : giveUpAtMs),
-      pause: (ms) => delay(ms, undefined, { signal: this.#stop }).catch(() => {}),
-      onFailure: ({ error, failures }) => {
-        if (failures === 1) note(`warning: the last checkpoint is waited for: ${error.message}`);
-      },
-    });
   }
 
   async #newest(note: (text: string) => void): Promise<ResumePoint | undefined> {

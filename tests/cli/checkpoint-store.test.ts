@@ -7,6 +7,7 @@ import { packageRoot } from "#lib/core/paths";
 import { ObjectStore } from "#lib/store/object-store";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
 import { bucket, credentials, faultyWay, S3Server } from "#tests/support/s3-server";
+import { coordinatorOf } from "#tests/support/processes";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 import { needs } from "#tests/support/tools";
 
@@ -210,6 +211,32 @@ test(
     assert.deepEqual(
       outcome.of("shards.rolledBack").map(({ step }) => step),
       [4],
+    );
+  },
+);
+
+test(
+  "a coordinator that is started again while the store is away waits for it",
+  limit,
+  async () => {
+    let isAway = false;
+    let numKilled = 0;
+    const way = await faultyWay(server, () => (isAway ? 500 : "none"));
+    const args = [...stored("restarted", way.endpoint), "--reducer_processes", "2"];
+    const outcome = await run("restarted", args, (event, child) => {
+      if (event.type === "note" && /checkpoint is waited for/.test(event.text)) isAway = false;
+      if (event.type !== "step.completed" || numKilled > 0) return;
+      numKilled += 1;
+      isAway = true;
+      process.kill(coordinatorOf(child.pid ?? 0), "SIGKILL");
+    });
+    await way.close();
+    assert.equal(outcome.code, 0, outcome.stderr);
+    assert.equal(digestOf(outcome), undisturbed);
+    const lines = outcome.of("note").map(({ text }) => text);
+    assert.ok(
+      lines.some((line) => /checkpoint is waited for/.test(line)),
+      lines.join("\n"),
     );
   },
 );

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
 import { mastersOf, runJob } from "#tests/support/job-runs";
-import { descendantsOf } from "#tests/support/processes";
+import { coordinatorOf, coordinatorsOf, descendantsOf } from "#tests/support/processes";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 // `lockstep train` with reducers: its coordinator is a process, which may die.
@@ -21,22 +21,6 @@ before(async () => {
   });
 });
 after(() => job.remove());
-
-/** Coordinators that a command started. */
-const coordinatorsOf = (pid: number): number[] =>
-  descendantsOf(pid).filter((child) => {
-    const words = existsSync(`/proc/${child}/cmdline`)
-      ? readFileSync(`/proc/${child}/cmdline`, "utf8").split("\0")
-      : [];
-    return words.includes("train");
-  });
-
-/** The coordinator that a command started. */
-function coordinatorOf(pid: number): number {
-  const found = coordinatorsOf(pid);
-  assert.equal(found.length, 1, `coordinators of ${pid}: ${found.join(", ")}`);
-  return found[0] as number;
-}
 
 test("a coordinator that is killed is started again, and the run goes on", limit, async () => {
   const expected = mastersOf(await runJob(job, "train", "threads"));

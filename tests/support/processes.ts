@@ -1,5 +1,6 @@
+import assert from "node:assert/strict";
 import { once } from "node:events";
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { type AddressInfo, createServer, type Server } from "node:net";
 
 /** Processes that a process started and that still run, and those that they started. */
@@ -70,4 +71,20 @@ export async function freePorts(count: number): Promise<number> {
       for (const server of servers) server.close();
     }
   }
+}
+
+/** Coordinators that a supervised `lockstep train` started. */
+export const coordinatorsOf = (pid: number): number[] =>
+  descendantsOf(pid).filter((child) => {
+    const words = existsSync(`/proc/${child}/cmdline`)
+      ? readFileSync(`/proc/${child}/cmdline`, "utf8").split("\0")
+      : [];
+    return words.includes("train");
+  });
+
+/** The only one. */
+export function coordinatorOf(pid: number): number {
+  const found = coordinatorsOf(pid);
+  assert.equal(found.length, 1, `coordinators of ${pid}: ${found.join(", ")}`);
+  return found[0] as number;
 }
