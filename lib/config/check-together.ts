@@ -52,6 +52,7 @@ export function checkTogether(config: ParsedConfig, command?: ConfigCommand): vo
     );
   }
   checkReducers(config, conflict);
+  checkStore(config, conflict);
   if (config.max_steps === 0) {
     throw new LockstepError("E_CONFIG_INVALID", {
       key: "max_steps",
@@ -204,6 +205,18 @@ function checkBestModel(config: ParsedConfig, command: ConfigCommand | undefined
     const reason = `a checkpoint is compared by its own evaluation, and save_steps ${save_steps} is not a multiple of eval_steps ${eval_steps}`;
     conflict("load_best_model_at_end, save_steps and eval_steps", reason);
   }
+}
+
+/** What leads to a store that nothing is asked of would be left undone in silence. */
+function checkStore(
+  { checkpoint_store, resume_from_checkpoint: from, ...config }: ParsedConfig,
+  conflict: (keys: string, reason: string) => never,
+): void {
+  const isFromStore = typeof from === "string" && from.startsWith("s3://");
+  if (checkpoint_store !== null || isFromStore) return;
+  const [key] = (["s3_endpoint", "s3_region"] as const).filter((each) => config[each] !== null);
+  if (key === undefined) return;
+  conflict(`${key} and checkpoint_store`, "without checkpoint_store nothing is kept in a store");
 }
 
 /** @throws E_CONFIG_CONFLICT */

@@ -213,6 +213,10 @@ test("rules over several keys", () => {
   assert.equal(failure("heartbeat_timeout_ms: 1500").code, "E_CONFIG_CONFLICT");
   assert.equal(failure("workers: 2\nmin_workers: 3").code, "E_CONFIG_CONFLICT");
   assert.equal(failure("workers: 2\nmax_workers: 1").code, "E_CONFIG_CONFLICT");
+  assert.equal(failure("s3_endpoint: http://minio:9000").code, "E_CONFIG_CONFLICT");
+  assert.equal(failure("s3_region: eu-central-1").code, "E_CONFIG_CONFLICT");
+  resolve("s3_region: eu-central-1\ncheckpoint_store: s3://bucket/runs");
+  resolve("s3_region: eu-central-1\nresume_from_checkpoint: s3://bucket/runs/checkpoint-2");
   assert.equal(failure("lr_scheduler_type: reduce_lr_on_plateau").code, "E_CONFIG_CONFLICT");
   assert.equal(failure("embedding_lr: 1\nembedding_lr_scale: 2").code, "E_CONFIG_CONFLICT");
   assert.equal(failure("bf16: true\nbf16: false").code, "E_CONFIG_SYNTAX");
