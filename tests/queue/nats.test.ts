@@ -7,6 +7,7 @@ import { JobQueue } from "#lib/queue/job-queue";
 import type { RecordStore } from "#lib/queue/record-store";
 import { NatsLink } from "#lib/wire/nats/connection";
 import { NatsRecordStore } from "#lib/wire/nats/record-store";
+import { withCode } from "#tests/support/failure";
 import { startNats } from "#tests/support/nats-server";
 import { needs } from "#tests/support/tools";
 import { fields, queueSuite } from "./suite.js";
@@ -93,6 +94,64 @@ test("of three servers the leader may be killed", withServer, async () => {
     await queue.close();
   } finally {
     await cluster.close();
+  }
+});
+
+test("a bucket that is gone is no job that is gone", withServer, async () => {
+  const own = await startNats();
+  const store = await openStore(own);
+  try {
+    const queue = new JobQueue(store, { patienceMs: 30_000 });
+    await queue.submit(fields("before"));
+    const held = await queue.take(owner(), new AbortController().signal);
+    assert.ok(held !== undefined);
+    const connection = await link(own);
+    await (await connection.manager()).streams.delete(stream);
+    await connection.close();
+    // Whoever has the job would end its run.
+    await assert.rejects(held.look(), withCode("E_QUEUE_AWAY"));
+    const submitter = new JobQueue(await openStore(own), { patienceMs: 1_000 });
+    const after = await submitter.submit(fields("after"));
+    // Who watched the bucket of before sees what is in this one, and nothing of that one.
+    const next = await queue.take(owner(), new AbortController().signal);
+    assert.equal(next?.job.id, after.id);
+    assert.deepEqual(
+      (await queue.list()).map(({ job }) => job.name),
+      ["after"],
+    );
+    await submitter.close();
+  } finally {
+    await store.close();
+    await own.close();
+  }
+});
+
+test("a queue can be read though its last record was removed", withServer, async () => {
+  const own = await startNats();
+  const connection = await link(own);
+  try {
+    const queue = new JobQueue(await openStore(own), { patienceMs: 1_000 });
+    await queue.submit(fields("kept"));
+    const held = await queue.take(owner(), new AbortController().signal);
+    await held?.beat({
+      ...{ step: 1, totalSteps: 2, loss: null, address: null, workers: null, runId: null },
+    });
+    await held?.done({ step: 1, runId: "ab" }, { step: 1, mastersSha256: null });
+    await queue.close();
+    // As `nats kv compact` does with what marks a record as removed, here the beat's.
+    const { streams } = await connection.manager();
+    await streams.purge(stream, { filter: `$KV.lockstep-jobs.beats.${held?.job.id}` });
+    const late = new JobQueue(await openStore(own), { patienceMs: 1_000 });
+    assert.deepEqual(
+      (await late.list()).map(({ job }) => job.name),
+      ["kept"],
+    );
+    await late.submit(fields("more"));
+    assert.equal((await late.list()).length, 2);
+    await late.close();
+  } finally {
+    await connection.close();
+    await own.close();
   }
 });
 

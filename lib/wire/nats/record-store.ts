@@ -32,6 +32,8 @@ export class NatsRecordStore implements RecordStore {
   #records = new Map<string, StoredRecord & { readonly folder: string }>();
   #watch: QueuedIterator<KvEntry> | undefined;
   #seenSequence = 0;
+  /** Up to here nothing is kept that was not seen: what came last was removed since. */
+  #goneSequence = 0;
   #numWatches = 0;
 
   private constructor(link: NatsLink, kv: KV) {
@@ -57,6 +59,8 @@ export class NatsRecordStore implements RecordStore {
   get(folder: RecordFolder, key: string): Promise<StoredRecord | undefined> {
     return this.#reach(async () => {
       const entry = await this.#kv.get(nameOf(folder, key));
+      // The library says the same of a key and of a bucket that is not there.
+      if (entry === null) await this.#kv.status();
       if (entry === null || entry.operation !== "PUT") return undefined;
       return { key, value: textOf(entry), revision: entry.revision };
     });
@@ -119,14 +123,25 @@ export class NatsRecordStore implements RecordStore {
 
   /** Waits until everything is here that the server had when it was asked. */
   async #catchUp(): Promise<void> {
+    const seenBefore = this.#seenSequence;
     const { state } = (await this.#kv.status()).streamInfo;
+    const { last_seq: last } = state;
+    if (seenBefore > last) {
+      await this.#watchAnew();
+      throw away(this.place, "it was removed and made anew");
+    }
     // Somebody has removed all that there was.
     if (state.messages === 0) this.#records.clear();
-    const isHere = (): boolean => state.messages === 0 || this.#seenSequence >= state.last_seq;
+    const isHere = (): boolean =>
+      state.messages === 0 || Math.max(this.#seenSequence, this.#goneSequence) >= last;
     const deadlineMs = performance.now() + freshWithinMs;
     while (!isHere()) {
       const leftMs = deadlineMs - performance.now();
       if (leftMs <= 0) {
+        if (this.#seenSequence >= (await this.#lastKept())) {
+          this.#goneSequence = last;
+          return;
+        }
         void this.#watchAnew();
         throw away(this.place, "what is written there does not arrive");
       }
@@ -134,11 +149,19 @@ export class NatsRecordStore implements RecordStore {
     }
   }
 
+  /** Of what the bucket still holds; 0: nothing. */
+  async #lastKept(): Promise<number> {
+    const manager = await this.#link.manager();
+    const query = { last_by_subj: `$KV.${bucket}.>` };
+    return (await manager.streams.getMessage(`KV_${bucket}`, query)).seq;
+  }
+
   /** The newest of each record first, in the order in which they were written, and then all that follow. */
   async #watchAnew(): Promise<void> {
     this.#watch?.stop();
     this.#watch = undefined;
     this.#seenSequence = 0;
+    this.#goneSequence = 0;
     this.#records = new Map();
     const own = ++this.#numWatches;
     try {
