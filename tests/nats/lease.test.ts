@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { ErrorCode, NatsError } from "nats";
 import { NatsLink } from "#lib/wire/nats/connection";
 import { NatsLease } from "#lib/wire/nats/leader-lease";
 import { CutWire } from "#tests/support/cut-wire";
@@ -133,6 +134,41 @@ test("an owner that is cut off stops by itself before another one leads", withSe
   await second.leave();
   wire.close();
   await first.leave();
+});
+
+test("who follows while an answer gets lost leads all the same", withServer, async () => {
+  const name = newName();
+  const own = await link();
+  const { connection } = own;
+  const jetstream = connection.jetstream.bind(connection);
+  let numLost = 0;
+  Object.assign(connection, {
+    jetstream: (...options: Parameters<typeof jetstream>) => ({
+      views: {
+        kv: async (...bucket: Parameters<ReturnType<typeof jetstream>["views"]["kv"]>) => {
+          const kv = await jetstream(...options).views.kv(...bucket);
+          const create = kv.create.bind(kv);
+          kv.create = async (...record) => {
+            const revision = await create(...record);
+            numLost += 1;
+            if (numLost === 1) throw new NatsError("TIMEOUT", ErrorCode.Timeout);
+            return revision;
+          };
+          return kv;
+        },
+      },
+    }),
+  });
+  const lease = await NatsLease.acquire(own, {
+    ...{ name, holder: name, standby: true, times, signal: new AbortController().signal },
+    onWaiting: (text) => assert.fail(`it waits for itself: ${text}`),
+    onLost: ({ code }) => assert.fail(code),
+  });
+  assert.equal(numLost, 1);
+  assert.equal(lease.epoch, 2);
+  lease.assertHeld();
+  await lease.release();
+  await own.close();
 });
 
 test("a lease outlives a server that is killed and started again", withServer, async () => {

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import { type KV, NatsError } from "nats";
+import { ErrorCode, type KV, NatsError } from "nats";
 import { LockstepError } from "#lib/core/errors/index";
 import type { NatsLink } from "./connection.js";
 import { codeOf, noSuitablePeers, streamErrors, streamFailure } from "./event-stream.js";
@@ -106,14 +106,20 @@ export class NatsLease {
     const kv = await openBucket(link);
     const owner = randomUUID();
     for (;;) {
-      const before = await untilFree(kv, options);
+      const before = await untilFree(kv, owner, options);
       signal.throwIfAborted();
       const epoch = (before?.record.epoch ?? 0) + 1;
       const record: LeaseRecord = { epoch, holder, owner, beats: 0, isReleased: false };
       const atMs = performance.now();
-      const revision = await write(kv, name, record, before?.revision ?? 0);
-      if (revision !== undefined)
-        return new NatsLease(kv, options, { epoch, owner, revision, atMs });
+      try {
+        const revision = await write(kv, name, record, before?.revision ?? 0);
+        if (revision !== undefined)
+          return new NatsLease(kv, options, { epoch, owner, revision, atMs });
+      } catch (error) {
+        // Whether it was written shows once the server is there.
+        refuseWhatStays(error);
+        await delay(lookMs, undefined, { signal });
+      }
     }
   }
 
@@ -201,9 +207,10 @@ export class NatsLease {
 /**
  * Waits until nobody has the lease, or its owner gave no sign of life for long enough.
  *
+ * @param owner of whom waits
  * @returns what is to be followed; undefined: there was none
  */
-async function untilFree(kv: KV, options: LeaseOptions): Promise<Found | undefined> {
+async function untilFree(kv: KV, owner: string, options: LeaseOptions): Promise<Found | undefined> {
   const { name, standby, signal, onWaiting, times = defaultTimes } = options;
   let seen: Found | undefined;
   let [silentForMs, lookedAtMs] = [0, performance.now()];
@@ -212,7 +219,7 @@ async function untilFree(kv: KV, options: LeaseOptions): Promise<Found | undefin
     try {
       found = await read(kv, name);
     } catch (error) {
-      if (!(error instanceof NatsError)) throw error;
+      refuseWhatStays(error);
     }
     const nowMs = performance.now();
     // A process that was stopped itself has not looked meanwhile; nor does it see anybody while the server is away.
@@ -220,6 +227,8 @@ async function untilFree(kv: KV, options: LeaseOptions): Promise<Found | undefin
     lookedAtMs = nowMs;
     if (found !== "away") {
       if (found === undefined || found.record.isReleased) return found;
+      // Its own, of which the answer got lost.
+      if (found.record.owner === owner) return found;
       if (seen === undefined) {
         const { holder, epoch } = found.record;
         onWaiting(
@@ -237,6 +246,14 @@ async function untilFree(kv: KV, options: LeaseOptions): Promise<Found | undefin
       if (silentForMs >= times.takeoverMs) return found;
     }
     await delay(lookMs, undefined, { signal });
+  }
+}
+
+/** A server that is away, or elects its leader, is waited for. @throws anything else */
+function refuseWhatStays(error: unknown): void {
+  if (!(error instanceof NatsError)) throw error;
+  if (error.code === String(ErrorCode.PermissionsViolation)) {
+    throw streamFailure("keep the lease", error);
   }
 }
 
