@@ -83,8 +83,11 @@ function read<T>(schema: z.ZodType<T>, value: string, key: string, place: string
 }
 
 /** @throws E_QUEUE_RECORD */
-export const readJob = (value: string, key: string, place: string): Job =>
-  read(job, value, key, place);
+export function readJob(value: string, key: string, place: string): Job {
+  const found = read(job, value, key, place);
+  if (found.id === key) return found;
+  throw new LockstepError("E_QUEUE_RECORD", { key, place, problem: `it is that of ${found.id}` });
+}
 
 /** What an agent says of a job; of a record that is none, nothing is known. */
 export function readBeat(value: string | undefined): JobBeat | undefined {

@@ -246,4 +246,16 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
     assert.equal((await take(queue)).job.name, "good");
     await assert.rejects(queue.find("badbadba"), withCode("E_QUEUE_RECORD"));
   });
+
+  queueTest("a record under another one's name is left alone", async (open, store) => {
+    const queue = await open();
+    const { id } = await queue.submit(fields("good"));
+    const records = await store();
+    const value = (await records.get("jobs", id))?.value ?? "";
+    // First by turn, and there is no job of the id that it gives.
+    const copy = value.replace(`"id":"${id}"`, '"id":"zzzzzzzz"').replace('y":0', 'y":9');
+    assert.ok(await records.write("jobs", "copycopy", copy, 0));
+    assert.equal((await take(queue)).job.id, id);
+    await assert.rejects(queue.find("copycopy"), withCode("E_QUEUE_RECORD"));
+  });
 }

@@ -29,10 +29,10 @@ export const targets: readonly Target[] = [
       form: "json",
       corpus: [bytesOf(job)],
       read(input) {
-        const read = readJob(new TextDecoder().decode(input), "k", "p");
+        const read = readJob(new TextDecoder().decode(input), job.id, "p");
         const written = JSON.stringify(read);
         // -0 is written as 0.
-        assert.equal(JSON.stringify(readJob(written, "k", "p")), written);
+        assert.equal(JSON.stringify(readJob(written, job.id, "p")), written);
       },
     }),
   },
