@@ -43,7 +43,11 @@ export class WorkerAgent {
     const { maxJobs = Number.POSITIVE_INFINITY, untilEmpty, onLine } = this.#options;
     let numRuns = 0;
     while (numRuns < maxJobs && !drain.aborted) {
-      const views = await this.#queue.list();
+      const views = await this.#queue.list(drain).catch((error: unknown) => {
+        if (drain.aborted) return [];
+        throw error;
+      });
+      if (drain.aborted) break;
       const next = views.find(needsWorkers);
       if (next !== undefined) {
         numRuns++;

@@ -90,16 +90,18 @@ export class JobQueue {
     const isNew = await this.#reach(() =>
       this.#store.write("jobs", job.id, JSON.stringify(job), 0),
     );
-    // One that an answer got lost of is there all the same.
-    if (!isNew && (await this.find(id)).job.written !== job.written) return this.submit(fields);
-    return job;
+    if (isNew) return job;
+    // One that an answer got lost of is there all the same, and an agent may have taken it since.
+    const { job: there } = await this.find(id);
+    const isSame = there.submittedAt === job.submittedAt && there.outputDir === job.outputDir;
+    return isSame ? there : this.submit(fields);
   }
 
-  /** By turn, those that are over last. */
-  async list(): Promise<readonly JobView[]> {
-    const jobs = await this.#jobs();
+  /** By turn, those that are over last. @param signal ends the waiting for a queue that is away, with its reason */
+  async list(signal?: AbortSignal): Promise<readonly JobView[]> {
+    const jobs = await this.#jobs(signal);
     const beats = new Map(
-      (await this.#reach(() => this.#store.entries("beats"))).map(({ key, value }) => [
+      (await this.#reach(() => this.#store.entries("beats"), signal)).map(({ key, value }) => [
         key,
         readBeat(value),
       ]),
@@ -144,7 +146,7 @@ export class JobQueue {
     { untilEmpty = false }: { readonly untilEmpty?: boolean } = {},
   ): Promise<HeldJob | undefined> {
     while (!signal.aborted) {
-      const next = await this.#reach(() => this.#next(), signal).catch((error: unknown) => {
+      const next = await this.#reach(() => this.#next(signal), signal).catch((error: unknown) => {
         if (signal.aborted) return undefined;
         throw error;
       });
@@ -192,8 +194,8 @@ export class JobQueue {
    * The job whose turn it is; undefined: one may have its turn later. Jobs of agents that are gone are queued again on
    * the way.
    */
-  async #next(): Promise<Job | "empty" | undefined> {
-    const jobs = await this.#jobs();
+  async #next(signal: AbortSignal): Promise<Job | "empty" | undefined> {
+    const jobs = await this.#jobs(signal);
     const beats = await this.#store.entries("beats");
     const running = [...jobs.values()].filter(({ state }) => state === "running");
     this.#silence.keepOnly(new Set(running.map(({ id }) => id)));
@@ -203,7 +205,7 @@ export class JobQueue {
       const isLapsed = this.#silence.isLapsed(job, beat, performance.now(), lookEveryMs);
       if (!isGone && !isLapsed) continue;
       // What this process sees may lag behind.
-      const now = await this.#beat(job.id);
+      const now = await this.#beat(job.id, signal);
       if (!isGone && now?.beats !== beat?.beats) continue;
       const reason = reasonOf(job, isGone);
       const at = ofEpoch(job, now) ?? { step: 0, runId: null };
@@ -238,12 +240,19 @@ export class JobQueue {
   readonly #seenWaiting = new Map<string, { readonly epoch: number; readonly sinceMs: number }>();
 
   /** By id; one that nobody can read is left alone, and told of. */
-  async #jobs(): Promise<Map<string, Job>> {
-    const records = await this.#reach(() => this.#store.entries("jobs"));
+  async #jobs(signal?: AbortSignal): Promise<Map<string, Job>> {
+    const records = await this.#reach(() => this.#store.entries("jobs"), signal);
     const jobs = new Map<string, Job>();
+    const before = this.#parsed;
+    this.#parsed = new Map();
     for (const record of records) {
       try {
-        jobs.set(record.key, readJob(record.value, record.key, this.place));
+        const known = before.get(record.key);
+        const { revision } = record;
+        const job =
+          known?.revision === revision ? known.job : readJob(record.value, record.key, this.place);
+        this.#parsed.set(record.key, { revision, job });
+        jobs.set(record.key, job);
       } catch (error) {
         if (!this.#unreadable.has(record.key)) this.#tell(String((error as Error).message));
         this.#unreadable.add(record.key);
@@ -252,6 +261,8 @@ export class JobQueue {
     return jobs;
   }
   readonly #unreadable = new Set<string>();
+  /** As of the last look: who waits looks at thousands of records whenever one changes. */
+  #parsed = new Map<string, { readonly revision: number; readonly job: Job }>();
 
   async #read(id: string): Promise<{ readonly job: Job; readonly revision: number }> {
     const record = await this.#reach(() => this.#store.get("jobs", id));
@@ -259,8 +270,8 @@ export class JobQueue {
     return { job: readJobOf(this.#store, record), revision: record.revision };
   }
 
-  async #beat(id: string): Promise<JobBeat | undefined> {
-    return readBeat((await this.#reach(() => this.#store.get("beats", id)))?.value);
+  async #beat(id: string, signal?: AbortSignal): Promise<JobBeat | undefined> {
+    return readBeat((await this.#reach(() => this.#store.get("beats", id), signal))?.value);
   }
 
   /** Changes a job as it stands when the change is written. @returns the job after it */
@@ -293,6 +304,7 @@ export class JobQueue {
         return value;
       } catch (error) {
         if (!isAway(error) || performance.now() - sinceMs > this.#options.patienceMs) throw error;
+        signal?.throwIfAborted();
         if (!this.#isAway) this.#tell(`${(error as Error).message} It is tried again.`);
         this.#isAway = true;
         await delay(tryAgainMs, undefined, signal === undefined ? {} : { signal });

@@ -3,9 +3,18 @@ import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { LockstepError } from "#lib/core/errors/index";
+import { thisProcess } from "#lib/core/process-identity";
 import { DirectoryStore } from "#lib/queue/directory-store";
+import type { JobOwner } from "#lib/queue/job";
+import { JobQueue } from "#lib/queue/job-queue";
+import type { RecordStore } from "#lib/queue/record-store";
 import { withCode } from "#tests/support/failure";
-import { queueSuite } from "./suite.js";
+import { fields, queueSuite } from "./suite.js";
+
+const owner = (): JobOwner => ({
+  ...{ agent: "a", instance: "b", host: "here", process: thisProcess(), leaseMs: 60_000 },
+});
 
 let root: string;
 before(async () => {
@@ -31,6 +40,59 @@ test("a writer who is far behind replaces nothing, and old revisions go", async 
   }
   assert.deepEqual(await store.get("jobs", "k"), { key: "k", value: "value 5", revision: 6 });
   assert.deepEqual((await readdir(join(directory, "jobs"))).sort(), ["k.5.json", "k.6.json"]);
+});
+
+test("who is to leave waits for no queue that is away", { timeout: 20_000 }, async () => {
+  const directory = await mkdtemp(join(root, "q-"));
+  const leave = new AbortController();
+  let tell = (_line: string): void => {};
+  const isTold = new Promise<string>((resolve) => {
+    tell = resolve;
+  });
+  const queue = new JobQueue(await DirectoryStore.open(directory), {
+    patienceMs: Number.POSITIVE_INFINITY,
+    onNews: (line) => tell(line),
+  });
+  await rm(directory, { recursive: true });
+  const taken = queue.take(owner(), leave.signal);
+  const listed = queue.list(leave.signal);
+  assert.match(await isTold, /cannot be reached/);
+  leave.abort();
+  assert.equal(await taken, undefined);
+  await assert.rejects(listed, { name: "AbortError" });
+});
+
+test("a job whose submission was stored, and the answer lost, is that job", async () => {
+  const directory = await mkdtemp(join(root, "q-"));
+  const [store, others] = [
+    await DirectoryStore.open(directory),
+    new JobQueue(await DirectoryStore.open(directory), { patienceMs: 1_000 }),
+  ];
+  let numWrites = 0;
+  const submitter: RecordStore = {
+    place: store.place,
+    get: (...key) => store.get(...key),
+    put: (...record) => store.put(...record),
+    remove: (...key) => store.remove(...key),
+    entries: (folder) => store.entries(folder),
+    changed: (timeoutMs, signal) => store.changed(timeoutMs, signal),
+    close: () => store.close(),
+    write: async (...record) => {
+      const isWritten = await store.write(...record);
+      numWrites += 1;
+      if (numWrites > 1) return isWritten;
+      // An agent is quicker than the second attempt.
+      await others.take(owner(), new AbortController().signal);
+      throw new LockstepError("E_QUEUE_AWAY", { place: store.place, reason: "test" });
+    },
+  };
+  const queue = new JobQueue(submitter, { patienceMs: 10_000 });
+  const { id, state } = await queue.submit(fields("lost"));
+  assert.equal(state, "running");
+  assert.deepEqual(
+    (await others.list()).map(({ job }) => job.id),
+    [id],
+  );
 });
 
 test("a directory that cannot be used is told by name", async () => {
