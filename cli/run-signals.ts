@@ -44,9 +44,15 @@ export function listenForRunSignals(parts: {
 
 /** A run that an agent of a queue started ends with it, in order: the job is another agent's soon. */
 function endWithAgent(): void {
-  if (process.env["LOCKSTEP_AGENT"] !== String(process.ppid) || process.channel === undefined)
+  const agent = process.env["LOCKSTEP_AGENT"];
+  if (agent === undefined) return;
+  const end = (): boolean => process.kill(process.pid, "SIGTERM");
+  // It may have gone while this process began; nobody else would end the run of a job that is cancelled then.
+  if (agent !== String(process.ppid) || !process.connected) {
+    end();
     return;
-  process.once("disconnect", () => process.kill(process.pid, "SIGTERM"));
+  }
+  process.once("disconnect", end);
   // The channel alone must not keep the process.
-  process.channel.unref();
+  process.channel?.unref();
 }

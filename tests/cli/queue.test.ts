@@ -229,6 +229,17 @@ test("workers join the coordinators of jobs, and those that take their place", l
   }
 });
 
+test("a run whose agent is gone before it begins does not begin", limit, async () => {
+  const [cache, environment] = [join(job.directory, "cache"), { LOCKSTEP_AGENT: "1" }];
+  const { code, of } = await lockstepCommand(
+    ["train", "job.yaml", "--json-logs", "--output_dir=orphan"],
+    ...([cache, undefined, environment, process.execPath, job.directory] as const),
+  );
+  // A signal ended it.
+  assert.equal(code, null);
+  assert.deepEqual(of("step.completed"), []);
+});
+
 test("what cannot be a job is refused by name before it is queued", async () => {
   const queue = new Queue("--queue", "refused");
   const refused = async (...args: readonly string[]): Promise<string> => {
