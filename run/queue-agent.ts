@@ -13,7 +13,7 @@ interface AgentOptions {
   readonly name: string;
   /** Jobs are given to others after so long without a sign of life. */
   readonly leaseMs: number;
-  /** When the agent leaves, or a job is stopped, a run has so long to finish its step and save. */
+  /** When the agent leaves, or a job is cancelled, a run has so long to finish its step and save. */
   readonly graceMs: number;
   /** Output of the runs, a folder a job. */
   readonly directory: string;
@@ -154,7 +154,7 @@ class Watch {
     this.#run = run;
     this.#options = options;
     this.#tell = tell;
-    const leave = (): void => this.#stop("the agent leaves");
+    const leave = (): void => this.#stop("the agent leaves", true);
     drain.addEventListener("abort", leave);
     if (drain.aborted) leave();
     this.#loop = this.#follow().finally(() => drain.removeEventListener("abort", leave));
@@ -197,7 +197,8 @@ class Watch {
   }
 
   #obey({ asked, savesAsked }: Job): void {
-    if (asked !== null) this.#stop(`${asked} was asked for`);
+    // A pause is no end: what was trained is to be saved, however long that takes.
+    if (asked !== null) this.#stop(`${asked} was asked for`, asked !== "pause");
     if (savesAsked > this.#saves) {
       this.#saves = savesAsked;
       this.#tell("saves a checkpoint, which was asked for");
@@ -205,11 +206,14 @@ class Watch {
     }
   }
 
-  #stop(why: string): void {
-    if (this.wasStopped) return;
-    this.wasStopped = true;
-    this.#tell(`${why}: the run is stopped, after its step and with a checkpoint`);
-    this.#run.stop();
+  /** @param isLimited whether the run is killed after a while; that may follow a stop without a limit */
+  #stop(why: string, isLimited: boolean): void {
+    if (!this.wasStopped) {
+      this.wasStopped = true;
+      this.#tell(`${why}: the run is stopped, after its step and with a checkpoint`);
+      this.#run.stop();
+    }
+    if (!isLimited || this.#kill !== undefined) return;
     this.#kill = setTimeout(() => {
       this.#tell(`the run did not end within ${this.#options.graceMs / 1000} s, and is killed`);
       this.#run.kill();

@@ -1,0 +1,61 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { DirectoryStore } from "#lib/queue/directory-store";
+import type { JobRequest } from "#lib/queue/job";
+import { JobQueue } from "#lib/queue/job-queue";
+import { QueueAgent } from "#run/queue-agent";
+import { fields } from "#tests/queue/suite";
+
+let root: string;
+before(async () => {
+  root = await mkdtemp(join(tmpdir(), "lockstep-agent-"));
+});
+after(() => rm(root, { recursive: true, force: true }));
+
+/** A run that saves for longer than the agent's grace period. */
+const slowToEnd = `
+  process.on("SIGTERM", () => setTimeout(() => process.exit(143), 1_000));
+  setInterval(() => {}, 1_000);
+  console.log(JSON.stringify({ type: "note", text: "begun" }));
+`;
+
+/** What an agent says whose job is asked for something once it runs. */
+async function saidAfter(request: JobRequest): Promise<{ said: string; state: string }> {
+  const directory = await mkdtemp(join(root, "q-"));
+  const open = async (): Promise<JobQueue> =>
+    new JobQueue(await DirectoryStore.open(directory), { patienceMs: 10_000 });
+  const queue = await open();
+  const { id } = await queue.submit(fields("slow", { outputDir: join(directory, "out") }));
+  const said: string[] = [];
+  const agent = new QueueAgent(await open(), {
+    ...{ name: "agent", leaseMs: 1_200, graceMs: 50, directory: join(directory, "work") },
+    ...{
+      command: [process.execPath, "-e", slowToEnd],
+      flags: () => [],
+      without: new Set<string>(),
+    },
+    ...{ maxJobs: 1, untilEmpty: true },
+    onLine: (line) => {
+      said.push(line);
+      if (line.endsWith("begun")) void queue.ask(id, request);
+    },
+  });
+  assert.equal(await agent.run(new AbortController().signal), 1);
+  return { said: said.join("\n"), state: (await queue.find(id)).job.state };
+}
+
+test("a run that is paused is not killed while it saves", async () => {
+  const { said, state } = await saidAfter("pause");
+  assert.match(said, /pause was asked for: the run is stopped/);
+  assert.doesNotMatch(said, /is killed/);
+  assert.equal(state, "paused");
+});
+
+test("a run that is cancelled is killed after the grace period", async () => {
+  const { said, state } = await saidAfter("cancel");
+  assert.match(said, /did not end within 0.05 s, and is killed/);
+  assert.equal(state, "cancelled");
+});
