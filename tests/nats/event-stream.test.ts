@@ -298,3 +298,57 @@ test(
     await own.close();
   },
 );
+
+test("what another program left in the stream hides no run", withServer, async () => {
+  const own = await link();
+  const run = newRun();
+  const bus = new InProcessEventBus();
+  const events = publisher(bus);
+  events.begin(run);
+  bus.publish(ended);
+  assert.equal(await events.close(10_000), 0);
+  await own.streams.publish("lockstep.events.other", "no batch of events");
+  assert.equal((await findRun(own, run.runName)).runId, run.runId);
+  await own.close();
+});
+
+test("a part of a day is an age that the server takes", withServer, async () => {
+  const news: string[] = [];
+  const bus = new InProcessEventBus();
+  const events = new EventPublisher(bus, {
+    connect: () => link(),
+    // In nanoseconds, and as a double, it is no whole number.
+    retention: { maxAgeDays: 0.035, maxGigabytes: null },
+    onNews: (line) => news.push(line),
+  });
+  events.begin(newRun());
+  bus.publish(ended);
+  assert.equal(await events.close(10_000), 0);
+  assert.match(news.join("\n"), /keeps events of all runs for 0\.035 days/);
+});
+
+test("who watches goes on where the stream is lost and made anew", {
+  ...withServer,
+  timeout: 60_000,
+}, async () => {
+  const run = newRun();
+  const bus = new InProcessEventBus();
+  const events = publisher(bus);
+  events.begin(run);
+  const own = await link();
+  const seen = watchRun(own, run.runId, {
+    ...{ signal: new AbortController().signal, onNews: () => {} },
+  });
+  bus.publish(note(0));
+  assert.deepEqual((await seen.next()).value?.event, note(0));
+  await (await own.manager()).streams.delete(eventStream);
+  // It is the first message of a stream in which the watcher was far ahead.
+  bus.publish(note(1));
+  const { value } = await seen.next();
+  assert.deepEqual([value?.sequence, value?.event], [2, note(1)]);
+  bus.publish(ended);
+  assert.deepEqual((await seen.next()).value?.event, ended);
+  await seen.return();
+  assert.equal(await events.close(10_000), 0);
+  await own.close();
+});

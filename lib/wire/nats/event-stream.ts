@@ -51,10 +51,13 @@ export async function prepareEventStream(
 ): Promise<readonly string[]> {
   const manager = await link.manager();
   const limits = {
-    ...(retention.maxAgeDays === null ? {} : { max_age: retention.maxAgeDays * nanosecondsPerDay }),
+    // The server takes whole numbers alone, and 1.07 GB are none.
+    ...(retention.maxAgeDays === null
+      ? {}
+      : { max_age: Math.round(retention.maxAgeDays * nanosecondsPerDay) }),
     ...(retention.maxGigabytes === null
       ? {}
-      : { max_bytes: retention.maxGigabytes * bytesPerGigabyte }),
+      : { max_bytes: Math.round(retention.maxGigabytes * bytesPerGigabyte) }),
   };
   try {
     const { config } = await manager.streams.info(eventStream);

@@ -63,6 +63,9 @@ export async function* watchRun(
   let told = "";
   while (!signal.aborted) {
     try {
+      const latest = await latestOf(link, subject);
+      // The stream was lost and made anew, and counts from 1 again; what was seen is known by its epoch.
+      if ((latest?.seq ?? 0) < place.next - 1) place.next = 1;
       for await (const message of messagesFrom(link, subject, place.next, signal)) {
         const isNewest = message.info.pending === 0;
         if (message.seq < place.next) continue;
@@ -181,7 +184,7 @@ class StallGuard {
       const seen = this.#seen;
       void latestOf(link, subject)
         .then((latest) => {
-          if (latest !== undefined && latest.seq > seen && this.#seen === seen) messages.stop();
+          if (latest !== undefined && latest.seq !== seen && this.#seen === seen) messages.stop();
         })
         .catch(() => {});
     }, idleMs);
@@ -229,7 +232,7 @@ export async function listRuns(link: NatsLink): Promise<StreamedRun[]> {
     const runs = await Promise.all(
       subjects.map(async (subject) => {
         const message = await latestMessage(manager, subject);
-        return message === undefined ? undefined : runOf(decodeBatch(message.data));
+        return message === undefined ? undefined : runOrNone(message.data);
       }),
     );
     return runs.filter((run) => run !== undefined).sort((a, b) => b.latestMs - a.latestMs);
@@ -274,6 +277,15 @@ export async function findRun(link: NatsLink, given: string | undefined): Promis
     servers: link.servers,
     known: known.join(", "),
   });
+}
+
+/** What is no run's, of another release for one, hides none of the others. */
+function runOrNone(data: Uint8Array): StreamedRun | undefined {
+  try {
+    return runOf(decodeBatch(data));
+  } catch {
+    return undefined;
+  }
 }
 
 function runOf({ runId, runName, epoch, events }: EventBatch): StreamedRun {
