@@ -32,6 +32,8 @@ interface AgentOptions {
 
 /** An agent gives this many signs of life while a lease lasts. */
 const beatsPerLease = 6;
+/** A job that this machine cannot run is looked at again after so long: it may be given what is missing. */
+const unfitMs = 60_000;
 
 /**
  * Takes one job of a queue after another and runs it, until the signal comes: then the job in work is stopped with a
@@ -41,6 +43,8 @@ export class QueueAgent {
   readonly #queue: JobQueue;
   readonly #options: AgentOptions;
   readonly #owner: JobOwner;
+  /** By id: until when. */
+  readonly #unfit = new Map<string, number>();
 
   constructor(queue: JobQueue, options: AgentOptions) {
     this.#queue = queue;
@@ -57,15 +61,16 @@ export class QueueAgent {
     const { maxJobs = Number.POSITIVE_INFINITY, untilEmpty } = this.#options;
     let numJobs = 0;
     while (numJobs < maxJobs && !drain.aborted) {
-      const held = await this.#queue.take(this.#owner, drain, { untilEmpty });
+      const isFit = ({ id }: Job): boolean => performance.now() >= (this.#unfit.get(id) ?? 0);
+      const held = await this.#queue.take(this.#owner, drain, { untilEmpty, isFit });
       if (held === undefined) break;
-      numJobs++;
-      await this.#work(held, drain);
+      if (await this.#work(held, drain)) numJobs++;
     }
     return numJobs;
   }
 
-  async #work(held: HeldJob, drain: AbortSignal): Promise<void> {
+  /** @returns whether it could be run */
+  async #work(held: HeldJob, drain: AbortSignal): Promise<boolean> {
     const { job } = held;
     const tell = (text: string): void => this.#options.onLine(`${job.id} ${text}`);
     const count = job.tries > 1 ? `, try ${job.tries} of ${job.maxTries}` : "";
@@ -87,14 +92,19 @@ export class QueueAgent {
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       tell(`cannot be run: ${reason}`);
-      await held.failed({ step: 0, runId: null }, { error: reason, isFinal: false });
-      return;
+      for (const [id, untilMs] of this.#unfit) {
+        if (performance.now() >= untilMs) this.#unfit.delete(id);
+      }
+      this.#unfit.set(job.id, performance.now() + unfitMs);
+      await held.refused(`agent ${this.#options.name}: ${reason}`);
+      return false;
     }
     const watch = new Watch(held, run, this.#options, tell, drain);
     const end = await run.ended;
     const isOwn = await watch.over();
-    if (!isOwn) return tell("belongs to another agent; this one's run has ended");
-    await this.#settle(held, end, { run, wasStopped: watch.wasStopped, tell });
+    if (isOwn) await this.#settle(held, end, { run, wasStopped: watch.wasStopped, tell });
+    else tell("belongs to another agent; this one's run has ended");
+    return true;
   }
 
   /** Says in the queue how the run ended; waits for the queue where it is away. */

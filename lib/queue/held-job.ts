@@ -68,6 +68,11 @@ export class HeldJob {
     return this.#end((job) => transitions.failed(job, this.job.epoch, at, failure));
   }
 
+  /** This machine cannot run it; another one may. */
+  async refused(error: string): Promise<boolean> {
+    return this.#end((job) => transitions.refusedBy(job, this.job.epoch, error));
+  }
+
   /** The run was stopped orderly: it ends as it was asked to, or waits for the next agent. */
   async stopped(at: transitions.Reached): Promise<boolean> {
     return this.#end((job) => transitions.stopped(job, this.job.epoch, at));

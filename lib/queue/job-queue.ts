@@ -137,19 +137,25 @@ export class JobQueue {
   /**
    * Waits for the next job, and takes it.
    *
-   * @param untilEmpty do not wait where nothing is queued that may run, and nothing runs
+   * @param untilEmpty do not wait where nothing is queued that may run here, and nothing runs
+   * @param isFit whether a job may run here
    * @returns undefined once the signal comes, or the queue is empty
    */
   async take(
     owner: JobOwner,
     signal: AbortSignal,
-    { untilEmpty = false }: { readonly untilEmpty?: boolean } = {},
+    {
+      untilEmpty = false,
+      isFit = () => true,
+    }: { readonly untilEmpty?: boolean; readonly isFit?: (job: Job) => boolean } = {},
   ): Promise<HeldJob | undefined> {
     while (!signal.aborted) {
-      const next = await this.#reach(() => this.#next(signal), signal).catch((error: unknown) => {
-        if (signal.aborted) return undefined;
-        throw error;
-      });
+      const next = await this.#reach(() => this.#next(signal, isFit), signal).catch(
+        (error: unknown) => {
+          if (signal.aborted) return undefined;
+          throw error;
+        },
+      );
       if (next === "empty") {
         if (untilEmpty) return undefined;
       } else if (next !== undefined) {
@@ -194,7 +200,10 @@ export class JobQueue {
    * The job whose turn it is; undefined: one may have its turn later. Jobs of agents that are gone are queued again on
    * the way.
    */
-  async #next(signal: AbortSignal): Promise<Job | "empty" | undefined> {
+  async #next(
+    signal: AbortSignal,
+    isFit: (job: Job) => boolean,
+  ): Promise<Job | "empty" | undefined> {
     const jobs = await this.#jobs(signal);
     const beats = await this.#store.entries("beats");
     const running = [...jobs.values()].filter(({ state }) => state === "running");
@@ -215,7 +224,7 @@ export class JobQueue {
       jobs.set(job.id, after);
     }
     const waiting = [...jobs.values()].filter(
-      (job) => job.state === "queued" && transitions.waitsFor(job, jobs).length === 0,
+      (job) => job.state === "queued" && transitions.waitsFor(job, jobs).length === 0 && isFit(job),
     );
     const isEmpty =
       waiting.length === 0 && ![...jobs.values()].some(({ state }) => state === "running");

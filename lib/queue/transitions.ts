@@ -95,6 +95,13 @@ export function stopped(job: Job, epoch: number, at: Reached): Job | undefined {
   return { ...now, state: "queued", tries: Math.max(0, job.tries - 1) };
 }
 
+/** An agent's machine cannot run it, which says nothing of the job: no failed try. */
+export function refusedBy(job: Job, epoch: number, error: string): Job | undefined {
+  if (!isHeld(job, epoch)) return undefined;
+  if (job.asked !== null) return { ...ended(job), error };
+  return { ...job, state: "queued", tries: Math.max(0, job.tries - 1), error };
+}
+
 /** Somebody wants a job stopped. */
 export function asked(job: Job, request: JobRequest): Job | undefined {
   if (job.state === "running")

@@ -59,3 +59,24 @@ test("a run that is cancelled is killed after the grace period", async () => {
   assert.match(said, /did not end within 0.05 s, and is killed/);
   assert.equal(state, "cancelled");
 });
+
+test("a machine that cannot run a job leaves it to the others, with all its tries", async () => {
+  const directory = await mkdtemp(join(root, "q-"));
+  const open = async (): Promise<JobQueue> =>
+    new JobQueue(await DirectoryStore.open(directory), { patienceMs: 10_000 });
+  const queue = await open();
+  const there = await queue.submit(fields("there", { outputDir: join(directory, "there") }));
+  const gone = join(directory, "not-mounted");
+  const elsewhere = await queue.submit(fields("elsewhere", { directory: gone, priority: 9 }));
+  const said: string[] = [];
+  const agent = new QueueAgent(await open(), {
+    ...{ name: "bare", leaseMs: 1_200, graceMs: 50, directory: join(directory, "work") },
+    ...{ command: [process.execPath, "-e", ""], flags: () => [], without: new Set<string>() },
+    ...{ maxJobs: undefined, untilEmpty: true, onLine: (line) => said.push(line) },
+  });
+  assert.equal(await agent.run(new AbortController().signal), 1, said.join("\n"));
+  assert.equal((await queue.find(there.id)).job.state, "done");
+  const { state, tries, error } = (await queue.find(elsewhere.id)).job;
+  assert.deepEqual([state, tries], ["queued", 0]);
+  assert.match(error ?? "", /^agent bare: this machine has no directory .*not-mounted/);
+});
