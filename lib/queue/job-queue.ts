@@ -10,7 +10,7 @@ import {
   type JobRequest,
   type JobRequestFields,
 } from "./job.js";
-import { readBeat, readJob } from "./job-records.js";
+import { newRecordOf, readBeat, readJob } from "./job-records.js";
 import type { RecordStore, StoredRecord } from "./record-store.js";
 import { Silence } from "./silence.js";
 import { HeldJob } from "./held-job.js";
@@ -87,9 +87,8 @@ export class JobQueue {
       ...transitions.submitted(fields, id, new Date().toISOString()),
       written: randomUUID(),
     };
-    const isNew = await this.#reach(() =>
-      this.#store.write("jobs", job.id, JSON.stringify(job), 0),
-    );
+    const record = newRecordOf(job, this.place);
+    const isNew = await this.#reach(() => this.#store.write("jobs", job.id, record, 0));
     if (isNew) return job;
     // One that an answer got lost of is there all the same, and an agent may have taken it since.
     const { job: there } = await this.find(id);

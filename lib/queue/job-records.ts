@@ -9,6 +9,7 @@ import {
   maxTriesAllowed,
   priorities,
 } from "./job.js";
+import { maxRecordBytes } from "./record-store.js";
 
 /*
  * Records as text. They come from whoever may write into the queue, so they are checked like any bytes from outside;
@@ -87,6 +88,18 @@ export function readJob(value: string, key: string, place: string): Job {
   const found = read(job, value, key, place);
   if (found.id === key) return found;
   throw new LockstepError("E_QUEUE_RECORD", { key, place, problem: `it is that of ${found.id}` });
+}
+
+/** A new job as a record. @throws E_QUEUE_RECORD for one that nobody could read */
+export function newRecordOf(job: Job, place: string): string {
+  const value = JSON.stringify(job);
+  const bytes = Buffer.byteLength(value);
+  if (bytes > maxRecordBytes) {
+    const problem = `it would have ${bytes} bytes of at most ${maxRecordBytes}`;
+    throw new LockstepError("E_QUEUE_RECORD", { key: job.id, place, problem });
+  }
+  readJob(value, job.id, place);
+  return value;
 }
 
 /** What an agent says of a job; of a record that is none, nothing is known. */

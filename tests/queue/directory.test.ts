@@ -8,7 +8,7 @@ import { thisProcess } from "#lib/core/process-identity";
 import { DirectoryStore } from "#lib/queue/directory-store";
 import type { JobOwner } from "#lib/queue/job";
 import { JobQueue } from "#lib/queue/job-queue";
-import type { RecordStore } from "#lib/queue/record-store";
+import { maxRecordBytes, type RecordStore } from "#lib/queue/record-store";
 import { withCode } from "#tests/support/failure";
 import { fields, queueSuite } from "./suite.js";
 
@@ -60,6 +60,20 @@ test("who is to leave waits for no queue that is away", { timeout: 20_000 }, asy
   leave.abort();
   assert.equal(await taken, undefined);
   await assert.rejects(listed, { name: "AbortError" });
+});
+
+test("a file that is too large for a record is left alone", async () => {
+  const directory = await mkdtemp(join(root, "q-"));
+  const news: string[] = [];
+  const queue = new JobQueue(await DirectoryStore.open(directory), {
+    ...{ patienceMs: 1_000, onNews: (line: string) => news.push(line) },
+  });
+  const { id } = await queue.submit(fields("good"));
+  await writeFile(join(directory, "jobs", "largelar.1.json"), "x".repeat(maxRecordBytes + 1));
+  const held = await queue.take(owner(), new AbortController().signal);
+  assert.equal(held?.job.id, id);
+  assert.match(news.join("\n"), /The record largelar of the queue/);
+  await assert.rejects(queue.find("largelar"), withCode("E_QUEUE_RECORD"));
 });
 
 test("a job whose submission was stored, and the answer lost, is that job", async () => {

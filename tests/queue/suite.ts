@@ -247,6 +247,15 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
     await assert.rejects(queue.find("badbadba"), withCode("E_QUEUE_RECORD"));
   });
 
+  queueTest("a job that nobody could read is refused, and not queued", async (open) => {
+    const queue = await open();
+    const flags = Array.from({ length: 300 }, (_, i) => `--logging_steps=${i}`);
+    await assert.rejects(queue.submit(fields("flags", { flags })), withCode("E_QUEUE_RECORD"));
+    const long = Array.from({ length: 100 }, () => `--run_name=${"x".repeat(8_000)}`);
+    await assert.rejects(queue.submit(fields("long", { flags: long })), withCode("E_QUEUE_RECORD"));
+    assert.deepEqual(await queue.list(), []);
+  });
+
   queueTest("a record under another one's name is left alone", async (open, store) => {
     const queue = await open();
     const { id } = await queue.submit(fields("good"));
