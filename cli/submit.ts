@@ -1,5 +1,5 @@
 import { basename, extname, resolve } from "node:path";
-import { isSecretKey, loadConfig } from "#lib/config/index";
+import { hubTokenOf, isSecretKey, loadConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { counted } from "#lib/core/format";
 import { readRegularTextSync } from "#lib/core/regular-file";
@@ -120,7 +120,9 @@ async function jobOf(
   }
   const text = readRegularTextSync(file, "configuration", maxConfigBytes + 1);
   if (Buffer.byteLength(text) > maxConfigBytes) refuse(`it has more than ${maxConfigBytes} bytes`);
-  const secret = settings.find(([key]) => isSecretKey(key))?.[0] ?? secretIn(text);
+  const secret =
+    settings.find(([key]) => isSecretKey(key))?.[0] ??
+    (hubTokenOf(config) === undefined ? secretIn(text) : "hub_token");
   if (secret !== undefined) {
     refuse(`${secret} would be kept in the queue, where others read it; agents take HF_TOKEN`);
   }
@@ -140,7 +142,7 @@ async function jobOf(
 const withoutOutput = (flags: readonly string[]): string[] =>
   flags.filter((flag) => !flag.startsWith("--output_dir="));
 
-/** The name of a secret key that a line of YAML gives a value. */
+/** The name of a secret key that a line of YAML gives a value, also of one that is read for another tool and not used. */
 function secretIn(text: string): string | undefined {
   const keys = [...text.matchAll(/^\s*["']?([a-z_]+)["']?\s*:\s*\S/gm)].map(([, key = ""]) => key);
   return keys.find(isSecretKey);

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { parse } from "yaml";
 import { packageRoot } from "#lib/core/paths";
 import type { Job, JobBeat } from "#lib/queue/job";
 import { lockstepCommand } from "#tests/support/lockstep-command";
@@ -254,6 +255,10 @@ test("what cannot be a job is refused by name before it is queued", async () => 
   assert.match(await submit("--after", "zzzzzzzz"), /^E_JOB_UNKNOWN: .*has no job zzzzzzzz/);
   assert.match(await submit("--priority", "high"), /^E_USAGE: .*--priority must be a whole number/);
   assert.match(await refused("submit", "none.yaml"), /^E_FILE_NOT_FOUND/);
+  const keys: unknown = parse(readFileSync(join(job.directory, "job.yaml"), "utf8"));
+  const oneLine = JSON.stringify({ ...(keys as object), hub_token: "secret" });
+  writeFileSync(join(job.directory, "flow.yaml"), oneLine);
+  assert.match(await refused("submit", "flow.yaml"), /^E_JOB_CONFIG: .*hub_token would be kept/);
   assert.match(await refused("cancel", "zzzzzzzz"), /^E_JOB_UNKNOWN/);
   assert.match(
     await refused("list", "--nats-token-file=x"),
