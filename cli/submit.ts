@@ -132,15 +132,32 @@ async function jobOf(
     config.output_dir,
     ...(ofSweep.length === 0 ? [] : [ofSweep.join(",")]),
   );
+  if (sweep.length > 0 && config.nats_lease !== null) {
+    refuse("nats_lease is the name of one run, and the jobs of a sweep are several");
+  }
+  // Two runs in one place would replace each other's checkpoints and results.
+  const places =
+    ofSweep.length === 0
+      ? []
+      : [
+          `--output_dir=${outputDir}`,
+          ...(config.checkpoint_store === null
+            ? []
+            : [`--checkpoint_store=${storeOfSweep(config.checkpoint_store, ofSweep)}`]),
+        ];
   return {
     ...{ config: text, directory: process.cwd(), outputDir },
     name: [name, ...ofSweep].join(" ").slice(0, 200),
-    flags: ofSweep.length === 0 ? flags : [...withoutOutput(flags), `--output_dir=${outputDir}`],
+    flags: [...flags.filter((flag) => !places.some((place) => isOfOneKey(flag, place))), ...places],
   };
 }
 
-const withoutOutput = (flags: readonly string[]): string[] =>
-  flags.filter((flag) => !flag.startsWith("--output_dir="));
+const isOfOneKey = (flag: string, other: string): boolean =>
+  flag.startsWith(other.slice(0, other.indexOf("=") + 1));
+
+/** Of letters that every store takes in a key as they are. */
+const storeOfSweep = (store: string, ofSweep: readonly string[]): string =>
+  `${store.replace(/\/+$/, "")}/${ofSweep.join("_").replaceAll("=", "-").replaceAll("+", "p")}`;
 
 /** The name of a secret key that a line of YAML gives a value, also of one that is read for another tool and not used. */
 function secretIn(text: string): string | undefined {

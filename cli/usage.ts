@@ -69,8 +69,8 @@ travels with the job; paths in it are relative to this directory, which agents n
   --priority N        -100 to 100, default 0; higher ones come first, equal ones in order
   --after ID          only once this job is done; may be given several times, or with commas
   --set KEY=VALUE     overrides a key of the configuration; may be given several times
-  --sweep KEY=A,B,C   a job for each value, and for each combination of several sweeps; their output_dirs are folders
-                      of the configuration's, named by the values
+  --sweep KEY=A,B,C   a job for each value, and for each combination of several sweeps; their output_dirs, and their
+                      places in checkpoint_store, are folders of the configuration's, named by the values
   --name NAME         shown in lists, default the file's name
   --max-tries N       a job that fails so often in a row, without a step more, is parked; default 3
   --quiet             print the ids alone

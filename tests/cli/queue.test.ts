@@ -230,6 +230,26 @@ test("workers join the coordinators of jobs, and those that take their place", l
   }
 });
 
+test("jobs of a sweep have places of their own in a store, and no lease in common", async () => {
+  const queue = new Queue("--queue", "stores");
+  const store = "--set=checkpoint_store=s3://bucket/runs/";
+  const sweep = ["--sweep=learning_rate=1e-3,1e+3", "--set=output_dir=stores"];
+  const ids = (await queue.submit(store, ...sweep)).split("\n");
+  const places = await Promise.all(
+    ids.map(async (id) =>
+      (await queue.listed(id)).flags.filter((flag) => flag.startsWith("--checkpoint_store=")),
+    ),
+  );
+  assert.deepEqual(places, [
+    ["--checkpoint_store=s3://bucket/runs/learning_rate-1e-3"],
+    ["--checkpoint_store=s3://bucket/runs/learning_rate-1ep3"],
+  ]);
+  const lease = ["--set=nats_url=nats://127.0.0.1:1", "--set=nats_lease=one"];
+  const { code, stderr } = await queue.try("submit", "job.yaml", ...lease, ...sweep);
+  assert.equal(code, 1);
+  assert.match(stderr, /^E_JOB_CONFIG: .*nats_lease is the name of one run/);
+});
+
 test("a run whose agent is gone before it begins does not begin", limit, async () => {
   const [cache, environment] = [join(job.directory, "cache"), { LOCKSTEP_AGENT: "1" }];
   const { code, of } = await lockstepCommand(
