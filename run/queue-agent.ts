@@ -130,6 +130,10 @@ export class QueueAgent {
     } else if (wasStopped && isOrderly(end)) {
       isMine = await held.stopped(progress);
       tell(`was stopped after step ${step}`);
+    } else if (end.code === interruptedCode) {
+      const why = "somebody stopped its run (lockstep control RUN stop, or Ctrl-C)";
+      isMine = await held.left(progress, why);
+      tell(`is paused after step ${step}: ${why}`);
     } else {
       const error = `${describe(end)}; its output is in ${outputFile}`;
       tell(`failed: ${error}`);
@@ -230,6 +234,9 @@ class Watch {
     }, this.#options.graceMs);
   }
 }
+
+/** Of a run that a person stopped in order. */
+const interruptedCode = 130;
 
 /** Exit codes of a run that was stopped, and of one that a signal ended before it could be. */
 const isOrderly = ({ code, signal }: JobProcessEnd): boolean =>

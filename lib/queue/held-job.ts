@@ -78,6 +78,11 @@ export class HeldJob {
     return this.#end((job) => transitions.stopped(job, this.job.epoch, at));
   }
 
+  /** Somebody stopped the run, and not by the queue: it is paused, until somebody resumes it. */
+  async left(at: transitions.Reached, error: string): Promise<boolean> {
+    return this.#end((job) => transitions.leftByOthers(job, this.job.epoch, at, error));
+  }
+
   async #end(change: (job: Job) => Job | undefined): Promise<boolean> {
     let isMine = false;
     await this.#by.change(this.job.id, (job) => {

@@ -102,6 +102,14 @@ export function refusedBy(job: Job, epoch: number, error: string): Job | undefin
   return { ...job, state: "queued", tries: Math.max(0, job.tries - 1), error };
 }
 
+/** Somebody stopped the run itself, and not by the queue: it waits for a person, with its checkpoint. */
+export function leftByOthers(job: Job, epoch: number, at: Reached, error: string): Job | undefined {
+  if (!isHeld(job, epoch)) return undefined;
+  const now = { ...reached(job, at), error };
+  if (job.asked !== null) return ended(now);
+  return { ...now, state: "paused", tries: Math.max(0, job.tries - 1) };
+}
+
 /** Somebody wants a job stopped. */
 export function asked(job: Job, request: JobRequest): Job | undefined {
   if (job.state === "running")

@@ -80,3 +80,24 @@ test("a machine that cannot run a job leaves it to the others, with all its trie
   assert.deepEqual([state, tries], ["queued", 0]);
   assert.match(error ?? "", /^agent bare: this machine has no directory .*not-mounted/);
 });
+
+test("a run that somebody stops itself is not begun again by the queue", async () => {
+  const directory = await mkdtemp(join(root, "q-"));
+  const open = async (): Promise<JobQueue> =>
+    new JobQueue(await DirectoryStore.open(directory), { patienceMs: 10_000 });
+  const queue = await open();
+  const { id } = await queue.submit(fields("stopped", { outputDir: join(directory, "out") }));
+  const step = { type: "step.completed", step: 3, totalSteps: 9, loss: 1 };
+  // As `lockstep train` ends after `lockstep control RUN stop`.
+  const stopped = `console.log(${JSON.stringify(JSON.stringify(step))}); process.exitCode = 130`;
+  const agent = new QueueAgent(await open(), {
+    ...{ name: "agent", leaseMs: 1_200, graceMs: 50, directory: join(directory, "work") },
+    ...{ command: [process.execPath, "-e", stopped], flags: () => [], without: new Set<string>() },
+    ...{ maxJobs: undefined, untilEmpty: true, onLine: () => {} },
+  });
+  assert.equal(await agent.run(new AbortController().signal), 1);
+  const { state, step: last, tries, error } = (await queue.find(id)).job;
+  assert.deepEqual([state, last, tries], ["paused", 3, 0]);
+  assert.match(error ?? "", /somebody stopped its run/);
+  assert.equal((await queue.resume(id)).state, "queued");
+});
