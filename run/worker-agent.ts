@@ -22,8 +22,10 @@ interface WorkerAgentOptions {
 }
 
 const lookEveryMs = 1_000;
-/** A worker that could not join tries the same run again after so long. */
-const againAfterMs = 5_000;
+/** A worker that heard of its run's end by itself has left by then. */
+const leftByItselfMs = 5_000;
+/** One that could not join tries the same run again after so long, and the others meanwhile. */
+const againAfterMs = 10_000;
 
 /**
  * Lends this machine's device to the runs of a queue's coordinators, one after another: to the first by turn that has
@@ -32,6 +34,8 @@ const againAfterMs = 5_000;
 export class WorkerAgent {
   readonly #queue: JobQueue;
   readonly #options: WorkerAgentOptions;
+  /** Runs that took no worker of this machine, until when. */
+  readonly #avoided = new Map<string, number>();
 
   constructor(queue: JobQueue, options: WorkerAgentOptions) {
     this.#queue = queue;
@@ -48,13 +52,15 @@ export class WorkerAgent {
         throw error;
       });
       if (drain.aborted) break;
-      const next = views.find(needsWorkers);
+      const nowMs = performance.now();
+      for (const [run, untilMs] of this.#avoided) if (nowMs >= untilMs) this.#avoided.delete(run);
+      const next = views.find((view) => needsWorkers(view) && !this.#avoided.has(runOf(view)));
       if (next !== undefined) {
         numRuns++;
         const code = await this.#work(next, drain);
         if (code === 0 || drain.aborted) continue;
         onLine(`${next.job.id} the worker ended with ${code}`);
-        await pause(againAfterMs, drain);
+        this.#avoided.set(runOf(next), performance.now() + againAfterMs);
       } else if (untilEmpty && views.every(({ job }) => !isAhead(job.state))) break;
       await pause(lookEveryMs, drain);
     }
@@ -106,7 +112,7 @@ export class WorkerAgent {
       const now = await this.#queue.find(id).catch(() => undefined);
       if (now === undefined || (now.job.state === "running" && now.job.epoch === epoch)) continue;
       // A worker that hears it from its coordinator has left by then.
-      await pause(againAfterMs, signal);
+      await pause(leftByItselfMs, signal);
       if (!signal.aborted) onOver();
       return;
     }
@@ -144,6 +150,9 @@ const needsWorkers = ({ job, beat }: JobView): boolean => {
   if (job.state !== "running" || beat === undefined || beat.address === null) return false;
   return beat.workers === null || beat.workers.joined < beat.workers.planned;
 };
+
+/** A job that is given again has another address. */
+const runOf = ({ job }: JobView): string => `${job.id} ${job.epoch}`;
 
 const pause = (ms: number, signal: AbortSignal): Promise<void> =>
   delay(ms, undefined, { signal }).catch(() => {});
