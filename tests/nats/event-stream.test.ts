@@ -4,6 +4,7 @@ import type { LockstepEvent } from "#lib/core/events";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { NatsLink } from "#lib/wire/nats/connection";
 import { EventPublisher } from "#lib/wire/nats/event-publisher";
+import { encodeBatch, encodeEvent } from "#lib/wire/nats/event-records";
 import { eventStream } from "#lib/wire/nats/event-stream";
 import { findRun, listRuns, watchRun, type WatchedEvent } from "#lib/wire/nats/event-watch";
 import { startNats } from "#tests/support/nats-server";
@@ -309,6 +310,23 @@ test("what another program left in the stream hides no run", withServer, async (
   assert.equal(await events.close(10_000), 0);
   await own.streams.publish("lockstep.events.other", "no batch of events");
   assert.equal((await findRun(own, run.runName)).runId, run.runId);
+  await own.close();
+});
+
+test("of more than a thousand runs the latest is found", withServer, async () => {
+  const own = await link();
+  const latest = "0000000000000000";
+  const ids = Array.from({ length: 1_050 }, (_, index) => `f${String(index).padStart(15, "0")}`);
+  await Promise.all(
+    [latest, ...ids].map((runId) => {
+      // Long after those of other tests.
+      const events = [encodeEvent(Date.now() + (runId === latest ? 2e9 : 1e9), ended)];
+      const batch = encodeBatch({ runId, runName: `of ${runId}`, epoch: 1, sequence: 1 }, events);
+      return own.streams.publish(`lockstep.events.${runId}`, batch);
+    }),
+  );
+  assert.equal((await findRun(own, undefined)).runId, latest);
+  assert.equal((await findRun(own, `of ${latest}`)).runId, latest);
   await own.close();
 });
 

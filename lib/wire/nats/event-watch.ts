@@ -37,8 +37,8 @@ export interface WatchedEvent extends EventRecord {
   readonly isLatest: boolean;
 }
 
-/** Runs that are asked for their latest message, the newest first. */
-const maxListedRuns = 1_000;
+/** Runs that are asked for their latest message at once. */
+const askedAtOnce = 100;
 /** Messages that a watcher asks for ahead. */
 const messagesAhead = 64;
 /** So long without a message a watcher looks whether it has missed one. */
@@ -228,14 +228,19 @@ export async function listRuns(link: NatsLink): Promise<StreamedRun[]> {
     const { state } = await manager.streams.info(eventStream, {
       subjects_filter: eventSubject("*"),
     });
-    const subjects = Object.keys(state.subjects ?? {}).slice(-maxListedRuns);
-    const runs = await Promise.all(
-      subjects.map(async (subject) => {
-        const message = await latestMessage(manager, subject);
-        return message === undefined ? undefined : runOrNone(message.data);
-      }),
-    );
-    return runs.filter((run) => run !== undefined).sort((a, b) => b.latestMs - a.latestMs);
+    // In the order of their ids, which says nothing of which is the latest.
+    const subjects = Object.keys(state.subjects ?? {});
+    const runs: StreamedRun[] = [];
+    for (let at = 0; at < subjects.length; at += askedAtOnce) {
+      const some = await Promise.all(
+        subjects.slice(at, at + askedAtOnce).map(async (subject) => {
+          const message = await latestMessage(manager, subject);
+          return message === undefined ? undefined : runOrNone(message.data);
+        }),
+      );
+      runs.push(...some.filter((run) => run !== undefined));
+    }
+    return runs.sort((a, b) => b.latestMs - a.latestMs);
   } catch (error) {
     if (codeOf(error) === streamErrors.notFound) return [];
     throw streamFailure("list the runs", error);
