@@ -126,15 +126,15 @@ async function jobOf(
   if (secret !== undefined) {
     refuse(`${secret} would be kept in the queue, where others read it; agents take HF_TOKEN`);
   }
+  if (sweep.length > 0 && config.nats_lease !== null) {
+    refuse("nats_lease is the name of one run, and the jobs of a sweep are several");
+  }
   for (const warning of warnings) process.stderr.write(`warning: ${file}: ${warning}\n`);
   const ofSweep = sweep.map(([key, value]) => `${key}=${value.replace(/[^\w.+-]+/g, "-")}`);
   const outputDir = resolve(
     config.output_dir,
     ...(ofSweep.length === 0 ? [] : [ofSweep.join(",")]),
   );
-  if (sweep.length > 0 && config.nats_lease !== null) {
-    refuse("nats_lease is the name of one run, and the jobs of a sweep are several");
-  }
   // Two runs in one place would replace each other's checkpoints and results.
   const places =
     ofSweep.length === 0
