@@ -327,8 +327,7 @@ class Cluster {
         this.#trainerLog?.close();
         this.#reached = resume;
         if (stop.aborted) this.#fail(new StoppedBeforeTraining());
-        this.#refuseStopped();
-        // Another process has the run, or no worker is left for it.
+        // Somebody stopped it, another process has the run, or no worker is left for it.
         if (this.#failure !== undefined) throw this.#failure.error;
       },
     });
@@ -359,8 +358,7 @@ class Cluster {
     this.isOpen = true;
     const recovered = isRecovered ? recovery : undefined;
     const history = (recovered?.state.checkpoint ?? resume?.state)?.logHistory ?? [];
-    const directory = resume === undefined ? undefined : dirname(resume.directory);
-    const from = isRecovered ? run.config.output_dir : directory;
+    const from = isRecovered ? run.config.output_dir : resume && dirname(resume.directory);
     try {
       this.#trainerLog = await writeTrainerLog(run.config.output_dir, bus, history, from);
       tellWhereItGoesOn({ run, bus, left, resume, apart, recovered });

@@ -51,7 +51,9 @@ const save = async (checkpoints: StoredCheckpoints, text: string, midway = () =>
 const stored = async (): Promise<readonly string[]> => {
   const found = await store.list("checkpoint-4/");
   return Promise.all(
-    found.map(async ({ key }) => `${key} ${Buffer.from((await store.get(key, 100)) ?? [])}`),
+    found.map(
+      async ({ key }) => `${key} ${Buffer.from((await store.get(key, 100)) ?? []).toString()}`,
+    ),
   );
 };
 
