@@ -147,7 +147,7 @@ test(
   limit,
   async () => {
     const queue = new Queue("--queue", "disturbed");
-    const long = ["--set=max_steps=150"];
+    const long = ["--set=max_steps=600"];
     const lease = ["--lease-ms", "3000"];
     const first = await queue.submit(...long, "--set=output_dir=calm");
     const id = await queue.submit(...long, "--set=output_dir=rough");

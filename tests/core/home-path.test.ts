@@ -44,12 +44,14 @@ test("every key that is a path has it expanded, as a list and in an entry too", 
     const sets = [
       ["tls_cert_file", "tls_key_file", "tls_ca_file"],
       ["http_tls_cert_file", "http_tls_key_file"],
+      ["nats_tls_cert_file", "nats_tls_key_file"],
       ["general_eval_dataset", "general_dataset"],
     ];
     const own = sets.find((set) => set.includes(key)) ?? [];
     const others = {
       ...Object.fromEntries(own.map((each) => [each, "f"])),
       ...(key === "adapter_name_or_path" ? { use_peft: true } : {}),
+      ...(key.startsWith("nats_") ? { nats_url: "tls://a:4222" } : {}),
     };
     const value = resolve({ ...others, [key]: "~/a/b" })[key];
     assert.deepEqual(value, key.endsWith("dataset") ? [`${home}/a/b`] : `${home}/a/b`, key);

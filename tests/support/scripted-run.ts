@@ -1,4 +1,5 @@
 import type { FastifyInstance } from "fastify";
+import { addEventStreamMetrics } from "#coordinator/event-stream-metrics";
 import { CoordinatorMetrics } from "#coordinator/metrics";
 import type { WorkerState } from "#lib/core/events";
 import { createHttpServer, type HttpServerOptions, listenHttp } from "#lib/core/http-server";
@@ -28,6 +29,11 @@ export async function startScriptedRun(): Promise<ScriptedRun> {
   const bus = new InProcessEventBus();
   const coordinator = new CoordinatorMetrics(bus);
   let step = 0;
+  addEventStreamMetrics(coordinator.registry, () => ({
+    numPublished: step * 10,
+    numDropped: step,
+    numWaiting: 2,
+  }));
   const advance = (): void => {
     step += 1;
     const states: readonly WorkerState[] = ["computing", "sending"];
