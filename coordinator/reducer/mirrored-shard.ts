@@ -13,7 +13,14 @@ import type { EventBus } from "#lib/wire/event-bus";
 import type { ShardHandle, ShardSource, StartShard, StartShardOptions } from "#coordinator/shards";
 import { failoverPiece } from "./failover-array.js";
 import { hasSameBits } from "./same-bits.js";
-import { isGone, type Replica, seekReplica, startBoth, type StartReplicas } from "./replicas.js";
+import {
+  isGone,
+  refusedMirror,
+  type Replica,
+  seekReplica,
+  startBoth,
+  type StartReplicas,
+} from "./replicas.js";
 import { PrimaryStats } from "./primary-stats.js";
 import { TwinCalls } from "./twin-calls.js";
 import { followsFrom, isBehind } from "./shard-progress.js";
@@ -371,17 +378,10 @@ class MirroredShard extends TwinCalls implements ShardHandle {
   /** Until a copy is there in the place of one that is gone. */
   async #seek(index: 0 | 1): Promise<void> {
     const start = this.#mirroring.replicas[index];
-    let told = "";
+    const { shardIndex } = this.#options;
     const handle = await seekReplica(start, this.#options, {
       signal: this.#end.signal,
-      // Another run may have that process: the copy that is there goes on without it.
-      onRefused: (error) => {
-        const reason = messageOf(error);
-        const { shardIndex } = this.#options;
-        const text = `warning: shard ${shardIndex} gets no mirror for now: ${reason}`;
-        if (reason !== told) this.#mirroring.bus.publish({ type: "note", text });
-        told = reason;
-      },
+      onRefused: refusedMirror(this.#mirroring.bus, shardIndex),
     });
     if (handle === undefined) return;
     const replica: Replica = { handle, index };

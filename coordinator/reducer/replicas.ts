@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { isLockstepError } from "#lib/core/errors/index";
+import type { EventBus } from "#lib/wire/event-bus";
 import type { ShardHandle, StartShard, StartShardOptions } from "#coordinator/shards";
 
 /** A process that keeps a shard, or is to. */
@@ -73,4 +74,18 @@ export async function seekReplica(
     await delay(seekAgainMs, undefined, { ref: false, signal }).catch(() => {});
   }
   return undefined;
+}
+
+/**
+ * Tells, once for each reason, why a shard gets no mirror: another run may have that process, and the copy that is
+ * there goes on without it.
+ */
+export function refusedMirror(bus: EventBus, shardIndex: number): (error: unknown) => void {
+  let told = "";
+  return (error) => {
+    const reason = error instanceof Error ? error.message : String(error);
+    const text = `warning: shard ${shardIndex} gets no mirror for now: ${reason}`;
+    if (text !== told) bus.publish({ type: "note", text });
+    told = text;
+  };
 }
