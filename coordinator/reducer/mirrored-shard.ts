@@ -78,7 +78,7 @@ class MirroredShard extends TwinCalls implements ShardHandle {
     const [one, other] = found;
     const shard = new MirroredShard(options, mirroring, one);
     if (other === undefined) {
-      shard.#tellLost("", missing);
+      shard.#tell("mirror.lost", "", missing);
       shard.#hasLostGroups = (await one.handle.status()).stage === "open";
       void shard.#seek(one.index === 0 ? 1 : 0);
     } else {
@@ -333,7 +333,7 @@ class MirroredShard extends TwinCalls implements ShardHandle {
     else if (!isGone(error)) this.fail(error);
     else if (replica === this.#mirror) {
       this.#mirror = undefined;
-      this.#tellLost(replica.handle.address, error);
+      this.#tell("mirror.lost", replica.handle.address, error);
     } else if (replica === this.#primary) {
       if (this.#mirror === undefined) this.fail(error);
       else this.#takeOver(this.#mirror, error);
@@ -348,10 +348,7 @@ class MirroredShard extends TwinCalls implements ShardHandle {
     this.#mirror = undefined;
     this.#hasLostGroups = this.#isGathering;
     this.#stats.moved();
-    const { address } = mirror.handle;
-    const { shardIndex: shard } = this.#options;
-    const reason = messageOf(error);
-    this.#mirroring.bus.publish({ type: "shard.takenOver", shard, address, reason });
+    this.#tell("shard.takenOver", mirror.handle.address, error);
     this.moved();
   }
 
@@ -360,7 +357,7 @@ class MirroredShard extends TwinCalls implements ShardHandle {
     if (this.#mirror !== mirror) return;
     this.#mirror = undefined;
     this.#spare = mirror;
-    this.#tellLost(mirror.handle.address, error);
+    this.#tell("mirror.lost", mirror.handle.address, error);
   }
 
   /** Two copies that differ: nobody knows which one is right, so neither is gone on with. */
@@ -378,21 +375,18 @@ class MirroredShard extends TwinCalls implements ShardHandle {
   /** Until a copy is there in the place of one that is gone. */
   async #seek(index: 0 | 1): Promise<void> {
     const start = this.#mirroring.replicas[index];
-    const { shardIndex } = this.#options;
-    const handle = await seekReplica(start, this.#options, {
-      signal: this.#end.signal,
-      onRefused: refusedMirror(this.#mirroring.bus, shardIndex),
-    });
+    const onRefused = refusedMirror(this.#mirroring.bus, this.#options.shardIndex);
+    const hooks = { signal: this.#end.signal, onRefused };
+    const handle = await seekReplica(start, this.#options, hooks);
     if (handle === undefined) return;
     const replica: Replica = { handle, index };
     this.#spare = replica;
     this.#attach(replica);
   }
 
-  #tellLost(address: string, error: unknown): void {
+  #tell(type: "mirror.lost" | "shard.takenOver", address: string, error: unknown): void {
     const { shardIndex: shard } = this.#options;
-    const reason = messageOf(error);
-    this.#mirroring.bus.publish({ type: "mirror.lost", shard, address, reason });
+    this.#mirroring.bus.publish({ type, shard, address, reason: messageOf(error) });
   }
 }
 

@@ -80,7 +80,10 @@ export async function seekReplica(
  * Tells, once for each reason, why a shard gets no mirror: another run may have that process, and the copy that is
  * there goes on without it.
  */
-export function refusedMirror(bus: EventBus, shardIndex: number): (error: unknown) => void {
+export function refusedMirror(
+  bus: Pick<EventBus, "publish">,
+  shardIndex: number,
+): (error: unknown) => void {
   let told = "";
   return (error) => {
     const reason = error instanceof Error ? error.message : String(error);
