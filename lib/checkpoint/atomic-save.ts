@@ -33,38 +33,30 @@ const inUse = new Set<string>();
  *
  * @throws E_DISK_FULL; E_CHECKPOINT_WRITE for other errors of the file system; what `write` throws.
  */
-export async function saveAtomically(
+export const saveAtomically = (
   finalDir: string,
   write: (temporaryDir: string) => Promise<void>,
-): Promise<void> {
-  const final = resolve(finalDir);
-  const parent = dirname(final);
-  try {
-    assertWritable(final);
-    await mkdir(parent, { recursive: true });
-    await recoverInterruptedSaves(parent);
-    await withTransient(final, "tmp", async (temporary) => {
-      await mkdir(temporary);
-      await write(temporary);
-      await syncTree(temporary);
-      await replaceDirectory(temporary, final);
-    });
-    await syncPath(parent);
-  } catch (error) {
-    // Who writes there instead may have removed what was half written.
-    assertWritable(final);
-    throw explainWriteError(error, finalDir);
-  }
-}
+): Promise<void> =>
+  fillBeside(finalDir, write, async (temporary, final) => {
+    await syncTree(temporary);
+    await replaceDirectory(temporary, final);
+  });
 
 /**
  * Fills a temporary directory beside `finalDir`, which is removed in the end: what is written for another place.
  *
  * @throws as saveAtomically
  */
-export async function stageFiles(
+export const stageFiles = (
   finalDir: string,
   write: (temporaryDir: string) => Promise<void>,
+): Promise<void> => fillBeside(finalDir, write, async () => {});
+
+/** @param filled what becomes of the temporary directory; what is left of it is removed */
+async function fillBeside(
+  finalDir: string,
+  write: (temporaryDir: string) => Promise<void>,
+  filled: (temporaryDir: string, finalDir: string) => Promise<void>,
 ): Promise<void> {
   const final = resolve(finalDir);
   const parent = dirname(final);
@@ -75,8 +67,11 @@ export async function stageFiles(
     await withTransient(final, "tmp", async (temporary) => {
       await mkdir(temporary);
       await write(temporary);
+      await filled(temporary, final);
     });
+    await syncPath(parent);
   } catch (error) {
+    // Who writes there instead may have removed what was half written.
     assertWritable(final);
     throw explainWriteError(error, finalDir);
   }
