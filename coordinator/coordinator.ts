@@ -297,15 +297,14 @@ export class Coordinator {
     }
   }
 
-  /** Members that ask for work: others may be here for ever, and are waited for as long as for a lease. */
+  /** Members that ask for work, or have joined just now: others may be here for ever, and are waited for as long as for a lease. */
   #takingPart(): readonly string[] {
     const { leaseTimeoutMs = defaultLeaseTimeoutMs } = this.#options;
     const since = performance.now() - leaseTimeoutMs;
     return this.#membership
       .members()
       .filter(
-        ({ workerId, lastAskedMs = Number.NEGATIVE_INFINITY }) =>
-          lastAskedMs >= since || this.#queue.isWaiting(workerId),
+        ({ workerId, lastAskedMs }) => lastAskedMs >= since || this.#queue.isWaiting(workerId),
       )
       .map(({ workerId }) => workerId);
   }

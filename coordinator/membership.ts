@@ -21,8 +21,8 @@ interface WorkerInfo {
 interface Member extends WorkerInfo {
   readonly workerId: string;
   readonly lastSeenMs: number;
-  /** When it last asked for work; undefined of one that makes its engine. */
-  readonly lastAskedMs: number | undefined;
+  /** When it last asked for work; of one that has not yet, when it joined. */
+  readonly lastAskedMs: number;
   readonly state: WorkerState;
 }
 
@@ -88,12 +88,13 @@ export class Membership {
       throw new LockstepError("E_TOO_MANY_WORKERS", { host: info.host, limit: maxMembers });
     }
     const { name, host, pid, deviceType, incarnation, secret, certificate } = info;
+    const nowMs = this.#options.now();
     const member: Member = {
       ...{ name, host, pid, deviceKind: info.deviceKind, deviceType, incarnation, secret },
       certificate,
       workerId: this.#idOf(info),
-      lastSeenMs: this.#options.now(),
-      lastAskedMs: undefined,
+      lastSeenMs: nowMs,
+      lastAskedMs: nowMs,
       state: "compiling",
     };
     this.#members.set(member.workerId, member);

@@ -133,6 +133,30 @@ test("a gradient that only one worker finds not to be finite is not left out", l
   assertNamed(result, /computed other bits of group/);
 });
 
+test("who has joined and makes its engine is waited for to confirm a gradient", limit, async () => {
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
+    heartbeatTimeoutMs: 110_000,
+  });
+  const running = coordinator.run();
+  const liar = await ScriptedMember.join(address, testIdentity("liar"));
+  const starting = await ScriptedMember.join(address, testIdentity("starting"));
+  const lying = (async () => {
+    for (;;) {
+      const task = await liar.lease();
+      const { gradient, sums } = await liar.compute(task);
+      await liar.push(task, bytesOfNaN(gradient.length));
+      await liar.report(task.lease, sums);
+    }
+  })().catch(() => {});
+  await recorder.until((event) => event.type === "note" && /not finite/.test(event.text));
+  const honest = [spawnWorker(address), spawnWorker(address)];
+  const outcome = await running;
+  await lying;
+  for (const member of [liar, starting]) member.close();
+  for (const { exited } of honest) assert.equal((await exited).code, 0);
+  assertUnharmed({ outcome, recorder, liar: liar.workerId, end: undefined });
+});
+
 test(
   "a count of other tokens than the group has keeps its worker out, and the group is computed again",
   limit,

@@ -244,10 +244,14 @@ test("a worker that comes back late is told so and goes on", limit, async () => 
     },
   });
   assertSameAsOracle(result);
-  const requeued = result.recorder.of("group.requeued");
-  assert.ok(
-    requeued.some(({ workerId, reason }) => workerId === "slow" && /deadline/.test(reason)),
-  );
+  // Where the other one was free before the deadline, it did the group beside the slow one.
+  const isOverdue = result.recorder
+    .of("group.requeued")
+    .some(({ workerId, reason }) => workerId === "slow" && /deadline/.test(reason));
+  const isDoneBeside = result.recorder
+    .of("group.leased")
+    .some(({ workerId, step, isBackup }) => workerId === "other" && step === 0 && isBackup);
+  assert.ok(isOverdue || isDoneBeside);
   await assertAllLeft(result);
   assert.ok(
     result.workers[0]?.facts.some((fact) => (fact as { stale?: boolean }).stale === true),
