@@ -3,7 +3,7 @@
  * it, and two `lockstep worker` processes with one thread each, over loopback gRPC. A step is 8 rows of
  * 512 tokens: a gradient group a worker, of four micro-batches of one row.
  *
- * node dist/bench/two-workers.js MODEL_DIR [--precision bf16|fp32] [--repeat N]
+ * node dist/bench/two-workers.js MODEL_DIR [--precision bf16|fp32] [--repeat N] [--shards threads|processes]
  *
  * Prints {"values": {"two-workers": tokens/s, "sync-share": percent, "worker-memory": GB}, "check":
  * {"loss-1": nats, ...}}: medians of `--repeat` steps after a warm-up step.
@@ -11,6 +11,7 @@
  * - A step lasts from the publication of one version of the parameters to that of the next.
  * - Synchronisation is what a step lasts beyond the compute of its slower worker (the seconds in its
  *   engine, from its own metrics), as a share of that compute.
+ * - The two shards are threads of this process, or processes of their own (`lockstep reducer`).
  * - Memory is the larger peak of resident memory of the two worker processes (VmHWM).
  */
 import { mkdtempSync, rmSync } from "node:fs";
@@ -22,12 +23,14 @@ import type { StepSource } from "#coordinator/options";
 import type { WorkerJob } from "#lib/core/job";
 import { InProcessEventBus } from "#lib/wire/event-bus";
 import { logTail, Supervisor } from "#run/supervisor";
+import { startReducers } from "./frame/reducers.js";
 import { median } from "./frame/compare.js";
 import { peakResidentBytes } from "./frame/peak-memory.js";
 import { openSeededModel } from "./frame/seeded-model.js";
 import { inputFields, nextTokenField } from "#lib/core/batch";
 
 const numWorkers = 2;
+const numShards = 2;
 const rowsPerStep = 8;
 const rowsPerMicroBatch = 1;
 const sequenceLength = 512;
@@ -40,6 +43,7 @@ const { values: options, positionals } = parseArgs({
   options: {
     precision: { type: "string", default: "bf16" },
     repeat: { type: "string", default: "2" },
+    shards: { type: "string", default: "threads" },
   },
 });
 const directory = positionals[0];
@@ -70,9 +74,15 @@ const plan: StepSource = {
   epochAt: () => 0,
 };
 
+const logDirectory = mkdtempSync(join(tmpdir(), "lockstep-two-workers-"));
+process.once("exit", () => rmSync(logDirectory, { recursive: true, force: true }));
+const startShard =
+  options.shards === "processes" ? await startReducers(numShards, logDirectory) : undefined;
+
 const bus = new InProcessEventBus();
 const coordinator = new Coordinator({
-  ...{ job, bus, plan, loadMasters, numShards: 2, gradientGroups: numWorkers },
+  ...{ job, bus, plan, loadMasters, numShards, gradientGroups: numWorkers },
+  ...(startShard === undefined ? {} : { startShard }),
   plannedWorkers: numWorkers,
   updates: {
     optimizer: {
@@ -111,7 +121,6 @@ async function computeSeconds(): Promise<readonly number[]> {
 }
 
 const { controlAddress } = await coordinator.start();
-const logDirectory = mkdtempSync(join(tmpdir(), "lockstep-two-workers-"));
 const supervisor = new Supervisor({
   ...{ numWorkers, logDirectory, maxRestarts: 0 },
   workerArgs: ["--coordinator", controlAddress, "--device-threads", "1", "--use-cpu"],
@@ -124,13 +133,11 @@ const supervisor = new Supervisor({
   onExhausted: () => {},
   onLogFailure: () => {},
 });
-process.once("exit", () => {
-  supervisor.killAll();
-  rmSync(logDirectory, { recursive: true, force: true });
-});
+process.once("exit", () => supervisor.killAll());
 supervisor.start();
-await coordinator.run();
+const ended = await coordinator.run();
 await supervisor.stop();
+await ended.releaseShards(true);
 
 const computed = await Promise.all(marks.map((mark) => mark.computed));
 const stepSeconds: number[] = [];

@@ -7,7 +7,7 @@ import { lora } from "./lora.js";
 import { compiledStep, floor, fp32Step, step } from "./step.js";
 import { reduction, synchronisation } from "./synchronisation.js";
 import { tokenise } from "./tokenise.js";
-import { twoWorkers } from "./two-workers.js";
+import { shardProcesses, twoWorkers } from "./two-workers.js";
 
 /** In the order of the table, in the precision that both sides of its rows compute in. */
 export const experimentsIn = (precision: RowPrecision): readonly Experiment[] => [
@@ -17,6 +17,7 @@ export const experimentsIn = (precision: RowPrecision): readonly Experiment[] =>
   ...(precision === "bf16" ? [fp32Step] : []),
   lora(precision),
   twoWorkers(precision),
+  shardProcesses(precision),
   synchronisation,
   reduction,
   classifier(precision),

@@ -1,5 +1,6 @@
-import type { Experiment } from "#bench/frame/experiment";
+import type { Command, Experiment } from "#bench/frame/experiment";
 import type { Bars, RowPrecision } from "#bench/frame/precision";
+import type { Workspace } from "#bench/frame/workspace";
 
 /** Steps in the table: the first warms up, as on both sides. */
 const numSteps = 3;
@@ -41,5 +42,34 @@ export const twoWorkers = (precision: RowPrecision): Experiment => ({
     Array.from({ length: numSteps }, (_, step) => [`loss-${step + 1}`, step === 0 ? 1e-3 : 3e-3]),
   ),
 });
+
+/** The same steps with shards in processes of their own, against shards in threads: the same numbers, as fast. */
+export const shardProcesses = (precision: RowPrecision): Experiment => ({
+  name: "shard-processes",
+  rows: [
+    {
+      name: "shard-processes",
+      what: `the same steps with two shards in processes, ${precision}, against shards in the coordinator's threads`,
+      unit: "tokens/s",
+      bar: 0.95,
+      direction: "at least",
+      value: "two-workers",
+    },
+  ],
+  ours: async (workspace) => stepsWithShards(workspace, precision, "processes"),
+  peer: async (workspace) => stepsWithShards(workspace, precision, "threads"),
+  tolerances: Object.fromEntries(
+    Array.from({ length: numSteps }, (_, step) => [`loss-${step + 1}`, 0]),
+  ),
+});
+
+const stepsWithShards = async (
+  workspace: Workspace,
+  precision: RowPrecision,
+  shards: "threads" | "processes",
+): Promise<Command> => {
+  const model = await workspace.model("gpt2");
+  return workspace.ours("two-workers", model, ...options(precision), "--shards", shards);
+};
 
 const options = (precision: RowPrecision): string[] => ["--precision", precision, ...measuredSteps];
