@@ -222,6 +222,8 @@ class Watch {
 
   /** @param isLimited whether the run is killed after a while; that may follow a stop without a limit */
   #stop(why: string, isLimited: boolean): void {
+    // What has ended is not waited for.
+    if (this.#ended.signal.aborted) return;
     if (!this.wasStopped) {
       this.wasStopped = true;
       this.#tell(`${why}: the run is stopped, after its step and with a checkpoint`);

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { rmSync } from "node:fs";
+import { renameSync, rmSync } from "node:fs";
 import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
@@ -125,8 +125,7 @@ async function placeFiles(from: string, into: string, last?: string): Promise<vo
       }
       await removeDirectoryAtomically(target);
     }
-    assertWritable(target);
-    await rename(source, target);
+    renameGuarded(source, target);
   }
   if (!names.some(isWeightsFile)) return;
   // Shards of an earlier save, or a single file where there are shards now, would be read too; an
@@ -138,6 +137,12 @@ async function placeFiles(from: string, into: string, last?: string): Promise<vo
       await rm(join(into, name));
     }
   }
+}
+
+/** Nothing of this process runs in between, so that one that is stopped has hardly asked before it is. */
+function renameGuarded(from: string, to: string): void {
+  assertWritable(to);
+  renameSync(from, to);
 }
 
 const isWeightsFile = (name: string): boolean =>
@@ -227,8 +232,8 @@ export function removeUnfinishedSaves(): void {
 /** The old directory is deleted only when the new one has its name. */
 async function replaceDirectory(temporary: string, final: string): Promise<void> {
   const isNew = !(await exists(final));
+  if (isNew) return renameGuarded(temporary, final);
   assertWritable(final);
-  if (isNew) return rename(temporary, final);
   const previous = transientPath(final, "previous");
   inUse.add(previous);
   try {

@@ -10,7 +10,7 @@ import { RandomStream } from "#lib/core/random";
 import type { Job } from "#lib/queue/job";
 import type { JobQueue } from "#lib/queue/job-queue";
 import { descendantsOf } from "./processes.js";
-import type { KeptStep } from "./queued-run.js";
+import { type KeptStep, keptSteps } from "./kept-steps.js";
 
 interface StormOptions {
   readonly seed: number;
@@ -48,13 +48,13 @@ export interface StormOutcome {
 const trainingFlags = ["--resume_from_checkpoint=auto", "--user_signal=save", "--json-logs"];
 const stepsOf = (index: number): number => 6 + (index % 7);
 const agentProgram = join(packageRoot, "dist/tests/support/queue-agent.js");
-/** Longer than a lease, so that another agent gets the job meanwhile. */
-const stoppedMs = 2_500;
+/** Longer than a lease and a job, so that an agent that has one gets this one too meanwhile. */
+const stoppedMs = 5_000;
 /** Between two faults, at most. */
 const pauseMs = 900;
 /** A run that trains takes seconds to begin. */
 const trainingPauseMs = 3_000;
-/** After it nothing is done to anybody any more, and what is left has to end. */
+/** After it, or once there are fewer jobs than agents, nothing is done to anybody any more, and what is left has to end. */
 const stormMs = 120_000;
 const endMs = 600_000;
 
@@ -67,6 +67,8 @@ export async function queueStorm(options: StormOptions): Promise<StormOutcome> {
   const said: string[] = [];
   const agents: (ChildProcess | undefined)[] = [];
   const stopped = new Set<ChildProcess>();
+  const isAtWork = (agent: ChildProcess | undefined): boolean =>
+    agent?.pid !== undefined && !stopped.has(agent) && descendantsOf(agent.pid).length > 0;
   const start = (index: number): void => {
     const name = `agent${index}`;
     const output = join(directory, "work", name);
@@ -107,15 +109,18 @@ export async function queueStorm(options: StormOptions): Promise<StormOutcome> {
     faults[what] = (faults[what] ?? 0) + 1;
   };
   const beginMs = performance.now();
-  let isOver = false;
+  let [isOver, numLeft] = [false, numJobs];
   let server: Promise<void> = Promise.resolve();
   try {
     while (!isOver && performance.now() - beginMs < endMs) {
       await delay(below(options.training === undefined ? pauseMs : trainingPauseMs));
       for (let index = 0; index < numAgents; index++) if (agents[index] === undefined) start(index);
-      const index = below(numAgents);
-      const agent = agents[index];
-      const what = performance.now() - beginMs < stormMs ? below(6) : -1;
+      const isStorm = numLeft >= numAgents && performance.now() - beginMs < stormMs;
+      const what = isStorm ? below(6) : -1;
+      const first = below(numAgents);
+      const others = agents.map((_, i) => agents[(first + i) % numAgents]);
+      // What is done to a run is done where there is one.
+      const agent = what === 3 || what === 4 ? others.find(isAtWork) : others[0];
       if (agent?.pid === undefined || stopped.has(agent)) continue;
       if (what === 0) {
         agent.kill("SIGKILL");
@@ -152,7 +157,8 @@ export async function queueStorm(options: StormOptions): Promise<StormOutcome> {
         done("server killed");
       }
       const views = await queue.list();
-      isOver = submitted.length === numJobs && views.every(({ job }) => job.state === "done");
+      numLeft = numJobs - views.filter(({ job }) => job.state === "done").length;
+      isOver = numLeft === 0;
     }
     await submitting;
     await server;
@@ -173,8 +179,7 @@ export async function queueStorm(options: StormOptions): Promise<StormOutcome> {
       if (job?.state === "done" && sha256 === options.training?.sha256) return [];
       return [`${id} ${name}: is ${job?.state} with the weights ${sha256} (${job?.error})`];
     }
-    const kept = attempt(() => JSON.parse(readFileSync(join(outputDir, "steps.json"), "utf8")));
-    const problem = problemOf(job, (kept ?? []) as KeptStep[], stepsOf(index));
+    const problem = problemOf(job, attempt(() => keptSteps(outputDir)) ?? [], stepsOf(index));
     return problem === undefined ? [] : [`${id} ${name}: ${problem}`];
   });
   if (views.length !== numJobs) problems.push(`${views.length} jobs of ${numJobs} are there`);
@@ -197,10 +202,11 @@ function problemOf(
   if (job?.state !== "done") return `is ${job?.state ?? "lost"} (${job?.error ?? "no error"})`;
   const steps = kept.map(({ step }) => step);
   const expected = Array.from({ length: numSteps }, (_, i) => i + 1);
-  if (steps.join() !== expected.join()) return `made the steps ${steps.join()} of ${numSteps}`;
+  const lives = kept.map(({ step, epoch, pid }) => `${step} by ${epoch} (${pid})`).join(", ");
+  if (steps.join() !== expected.join()) return `made, of ${numSteps} steps: ${lives}`;
   const epochs = kept.map(({ epoch }) => epoch);
   if (epochs.some((epoch, i) => epoch < (epochs[i - 1] ?? 0))) {
-    return `was written to by one that had lost it: ${epochs.join()}`;
+    return `was written to by one that had lost it: ${lives}`;
   }
   return undefined;
 }

@@ -2,7 +2,7 @@
  * The run of a queued job. Without `steps` in the configuration it is `lockstep train`; with `steps` and `output_dir` some
  * small steps, each of which is kept in the output directory before the next one begins, under the directory's claim.
  */
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -10,14 +10,9 @@ import { parse } from "yaml";
 import { recoverInterruptedSaves, saveFilesAtomically } from "#lib/checkpoint/atomic-save";
 import { jobFence } from "#run/job-fence";
 import { claimOutputDirectory } from "#run/output-directory";
+import { keptSteps, stepFile } from "./kept-steps.js";
 
-/** What is kept of each step: who made it, by the job's epoch. */
-export interface KeptStep {
-  readonly step: number;
-  readonly epoch: number;
-}
-
-const stepMs = 30;
+const stepMs = 120;
 const [, , file = ""] = process.argv;
 const config = parse(readFileSync(file, "utf8")) as {
   readonly steps?: number;
@@ -54,23 +49,23 @@ async function makeSteps(total: number): Promise<void> {
     onLost: (error) => leave(error.code, error.message),
   }).catch((error: unknown) => leave("E_CLAIM", String(error)));
   await recoverInterruptedSaves(config.output_dir);
-  const kept = join(config.output_dir, "steps.json");
-  const steps = existsSync(kept) ? (JSON.parse(readFileSync(kept, "utf8")) as KeptStep[]) : [];
+  let step = keptSteps(config.output_dir).at(-1)?.step ?? 0;
   say({ type: "run.started", totalSteps: total, plannedWorkers: 1 });
-  while (steps.length < total && !isStopping) {
+  while (step < total && !isStopping) {
     await delay(stepMs);
-    steps.push({ step: steps.length + 1, epoch: fence?.epoch ?? 0 });
+    step++;
+    const made = { step, epoch: fence?.epoch ?? 0, pid: process.pid };
     try {
       await saveFilesAtomically(config.output_dir, (temporary) =>
-        writeFile(join(temporary, "steps.json"), JSON.stringify(steps)),
+        writeFile(join(temporary, stepFile(made)), ""),
       );
     } catch (error) {
       leave("E_LOST", String(error));
     }
-    say({ type: "step.completed", step: steps.length, totalSteps: total, loss: 1 });
+    say({ type: "step.completed", step, totalSteps: total, loss: 1 });
   }
   await claim.release();
   if (isStopping) process.exit(143);
-  say({ type: "run.completed", step: steps.length, mastersSha256: "" });
+  say({ type: "run.completed", step, mastersSha256: "" });
   if (process.connected) process.disconnect();
 }
