@@ -1,6 +1,6 @@
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
-import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
-import type { KeptPiece, ShardArrays, ShardPiece } from "#lib/core/shard-arrays";
+import { shardRanges } from "#lib/core/parameter-layout";
+import type { ShardArrays, ShardPiece } from "#lib/core/shard-arrays";
 import type { LoadValues } from "#lib/core/wire-space";
 import {
   type ChosenOptimizer,
@@ -22,9 +22,12 @@ import type {
   ShardStatus,
 } from "#lib/wire/reducer-messages";
 import type { WireSecurity } from "#lib/wire/security";
+import { frozenOf } from "./frozen-range.js";
 import { copiedState, type HeldState, LentState, snapshotBytes } from "./held-state.js";
+import type { KeptElsewhere } from "./kept-elsewhere.js";
 import type { Snapshot } from "./options.js";
 import type { RunLife } from "./reducer/fence.js";
+import { ShardPeers } from "./shard-peers.js";
 
 /**
  * What the rounds need of a reducer shard, wherever it runs.
@@ -40,7 +43,7 @@ export interface ShardHandle {
   /** The shard's own arrays, where its memory is shared with this process. */
   readonly memory?: ShardArrays | undefined;
   /** What the shard keeps, where it is read from another process; it changes with the next update. */
-  readonly kept?: Omit<KeptPiece, "range"> | undefined;
+  readonly kept?: KeptElsewhere | undefined;
   /** Fills the range; what it held before, of whatever step, is forgotten. */
   load(source: ShardSource): Promise<void>;
   publishInitial(version: number): Promise<void>;
@@ -139,15 +142,17 @@ export type StartShard = (options: StartShardOptions) => Promise<ShardHandle>;
 export class ShardGroup implements Omit<UpdatedShards, "reduce">, MeasuredShards {
   readonly #layout: ParameterLayout;
   readonly #shards: readonly ShardHandle[];
+  readonly #peers: ShardPeers;
   /** What is saved from the shards' own memory. */
   #lent: LentState | undefined;
 
   private constructor(
-    { layout }: Pick<StartShardOptions, "layout">,
+    { layout, life }: Pick<StartShardOptions, "layout" | "life">,
     shards: readonly ShardHandle[],
   ) {
     this.#layout = layout;
     this.#shards = shards;
+    this.#peers = new ShardPeers({ layout, life, shards, rangeOf: (shard) => this.#range(shard) });
   }
 
   static async start(
@@ -169,9 +174,9 @@ export class ShardGroup implements Omit<UpdatedShards, "reduce">, MeasuredShards
           ...shared,
           shardIndex,
           listenPort: firstPort === 0 ? 0 : firstPort + shardIndex,
-          ...(frozen === undefined
-            ? {}
-            : { frozen: frozenOf(frozen, shardIndex, options.numShards) }),
+          ...(frozen && {
+            frozen: frozenOf(frozen, rangeOf({ ...options, layout: frozen.layout, shardIndex })),
+          }),
         }),
       ),
     );
@@ -347,15 +352,20 @@ export class ShardGroup implements Omit<UpdatedShards, "reduce">, MeasuredShards
     );
   }
 
-  #keptBy(shard: number): Omit<KeptPiece, "range"> {
+  #keptBy(shard: number): ShardArrays | KeptElsewhere {
     const { memory, kept } = this.#shards[shard] ?? {};
     const found = memory ?? kept;
     if (found === undefined) throw new Error(`Shard ${shard} shows nothing that it keeps`);
     return found;
   }
 
-  #withRanges(parts: readonly Omit<KeptPiece, "range">[]): Snapshot {
-    return parts.map((arrays, shard) => ({ range: this.#range(shard), ...arrays }));
+  #withRanges(parts: readonly (ShardArrays | KeptElsewhere)[]): Snapshot {
+    return parts.map((part, shard) => {
+      const { masters, states } = part;
+      const files = "files" in part ? part.files : undefined;
+      const writer = files && { files: this.#peers.writerOf(shard, files) };
+      return { range: this.#range(shard), masters, states, ...writer };
+    });
   }
 
   async stats(): Promise<readonly ShardStats[]> {
@@ -381,20 +391,3 @@ export function rangeOf({ layout, numShards, shardIndex }: RangeOf): ElementRang
   if (range === undefined) throw new RangeError(`There is no shard ${shardIndex}`);
   return range;
 }
-
-/** A shard's part of the weights that stay as they are. */
-const frozenOf = (
-  {
-    layout,
-    wireBytes,
-  }: { readonly layout: ParameterLayout; readonly wireBytes: () => Promise<Uint8Array> },
-  shardIndex: number,
-  numShards: number,
-): NonNullable<StartShardOptions["frozen"]> => {
-  const { start, end } = rangeOf({ layout, numShards, shardIndex });
-  return {
-    layout,
-    wireRange: async () =>
-      (await wireBytes()).subarray(wireOffsetBytes(layout, start), wireOffsetBytes(layout, end)),
-  };
-};

@@ -1,5 +1,7 @@
 import { LockstepError } from "#lib/core/errors/index";
 import { formatBytes } from "#lib/core/format";
+import { storeUrl } from "#lib/store/location";
+import type { SavedFile } from "#lib/core/saved-files";
 import type { ParameterLayout } from "#lib/core/parameter-layout";
 import { wireRangeBytes } from "#lib/core/wire-space";
 import type { ChosenOptimizer } from "#lib/optim/index";
@@ -21,7 +23,8 @@ import type { RunLife } from "#coordinator/reducer/fence";
 import { ShardService } from "#coordinator/reducer/shard-service";
 import { rangeOf } from "#coordinator/shards";
 import { NoticeQueue } from "./notice-queue.js";
-import { saveShardState } from "./save-state.js";
+import { PeerRange } from "./peer-range.js";
+import { saveShardState, saveShardTensors } from "./save-files.js";
 import { loadShardFiles } from "./shard-files.js";
 
 interface ReducerProcessOptions {
@@ -95,21 +98,22 @@ export class ReducerProcess implements ReducerHandlers, BulkHandlers {
 
   async call(command: ShardCommand, pass: MemberPass): Promise<ShardAnswer> {
     const carryOut = async (): Promise<ShardAnswer> =>
-      this.#carryOut(command, this.#current(command.kind, pass));
+      this.#carryOut(command, this.#current(command.kind, pass), pass);
+    const isSave = command.kind === "saveState" || command.kind === "saveTensors";
     const before = fillingCalls.has(command.kind)
       ? this.#filling
-      : command.kind === "saveState"
+      : isSave
         ? this.#saving
         : undefined;
     if (before === undefined) return carryOut();
     this.#current(command.kind, pass);
     const done = before.then(carryOut);
-    if (command.kind === "saveState") this.#saving = done.catch(() => {});
+    if (isSave) this.#saving = done.catch(() => {});
     else this.#filling = done.catch(() => {});
     return done;
   }
 
-  async #carryOut(command: ShardCommand, held: HeldShard): Promise<ShardAnswer> {
+  async #carryOut(command: ShardCommand, held: HeldShard, pass: MemberPass): Promise<ShardAnswer> {
     const { service, layout, frozen } = held;
     switch (command.kind) {
       case "loadFiles": {
@@ -129,11 +133,12 @@ export class ReducerProcess implements ReducerHandlers, BulkHandlers {
         this.#requireUnloaded(held, "fill an array");
         bytesOf(held, command.array, command.offset, command.values.length).set(command.values);
         return { kind: "done" };
-      case "saveState": {
-        const { masters, states } = service.reducer.arithmetic;
-        const range = rangeOf({ ...held.request, layout });
-        const saved = await saveShardState(command.file, { range, masters, states });
-        this.#options.log(`wrote ${command.file} (${formatBytes(saved.sizeBytes)})`);
+      case "saveState":
+      case "saveTensors": {
+        const saved = await this.#save(command, held, pass);
+        const { place } = command;
+        const name = "file" in place ? place.file : storeUrl(place.store, place.key);
+        this.#options.log(`wrote ${name} (${formatBytes(saved.sizeBytes)})`);
         return { kind: "saved", ...saved };
       }
       case "read":
@@ -152,6 +157,36 @@ export class ReducerProcess implements ReducerHandlers, BulkHandlers {
       }
       default:
         return service.handle(command);
+    }
+  }
+
+  async #save(
+    command: Extract<ShardCommand, { readonly place: unknown }>,
+    { service, request, layout }: HeldShard,
+    pass: MemberPass,
+  ): Promise<SavedFile> {
+    const { masters, states } = service.reducer.arithmetic;
+    const piece = { range: rangeOf({ ...request, layout }), masters, states };
+    const assertCurrent = (): void => void this.#current(command.kind, pass);
+    const saved = { place: command.place, assertCurrent };
+    if (command.kind === "saveState") return saveShardState(saved, piece);
+    const { version = 0 } = service.reducer.status;
+    const peers = command.peers.map(({ shardIndex, peer }) => {
+      if (shardIndex >= request.numShards) {
+        const reason = `names shard ${shardIndex} of ${request.numShards}`;
+        throw new LockstepError("E_MESSAGE_INVALID", {
+          ...{ message: "SaveTensors", field: "peers", reason },
+        });
+      }
+      return new PeerRange({
+        ...{ peer, version, security: this.#options.security, shardIndex: request.shardIndex },
+        range: rangeOf({ ...request, layout, shardIndex }),
+      });
+    });
+    try {
+      return await saveShardTensors(saved, command.content, { layout, piece, peers });
+    } finally {
+      for (const peer of peers) peer.close();
     }
   }
 

@@ -73,14 +73,14 @@ export async function saveCheckpoint(
     await mkdir(join(temporary, ownFolder));
     // Models of tasks share files, which have to be here.
     const elsewhere = run.job.tasks === undefined ? placeOf : undefined;
-    const written = await writeTensorFiles(snapshot, elsewhere, (openTarget, onSaved) => [
-      writeModels(run, temporary, { snapshot, ...state, openTarget }),
+    const written = await writeTensorFiles(snapshot, elsewhere, (openTarget, haveWritten) => [
+      writeModels(run, temporary, { snapshot, ...state, openTarget, haveWritten }),
       ...(config.save_only_model
         ? []
         : [
             writeOptimizerState(
               ...([join(temporary, ownFolder), snapshot, beside.tensorStates, openTarget] as const),
-              placeOf === undefined ? onSaved : undefined,
+              haveWritten,
             ),
           ]),
     ]);
@@ -133,8 +133,8 @@ export async function saveFinalModel(
     const isBest = kept !== undefined && run.config.load_best_model_at_end;
     if (isBest) await copyBest(run.config, kept, temporary);
     else {
-      await writeTensorFiles(snapshot, undefined, (openTarget) => [
-        writeModels(run, temporary, { snapshot, ...of, openTarget }),
+      await writeTensorFiles(snapshot, undefined, (openTarget, haveWritten) => [
+        writeModels(run, temporary, { snapshot, ...of, openTarget, haveWritten }),
       ]);
     }
     await writeTrainerState(temporary, stateForTrainer(run, state, kept));

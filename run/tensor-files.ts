@@ -1,10 +1,12 @@
-import { mkdir } from "node:fs/promises";
+import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { OpenTarget } from "#lib/checkpoint/file-target";
-import type { WrittenFile, WrittenPlace } from "#lib/checkpoint/writer-protocol";
+import type { HaveWritten } from "#lib/checkpoint/have-written";
 import { WriterThreads } from "#lib/checkpoint/writer-threads";
+import type { TensorKeeper } from "#lib/checkpoint/written-weights";
 import { maxShardBytes } from "#lib/config/index";
 import type { TensorSlot } from "#lib/core/parameter-layout";
+import type { SavedArray, SavedFile, WrittenPlace } from "#lib/core/saved-files";
 import type { KeptArray, KeptPiece } from "#lib/core/shard-arrays";
 import { emaSlot } from "#lib/optim/index";
 import { snapshotBytes } from "#coordinator/held-state";
@@ -20,15 +22,17 @@ const numWriterThreads = 2;
 /** Where the file of a path is written. */
 export type PlaceOf = (file: string) => WrittenPlace;
 /** By path. */
-export type WrittenFiles = ReadonlyMap<string, WrittenFile>;
+export type WrittenFiles = ReadonlyMap<string, SavedFile>;
 
 interface WrittenModels extends Pick<CheckpointState, "step" | "numUpdates"> {
   readonly snapshot: Snapshot;
   readonly openTarget: OpenTarget | undefined;
+  /** How shards of other processes write their files. */
+  readonly haveWritten: HaveWritten;
 }
 
 /**
- * Writes files of tensors, in threads where they are large.
+ * Writes files of tensors: shards of other processes theirs, threads of this one the rest where it is large.
  *
  * @param begin begins them all
  * @param placeOf where threads write a file of a path; by default there
@@ -37,18 +41,21 @@ interface WrittenModels extends Pick<CheckpointState, "step" | "numUpdates"> {
 export async function writeTensorFiles(
   snapshot: Snapshot,
   placeOf: PlaceOf | undefined,
-  begin: (
-    openTarget: OpenTarget | undefined,
-    onSaved: (file: string, saved: WrittenFile) => void,
-  ) => readonly Promise<void>[],
+  begin: (openTarget: OpenTarget | undefined, haveWritten: HaveWritten) => readonly Promise<void>[],
 ): Promise<WrittenFiles> {
-  const byShards = new Map<string, WrittenFile>();
+  const byShards = new Map<string, SavedFile>();
+  const haveWritten: HaveWritten = async (file, save) => {
+    const saved = await save(placeOf?.(file) ?? { file });
+    if (saved === undefined) return false;
+    // Of an object the store tells it when all are there.
+    if (placeOf === undefined && (await sizeOf(file)) !== saved.sizeBytes) return false;
+    byShards.set(file, saved);
+    return true;
+  };
   const isSmall = placeOf === undefined && snapshotBytes(snapshot) < threadedBytes;
   const threads = isSmall ? undefined : await WriterThreads.start(numWriterThreads, placeOf);
   try {
-    const ended = await Promise.allSettled(
-      begin(threads?.openTarget, (file, saved) => byShards.set(file, saved)),
-    );
+    const ended = await Promise.allSettled(begin(threads?.openTarget, haveWritten));
     for (const file of ended) if (file.status === "rejected") throw file.reason;
     return new Map([...(threads?.written ?? []), ...byShards]);
   } finally {
@@ -57,42 +64,82 @@ export async function writeTensorFiles(
   }
 }
 
-type Masters = Pick<KeptPiece, "range" | "masters">;
+const sizeOf = async (file: string): Promise<number | undefined> =>
+  stat(file).then(
+    ({ size }) => size,
+    () => undefined,
+  );
+
+type Masters = Pick<KeptPiece, "range" | "masters" | "files">;
 
 /** The trained weights, and their average in a folder of its own where there is one. */
 export async function writeModels(
   run: PreparedRun,
   directory: string,
-  { snapshot, step, numUpdates, openTarget }: WrittenModels,
+  { snapshot, numUpdates, ...how }: WrittenModels,
 ): Promise<void> {
-  await writeModel(run, directory, { step, pieces: snapshot, openTarget });
+  await writeModel(run, directory, { ...how, pieces: snapshot, array: "masters" });
   if (run.config.ema_decay === null) return;
   const folder = join(directory, emaFolder);
   await mkdir(folder);
-  const averages = snapshot.map(({ range, states }) => ({
-    range,
+  const averages = snapshot.map(({ states, ...piece }) => ({
+    ...piece,
     masters: states[emaSlot] ?? new Float32Array(),
   }));
   // Before the first update there is nothing to average.
-  const pieces = numUpdates === 0 ? snapshot : averages;
-  await writeModel(run, folder, { step, pieces, openTarget });
+  const isAveraged = numUpdates > 0;
+  await writeModel(run, folder, {
+    ...how,
+    pieces: isAveraged ? averages : snapshot,
+    array: isAveraged ? "average" : "masters",
+  });
 }
 
-const writeModel = (
+type WrittenModel = Pick<WrittenModels, "step" | "openTarget" | "haveWritten"> & {
+  readonly pieces: readonly Masters[];
+  readonly array: SavedArray;
+};
+
+async function writeModel(
   run: PreparedRun,
   directory: string,
-  {
-    step,
-    pieces,
-    openTarget,
-  }: Pick<WrittenModels, "step" | "openTarget"> & { readonly pieces: readonly Masters[] },
-): Promise<void> =>
-  run.parameters.save(directory, {
+  written: WrittenModel,
+): Promise<void> {
+  const { step, pieces, openTarget } = written;
+  const keepers = keepersOf(written);
+  const { tensors } = run.parameters.layout;
+  await run.parameters.save(directory, {
     valuesOf: (slot) => ({ parts: partsOfTensor(slot, pieces), finiteAfterStep: step }),
+    keptOf: (slot) => {
+      const begins = pieces.findIndex(
+        ({ range }) => range.start <= slot.offset && slot.offset < range.end,
+      );
+      const keeper = keepers[begins];
+      return keeper === undefined ? undefined : { keeper, tensor: tensors.indexOf(slot) };
+    },
     openTarget,
     dtype: run.model.saveDtype,
     maxShardBytes: maxShardBytes(run.config),
   });
+}
+
+/** By shard: what writes the tensors that begin there; undefined for one of this process. */
+const keepersOf = ({
+  pieces,
+  array,
+  step,
+  haveWritten,
+}: WrittenModel): readonly (TensorKeeper | undefined)[] =>
+  pieces.map(
+    ({ files }, index) =>
+      files && {
+        index,
+        write: (file, tensors, dtype) =>
+          haveWritten(file, (place) =>
+            files.saveTensors(place, { array, dtype, finiteAfterStep: step, tensors }),
+          ),
+      },
+  );
 
 /** A tensor's float32 elements where they lie, in the shards that hold parts of it. */
 function partsOfTensor(slot: TensorSlot, pieces: readonly Masters[]): readonly KeptArray[] {

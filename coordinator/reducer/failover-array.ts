@@ -1,18 +1,35 @@
-import type { DistantArray, KeptPiece } from "#lib/core/shard-arrays";
-
-type Kept = Omit<KeptPiece, "range">;
+import type { SavedFile } from "#lib/core/saved-files";
+import type { DistantArray } from "#lib/core/shard-arrays";
+import type { KeptElsewhere, KeptFiles } from "#coordinator/kept-elsewhere";
 
 /** Where elements are read that two processes have. */
 interface ReadFrom {
-  readonly kept: Kept | undefined;
+  readonly kept: KeptElsewhere | undefined;
   /** Called when they cannot be read. @throws where no other process has them */
   readonly failed: (error: unknown) => void;
 }
 
 /** What a shard keeps of which two processes have a copy. @param readFrom the one that is the shard now */
-export function failoverPiece(readFrom: () => ReadFrom): Kept {
+export function failoverPiece(readFrom: () => ReadFrom): KeptElsewhere {
   const { masters, states = {} } = readFrom().kept ?? {};
-  const array = (length: number, pick: (of: Kept) => Kept["masters"] | undefined): FailoverArray =>
+  /** Has a file written by the process that is the shard, and where it dies by the one that takes over. */
+  const saved = async (
+    save: (files: KeptFiles) => Promise<SavedFile | undefined>,
+  ): Promise<SavedFile | undefined> => {
+    for (;;) {
+      const { kept, failed } = readFrom();
+      if (kept?.files === undefined) return undefined;
+      try {
+        return await save(kept.files);
+      } catch (error) {
+        failed(error);
+      }
+    }
+  };
+  const array = (
+    length: number,
+    pick: (of: KeptElsewhere) => KeptElsewhere["masters"] | undefined,
+  ): FailoverArray =>
     new FailoverArray(
       () => {
         const { kept, failed } = readFrom();
@@ -29,15 +46,9 @@ export function failoverPiece(readFrom: () => ReadFrom): Kept {
         array(length, (of) => of.states[slot]),
       ]),
     ),
-    saveInto: async (file) => {
-      const { kept, failed } = readFrom();
-      try {
-        return await kept?.saveInto?.(file);
-      } catch (error) {
-        failed(error);
-        // What the other process has is read from it.
-        return undefined;
-      }
+    files: {
+      saveState: async (place) => saved((files) => files.saveState(place)),
+      saveTensors: async (...asked) => saved((files) => files.saveTensors(...asked)),
     },
   };
 }

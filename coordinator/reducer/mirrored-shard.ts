@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
-import type { KeptPiece, ShardArrays } from "#lib/core/shard-arrays";
+import type { ShardArrays } from "#lib/core/shard-arrays";
 import type { Update } from "#lib/optim/index";
 import {
   type FenceChange,
@@ -10,11 +10,13 @@ import {
   type ShardStatus,
 } from "#lib/wire/reducer-messages";
 import type { EventBus } from "#lib/wire/event-bus";
+import type { KeptElsewhere } from "#coordinator/kept-elsewhere";
 import type { ShardHandle, ShardSource, StartShard, StartShardOptions } from "#coordinator/shards";
 import { failoverPiece } from "./failover-array.js";
 import { hasSameBits } from "./same-bits.js";
 import {
   isGone,
+  messageOf,
   refusedMirror,
   type Replica,
   seekReplica,
@@ -101,7 +103,7 @@ class MirroredShard extends TwinCalls implements ShardHandle {
   }
 
   /** Read from the mirror where the primary dies meanwhile. */
-  get kept(): Omit<KeptPiece, "range"> | undefined {
+  get kept(): KeptElsewhere | undefined {
     if (this.#primary.handle.kept === undefined) return undefined;
     return failoverPiece(() => {
       const primary = this.#primary;
@@ -389,9 +391,6 @@ class MirroredShard extends TwinCalls implements ShardHandle {
     this.#mirroring.bus.publish({ type, shard, address, reason: messageOf(error) });
   }
 }
-
-const messageOf = (error: unknown): string =>
-  error instanceof Error ? error.message : String(error);
 
 /** Starts shards with two copies each. */
 export const startMirrored =

@@ -1,10 +1,18 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import type { SavedArray } from "#lib/core/saved-files";
+import type { ShardArrays } from "#lib/core/shard-arrays";
+import { emaSlot } from "#lib/optim/index";
 import { BulkClient } from "#lib/wire/bulk-client";
 import { frozenVersion, type PullRequest } from "#lib/wire/bulk-protocol";
 import type { PullSource } from "#lib/wire/bulk-server";
 import type { MemberPass } from "#lib/wire/member";
-import { peerName, type ShardCommand, type ShardPeer } from "#lib/wire/reducer-messages";
+import {
+  isPeerName,
+  peerName,
+  type ShardCommand,
+  type ShardPeer,
+} from "#lib/wire/reducer-messages";
 import type { WireSecurity } from "#lib/wire/security";
 import type { PublishedVersions } from "./published-versions.js";
 import type { ShardReducer } from "./shard-reducer.js";
@@ -12,6 +20,15 @@ import type { ShardReducer } from "./shard-reducer.js";
 /** At one transfer from another shard, the first included. */
 const maxAttempts = 3;
 const pauseMs = 200;
+
+/** What only shards ask each other for. */
+type PeerSpace = Exclude<NonNullable<PullRequest["space"]>, "trained" | "frozen">;
+
+/** @returns undefined where the shard keeps no such array */
+export const savedArray = (
+  { masters, states }: ShardArrays,
+  array: SavedArray,
+): Float32Array | undefined => (array === "masters" ? masters : states[emaSlot]);
 
 type Command<Kind extends ShardCommand["kind"]> = Extract<ShardCommand, { readonly kind: Kind }>;
 
@@ -22,7 +39,7 @@ interface PeerCopiesOptions {
   readonly security: WireSecurity;
 }
 
-/** What shards of the same range give each other: gradients summed, and all that they keep. */
+/** What shards give each other: those of the same range gradients summed and all that they keep, others what they save. */
 export class PeerCopies {
   readonly #options: PeerCopiesOptions;
 
@@ -30,22 +47,41 @@ export class PeerCopies {
     this.#options = options;
   }
 
-  /** What a peer asks for. @throws E_UNKNOWN_WORKER for a worker, E_VERSION_NOT_PUBLISHED */
-  serve(space: "kept" | "sum", version: number, { workerId }: MemberPass): PullSource {
+  /** What a peer asks for. @throws E_UNKNOWN_WORKER for a worker, E_VERSION_NOT_PUBLISHED, E_SHARD_STATE */
+  serve(space: PeerSpace, version: number, { workerId }: MemberPass): PullSource {
     const { reducer, shardIndex } = this.#options;
-    if (workerId !== peerName(shardIndex)) {
+    const isOfRange = space === "kept" || space === "sum";
+    if (isOfRange ? workerId !== peerName(shardIndex) : !isPeerName(workerId)) {
       throw new LockstepError("E_UNKNOWN_WORKER", { worker: workerId });
     }
-    const { arithmetic } = reducer;
     const isThere = (): boolean =>
-      space === "sum" ? reducer.hasSum(version) : reducer.keeps(version);
+      space === "sum"
+        ? reducer.hasSum(version)
+        : space === "kept"
+          ? reducer.keeps(version)
+          : reducer.hasUpdates(version);
     const beforeChunk = (): void => {
       if (isThere()) return;
       const { versions: published } = reducer.published;
       throw new LockstepError("E_VERSION_NOT_PUBLISHED", { version, published });
     };
     beforeChunk();
-    return { bytes: space === "sum" ? arithmetic.sumBytes : arithmetic.keptBytes, beforeChunk };
+    return { bytes: this.#bytesOf(space), beforeChunk };
+  }
+
+  #bytesOf(space: PeerSpace): Uint8Array {
+    const { reducer, shardIndex } = this.#options;
+    const { arithmetic } = reducer;
+    if (space === "sum") return arithmetic.sumBytes;
+    if (space === "kept") return arithmetic.keptBytes;
+    const array = savedArray(arithmetic, space);
+    if (array !== undefined) {
+      return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+    }
+    throw new LockstepError("E_SHARD_STATE", {
+      ...{ shardIndex, call: `give away its ${space}` },
+      ...{ expected: "such an array", got: "none" },
+    });
   }
 
   /** @returns as `reduce`. @throws E_SHARD_COPY, E_SHARD_STATE */
@@ -71,7 +107,6 @@ export class PeerCopies {
     reducer.stateTaken(status);
   }
 
-  /** A transfer is made again where its bytes were broken or its connection was. */
   async #pull(
     { address, name: workerId, ...shown }: ShardPeer,
     wanted: readonly (readonly [PullRequest, Uint8Array])[],
@@ -81,15 +116,24 @@ export class PeerCopies {
     try {
       for (const [request, into] of wanted) await pulled(client, request, into);
     } catch (cause) {
-      const reason = (cause instanceof Error ? cause.message : String(cause)).replace(/\.$/, "");
-      throw new LockstepError("E_SHARD_COPY", { shardIndex, address, reason }, { cause });
+      throw copyError(shardIndex, address, cause);
     } finally {
       client.close();
     }
   }
 }
 
-async function pulled(client: BulkClient, request: PullRequest, into: Uint8Array): Promise<void> {
+export function copyError(shardIndex: number, address: string, cause: unknown): LockstepError {
+  const reason = (cause instanceof Error ? cause.message : String(cause)).replace(/\.$/, "");
+  return new LockstepError("E_SHARD_COPY", { shardIndex, address, reason }, { cause });
+}
+
+/** A transfer is made again where its bytes were broken or its connection was. */
+export async function pulled(
+  client: BulkClient,
+  request: PullRequest,
+  into: Uint8Array,
+): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {
       await client.pullParameters(request, into);

@@ -1,7 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { ElementRange } from "#lib/core/parameter-layout";
-import type { KeptPiece, SavedFile } from "#lib/core/shard-arrays";
 import { openOptimizer, type Update } from "#lib/optim/index";
 import { ReducerClient } from "#lib/wire/reducer-client";
 import type {
@@ -12,6 +11,7 @@ import type {
   ShardNotice,
   ShardStats,
 } from "#lib/wire/reducer-messages";
+import type { KeptElsewhere } from "#coordinator/kept-elsewhere";
 import {
   rangeOf,
   type ShardHandle,
@@ -22,6 +22,7 @@ import {
 import { CalledShard } from "./called-shard.js";
 import { RemoteArray } from "./remote-array.js";
 import { mastersArray, RemoteLoad } from "./remote-load.js";
+import { RemoteSave } from "./remote-save.js";
 
 interface RemoteShardOptions {
   /** host:port at which coordinator and workers call it. */
@@ -54,6 +55,7 @@ class RemoteShard extends CalledShard implements ShardHandle {
   readonly address: string;
   readonly isElsewhere: boolean;
   readonly #client: ReducerClient;
+  readonly #files: RemoteSave;
   readonly #options: StartShardOptions;
   readonly #remote: RemoteShardOptions;
   readonly #range: ElementRange;
@@ -65,8 +67,6 @@ class RemoteShard extends CalledShard implements ShardHandle {
   readonly #arrived = new Map<number, ArrivedGroup>();
   #last: Promise<unknown> = Promise.resolve();
   #failure: unknown;
-  /** That it does not see the output directory. */
-  #hasTold = false;
   /** Since when nobody answers. */
   #silentSinceMs: number | undefined;
 
@@ -87,6 +87,10 @@ class RemoteShard extends CalledShard implements ShardHandle {
     this.#client = new ReducerClient({
       ...{ address: remote.address, security },
       pass: { ...life, workerId: "", secret: remote.secret },
+    });
+    this.#files = new RemoteSave({
+      ...{ shardIndex, address: remote.address, note: remote.note },
+      call: (command) => this.#beside(command),
     });
   }
 
@@ -134,7 +138,7 @@ class RemoteShard extends CalledShard implements ShardHandle {
   }
 
   /** What it keeps, read as it is asked for: it has to stay as it is meanwhile. */
-  get kept(): Omit<KeptPiece, "range"> {
+  get kept(): KeptElsewhere {
     const { start, end } = this.#range;
     const { slots, packing } = openOptimizer(this.#options.optimizer);
     const array = (name: string, elementsOfOne = 1): RemoteArray =>
@@ -146,7 +150,7 @@ class RemoteShard extends CalledShard implements ShardHandle {
     return {
       masters: array(mastersArray),
       states: Object.fromEntries(slots.map((slot) => [slot, array(slot, packing[slot])])),
-      saveInto: async (file) => this.#saveInto(file),
+      files: this.#files,
     };
   }
 
@@ -273,28 +277,12 @@ class RemoteShard extends CalledShard implements ShardHandle {
   }
 
   /** Beside other calls, which do not change what is read. */
-  /** @returns undefined where the process does not see the place: its arrays are read then */
-  async #saveInto(file: string): Promise<SavedFile | undefined> {
-    try {
-      const command = { kind: "saveState", file } as const;
-      const answer = await this.#untilAnswered(() => this.#client.call(command, callTimeoutMs));
-      return answer.kind === "saved" ? answer : undefined;
-    } catch (error) {
-      const isElsewhere = isLockstepError(error) && error.code === "E_CHECKPOINT_WRITE";
-      if (!isElsewhere) throw error;
-      const { shardIndex, address } = this;
-      if (!this.#hasTold) {
-        this.#remote.note(
-          `shard ${shardIndex} at ${address} cannot write into output_dir, so the coordinator writes its part of checkpoints: ${error.message}`,
-        );
-      }
-      this.#hasTold = true;
-      return undefined;
-    }
+  async #beside(command: ShardCommand): Promise<ShardAnswer> {
+    return this.#untilAnswered(() => this.#client.call(command, callTimeoutMs));
   }
 
   async #read(command: Extract<ShardCommand, { readonly kind: "read" }>): Promise<Uint8Array> {
-    const answer = await this.#untilAnswered(() => this.#client.call(command, callTimeoutMs));
+    const answer = await this.#beside(command);
     if (answer.kind === "values" && answer.values.length === command.numBytes) return answer.values;
     const reason = `${command.array} was asked for, and ${answer.kind} came`;
     throw new LockstepError("E_SHARD_FAILED", { shardIndex: this.shardIndex, reason });

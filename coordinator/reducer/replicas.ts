@@ -86,9 +86,12 @@ export function refusedMirror(
 ): (error: unknown) => void {
   let told = "";
   return (error) => {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = messageOf(error);
     const text = `warning: shard ${shardIndex} gets no mirror for now: ${reason}`;
     if (text !== told) bus.publish({ type: "note", text });
     told = text;
   };
 }
+
+export const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error);

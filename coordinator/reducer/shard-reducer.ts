@@ -208,7 +208,12 @@ export class ShardReducer {
 
   /** Whether the weights have had so many updates, and the step in progress changes nothing of what is kept yet. */
   keeps(version: number): boolean {
-    return this.published.versions.at(-1) === version && this.#stage !== "reduced";
+    return this.hasUpdates(version) && this.#stage !== "reduced";
+  }
+
+  /** Whether the weights have had so many updates, and no other. */
+  hasUpdates(version: number): boolean {
+    return this.published.versions.at(-1) === version;
   }
 
   /** All that is kept is there, out of another shard, which is between two steps. @throws E_SHARD_STATE */

@@ -172,9 +172,11 @@ export class ShardService implements BulkHandlers {
   }
 
   /** @throws E_VERSION_NOT_PUBLISHED, E_STALE_RUN, E_UNKNOWN_WORKER */
-  pullParameters({ space, version }: PullRequest, pass: MemberPass): PullSource {
+  pullParameters({ space = "trained", version }: PullRequest, pass: MemberPass): PullSource {
     this.#fence.assertMember(pass);
-    if (space === "kept" || space === "sum") return this.#copies.serve(space, version, pass);
+    if (space !== "trained" && space !== "frozen") {
+      return this.#copies.serve(space, version, pass);
+    }
     const versions = space === "frozen" ? this.frozen : this.reducer.published;
     const published = versions.get(version);
     return {

@@ -1,21 +1,10 @@
 import { copyFile, mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { bytesPerElement, type FloatDtype } from "#lib/core/dtype";
-import { encodeElements, type TensorValues } from "./elements.js";
+import type { FloatDtype } from "#lib/core/dtype";
 import type { OpenTarget } from "./file-target.js";
 import { withJsonFields } from "./json-fields.js";
 import { modelConfigFor, readModelConfigText } from "./model-config.js";
-import { weightsFileName, weightsIndexFileName } from "./model-weights.js";
-import { storedDtypeOf } from "./safetensors-header.js";
-import { tensorSizeBytes, writeSafetensors } from "./safetensors-writer.js";
-
-/** A tensor that a directory will hold. */
-export interface SavedTensor {
-  readonly name: string;
-  readonly shape: readonly number[];
-  /** Its elements, row-major; asked for once, when its turn comes. */
-  readonly read: () => TensorValues | Promise<TensorValues>;
-}
+import { type SavedTensor, writeModelWeights } from "./written-weights.js";
 
 /** One that can be read as an array. */
 export interface ModelTensor extends SavedTensor {
@@ -124,84 +113,3 @@ async function copyPresent(
     }
   }
 }
-
-async function writeModelWeights(
-  directory: string,
-  tensors: readonly SavedTensor[],
-  {
-    dtype,
-    maxShardBytes,
-    openTarget,
-  }: Pick<ModelDirectoryOptions, "dtype" | "openTarget"> & { readonly maxShardBytes: number },
-): Promise<void> {
-  const storedDtype = storedDtypeOf[dtype];
-  const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
-  const shards = splitIntoShards(tensors, dtype, maxShardBytes);
-  const fileNames = shards.map((_, i) =>
-    shards.length === 1
-      ? weightsFileName
-      : `model-${fiveDigits(i + 1)}-of-${fiveDigits(shards.length)}.safetensors`,
-  );
-  for (const [i, shard] of shards.entries()) {
-    await writeSafetensors(
-      join(directory, fileNames[i] as string),
-      shard.map(({ name, shape }) => ({ name, shape, dtype: storedDtype })),
-      async (name) => encodeElements(await (byName.get(name) as SavedTensor).read(), dtype, name),
-      { openTarget },
-    );
-  }
-  if (shards.length > 1) {
-    await writeFile(
-      join(directory, weightsIndexFileName),
-      weightsIndexText(shards, fileNames, dtype),
-    );
-  }
-}
-
-/** transformers' greedy split: a shard closes when the next tensor would exceed the limit. */
-function splitIntoShards<T extends { readonly shape: readonly number[] }>(
-  tensors: readonly T[],
-  dtype: FloatDtype,
-  maxShardBytes: number,
-): readonly (readonly T[])[] {
-  const shards: T[][] = [[]];
-  let shardBytes = 0;
-  for (const tensor of tensors) {
-    const sizeBytes = tensorSizeBytes({ dtype: storedDtypeOf[dtype], shape: tensor.shape });
-    let shard = shards[shards.length - 1] as T[];
-    if (shard.length > 0 && shardBytes + sizeBytes > maxShardBytes) {
-      shard = [];
-      shards.push(shard);
-      shardBytes = 0;
-    }
-    shard.push(tensor);
-    shardBytes += sizeBytes;
-  }
-  return shards;
-}
-
-function weightsIndexText(
-  shards: readonly (readonly SavedTensor[])[],
-  fileNames: readonly string[],
-  dtype: FloatDtype,
-): string {
-  const weightMap: [string, string][] = [];
-  let totalParameters = 0;
-  for (const [i, shard] of shards.entries()) {
-    for (const { name, shape } of shard) {
-      weightMap.push([name, fileNames[i] as string]);
-      totalParameters += shape.reduce((product, dim) => product * dim, 1);
-    }
-  }
-  weightMap.sort(([a], [b]) => (a < b ? -1 : 1));
-  const index = {
-    metadata: {
-      total_parameters: totalParameters,
-      total_size: totalParameters * bytesPerElement[dtype],
-    },
-    weight_map: Object.fromEntries(weightMap),
-  };
-  return `${JSON.stringify(index, null, 2)}\n`;
-}
-
-const fiveDigits = (value: number): string => String(value).padStart(5, "0");

@@ -1,9 +1,9 @@
-import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ElementRange } from "#lib/core/parameter-layout";
-import type { KeptPiece, SavedFile, TensorStates } from "#lib/core/shard-arrays";
+import type { KeptPiece, TensorStates } from "#lib/core/shard-arrays";
 import type { OpenTarget } from "./file-target.js";
+import type { HaveWritten } from "./have-written.js";
 import { localFiles, type StateFiles } from "./state-files.js";
 import type { SafetensorsFile } from "./safetensors-file.js";
 import { readTensorStates, writeTensorStates } from "./tensor-states.js";
@@ -21,14 +21,14 @@ const maxFilesAtOnce = 4;
  * Writes one file a shard into the existing `directory`, several at the same time: its masters, and what the optimizer
  * keeps by name; and one of what it keeps of whole tensors.
  *
- * @param onSaved where shards of other processes may write their files themselves: called for each that one wrote
+ * @param haveWritten how shards of other processes write their files themselves; absent: they do not
  */
 export async function writeOptimizerState(
   directory: string,
   shards: readonly KeptPiece[],
   tensorStates: TensorStates = {},
   openTarget?: OpenTarget,
-  onSaved?: (file: string, saved: SavedFile) => void,
+  haveWritten?: HaveWritten,
 ): Promise<void> {
   await writeTensorStates(directory, tensorStates);
   const last: Promise<void>[] = [];
@@ -42,25 +42,14 @@ export async function writeOptimizerState(
   const written = await Promise.allSettled(
     shards.map(async (shard, i) => {
       const file = join(directory, fileName(i, shards.length));
-      const saved = onSaved === undefined ? undefined : await shard.saveInto?.(file);
-      if (saved !== undefined && (await sizeOf(file)) === saved.sizeBytes) onSaved?.(file, saved);
-      else await inTurn(i, () => writeShardState(file, shard, openTarget));
+      const { files } = shard;
+      const isWritten =
+        files !== undefined && (await haveWritten?.(file, (place) => files.saveState(place)));
+      if (isWritten !== true) await inTurn(i, () => writeShardState(file, shard, openTarget));
     }),
   );
   for (const file of written) if (file.status === "rejected") throw file.reason;
 }
-
-const sizeOf = async (file: string): Promise<number | undefined> =>
-  stat(file).then(
-    ({ size }) => size,
-    () => undefined,
-  );
-
-/** Whether a path is that of a shard's file in a checkpoint that is being written. */
-export const isShardStateFile = (file: string): boolean =>
-  /^\/.*\/\.checkpoint-\d+\.tmp-[^/]+\/lockstep\/optimizer-\d{5}-of-\d{5}\.safetensors$/.test(
-    file,
-  ) && !file.split("/").includes("..");
 
 /** Writes what one shard keeps. */
 export async function writeShardState(

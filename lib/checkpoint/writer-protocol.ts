@@ -1,10 +1,16 @@
 import type { FloatDtype } from "#lib/core/dtype";
-import type { StoreSettings } from "#lib/store/location";
+import type { WrittenPlace } from "#lib/core/saved-files";
 import type { TensorParts } from "./elements.js";
 
 /** Calls to a thread that writes files; those of a file by its number. */
 export type WriterCall =
-  | { readonly kind: "open"; readonly id: number; readonly place: WrittenPlace }
+  | {
+      readonly kind: "open";
+      readonly id: number;
+      readonly place: WrittenPlace;
+      /** Whether a local file is on the disk when it is closed. */
+      readonly isSynced: boolean;
+    }
   | { readonly kind: "write"; readonly id: number; readonly bytes: Uint8Array }
   | {
       readonly kind: "elements";
@@ -17,14 +23,3 @@ export type WriterCall =
   /** It is not whole, and nothing of it is read any more. */
   | { readonly kind: "abandon"; readonly id: number }
   | { readonly kind: "end" };
-
-/** A file of this machine, or an object. */
-export type WrittenPlace =
-  | { readonly file: string }
-  | { readonly store: StoreSettings; readonly key: string };
-
-/** What `close` answers. */
-export interface WrittenFile {
-  readonly sizeBytes: number;
-  readonly sha256: string;
-}

@@ -1,11 +1,12 @@
 import { createHash } from "node:crypto";
-import { closeSync, openSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, writeSync } from "node:fs";
+import type { SavedFile, WrittenPlace } from "#lib/core/saved-files";
 import { serveThread } from "#lib/core/thread-client";
 import { MultipartUpload } from "#lib/store/multipart-upload";
 import { ObjectStore } from "#lib/store/object-store";
 import { explainWriteError } from "./atomic-save.js";
 import { encodeElements } from "./elements.js";
-import type { WriterCall, WrittenFile, WrittenPlace } from "./writer-protocol.js";
+import type { WriterCall } from "./writer-protocol.js";
 
 /** What is hashed and written at a time, bytes: it stays in the processor's cache between the two. */
 const pieceBytes = 1024 * 1024;
@@ -20,10 +21,12 @@ interface Sink {
 /** A local file, written synchronously: the thread does nothing else. */
 class LocalSink implements Sink {
   readonly #file: string;
+  readonly #isSynced: boolean;
   readonly #descriptor: number;
 
-  constructor(file: string) {
+  constructor(file: string, isSynced: boolean) {
     this.#file = file;
+    this.#isSynced = isSynced;
     this.#descriptor = this.#explained(() => openSync(file, "w"));
   }
 
@@ -34,7 +37,10 @@ class LocalSink implements Sink {
   }
 
   close(): void {
-    this.#explained(() => closeSync(this.#descriptor));
+    this.#explained(() => {
+      if (this.#isSynced) fsyncSync(this.#descriptor);
+      closeSync(this.#descriptor);
+    });
   }
 
   abandon(): void {
@@ -71,7 +77,7 @@ class HashedFile {
     }
   }
 
-  async close(): Promise<WrittenFile> {
+  async close(): Promise<SavedFile> {
     await this.#sink.close();
     return { sizeBytes: this.#sizeBytes, sha256: this.#hash.digest("hex") };
   }
@@ -83,8 +89,8 @@ class HashedFile {
 
 const stores = new Map<string, Promise<ObjectStore>>();
 
-async function openSink(place: WrittenPlace): Promise<Sink> {
-  if ("file" in place) return new LocalSink(place.file);
+async function openSink(place: WrittenPlace, isSynced: boolean): Promise<Sink> {
+  if ("file" in place) return new LocalSink(place.file, isSynced);
   const name = JSON.stringify(place.store);
   const store = stores.get(name) ?? ObjectStore.open(place.store);
   stores.set(name, store);
@@ -95,9 +101,9 @@ const files = new Map<number, HashedFile>();
 
 async function carryOut(
   call: Exclude<WriterCall, { kind: "end" }>,
-): Promise<WrittenFile | undefined> {
+): Promise<SavedFile | undefined> {
   if (call.kind === "open") {
-    files.set(call.id, new HashedFile(await openSink(call.place)));
+    files.set(call.id, new HashedFile(await openSink(call.place, call.isSynced)));
     return undefined;
   }
   const file = files.get(call.id);
@@ -131,7 +137,7 @@ async function carryOut(
 /** The last call of each file: calls of one are carried out one after the other. */
 const last = new Map<number, Promise<unknown>>();
 
-async function handle(call: WriterCall): Promise<WrittenFile | undefined> {
+async function handle(call: WriterCall): Promise<SavedFile | undefined> {
   if (call.kind === "end") return undefined;
   const before = last.get(call.id);
   const done = (async () => {
@@ -146,7 +152,7 @@ async function handle(call: WriterCall): Promise<WrittenFile | undefined> {
   }
 }
 
-await serveThread<true, WriterCall, WrittenFile | undefined>(async () => ({
+await serveThread<true, WriterCall, SavedFile | undefined>(async () => ({
   ready: true,
   handle,
   isLast: ({ kind }) => kind === "end",

@@ -1,31 +1,42 @@
 import { Worker } from "node:worker_threads";
 import { LockstepError } from "#lib/core/errors/index";
+import type { SavedFile, WrittenPlace } from "#lib/core/saved-files";
 import { catalogued, ThreadClient } from "#lib/core/thread-client";
 import type { EncodedElements } from "./elements.js";
 import type { FileTarget, OpenTarget } from "./file-target.js";
-import type { WriterCall, WrittenFile, WrittenPlace } from "./writer-protocol.js";
+import type { WriterCall } from "./writer-protocol.js";
 
-type WriterClient = ThreadClient<true, WriterCall, WrittenFile | undefined>;
+type WriterClient = ThreadClient<true, WriterCall, SavedFile | undefined>;
 
 /**
  * Threads that encode, hash and write files, so that who computes and who serves goes on meanwhile. Shared memory is
- * read where it lies and has to stay as it is until a file is closed. Files are not fsynced.
+ * read where it lies and has to stay as it is until a file is closed.
  */
 export class WriterThreads {
   readonly #threads: readonly WriterClient[];
   readonly #placeOf: (file: string) => WrittenPlace;
-  readonly #written = new Map<string, WrittenFile>();
+  readonly #isSynced: boolean;
+  readonly #written = new Map<string, SavedFile>();
   #numFiles = 0;
 
-  private constructor(threads: readonly WriterClient[], placeOf: (file: string) => WrittenPlace) {
+  private constructor(
+    threads: readonly WriterClient[],
+    placeOf: (file: string) => WrittenPlace,
+    isSynced: boolean,
+  ) {
     this.#threads = threads;
     this.#placeOf = placeOf;
+    this.#isSynced = isSynced;
   }
 
-  /** @param placeOf where the file of a path is written; by default there */
+  /**
+   * @param placeOf where the file of a path is written; by default there
+   * @param isSynced whether local files are on the disk when they are closed
+   */
   static async start(
     numThreads: number,
     placeOf: (file: string) => WrittenPlace = (file) => ({ file }),
+    isSynced = false,
   ): Promise<WriterThreads> {
     const threads = Array.from({ length: numThreads }, (_, index): WriterClient => {
       const thread = new Worker(new URL("./writer-thread.js", import.meta.url), {
@@ -40,11 +51,11 @@ export class WriterThreads {
       });
     });
     await Promise.all(threads.map((thread) => thread.started()));
-    return new WriterThreads(threads, placeOf);
+    return new WriterThreads(threads, placeOf, isSynced);
   }
 
   /** The files that are closed, by their paths. */
-  get written(): ReadonlyMap<string, WrittenFile> {
+  get written(): ReadonlyMap<string, SavedFile> {
     return this.#written;
   }
 
@@ -52,7 +63,8 @@ export class WriterThreads {
   readonly openTarget: OpenTarget = async (file) => {
     const id = this.#numFiles++;
     const thread = this.#threads[id % this.#threads.length] as WriterClient;
-    await thread.call({ kind: "open", id, place: this.#placeOf(file) });
+    const place = this.#placeOf(file);
+    await thread.call({ kind: "open", id, place, isSynced: this.#isSynced });
     return new ThreadTarget(thread, id, (written) => this.#written.set(file, written));
   };
 
@@ -64,10 +76,10 @@ export class WriterThreads {
 class ThreadTarget implements FileTarget {
   readonly #thread: WriterClient;
   readonly #id: number;
-  readonly #onWritten: (written: WrittenFile) => void;
+  readonly #onWritten: (written: SavedFile) => void;
   #error: { readonly error: unknown } | undefined;
 
-  constructor(thread: WriterClient, id: number, onWritten: (written: WrittenFile) => void) {
+  constructor(thread: WriterClient, id: number, onWritten: (written: SavedFile) => void) {
     this.#thread = thread;
     this.#id = id;
     this.#onWritten = onWritten;

@@ -1,4 +1,5 @@
 import type { ElementRange } from "./parameter-layout.js";
+import type { ShardFileWriter } from "./saved-files.js";
 
 /** What a reducer shard keeps of its range of the flat space; float32. */
 export interface ShardArrays {
@@ -25,13 +26,8 @@ export interface KeptPiece {
   readonly range: ElementRange;
   readonly masters: KeptArray;
   readonly states: Readonly<Record<string, KeptArray>>;
-  /** Has them written into a file of a checkpoint where they are; undefined: nobody there sees that place. */
-  readonly saveInto?: (file: string) => Promise<SavedFile | undefined>;
-}
-
-export interface SavedFile {
-  readonly sizeBytes: number;
-  readonly sha256: string;
+  /** Writes files of them where they are; absent: they are in this process. */
+  readonly files?: ShardFileWriter;
 }
 
 /** What the optimizer keeps of whole tensors, which no shard has: float32 arrays by `TENSOR.STATE`. */

@@ -1,5 +1,6 @@
 import type { z } from "zod";
 import type { TensorValues } from "#lib/checkpoint/elements";
+import type { SavedTensor } from "#lib/checkpoint/written-weights";
 import type { OpenTarget } from "#lib/checkpoint/file-target";
 import type { FloatDtype, WireDtype } from "#lib/core/dtype";
 import type { ParametersJob } from "#lib/core/job";
@@ -80,6 +81,8 @@ export interface ChosenParameters {
 export interface SavedContent {
   /** Elements of a trained tensor; asked for once. */
   readonly valuesOf: (slot: TensorSlot) => TensorValues;
+  /** Who may write a trained tensor where it begins; absent: nobody but who saves. */
+  readonly keptOf?: ((slot: TensorSlot) => SavedTensor["kept"]) | undefined;
   /** Who writes files of tensors. @default this thread, into local files */
   readonly openTarget?: OpenTarget | undefined;
   readonly dtype: FloatDtype;

@@ -1,18 +1,11 @@
 import { copyFile, link, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { writeModelDirectory } from "#lib/checkpoint/model-directory";
-import type { TensorValues } from "#lib/checkpoint/elements";
+import type { SavedTensor } from "#lib/checkpoint/written-weights";
 import type { ParameterLayout } from "#lib/core/parameter-layout";
 import { isOfTaskHead, taskPrefix } from "#lib/core/task-heads";
 import type { SavedContent } from "./kind.js";
 import type { StartingModel, TaskModel } from "./model.js";
-
-/** A tensor that is written, by its name in the run. */
-interface WrittenTensor {
-  readonly name: string;
-  readonly shape: readonly number[];
-  readonly read: () => TensorValues | Promise<TensorValues>;
-}
 
 /**
  * Writes a whole model: the weights that were trained, and those of the checkpoint that stayed. Tasks with a head of
@@ -26,8 +19,11 @@ export async function saveWholeModel(
 ): Promise<void> {
   const slots = new Map(trained.tensors.map((slot) => [slot.name, slot]));
   const stayed = model.weights.filter(({ name }) => !slots.has(name));
-  const tensors: readonly WrittenTensor[] = [
-    ...trained.tensors.map((slot) => ({ ...slot, read: () => content.valuesOf(slot) })),
+  const tensors: readonly SavedTensor[] = [
+    ...trained.tensors.map((slot) => ({
+      ...{ name: slot.name, shape: slot.shape, read: () => content.valuesOf(slot) },
+      kept: content.keptOf?.(slot),
+    })),
     ...stayed.map(({ name, shape }) => ({ name, shape, read: () => model.read(name) })),
   ];
   const own = tensors.filter(({ name }) => !isOfTaskHead(name));
@@ -49,7 +45,7 @@ export async function saveWholeModel(
 }
 
 /** Those of a task's model, under the names that it has for them. */
-function tensorsOf(task: TaskModel, tensors: readonly WrittenTensor[]): readonly WrittenTensor[] {
+function tensorsOf(task: TaskModel, tensors: readonly SavedTensor[]): readonly SavedTensor[] {
   const { prefix, isOfBase } = task;
   const head = tensors
     .filter(({ name }) => name.startsWith(prefix))
@@ -64,7 +60,7 @@ function tensorsOf(task: TaskModel, tensors: readonly WrittenTensor[]): readonly
 const writeWhole = (
   directory: string,
   model: StartingModel,
-  tensors: readonly WrittenTensor[],
+  tensors: readonly SavedTensor[],
   configChanges: StartingModel["configChanges"],
   { dtype, maxShardBytes, openTarget }: SavedContent,
 ): Promise<void> =>

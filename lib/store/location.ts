@@ -1,12 +1,4 @@
-/** Where objects are, and how they are reached; what of it is absent the official client finds itself. */
-export interface StoreSettings {
-  readonly bucket: string;
-  /** Before every key, "" or with a slash at its end. */
-  readonly prefix: string;
-  /** URL of a store that is not AWS's; buckets are part of its paths. */
-  readonly endpoint?: string | undefined;
-  readonly region?: string | undefined;
-}
+import type { StoreSettings } from "#lib/core/saved-files";
 
 const scheme = "s3://";
 /** Names of buckets by S3's rules, and by older ones of AWS. */

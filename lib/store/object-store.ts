@@ -1,7 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { S3Client } from "@aws-sdk/client-s3";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
-import { type StoreSettings, storeUrl } from "./location.js";
+import type { StoreSettings } from "#lib/core/saved-files";
+import { storeUrl } from "./location.js";
 
 type Sdk = typeof import("@aws-sdk/client-s3");
 

@@ -63,9 +63,10 @@ export function decodePushReply(buffer: Buffer): PushReply {
 
 /**
  * What a shard serves of its range: what is trained and weights that stay as they are, in wire form; to a shard of the
- * same range also all that it keeps, masters first (`kept`), and the gradient of a step (`sum`), as its memory has them.
+ * same range also all that it keeps, masters first (`kept`), and the gradient of a step (`sum`), as its memory has them;
+ * to any other shard that saves tensors which go on in this range its masters and their average.
  */
-const spaces = ["trained", "frozen", "kept", "sum"] as const;
+const spaces = ["trained", "frozen", "kept", "sum", "masters", "average"] as const;
 type Space = (typeof spaces)[number];
 
 /** The one version of the frozen weights. */

@@ -1,3 +1,5 @@
+import type { FloatDtype } from "#lib/core/dtype";
+import { savedArrays, type WrittenPlace } from "#lib/core/saved-files";
 import { codecsOf } from "./codec.js";
 import type { Fields, Plain } from "./message-fields.js";
 import { numbersOf, toBytes } from "./message-numbers.js";
@@ -19,6 +21,9 @@ const maxTensors = 100_000;
 const maxNameChars = 4_096;
 /** Leases of a step that are taken back at once. */
 const maxLeases = 65_536;
+/** Shards of a run. */
+const maxPeers = 65_536;
+const floatDtypes: readonly FloatDtype[] = ["float32", "bfloat16", "float16"];
 /** Bytes of a piece of an array that travels in one message. */
 export const maxPieceBytes = 4 * 1024 * 1024;
 
@@ -29,12 +34,15 @@ function offsetOf(fields: Fields): number {
   throw fields.invalid("offset", `is ${offset}, not an integer`);
 }
 
-const parseStored = (fields: Fields): StoredTensors => ({
-  directory: fields.text("directory", maxNameChars),
-  tensors: fields.nestedList("tensors", maxTensors).map((tensor) => ({
+const parseTensors = (fields: Fields): StoredTensors["tensors"] =>
+  fields.nestedList("tensors", maxTensors).map((tensor) => ({
     tensor: tensor.count("tensor", maxTensors),
     name: tensor.text("name", maxNameChars),
-  })),
+  }));
+
+const parseStored = (fields: Fields): StoredTensors => ({
+  directory: fields.text("directory", maxNameChars),
+  tensors: parseTensors(fields),
 });
 
 const filesToPlain = ({ masters, frozen, checkpoint }: ShardFiles): Plain => ({
@@ -130,6 +138,7 @@ const commandKinds = [
   ...["startOver", "status", "loadFiles", "fill", "read", "publishInitial", "fence", "openStep"],
   ...["restartStep", "reduce", "penalise", "keepSquares", "fisherSums", "finishFisher", "measure"],
   ...["apply", "discard", "stats", "finish", "takeSum", "takeState", "digest", "saveState"],
+  "saveTensors",
 ] as readonly ShardCommand["kind"][];
 
 const parsePeer = (fields: Fields): ShardPeer => ({
@@ -140,6 +149,42 @@ const parsePeer = (fields: Fields): ShardPeer => ({
   secret: fields.text("secret", 256),
 });
 
+const placeToPlain = (place: WrittenPlace): Plain => {
+  if ("file" in place) return { file: place.file };
+  const { bucket, prefix, endpoint = "", region = "" } = place.store;
+  return { file: place.key, store: { bucket, prefix, endpoint, region } };
+};
+
+function parsePlace(fields: Fields): WrittenPlace {
+  const file = fields.text("file", maxNameChars);
+  if (!fields.has("store")) return { file };
+  const of = fields.nested("store");
+  const text = (field: "endpoint" | "region"): string | undefined =>
+    of.text(field, maxNameChars) || undefined;
+  const [endpoint, region] = [text("endpoint"), text("region")];
+  const store = {
+    ...{ bucket: of.text("bucket", 256), prefix: of.text("prefix", maxNameChars) },
+    ...(endpoint === undefined ? {} : { endpoint }),
+    ...(region === undefined ? {} : { region }),
+  };
+  return { store, key: file };
+}
+
+const parseSaveTensors = (fields: Fields): ShardCommand => ({
+  kind: "saveTensors",
+  place: parsePlace(fields),
+  content: {
+    array: fields.oneOf("array", savedArrays),
+    dtype: fields.oneOf("dtype", floatDtypes),
+    finiteAfterStep: fields.count("finiteAfterStep"),
+    tensors: parseTensors(fields),
+  },
+  peers: fields.nestedList("peers", maxPeers).map((each) => ({
+    shardIndex: each.count("shardIndex", maxPeers),
+    peer: parsePeer(each.nested("peer")),
+  })),
+});
+
 function commandToPlain(command: ShardCommand): Plain {
   switch (command.kind) {
     case "takeState":
@@ -148,6 +193,12 @@ function commandToPlain(command: ShardCommand): Plain {
       return filesToPlain(command.files);
     case "fence":
       return fenceToPlain(command.change);
+    case "saveState":
+      return placeToPlain(command.place);
+    case "saveTensors": {
+      const { place, content, peers } = command;
+      return { ...placeToPlain(place), ...content, peers };
+    }
     case "measure": {
       const { step, measurement } = command;
       return { step, pass: measurement.pass, update: updateToPlain(measurement.update) };
@@ -189,7 +240,9 @@ function parseCommand(fields: Fields): ShardCommand {
       return { kind, ...place, numBytes: body.count("numBytes", maxPieceBytes) };
     }
     case "saveState":
-      return { kind, file: body.text("file", maxNameChars) };
+      return { kind, place: parsePlace(body) };
+    case "saveTensors":
+      return parseSaveTensors(body);
     case "publishInitial":
       return { kind, version: body.count("version") };
     case "fence":

@@ -1,4 +1,5 @@
 import type { ConnectionRefusal } from "#lib/core/events";
+import type { SavedTensors, WrittenPlace } from "#lib/core/saved-files";
 
 /** What a coordinator says to a reducer shard, and what it hears; the same to a thread and to a process. */
 
@@ -77,18 +78,24 @@ export interface ShardFiles {
   };
 }
 
-/** A shard as one of the same range calls it, and what it shows then. */
+/** A shard as another one calls it, and what that one shows then. */
 export interface ShardPeer {
   /** HOST:PORT. */
   readonly address: string;
   readonly runId: string;
   readonly epoch: number;
-  /** {@link peerName} of the shard. */
+  /** {@link peerName} of the shard that calls. */
   readonly name: string;
   readonly secret: string;
 }
 
-/** By which shards of the same range know each other: no id of a worker has a slash. */
+/** A shard of another range, as one that saves calls it. */
+export interface RangePeer {
+  readonly shardIndex: number;
+  readonly peer: ShardPeer;
+}
+
+/** By which shards of a run know each other: no id of a worker has a slash. */
 export const peerName = (shardIndex: number): string => `shard/${shardIndex}`;
 export const isPeerName = (workerId: string): boolean => workerId.startsWith("shard/");
 
@@ -108,7 +115,14 @@ export type ShardCommand =
       readonly offset: number;
       readonly numBytes: number;
     }
-  | { readonly kind: "saveState"; readonly file: string }
+  | { readonly kind: "saveState"; readonly place: WrittenPlace }
+  | {
+      readonly kind: "saveTensors";
+      readonly place: WrittenPlace;
+      readonly content: SavedTensors;
+      /** Shards that keep more of the tensors. */
+      readonly peers: readonly RangePeer[];
+    }
   | { readonly kind: "publishInitial"; readonly version: number }
   | { readonly kind: "fence"; readonly change: FenceChange }
   | { readonly kind: "openStep" | "restartStep" | "reduce" | "discard"; readonly step: number }

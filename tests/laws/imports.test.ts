@@ -54,7 +54,15 @@ const mayImport: Readonly<Record<string, readonly string[] | "anything">> = {
     "lib/data",
     "lib/wire",
   ],
-  reducer: ["lib/core", "lib/optim", "lib/parameters", "lib/checkpoint", "lib/wire", "coordinator"],
+  reducer: [
+    "lib/core",
+    "lib/optim",
+    "lib/parameters",
+    "lib/store",
+    "lib/checkpoint",
+    "lib/wire",
+    "coordinator",
+  ],
   worker: [
     "lib/core",
     "lib/optim",

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { adapterMetadata } from "#lib/checkpoint/base-digest";
 import { encodeElements } from "#lib/checkpoint/elements";
 import type { OpenTarget } from "#lib/checkpoint/file-target";
-import type { SavedTensor } from "#lib/checkpoint/model-directory";
+import type { SavedTensor } from "#lib/checkpoint/written-weights";
 import { formatPythonJson } from "#lib/checkpoint/python-json";
 import { storedDtypeOf } from "#lib/checkpoint/safetensors-header";
 import { writeSafetensors } from "#lib/checkpoint/safetensors-writer";

@@ -6,7 +6,7 @@ import type { FloatDtype } from "#lib/core/dtype";
 import { LockstepError } from "#lib/core/errors/index";
 import { encodeElements } from "#lib/checkpoint/elements";
 import type { OpenTarget } from "#lib/checkpoint/file-target";
-import type { SavedTensor } from "#lib/checkpoint/model-directory";
+import type { SavedTensor } from "#lib/checkpoint/written-weights";
 import {
   type ElementSpan,
   openSafetensors,

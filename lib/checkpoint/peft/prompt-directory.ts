@@ -7,7 +7,7 @@ import { readFinite } from "#lib/checkpoint/finite-elements";
 import { maxConfigBytes } from "#lib/checkpoint/limits";
 import { encodeElements } from "#lib/checkpoint/elements";
 import type { OpenTarget } from "#lib/checkpoint/file-target";
-import type { SavedTensor } from "#lib/checkpoint/model-directory";
+import type { SavedTensor } from "#lib/checkpoint/written-weights";
 import { formatPythonJson } from "#lib/checkpoint/python-json";
 import { openSafetensors } from "#lib/checkpoint/safetensors-file";
 import { storedDtypeOf } from "#lib/checkpoint/safetensors-header";

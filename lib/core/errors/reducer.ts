@@ -35,8 +35,8 @@ export const reducerErrors = {
   ),
   E_SHARD_COPY: entry<{ shardIndex: number; address: string; reason: string }>(
     (d) =>
-      `The mirror of reducer shard ${d.shardIndex} cannot fetch what ${d.address} has: ${d.reason}.`,
-    "Reducers of one shard call each other at the addresses of the key reducers: see that these can be reached from every one of them.",
+      `A process of reducer shard ${d.shardIndex} cannot fetch what ${d.address} has: ${d.reason}.`,
+    "Reducers call each other at the addresses of the key reducers: see that these can be reached from every one of them.",
   ),
   E_SHARD_DIVERGED: entry<{ shardIndex: number; addresses: string; what: string }>(
     (d) =>
