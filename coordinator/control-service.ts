@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { Precision } from "#lib/core/dtype";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { answeredSoon } from "./answered-soon.js";
 import { maxAskAgainAfterMs, maxWaitForTaskMs } from "./limits.js";
 import type {
   CheckWeightsReply,
@@ -20,6 +21,7 @@ import type {
 } from "#lib/wire/control-messages";
 import type { EventBus } from "#lib/wire/event-bus";
 import { assertSameCertificate, isSameSecret, type MemberPass } from "#lib/wire/member";
+import type { FenceChange } from "#lib/wire/reducer-messages";
 import type { Membership } from "./membership.js";
 import type { Quarantine } from "./quarantine.js";
 import { assertSameLife, type RunLife } from "./reducer/fence.js";
@@ -57,6 +59,9 @@ const maxCorruptions = 3;
 /** Workers that wait for a place and were told of; beyond these none is told of again. */
 const maxWaitingTold = 4_096;
 
+const silentShard =
+  "a reducer does not answer; if it is lost, the run goes on without it or goes back";
+
 /** Bytes of a registration's secret. */
 const secretBytes = 16;
 
@@ -66,6 +71,10 @@ export class ControlService implements ControlHandlers {
   /** Incarnations that wait for a place, and were told of. */
   readonly #waiting = new Set<string>();
   readonly #weightChecks = new WeightChecks();
+  /** Who knows nothing of its registration yet, and sends no heartbeats. */
+  readonly #admitting = new Set<string>();
+  /** Of workers that were told to come again, as a shard did not answer. */
+  readonly #lateAdmissions = new Set<string>();
   /** Members whose weights cannot be compared, and that were told of. */
   readonly #unchecked = new Set<string>();
 
@@ -75,7 +84,7 @@ export class ControlService implements ControlHandlers {
 
   /** @throws E_WORKER_QUARANTINED, E_TOO_MANY_WORKERS */
   async register(request: RegisterRequest, { certificate }: Knock): Promise<RegisterReply> {
-    const { membership, quarantine, bus, shards, life } = this.#options;
+    const { membership, quarantine, bus, life } = this.#options;
     const { jobJson, heartbeatIntervalMs } = this.#options;
     const kept = quarantine.verdictOf(request.incarnation);
     if (kept !== undefined && "banReason" in kept) {
@@ -96,13 +105,16 @@ export class ControlService implements ControlHandlers {
         this.removeWorker(former.workerId, "it registered again");
       }
     }
+    // What the shards are to hear is not heaped up.
+    if (this.#lateAdmissions.size > 0) return laterReply(maxAskAgainAfterMs, silentShard);
     const full = this.#noPlace(request);
     if (full !== undefined) return laterReply(maxAskAgainAfterMs, full);
     const memberSecret = randomBytes(secretBytes).toString("hex");
     const member = membership.join({ ...request, secret: memberSecret, certificate });
     const { workerId, host, pid, deviceKind, deviceType } = member;
     // Before the worker knows of it, so that no shard hears of it first from the worker.
-    await shards.changeFence({ kind: "admit", workerId, secret: memberSecret, certificate });
+    const admission = { kind: "admit", workerId, secret: memberSecret, certificate } as const;
+    if (!(await this.#admitted(admission))) return laterReply(maxAskAgainAfterMs, silentShard);
     const { bf16Slowdown, fp16Slowdown } = request;
     const { precision } = this.#options;
     bus.publish({
@@ -118,6 +130,34 @@ export class ControlService implements ControlHandlers {
       waitReason: "",
       ...{ runId: life.runId, epoch: life.epoch, memberSecret },
     };
+  }
+
+  /**
+   * Tells the shards of a member, who is none where they do not hear of it.
+   * @returns false where one of them does not answer for now
+   */
+  async #admitted(admission: FenceChange & { readonly kind: "admit" }): Promise<boolean> {
+    const { membership, shards } = this.#options;
+    const { workerId } = admission;
+    let isAdmitted = false;
+    this.#admitting.add(workerId);
+    try {
+      const heard = shards.changeFence(admission);
+      isAdmitted = await answeredSoon(heard);
+      if (!isAdmitted) {
+        this.#lateAdmissions.add(workerId);
+        const settled = (): void => {
+          this.#lateAdmissions.delete(workerId);
+          shards.changeFence({ kind: "expel", workerId }).catch(() => {});
+        };
+        heard.then(settled, settled);
+      }
+      return isAdmitted;
+    } finally {
+      this.#admitting.delete(workerId);
+      if (isAdmitted) membership.seen(workerId);
+      else membership.remove(workerId);
+    }
   }
 
   /** @returns why a worker has to wait; undefined where there is a place for it */
@@ -325,7 +365,7 @@ export class ControlService implements ControlHandlers {
   /** To be called regularly. */
   removeSilentWorkers(): void {
     for (const { workerId } of this.#options.membership.silent()) {
-      this.removeWorker(workerId, "it sent no heartbeat");
+      if (!this.#admitting.has(workerId)) this.removeWorker(workerId, "it sent no heartbeat");
     }
   }
 }

@@ -1,5 +1,6 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type { CompleteTaskRequest, Task, TaskResult } from "#lib/wire/control-messages";
+import { answeredSoon } from "./answered-soon.js";
 import { Allotment, type AllottedWork } from "./allotment.js";
 import type { Lease } from "./leases.js";
 import { Paces, type PaceNews } from "./paces.js";
@@ -204,8 +205,11 @@ export class TaskQueue {
   }
 }
 
-/** A task, once its lease is known wherever it must be; `wait` where it was taken back meanwhile. */
+/**
+ * A task, once its lease is known wherever it must be; `wait` where that takes long, or it was taken back meanwhile.
+ * A worker that asks again without a lease gives it back.
+ */
 async function grantedTask(work: Work, lease: Lease): Promise<Task> {
-  await work.onGranted?.(lease);
+  if (!(await answeredSoon(work.onGranted?.(lease)))) return { kind: "wait" };
   return work.leases.find(lease.id) === undefined ? { kind: "wait" } : work.taskFor(lease);
 }

@@ -1,4 +1,4 @@
-import { isLockstepError } from "#lib/core/errors/index";
+import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import { EngineFailure } from "./engine-client.js";
 import { isUnreachable } from "./reachable.js";
@@ -9,11 +9,25 @@ export const isTransferFailure = (error: unknown): boolean =>
   isUnreachable(error) ||
   (isLockstepError(error) &&
     (error.code === "E_TRANSFER_INCOMPLETE" || error.code === "E_FRAME_CORRUPT")) ||
+  otherStateCodes.includes(remoteErrorCode(error)) ||
   isTransientRefusal(error);
 
 /** The coordinator took the worker for dead, or is another one, or is none any more: the worker registers anew. */
 export const isMembershipOver = (error: unknown): boolean =>
   ["E_UNKNOWN_WORKER", "E_STALE_RUN", "E_STALE_COORDINATOR"].includes(remoteErrorCode(error));
+
+/** A shard is gone, or begins anew, and the coordinator with it: the worker joins what comes after. */
+const shardCodes: readonly string[] = [
+  ...(["E_SHARD_LOST", "E_SHARD_FAILED", "E_SHARD_DIVERGED"] as const),
+  ...(["E_SHARD_NOT_OPEN", "E_CLOSED"] as const),
+] satisfies ErrorCode[];
+
+export const isShardGone = (error: unknown): boolean => shardCodes.includes(remoteErrorCode(error));
+
+/** What a shard does not have, or not yet, in whose place another one may have come. */
+const otherStateCodes: readonly string[] = [
+  ...(["E_VERSION_NOT_PUBLISHED", "E_PUSH_STEP"] as const),
+] satisfies ErrorCode[];
 
 /** The group went to another worker, or its step was begun anew. */
 export const isLeaseLost = (error: unknown): boolean =>

@@ -6,7 +6,13 @@ import type { EvaluateTask, GenerateTask, Task, TrainTask } from "#lib/wire/cont
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import { Drain } from "./drain.js";
 import { CoordinatorLink, defaultReconnectTimeoutMs, passOf } from "./coordinator-link.js";
-import { isEngineError, isFatal, isMembershipOver, isTransferFailure } from "./failures.js";
+import {
+  isEngineError,
+  isFatal,
+  isMembershipOver,
+  isShardGone,
+  isTransferFailure,
+} from "./failures.js";
 import { GradientGroup } from "./group.js";
 import { LoadedEngine } from "./loaded-engine.js";
 import type { WorkerOptions, WorkerOutcome } from "./options.js";
@@ -103,6 +109,10 @@ class WorkerLoop {
         } else if (isOtherRun) {
           this.#options.observer?.retrying?.(error);
           await delay(awayMs, undefined, { signal: this.#leaving }).catch(() => {});
+        } else if (isShardGone(error)) {
+          // Nothing of it is the worker's failure.
+          this.#options.observer?.retrying?.(error);
+          await delay(firstBackoffMs, undefined, { signal: this.#leaving }).catch(() => {});
         } else if (isTransferFailure(error)) {
           this.#options.observer?.retrying?.(error);
           await this.#report(error, false);

@@ -20,11 +20,17 @@ export class Harness {
     const outcome = await Stage.run(this.#staged(options), async (outputDir) =>
       problemsOfResult(await resultOf(outputDir, options.totalSteps ?? totalSteps), expected),
     );
+    if (options.schedule.numReplicas === undefined) return outcome;
+    // Only reducers are killed: nobody else has a reason to end.
+    const ended = outcome.ends.map((end) => `ended by itself: ${end}`);
+    const problems = [...outcome.problems, ...ended];
     const isRolledBack = outcome.lives.some(({ events }) =>
       events.some(({ type }) => type === "shards.rolledBack"),
     );
-    if (options.schedule.numReplicas !== 2 || !isRolledBack) return outcome;
-    return { ...outcome, problems: [...outcome.problems, "steps of mirrored shards were lost"] };
+    if (options.schedule.numReplicas === 2 && isRolledBack) {
+      problems.push("steps of mirrored shards were lost");
+    }
+    return { ...outcome, problems };
   }
 
   /** What the run ends with when nothing happens. */

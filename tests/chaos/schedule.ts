@@ -296,7 +296,7 @@ export function shardScheduleOf(seed: number, numReplicas: 1 | 2): Schedule {
   const nth = 1 + below(timesIn(phase, 2));
   const when: Moment =
     draw === 0
-      ? { at: "bytes", afterBytes: 20_000 + below(300_000) }
+      ? { at: "phase", phase: "pushing", nth: 1 + below(timesIn("pushing", 2)) }
       : draw === 1
         ? { at: "ms", afterMs: below(800) }
         : { at: "phase", phase, nth };
