@@ -1,4 +1,4 @@
-import { LockstepError } from "#lib/core/errors/index";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { formatBytes } from "#lib/core/format";
 import { storeUrl } from "#lib/store/location";
 import type { SavedFile } from "#lib/core/saved-files";
@@ -93,10 +93,14 @@ export class ReducerProcess implements ReducerHandlers, BulkHandlers {
   async open(request: OpenShard, pass: MemberPass): Promise<ShardStatus> {
     const opened = this.#opening.then(() => this.#open(request, pass));
     this.#opening = opened.catch(() => {});
-    return opened;
+    return named(opened, request.shardIndex);
   }
 
   async call(command: ShardCommand, pass: MemberPass): Promise<ShardAnswer> {
+    return named(this.#call(command, pass), this.#held?.request.shardIndex ?? 0);
+  }
+
+  async #call(command: ShardCommand, pass: MemberPass): Promise<ShardAnswer> {
     const carryOut = async (): Promise<ShardAnswer> =>
       this.#carryOut(command, this.#current(command.kind, pass), pass);
     const isSave = command.kind === "saveState" || command.kind === "saveTensors";
@@ -298,6 +302,17 @@ export class ReducerProcess implements ReducerHandlers, BulkHandlers {
     this.#options.log(
       `a coordinator of run ${runId}, epoch ${epoch}, ${what}: shard ${shardIndex + 1} of ${numShards}`,
     );
+  }
+}
+
+/** What fails for no reason of the catalogue would look like a connection that broke, and be asked for again. */
+async function named<T>(answer: Promise<T>, shardIndex: number): Promise<T> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (isLockstepError(error)) throw error;
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new LockstepError("E_SHARD_FAILED", { shardIndex, reason }, { cause: error });
   }
 }
 

@@ -345,7 +345,7 @@ class Cluster {
     const addresses = await this.#reducers.addresses(bus);
     const coordinator = new Coordinator({
       ...(await coordinatorOptions(run, resume, bus, () => this.coordinator?.deviceKind)),
-      ...(addresses && (await reducerOptions(run, resume, { addresses, bus }))),
+      ...(addresses && (await reducerOptions(run, resume, { addresses, bus, recovery }))),
       pause: this.#pause,
       ...(this.#output && { epoch: epochOf(this.#output.epoch, numRollbacks) }),
       ...{ door, beginsAgainAfter },

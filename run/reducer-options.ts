@@ -2,6 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join, resolve as absolute } from "node:path";
 import type { CoordinatorOptions } from "#coordinator/options";
+import { apartFrom } from "#coordinator/recovery";
 import { startMirrored } from "#coordinator/reducer/mirrored-shard";
 import { startRemoteShards } from "#coordinator/reducer/remote-shard";
 import { explainWriteError } from "#lib/checkpoint/atomic-save";
@@ -18,13 +19,19 @@ import type { ResumePoint } from "./resume.js";
 /**
  * What a coordinator needs of its shards where they are processes.
  *
- * @param addresses host:port of each, in the order of the shards
+ * @param options.addresses host:port of each, in the order of the shards
  */
 export async function reducerOptions(
   run: PreparedRun,
   resume: ResumePoint | undefined,
-  { addresses, bus }: { readonly addresses: readonly string[]; readonly bus: EventBus },
+  options: {
+    readonly addresses: readonly string[];
+    readonly bus: EventBus;
+    /** What a coordinator before left. */
+    readonly recovery: CoordinatorOptions["recovery"];
+  },
 ): Promise<Pick<CoordinatorOptions, "startShard" | "numShards" | "files">> {
+  const { addresses, bus, recovery } = options;
   const { output_dir, reducer_timeout_ms: timeoutMs } = run.config;
   const { reducer_replicas: numReplicas, reducer_compare_steps: compareSteps } = run.config;
   const remote = {
@@ -42,7 +49,11 @@ export async function reducerOptions(
     startShard:
       numReplicas === 1
         ? primaries
-        : startMirrored({ replicas: [primaries, mirrors], compareSteps, bus }),
+        : startMirrored({
+            ...{ replicas: [primaries, mirrors], compareSteps, bus },
+            isReached: (status) =>
+              recovery !== undefined && apartFrom(recovery, [status], run) === undefined,
+          }),
     files: await shardFiles(run, resume),
   };
 }

@@ -9,7 +9,6 @@ import {
   type ShardStats,
   type ShardStatus,
 } from "#lib/wire/reducer-messages";
-import type { EventBus } from "#lib/wire/event-bus";
 import type { KeptElsewhere } from "#coordinator/kept-elsewhere";
 import type { ShardHandle, ShardSource, StartShard, StartShardOptions } from "#coordinator/shards";
 import { failoverPiece } from "./failover-array.js";
@@ -21,19 +20,11 @@ import {
   type Replica,
   seekReplica,
   startBoth,
-  type StartReplicas,
+  type MirrorOptions,
 } from "./replicas.js";
 import { PrimaryStats } from "./primary-stats.js";
 import { TwinCalls } from "./twin-calls.js";
 import { followsFrom, isBehind } from "./shard-progress.js";
-
-interface MirrorOptions {
-  /** Starts each copy. */
-  readonly replicas: StartReplicas;
-  /** Updates between two comparisons of all that both keep, beside those before each save; 0: only these. */
-  readonly compareSteps: number;
-  readonly bus: Pick<EventBus, "publish">;
-}
 
 /**
  * A shard that two processes keep. Workers know one of them, the primary, which adds the groups; the other, the mirror,
@@ -76,7 +67,7 @@ class MirroredShard extends TwinCalls implements ShardHandle {
    * @throws what they throw; one that is not there alone is told of
    */
   static async start(options: StartShardOptions, mirroring: MirrorOptions): Promise<MirroredShard> {
-    const { found, missing } = await startBoth(mirroring.replicas, options);
+    const { found, missing } = await startBoth(mirroring, options);
     const [one, other] = found;
     const shard = new MirroredShard(options, mirroring, one);
     if (other === undefined) {

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { type ErrorCode, isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import { openOptimizer, type Update } from "#lib/optim/index";
 import { ReducerClient } from "#lib/wire/reducer-client";
@@ -40,12 +40,18 @@ interface RemoteShardOptions {
 /** The arithmetic of a large shard takes seconds, files that it reads minutes; a dead connection is known earlier. */
 const callTimeoutMs = 600_000;
 const retryMs = 200;
-/** Between two lines on a process that is not there. */
-const tellEveryMs = 10_000;
+/** A process that is not there is told of after so long, and then again after so many times as long. */
+const firstTellMs = 10_000;
+const tellAgainFactor = 4;
 
 /** Nobody is there, or the connection broke: the same call is made again. */
 const mayPass = (error: unknown): boolean =>
   isLockstepError(error) && (error.code === "E_RPC_UNAVAILABLE" || error.code === "E_RPC_TIMEOUT");
+
+/** The process was started anew, failed in what it was asked for, or answers what no reducer does. */
+const lossCodes: readonly string[] = [
+  ...(["E_SHARD_NOT_OPEN", "E_SHARD_FAILED", "E_RPC_FAILED"] as const),
+] satisfies ErrorCode[];
 
 /**
  * A reducer shard in another process. Calls go out one after the other; where the connection breaks a call is made
@@ -69,6 +75,8 @@ class RemoteShard extends CalledShard implements ShardHandle {
   #failure: unknown;
   /** Since when nobody answers. */
   #silentSinceMs: number | undefined;
+  /** How long it may be silent before that is told of. */
+  #tellAfterMs = firstTellMs;
 
   private constructor(options: StartShardOptions, remote: RemoteShardOptions) {
     super(options.shardIndex);
@@ -206,29 +214,39 @@ class RemoteShard extends CalledShard implements ShardHandle {
 
   /** Calls until there is an answer. @throws E_SHARD_LOST where nobody gives one in time, or the shard is gone */
   async #untilAnswered<T>(call: () => Promise<T>): Promise<T> {
-    let toldMs = performance.now();
     for (;;) {
       if (this.#failure !== undefined) throw this.#failure;
       try {
         const answer = await call();
-        this.#silentSinceMs = undefined;
+        this.#heard();
         return answer;
       } catch (error) {
         // Closed, or lost by another call.
         if (this.#failure !== undefined) throw this.#failure;
         if (!mayPass(error)) throw this.#fatal(error) ?? error;
-        const now = performance.now();
-        this.#silentSinceMs ??= now;
-        const silentMs = now - this.#silentSinceMs;
+        this.#silentSinceMs ??= performance.now();
+        const silentMs = performance.now() - this.#silentSinceMs;
         const { message } = error as Error;
         if (silentMs >= this.#remote.timeoutMs) throw this.#lose(message);
-        if (now - toldMs >= tellEveryMs) {
-          toldMs = now;
-          this.#remote.note(`waits for reducer ${this.address}: ${message}`);
-        }
+        if (silentMs >= this.#tellAfterMs) this.#tellSilence(silentMs, message);
       }
       await delay(retryMs, undefined, { signal: this.#end.signal }).catch(() => {});
     }
+  }
+
+  #tellSilence(silentMs: number, reason: string): void {
+    this.#tellAfterMs *= tellAgainFactor;
+    const seconds = Math.round(silentMs / 1000);
+    const { timeoutMs, note } = this.#remote;
+    note(
+      `reducer ${this.address} has not answered for ${seconds} s, and is lost after ${timeoutMs / 1000} s (reducer_timeout_ms): ${reason}`,
+    );
+  }
+
+  #heard(): void {
+    if (this.#tellAfterMs > firstTellMs) this.#remote.note(`reducer ${this.address} answers again`);
+    this.#silentSinceMs = undefined;
+    this.#tellAfterMs = firstTellMs;
   }
 
   /** Hears of what happens there for as long as the shard is not closed. */
@@ -239,7 +257,8 @@ class RemoteShard extends CalledShard implements ShardHandle {
           this.#client.watch((notice) => this.#tell(notice), this.#end.signal),
         );
       } catch (error) {
-        if (this.#failure === undefined) this.#fail(error);
+        // Who hears nothing of a shard has lost it, whatever that came from.
+        this.#lose(error instanceof Error ? error.message : String(error));
         return;
       }
       await delay(retryMs, undefined, { signal: this.#end.signal }).catch(() => {});
@@ -247,7 +266,7 @@ class RemoteShard extends CalledShard implements ShardHandle {
   }
 
   #tell(notice: ShardNotice): void {
-    this.#silentSinceMs = undefined;
+    this.#heard();
     if (notice.type === "arrived") {
       if (this.#arrived.has(notice.arrived.lease)) return;
       this.#arrived.set(notice.arrived.lease, notice.arrived);
@@ -258,7 +277,7 @@ class RemoteShard extends CalledShard implements ShardHandle {
   /** The error that ends the shard for this coordinator; undefined for one of a call alone. */
   #fatal(error: unknown): unknown {
     if (!isLockstepError(error)) return undefined;
-    if (error.code === "E_SHARD_NOT_OPEN") return this.#lose(error.message);
+    if (lossCodes.includes(error.code)) return this.#lose(error.message);
     return error.code === "E_STALE_COORDINATOR" ? this.#fail(error) : undefined;
   }
 

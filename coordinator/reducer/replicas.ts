@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { isLockstepError } from "#lib/core/errors/index";
 import type { EventBus } from "#lib/wire/event-bus";
+import type { ShardStatus } from "#lib/wire/reducer-messages";
 import type { ShardHandle, StartShard, StartShardOptions } from "#coordinator/shards";
 
 /** A process that keeps a shard, or is to. */
@@ -11,7 +12,17 @@ export interface Replica {
 }
 
 /** What starts the copies of a shard, by their place. */
-export type StartReplicas = readonly [StartShard, StartShard];
+type StartReplicas = readonly [StartShard, StartShard];
+
+export interface MirrorOptions {
+  /** Starts each copy. */
+  readonly replicas: StartReplicas;
+  /** Updates between two comparisons of all that both keep, beside those before each save; 0: only these. */
+  readonly compareSteps: number;
+  readonly bus: Pick<EventBus, "publish">;
+  /** Whether a copy that a coordinator before left has all that the run needs: then the other one may come later. */
+  readonly isReached?: (status: ShardStatus) => boolean;
+}
 
 /** Until a copy that could not be started is looked for again. */
 const seekAgainMs = 1_000;
@@ -20,6 +31,9 @@ const seekAgainMs = 1_000;
 export const isGone = (error: unknown): boolean =>
   isLockstepError(error) && ["E_SHARD_LOST", "E_SHARD_FAILED", "E_CLOSED"].includes(error.code);
 
+/** How long a copy is waited for where the other one has all that the run needs. */
+const otherCopyMs = 2_000;
+
 /**
  * Starts both copies, or finds them as a coordinator before left them.
  *
@@ -27,18 +41,29 @@ export const isGone = (error: unknown): boolean =>
  * @throws what they throw, where none is there, or one is there and refuses
  */
 export async function startBoth(
-  starts: StartReplicas,
+  { replicas, isReached = () => false }: Pick<MirrorOptions, "replicas" | "isReached">,
   options: StartShardOptions,
 ): Promise<{
   readonly found: readonly [Replica, Replica?];
   readonly missing: unknown;
 }> {
-  const started = await Promise.allSettled(
-    starts.map((start, index) =>
-      // Of threads of one process only the first can have a port that is named.
-      start(index === 0 ? options : { ...options, listenPort: 0 }),
-    ),
+  const late = new AbortController();
+  const { signal = late.signal } = options;
+  const ended = AbortSignal.any([signal, late.signal]);
+  const starting = replicas.map((start, index) =>
+    // Of threads of one process only the first can have a port that is named.
+    start({ ...options, signal: ended, ...(index === 0 ? {} : { listenPort: 0 }) }),
   );
+  let timer: NodeJS.Timeout | undefined;
+  const look = async (copy: Promise<ShardHandle>): Promise<void> => {
+    if (isReached(await (await copy).status())) {
+      timer ??= setTimeout(() => late.abort(), otherCopyMs).unref();
+    }
+  };
+  // Whichever fails is told of below.
+  for (const copy of starting) look(copy).catch(() => {});
+  const started = await Promise.allSettled(starting);
+  clearTimeout(timer);
   const found = started.flatMap((result, index): Replica[] =>
     result.status === "fulfilled" ? [{ handle: result.value, index: index === 0 ? 0 : 1 }] : [],
   );
@@ -48,7 +73,10 @@ export async function startBoth(
     await Promise.allSettled(found.map(({ handle }) => handle.close()));
     throw failed?.reason;
   }
-  return { found: other === undefined ? [one] : [one, other], missing: failed?.reason };
+  const missing = late.signal.aborted
+    ? new Error(`it did not answer within ${otherCopyMs / 1000} s, and the run goes on without it`)
+    : failed?.reason;
+  return { found: other === undefined ? [one] : [one, other], missing };
 }
 
 /**

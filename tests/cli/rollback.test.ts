@@ -75,7 +75,7 @@ test(
         .of("note")
         .map(({ text }) => text)
         .join("\n"),
-      /reducer shard 1 ended unexpectedly: exit code 3\..* go back to checkpoint-3; 2 steps are made again \(1 of 3/,
+      /Reducer shard 1 failed: exit code 3\..* go back to checkpoint-3; 2 steps are made again \(1 of 3/,
     );
     // The same workers take part again, and nobody was lost.
     const joined = outcome.of("worker.joined").map(({ workerId, pid }) => `${workerId} ${pid}`);

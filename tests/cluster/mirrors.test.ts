@@ -63,7 +63,7 @@ for (const { call, nth, death } of moments) {
       );
       const [takenOver, ...others] = recorder.of("shard.takenOver");
       assert.deepEqual(others, []);
-      assert.match(takenOver?.reason ?? "", /reducer shard \d ended unexpectedly|unheard/);
+      assert.match(takenOver?.reason ?? "", /Reducer shard \d failed: /);
       assert.deepEqual(recorder.of("worker.lost"), []);
       // Two mirrors at the start, and the one that comes in the place of the lost copy.
       const inPlace = recorder.of("mirror.inPlace").map(({ seconds }) => seconds > 0);

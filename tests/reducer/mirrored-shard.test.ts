@@ -275,3 +275,28 @@ test("a process that refuses to be a mirror ends no run", async (t) => {
   const notes = events.filter(({ type }) => type === "note");
   assert.equal(notes.length, 1, JSON.stringify(notes));
 });
+
+test("a copy that has all that the run needs is enough to go on", async (t) => {
+  let numSought = 0;
+  const away: StartShard = ({ signal }) => {
+    numSought += 1;
+    return new Promise((_, reject) => {
+      const giveUp = (): void => reject(new LockstepError("E_CLOSED", { what: "shard 0" }));
+      signal?.addEventListener("abort", giveUp);
+    });
+  };
+  const { bus, events } = new EventRecorder();
+  const start = startMirrored({
+    ...{ replicas: [away, startShardThread], compareSteps: 0, bus },
+    isReached: () => true,
+  });
+  const shard = await start({
+    ...{ shardIndex: 0, numShards: 1, layout: smallLayout(1, "bfloat16"), optimizer: adamW },
+    ...{ gradientGroups: 1, listenHost: "127.0.0.1", security: {}, life: testLife },
+  });
+  t.after(() => shard.close());
+  const lost = events.flatMap((event) => (event.type === "mirror.lost" ? [event.reason] : []));
+  assert.match(lost.join(), /did not answer within 2 s, and the run goes on without it/);
+  // It is still looked for.
+  while (numSought < 2) await delay(20);
+});

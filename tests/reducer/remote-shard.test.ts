@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
+import { LockstepError } from "#lib/core/errors/index";
+import { ReducerProcess } from "#reducer/reducer-process";
+import { ShardReducer } from "#coordinator/reducer/shard-reducer";
 import { startRemoteShards } from "#coordinator/reducer/remote-shard";
 import { type ShardHandle, ShardGroup, type ShardSource } from "#coordinator/shards";
 import { hostPort } from "#lib/core/address";
@@ -136,6 +139,31 @@ test("a process that was started anew, and one that is away for long, is a lost 
   await anew.close();
   assert.equal(((await lost) as { code: string }).code, "E_SHARD_LOST");
   await assert.rejects(other.status(), { code: "E_SHARD_LOST" });
+});
+
+test("a process that fails without a reason of the catalogue is a lost shard at once", async (t) => {
+  const shard = await shardOf(t, await reducerOf(t));
+  const failed = new Promise((resolve) => shard.onFailure(resolve));
+  const digest = t.mock.method(ShardReducer.prototype, "digest", async () => {
+    throw new TypeError("no bytes");
+  });
+  await assert.rejects(shard.digest(), {
+    code: "E_SHARD_LOST",
+    message: /shard 0 failed: no bytes/,
+  });
+  assert.equal(digest.mock.callCount(), 1);
+  assert.equal(((await failed) as { code: string }).code, "E_SHARD_LOST");
+});
+
+test("a shard of which nothing can be heard is lost, whatever that comes from", async (t) => {
+  t.mock.method(ReducerProcess.prototype, "watch", () => {
+    throw new LockstepError("E_SHARD_STATE", {
+      ...{ shardIndex: 0, call: "watch", expected: "one", got: "another" },
+    });
+  });
+  const shard = await shardOf(t, await reducerOf(t));
+  const failed = await new Promise((resolve) => shard.onFailure(resolve));
+  assert.equal((failed as { code: string }).code, "E_SHARD_LOST");
 });
 
 test("arrays that are sent are those that are read, and no others are", async (t) => {

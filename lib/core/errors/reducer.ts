@@ -18,7 +18,7 @@ export const reducerErrors = {
     "This is a defect of the caller; report it with the run's log.",
   ),
   E_SHARD_FAILED: entry<{ shardIndex: number; reason: string }>(
-    (d) => `The thread of reducer shard ${d.shardIndex} ended unexpectedly: ${d.reason}.`,
+    (d) => `Reducer shard ${d.shardIndex} failed: ${d.reason}.`,
     "The run goes back to its last checkpoint by itself, max_rollbacks times in a row; if memory ran out, use a machine with more of it.",
   ),
   E_SHARD_NOT_OPEN: entry<{ call: string }>(
