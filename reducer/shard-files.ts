@@ -2,9 +2,11 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { ModelWeights, OptimizerStateReader } from "#lib/checkpoint/index";
+import { checkedFiles, checksumsFile, readCheckpointSums } from "#lib/checkpoint/checked-files";
+import { localFiles } from "#lib/checkpoint/state-files";
 import { checkpointRecordFile } from "#lib/checkpoint/run-record";
 import { bytesSha256 } from "#lib/core/bytes-hash";
-import { LockstepError } from "#lib/core/errors/index";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { ElementRange, ParameterLayout, TensorSlot } from "#lib/core/parameter-layout";
 import type { ShardArrays } from "#lib/core/shard-arrays";
 import { type LoadValues, readCutRange } from "#lib/core/wire-space";
@@ -30,7 +32,7 @@ interface ShardPlaces {
  * Reads what of a shard's range lies in files, each element once and no more of a file than that.
  *
  * @returns SHA-256 of what was read of a model, to be compared with what the coordinator reads
- * @throws E_REDUCER_FILES where they cannot be read, or are not those that the coordinator sees
+ * @throws E_REDUCER_FILES where they cannot be read, or are not those that the coordinator sees; E_CHECKPOINT_DAMAGED
  */
 export async function loadShardFiles(
   files: ShardFiles,
@@ -53,6 +55,7 @@ async function readable<T>(directory: string, read: () => Promise<T>): Promise<T
   try {
     return await read();
   } catch (cause) {
+    if (isLockstepError(cause) && cause.code === "E_CHECKPOINT_DAMAGED") throw cause;
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new LockstepError("E_REDUCER_FILES", { directory, reason }, { cause });
   }
@@ -67,7 +70,11 @@ async function loadCheckpoint(
   if (createHash("sha256").update(record).digest("hex") !== sha256) {
     throw new Error(`${checkpointRecordFile} is not the one that the coordinator sees there`);
   }
-  const reader = await OptimizerStateReader.open(dirname(recordFile));
+  const sums = await readCheckpointSums(directory, directory);
+  if (sums === undefined) throw new Error(`${checksumsFile} cannot be read`);
+  const own = dirname(recordFile);
+  const files = checkedFiles(localFiles(own), sums, directory);
+  const reader = await OptimizerStateReader.open(own, files);
   try {
     await reader.readMasters(range, arrays.masters);
     await reader.readStates(range, arrays.states);

@@ -1,12 +1,9 @@
 import type { CheckpointRecord, OwnedCheckpoint } from "#lib/checkpoint/index";
+import { ownFolder } from "#lib/checkpoint/checked-files";
 import type { PlaceOf, WrittenFiles } from "./tensor-files.js";
 
-/** Beside the Hugging Face files of a checkpoint: what only Lockstep needs to go on. */
-export const ownFolder = "lockstep";
 export const stateFile = `${ownFolder}/state.json`;
 export const configFile = `${ownFolder}/config.yaml`;
-/** SHA-256 of every other file of the checkpoint. */
-export const checksumsFile = `${ownFolder}/checksums.json`;
 
 export interface SavedCheckpoint {
   readonly directory: string;

@@ -1,6 +1,7 @@
 import { link, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { removeDirectoryAtomically, saveAtomically } from "#lib/checkpoint/atomic-save";
+import { checksumsFile } from "#lib/checkpoint/checked-files";
 import { listFiles, readChecksums, sha256 } from "#lib/checkpoint/checksums";
 import {
   type CheckpointRecord,
@@ -11,7 +12,6 @@ import {
 import type { ResolvedConfig } from "#lib/config/index";
 import {
   type CheckpointPlace,
-  checksumsFile,
   type SavedCheckpoint,
   type WriteCheckpoint,
 } from "./checkpoint-files.js";

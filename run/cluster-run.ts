@@ -47,6 +47,7 @@ import {
   type RunStart,
   type StartedRun,
 } from "./start.js";
+import { stoppedAt, StoppedBeforeTraining } from "./stopped-run.js";
 import { findOwnStart } from "./while-away.js";
 import { addressHere, checkAdvertisedName, howToJoin } from "./worker-addresses.js";
 import { type TrainerLog, writeTrainerLog } from "./trainer-log.js";
@@ -96,9 +97,6 @@ interface LifeParts extends TrainingLife {
   readonly bus: InProcessEventBus;
 }
 
-/** The run was stopped before it had something to save. */
-class StoppedBeforeTraining extends Error {}
-
 /** From a configuration to a saved model; every phase can be watched over HTTP. */
 class Cluster {
   readonly #config: ResolvedConfig;
@@ -146,9 +144,7 @@ class Cluster {
       return await this.#run(context);
     } catch (error) {
       if (!(error instanceof StoppedBeforeTraining)) throw error;
-      const { state, directory } = this.#reached ?? {};
-      const nothing = { mastersSha256: undefined, seconds: 0 };
-      return { outcome: "interrupted", step: state?.step ?? 0, directory, ...nothing };
+      return stoppedAt(this.#reached);
     } finally {
       stop.removeEventListener("abort", onStop);
     }
@@ -321,10 +317,12 @@ class Cluster {
     const result = await trainWithRollbacks({
       ...{ run, bus, stop, begunFrom: this.#start?.resume },
       train: (resume, life) => this.#train(run, { ...life, resume, door, bus }),
-      onBack: (resume) => {
+      onLeft: () => {
         this.isOpen = false;
         this.coordinator = undefined;
         this.#trainerLog?.close();
+      },
+      onBack: (resume) => {
         this.#reached = resume;
         if (stop.aborted) this.#fail(new StoppedBeforeTraining());
         // Somebody stopped it, another process has the run, or no worker is left for it.

@@ -2,6 +2,8 @@ import { existsSync } from "node:fs";
 import { copyFile, mkdir, readdir, stat, writeFile } from "node:fs/promises";
 import { basename, join, relative } from "node:path";
 import { explainWriteError } from "#lib/checkpoint/atomic-save";
+import { checksumsFile, ownFolder, writeCheckpointSums } from "#lib/checkpoint/checked-files";
+import { listFiles, readChecksums, sha256 } from "#lib/checkpoint/checksums";
 import { readJsonFile } from "#lib/checkpoint/file-reader";
 import {
   checkpointName,
@@ -12,7 +14,6 @@ import {
   saveFilesAtomically,
   sizesOf,
   writeCheckpointRecord,
-  writeChecksums,
   writeOptimizerState,
   writeOutputRecord,
   writeTrainerState,
@@ -22,6 +23,7 @@ import { isWriteFailure } from "#lib/checkpoint/repeated-save";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
 import { assertWritable } from "#lib/checkpoint/write-guard";
 import { printConfig, type ResolvedConfig, resultSettings } from "#lib/config/index";
+import { LockstepError } from "#lib/core/errors/index";
 import type { TensorStates } from "#lib/core/shard-arrays";
 import { tasksFolder } from "#lib/core/task-heads";
 import { jobMetrics } from "#lib/objectives/task-metrics";
@@ -29,9 +31,7 @@ import { isStoreUrl, splitStoreUrl } from "#lib/store/location";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { checkpointStateOf } from "#coordinator/saved-state";
 import {
-  checksumsFile,
   configFile,
-  ownFolder,
   type SavedCheckpoint,
   stateFile,
   type WriteCheckpoint,
@@ -96,7 +96,7 @@ export async function saveCheckpoint(
       await writeFile(join(temporary, configFile), printConfig(config));
     }
     if (!config.save_only_model || placeOf !== undefined) {
-      await writeChecksums(temporary, checksumsFile, written);
+      await writeCheckpointSums(temporary, written);
     }
     return elsewhere === undefined ? new Map() : written;
   };
@@ -193,9 +193,12 @@ async function storeResult(config: ResolvedConfig, only?: readonly string[]): Pr
   }
 }
 
-/** Copies the model of a checkpoint. */
+/** Copies the model of a checkpoint. @throws E_CHECKPOINT_DAMAGED where it is not what was saved */
 async function copyBest(config: ResolvedConfig, kept: string, into: string): Promise<void> {
-  if (!isStoreUrl(kept)) return copyModel(kept, into);
+  if (!isStoreUrl(kept)) {
+    await copyModel(kept, into);
+    return checkCopies(kept, into);
+  }
   const { above, name } = splitStoreUrl(kept);
   const store = await storeAt(above, config);
   const isWanted = (file: string): boolean =>
@@ -242,6 +245,18 @@ async function copyModel(checkpoint: string, directory: string, isFolder = false
       await copyModel(from, to, item.name === tasksFolder);
     }
     if (item.isFile() && item.name !== trainerStateFileName) await copyFile(from, to);
+  }
+}
+
+/** Compares files that were copied from a checkpoint with its checksums, where it has such. */
+async function checkCopies(checkpoint: string, copies: string): Promise<void> {
+  const sums = await readChecksums(checkpoint, checksumsFile);
+  if (sums === undefined) return;
+  for (const file of await listFiles(copies)) {
+    const sum = sums.get(file);
+    if (sum === undefined || (await sha256(join(copies, file))) === sum) continue;
+    const problem = "has a wrong checksum";
+    throw new LockstepError("E_CHECKPOINT_DAMAGED", { directory: checkpoint, file, problem });
   }
 }
 

@@ -8,7 +8,14 @@ import {
   readCheckpointRecord,
   verifyChecksums,
 } from "#lib/checkpoint/index";
+import {
+  checkedFiles,
+  checksumsFile,
+  ownFolder,
+  readCheckpointSums,
+} from "#lib/checkpoint/checked-files";
 import { checkpointRecordFile } from "#lib/checkpoint/run-record";
+import { localFiles } from "#lib/checkpoint/state-files";
 import type { ResolvedConfig, SettledBefore } from "#lib/config/index";
 import type { HalfTypes } from "#lib/core/dtype";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
@@ -16,7 +23,7 @@ import { isStoreUrl } from "#lib/store/location";
 import type { EventBus } from "#lib/wire/event-bus";
 import type { CheckpointState } from "#coordinator/options";
 import type { PrecisionChoice } from "./precision.js";
-import { checksumsFile, configFile, ownFolder, stateFile } from "./checkpoint-files.js";
+import { configFile, stateFile } from "./checkpoint-files.js";
 import { readState } from "./files.js";
 import { openStoredCheckpoint } from "./stored-resume.js";
 
@@ -39,20 +46,25 @@ export const resumedPrecision = ({ halfTypes, directory }: ResumePoint): Precisi
 });
 
 /**
- * Opens a checkpoint after reading all of it once; of one in a store what is small.
+ * Opens a checkpoint. What is read of it later is compared with its checksums then.
  *
+ * @param options.readsAll whether all of it is read once before; never of one in a store
  * @throws E_NO_CHECKPOINT where it holds no state of a run; E_CHECKPOINT_DAMAGED
  */
-export async function openCheckpoint(directory: string, config: StoreKeys): Promise<ResumePoint> {
+export async function openCheckpoint(
+  directory: string,
+  config: StoreKeys,
+  { readsAll }: { readonly readsAll: boolean },
+): Promise<ResumePoint> {
   return isStoreUrl(directory)
     ? openStoredCheckpoint(directory, config, readPoint)
-    : openCheckpointDirectory(directory);
+    : openCheckpointDirectory(directory, readsAll);
 }
 
 /** By which a store is reached. */
 export type StoreKeys = Pick<ResolvedConfig, "s3_endpoint" | "s3_region">;
 
-async function openCheckpointDirectory(directory: string): Promise<ResumePoint> {
+async function openCheckpointDirectory(directory: string, readsAll: boolean): Promise<ResumePoint> {
   const own = join(directory, ownFolder);
   if (!existsSync(join(directory, stateFile)) && !existsSync(join(directory, checksumsFile))) {
     const problem = existsSync(directory)
@@ -61,11 +73,16 @@ async function openCheckpointDirectory(directory: string): Promise<ResumePoint> 
     throw new LockstepError("E_NO_CHECKPOINT", { directory, problem });
   }
   const optimizerFiles = (await readdir(own)).filter((name) => name.startsWith("optimizer-"));
-  await verifyChecksums(directory, checksumsFile, [
-    ...[stateFile, configFile, checkpointRecordFile],
-    ...optimizerFiles.map((name) => `${ownFolder}/${name}`),
-  ]);
-  return readPoint(directory, directory, () => OptimizerStateReader.open(own));
+  const small = [stateFile, configFile, checkpointRecordFile];
+  const required = [...small, ...optimizerFiles.map((name) => `${ownFolder}/${name}`)];
+  await verifyChecksums(directory, checksumsFile, required, readsAll ? undefined : small);
+  const sums = await readCheckpointSums(directory, directory);
+  if (sums === undefined) {
+    const details = { directory, file: checksumsFile, problem: "is missing" };
+    throw new LockstepError("E_CHECKPOINT_DAMAGED", details);
+  }
+  const files = checkedFiles(localFiles(own), sums, directory, { areWhole: readsAll });
+  return readPoint(directory, directory, () => OptimizerStateReader.open(own, files));
 }
 
 /**
@@ -102,11 +119,12 @@ export async function openNewestWhole(
   outputDir: string,
   checkpoints: readonly OwnedCheckpoint[],
   config: StoreKeys,
+  options: { readonly readsAll: boolean },
 ): Promise<{ readonly point: ResumePoint | undefined; readonly lines: readonly string[] }> {
   const problems: string[] = [];
   for (const { directory } of checkpoints.toReversed()) {
     try {
-      const point = await openCheckpoint(directory, config);
+      const point = await openCheckpoint(directory, config, options);
       const lines = problems.map((problem) => `passed over: ${problem}`);
       return { point, lines };
     } catch (error) {

@@ -3,12 +3,15 @@ import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import { counted } from "#lib/core/format";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { checkpointPlace } from "./checkpoint-place.js";
-import { openNewestWhole, type ResumePoint } from "./resume.js";
+import { openNewestWhole, type ResumePoint, takesNewest } from "./resume.js";
 import type { StartedRun } from "./start.js";
 import { whileAway } from "./while-away.js";
 
 /** What a shard that is gone ends the run with, and one of whose copies nobody knows which is right. */
 const shardErrors: readonly ErrorCode[] = ["E_SHARD_FAILED", "E_SHARD_LOST", "E_SHARD_DIVERGED"];
+/** A checkpoint may turn out not to be whole as it is read. */
+const isDamaged = (error: unknown): error is Error =>
+  isLockstepError(error) && error.code === "E_CHECKPOINT_DAMAGED";
 const isShardLost = (error: unknown): error is Error =>
   isLockstepError(error) && shardErrors.includes(error.code);
 
@@ -29,9 +32,11 @@ export const epochOf = (claimEpoch: number, numRollbacks: number): number =>
   claimEpoch * maxRollbacksOfClaim + numRollbacks;
 
 /**
- * Trains to the end. Where a shard is lost with what it kept, all of them begin again with what was saved.
+ * Trains to the end. Where a shard is lost with what it kept, all of them begin again with what was saved; so do they
+ * with a checkpoint before it where the one that they read turns out to be damaged.
  *
  * @param options.begunFrom what the run goes on from in the first place; it stays open
+ * @param options.onLeft called when a life is over and another one follows, before that is looked for
  * @param options.onBack called before the run begins again; what it throws ends the run
  */
 export async function trainWithRollbacks<Result>(options: {
@@ -39,6 +44,7 @@ export async function trainWithRollbacks<Result>(options: {
   readonly begunFrom: ResumePoint | undefined;
   readonly bus: InProcessEventBus;
   readonly train: (resume: ResumePoint | undefined, life: TrainingLife) => Promise<Result>;
+  readonly onLeft: () => void;
   readonly onBack: (resume: ResumePoint | undefined) => void;
   /** Nobody waits any more for a store that is away. */
   readonly stop: AbortSignal;
@@ -57,13 +63,18 @@ export async function trainWithRollbacks<Result>(options: {
     for (;;) {
       try {
         const { total: numRollbacks } = rollbacks;
+        rollbacks.readFrom = resume;
         const beginsAgainAfter = (error: unknown): boolean => rollbacks.follow(error);
         return await train(resume, { numRollbacks, beginsAgainAfter, parted });
       } catch (error) {
         if (!rollbacks.follow(error)) throw error;
+        options.onLeft();
         await closeOwn();
+        const before = resume;
         resume = begunFrom;
-        resume = await rollbacks.goBack(error);
+        resume = isDamaged(error)
+          ? await rollbacks.passOver(before, error)
+          : await rollbacks.goBack(error);
         // Only a result can be made again without workers.
         if (partedAt !== undefined && resume?.state.step !== partedAt) throw error;
         onBack(resume);
@@ -92,6 +103,10 @@ class Rollbacks {
   readonly #savedBeforeMs: number;
   #step: number;
   #savedStep: number;
+  /** What shards read now, where they read a checkpoint. */
+  readFrom: ResumePoint | undefined;
+  /** Checkpoints that turned out to be damaged. */
+  readonly #damaged = new Set<string>();
 
   /** @param begunFrom what the run goes on from in the first place; it stays open until the run is over */
   constructor(options: {
@@ -124,9 +139,39 @@ class Rollbacks {
 
   /** Whether the run begins again after an error. */
   follow(error: unknown): boolean {
-    return (
-      isShardLost(error) && this.#inARow < this.#limit && this.#total + 1 < maxRollbacksOfClaim
-    );
+    if (this.#total + 1 >= maxRollbacksOfClaim) return false;
+    if (isDamaged(error)) return this.readFrom !== undefined && !this.#isNamed(this.readFrom);
+    return isShardLost(error) && this.#inARow < this.#limit;
+  }
+
+  /** Whether a person asked for this checkpoint and no other. */
+  #isNamed({ directory }: ResumePoint): boolean {
+    const { config } = this.#run;
+    return directory === this.#begunFrom?.directory && !takesNewest(config);
+  }
+
+  /**
+   * The checkpoint that shards read is damaged.
+   *
+   * @returns the one before it, or where the run began
+   * @throws E_CHECKPOINT_DAMAGED where there is none
+   */
+  async passOver(damaged: ResumePoint | undefined, error: Error): Promise<ResumePoint | undefined> {
+    this.#total += 1;
+    if (damaged !== undefined) this.#damaged.add(damaged.directory);
+    const begunFrom = this.#begunFrom;
+    const isBegunWhole = begunFrom === undefined || !this.#damaged.has(begunFrom.directory);
+    const note = (text: string): void => this.#bus.publish({ type: "note", text });
+    const { save_retry_ms: limitMs } = this.#run.config;
+    const wait = { limitMs, stop: this.#stop, note };
+    const sinceMs = isBegunWhole ? this.#savedBeforeMs : 0;
+    const found = await whileAway(() => this.#newest(note, sinceMs), wait);
+    if (found === undefined && !isBegunWhole) throw error;
+    const point = found ?? begunFrom;
+    const where = point === undefined ? "the beginning of the run" : basename(point.directory);
+    note(`warning: passed over: ${error.message} The run goes on from ${where}.`);
+    this.#step = point?.state.step ?? 0;
+    return point;
   }
 
   /** @returns where the run goes on: at its newest checkpoint that is whole, or where it began */
@@ -137,7 +182,8 @@ class Rollbacks {
     const reason = error instanceof Error ? error.message : String(error);
     const { save_retry_ms: limitMs } = this.#run.config;
     const wait = { limitMs, stop: this.#stop, note };
-    const point = (await whileAway(() => this.#newest(note), wait)) ?? this.#begunFrom;
+    const point =
+      (await whileAway(() => this.#newest(note, this.#savedBeforeMs), wait)) ?? this.#begunFrom;
     const step = point?.state.step ?? 0;
     const numSteps = Math.max(0, this.#step - step);
     this.#step = step;
@@ -159,16 +205,20 @@ class Rollbacks {
     this.#unsubscribe();
   }
 
-  async #newest(note: (text: string) => void): Promise<ResumePoint | undefined> {
+  /** @param sinceMs checkpoints that were saved before are not looked at */
+  async #newest(note: (text: string) => void, sinceMs: number): Promise<ResumePoint | undefined> {
     const { config, record } = this.#run;
     const own = (await (await checkpointPlace(config)).list()).filter(
       (saved) =>
         saved.isOurs &&
         saved.record?.runId === record.runId &&
-        saved.record.savedAtMs > this.#savedBeforeMs,
+        saved.record.savedAtMs > sinceMs &&
+        !this.#damaged.has(saved.directory),
     );
     try {
-      const { point, lines } = await openNewestWhole(config.output_dir, own, config);
+      const { point, lines } = await openNewestWhole(config.output_dir, own, config, {
+        readsAll: false,
+      });
       for (const line of lines) note(`warning: ${line}`);
       return point;
     } catch (error) {

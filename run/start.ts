@@ -85,6 +85,8 @@ export interface BegunRun {
  * settings tell is refused here, before anything costs time.
  *
  * @param options.isRestart whether this is another start of a coordinator that died
+ * @param options.readsAll whether all of a checkpoint is read before the run begins; else only what is small, and the
+ *   rest is compared with its checksums as shards read it
  * @param options.shardsOutlive whether shards live on when their coordinator dies, so that a run may have been left
  * @throws E_NO_CHECKPOINT, E_CHECKPOINT_DAMAGED, E_RESUME_MISMATCH, E_OUTPUT_DIR_OTHER_RUN
  */
@@ -93,13 +95,18 @@ export async function findStart(
   {
     shardsOutlive = false,
     isRestart = false,
-  }: { readonly shardsOutlive?: boolean; readonly isRestart?: boolean } = {},
+    readsAll = true,
+  }: {
+    readonly shardsOutlive?: boolean;
+    readonly isRestart?: boolean;
+    readonly readsAll?: boolean;
+  } = {},
 ): Promise<RunStart> {
   const output = await readOutput(asked);
   const left = shardsOutlive ? await findLeftRun(asked, output, isRestart) : undefined;
   const { resume, config, lines } =
     left === undefined
-      ? await findResumePoint(asked, output)
+      ? await findResumePoint(asked, output, readsAll)
       : await findLeftPoint(asked, output, left);
   const ofMachine = settledByMachine(asked);
   try {
@@ -117,6 +124,7 @@ export async function findStart(
 async function findResumePoint(
   asked: ResolvedConfig,
   output: OutputContents,
+  readsAll: boolean,
 ): Promise<Omit<RunStart, "output" | "ofMachine">> {
   const anew = { resume: undefined, config: asked, lines: [] };
   const wanted = wantedCheckpoint(asked);
@@ -124,8 +132,8 @@ async function findResumePoint(
   // Of another program's checkpoints the directory's own check speaks.
   const candidates = output.checkpoints.filter(({ isOurs }) => isOurs);
   const found = takesNewest(asked)
-    ? await openNewestWhole(output.directory, candidates, asked)
-    : { point: await openCheckpoint(wanted as string, asked), lines: [] };
+    ? await openNewestWhole(output.directory, candidates, asked, { readsAll })
+    : { point: await openCheckpoint(wanted as string, asked, { readsAll }), lines: [] };
   const { point } = found;
   if (point === undefined) {
     const hasResult = output.finished !== null;
@@ -162,14 +170,19 @@ async function findLeftPoint(
   const { record } = output;
   if (record === undefined) throw new Error("A run was left without a record");
   const own = output.checkpoints.filter((saved) => saved.record?.runId === left.runId);
-  const found = await openNewestWhole(output.directory, own, asked).catch((error: unknown) => {
+  // Where its shards live nothing of it is read.
+  const readsAll = false;
+  const newest = openNewestWhole(output.directory, own, asked, { readsAll });
+  const found = await newest.catch((error: unknown) => {
     if (!isLockstepError(error) || error.code !== "E_NO_CHECKPOINT") throw error;
     return { point: undefined, lines: [error.message] };
   });
   // The one that it began from may have been rotated away since: it is asked for where there is no later one.
   const point =
     found.point ??
-    (left.begunFrom === undefined ? undefined : await openCheckpoint(left.begunFrom, asked));
+    (left.begunFrom === undefined
+      ? undefined
+      : await openCheckpoint(left.begunFrom, asked, { readsAll }));
   try {
     const taken = takeOver(asked, new Map([...left.settings, ...Object.entries(record.began)]));
     const now = { settings: decisiveSettings(settleConfig(taken.config, left.halfTypes)) };

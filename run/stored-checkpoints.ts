@@ -1,8 +1,10 @@
+import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, mkdtemp, open, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join, relative } from "node:path";
 import { stageFiles } from "#lib/checkpoint/atomic-save";
+import { checksumsFile } from "#lib/checkpoint/checked-files";
 import { listFiles, readChecksums } from "#lib/checkpoint/checksums";
 import {
   type CheckpointRecord,
@@ -12,6 +14,7 @@ import {
 } from "#lib/checkpoint/index";
 import { checkpointRecordFile } from "#lib/checkpoint/run-record";
 import { bySavedTime } from "#lib/checkpoint/rotation";
+import { writeAll } from "#lib/checkpoint/write-all";
 import { assertWritable } from "#lib/checkpoint/write-guard";
 import type { ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
@@ -20,7 +23,6 @@ import { MultipartUpload } from "#lib/store/multipart-upload";
 import { ObjectStore, type StoredObject } from "#lib/store/object-store";
 import {
   type CheckpointPlace,
-  checksumsFile,
   type SavedCheckpoint,
   type WriteCheckpoint,
 } from "./checkpoint-files.js";
@@ -204,7 +206,11 @@ async function fetchFiles(
   }
 }
 
-/** Copies a checkpoint's model, and nothing of the run's own state, into a directory. */
+/**
+ * Copies a checkpoint's model, and nothing of the run's own state, into a directory.
+ *
+ * @throws E_CHECKPOINT_DAMAGED for a file that is not the one that was saved
+ */
 export async function fetchModel(
   store: ObjectStore,
   name: string,
@@ -217,25 +223,37 @@ export async function fetchModel(
     const file = key.slice(name.length + 1);
     return isInside(file) && isWanted(file);
   });
+  const manifest = `${name}/${checksumsFile}`;
+  const sums = await withFiles(store, [manifest], (local) =>
+    readChecksums(join(local, name), checksumsFile),
+  );
   for (const object of objects) {
-    await fetchObject(store, object, join(directory, object.key.slice(name.length + 1)));
+    const file = object.key.slice(name.length + 1);
+    const sum = await fetchObject(store, object, join(directory, file));
+    if (sum === sums?.get(file)) continue;
+    const problem = "has a wrong checksum";
+    throw new LockstepError("E_CHECKPOINT_DAMAGED", { directory: store.url(name), file, problem });
   }
 }
 
+/** @returns the SHA-256 of its bytes */
 async function fetchObject(
   store: ObjectStore,
   { key, sizeBytes }: StoredObject,
   path: string,
-): Promise<void> {
+): Promise<string> {
   await mkdir(dirname(path), { recursive: true });
   const handle = await open(path, "w");
+  const hash = createHash("sha256");
   try {
     const piece = new Uint8Array(Math.min(sizeBytes, fetchPieceBytes));
     for (let done = 0; done < sizeBytes; done += piece.length) {
       const part = piece.subarray(0, Math.min(piece.length, sizeBytes - done));
       await store.readInto(key, part, done);
-      await handle.write(part, 0, part.length, done);
+      await writeAll(handle, part, done);
+      hash.update(part);
     }
+    return hash.digest("hex");
   } finally {
     await handle.close();
   }

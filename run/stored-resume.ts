@@ -1,12 +1,18 @@
 import { join } from "node:path";
+import {
+  checkedFiles,
+  checksumsFile,
+  ownFolder,
+  piecesFile,
+  readCheckpointSums,
+} from "#lib/checkpoint/checked-files";
 import { sha256 } from "#lib/checkpoint/checksums";
-import { readChecksums } from "#lib/checkpoint/checksums";
 import { OptimizerStateReader } from "#lib/checkpoint/index";
 import { checkpointRecordFile } from "#lib/checkpoint/run-record";
 import { storedFiles } from "#lib/checkpoint/stored-checkpoint";
 import { LockstepError } from "#lib/core/errors/index";
 import { splitStoreUrl } from "#lib/store/location";
-import { checksumsFile, configFile, ownFolder, stateFile } from "./checkpoint-files.js";
+import { configFile, stateFile } from "./checkpoint-files.js";
 import type { ResumePoint, StoreKeys } from "./resume.js";
 import { storeAt, withFiles } from "./stored-checkpoints.js";
 
@@ -14,7 +20,7 @@ const smallFiles = [checkpointRecordFile, stateFile, configFile];
 
 /**
  * Opens a checkpoint of a store: its small files are compared with their checksums, the others have to be there, and
- * ranges of them are read when they are asked for.
+ * ranges of them are read, and compared, when they are asked for.
  *
  * @throws E_NO_CHECKPOINT, E_CHECKPOINT_DAMAGED, E_CHECKPOINT_STORE
  */
@@ -30,13 +36,14 @@ export async function openStoredCheckpoint(
   const { above, name } = splitStoreUrl(url);
   const store = await storeAt(above, config);
   const start = `${name}/`;
-  const keys = [...smallFiles, checksumsFile].map((file) => `${start}${file}`);
+  const keys = [...smallFiles, checksumsFile, piecesFile].map((file) => `${start}${file}`);
   return withFiles(store, keys, async (local) => {
     const files = join(local, name);
-    const sums = await readChecksums(files, checksumsFile);
+    const all = await readCheckpointSums(url, files);
     const none = (problem: string) =>
       new LockstepError("E_NO_CHECKPOINT", { directory: url, problem });
-    if (sums === undefined) throw none("it does not exist, or is not whole");
+    if (all === undefined) throw none("it does not exist, or is not whole");
+    const { sums } = all;
     if (!sums.has(stateFile)) {
       throw none(`it holds no state of a run in ${ownFolder}/ (save_only_model)`);
     }
@@ -51,8 +58,9 @@ export async function openStoredCheckpoint(
       if (sum === undefined) throw damaged(file, `has no checksum in ${checksumsFile}`);
       if ((await sha256(join(files, file))) !== sum) throw damaged(file, "has a wrong checksum");
     }
+    const stored = storedFiles(store, `${start}${ownFolder}/`);
     return read(url, files, async () =>
-      OptimizerStateReader.open(`${url}/${ownFolder}`, storedFiles(store, `${start}${ownFolder}/`)),
+      OptimizerStateReader.open(`${url}/${ownFolder}`, checkedFiles(stored, all, url)),
     );
   });
 }

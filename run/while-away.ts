@@ -50,6 +50,8 @@ export async function findOwnStart(
   const isRestart = own?.ports?.control !== undefined;
   const isSuccessor = isRestart || (config.standby && epoch > 1);
   const limitMs = isSuccessor ? config.save_retry_ms : 0;
-  const options = { shardsOutlive: shardsOutlive(config, own), isRestart };
+  // Workers of the one before wait for it.
+  const readsAll = !isSuccessor;
+  const options = { shardsOutlive: shardsOutlive(config, own), isRestart, readsAll };
   return whileAway(() => findStart(config, options), { ...waiting, limitMs });
 }

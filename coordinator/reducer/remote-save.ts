@@ -50,8 +50,8 @@ export class RemoteSave implements KeptFiles {
     try {
       const answer = await this.#parts.call(command);
       if (answer.kind !== "saved") return undefined;
-      const { sizeBytes, sha256 } = answer;
-      return { sizeBytes, sha256 };
+      const { sizeBytes, sha256, pieces } = answer;
+      return { sizeBytes, sha256, pieces };
     } catch (error) {
       const what = isLockstepError(error) ? cannot[error.code] : undefined;
       if (what === undefined) throw error;

@@ -2,11 +2,34 @@ import { createHash } from "node:crypto";
 import { readdir, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import type { SavedFile } from "#lib/core/saved-files";
 import { FileReader, isRecord, readJsonFile } from "./file-reader.js";
 import { maxConfigBytes } from "./limits.js";
+import { PieceSums } from "./piece-sums.js";
 
 /** Bytes that are hashed between two turns of the event loop: about a millisecond of work. */
 const hashChunkBytes = 1024 * 1024;
+
+/** What is known of the files of a directory, by their paths in it. */
+type FileSums = ReadonlyMap<string, SavedFile>;
+
+/**
+ * Sums of every file in a directory, subdirectories included, and of those that are known.
+ *
+ * @param known files whose sums are known, by path: they need not be there, another place may have them
+ */
+export async function sumsOf(
+  directory: string,
+  known: ReadonlyMap<string, SavedFile> = new Map(),
+): Promise<FileSums> {
+  const sums = new Map<string, SavedFile>();
+  const elsewhere = [...known.keys()].map((path) => relative(directory, path));
+  for (const file of [...new Set([...(await listFiles(directory)), ...elsewhere])].sort()) {
+    const path = join(directory, file);
+    sums.set(file, known.get(path) ?? (await fileSums(path)));
+  }
+  return sums;
+}
 
 /**
  * Writes `name` into `directory`: the SHA-256 of every other file in it, subdirectories included.
@@ -17,25 +40,25 @@ const hashChunkBytes = 1024 * 1024;
 export async function writeChecksums(
   directory: string,
   name: string,
-  known: ReadonlyMap<string, { readonly sha256: string }> = new Map(),
+  known?: ReadonlyMap<string, SavedFile>,
 ): Promise<void> {
   const sums: Record<string, string> = {};
-  const elsewhere = [...known.keys()].map((path) => relative(directory, path));
-  for (const file of [...new Set([...(await listFiles(directory)), ...elsewhere])].sort()) {
-    const path = join(directory, file);
-    if (file !== name) sums[file] = known.get(path)?.sha256 ?? (await sha256(path));
+  for (const [file, { sha256: sum }] of await sumsOf(directory, known)) {
+    if (file !== name) sums[file] = sum;
   }
   await writeFile(join(directory, name), `${JSON.stringify(sums, null, 2)}\n`);
 }
 
 /**
  * @param required files that have to be listed: what is read and has no checksum could be anything
+ * @param read files that are read and compared, by default all; the others have to be there
  * @throws E_CHECKPOINT_DAMAGED when a listed file is missing or has other bytes, or a required one is not listed
  */
 export async function verifyChecksums(
   directory: string,
   name: string,
   required: readonly string[] = [],
+  read?: readonly string[],
 ): Promise<void> {
   const fail = (file: string, problem: string, cause?: unknown): never => {
     throw new LockstepError("E_CHECKPOINT_DAMAGED", { directory, file, problem }, { cause });
@@ -53,6 +76,10 @@ export async function verifyChecksums(
   for (const [file, expected] of Object.entries(sums)) {
     if (file.startsWith("/") || file.split("/").includes("..")) fail(file, "lies outside of it");
     try {
+      if (read !== undefined && !read.includes(file)) {
+        await (await FileReader.open(join(directory, file), "checkpoint file")).close();
+        continue;
+      }
       if ((await sha256(join(directory, file))) !== expected) fail(file, "has a wrong checksum");
     } catch (error) {
       if (isLockstepError(error) && error.code === "E_FILE_NOT_FOUND") {
@@ -63,17 +90,22 @@ export async function verifyChecksums(
   }
 }
 
-export async function sha256(path: string): Promise<string> {
+export const sha256 = async (path: string): Promise<string> => (await fileSums(path)).sha256;
+
+async function fileSums(path: string): Promise<SavedFile> {
   const reader = await FileReader.open(path, "checkpoint file");
   try {
+    const { sizeBytes } = reader;
     const hash = createHash("sha256");
+    const pieces = new PieceSums();
     const buffer = new Uint8Array(Math.min(hashChunkBytes, reader.sizeBytes));
     for (let done = 0; done < reader.sizeBytes; done += buffer.length) {
       const part = buffer.subarray(0, Math.min(buffer.length, reader.sizeBytes - done));
       await reader.readInto(part, done);
       hash.update(part);
+      pieces.update(part);
     }
-    return hash.digest("hex");
+    return { sizeBytes, sha256: hash.digest("hex"), pieces: pieces.digest() };
   } finally {
     await reader.close();
   }

@@ -5,7 +5,7 @@ import type { KeptPiece, TensorStates } from "#lib/core/shard-arrays";
 import type { OpenTarget } from "./file-target.js";
 import type { HaveWritten } from "./have-written.js";
 import { localFiles, type StateFiles } from "./state-files.js";
-import type { SafetensorsFile } from "./safetensors-file.js";
+import { SafetensorsFile } from "./safetensors-file.js";
 import { readTensorStates, writeTensorStates } from "./tensor-states.js";
 import { writeTensors } from "./tensor-store.js";
 
@@ -117,7 +117,7 @@ export class OptimizerStateReader {
       for (const [i, name] of names.entries()) {
         if (name !== fileName(i, names.length))
           fail(name, `is not part ${i + 1} of ${names.length}`);
-        const file = await files.open(name);
+        const file = await SafetensorsFile.over(await files.open(name));
         const range = { start: Number(file.metadata["start"]), end: Number(file.metadata["end"]) };
         shards.push({ file, range });
         if (file.metadata["format"] !== format) fail(name, `is not of format ${format}`);

@@ -1,7 +1,6 @@
 import { LockstepError } from "#lib/core/errors/index";
 import type { ObjectStore } from "#lib/store/object-store";
 import type { ByteReader } from "./file-reader.js";
-import { SafetensorsFile } from "./safetensors-file.js";
 import type { StateFiles } from "./state-files.js";
 
 /** What is asked for at once, and again where the answer breaks off. */
@@ -9,7 +8,8 @@ const rangeBytes = 64 * 1024 * 1024;
 
 /** Files of tensors below a key of a store: what is asked for of them is read, no more. */
 export function storedFiles(store: ObjectStore, start: string): StateFiles {
-  const list = async () => store.list(start);
+  let listed: ReturnType<ObjectStore["list"]> | undefined;
+  const list = async () => (listed ??= store.list(start));
   return {
     names: async () => (await list()).map(({ key }) => key.slice(start.length)),
     open: async (name) => {
@@ -18,7 +18,7 @@ export function storedFiles(store: ObjectStore, start: string): StateFiles {
       if (found === undefined) {
         throw new LockstepError("E_FILE_NOT_FOUND", { file: store.url(key), what: "weights file" });
       }
-      return SafetensorsFile.over(new ObjectReader(store, key, found.sizeBytes));
+      return new ObjectReader(store, key, found.sizeBytes);
     },
   };
 }

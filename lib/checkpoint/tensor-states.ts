@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { LockstepError } from "#lib/core/errors/index";
 import type { TensorStates } from "#lib/core/shard-arrays";
+import { SafetensorsFile } from "./safetensors-file.js";
 import type { StateFiles } from "./state-files.js";
 import { writeTensors } from "./tensor-store.js";
 
@@ -33,7 +34,7 @@ export async function readTensorStates(
     if (missing !== undefined) throw otherStates(directory, `nothing of whole tensors`, missing);
     return;
   }
-  const file = await files.open(fileName);
+  const file = await SafetensorsFile.over(await files.open(fileName));
   try {
     if (file.metadata["format"] !== format) {
       const problem = `is not of format ${format}`;

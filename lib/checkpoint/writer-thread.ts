@@ -6,6 +6,7 @@ import { MultipartUpload } from "#lib/store/multipart-upload";
 import { ObjectStore } from "#lib/store/object-store";
 import { explainWriteError } from "./atomic-save.js";
 import { encodeElements } from "./elements.js";
+import { PieceSums } from "./piece-sums.js";
 import type { WriterCall } from "./writer-protocol.js";
 
 /** What is hashed and written at a time, bytes: it stays in the processor's cache between the two. */
@@ -57,10 +58,11 @@ class LocalSink implements Sink {
   }
 }
 
-/** A file with the checksum of what is in it. */
+/** A file with the checksums of what is in it. */
 class HashedFile {
   readonly #sink: Sink;
   readonly #hash = createHash("sha256");
+  readonly #pieces = new PieceSums();
   #sizeBytes = 0;
 
   constructor(sink: Sink) {
@@ -71,6 +73,7 @@ class HashedFile {
     for (let done = 0; done < bytes.length; done += pieceBytes) {
       const piece = bytes.subarray(done, done + pieceBytes);
       this.#hash.update(piece);
+      this.#pieces.update(piece);
       const written = this.#sink.write(piece);
       if (written !== undefined) await written;
       this.#sizeBytes += piece.length;
@@ -79,7 +82,8 @@ class HashedFile {
 
   async close(): Promise<SavedFile> {
     await this.#sink.close();
-    return { sizeBytes: this.#sizeBytes, sha256: this.#hash.digest("hex") };
+    const sha256 = this.#hash.digest("hex");
+    return { sizeBytes: this.#sizeBytes, sha256, pieces: this.#pieces.digest() };
   }
 
   async abandon(): Promise<void> {

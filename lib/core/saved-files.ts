@@ -18,6 +18,8 @@ export type WrittenPlace =
 export interface SavedFile {
   readonly sizeBytes: number;
   readonly sha256: string;
+  /** Checksums of its pieces (`lib/checkpoint/piece-sums.ts`); empty: a process of an earlier version wrote it. */
+  readonly pieces: string;
 }
 
 /** What of a shard's elements a model's file has: the masters, or their average. */

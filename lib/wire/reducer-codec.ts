@@ -17,6 +17,8 @@ const codec = codecsOf("reducer.proto");
 
 /** Tensors of a model. */
 const maxTensors = 100_000;
+/** Checksums of a file of 512 GB. */
+const maxPiecesChars = 4 * 1024 * 1024;
 /** Sums of parts of tensors: a tensor may go on through many blocks of a shard. */
 const maxWindows = 1_000_000;
 
@@ -84,7 +86,7 @@ function answerToPlain(answer: ShardAnswer): unknown {
     case "digest":
       return answer.sha256;
     case "saved":
-      return { sizeBytes: answer.sizeBytes, sha256: answer.sha256 };
+      return { sizeBytes: answer.sizeBytes, sha256: answer.sha256, pieces: answer.pieces };
   }
 }
 
@@ -134,7 +136,10 @@ const shardAnswer = codec<ShardAnswer>(
           },
         };
       case "saved":
-        return { kind, sizeBytes: body.amount("sizeBytes"), sha256: body.text("sha256", 64) };
+        return {
+          ...{ kind, sizeBytes: body.amount("sizeBytes"), sha256: body.text("sha256", 64) },
+          pieces: body.text("pieces", maxPiecesChars),
+        };
       case "loaded":
         return {
           kind,

@@ -1,5 +1,5 @@
 import type { ConnectionRefusal } from "#lib/core/events";
-import type { SavedTensors, WrittenPlace } from "#lib/core/saved-files";
+import type { SavedFile, SavedTensors, WrittenPlace } from "#lib/core/saved-files";
 
 /** What a coordinator says to a reducer shard, and what it hears; the same to a thread and to a process. */
 
@@ -180,7 +180,7 @@ export type ShardAnswer =
   | { readonly kind: "stats"; readonly stats: ShardStats }
   | { readonly kind: "loaded"; readonly files: LoadedFiles }
   /** The file that was written. */
-  | { readonly kind: "saved"; readonly sizeBytes: number; readonly sha256: string };
+  | ({ readonly kind: "saved" } & SavedFile);
 
 /** A whole group of a lease is here; its bytes are kept, or another lease's were first. */
 export interface ArrivedGroup {

@@ -32,6 +32,7 @@ const statusOfCode: Partial<Record<ErrorCode, grpc.status>> = {
   E_TOO_MANY_WORKERS: grpc.status.RESOURCE_EXHAUSTED,
   E_SHARD_STATE: grpc.status.FAILED_PRECONDITION,
   E_SHARD_NOT_OPEN: grpc.status.FAILED_PRECONDITION,
+  E_CHECKPOINT_DAMAGED: grpc.status.FAILED_PRECONDITION,
   E_REDUCER_FILES: grpc.status.FAILED_PRECONDITION,
   E_SHARD_BUSY: grpc.status.RESOURCE_EXHAUSTED,
   E_PUSH_GROUP: grpc.status.INVALID_ARGUMENT,

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { openSafetensors } from "#lib/checkpoint/index";
@@ -238,6 +239,38 @@ test(
       lines.some((line) => /checkpoint is waited for/.test(line)),
       lines.join("\n"),
     );
+  },
+);
+
+test(
+  "a stored checkpoint with a flipped bit is passed over, or refused where it is asked for",
+  limit,
+  async () => {
+    const first = await run("damaged", stored("damaged"));
+    assert.equal(first.code, 0, first.stderr);
+    await rm(join(job.directory, "damaged", "lockstep-run.json"));
+    await rm(join(job.directory, "damaged", "model.safetensors"));
+    const store = await ObjectStore.open({ bucket, prefix: "damaged/", endpoint: server.endpoint });
+    const key = "checkpoint-6/lockstep/optimizer-00001-of-00002.safetensors";
+    const bytes = (await store.get(key, 1e9)) ?? new Uint8Array();
+    bytes[bytes.length - 5] = (bytes.at(-5) ?? 0) ^ 1;
+    await store.put(key, bytes);
+    store.close();
+    const named = `s3://${bucket}/damaged/checkpoint-6`;
+    const refused = await run("damaged", [...stored("damaged"), "--resume_from_checkpoint", named]);
+    assert.equal(refused.code, 1);
+    assert.match(
+      refused.stderr,
+      /E_CHECKPOINT_DAMAGED.*s3:.*checkpoint-6 is damaged: lockstep.optimizer-00001-of-00002.safetensors has a wrong checksum of its bytes/,
+    );
+    const resumed = await run("damaged", [
+      ...stored("damaged"),
+      "--resume_from_checkpoint",
+      "true",
+    ]);
+    assert.equal(resumed.code, 0, resumed.stderr);
+    assert.equal(resumed.of("run.resumed").at(-1)?.step, 4);
+    assert.equal(digestOf(resumed), undisturbed);
   },
 );
 

@@ -28,7 +28,14 @@ test("no step is made again once workers were told that the run is over", async 
       if (event.type === "shards.rolledBack") repeated.push(event.numSteps);
     });
     const training = trainWithRollbacks({
-      ...{ run, bus, begunFrom: undefined, onBack: () => {}, stop: new AbortController().signal },
+      ...{
+        run,
+        bus,
+        begunFrom: undefined,
+        onLeft: () => {},
+        onBack: () => {},
+        stop: new AbortController().signal,
+      },
       train: async (_resume, { parted }) => {
         numLives += 1;
         // It goes on where its shards are.

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import type { CheckpointState } from "#coordinator/options";
+import { writeCheckpointSums } from "#lib/checkpoint/checked-files";
 import { guardWrites } from "#lib/checkpoint/write-guard";
 import { LockstepError } from "#lib/core/errors/index";
 import { ObjectStore } from "#lib/store/object-store";
@@ -96,20 +98,50 @@ test("a best checkpoint that cannot be looked for is not taken for one that is g
   await assert.rejects(bestCheckpoint(run, state), { code: "E_CHECKPOINT_STORE" });
 });
 
-test("an object's name leads out of no directory", async () => {
+test("a model whose bytes are not those that were saved is not taken", limit, async (t) => {
+  const checkpoints = new StoredCheckpoints(store, outputDir);
+  const name = "checkpoint-9";
+  await checkpoints.save(
+    name,
+    async (temporary) => {
+      await writeFile(join(temporary, "model.safetensors"), "weights");
+      await mkdir(join(temporary, "lockstep"));
+      await writeCheckpointSums(temporary);
+      return new Map();
+    },
+    undefined,
+  );
+  t.after(() => checkpoints.remove(checkpoints.directoryOf(name)));
+  const into = join(outputDir, "copied");
+  const isWanted = (file: string): boolean => !file.startsWith("lockstep/");
+  await fetchModel(store, name, isWanted, into);
+  assert.equal(await readFile(join(into, "model.safetensors"), "utf8"), "weights");
+  await store.put(`${name}/model.safetensors`, Buffer.from("Weights"));
+  await assert.rejects(fetchModel(store, name, isWanted, into), {
+    code: "E_CHECKPOINT_DAMAGED",
+    message: /s3:.*checkpoint-9 is damaged: model.safetensors has a wrong checksum/,
+  });
+});
+
+test("an object's name leads out of no directory", async (t) => {
   const names = [
     "model.safetensors",
     "../../outside",
     "ema/../../outside",
     "ema/model.safetensors",
   ];
+  const zero = createHash("sha256").update(new Uint8Array(1)).digest("hex");
+  const sums = Object.fromEntries(names.map((name) => [name, zero]));
   const fake = {
     list: async () => names.map((name) => ({ key: `checkpoint-4/${name}`, sizeBytes: 1 })),
+    get: async () => Buffer.from(JSON.stringify(sums)),
     readInto: async () => {},
   } as unknown as ObjectStore;
-  const directory = join(outputDir, "fetched", "model");
+  const outside = await mkdtemp(join(tmpdir(), "lockstep-outside-"));
+  t.after(() => rm(outside, { recursive: true }));
+  const directory = join(outside, "fetched", "model");
   await fetchModel(fake, "checkpoint-4", () => true, directory);
-  assert.deepEqual((await readdir(outputDir)).sort(), ["fetched"]);
-  assert.deepEqual(await readdir(join(outputDir, "fetched")), ["model"]);
+  assert.deepEqual(await readdir(outside), ["fetched"]);
+  assert.deepEqual(await readdir(join(outside, "fetched")), ["model"]);
   assert.deepEqual((await readdir(directory)).sort(), ["ema", "model.safetensors"]);
 });

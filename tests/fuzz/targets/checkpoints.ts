@@ -21,7 +21,13 @@ import { outputRecordFile } from "#lib/checkpoint/run-record";
 import { printConfig, resolveConfig } from "#lib/config/index";
 import { readRunJournal, RunJournal } from "#coordinator/run-journal";
 import type { RunState } from "#coordinator/run-state";
-import { checksumsFile, configFile, ownFolder, stateFile } from "#run/checkpoint-files";
+import {
+  checksumsFile,
+  ownFolder,
+  piecesFile,
+  writeCheckpointSums,
+} from "#lib/checkpoint/checked-files";
+import { configFile, stateFile } from "#run/checkpoint-files";
 import { openCheckpoint } from "#run/resume";
 import { property, type Target } from "#tests/fuzz/target";
 import { all, closing, inFile, readFixture } from "./files.js";
@@ -68,11 +74,15 @@ async function writeCheckpoint(directory: string): Promise<void> {
     states: { first_moment: new Float32Array(end - start) },
   });
   await writeOptimizerState(own, [part(0, 32), part(32, numElements)]);
-  await writeChecksums(directory, checksumsFile);
+  await writeCheckpointSums(directory);
 }
 
 async function readCheckpoint(directory: string): Promise<void> {
-  const { optimizer } = await openCheckpoint(directory, { s3_endpoint: null, s3_region: null });
+  const { optimizer } = await openCheckpoint(
+    directory,
+    { s3_endpoint: null, s3_region: null },
+    { readsAll: true },
+  );
   await closing(optimizer, async () => {
     const range = { start: 0, end: numElements };
     await optimizer.readMasters(range, new Float32Array(numElements));
@@ -95,7 +105,8 @@ const checkpointFile = (name: string, file: string, form: "json" | "text" | "byt
       corpus: [fs.readFileSync(path)],
       words: ["lockstep/state.json", "../../x", "/etc/passwd", "lockstep/../../x"],
       read: inFile(path, async () => {
-        if (file !== checksumsFile) await writeChecksums(directory, checksumsFile);
+        if (file === piecesFile) await writeChecksums(directory, checksumsFile);
+        else if (file !== checksumsFile) await writeCheckpointSums(directory);
         await readCheckpoint(directory);
       }),
     };
@@ -284,6 +295,7 @@ export const targets: readonly Target[] = [
   checkpointFile("checkpoints/record", `${ownFolder}/run.json`, "json"),
   checkpointFile("checkpoints/config", configFile, "text"),
   checkpointFile("checkpoints/checksums", checksumsFile, "json"),
+  checkpointFile("checkpoints/pieces", piecesFile, "json"),
   checkpointFile(
     "checkpoints/optimizer",
     `${ownFolder}/optimizer-00002-of-00002.safetensors`,
