@@ -113,7 +113,12 @@ export class Checkpointer {
     const release = (): void => held.release();
     const seconds = (): number => (performance.now() - startedAt) / 1000;
     try {
-      const { directory, bytes, sharedBytes } = await saveRepeatedly(
+      const {
+        directory,
+        bytes,
+        sharedBytes = 0,
+        relayedBytes = 0,
+      } = await saveRepeatedly(
         () => this.#options.save(snapshot, state, beside.tensorStates, release),
         {
           giveUpAtMs: () => {
@@ -127,7 +132,8 @@ export class Checkpointer {
       this.#savedDirectory = directory;
       this.#bus.publish({
         ...{ type: "checkpoint.saved", step, directory, bytes },
-        ...(sharedBytes === undefined || sharedBytes === 0 ? {} : { sharedBytes }),
+        ...(sharedBytes === 0 ? {} : { sharedBytes }),
+        ...(relayedBytes === 0 ? {} : { relayedBytes }),
         seconds: seconds(),
         waitSeconds: beside.waitedSeconds + held.waitedSeconds(),
       });

@@ -191,6 +191,8 @@ export interface CoordinatorOptions {
       readonly bytes: number;
       /** Of them, in files of the checkpoint before that were not stored again. */
       readonly sharedBytes?: number;
+      /** Of them, read from shards of other processes, which could not write them there. */
+      readonly relayedBytes?: number;
     }>;
     /** What a copy of the shards' arrays may take, bytes. @default a quarter of what memory is free */
     readonly copyLimitBytes?: number;

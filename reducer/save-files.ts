@@ -40,7 +40,7 @@ export async function saveShardTensors(
   of: {
     readonly layout: ParameterLayout;
     readonly piece: ShardPiece;
-    readonly peers: readonly PeerRange[];
+    readonly peers: readonly Pick<PeerRange, "range" | "elements">[];
   },
 ): Promise<SavedFile> {
   const { range } = of.piece;

@@ -61,7 +61,7 @@ export async function saveCheckpoint(
   snapshot: Snapshot,
   state: CheckpointState,
   beside: BesideSnapshot,
-): Promise<SavedCheckpoint> {
+): Promise<SavedCheckpoint & { readonly relayedBytes: number }> {
   const { config, record, lastSave } = run;
   const place = await checkpointPlace(config);
   const name = checkpointName(state.step);
@@ -69,21 +69,23 @@ export async function saveCheckpoint(
   const savedAtMs = Math.max(Date.now(), lastSave.atMs + 1);
   const isBest = state.best?.step === state.step;
   const best = isBest ? directory : await bestCheckpoint(run, state);
+  let relayedBytes = 0;
   const write: WriteCheckpoint = async (temporary, placeOf) => {
     await mkdir(join(temporary, ownFolder));
     // Models of tasks share files, which have to be here.
     const elsewhere = run.job.tasks === undefined ? placeOf : undefined;
-    const written = await writeTensorFiles(snapshot, elsewhere, (openTarget, haveWritten) => [
-      writeModels(run, temporary, { snapshot, ...state, openTarget, haveWritten }),
+    const { written, ...how } = await writeTensorFiles(snapshot, elsewhere, (writing) => [
+      writeModels(run, temporary, { ...writing, ...state }),
       ...(config.save_only_model
         ? []
         : [
             writeOptimizerState(
-              ...([join(temporary, ownFolder), snapshot, beside.tensorStates, openTarget] as const),
-              haveWritten,
+              ...([join(temporary, ownFolder), writing.snapshot, beside.tensorStates] as const),
+              ...([writing.openTarget, writing.haveWritten] as const),
             ),
           ]),
     ]);
+    relayedBytes = how.relayedBytes;
     beside.onRead?.();
     await writeTrainerState(temporary, stateForTrainer(run, state, best));
     await writeCheckpointRecord(temporary, {
@@ -100,7 +102,8 @@ export async function saveCheckpoint(
     }
     return elsewhere === undefined ? new Map() : written;
   };
-  const saved = await place.save(name, write, (await checkpointsOf(run)).at(-1)?.directory);
+  const previous = (await checkpointsOf(run)).at(-1)?.directory;
+  const saved = { ...(await place.save(name, write, previous)), relayedBytes };
   lastSave.atMs = savedAtMs;
   try {
     const remove = (old: string): Promise<void> => place.remove(old);
@@ -125,17 +128,17 @@ export async function saveFinalModel(
     ...of
   }: Pick<CheckpointState, "step" | "numUpdates"> & { readonly snapshot: Snapshot },
   state: CheckpointState,
-): Promise<{ directory: string; bytes: number }> {
+): Promise<{ directory: string; bytes: number; relayedBytes: number }> {
   const directory = run.config.output_dir;
   const kept = await bestCheckpoint(run, state);
-  let bytes = 0;
+  let [bytes, relayedBytes] = [0, 0];
   const write = async (temporary: string): Promise<void> => {
     const isBest = kept !== undefined && run.config.load_best_model_at_end;
     if (isBest) await copyBest(run.config, kept, temporary);
     else {
-      await writeTensorFiles(snapshot, undefined, (openTarget, haveWritten) => [
-        writeModels(run, temporary, { snapshot, ...of, openTarget, haveWritten }),
-      ]);
+      ({ relayedBytes } = await writeTensorFiles(snapshot, undefined, (writing) => [
+        writeModels(run, temporary, { ...writing, ...of }),
+      ]));
     }
     await writeTrainerState(temporary, stateForTrainer(run, state, kept));
     const { step } = isBest ? (state.best ?? of) : of;
@@ -155,7 +158,7 @@ export async function saveFinalModel(
       if (checkpoint.directory !== kept) await place.remove(checkpoint.directory);
     }
   }
-  return { directory, bytes };
+  return { directory, bytes, relayedBytes };
 }
 
 /** Remembers that the result in `output_dir` is whole, and that nothing is left to be done with it. */

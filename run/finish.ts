@@ -82,7 +82,11 @@ export async function finishRun(
     const saved = await whileRefused(() => saveFinalModel(run, weights, state));
     const savedSeconds = (performance.now() - startedAt) / 1000;
     directory = saved.directory;
-    bus.publish({ type: "checkpoint.saved", step, seconds: savedSeconds, ...saved });
+    const { relayedBytes, ...where } = saved;
+    bus.publish({
+      ...{ type: "checkpoint.saved", step, seconds: savedSeconds, ...where },
+      ...(relayedBytes === 0 ? {} : { relayedBytes }),
+    });
     pushed = push === undefined ? undefined : await attempt(() => push(tell));
     if (pushed?.value !== undefined) tell(`pushed to ${pushed.value}`);
     // What was not pushed is left to do.

@@ -119,6 +119,7 @@ export class StoredCheckpoints implements CheckpointPlace {
         return { store: store.settings, key: keyOf(file) };
       });
       for (const { sizeBytes } of written.values()) bytes += sizeBytes;
+      await this.#requireSizes(name, new Map([...written].map(([path, of]) => [keyOf(path), of])));
       const before = previous === undefined ? undefined : await this.#sumsOf(basename(previous));
       const sums = await readChecksums(temporary, checksumsFile);
       const files = (await listFiles(temporary)).filter((file) => file !== checksumsFile);
@@ -134,6 +135,22 @@ export class StoredCheckpoints implements CheckpointPlace {
       }
     });
     return { directory: this.directoryOf(name), bytes, sharedBytes };
+  }
+
+  /** Others may have written them, who told what they are. @throws E_CHECKPOINT_STORE */
+  async #requireSizes(
+    name: string,
+    written: ReadonlyMap<string, { readonly sizeBytes: number }>,
+  ): Promise<void> {
+    const there = new Map(
+      (await this.#store.list(`${name}/`)).map(({ key, sizeBytes }) => [key, sizeBytes]),
+    );
+    for (const [key, { sizeBytes }] of written) {
+      const found = there.get(key);
+      if (found === sizeBytes) continue;
+      const problem = `${sizeBytes} bytes were written, and ${found ?? "none"} are there`;
+      throw new LockstepError("E_CHECKPOINT_STORE", { place: this.#store.url(key), problem });
+    }
   }
 
   /** The list of checksums goes first, so that nobody takes what is left for whole. */

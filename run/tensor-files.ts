@@ -13,6 +13,7 @@ import { snapshotBytes } from "#coordinator/held-state";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { emaFolder } from "./output-contents.js";
 import type { PreparedRun } from "./prepared-run.js";
+import { counted } from "./relayed-arrays.js";
 
 /** From here on threads of their own are worth their start, bytes of a snapshot. */
 const threadedBytes = 32 << 20;
@@ -24,25 +25,35 @@ export type PlaceOf = (file: string) => WrittenPlace;
 /** By path. */
 export type WrittenFiles = ReadonlyMap<string, SavedFile>;
 
-interface WrittenModels extends Pick<CheckpointState, "step" | "numUpdates"> {
+interface TensorFiles {
+  readonly written: WrittenFiles;
+  /** Read here from shards of other processes, which could not write it themselves. */
+  readonly relayedBytes: number;
+}
+
+/** How files of tensors are written. */
+interface WritingHow {
   readonly snapshot: Snapshot;
   readonly openTarget: OpenTarget | undefined;
   /** How shards of other processes write their files. */
   readonly haveWritten: HaveWritten;
 }
 
+type WrittenModels = WritingHow & Pick<CheckpointState, "step" | "numUpdates">;
+
 /**
  * Writes files of tensors: shards of other processes theirs, threads of this one the rest where it is large.
  *
  * @param begin begins them all
  * @param placeOf where threads write a file of a path; by default there
- * @returns those that threads and shards wrote, by path
+ * @returns those that threads and shards wrote
  */
 export async function writeTensorFiles(
   snapshot: Snapshot,
   placeOf: PlaceOf | undefined,
-  begin: (openTarget: OpenTarget | undefined, haveWritten: HaveWritten) => readonly Promise<void>[],
-): Promise<WrittenFiles> {
+  begin: (how: WritingHow) => readonly Promise<void>[],
+): Promise<TensorFiles> {
+  let relayedBytes = 0;
   const byShards = new Map<string, SavedFile>();
   const haveWritten: HaveWritten = async (file, save) => {
     const saved = await save(placeOf?.(file) ?? { file });
@@ -55,9 +66,15 @@ export async function writeTensorFiles(
   const isSmall = placeOf === undefined && snapshotBytes(snapshot) < threadedBytes;
   const threads = isSmall ? undefined : await WriterThreads.start(numWriterThreads, placeOf);
   try {
-    const ended = await Promise.allSettled(begin(threads?.openTarget, haveWritten));
+    const how = {
+      snapshot: counted(snapshot, (numBytes) => {
+        relayedBytes += numBytes;
+      }),
+      ...{ openTarget: threads?.openTarget, haveWritten },
+    };
+    const ended = await Promise.allSettled(begin(how));
     for (const file of ended) if (file.status === "rejected") throw file.reason;
-    return new Map([...(threads?.written ?? []), ...byShards]);
+    return { written: new Map([...(threads?.written ?? []), ...byShards]), relayedBytes };
   } finally {
     // Whatever they still read is read then.
     await threads?.close();

@@ -140,6 +140,8 @@ export type LockstepEvent =
       readonly bytes: number;
       /** Of them, in files of the checkpoint before that were not stored again. */
       readonly sharedBytes?: number;
+      /** In memory, of what shards of other processes keep: the coordinator read it there and wrote it for them. */
+      readonly relayedBytes?: number;
       /** For which training stood still; absent for the result. */
       readonly waitSeconds?: number;
     }

@@ -2,26 +2,21 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { ModelWeights, verifyChecksums } from "#lib/checkpoint/index";
+import { verifyChecksums } from "#lib/checkpoint/index";
 import { packageRoot } from "#lib/core/paths";
-import { writeRandomModel } from "#bench/shards/random-model";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
-import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
+import { createLargerJob, storedTensors } from "#tests/support/larger-job";
 
 // Shards of other processes write their part of a checkpoint and of the result themselves.
 
-let job: TinyJob;
+let job: Awaited<ReturnType<typeof createLargerJob>>;
 let threads: CommandOutcome;
 
 before(async () => {
-  job = await createTinyJob({
+  job = await createLargerJob({
     engine_module: join(packageRoot, "dist/tests/support/fake-engine.js"),
-    ...{ eval_on_start: false, save_strategy: "steps", save_steps: 3, max_steps: 4 },
-    // The embedding alone is larger than two shards of four.
-    ...{ max_shard_size: "600KB", ema_decay: 0.5 },
+    ...{ save_strategy: "steps", save_steps: 3, max_steps: 4, ema_decay: 0.5 },
   });
-  const shape = { hidden: 64, layers: 1, intermediate: 128, heads: 4, vocabulary: 4_500 };
-  await writeRandomModel(join(job.directory, "larger"), shape);
   threads = await run("threads", "--reducer_shards", "2");
   assert.equal(threads.code, 0, threads.stderr);
 });
@@ -29,13 +24,7 @@ before(async () => {
 after(() => job.remove());
 
 const run = (output: string, ...args: string[]): Promise<CommandOutcome> =>
-  lockstepCommand(
-    [
-      ...["train", job.configFile, "--json-logs", "--output_dir", join(job.directory, output)],
-      ...["--model_name_or_path", join(job.directory, "larger"), ...args],
-    ],
-    join(job.directory, "cache"),
-  );
+  lockstepCommand(job.args(output, ...args), join(job.directory, "cache"));
 
 const digestOf = (outcome: CommandOutcome): string | undefined =>
   outcome.of("run.completed")[0]?.mastersSha256;
@@ -46,18 +35,8 @@ const filesIn = (...path: string[]): readonly string[] =>
 const logOf = (output: string, reducer: number): string =>
   readFileSync(join(job.directory, output, "logs", `reducer-${reducer}.log`), "utf8");
 
-/** Bytes of every tensor of a model, as stored. */
-async function tensorsOf(...path: string[]): Promise<ReadonlyMap<string, Buffer>> {
-  const weights = await ModelWeights.open(join(job.directory, ...path));
-  const tensors = new Map<string, Buffer>();
-  for (const name of weights.names()) {
-    const bytes = Buffer.alloc(weights.info(name).sizeBytes);
-    await weights.readBytes(name, bytes, 0);
-    tensors.set(name, bytes);
-  }
-  await weights.close();
-  return tensors;
-}
+const tensorsOf = (...path: string[]): ReturnType<typeof storedTensors> =>
+  storedTensors(join(job.directory, ...path));
 
 for (const numShards of [1, 4]) {
   test(`files of ${numShards} processes are those of one, and a run goes on from them`, {
@@ -69,6 +48,9 @@ for (const numShards of [1, 4]) {
     assert.equal(digestOf(processes), digestOf(threads));
     // Where one had not seen the directory it would have been told.
     assert.ok(!processes.of("note").some(({ text }) => text.includes("cannot")));
+    for (const { relayedBytes } of processes.of("checkpoint.saved")) {
+      assert.equal(relayedBytes, undefined);
+    }
     for (const place of [[], ["ema"], ["checkpoint-3"], ["checkpoint-3", "ema"]]) {
       const expected = await tensorsOf("threads", ...place);
       assert.deepEqual(await tensorsOf(output, ...place), expected, place.join("/"));

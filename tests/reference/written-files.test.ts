@@ -305,8 +305,11 @@ test("a run's output is read by what reads the Trainer's", needsPeers(), async (
     await run("plain"),
     await run("best", "--load_best_model_at_end", "--include_num_input_tokens_seen", "all"),
     await run("narrow", "--save_dtype", "bfloat16", "--max_shard_size", "20KB"),
+    await run("shards", "--reducer_processes", "2", "--max_shard_size", "50KB"),
     { ...(await run("average", "--ema_decay", "0.5")), average: "ema" },
   ]);
+  const log = await readFile(join(place, "shards", "logs", "reducer-2.log"), "utf8");
+  assert.match(log, /wrote \S+\/\.files\.\S+\/model-\d{5}-of-\d{5}\.safetensors/);
 });
 
 test(

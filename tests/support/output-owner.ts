@@ -12,15 +12,18 @@ import { descendantsOf } from "./processes.js";
 /** As on a file system without locks. */
 export const withoutLocks = (): FileLock => ({ state: "none", device: 0, release: () => {} });
 
+const namespaces = {
+  net: ["unshare", "--net"],
+  pid: ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"],
+  mount: ["unshare", "--mount"],
+} as const;
+
 /** What starts a program in a namespace of its own; undefined, and told, where none can be made. */
 export function apart(
   t: Pick<TestContext, "skip">,
-  namespace: "net" | "pid",
+  namespace: keyof typeof namespaces,
 ): readonly string[] | undefined {
-  const prefix =
-    namespace === "net"
-      ? ["unshare", "--net"]
-      : ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+  const prefix = namespaces[namespace];
   try {
     execFileSync(prefix[0] as string, [...prefix.slice(1), "true"], { stdio: "pipe" });
     return prefix;
