@@ -4,20 +4,45 @@ import type { RunPhases } from "./run-phases.js";
 export class PauseGate {
   #isPaused = false;
   readonly #waiting = new Set<() => void>();
+  #keep: (isPaused: boolean) => Promise<void> = async () => {};
+  /** One word after the other is kept. */
+  #last: Promise<unknown> = Promise.resolve();
 
-  /** @returns false where that was asked for already */
-  pause(): boolean {
-    const isNew = !this.#isPaused;
-    this.#isPaused = true;
-    return isNew;
+  /** @param keep writes down what a coordinator that comes after this one's death is to know */
+  keepWith(keep: (isPaused: boolean) => Promise<void>): void {
+    this.#keep = keep;
   }
 
-  /** @returns false where the run is not paused */
-  resume(): boolean {
-    const isNew = this.#isPaused;
-    this.#isPaused = false;
-    this.wake();
-    return isNew;
+  /** The run is paused as it begins. */
+  begin(): void {
+    this.#isPaused = true;
+  }
+
+  /** @returns false where that was asked for already. @throws where it cannot be kept; it is paused all the same */
+  async pause(): Promise<boolean> {
+    return this.#afterLast(async () => {
+      if (this.#isPaused) return false;
+      this.#isPaused = true;
+      await this.#keep(true);
+      return true;
+    });
+  }
+
+  /** @returns false where the run is not paused. @throws where that cannot be kept: it stays paused */
+  async resume(): Promise<boolean> {
+    return this.#afterLast(async () => {
+      if (!this.#isPaused) return false;
+      await this.#keep(false);
+      this.#isPaused = false;
+      this.wake();
+      return true;
+    });
+  }
+
+  async #afterLast<T>(act: () => Promise<T>): Promise<T> {
+    const done = this.#last.then(act);
+    this.#last = done.catch(() => {});
+    return done;
   }
 
   /** Lets whoever waits look again. */

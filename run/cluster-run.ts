@@ -13,7 +13,7 @@ import { assertSendAllowed } from "#lib/wire/security";
 import { checkConfig } from "./check-arguments.js";
 import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
 import { EventPublishing } from "./event-publishing.js";
-import { nothingLeftLine, turnWorkersAway } from "./farewell.js";
+import { endFinished } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
 import { leaderLease } from "./leader-lease.js";
 import { checkMessages } from "./message-limits.js";
@@ -24,6 +24,7 @@ import type { PreparedRun } from "./prepared-run.js";
 import { pushOf, type PushResult } from "./push.js";
 import { compareDevices, type ResumePoint } from "./resume.js";
 import { choosePrecision } from "./chosen-precision.js";
+import { forgetPause, keepPause } from "./kept-pause.js";
 import { type LeftRun, removeJournals } from "./left-run.js";
 import { openJournal, recoveryOf, tellWhereItGoesOn } from "./recovered-run.js";
 import type { RunJournal } from "#coordinator/run-journal";
@@ -164,11 +165,8 @@ class Cluster {
     if (this.#start !== undefined && mayBeFinished(this.#start)) {
       const { finished, run } = await this.#begin(door, bus);
       if (finished !== undefined) {
-        const directory = run.config.output_dir;
-        const { step } = finished;
-        note(nothingLeftLine(directory, finished));
-        if (this.#own === undefined) await turnWorkersAway(door, finished.runId, this.#config);
-        return { outcome: "finished", step, directory, mastersSha256: undefined, seconds: 0 };
+        const knockedAt = this.#own === undefined ? door : undefined;
+        return await endFinished(finished, { config: run.config, door: knockedAt, note });
       }
     }
     this.#refuseStopped();
@@ -310,6 +308,7 @@ class Cluster {
   ): Promise<RunResult> {
     this.#events?.begin(run, this.#output?.epoch ?? 1);
     bus.publish(run.started);
+    await keepPause(this.#pause, run, (text) => bus.publish({ type: "note", text }));
     this.#left = this.#start?.left;
     const epoch = this.#output?.epoch;
     this.#journal =
@@ -332,6 +331,7 @@ class Cluster {
     // Nobody has to go on where the shards are: the result or a checkpoint has it all.
     await this.#journal?.close();
     if (this.#journal !== undefined) removeJournals(run.config.output_dir);
+    await forgetPause(run.config.output_dir);
     return result;
   }
 

@@ -22,10 +22,10 @@ export interface CommandedRun {
  * @returns the answer, a line for a person
  * @throws E_RUN_NOT_OPEN
  */
-export function carryOut(
+export async function carryOut(
   action: RunAction,
   { cluster: { isOpen, coordinator }, pause, requestStop, note }: CommandedRun,
-): string {
+): Promise<string> {
   if (!isOpen || coordinator === undefined) throw new LockstepError("E_RUN_NOT_OPEN", { action });
   const tell = (text: string): string => {
     note(`told to ${action}: ${text}`);
@@ -33,11 +33,11 @@ export function carryOut(
   };
   switch (action) {
     case "pause":
-      return pause.pause()
+      return (await pause.pause())
         ? tell("it waits after the step in progress, with its workers")
         : "it was told to pause before";
     case "resume":
-      return pause.resume() ? tell("it goes on") : "it is not paused";
+      return (await pause.resume()) ? tell("it goes on") : "it is not paused";
     case "checkpoint":
       return coordinator.requestSave()
         ? tell("it saves a checkpoint after the step in progress")

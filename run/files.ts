@@ -162,14 +162,18 @@ export async function saveFinalModel(
 }
 
 /** Remembers that the result in `output_dir` is whole, and that nothing is left to be done with it. */
-export async function markFinished(run: StartedRun, state: CheckpointState): Promise<void> {
+export async function markFinished(
+  run: StartedRun,
+  state: CheckpointState,
+  mastersSha256: string,
+): Promise<void> {
   const { step } = state;
   const stopped = stoppedEarly(run, state) === undefined ? undefined : state.earlyStopping;
   const directory = run.config.output_dir;
   const record = await readOutputRecord(directory);
   if (record === undefined) return;
   const finished = {
-    ...{ step, totalSteps: run.plan.totalSteps },
+    ...{ step, totalSteps: run.plan.totalSteps, mastersSha256 },
     ...(stopped === undefined ? {} : { earlyStopping: stopped }),
     fileBytes: await sizesOf(directory, record.files),
     settings: resultSettings(run.config),

@@ -91,7 +91,7 @@ export async function finishRun(
     if (pushed?.value !== undefined) tell(`pushed to ${pushed.value}`);
     // What was not pushed is left to do.
     if (pushed?.error === undefined && isWhole) {
-      const marked = await attempt(() => markFinished(run, state));
+      const marked = await attempt(() => markFinished(run, state, mastersSha256));
       if (marked.error !== undefined) tell(`not marked as finished: ${messageOf(marked.error)}`);
     }
   } else if (push !== undefined) {

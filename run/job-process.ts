@@ -91,6 +91,7 @@ export class JobProcess {
       const end = async (code: number | null, signal: NodeJS.Signals | null): Promise<void> => {
         await Promise.allSettled(streams);
         closeSync(output);
+        if (code === 0) this.#result ??= await this.#madeBefore();
         resolve({ code, signal, error: this.#error, result: this.#result });
       };
       this.#child.once("error", (error) => {
@@ -184,6 +185,13 @@ export class JobProcess {
         return;
       default:
     }
+  }
+
+  /** What there is of a run that had nothing left to do. */
+  async #madeBefore(): Promise<JobProcessEnd["result"]> {
+    const record = await readOutputRecord(this.#outputDir).catch(() => undefined);
+    const { step, mastersSha256 = null } = record?.finished ?? {};
+    return step === undefined ? undefined : { step, mastersSha256 };
   }
 
   /** A run writes its record before it begins. */

@@ -31,11 +31,12 @@ export class RunSupervisor {
   #workers: Promise<OwnWorkers> | undefined;
   /** That no worker is left, for each coordinator that asks for them. */
   #exhausted: Extract<ToCoordinator, { readonly type: "exhausted" }> | undefined;
-  #waiting: NodeJS.Timeout | undefined;
   #isStopping = false;
+  /** What ends the run while no coordinator is there. */
+  #failure: LockstepError | undefined;
   #restarts = 0;
   #ports: { control?: number; http?: number } = {};
-  #end: (end: RunEnd) => void = () => {};
+  #endWait: () => void = () => {};
 
   /**
    * @param command of `lockstep train`, its name included
@@ -47,11 +48,12 @@ export class RunSupervisor {
     this.#note = note;
   }
 
-  /** @returns how the last coordinator ended. @throws E_COORDINATOR_DIED */
+  /** @returns how the last coordinator ended. @throws E_COORDINATOR_DIED, E_WORKERS_EXHAUSTED */
   async run(): Promise<RunEnd> {
     try {
       for (;;) {
         const end = await this.#live();
+        if (this.#failure !== undefined) throw this.#failure;
         if (end.signal === null || this.#isStopping) return end;
         if (this.#restarts >= maxRestarts) {
           throw new LockstepError("E_COORDINATOR_DIED", {
@@ -65,9 +67,13 @@ export class RunSupervisor {
           `the coordinator ended (killed by ${end.signal}); it is started again in ${delayMs / 1000} s, and goes on where the run is`,
         );
         await new Promise<void>((resolve) => {
-          this.#waiting = setTimeout(resolve, delayMs);
-          this.#end = () => resolve();
+          const timer = setTimeout(resolve, delayMs);
+          this.#endWait = () => {
+            clearTimeout(timer);
+            resolve();
+          };
         });
+        if (this.#failure !== undefined) throw this.#failure;
         if (this.#isStopping) return end;
       }
     } finally {
@@ -79,10 +85,7 @@ export class RunSupervisor {
   signal(signal: NodeJS.Signals, ends: boolean): void {
     if (ends) this.#isStopping = true;
     if (this.#child !== undefined) this.#child.kill(signal);
-    else if (ends) {
-      clearTimeout(this.#waiting);
-      this.#end({ code: null, signal });
-    }
+    else if (ends) this.#endWait();
   }
 
   async #live(): Promise<RunEnd> {
@@ -136,9 +139,9 @@ export class RunSupervisor {
           onExhausted: (error) => {
             this.#exhausted = { type: "exhausted", details: error.details };
             if (this.#send(this.#exhausted)) return;
-            // Nobody is there to end the run: the next coordinator would wait for workers for ever.
-            this.#note(error.message);
-            this.#isStopping = true;
+            // Nobody is there to end the run, and another coordinator would wait for workers for ever.
+            this.#failure = error;
+            this.#endWait();
           },
         });
         const answer = await this.#workers.then(

@@ -75,6 +75,7 @@ export interface BegunRun {
         readonly step: number;
         readonly totalSteps: number;
         readonly runId: string;
+        readonly mastersSha256: string | undefined;
       }
     | undefined;
 }
@@ -288,7 +289,8 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
   };
   if (isDone) {
     const { runId } = before ?? run.record;
-    return { run, finished: { step: finished.step, totalSteps: plan.totalSteps, runId } };
+    const { step, mastersSha256 } = finished;
+    return { run, finished: { step, totalSteps: plan.totalSteps, runId, mastersSha256 } };
   }
   await mkdir(config.output_dir, { recursive: true });
   await saveFilesAtomically(config.output_dir, async (temporary) => {

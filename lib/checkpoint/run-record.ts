@@ -38,6 +38,8 @@ export interface OutputRecord extends RunRecord {
   readonly finished: {
     readonly step: number;
     readonly totalSteps: number;
+    /** Of the trained weights in float32; absent in records of before. */
+    readonly mastersSha256?: string;
     /** Where evaluations ended the run before its last step: how many in a row were no better. */
     readonly earlyStopping?: { readonly counter: number };
     /** Sizes of its files, by name. */
@@ -92,6 +94,7 @@ export async function readOutputRecord(directory: string): Promise<OutputRecord 
   const isFinished =
     isRecord(finished) &&
     isStopped(finished["earlyStopping"]) &&
+    ["string", "undefined"].includes(typeof finished["mastersSha256"]) &&
     Number.isSafeInteger(finished["step"]) &&
     isRecord(finished["fileBytes"]) &&
     isRecord(finished["settings"]);

@@ -4,6 +4,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
+import { readOutputRecord } from "#lib/checkpoint/run-record";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
 import { namesOfRun } from "#tests/support/run-files";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
@@ -65,6 +66,9 @@ for (const [name, flags, resultFile] of [
     assert.ok((await stat(join(output, resultFile))).size > 0);
     assert.equal((await readdir(output)).includes("config.json"), name === "full");
     const stamps = await stampsOf(output);
+    const [completed] = first.of("run.completed");
+    const record = await readOutputRecord(output);
+    assert.equal(record?.finished?.mastersSha256, completed?.mastersSha256);
 
     const address = `127.0.0.1:${await freePort()}`;
     const hosted = ["coordinator", job.configFile, "--json-logs", "--output_dir", output];

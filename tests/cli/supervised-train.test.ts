@@ -141,3 +141,22 @@ test("a signal saves and stops all of it, and the run goes on", limit, async () 
   });
   assert.deepEqual(alive, [], "processes that are left");
 });
+
+test(
+  "workers that end for good while no coordinator is there end the run by name",
+  limit,
+  async () => {
+    const pids = new Set<number>();
+    let isKilled = false;
+    const args = [...processes, "--max_worker_restarts", "0", "--max_steps", "100000"];
+    const run = await runJob(job, "train", "alone", args, (event, child) => {
+      if (event.type === "worker.joined") pids.add(event.pid);
+      if (event.type !== "step.completed" || isKilled) return;
+      isKilled = true;
+      for (const pid of [coordinatorOf(child.pid ?? 0), ...pids]) process.kill(pid, "SIGKILL");
+    });
+    assert.ok(isKilled);
+    assert.equal(run.code, 1, run.stderr);
+    assert.match(run.stderr, /E_WORKERS_EXHAUSTED/);
+  },
+);

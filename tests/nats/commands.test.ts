@@ -6,6 +6,9 @@ import { packageRoot } from "#lib/core/paths";
 import { NatsLink } from "#lib/wire/nats/connection";
 import { findRun } from "#lib/wire/nats/event-watch";
 import { commandRun, type RunAction } from "#lib/wire/nats/run-commands";
+import { isLockstepError } from "#lib/core/errors/index";
+import { mastersOf } from "#tests/support/job-runs";
+import { coordinatorOf } from "#tests/support/processes";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { startNats } from "#tests/support/nats-server";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
@@ -15,6 +18,7 @@ const withServer = needs("natsServer");
 let job: TinyJob;
 let nats: Awaited<ReturnType<typeof startNats>>;
 let link: NatsLink;
+let expected: string;
 
 before(async () => {
   job = await createTinyJob({
@@ -25,6 +29,7 @@ before(async () => {
   if (withServer.skip !== undefined) return;
   nats = await startNats();
   link = await NatsLink.open(nats.settings, { role: "submitter", name: "test", onNews: () => {} });
+  expected = mastersOf(await train("plain"));
 });
 after(async () => {
   await link?.close();
@@ -35,11 +40,26 @@ after(async () => {
 const tell = async (run: string, action: RunAction): Promise<string> =>
   commandRun(link, await findRun(link, run), action);
 
-const train = (name: string, onEvent?: Parameters<typeof lockstepCommand>[2]) =>
+/** Tells a run to go on, as soon as the coordinator that has it now listens. */
+async function untilListening(name: string): Promise<string> {
+  for (;;) {
+    try {
+      return await tell(name, "resume");
+    } catch (error) {
+      if (!isLockstepError(error) || error.code !== "E_RUN_SILENT") throw error;
+    }
+  }
+}
+
+const train = (
+  name: string,
+  args: readonly string[] = [],
+  onEvent?: Parameters<typeof lockstepCommand>[2],
+) =>
   lockstepCommand(
     [
       ...["train", job.configFile, "--json-logs", "--nats_url", nats.settings.url],
-      ...["--output_dir", join(job.directory, name), "--run_name", name],
+      ...["--output_dir", join(job.directory, name), "--run_name", name, ...args],
     ],
     join(job.directory, "cache"),
     onEvent,
@@ -49,12 +69,10 @@ test(
   "a run pauses between two steps, saves meanwhile, goes on, and ends with the same bits",
   withServer,
   async () => {
-    const plain = await train("plain");
-    assert.equal(plain.code, 0, plain.stderr);
     const answers: string[] = [];
     const told: string[] = [];
     let work: Promise<void> | undefined;
-    const paused = await train("paused", (event) => {
+    const paused = await train("paused", [], (event) => {
       if (event.type === "step.completed" || event.type === "checkpoint.saved")
         told.push(event.type);
       if (event.type === "phase.changed") told.push(event.phase);
@@ -80,9 +98,41 @@ test(
     // Nothing is trained between the two words, and the checkpoint is saved there.
     const from = told.indexOf("paused");
     assert.deepEqual(told.slice(from, from + 3), ["paused", "checkpoint.saved", "training"]);
-    const [a, b] = [plain, paused].map(({ of }) => of("run.completed")[0]?.mastersSha256);
-    assert.ok(a !== undefined);
-    assert.equal(a, b);
+    assert.equal(paused.of("run.completed")[0]?.mastersSha256, expected);
+  },
+);
+
+test(
+  "a paused run stays so when its coordinator is killed, until it is told to resume",
+  withServer,
+  async () => {
+    const told: string[] = [];
+    const texts: string[] = [];
+    let work: Promise<void> | undefined;
+    let numPauses = 0;
+    const args = ["--reducer_processes", "1"];
+    const run = await train("killed", args, (event, child) => {
+      if (event.type === "note") texts.push(event.text);
+      if (event.type === "step.completed") told.push(event.type);
+      if (event.type === "step.completed" && event.step === 5) {
+        work = tell("killed", "pause").then(() => {});
+      }
+      if (event.type !== "phase.changed" || event.phase !== "paused") return;
+      told.push("paused");
+      numPauses += 1;
+      if (numPauses === 1) {
+        void work?.then(() => {
+          process.kill(coordinatorOf(child.pid ?? 0), "SIGKILL");
+        });
+      } else work = untilListening("killed").then(() => {});
+    });
+    assert.equal(run.code, 0, run.stderr);
+    await work;
+    const from = told.indexOf("paused");
+    assert.deepEqual(told.slice(from, from + 3), ["paused", "paused", "step.completed"]);
+    assert.equal(told.filter((type) => type === "step.completed").length, 30);
+    assert.match(texts.join("\n"), /was paused when the coordinator before this one ended/);
+    assert.equal(run.of("run.completed")[0]?.mastersSha256, expected);
   },
 );
 
@@ -91,7 +141,7 @@ test(
   withServer,
   async () => {
     let work: Promise<unknown> | undefined;
-    const ended = await train("stopped", (event) => {
+    const ended = await train("stopped", [], (event) => {
       if (event.type !== "step.completed" || event.step !== 5) return;
       work = (async () => {
         const run = await findRun(link, "stopped");

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { newRunRecord, writeOutputRecord } from "#lib/checkpoint/run-record";
 import { DirectoryStore } from "#lib/queue/directory-store";
 import type { JobRequest } from "#lib/queue/job";
 import { JobQueue } from "#lib/queue/job-queue";
@@ -69,13 +70,26 @@ test("a machine that cannot run a job leaves it to the others, with all its trie
   const gone = join(directory, "not-mounted");
   const elsewhere = await queue.submit(fields("elsewhere", { directory: gone, priority: 9 }));
   const said: string[] = [];
+  await mkdir(join(directory, "there"));
+  const mastersSha256 = "ab".repeat(32);
+  await writeOutputRecord(join(directory, "there"), {
+    ...newRunRecord({
+      ...{ settings: {}, dataSettings: {}, data: { training: "", validation: null } },
+      base: { weights: "", config: {} },
+    }),
+    finished: { step: 7, totalSteps: 7, mastersSha256, fileBytes: {}, settings: {} },
+    files: [],
+  });
   const agent = new QueueAgent(await open(), {
     ...{ name: "bare", leaseMs: 1_200, graceMs: 50, directory: join(directory, "work") },
     ...{ command: [process.execPath, "-e", ""], flags: () => [], without: new Set<string>() },
     ...{ maxJobs: undefined, untilEmpty: true, onLine: (line) => said.push(line) },
   });
   assert.equal(await agent.run(new AbortController().signal), 1, said.join("\n"));
-  assert.equal((await queue.find(there.id)).job.state, "done");
+  const ended = (await queue.find(there.id)).job;
+  assert.equal(ended.state, "done");
+  // A run that had nothing left to do says nothing of its result: its output directory does.
+  assert.deepEqual(ended.result, { step: 7, mastersSha256 });
   const { state, tries, error } = (await queue.find(elsewhere.id)).job;
   assert.deepEqual([state, tries], ["queued", 0]);
   assert.match(error ?? "", /^agent bare: this machine has no directory .*not-mounted/);

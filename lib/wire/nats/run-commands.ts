@@ -9,7 +9,7 @@ export const runActions = ["pause", "resume", "checkpoint", "stop"] as const;
 export type RunAction = (typeof runActions)[number];
 
 /** What the run answers: a line for a person. */
-type RunCommandHandler = (action: RunAction) => string;
+type RunCommandHandler = (action: RunAction) => string | Promise<string>;
 
 interface CommandedRun {
   readonly runId: string;
@@ -34,7 +34,10 @@ export class RunCommands {
         const name = message.subject.split(".").at(-1);
         const action = runActions.find((each) => each === name);
         if (action === undefined) return;
-        message.respond(JSON.stringify(answer(() => handle(action))));
+        void answer(async () => handle(action))
+          .then((answered) => message.respond(JSON.stringify(answered)))
+          // Whoever asked hears nothing, and asks again.
+          .catch(() => {});
       },
     });
   }
@@ -48,9 +51,9 @@ type Answer =
   | { readonly text: string }
   | { readonly code: string; readonly message: string; readonly hint: string };
 
-function answer(act: () => string): Answer {
+async function answer(act: () => Promise<string>): Promise<Answer> {
   try {
-    return { text: act() };
+    return { text: await act() };
   } catch (error) {
     if (isLockstepError(error)) {
       const { code, message, hint } = error;
