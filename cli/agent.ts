@@ -3,11 +3,10 @@ import { join, resolve } from "node:path";
 import { counted } from "#lib/core/format";
 import { expandHome } from "#lib/core/home-path";
 import { cacheDirectory } from "#lib/core/paths";
-import type { Job } from "#lib/queue/job";
-import type { NatsSettings } from "#lib/wire/nats/connection";
 import { runCommand } from "#run/job-process";
 import { QueueAgent } from "#run/queue-agent";
 import { WorkerAgent } from "#run/worker-agent";
+import { flagsOf, keysOf, showsSecret } from "./agent-flags.js";
 import { readCommandLine, usageOf } from "./command-line.js";
 import { natsSettingsOf } from "./nats-options.js";
 import { openQueue, queueOptions, wholeNumber } from "./queue-options.js";
@@ -20,29 +19,13 @@ const graceLimitsMs = [0, 86_400_000] as const;
 /** A whole run on this machine, a run's coordinator, or a worker of the runs of such. */
 const roles = ["train", "coordinator", "worker"] as const;
 
-/** Keys of flags, as files have them. */
-const keysOf = (flags: readonly string[]): ReadonlySet<string> =>
-  new Set(flags.flatMap((flag) => /^--([\w-]+)/.exec(flag)?.[1]?.replaceAll("-", "_") ?? []));
-
-/** What every job's run is told. */
-const ownFlags = ["--resume_from_checkpoint=auto", "--user_signal=save", "--json-logs"] as const;
-
-/** Settings of a server as keys of a run's configuration. */
-function runFlags(settings: NatsSettings): readonly string[] {
-  const files = [
-    ["nats_credentials_file", settings.credentialsFile],
-    ["nats_token_file", settings.tokenFile],
-    ["nats_tls_ca_file", settings.tlsCaFile],
-    ["nats_tls_cert_file", settings.tlsCertFile],
-    ["nats_tls_key_file", settings.tlsKeyFile],
-  ] as const;
-  return [
-    `--nats_url=${settings.url}`,
-    // A run has another working directory.
-    ...files.flatMap(([key, file]) => (file === null ? [] : [`--${key}=${resolve(file)}`])),
-    ...(settings.insecure ? ["--insecure"] : []),
-  ];
-}
+/** Keys that a run of a queue has no use for, and why. */
+const refusedKeys: Readonly<Record<string, string>> = {
+  standby: "the queue decides who has a job, and takes it from an agent that is gone",
+  resume_from_checkpoint: "a job goes on from the newest checkpoint in its output_dir",
+  overwrite_output_dir: "a job that goes on would remove what it has made",
+  user_signal: "an agent asks a run to save by a signal",
+};
 
 /** `lockstep agent`. Returns the exit code. */
 export async function agentCommand(args: readonly string[]): Promise<number> {
@@ -78,10 +61,10 @@ export async function agentCommand(args: readonly string[]): Promise<number> {
     values.queue === undefined
       ? natsSettingsOf(values, (problem) => usage(`--queue DIR or ${problem}`))
       : undefined;
-  const eventFlags = ({ config, flags }: Job): readonly string[] =>
-    settings === undefined || /\bnats_url\b/.test([config, ...flags].join("\n"))
-      ? []
-      : runFlags(settings);
+  for (const key of role === "worker" ? [] : keysOf(given)) {
+    const reason = refusedKeys[key];
+    if (reason !== undefined) usage(`--${key} is not for a run of a queue: ${reason}`);
+  }
   const drain = new AbortController();
   const signals = onStopSignals({
     onFirst: () => {
@@ -108,20 +91,25 @@ export async function agentCommand(args: readonly string[]): Promise<number> {
   const leaseMs = wholeNumber(usage, "lease-ms", values["lease-ms"], leaseLimitsMs);
   const workDirectory = resolve(expandHome(values["work-dir"]));
   const queue = await openQueue(values, {
-    ...{ usage, role: "agent" },
+    ...{ usage, role: "agent", mayMake: true },
     patienceMs: Number.POSITIVE_INFINITY,
     onNews: log,
     signal: drain.signal,
   });
   try {
     log(`agent ${common.name} (${role}) takes the jobs of ${queue.place}`);
+    if (settings !== undefined && role !== "worker" && showsSecret(settings, given)) {
+      log(
+        "warning: runs publish no events: they would show credentials in clear text, which --insecure allows this agent alone; -- --insecure allows it to its runs too, and whoever calls to join them",
+      );
+    }
     const agent =
       role === "worker"
         ? new WorkerAgent(queue, { ...common, flags: given })
         : new QueueAgent(queue, {
             ...common,
             ...{ leaseMs, directory: workDirectory, command: runCommand(role) },
-            flags: (job: Job) => [...ownFlags, ...eventFlags(job), ...given],
+            flags: flagsOf(settings, given),
             without: keysOf(given),
           });
     const numJobs = await agent.run(drain.signal);

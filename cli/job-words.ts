@@ -31,7 +31,7 @@ function cells(view: JobView): readonly string[] {
 }
 
 /** Why a job is where it is, in a few words. */
-function what({ job, beat, waitsFor }: JobView): string {
+function what({ job, beat, waitsFor, triedAgainAt }: JobView): string {
   if (job.state === "running") {
     const loss = beat?.loss ?? null;
     const words = [
@@ -45,5 +45,10 @@ function what({ job, beat, waitsFor }: JobView): string {
     return `waits for ${waitsFor.map(({ id, state }) => `${id} (${state})`).join(", ")}`;
   }
   if (job.state === "done") return job.outputDir;
-  return job.error === null ? "" : printable(job.error).replaceAll(/\s+/g, " ").slice(0, 120);
+  const error = job.error === null ? "" : printable(job.error).replaceAll(/\s+/g, " ");
+  const again =
+    triedAgainAt === undefined
+      ? ""
+      : `try ${job.tries + 1} of ${job.maxTries} at ${triedAgainAt.toISOString().slice(11, 19)} UTC: `;
+  return `${again}${error.slice(0, 120)}`;
 }

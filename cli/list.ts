@@ -15,8 +15,11 @@ export async function listCommand(args: readonly string[]): Promise<number> {
       ? views
       : views.filter(({ job }) => job.state !== "done" && job.state !== "cancelled");
     if (values.json) {
-      for (const { job, beat, waitsFor } of shown) {
-        const line = { ...job, beat: beat ?? null, waitsFor: waitsFor.map(({ id }) => id) };
+      for (const { job, beat, waitsFor, triedAgainAt } of shown) {
+        const line = {
+          ...{ ...job, beat: beat ?? null, waitsFor: waitsFor.map(({ id }) => id) },
+          triedAgainAt: triedAgainAt?.toISOString() ?? null,
+        };
         process.stdout.write(`${JSON.stringify(line)}\n`);
       }
       return 0;

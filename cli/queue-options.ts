@@ -22,6 +22,8 @@ type QueueValues = {
 interface OpenOptions {
   readonly usage: (problem: string) => never;
   readonly role: "submitter" | "agent" | "watcher";
+  /** Makes the queue where there is none. */
+  readonly mayMake: boolean;
   /** How long a call tries to reach the queue. */
   readonly patienceMs: number;
   readonly onNews: (line: string) => void;
@@ -38,15 +40,16 @@ export const openQueueFor = (
   values: QueueValues,
   usage: (problem: string) => never,
   role: OpenOptions["role"],
+  mayMake = false,
 ): Promise<JobQueue> =>
   openQueue(values, {
-    ...{ usage, role, patienceMs: commandPatienceMs },
+    ...{ usage, role, mayMake, patienceMs: commandPatienceMs },
     onNews: (line) => process.stderr.write(`${line}\n`),
   });
 
 /** @throws E_USAGE, E_QUEUE_AWAY and what reaching a server comes to */
 export async function openQueue(values: QueueValues, options: OpenOptions): Promise<JobQueue> {
-  const { usage, role, patienceMs, onNews } = options;
+  const { usage, role, mayMake, patienceMs, onNews } = options;
   const { queue, "nats-url": url } = values;
   if (queue !== undefined && url !== undefined) {
     return usage("--queue and --nats-url name two queues, and one is meant");
@@ -60,13 +63,13 @@ export async function openQueue(values: QueueValues, options: OpenOptions): Prom
         (option) => option.startsWith("nats-") && option in values,
       );
       if (without !== undefined) usage(`--${without} has no effect on a queue in a directory`);
-      return DirectoryStore.open(expandHome(queue));
+      return DirectoryStore.open(expandHome(queue), mayMake);
     }
     const settings = natsSettingsOf(values, (problem) => usage(`--queue DIR or ${problem}`));
     const { NatsLink } = await import("#lib/wire/nats/connection");
     const { NatsRecordStore } = await import("#lib/wire/nats/record-store");
     const link = await NatsLink.open(settings, { role, name: `lockstep ${role}`, onNews });
-    return NatsRecordStore.open(link);
+    return NatsRecordStore.open(link, mayMake);
   }
 }
 

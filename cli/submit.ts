@@ -70,7 +70,7 @@ export async function submitCommand(args: readonly string[]): Promise<number> {
       });
     }
   }
-  const queue = await openQueueFor(values, usage, "submitter");
+  const queue = await openQueueFor(values, usage, "submitter", true);
   try {
     await submitAll(queue, jobs, values);
   } finally {

@@ -40,6 +40,8 @@ const maxOutputBytes = 64 << 20;
 /** A job's run as a process of this machine, which ends with this one. */
 export class JobProcess {
   readonly ended: Promise<JobProcessEnd>;
+  /** Called when other workers may join, or are there: those who look for a run are to know. */
+  onWorkers: (() => void) | undefined;
   readonly outputFile: string;
   readonly #child: ChildProcess;
   readonly #onLine: (text: string) => void;
@@ -153,7 +155,12 @@ export class JobProcess {
         void this.#readRunId();
         this.#tell({
           totalSteps: event.totalSteps,
-          workers: { planned: event.plannedWorkers, joined: this.#joined.size },
+          workers: {
+            least: event.minWorkers ?? 1,
+            planned: event.plannedWorkers,
+            most: event.maxWorkers ?? null,
+            joined: this.#joined.size,
+          },
         });
         return;
       case "run.resumed":
@@ -208,6 +215,7 @@ export class JobProcess {
 
   #tell(news: Partial<JobProgress>): void {
     this.#progress = { ...this.#progress, ...news };
+    if (news.workers !== undefined || news.address !== undefined) this.onWorkers?.();
   }
 }
 

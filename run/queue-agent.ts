@@ -32,6 +32,8 @@ interface AgentOptions {
 
 /** An agent gives this many signs of life while a lease lasts. */
 const beatsPerLease = 6;
+/** What agents of workers look at is said so soon, and so often at most. */
+const soonMs = 250;
 /** A job that this machine cannot run is looked at again after so long: it may be given what is missing. */
 const unfitMs = 60_000;
 
@@ -96,51 +98,81 @@ export class QueueAgent {
         if (performance.now() >= untilMs) this.#unfit.delete(id);
       }
       this.#unfit.set(job.id, performance.now() + unfitMs);
-      await held.refused(`agent ${this.#options.name}: ${reason}`);
+      const why = `agent ${this.#options.name}: ${reason}`;
+      await this.#say((signal) => held.refused(why, signal), tell, drain);
       return false;
     }
     const watch = new Watch(held, run, this.#options, tell, drain);
     const end = await run.ended;
     const isOwn = await watch.over();
-    if (isOwn) await this.#settle(held, end, { run, wasStopped: watch.wasStopped, tell });
-    else tell("belongs to another agent; this one's run has ended");
+    if (isOwn) {
+      const how = { run, wasStopped: watch.wasStopped, tell };
+      await this.#say((signal) => settle(held, end, how, signal), tell, drain);
+    } else tell("belongs to another agent; this one's run has ended");
     return true;
   }
 
-  /** Says in the queue how the run ended; waits for the queue where it is away. */
-  async #settle(
-    held: HeldJob,
-    end: JobProcessEnd,
-    {
-      run: { progress, outputFile },
-      wasStopped,
-      tell,
-    }: {
-      readonly run: JobProcess;
-      readonly wasStopped: boolean;
-      readonly tell: (text: string) => void;
-    },
+  /** Tells the queue what became of a job. Waits where it is away, but an agent that leaves not for long. */
+  async #say(
+    say: (signal: AbortSignal) => Promise<unknown>,
+    tell: (text: string) => void,
+    drain: AbortSignal,
   ): Promise<void> {
-    const { step } = progress;
-    let isMine: boolean;
-    if (end.code === 0) {
-      const result = end.result ?? { step: Math.max(step, held.job.step), mastersSha256: null };
-      isMine = await held.done(progress, result);
-      tell(`is done after ${result.step} steps`);
-    } else if (wasStopped && isOrderly(end)) {
-      isMine = await held.stopped(progress);
-      tell(`was stopped after step ${step}`);
-    } else if (end.code === interruptedCode) {
-      const why = "somebody stopped its run (lockstep control RUN stop, or Ctrl-C)";
-      isMine = await held.left(progress, why);
-      tell(`is paused after step ${step}: ${why}`);
-    } else {
-      const error = `${describe(end)}; its output is in ${outputFile}`;
-      tell(`failed: ${error}`);
-      isMine = await held.failed(progress, { error, isFinal: isFinal(end) });
+    const { graceMs } = this.#options;
+    const limit = new AbortController();
+    let timer: NodeJS.Timeout | undefined;
+    const leave = (): void => {
+      timer = setTimeout(() => limit.abort(), graceMs);
+    };
+    drain.addEventListener("abort", leave);
+    if (drain.aborted) leave();
+    try {
+      await say(limit.signal);
+    } catch (error) {
+      if (!limit.signal.aborted) throw error;
+      tell(
+        `the queue could not be told within ${graceMs / 1000} s: the next agent sees in output_dir how far it came`,
+      );
+    } finally {
+      clearTimeout(timer);
+      drain.removeEventListener("abort", leave);
     }
-    if (!isMine) tell("belongs to another agent since, which says how it ended");
   }
+}
+
+/** Says in the queue how a run ended. */
+async function settle(
+  held: HeldJob,
+  end: JobProcessEnd,
+  { run: { progress, outputFile }, wasStopped, tell }: Settling,
+  signal: AbortSignal,
+): Promise<void> {
+  const { step } = progress;
+  let isMine: boolean;
+  if (end.code === 0) {
+    const result = end.result ?? { step: Math.max(step, held.job.step), mastersSha256: null };
+    isMine = await held.done(progress, result, signal);
+    tell(`is done after ${result.step} steps`);
+  } else if (wasStopped && isOrderly(end)) {
+    isMine = await held.stopped(progress, signal);
+    tell(`was stopped after step ${step}`);
+  } else if (end.code === interruptedCode) {
+    const why = "somebody stopped its run (lockstep control RUN stop, or Ctrl-C)";
+    isMine = await held.left(progress, why, signal);
+    tell(`is paused after step ${step}: ${why}`);
+  } else {
+    const error = `${describe(end)}; its output is in ${outputFile}`;
+    tell(`failed: ${error}`);
+    isMine = await held.failed(progress, { error, isFinal: isFinal(end) }, signal);
+  }
+  if (!isMine) tell("belongs to another agent since, which says how it ended");
+}
+
+/** What is to be said of a run that has ended. */
+interface Settling {
+  readonly run: JobProcess;
+  readonly wasStopped: boolean;
+  readonly tell: (text: string) => void;
 }
 
 /** Gives signs of life for a job that runs, and passes on what is asked of it. */
@@ -155,6 +187,8 @@ class Watch {
   #isOwn = true;
   #isAway = false;
   #saves = 0;
+  #nextBeatMs = 0;
+  #wake = new AbortController();
   #kill: NodeJS.Timeout | undefined;
 
   constructor(
@@ -171,6 +205,10 @@ class Watch {
     const leave = (): void => this.#stop("the agent leaves", true);
     drain.addEventListener("abort", leave);
     if (drain.aborted) leave();
+    run.onWorkers = () => {
+      this.#nextBeatMs = Math.min(this.#nextBeatMs, performance.now() + soonMs);
+      this.#wake.abort();
+    };
     this.#loop = this.#follow().finally(() => drain.removeEventListener("abort", leave));
   }
 
@@ -178,6 +216,7 @@ class Watch {
   async over(): Promise<boolean> {
     clearTimeout(this.#kill);
     this.#ended.abort();
+    this.#wake.abort();
     await this.#loop;
     return this.#isOwn;
   }
@@ -185,11 +224,10 @@ class Watch {
   async #follow(): Promise<void> {
     const { signal } = this.#ended;
     const beatMs = this.#options.leaseMs / beatsPerLease;
-    let nextBeatMs = 0;
     while (!signal.aborted) {
       try {
-        const isDue = performance.now() >= nextBeatMs;
-        if (isDue) nextBeatMs = performance.now() + beatMs;
+        const isDue = performance.now() >= this.#nextBeatMs;
+        if (isDue) this.#nextBeatMs = performance.now() + beatMs;
         const now = isDue ? await this.#held.beat(this.#run.progress) : await this.#held.look();
         if (this.#isAway) this.#tell("the queue can be reached again");
         this.#isAway = false;
@@ -206,7 +244,10 @@ class Watch {
         if (!this.#isAway) this.#tell(`the run goes on without the queue: ${reason}`);
         this.#isAway = true;
       }
-      await this.#held.changed(Math.max(0, nextBeatMs - performance.now()), signal);
+      this.#wake = new AbortController();
+      if (signal.aborted) return;
+      const leftMs = Math.max(0, this.#nextBeatMs - performance.now());
+      await this.#held.changed(leftMs, this.#wake.signal);
     }
   }
 

@@ -20,6 +20,8 @@ export function startedEvent(
     sequenceLength: plan.sequenceLength,
     gradientGroups: config.gradient_groups,
     plannedWorkers: config.workers,
+    minWorkers: config.min_workers,
+    ...(config.max_workers === null ? {} : { maxWorkers: config.max_workers }),
     numParameters: model.numParameters,
     numTrainRows: plan.numRows,
     numTrainTokens: data.numTrainTokens,

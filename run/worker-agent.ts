@@ -6,6 +6,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { packageRoot } from "#lib/core/paths";
 import { printable } from "#lib/core/terminal-text";
 import type { JobQueue, JobView } from "#lib/queue/job-queue";
+import { chooseRun, leavesFor } from "./worker-choice.js";
 
 interface WorkerAgentOptions {
   readonly name: string;
@@ -19,6 +20,8 @@ interface WorkerAgentOptions {
   readonly untilEmpty: boolean;
   /** A line for a person. */
   readonly onLine: (text: string) => void;
+  /** From 0 to 1. @default Math.random */
+  readonly random?: () => number;
 }
 
 const lookEveryMs = 1_000;
@@ -26,18 +29,20 @@ const lookEveryMs = 1_000;
 const leftByItselfMs = 5_000;
 /** One that could not join tries the same run again after so long, and the others meanwhile. */
 const againAfterMs = 10_000;
+/** A worker has left so long before it would be killed. */
+const leftBeforeMs = 2_000;
 
-/**
- * Lends this machine's device to the runs of a queue's coordinators, one after another: to the first by turn that has
- * fewer workers than it is planned for.
- */
+/** Lends this machine's device to the runs of a queue's coordinators, one after another, as they need it. */
 export class WorkerAgent {
   readonly #queue: JobQueue;
   readonly #options: WorkerAgentOptions;
   /** Runs that took no worker of this machine, until when. */
   readonly #avoided = new Map<string, number>();
 
+  readonly #random: () => number;
+
   constructor(queue: JobQueue, options: WorkerAgentOptions) {
+    this.#random = options.random ?? Math.random;
     this.#queue = queue;
     this.#options = options;
   }
@@ -54,12 +59,14 @@ export class WorkerAgent {
       if (drain.aborted) break;
       const nowMs = performance.now();
       for (const [run, untilMs] of this.#avoided) if (nowMs >= untilMs) this.#avoided.delete(run);
-      const next = views.find((view) => needsWorkers(view) && !this.#avoided.has(runOf(view)));
+      const open = views.filter((view) => !this.#avoided.has(runOf(view)));
+      const next = chooseRun(open, this.#random);
       if (next !== undefined) {
-        numRuns++;
-        const code = await this.#work(next, drain);
-        if (code === 0 || drain.aborted) continue;
-        onLine(`${next.job.id} the worker ended with ${code}`);
+        const { code, hasJoined, isUnwanted } = await this.#work(next, drain);
+        if (hasJoined || code !== 0) numRuns++;
+        if (drain.aborted) break;
+        if (code !== 0) onLine(`${next.job.id} the worker ended with ${code}`);
+        if (code === 0 && !isUnwanted) continue;
         this.#avoided.set(runOf(next), performance.now() + againAfterMs);
       } else if (untilEmpty && views.every(({ job }) => !isAhead(job.state))) break;
       await pause(lookEveryMs, drain);
@@ -67,7 +74,7 @@ export class WorkerAgent {
     return numRuns;
   }
 
-  async #work({ job, beat }: JobView, drain: AbortSignal): Promise<number | string> {
+  async #work({ job, beat }: JobView, drain: AbortSignal): Promise<WorkerEnd> {
     const { name, flags, graceMs, onLine } = this.#options;
     const tell = (text: string): void => onLine(`${job.id} ${text}`);
     const address = beat?.address ?? "";
@@ -77,23 +84,36 @@ export class WorkerAgent {
       [
         ...[join(packageRoot, "bin", "lockstep"), "worker", "--coordinator", address],
         // Where a run goes on the queue says; whoever takes the job has another address.
-        ...["--name", name, "--return-timeout-ms", "0", ...flags],
+        ...["--name", name, "--return-timeout-ms", "0"],
+        ...[`--drain-grace-ms=${Math.max(0, graceMs - leftBeforeMs)}`, ...flags],
       ],
       { detached: true, stdio: ["ignore", "pipe", "pipe", "ipc"] },
     );
-    for (const stream of [child.stdout, child.stderr]) {
-      if (stream === null) continue;
-      createInterface({ input: stream }).on("line", (line) => tell(printable(line)));
-    }
+    let [hasJoined, isUnwanted] = [false, false];
     const leaving = new Leaving(child, graceMs);
     const leave = (): void => leaving.begin();
     drain.addEventListener("abort", leave);
     if (drain.aborted) leave();
+    const leaveFor = (why: string): void => {
+      isUnwanted = true;
+      tell(why);
+      leaving.begin();
+    };
+    for (const stream of [child.stdout, child.stderr]) {
+      if (stream === null) continue;
+      createInterface({ input: stream }).on("line", (line) => {
+        tell(printable(line));
+        hasJoined ||= /\bregistered at /.test(line);
+        if (!hasJoined && /\bwaits at .*max_workers/.test(line)) {
+          leaveFor("has as many workers as it takes: others are looked at");
+        }
+      });
+    }
     const ended = new AbortController();
-    void this.#watch(job, ended.signal, () => leaving.begin());
+    void this.#watch(job, ended.signal, () => leaving.begin(), leaveFor);
     try {
       const [code, signal] = (await once(child, "exit")) as [number | null, string | null];
-      return leaving.isBegun ? 0 : (code ?? signal ?? 1);
+      return { code: leaving.isBegun ? 0 : (code ?? signal ?? 1), hasJoined, isUnwanted };
     } finally {
       ended.abort();
       leaving.over();
@@ -101,22 +121,38 @@ export class WorkerAgent {
     }
   }
 
-  /** Calls once the job is no longer the one that was joined. */
+  /** Calls once the job is no longer the one that was joined, or another one wants the worker more. */
   async #watch(
     { id, epoch }: JobView["job"],
     signal: AbortSignal,
     onOver: () => void,
+    onUnwanted: (why: string) => void,
   ): Promise<void> {
     while (!signal.aborted) {
       await pause(lookEveryMs, signal);
-      const now = await this.#queue.find(id).catch(() => undefined);
-      if (now === undefined || (now.job.state === "running" && now.job.epoch === epoch)) continue;
+      const views = await this.#queue.list(signal).catch(() => undefined);
+      if (views === undefined) continue;
+      const own = views.find(({ job }) => job.id === id);
+      if (own?.job.state === "running" && own.job.epoch === epoch) {
+        const other = leavesFor(own, views, this.#random);
+        if (other === undefined) continue;
+        onUnwanted(`has more workers than planned, and ${other.job.id} fewer: leaves it`);
+        return;
+      }
       // A worker that hears it from its coordinator has left by then.
       await pause(leftByItselfMs, signal);
       if (!signal.aborted) onOver();
       return;
     }
   }
+}
+
+interface WorkerEnd {
+  /** Exit code or signal; 0 also where it was asked to leave. */
+  readonly code: number | string;
+  readonly hasJoined: boolean;
+  /** Its run has enough others. */
+  readonly isUnwanted: boolean;
 }
 
 /** The end of a worker: asked for, and then taken. */
@@ -145,11 +181,6 @@ class Leaving {
 
 const isAhead = (state: JobView["job"]["state"]): boolean =>
   state === "queued" || state === "running";
-
-const needsWorkers = ({ job, beat }: JobView): boolean => {
-  if (job.state !== "running" || beat === undefined || beat.address === null) return false;
-  return beat.workers === null || beat.workers.joined < beat.workers.planned;
-};
 
 /** A job that is given again has another address. */
 const runOf = ({ job }: JobView): string => `${job.id} ${job.epoch}`;

@@ -30,6 +30,7 @@ export {
   type SettledConfig,
   settleConfig,
 } from "./resolve.js";
+export { parseConfigText } from "./yaml-file.js";
 export { followsMetric } from "./schedule-names.js";
 export { reservedTaskName } from "./task-fields.js";
 export { replayShare, taskOfEntry } from "./tasks.js";

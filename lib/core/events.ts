@@ -280,6 +280,10 @@ export interface RunStarted {
   readonly sequenceLength: number;
   readonly gradientGroups: number;
   readonly plannedWorkers: number;
+  /** Of a cluster: fewer make no step. */
+  readonly minWorkers?: number;
+  /** Of a cluster: more wait. */
+  readonly maxWorkers?: number;
   readonly numParameters: number;
   readonly numTrainRows: number;
   readonly numTrainTokens: number;

@@ -35,10 +35,13 @@ export class DirectoryStore implements RecordStore {
     this.#directory = resolve(directory);
   }
 
-  /** @throws E_QUEUE_AWAY */
-  static async open(directory: string): Promise<DirectoryStore> {
+  /** @param mayMake makes it where there is none @throws E_QUEUE_AWAY, E_QUEUE_UNMADE */
+  static async open(directory: string, mayMake = true): Promise<DirectoryStore> {
     const store = new DirectoryStore(directory);
     await store.#reach(async () => {
+      if (!mayMake && !(await store.#isMade())) {
+        throw new LockstepError("E_QUEUE_UNMADE", { place: directory });
+      }
       for (const folder of recordFolders) {
         const path = join(store.#directory, folder);
         await mkdir(path, { recursive: true });
@@ -46,6 +49,15 @@ export class DirectoryStore implements RecordStore {
       }
     });
     return store;
+  }
+
+  async #isMade(): Promise<boolean> {
+    try {
+      return (await stat(join(this.#directory, "jobs"))).isDirectory();
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+      throw error;
+    }
   }
 
   get(folder: RecordFolder, key: string): Promise<StoredRecord | undefined> {

@@ -2,12 +2,16 @@ import type { Job, JobBeat, JobResult } from "./job.js";
 import * as transitions from "./transitions.js";
 
 interface HeldBy {
-  readonly change: (id: string, change: (job: Job) => Job | undefined) => Promise<Job>;
+  readonly change: (
+    id: string,
+    change: (job: Job) => Job | undefined,
+    signal?: AbortSignal,
+  ) => Promise<Job>;
   readonly beat: (id: string, beat: JobBeat) => Promise<void>;
   /** Forgets what was told of a job that ran. */
   readonly forgetBeat: (id: string) => Promise<void>;
   readonly read: (id: string) => Promise<Job | undefined>;
-  readonly changed: (timeoutMs: number, signal: AbortSignal) => Promise<void>;
+  readonly changed: (id: string, timeoutMs: number, signal: AbortSignal) => Promise<void>;
 }
 
 /** What an agent tells of the run. */
@@ -50,45 +54,62 @@ export class HeldJob {
     return now !== undefined && this.#isMine(now) ? now : undefined;
   }
 
-  /** Ends once something may have changed, or the time is over. */
+  /** Ends once the job may have changed, or the time is over. */
   changed(timeoutMs: number, signal: AbortSignal): Promise<void> {
-    return this.#by.changed(timeoutMs, signal);
+    return this.#by.changed(this.job.id, timeoutMs, signal);
   }
 
-  /** The run has ended by itself. @returns whether the job was still this agent's */
-  async done(at: transitions.Reached, result: JobResult): Promise<boolean> {
-    return this.#end((job) => transitions.done(job, this.job.epoch, at, result));
+  /*
+   * How the run ended. Each returns whether the job was still this agent's, and waits for a queue that is away until the
+   * signal comes, with whose reason it then throws.
+   */
+
+  /** It has ended by itself. */
+  async done(at: transitions.Reached, result: JobResult, signal?: AbortSignal): Promise<boolean> {
+    return this.#end((job) => transitions.done(job, this.job.epoch, at, result), signal);
   }
 
   /** @param failure whether another try would end alike */
   async failed(
     at: transitions.Reached,
     failure: { readonly error: string; readonly isFinal: boolean },
+    signal?: AbortSignal,
   ): Promise<boolean> {
-    return this.#end((job) => transitions.failed(job, this.job.epoch, at, failure));
+    const failedAt = new Date().toISOString();
+    return this.#end(
+      (job) => transitions.failed(job, this.job.epoch, at, { ...failure, failedAt }),
+      signal,
+    );
   }
 
   /** This machine cannot run it; another one may. */
-  async refused(error: string): Promise<boolean> {
-    return this.#end((job) => transitions.refusedBy(job, this.job.epoch, error));
+  async refused(error: string, signal?: AbortSignal): Promise<boolean> {
+    return this.#end((job) => transitions.refusedBy(job, this.job.epoch, error), signal);
   }
 
-  /** The run was stopped orderly: it ends as it was asked to, or waits for the next agent. */
-  async stopped(at: transitions.Reached): Promise<boolean> {
-    return this.#end((job) => transitions.stopped(job, this.job.epoch, at));
+  /** It was stopped orderly: the job ends as it was asked to, or waits for the next agent. */
+  async stopped(at: transitions.Reached, signal?: AbortSignal): Promise<boolean> {
+    return this.#end((job) => transitions.stopped(job, this.job.epoch, at), signal);
   }
 
-  /** Somebody stopped the run, and not by the queue: it is paused, until somebody resumes it. */
-  async left(at: transitions.Reached, error: string): Promise<boolean> {
-    return this.#end((job) => transitions.leftByOthers(job, this.job.epoch, at, error));
+  /** Somebody stopped it, and not by the queue: the job is paused, until somebody resumes it. */
+  async left(at: transitions.Reached, error: string, signal?: AbortSignal): Promise<boolean> {
+    return this.#end((job) => transitions.leftByOthers(job, this.job.epoch, at, error), signal);
   }
 
-  async #end(change: (job: Job) => Job | undefined): Promise<boolean> {
+  async #end(
+    change: (job: Job) => Job | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<boolean> {
     let isMine = false;
-    await this.#by.change(this.job.id, (job) => {
-      isMine = this.#isMine(job);
-      return change(job);
-    });
+    await this.#by.change(
+      this.job.id,
+      (job) => {
+        isMine = this.#isMine(job);
+        return change(job);
+      },
+      signal,
+    );
     // What counts is in the job by now; if this fails, a beat that is over says nothing.
     if (isMine) await this.#by.forgetBeat(this.job.id).catch(() => {});
     return isMine;

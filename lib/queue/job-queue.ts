@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { stateOf } from "#lib/core/process-identity";
 import {
+  isOver,
   type Job,
   type JobBeat,
   jobIdOf,
@@ -17,7 +18,7 @@ import { HeldJob } from "./held-job.js";
 import * as transitions from "./transitions.js";
 
 interface QueueOptions {
-  /** A job that has failed is tried again after so long, and after four times as long each time. @default 2000 */
+  /** A job that has failed is tried again after so long, and after four times as long each time, 5 min at most. @default 2000 */
   readonly retryMs?: number;
   /** How long a call tries to reach the queue; without a limit: for ever. */
   readonly patienceMs: number;
@@ -31,6 +32,8 @@ export interface JobView {
   readonly beat: JobBeat | undefined;
   /** Jobs that have to be done before. */
   readonly waitsFor: readonly Job[];
+  /** Of a job that has failed and waits: when it is tried again, by the clock of who said that it failed. */
+  readonly triedAgainAt: Date | undefined;
 }
 
 const tryAgainMs = 500;
@@ -109,11 +112,12 @@ export class JobQueue {
       job,
       beat: ofEpoch(job, beats.get(job.id)),
       waitsFor: transitions.waitsFor(job, jobs),
+      triedAgainAt: this.#triedAgainAt(job),
     }));
   }
 
   /** @throws E_JOB_UNKNOWN */
-  async find(id: string): Promise<Omit<JobView, "waitsFor">> {
+  async find(id: string): Promise<Pick<JobView, "job" | "beat">> {
     const { job } = await this.#read(id);
     return { job, beat: ofEpoch(job, await this.#beat(id)) };
   }
@@ -123,8 +127,22 @@ export class JobQueue {
     return this.#change(id, (job) => transitions.asked(job, request));
   }
 
-  /** Queues a job again that is over, or takes back what was asked of it. @throws E_JOB_UNKNOWN, E_JOB_STATE */
-  resume(id: string): Promise<Job> {
+  /**
+   * Queues a job again that is over, or takes back what was asked of it.
+   * @throws E_JOB_UNKNOWN, E_JOB_STATE; E_JOB_OUTPUT_DIR where another one has its directory since
+   */
+  async resume(id: string): Promise<Job> {
+    const jobs = await this.#jobs();
+    const mine = jobs.get(id);
+    if (mine !== undefined && isOver(mine.state) && mine.state !== "done") {
+      const directory = mine.outputDir;
+      const other = [...jobs.values()].find(
+        (each) => each.id !== id && transitions.isInTheWay(each, directory),
+      );
+      if (other !== undefined) {
+        throw new LockstepError("E_JOB_OUTPUT_DIR", { directory, id: other.id });
+      }
+    }
     return this.#change(id, transitions.resumed);
   }
 
@@ -158,7 +176,10 @@ export class JobQueue {
       if (next === "empty") {
         if (untilEmpty) return undefined;
       } else if (next !== undefined) {
-        const job = await this.#take(next, owner);
+        const job = await this.#take(next, owner, signal).catch((error: unknown) => {
+          if (signal.aborted) return undefined;
+          throw error;
+        });
         if (job !== undefined) return new HeldJob(this.#held(), job);
         continue;
       }
@@ -174,24 +195,27 @@ export class JobQueue {
   /** What a held job needs of the queue. */
   #held() {
     return {
-      change: (id: string, change: (job: Job) => Job | undefined) => this.#change(id, change),
+      change: (id: string, change: (job: Job) => Job | undefined, signal?: AbortSignal) =>
+        this.#change(id, change, signal),
       beat: (id: string, beat: JobBeat) => this.#store.put("beats", id, JSON.stringify(beat)),
       forgetBeat: (id: string) => this.#store.remove("beats", id),
       read: async (id: string) => readJobOf(this.#store, await this.#store.get("jobs", id)),
-      changed: (timeoutMs: number, signal: AbortSignal) => this.#store.changed(timeoutMs, signal),
+      changed: (id: string, timeoutMs: number, signal: AbortSignal) =>
+        this.#store.changed(timeoutMs, signal, id),
     };
   }
 
-  async #take(next: Job, owner: JobOwner): Promise<Job | undefined> {
+  async #take(next: Job, owner: JobOwner, signal: AbortSignal): Promise<Job | undefined> {
     let isMine = false;
-    const job = await this.#change(next.id, (now) => {
+    const take = (now: Job): Job | undefined => {
       // An answer that was lost.
       isMine = now.state === "running" && now.owner?.instance === owner.instance;
       if (isMine || now.state !== "queued" || now.epoch !== next.epoch) return undefined;
       const mine = transitions.taken(now, owner);
       isMine = mine !== undefined;
       return mine;
-    });
+    };
+    const job = await this.#change(next.id, take, signal);
     return isMine ? job : undefined;
   }
 
@@ -215,10 +239,12 @@ export class JobQueue {
       // What this process sees may lag behind.
       const now = await this.#beat(job.id, signal);
       if (!isGone && now?.beats !== beat?.beats) continue;
-      const reason = reasonOf(job, isGone);
+      const failure = { error: reasonOf(job, isGone), failedAt: new Date().toISOString() };
       const at = ofEpoch(job, now) ?? { step: 0, runId: null };
-      const after = await this.#change(job.id, (found) =>
-        transitions.lapsed(found, job.epoch, at, reason),
+      const after = await this.#change(
+        job.id,
+        (found) => transitions.lapsed(found, job.epoch, at, failure),
+        signal,
       );
       jobs.set(job.id, after);
     }
@@ -233,17 +259,27 @@ export class JobQueue {
 
   /** Whether a job's last failure is long enough ago, by this process' clock. */
   #rested(waiting: readonly Job[]): (job: Job) => boolean {
-    const { retryMs = 2_000 } = this.#options;
     const nowMs = performance.now();
     const ids = new Set(waiting.map(({ id }) => id));
     for (const id of this.#seenWaiting.keys()) if (!ids.has(id)) this.#seenWaiting.delete(id);
-    return ({ id, tries, epoch }) => {
+    return (job) => {
+      const { id, tries, epoch } = job;
       if (tries === 0) return true;
       const seen = this.#seenWaiting.get(id);
-      if (seen?.epoch === epoch) return nowMs - seen.sinceMs >= retryMs * 4 ** (tries - 1);
+      if (seen?.epoch === epoch) return nowMs - seen.sinceMs >= this.#retryDelayMs(job);
       this.#seenWaiting.set(id, { epoch, sinceMs: nowMs });
       return false;
     };
+  }
+
+  #retryDelayMs(job: Job): number {
+    return transitions.retryDelayMs(job, this.#options.retryMs ?? 2_000);
+  }
+
+  #triedAgainAt(job: Job): Date | undefined {
+    if (job.state !== "queued" || job.tries === 0 || job.failedAt === null) return undefined;
+    const atMs = Date.parse(job.failedAt) + this.#retryDelayMs(job);
+    return Number.isNaN(atMs) ? undefined : new Date(atMs);
   }
   readonly #seenWaiting = new Map<string, { readonly epoch: number; readonly sinceMs: number }>();
 
@@ -272,8 +308,11 @@ export class JobQueue {
   /** As of the last look: who waits looks at thousands of records whenever one changes. */
   #parsed = new Map<string, { readonly revision: number; readonly job: Job }>();
 
-  async #read(id: string): Promise<{ readonly job: Job; readonly revision: number }> {
-    const record = await this.#reach(() => this.#store.get("jobs", id));
+  async #read(
+    id: string,
+    signal?: AbortSignal,
+  ): Promise<{ readonly job: Job; readonly revision: number }> {
+    const record = await this.#reach(() => this.#store.get("jobs", id), signal);
     if (record === undefined) throw new LockstepError("E_JOB_UNKNOWN", { id, place: this.place });
     return { job: readJobOf(this.#store, record), revision: record.revision };
   }
@@ -283,10 +322,14 @@ export class JobQueue {
   }
 
   /** Changes a job as it stands when the change is written. @returns the job after it */
-  async #change(id: string, change: (job: Job) => Job | undefined): Promise<Job> {
+  async #change(
+    id: string,
+    change: (job: Job) => Job | undefined,
+    signal?: AbortSignal,
+  ): Promise<Job> {
     const written = randomUUID();
     for (;;) {
-      const { job, revision } = await this.#read(id);
+      const { job, revision } = await this.#read(id, signal);
       // Carried out, and the answer was lost.
       if (job.written === written) return job;
       const changed = change(job);
@@ -297,6 +340,7 @@ export class JobQueue {
       } catch (error) {
         // Whether it was written shows once the queue is there.
         if (!isAway(error)) throw error;
+        signal?.throwIfAborted();
       }
     }
   }

@@ -54,6 +54,7 @@ const job = z.object({
   asked: z.enum(["cancel", "pause"]).nullable(),
   savesAsked: count,
   error: text(8_192).nullable(),
+  failedAt: text(64).nullable().default(null),
   result: z.object({ step: count, mastersSha256: text(64).nullable() }).nullable(),
   written: text(64),
 });
@@ -65,7 +66,14 @@ const beat = z.object({
   totalSteps: count.nullable(),
   loss: z.number().nullable(),
   address: text(512).nullable(),
-  workers: z.object({ planned: count, joined: count }).nullable(),
+  workers: z
+    .object({
+      least: count.default(1),
+      planned: count,
+      most: count.nullable().default(null),
+      joined: count,
+    })
+    .nullable(),
   runId: text(64).nullable().default(null),
 });
 

@@ -31,6 +31,15 @@ export interface JobOwner {
   readonly leaseMs: number;
 }
 
+/** Workers of a run: min_workers, workers, max_workers, and those that take part. */
+export interface RunWorkers {
+  readonly least: number;
+  readonly planned: number;
+  /** null: any number. */
+  readonly most: number | null;
+  readonly joined: number;
+}
+
 /** What a job's agent says of it, again and again. */
 export interface JobBeat {
   readonly epoch: number;
@@ -42,7 +51,7 @@ export interface JobBeat {
   /** host:port of the run's coordinator, where workers may join. */
   readonly address: string | null;
   /** Workers that the run is planned for and has. */
-  readonly workers: { readonly planned: number; readonly joined: number } | null;
+  readonly workers: RunWorkers | null;
   /** Of the run, by which its events are known. */
   readonly runId: string | null;
 }
@@ -87,6 +96,8 @@ export interface Job extends JobRequestFields {
   readonly savesAsked: number;
   /** Of the last try that failed. */
   readonly error: string | null;
+  /** When it was said that it failed, ISO 8601, by the clock of who said so. */
+  readonly failedAt: string | null;
   /** Of a job that is done. */
   readonly result: JobResult | null;
   /** Random, of one write: by it a writer knows its own. */

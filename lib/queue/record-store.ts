@@ -31,8 +31,8 @@ export interface RecordStore {
   remove(folder: RecordFolder, key: string): Promise<void>;
   /** In any order; may lag behind a write of another process for a moment. */
   entries(folder: RecordFolder): Promise<readonly StoredRecord[]>;
-  /** Ends once something may have changed, or the time is over. */
-  changed(timeoutMs: number, signal?: AbortSignal): Promise<void>;
+  /** Ends once a job may have changed, or the time is over. @param key that job alone */
+  changed(timeoutMs: number, signal?: AbortSignal, key?: string): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -17,7 +17,8 @@ export const submitted = (fields: JobRequestFields, id: string, submittedAt: str
   ...fields,
   ...{ id, submittedAt, state: "queued", epoch: 0, tries: 0, step: 0, owner: null },
   runId: null,
-  ...{ asked: null, savesAsked: 0, error: null, result: null, written: "" },
+  ...{ asked: null, savesAsked: 0, error: null, failedAt: null },
+  ...{ result: null, written: "" },
 });
 
 /** An agent takes a job that waits. */
@@ -46,10 +47,15 @@ const reached = (job: Job, { step, runId }: Reached): Job => ({
 });
 
 /** A job whose agent gave no sign of life; another may take it. */
-export function lapsed(job: Job, epoch: number, at: Reached, reason: string): Job | undefined {
+export function lapsed(job: Job, epoch: number, at: Reached, failure: Failure): Job | undefined {
   if (!isHeld(job, epoch)) return undefined;
   if (job.asked !== null) return ended(reached(job, at));
-  return triedOnceMore(job, at, reason);
+  return triedOnceMore(job, at, failure);
+}
+
+interface Failure {
+  readonly error: string;
+  readonly failedAt: string;
 }
 
 /** What somebody asked for, once nobody runs the job. */
@@ -60,11 +66,11 @@ const ended = (job: Job): Job => ({
 });
 
 /** Steps that a try made show that the job is none that fails each time: tries begin to count anew. */
-function triedOnceMore(job: Job, at: Reached, error: string): Job {
+function triedOnceMore(job: Job, at: Reached, { error, failedAt }: Failure): Job {
   const tries = at.step > job.step ? 1 : job.tries;
   return {
     ...reached(job, at),
-    ...{ tries, error },
+    ...{ tries, error, failedAt },
     state: tries >= job.maxTries ? "parked" : "queued",
   };
 }
@@ -80,12 +86,21 @@ export function failed(
   job: Job,
   epoch: number,
   at: Reached,
-  { error, isFinal }: { readonly error: string; readonly isFinal: boolean },
+  { error, failedAt, isFinal }: Failure & { readonly isFinal: boolean },
 ): Job | undefined {
   if (!isHeld(job, epoch)) return undefined;
   if (job.asked !== null) return { ...ended(reached(job, at)), error };
-  return isFinal ? { ...reached(job, at), state: "failed", error } : triedOnceMore(job, at, error);
+  return isFinal
+    ? { ...reached(job, at), state: "failed", error }
+    : triedOnceMore(job, at, { error, failedAt });
 }
+
+/** Of a failed job nobody waits longer for the next try. */
+const longestRetryMs = 300_000;
+
+/** How long after a failure it is tried again: four times as long each time, of those in a row. */
+export const retryDelayMs = ({ tries }: Pick<Job, "tries">, firstMs: number): number =>
+  tries === 0 ? 0 : Math.min(firstMs * 4 ** (tries - 1), longestRetryMs);
 
 /** The agent stopped the run orderly, because it was asked to, or because it leaves itself: no failed try. */
 export function stopped(job: Job, epoch: number, at: Reached): Job | undefined {

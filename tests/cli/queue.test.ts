@@ -269,6 +269,20 @@ test("what cannot be a job is refused by name before it is queued", async () => 
     return stderr.split("\n")[0] ?? "";
   };
   const submit = (...args: readonly string[]) => refused("submit", "job.yaml", ...args);
+  const refusedAgent = async (...flags: readonly string[]): Promise<string> => {
+    const all = ["agent", "--role=coordinator", "--queue=refused", "--", ...flags];
+    const cache = join(job.directory, "cache");
+    const { code, stderr } = await lockstepCommand(
+      all,
+      cache,
+      undefined,
+      {},
+      process.execPath,
+      job.directory,
+    );
+    assert.notEqual(code, 0);
+    return stderr.split("\n")[0] ?? "";
+  };
   assert.match(await submit("--set", "no_such_key=1"), /^E_CONFIG_UNKNOWN_KEY/);
   assert.match(await submit("--set", "hub_token=x"), /^E_JOB_CONFIG: .*hub_token would be kept/);
   assert.match(await submit("--set", "overwrite_output_dir=true"), /^E_JOB_CONFIG: .*remove/);
@@ -279,7 +293,20 @@ test("what cannot be a job is refused by name before it is queued", async () => 
   const oneLine = JSON.stringify({ ...(keys as object), hub_token: "secret" });
   writeFileSync(join(job.directory, "flow.yaml"), oneLine);
   assert.match(await refused("submit", "flow.yaml"), /^E_JOB_CONFIG: .*hub_token would be kept/);
+  assert.match(await submit("--set", "standby=true"), /^E_CONFIG_\w+: .*standby/);
+  // A slip in the name of a queue is none that is empty.
+  const unmade = new Queue("--queue", "unmade");
+  for (const command of [["cancel", "zzzzzzzz"], ["list"]]) {
+    assert.match((await unmade.try(...command)).stderr, /^E_QUEUE_UNMADE: .*unmade/);
+  }
+  const { lines } = await unmade.try("agent", "--until-empty");
+  assert.match(lines.join("\n"), /ends after 0 jobs/);
+  assert.match(await unmade.run("list"), /^No job of unmade waits or runs$/);
   assert.match(await refused("cancel", "zzzzzzzz"), /^E_JOB_UNKNOWN/);
+  assert.match(
+    await refusedAgent("--standby"),
+    /^E_USAGE: .*--standby is not for a run of a queue/,
+  );
   assert.match(
     await refused("list", "--nats-token-file=x"),
     /^E_USAGE: .*has no effect on a queue/,

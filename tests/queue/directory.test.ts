@@ -9,6 +9,7 @@ import { DirectoryStore } from "#lib/queue/directory-store";
 import type { JobOwner } from "#lib/queue/job";
 import { JobQueue } from "#lib/queue/job-queue";
 import { maxRecordBytes, type RecordStore } from "#lib/queue/record-store";
+import { retryDelayMs } from "#lib/queue/transitions";
 import { withCode } from "#tests/support/failure";
 import { fields, queueSuite } from "./suite.js";
 
@@ -107,6 +108,19 @@ test("a job whose submission was stored, and the answer lost, is that job", asyn
     (await others.list()).map(({ job }) => job.id),
     [id],
   );
+});
+
+test("who only looks makes no queue", async () => {
+  const directory = join(root, "none");
+  await assert.rejects(DirectoryStore.open(directory, false), withCode("E_QUEUE_UNMADE"));
+  await assert.rejects(readdir(directory), { code: "ENOENT" });
+  await DirectoryStore.open(directory);
+  await DirectoryStore.open(directory, false);
+});
+
+test("a job that fails again and again is tried every five minutes", () => {
+  const delays = [0, 1, 2, 3, 4, 5, 100].map((tries) => retryDelayMs({ tries }, 2_000));
+  assert.deepEqual(delays, [0, 2_000, 8_000, 32_000, 128_000, 300_000, 300_000]);
 });
 
 test("a directory that cannot be used is told by name", async () => {

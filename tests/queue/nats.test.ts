@@ -155,6 +155,45 @@ test("a queue can be read though its last record was removed", withServer, async
   }
 });
 
+test("what says that a record was removed goes by itself", withServer, async () => {
+  const own = await startNats();
+  const connection = await link(own);
+  try {
+    const store = await openStore(own);
+    await store.put("beats", "abcdefgh", "{}");
+    await store.remove("beats", "abcdefgh");
+    assert.equal(await store.get("beats", "abcdefgh"), undefined);
+    assert.deepEqual(await store.entries("beats"), []);
+    const { streams } = await connection.manager();
+    const marker = await streams.getMessage(stream, { last_by_subj: "$KV.lockstep-jobs.>" });
+    assert.equal(marker.header.get("Nats-TTL"), "1h");
+    await store.close();
+    // In a bucket that somebody made by other means it stays.
+    await streams.delete(stream);
+    await connection.streams.views.kv("lockstep-jobs");
+    const foreign = await openStore(own);
+    await foreign.put("beats", "abcdefgh", "{}");
+    await foreign.remove("beats", "abcdefgh");
+    assert.equal(await foreign.get("beats", "abcdefgh"), undefined);
+    await foreign.close();
+  } finally {
+    await connection.close();
+    await own.close();
+  }
+});
+
+test("who only looks makes no queue", withServer, async () => {
+  const own = await startNats();
+  try {
+    const looks = async () => NatsRecordStore.open(await link(own), false);
+    await assert.rejects(looks(), withCode("E_QUEUE_UNMADE"));
+    await (await openStore(own)).close();
+    await (await looks()).close();
+  } finally {
+    await own.close();
+  }
+});
+
 async function leaderOf(at: Nats) {
   const connection = await link(at);
   try {

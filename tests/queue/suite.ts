@@ -236,6 +236,57 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
     await queue.submit(twin);
   });
 
+  queueTest("a job is not run again where another one has its directory since", async (open) => {
+    const queue = await open();
+    const old = await queue.submit(fields("old", { outputDir: "/out" }));
+    await (await take(queue)).failed(reached(0), { error: "no", isFinal: true });
+    const young = await queue.submit(fields("young", { outputDir: "/out" }));
+    await assert.rejects(queue.resume(old.id), withCode("E_JOB_OUTPUT_DIR"));
+    assert.equal((await stateOf(queue, old)).state, "failed");
+    await (await take(queue)).done(reached(1), { step: 1, mastersSha256: null });
+    assert.equal((await stateOf(queue, young)).state, "done");
+    assert.equal((await queue.resume(old.id)).state, "queued");
+  });
+
+  queueTest("when a job that failed is tried again is told", async (_open, store) => {
+    const queue = new JobQueue(await store(), { patienceMs: 10_000, retryMs: 60_000 });
+    const { id } = await queue.submit(fields("failed"));
+    const next = async () => (await queue.list()).find(({ job }) => job.id === id)?.triedAgainAt;
+    assert.equal(await next(), undefined);
+    const held = await take(queue);
+    const beforeMs = Date.now();
+    await held.failed(reached(0), { error: "no", isFinal: false });
+    const waitMs = ((await next())?.getTime() ?? 0) - beforeMs;
+    assert.ok(waitMs >= 60_000 && waitMs <= 60_000 + Date.now() - beforeMs, `${waitMs} ms`);
+    await queue.ask(id, "pause");
+    assert.equal(await next(), undefined);
+  });
+
+  queueTest("signs of life wake nobody, and a job whoever waits for it", async (open, store) => {
+    const queue = await open();
+    const [own, other] = [await queue.submit(fields("own")), await queue.submit(fields("other"))];
+    const held = await take(queue);
+    const waiting = await store();
+    assert.equal((await waiting.entries("jobs")).length, 2);
+    const leave = new AbortController();
+    const woken: string[] = [];
+    const wait = async (name: string, key?: string): Promise<void> => {
+      await waiting.changed(60_000, leave.signal, key);
+      woken.push(name);
+    };
+    const all = [wait("own", own.id), wait("any"), wait("other", other.id)];
+    if (where === "NATS") {
+      await held.beat(noProgress);
+      // What is written later arrives later.
+      await queue.askSave(own.id);
+      await Promise.all(all.slice(0, 2));
+      assert.deepEqual(woken.sort(), ["any", "own"]);
+      assert.deepEqual((await waiting.entries("beats")).length, 1);
+    }
+    leave.abort();
+    await Promise.all(all);
+  });
+
   queueTest("a record that is none of a job is left alone", async (open, store) => {
     const queue = await open();
     await queue.submit(fields("good"));

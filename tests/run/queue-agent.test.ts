@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { rmSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -114,4 +115,30 @@ test("a run that somebody stops itself is not begun again by the queue", async (
   assert.deepEqual([state, last, tries], ["paused", 3, 0]);
   assert.match(error ?? "", /somebody stopped its run/);
   assert.equal((await queue.resume(id)).state, "queued");
+});
+
+test("an agent that leaves waits no longer than its grace period for a queue that is away", {
+  timeout: 60_000,
+}, async () => {
+  const directory = await mkdtemp(join(root, "q-"));
+  const place = join(directory, "queue");
+  const open = async (): Promise<JobQueue> =>
+    new JobQueue(await DirectoryStore.open(place), { patienceMs: Number.POSITIVE_INFINITY });
+  await (await open()).submit(fields("left", { outputDir: join(directory, "out") }));
+  const leave = new AbortController();
+  const said: string[] = [];
+  const agent = new QueueAgent(await open(), {
+    ...{ name: "agent", leaseMs: 1_200, graceMs: 300, directory: join(directory, "work") },
+    command: [process.execPath, "-e", "console.log('begun'); setInterval(() => {}, 1_000)"],
+    ...{ flags: () => [], without: new Set<string>() },
+    ...{ maxJobs: undefined, untilEmpty: false },
+    onLine: (line) => {
+      said.push(line);
+      if (!line.endsWith("begun")) return;
+      rmSync(place, { recursive: true });
+      leave.abort();
+    },
+  });
+  assert.equal(await agent.run(leave.signal), 1);
+  assert.match(said.join("\n"), /the queue could not be told within 0.3 s/);
 });

@@ -30,7 +30,7 @@ test("a run that takes no worker of this machine keeps it from no other run", {
     ids.push(held.job.id);
     await held.beat({
       ...{ step: 1, totalSteps: 9, loss: null, runId: null },
-      ...{ address: "127.0.0.1:1", workers: { planned: 2, joined: 0 } },
+      ...{ address: "127.0.0.1:1", workers: { least: 1, planned: 2, most: null, joined: 0 } },
     });
   }
   const leave = new AbortController();

@@ -8,6 +8,10 @@ export const queueErrors = {
     "Agents try again until it is there; check the address or the directory, and that this account may read and write it.",
     { retryable: true },
   ),
+  E_QUEUE_UNMADE: entry<{ place: string }>(
+    (d) => `There is no queue at ${d.place} yet: nothing was submitted there.`,
+    "Look at the address or the directory; `lockstep submit` and `lockstep agent` make a queue.",
+  ),
   E_QUEUE_RECORD: entry<{ key: string; place: string; problem: string }>(
     (d) => `The record ${d.key} of the queue ${d.place} is not one of a job: ${d.problem}.`,
     "Use the same version of Lockstep for all that share the queue; a damaged record can be removed.",

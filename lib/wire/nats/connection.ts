@@ -89,6 +89,9 @@ export class NatsLink {
       {
         servers: [...servers.addresses],
         name: options.name,
+        // Loopback may lead to a cluster whose servers call each other by addresses that are not reached from here, or
+        // not to be shown a secret in clear text.
+        ignoreClusterUpdates: servers.remote.length === 0,
         inboxPrefix: `_INBOX_${options.role}`,
         ...(authenticator === undefined ? {} : { authenticator }),
         ...(tls === undefined ? {} : { tls }),

@@ -1,4 +1,12 @@
-import { ErrorCode, type KV, NatsError, type QueuedIterator, type KvEntry } from "nats";
+import {
+  Empty,
+  ErrorCode,
+  headers,
+  type KV,
+  type KvEntry,
+  NatsError,
+  type QueuedIterator,
+} from "nats";
 import { LockstepError } from "#lib/core/errors/index";
 import {
   maxRecordBytes,
@@ -7,15 +15,15 @@ import {
   type StoredRecord,
 } from "#lib/queue/record-store";
 import type { NatsLink } from "./connection.js";
+import { bucket, bucketStream, openBucket } from "./job-bucket.js";
 
-/** Bucket of the jobs of an account. */
-const bucket = "lockstep-jobs";
 const streamNotFound = 10_059;
 /** JetStream's: a key has another revision than the one that is to be replaced. */
 const wrongLastSequence = 10_071;
-/** A cluster that cannot hold as many replicas. */
-const noSuitablePeers: ReadonlySet<number> = new Set([10_005, 10_074]);
-const replicasInCluster = 3;
+/** A stream of which messages have no time to live. */
+const ttlDisabled = 10_166;
+/** So long who watches may learn that a record was removed; who comes later sees that there is none. */
+const markerTtl = "1h";
 /** What the server has is to be here so soon; otherwise the watch is begun anew. */
 const freshWithinMs = 3_000;
 
@@ -28,7 +36,8 @@ export class NatsRecordStore implements RecordStore {
   readonly #link: NatsLink;
   readonly #kv: KV;
   readonly #stopListening: () => void;
-  readonly #wakeUps = new Set<() => void>();
+  /** Who waits, and for which records. */
+  readonly #waiting = new Map<() => void, (folder: string, key: string) => boolean>();
   #records = new Map<string, StoredRecord & { readonly folder: string }>();
   #watch: QueuedIterator<KvEntry> | undefined;
   #seenSequence = 0;
@@ -43,11 +52,16 @@ export class NatsRecordStore implements RecordStore {
     this.#stopListening = link.onReopened(() => void this.#watchAnew());
   }
 
-  /** Closes the connection with itself. @throws E_NATS_REFUSED, E_QUEUE_AWAY */
-  static async open(link: NatsLink): Promise<NatsRecordStore> {
+  /**
+   * Closes the connection with itself.
+   *
+   * @param mayMake makes the bucket where there is none
+   * @throws E_NATS_REFUSED, E_QUEUE_AWAY, E_QUEUE_UNMADE
+   */
+  static async open(link: NatsLink, mayMake = true): Promise<NatsRecordStore> {
     const place = `${bucket} at ${link.servers}`;
     try {
-      const store = new NatsRecordStore(link, await openBucket(link));
+      const store = new NatsRecordStore(link, await openBucket(link, place, mayMake));
       await store.#watchAnew();
       return store;
     } catch (error) {
@@ -87,7 +101,21 @@ export class NatsRecordStore implements RecordStore {
   }
 
   remove(folder: RecordFolder, key: string): Promise<void> {
-    return this.#reach(() => this.#kv.purge(nameOf(folder, key)));
+    return this.#reach(async () => {
+      const subject = `$KV.${bucket}.${nameOf(folder, key)}`;
+      // As the library does it, but that what says so goes by itself.
+      const marker = headers();
+      marker.set("KV-Operation", "PURGE");
+      marker.set("Nats-Rollup", "sub");
+      marker.set("Nats-TTL", markerTtl);
+      try {
+        await this.#link.streams.publish(subject, Empty, { headers: marker });
+      } catch (error) {
+        if (codeOf(error) !== ttlDisabled) throw error;
+        // A bucket that somebody else has made: the marker stays.
+        await this.#kv.purge(nameOf(folder, key));
+      }
+    });
   }
 
   entries(folder: RecordFolder): Promise<readonly StoredRecord[]> {
@@ -99,24 +127,16 @@ export class NatsRecordStore implements RecordStore {
     });
   }
 
-  async changed(timeoutMs: number, signal?: AbortSignal): Promise<void> {
-    if (signal?.aborted === true || timeoutMs <= 0) return;
-    await new Promise<void>((resolve) => {
-      const wake = (): void => {
-        clearTimeout(timer);
-        this.#wakeUps.delete(wake);
-        signal?.removeEventListener("abort", wake);
-        resolve();
-      };
-      const timer = setTimeout(wake, timeoutMs);
-      this.#wakeUps.add(wake);
-      signal?.addEventListener("abort", wake);
-    });
+  changed(timeoutMs: number, signal?: AbortSignal, key?: string): Promise<void> {
+    // Signs of life, which come all the time, are looked at by those who look.
+    const isMeant = (folder: string, of: string): boolean =>
+      folder === "jobs" && (key === undefined || of === key);
+    return this.#arrived(isMeant, timeoutMs, signal);
   }
 
   async close(): Promise<void> {
     this.#stopListening();
-    for (const wake of [...this.#wakeUps]) wake();
+    for (const wake of [...this.#waiting.keys()]) wake();
     this.#watch?.stop();
     await this.#link.close();
   }
@@ -136,16 +156,16 @@ export class NatsRecordStore implements RecordStore {
       state.messages === 0 || Math.max(this.#seenSequence, this.#goneSequence) >= last;
     const deadlineMs = performance.now() + freshWithinMs;
     while (!isHere()) {
+      if (this.#seenSequence >= (await this.#lastKept())) {
+        this.#goneSequence = last;
+        return;
+      }
       const leftMs = deadlineMs - performance.now();
       if (leftMs <= 0) {
-        if (this.#seenSequence >= (await this.#lastKept())) {
-          this.#goneSequence = last;
-          return;
-        }
         void this.#watchAnew();
         throw away(this.place, "what is written there does not arrive");
       }
-      await this.changed(leftMs);
+      if (!isHere()) await this.#arrived(() => true, leftMs);
     }
   }
 
@@ -153,7 +173,7 @@ export class NatsRecordStore implements RecordStore {
   async #lastKept(): Promise<number> {
     const manager = await this.#link.manager();
     const query = { last_by_subj: `$KV.${bucket}.>` };
-    return (await manager.streams.getMessage(`KV_${bucket}`, query)).seq;
+    return (await manager.streams.getMessage(bucketStream, query)).seq;
   }
 
   /** The newest of each record first, in the order in which they were written, and then all that follow. */
@@ -188,15 +208,31 @@ export class NatsRecordStore implements RecordStore {
           records.set(name, { folder, key, value: textOf(entry), revision });
         } else records.delete(name);
         this.#seenSequence = Math.max(this.#seenSequence, revision);
-        this.#wake();
+        for (const [wake, isMeant] of [...this.#waiting]) if (isMeant(folder, key)) wake();
       }
     } catch {
       // The next look finds that nothing arrives, and begins anew.
     }
   }
 
-  #wake(): void {
-    for (const wake of [...this.#wakeUps]) wake();
+  /** Ends once a record that is meant has arrived, or the time is over. */
+  async #arrived(
+    isMeant: (folder: string, key: string) => boolean,
+    timeoutMs: number,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (signal?.aborted === true || timeoutMs <= 0) return;
+    await new Promise<void>((resolve) => {
+      const wake = (): void => {
+        clearTimeout(timer);
+        this.#waiting.delete(wake);
+        signal?.removeEventListener("abort", wake);
+        resolve();
+      };
+      const timer = setTimeout(wake, timeoutMs);
+      this.#waiting.set(wake, isMeant);
+      signal?.addEventListener("abort", wake);
+    });
   }
 
   async #reach<T>(action: () => Promise<T>): Promise<T> {
@@ -227,24 +263,6 @@ export async function queuedRecord(
 
 const nameOf = (folder: RecordFolder, key: string): string => `${folder}.${key}`;
 const textOf = (entry: KvEntry): string => new TextDecoder().decode(entry.value);
-
-/** Of a bucket that is there already, whoever made it, settings stay as they are. */
-async function openBucket(link: NatsLink): Promise<KV> {
-  const isCluster = link.connection.info?.cluster !== undefined;
-  const open = (replicas: number): Promise<KV> =>
-    link.streams.views.kv(bucket, {
-      ...{ history: 1, replicas, maxValueSize: maxRecordBytes },
-      // A follower may be behind; what is read is to be what the leader has.
-      allow_direct: false,
-      description: "jobs of Lockstep",
-    });
-  try {
-    return await open(isCluster ? replicasInCluster : 1);
-  } catch (error) {
-    if (!isCluster || !noSuitablePeers.has(codeOf(error) ?? 0)) throw error;
-    return open(1);
-  }
-}
 
 const codeOf = (error: unknown): number | undefined =>
   error instanceof NatsError ? error.api_error?.err_code : undefined;

@@ -12,11 +12,12 @@ const job: Job = {
     process: { pid: 1, startTicks: null, domain: "d" },
   },
   ...{ runId: "0123456789abcdef", asked: "pause", savesAsked: 1, error: "an error" },
+  failedAt: "2026-01-01T00:01:00.000Z",
   ...{ result: { step: 7, mastersSha256: null }, written: "e" },
 };
 const beat: JobBeat = {
   ...{ epoch: 2, beats: 9, step: 7, totalSteps: 10, loss: 1.5, address: "127.0.0.1:1" },
-  ...{ workers: { planned: 2, joined: 1 }, runId: null },
+  ...{ workers: { least: 1, planned: 2, most: 3, joined: 1 }, runId: null },
 };
 const bytesOf = (value: object): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
 
