@@ -39,6 +39,8 @@ interface RemoteShardOptions {
 
 /** The arithmetic of a large shard takes seconds, files that it reads minutes; a dead connection is known earlier. */
 const callTimeoutMs = 600_000;
+/** A slow disk or store takes its time for some gigabytes, and a call that is made again writes them again. */
+const saveTimeoutMs = 24 * 3_600_000;
 const retryMs = 200;
 /** A process that is not there is told of after so long, and then again after so many times as long. */
 const firstTellMs = 10_000;
@@ -98,7 +100,7 @@ class RemoteShard extends CalledShard implements ShardHandle {
     });
     this.#files = new RemoteSave({
       ...{ shardIndex, address: remote.address, note: remote.note },
-      call: (command) => this.#beside(command),
+      call: (command) => this.#beside(command, saveTimeoutMs),
     });
   }
 
@@ -296,8 +298,8 @@ class RemoteShard extends CalledShard implements ShardHandle {
   }
 
   /** Beside other calls, which do not change what is read. */
-  async #beside(command: ShardCommand): Promise<ShardAnswer> {
-    return this.#untilAnswered(() => this.#client.call(command, callTimeoutMs));
+  async #beside(command: ShardCommand, timeoutMs = callTimeoutMs): Promise<ShardAnswer> {
+    return this.#untilAnswered(() => this.#client.call(command, timeoutMs));
   }
 
   async #read(command: Extract<ShardCommand, { readonly kind: "read" }>): Promise<Uint8Array> {

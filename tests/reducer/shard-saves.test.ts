@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { startMirrored } from "#coordinator/reducer/mirrored-shard";
 import { startRemoteShards } from "#coordinator/reducer/remote-shard";
 import { ShardGroup, type ShardSource } from "#coordinator/shards";
 import { encodeElements } from "#lib/checkpoint/elements";
@@ -21,8 +22,10 @@ import { BulkClient } from "#lib/wire/bulk-client";
 import { peerName } from "#lib/wire/reducer-messages";
 import { saveShardTensors } from "#reducer/save-files";
 import { type RunningReducer, startReducer } from "#reducer/start-reducer";
+import { EventRecorder } from "#tests/support/cluster";
 import { testValues } from "#tests/support/compare";
 import { admitTo, passOf, testLife } from "#tests/support/members";
+import { mountSmallDisk } from "#tests/support/small-disk";
 import { adamW } from "./gradients.js";
 
 // Processes of shards, in this process, that write files of a model.
@@ -45,6 +48,23 @@ const fill: ShardSource["fill"] = async ({ range, masters, states }) => {
   states[emaSlot]?.set(average(masters));
 };
 
+const groupOptions = {
+  ...{ numShards, layout, gradientGroups: 1, listenHost: "127.0.0.1", security: {} },
+  ...{ optimizer: { ...adamW, emaDecay: 0.5 }, life: testLife },
+};
+
+const reducersOf = (t: TestContext, count: number): Promise<readonly RunningReducer[]> =>
+  Promise.all(
+    Array.from({ length: count }, async () => {
+      const reducer = await startReducer({
+        ...{ listenHost: "127.0.0.1", listenPort: 0, security: {}, idleTimeoutMs: 0 },
+        log: () => {},
+      });
+      t.after(() => reducer.close());
+      return reducer;
+    }),
+  );
+
 interface Shards {
   readonly reducers: readonly RunningReducer[];
   readonly group: ShardGroup;
@@ -64,23 +84,12 @@ async function shardsOf(
   } = {},
 ): Promise<Shards> {
   const notes: string[] = [];
-  const reducers =
-    given ??
-    (await Promise.all(
-      Array.from({ length: numShards }, async () => {
-        const reducer = await startReducer({
-          ...{ listenHost: "127.0.0.1", listenPort: 0, security: {}, idleTimeoutMs: 0 },
-          log: () => {},
-        });
-        t.after(() => reducer.close());
-        return reducer;
-      }),
-    ));
+  const reducers = given ?? (await reducersOf(t, numShards));
   const addresses = reducers.map(({ port }) => hostPort("127.0.0.1", port));
   const note = (text: string): void => void notes.push(text);
   const group = await ShardGroup.start(startRemoteShards(addresses, { secret, timeoutMs, note }), {
-    ...{ numShards, layout, gradientGroups: 1, listenHost: "127.0.0.1", security: {} },
-    ...{ optimizer: { ...adamW, emaDecay: 0.5 }, life: { ...testLife, epoch } },
+    ...groupOptions,
+    life: { ...testLife, epoch },
   });
   t.after(() => group.close());
   if (given === undefined) await group.load({ fill }, 3);
@@ -146,7 +155,8 @@ test("a tensor that three shards keep is in the file of the first, and others wh
     ).saveTensors({ file }, content)) as SavedFile;
     const bytes = readFileSync(file);
     assert.deepEqual(bytes, await expectedFile(join(place, "expected"), content, of));
-    assert.deepEqual(saved, { sizeBytes: bytes.length, sha256: sha256(bytes) });
+    assert.deepEqual([saved.sizeBytes, saved.sha256], [bytes.length, sha256(bytes)]);
+    assert.equal(saved.pieces.length, 8 * Math.ceil(bytes.length / (1 << 20)));
   }
   assert.deepEqual(notes, []);
 });
@@ -225,6 +235,61 @@ test("a shard that is gone amid a save ends it by name", async (t) => {
   const file = join(placeIn(t), "model.safetensors");
   await (reducers[1] as RunningReducer).close();
   await assert.rejects(writer.saveTensors({ file }, contentOf([0])), { code: "E_SHARD_LOST" });
+  assert.deepEqual(notes, []);
+});
+
+test("a mirror writes in the place of a shard that is gone amid a save", async (t) => {
+  const reducers = await reducersOf(t, 2 * numShards);
+  const addresses = reducers.map(({ port }) => hostPort("127.0.0.1", port));
+  const remote = { secret, timeoutMs: 500, note: () => assert.fail("nobody is told") };
+  const { bus, events } = new EventRecorder();
+  const start = startMirrored({
+    replicas: [
+      startRemoteShards(addresses.slice(0, numShards), remote),
+      startRemoteShards(addresses.slice(numShards), remote),
+    ],
+    ...{ compareSteps: 0, bus },
+  });
+  const group = await ShardGroup.start(start, groupOptions);
+  t.after(() => group.close());
+  await group.load({ fill }, 3);
+  const place = placeIn(t);
+  const file = join(place, "model.safetensors");
+  const expected = await expectedFile(join(place, "expected"), contentOf([0]), values);
+  const writer = await writerOf(group, 0);
+  // One that has parts of the tensor, then the one that writes it.
+  for (const gone of [1, 0]) {
+    await (reducers[gone] as RunningReducer).close();
+    const saved = await writer.saveTensors({ file }, contentOf([0]));
+    assert.equal(saved?.sha256, sha256(expected));
+    assert.deepEqual(readFileSync(file), expected);
+    rmSync(file);
+  }
+  const takenOver = events.filter(({ type }) => type === "shard.takenOver");
+  assert.equal(takenOver.length, 2);
+});
+
+test("a shard whose disk is full ends the save, which is made again when there is room", async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), "lockstep-saves-"));
+  const disk = mountSmallDisk(join(directory, "disk"), 2 << 20);
+  if (typeof disk === "string") {
+    if (process.env["CI"] === "true") throw new Error(disk);
+    return t.skip(disk);
+  }
+  t.after(() => {
+    disk.remove();
+    rmSync(directory, { recursive: true, force: true });
+  });
+  const { group, notes } = await shardsOf(t);
+  const place = join(disk.directory, ".checkpoint-3.tmp-1-0123456789ab");
+  mkdirSync(place);
+  const file = join(place, "model.safetensors");
+  disk.fill(64 << 10);
+  const writer = await writerOf(group, 0);
+  await assert.rejects(writer.saveTensors({ file }, contentOf([0])), { code: "E_DISK_FULL" });
+  disk.free();
+  const saved = await writer.saveTensors({ file }, contentOf([0]));
+  assert.equal(saved?.sha256, sha256(readFileSync(file)));
   assert.deepEqual(notes, []);
 });
 
