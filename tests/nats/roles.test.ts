@@ -19,7 +19,7 @@ import { startNats } from "#tests/support/nats-server";
 import { needs } from "#tests/support/tools";
 import { fields } from "#tests/queue/suite";
 
-// The configuration that deploy/nats documents, by the real server: each role may do its own, and nothing else.
+// The configuration that deploy/kustomize/nats documents, by the real server: each role may do its own, and nothing else.
 
 const withServer = needs("natsServer");
 const roles = ["watcher", "submitter", "coordinator", "agent"] as const;
@@ -35,7 +35,7 @@ before(async () => {
   for (const role of roles) await writeFile(join(directory, role), `${role}:secret-${role}`);
   nats = await startNats({
     // A file that is included is looked for beside the one that includes it.
-    include: join(packageRoot, "deploy/nats/lockstep.conf"),
+    include: join(packageRoot, "deploy/kustomize/nats/lockstep.conf"),
     env: Object.fromEntries(
       roles.map((role) => [`LOCKSTEP_NATS_${role.toUpperCase()}_PASSWORD`, `secret-${role}`]),
     ),
