@@ -14,7 +14,11 @@ import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 // Coordinators of one run are killed one after the other; reducers and workers, in processes of their own, live on.
 
 const limit = { timeout: 1_800_000 };
-const engine = join(packageRoot, "dist/tests/support/fake-engine.js");
+/** LOCKSTEP_REAL_ENGINE=1 computes with the one that people train with. */
+const engine =
+  process.env["LOCKSTEP_REAL_ENGINE"] === "1"
+    ? undefined
+    : join(packageRoot, "dist/tests/support/fake-engine.js");
 /** In one run; LOCKSTEP_COORDINATOR_DEATHS=40 is the long version. */
 const numDeaths = Number(process.env["LOCKSTEP_COORDINATOR_DEATHS"] ?? 3);
 const seed = Number(process.env["LOCKSTEP_SEED"] ?? 1);
@@ -26,7 +30,8 @@ const running = new Set<ChildProcess>();
 
 before(async () => {
   job = await createTinyJob({
-    ...{ engine_module: engine, max_steps: maxSteps, eval_strategy: "steps", eval_steps: 5 },
+    ...(engine === undefined ? {} : { engine_module: engine }),
+    ...{ max_steps: maxSteps, eval_strategy: "steps", eval_steps: 5 },
     ...{ save_strategy: "steps", save_steps: 4, save_total_limit: 2, logging_steps: 3 },
     ...{ metrics_port: null, reducer_timeout_ms: 20_000 },
   });
@@ -70,7 +75,8 @@ test("no step is lost and none made twice where coordinators are killed", limit,
   );
   const workers = [1, 2].map(() =>
     started([
-      ...["worker", "--use-cpu", "--metrics-port", "null", "--engine-module", engine],
+      ...["worker", "--use-cpu", "--metrics-port", "null"],
+      ...(engine === undefined ? [] : ["--engine-module", engine]),
       ...["--coordinator", `127.0.0.1:${listen}`],
     ]),
   );
