@@ -5,7 +5,8 @@ import { parametersKindOf } from "#lib/parameters/index";
 import { checkSchedule } from "./check-schedule.js";
 import { checkPrecision, checkTogether } from "./check-together.js";
 import { type ColumnMapping, columnRoles, readColumns } from "./columns.js";
-import { type ConfigCommand, refuseUnread } from "./command-keys.js";
+import { type ConfigCommand, refuseUnread, unreadKeys } from "./command-keys.js";
+import { tellIdle } from "./idle-keys.js";
 import { type DatasetEntry, readDatasetList } from "./dataset-entries.js";
 import {
   type ConfigKey,
@@ -148,6 +149,8 @@ export function resolveConfig(
   }
   checkHubKeys(parsed.data, given, warnings);
   if (command !== undefined) refuseUnread(command, parsed.data, given, warnings);
+  const unread = command === undefined ? {} : unreadKeys[command];
+  tellIdle(parsed.data, given, new Set(Object.keys(unread)), warnings);
   const { hub_token: token, ...shown } = parsed.data;
   const paths = expandPaths(shown, given);
   const config = derive({ ...shown, ...paths, hub_token: null }, given, machine, warnings);

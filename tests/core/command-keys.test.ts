@@ -94,3 +94,33 @@ test("a coordinator tells of what its workers have to be told", () => {
   assert.match(told("max_worker_restarts: 1"), /no effect: a coordinator starts no workers/);
   assert.deepEqual(resolve("train", "use_cpu: true\nmax_worker_restarts: 1").warnings, []);
 });
+
+test("keys that have nothing to do beside others are told of, by what leaves them without effect", () => {
+  const told = (yaml: string): string => resolve("train", yaml).warnings.join("\n");
+  const processes = "reducer_processes: 4\nreducer_replicas: 2\n";
+  assert.match(
+    told(`${processes}reducer_shards: 3`),
+    /^job\.yaml:5: reducer_shards has no effect: .*reducer_processes makes 2 shards of 2 copies$/,
+  );
+  assert.match(
+    told("reducers: a:1\nreducer_shards: 1"),
+    /^job\.yaml:4: reducer_shards has no effect: .*reducers makes 1 shard$/,
+  );
+  assert.match(told("reducer_timeout_ms: 5000"), /reducer_timeout_ms has no effect: .* threads/);
+  assert.match(
+    told("reducer_processes: 2\nreducer_compare_steps: 1"),
+    /reducer_compare_steps has no effect: .*one copy/,
+  );
+  assert.match(told("metrics_port: null\nmetrics_host: '::1'"), /metrics_host has no effect/);
+  for (const yaml of [
+    ...["reducer_shards: 4", "reducer_processes: 2\nreducer_timeout_ms: 5000", processes],
+    ...[`${processes}reducer_compare_steps: 7`, "metrics_port: 9090\nmetrics_host: '::1'"],
+    // Another value than the default asks for something.
+    "reducer_processes: 2\nreducer_shards: 2",
+  ]) {
+    assert.equal(told(yaml), "", yaml);
+  }
+  // Once is enough, of a key that the command does not act on at all.
+  const { warnings } = resolve("train-local", "reducer_timeout_ms: 5000");
+  assert.equal(warnings.length, 1);
+});

@@ -12,7 +12,7 @@ const functions: Readonly<Record<ConfigCommand, readonly [file: string, name: st
 };
 
 /** What they read decides nothing: the configuration is checked, compared with another one, or shown. */
-const onlyChecks = ["check-together", "command-keys", "print", "fields", "show"].map(
+const onlyChecks = ["check-together", "command-keys", "idle-keys", "print", "fields", "show"].map(
   (name) => `lib/config/${name}.ts`,
 );
 
