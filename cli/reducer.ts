@@ -1,5 +1,4 @@
 import { hostPort, splitAddress } from "#lib/core/address";
-import { expandHome } from "#lib/core/home-path";
 import { loadWireSecurity } from "#lib/wire/security";
 import { startReducerHttp } from "#reducer/http";
 import { startReducer } from "#reducer/start-reducer";
@@ -7,6 +6,7 @@ import { httpSecurity } from "#run/http-security";
 import type { ReducerMessage } from "#run/reducers";
 import { readCommandLine, usageOf } from "./command-line.js";
 import type { ConsoleFlags } from "./console.js";
+import { memberOptions, memberSettings } from "./member-options.js";
 import {
   exitCodes,
   isSupervised,
@@ -119,58 +119,18 @@ function parse(args: readonly string[]) {
   if (!/^(\[[0-9a-fA-F:]+\]|[^:]+):\d{1,5}$/.test(listen) || splitAddress(listen).port > 65_535) {
     fail(`--listen must be HOST:PORT, got "${listen}"`);
   }
-  const path = (given: string | undefined): string | undefined =>
-    given === undefined ? undefined : expandHome(given);
-  const metricsPort = values["metrics-port"];
   return {
     listen,
-    withoutEffect: flagsWithoutEffect(values),
-    metricsHost: values["metrics-host"],
-    metricsPort: metricsPort === "null" ? null : number("metrics-port", metricsPort, 65_535),
+    ...memberSettings(values, (name, text) => number(name, text, 65_535)),
     idleTimeoutMs: number("idle-timeout-ms", values["idle-timeout-ms"], 604_800_000),
-    httpFiles: {
-      tokenFile: path(values["http-token-file"]) ?? null,
-      tlsCertFile: path(values["http-tls-cert-file"]) ?? null,
-      tlsKeyFile: path(values["http-tls-key-file"]) ?? null,
-    },
-    httpWithoutTls: values["http-without-tls"],
-    security: {
-      joinTokenFile: path(values["join-token-file"]),
-      tlsCaFile: path(values["tls-ca-file"]),
-      tlsCertFile: path(values["tls-cert-file"]),
-      tlsKeyFile: path(values["tls-key-file"]),
-      insecure: values.insecure,
-    },
   };
-}
-
-/** A line for each flag that says how to protect what is not there. */
-function flagsWithoutEffect(values: ReturnType<typeof parseReducerArgs>["values"]): string[] {
-  if (values["metrics-port"] !== "null") return [];
-  const ofHttp = [
-    ...(["http-token-file", "http-tls-cert-file", "http-tls-key-file"] as const),
-    "http-without-tls",
-  ] as const;
-  return ofHttp
-    .filter((name) => values[name] !== undefined && values[name] !== false)
-    .map((name) => `--${name} has no effect: --metrics-port is null`);
 }
 
 function parseReducerArgs(args: readonly string[], fail: (problem: string) => never) {
   const options = {
+    ...memberOptions,
     listen: { type: "string" },
-    "metrics-host": { type: "string", default: "127.0.0.1" },
-    "metrics-port": { type: "string", default: "0" },
     "idle-timeout-ms": { type: "string", default: "600000" },
-    "join-token-file": { type: "string" },
-    "tls-ca-file": { type: "string" },
-    "tls-cert-file": { type: "string" },
-    "tls-key-file": { type: "string" },
-    "http-token-file": { type: "string" },
-    "http-tls-cert-file": { type: "string" },
-    "http-tls-key-file": { type: "string" },
-    "http-without-tls": { type: "boolean", default: false },
-    insecure: { type: "boolean", default: false },
   } as const;
   return readCommandLine(args, options, fail, { allowPositionals: false });
 }

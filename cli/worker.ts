@@ -2,7 +2,6 @@ import { pathToFileURL } from "node:url";
 import { resolve } from "node:path";
 import { hostPort, splitAddress } from "#lib/core/address";
 import { engineEnvironment } from "#lib/core/engine-environment";
-import { expandHome } from "#lib/core/home-path";
 import { installedEngine } from "#lib/graph/binding";
 import { loadWireSecurity } from "#lib/wire/security";
 import { startWorkerHttp } from "#worker/http";
@@ -12,6 +11,7 @@ import { openDeviceTelemetry } from "#worker/telemetry";
 import { runWorker } from "#worker/worker";
 import { readCommandLine, usageOf } from "./command-line.js";
 import type { ConsoleFlags } from "./console.js";
+import { memberOptions, memberSettings, pathOf } from "./member-options.js";
 import { httpSecurity } from "#run/http-security";
 import { memoryLines } from "#run/memory-lines";
 import { supervisedIncarnation } from "#run/own-workers";
@@ -200,16 +200,21 @@ function parse(args: readonly string[]) {
   }
   const optional = (name: string, text: string | undefined, limits: readonly [number, number]) =>
     text === undefined ? undefined : number(name, text, limits);
-  const path = (given: string | undefined): string | undefined =>
-    given === undefined ? undefined : expandHome(given);
-  const metricsPort = values["metrics-port"];
+  const member = memberSettings(values, (name, text) => number(name, text, [0, 65_535]));
+  const tlsServerName = values["tls-server-name"];
+  const isNamedInVain = tlsServerName !== undefined && values["tls-ca-file"] === undefined;
   return {
     coordinator,
     standbys,
-    withoutEffect: flagsWithoutEffect(values),
+    ...member,
+    security: { ...member.security, tlsServerName },
+    withoutEffect: [
+      ...member.withoutEffect,
+      ...(isNamedInVain
+        ? ["--tls-server-name has no effect: without --tls-ca-file there is no TLS"]
+        : []),
+    ],
     name: values.name,
-    metricsHost: values["metrics-host"],
-    metricsPort: metricsPort === "null" ? null : number("metrics-port", metricsPort, [0, 65_535]),
     useCpu: values["use-cpu"],
     deviceThreads: optional("device-threads", values["device-threads"], [1, 1024]),
     reconnectTimeoutMs: optional(
@@ -219,39 +224,8 @@ function parse(args: readonly string[]) {
     ),
     drainGraceMs: number("drain-grace-ms", values["drain-grace-ms"], [0, 86_400_000]),
     returnTimeoutMs: number("return-timeout-ms", values["return-timeout-ms"], [0, 604_800_000]),
-    httpFiles: {
-      tokenFile: path(values["http-token-file"]) ?? null,
-      tlsCertFile: path(values["http-tls-cert-file"]) ?? null,
-      tlsKeyFile: path(values["http-tls-key-file"]) ?? null,
-    },
-    httpWithoutTls: values["http-without-tls"],
-    engineModule: path(values["engine-module"]) ?? null,
-    security: {
-      joinTokenFile: path(values["join-token-file"]),
-      tlsCaFile: path(values["tls-ca-file"]),
-      tlsCertFile: path(values["tls-cert-file"]),
-      tlsKeyFile: path(values["tls-key-file"]),
-      tlsServerName: values["tls-server-name"],
-      insecure: values.insecure,
-    },
+    engineModule: pathOf(values["engine-module"]) ?? null,
   };
-}
-
-/** A line for each flag that says how to protect what is not there. */
-function flagsWithoutEffect(values: ReturnType<typeof parseWorkerArgs>["values"]): string[] {
-  const ignored = (names: readonly (keyof typeof values)[], reason: string): string[] =>
-    names
-      .filter((name) => values[name] !== undefined && values[name] !== false)
-      .map((name) => `--${name} has no effect: ${reason}`);
-  const ofHttp = [
-    ...(["http-token-file", "http-tls-cert-file", "http-tls-key-file"] as const),
-    "http-without-tls",
-  ] as const;
-  const hasTls = values["tls-ca-file"] !== undefined;
-  return [
-    ...(values["metrics-port"] === "null" ? ignored(ofHttp, "--metrics-port is null") : []),
-    ...(hasTls ? [] : ignored(["tls-server-name"], "without --tls-ca-file there is no TLS")),
-  ];
 }
 
 function parseWorkerArgs(args: readonly string[], fail: (problem: string) => never) {
@@ -261,27 +235,17 @@ function parseWorkerArgs(args: readonly string[], fail: (problem: string) => nev
       : argument,
   );
   const options = {
+    ...memberOptions,
     coordinator: { type: "string" },
     name: { type: "string", default: "" },
-    "metrics-host": { type: "string", default: "127.0.0.1" },
-    "metrics-port": { type: "string", default: "0" },
     "use-cpu": { type: "boolean", default: false },
     "device-threads": { type: "string" },
     "reconnect-timeout-ms": { type: "string" },
     // Less than the 30 s after which Kubernetes kills a pod.
     "drain-grace-ms": { type: "string", default: "25000" },
     "return-timeout-ms": { type: "string", default: "600000" },
-    "join-token-file": { type: "string" },
-    "tls-ca-file": { type: "string" },
-    "tls-cert-file": { type: "string" },
-    "tls-key-file": { type: "string" },
     "tls-server-name": { type: "string" },
-    "http-token-file": { type: "string" },
-    "http-tls-cert-file": { type: "string" },
-    "http-tls-key-file": { type: "string" },
-    "http-without-tls": { type: "boolean", default: false },
     "engine-module": { type: "string" },
-    insecure: { type: "boolean", default: false },
   } as const;
   return readCommandLine(dashed, options, fail, { allowPositionals: false });
 }
