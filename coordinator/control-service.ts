@@ -22,7 +22,7 @@ import type {
 import type { EventBus } from "#lib/wire/event-bus";
 import { assertSameCertificate, isSameSecret, type MemberPass } from "#lib/wire/member";
 import type { FenceChange } from "#lib/wire/reducer-messages";
-import type { Membership } from "./membership.js";
+import { type Membership, stuckLeaseTimes } from "./membership.js";
 import type { Quarantine } from "./quarantine.js";
 import { assertSameLife, type RunLife } from "./reducer/fence.js";
 import type { ShardGroup } from "./shards.js";
@@ -47,6 +47,7 @@ interface ControlServiceOptions {
   readonly plannedWorkers: number;
   /** Who comes beyond these waits for a place; undefined: nobody does. */
   readonly maxWorkers: number | undefined;
+  readonly leaseTimeoutMs: number;
   /** The run cannot go on: nobody is left who could, or what workers were sent differs. */
   readonly endRun: (error: LockstepError) => void;
   readonly onMembersChanged: () => void;
@@ -162,7 +163,13 @@ export class ControlService implements ControlHandlers {
 
   /** @returns why a worker has to wait; undefined where there is a place for it */
   #noPlace({ name, host, pid, incarnation }: RegisterRequest): string | undefined {
-    const { membership, maxWorkers, bus } = this.#options;
+    const { membership, maxWorkers, leaseTimeoutMs, queue, bus } = this.#options;
+    if (maxWorkers !== undefined && membership.size >= maxWorkers) {
+      const stuck = membership.stuck(leaseTimeoutMs, (workerId) => queue.isWaiting(workerId));
+      const time = `${stuckLeaseTimes} x lease_timeout_ms`;
+      const why = `it lives, and has asked for no work for more than ${time}; others wait for its place`;
+      if (stuck !== undefined) this.removeWorker(stuck.workerId, why);
+    }
     if (maxWorkers === undefined || membership.size < maxWorkers) {
       this.#waiting.delete(incarnation);
       return undefined;

@@ -196,6 +196,7 @@ export class Coordinator {
         heartbeatIntervalMs,
         plannedWorkers: this.#options.plannedWorkers,
         maxWorkers: this.#options.maxWorkers,
+        leaseTimeoutMs: this.#options.leaseTimeoutMs ?? defaultLeaseTimeoutMs,
         endRun: (error) => run.fail(error),
         version: run.version,
         onMembersChanged: () => run.membersChanged(this.#membership.size),

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
+import { defaultLeaseTimeoutMs } from "./limits.js";
 import { type DeviceKinds, lifeOf } from "./device-kinds.js";
 
 interface WorkerInfo {
@@ -39,6 +40,8 @@ interface MembershipOptions {
 const maxMembers = 4_096;
 /** Of the name that a worker would like: it is a label of metrics and a word of logs. */
 const maxNameChars = 64;
+/** A group that takes longer than so many leases does not end. */
+export const stuckLeaseTimes = 3;
 /** Ids that are remembered; ids after these have a random end. */
 const maxKnownIds = 10_000;
 
@@ -132,6 +135,22 @@ export class Membership {
   silent(): readonly Member[] {
     const since = this.#options.now() - this.#options.heartbeatTimeoutMs;
     return this.members().filter((member) => member.lastSeenMs < since);
+  }
+
+  /**
+   * One that lives and has asked for nothing in three times the time that a group may take: its loop, or its engine, is
+   * stuck.
+   *
+   * @param isWaiting whether one has asked and has no answer yet
+   */
+  stuck(leaseTimeoutMs: number, isWaiting: (workerId: string) => boolean): Member | undefined {
+    const now = this.#options.now();
+    return this.members().find(({ workerId, lastAskedMs, state }) => {
+      // An engine takes what it takes to be made, however short groups are.
+      const isStarting = state === "compiling";
+      const workMs = isStarting ? Math.max(leaseTimeoutMs, defaultLeaseTimeoutMs) : leaseTimeoutMs;
+      return now - lastAskedMs > stuckLeaseTimes * workMs && !isWaiting(workerId);
+    });
   }
 
   /**

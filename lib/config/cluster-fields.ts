@@ -22,7 +22,9 @@ export const cluster = {
     .max(4096)
     .nullable()
     .default(null)
-    .describe("a worker beyond these is told to wait, and takes the place of one that leaves"),
+    .describe(
+      "a worker beyond these is told to wait, and takes the place of one that leaves, or asks for no work in three times lease_timeout_ms",
+    ),
   global_batch_size: count
     .nullable()
     .default(null)

@@ -151,3 +151,26 @@ test(
     );
   },
 );
+
+test("a worker that hangs and lives loses its place to one that waits for it", limit, async () => {
+  const { recorder, workers } = await elasticRun(
+    { maxWorkers: 1, leaseTimeoutMs: 500 },
+    async ({ recorder, add }) => {
+      const first = add({ LOCKSTEP_TEST_NAME: "first", LOCKSTEP_TEST_STALL: "leased:1" });
+      await recorder.until(({ type }) => type === "worker.joined");
+      add({ LOCKSTEP_TEST_NAME: "second" });
+      await recorder.until(
+        (event) => event.type === "worker.joined" && event.workerId === "second",
+      );
+      // It finds that it has been lost, and waits for a place in its turn.
+      first.process.send("go");
+    },
+  );
+  const [first, second] = workers as [TestWorker, TestWorker];
+  assert.equal((await first.exited).code, 0);
+  assert.equal((await second.exited).code, 0);
+  const [lost, ...others] = recorder.of("worker.lost");
+  assert.deepEqual(others, []);
+  assert.equal(lost?.workerId, "first");
+  assert.match(lost.reason, /asked for no work for more than 3 x lease_timeout_ms; others wait/);
+});
