@@ -169,7 +169,7 @@ const usageExitCode = 2;
 const replacedExitCode = 76;
 
 const replaced: ReadonlySet<string> = new Set([
-  ...["E_OUTPUT_DIR_LOST", "E_STALE_COORDINATOR", "E_LEASE_LOST"],
+  ...["E_OUTPUT_DIR_LOST", "E_STALE_COORDINATOR", "E_LEASE_LOST", "E_CHECKPOINT_STORE_LOST"],
 ]);
 
 const exitCodeOf = ({ code }: LockstepError): number => {

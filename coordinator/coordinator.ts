@@ -356,10 +356,12 @@ export class Coordinator {
   }
 }
 
+const fencedBy: ReadonlySet<string> = new Set([
+  ...["E_STALE_COORDINATOR", "E_OUTPUT_DIR_LOST", "E_LEASE_LOST", "E_CHECKPOINT_STORE_LOST"],
+]);
+
 /** Whether another process has the run. */
-const isFenced = (error: unknown): boolean =>
-  isLockstepError(error) &&
-  ["E_STALE_COORDINATOR", "E_OUTPUT_DIR_LOST", "E_LEASE_LOST"].includes(error.code);
+const isFenced = (error: unknown): boolean => isLockstepError(error) && fencedBy.has(error.code);
 
 /** The options of a run that begins where a coordinator that died had come to; else they stay. */
 function begunFrom(

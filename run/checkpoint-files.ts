@@ -37,4 +37,6 @@ export interface CheckpointPlace {
     previous: string | undefined,
   ): Promise<SavedCheckpoint>;
   remove(directory: string): Promise<void>;
+  /** Removes what saves and removals that died have left. Nothing may be saved meanwhile. */
+  sweep(): Promise<void>;
 }

@@ -15,7 +15,8 @@ import {
   type SavedCheckpoint,
   type WriteCheckpoint,
 } from "./checkpoint-files.js";
-import { StoredCheckpoints, storeOf } from "./stored-checkpoints.js";
+import { storeOf } from "./open-store.js";
+import { StoredCheckpoints } from "./stored-checkpoints.js";
 
 export async function checkpointPlace(config: ResolvedConfig): Promise<CheckpointPlace> {
   const store = await storeOf(config);
@@ -69,6 +70,9 @@ class CheckpointDirectories implements CheckpointPlace {
   async remove(directory: string): Promise<void> {
     await removeDirectoryAtomically(directory);
   }
+
+  /** Every save does. */
+  async sweep(): Promise<void> {}
 }
 
 /** Puts links in the place of files that are in another checkpoint already. @returns their bytes */

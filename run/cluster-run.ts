@@ -15,9 +15,8 @@ import { coordinatorOptions, wireSecurity } from "./coordinator-options.js";
 import { EventPublishing } from "./event-publishing.js";
 import { endFinished } from "./farewell.js";
 import { finishRun, savedSoFar } from "./finish.js";
-import { leaderLease } from "./leader-lease.js";
+import { type LeadClaim, leaderLease } from "./leader-lease.js";
 import { checkMessages } from "./message-limits.js";
-import type { OutputClaim } from "./output-directory.js";
 import { incarnationsOf, isStartedHere, tellProgress } from "./own-workers.js";
 import { prepareRun } from "./prepare.js";
 import type { PreparedRun } from "./prepared-run.js";
@@ -115,7 +114,7 @@ class Cluster {
   #begun: BegunRun | undefined;
   #push: PushResult | undefined;
   #trainerLog: TrainerLog | undefined;
-  #output: OutputClaim | undefined;
+  #output: LeadClaim | undefined;
   #journal: RunJournal | undefined;
   /** Of a coordinator that died, until its shards have been asked. */
   #left: LeftRun | undefined;
@@ -239,8 +238,8 @@ class Cluster {
     if (!existsSync(join(config.output_dir, outputRecordFile))) this.#push = await pushOf(config);
     this.#output = await this.#claimOutput(bus, stop);
     const note = (text: string): void => bus.publish({ type: "note", text });
-    const { epoch } = this.#output;
-    this.#start = await findOwnStart(config, { own: this.#own, epoch, stop, note });
+    const waiting = { own: this.#own, output: this.#output, stop, note };
+    this.#start = await findOwnStart(config, waiting);
     this.#refuseStopped();
     this.#reached = this.#start.resume;
     if (!mayBeFinished(this.#start)) this.#push ??= await pushOf(config);
@@ -270,7 +269,7 @@ class Cluster {
     return door;
   }
 
-  async #claimOutput(bus: InProcessEventBus, signal: AbortSignal): Promise<OutputClaim> {
+  async #claimOutput(bus: InProcessEventBus, signal: AbortSignal): Promise<LeadClaim> {
     try {
       return await leaderLease(this.#config).lead({
         onLost: (error) => this.#fail(error),
@@ -296,7 +295,10 @@ class Cluster {
     });
     checkMessages(this.#prepared);
     detail("comparing the data and the model with what is in output_dir");
-    this.#begun = await beginRun(this.#prepared, start);
+    const note = (text: string): void => bus.publish({ type: "note", text });
+    this.#begun = await beginRun(this.#prepared, start, async (runId) =>
+      this.#output?.store.claim(runId, note),
+    );
     if (this.#begun.finished === undefined) this.#push ??= await pushOf(this.#config);
     return this.#begun;
   }

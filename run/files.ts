@@ -41,7 +41,9 @@ import { stoppedEarly } from "./evaluation-rules.js";
 import { emaFolder } from "./output-contents.js";
 import { bestCheckpoint, stateForTrainer, writeResults } from "./results.js";
 import type { StartedRun } from "./start.js";
-import { fetchModel, storeAt, storeOf, uploadFile } from "./stored-checkpoints.js";
+import { storeAt, storeOf } from "./open-store.js";
+import { assertStoreHeld } from "./store-claim.js";
+import { fetchModel, uploadFile } from "./store-files.js";
 import { writeModels, writeTensorFiles } from "./tensor-files.js";
 
 /** The history of a long run, some hundred bytes an entry. */
@@ -106,6 +108,7 @@ export async function saveCheckpoint(
   const saved = { ...(await place.save(name, write, previous)), relayedBytes };
   lastSave.atMs = savedAtMs;
   try {
+    await place.sweep();
     const remove = (old: string): Promise<void> => place.remove(old);
     await rotateCheckpoints(await checkpointsOf(run), config.save_total_limit, best, remove);
     return saved;
@@ -188,6 +191,7 @@ export async function markFinished(
 async function storeResult(config: ResolvedConfig, only?: readonly string[]): Promise<void> {
   const store = await storeOf(config);
   if (store === undefined) return;
+  await assertStoreHeld(store);
   const files = (await readOutputRecord(config.output_dir))?.files ?? [];
   for (const file of only ?? [
     ...files.filter((name) => name !== outputRecordFile),

@@ -198,5 +198,5 @@ function savingDetail(
   }
   const { step } = state.best;
   const nor = run.resumedFrom === undefined ? "" : ` and not beside ${run.resumedFrom}`;
-  return `writing the last model: the best one, that of step ${step}, is not in ${run.config.output_dir}${nor}`;
+  return `writing the last model: the best one, that of step ${step}, is not in ${run.config.checkpoint_store ?? run.config.output_dir}${nor}`;
 }

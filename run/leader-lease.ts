@@ -10,6 +10,7 @@ import { NatsLease } from "#lib/wire/nats/leader-lease";
 import { natsSettings } from "./event-publishing.js";
 import { jobFence } from "./job-fence.js";
 import { claimOutputDirectory, type OutputClaim } from "./output-directory.js";
+import { RunStore } from "./store-claim.js";
 
 interface LeadOptions {
   /** Called once, when another process leads because this one was silent. */
@@ -20,13 +21,27 @@ interface LeadOptions {
   readonly signal: AbortSignal;
 }
 
+/** The output directory, and what of a store is this process's with it. */
+export interface LeadClaim extends OutputClaim {
+  readonly store: RunStore;
+}
+
+function withStore(config: ResolvedConfig, claim: OutputClaim): LeadClaim {
+  const store = new RunStore(config, claim.epoch);
+  const release = async (): Promise<void> => {
+    await store.release();
+    await claim.release();
+  };
+  return { epoch: claim.epoch, store, release };
+}
+
 /**
  * Decides which of several coordinators leads a run. Who leads has a larger epoch than all who led before; with it
  * shards and files refuse those.
  */
 interface LeaderLease {
   /** Waits until this process leads, where it stands by. @throws E_OUTPUT_DIR_IN_USE where it does not */
-  lead(options: LeadOptions): Promise<OutputClaim>;
+  lead(options: LeadOptions): Promise<LeadClaim>;
 }
 
 /** Who leads by the configuration: by a lease in NATS where one is named, else by files of the output directory. */
@@ -36,11 +51,12 @@ export function leaderLease(config: ResolvedConfig): LeaderLease {
 }
 
 /** Who owns the output directory leads. */
-const fileLease = ({
-  output_dir: directory,
-  standby,
-}: Pick<ResolvedConfig, "output_dir" | "standby">): LeaderLease => ({
-  lead: (options) => claimOutputDirectory(directory, { ...options, standby, fence: jobFence() }),
+const fileLease = (config: ResolvedConfig): LeaderLease => ({
+  lead: async (options) => {
+    const { output_dir: directory, standby } = config;
+    const fence = jobFence();
+    return withStore(config, await claimOutputDirectory(directory, { ...options, standby, fence }));
+  },
 });
 
 /** Between two attempts of one that stands by at a server that is away. */
@@ -72,7 +88,7 @@ const natsLease = (config: ResolvedConfig, name: string): LeaderLease => ({
         try {
           // Files may have come further than the lease, which had another name then.
           await lease.raise(claim.epoch);
-          return { epoch: claim.epoch, release };
+          return withStore(config, { epoch: claim.epoch, release });
         } catch (error) {
           await release();
           throw error;

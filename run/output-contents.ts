@@ -20,6 +20,8 @@ import { trainerLogFileName } from "./trainer-log.js";
 /** What runs left in an output directory. */
 export interface OutputContents {
   readonly directory: string;
+  /** Where its checkpoints are: there, or in a store. */
+  readonly place: string;
   /** The run that started there last. */
   readonly record: OutputRecord | undefined;
   /** Why the record that is there cannot be read. */
@@ -53,6 +55,7 @@ export async function readOutput(config: ResolvedConfig): Promise<OutputContents
     (name) => isWeights(name) || ["config.json", "adapter_config.json"].includes(name),
   );
   return {
+    place: config.checkpoint_store ?? directory,
     ...{ directory, record, recordProblem, checkpoints, modelFiles: modelFiles.sort() },
     finished: await wholeResult(directory, record?.finished ?? null),
   };

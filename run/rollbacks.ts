@@ -216,9 +216,14 @@ class Rollbacks {
         !this.#damaged.has(saved.directory),
     );
     try {
-      const { point, lines } = await openNewestWhole(config.output_dir, own, config, {
-        readsAll: false,
-      });
+      const { point, lines } = await openNewestWhole(
+        config.checkpoint_store ?? config.output_dir,
+        own,
+        config,
+        {
+          readsAll: false,
+        },
+      );
       for (const line of lines) note(`warning: ${line}`);
       return point;
     } catch (error) {

@@ -8,6 +8,7 @@ import {
   type RunRecord,
   writeOutputRecord,
 } from "#lib/checkpoint/index";
+import { isWriteFailure } from "#lib/checkpoint/repeated-save";
 import { decisiveFields, differingResults, differingSettings } from "#lib/checkpoint/run-identity";
 import {
   dataSettings,
@@ -39,6 +40,7 @@ import {
   takesNewest,
   wantedCheckpoint,
 } from "./resume.js";
+import { checkpointPlace } from "./checkpoint-place.js";
 import { settledByAdapter } from "./starting-adapter.js";
 
 /** How a run is to begin, as far as its settings tell. */
@@ -133,13 +135,13 @@ async function findResumePoint(
   // Of another program's checkpoints the directory's own check speaks.
   const candidates = output.checkpoints.filter(({ isOurs }) => isOurs);
   const found = takesNewest(asked)
-    ? await openNewestWhole(output.directory, candidates, asked, { readsAll })
+    ? await openNewestWhole(output.place, candidates, asked, { readsAll })
     : { point: await openCheckpoint(wanted as string, asked, { readsAll }), lines: [] };
   const { point } = found;
   if (point === undefined) {
     const hasResult = output.finished !== null;
     if (wanted === true && !hasResult) throw noCheckpoint(output);
-    const line = `no checkpoint is in ${output.directory}, so the run starts (resume_from_checkpoint: auto)`;
+    const line = `no checkpoint is in ${output.place}, so the run starts (resume_from_checkpoint: auto)`;
     return wanted === "auto" && !hasResult ? { ...anew, lines: [line] } : anew;
   }
   try {
@@ -173,7 +175,7 @@ async function findLeftPoint(
   const own = output.checkpoints.filter((saved) => saved.record?.runId === left.runId);
   // Where its shards live nothing of it is read.
   const readsAll = false;
-  const newest = openNewestWhole(output.directory, own, asked, { readsAll });
+  const newest = openNewestWhole(output.place, own, asked, { readsAll });
   const found = await newest.catch((error: unknown) => {
     if (!isLockstepError(error) || error.code !== "E_NO_CHECKPOINT") throw error;
     return { point: undefined, lines: [error.message] };
@@ -200,9 +202,14 @@ async function findLeftPoint(
  * Compares the run with what is in its output directory by all that decides the result, and makes the
  * directory its own. Where the result that the run is to make is there, nothing is changed.
  *
+ * @param claim called before anything is changed, with the run that it is
  * @throws E_RESUME_MISMATCH, E_RESUME_PAST_END, E_OUTPUT_DIR_OTHER_RUN, E_NO_CHECKPOINT, E_CONFIG_CONFLICT
  */
-export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<BegunRun> {
+export async function beginRun(
+  prepared: PreparedRun,
+  start: RunStart,
+  claim: (runId: string) => Promise<void> = async () => {},
+): Promise<BegunRun> {
   const { output, resume, left } = start;
   const { config, plan } = prepared;
   const identity = await identityOf(prepared);
@@ -259,22 +266,29 @@ export async function beginRun(prepared: PreparedRun, start: RunStart): Promise<
   }
   if (output.recordProblem !== undefined) lines.push(`written anew: ${output.recordProblem}`);
   const own = describeOwn(output);
+  const { workers, gradient_accumulation_steps } = config;
+  const ofLeft = left === undefined ? undefined : before;
+  const record =
+    resume?.record ?? ofLeft ?? newRunRecord(identity, { workers, gradient_accumulation_steps });
+  if (!isDone) {
+    await claim(record.runId);
+    // What it leaves now the saves of the run remove.
+    await (await checkpointPlace(config)).sweep().catch((error: unknown) => {
+      if (!isWriteFailure(error)) throw error;
+    });
+  }
   if (isCleaned) {
     const isKept = (identity: RunIdentity): boolean =>
       resume !== undefined && differences(identity).length === 0;
     const removed = await removeRuns(output, prepared.model.directory, isKept, config);
     if (removed.length > 0) {
-      lines.push(`overwrite_output_dir: removed from ${output.directory}: ${listed(removed)}`);
+      lines.push(`overwrite_output_dir: removed from ${bothPlaces(output)}: ${listed(removed)}`);
     }
   } else if (isAnew && own !== undefined && !isDone) {
     lines.push(
-      `${output.directory} holds ${own} of an earlier run of this job: this one starts anew, replaces them as it saves, and goes on from its own last checkpoint if it is resumed`,
+      `${bothPlaces(output)} holds ${own} of an earlier run of this job: this one starts anew, replaces them as it saves, and goes on from its own last checkpoint if it is resumed`,
     );
   }
-  const { workers, gradient_accumulation_steps } = config;
-  const ofLeft = left === undefined ? undefined : before;
-  const record =
-    resume?.record ?? ofLeft ?? newRunRecord(identity, { workers, gradient_accumulation_steps });
   const savedAt = output.checkpoints.map(({ record }) => record?.savedAtMs ?? 0);
   const run: StartedRun = {
     ...prepared,
@@ -347,13 +361,20 @@ const missingInResult = (
   config: ResolvedConfig,
 ): string[] => differingResults(settings, resultSettings(config));
 
-const otherRun = ({ directory }: OutputContents, others: readonly string[]) =>
-  new LockstepError("E_OUTPUT_DIR_OTHER_RUN", { directory, found: others.join("; ") });
+const otherRun = (output: OutputContents, others: readonly string[]) =>
+  new LockstepError("E_OUTPUT_DIR_OTHER_RUN", {
+    directory: bothPlaces(output),
+    found: others.join("; "),
+  });
+
+/** Where results and checkpoints are. */
+const bothPlaces = ({ directory, place }: OutputContents): string =>
+  place === directory ? directory : `${directory} with checkpoint_store ${place}`;
 
 const mismatch = (directory: string, differences: readonly string[]) =>
   new LockstepError("E_RESUME_MISMATCH", { directory, differences: differences.join("; ") });
 
-function noCheckpoint({ directory, checkpoints }: OutputContents): LockstepError {
+function noCheckpoint({ place: directory, checkpoints }: OutputContents): LockstepError {
   const problem =
     checkpoints.length === 0
       ? "it holds no checkpoint-N directory"

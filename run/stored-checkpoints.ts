@@ -1,10 +1,7 @@
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { mkdir, mkdtemp, open, rm, stat, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { basename, dirname, join, relative } from "node:path";
+import { readFile, stat } from "node:fs/promises";
+import { basename, join, relative } from "node:path";
 import { stageFiles } from "#lib/checkpoint/atomic-save";
-import { checksumsFile } from "#lib/checkpoint/checked-files";
+import { checksumsFile, ownFolder } from "#lib/checkpoint/checked-files";
 import { listFiles, readChecksums } from "#lib/checkpoint/checksums";
 import {
   type CheckpointRecord,
@@ -14,55 +11,27 @@ import {
 } from "#lib/checkpoint/index";
 import { checkpointRecordFile } from "#lib/checkpoint/run-record";
 import { bySavedTime } from "#lib/checkpoint/rotation";
-import { writeAll } from "#lib/checkpoint/write-all";
 import { assertWritable } from "#lib/checkpoint/write-guard";
-import type { ResolvedConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
-import { parseStoreUrl } from "#lib/store/location";
-import { MultipartUpload } from "#lib/store/multipart-upload";
-import { ObjectStore, type StoredObject } from "#lib/store/object-store";
+import type { ObjectStore } from "#lib/store/object-store";
 import {
   type CheckpointPlace,
   type SavedCheckpoint,
   type WriteCheckpoint,
 } from "./checkpoint-files.js";
+import { assertStoreHeld, conditionOfNew } from "./store-claim.js";
+import { uploadFile, withFiles } from "./store-files.js";
 
-/** Files that a checkpoint has beside its tensors, bytes; tokenizers are the largest. */
-const maxFileBytes = 256 << 20;
-/** What of a local file is in memory at a time. */
-const uploadPieceBytes = 4 << 20;
+/** Beside a checkpoint that is being stored or removed: what has it and no list of checksums is a leftover. */
+const unfinishedFile = `${ownFolder}/unfinished`;
+/** Larger files travel in parts, without a condition. */
+const maxNewBytes = 16 << 20;
 
-const fetchPieceBytes = 16 << 20;
-
-const stores = new Map<string, Promise<ObjectStore>>();
-
-/** The store that a configuration names; undefined: checkpoints are in the output directory. */
-export async function storeOf(config: ResolvedConfig): Promise<ObjectStore | undefined> {
-  return config.checkpoint_store === null ? undefined : storeAt(config.checkpoint_store, config);
-}
-
-/** @throws E_CONFIG_INVALID for what is no URL of a store */
-export async function storeAt(
-  url: string,
-  config: Pick<ResolvedConfig, "s3_endpoint" | "s3_region">,
-): Promise<ObjectStore> {
-  const location = parseStoreUrl(url);
-  if (location === undefined) {
-    const expected = "s3://BUCKET or s3://BUCKET/PREFIX";
-    throw new LockstepError("E_CONFIG_INVALID", {
-      ...{ key: "checkpoint_store", expected, got: JSON.stringify(url), where: "" },
-    });
-  }
-  const settings = {
-    ...location,
-    ...(config.s3_endpoint === null ? {} : { endpoint: config.s3_endpoint }),
-    ...(config.s3_region === null ? {} : { region: config.s3_region }),
-  };
-  const name = JSON.stringify(settings);
-  const opened = stores.get(name) ?? ObjectStore.open(settings);
-  stores.set(name, opened);
-  return opened;
-}
+/** Of checkpoints that were listed, by where they are. */
+const records = new Map<
+  string,
+  { readonly tag: string; readonly record: CheckpointRecord | undefined }
+>();
 
 /**
  * Checkpoints below a prefix. The list of checksums is stored last: without it there is no checkpoint. Whoever may not
@@ -84,18 +53,31 @@ export class StoredCheckpoints implements CheckpointPlace {
 
   async list(): Promise<readonly OwnedCheckpoint[]> {
     const found: OwnedCheckpoint[] = [];
-    for (const { key } of await this.#store.list("checkpoint-")) {
+    for (const { key, tag } of await this.#store.list("checkpoint-")) {
       const [, step] = /^checkpoint-(\d{1,15})\/lockstep\/checksums\.json$/.exec(key) ?? [];
       if (step === undefined) continue;
       const name = checkpointName(Number(step));
-      const record = await this.record(name).catch((error: unknown) => {
-        if ((error as { code?: unknown }).code === "E_CHECKPOINT_STORE") throw error;
-        return undefined;
-      });
       const directory = this.directoryOf(name);
+      const record = await this.#recordOf(directory, name, tag);
       found.push({ step: Number(step), directory, record, isOurs: true });
     }
     return found.sort(bySavedTime);
+  }
+
+  /** Of a checkpoint whose list of checksums has this tag: it says whether it is the one that was read before. */
+  async #recordOf(
+    directory: string,
+    name: string,
+    tag: string,
+  ): Promise<CheckpointRecord | undefined> {
+    const known = records.get(directory);
+    if (tag !== "" && known?.tag === tag) return known.record;
+    const record = await this.record(name).catch((error: unknown) => {
+      if ((error as { code?: unknown }).code === "E_CHECKPOINT_STORE") throw error;
+      return undefined;
+    });
+    records.set(directory, { tag, record });
+    return record;
   }
 
   async record(name: string): Promise<CheckpointRecord | undefined> {
@@ -113,6 +95,7 @@ export class StoredCheckpoints implements CheckpointPlace {
     let [bytes, sharedBytes] = [0, 0];
     await stageFiles(join(this.#outputDir, name), async (temporary) => {
       await this.remove(this.directoryOf(name));
+      await store.put(`${name}/${unfinishedFile}`, new Uint8Array());
       const keyOf = (file: string): string => `${name}/${relative(temporary, file)}`;
       const written = await write(temporary, (file) => {
         assertWritable(file);
@@ -122,6 +105,7 @@ export class StoredCheckpoints implements CheckpointPlace {
       await this.#requireSizes(name, new Map([...written].map(([path, of]) => [keyOf(path), of])));
       const before = previous === undefined ? undefined : await this.#sumsOf(basename(previous));
       const sums = await readChecksums(temporary, checksumsFile);
+      await assertStoreHeld(store);
       const files = (await listFiles(temporary)).filter((file) => file !== checksumsFile);
       for (const file of [...files, checksumsFile]) {
         const path = join(temporary, file);
@@ -130,9 +114,11 @@ export class StoredCheckpoints implements CheckpointPlace {
         const isShared = sums?.get(file) !== undefined && before?.get(file) === sums.get(file);
         const copied = isShared && (await this.#copy(basename(previous ?? ""), name, file));
         if (copied) sharedBytes += size;
-        else await uploadFile(store, path, keyOf(path));
+        else await this.#uploadNew(path, keyOf(path), file === checksumsFile);
         bytes += size;
       }
+      // Beside a list of checksums it says nothing.
+      await store.delete([keyOf(join(temporary, unfinishedFile))]).catch(() => {});
     });
     return { directory: this.directoryOf(name), bytes, sharedBytes };
   }
@@ -153,6 +139,18 @@ export class StoredCheckpoints implements CheckpointPlace {
     }
   }
 
+  async sweep(): Promise<void> {
+    assertWritable(this.#outputDir);
+    await assertStoreHeld(this.#store);
+    await this.#store.abortUploads("checkpoint-");
+    const keys = new Set((await this.#store.list("checkpoint-")).map(({ key }) => key));
+    for (const key of keys) {
+      const [name = "", ...file] = key.split("/");
+      if (file.join("/") !== unfinishedFile || keys.has(`${name}/${checksumsFile}`)) continue;
+      if (/^checkpoint-\d{1,15}$/.test(name)) await this.remove(this.directoryOf(name));
+    }
+  }
+
   /** The list of checksums goes first, so that nobody takes what is left for whole. */
   async remove(directory: string): Promise<void> {
     const name = basename(directory);
@@ -160,11 +158,34 @@ export class StoredCheckpoints implements CheckpointPlace {
     assertWritable(ours);
     await this.#store.abortUploads(`${name}/`);
     const keys = (await this.#store.list(`${name}/`)).map(({ key }) => key);
+    if (keys.length === 0) return;
+    await assertStoreHeld(this.#store);
+    const mark = `${name}/${unfinishedFile}`;
+    await this.#store.put(mark, new Uint8Array());
     const manifest = `${name}/${checksumsFile}`;
-    for (const some of [keys.filter((key) => key === manifest), keys]) {
+    const rest = keys.filter((key) => key !== manifest && key !== mark);
+    for (const some of [keys.filter((key) => key === manifest), rest, [mark]]) {
       assertWritable(ours);
       await this.#store.delete(some);
     }
+  }
+
+  /**
+   * Stores a small file where there is none of its name: whoever was stopped amid a save and goes on later takes the
+   * place of nothing that was stored since.
+   */
+  async #uploadNew(path: string, key: string, isLast: boolean): Promise<void> {
+    const store = this.#store;
+    if (isLast) await assertStoreHeld(store);
+    const { size } = await stat(path);
+    if (size > maxNewBytes) return uploadFile(store, path, key);
+    const bytes = await readFile(path);
+    if (await store.putIf(key, bytes, conditionOfNew(store))) return;
+    const there = await store.get(key, maxNewBytes);
+    if (there !== undefined && bytes.equals(there)) return;
+    await assertStoreHeld(store);
+    const problem = "another process stored it at the same time";
+    throw new LockstepError("E_CHECKPOINT_STORE", { place: store.url(key), problem });
   }
 
   async #copy(from: string, to: string, file: string): Promise<boolean> {
@@ -178,100 +199,5 @@ export class StoredCheckpoints implements CheckpointPlace {
     return withFiles(this.#store, [`${name}/${checksumsFile}`], (directory) =>
       readChecksums(join(directory, name), checksumsFile),
     );
-  }
-}
-
-/** Stores a file of this machine. */
-export async function uploadFile(store: ObjectStore, path: string, key: string): Promise<void> {
-  const upload = new MultipartUpload(store, key);
-  try {
-    for await (const piece of createReadStream(path, { highWaterMark: uploadPieceBytes })) {
-      await upload.write(piece as Uint8Array);
-    }
-    await upload.close();
-  } catch (error) {
-    await upload.abandon();
-    throw error;
-  }
-}
-
-/** Copies objects into a temporary directory, where there are such, and removes it in the end. */
-export async function withFiles<T>(
-  store: ObjectStore,
-  keys: readonly string[],
-  action: (directory: string) => Promise<T>,
-): Promise<T> {
-  const directory = await mkdtemp(join(tmpdir(), "lockstep-"));
-  try {
-    await fetchFiles(store, keys, (key) => join(directory, key));
-    return await action(directory);
-  } finally {
-    await rm(directory, { recursive: true, force: true });
-  }
-}
-
-async function fetchFiles(
-  store: ObjectStore,
-  keys: readonly string[],
-  pathOf: (key: string) => string,
-): Promise<void> {
-  for (const key of keys) {
-    const bytes = await store.get(key, maxFileBytes);
-    if (bytes === undefined) continue;
-    await mkdir(dirname(pathOf(key)), { recursive: true });
-    await writeFile(pathOf(key), bytes);
-  }
-}
-
-/**
- * Copies a checkpoint's model, and nothing of the run's own state, into a directory.
- *
- * @throws E_CHECKPOINT_DAMAGED for a file that is not the one that was saved
- */
-export async function fetchModel(
-  store: ObjectStore,
-  name: string,
-  isWanted: (file: string) => boolean,
-  directory: string,
-): Promise<void> {
-  // A store's names may be anything, and those of files lead anywhere.
-  const isInside = (file: string): boolean => !file.split(/[/\\]/).includes("..");
-  const objects = (await store.list(`${name}/`)).filter(({ key }) => {
-    const file = key.slice(name.length + 1);
-    return isInside(file) && isWanted(file);
-  });
-  const manifest = `${name}/${checksumsFile}`;
-  const sums = await withFiles(store, [manifest], (local) =>
-    readChecksums(join(local, name), checksumsFile),
-  );
-  for (const object of objects) {
-    const file = object.key.slice(name.length + 1);
-    const sum = await fetchObject(store, object, join(directory, file));
-    if (sum === sums?.get(file)) continue;
-    const problem = "has a wrong checksum";
-    throw new LockstepError("E_CHECKPOINT_DAMAGED", { directory: store.url(name), file, problem });
-  }
-}
-
-/** @returns the SHA-256 of its bytes */
-async function fetchObject(
-  store: ObjectStore,
-  { key, sizeBytes }: StoredObject,
-  path: string,
-): Promise<string> {
-  await mkdir(dirname(path), { recursive: true });
-  const handle = await open(path, "w");
-  const hash = createHash("sha256");
-  try {
-    const piece = new Uint8Array(Math.min(sizeBytes, fetchPieceBytes));
-    for (let done = 0; done < sizeBytes; done += piece.length) {
-      const part = piece.subarray(0, Math.min(piece.length, sizeBytes - done));
-      await store.readInto(key, part, done);
-      await writeAll(handle, part, done);
-      hash.update(part);
-    }
-    return hash.digest("hex");
-  } finally {
-    await handle.close();
   }
 }

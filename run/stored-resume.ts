@@ -14,7 +14,8 @@ import { LockstepError } from "#lib/core/errors/index";
 import { splitStoreUrl } from "#lib/store/location";
 import { configFile, stateFile } from "./checkpoint-files.js";
 import type { ResumePoint, StoreKeys } from "./resume.js";
-import { storeAt, withFiles } from "./stored-checkpoints.js";
+import { storeAt } from "./open-store.js";
+import { withFiles } from "./store-files.js";
 
 const smallFiles = [checkpointRecordFile, stateFile, configFile];
 

@@ -3,7 +3,8 @@ import { saveRepeatedly } from "#lib/checkpoint/repeated-save";
 import type { ResolvedConfig } from "#lib/config/index";
 import type { OwnProcesses } from "./own-processes.js";
 import { shardsOutlive } from "./recovered-run.js";
-import { findStart, type RunStart } from "./start.js";
+import type { LeadClaim } from "./leader-lease.js";
+import { findStart, mayBeFinished, type RunStart } from "./start.js";
 
 interface Waiting {
   /** Nobody waits any more. */
@@ -34,18 +35,18 @@ export async function whileAway<T>(
 }
 
 /**
- * How a run is to begin whose output directory is this process's.
+ * How a run is to begin whose output directory is this process's, as its place in a store is then.
  *
- * @param options.epoch of the directory's claim: whoever goes on in another one's place finds what that one had found
+ * @param options.output the directory's claim: whoever goes on in another one's place finds what that one had found
  * @throws as `findStart`
  */
 export async function findOwnStart(
   config: ResolvedConfig,
   {
     own,
-    epoch,
+    output: { epoch, store },
     ...waiting
-  }: Waiting & { readonly own: OwnProcesses | undefined; readonly epoch: number },
+  }: Waiting & { readonly own: OwnProcesses | undefined; readonly output: LeadClaim },
 ): Promise<RunStart> {
   const isRestart = own?.ports?.control !== undefined;
   const isSuccessor = isRestart || (config.standby && epoch > 1);
@@ -53,5 +54,18 @@ export async function findOwnStart(
   // Workers of the one before wait for it.
   const readsAll = !isSuccessor;
   const options = { shardsOutlive: shardsOutlive(config, own), isRestart, readsAll };
-  return whileAway(() => findStart(config, options), { ...waiting, limitMs });
+  const wait = { ...waiting, limitMs };
+  const start = await whileAway(() => findStart(config, options), wait);
+  try {
+    // A finished run that is started again changes nothing, in a store neither.
+    if (!mayBeFinished(start)) {
+      const { resume, left } = start;
+      const runId = left?.runId ?? resume?.record.runId ?? "";
+      await whileAway(() => store.claim(runId, waiting.note), wait);
+    }
+    return start;
+  } catch (error) {
+    await start.resume?.optimizer.close();
+    throw error;
+  }
 }

@@ -22,6 +22,8 @@ export interface StoredObject {
   /** Without the store's prefix. */
   readonly key: string;
   readonly sizeBytes: number;
+  /** Another one where its bytes are others; "" where the store tells none. */
+  readonly tag: string;
 }
 
 /**
@@ -69,18 +71,80 @@ export class ObjectStore {
     );
   }
 
+  /**
+   * Stores an object where another one is, or none.
+   *
+   * @param expected tag of the object that is replaced; null: there is none; "any": whatever is there
+   * @returns whether it was stored; where it was not, it may have been by an attempt whose answer was lost
+   */
+  async putIf(key: string, bytes: Uint8Array, expected: string | null): Promise<boolean> {
+    const { PutObjectCommand } = this.#sdk;
+    const condition =
+      expected === "any" ? {} : expected === null ? { IfNoneMatch: "*" } : { IfMatch: expected };
+    try {
+      await this.#call(key, (of) =>
+        this.#client.send(
+          new PutObjectCommand({
+            ...{ ...of, Body: bytes, ContentLength: bytes.length },
+            ...condition,
+          }),
+        ),
+      );
+      return true;
+    } catch (error) {
+      // The object that was to be replaced may be gone.
+      if (isNamed(error, "PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")) {
+        return false;
+      }
+      throw error;
+    }
+  }
+
+  /**
+   * Whether the store keeps to conditions of writes.
+   *
+   * @param key of an object that is stored and removed
+   */
+  async hasConditions(key: string): Promise<boolean> {
+    const bytes = new TextEncoder().encode("Whether conditional writes are supported\n");
+    await this.put(key, bytes);
+    try {
+      for (const expected of [null, `"${"0".repeat(32)}"`]) {
+        if (await this.putIf(key, bytes, expected)) return false;
+      }
+      return true;
+    } catch (error) {
+      if (isNamed(error, "NotImplemented")) return false;
+      throw error;
+    } finally {
+      await this.delete([key]);
+    }
+  }
+
   /** @returns undefined where there is none. @throws E_FILE_TOO_LARGE */
   async get(key: string, limitBytes: number): Promise<Uint8Array | undefined> {
+    return (await this.getTagged(key, limitBytes))?.bytes;
+  }
+
+  /** The same with the tag by which a write may say that it replaces this. */
+  async getTagged(
+    key: string,
+    limitBytes: number,
+  ): Promise<{ readonly bytes: Uint8Array; readonly tag: string } | undefined> {
     const { GetObjectCommand } = this.#sdk;
     try {
       return await this.#call(key, async (of) => {
-        const { Body, ContentLength = 0 } = await this.#client.send(new GetObjectCommand(of));
+        const {
+          Body,
+          ContentLength = 0,
+          ETag: tag = "",
+        } = await this.#client.send(new GetObjectCommand(of));
         if (ContentLength > limitBytes) {
           await Body?.transformToWebStream().cancel();
           const details = { file: this.url(key), actualBytes: ContentLength, limitBytes };
           throw new LockstepError("E_FILE_TOO_LARGE", details);
         }
-        return (await Body?.transformToByteArray()) ?? new Uint8Array();
+        return { bytes: (await Body?.transformToByteArray()) ?? new Uint8Array(), tag };
       });
     } catch (error) {
       if (isMissing(error)) return undefined;
@@ -142,8 +206,8 @@ export class ObjectStore {
           }),
         ),
       );
-      for (const { Key = "", Size = 0 } of answer.Contents ?? []) {
-        if (Key.startsWith(prefix)) found.push({ key: Key.slice(prefix.length), sizeBytes: Size });
+      for (const { Key = "", Size: sizeBytes = 0, ETag: tag = "" } of answer.Contents ?? []) {
+        if (Key.startsWith(prefix)) found.push({ key: Key.slice(prefix.length), sizeBytes, tag });
       }
       token = answer.IsTruncated === true ? answer.NextContinuationToken : undefined;
     } while (token !== undefined && found.length < maxListedObjects);

@@ -166,18 +166,20 @@ test(
   "an old checkpoint that cannot be removed for a while fails no save; a later one removes it",
   limit,
   async () => {
-    // All attempts of the first removal.
-    let numRefused = 0;
-    const way = await faultyWay(server, (method, path) =>
-      method === "POST" && path.includes("delete") && numRefused++ < 5 ? 500 : "none",
-    );
+    // All attempts of the first removals once a second one is saved.
+    let [isSaved, numRefused] = [false, 0];
+    const way = await faultyWay(server, (method, path) => {
+      isSaved ||= method === "PUT" && path.includes("/checkpoint-4/lockstep/checksums.json");
+      const isRemoval = isSaved && method === "POST" && path.includes("delete");
+      return isRemoval && numRefused++ < 15 ? 500 : "none";
+    });
     const outcome = await run("rotated", [
       ...stored("rotated", way.endpoint),
       ...["--save_total_limit", "1"],
     ]);
     await way.close();
     assert.equal(outcome.code, 0, outcome.stderr);
-    assert.ok(numRefused > 5, `${numRefused}`);
+    assert.ok(numRefused > 15, `${numRefused}`);
     assert.deepEqual(outcome.of("checkpoint.failed"), []);
     assert.deepEqual(await checkpointsOf("rotated"), ["checkpoint-6"]);
   },

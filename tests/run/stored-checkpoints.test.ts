@@ -10,7 +10,8 @@ import { guardWrites } from "#lib/checkpoint/write-guard";
 import { LockstepError } from "#lib/core/errors/index";
 import { ObjectStore } from "#lib/store/object-store";
 import { bestCheckpoint } from "#run/results";
-import { fetchModel, StoredCheckpoints } from "#run/stored-checkpoints";
+import { fetchModel } from "#run/store-files";
+import { StoredCheckpoints } from "#run/stored-checkpoints";
 import type { StartedRun } from "#run/start";
 import { bucket, credentials, S3Server } from "#tests/support/s3-server";
 import { needs } from "#tests/support/tools";
@@ -77,6 +78,9 @@ test("whoever lost the output directory changes nothing in the store either", li
     }),
     refused,
   );
+  // By which whoever has the prefix knows it for a leftover.
+  assert.deepEqual(await stored(), ["checkpoint-4/lockstep/unfinished "]);
+  await successor.sweep();
   assert.deepEqual(await stored(), []);
   await save(successor, "new");
   const expected = await stored();

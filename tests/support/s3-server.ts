@@ -76,25 +76,35 @@ async function isOpen(port: number): Promise<boolean> {
 }
 
 /**
- * What becomes of a request on its way: passed on, without the range that it asks for, refused with a status, or its
+ * What becomes of a request on its way: passed on, without the range that it asks for or the conditions that it has, refused with a status, or its
  * answer cut off after some bytes.
  */
-export type Fault = "none" | "whole" | number | { readonly cutAfterBytes: number };
+export type Fault =
+  | "none"
+  | "whole"
+  | "unconditional"
+  | number
+  | { readonly cutAfterBytes: number };
 
 /** Stands before a server and does what a network does. */
 export async function faultyWay(
   server: S3Server,
-  faultOf: (method: string, path: string) => Fault,
+  faultOf: (method: string, path: string, headers: IncomingMessage["headers"]) => Fault,
 ): Promise<{ readonly endpoint: string; readonly close: () => Promise<void> }> {
   const way = createServer((incoming, outgoing) => {
-    const fault = faultOf(incoming.method ?? "", incoming.url ?? "");
+    const fault = faultOf(incoming.method ?? "", incoming.url ?? "", incoming.headers);
     if (typeof fault === "number") {
       incoming.resume();
       outgoing.writeHead(fault, { "content-type": "application/xml" });
-      outgoing.end("<Error><Code>InternalError</Code><Message>a fault</Message></Error>");
+      const code = fault === 501 ? "NotImplemented" : "InternalError";
+      outgoing.end(`<Error><Code>${code}</Code><Message>a fault</Message></Error>`);
       return;
     }
     if (fault === "whole") delete incoming.headers.range;
+    if (fault === "unconditional") {
+      delete incoming.headers["if-match"];
+      delete incoming.headers["if-none-match"];
+    }
     passOn(server, incoming, outgoing, typeof fault === "string" ? Infinity : fault.cutAfterBytes);
   });
   way.listen(0, "127.0.0.1");

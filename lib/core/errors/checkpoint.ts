@@ -87,7 +87,7 @@ export const checkpointErrors = {
   }>(
     (d) =>
       `${d.what} of step ${d.step} was not saved, in ${d.seconds} s of trying: ${d.reason} ${d.kept === undefined ? "This process saved nothing before." : `Kept is ${d.kept}.`}`,
-    "Make room or mend what output_dir is on, and start again with resume_from_checkpoint: auto, which goes on from the newest whole checkpoint; save_retry_ms says how long a save is tried.",
+    "Make room or mend what output_dir is on, or the store of checkpoint_store, and start again with resume_from_checkpoint: auto, which goes on from the newest whole checkpoint; save_retry_ms says how long a save is tried.",
     { retryable: true },
   ),
   E_CHECKPOINT_DAMAGED: entry<{ directory: string; file: string; problem: string }>(
@@ -127,6 +127,16 @@ export const checkpointErrors = {
     (d) =>
       `model_name_or_path ${d.directory} is an adapter (${d.what}), and training starts from a whole model. ${d.way}`,
     "Set model_name_or_path to what a merge wrote, or to the adapter's base model. LoRA and DoRA are trained further with adapter_name_or_path beside the base model; a run that was stopped goes on with resume_from_checkpoint and its own base model.",
+  ),
+  E_CHECKPOINT_STORE_IN_USE: entry<{ place: string; run: string; by: string; claim: string }>(
+    (d) =>
+      `The prefix ${d.place} is that of ${d.run}: ${d.by}. It is not known to have ended (${d.claim}).`,
+    "Give each run a checkpoint_store of its own. To go on with that run, start it with its own settings and resume_from_checkpoint: true. Where it has ended for good, remove that object, or set overwrite_output_dir: true, which takes the prefix away from it.",
+  ),
+  E_CHECKPOINT_STORE_LOST: entry<{ place: string; by: string }>(
+    (d) =>
+      `The prefix ${d.place} belongs to another process since: ${d.by}. This run makes nothing visible there any more.`,
+    "Nothing needs to be done where the other process goes on from this run's checkpoints. Otherwise give each run a checkpoint_store of its own.",
   ),
   E_OUTPUT_DIR_IN_USE: entry<{ directory: string; by: string }>(
     (d) => `Another run writes into ${d.directory}: ${d.by}.`,

@@ -1,0 +1,213 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import type { ResolvedConfig } from "#lib/config/index";
+import { ObjectStore } from "#lib/store/object-store";
+import { fenceEnvironment } from "#run/job-fence";
+import { storeOf } from "#run/open-store";
+import { assertStoreHeld, RunStore } from "#run/store-claim";
+import { bucket, credentials, faultyWay, S3Server } from "#tests/support/s3-server";
+import { needs } from "#tests/support/tools";
+
+// Two runs that ask for one prefix of a real S3 server. Both are of this process: what the second one takes it has.
+
+const limit = { timeout: 120_000, ...needs("gofakes3") };
+const directories: string[] = [];
+let server: S3Server;
+
+before(async () => {
+  if (limit.skip !== undefined && limit.skip !== false) return;
+  Object.assign(process.env, credentials);
+  server = await S3Server.start();
+});
+
+after(async () => {
+  await server?.remove();
+  for (const directory of directories) await rm(directory, { recursive: true });
+});
+
+const runOne = "1111111111111111";
+const runTwo = "2222222222222222";
+
+interface Asked {
+  readonly prefix: string;
+  readonly output: string;
+  readonly outputEpoch?: number;
+  readonly overwrite?: boolean;
+  readonly endpoint?: string;
+}
+
+async function newOutput(): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), "lockstep-claimed-"));
+  directories.push(directory);
+  return directory;
+}
+
+const configOf = ({ prefix, output, overwrite = false, endpoint }: Asked): ResolvedConfig =>
+  ({
+    ...{ output_dir: output, overwrite_output_dir: overwrite, s3_region: null },
+    ...{ checkpoint_store: `s3://${bucket}/${prefix}`, s3_endpoint: endpoint ?? server.endpoint },
+  }) as unknown as ResolvedConfig;
+
+const runStore = (asked: Asked): RunStore => new RunStore(configOf(asked), asked.outputEpoch ?? 1);
+
+const silent = (line: string): void => assert.fail(line);
+const inUse = { code: "E_CHECKPOINT_STORE_IN_USE" };
+
+async function isHeldBy(prefix: string, runId: string): Promise<void> {
+  const store = await ObjectStore.open({
+    ...{ bucket, prefix: `${prefix}/`, endpoint: server.endpoint },
+  });
+  const claim = await store.get("lockstep-claim.json", 10_000);
+  assert.equal(JSON.parse(Buffer.from(claim ?? []).toString()).runId, runId);
+  assert.deepEqual(
+    (await store.list("")).map(({ key }) => key),
+    ["lockstep-claim.json"],
+  );
+  store.close();
+}
+
+test("another run is refused by name until the first one has ended", limit, async () => {
+  const first = runStore({ prefix: "others", output: await newOutput() });
+  await first.claim("", silent);
+  await first.claim(runOne, silent);
+  await isHeldBy("others", runOne);
+  const other = runStore({ prefix: "others", output: await newOutput() });
+  await assert.rejects(other.claim(runTwo, silent), {
+    ...inUse,
+    message: new RegExp(`s3://${bucket}/others is that of another run ${runOne}: process`),
+  });
+  await assert.rejects(other.claim("", silent), inUse);
+  await first.release();
+  await other.claim(runTwo, silent);
+  await isHeldBy("others", runTwo);
+});
+
+test(
+  "a run that goes on elsewhere, in its directory or by overwriting takes the prefix",
+  limit,
+  async () => {
+    for (const [prefix, again] of [
+      ["same-run", async () => ({ output: await newOutput(), runId: runOne })],
+      ["same-directory", async (output: string) => ({ output, runId: "", outputEpoch: 2 })],
+      ["overwritten", async () => ({ output: await newOutput(), runId: runTwo, overwrite: true })],
+    ] as const) {
+      const output = await newOutput();
+      await runStore({ prefix, output }).claim(runOne, silent);
+      const { runId, ...how } = await again(output);
+      const taker = runStore({ prefix, ...how });
+      await taker.claim(runId, silent);
+      await isHeldBy(prefix, runId);
+    }
+  },
+);
+
+test(
+  "an earlier claim of a directory, or giving of a job, takes nothing from a later one",
+  limit,
+  async (t) => {
+    const output = await newOutput();
+    await runStore({ prefix: "directory", output, outputEpoch: 3 }).claim(runOne, silent);
+    const earlier = runStore({ prefix: "directory", output, outputEpoch: 2 });
+    await assert.rejects(earlier.claim(runOne, silent), { code: "E_OUTPUT_DIR_LOST" });
+    const give = (epoch: number): void => {
+      Object.assign(process.env, fenceEnvironment({ job: "abcdefgh", epoch }));
+    };
+    t.after(() => delete process.env["LOCKSTEP_JOB"]);
+    give(2);
+    await runStore({ prefix: "job", output: await newOutput() }).claim(runOne, silent);
+    give(1);
+    const late = runStore({ prefix: "job", output: await newOutput() });
+    await assert.rejects(late.claim("", silent), { code: "E_JOB_TAKEN" });
+    give(3);
+    // It has saved nothing that the later one could go on from.
+    await runStore({ prefix: "job", output: await newOutput() }).claim(runTwo, silent);
+    await isHeldBy("job", runTwo);
+  },
+);
+
+test("whoever was followed is told when it asks, again and again", limit, async () => {
+  const prefix = "followed";
+  const first = { prefix, output: await newOutput() };
+  await runStore(first).claim(runOne, silent);
+  const store = await storeOf(configOf(first));
+  assert.ok(store !== undefined);
+  await assertStoreHeld(store);
+  // Another process.
+  const claim = JSON.parse(
+    Buffer.from((await store.get("lockstep-claim.json", 1e4)) ?? []).toString(),
+  );
+  await store.put(
+    "lockstep-claim.json",
+    Buffer.from(JSON.stringify({ ...claim, owner: "other", epoch: claim.epoch + 1, pid: 77 })),
+  );
+  const lost = { code: "E_CHECKPOINT_STORE_LOST", message: /belongs to another.*process 77 on/ };
+  await assert.rejects(assertStoreHeld(store), lost);
+  await store.delete(["lockstep-claim.json"]);
+  await assert.rejects(assertStoreHeld(store), lost);
+});
+
+test(
+  "a claim that somebody removed is made again; of many at the same time one is made",
+  limit,
+  async () => {
+    const prefix = "removed";
+    const asked = { prefix, output: await newOutput() };
+    await runStore(asked).claim(runOne, silent);
+    const store = await storeOf(configOf(asked));
+    assert.ok(store !== undefined);
+    await store.delete(["lockstep-claim.json"]);
+    await assertStoreHeld(store);
+    await isHeldBy(prefix, runOne);
+    const outputs = await Promise.all(Array.from({ length: 6 }, newOutput));
+    const claims = outputs.map((output, i) =>
+      runStore({ prefix: "many", output }).claim(String(i).repeat(16), silent),
+    );
+    const ended = await Promise.allSettled(claims);
+    assert.equal(ended.filter(({ status }) => status === "fulfilled").length, 1);
+    for (const each of ended) {
+      if (each.status === "rejected") assert.equal(each.reason.code, inUse.code, each.reason.stack);
+    }
+  },
+);
+
+for (const fault of ["unconditional", 501] as const) {
+  test(
+    `a server that knows no conditions is told of (${fault}), and an ended run is followed`,
+    limit,
+    async (t) => {
+      const way = await faultyWay(server, (_method, _path, headers) =>
+        headers["if-none-match"] === undefined && headers["if-match"] === undefined
+          ? "none"
+          : fault,
+      );
+      t.after(() => way.close());
+      const lines: string[] = [];
+      const prefix = `plain-${fault}`;
+      const at = { prefix, endpoint: way.endpoint };
+      const first = runStore({ ...at, output: await newOutput() });
+      await first.claim(runOne, (line) => lines.push(line));
+      assert.match(lines.join(), /^warning: s3:.*does not support conditional writes.*of its own$/);
+      const other = runStore({ ...at, output: await newOutput() });
+      await assert.rejects(
+        other.claim(runTwo, () => {}),
+        inUse,
+      );
+      await first.release();
+      await other.claim(runTwo, () => {});
+      await isHeldBy(prefix, runTwo);
+    },
+  );
+}
+
+test("a store that refuses to be written is named at once", limit, async (t) => {
+  const way = await faultyWay(server, (method) => (method === "PUT" ? 403 : "none"));
+  t.after(() => way.close());
+  const asked = { prefix: "refused", endpoint: way.endpoint, output: await newOutput() };
+  await assert.rejects(runStore(asked).claim(runOne, silent), {
+    code: "E_CHECKPOINT_STORE",
+    message: /refused s3:.*refused.lockstep-probe-/,
+  });
+});
