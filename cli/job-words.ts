@@ -25,10 +25,16 @@ function cells(view: JobView): readonly string[] {
   const steps = total === null ? (step === 0 ? "" : String(step)) : `${step}/${total}`;
   const agent = job.state === "running" ? (job.owner?.agent ?? "") : "";
   return [
-    ...[job.id, job.state, String(job.priority), steps, printable(job.name), printable(agent)],
+    ...[job.id, job.state, String(job.priority), steps],
+    ...[shortened(printable(job.name)), shortened(printable(agent))],
     what(view),
   ];
 }
+
+/** One long name leaves no place for what the others came to. */
+const maxCellChars = 40;
+const shortened = (text: string): string =>
+  text.length <= maxCellChars ? text : `${text.slice(0, maxCellChars - 1)}\u2026`;
 
 /** Why a job is where it is, in a few words. */
 function what({ job, beat, waitsFor, triedAgainAt }: JobView): string {

@@ -2,6 +2,7 @@ import { basename, extname, resolve } from "node:path";
 import { hubTokenOf, isSecretKey, loadConfig } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { counted } from "#lib/core/format";
+import { printable } from "#lib/core/terminal-text";
 import { readRegularTextSync } from "#lib/core/regular-file";
 import type { Job, JobRequestFields } from "#lib/queue/job";
 import { maxConfigBytes, maxTriesAllowed, priorities } from "#lib/queue/job";
@@ -21,6 +22,8 @@ const ownValues: Readonly<Record<string, readonly unknown[]>> = {
   overwrite_output_dir: [false],
   user_signal: ["save"],
 };
+/** Of a name that a person gives; those of a sweep have its values too, and are cut. */
+const maxNameChars = 100;
 /** Jobs of one command; more are a slip of the hand. */
 const maxJobsAtOnce = 1_000;
 
@@ -42,6 +45,10 @@ export async function submitCommand(args: readonly string[]): Promise<number> {
     usage,
   );
   if (positionals.length === 0) usage("no configuration is given");
+  const longest = values.name?.length ?? 0;
+  if (longest > maxNameChars) {
+    usage(`--name has ${longest} characters of at most ${maxNameChars}`);
+  }
   const priority = wholeNumber(usage, "priority", values.priority, [
     priorities.lowest,
     priorities.highest,
@@ -97,7 +104,7 @@ async function submitAll(
     numQueued++;
     if (json) process.stdout.write(`${JSON.stringify(job)}\n`);
     else if (quiet) process.stdout.write(`${job.id}\n`);
-    else process.stdout.write(`${job.id}  ${job.name}  ${job.outputDir}\n`);
+    else process.stdout.write(printable(`${job.id}  ${job.name}  ${job.outputDir}`) + "\n");
   }
 }
 

@@ -1,11 +1,11 @@
 import { randomUUID } from "node:crypto";
-import { existsSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { thisProcess } from "#lib/core/process-identity";
 import type { HeldJob } from "#lib/queue/held-job";
 import type { Job, JobOwner } from "#lib/queue/job";
 import type { JobQueue } from "#lib/queue/job-queue";
+import { whyNotHere } from "./job-place.js";
 import { JobProcess, type JobProcessEnd } from "./job-process.js";
 
 interface AgentOptions {
@@ -79,10 +79,9 @@ export class QueueAgent {
     tell(`${job.name}: takes it (epoch ${job.epoch}${count})`);
     let run: JobProcess;
     try {
-      if (!existsSync(job.directory)) {
-        throw new Error(`this machine has no directory ${job.directory}, where it was submitted`);
-      }
       const { without } = this.#options;
+      const reason = whyNotHere(job, without);
+      if (reason !== undefined) throw new Error(reason);
       const own = job.flags.filter((flag) => !without.has(/^--(\w+)/.exec(flag)?.[1] ?? ""));
       run = new JobProcess({
         job: { ...job, flags: own },

@@ -300,6 +300,28 @@ test(
   },
 );
 
+test("a watcher of whom retention took whole epochs away is told so", withServer, async () => {
+  const run = newRun();
+  for (const epoch of [1, 2]) {
+    const bus = new InProcessEventBus();
+    const events = publisher(bus);
+    events.begin({ ...run, epoch });
+    bus.publish(note(epoch));
+    if (epoch === 2) bus.publish(ended);
+    assert.equal(await events.close(10_000), 0);
+  }
+  const own = await link();
+  const manager = await own.manager();
+  await manager.streams.purge(eventStream, { filter: `lockstep.events.${run.runId}`, keep: 1 });
+  await own.close();
+  const { all, news } = await watched(run.runId);
+  assert.deepEqual(
+    all.map(({ epoch }) => epoch),
+    all.map(() => 2),
+  );
+  assert.deepEqual(news.slice(0, 1), ["of what came before epoch 2 of this run nothing is kept"]);
+});
+
 test("what another program left in the stream hides no run", withServer, async () => {
   const own = await link();
   const run = newRun();

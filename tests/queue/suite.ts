@@ -196,6 +196,23 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
     assert.equal((await stateOf(queue, job)).state, "failed");
   });
 
+  queueTest("a job that kills each agent that has it is parked", async (open) => {
+    const queue = await open();
+    const job = await queue.submit(fields("deadly"));
+    for (let i = 0; i < 3; i++) {
+      const held = await take(queue, {
+        ...owner(`agent${i}`, 3_600_000),
+        process: { ...thisProcess(), startTicks: 1 },
+      });
+      // It comes no further than the first time.
+      await held.beat({ ...noProgress, step: 4 });
+    }
+    assert.equal(await queue.take(owner("a"), never, { untilEmpty: true }), undefined);
+    const { state, error, step } = await stateOf(queue, job);
+    assert.deepEqual([state, step], ["parked", 4]);
+    assert.match(error ?? "", /agent agent2 .* ended and left the job unfinished/);
+  });
+
   queueTest("what a person asks for comes true, whether the job waits or runs", async (open) => {
     const queue = await open();
     const job = await queue.submit(fields("asked"));

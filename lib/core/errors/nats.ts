@@ -39,8 +39,8 @@ export const natsErrors = {
   ),
   E_RUN_UNKNOWN: entry<{ run: string; servers: string; known: string }>(
     (d) =>
-      `The event stream of NATS at ${d.servers} has no run${d.run === "" ? "" : ` ${d.run}`}; ${d.known === "" ? "it has none" : `the latest are ${d.known}`}.`,
-    "Give a run's id, at least 4 characters of its beginning, or its run_name; a run is there once it has an output directory and is started with nats_url.",
+      `The event stream of NATS at ${d.servers} has no run${d.run === "" ? "" : ` ${d.run}`}; ${d.known === "" ? "nobody has published one yet" : `the latest are ${d.known}`}.`,
+    "Give the id of a queued job, a run's id, at least 4 characters of its beginning, or its run_name; a run is there once it has an output directory and is started with nats_url.",
   ),
   E_RUN_SILENT: entry<{ runId: string; epoch: number; problem: string }>(
     (d) => `Run ${d.runId} (epoch ${d.epoch}) does not answer: ${d.problem}.`,

@@ -9,7 +9,7 @@ export const queueErrors = {
     { retryable: true },
   ),
   E_QUEUE_UNMADE: entry<{ place: string }>(
-    (d) => `There is no queue at ${d.place} yet: nothing was submitted there.`,
+    (d) => `There is no queue ${d.place} yet: nothing was submitted to it.`,
     "Look at the address or the directory; `lockstep submit` and `lockstep agent` make a queue.",
   ),
   E_QUEUE_RECORD: entry<{ key: string; place: string; problem: string }>(

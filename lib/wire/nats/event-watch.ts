@@ -105,13 +105,19 @@ class Place {
   /** What of a message was not seen yet. A gap is told: retention takes the oldest messages away. */
   fresh({ runId, epoch, sequence, events }: EventBatch): EventRecord[] {
     if (epoch < this.#epoch) return [];
-    if (epoch > this.#epoch) {
+    const [before, seen] = [this.#epoch, this.#sequence];
+    if (epoch > before) {
       this.#epoch = epoch;
       this.#sequence = 0;
     }
+    if (before === 0 && epoch > 1) {
+      this.#onNews(`of what came before epoch ${epoch} of this run nothing is kept`);
+    }
     if (sequence > this.#sequence + 1) {
+      const others =
+        before > 0 && epoch > before ? `, and events after ${seen} of epoch ${before} may be` : "";
       this.#onNews(
-        `events ${this.#sequence + 1} to ${sequence - 1} of epoch ${epoch} are not kept any more`,
+        `events ${this.#sequence + 1} to ${sequence - 1} of epoch ${epoch} are not kept any more${others}`,
       );
     }
     const fresh = events
