@@ -49,7 +49,7 @@ const cases: Readonly<Record<string, Case>> = {
   "1.1B": {
     shape: { hidden: 2_048, layers: 20, intermediate: 5_632, heads: 32, vocabulary: 32_000 },
     settings: { max_steps: 1, save_strategy: "no", optim: "adafactor" },
-    runs: [[8, 2 * gigabyte]],
+    runs: [[8, 2.4 * gigabyte]],
     coordinatorBytes: 1 * gigabyte,
     workerBytes: 6 * gigabyte,
   },
@@ -76,9 +76,18 @@ async function train(
   more: readonly string[],
 ): Promise<TrainedRun> {
   const processes: LimitedProcess[] = [];
+  let fail = (_error: Error): void => {};
+  const failed = new Promise<never>((_, reject) => {
+    fail = reject;
+  });
+  failed.catch(() => {});
   const start = (name: string, limitBytes: number, args: readonly string[]): LimitedProcess => {
     const started = new LimitedProcess(name, limitBytes, args);
     processes.push(started);
+    void started.exited.then((code) => {
+      if (code !== 0)
+        fail(new Error(`${name} ended with ${code}: ${started.output.slice(-2_000)}`));
+    });
     return started;
   };
   try {
@@ -99,13 +108,10 @@ async function train(
       ...["worker", "--coordinator", `127.0.0.1:${port}`, "--metrics-port", "null"],
       ...["--engine-module", join(packageRoot, "dist/tests/support/light-engine.js"), "--use-cpu"],
     ]);
-    const [, sha256 = ""] = await coordinator.says(/"mastersSha256":"([0-9a-f]{64})"/);
-    const ended = await Promise.all([coordinator, worker, ...reducers].map((each) => each.exited));
-    if (ended.some((code) => code !== 0)) {
-      throw new Error(
-        processes.map(({ name, output }) => `${name}: ${output.slice(-800)}`).join("\n"),
-      );
-    }
+    const said = coordinator.says(/"mastersSha256":"([0-9a-f]{64})"/);
+    const [, sha256 = ""] = await Promise.race([said, failed]);
+    const ended = Promise.all([coordinator, worker, ...reducers].map((each) => each.exited));
+    await Promise.race([ended, failed]);
     const peaks = processes.map(({ name, limitBytes, peakBytes, isLimited }) => ({
       ...{ name, isLimited },
       ...{ limitMb: megabytes(limitBytes), peakMb: megabytes(peakBytes) },
