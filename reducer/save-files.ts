@@ -67,8 +67,8 @@ export async function saveShardTensors(
     if (next < end) throw invalid("peers", `has nobody who keeps element ${next}`);
     return parts;
   };
-  const shapes = [...slots].map(([name, { shape }]) => ({
-    ...{ name, shape, dtype: storedDtypeOf[dtype] },
+  const shapes = tensors.map(({ name }) => ({
+    ...{ name, shape: slots.get(name)?.shape ?? [], dtype: storedDtypeOf[dtype] },
   }));
   return written(saved, "model", async (file, openTarget) => {
     await writeSafetensors(
@@ -93,8 +93,7 @@ async function written(
     const reason = "it is no file of a shard in a checkpoint or a result that is being written";
     throw new LockstepError("E_REDUCER_FILES", { directory: file, reason });
   }
-  // Of a file system that several machines see only this one knows that the bytes are on the disk.
-  const writers = await WriterThreads.start(1, () => place, true);
+  const writers = await WriterThreads.start(1, () => place);
   try {
     await write(
       file,

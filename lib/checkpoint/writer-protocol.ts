@@ -4,13 +4,7 @@ import type { TensorParts } from "./elements.js";
 
 /** Calls to a thread that writes files; those of a file by its number. */
 export type WriterCall =
-  | {
-      readonly kind: "open";
-      readonly id: number;
-      readonly place: WrittenPlace;
-      /** Whether a local file is on the disk when it is closed. */
-      readonly isSynced: boolean;
-    }
+  | { readonly kind: "open"; readonly id: number; readonly place: WrittenPlace }
   | { readonly kind: "write"; readonly id: number; readonly bytes: Uint8Array }
   | {
       readonly kind: "elements";

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { closeSync, fsyncSync, openSync, writeSync } from "node:fs";
+import { closeSync, openSync, writeSync } from "node:fs";
 import type { SavedFile, WrittenPlace } from "#lib/core/saved-files";
 import { serveThread } from "#lib/core/thread-client";
 import { MultipartUpload } from "#lib/store/multipart-upload";
@@ -22,12 +22,10 @@ interface Sink {
 /** A local file, written synchronously: the thread does nothing else. */
 class LocalSink implements Sink {
   readonly #file: string;
-  readonly #isSynced: boolean;
   readonly #descriptor: number;
 
-  constructor(file: string, isSynced: boolean) {
+  constructor(file: string) {
     this.#file = file;
-    this.#isSynced = isSynced;
     this.#descriptor = this.#explained(() => openSync(file, "w"));
   }
 
@@ -38,10 +36,7 @@ class LocalSink implements Sink {
   }
 
   close(): void {
-    this.#explained(() => {
-      if (this.#isSynced) fsyncSync(this.#descriptor);
-      closeSync(this.#descriptor);
-    });
+    this.#explained(() => closeSync(this.#descriptor));
   }
 
   abandon(): void {
@@ -93,8 +88,8 @@ class HashedFile {
 
 const stores = new Map<string, Promise<ObjectStore>>();
 
-async function openSink(place: WrittenPlace, isSynced: boolean): Promise<Sink> {
-  if ("file" in place) return new LocalSink(place.file, isSynced);
+async function openSink(place: WrittenPlace): Promise<Sink> {
+  if ("file" in place) return new LocalSink(place.file);
   const name = JSON.stringify(place.store);
   const store = stores.get(name) ?? ObjectStore.open(place.store);
   stores.set(name, store);
@@ -107,7 +102,7 @@ async function carryOut(
   call: Exclude<WriterCall, { kind: "end" }>,
 ): Promise<SavedFile | undefined> {
   if (call.kind === "open") {
-    files.set(call.id, new HashedFile(await openSink(call.place, call.isSynced)));
+    files.set(call.id, new HashedFile(await openSink(call.place)));
     return undefined;
   }
   const file = files.get(call.id);

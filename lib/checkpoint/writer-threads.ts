@@ -10,33 +10,23 @@ type WriterClient = ThreadClient<true, WriterCall, SavedFile | undefined>;
 
 /**
  * Threads that encode, hash and write files, so that who computes and who serves goes on meanwhile. Shared memory is
- * read where it lies and has to stay as it is until a file is closed.
+ * read where it lies and has to stay as it is until a file is closed. Files are not fsynced.
  */
 export class WriterThreads {
   readonly #threads: readonly WriterClient[];
   readonly #placeOf: (file: string) => WrittenPlace;
-  readonly #isSynced: boolean;
   readonly #written = new Map<string, SavedFile>();
   #numFiles = 0;
 
-  private constructor(
-    threads: readonly WriterClient[],
-    placeOf: (file: string) => WrittenPlace,
-    isSynced: boolean,
-  ) {
+  private constructor(threads: readonly WriterClient[], placeOf: (file: string) => WrittenPlace) {
     this.#threads = threads;
     this.#placeOf = placeOf;
-    this.#isSynced = isSynced;
   }
 
-  /**
-   * @param placeOf where the file of a path is written; by default there
-   * @param isSynced whether local files are on the disk when they are closed
-   */
+  /** @param placeOf where the file of a path is written; by default there */
   static async start(
     numThreads: number,
     placeOf: (file: string) => WrittenPlace = (file) => ({ file }),
-    isSynced = false,
   ): Promise<WriterThreads> {
     const threads = Array.from({ length: numThreads }, (_, index): WriterClient => {
       const thread = new Worker(new URL("./writer-thread.js", import.meta.url), {
@@ -51,7 +41,7 @@ export class WriterThreads {
       });
     });
     await Promise.all(threads.map((thread) => thread.started()));
-    return new WriterThreads(threads, placeOf, isSynced);
+    return new WriterThreads(threads, placeOf);
   }
 
   /** The files that are closed, by their paths. */
@@ -63,8 +53,7 @@ export class WriterThreads {
   readonly openTarget: OpenTarget = async (file) => {
     const id = this.#numFiles++;
     const thread = this.#threads[id % this.#threads.length] as WriterClient;
-    const place = this.#placeOf(file);
-    await thread.call({ kind: "open", id, place, isSynced: this.#isSynced });
+    await thread.call({ kind: "open", id, place: this.#placeOf(file) });
     return new ThreadTarget(thread, id, (written) => this.#written.set(file, written));
   };
 
