@@ -18,19 +18,28 @@ interface Chance {
   readonly giveUpAtMs: number;
   /** A newer one takes its place then. */
   readonly isReplaced: boolean;
+  /** What becomes of the run until then; absent: it has ended. */
+  readonly meanwhile?: string;
 }
 
 /** One last attempt. */
-const newerOne = (): Chance => ({ giveUpAtMs: performance.now(), isReplaced: true });
-const endless: Chance = { giveUpAtMs: Number.POSITIVE_INFINITY, isReplaced: false };
+const newerOne = (): Chance => ({
+  ...{ giveUpAtMs: performance.now(), isReplaced: true },
+  meanwhile: "a later one takes its place",
+});
+const endless: Chance = {
+  ...{ giveUpAtMs: Number.POSITIVE_INFINITY, isReplaced: false },
+  meanwhile: "training goes on",
+};
 
 type Checkpointing = NonNullable<CoordinatorOptions["checkpointing"]>;
 
 /**
  * Writes what shards hold in the background, one save at a time. A copy that the file system refuses is tried again
  * while training goes on, until it is written or a newer one takes its place. The shards' own arrays are tried for as
- * long as nobody wants to change them; then another save is asked for. At the end of the run both are tried for a
- * limited time.
+ * long as nobody wants to change them; then another save is asked for. Weights that the run may end with have no such
+ * substitute: training and all saves but one of better weights wait for them. At the end of the run, and while training
+ * waits, a save is tried for a limited time.
  */
 export class Checkpointer {
   readonly #options: Pick<Checkpointing, "save" | "retryMs">;
@@ -41,6 +50,8 @@ export class Checkpointer {
   #free: Snapshot | undefined;
   readonly #onGivenUp: () => void;
   #chance = endless;
+  /** Whether the run may end with the weights of the last save. */
+  #isKept = false;
   /** Ends a pause between two attempts. */
   #wake = (): void => {};
   #savedDirectory: string | undefined;
@@ -62,6 +73,7 @@ export class Checkpointer {
    * Waits for the save before; returns when this one has begun. A save that failed so far has one more attempt, and
    * then this one takes its place.
    *
+   * @param isKept whether the run may end with these weights: they are the best so far
    * @param hold gets memory of an earlier copy
    * @param tensorStates copied
    */
@@ -69,16 +81,18 @@ export class Checkpointer {
     hold: (into: Snapshot | undefined) => Promise<HeldState>,
     state: CheckpointState,
     tensorStates: TensorStates,
+    isKept: boolean,
   ): Promise<void> {
     const startedAt = performance.now();
-    await this.#lastAttempts(newerOne());
+    await this.#lastAttempts(this.#isKept && !isKept ? this.#whileTrainingWaits() : newerOne());
+    this.#isKept = isKept;
     const waitedSeconds = (performance.now() - startedAt) / 1000;
     this.#chance = endless;
     const held = await hold(this.#free);
     this.#free = undefined;
     const kept = Object.entries(tensorStates).map(([name, values]) => [name, values.slice()]);
     held.onWanted(() => {
-      this.#chance = newerOne();
+      this.#chance = isKept ? this.#whileTrainingWaits() : newerOne();
       this.#wake();
     });
     this.#last = this.#write(held, state, {
@@ -92,8 +106,17 @@ export class Checkpointer {
    * is an error.
    */
   async settled(): Promise<void> {
+    await this.#lastAttempts(this.#limited());
+  }
+
+  #limited(): Chance {
     const { retryMs = defaultSaveRetryMs } = this.#options;
-    await this.#lastAttempts({ giveUpAtMs: performance.now() + retryMs, isReplaced: false });
+    return { giveUpAtMs: performance.now() + retryMs, isReplaced: false };
+  }
+
+  #whileTrainingWaits(): Chance {
+    const meanwhile = "training waits, for the best weights so far are in it";
+    return { ...this.#limited(), meanwhile };
   }
 
   async #lastAttempts(chance: Chance): Promise<void> {
@@ -111,6 +134,8 @@ export class Checkpointer {
     const { step } = state;
     const { snapshot } = held;
     const release = (): void => held.release();
+    // What was released may be changed, and then it cannot be tried again.
+    const onRead = this.#isKept ? () => {} : release;
     const seconds = (): number => (performance.now() - startedAt) / 1000;
     try {
       const {
@@ -119,7 +144,7 @@ export class Checkpointer {
         sharedBytes = 0,
         relayedBytes = 0,
       } = await saveRepeatedly(
-        () => this.#options.save(snapshot, state, beside.tensorStates, release),
+        () => this.#options.save(snapshot, state, beside.tensorStates, onRead),
         {
           giveUpAtMs: () => {
             if (!held.retake()) this.#chance = newerOne();
@@ -159,11 +184,7 @@ export class Checkpointer {
 
   #tell(step: number, failure: FailedSave): void {
     this.#bus.publish(failedSaveEvent(step, failure));
-    const { isReplaced, giveUpAtMs } = this.#chance;
-    const isEnding = giveUpAtMs !== Number.POSITIVE_INFINITY;
-    const goesOn = isReplaced ? "a later one takes its place" : "training goes on";
-    const meanwhile = isReplaced || !isEnding ? goesOn : undefined;
-    const text = failedSaveLine(`checkpoint-${step}`, failure, meanwhile);
+    const text = failedSaveLine(`checkpoint-${step}`, failure, this.#chance.meanwhile);
     if (text !== undefined) this.#bus.publish({ type: "note", text });
   }
 

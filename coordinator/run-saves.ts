@@ -119,6 +119,9 @@ export class RunSaves {
     const limit = this.#parts.options.checkpointing?.copyLimitBytes;
     const hold: Parameters<Checkpointer["begin"]>[0] = async (into) =>
       shards.hold(limit ?? freeShare * process.availableMemory(), into);
-    await this.#checkpointer?.begin(hold, state(), updates.tensorStates);
+    const { whenBest } = this.#parts.options.checkpointing ?? {};
+    const now = state();
+    const isKept = whenBest === true && now.best?.step === now.step;
+    await this.#checkpointer?.begin(hold, now, updates.tensorStates, isKept);
   }
 }

@@ -76,7 +76,10 @@ export async function finishRun(
     const whileRefused = <T>(action: () => Promise<T>): Promise<T> =>
       saveResult(run, { state, directory: kept, bus }, action);
     bestStep = best?.step ?? (await whileRefused(() => savedBestStep(run, state)));
-    tell(savingDetail(run, state, bestStep));
+    const detail = savingDetail(run, state, bestStep);
+    tell(detail);
+    const isOther = run.config.load_best_model_at_end && bestStep === undefined;
+    if (isOther) bus.publish({ type: "note", text: `warning: ${detail}` });
     const startedAt = performance.now();
     const weights = best ?? { ...state, snapshot };
     const saved = await whileRefused(() => saveFinalModel(run, weights, state));
