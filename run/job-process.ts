@@ -51,6 +51,8 @@ export class JobProcess {
   readonly #joined = new Set<string>();
   readonly #outputDir: string;
   #outputBytes = 0;
+  /** Whether a checkpoint was asked for before the process said a word. */
+  #savesThen = false;
 
   /** @throws what making its files throws */
   constructor({ job, directory, command, flags, onLine }: JobProcessOptions) {
@@ -114,9 +116,10 @@ export class JobProcess {
     this.#child.kill("SIGTERM");
   }
 
-  /** Asks for a checkpoint. */
+  /** Asks for a checkpoint. Before it says its first word a process does not listen, and the signal would end it. */
   save(): void {
-    this.#child.kill("SIGUSR1");
+    if (this.#outputBytes > 0) this.#child.kill("SIGUSR1");
+    else this.#savesThen = true;
   }
 
   kill(): void {
@@ -125,6 +128,10 @@ export class JobProcess {
 
   #keep(output: number, line: string): void {
     this.#outputBytes += line.length + 1;
+    if (this.#savesThen) {
+      this.#savesThen = false;
+      this.save();
+    }
     if (this.#outputBytes < maxOutputBytes) {
       try {
         writeSync(output, `${line}\n`);

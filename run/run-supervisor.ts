@@ -32,6 +32,10 @@ export class RunSupervisor {
   /** That no worker is left, for each coordinator that asks for them. */
   #exhausted: Extract<ToCoordinator, { readonly type: "exhausted" }> | undefined;
   #isStopping = false;
+  /** Whether the coordinator has said a word. */
+  #isListening = false;
+  /** For when it has. */
+  readonly #pending: NodeJS.Signals[] = [];
   /** What ends the run while no coordinator is there. */
   #failure: LockstepError | undefined;
   #restarts = 0;
@@ -84,7 +88,9 @@ export class RunSupervisor {
   /** Passes a signal on to the coordinator, which does what it asks for. @param ends whether it asks for the end */
   signal(signal: NodeJS.Signals, ends: boolean): void {
     if (ends) this.#isStopping = true;
-    if (this.#child !== undefined) this.#child.kill(signal);
+    // One that has not said a word does not listen yet: what is no stop would end it.
+    if (this.#child !== undefined && !ends && !this.#isListening) this.#pending.push(signal);
+    else if (this.#child !== undefined) this.#child.kill(signal);
     else if (ends) this.#endWait();
   }
 
@@ -104,7 +110,10 @@ export class RunSupervisor {
       },
     );
     this.#child = child;
+    this.#isListening = false;
     child.on("message", (message) => {
+      this.#isListening = true;
+      for (const signal of this.#pending.splice(0)) child.kill(signal);
       void this.#answer(child, message as FromCoordinator);
     });
     return new Promise((resolve, reject) => {

@@ -56,9 +56,14 @@ test("reducers end with their run, and the page names every one of them", tools,
     // A mirror fetches from the shard.
     assert.match(JSON.stringify(policy), /"values":\["coordinator","worker","reducer"\]/);
   }
-  // What is read is under the paths of the coordinator, and nothing is written.
+  // What is read and what a shard writes of a checkpoint is under the paths of the coordinator.
   const base = new Manifests(await build("base")).container("coordinator");
   const dataOf = (mounts: typeof volumeMounts): string | undefined =>
     mounts.find(({ name }) => name === "data")?.mountPath;
   assert.equal(dataOf(volumeMounts), dataOf(base.volumeMounts ?? []));
+  const data = volumeMounts.find(({ name }) => name === "data");
+  assert.ok(data !== undefined && !("readOnly" in data));
+  // As those that write the same directories.
+  const coordinator = new Manifests(await build("base")).pod("coordinator");
+  assert.deepEqual(manifests.pod("reducer").securityContext, coordinator.securityContext);
 });
