@@ -119,6 +119,7 @@ export class EventHistory {
         break;
       case "note":
       case "log.lines":
+      case "mirror.compared":
       case "events.dropped":
       case "group.completed":
       case "bytes.transferred":

@@ -12,6 +12,12 @@ export class ShardMetrics {
   readonly #repeatedSteps: Counter;
   readonly #takeovers: Counter;
   readonly #mirrors: Gauge;
+  readonly #copySeconds: Counter;
+  readonly #comparisons: Counter;
+  readonly #comparisonSeconds: Counter;
+  readonly #shards: Gauge;
+  /** Shards that are there. */
+  readonly #there = new Set<number>();
   /** Shards that have one. */
   readonly #mirrored = new Set<number>();
 
@@ -48,6 +54,19 @@ export class ShardMetrics {
       "reducer_mirrors",
       "Reducer shards that have a second copy which is up to date.",
     );
+    this.#copySeconds = this.#counter(
+      "reducer_mirror_copy_seconds_total",
+      "Seconds that new mirrors took to copy what their shards keep.",
+    );
+    this.#comparisons = this.#counter(
+      "reducer_mirror_comparisons_total",
+      "Times that all that a shard keeps was compared with its mirror's, and was the same.",
+    );
+    this.#comparisonSeconds = this.#counter(
+      "reducer_mirror_comparison_seconds_total",
+      "Seconds that these comparisons took, each shard's counted alone.",
+    );
+    this.#shards = this.#gauge("reducer_shards", "Reducer shards that are there.");
     this.#repeatedSteps = this.#counter(
       "training_repeated_steps_total",
       "Steps that were made again, because a shard was lost.",
@@ -62,10 +81,15 @@ export class ShardMetrics {
         break;
       }
       case "pushes.waiting":
+        // The first is told of each shard when it has started.
+        this.#there.add(event.shard);
+        this.#shards.set(this.#there.size);
         this.#waitingPushes.set({ shard: String(event.shard) }, event.numPushes);
         break;
       case "shard.lost":
         this.#lost.inc();
+        this.#there.delete(event.shard);
+        this.#shards.set(this.#there.size);
         break;
       case "shard.takenOver":
         this.#takeovers.inc();
@@ -76,6 +100,11 @@ export class ShardMetrics {
         break;
       case "mirror.inPlace":
         this.#setMirrored(event.shard, true);
+        this.#copySeconds.inc(event.seconds);
+        break;
+      case "mirror.compared":
+        this.#comparisons.inc();
+        this.#comparisonSeconds.inc(event.seconds);
         break;
       case "shards.rolledBack":
         this.#mirrored.clear();

@@ -118,6 +118,7 @@ export function logLine(event: LockstepEvent, view: RunView, nowMs: number): str
     case "shard.lost":
     case "shards.rolledBack":
     case "log.lines":
+    case "mirror.compared":
     case "checkpoint.failed":
     case "worker.state":
     case "worker.telemetry":

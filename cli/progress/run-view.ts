@@ -164,6 +164,7 @@ export function foldEvent(view: RunView, event: LockstepEvent, nowMs: number): R
     case "note":
     case "shard.lost":
     case "log.lines":
+    case "mirror.compared":
     case "events.dropped":
     case "shard.takenOver":
     case "mirror.lost":

@@ -168,7 +168,15 @@ class MirroredShard extends TwinCalls implements ShardHandle {
 
   /** Compares all that both copies keep. @throws E_SHARD_DIVERGED */
   async verify(): Promise<void> {
-    if (this.#mirror !== undefined) await this.digest();
+    const mirror = this.#mirror;
+    if (mirror === undefined) return;
+    const startedAt = performance.now();
+    await this.digest();
+    // One that was lost meanwhile was not compared.
+    if (this.#mirror !== mirror) return;
+    const { shardIndex: shard } = this.#options;
+    const seconds = (performance.now() - startedAt) / 1000;
+    this.#mirroring.bus.publish({ type: "mirror.compared", shard, seconds });
   }
 
   async snapshot(into?: ShardArrays): Promise<ShardArrays | undefined> {

@@ -515,7 +515,7 @@ export const rows: readonly RowSpec[] = [
           "Since the coordinator started: reducer shards whose mirror took over, and such as were lost with what they kept.",
         unit: "short",
         kind: "lines",
-        width: 8,
+        width: 6,
         min: 0,
         queries: [
           ...one(metric("reducer_takeovers_total"), "taken over"),
@@ -523,13 +523,31 @@ export const rows: readonly RowSpec[] = [
         ],
       },
       {
-        title: "Mirrors",
-        description: "Reducer shards that have a second copy which is up to date.",
+        title: "Shards and mirrors",
+        description:
+          "Reducer shards that are there, and those with a second copy that is up to date.",
         unit: "short",
         kind: "lines",
-        width: 8,
+        width: 6,
         min: 0,
-        queries: one(metric("reducer_mirrors"), "mirrors"),
+        queries: [
+          ...one(metric("reducer_shards"), "shards"),
+          ...one(metric("reducer_mirrors"), "mirrors"),
+        ],
+      },
+      {
+        title: "Work of mirrors",
+        description:
+          "Seconds per second: what is compared with mirrors, and what new ones copy, all shards together; and comparisons since the coordinator started.",
+        unit: "short",
+        kind: "lines",
+        width: 6,
+        min: 0,
+        queries: [
+          ...one(rate("reducer_mirror_comparison_seconds_total"), "comparing"),
+          ...one(rate("reducer_mirror_copy_seconds_total"), "copying"),
+          ...one(metric("reducer_mirror_comparisons_total"), "comparisons"),
+        ],
       },
       {
         title: "Steps made again",
@@ -537,7 +555,7 @@ export const rows: readonly RowSpec[] = [
           "Since the coordinator started: all shards went back to what was saved, because one was lost.",
         unit: "short",
         kind: "lines",
-        width: 8,
+        width: 6,
         min: 0,
         queries: [
           ...one(metric("training_repeated_steps_total"), "steps"),

@@ -31,6 +31,13 @@ export type ShardEvent =
       readonly seconds: number;
     }
   | {
+      /** Both copies of a shard have the same bits. */
+      readonly type: "mirror.compared";
+      readonly shard: number;
+      /** That it took to hash all that they keep. */
+      readonly seconds: number;
+    }
+  | {
       /** What a shard kept is lost: all shards go back to what was saved, and the steps since are made again. */
       readonly type: "shards.rolledBack";
       /** Steps that are kept. */

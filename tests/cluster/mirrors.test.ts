@@ -80,6 +80,10 @@ test("a mirror that is lost is told of, and the run goes on", limit, async () =>
   assert.equal(recorder.of("mirror.lost").length, 1);
   assert.deepEqual(recorder.of("shard.takenOver"), []);
   assert.equal(recorder.of("worker.joined").length, 2);
+  // The other shard has its mirror all along, and compares with it after each update.
+  const { shard: without } = recorder.of("mirror.lost")[0] ?? {};
+  const other = recorder.of("mirror.compared").filter(({ shard }) => shard !== without);
+  assert.ok(other.length >= totalSteps, `${other.length} comparisons`);
 });
 
 test("copies that differ end the run with the addresses of both", limit, async () => {

@@ -19,6 +19,7 @@ after(() => job.remove());
 const lora = ["--use-peft", "--lora-r", "4", "--lora-target-modules", "all-linear"];
 const methods = {
   "all weights in bfloat16": { args: ["--bf16"], space: "trained" },
+  "all weights in float16": { args: ["--fp16"], space: "trained" },
   "all weights in float32": { args: ["--no-bf16"], space: "" },
   // They travel in float32 and are held in bfloat16.
   "adapters in bfloat16": { args: ["--bf16", ...lora], space: "frozen" },
