@@ -1,19 +1,20 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
 import { readOutputRecord } from "#lib/checkpoint/index";
 import type { LockstepEvent } from "#lib/core/events";
 import { packageRoot } from "#lib/core/paths";
 import { printable } from "#lib/core/terminal-text";
 import type { JobProgress } from "#lib/queue/held-job";
 import type { Job, JobResult } from "#lib/queue/job";
+import { boundedLines } from "./bounded-lines.js";
 import { fenceEnvironment } from "./job-fence.js";
 import { joinAddress } from "./worker-addresses.js";
 
 interface JobProcessOptions {
   readonly job: Job;
-  /** The configuration and the output of the run are kept here. */
+  /** The configuration and the output of the run are kept here. It is there. */
   readonly directory: string;
   /** The command and what stands before the configuration. */
   readonly command: readonly string[];
@@ -34,6 +35,8 @@ export interface JobProcessEnd {
 
 /** Of a run that says everything as JSON there is no longer line; a longer one is cut. */
 const maxLineChars = 1 << 20;
+/** A process that a run has left behind may hold its output open: it is listened to for so long. */
+const lastWordsMs = 5_000;
 /** So much of a run's output is kept; what comes after is counted. */
 const maxOutputBytes = 64 << 20;
 
@@ -66,7 +69,6 @@ export class JobProcess {
       workers: null,
       runId: null,
     };
-    mkdirSync(directory, { recursive: true });
     const configFile = join(directory, "job.yaml");
     writeFileSync(configFile, job.config);
     this.outputFile = join(directory, "output.log");
@@ -88,11 +90,12 @@ export class JobProcess {
     const { stdout, stderr } = this.#child;
     const streams = [stdout, stderr].map(async (stream) => {
       if (stream === null) return;
-      for await (const line of createInterface({ input: stream }))
-        keep(line.slice(0, maxLineChars));
+      for await (const line of boundedLines(stream, maxLineChars)) keep(line);
     });
     this.ended = new Promise((resolve) => {
       const end = async (code: number | null, signal: NodeJS.Signals | null): Promise<void> => {
+        await Promise.race([Promise.allSettled(streams), delay(lastWordsMs)]);
+        for (const stream of [stdout, stderr]) stream?.destroy();
         await Promise.allSettled(streams);
         closeSync(output);
         if (code === 0) this.#result ??= await this.#madeBefore();

@@ -1,10 +1,10 @@
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
-import { join } from "node:path";
 import { thisProcess } from "#lib/core/process-identity";
 import type { HeldJob } from "#lib/queue/held-job";
 import type { Job, JobOwner } from "#lib/queue/job";
 import type { JobQueue } from "#lib/queue/job-queue";
+import { jobFolder } from "./job-folders.js";
 import { whyNotHere } from "./job-place.js";
 import { JobProcess, type JobProcessEnd } from "./job-process.js";
 
@@ -85,7 +85,7 @@ export class QueueAgent {
       const own = job.flags.filter((flag) => !without.has(/^--(\w+)/.exec(flag)?.[1] ?? ""));
       run = new JobProcess({
         job: { ...job, flags: own },
-        directory: join(this.#options.directory, job.id),
+        directory: jobFolder(this.#options.directory, job.id),
         command: this.#options.command,
         flags: this.#options.flags(job),
         onLine: tell,

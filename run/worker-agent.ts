@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { packageRoot } from "#lib/core/paths";
 import { printable } from "#lib/core/terminal-text";
 import type { JobQueue, JobView } from "#lib/queue/job-queue";
+import { boundedLines } from "./bounded-lines.js";
 import { chooseRun, leavesFor } from "./worker-choice.js";
 
 interface WorkerAgentOptions {
@@ -29,6 +29,8 @@ const lookEveryMs = 1_000;
 const leftByItselfMs = 5_000;
 /** One that could not join tries the same run again after so long, and the others meanwhile. */
 const againAfterMs = 10_000;
+/** A longer line is cut. */
+const maxLineChars = 8_192;
 /** A worker has left so long before it would be killed. */
 const leftBeforeMs = 2_000;
 
@@ -101,13 +103,15 @@ export class WorkerAgent {
     };
     for (const stream of [child.stdout, child.stderr]) {
       if (stream === null) continue;
-      createInterface({ input: stream }).on("line", (line) => {
-        tell(printable(line));
-        hasJoined ||= /\bregistered at /.test(line);
-        if (!hasJoined && /\bwaits at .*max_workers/.test(line)) {
-          leaveFor("has as many workers as it takes: others are looked at");
+      void (async () => {
+        for await (const line of boundedLines(stream, maxLineChars)) {
+          tell(printable(line));
+          hasJoined ||= /\bregistered at /.test(line);
+          if (!hasJoined && /\bwaits at .*max_workers/.test(line)) {
+            leaveFor("has as many workers as it takes: others are looked at");
+          }
         }
-      });
+      })().catch(() => {});
     }
     const ended = new AbortController();
     void this.#watch(job, ended.signal, () => leaving.begin(), leaveFor);

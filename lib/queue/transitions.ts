@@ -135,7 +135,9 @@ export function asked(job: Job, request: JobRequest): Job | undefined {
     return { ...job, state: "cancelled" };
   }
   if (job.state === "paused") return undefined;
-  if (job.state !== "queued") throw refused(job, `it is ${job.state}, and runs only once more`);
+  if (job.state !== "queued") {
+    throw refused(job, `it is ${job.state}, and only what waits or runs is paused`);
+  }
   return { ...job, state: "paused" };
 }
 
