@@ -1,4 +1,3 @@
-import { existsSync } from "node:fs";
 import { copyFile, mkdir, readdir, stat, writeFile } from "node:fs/promises";
 import { basename, join, relative } from "node:path";
 import { explainWriteError } from "#lib/checkpoint/atomic-save";
@@ -21,7 +20,6 @@ import {
 import { copyAdditionalTemplates } from "#lib/checkpoint/model-directory";
 import { isWriteFailure } from "#lib/checkpoint/repeated-save";
 import { trainerStateFileName } from "#lib/checkpoint/trainer-state";
-import { assertWritable } from "#lib/checkpoint/write-guard";
 import { printConfig, type ResolvedConfig, resultSettings } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import type { TensorStates } from "#lib/core/shard-arrays";
@@ -41,9 +39,9 @@ import { stoppedEarly } from "./evaluation-rules.js";
 import { emaFolder } from "./output-contents.js";
 import { bestCheckpoint, stateForTrainer, writeResults } from "./results.js";
 import type { StartedRun } from "./start.js";
-import { storeAt, storeOf } from "./open-store.js";
-import { assertStoreHeld } from "./store-claim.js";
-import { fetchModel, uploadFile } from "./store-files.js";
+import { storeAt } from "./open-store.js";
+import { fetchModel } from "./store-files.js";
+import { storeResult } from "./stored-result.js";
 import { writeModels, writeTensorFiles } from "./tensor-files.js";
 
 /** The history of a long run, some hundred bytes an entry. */
@@ -185,23 +183,6 @@ export async function markFinished(
     writeOutputRecord(temporary, { ...record, finished }),
   );
   await storeResult(run.config, [outputRecordFile]);
-}
-
-/** Puts the result, or some of its files, into the store too where there is one; what says that it is there, last. */
-async function storeResult(config: ResolvedConfig, only?: readonly string[]): Promise<void> {
-  const store = await storeOf(config);
-  if (store === undefined) return;
-  await assertStoreHeld(store);
-  const files = (await readOutputRecord(config.output_dir))?.files ?? [];
-  for (const file of only ?? [
-    ...files.filter((name) => name !== outputRecordFile),
-    outputRecordFile,
-  ]) {
-    const path = join(config.output_dir, file);
-    if (!existsSync(path)) continue;
-    assertWritable(path);
-    await uploadFile(store, path, file);
-  }
 }
 
 /** Copies the model of a checkpoint. @throws E_CHECKPOINT_DAMAGED where it is not what was saved */

@@ -145,11 +145,11 @@ function renameGuarded(from: string, to: string): void {
   renameSync(from, to);
 }
 
-const isWeightsFile = (name: string): boolean =>
+export const isWeightsFile = (name: string): boolean =>
   /^(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/.test(name);
 
 /** What says of which kind the weights beside it are. */
-const isConfigFile = (name: string): boolean =>
+export const isConfigFile = (name: string): boolean =>
   ["config.json", "adapter_config.json", "classifier_config.json"].includes(name);
 
 /** Deletes a directory so that it is never seen half-deleted. */

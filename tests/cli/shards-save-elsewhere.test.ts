@@ -101,6 +101,12 @@ test("reducers upload their own files, with credentials of their own", {
       await startOwnReducer(t, { prefix }),
       await startOwnReducer(t, { prefix, environment }),
     ];
+    const store = await ObjectStore.open({
+      ...{ bucket, prefix: `${name}/`, endpoint: server.endpoint },
+    });
+    // The first two of an earlier result: they would be read in the place of the new one's.
+    const others = ["model.safetensors", "adapter_config.json", "mine/model.safetensors"];
+    for (const key of others) await store.put(key, new Uint8Array(8));
     const outcome = await run(
       ...([name, "--reducers", JSON.stringify(reducers.map(({ address }) => address))] as const),
       ...["--checkpoint_store", `s3://${bucket}/${name}`, "--s3_endpoint", server.endpoint],
@@ -125,12 +131,14 @@ test("reducers upload their own files, with credentials of their own", {
         isOwn,
       );
     }
-    const store = await ObjectStore.open({
-      ...{ bucket, prefix: `${name}/`, endpoint: server.endpoint },
-    });
-    const keys = (await store.list("checkpoint-2/")).map(({ key }) => key);
+    const keys = (await store.list("")).map(({ key }) => key);
     store.close();
+    assert.deepEqual(
+      others.filter((key) => keys.includes(key)),
+      others.slice(2),
+    );
     for (const shard of [1, 2]) {
+      assert.ok(keys.includes(`model-0000${shard}-of-00002.safetensors`));
       assert.ok(keys.includes(`checkpoint-2/model-0000${shard}-of-00002.safetensors`));
       assert.ok(keys.includes(`checkpoint-2/lockstep/optimizer-0000${shard}-of-00002.safetensors`));
     }
