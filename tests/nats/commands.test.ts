@@ -6,10 +6,10 @@ import { packageRoot } from "#lib/core/paths";
 import { NatsLink } from "#lib/wire/nats/connection";
 import { findRun } from "#lib/wire/nats/event-watch";
 import { commandRun, type RunAction } from "#lib/wire/nats/run-commands";
-import { isLockstepError } from "#lib/core/errors/index";
 import { mastersOf } from "#tests/support/job-runs";
 import { coordinatorOf } from "#tests/support/processes";
 import { lockstepCommand } from "#tests/support/lockstep-command";
+import { untilResumed } from "#tests/support/resumed-run";
 import { startNats } from "#tests/support/nats-server";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 import { needs } from "#tests/support/tools";
@@ -39,17 +39,6 @@ after(async () => {
 
 const tell = async (run: string, action: RunAction): Promise<string> =>
   commandRun(link, await findRun(link, run), action);
-
-/** Tells a run to go on, as soon as the coordinator that has it now listens. */
-async function untilListening(name: string): Promise<string> {
-  for (;;) {
-    try {
-      return await tell(name, "resume");
-    } catch (error) {
-      if (!isLockstepError(error) || error.code !== "E_RUN_SILENT") throw error;
-    }
-  }
-}
 
 const train = (
   name: string,
@@ -124,7 +113,7 @@ test(
         void work?.then(() => {
           process.kill(coordinatorOf(child.pid ?? 0), "SIGKILL");
         });
-      } else work = untilListening("killed").then(() => {});
+      } else work = untilResumed(link, "killed").then(() => {});
     });
     assert.equal(run.code, 0, run.stderr);
     await work;
