@@ -52,9 +52,12 @@ function what({ job, beat, waitsFor, triedAgainAt }: JobView): string {
   }
   if (job.state === "done") return job.outputDir;
   const error = job.error === null ? "" : printable(job.error).replaceAll(/\s+/g, " ");
+  const next = `try ${job.tries + 1} of ${job.maxTries}`;
   const again =
     triedAgainAt === undefined
       ? ""
-      : `try ${job.tries + 1} of ${job.maxTries} at ${triedAgainAt.toISOString().slice(11, 19)} UTC: `;
+      : triedAgainAt.getTime() <= Date.now()
+        ? `${next} is due: `
+        : `${next} at ${triedAgainAt.toISOString().slice(11, 19)} UTC: `;
   return `${again}${error.slice(0, 120)}`;
 }

@@ -19,11 +19,20 @@ export class EventPublishing {
   readonly #publisher: EventPublisher;
   readonly #logs: LogFollower;
   readonly #note: (text: string) => void;
+  readonly #closeUnused: () => Promise<void>;
 
-  private constructor(publisher: EventPublisher, logs: LogFollower, note: (text: string) => void) {
+  private constructor(
+    publisher: EventPublisher,
+    logs: LogFollower,
+    {
+      note,
+      closeUnused,
+    }: { readonly note: (text: string) => void; readonly closeUnused: () => Promise<void> },
+  ) {
     this.#publisher = publisher;
     this.#logs = logs;
     this.#note = note;
+    this.#closeUnused = closeUnused;
   }
 
   /**
@@ -70,7 +79,12 @@ export class EventPublishing {
       // The run's end is its last event: what workers say after it stays in their logs.
       if (type === "checkpoint.saved") logs.look();
     });
-    return new EventPublishing(publisher, logs, note);
+    // One of a run that failed before it began.
+    const closeUnused = async (): Promise<void> => {
+      await first?.close();
+      first = undefined;
+    };
+    return new EventPublishing(publisher, logs, { note, closeUnused });
   }
 
   /** For metrics. */
@@ -87,6 +101,7 @@ export class EventPublishing {
   async close(): Promise<void> {
     this.#logs.close();
     const lost = await this.#publisher.close(farewellMs);
+    await this.#closeUnused();
     if (lost > 0) {
       this.#note(`warning: ${lost} of the run's last events did not reach NATS and are not kept`);
     }

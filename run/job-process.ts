@@ -94,7 +94,10 @@ export class JobProcess {
     });
     this.ended = new Promise((resolve) => {
       const end = async (code: number | null, signal: NodeJS.Signals | null): Promise<void> => {
-        await Promise.race([Promise.allSettled(streams), delay(lastWordsMs)]);
+        await Promise.race([
+          Promise.allSettled(streams),
+          delay(lastWordsMs, undefined, { ref: false }),
+        ]);
         for (const stream of [stdout, stderr]) stream?.destroy();
         await Promise.allSettled(streams);
         closeSync(output);
