@@ -9,7 +9,7 @@ import { createLargerJob, storedTensors } from "#tests/support/larger-job";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
 import { descendantsOf } from "#tests/support/processes";
 
-// A reducer is killed while a checkpoint is being written. LOCKSTEP_TEST_ALL=1 kills each of them after each step.
+// A reducer is killed while a checkpoint is being written. LOCKSTEP_TEST_ALL=1 kills several of them, after two steps.
 
 const totalSteps = 4;
 let job: Awaited<ReturnType<typeof createLargerJob>>;
@@ -42,8 +42,8 @@ const reducersOf = ({ pid = 0 }: ChildProcess): readonly number[] =>
     readFileSync(`/proc/${each}/cmdline`, "utf8").split("\0").includes("reducer"),
   );
 
-const all = [1, 2, 3].flatMap((step) => [0, 1, 2, 3].map((reducer) => [step, reducer] as const));
-const some = process.env["LOCKSTEP_TEST_ALL"] === "1" ? all : all.slice(5, 6);
+const all = [2, 3].flatMap((step) => [1, 0, 3].map((reducer) => [step, reducer] as const));
+const some = process.env["LOCKSTEP_TEST_ALL"] === "1" ? all : all.slice(0, 1);
 
 for (const [step, reducer] of some) {
   for (const numReplicas of [1, 2]) {
