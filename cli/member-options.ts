@@ -25,8 +25,12 @@ type MemberValues = Readonly<Record<OfDefault, string> & Record<Flag, boolean>> 
 
 const ofHttp = [
   ...(["http-token-file", "http-tls-cert-file", "http-tls-key-file"] as const),
-  "http-without-tls",
+  ...(["http-without-tls", "metrics-host"] as const),
 ] as const;
+const unset: Partial<Record<OptionName, unknown>> = {
+  "http-without-tls": memberOptions["http-without-tls"].default,
+  "metrics-host": memberOptions["metrics-host"].default,
+};
 
 /** What the options say. @param port reads a port's number */
 export function memberSettings(
@@ -50,11 +54,11 @@ export function memberSettings(
       tlsKeyFile: pathOf(values["tls-key-file"]),
       insecure: values.insecure,
     },
-    /** A line for each option that says how to protect what is not there. */
+    /** A line for each option that is about metrics which there are none of. */
     withoutEffect:
       metricsPort === "null"
         ? ofHttp
-            .filter((name) => values[name] !== undefined && values[name] !== false)
+            .filter((name) => values[name] !== undefined && values[name] !== unset[name])
             .map((name) => `--${name} has no effect: --metrics-port is null`)
         : [],
   };
