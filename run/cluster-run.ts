@@ -295,9 +295,8 @@ class Cluster {
     });
     checkMessages(this.#prepared);
     detail("comparing the data and the model with what is in output_dir");
-    const note = (text: string): void => bus.publish({ type: "note", text });
     this.#begun = await beginRun(this.#prepared, start, async (runId) =>
-      this.#output?.store.claim(runId, note),
+      this.#output?.store.claim(runId),
     );
     if (this.#begun.finished === undefined) this.#push ??= await pushOf(this.#config);
     return this.#begun;

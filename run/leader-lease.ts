@@ -26,8 +26,12 @@ export interface LeadClaim extends OutputClaim {
   readonly store: RunStore;
 }
 
-function withStore(config: ResolvedConfig, claim: OutputClaim): LeadClaim {
-  const store = new RunStore(config, claim.epoch);
+function withStore(
+  config: ResolvedConfig,
+  claim: OutputClaim,
+  { onWaiting: note, signal }: LeadOptions,
+): LeadClaim {
+  const store = new RunStore(config, claim.epoch, { note, signal });
   const release = async (): Promise<void> => {
     await store.release();
     await claim.release();
@@ -55,7 +59,8 @@ const fileLease = (config: ResolvedConfig): LeaderLease => ({
   lead: async (options) => {
     const { output_dir: directory, standby } = config;
     const fence = jobFence();
-    return withStore(config, await claimOutputDirectory(directory, { ...options, standby, fence }));
+    const claim = await claimOutputDirectory(directory, { ...options, standby, fence });
+    return withStore(config, claim, options);
   },
 });
 
@@ -64,7 +69,8 @@ const retryMs = 1_000;
 
 /** Who holds the lease leads, and takes the output directory from whoever had it. */
 const natsLease = (config: ResolvedConfig, name: string): LeaderLease => ({
-  lead: async ({ onLost, onWaiting, signal }) => {
+  lead: async (options) => {
+    const { onLost, onWaiting, signal } = options;
     const { output_dir: directory, standby } = config;
     const link = await openLink(config, { onWaiting, signal });
     try {
@@ -88,7 +94,7 @@ const natsLease = (config: ResolvedConfig, name: string): LeaderLease => ({
         try {
           // Files may have come further than the lease, which had another name then.
           await lease.raise(claim.epoch);
-          return withStore(config, { epoch: claim.epoch, release });
+          return withStore(config, { epoch: claim.epoch, release }, options);
         } catch (error) {
           await release();
           throw error;

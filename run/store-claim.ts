@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { explainWriteError } from "#lib/checkpoint/atomic-save";
 import { claimFolder } from "#lib/checkpoint/claim-folder";
 import { isRecord } from "#lib/checkpoint/file-reader";
@@ -18,6 +19,10 @@ const format = "lockstep-store-claim-1";
 const maxClaimBytes = 64 * 1024;
 /** Others may claim it at the same time; of them one gets it each time. */
 const maxAttempts = 20;
+/** An owner says that it lives this often. */
+const defaultBeatMs = 20_000;
+/** One of whom nothing else can be known counts as gone after so long without a sign of life. */
+const defaultSilentMs = 120_000;
 
 /** Who asks for a prefix. */
 interface Claimant {
@@ -25,7 +30,7 @@ interface Claimant {
   readonly owner: string;
   /** "" while a run that starts anew has not begun. */
   readonly runId: string;
-  /** Random, of the output directory, and the number of its claim: of two with one directory the higher one has it. */
+  /** Of the output directory or the lease, and the number of its claim: of two with one directory the higher one has it. */
   readonly output: string;
   readonly outputEpoch: number;
   readonly fence: JobFence | null;
@@ -38,7 +43,26 @@ interface Claimant {
 interface ClaimRecord extends Claimant {
   /** Rises with each claim. */
   readonly epoch: number;
+  /** Rises while the owner lives. */
+  readonly beats: number;
   readonly isReleased: boolean;
+}
+
+/** How often a sign of life is looked for until then: a process that was stopped itself sees at least one of them. */
+const looksWhileSilent = 24;
+
+interface Pace {
+  /** @default 20000 */
+  readonly beatMs?: number;
+  /** @default 120000 */
+  readonly silentMs?: number;
+}
+
+interface Waiting {
+  /** Gets a line for a person. */
+  readonly note: (text: string) => void;
+  /** Nobody waits any more. */
+  readonly signal: AbortSignal;
 }
 
 const held = new Map<string, StoreClaim>();
@@ -60,33 +84,39 @@ export const conditionOfNew = (store: ObjectStore): null | "any" =>
 export class RunStore {
   readonly #config: ResolvedConfig;
   readonly #outputEpoch: number;
+  readonly #waiting: Waiting & Pace;
   #claim: StoreClaim | undefined;
 
-  constructor(config: ResolvedConfig, outputEpoch: number) {
+  constructor(config: ResolvedConfig, outputEpoch: number, waiting: Waiting & Pace) {
     this.#config = config;
+    this.#waiting = waiting;
     this.#outputEpoch = outputEpoch;
   }
 
   /**
-   * Claims the prefix for this process, or gives the claim its run.
+   * Claims the prefix for this process, or gives the claim its run. Where another run has it that is not known to have
+   * ended, a sign of life of that is waited for; who is stopped meanwhile has claimed nothing.
    *
    * @param runId "" where the run is still to begin
-   * @param note gets a line for a person where nothing keeps others away
    * @throws E_CHECKPOINT_STORE_IN_USE, E_JOB_TAKEN; E_CHECKPOINT_STORE where the store refuses to be written
    */
-  async claim(runId: string, note: (text: string) => void): Promise<void> {
+  async claim(runId: string): Promise<void> {
     const store = await storeOf(this.#config);
     if (store === undefined) return;
     if (this.#claim !== undefined) return this.#claim.belongsTo(runId);
-    const { output_dir: directory, overwrite_output_dir: isReplaced } = this.#config;
+    const { output_dir: directory, overwrite_output_dir: isReplaced, nats_lease } = this.#config;
+    // Who leads by a lease has it for all of its output directories, whose claims have its epochs.
+    const output = nats_lease === null ? await idOf(directory) : `lease ${nats_lease}`;
     const claimant: Claimant = {
-      ...{ owner: randomUUID(), runId, output: await idOf(directory) },
+      ...{ owner: randomUUID(), runId, output },
       ...{ outputEpoch: this.#outputEpoch, fence: jobFence() ?? null },
       ...{ host: hostname(), pid: process.pid, since: new Date().toISOString() },
     };
     // Whoever has lost the output directory claims nothing.
     assertWritable(directory);
-    this.#claim = await StoreClaim.take(store, claimant, { directory, isReplaced, note });
+    this.#claim = await StoreClaim.take(store, claimant, {
+      ...{ directory, isReplaced, ...this.#waiting },
+    });
   }
 
   /** Leaves the prefix to whoever comes. */
@@ -103,33 +133,36 @@ class StoreClaim {
   #record: ClaimRecord;
   #tag: string;
   #lost: LockstepError | undefined;
+  readonly #beat: NodeJS.Timeout;
 
   private constructor(
     store: ObjectStore,
     isConditional: boolean,
     { record, tag }: { readonly record: ClaimRecord; readonly tag: string },
+    beatMs: number,
   ) {
     this.#store = store;
     this.isConditional = isConditional;
     this.#record = record;
     this.#tag = tag;
+    // What is written asks for itself, so that nobody is held up by this.
+    this.#beat = setInterval(() => void this.#sayItLives().catch(() => {}), beatMs).unref();
+    held.set(store.url(), this);
   }
 
+  /** @returns undefined where nobody waits any more */
   static async take(
     store: ObjectStore,
     claimant: Claimant,
     {
-      note,
+      beatMs = defaultBeatMs,
+      silentMs = defaultSilentMs,
       ...how
-    }: {
-      readonly directory: string;
-      readonly isReplaced: boolean;
-      readonly note: (text: string) => void;
-    },
-  ): Promise<StoreClaim> {
+    }: Pace & Waiting & { readonly directory: string; readonly isReplaced: boolean },
+  ): Promise<StoreClaim | undefined> {
     const isConditional = await store.hasConditions(`lockstep-probe-${claimant.owner}`);
     if (!isConditional) {
-      note(
+      how.note(
         `warning: ${store.url()} does not support conditional writes (If-None-Match, If-Match): two runs that begin there at the same time are not kept apart. Give each run a checkpoint_store of its own`,
       );
     }
@@ -137,12 +170,15 @@ class StoreClaim {
       const found = await store.getTagged(storeClaimKey, maxClaimBytes);
       const before = found && parseClaim(found.bytes);
       if (found !== undefined && before?.owner === claimant.owner) {
-        const claim = new StoreClaim(store, isConditional, { record: before, tag: found.tag });
-        held.set(store.url(), claim);
-        return claim;
+        const { tag } = found;
+        return new StoreClaim(store, isConditional, { record: before, tag }, beatMs);
       }
-      if (found !== undefined) refuseOthers(store, before, claimant, how);
-      const record = { ...claimant, epoch: (before?.epoch ?? 0) + 1, isReleased: false };
+      if (found !== undefined && !mayTake(store, before, claimant, how)) {
+        await untilSilent(store, { record: before, tag: found.tag }, { ...how, silentMs });
+        if (how.signal.aborted) return undefined;
+      }
+      const epoch = (before?.epoch ?? 0) + 1;
+      const record = { ...claimant, epoch, beats: 0, isReleased: false };
       // What came of it is read: an answer may be lost.
       await store.putIf(
         storeClaimKey,
@@ -155,10 +191,7 @@ class StoreClaim {
   }
 
   async belongsTo(runId: string): Promise<void> {
-    if (this.#record.runId === runId) return;
-    await this.assertHeld();
-    await this.#rewrite({ ...this.#record, runId });
-    await this.assertHeld();
+    if (this.#record.runId !== runId) await this.#rewrite({ runId });
   }
 
   async assertHeld(): Promise<void> {
@@ -178,6 +211,7 @@ class StoreClaim {
         );
         continue;
       }
+      clearInterval(this.#beat);
       this.#lost = new LockstepError("E_CHECKPOINT_STORE_LOST", {
         ...{ place: this.#store.url(), by: describe(record) },
       });
@@ -186,43 +220,80 @@ class StoreClaim {
   }
 
   async release(): Promise<void> {
+    clearInterval(this.#beat);
     held.delete(this.#store.url());
     if (this.#lost !== undefined) return;
     // Where that fails, a run of the same output directory, job or id finds it all the same.
-    await this.#rewrite({ ...this.#record, isReleased: true }).catch(() => {});
+    await this.#rewrite({ isReleased: true }).catch(() => {});
   }
 
-  async #rewrite(record: ClaimRecord): Promise<void> {
-    await this.#store.putIf(
-      ...([storeClaimKey, textOf(record), this.isConditional ? this.#tag : "any"] as const),
-    );
+  async #sayItLives(): Promise<void> {
+    await this.#rewrite({ beats: this.#record.beats + 1 });
+  }
+
+  async #rewrite(change: Partial<ClaimRecord>): Promise<void> {
+    for (let attempt = 1; attempt <= maxAttempts; attempt++) {
+      await this.assertHeld();
+      const record = { ...this.#record, ...change };
+      const expected = this.isConditional ? this.#tag : "any";
+      // It may have been written since it was read, by a sign of life.
+      if (await this.#store.putIf(storeClaimKey, textOf(record), expected)) {
+        this.#record = record;
+        return;
+      }
+    }
   }
 }
 
-/** @throws E_CHECKPOINT_STORE_IN_USE, E_JOB_TAKEN, E_OUTPUT_DIR_LOST */
-function refuseOthers(
+/**
+ * Whether a claim may be followed at once.
+ *
+ * @throws E_JOB_TAKEN, E_OUTPUT_DIR_LOST
+ */
+function mayTake(
   store: ObjectStore,
   before: ClaimRecord | undefined,
   { runId, output, outputEpoch, fence }: Claimant,
   { directory, isReplaced }: { readonly directory: string; readonly isReplaced: boolean },
-): void {
-  const by = describe(before);
-  if (before !== undefined) {
-    if (fence !== null && before.fence?.job === fence.job) {
-      if (before.fence.epoch <= fence.epoch) return;
-      throw new LockstepError("E_JOB_TAKEN", { job: fence.job, directory: store.url() });
-    }
-    if (before.output === output) {
-      if (before.outputEpoch <= outputEpoch) return;
-      throw new LockstepError("E_OUTPUT_DIR_LOST", { directory, by });
-    }
-    if (before.isReleased || (runId !== "" && before.runId === runId)) return;
+): boolean {
+  if (before === undefined) return isReplaced;
+  if (fence !== null && before.fence?.job === fence.job) {
+    if (before.fence.epoch <= fence.epoch) return true;
+    throw new LockstepError("E_JOB_TAKEN", { job: fence.job, directory: store.url() });
   }
-  if (isReplaced) return;
-  const of = before === undefined || before.runId === "" ? "" : ` ${before.runId}`;
-  throw new LockstepError("E_CHECKPOINT_STORE_IN_USE", {
-    ...{ place: store.url(), run: `another run${of}`, by, claim: store.url(storeClaimKey) },
-  });
+  if (before.output === output) {
+    if (before.outputEpoch <= outputEpoch) return true;
+    throw new LockstepError("E_OUTPUT_DIR_LOST", { directory, by: describe(before) });
+  }
+  return isReplaced || before.isReleased || (runId !== "" && before.runId === runId);
+}
+
+/**
+ * Waits until the owner of a claim has given no sign of life for long enough, or nobody waits any more.
+ *
+ * @throws E_CHECKPOINT_STORE_IN_USE at the first sign
+ */
+async function untilSilent(
+  store: ObjectStore,
+  { record, tag }: { readonly record: ClaimRecord | undefined; readonly tag: string },
+  { note, signal, silentMs }: Waiting & { readonly silentMs: number },
+): Promise<void> {
+  const by = describe(record);
+  note(
+    `${store.url()} was claimed by ${by}, of whom nothing is known: this run begins if there is no sign of life for ${silentMs / 1000} s`,
+  );
+  const lookMs = silentMs / looksWhileSilent;
+  for (let looks = 0; looks < looksWhileSilent && !signal.aborted; looks++) {
+    await delay(lookMs, undefined, { signal }).catch(() => {});
+    const now = await store.getTagged(storeClaimKey, maxClaimBytes);
+    if (now?.tag === tag) continue;
+    const follower = now && parseClaim(now.bytes);
+    if (now === undefined || follower?.isReleased === true) return;
+    const of = follower === undefined || follower.runId === "" ? "" : ` ${follower.runId}`;
+    throw new LockstepError("E_CHECKPOINT_STORE_IN_USE", {
+      ...{ place: store.url(), run: `another run${of}`, by: describe(follower) },
+    });
+  }
 }
 
 const textOf = (record: ClaimRecord): Uint8Array =>
@@ -233,11 +304,11 @@ function parseClaim(bytes: Uint8Array): ClaimRecord | undefined {
   try {
     const parsed: unknown = JSON.parse(new TextDecoder().decode(bytes));
     if (!isRecord(parsed) || parsed["format"] !== format) return undefined;
-    const { owner, runId, output, host, since, epoch, outputEpoch, pid, isReleased, fence } =
+    const { owner, runId, output, host, since, epoch, outputEpoch, pid, beats, isReleased, fence } =
       parsed;
     const isClaim =
       [owner, runId, output, host, since].every((value) => typeof value === "string") &&
-      [epoch, outputEpoch, pid].every((value) => Number.isSafeInteger(value)) &&
+      [epoch, outputEpoch, pid, beats].every((value) => Number.isSafeInteger(value)) &&
       typeof isReleased === "boolean";
     if (!isClaim) return undefined;
     const isFence =

@@ -61,7 +61,7 @@ export async function findOwnStart(
     if (!mayBeFinished(start)) {
       const { resume, left } = start;
       const runId = left?.runId ?? resume?.record.runId ?? "";
-      await whileAway(() => store.claim(runId, waiting.note), wait);
+      await whileAway(() => store.claim(runId), wait);
     }
     return start;
   } catch (error) {

@@ -6,12 +6,13 @@ import { packageRoot } from "#lib/core/paths";
 import { ObjectStore } from "#lib/store/object-store";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
 import { bucket, credentials, S3Server } from "#tests/support/s3-server";
+import { freePorts } from "#tests/support/processes";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 import { needs } from "#tests/support/tools";
 
 // Runs of different output directories that name one prefix of a store; real processes with the fake engine.
 
-const limit = { timeout: 120_000, ...needs("gofakes3") };
+const limit = { timeout: 240_000, ...needs("gofakes3") };
 let job: TinyJob;
 let server: S3Server;
 let undisturbed: string | undefined;
@@ -75,26 +76,43 @@ const open = (prefix: string): Promise<ObjectStore> =>
   ObjectStore.open({ bucket, prefix: `${prefix}/`, endpoint: server.endpoint });
 
 test(
-  "a second run with the prefix of one that has not ended is refused, and changes nothing",
+  "a second run with the prefix of one that lives is refused, and changes nothing",
   limit,
   async () => {
-    const { stopped, ended } = stoppedRun("shared", "one");
-    const child = await stopped;
-    const store = await open("shared");
-    const before = await store.list("");
+    let waits = (_child: ChildProcess): void => {};
+    const waiting = new Promise<ChildProcess>((resolve) => {
+      waits = resolve;
+    });
+    const listen = `127.0.0.1:${await freePorts(3)}`;
+    const first = lockstepCommand(
+      [
+        ...["coordinator", job.configFile, "--json-logs", "--listen", listen, ...stored("shared")],
+        ...["--metrics_port", "null", "--output_dir", join(job.directory, "one")],
+      ],
+      join(job.directory, "cache"),
+      (event, child) => {
+        running.add(child);
+        const isWaiting = event.type === "phase.changed" && event.phase === "waiting-for-workers";
+        if (isWaiting) waits(child);
+      },
+    );
+    const child = await waiting;
     const other = await run("two", stored("shared"));
     assert.equal(other.code, 1);
     assert.match(
       other.stderr,
-      /E_CHECKPOINT_STORE_IN_USE.*shared is that of another run [0-9a-f]{16}/,
+      /E_CHECKPOINT_STORE_IN_USE.*shared is that of another run [0-9a-f]{16}, which lives: process/,
     );
     assert.deepEqual(other.of("step.completed"), []);
-    assert.deepEqual(await store.list(""), before);
-    child.kill("SIGCONT");
-    const first = await ended;
-    assert.equal(first.code, 0, first.stderr);
-    assert.equal(digestOf(first), undisturbed);
+    const store = await open("shared");
+    const keys = (await store.list("")).map(({ key }) => key);
     store.close();
+    assert.deepEqual(keys, ["lockstep-claim.json"]);
+    child.kill("SIGTERM");
+    await first;
+    const then = await run("two", stored("shared"));
+    assert.equal(then.code, 0, then.stderr);
+    assert.equal(digestOf(then), undisturbed);
   },
 );
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { after, afterEach, before, test } from "node:test";
 import type { ResolvedConfig } from "#lib/config/index";
 import { ObjectStore } from "#lib/store/object-store";
 import { fenceEnvironment } from "#run/job-fence";
@@ -47,13 +47,32 @@ async function newOutput(): Promise<string> {
 
 const configOf = ({ prefix, output, overwrite = false, endpoint }: Asked): ResolvedConfig =>
   ({
-    ...{ output_dir: output, overwrite_output_dir: overwrite, s3_region: null },
+    ...{ output_dir: output, overwrite_output_dir: overwrite, s3_region: null, nats_lease: null },
     ...{ checkpoint_store: `s3://${bucket}/${prefix}`, s3_endpoint: endpoint ?? server.endpoint },
   }) as unknown as ResolvedConfig;
 
-const runStore = (asked: Asked): RunStore => new RunStore(configOf(asked), asked.outputEpoch ?? 1);
+/** Far shorter than in a run. */
+const pace = { beatMs: 100, silentMs: 5_000 };
+const opened: RunStore[] = [];
 
-const silent = (line: string): void => assert.fail(line);
+afterEach(async () => {
+  for (const store of opened.splice(0)) await store.release();
+});
+
+function newStore(...[config, epoch, waiting]: ConstructorParameters<typeof RunStore>): RunStore {
+  const store = new RunStore(config, epoch, { ...waiting, ...pace });
+  opened.push(store);
+  return store;
+}
+
+const runStore = (
+  asked: Asked,
+  note: (line: string) => void = isTold,
+  signal = new AbortController().signal,
+): RunStore => newStore(configOf(asked), asked.outputEpoch ?? 1, { note, signal });
+
+/** Nothing else is said where conditions are kept to. */
+const isTold = (line: string): void => assert.match(line, /was claimed by.*no sign of life/);
 const inUse = { code: "E_CHECKPOINT_STORE_IN_USE" };
 
 async function isHeldBy(prefix: string, runId: string): Promise<void> {
@@ -71,17 +90,19 @@ async function isHeldBy(prefix: string, runId: string): Promise<void> {
 
 test("another run is refused by name until the first one has ended", limit, async () => {
   const first = runStore({ prefix: "others", output: await newOutput() });
-  await first.claim("", silent);
-  await first.claim(runOne, silent);
+  await first.claim("");
+  await first.claim(runOne);
   await isHeldBy("others", runOne);
   const other = runStore({ prefix: "others", output: await newOutput() });
-  await assert.rejects(other.claim(runTwo, silent), {
+  await assert.rejects(other.claim(runTwo), {
     ...inUse,
-    message: new RegExp(`s3://${bucket}/others is that of another run ${runOne}: process`),
+    message: new RegExp(
+      `s3://${bucket}/others is that of another run ${runOne}, which lives: process`,
+    ),
   });
-  await assert.rejects(other.claim("", silent), inUse);
+  await assert.rejects(other.claim(""), inUse);
   await first.release();
-  await other.claim(runTwo, silent);
+  await other.claim(runTwo);
   await isHeldBy("others", runTwo);
 });
 
@@ -95,10 +116,10 @@ test(
       ["overwritten", async () => ({ output: await newOutput(), runId: runTwo, overwrite: true })],
     ] as const) {
       const output = await newOutput();
-      await runStore({ prefix, output }).claim(runOne, silent);
+      await runStore({ prefix, output }).claim(runOne);
       const { runId, ...how } = await again(output);
       const taker = runStore({ prefix, ...how });
-      await taker.claim(runId, silent);
+      await taker.claim(runId);
       await isHeldBy(prefix, runId);
     }
   },
@@ -109,29 +130,45 @@ test(
   limit,
   async (t) => {
     const output = await newOutput();
-    await runStore({ prefix: "directory", output, outputEpoch: 3 }).claim(runOne, silent);
+    await runStore({ prefix: "directory", output, outputEpoch: 3 }).claim(runOne);
     const earlier = runStore({ prefix: "directory", output, outputEpoch: 2 });
-    await assert.rejects(earlier.claim(runOne, silent), { code: "E_OUTPUT_DIR_LOST" });
+    await assert.rejects(earlier.claim(runOne), { code: "E_OUTPUT_DIR_LOST" });
     const give = (epoch: number): void => {
       Object.assign(process.env, fenceEnvironment({ job: "abcdefgh", epoch }));
     };
     t.after(() => delete process.env["LOCKSTEP_JOB"]);
     give(2);
-    await runStore({ prefix: "job", output: await newOutput() }).claim(runOne, silent);
+    await runStore({ prefix: "job", output: await newOutput() }).claim(runOne);
     give(1);
     const late = runStore({ prefix: "job", output: await newOutput() });
-    await assert.rejects(late.claim("", silent), { code: "E_JOB_TAKEN" });
+    await assert.rejects(late.claim(""), { code: "E_JOB_TAKEN" });
     give(3);
     // It has saved nothing that the later one could go on from.
-    await runStore({ prefix: "job", output: await newOutput() }).claim(runTwo, silent);
+    await runStore({ prefix: "job", output: await newOutput() }).claim(runTwo);
     await isHeldBy("job", runTwo);
+  },
+);
+
+test(
+  "whoever leads by a lease takes the prefix from who led before, whatever their directories",
+  limit,
+  async () => {
+    const led = async (epoch: number): Promise<RunStore> => {
+      const config = configOf({ prefix: "led", output: await newOutput() });
+      const waiting = { note: isTold, signal: new AbortController().signal };
+      return newStore({ ...config, nats_lease: "mine" }, epoch, waiting);
+    };
+    await (await led(4)).claim(runOne);
+    await (await led(5)).claim("");
+    await assert.rejects((await led(4)).claim(runOne), { code: "E_OUTPUT_DIR_LOST" });
+    await isHeldBy("led", "");
   },
 );
 
 test("whoever was followed is told when it asks, again and again", limit, async () => {
   const prefix = "followed";
   const first = { prefix, output: await newOutput() };
-  await runStore(first).claim(runOne, silent);
+  await runStore(first).claim(runOne);
   const store = await storeOf(configOf(first));
   assert.ok(store !== undefined);
   await assertStoreHeld(store);
@@ -155,7 +192,7 @@ test(
   async () => {
     const prefix = "removed";
     const asked = { prefix, output: await newOutput() };
-    await runStore(asked).claim(runOne, silent);
+    await runStore(asked).claim(runOne);
     const store = await storeOf(configOf(asked));
     assert.ok(store !== undefined);
     await store.delete(["lockstep-claim.json"]);
@@ -163,7 +200,7 @@ test(
     await isHeldBy(prefix, runOne);
     const outputs = await Promise.all(Array.from({ length: 6 }, newOutput));
     const claims = outputs.map((output, i) =>
-      runStore({ prefix: "many", output }).claim(String(i).repeat(16), silent),
+      runStore({ prefix: "many", output }).claim(String(i).repeat(16)),
     );
     const ended = await Promise.allSettled(claims);
     assert.equal(ended.filter(({ status }) => status === "fulfilled").length, 1);
@@ -187,26 +224,57 @@ for (const fault of ["unconditional", 501] as const) {
       const lines: string[] = [];
       const prefix = `plain-${fault}`;
       const at = { prefix, endpoint: way.endpoint };
-      const first = runStore({ ...at, output: await newOutput() });
-      await first.claim(runOne, (line) => lines.push(line));
-      assert.match(lines.join(), /^warning: s3:.*does not support conditional writes.*of its own$/);
-      const other = runStore({ ...at, output: await newOutput() });
-      await assert.rejects(
-        other.claim(runTwo, () => {}),
-        inUse,
+      const note = (line: string): void => void lines.push(line);
+      const first = runStore({ ...at, output: await newOutput() }, note);
+      await first.claim(runOne);
+      assert.match(
+        lines[0] ?? "",
+        /^warning: s3:.*does not support conditional writes.*of its own$/,
       );
+      const other = runStore({ ...at, output: await newOutput() }, () => {});
+      await assert.rejects(other.claim(runTwo), inUse);
       await first.release();
-      await other.claim(runTwo, () => {});
+      await other.claim(runTwo);
       await isHeldBy(prefix, runTwo);
     },
   );
 }
 
+test(
+  "a claim without a sign of life is followed; who is stopped meanwhile claims nothing",
+  limit,
+  async () => {
+    const prefix = "silent";
+    const first = { prefix, output: await newOutput() };
+    await runStore(first).claim(runOne);
+    const store = await storeOf(configOf(first));
+    assert.ok(store !== undefined);
+    // Of a process that was killed: this one says nothing for it.
+    const claim = JSON.parse(
+      Buffer.from((await store.get("lockstep-claim.json", 1e4)) ?? []).toString(),
+    );
+    await store.put(
+      "lockstep-claim.json",
+      Buffer.from(JSON.stringify({ ...claim, owner: "killed" })),
+    );
+    const stop = new AbortController();
+    const stopped = runStore(
+      { prefix, output: await newOutput() },
+      () => stop.abort(),
+      stop.signal,
+    );
+    await stopped.claim(runTwo);
+    await isHeldBy(prefix, runOne);
+    await runStore({ prefix, output: await newOutput() }).claim(runTwo);
+    await isHeldBy(prefix, runTwo);
+  },
+);
+
 test("a store that refuses to be written is named at once", limit, async (t) => {
   const way = await faultyWay(server, (method) => (method === "PUT" ? 403 : "none"));
   t.after(() => way.close());
   const asked = { prefix: "refused", endpoint: way.endpoint, output: await newOutput() };
-  await assert.rejects(runStore(asked).claim(runOne, silent), {
+  await assert.rejects(runStore(asked).claim(runOne), {
     code: "E_CHECKPOINT_STORE",
     message: /refused s3:.*refused.lockstep-probe-/,
   });

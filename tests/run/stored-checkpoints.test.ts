@@ -8,6 +8,7 @@ import type { CheckpointState } from "#coordinator/options";
 import { writeCheckpointSums } from "#lib/checkpoint/checked-files";
 import { guardWrites } from "#lib/checkpoint/write-guard";
 import { LockstepError } from "#lib/core/errors/index";
+import { MultipartUpload } from "#lib/store/multipart-upload";
 import { ObjectStore } from "#lib/store/object-store";
 import { bestCheckpoint } from "#run/results";
 import { fetchModel } from "#run/store-files";
@@ -126,6 +127,58 @@ test("a model whose bytes are not those that were saved is not taken", limit, as
     message: /s3:.*checkpoint-9 is damaged: model.safetensors has a wrong checksum/,
   });
 });
+
+test(
+  "uploads of a process that was killed go with what it had marked, and nothing else goes",
+  limit,
+  async () => {
+    const checkpoints = new StoredCheckpoints(store, outputDir);
+    const killed = new MultipartUpload(store, "checkpoint-3/model.safetensors");
+    await killed.write(new Uint8Array(17 << 20));
+    await store.put("checkpoint-3/lockstep/unfinished", new Uint8Array());
+    await store.put("checkpoint-3/config.json", Buffer.from("{}"));
+    for (const key of ["checkpoint-8/config.json", "checkpoint-x/lockstep/unfinished"]) {
+      await store.put(key, Buffer.from("of somebody else"));
+    }
+    await checkpoints.sweep();
+    await assert.rejects(killed.close(), { code: "E_CHECKPOINT_STORE", message: /NoSuchUpload/ });
+    const left = (await store.list("checkpoint-")).map(({ key }) => key);
+    assert.deepEqual(
+      left.filter((key) => !key.startsWith("checkpoint-4/")),
+      ["checkpoint-8/config.json", "checkpoint-x/lockstep/unfinished"],
+    );
+  },
+);
+
+test(
+  "a checkpoint's record is asked for once, and again where another one has its place",
+  limit,
+  async () => {
+    const asked: string[] = [];
+    const counted = new Proxy(store, {
+      get: (target, name) => {
+        if (name === "get") {
+          return async (key: string, limitBytes: number) => {
+            asked.push(key);
+            return target.get(key, limitBytes);
+          };
+        }
+        const value = Reflect.get(target, name, target) as unknown;
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+    const checkpoints = new StoredCheckpoints(counted, outputDir);
+    await store.put("checkpoint-12/lockstep/checksums.json", Buffer.from("{}"));
+    await checkpoints.list();
+    const first = asked.splice(0);
+    assert.ok(first.includes("checkpoint-12/lockstep/run.json"), first.join());
+    await checkpoints.list();
+    assert.deepEqual(asked, []);
+    await store.put("checkpoint-12/lockstep/checksums.json", Buffer.from('{"a": "b"}'));
+    await checkpoints.list();
+    assert.deepEqual(asked, ["checkpoint-12/lockstep/run.json"]);
+  },
+);
 
 test("an object's name leads out of no directory", async (t) => {
   const names = [

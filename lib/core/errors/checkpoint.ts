@@ -128,10 +128,9 @@ export const checkpointErrors = {
       `model_name_or_path ${d.directory} is an adapter (${d.what}), and training starts from a whole model. ${d.way}`,
     "Set model_name_or_path to what a merge wrote, or to the adapter's base model. LoRA and DoRA are trained further with adapter_name_or_path beside the base model; a run that was stopped goes on with resume_from_checkpoint and its own base model.",
   ),
-  E_CHECKPOINT_STORE_IN_USE: entry<{ place: string; run: string; by: string; claim: string }>(
-    (d) =>
-      `The prefix ${d.place} is that of ${d.run}: ${d.by}. It is not known to have ended (${d.claim}).`,
-    "Give each run a checkpoint_store of its own. To go on with that run, start it with its own settings and resume_from_checkpoint: true. Where it has ended for good, remove that object, or set overwrite_output_dir: true, which takes the prefix away from it.",
+  E_CHECKPOINT_STORE_IN_USE: entry<{ place: string; run: string; by: string }>(
+    (d) => `The prefix ${d.place} is that of ${d.run}, which lives: ${d.by}.`,
+    "Give each run a checkpoint_store of its own, or wait until the other one has ended. overwrite_output_dir: true takes the prefix away from it.",
   ),
   E_CHECKPOINT_STORE_LOST: entry<{ place: string; by: string }>(
     (d) =>
