@@ -8,10 +8,10 @@ export interface KeptElsewhere extends Omit<KeptPiece, "range" | "files"> {
 }
 
 export interface KeptFiles extends Pick<ShardFileWriter, "saveState"> {
-  /** @param peers shards that keep more of the tensors */
+  /** @param peersNow shards that keep more of the tensors; asked again where one of them is gone */
   saveTensors(
     place: WrittenPlace,
     content: SavedTensors,
-    peers: readonly RangePeer[],
+    peersNow: () => Promise<readonly RangePeer[]>,
   ): Promise<SavedFile | undefined>;
 }

@@ -28,7 +28,7 @@ export class ShardPeers {
     return {
       saveState: async (place) => files.saveState(place),
       saveTensors: async (place, content) =>
-        files.saveTensors(place, content, await this.#peersOf(shard, content)),
+        files.saveTensors(place, content, () => this.#peersOf(shard, content)),
     };
   }
 

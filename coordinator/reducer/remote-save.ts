@@ -32,41 +32,55 @@ export class RemoteSave implements KeptFiles {
   }
 
   async saveState(place: WrittenPlace): Promise<SavedFile | undefined> {
-    return this.#save(place, { kind: "saveState", place });
+    if (this.#isWithoutStore(place)) return undefined;
+    const command = { kind: "saveState", place } as const;
+    return this.#ask(command).catch((error: unknown) => this.#leave(error));
   }
 
   async saveTensors(
     place: WrittenPlace,
     content: Parameters<ShardFileWriter["saveTensors"]>[1],
-    peers: readonly RangePeer[],
+    peersNow: Parameters<KeptFiles["saveTensors"]>[2],
   ): Promise<SavedFile | undefined> {
-    return this.#save(place, { kind: "saveTensors", place, content, peers });
-  }
-
-  /** @returns undefined where the process cannot write there: its arrays are read then */
-  async #save(place: WrittenPlace, command: ShardCommand): Promise<SavedFile | undefined> {
-    const isStore = "store" in place;
-    if (isStore && performance.now() < this.#noStoreUntilMs) return undefined;
-    try {
-      const answer = await this.#parts.call(command);
-      if (answer.kind !== "saved") return undefined;
-      const { sizeBytes, sha256, pieces } = answer;
-      return { sizeBytes, sha256, pieces };
-    } catch (error) {
-      const what = isLockstepError(error) ? cannot[error.code] : undefined;
-      if (what === undefined) throw error;
-      if (isStore) this.#noStoreUntilMs = performance.now() + storeRetryMs;
-      this.#tell(what, (error as Error).message);
-      return undefined;
+    if (this.#isWithoutStore(place)) return undefined;
+    for (let peers = await peersNow(); ; ) {
+      try {
+        return await this.#ask({ kind: "saveTensors", place, content, peers });
+      } catch (error) {
+        if (!isLockstepError(error) || error.code !== "E_SHARD_COPY") return this.#leave(error);
+        const before = addressesOf(peers);
+        peers = await peersNow();
+        // A mirror may have taken the place of one that is gone.
+        if (addressesOf(peers) === before) return this.#leave(error);
+      }
     }
   }
 
-  #tell(what: string, reason: string): void {
+  #isWithoutStore(place: WrittenPlace): boolean {
+    return "store" in place && performance.now() < this.#noStoreUntilMs;
+  }
+
+  async #ask(command: ShardCommand): Promise<SavedFile | undefined> {
+    const answer = await this.#parts.call(command);
+    if (answer.kind !== "saved") return undefined;
+    const { sizeBytes, sha256, pieces } = answer;
+    return { sizeBytes, sha256, pieces };
+  }
+
+  /** The coordinator reads the arrays and writes the file then. @throws the error, where it could not either */
+  #leave(error: unknown): undefined {
+    const { code, message } = isLockstepError(error) ? error : {};
+    const what = code && cannot[code];
+    if (what === undefined) throw error;
+    if (code === "E_CHECKPOINT_STORE") this.#noStoreUntilMs = performance.now() + storeRetryMs;
     if (this.#told.has(what)) return;
     this.#told.add(what);
     const { shardIndex, address, note } = this.#parts;
     note(
-      `shard ${shardIndex} at ${address} ${what}, so the coordinator writes its part of what is saved: ${reason}`,
+      `shard ${shardIndex} at ${address} ${what}, so the coordinator writes its part of what is saved: ${message}`,
     );
   }
 }
+
+const addressesOf = (peers: readonly RangePeer[]): string =>
+  peers.map(({ peer }) => peer.address).join();
