@@ -35,6 +35,8 @@ async function runWith(act: (told: (text: RegExp) => Promise<void>) => Promise<v
   };
   const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
     plannedWorkers: 1,
+    // Shorter than a registration waits for a shard.
+    heartbeatTimeoutMs: 4_000,
     startShard: startingWith(() => act(told)),
   });
   const worker = spawnWorker(address);
