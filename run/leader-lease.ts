@@ -29,9 +29,9 @@ export interface LeadClaim extends OutputClaim {
 function withStore(
   config: ResolvedConfig,
   claim: OutputClaim,
-  { onWaiting: note, signal }: LeadOptions,
+  { onWaiting: note, ...waiting }: LeadOptions,
 ): LeadClaim {
-  const store = new RunStore(config, claim.epoch, { note, signal });
+  const store = new RunStore(config, claim.epoch, { note, ...waiting });
   const release = async (): Promise<void> => {
     await store.release();
     await claim.release();

@@ -63,6 +63,8 @@ interface Waiting {
   readonly note: (text: string) => void;
   /** Nobody waits any more. */
   readonly signal: AbortSignal;
+  /** Called once, when another process has the prefix since. */
+  readonly onLost: (error: LockstepError) => void;
 }
 
 const held = new Map<string, StoreClaim>();
@@ -134,17 +136,19 @@ class StoreClaim {
   #tag: string;
   #lost: LockstepError | undefined;
   readonly #beat: NodeJS.Timeout;
+  readonly #onLost: (error: LockstepError) => void;
 
   private constructor(
     store: ObjectStore,
     isConditional: boolean,
     { record, tag }: { readonly record: ClaimRecord; readonly tag: string },
-    beatMs: number,
+    { beatMs, onLost }: Pick<Waiting, "onLost"> & { readonly beatMs: number },
   ) {
     this.#store = store;
     this.isConditional = isConditional;
     this.#record = record;
     this.#tag = tag;
+    this.#onLost = onLost;
     // What is written asks for itself, so that nobody is held up by this.
     this.#beat = setInterval(() => void this.#sayItLives().catch(() => {}), beatMs).unref();
     held.set(store.url(), this);
@@ -171,7 +175,7 @@ class StoreClaim {
       const before = found && parseClaim(found.bytes);
       if (found !== undefined && before?.owner === claimant.owner) {
         const { tag } = found;
-        return new StoreClaim(store, isConditional, { record: before, tag }, beatMs);
+        return new StoreClaim(store, isConditional, { record: before, tag }, { ...how, beatMs });
       }
       if (found !== undefined && !mayTake(store, before, claimant, how)) {
         await untilSilent(store, { record: before, tag: found.tag }, { ...how, silentMs });
@@ -215,6 +219,7 @@ class StoreClaim {
       this.#lost = new LockstepError("E_CHECKPOINT_STORE_LOST", {
         ...{ place: this.#store.url(), by: describe(record) },
       });
+      this.#onLost(this.#lost);
       throw this.#lost;
     }
   }

@@ -69,7 +69,8 @@ const runStore = (
   asked: Asked,
   note: (line: string) => void = isTold,
   signal = new AbortController().signal,
-): RunStore => newStore(configOf(asked), asked.outputEpoch ?? 1, { note, signal });
+  onLost: (error: Error) => void = () => {},
+): RunStore => newStore(configOf(asked), asked.outputEpoch ?? 1, { note, signal, onLost });
 
 /** Nothing else is said where conditions are kept to. */
 const isTold = (line: string): void => assert.match(line, /was claimed by.*no sign of life/);
@@ -155,7 +156,8 @@ test(
   async () => {
     const led = async (epoch: number): Promise<RunStore> => {
       const config = configOf({ prefix: "led", output: await newOutput() });
-      const waiting = { note: isTold, signal: new AbortController().signal };
+      const { signal } = new AbortController();
+      const waiting = { note: isTold, signal, onLost: () => {} };
       return newStore({ ...config, nats_lease: "mine" }, epoch, waiting);
     };
     await (await led(4)).claim(runOne);
@@ -165,10 +167,15 @@ test(
   },
 );
 
-test("whoever was followed is told when it asks, again and again", limit, async () => {
+test("whoever was followed is told, by itself and whenever it asks", limit, async () => {
   const prefix = "followed";
   const first = { prefix, output: await newOutput() };
-  await runStore(first).claim(runOne);
+  let told = (_error: Error): void => {};
+  const unasked = new Promise<Error>((resolve) => {
+    told = resolve;
+  });
+  const { signal } = new AbortController();
+  await runStore(first, isTold, signal, told).claim(runOne);
   const store = await storeOf(configOf(first));
   assert.ok(store !== undefined);
   await assertStoreHeld(store);
@@ -181,6 +188,8 @@ test("whoever was followed is told when it asks, again and again", limit, async 
     Buffer.from(JSON.stringify({ ...claim, owner: "other", epoch: claim.epoch + 1, pid: 77 })),
   );
   const lost = { code: "E_CHECKPOINT_STORE_LOST", message: /belongs to another.*process 77 on/ };
+  // Without being asked, by its next sign of life.
+  assert.match((await unasked).message, lost.message);
   await assert.rejects(assertStoreHeld(store), lost);
   await store.delete(["lockstep-claim.json"]);
   await assert.rejects(assertStoreHeld(store), lost);
