@@ -13,7 +13,7 @@ import {
   sequentialOracle,
 } from "#tests/support/cluster";
 import { type Death, runKilledAt, type SurvivedRun } from "#tests/support/killed-coordinators";
-import { limit } from "#tests/support/started-coordinator";
+import { limit as usualLimit } from "#tests/support/started-coordinator";
 
 // A coordinator dies at each call of a run, before and after the call has had its effect; the next one goes on.
 
@@ -23,6 +23,8 @@ after(() => rm(folder, { recursive: true }));
 /** Deaths of a case, spread over its calls; all of them with LOCKSTEP_ALL_DEATHS=1. */
 const deathsInTests = 12;
 const runsAtOnce = 6;
+const isLong = process.env["LOCKSTEP_ALL_DEATHS"] === "1";
+const limit = isLong ? { timeout: 3_600_000 } : usualLimit;
 
 /** Without what clocks say. */
 const timeless = ({ outcome }: SurvivedRun): unknown => {
@@ -52,7 +54,7 @@ async function survivesAll(
     { diesAt: call, isAfter: false, again: 8 + ((call * 7) % 23) },
     { diesAt: call, isAfter: true },
   ]);
-  const every = process.env["LOCKSTEP_ALL_DEATHS"] === "1" ? 1 : all.length / deathsInTests;
+  const every = isLong ? 1 : all.length / deathsInTests;
   const deaths = all.filter(
     (_, index) => Math.floor(index / every) !== Math.floor((index - 1) / every),
   );
