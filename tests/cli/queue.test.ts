@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -10,6 +9,7 @@ import type { Job, JobBeat } from "#lib/queue/job";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { startNats } from "#tests/support/nats-server";
 import { descendantsOf, signalAll } from "#tests/support/processes";
+import { type StartedAgent, TestAgents } from "#tests/support/started-agent";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 import { needs } from "#tests/support/tools";
 
@@ -17,7 +17,7 @@ import { needs } from "#tests/support/tools";
 
 const limit = { timeout: 240_000 };
 let job: TinyJob;
-const agents = new Set<ChildProcess>();
+const agents = new TestAgents();
 
 before(async () => {
   job = await createTinyJob({
@@ -28,7 +28,7 @@ before(async () => {
 });
 
 after(async () => {
-  for (const agent of agents) agent.kill("SIGKILL");
+  agents.killAll();
   await job.remove();
 });
 
@@ -75,20 +75,8 @@ class Queue {
     }
   }
 
-  agent(name: string, ...args: readonly string[]): { child: ChildProcess; said: string[] } {
-    const command = [join(packageRoot, "bin/lockstep"), "agent", "--name", name, ...this.#place];
-    const child = spawn(process.execPath, [...command, ...args], {
-      cwd: job.directory,
-      stdio: ["ignore", "pipe", "pipe"],
-      env: { ...process.env, LOCKSTEP_CACHE: join(job.directory, "cache") },
-    });
-    agents.add(child);
-    child.once("exit", () => agents.delete(child));
-    const said: string[] = [];
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.on("data", (chunk: Buffer) => said.push(chunk.toString()));
-    }
-    return { child, said };
+  agent(name: string, ...args: readonly string[]): StartedAgent {
+    return agents.start(job.directory, ["--name", name, ...this.#place, ...args]);
   }
 }
 

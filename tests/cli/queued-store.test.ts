@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -9,6 +8,7 @@ import type { Job } from "#lib/queue/job";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { signalAll } from "#tests/support/processes";
 import { bucket, credentials, S3Server } from "#tests/support/s3-server";
+import { type StartedAgent, TestAgents } from "#tests/support/started-agent";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 import { needs } from "#tests/support/tools";
 
@@ -17,7 +17,7 @@ import { needs } from "#tests/support/tools";
 const limit = { timeout: 180_000, ...needs("gofakes3") };
 let job: TinyJob;
 let server: S3Server;
-const agents = new Set<ChildProcess>();
+const agents = new TestAgents();
 
 before(async () => {
   if (limit.skip !== undefined && limit.skip !== false) return;
@@ -31,10 +31,7 @@ before(async () => {
 });
 
 after(async () => {
-  for (const agent of agents) {
-    signalAll(agent.pid ?? 0, "SIGCONT");
-    agent.kill("SIGKILL");
-  }
+  agents.killAll();
   await job?.remove();
   await server?.remove();
 });
@@ -49,25 +46,10 @@ const lockstep = async (...args: readonly string[]): Promise<readonly string[]> 
 };
 
 /** @param output of its runs, in place of the job's */
-function startAgent(output: string): { readonly child: ChildProcess; readonly said: string[] } {
-  const own = ["agent", "--queue=queue", `--name=${output}`, "--lease-ms=3000", "--jobs=1"];
-  const child = spawn(
-    process.execPath,
-    [join(packageRoot, "bin/lockstep"), ...own, "--", `--output_dir=${output}`],
-    {
-      cwd: job.directory,
-      stdio: ["ignore", "pipe", "pipe"],
-      env: { ...process.env, LOCKSTEP_CACHE: join(job.directory, "cache") },
-    },
-  );
-  agents.add(child);
-  child.once("exit", () => agents.delete(child));
-  const said: string[] = [];
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.on("data", (chunk: Buffer) => said.push(chunk.toString()));
-  }
-  return { child, said };
-}
+const startAgent = (output: string): StartedAgent => {
+  const own = ["--queue=queue", `--name=${output}`, "--lease-ms=3000", "--jobs=1"];
+  return agents.start(job.directory, [...own, "--", `--output_dir=${output}`]);
+};
 
 async function listed(): Promise<Job> {
   const [line = ""] = await lockstep("list", "--all", "--json", "--queue=queue");
