@@ -130,7 +130,7 @@ test("a job without frozen weights has no such version", async (t) => {
 
 test("a pull names its space, and one of a space that there is not is refused", () => {
   const part = { offset: 128, numBytes: 2 ** 33 };
-  for (const space of ["trained", "frozen", "kept", "sum"] as const) {
+  for (const space of ["trained", "frozen", "kept", "sum", "masters", "average"] as const) {
     for (const request of [
       { space, version: 0xffff_ffff },
       { space, version: 7, part },
@@ -140,7 +140,7 @@ test("a pull names its space, and one of a space that there is not is refused", 
   }
   assert.equal(decodePullRequest(encodePullRequest({ version: 7 })).space, "trained");
   const unknown = encodePullRequest({ version: 7 });
-  unknown.writeUInt32LE(4, 4);
+  unknown.writeUInt32LE(6, 4);
   for (const bytes of [unknown, unknown.subarray(0, 8), Buffer.alloc(0)]) {
     assert.throws(() => decodePullRequest(bytes), { code: "E_FRAME_INVALID" });
   }

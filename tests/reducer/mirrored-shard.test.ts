@@ -166,7 +166,8 @@ for (const [name, of] of Object.entries(cases)) {
   test(`${name}: whichever copy ends at whichever call, no step is lost or made twice`, async () => {
     const [first, second] = [fate(), fate()] as const;
     const undisturbed = await runOf(of, [first, second]);
-    assert.deepEqual(undisturbed.news, ["mirror.inPlace"]);
+    const changes = undisturbed.news.filter((type) => type !== "mirror.compared");
+    assert.deepEqual(changes, ["mirror.inPlace"]);
     assert.ok(first.calls.includes("reduce") && second.calls.includes("takeSum"));
     const numUpdates = totalSteps - (of.skipped === undefined ? 0 : 1);
     assert.equal(undisturbed.numApplied, numUpdates);
