@@ -47,8 +47,8 @@ export class TcpProxy {
   /** Cuts every connection. */
   cut(): void {
     for (const { near, far } of [...this.#pairs]) {
-      near.resetAndDestroy();
-      far.resetAndDestroy();
+      reset(near);
+      reset(far);
     }
   }
 
@@ -134,4 +134,10 @@ export class TcpProxy {
       this.#later(forMs, resolve);
     });
   }
+}
+
+/** Node never closes a socket that is reset while it is being shut down, and spins at the end of the process. */
+function reset(socket: Socket): void {
+  if (socket.writableEnded && !socket.writableFinished) socket.destroy();
+  else socket.resetAndDestroy();
 }
