@@ -11,6 +11,7 @@ import { natsSettings } from "./event-publishing.js";
 import { jobFence } from "./job-fence.js";
 import { claimOutputDirectory, type OutputClaim } from "./output-directory.js";
 import { RunStore } from "./store-claim.js";
+import { tellTakenPorts } from "./taken-port.js";
 
 interface LeadOptions {
   /** Called once, when another process leads because this one was silent. */
@@ -50,8 +51,15 @@ interface LeaderLease {
 
 /** Who leads by the configuration: by a lease in NATS where one is named, else by files of the output directory. */
 export function leaderLease(config: ResolvedConfig): LeaderLease {
-  const { nats_lease: name } = config;
-  return name === null ? fileLease(config) : natsLease(config, name);
+  const { nats_lease: name, standby } = config;
+  const lease = name === null ? fileLease(config) : natsLease(config, name);
+  if (!standby) return lease;
+  return {
+    lead: async (options) => {
+      await tellTakenPorts(config, options.onWaiting);
+      return lease.lead(options);
+    },
+  };
 }
 
 /** Who owns the output directory leads. */

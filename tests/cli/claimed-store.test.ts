@@ -6,7 +6,7 @@ import { packageRoot } from "#lib/core/paths";
 import { ObjectStore } from "#lib/store/object-store";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
 import { bucket, credentials, S3Server } from "#tests/support/s3-server";
-import { freePorts } from "#tests/support/processes";
+import { freePorts } from "#tests/support/ports";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 import { needs } from "#tests/support/tools";
 

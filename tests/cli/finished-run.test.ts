@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { cp, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
 import { readOutputRecord } from "#lib/checkpoint/run-record";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
+import { freePorts } from "#tests/support/ports";
 import { namesOfRun } from "#tests/support/run-files";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
@@ -30,14 +30,6 @@ const lockstep = (...args: string[]): Promise<CommandOutcome> =>
 
 const train = (output: string, ...args: string[]): Promise<CommandOutcome> =>
   lockstep("train", job.configFile, "--json-logs", "--output_dir", output, ...args);
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return typeof address === "object" && address !== null ? address.port : 0;
-}
 
 /** Every file and directory with its bytes and its time. */
 async function stampsOf(directory: string): Promise<Readonly<Record<string, string>>> {
@@ -70,7 +62,7 @@ for (const [name, flags, resultFile] of [
     const record = await readOutputRecord(output);
     assert.equal(record?.finished?.mastersSha256, completed?.mastersSha256);
 
-    const address = `127.0.0.1:${await freePort()}`;
+    const address = `127.0.0.1:${await freePorts(1)}`;
     const hosted = ["coordinator", job.configFile, "--json-logs", "--output_dir", output];
     for (const isWorkerFirst of [true, false]) {
       const worker = (): Promise<CommandOutcome> =>

@@ -7,7 +7,7 @@ import { readTrainerState } from "#lib/checkpoint/index";
 import { RandomStream } from "#lib/core/random";
 import { mastersOf, runJob } from "#tests/support/job-runs";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
-import { freePorts } from "#tests/support/processes";
+import { freePorts } from "#tests/support/ports";
 import { type LinesOutcome, runLines } from "#tests/support/run-lines";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 

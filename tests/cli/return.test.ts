@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
-import { freePorts } from "#tests/support/processes";
+import { freePorts } from "#tests/support/ports";
 import { type LinesOutcome, runLines } from "#tests/support/run-lines";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 

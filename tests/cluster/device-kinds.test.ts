@@ -7,7 +7,7 @@ import { ControlClient } from "#lib/wire/control-client";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
 import { sequentialOracle, spawnWorker } from "#tests/support/cluster";
 import { lockstepCommand } from "#tests/support/lockstep-command";
-import { freePorts } from "#tests/support/processes";
+import { freePorts } from "#tests/support/ports";
 import { registered, ScriptedMember, testIdentity } from "#tests/support/scripted-member";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { createTinyJob } from "#tests/support/tiny-job";

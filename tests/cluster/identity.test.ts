@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { createServer } from "node:net";
 import os from "node:os";
 import { test } from "node:test";
 import { hostPort, splitAddress } from "#lib/core/address";
@@ -16,6 +15,7 @@ import {
   type StartedCoordinator,
 } from "#tests/support/started-coordinator";
 import { apart } from "#tests/support/output-owner";
+import { freePorts } from "#tests/support/ports";
 import { registered, testIdentity } from "#tests/support/scripted-member";
 import { runWorker } from "#worker/worker";
 
@@ -167,20 +167,12 @@ test("advertise_host is where the shards are called", limit, async () => {
   assert.equal((await worker.exited).code, 0);
 });
 
-async function closedPort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return typeof address === "object" && address !== null ? address.port : 0;
-}
-
 for (const [what, shard, code, message] of [
   ["stands for all addresses", async () => "0.0.0.0:7001", "E_SHARD_ADDRESS", /"0.0.0.0:7001"/],
   ["has no port", async () => "coordinator", "E_SHARD_ADDRESS", /"coordinator"/],
   [
     "answers nobody",
-    async () => `127.0.0.1:${await closedPort()}`,
+    async () => `127.0.0.1:${await freePorts(1)}`,
     "E_SHARD_UNREACHABLE",
     /its reducer shard 127\.0\.0\.1:\d+ was not reachable for \d+ s: .*ECONNREFUSED/,
   ],
@@ -239,7 +231,7 @@ test(
   limit,
   async (t) => {
     const server = new GrpcServer({ security: {}, maxReceiveBytes: 1 << 20 });
-    const port = await closedPort();
+    const port = await freePorts(1);
     let numRegistrations = 0;
     const unknown = (worker: string): never => {
       throw new LockstepError("E_UNKNOWN_WORKER", { worker });

@@ -11,6 +11,7 @@ import type { MemberPass } from "#lib/wire/member";
 import { sequentialOracle, spawnWorker, testJob } from "#tests/support/cluster";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { FakeEngine } from "#tests/support/fake-engine";
+import { freePorts } from "#tests/support/ports";
 import { registered, testIdentity } from "#tests/support/scripted-member";
 import { goesOnFrom, type Saved, savesInto } from "#tests/support/saved-run";
 
@@ -255,8 +256,15 @@ test(
 );
 
 test("workers outlive a coordinator that is killed and started again", limit, async () => {
+  const listenPort = await freePorts(4);
   const first = fork(new URL("../support/cluster-coordinator.js", import.meta.url), {
-    env: { ...process.env, LOCKSTEP_TEST_STEPS: String(totalSteps) },
+    env: {
+      ...process.env,
+      ...{
+        LOCKSTEP_TEST_STEPS: String(totalSteps),
+        LOCKSTEP_TEST_OPTIONS: JSON.stringify({ listenPort }),
+      },
+    },
   });
   const message = async (key: string, value?: string): Promise<string> =>
     new Promise((resolve) => {
@@ -276,7 +284,7 @@ test("workers outlive a coordinator that is killed and started again", limit, as
   first.kill("SIGKILL");
   await killed;
   worker.process.send("go");
-  const second = await startCoordinator(totalSteps, { listenPort: Number(address.split(":")[1]) });
+  const second = await startCoordinator(totalSteps, { listenPort });
   assert.equal((await second.coordinator.run()).mastersSha256, oracle.mastersSha256);
   assert.equal((await worker.exited).code, 0);
 });

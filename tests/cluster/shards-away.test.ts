@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { startShardThread } from "#coordinator/reducer/client";
 import { splitAddress } from "#lib/core/address";
 import { sequentialOracle, spawnWorker } from "#tests/support/cluster";
+import { freePorts } from "#tests/support/ports";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 
 const totalSteps = 4;
@@ -15,10 +16,11 @@ class Gate {
   readonly #target: number;
   readonly #sockets = new Set<Socket>();
   #server: Server | undefined;
-  #port = 0;
+  readonly #port: number;
 
-  constructor(target: number) {
+  constructor(target: number, port: number) {
     this.#target = target;
+    this.#port = port;
   }
 
   get address(): string {
@@ -43,8 +45,6 @@ class Gate {
     });
     server.listen(this.#port, "127.0.0.1");
     await once(server, "listening");
-    const address = server.address();
-    if (address !== null && typeof address === "object") this.#port = address.port;
     this.#server = server;
   }
 
@@ -61,7 +61,7 @@ test("six workers go on when the shards' ports were away for a while", limit, as
     plannedWorkers: 6,
     startShard: async (options) => {
       const shard = await startShardThread(options);
-      const gate = new Gate(splitAddress(shard.address).port);
+      const gate = new Gate(splitAddress(shard.address).port, await freePorts(1));
       await gate.open();
       gates.push(gate);
       return new Proxy(shard, {

@@ -15,7 +15,7 @@ import { fields } from "#tests/queue/suite";
 import { TestAuthority } from "#tests/support/certificates";
 import { build, conforms } from "#tests/support/manifests";
 import { natsSettings } from "#tests/support/nats-server";
-import { freePorts } from "#tests/support/processes";
+import { freePorts } from "#tests/support/ports";
 import { runProgram } from "#tests/support/run-program";
 import { needs, toolPath } from "#tests/support/tools";
 

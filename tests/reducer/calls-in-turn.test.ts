@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { ReducerProcess } from "#reducer/reducer-process";
 import type { ShardCommand } from "#lib/wire/reducer-messages";
 import { testLife } from "#tests/support/members";
-import { freePorts } from "#tests/support/processes";
+import { freePorts } from "#tests/support/ports";
 import { adamW, smallLayout } from "./gradients.js";
 
 test("what fills a shard ends before it begins anew", async () => {

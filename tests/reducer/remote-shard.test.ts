@@ -10,6 +10,7 @@ import { type RunningReducer, startReducer } from "#reducer/start-reducer";
 import { BulkClient } from "#lib/wire/bulk-client";
 import { grantOn, passOf, testLife } from "#tests/support/members";
 import { fetched } from "#tests/support/kept-arrays";
+import { freePorts } from "#tests/support/ports";
 import { adamW, smallLayout, updateOf, wireGradient } from "./gradients.js";
 
 const layout = smallLayout(2, "bfloat16");
@@ -125,7 +126,7 @@ test("who has not the join token opens nothing", async (t) => {
 });
 
 test("a process that was started anew, and one that is away for long, is a lost shard", async (t) => {
-  const first = await reducerOf(t);
+  const first = await reducerOf(t, { port: await freePorts(1) });
   const shard = await shardOf(t, first);
   await shard.load({ fill });
   const failed = new Promise((resolve) => shard.onFailure(resolve));

@@ -8,6 +8,7 @@ import type { ShardHandle, StartShard } from "#coordinator/shards";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { runWorker } from "#worker/worker";
 import { coordinatorOptions, EventRecorder } from "./cluster.js";
+import { freePorts } from "./ports.js";
 
 /** Of a shard, what changes or asks what it holds; and of the journal, what is written. */
 const shardCalls = [
@@ -15,6 +16,7 @@ const shardCalls = [
   ...["penalise", "keepSquares", "fisherSums", "finishFisher", "measure", "apply", "discard"],
   "snapshot",
 ];
+const maxShards = 4;
 const journalCalls = ["state", "agreed", "reopened"];
 
 /** Dies at a call, before or after it has had its effect; nothing gets through to a dead one. */
@@ -99,7 +101,9 @@ export async function runKilledAt(
   const shards: ShardHandle[] = [];
   const path = `${folder}/${randomUUID()}`;
   let calls: readonly string[] = [];
-  let [numLives, numRecovered, numEngines, listenPort] = [0, 0, 0, 0];
+  let [numLives, numRecovered, numEngines] = [0, 0, 0];
+  // The coordinator's, and its shards'.
+  const listenPort = await freePorts(1 + maxShards);
   const stop = new AbortController();
   let worker: Promise<unknown> | undefined;
   try {
@@ -128,7 +132,6 @@ export async function runKilledAt(
       fail = (error) => coordinator.fail(error);
       try {
         const started = await coordinator.start();
-        listenPort = started.controlPort;
         if (started.isRecovered) numRecovered += 1;
         worker ??= runWorker({
           coordinatorAddress: started.controlAddress,

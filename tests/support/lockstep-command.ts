@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { LockstepEvent } from "#lib/core/events";
 import { packageRoot } from "#lib/core/paths";
+import { ownChild } from "./children.js";
 
 type EventOf<T extends LockstepEvent["type"]> = Extract<LockstepEvent, { type: T }>;
 
@@ -31,11 +32,13 @@ export async function lockstepCommand(
   node = process.execPath,
   cwd: string = process.cwd(),
 ): Promise<CommandOutcome> {
-  const child = spawn(node, [join(packageRoot, "bin/lockstep"), ...args], {
-    cwd,
-    stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, LOCKSTEP_CACHE: cacheDirectory, ...environment },
-  });
+  const child = ownChild(
+    spawn(node, [join(packageRoot, "bin/lockstep"), ...args], {
+      cwd,
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, LOCKSTEP_CACHE: cacheDirectory, ...environment },
+    }),
+  );
   let stderr = "";
   child.stderr.on("data", (chunk: Buffer) => {
     stderr += chunk.toString();

@@ -4,7 +4,7 @@ import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { NatsSettings } from "#lib/wire/nats/connection";
-import { freePorts } from "./processes.js";
+import { freePorts } from "./ports.js";
 import { toolPath } from "./tools.js";
 
 /** Servers answer no event when they are ready; they are asked. */

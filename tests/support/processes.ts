@@ -1,7 +1,5 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { type AddressInfo, createServer, type Server } from "node:net";
 
 /** Processes that a process started and that still run, and those that they started. */
 export function descendantsOf(pid: number): number[] {
@@ -49,29 +47,6 @@ export function listeningPorts(pid: number): number[] {
 
 /** Of /proc/net/tcp. */
 const listenState = "0A";
-
-/** A port of loopback that is free, as the next ones are; of a coordinator they are its shards'. */
-export async function freePorts(count: number): Promise<number> {
-  for (;;) {
-    const servers: Server[] = [];
-    const listen = async (port: number): Promise<number> => {
-      const server = createServer();
-      servers.push(server);
-      server.listen(port, "127.0.0.1");
-      await once(server, "listening");
-      return (server.address() as AddressInfo).port;
-    };
-    try {
-      const first = await listen(0);
-      for (let index = 1; index < count; index++) await listen(first + index);
-      return first;
-    } catch {
-      // One of them is taken.
-    } finally {
-      for (const server of servers) server.close();
-    }
-  }
-}
 
 /** Coordinators that a supervised `lockstep train` started. */
 export const coordinatorsOf = (pid: number): number[] =>

@@ -1,9 +1,9 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { freePorts } from "./ports.js";
 import { toolPath } from "./tools.js";
 
 /** An endpoint to scrape. */
@@ -64,7 +64,7 @@ export async function startPrometheus(options: {
   };
   const configFile = join(directory, "prometheus.yaml");
   await writeFile(configFile, JSON.stringify(config));
-  const port = await freePort();
+  const port = await freePorts(1);
   const url = `http://127.0.0.1:${port}`;
   const child = spawn(
     toolPath("prometheus"),
@@ -141,18 +141,6 @@ async function until(
     if (performance.now() > deadline) throw new Error(`Waited ${timeoutMs} ms for ${what}.`);
     await new Promise((resolve) => setTimeout(resolve, pollMs));
   }
-}
-
-/** Prometheus does not tell which port it got for port 0, so one is taken and given back. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("No port.");
-  server.close();
-  await once(server, "close");
-  return address.port;
 }
 
 interface QueryAnswer {

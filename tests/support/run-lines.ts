@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
+import { ownChild } from "./children.js";
 
 export interface LinesOutcome {
   readonly code: number | null;
@@ -13,11 +14,13 @@ export function runLines(
   options: { readonly cwd: string; readonly env?: Readonly<Record<string, string>> },
   onLine: (line: string, child: ChildProcess) => void = () => {},
 ): Promise<LinesOutcome> {
-  const child = spawn(name, args, {
-    cwd: options.cwd,
-    stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, ...options.env },
-  });
+  const child = ownChild(
+    spawn(name, args, {
+      cwd: options.cwd,
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, ...options.env },
+    }),
+  );
   let text = "";
   child.stderr.on("data", (chunk: Buffer) => {
     text += chunk.toString();

@@ -5,7 +5,7 @@ import { createServer, type IncomingMessage, request, type ServerResponse } from
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePorts } from "./processes.js";
+import { freePorts } from "./ports.js";
 import { toolPath } from "./tools.js";
 
 export const bucket = "checkpoints";

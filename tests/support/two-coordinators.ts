@@ -5,7 +5,7 @@ import type { LockstepEvent } from "#lib/core/events";
 import { packageRoot } from "#lib/core/paths";
 import { mastersOf } from "./job-runs.js";
 import { type CommandOutcome, lockstepCommand } from "./lockstep-command.js";
-import { freePorts } from "./processes.js";
+import { freePorts } from "./ports.js";
 import { createTinyJob, type TinyJob } from "./tiny-job.js";
 
 /** A standby takes 10 s at most where a processor is free; here others run beside it. */

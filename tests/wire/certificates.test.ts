@@ -13,6 +13,7 @@ import { InProcessEventBus } from "#lib/wire/event-bus";
 import { callUnary, createChannelClient } from "#lib/wire/grpc-client";
 import { GrpcServer } from "#lib/wire/grpc-server";
 import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
+import { freePorts } from "#tests/support/ports";
 import { adamW, smallLayout } from "#tests/reducer/gradients";
 import { testLife } from "#tests/support/members";
 import { MountedSecret, TestAuthority } from "#tests/support/certificates";
@@ -153,7 +154,7 @@ test(
 test("a client's next connection uses what its files hold then", limit, async () => {
   const serverSecret = await mount(first, "server");
   const clientSecret = await mount(first, "worker-1");
-  const old = await serve(await securityOf(serverSecret), () => {});
+  const old = await serve(await securityOf(serverSecret), () => {}, await freePorts(1));
   const security = await securityOf(clientSecret);
   const address = `localhost:${old.port}`;
   const client = createChannelClient({ address, security, maxReceiveBytes: 1_000 });

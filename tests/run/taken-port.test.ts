@@ -1,0 +1,42 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { type TestContext, test } from "node:test";
+import { tellTakenPorts } from "#run/taken-port";
+import { freePorts } from "#tests/support/ports";
+
+const threads = { reducers: null, reducer_shards: 2 } as const;
+
+async function hold(t: TestContext, port: number): Promise<void> {
+  const server = createServer().listen(port, "127.0.0.1");
+  t.after(() => server.close());
+  await once(server, "listening");
+}
+
+async function toldOf(config: Parameters<typeof tellTakenPorts>[0]): Promise<string[]> {
+  const told: string[] = [];
+  await tellTakenPorts(config, (line) => told.push(line));
+  return told.map((line) => /^warning: (\S+) is in use/.exec(line)?.[1] ?? line);
+}
+
+test("one that stands by says which of its ports another program has", async (t) => {
+  const port = await freePorts(4);
+  const listen = `127.0.0.1:${port}`;
+  assert.deepEqual(await toldOf({ ...threads, listen }), []);
+  await hold(t, port + 2);
+  assert.deepEqual(await toldOf({ ...threads, listen }), [`127.0.0.1:${port + 2}`]);
+  await hold(t, port);
+  const both = [`127.0.0.1:${port}`, `127.0.0.1:${port + 2}`];
+  assert.deepEqual(await toldOf({ ...threads, listen }), both);
+  // The next ports are not its own where shards are processes elsewhere.
+  const reducers = ["127.0.0.1:1"];
+  assert.deepEqual(await toldOf({ ...threads, listen, reducers }), [listen]);
+  // It keeps none of them.
+  await hold(t, port + 1);
+});
+
+test("any port, a name that nobody knows and an address of another machine are told by who listens", async () => {
+  assert.deepEqual(await toldOf({ ...threads, listen: "127.0.0.1:0" }), []);
+  assert.deepEqual(await toldOf({ ...threads, listen: "lockstep.invalid:29500" }), []);
+  assert.deepEqual(await toldOf({ ...threads, listen: "192.0.2.1:29500" }), []);
+});
