@@ -1,5 +1,6 @@
 import { likelyName } from "#lib/core/edit-distance";
 import { LockstepError } from "#lib/core/errors/index";
+import { isReplaced } from "#lib/core/errors/replaced";
 import { explainSystemError } from "#lib/core/system-error";
 import { packageVersion } from "#lib/core/process-metrics";
 import { type ConsoleFlags, printError, takeConsoleFlags } from "./console.js";
@@ -165,16 +166,12 @@ const dashed = (argument: string): string =>
 /** Exit code of a command line that could not be read, as most programs have it. */
 const usageExitCode = 2;
 
-/** Another process has the run, and this one has nothing to do with it any more: EX_PROTOCOL of sysexits.h. */
+/** Another process has the run: EX_PROTOCOL of sysexits.h. */
 const replacedExitCode = 76;
 
-const replaced: ReadonlySet<string> = new Set([
-  ...["E_OUTPUT_DIR_LOST", "E_STALE_COORDINATOR", "E_LEASE_LOST", "E_CHECKPOINT_STORE_LOST"],
-]);
-
-const exitCodeOf = ({ code }: LockstepError): number => {
-  if (code === "E_USAGE") return usageExitCode;
-  return replaced.has(code) ? replacedExitCode : 1;
+const exitCodeOf = (error: LockstepError): number => {
+  if (error.code === "E_USAGE") return usageExitCode;
+  return isReplaced(error) ? replacedExitCode : 1;
 };
 
 const isHelp = (arg: string | undefined): boolean => arg === "--help" || arg === "-h";

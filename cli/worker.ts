@@ -124,9 +124,9 @@ export async function workerCommand(
         : { reconnectTimeoutMs: options.reconnectTimeoutMs }),
       observer: {
         ...metrics.observer,
-        registered: (workerId) => {
-          metrics.observer.registered?.(workerId);
-          log(`registered at ${options.coordinator} as ${workerId}`);
+        registered: (workerId, address) => {
+          metrics.observer.registered?.(workerId, address);
+          log(`registered at ${address} as ${workerId}`);
         },
         engineCreated: (plannedBytes) => {
           if (plannedBytes === undefined) return;

@@ -2,7 +2,8 @@ import { randomBytes, randomInt, randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { keptMastersSha256 } from "#lib/core/masters-hash";
 import { hostPort, isWildcard, loopbackOf, splitAddress } from "#lib/core/address";
-import { isLockstepError, LockstepError } from "#lib/core/errors/index";
+import { LockstepError } from "#lib/core/errors/index";
+import { isReplaced } from "#lib/core/errors/replaced";
 import type { TensorStates } from "#lib/core/shard-arrays";
 import { blockElements } from "#lib/core/parameter-layout";
 import { readWireSpace } from "#lib/core/wire-space";
@@ -155,9 +156,14 @@ export class Coordinator {
         ban: (workerId, reason) => this.#parts?.control.ban(workerId, reason),
         brokePromise: (workerId, reason) => this.#parts?.control.brokePromise(workerId, reason),
       });
+      const group = shards;
       const run = new TrainingRun({
         ...{ options: begunFrom(this.#options, recovered), queue: this.#queue, shards, court },
         deviceKind: () => this.#kinds.kind,
+        onFailure: (error) => {
+          // They may be gone with the run, and nothing waits for what they would answer.
+          if (isReplaced(error)) void group.close();
+        },
       });
       if (recovered === undefined) await resume?.loadTensorStates?.(run.tensorStates);
       else copyTensorStates(recovered.tensorStates, run.tensorStates);
@@ -179,7 +185,6 @@ export class Coordinator {
         bus.publish({ type: "shard.lost", shard, reason });
         run.fail(error);
       });
-      const group = shards;
       const addresses = (): readonly string[] =>
         group.addresses((address) => rehost(address, shardHost));
       const control = new ControlService({
@@ -253,7 +258,7 @@ export class Coordinator {
         releaseShards: async (isSaved) => parts.shards.close(isSaved && result.isWhole),
       };
     } catch (error) {
-      if (isFenced(error)) await this.#cutOff(parts);
+      if (isReplaced(error)) await this.#cutOff(parts);
       else if (this.#options.beginsAgainAfter?.(error) === true) await this.#leaveDoor(parts);
       else await this.#close(parts, interrupted);
       throw error;
@@ -355,13 +360,6 @@ export class Coordinator {
     await Promise.allSettled([door.close(), keepsShards ? undefined : shards.close()]);
   }
 }
-
-const fencedBy: ReadonlySet<string> = new Set([
-  ...["E_STALE_COORDINATOR", "E_OUTPUT_DIR_LOST", "E_LEASE_LOST", "E_CHECKPOINT_STORE_LOST"],
-]);
-
-/** Whether another process has the run. */
-const isFenced = (error: unknown): boolean => isLockstepError(error) && fencedBy.has(error.code);
 
 /** The options of a run that begins where a coordinator that died had come to; else they stay. */
 function begunFrom(

@@ -34,7 +34,8 @@ export class TrainingRun {
   readonly #evaluation: EvaluationRun;
   readonly #transfers: TransferMeter;
   readonly #failure: Promise<never>;
-  #fail: (error: unknown) => void = () => {};
+  /** Ends the run with this error, wherever it is. */
+  fail: (error: unknown) => void = () => {};
   /** Rejects with StoppedEarly. */
   readonly #stopped: Promise<never>;
   #stop: () => void = () => {};
@@ -61,6 +62,8 @@ export class TrainingRun {
     readonly court: Court;
     /** Of the devices that the run computes on. */
     readonly deviceKind: () => string | undefined;
+    /** Called at once with what ends the run, wherever it is. */
+    readonly onFailure: (error: unknown) => void;
   }) {
     this.#options = parts.options;
     this.#deviceKind = parts.deviceKind;
@@ -71,13 +74,13 @@ export class TrainingRun {
     this.#quorum = new Quorum(parts.options.minWorkers ?? 1, this.#phases);
     const { bus, resume, recovery } = parts.options;
     this.#failure = new Promise<never>((_resolve, reject) => {
-      this.#fail = reject;
+      this.fail = reject;
     });
     this.#stopped = new Promise<never>((_resolve, reject) => {
       this.#stop = () => reject(new StoppedEarly());
     });
     // Whoever waits for the run sees these; nobody may be waiting yet.
-    this.#failure.catch(() => {});
+    this.#failure.catch(parts.onFailure);
     this.#stopped.catch(() => {});
     this.#step = resume?.state.step ?? 0;
     const { job, updates } = parts.options;
@@ -108,7 +111,7 @@ export class TrainingRun {
       shards: parts.shards,
       updates: this.#updates,
       state: () => this.#state(),
-      onError: (error) => this.#fail(error),
+      onError: (error) => this.fail(error),
     });
     this.#transfers = new TransferMeter(bus, this.#shards);
     this.#shards.onMoved(() => this.#current?.groupsLost());
@@ -122,11 +125,6 @@ export class TrainingRun {
 
   /** Of the parameters that the next tasks are of. */
   readonly version = (): number => this.#updates.numUpdates;
-
-  /** Ends the run with this error, wherever it is. */
-  fail(error: unknown): void {
-    this.#fail(error);
-  }
 
   /** The step in progress is finished first; anything else is left where it is, for a life that goes on. */
   requestStop(): void {
@@ -307,7 +305,7 @@ export class TrainingRun {
     const realTokens = (this.#options.countsPadding ?? true) ? undefined : plan.realTokens?.(step);
     this.#history.stepCompleted(event, realTokens ?? numInputTokens);
     await this.#journal();
-    await this.#transfers.publish();
+    await this.#orFailure(this.#transfers.publish());
   }
 
   /** Waits for a step's groups. */

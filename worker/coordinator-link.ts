@@ -45,7 +45,8 @@ export class CoordinatorLink {
   readonly #startedAt = performance.now();
   /** Of this life of the process. */
   readonly #incarnation: string;
-  #heartbeat: NodeJS.Timeout | undefined;
+  /** Ends the heartbeats of the registration before, and those that nobody has answered. */
+  #endHeartbeats = (): void => {};
 
   constructor(options: WorkerOptions) {
     this.#options = options;
@@ -120,16 +121,25 @@ export class CoordinatorLink {
     state: () => WorkerState,
     onOver: (error: unknown) => void,
   ): void {
+    const end = new AbortController();
+    const { workerId, heartbeatIntervalMs } = reply;
     const beat = (): void => {
-      this.#beat(reply.workerId, state()).catch((error: unknown) => {
+      this.#beat(workerId, state(), { signal: end.signal }).catch((error: unknown) => {
+        if (end.signal.aborted) return;
         this.#options.observer?.retrying?.(error);
         // Transfers to shards of a coordinator that is gone would be repeated for long.
         if (isMembershipOver(error)) onOver(error);
-        else if (isUnreachable(error)) void this.#findSuccessor(reply.workerId, state(), onOver);
+        else if (isUnreachable(error)) {
+          void this.#findSuccessor(workerId, state(), end.signal, onOver);
+        }
       });
     };
     beat();
-    this.#heartbeat = setInterval(beat, reply.heartbeatIntervalMs);
+    const timer = setInterval(beat, heartbeatIntervalMs);
+    this.#endHeartbeats = () => {
+      clearInterval(timer);
+      end.abort();
+    };
   }
 
   /**
@@ -137,11 +147,11 @@ export class CoordinatorLink {
    * @throws what the coordinator answers a worker that it does not know; E_COORDINATOR_UNREACHABLE
    */
   async assertKnown(workerId: string, state: WorkerState, signal: AbortSignal): Promise<number> {
-    return this.#untilReachable(() => this.#beat(workerId, state), signal);
+    return this.#untilReachable(() => this.#beat(workerId, state, { signal }), signal);
   }
 
   stopHeartbeats(): void {
-    clearInterval(this.#heartbeat);
+    this.#endHeartbeats();
   }
 
   /** Asks for work, naming the leases that are kept. @throws what a delivery failed with */
@@ -203,6 +213,7 @@ export class CoordinatorLink {
   async #findSuccessor(
     workerId: string,
     state: WorkerState,
+    signal: AbortSignal,
     onOver: (error: unknown) => void,
   ): Promise<void> {
     if (this.#isSearching) return;
@@ -212,8 +223,9 @@ export class CoordinatorLink {
         if (index === this.#called) continue;
         if (this.#pass !== undefined) control.usePass(this.#pass);
         try {
-          await this.#beat(workerId, state, control);
+          await this.#beat(workerId, state, { control, signal });
         } catch (error) {
+          if (signal.aborted) return;
           if (!isMembershipOver(error)) continue;
           this.#called = index;
           onOver(error);
@@ -225,10 +237,17 @@ export class CoordinatorLink {
     }
   }
 
-  async #beat(workerId: string, state: WorkerState, control = this.#control): Promise<number> {
+  async #beat(
+    workerId: string,
+    state: WorkerState,
+    {
+      control = this.#control,
+      signal,
+    }: { readonly control?: ControlClient; readonly signal: AbortSignal },
+  ): Promise<number> {
     const deviceSeconds = (performance.now() - this.#startedAt) / 1000;
     const beat = { workerId, state, ...this.#readDevice(), deviceSeconds };
-    return (await control.heartbeat(beat)).version;
+    return (await control.heartbeat(beat, signal)).version;
   }
 
   async #untilReachable<T>(

@@ -24,7 +24,8 @@ export type WorkerPhase =
 
 /** What a worker does, for its own metrics and log. */
 export interface WorkerObserver {
-  registered?(workerId: string): void;
+  /** @param address host:port of the coordinator */
+  registered?(workerId: string, address: string): void;
   /** @param plannedBytes estimated peak memory of this process; undefined: unknown */
   engineCreated?(plannedBytes: number | undefined): void;
   stateChanged?(state: WorkerState): void;

@@ -182,7 +182,7 @@ class WorkerLoop {
     );
     this.#session = session;
     this.#asking = AbortSignal.any([session.signal, this.#impatient]);
-    options.observer?.registered?.(reply.workerId);
+    options.observer?.registered?.(reply.workerId, this.#link.address);
     this.#link.startHeartbeats(
       reply,
       () => this.#state,

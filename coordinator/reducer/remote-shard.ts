@@ -115,7 +115,9 @@ class RemoteShard extends CalledShard implements ShardHandle {
     options.signal?.addEventListener("abort", giveUp);
     if (options.signal?.aborted === true) giveUp();
     try {
-      await shard.#untilAnswered(() => shard.#client.open(shard.#request, callTimeoutMs));
+      await shard.#untilAnswered(() =>
+        shard.#client.open(shard.#request, callTimeoutMs, shard.#end.signal),
+      );
     } catch (error) {
       shard.#client.close();
       throw error;
@@ -189,7 +191,7 @@ class RemoteShard extends CalledShard implements ShardHandle {
 
   protected async call(command: ShardCommand): Promise<ShardAnswer> {
     const answer = this.#last.then(() =>
-      this.#untilAnswered(() => this.#client.call(command, callTimeoutMs)),
+      this.#untilAnswered(() => this.#client.call(command, callTimeoutMs, this.#end.signal)),
     );
     this.#last = answer.catch(() => {});
     return answer;
@@ -299,7 +301,7 @@ class RemoteShard extends CalledShard implements ShardHandle {
 
   /** Beside other calls, which do not change what is read. */
   async #beside(command: ShardCommand, timeoutMs = callTimeoutMs): Promise<ShardAnswer> {
-    return this.#untilAnswered(() => this.#client.call(command, timeoutMs));
+    return this.#untilAnswered(() => this.#client.call(command, timeoutMs, this.#end.signal));
   }
 
   async #read(command: Extract<ShardCommand, { readonly kind: "read" }>): Promise<Uint8Array> {

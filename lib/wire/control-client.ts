@@ -75,8 +75,8 @@ export class ControlClient {
     return this.#call(controlMethods.checkWeights, request, 0, signal);
   }
 
-  async heartbeat(request: HeartbeatRequest): Promise<HeartbeatReply> {
-    return this.#call(controlMethods.heartbeat, request);
+  async heartbeat(request: HeartbeatRequest, signal?: AbortSignal): Promise<HeartbeatReply> {
+    return this.#call(controlMethods.heartbeat, request, 0, signal);
   }
 
   async leave(request: LeaveRequest): Promise<void> {

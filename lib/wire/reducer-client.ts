@@ -37,13 +37,13 @@ export class ReducerClient {
   }
 
   /** @throws E_RPC_UNAVAILABLE, E_RPC_TIMEOUT, and what the process refuses it with */
-  async open(request: OpenShard, timeoutMs: number): Promise<ShardStatus> {
-    return this.#call(reducerMethods.open, request, timeoutMs);
+  async open(request: OpenShard, timeoutMs: number, signal: AbortSignal): Promise<ShardStatus> {
+    return this.#call(reducerMethods.open, request, timeoutMs, signal);
   }
 
   /** @throws E_RPC_UNAVAILABLE, E_RPC_TIMEOUT, and what the process refuses it with */
-  async call(command: ShardCommand, timeoutMs: number): Promise<ShardAnswer> {
-    return this.#call(reducerMethods.call, command, timeoutMs);
+  async call(command: ShardCommand, timeoutMs: number, signal: AbortSignal): Promise<ShardAnswer> {
+    return this.#call(reducerMethods.call, command, timeoutMs, signal);
   }
 
   /** Hears of what happens there until the stream ends. @throws as `call`, where it ends by an error */
@@ -79,12 +79,13 @@ export class ReducerClient {
     definition: grpc.MethodDefinition<Request, Reply>,
     request: Request,
     timeoutMs: number,
+    signal: AbortSignal,
   ): Promise<Reply> {
     try {
       return await callUnary(this.#client, definition, request, {
         address: this.address,
         security: this.#security,
-        timeoutMs,
+        ...{ timeoutMs, signal },
         entries: passEntries(this.#pass),
       });
     } catch (error) {

@@ -27,7 +27,7 @@ function workerMetrics(): WorkerMetrics {
     () => (nowMs += 1_000),
   );
   const { observer } = metrics;
-  observer.registered?.("worker-1");
+  observer.registered?.("worker-1", "127.0.0.1:1");
   observer.microBatchComputed?.({ numTokens: 1_024, seconds: 1.5 });
   observer.groupCompleted?.({ step: 1, group: 0, seconds: 2, stale: false });
   observer.bytesTransferred?.("gradients", 100);

@@ -102,7 +102,7 @@ export async function startScriptedRun(): Promise<ScriptedRun> {
     const reading = { utilization: 0.75, memoryUsedBytes: 2e9, memoryTotalBytes: 8e9 };
     let nowMs = 0;
     const metrics = new WorkerMetrics({ deviceType, read: () => reading }, () => (nowMs += 1000));
-    metrics.observer.registered?.(workerId);
+    metrics.observer.registered?.(workerId, "127.0.0.1:1");
     return metrics;
   });
   const work = (metrics: WorkerMetrics): void => {
