@@ -123,16 +123,23 @@ export class CoordinatorLink {
   ): void {
     const end = new AbortController();
     const { workerId, heartbeatIntervalMs } = reply;
+    const search = (): void => void this.#findSuccessor(workerId, state(), end.signal, onOver);
+    let numUnanswered = 0;
     const beat = (): void => {
-      this.#beat(workerId, state(), { signal: end.signal }).catch((error: unknown) => {
-        if (end.signal.aborted) return;
-        this.#options.observer?.retrying?.(error);
-        // Transfers to shards of a coordinator that is gone would be repeated for long.
-        if (isMembershipOver(error)) onOver(error);
-        else if (isUnreachable(error)) {
-          void this.#findSuccessor(workerId, state(), end.signal, onOver);
-        }
-      });
+      // The next one is due: another coordinator may have the run long before the call's deadline.
+      if (numUnanswered > 0) search();
+      numUnanswered += 1;
+      this.#beat(workerId, state(), { signal: end.signal })
+        .catch((error: unknown) => {
+          if (end.signal.aborted) return;
+          this.#options.observer?.retrying?.(error);
+          // Transfers to shards of a coordinator that is gone would be repeated for long.
+          if (isMembershipOver(error)) onOver(error);
+          else if (isUnreachable(error)) search();
+        })
+        .finally(() => {
+          numUnanswered -= 1;
+        });
     };
     beat();
     const timer = setInterval(beat, heartbeatIntervalMs);
@@ -218,23 +225,20 @@ export class CoordinatorLink {
   ): Promise<void> {
     if (this.#isSearching) return;
     this.#isSearching = true;
-    try {
-      for (const [index, control] of this.#controls.entries()) {
-        if (index === this.#called) continue;
-        if (this.#pass !== undefined) control.usePass(this.#pass);
-        try {
-          await this.#beat(workerId, state, { control, signal });
-        } catch (error) {
-          if (signal.aborted) return;
-          if (!isMembershipOver(error)) continue;
-          this.#called = index;
-          onOver(error);
-          return;
-        }
+    const called = this.#called;
+    const ask = async (control: ControlClient, index: number): Promise<void> => {
+      if (index === called) return;
+      if (this.#pass !== undefined) control.usePass(this.#pass);
+      try {
+        await this.#beat(workerId, state, { control, signal });
+      } catch (error) {
+        if (signal.aborted || this.#called !== called || !isMembershipOver(error)) return;
+        this.#called = index;
+        onOver(error);
       }
-    } finally {
-      this.#isSearching = false;
-    }
+    };
+    await Promise.all(this.#controls.map(ask));
+    this.#isSearching = false;
   }
 
   async #beat(

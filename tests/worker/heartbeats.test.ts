@@ -63,32 +63,41 @@ test(
   },
 );
 
-test("a coordinator that stands by and has the run now is found, once", limit, async (t) => {
-  const first = await listening(async () => ({ version: 0 }));
-  const second = await listening(async () => {
-    throw new LockstepError("E_UNKNOWN_WORKER", { worker: "worker" });
+for (const [is, heartbeat] of [
+  ["away", async () => ({ version: 0 })],
+  // It is not waited for until its call is over.
+  ["silent", () => new Promise<never>(() => {})],
+] as const) {
+  test(`where a coordinator is ${is}, the one that has the run now is found`, limit, async (t) => {
+    const first = await listening(heartbeat);
+    const second = await listening(async () => {
+      throw new LockstepError("E_UNKNOWN_WORKER", { worker: "worker" });
+    });
+    t.after(() => Promise.all([first.server.close(0), second.server.close(0)]));
+    const codes: unknown[] = [];
+    const link = new CoordinatorLink({
+      coordinatorAddress: first.address,
+      standbyAddresses: ["127.0.0.1:1", second.address],
+      observer: { retrying: (error) => codes.push((error as LockstepError).code) },
+    });
+    t.after(() => link.close());
+    const reply = await link.register(new AbortController().signal);
+    assert.ok(reply !== undefined);
+    if (is === "away") await first.server.close(0);
+    let numEnds = 0;
+    await new Promise<void>((resolve) => {
+      link.startHeartbeats(
+        reply,
+        () => "idle",
+        () => {
+          numEnds += 1;
+          link.stopHeartbeats();
+          resolve();
+        },
+      );
+    });
+    assert.equal(link.address, second.address);
+    assert.equal(numEnds, 1);
+    assert.ok(!codes.includes("E_RPC_TIMEOUT"), codes.join());
   });
-  t.after(() => Promise.all([first.server.close(0), second.server.close(0)]));
-  const link = new CoordinatorLink({
-    coordinatorAddress: first.address,
-    standbyAddresses: [second.address],
-  });
-  t.after(() => link.close());
-  const reply = await link.register(new AbortController().signal);
-  assert.ok(reply !== undefined);
-  await first.server.close(0);
-  let numEnds = 0;
-  await new Promise<void>((resolve) => {
-    link.startHeartbeats(
-      reply,
-      () => "idle",
-      () => {
-        numEnds += 1;
-        link.stopHeartbeats();
-        resolve();
-      },
-    );
-  });
-  assert.equal(link.address, second.address);
-  assert.equal(numEnds, 1);
-});
+}
