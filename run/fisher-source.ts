@@ -5,6 +5,7 @@ import type { Batch } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import { counted, withCommas } from "#lib/core/format";
 import { gatherBatch, spreadEvenly } from "#lib/data/rows";
+import { evenBatch } from "#lib/data/weighted-rows";
 import { parametersKindOf } from "#lib/parameters/index";
 import type { GeneralData } from "./general-data.js";
 
@@ -32,7 +33,8 @@ export function fisherSource(
   const { task } = general;
   const { rows } = general.dataset.train;
   const batchOf = (indices: readonly number[]): Batch => ({
-    ...gatherBatch(rows, indices, 1),
+    // Of the log-likelihood itself: weights of rows are the loss's, and a square would have them twice.
+    ...evenBatch(gatherBatch(rows, indices, 1)),
     ...(task === 0 ? {} : { task }),
   });
   const chosen = spreadEvenly(rows.numRows, ewc_samples);

@@ -1,4 +1,4 @@
-import { hasField, nextTokenField } from "#lib/core/batch";
+import { type Batch, type FieldArray, hasField, nextTokenField } from "#lib/core/batch";
 import {
   exactWeight,
   rowWeightsField,
@@ -63,12 +63,25 @@ export function evenTokenRows(rows: TracedRows): TracedRows {
     targets: [...rows.targets, tokenWeightsField],
     write(row, into) {
       rows.write(row, into);
-      const targets = into.targets[nextTokenField.name];
-      into.targets[tokenWeightsField.name]?.forEach((_, at, values) => {
-        values[at] = (targets?.[at] ?? -1) < 0 ? 0 : 1;
-      });
+      writeEvenWeights(into.targets);
     },
   };
+}
+
+/** A batch of tokens whose targets each count 1, whatever its rows' weights say. */
+export function evenBatch(batch: Batch): Batch {
+  const weights = batch.fields[tokenWeightsField.name];
+  if (weights === undefined) return batch;
+  const fields = { ...batch.fields, [tokenWeightsField.name]: weights.slice() };
+  writeEvenWeights(fields);
+  return { ...batch, fields };
+}
+
+function writeEvenWeights(fields: Readonly<Record<string, FieldArray>>): void {
+  const targets = fields[nextTokenField.name];
+  fields[tokenWeightsField.name]?.forEach((_, at, values) => {
+    values[at] = (targets?.[at] ?? -1) < 0 ? 0 : 1;
+  });
 }
 
 /** Rows with a label that count by the weights of their examples. */

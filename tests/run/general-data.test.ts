@@ -151,3 +151,42 @@ test("where the run's own rows have weights and lengths, general ones do: each c
   });
   assert.match(String(error), /general_dataset and dataset.*general rows have weights/s);
 });
+
+test("the Fisher information is measured on rows that count alike, whatever weights they have", async () => {
+  const rows = Array.from({ length: 20 }, (_, i) =>
+    line({ prompt: `contract ${i}?`, completion: ` It is ${i}.`, w: i % 2 === 0 ? 100 : 0.5 }),
+  ).join("");
+  const weighted = { path: job.file("uneven.jsonl"), columns: { weight: "w" } };
+  await writeFile(weighted.path, rows);
+  const chats = Array.from({ length: 20 }, (_, i) =>
+    line({
+      messages: [
+        { role: "user", content: `${i}?` },
+        { role: "assistant", content: `${i}`, weight: 3 },
+        { role: "user", content: "Sure?" },
+        { role: "assistant", content: "Yes." },
+      ],
+    }),
+  ).join("");
+  await writeFile(job.file("chats.jsonl"), chats);
+  for (const general of [weighted, { path: job.file("chats.jsonl") }]) {
+    const settings = { dataset: [weighted], general_dataset: [general], max_length: 128 };
+    const run = await prepare({ ...settings, packing: false, ewc_lambda: 1 });
+    const { fisher } = run;
+    assert.ok(fisher !== undefined && run.data.general?.dataset.isWeighted === true);
+    const batches = fisher.microBatches(0, 0);
+    assert.ok(batches.length > 1);
+    for (const { fields } of batches) {
+      const targets = integerField({ numRows: 1, fields }, "targets");
+      assert.ok(targets.some((target) => target >= 0));
+      assert.deepEqual(
+        [...(fields["weights"] ?? [])],
+        Array.from(targets, (t) => +(t >= 0)),
+      );
+    }
+    // Evaluations weigh them still.
+    const [evaluated] = run.data.general.validation;
+    assert.ok(evaluated?.fields["weights"]?.some((weight) => weight > 0 && weight !== 1));
+    await run.close();
+  }
+});

@@ -1,3 +1,4 @@
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
@@ -44,3 +45,26 @@ for (const [name, settings] of [
     assert.equal(mastersOf(resumed), bits);
   });
 }
+
+test("weights of general rows change nothing of what the Fisher information comes to", async () => {
+  const real = await ewcJob({ packing: false, columns: { weight: "w" }, eval_dataset: null });
+  const write = async (name: string, weightOf: (row: number) => number): Promise<string> => {
+    const file = join(real.directory, name);
+    const rows = Array.from({ length: 16 }, (_, i) => ({
+      text: `the state of ${"peace law people ".repeat(1 + (i % 3))}`,
+      w: weightOf(i),
+    }));
+    await writeFile(file, rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+    return file;
+  };
+  const own = await write("own.jsonl", (i) => 1 + (i % 2));
+  const one = await write("one.jsonl", () => 1);
+  const uneven = await write("uneven.jsonl", (i) => (i % 2 === 0 ? 100 : 1));
+  const args = (file: string): string[] => [
+    ...["--dataset", own, "--general-dataset", file, "--ewc-samples", "12", "--ewc-lambda", "10"],
+  ];
+  const bits = mastersOf(await runJob(real, "train-local", "one", args(one)));
+  assert.equal(mastersOf(await runJob(real, "train-local", "uneven", args(uneven))), bits);
+  const two = [...args(uneven), "--workers", "2"];
+  assert.equal(mastersOf(await runJob(real, "train", "uneven-two", two)), bits);
+});
