@@ -61,6 +61,8 @@ export async function prepareGeneral(
     {
       dataset: names,
       evalDataset: evalNames,
+      // The run's own rows decide which keys of objectives have a meaning.
+      isOneOfSeveral: true,
       refuseLabels: () =>
         new LockstepError("E_CONFIG_CONFLICT", {
           keys: "general_dataset and objective",

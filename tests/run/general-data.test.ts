@@ -190,3 +190,35 @@ test("the Fisher information is measured on rows that count alike, whatever weig
     await run.close();
   }
 });
+
+test("a key for one of a run's tasks is none of the general rows' business", async () => {
+  await writeFile(
+    job.file("prefs.jsonl"),
+    Array.from({ length: 20 }, (_, i) =>
+      line({ prompt: `${i}?`, chosen: ` It is ${i}.`, rejected: " No." }),
+    ).join(""),
+  );
+  await writeFile(
+    job.file("labelled.jsonl"),
+    Array.from({ length: 20 }, (_, i) =>
+      line({ text: `text ${i}`, label: i % 2 === 0 ? "yes" : "no" }),
+    ).join(""),
+  );
+  const chats = { path: job.file("own.jsonl"), task: "chats" };
+  for (const [own, key] of [
+    [{ path: job.file("prefs.jsonl"), task: "prefs" }, { beta: 0.3 }],
+    [{ path: job.file("labelled.jsonl"), task: "labels" }, { class_weights: { yes: 2, no: 1 } }],
+  ] as const) {
+    for (const use of [{}, { replay_weight: 0.5 }, { ewc_lambda: 1 }]) {
+      const run = await prepare({ dataset: [own, chats], ...key, ...use });
+      assert.equal(run.data.general?.objective.kind, "causal_lm");
+      assert.deepEqual(run.data.general.objective.settings, undefined);
+      await run.close();
+    }
+  }
+  // Where nothing reads it, it is refused still.
+  assert.match(
+    await caseError(job, "own.jsonl", { general_dataset: job.file("general.txt"), beta: 0.3 }),
+    /E_CONFIG_CONFLICT.*beta and objective/,
+  );
+});
