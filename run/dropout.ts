@@ -20,34 +20,58 @@ export interface RunDropout {
 
 /**
  * The rates of the model's config.json, those of the key `dropout` in their place where it has some, and that
- * of the adapters.
+ * of the adapters. A run that learns from pairs has those of the key alone, as in TRL and LLaMA-Factory, unless
+ * `disable_dropout: false` asks for all: log-likelihoods of different masks are hard to compare.
  *
- * @param adapterRate from 0 to below 1
+ * @param given.adapterRate from 0 to below 1
+ * @param given.comparesPairs whether any of what the run learns is of pairs
  * @throws E_CONFIG_UNSUPPORTED for a kind that the model does not have, E_MODEL_CONFIG
  */
 export function runDropout(
-  config: Pick<ResolvedConfig, "dropout" | "neftune_noise_alpha">,
+  config: Pick<ResolvedConfig, "dropout" | "disable_dropout" | "neftune_noise_alpha">,
   modelConfig: Readonly<Record<string, unknown>>,
-  { isClassifier, adapterRate }: { readonly isClassifier: boolean; readonly adapterRate: number },
+  {
+    isClassifier,
+    adapterRate,
+    comparesPairs,
+  }: {
+    readonly isClassifier: boolean;
+    readonly adapterRate: number;
+    readonly comparesPairs: boolean;
+  },
 ): RunDropout {
   const own = modelDropoutRates(modelConfig, isClassifier);
   const asked = askedRates(config, own);
+  const isOff = config.disable_dropout ?? comparesPairs;
   const rates: Partial<Record<DropoutKind, number>> = {};
-  const sources = new Map<string, string[]>();
-  const add = (kind: DropoutKind, rate: number, source: string): void => {
+  const [used, unused] = [new Map<string, string[]>(), new Map<string, string[]>()];
+  const add = (kind: DropoutKind, rate: number, source: string, isUsed = !isOff): void => {
     if (rate === 0) return;
-    rates[kind] = rate;
+    if (isUsed) rates[kind] = rate;
+    const sources = isUsed ? used : unused;
     sources.set(source, [...(sources.get(source) ?? []), `${kind} ${rate}`]);
   };
   for (const [kind, rate] of Object.entries(own) as [ModelDropoutKind, number][]) {
     const given = asked[kind];
     if (given === undefined) add(kind, rate, "the model's config.json");
-    else add(kind, given, "the key dropout");
+    else add(kind, given, "the key dropout", true);
   }
   add("adapters", adapterRate, "lora_dropout");
-  const told = [...sources].map(([source, kinds]) => `${kinds.join(", ")} (${source})`);
-  const isTurnedOff = told.length === 0 && Object.values(own).some((rate) => rate > 0);
-  const words = isTurnedOff ? ["none (the key dropout)"] : told;
+  const inWords = (sources: ReadonlyMap<string, readonly string[]>): string =>
+    [...sources].map(([source, kinds]) => `${kinds.join(", ")} (${source})`).join("; ");
+  const isTurnedOff = used.size === 0 && Object.values(own).some((rate) => rate > 0);
+  const reason =
+    config.disable_dropout === true
+      ? "disable_dropout: true"
+      : "the run learns from pairs, and disable_dropout: false is not set";
+  const words =
+    unused.size > 0
+      ? [`${inWords(used) || "none"}; not ${inWords(unused)}: ${reason}`]
+      : used.size > 0
+        ? [inWords(used)]
+        : isTurnedOff
+          ? ["none (the key dropout)"]
+          : [];
   const noiseAlpha = hasNoise(config) ? (config.neftune_noise_alpha ?? 0) : undefined;
   return {
     ...{ rates, noiseAlpha },

@@ -13,6 +13,7 @@ import {
 } from "#lib/config/index";
 import { LockstepError } from "#lib/core/errors/index";
 import { isEmbeddingTable, isTied, tiedEmbeddingName } from "#lib/models/facts";
+import { objectiveOf } from "#lib/objectives/index";
 import { parametersKindOf, type StartingModel } from "#lib/parameters/index";
 import { referencedName } from "#lib/parameters/reference";
 import { compose, type Composition } from "./composition.js";
@@ -77,6 +78,9 @@ export async function prepareRun(
     const dropout = runDropout(config, modelConfig, {
       isClassifier: start.isClassifier,
       adapterRate: parts.parameters.inputDropout ?? 0,
+      comparesPairs: (data.tasks ?? [data]).some(
+        ({ objective }) => objectiveOf(objective.kind).comparesPairs === true,
+      ),
     });
     const run = {
       ...{ config, asked, ...parts, data, plan, fisher, sample },

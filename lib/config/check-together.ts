@@ -22,6 +22,11 @@ export function checkTogether(config: ParsedConfig, command?: ConfigCommand): vo
     const reason = `${config.lr_scheduler_type} follows a metric of evaluations, and there are none`;
     conflict("lr_scheduler_type and eval_strategy", reason);
   }
+  const { dropout } = config;
+  const rates = typeof dropout === "number" ? [dropout] : Object.values(dropout ?? {});
+  if (config.disable_dropout === true && rates.some((rate) => rate > 0)) {
+    conflict("disable_dropout and dropout", "one says that nothing is dropped, the other what is");
+  }
   checkGeneral(config, defaultOf, conflict);
   checkRates(config);
   checkUnfreezing(config);

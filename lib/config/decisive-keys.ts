@@ -93,6 +93,7 @@ export const freeKeys = [
   "special_tokens",
   // The rates that come of it and of the model are compared instead.
   "dropout",
+  "disable_dropout",
   "num_train_epochs",
   "max_steps",
   "per_device_eval_batch_size",

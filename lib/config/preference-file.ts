@@ -4,12 +4,17 @@ import type { SourcedValue } from "./flags.js";
 import { show } from "./show.js";
 
 type Source = ReadonlyMap<string, SourcedValue>;
-type Read = Partial<Record<"objective" | "loss_type", string>>;
+interface Read {
+  readonly objective?: string;
+  readonly loss_type?: string;
+  readonly disable_dropout?: boolean;
+}
 
 /** What LLaMA-Factory's `stage` and `pref_loss`, and axolotl's `rl`, mean together. */
 const stages: Readonly<Record<string, Read>> = {
   ...{ sft: {}, pt: {}, dpo: { objective: "dpo" } },
-  rm: { objective: "reward" },
+  // Its trainer of reward models drops what the model and its adapters drop; that of DPO drops nothing.
+  rm: { objective: "reward", disable_dropout: false },
 };
 const prefLosses: Readonly<Record<string, Read>> = {
   sigmoid: { loss_type: "sigmoid" },
@@ -57,7 +62,7 @@ export function preferenceKeys(
     warnings.push(`${prefLoss.where}: pref_loss has no effect: it is of stage: dpo`);
   }
   const loss = isOfStage ? read("pref_loss", prefLosses) : {};
-  const found = new Map<keyof Read, readonly [by: string, value: string]>();
+  const found = new Map<keyof Read, readonly [by: string, value: string | boolean]>();
   for (const [by, meaning] of [
     ["stage", stage],
     ["pref_loss", loss],
@@ -73,6 +78,8 @@ export function preferenceKeys(
       return [[key, { value, where: `${where}, given as ${by}` }]];
     }
     if (own.value === value || (own.value ?? null) === null) return [];
+    // Not said, but what the stage does where nothing is said.
+    if (key === "disable_dropout") return [];
     throw new LockstepError("E_CONFIG_CONFLICT", {
       keys: `${by} and ${key}`,
       reason: `both name ${key} (${where})`,

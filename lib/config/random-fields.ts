@@ -12,6 +12,13 @@ export const randomFields = {
     .describe(
       "rate at which training drops values, of every kind that the model has, or by kind: {attention: 0}; null: as the model's config.json has it",
     ),
+  disable_dropout: z
+    .boolean()
+    .nullable()
+    .default(null)
+    .describe(
+      "true: training drops nothing, of adapters neither; null: so it is where the run learns from pairs, unless dropout has rates (name of TRL)",
+    ),
   neftune_noise_alpha: z
     .number()
     .refine((alpha) => alpha === 0 || (alpha >= 1e-6 && alpha <= 1e6), {

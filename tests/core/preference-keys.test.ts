@@ -37,6 +37,16 @@ test("preferences of LLaMA-Factory and axolotl are read under TRL's names", () =
   assert.equal(learnt({ rl: "dpo", objective: "dpo" })[0], "dpo");
 });
 
+test("LLaMA-Factory's reward models drop what its other stages drop, its DPO nothing, as TRL", () => {
+  const off = (keys: Readonly<Record<string, unknown>>) => resolve(keys).disable_dropout;
+  assert.equal(off({ stage: "rm", lora_dropout: 0.1 }), false);
+  assert.equal(off({ stage: "rm", disable_dropout: true }), true);
+  assert.equal(off({ stage: "dpo", lora_dropout: 0.1 }), null);
+  for (const asked of [true, false]) {
+    assert.equal(off({ objective: "dpo", disable_dropout: asked }), asked);
+  }
+});
+
 test("what is not here is refused by its name", () => {
   for (const [keys, refusal] of [
     [{ stage: "dpo", pref_loss: "simpo" }, /E_CONFIG_UNSUPPORTED: pref_loss: "simpo"/],

@@ -27,7 +27,7 @@ export const llamaFactoryKeys: ForeignKeys = {
   // Method.
   neft_alpha: renamed("neftune_noise_alpha"),
   stage: joint(
-    "`sft` and `pt`: what a row teaches follows from its format; `dpo` is read as `objective: dpo`, or `orpo` by `pref_loss`, `rm` as `objective: reward`",
+    "`sft` and `pt`: what a row teaches follows from its format; `dpo` is read as `objective: dpo`, or `orpo` by `pref_loss`, `rm` as `objective: reward` with `disable_dropout: false`",
   ),
   pref_loss: joint(
     "of `stage: dpo`: `sigmoid`, `ipo` and `hinge` are read as `loss_type`, `orpo` as `objective: orpo`",

@@ -45,7 +45,6 @@ export const trlKeys: ForeignKeys = {
   f_divergence_type: fixed(["reverse_kl"], notHere),
   f_alpha_divergence_coef: ignored("the divergence is reverse_kl", 0.5),
   discopop_tau: ignored("there is no such loss_type", 0.05),
-  disable_dropout: renamed("dropout", (on) => (on === false ? undefined : on === true ? 0 : on)),
   ...each(
     "max_prompt_length max_completion_length",
     fixed([null], "a prompt and its answer are cut together, at max_length"),
