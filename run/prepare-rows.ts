@@ -1,5 +1,5 @@
 import { defaultOf, isConfigKey, placeOf, type ResolvedConfig } from "#lib/config/index";
-import { type BatchField, marginField } from "#lib/core/batch";
+import type { BatchField } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import { counted, withCommas } from "#lib/core/format";
 import type { ObjectiveJob } from "#lib/core/job";
@@ -171,7 +171,7 @@ export async function prepareRows(
       ...(isWeighted ? [weightsNote] : []),
       ...(learnt.notes?.(objective, labels ?? []) ?? []),
     ];
-    const notes = [...classifierNotes, ...lossNotes, ...marginNotes(dataset, learnt), ...limit];
+    const notes = [...classifierNotes, ...lossNotes, ...marginNotes(dataset), ...limit];
     return {
       ...{ dataset, learnt, objective, labels, notes },
       batchFields: [...train.rows.inputs, ...batchTargets(learnt, objective)],
@@ -191,21 +191,15 @@ function newHeadNote({ classes }: PreparedDataset, { head }: Objective): string 
   return `a model of texts becomes ${made}, since rows have a label; dataset_format: text trains on their texts instead`;
 }
 
-/** What is told of margins that some pairs say. */
-function marginNotes(
-  { numMargins, train, validation }: PreparedDataset,
-  learnt: Objective,
-): readonly string[] {
+/** What is told of margins that pairs say. */
+function marginNotes({ numMargins, train, validation }: PreparedDataset): readonly string[] {
   if (numMargins === 0) return [];
-  if (!learnt.targets({ kind: learnt.kind }).includes(marginField)) {
-    return [`the column margin is not read: ${learnt.kind} knows no margins`];
-  }
   const numPairs = train.examples.length + (validation?.examples.length ?? 0);
-  return numMargins >= numPairs
-    ? []
-    : [
-        `${counted(numMargins, "pair")} of ${withCommas(numPairs)} say a margin; that of the others is 0`,
-      ];
+  return [
+    numMargins >= numPairs
+      ? "all pairs say a margin, which their loss takes from the difference of the rewards"
+      : `${counted(numMargins, "pair")} of ${withCommas(numPairs)} say a margin, which their loss takes from the difference of the rewards; that of the others is 0`,
+  ];
 }
 
 /** What rows with a chosen and a rejected answer carry, should the data set have some. */

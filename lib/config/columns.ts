@@ -22,6 +22,7 @@ export type ColumnRole =
   | "tools"
   | "chosen"
   | "rejected"
+  | "margin"
   | "weight";
 
 /** What each name under `columns` stands for: a format's own names of its columns say the same. */
@@ -46,6 +47,7 @@ export const columnRoles: Readonly<Record<string, ColumnRole>> = Object.freeze({
   tools: "tools",
   chosen: "chosen",
   rejected: "rejected",
+  margin: "margin",
   weight: "weight",
 });
 

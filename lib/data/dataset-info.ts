@@ -25,9 +25,9 @@ const formats: ReadonlyMap<unknown, DatasetFormat> = new Map([
 ]);
 const columnKeys = [
   ...["prompt", "query", "response", "history", "messages", "system", "tools"],
-  // Not of LLaMA-Factory.
-  "weight",
   ...["chosen", "rejected"],
+  // Not of LLaMA-Factory.
+  ...["weight", "margin"],
 ];
 const tagKeys = [
   "role_tag",
@@ -155,7 +155,7 @@ export class DatasetInfo {
     if (format === "messages" && tags !== undefined) {
       fail("tags are for formatting: sharegpt; those of openai are fixed");
     }
-    const ofPairs = ["chosen", "rejected"].find((key) => columns?.[key] !== undefined);
+    const ofPairs = ["chosen", "rejected", "margin"].find((key) => columns?.[key] !== undefined);
     if (ofPairs !== undefined && isRanked === false) {
       fail(`columns names ${ofPairs}, and ranking is not true`);
     }
@@ -186,6 +186,7 @@ export class DatasetInfo {
         prompts: format as NonNullable<DataSource["prompts"]>,
         columns: {
           ...{ query: noColumn, history: noColumn, system: noColumn, tools: noColumn },
+          margin: noColumn,
           prompt: "instruction",
           messages: format === "messages" ? "messages" : "conversations",
           ...columns,

@@ -1,5 +1,5 @@
 import { tmpdir } from "node:os";
-import type { BatchField } from "#lib/core/batch";
+import { type BatchField, hasField, marginField } from "#lib/core/batch";
 import { cpuCount } from "#lib/core/cpu-count";
 import { counted } from "#lib/core/format";
 import type { Classes, LabelTable } from "#lib/core/labels";
@@ -128,10 +128,13 @@ export async function prepareDataset(
       observer,
       ...(onProgress === undefined ? {} : { onProgress }),
     });
+    const ignoresMargins = !hasField(options.pairTargets ?? [], marginField.name);
+    const asRead = (sources: readonly DataSource[]): DataSource[] =>
+      sources.map((source) => ({ ...source, ignoresMargins }));
     const notes = new Set<string>();
     const tell = (line: string): void => void notes.add(line);
     const isValidation = await readSides(
-      { train: trainSources, validation, fraction, seed: options.seed },
+      { train: asRead(trainSources), validation: asRead(validation), fraction, seed: options.seed },
       encoder,
       { badExamples, labels, observer, tell },
     );

@@ -114,6 +114,21 @@ test("columns of a pair that its form does not have are told", () => {
     readingOf({ place: "rows.jsonl:1", fields }, {}).note;
   const texts = { prompt: "a", chosen: "b", rejected: "c" };
   assert.equal(note({ ...texts, margin: 1 }), undefined);
+  const row = { place: "rows.jsonl:1", fields: { ...texts, margin: 1 } };
+  for (const options of [
+    {},
+    { format: "preference", columns: { margin: "margin" } },
+    { format: "preference" },
+  ] as const) {
+    const reading = readingOf(row, { ...options, ignoresMargins: true });
+    assert.equal(reading.note, "columns that are not read: margin");
+  }
+  const mapping = { margin: "margin" };
+  assert.equal(readingOf(row, { mapping }).columns?.margin, "margin");
+  assert.throws(
+    () => readingOf(row, { mapping, ignoresMargins: true }),
+    /columns names margin, which only objective: reward reads/,
+  );
   const others = { system: "s", input: "i", history: [], tools: "[]", messages: [] };
   assert.equal(
     note({ ...texts, ...others, instruction: "d" }),
@@ -127,14 +142,20 @@ test("columns of a pair that its form does not have are told", () => {
 });
 
 test("a margin is a number, or the text of one", () => {
-  const margin = (value: unknown): unknown => {
-    const fields = { prompt: "a", chosen: "b", rejected: "c", margin: value };
-    const example = parseExample({ place: "rows.jsonl:1", fields }, "preference");
+  const margin = (value: unknown, options: FormatOptions = {}, column = "margin"): unknown => {
+    const fields = { prompt: "a", chosen: "b", rejected: "c", [column]: value };
+    const example = parseExample({ place: "rows.jsonl:1", fields }, "preference", options);
     return example.kind === "pair" && example.margin;
   };
-  assert.deepEqual([" 1.5 ", -2, null].map(margin), [1.5, -2, null]);
+  assert.deepEqual(
+    [" 1.5 ", -2, null].map((value) => margin(value)),
+    [1.5, -2, null],
+  );
+  assert.equal(margin("large", { ignoresMargins: true }), null);
+  assert.equal(margin(3, { columns: { margin: "m" } }), null);
+  assert.equal(margin(3, { columns: { margin: "m" } }, "m"), 3);
   for (const value of [" ", "0x10", true, "1e999", []]) {
-    assert.throws(() => margin(value), /"margin" is not a number/);
+    assert.throws(() => margin(value), /the margin in "margin" is not a number/);
   }
   assert.equal(margin(""), null);
 });

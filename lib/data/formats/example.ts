@@ -83,6 +83,8 @@ export interface ColumnNames {
   readonly pair?: string;
   readonly chosen?: string;
   readonly rejected?: string;
+  /** By how much the chosen answer is to be better. */
+  readonly margin?: string;
 }
 interface RoleTags {
   readonly role_tag?: string;
@@ -112,6 +114,8 @@ export interface FormatOptions {
   readonly instructions?: InstructionForm;
   /** Of the format `preference`: how its prompts stand in a row, where that is known (LLaMA-Factory's `ranking`). */
   readonly prompts?: "alpaca" | "sharegpt" | "messages";
+  /** What is learnt of pairs knows no margins: their column is not read. @default false */
+  readonly ignoresMargins?: boolean;
   /** Columns of the data by any of our names, which also tell the format: the key `columns`. */
   readonly mapping?: ColumnMapping;
   /** Examples with a label are texts: somebody named the column of texts, and the model continues texts. */

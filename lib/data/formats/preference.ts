@@ -29,7 +29,7 @@ export function preferenceExample(raw: RawFields, options: FormatOptions): PairE
     if (Array.isArray(value) && value.length === 0) throw raw.noAnswer(what);
   }
   const [chosen, rejected] = sidesOf(raw, options, fields);
-  return { kind: "pair", chosen, rejected, margin: marginOf(raw) };
+  return { kind: "pair", chosen, rejected, margin: marginOf(raw, options) };
 }
 
 function sidesOf(
@@ -93,7 +93,7 @@ function promptsOf(raw: RawFields, { columns = {} }: FormatOptions): FormatOptio
 export function preferenceColumns(raw: RawFields, options: FormatOptions): readonly string[] {
   const { columns = {} } = options;
   const { chosen = "chosen", rejected = "rejected", system = "system", tools = "tools" } = columns;
-  const answers = [chosen, rejected, "margin"];
+  const answers = [chosen, rejected, ...(options.ignoresMargins ? [] : [marginColumn(options)])];
   switch (options.prompts ?? promptsOf(raw, options)) {
     case "alpaca": {
       const { query = "input", history = "history" } = columns;
@@ -217,12 +217,16 @@ function commonText(chosen: string, rejected: string): string {
   return chosen.slice(0, count);
 }
 
+const marginColumn = ({ columns = {} }: FormatOptions): string => columns.margin ?? "margin";
+
 /** @throws E_DATA_ROW_FORMAT */
-function marginOf(raw: RawFields): number | null {
-  const written = raw.get("margin");
+function marginOf(raw: RawFields, options: FormatOptions): number | null {
+  if (options.ignoresMargins === true) return null;
+  const column = marginColumn(options);
+  const written = raw.get(column);
   if (written === undefined || written === "") return null;
   const given = plainNumber(written);
   const margin = typeof given === "string" && numberText.test(given.trim()) ? Number(given) : given;
   if (typeof margin === "number" && Number.isFinite(Math.fround(margin))) return margin;
-  throw raw.wrong('"margin" is not a number');
+  throw raw.wrong(`the margin in ${JSON.stringify(column)} is not a number`);
 }

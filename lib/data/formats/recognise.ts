@@ -31,7 +31,7 @@ const rolesOf: Readonly<Record<DatasetFormat, readonly ColumnRole[]>> = {
   classification: ["text", "pair", "label"],
   preference: [
     ...(["chosen", "rejected", "prompt", "query", "history"] as const),
-    ...(["messages", "system", "tools"] as const),
+    ...(["messages", "system", "tools", "margin"] as const),
   ],
 };
 
@@ -49,13 +49,14 @@ const usualColumns: Readonly<Record<DatasetFormat, Partial<Record<ColumnRole, st
   preference: {
     ...{ chosen: "chosen", rejected: "rejected", prompt: "prompt", query: "input" },
     ...{ history: "history", messages: "messages", system: "system", tools: "tools" },
+    margin: "margin",
   },
 };
 const textColumns = ["text", "sentence", "sentence1", "sentence2"];
 
 /** Names under `columns` that only one format has; the first that is given decides. */
 const tellingNames: readonly (readonly [DatasetFormat, readonly string[]])[] = [
-  ["preference", ["chosen", "rejected"]],
+  ["preference", ["chosen", "rejected", "margin"]],
   ["classification", ["label", "pair", "sentence", "sentence1", "sentence2"]],
   ["alpaca", ["instruction", "input", "output", "query", "history"]],
   ["prompt-completion", ["completion"]],
@@ -97,7 +98,11 @@ function unweighedReading(raw: RawExample, options: SaidOfExamples): ExampleRead
   if (format === undefined) return withUnread(raw, recognisedReading(raw, options));
   // Whoever says the format and its columns has said what is read.
   const isSaid = columns !== undefined || chat !== undefined || instructions !== undefined;
-  return isSaid ? { ...options, format } : withUnread(raw, { ...options, format });
+  if (!isSaid) return withUnread(raw, { ...options, format });
+  const { margin } = columns ?? {};
+  const isUnread = options.ignoresMargins === true && Object.hasOwn(raw.fields, margin ?? "");
+  const note = isUnread ? { note: `columns that are not read: ${margin}` } : {};
+  return { ...options, ...note, format };
 }
 
 const isObject = (value: unknown): boolean => fieldsOf(value) !== undefined;
@@ -232,6 +237,9 @@ function mappedReading(raw: RawExample, options: SaidOfExamples): ExampleReading
     if (role === undefined) continue;
     if (!rolesOf[format].includes(role)) {
       fail(`columns names ${name}, which rows of the format ${format} do not have`);
+    }
+    if (role === "margin" && options.ignoresMargins === true) {
+      fail("columns names margin, which only objective: reward reads");
     }
     columns[role] = column;
   }
