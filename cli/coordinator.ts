@@ -18,7 +18,8 @@ export async function coordinatorCommand(
     const received = signals.received();
     // After the last step too: its evaluation may be left to whoever is started again.
     if (received !== undefined) return exitCodes[received];
-    return outcome === "finished" ? 0 : exitCodes.SIGTERM;
+    // Somebody stopped the run from elsewhere.
+    return outcome === "finished" ? 0 : exitCodes.SIGINT;
   } finally {
     signals.remove();
     display.close();

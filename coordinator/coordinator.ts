@@ -24,6 +24,7 @@ import type { PaceNews } from "./paces.js";
 import { apartFrom } from "./recovery.js";
 import type { RecoveredRun } from "./run-state.js";
 import { Refusals } from "./refusals.js";
+import { Replacement } from "./replacement.js";
 import { Quarantine } from "./quarantine.js";
 import { startShardThread } from "./reducer/client.js";
 import { refusalsOf } from "./refused-connections.js";
@@ -55,6 +56,7 @@ export class Coordinator {
   readonly #membership: Membership;
   readonly #quarantine = new Quarantine(() => performance.now());
   readonly #queue: TaskQueue;
+  readonly #replacement = new Replacement();
   #parts: Parts | undefined;
   #ticker: NodeJS.Timeout | undefined;
 
@@ -124,6 +126,7 @@ export class Coordinator {
         gradientGroups,
         security: this.#security,
         life,
+        signal: this.#replacement.signal,
         ...(frozen === undefined
           ? {}
           : {
@@ -133,6 +136,9 @@ export class Coordinator {
               },
             }),
       });
+      const group = shards;
+      // They may be gone with the run, and nothing waits for what they would answer.
+      this.#replacement.whenTold(() => void group.close());
       const apart = recovery && apartFrom(recovery, await shards.status(), this.#options);
       const recovered = apart === undefined ? recovery : undefined;
       if (recovered === undefined) {
@@ -156,14 +162,10 @@ export class Coordinator {
         ban: (workerId, reason) => this.#parts?.control.ban(workerId, reason),
         brokePromise: (workerId, reason) => this.#parts?.control.brokePromise(workerId, reason),
       });
-      const group = shards;
       const run = new TrainingRun({
         ...{ options: begunFrom(this.#options, recovered), queue: this.#queue, shards, court },
         deviceKind: () => this.#kinds.kind,
-        onFailure: (error) => {
-          // They may be gone with the run, and nothing waits for what they would answer.
-          if (isReplaced(error)) void group.close();
-        },
+        onFailure: (error) => this.#replacement.tell(error),
       });
       if (recovered === undefined) await resume?.loadTensorStates?.(run.tensorStates);
       else copyTensorStates(recovered.tensorStates, run.tensorStates);
@@ -232,6 +234,7 @@ export class Coordinator {
       const isKept = this.#options.beginsAgainAfter?.(error) === true;
       clearInterval(this.#ticker);
       await Promise.allSettled([isKept ? undefined : door.close(0), shards?.close()]);
+      this.#replacement.signal.throwIfAborted();
       throw error;
     }
   }
@@ -248,12 +251,13 @@ export class Coordinator {
     let outcome: RunOutcome;
     try {
       const result = await parts.run.run();
-      const snapshot = await parts.shards.finalState();
+      const snapshot = await this.#replacement.or(parts.shards.finalState());
       interrupted = !result.isWhole;
+      const digest = keptMastersSha256(this.#options.job.layout, snapshot);
       outcome = {
         ...result,
         snapshot,
-        mastersSha256: await keptMastersSha256(this.#options.job.layout, snapshot),
+        mastersSha256: await this.#replacement.or(digest),
         seconds: (performance.now() - startedAt) / 1000,
         releaseShards: async (isSaved) => parts.shards.close(isSaved && result.isWhole),
       };
@@ -289,6 +293,7 @@ export class Coordinator {
 
   /** Ends the run with this error, wherever it is; what `run` opened is closed. */
   fail(error: unknown): void {
+    this.#replacement.tell(error);
     this.#parts?.run.fail(error);
   }
 

@@ -47,7 +47,11 @@ export class EvaluationRun {
   async afterStep(step: number): Promise<boolean> {
     const { evaluation, plan } = this.#parts.options;
     const isLast = step === plan.totalSteps;
-    if (!this.#isDue(step) && !(isLast && evaluation?.atEnd === true)) return false;
+    if (!this.#isDue(step) && !(isLast && evaluation?.atEnd === true)) {
+      // The last save has it: where the result is made again from it, no worker is there any more.
+      if (isLast) await this.#general.measure(step);
+      return false;
+    }
     const { history } = this.#parts;
     const isBest =
       this.#evaluatedStep === step ? history.bestStep === step : await this.#evaluate(step);

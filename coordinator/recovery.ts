@@ -7,7 +7,7 @@ import type { RecoveredRun } from "./run-state.js";
  * have done the step that was agreed on, each for itself: they are asked for it again.
  */
 export function apartFrom(
-  { state, agreed }: RecoveredRun,
+  { state, agreed, keepsBest = false }: RecoveredRun,
   statuses: readonly ShardStatus[],
   { fisher }: Pick<CoordinatorOptions, "fisher">,
 ): string | undefined {
@@ -26,7 +26,9 @@ export function apartFrom(
     }
     const mayBeMade = agreed?.isMeasurement === false && agreed.step === step;
     const version = status.version ?? -1;
-    const isVersion = version === numUpdates || (mayBeMade && version === numUpdates + 1);
+    const isMade = mayBeMade && version === numUpdates + 1;
+    if (isMade && keepsBest) return is("does not have the best weights any more");
+    const isVersion = version === numUpdates || isMade;
     if (!isVersion) return is(`has ${version} updates, and the run has made ${numUpdates}`);
     const isOpened = status.step === step;
     if (status.step !== undefined && status.step > step) return is(`is at step ${status.step + 1}`);

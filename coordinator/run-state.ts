@@ -48,6 +48,8 @@ export interface RecoveredRun {
   readonly agreed?: AgreedStep;
   /** Whether a save was lost with the coordinator that had begun it. */
   readonly savesAtOnce?: boolean;
+  /** Whether that was of the best weights so far, which the shards still have: they are saved before they change. */
+  readonly keepsBest?: boolean;
 }
 
 /** @throws E_JSON_FILE for what is none */

@@ -167,25 +167,31 @@ export class ShardGroup implements Omit<UpdatedShards, "reduce">, MeasuredShards
       readonly firstPort?: number;
     },
   ): Promise<ShardGroup> {
-    const { firstPort = 0, frozen, ...shared } = options;
+    const { firstPort = 0, frozen, signal: unwanted, ...shared } = options;
+    const failure = new AbortController();
+    const signal = AbortSignal.any([failure.signal, unwanted].filter((one) => one !== undefined));
     const started = await Promise.allSettled(
       Array.from({ length: options.numShards }, (_, shardIndex) =>
         start({
           ...shared,
+          signal,
           shardIndex,
           listenPort: firstPort === 0 ? 0 : firstPort + shardIndex,
           ...(frozen && {
             frozen: frozenOf(frozen, rangeOf({ ...options, layout: frozen.layout, shardIndex })),
           }),
+        }).catch((error: unknown) => {
+          // The others are not waited for: the first error is the reason.
+          failure.abort(error);
+          throw error;
         }),
       ),
     );
     const shards: ShardHandle[] = [];
     for (const result of started) if (result.status === "fulfilled") shards.push(result.value);
-    const failed = started.find((result) => result.status === "rejected");
-    if (failed !== undefined) {
+    if (failure.signal.aborted) {
       await Promise.allSettled(shards.map((shard) => shard.close()));
-      throw failed.reason;
+      throw failure.signal.reason;
     }
     return new ShardGroup(options, shards);
   }

@@ -184,7 +184,8 @@ export class TrainingRun {
     await this.#journal({ isNew: true, ...this.#leftOpen });
     // What workers agreed on may be in the weights: what comes before that has been done.
     const isAgreed = this.#leftOpen?.agreed !== undefined;
-    if (isRecovered && begunAt > 0 && !isAgreed) await this.#finishStep();
+    const isUnfinished = !isAgreed || this.#options.recovery?.keepsBest === true;
+    if (isRecovered && begunAt > 0 && isUnfinished) await this.#finishStep();
     else if (begunAt === 0 || !isRecovered) await this.#evaluation.beforeTraining(begunAt);
     if (begunAt === 0) await this.#measureFisher();
     if (!this.#isAtEnd) this.#phases.begin("training");
@@ -213,7 +214,7 @@ export class TrainingRun {
     // Evaluated first, so that the checkpoint's history holds its evaluation, as transformers' does.
     const isBest = await this.#evaluation.afterStep(this.#step);
     const saving = this.#saves.afterStep(this.#step, { isBest, isLast: this.#isAtEnd });
-    if (await this.#orFailure(saving)) await this.#journal({ isNew: true });
+    if (await this.#orFailure(saving)) await this.#journal({ isNew: true, ...this.#leftOpen });
   }
 
   /** Whether all steps are made, or evaluations ended the run before. */

@@ -8,6 +8,7 @@ import type { CoordinatorHttp } from "#coordinator/http";
 import { outputRecordFile } from "#lib/checkpoint/index";
 import type { ResolvedConfig } from "#lib/config/index";
 import { hostPort, splitAddress } from "#lib/core/address";
+import { isReplaced } from "#lib/core/errors/replaced";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { assertSendAllowed } from "#lib/wire/security";
 import { checkConfig } from "./check-arguments.js";
@@ -143,6 +144,8 @@ class Cluster {
     try {
       return await this.#run(context);
     } catch (error) {
+      // What is written or read then fails with it, for other reasons.
+      if (isReplaced(this.#failure?.error)) throw this.#failure?.error;
       if (!(error instanceof StoppedBeforeTraining)) throw error;
       return stoppedAt(this.#reached);
     } finally {
@@ -245,9 +248,7 @@ class Cluster {
     if (!mayBeFinished(this.#start)) this.#push ??= await pushOf(config);
     const { host, port: configured } = splitAddress(config.listen);
     const port = this.#own?.ports?.control ?? configured;
-    const security = await wireSecurity(config, (line) =>
-      bus.publish({ type: "note", text: `warning: ${line}` }),
-    );
+    const security = await wireSecurity(config, (line) => note(`warning: ${line}`));
     // Workers would refuse to send it.
     assertSendAllowed(hostPort(config.advertise_host ?? host, port), security);
     const door = await FrontDoor.open({

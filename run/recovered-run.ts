@@ -69,10 +69,13 @@ export function recoveryOf(
     );
     return undefined;
   }
+  // Shards may have made the step that was agreed on, and are not between two steps before that.
+  const isAhead = left.agreed?.isMeasurement === false && !isBest;
+  const next = checkpoint.step + (isAhead ? 1 : 0);
   note(
-    `warning: ${checkpointName(savedStep)} was lost with the coordinator that saved it: the run is saved after step ${checkpoint.step} in its place`,
+    `warning: ${checkpointName(savedStep)} was lost with the coordinator that saved it: the run is saved after step ${next} in its place`,
   );
-  return { ...left, state: { ...state, savedStep: 0 }, savesAtOnce: true };
+  return { ...left, state: { ...state, savedStep: 0 }, savesAtOnce: true, keepsBest: isBest };
 }
 
 /** Tells where a run goes on that had begun before: where its shards are, or at a checkpoint. */

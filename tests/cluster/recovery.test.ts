@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import type { CoordinatorOptions } from "#coordinator/options";
+import type { RecoveredRun } from "#coordinator/run-state";
 import {
   coordinatorOptions,
   EventRecorder,
@@ -13,6 +14,7 @@ import {
   sequentialOracle,
 } from "#tests/support/cluster";
 import { type Death, runKilledAt, type SurvivedRun } from "#tests/support/killed-coordinators";
+import { type Saved, savesInto } from "#tests/support/saved-run";
 import { limit as usualLimit } from "#tests/support/started-coordinator";
 
 // A coordinator dies at each call of a run, before and after the call has had its effect; the next one goes on.
@@ -138,4 +140,49 @@ test("so does one that measures the Fisher information and sums of tensors", lim
       microBatches: (round, group) => plan.microBatches(100 + round, group),
     },
   });
+});
+
+test("best weights whose lost save is repeated are what they were", limit, async () => {
+  const run = async (death: Death, isFirstLost: boolean) => {
+    const saved: Saved[] = [];
+    const keep = savesInto(saved);
+    let numSaves = 0;
+    let died = (): void => {};
+    const lost = new Promise<void>((resolve) => {
+      died = resolve;
+    });
+    const overrides: Partial<CoordinatorOptions> = {
+      plannedWorkers: 1,
+      evaluation: {
+        ...{ batches: evaluationBatches, atStart: false, atEnd: false, everySteps: 1 },
+        best: { metric: "loss", greaterIsBetter: false },
+      },
+      checkpointing: {
+        ...{ everySteps: 0, whenBest: true, copyLimitBytes: 0 },
+        save: async (...given) => {
+          numSaves += 1;
+          if (numSaves > 1 || !isFirstLost) return keep(...given);
+          await lost;
+          throw new Error("it died with its process");
+        },
+      },
+    };
+    const goesOn = (left: RecoveredRun): RecoveredRun => {
+      const state = { ...left.state, savedStep: 0 };
+      return { ...left, state, savesAtOnce: true, keepsBest: true };
+    };
+    const survived = await runKilledAt(3, folder, death, overrides, { died, goesOn });
+    return { survived, first: saved[0] };
+  };
+  const undisturbed = await run({ diesAt: -1, isAfter: false }, false);
+  const { calls, outcome } = undisturbed.survived;
+  // Of the step that follows the first evaluation.
+  const diesAt = calls.indexOf("agreed", calls.indexOf("agreed") + 1);
+  const { survived, first } = await run({ diesAt, isAfter: true }, true);
+  assert.equal(survived.numRecovered, 1);
+  assert.equal(survived.outcome.mastersSha256, outcome.mastersSha256);
+  assert.equal(first?.state.step, 1);
+  const masters = (of: Saved | undefined) => of?.snapshot.map((part) => part.masters);
+  assert.deepEqual(masters(first), masters(undisturbed.first));
+  for (const { numApplied } of survived.statuses) assert.equal(numApplied, 3);
 });

@@ -142,7 +142,11 @@ for (const name of kustomizations) {
       const limit = spec.backoffLimit ?? spec.backoffLimitPerIndex ?? Number.POSITIVE_INFINITY;
       assert.ok(limit <= 20, "what fails again and again gives its devices back");
       const rules = spec.podFailurePolicy?.rules ?? [];
-      assert.ok(rules.every(({ action }) => action === "Ignore"));
+      const others = rules.filter(({ action }) => action !== "Ignore");
+      assert.deepEqual(
+        others.map(({ action, onExitCodes }) => [action, onExitCodes?.values]),
+        component === "coordinator" ? [["FailJob", [130]]] : [],
+      );
       assert.deepEqual(
         rules.find(({ onPodConditions }) => onPodConditions !== undefined)?.onPodConditions,
         [{ type: "DisruptionTarget", status: "True" }],

@@ -4,6 +4,7 @@ import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
 import { startShardThread } from "#coordinator/reducer/client";
 import type { ShardStatus } from "#lib/wire/reducer-messages";
 import { readRunJournal, RunJournal } from "#coordinator/run-journal";
+import type { RecoveredRun } from "#coordinator/run-state";
 import type { ShardHandle, StartShard } from "#coordinator/shards";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { runWorker } from "#worker/worker";
@@ -91,12 +92,22 @@ export interface SurvivedRun {
 /**
  * A run of the test job with shards and a worker that outlive its coordinators: the first one dies at a call, and
  * another one takes its place.
+ *
+ * @param hooks.died called at each death
+ * @param hooks.goesOn what the next one makes of what was left
  */
 export async function runKilledAt(
   totalSteps: number,
   folder: string,
   { diesAt, isAfter, again = -1 }: Death,
   overrides: Partial<CoordinatorOptions>,
+  {
+    died = () => {},
+    goesOn = (left) => left,
+  }: {
+    readonly died?: () => void;
+    readonly goesOn?: (left: RecoveredRun) => RecoveredRun;
+  } = {},
 ): Promise<SurvivedRun> {
   const shards: ShardHandle[] = [];
   const path = `${folder}/${randomUUID()}`;
@@ -112,7 +123,10 @@ export async function runKilledAt(
       const recorder = new EventRecorder();
       let fail: (error: unknown) => void = () => {};
       const callOfDeath = [diesAt, again][numLives - 1] ?? -1;
-      const life = new Life(callOfDeath, isAfter || numLives > 1, (error) => fail(error));
+      const life = new Life(callOfDeath, isAfter || numLives > 1, (error) => {
+        fail(error);
+        died();
+      });
       const startShard: StartShard = async (options) => {
         const kept = shards[options.shardIndex] ?? (await startShardThread(options));
         shards[options.shardIndex] = kept;
@@ -127,7 +141,7 @@ export async function runKilledAt(
         ...coordinatorOptions(totalSteps, recorder.bus, overrides),
         ...{ runId: "run", epoch: 1, listenPort, startShard },
         journal: life.bounded(journal, journalCalls),
-        ...(recovery === undefined ? {} : { recovery }),
+        ...(recovery === undefined ? {} : { recovery: goesOn(recovery) }),
       });
       fail = (error) => coordinator.fail(error);
       try {
