@@ -8,6 +8,7 @@ interface Read {
   readonly objective?: string;
   readonly loss_type?: string;
   readonly disable_dropout?: boolean;
+  readonly orpo_nll_tokens?: string;
 }
 
 /** What LLaMA-Factory's `stage` and `pref_loss`, and axolotl's `rl`, mean together. */
@@ -20,7 +21,8 @@ const prefLosses: Readonly<Record<string, Read>> = {
   sigmoid: { loss_type: "sigmoid" },
   ipo: { loss_type: "ipo" },
   hinge: { loss_type: "hinge" },
-  orpo: { objective: "orpo" },
+  // Its loss of the chosen sequence is of the answer alone, TRL's of the prompt too.
+  orpo: { objective: "orpo", orpo_nll_tokens: "answer" },
 };
 const rlNames: Readonly<Record<string, Read>> = {
   dpo: { objective: "dpo" },
@@ -78,8 +80,8 @@ export function preferenceKeys(
       return [[key, { value, where: `${where}, given as ${by}` }]];
     }
     if (own.value === value || (own.value ?? null) === null) return [];
-    // Not said, but what the stage does where nothing is said.
-    if (key === "disable_dropout") return [];
+    // Not said, but what the tool does where nothing is said.
+    if (key === "disable_dropout" || key === "orpo_nll_tokens") return [];
     throw new LockstepError("E_CONFIG_CONFLICT", {
       keys: `${by} and ${key}`,
       reason: `both name ${key} (${where})`,

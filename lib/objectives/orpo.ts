@@ -1,3 +1,4 @@
+import { z } from "zod";
 import {
   countPairs,
   nextTokenField,
@@ -5,6 +6,7 @@ import {
   rejectedTargetsField,
   rejectedTokensField,
 } from "#lib/core/batch";
+import type { ObjectiveJob } from "#lib/core/job";
 import type { Metric, Objective } from "./objective.js";
 import {
   pairOutputs,
@@ -42,15 +44,34 @@ const metrics: readonly Metric[] = [
 
 const figures = [...preferenceFigures, "nll", "logOddsChosen", "logOddsRatio"] as const;
 
+/** Tokens of the chosen sequence. */
+type NllTokens = "sequence" | "answer";
+
+const fields = {
+  ...betaField,
+  orpo_nll_tokens: z
+    .enum(["sequence", "answer"] satisfies NllTokens[])
+    .default("sequence")
+    .describe(
+      "of objective: orpo, what the loss of the chosen sequence is a mean over: all its tokens, its prompt's too, as TRL has it, or those of the answer, as LLaMA-Factory has it",
+    ),
+};
+
 /** The chosen sequence, and its answer's odds against the rejected one's, without a reference (Hong et al. 2024). */
-export const orpo: Objective<typeof betaField> = {
+export const orpo: Objective<typeof fields> = {
   kind: "orpo",
   unit: () => "pair",
-  fields: betaField,
+  fields,
   comparesPairs: true,
   scoresTraining: true,
-  settings: (config) => ({ beta: config.beta }),
-  notes: (job) => [`ORPO: beta ${betaOf(job)}`],
+  settings: (config) => ({
+    beta: config.beta,
+    ...(config.orpo_nll_tokens === "sequence" ? {} : { nllTokens: config.orpo_nll_tokens }),
+  }),
+  notes: (job) => {
+    const of = nllTokensOf(job) === "answer" ? "answers" : "sequences, prompts included";
+    return [`ORPO: beta ${betaOf(job)}, the nll of the chosen ${of}`];
+  },
   metrics,
   targets: () => [nextTokenField, rejectedTokensField, rejectedTargetsField, pairLengthsField],
   weightOf: ({ [pairLengthsField.name]: lengths }) => countPairs(lengths),
@@ -63,3 +84,7 @@ export const orpo: Objective<typeof betaField> = {
       log_odds_ratio: pair.logOddsRatio,
     })),
 };
+
+/** What the loss of the chosen sequence is a mean over. */
+export const nllTokensOf = ({ settings }: ObjectiveJob): NllTokens =>
+  settings?.["nllTokens"] === "answer" ? "answer" : "sequence";

@@ -27,7 +27,14 @@ test("preferences of LLaMA-Factory and axolotl are read under TRL's names", () =
     }),
     ["dpo", "sigmoid", 0.2, 0.1],
   );
-  assert.deepEqual(learnt({ ...factory, stage: "dpo", pref_loss: "orpo" }), ["orpo", null, 0.1, 0]);
+  const theirs = { ...factory, stage: "dpo", pref_loss: "orpo" };
+  assert.deepEqual(learnt(theirs), ["orpo", null, 0.1, 0]);
+  // Its loss of the chosen sequence is of the answer, TRL's and axolotl's of the prompt too.
+  assert.equal(resolve(theirs).orpo_nll_tokens, "answer");
+  assert.equal(resolve({ ...theirs, orpo_nll_tokens: "sequence" }).orpo_nll_tokens, "sequence");
+  for (const keys of [{ rl: "orpo" }, { objective: "orpo" }]) {
+    assert.equal(resolve(keys).orpo_nll_tokens, "sequence");
+  }
   assert.equal(learnt({ ...factory, stage: "rm" })[0], "reward");
   // A preference's loss says nothing of an SFT, as there.
   assert.deepEqual(learnt({ ...factory, stage: "sft", pref_loss: "ipo" }), ["auto", null, 0.1, 0]);

@@ -40,13 +40,22 @@ export const pairCases = JSON.parse(
 
 export const pairGradients = (name: string): string => join(directory, `${name}.safetensors`);
 
+/** As the fixture's script changes the policy's weights. */
+export const perturbed = (values: Float32Array): Float32Array =>
+  values.map((value, i) => value * (1 + 0.1 * Math.sin(i)));
+
 /** Tokens in a row: more than any sequence has. */
 const rowLength = 10;
 
 /** A case's objective as a job has it. */
 export function pairObjectiveJob({ objective: kind, settings }: PairCase): ObjectiveJob {
   const { settings: settingsOf } = objectiveOf(kind);
-  const config = { loss_type: null, label_smoothing: 0, center_rewards_coefficient: null };
+  const config = {
+    loss_type: null,
+    label_smoothing: 0,
+    center_rewards_coefficient: null,
+    orpo_nll_tokens: "sequence",
+  };
   const read = settingsOf?.(
     { ...config, ...settings },
     {

@@ -14,12 +14,14 @@ import createEngine from "#lib/tuning/engine";
 import { assertClose } from "#tests/support/compare";
 import { loadFrozen } from "#tests/support/lora-fixtures";
 import { choiceOptions, startingFixture } from "#tests/support/method-steps";
-import { pairBatch, pairCases, pairGradients, pairObjectiveJob } from "#tests/support/pair-cases";
+import {
+  pairBatch,
+  pairCases,
+  pairGradients,
+  pairObjectiveJob,
+  perturbed,
+} from "#tests/support/pair-cases";
 import { readSlot, writeSlot } from "#tests/support/tiny-llama";
-
-/** As the fixture's script changes the policy's weights. */
-const perturbed = (values: Float32Array): Float32Array =>
-  values.map((value, i) => value * (1 + 0.1 * Math.sin(i)));
 
 for (const [name, pairs] of Object.entries(pairCases)) {
   test(`${name}: loss, figures and gradients are those of TRL`, async (t) => {

@@ -30,7 +30,7 @@ export const llamaFactoryKeys: ForeignKeys = {
     "`sft` and `pt`: what a row teaches follows from its format; `dpo` is read as `objective: dpo`, or `orpo` by `pref_loss`, `rm` as `objective: reward` with `disable_dropout: false`",
   ),
   pref_loss: joint(
-    "of `stage: dpo`: `sigmoid`, `ipo` and `hinge` are read as `loss_type`, `orpo` as `objective: orpo`",
+    "of `stage: dpo`: `sigmoid`, `ipo` and `hinge` are read as `loss_type`, `orpo` as `objective: orpo` with `orpo_nll_tokens: answer`",
   ),
   pref_beta: renamed("beta"),
   dpo_label_smoothing: renamed("label_smoothing"),

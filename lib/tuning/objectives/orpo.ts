@@ -1,6 +1,7 @@
 // Shape legend: B pairs, P = 2B sequences, the chosen ones first, T tokens.
 import * as tf from "@tensorflow/tfjs-core";
 import { ignoredTarget, pairLengthsField, rejectedTargetsField } from "#lib/core/batch";
+import { nllTokensOf } from "#lib/objectives/orpo";
 import { betaOf } from "#lib/objectives/preference-keys";
 import type { TracedObjective } from "./objective.js";
 import {
@@ -19,8 +20,8 @@ import {
 const leastUncertainty = -1e-6;
 
 /**
- * Of each pair the mean loss of a token of the chosen sequence, its prompt included, less beta times the log-sigmoid
- * of the log odds ratio of its answers, as TRL has it of a pair.
+ * Of each pair the mean loss of a token of the chosen sequence, less beta times the log-sigmoid of the log odds ratio
+ * of its answers: with the sequence's prompt as TRL has it of a pair, without as LLaMA-Factory.
  */
 export const orpo: TracedObjective = {
   kind: "orpo",
@@ -28,10 +29,8 @@ export const orpo: TracedObjective = {
   loss(model, weights, inputs, targets, job) {
     const beta = tf.scalar(betaOf(job));
     const answers_PT = answerTargets(targets);
-    const learnt_PT = tf.concat(
-      [nextTokens(inputs.tokens, targets), targets[rejectedTargetsField.name] as tf.Tensor2D],
-      0,
-    ) as tf.Tensor2D;
+    const ofAnswers = nllTokensOf(job) === "answer";
+    const learnt_PT = ofAnswers ? answers_PT : withPrompts(inputs.tokens, targets);
     const sequences = sequencesOf(inputs, targets);
     const { losses_PT, logits } = targetLosses(model, weights, sequences, learnt_PT);
     const isAnswer_PT = isTarget(answers_PT);
@@ -55,6 +54,13 @@ export const orpo: TracedObjective = {
     };
   },
 };
+
+/** Every next token of the chosen sequences, and those of the rejected answers, int32 [P, T]. */
+const withPrompts = (tokens_BT: tf.Tensor2D, targets: PairTargets): tf.Tensor2D =>
+  tf.concat(
+    [nextTokens(tokens_BT, targets), targets[rejectedTargetsField.name] as tf.Tensor2D],
+    0,
+  ) as tf.Tensor2D;
 
 /** Every next token of the chosen sequences, int32 [B, T]. */
 function nextTokens(tokens_BT: tf.Tensor2D, { [pairLengthsField.name]: lengths }: PairTargets) {
