@@ -1,4 +1,10 @@
-import { defaultOf, isConfigKey, placeOf, type ResolvedConfig } from "#lib/config/index";
+import {
+  defaultOf,
+  isConfigKey,
+  isCutoffLength,
+  placeOf,
+  type ResolvedConfig,
+} from "#lib/config/index";
 import type { BatchField } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import { counted, withCommas } from "#lib/core/format";
@@ -171,7 +177,13 @@ export async function prepareRows(
       ...(isWeighted ? [weightsNote] : []),
       ...(learnt.notes?.(objective, labels ?? []) ?? []),
     ];
-    const notes = [...classifierNotes, ...lossNotes, ...marginNotes(dataset), ...limit];
+    const notes = [
+      ...classifierNotes,
+      ...lossNotes,
+      ...marginNotes(dataset),
+      ...cutNotes(config, dataset),
+      ...limit,
+    ];
     return {
       ...{ dataset, learnt, objective, labels, notes },
       batchFields: [...train.rows.inputs, ...batchTargets(learnt, objective)],
@@ -199,6 +211,18 @@ function marginNotes({ numMargins, train, validation }: PreparedDataset): readon
     numMargins >= numPairs
       ? "all pairs say a margin, which their loss takes from the difference of the rewards"
       : `${counted(numMargins, "pair")} of ${withCommas(numPairs)} say a margin, which their loss takes from the difference of the rewards; that of the others is 0`,
+  ];
+}
+
+/** What is told of a file of LLaMA-Factory whose rows are cut in another place than there. */
+function cutNotes(
+  config: ResolvedConfig,
+  { layout, train, validation }: PreparedDataset,
+): readonly string[] {
+  const numCut = train.report.truncatedExamples + (validation?.report.truncatedExamples ?? 0);
+  if (numCut === 0 || layout === "labelled" || !isCutoffLength(config)) return [];
+  return [
+    `${counted(numCut, "example")} longer than cutoff_len: the end is cut off here, where LLaMA-Factory divides the length between prompts and answers`,
   ];
 }
 

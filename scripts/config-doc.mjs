@@ -12,6 +12,7 @@ const { parametersNames } = await loadBuilt("lib/parameters/index");
 function whatHappens(rule) {
   switch (rule.kind) {
     case "renamed":
+      if (rule.difference !== undefined) return `read as \`${rule.to}\`: ${rule.difference}`;
       return rule.only === undefined
         ? `read as \`${rule.to}\``
         : `read as \`${rule.to}\` where it is ${rule.only.values

@@ -16,6 +16,7 @@ export {
 } from "./decisive-keys.js";
 export { type ConfigKey, configKeys, defaultOf, isConfigKey, objectiveKeys } from "./fields.js";
 export { parseFlags, type SourcedValue } from "./flags.js";
+export { isCutoffLength } from "./tool.js";
 export { isGiven, isResolved, placeOf } from "./given-keys.js";
 export { alpacaForm, fillFormat, type InstructionForm } from "./instruction-form.js";
 export { type LoadedConfig, loadConfig } from "./load.js";

@@ -3,6 +3,7 @@ import type { ConfigKey } from "./fields.js";
 import type { SourcedValue } from "./flags.js";
 import { foreignTables } from "./foreign-keys.js";
 import { preferenceKeys } from "./preference-file.js";
+import { placeOf } from "./given-keys.js";
 import { quantisationOf } from "./parameters-choice.js";
 
 type Source = ReadonlyMap<string, SourcedValue>;
@@ -15,6 +16,14 @@ const llamaFactoryDefaults: readonly (readonly [ConfigKey, unknown])[] = [
   ["max_length", 2048],
   ["validation_split", 0],
 ];
+
+const defaultPlace = "default of LLaMA-Factory";
+
+/** Whether the length of rows is LLaMA-Factory's `cutoff_len`, which cuts elsewhere. */
+export function isCutoffLength(config: object): boolean {
+  const where = placeOf(config, "max_length");
+  return where === defaultPlace || where.endsWith(", given as cutoff_len");
+}
 
 /** What QLoRA is in the tools that have a word for it. */
 const doubleQuantisation: [ConfigKey, unknown] = ["bnb_4bit_use_double_quant", true];
@@ -77,7 +86,7 @@ export function toolDefaults(
     ...preferences,
     ...missing.map(([key, value]): [ConfigKey, SourcedValue] => [
       key,
-      { value, where: "default of LLaMA-Factory" },
+      { value, where: defaultPlace },
     ]),
   ];
 }

@@ -12,6 +12,7 @@ import {
   only4bit,
   otherHub,
   renamed,
+  renamedUnlike,
 } from "./rules.js";
 
 const textOnly = "Lockstep trains on text";
@@ -118,7 +119,10 @@ export const llamaFactoryKeys: ForeignKeys = {
   use_kv_cache: ignored("it steers inference only", true),
 
   // Data.
-  cutoff_len: renamed("max_length"),
+  cutoff_len: renamedUnlike(
+    "max_length",
+    "a longer example is cut at its end, where LLaMA-Factory divides the length between prompts and answers; a prompt that fills it makes a bad row",
+  ),
   val_size: renamed("validation_split"),
   template: ignored(
     "the chat template of the model's own directory is used; chat_template: NAME checks that it has that format",

@@ -14,6 +14,8 @@ export type ForeignKey =
       readonly convert?: (value: unknown) => unknown;
       /** A value of `to` that says nothing beside this key: v4's `warmup_ratio` beats `warmup_steps: 0`. */
       readonly overrides?: unknown;
+      /** What is not quite the same under the new name. */
+      readonly difference?: string;
       /** The only values that there is a name for; others are refused for `reason`. */
       readonly only?: { readonly values: readonly unknown[]; readonly reason: string };
       /** What stands beside a value of `to` that is there too; undefined where they do not go together. */
@@ -39,6 +41,13 @@ export const renamed = (
   to,
   ...(convert === undefined ? {} : { convert }),
   ...(overrides === undefined ? {} : { overrides }),
+});
+
+/** A foreign name of what is not quite the same here. */
+export const renamedUnlike = (to: ConfigKey, difference: string): ForeignKey => ({
+  kind: "renamed",
+  to,
+  difference,
 });
 
 /** A foreign name whose words have each a value of ours; other words are refused. */
