@@ -145,6 +145,7 @@ test("where the run's own rows have weights and lengths, general ones do: each c
       Array.from(fields["targets"] ?? [], (target) => (target < 0 ? 0 : 1)),
     );
   }
+  await run.close();
   const weightedGeneral = { path: weighted.path, columns: { weight: "w" } };
   const error = await caseError(job, "own.jsonl", {
     general_dataset: [weightedGeneral],

@@ -52,7 +52,7 @@ for (const [name, settings] of [
     "DPO of adapters",
     { objective: "dpo", loss_type: "ipo", ...lora, gradient_checkpointing: true },
   ],
-  ["ORPO", { objective: "orpo" }],
+  ["ORPO of answers", { objective: "orpo", orpo_nll_tokens: "answer" }],
   ["a reward model", { objective: "reward", center_rewards_coefficient: 0.01 }],
 ] as const) {
   test(`${name}: the same bits whoever computes`, async (t) => {
