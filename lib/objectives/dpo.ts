@@ -8,7 +8,7 @@ import {
 } from "#lib/core/batch";
 import { LockstepError } from "#lib/core/errors/index";
 import type { ObjectiveJob } from "#lib/core/job";
-import type { Objective } from "./objective.js";
+import type { Metric, Objective } from "./objective.js";
 import {
   pairOutputs,
   pairScorer,
@@ -23,6 +23,49 @@ import {
   lossTypeField,
   preferenceLosses,
 } from "./preference-keys.js";
+
+const figure = { digits: 4, isRatio: false } as const;
+
+/** Those of TRL, by its names. */
+const metrics: readonly Metric[] = [
+  ...preferenceMetrics,
+  {
+    ...figure,
+    key: "logits/chosen",
+    label: "chosen logits",
+    help: "Mean logit of the chosen answers' tokens over the vocabulary in the latest evaluation.",
+    greaterIsBetter: true,
+  },
+  {
+    ...figure,
+    key: "logits/rejected",
+    label: "rejected logits",
+    help: "Mean logit of the rejected answers' tokens over the vocabulary in the latest evaluation.",
+    greaterIsBetter: false,
+  },
+  {
+    ...figure,
+    key: "mean_token_accuracy",
+    label: "token accuracy",
+    help: "Share of the chosen answers' tokens that are the likeliest next ones.",
+    greaterIsBetter: true,
+    isRatio: true,
+  },
+  {
+    ...figure,
+    key: "entropy",
+    label: "entropy",
+    help: "Mean entropy of the next token over both answers in the latest evaluation, nats.",
+    greaterIsBetter: false,
+  },
+];
+
+/** Behind the rewards and log-likelihoods sums over the tokens of answers, and how many these are. */
+const figures = [
+  ...preferenceFigures,
+  ...(["chosenLogits", "rejectedLogits", "entropy", "numRight"] as const),
+  ...(["chosenTokens", "rejectedTokens"] as const),
+] as const;
 
 type LossType = (typeof preferenceLosses)[number];
 
@@ -68,11 +111,18 @@ export const dpo: Objective<typeof fields> = {
     const swapped = labelSmoothing === 0 ? "" : `, label_smoothing ${labelSmoothing}`;
     return [`DPO: loss_type ${lossType}, beta ${beta}${swapped}`];
   },
-  metrics: preferenceMetrics,
+  metrics,
   targets: () => [nextTokenField, rejectedTokensField, rejectedTargetsField, pairLengthsField],
   weightOf: ({ [pairLengthsField.name]: lengths }) => countPairs(lengths),
-  outputs: () => pairOutputs(preferenceFigures),
-  scorer: () => pairScorer(preferenceFigures, preferenceValues),
+  outputs: () => pairOutputs(figures),
+  scorer: () =>
+    pairScorer(figures, (pair) => ({
+      ...preferenceValues(pair),
+      "logits/chosen": [pair.chosenLogits, pair.chosenTokens],
+      "logits/rejected": [pair.rejectedLogits, pair.rejectedTokens],
+      mean_token_accuracy: [pair.numRight, pair.chosenTokens],
+      entropy: [pair.entropy, pair.chosenTokens + pair.rejectedTokens],
+    })),
 };
 
 /** What a job of this objective is set to. */

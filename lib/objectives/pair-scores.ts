@@ -9,17 +9,19 @@ export const pairOutputs = (figures: readonly string[]): BatchField => ({
 });
 
 /**
- * Means over pairs of what the model says of each, added in the order of the rows.
+ * Means of what the model says of pairs, added in the order of the rows.
  *
  * @param figures names of the values of a pair
- * @param valuesOf the metrics of one pair, by their keys
+ * @param valuesOf the metrics of one pair, by their keys: their means are over pairs; or sums with how many were added,
+ *   whose means are over these
  */
 export function pairScorer<Name extends string>(
   figures: readonly Name[],
-  valuesOf: (pair: Readonly<Record<Name, number>>) => Readonly<Record<string, number>>,
+  valuesOf: (
+    pair: Readonly<Record<Name, number>>,
+  ) => Readonly<Record<string, number | readonly [sum: number, count: number]>>,
 ): Scorer {
-  const sums = new Map<string, number>();
-  let numPairs = 0;
+  const totals = new Map<string, { sum: number; count: number }>();
   return {
     add(batch, outputs) {
       if (outputs?.length !== batch.numRows * figures.length) {
@@ -30,12 +32,14 @@ export function pairScorer<Name extends string>(
           figures.map((name, i) => [name, outputs[row * figures.length + i]]),
         ) as Record<Name, number>;
         for (const [key, value] of Object.entries(valuesOf(pair))) {
-          sums.set(key, (sums.get(key) ?? 0) + value);
+          const [sum, count] = typeof value === "number" ? [value, 1] : value;
+          const before = totals.get(key) ?? { sum: 0, count: 0 };
+          totals.set(key, { sum: before.sum + sum, count: before.count + count });
         }
-        numPairs++;
       }
     },
-    values: () => Object.fromEntries([...sums].map(([key, sum]) => [key, sum / numPairs])),
+    values: () =>
+      Object.fromEntries([...totals].map(([key, { sum, count }]) => [key, sum / count])),
   };
 }
 

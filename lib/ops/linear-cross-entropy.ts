@@ -12,6 +12,9 @@ export const WeightedLinearCrossEntropyGrad = "WeightedLinearCrossEntropyGrad";
 export const LinearTokenLosses = "LinearTokenLosses";
 export const LinearTokenLossesGrad = "LinearTokenLossesGrad";
 
+/** What is told of each row's distribution beside the loss; nothing is learnt of it. */
+export const LinearTokenFigures = "LinearTokenFigures";
+
 /** What the loss over a vocabulary may be set to. */
 interface LinearCrossEntropyOptions {
   /** Bound of the logits, softcap * tanh(logit / softcap) (Gemma 2); null: none. @default null */
@@ -77,6 +80,32 @@ export function linearTokenLosses(
         )
       : tokenLossesPrimitive(hidden_MD, weight_VD, targets_M, options)
   ) as tf.Tensor1D;
+}
+
+/**
+ * Of each row the mean of its logits over the vocabulary, the entropy of their softmax in nats, and 1 where the target
+ * is the first of the largest logits, else 0. Rows whose target is ignored have numbers without a meaning.
+ *
+ * @returns float32 [M, 3], without a gradient
+ */
+export function linearTokenFigures(
+  hidden_MD: tf.Tensor2D,
+  weight_VD: tf.Tensor2D,
+  targets_M: tf.Tensor1D,
+  softcap: number | null,
+): tf.Tensor2D {
+  if (hasKernel(LinearTokenFigures)) {
+    return runFused(
+      LinearTokenFigures,
+      { hidden: hidden_MD, weight: weight_VD, targets: targets_M },
+      { softcap: softcap ?? 0 },
+    ) as tf.Tensor2D;
+  }
+  const logits_MV = capLogits(tf.matMul(hidden_MD, weight_VD, false, true), softcap);
+  const logProbs_MV = tf.logSoftmax(logits_MV);
+  const entropy_M = tf.neg(tf.sum(tf.mul(tf.exp(logProbs_MV), logProbs_MV), -1));
+  const isTop_M = tf.cast(tf.equal(tf.argMax(logits_MV, -1), targets_M), "float32");
+  return tf.stack([tf.mean(logits_MV, -1), entropy_M, isTop_M], 1) as tf.Tensor2D;
 }
 
 /** softcap * tanh(logits / softcap); null: the logits as they are. */

@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as tf from "@tensorflow/tfjs-core";
-import { linearCrossEntropy } from "#lib/ops/index";
+import { linearCrossEntropy, linearTokenFigures } from "#lib/ops/index";
 import { compileFunction } from "#tests/support/compiled-function";
+import { assertClose, testValues } from "#tests/support/compare";
 import { assertTracedIsEager, intArg } from "#tests/support/kernel-case";
 
 const numRows = 8;
@@ -85,3 +86,53 @@ test("more rows than exist at once: weights, targets and a z-loss stay with thei
       }),
   });
 });
+
+for (const softcap of [null, 1.5]) {
+  test(`mean logits, entropies and the likeliest tokens are those of their definitions, softcap ${softcap}`, () => {
+    // More rows than exist at once, and a vocabulary that does not divide into lanes.
+    const [rows, width, vocab] = [1100, 4, 300];
+    const hidden = testValues(rows * width, 1);
+    const table = testValues(vocab * width, 2).map((value) => 3 * value);
+    // Every word has a twin of the same logits: of two that are the likeliest the first counts.
+    const half = vocab / 2;
+    table.copyWithin(half * width, 0, half * width);
+    const expected = new Float32Array(rows * 3);
+    const targets = new Int32Array(rows);
+    for (let row = 0; row < rows; row++) {
+      const logits = Array.from({ length: vocab }, (_, token) => {
+        let sum = 0;
+        for (let i = 0; i < width; i++) {
+          sum += (hidden[row * width + i] as number) * (table[token * width + i] as number);
+        }
+        return softcap === null ? sum : softcap * Math.tanh(sum / softcap);
+      });
+      const best = logits.indexOf(Math.max(...logits));
+      targets[row] = [best, best + half, (row * 7) % vocab][row % 3] as number;
+      const partition = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
+      const entropy = logits.reduce((sum, logit) => {
+        const share = Math.exp(logit) / partition;
+        return sum - share * Math.log(share);
+      }, 0);
+      const mean = logits.reduce((sum, logit) => sum + logit, 0) / vocab;
+      expected.set([mean, entropy, targets[row] === best ? 1 : 0], row * 3);
+    }
+    const args = [
+      { data: hidden, shape: [rows, width] },
+      { data: table, shape: [vocab, width] },
+      { data: targets, shape: [rows] },
+    ];
+    const figures = (h: tf.Tensor, w: tf.Tensor, t: tf.Tensor): tf.Tensor[] => [
+      linearTokenFigures(h as tf.Tensor2D, w as tf.Tensor2D, t as tf.Tensor1D, softcap),
+    ];
+    const [traced] = compileFunction(figures as (...args: tf.Tensor[]) => tf.Tensor[])(...args);
+    assertClose(traced?.data as Float32Array, expected, 1e-5, "traced");
+    void tf.setBackend("cpu");
+    const eager = tf.tidy(() =>
+      figures(
+        ...([tf.tensor(hidden, [rows, width]), tf.tensor(table, [vocab, width])] as const),
+        tf.tensor(targets, [rows], "int32"),
+      )[0]?.dataSync(),
+    );
+    assertClose(eager as Float32Array, expected, 1e-5, "out of elementary ops");
+  });
+}

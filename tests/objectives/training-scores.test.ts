@@ -20,16 +20,16 @@ const job = (objective: TaskedJob["objective"]): TaskedJob => ({
 });
 const dpo = job({ kind: "dpo" });
 
-test("a step's figures are means over its pairs, and padding is none", () => {
+test("a step's figures are means over its pairs, or their tokens, and padding is none", () => {
   const outputs = [
-    ...[1, -1, -10, -20],
-    ...[0.5, 0.75, -30, -40],
+    ...[1, -1, -10, -20, 6, 3, 20, 1, 2, 3],
+    ...[0.5, 0.75, -30, -40, 4, 5, 10, 3, 6, 1],
     // What is said of padding.
-    ...[9, 9, 9, 9],
+    ...[9, 9, 9, 9, 9, 9, 9, 9, 9, 9],
   ];
   const scored = [
     { batch: batch([true, true, false]), outputs: Float32Array.from(outputs) },
-    { batch: batch([true]), outputs: Float32Array.of(0, 0, -5, -6) },
+    { batch: batch([true]), outputs: Float32Array.of(0, 0, -5, -6, 0, 1, 3, 2, 2, 4) },
   ];
   assert.deepEqual(trainingScores(dpo, scored), {
     "rewards/chosen": 0.5,
@@ -39,6 +39,11 @@ test("a step's figures are means over its pairs, and padding is none", () => {
     "rewards/margins": 1.75 / 3,
     "logps/chosen": -15,
     "logps/rejected": -22,
+    // Over tokens, not over pairs.
+    "logits/chosen": 1,
+    "logits/rejected": 9 / 8,
+    mean_token_accuracy: 0.6,
+    entropy: 33 / 18,
   });
 });
 
@@ -69,7 +74,8 @@ test("what nobody computed of such rows is refused, and other objectives tell no
   };
   assert.ok(refused(undefined));
   assert.ok(refused(Float32Array.of(1, 2, 3)));
-  assert.ok(refused(Int32Array.of(1, 2, 3, 4)));
-  assert.ok(!refused(Float32Array.of(1, 2, 3, 4)));
+  const numbers = Array.from({ length: 10 }, (_, i) => i);
+  assert.ok(refused(Int32Array.from(numbers)));
+  assert.ok(!refused(Float32Array.from(numbers)));
   assert.equal(trainingScores(job({ kind: "causal_lm" }), [{ batch: batch([true]) }]), undefined);
 });

@@ -15,5 +15,6 @@ import "./add-bias.js";
 import "./dora.js";
 import "./checkpoint.js";
 import "./linear-cross-entropy.js";
+import "./token-figures.js";
 
 refuseUnloweredKernels();

@@ -23,7 +23,7 @@ import {
 const chunkRows = 1024;
 
 /** Parts of a row's sum of exponentials: L in shapes, Q columns each. */
-const numLanes = rowMultiple;
+export const numLanes = rowMultiple;
 
 /** What the loss of a chunk's logits is of. */
 interface LossSettings {
@@ -38,7 +38,7 @@ interface LossSettings {
   readonly isByRow: boolean;
 }
 
-interface Chunk extends LossSettings {
+export interface Chunk extends LossSettings {
   /** Of its first row. */
   readonly start: number;
   readonly hidden_CD: GraphTensor;
@@ -49,15 +49,14 @@ interface Chunk extends LossSettings {
   readonly weight_PD: GraphTensor;
 }
 
-function chunksOf(
+export function chunksOf(
   tracer: Tracer,
   inputs: Readonly<Record<string, GraphTensor>>,
   attrs: Readonly<Record<string, unknown>>,
   isByRow = false,
 ): readonly Chunk[] {
   const softcap = attrs["softcap"] as number;
-  const labelSmoothing = attrs["labelSmoothing"] as number;
-  const zLossWeight = attrs["zLossWeight"] as number;
+  const { labelSmoothing = 0, zLossWeight = 0 } = attrs as Partial<LossSettings>;
   const hidden_MD = toCompute(tracer.autocast, inputs["hidden"] as GraphTensor);
   const weight_VD = toCompute(tracer.autocast, inputs["weight"] as GraphTensor);
   const targets_M = inputs["targets"] as GraphTensor;
@@ -79,7 +78,7 @@ function chunksOf(
 }
 
 /** Logits in float32, with the tanh behind them where they are capped. */
-function cappedLogits(logits: GraphTensor, softcap: number) {
+export function cappedLogits(logits: GraphTensor, softcap: number) {
   const raw = toFloat32(logits);
   if (softcap === 0) return { capped: raw, tanh: undefined };
   const cap = op.scalar(logits.node.graph, softcap);
@@ -88,7 +87,7 @@ function cappedLogits(logits: GraphTensor, softcap: number) {
 }
 
 /** Minus infinity in the columns behind the vocabulary, so that they weigh nothing. */
-function masked(logits: GraphTensor, vocab: number): GraphTensor {
+export function masked(logits: GraphTensor, vocab: number): GraphTensor {
   const numColumns = logits.shape[1] as number;
   if (numColumns === vocab) return logits;
   const mask = new Float32Array(numColumns).fill(Number.NEGATIVE_INFINITY, vocab);
@@ -96,7 +95,7 @@ function masked(logits: GraphTensor, vocab: number): GraphTensor {
 }
 
 /** A value for each of a vocabulary's columns, and 0 behind them: [1, columns]. */
-const vocabularyRow = (
+export const vocabularyRow = (
   like: GraphTensor,
   value: number,
   vocab: number,

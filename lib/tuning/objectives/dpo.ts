@@ -26,7 +26,7 @@ export const dpo: TracedObjective = {
     const beta = tf.scalar(settings.beta);
     const sequences = sequencesOf(inputs, targets);
     const targets_PT = answerTargets(targets);
-    const { losses_PT, logits } = targetLosses(model, weights, sequences, targets_PT);
+    const { losses_PT, logits, figures } = targetLosses(model, weights, sequences, targets_PT);
     const { losses_PT: before_PT } = targetLosses(
       reference.model,
       reference.weights,
@@ -35,14 +35,19 @@ export const dpo: TracedObjective = {
     );
     const logps_P = tf.neg(tf.sum(losses_PT, 1));
     const ratios_P = tf.sub(logps_P, tf.neg(tf.sum(before_PT, 1)));
-    const lengths_P = tf.maximum(tf.sum(isTarget(targets_PT), 1), tf.scalar(1));
+    const numTargets_P = tf.sum(isTarget(targets_PT), 1);
+    const lengths_P = tf.maximum(numTargets_P, tf.scalar(1));
     const losses_B = pairLosses(settings, { ratios_P, lengths_P });
     return {
       lossSum: tf.sum(tf.mul(losses_B, isPair(targets))) as tf.Scalar,
       logits,
       outputs: () => {
         const rewards_P = tf.mul(ratios_P, beta);
-        return figuresOf(...sides(rewards_P), ...sides(logps_P));
+        const [logits_P, entropies_P, right_P] = figures();
+        return figuresOf(
+          ...[...sides(rewards_P), ...sides(logps_P), ...sides(logits_P)],
+          ...[tf.add(...sides(entropies_P)), sides(right_P)[0], ...sides(numTargets_P)],
+        );
       },
     };
   },

@@ -7,7 +7,7 @@ import {
   rejectedTokensField,
 } from "#lib/core/batch";
 import type { ModelInputs, Weights } from "#lib/models/index";
-import { capLogits, linearTokenLosses } from "#lib/ops/index";
+import { capLogits, linearTokenFigures, linearTokenLosses } from "#lib/ops/index";
 import { causalModel } from "./heads.js";
 import type { HeadedModel } from "./objective.js";
 
@@ -36,25 +36,35 @@ export const answerTargets = (targets: PairTargets): tf.Tensor2D =>
     0,
   ) as tf.Tensor2D;
 
-/** Minus the log-probability of each target, float32 [P, T], with the logits of the chosen sequences. */
+/**
+ * Minus the log-probability of each target, float32 [P, T], with the logits of the chosen sequences, and what is told
+ * of each sequence's targets together.
+ */
 export function targetLosses(
   model: HeadedModel,
   weights: Weights,
   inputs: ModelInputs,
   targets_PT: tf.Tensor2D,
-): { readonly losses_PT: tf.Tensor2D; readonly logits: () => tf.Tensor2D } {
+): {
+  readonly losses_PT: tf.Tensor2D;
+  readonly logits: () => tf.Tensor2D;
+  /** Sums over a sequence's targets: of mean logits, of entropies, and of targets that are the likeliest, [P] each. */
+  readonly figures: () => readonly [
+    logits_P: tf.Tensor,
+    entropies_P: tf.Tensor,
+    right_P: tf.Tensor,
+  ];
+} {
   const causal = causalModel(model);
   const [p, t] = targets_PT.shape;
   const hidden_PTD = causal.hiddenStates(weights, inputs);
   const d = hidden_PTD.shape[2];
   const hidden_MD = tf.reshape(hidden_PTD, [p * t, d]) as tf.Tensor2D;
   const projection_VD = causal.outputProjection(weights);
-  const losses_M = linearTokenLosses(
-    hidden_MD,
-    projection_VD,
-    tf.reshape(targets_PT, [p * t]) as tf.Tensor1D,
-    { softcap: causal.logitSoftcap },
-  );
+  const targets_M = tf.reshape(targets_PT, [p * t]) as tf.Tensor1D;
+  const losses_M = linearTokenLosses(hidden_MD, projection_VD, targets_M, {
+    softcap: causal.logitSoftcap,
+  });
   return {
     losses_PT: tf.reshape(losses_M, [p, t]) as tf.Tensor2D,
     logits: () => {
@@ -63,6 +73,17 @@ export function targetLosses(
         tf.matMul(chosen_MD as tf.Tensor2D, projection_VD, false, true),
         causal.logitSoftcap,
       ) as tf.Tensor2D;
+    },
+    figures: () => {
+      const figures_M3 = linearTokenFigures(
+        ...([hidden_MD, projection_VD, targets_M] as const),
+        causal.logitSoftcap,
+      );
+      const counted_M3 = tf.mul(figures_M3, tf.reshape(isTarget(targets_M), [p * t, 1]));
+      const sums_P3 = tf.sum(tf.reshape(counted_M3, [p, t, 3]), 1);
+      const column = (index: number): tf.Tensor =>
+        tf.reshape(tf.slice(sums_P3, [0, index], [p, 1]), [p]);
+      return [column(0), column(1), column(2)];
     },
   };
 }
