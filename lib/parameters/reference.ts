@@ -15,15 +15,20 @@ export const referenceNameOf = (weight: string): string => `${prefix}${weight}`;
 export const referencedName = (tensor: string): string | undefined =>
   tensor.startsWith(prefix) ? tensor.slice(prefix.length) : undefined;
 
+/** What TRL does otherwise, and who brings its way about. */
+const continuedLine =
+  "the reference is without the adapter that is trained further, as in LLaMA-Factory; TRL's is a copy of it: for that " +
+  "merge it (lockstep merge-adapter), and train a new adapter on the merged model";
+
 /**
  * Parameters beside which the model that the run starts from stays: of the model's own weights that are trained a
- * copy is frozen, and what is added to a model is left out.
+ * copy is frozen, and what is added to a model is left out, also where a run goes on with an adapter that is there.
  *
  * @param dtype in which copies of matrices travel
  */
 export function withReference(
   parameters: ChosenParameters,
-  model: Pick<StartingModel, "weights" | "tiedEmbedding" | "read">,
+  model: Pick<StartingModel, "weights" | "tiedEmbedding" | "read" | "adapter">,
   dtype: WireDtype,
 ): ChosenParameters {
   const { layout, frozen, loadFrozen } = parameters;
@@ -37,8 +42,12 @@ export function withReference(
   const line =
     copied.length === 0
       ? "reference: the model without its adapters"
-      : `reference: the model that the run starts from, as a frozen copy of ${counted(numElements(copied), "trained parameter")}${isAdapted ? ", without its adapters" : ""}`;
-  const lines = [...parameters.lines, line];
+      : `reference: the weights of model_name_or_path, as a frozen copy of ${counted(numElements(copied), "trained parameter")}${isAdapted ? ", without adapters" : ""}`;
+  const lines = [
+    ...parameters.lines,
+    line,
+    ...(model.adapter === undefined ? [] : [continuedLine]),
+  ];
   if (copied.length === 0) return { ...parameters, lines };
   const kept = new Map((frozen?.tensors ?? []).map((slot) => [slot.name, slot]));
   const whole = buildParameterLayout(

@@ -91,6 +91,27 @@ test("training goes on with an adapter's values and settings, to the same bits e
   assert.match(other.stderr, /E_RESUME_MISMATCH.*the base model's weights/);
 });
 
+test("DPO of an adapter that is trained further has its base for reference, and says so", async () => {
+  const pairs = join(job.directory, "pairs.jsonl");
+  const row = { prompt: "The state of", chosen: " the Union", rejected: " things" };
+  await writeFile(pairs, `${JSON.stringify(row)}\n`.repeat(8));
+  const learning = ["--objective", "dpo", "--dataset", pairs, "--eval_dataset", pairs];
+  const steps = ["--max_steps", "1", "--eval_on_start", "true"];
+  const first = async (of: TinyJob, name: string) => {
+    const { code, lines, stderr } = await runJob(of, "train-local", name, [...learning, ...steps]);
+    assert.equal(code, 0, stderr);
+    const [, reward] = /chosen reward (-?[\d.]+)/.exec(lines.join("\n")) ?? [];
+    return { lines, reward: Math.abs(Number(reward)) };
+  };
+  const told = /^the reference is without the adapter that is trained further/;
+  const fresh = await first(job, "fresh");
+  assert.equal(fresh.reward, 0);
+  assert.ok(!fresh.lines.some((line) => told.test(line)));
+  const further = await first(await plainJob(), "further");
+  assert.ok(further.reward > 0);
+  assert.ok(further.lines.some((line) => told.test(line)));
+});
+
 test("settings that are the adapter's may be given, others are refused by name", async () => {
   const plain = await plainJob();
   const given = (...args: string[]) =>

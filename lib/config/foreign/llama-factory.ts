@@ -43,7 +43,7 @@ export const llamaFactoryKeys: ForeignKeys = {
   simpo_gamma: ignored("there is no SimPO", 0.5),
   ...each(
     "ref_model ref_model_adapters ref_model_quantization_bit",
-    fixed([null], "the reference is the model that the run starts from"),
+    fixed([null], "the reference is model_name_or_path as it is, without an adapter"),
   ),
   lora_rank: renamed("lora_r"),
   lora_target: renamed("lora_target_modules", (v) => (v === "all" ? "all-linear" : v)),

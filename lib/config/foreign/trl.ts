@@ -33,7 +33,7 @@ export const trlKeys: ForeignKeys = {
   precompute_ref_batch_size: ignored("the reference computes with each batch"),
   ...each(
     "ref_model_init_kwargs model_adapter_name ref_adapter_name",
-    fixed([null], "the reference is the model that the run starts from"),
+    fixed([null], "the reference is model_name_or_path as it is, without an adapter"),
   ),
   sync_ref_model: fixed([false], "the reference stays as it is"),
   ref_model_mixup_alpha: ignored("the reference stays as it is", 0.6),
