@@ -21,7 +21,9 @@ class LogView implements RunEventsView {
     this.#isJson = isJson;
   }
 
-  begin(): void {}
+  begin(): void {
+    this.#epoch = 0;
+  }
 
   show({ epoch, timeMs, event }: WatchedEvent): void {
     if (epoch !== this.#epoch) this.#view = emptyView(timeMs);

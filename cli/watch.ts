@@ -1,17 +1,13 @@
-import { LockstepError } from "#lib/core/errors/index";
 import type { LockstepEvent } from "#lib/core/events";
 import { formatSeconds } from "#lib/core/format";
 import { printable } from "#lib/core/terminal-text";
 import { InProcessEventBus } from "#lib/wire/event-bus";
-import { jobIdPattern } from "#lib/queue/job";
-import { readBeat, readJob } from "#lib/queue/job-records";
-import type { NatsLink } from "#lib/wire/nats/connection";
 import { findRun, watchRun, type WatchedEvent } from "#lib/wire/nats/event-watch";
-import { queuedRecord } from "#lib/wire/nats/record-store";
 import { readCommandLine, usageOf } from "./command-line.js";
 import { natsOptions, natsSettingsOf, openWatcherLink } from "./nats-options.js";
 import { chooseColor, chooseMode, type Display, startDisplay } from "./progress/display.js";
 import { exitCodes, type StopSignal, stopSignals } from "./stop-signals.js";
+import { WatchedJob } from "./watched-job.js";
 
 /** A run that says nothing for so long has died, or waits for workers. */
 const silenceMs = 30_000;
@@ -51,38 +47,43 @@ export async function followRun(
     return () => process.off(signal, listener);
   });
   try {
-    const { runId, runName } = await findRun(link, await runOfJob(link, given));
-    view.begin(`run ${printable(runName)} (${runId})`);
-    let outcome: number | undefined;
-    for await (const event of watchRun(link, runId, {
-      signal: stop.signal,
-      onNews: (line) => view.note(line),
-    })) {
-      view.show(event);
-      outcome =
-        outcomeOf(event.event) ?? (event.event.type === "run.started" ? undefined : outcome);
-      // A run that was stopped may go on in a later epoch, whose events come then.
-      if (endsAtLatest && event.isLatest) return 0;
-      if (outcome !== undefined && event.isLatest) break;
+    const job = await WatchedJob.find(link, given);
+    const first = await findRun(link, job === undefined ? given : await job.runId());
+    view.begin(`run ${printable(first.runName)} (${first.runId})`);
+    for (let { runId } = first; ; ) {
+      const moved = new AbortController();
+      const signal = AbortSignal.any([stop.signal, moved.signal]);
+      let outcome: number | undefined;
+      let hasEnded = false;
+      const following =
+        endsAtLatest || job === undefined
+          ? undefined
+          : job.following(runId, { hasEnded: () => hasEnded, signal }).finally(() => moved.abort());
+      for await (const event of watchRun(link, runId, {
+        ...{ signal, onNews: (line) => view.note(line) },
+      })) {
+        view.show(event);
+        outcome =
+          outcomeOf(event.event) ?? (event.event.type === "run.started" ? undefined : outcome);
+        // A run that was stopped may go on in a later epoch, whose events come then.
+        if (endsAtLatest && event.isLatest) return 0;
+        hasEnded = outcome !== undefined && event.isLatest;
+        // How a job ends its queue says: it may be tried once more.
+        if (hasEnded && following === undefined) break;
+      }
+      moved.abort();
+      const next = await following;
+      if (received !== undefined) return exitCodes[received];
+      if (next === undefined) return outcome ?? 1;
+      if ("code" in next) return next.code;
+      runId = next.runId;
+      view.begin(`the job was begun anew: run ${printable(runId)}`);
     }
-    if (received !== undefined) return exitCodes[received];
-    return outcome ?? 1;
   } finally {
     for (const remove of listeners) remove();
     view.close();
     await link.close();
   }
-}
-
-/** The run of a queued job, where that is what is given. @throws E_JOB_STATE of one that has not begun */
-async function runOfJob(link: NatsLink, given: string | undefined): Promise<string | undefined> {
-  if (given === undefined || !jobIdPattern.test(given)) return given;
-  const record = await queuedRecord(link, "jobs", given);
-  if (record === undefined) return given;
-  const job = readJob(record, given, link.servers);
-  const runId = readBeat(await queuedRecord(link, "beats", given))?.runId ?? job.runId;
-  if (runId !== null) return runId;
-  throw new LockstepError("E_JOB_STATE", { id: given, reason: "its run has not begun yet" });
 }
 
 /** The exit code that a run's last event stands for; undefined: it is not the last. */
@@ -93,6 +94,7 @@ function outcomeOf(event: LockstepEvent): number | undefined {
 }
 
 export interface RunEventsView {
+  /** Called before the events of a run: of a job's next one, too. */
   begin(line: string): void;
   show(event: WatchedEvent): void;
   note(line: string): void;
@@ -135,15 +137,14 @@ class DisplayView implements RunEventsView {
   }
 
   begin(line: string): void {
+    if (this.#epoch !== 0) this.#startAnew();
+    this.#epoch = 0;
     this.#display.print(line);
   }
 
   show({ epoch, timeMs, event, isLatest }: WatchedEvent): void {
     if (epoch !== this.#epoch && this.#epoch !== 0) {
-      // What the life before knew, its workers for one, is no more.
-      this.#display.close();
-      this.#bus = new InProcessEventBus();
-      this.#display = this.#start();
+      this.#startAnew();
       this.#display.print(`--- goes on in epoch ${epoch}`);
     }
     this.#epoch = epoch;
@@ -162,6 +163,13 @@ class DisplayView implements RunEventsView {
   close(): void {
     clearInterval(this.#timer);
     this.#display.close();
+  }
+
+  /** What the life before knew, its workers for one, is no more. */
+  #startAnew(): void {
+    this.#display.close();
+    this.#bus = new InProcessEventBus();
+    this.#display = this.#start();
   }
 
   #start(): Display {

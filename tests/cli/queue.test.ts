@@ -303,6 +303,35 @@ test("what cannot be a job is refused by name before it is queued", async () => 
   assert.match(stderr, /^E_USAGE: .*--queue DIR or --nats-url is missing/);
 });
 
+test("a watcher of a job sees the run of the try that ends it", {
+  ...limit,
+  ...needs("natsServer"),
+}, async () => {
+  const nats = await startNats();
+  try {
+    const queue = new Queue("--nats-url", nats.settings.url);
+    // Killed before it saves, so that the next try is another run.
+    const settings = ["--set=max_steps=300", "--set=save_strategy=no", "--set=output_dir=tries"];
+    const id = await queue.submit(...settings);
+    let agent = queue.agent("first");
+    const { beat } = await queue.until(id, (now) => step(now) > 0);
+    const watched = queue.try("watch", id, "--json");
+    signalAll(agent.child.pid ?? 0, "SIGKILL");
+    agent = queue.agent("second", "--until-empty");
+    assert.deepEqual(await once(agent.child, "exit"), [0, null], agent.said.join(""));
+    const { code, lines, stderr } = await watched;
+    assert.equal(code, 0, stderr);
+    const events = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+    assert.equal(events[0]?.["runId"], beat?.runId);
+    assert.deepEqual([events.at(-1)?.["type"], events.at(-1)?.["step"]], ["run.completed", 300]);
+    const { runId } = await queue.listed(id);
+    assert.notEqual(runId, beat?.runId);
+    assert.equal(events.at(-1)?.["runId"], runId);
+  } finally {
+    await nats.close();
+  }
+});
+
 test("a job of a server is watched by its id", { ...limit, ...needs("natsServer") }, async () => {
   const nats = await startNats();
   try {

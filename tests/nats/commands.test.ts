@@ -151,6 +151,34 @@ test(
   },
 );
 
+test("lockstep coordinator, told to stop, does not end as by a signal", withServer, async () => {
+  const cache = join(job.directory, "cache");
+  let worker: Promise<unknown> | undefined;
+  let work: Promise<unknown> | undefined;
+  const run = await lockstepCommand(
+    [
+      ...["coordinator", job.configFile, "--json-logs", "--nats_url", nats.settings.url],
+      ...["--output_dir", join(job.directory, "hosted"), "--run_name", "hosted"],
+    ],
+    cache,
+    (event) => {
+      const [, address] =
+        (event.type === "note" && /lockstep worker --coordinator (\S+)/.exec(event.text)) || [];
+      if (address !== undefined) {
+        const module = join(packageRoot, "dist/tests/support/fake-engine.js");
+        const options = ["--use-cpu", "--metrics-port=null", "--return-timeout-ms=0"];
+        const command = ["worker", "--coordinator", address, "--engine-module", module, ...options];
+        worker = lockstepCommand(command, cache);
+      }
+      if (event.type === "step.completed" && event.step === 5) work = tell("hosted", "stop");
+    },
+  );
+  await Promise.all([worker, work]);
+  // As of lockstep train: a queue, and Kubernetes, go on with a run that a signal ended.
+  assert.equal(run.code, 130, run.stderr);
+  assert.equal(run.of("run.completed")[0]?.outcome, "interrupted");
+});
+
 test(
   "logs are what the coordinator and its workers said, as their files have it",
   withServer,
