@@ -6,7 +6,8 @@
  * Shards are threads, as in a run; nobody computes meanwhile. Time lost is that for which training stands still and the
  * processor time of all threads of the save, which workers would have had, over the cores; steps are those of 8 x 512
  * tokens that other rows measured on two of these cores. With "copied" the shards' arrays are copied first, with "own"
- * they are written from the shards' memory: a step's update waits for what is read after its groups are there.
+ * they are written from the shards' memory: a step's update waits for what is read after its groups are there, as in
+ * a run of steps that long (coordinator/copy-choice.ts).
  */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, loadavg, tmpdir } from "node:os";
@@ -63,11 +64,10 @@ async function measure(
   const held: Awaited<ReturnType<typeof shards.hold>>[] = [];
   for (const way of ["copied", "copied", "own", "own"] as const) {
     if (askedWay !== "both" && askedWay !== way) continue;
-    const limit = way === "own" ? 0 : Number.POSITIVE_INFINITY;
     const before = process.cpuUsage();
     const startedAt = performance.now();
     const into = way === "own" ? undefined : held[0]?.snapshot;
-    const state = await shards.hold(limit, into as never);
+    const state = await shards.hold(() => way === "copied", into as never);
     if (way === "copied") held[0] = state;
     else held.length = 0;
     const { snapshot } = state;

@@ -194,7 +194,7 @@ export interface CoordinatorOptions {
       /** Of them, read from shards of other processes, which could not write them there. */
       readonly relayedBytes?: number;
     }>;
-    /** What a copy of the shards' arrays may take, bytes. @default a quarter of what memory is free */
+    /** Larger arrays of the shards are not copied first, bytes. @default as `CopyChoice` has it */
     readonly copyLimitBytes?: number;
     /** How long the end of the run repeats a save that the file system refuses. @default 3600000 */
     readonly retryMs?: number;

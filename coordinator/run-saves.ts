@@ -1,15 +1,13 @@
 import { type ErrorCode, isLockstepError } from "#lib/core/errors/index";
 import type { StepUpdate } from "#lib/optim/index";
 import { Checkpointer } from "./checkpointer.js";
+import { CopyChoice } from "./copy-choice.js";
 import { isDue } from "./due.js";
 import type { CheckpointState, CoordinatorOptions } from "./options.js";
 import type { ShardGroup } from "./shards.js";
 
 /** Errors of workers: the shards and what they hold are whole. */
 const ofWorkers: ErrorCode[] = ["E_WORKERS_EXHAUSTED", "E_WORKER_FAILED", "E_GROUP_DIVERGED"];
-
-/** Of the memory that is free, what a copy of the shards' arrays may take; larger ones are written from the shards. */
-const freeShare = 0.25;
 
 interface RunSavesParts {
   readonly options: CoordinatorOptions;
@@ -28,6 +26,7 @@ interface RunSavesParts {
 export class RunSaves {
   readonly #parts: RunSavesParts;
   readonly #checkpointer: Checkpointer | undefined;
+  readonly #copies: CopyChoice;
   #savedStep: number;
   #isRequested = false;
 
@@ -36,6 +35,11 @@ export class RunSaves {
     const { checkpointing, bus, resume, recovery } = parts.options;
     this.#savedStep = recovery?.state.savedStep ?? resume?.state.step ?? 0;
     this.#isRequested = recovery?.savesAtOnce === true;
+    this.#copies = new CopyChoice(checkpointing?.copyLimitBytes);
+    bus.subscribe((event) => {
+      if (event.type === "step.completed") this.#copies.stepCompleted(event.stepSeconds);
+      if (event.type === "checkpoint.saved") this.#copies.saved(event.bytes, event.seconds);
+    });
     this.#checkpointer =
       checkpointing &&
       new Checkpointer({
@@ -116,9 +120,8 @@ export class RunSaves {
 
   async #begin(): Promise<void> {
     const { shards, state, updates } = this.#parts;
-    const limit = this.#parts.options.checkpointing?.copyLimitBytes;
     const hold: Parameters<Checkpointer["begin"]>[0] = async (into) =>
-      shards.hold(limit ?? freeShare * process.availableMemory(), into);
+      shards.hold(this.#copies.isCopied, into);
     const { whenBest } = this.#parts.options.checkpointing ?? {};
     const now = state();
     const isKept = whenBest === true && now.best?.step === now.step;

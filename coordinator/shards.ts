@@ -318,18 +318,19 @@ export class ShardGroup implements Omit<UpdatedShards, "reduce">, MeasuredShards
   }
 
   /**
-   * What the shards keep, until it is released: a copy where that takes no more than a limit, else, and where they are
-   * in other processes, that itself, and what would change it waits.
+   * What the shards keep, until it is released: a copy, or, and where they are in other processes always, that itself,
+   * and what would change it waits.
    *
+   * @param isCopied whether so many bytes are copied
    * @param into an earlier copy that nobody needs any more: fresh memory costs more than the copy
    */
-  async hold(copyLimitBytes: number, into?: Snapshot): Promise<HeldState> {
+  async hold(isCopied: (bytes: number) => boolean, into?: Snapshot): Promise<HeldState> {
     await this.#all(async (shard) => shard.verify?.());
     const own = this.#shards.flatMap(({ memory, kept }) => memory ?? kept ?? []);
     const isShared = own.length === this.#shards.length;
     if (isShared && into === undefined) {
       const lent = new LentState(this.#withRanges(own));
-      if (this.areElsewhere || snapshotBytes(lent.snapshot) > copyLimitBytes) {
+      if (this.areElsewhere || !isCopied(snapshotBytes(lent.snapshot))) {
         this.#lent = lent;
         return lent;
       }
