@@ -59,6 +59,8 @@ export async function followRun(
         endsAtLatest || job === undefined
           ? undefined
           : job.following(runId, { hasEnded: () => hasEnded, signal }).finally(() => moved.abort());
+      // It is waited for below.
+      following?.catch(() => {});
       for await (const event of watchRun(link, runId, {
         ...{ signal, onNews: (line) => view.note(line) },
       })) {

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { LockstepError } from "#lib/core/errors/index";
+import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { isOver, type Job, jobIdPattern } from "#lib/queue/job";
 import { readBeat, readJob } from "#lib/queue/job-records";
 import type { NatsLink } from "#lib/wire/nats/connection";
@@ -36,7 +36,7 @@ export class WatchedJob {
 
   /** @throws E_JOB_STATE of one that has not begun */
   async runId(): Promise<string> {
-    const { runId } = await this.#now();
+    const runId = (await this.#now())?.runId ?? null;
     if (runId !== null) return runId;
     throw new LockstepError("E_JOB_STATE", { id: this.#id, reason: "its run has not begun yet" });
   }
@@ -45,32 +45,38 @@ export class WatchedJob {
    * Looks at the job until another run takes the place of this one, or it is over.
    *
    * @param hasEnded whether the run has said how it ended, and nothing comes after it
-   * @returns the run that it has now; or the exit code that stands for the job's end; undefined: the signal came
+   * @returns the run that it has now; or the exit code that stands for the job's end; undefined: the signal came, or
+   *   the queue does not keep the job any more, and its run has ended
+   * @throws E_QUEUE_RECORD
    */
   async following(
     runId: string,
     { hasEnded, signal }: { readonly hasEnded: () => boolean; readonly signal: AbortSignal },
   ): Promise<{ readonly runId: string } | { readonly code: number } | undefined> {
     for (let overSinceMs: number | undefined; !signal.aborted; ) {
-      const now = await this.#now().catch(() => undefined);
-      if (now !== undefined && now.runId !== null && now.runId !== runId) {
-        return { runId: now.runId };
-      }
-      if (now !== undefined && isOver(now.job.state)) {
+      const now = await this.#now().catch((error: unknown) => {
+        if (isLockstepError(error) && error.code === "E_QUEUE_RECORD") throw error;
+        // The server is away for a moment, and the events say so.
+        return "away" as const;
+      });
+      // Its run alone says how it ended.
+      if (now === undefined && hasEnded()) return undefined;
+      const { job, runId: runOfNow = null } = now === "away" || now === undefined ? {} : now;
+      if (runOfNow !== null && runOfNow !== runId) return { runId: runOfNow };
+      if (job !== undefined && isOver(job.state)) {
         overSinceMs ??= performance.now();
         const isSilent = performance.now() - overSinceMs > lastWordsMs;
-        if (hasEnded() || isSilent) return { code: codeOf(now.job) };
+        if (hasEnded() || isSilent) return { code: codeOf(job) };
       } else overSinceMs = undefined;
       await delay(pollMs, undefined, { signal }).catch(() => {});
     }
     return undefined;
   }
 
-  async #now(): Promise<JobNow> {
+  /** @returns undefined where the queue does not keep it any more */
+  async #now(): Promise<JobNow | undefined> {
     const record = await queuedRecord(this.#link, "jobs", this.#id);
-    if (record === undefined) {
-      throw new LockstepError("E_JOB_UNKNOWN", { id: this.#id, place: this.#link.servers });
-    }
+    if (record === undefined) return undefined;
     const job = readJob(record, this.#id, this.#link.servers);
     const beat = readBeat(await queuedRecord(this.#link, "beats", this.#id));
     const isOfNow = beat?.epoch === job.epoch;

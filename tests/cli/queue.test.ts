@@ -5,7 +5,9 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { parse } from "yaml";
 import { packageRoot } from "#lib/core/paths";
+import { WatchedJob } from "#cli/watched-job";
 import type { Job, JobBeat } from "#lib/queue/job";
+import { NatsLink } from "#lib/wire/nats/connection";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { startNats } from "#tests/support/nats-server";
 import { descendantsOf, signalAll } from "#tests/support/processes";
@@ -350,6 +352,24 @@ test("a job of a server is watched by its id", { ...limit, ...needs("natsServer"
       events.map((_, i) => i + 1),
     );
     assert.equal(events.at(-1)?.type, "run.completed");
+
+    const role = { role: "submitter", name: "test", onNews: () => {} } as const;
+    const link = await NatsLink.open(nats.settings, role);
+    try {
+      const watched = await WatchedJob.find(link, id);
+      const { runId } = await queue.listed(id);
+      const over = { hasEnded: () => true, signal: new AbortController().signal };
+      const followed = () => watched?.following(runId ?? "", over);
+      assert.deepEqual(await followed(), { code: 0 });
+      const kv = await link.streams.views.kv("lockstep-jobs", { bindOnly: true });
+      await kv.put(`jobs.${id}`, "{}");
+      await assert.rejects(async () => followed(), { code: "E_QUEUE_RECORD" });
+      // A queue keeps the last jobs that are over; nobody waits for what is gone.
+      await kv.delete(`jobs.${id}`);
+      assert.equal(await followed(), undefined);
+    } finally {
+      await link.close();
+    }
   } finally {
     await nats.close();
   }
