@@ -130,11 +130,13 @@ export class Liar {
         const shards = member.shardsAs(member.pass);
         const end = new AbortController();
         const onChunk = async (): Promise<void> => delay(silenceMs);
-        const push = member.pushBy(shards, task, wrong, { signal: end.signal, onChunk });
+        const ended = refusedAll([
+          member.pushBy(shards, task, wrong, { signal: end.signal, onChunk }),
+        ]).finally(() => closeAll(shards));
         await delay(silenceMs / 2);
         told();
         end.abort();
-        await refusedAll([push]).finally(() => closeAll(shards));
+        await ended;
         return;
       }
       case "nothing-pushed": {

@@ -39,13 +39,13 @@ async function startRun(
 
 test("it ends without their answers", limit, async (t) => {
   const { coordinator, recorder, reducer } = await startRun(t, {});
-  const run = coordinator.run();
+  const ended = assert.rejects(coordinator.run(), { code: "E_OUTPUT_DIR_LOST" });
   await recorder.until(({ type }) => type === "step.completed");
   await Promise.all([
     reducer.close(),
     // Whatever it waits for of them by then.
     new Promise((resolve) => setTimeout(resolve, 200)).then(() => coordinator.fail(replaced)),
-    assert.rejects(run, { code: "E_OUTPUT_DIR_LOST" }),
+    ended,
   ]);
 });
 

@@ -81,10 +81,10 @@ for (const [kind, choose] of Object.entries(kinds)) {
         ...{ dtype: "float32", maxShardBytes: 1e9 },
         valuesOf: ({ size }) => new Float32Array(size),
       });
-      const opening = openModel(await findAdapter(directory, { base }));
-      if (isOwn) await (await opening).close();
+      const open = async () => openModel(await findAdapter(directory, { base }));
+      if (isOwn) await (await open()).close();
       else {
-        await assert.rejects(opening, {
+        await assert.rejects(open, {
           code: "E_ADAPTER_BASE",
           message: /has other weights than the one that it was trained on/,
         });
