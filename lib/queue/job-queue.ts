@@ -87,7 +87,7 @@ export class JobQueue {
     }
     const id = jobIdOf(randomBytes(8));
     const job = {
-      ...transitions.submitted(fields, id, new Date().toISOString()),
+      ...transitions.submitted(fields, id, transitions.submittedAtAfter(jobs.values(), Date.now())),
       written: randomUUID(),
     };
     const record = newRecordOf(job, this.place);

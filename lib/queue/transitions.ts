@@ -170,6 +170,24 @@ export const byTurn = (a: Job, b: Job): number =>
   b.priority - a.priority ||
   (a.submittedAt < b.submittedAt ? -1 : a.submittedAt > b.submittedAt ? 1 : a.id < b.id ? -1 : 1);
 
+/** Clocks of machines that submit may differ by so much, and jobs still come in the order of their submission. */
+const maxClockLeadMs = 60_000;
+
+/**
+ * When a job counts as submitted that is submitted beside those that are there: after all of them, those of this very
+ * millisecond and of a clock that is a little ahead included.
+ *
+ * @param nowMs by the clock of who submits, since the epoch
+ */
+export function submittedAtAfter(jobs: Iterable<Job>, nowMs: number): string {
+  let atMs = nowMs;
+  for (const { submittedAt } of jobs) {
+    const thereMs = Date.parse(submittedAt);
+    if (thereMs >= atMs && thereMs - nowMs <= maxClockLeadMs) atMs = thereMs + 1;
+  }
+  return new Date(atMs).toISOString();
+}
+
 /** Jobs that can be forgotten, the oldest first: nobody waits for them. */
 export function forgettable(jobs: ReadonlyMap<string, Job>): readonly Job[] {
   const named = new Set(
