@@ -30,6 +30,7 @@ import { openJournal, recoveryOf, tellWhereItGoesOn } from "./recovered-run.js";
 import type { RunJournal } from "#coordinator/run-journal";
 import { epochOf, type TrainingLife, trainWithRollbacks } from "./rollbacks.js";
 import { serveRunHttp } from "./run-http.js";
+import { controlPort } from "./taken-port.js";
 import { reducerOptions } from "./reducer-options.js";
 import type { OwnProcesses, OwnWorkers } from "./own-processes.js";
 import { RunReducers } from "./reducers.js";
@@ -241,13 +242,12 @@ class Cluster {
     if (!existsSync(join(config.output_dir, outputRecordFile))) this.#push = await pushOf(config);
     this.#output = await this.#claimOutput(bus, stop);
     const note = (text: string): void => bus.publish({ type: "note", text });
-    const waiting = { own: this.#own, output: this.#output, stop, note };
-    this.#start = await findOwnStart(config, waiting);
+    this.#start = await findOwnStart(config, { own: this.#own, output: this.#output, stop, note });
     this.#refuseStopped();
     this.#reached = this.#start.resume;
     if (!mayBeFinished(this.#start)) this.#push ??= await pushOf(config);
-    const { host, port: configured } = splitAddress(config.listen);
-    const port = this.#own?.ports?.control ?? configured;
+    const { host } = splitAddress(config.listen);
+    const port = await controlPort(config, this.#own, this.#start, { note, signal: stop });
     const security = await wireSecurity(config, (line) => note(`warning: ${line}`));
     // Workers would refuse to send it.
     assertSendAllowed(hostPort(config.advertise_host ?? host, port), security);

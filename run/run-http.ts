@@ -6,6 +6,7 @@ import { hostPort } from "#lib/core/address";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import type { OwnProcesses } from "./own-processes.js";
 import { httpSecurity } from "./http-security.js";
+import { untilFree } from "./taken-port.js";
 
 /**
  * Serves a run's dashboard and metrics, and says where.
@@ -25,8 +26,10 @@ export async function serveRunHttp(
 ): Promise<CoordinatorHttp | undefined> {
   const { metrics_host: host, metrics_port: configured, insecure } = config;
   if (configured === null) return undefined;
-  const port = run.own?.ports?.http ?? configured;
   const note = (text: string): void => bus.publish({ type: "note", text });
+  const former = run.own?.ports?.http;
+  if (former !== undefined) await untilFree(host, [former], { note });
+  const port = former ?? configured;
   const files = {
     tokenFile: config.http_token_file,
     tlsCertFile: config.http_tls_cert_file,

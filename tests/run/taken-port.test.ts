@@ -2,15 +2,17 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { type TestContext, test } from "node:test";
-import { tellTakenPorts } from "#run/taken-port";
+import type { LeftRun } from "#run/left-run";
+import { controlPort, tellTakenPorts } from "#run/taken-port";
 import { freePorts } from "#tests/support/ports";
 
 const threads = { reducers: null, reducer_shards: 2 } as const;
 
-async function hold(t: TestContext, port: number): Promise<void> {
+async function hold(t: TestContext, port: number): Promise<() => void> {
   const server = createServer().listen(port, "127.0.0.1");
   t.after(() => server.close());
   await once(server, "listening");
+  return () => server.close();
 }
 
 async function toldOf(config: Parameters<typeof tellTakenPorts>[0]): Promise<string[]> {
@@ -39,4 +41,41 @@ test("any port, a name that nobody knows and an address of another machine are t
   assert.deepEqual(await toldOf({ ...threads, listen: "127.0.0.1:0" }), []);
   assert.deepEqual(await toldOf({ ...threads, listen: "lockstep.invalid:29500" }), []);
   assert.deepEqual(await toldOf({ ...threads, listen: "192.0.2.1:29500" }), []);
+});
+
+test("a coordinator that comes back waits for its port and those of its shards", async (t) => {
+  const port = await freePorts(4);
+  const listen = `127.0.0.1:${port}`;
+  const left = { runId: "r" } as unknown as LeftRun;
+  const letGo = new Map([
+    [`127.0.0.1:${port}`, await hold(t, port)],
+    [`127.0.0.1:${port + 2}`, await hold(t, port + 2)],
+  ]);
+  const told: string[] = [];
+  const note = (line: string): void => {
+    const address = /^warning: (\S+), where this run was, is in use/.exec(line)?.[1] ?? line;
+    told.push(address);
+    letGo.get(address)?.();
+  };
+  assert.equal(await controlPort({ ...threads, listen }, undefined, { left }, { note }), port);
+  assert.deepEqual(told, [...letGo.keys()]);
+  // Its own, where any port was asked for; its shards' are any others then.
+  const any = { ...threads, listen: "127.0.0.1:0" };
+  letGo.set(listen, await hold(t, port));
+  await hold(t, port + 1);
+  assert.equal(await controlPort(any, { ports: { control: port } }, {}, { note }), port);
+  assert.deepEqual(told.slice(2), [listen]);
+});
+
+test("nobody waits at a first start, or who is stopped", async (t) => {
+  const port = await freePorts(4);
+  const config = { ...threads, listen: `127.0.0.1:${port}` };
+  await hold(t, port);
+  const never = { note: (line: string) => assert.fail(line) };
+  assert.equal(await controlPort(config, undefined, {}, never), port);
+  const stop = new AbortController();
+  const own = { ports: { control: port } };
+  const stopped = { note: () => stop.abort(), signal: stop.signal };
+  assert.equal(await controlPort(config, own, {}, stopped), port);
+  assert.ok(stop.signal.aborted);
 });
