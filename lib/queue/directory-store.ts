@@ -22,7 +22,8 @@ const lookMs = 250;
 /**
  * A queue in a directory, which the processes of a machine share, and those of several on a file system with hard
  * links (NFS has them). A record's revision is a file of its own that appears whole, by a link, and only where there
- * is none of that name: of two writers one succeeds. The highest revision is the record.
+ * is none of that name: of two writers one succeeds. The highest revision is the record; the one before it stays, and
+ * older ones go, the oldest first, each after the temporary files of the writers who would take its name anew.
  */
 export class DirectoryStore implements RecordStore {
   readonly place: string;
@@ -39,7 +40,7 @@ export class DirectoryStore implements RecordStore {
   static async open(directory: string, mayMake = true): Promise<DirectoryStore> {
     const store = new DirectoryStore(directory);
     await store.#reach(async () => {
-      if (!mayMake && !(await store.#isMade())) {
+      if (!mayMake && !(await isThere(join(store.#directory, "jobs")))) {
         throw new LockstepError("E_QUEUE_UNMADE", { place: directory });
       }
       for (const folder of recordFolders) {
@@ -49,15 +50,6 @@ export class DirectoryStore implements RecordStore {
       }
     });
     return store;
-  }
-
-  async #isMade(): Promise<boolean> {
-    try {
-      return (await stat(join(this.#directory, "jobs"))).isDirectory();
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
-      throw error;
-    }
   }
 
   get(folder: RecordFolder, key: string): Promise<StoredRecord | undefined> {
@@ -74,35 +66,17 @@ export class DirectoryStore implements RecordStore {
   write(folder: RecordFolder, key: string, value: string, revision: number): Promise<boolean> {
     return this.#reach(async () => {
       const path = join(this.#directory, folder);
-      const temporary = join(path, `.tmp-${randomBytes(8).toString("hex")}`);
-      const target = this.#file(folder, key, revision + 1);
+      const temporary = join(path, `${temporaryPrefix(key)}${revision}.${randomHex()}`);
       try {
-        const file = await open(temporary, "wx");
-        try {
-          await file.writeFile(value);
-          await file.sync();
-        } finally {
-          await file.close();
-        }
-        try {
-          await link(temporary, target);
-        } catch (error) {
-          if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
-          throw error;
-        }
+        await writeSynced(temporary, value);
+        // In this order: whoever makes the new name free again after this look sees the temporary file before.
+        if (!(await this.#isNewest(folder, key, revision))) return false;
+        if (!(await isLinked(temporary, this.#file(folder, key, revision + 1)))) return false;
       } finally {
         await rm(temporary, { force: true });
       }
-      // The name may have been free because it is long past: then a higher one is there.
-      const revisions = (await this.#revisions(folder)).get(key) ?? [];
-      if (revisions.some((other) => other > revision + 1)) {
-        await rm(target, { force: true });
-        return false;
-      }
       await syncDirectory(path);
-      for (const other of revisions) {
-        if (other < revision) await rm(this.#file(folder, key, other), { force: true });
-      }
+      await this.#removeOlder(folder, key, revision);
       return true;
     });
   }
@@ -116,9 +90,7 @@ export class DirectoryStore implements RecordStore {
 
   remove(folder: RecordFolder, key: string): Promise<void> {
     return this.#reach(async () => {
-      for (const revision of (await this.#revisions(folder)).get(key) ?? []) {
-        await rm(this.#file(folder, key, revision), { force: true });
-      }
+      await this.#removeOlder(folder, key, Number.POSITIVE_INFINITY);
     });
   }
 
@@ -156,18 +128,33 @@ export class DirectoryStore implements RecordStore {
     return join(this.#directory, folder, `${key}.${revision}.json`);
   }
 
-  /** Of each key, ascending. */
-  async #revisions(folder: RecordFolder): Promise<ReadonlyMap<string, readonly number[]>> {
-    const revisions = new Map<string, number[]>();
-    for (const name of await readdir(join(this.#directory, folder))) {
-      const [, key, revision] = recordName.exec(name) ?? [];
-      if (key === undefined) continue;
-      const known = revisions.get(key) ?? [];
-      known.push(Number(revision));
-      revisions.set(key, known);
+  /** Whether a record stands at this revision. Older ones go first: while it is there the next name is no past one. */
+  async #isNewest(folder: RecordFolder, key: string, revision: number): Promise<boolean> {
+    if (revision === 0) return !(await this.#revisions(folder)).has(key);
+    const isReplaced = await isThere(this.#file(folder, key, revision + 1));
+    return !isReplaced && (await isThere(this.#file(folder, key, revision)));
+  }
+
+  /**
+   * Removes the revisions before this one. A writer who has not linked yet, and could do so where a name becomes free
+   * now, loses its temporary file first: its link fails, and so it knows.
+   */
+  async #removeOlder(folder: RecordFolder, key: string, revision: number): Promise<void> {
+    const path = join(this.#directory, folder);
+    const names = await readdir(path);
+    const prefix = temporaryPrefix(key);
+    for (const name of names) {
+      if (!name.startsWith(prefix)) continue;
+      const replaced = Number.parseInt(name.slice(prefix.length), 10);
+      if (replaced + 1 < revision) await rm(join(path, name), { force: true });
     }
-    for (const known of revisions.values()) known.sort((a, b) => a - b);
-    return revisions;
+    for (const other of revisionsIn(names).get(key) ?? []) {
+      if (other < revision) await rm(this.#file(folder, key, other), { force: true });
+    }
+  }
+
+  async #revisions(folder: RecordFolder): Promise<ReadonlyMap<string, readonly number[]>> {
+    return revisionsIn(await readdir(join(this.#directory, folder)));
   }
 
   /** One that nobody reads, as it is too large, holds up none of the others: it is as good as empty. */
@@ -214,6 +201,62 @@ export class DirectoryStore implements RecordStore {
       const reason = cause instanceof Error ? cause.message : String(cause);
       throw new LockstepError("E_QUEUE_AWAY", { place: this.place, reason }, { cause });
     }
+  }
+}
+
+/** Of each key, ascending. */
+function revisionsIn(names: readonly string[]): ReadonlyMap<string, readonly number[]> {
+  const revisions = new Map<string, number[]>();
+  for (const name of names) {
+    const [, key, revision] = recordName.exec(name) ?? [];
+    if (key === undefined) continue;
+    const known = revisions.get(key) ?? [];
+    known.push(Number(revision));
+    revisions.set(key, known);
+  }
+  for (const known of revisions.values()) known.sort((a, b) => a - b);
+  return revisions;
+}
+
+/** Of the file of a writer; the revision follows that it is to replace, and what no other writer's file is called. */
+const temporaryPrefix = (key: string): string => `.tmp-${key}.`;
+const randomHex = (): string => randomBytes(8).toString("hex");
+
+async function writeSynced(path: string, value: string): Promise<void> {
+  const file = await open(path, "wx");
+  try {
+    await file.writeFile(value);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Links a file under a name that is free.
+ * @returns whether it has that name now
+ */
+async function isLinked(file: string, name: string): Promise<boolean> {
+  try {
+    await link(file, name);
+    return true;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    // The file is gone: the name was taken, and is free again.
+    if (code === "ENOENT") return false;
+    if (code !== "EEXIST") throw error;
+    // A server whose answer got lost is asked again by the kernel, and says so of its own link.
+    return (await stat(file).catch(() => undefined))?.nlink === 2;
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+    throw error;
   }
 }
 

@@ -7,6 +7,7 @@ import {
   type Job,
   type JobBeat,
   jobIdOf,
+  maxWrittenBefore,
   type JobOwner,
   type JobRequest,
   type JobRequestFields,
@@ -206,17 +207,14 @@ export class JobQueue {
   }
 
   async #take(next: Job, owner: JobOwner, signal: AbortSignal): Promise<Job | undefined> {
-    let isMine = false;
-    const take = (now: Job): Job | undefined => {
-      // An answer that was lost.
-      isMine = now.state === "running" && now.owner?.instance === owner.instance;
-      if (isMine || now.state !== "queued" || now.epoch !== next.epoch) return undefined;
-      const mine = transitions.taken(now, owner);
-      isMine = mine !== undefined;
-      return mine;
-    };
+    const isMine = (now: Job): boolean =>
+      now.state === "running" && now.owner?.instance === owner.instance;
+    const take = (now: Job): Job | undefined =>
+      // Its own already: an answer was lost.
+      isMine(now) || now.epoch !== next.epoch ? undefined : transitions.taken(now, owner);
     const job = await this.#change(next.id, take, signal);
-    return isMine ? job : undefined;
+    // As it stands: it may have been taken, and given to another one since.
+    return isMine(job) ? job : undefined;
   }
 
   /**
@@ -330,11 +328,12 @@ export class JobQueue {
     const written = randomUUID();
     for (;;) {
       const { job, revision } = await this.#read(id, signal);
-      // Carried out, and the answer was lost.
-      if (job.written === written) return job;
+      // Carried out, and the answer was lost; others may have changed the job since.
+      if (job.written === written || job.writtenBefore.includes(written)) return job;
       const changed = change(job);
       if (changed === undefined) return job;
-      const next = { ...changed, written };
+      const writtenBefore = [job.written, ...job.writtenBefore].slice(0, maxWrittenBefore);
+      const next = { ...changed, written, writtenBefore };
       try {
         if (await this.#store.write("jobs", id, JSON.stringify(next), revision)) return next;
       } catch (error) {

@@ -7,6 +7,7 @@ import {
   jobStates,
   maxConfigBytes,
   maxTriesAllowed,
+  maxWrittenBefore,
   priorities,
 } from "./job.js";
 import { maxRecordBytes } from "./record-store.js";
@@ -57,6 +58,7 @@ const job = z.object({
   failedAt: text(64).nullable().default(null),
   result: z.object({ step: count, mastersSha256: text(64).nullable() }).nullable(),
   written: text(64),
+  writtenBefore: z.array(text(64)).max(maxWrittenBefore).default([]),
 });
 
 const beat = z.object({

@@ -102,6 +102,8 @@ export interface Job extends JobRequestFields {
   readonly result: JobResult | null;
   /** Random, of one write: by it a writer knows its own. */
   readonly written: string;
+  /** Those before it, the latest first: whoever waited for its answer finds its own among them. */
+  readonly writtenBefore: readonly string[];
 }
 
 export interface JobResult {
@@ -114,6 +116,8 @@ export interface JobResult {
 export const maxConfigBytes = 256 * 1024;
 export const priorities = { lowest: -100, highest: 100 } as const;
 export const maxTriesAllowed = 100;
+/** A job is written to some times a minute at most, and an answer is waited for for seconds. */
+export const maxWrittenBefore = 32;
 
 /** Letters that cannot be taken for others. */
 const idLetters = "abcdefghjkmnpqrstuvwxyz23456789";

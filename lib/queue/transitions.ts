@@ -18,7 +18,7 @@ export const submitted = (fields: JobRequestFields, id: string, submittedAt: str
   ...{ id, submittedAt, state: "queued", epoch: 0, tries: 0, step: 0, owner: null },
   runId: null,
   ...{ asked: null, savesAsked: 0, error: null, failedAt: null },
-  ...{ result: null, written: "" },
+  ...{ result: null, written: "", writtenBefore: [] },
 });
 
 /** An agent takes a job that waits. */

@@ -17,6 +17,8 @@ const owner = (): JobOwner => ({
   ...{ agent: "a", instance: "b", host: "here", process: thisProcess(), leaseMs: 60_000 },
 });
 
+const never = new AbortController().signal;
+
 let root: string;
 before(async () => {
   root = await mkdtemp(join(tmpdir(), "lockstep-queue-"));
@@ -79,14 +81,10 @@ test("a file that is too large for a record is left alone", async () => {
   await assert.rejects(queue.find("largelar"), withCode("E_QUEUE_RECORD"));
 });
 
-test("a job whose submission was stored, and the answer lost, is that job", async () => {
-  const directory = await mkdtemp(join(root, "q-"));
-  const [store, others] = [
-    await DirectoryStore.open(directory),
-    new JobQueue(await DirectoryStore.open(directory), { patienceMs: 1_000 }),
-  ];
+/** The first write is carried out, and its answer gets lost. @param meanwhile what others do before the second look */
+function losingAnAnswer(store: RecordStore, meanwhile: () => Promise<unknown>): RecordStore {
   let numWrites = 0;
-  const submitter: RecordStore = {
+  return {
     place: store.place,
     get: (...key) => store.get(...key),
     put: (...record) => store.put(...record),
@@ -98,11 +96,20 @@ test("a job whose submission was stored, and the answer lost, is that job", asyn
       const isWritten = await store.write(...record);
       numWrites += 1;
       if (numWrites > 1) return isWritten;
-      // An agent is quicker than the second attempt.
-      await others.take(owner(), new AbortController().signal);
+      await meanwhile();
       throw new LockstepError("E_QUEUE_AWAY", { place: store.place, reason: "test" });
     },
   };
+}
+
+test("a job whose submission was stored, and the answer lost, is that job", async () => {
+  const directory = await mkdtemp(join(root, "q-"));
+  const [store, others] = [
+    await DirectoryStore.open(directory),
+    new JobQueue(await DirectoryStore.open(directory), { patienceMs: 1_000 }),
+  ];
+  // An agent is quicker than the second attempt.
+  const submitter = losingAnAnswer(store, () => others.take(owner(), never));
   const queue = new JobQueue(submitter, { patienceMs: 10_000 });
   const { id, state } = await queue.submit(fields("lost"));
   assert.equal(state, "running");
@@ -110,6 +117,35 @@ test("a job whose submission was stored, and the answer lost, is that job", asyn
     (await others.list()).map(({ job }) => job.id),
     [id],
   );
+});
+
+test("a change whose answer was lost is made once, though others changed the job since", async () => {
+  const store = await DirectoryStore.open(await mkdtemp(join(root, "q-")));
+  const others = new JobQueue(store, { patienceMs: 1_000, retryMs: 1 });
+  const losing = (meanwhile: () => Promise<unknown>): JobQueue =>
+    new JobQueue(losingAnAnswer(store, meanwhile), { patienceMs: 1_000 });
+  const first = await others.submit(fields("first"));
+  // Its agent is gone, and the job is another's, and done, before it looks again.
+  const taking = losing(async () => {
+    assert.equal((await others.find(first.id)).job.state, "running");
+    const held = await others.take({ ...owner(), instance: "other" }, never);
+    assert.equal(held?.job.epoch, 2);
+    assert.ok(await held.done({ step: 1, runId: null }, { step: 1, mastersSha256: null }));
+  });
+  const gone = { ...owner(), process: { ...thisProcess(), startTicks: 1 } };
+  assert.equal(await taking.take(gone, never, { untilEmpty: true }), undefined);
+  assert.equal((await others.find(first.id)).job.epoch, 2);
+  const { id } = await others.submit(fields("second"));
+  await others.take(owner(), never);
+  const saving = losing(async () => {
+    for (let i = 0; i < 5; i++) await others.askSave(id);
+  });
+  assert.equal((await saving.askSave(id)).savesAsked, 6);
+  assert.equal((await others.find(id)).job.savesAsked, 6);
+  // What was asked for since stays.
+  const pausing = losing(() => others.resume(id));
+  assert.equal((await pausing.ask(id, "pause")).asked, null);
+  assert.equal((await others.find(id)).job.asked, null);
 });
 
 test("who only looks makes no queue", async () => {

@@ -14,6 +14,7 @@ const job: Job = {
   ...{ runId: "0123456789abcdef", asked: "pause", savesAsked: 1, error: "an error" },
   failedAt: "2026-01-01T00:01:00.000Z",
   ...{ result: { step: 7, mastersSha256: null }, written: "e" },
+  writtenBefore: ["f", "0"],
 };
 const beat: JobBeat = {
   ...{ epoch: 2, beats: 9, step: 7, totalSteps: 10, loss: 1.5, address: "127.0.0.1:1" },
