@@ -22,6 +22,8 @@ for (const name of Object.keys(process.env)) {
   if (/^(HF|HUGGING_?FACE)_/.test(name)) delete process.env[name];
 }
 process.env.HF_HUB_OFFLINE = "1";
+// Names nohup where that started the tests; what they start is not to live on for it.
+delete process.env._;
 process.env.HF_HOME = join(root, "dist", "tests", "no-hub");
 const testsDir = join(root, "dist", "tests");
 
