@@ -222,3 +222,30 @@ test("users, tokens, nkeys and TLS as a server asks for them", withServer, async
     await encrypted.close();
   }
 });
+
+test("what is asked of a connection that is lost is not waited for", withServer, async (t) => {
+  const nats = await startNats();
+  t.after(() => nats.close());
+  const link = await open(nats.settings);
+  t.after(() => link.close());
+  assert.equal(await link.ask(async () => 7), 7);
+  const refused = assert.rejects(
+    link.ask(() => Promise.reject(new RangeError("no"))),
+    RangeError,
+  );
+  const unanswered = assert.rejects(
+    link.ask(() => new Promise(() => {})),
+    { code: "DISCONNECT" },
+  );
+  const reopened = new Promise<void>((resolve) => link.onReopened(resolve));
+  await refused;
+  await nats.servers[0]?.stop("SIGKILL");
+  await unanswered;
+  await assert.rejects(
+    link.ask(() => assert.fail("it is asked")),
+    { code: "DISCONNECT" },
+  );
+  await nats.servers[0]?.start();
+  await reopened;
+  assert.equal(await link.ask(async () => 8), 8);
+});

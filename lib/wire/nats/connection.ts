@@ -56,7 +56,8 @@ const maxUnansweredPings = 2;
 /**
  * A connection to a NATS server or a cluster of them. Once it was open, it is opened again for ever, at
  * whatever server of the cluster is there; `onNews` tells of both. While it is away the library drops what is
- * published, so whoever publishes looks at `isOpen` and keeps what must not be lost.
+ * published, so whoever publishes looks at `isOpen` and keeps what must not be lost, and whoever waits for an answer
+ * asks through `ask`.
  */
 export class NatsLink {
   readonly connection: NatsConnection;
@@ -64,6 +65,8 @@ export class NatsLink {
   readonly servers: string;
   readonly #onNews: (line: string) => void;
   readonly #reopened = new Set<() => void>();
+  /** Called once each, when the connection is lost. */
+  readonly #asking = new Set<() => void>();
   #isOpen = true;
   #lostAtMs = 0;
 
@@ -119,6 +122,23 @@ export class NatsLink {
     return this.#isOpen && !this.connection.isClosed();
   }
 
+  /**
+   * Carries out what waits for answers, and ends where the connection is lost, without waiting longer: what was asked
+   * by it gets no answer, and may have been done.
+   *
+   * @throws NatsError of a lost connection; what `action` throws
+   */
+  ask<T>(action: () => Promise<T>): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const end = (): void => reject(lostConnection(this.connection.isClosed()));
+      if (!this.isOpen) return end();
+      this.#asking.add(end);
+      void action()
+        .then(resolve, reject)
+        .finally(() => this.#asking.delete(end));
+    });
+  }
+
   get streams(): JetStreamClient {
     return this.connection.jetstream({ timeout: requestTimeoutMs });
   }
@@ -145,12 +165,19 @@ export class NatsLink {
       else if (type === DebugEvents.StaleConnection) this.#lost();
     }
     this.#isOpen = false;
+    this.#endAsking();
+  }
+
+  #endAsking(): void {
+    for (const end of this.#asking) end();
+    this.#asking.clear();
   }
 
   #lost(): void {
     if (!this.#isOpen || this.connection.isClosed()) return;
     this.#isOpen = false;
     this.#lostAtMs = performance.now();
+    this.#endAsking();
     this.#onNews(
       `the connection to NATS (${this.servers}) is lost; it is tried again until it is back`,
     );
@@ -164,6 +191,12 @@ export class NatsLink {
     for (const listener of [...this.#reopened]) listener();
   }
 }
+
+const lostConnection = (isClosed: boolean): NatsError =>
+  new NatsError(
+    "the connection is lost",
+    isClosed ? ErrorCode.ConnectionClosed : ErrorCode.Disconnect,
+  );
 
 /** Longest wait for an answer: a cluster without a leader elects one in a few seconds. */
 const requestTimeoutMs = 5_000;

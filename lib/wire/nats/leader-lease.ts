@@ -1,12 +1,14 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import { ErrorCode, type KV, NatsError } from "nats";
 import { LockstepError } from "#lib/core/errors/index";
 import type { NatsLink } from "./connection.js";
-import { codeOf, noSuitablePeers, streamErrors, streamFailure } from "./event-stream.js";
-
-const bucket = "lockstep-leases";
-const replicasInCluster = 3;
+import {
+  type FoundLease,
+  isPassing,
+  LeaseBucket,
+  leaseFailure,
+  type LeaseRecord,
+} from "./lease-bucket.js";
 
 /** Times of a lease; those of an owner are shorter than those of who waits, by each one's own clock. */
 interface LeaseTimes {
@@ -16,12 +18,17 @@ interface LeaseTimes {
   readonly ownerMs: number;
   /** One of whom none came for so long is followed. */
   readonly takeoverMs: number;
+  /** One that does not stand by gives up where the server has not said for so long who leads. */
+  readonly patienceMs: number;
 }
 
-const defaultTimes: LeaseTimes = { renewMs: 1_000, ownerMs: 7_000, takeoverMs: 8_000 };
+const defaultTimes: LeaseTimes = {
+  ...{ renewMs: 1_000, ownerMs: 7_000, takeoverMs: 8_000, patienceMs: 30_000 },
+};
 /** How often who waits looks. */
 const lookMs = 250;
-const requestMs = 2_000;
+/** A server that does not say for so long who leads is told of. */
+const quietMs = 3_000;
 
 interface LeaseOptions {
   /** Coordinators of one run have the same. */
@@ -37,22 +44,6 @@ interface LeaseOptions {
   readonly times?: LeaseTimes;
 }
 
-/** What the bucket holds of a lease. */
-interface LeaseRecord {
-  /** Rises with each owner. */
-  readonly epoch: number;
-  readonly holder: string;
-  /** Random, of one holding. */
-  readonly owner: string;
-  readonly beats: number;
-  readonly isReleased: boolean;
-}
-
-interface Found {
-  readonly record: LeaseRecord;
-  readonly revision: number;
-}
-
 /**
  * Who leads, by a record in a key-value bucket that its owner keeps rewriting, each time beside the revision that it wrote
  * before. Who waits follows an owner whose record has not changed for a while, by its own clock; no clocks are
@@ -61,7 +52,8 @@ interface Found {
 export class NatsLease {
   /** Larger than that of everybody who led before. */
   epoch: number;
-  readonly #kv: KV;
+  readonly #bucket: LeaseBucket;
+  readonly #stopListening: () => void;
   readonly #options: LeaseOptions;
   readonly #times: LeaseTimes;
   readonly #owner: string;
@@ -76,7 +68,8 @@ export class NatsLease {
   #askedAtMs = performance.now();
 
   private constructor(
-    kv: KV,
+    link: NatsLink,
+    bucket: LeaseBucket,
     options: LeaseOptions,
     held: {
       readonly epoch: number;
@@ -85,7 +78,7 @@ export class NatsLease {
       readonly atMs: number;
     },
   ) {
-    this.#kv = kv;
+    this.#bucket = bucket;
     this.#options = options;
     this.#times = options.times ?? defaultTimes;
     this.epoch = held.epoch;
@@ -98,26 +91,30 @@ export class NatsLease {
       if (!this.#isAsking && sinceMs >= this.#times.renewMs) void this.#tick();
     }, lookMs);
     this.#timer.unref();
+    // What was asked of the lost connection is not waited for.
+    this.#stopListening = link.onReopened(() => void this.#tick());
   }
 
   /** Waits until this process leads. @throws E_LEASE_HELD, E_NATS_STREAM; the signal's reason */
   static async acquire(link: NatsLink, options: LeaseOptions): Promise<NatsLease> {
     const { name, signal, holder } = options;
-    const kv = await openBucket(link);
     const owner = randomUUID();
+    const patience = new Patience(link, options);
+    let bucket: LeaseBucket | undefined;
     for (;;) {
-      const before = await untilFree(kv, owner, options);
-      signal.throwIfAborted();
-      const epoch = (before?.record.epoch ?? 0) + 1;
-      const record: LeaseRecord = { epoch, holder, owner, beats: 0, isReleased: false };
-      const atMs = performance.now();
       try {
-        const revision = await write(kv, name, record, before?.revision ?? 0);
+        bucket ??= await LeaseBucket.open(link);
+        const before = await untilFree(bucket, owner, { link, options });
+        signal.throwIfAborted();
+        const epoch = (before?.record.epoch ?? 0) + 1;
+        const record: LeaseRecord = { epoch, holder, owner, beats: 0, isReleased: false };
+        const atMs = performance.now();
+        const revision = await bucket.write(name, record, before?.revision ?? 0);
         if (revision !== undefined)
-          return new NatsLease(kv, options, { epoch, owner, revision, atMs });
+          return new NatsLease(link, bucket, options, { epoch, owner, revision, atMs });
       } catch (error) {
         // Whether it was written shows once the server is there.
-        refuseWhatStays(error);
+        patience.bear(error);
         await delay(lookMs, undefined, { signal });
       }
     }
@@ -140,14 +137,15 @@ export class NatsLease {
 
   /** Gives the lease up; the next one follows at once. */
   async release(): Promise<void> {
-    clearInterval(this.#timer);
+    this.#end();
     await this.#renewing;
     if (this.#lost !== undefined) return;
     this.#lost = new LockstepError("E_LEASE_LOST", {
       name: this.#options.name,
       reason: "it was given up",
     });
-    await write(this.#kv, this.#options.name, this.#record(true), this.#revision).catch(() => {});
+    const { name } = this.#options;
+    await this.#bucket.write(name, this.#record(true), this.#revision).catch(() => {});
   }
 
   #tick(): Promise<void> {
@@ -162,22 +160,24 @@ export class NatsLease {
     this.#askedAtMs = atMs;
     this.#isAsking = true;
     try {
-      this.#beats += 1;
-      const written = this.#record(false);
-      const revision = await write(this.#kv, name, written, this.#revision);
-      if (revision !== undefined) {
-        this.#writtenEpoch = written.epoch;
-        this.#revision = revision;
-        this.#renewedAtMs = atMs;
-        return;
+      while (this.#lost === undefined) {
+        this.#beats += 1;
+        const written = this.#record(false);
+        const revision = await this.#bucket.write(name, written, this.#revision);
+        if (revision !== undefined) {
+          this.#writtenEpoch = written.epoch;
+          this.#revision = revision;
+          this.#renewedAtMs = atMs;
+          return;
+        }
+        const found = await this.#bucket.read(name);
+        if (found?.record.owner !== this.#owner) {
+          const { holder = "nobody", epoch = 0 } = found?.record ?? {};
+          return this.#lose(`${holder} has it, since epoch ${epoch}`);
+        }
+        // Its own, of which the answer got lost.
+        this.#revision = found.revision;
       }
-      // What was written may be its own, of which the answer got lost.
-      const found = await read(this.#kv, name);
-      if (found?.record.owner === this.#owner) this.#revision = found.revision;
-      else
-        this.#lose(
-          `${found?.record.holder ?? "nobody"} has it, since epoch ${found?.record.epoch ?? 0}`,
-        );
     } catch {
       // The deadline decides.
     } finally {
@@ -196,9 +196,14 @@ export class NatsLease {
     return { epoch: this.epoch, holder, owner: this.#owner, beats: this.#beats, isReleased };
   }
 
+  #end(): void {
+    clearInterval(this.#timer);
+    this.#stopListening();
+  }
+
   #lose(reason: string): void {
     if (this.#lost !== undefined) return;
-    clearInterval(this.#timer);
+    this.#end();
     this.#lost = new LockstepError("E_LEASE_LOST", { name: this.#options.name, reason });
     this.#options.onLost(this.#lost);
   }
@@ -210,16 +215,22 @@ export class NatsLease {
  * @param owner of whom waits
  * @returns what is to be followed; undefined: there was none
  */
-async function untilFree(kv: KV, owner: string, options: LeaseOptions): Promise<Found | undefined> {
+async function untilFree(
+  bucket: LeaseBucket,
+  owner: string,
+  { link, options }: { readonly link: NatsLink; readonly options: LeaseOptions },
+): Promise<FoundLease | undefined> {
   const { name, standby, signal, onWaiting, times = defaultTimes } = options;
-  let seen: Found | undefined;
+  const patience = new Patience(link, options);
+  let seen: FoundLease | undefined;
   let [silentForMs, lookedAtMs] = [0, performance.now()];
   for (;;) {
-    let found: Found | undefined | "away" = "away";
+    let found: FoundLease | undefined | "away" = "away";
     try {
-      found = await read(kv, name);
+      found = await bucket.read(name);
+      patience.restore();
     } catch (error) {
-      refuseWhatStays(error);
+      patience.bear(error);
     }
     const nowMs = performance.now();
     // A process that was stopped itself has not looked meanwhile; nor does it see anybody while the server is away.
@@ -249,65 +260,36 @@ async function untilFree(kv: KV, owner: string, options: LeaseOptions): Promise<
   }
 }
 
-/** A server that is away, or elects its leader, is waited for. @throws anything else */
-function refuseWhatStays(error: unknown): void {
-  if (!(error instanceof NatsError)) throw error;
-  if (error.code === String(ErrorCode.PermissionsViolation)) {
-    throw streamFailure("keep the lease", error);
-  }
-}
+/** A server that is away, or elects its leader, is waited for: by one that stands by as long as it takes. */
+class Patience {
+  readonly #link: NatsLink;
+  readonly #options: LeaseOptions;
+  #sinceMs: number | undefined;
+  #isTold = false;
 
-async function read(kv: KV, name: string): Promise<Found | undefined> {
-  const entry = await kv.get(name);
-  if (entry === null || entry.operation !== "PUT") return undefined;
-  const record = parse(new TextDecoder().decode(entry.value));
-  if (record === undefined) {
-    const reason = `what the bucket ${bucket} holds of ${name} is no lease`;
-    throw new LockstepError("E_NATS_STREAM", { what: "say who leads", reason });
+  constructor(link: NatsLink, options: LeaseOptions) {
+    this.#link = link;
+    this.#options = options;
   }
-  return { record, revision: entry.revision };
-}
 
-function parse(text: string): LeaseRecord | undefined {
-  try {
-    const { epoch, holder, owner, beats, isReleased } = JSON.parse(text) as Partial<LeaseRecord>;
-    if (!Number.isSafeInteger(epoch) || epoch === undefined || epoch < 1) return undefined;
-    if (typeof holder !== "string" || typeof owner !== "string") return undefined;
-    return { epoch, holder, owner, beats: Number(beats), isReleased: isReleased === true };
-  } catch {
-    return undefined;
+  /** @throws what does not pass, or has lasted too long */
+  bear(thrown: unknown): void {
+    const error = leaseFailure(thrown);
+    if (!isPassing(thrown)) throw error;
+    const { standby, onWaiting, times = defaultTimes } = this.#options;
+    const nowMs = performance.now();
+    this.#sinceMs ??= nowMs;
+    const lastedMs = nowMs - this.#sinceMs;
+    if (!standby && lastedMs >= times.patienceMs) throw error;
+    // The link tells that it is lost.
+    if (this.#isTold || lastedMs < quietMs || !this.#link.isOpen) return;
+    this.#isTold = true;
+    onWaiting(`${error instanceof Error ? error.message : String(error)} It is asked again.`);
   }
-}
 
-/** @returns the new revision; undefined: another one is there */
-async function write(
-  kv: KV,
-  name: string,
-  record: LeaseRecord,
-  revision: number,
-): Promise<number | undefined> {
-  const bytes = new TextEncoder().encode(JSON.stringify(record));
-  try {
-    return revision === 0 ? await kv.create(name, bytes) : await kv.update(name, bytes, revision);
-  } catch (error) {
-    if (codeOf(error) === streamErrors.wrongLastSequence) return undefined;
-    throw error;
-  }
-}
-
-async function openBucket(link: NatsLink): Promise<KV> {
-  const isCluster = link.connection.info?.cluster !== undefined;
-  const open = (replicas: number): Promise<KV> =>
-    link.connection.jetstream({ timeout: requestMs }).views.kv(bucket, {
-      ...{ history: 1, replicas, allow_direct: false },
-      description: "who leads runs of Lockstep",
-    });
-  try {
-    return await open(isCluster ? replicasInCluster : 1).catch((error: unknown) => {
-      if (!isCluster || !noSuitablePeers.has(codeOf(error) ?? 0)) throw error;
-      return open(1);
-    });
-  } catch (error) {
-    throw streamFailure("keep the lease", error);
+  /** The server answers. */
+  restore(): void {
+    this.#sinceMs = undefined;
+    this.#isTold = false;
   }
 }
