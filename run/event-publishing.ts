@@ -3,14 +3,12 @@ import { isLockstepError } from "#lib/core/errors/index";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { NatsLink, type NatsSettings } from "#lib/wire/nats/connection";
 import { RunCommands } from "#lib/wire/nats/run-commands";
-import { EventPublisher } from "#lib/wire/nats/event-publisher";
+import { EventPublisher, farewellMs } from "#lib/wire/nats/event-publisher";
 import { carryOut, type CommandedRun } from "./commands.js";
 import { LogFollower } from "./log-follower.js";
 import { logDirectoryOf } from "./supervisor.js";
 import type { StartedRun } from "./start.js";
 
-/** What a run that ends waits for a server to store the last of its events. */
-const farewellMs = 10_000;
 /** Until the run begins without a server; the connection is tried on. */
 const firstConnectionMs = 5_000;
 

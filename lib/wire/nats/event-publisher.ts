@@ -39,8 +39,12 @@ interface RunEpoch {
 const retryMs = 500;
 /** Attempts that fail in a way that passes, before it is told. */
 const quietFailures = 3;
-/** Of one message; a cluster that elects a leader takes a few seconds. */
+/** Of one message. */
 const publishTimeoutMs = 5_000;
+/** Of a cluster whose leader died; mostly it is half of that. */
+const electionMs = 9_000;
+/** Until a message is stored that began beside an election: what was asked in its last moment gets no answer. */
+export const farewellMs = electionMs + 2 * (publishTimeoutMs + retryMs);
 
 /**
  * Publishes the events of a bus to the run's subject of the stream: in order, each once, and never holding the run
@@ -102,6 +106,8 @@ export class EventPublisher {
     }
     this.#closing.abort();
     this.#wake();
+    // What is still asked ends with it; one that is opened meanwhile comes after.
+    await this.#link?.close();
     await this.#ended;
     await this.#link?.close();
     const lost = this.#outbox.giveUp();
@@ -165,11 +171,13 @@ export class EventPublisher {
     lastSubjectSequence: number,
   ): Promise<number> {
     const message = encodeBatch({ ...run, sequence }, events);
-    const { seq } = await link.streams.publish(eventSubject(run.runId), message, {
-      msgID: `${run.runId}-${run.epoch}-${sequence}`,
-      expect: { streamName: eventStream, lastSubjectSequence },
-      timeout: publishTimeoutMs,
-    });
+    const { seq } = await link.ask(() =>
+      link.streams.publish(eventSubject(run.runId), message, {
+        msgID: `${run.runId}-${run.epoch}-${sequence}`,
+        expect: { streamName: eventStream, lastSubjectSequence },
+        timeout: publishTimeoutMs,
+      }),
+    );
     return seq;
   }
 
@@ -178,9 +186,7 @@ export class EventPublisher {
     if (this.#link === undefined) {
       const link = await this.#options.connect();
       try {
-        for (const line of await prepareEventStream(link, this.#options.retention)) {
-          this.#options.onNews(line);
-        }
+        await this.#prepare(link);
       } catch (error) {
         await link.close();
         throw error;
@@ -192,6 +198,11 @@ export class EventPublisher {
     return link;
   }
 
+  async #prepare(link: NatsLink): Promise<void> {
+    const lines = await link.ask(() => prepareEventStream(link, this.#options.retention));
+    for (const line of lines) this.#options.onNews(line);
+  }
+
   /** What the subject ends with. A later epoch there ends this publisher. */
   async #lastMessage(
     link: NatsLink,
@@ -200,14 +211,14 @@ export class EventPublisher {
     const manager = await link.manager();
     try {
       const query = { last_by_subj: eventSubject(run.runId) };
-      const message = await manager.streams.getMessage(eventStream, query);
+      const message = await link.ask(() => manager.streams.getMessage(eventStream, query));
       const batch = decodedOrNone(message.data);
       return { sequence: message.seq, batch };
     } catch (error) {
       if (codeOf(error) === streamErrors.noMessage) return { sequence: 0, batch: undefined };
       if (codeOf(error) === streamErrors.notFound) {
         // The server lost its store, or somebody removed the stream.
-        await prepareEventStream(link, this.#options.retention);
+        await this.#prepare(link);
         this.#options.onNews(
           `the stream ${eventStream} was gone and is made anew; what it held of this run is lost`,
         );

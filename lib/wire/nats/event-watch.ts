@@ -140,17 +140,19 @@ async function* messagesFrom(
 ): AsyncGenerator<JsMsg, void, undefined> {
   const manager = await link.manager();
   // The library's own ordered consumer waits half a minute where a cluster has no leader for a moment.
-  const { name } = await manager.consumers.add(eventStream, {
-    name: `watch-${randomUUID()}`,
-    filter_subject: subject,
-    deliver_policy: DeliverPolicy.StartSequence,
-    opt_start_seq: from,
-    ack_policy: AckPolicy.None,
-    mem_storage: true,
-    num_replicas: 1,
-    inactive_threshold: forgottenAfterNs,
+  const consumer = await link.ask(async () => {
+    const { name } = await manager.consumers.add(eventStream, {
+      name: `watch-${randomUUID()}`,
+      filter_subject: subject,
+      deliver_policy: DeliverPolicy.StartSequence,
+      opt_start_seq: from,
+      ack_policy: AckPolicy.None,
+      mem_storage: true,
+      num_replicas: 1,
+      inactive_threshold: forgottenAfterNs,
+    });
+    return link.streams.consumers.get(eventStream, name);
   });
-  const consumer = await link.streams.consumers.get(eventStream, name);
   const messages = await consumer.consume({
     max_messages: messagesAhead,
     abort_on_missing_resource: true,
@@ -172,7 +174,7 @@ async function* messagesFrom(
     stall.close();
     messages.stop();
     // It goes by itself after a while; a server that is away cannot be asked.
-    await consumer.delete().catch(() => {});
+    await link.ask(() => consumer.delete()).catch(() => {});
   }
 }
 
@@ -208,7 +210,7 @@ class StallGuard {
 
 async function latestOf(link: NatsLink, subject: string): Promise<StoredMsg | undefined> {
   const manager = await link.manager();
-  return latestMessage(manager, subject);
+  return link.ask(() => latestMessage(manager, subject));
 }
 
 async function latestMessage(

@@ -236,9 +236,8 @@ export class NatsRecordStore implements RecordStore {
   }
 
   async #reach<T>(action: () => Promise<T>): Promise<T> {
-    if (!this.#link.isOpen) throw away(this.place, "the connection is lost");
     try {
-      return await action();
+      return await this.#link.ask(action);
     } catch (error) {
       throw explain(error, this.place);
     }

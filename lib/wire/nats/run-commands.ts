@@ -78,7 +78,9 @@ export async function commandRun(
   if (!isRunId(run.runId)) throw new RangeError(`no run id: ${run.runId}`);
   let data: Uint8Array;
   try {
-    ({ data } = await link.connection.request(subject, "", { timeout: answerTimeoutMs }));
+    ({ data } = await link.ask(() =>
+      link.connection.request(subject, "", { timeout: answerTimeoutMs }),
+    ));
   } catch (error) {
     if (!(error instanceof NatsError)) throw error;
     if (error.code === ErrorCode.PermissionsViolation) {
@@ -90,10 +92,7 @@ export async function commandRun(
       );
     }
     const { runId, epoch } = run;
-    const problem =
-      error.code === ErrorCode.NoResponders
-        ? "no coordinator listens to it"
-        : `it gave no answer in ${answerTimeoutMs / 1_000} s`;
+    const problem = silenceOf(error);
     throw new LockstepError("E_RUN_SILENT", { runId, epoch, problem }, { cause: error });
   }
   const { text, message } = readAnswer(data);
@@ -102,6 +101,17 @@ export async function commandRun(
     ...{ runId: run.runId, action },
     reason: printable(message ?? "it gave no reason"),
   });
+}
+
+function silenceOf({ code, message }: NatsError): string {
+  switch (code) {
+    case ErrorCode.NoResponders:
+      return "no coordinator listens to it";
+    case ErrorCode.Timeout:
+      return `it gave no answer in ${answerTimeoutMs / 1_000} s`;
+    default:
+      return message;
+  }
 }
 
 function readAnswer(data: Uint8Array): { readonly text?: string; readonly message?: string } {
