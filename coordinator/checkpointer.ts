@@ -1,3 +1,4 @@
+import { awakeMs } from "#lib/core/awake-clock";
 import {
   defaultSaveRetryMs,
   type FailedSave,
@@ -14,7 +15,7 @@ import type { CheckpointState, CoordinatorOptions, Snapshot } from "./options.js
 
 /** What a save that fails has left. */
 interface Chance {
-  /** `performance.now()` from which on it is not tried again. */
+  /** `awakeMs()` from which on it is not tried again. */
   readonly giveUpAtMs: number;
   /** A newer one takes its place then. */
   readonly isReplaced: boolean;
@@ -24,7 +25,7 @@ interface Chance {
 
 /** One last attempt. */
 const newerOne = (): Chance => ({
-  ...{ giveUpAtMs: performance.now(), isReplaced: true },
+  ...{ giveUpAtMs: awakeMs(), isReplaced: true },
   meanwhile: "a later one takes its place",
 });
 const endless: Chance = {
@@ -111,7 +112,7 @@ export class Checkpointer {
 
   #limited(): Chance {
     const { retryMs = defaultSaveRetryMs } = this.#options;
-    return { giveUpAtMs: performance.now() + retryMs, isReplaced: false };
+    return { giveUpAtMs: awakeMs() + retryMs, isReplaced: false };
   }
 
   #whileTrainingWaits(): Chance {

@@ -1,5 +1,6 @@
 import { randomBytes, randomInt, randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
+import { awakeMs } from "#lib/core/awake-clock";
 import { keptMastersSha256 } from "#lib/core/masters-hash";
 import { hostPort, isWildcard, loopbackOf, splitAddress } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
@@ -63,16 +64,15 @@ export class Coordinator {
   constructor(options: CoordinatorOptions) {
     this.#options = options;
     this.#security = options.security ?? {};
-    const now = (): number => performance.now();
     const { bus, door, plannedWorkers, kindWaitMs: waitMs } = options;
     this.#kinds =
-      door?.kinds ?? new DeviceKinds({ plannedWorkers, deterministic: true, waitMs, now });
+      door?.kinds ?? new DeviceKinds({ plannedWorkers, deterministic: true, waitMs, now: awakeMs });
     const tellPace = (news: PaceNews): void => bus.publish({ type: "worker.pace", ...news });
-    this.#queue = new TaskQueue(now, tellPace, this.#kinds.deterministic);
+    this.#queue = new TaskQueue(awakeMs, tellPace, this.#kinds.deterministic);
     this.#membership = new Membership({
       heartbeatTimeoutMs: options.heartbeatTimeoutMs ?? defaultHeartbeatTimeoutMs,
       kinds: this.#kinds,
-      now,
+      now: awakeMs,
     });
   }
 
@@ -96,7 +96,8 @@ export class Coordinator {
     const listenPort = this.#options.listenPort ?? 0;
     const advertiseHost = this.#options.advertiseHost ?? loopbackOf(listenHost);
     const shardHost = this.#options.advertiseHost ?? (isWildcard(listenHost) ? "" : listenHost);
-    const heartbeatIntervalMs = this.#options.heartbeatIntervalMs ?? defaultHeartbeatIntervalMs;
+    const { heartbeatIntervalMs = defaultHeartbeatIntervalMs } = this.#options;
+    const { leaseTimeoutMs = defaultLeaseTimeoutMs } = this.#options;
     const jobId = job.jobId ?? randomUUID();
     const life: RunLife = {
       runId: this.#options.runId ?? jobId,
@@ -156,7 +157,10 @@ export class Coordinator {
       const court = new Court({
         bus,
         verified: new VerifiedShare(verifyGroups, verifySeed),
-        present: () => this.#takingPart(),
+        present: () =>
+          this.#membership.takingPart(leaseTimeoutMs, (workerId) =>
+            this.#queue.isWaiting(workerId),
+          ),
         brought: (workerId) => this.#parts?.control.brought(workerId),
         worked: (workerId) => this.#membership.worked(workerId),
         ban: (workerId, reason) => this.#parts?.control.ban(workerId, reason),
@@ -203,7 +207,7 @@ export class Coordinator {
         heartbeatIntervalMs,
         plannedWorkers: this.#options.plannedWorkers,
         maxWorkers: this.#options.maxWorkers,
-        leaseTimeoutMs: this.#options.leaseTimeoutMs ?? defaultLeaseTimeoutMs,
+        leaseTimeoutMs,
         endRun: (error) => run.fail(error),
         version: run.version,
         onMembersChanged: () => run.membersChanged(this.#membership.size),
@@ -308,18 +312,6 @@ export class Coordinator {
     }
   }
 
-  /** Members that ask for work, or have joined just now: others may be here for ever, and are waited for as long as for a lease. */
-  #takingPart(): readonly string[] {
-    const { leaseTimeoutMs = defaultLeaseTimeoutMs } = this.#options;
-    const since = performance.now() - leaseTimeoutMs;
-    return this.#membership
-      .members()
-      .filter(
-        ({ workerId, lastAskedMs }) => lastAskedMs >= since || this.#queue.isWaiting(workerId),
-      )
-      .map(({ workerId }) => workerId);
-  }
-
   /** Workers join whoever comes to the door next. */
   async #leaveDoor({ door, control, shards }: Parts): Promise<void> {
     door.detach();
@@ -359,8 +351,8 @@ export class Coordinator {
     const { plannedWorkers, mayTakeOver = false } = this.#options;
     const mayCome = isRecovered || mayTakeOver;
     const isSome = (): boolean => told.size + this.#membership.numJoined < plannedWorkers;
-    const until = performance.now() + farewellTimeoutMs.ofAnother;
-    while (mayCome && isSome() && performance.now() < until) await delay(20);
+    const until = awakeMs() + farewellTimeoutMs.ofAnother;
+    while (mayCome && isSome() && awakeMs() < until) await delay(20);
     clearInterval(this.#ticker);
     await Promise.allSettled([door.close(), keepsShards ? undefined : shards.close()]);
   }

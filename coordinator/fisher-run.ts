@@ -1,3 +1,4 @@
+import { awakeMs } from "#lib/core/awake-clock";
 import { finishFisher } from "#lib/optim/index";
 import type { Court } from "./court.js";
 import type { LeaseTable } from "./leases.js";
@@ -58,7 +59,7 @@ export async function measureFisher(parts: FisherRunParts): Promise<void> {
         shards,
         jury: court.juryOf("measurement", round),
         bus,
-        now: () => performance.now(),
+        now: awakeMs,
         onReopened: parts.onReopened,
       });
     const leftOpen = parts.leftOpen();

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { awakeMs } from "#lib/core/awake-clock";
 import { LockstepError } from "#lib/core/errors/index";
 import type { WorkerState } from "#lib/core/events";
 import {
@@ -64,7 +65,7 @@ const askAgainAfterMs = 250;
  */
 export class FrontDoor implements ControlHandlers {
   readonly kinds: DeviceKinds;
-  readonly strays = new Strays(() => performance.now());
+  readonly strays = new Strays(awakeMs);
   readonly #server: GrpcServer;
   readonly #bus: EventBus;
   #inner: ControlHandlers | undefined;
@@ -128,9 +129,9 @@ export class FrontDoor implements ControlHandlers {
   async untilAllLeft(
     members = (): readonly { readonly state: WorkerState }[] => [],
   ): Promise<void> {
-    const since = performance.now();
+    const since = awakeMs();
     const isAwaited = (): boolean => {
-      const passedMs = performance.now() - since;
+      const passedMs = awakeMs() - since;
       const present = members();
       if (present.length > 0 && passedMs < farewellTimeoutMs.members) return true;
       const isStarting = present.some(({ state }) => state === "compiling");

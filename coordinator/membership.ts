@@ -25,6 +25,8 @@ interface Member extends WorkerInfo {
   /** When it last asked for work; of one that has not yet, when it joined. */
   readonly lastAskedMs: number;
   readonly state: WorkerState;
+  /** Whether it has said its state itself. */
+  readonly tellsState: boolean;
 }
 
 interface MembershipOptions {
@@ -32,7 +34,7 @@ interface MembershipOptions {
   readonly heartbeatTimeoutMs: number;
   /** Is told who comes, goes and computes. */
   readonly kinds: DeviceKinds;
-  /** Milliseconds, monotonic. */
+  /** Milliseconds, monotonic, of the time in which members can be heard. */
   readonly now: () => number;
 }
 
@@ -99,6 +101,7 @@ export class Membership {
       lastSeenMs: nowMs,
       lastAskedMs: nowMs,
       state: "compiling",
+      tellsState: false,
     };
     this.#members.set(member.workerId, member);
     this.#options.kinds.entered(member);
@@ -113,6 +116,7 @@ export class Membership {
       ...member,
       lastSeenMs: this.#options.now(),
       state: state ?? member.state,
+      tellsState: member.tellsState || state !== undefined,
     };
     this.#members.set(workerId, updated);
     return updated;
@@ -146,11 +150,26 @@ export class Membership {
   stuck(leaseTimeoutMs: number, isWaiting: (workerId: string) => boolean): Member | undefined {
     const now = this.#options.now();
     return this.members().find(({ workerId, lastAskedMs, state }) => {
-      // An engine takes what it takes to be made, however short groups are.
-      const isStarting = state === "compiling";
-      const workMs = isStarting ? Math.max(leaseTimeoutMs, defaultLeaseTimeoutMs) : leaseTimeoutMs;
+      const workMs = state === "compiling" ? withEngine(leaseTimeoutMs) : leaseTimeoutMs;
       return now - lastAskedMs > stuckLeaseTimes * workMs && !isWaiting(workerId);
     });
+  }
+
+  /**
+   * Members that ask for work, have joined just now, or say that they make their engine: others may be here for ever,
+   * and are waited for as long as for a lease.
+   *
+   * @param isWaiting whether one has asked and has no answer yet
+   */
+  takingPart(leaseTimeoutMs: number, isWaiting: (workerId: string) => boolean): readonly string[] {
+    const now = this.#options.now();
+    return this.members()
+      .filter(({ workerId, lastAskedMs, state, tellsState }) => {
+        const isStarting = tellsState && state === "compiling";
+        const workMs = isStarting ? withEngine(leaseTimeoutMs) : leaseTimeoutMs;
+        return now - lastAskedMs <= workMs || isWaiting(workerId);
+      })
+      .map(({ workerId }) => workerId);
   }
 
   /**
@@ -171,3 +190,7 @@ export class Membership {
     return id;
   }
 }
+
+/** An engine takes what it takes to be made, however short groups are. */
+const withEngine = (leaseTimeoutMs: number): number =>
+  Math.max(leaseTimeoutMs, defaultLeaseTimeoutMs);

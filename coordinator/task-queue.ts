@@ -1,3 +1,4 @@
+import { awakeMs } from "#lib/core/awake-clock";
 import { LockstepError } from "#lib/core/errors/index";
 import type { CompleteTaskRequest, Task, TaskResult } from "#lib/wire/control-messages";
 import { answeredSoon } from "./answered-soon.js";
@@ -48,11 +49,7 @@ export class TaskQueue {
    * @param now milliseconds, monotonic
    * @param haveSameBits whether all workers compute the same bits
    */
-  constructor(
-    now = () => performance.now(),
-    onPaceNews?: (news: PaceNews) => void,
-    haveSameBits = true,
-  ) {
+  constructor(now = awakeMs, onPaceNews?: (news: PaceNews) => void, haveSameBits = true) {
     this.#paces = new Paces(now, onPaceNews);
     this.#allotment = new Allotment(this.#paces, now, haveSameBits);
   }

@@ -1,3 +1,4 @@
+import { awakeMs } from "#lib/core/awake-clock";
 import type { TensorStates } from "#lib/core/shard-arrays";
 import type { StepCompleted } from "#lib/core/events";
 import { StepUpdate } from "#lib/optim/index";
@@ -269,7 +270,7 @@ export class TrainingRun {
           newLeases: () => this.#leaseTable(gradientGroups),
           shards: this.#shards,
           jury: this.#court.juryOf("group", step),
-          now: () => performance.now(),
+          now: awakeMs,
           onReopened: () => this.#queue.serve(),
         }),
       untilComplete: (work) => this.#untilComplete(work),
@@ -353,7 +354,7 @@ export class TrainingRun {
     return new LeaseTable({
       numItems,
       leaseTimeoutMs: this.#options.leaseTimeoutMs ?? defaultLeaseTimeoutMs,
-      now: () => performance.now(),
+      now: awakeMs,
       nextLeaseId: () => this.#nextLeaseId++,
     });
   }

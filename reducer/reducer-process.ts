@@ -1,3 +1,4 @@
+import { awakeMs } from "#lib/core/awake-clock";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { formatBytes } from "#lib/core/format";
 import { storeUrl } from "#lib/store/location";
@@ -67,7 +68,7 @@ export class ReducerProcess implements ReducerHandlers, BulkHandlers {
   /** So does what reads them into a file. */
   #saving: Promise<unknown> = Promise.resolve();
   #watcher: NoticeQueue | undefined;
-  #lastCallMs = performance.now();
+  #lastCallMs = awakeMs();
 
   constructor(options: ReducerProcessOptions) {
     this.#options = options;
@@ -81,7 +82,7 @@ export class ReducerProcess implements ReducerHandlers, BulkHandlers {
   /** Since the shard's coordinator was heard of; 0 while one listens, and before the first. */
   get silentMs(): number {
     const isAwaited = this.#held !== undefined && this.#watcher === undefined;
-    return isAwaited ? performance.now() - this.#lastCallMs : 0;
+    return isAwaited ? awakeMs() - this.#lastCallMs : 0;
   }
 
   /** Tells the coordinator, where one listens. */
@@ -201,7 +202,7 @@ export class ReducerProcess implements ReducerHandlers, BulkHandlers {
     this.#watcher = watcher;
     signal.addEventListener("abort", () => {
       if (this.#watcher === watcher) this.#watcher = undefined;
-      this.#lastCallMs = performance.now();
+      this.#lastCallMs = awakeMs();
     });
     return watcher;
   }
@@ -276,7 +277,7 @@ export class ReducerProcess implements ReducerHandlers, BulkHandlers {
     if (pass.runId !== life.runId || pass.epoch !== life.epoch) {
       throw new LockstepError("E_SHARD_NOT_OPEN", { call });
     }
-    this.#lastCallMs = performance.now();
+    this.#lastCallMs = awakeMs();
     return held;
   }
 

@@ -8,6 +8,7 @@ import type { CoordinatorHttp } from "#coordinator/http";
 import { outputRecordFile } from "#lib/checkpoint/index";
 import type { ResolvedConfig } from "#lib/config/index";
 import { hostPort, splitAddress } from "#lib/core/address";
+import { awakeMs } from "#lib/core/awake-clock";
 import { isReplaced } from "#lib/core/errors/replaced";
 import type { InProcessEventBus } from "#lib/wire/event-bus";
 import { assertSendAllowed } from "#lib/wire/security";
@@ -254,13 +255,12 @@ class Cluster {
     const door = await FrontDoor.open({
       ...{ bus, security, listenHost: host, listenPort: port },
       kinds: new DeviceKinds({
-        plannedWorkers: config.workers,
-        deterministic: config.deterministic,
+        ...{ plannedWorkers: config.workers, deterministic: config.deterministic },
         fixedKind:
           this.#start.left?.state.deviceKind ?? this.#start.resume?.record.deviceKind ?? undefined,
         isOwn: this.#own && isStartedHere,
         forsakenAfterMs: config.lease_timeout_ms,
-        now: () => performance.now(),
+        now: awakeMs,
       }),
     });
     this.#door = door;

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { awakeMs } from "#lib/core/awake-clock";
 import type { CheckpointState, Snapshot } from "#coordinator/options";
 import { checkpointName } from "#lib/checkpoint/index";
 import {
@@ -132,7 +133,7 @@ async function saveResult<T>(
 ): Promise<T> {
   const { step } = state;
   const startedAt = performance.now();
-  const giveUpAtMs = startedAt + run.config.save_retry_ms;
+  const giveUpAtMs = awakeMs() + run.config.save_retry_ms;
   try {
     return await saveRepeatedly(action, {
       giveUpAtMs: () => giveUpAtMs,

@@ -1,6 +1,7 @@
 import { lookup } from "node:dns/promises";
 import { createServer } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
+import { awakeMs } from "#lib/core/awake-clock";
 import type { ResolvedConfig } from "#lib/config/index";
 import { bareHost, hostPort, splitAddress } from "#lib/core/address";
 import type { OwnProcesses } from "./own-processes.js";
@@ -66,10 +67,10 @@ export async function untilFree(
   ports: readonly number[],
   { note, signal }: Waiting,
 ): Promise<void> {
-  const giveUpAtMs = performance.now() + formerPortWaitMs;
+  const giveUpAtMs = awakeMs() + formerPortWaitMs;
   for (const port of ports) {
     for (let isTold = false; port !== 0 && (await isTaken(host, port)); isTold = true) {
-      if (signal?.aborted === true || performance.now() > giveUpAtMs) return;
+      if (signal?.aborted === true || awakeMs() > giveUpAtMs) return;
       if (!isTold) {
         const address = hostPort(host, port);
         const seconds = formerPortWaitMs / 1000;

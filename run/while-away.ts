@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { awakeMs } from "#lib/core/awake-clock";
 import { saveRepeatedly } from "#lib/checkpoint/repeated-save";
 import type { ResolvedConfig } from "#lib/config/index";
 import type { OwnProcesses } from "./own-processes.js";
@@ -23,7 +24,7 @@ export async function whileAway<T>(
   search: () => Promise<T>,
   { limitMs, stop, note }: Waiting & { readonly limitMs: number },
 ): Promise<T> {
-  const giveUpAtMs = performance.now() + limitMs;
+  const giveUpAtMs = awakeMs() + limitMs;
   return saveRepeatedly(search, {
     giveUpAtMs: () => (stop.aborted ? 0 : giveUpAtMs),
     pause: (ms) => delay(ms, undefined, { signal: stop }).catch(() => {}),

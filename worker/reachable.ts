@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { awakeMs } from "#lib/core/awake-clock";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 
 /** The coordinator or a shard was away. */
@@ -23,13 +24,13 @@ export async function untilReachable<T>(
   },
 ): Promise<T> {
   const { address, timeoutMs, signal, onRetry } = options;
-  const since = performance.now();
+  const since = awakeMs();
   for (let backoffMs = firstBackoffMs; ; backoffMs = Math.min(backoffMs * 2, maxBackoffMs)) {
     try {
       return await call();
     } catch (error) {
       if (!isUnreachable(error) || signal?.aborted === true) throw error;
-      const passedMs = performance.now() - since;
+      const passedMs = awakeMs() - since;
       if (passedMs > timeoutMs) {
         throw new LockstepError(
           "E_COORDINATOR_UNREACHABLE",

@@ -1,3 +1,4 @@
+import { awakeMs } from "#lib/core/awake-clock";
 import { isLockstepError } from "#lib/core/errors/index";
 
 /**
@@ -14,7 +15,7 @@ export class AwaitedReturn {
 
   /** The coordinator said goodbye, and may come back. */
   interrupted(): void {
-    this.#giveUpAtMs ??= performance.now() + this.#timeoutMs;
+    this.#giveUpAtMs ??= awakeMs() + this.#timeoutMs;
   }
 
   /** The run is there and goes on. */
@@ -24,9 +25,7 @@ export class AwaitedReturn {
 
   /** Time that is left; undefined: no return is awaited. */
   get leftMs(): number | undefined {
-    return this.#giveUpAtMs === undefined
-      ? undefined
-      : Math.max(0, this.#giveUpAtMs - performance.now());
+    return this.#giveUpAtMs === undefined ? undefined : Math.max(0, this.#giveUpAtMs - awakeMs());
   }
 
   /**

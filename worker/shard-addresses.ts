@@ -1,4 +1,5 @@
 import { connect } from "node:net";
+import { awakeMs } from "#lib/core/awake-clock";
 import { hostPort, isHost, isWildcard, splitAddress } from "#lib/core/address";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { ShardTransfers } from "./transfers.js";
@@ -51,15 +52,15 @@ export async function untilShardsReachable(
   },
 ): Promise<void> {
   const { coordinator, askCoordinator, timeoutMs, signal } = options;
-  const since = performance.now();
+  const since = awakeMs();
   for (;;) {
-    const passedMs = performance.now() - since;
+    const passedMs = awakeMs() - since;
     const patienceMs = Math.max(0, Math.min(timeoutMs - passedMs, askAgainMs));
     const address = await transfers.firstUnreachable(patienceMs, signal);
     if (address === undefined || signal.aborted) return;
     await askCoordinator();
-    const seconds = Math.round((performance.now() - since) / 1000);
-    if (performance.now() - since < timeoutMs) continue;
+    const seconds = Math.round((awakeMs() - since) / 1000);
+    if (awakeMs() - since < timeoutMs) continue;
     const reason = await whyUnreachable(address);
     throw new LockstepError("E_SHARD_UNREACHABLE", { address, coordinator, seconds, reason });
   }

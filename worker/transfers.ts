@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { awakeMs } from "#lib/core/awake-clock";
 import type { ElementRange, ParameterLayout } from "#lib/core/parameter-layout";
 import { shardRanges, wireOffsetBytes } from "#lib/core/parameter-layout";
 import { BulkClient } from "#lib/wire/bulk-client";
@@ -192,14 +193,14 @@ async function withRetries<T>(
   transfer: () => Promise<T>,
   { signal, onRetry }: PullOptions,
 ): Promise<T> {
-  let since = performance.now();
+  let since = awakeMs();
   let backoffMs = firstBackoffMs;
   for (let attempt = 1; ; ) {
     try {
       return await transfer();
     } catch (error) {
       const isBusy = remoteErrorCode(error) === busyCode;
-      const isAway = isUnreachable(error) && performance.now() - since < awayTimeoutMs;
+      const isAway = isUnreachable(error) && awakeMs() - since < awayTimeoutMs;
       const isRefused =
         !isUnreachable(error) &&
         ((isLockstepError(error) && error.retryable) || isTransientRefusal(error)) &&
@@ -207,7 +208,7 @@ async function withRetries<T>(
       if (signal?.aborted === true || !(isBusy || isAway || isRefused)) throw error;
       onRetry(error);
       if (isBusy) {
-        since = performance.now();
+        since = awakeMs();
         await delay(askAgainMs, undefined, { signal }).catch(() => {});
       } else if (isAway) {
         await delay(backoffMs, undefined, { signal }).catch(() => {});

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { awakeMs } from "#lib/core/awake-clock";
 import { type ErrorCode, isLockstepError, LockstepError } from "#lib/core/errors/index";
 import type { ElementRange } from "#lib/core/parameter-layout";
 import { openOptimizer, type Update } from "#lib/optim/index";
@@ -228,8 +229,8 @@ class RemoteShard extends CalledShard implements ShardHandle {
         // Closed, or lost by another call.
         if (this.#failure !== undefined) throw this.#failure;
         if (!mayPass(error)) throw this.#fatal(error) ?? error;
-        this.#silentSinceMs ??= performance.now();
-        const silentMs = performance.now() - this.#silentSinceMs;
+        this.#silentSinceMs ??= awakeMs();
+        const silentMs = awakeMs() - this.#silentSinceMs;
         const { message } = error as Error;
         if (silentMs >= this.#remote.timeoutMs) throw this.#lose(message);
         if (silentMs >= this.#tellAfterMs) this.#tellSilence(silentMs, message);

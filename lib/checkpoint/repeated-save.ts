@@ -1,3 +1,4 @@
+import { awakeMs } from "#lib/core/awake-clock";
 import { isLockstepError, type LockstepError } from "#lib/core/errors/index";
 import type { LockstepEvent } from "#lib/core/events";
 
@@ -28,7 +29,7 @@ export interface FailedSave {
  * Saves, and does so again while the file system refuses it; the first pause is 1 s, each later one twice as long, up
  * to 30 s.
  *
- * @param giveUpAtMs asked after each failure: `performance.now()` from which on there is no further attempt
+ * @param giveUpAtMs asked after each failure: `awakeMs()` from which on there is no further attempt
  * @throws what `save` throws where another attempt would fail too, or when it is given up
  */
 export async function saveRepeatedly<T>(
@@ -44,7 +45,7 @@ export async function saveRepeatedly<T>(
       return await save();
     } catch (error) {
       if (!isWriteFailure(error)) throw error;
-      const leftMs = hooks.giveUpAtMs() - performance.now();
+      const leftMs = hooks.giveUpAtMs() - awakeMs();
       const pauseMs = Math.min(firstPauseMs * 2 ** (failures - 1), maxPauseMs, leftMs);
       const retryInMs = leftMs > 0 ? pauseMs : null;
       hooks.onFailure({ error, failures, retryInMs });

@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
+import { awakeMs } from "#lib/core/awake-clock";
 import { isLockstepError, LockstepError } from "#lib/core/errors/index";
 import { stateOf } from "#lib/core/process-identity";
 import {
@@ -346,7 +347,7 @@ export class JobQueue {
 
   /** Calls again for as long as the queue cannot be reached and there is patience. */
   async #reach<T>(action: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    const sinceMs = performance.now();
+    const sinceMs = awakeMs();
     for (;;) {
       try {
         const value = await action();
@@ -354,7 +355,7 @@ export class JobQueue {
         this.#isAway = false;
         return value;
       } catch (error) {
-        if (!isAway(error) || performance.now() - sinceMs > this.#options.patienceMs) throw error;
+        if (!isAway(error) || awakeMs() - sinceMs > this.#options.patienceMs) throw error;
         signal?.throwIfAborted();
         if (!this.#isAway) this.#tell(`${(error as Error).message} It is tried again.`);
         this.#isAway = true;

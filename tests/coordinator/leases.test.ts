@@ -281,3 +281,33 @@ test("whoever joins again and again fills no table, and no label with what it li
   while (membership.size < 4_096) join("w");
   assert.throws(() => join("w"), { code: "E_TOO_MANY_WORKERS" });
 });
+
+test("who says that it makes its engine takes part for longer than a short lease, and whoever only joined does not", () => {
+  const clock = { ms: 0 };
+  const membership = new Membership({
+    heartbeatTimeoutMs: 3_600_000,
+    kinds: new DeviceKinds({ plannedWorkers: 1, deterministic: true, now: () => clock.ms }),
+    now: () => clock.ms,
+  });
+  for (const name of ["starting", "mute", "idle", "waiting"]) {
+    membership.join({
+      ...{ name, host: "h", pid: 1, deviceKind: "k", deviceType: "cpu", ...life },
+      incarnation: name,
+    });
+  }
+  const present = (): readonly string[] =>
+    membership.takingPart(1_000, (workerId) => workerId === "waiting");
+  clock.ms = 500;
+  membership.seen("starting", "compiling");
+  membership.seen("idle", "idle");
+  clock.ms = 1_000;
+  assert.deepEqual(present(), ["starting", "mute", "idle", "waiting"]);
+  clock.ms = 1_001;
+  assert.deepEqual(present(), ["starting", "waiting"]);
+  membership.seen("starting");
+  clock.ms = 600_000;
+  assert.deepEqual(present(), ["starting", "waiting"]);
+  // Whatever it is at, it is no engine.
+  clock.ms = 600_001;
+  assert.deepEqual(present(), ["waiting"]);
+});
