@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { setTimeout as delay } from "node:timers/promises";
 import { test } from "node:test";
 import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
 import type { LossSum } from "#lib/core/job";
@@ -21,7 +22,12 @@ interface Computed {
 }
 
 /** What a member does with a group. */
-type Lie = (member: ScriptedMember, task: TrainTask, honest: Computed) => Promise<unknown>;
+type Lie = (
+  member: ScriptedMember,
+  task: TrainTask,
+  honest: Computed,
+  run: { readonly recorder: EventRecorder },
+) => Promise<unknown>;
 
 const bytesOfNaN = (length: number): Uint8Array => new Uint8Array(length).fill(0xff);
 
@@ -55,7 +61,7 @@ async function runWithLiar(
     for (;;) {
       const task = await liar.lease();
       await othersJoined;
-      await lie(liar, task, await liar.compute(task));
+      await lie(liar, task, await liar.compute(task), { recorder });
     }
   })().catch((error: unknown) => {
     end = error;
@@ -133,9 +139,13 @@ test("a gradient that only one worker finds not to be finite is not left out", l
   assertNamed(result, /computed other bits of group/);
 });
 
-test("who has joined and makes its engine is waited for to confirm a gradient", limit, async () => {
+/** @param makesEngine what else a member does that makes its engine, until others may come */
+async function assertStartingIsAwaited(
+  leaseTimeoutMs: number,
+  makesEngine: (member: ScriptedMember) => Promise<unknown> = async () => {},
+): Promise<void> {
   const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
-    heartbeatTimeoutMs: 110_000,
+    ...{ heartbeatTimeoutMs: 300_000, leaseTimeoutMs },
   });
   const running = coordinator.run();
   const liar = await ScriptedMember.join(address, testIdentity("liar"));
@@ -149,12 +159,30 @@ test("who has joined and makes its engine is waited for to confirm a gradient", 
     }
   })().catch(() => {});
   await recorder.until((event) => event.type === "note" && /not finite/.test(event.text));
+  await makesEngine(starting);
+  assert.deepEqual(recorder.of("step.completed"), []);
   const honest = [spawnWorker(address), spawnWorker(address)];
   const outcome = await running;
   await lying;
   for (const member of [liar, starting]) member.close();
   for (const { exited } of honest) assert.equal((await exited).code, 0);
   assertUnharmed({ outcome, recorder, liar: liar.workerId, end: undefined });
+}
+
+test("who has joined just now is waited for to confirm a gradient", limit, async () =>
+  assertStartingIsAwaited(200_000),
+);
+
+test("so is who says that it makes its engine, for longer than a lease", limit, async () => {
+  const leaseTimeoutMs = 1_000;
+  await assertStartingIsAwaited(leaseTimeoutMs, async ({ control, workerId }) => {
+    const load = { utilization: 0, memoryUsedBytes: 0, memoryTotalBytes: 0, deviceSeconds: 0 };
+    const since = performance.now();
+    while (performance.now() - since < 3 * leaseTimeoutMs) {
+      await control.heartbeat({ workerId, state: "compiling", ...load });
+      await delay(100);
+    }
+  });
 });
 
 test(
@@ -201,14 +229,14 @@ test(
     // The slow one's lease runs out, and it sends all the same, while the step is open.
     let isFirst = true;
     const result = await runWithLiar(
-      async (member, task, { gradient, sums }) => {
+      async (member, task, { gradient, sums }, { recorder }) => {
         await member.push(task, isFirst ? gradient.map((byte) => byte ^ 1) : gradient);
         // Its bytes are there, its report is not: the others compute the group, too.
-        if (isFirst) await new Promise((resolve) => setTimeout(resolve, 4_000));
+        if (isFirst) await recorder.until(({ type }) => type === "group.diverged");
         isFirst = false;
         await member.report(task.lease, sums);
       },
-      { leaseTimeoutMs: 2_000 },
+      { leaseTimeoutMs: 10_000 },
     );
     assertUnharmed(result);
     assert.ok(

@@ -232,7 +232,7 @@ export function coordinatorOptions(
     loadMasters,
     updates,
     heartbeatIntervalMs: 100,
-    heartbeatTimeoutMs: 2_000,
+    heartbeatTimeoutMs: 10_000,
     leaseTimeoutMs: 20_000,
     ...overrides,
   };
