@@ -101,6 +101,7 @@ test("a disk that becomes read-only and comes back, at a stop", limit, async (t)
   const disk = diskFor(t, "read-only");
   if (disk === undefined) return;
   let isStopped = false;
+  let isBack = false;
   const outcome = await run(
     ["--output_dir", disk.directory, "--max_steps", "100000"],
     (event, child) => {
@@ -109,12 +110,15 @@ test("a disk that becomes read-only and comes back, at a stop", limit, async (t)
         disk.setWritable(false);
         child.kill("SIGTERM");
       }
-      if (event.type === "checkpoint.failed") disk.setWritable(true);
+      if (event.type !== "checkpoint.failed" || isBack) return;
+      isBack = true;
+      disk.setWritable(true);
     },
   );
   assert.equal(outcome.code, 143, outcome.stderr);
-  const [failed, ...others] = outcome.of("checkpoint.failed");
-  assert.deepEqual([failed?.code, others], ["E_CHECKPOINT_WRITE", []]);
+  // The next attempt may come before the disk is back.
+  const failures = outcome.of("checkpoint.failed").map(({ code }) => code);
+  assert.deepEqual(new Set(failures), new Set(["E_CHECKPOINT_WRITE"]));
   const { step, directory } = outcome.of("run.completed")[0] ?? {};
   assert.equal(directory, join(disk.directory, `checkpoint-${step}`));
   assert.equal((await readTrainerState(directory ?? "")).global_step, step);

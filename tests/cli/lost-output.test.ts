@@ -23,9 +23,9 @@ before(async () => {
 });
 after(() => job.remove());
 
-/** Files of a run, with their bytes; workers' logs are their own. */
+/** Files of a run, with their bytes; workers' logs are their own, and what is half written or half removed is nobody's. */
 function filesIn(output: string): Readonly<Record<string, string>> {
-  const names = namesOfRun(output).filter((name) => !name.startsWith("logs"));
+  const names = namesOfRun(output).filter((name) => !/^logs|\.(tmp|previous|removed)-/.test(name));
   const files = names.filter((name) => statSync(join(output, name)).isFile());
   return Object.fromEntries(files.map((name) => [name, readFileSync(join(output, name), "hex")]));
 }

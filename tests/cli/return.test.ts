@@ -65,11 +65,14 @@ function startWorker(address: string, args: readonly string[] = []): RunningWork
   return { ended, child: () => worker };
 }
 
-/** Stops a coordinator in order once it has made some steps. */
-const stopAfter = (numSteps: number): Parameters<typeof lockstepCommand>[2] => {
+/** Stops a coordinator in order once it has made some steps, and so many workers have had a part in its life. */
+const stopAfter = (numSteps: number, numWorkers: number): Parameters<typeof lockstepCommand>[2] => {
   let isStopped = false;
+  const busy = new Set<string>();
   return (event, child) => {
+    if (event.type === "group.completed") busy.add(event.workerId);
     if (event.type !== "step.completed" || event.step < numSteps || isStopped) return;
+    if (busy.size < numWorkers) return;
     isStopped = true;
     child.kill("SIGTERM");
   };
@@ -81,16 +84,21 @@ test(
   async () => {
     const listen = `127.0.0.1:${await freePorts(3)}`;
     const workers = [startWorker(listen), startWorker(listen)];
-    const endless = ["--listen", listen, "--max_steps", "100000"];
+    const both = ["--listen", listen, "--min_workers", "2"];
+    const endless = [...both, "--max_steps", "100000"];
     let step = 0;
     for (const numSteps of [3, 1]) {
-      const stopped = await coordinator("returning", endless, stopAfter(step + numSteps));
+      const stopped = await coordinator(
+        "returning",
+        endless,
+        stopAfter(step + numSteps, workers.length),
+      );
       assert.equal(stopped.code, 143, stopped.stderr);
       step = stopped.of("run.completed")[0]?.step ?? 0;
     }
     for (const { child } of workers) assert.equal(child()?.exitCode, null, "it waits");
     const total = ["--max_steps", String(step + 4)];
-    const last = await coordinator("returning", ["--listen", listen, ...total]);
+    const last = await coordinator("returning", [...both, ...total]);
     assert.equal(last.code, 0, last.stderr);
     assert.equal(last.of("step.completed")[0]?.step, step + 1);
     for (const { ended } of workers) {
@@ -162,7 +170,7 @@ test(
     const stopped = await coordinator(
       "waited-for",
       ["--listen", listen, "--max_steps", "100000"],
-      stopAfter(2),
+      stopAfter(2, 1),
     );
     assert.equal(stopped.code, 143, stopped.stderr);
     const over = await coordinator("other", ["--listen", listen]);

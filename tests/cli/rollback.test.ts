@@ -61,7 +61,7 @@ test(
   "a shard that ends after a checkpoint takes all shards back to it, and the bits stay",
   limit,
   async () => {
-    const outcome = await train("after", "1:apply:6");
+    const outcome = await train("after", "1:apply:6", ["--min_workers", "2"]);
     assert.deepEqual(await resultOf("after", outcome), await resultOf("undisturbed", undisturbed));
     assert.deepEqual(stepsOf(outcome), [1, 2, 3, 4, 5, 4, 5, 6, 7, 8]);
     const [lost] = outcome.of("shard.lost");

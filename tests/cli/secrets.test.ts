@@ -95,7 +95,7 @@ test("a run that may be insecure has workers that may", limit, async () => {
   let flags: string[] = [];
   const args = ["train", configFile, "--json-logs", "--insecure", "--output_dir", job.file("open")];
   const { code } = await job.lockstep(args, ({ type }, child) => {
-    if (type !== "worker.joined" || child.pid === undefined) return;
+    if (type !== "worker.joined" || child.pid === undefined || flags.length > 0) return;
     flags = descendantsOf(child.pid).flatMap((pid) =>
       readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0"),
     );

@@ -24,13 +24,17 @@ before(async () => {
 
 after(() => job.remove());
 
-const lockstep = (args: readonly string[], onEvent?: Parameters<typeof lockstepCommand>[2]) =>
-  lockstepCommand(args, join(job.directory, "cache"), onEvent);
+const lockstep = (
+  args: readonly string[],
+  onEvent?: Parameters<typeof lockstepCommand>[2],
+  environment?: Readonly<Record<string, string>>,
+) => lockstepCommand(args, join(job.directory, "cache"), onEvent, environment);
 
 const train = (
   name: string,
   args: readonly string[],
   onEvent?: Parameters<typeof lockstepCommand>[2],
+  environment?: Readonly<Record<string, string>>,
 ) =>
   lockstep(
     [
@@ -42,13 +46,15 @@ const train = (
       ...args,
     ],
     onEvent,
+    environment,
   );
 
 const digestOf = (outcome: CommandOutcome): string | undefined =>
   outcome.of("run.completed")[0]?.mastersSha256;
 
 test("a run from a configuration to a model directory, then the same with one worker", async () => {
-  const two = await train("two", ["--save_strategy", "steps", "--save_steps", "3"]);
+  const saving = ["--save_strategy", "steps", "--save_steps", "3"];
+  const two = await train("two", [...saving, "--min_workers", "2"]);
   assert.equal(two.code, 0, two.stderr);
   assert.equal(two.stderr, "");
   assert.equal(two.of("step.completed").length, 6);
@@ -142,16 +148,26 @@ test("Ctrl-C before a worker has joined ends soon, and names weights that exist"
 });
 
 test("Ctrl-C after the last step saves the model and exits 130 all the same", async () => {
-  const stopped = await train("late", [], (event, child) => {
-    if (event.type === "step.completed" && event.step === 6) child.kill("SIGINT");
-  });
+  // The evaluation after it lasts until the signal is there.
+  const paced = [
+    ...["--engine_module", join(packageRoot, "dist/tests/support/paced-engine.js")],
+    ...["--eval_on_start", "false"],
+  ];
+  const stopped = await train(
+    "late",
+    paced,
+    (event, child) => {
+      if (event.type === "step.completed" && event.step === 6) child.kill("SIGINT");
+    },
+    { LOCKSTEP_TEST_EVALUATION_MS: "2000" },
+  );
   assert.equal(stopped.code, 130, stopped.stderr);
   assert.equal(stopped.of("run.completed")[0]?.outcome, "finished");
   assert.ok((await stat(join(directory, "late", "model.safetensors"))).size > 0);
   // Its evaluation is left to whoever goes on.
   const isLast = ({ step }: { readonly step: number }): boolean => step === 6;
   assert.equal(stopped.of("evaluation.completed").filter(isLast).length, 0);
-  const again = await train("late", ["--resume_from_checkpoint", "true"]);
+  const again = await train("late", [...paced, "--resume_from_checkpoint", "true"]);
   assert.equal(again.code, 0, again.stderr);
   assert.equal(again.of("evaluation.completed").filter(isLast).length, 1);
   assert.equal(digestOf(again), digestOf(stopped));

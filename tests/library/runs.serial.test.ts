@@ -45,7 +45,7 @@ test("a prepared run in this process and a cluster end with the same weights, an
     if (event.type === "step.completed") losses.push(event.loss);
   }
   await prepared.close();
-  const cluster = startCluster(await load("cluster"));
+  const cluster = startCluster(await load("cluster", { min_workers: 2 }));
   let numWorkers = 0;
   const clusterLosses: number[] = [];
   for await (const event of cluster) {
