@@ -43,8 +43,8 @@ const maxOutputBytes = 64 << 20;
 /** A job's run as a process of this machine, which ends with this one. */
 export class JobProcess {
   readonly ended: Promise<JobProcessEnd>;
-  /** Called when other workers may join, or are there: those who look for a run are to know. */
-  onWorkers: (() => void) | undefined;
+  /** Called at what those who look for a run are to know soon: where it is, who may join or has, and its first step. */
+  onNews: (() => void) | undefined;
   readonly outputFile: string;
   readonly #child: ChildProcess;
   readonly #onLine: (text: string) => void;
@@ -52,6 +52,7 @@ export class JobProcess {
   #error: JobProcessEnd["error"];
   #result: JobResult | undefined;
   readonly #joined = new Set<string>();
+  #hasStepped = false;
   readonly #outputDir: string;
   #outputBytes = 0;
   /** Whether a checkpoint was asked for before the process said a word. */
@@ -191,6 +192,8 @@ export class JobProcess {
         return;
       case "step.completed":
         this.#tell({ step: event.step, totalSteps: event.totalSteps, loss: finite(event.loss) });
+        if (!this.#hasStepped) this.onNews?.();
+        this.#hasStepped = true;
         return;
       case "checkpoint.saved":
         this.#onLine(`saved ${printable(event.directory)} after step ${event.step}`);
@@ -228,7 +231,8 @@ export class JobProcess {
 
   #tell(news: Partial<JobProgress>): void {
     this.#progress = { ...this.#progress, ...news };
-    if (news.workers !== undefined || news.address !== undefined) this.onWorkers?.();
+    const { workers, address, runId } = news;
+    if (workers !== undefined || address !== undefined || runId !== undefined) this.onNews?.();
   }
 }
 

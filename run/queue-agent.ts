@@ -32,7 +32,7 @@ interface AgentOptions {
 
 /** An agent gives this many signs of life while a lease lasts. */
 const beatsPerLease = 6;
-/** What agents of workers look at is said so soon, and so often at most. */
+/** News of a run are said so soon, and so often at most. */
 const soonMs = 250;
 /** A job that this machine cannot run is looked at again after so long: it may be given what is missing. */
 const unfitMs = 60_000;
@@ -204,7 +204,7 @@ class Watch {
     const leave = (): void => this.#stop("the agent leaves", true);
     drain.addEventListener("abort", leave);
     if (drain.aborted) leave();
-    run.onWorkers = () => {
+    run.onNews = () => {
       this.#nextBeatMs = Math.min(this.#nextBeatMs, performance.now() + soonMs);
       this.#wake.abort();
     };

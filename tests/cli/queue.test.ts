@@ -18,6 +18,8 @@ import { needs } from "#tests/support/tools";
 // The commands of a queue and real runs of the fake engine, in real processes.
 
 const limit = { timeout: 240_000 };
+/** Agents of it tell how far a run is while it is there. */
+const shortLease = ["--lease-ms=3000"];
 let job: TinyJob;
 const agents = new TestAgents();
 
@@ -138,7 +140,6 @@ test(
   async () => {
     const queue = new Queue("--queue", "disturbed");
     const long = ["--set=max_steps=600"];
-    const lease = ["--lease-ms", "3000"];
     const first = await queue.submit(...long, "--set=output_dir=calm");
     const id = await queue.submit(...long, "--set=output_dir=rough");
 
@@ -147,7 +148,7 @@ test(
     const calm = await queue.listed(first);
     assert.match(calm.result?.mastersSha256 ?? "", /^[0-9a-f]{64}$/);
 
-    agent = queue.agent("pausing", ...lease);
+    agent = queue.agent("pausing", ...shortLease);
     const before = await queue.until(id, (now) => step(now) > 0);
     assert.equal(before.owner?.agent, "pausing");
     assert.match(await queue.run("checkpoint", id), /^\w+ agent pausing is asked to save/);
@@ -163,19 +164,19 @@ test(
     const left = await queue.listed(id);
     assert.deepEqual([left.state, left.tries], ["queued", 0]);
 
-    agent = queue.agent("killed", ...lease);
+    agent = queue.agent("killed", ...shortLease);
     await queue.until(id, (now) => now.state === "running" && step(now) > left.step);
     const [run] = descendantsOf(agent.child.pid ?? 0);
     agent.child.kill("SIGKILL");
     assert.ok(run !== undefined);
     // The agent that is gone is not waited for; its run leaves by itself.
-    agent = queue.agent("stopped", ...lease);
+    agent = queue.agent("stopped", ...shortLease);
     const taken = await queue.until(id, (now) => now.owner?.agent === "stopped" && step(now) > 0);
     assert.match(taken.error ?? "", /agent killed .* ended and left the job unfinished/);
 
     // Neither agent nor run know that the job is another's when they go on.
     signalAll(agent.child.pid ?? 0, "SIGSTOP");
-    const other = queue.agent("other", "--until-empty", ...lease);
+    const other = queue.agent("other", "--until-empty", ...shortLease);
     const given = await queue.until(id, (now) => now.owner?.agent === "other" && step(now) > 0);
     assert.match(given.error ?? "", /agent stopped .* gave no sign of life for 3 s/);
     signalAll(agent.child.pid ?? 0, "SIGCONT");
@@ -191,7 +192,7 @@ test(
 
 test("workers join the coordinators of jobs, and those that take their place", limit, async () => {
   const queue = new Queue("--queue", "parts");
-  const settings = ["--set=max_steps=200", "--set=workers=2", "--set=metrics_port=null"];
+  const settings = ["--set=max_steps=400", "--set=workers=2", "--set=metrics_port=null"];
   const whole = await queue.submit(...settings, "--set=output_dir=whole");
   let agent = queue.agent("whole", "--jobs=1");
   assert.deepEqual(await once(agent.child, "exit"), [0, null], agent.said.join(""));
@@ -202,7 +203,7 @@ test("workers join the coordinators of jobs, and those that take their place", l
   const own = ["--", "--use-cpu", "--engine-module", module];
   const workers = ["w1", "w2"].map((name) => queue.agent(name, "--role=worker", ...own));
   const id = await queue.submit(...settings, "--set=output_dir=parts");
-  agent = queue.agent("first", "--role=coordinator");
+  agent = queue.agent("first", "--role=coordinator", ...shortLease);
   await queue.until(id, (now) => step(now) > 0 && now.beat?.workers?.joined === 2);
   agent.child.kill("SIGKILL");
   agent = queue.agent("second", "--role=coordinator", "--until-empty");
@@ -315,7 +316,7 @@ test("a watcher of a job sees the run of the try that ends it", {
     // Killed before it saves, so that the next try is another run.
     const settings = ["--set=max_steps=300", "--set=save_strategy=no", "--set=output_dir=tries"];
     const id = await queue.submit(...settings);
-    let agent = queue.agent("first");
+    let agent = queue.agent("first", ...shortLease);
     const { beat } = await queue.until(id, (now) => step(now) > 0);
     const watched = queue.try("watch", id, "--json");
     signalAll(agent.child.pid ?? 0, "SIGKILL");

@@ -142,3 +142,25 @@ test("an agent that leaves waits no longer than its grace period for a queue tha
   assert.equal(await agent.run(leave.signal), 1);
   assert.match(said.join("\n"), /the queue could not be told within 0.3 s/);
 });
+
+test("the queue knows of the first step of a run at once, however long the lease", {
+  timeout: 60_000,
+}, async () => {
+  const directory = await mkdtemp(join(root, "q-"));
+  const open = async (): Promise<JobQueue> =>
+    new JobQueue(await DirectoryStore.open(directory), { patienceMs: 10_000 });
+  const queue = await open();
+  const { id } = await queue.submit(fields("begun", { outputDir: join(directory, "out") }));
+  const leave = new AbortController();
+  const step = { type: "step.completed", step: 41, totalSteps: 90, loss: 1 };
+  const run = `console.log(${JSON.stringify(JSON.stringify(step))}); setInterval(() => {}, 1_000)`;
+  const agent = new QueueAgent(await open(), {
+    ...{ name: "agent", leaseMs: 3_600_000, graceMs: 50, directory: join(directory, "work") },
+    ...{ command: [process.execPath, "-e", run], flags: () => [], without: new Set<string>() },
+    ...{ maxJobs: undefined, untilEmpty: false, onLine: () => {} },
+  });
+  const ended = agent.run(leave.signal);
+  while ((await queue.find(id)).beat?.step !== 41);
+  leave.abort();
+  assert.equal(await ended, 1);
+});
