@@ -6,12 +6,18 @@ import { parse } from "yaml";
 import { packageRoot } from "#lib/core/paths";
 import { interpolate, metricNames, panelQueries } from "#tests/support/dashboard";
 import { declaredMetrics, seriesNames } from "#tests/support/metric-names";
-import { startPrometheus } from "#tests/support/prometheus";
+import { startPrometheus, until } from "#tests/support/prometheus";
 import { runProgram } from "#tests/support/run-program";
 import { startScriptedRun } from "#tests/support/scripted-run";
 import { needs, toolPath } from "#tests/support/tools";
 
 const rulesFile = join(packageRoot, "grafana", "prometheus", "rules.yaml");
+
+/** Scrapes come four times a second. */
+const seenWithinMs = 20_000;
+
+/** What was scraped before this is stored by now: a scrape that takes longer than 0.25 s has failed. */
+const settledSeconds = 1;
 
 interface RuleFile {
   readonly groups: readonly { readonly rules: readonly Rule[] }[];
@@ -78,18 +84,23 @@ test("every panel and every recording shows data from a Prometheus that scraped 
   });
   try {
     await prometheus.scrapes(8);
-    const empty: string[] = [];
+    // A scrape that a busy machine fails ends all series of its target until the next one.
+    const untilSeen = async (
+      expr: string,
+      isSeen: (value: number) => boolean,
+      what: string,
+    ): Promise<void> => {
+      let samples: Awaited<ReturnType<typeof prometheus.query>> = [];
+      await until(seenWithinMs, "data", async () => {
+        samples = await prometheus.query(expr);
+        return samples.length > 0 && samples.every(({ value }) => isSeen(value));
+      }).catch(() => assert.fail(`${what}: ${expr} gives ${JSON.stringify(samples)}`));
+    };
     for (const { panel, expr } of panelQueries()) {
-      const samples = await prometheus.query(interpolate(expr, { rateInterval: "10s" }));
-      if (samples.length === 0 || !samples.every(({ value }) => Number.isFinite(value))) {
-        empty.push(`${panel}: ${expr} gives ${JSON.stringify(samples)}`);
-      }
+      await untilSeen(interpolate(expr, { rateInterval: "10s" }), Number.isFinite, panel);
     }
-    assert.deepEqual(empty, []);
     for (const { record } of rules) {
-      if (record === undefined) continue;
-      const samples = await prometheus.query(record);
-      assert.ok(samples.length > 0 && samples.every(({ value }) => value > 0), record);
+      if (record !== undefined) await untilSeen(record, (value) => value > 0, record);
     }
 
     // The variables choose: another job has no data.
@@ -107,12 +118,13 @@ test("every panel and every recording shows data from a Prometheus that scraped 
 test("panels compute what they say", { ...needs("prometheus"), timeout: 120_000 }, async () => {
   const run = await startScriptedRun();
   const prometheus = await startPrometheus({ targets: run.targets, scrapeIntervalMs: 250 });
-  const ask = async (panel: string): Promise<ReadonlyMap<string, number>> => {
+  const ask = async (panel: string, atSeconds: number): Promise<ReadonlyMap<string, number>> => {
     const queries = panelQueries().filter((query) => query.panel === panel);
     const values = new Map<string, number>();
     for (const { expr } of queries) {
       for (const { labels, value } of await prometheus.query(
         interpolate(expr, { rateInterval: "10s" }),
+        atSeconds,
       )) {
         const { __name__: _, ...rest } = labels;
         values.set(Object.values(rest).join(" "), value);
@@ -125,27 +137,39 @@ test("panels compute what they say", { ...needs("prometheus"), timeout: 120_000 
   };
   try {
     await prometheus.scrapes(6);
+    const panels = [
+      ...["Share of time in synchronisation", "Memory used, share", "Utilisation"],
+      ...["Device hours", "Workers by state", "Calls per second (QPS)"],
+    ];
+    let seen: readonly ReadonlyMap<string, number>[] = [];
+    let steps = 0;
+    // All of one moment, at which the last scrape of each target had succeeded.
+    await until(seenWithinMs, "a moment of which every panel has data", async () => {
+      const atSeconds = Date.now() / 1000 - settledSeconds;
+      const up = await prometheus.query("up", atSeconds);
+      steps = (await prometheus.query("lockstep_training_steps_total", atSeconds))[0]?.value ?? 0;
+      seen = await Promise.all(panels.map((panel) => ask(panel, atSeconds)));
+      const isUp = up.length === run.targets.length && up.every(({ value }) => value === 1);
+      return isUp && steps > 0 && seen.every(({ size }) => size > 0);
+    });
+    const [share, memory, utilisation, hours, workers, qps] = seen;
+    assert.ok(share && memory && utilisation && hours && workers && qps);
     // A step of the script takes 2 s, 0.5 s of them in synchronisation.
-    near([...(await ask("Share of time in synchronisation")).values()][0], 0.25, "share");
-    near((await ask("Memory used, share")).get("gpu worker-0"), 0.25, "memory");
-    near((await ask("Utilisation")).get("cpu worker-1"), 0.75, "utilisation");
+    near([...share.values()][0], 0.25, "share");
+    near(memory.get("gpu worker-0"), 0.25, "memory");
+    near(utilisation.get("cpu worker-1"), 0.75, "utilisation");
     // Two devices that coordinator and workers both report, each counted once; the script lets a
-    // device age by 10 s a scrape of its coordinator.
-    const steps = (await prometheus.query("lockstep_training_steps_total"))[0]?.value ?? 0;
-    const hours = await ask("Device hours");
-    assert.deepEqual([...hours.keys()].sort(), ["cpu", "gpu"]);
-    for (const value of hours.values()) {
-      const counted = (value * 3600) / 10;
-      // A scrape may fall between the two queries.
-      assert.ok(counted >= steps && counted <= steps + 4, `${counted} steps, not ${steps}`);
-    }
-    const workers = await ask("Workers by state");
-    assert.equal(workers.get("computing"), 1);
-    assert.equal(workers.get("sending"), 1);
-    // The script loses one with every step.
-    const lost = workers.get("lost") ?? 0;
-    assert.ok(lost >= steps && lost <= steps + 4, `${lost} of ${steps}`);
-    const qps = await ask("Calls per second (QPS)");
+    // device age by 10 s, and loses a worker, with every step.
+    const hour = (steps * 10) / 3600;
+    assert.deepEqual(
+      hours,
+      new Map([
+        ["cpu", hour],
+        ["gpu", hour],
+      ]),
+    );
+    const ofStates = ["computing", "sending", "lost"].map((state) => workers.get(state));
+    assert.deepEqual(ofStates, [1, 1, steps]);
     assert.deepEqual([...qps.keys()].sort(), [
       "OK CompleteTask",
       "OK Heartbeat",

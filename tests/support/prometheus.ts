@@ -22,8 +22,8 @@ interface Sample {
 /** A real Prometheus server with a data directory of its own. */
 interface PrometheusServer {
   readonly url: string;
-  /** An instant query, evaluated now. @throws when Prometheus refuses the expression. */
-  query(expr: string): Promise<readonly Sample[]>;
+  /** An instant query. @param atSeconds since the epoch, now by default @throws when Prometheus refuses the expression. */
+  query(expr: string, atSeconds?: number): Promise<readonly Sample[]>;
   /** Resolves once every target has been scraped successfully this many times from now. */
   scrapes(count: number, timeoutMs?: number): Promise<void>;
   close(): Promise<void>;
@@ -99,11 +99,10 @@ export async function startPrometheus(options: {
     await rm(directory, { recursive: true, force: true });
   };
 
-  const query = async (expr: string): Promise<readonly Sample[]> => {
-    const response = await fetch(`${url}/api/v1/query`, {
-      method: "POST",
-      body: new URLSearchParams({ query: expr }),
-    });
+  const query = async (expr: string, atSeconds?: number): Promise<readonly Sample[]> => {
+    const body = new URLSearchParams({ query: expr });
+    if (atSeconds !== undefined) body.set("time", `${atSeconds}`);
+    const response = await fetch(`${url}/api/v1/query`, { method: "POST", body });
     return parseSamples(expr, await response.json());
   };
 
@@ -131,7 +130,7 @@ export async function startPrometheus(options: {
   return { url, query, scrapes, close };
 }
 
-async function until(
+export async function until(
   timeoutMs: number,
   what: string,
   condition: () => Promise<boolean>,
