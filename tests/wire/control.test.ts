@@ -210,21 +210,23 @@ async function serve(
 }
 
 test("a long poll that is given up, or times out, is noticed by the server", async () => {
-  const client = (await serve({}))({}, 200);
+  const connect = await serve({});
+  const client = connect({}, 200);
+  const poll = (signal?: AbortSignal) =>
+    client.nextTask({ workerId: "me", maxWaitMs: 100, heldLeases: [] }, signal);
   const giveUp = new AbortController();
-  const poll = client.nextTask(
-    { workerId: "me", maxWaitMs: 60_000, heldLeases: [] },
-    giveUp.signal,
-  );
+  const givenUp = poll(giveUp.signal);
   giveUp.abort();
-  await assert.rejects(poll, { code: "E_RPC_UNAVAILABLE" });
-  const late = new Promise<void>((resolve) => {
-    aborted = resolve;
-  });
-  await assert.rejects(client.nextTask({ workerId: "me", maxWaitMs: 100, heldLeases: [] }), {
-    code: "E_RPC_TIMEOUT",
-  });
-  await late;
+  await assert.rejects(givenUp, { code: "E_RPC_UNAVAILABLE" });
+  let isNoticed = false;
+  aborted = () => {
+    isNoticed = true;
+  };
+  // One whose time is over before the connection is there never reaches the server.
+  for (let i = 0; i < 100 && !isNoticed; i++) {
+    await assert.rejects(poll(), { code: "E_RPC_TIMEOUT" });
+  }
+  assert.ok(isNoticed);
 });
 
 test("a message beyond the server's limit is refused, and the connection stays usable", async () => {
@@ -253,15 +255,15 @@ test("mutual TLS admits holders of the authority's certificates only", async () 
     );
   const connect = await serve(await load("ours", "ours"));
   assert.equal((await connect(await load("ours", "ours")).register(identity)).workerId, "me");
-  const refused = { code: "E_RPC_UNAVAILABLE" };
-  await assert.rejects(
-    connect(await load("ours", "theirs"), 1_500).register(identity),
-    (error: LockstepError) => ["E_RPC_UNAVAILABLE", "E_RPC_TIMEOUT"].includes(error.code),
-  );
-  await assert.rejects(connect(await load("theirs", "ours"), 1_500).register(identity), refused);
-  await assert.rejects(connect({}, 1_500).register(identity), (error: LockstepError) =>
-    ["E_RPC_UNAVAILABLE", "E_RPC_TIMEOUT"].includes(error.code),
-  );
+  // The client sees itself whom it does not trust; of what a server refuses it sees a connection that is closed.
+  await assert.rejects(connect(await load("theirs", "ours"), 10_000).register(identity), {
+    code: "E_RPC_UNAVAILABLE",
+  });
+  for (const security of [await load("ours", "theirs"), {}]) {
+    await assert.rejects(connect(security, 1_500).register(identity), (error: LockstepError) =>
+      ["E_RPC_UNAVAILABLE", "E_RPC_TIMEOUT"].includes(error.code),
+    );
+  }
 });
 
 test("listeners of the bus hear every event in order, and one that throws disturbs nobody", () => {
