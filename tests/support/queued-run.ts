@@ -13,6 +13,8 @@ import { claimOutputDirectory } from "#run/output-directory";
 import { keptSteps, stepFile } from "./kept-steps.js";
 
 const stepMs = 120;
+/** In the environment: the step after which it stops itself, as SIGSTOP does. */
+const stopsAfter = "LOCKSTEP_TEST_STOPS_AFTER";
 const [, , file = ""] = process.argv;
 const config = parse(readFileSync(file, "utf8")) as {
   readonly steps?: number;
@@ -63,6 +65,7 @@ async function makeSteps(total: number): Promise<void> {
       leave("E_LOST", String(error));
     }
     say({ type: "step.completed", step, totalSteps: total, loss: 1 });
+    if (`${step}` === process.env[stopsAfter]) process.kill(process.pid, "SIGSTOP");
   }
   await claim.release();
   if (isStopping) process.exit(143);
