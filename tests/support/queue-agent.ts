@@ -30,7 +30,8 @@ const store = place.startsWith("nats:") ? await openNats() : await DirectoryStor
 const queue = new JobQueue(store, {
   patienceMs: Number.POSITIVE_INFINITY,
   onNews: say,
-  retryMs: 50,
+  // A try that is killed before its first step makes the next one wait four times as long.
+  retryMs: 1,
 });
 await new QueueAgent(queue, {
   ...{

@@ -54,9 +54,15 @@ const stoppedMs = 5_000;
 const pauseMs = 900;
 /** A run that trains takes seconds to begin. */
 const trainingPauseMs = 3_000;
-/** After it, or once there are fewer jobs than agents, nothing is done to anybody any more, and what is left has to end. */
-const stormMs = 120_000;
-const endMs = 600_000;
+/**
+ * After so many faults or so long, or once there are fewer jobs than agents, nothing is done to anybody any more, and
+ * what is left has to end. Each job's share: a machine on which an agent takes seconds to begin has fewer a minute.
+ */
+const faultsPerJob = 5;
+const stormMsPerJob = 7_500;
+const longestStormMs = 120_000;
+const endMsPerJob = 25_000;
+const latestEndMs = 600_000;
 
 /** Jobs in a queue whose agents, runs and servers are killed and stopped by a seed, until all jobs are over. */
 export async function queueStorm(options: StormOptions): Promise<StormOutcome> {
@@ -109,14 +115,19 @@ export async function queueStorm(options: StormOptions): Promise<StormOutcome> {
     faults[what] = (faults[what] ?? 0) + 1;
   };
   const beginMs = performance.now();
+  const stormMs = Math.min(stormMsPerJob * numJobs, longestStormMs);
+  const endMs = Math.min(endMsPerJob * numJobs, latestEndMs);
+  const isStorm = (): boolean =>
+    numLeft >= numAgents &&
+    performance.now() - beginMs < stormMs &&
+    Object.values(faults).reduce((sum, count) => sum + count, 0) < faultsPerJob * numJobs;
   let [isOver, numLeft] = [false, numJobs];
   let server: Promise<void> = Promise.resolve();
   try {
     while (!isOver && performance.now() - beginMs < endMs) {
       await delay(below(options.training === undefined ? pauseMs : trainingPauseMs));
       for (let index = 0; index < numAgents; index++) if (agents[index] === undefined) start(index);
-      const isStorm = numLeft >= numAgents && performance.now() - beginMs < stormMs;
-      const what = isStorm ? below(6) : -1;
+      const what = isStorm() ? below(6) : -1;
       const first = below(numAgents);
       const others = agents.map((_, i) => agents[(first + i) % numAgents]);
       // What is done to a run is done where there is one.
