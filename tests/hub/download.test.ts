@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, readlink, rm, stat, writeFile } from "node:fs/promises";
+import { existsSync, statSync } from "node:fs";
+import { mkdir, readdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -63,11 +63,13 @@ test("a download that breaks is taken up where it broke, by this process and by 
   const { files } = hub.server.add(model.id, await tinyRepository());
   const { content } = files.get("model.safetensors") ?? assert.fail();
   const third = Math.floor(content.length / 3);
-  let numCuts = 0;
-  // It stalls after a third, and then breaks at once, each time.
+  const blobs = join(hub.directory, "hub", "models--tiny--llama", "blobs");
+  const partial = join(blobs, `${sha256(content)}.incomplete`);
+  const keptBytes = (): number => statSync(partial, { throwIfNoEntry: false })?.size ?? 0;
+  // It stalls after a third, as often as that is given up before it has arrived, and then breaks at once, each time.
   hub.server.cut = (name) => {
     if (name !== "model.safetensors") return undefined;
-    return ++numCuts === 1 ? { afterBytes: third, isStalled: true } : { afterBytes: 0 };
+    return keptBytes() === 0 ? { afterBytes: third, isStalled: true } : { afterBytes: 0 };
   };
   assert.match(
     await failure(() => fetchModel(hub.settings)),
@@ -78,12 +80,11 @@ test("a download that breaks is taken up where it broke, by this process and by 
       .filter(({ host, path }) => host === "store" && path.endsWith("model.safetensors"))
       .map(({ range }) => range);
   assert.equal(ranges()[0], undefined);
-  const blobs = join(hub.directory, "hub", "models--tiny--llama", "blobs");
-  const partial = join(blobs, `${sha256(content)}.incomplete`);
-  const { size: kept } = await stat(partial);
+  const kept = keptBytes();
   assert.ok(kept > 0 && kept <= third, `${kept} bytes`);
-  assert.ok(ranges().length > 2);
-  for (const range of ranges().slice(1)) assert.equal(range, `bytes=${kept}-${content.length - 1}`);
+  const later = ranges().filter((range) => range !== undefined);
+  assert.ok(later.length > 1);
+  for (const range of later) assert.equal(range, `bytes=${kept}-${content.length - 1}`);
   const found = await findSnapshot(hub.settings.cacheDirectory, model);
   assert.equal(found, undefined, "a broken download looks whole");
 
