@@ -42,6 +42,7 @@ const maxOutputBytes = 64 << 20;
 
 /** A job's run as a process of this machine, which ends with this one. */
 export class JobProcess {
+  /** Rejects with what `onLine` threw, by which the process is killed: its output is read no more. */
   readonly ended: Promise<JobProcessEnd>;
   /** Called at what those who look for a run are to know soon: where it is, who may join or has, and its first step. */
   onNews: (() => void) | undefined;
@@ -87,13 +88,23 @@ export class JobProcess {
       },
       stdio: ["ignore", "pipe", "pipe", "ipc"],
     });
-    const keep = (line: string): void => this.#keep(output, line);
+    let fault: { readonly error: unknown } | undefined;
+    const keep = (line: string): boolean => {
+      try {
+        this.#keep(output, line);
+        return true;
+      } catch (error) {
+        fault ??= { error };
+        this.kill();
+        return false;
+      }
+    };
     const { stdout, stderr } = this.#child;
     const streams = [stdout, stderr].map(async (stream) => {
       if (stream === null) return;
-      for await (const line of boundedLines(stream, maxLineChars)) keep(line);
+      for await (const line of boundedLines(stream, maxLineChars)) if (!keep(line)) return;
     });
-    this.ended = new Promise((resolve) => {
+    this.ended = new Promise((resolve, reject) => {
       const end = async (code: number | null, signal: NodeJS.Signals | null): Promise<void> => {
         await Promise.race([
           Promise.allSettled(streams),
@@ -102,6 +113,7 @@ export class JobProcess {
         for (const stream of [stdout, stderr]) stream?.destroy();
         await Promise.allSettled(streams);
         closeSync(output);
+        if (fault !== undefined) return reject(fault.error);
         if (code === 0) this.#result ??= await this.#madeBefore();
         resolve({ code, signal, error: this.#error, result: this.#result });
       };

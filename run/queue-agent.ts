@@ -102,7 +102,10 @@ export class QueueAgent {
       return false;
     }
     const watch = new Watch(held, run, this.#options, tell, drain);
-    const end = await run.ended;
+    const end = await run.ended.catch(async (error: unknown) => {
+      await watch.over();
+      throw error;
+    });
     const isOwn = await watch.over();
     if (isOwn) {
       const how = { run, wasStopped: watch.wasStopped, tell };

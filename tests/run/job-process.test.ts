@@ -32,3 +32,19 @@ test("a checkpoint that is asked for before a run listens is asked for when it d
   assert.deepEqual([code, signal], [0, null]);
   assert.match(await readFile(child.outputFile, "utf8"), /^listens\nsaved\n$/);
 });
+
+test("what a listener throws ends the run, and is not kept quiet", {
+  timeout: 60_000,
+}, async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "lockstep-job-process-"));
+  t.after(() => rm(directory, { recursive: true }));
+  const job = {
+    ...{ id: "abcdefgh", epoch: 1, config: "", flags: [], directory, outputDir: directory },
+  } as unknown as Job;
+  const child = new JobProcess({
+    ...{ job, directory, flags: [] },
+    command: [process.execPath, "-e", "console.log('begun'); setInterval(() => {}, 1_000)"],
+    onLine: () => assert.fail("a listener's fault"),
+  });
+  await assert.rejects(child.ended, /a listener's fault/);
+});

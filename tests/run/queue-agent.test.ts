@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { rmSync } from "node:fs";
+import { renameSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -135,7 +135,8 @@ test("an agent that leaves waits no longer than its grace period for a queue tha
     onLine: (line) => {
       said.push(line);
       if (!line.endsWith("begun")) return;
-      rmSync(place, { recursive: true });
+      // Whole at once, also while a sign of life is written.
+      renameSync(place, join(directory, "elsewhere"));
       leave.abort();
     },
   });
