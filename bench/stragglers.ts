@@ -21,7 +21,7 @@ import { Coordinator } from "#coordinator/coordinator";
 import type { StepSource } from "#coordinator/options";
 import type { Batch } from "#lib/core/batch";
 import { InProcessEventBus } from "#lib/wire/event-bus";
-import { coordinatorOptions, spawnWorker, testJob } from "#tests/support/cluster";
+import { coordinatorOptions, forkWorker, testJob } from "#tests/support/cluster";
 import { median } from "./frame/compare.js";
 
 const warmupSteps = 3;
@@ -80,7 +80,7 @@ bus.subscribe((event) => {
 const { controlAddress } = await coordinator.start();
 const engine = import.meta.resolve("#tests/support/paced-engine");
 const workers = Array.from({ length: numWorkers }, (_, index) =>
-  spawnWorker(controlAddress, {
+  forkWorker(controlAddress, {
     LOCKSTEP_TEST_NAME: index === 0 ? "slow" : `worker-${index}`,
     LOCKSTEP_TEST_ENGINE: engine,
     LOCKSTEP_TEST_BATCH_MS: String(groupMs / batchesPerGroup / (index === 0 ? slowSpeed : 1)),

@@ -5,9 +5,9 @@ import {
   evaluationBatches,
   type EventRecorder,
   sequentialOracle,
-  spawnWorker,
   type TestWorker,
 } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 
 const totalSteps = 4;
@@ -67,6 +67,7 @@ test("what does not fit into the grace period is given back", limit, async () =>
     add();
   });
   const [drained] = workers as [TestWorker];
+  assert.equal((await drained.exited).code, 0);
   assert.deepEqual(outcomeOf(drained), { outcome: "left", numGroups: 4 });
   assert.match(toldBy(drained), /what is in work is given back: it is not done within 0.05 s/);
   assert.deepEqual(
@@ -104,18 +105,29 @@ test("below min_workers nothing begins, and what is begun is finished", limit, a
     evaluation: { batches: evaluationBatches, atStart: true, atEnd: true, everySteps: 0 },
   };
   const { recorder } = await elasticRun(overrides, async ({ recorder, add }) => {
-    add({ LOCKSTEP_TEST_DRAIN: "leased:1" });
+    const first = add({
+      LOCKSTEP_TEST_STALL: "leased:0",
+      LOCKSTEP_TEST_DRAIN: "computed:0",
+    });
     await recorder.until((event) => waits(1)(event) === true);
     assert.deepEqual(recorder.of("group.leased"), []);
     assert.deepEqual(recorder.of("evaluation.completed"), []);
-    add();
+    const second = add({ LOCKSTEP_TEST_STALL: "leased:0" });
+    // Each has a group, and neither may go on without the other.
+    await recorder.until(
+      () => new Set(recorder.of("group.leased").map(({ workerId }) => workerId)).size === 2,
+    );
+    first.process.send("go");
     await recorder.until(({ type }) => type === "worker.left");
+    assert.deepEqual(recorder.of("step.completed"), []);
+    second.process.send("go");
     await recorder.until((event) => {
       const since = recorder.events.findIndex(({ type }) => type === "worker.left");
       return recorder.events.indexOf(event) > since && waits(1)(event) === true;
     });
-    // The step in which it left was finished by the other one.
-    assert.equal(recorder.of("step.completed").length, 2);
+    // The step in which it left was finished by the other one, and no other was begun.
+    assert.equal(recorder.of("step.completed").length, 1);
+    assert.ok(recorder.of("group.leased").every(({ step }) => step === 0));
     add();
   });
   assert.equal(recorder.of("step.completed").length, totalSteps);

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
 import { test } from "node:test";
+import { farewellTimeoutMs } from "#coordinator/limits";
 import { Strays } from "#coordinator/strays";
 import { ControlClient } from "#lib/wire/control-client";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
-import { spawnWorker } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { registered, testIdentity } from "#tests/support/scripted-member";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { runWorker } from "#worker/worker";
@@ -40,9 +41,9 @@ test("a worker that failed, and comes back when the run is over, is told so", li
   const { control, comesBack } = await failedWorker(address);
   other.process.send("go");
   await recorder.until(({ type }) => type === "worker.left");
-  assert.equal((await other.exited).code, 0);
   await delay(awayMs);
   assert.equal(await comesBack(), "E_RUN_OVER");
+  assert.equal((await other.exited).code, 0);
   assert.equal((await run).outcome, "finished");
   control.close();
 });
@@ -83,7 +84,9 @@ test("a run that is stopped says so to a worker between two registrations", limi
 });
 
 test("a worker that still makes its engine when the run ends is told so", limit, async () => {
-  const { coordinator, address, recorder } = await startCoordinator(totalSteps);
+  const { coordinator, address, recorder } = await startCoordinator(totalSteps, {
+    heartbeatTimeoutMs: 60_000,
+  });
   const run = coordinator.run();
   const other = spawnWorker(address, { LOCKSTEP_TEST_STALL: "computed:1" });
   await recorder.until((event) => event.type === "group.leased" && event.step === 1);
@@ -91,11 +94,12 @@ test("a worker that still makes its engine when the run ends is told so", limit,
   const { workerId } = await registered(control);
   other.process.send("go");
   await recorder.until(({ type }) => type === "worker.left");
-  // Longer than members are waited for that have asked for work before.
+  // Longer than members are waited for that have asked for work before, and clearly shorter than others are.
+  const until = performance.now() + farewellTimeoutMs.members + 300;
   const load = { utilization: 0, memoryUsedBytes: 0, memoryTotalBytes: 0, deviceSeconds: 0 };
-  for (let beat = 0; beat < 15; beat++) {
+  while (performance.now() < until) {
     await control.heartbeat({ workerId, state: "compiling", ...load });
-    await delay(200);
+    await delay(100);
   }
   const task = await control.nextTask({ workerId, maxWaitMs: 0, heldLeases: [] });
   assert.equal(task.kind, "finished");

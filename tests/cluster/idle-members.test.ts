@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { setMaxListeners } from "node:events";
 import { test } from "node:test";
-import { float16Job, float16Updates, sequentialOracle, spawnWorker } from "#tests/support/cluster";
+import { float16Job, float16Updates, sequentialOracle } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { ScriptedMember, testIdentity } from "#tests/support/scripted-member";
 

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { WorkerJob } from "#lib/core/job";
-import { evaluationBatches, sequentialOracle, spawnWorker, testJob } from "#tests/support/cluster";
+import { evaluationBatches, sequentialOracle, testJob } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { startCoordinator } from "#tests/support/started-coordinator";
 
 /**

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { evaluationBatches, spawnWorker } from "#tests/support/cluster";
+import { evaluationBatches } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { goesOnFrom, type Saved, savesInto } from "#tests/support/saved-run";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 

@@ -3,7 +3,8 @@ import { inMemory } from "#tests/support/kept-arrays";
 import { test } from "node:test";
 import type { CoordinatorOptions, Snapshot } from "#coordinator/options";
 import { LockstepError } from "#lib/core/errors/index";
-import { sequentialOracle, spawnWorker } from "#tests/support/cluster";
+import { sequentialOracle } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { goesOnFrom, type Saved, savesInto } from "#tests/support/saved-run";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 

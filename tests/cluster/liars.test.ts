@@ -4,12 +4,8 @@ import { test } from "node:test";
 import type { CoordinatorOptions, RunOutcome } from "#coordinator/options";
 import type { LossSum } from "#lib/core/job";
 import type { TrainTask } from "#lib/wire/control-messages";
-import {
-  evaluationBatches,
-  type EventRecorder,
-  sequentialOracle,
-  spawnWorker,
-} from "#tests/support/cluster";
+import { evaluationBatches, type EventRecorder, sequentialOracle } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { ScriptedMember, testIdentity } from "#tests/support/scripted-member";
 

@@ -6,8 +6,8 @@ import {
   float16Job,
   float16Updates,
   sequentialOracle,
-  spawnWorker,
 } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { goesOnFrom, type Saved, savesInto } from "#tests/support/saved-run";
 

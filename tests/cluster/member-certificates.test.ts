@@ -5,7 +5,8 @@ import { BulkClient } from "#lib/wire/bulk-client";
 import { ControlClient } from "#lib/wire/control-client";
 import type { WireSecurity } from "#lib/wire/security";
 import { TestAuthority } from "#tests/support/certificates";
-import { sequentialOracle, spawnWorker } from "#tests/support/cluster";
+import { sequentialOracle } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { ScriptedMember, testIdentity } from "#tests/support/scripted-member";
 
@@ -32,6 +33,8 @@ test(
   async (t) => {
     const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
       security: await securityOf("localhost"),
+      // The member sends none.
+      heartbeatTimeoutMs: 60_000,
     });
     const running = coordinator.run();
     const honest = await securityOf("worker-1");
@@ -107,7 +110,9 @@ test(
 
 test("workers that share a certificate are told apart by their secrets", limit, async () => {
   const shared = await securityOf("localhost");
-  const { coordinator, address } = await startCoordinator(totalSteps, { security: shared });
+  const { coordinator, address } = await startCoordinator(totalSteps, {
+    ...{ security: shared, minWorkers: 2 },
+  });
   const running = coordinator.run();
   const env = { LOCKSTEP_TEST_SECURITY: JSON.stringify(shared) };
   const workers = [spawnWorker(address, env), spawnWorker(address, env)];

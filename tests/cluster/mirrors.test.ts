@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { Coordinator } from "#coordinator/coordinator";
 import { startShardThread } from "#coordinator/reducer/client";
 import { startMirrored } from "#coordinator/reducer/mirrored-shard";
@@ -9,17 +9,12 @@ import {
   evaluationBatches,
   EventRecorder,
   sequentialOracle,
-  spawnWorker,
-  type TestWorker,
 } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { type Death, fate, startKillable } from "#tests/support/killable-shard";
 
 const totalSteps = 4;
 const limit = { timeout: 120_000 };
-const workers: TestWorker[] = [];
-after(() => {
-  for (const worker of workers) worker.process.kill("SIGKILL");
-});
 
 /** A run of two workers and two shards of two copies each. */
 async function runOf(replicas: readonly [StartShard, StartShard]) {
@@ -32,7 +27,6 @@ async function runOf(replicas: readonly [StartShard, StartShard]) {
   );
   const { controlAddress } = await coordinator.start();
   const own = [spawnWorker(controlAddress), spawnWorker(controlAddress)];
-  workers.push(...own);
   try {
     return { recorder, outcome: await coordinator.run() };
   } finally {

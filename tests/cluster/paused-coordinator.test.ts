@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { sequentialOracle, spawnWorker } from "#tests/support/cluster";
+import { sequentialOracle } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 
 test("a coordinator that was stopped itself takes nobody for lost", limit, async () => {

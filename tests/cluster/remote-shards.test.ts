@@ -4,13 +4,8 @@ import type { CoordinatorOptions } from "#coordinator/options";
 import { startRemoteShards } from "#coordinator/reducer/remote-shard";
 import { type RunningReducer, startReducer } from "#reducer/start-reducer";
 import { hostPort } from "#lib/core/address";
-import {
-  float16Job,
-  float16Updates,
-  sequentialOracle,
-  spawnWorker,
-  testJob,
-} from "#tests/support/cluster";
+import { float16Job, float16Updates, sequentialOracle, testJob } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 
 const totalSteps = 4;
@@ -42,7 +37,10 @@ async function startReducers(t: TestContext, numShards: number): Promise<TestRed
 }
 
 async function trained(overrides: Partial<CoordinatorOptions>, numWorkers = 2) {
-  const { coordinator, recorder, address } = await startCoordinator(totalSteps, overrides);
+  const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
+    minWorkers: numWorkers,
+    ...overrides,
+  });
   const workers = Array.from({ length: numWorkers }, () => spawnWorker(address));
   const outcome = await coordinator.run();
   await outcome.releaseShards(true);

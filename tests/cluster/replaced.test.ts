@@ -7,7 +7,8 @@ import type { StartShard } from "#coordinator/shards";
 import { hostPort } from "#lib/core/address";
 import { LockstepError } from "#lib/core/errors/index";
 import { startReducer } from "#reducer/start-reducer";
-import { coordinatorOptions, EventRecorder, spawnWorker } from "#tests/support/cluster";
+import { coordinatorOptions, EventRecorder } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { savesInto } from "#tests/support/saved-run";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { CheckpointState } from "#coordinator/options";
 import type { LockstepEvent } from "#lib/core/events";
-import { evaluationBatches, sequentialOracle, spawnWorker } from "#tests/support/cluster";
+import { evaluationBatches, sequentialOracle } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { goesOnFrom, type Saved, savesInto } from "#tests/support/saved-run";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 

@@ -8,7 +8,8 @@ import { shardRanges, wireOffsetBytes, wireSizeBytes } from "#lib/core/parameter
 import { BulkClient } from "#lib/wire/bulk-client";
 import { ControlClient } from "#lib/wire/control-client";
 import type { MemberPass } from "#lib/wire/member";
-import { sequentialOracle, spawnWorker, testJob } from "#tests/support/cluster";
+import { sequentialOracle, testJob } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { FakeEngine } from "#tests/support/fake-engine";
 import { freePorts } from "#tests/support/ports";
@@ -132,7 +133,10 @@ test(
   "a worker that dies after pushing to one shard and half to another changes nothing",
   limit,
   async () => {
-    const { coordinator, address, recorder } = await startCoordinator(totalSteps);
+    const { coordinator, address, recorder } = await startCoordinator(totalSteps, {
+      // What it does takes a while, and it sends no heartbeats.
+      heartbeatTimeoutMs: 60_000,
+    });
     const running = coordinator.run();
     const control = new ControlClient({ address, security: {} });
     const { workerId, shardAddresses, pass } = await registered(control, identity);

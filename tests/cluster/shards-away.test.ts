@@ -4,7 +4,8 @@ import { createServer, connect, type Server, type Socket } from "node:net";
 import { test } from "node:test";
 import { startShardThread } from "#coordinator/reducer/client";
 import { splitAddress } from "#lib/core/address";
-import { sequentialOracle, spawnWorker } from "#tests/support/cluster";
+import { sequentialOracle } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { freePorts } from "#tests/support/ports";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 
@@ -58,7 +59,7 @@ test("six workers go on when the shards' ports were away for a while", limit, as
   const gates: Gate[] = [];
   const { coordinator, recorder, address } = await startCoordinator(totalSteps, {
     heartbeatTimeoutMs: 60_000,
-    plannedWorkers: 6,
+    ...{ plannedWorkers: 6, minWorkers: 6 },
     startShard: async (options) => {
       const shard = await startShardThread(options);
       const gate = new Gate(splitAddress(shard.address).port, await freePorts(1));

@@ -4,7 +4,8 @@ import { startShardThread } from "#coordinator/reducer/client";
 import type { StartShard } from "#coordinator/shards";
 import { LockstepError } from "#lib/core/errors/index";
 import type { FenceChange } from "#lib/wire/reducer-messages";
-import { sequentialOracle, spawnWorker } from "#tests/support/cluster";
+import { sequentialOracle } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 
 const totalSteps = 3;

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BulkClient } from "#lib/wire/bulk-client";
-import { sequentialOracle, spawnWorker } from "#tests/support/cluster";
+import { sequentialOracle } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { limit, startCoordinator } from "#tests/support/started-coordinator";
 import { ScriptedMember } from "#tests/support/scripted-member";
 

@@ -251,8 +251,12 @@ export interface TestWorker {
   }>;
 }
 
-/** @param prefix program and flags that start the worker's, in a namespace of its own say */
-export function spawnWorker(
+/**
+ * A worker of a program; tests have `spawnWorker`.
+ *
+ * @param prefix program and flags that start the worker's, in a namespace of its own say
+ */
+export function forkWorker(
   address: string,
   env: Readonly<Record<string, string>> = {},
   [execPath = process.execPath, ...execArgv]: readonly string[] = [],

@@ -9,7 +9,8 @@ import { packageRoot } from "#lib/core/paths";
 import { ControlClient } from "#lib/wire/control-client";
 import { protocolVersion } from "#lib/wire/control-messages";
 import { loadWireSecurity, type WireSecurity } from "#lib/wire/security";
-import { sequentialOracle, spawnWorker } from "#tests/support/cluster";
+import { sequentialOracle } from "#tests/support/cluster";
+import { spawnWorker } from "#tests/support/spawned-worker";
 import { type Flood, type FloodOptions, flood, unfinishedCall } from "#tests/support/flood";
 
 /** A coordinator process that is flooded, while a worker holds leases and sends nothing but heartbeats. */
