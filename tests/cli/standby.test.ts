@@ -49,6 +49,8 @@ for (const [signal, shards] of [
     const reducers = places.map(reducer);
     const { struck, first } = await takeOver({
       ...{ job, expected, running, name: `${signal}-${shards}`, standsBy: /stands by/ },
+      // Others run beside it.
+      withinMs: 30_000,
       args: () => (places.length === 0 ? [] : ["--reducers", `[${places.join(", ")}]`]),
       strike: (child) => void child.kill(signal),
     });

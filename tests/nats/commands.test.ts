@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { isLockstepError } from "#lib/core/errors/index";
 import { packageRoot } from "#lib/core/paths";
 import { NatsLink } from "#lib/wire/nats/connection";
 import { findRun } from "#lib/wire/nats/event-watch";
@@ -15,6 +17,11 @@ import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 import { needs } from "#tests/support/tools";
 
 const withServer = needs("natsServer");
+const engine = join(packageRoot, "dist/tests/support/paced-engine.js");
+/** So slow that what a run is told reaches it long before its last step. */
+const paced = { LOCKSTEP_TEST_BATCH_MS: "100" };
+/** Until a run whose first events are on their way is known. */
+const knownWithinMs = 60_000;
 let job: TinyJob;
 let nats: Awaited<ReturnType<typeof startNats>>;
 let link: NatsLink;
@@ -22,7 +29,7 @@ let expected: string;
 
 before(async () => {
   job = await createTinyJob({
-    engine_module: join(packageRoot, "dist/tests/support/fake-engine.js"),
+    engine_module: engine,
     ...{ max_steps: 30, logging_steps: 10, sample_prompt: null, workers: 2 },
     ...{ eval_strategy: "no", eval_on_start: false, save_strategy: "no" },
   });
@@ -37,13 +44,41 @@ after(async () => {
   await job.remove();
 });
 
+async function known(name: string): ReturnType<typeof findRun> {
+  const untilMs = performance.now() + knownWithinMs;
+  for (;;) {
+    try {
+      return await findRun(link, name);
+    } catch (error) {
+      const isUnknown = isLockstepError(error) && error.code === "E_RUN_UNKNOWN";
+      if (!isUnknown || performance.now() > untilMs) throw error;
+      await delay(50);
+    }
+  }
+}
+
 const tell = async (run: string, action: RunAction): Promise<string> =>
-  commandRun(link, await findRun(link, run), action);
+  commandRun(link, await known(run), action);
+
+/** What is done beside a run, one after the other; a failure is seen once the run is over. */
+class Work {
+  #done: Promise<unknown> = Promise.resolve();
+
+  add(next: () => unknown): void {
+    this.#done = this.#done.then(next);
+    this.#done.catch(() => {});
+  }
+
+  async over(): Promise<void> {
+    await this.#done;
+  }
+}
 
 const train = (
   name: string,
   args: readonly string[] = [],
   onEvent?: Parameters<typeof lockstepCommand>[2],
+  environment: Readonly<Record<string, string>> = onEvent === undefined ? {} : paced,
 ) =>
   lockstepCommand(
     [
@@ -52,6 +87,7 @@ const train = (
     ],
     join(job.directory, "cache"),
     onEvent,
+    environment,
   );
 
 test(
@@ -60,23 +96,23 @@ test(
   async () => {
     const answers: string[] = [];
     const told: string[] = [];
-    let work: Promise<void> | undefined;
+    const work = new Work();
     const paused = await train("paused", [], (event) => {
       if (event.type === "step.completed" || event.type === "checkpoint.saved")
         told.push(event.type);
       if (event.type === "phase.changed") told.push(event.phase);
-      const say = async (action: RunAction): Promise<void> => {
-        answers.push(await tell("paused", action));
+      const say = (...actions: readonly RunAction[]): void => {
+        for (const action of actions) {
+          work.add(async () => answers.push(await tell("paused", action)));
+        }
       };
-      if (event.type === "step.completed" && event.step === 5) work = say("pause");
+      if (event.type === "step.completed" && event.step === 5) say("pause");
       else if (event.type === "phase.changed" && event.phase === "paused") {
-        work = work?.then(() => say("pause")).then(() => say("checkpoint"));
-      } else if (event.type === "checkpoint.saved" && event.step < 30) {
-        work = work?.then(() => say("resume")).then(() => say("resume"));
-      }
+        say("pause", "checkpoint");
+      } else if (event.type === "checkpoint.saved" && event.step < 30) say("resume", "resume");
     });
     assert.equal(paused.code, 0, paused.stderr);
-    await work;
+    await work.over();
     assert.deepEqual(answers, [
       "it waits after the step in progress, with its workers",
       "it was told to pause before",
@@ -97,26 +133,24 @@ test(
   async () => {
     const told: string[] = [];
     const texts: string[] = [];
-    let work: Promise<void> | undefined;
+    const work = new Work();
     let numPauses = 0;
     const args = ["--reducer_processes", "1"];
     const run = await train("killed", args, (event, child) => {
       if (event.type === "note") texts.push(event.text);
       if (event.type === "step.completed") told.push(event.type);
       if (event.type === "step.completed" && event.step === 5) {
-        work = tell("killed", "pause").then(() => {});
+        work.add(() => tell("killed", "pause"));
       }
       if (event.type !== "phase.changed" || event.phase !== "paused") return;
       told.push("paused");
       numPauses += 1;
       if (numPauses === 1) {
-        void work?.then(() => {
-          process.kill(coordinatorOf(child.pid ?? 0), "SIGKILL");
-        });
-      } else work = untilResumed(link, "killed").then(() => {});
+        work.add(() => process.kill(coordinatorOf(child.pid ?? 0), "SIGKILL"));
+      } else work.add(() => untilResumed(link, "killed"));
     });
     assert.equal(run.code, 0, run.stderr);
-    await work;
+    await work.over();
     const from = told.indexOf("paused");
     assert.deepEqual(told.slice(from, from + 3), ["paused", "paused", "step.completed"]);
     assert.equal(told.filter((type) => type === "step.completed").length, 30);
@@ -129,20 +163,20 @@ test(
   "a paused run is stopped and saved, and another epoch's coordinator hears nothing",
   withServer,
   async () => {
-    let work: Promise<unknown> | undefined;
+    const work = new Work();
     const ended = await train("stopped", [], (event) => {
       if (event.type !== "step.completed" || event.step !== 5) return;
-      work = (async () => {
-        const run = await findRun(link, "stopped");
+      work.add(async () => {
+        const run = await known("stopped");
         await assert.rejects(commandRun(link, { ...run, epoch: run.epoch + 1 }, "stop"), {
           code: "E_RUN_SILENT",
           message: /no coordinator listens/,
         });
         await commandRun(link, run, "pause");
         assert.match(await commandRun(link, run, "stop"), /saves and ends/);
-      })();
+      });
     });
-    await work;
+    await work.over();
     assert.equal(ended.code, 130, ended.stderr);
     const [completed] = ended.of("run.completed");
     assert.equal(completed?.outcome, "interrupted");
@@ -154,7 +188,7 @@ test(
 test("lockstep coordinator, told to stop, does not end as by a signal", withServer, async () => {
   const cache = join(job.directory, "cache");
   let worker: Promise<unknown> | undefined;
-  let work: Promise<unknown> | undefined;
+  const work = new Work();
   const run = await lockstepCommand(
     [
       ...["coordinator", job.configFile, "--json-logs", "--nats_url", nats.settings.url],
@@ -165,15 +199,17 @@ test("lockstep coordinator, told to stop, does not end as by a signal", withServ
       const [, address] =
         (event.type === "note" && /lockstep worker --coordinator (\S+)/.exec(event.text)) || [];
       if (address !== undefined) {
-        const module = join(packageRoot, "dist/tests/support/fake-engine.js");
         const options = ["--use-cpu", "--metrics-port=null", "--return-timeout-ms=0"];
-        const command = ["worker", "--coordinator", address, "--engine-module", module, ...options];
-        worker = lockstepCommand(command, cache);
+        const command = ["worker", "--coordinator", address, "--engine-module", engine, ...options];
+        worker = lockstepCommand(command, cache, undefined, paced);
       }
-      if (event.type === "step.completed" && event.step === 5) work = tell("hosted", "stop");
+      if (event.type === "step.completed" && event.step === 5) {
+        work.add(() => tell("hosted", "stop"));
+      }
     },
   );
-  await Promise.all([worker, work]);
+  await work.over();
+  await worker;
   // As of lockstep train: a queue, and Kubernetes, go on with a run that a signal ended.
   assert.equal(run.code, 130, run.stderr);
   assert.equal(run.of("run.completed")[0]?.outcome, "interrupted");

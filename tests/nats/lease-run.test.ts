@@ -51,6 +51,7 @@ for (const fault of faults) {
       let resumed: Promise<unknown> | undefined;
       const { tookMs, struck, first } = await takeOver({
         ...{ job, expected, running, name: fault, standsBy: /this one follows/ },
+        withinMs: 60_000,
         args: (number) => ["--nats_url", urls[number] ?? "", "--nats_lease", fault],
         strike: async (child) => {
           if (fault === "cut-off") {
