@@ -14,7 +14,7 @@ import {
 interface LeaseTimes {
   /** Between two signs of life. */
   readonly renewMs: number;
-  /** An owner that could give none for so long stops by itself. A cluster elects a leader in less. */
+  /** An owner that could give none for so long stops by itself. Most elections of a cluster take less. */
   readonly ownerMs: number;
   /** One of whom none came for so long is followed. */
   readonly takeoverMs: number;
