@@ -9,7 +9,7 @@ import { packageRoot } from "#lib/core/paths";
 import { lockstepCommand } from "#tests/support/lockstep-command";
 import { mountSmallDisk } from "#tests/support/small-disk";
 
-// That each of them trains is held by tests/cli/pages.test.ts.
+// That each of them trains is held by tests/cli/examples.test.ts.
 
 let directory = "";
 before(async () => {
