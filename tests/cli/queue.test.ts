@@ -18,14 +18,16 @@ import { needs } from "#tests/support/tools";
 // The commands of a queue and real runs of the fake engine, in real processes.
 
 const limit = { timeout: 240_000 };
-/** Agents of it tell how far a run is while it is there. */
+/** Agents with it tell soon how far a run is. */
 const shortLease = ["--lease-ms=3000"];
+/** For agents whose runs are to be there still when they are disturbed: a step takes 0.2 s at least. */
+const pace = { LOCKSTEP_TEST_BATCH_MS: "100" };
 let job: TinyJob;
 const agents = new TestAgents();
 
 before(async () => {
   job = await createTinyJob({
-    engine_module: join(packageRoot, "dist/tests/support/fake-engine.js"),
+    engine_module: join(packageRoot, "dist/tests/support/paced-engine.js"),
     ...{ sample_prompt: null, eval_on_start: false, eval_on_end: false, workers: 1 },
     ...{ save_strategy: "steps", save_steps: 10, save_total_limit: 2 },
   });
@@ -81,6 +83,10 @@ class Queue {
 
   agent(name: string, ...args: readonly string[]): StartedAgent {
     return agents.start(job.directory, ["--name", name, ...this.#place, ...args]);
+  }
+
+  paced(name: string, ...args: readonly string[]): StartedAgent {
+    return agents.start(job.directory, ["--name", name, ...this.#place, ...args], pace);
   }
 }
 
@@ -139,7 +145,7 @@ test(
   limit,
   async () => {
     const queue = new Queue("--queue", "disturbed");
-    const long = ["--set=max_steps=600"];
+    const long = ["--set=max_steps=300"];
     const first = await queue.submit(...long, "--set=output_dir=calm");
     const id = await queue.submit(...long, "--set=output_dir=rough");
 
@@ -148,7 +154,7 @@ test(
     const calm = await queue.listed(first);
     assert.match(calm.result?.mastersSha256 ?? "", /^[0-9a-f]{64}$/);
 
-    agent = queue.agent("pausing", ...shortLease);
+    agent = queue.paced("pausing", ...shortLease);
     const before = await queue.until(id, (now) => step(now) > 0);
     assert.equal(before.owner?.agent, "pausing");
     assert.match(await queue.run("checkpoint", id), /^\w+ agent pausing is asked to save/);
@@ -164,13 +170,13 @@ test(
     const left = await queue.listed(id);
     assert.deepEqual([left.state, left.tries], ["queued", 0]);
 
-    agent = queue.agent("killed", ...shortLease);
+    agent = queue.paced("killed", ...shortLease);
     await queue.until(id, (now) => now.state === "running" && step(now) > left.step);
     const [run] = descendantsOf(agent.child.pid ?? 0);
     agent.child.kill("SIGKILL");
     assert.ok(run !== undefined);
     // The agent that is gone is not waited for; its run leaves by itself.
-    agent = queue.agent("stopped", ...shortLease);
+    agent = queue.paced("stopped", ...shortLease);
     const taken = await queue.until(id, (now) => now.owner?.agent === "stopped" && step(now) > 0);
     assert.match(taken.error ?? "", /agent killed .* ended and left the job unfinished/);
 
@@ -192,16 +198,16 @@ test(
 
 test("workers join the coordinators of jobs, and those that take their place", limit, async () => {
   const queue = new Queue("--queue", "parts");
-  const settings = ["--set=max_steps=400", "--set=workers=2", "--set=metrics_port=null"];
+  const settings = ["--set=max_steps=60", "--set=workers=2", "--set=metrics_port=null"];
   const whole = await queue.submit(...settings, "--set=output_dir=whole");
   let agent = queue.agent("whole", "--jobs=1");
   assert.deepEqual(await once(agent.child, "exit"), [0, null], agent.said.join(""));
   const expected = (await queue.listed(whole)).result?.mastersSha256;
   assert.match(expected ?? "", /^[0-9a-f]{64}$/);
 
-  const module = join(packageRoot, "dist/tests/support/fake-engine.js");
+  const module = join(packageRoot, "dist/tests/support/paced-engine.js");
   const own = ["--", "--use-cpu", "--engine-module", module];
-  const workers = ["w1", "w2"].map((name) => queue.agent(name, "--role=worker", ...own));
+  const workers = ["w1", "w2"].map((name) => queue.paced(name, "--role=worker", ...own));
   const id = await queue.submit(...settings, "--set=output_dir=parts");
   agent = queue.agent("first", "--role=coordinator", ...shortLease);
   await queue.until(id, (now) => step(now) > 0 && now.beat?.workers?.joined === 2);
@@ -316,7 +322,7 @@ test("a watcher of a job sees the run of the try that ends it", {
     // Killed before it saves, so that the next try is another run.
     const settings = ["--set=max_steps=300", "--set=save_strategy=no", "--set=output_dir=tries"];
     const id = await queue.submit(...settings);
-    let agent = queue.agent("first", ...shortLease);
+    let agent = queue.paced("first", ...shortLease);
     const { beat } = await queue.until(id, (now) => step(now) > 0);
     const watched = queue.try("watch", id, "--json");
     signalAll(agent.child.pid ?? 0, "SIGKILL");

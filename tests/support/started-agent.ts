@@ -14,11 +14,15 @@ export class TestAgents {
   readonly #running = new Set<ChildProcess>();
 
   /** `lockstep agent ARGS`, with a cache of the directory. */
-  start(directory: string, args: readonly string[]): StartedAgent {
+  start(
+    directory: string,
+    args: readonly string[],
+    environment: Readonly<Record<string, string>> = {},
+  ): StartedAgent {
     const child = spawn(process.execPath, [join(packageRoot, "bin/lockstep"), "agent", ...args], {
       cwd: directory,
       stdio: ["ignore", "pipe", "pipe"],
-      env: { ...process.env, LOCKSTEP_CACHE: join(directory, "cache") },
+      env: { ...process.env, LOCKSTEP_CACHE: join(directory, "cache"), ...environment },
     });
     this.#running.add(child);
     child.once("exit", () => this.#running.delete(child));
