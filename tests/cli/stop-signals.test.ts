@@ -8,7 +8,7 @@ import { packageRoot } from "#lib/core/paths";
 
 const url = (name: string): string => pathToFileURL(join(packageRoot, "dist/cli", name)).href;
 
-/** Longer than what comes this soon after a signal is taken for the same request. */
+/** From when the program has a signal: longer than what comes this soon after it is taken for the same request. */
 const laterMs = 650;
 
 /** A program that can finish nothing before it is told to. @returns its exit code, or what it said in order */
@@ -24,6 +24,9 @@ async function after(
       onSecond: () => say("second"),
       onUserSignal: (signal) => { if (${user === "save"}) say("user " + signal); return ${user === "save"}; },
     });
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU", "SIGUSR1", "SIGUSR2"]) {
+      process.on(signal, () => say("got " + signal));
+    }
     process.stdin.on("data", () => {}).on("end", () => { say("received " + received()); process.exit(0); });
     say("ready");
   `;
@@ -34,15 +37,27 @@ async function after(
   const said: string[] = [];
   const lines = createInterface({ input: child.stdout });
   const closed = new Promise<number | null>((resolve) => child.on("close", resolve));
+  let got: Promise<void> = Promise.resolve();
+  let hasGot = (_line: string): void => {};
   await new Promise<void>((resolve) => {
     lines.on("line", (line) => {
       if (line === "ready") resolve();
+      else if (line.startsWith("got ")) hasGot(line);
       else said.push(line);
     });
   });
   for (const signal of signals) {
-    if (signal === "later") await new Promise((resolve) => setTimeout(resolve, laterMs));
-    else child.kill(signal);
+    if (signal === "later") {
+      await Promise.race([got, closed]);
+      await new Promise((resolve) => setTimeout(resolve, laterMs));
+      continue;
+    }
+    got = new Promise((resolve) => {
+      hasGot = (line) => {
+        if (line === `got ${signal}`) resolve();
+      };
+    });
+    child.kill(signal);
   }
   child.stdin.end();
   return { code: await closed, said };
