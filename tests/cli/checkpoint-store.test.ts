@@ -7,7 +7,7 @@ import { openSafetensors } from "#lib/checkpoint/index";
 import { packageRoot } from "#lib/core/paths";
 import { ObjectStore } from "#lib/store/object-store";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
-import { bucket, credentials, faultyWay, S3Server } from "#tests/support/s3-server";
+import { bucket, credentials, type Fault, faultyWay, S3Server } from "#tests/support/s3-server";
 import { coordinatorOf } from "#tests/support/processes";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 import { needs } from "#tests/support/tools";
@@ -146,13 +146,22 @@ test(
   "a store that is gone amid a save ends no run; the save is repeated when it is back",
   limit,
   async () => {
-    let gone: Promise<void> | undefined;
+    let goes = (): void => {};
+    const gone = new Promise<void>((resolve) => {
+      goes = resolve;
+    }).then(() => server.kill());
     let back: Promise<void> | undefined;
-    const outcome = await run("gone", stored("gone"), (event) => {
-      if (event.type === "checkpoint.saved" && event.step === 2) gone ??= server.kill();
-      if (event.type === "checkpoint.failed") back ??= gone?.then(() => server.restart());
+    // The second checkpoint comes to a store that is gone.
+    const way = await faultyWay(server, async (method, path): Promise<Fault> => {
+      if (method === "PUT" && path.includes("/checkpoint-4/")) await gone;
+      return "none";
+    });
+    const outcome = await run("gone", stored("gone", way.endpoint), (event) => {
+      if (event.type === "checkpoint.saved" && event.step === 2) goes();
+      if (event.type === "checkpoint.failed") back ??= gone.then(() => server.restart());
     });
     await back;
+    await way.close();
     assert.equal(outcome.code, 0, outcome.stderr);
     assert.equal(digestOf(outcome), undisturbed);
     const failed = outcome.of("checkpoint.failed");

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import type { LockstepEvent } from "#lib/core/events";
 import { packageRoot } from "#lib/core/paths";
 import { ObjectStore } from "#lib/store/object-store";
 import { type CommandOutcome, lockstepCommand } from "#tests/support/lockstep-command";
@@ -23,7 +24,7 @@ before(async () => {
   Object.assign(process.env, credentials);
   server = await S3Server.start();
   job = await createTinyJob({
-    engine_module: join(packageRoot, "dist/tests/support/fake-engine.js"),
+    engine_module: join(packageRoot, "dist/tests/support/paced-engine.js"),
     ...{ eval_on_start: false, save_strategy: "steps", save_steps: 2 },
   });
   undisturbed = digestOf(await run("undisturbed", []));
@@ -39,6 +40,7 @@ const run = (
   output: string,
   args: readonly string[],
   onEvent: NonNullable<Parameters<typeof lockstepCommand>[2]> = () => {},
+  environment?: Readonly<Record<string, string>>,
 ): Promise<CommandOutcome> =>
   lockstepCommand(
     ["train", job.configFile, "--json-logs", "--output_dir", join(job.directory, output), ...args],
@@ -47,6 +49,7 @@ const run = (
       running.add(child);
       onEvent(event, child);
     },
+    environment,
   );
 
 const stored = (prefix: string): string[] => [
@@ -63,12 +66,14 @@ function stoppedRun(prefix: string, output: string) {
   const stopped = new Promise<ChildProcess>((resolve) => {
     isStopped = resolve;
   });
-  const ended = run(output, stored(prefix), (event, process) => {
+  const stop = (event: LockstepEvent, process: ChildProcess): void => {
     if (event.type !== "checkpoint.saved" || child !== undefined) return;
     child = process;
     process.kill("SIGSTOP");
     isStopped(process);
-  });
+  };
+  // Before the next one is.
+  const ended = run(output, stored(prefix), stop, { LOCKSTEP_TEST_BATCH_MS: "400" });
   return { stopped, ended };
 }
 

@@ -18,7 +18,7 @@ const limit = { timeout: 1_800_000 };
 const engine =
   process.env["LOCKSTEP_REAL_ENGINE"] === "1"
     ? undefined
-    : join(packageRoot, "dist/tests/support/fake-engine.js");
+    : join(packageRoot, "dist/tests/support/paced-engine.js");
 /** In one run; LOCKSTEP_COORDINATOR_DEATHS=40 is the long version. */
 const numDeaths = Number(process.env["LOCKSTEP_COORDINATOR_DEATHS"] ?? 3);
 const seed = Number(process.env["LOCKSTEP_SEED"] ?? 1);
@@ -52,12 +52,15 @@ const lockstep = (
   });
 
 /** A worker or a reducer. */
-const started = (args: readonly string[]): Promise<LinesOutcome> =>
-  runLines(
+const started = (args: readonly string[]): Promise<LinesOutcome> => {
+  // A coordinator is to be there still when its signal comes.
+  const env = { LOCKSTEP_CACHE: join(job.directory, "cache"), LOCKSTEP_TEST_BATCH_MS: "50" };
+  return runLines(
     [process.execPath, join(packageRoot, "bin/lockstep"), ...args],
-    { cwd: job.directory, env: { LOCKSTEP_CACHE: join(job.directory, "cache") } },
+    { cwd: job.directory, env },
     (_, child) => running.add(child),
   );
+};
 
 /** The history that a run left, without what clocks have a part in. */
 async function historyOf(name: string): Promise<unknown> {

@@ -16,7 +16,7 @@ import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 // A run that is killed three times, each time at another point, and told at its end as if it had not been.
 
 const settings = {
-  engine_module: join(packageRoot, "dist/tests/support/fake-engine.js"),
+  engine_module: join(packageRoot, "dist/tests/support/paced-engine.js"),
   max_steps: 40,
   // Entries lie across the checkpoints, and evaluations beside them.
   logging_steps: 4,
@@ -37,11 +37,17 @@ after(() => job.remove());
 
 type OnEvent = Parameters<typeof lockstepCommand>[2];
 
-const train = (output: string, args: readonly string[], onEvent?: OnEvent) =>
+const train = (
+  output: string,
+  args: readonly string[],
+  onEvent?: OnEvent,
+  environment?: Readonly<Record<string, string>>,
+) =>
   lockstepCommand(
     ["train", job.configFile, "--output_dir", join(job.directory, output), ...args],
     join(job.directory, "cache"),
     onEvent,
+    environment,
   );
 
 /** Without what clocks measured. */
@@ -79,9 +85,12 @@ test("killed three times and resumed: the whole history everywhere, and the undi
     isMoment: (event: LockstepEvent) => boolean,
     args: readonly string[],
   ): Promise<CommandOutcome> => {
-    const outcome = await train("hurt", ["--json-logs", ...args], (event, child) => {
+    const kill: OnEvent = (event, child) => {
       if (isMoment(event)) child.kill("SIGKILL");
-    });
+    };
+    // It is to be there still when the signal comes.
+    const paced = { LOCKSTEP_TEST_BATCH_MS: "100" };
+    const outcome = await train("hurt", ["--json-logs", ...args], kill, paced);
     assert.equal(outcome.code, null, "it was killed");
     return outcome;
   };

@@ -16,7 +16,7 @@ const path = (...parts: string[]): string => join(job.directory, ...parts);
 
 before(async () => {
   job = await createTinyJob({
-    engine_module: join(packageRoot, "dist/tests/support/fake-engine.js"),
+    engine_module: join(packageRoot, "dist/tests/support/paced-engine.js"),
     ...{ save_strategy: "steps", save_steps: 2, sample_prompt: null, eval_on_start: false },
     // What a start finds does not depend on them; other numbers of both have a test below.
     ...{ workers: 1, reducer_shards: 1, gradient_accumulation_steps: 4 },
@@ -41,8 +41,7 @@ const run = (
     environment,
   );
 
-const train = (name: string, ...args: string[]): Promise<CommandOutcome> =>
-  run("train", name, args);
+const train = (name: string, ...args: string[]) => run("train", name, args);
 const resume = (name: string, ...args: string[]): Promise<CommandOutcome> =>
   run("train", name, ["--resume_from_checkpoint", "true", ...args]);
 
@@ -74,9 +73,10 @@ test("the same job twice in one directory: the second keeps its own checkpoints,
     const args = ["--max_steps", "24", "--save_steps", "6", "--save_total_limit", limit];
     const first = await trained(name, ...args);
     const firstId = (await readOutputRecord(path(name)))?.runId;
-    const killed = await run("train", name, args, (event, child) => {
+    const kill: Parameters<typeof run>[3] = (event, child) => {
       if (event.type === "checkpoint.saved" && event.step === 6) child.kill("SIGKILL");
-    });
+    };
+    const killed = await run("train", name, args, kill, { LOCKSTEP_TEST_BATCH_MS: "50" });
     assert.equal(killed.code, null, killed.stderr);
     assert.match(told(killed), /holds .*checkpoint-24, a result of an earlier run of this job/);
     const record = await readOutputRecord(path(name));

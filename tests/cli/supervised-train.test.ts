@@ -3,14 +3,16 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { packageRoot } from "#lib/core/paths";
-import { mastersOf, runJob } from "#tests/support/job-runs";
+import { mastersOf, type RunArguments, runJob } from "#tests/support/job-runs";
 import { coordinatorOf, coordinatorsOf, descendantsOf } from "#tests/support/processes";
 import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 // `lockstep train` with reducers: its coordinator is a process, which may die.
 
 const limit = { timeout: 240_000 };
-const engine = join(packageRoot, "dist/tests/support/fake-engine.js");
+const engine = join(packageRoot, "dist/tests/support/paced-engine.js");
+/** For a run that is to be there still when a signal comes: two micro-batches a step and worker. */
+const paced = { LOCKSTEP_TEST_BATCH_MS: "100" };
 const processes = ["--reducer_processes", "2"];
 
 let job: TinyJob;
@@ -28,7 +30,7 @@ test("a coordinator that is killed is started again, and the run goes on", limit
   const pids = new Set<number>();
   // What a start is asked for once, its restarts are not asked for.
   const args = [...processes, "--overwrite_output_dir", "true"];
-  const run = await runJob(job, "train", "killed", args, (event, child) => {
+  const onEvent: RunArguments[3] = (event, child) => {
     if (event.type === "worker.joined") pids.add(event.pid);
     const isDue =
       (event.type === "step.completed" && event.step === 3) ||
@@ -36,7 +38,8 @@ test("a coordinator that is killed is started again, and the run goes on", limit
     if (!isDue || numKilled > 1) return;
     numKilled += 1;
     process.kill(coordinatorOf(child.pid ?? 0), "SIGKILL");
-  });
+  };
+  const run = await runJob(job, "train", "killed", args, onEvent, paced);
   assert.equal(mastersOf(run), expected);
   assert.equal(numKilled, 2);
   const lines = run.of("note").map(({ text }) => text);
@@ -55,18 +58,20 @@ test(
       ...["--resume_from_checkpoint", "auto"],
     ];
     let isStopped = false;
-    const stopped = await runJob(job, "train", "rotated", args, (event, child) => {
+    const stop: RunArguments[3] = (event, child) => {
       if (event.type !== "step.completed" || isStopped) return;
       isStopped = true;
       child.kill("SIGINT");
-    });
+    };
+    const stopped = await runJob(job, "train", "rotated", args, stop, paced);
     assert.equal(stopped.code, 130, stopped.stderr);
     let isKilled = false;
-    const run = await runJob(job, "train", "rotated", args, (event, child) => {
+    const kill: RunArguments[3] = (event, child) => {
       if (event.type !== "checkpoint.saved" || isKilled) return;
       isKilled = true;
       process.kill(coordinatorOf(child.pid ?? 0), "SIGKILL");
-    });
+    };
+    const run = await runJob(job, "train", "rotated", args, kill, paced);
     assert.equal(mastersOf(run), mastersOf(await runJob(job, "train", "whole")), run.stderr);
     const lines = run.of("note").map(({ text }) => text);
     assert.ok(

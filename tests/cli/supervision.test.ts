@@ -13,12 +13,14 @@ import { createTinyJob, type TinyJob } from "#tests/support/tiny-job";
 
 const limit = { timeout: 240_000 };
 const steps = ["--max_steps", "40"];
+/** For a run that is to be there still when a worker is killed. */
+const paced = { LOCKSTEP_TEST_BATCH_MS: "50" };
 let job: TinyJob;
 let undisturbed: string | undefined;
 
 before(async () => {
   job = await createTinyJob({
-    engine_module: join(packageRoot, "dist/tests/support/fake-engine.js"),
+    engine_module: join(packageRoot, "dist/tests/support/paced-engine.js"),
   });
   undisturbed = digestOf(await train("undisturbed", steps));
   assert.match(undisturbed ?? "", /^[0-9a-f]{64}$/);
@@ -32,11 +34,13 @@ const train = (
   name: string,
   args: readonly string[],
   onEvent?: Parameters<typeof lockstepCommand>[2],
+  environment?: Readonly<Record<string, string>>,
 ): Promise<CommandOutcome> =>
   lockstepCommand(
     ["train", job.configFile, "--json-logs", "--output_dir", outputOf(name), ...args],
     join(job.directory, "cache"),
     onEvent,
+    environment,
   );
 
 const digestOf = (outcome: CommandOutcome): string | undefined =>
@@ -73,12 +77,13 @@ test(
   async () => {
     const killer = new Killer();
     let isKilled = false;
-    const outcome = await train("logs-removed", steps, (event) => {
+    const onEvent = (event: LockstepEvent): void => {
       killer.see(event);
       if (event.type !== "step.completed" || isKilled) return;
       rmSync(join(outputOf("logs-removed"), "logs"), { recursive: true });
       isKilled = killer.kill();
-    });
+    };
+    const outcome = await train("logs-removed", steps, onEvent, paced);
     assert.equal(outcome.code, 0, outcome.stderr);
     assert.equal(outcome.stderr, "");
     assert.match(notesOf(outcome), /ended \(killed by SIGKILL\).* Its log cannot be read: ENOENT/);
@@ -114,10 +119,12 @@ test("at a limit of open files a worker is started once there are some", limit, 
 test("restarts count anew once a worker has finished a group", limit, async () => {
   const killer = new Killer();
   let numKilled = 0;
-  const outcome = await train("often-killed", [...steps, "--max_worker_restarts", "1"], (event) => {
+  const onEvent = (event: LockstepEvent): void => {
     killer.see(event);
     if (event.type === "group.completed" && numKilled < 8 && killer.kill()) numKilled++;
-  });
+  };
+  const args = [...steps, "--max_worker_restarts", "1"];
+  const outcome = await train("often-killed", args, onEvent, paced);
   assert.equal(outcome.code, 0, outcome.stderr);
   assert.equal(numKilled, 8);
   assert.equal(outcome.of("worker.lost").length, 8);

@@ -14,6 +14,7 @@ export type RunArguments = [
   name: string,
   args?: readonly string[],
   onEvent?: Parameters<typeof lockstepCommand>[2],
+  environment?: Readonly<Record<string, string>>,
 ];
 
 /**
@@ -23,7 +24,7 @@ export type RunArguments = [
  */
 export const runJob = (
   { directory, configFile }: JobFile,
-  ...[command, name, args = [], onEvent]: RunArguments
+  ...[command, name, args = [], onEvent, environment]: RunArguments
 ): Promise<CommandOutcome> =>
   lockstepCommand(
     [
@@ -32,6 +33,7 @@ export const runJob = (
     ],
     join(directory, "cache"),
     onEvent,
+    environment,
   );
 
 /** Listens to a run and kills -9 whoever leases the first group of a step, or of a round of the Fisher information, counted from 0; once. */

@@ -89,10 +89,14 @@ export type Fault =
 /** Stands before a server and does what a network does. */
 export async function faultyWay(
   server: S3Server,
-  faultOf: (method: string, path: string, headers: IncomingMessage["headers"]) => Fault,
+  faultOf: (
+    method: string,
+    path: string,
+    headers: IncomingMessage["headers"],
+  ) => Fault | Promise<Fault>,
 ): Promise<{ readonly endpoint: string; readonly close: () => Promise<void> }> {
-  const way = createServer((incoming, outgoing) => {
-    const fault = faultOf(incoming.method ?? "", incoming.url ?? "", incoming.headers);
+  const pass = async (incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> => {
+    const fault = await faultOf(incoming.method ?? "", incoming.url ?? "", incoming.headers);
     if (typeof fault === "number") {
       incoming.resume();
       outgoing.writeHead(fault, { "content-type": "application/xml" });
@@ -106,7 +110,8 @@ export async function faultyWay(
       delete incoming.headers["if-none-match"];
     }
     passOn(server, incoming, outgoing, typeof fault === "string" ? Infinity : fault.cutAfterBytes);
-  });
+  };
+  const way = createServer((incoming, outgoing) => void pass(incoming, outgoing));
   way.listen(0, "127.0.0.1");
   await once(way, "listening");
   const address = way.address();
