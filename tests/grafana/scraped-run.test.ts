@@ -146,11 +146,15 @@ test("panels compute what they say", { ...needs("prometheus"), timeout: 120_000 
     // All of one moment, at which the last scrape of each target had succeeded.
     await until(seenWithinMs, "a moment of which every panel has data", async () => {
       const atSeconds = Date.now() / 1000 - settledSeconds;
+      const stepsThen = async (): Promise<number> =>
+        (await prometheus.query("lockstep_training_steps_total", atSeconds))[0]?.value ?? 0;
       const up = await prometheus.query("up", atSeconds);
-      steps = (await prometheus.query("lockstep_training_steps_total", atSeconds))[0]?.value ?? 0;
+      steps = await stepsThen();
       seen = await Promise.all(panels.map((panel) => ask(panel, atSeconds)));
       const isUp = up.length === run.targets.length && up.every(({ value }) => value === 1);
-      return isUp && steps > 0 && seen.every(({ size }) => size > 0);
+      // The same later: nothing of that moment was still to be stored.
+      const isSettled = steps > 0 && (await stepsThen()) === steps;
+      return isUp && isSettled && seen.every(({ size }) => size > 0);
     });
     const [share, memory, utilisation, hours, workers, qps] = seen;
     assert.ok(share && memory && utilisation && hours && workers && qps);
