@@ -100,12 +100,16 @@ export function readJob(value: string, key: string, place: string): Job {
   throw new LockstepError("E_QUEUE_RECORD", { key, place, problem: `it is that of ${found.id}` });
 }
 
+/** For what becomes of a job: its agent, the last error with each character escaped, ids of writes. */
+const roomBytes = 64 * 1024;
+const maxNewBytes = maxRecordBytes - roomBytes;
+
 /** A new job as a record. @throws E_QUEUE_RECORD for one that nobody could read */
 export function newRecordOf(job: Job, place: string): string {
   const value = JSON.stringify(job);
   const bytes = Buffer.byteLength(value);
-  if (bytes > maxRecordBytes) {
-    const problem = `it would have ${bytes} bytes of at most ${maxRecordBytes}`;
+  if (bytes > maxNewBytes) {
+    const problem = `it would have ${bytes} bytes of at most ${maxNewBytes}`;
     throw new LockstepError("E_QUEUE_RECORD", { key: job.id, place, problem });
   }
   readJob(value, job.id, place);

@@ -343,6 +343,27 @@ export function queueSuite(where: string, opener: StoreOpener, options: TestOpti
     assert.deepEqual(await queue.list(), []);
   });
 
+  queueTest("the largest job that is queued has room for whatever becomes of it", async (open) => {
+    const queue = await open();
+    const flags = (numChars: number): string[] =>
+      Array.from({ length: Math.ceil(numChars / 8_000) }, () => "x".repeat(8_000));
+    const sizes = [512_000, 504_000, 496_000, 488_000, 480_000, 472_000, 464_000, 456_000, 448_000];
+    for (const size of sizes) {
+      const job = await queue
+        .submit(fields("large", { flags: flags(size) }))
+        .catch(() => undefined);
+      if (job === undefined) continue;
+      const held = await take(queue, { ...owner("a".repeat(256)), host: "h".repeat(256) });
+      // As many as are remembered.
+      for (let i = 0; i < 40; i++) await queue.askSave(job.id);
+      await held.failed(reached(1), { error: "\u0001".repeat(8_192), isFinal: false });
+      const { epoch, error, savesAsked } = await stateOf(queue, job);
+      assert.deepEqual([epoch, error?.length, savesAsked], [1, 8_192, 40]);
+      return;
+    }
+    assert.fail("none was queued");
+  });
+
   queueTest("a record under another one's name is left alone", async (open, store) => {
     const queue = await open();
     const { id } = await queue.submit(fields("good"));
