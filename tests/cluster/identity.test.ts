@@ -31,12 +31,25 @@ async function assertBothTakePart(
   start: (env: Readonly<Record<string, string>>, index: number) => TestWorker,
 ): Promise<void> {
   const run = coordinator.run();
-  // Each waits in its first group until both are there.
-  const workers = [0, 1].map((index) => start({ LOCKSTEP_TEST_STALL: "leased:0" }, index));
-  await recorder.until(
-    () => new Set(recorder.of("group.leased").map(({ workerId }) => workerId)).size === 2,
-  );
-  for (const { process: child } of workers) child.send("go");
+  // Each waits in its first group of two steps. Whoever computes alone is the one that is let go, so its group counts.
+  const env = { LOCKSTEP_TEST_STALL: "leased:0,leased:1" };
+  const [one, other] = [start(env, 0), start(env, 1)] as const;
+  const workers = [one, other];
+  const bothLeased = async (at: number): Promise<unknown> =>
+    recorder.until(() => {
+      const leased = recorder.of("group.leased").filter(({ step }) => step === at);
+      return new Set(leased.map(({ workerId }) => workerId)).size === 2;
+    });
+  const completed = async (at: number): Promise<unknown> =>
+    recorder.until((event) => event.type === "group.completed" && event.step === at);
+  await bothLeased(0);
+  one.process.send("go");
+  await completed(0);
+  other.process.send("go");
+  await bothLeased(1);
+  other.process.send("go");
+  await completed(1);
+  one.process.send("go");
   const outcome = await run;
   for (const { exited } of workers) {
     const { code, stderr } = await exited;
@@ -45,10 +58,8 @@ async function assertBothTakePart(
   assert.equal(outcome.mastersSha256, oracle.mastersSha256);
   assert.equal(recorder.of("worker.joined").length, 2);
   assert.deepEqual(recorder.of("worker.lost"), []);
-  // Whether or not another one's result came before.
-  for (const { facts } of workers) {
-    assert.ok(facts.some((fact) => (fact as { phase?: string }).phase === "completed"));
-  }
+  const computed = recorder.of("group.completed").map(({ workerId }) => workerId);
+  assert.equal(new Set(computed).size, 2);
 }
 
 test("two containers with one host name and one process id both take part", limit, async (t) => {

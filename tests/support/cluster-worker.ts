@@ -6,7 +6,7 @@ import { runWorker } from "#worker/worker";
 /**
  * A worker process with the fake engine, and with faults at exact points of its loop:
  *   LOCKSTEP_TEST_FAULT="phase:step"       kills itself with SIGKILL (mid-push: on the last shard, by chunk)
- *   LOCKSTEP_TEST_STALL="phase:step"       waits there, once, for the message "go"; heartbeats go on
+ *   LOCKSTEP_TEST_STALL="phase:step,..."   waits there, once each, for the message "go"; heartbeats go on
  *   LOCKSTEP_TEST_DRAIN="phase:step"       is asked to leave there, within LOCKSTEP_TEST_DRAIN_GRACE_MS if that is given
  *   LOCKSTEP_TEST_ENGINE=URL               computes with this engine instead
  *   LOCKSTEP_TEST_HOLD="phase:step"        holds the step's first push, half sent, until another group of
@@ -21,7 +21,7 @@ const matches = (spec: string, { phase, ...facts }: WorkerPhase): boolean => {
 };
 
 const fault = process.env["LOCKSTEP_TEST_FAULT"];
-let stall = process.env["LOCKSTEP_TEST_STALL"];
+const stalls = (process.env["LOCKSTEP_TEST_STALL"] ?? "").split(",");
 
 const drainAt = process.env["LOCKSTEP_TEST_DRAIN"];
 const graceMs = process.env["LOCKSTEP_TEST_DRAIN_GRACE_MS"];
@@ -82,8 +82,9 @@ try {
       if (phase.phase !== "pushing") send(phase);
       if (fault !== undefined && matches(fault, phase)) process.kill(process.pid, "SIGKILL");
       if (drainAt !== undefined && matches(drainAt, phase)) drain.abort();
-      if (stall !== undefined && matches(stall, phase)) {
-        stall = undefined;
+      const stall = stalls.findIndex((spec) => matches(spec, phase));
+      if (stall >= 0) {
+        stalls.splice(stall, 1);
         await new Promise((resolve) => process.once("message", resolve));
       }
       await holdPush(phase);
