@@ -12,7 +12,7 @@ import type { WireSecurity } from "#lib/wire/security";
 import { Court } from "./court.js";
 import { ControlService } from "./control-service.js";
 import { DeviceKinds } from "./device-kinds.js";
-import { FrontDoor } from "./front-door.js";
+import { FrontDoor, reasonOf } from "./front-door.js";
 import {
   defaultHeartbeatIntervalMs,
   defaultHeartbeatTimeoutMs,
@@ -337,16 +337,15 @@ export class Coordinator {
   ): Promise<void> {
     const { runId } = life;
     const { directory = "" } = this.#options;
-    const reason = interrupted ? "the run was stopped" : "the job is over";
     const told = new Set<string>();
     const onTold = (worker: string): void => void told.add(worker);
-    door.turnAway(
-      interrupted
-        ? { kind: "stopped", runId, onTold }
-        : { kind: "finished", runId, directory, onTold },
-    );
-    this.#queue.finish({ reason, interrupted });
-    await door.untilAllLeft(() => this.#membership.members());
+    const { heartbeatIntervalMs = defaultHeartbeatIntervalMs } = this.#options;
+    const goodbye = interrupted
+      ? ({ kind: "stopped", runId, onTold } as const)
+      : ({ kind: "finished", runId, directory, onTold } as const);
+    door.turnAway(goodbye);
+    this.#queue.finish({ reason: reasonOf(goodbye), interrupted });
+    await door.untilAllLeft(() => this.#membership.size, heartbeatIntervalMs);
     // Those of a coordinator that died may not have come back yet, where nothing was left to compute.
     const { plannedWorkers, mayTakeOver = false } = this.#options;
     const mayCome = isRecovered || mayTakeOver;

@@ -1,7 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { awakeMs } from "#lib/core/awake-clock";
 import { LockstepError } from "#lib/core/errors/index";
-import type { WorkerState } from "#lib/core/events";
 import {
   type CheckWeightsReply,
   type CheckWeightsRequest,
@@ -124,18 +123,16 @@ export class FrontDoor implements ControlHandlers {
   /**
    * Until nobody is here who has not been told; who is silent is not waited for.
    *
-   * @param members who takes part. One that makes its engine asks for no work yet, and cannot have been told
+   * @param numMembers how many take part
+   * @param heartbeatIntervalMs one that computes, or makes its engine, asks for no work, and is told so soon
    */
-  async untilAllLeft(
-    members = (): readonly { readonly state: WorkerState }[] => [],
-  ): Promise<void> {
+  async untilAllLeft(numMembers = (): number => 0, heartbeatIntervalMs = 0): Promise<void> {
     const since = awakeMs();
+    const membersMs = heartbeatIntervalMs + farewellTimeoutMs.members;
     const isAwaited = (): boolean => {
       const passedMs = awakeMs() - since;
-      const present = members();
-      if (present.length > 0 && passedMs < farewellTimeoutMs.members) return true;
-      const isStarting = present.some(({ state }) => state === "compiling");
-      return (isStarting || this.strays.size > 0) && passedMs < farewellTimeoutMs.strays;
+      if (numMembers() > 0 && passedMs < membersMs) return true;
+      return this.strays.size > 0 && passedMs < farewellTimeoutMs.strays;
     };
     while (isAwaited()) await delay(20);
   }
@@ -172,12 +169,11 @@ export class FrontDoor implements ControlHandlers {
   #sayGoodbye(goodbye: Goodbye, { incarnation }: RegisterRequest, formerRunId: string): never {
     const { runId, onTold } = goodbye;
     onTold?.(incarnation);
-    if (goodbye.kind === "stopped") throw new LockstepError("E_RUN_STOPPED", { runId });
-    const { directory } = goodbye;
-    if (formerRunId !== "" && formerRunId !== runId) {
+    if (goodbye.kind === "finished" && formerRunId !== "" && formerRunId !== runId) {
+      const { directory } = goodbye;
       throw new LockstepError("E_OTHER_RUN", { expected: formerRunId, found: runId, directory });
     }
-    throw new LockstepError("E_RUN_OVER", { directory });
+    throw endOf(goodbye);
   }
 
   admit(pass: MemberPass, workerId: string): void {
@@ -196,8 +192,18 @@ export class FrontDoor implements ControlHandlers {
     return this.#behind(request.workerId).checkWeights(request);
   }
 
+  /**
+   * At the end of the run whoever asks for no work hears of it here, be it that it computes what others have done
+   * beside it, or makes its engine.
+   *
+   * @throws E_RUN_OVER, E_RUN_STOPPED
+   */
   async heartbeat(request: HeartbeatRequest): Promise<HeartbeatReply> {
-    return this.#behind(request.workerId).heartbeat(request);
+    const { workerId } = request;
+    const reply = await this.#behind(workerId).heartbeat(request);
+    if (this.#goodbye === undefined) return reply;
+    await this.#behind(workerId).leave({ workerId, reason: reasonOf(this.#goodbye) });
+    throw endOf(this.#goodbye);
   }
 
   async leave(request: LeaveRequest): Promise<void> {
@@ -221,3 +227,12 @@ export class FrontDoor implements ControlHandlers {
     return this.#inner;
   }
 }
+
+/** Why members leave. */
+export const reasonOf = ({ kind }: Pick<Goodbye, "kind">): string =>
+  kind === "stopped" ? "the run was stopped" : "the job is over";
+
+const endOf = (goodbye: Goodbye): LockstepError =>
+  goodbye.kind === "stopped"
+    ? new LockstepError("E_RUN_STOPPED", { runId: goodbye.runId })
+    : new LockstepError("E_RUN_OVER", { directory: goodbye.directory });

@@ -6,8 +6,8 @@ export const defaultHeartbeatTimeoutMs = 10_000;
 /** A worker that lives but does not come back with a group: far beyond any honest group. */
 export const defaultLeaseTimeoutMs = 600_000;
 /**
- * Workers hear that the job is over, and leave; members that do not are not waited for longer, nor those that live
- * and are about to register, or have registered and make their engine.
+ * Workers hear that the job is over, and leave; members that do not are not waited for longer, from when their next
+ * heartbeat is due on, nor those that live and are about to register.
  */
 export const farewellTimeoutMs = {
   ...{ members: 2_000, strays: 5_000 },

@@ -15,7 +15,7 @@ import {
 import type { MemberPass } from "#lib/wire/member";
 import { createProcessorReader } from "./device.js";
 import { EngineFailure } from "./engine-client.js";
-import { isMembershipOver } from "./failures.js";
+import { isMembershipOver, isRunOver } from "./failures.js";
 import type { DeviceReading, WorkerOptions } from "./options.js";
 import { isUnreachable, untilReachable } from "./reachable.js";
 import type { Session } from "./session.js";
@@ -114,7 +114,7 @@ export class CoordinatorLink {
 
   /**
    * @param state what the worker is at, read at each heartbeat
-   * @param onOver called when the coordinator does not know this registration
+   * @param onOver called when the coordinator does not know this registration, or the run is over
    */
   startHeartbeats(
     reply: RegisterReply,
@@ -132,6 +132,7 @@ export class CoordinatorLink {
       this.#beat(workerId, state(), { signal: end.signal })
         .catch((error: unknown) => {
           if (end.signal.aborted) return;
+          if (isRunOver(error)) return onOver(error);
           this.#options.observer?.retrying?.(error);
           // Transfers to shards of a coordinator that is gone would be repeated for long.
           if (isMembershipOver(error)) onOver(error);

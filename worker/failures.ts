@@ -16,6 +16,10 @@ export const isTransferFailure = (error: unknown): boolean =>
 export const isMembershipOver = (error: unknown): boolean =>
   ["E_UNKNOWN_WORKER", "E_STALE_RUN", "E_STALE_COORDINATOR"].includes(remoteErrorCode(error));
 
+/** The run has ended, or was stopped. */
+export const isRunOver = (error: unknown): boolean =>
+  ["E_RUN_OVER", "E_RUN_STOPPED"].includes(remoteErrorCode(error));
+
 /** A shard is gone, or begins anew, and the coordinator with it: the worker joins what comes after. */
 const shardCodes: readonly string[] = [
   ...(["E_SHARD_LOST", "E_SHARD_FAILED", "E_SHARD_DIVERGED"] as const),

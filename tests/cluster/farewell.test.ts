@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
 import { test } from "node:test";
-import { farewellTimeoutMs } from "#coordinator/limits";
 import { Strays } from "#coordinator/strays";
 import { ControlClient } from "#lib/wire/control-client";
 import { remoteErrorCode } from "#lib/wire/rpc-errors";
@@ -92,21 +91,50 @@ test("a worker that still makes its engine when the run ends is told so", limit,
   await recorder.until((event) => event.type === "group.leased" && event.step === 1);
   const control = new ControlClient({ address, security: {} });
   const { workerId } = await registered(control);
+  const load = { utilization: 0, memoryUsedBytes: 0, memoryTotalBytes: 0, deviceSeconds: 0 };
+  const beat = { workerId, state: "compiling", ...load } as const;
+  await control.heartbeat(beat);
   other.process.send("go");
   await recorder.until(({ type }) => type === "worker.left");
-  // Longer than members are waited for that have asked for work before, and clearly shorter than others are.
-  const until = performance.now() + farewellTimeoutMs.members + 300;
-  const load = { utilization: 0, memoryUsedBytes: 0, memoryTotalBytes: 0, deviceSeconds: 0 };
-  while (performance.now() < until) {
-    await control.heartbeat({ workerId, state: "compiling", ...load });
-    await delay(100);
-  }
-  const task = await control.nextTask({ workerId, maxWaitMs: 0, heldLeases: [] });
-  assert.equal(task.kind, "finished");
-  await control.leave({ workerId, reason: "told" });
+  await assert.rejects(control.heartbeat(beat), /E_RUN_OVER/);
   assert.equal((await run).outcome, "finished");
+  assert.deepEqual(
+    recorder.of("worker.left").map(({ reason }) => reason),
+    ["the job is over", "the job is over"],
+  );
   control.close();
 });
+
+for (const [how, outcome] of [
+  ["finished", "finished"],
+  ["stopped", "interrupted"],
+] as const) {
+  test(`a worker whose group others have done hears that the run is ${how}`, limit, async (t) => {
+    const steps = how === "finished" ? 1 : 1_000;
+    const { coordinator, address, recorder } = await startCoordinator(steps, {
+      leaseTimeoutMs: 1_000,
+      minWorkers: 2,
+    });
+    const run = coordinator.run();
+    const slow = spawnWorker(address, {
+      LOCKSTEP_TEST_STALL: "leased:0",
+      LOCKSTEP_TEST_NAME: "slow",
+    });
+    t.after(() => slow.process.kill("SIGKILL"));
+    const other = spawnWorker(address);
+    await recorder.until(({ type }) => type === "step.completed");
+    if (how === "stopped") coordinator.requestStop();
+    // The other one leaves by itself, the slow one as soon as it has been told.
+    assert.equal((await run).outcome, outcome);
+    const left = recorder.of("worker.left").map(({ reason }) => reason);
+    const why = how === "stopped" ? "the run was stopped" : "the job is over";
+    assert.deepEqual(left, [why, why]);
+    assert.equal((await other.exited).code, 0);
+    slow.process.send("go");
+    assert.equal((await slow.exited).code, 0);
+    assert.deepEqual(slow.facts.at(-1), { outcome, numGroups: 0 });
+  });
+}
 
 test(
   "workers that wait for a run's kind to be chosen hear that it was stopped",
