@@ -52,7 +52,20 @@ export function supervisorsProcesses(): OwnProcesses {
   // Whoever is left alone would hold the run, and nobody would end it.
   process.once("disconnect", () => process.exit(1));
   const send = (message: FromCoordinator): void => void process.send?.(message, () => {});
-  const answered = <T>(take: (message: ToCoordinator) => T | undefined): Promise<T> =>
+  // The channel keeps the process only while something is waited for: a run that is over ends at once.
+  process.channel?.unref();
+  let numAwaited = 0;
+  const answered = async <T>(take: (message: ToCoordinator) => T | undefined): Promise<T> => {
+    numAwaited += 1;
+    process.channel?.ref();
+    try {
+      return await answerTo(take);
+    } finally {
+      numAwaited -= 1;
+      if (numAwaited === 0) process.channel?.unref();
+    }
+  };
+  const answerTo = <T>(take: (message: ToCoordinator) => T | undefined): Promise<T> =>
     new Promise((resolve, reject) => {
       const listener = (message: ToCoordinator): void => {
         try {

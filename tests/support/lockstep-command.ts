@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -53,6 +54,7 @@ export async function lockstepCommand(
     onEvent(event, child);
   });
   const code = await new Promise<number | null>((resolve) => child.on("close", resolve));
+  assert.doesNotMatch(stderr, /the command is done, and/, "what it left open kept its process");
   const of = <T extends LockstepEvent["type"]>(type: T): EventOf<T>[] =>
     events.filter((event): event is EventOf<T> => event.type === type);
   return { code, stderr, lines, events, of };
