@@ -162,7 +162,7 @@ class Cluster {
     this.#http = await serveRunHttp(this.#config, bus, {
       isReady: () => this.#isReady,
       eventFigures: () => this.#events?.figures,
-      own: this.#own,
+      ...{ own: this.#own, signal: stop },
     });
     this.#refuseStopped();
     const door = await this.#listen(bus, stop);
@@ -249,6 +249,7 @@ class Cluster {
     if (!mayBeFinished(this.#start)) this.#push ??= await pushOf(config);
     const { host } = splitAddress(config.listen);
     const port = await controlPort(config, this.#own, this.#start, { note, signal: stop });
+    if (this.#failure !== undefined) throw this.#failure.error;
     const security = await wireSecurity(config, (line) => note(`warning: ${line}`));
     // Workers would refuse to send it.
     assertSendAllowed(hostPort(config.advertise_host ?? host, port), security);
@@ -259,8 +260,7 @@ class Cluster {
         fixedKind:
           this.#start.left?.state.deviceKind ?? this.#start.resume?.record.deviceKind ?? undefined,
         isOwn: this.#own && isStartedHere,
-        forsakenAfterMs: config.lease_timeout_ms,
-        now: awakeMs,
+        ...{ forsakenAfterMs: config.lease_timeout_ms, now: awakeMs },
       }),
     });
     this.#door = door;

@@ -11,7 +11,7 @@ import { untilFree } from "./taken-port.js";
 /**
  * Serves a run's dashboard and metrics, and says where.
  *
- * @returns undefined where that is switched off
+ * @returns undefined where that is switched off, or the run was stopped
  * @throws E_INSECURE_HTTP, E_PORT_IN_USE, E_LISTEN_FAILED and what reading its files comes to
  */
 export async function serveRunHttp(
@@ -22,13 +22,16 @@ export async function serveRunHttp(
     readonly eventFigures: Parameters<typeof addEventStreamMetrics>[1];
     /** Knows the port of a coordinator before this one. */
     readonly own?: Pick<OwnProcesses, "ports" | "listensAt"> | undefined;
+    /** That port is not waited for any more. */
+    readonly signal: AbortSignal;
   },
 ): Promise<CoordinatorHttp | undefined> {
   const { metrics_host: host, metrics_port: configured, insecure } = config;
   if (configured === null) return undefined;
   const note = (text: string): void => bus.publish({ type: "note", text });
   const former = run.own?.ports?.http;
-  if (former !== undefined) await untilFree(host, [former], { note });
+  if (former !== undefined) await untilFree(host, [former], { note, signal: run.signal });
+  if (run.signal.aborted) return undefined;
   const port = former ?? configured;
   const files = {
     tokenFile: config.http_token_file,

@@ -7,7 +7,10 @@ import { bareHost, hostPort, splitAddress } from "#lib/core/address";
 import type { OwnProcesses } from "./own-processes.js";
 import type { RunStart } from "./start.js";
 
-type ListeningConfig = Pick<ResolvedConfig, "listen" | "reducers" | "reducer_shards">;
+type ListeningConfig = Pick<
+  ResolvedConfig,
+  "listen" | "reducers" | "reducer_processes" | "reducer_shards"
+>;
 
 /**
  * Says which ports one that stands by could not listen on: it opens them only once it leads, when nobody may be there
@@ -86,7 +89,8 @@ export async function untilFree(
 /** Of a coordinator and of its shards where those are its threads. */
 function portsOf(config: ListeningConfig, port: number): readonly number[] {
   const isAny = splitAddress(config.listen).port === 0;
-  const numShards = config.reducers === null && !isAny ? config.reducer_shards : 0;
+  const areThreads = config.reducers === null && config.reducer_processes === 0;
+  const numShards = areThreads && !isAny ? config.reducer_shards : 0;
   return Array.from({ length: 1 + numShards }, (_, index) => port + index);
 }
 

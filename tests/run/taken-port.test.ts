@@ -6,7 +6,7 @@ import type { LeftRun } from "#run/left-run";
 import { controlPort, tellTakenPorts } from "#run/taken-port";
 import { freePorts } from "#tests/support/ports";
 
-const threads = { reducers: null, reducer_shards: 2 } as const;
+const threads = { reducers: null, reducer_processes: 0, reducer_shards: 2 } as const;
 
 async function hold(t: TestContext, port: number): Promise<() => void> {
   const server = createServer().listen(port, "127.0.0.1");
@@ -33,6 +33,8 @@ test("one that stands by says which of its ports another program has", async (t)
   // The next ports are not its own where shards are processes elsewhere.
   const reducers = ["127.0.0.1:1"];
   assert.deepEqual(await toldOf({ ...threads, listen, reducers }), [listen]);
+  const ownReducers = { ...threads, reducer_processes: 2 };
+  assert.deepEqual(await toldOf({ ...ownReducers, listen }), [listen]);
   // It keeps none of them.
   await hold(t, port + 1);
 });
@@ -65,6 +67,14 @@ test("a coordinator that comes back waits for its port and those of its shards",
   await hold(t, port + 1);
   assert.equal(await controlPort(any, { ports: { control: port } }, {}, { note }), port);
   assert.deepEqual(told.slice(2), [listen]);
+});
+
+test("a coordinator that comes back does not wait for the reducers that outlived it", async (t) => {
+  const port = await freePorts(4);
+  for (const index of [1, 2]) await hold(t, port + index);
+  const config = { ...threads, reducer_processes: 2, listen: `127.0.0.1:${port}` };
+  const never = { note: (line: string) => assert.fail(line) };
+  assert.equal(await controlPort(config, { ports: { control: port } }, {}, never), port);
 });
 
 test("nobody waits at a first start, or who is stopped", async (t) => {
