@@ -102,7 +102,7 @@ export class HeldJob {
     signal: AbortSignal | undefined,
   ): Promise<boolean> {
     let isMine = false;
-    await this.#by.change(
+    const after = await this.#by.change(
       this.job.id,
       (job) => {
         isMine = this.#isMine(job);
@@ -110,8 +110,9 @@ export class HeldJob {
       },
       signal,
     );
-    // What counts is in the job by now; if this fails, a beat that is over says nothing.
-    if (isMine) await this.#by.forgetBeat(this.job.id).catch(() => {});
+    // What counts is in the job by now; if this fails, a beat that is over says nothing. The next agent's is left.
+    if (isMine && after.epoch === this.job.epoch)
+      await this.#by.forgetBeat(this.job.id).catch(() => {});
     return isMine;
   }
 

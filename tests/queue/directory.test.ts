@@ -11,7 +11,7 @@ import { JobQueue } from "#lib/queue/job-queue";
 import { maxRecordBytes, type RecordStore } from "#lib/queue/record-store";
 import { retryDelayMs } from "#lib/queue/transitions";
 import { withCode } from "#tests/support/failure";
-import { fields, queueSuite } from "./suite.js";
+import { fields, noProgress, queueSuite } from "./suite.js";
 
 const owner = (): JobOwner => ({
   ...{ agent: "a", instance: "b", host: "here", process: thisProcess(), leaseMs: 60_000 },
@@ -81,8 +81,16 @@ test("a file that is too large for a record is left alone", async () => {
   await assert.rejects(queue.find("largelar"), withCode("E_QUEUE_RECORD"));
 });
 
-/** The first write is carried out, and its answer gets lost. @param meanwhile what others do before the second look */
-function losingAnAnswer(store: RecordStore, meanwhile: () => Promise<unknown>): RecordStore {
+/**
+ * A write is carried out, and its answer gets lost.
+ * @param meanwhile what others do before the second look
+ * @param nth which one
+ */
+function losingAnAnswer(
+  store: RecordStore,
+  meanwhile: () => Promise<unknown>,
+  nth = 1,
+): RecordStore {
   let numWrites = 0;
   return {
     place: store.place,
@@ -95,7 +103,7 @@ function losingAnAnswer(store: RecordStore, meanwhile: () => Promise<unknown>): 
     write: async (...record) => {
       const isWritten = await store.write(...record);
       numWrites += 1;
-      if (numWrites > 1) return isWritten;
+      if (numWrites !== nth) return isWritten;
       await meanwhile();
       throw new LockstepError("E_QUEUE_AWAY", { place: store.place, reason: "test" });
     },
@@ -146,6 +154,21 @@ test("a change whose answer was lost is made once, though others changed the job
   const pausing = losing(() => others.resume(id));
   assert.equal((await pausing.ask(id, "pause")).asked, null);
   assert.equal((await others.find(id)).job.asked, null);
+});
+
+test("an agent whose answer was lost leaves the next one's signs of life", async () => {
+  const store = await DirectoryStore.open(await mkdtemp(join(root, "q-")));
+  const others = new JobQueue(store, { patienceMs: 1_000, retryMs: 1 });
+  const { id } = await others.submit(fields("one"));
+  const next = async (): Promise<void> => {
+    const held = await others.take({ ...owner(), instance: "next" }, never);
+    await held?.beat({ ...noProgress, step: 9 });
+  };
+  const agent = new JobQueue(losingAnAnswer(store, next, 2), { patienceMs: 1_000 });
+  const held = await agent.take(owner(), never);
+  assert.ok(await held?.stopped({ step: 3, runId: null }));
+  const { job, beat } = await others.find(id);
+  assert.deepEqual([job.state, job.epoch, beat?.step], ["running", 2, 9]);
 });
 
 test("who only looks makes no queue", async () => {

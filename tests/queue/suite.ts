@@ -13,7 +13,7 @@ interface StoreOpener {
   readonly fresh: () => Promise<() => Promise<RecordStore>>;
 }
 
-const noProgress = {
+export const noProgress = {
   step: 0,
   totalSteps: null,
   loss: null,
