@@ -103,7 +103,10 @@ export class NatsLease {
     let bucket: LeaseBucket | undefined;
     for (;;) {
       try {
-        bucket ??= await LeaseBucket.open(link);
+        if (bucket === undefined) {
+          bucket = await LeaseBucket.open(link);
+          patience.restore();
+        }
         const before = await untilFree(bucket, owner, { link, options });
         signal.throwIfAborted();
         const epoch = (before?.record.epoch ?? 0) + 1;
