@@ -331,7 +331,7 @@ export class Coordinator {
 
   /** @param keepsShards whoever has the outcome reads the result from them */
   async #close(
-    { life, door, shards, isRecovered }: Parts,
+    { life, door, control, shards, isRecovered }: Parts,
     interrupted: boolean,
     keepsShards = false,
   ): Promise<void> {
@@ -344,8 +344,12 @@ export class Coordinator {
       ? ({ kind: "stopped", runId, onTold } as const)
       : ({ kind: "finished", runId, directory, onTold } as const);
     door.turnAway(goodbye);
-    this.#queue.finish({ reason: reasonOf(goodbye), interrupted });
-    await door.untilAllLeft(() => this.#membership.size, heartbeatIntervalMs);
+    const reason = reasonOf(goodbye);
+    this.#queue.finish({ reason, interrupted });
+    await door.untilAllLeft(() => this.#membership.members(), heartbeatIntervalMs);
+    for (const { workerId } of this.#membership.members()) {
+      if (door.hasTold(workerId)) control.removeWorker(workerId, reason, "worker.left");
+    }
     // Those of a coordinator that died may not have come back yet, where nothing was left to compute.
     const { plannedWorkers, mayTakeOver = false } = this.#options;
     const mayCome = isRecovered || mayTakeOver;

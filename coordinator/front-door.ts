@@ -71,6 +71,8 @@ export class FrontDoor implements ControlHandlers {
   #port = 0;
   #goodbye: Goodbye | undefined;
   #isWaitTold = false;
+  /** When members heard of the run's end by a heartbeat. */
+  readonly #toldAtMs = new Map<string, number>();
 
   private constructor({ bus, security, kinds }: FrontDoorOptions) {
     this.kinds = kinds;
@@ -123,18 +125,30 @@ export class FrontDoor implements ControlHandlers {
   /**
    * Until nobody is here who has not been told; who is silent is not waited for.
    *
-   * @param numMembers how many take part
+   * @param members ids of those that take part
    * @param heartbeatIntervalMs one that computes, or makes its engine, asks for no work, and is told so soon
    */
-  async untilAllLeft(numMembers = (): number => 0, heartbeatIntervalMs = 0): Promise<void> {
+  async untilAllLeft(
+    members = (): readonly { readonly workerId: string }[] => [],
+    heartbeatIntervalMs = 0,
+  ): Promise<void> {
     const since = awakeMs();
     const membersMs = heartbeatIntervalMs + farewellTimeoutMs.members;
+    const isToldLongAgo = (workerId: string): boolean =>
+      awakeMs() - (this.#toldAtMs.get(workerId) ?? Number.POSITIVE_INFINITY) >
+      farewellTimeoutMs.told;
     const isAwaited = (): boolean => {
       const passedMs = awakeMs() - since;
-      if (numMembers() > 0 && passedMs < membersMs) return true;
+      const isOneHere = members().some(({ workerId }) => !isToldLongAgo(workerId));
+      if (isOneHere && passedMs < membersMs) return true;
       return this.strays.size > 0 && passedMs < farewellTimeoutMs.strays;
     };
     while (isAwaited()) await delay(20);
+  }
+
+  /** Whether a member heard of the run's end by a heartbeat. */
+  hasTold(workerId: string): boolean {
+    return this.#toldAtMs.has(workerId);
   }
 
   async close(graceMs?: number): Promise<void> {
@@ -194,7 +208,7 @@ export class FrontDoor implements ControlHandlers {
 
   /**
    * At the end of the run whoever asks for no work hears of it here, be it that it computes what others have done
-   * beside it, or makes its engine.
+   * beside it, or makes its engine. It is a member until the door is closed, as it may be about to leave by itself.
    *
    * @throws E_RUN_OVER, E_RUN_STOPPED
    */
@@ -202,7 +216,7 @@ export class FrontDoor implements ControlHandlers {
     const { workerId } = request;
     const reply = await this.#behind(workerId).heartbeat(request);
     if (this.#goodbye === undefined) return reply;
-    await this.#behind(workerId).leave({ workerId, reason: reasonOf(this.#goodbye) });
+    if (!this.#toldAtMs.has(workerId)) this.#toldAtMs.set(workerId, awakeMs());
     throw endOf(this.#goodbye);
   }
 

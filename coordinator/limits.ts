@@ -11,6 +11,8 @@ export const defaultLeaseTimeoutMs = 600_000;
  */
 export const farewellTimeoutMs = {
   ...{ members: 2_000, strays: 5_000 },
+  /** One that was told by its heartbeat, and computes: its connections stay until it has read that. */
+  told: 500,
   /** Those of a coordinator that died or was stopped, who call it until a call's deadline and then look for another. */
   ofAnother: 20_000,
 } as const;

@@ -132,7 +132,10 @@ export class CoordinatorLink {
       this.#beat(workerId, state(), { signal: end.signal })
         .catch((error: unknown) => {
           if (end.signal.aborted) return;
-          if (isRunOver(error)) return onOver(error);
+          if (isRunOver(error)) {
+            clearInterval(timer);
+            return onOver(error);
+          }
           this.#options.observer?.retrying?.(error);
           // Transfers to shards of a coordinator that is gone would be repeated for long.
           if (isMembershipOver(error)) onOver(error);

@@ -96,7 +96,10 @@ test("a worker that still makes its engine when the run ends is told so", limit,
   await control.heartbeat(beat);
   other.process.send("go");
   await recorder.until(({ type }) => type === "worker.left");
-  await assert.rejects(control.heartbeat(beat), /E_RUN_OVER/);
+  // Again, where the answer got lost; and it may ask for work at the same moment, and leave by itself.
+  for (let n = 0; n < 2; n++) await assert.rejects(control.heartbeat(beat), /E_RUN_OVER/);
+  const task = await control.nextTask({ workerId, maxWaitMs: 0, heldLeases: [] });
+  assert.equal(task.kind, "finished");
   assert.equal((await run).outcome, "finished");
   assert.deepEqual(
     recorder.of("worker.left").map(({ reason }) => reason),
