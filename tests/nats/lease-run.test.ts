@@ -47,6 +47,7 @@ for (const fault of faults) {
     options,
     async (t) => {
       const wire = await CutWire.to(nats.servers[0]?.port ?? 0);
+      t.after(() => wire.close());
       const urls = [`nats://127.0.0.1:${wire.port}`, nats.settings.url];
       let resumed: Promise<unknown> | undefined;
       const { tookMs, struck, first } = await takeOver({
@@ -72,7 +73,6 @@ for (const fault of faults) {
       t.diagnostic(`took over after ${Math.round(tookMs)} ms`);
       if (fault === "stopped") struck.kill("SIGCONT");
       const { code, stderr } = await first;
-      wire.close();
       if (fault === "killed") return;
       assert.equal(code, 76, stderr);
       assert.match(stderr, fault === "cut-off" ? /E_LEASE_LOST/ : /E_LEASE_LOST|E_OUTPUT_DIR_LOST/);
